@@ -1,0 +1,216 @@
+//! Passwords and their stored form.
+
+use std::fmt;
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use data_encoding::BASE64_NOPAD;
+use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
+use zeroize::Zeroizing;
+
+use crate::{Digest, Invalid, Secret};
+
+/// A password as typed. Neither prints nor is stored.
+#[derive(Debug, Clone)]
+pub struct Password(Secret<String>);
+
+impl Password {
+    /// At least so many characters where a password is the only factor (NIST SP 800-63B-4, 3.1.1.2).
+    pub const LEAST: usize = 15;
+    /// At most so many bytes, so that hashing is bounded; never truncated.
+    pub const MOST: usize = 1024;
+
+    /// Checks a password that is to be set: length and a block list, no rules of composition.
+    ///
+    /// # Errors
+    /// [`Invalid`] with `too_short`, `too_long` or `too_common`.
+    pub fn choose(field: &'static str, typed: &Secret<String>, context: &[&str]) -> Result<Self, Invalid> {
+        let password = Self::typed(typed).ok_or(Invalid::new(field, "too_long"))?;
+        let text = password.0.expose();
+        if text.chars().count() < Self::LEAST {
+            return Err(Invalid::new(field, "too_short"));
+        }
+        if is_common(text, context) {
+            return Err(Invalid::new(field, "too_common"));
+        }
+        Ok(password)
+    }
+
+    /// Takes a password that is to be compared. None when it is longer than any that could be set.
+    #[must_use]
+    pub fn typed(typed: &Secret<String>) -> Option<Self> {
+        if typed.expose().len() > Self::MOST {
+            return None;
+        }
+        // The same password typed on another keyboard may come in another normal form.
+        Some(Self(Secret::new(typed.expose().nfc().collect())))
+    }
+}
+
+/// Common passwords of the length that is allowed at all are repetitions, sequences, well-known phrases, and what
+/// stands next to the form: the app's, the person's and the address's own words.
+fn is_common(text: &str, context: &[&str]) -> bool {
+    /// Words and rows that long common passwords are made of.
+    const COMMON: [&str; 28] = [
+        "password", "passwort", "contrasena", "motdepasse", "qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl",
+        "zxcvbnm", "1234567890", "0123456789", "9876543210", "letmein", "iloveyou", "ilovemyself", "welcome", "monkey",
+        "dragon", "football", "baseball", "princess", "sunshine", "superman", "trustno1", "administrator",
+        "correcthorsebatterystaple", "couple", "abcdefghijklmnopqrstuvwxyz",
+    ];
+    let mut rest: String = text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
+    let distinct = rest.chars().collect::<std::collections::HashSet<_>>().len();
+    // What is left once every common part is taken out has to be something.
+    for word in COMMON.iter().copied().chain(context.iter().copied()) {
+        let word: String = word.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
+        if word.chars().count() >= 4 {
+            rest = rest.replace(&word, "");
+        }
+    }
+    for row in ["1234567890", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop", "9876543210"] {
+        for length in (4..row.len()).rev() {
+            for start in 0..=row.len() - length {
+                rest = rest.replace(&row[start..start + length], "");
+            }
+        }
+    }
+    distinct < 5 || rest.chars().count() < 5
+}
+
+/// A password's hash: a PHC string with its own parameters. Does not print.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PasswordHash(String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+impl PasswordHash {
+    /// Takes a stored PHC string as it is.
+    pub fn from_stored(phc: impl Into<String>) -> Self {
+        Self(phc.into())
+    }
+    /// The PHC string.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a stored hash was made with.
+pub(super) struct Stored {
+    params: Params,
+    salt: Vec<u8>,
+    hash: [u8; 32],
+}
+
+impl Stored {
+    /// Refuses parameters that would let a stored string decide how much memory a sign-in takes.
+    pub(super) fn parse(phc: &PasswordHash) -> Option<Self> {
+        let mut parts = phc.0.strip_prefix("$argon2id$v=19$")?.split('$');
+        let (params, salt, hash, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+            return None;
+        };
+        let mut params = params.split(',');
+        let mut number = |key: &str| params.next()?.strip_prefix(key)?.parse::<u32>().ok();
+        let (memory, passes, lanes) = (number("m=")?, number("t=")?, number("p=")?);
+        if memory > 1 << 20 || passes > 16 || lanes > 16 {
+            return None;
+        }
+        Some(Self {
+            params: Params::new(memory, passes, lanes, Some(32)).ok()?,
+            salt: BASE64_NOPAD.decode(salt.as_bytes()).ok()?,
+            hash: BASE64_NOPAD.decode(hash.as_bytes()).ok()?.try_into().ok()?,
+        })
+    }
+
+    pub(super) fn weaker_than(&self, params: &Params) -> bool {
+        self.params.m_cost() < params.m_cost() || self.params.t_cost() < params.t_cost()
+    }
+}
+
+/// A hashing thread's own memory, kept from one hash to the next: fresh pages cost as much as a third of the hash.
+pub(super) struct Memory(Vec<Block>);
+
+impl Memory {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn raw(&mut self, params: &Params, password: &Password, salt: &[u8]) -> Option<[u8; 32]> {
+        if self.0.len() < params.block_count() {
+            self.0.resize(params.block_count(), Block::new());
+        }
+        let mut out = Zeroizing::new([0; 32]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+            .hash_password_into_with_memory(password.0.expose().as_bytes(), salt, &mut *out, &mut self.0)
+            .ok()?;
+        Some(*out)
+    }
+
+    /// Hashes with a salt. None only for parameters that `Params` would not have let pass.
+    pub(super) fn hash(&mut self, params: &Params, password: &Password, salt: &[u8; 16]) -> Option<PasswordHash> {
+        let hash = self.raw(params, password, salt)?;
+        Some(PasswordHash(format!(
+            "$argon2id$v=19$m={},t={},p={}${}${}",
+            params.m_cost(),
+            params.t_cost(),
+            params.p_cost(),
+            BASE64_NOPAD.encode(salt),
+            BASE64_NOPAD.encode(&hash)
+        )))
+    }
+
+    pub(super) fn verify(&mut self, stored: &Stored, password: &Password) -> bool {
+        self.raw(&stored.params, password, &stored.salt)
+            .is_some_and(|hash| Digest::from_bytes(hash).same_as(&Digest::from_bytes(stored.hash)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(text: &str) -> Result<(), &'static str> {
+        Password::choose("p", &Secret::new(text.to_owned()), &["ana", "lovelace"]).map(drop).map_err(|e| e.code)
+    }
+
+    #[test]
+    fn length_and_block_list() {
+        assert_eq!(choose("mauve kettle orbit"), Ok(()));
+        assert_eq!(choose("пароль из пяти слов"), Ok(()));
+        assert_eq!(choose("short"), Err("too_short"));
+        assert_eq!(choose(&"xy z".repeat(300)), Err("too_long"));
+        for common in [
+            "aaaaaaaaaaaaaaa", "passwordpassword", "password12345678", "qwertyuiop123456", "123456789012345",
+            "LovelaceLovelace1", "correct horse battery staple", "abababababababab",
+        ] {
+            assert_eq!(choose(common), Err("too_common"), "{common}");
+        }
+    }
+
+    #[test]
+    fn phc_strings_are_read_back_and_bounded() {
+        let params = Params::new(64, 1, 1, Some(32)).unwrap();
+        let password = Password::typed(&Secret::new("x".to_owned())).unwrap();
+        let hash = Memory::new().hash(&params, &password, &[7; 16]).unwrap();
+        let stored = Stored::parse(&hash).unwrap();
+        assert!(Memory::new().verify(&stored, &password));
+        assert!(!Memory::new().verify(&stored, &Password::typed(&Secret::new("y".to_owned())).unwrap()));
+        assert!(stored.weaker_than(&Params::new(128, 1, 1, Some(32)).unwrap()));
+        assert!(Stored::parse(&PasswordHash(hash.0.replace("m=64", "m=4000000"))).is_none());
+        assert!(Stored::parse(&PasswordHash("plain".into())).is_none());
+        assert_eq!(format!("{hash:?} {password:?}"), "PasswordHash(…) Password(Secret(…))");
+    }
+
+    #[test]
+    fn both_normal_forms_are_one_password() {
+        let params = Params::new(64, 1, 1, Some(32)).unwrap();
+        let composed = Password::typed(&Secret::new("caf\u{e9}".to_owned())).unwrap();
+        let decomposed = Password::typed(&Secret::new("cafe\u{301}".to_owned())).unwrap();
+        let hash = Memory::new().hash(&params, &composed, &[7; 16]).unwrap();
+        assert!(Memory::new().verify(&Stored::parse(&hash).unwrap(), &decomposed));
+    }
+}

@@ -1,0 +1,171 @@
+//! E-mail addresses: what a person typed, and the key by which two of them are the same.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
+
+use crate::Invalid;
+
+/// The key of an address: ASCII only, at most 254 bytes, compared byte by byte.
+///
+/// The domain is in A-labels and lower case, the local part ASCII-lower-cased. Dots and plus-tags stay:
+/// what they mean is the mail host's business.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EmailKey(String);
+
+impl EmailKey {
+    /// Takes a stored key as it is.
+    pub fn from_stored(key: impl Into<String>) -> Self {
+        Self(key.into())
+    }
+    /// The key as stored.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EmailKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmailKey(…)")
+    }
+}
+
+/// An address as its owner typed it, with its key. `Debug` does not show it; `Display` does.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmailAddress {
+    address: String,
+    key: EmailKey,
+}
+
+impl EmailAddress {
+    /// Checks an address and computes its key.
+    ///
+    /// Accepted is what the field's mail hosts accept: an unquoted ASCII local part of at most 64 bytes
+    /// (RFC 5321, 4.5.3.1.1) and a domain name of at least two labels that IDNA (UTS 46, STD3 rules) takes.
+    ///
+    /// # Errors
+    /// [`Invalid`] with `required`, `too_long`, `control_character` or `invalid`.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
+        let invalid = Invalid::new(field, "invalid");
+        if text.len() > 1024 {
+            return Err(Invalid::new(field, "too_long"));
+        }
+        let text = text.trim_matches([' ', '\t']);
+        if text.is_empty() {
+            return Err(Invalid::new(field, "required"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Invalid::new(field, "control_character"));
+        }
+        let (local, domain) = text.rsplit_once('@').ok_or(invalid)?;
+        if !is_dot_atom(local) || local.len() > 64 {
+            return Err(invalid);
+        }
+        // A character that only looks like ASCII (full-width, Kelvin sign) would make two different
+        // inputs one address; IDNA would map it silently.
+        if domain.chars().any(|c| !c.is_ascii() && folds_to_ascii(c)) {
+            return Err(invalid);
+        }
+        let domain: String = domain.nfc().collect();
+        let ascii = idna::domain_to_ascii_strict(&domain).map_err(|_| invalid)?;
+        let numeric = ascii.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
+        if !ascii.contains('.') || numeric {
+            return Err(invalid);
+        }
+        let key = format!("{}@{ascii}", local.to_ascii_lowercase());
+        if key.len() > 254 {
+            return Err(Invalid::new(field, "too_long"));
+        }
+        Ok(Self { address: format!("{local}@{domain}"), key: EmailKey(key) })
+    }
+
+    /// Takes a stored address and key as they are.
+    pub fn from_stored(address: impl Into<String>, key: EmailKey) -> Self {
+        Self { address: address.into(), key }
+    }
+    /// What its owner typed, trimmed, NFC.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.address
+    }
+    /// The key by which it is found.
+    #[must_use]
+    pub const fn key(&self) -> &EmailKey {
+        &self.key
+    }
+    /// Where mail goes: the local part as typed, the domain in A-labels (RFC 5321 knows no other).
+    #[must_use]
+    pub fn mailbox(&self) -> String {
+        let local = self.address.rsplit_once('@').map_or("", |(local, _)| local);
+        let domain = self.key.0.rsplit_once('@').map_or("", |(_, domain)| domain);
+        format!("{local}@{domain}")
+    }
+}
+
+impl fmt::Display for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+impl fmt::Debug for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmailAddress(…)")
+    }
+}
+
+/// RFC 5322, 3.2.3: dot-atom.
+fn is_dot_atom(local: &str) -> bool {
+    !local.is_empty()
+        && local.split('.').all(|atom| {
+            !atom.is_empty() && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+        })
+}
+
+fn folds_to_ascii(c: char) -> bool {
+    std::iter::once(c).nfkc().flat_map(char::to_lowercase).all(|folded| folded.is_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Result<String, &'static str> {
+        EmailAddress::parse("email", text).map(|e| e.key.0).map_err(|e| e.code)
+    }
+
+    #[test]
+    fn keys_fold_what_is_the_same() {
+        for (text, expected) in [
+            (" Ana.Lu+app@Example.COM ", "ana.lu+app@example.com"),
+            ("zoe@münchen.de", "zoe@xn--mnchen-3ya.de"),
+            ("zoe@MÜNCHEN.de", "zoe@xn--mnchen-3ya.de"),
+            ("zoe@xn--mnchen-3ya.de", "zoe@xn--mnchen-3ya.de"),
+            ("a@例え.テスト", "a@xn--r8jz45g.xn--zckzah"),
+        ] {
+            assert_eq!(key(text).as_deref(), Ok(expected), "{text}");
+        }
+        let zoe = EmailAddress::parse("email", "Zoe@münchen.de").unwrap();
+        assert_eq!(zoe.as_str(), "Zoe@münchen.de");
+        assert_eq!(zoe.mailbox(), "Zoe@xn--mnchen-3ya.de");
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for text in [
+            "a", "a@", "@b.c", "a@b", "a b@c.de", "\"a b\"@c.de", "ä@c.de", "a@-c.de", "a@c-.de", "a@c..de", ".a@c.de",
+            "a.@c.de", "a..b@c.de", "a@c_d.de", "a@[127.0.0.1]", "a@127.0.0.1", "a@c.de.", "a@\u{FF45}xample.com",
+            "a@\u{212A}.de", "\u{212A}@c.de", "a\u{131}@c.de", "a<b@c.de", "a,b@c.de", "a@c.de,b@c.de",
+        ] {
+            assert_eq!(key(text), Err("invalid"), "{text}");
+        }
+        assert_eq!(key(""), Err("required"));
+        assert_eq!(key("a\u{0}@c.de"), Err("control_character"));
+        assert_eq!(key("a@c.de\r\nBcc: x@y.de"), Err("control_character"));
+        assert_eq!(key(&format!("{}@c.de", "a".repeat(65))), Err("invalid"));
+        assert_eq!(key(&format!("a@{}de", "abcdefgh.".repeat(30))), Err("too_long"));
+    }
+}

@@ -1,0 +1,48 @@
+//! Randomness, passed in.
+
+use std::sync::Mutex;
+
+use sha2::{Digest as _, Sha256};
+
+/// Where randomness comes from.
+pub trait Entropy: Send + Sync + 'static {
+    /// Fills `bytes`. What guards anything must come from the operating system.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// The operating system's generator.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        // No fallback is safe: a process without randomness must not hand out secrets.
+        getrandom::fill(bytes).expect("the operating system provides randomness");
+    }
+}
+
+/// Repeatable bytes for tests, never for anything that guards something.
+#[derive(Debug)]
+pub struct SeededEntropy(Mutex<(u64, u64)>);
+
+impl SeededEntropy {
+    /// The sequence that belongs to `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(Mutex::new((seed, 0)))
+    }
+}
+
+impl Entropy for SeededEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut state = self.0.lock().expect("filling cannot panic");
+        for chunk in bytes.chunks_mut(32) {
+            let block = Sha256::new()
+                .chain_update(state.0.to_be_bytes())
+                .chain_update(state.1.to_be_bytes())
+                .finalize();
+            state.1 += 1;
+            chunk.copy_from_slice(&block[..chunk.len()]);
+        }
+    }
+}

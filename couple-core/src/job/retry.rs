@@ -1,0 +1,56 @@
+//! When to try again.
+
+use std::time::Duration;
+
+use crate::Entropy;
+
+/// Exponential back-off with full jitter: a random time up to `base · 2^(attempt-1)`, at most `most`.
+///
+/// Full jitter spreads retries best for the work it costs (Brooker, "Exponential Backoff and Jitter", 2015).
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// The longest first wait.
+    pub base: Duration,
+    /// The longest wait.
+    pub most: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_secs(5), most: Duration::from_hours(1) }
+    }
+}
+
+impl Backoff {
+    /// How long to wait after claim number `attempt`.
+    #[must_use]
+    pub fn wait(&self, attempt: i64, entropy: &dyn Entropy) -> Duration {
+        let doublings = u32::try_from(attempt.clamp(1, 31) - 1).unwrap_or(0);
+        let longest = self.base.saturating_mul(1 << doublings).min(self.most);
+        fraction(longest, entropy)
+    }
+}
+
+/// A random time up to `longest`.
+pub(super) fn fraction(longest: Duration, entropy: &dyn Entropy) -> Duration {
+    let mut random = [0; 4];
+    entropy.fill(&mut random);
+    longest.mul_f64(f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeededEntropy;
+
+    #[test]
+    fn waits_grow_and_end() {
+        let (backoff, entropy) = (Backoff::default(), SeededEntropy::new(1));
+        for attempt in [1, 2, 8, 64, i64::MAX] {
+            let most = backoff.base.saturating_mul(1 << (attempt.min(31) - 1)).min(backoff.most);
+            for _ in 0..50 {
+                assert!(backoff.wait(attempt, &entropy) <= most);
+            }
+        }
+    }
+}

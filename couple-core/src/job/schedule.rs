@@ -1,0 +1,131 @@
+//! Work that comes round again, and the purges of the outbox itself.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Handler, Job, JobChange, JobError, NewJob, retry::fraction};
+use crate::{Change, Error, IdempotencyChange, Ports, Timestamp, ports::settled};
+
+/// A job that is enqueued again and again. Its dedupe key keeps it to one, over all processes.
+#[derive(Clone)]
+pub struct Schedule {
+    every: Duration,
+    name: &'static str,
+    make: Arc<dyn Fn(&Ports, Timestamp) -> Result<NewJob, Error> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Schedule").field("name", &self.name).field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
+impl Schedule {
+    /// Runs what `make` makes every so often. The job must have a dedupe key.
+    #[must_use]
+    pub fn every<J: Job>(every: Duration, make: impl Fn() -> J + Send + Sync + 'static) -> Self {
+        Self {
+            every,
+            name: J::NAME,
+            make: Arc::new(move |ports, due| NewJob::at(&make(), due, &*ports.clock, &*ports.entropy)),
+        }
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The first run: some time within the interval, so that the schedules of many processes spread out.
+    pub(super) fn first(&self, ports: &Ports) -> Result<Change, Error> {
+        let due = ports.now().plus(fraction(self.every, &*ports.entropy));
+        Ok(JobChange::Enqueue((self.make)(ports, due)?).into())
+    }
+
+    /// The run after one that ends now.
+    pub(super) fn next(&self, ports: &Ports) -> Result<Change, Error> {
+        Ok(JobChange::Enqueue((self.make)(ports, ports.now().plus(self.every))?).into())
+    }
+}
+
+/// Rows that one purging commit removes.
+const BITE: u32 = 500;
+
+/// Purges in bites until one comes back short.
+pub(crate) async fn purge_all(ports: &Ports, change: impl Fn(u32) -> Change + Send + Sync) -> Result<u64, Error> {
+    let mut total = 0;
+    loop {
+        let purged = settled(ports.commit(vec![change(BITE)]).await)?.purged.iter().sum::<u64>();
+        total += purged;
+        if purged < u64::from(BITE) {
+            return Ok(total);
+        }
+    }
+}
+
+/// Purges recorded answers that have expired.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PurgeOutcomes {}
+
+impl Job for PurgeOutcomes {
+    const NAME: &'static str = "idempotency.purge";
+    const QUEUE: &'static str = "default";
+    fn dedupe_key(&self) -> Option<String> {
+        Some(Self::NAME.to_owned())
+    }
+}
+
+/// Removes recorded answers that have expired.
+pub struct PurgeOutcomesHandler(pub Ports);
+
+impl PurgeOutcomesHandler {
+    /// How often it runs.
+    #[must_use]
+    pub fn schedule() -> Schedule {
+        Schedule::every(Duration::from_mins(10), || PurgeOutcomes {})
+    }
+}
+
+#[async_trait]
+impl Handler<PurgeOutcomes> for PurgeOutcomesHandler {
+    async fn run(&self, _: PurgeOutcomes, _: &Context) -> Result<(), JobError> {
+        let before = self.0.now();
+        purge_all(&self.0, |cap| IdempotencyChange::Purge { before, cap }.into()).await?;
+        Ok(())
+    }
+}
+
+/// Purges dead jobs that nobody came back for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PurgeDead {}
+
+impl Job for PurgeDead {
+    const NAME: &'static str = "job.purge_dead";
+    const QUEUE: &'static str = "default";
+    fn dedupe_key(&self) -> Option<String> {
+        Some(Self::NAME.to_owned())
+    }
+}
+
+/// Removes jobs that have been dead for 30 days.
+pub struct PurgeDeadHandler(pub Ports);
+
+impl PurgeDeadHandler {
+    const KEPT: Duration = Duration::from_hours(24 * 30);
+
+    /// How often it runs.
+    #[must_use]
+    pub fn schedule() -> Schedule {
+        Schedule::every(Duration::from_hours(24), || PurgeDead {})
+    }
+}
+
+#[async_trait]
+impl Handler<PurgeDead> for PurgeDeadHandler {
+    async fn run(&self, _: PurgeDead, _: &Context) -> Result<(), JobError> {
+        let before = self.0.now().minus(Self::KEPT);
+        purge_all(&self.0, |cap| JobChange::PurgeDead { before, cap }.into()).await?;
+        Ok(())
+    }
+}

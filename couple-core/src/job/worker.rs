@@ -1,0 +1,321 @@
+//! The worker: claims, runs, renews, finishes.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex, Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{ClaimedJob, JobChange, JobError, Registry, Schedule, retry::{Backoff, fraction}};
+use crate::{
+    Change, CommitError, Error, ErrorKind, JobId, Ports,
+    live::Topic,
+    ports::settled,
+};
+
+/// A queue and how many of its jobs one process runs at once.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// So many at once.
+    pub concurrency: usize,
+}
+
+impl Queue {
+    /// A queue of that name.
+    pub fn new(name: impl Into<String>, concurrency: usize) -> Self {
+        Self { name: name.into(), concurrency: concurrency.max(1) }
+    }
+}
+
+/// Numbers a host may change.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerOptions {
+    /// How long a claim lasts; renewed at a third of it. A dead worker's job runs again after at most this and one
+    /// poll.
+    pub lease: Duration,
+    /// How long nobody looks when nobody was told; jittered down to half.
+    pub poll: Duration,
+    /// How long one run may take.
+    pub deadline: Duration,
+    /// When to try again.
+    pub backoff: Backoff,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(10),
+            deadline: Duration::from_mins(10),
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+/// Runs jobs of chosen queues, inside a server or as a process of its own.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    ports: Ports,
+    registry: Registry,
+    schedules: Arc<Vec<Schedule>>,
+    queues: Vec<Queue>,
+    options: WorkerOptions,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl WorkerHandle {
+    /// Claims no more, lets what runs finish, and returns when it has or `within` is over. What is cut off then runs
+    /// again elsewhere when its lease ends.
+    pub async fn stop(mut self, within: Duration) {
+        let _ = self.stop.send(true);
+        let _ = timeout(within, async { while self.tasks.join_next().await.is_some() {} }).await;
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Claims that a process holds, to be renewed until they are finished.
+type Held = Arc<Mutex<HashMap<JobId, i64>>>;
+
+impl Worker {
+    /// A worker over its ports.
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        registry: Registry,
+        schedules: Vec<Schedule>,
+        queues: Vec<Queue>,
+        options: WorkerOptions,
+    ) -> Self {
+        Self { ports, registry, schedules: Arc::new(schedules), queues, options }
+    }
+
+    /// Starts its tasks on the current runtime.
+    #[must_use]
+    pub fn start(self) -> WorkerHandle {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for queue in self.queues.clone() {
+            tasks.spawn(self.clone().serve(queue, stopped.clone()));
+        }
+        tasks.spawn(self.keep_schedules(stopped));
+        WorkerHandle { stop, tasks }
+    }
+
+    /// Runs whatever is due, and what that makes due, until nothing is: for tests. Returns how many runs there were.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn run_until_idle(&self) -> Result<u64, Error> {
+        let mut runs = 0;
+        loop {
+            let before = runs;
+            for queue in &self.queues {
+                for claimed in self.claim(&queue.name, 64).await? {
+                    self.run_one(claimed).await;
+                    runs += 1;
+                }
+            }
+            if runs == before {
+                return Ok(runs);
+            }
+        }
+    }
+
+    async fn serve(self, queue: Queue, mut stopped: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(queue.concurrency));
+        let held = Held::default();
+        let mut running = JoinSet::new();
+        let mut renewing = JoinSet::new();
+        renewing.spawn(self.clone().renew(held.clone()));
+        let mut wake = self.ports.bus.subscribe(vec![Topic::Queue(queue.name.clone())]).await;
+        'serving: while !*stopped.borrow() {
+            while running.try_join_next().is_some() {}
+            // Wait for room first: a job is claimed only when it can start.
+            tokio::select! {
+                biased;
+                _ = stopped.changed() => break,
+                room = slots.acquire() => drop(room),
+            }
+            let room = slots.available_permits();
+            let claimed = match self.claim(&queue.name, room).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    tracing::warn!(%error, queue = queue.name, "could not claim jobs");
+                    tokio::select! {
+                        _ = stopped.changed() => break 'serving,
+                        () = sleep(fraction(self.options.poll, &*self.ports.entropy)) => continue,
+                    }
+                }
+            };
+            let full = claimed.len() == room;
+            for job in claimed {
+                let Ok(slot) = slots.clone().acquire_owned().await else { break 'serving };
+                held.lock().await.insert(job.job.id, job.claim);
+                let (worker, held) = (self.clone(), held.clone());
+                running.spawn(async move {
+                    let id = job.job.id;
+                    worker.run_one(job).await;
+                    held.lock().await.remove(&id);
+                    drop(slot);
+                });
+            }
+            if full {
+                continue;
+            }
+            tokio::select! {
+                _ = stopped.changed() => {}
+                _ = wake.next() => {}
+                () = sleep(self.until_next(&queue.name).await) => {}
+            }
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Until the next job is due, but at most a poll.
+    async fn until_next(&self, queue: &str) -> Duration {
+        let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
+        match self.ports.store.next_due(queue).await {
+            Ok(Some(due)) => due.since(self.ports.now()).clamp(Duration::from_millis(5), poll),
+            Ok(None) | Err(_) => poll,
+        }
+    }
+
+    async fn claim(&self, queue: &str, limit: usize) -> Result<Vec<ClaimedJob>, Error> {
+        let now = self.ports.now();
+        // An idle queue must not cost a write.
+        if self.ports.store.next_due(queue).await?.is_none_or(|due| due > now) {
+            return Ok(Vec::new());
+        }
+        let mut claim = [0; 8];
+        self.ports.entropy.fill(&mut claim);
+        let change = JobChange::Claim {
+            queue: queue.to_owned(),
+            now,
+            lease_until: now.plus(self.options.lease),
+            claim: i64::from_be_bytes(claim),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX).min(256),
+        };
+        Ok(settled(self.ports.commit(vec![change.into()]).await)?.claimed)
+    }
+
+    async fn renew(self, held: Held) {
+        loop {
+            sleep(self.options.lease / 3).await;
+            let until = self.ports.now().plus(self.options.lease);
+            let claims: Vec<(JobId, i64)> = held.lock().await.iter().map(|(id, claim)| (*id, *claim)).collect();
+            for (id, claim) in claims {
+                let renew = JobChange::Renew { id, claim, lease_until: until };
+                match self.ports.commit(vec![renew.into()]).await {
+                    Ok(_) => {}
+                    // Finished meanwhile, or another's by now; finishing will find out which.
+                    Err(CommitError::Conflict(_)) => {
+                        held.lock().await.remove(&id);
+                    }
+                    Err(CommitError::Failed(error)) => tracing::warn!(%error, job = %id, "could not renew a lease"),
+                }
+            }
+        }
+    }
+
+    /// Runs one claimed job and writes what became of it.
+    async fn run_one(&self, claimed: ClaimedJob) {
+        let result = if claimed.attempt > claimed.job.max_attempts {
+            // Only a process that died in the middle leaves a job so.
+            Err(JobError::Dead(Error::new(ErrorKind::Internal, "run job").context("attempts used up")))
+        } else if self.ports.now() >= claimed.job.expires_at {
+            Err(JobError::Dead(Error::new(ErrorKind::TimedOut, "run job").context("too old")))
+        } else {
+            self.guarded(&claimed).await
+        };
+        match self.settle(&claimed, result).await {
+            Ok(()) => {}
+            Err(CommitError::Conflict(_)) => {
+                tracing::warn!(job = %claimed.job.id, name = claimed.job.name, "finished after the lease had ended");
+            }
+            // Its lease will end and it will run again: at least once is what is promised.
+            Err(CommitError::Failed(error)) => {
+                tracing::warn!(%error, job = %claimed.job.id, name = claimed.job.name, "could not settle a job");
+            }
+        }
+    }
+
+    /// Runs in a task of its own: a panic ends that job alone.
+    async fn guarded(&self, claimed: &ClaimedJob) -> Result<(), JobError> {
+        let (registry, job) = (self.registry.clone(), claimed.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move { registry.run(&job).await });
+        match timeout(self.options.deadline, task.join_next()).await {
+            Ok(Some(Ok(result))) => result,
+            Ok(Some(Err(panicked))) => {
+                Err(JobError::Retry(Error::new(ErrorKind::Internal, "run job").source(panicked)))
+            }
+            Ok(None) | Err(_) => Err(JobError::Retry(Error::new(ErrorKind::TimedOut, "run job"))),
+        }
+    }
+
+    async fn settle(&self, claimed: &ClaimedJob, result: Result<(), JobError>) -> Result<(), CommitError> {
+        let (id, claim, now) = (claimed.job.id, claimed.claim, self.ports.now());
+        let schedule = self.schedules.iter().find(|schedule| schedule.name() == claimed.job.name);
+        let next = schedule.map(|schedule| schedule.next(&self.ports)).transpose()?;
+        let mut changes: Vec<Change> = Vec::new();
+        let (wait, error) = match result {
+            Ok(()) => {
+                changes.push(JobChange::Finish { id, claim }.into());
+                changes.extend(next);
+                self.ports.commit(changes).await?;
+                return Ok(());
+            }
+            Err(JobError::RetryAfter(error, wait)) => (Some(wait), error),
+            Err(JobError::Retry(error)) => {
+                (Some(self.options.backoff.wait(claimed.attempt, &*self.ports.entropy)), error)
+            }
+            Err(JobError::Dead(error)) => (None, error),
+        };
+        let due_at = wait.map(|wait| now.plus(wait));
+        match due_at {
+            Some(due_at) if claimed.attempt < claimed.job.max_attempts && due_at < claimed.job.expires_at => {
+                tracing::info!(%error, job = %id, name = claimed.job.name, attempt = claimed.attempt, "will try again");
+                changes.push(JobChange::Retry { id, claim, due_at }.into());
+            }
+            _ => {
+                tracing::error!(%error, job = %id, name = claimed.job.name, attempt = claimed.attempt, "job is dead");
+                changes.push(JobChange::Bury { id, claim, error: error.to_string(), at: now }.into());
+                changes.extend(next);
+            }
+        }
+        self.ports.commit(changes).await?;
+        Ok(())
+    }
+
+    /// Sees to it that each schedule has a job that waits; one that does makes this a no-op.
+    async fn keep_schedules(self, mut stopped: watch::Receiver<bool>) {
+        while !*stopped.borrow() {
+            let changes: Result<Vec<Change>, Error> = self.schedules.iter().map(|s| s.first(&self.ports)).collect();
+            let kept = match changes {
+                Ok(changes) => settled(self.ports.commit(changes).await).map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = kept {
+                tracing::warn!(%error, "could not keep the schedules");
+            }
+            tokio::select! {
+                _ = stopped.changed() => return,
+                () = sleep(Duration::from_mins(10)) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What a couple is: types, rules, ports (traits), services and jobs.
+//!
+//! Nothing here does I/O, knows a driver or speaks HTTP. Every use case has the same three steps:
+//!
+//! 1. **read** what it needs through a port ([`account::AccountReads`], [`pairing::PairingReads`], …);
+//! 2. **decide**, in a pure function of what was read, the command, the time and fresh randomness
+//!    (the `rules` module of each area);
+//! 3. **commit** a list of [`Change`]s through [`Store::commit`], all or none.
+//!
+//! An adapter is a type that implements [`Store`]; `couple-conformance` proves it.
+//!
+//! Areas have the same names in every crate of the workspace: [`account`], [`pairing`], [`timeline`],
+//! [`job`]. In an area's folder `mod.rs` holds its types, `rules.rs` its pure decisions, `port.rs` what
+//! it needs of a store and `service.rs` its use cases.
+
+pub mod account;
+mod call;
+mod clock;
+mod email;
+mod entropy;
+mod error;
+mod id;
+mod idempotency;
+pub mod job;
+pub mod limits;
+pub mod live;
+pub mod mail;
+pub mod pairing;
+mod ports;
+mod secret;
+mod store;
+mod text;
+pub mod timeline;
+
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use email::{EmailAddress, EmailKey};
+pub use entropy::{Entropy, OsEntropy, SeededEntropy};
+pub use error::{BoxError, Error, ErrorKind, Failure};
+pub use id::{AccountId, CoupleId, InviteId, JobId, SessionId, TokenId};
+pub use call::Call;
+pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
+pub use ports::Ports;
+pub use secret::{Digest, Keyring, Secret, digest};
+pub use store::{
+    Change, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, Transaction,
+};
+pub use text::{DisplayName, Invalid, Label, Locale, TimeZoneName};

@@ -1,0 +1,54 @@
+//! The port by which processes tell one another that there is something to read.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{AccountId, CoupleId, pairing::Side, timeline::Body};
+
+/// What a notice is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Topic {
+    /// A couple's log, read positions and signals.
+    Couple(CoupleId),
+    /// A person's sessions.
+    Account(AccountId),
+    /// A queue of jobs.
+    Queue(String),
+}
+
+/// A hint. It may be lost, doubled or reordered: whoever gets it looks in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// Something was written: look.
+    Changed,
+    /// Something for the partner's connected devices, now or never.
+    Signal {
+        /// Who sends.
+        from: Side,
+        /// `typing`, `hug`, `kiss` or an app's own `x-…`.
+        kind: String,
+        /// With what.
+        body: Option<Body>,
+    },
+}
+
+/// A stream of notices on the topics that were asked for.
+#[async_trait]
+pub trait Subscription: Send {
+    /// The next notice. [`Notice::Changed`] stands for any number that were missed.
+    async fn next(&mut self) -> Notice;
+}
+
+/// Carries notices between whoever writes and whoever waits, within a process or between many.
+///
+/// * **B1** What is published after a subscription was made reaches it.
+/// * **B2** A subscriber that falls behind gets [`Notice::Changed`] for what it missed; a publisher never waits for it.
+/// * **B3** Topics do not see one another's notices.
+/// * **B4** A dropped subscription leaves nothing behind.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Tells whoever listens. Never fails: a notice is a hint.
+    async fn publish(&self, topic: Topic, notice: Notice);
+    /// Listens on `topics` from now on.
+    async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription>;
+}

@@ -1,0 +1,178 @@
+//! What pairing needs of a store, and of the host's users.
+
+use async_trait::async_trait;
+
+use super::{Block, Couple, Invite, InviteState, Profile, Side};
+use crate::{AccountId, CoupleId, Digest, EmailKey, Error, InviteId, Label, Timestamp};
+
+/// Changes to invites, couples and blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PairingChange {
+    /// Adds an open invite. Preconditions: its inviter is in no couple ([`Paired`](crate::Conflict::Paired));
+    /// no open invite, expired or not, has its [`pair_key`](Invite::pair_key)
+    /// ([`InviteCrossed`](crate::Conflict::InviteCrossed)).
+    InsertInvite(Invite),
+    /// Ends an invite. Precondition: it is open ([`InviteClosed`](crate::Conflict::InviteClosed)).
+    CloseInvite {
+        /// Which.
+        id: InviteId,
+        /// How.
+        to: InviteState,
+    },
+    /// Withdraws whatever invites an account still has open.
+    WithdrawInvitesOf {
+        /// Whose.
+        inviter: AccountId,
+    },
+    /// Adds a couple. Precondition: neither is in one ([`Paired`](crate::Conflict::Paired)).
+    Found(Couple),
+    /// Sets what a couple calls itself. Precondition, here and below: it lives
+    /// ([`CoupleEnded`](crate::Conflict::CoupleEnded)).
+    Describe {
+        /// Which.
+        id: CoupleId,
+        /// None clears it.
+        title: Option<Label>,
+        /// None clears it.
+        anniversary: Option<String>,
+    },
+    /// Sets whether one of them wants the previous couple's timeline back.
+    Restore {
+        /// Which.
+        id: CoupleId,
+        /// Who.
+        side: Side,
+        /// Yes or no.
+        wanted: bool,
+    },
+    /// Ends a couple: its epoch rises and both are free.
+    End {
+        /// Which.
+        id: CoupleId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Adds or replaces a block.
+    Block(Block),
+    /// Removes a block; one that is not there is no conflict.
+    Unblock {
+        /// Whose.
+        blocker: AccountId,
+        /// Of whom.
+        blocked: AccountId,
+    },
+    /// Removes an account's invites and blocks, for its deletion.
+    Forget {
+        /// Whose.
+        account: AccountId,
+    },
+    /// Removes up to `cap` invites that expired before `before`, whatever their state; counted.
+    PurgeInvites {
+        /// Invites that end earlier go.
+        before: Timestamp,
+        /// At most so many.
+        cap: u32,
+    },
+}
+
+/// What pairing reads.
+///
+/// * **P1** An account is in at most one couple: of 50 foundings at once that share a member one succeeds.
+/// * **P2** Both members are in the couple, or neither is.
+/// * **P3** An invite ends once: of 50 closings at once one succeeds.
+/// * **P4** Of two invites at once that join the same two addresses, in either direction, one conflicts; once it is
+///   closed the pair is free again.
+/// * **P5** Someone in a couple cannot add an invite.
+/// * **P6** Withdrawing takes all open invites of that account and no other's.
+/// * **P7** Ending raises the epoch, frees both, keeps the couple readable by id, and happens once.
+/// * **P8** What needs a living couple conflicts once it ended.
+/// * **P9** Invites and couples read back as they were written, every field.
+/// * **P10** Blocks are found by the blocker's id, by the blocker's address then, and in one direction only.
+/// * **P11** The couples of an account, ended ones too, are listed, newest first.
+/// * **P12** A purge removes only expired invites, at most `cap`, and counts them; forgetting removes an account's
+///   invites and blocks.
+#[async_trait]
+pub trait PairingReads: Send + Sync {
+    /// The couple with this id, ended or not.
+    ///
+    /// # Errors
+    /// The store's, here as in every method below.
+    async fn couple(&self, id: CoupleId) -> Result<Option<Couple>, Error>;
+    /// The couple that an account is in now.
+    async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error>;
+    /// All couples that an account was ever in, newest first, at most 200.
+    async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error>;
+    /// The invite with this id, in whatever state.
+    async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error>;
+    /// The invite with this short code, in whatever state.
+    async fn invite_by_code(&self, code: &Digest) -> Result<Option<Invite>, Error>;
+    /// The invite with this link, in whatever state.
+    async fn invite_by_link(&self, link: &Digest) -> Result<Option<Invite>, Error>;
+    /// The open invite, expired or not, with this pair key.
+    async fn invite_between(&self, pair_key: &Digest) -> Result<Option<Invite>, Error>;
+    /// The open invites of an account, expired ones too, newest first, at most 200.
+    async fn invites_of(&self, inviter: AccountId) -> Result<Vec<Invite>, Error>;
+    /// The open invites to an address, expired ones too, newest first, at most 200.
+    async fn invites_to(&self, target: &EmailKey) -> Result<Vec<Invite>, Error>;
+    /// Whom an account blocks, newest first, at most 200.
+    async fn blocks_of(&self, blocker: AccountId) -> Result<Vec<Block>, Error>;
+    /// Whether `blocker` blocks `blocked`.
+    async fn is_blocked(&self, blocker: AccountId, blocked: AccountId) -> Result<bool, Error>;
+    /// Whether someone whose address was `blocker` when they blocked blocks `blocked`.
+    async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error>;
+}
+
+#[async_trait]
+impl<S: PairingReads + ?Sized> PairingReads for std::sync::Arc<S> {
+    async fn couple(&self, id: CoupleId) -> Result<Option<Couple>, Error> {
+        (**self).couple(id).await
+    }
+    async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error> {
+        (**self).couple_of(account).await
+    }
+    async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
+        (**self).couples_of(account).await
+    }
+    async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
+        (**self).invite(id).await
+    }
+    async fn invite_by_code(&self, code: &Digest) -> Result<Option<Invite>, Error> {
+        (**self).invite_by_code(code).await
+    }
+    async fn invite_by_link(&self, link: &Digest) -> Result<Option<Invite>, Error> {
+        (**self).invite_by_link(link).await
+    }
+    async fn invite_between(&self, pair_key: &Digest) -> Result<Option<Invite>, Error> {
+        (**self).invite_between(pair_key).await
+    }
+    async fn invites_of(&self, inviter: AccountId) -> Result<Vec<Invite>, Error> {
+        (**self).invites_of(inviter).await
+    }
+    async fn invites_to(&self, target: &EmailKey) -> Result<Vec<Invite>, Error> {
+        (**self).invites_to(target).await
+    }
+    async fn blocks_of(&self, blocker: AccountId) -> Result<Vec<Block>, Error> {
+        (**self).blocks_of(blocker).await
+    }
+    async fn is_blocked(&self, blocker: AccountId, blocked: AccountId) -> Result<bool, Error> {
+        (**self).is_blocked(blocker, blocked).await
+    }
+    async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error> {
+        (**self).is_blocked_by_email(blocker, blocked).await
+    }
+}
+
+/// What pairing and the timeline ask of whoever keeps the users: `couple`'s own accounts, or a host's.
+#[async_trait]
+pub trait Directory: Send + Sync + 'static {
+    /// What others may see of a person; none for someone who is gone.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error>;
+    /// The person with this proven address.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error>;
+}

@@ -1,0 +1,382 @@
+//! What pairing decides: the edges of the state machine, as pure functions.
+//!
+//! Each takes what was read and answers with the changes that the edge is. Races are not decided here but by the
+//! preconditions of those changes: whoever loses reads again and comes here with what is then true.
+
+use super::{Block, Couple, Invite, InviteState, PairingChange, Person, Policy, Refusal, Side};
+use crate::{
+    AccountId, Change, CoupleId, Digest, InviteId, Keyring, Secret, Timestamp, digest,
+    timeline::{NewEntry, TimelineChange, system},
+};
+
+/// Letters in a short code: 50 bits.
+const LETTERS: usize = 10;
+
+/// An invite's short code, as it is shown: `XXXXX-XXXXX`.
+#[must_use]
+pub fn code_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
+    let letters = keys.letters("invite-code", &[invite.as_uuid().as_bytes()], LETTERS);
+    let (left, right) = letters.expose().split_at(LETTERS / 2);
+    Secret::new(format!("{left}-{right}"))
+}
+
+/// An invite's link token: 192 bits.
+#[must_use]
+pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
+    keys.bearer("invite", &[invite.as_uuid().as_bytes()])
+}
+
+/// How a typed code is stored and found: case, spaces, hyphens and look-alikes do not matter, and the digest is keyed
+/// because 50 bits alone could be searched.
+#[must_use]
+pub fn code_digest(keys: &Keyring, typed: &str) -> Digest {
+    let normal: String = typed
+        .chars()
+        .filter(|c| !matches!(c, '-' | ' '))
+        .take(64)
+        .map(|c| match c.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            c => c,
+        })
+        .collect();
+    keys.derive("invite-code-digest", &[normal.as_bytes()])
+}
+
+/// How a link's token is found.
+#[must_use]
+pub fn link_digest(token: &str) -> Digest {
+    digest(&[token.as_bytes()])
+}
+
+/// What is known when somebody invites.
+pub struct Inviting<'a> {
+    /// The couple they are in.
+    pub couple: Option<&'a Couple>,
+    /// Their open invites, expired ones too.
+    pub open: &'a [Invite],
+    /// The open invite between the same two addresses, whoever sent it.
+    pub between: Option<&'a Invite>,
+    /// Whether the sender of `between` is blocked by, or blocks, the inviter.
+    pub between_blocked: bool,
+    /// The invite to be.
+    pub invite: &'a Invite,
+}
+
+/// What inviting comes to.
+#[derive(Debug)]
+pub enum Invited {
+    /// A new invite waits.
+    Waiting(Vec<Change>),
+    /// The other had invited them: accept that.
+    Crossing(InviteId),
+}
+
+/// *person → inviting*. An invite that crosses another is an accept; a newer one to the same address replaces the older.
+///
+/// # Errors
+/// [`Refusal::AlreadyPaired`], [`Refusal::OwnInvite`] for one's own address, [`Refusal::TooManyInvites`].
+pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<Invited, Refusal> {
+    let invite = read.invite;
+    if read.couple.is_some() {
+        return Err(Refusal::AlreadyPaired);
+    }
+    if invite.target.as_ref().is_some_and(|target| *target.key() == invite.inviter_email) {
+        return Err(Refusal::OwnInvite);
+    }
+    let mut changes = Vec::new();
+    if let Some(between) = read.between {
+        let theirs = between.inviter != invite.inviter;
+        if theirs && between.is_open(now) && !read.between_blocked {
+            return Ok(Invited::Crossing(between.id));
+        }
+        // One's own older one, or one that nobody can answer: its place is needed.
+        changes.push(close(between, InviteState::Withdrawn));
+    }
+    let waiting = read.open.iter().filter(|open| {
+        open.is_open(now) && read.between.is_none_or(|between| between.id != open.id)
+    });
+    if waiting.count() >= policy.open_invites {
+        return Err(Refusal::TooManyInvites);
+    }
+    changes.push(PairingChange::InsertInvite(invite.clone()).into());
+    Ok(Invited::Waiting(changes))
+}
+
+/// Whether an invite is one that `person` may see and answer; why not is the same answer for a stranger.
+///
+/// # Errors
+/// [`Refusal::InviteNotFound`], [`Refusal::OwnInvite`], and [`Refusal::InviteExpired`] only to those who
+/// knew of it: its sender, and the owner of the address it was sent to.
+pub fn answerable<'a>(
+    invite: Option<&'a Invite>,
+    person: &Person,
+    blocked: bool,
+    now: Timestamp,
+) -> Result<&'a Invite, Refusal> {
+    let Some(email) = &person.email else { return Err(Refusal::Unverified) };
+    let Some(invite) = invite else { return Err(Refusal::InviteNotFound) };
+    if invite.inviter == person.id {
+        return Err(Refusal::OwnInvite);
+    }
+    let addressed = invite.target.as_ref().is_some_and(|target| target.key() == email.key());
+    if (invite.target.is_some() && !addressed) || blocked || invite.state != InviteState::Open {
+        return Err(Refusal::InviteNotFound);
+    }
+    if !invite.is_open(now) {
+        return Err(if addressed { Refusal::InviteExpired } else { Refusal::InviteNotFound });
+    }
+    Ok(invite)
+}
+
+/// What is known when somebody accepts.
+pub struct Accepting<'a> {
+    /// Who.
+    pub person: &'a Person,
+    /// The couple they are in.
+    pub couple: Option<&'a Couple>,
+    /// The invite, in whatever state.
+    pub invite: Option<&'a Invite>,
+    /// Whether either blocks the other.
+    pub blocked: bool,
+    /// The couple that the same two were before.
+    pub previous: Option<CoupleId>,
+    /// What a new couple is called.
+    pub id: CoupleId,
+}
+
+/// What accepting comes to.
+#[derive(Debug)]
+pub enum Accepted {
+    /// They become a couple.
+    Founded(Box<Couple>, Vec<Change>),
+    /// They are, by this very invite: a repeat after a lost answer.
+    Already(Box<Couple>),
+}
+
+/// *inviting → couple*. Founds the couple, ends both people's other invites and writes the first entry, in one commit.
+///
+/// # Errors
+/// [`Refusal::AlreadyPaired`], and those of [`answerable`].
+pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal> {
+    if let (Some(couple), Some(invite)) = (read.couple, read.invite)
+        && invite.state == (InviteState::Accepted { by: read.person.id, couple: couple.id })
+    {
+        return Ok(Accepted::Already(Box::new(couple.clone())));
+    }
+    let invite = answerable(read.invite, read.person, read.blocked, now)?;
+    if read.couple.is_some() {
+        return Err(Refusal::AlreadyPaired);
+    }
+    let couple = Couple {
+        id: read.id,
+        members: [invite.inviter, read.person.id],
+        since: now,
+        epoch: 1,
+        ended_at: None,
+        title: None,
+        anniversary: None,
+        previous: read.previous,
+        restore: [false, false],
+        head_seq: 0,
+        read: [0, 0],
+    };
+    let changes = vec![
+        close(invite, InviteState::Accepted { by: read.person.id, couple: couple.id }),
+        PairingChange::Found(couple.clone()).into(),
+        PairingChange::WithdrawInvitesOf { inviter: invite.inviter }.into(),
+        PairingChange::WithdrawInvitesOf { inviter: read.person.id }.into(),
+        append(&couple, NewEntry::system(system::PAIRED, None, None, now)),
+    ];
+    Ok(Accepted::Founded(Box::new(Couple { head_seq: 1, ..couple }), changes))
+}
+
+/// *inviting → person*, by who was asked.
+///
+/// # Errors
+/// Those of [`answerable`].
+pub fn decline(invite: Option<&Invite>, person: &Person, blocked: bool, now: Timestamp) -> Result<Vec<Change>, Refusal> {
+    Ok(vec![close(answerable(invite, person, blocked, now)?, InviteState::Declined)])
+}
+
+/// *inviting → person*, by who asked.
+///
+/// # Errors
+/// [`Refusal::InviteNotFound`] for anything but one's own open invite.
+pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change>, Refusal> {
+    match invite {
+        Some(invite) if invite.inviter == person && invite.state == InviteState::Open => {
+            Ok(vec![close(invite, InviteState::Withdrawn)])
+        }
+        _ => Err(Refusal::InviteNotFound),
+    }
+}
+
+/// *couple → two persons*. Nobody's consent, at once, and nothing is appended that would tell.
+///
+/// # Errors
+/// [`Refusal::NotPaired`].
+pub fn leave(
+    couple: Option<&Couple>,
+    person: &Person,
+    block: bool,
+    now: Timestamp,
+) -> Result<Vec<Change>, Refusal> {
+    let (couple, side) = seated(couple, person.id)?;
+    let mut changes: Vec<Change> = vec![PairingChange::End { id: couple.id, at: now }.into()];
+    if block && let Some(email) = &person.email {
+        let blocked = couple.member(side.other());
+        let block = Block { blocker: person.id, blocker_email: email.key().clone(), blocked, at: now };
+        changes.push(PairingChange::Block(block).into());
+    }
+    Ok(changes)
+}
+
+/// One of a couple says whether the previous timeline comes back; it does when both say so.
+///
+/// # Errors
+/// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
+pub fn restore(
+    couple: Option<&Couple>,
+    person: AccountId,
+    wanted: bool,
+    now: Timestamp,
+) -> Result<(Couple, Vec<Change>), Refusal> {
+    let (couple, side) = seated(couple, person)?;
+    if couple.previous.is_none() {
+        return Err(Refusal::NoPrevious);
+    }
+    let mut after = couple.clone();
+    after.restore[side.index()] = wanted;
+    let mut changes = vec![PairingChange::Restore { id: couple.id, side, wanted }.into()];
+    if after.restored() && !couple.restored() {
+        changes.push(append(couple, NewEntry::system(system::RESTORED, None, None, now)));
+        after.head_seq += 1;
+    }
+    Ok((after, changes))
+}
+
+/// The couple and which side of it a person is.
+///
+/// # Errors
+/// [`Refusal::NotPaired`].
+pub fn seated(couple: Option<&Couple>, person: AccountId) -> Result<(&Couple, Side), Refusal> {
+    let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Refusal::NotPaired)?;
+    let side = couple.side_of(person).ok_or(Refusal::NotPaired)?;
+    Ok((couple, side))
+}
+
+fn close(invite: &Invite, to: InviteState) -> Change {
+    PairingChange::CloseInvite { id: invite.id, to }.into()
+}
+
+pub(crate) fn append(couple: &Couple, entry: NewEntry) -> Change {
+    TimelineChange::Append { couple: couple.id, entry }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{EmailAddress, ManualClock, SeededEntropy};
+
+    struct World {
+        keys: Keyring,
+        clock: ManualClock,
+        entropy: SeededEntropy,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { keys: Keyring::new([5; 32]), clock: ManualClock::default(), entropy: SeededEntropy::new(1) }
+        }
+        fn person(&self, name: &str) -> Person {
+            Person {
+                id: AccountId::new(&self.clock, &self.entropy),
+                email: EmailAddress::parse("email", &format!("{name}@example.org")).ok(),
+            }
+        }
+        fn invite(&self, from: &Person, to: Option<&Person>) -> Invite {
+            let id = InviteId::new(&self.clock, &self.entropy);
+            Invite {
+                id,
+                inviter: from.id,
+                inviter_email: from.email.as_ref().unwrap().key().clone(),
+                target: to.and_then(|to| to.email.clone()),
+                message: None,
+                code: code_digest(&self.keys, code_of(&self.keys, id).expose()),
+                link: link_digest(link_of(&self.keys, id).expose()),
+                created_at: Timestamp::default(),
+                expires_at: Timestamp::default().plus(Duration::from_hours(24)),
+                state: InviteState::Open,
+            }
+        }
+        fn accept(&self, person: &Person, invite: &Invite) -> Result<Accepted, Refusal> {
+            let id = CoupleId::new(&self.clock, &self.entropy);
+            let read = Accepting { person, couple: None, invite: Some(invite), blocked: false, previous: None, id };
+            accept(&read, Timestamp::default())
+        }
+    }
+
+    #[test]
+    fn typed_codes_are_forgiven_case_and_look_alikes() {
+        let keys = Keyring::new([5; 32]);
+        assert_eq!(code_digest(&keys, "a0b1c-d2e3f"), code_digest(&keys, "AOBLC D2E3F"));
+        assert_ne!(code_digest(&keys, ""), code_digest(&keys, "0"));
+    }
+
+    #[test]
+    fn crossing_invites_are_an_accept() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let (theirs, mine) = (world.invite(&ana, Some(&ben)), world.invite(&ben, Some(&ana)));
+        assert_eq!(theirs.pair_key(), mine.pair_key());
+        let read = Inviting { couple: None, open: &[], between: Some(&theirs), between_blocked: false, invite: &mine };
+        let now = Timestamp::default();
+        assert!(matches!(invite(&read, &Policy::default(), now), Ok(Invited::Crossing(id)) if id == theirs.id));
+        let blocked = Inviting { between_blocked: true, ..read };
+        assert!(matches!(invite(&blocked, &Policy::default(), now), Ok(Invited::Waiting(changes)) if changes.len() == 2));
+    }
+
+    #[test]
+    fn an_addressed_invite_is_for_that_address_only() {
+        let world = World::new();
+        let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
+        let sent = world.invite(&ana, Some(&ben));
+        assert!(world.accept(&ben, &sent).is_ok());
+        assert_eq!(world.accept(&cleo, &sent).unwrap_err(), Refusal::InviteNotFound);
+        assert_eq!(world.accept(&ana, &sent).unwrap_err(), Refusal::OwnInvite);
+        let unverified = Person { email: None, ..ben };
+        assert_eq!(world.accept(&unverified, &sent).unwrap_err(), Refusal::Unverified);
+    }
+
+    #[test]
+    fn a_stranger_cannot_tell_why_an_invite_is_gone() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let open = world.invite(&ana, None);
+        for state in [InviteState::Declined, InviteState::Withdrawn] {
+            assert_eq!(world.accept(&ben, &Invite { state, ..open.clone() }).unwrap_err(), Refusal::InviteNotFound);
+        }
+        let expired = Invite { expires_at: Timestamp::default(), ..open };
+        assert_eq!(world.accept(&ben, &expired).unwrap_err(), Refusal::InviteNotFound);
+        let told = Invite { target: ben.email.clone(), ..expired };
+        assert_eq!(world.accept(&ben, &told).unwrap_err(), Refusal::InviteExpired);
+    }
+
+    #[test]
+    fn restoring_needs_both() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let sent = world.invite(&ana, None);
+        let Ok(Accepted::Founded(couple, _)) = world.accept(&ben, &sent) else { panic!("not founded") };
+        let now = Timestamp::default();
+        assert_eq!(restore(Some(&couple), ana.id, true, now).unwrap_err(), Refusal::NoPrevious);
+        let again = Couple { previous: Some(couple.id), ..*couple };
+        let (one, changes) = restore(Some(&again), ana.id, true, now).unwrap();
+        assert!(!one.restored() && changes.len() == 1);
+        let (both, changes) = restore(Some(&one), ben.id, true, now).unwrap();
+        assert!(both.restored() && changes.len() == 2);
+    }
+}

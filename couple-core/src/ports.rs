@@ -1,0 +1,119 @@
+//! What every service is given, and the one door through which services write.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    Change, Clock, CommitError, Committed, Entropy, Error, ErrorKind, Failure, Keyring, Store, Timestamp,
+    account::AccountChange,
+    job::{Job, JobChange, NewJob},
+    limits::{LimitKey, Limited, RateLimiter, Rule},
+    live::{Bus, Notice, Topic},
+    mail::Links,
+    pairing::PairingChange,
+    timeline::TimelineChange,
+};
+
+/// The ports that services work through. Cheap to clone.
+#[derive(Clone)]
+pub struct Ports {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Who is told of it.
+    pub bus: Arc<dyn Bus>,
+    /// How often is too often.
+    pub limits: Arc<dyn RateLimiter>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// What codes and links are derived from.
+    pub keys: Keyring,
+    /// Where links in mails lead.
+    pub links: Links,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").finish_non_exhaustive()
+    }
+}
+
+impl Ports {
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Commits, and tells the bus what was written. A process that dies between the two costs those who wait their
+    /// fallback interval, nothing else: a notice is a hint.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let topics = topics_of(&changes);
+        let committed = self.store.commit(changes).await?;
+        for topic in topics {
+            self.bus.publish(topic, Notice::Changed).await;
+        }
+        Ok(committed)
+    }
+
+    /// The change that enqueues a job due now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when the payload has no JSON form.
+    pub fn enqueue<J: Job>(&self, job: &J) -> Result<Change, Error> {
+        NewJob::now(job, &*self.clock, &*self.entropy)
+    }
+
+    /// Takes one from each allowance, and refuses at the first that is used up.
+    ///
+    /// # Errors
+    /// The limiter's own failure refuses too: a limit never lapses.
+    pub async fn allow<R: From<Limited>>(&self, wanted: &[(Rule, LimitKey)]) -> Result<(), Failure<R>> {
+        for (rule, key) in wanted {
+            if let Err(limited) = self.limits.take(rule, key).await? {
+                return Err(Failure::Refused(limited.into()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Turns a commit that was not prepared for a conflict into an error.
+pub(crate) fn settled(result: Result<Committed, CommitError>) -> Result<Committed, Error> {
+    result.map_err(|error| match error {
+        CommitError::Failed(error) => error,
+        CommitError::Conflict(conflict) => Error::new(ErrorKind::Overloaded, "commit").source(conflict),
+    })
+}
+
+fn topics_of(changes: &[Change]) -> HashSet<Topic> {
+    let mut topics = HashSet::new();
+    for change in changes {
+        match change {
+            Change::Account(
+                AccountChange::EndSession { account, .. }
+                | AccountChange::EndSessions { account, .. }
+                | AccountChange::Erase { id: account, .. },
+            ) => {
+                topics.insert(Topic::Account(*account));
+            }
+            Change::Pairing(PairingChange::Found(couple)) => {
+                topics.extend(couple.members.map(Topic::Account));
+            }
+            Change::Pairing(PairingChange::End { id, .. } | PairingChange::Describe { id, .. }) => {
+                topics.insert(Topic::Couple(*id));
+            }
+            Change::Timeline(TimelineChange::Append { couple, .. } | TimelineChange::MarkRead { couple, .. }) => {
+                topics.insert(Topic::Couple(*couple));
+            }
+            Change::Job(JobChange::Enqueue(job)) => {
+                topics.insert(Topic::Queue(job.queue.clone()));
+            }
+            Change::Account(_) | Change::Pairing(_) | Change::Timeline(_) | Change::Job(_) | Change::Idempotency(_) => {}
+        }
+    }
+    topics
+}

@@ -1,0 +1,176 @@
+//! Short texts that people type: names, labels, locales, time zones.
+
+use serde::Serialize;
+use unicode_normalization::UnicodeNormalization as _;
+
+/// A field that is not as it must be: which, and a stable word that says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {code}")]
+pub struct Invalid {
+    /// The field's name as the caller knows it.
+    pub field: &'static str,
+    /// `required`, `too_long`, `too_short`, `control_character`, `invalid`, `too_common`, …
+    pub code: &'static str,
+}
+
+impl Invalid {
+    /// `field` fails for `code`.
+    #[must_use]
+    pub const fn new(field: &'static str, code: &'static str) -> Self {
+        Self { field, code }
+    }
+}
+
+/// Whether a character could end a line, hide or reorder text: controls, line separators and the
+/// bidirectional overrides and isolates (Unicode TR 36).
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+}
+
+/// Trims, brings to NFC and checks one line of text.
+fn one_line(field: &'static str, text: &str, most: usize) -> Result<String, Invalid> {
+    // Before normalising, so that a huge text costs nothing.
+    if text.len() > most * 8 {
+        return Err(Invalid::new(field, "too_long"));
+    }
+    let text: String = text.trim().nfc().collect();
+    if text.chars().any(is_unsafe) {
+        return Err(Invalid::new(field, "control_character"));
+    }
+    if text.chars().count() > most {
+        return Err(Invalid::new(field, "too_long"));
+    }
+    Ok(text)
+}
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes a stored value as it is.
+            pub fn from_stored(text: impl Into<String>) -> Self { Self(text.into()) }
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str { &self.0 }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&self.0) }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from).map(Self)
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// What a person is called: 1 to 64 characters in one line, NFC.
+    DisplayName;
+    /// A title or message: 1 to 200 characters in one line, NFC.
+    Label;
+    /// A BCP 47 language tag's shape: letters, digits and hyphens, at most 35 characters (RFC 5646, 4.4.1).
+    Locale;
+    /// A name out of the IANA time zone database.
+    TimeZoneName;
+}
+
+impl DisplayName {
+    /// Checks what a person typed.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is empty, longer than 64 characters or holds control characters.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
+        let text = one_line(field, text, 64)?;
+        if text.is_empty() {
+            return Err(Invalid::new(field, "required"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Label {
+    /// Checks what a person typed.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is empty, longer than 200 characters or holds control characters.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
+        let text = one_line(field, text, 200)?;
+        if text.is_empty() {
+            return Err(Invalid::new(field, "required"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Locale {
+    /// Checks a tag's shape; whether the language exists is the host's to know.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it has no such shape.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
+        let shaped = !text.is_empty()
+            && text.len() <= 35
+            && text.split('-').all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+            && text.as_bytes()[0].is_ascii_alphabetic();
+        if shaped { Ok(Self(text.to_owned())) } else { Err(Invalid::new(field, "invalid")) }
+    }
+}
+
+impl TimeZoneName {
+    /// Looks the name up in the IANA database that is linked in.
+    ///
+    /// # Errors
+    /// [`Invalid`] when there is no such zone.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
+        let known = text.len() <= 64 && jiff::tz::TimeZone::get(text).is_ok_and(|zone| !zone.is_unknown());
+        if known { Ok(Self(text.to_owned())) } else { Err(Invalid::new(field, "unknown_time_zone")) }
+    }
+}
+
+/// Checks a calendar day, `YYYY-MM-DD`.
+pub(crate) fn parse_day(field: &'static str, text: &str) -> Result<String, Invalid> {
+    match text.parse::<jiff::civil::Date>() {
+        Ok(day) if day.to_string() == text && day.year() >= 1800 => Ok(day.to_string()),
+        _ => Err(Invalid::new(field, "invalid_date")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_world_pass() {
+        for name in ["Zoë", "李小龍", "Nguyễn Thị Minh Khai", "O'Brien", "محمد", "👩‍❤️‍👨", "J"] {
+            assert!(DisplayName::parse("n", name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn lines_and_overrides_are_refused() {
+        for name in ["a\r\nBcc: x@y.z", "a\0", "a\u{202E}b", "a\u{2028}b", "\u{7f}"] {
+            assert_eq!(DisplayName::parse("n", name), Err(Invalid::new("n", "control_character")), "{name:?}");
+        }
+        assert_eq!(DisplayName::parse("n", "  "), Err(Invalid::new("n", "required")));
+        assert_eq!(DisplayName::parse("n", &"x".repeat(65)), Err(Invalid::new("n", "too_long")));
+    }
+
+    #[test]
+    fn zones_locales_and_days() {
+        assert!(TimeZoneName::parse("z", "Europe/Berlin").is_ok());
+        assert!(TimeZoneName::parse("z", "Mars/Olympus").is_err());
+        assert!(Locale::parse("l", "pt-BR").is_ok());
+        for bad in ["", "-", "1x", "pt_BR", "aaaaaaaaa", "en-\u{e9}"] {
+            assert!(Locale::parse("l", bad).is_err(), "{bad}");
+        }
+        assert!(parse_day("d", "2000-02-29").is_ok());
+        for bad in ["2001-02-29", "2001-2-9", "20010209", "0000-00-00", "2001-02-09T00:00"] {
+            assert!(parse_day("d", bad).is_err(), "{bad}");
+        }
+    }
+}

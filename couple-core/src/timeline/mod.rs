@@ -1,0 +1,201 @@
+//! The timeline: each couple's one append-only log.
+//!
+//! An entry's `seq` is given out inside the commit that appends it, under the couple's row, so it is gapless and in
+//! commit order, and a reader by cursor misses nothing. What changes an entry (an edit, a deletion, a reaction) changes it in
+//! place *and* appends an entry that names it, so that a device that was away learns of it by
+//! reading on; the naming entry holds no copy, so what is deleted is gone.
+
+mod port;
+pub mod rules;
+mod service;
+
+pub use port::{Page, TimelineChange, TimelineReads};
+pub use service::{Appended, Append, Membership, Timeline, View};
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Invalid, Timestamp, idempotency::KeyReused, pairing::Side};
+
+/// A piece of JSON, kept as its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Body(String);
+
+impl Body {
+    /// At most this many bytes of JSON.
+    pub const MOST: usize = 16 * 1024;
+
+    /// Takes a value that is not null.
+    ///
+    /// # Errors
+    /// [`Invalid`] when its text is longer than [`MOST`](Self::MOST) or holds a NUL.
+    pub fn new(field: &'static str, value: &serde_json::Value) -> Result<Self, Invalid> {
+        let text = value.to_string();
+        if text.len() > Self::MOST {
+            return Err(Invalid::new(field, "too_long"));
+        }
+        if text.contains("\\u0000") && has_nul(value) {
+            return Err(Invalid::new(field, "control_character"));
+        }
+        Ok(Self(text))
+    }
+    /// Takes stored JSON text as it is.
+    pub fn from_stored(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+    /// The JSON text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+    /// The value; null when what is stored is no JSON.
+    #[must_use]
+    pub fn value(&self) -> serde_json::Value {
+        serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)
+    }
+}
+
+fn has_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        serde_json::Value::Array(items) => items.iter().any(has_nul),
+        serde_json::Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+/// Kinds that a person may append; an app adds its own as `x-…`.
+pub const PERSONAL_KINDS: [&str; 7] = ["text", "photo", "hug", "kiss", "mood", "place", "doodle"];
+
+/// Kinds that only the system appends.
+pub mod system {
+    /// The first entry of every couple.
+    pub const PAIRED: &str = "paired";
+    /// One of them changed what they are called.
+    pub const PROFILE_CHANGED: &str = "profile_changed";
+    /// The couple's title or anniversary changed.
+    pub const COUPLE_CHANGED: &str = "couple_changed";
+    /// The body of `target` was replaced.
+    pub const EDITED: &str = "entry_edited";
+    /// `target` became a tombstone.
+    pub const DELETED: &str = "entry_deleted";
+    /// A reaction on `target` was set or taken back.
+    pub const REACTED: &str = "entry_reacted";
+    /// Both chose to see the previous couple's timeline.
+    pub const RESTORED: &str = "restored";
+}
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place: 1, 2, 3, … within the couple.
+    pub seq: i64,
+    /// Who wrote it; none: the system.
+    pub author: Option<Side>,
+    /// The author's own name for it, unique among theirs, so that a repeat is not a second entry.
+    pub client_id: Option<String>,
+    /// What it is.
+    pub kind: String,
+    /// What it says; none on a tombstone.
+    pub body: Option<Body>,
+    /// The entry that this one changed.
+    pub target: Option<i64>,
+    /// When it was appended.
+    pub created_at: Timestamp,
+    /// When its body was last replaced.
+    pub edited_at: Option<Timestamp>,
+    /// When it became a tombstone.
+    pub deleted_at: Option<Timestamp>,
+    /// Each one's reaction, by [`Side`].
+    pub reactions: [Option<String>; 2],
+}
+
+/// What is appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEntry {
+    /// Who writes; none: the system.
+    pub author: Option<Side>,
+    /// The author's own name for it.
+    pub client_id: Option<String>,
+    /// What it is.
+    pub kind: String,
+    /// What it says.
+    pub body: Option<Body>,
+    /// The entry that it changes.
+    pub target: Option<i64>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl NewEntry {
+    /// An entry of the system about what `by` did.
+    #[must_use]
+    pub fn system(kind: &str, by: Option<Side>, target: Option<i64>, at: Timestamp) -> Self {
+        Self { author: by, client_id: None, kind: kind.to_owned(), body: None, target, at }
+    }
+}
+
+/// What a person may be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A field is not as it must be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// They are in no couple.
+    #[error("you are in no couple")]
+    NotPaired,
+    /// There is no such entry.
+    #[error("there is no such entry")]
+    EntryNotFound,
+    /// It is the partner's or the system's.
+    #[error("only its author may change an entry")]
+    NotAuthor,
+    /// It was deleted.
+    #[error("the entry was deleted")]
+    EntryDeleted,
+    /// The key or client id came before with another entry.
+    #[error("this key came before with another request")]
+    KeyReused,
+    /// There is nothing earlier, or not both chose to see it.
+    #[error("there is no earlier timeline that both chose to see")]
+    NoPrevious,
+    /// The cursor is of another couple or epoch: take a snapshot and go on from there.
+    #[error("this cursor belongs to an ended couple; start anew")]
+    CursorReset,
+    /// Too often.
+    #[error("too many requests; wait {} s", .0.as_secs().max(1))]
+    RateLimited(Duration),
+}
+
+impl Refusal {
+    /// A stable word for programs.
+    #[must_use]
+    pub fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Invalid(_) => "invalid_field",
+            Self::NotPaired => "not_paired",
+            Self::EntryNotFound => "entry_not_found",
+            Self::NotAuthor => "not_author",
+            Self::EntryDeleted => "entry_deleted",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::NoPrevious => "no_previous",
+            Self::CursorReset => "cursor_reset",
+            Self::RateLimited(_) => "rate_limited",
+        })
+    }
+}
+
+impl From<KeyReused> for Refusal {
+    fn from(_: KeyReused) -> Self {
+        Self::KeyReused
+    }
+}
+
+impl From<crate::limits::Limited> for Refusal {
+    fn from(limited: crate::limits::Limited) -> Self {
+        Self::RateLimited(limited.retry_after)
+    }
+}

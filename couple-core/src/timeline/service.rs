@@ -1,0 +1,302 @@
+//! The use cases of the timeline.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{Entry, NewEntry, Page, Refusal, TimelineChange, rules};
+use crate::{
+    AccountId, Call, CoupleId, Decision, Failure, Ports,
+    limits::{LimitKey, rules as limit},
+    live::{Notice, Topic},
+    pairing::{Couple, Side},
+    store::Transaction,
+};
+
+/// What appending takes.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The author's own name for the entry: a repeat answers the same one.
+    pub client_id: String,
+    /// What it is.
+    pub kind: String,
+    /// What it says: a JSON object.
+    pub body: serde_json::Value,
+}
+
+/// An entry, and whether this request made it.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// The entry.
+    pub entry: Entry,
+    /// False: a repeat.
+    pub created: bool,
+}
+
+/// An entry with the one it changed, as that is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The entry.
+    pub entry: Entry,
+    /// What it changed, without what changed that.
+    pub target: Option<Entry>,
+}
+
+/// Where a person is: in which couple, on which side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// Who.
+    pub account: AccountId,
+    /// In which couple.
+    pub couple: CoupleId,
+    /// Of which epoch.
+    pub epoch: i64,
+    /// On which side.
+    pub side: Side,
+}
+
+type Answer<T> = Result<T, Failure<Refusal>>;
+
+/// Appending, reading, changing, reacting.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    ports: Ports,
+}
+
+impl Timeline {
+    /// Entries in a page, unless it says otherwise.
+    pub const PAGE: u32 = 50;
+    /// Entries in a page at most.
+    pub const PAGE_MOST: u32 = 200;
+
+    /// The service over its ports.
+    #[must_use]
+    pub const fn new(ports: Ports) -> Self {
+        Self { ports }
+    }
+
+    /// The couple of a person, and where they are in it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`].
+    pub async fn membership(&self, account: AccountId) -> Answer<(Membership, Couple)> {
+        let couple = self.ports.store.couple_of(account).await?;
+        let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Failure::Refused(Refusal::NotPaired))?;
+        let side = couple.side_of(account).ok_or(Failure::Refused(Refusal::NotPaired))?;
+        Ok((Membership { account, couple: couple.id, epoch: couple.epoch, side }, couple))
+    }
+
+    /// Appends an entry. The same client id again answers the same entry.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::KeyReused`], [`Refusal::RateLimited`].
+    pub async fn append(&self, call: &Call, account: AccountId, command: &Append) -> Answer<Appended> {
+        let now = self.ports.now();
+        let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
+        let kind = rules::kind(&command.kind).map_err(refuse)?;
+        let body = rules::body(kind, &command.body).map_err(refuse)?;
+        let mut work = Transaction::new(&self.ports, call, now);
+        self.allow_write(account).await?;
+        loop {
+            let (at, _) = self.membership(account).await?;
+            // Under a key, another body or client id is refused before anything is looked up by client id.
+            work.replay::<String, Refusal>().await?;
+            if let Some(entry) = self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await? {
+                rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
+                return Ok(Appended { entry, created: false });
+            }
+            let new = NewEntry {
+                author: Some(at.side),
+                client_id: Some(client_id.to_owned()),
+                kind: kind.to_owned(),
+                body: Some(body.clone()),
+                target: None,
+                at: now,
+            };
+            let changes = vec![TimelineChange::Append { couple: at.couple, entry: new.clone() }.into()];
+            let outcome = client_id.to_owned();
+            if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
+                let seq = committed.seqs.first().copied().ok_or_else(|| {
+                    crate::Error::new(crate::ErrorKind::Internal, "append").context("no seq came back")
+                })?;
+                return Ok(Appended { entry: appended(new, seq), created: true });
+            }
+        }
+    }
+
+    /// A page of the log.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::Invalid`] for the kind.
+    pub async fn page(
+        &self,
+        account: AccountId,
+        page: Page,
+        limit: u32,
+        kind: Option<&str>,
+    ) -> Answer<Vec<View>> {
+        let (at, _) = self.membership(account).await?;
+        self.read(at.couple, page, limit, kind).await.map_err(Failure::Failed)
+    }
+
+    /// A page of the previous couple's log, if both chose to see it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
+    pub async fn previous_page(&self, account: AccountId, page: Page, limit: u32) -> Answer<Vec<View>> {
+        let (_, couple) = self.membership(account).await?;
+        match couple.previous {
+            Some(previous) if couple.restored() => Ok(self.read(previous, page, limit, None).await?),
+            _ => Err(Failure::Refused(Refusal::NoPrevious)),
+        }
+    }
+
+    /// Entries with what they changed, for whoever has checked that they may be read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(
+        &self,
+        couple: CoupleId,
+        page: Page,
+        limit: u32,
+        kind: Option<&str>,
+    ) -> Result<Vec<View>, crate::Error> {
+        let limit = limit.clamp(1, Self::PAGE_MOST);
+        let entries = self.ports.store.entries(couple, page, limit, kind).await?;
+        let wanted: BTreeSet<i64> = entries.iter().filter_map(|entry| entry.target).collect();
+        let mut targets: HashMap<i64, Entry> = HashMap::new();
+        for seq in wanted {
+            let here = entries.iter().find(|entry| entry.seq == seq).cloned();
+            let target = match here {
+                Some(entry) => Some(entry),
+                None => self.ports.store.entry(couple, seq).await?,
+            };
+            targets.extend(target.map(|entry| (seq, entry)));
+        }
+        Ok(entries
+            .into_iter()
+            .map(|entry| View { target: entry.target.and_then(|seq| targets.get(&seq).cloned()), entry })
+            .collect())
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`].
+    pub async fn entry(&self, account: AccountId, seq: i64) -> Answer<Entry> {
+        let (at, _) = self.membership(account).await?;
+        self.ports.store.entry(at.couple, seq).await?.ok_or(Failure::Refused(Refusal::EntryNotFound))
+    }
+
+    /// Replaces the body of one's own entry.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`], [`Refusal::NotAuthor`], [`Refusal::EntryDeleted`],
+    /// [`Refusal::Invalid`], [`Refusal::RateLimited`].
+    pub async fn edit(&self, account: AccountId, seq: i64, body: &serde_json::Value) -> Answer<Entry> {
+        let now = self.ports.now();
+        self.change(account, seq, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
+    }
+
+    /// Makes one's own entry a tombstone.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit).
+    pub async fn delete(&self, account: AccountId, seq: i64) -> Answer<Entry> {
+        let now = self.ports.now();
+        self.change(account, seq, |at, entry| rules::delete(at.couple, entry, at.side, now)).await
+    }
+
+    /// Sets or, with none, takes back one's reaction to an entry.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`], [`Refusal::EntryDeleted`], [`Refusal::Invalid`],
+    /// [`Refusal::RateLimited`].
+    pub async fn react(&self, account: AccountId, seq: i64, emoji: Option<&str>) -> Answer<Entry> {
+        let now = self.ports.now();
+        self.change(account, seq, |at, entry| rules::react(at.couple, entry, at.side, emoji, now)).await
+    }
+
+    async fn change(
+        &self,
+        account: AccountId,
+        seq: i64,
+        decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<crate::Change>, Refusal> + Send + Sync,
+    ) -> Answer<Entry> {
+        let call = Call::default();
+        let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+        self.allow_write(account).await?;
+        loop {
+            let (at, _) = self.membership(account).await?;
+            let entry = self.ports.store.entry(at.couple, seq).await?;
+            let changes = decide(&at, entry.as_ref()).map_err(Failure::Refused)?;
+            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
+                let entry = self.ports.store.entry(at.couple, seq).await?;
+                return entry.ok_or(Failure::Refused(Refusal::EntryNotFound));
+            }
+        }
+    }
+
+    /// Moves one's read position forward; back is no error and changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`].
+    pub async fn mark_read(&self, account: AccountId, seq: i64) -> Answer<()> {
+        let call = Call::default();
+        let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+        loop {
+            let (at, couple) = self.membership(account).await?;
+            if seq.min(couple.head_seq) <= couple.read[at.side.index()] {
+                return Ok(());
+            }
+            let changes = vec![TimelineChange::MarkRead { couple: at.couple, side: at.side, seq }.into()];
+            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends something to the partner's connected devices, now or never.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::RateLimited`].
+    pub async fn signal(&self, account: AccountId, kind: &str, body: Option<&serde_json::Value>) -> Answer<()> {
+        let kind = rules::signal_kind(kind).map_err(refuse)?.to_owned();
+        let body = body.map(|value| super::Body::new("body", value)).transpose().map_err(refuse)?;
+        self.allow_write(account).await?;
+        let (at, _) = self.membership(account).await?;
+        self.ports.bus.publish(Topic::Couple(at.couple), Notice::Signal { from: at.side, kind, body }).await;
+        Ok(())
+    }
+
+    /// What a person wrote, for their export: up to 200 entries after `after`, of any couple they were ever in.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`] for a couple that they were never in.
+    pub async fn authored(&self, account: AccountId, couple: &Couple, after: i64) -> Answer<Vec<Entry>> {
+        let side = couple.side_of(account).ok_or(Failure::Refused(Refusal::NotPaired))?;
+        Ok(self.ports.store.entries_by(couple.id, side, after, Self::PAGE_MOST).await?)
+    }
+
+    async fn allow_write(&self, account: AccountId) -> Answer<()> {
+        self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, LimitKey::new("account", account))]).await
+    }
+}
+
+fn appended(new: NewEntry, seq: i64) -> Entry {
+    Entry {
+        seq,
+        author: new.author,
+        client_id: new.client_id,
+        kind: new.kind,
+        body: new.body,
+        target: new.target,
+        created_at: new.at,
+        edited_at: None,
+        deleted_at: None,
+        reactions: [None, None],
+    }
+}
+
+fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {
+    Failure::Refused(Refusal::Invalid(invalid))
+}
