@@ -1,1 +1,116 @@
+//! The kit that proves an adapter: one test for each numbered guarantee of each port, of the same name.
+//!
+//! ```ignore
+//! mod my_store {
+//!     couple_conformance::store!(async { MyStore::connect(fresh_database()).await });
+//! }
+//! ```
+//!
+//! The factory is an expression that makes a future of an empty store, anew for each test. Nothing here knows SQL or
+//! back-dates a row: time is what the changes say it is.
 
+#![expect(clippy::missing_panics_doc, reason = "checks are assertions")]
+#![expect(clippy::missing_errors_doc, reason = "checks do not return errors")]
+
+pub mod account;
+pub mod bus;
+pub mod differential;
+pub mod idempotency;
+pub mod job;
+pub mod limits;
+pub mod pairing;
+pub mod store;
+pub mod timeline;
+mod world;
+
+pub use world::World;
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! checks {
+    ($factory:expr; $($area:ident: $($name:ident),+;)+) => {$(
+        mod $area {
+            #[allow(unused_imports, reason = "the factory's names are the caller's")]
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    $crate::$area::$name($factory.await).await;
+                }
+            )+
+        }
+    )+};
+}
+
+/// Defines one test for each guarantee of [`Store`](couple_core::Store) and of what it reads, and the differential test
+/// against a reference.
+///
+/// Takes an expression that makes a future of an empty store; for the differential test, also one of an empty
+/// reference.
+#[macro_export]
+macro_rules! store {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            store: s1_all_or_nothing, s2_in_order, s3_read_your_writes, s4_a_caller_may_stop_waiting,
+                s5_conflicts_do_not_spread, s6_empty, s7_text_is_exact;
+            account: a1_one_account_per_address, a2_reads_back, a3_stale_update, a4_update_to_taken_address,
+                a5_redeemed_once, a6_tries_one_by_one, a7_open_tokens, a8_ending_tokens, a9_ending_sessions,
+                a10_erasing, a11_purges, a12_due_for_deletion;
+            pairing: p1_one_couple_per_account, p2_both_or_neither, p3_an_invite_ends_once, p4_one_invite_per_pair,
+                p5_paired_cannot_invite, p6_withdrawing, p7_ending, p8_ended_is_closed, p9_reads_back, p10_blocks,
+                p11_history, p12_purging_and_forgetting;
+            timeline: t1_gapless, t2_a_reader_misses_nothing, t3_client_id_once, t4_no_gap_after_a_conflict,
+                t5_reads_back, t6_pages, t7_editing, t8_deleting, t9_reacting, t10_read_positions, t11_ended,
+                t12_erasing, t13_couples_apart;
+            job: j1_claimed_by_one, j2_in_order_of_due_time, j3_leases_end, j4_lost_claims, j5_dedupe,
+                j6_finish_and_enqueue, j7_retry, j8_dead_jobs, j9_queues_apart, j10_reads_back, j11_stats;
+            idempotency: i1_recorded_once, i2_expiry_and_purge;
+        }
+    };
+    ($factory:expr, reference: $reference:expr) => {
+        $crate::store!($factory);
+
+        #[test]
+        fn differential() {
+            $crate::differential::run(
+                || async { std::sync::Arc::new($factory.await) as std::sync::Arc<dyn couple_core::Store> },
+                || async { std::sync::Arc::new($reference.await) as std::sync::Arc<dyn couple_core::Store> },
+            );
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`RateLimiter`](couple_core::limits::RateLimiter). Takes a function from a
+/// clock to a future of a limiter that counts by it.
+#[macro_export]
+macro_rules! limits {
+    ($factory:expr) => {
+        $crate::limits! { @each $factory;
+            l1_burst, l2_refill, l3_apart, l4_retry_after, l5_concurrent
+        }
+    };
+    (@each $factory:expr; $($name:ident),+) => {
+        mod limits {
+            #[allow(unused_imports, reason = "the factory's names are the caller's")]
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let clock = std::sync::Arc::new(couple_core::ManualClock::default());
+                    let limiter = ($factory)(clock.clone()).await;
+                    $crate::limits::$name(limiter, &clock).await;
+                }
+            )+
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`Bus`](couple_core::live::Bus).
+#[macro_export]
+macro_rules! bus {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            bus: b1_reaches, b2_falls_behind, b3_topics_apart, b4_leaves_nothing;
+        }
+    };
+}

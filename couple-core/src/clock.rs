@@ -72,9 +72,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(micros_of(since))
     }
 }
@@ -118,14 +116,8 @@ mod tests {
 
     #[test]
     fn writes_rfc_3339_with_three_digits() {
-        assert_eq!(
-            Timestamp::from_micros(1_767_225_600_000_000).to_rfc3339(),
-            "2026-01-01T00:00:00.000Z"
-        );
-        assert_eq!(
-            Timestamp::from_micros(1_767_225_600_123_999).to_rfc3339(),
-            "2026-01-01T00:00:00.123Z"
-        );
+        assert_eq!(Timestamp::from_micros(1_767_225_600_000_000).to_rfc3339(), "2026-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp::from_micros(1_767_225_600_123_999).to_rfc3339(), "2026-01-01T00:00:00.123Z");
     }
 
     #[test]

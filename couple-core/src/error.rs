@@ -69,7 +69,10 @@ impl Error {
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::TimedOut | ErrorKind::Full)
+        matches!(
+            self.kind,
+            ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::TimedOut | ErrorKind::Full
+        )
     }
 }
 

@@ -32,16 +32,14 @@ mod store;
 mod text;
 pub mod timeline;
 
+pub use call::Call;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use email::{EmailAddress, EmailKey};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{BoxError, Error, ErrorKind, Failure};
 pub use id::{AccountId, CoupleId, InviteId, JobId, SessionId, TokenId};
-pub use call::Call;
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
 pub use secret::{Digest, Keyring, Secret, digest};
-pub use store::{
-    Change, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, Transaction,
-};
+pub use store::{Change, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, Transaction};
 pub use text::{DisplayName, Invalid, Label, Locale, TimeZoneName};

@@ -106,13 +106,19 @@ fn topics_of(changes: &[Change]) -> HashSet<Topic> {
             Change::Pairing(PairingChange::End { id, .. } | PairingChange::Describe { id, .. }) => {
                 topics.insert(Topic::Couple(*id));
             }
-            Change::Timeline(TimelineChange::Append { couple, .. } | TimelineChange::MarkRead { couple, .. }) => {
+            Change::Timeline(
+                TimelineChange::Append { couple, .. } | TimelineChange::MarkRead { couple, .. },
+            ) => {
                 topics.insert(Topic::Couple(*couple));
             }
             Change::Job(JobChange::Enqueue(job)) => {
                 topics.insert(Topic::Queue(job.queue.clone()));
             }
-            Change::Account(_) | Change::Pairing(_) | Change::Timeline(_) | Change::Job(_) | Change::Idempotency(_) => {}
+            Change::Account(_)
+            | Change::Pairing(_)
+            | Change::Timeline(_)
+            | Change::Job(_)
+            | Change::Idempotency(_) => {}
         }
     }
     topics

@@ -98,7 +98,8 @@ impl Keyring {
     /// HMAC-SHA-256 (RFC 2104) over a purpose and parts.
     #[must_use]
     pub fn derive(&self, purpose: &str, parts: &[&[u8]]) -> Digest {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes a key of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes a key of any length");
         for part in std::iter::once(&purpose.as_bytes()).chain(parts) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);

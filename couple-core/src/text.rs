@@ -24,7 +24,8 @@ impl Invalid {
 /// Whether a character could end a line, hide or reorder text: controls, line separators and the
 /// bidirectional overrides and isolates (Unicode TR 36).
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
 /// Trims, brings to NFC and checks one line of text.
@@ -115,7 +116,9 @@ impl Locale {
     pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
         let shaped = !text.is_empty()
             && text.len() <= 35
-            && text.split('-').all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+            && text
+                .split('-')
+                .all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
             && text.as_bytes()[0].is_ascii_alphabetic();
         if shaped { Ok(Self(text.to_owned())) } else { Err(Invalid::new(field, "invalid")) }
     }
@@ -146,7 +149,8 @@ mod tests {
 
     #[test]
     fn names_of_the_world_pass() {
-        for name in ["Zoë", "李小龍", "Nguyễn Thị Minh Khai", "O'Brien", "محمد", "👩‍❤️‍👨", "J"] {
+        for name in ["Zoë", "李小龍", "Nguyễn Thị Minh Khai", "O'Brien", "محمد", "👩‍❤️‍👨", "J"]
+        {
             assert!(DisplayName::parse("n", name).is_ok(), "{name}");
         }
     }
@@ -154,7 +158,11 @@ mod tests {
     #[test]
     fn lines_and_overrides_are_refused() {
         for name in ["a\r\nBcc: x@y.z", "a\0", "a\u{202E}b", "a\u{2028}b", "\u{7f}"] {
-            assert_eq!(DisplayName::parse("n", name), Err(Invalid::new("n", "control_character")), "{name:?}");
+            assert_eq!(
+                DisplayName::parse("n", name),
+                Err(Invalid::new("n", "control_character")),
+                "{name:?}"
+            );
         }
         assert_eq!(DisplayName::parse("n", "  "), Err(Invalid::new("n", "required")));
         assert_eq!(DisplayName::parse("n", &"x".repeat(65)), Err(Invalid::new("n", "too_long")));

@@ -77,8 +77,7 @@ impl PasswordHasher {
     ) -> Result<Self, Error> {
         let params = Params::new(cost.memory, cost.passes, 1, Some(32))
             .map_err(|e| Error::new(ErrorKind::Misconfigured, "password hasher").context(e.to_string()))?;
-        let pool =
-            Arc::new(Pool { waiting: Mutex::default(), filled: Condvar::new(), most: waiting.max(1) });
+        let pool = Arc::new(Pool { waiting: Mutex::default(), filled: Condvar::new(), most: waiting.max(1) });
         for n in 0..threads.max(1) {
             let pool = pool.clone();
             thread::Builder::new()
@@ -131,8 +130,9 @@ impl PasswordHasher {
         let params = self.params.clone();
         self.run(true, move |memory| {
             let matches = memory.verify(&stored, &password) && known;
-            matches
-                .then(|| stored.weaker_than(&params).then(|| memory.hash(&params, &password, &salt)).flatten())
+            matches.then(|| {
+                stored.weaker_than(&params).then(|| memory.hash(&params, &password, &salt)).flatten()
+            })
         })
         .await
     }
@@ -219,8 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn refuses_when_too_many_wait() {
-        let hasher =
-            Arc::new(PasswordHasher::new(HashCost::RECOMMENDED, 1, 2, Arc::new(OsEntropy)).unwrap());
+        let hasher = Arc::new(PasswordHasher::new(HashCost::RECOMMENDED, 1, 2, Arc::new(OsEntropy)).unwrap());
         let all = (0..20).map(|n| {
             let hasher = hasher.clone();
             tokio::spawn(async move { hasher.hash(typed(&n.to_string())).await.map_err(|e| e.kind()) })

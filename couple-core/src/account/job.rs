@@ -128,7 +128,8 @@ impl MailJobHandler {
     /// What is to be sent, and to whom; none when there is nothing to say.
     async fn compose(&self, job: MailJob) -> Result<Option<(EmailAddress, Option<Locale>, Message)>, Error> {
         let keys = &self.ports.keys;
-        let link = |token: &Token, page| self.ports.links.to(page, &rules::link_of(keys, token.kind, token.id));
+        let link =
+            |token: &Token, page| self.ports.links.to(page, &rules::link_of(keys, token.kind, token.id));
         let mailing = |id, kind, email, account| rules::Mailing {
             id,
             kind,
@@ -159,7 +160,8 @@ impl MailJobHandler {
                 }
             }
             MailJob::Resend { token, email } => {
-                let open = self.ports.store.open_tokens(TokenKind::SignUp, email.key(), self.ports.now()).await?;
+                let open =
+                    self.ports.store.open_tokens(TokenKind::SignUp, email.key(), self.ports.now()).await?;
                 let waiting = open.into_iter().find(|open| open.display_name.is_some());
                 let existing = self.ports.store.account_by_email(email.key()).await?;
                 let (Some(waiting), None) = (waiting, existing) else { return Ok(None) };
@@ -182,7 +184,11 @@ impl MailJobHandler {
                 let id = account.as_ref().map(|account| account.id);
                 let token = self.token(mailing(token, TokenKind::SignIn, &email, id)).await?;
                 account.map(|account| {
-                    (account.email, account.locale, Message::SignInCode { code: rules::code_of(keys, token.id) })
+                    (
+                        account.email,
+                        account.locale,
+                        Message::SignInCode { code: rules::code_of(keys, token.id) },
+                    )
                 })
             }
             MailJob::Password { token, email } => {
@@ -199,8 +205,10 @@ impl MailJobHandler {
                     return Ok(Some((email, account.locale, Message::AlreadySignedUp)));
                 }
                 let token = self.token(mailing(token, TokenKind::Email, &email, Some(account.id))).await?;
-                let message =
-                    Message::ConfirmEmail { code: rules::code_of(keys, token.id), link: link(&token, "email") };
+                let message = Message::ConfirmEmail {
+                    code: rules::code_of(keys, token.id),
+                    link: link(&token, "email"),
+                };
                 Some((email, account.locale, message))
             }
             MailJob::EmailChanged { to, locale } => Some((to, locale, Message::EmailChanged)),

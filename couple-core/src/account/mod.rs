@@ -83,7 +83,9 @@ impl TokenKind {
     /// Reads what [`as_str`](Self::as_str) wrote.
     #[must_use]
     pub fn from_stored(text: &str) -> Option<Self> {
-        [Self::SignUp, Self::SignIn, Self::Password, Self::Email].into_iter().find(|kind| kind.as_str() == text)
+        [Self::SignUp, Self::SignIn, Self::Password, Self::Email]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 

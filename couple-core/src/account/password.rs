@@ -52,10 +52,34 @@ impl Password {
 fn is_common(text: &str, context: &[&str]) -> bool {
     /// Words and rows that long common passwords are made of.
     const COMMON: [&str; 28] = [
-        "password", "passwort", "contrasena", "motdepasse", "qwertyuiop", "qwertzuiop", "azertyuiop", "asdfghjkl",
-        "zxcvbnm", "1234567890", "0123456789", "9876543210", "letmein", "iloveyou", "ilovemyself", "welcome", "monkey",
-        "dragon", "football", "baseball", "princess", "sunshine", "superman", "trustno1", "administrator",
-        "correcthorsebatterystaple", "couple", "abcdefghijklmnopqrstuvwxyz",
+        "password",
+        "passwort",
+        "contrasena",
+        "motdepasse",
+        "qwertyuiop",
+        "qwertzuiop",
+        "azertyuiop",
+        "asdfghjkl",
+        "zxcvbnm",
+        "1234567890",
+        "0123456789",
+        "9876543210",
+        "letmein",
+        "iloveyou",
+        "ilovemyself",
+        "welcome",
+        "monkey",
+        "dragon",
+        "football",
+        "baseball",
+        "princess",
+        "sunshine",
+        "superman",
+        "trustno1",
+        "administrator",
+        "correcthorsebatterystaple",
+        "couple",
+        "abcdefghijklmnopqrstuvwxyz",
     ];
     let mut rest: String = text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
     let distinct = rest.chars().collect::<std::collections::HashSet<_>>().len();
@@ -151,7 +175,12 @@ impl Memory {
     }
 
     /// Hashes with a salt. None only for parameters that `Params` would not have let pass.
-    pub(super) fn hash(&mut self, params: &Params, password: &Password, salt: &[u8; 16]) -> Option<PasswordHash> {
+    pub(super) fn hash(
+        &mut self,
+        params: &Params,
+        password: &Password,
+        salt: &[u8; 16],
+    ) -> Option<PasswordHash> {
         let hash = self.raw(params, password, salt)?;
         Some(PasswordHash(format!(
             "$argon2id$v=19$m={},t={},p={}${}${}",
@@ -174,7 +203,9 @@ mod tests {
     use super::*;
 
     fn choose(text: &str) -> Result<(), &'static str> {
-        Password::choose("p", &Secret::new(text.to_owned()), &["ana", "lovelace"]).map(drop).map_err(|e| e.code)
+        Password::choose("p", &Secret::new(text.to_owned()), &["ana", "lovelace"])
+            .map(drop)
+            .map_err(|e| e.code)
     }
 
     #[test]
@@ -184,8 +215,14 @@ mod tests {
         assert_eq!(choose("short"), Err("too_short"));
         assert_eq!(choose(&"xy z".repeat(300)), Err("too_long"));
         for common in [
-            "aaaaaaaaaaaaaaa", "passwordpassword", "password12345678", "qwertyuiop123456", "123456789012345",
-            "LovelaceLovelace1", "correct horse battery staple", "abababababababab",
+            "aaaaaaaaaaaaaaa",
+            "passwordpassword",
+            "password12345678",
+            "qwertyuiop123456",
+            "123456789012345",
+            "LovelaceLovelace1",
+            "correct horse battery staple",
+            "abababababababab",
         ] {
             assert_eq!(choose(common), Err("too_common"), "{common}");
         }

@@ -52,6 +52,8 @@ pub enum AccountChange {
     InsertSession(Session),
     /// Notes a session's use; a session that has ended stays so.
     TouchSession {
+        /// Whose.
+        account: AccountId,
         /// Which.
         id: SessionId,
         /// When.
@@ -120,7 +122,12 @@ pub trait AccountReads: Send + Sync {
     async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error>;
     /// Tokens of a kind mailed to an address that are unused and whose link lasts beyond `now`, newest first,
     /// at most 8.
-    async fn open_tokens(&self, kind: TokenKind, email: &EmailKey, now: Timestamp) -> Result<Vec<Token>, Error>;
+    async fn open_tokens(
+        &self,
+        kind: TokenKind,
+        email: &EmailKey,
+        now: Timestamp,
+    ) -> Result<Vec<Token>, Error>;
     /// The session with this bearer token, and its account.
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error>;
     /// An account's sessions, newest first, at most 200.
@@ -144,7 +151,12 @@ impl<S: AccountReads + ?Sized> AccountReads for std::sync::Arc<S> {
     async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error> {
         (**self).token_by_link(link).await
     }
-    async fn open_tokens(&self, kind: TokenKind, email: &EmailKey, now: Timestamp) -> Result<Vec<Token>, Error> {
+    async fn open_tokens(
+        &self,
+        kind: TokenKind,
+        email: &EmailKey,
+        now: Timestamp,
+    ) -> Result<Vec<Token>, Error> {
         (**self).open_tokens(kind, email, now).await
     }
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {

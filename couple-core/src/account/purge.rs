@@ -172,9 +172,12 @@ impl Handler<PurgeTokens> for PurgeTokensHandler {
     async fn run(&self, _: PurgeTokens, _: &Context) -> Result<(), JobError> {
         let now = self.ports.now();
         let idle = now.minus(self.policy.session_idle);
-        crate::job::purge_all(&self.ports, |cap| AccountChange::PurgeTokens { before: now, cap }.into()).await?;
-        crate::job::purge_all(&self.ports, |cap| AccountChange::PurgeSessions { before: now, idle, cap }.into())
+        crate::job::purge_all(&self.ports, |cap| AccountChange::PurgeTokens { before: now, cap }.into())
             .await?;
+        crate::job::purge_all(&self.ports, |cap| {
+            AccountChange::PurgeSessions { before: now, idle, cap }.into()
+        })
+        .await?;
         Ok(())
     }
 }

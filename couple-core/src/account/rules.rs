@@ -40,8 +40,11 @@ impl Mailing<'_> {
     /// The token's row at `now`.
     #[must_use]
     pub fn token(self, keys: &Keyring, policy: &Policy, now: Timestamp) -> Token {
-        let lifetime =
-            if self.kind == TokenKind::Password { policy.password_link_lifetime } else { policy.link_lifetime };
+        let lifetime = if self.kind == TokenKind::Password {
+            policy.password_link_lifetime
+        } else {
+            policy.link_lifetime
+        };
         Token {
             id: self.id,
             kind: self.kind,
@@ -76,7 +79,13 @@ pub enum Guess<'a> {
 
 /// Compares a typed code with every open token of an address: a second mail does not break the first.
 #[must_use]
-pub fn guess<'a>(keys: &Keyring, open: &'a [Token], code: &Secret<String>, policy: &Policy, now: Timestamp) -> Guess<'a> {
+pub fn guess<'a>(
+    keys: &Keyring,
+    open: &'a [Token],
+    code: &Secret<String>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Guess<'a> {
     let typed = digest(&[code.expose().trim().as_bytes()]);
     let candidates = || {
         open.iter().filter(|t| t.used_at.is_none() && now < t.code_expires_at && t.tries < policy.code_tries)
@@ -195,7 +204,11 @@ pub fn confirm_email(account: &Account, token: &Token, now: Timestamp) -> Vec<Ch
 /// # Errors
 /// [`Refusal::RecentSignInRequired`].
 pub fn require_recent(session: &Session, policy: &Policy, now: Timestamp) -> Result<(), Refusal> {
-    if now < session.authenticated_at.plus(policy.recent) { Ok(()) } else { Err(Refusal::RecentSignInRequired) }
+    if now < session.authenticated_at.plus(policy.recent) {
+        Ok(())
+    } else {
+        Err(Refusal::RecentSignInRequired)
+    }
 }
 
 fn end_tokens(kind: TokenKind, email: &EmailAddress, at: Timestamp) -> Change {
@@ -230,7 +243,9 @@ mod tests {
         let policy = Policy::default();
         let code = code_of(&keys, token.id);
         let at = |s| Timestamp::default().plus(Duration::from_secs(s));
-        let right = |token: &Token, now| matches!(guess(&keys, std::slice::from_ref(token), &code, &policy, now), Guess::Right(_));
+        let right = |token: &Token, now| {
+            matches!(guess(&keys, std::slice::from_ref(token), &code, &policy, now), Guess::Right(_))
+        };
         assert!(right(&token, at(599)));
         assert!(!right(&token, at(600)));
         token.tries = 4;

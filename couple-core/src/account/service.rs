@@ -12,13 +12,12 @@ use super::{
     rules::{self, Guess},
 };
 use crate::{
-    AccountId, Call, Change, Decision, Digest, DisplayName, EmailAddress, EmailKey, Error, Failure, Locale, Ports,
-    Secret, SessionId, TimeZoneName, Timestamp, TokenId,
-    store::Transaction,
-    digest,
+    AccountId, Call, Change, Decision, Digest, DisplayName, EmailAddress, EmailKey, Error, Failure, Locale,
+    Ports, Secret, SessionId, TimeZoneName, Timestamp, TokenId, digest,
     limits::{LimitKey, rules as limit},
     pairing::{Directory, Profile},
     ports::settled,
+    store::Transaction,
     text::parse_day,
 };
 
@@ -180,7 +179,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`], [`Refusal::Invalid`] for the password, [`Refusal::RateLimited`].
-    pub async fn verify(&self, call: &Call, proof: &Proof, password: Option<&Secret<String>>) -> Answer<SignedIn> {
+    pub async fn verify(
+        &self,
+        call: &Call,
+        proof: &Proof,
+        password: Option<&Secret<String>>,
+    ) -> Answer<SignedIn> {
         let now = self.ports.now();
         let mut work = Transaction::new(&self.ports, call, now);
         if let Some(begun) = work.replay().await? {
@@ -192,12 +196,14 @@ impl Accounts {
             let token = self.prove(proof, TokenKind::SignUp, Refusal::InvalidToken).await?;
             let existing = self.ports.store.account_by_email(token.email.key()).await?;
             if let (Some(typed), None, None) = (password, &hash, &existing) {
-                let context = [token.display_name.as_ref().map_or("", DisplayName::as_str), local(&token.email)];
+                let context =
+                    [token.display_name.as_ref().map_or("", DisplayName::as_str), local(&token.email)];
                 let chosen = Password::choose("password", typed, &context).map_err(refuse)?;
                 // Only who owns the address makes us pay for a hash.
                 hash = Some(self.hasher.hash(chosen).await?);
             }
-            let (session, bearer, seed) = self.begin_session(AccountId::new(&*self.ports.clock, &*self.ports.entropy), call, now);
+            let (session, bearer, seed) =
+                self.begin_session(AccountId::new(&*self.ports.clock, &*self.ports.entropy), call, now);
             let (account, changes) =
                 rules::confirm_sign_up(&token, existing.as_ref(), hash.clone(), session.clone(), now)
                     .map_err(Failure::Refused)?;
@@ -235,7 +241,8 @@ impl Accounts {
                     let rehashed = if let Some((_, rehashed)) = known {
                         rehashed.clone()
                     } else {
-                        let typed = Password::typed(password).ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
+                        let typed =
+                            Password::typed(password).ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
                         let matches = self.hasher.verify(stored, typed).await?;
                         let rehashed = matches.ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
                         verified = stored.map(|seen| (seen.clone(), rehashed.clone()));
@@ -280,7 +287,8 @@ impl Accounts {
             return Err(unknown);
         }
         if now >= session.seen_at.plus(self.policy.seen_resolution) {
-            let touch = AccountChange::TouchSession { id: session.id, seen_at: now };
+            let touch =
+                AccountChange::TouchSession { account: session.account, id: session.id, seen_at: now };
             settled(self.ports.commit(vec![touch.into()]).await)?;
             session.seen_at = now;
         }
@@ -323,13 +331,19 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`], [`Refusal::Invalid`] for the password, [`Refusal::RateLimited`].
-    pub async fn reset_password(&self, call: &Call, link: &Secret<String>, new: &Secret<String>) -> Answer<()> {
+    pub async fn reset_password(
+        &self,
+        call: &Call,
+        link: &Secret<String>,
+        new: &Secret<String>,
+    ) -> Answer<()> {
         let now = self.ports.now();
         self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, None).await?;
         let mut work = Transaction::new(&self.ports, call, now);
         let mut hash = None;
         loop {
-            let token = self.prove(&Proof::Link(link.clone()), TokenKind::Password, Refusal::InvalidToken).await?;
+            let token =
+                self.prove(&Proof::Link(link.clone()), TokenKind::Password, Refusal::InvalidToken).await?;
             let account = self.owner_of(&token).await?.ok_or(Failure::Refused(Refusal::InvalidToken))?;
             let hash = match &hash {
                 Some(hash) => PasswordHash::clone(hash),
@@ -393,8 +407,11 @@ impl Accounts {
                 account.locale = locale(to.as_deref()).map_err(refuse)?;
             }
             if let Some(zone) = &patch.time_zone {
-                account.time_zone =
-                    zone.as_deref().map(|zone| TimeZoneName::parse("time_zone", zone)).transpose().map_err(refuse)?;
+                account.time_zone = zone
+                    .as_deref()
+                    .map(|zone| TimeZoneName::parse("time_zone", zone))
+                    .transpose()
+                    .map_err(refuse)?;
             }
             if let Some(day) = &patch.birthday {
                 account.birthday =
@@ -439,7 +456,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`], [`Refusal::RateLimited`].
-    pub async fn confirm_email(&self, call: &Call, signed_in: Option<AccountId>, proof: &Proof) -> Answer<()> {
+    pub async fn confirm_email(
+        &self,
+        call: &Call,
+        signed_in: Option<AccountId>,
+        proof: &Proof,
+    ) -> Answer<()> {
         let now = self.ports.now();
         self.allow_proof(call, proof).await?;
         let mut work = Transaction::new(&self.ports, call, now);
@@ -508,7 +530,8 @@ impl Accounts {
         let Some(password) = password else {
             return self.require_recent(session).map_err(Failure::Refused);
         };
-        self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, Some(account.email.key())).await?;
+        self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, Some(account.email.key()))
+            .await?;
         let typed = Password::typed(password).ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
         match self.hasher.verify(account.password.as_ref(), typed).await? {
             Some(_) => Ok(()),
@@ -599,7 +622,12 @@ impl Accounts {
         TokenId::new(&*self.ports.clock, &*self.ports.entropy)
     }
 
-    fn begin_session(&self, account: AccountId, call: &Call, now: Timestamp) -> (Session, Secret<String>, String) {
+    fn begin_session(
+        &self,
+        account: AccountId,
+        call: &Call,
+        now: Timestamp,
+    ) -> (Session, Secret<String>, String) {
         let mut seed = [0; 32];
         self.ports.entropy.fill(&mut seed);
         let bearer = self.bearer(&seed);

@@ -59,9 +59,8 @@ struct Typed<J, H>(H, PhantomData<fn() -> J>);
 #[async_trait]
 impl<J: Job, H: Handler<J>> Erased for Typed<J, H> {
     async fn run(&self, payload: &str, context: &Context) -> Result<(), JobError> {
-        let job = serde_json::from_str(payload).map_err(|source| {
-            JobError::Dead(Error::corrupt("job", "payload", context.id).source(source))
-        })?;
+        let job = serde_json::from_str(payload)
+            .map_err(|source| JobError::Dead(Error::corrupt("job", "payload", context.id).source(source)))?;
         self.0.run(job, context).await
     }
 }
@@ -91,7 +90,8 @@ impl Registry {
             Some(handler) => handler.run(&job.payload, &context).await,
             // A process of another version may know it: not dead yet.
             None => Err(JobError::Retry(
-                Error::new(crate::ErrorKind::Unavailable, "run job").context(format!("no handler for {}", job.name)),
+                Error::new(crate::ErrorKind::Unavailable, "run job")
+                    .context(format!("no handler for {}", job.name)),
             )),
         }
     }

@@ -18,7 +18,10 @@ pub struct Schedule {
 
 impl std::fmt::Debug for Schedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Schedule").field("name", &self.name).field("every", &self.every).finish_non_exhaustive()
+        f.debug_struct("Schedule")
+            .field("name", &self.name)
+            .field("every", &self.every)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +56,10 @@ impl Schedule {
 const BITE: u32 = 500;
 
 /// Purges in bites until one comes back short.
-pub(crate) async fn purge_all(ports: &Ports, change: impl Fn(u32) -> Change + Send + Sync) -> Result<u64, Error> {
+pub(crate) async fn purge_all(
+    ports: &Ports,
+    change: impl Fn(u32) -> Change + Send + Sync,
+) -> Result<u64, Error> {
     let mut total = 0;
     loop {
         let purged = settled(ports.commit(vec![change(BITE)]).await)?.purged.iter().sum::<u64>();

@@ -1,10 +1,6 @@
 //! The worker: claims, runs, renews, finishes.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Semaphore, watch},
@@ -12,12 +8,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ClaimedJob, JobChange, JobError, Registry, Schedule, retry::{Backoff, fraction}};
-use crate::{
-    Change, CommitError, Error, ErrorKind, JobId, Ports,
-    live::Topic,
-    ports::settled,
+use super::{
+    ClaimedJob, JobChange, JobError, Registry, Schedule,
+    retry::{Backoff, fraction},
 };
+use crate::{Change, CommitError, Error, ErrorKind, JobId, Ports, live::Topic, ports::settled};
 
 /// A queue and how many of its jobs one process runs at once.
 #[derive(Debug, Clone)]
@@ -216,7 +211,8 @@ impl Worker {
         loop {
             sleep(self.options.lease / 3).await;
             let until = self.ports.now().plus(self.options.lease);
-            let claims: Vec<(JobId, i64)> = held.lock().await.iter().map(|(id, claim)| (*id, *claim)).collect();
+            let claims: Vec<(JobId, i64)> =
+                held.lock().await.iter().map(|(id, claim)| (*id, *claim)).collect();
             for (id, claim) in claims {
                 let renew = JobChange::Renew { id, claim, lease_until: until };
                 match self.ports.commit(vec![renew.into()]).await {
@@ -225,7 +221,9 @@ impl Worker {
                     Err(CommitError::Conflict(_)) => {
                         held.lock().await.remove(&id);
                     }
-                    Err(CommitError::Failed(error)) => tracing::warn!(%error, job = %id, "could not renew a lease"),
+                    Err(CommitError::Failed(error)) => {
+                        tracing::warn!(%error, job = %id, "could not renew a lease")
+                    }
                 }
             }
         }
@@ -304,7 +302,8 @@ impl Worker {
     /// Sees to it that each schedule has a job that waits; one that does makes this a no-op.
     async fn keep_schedules(self, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
-            let changes: Result<Vec<Change>, Error> = self.schedules.iter().map(|s| s.first(&self.ports)).collect();
+            let changes: Result<Vec<Change>, Error> =
+                self.schedules.iter().map(|s| s.first(&self.ports)).collect();
             let kept = match changes {
                 Ok(changes) => settled(self.ports.commit(changes).await).map(drop),
                 Err(error) => Err(error),

@@ -45,7 +45,8 @@ impl Handler<InviteMail> for InviteMailHandler {
     async fn run(&self, job: InviteMail, context: &Context) -> Result<(), JobError> {
         let store = &self.ports.store;
         // Looked at again when it is sent: what was withdrawn, answered or blocked since is not mailed.
-        let Some(invite) = store.invite(job.invite).await?.filter(|invite| invite.is_open(self.ports.now())) else {
+        let Some(invite) = store.invite(job.invite).await?.filter(|invite| invite.is_open(self.ports.now()))
+        else {
             return Ok(());
         };
         let Some(target) = invite.target.clone() else { return Ok(()) };

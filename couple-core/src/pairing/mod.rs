@@ -32,8 +32,8 @@ use std::{borrow::Cow, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, Invalid, InviteId, Label, Timestamp, digest,
-    idempotency::KeyReused,
+    AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, Invalid, InviteId, Label, Timestamp,
+    digest, idempotency::KeyReused,
 };
 
 /// One who pairs, as the host vouches for them.

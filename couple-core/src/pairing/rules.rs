@@ -93,9 +93,10 @@ pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<In
         // One's own older one, or one that nobody can answer: its place is needed.
         changes.push(close(between, InviteState::Withdrawn));
     }
-    let waiting = read.open.iter().filter(|open| {
-        open.is_open(now) && read.between.is_none_or(|between| between.id != open.id)
-    });
+    let waiting = read
+        .open
+        .iter()
+        .filter(|open| open.is_open(now) && read.between.is_none_or(|between| between.id != open.id));
     if waiting.count() >= policy.open_invites {
         return Err(Refusal::TooManyInvites);
     }
@@ -195,7 +196,12 @@ pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal>
 ///
 /// # Errors
 /// Those of [`answerable`].
-pub fn decline(invite: Option<&Invite>, person: &Person, blocked: bool, now: Timestamp) -> Result<Vec<Change>, Refusal> {
+pub fn decline(
+    invite: Option<&Invite>,
+    person: &Person,
+    blocked: bool,
+    now: Timestamp,
+) -> Result<Vec<Change>, Refusal> {
     Ok(vec![close(answerable(invite, person, blocked, now)?, InviteState::Declined)])
 }
 
@@ -289,7 +295,11 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            Self { keys: Keyring::new([5; 32]), clock: ManualClock::default(), entropy: SeededEntropy::new(1) }
+            Self {
+                keys: Keyring::new([5; 32]),
+                clock: ManualClock::default(),
+                entropy: SeededEntropy::new(1),
+            }
         }
         fn person(&self, name: &str) -> Person {
             Person {
@@ -314,7 +324,8 @@ mod tests {
         }
         fn accept(&self, person: &Person, invite: &Invite) -> Result<Accepted, Refusal> {
             let id = CoupleId::new(&self.clock, &self.entropy);
-            let read = Accepting { person, couple: None, invite: Some(invite), blocked: false, previous: None, id };
+            let read =
+                Accepting { person, couple: None, invite: Some(invite), blocked: false, previous: None, id };
             accept(&read, Timestamp::default())
         }
     }
@@ -332,11 +343,21 @@ mod tests {
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let (theirs, mine) = (world.invite(&ana, Some(&ben)), world.invite(&ben, Some(&ana)));
         assert_eq!(theirs.pair_key(), mine.pair_key());
-        let read = Inviting { couple: None, open: &[], between: Some(&theirs), between_blocked: false, invite: &mine };
+        let read = Inviting {
+            couple: None,
+            open: &[],
+            between: Some(&theirs),
+            between_blocked: false,
+            invite: &mine,
+        };
         let now = Timestamp::default();
-        assert!(matches!(invite(&read, &Policy::default(), now), Ok(Invited::Crossing(id)) if id == theirs.id));
+        assert!(
+            matches!(invite(&read, &Policy::default(), now), Ok(Invited::Crossing(id)) if id == theirs.id)
+        );
         let blocked = Inviting { between_blocked: true, ..read };
-        assert!(matches!(invite(&blocked, &Policy::default(), now), Ok(Invited::Waiting(changes)) if changes.len() == 2));
+        assert!(
+            matches!(invite(&blocked, &Policy::default(), now), Ok(Invited::Waiting(changes)) if changes.len() == 2)
+        );
     }
 
     #[test]
@@ -357,7 +378,10 @@ mod tests {
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let open = world.invite(&ana, None);
         for state in [InviteState::Declined, InviteState::Withdrawn] {
-            assert_eq!(world.accept(&ben, &Invite { state, ..open.clone() }).unwrap_err(), Refusal::InviteNotFound);
+            assert_eq!(
+                world.accept(&ben, &Invite { state, ..open.clone() }).unwrap_err(),
+                Refusal::InviteNotFound
+            );
         }
         let expired = Invite { expires_at: Timestamp::default(), ..open };
         assert_eq!(world.accept(&ben, &expired).unwrap_err(), Refusal::InviteNotFound);

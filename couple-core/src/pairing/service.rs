@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Block, Couple, Directory, Invite, InviteMail, InviteState, PairingChange, Person, Policy, Profile, Refusal, Side,
-    pair_key,
+    Block, Couple, Directory, Invite, InviteMail, InviteState, PairingChange, Person, Policy, Profile,
+    Refusal, Side, pair_key,
     rules::{self, Accepted, Accepting, Invited},
 };
 use crate::{
@@ -150,14 +150,15 @@ impl Pairings {
                 between_blocked,
                 invite: &invite,
             };
-            let (outcome, mut changes) = match rules::invite(&read, &self.policy, now).map_err(Failure::Refused)? {
-                Invited::Waiting(changes) => (Outcome::Waiting(id), changes),
-                Invited::Crossing(_) => match self.decide_accept(person, between, now).await {
-                    Ok(Accepted::Founded(couple, changes)) => (Outcome::Couple(couple.id), changes),
-                    Ok(Accepted::Already(couple)) => return Ok(Founded::Couple(couple)),
-                    Err(refused) => return Err(refused),
-                },
-            };
+            let (outcome, mut changes) =
+                match rules::invite(&read, &self.policy, now).map_err(Failure::Refused)? {
+                    Invited::Waiting(changes) => (Outcome::Waiting(id), changes),
+                    Invited::Crossing(_) => match self.decide_accept(person, between, now).await {
+                        Ok(Accepted::Founded(couple, changes)) => (Outcome::Couple(couple.id), changes),
+                        Ok(Accepted::Already(couple)) => return Ok(Founded::Couple(couple)),
+                        Err(refused) => return Err(refused),
+                    },
+                };
             if matches!(outcome, Outcome::Waiting(_)) && invite.target.is_some() {
                 changes.push(self.ports.enqueue(&InviteMail { invite: id })?);
             }
@@ -168,7 +169,9 @@ impl Pairings {
                 return self.invited_before(outcome).await;
             }
             // Lost to a crossing invite: whose commit came first has made us a couple already.
-            if let (Some(target), Some(couple)) = (&invite.target, self.ports.store.couple_of(person.id).await?) {
+            if let (Some(target), Some(couple)) =
+                (&invite.target, self.ports.store.couple_of(person.id).await?)
+            {
                 let side = rules::seated(Some(&couple), person.id).map_err(Failure::Refused)?.1;
                 let partner = self.directory.find_by_email(target.key()).await?;
                 if partner == Some(couple.member(side.other())) {
@@ -272,10 +275,16 @@ impl Pairings {
         }
     }
 
-    async fn decide_accept(&self, person: &Person, invite: Option<Invite>, now: crate::Timestamp) -> Answer<Accepted> {
+    async fn decide_accept(
+        &self,
+        person: &Person,
+        invite: Option<Invite>,
+        now: crate::Timestamp,
+    ) -> Answer<Accepted> {
         let store = &self.ports.store;
         let mut couple = store.couple_of(person.id).await?;
-        if let (None, Some(Invite { state: InviteState::Accepted { by, couple: id }, .. })) = (&couple, &invite)
+        if let (None, Some(Invite { state: InviteState::Accepted { by, couple: id }, .. })) =
+            (&couple, &invite)
             && *by == person.id
         {
             // Read again what was accepted between the two reads.
@@ -455,7 +464,10 @@ impl Pairings {
         wanted.push((limit::CODE_PER_ACCOUNT, account_key(person)));
         if let Named::Code(code) = named {
             let digest = rules::code_digest(&self.ports.keys, code.expose());
-            wanted.push((limit::TRY_PER_CODE, LimitKey::new("code", data_encoding::HEXLOWER.encode(digest.as_bytes()))));
+            wanted.push((
+                limit::TRY_PER_CODE,
+                LimitKey::new("code", data_encoding::HEXLOWER.encode(digest.as_bytes())),
+            ));
         }
         self.ports.allow(&wanted).await
     }

@@ -10,7 +10,7 @@ pub mod rules;
 mod service;
 
 pub use port::{Page, TimelineChange, TimelineReads};
-pub use service::{Appended, Append, Membership, Timeline, View};
+pub use service::{Append, Appended, Membership, Timeline, View};
 
 use std::{borrow::Cow, time::Duration};
 
@@ -61,7 +61,9 @@ fn has_nul(value: &serde_json::Value) -> bool {
     match value {
         serde_json::Value::String(text) => text.contains('\0'),
         serde_json::Value::Array(items) => items.iter().any(has_nul),
-        serde_json::Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        serde_json::Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value))
+        }
         _ => false,
     }
 }

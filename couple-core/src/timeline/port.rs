@@ -106,19 +106,41 @@ pub trait TimelineReads: Send + Sync {
     ///
     /// # Errors
     /// The store's, here as in every method below.
-    async fn entries(&self, couple: CoupleId, page: Page, limit: u32, kind: Option<&str>) -> Result<Vec<Entry>, Error>;
+    async fn entries(
+        &self,
+        couple: CoupleId,
+        page: Page,
+        limit: u32,
+        kind: Option<&str>,
+    ) -> Result<Vec<Entry>, Error>;
     /// One entry.
     async fn entry(&self, couple: CoupleId, seq: i64) -> Result<Option<Entry>, Error>;
     /// The entry that an author named so.
-    async fn entry_by_client_id(&self, couple: CoupleId, author: Side, client_id: &str)
-    -> Result<Option<Entry>, Error>;
+    async fn entry_by_client_id(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        client_id: &str,
+    ) -> Result<Option<Entry>, Error>;
     /// Up to `limit` entries of one author after `seq`, for an export.
-    async fn entries_by(&self, couple: CoupleId, author: Side, after: i64, limit: u32) -> Result<Vec<Entry>, Error>;
+    async fn entries_by(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error>;
 }
 
 #[async_trait]
 impl<S: TimelineReads + ?Sized> TimelineReads for std::sync::Arc<S> {
-    async fn entries(&self, couple: CoupleId, page: Page, limit: u32, kind: Option<&str>) -> Result<Vec<Entry>, Error> {
+    async fn entries(
+        &self,
+        couple: CoupleId,
+        page: Page,
+        limit: u32,
+        kind: Option<&str>,
+    ) -> Result<Vec<Entry>, Error> {
         (**self).entries(couple, page, limit, kind).await
     }
     async fn entry(&self, couple: CoupleId, seq: i64) -> Result<Option<Entry>, Error> {
@@ -132,7 +154,13 @@ impl<S: TimelineReads + ?Sized> TimelineReads for std::sync::Arc<S> {
     ) -> Result<Option<Entry>, Error> {
         (**self).entry_by_client_id(couple, author, client_id).await
     }
-    async fn entries_by(&self, couple: CoupleId, author: Side, after: i64, limit: u32) -> Result<Vec<Entry>, Error> {
+    async fn entries_by(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error> {
         (**self).entries_by(couple, author, after, limit).await
     }
 }

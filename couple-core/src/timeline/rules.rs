@@ -1,7 +1,10 @@
 //! What the timeline decides.
 
 use super::{Body, Entry, NewEntry, PERSONAL_KINDS, Refusal, TimelineChange, system};
-use crate::{AccountId, Change, CoupleId, Invalid, Timestamp, pairing::{Couple, Side}};
+use crate::{
+    AccountId, Change, CoupleId, Invalid, Timestamp,
+    pairing::{Couple, Side},
+};
 
 /// Checks a kind that a person appends: one of the core's own, or an app's `x-…`.
 ///
@@ -10,7 +13,9 @@ use crate::{AccountId, Change, CoupleId, Invalid, Timestamp, pairing::{Couple, S
 pub fn kind(kind: &str) -> Result<&str, Invalid> {
     let own = kind.strip_prefix("x-").is_some_and(|rest| {
         (1..=30).contains(&rest.len())
-            && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
     });
     if own || PERSONAL_KINDS.contains(&kind) { Ok(kind) } else { Err(Invalid::new("kind", "unknown_kind")) }
 }
@@ -124,8 +129,7 @@ pub fn react(
     if entry.reactions[side.index()].as_deref() == wanted {
         return Ok(Vec::new());
     }
-    let react =
-        TimelineChange::React { couple, seq: entry.seq, side, emoji: wanted.map(str::to_owned) };
+    let react = TimelineChange::React { couple, seq: entry.seq, side, emoji: wanted.map(str::to_owned) };
     Ok(vec![react.into(), told(couple, system::REACTED, side, entry.seq, at)])
 }
 
@@ -167,7 +171,17 @@ mod tests {
         for good in ["text", "hug", "x-mood.v2", "x-a"] {
             assert!(kind(good).is_ok(), "{good}");
         }
-        for bad in ["", "paired", "entry_edited", "x-", "x-A", "X-a", "x-a b", "Text", &format!("x-{}", "a".repeat(31))] {
+        for bad in [
+            "",
+            "paired",
+            "entry_edited",
+            "x-",
+            "x-A",
+            "X-a",
+            "x-a b",
+            "Text",
+            &format!("x-{}", "a".repeat(31)),
+        ] {
             assert!(kind(bad).is_err(), "{bad}");
         }
     }
@@ -175,7 +189,15 @@ mod tests {
     #[test]
     fn bodies() {
         assert!(body("text", &json!({"text": "hi", "x": [1]})).is_ok());
-        for bad in [json!({"text": ""}), json!({"text": "  "}), json!({}), json!({"text": 1}), json!("hi"), json!(null), json!([])] {
+        for bad in [
+            json!({"text": ""}),
+            json!({"text": "  "}),
+            json!({}),
+            json!({"text": 1}),
+            json!("hi"),
+            json!(null),
+            json!([]),
+        ] {
             assert!(body("text", &bad).is_err(), "{bad}");
         }
         assert!(body("hug", &json!({})).is_ok());

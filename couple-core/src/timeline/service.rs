@@ -79,7 +79,8 @@ impl Timeline {
     /// [`Refusal::NotPaired`].
     pub async fn membership(&self, account: AccountId) -> Answer<(Membership, Couple)> {
         let couple = self.ports.store.couple_of(account).await?;
-        let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Failure::Refused(Refusal::NotPaired))?;
+        let couple =
+            couple.filter(|couple| couple.ended_at.is_none()).ok_or(Failure::Refused(Refusal::NotPaired))?;
         let side = couple.side_of(account).ok_or(Failure::Refused(Refusal::NotPaired))?;
         Ok((Membership { account, couple: couple.id, epoch: couple.epoch, side }, couple))
     }
@@ -259,7 +260,12 @@ impl Timeline {
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::RateLimited`].
-    pub async fn signal(&self, account: AccountId, kind: &str, body: Option<&serde_json::Value>) -> Answer<()> {
+    pub async fn signal(
+        &self,
+        account: AccountId,
+        kind: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Answer<()> {
         let kind = rules::signal_kind(kind).map_err(refuse)?.to_owned();
         let body = body.map(|value| super::Body::new("body", value)).transpose().map_err(refuse)?;
         self.allow_write(account).await?;

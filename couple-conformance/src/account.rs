@@ -1,0 +1,254 @@
+//! A1–A12: accounts, mailed tokens and sessions.
+
+use std::sync::Arc;
+
+use couple_core::{
+    Conflict, EmailAddress, EmailKey, Label, Locale, Store, TimeZoneName,
+    account::{Account, AccountChange, PasswordHash, Session, Token, TokenKind},
+};
+
+use crate::world::{World, all, conflict, insert, must, race};
+
+/// One account per address key; keys that differ in any byte are others.
+pub async fn a1_one_account_per_address(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let commits = (0..50).map(|_| vec![insert(&world.account("ana"))]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    for key in
+        ["ana@example.org ", " ana@example.org", "Ana@example.org", "aná@example.org", "ana@example.org."]
+    {
+        let email = EmailAddress::from_stored(key, EmailKey::from_stored(key));
+        let account = Account { email: email.clone(), ..world.account("x") };
+        must(&store, AccountChange::Insert(account.clone())).await;
+        assert_eq!(store.account_by_email(email.key()).await.unwrap(), Some(account));
+    }
+}
+
+/// Every field comes back, and the version rises.
+pub async fn a2_reads_back(store: impl Store) {
+    let world = World::default();
+    let plain = world.account("ana");
+    let full = Account {
+        locale: Some(Locale::from_stored("pt-BR")),
+        time_zone: Some(TimeZoneName::from_stored("Europe/Berlin")),
+        birthday: Some("2000-02-29".to_owned()),
+        password: Some(PasswordHash::from_stored("$argon2id$…")),
+        deletion_due: Some(world.later(5)),
+        display_name: couple_core::DisplayName::from_stored("Zoë 👩‍❤️‍👨"),
+        ..world.account("zoe")
+    };
+    for account in [plain, full] {
+        must(&store, AccountChange::Insert(account.clone())).await;
+        assert_eq!(store.account(account.id).await.unwrap().as_ref(), Some(&account));
+        assert_eq!(store.account_by_email(account.email.key()).await.unwrap().as_ref(), Some(&account));
+        let renamed = Account { display_name: couple_core::DisplayName::from_stored("N"), ..account };
+        must(&store, AccountChange::Update(renamed.clone())).await;
+        let stored = store.account(renamed.id).await.unwrap();
+        assert_eq!(stored, Some(Account { version: 1, ..renamed }));
+    }
+    let session = Session { device: Some(Label::from_stored("Phone")), ..world.session(world.account_id()) };
+    must(&store, AccountChange::InsertSession(session.clone())).await;
+    assert_eq!(store.sessions_of(session.account).await.unwrap(), [session]);
+    let token = Token {
+        account: Some(world.account_id()),
+        display_name: Some(couple_core::DisplayName::from_stored("Ana")),
+        locale: Some(Locale::from_stored("en")),
+        ..world.token(TokenKind::SignUp, "ana")
+    };
+    must(&store, AccountChange::InsertToken(token.clone())).await;
+    assert_eq!(store.token(token.id).await.unwrap().as_ref(), Some(&token));
+    assert_eq!(store.token_by_link(&token.link).await.unwrap().as_ref(), Some(&token));
+    assert_eq!(
+        conflict(&store, AccountChange::InsertToken(token.clone())).await,
+        Conflict::TokenExists(token.id)
+    );
+}
+
+/// What was changed since it was read cannot be overwritten.
+pub async fn a3_stale_update(store: impl Store) {
+    let world = World::default();
+    let account = world.account("ana");
+    must(&store, AccountChange::Insert(account.clone())).await;
+    let store = Arc::new(store);
+    let update = AccountChange::Update(account.clone());
+    assert_eq!(race(&store, (0..50).map(|_| vec![update.clone().into()]).collect()).await, 1);
+    assert_eq!(conflict(&store, update).await, Conflict::AccountChanged(account.id));
+    let gone = AccountChange::Update(world.account("ben"));
+    assert!(matches!(conflict(&store, gone).await, Conflict::AccountChanged(_)));
+    assert_eq!(store.account(account.id).await.unwrap().unwrap().version, 1);
+}
+
+/// An update cannot take another's address; it frees its own old one.
+pub async fn a4_update_to_taken_address(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account("ana"), world.account("ben"));
+    all(&store, vec![insert(&ana), insert(&ben)]).await;
+    let taken = Account { email: ben.email.clone(), ..ana.clone() };
+    assert_eq!(conflict(&store, AccountChange::Update(taken)).await, Conflict::AccountExists);
+    let moved = Account { email: world.email("new"), ..ana.clone() };
+    must(&store, AccountChange::Update(moved.clone())).await;
+    assert_eq!(store.account_by_email(ana.email.key()).await.unwrap(), None);
+    assert_eq!(store.account_by_email(moved.email.key()).await.unwrap().unwrap().id, ana.id);
+    must(&store, AccountChange::Insert(world.account("ana"))).await;
+}
+
+/// Exactly one of many redeems a token, of whatever kind.
+pub async fn a5_redeemed_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    for kind in [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email] {
+        let token = world.token(kind, "ana");
+        must(&store, AccountChange::InsertToken(token.clone())).await;
+        let redeem = AccountChange::RedeemToken { id: token.id, at: world.now() };
+        assert_eq!(race(&store, (0..50).map(|_| vec![redeem.clone().into()]).collect()).await, 1);
+        assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
+    }
+}
+
+/// Guesses at once that read the same count cannot share one.
+pub async fn a6_tries_one_by_one(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let token = world.token(TokenKind::SignIn, "ana");
+    must(&store, AccountChange::InsertToken(token.clone())).await;
+    for tries in 0..3 {
+        let count = AccountChange::CountTry { id: token.id, tries };
+        assert_eq!(race(&store, (0..50).map(|_| vec![count.clone().into()]).collect()).await, 1);
+    }
+    assert_eq!(store.token(token.id).await.unwrap().unwrap().tries, 3);
+    must(&store, AccountChange::RedeemToken { id: token.id, at: world.now() }).await;
+    let late = conflict(&store, AccountChange::CountTry { id: token.id, tries: 3 }).await;
+    assert_eq!(late, Conflict::TokenChanged(token.id));
+}
+
+/// Unused, unexpired, of the kind and address, newest first.
+pub async fn a7_open_tokens(store: impl Store) {
+    let world = World::default();
+    let mut expected = Vec::new();
+    for n in 0..3 {
+        let token = world.token(TokenKind::SignIn, "ana");
+        expected.insert(0, token.clone());
+        must(&store, AccountChange::InsertToken(token)).await;
+        if n == 1 {
+            must(&store, AccountChange::InsertToken(world.token(TokenKind::SignUp, "ana"))).await;
+            must(&store, AccountChange::InsertToken(world.token(TokenKind::SignIn, "ben"))).await;
+        }
+        world.clock.advance(std::time::Duration::from_secs(10));
+    }
+    let ana = world.email("ana");
+    let open = store.open_tokens(TokenKind::SignIn, ana.key(), world.now()).await.unwrap();
+    assert_eq!(open, expected);
+    must(&store, AccountChange::RedeemToken { id: expected[0].id, at: world.now() }).await;
+    // The oldest expires first; at its very end it is over.
+    let open = store.open_tokens(TokenKind::SignIn, ana.key(), expected[2].expires_at).await.unwrap();
+    assert_eq!(open, expected[1..2]);
+}
+
+/// Only those of the kind and address end.
+pub async fn a8_ending_tokens(store: impl Store) {
+    let world = World::default();
+    let tokens = [
+        (TokenKind::SignIn, "ana"),
+        (TokenKind::SignIn, "ana"),
+        (TokenKind::SignUp, "ana"),
+        (TokenKind::SignIn, "ben"),
+    ]
+    .map(|(kind, name)| world.token(kind, name));
+    for token in &tokens {
+        must(&store, AccountChange::InsertToken(token.clone())).await;
+    }
+    let email = world.email("ana").key().clone();
+    must(&store, AccountChange::EndTokens { kind: TokenKind::SignIn, email, at: world.later(1) }).await;
+    let mut ended = Vec::new();
+    for token in &tokens {
+        ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
+    }
+    assert_eq!(ended, [true, true, false, false]);
+}
+
+/// All of an account's but one, and nobody else's.
+pub async fn a9_ending_sessions(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account("ana"), world.account("ben"));
+    all(&store, vec![insert(&ana), insert(&ben)]).await;
+    let [keep, end, single, other] = [ana.id, ana.id, ana.id, ben.id].map(|account| world.session(account));
+    for session in [&keep, &end, &single, &other] {
+        must(&store, AccountChange::InsertSession(session.clone())).await;
+    }
+    let touch = AccountChange::TouchSession { account: ana.id, id: keep.id, seen_at: world.later(9) };
+    must(&store, touch).await;
+    must(&store, AccountChange::EndSession { account: ana.id, id: single.id }).await;
+    // Not hers to end.
+    must(&store, AccountChange::EndSession { account: ana.id, id: other.id }).await;
+    assert_eq!(store.sessions_of(ana.id).await.unwrap().len(), 2);
+    must(&store, AccountChange::EndSessions { account: ana.id, except: Some(keep.id) }).await;
+    let kept = Session { seen_at: world.later(9), ..keep.clone() };
+    assert_eq!(store.sessions_of(ana.id).await.unwrap(), [kept.clone()]);
+    assert_eq!(store.session_by_token(&keep.token).await.unwrap().unwrap(), (kept, ana.clone()));
+    assert_eq!(store.session_by_token(&end.token).await.unwrap(), None);
+    must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
+    assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
+    assert_eq!(store.sessions_of(ben.id).await.unwrap(), [other]);
+    // A late touch brings nothing back.
+    must(&store, AccountChange::TouchSession { account: ana.id, id: end.id, seen_at: world.later(9) }).await;
+    assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
+}
+
+/// Tokens and sessions go along, and the address is free.
+pub async fn a10_erasing(store: impl Store) {
+    let world = World::default();
+    let ana = world.account("ana");
+    let session = world.session(ana.id);
+    let token = Token { account: Some(ana.id), ..world.token(TokenKind::SignIn, "ana") };
+    let changes = vec![
+        insert(&ana),
+        AccountChange::InsertSession(session.clone()).into(),
+        AccountChange::InsertToken(token.clone()).into(),
+    ];
+    all(&store, changes).await;
+    let stale = AccountChange::Erase { id: ana.id, version: 7 };
+    assert_eq!(conflict(&store, stale).await, Conflict::AccountChanged(ana.id));
+    must(&store, AccountChange::Erase { id: ana.id, version: 0 }).await;
+    assert_eq!(store.account(ana.id).await.unwrap(), None);
+    assert_eq!(store.session_by_token(&session.token).await.unwrap(), None);
+    assert_eq!(store.token(token.id).await.unwrap(), None);
+    must(&store, AccountChange::Insert(world.account("ana"))).await;
+}
+
+/// Only what has expired, so many at most, counted.
+pub async fn a11_purges(store: impl Store) {
+    let world = World::default();
+    let account = world.account_id();
+    for _ in 0..5 {
+        must(&store, AccountChange::InsertToken(world.token(TokenKind::SignIn, "ana"))).await;
+        must(&store, AccountChange::InsertSession(world.session(account))).await;
+    }
+    let end = world.later(3600);
+    let nobody = world.now().minus(std::time::Duration::from_secs(1));
+    let tokens = |before, cap| AccountChange::PurgeTokens { before, cap };
+    assert_eq!(must(&store, tokens(end, 9)).await.purged, [0]);
+    let later = world.later(3601);
+    assert_eq!(must(&store, tokens(later, 3)).await.purged, [3]);
+    assert_eq!(must(&store, tokens(later, 3)).await.purged, [2]);
+    let sessions = |before, idle, cap| AccountChange::PurgeSessions { before, idle, cap };
+    assert_eq!(must(&store, sessions(end, nobody, 9)).await.purged, [0]);
+    assert_eq!(must(&store, sessions(later, nobody, 2)).await.purged, [2]);
+    assert_eq!(must(&store, sessions(end, world.later(1), 9)).await.purged, [3]);
+}
+
+/// Those whose grace period is over, earliest first.
+pub async fn a12_due_for_deletion(store: impl Store) {
+    let world = World::default();
+    let mut due = Vec::new();
+    for (name, at) in [("c", Some(30)), ("a", Some(10)), ("never", None), ("b", Some(20)), ("d", Some(99))] {
+        let account = Account { deletion_due: at.map(|at| world.later(at)), ..world.account(name) };
+        must(&store, AccountChange::Insert(account)).await;
+    }
+    for account in store.accounts_to_delete(world.later(30), 9).await.unwrap() {
+        due.push(account.display_name.to_string());
+    }
+    assert_eq!(due, ["a", "b", "c"]);
+    assert_eq!(store.accounts_to_delete(world.later(30), 2).await.unwrap().len(), 2);
+    assert_eq!(store.accounts_to_delete(world.later(9), 9).await.unwrap(), []);
+}

@@ -1,0 +1,74 @@
+//! B1–B4: notices.
+
+use std::time::Duration;
+
+use couple_core::{
+    live::{Bus, Notice, Subscription, Topic},
+    pairing::Side,
+};
+use tokio::time::timeout;
+
+use crate::World;
+
+fn signal(n: usize) -> Notice {
+    Notice::Signal { from: Side::First, kind: format!("x-{n}"), body: None }
+}
+
+async fn next(subscription: &mut Box<dyn Subscription>) -> Option<Notice> {
+    timeout(Duration::from_secs(2), subscription.next()).await.ok()
+}
+
+/// What is published after subscribing arrives, also before anybody waits for it.
+pub async fn b1_reaches(bus: impl Bus) {
+    let topic = Topic::Couple(World::default().couple_id());
+    let mut one = bus.subscribe(vec![topic.clone()]).await;
+    let mut other = bus.subscribe(vec![topic.clone(), Topic::Queue("q".to_owned())]).await;
+    bus.publish(topic.clone(), Notice::Changed).await;
+    for subscription in [&mut one, &mut other] {
+        assert_eq!(next(subscription).await, Some(Notice::Changed));
+    }
+    bus.publish(topic, signal(1)).await;
+    for subscription in [&mut one, &mut other] {
+        assert_eq!(next(subscription).await, Some(signal(1)));
+    }
+    bus.publish(Topic::Queue("q".to_owned()), Notice::Changed).await;
+    assert_eq!(next(&mut other).await, Some(Notice::Changed));
+}
+
+/// A publisher never waits; who missed signals is told to look.
+pub async fn b2_falls_behind(bus: impl Bus) {
+    let topic = Topic::Couple(World::default().couple_id());
+    let mut slow = bus.subscribe(vec![topic.clone()]).await;
+    let flood = async {
+        for n in 0..10_000 {
+            bus.publish(topic.clone(), signal(n)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), flood).await.expect("publishing does not wait");
+    let mut told = false;
+    while let Ok(notice) = timeout(Duration::from_millis(200), slow.next()).await {
+        told |= notice == Notice::Changed;
+    }
+    assert!(told, "what was missed goes unnoticed");
+}
+
+/// No topic hears another's.
+pub async fn b3_topics_apart(bus: impl Bus) {
+    let world = World::default();
+    let (one, other) = (Topic::Couple(world.couple_id()), Topic::Account(world.account_id()));
+    let mut subscription = bus.subscribe(vec![one]).await;
+    bus.publish(other, Notice::Changed).await;
+    bus.publish(Topic::Couple(world.couple_id()), Notice::Changed).await;
+    assert!(timeout(Duration::from_millis(100), subscription.next()).await.is_err());
+}
+
+/// Leaving and coming back many times works as the first time did.
+pub async fn b4_leaves_nothing(bus: impl Bus) {
+    let topic = Topic::Couple(World::default().couple_id());
+    for _ in 0..1_000 {
+        drop(bus.subscribe(vec![topic.clone()]).await);
+    }
+    let mut subscription = bus.subscribe(vec![topic.clone()]).await;
+    bus.publish(topic, Notice::Changed).await;
+    assert_eq!(next(&mut subscription).await, Some(Notice::Changed));
+}

@@ -1,0 +1,306 @@
+//! The same random commits and reads go to a reference and to another store: both must answer alike, conflicts included.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use couple_core::{
+    AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, InviteId, JobId,
+    OutcomeRecord, SessionId, Store, Timestamp, TokenId,
+    account::{Account, AccountChange, Token, TokenKind},
+    digest,
+    job::{JobChange, NewJob},
+    pairing::{Block, InviteState, PairingChange, Side},
+    timeline::{Body, NewEntry, Page, TimelineChange},
+};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestCaseError, TestRunner},
+};
+use uuid::Uuid;
+
+use crate::World;
+
+/// How many sequences are tried: `COUPLE_DIFFERENTIAL_CASES`, else 64.
+fn cases() -> u32 {
+    std::env::var("COUPLE_DIFFERENTIAL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+}
+
+/// Compares two stores over random sequences, and shrinks what differs.
+pub fn run<S, R>(store: impl Fn() -> S, reference: impl Fn() -> R)
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    let mut runner =
+        TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
+    let commits = prop::collection::vec(prop::collection::vec(change(), 1..4), 1..40);
+    let result = runner.run(&commits, |commits| {
+        runtime.block_on(async {
+            let (store, reference) = (store().await, reference().await);
+            for changes in commits {
+                let ours = answer(store.commit(changes.clone()).await)?;
+                let theirs = answer(reference.commit(changes.clone()).await)?;
+                prop_assert_eq!(ours, theirs, "after {:?}", changes);
+            }
+            let (ours, theirs) = (snapshot(&*store).await, snapshot(&*reference).await);
+            prop_assert_eq!(ours, theirs);
+            Ok(())
+        })
+    });
+    if let Err(difference) = result {
+        panic!("{difference}");
+    }
+}
+
+fn answer(result: Result<Committed, CommitError>) -> Result<Result<Committed, Conflict>, TestCaseError> {
+    match result {
+        Ok(committed) => Ok(Ok(committed)),
+        Err(CommitError::Conflict(conflict)) => Ok(Err(conflict)),
+        Err(CommitError::Failed(error)) => Err(TestCaseError::fail(error.to_string())),
+    }
+}
+
+/// Few of everything, so that random changes meet.
+const FEW: u8 = 4;
+
+fn id(kind: u8, n: u8) -> Uuid {
+    Uuid::from_u128((u128::from(kind) << 64) | u128::from(n) + 1)
+}
+fn account_id(n: u8) -> AccountId {
+    AccountId::from_uuid(id(1, n))
+}
+fn session_id(n: u8) -> SessionId {
+    SessionId::from_uuid(id(2, n))
+}
+fn token_id(n: u8) -> TokenId {
+    TokenId::from_uuid(id(3, n))
+}
+fn invite_id(n: u8) -> InviteId {
+    InviteId::from_uuid(id(4, n))
+}
+fn couple_id(n: u8) -> CoupleId {
+    CoupleId::from_uuid(id(5, n))
+}
+fn job_id(n: u8) -> JobId {
+    JobId::from_uuid(id(6, n))
+}
+fn name(n: u8) -> &'static str {
+    ["ana", "ben", "cleo", "dan"][usize::from(n % FEW)]
+}
+fn at(n: u8) -> Timestamp {
+    Timestamp::from_micros(i64::from(n) * 1_000_000)
+}
+const KINDS: [TokenKind; 2] = [TokenKind::SignUp, TokenKind::SignIn];
+const SIDES: [Side; 2] = [Side::First, Side::Second];
+
+fn account(n: u8, who: u8, due: Option<u8>, version: i64) -> Account {
+    Account { id: account_id(n), deletion_due: due.map(at), version, ..World::default().account(name(who)) }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![account_change(), pairing_change(), timeline_change(), job_change(), idempotency_change()]
+}
+
+fn account_change() -> impl Strategy<Value = Change> {
+    let n = || 0..FEW;
+    let small = || 0..12_u8;
+    prop_oneof![
+        (n(), n()).prop_map(|(a, b)| AccountChange::Insert(account(a, b, None, 0))),
+        (n(), n(), prop::option::of(small()), 0..3_i64)
+            .prop_map(|(a, b, due, version)| AccountChange::Update(account(a, b, due, version))),
+        (n(), 0..3_i64).prop_map(|(a, version)| AccountChange::Erase { id: account_id(a), version }),
+        (n(), n(), 0..2_usize, prop::option::of(n()), small()).prop_map(|(t, who, kind, owner, time)| {
+            AccountChange::InsertToken(Token {
+                id: token_id(t),
+                link: digest(&[b"token", &[t]]),
+                account: owner.map(account_id),
+                created_at: at(time),
+                expires_at: at(time + 5),
+                ..World::default().token(KINDS[kind], name(who))
+            })
+        }),
+        (n(), small()).prop_map(|(t, time)| AccountChange::RedeemToken { id: token_id(t), at: at(time) }),
+        (n(), 0..2_i64).prop_map(|(t, tries)| AccountChange::CountTry { id: token_id(t), tries }),
+        (0..2_usize, n(), small()).prop_map(|(kind, who, time)| AccountChange::EndTokens {
+            kind: KINDS[kind],
+            email: World::default().email(name(who)).key().clone(),
+            at: at(time),
+        }),
+        (n(), n(), small()).prop_map(|(a, s, time)| AccountChange::TouchSession {
+            account: account_id(a),
+            id: session_id(s),
+            seen_at: at(time),
+        }),
+        (n(), n()).prop_map(|(a, s)| AccountChange::EndSession { account: account_id(a), id: session_id(s) }),
+        (n(), prop::option::of(n())).prop_map(|(a, s)| AccountChange::EndSessions {
+            account: account_id(a),
+            except: s.map(session_id)
+        }),
+        (small(), 0..3_u32).prop_map(|(time, cap)| AccountChange::PurgeTokens { before: at(time), cap }),
+        (small(), small(), 0..3_u32).prop_map(|(time, idle, cap)| AccountChange::PurgeSessions {
+            before: at(time),
+            idle: at(idle),
+            cap,
+        }),
+    ]
+    .prop_map(Change::from)
+}
+
+fn pairing_change() -> impl Strategy<Value = Change> {
+    let n = || 0..FEW;
+    let side = || (0..2_usize).prop_map(|side| SIDES[side]);
+    let state = prop_oneof![
+        Just(InviteState::Declined),
+        Just(InviteState::Withdrawn),
+        (n(), n()).prop_map(|(a, c)| InviteState::Accepted { by: account_id(a), couple: couple_id(c) }),
+    ];
+    prop_oneof![
+        // Ids, codes and links are unique by how they are made; each number is used once for them.
+        (0..u8::MAX, n(), prop::option::of(n())).prop_map(|(i, from, to)| {
+            let world = World::new(u64::from(i) * 16 + u64::from(from) * 4 + to.map_or(9, u64::from));
+            PairingChange::InsertInvite(world.invite(account_id(from), name(from), to.map(name)))
+        }),
+        (n(), state).prop_map(|(i, to)| PairingChange::CloseInvite { id: invite_id(i), to }),
+        n().prop_map(|a| PairingChange::WithdrawInvitesOf { inviter: account_id(a) }),
+        (n(), n(), 0..40_u8).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
+            let world = World::new(1000 + u64::from(seed));
+            PairingChange::Found(world.couple([account_id(a), account_id(b)]))
+        }),
+        n().prop_map(|c| PairingChange::Describe { id: living(c), title: None, anniversary: None }),
+        (n(), side(), any::<bool>()).prop_map(|(c, side, wanted)| PairingChange::Restore {
+            id: living(c),
+            side,
+            wanted
+        }),
+        (n(), 0..12_u8).prop_map(|(c, time)| PairingChange::End { id: living(c), at: at(time) }),
+        (n(), n(), 0..12_u8).prop_map(|(a, b, time)| PairingChange::Block(Block {
+            blocker: account_id(a),
+            blocker_email: World::default().email(name(a)).key().clone(),
+            blocked: account_id(b),
+            at: at(time),
+        })),
+        (n(), n())
+            .prop_map(|(a, b)| PairingChange::Unblock { blocker: account_id(a), blocked: account_id(b) }),
+        n().prop_map(|a| PairingChange::Forget { account: account_id(a) }),
+        (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
+    ]
+    .prop_filter(
+        "a couple is founded once",
+        |change| !matches!(change, PairingChange::Found(c) if c.head_seq != 0),
+    )
+    .prop_map(Change::from)
+}
+
+/// One of the couples that `Found` makes.
+fn living(n: u8) -> CoupleId {
+    World::new(1000 + u64::from(n)).couple_id()
+}
+
+fn timeline_change() -> impl Strategy<Value = Change> {
+    let couple = || (0..FEW).prop_map(living);
+    let side = || (0..2_usize).prop_map(|side| SIDES[side]);
+    let seq = || 1..6_i64;
+    let time = || (0..12_u8).prop_map(at);
+    prop_oneof![
+        4 => (couple(), prop::option::of(side()), 0..FEW, prop::option::of(seq())).prop_map(
+            |(couple, author, client, target)| TimelineChange::Append {
+                couple,
+                entry: NewEntry { author, target, ..World::default().entry(name(client)) },
+            }
+        ),
+        1 => (couple(), seq(), side(), time()).prop_map(|(couple, seq, author, at)| TimelineChange::Edit {
+            couple, seq, author, body: Body::from_stored("{\"e\":1}"), at,
+        }),
+        1 => (couple(), seq(), side(), time())
+            .prop_map(|(couple, seq, author, at)| TimelineChange::Delete { couple, seq, author, at }),
+        1 => (couple(), seq(), side(), prop::option::of("[😀❤👍]"))
+            .prop_map(|(couple, seq, side, emoji)| TimelineChange::React { couple, seq, side, emoji }),
+        1 => (couple(), side(), 0..9_i64)
+            .prop_map(|(couple, side, seq)| TimelineChange::MarkRead { couple, side, seq }),
+        1 => (couple(), side(), time(), 0..3_u32)
+            .prop_map(|(couple, author, at, cap)| TimelineChange::Erase { couple, author, at, cap }),
+    ]
+    .prop_map(Change::from)
+}
+
+fn job_change() -> impl Strategy<Value = Change> {
+    let n = || 0..FEW;
+    let time = || (0..12_u8).prop_map(at);
+    let claim = || 0..3_i64;
+    let queue = || (0..2_u8).prop_map(|q| name(q).to_owned());
+    prop_oneof![
+        3 => (0..200_u8, queue(), prop::option::of(n()), time()).prop_map(|(id, queue, key, due_at)| {
+            JobChange::Enqueue(NewJob {
+                id: job_id(id),
+                due_at,
+                dedupe_key: key.map(|key| name(key).to_owned()),
+                ..World::default().job(&queue)
+            })
+        }),
+        3 => (queue(), time(), claim(), 0..4_u32).prop_map(|(queue, now, claim, limit)| JobChange::Claim {
+            queue, now, lease_until: now.plus(Duration::from_secs(3)), claim, limit,
+        }),
+        1 => (n(), claim(), time())
+            .prop_map(|(id, claim, lease_until)| JobChange::Renew { id: job_id(id), claim, lease_until }),
+        1 => (n(), claim()).prop_map(|(id, claim)| JobChange::Finish { id: job_id(id), claim }),
+        1 => (n(), claim(), time()).prop_map(|(id, claim, due_at)| JobChange::Retry { id: job_id(id), claim, due_at }),
+        1 => (n(), claim(), time()).prop_map(|(id, claim, at)| JobChange::Bury {
+            id: job_id(id), claim, error: "no".to_owned(), at,
+        }),
+        1 => (n(), time(), time())
+            .prop_map(|(id, at, expires_at)| JobChange::Replay { id: job_id(id), at, expires_at }),
+        1 => (time(), 0..3_u32).prop_map(|(before, cap)| JobChange::PurgeDead { before, cap }),
+    ]
+    .prop_map(Change::from)
+}
+
+fn idempotency_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (0..FEW, 0..12_u8).prop_map(|(n, time)| IdempotencyChange::Record(OutcomeRecord {
+            scope: digest(&[b"scope", &[n]]),
+            request: digest(&[&[time]]),
+            outcome: "{}".to_owned(),
+            recorded_at: at(time),
+            expires_at: at(time + 4),
+        })),
+        (0..16_u8, 0..3_u32).prop_map(|(time, cap)| IdempotencyChange::Purge { before: at(time), cap }),
+    ]
+    .prop_map(Change::from)
+}
+
+/// Everything that the reads tell, as text.
+async fn snapshot(store: &dyn Store) -> Vec<String> {
+    let mut seen = Vec::new();
+    macro_rules! see {
+        ($($read:expr),+ $(,)?) => {$( seen.push(format!("{:?}", $read.await)); )+};
+    }
+    let now = at(6);
+    for n in 0..FEW {
+        let (account, email) = (account_id(n), World::default().email(name(n)).key().clone());
+        see!(store.account(account), store.account_by_email(&email), store.sessions_of(account));
+        see!(store.token(token_id(n)), store.token_by_link(&digest(&[b"token", &[n]])));
+        for kind in KINDS {
+            see!(store.open_tokens(kind, &email, now));
+        }
+        see!(store.couple_of(account), store.couples_of(account), store.invites_of(account));
+        see!(store.invites_to(&email), store.blocks_of(account));
+        for other in 0..FEW {
+            see!(store.is_blocked(account, account_id(other)));
+            see!(store.is_blocked_by_email(&email, account_id(other)));
+        }
+        let couple = living(n);
+        see!(store.couple(couple), store.entries(couple, Page::After(0), 100, None));
+        see!(store.entries(couple, Page::Before(4), 2, Some("text")), store.entry(couple, 2));
+        for side in SIDES {
+            see!(store.entries_by(couple, side, 1, 2), store.entry_by_client_id(couple, side, name(n)));
+        }
+        see!(store.outcome(&digest(&[b"scope", &[n]])));
+        see!(store.queue_stats(name(n), now), store.next_due(name(n)));
+    }
+    see!(store.accounts_to_delete(now, 3), store.dead_jobs(None, 100));
+    seen
+}

@@ -1,0 +1,246 @@
+//! J1–J11: the outbox.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use couple_core::{
+    Change, Conflict, JobId, Store, Timestamp,
+    job::{DeadJob, JobChange, NewJob, QueueStats},
+};
+
+use crate::world::{World, all, claim, conflict, must};
+
+fn enqueue(job: &NewJob) -> Change {
+    JobChange::Enqueue(job.clone()).into()
+}
+
+/// Claimers at once share jobs out, none twice.
+pub async fn j1_claimed_by_one(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    all(&store, (0..200).map(|_| enqueue(&world.job("q"))).collect()).await;
+    let now = world.now();
+    let tasks: Vec<_> = (0..16)
+        .map(|token| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                loop {
+                    let change = JobChange::Claim {
+                        queue: "q".to_owned(),
+                        now,
+                        lease_until: now.plus(Duration::from_secs(30)),
+                        claim: token,
+                        limit: 7,
+                    };
+                    let claimed = must(&*store, change).await.claimed;
+                    if claimed.is_empty() {
+                        return mine;
+                    }
+                    mine.extend(claimed.into_iter().map(|claimed| claimed.job.id));
+                }
+            })
+        })
+        .collect();
+    let mut seen = HashSet::new();
+    for task in tasks {
+        for id in task.await.unwrap() {
+            assert!(seen.insert(id), "claimed twice");
+        }
+    }
+    assert_eq!(seen.len(), 200);
+}
+
+/// Earliest first; none before its time.
+pub async fn j2_in_order_of_due_time(store: impl Store) {
+    let world = World::default();
+    for due in [30, 10, 40, 20] {
+        all(&store, vec![enqueue(&NewJob { due_at: world.later(due), ..world.job("q") })]).await;
+    }
+    assert_eq!(claim(&store, "q", world.later(9), 60, 1).await, []);
+    assert_eq!(store.next_due("q").await.unwrap(), Some(world.later(10)));
+    let change = |now, limit| JobChange::Claim {
+        queue: "q".to_owned(),
+        now,
+        lease_until: world.later(999),
+        claim: 1,
+        limit,
+    };
+    let payloads = must(&store, change(world.later(30), 2)).await.claimed;
+    assert_eq!(payloads.len(), 2);
+    assert_eq!(store.next_due("q").await.unwrap(), Some(world.later(30)));
+    assert_eq!(must(&store, change(world.later(30), 9)).await.claimed.len(), 1);
+    assert_eq!(must(&store, change(world.later(40), 9)).await.claimed.len(), 1);
+}
+
+/// Not before its end; afterwards, with the attempt counted.
+pub async fn j3_leases_end(store: impl Store) {
+    let world = World::default();
+    let job = world.job("q");
+    all(&store, vec![enqueue(&job)]).await;
+    let first = claim(&store, "q", world.now(), 30, 1).await;
+    assert_eq!((first[0].attempt, first[0].claim), (1, 1));
+    assert_eq!(claim(&store, "q", world.later(29), 30, 2).await, []);
+    must(&store, JobChange::Renew { id: job.id, claim: 1, lease_until: world.later(50) }).await;
+    assert_eq!(claim(&store, "q", world.later(49), 30, 2).await, []);
+    let second = claim(&store, "q", world.later(50), 30, 3).await;
+    assert_eq!((second[0].attempt, second[0].claim), (2, 3));
+}
+
+/// The dead one comes back and changes nothing.
+pub async fn j4_lost_claims(store: impl Store) {
+    let world = World::default();
+    let job = world.job("q");
+    all(&store, vec![enqueue(&job)]).await;
+    claim(&store, "q", world.now(), 30, 1).await;
+    claim(&store, "q", world.later(30), 30, 2).await;
+    let (id, error, at) = (job.id, "late".to_owned(), world.now());
+    let all_of = |claim, id| {
+        [
+            JobChange::Renew { id, claim, lease_until: at },
+            JobChange::Retry { id, claim, due_at: at },
+            JobChange::Bury { id, claim, error: error.clone(), at },
+            JobChange::Finish { id, claim },
+        ]
+    };
+    for change in all_of(1, id).into_iter().chain(all_of(3, id)) {
+        assert_eq!(conflict(&store, change).await, Conflict::ClaimLost(id));
+    }
+    assert_eq!(store.dead_jobs(None, 9).await.unwrap(), []);
+    must(&store, JobChange::Finish { id, claim: 2 }).await;
+    for change in all_of(2, id) {
+        assert_eq!(conflict(&store, change).await, Conflict::ClaimLost(id));
+    }
+    // One that nobody claimed cannot be finished either.
+    let unclaimed = world.job("q");
+    all(&store, vec![enqueue(&unclaimed)]).await;
+    let finish = JobChange::Finish { id: unclaimed.id, claim: 0 };
+    assert_eq!(conflict(&store, finish).await, Conflict::ClaimLost(unclaimed.id));
+}
+
+fn keyed(world: &World, key: &str) -> NewJob {
+    NewJob { dedupe_key: Some(key.to_owned()), ..world.job("q") }
+}
+
+/// One live job per key.
+pub async fn j5_dedupe(store: impl Store) {
+    let world = World::default();
+    let first = keyed(&world, "k");
+    // Twice in one commit, and again in another, with another key beside it.
+    all(&store, vec![enqueue(&first), enqueue(&keyed(&world, "k"))]).await;
+    all(&store, vec![enqueue(&keyed(&world, "k")), enqueue(&keyed(&world, "K"))]).await;
+    let claimed = claim(&store, "q", world.now(), 30, 1).await;
+    assert_eq!(claimed.len(), 2);
+    all(&store, vec![enqueue(&keyed(&world, "k"))]).await;
+    assert_eq!(claim(&store, "q", world.now(), 30, 2).await, []);
+    must(&store, JobChange::Finish { id: first.id, claim: 1 }).await;
+    let again = keyed(&world, "k");
+    all(&store, vec![enqueue(&again)]).await;
+    claim(&store, "q", world.now(), 30, 3).await;
+    must(&store, JobChange::Bury { id: again.id, claim: 3, error: String::new(), at: world.now() }).await;
+    all(&store, vec![enqueue(&keyed(&world, "k"))]).await;
+    assert_eq!(claim(&store, "q", world.now(), 30, 4).await.len(), 1);
+}
+
+/// What comes round again.
+pub async fn j6_finish_and_enqueue(store: impl Store) {
+    let world = World::default();
+    let first = keyed(&world, "k");
+    all(&store, vec![enqueue(&first)]).await;
+    claim(&store, "q", world.now(), 30, 1).await;
+    let next = NewJob { due_at: world.later(5), ..keyed(&world, "k") };
+    all(&store, vec![JobChange::Finish { id: first.id, claim: 1 }.into(), enqueue(&next)]).await;
+    let claimed = claim(&store, "q", world.later(999), 30, 2).await;
+    assert_eq!(claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [next.id]);
+}
+
+/// Due at the time that was said, and nobody's until then.
+pub async fn j7_retry(store: impl Store) {
+    let world = World::default();
+    let job = world.job("q");
+    all(&store, vec![enqueue(&job)]).await;
+    claim(&store, "q", world.now(), 30, 1).await;
+    must(&store, JobChange::Retry { id: job.id, claim: 1, due_at: world.later(7) }).await;
+    let finish = JobChange::Finish { id: job.id, claim: 1 };
+    assert_eq!(conflict(&store, finish).await, Conflict::ClaimLost(job.id));
+    assert_eq!(claim(&store, "q", world.later(6), 30, 2).await, []);
+    assert_eq!(claim(&store, "q", world.later(7), 30, 2).await[0].attempt, 2);
+}
+
+/// Listed, replayed, purged.
+pub async fn j8_dead_jobs(store: impl Store) {
+    let world = World::default();
+    let mut ids: Vec<JobId> = Vec::new();
+    for n in 0..4 {
+        let job = NewJob { payload: format!("{{\"n\":{n}}}"), ..world.job("q") };
+        ids.push(job.id);
+        all(&store, vec![enqueue(&job)]).await;
+        claim(&store, "q", world.now(), 30, n).await;
+        let bury = JobChange::Bury { id: job.id, claim: n, error: format!("no {n}"), at: world.now() };
+        must(&store, bury).await;
+        world.clock.advance(Duration::from_secs(10));
+    }
+    let dead = store.dead_jobs(None, 2).await.unwrap();
+    assert_eq!(dead.iter().map(|dead| dead.job.id).collect::<Vec<_>>(), ids[..2]);
+    assert_eq!((dead[1].error.as_str(), dead[1].attempts), ("no 1", 1));
+    let rest = store.dead_jobs(Some(ids[1]), 9).await.unwrap();
+    assert_eq!(rest.iter().map(|dead| dead.job.id).collect::<Vec<_>>(), ids[2..]);
+    let replay = |id| JobChange::Replay { id, at: world.now(), expires_at: world.later(60) };
+    must(&store, replay(ids[1])).await;
+    assert_eq!(conflict(&store, replay(ids[1])).await, Conflict::NoDeadJob(ids[1]));
+    let claimed = claim(&store, "q", world.now(), 30, 9).await;
+    assert_eq!((claimed[0].job.id, claimed[0].attempt), (ids[1], 1));
+    assert_eq!(claimed[0].job.expires_at, world.later(60));
+    let died = |n: u64| world.now().minus(Duration::from_secs(40 - n * 10));
+    let purge = |before: Timestamp, cap| JobChange::PurgeDead { before, cap };
+    assert_eq!(must(&store, purge(died(0), 9)).await.purged, [0]);
+    assert_eq!(must(&store, purge(died(3), 1)).await.purged, [1]);
+    assert_eq!(must(&store, purge(died(3), 9)).await.purged, [1]);
+    assert_eq!(store.dead_jobs(None, 9).await.unwrap().len(), 1);
+}
+
+/// A queue is a world of its own.
+pub async fn j9_queues_apart(store: impl Store) {
+    let world = World::default();
+    let [a, b] = ["a", "b"].map(|queue| world.job(queue));
+    all(&store, vec![enqueue(&a), enqueue(&b)]).await;
+    let claimed = claim(&store, "b", world.now(), 30, 1).await;
+    assert_eq!(claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [b.id]);
+    assert_eq!(store.next_due("c").await.unwrap(), None);
+    assert_eq!(claim(&store, "a", world.now(), 30, 1).await.len(), 1);
+}
+
+/// Every field, through a claim and through death.
+pub async fn j10_reads_back(store: impl Store) {
+    let world = World::default();
+    let job = NewJob {
+        payload: r#"{"a":"👋 ' \" \\"}"#.to_owned(),
+        dedupe_key: Some("kéy".to_owned()),
+        max_attempts: 7,
+        created_at: world.later(1),
+        expires_at: world.later(500),
+        ..world.job("q")
+    };
+    all(&store, vec![enqueue(&job)]).await;
+    let claimed = claim(&store, "q", world.now(), 30, i64::MIN).await;
+    let leased = NewJob { due_at: world.later(30), ..job };
+    assert_eq!(claimed[0].job, leased);
+    let bury = JobChange::Bury { id: leased.id, claim: i64::MIN, error: "é".to_owned(), at: world.later(2) };
+    must(&store, bury).await;
+    let expected = DeadJob { job: leased, attempts: 1, error: "é".to_owned(), died_at: world.later(2) };
+    assert_eq!(store.dead_jobs(None, 9).await.unwrap(), [expected]);
+}
+
+/// Ready, waiting, dead, next.
+pub async fn j11_stats(store: impl Store) {
+    let world = World::default();
+    assert_eq!(store.queue_stats("q", world.now()).await.unwrap(), QueueStats::default());
+    let dead = world.job("q");
+    all(&store, vec![enqueue(&dead)]).await;
+    claim(&store, "q", world.now(), 30, 1).await;
+    must(&store, JobChange::Bury { id: dead.id, claim: 1, error: String::new(), at: world.now() }).await;
+    for due in [0, 0, 50] {
+        all(&store, vec![enqueue(&NewJob { due_at: world.later(due), ..world.job("q") })]).await;
+    }
+    let expected = QueueStats { ready: 2, waiting: 1, dead: 1, next_due: Some(world.now()) };
+    assert_eq!(store.queue_stats("q", world.now()).await.unwrap(), expected);
+}

@@ -1,0 +1,77 @@
+//! L1–L5: rate limits.
+
+use std::{sync::Arc, time::Duration};
+
+use couple_core::{
+    ManualClock,
+    limits::{LimitKey, Limited, RateLimiter, Rule},
+};
+
+const RULE: Rule = Rule { name: "test", burst: 5, period: Duration::from_secs(50) };
+
+fn key(name: &str) -> LimitKey {
+    LimitKey::new("test", name)
+}
+
+async fn take(limiter: &impl RateLimiter, name: &str) -> Result<(), Limited> {
+    limiter.take(&RULE, &key(name)).await.unwrap()
+}
+
+async fn use_up(limiter: &impl RateLimiter, name: &str) {
+    for _ in 0..5 {
+        take(limiter, name).await.unwrap();
+    }
+}
+
+/// `burst` at once and no more.
+pub async fn l1_burst(limiter: impl RateLimiter, _: &ManualClock) {
+    use_up(&limiter, "a").await;
+    assert!(take(&limiter, "a").await.is_err());
+    assert!(take(&limiter, "a").await.is_err());
+}
+
+/// One more after `period / burst`, all after `period`.
+pub async fn l2_refill(limiter: impl RateLimiter, clock: &ManualClock) {
+    use_up(&limiter, "a").await;
+    clock.advance(Duration::from_secs(9));
+    assert!(take(&limiter, "a").await.is_err());
+    clock.advance(Duration::from_secs(1));
+    take(&limiter, "a").await.unwrap();
+    assert!(take(&limiter, "a").await.is_err());
+    clock.advance(Duration::from_secs(50));
+    use_up(&limiter, "a").await;
+    assert!(take(&limiter, "a").await.is_err());
+}
+
+/// Keys and rules do not share.
+pub async fn l3_apart(limiter: impl RateLimiter, _: &ManualClock) {
+    use_up(&limiter, "a").await;
+    use_up(&limiter, "b").await;
+    let other = Rule { name: "other", ..RULE };
+    assert_eq!(limiter.take(&other, &key("a")).await.unwrap(), Ok(()));
+}
+
+/// The time told is the time it takes.
+pub async fn l4_retry_after(limiter: impl RateLimiter, clock: &ManualClock) {
+    use_up(&limiter, "a").await;
+    let limited = take(&limiter, "a").await.unwrap_err();
+    assert!(limited.retry_after > Duration::ZERO && limited.retry_after <= Duration::from_secs(10));
+    clock.advance(limited.retry_after);
+    take(&limiter, "a").await.unwrap();
+}
+
+/// Exactly `burst` of many at once.
+pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
+    let limiter = Arc::new(limiter);
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move { usize::from(take(&*limiter, "a").await.is_ok()) })
+        })
+        .collect();
+    let mut taken = 0;
+    for task in tasks {
+        taken += task.await.unwrap();
+    }
+    assert_eq!(taken, 5);
+}

@@ -1,0 +1,273 @@
+//! P1–P12: invites, couples and blocks.
+
+use std::{sync::Arc, time::Duration};
+
+use couple_core::{
+    Conflict, Label, Store,
+    pairing::{Block, Couple, Invite, InviteState, PairingChange, Side},
+    timeline::TimelineChange,
+};
+
+use crate::world::{World, all, append, conflict, must, race};
+
+/// Many foundings at once that share a member: one.
+pub async fn p1_one_couple_per_account(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let shared = world.account_id();
+    let commits = (0..50).map(|n| {
+        let other = world.account_id();
+        let members = if n % 2 == 0 { [shared, other] } else { [other, shared] };
+        vec![PairingChange::Found(world.couple(members)).into()]
+    });
+    let commits = commits.collect();
+    assert_eq!(race(&store, commits).await, 1);
+    assert_eq!(store.couples_of(shared).await.unwrap().len(), 1);
+}
+
+/// Three people in three crossing couples: nobody is in half of one.
+pub async fn p2_both_or_neither(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let people = [world.account_id(), world.account_id(), world.account_id()];
+    let mut commits = Vec::new();
+    for n in 0..60 {
+        let members = [people[n % 3], people[(n + 1) % 3]];
+        commits.push(vec![PairingChange::Found(world.couple(members)).into()]);
+    }
+    assert_eq!(race(&store, commits).await, 1);
+    let mut in_one = 0;
+    for person in people {
+        if let Some(couple) = store.couple_of(person).await.unwrap() {
+            in_one += 1;
+            for member in couple.members {
+                assert_eq!(store.couple_of(member).await.unwrap().unwrap().id, couple.id);
+            }
+        }
+    }
+    assert_eq!(in_one, 2);
+}
+
+/// Accepted, declined, withdrawn: whichever comes first.
+pub async fn p3_an_invite_ends_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let invite = world.invite(world.account_id(), "ana", None);
+    must(&store, PairingChange::InsertInvite(invite.clone())).await;
+    let ends = [
+        InviteState::Accepted { by: world.account_id(), couple: world.couple_id() },
+        InviteState::Declined,
+        InviteState::Withdrawn,
+    ];
+    let commits = (0..51).map(|n| vec![PairingChange::CloseInvite { id: invite.id, to: ends[n % 3] }.into()]);
+    let commits = commits.collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let stored = store.invite(invite.id).await.unwrap().unwrap();
+    assert!(ends.contains(&stored.state));
+    let late = PairingChange::CloseInvite { id: invite.id, to: InviteState::Declined };
+    assert_eq!(conflict(&store, late).await, Conflict::InviteClosed(invite.id));
+    assert_eq!(store.invites_of(invite.inviter).await.unwrap(), []);
+}
+
+/// In either direction; free again once closed.
+pub async fn p4_one_invite_per_pair(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let (ana, ben) = (world.account_id(), world.account_id());
+    let commits = (0..50).map(|n| {
+        let invite = if n % 2 == 0 {
+            world.invite(ana, "ana", Some("ben"))
+        } else {
+            world.invite(ben, "ben", Some("ana"))
+        };
+        vec![PairingChange::InsertInvite(invite).into()]
+    });
+    let commits = commits.collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let pair = world.invite(ana, "ana", Some("ben")).pair_key().unwrap();
+    let open = store.invite_between(&pair).await.unwrap().unwrap();
+    must(&store, PairingChange::CloseInvite { id: open.id, to: InviteState::Declined }).await;
+    assert_eq!(store.invite_between(&pair).await.unwrap(), None);
+    let again = world.invite(ben, "ben", Some("ana"));
+    must(&store, PairingChange::InsertInvite(again.clone())).await;
+    assert_eq!(store.invite_between(&pair).await.unwrap(), Some(again));
+    // Invites to nobody in particular are free of that.
+    must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", None))).await;
+    must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", None))).await;
+}
+
+/// Someone in a couple cannot invite.
+pub async fn p5_paired_cannot_invite(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let invite = PairingChange::InsertInvite(world.invite(couple.members[1], "ana", None));
+    assert_eq!(conflict(&store, invite).await, Conflict::Paired(couple.members[1]));
+}
+
+/// All open ones of the account, and no other's.
+pub async fn p6_withdrawing(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    let invites = [
+        world.invite(ana, "ana", None),
+        world.invite(ana, "ana", Some("cleo")),
+        world.invite(ana, "ana", None),
+        world.invite(ben, "ben", None),
+    ];
+    for invite in &invites {
+        must(&store, PairingChange::InsertInvite(invite.clone())).await;
+    }
+    must(&store, PairingChange::CloseInvite { id: invites[2].id, to: InviteState::Declined }).await;
+    must(&store, PairingChange::WithdrawInvitesOf { inviter: ana }).await;
+    let mut states = Vec::new();
+    for invite in &invites {
+        states.push(store.invite(invite.id).await.unwrap().unwrap().state);
+    }
+    use InviteState::{Declined, Open, Withdrawn};
+    assert_eq!(states, [Withdrawn, Withdrawn, Declined, Open]);
+    assert_eq!(store.invites_to(world.email("cleo").key()).await.unwrap(), []);
+    must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", Some("cleo")))).await;
+}
+
+/// The epoch rises, both are free, once.
+pub async fn p7_ending(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let end = PairingChange::End { id: couple.id, at: world.later(5) };
+    assert_eq!(race(&store, (0..50).map(|_| vec![end.clone().into()]).collect()).await, 1);
+    let ended = store.couple(couple.id).await.unwrap().unwrap();
+    assert_eq!(ended, Couple { epoch: 2, ended_at: Some(world.later(5)), ..couple.clone() });
+    for member in couple.members {
+        assert_eq!(store.couple_of(member).await.unwrap(), None);
+    }
+    must(&store, PairingChange::Found(world.couple(couple.members))).await;
+    assert_eq!(conflict(&store, end).await, Conflict::CoupleEnded(couple.id));
+}
+
+/// What needs a living couple conflicts.
+pub async fn p8_ended_is_closed(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let id = couple.id;
+    let changes = || {
+        vec![
+            PairingChange::Describe { id, title: None, anniversary: None },
+            PairingChange::Restore { id, side: Side::First, wanted: true },
+            PairingChange::Restore { id, side: Side::Second, wanted: true },
+            PairingChange::End { id, at: world.now() },
+        ]
+    };
+    for change in changes() {
+        must(&store, change).await;
+    }
+    for change in changes() {
+        assert_eq!(conflict(&store, change).await, Conflict::CoupleEnded(id));
+    }
+}
+
+/// Every field.
+pub async fn p9_reads_back(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    let plain = world.invite(ana, "ana", None);
+    let full =
+        Invite { message: Some(Label::from_stored("Hëllo 👋")), ..world.invite(ben, "ben", Some("cleo")) };
+    for invite in [&plain, &full] {
+        must(&store, PairingChange::InsertInvite(invite.clone())).await;
+        assert_eq!(store.invite(invite.id).await.unwrap().as_ref(), Some(invite));
+        assert_eq!(store.invite_by_code(&invite.code).await.unwrap().as_ref(), Some(invite));
+        assert_eq!(store.invite_by_link(&invite.link).await.unwrap().as_ref(), Some(invite));
+        assert_eq!(store.invites_of(invite.inviter).await.unwrap(), [invite.clone()]);
+    }
+    assert_eq!(store.invites_to(world.email("cleo").key()).await.unwrap(), [full.clone()]);
+    assert_eq!(store.invite_by_code(&plain.link).await.unwrap(), None);
+    let to = InviteState::Accepted { by: ben, couple: world.couple_id() };
+    must(&store, PairingChange::CloseInvite { id: plain.id, to }).await;
+    assert_eq!(store.invite(plain.id).await.unwrap(), Some(Invite { state: to, ..plain }));
+
+    let couple = Couple { previous: Some(world.couple_id()), ..world.couple([ana, ben]) };
+    must(&store, PairingChange::Found(couple.clone())).await;
+    assert_eq!(store.couple(couple.id).await.unwrap().as_ref(), Some(&couple));
+    let (title, anniversary) = (Some(Label::from_stored("Us ❤️")), Some("2020-02-29".to_owned()));
+    let describe =
+        PairingChange::Describe { id: couple.id, title: title.clone(), anniversary: anniversary.clone() };
+    must(&store, describe).await;
+    must(&store, PairingChange::Restore { id: couple.id, side: Side::Second, wanted: true }).await;
+    let described = Couple { title, anniversary, restore: [false, true], ..couple };
+    assert_eq!(store.couple_of(ben).await.unwrap(), Some(described));
+}
+
+/// By id, by address then, in one direction; replaced and removed.
+pub async fn p10_blocks(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    let email = world.email("ana").key().clone();
+    let block = Block { blocker: ana, blocker_email: email.clone(), blocked: ben, at: world.now() };
+    must(&store, PairingChange::Block(block.clone())).await;
+    let later = Block { at: world.later(5), ..block };
+    must(&store, PairingChange::Block(later.clone())).await;
+    assert_eq!(store.blocks_of(ana).await.unwrap(), [later]);
+    assert_eq!(store.blocks_of(ben).await.unwrap(), []);
+    assert!(store.is_blocked(ana, ben).await.unwrap());
+    assert!(!store.is_blocked(ben, ana).await.unwrap());
+    assert!(store.is_blocked_by_email(&email, ben).await.unwrap());
+    assert!(!store.is_blocked_by_email(&email, ana).await.unwrap());
+    must(&store, PairingChange::Unblock { blocker: ana, blocked: ben }).await;
+    must(&store, PairingChange::Unblock { blocker: ana, blocked: ben }).await;
+    assert!(!store.is_blocked(ana, ben).await.unwrap());
+}
+
+/// All couples of an account, newest first.
+pub async fn p11_history(store: impl Store) {
+    let world = World::default();
+    let members = [world.account_id(), world.account_id()];
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let couple = world.couple(members);
+        must(&store, PairingChange::Found(couple.clone())).await;
+        must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
+        expected.insert(0, couple.id);
+        world.clock.advance(Duration::from_secs(1));
+    }
+    for member in members {
+        let ids: Vec<_> = store.couples_of(member).await.unwrap().iter().map(|couple| couple.id).collect();
+        assert_eq!(ids, expected);
+    }
+    assert_eq!(store.couples_of(world.account_id()).await.unwrap(), []);
+}
+
+/// Purges by expiry; forgets by account.
+pub async fn p12_purging_and_forgetting(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    for _ in 0..3 {
+        must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", None))).await;
+    }
+    let purge = |before, cap| PairingChange::PurgeInvites { before, cap };
+    assert_eq!(must(&store, purge(world.later(3600), 9)).await.purged, [0]);
+    assert_eq!(must(&store, purge(world.later(3601), 2)).await.purged, [2]);
+    let addressed = world.invite(ana, "ana", Some("ben"));
+    let theirs = world.invite(ben, "ben", None);
+    let email = world.email("x").key().clone();
+    let block = |blocker, blocked| Block { blocker, blocker_email: email.clone(), blocked, at: world.now() };
+    let changes = vec![
+        PairingChange::InsertInvite(addressed.clone()).into(),
+        PairingChange::InsertInvite(theirs.clone()).into(),
+        PairingChange::Block(block(ana, ben)).into(),
+        PairingChange::Block(block(ben, ana)).into(),
+        PairingChange::Forget { account: ana }.into(),
+    ];
+    all(&store, changes).await;
+    assert_eq!(store.invites_of(ana).await.unwrap(), []);
+    assert_eq!(store.invite_between(&addressed.pair_key().unwrap()).await.unwrap(), None);
+    assert_eq!(store.invites_of(ben).await.unwrap(), [theirs]);
+    assert!(!store.is_blocked(ana, ben).await.unwrap());
+    assert!(!store.is_blocked(ben, ana).await.unwrap());
+    // A purged couple of words: what the timeline holds is not an invite's to take.
+    let couple = world.founded(&store).await;
+    all(&store, vec![append(couple.id, world.entry("a"))]).await;
+    must(&store, purge(world.later(99_999), 99)).await;
+    let read = TimelineChange::MarkRead { couple: couple.id, side: Side::First, seq: 1 };
+    must(&store, read).await;
+}

@@ -1,0 +1,126 @@
+//! S1–S7: what every commit guarantees.
+
+use std::{sync::Arc, time::Duration};
+
+use couple_core::{CommitError, Committed, Conflict, Store, account::AccountChange, pairing::PairingChange};
+
+use crate::world::{World, all, append, conflict, conflicts, insert, must, race};
+
+/// After a conflict nothing of the commit is visible, whatever came before it.
+pub async fn s1_all_or_nothing(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let (ana, again) = (world.account("ana"), world.account("ana"));
+    let changes = vec![
+        insert(&ana),
+        append(couple.id, world.entry("one")),
+        couple_core::job::JobChange::Enqueue(world.job("q")).into(),
+        insert(&again),
+    ];
+    assert_eq!(conflicts(&store, changes).await, Conflict::AccountExists);
+    assert_eq!(store.account(ana.id).await.unwrap(), None);
+    assert_eq!(store.couple(couple.id).await.unwrap().unwrap().head_seq, 0);
+    assert_eq!(store.next_due("q").await.unwrap(), None);
+    assert!(store.entry(couple.id, 1).await.unwrap().is_none());
+}
+
+/// A later change sees the earlier ones of its own commit.
+pub async fn s2_in_order(store: impl Store) {
+    let world = World::default();
+    let people = [world.account_id(), world.account_id()];
+    let (first, second) = (world.couple(people), world.couple(people));
+    let changes = vec![
+        PairingChange::Found(first.clone()).into(),
+        append(first.id, world.entry("one")),
+        append(first.id, world.entry("two")),
+        PairingChange::End { id: first.id, at: world.now() }.into(),
+        PairingChange::Found(second.clone()).into(),
+    ];
+    assert_eq!(all(&store, changes).await.seqs, [1, 2]);
+    assert_eq!(store.couple_of(people[0]).await.unwrap().unwrap().id, second.id);
+}
+
+/// What was answered is seen by the next read.
+pub async fn s3_read_your_writes(store: impl Store) {
+    let world = World::default();
+    for n in 0..50 {
+        let account = world.account(&format!("p{n}"));
+        must(&store, AccountChange::Insert(account.clone())).await;
+        assert_eq!(store.account(account.id).await.unwrap(), Some(account));
+    }
+}
+
+/// A commit whose caller went away is whole: both of its changes, or none.
+pub async fn s4_a_caller_may_stop_waiting(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let mut pairs = Vec::new();
+    for n in 0..200_u64 {
+        let (one, other) = (world.account(&format!("a{n}")), world.account(&format!("b{n}")));
+        let changes = vec![insert(&one), insert(&other)];
+        let wait = Duration::from_micros(n * 5);
+        let _ = tokio::time::timeout(wait, store.commit(changes)).await;
+        pairs.push((one.id, other.id));
+    }
+    // Whatever was still under way ends before a later commit does.
+    must(&store, AccountChange::Insert(world.account("last"))).await;
+    for (one, other) in pairs {
+        let there =
+            (store.account(one).await.unwrap().is_some(), store.account(other).await.unwrap().is_some());
+        assert!(there.0 == there.1, "half a commit is visible");
+    }
+}
+
+/// Of many commits at once those that conflict, early or late in their changes, take no other along.
+pub async fn s5_conflicts_do_not_spread(store: impl Store) {
+    let world = World::default();
+    let taken = world.account("taken");
+    must(&store, AccountChange::Insert(taken.clone())).await;
+    let store = Arc::new(store);
+    let mut commits = Vec::new();
+    let mut good = Vec::new();
+    let mut bad = Vec::new();
+    for n in 0..60 {
+        let account = world.account(&format!("p{n}"));
+        let changes = match n % 3 {
+            0 => vec![insert(&world.account("taken"))],
+            1 => vec![insert(&account), insert(&world.account("taken"))],
+            _ => vec![insert(&account)],
+        };
+        if n % 3 == 2 { &mut good } else { &mut bad }.push(account.id);
+        commits.push(changes);
+    }
+    assert_eq!(race(&store, commits).await, 20);
+    for id in good {
+        assert!(store.account(id).await.unwrap().is_some());
+    }
+    for id in bad {
+        assert!(store.account(id).await.unwrap().is_none());
+    }
+}
+
+/// Nothing in, nothing out.
+pub async fn s6_empty(store: impl Store) {
+    assert!(matches!(store.commit(Vec::new()).await, Ok(out) if out == Committed::default()));
+    assert!(matches!(store.ping().await, Ok(())));
+}
+
+/// No trimming, no folding, no collation.
+pub async fn s7_text_is_exact(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let ids = ["a", "A", "a ", "á", "a\u{301}", "ı", "i", "K", "\u{212A}", "👩‍❤️‍👨", "'; --", "%", "_", "\\"];
+    for id in ids {
+        all(&store, vec![append(couple.id, world.entry(id))]).await;
+    }
+    for (n, id) in ids.into_iter().enumerate() {
+        let found = store.entry_by_client_id(couple.id, couple_core::pairing::Side::First, id).await.unwrap();
+        assert_eq!(found.map(|entry| entry.seq), Some(n as i64 + 1), "{id:?}");
+        let again = append(couple.id, world.entry(id));
+        assert!(matches!(
+            store.commit(vec![again]).await,
+            Err(CommitError::Conflict(Conflict::ClientIdUsed))
+        ));
+    }
+    let _ = conflict(&store, PairingChange::Found(couple)).await;
+}

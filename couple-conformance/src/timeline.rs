@@ -1,0 +1,272 @@
+//! T1–T13: a couple's log.
+
+use std::sync::Arc;
+
+use couple_core::{
+    Conflict, CoupleId, Store,
+    pairing::{PairingChange, Side},
+    timeline::{Body, Entry, NewEntry, Page, TimelineChange},
+};
+
+use crate::world::{World, all, append, conflict, conflicts, must, race};
+
+async fn log(store: &impl Store, couple: CoupleId) -> Vec<Entry> {
+    store.entries(couple, Page::After(0), 1000, None).await.unwrap()
+}
+
+/// 1, 2, 3, … under many writers.
+pub async fn t1_gapless(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let commits = (0..200).map(|n| vec![append(couple.id, world.entry(&n.to_string()))]).collect();
+    assert_eq!(race(&store, commits).await, 200);
+    let seqs: Vec<i64> = log(&store, couple.id).await.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+    assert_eq!(store.couple(couple.id).await.unwrap().unwrap().head_seq, 200);
+}
+
+/// A reader by cursor sees each once and in order, while writers append.
+pub async fn t2_a_reader_misses_nothing(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let commits: Vec<_> = (0..300).map(|n| vec![append(couple.id, world.entry(&n.to_string()))]).collect();
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move { race(&store, commits).await })
+    };
+    let mut cursor = 0;
+    while cursor < 300 {
+        for entry in store.entries(couple.id, Page::After(cursor), 7, None).await.unwrap() {
+            assert_eq!(entry.seq, cursor + 1);
+            cursor = entry.seq;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(writer.await.unwrap(), 300);
+}
+
+/// Once per author; the other may use the same, and the system has none.
+pub async fn t3_client_id_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let commits = (0..50).map(|_| vec![append(couple.id, world.entry("same"))]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let theirs = NewEntry { author: Some(Side::Second), ..world.entry("same") };
+    all(&store, vec![append(couple.id, theirs)]).await;
+    for side in [Side::First, Side::Second] {
+        let found = store.entry_by_client_id(couple.id, side, "same").await.unwrap().unwrap();
+        assert_eq!(found.author, Some(side));
+    }
+    let system = NewEntry::system("paired", None, None, world.now());
+    all(&store, vec![append(couple.id, system.clone()), append(couple.id, system)]).await;
+    assert_eq!(log(&store, couple.id).await.len(), 4);
+    assert_eq!(store.entry_by_client_id(couple.id, Side::First, "Same").await.unwrap(), None);
+}
+
+/// A commit that conflicts after it appended leaves no gap.
+pub async fn t4_no_gap_after_a_conflict(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    all(&store, vec![append(couple.id, world.entry("a"))]).await;
+    let changes = vec![append(couple.id, world.entry("b")), append(couple.id, world.entry("a"))];
+    assert_eq!(conflicts(&store, changes).await, Conflict::ClientIdUsed);
+    assert_eq!(all(&store, vec![append(couple.id, world.entry("c"))]).await.seqs, [2]);
+}
+
+/// Every field, any Unicode.
+pub async fn t5_reads_back(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let new = NewEntry {
+        author: Some(Side::Second),
+        client_id: Some("c-1".to_owned()),
+        kind: "x-own".to_owned(),
+        body: Some(Body::from_stored(r#"{"text":"\u0041 👩‍❤️‍👨 ' \" \\ 李"}"#)),
+        target: Some(7),
+        at: world.later(3),
+    };
+    let system = NewEntry::system("paired", None, None, world.now());
+    all(&store, vec![append(couple.id, new.clone()), append(couple.id, system.clone())]).await;
+    for (seq, new) in [(1, new), (2, system)] {
+        let expected = Entry {
+            seq,
+            author: new.author,
+            client_id: new.client_id,
+            kind: new.kind,
+            body: new.body,
+            target: new.target,
+            created_at: new.at,
+            edited_at: None,
+            deleted_at: None,
+            reactions: [None, None],
+        };
+        assert_eq!(store.entry(couple.id, seq).await.unwrap(), Some(expected));
+    }
+    assert_eq!(store.entry(couple.id, 3).await.unwrap(), None);
+}
+
+/// Both ways, in `seq` order, limited, by kind, by author.
+pub async fn t6_pages(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    for n in 1..=20 {
+        let kind = if n % 5 == 0 { "hug" } else { "text" };
+        let author = if n % 2 == 0 { Side::First } else { Side::Second };
+        let entry = NewEntry { kind: kind.to_owned(), author: Some(author), ..world.entry(&n.to_string()) };
+        all(&store, vec![append(couple.id, entry)]).await;
+    }
+    let seqs = |page, limit, kind| {
+        let store = &store;
+        async move {
+            let page = store.entries(couple.id, page, limit, kind).await.unwrap();
+            page.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(seqs(Page::After(3), 3, None).await, [4, 5, 6]);
+    assert_eq!(seqs(Page::Before(4), 2, None).await, [2, 3]);
+    assert_eq!(seqs(Page::Before(3), 9, None).await, [1, 2]);
+    assert_eq!(seqs(Page::After(20), 9, None).await, Vec::<i64>::new());
+    assert_eq!(seqs(Page::Before(i64::MAX), 2, None).await, [19, 20]);
+    assert_eq!(seqs(Page::After(i64::MAX), 2, None).await, Vec::<i64>::new());
+    assert_eq!(seqs(Page::After(5), 2, Some("hug")).await, [10, 15]);
+    assert_eq!(seqs(Page::Before(15), 1, Some("hug")).await, [10]);
+    let by = store.entries_by(couple.id, Side::First, 4, 3).await.unwrap();
+    assert_eq!(by.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [6, 8, 10]);
+}
+
+fn edit(couple: CoupleId, seq: i64, author: Side, world: &World) -> TimelineChange {
+    TimelineChange::Edit { couple, seq, author, body: Body::from_stored("{}"), at: world.later(1) }
+}
+
+/// One's own, while it is there.
+pub async fn t7_editing(store: impl Store) {
+    let world = World::default();
+    let id = world.founded(&store).await.id;
+    all(&store, vec![append(id, world.entry("a"))]).await;
+    let system = NewEntry::system("paired", None, None, world.now());
+    all(&store, vec![append(id, system)]).await;
+    must(&store, edit(id, 1, Side::First, &world)).await;
+    let entry = store.entry(id, 1).await.unwrap().unwrap();
+    assert_eq!((entry.body, entry.edited_at), (Some(Body::from_stored("{}")), Some(world.later(1))));
+    assert_eq!(conflict(&store, edit(id, 1, Side::Second, &world)).await, Conflict::EntryClosed(1));
+    assert_eq!(conflict(&store, edit(id, 2, Side::First, &world)).await, Conflict::EntryClosed(2));
+    assert_eq!(conflict(&store, edit(id, 3, Side::First, &world)).await, Conflict::EntryClosed(3));
+}
+
+/// A tombstone: no body, no reactions, same place, for good.
+pub async fn t8_deleting(store: impl Store) {
+    let world = World::default();
+    let id = world.founded(&store).await.id;
+    all(&store, vec![append(id, world.entry("a"))]).await;
+    let react =
+        TimelineChange::React { couple: id, seq: 1, side: Side::Second, emoji: Some("❤️".to_owned()) };
+    must(&store, react.clone()).await;
+    let delete = |author| TimelineChange::Delete { couple: id, seq: 1, author, at: world.later(2) };
+    assert_eq!(conflict(&store, delete(Side::Second)).await, Conflict::EntryClosed(1));
+    must(&store, delete(Side::First)).await;
+    let entry = store.entry(id, 1).await.unwrap().unwrap();
+    assert_eq!((entry.body, entry.reactions, entry.deleted_at), (None, [None, None], Some(world.later(2))));
+    for change in [delete(Side::First), react, edit(id, 1, Side::First, &world)] {
+        assert_eq!(conflict(&store, change).await, Conflict::EntryClosed(1));
+    }
+    // Its client id stays taken: a late repeat must not bring it back.
+    assert_eq!(conflicts(&store, vec![append(id, world.entry("a"))]).await, Conflict::ClientIdUsed);
+}
+
+/// One each.
+pub async fn t9_reacting(store: impl Store) {
+    let world = World::default();
+    let id = world.founded(&store).await.id;
+    all(&store, vec![append(id, world.entry("a"))]).await;
+    let react = |side, emoji: Option<&str>| TimelineChange::React {
+        couple: id,
+        seq: 1,
+        side,
+        emoji: emoji.map(str::to_owned),
+    };
+    for (side, emoji, expected) in [
+        (Side::First, Some("😀"), [Some("😀"), None]),
+        (Side::Second, Some("❤️"), [Some("😀"), Some("❤️")]),
+        (Side::First, Some("👍🏽"), [Some("👍🏽"), Some("❤️")]),
+        (Side::Second, None, [Some("👍🏽"), None]),
+    ] {
+        must(&store, react(side, emoji)).await;
+        let entry = store.entry(id, 1).await.unwrap().unwrap();
+        assert_eq!(entry.reactions.each_ref().map(Option::as_deref), expected);
+    }
+    let missing = TimelineChange::React { couple: id, seq: 2, side: Side::First, emoji: None };
+    assert_eq!(conflict(&store, missing).await, Conflict::EntryClosed(2));
+}
+
+/// Forward only, up to the newest.
+pub async fn t10_read_positions(store: impl Store) {
+    let world = World::default();
+    let id = world.founded(&store).await.id;
+    for n in 0..5 {
+        all(&store, vec![append(id, world.entry(&n.to_string()))]).await;
+    }
+    for (side, seq, expected) in [
+        (Side::First, 3, [3, 0]),
+        (Side::First, 1, [3, 0]),
+        (Side::Second, 99, [3, 5]),
+        (Side::Second, -1, [3, 5]),
+        (Side::First, 5, [5, 5]),
+        (Side::First, 6, [5, 5]),
+    ] {
+        must(&store, TimelineChange::MarkRead { couple: id, side, seq }).await;
+        assert_eq!(store.couple(id).await.unwrap().unwrap().read, expected, "{side:?} {seq}");
+    }
+}
+
+/// Closed for writing, open for reading.
+pub async fn t11_ended(store: impl Store) {
+    let world = World::default();
+    let id = world.founded(&store).await.id;
+    all(&store, vec![append(id, world.entry("a"))]).await;
+    must(&store, PairingChange::End { id, at: world.now() }).await;
+    let changes = [
+        TimelineChange::Append { couple: id, entry: world.entry("b") },
+        edit(id, 1, Side::First, &world),
+        TimelineChange::Delete { couple: id, seq: 1, author: Side::First, at: world.now() },
+        TimelineChange::React { couple: id, seq: 1, side: Side::First, emoji: None },
+        TimelineChange::MarkRead { couple: id, side: Side::First, seq: 1 },
+    ];
+    for change in changes {
+        assert_eq!(conflict(&store, change).await, Conflict::CoupleEnded(id));
+    }
+    assert_eq!(log(&store, id).await.len(), 1);
+}
+
+/// One author's, of an ended couple, so many at most.
+pub async fn t12_erasing(store: impl Store) {
+    let world = World::default();
+    let id = world.founded(&store).await.id;
+    for n in 0..6 {
+        let author = if n % 2 == 0 { Side::First } else { Side::Second };
+        all(&store, vec![append(id, NewEntry { author: Some(author), ..world.entry(&n.to_string()) })]).await;
+    }
+    let erase = |cap| TimelineChange::Erase { couple: id, author: Side::First, at: world.later(9), cap };
+    assert_eq!(conflict(&store, erase(9)).await, Conflict::CoupleLives(id));
+    must(&store, PairingChange::End { id, at: world.now() }).await;
+    assert_eq!(must(&store, erase(2)).await.purged, [2]);
+    let there = |log: Vec<Entry>| log.iter().map(|e| e.body.is_some()).collect::<Vec<_>>();
+    assert_eq!(there(log(&store, id).await), [false, true, false, true, true, true]);
+    assert_eq!(must(&store, erase(2)).await.purged, [1]);
+    assert_eq!(must(&store, erase(2)).await.purged, [0]);
+    assert_eq!(there(log(&store, id).await), [false, true, false, true, false, true]);
+}
+
+/// No couple sees another's.
+pub async fn t13_couples_apart(store: impl Store) {
+    let world = World::default();
+    let (one, other) = (world.founded(&store).await.id, world.founded(&store).await.id);
+    all(&store, vec![append(one, world.entry("a")), append(other, world.entry("a"))]).await;
+    all(&store, vec![append(one, world.entry("b"))]).await;
+    assert_eq!(log(&store, one).await.len(), 2);
+    assert_eq!(log(&store, other).await.len(), 1);
+    assert_eq!(store.entry_by_client_id(other, Side::First, "b").await.unwrap(), None);
+    assert_eq!(log(&store, world.couple_id()).await, []);
+}

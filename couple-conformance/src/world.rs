@@ -1,0 +1,249 @@
+//! What the checks make their rows of.
+
+use std::{sync::Arc, time::Duration};
+
+use couple_core::{
+    AccountId, Change, Clock, CommitError, Committed, Conflict, CoupleId, DisplayName, EmailAddress,
+    InviteId, JobId, ManualClock, SeededEntropy, SessionId, Store, Timestamp, TokenId,
+    account::{Account, AccountChange, Session, Token, TokenKind},
+    digest,
+    job::{ClaimedJob, JobChange, NewJob},
+    pairing::{Couple, Invite, InviteState, PairingChange},
+    timeline::{Body, NewEntry, TimelineChange},
+};
+
+/// A clock, randomness, and rows made of them.
+#[derive(Debug)]
+pub struct World {
+    /// Stands still until moved.
+    pub clock: Arc<ManualClock>,
+    entropy: SeededEntropy,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
+impl World {
+    /// A world with its own ids.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { clock: Arc::default(), entropy: SeededEntropy::new(seed) }
+    }
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+    /// The time in a while.
+    #[must_use]
+    pub fn later(&self, seconds: u64) -> Timestamp {
+        self.now().plus(Duration::from_secs(seconds))
+    }
+    /// A person's id.
+    #[must_use]
+    pub fn account_id(&self) -> AccountId {
+        AccountId::new(&*self.clock, &self.entropy)
+    }
+    /// A couple's id.
+    #[must_use]
+    pub fn couple_id(&self) -> CoupleId {
+        CoupleId::new(&*self.clock, &self.entropy)
+    }
+    /// An address.
+    #[must_use]
+    pub fn email(&self, name: &str) -> EmailAddress {
+        EmailAddress::parse("email", &format!("{name}@example.org")).expect("names are addresses")
+    }
+    /// A new account.
+    #[must_use]
+    pub fn account(&self, name: &str) -> Account {
+        Account {
+            id: self.account_id(),
+            email: self.email(name),
+            display_name: DisplayName::from_stored(name),
+            locale: None,
+            time_zone: None,
+            birthday: None,
+            password: None,
+            created_at: self.now(),
+            deletion_due: None,
+            version: 0,
+        }
+    }
+    /// An unused token that lasts an hour.
+    #[must_use]
+    pub fn token(&self, kind: TokenKind, name: &str) -> Token {
+        let id = TokenId::new(&*self.clock, &self.entropy);
+        Token {
+            id,
+            kind,
+            email: self.email(name),
+            account: None,
+            link: digest(&[id.as_uuid().as_bytes()]),
+            tries: 0,
+            display_name: None,
+            locale: None,
+            created_at: self.now(),
+            code_expires_at: self.later(600),
+            expires_at: self.later(3600),
+            used_at: None,
+        }
+    }
+    /// A session that lasts an hour.
+    #[must_use]
+    pub fn session(&self, account: AccountId) -> Session {
+        let id = SessionId::new(&*self.clock, &self.entropy);
+        Session {
+            id,
+            account,
+            token: digest(&[b"bearer", id.as_uuid().as_bytes()]),
+            device: None,
+            created_at: self.now(),
+            authenticated_at: self.now(),
+            seen_at: self.now(),
+            expires_at: self.later(3600),
+        }
+    }
+    /// An open invite that waits an hour.
+    #[must_use]
+    pub fn invite(&self, inviter: AccountId, from: &str, to: Option<&str>) -> Invite {
+        let id = InviteId::new(&*self.clock, &self.entropy);
+        Invite {
+            id,
+            inviter,
+            inviter_email: self.email(from).key().clone(),
+            target: to.map(|to| self.email(to)),
+            message: None,
+            code: digest(&[b"code", id.as_uuid().as_bytes()]),
+            link: digest(&[b"link", id.as_uuid().as_bytes()]),
+            created_at: self.now(),
+            expires_at: self.later(3600),
+            state: InviteState::Open,
+        }
+    }
+    /// A new couple.
+    #[must_use]
+    pub fn couple(&self, members: [AccountId; 2]) -> Couple {
+        Couple {
+            id: self.couple_id(),
+            members,
+            since: self.now(),
+            epoch: 1,
+            ended_at: None,
+            title: None,
+            anniversary: None,
+            previous: None,
+            restore: [false, false],
+            head_seq: 0,
+            read: [0, 0],
+        }
+    }
+    /// A couple of two new people, committed.
+    pub async fn founded(&self, store: &impl Store) -> Couple {
+        let couple = self.couple([self.account_id(), self.account_id()]);
+        must(store, PairingChange::Found(couple.clone())).await;
+        couple
+    }
+    /// An entry of the first of a couple.
+    #[must_use]
+    pub fn entry(&self, client_id: &str) -> NewEntry {
+        NewEntry {
+            author: Some(couple_core::pairing::Side::First),
+            client_id: Some(client_id.to_owned()),
+            kind: "text".to_owned(),
+            body: Some(Body::from_stored(format!("{{\"text\":\"{client_id}\"}}"))),
+            target: None,
+            at: self.now(),
+        }
+    }
+    /// A job due now.
+    #[must_use]
+    pub fn job(&self, queue: &str) -> NewJob {
+        NewJob {
+            id: JobId::new(&*self.clock, &self.entropy),
+            queue: queue.to_owned(),
+            name: "test".to_owned(),
+            payload: "{}".to_owned(),
+            dedupe_key: None,
+            due_at: self.now(),
+            expires_at: self.later(86_400),
+            max_attempts: 3,
+            created_at: self.now(),
+        }
+    }
+}
+
+/// Commits changes that must succeed.
+pub(crate) async fn all(store: &impl Store, changes: Vec<Change>) -> Committed {
+    store.commit(changes).await.expect("the commit has no conflict")
+}
+
+/// Commits one change that must succeed.
+pub(crate) async fn must(store: &impl Store, change: impl Into<Change>) -> Committed {
+    all(store, vec![change.into()]).await
+}
+
+/// Commits one change that must conflict, and says how.
+pub(crate) async fn conflict(store: &impl Store, change: impl Into<Change>) -> Conflict {
+    conflicts(store, vec![change.into()]).await
+}
+
+/// Commits changes that must conflict, and says how.
+pub(crate) async fn conflicts(store: &impl Store, changes: Vec<Change>) -> Conflict {
+    match store.commit(changes).await {
+        Err(CommitError::Conflict(conflict)) => conflict,
+        other => panic!("expected a conflict, got {other:?}"),
+    }
+}
+
+/// Commits many at once, and counts those that succeeded; the others must have conflicted.
+pub(crate) async fn race(store: &Arc<impl Store>, commits: Vec<Vec<Change>>) -> usize {
+    let start = Arc::new(tokio::sync::Barrier::new(commits.len()));
+    let tasks: Vec<_> = commits
+        .into_iter()
+        .map(|changes| {
+            let (store, start) = (store.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                match store.commit(changes).await {
+                    Ok(_) => 1,
+                    Err(CommitError::Conflict(_)) => 0,
+                    Err(CommitError::Failed(error)) => panic!("{error}"),
+                }
+            })
+        })
+        .collect();
+    let mut succeeded = 0;
+    for task in tasks {
+        succeeded += task.await.expect("no commit panics");
+    }
+    succeeded
+}
+
+pub(crate) fn append(couple: CoupleId, entry: NewEntry) -> Change {
+    TimelineChange::Append { couple, entry }.into()
+}
+
+pub(crate) async fn claim(
+    store: &impl Store,
+    queue: &str,
+    now: Timestamp,
+    lease: u64,
+    token: i64,
+) -> Vec<ClaimedJob> {
+    let claim = JobChange::Claim {
+        queue: queue.to_owned(),
+        now,
+        lease_until: now.plus(Duration::from_secs(lease)),
+        claim: token,
+        limit: 1000,
+    };
+    must(store, claim).await.claimed
+}
+
+pub(crate) fn insert(account: &Account) -> Change {
+    AccountChange::Insert(account.clone()).into()
+}

@@ -1,0 +1,224 @@
+//! Accounts, mailed tokens and sessions in memory.
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Committed, Conflict, Digest, EmailKey, Error, SessionId, Timestamp, TokenId,
+    account::{Account, AccountChange, AccountReads, Session, Token, TokenKind},
+};
+
+use super::{MAX, MemoryStore, NIL, table::Table};
+
+#[derive(Default)]
+pub(super) struct Tables {
+    accounts: Table<AccountId, Account>,
+    by_email: Table<EmailKey, AccountId>,
+    tokens: Table<TokenId, Token>,
+    by_link: Table<Digest, TokenId>,
+    by_target: Table<(TokenKind, EmailKey, TokenId), ()>,
+    sessions: Table<(AccountId, SessionId), Session>,
+    by_bearer: Table<Digest, (AccountId, SessionId)>,
+}
+
+impl Tables {
+    pub(super) fn apply(&mut self, change: AccountChange, out: &mut Committed) -> Result<(), Conflict> {
+        match change {
+            AccountChange::Insert(account) => {
+                if self.accounts.has(&account.id) || self.by_email.has(account.email.key()) {
+                    return Err(Conflict::AccountExists);
+                }
+                self.by_email.put(account.email.key().clone(), account.id);
+                self.accounts.put(account.id, account);
+            }
+            AccountChange::Update(account) => {
+                let before = self.current(account.id, account.version)?;
+                if self.by_email.get(account.email.key()).is_some_and(|owner| *owner != account.id) {
+                    return Err(Conflict::AccountExists);
+                }
+                self.by_email.remove(before.email.key());
+                self.by_email.put(account.email.key().clone(), account.id);
+                self.accounts.put(account.id, Account { version: account.version + 1, ..account });
+            }
+            AccountChange::Erase { id, version } => {
+                let account = self.current(id, version)?;
+                self.by_email.remove(account.email.key());
+                self.accounts.remove(&id);
+                self.end_sessions(id, None);
+                for token in self.tokens.purge(u32::MAX, |token| token.account == Some(id), |_| ()) {
+                    self.unindex(&token);
+                }
+            }
+            AccountChange::InsertToken(token) => {
+                if self.tokens.has(&token.id) {
+                    return Err(Conflict::TokenExists(token.id));
+                }
+                self.by_link.put(token.link, token.id);
+                self.by_target.put((token.kind, token.email.key().clone(), token.id), ());
+                self.tokens.put(token.id, token);
+            }
+            AccountChange::RedeemToken { id, at } => {
+                let token = self.unused(id)?;
+                self.tokens.put(id, Token { used_at: Some(at), ..token });
+            }
+            AccountChange::CountTry { id, tries } => {
+                let token = self.unused(id)?;
+                if token.tries != tries {
+                    return Err(Conflict::TokenChanged(id));
+                }
+                self.tokens.put(id, Token { tries: tries + 1, ..token });
+            }
+            AccountChange::EndTokens { kind, email, at } => {
+                for token in self.mailed(kind, &email) {
+                    if token.used_at.is_none() {
+                        self.tokens.put(token.id, Token { used_at: Some(at), ..token });
+                    }
+                }
+            }
+            AccountChange::InsertSession(session) => {
+                self.by_bearer.put(session.token, (session.account, session.id));
+                self.sessions.put((session.account, session.id), session);
+            }
+            AccountChange::TouchSession { account, id, seen_at } => {
+                if let Some(session) = self.sessions.get(&(account, id)).cloned() {
+                    self.sessions.put((account, id), Session { seen_at, ..session });
+                }
+            }
+            AccountChange::EndSession { account, id } => self.end_session(account, id),
+            AccountChange::EndSessions { account, except } => self.end_sessions(account, except),
+            AccountChange::PurgeTokens { before, cap } => {
+                let purged =
+                    self.tokens.purge(cap, |token| token.expires_at < before, |token| token.expires_at);
+                for token in &purged {
+                    self.unindex(token);
+                }
+                out.purged.push(purged.len() as u64);
+            }
+            AccountChange::PurgeSessions { before, idle, cap } => {
+                let mut purged = self.sessions.purge(
+                    cap,
+                    |session| session.expires_at < before,
+                    |session| session.expires_at,
+                );
+                let left = cap.saturating_sub(u32::try_from(purged.len()).unwrap_or(cap));
+                purged.extend(self.sessions.purge(
+                    left,
+                    |session| session.seen_at < idle,
+                    |session| session.seen_at,
+                ));
+                for session in &purged {
+                    self.by_bearer.remove(&session.token);
+                }
+                out.purged.push(purged.len() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn current(&self, id: AccountId, version: i64) -> Result<Account, Conflict> {
+        let account = self.accounts.get(&id).filter(|account| account.version == version);
+        account.cloned().ok_or(Conflict::AccountChanged(id))
+    }
+
+    fn unused(&self, id: TokenId) -> Result<Token, Conflict> {
+        let token = self.tokens.get(&id).filter(|token| token.used_at.is_none());
+        token.cloned().ok_or(Conflict::TokenChanged(id))
+    }
+
+    fn mailed(&self, kind: TokenKind, email: &EmailKey) -> Vec<Token> {
+        let from = (kind, email.clone(), TokenId::from_uuid(NIL));
+        self.by_target
+            .range(from..)
+            .take_while(|((k, e, _), ())| *k == kind && e == email)
+            .filter_map(|((_, _, id), ())| self.tokens.get(id).cloned())
+            .collect()
+    }
+
+    fn unindex(&mut self, token: &Token) {
+        self.by_link.remove(&token.link);
+        self.by_target.remove(&(token.kind, token.email.key().clone(), token.id));
+    }
+
+    fn end_session(&mut self, account: AccountId, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&(account, id)) {
+            self.by_bearer.remove(&session.token);
+        }
+    }
+
+    fn end_sessions(&mut self, account: AccountId, except: Option<SessionId>) {
+        for id in self.sessions_of(account).map(|session| session.id).collect::<Vec<_>>() {
+            if Some(id) != except {
+                self.end_session(account, id);
+            }
+        }
+    }
+
+    fn sessions_of(&self, account: AccountId) -> impl DoubleEndedIterator<Item = &Session> {
+        let range = (account, SessionId::from_uuid(NIL))..=(account, SessionId::from_uuid(MAX));
+        self.sessions.range(range).map(|(_, session)| session)
+    }
+
+    pub(super) fn end(&mut self, keep: bool) {
+        self.accounts.end(keep);
+        self.by_email.end(keep);
+        self.tokens.end(keep);
+        self.by_link.end(keep);
+        self.by_target.end(keep);
+        self.sessions.end(keep);
+        self.by_bearer.end(keep);
+    }
+}
+
+#[async_trait]
+impl AccountReads for MemoryStore {
+    async fn account(&self, id: AccountId) -> Result<Option<Account>, Error> {
+        Ok(self.state().account.accounts.get(&id).cloned())
+    }
+    async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error> {
+        let tables = &self.state().account;
+        Ok(tables.by_email.get(email).and_then(|id| tables.accounts.get(id)).cloned())
+    }
+    async fn accounts_to_delete(&self, now: Timestamp, limit: u32) -> Result<Vec<Account>, Error> {
+        let state = self.state();
+        let mut due: Vec<Account> = state
+            .account
+            .accounts
+            .values()
+            .filter(|account| account.deletion_due.is_some_and(|due| due <= now))
+            .cloned()
+            .collect();
+        due.sort_by_key(|account| (account.deletion_due, account.id));
+        due.truncate(limit as usize);
+        Ok(due)
+    }
+    async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
+        Ok(self.state().account.tokens.get(&id).cloned())
+    }
+    async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error> {
+        let tables = &self.state().account;
+        Ok(tables.by_link.get(link).and_then(|id| tables.tokens.get(id)).cloned())
+    }
+    async fn open_tokens(
+        &self,
+        kind: TokenKind,
+        email: &EmailKey,
+        now: Timestamp,
+    ) -> Result<Vec<Token>, Error> {
+        let mut open = self.state().account.mailed(kind, email);
+        open.retain(|token| token.used_at.is_none() && token.expires_at > now);
+        open.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id)));
+        open.truncate(8);
+        Ok(open)
+    }
+    async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
+        let tables = &self.state().account;
+        Ok(tables
+            .by_bearer
+            .get(token)
+            .and_then(|key| Some((tables.sessions.get(key)?.clone(), tables.accounts.get(&key.0)?.clone()))))
+    }
+    async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
+        let mut sessions: Vec<Session> = self.state().account.sessions_of(account).cloned().collect();
+        sessions.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id)));
+        sessions.truncate(200);
+        Ok(sessions)
+    }
+}

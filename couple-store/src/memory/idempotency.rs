@@ -1,0 +1,44 @@
+//! Answered requests in memory.
+
+use async_trait::async_trait;
+use couple_core::{Committed, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord};
+
+use super::{MemoryStore, table::Table};
+
+#[derive(Default)]
+pub(super) struct Tables {
+    outcomes: Table<Digest, OutcomeRecord>,
+}
+
+impl Tables {
+    pub(super) fn apply(&mut self, change: IdempotencyChange, out: &mut Committed) -> Result<(), Conflict> {
+        match change {
+            IdempotencyChange::Record(record) => {
+                let used = self.outcomes.get(&record.scope);
+                if used.is_some_and(|used| used.expires_at > record.recorded_at) {
+                    return Err(Conflict::KeyUsed);
+                }
+                self.outcomes.put(record.scope, record);
+            }
+            IdempotencyChange::Purge { before, cap } => {
+                out.purged.push(
+                    self.outcomes
+                        .purge(cap, |record| record.expires_at < before, |record| record.expires_at)
+                        .len() as u64,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self, keep: bool) {
+        self.outcomes.end(keep);
+    }
+}
+
+#[async_trait]
+impl IdempotencyReads for MemoryStore {
+    async fn outcome(&self, scope: &Digest) -> Result<Option<OutcomeRecord>, Error> {
+        Ok(self.state().idempotency.outcomes.get(scope).cloned())
+    }
+}

@@ -1,0 +1,143 @@
+//! The outbox in memory.
+
+use async_trait::async_trait;
+use couple_core::{
+    Committed, Conflict, Error, JobId, Timestamp,
+    job::{ClaimToken, ClaimedJob, DeadJob, JobChange, JobReads, NewJob, QueueStats},
+};
+
+use super::{MemoryStore, NIL, table::Table};
+
+#[derive(Clone)]
+struct Row {
+    /// Its `due_at` moves: the end of the lease while it is claimed.
+    job: NewJob,
+    attempts: i64,
+    claim: Option<ClaimToken>,
+}
+
+#[derive(Default)]
+pub(super) struct Tables {
+    live: Table<JobId, Row>,
+    by_due: Table<(String, Timestamp, JobId), ()>,
+    by_key: Table<String, JobId>,
+    dead: Table<JobId, DeadJob>,
+}
+
+impl Tables {
+    pub(super) fn apply(&mut self, change: JobChange, out: &mut Committed) -> Result<(), Conflict> {
+        match change {
+            JobChange::Enqueue(job) => {
+                let taken = job.dedupe_key.as_ref().is_some_and(|key| self.by_key.has(key));
+                if !taken && !self.live.has(&job.id) {
+                    self.insert(Row { job, attempts: 0, claim: None });
+                }
+            }
+            JobChange::Claim { queue, now, lease_until, claim, limit } => {
+                let first = (queue.clone(), Timestamp::from_micros(i64::MIN), JobId::from_uuid(NIL));
+                let due: Vec<JobId> = self
+                    .by_due
+                    .range(first..)
+                    .take_while(|((q, due, _), ())| *q == queue && *due <= now)
+                    .take(limit as usize)
+                    .map(|((_, _, id), ())| *id)
+                    .collect();
+                for id in due {
+                    if let Some(mut row) = self.remove(id) {
+                        row.job.due_at = lease_until;
+                        row.attempts += 1;
+                        row.claim = Some(claim);
+                        out.claimed.push(ClaimedJob { job: row.job.clone(), attempt: row.attempts, claim });
+                        self.insert(row);
+                    }
+                }
+            }
+            JobChange::Renew { id, claim, lease_until } => {
+                let mut row = self.held(id, claim)?;
+                row.job.due_at = lease_until;
+                self.insert(row);
+            }
+            JobChange::Finish { id, claim } => {
+                self.held(id, claim)?;
+            }
+            JobChange::Retry { id, claim, due_at } => {
+                let mut row = self.held(id, claim)?;
+                row.job.due_at = due_at;
+                row.claim = None;
+                self.insert(row);
+            }
+            JobChange::Bury { id, claim, error, at } => {
+                let row = self.held(id, claim)?;
+                self.dead.put(id, DeadJob { job: row.job, attempts: row.attempts, error, died_at: at });
+            }
+            JobChange::Replay { id, at, expires_at } => {
+                let dead = self.dead.remove(&id).ok_or(Conflict::NoDeadJob(id))?;
+                let job = NewJob { due_at: at, expires_at, dedupe_key: None, ..dead.job };
+                self.insert(Row { job, attempts: 0, claim: None });
+            }
+            JobChange::PurgeDead { before, cap } => {
+                out.purged.push(
+                    self.dead.purge(cap, |dead| dead.died_at < before, |dead| dead.died_at).len() as u64,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, row: Row) {
+        self.by_due.put((row.job.queue.clone(), row.job.due_at, row.job.id), ());
+        if let Some(key) = &row.job.dedupe_key {
+            self.by_key.put(key.clone(), row.job.id);
+        }
+        self.live.put(row.job.id, row);
+    }
+
+    fn remove(&mut self, id: JobId) -> Option<Row> {
+        let row = self.live.remove(&id)?;
+        self.by_due.remove(&(row.job.queue.clone(), row.job.due_at, id));
+        if let Some(key) = &row.job.dedupe_key {
+            self.by_key.remove(key);
+        }
+        Some(row)
+    }
+
+    /// Takes out a job that still carries this claim.
+    fn held(&mut self, id: JobId, claim: ClaimToken) -> Result<Row, Conflict> {
+        if self.live.get(&id).is_none_or(|row| row.claim != Some(claim)) {
+            return Err(Conflict::ClaimLost(id));
+        }
+        self.remove(id).ok_or(Conflict::ClaimLost(id))
+    }
+
+    pub(super) fn end(&mut self, keep: bool) {
+        self.live.end(keep);
+        self.by_due.end(keep);
+        self.by_key.end(keep);
+        self.dead.end(keep);
+    }
+}
+
+#[async_trait]
+impl JobReads for MemoryStore {
+    async fn queue_stats(&self, queue: &str, now: Timestamp) -> Result<QueueStats, Error> {
+        let state = self.state();
+        let mut stats = QueueStats::default();
+        for row in state.job.live.values().filter(|row| row.job.queue == queue) {
+            *if row.job.due_at <= now { &mut stats.ready } else { &mut stats.waiting } += 1;
+            stats.next_due = Some(stats.next_due.map_or(row.job.due_at, |due| due.min(row.job.due_at)));
+        }
+        stats.dead = state.job.dead.values().filter(|dead| dead.job.queue == queue).count() as u64;
+        Ok(stats)
+    }
+    async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
+        let state = self.state();
+        let first = (queue.to_owned(), Timestamp::from_micros(i64::MIN), JobId::from_uuid(NIL));
+        let next = state.job.by_due.range(first..).next();
+        Ok(next.filter(|((q, _, _), ())| q == queue).map(|((_, due, _), ())| *due))
+    }
+    async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
+        let state = self.state();
+        let rows = state.job.dead.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+        Ok(rows.take(limit as usize).map(|(_, dead)| dead.clone()).collect())
+    }
+}

@@ -1,0 +1,124 @@
+//! Rate limits in this process, by `governor`'s GCRA.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    ops::Add,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU32, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use couple_core::{
+    Clock, Error, ErrorKind,
+    limits::{LimitKey, Limited, RateLimiter, Rule},
+};
+use governor::{
+    Quota, RateLimiter as Governor, clock::Reference, middleware::NoOpMiddleware, nanos::Nanos,
+    state::keyed::DashMapStateStore,
+};
+
+/// How many takes there are between two sweeps of keys whose allowance is whole again.
+const SWEEP_EVERY: u32 = 10_000;
+
+/// Rate limits that this process counts for itself. Gone with it.
+pub struct MemoryLimits {
+    clock: SteadyClock,
+    rules: Mutex<HashMap<Rule, Arc<Keyed>>>,
+    taken: AtomicU32,
+}
+
+type Keyed = Governor<LimitKey, DashMapStateStore<LimitKey>, SteadyClock, NoOpMiddleware<Micros>>;
+
+impl std::fmt::Debug for MemoryLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryLimits").finish_non_exhaustive()
+    }
+}
+
+impl MemoryLimits {
+    /// Counts by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let clock = SteadyClock { clock, latest: Arc::new(AtomicI64::new(i64::MIN)) };
+        Self { clock, rules: Mutex::default(), taken: AtomicU32::new(0) }
+    }
+
+    fn governor(&self, rule: &Rule) -> Result<Arc<Keyed>, Error> {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keyed) = rules.get(rule) {
+            return Ok(keyed.clone());
+        }
+        let wrong = || Error::new(ErrorKind::Misconfigured, "rate limit").context(rule.name);
+        let burst = NonZeroU32::new(rule.burst).ok_or_else(wrong)?;
+        // Longer than a year overflows governor's arithmetic with large bursts, and is no rate limit.
+        if rule.period > std::time::Duration::from_hours(24 * 366) {
+            return Err(wrong());
+        }
+        let quota = Quota::with_period(rule.period / burst.get()).ok_or_else(wrong)?.allow_burst(burst);
+        let keyed = Arc::new(Keyed::dashmap_with_clock(quota, self.clock.clone()));
+        rules.insert(*rule, keyed.clone());
+        Ok(keyed)
+    }
+
+    fn sweep(&self) {
+        let all: Vec<Arc<Keyed>> =
+            self.rules.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for keyed in all {
+            keyed.retain_recent();
+            keyed.shrink_to_fit();
+        }
+    }
+}
+
+#[async_trait]
+impl RateLimiter for MemoryLimits {
+    async fn take(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
+        let keyed = self.governor(rule)?;
+        if self.taken.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.sweep();
+        }
+        Ok(keyed.check_key(key).map_err(|until| {
+            let now = governor::clock::Clock::now(&self.clock);
+            Limited { retry_after: until.wait_time_from(now) }
+        }))
+    }
+}
+
+/// The injected clock, held where it is when it jumps back: no allowance may come of that, and none be lost.
+#[derive(Clone)]
+struct SteadyClock {
+    clock: Arc<dyn Clock>,
+    latest: Arc<AtomicI64>,
+}
+
+impl governor::clock::Clock for SteadyClock {
+    type Instant = Micros;
+    fn now(&self) -> Micros {
+        let now = self.clock.now().micros();
+        Micros(self.latest.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Micros(i64);
+
+impl Add<Nanos> for Micros {
+    type Output = Self;
+    fn add(self, nanos: Nanos) -> Self {
+        Self(self.0.saturating_add(i64::try_from(nanos.as_u64().div_ceil(1_000)).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Reference for Micros {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        let micros = u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0);
+        Nanos::new(micros.saturating_mul(1_000))
+    }
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        let micros = i64::try_from(duration.as_u64() / 1_000).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+}

@@ -1,0 +1,92 @@
+//! Everything in this process's memory: the executable specification of a store.
+
+mod account;
+mod bus;
+mod idempotency;
+mod job;
+mod limits;
+mod pairing;
+mod table;
+mod timeline;
+
+pub use bus::MemoryBus;
+pub use limits::MemoryLimits;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use couple_core::{Change, CommitError, Committed, Conflict, Error, Store};
+
+/// The least and the greatest id: the ends of a range of keys.
+const NIL: uuid::Uuid = uuid::Uuid::nil();
+const MAX: uuid::Uuid = uuid::Uuid::max();
+
+/// What is kept, by area.
+#[derive(Default)]
+struct State {
+    account: account::Tables,
+    pairing: pairing::Tables,
+    timeline: timeline::Tables,
+    job: job::Tables,
+    idempotency: idempotency::Tables,
+}
+
+/// A store in memory. Gone with the process.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<State>);
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held has been undone by nobody, but every change checks before it writes.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: Change, out: &mut Committed) -> Result<(), Conflict> {
+        match change {
+            Change::Account(change) => self.account.apply(change, out),
+            Change::Pairing(change) => self.pairing.apply(change, out),
+            Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change, out),
+            Change::Job(change) => self.job.apply(change, out),
+            Change::Idempotency(change) => self.idempotency.apply(change, out),
+        }
+    }
+
+    /// Keeps what the commit wrote, or undoes it.
+    fn end(&mut self, keep: bool) {
+        self.account.end(keep);
+        self.pairing.end(keep);
+        self.timeline.end(keep);
+        self.job.end(keep);
+        self.idempotency.end(keep);
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let mut state = self.state();
+        let mut out = Committed::default();
+        let applied = changes.into_iter().try_for_each(|change| state.apply(change, &mut out));
+        state.end(applied.is_ok());
+        applied?;
+        Ok(out)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}

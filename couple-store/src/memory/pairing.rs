@@ -1,0 +1,214 @@
+//! Invites, couples and blocks in memory.
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Committed, Conflict, CoupleId, Digest, EmailKey, Error, InviteId,
+    pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads},
+};
+
+use super::{MAX, MemoryStore, NIL, table::Table};
+
+#[derive(Default)]
+pub(super) struct Tables {
+    invites: Table<InviteId, Invite>,
+    by_code: Table<Digest, InviteId>,
+    by_link: Table<Digest, InviteId>,
+    /// Open ones only.
+    by_pair: Table<Digest, InviteId>,
+    couples: Table<CoupleId, Couple>,
+    /// Who is in a couple now.
+    members: Table<AccountId, CoupleId>,
+    /// Who ever was in which.
+    history: Table<(AccountId, CoupleId), ()>,
+    blocks: Table<(AccountId, AccountId), Block>,
+}
+
+impl Tables {
+    pub(super) fn apply(&mut self, change: PairingChange, out: &mut Committed) -> Result<(), Conflict> {
+        match change {
+            PairingChange::InsertInvite(invite) => {
+                if self.members.has(&invite.inviter) {
+                    return Err(Conflict::Paired(invite.inviter));
+                }
+                if let Some(pair) = invite.pair_key() {
+                    if self.by_pair.has(&pair) {
+                        return Err(Conflict::InviteCrossed);
+                    }
+                    self.by_pair.put(pair, invite.id);
+                }
+                self.by_code.put(invite.code, invite.id);
+                self.by_link.put(invite.link, invite.id);
+                self.invites.put(invite.id, invite);
+            }
+            PairingChange::CloseInvite { id, to } => {
+                let open = self.invites.get(&id).filter(|invite| invite.state == InviteState::Open);
+                let invite = open.cloned().ok_or(Conflict::InviteClosed(id))?;
+                self.close(invite, to);
+            }
+            PairingChange::WithdrawInvitesOf { inviter } => {
+                let open: Vec<Invite> = self.open_of(inviter).cloned().collect();
+                for invite in open {
+                    self.close(invite, InviteState::Withdrawn);
+                }
+            }
+            PairingChange::Found(couple) => {
+                for member in couple.members {
+                    if self.members.has(&member) {
+                        return Err(Conflict::Paired(member));
+                    }
+                    self.members.put(member, couple.id);
+                    self.history.put((member, couple.id), ());
+                }
+                self.couples.put(couple.id, couple);
+            }
+            PairingChange::Describe { id, title, anniversary } => {
+                let couple = self.living(id)?;
+                self.put_couple(Couple { title, anniversary, ..couple });
+            }
+            PairingChange::Restore { id, side, wanted } => {
+                let mut couple = self.living(id)?;
+                couple.restore[side.index()] = wanted;
+                self.put_couple(couple);
+            }
+            PairingChange::End { id, at } => {
+                let couple = self.living(id)?;
+                for member in couple.members {
+                    self.members.remove(&member);
+                }
+                self.put_couple(Couple { ended_at: Some(at), epoch: couple.epoch + 1, ..couple });
+            }
+            PairingChange::Block(block) => self.blocks.put((block.blocker, block.blocked), block),
+            PairingChange::Unblock { blocker, blocked } => {
+                self.blocks.remove(&(blocker, blocked));
+            }
+            PairingChange::Forget { account } => {
+                for invite in self.invites.purge(u32::MAX, |invite| invite.inviter == account, |_| ()) {
+                    self.unindex(&invite);
+                }
+                self.blocks.purge(
+                    u32::MAX,
+                    |block| block.blocker == account || block.blocked == account,
+                    |_| (),
+                );
+            }
+            PairingChange::PurgeInvites { before, cap } => {
+                let purged =
+                    self.invites.purge(cap, |invite| invite.expires_at < before, |invite| invite.expires_at);
+                for invite in &purged {
+                    self.unindex(invite);
+                }
+                out.purged.push(purged.len() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// A couple that has not ended.
+    pub(super) fn living(&self, id: CoupleId) -> Result<Couple, Conflict> {
+        let couple = self.couples.get(&id).filter(|couple| couple.ended_at.is_none());
+        couple.cloned().ok_or(Conflict::CoupleEnded(id))
+    }
+    pub(super) fn couple(&self, id: CoupleId) -> Option<&Couple> {
+        self.couples.get(&id)
+    }
+    pub(super) fn put_couple(&mut self, couple: Couple) {
+        self.couples.put(couple.id, couple);
+    }
+
+    fn close(&mut self, invite: Invite, to: InviteState) {
+        if let Some(pair) = invite.pair_key() {
+            self.by_pair.remove(&pair);
+        }
+        self.invites.put(invite.id, Invite { state: to, ..invite });
+    }
+
+    fn unindex(&mut self, invite: &Invite) {
+        self.by_code.remove(&invite.code);
+        self.by_link.remove(&invite.link);
+        if let Some(pair) = invite.pair_key()
+            && self.by_pair.get(&pair) == Some(&invite.id)
+        {
+            self.by_pair.remove(&pair);
+        }
+    }
+
+    fn open_of(&self, inviter: AccountId) -> impl DoubleEndedIterator<Item = &Invite> {
+        self.invites.values().filter(move |i| i.inviter == inviter && i.state == InviteState::Open)
+    }
+
+    pub(super) fn end(&mut self, keep: bool) {
+        self.invites.end(keep);
+        self.by_code.end(keep);
+        self.by_link.end(keep);
+        self.by_pair.end(keep);
+        self.couples.end(keep);
+        self.members.end(keep);
+        self.history.end(keep);
+        self.blocks.end(keep);
+    }
+}
+
+#[async_trait]
+impl PairingReads for MemoryStore {
+    async fn couple(&self, id: CoupleId) -> Result<Option<Couple>, Error> {
+        Ok(self.state().pairing.couples.get(&id).cloned())
+    }
+    async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error> {
+        let tables = &self.state().pairing;
+        Ok(tables.members.get(&account).and_then(|id| tables.couples.get(id)).cloned())
+    }
+    async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
+        let tables = &self.state().pairing;
+        let range = (account, CoupleId::from_uuid(NIL))..=(account, CoupleId::from_uuid(MAX));
+        let of = tables.history.range(range).filter_map(|((_, id), ())| tables.couples.get(id).cloned());
+        Ok(newest(of.collect(), |couple| (couple.since, couple.id)))
+    }
+    async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
+        Ok(self.state().pairing.invites.get(&id).cloned())
+    }
+    async fn invite_by_code(&self, code: &Digest) -> Result<Option<Invite>, Error> {
+        let tables = &self.state().pairing;
+        Ok(tables.by_code.get(code).and_then(|id| tables.invites.get(id)).cloned())
+    }
+    async fn invite_by_link(&self, link: &Digest) -> Result<Option<Invite>, Error> {
+        let tables = &self.state().pairing;
+        Ok(tables.by_link.get(link).and_then(|id| tables.invites.get(id)).cloned())
+    }
+    async fn invite_between(&self, pair_key: &Digest) -> Result<Option<Invite>, Error> {
+        let tables = &self.state().pairing;
+        Ok(tables.by_pair.get(pair_key).and_then(|id| tables.invites.get(id)).cloned())
+    }
+    async fn invites_of(&self, inviter: AccountId) -> Result<Vec<Invite>, Error> {
+        let of = self.state().pairing.open_of(inviter).cloned().collect();
+        Ok(newest(of, |invite| (invite.created_at, invite.id)))
+    }
+    async fn invites_to(&self, target: &EmailKey) -> Result<Vec<Invite>, Error> {
+        let to = |invite: &&Invite| {
+            invite.state == InviteState::Open && invite.target.as_ref().is_some_and(|t| t.key() == target)
+        };
+        let to = self.state().pairing.invites.values().filter(to).cloned().collect();
+        Ok(newest(to, |invite| (invite.created_at, invite.id)))
+    }
+    async fn blocks_of(&self, blocker: AccountId) -> Result<Vec<Block>, Error> {
+        let range = (blocker, AccountId::from_uuid(NIL))..=(blocker, AccountId::from_uuid(MAX));
+        let of = self.state().pairing.blocks.range(range).map(|(_, block)| block.clone()).collect();
+        Ok(newest(of, |block| (block.at, block.blocked)))
+    }
+    async fn is_blocked(&self, blocker: AccountId, blocked: AccountId) -> Result<bool, Error> {
+        Ok(self.state().pairing.blocks.has(&(blocker, blocked)))
+    }
+    async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error> {
+        let state = self.state();
+        Ok(state
+            .pairing
+            .blocks
+            .values()
+            .any(|block| block.blocker_email == *blocker && block.blocked == blocked))
+    }
+}
+
+fn newest<T, K: Ord>(mut rows: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    rows.sort_by_key(|row| std::cmp::Reverse(key(row)));
+    rows.truncate(200);
+    rows
+}

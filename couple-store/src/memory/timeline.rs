@@ -1,0 +1,163 @@
+//! The logs of couples in memory.
+
+use async_trait::async_trait;
+use couple_core::{
+    Committed, Conflict, CoupleId, Error,
+    pairing::Side,
+    timeline::{Entry, Page, TimelineChange, TimelineReads},
+};
+
+use super::{MemoryStore, pairing, table::Table};
+
+#[derive(Default)]
+pub(super) struct Tables {
+    entries: Table<(CoupleId, i64), Entry>,
+    by_client_id: Table<(CoupleId, Side, String), i64>,
+}
+
+impl Tables {
+    pub(super) fn apply(
+        &mut self,
+        couples: &mut pairing::Tables,
+        change: TimelineChange,
+        out: &mut Committed,
+    ) -> Result<(), Conflict> {
+        match change {
+            TimelineChange::Append { couple: id, entry } => {
+                let mut couple = couples.living(id)?;
+                if let (Some(author), Some(client_id)) = (entry.author, &entry.client_id) {
+                    let key = (id, author, client_id.clone());
+                    if self.by_client_id.has(&key) {
+                        return Err(Conflict::ClientIdUsed);
+                    }
+                    self.by_client_id.put(key, couple.head_seq + 1);
+                }
+                couple.head_seq += 1;
+                let seq = couple.head_seq;
+                couples.put_couple(couple);
+                let entry = Entry {
+                    seq,
+                    author: entry.author,
+                    client_id: entry.client_id,
+                    kind: entry.kind,
+                    body: entry.body,
+                    target: entry.target,
+                    created_at: entry.at,
+                    edited_at: None,
+                    deleted_at: None,
+                    reactions: [None, None],
+                };
+                self.entries.put((id, seq), entry);
+                out.seqs.push(seq);
+            }
+            TimelineChange::Edit { couple, seq, author, body, at } => {
+                couples.living(couple)?;
+                let entry = self.own(couple, seq, author)?;
+                self.entries.put((couple, seq), Entry { body: Some(body), edited_at: Some(at), ..entry });
+            }
+            TimelineChange::Delete { couple, seq, author, at } => {
+                couples.living(couple)?;
+                let mut entry = self.own(couple, seq, author)?;
+                (entry.body, entry.reactions, entry.deleted_at) = (None, [None, None], Some(at));
+                self.entries.put((couple, seq), entry);
+            }
+            TimelineChange::React { couple, seq, side, emoji } => {
+                couples.living(couple)?;
+                let entry = self.entries.get(&(couple, seq)).filter(|entry| entry.deleted_at.is_none());
+                let mut entry = entry.cloned().ok_or(Conflict::EntryClosed(seq))?;
+                entry.reactions[side.index()] = emoji;
+                self.entries.put((couple, seq), entry);
+            }
+            TimelineChange::MarkRead { couple: id, side, seq } => {
+                let mut couple = couples.living(id)?;
+                let read = &mut couple.read[side.index()];
+                *read = (*read).max(seq.min(couple.head_seq));
+                couples.put_couple(couple);
+            }
+            TimelineChange::Erase { couple: id, author, at, cap } => {
+                if couples.couple(id).is_some_and(|couple| couple.ended_at.is_none()) {
+                    return Err(Conflict::CoupleLives(id));
+                }
+                let left: Vec<Entry> = self
+                    .log(id)
+                    .filter(|entry| entry.author == Some(author) && entry.deleted_at.is_none())
+                    .take(cap as usize)
+                    .cloned()
+                    .collect();
+                out.purged.push(left.len() as u64);
+                for mut entry in left {
+                    (entry.body, entry.reactions, entry.deleted_at) = (None, [None, None], Some(at));
+                    self.entries.put((id, entry.seq), entry);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn own(&self, couple: CoupleId, seq: i64, author: Side) -> Result<Entry, Conflict> {
+        let entry = self.entries.get(&(couple, seq));
+        let own = entry.filter(|entry| entry.author == Some(author) && entry.deleted_at.is_none());
+        own.cloned().ok_or(Conflict::EntryClosed(seq))
+    }
+
+    fn log(&self, couple: CoupleId) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.range((couple, i64::MIN)..=(couple, i64::MAX)).map(|(_, entry)| entry)
+    }
+
+    pub(super) fn end(&mut self, keep: bool) {
+        self.entries.end(keep);
+        self.by_client_id.end(keep);
+    }
+}
+
+#[async_trait]
+impl TimelineReads for MemoryStore {
+    async fn entries(
+        &self,
+        couple: CoupleId,
+        page: Page,
+        limit: u32,
+        kind: Option<&str>,
+    ) -> Result<Vec<Entry>, Error> {
+        let state = self.state();
+        let wanted = |entry: &&Entry| kind.is_none_or(|kind| entry.kind == kind);
+        let limit = limit as usize;
+        Ok(match page {
+            Page::After(seq) => {
+                let log = state.timeline.entries.range((couple, seq.saturating_add(1))..=(couple, i64::MAX));
+                log.map(|(_, entry)| entry).filter(wanted).take(limit).cloned().collect()
+            }
+            Page::Before(seq) => {
+                let log = state.timeline.entries.range((couple, i64::MIN)..(couple, seq));
+                let mut page: Vec<Entry> =
+                    log.rev().map(|(_, entry)| entry).filter(wanted).take(limit).cloned().collect();
+                page.reverse();
+                page
+            }
+        })
+    }
+    async fn entry(&self, couple: CoupleId, seq: i64) -> Result<Option<Entry>, Error> {
+        Ok(self.state().timeline.entries.get(&(couple, seq)).cloned())
+    }
+    async fn entry_by_client_id(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        client_id: &str,
+    ) -> Result<Option<Entry>, Error> {
+        let tables = &self.state().timeline;
+        let seq = tables.by_client_id.get(&(couple, author, client_id.to_owned()));
+        Ok(seq.and_then(|seq| tables.entries.get(&(couple, *seq))).cloned())
+    }
+    async fn entries_by(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error> {
+        let state = self.state();
+        let by = state.timeline.log(couple).filter(|e| e.author == Some(author) && e.seq > after);
+        Ok(by.take(limit as usize).cloned().collect())
+    }
+}

@@ -1,0 +1,302 @@
+//! Accounts, mailed tokens and sessions in SQL.
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Committed, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
+    SessionId, TimeZoneName, Timestamp, TokenId,
+    account::{Account, AccountChange, AccountReads, PasswordHash, Session, Token, TokenKind},
+};
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    apply::{Applied, one},
+};
+
+macro_rules! account {
+    () => {
+        "id, email_key, email, display_name, locale, time_zone, birthday, password, created_at, deletion_due, version"
+    };
+}
+macro_rules! token {
+    () => {
+        "id, kind, email_key, email, account_id, link, tries, display_name, locale, created_at, code_expires_at, \
+         expires_at, used_at"
+    };
+}
+macro_rules! session {
+    () => {
+        "account_id, id, token, device, created_at, authenticated_at, seen_at, expires_at"
+    };
+}
+
+statements! {
+    ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
+    ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM account WHERE email_key = $1";
+    TO_DELETE = "SELECT ", account!(), " FROM account WHERE deletion_due <= $1 ORDER BY deletion_due, id LIMIT $2";
+    INSERT = "INSERT INTO account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 \
+     WHERE NOT EXISTS (SELECT 1 FROM account WHERE id = $12) \
+     AND NOT EXISTS (SELECT 1 FROM account WHERE email_key = $13)";
+    EMAIL_OWNER = "SELECT id FROM account WHERE email_key = $1";
+    VERSION = "SELECT version FROM account WHERE id = $1";
+    UPDATE = "UPDATE account SET email_key = $1, email = $2, display_name = $3, locale = $4, time_zone = $5, birthday = $6, \
+     password = $7, created_at = $8, deletion_due = $9, version = version + 1 WHERE id = $10 AND version = $11";
+    ERASE = "DELETE FROM account WHERE id = $1 AND version = $2";
+    ERASE_TOKENS = "DELETE FROM token WHERE account_id = $1";
+    TOKEN = "SELECT ", token!(), " FROM token WHERE id = $1";
+    TOKEN_BY_LINK = "SELECT ", token!(), " FROM token WHERE link = $1";
+    OPEN_TOKENS = "SELECT ", token!(), " FROM token WHERE email_key = $1 AND kind = $2 AND used_at IS NULL AND expires_at > $3 \
+     ORDER BY created_at DESC, id DESC LIMIT 8";
+    INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 \
+     WHERE NOT EXISTS (SELECT 1 FROM token WHERE id = $14)";
+    REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 AND used_at IS NULL";
+    COUNT_TRY = "UPDATE token SET tries = tries + 1 WHERE id = $1 AND used_at IS NULL AND tries = $2";
+    END_TOKENS = "UPDATE token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND used_at IS NULL";
+    PURGE_TOKENS = "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)";
+    SESSION_BY_TOKEN = "SELECT s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, \
+     a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
+     a.deletion_due, a.version FROM session s JOIN account a ON a.id = s.account_id WHERE s.token = $1";
+    SESSIONS_OF = "SELECT ", session!(), " FROM session WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200";
+    INSERT_SESSION = "INSERT INTO session (", session!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    TOUCH = "UPDATE session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
+    END_SESSION = "DELETE FROM session WHERE account_id = $1 AND id = $2";
+    END_SESSIONS = "DELETE FROM session WHERE account_id = $1 AND id <> $2";
+    PURGE_EXPIRED = "DELETE FROM session WHERE (account_id, id) IN (SELECT account_id, id FROM session \
+     WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2)";
+    PURGE_IDLE = "DELETE FROM session WHERE (account_id, id) IN (SELECT account_id, id FROM session \
+     WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2)";
+}
+
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut D::Connection,
+    change: &AccountChange,
+    out: &mut Committed,
+) -> Applied {
+    match change {
+        AccountChange::Insert(account) => {
+            let statement = fields(Statement::<D>::new(INSERT).bind(account.id.as_uuid()), account)
+                .bind(account.version)
+                .bind(account.id.as_uuid())
+                .bind(account.email.key().as_str());
+            one(statement.execute(connection).await?, Conflict::AccountExists)
+        }
+        AccountChange::Update(account) => update::<D>(connection, account).await,
+        AccountChange::Erase { id, version } => {
+            let erased =
+                Statement::<D>::new(ERASE).bind(id.as_uuid()).bind(*version).execute(connection).await?;
+            one(erased, Conflict::AccountChanged(*id))?;
+            end_sessions::<D>(connection, *id, None).await?;
+            Statement::<D>::new(ERASE_TOKENS).bind(id.as_uuid()).execute(connection).await?;
+            Ok(())
+        }
+        AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await,
+        AccountChange::RedeemToken { id, at } => {
+            let redeemed =
+                Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid()).execute(connection).await?;
+            one(redeemed, Conflict::TokenChanged(*id))
+        }
+        AccountChange::CountTry { id, tries } => {
+            let counted =
+                Statement::<D>::new(COUNT_TRY).bind(id.as_uuid()).bind(*tries).execute(connection).await?;
+            one(counted, Conflict::TokenChanged(*id))
+        }
+        AccountChange::EndTokens { kind, email, at } => {
+            let statement =
+                Statement::<D>::new(END_TOKENS).time(*at).bind(email.as_str()).bind(kind.as_str());
+            statement.execute(connection).await?;
+            Ok(())
+        }
+        AccountChange::InsertSession(session) => {
+            let statement = Statement::<D>::new(INSERT_SESSION)
+                .bind(session.account.as_uuid())
+                .bind(session.id.as_uuid())
+                .digest(&session.token)
+                .bind(session.device.as_ref().map(Label::as_str))
+                .time(session.created_at)
+                .time(session.authenticated_at)
+                .time(session.seen_at)
+                .time(session.expires_at);
+            statement.execute(connection).await?;
+            Ok(())
+        }
+        AccountChange::TouchSession { account, id, seen_at } => {
+            let statement =
+                Statement::<D>::new(TOUCH).time(*seen_at).bind(account.as_uuid()).bind(id.as_uuid());
+            statement.execute(connection).await?;
+            Ok(())
+        }
+        AccountChange::EndSession { account, id } => {
+            Statement::<D>::new(END_SESSION)
+                .bind(account.as_uuid())
+                .bind(id.as_uuid())
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        AccountChange::EndSessions { account, except } => {
+            end_sessions::<D>(connection, *account, *except).await
+        }
+        AccountChange::PurgeTokens { before, cap } => {
+            let statement = Statement::<D>::new(PURGE_TOKENS).time(*before).bind(i64::from(*cap));
+            out.purged.push(statement.execute(connection).await?);
+            Ok(())
+        }
+        AccountChange::PurgeSessions { before, idle, cap } => {
+            let mut purged = 0;
+            for (sql, earlier) in [(PURGE_EXPIRED, before), (PURGE_IDLE, idle)] {
+                let left = i64::from(*cap) - i64::try_from(purged).unwrap_or(0);
+                purged += Statement::<D>::new(sql).time(*earlier).bind(left).execute(connection).await?;
+            }
+            out.purged.push(purged);
+            Ok(())
+        }
+    }
+}
+
+async fn update<D: Dialect>(connection: &mut D::Connection, account: &Account) -> Applied {
+    let changed = Conflict::AccountChanged(account.id);
+    let stored = Statement::<D>::new(VERSION).bind(account.id.as_uuid()).rows(connection).await?;
+    let version = stored.first().map(|row| <D as super::dialect::Reads<i64>>::read(row, 0)).transpose()?;
+    if version != Some(account.version) {
+        return Err(changed.into());
+    }
+    let owner = Statement::<D>::new(EMAIL_OWNER).bind(account.email.key().as_str()).rows(connection).await?;
+    let owner =
+        owner.first().map(|row| <D as super::dialect::Reads<uuid::Uuid>>::read(row, 0)).transpose()?;
+    if owner.is_some_and(|owner| owner != account.id.as_uuid()) {
+        return Err(Conflict::AccountExists.into());
+    }
+    let statement =
+        fields(Statement::<D>::new(UPDATE), account).bind(account.id.as_uuid()).bind(account.version);
+    one(statement.execute(connection).await?, changed)
+}
+
+/// Binds what an account says of itself, between its id and its version.
+fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D> {
+    statement
+        .bind(account.email.key().as_str())
+        .bind(account.email.as_str())
+        .bind(account.display_name.as_str())
+        .bind(account.locale.as_ref().map(Locale::as_str))
+        .bind(account.time_zone.as_ref().map(TimeZoneName::as_str))
+        .bind(account.birthday.as_deref())
+        .bind(account.password.as_ref().map(PasswordHash::as_str))
+        .time(account.created_at)
+        .opt_time(account.deletion_due)
+}
+
+async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token) -> Applied {
+    let statement = Statement::<D>::new(INSERT_TOKEN)
+        .bind(token.id.as_uuid())
+        .bind(token.kind.as_str())
+        .bind(token.email.key().as_str())
+        .bind(token.email.as_str())
+        .bind(token.account.map(AccountId::as_uuid))
+        .digest(&token.link)
+        .bind(token.tries)
+        .bind(token.display_name.as_ref().map(DisplayName::as_str))
+        .bind(token.locale.as_ref().map(Locale::as_str))
+        .time(token.created_at)
+        .time(token.code_expires_at)
+        .time(token.expires_at)
+        .opt_time(token.used_at)
+        .bind(token.id.as_uuid());
+    one(statement.execute(connection).await?, Conflict::TokenExists(token.id))
+}
+
+async fn end_sessions<D: Dialect>(
+    connection: &mut D::Connection,
+    account: AccountId,
+    except: Option<SessionId>,
+) -> Applied {
+    // No session has the nil id, so excepting it excepts none.
+    let except = except.map_or(uuid::Uuid::nil(), SessionId::as_uuid);
+    Statement::<D>::new(END_SESSIONS).bind(account.as_uuid()).bind(except).execute(connection).await?;
+    Ok(())
+}
+
+fn email<D: Dialect>(row: &mut Row<'_, D>) -> Result<EmailAddress, Error> {
+    let key = EmailKey::from_stored(row.take::<String>()?);
+    Ok(EmailAddress::from_stored(row.take::<String>()?, key))
+}
+
+fn decode_account<D: Dialect>(row: &mut Row<'_, D>) -> Result<Account, Error> {
+    Ok(Account {
+        id: AccountId::from_uuid(row.take()?),
+        email: email(row)?,
+        display_name: DisplayName::from_stored(row.take::<String>()?),
+        locale: row.take::<Option<String>>()?.map(Locale::from_stored),
+        time_zone: row.take::<Option<String>>()?.map(TimeZoneName::from_stored),
+        birthday: row.take()?,
+        password: row.take::<Option<String>>()?.map(PasswordHash::from_stored),
+        created_at: row.time()?,
+        deletion_due: row.opt_time()?,
+        version: row.take()?,
+    })
+}
+
+fn decode_token<D: Dialect>(row: &mut Row<'_, D>) -> Result<Token, Error> {
+    let id = TokenId::from_uuid(row.take()?);
+    let kind: String = row.take()?;
+    Ok(Token {
+        id,
+        kind: TokenKind::from_stored(&kind).ok_or_else(|| Error::corrupt("token", "kind", id))?,
+        email: email(row)?,
+        account: row.take::<Option<uuid::Uuid>>()?.map(AccountId::from_uuid),
+        link: row.digest("token", "link")?,
+        tries: row.take()?,
+        display_name: row.take::<Option<String>>()?.map(DisplayName::from_stored),
+        locale: row.take::<Option<String>>()?.map(Locale::from_stored),
+        created_at: row.time()?,
+        code_expires_at: row.time()?,
+        expires_at: row.time()?,
+        used_at: row.opt_time()?,
+    })
+}
+
+fn decode_session<D: Dialect>(row: &mut Row<'_, D>) -> Result<Session, Error> {
+    Ok(Session {
+        account: AccountId::from_uuid(row.take()?),
+        id: SessionId::from_uuid(row.take()?),
+        token: row.digest("session", "token")?,
+        device: row.take::<Option<String>>()?.map(Label::from_stored),
+        created_at: row.time()?,
+        authenticated_at: row.time()?,
+        seen_at: row.time()?,
+        expires_at: row.time()?,
+    })
+}
+
+#[async_trait]
+impl<D: Dialect> AccountReads for SqlStore<D> {
+    async fn account(&self, id: AccountId) -> Result<Option<Account>, Error> {
+        self.read_one(Statement::new(ACCOUNT).bind(id.as_uuid()), decode_account).await
+    }
+    async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error> {
+        self.read_one(Statement::new(ACCOUNT_BY_EMAIL).bind(email.as_str()), decode_account).await
+    }
+    async fn accounts_to_delete(&self, now: Timestamp, limit: u32) -> Result<Vec<Account>, Error> {
+        self.read(Statement::new(TO_DELETE).time(now).bind(i64::from(limit)), decode_account).await
+    }
+    async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
+        self.read_one(Statement::new(TOKEN).bind(id.as_uuid()), decode_token).await
+    }
+    async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error> {
+        self.read_one(Statement::new(TOKEN_BY_LINK).digest(link), decode_token).await
+    }
+    async fn open_tokens(
+        &self,
+        kind: TokenKind,
+        email: &EmailKey,
+        now: Timestamp,
+    ) -> Result<Vec<Token>, Error> {
+        let statement = Statement::new(OPEN_TOKENS).bind(email.as_str()).bind(kind.as_str()).time(now);
+        self.read(statement, decode_token).await
+    }
+    async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
+        let statement = Statement::new(SESSION_BY_TOKEN).digest(token);
+        self.read_one(statement, |row| Ok((decode_session(row)?, decode_account(row)?))).await
+    }
+    async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
+        self.read(Statement::new(SESSIONS_OF).bind(account.as_uuid()), decode_session).await
+    }
+}

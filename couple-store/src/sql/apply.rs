@@ -1,0 +1,48 @@
+//! One change as statements within a transaction.
+
+use couple_core::{Change, Committed, Conflict};
+
+use super::{Dialect, account, idempotency, job, pairing, timeline};
+
+/// Why a change was not applied.
+pub(super) enum Stop {
+    /// A precondition does not hold. Found before the change wrote anything.
+    Conflict(Conflict),
+    /// The database failed.
+    Failed(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Conflict> for Stop {
+    fn from(conflict: Conflict) -> Self {
+        Self::Conflict(conflict)
+    }
+}
+
+pub(super) type Applied = Result<(), Stop>;
+
+/// `conflict` unless exactly one row was changed.
+pub(super) fn one(affected: u64, conflict: Conflict) -> Applied {
+    if affected == 1 { Ok(()) } else { Err(conflict.into()) }
+}
+
+/// Applies one change. Every precondition is checked before the change's first write, so that a conflict in a commit's
+/// first change leaves nothing to undo.
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut D::Connection,
+    change: &Change,
+    out: &mut Committed,
+) -> Applied {
+    match change {
+        Change::Account(change) => account::apply::<D>(connection, change, out).await,
+        Change::Pairing(change) => pairing::apply::<D>(connection, change, out).await,
+        Change::Timeline(change) => timeline::apply::<D>(connection, change, out).await,
+        Change::Job(change) => job::apply::<D>(connection, change, out).await,
+        Change::Idempotency(change) => idempotency::apply::<D>(connection, change, out).await,
+    }
+}

@@ -1,0 +1,20 @@
+//! What a driver's error means to a caller.
+
+use couple_core::{Error, ErrorKind};
+
+use super::Dialect;
+
+/// Turns a driver's error into ours, with its source kept.
+pub(super) fn classify<D: Dialect>(operation: &'static str, error: sqlx::Error) -> Error {
+    let kind = match &error {
+        sqlx::Error::PoolTimedOut => ErrorKind::Overloaded,
+        sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
+            ErrorKind::Unavailable
+        }
+        sqlx::Error::Configuration(_) => ErrorKind::Misconfigured,
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::Corrupt,
+        sqlx::Error::Database(database) => D::kind_of(database.as_ref()),
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, operation).context(D::NAME).source(error)
+}

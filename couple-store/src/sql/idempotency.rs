@@ -1,0 +1,67 @@
+//! Answered requests in SQL.
+
+use async_trait::async_trait;
+use couple_core::{Committed, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord};
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    apply::{Applied, one},
+};
+
+statements! {
+    FIND = "SELECT scope, request, outcome, recorded_at, expires_at FROM outcome WHERE scope = $1";
+    FORGET_EXPIRED = "DELETE FROM outcome WHERE scope = $1 AND expires_at <= $2";
+    RECORD = "INSERT INTO outcome (scope, request, outcome, recorded_at, expires_at) \
+     SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM outcome WHERE scope = $6)";
+    PURGE = "DELETE FROM outcome WHERE scope IN \
+     (SELECT scope FROM outcome WHERE expires_at < $1 ORDER BY expires_at, scope LIMIT $2)";
+}
+
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut D::Connection,
+    change: &IdempotencyChange,
+    out: &mut Committed,
+) -> Applied {
+    match change {
+        IdempotencyChange::Record(record) => {
+            Statement::<D>::new(FORGET_EXPIRED)
+                .digest(&record.scope)
+                .time(record.recorded_at)
+                .execute(connection)
+                .await?;
+            let written = Statement::<D>::new(RECORD)
+                .digest(&record.scope)
+                .digest(&record.request)
+                .bind(record.outcome.as_str())
+                .time(record.recorded_at)
+                .time(record.expires_at)
+                .digest(&record.scope)
+                .execute(connection)
+                .await?;
+            one(written, Conflict::KeyUsed)
+        }
+        IdempotencyChange::Purge { before, cap } => {
+            let purged =
+                Statement::<D>::new(PURGE).time(*before).bind(i64::from(*cap)).execute(connection).await?;
+            out.purged.push(purged);
+            Ok(())
+        }
+    }
+}
+
+fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<OutcomeRecord, Error> {
+    Ok(OutcomeRecord {
+        scope: row.digest("outcome", "scope")?,
+        request: row.digest("outcome", "request")?,
+        outcome: row.take()?,
+        recorded_at: row.time()?,
+        expires_at: row.time()?,
+    })
+}
+
+#[async_trait]
+impl<D: Dialect> IdempotencyReads for SqlStore<D> {
+    async fn outcome(&self, scope: &Digest) -> Result<Option<OutcomeRecord>, Error> {
+        self.read_one(Statement::new(FIND).digest(scope), decode).await
+    }
+}

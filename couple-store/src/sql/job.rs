@@ -1,0 +1,231 @@
+//! The outbox in SQL.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
+
+use async_trait::async_trait;
+use couple_core::{
+    Change, Committed, Conflict, Error, JobId, Timestamp,
+    job::{ClaimToken, ClaimedJob, DeadJob, JobChange, JobReads, NewJob, QueueStats},
+};
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    apply::{Applied, one},
+};
+
+macro_rules! columns {
+    () => {
+        "id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at, attempts"
+    };
+}
+
+statements! {
+    DUE = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3";
+    CLAIM = "UPDATE job SET due_at = $1, attempts = attempts + 1, claim = $2 WHERE id = $3";
+    RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
+    FINISH = "DELETE FROM job WHERE id = $1 AND claim = $2";
+    RETRY = "UPDATE job SET due_at = $1, claim = NULL WHERE id = $2 AND claim = $3";
+    BURY = "INSERT INTO dead_job (", columns!(), ", error, died_at) \
+     SELECT ", columns!(), ", $1, $2 FROM job WHERE id = $3 AND claim = $4";
+    REPLAY = "INSERT INTO job (", columns!(), ") \
+     SELECT id, queue, name, payload, NULL, $1, $2, max_attempts, created_at, 0 FROM dead_job WHERE id = $3";
+    FORGET_DEAD = "DELETE FROM dead_job WHERE id = $1";
+    PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)";
+    NEXT_DUE = "SELECT MIN(due_at) FROM job WHERE queue = $1";
+    STATS = "SELECT (SELECT COUNT(*) FROM job WHERE queue = $1 AND due_at <= $2), \
+     (SELECT COUNT(*) FROM job WHERE queue = $3 AND due_at > $4), \
+     (SELECT COUNT(*) FROM dead_job WHERE queue = $5), (SELECT MIN(due_at) FROM job WHERE queue = $6)";
+    DEAD = "SELECT ", columns!(), ", error, died_at FROM dead_job WHERE id > $1 ORDER BY id LIMIT $2";
+}
+
+/// New jobs of the commits in one transaction, written together: a call to the database costs far more than a row.
+#[derive(Default)]
+pub(super) struct Enqueues<'a>(Vec<&'a NewJob>);
+
+/// Rows in one insert. Few sizes, so that few statements are prepared; larger first.
+static INSERTS: LazyLock<[(usize, Arc<str>); 3]> =
+    LazyLock::new(|| [64, 8, 1].map(|rows| (rows, insert(rows))));
+
+fn insert(rows: usize) -> Arc<str> {
+    let columns = columns!().split(", ").count();
+    let mut sql = concat!("INSERT INTO job (", columns!(), ") VALUES ").to_owned();
+    for row in 0..rows {
+        sql.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 0..columns {
+            let comma = if column == 0 { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(sql, "{comma}${}", row * columns + column + 1);
+        }
+        sql.push(')');
+    }
+    sql.push_str(" ON CONFLICT DO NOTHING");
+    sql.into()
+}
+
+impl<'a> Enqueues<'a> {
+    /// Takes a change that enqueues; false for any other.
+    pub(super) fn take(&mut self, change: &'a Change) -> bool {
+        if let Change::Job(JobChange::Enqueue(job)) = change {
+            self.0.push(job);
+            return true;
+        }
+        false
+    }
+    pub(super) const fn mark(&self) -> usize {
+        self.0.len()
+    }
+    pub(super) fn back_to(&mut self, mark: usize) {
+        self.0.truncate(mark);
+    }
+    pub(super) async fn write<D: Dialect>(self, connection: &mut D::Connection) -> sqlx::Result<()> {
+        let mut left = self.0.as_slice();
+        for (rows, sql) in INSERTS.iter() {
+            while left.len() >= *rows {
+                let (now, later) = left.split_at(*rows);
+                left = later;
+                let statement = now.iter().fold(Statement::<D>::built(sql.clone()), |statement, job| {
+                    statement
+                        .bind(job.id.as_uuid())
+                        .bind(job.queue.as_str())
+                        .bind(job.name.as_str())
+                        .bind(job.payload.as_str())
+                        .bind(job.dedupe_key.as_deref())
+                        .time(job.due_at)
+                        .time(job.expires_at)
+                        .bind(job.max_attempts)
+                        .time(job.created_at)
+                        .bind(0_i64)
+                });
+                statement.execute(connection).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut D::Connection,
+    change: &JobChange,
+    out: &mut Committed,
+) -> Applied {
+    match change {
+        JobChange::Enqueue(job) => {
+            let change = Change::Job(JobChange::Enqueue(job.clone()));
+            let mut enqueues = Enqueues::default();
+            enqueues.take(&change);
+            enqueues.write::<D>(connection).await?;
+            Ok(())
+        }
+        JobChange::Claim { queue, now, lease_until, claim, limit } => {
+            let due = Statement::<D>::new(DUE)
+                .bind(queue.as_str())
+                .time(*now)
+                .bind(i64::from(*limit))
+                .rows(connection)
+                .await?;
+            for row in due {
+                let (mut job, attempts) =
+                    decode::<D>(&mut Row::new(&row)).map_err(|e| sqlx::Error::Decode(e.into()))?;
+                Statement::<D>::new(CLAIM)
+                    .time(*lease_until)
+                    .bind(*claim)
+                    .bind(job.id.as_uuid())
+                    .execute(connection)
+                    .await?;
+                job.due_at = *lease_until;
+                out.claimed.push(ClaimedJob { job, attempt: attempts + 1, claim: *claim });
+            }
+            Ok(())
+        }
+        JobChange::Renew { id, claim, lease_until } => {
+            let statement = Statement::<D>::new(RENEW).time(*lease_until).bind(id.as_uuid()).bind(*claim);
+            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))
+        }
+        JobChange::Finish { id, claim } => finish::<D>(connection, *id, *claim).await,
+        JobChange::Retry { id, claim, due_at } => {
+            let statement = Statement::<D>::new(RETRY).time(*due_at).bind(id.as_uuid()).bind(*claim);
+            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))
+        }
+        JobChange::Bury { id, claim, error, at } => {
+            let statement =
+                Statement::<D>::new(BURY).bind(error.as_str()).time(*at).bind(id.as_uuid()).bind(*claim);
+            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
+            finish::<D>(connection, *id, *claim).await
+        }
+        JobChange::Replay { id, at, expires_at } => {
+            let statement = Statement::<D>::new(REPLAY).time(*at).time(*expires_at).bind(id.as_uuid());
+            one(statement.execute(connection).await?, Conflict::NoDeadJob(*id))?;
+            Statement::<D>::new(FORGET_DEAD).bind(id.as_uuid()).execute(connection).await?;
+            Ok(())
+        }
+        JobChange::PurgeDead { before, cap } => {
+            let purged = Statement::<D>::new(PURGE_DEAD)
+                .time(*before)
+                .bind(i64::from(*cap))
+                .execute(connection)
+                .await?;
+            out.purged.push(purged);
+            Ok(())
+        }
+    }
+}
+
+async fn finish<D: Dialect>(connection: &mut D::Connection, id: JobId, claim: ClaimToken) -> Applied {
+    let finished = Statement::<D>::new(FINISH).bind(id.as_uuid()).bind(claim).execute(connection).await?;
+    one(finished, Conflict::ClaimLost(id))
+}
+
+/// A job and its attempts.
+fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<(NewJob, i64), Error> {
+    let job = NewJob {
+        id: JobId::from_uuid(row.take()?),
+        queue: row.take()?,
+        name: row.take()?,
+        payload: row.take()?,
+        dedupe_key: row.take()?,
+        due_at: row.time()?,
+        expires_at: row.time()?,
+        max_attempts: row.take()?,
+        created_at: row.time()?,
+    };
+    Ok((job, row.take()?))
+}
+
+fn decode_dead<D: Dialect>(row: &mut Row<'_, D>) -> Result<DeadJob, Error> {
+    let (job, attempts) = decode(row)?;
+    Ok(DeadJob { job, attempts, error: row.take()?, died_at: row.time()? })
+}
+
+fn count(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+#[async_trait]
+impl<D: Dialect> JobReads for SqlStore<D> {
+    async fn queue_stats(&self, queue: &str, now: Timestamp) -> Result<QueueStats, Error> {
+        let statement =
+            Statement::new(STATS).bind(queue).time(now).bind(queue).time(now).bind(queue).bind(queue);
+        let stats = self
+            .read_one(statement, |row| {
+                Ok(QueueStats {
+                    ready: count(row.take()?),
+                    waiting: count(row.take()?),
+                    dead: count(row.take()?),
+                    next_due: row.opt_time()?,
+                })
+            })
+            .await?;
+        Ok(stats.unwrap_or_default())
+    }
+    async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
+        let next = self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| row.opt_time()).await?;
+        Ok(next.flatten())
+    }
+    async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
+        let after = after.map_or(uuid::Uuid::nil(), JobId::as_uuid);
+        self.read(Statement::new(DEAD).bind(after).bind(i64::from(limit)), decode_dead).await
+    }
+}

@@ -1,0 +1,60 @@
+//! Bringing a schema to the state that this version knows, under the database's own write lock.
+
+use couple_core::{Error, ErrorKind};
+
+use super::{Dialect, Row, Statement, error::classify, spelling::Sql};
+
+/// One step of the schema; never edited once released.
+pub(super) struct Migration {
+    pub(super) version: i64,
+    pub(super) name: &'static str,
+    pub(super) sql: &'static str,
+}
+
+const RECORD: &str =
+    "CREATE TABLE IF NOT EXISTS couple_migration (version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL)";
+const APPLIED: Sql = sql!("SELECT MAX(version) FROM couple_migration");
+const NOTE: Sql = sql!("INSERT INTO couple_migration (version, name) VALUES ($1, $2)");
+
+/// Applies what is missing, in one transaction: whoever comes at the same time waits and finds nothing to do.
+pub(super) async fn migrate<D: Dialect>(
+    connection: &mut D::Connection,
+    migrations: &[Migration],
+) -> Result<(), Error> {
+    let fail = |error| classify::<D>("migrate", error);
+    D::run(connection, D::BEGIN).await.map_err(fail)?;
+    let migrated = missing::<D>(connection, migrations).await;
+    let end = if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    D::run(connection, end).await.map_err(fail)?;
+    migrated
+}
+
+async fn missing<D: Dialect>(connection: &mut D::Connection, migrations: &[Migration]) -> Result<(), Error> {
+    let fail = |error| classify::<D>("migrate", error);
+    D::run(connection, RECORD).await.map_err(fail)?;
+    let rows = Statement::<D>::new(APPLIED).rows(connection).await.map_err(fail)?;
+    let applied: i64 = match rows.first() {
+        Some(row) => Row::<D>::new(row).take::<Option<i64>>()?.unwrap_or(0),
+        None => 0,
+    };
+    let newest = migrations.last().map_or(0, |migration| migration.version);
+    if applied > newest {
+        return Err(Error::new(ErrorKind::Misconfigured, "migrate").context(format!(
+            "the database has schema {applied}, this program knows {newest}: run a newer version of the program"
+        )));
+    }
+    for migration in migrations.iter().filter(|migration| migration.version > applied) {
+        D::run(connection, migration.sql).await.map_err(|error| {
+            classify::<D>("migrate", error)
+                .context(format!("migration {} {}", migration.version, migration.name))
+        })?;
+        Statement::<D>::new(NOTE)
+            .bind(migration.version)
+            .bind(migration.name)
+            .execute(connection)
+            .await
+            .map_err(fail)?;
+        tracing::info!(version = migration.version, name = migration.name, "migrated");
+    }
+    Ok(())
+}

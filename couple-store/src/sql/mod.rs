@@ -1,0 +1,92 @@
+//! Stores in SQL. Each statement is written once, for every dialect.
+//!
+//! [`dialect`] says what a driver must be able to do and what the dialects disagree about; the files named after areas
+//! hold the statements and are generic over it; [`writer`] turns commits into transactions and merges those that
+//! wait; [`sqlite`] opens SQLite.
+
+#[macro_use]
+mod spelling;
+
+mod account;
+mod apply;
+mod dialect;
+mod error;
+mod idempotency;
+mod job;
+mod migrate;
+mod pairing;
+mod sqlite;
+mod timeline;
+mod writer;
+
+pub use dialect::Dialect;
+pub use sqlite::{SqliteOptions, SqliteStore};
+
+use async_trait::async_trait;
+use couple_core::{Change, CommitError, Committed, Error, Store};
+use sqlx::Pool;
+
+use dialect::{Row, Statement};
+use spelling::Sql;
+use writer::Writer;
+
+/// A store in SQL.
+pub struct SqlStore<D: Dialect> {
+    reads: Pool<D>,
+    writer: Writer,
+}
+
+impl<D: Dialect> std::fmt::Debug for SqlStore<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlStore").field("dialect", &D::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// Runs a read on a connection of the pool and decodes its rows.
+    async fn read<T>(
+        &self,
+        statement: Statement<D>,
+        decode: impl Fn(&mut Row<'_, D>) -> Result<T, Error> + Send,
+    ) -> Result<Vec<T>, Error> {
+        let fail = |error| error::classify::<D>("read", error);
+        let mut connection = self.reads.acquire().await.map_err(fail)?;
+        let rows = statement.rows(&mut connection).await.map_err(fail)?;
+        rows.iter().map(|row| decode(&mut Row::new(row))).collect()
+    }
+
+    async fn read_one<T>(
+        &self,
+        statement: Statement<D>,
+        decode: impl Fn(&mut Row<'_, D>) -> Result<T, Error> + Send,
+    ) -> Result<Option<T>, Error> {
+        Ok(self.read(statement, decode).await?.pop())
+    }
+}
+
+/// Every named statement as SQLite reads it, for tests of query plans.
+#[doc(hidden)]
+#[must_use]
+pub fn statements() -> Vec<(&'static str, &'static str)> {
+    [account::ALL, pairing::ALL, timeline::ALL, job::ALL, idempotency::ALL]
+        .concat()
+        .into_iter()
+        .map(|(name, sql)| (name, <sqlx::Sqlite as Dialect>::spell(sql)))
+        .collect()
+}
+
+const PING: Sql = sql!("SELECT 1");
+
+#[async_trait]
+impl<D: Dialect> Store for SqlStore<D> {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        if changes.is_empty() {
+            return Ok(Committed::default());
+        }
+        self.writer.commit(changes).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.read(Statement::new(PING), |_| Ok(())).await.map(drop)
+    }
+}

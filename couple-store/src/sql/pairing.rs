@@ -1,0 +1,325 @@
+//! Invites, couples and blocks in SQL.
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Committed, Conflict, CoupleId, Digest, EmailAddress, EmailKey, Error, InviteId, Label,
+    pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads, Side},
+};
+use uuid::Uuid;
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    apply::{Applied, one},
+};
+
+macro_rules! invite {
+    () => {
+        "id, inviter, inviter_email, target_key, target, message, code, link, created_at, expires_at, state, \
+         accepted_by, couple_id"
+    };
+}
+macro_rules! couple {
+    () => {
+        "id, first, second, since, epoch, ended_at, title, anniversary, previous, restore_first, restore_second, \
+         head_seq, read_first, read_second"
+    };
+}
+macro_rules! block {
+    () => {
+        "blocker, blocker_email, blocked, at"
+    };
+}
+
+const OPEN: i64 = 0;
+const ACCEPTED: i64 = 1;
+const DECLINED: i64 = 2;
+const WITHDRAWN: i64 = 3;
+
+statements! {
+    INVITE = "SELECT ", invite!(), " FROM invite WHERE id = $1";
+    INVITE_BY_CODE = "SELECT ", invite!(), " FROM invite WHERE code = $1";
+    INVITE_BY_LINK = "SELECT ", invite!(), " FROM invite WHERE link = $1";
+    INVITE_BETWEEN = "SELECT ", invite!(), " FROM invite WHERE pair_key = $1";
+    INVITES_OF = "SELECT ", invite!(), " FROM invite WHERE inviter = $1 AND state = 0 ORDER BY created_at DESC, id DESC LIMIT 200";
+    INVITES_TO = "SELECT ", invite!(), " FROM invite WHERE target_key = $1 AND state = 0 \
+     ORDER BY created_at DESC, id DESC LIMIT 200";
+    INSERT_INVITE = "INSERT INTO invite (pair_key, ", invite!(), ") \
+     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 \
+     WHERE NOT EXISTS (SELECT 1 FROM invite WHERE pair_key = $15)";
+    CLOSE_INVITE = "UPDATE invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
+    WITHDRAW = "UPDATE invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
+    FORGET_INVITES = "DELETE FROM invite WHERE inviter = $1";
+    PURGE_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)";
+    COUPLE = "SELECT ", couple!(), " FROM couple WHERE id = $1";
+    COUPLE_OF = "SELECT ", couple!(), " FROM couple WHERE id = (SELECT couple_id FROM member WHERE account_id = $1)";
+    COUPLES_OF = "SELECT ", couple!(), " FROM couple WHERE id IN (SELECT couple_id FROM membership WHERE account_id = $1) \
+     ORDER BY since DESC, id DESC LIMIT 200";
+    MEMBER = "SELECT account_id FROM member WHERE account_id = $1";
+    INSERT_MEMBER = "INSERT INTO member (account_id, couple_id) VALUES ($1, $2)";
+    INSERT_MEMBERSHIP = "INSERT INTO membership (account_id, couple_id) VALUES ($1, $2)";
+    INSERT_COUPLE = "INSERT INTO couple (", couple!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    DESCRIBE = "UPDATE couple SET title = $1, anniversary = $2 WHERE id = $3 AND ended_at IS NULL";
+    RESTORE_FIRST = "UPDATE couple SET restore_first = $1 WHERE id = $2 AND ended_at IS NULL";
+    RESTORE_SECOND = "UPDATE couple SET restore_second = $1 WHERE id = $2 AND ended_at IS NULL";
+    END = "UPDATE couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
+    FREE = "DELETE FROM member WHERE account_id IN \
+     (SELECT first FROM couple WHERE id = $1 UNION ALL SELECT second FROM couple WHERE id = $2)";
+    BLOCKS_OF = "SELECT ", block!(), " FROM block WHERE blocker = $1 ORDER BY at DESC, blocked DESC LIMIT 200";
+    IS_BLOCKED = "SELECT 1 FROM block WHERE blocker = $1 AND blocked = $2";
+    IS_BLOCKED_BY_EMAIL = "SELECT 1 FROM block WHERE blocker_email = $1 AND blocked = $2 LIMIT 1";
+    INSERT_BLOCK = "INSERT INTO block (", block!(), ") VALUES ($1, $2, $3, $4)";
+    UNBLOCK = "DELETE FROM block WHERE blocker = $1 AND blocked = $2";
+    FORGET_BLOCKS = "DELETE FROM block WHERE blocker = $1 OR blocked = $2";
+}
+
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut D::Connection,
+    change: &PairingChange,
+    out: &mut Committed,
+) -> Applied {
+    match change {
+        PairingChange::InsertInvite(invite) => insert_invite::<D>(connection, invite).await,
+        PairingChange::CloseInvite { id, to } => {
+            let (state, by, couple) = stored_state(*to);
+            let statement =
+                Statement::<D>::new(CLOSE_INVITE).bind(state).bind(by).bind(couple).bind(id.as_uuid());
+            one(statement.execute(connection).await?, Conflict::InviteClosed(*id))
+        }
+        PairingChange::WithdrawInvitesOf { inviter } => {
+            Statement::<D>::new(WITHDRAW).bind(inviter.as_uuid()).execute(connection).await?;
+            Ok(())
+        }
+        PairingChange::Found(couple) => found::<D>(connection, couple).await,
+        PairingChange::Describe { id, title, anniversary } => {
+            let statement = Statement::<D>::new(DESCRIBE)
+                .bind(title.as_ref().map(Label::as_str))
+                .bind(anniversary.as_deref())
+                .bind(id.as_uuid());
+            one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))
+        }
+        PairingChange::Restore { id, side, wanted } => {
+            let sql = match side {
+                Side::First => RESTORE_FIRST,
+                Side::Second => RESTORE_SECOND,
+            };
+            let statement = Statement::<D>::new(sql).bind(i64::from(*wanted)).bind(id.as_uuid());
+            one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))
+        }
+        PairingChange::End { id, at } => {
+            let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
+            one(ended, Conflict::CoupleEnded(*id))?;
+            Statement::<D>::new(FREE).bind(id.as_uuid()).bind(id.as_uuid()).execute(connection).await?;
+            Ok(())
+        }
+        PairingChange::Block(block) => {
+            unblock::<D>(connection, block.blocker, block.blocked).await?;
+            Statement::<D>::new(INSERT_BLOCK)
+                .bind(block.blocker.as_uuid())
+                .bind(block.blocker_email.as_str())
+                .bind(block.blocked.as_uuid())
+                .time(block.at)
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        PairingChange::Unblock { blocker, blocked } => unblock::<D>(connection, *blocker, *blocked).await,
+        PairingChange::Forget { account } => {
+            Statement::<D>::new(FORGET_INVITES).bind(account.as_uuid()).execute(connection).await?;
+            Statement::<D>::new(FORGET_BLOCKS)
+                .bind(account.as_uuid())
+                .bind(account.as_uuid())
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        PairingChange::PurgeInvites { before, cap } => {
+            let statement = Statement::<D>::new(PURGE_INVITES).time(*before).bind(i64::from(*cap));
+            out.purged.push(statement.execute(connection).await?);
+            Ok(())
+        }
+    }
+}
+
+async fn is_member<D: Dialect>(connection: &mut D::Connection, account: AccountId) -> sqlx::Result<bool> {
+    Ok(!Statement::<D>::new(MEMBER).bind(account.as_uuid()).rows(connection).await?.is_empty())
+}
+
+async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invite) -> Applied {
+    if is_member::<D>(connection, invite.inviter).await? {
+        return Err(Conflict::Paired(invite.inviter).into());
+    }
+    let pair = invite.pair_key();
+    let pair = pair.as_ref().map(|pair| pair.as_bytes().as_slice());
+    let (state, by, couple) = stored_state(invite.state);
+    let statement = Statement::<D>::new(INSERT_INVITE)
+        .bind(pair)
+        .bind(invite.id.as_uuid())
+        .bind(invite.inviter.as_uuid())
+        .bind(invite.inviter_email.as_str())
+        .bind(invite.target.as_ref().map(|target| target.key().as_str()))
+        .bind(invite.target.as_ref().map(EmailAddress::as_str))
+        .bind(invite.message.as_ref().map(Label::as_str))
+        .digest(&invite.code)
+        .digest(&invite.link)
+        .time(invite.created_at)
+        .time(invite.expires_at)
+        .bind(state)
+        .bind(by)
+        .bind(couple)
+        .bind(pair);
+    one(statement.execute(connection).await?, Conflict::InviteCrossed)
+}
+
+async fn found<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {
+    for member in couple.members {
+        if is_member::<D>(connection, member).await? {
+            return Err(Conflict::Paired(member).into());
+        }
+    }
+    for member in couple.members {
+        for sql in [INSERT_MEMBER, INSERT_MEMBERSHIP] {
+            Statement::<D>::new(sql)
+                .bind(member.as_uuid())
+                .bind(couple.id.as_uuid())
+                .execute(connection)
+                .await?;
+        }
+    }
+    Statement::<D>::new(INSERT_COUPLE)
+        .bind(couple.id.as_uuid())
+        .bind(couple.members[0].as_uuid())
+        .bind(couple.members[1].as_uuid())
+        .time(couple.since)
+        .bind(couple.epoch)
+        .opt_time(couple.ended_at)
+        .bind(couple.title.as_ref().map(Label::as_str))
+        .bind(couple.anniversary.as_deref())
+        .bind(couple.previous.map(CoupleId::as_uuid))
+        .bind(i64::from(couple.restore[0]))
+        .bind(i64::from(couple.restore[1]))
+        .bind(couple.head_seq)
+        .bind(couple.read[0])
+        .bind(couple.read[1])
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn unblock<D: Dialect>(
+    connection: &mut D::Connection,
+    blocker: AccountId,
+    blocked: AccountId,
+) -> Applied {
+    Statement::<D>::new(UNBLOCK).bind(blocker.as_uuid()).bind(blocked.as_uuid()).execute(connection).await?;
+    Ok(())
+}
+
+fn stored_state(state: InviteState) -> (i64, Option<Uuid>, Option<Uuid>) {
+    match state {
+        InviteState::Open => (OPEN, None, None),
+        InviteState::Accepted { by, couple } => (ACCEPTED, Some(by.as_uuid()), Some(couple.as_uuid())),
+        InviteState::Declined => (DECLINED, None, None),
+        InviteState::Withdrawn => (WITHDRAWN, None, None),
+    }
+}
+
+fn decode_invite<D: Dialect>(row: &mut Row<'_, D>) -> Result<Invite, Error> {
+    let id = InviteId::from_uuid(row.take()?);
+    let inviter = AccountId::from_uuid(row.take()?);
+    let inviter_email = EmailKey::from_stored(row.take::<String>()?);
+    let target_key: Option<String> = row.take()?;
+    let target: Option<String> = row.take()?;
+    let target = target_key.zip(target);
+    let message = row.take::<Option<String>>()?.map(Label::from_stored);
+    let (code, link) = (row.digest("invite", "code")?, row.digest("invite", "link")?);
+    let (created_at, expires_at) = (row.time()?, row.time()?);
+    let state: i64 = row.take()?;
+    let accepted = (row.take::<Option<Uuid>>()?, row.take::<Option<Uuid>>()?);
+    Ok(Invite {
+        id,
+        inviter,
+        inviter_email,
+        target: target.map(|(key, address)| EmailAddress::from_stored(address, EmailKey::from_stored(key))),
+        message,
+        code,
+        link,
+        created_at,
+        expires_at,
+        state: match (state, accepted) {
+            (OPEN, _) => InviteState::Open,
+            (ACCEPTED, (Some(by), Some(couple))) => {
+                InviteState::Accepted { by: AccountId::from_uuid(by), couple: CoupleId::from_uuid(couple) }
+            }
+            (DECLINED, _) => InviteState::Declined,
+            (WITHDRAWN, _) => InviteState::Withdrawn,
+            _ => return Err(Error::corrupt("invite", "state", id)),
+        },
+    })
+}
+
+pub(super) fn decode_couple<D: Dialect>(row: &mut Row<'_, D>) -> Result<Couple, Error> {
+    Ok(Couple {
+        id: CoupleId::from_uuid(row.take()?),
+        members: [AccountId::from_uuid(row.take()?), AccountId::from_uuid(row.take()?)],
+        since: row.time()?,
+        epoch: row.take()?,
+        ended_at: row.opt_time()?,
+        title: row.take::<Option<String>>()?.map(Label::from_stored),
+        anniversary: row.take()?,
+        previous: row.take::<Option<Uuid>>()?.map(CoupleId::from_uuid),
+        restore: [row.take::<i64>()? != 0, row.take::<i64>()? != 0],
+        head_seq: row.take()?,
+        read: [row.take()?, row.take()?],
+    })
+}
+
+fn decode_block<D: Dialect>(row: &mut Row<'_, D>) -> Result<Block, Error> {
+    Ok(Block {
+        blocker: AccountId::from_uuid(row.take()?),
+        blocker_email: EmailKey::from_stored(row.take::<String>()?),
+        blocked: AccountId::from_uuid(row.take()?),
+        at: row.time()?,
+    })
+}
+
+#[async_trait]
+impl<D: Dialect> PairingReads for SqlStore<D> {
+    async fn couple(&self, id: CoupleId) -> Result<Option<Couple>, Error> {
+        self.read_one(Statement::new(COUPLE).bind(id.as_uuid()), decode_couple).await
+    }
+    async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error> {
+        self.read_one(Statement::new(COUPLE_OF).bind(account.as_uuid()), decode_couple).await
+    }
+    async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
+        self.read(Statement::new(COUPLES_OF).bind(account.as_uuid()), decode_couple).await
+    }
+    async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
+        self.read_one(Statement::new(INVITE).bind(id.as_uuid()), decode_invite).await
+    }
+    async fn invite_by_code(&self, code: &Digest) -> Result<Option<Invite>, Error> {
+        self.read_one(Statement::new(INVITE_BY_CODE).digest(code), decode_invite).await
+    }
+    async fn invite_by_link(&self, link: &Digest) -> Result<Option<Invite>, Error> {
+        self.read_one(Statement::new(INVITE_BY_LINK).digest(link), decode_invite).await
+    }
+    async fn invite_between(&self, pair_key: &Digest) -> Result<Option<Invite>, Error> {
+        self.read_one(Statement::new(INVITE_BETWEEN).digest(pair_key), decode_invite).await
+    }
+    async fn invites_of(&self, inviter: AccountId) -> Result<Vec<Invite>, Error> {
+        self.read(Statement::new(INVITES_OF).bind(inviter.as_uuid()), decode_invite).await
+    }
+    async fn invites_to(&self, target: &EmailKey) -> Result<Vec<Invite>, Error> {
+        self.read(Statement::new(INVITES_TO).bind(target.as_str()), decode_invite).await
+    }
+    async fn blocks_of(&self, blocker: AccountId) -> Result<Vec<Block>, Error> {
+        self.read(Statement::new(BLOCKS_OF).bind(blocker.as_uuid()), decode_block).await
+    }
+    async fn is_blocked(&self, blocker: AccountId, blocked: AccountId) -> Result<bool, Error> {
+        let statement = Statement::new(IS_BLOCKED).bind(blocker.as_uuid()).bind(blocked.as_uuid());
+        Ok(self.read_one(statement, |_| Ok(())).await?.is_some())
+    }
+    async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error> {
+        let statement = Statement::new(IS_BLOCKED_BY_EMAIL).bind(blocker.as_str()).bind(blocked.as_uuid());
+        Ok(self.read_one(statement, |_| Ok(())).await?.is_some())
+    }
+}

@@ -1,0 +1,178 @@
+//! SQLite: one connection that writes, several that read beside it (WAL).
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use couple_core::{Error, ErrorKind};
+use sqlx::{
+    ConnectOptions, Connection as _, Sqlite,
+    error::DatabaseError,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    dialect::Runs,
+    error::classify,
+    migrate::{Migration, migrate},
+    spelling::Sql,
+    writer::Writer,
+};
+
+/// A store in one SQLite file. Every answered commit is on the disk (`synchronous=FULL`).
+pub type SqliteStore = SqlStore<Sqlite>;
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "initial",
+    sql: include_str!("../../migrations/sqlite/0001_initial.sql"),
+}];
+
+/// Marks a file as ours in its header, so that another program's database is not taken for it: "coup".
+const APPLICATION_ID: i64 = 0x636f_7570;
+
+impl Dialect for Sqlite {
+    // Takes the write lock at once: a transaction that began reading could not be upgraded under WAL.
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+
+    fn spell(sql: Sql) -> &'static str {
+        sql.sqlite
+    }
+    fn affected(result: &Self::QueryResult) -> u64 {
+        result.rows_affected()
+    }
+    fn kind_of(error: &dyn DatabaseError) -> ErrorKind {
+        // The primary result code is the low byte of the extended one (sqlite.org/rescode.html).
+        let code = error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or(0) & 0xff;
+        match code {
+            5 | 6 => ErrorKind::Unavailable,        // BUSY, LOCKED
+            10 => ErrorKind::Unavailable,           // IOERR
+            11 | 26 => ErrorKind::Corrupt,          // CORRUPT, NOTADB
+            13 => ErrorKind::Full,                  // FULL
+            3 | 8 | 14 => ErrorKind::Misconfigured, // PERM, READONLY, CANTOPEN
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// How a SQLite store is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    path: PathBuf,
+    readers: u32,
+    merge: usize,
+}
+
+impl SqliteOptions {
+    /// The file at `path`, made if it is not there; its folder must be.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_owned(), readers: 4, merge: 64 }
+    }
+    /// How many connections read. Default: 4.
+    #[must_use]
+    pub const fn readers(mut self, readers: u32) -> Self {
+        self.readers = readers;
+        self
+    }
+    /// How many waiting commits become one transaction at most. Default: 64; 1 merges none.
+    #[must_use]
+    pub const fn merge(mut self, merge: usize) -> Self {
+        self.merge = merge;
+        self
+    }
+
+    /// Opens the file and brings its schema up to date.
+    ///
+    /// # Errors
+    /// One that names the file and says what to do: not a database, another program's, of a newer version, not
+    /// writable, in use, disk full.
+    pub async fn open(self) -> Result<SqliteStore, Error> {
+        let name = self.path.display().to_string();
+        let open = self.open_inner().await;
+        open.map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::Corrupt => {
+                    "is damaged or not a SQLite database: restore it from a backup or choose another file"
+                }
+                ErrorKind::Misconfigured => {
+                    "cannot be used: check the message, the folder and its permissions"
+                }
+                ErrorKind::Full => "has no room: free some space",
+                ErrorKind::Unavailable => "cannot be opened now: another program may hold it",
+                _ => "cannot be opened",
+            };
+            Error::new(error.kind(), "open SQLite").context(format!("{name} {advice}")).source(error)
+        })
+    }
+
+    async fn open_inner(&self) -> Result<SqliteStore, Error> {
+        let fail = |error| classify::<Sqlite>("open", error);
+        let options = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .create_if_missing(true)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        // Look before anything is changed: another program's file stays as it is.
+        self.check(&options.clone().read_only(false)).await?;
+        let options = options
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true);
+
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options.clone())
+            .await
+            .map_err(fail)?;
+        {
+            let mut connection = writer.acquire().await.map_err(fail)?;
+            migrate::<Sqlite>(&mut connection, MIGRATIONS).await?;
+            Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
+        }
+        let reads = SqlitePoolOptions::new()
+            .max_connections(self.readers.max(1))
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(2))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options.pragma("query_only", "ON"))
+            .await
+            .map_err(fail)?;
+        Ok(SqlStore { reads, writer: Writer::start(writer, self.merge) })
+    }
+
+    async fn check(&self, options: &SqliteConnectOptions) -> Result<(), Error> {
+        const APPLICATION: Sql = sql!("SELECT application_id FROM pragma_application_id");
+        const TABLES: Sql = sql!("SELECT COUNT(*) FROM sqlite_schema");
+        const HEALTH: Sql = sql!("PRAGMA quick_check(1)");
+        let fail = |error| classify::<Sqlite>("open", error);
+        let mut connection = options.connect().await.map_err(fail)?;
+        let number = async |connection: &mut _, sql| -> Result<i64, Error> {
+            let rows = Statement::<Sqlite>::new(sql).rows(connection).await.map_err(fail)?;
+            rows.first().map_or(Ok(0), |row| Row::<Sqlite>::new(row).take())
+        };
+        let tables = number(&mut connection, TABLES).await?;
+        let application = number(&mut connection, APPLICATION).await?;
+        if tables > 0 && application != APPLICATION_ID {
+            return Err(Error::new(ErrorKind::Misconfigured, "open")
+                .context("it is another program's database: choose another file"));
+        }
+        if tables > 0 && self.path.metadata().is_ok_and(|file| file.len() < 64 << 20) {
+            let rows = Statement::<Sqlite>::new(HEALTH).rows(&mut connection).await.map_err(fail)?;
+            let said: String =
+                rows.first().map_or(Ok("ok".to_owned()), |row| Row::<Sqlite>::new(row).take())?;
+            if said != "ok" {
+                return Err(Error::new(ErrorKind::Corrupt, "open").context(said));
+            }
+        }
+        connection.close().await.map_err(fail)
+    }
+}

@@ -1,0 +1,237 @@
+//! The logs of couples in SQL.
+
+use async_trait::async_trait;
+use couple_core::{
+    Committed, Conflict, CoupleId, Error,
+    pairing::Side,
+    timeline::{Body, Entry, NewEntry, Page, TimelineChange, TimelineReads},
+};
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    apply::{Applied, one},
+    dialect::Reads,
+};
+
+macro_rules! entry {
+    () => {
+        "seq, author, client_id, kind, body, target, created_at, edited_at, deleted_at, reaction_first, reaction_second"
+    };
+}
+
+statements! {
+    TAKE_SEQ = "UPDATE couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL";
+    HEAD = "SELECT head_seq FROM couple WHERE id = $1";
+    LIVING = "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL";
+    CLIENT_ID = "SELECT seq FROM entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
+    INSERT = "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, target, created_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    EDIT = "UPDATE entry SET body = $1, edited_at = $2 \
+     WHERE couple_id = $3 AND seq = $4 AND author = $5 AND deleted_at IS NULL";
+    DELETE = "UPDATE entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
+     WHERE couple_id = $2 AND seq = $3 AND author = $4 AND deleted_at IS NULL";
+    REACT_FIRST = "UPDATE entry SET reaction_first = $1 WHERE couple_id = $2 AND seq = $3 AND deleted_at IS NULL";
+    REACT_SECOND = "UPDATE entry SET reaction_second = $1 WHERE couple_id = $2 AND seq = $3 AND deleted_at IS NULL";
+    READ_FIRST = "UPDATE couple SET read_first = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
+     WHERE id = $3 AND read_first < $4 AND read_first < head_seq";
+    READ_SECOND = "UPDATE couple SET read_second = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
+     WHERE id = $3 AND read_second < $4 AND read_second < head_seq";
+    ERASE = "UPDATE entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
+     WHERE couple_id = $2 AND seq IN (SELECT seq FROM entry WHERE couple_id = $3 AND author = $4 \
+     AND deleted_at IS NULL ORDER BY seq LIMIT $5)";
+    AFTER = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    BEFORE = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+    AFTER_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    BEFORE_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
+    ENTRY = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq = $2";
+    BY_CLIENT_ID = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
+    BY_AUTHOR = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+}
+
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut D::Connection,
+    change: &TimelineChange,
+    out: &mut Committed,
+) -> Applied {
+    match change {
+        TimelineChange::Append { couple, entry } => {
+            out.seqs.push(append::<D>(connection, *couple, entry).await?);
+            Ok(())
+        }
+        TimelineChange::Edit { couple, seq, author, body, at } => {
+            living::<D>(connection, *couple).await?;
+            let statement = Statement::<D>::new(EDIT)
+                .bind(body.as_str())
+                .time(*at)
+                .bind(couple.as_uuid())
+                .bind(*seq)
+                .bind(stored(*author));
+            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))
+        }
+        TimelineChange::Delete { couple, seq, author, at } => {
+            living::<D>(connection, *couple).await?;
+            let statement =
+                Statement::<D>::new(DELETE).time(*at).bind(couple.as_uuid()).bind(*seq).bind(stored(*author));
+            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))
+        }
+        TimelineChange::React { couple, seq, side, emoji } => {
+            living::<D>(connection, *couple).await?;
+            let sql = match side {
+                Side::First => REACT_FIRST,
+                Side::Second => REACT_SECOND,
+            };
+            let statement = Statement::<D>::new(sql).bind(emoji.as_deref()).bind(couple.as_uuid()).bind(*seq);
+            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))
+        }
+        TimelineChange::MarkRead { couple, side, seq } => {
+            living::<D>(connection, *couple).await?;
+            let sql = match side {
+                Side::First => READ_FIRST,
+                Side::Second => READ_SECOND,
+            };
+            let statement = Statement::<D>::new(sql).bind(*seq).bind(*seq).bind(couple.as_uuid()).bind(*seq);
+            statement.execute(connection).await?;
+            Ok(())
+        }
+        TimelineChange::Erase { couple, author, at, cap } => {
+            let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
+            if !living.is_empty() {
+                return Err(Conflict::CoupleLives(*couple).into());
+            }
+            let statement = Statement::<D>::new(ERASE)
+                .time(*at)
+                .bind(couple.as_uuid())
+                .bind(couple.as_uuid())
+                .bind(stored(*author))
+                .bind(i64::from(*cap));
+            out.purged.push(statement.execute(connection).await?);
+            Ok(())
+        }
+    }
+}
+
+/// Takes the next `seq` under the couple's row, which nobody else can take before this transaction ends.
+async fn append<D: Dialect>(
+    connection: &mut D::Connection,
+    couple: CoupleId,
+    entry: &NewEntry,
+) -> Result<i64, super::apply::Stop> {
+    let author = entry.author.map(stored);
+    living::<D>(connection, couple).await?;
+    if let (Some(author), Some(client_id)) = (author, &entry.client_id) {
+        let used = Statement::<D>::new(CLIENT_ID)
+            .bind(couple.as_uuid())
+            .bind(author)
+            .bind(client_id.as_str())
+            .rows(connection)
+            .await?;
+        if !used.is_empty() {
+            return Err(Conflict::ClientIdUsed.into());
+        }
+    }
+    let taken = Statement::<D>::new(TAKE_SEQ).bind(couple.as_uuid()).execute(connection).await?;
+    one(taken, Conflict::CoupleEnded(couple))?;
+    let head = Statement::<D>::new(HEAD).bind(couple.as_uuid()).rows(connection).await?;
+    let seq = match head.first() {
+        Some(row) => <D as Reads<i64>>::read(row, 0)?,
+        None => return Err(Conflict::CoupleEnded(couple).into()),
+    };
+    Statement::<D>::new(INSERT)
+        .bind(couple.as_uuid())
+        .bind(seq)
+        .bind(author)
+        .bind(entry.client_id.as_deref())
+        .bind(entry.kind.as_str())
+        .bind(entry.body.as_ref().map(Body::as_str))
+        .bind(entry.target)
+        .time(entry.at)
+        .execute(connection)
+        .await?;
+    Ok(seq)
+}
+
+async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
+    let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
+    if living.is_empty() { Err(Conflict::CoupleEnded(couple).into()) } else { Ok(()) }
+}
+
+const fn stored(side: Side) -> i64 {
+    match side {
+        Side::First => 0,
+        Side::Second => 1,
+    }
+}
+
+fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<Entry, Error> {
+    let seq = row.take()?;
+    let author = match row.take::<Option<i64>>()? {
+        Some(index) => Some(Side::from_index(index).ok_or_else(|| Error::corrupt("entry", "author", seq))?),
+        None => None,
+    };
+    Ok(Entry {
+        seq,
+        author,
+        client_id: row.take()?,
+        kind: row.take()?,
+        body: row.take::<Option<String>>()?.map(Body::from_stored),
+        target: row.take()?,
+        created_at: row.time()?,
+        edited_at: row.opt_time()?,
+        deleted_at: row.opt_time()?,
+        reactions: [row.take()?, row.take()?],
+    })
+}
+
+#[async_trait]
+impl<D: Dialect> TimelineReads for SqlStore<D> {
+    async fn entries(
+        &self,
+        couple: CoupleId,
+        page: Page,
+        limit: u32,
+        kind: Option<&str>,
+    ) -> Result<Vec<Entry>, Error> {
+        let (sql, seq, backwards) = match (page, kind) {
+            (Page::After(seq), None) => (AFTER, seq, false),
+            (Page::Before(seq), None) => (BEFORE, seq, true),
+            (Page::After(seq), Some(_)) => (AFTER_OF_KIND, seq, false),
+            (Page::Before(seq), Some(_)) => (BEFORE_OF_KIND, seq, true),
+        };
+        let mut statement = Statement::new(sql).bind(couple.as_uuid());
+        if let Some(kind) = kind {
+            statement = statement.bind(kind);
+        }
+        let mut entries = self.read(statement.bind(seq).bind(i64::from(limit)), decode).await?;
+        if backwards {
+            entries.reverse();
+        }
+        Ok(entries)
+    }
+    async fn entry(&self, couple: CoupleId, seq: i64) -> Result<Option<Entry>, Error> {
+        self.read_one(Statement::new(ENTRY).bind(couple.as_uuid()).bind(seq), decode).await
+    }
+    async fn entry_by_client_id(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        client_id: &str,
+    ) -> Result<Option<Entry>, Error> {
+        let statement =
+            Statement::new(BY_CLIENT_ID).bind(couple.as_uuid()).bind(stored(author)).bind(client_id);
+        self.read_one(statement, decode).await
+    }
+    async fn entries_by(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Entry>, Error> {
+        let statement = Statement::new(BY_AUTHOR)
+            .bind(couple.as_uuid())
+            .bind(stored(author))
+            .bind(after)
+            .bind(i64::from(limit));
+        self.read(statement, decode).await
+    }
+}

@@ -1,0 +1,147 @@
+//! SQLite, proven by the kit and held against memory.
+
+#![cfg(feature = "sqlite")]
+
+use std::{path::PathBuf, sync::Arc};
+
+use couple_core::{ErrorKind, Store};
+use couple_store::{
+    MemoryStore,
+    sql::{SqliteOptions, SqliteStore},
+};
+
+/// A new folder below the build's own; `./test` clears them.
+fn folder() -> PathBuf {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep()
+}
+
+async fn open(merge: usize) -> SqliteStore {
+    SqliteOptions::new(folder().join("couple.db")).merge(merge).open().await.unwrap()
+}
+
+mod merged {
+    use super::*;
+    couple_conformance::store!(open(64), reference: async { MemoryStore::new() });
+}
+
+mod one_by_one {
+    use super::*;
+    couple_conformance::store!(open(1));
+}
+
+mod shared {
+    use super::*;
+    couple_conformance::store!(async { Arc::new(open(64).await) as Arc<dyn Store> });
+}
+
+mod opening {
+    use super::*;
+
+    async fn refused(path: &std::path::Path) -> (ErrorKind, String) {
+        let error = SqliteOptions::new(path).open().await.unwrap_err();
+        (error.kind(), error.to_string())
+    }
+
+    #[tokio::test]
+    async fn what_was_committed_is_there_again() {
+        let path = folder().join("couple.db");
+        let account = couple_conformance::World::default().account("ana");
+        let store = SqliteOptions::new(&path).open().await.unwrap();
+        let insert = couple_core::account::AccountChange::Insert(account.clone());
+        store.commit(vec![insert.into()]).await.unwrap();
+        // As after a kill: nothing is closed.
+        let again = SqliteOptions::new(&path).open().await.unwrap();
+        use couple_core::account::AccountReads as _;
+        assert_eq!(again.account(account.id).await.unwrap(), Some(account));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_named_and_left_alone() {
+        let path = folder().join("couple.db");
+        std::fs::write(&path, "this is a shopping list, not a database at all").unwrap();
+        let (kind, said) = refused(&path).await;
+        assert_eq!(kind, ErrorKind::Corrupt, "{said}");
+        assert!(said.contains("couple.db is damaged or not a SQLite database"), "{said}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is a shopping list, not a database at all");
+    }
+
+    #[tokio::test]
+    async fn a_foreign_database_is_left_alone() {
+        use sqlx::{ConnectOptions as _, Connection as _};
+        let path = folder().join("other.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql("CREATE TABLE account (x)").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let (kind, said) = refused(&path).await;
+        assert_eq!(kind, ErrorKind::Misconfigured);
+        assert!(said.contains("another program's database"), "{said}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused() {
+        use sqlx::{ConnectOptions as _, Connection as _};
+        let path = folder().join("couple.db");
+        drop(SqliteOptions::new(&path).open().await.unwrap());
+        let mut connection =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
+        sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let (kind, said) = refused(&path).await;
+        assert_eq!(kind, ErrorKind::Misconfigured);
+        assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_named() {
+        let (kind, said) = refused(&folder().join("nowhere/couple.db")).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+        assert!(said.contains("nowhere/couple.db"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn many_may_open_and_migrate_at_once() {
+        let path = folder().join("couple.db");
+        let opens: Vec<_> = (0..8).map(|_| tokio::spawn(SqliteOptions::new(&path).open())).collect();
+        for open in opens {
+            open.await.unwrap().unwrap();
+        }
+    }
+}
+
+mod queries {
+    use super::*;
+
+    /// Every statement that the store reads or finds rows with is served by an index.
+    #[tokio::test]
+    async fn none_scans_a_table() {
+        use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
+        let path = folder().join("couple.db");
+        drop(SqliteOptions::new(&path).open().await.unwrap());
+        let mut connection =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        let mut looked_at = 0;
+        for (name, sql) in couple_store::sql::statements() {
+            if sql.starts_with("INSERT") && !sql.contains("SELECT") {
+                continue;
+            }
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            let plan = sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+            for row in plan {
+                let step: String = row.get("detail");
+                let scans =
+                    step.starts_with("SCAN") && !step.contains("CONSTANT ROW") && !step.contains("SUBQUERY");
+                assert!(!scans, "{name} scans: {step}\n{sql}");
+                // A few rows of one person or one address may be put in order.
+                let sorts = step.contains("USE TEMP B-TREE FOR ORDER BY");
+                let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF"];
+                assert!(!sorts || few.contains(&name), "{name} sorts: {step}\n{sql}");
+            }
+            looked_at += 1;
+        }
+        assert!(looked_at > 50, "{looked_at}");
+    }
+}
