@@ -80,8 +80,14 @@ impl<'a> Enqueues<'a> {
     pub(super) fn back_to(&mut self, mark: usize) {
         self.0.truncate(mark);
     }
-    pub(super) async fn write<D: Dialect>(self, connection: &mut D::Connection) -> sqlx::Result<()> {
-        let mut left = self.0.as_slice();
+    /// Writes those taken since a mark.
+    pub(super) async fn write_since<D: Dialect>(
+        &mut self,
+        mark: usize,
+        connection: &mut D::Connection,
+    ) -> sqlx::Result<()> {
+        let taken = self.0.split_off(mark);
+        let mut left = taken.as_slice();
         for (rows, sql) in INSERTS.iter() {
             while left.len() >= *rows {
                 let (now, later) = left.split_at(*rows);
@@ -116,7 +122,7 @@ pub(super) async fn apply<D: Dialect>(
             let change = Change::Job(JobChange::Enqueue(job.clone()));
             let mut enqueues = Enqueues::default();
             enqueues.take(&change);
-            enqueues.write::<D>(connection).await?;
+            enqueues.write_since::<D>(0, connection).await?;
             Ok(())
         }
         JobChange::Claim { queue, now, lease_until, claim, limit } => {

@@ -182,6 +182,10 @@ async fn attempt<D: Dialect>(
             if enqueues.take(change) {
                 continue;
             }
+            if matches!(change, Change::Job(_)) {
+                // It must see the jobs of its own commit.
+                enqueues.write_since::<D>(mark, connection).await?;
+            }
             match apply::<D>(connection, change, &mut out).await {
                 Ok(()) => {}
                 Err(Stop::Failed(error)) => return Err(error),
@@ -209,6 +213,6 @@ async fn attempt<D: Dialect>(
             }
         }
     }
-    enqueues.write::<D>(connection).await?;
+    enqueues.write_since::<D>(0, connection).await?;
     Ok(Some(answers))
 }
