@@ -1,1 +1,20 @@
+#![doc = include_str!("../README.md")]
 
+mod builder;
+#[cfg(feature = "http")]
+pub mod http;
+
+pub use builder::{Backend, BackendBuilder, Role};
+#[doc(inline)]
+pub use couple_core as core;
+#[doc(inline)]
+pub use couple_core::{
+    AccountId, Call, Clock, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, ManualClock, OsEntropy,
+    Secret, Store, SystemClock, Timestamp,
+};
+#[doc(inline)]
+pub use couple_core::{account, job, limits, mail, pairing, timeline};
+#[doc(inline)]
+pub use couple_notify as notify;
+#[doc(inline)]
+pub use couple_store as store;

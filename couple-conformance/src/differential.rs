@@ -1,6 +1,6 @@
 //! The same random commits and reads go to a reference and to another store: both must answer alike, conflicts included.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, InviteId, JobId,
@@ -41,7 +41,12 @@ where
     let result = runner.run(&commits, |commits| {
         runtime.block_on(async {
             let (store, reference) = (store().await, reference().await);
+            let mut made = HashSet::new();
             for changes in commits {
+                // Fresh ids are never used again; a sequence that does so says nothing.
+                if !changes.iter().all(|change| fresh_id(change).is_none_or(|id| made.insert(id))) {
+                    continue;
+                }
                 let ours = answer(store.commit(changes.clone()).await)?;
                 let theirs = answer(reference.commit(changes.clone()).await)?;
                 prop_assert_eq!(ours, theirs, "after {:?}", changes);
@@ -53,6 +58,15 @@ where
     });
     if let Err(difference) = result {
         panic!("{difference}");
+    }
+}
+
+/// The id that a change says is fresh.
+fn fresh_id(change: &Change) -> Option<Uuid> {
+    match change {
+        Change::Pairing(PairingChange::Found(couple)) => Some(couple.id.as_uuid()),
+        Change::Pairing(PairingChange::InsertInvite(invite)) => Some(invite.id.as_uuid()),
+        _ => None,
     }
 }
 
@@ -188,10 +202,6 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         n().prop_map(|a| PairingChange::Forget { account: account_id(a) }),
         (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
     ]
-    .prop_filter(
-        "a couple is founded once",
-        |change| !matches!(change, PairingChange::Found(c) if c.head_seq != 0),
-    )
     .prop_map(Change::from)
 }
 

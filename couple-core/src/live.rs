@@ -34,7 +34,7 @@ pub enum Notice {
 
 /// A stream of notices on the topics that were asked for.
 #[async_trait]
-pub trait Subscription: Send {
+pub trait Subscription: Send + Sync {
     /// The next notice. [`Notice::Changed`] stands for any number that were missed.
     async fn next(&mut self) -> Notice;
 }

@@ -19,7 +19,7 @@ pub use job::{MailJob, MailJobHandler};
 pub use password::{Password, PasswordHash};
 pub use port::{AccountChange, AccountReads};
 pub use purge::{PurgeAccountsHandler, PurgePlan, PurgeTokens, PurgeTokensHandler};
-pub use service::{Accounts, Proof, SignIn, SignUp, SignedIn};
+pub use service::{Accounts, ProfilePatch, Proof, SignIn, SignUp, SignedIn};
 
 use std::{borrow::Cow, time::Duration};
 

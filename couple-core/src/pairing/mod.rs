@@ -25,7 +25,7 @@ mod service;
 
 pub use job::{InviteMail, InviteMailHandler, PurgeInvites, PurgeInvitesHandler};
 pub use port::{Directory, PairingChange, PairingReads};
-pub use service::{Founded, Inviting, Pairings, Sent};
+pub use service::{Founded, Inviting, Named, Pairings, Sent};
 
 use std::{borrow::Cow, time::Duration};
 

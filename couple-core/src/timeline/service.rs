@@ -138,16 +138,23 @@ impl Timeline {
         self.read(at.couple, page, limit, kind).await.map_err(Failure::Failed)
     }
 
-    /// A page of the previous couple's log, if both chose to see it.
+    /// A page of the previous couple's log, if both chose to see it, and which side this person was of it.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
-    pub async fn previous_page(&self, account: AccountId, page: Page, limit: u32) -> Answer<Vec<View>> {
+    pub async fn previous_page(
+        &self,
+        account: AccountId,
+        page: Page,
+        limit: u32,
+    ) -> Answer<(Side, Vec<View>)> {
+        let none = || Failure::Refused(Refusal::NoPrevious);
         let (_, couple) = self.membership(account).await?;
-        match couple.previous {
-            Some(previous) if couple.restored() => Ok(self.read(previous, page, limit, None).await?),
-            _ => Err(Failure::Refused(Refusal::NoPrevious)),
-        }
+        let id = couple.previous.filter(|_| couple.restored()).ok_or_else(none)?;
+        // They may have been the other way round then.
+        let previous = self.ports.store.couple(id).await?.ok_or_else(none)?;
+        let side = previous.side_of(account).ok_or_else(none)?;
+        Ok((side, self.read(id, page, limit, None).await?))
     }
 
     /// Entries with what they changed, for whoever has checked that they may be read.

@@ -1,0 +1,93 @@
+//! Where a client is in its couple's log.
+
+use std::{fmt, str::FromStr};
+
+use couple_core::{CoupleId, pairing::Couple};
+
+/// A position: which couple and epoch, which entry, which read positions were seen. Opaque to clients.
+///
+/// As text `COUPLE.EPOCH.SEQ.READ.READ`, where COUPLE is enough of the id to tell a person's couples apart; a plain
+/// number is also taken, as a `seq` of whatever couple the person is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    couple: Option<(u32, i64)>,
+    /// The last entry that was seen.
+    pub seq: i64,
+    pub(super) read: Option<[i64; 2]>,
+}
+
+impl Cursor {
+    /// The position of an entry in the log of whatever couple the person is in.
+    #[must_use]
+    pub const fn at(seq: i64) -> Self {
+        Self { couple: None, seq, read: None }
+    }
+    /// A position in this couple.
+    #[must_use]
+    pub fn of(couple: &Couple, seq: i64, read: [i64; 2]) -> Self {
+        Self { couple: Some((tag(couple.id), couple.epoch)), seq, read: Some(read) }
+    }
+    /// Whether it can be one of this couple's.
+    #[must_use]
+    pub fn fits(&self, couple: &Couple) -> bool {
+        self.seq <= couple.head_seq && self.couple.is_none_or(|at| at == (tag(couple.id), couple.epoch))
+    }
+}
+
+/// The last 32 bits of a UUIDv7 are random.
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+const fn tag(couple: CoupleId) -> u32 {
+    couple.as_uuid().as_u128() as u32
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.couple, self.read) {
+            (Some((tag, epoch)), Some([first, second])) => {
+                write!(f, "{tag:08x}.{epoch}.{}.{first}.{second}", self.seq)
+            }
+            _ => write!(f, "{}", self.seq),
+        }
+    }
+}
+
+/// The text is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotACursor;
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let number = |part: &str| {
+            part.parse::<i64>().ok().filter(|n| *n >= 0 && !part.starts_with('+')).ok_or(NotACursor)
+        };
+        let parts: Vec<&str> = text.split('.').take(6).collect();
+        match parts.as_slice() {
+            [seq] => Ok(Self::at(number(seq)?)),
+            [tag, epoch, seq, first, second] if tag.len() == 8 => Ok(Self {
+                couple: Some((u32::from_str_radix(tag, 16).map_err(|_| NotACursor)?, number(epoch)?)),
+                seq: number(seq)?,
+                read: Some([number(first)?, number(second)?]),
+            }),
+            _ => Err(NotACursor),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        let cursor = Cursor { couple: Some((0xab, 1)), seq: 42, read: Some([3, 4]) };
+        assert_eq!(cursor.to_string(), "000000ab.1.42.3.4");
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        assert_eq!("7".parse(), Ok(Cursor::at(7)));
+        for bad in
+            ["", "-1", "+1", "a", "1.2", "000000ab.1.42.3", "000000ab.1.42.3.4.5", "zzzzzzzz.1.1.1.1", "1e3"]
+        {
+            assert_eq!(bad.parse::<Cursor>(), Err(NotACursor), "{bad}");
+        }
+    }
+}

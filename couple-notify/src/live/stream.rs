@@ -1,0 +1,291 @@
+//! A stream of frames from a cursor on.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Error, Failure, Ports,
+    live::{Notice, Subscription, Topic},
+    pairing::{Couple, Side},
+    timeline::{Body, Membership, Page, Refusal, Timeline, View},
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::Cursor;
+
+/// Why a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bye {
+    /// The session ended or expired.
+    SignedOut,
+    /// The couple ended.
+    NotPaired,
+    /// The process is going away; another one answers.
+    Draining,
+    /// The store does not answer.
+    Unavailable,
+}
+
+/// Why a client must take a snapshot before it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// The cursor is of another couple or epoch, or beyond the log.
+    CursorUnknown,
+}
+
+/// What a client is told.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// An entry, in `seq` order, with the cursor after it.
+    Entry {
+        /// What.
+        view: Box<View>,
+        /// Where the client is then.
+        cursor: Cursor,
+    },
+    /// Read positions, by [`Side`].
+    Read {
+        /// Up to where each has read.
+        read: [i64; 2],
+        /// Where the client is then.
+        cursor: Cursor,
+    },
+    /// Something of the partner's, for now.
+    Signal {
+        /// Who sent it.
+        from: Side,
+        /// What.
+        kind: String,
+        /// With what.
+        body: Option<Body>,
+    },
+    /// Everything that there was has been sent.
+    CaughtUp {
+        /// Where the client is.
+        cursor: Cursor,
+    },
+    /// Take a snapshot, then go on from this cursor.
+    Reset {
+        /// Why.
+        reason: Reset,
+        /// Where the log ends now.
+        cursor: Cursor,
+    },
+    /// The stream is over.
+    Bye(Bye),
+}
+
+/// Whether a stream's owner may still have it. The same policy as for a request.
+#[async_trait]
+pub trait Gate: Send + Sync + 'static {
+    /// Looks again.
+    async fn is_open(&self) -> Result<bool, Error>;
+}
+
+/// Numbers a host may change.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveOptions {
+    /// How long a stream waits before it looks without having been told: what a lost notice costs.
+    pub sweep: Duration,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self { sweep: Duration::from_secs(30) }
+    }
+}
+
+/// Opens streams.
+#[derive(Debug, Clone)]
+pub struct Live {
+    ports: Ports,
+    timeline: Timeline,
+    options: LiveOptions,
+    drain: tokio::sync::watch::Sender<bool>,
+}
+
+impl Live {
+    /// Over its ports.
+    #[must_use]
+    pub fn new(ports: Ports, options: LiveOptions) -> Self {
+        let timeline = Timeline::new(ports.clone());
+        Self { ports, timeline, options, drain: tokio::sync::watch::Sender::new(false) }
+    }
+
+    /// Says goodbye to every stream, also to those that come from now on.
+    pub fn drain(&self) {
+        self.drain.send_replace(true);
+    }
+
+    /// Whether this process says goodbye.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.drain.borrow()
+    }
+
+    /// Follows the log of a person's couple from `after` on; without it, from its end.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], or the store's.
+    pub async fn open(
+        &self,
+        account: AccountId,
+        gate: Arc<dyn Gate>,
+        after: Option<Cursor>,
+    ) -> Result<Stream, Failure<Refusal>> {
+        let (at, _) = self.timeline.membership(account).await?;
+        // Subscribe, then read: what is written in between is both told of and read, never neither.
+        let topics = vec![Topic::Couple(at.couple), Topic::Account(account)];
+        let subscription = self.ports.bus.subscribe(topics).await;
+        let (now, couple) = self.timeline.membership(account).await?;
+        if now != at {
+            return Err(Failure::Refused(Refusal::NotPaired));
+        }
+        let end = Cursor::of(&couple, couple.head_seq, couple.read);
+        let mut ready = VecDeque::new();
+        let cursor = match after {
+            None => end,
+            Some(after) if after.fits(&couple) => {
+                Cursor::of(&couple, after.seq, after.read.unwrap_or(couple.read))
+            }
+            Some(_) => {
+                ready.push_back(Frame::Reset { reason: Reset::CursorUnknown, cursor: end });
+                end
+            }
+        };
+        Ok(Stream {
+            live: self.clone(),
+            drained: self.drain.subscribe(),
+            gate,
+            at,
+            cursor,
+            subscription,
+            ready,
+            behind: true,
+            told_caught_up: false,
+            over: false,
+        })
+    }
+}
+
+/// Frames from a cursor on, without end until a [`Frame::Bye`].
+pub struct Stream {
+    live: Live,
+    drained: tokio::sync::watch::Receiver<bool>,
+    gate: Arc<dyn Gate>,
+    at: Membership,
+    cursor: Cursor,
+    subscription: Box<dyn Subscription>,
+    ready: VecDeque<Frame>,
+    /// Whether there may be something to read.
+    behind: bool,
+    told_caught_up: bool,
+    over: bool,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("at", &self.at).field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// Who follows, and where they are.
+    #[must_use]
+    pub const fn membership(&self) -> &Membership {
+        &self.at
+    }
+    /// Where the client is once it has every frame that was returned.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// The next frame; none after [`Frame::Bye`]. Can be given up while it waits: nothing is lost.
+    pub async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                match &frame {
+                    Frame::Entry { cursor, .. }
+                    | Frame::Read { cursor, .. }
+                    | Frame::Reset { cursor, .. } => {
+                        self.cursor = *cursor;
+                    }
+                    Frame::Bye(_) => self.over = true,
+                    Frame::CaughtUp { .. } | Frame::Signal { .. } => {}
+                }
+                return Some(frame);
+            }
+            if self.over {
+                return None;
+            }
+            if self.behind {
+                // The notice that brought us here was taken before reading, so one that comes meanwhile waits for
+                // the next round; and being given up in the middle leaves `behind` as it is.
+                if let Err(reason) = self.read().await {
+                    self.ready.push_back(Frame::Bye(reason));
+                    self.behind = false;
+                }
+                continue;
+            }
+            let sweep = sleep_until(Instant::now() + self.live.options.sweep);
+            tokio::select! {
+                notice = self.subscription.next() => match notice {
+                    Notice::Changed => self.behind = true,
+                    Notice::Signal { from, kind, body } => {
+                        if from != self.at.side {
+                            self.ready.push_back(Frame::Signal { from, kind, body });
+                        }
+                    }
+                },
+                _ = self.drained.wait_for(|drain| *drain) => self.ready.push_back(Frame::Bye(Bye::Draining)),
+                () = sweep => self.behind = true,
+            }
+        }
+    }
+
+    /// Reads what there is beyond the cursor, after making sure that the client may still have it.
+    async fn read(&mut self) -> Result<(), Bye> {
+        if self.live.is_draining() {
+            return Err(Bye::Draining);
+        }
+        if !self.gate.is_open().await.map_err(|_| Bye::Unavailable)? {
+            return Err(Bye::SignedOut);
+        }
+        let couple = self.couple().await?;
+        let limit = Timeline::PAGE_MOST;
+        let views = self
+            .live
+            .timeline
+            .read(couple.id, Page::After(self.cursor.seq), limit, None)
+            .await
+            .map_err(|_| Bye::Unavailable)?;
+        let mut at = self.cursor;
+        // A full page: there is more.
+        self.behind = views.len() == limit as usize;
+        for view in views {
+            at.seq = view.entry.seq;
+            self.ready.push_back(Frame::Entry { view: Box::new(view), cursor: at });
+        }
+        if self.behind {
+            return Ok(());
+        }
+        if at.read != Some(couple.read) {
+            at.read = Some(couple.read);
+            self.ready.push_back(Frame::Read { read: couple.read, cursor: at });
+        }
+        if !self.told_caught_up {
+            self.told_caught_up = true;
+            self.ready.push_back(Frame::CaughtUp { cursor: at });
+        }
+        Ok(())
+    }
+
+    async fn couple(&self) -> Result<Couple, Bye> {
+        match self.live.timeline.membership(self.at.account).await {
+            Ok((at, couple)) if at == self.at => Ok(couple),
+            Ok(_) | Err(Failure::Refused(_)) => Err(Bye::NotPaired),
+            Err(Failure::Failed(_)) => Err(Bye::Unavailable),
+        }
+    }
+}

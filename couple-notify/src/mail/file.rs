@@ -1,0 +1,80 @@
+//! Mail as files, to be looked at.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use couple_core::{
+    Error, ErrorKind,
+    mail::{Mail, Mailer},
+};
+use tokio::{fs, io::AsyncWriteExt as _};
+
+use super::Letterhead;
+
+/// Writes each mail as `ID.eml` into a folder. The same mail handed over again is the same file.
+#[derive(Debug, Clone)]
+pub struct FileMailer {
+    folder: PathBuf,
+    letterhead: Letterhead,
+}
+
+impl FileMailer {
+    /// Mails into `folder`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] when it cannot be made.
+    pub fn new(folder: impl AsRef<Path>, letterhead: Letterhead) -> Result<Self, Error> {
+        let folder = folder.as_ref().to_owned();
+        std::fs::create_dir_all(&folder).map_err(|source| {
+            Error::new(ErrorKind::Misconfigured, "mail folder")
+                .context(format!("{} cannot be made", folder.display()))
+                .source(source)
+        })?;
+        Ok(Self { folder, letterhead })
+    }
+}
+
+#[async_trait]
+impl Mailer for FileMailer {
+    async fn send(&self, mail: &Mail) -> Result<(), Error> {
+        let fail = |source: std::io::Error| {
+            let kind = match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+                _ => ErrorKind::Unavailable,
+            };
+            Error::new(kind, "write mail").source(source)
+        };
+        let text = self.letterhead.render(mail)?.formatted();
+        // Whoever lists the folder sees whole mails only.
+        let partial = self.folder.join(format!(".{}.partial", mail.id));
+        let mut file = fs::File::create(&partial).await.map_err(fail)?;
+        file.write_all(&text).await.map_err(fail)?;
+        file.sync_all().await.map_err(fail)?;
+        fs::rename(&partial, self.folder.join(format!("{}.eml", mail.id))).await.map_err(fail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use couple_core::{EmailAddress, Timestamp, mail::Message};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_same_mail_is_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailer = FileMailer::new(folder.path().join("mail"), Letterhead::default()).unwrap();
+        let mail = Mail {
+            id: "7".to_owned(),
+            to: EmailAddress::parse("email", "ana@example.org").unwrap(),
+            locale: None,
+            at: Timestamp::default(),
+            message: Message::PasswordChanged,
+        };
+        mailer.send(&mail).await.unwrap();
+        mailer.send(&mail).await.unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(folder.path().join("mail")).unwrap().map(|f| f.unwrap().file_name()).collect();
+        assert_eq!(names, ["7.eml"]);
+    }
+}

@@ -1,0 +1,13 @@
+//! Mail: how messages read, and who takes them.
+
+mod fakes;
+mod file;
+mod render;
+#[cfg(feature = "smtp")]
+mod smtp;
+
+pub use fakes::{FailingMailer, MemoryMailer};
+pub use file::FileMailer;
+pub use render::Letterhead;
+#[cfg(feature = "smtp")]
+pub use smtp::SmtpMailer;

@@ -1,0 +1,109 @@
+//! A third party's own store: one `commit` and a handful of reads, proven by the kit.
+//!
+//! This one counts commits in front of the store in memory; one over another database looks the same. `cargo run
+//! --example own_store` uses it, `cargo test --example own_store` proves it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use couple::{
+    AccountId, CoupleId, Error, Store, Timestamp,
+    account::{Account, AccountReads, Session, Token, TokenKind},
+    core::{
+        Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, OutcomeRecord,
+        TokenId,
+    },
+    job::{DeadJob, JobReads, QueueStats},
+    pairing::{Block, Couple, Invite, PairingReads, Side},
+    store::MemoryStore,
+    timeline::{Entry, Page, TimelineReads},
+};
+
+#[derive(Debug, Default)]
+struct CountingStore {
+    kept: MemoryStore,
+    commits: AtomicU64,
+}
+
+#[async_trait]
+impl Store for CountingStore {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.kept.commit(changes).await
+    }
+    async fn ping(&self) -> Result<(), Error> {
+        self.kept.ping().await
+    }
+}
+
+/// Each read of a port, answered by what is kept.
+macro_rules! reads {
+    ($($port:ident { $($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)+ })+) => {$(
+        #[async_trait]
+        impl $port for CountingStore {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> {
+                self.kept.$name($($arg),*).await
+            })+
+        }
+    )+};
+}
+
+reads! {
+    AccountReads {
+        account(id: AccountId) -> Option<Account>;
+        account_by_email(email: &EmailKey) -> Option<Account>;
+        accounts_to_delete(now: Timestamp, limit: u32) -> Vec<Account>;
+        token(id: TokenId) -> Option<Token>;
+        token_by_link(link: &Digest) -> Option<Token>;
+        open_tokens(kind: TokenKind, email: &EmailKey, now: Timestamp) -> Vec<Token>;
+        session_by_token(token: &Digest) -> Option<(Session, Account)>;
+        sessions_of(account: AccountId) -> Vec<Session>;
+    }
+    PairingReads {
+        couple(id: CoupleId) -> Option<Couple>;
+        couple_of(account: AccountId) -> Option<Couple>;
+        couples_of(account: AccountId) -> Vec<Couple>;
+        invite(id: InviteId) -> Option<Invite>;
+        invite_by_code(code: &Digest) -> Option<Invite>;
+        invite_by_link(link: &Digest) -> Option<Invite>;
+        invite_between(pair_key: &Digest) -> Option<Invite>;
+        invites_of(inviter: AccountId) -> Vec<Invite>;
+        invites_to(target: &EmailKey) -> Vec<Invite>;
+        blocks_of(blocker: AccountId) -> Vec<Block>;
+        is_blocked(blocker: AccountId, blocked: AccountId) -> bool;
+        is_blocked_by_email(blocker: &EmailKey, blocked: AccountId) -> bool;
+    }
+    TimelineReads {
+        entries(couple: CoupleId, page: Page, limit: u32, kind: Option<&str>) -> Vec<Entry>;
+        entry(couple: CoupleId, seq: i64) -> Option<Entry>;
+        entry_by_client_id(couple: CoupleId, author: Side, client_id: &str) -> Option<Entry>;
+        entries_by(couple: CoupleId, author: Side, after: i64, limit: u32) -> Vec<Entry>;
+    }
+    JobReads {
+        queue_stats(queue: &str, now: Timestamp) -> QueueStats;
+        next_due(queue: &str) -> Option<Timestamp>;
+        dead_jobs(after: Option<JobId>, limit: u32) -> Vec<DeadJob>;
+    }
+    IdempotencyReads {
+        outcome(scope: &Digest) -> Option<OutcomeRecord>;
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let store = std::sync::Arc::new(CountingStore::default());
+    let backend = couple::Backend::builder().store(store.clone()).build()?;
+    let sign_up =
+        couple::account::SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
+    backend.accounts().sign_up(&couple::Call::default(), &sign_up).await?;
+    backend.worker().run_until_idle().await?;
+    println!("a sign-up and its mail took {} commits", store.commits.load(Ordering::Relaxed));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    couple_conformance::store!(async { CountingStore::default() }, reference: async { MemoryStore::new() });
+}

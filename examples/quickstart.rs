@@ -1,0 +1,54 @@
+//! Two people meet and talk, in memory, without HTTP.
+
+use couple::{
+    Backend, Call,
+    account::{Proof, SignUp, SignedIn},
+    core::mail::Message,
+    notify::mail::MemoryMailer,
+    pairing::{Founded, Inviting, Named, Person},
+    timeline::{Append, Page},
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mailer = MemoryMailer::new();
+    let backend = Backend::builder().mailer(mailer.clone()).build()?;
+    let ana = join(&backend, &mailer, "ana@example.org", "Ana").await?;
+    let ben = join(&backend, &mailer, "ben@example.org", "Ben").await?;
+
+    let call = Call::default();
+    let Founded::Waiting(sent) =
+        backend.pairings().invite(&call, &person(&ana), &Inviting::default()).await?
+    else {
+        return Err("nobody had invited Ana".into());
+    };
+    backend.pairings().accept(&call, &person(&ben), &Named::Code(sent.code)).await?;
+
+    let body = serde_json::json!({ "text": "hello" });
+    let hello = Append { client_id: "1".into(), kind: "text".into(), body };
+    backend.timeline().append(&call, ana.account.id, &hello).await?;
+    for view in backend.timeline().page(ben.account.id, Page::After(0), 50, Some("text")).await? {
+        println!("Ben reads: {}", view.entry.body.map_or_else(String::new, |body| body.as_str().to_owned()));
+    }
+    Ok(())
+}
+
+async fn join(
+    backend: &Backend,
+    mailer: &MemoryMailer,
+    email: &str,
+    name: &str,
+) -> Result<SignedIn, Box<dyn std::error::Error>> {
+    let sign_up = SignUp { email: email.into(), display_name: name.into(), locale: None };
+    backend.accounts().sign_up(&Call::default(), &sign_up).await?;
+    backend.worker().run_until_idle().await?;
+    let Some(Message::ConfirmSignUp { code, .. }) = mailer.last_to(email).map(|mail| mail.message) else {
+        return Err("no mail came".into());
+    };
+    let proof = Proof::Code { email: email.into(), code };
+    Ok(backend.accounts().verify(&Call::default(), &proof, None).await?)
+}
+
+fn person(signed: &SignedIn) -> Person {
+    Person { id: signed.account.id, email: Some(signed.account.email.clone()) }
+}

@@ -1,0 +1,176 @@
+//! Settings out of the environment. One that is not known is refused: it was meant to do something.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use couple::Role;
+use ipnet::IpNet;
+
+#[derive(Debug)]
+pub enum Database {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+#[derive(Debug)]
+pub enum Mail {
+    Files(PathBuf),
+    Smtp { url: String, from: String },
+}
+
+#[derive(Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub admin_listen: Option<SocketAddr>,
+    pub database: Database,
+    pub mail: Mail,
+    pub public_url: String,
+    pub role: Role,
+    pub limits: bool,
+    pub trusted_proxies: Vec<IpNet>,
+    pub workers: usize,
+}
+
+const KNOWN: [&str; 10] = [
+    "COUPLE_LISTEN",
+    "COUPLE_ADMIN_LISTEN",
+    "COUPLE_DATABASE_URL",
+    "COUPLE_MAIL",
+    "COUPLE_MAIL_FROM",
+    "COUPLE_PUBLIC_URL",
+    "COUPLE_ROLE",
+    "COUPLE_LIMITS",
+    "COUPLE_TRUSTED_PROXIES",
+    "COUPLE_WORKERS",
+];
+
+impl Settings {
+    /// Whether this process answers requests.
+    pub fn answers(&self) -> bool {
+        !matches!(self.role, Role::Worker(_))
+    }
+
+    /// Reads them, or says in one line what is wrong.
+    pub fn from_env(vars: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+        let ours: Vec<(String, String)> = vars.filter(|(name, _)| name.starts_with("COUPLE_")).collect();
+        if let Some((name, _)) = ours.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
+            return Err(format!("{name} is not a setting; there are: {}", KNOWN.join(", ")));
+        }
+        let get = |name: &str| {
+            ours.iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
+                .filter(|v| !v.is_empty())
+        };
+        let address = |name: &str, value: &str| {
+            value
+                .parse::<SocketAddr>()
+                .map_err(|_| format!("{name}={value} is not an address: write it as 127.0.0.1:8080"))
+        };
+        let listen = address("COUPLE_LISTEN", get("COUPLE_LISTEN").unwrap_or("127.0.0.1:8080"))?;
+        let role = role(get("COUPLE_ROLE").unwrap_or("all"))?;
+        let database = database(get("COUPLE_DATABASE_URL").unwrap_or("sqlite://couple-data/couple.db"))?;
+        let mail = match get("COUPLE_MAIL").unwrap_or("file://couple-data/mail") {
+            url if url.starts_with("smtp://") || url.starts_with("smtps://") => Mail::Smtp {
+                url: url.to_owned(),
+                from: get("COUPLE_MAIL_FROM")
+                    .ok_or("COUPLE_MAIL_FROM is missing: the address that mail comes from")?
+                    .to_owned(),
+            },
+            url => match url.strip_prefix("file://") {
+                Some(folder) if !folder.is_empty() => Mail::Files(folder.into()),
+                // Not shown: it may hold a password.
+                _ => return Err("COUPLE_MAIL is neither file://FOLDER nor smtp://… nor smtps://…".to_owned()),
+            },
+        };
+        let limits = match get("COUPLE_LIMITS").unwrap_or("on") {
+            "on" => true,
+            "off" => false,
+            other => return Err(format!("COUPLE_LIMITS={other} is neither on nor off")),
+        };
+        let trusted_proxies = get("COUPLE_TRUSTED_PROXIES")
+            .unwrap_or("")
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| {
+                part.parse::<IpNet>().or_else(|_| part.parse::<std::net::IpAddr>().map(IpNet::from)).map_err(|_| {
+                    format!("COUPLE_TRUSTED_PROXIES: {part} is neither an address nor a network like 10.0.0.0/8")
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = match get("COUPLE_WORKERS") {
+            None => cores,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|n| (1..=1024).contains(n))
+                .ok_or_else(|| format!("COUPLE_WORKERS={text} is not a number from 1 to 1024"))?,
+        };
+        let public_url = get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{listen}"), str::to_owned);
+        if !public_url.starts_with("http://") && !public_url.starts_with("https://") {
+            return Err(format!("COUPLE_PUBLIC_URL={public_url} does not begin with http:// or https://"));
+        }
+        let admin_listen =
+            get("COUPLE_ADMIN_LISTEN").map(|text| address("COUPLE_ADMIN_LISTEN", text)).transpose()?;
+        Ok(Self { listen, admin_listen, database, mail, public_url, role, limits, trusted_proxies, workers })
+    }
+}
+
+fn database(url: &str) -> Result<Database, String> {
+    if url == "memory:" {
+        return Ok(Database::Memory);
+    }
+    match url.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() => Ok(Database::Sqlite(path.into())),
+        // Not shown: it may hold a password.
+        _ => Err("COUPLE_DATABASE_URL is neither memory: nor sqlite://PATH".to_owned()),
+    }
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    const QUEUES: [&str; 2] = ["mail", "default"];
+    match text.split_once(':') {
+        None if text == "all" => Ok(Role::All),
+        None if text == "api" => Ok(Role::Api),
+        None if text == "worker" => Ok(Role::Worker(Vec::new())),
+        Some(("worker", names)) if names.split(',').all(|name| QUEUES.contains(&name)) => {
+            Ok(Role::Worker(names.split(',').map(str::to_owned).collect()))
+        }
+        _ => Err(format!("COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:default")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Settings, String> {
+        Settings::from_env(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    #[test]
+    fn none_is_needed() {
+        let settings = read(&[("PATH", "/bin")]).unwrap();
+        assert!(settings.limits && settings.answers());
+        assert_eq!(settings.public_url, "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        for (name, value, says) in [
+            ("COUPLE_PORT", "1", "COUPLE_PORT is not a setting"),
+            ("COUPLE_LISTEN", "8080", "127.0.0.1:8080"),
+            ("COUPLE_DATABASE_URL", "oracle://u:secret@h", "sqlite://PATH"),
+            ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
+            ("COUPLE_LIMITS", "no", "neither on nor off"),
+            ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
+            ("COUPLE_WORKERS", "0", "1 to 1024"),
+            ("COUPLE_ROLE", "worker:media", "none of"),
+            ("COUPLE_PUBLIC_URL", "example.org", "http://"),
+        ] {
+            let wrong = read(&[(name, value)]).unwrap_err();
+            assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Composes a [`Backend`] of its parts.
+
+use std::sync::Arc;
+
+use couple_core::{
+    Clock, Entropy, Error, Keyring, OsEntropy, Ports, Store, SystemClock,
+    account::{
+        self, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler, PurgeTokensHandler,
+    },
+    job::{PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
+    limits::RateLimiter,
+    live::Bus,
+    mail::{Links, Mailer},
+    pairing::{self, Directory, InviteMailHandler, Pairings, PurgeInvitesHandler},
+    timeline::Timeline,
+};
+use couple_notify::{
+    live::{Live, LiveOptions},
+    mail::MemoryMailer,
+};
+use couple_store::{MemoryBus, MemoryLimits, MemoryStore};
+
+/// Accounts that a run of the purge deletes at most: a mistake must not take everybody.
+const PURGED_AT_ONCE: u32 = 20;
+
+/// What a process does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Answers requests and works.
+    #[default]
+    All,
+    /// Answers requests only.
+    Api,
+    /// Works only; on these queues, or on all.
+    Worker(Vec<String>),
+}
+
+/// The whole back end: its services, and what works in the background. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    accounts: Accounts,
+    pairings: Pairings,
+    timeline: Timeline,
+    live: Live,
+    ports: Ports,
+    registry: Registry,
+    schedules: Vec<Schedule>,
+    queues: Vec<Queue>,
+    worker: WorkerOptions,
+}
+
+impl Backend {
+    /// Starts to compose one. As it stands, everything is in memory and gone with the process.
+    #[must_use]
+    pub fn builder() -> BackendBuilder {
+        BackendBuilder::default()
+    }
+    /// Sign-up, sign-in, sessions, recovery, profile, deletion.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+    /// Inviting, answering, leaving.
+    #[must_use]
+    pub const fn pairings(&self) -> &Pairings {
+        &self.pairings
+    }
+    /// Appending, reading, changing, reacting.
+    #[must_use]
+    pub const fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+    /// Following a couple's log as it grows.
+    #[must_use]
+    pub const fn live(&self) -> &Live {
+        &self.live
+    }
+    /// What the services work through.
+    #[must_use]
+    pub const fn ports(&self) -> &Ports {
+        &self.ports
+    }
+    /// The queues that this backend's jobs wait in.
+    #[must_use]
+    pub fn queues(&self) -> &[Queue] {
+        &self.queues
+    }
+    /// A worker for all queues, to be started, or run until idle in a test.
+    #[must_use]
+    pub fn worker(&self) -> Worker {
+        self.worker_for(self.queues.clone())
+    }
+    /// A worker for chosen queues, for a process of its own.
+    #[must_use]
+    pub fn worker_for(&self, queues: Vec<Queue>) -> Worker {
+        Worker::new(self.ports.clone(), self.registry.clone(), self.schedules.clone(), queues, self.worker)
+    }
+}
+
+/// Each method swaps one part.
+pub struct BackendBuilder {
+    store: Option<Arc<dyn Store>>,
+    bus: Option<Arc<dyn Bus>>,
+    limits: Option<Arc<dyn RateLimiter>>,
+    mailer: Option<Arc<dyn Mailer>>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    keys: Option<Keyring>,
+    public_url: String,
+    hash_cost: HashCost,
+    hash_threads: Option<usize>,
+    accounts: account::Policy,
+    pairing: pairing::Policy,
+    live: LiveOptions,
+    worker: WorkerOptions,
+    mail_concurrency: usize,
+    jobs: Registry,
+}
+
+impl std::fmt::Debug for BackendBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackendBuilder").field("public_url", &self.public_url).finish_non_exhaustive()
+    }
+}
+
+impl Default for BackendBuilder {
+    fn default() -> Self {
+        Self {
+            store: None,
+            bus: None,
+            limits: None,
+            mailer: None,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            keys: None,
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            hash_cost: HashCost::RECOMMENDED,
+            hash_threads: None,
+            accounts: account::Policy::default(),
+            pairing: pairing::Policy::default(),
+            live: LiveOptions::default(),
+            worker: WorkerOptions::default(),
+            mail_concurrency: 8,
+            jobs: Registry::default(),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)+) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        }
+    )+};
+}
+
+impl BackendBuilder {
+    /// Where everything is kept. Default: in memory.
+    #[must_use]
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+    /// Who carries notices. Default: within this process.
+    #[must_use]
+    pub fn bus(mut self, bus: impl Bus) -> Self {
+        self.bus = Some(Arc::new(bus));
+        self
+    }
+    /// Who counts. Default: this process for itself.
+    #[must_use]
+    pub fn limits(mut self, limits: impl RateLimiter) -> Self {
+        self.limits = Some(Arc::new(limits));
+        self
+    }
+    /// Who takes mail. Default: a list in memory that nobody sees.
+    #[must_use]
+    pub fn mailer(mut self, mailer: impl Mailer) -> Self {
+        self.mailer = Some(Arc::new(mailer));
+        self
+    }
+    /// Where the time comes from. Default: the system.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+    /// Where randomness comes from. Default: the system.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = entropy;
+        self
+    }
+    /// The server's own secret, the same in every process and after every restart. Default: random, so that what is in
+    /// the mail ends with the process.
+    #[must_use]
+    pub fn keys(mut self, keys: Keyring) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+    /// What links in mails begin with. Default: `http://127.0.0.1:8080`.
+    #[must_use]
+    pub fn public_url(mut self, url: impl Into<String>) -> Self {
+        self.public_url = url.into();
+        self
+    }
+    /// How many threads hash passwords. Default: one for each core.
+    #[must_use]
+    pub const fn hash_threads(mut self, threads: usize) -> Self {
+        self.hash_threads = Some(threads);
+        self
+    }
+    setters! {
+        /// What one password hash costs. Default: [`HashCost::RECOMMENDED`].
+        hash_cost: HashCost;
+        /// How long codes, links and sessions last.
+        accounts: account::Policy;
+        /// How long invites wait, and how many.
+        pairing: pairing::Policy;
+        /// How live streams wait.
+        live: LiveOptions;
+        /// How jobs are leased and tried again.
+        worker: WorkerOptions;
+        /// How many mails are handed over at once. Default: 8.
+        mail_concurrency: usize;
+        /// Handlers of the host's own jobs, beside the backend's.
+        jobs: Registry;
+    }
+
+    /// Composes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`](couple_core::ErrorKind::Misconfigured) for a hash cost that there is not.
+    pub fn build(self) -> Result<Backend, Error> {
+        let keys = self.keys.unwrap_or_else(|| {
+            let mut key = [0; 32];
+            self.entropy.fill(&mut key);
+            Keyring::new(key)
+        });
+        let limits = self.limits.unwrap_or_else(|| Arc::new(MemoryLimits::new(self.clock.clone())));
+        let ports = Ports {
+            store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
+            bus: self.bus.unwrap_or_else(|| Arc::new(MemoryBus::new())),
+            limits,
+            clock: self.clock,
+            entropy: self.entropy.clone(),
+            keys,
+            links: Links::new(&self.public_url),
+        };
+        let threads = self
+            .hash_threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        // 19 MiB and two passes take some 15 ms: 64 for each thread are done within a second.
+        let hasher = Arc::new(PasswordHasher::new(self.hash_cost, threads, threads * 64, self.entropy)?);
+        let accounts = Accounts::new(ports.clone(), hasher, self.accounts.clone());
+        let directory: Arc<dyn Directory> = Arc::new(accounts.clone());
+        let mailer = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
+        let registry = self
+            .jobs
+            .with(MailJobHandler::new(ports.clone(), mailer.clone(), self.accounts.clone()))
+            .with(InviteMailHandler::new(ports.clone(), directory.clone(), mailer))
+            .with(PurgeAccountsHandler::new(ports.clone(), PURGED_AT_ONCE))
+            .with(PurgeTokensHandler::new(ports.clone(), self.accounts))
+            .with(PurgeInvitesHandler::new(ports.clone()))
+            .with(PurgeOutcomesHandler(ports.clone()))
+            .with(PurgeDeadHandler(ports.clone()));
+        let schedules = vec![
+            PurgeAccountsHandler::schedule(),
+            PurgeTokensHandler::schedule(),
+            PurgeInvitesHandler::schedule(),
+            PurgeOutcomesHandler::schedule(),
+            PurgeDeadHandler::schedule(),
+        ];
+        Ok(Backend {
+            accounts,
+            pairings: Pairings::new(ports.clone(), directory, self.pairing),
+            timeline: Timeline::new(ports.clone()),
+            live: Live::new(ports.clone(), self.live),
+            ports,
+            registry,
+            schedules,
+            queues: vec![Queue::new("mail", self.mail_concurrency), Queue::new("default", 2)],
+            worker: self.worker,
+        })
+    }
+}

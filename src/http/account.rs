@@ -1,0 +1,547 @@
+//! Accounts over HTTP.
+
+use axum::{
+    Json,
+    body::Body as HttpBody,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use couple_core::{
+    Secret, SessionId,
+    account::{Account, Export, ProfilePatch, Proof, Session, SignIn, SignUp, SignedIn},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Answer, App, Problem,
+    extract::{Body, Meta, Signed},
+    nullable, time,
+    timeline::EntryOut,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(sign_up))
+        .routes(routes!(verify))
+        .routes(routes!(resend))
+        .routes(routes!(sign_in, list_sessions, end_other_sessions))
+        .routes(routes!(request_code))
+        .routes(routes!(end_current_session))
+        .routes(routes!(end_session))
+        .routes(routes!(forgot_password))
+        .routes(routes!(set_password))
+        .routes(routes!(me, update_me, delete_me))
+        .routes(routes!(change_email))
+        .routes(routes!(confirm_email))
+        .routes(routes!(export))
+}
+
+/// A person's own account.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AccountOut {
+    id: String,
+    email: String,
+    display_name: String,
+    locale: Option<String>,
+    time_zone: Option<String>,
+    /// `YYYY-MM-DD`
+    birthday: Option<String>,
+    has_password: bool,
+    created_at: String,
+    /// When the account will be deleted, if that was asked for.
+    deletion_due: Option<String>,
+}
+
+impl From<Account> for AccountOut {
+    fn from(account: Account) -> Self {
+        Self {
+            id: account.id.to_string(),
+            email: account.email.to_string(),
+            display_name: account.display_name.to_string(),
+            locale: account.locale.map(|locale| locale.to_string()),
+            time_zone: account.time_zone.map(|zone| zone.to_string()),
+            birthday: account.birthday,
+            has_password: account.password.is_some(),
+            created_at: time(account.created_at),
+            deletion_due: account.deletion_due.map(time),
+        }
+    }
+}
+
+/// A session with its bearer token, which is shown this once.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NewSession {
+    id: String,
+    token: String,
+    expires_at: String,
+}
+
+/// Who signed in, and with what.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SignedInOut {
+    account: AccountOut,
+    session: NewSession,
+}
+
+impl From<SignedIn> for SignedInOut {
+    fn from(signed: SignedIn) -> Self {
+        Self {
+            account: signed.account.into(),
+            session: NewSession {
+                id: signed.session.id.to_string(),
+                token: signed.token.expose().clone(),
+                expires_at: time(signed.session.expires_at),
+            },
+        }
+    }
+}
+
+/// A signed-in device.
+#[derive(Debug, Serialize, ToSchema)]
+struct SessionOut {
+    id: String,
+    device: Option<String>,
+    created_at: String,
+    /// To within some minutes.
+    seen_at: String,
+    expires_at: String,
+    /// Whether it is the one that asks.
+    current: bool,
+}
+
+impl SessionOut {
+    fn new(session: Session, current: SessionId) -> Self {
+        Self {
+            id: session.id.to_string(),
+            device: session.device.map(|device| device.to_string()),
+            created_at: time(session.created_at),
+            seen_at: time(session.seen_at),
+            expires_at: time(session.expires_at),
+            current: session.id == current,
+        }
+    }
+}
+
+/// What was set going.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Status {
+    status: &'static str,
+}
+
+const SENT: (StatusCode, Json<Status>) = (StatusCode::ACCEPTED, Json(Status { status: "sent" }));
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    email: String,
+    display_name: String,
+    locale: Option<String>,
+}
+
+/// Signs up: mails a code and a link. The same answer, in the same time, whether or not the address has an account.
+#[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = NewAccount,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    responses((status = 202, description = "A mail is on its way", body = Status)))]
+async fn sign_up(
+    State(app): State<App>,
+    meta: Meta,
+    body: Body<NewAccount>,
+) -> Answer<(StatusCode, Json<Status>)> {
+    let call = meta.call(None, &body);
+    let NewAccount { email, display_name, locale } = body.value;
+    app.backend.accounts().sign_up(&call, &SignUp { email, display_name, locale }).await?;
+    Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Verification {
+    /// With `code`.
+    email: Option<String>,
+    /// Six digits.
+    #[schema(value_type = Option<String>)]
+    code: Option<Secret<String>>,
+    /// The link's token, instead of address and code.
+    #[schema(value_type = Option<String>)]
+    token: Option<Secret<String>>,
+    /// At least 15 characters; without one, sign-in is by mailed code.
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret<String>>,
+}
+
+fn proof(
+    email: Option<String>,
+    code: Option<Secret<String>>,
+    token: Option<Secret<String>>,
+) -> Result<Proof, Problem> {
+    match (email, code, token) {
+        (Some(email), Some(code), None) => Ok(Proof::Code { email, code }),
+        (None, None, Some(token)) => Ok(Proof::Link(token)),
+        (Some(_), None, None) => Err(Problem::new("invalid_field").field("code", "required")),
+        (None, Some(_), None) => Err(Problem::new("invalid_field").field("email", "required")),
+        _ => Err(Problem::new("invalid_field").field("token", "either_token_or_email_and_code")),
+    }
+}
+
+/// Confirms a sign-up: the account comes into being and is signed in.
+#[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
+async fn verify(State(app): State<App>, meta: Meta, body: Body<Verification>) -> Answer<Json<SignedInOut>> {
+    let call = meta.call(None, &body);
+    let Verification { email, code, token, password } = body.value;
+    let signed = app.backend.accounts().verify(&call, &proof(email, code, token)?, password.as_ref()).await?;
+    Ok(Json(signed.into()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Address {
+    email: String,
+}
+
+/// Mails another code for a sign-up that waits. Always the same answer.
+#[utoipa::path(post, path = "/v1/accounts/verify/resend", tag = "accounts", request_body = Address,
+    responses((status = 202, description = "If a sign-up waits, a mail is on its way", body = Status)))]
+async fn resend(
+    State(app): State<App>,
+    meta: Meta,
+    body: Body<Address>,
+) -> Answer<(StatusCode, Json<Status>)> {
+    let call = meta.call(None, &body);
+    app.backend.accounts().resend(&call, &body.value.email).await?;
+    Ok(SENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    email: String,
+    #[schema(value_type = Option<String>)]
+    password: Option<Secret<String>>,
+    /// Six digits, instead of the password.
+    #[schema(value_type = Option<String>)]
+    code: Option<Secret<String>>,
+}
+
+/// Signs in by password or mailed code.
+#[utoipa::path(post, path = "/v1/sessions", tag = "accounts", request_body = Credentials,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    responses((status = 201, description = "Signed in", body = SignedInOut)))]
+async fn sign_in(
+    State(app): State<App>,
+    meta: Meta,
+    body: Body<Credentials>,
+) -> Answer<(StatusCode, Json<SignedInOut>)> {
+    let call = meta.call(None, &body);
+    let command = match body.value {
+        Credentials { email, password: Some(password), code: None } => SignIn::Password { email, password },
+        Credentials { email, password: None, code: Some(code) } => SignIn::Code { email, code },
+        _ => return Err(Problem::new("invalid_field").field("password", "either_password_or_code")),
+    };
+    let signed = app.backend.accounts().sign_in(&call, &command).await?;
+    Ok((StatusCode::CREATED, Json(signed.into())))
+}
+
+/// Mails a code to sign in with. Always the same answer.
+#[utoipa::path(post, path = "/v1/sessions/code", tag = "accounts", request_body = Address,
+    responses((status = 202, description = "If there is an account, a mail is on its way", body = Status)))]
+async fn request_code(
+    State(app): State<App>,
+    meta: Meta,
+    body: Body<Address>,
+) -> Answer<(StatusCode, Json<Status>)> {
+    let call = meta.call(None, &body);
+    app.backend.accounts().request_code(&call, &body.value.email).await?;
+    Ok(SENT)
+}
+
+/// One's own signed-in devices.
+#[utoipa::path(get, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
+    responses((status = 200, description = "Newest first", body = Sessions)))]
+async fn list_sessions(State(app): State<App>, signed: Signed) -> Answer<Json<Sessions>> {
+    let sessions = app.backend.accounts().sessions(signed.id()).await?;
+    let sessions = sessions.into_iter().map(|session| SessionOut::new(session, signed.session.id)).collect();
+    Ok(Json(Sessions { sessions }))
+}
+
+/// Signed-in devices.
+#[derive(Debug, Serialize, ToSchema)]
+struct Sessions {
+    sessions: Vec<SessionOut>,
+}
+
+/// Signs this device out.
+#[utoipa::path(delete, path = "/v1/sessions/current", tag = "accounts", security(("session" = [])),
+    responses((status = 204, description = "Signed out")))]
+async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
+    app.backend.accounts().end_session(signed.id(), signed.session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Signs one of one's own devices out.
+#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "accounts", security(("session" = [])),
+    params(("id" = String, Path, description = "Of the session")),
+    responses((status = 204, description = "Signed out")))]
+async fn end_session(State(app): State<App>, signed: Signed, Path(id): Path<String>) -> Answer<StatusCode> {
+    let id = id.parse().map_err(|_| Problem::new("session_not_found"))?;
+    app.backend.accounts().end_session(signed.id(), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Signs all other devices out.
+#[utoipa::path(delete, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
+    responses((status = 204, description = "All others are signed out")))]
+async fn end_other_sessions(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
+    app.backend.accounts().end_sessions(signed.id(), Some(signed.session.id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Mails a link to set a new password with. Always the same answer.
+#[utoipa::path(post, path = "/v1/password/forgot", tag = "accounts", request_body = Address,
+    responses((status = 202, description = "If there is an account, a mail is on its way", body = Status)))]
+async fn forgot_password(
+    State(app): State<App>,
+    meta: Meta,
+    body: Body<Address>,
+) -> Answer<(StatusCode, Json<Status>)> {
+    let call = meta.call(None, &body);
+    app.backend.accounts().forgot_password(&call, &body.value.email).await?;
+    Ok(SENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    /// The link's token; without it, be signed in.
+    #[schema(value_type = Option<String>)]
+    token: Option<Secret<String>>,
+    /// Needed when signed in and there is one.
+    #[schema(value_type = Option<String>)]
+    current_password: Option<Secret<String>>,
+    /// At least 15 characters.
+    #[schema(value_type = String)]
+    new_password: Secret<String>,
+}
+
+/// Sets a password. With a link's token every session ends; signed in, every other one does, and this one goes on with a
+/// new token.
+#[utoipa::path(put, path = "/v1/password", tag = "accounts", request_body = NewPassword,
+    security((), ("session" = [])),
+    responses((status = 200, description = "Set; go on with this session", body = SignedInOut),
+        (status = 204, description = "Set with a link's token; sign in")))]
+async fn set_password(
+    State(app): State<App>,
+    signed: Option<Signed>,
+    meta: Meta,
+    body: Body<NewPassword>,
+) -> Answer<Response> {
+    let accounts = app.backend.accounts();
+    let NewPassword { token, current_password, new_password } = body.value;
+    match (token, signed) {
+        (Some(token), _) => {
+            accounts.reset_password(&meta.plain(), &token, &new_password).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        (None, Some(signed)) => {
+            let current = current_password.as_ref();
+            let signed =
+                accounts.change_password(&meta.plain(), &signed.session, current, &new_password).await?;
+            Ok(Json(SignedInOut::from(signed)).into_response())
+        }
+        (None, None) => Err(Problem::new("unauthenticated")),
+    }
+}
+
+/// One's own account.
+#[utoipa::path(get, path = "/v1/me", tag = "accounts", security(("session" = [])),
+    responses((status = 200, description = "The account", body = AccountOut)))]
+async fn me(signed: Signed) -> Json<AccountOut> {
+    Json(signed.account.into())
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AccountPatch {
+    display_name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    locale: Option<Option<String>>,
+    /// A name of the IANA database.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    time_zone: Option<Option<String>>,
+    /// `YYYY-MM-DD`
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    birthday: Option<Option<String>>,
+}
+
+/// Changes what one says of oneself. An absent field stays, null clears it.
+#[utoipa::path(patch, path = "/v1/me", tag = "accounts", security(("session" = [])), request_body = AccountPatch,
+    responses((status = 200, description = "The account", body = AccountOut)))]
+async fn update_me(
+    State(app): State<App>,
+    signed: Signed,
+    body: Body<AccountPatch>,
+) -> Answer<Json<AccountOut>> {
+    let AccountPatch { display_name, locale, time_zone, birthday } = body.value;
+    let patch = ProfilePatch { display_name, locale, time_zone, birthday };
+    Ok(Json(app.backend.accounts().update_profile(signed.id(), &patch).await?.into()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewEmail {
+    new_email: String,
+    /// Instead of a recent sign-in.
+    #[schema(value_type = Option<String>)]
+    current_password: Option<Secret<String>>,
+}
+
+/// Asks for a new address, which must confirm.
+#[utoipa::path(post, path = "/v1/me/email", tag = "accounts", security(("session" = [])), request_body = NewEmail,
+    responses((status = 202, description = "A mail to the new address is on its way", body = Status)))]
+async fn change_email(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    body: Body<NewEmail>,
+) -> Answer<(StatusCode, Json<Status>)> {
+    let call = meta.call(Some(signed.id()), &body);
+    let NewEmail { new_email, current_password } = body.value;
+    app.backend
+        .accounts()
+        .change_email(&call, &signed.session, &new_email, current_password.as_ref())
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EmailProof {
+    /// The new address, with `code`.
+    email: Option<String>,
+    /// Six digits.
+    #[schema(value_type = Option<String>)]
+    code: Option<Secret<String>>,
+    /// The link's token, instead.
+    #[schema(value_type = Option<String>)]
+    token: Option<Secret<String>>,
+}
+
+/// Confirms a new address: by its code when signed in, or by its link, which needs no session and gives none.
+#[utoipa::path(post, path = "/v1/me/email/verify", tag = "accounts", security((), ("session" = [])),
+    request_body = EmailProof, responses((status = 204, description = "It is the account's address now")))]
+async fn confirm_email(
+    State(app): State<App>,
+    signed: Option<Signed>,
+    meta: Meta,
+    body: Body<EmailProof>,
+) -> Answer<StatusCode> {
+    let EmailProof { email, code, token } = body.value;
+    let proof = proof(email, code, token)?;
+    if matches!(proof, Proof::Code { .. }) && signed.is_none() {
+        return Err(Problem::new("unauthenticated"));
+    }
+    let account = signed.map(|signed| signed.id());
+    app.backend.accounts().confirm_email(&meta.plain(), account, &proof).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// When the account goes.
+#[derive(Debug, Serialize, ToSchema)]
+struct Deletion {
+    status: &'static str,
+    deletion_due: String,
+}
+
+/// Asks for the account to be deleted. A sign-in before then calls it off. Needs a sign-in within 10 minutes.
+#[utoipa::path(delete, path = "/v1/me", tag = "accounts", security(("session" = [])),
+    responses((status = 202, description = "Signed out everywhere; deleted when it is due", body = Deletion)))]
+async fn delete_me(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+) -> Answer<(StatusCode, Json<Deletion>)> {
+    let due = app.backend.accounts().request_deletion(&meta.plain(), &signed.session, None).await?;
+    Ok((StatusCode::ACCEPTED, Json(Deletion { status: "deletion_scheduled", deletion_due: time(due) })))
+}
+
+/// All that is held of oneself, as JSON. Needs a sign-in within 10 minutes.
+#[utoipa::path(get, path = "/v1/me/export", tag = "accounts", security(("session" = [])),
+    responses((status = 200, description = "A document", body = serde_json::Value)))]
+async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
+    app.backend.accounts().require_recent(&signed.session)?;
+    let export = Export::read(app.backend.ports(), signed.id()).await?;
+    let export = export.ok_or_else(|| Problem::new("unauthenticated"))?;
+    let couples = export.couples.clone();
+    let head = serde_json::json!({
+        "account": AccountOut::from(export.account),
+        "sessions": export.sessions.into_iter().map(|s| SessionOut::new(s, signed.session.id)).collect::<Vec<_>>(),
+        "invites": export.invites.iter().map(|invite| serde_json::json!({
+            "id": invite.id.to_string(),
+            "email": invite.target.as_ref().map(ToString::to_string),
+            "message": invite.message.as_ref().map(ToString::to_string),
+            "created_at": time(invite.created_at),
+        })).collect::<Vec<_>>(),
+        "blocks": export.blocks.iter().map(|block| serde_json::json!({
+            "blocked": block.blocked.to_string(), "since": time(block.at),
+        })).collect::<Vec<_>>(),
+        "couples": export.couples.iter().map(|couple| serde_json::json!({
+            "id": couple.id.to_string(),
+            "since": time(couple.since),
+            "ended_at": couple.ended_at.map(time),
+            "title": couple.title.as_ref().map(ToString::to_string),
+            "anniversary": couple.anniversary,
+        })).collect::<Vec<_>>(),
+    });
+    // The timeline may be long: it is read and sent page by page.
+    let mut text = head.to_string();
+    text.pop();
+    text.push_str(",\"entries\":[");
+    let account = signed.id();
+    let begin = (text, couples.into_iter().collect::<std::collections::VecDeque<_>>(), 0_i64, true, false);
+    let pages = futures_util::stream::unfold(begin, move |(mut text, mut couples, after, first, done)| {
+        let app = app.clone();
+        async move {
+            if done {
+                return None;
+            }
+            let Some(couple) = couples.front().cloned() else {
+                text.push_str("]}");
+                return Some((Ok(text), (String::new(), couples, 0, first, true)));
+            };
+            let side = couple.side_of(account);
+            match app.backend.timeline().authored(account, &couple, after).await {
+                Ok(entries) => {
+                    let mut first = first;
+                    let next = entries.last().map_or(0, |entry| entry.seq);
+                    for entry in entries {
+                        if !std::mem::take(&mut first) {
+                            text.push(',');
+                        }
+                        let mut out =
+                            serde_json::to_value(EntryOut::new(entry, side, None)).unwrap_or_default();
+                        out["couple_id"] = couple.id.to_string().into();
+                        text.push_str(&out.to_string());
+                    }
+                    if next == 0 {
+                        couples.pop_front();
+                    }
+                    Some((Ok(text), (String::new(), couples, next, first, false)))
+                }
+                // Cut off: a document that ends early must not look whole.
+                Err(failure) => Some((Err(failure), (String::new(), couples, 0, first, true))),
+            }
+        }
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"couple-export.json\""),
+    ];
+    Ok((headers, HttpBody::from_stream(pages)).into_response())
+}

@@ -1,0 +1,287 @@
+//! What handlers take out of a request.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    body::Bytes,
+    extract::{
+        ConnectInfo, FromRef, FromRequest, FromRequestParts, MatchedPath, OptionalFromRequestParts, Request,
+        rejection::{BytesRejection, FailedToBufferBody},
+    },
+    http::{HeaderMap, header, request::Parts},
+};
+use couple_core::{
+    AccountId, Call, Digest, Idempotency, Label, Secret,
+    account::{Account, Session},
+    digest,
+    pairing::Person,
+};
+use serde::de::DeserializeOwned;
+
+use super::{App, HttpOptions, Problem};
+
+/// A JSON body, checked against its type: unknown fields are refused.
+pub(super) struct Body<T> {
+    pub(super) value: T,
+    digest: Digest,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let kind =
+            request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        let essence = kind.split(';').next().unwrap_or("").trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new("unsupported_media_type"));
+        }
+        let bytes = match Bytes::from_request(request, state).await {
+            Ok(bytes) => bytes,
+            Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_))) => {
+                return Err(Problem::new("body_too_large"));
+            }
+            Err(_) => return Err(Problem::new("malformed_request").detail("the body ended early")),
+        };
+        Ok(Self { value: parse(&bytes)?, digest: digest(&[&bytes]) })
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let malformed = |error: &serde_json::Error| {
+        // Where, not what: the message could quote a secret.
+        Problem::new("malformed_json").detail(format!("line {} column {}", error.line(), error.column()))
+    };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        if error.classify() != serde_json::error::Category::Data {
+            return malformed(&error);
+        }
+        let said = error.to_string();
+        let named = |prefix: &str| {
+            said.strip_prefix(prefix).and_then(|rest| rest.split('`').next()).map(|name| {
+                match path.as_str() {
+                    "." | "?" => name.to_owned(),
+                    parent if parent == name || parent.ends_with(&format!(".{name}")) => parent.to_owned(),
+                    parent => format!("{parent}.{name}"),
+                }
+            })
+        };
+        let (field, code) = if let Some(field) = named("missing field `") {
+            (field, "required")
+        } else if let Some(field) = named("unknown field `") {
+            (field, "unknown_field")
+        } else if let Some(field) = named("duplicate field `") {
+            (field, "duplicate_field")
+        } else {
+            (path, "wrong_type")
+        };
+        Problem::new("invalid_field").field(field, code)
+    })?;
+    json.end().map_err(|error| malformed(&error))?;
+    Ok(value)
+}
+
+/// Whose session a request comes with.
+pub(super) struct Signed {
+    pub(super) account: Account,
+    pub(super) session: Session,
+    pub(super) bearer: Secret<String>,
+}
+
+impl Signed {
+    pub(super) const fn id(&self) -> AccountId {
+        self.account.id
+    }
+    pub(super) fn person(&self) -> Person {
+        Person { id: self.account.id, email: Some(self.account.email.clone()) }
+    }
+}
+
+impl FromRequestParts<App> for Signed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let unknown = || Problem::new("unauthenticated");
+        let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(unknown)?;
+        let (scheme, token) =
+            header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(unknown)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(unknown());
+        }
+        let bearer = Secret::new(token.trim().to_owned());
+        let (session, account) = app.backend.accounts().authenticate(&bearer).await?;
+        Ok(Self { account, session, bearer })
+    }
+}
+
+impl OptionalFromRequestParts<App> for Signed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Problem> {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            <Self as FromRequestParts<App>>::from_request_parts(parts, app).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// What a request says of itself.
+pub(super) struct Meta {
+    ip: Option<IpAddr>,
+    device: Option<Label>,
+    key: Option<String>,
+    route: String,
+}
+
+impl Meta {
+    /// The call of someone, or of nobody, with a body.
+    pub(super) fn call<T>(&self, account: Option<AccountId>, body: &Body<T>) -> Call {
+        let who = account.map(|id| id.to_string()).unwrap_or_default();
+        let idempotency = self.key.as_ref().map(|key| Idempotency {
+            scope: digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]),
+            request: body.digest,
+        });
+        Call { ip: self.ip, device: self.device.clone(), idempotency }
+    }
+    /// The call of a request that is not repeated under a key.
+    pub(super) fn plain(&self) -> Call {
+        Call { ip: self.ip, device: self.device.clone(), idempotency: None }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Meta
+where
+    Arc<HttpOptions>: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let options = Arc::<HttpOptions>::from_ref(state);
+        let key = match parts.headers.get("idempotency-key") {
+            None => None,
+            Some(key) => {
+                let text = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
+                Some(text.ok_or_else(|| Problem::new("invalid_idempotency_key"))?.to_owned())
+            }
+        };
+        let device = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let device = device.map(|agent| agent.chars().take(120).collect::<String>());
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        Ok(Self {
+            ip: client(peer, &parts.headers, &options),
+            device: device.and_then(|agent| Label::parse("device", &agent).ok()),
+            key,
+            route: parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned(),
+        })
+    }
+}
+
+/// The right-most hop that is not a trusted proxy. No header counts unless the peer is trusted.
+fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> Option<IpAddr> {
+    let trusted = |ip: &IpAddr| {
+        let ip = ip.to_canonical();
+        options.trusted_proxies.iter().any(|network| network.contains(&ip))
+    };
+    let mut client = peer?;
+    let mut hops: Vec<IpAddr> = Vec::new();
+    let standard = headers.get_all(header::FORWARDED);
+    if standard.iter().next().is_some() {
+        for value in standard {
+            for element in value.to_str().ok()?.split(',') {
+                let node = element.split(';').find_map(|pair| {
+                    let (name, value) = pair.trim().split_once('=')?;
+                    name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
+                });
+                match node.and_then(address) {
+                    Some(ip) => hops.push(ip),
+                    // Unknown or obfuscated (RFC 7239, 6.3): what stands left of it cannot be believed.
+                    None => hops.clear(),
+                }
+            }
+        }
+    } else {
+        for value in headers.get_all("x-forwarded-for") {
+            for element in value.to_str().ok()?.split(',') {
+                match address(element) {
+                    Some(ip) => hops.push(ip),
+                    None => hops.clear(),
+                }
+            }
+        }
+    }
+    while trusted(&client) {
+        match hops.pop() {
+            Some(hop) => client = hop,
+            None => break,
+        }
+    }
+    Some(client)
+}
+
+/// An address with or without a port, IPv6 with or without brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).or_else(|| {
+        text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|inner| inner.parse().ok())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, trusted: &[&str], headers: &[(&'static str, &str)]) -> String {
+        let options = HttpOptions {
+            trusted_proxies: trusted.iter().map(|network| network.parse().unwrap()).collect(),
+            ..HttpOptions::default()
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        client(Some(peer.parse().unwrap()), &map, &options).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_right_most_untrusted_hop() {
+        let forged = [("x-forwarded-for", "6.6.6.6, 198.51.100.7, 10.0.0.2")];
+        assert_eq!(seen("192.0.2.1", &[], &forged), "192.0.2.1");
+        assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &forged), "198.51.100.7");
+        assert_eq!(seen("::ffff:10.0.0.1", &["10.0.0.0/8"], &forged), "198.51.100.7");
+        assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[]), "10.0.0.1");
+        let standard = [
+            ("forwarded", "for=6.6.6.6;proto=https, for=\"[2001:db8::9]:443\""),
+            ("x-forwarded-for", "7.7.7.7"),
+        ];
+        assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &standard), "2001:db8::9");
+        assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[("x-forwarded-for", "6.6.6.6, junk")]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_wrong_body_names_the_field() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Example {
+            #[expect(dead_code, reason = "only parsed")]
+            name: String,
+        }
+        let said = |json: &str| {
+            let problem = serde_json::to_value(parse::<Example>(json.as_bytes()).unwrap_err()).unwrap();
+            format!("{} {} {}", problem["code"], problem["errors"][0]["field"], problem["errors"][0]["code"])
+        };
+        assert_eq!(said("{"), r#""malformed_json" null null"#);
+        assert_eq!(said(r#"{"name":"a"} x"#), r#""malformed_json" null null"#);
+        assert_eq!(said("{}"), r#""invalid_field" "name" "required""#);
+        assert_eq!(said(r#"{"name":1}"#), r#""invalid_field" "name" "wrong_type""#);
+        assert_eq!(said(r#"{"name":"a","account_id":1}"#), r#""invalid_field" "account_id" "unknown_field""#);
+        assert_eq!(said(r#"{"name":"a","name":"b"}"#), r#""invalid_field" "name" "duplicate_field""#);
+        assert_eq!(said(&"[".repeat(10_000)), r#""invalid_field" "." "wrong_type""#);
+    }
+}

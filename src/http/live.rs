@@ -1,0 +1,227 @@
+//! Live delivery over HTTP: server-sent events and long poll, from the same frames.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, header},
+    response::{
+        IntoResponse as _, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use couple_core::{Error, Failure, Secret, account, pairing::Side};
+use couple_notify::live::{Bye, Cursor, Frame, Gate, Reset, Stream};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Answer, App, Problem,
+    extract::Signed,
+    timeline::{By, EntryOut, bad_query},
+};
+use crate::Backend;
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(live))
+}
+
+/// How long a poll waits unless it says otherwise, and at most: below what proxies and phones cut off.
+const WAIT: u64 = 25;
+const WAIT_MOST: u64 = 50;
+/// Frames in one answer to a poll.
+const FRAMES: usize = 200;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Following {
+    /// A cursor, or a `seq`. Without one: from now on.
+    after: Option<String>,
+    /// Seconds that a poll waits.
+    #[param(maximum = 50)]
+    wait: Option<u64>,
+}
+
+/// What a client is told.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum FrameOut {
+    /// A new entry.
+    Entry {
+        #[schema(value_type = EntryOut)]
+        entry: Box<EntryOut>,
+    },
+    /// Something of the partner's, for now.
+    Signal { from: By, kind: String, body: serde_json::Value },
+    /// Up to where each has read.
+    Read { my_read_seq: i64, partner_read_seq: i64 },
+    /// All that there was has been sent.
+    CaughtUp { cursor: String },
+    /// Take a snapshot, then go on from this cursor.
+    Reset { reason: &'static str, cursor: String },
+    /// The stream is over; come back after that time.
+    Bye { reason: &'static str, retry_after_ms: u64 },
+}
+
+impl FrameOut {
+    fn new(frame: Frame, reader: Side, jitter: impl Fn(u64) -> u64) -> Self {
+        match frame {
+            Frame::Entry { view, .. } => Self::Entry { entry: Box::new(EntryOut::of(*view, reader)) },
+            Frame::Signal { from, kind, body } => Self::Signal {
+                from: By::new(Some(from), Some(reader)),
+                kind,
+                body: body.map_or(serde_json::Value::Null, |body| body.value()),
+            },
+            Frame::Read { read, .. } => Self::Read {
+                my_read_seq: read[reader.index()],
+                partner_read_seq: read[reader.other().index()],
+            },
+            Frame::CaughtUp { cursor } => Self::CaughtUp { cursor: cursor.to_string() },
+            Frame::Reset { reason: Reset::CursorUnknown, cursor } => {
+                Self::Reset { reason: "cursor_unknown", cursor: cursor.to_string() }
+            }
+            Frame::Bye(bye) => {
+                let (reason, wait) = match bye {
+                    Bye::SignedOut => ("signed_out", 0),
+                    Bye::NotPaired => ("not_paired", 0),
+                    Bye::Draining => ("draining", jitter(5_000)),
+                    Bye::Unavailable => ("unavailable", 1_000 + jitter(4_000)),
+                };
+                Self::Bye { reason, retry_after_ms: wait }
+            }
+        }
+    }
+}
+
+/// The answer to a poll.
+#[derive(Debug, Serialize, ToSchema)]
+struct Polled {
+    frames: Vec<FrameOut>,
+    /// What to poll with next.
+    cursor: String,
+}
+
+/// A session, asked again as every request asks.
+struct SessionGate {
+    backend: Backend,
+    bearer: Secret<String>,
+}
+
+#[async_trait]
+impl Gate for SessionGate {
+    async fn is_open(&self) -> Result<bool, Error> {
+        match self.backend.accounts().authenticate(&self.bearer).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(account::Refusal::Unauthenticated)) => Ok(false),
+            Err(Failure::Refused(_)) => Ok(false),
+            Err(Failure::Failed(error)) => Err(error),
+        }
+    }
+}
+
+/// The couple's log as it grows. With `Accept: text/event-stream` as server-sent events, whose `id` is the cursor, so
+/// that `Last-Event-ID` resumes; else a long poll, which answers at once when there is something.
+#[utoipa::path(get, path = "/v1/couple/live", tag = "live", security(("session" = [])),
+    params(Following, ("Last-Event-ID" = Option<String>, Header, description = "The cursor, instead of `after`")),
+    responses((status = 200, description = "Frames", content(
+        (Polled = "application/json"), (String = "text/event-stream")))))]
+async fn live(
+    State(app): State<App>,
+    signed: Signed,
+    headers: HeaderMap,
+    query: Result<Query<Following>, QueryRejection>,
+) -> Answer<Response> {
+    let Query(Following { after, wait }) = query.map_err(bad_query)?;
+    let wait = wait.unwrap_or(WAIT);
+    if wait > WAIT_MOST {
+        return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
+    }
+    let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    let after = match last_id.or(after.as_deref()) {
+        Some(text) => Some(
+            text.parse::<Cursor>().map_err(|_| Problem::new("invalid_field").field("after", "invalid"))?,
+        ),
+        None => None,
+    };
+    let Ok(place) = app.streams.clone().try_acquire_owned() else {
+        return Err(Problem::new("overloaded"));
+    };
+    let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
+    let stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    let events = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
+        accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == "text/event-stream")
+    });
+    if events {
+        Ok(follow(app, stream, place))
+    } else {
+        let polled = poll(&app, stream, Duration::from_secs(wait)).await;
+        drop(place);
+        Ok(Json(polled).into_response())
+    }
+}
+
+/// A random number of milliseconds below `most`, so that those who come back do not come at once.
+fn jitter(app: &App, most: u64) -> u64 {
+    let mut random = [0; 8];
+    app.backend.ports().entropy.fill(&mut random);
+    u64::from_be_bytes(random) % most.max(1)
+}
+
+async fn poll(app: &App, mut stream: Stream, wait: Duration) -> Polled {
+    let side = stream.membership().side;
+    let mut frames = Vec::new();
+    let mut deadline = Instant::now() + wait;
+    while frames.len() < FRAMES {
+        // Once there is something, only what is at hand goes along.
+        match timeout_at(deadline, stream.next()).await {
+            Ok(Some(Frame::CaughtUp { .. })) => {
+                if !frames.is_empty() {
+                    break;
+                }
+            }
+            Ok(Some(frame)) => {
+                let last = matches!(frame, Frame::Signal { .. } | Frame::Bye(_) | Frame::Reset { .. });
+                frames.push(FrameOut::new(frame, side, |most| jitter(app, most)));
+                if last {
+                    break;
+                }
+                deadline = deadline.min(Instant::now() + Duration::from_millis(5));
+            }
+            Ok(None) | Err(_) => break,
+        }
+    }
+    Polled { frames, cursor: stream.cursor().to_string() }
+}
+
+fn follow(app: App, stream: Stream, place: tokio::sync::OwnedSemaphorePermit) -> Response {
+    let side = stream.membership().side;
+    let ping = Duration::from_millis(20_000 + jitter(&app, 10_000));
+    let retry = Duration::from_millis(1_000 + jitter(&app, 2_000));
+    let begin = (stream, place, Some(retry));
+    let events = futures_util::stream::unfold(begin, move |(mut stream, place, retry)| {
+        let app = app.clone();
+        async move {
+            if let Some(retry) = retry {
+                let hello = Event::default().retry(retry).comment("couple");
+                return Some((Ok::<_, Infallible>(hello), (stream, place, None)));
+            }
+            let frame = stream.next().await?;
+            let resumable = !matches!(frame, Frame::Signal { .. } | Frame::Bye(_));
+            let out = FrameOut::new(frame, side, |most| jitter(&app, most));
+            let mut event = Event::default().data(serde_json::to_string(&out).unwrap_or_default());
+            if resumable {
+                event = event.id(stream.cursor().to_string());
+            }
+            Some((Ok(event), (stream, place, None)))
+        }
+    });
+    // Buffering proxies would hold events back.
+    let headers = [("x-accel-buffering", "no")];
+    let keep_alive = KeepAlive::new().interval(ping).text("ping");
+    (headers, Sse::new(events).keep_alive(keep_alive)).into_response()
+}

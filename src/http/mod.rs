@@ -1,0 +1,209 @@
+//! The HTTP contract as an axum router, to be mounted under any prefix of a host's app.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let backend = couple::Backend::builder().build()?;
+//! let app: axum::Router = axum::Router::new().nest("/couple", couple::http::router(backend));
+//! # Ok(()) }
+//! ```
+//!
+//! Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client.
+
+mod account;
+mod extract;
+mod guard;
+mod live;
+mod operations;
+mod page;
+mod pairing;
+mod problem;
+mod timeline;
+
+pub use problem::{CODES, FieldError, Problem};
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, FromRef},
+    http::header,
+    middleware,
+    routing::get,
+};
+use couple_core::Timestamp;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::Backend;
+
+/// Limits, all on by default.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Bytes of a JSON body. Default: 64 KiB.
+    pub body_limit: usize,
+    /// How long a request may take, live ones aside. Default: 10 s.
+    pub timeout: Duration,
+    /// Requests that are answered at once, live ones aside; more get 503. Default: 1,024.
+    pub concurrency: usize,
+    /// Live connections at once; more get 503. Default: 10,000.
+    pub live_connections: usize,
+    /// Proxies whose `Forwarded` or `X-Forwarded-For` is believed. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether `GET /metrics` is served here. Default: no.
+    pub metrics: bool,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            body_limit: 64 * 1024,
+            timeout: Duration::from_secs(10),
+            concurrency: 1024,
+            live_connections: 10_000,
+            trusted_proxies: Vec::new(),
+            metrics: false,
+        }
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct App {
+    backend: Backend,
+    options: Arc<HttpOptions>,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    metrics: operations::Metrics,
+}
+
+impl FromRef<App> for Arc<HttpOptions> {
+    fn from_ref(app: &App) -> Self {
+        app.options.clone()
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "couple",
+        description = "The back end of an app for two people. Every error is a problem detail (RFC 9457) with a stable `code`."
+    ),
+    modifiers(&Bearer),
+    components(schemas(Problem, FieldError)),
+    tags(
+        (name = "accounts", description = "Who a person is, and how they prove it"),
+        (name = "pairing", description = "How two people become a couple, and stop being one"),
+        (name = "timeline", description = "What they share"),
+        (name = "live", description = "The same, as it happens"),
+        (name = "operations", description = "For whoever runs it"),
+    )
+)]
+struct Contract;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("opaque").build();
+        api.components
+            .get_or_insert_with(Default::default)
+            .add_security_scheme("session", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The whole contract, with default limits.
+#[must_use]
+pub fn router(backend: Backend) -> Router {
+    router_with(backend, HttpOptions::default())
+}
+
+/// The whole contract.
+#[must_use]
+pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
+    let app = App {
+        requests: Arc::new(Semaphore::new(options.concurrency)),
+        streams: Arc::new(Semaphore::new(options.live_connections)),
+        metrics: operations::Metrics::default(),
+        options: Arc::new(options),
+        backend,
+    };
+    let (bounded, mut api) = OpenApiRouter::with_openapi(Contract::openapi())
+        .merge(account::routes())
+        .merge(pairing::routes())
+        .merge(timeline::routes())
+        .split_for_parts();
+    let bounded = bounded
+        .merge(page::routes())
+        .route_layer(middleware::from_fn_with_state(app.clone(), guard::bounded));
+    let (free, free_api) =
+        OpenApiRouter::new().merge(live::routes()).merge(operations::routes()).split_for_parts();
+    api.merge(free_api);
+    complete(&mut api);
+    let document: axum::body::Bytes = serde_json::to_vec(&api).unwrap_or_default().into();
+    let mut router = bounded.merge(free).route(
+        "/v1/openapi.json",
+        get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
+    );
+    if app.options.metrics {
+        router = router.merge(operations::metrics_route());
+    }
+    router
+        .fallback(async || Problem::new("not_found"))
+        .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
+        .layer(DefaultBodyLimit::max(app.options.body_limit))
+        .layer(guard::panics())
+        .layer(middleware::from_fn_with_state(app.clone(), guard::observed))
+        .with_state(app)
+}
+
+/// Only what is for whoever runs it: metrics and readiness, for an address of their own.
+#[must_use]
+pub fn admin_router(backend: Backend) -> Router {
+    let options = HttpOptions { metrics: true, ..HttpOptions::default() };
+    let app = App {
+        requests: Arc::new(Semaphore::new(options.concurrency)),
+        streams: Arc::new(Semaphore::new(options.live_connections)),
+        metrics: operations::Metrics::default(),
+        options: Arc::new(options),
+        backend,
+    };
+    let (router, _) = operations::routes().split_for_parts();
+    router.merge(operations::metrics_route()).fallback(async || Problem::new("not_found")).with_state(app)
+}
+
+/// Every operation may end in a problem.
+fn complete(api: &mut utoipa::openapi::OpenApi) {
+    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+    for item in api.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            let problem = ResponseBuilder::new()
+                .description("A problem; its `code` says which")
+                .content("application/problem+json", content)
+                .build();
+            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem));
+        }
+    }
+}
+
+/// A time as the contract writes it.
+fn time(time: Timestamp) -> String {
+    time.to_rfc3339()
+}
+
+/// Tells an absent field from one that is null.
+fn nullable<'de, D, T>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    serde::Deserialize::deserialize(from).map(Some)
+}
+
+type Answer<T> = Result<T, Problem>;

@@ -1,0 +1,134 @@
+//! For whoever runs it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{Method, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use serde::Serialize;
+use tokio::time::timeout;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Answer, App, Problem};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
+}
+
+pub(super) fn metrics_route() -> Router<App> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+/// How it is.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", tag = "operations",
+    responses((status = 200, description = "It lives", body = Health)))]
+async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Its parts answer, and it is not going away.
+#[utoipa::path(get, path = "/readyz", tag = "operations",
+    responses((status = 200, description = "Send requests here", body = Health)))]
+async fn readyz(State(app): State<App>) -> Answer<Json<Health>> {
+    if app.backend.live().is_draining() {
+        return Err(Problem::new("unavailable").detail("draining"));
+    }
+    match timeout(Duration::from_secs(2), app.backend.ports().store.ping()).await {
+        Ok(Ok(())) => Ok(Json(Health { status: "ready" })),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Problem::new("timed_out").detail("the store does not answer")),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    queue: String,
+    state: &'static str,
+}
+
+/// What is counted.
+#[derive(Clone)]
+pub(super) struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram>,
+    jobs: Family<QueueLabels, Gauge>,
+    streams: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let requests = Family::default();
+        let seconds: Family<RouteLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
+        let jobs = Family::default();
+        let streams = Gauge::default();
+        let mut registry = Registry::with_prefix("couple");
+        registry.register("http_requests", "Answered requests", requests.clone());
+        registry.register("http_request_seconds", "Time to an answer's head", seconds.clone());
+        registry.register("jobs", "Jobs by queue and state", jobs.clone());
+        registry.register("live_streams", "Live connections", streams.clone());
+        Self { registry: Arc::new(registry), requests, seconds, jobs, streams }
+    }
+}
+
+impl Metrics {
+    pub(super) fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        // A method of somebody's invention must not become a series.
+        let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+        let method = if known.contains(method) { method.to_string() } else { "other".to_owned() };
+        let labels = RequestLabels { method, route: route.to_owned(), status: status.as_u16() };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.get_or_create(&RouteLabels { route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+}
+
+async fn metrics(State(app): State<App>) -> Answer<Response> {
+    let ports = app.backend.ports();
+    for queue in app.backend.queues() {
+        let stats = ports.store.queue_stats(&queue.name, ports.now()).await?;
+        for (state, count) in [("ready", stats.ready), ("waiting", stats.waiting), ("dead", stats.dead)] {
+            let labels = QueueLabels { queue: queue.name.clone(), state };
+            app.metrics.jobs.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    let streams = app.options.live_connections - app.streams.available_permits();
+    app.metrics.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
+    let mut text = String::new();
+    encode(&mut text, &app.metrics.registry).map_err(|_| Problem::new("internal_error"))?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+        .into_response())
+}

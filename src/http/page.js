@@ -1,0 +1,41 @@
+const page = document.querySelector('main').dataset.page, form = document.getElementById('form');
+const said = document.getElementById('said'), button = form.querySelector('button');
+const token = location.hash.slice(1), password = document.getElementById('password');
+// Out of the address bar, so that it does not linger in the history.
+history.replaceState(null, '', location.pathname);
+if (!token) { button.disabled = true; said.textContent = 'Open this page by the link in your mail.'; }
+if (page === 'invite') document.getElementById('token').textContent = token;
+const base = location.pathname.replace(/\/open\/[a-z]+$/, '');
+const calls = {
+  verify: () => ['POST', '/v1/accounts/verify', { token, ...(password.value && { password: password.value }) }],
+  email: () => ['POST', '/v1/me/email/verify', { token }],
+  password: () => ['PUT', '/v1/password', { token, new_password: password.value }],
+};
+const done = {
+  verify: 'Confirmed. Go back to the app and sign in.',
+  email: 'Confirmed. Your account uses this address now.',
+  password: 'Your new password is set. Sign in with it in the app.',
+};
+form.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  if (page === 'invite') {
+    await navigator.clipboard.writeText(token);
+    said.textContent = 'Copied.';
+    return;
+  }
+  button.disabled = true;
+  const [method, path, body] = calls[page]();
+  try {
+    const answer = await fetch(base + path, {
+      method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body),
+    });
+    if (answer.ok) { said.textContent = done[page]; form.hidden = true; return; }
+    const problem = await answer.json();
+    const reason = problem.errors?.[0]?.code;
+    said.textContent = problem.code === 'invalid_token' ? 'This link was used or is too old. Ask for a new one in the app.'
+      : reason === 'too_short' ? 'That password is too short.'
+      : reason === 'too_common' ? 'That password is too easy to guess.'
+      : problem.detail || problem.title;
+  } catch { said.textContent = 'No answer. Check your connection and try again.'; }
+  button.disabled = false;
+});

@@ -1,0 +1,60 @@
+//! The pages behind the links in mails: what a person sees who clicks.
+//!
+//! The token stands in the URL's fragment, which no server, proxy or log sees; looking changes nothing, only the button
+//! does. The page calls the same API as an app would.
+
+use axum::{
+    Router,
+    extract::Path,
+    http::header,
+    response::{Html, IntoResponse as _, Response},
+    routing::get,
+};
+
+use super::{App, Problem};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/open/{page}", get(page))
+}
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+async fn page(Path(page): Path<String>) -> Response {
+    let (title, lead, button, field) = match page.as_str() {
+        "verify" => ("Confirm your address", "One tap and your account is ready.", "Confirm", "optional"),
+        "email" => {
+            ("Confirm your new address", "From then on your account uses this address.", "Confirm", "")
+        }
+        "password" => ("Set a new password", "Every device will be signed out.", "Set password", "required"),
+        "invite" => {
+            ("You are invited", "Open the app, choose “I have an invite” and enter this:", "Copy", "")
+        }
+        _ => return Problem::new("not_found").into_response(),
+    };
+    let input = match field {
+        "required" => {
+            "<label>New password, at least 15 characters<input id=password type=password minlength=15 autocomplete=new-password required></label>"
+        }
+        "optional" => {
+            "<label>Password, at least 15 characters (or leave it empty and sign in by mailed code)<input id=password type=password minlength=15 autocomplete=new-password></label>"
+        }
+        _ => "",
+    };
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <meta name=referrer content=no-referrer><title>{title}</title><style>{STYLE}</style>\
+         <main data-page={page}><h1>{title}</h1><p>{lead}</p><form id=form>{input}\
+         <output id=token></output><button>{button}</button></form><p id=said role=status></p></main>\
+         <script>{SCRIPT}</script></html>"
+    );
+    let headers = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+             form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
+        ),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, Html(html)).into_response()
+}

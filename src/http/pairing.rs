@@ -1,0 +1,410 @@
+//! Pairing over HTTP.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use couple_core::{
+    Secret,
+    pairing::{Couple, Founded, Invite, Inviting, Named, Profile, Sent, Side},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Answer, App, Problem,
+    extract::{Body, Meta, Signed},
+    nullable, time,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(invite, list_invites))
+        .routes(routes!(withdraw))
+        .routes(routes!(preview))
+        .routes(routes!(accept))
+        .routes(routes!(decline))
+        .routes(routes!(couple, describe, leave))
+        .routes(routes!(restore))
+        .routes(routes!(blocks))
+        .routes(routes!(unblock))
+}
+
+/// What one may see of the other.
+#[derive(Debug, Serialize, ToSchema)]
+struct ProfileOut {
+    display_name: String,
+}
+
+impl From<Profile> for ProfileOut {
+    fn from(profile: Profile) -> Self {
+        Self { display_name: profile.display_name.to_string() }
+    }
+}
+
+/// An invite of one's own, with what to pass on.
+#[derive(Serialize, ToSchema)]
+struct SentOut {
+    id: String,
+    /// To be typed: case, spaces, hyphens and look-alikes do not matter.
+    code: String,
+    /// To be opened.
+    link: String,
+    /// The only address it works for.
+    email: Option<String>,
+    message: Option<String>,
+    created_at: String,
+    expires_at: String,
+}
+
+impl From<Sent> for SentOut {
+    fn from(sent: Sent) -> Self {
+        Self {
+            id: sent.invite.id.to_string(),
+            code: sent.code.expose().clone(),
+            link: sent.link.expose().clone(),
+            email: sent.invite.target.map(|target| target.to_string()),
+            message: sent.invite.message.map(|message| message.to_string()),
+            created_at: time(sent.invite.created_at),
+            expires_at: time(sent.invite.expires_at),
+        }
+    }
+}
+
+/// An invite from somebody.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReceivedOut {
+    id: String,
+    from: ProfileOut,
+    message: Option<String>,
+    expires_at: String,
+}
+
+impl ReceivedOut {
+    fn new(invite: Invite, from: Profile) -> Self {
+        Self {
+            id: invite.id.to_string(),
+            from: from.into(),
+            message: invite.message.map(|message| message.to_string()),
+            expires_at: time(invite.expires_at),
+        }
+    }
+}
+
+/// One of the two.
+#[derive(Debug, Serialize, ToSchema)]
+struct MemberOut {
+    id: String,
+    display_name: Option<String>,
+}
+
+/// The couple, as one of the two sees it.
+#[derive(Debug, Serialize, ToSchema)]
+struct CoupleOut {
+    id: String,
+    since: String,
+    title: Option<String>,
+    /// `YYYY-MM-DD`
+    anniversary: Option<String>,
+    me: MemberOut,
+    /// Without a name if the other's account is gone.
+    partner: MemberOut,
+    head_seq: i64,
+    my_read_seq: i64,
+    partner_read_seq: i64,
+    /// What was, if these two were a couple before.
+    previous: Option<PreviousOut>,
+}
+
+/// An earlier timeline of the same two.
+#[derive(Debug, Serialize, ToSchema)]
+struct PreviousOut {
+    /// Whether I want it back.
+    wanted: bool,
+    /// Whether both do, so that it can be read.
+    restored: bool,
+}
+
+/// A couple.
+#[derive(Debug, Serialize, ToSchema)]
+struct CoupleAnswer {
+    couple: CoupleOut,
+}
+
+async fn couple_out(app: &App, couple: Couple, side: Side) -> Answer<CoupleOut> {
+    let member = async |side: Side| -> Answer<MemberOut> {
+        let id = couple.member(side);
+        let profile = app.backend.pairings().profile(id).await?;
+        Ok(MemberOut { id: id.to_string(), display_name: profile.map(|p| p.display_name.to_string()) })
+    };
+    let (me, partner) = (member(side).await?, member(side.other()).await?);
+    Ok(CoupleOut {
+        id: couple.id.to_string(),
+        since: time(couple.since),
+        title: couple.title.as_ref().map(ToString::to_string),
+        anniversary: couple.anniversary.clone(),
+        me,
+        partner,
+        head_seq: couple.head_seq,
+        my_read_seq: couple.read[side.index()],
+        partner_read_seq: couple.read[side.other().index()],
+        previous: couple
+            .previous
+            .map(|_| PreviousOut { wanted: couple.restore[side.index()], restored: couple.restored() }),
+    })
+}
+
+fn side_of(couple: &Couple, signed: &Signed) -> Answer<Side> {
+    couple.side_of(signed.id()).ok_or_else(|| Problem::new("not_paired"))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewInvite {
+    /// The only address it shall work for; a mail goes there.
+    email: Option<String>,
+    /// A line for the other.
+    message: Option<String>,
+}
+
+/// Invites by code, by link or, with `email`, by address. If the other has invited this address, they are a couple now.
+#[utoipa::path(post, path = "/v1/invites", tag = "pairing", security(("session" = [])), request_body = NewInvite,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    responses((status = 201, description = "An invite that waits; or, where the two crossed, `{couple}`", body = SentOut)))]
+async fn invite(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    body: Body<NewInvite>,
+) -> Answer<Response> {
+    let call = meta.call(Some(signed.id()), &body);
+    let NewInvite { email, message } = body.value;
+    let command = Inviting { email, message };
+    match app.backend.pairings().invite(&call, &signed.person(), &command).await? {
+        Founded::Waiting(sent) => Ok((StatusCode::CREATED, Json(SentOut::from(*sent))).into_response()),
+        Founded::Couple(couple) => {
+            let side = side_of(&couple, &signed)?;
+            let couple = couple_out(&app, *couple, side).await?;
+            Ok((StatusCode::CREATED, Json(CoupleAnswer { couple })).into_response())
+        }
+    }
+}
+
+/// Invites of mine and to me.
+#[derive(Serialize, ToSchema)]
+struct Invites {
+    sent: Vec<SentOut>,
+    received: Vec<ReceivedOut>,
+}
+
+/// The invites that wait: those that I sent and those to my address.
+#[utoipa::path(get, path = "/v1/invites", tag = "pairing", security(("session" = [])),
+    responses((status = 200, description = "Newest first", body = Invites)))]
+async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Invites>> {
+    let pairings = app.backend.pairings();
+    let sent = pairings.sent(signed.id()).await?.into_iter().map(SentOut::from).collect();
+    let mut received = Vec::new();
+    for invite in pairings.received(&signed.person()).await? {
+        if let Some(from) = pairings.profile(invite.inviter).await? {
+            received.push(ReceivedOut::new(invite, from));
+        }
+    }
+    Ok(Json(Invites { sent, received }))
+}
+
+/// Takes an invite back.
+#[utoipa::path(delete, path = "/v1/invites/{id}", tag = "pairing", security(("session" = [])),
+    params(("id" = String, Path, description = "Of the invite")),
+    responses((status = 204, description = "Taken back")))]
+async fn withdraw(State(app): State<App>, signed: Signed, Path(id): Path<String>) -> Answer<StatusCode> {
+    let id = id.parse().map_err(|_| Problem::new("invite_not_found"))?;
+    app.backend.pairings().withdraw(signed.id(), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Exactly one of these.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct InviteName {
+    /// The short code.
+    #[schema(value_type = Option<String>)]
+    code: Option<Secret<String>>,
+    /// The link's token.
+    #[schema(value_type = Option<String>)]
+    token: Option<Secret<String>>,
+    /// Of an invite to one's own address.
+    id: Option<String>,
+}
+
+impl InviteName {
+    fn named(self) -> Answer<Named> {
+        match (self.code, self.token, self.id) {
+            (Some(code), None, None) => Ok(Named::Code(code)),
+            (None, Some(token), None) => Ok(Named::Link(token)),
+            (None, None, Some(id)) => id.parse().map(Named::Id).map_err(|_| Problem::new("invite_not_found")),
+            _ => Err(Problem::new("invalid_field").field("code", "exactly_one_of_code_token_id")),
+        }
+    }
+}
+
+/// Who invites, before one says yes.
+#[utoipa::path(post, path = "/v1/invites/preview", tag = "pairing", security(("session" = [])),
+    request_body = InviteName, responses((status = 200, description = "The invite", body = ReceivedOut)))]
+async fn preview(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    body: Body<InviteName>,
+) -> Answer<Json<ReceivedOut>> {
+    let named = body.value.named()?;
+    let (invite, from) = app.backend.pairings().preview(&meta.plain(), &signed.person(), &named).await?;
+    Ok(Json(ReceivedOut::new(invite, from)))
+}
+
+/// Says yes. A repeat answers the same couple.
+#[utoipa::path(post, path = "/v1/invites/accept", tag = "pairing", security(("session" = [])),
+    request_body = InviteName,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    responses((status = 201, description = "A couple", body = CoupleAnswer)))]
+async fn accept(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    body: Body<InviteName>,
+) -> Answer<(StatusCode, Json<CoupleAnswer>)> {
+    let call = meta.call(Some(signed.id()), &body);
+    let named = body.value.named()?;
+    let couple = app.backend.pairings().accept(&call, &signed.person(), &named).await?;
+    let side = side_of(&couple, &signed)?;
+    Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, couple, side).await? })))
+}
+
+/// Says no.
+#[utoipa::path(post, path = "/v1/invites/decline", tag = "pairing", security(("session" = [])),
+    request_body = InviteName, responses((status = 204, description = "Declined")))]
+async fn decline(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    body: Body<InviteName>,
+) -> Answer<StatusCode> {
+    let call = meta.call(Some(signed.id()), &body);
+    let named = body.value.named()?;
+    app.backend.pairings().decline(&call, &signed.person(), &named).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The couple that one is in.
+#[utoipa::path(get, path = "/v1/couple", tag = "pairing", security(("session" = [])),
+    responses((status = 200, description = "The couple", body = CoupleOut)))]
+async fn couple(State(app): State<App>, signed: Signed) -> Answer<Json<CoupleOut>> {
+    let (couple, side) = app.backend.pairings().couple_of(signed.id()).await?;
+    Ok(Json(couple_out(&app, couple, side).await?))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CouplePatch {
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    title: Option<Option<String>>,
+    /// `YYYY-MM-DD`
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    anniversary: Option<Option<String>>,
+}
+
+/// Changes what the couple calls itself. An absent field stays, null clears it.
+#[utoipa::path(patch, path = "/v1/couple", tag = "pairing", security(("session" = [])), request_body = CouplePatch,
+    responses((status = 200, description = "The couple", body = CoupleOut)))]
+async fn describe(
+    State(app): State<App>,
+    signed: Signed,
+    body: Body<CouplePatch>,
+) -> Answer<Json<CoupleOut>> {
+    let CouplePatch { title, anniversary } = body.value;
+    let couple = app.backend.pairings().describe(signed.id(), title, anniversary).await?;
+    let side = side_of(&couple, &signed)?;
+    Ok(Json(couple_out(&app, couple, side).await?))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Leaving {
+    /// Whether the other is blocked as well.
+    #[serde(default)]
+    block: bool,
+}
+
+/// Leaves, at once and without the other's consent.
+#[utoipa::path(delete, path = "/v1/couple", tag = "pairing", security(("session" = [])), params(Leaving),
+    responses((status = 204, description = "Left")))]
+async fn leave(
+    State(app): State<App>,
+    signed: Signed,
+    query: Result<Query<Leaving>, axum::extract::rejection::QueryRejection>,
+) -> Answer<StatusCode> {
+    let Query(Leaving { block }) = query.map_err(super::timeline::bad_query)?;
+    app.backend.pairings().leave(&signed.person(), block).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Restoring {
+    wanted: bool,
+}
+
+/// Says whether the timeline of the time before shall be readable again; it is when both say so.
+#[utoipa::path(put, path = "/v1/couple/previous", tag = "pairing", security(("session" = [])),
+    request_body = Restoring, responses((status = 200, description = "The couple", body = CoupleOut)))]
+async fn restore(State(app): State<App>, signed: Signed, body: Body<Restoring>) -> Answer<Json<CoupleOut>> {
+    let couple = app.backend.pairings().restore(signed.id(), body.value.wanted).await?;
+    let side = side_of(&couple, &signed)?;
+    Ok(Json(couple_out(&app, couple, side).await?))
+}
+
+/// Somebody that one does not want to hear from.
+#[derive(Debug, Serialize, ToSchema)]
+struct BlockOut {
+    id: String,
+    display_name: Option<String>,
+    since: String,
+}
+
+/// Blocks of one's own.
+#[derive(Debug, Serialize, ToSchema)]
+struct Blocks {
+    blocks: Vec<BlockOut>,
+}
+
+/// Whom one blocks.
+#[utoipa::path(get, path = "/v1/blocks", tag = "pairing", security(("session" = [])),
+    responses((status = 200, description = "Newest first", body = Blocks)))]
+async fn blocks(State(app): State<App>, signed: Signed) -> Answer<Json<Blocks>> {
+    let pairings = app.backend.pairings();
+    let mut blocks = Vec::new();
+    for block in pairings.blocks(signed.id()).await? {
+        let profile = pairings.profile(block.blocked).await?;
+        blocks.push(BlockOut {
+            id: block.blocked.to_string(),
+            display_name: profile.map(|profile| profile.display_name.to_string()),
+            since: time(block.at),
+        });
+    }
+    Ok(Json(Blocks { blocks }))
+}
+
+/// Takes a block back.
+#[utoipa::path(delete, path = "/v1/blocks/{id}", tag = "pairing", security(("session" = [])),
+    params(("id" = String, Path, description = "Of the person")),
+    responses((status = 204, description = "Taken back")))]
+async fn unblock(State(app): State<App>, signed: Signed, Path(id): Path<String>) -> Answer<StatusCode> {
+    let id = id.parse().map_err(|_| Problem::new("block_not_found"))?;
+    app.backend.pairings().unblock(signed.id(), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

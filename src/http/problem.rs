@@ -1,0 +1,231 @@
+//! Errors as RFC 9457 problem details. Every code that a client can act on stands in [`CODES`].
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use couple_core::{Error, ErrorKind, Failure, Invalid, account, pairing, timeline};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Every code, with its status and title.
+pub const CODES: &[(&str, u16, &str)] = &[
+    ("malformed_request", 400, "The request cannot be read"),
+    ("malformed_json", 400, "The body is not JSON"),
+    ("invalid_idempotency_key", 400, "The Idempotency-Key cannot be used"),
+    ("unauthenticated", 401, "Sign in first"),
+    ("invalid_credentials", 401, "Wrong credentials"),
+    ("recent_sign_in_required", 403, "Sign in again"),
+    ("unverified", 403, "Confirm your address first"),
+    ("not_author", 403, "Not yours to change"),
+    ("not_found", 404, "No such thing"),
+    ("session_not_found", 404, "No such session"),
+    ("not_paired", 404, "You are in no couple"),
+    ("invite_not_found", 404, "No such invite"),
+    ("block_not_found", 404, "No such block"),
+    ("entry_not_found", 404, "No such entry"),
+    ("no_previous", 404, "No earlier timeline"),
+    ("method_not_allowed", 405, "Not with this method"),
+    ("already_paired", 409, "You are in a couple"),
+    ("own_invite", 409, "Your own invite"),
+    ("too_many_invites", 409, "Too many invites wait"),
+    ("invite_expired", 410, "The invite has expired"),
+    ("entry_deleted", 410, "The entry was deleted"),
+    ("body_too_large", 413, "The body is too large"),
+    ("unsupported_media_type", 415, "Send application/json"),
+    ("invalid_field", 422, "A field is not as it must be"),
+    ("invalid_token", 422, "The code or link does not work"),
+    ("idempotency_key_reused", 422, "This key came with another request"),
+    ("rate_limited", 429, "Too often"),
+    ("internal_error", 500, "Our fault"),
+    ("overloaded", 503, "Too busy"),
+    ("unavailable", 503, "Not available now"),
+    ("timed_out", 503, "It took too long"),
+];
+
+/// A field that is not as it must be.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Its path in the body.
+    pub field: String,
+    /// Why, as a stable word.
+    pub code: String,
+}
+
+/// What went wrong (RFC 9457).
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// Identifies the kind of problem.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The kind in a few words.
+    title: Cow<'static, str>,
+    /// The HTTP status.
+    status: u16,
+    /// What happened, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The kind as a stable word for programs.
+    code: Cow<'static, str>,
+    /// The fields that are not as they must be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// A problem by its code. One that is not in [`CODES`] is our fault.
+    #[must_use]
+    pub fn new(code: &str) -> Self {
+        let known = CODES.iter().find(|(known, _, _)| *known == code);
+        let (code, status, title) = *known.unwrap_or(&("internal_error", 500, "Our fault"));
+        let retry_after = (status == 503).then_some(Duration::from_secs(1));
+        Self {
+            kind: format!("urn:couple:problem:{code}"),
+            title: title.into(),
+            status,
+            detail: None,
+            code: code.into(),
+            errors: Vec::new(),
+            retry_after,
+        }
+    }
+    /// Says what happened.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+    /// Names a field.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>, code: impl Into<String>) -> Self {
+        self.errors.push(FieldError { field: field.into(), code: code.into() });
+        self
+    }
+    fn invalid(invalid: Invalid) -> Self {
+        Self::new("invalid_field").detail(invalid.to_string()).field(invalid.field, invalid.code)
+    }
+    fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+    /// The stable word.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = retry_after {
+            // Whole seconds, rounded up, so that coming back then succeeds.
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64),
+            );
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Error> for Problem {
+    /// What a person is told of a failure: that there is one. The log has the rest.
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Overloaded => {
+                tracing::warn!(%error, "overloaded");
+                Self::new("overloaded")
+            }
+            ErrorKind::TimedOut => {
+                tracing::warn!(%error, "timed out");
+                Self::new("timed_out")
+            }
+            ErrorKind::Unavailable | ErrorKind::Full => {
+                tracing::error!(%error, "unavailable");
+                Self::new("unavailable")
+            }
+            _ => {
+                tracing::error!(%error, "internal error");
+                Self::new("internal_error")
+            }
+        }
+    }
+}
+
+macro_rules! from_refusals {
+    ($($area:ident),+) => {$(
+        impl From<$area::Refusal> for Problem {
+            fn from(refusal: $area::Refusal) -> Self {
+                match refusal {
+                    $area::Refusal::Invalid(invalid) => Self::invalid(invalid),
+                    $area::Refusal::RateLimited(wait) => {
+                        Self::new("rate_limited").detail(refusal.to_string()).retry_after(wait)
+                    }
+                    _ => Self::new(&refusal.code()).detail(refusal.to_string()),
+                }
+            }
+        }
+        impl From<Failure<$area::Refusal>> for Problem {
+            fn from(failure: Failure<$area::Refusal>) -> Self {
+                match failure {
+                    Failure::Refused(refusal) => refusal.into(),
+                    Failure::Failed(error) => error.into(),
+                }
+            }
+        }
+    )+};
+}
+from_refusals!(account, pairing, timeline);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_code() {
+        use account::Refusal as A;
+        use pairing::Refusal as P;
+        use timeline::Refusal as T;
+        let wait = Duration::ZERO;
+        let codes = [
+            A::InvalidCredentials.code(),
+            A::InvalidToken.code(),
+            A::Unauthenticated.code(),
+            A::RecentSignInRequired.code(),
+            A::SessionNotFound.code(),
+            A::RateLimited(wait).code(),
+            A::KeyReused.code(),
+            P::AlreadyPaired.code(),
+            P::NotPaired.code(),
+            P::InviteNotFound.code(),
+            P::InviteExpired.code(),
+            P::OwnInvite.code(),
+            P::TooManyInvites.code(),
+            P::Unverified.code(),
+            P::NoPrevious.code(),
+            P::BlockNotFound.code(),
+            T::EntryNotFound.code(),
+            T::NotAuthor.code(),
+            T::EntryDeleted.code(),
+            T::NoPrevious.code(),
+            T::NotPaired.code(),
+        ];
+        for code in codes {
+            assert_eq!(Problem::new(&code).code(), code);
+        }
+        assert_eq!(Problem::new("no such code").code(), "internal_error");
+    }
+}

@@ -1,0 +1,344 @@
+//! The timeline over HTTP.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
+use couple_core::{
+    pairing::Side,
+    timeline::{Append, Entry, Page, Timeline, View},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Answer, App, Problem,
+    extract::{Body, Meta, Signed},
+    time,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(append, page))
+        .routes(routes!(entry, edit, delete))
+        .routes(routes!(react, unreact))
+        .routes(routes!(mark_read))
+        .routes(routes!(signal))
+        .routes(routes!(previous))
+}
+
+/// Whose it is, as the reader sees it.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum By {
+    Me,
+    Partner,
+    System,
+}
+
+impl By {
+    pub(super) fn new(author: Option<Side>, reader: Option<Side>) -> Self {
+        match author {
+            None => Self::System,
+            Some(_) if author == reader => Self::Me,
+            Some(_) => Self::Partner,
+        }
+    }
+}
+
+/// Each one's reaction.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReactionsOut {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    me: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partner: Option<String>,
+}
+
+/// One line of the log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EntryOut {
+    /// 1, 2, 3, … within the couple.
+    seq: i64,
+    author: By,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    kind: String,
+    /// Null on a tombstone and on the system's entries.
+    body: serde_json::Value,
+    created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<String>,
+    reactions: ReactionsOut,
+    /// Of the entry that this one changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_seq: Option<i64>,
+    /// The entry that this one changed, as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    target: Option<Box<EntryOut>>,
+}
+
+impl EntryOut {
+    pub(super) fn new(entry: Entry, reader: Option<Side>, target: Option<Entry>) -> Self {
+        let [first, second] = entry.reactions;
+        let (me, partner) = if reader == Some(Side::Second) { (second, first) } else { (first, second) };
+        Self {
+            seq: entry.seq,
+            author: By::new(entry.author, reader),
+            // The author's own name for it is nobody else's business.
+            client_id: entry.client_id.filter(|_| entry.author == reader),
+            kind: entry.kind,
+            body: entry.body.map_or(serde_json::Value::Null, |body| body.value()),
+            created_at: time(entry.created_at),
+            edited_at: entry.edited_at.map(time),
+            deleted_at: entry.deleted_at.map(time),
+            reactions: ReactionsOut { me, partner },
+            target_seq: entry.target,
+            target: target.map(|target| Box::new(Self::new(target, reader, None))),
+        }
+    }
+    pub(super) fn of(view: View, reader: Side) -> Self {
+        Self::new(view.entry, Some(reader), view.target)
+    }
+}
+
+/// A page of entries in `seq` order.
+#[derive(Debug, Serialize, ToSchema)]
+struct EntriesOut {
+    entries: Vec<EntryOut>,
+    /// What to ask with to go on in the same direction; none at the end.
+    next: Option<i64>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewEntryIn {
+    /// The author's own name for the entry, 1 to 64 visible ASCII characters: a repeat answers the same entry.
+    client_id: String,
+    /// `text`, `photo`, `hug`, `kiss`, `mood`, `place`, `doodle`, or an app's own `x-…`.
+    kind: String,
+    /// An object of up to 16 KiB of JSON; a `text` has a `text`.
+    #[schema(value_type = Object)]
+    body: serde_json::Value,
+}
+
+/// Appends an entry.
+#[utoipa::path(post, path = "/v1/couple/entries", tag = "timeline", security(("session" = [])),
+    request_body = NewEntryIn,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Beside `client_id`, which does the same")),
+    responses((status = 201, description = "Appended", body = EntryOut),
+        (status = 200, description = "It was there: the same `client_id` again", body = EntryOut)))]
+async fn append(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    body: Body<NewEntryIn>,
+) -> Answer<(StatusCode, Json<EntryOut>)> {
+    let call = meta.call(Some(signed.id()), &body);
+    let NewEntryIn { client_id, kind, body } = body.value;
+    let done = app.backend.timeline().append(&call, signed.id(), &Append { client_id, kind, body }).await?;
+    let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
+    let author = done.entry.author;
+    Ok((status, Json(EntryOut::new(done.entry, author, None))))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Paging {
+    /// Entries with a greater `seq`, the oldest first. Without `after` and `before`: the newest page.
+    #[param(minimum = 0)]
+    after: Option<i64>,
+    /// Entries with a smaller `seq`, those nearest to it.
+    #[param(minimum = 0)]
+    before: Option<i64>,
+    /// At most so many.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// Only these.
+    kind: Option<String>,
+}
+
+impl Paging {
+    fn page(&self) -> Answer<(Page, u32)> {
+        let wrong = |field| Err(Problem::new("invalid_field").field(field, "out_of_range"));
+        let limit = self.limit.unwrap_or(Timeline::PAGE);
+        if !(1..=Timeline::PAGE_MOST).contains(&limit) {
+            return wrong("limit");
+        }
+        match (self.after, self.before) {
+            (Some(_), Some(_)) => {
+                Err(Problem::new("invalid_field").field("before", "either_after_or_before"))
+            }
+            (Some(after), None) if after < 0 => wrong("after"),
+            (None, Some(before)) if before < 0 => wrong("before"),
+            (Some(after), None) => Ok((Page::After(after), limit)),
+            (None, Some(before)) => Ok((Page::Before(before), limit)),
+            (None, None) => Ok((Page::Before(i64::MAX), limit)),
+        }
+    }
+}
+
+pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
+    let said = rejection.body_text();
+    let field = said.split('`').nth(1).unwrap_or("query").to_owned();
+    Problem::new("invalid_field").field(field, "invalid")
+}
+
+fn entries_out(views: Vec<View>, reader: Side, page: Page, limit: u32) -> EntriesOut {
+    let full = views.len() == limit as usize;
+    let next = match page {
+        Page::After(_) => views.last(),
+        // Nothing stands before the first.
+        Page::Before(_) => views.first().filter(|view| view.entry.seq > 1),
+    };
+    let next = next.filter(|_| full).map(|view| view.entry.seq);
+    EntriesOut { entries: views.into_iter().map(|view| EntryOut::of(view, reader)).collect(), next }
+}
+
+/// A page of the log.
+#[utoipa::path(get, path = "/v1/couple/entries", tag = "timeline", security(("session" = [])), params(Paging),
+    responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
+async fn page(
+    State(app): State<App>,
+    signed: Signed,
+    query: Result<Query<Paging>, QueryRejection>,
+) -> Answer<Json<EntriesOut>> {
+    let Query(paging) = query.map_err(bad_query)?;
+    let (page, limit) = paging.page()?;
+    let timeline = app.backend.timeline();
+    let (at, _) = timeline.membership(signed.id()).await?;
+    let views = timeline.page(signed.id(), page, limit, paging.kind.as_deref()).await?;
+    Ok(Json(entries_out(views, at.side, page, limit)))
+}
+
+/// A page of the log from before, when both chose to see it.
+#[utoipa::path(get, path = "/v1/couple/previous/entries", tag = "timeline", security(("session" = [])),
+    params(Paging), responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
+async fn previous(
+    State(app): State<App>,
+    signed: Signed,
+    query: Result<Query<Paging>, QueryRejection>,
+) -> Answer<Json<EntriesOut>> {
+    let Query(paging) = query.map_err(bad_query)?;
+    let (page, limit) = paging.page()?;
+    let (side, views) = app.backend.timeline().previous_page(signed.id(), page, limit).await?;
+    Ok(Json(entries_out(views, side, page, limit)))
+}
+
+fn seq(path: &str) -> Answer<i64> {
+    path.parse().map_err(|_| Problem::new("entry_not_found"))
+}
+
+fn own(entry: Entry, reader: Side) -> Json<EntryOut> {
+    Json(EntryOut::new(entry, Some(reader), None))
+}
+
+/// One entry.
+#[utoipa::path(get, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
+    params(("seq" = i64, Path, description = "Of the entry")),
+    responses((status = 200, description = "The entry", body = EntryOut)))]
+async fn entry(State(app): State<App>, signed: Signed, Path(path): Path<String>) -> Answer<Json<EntryOut>> {
+    let timeline = app.backend.timeline();
+    let (at, _) = timeline.membership(signed.id()).await?;
+    Ok(own(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EditIn {
+    #[schema(value_type = Object)]
+    body: serde_json::Value,
+}
+
+/// Replaces the body of one's own entry. The log says so too.
+#[utoipa::path(patch, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
+    params(("seq" = i64, Path, description = "Of the entry")), request_body = EditIn,
+    responses((status = 200, description = "The entry", body = EntryOut)))]
+async fn edit(
+    State(app): State<App>,
+    signed: Signed,
+    Path(path): Path<String>,
+    body: Body<EditIn>,
+) -> Answer<Json<EntryOut>> {
+    let timeline = app.backend.timeline();
+    let (at, _) = timeline.membership(signed.id()).await?;
+    Ok(own(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
+}
+
+/// Deletes one's own entry: a tombstone stays. The log says so too.
+#[utoipa::path(delete, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
+    params(("seq" = i64, Path, description = "Of the entry")),
+    responses((status = 204, description = "A tombstone")))]
+async fn delete(State(app): State<App>, signed: Signed, Path(path): Path<String>) -> Answer<StatusCode> {
+    app.backend.timeline().delete(signed.id(), seq(&path)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReactionIn {
+    emoji: String,
+}
+
+/// Reacts to an entry, of whoever. A second reaction replaces the first.
+#[utoipa::path(put, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
+    params(("seq" = i64, Path, description = "Of the entry")), request_body = ReactionIn,
+    responses((status = 200, description = "The entry", body = EntryOut)))]
+async fn react(
+    State(app): State<App>,
+    signed: Signed,
+    Path(path): Path<String>,
+    body: Body<ReactionIn>,
+) -> Answer<Json<EntryOut>> {
+    let timeline = app.backend.timeline();
+    let (at, _) = timeline.membership(signed.id()).await?;
+    Ok(own(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
+}
+
+/// Takes a reaction back.
+#[utoipa::path(delete, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
+    params(("seq" = i64, Path, description = "Of the entry")),
+    responses((status = 204, description = "Taken back")))]
+async fn unreact(State(app): State<App>, signed: Signed, Path(path): Path<String>) -> Answer<StatusCode> {
+    app.backend.timeline().react(signed.id(), seq(&path)?, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReadIn {
+    seq: i64,
+}
+
+/// Says up to where one has read. Never moves back.
+#[utoipa::path(put, path = "/v1/couple/read", tag = "timeline", security(("session" = [])), request_body = ReadIn,
+    responses((status = 204, description = "Noted")))]
+async fn mark_read(State(app): State<App>, signed: Signed, body: Body<ReadIn>) -> Answer<StatusCode> {
+    app.backend.timeline().mark_read(signed.id(), body.value.seq).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SignalIn {
+    /// `typing`, `hug`, `kiss`, or an app's own `x-…`.
+    kind: String,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    body: Option<serde_json::Value>,
+}
+
+/// Sends something to the partner's connected devices, now or never.
+#[utoipa::path(post, path = "/v1/couple/signals", tag = "timeline", security(("session" = [])),
+    request_body = SignalIn, responses((status = 202, description = "Sent to whoever is connected")))]
+async fn signal(State(app): State<App>, signed: Signed, body: Body<SignalIn>) -> Answer<StatusCode> {
+    let SignalIn { kind, body } = body.value;
+    app.backend.timeline().signal(signed.id(), &kind, body.as_ref()).await?;
+    Ok(StatusCode::ACCEPTED)
+}
