@@ -3,6 +3,8 @@
 //! This one counts commits in front of the store in memory; one over another database looks the same. `cargo run
 //! --example own_store` uses it, `cargo test --example own_store` proves it.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;

@@ -1,6 +1,8 @@
 //! A host with users of its own takes pairing and the timeline alone: its people are known by their ids and proven
 //! addresses, and its own axum routes and authentication stand in front.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;

@@ -1,5 +1,7 @@
 //! Two people meet and talk, in memory, without HTTP.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+
 use couple::{
     Backend, Call,
     account::{Proof, SignUp, SignedIn},

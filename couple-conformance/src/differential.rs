@@ -82,7 +82,7 @@ fn answer(result: Result<Committed, CommitError>) -> Result<Result<Committed, Co
 const FEW: u8 = 4;
 
 fn id(kind: u8, n: u8) -> Uuid {
-    Uuid::from_u128((u128::from(kind) << 64) | u128::from(n) + 1)
+    Uuid::from_u128((u128::from(kind) << 64) | (u128::from(n) + 1))
 }
 fn account_id(n: u8) -> AccountId {
     AccountId::from_uuid(id(1, n))

@@ -15,6 +15,7 @@ pub trait Entropy: Send + Sync + 'static {
 pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     fn fill(&self, bytes: &mut [u8]) {
         // No fallback is safe: a process without randomness must not hand out secrets.
         getrandom::fill(bytes).expect("the operating system provides randomness");

@@ -1,4 +1,4 @@
-//! Identifiers: newtypes over UUIDv7 (RFC 9562, section 5.7), made from an injected clock and entropy.
+//! Identifiers: newtypes over `UUIDv7` (RFC 9562, section 5.7), made from an injected clock and entropy.
 
 use std::{fmt, str::FromStr};
 

@@ -1,6 +1,7 @@
 //! SQLite, proven by the kit and held against memory.
 
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::{path::PathBuf, sync::Arc};
 

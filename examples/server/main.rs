@@ -1,5 +1,7 @@
 //! The whole back end in one process: SQLite, mail as files, nothing to start first.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to whoever starts it")]
+
 mod settings;
 
 use std::{

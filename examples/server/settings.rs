@@ -6,19 +6,19 @@ use couple::Role;
 use ipnet::IpNet;
 
 #[derive(Debug)]
-pub enum Database {
+pub(crate) enum Database {
     Memory,
     Sqlite(PathBuf),
 }
 
 #[derive(Debug)]
-pub enum Mail {
+pub(crate) enum Mail {
     Files(PathBuf),
     Smtp { url: String, from: String },
 }
 
 #[derive(Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub listen: SocketAddr,
     pub admin_listen: Option<SocketAddr>,
     pub database: Database,
@@ -45,12 +45,12 @@ const KNOWN: [&str; 10] = [
 
 impl Settings {
     /// Whether this process answers requests.
-    pub fn answers(&self) -> bool {
+    pub(crate) fn answers(&self) -> bool {
         !matches!(self.role, Role::Worker(_))
     }
 
     /// Reads them, or says in one line what is wrong.
-    pub fn from_env(vars: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+    pub(crate) fn from_env(vars: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
         let ours: Vec<(String, String)> = vars.filter(|(name, _)| name.starts_with("COUPLE_")).collect();
         if let Some((name, _)) = ours.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
             return Err(format!("{name} is not a setting; there are: {}", KNOWN.join(", ")));

@@ -117,13 +117,11 @@ impl Modify for Bearer {
 }
 
 /// The whole contract, with default limits.
-#[must_use]
 pub fn router(backend: Backend) -> Router {
     router_with(backend, HttpOptions::default())
 }
 
 /// The whole contract.
-#[must_use]
 pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
     let app = App {
         requests: Arc::new(Semaphore::new(options.concurrency)),
@@ -162,7 +160,6 @@ pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
 }
 
 /// Only what is for whoever runs it: metrics and readiness, for an address of their own.
-#[must_use]
 pub fn admin_router(backend: Backend) -> Router {
     let options = HttpOptions { metrics: true, ..HttpOptions::default() };
     let app = App {

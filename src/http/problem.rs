@@ -131,7 +131,7 @@ impl IntoResponse for Problem {
             // Whole seconds, rounded up, so that coming back then succeeds.
             headers.insert(
                 header::RETRY_AFTER,
-                HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64),
+                HeaderValue::from(u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)),
             );
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -184,6 +184,7 @@ impl Paging {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
     let said = rejection.body_text();
     let field = said.split('`').nth(1).unwrap_or("query").to_owned();

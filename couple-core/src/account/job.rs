@@ -141,6 +141,12 @@ impl MailJobHandler {
         Ok(match job {
             MailJob::SignUp { token, email, display_name, locale } => {
                 let existing = self.ports.store.account_by_email(email.key()).await?;
+                let written = self.ports.store.token(token).await?;
+                if written.is_some_and(|written| written.used_at.is_some()) {
+                    // An earlier run's mail arrived and was answered; this one runs because its worker died before
+                    // it could say so. "You have an account" would be the news of their own sign-up.
+                    return Ok(None);
+                }
                 let mailing = rules::Mailing {
                     display_name: Some(display_name.clone()),
                     locale: locale.clone(),

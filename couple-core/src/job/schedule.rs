@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Handler, Job, JobChange, JobError, NewJob, retry::fraction};
 use crate::{Change, Error, IdempotencyChange, Ports, Timestamp, ports::settled};
 
+type Make = dyn Fn(&Ports, Timestamp) -> Result<NewJob, Error> + Send + Sync;
+
 /// A job that is enqueued again and again. Its dedupe key keeps it to one, over all processes.
 #[derive(Clone)]
 pub struct Schedule {
     every: Duration,
     name: &'static str,
-    make: Arc<dyn Fn(&Ports, Timestamp) -> Result<NewJob, Error> + Send + Sync>,
+    make: Arc<Make>,
 }
 
 impl std::fmt::Debug for Schedule {

@@ -222,7 +222,7 @@ impl Worker {
                         held.lock().await.remove(&id);
                     }
                     Err(CommitError::Failed(error)) => {
-                        tracing::warn!(%error, job = %id, "could not renew a lease")
+                        tracing::warn!(%error, job = %id, "could not renew a lease");
                     }
                 }
             }

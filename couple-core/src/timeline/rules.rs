@@ -63,7 +63,7 @@ pub fn body(kind: &str, value: &serde_json::Value) -> Result<Body, Invalid> {
 pub fn emoji(emoji: &str) -> Result<&str, Invalid> {
     let shaped = (1..=16).contains(&emoji.chars().count())
         && !emoji.chars().any(|c| c.is_control() || c.is_whitespace())
-        && emoji.chars().any(|c| !c.is_ascii());
+        && !emoji.is_ascii();
     if shaped { Ok(emoji) } else { Err(Invalid::new("emoji", "invalid")) }
 }
 

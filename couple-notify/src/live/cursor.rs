@@ -34,7 +34,7 @@ impl Cursor {
     }
 }
 
-/// The last 32 bits of a UUIDv7 are random.
+/// The last 32 bits of a `UUIDv7` are random.
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
 const fn tag(couple: CoupleId) -> u32 {
     couple.as_uuid().as_u128() as u32

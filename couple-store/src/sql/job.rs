@@ -226,8 +226,12 @@ impl<D: Dialect> JobReads for SqlStore<D> {
             .await?;
         Ok(stats.unwrap_or_default())
     }
+    #[expect(
+        clippy::redundant_closure,
+        reason = "the method alone is not general enough over the row's lifetime"
+    )]
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        let next = self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| row.opt_time()).await?;
+        let next = self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| Row::opt_time(row)).await?;
         Ok(next.flatten())
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {

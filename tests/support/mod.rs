@@ -1,0 +1,208 @@
+//! What the tests of whole processes share: a server of their own, and a client that comes back.
+#![allow(dead_code, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// The server example, built as this test is.
+pub fn binary() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let profile = deps.ancestors().nth(2).unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build
+        .args(["build", "--quiet", "--locked", "--example", "server"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success(), "the server example builds");
+    profile.join("examples/server")
+}
+
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A server process in a folder; killed, by its id, when it is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Server {
+    pub fn spawn(binary: &Path, folder: &Path, address: SocketAddr, settings: &[(&str, &str)]) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
+        let child = Command::new(binary)
+            .current_dir(folder)
+            .env_clear()
+            .env("COUPLE_LISTEN", address.to_string())
+            .envs(settings.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { address, child }
+    }
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    /// SIGKILL: nothing is written any more.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+    pub async fn until_ready(&self) {
+        let mut client = Client::new(self.address);
+        for _ in 0..400 {
+            if client.once("GET", "/readyz", None, None, &[]).await.is_ok_and(|answer| answer.status == 200) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the server does not become ready");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+/// A client on one connection, made anew when it broke.
+pub struct Client {
+    address: SocketAddr,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, connection: None }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let stream = TcpStream::connect(self.address).await.map_err(|e| e.to_string())?;
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|e| e.to_string())?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<hyper::Response<hyper::body::Incoming>, String> {
+        let mut connection = match self.connection.take() {
+            Some(connection) if !connection.is_closed() => connection,
+            _ => self.connect().await?,
+        };
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let content = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        let request = request.body(Full::new(content)).map_err(|e| e.to_string())?;
+        connection.ready().await.map_err(|e| e.to_string())?;
+        let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+
+    /// One try.
+    pub async fn once(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
+        let tried = tokio::time::timeout(Duration::from_secs(60), async {
+            let answer = self.send(method, path, token, body, headers).await?;
+            let status = answer.status().as_u16();
+            let bytes = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+            Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+        });
+        let answer = tried.await.unwrap_or_else(|_| Err("no answer".to_owned()));
+        if answer.is_err() {
+            self.connection = None;
+        }
+        answer
+    }
+
+    /// Tries until there is an answer other than 503, as a phone on a train does.
+    pub async fn call(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> Answer {
+        let headers: Vec<(&str, &str)> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
+        for _ in 0..600 {
+            match self.once(method, path, token, body, &headers).await {
+                Ok(answer) if answer.status != 503 => return answer,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        panic!("{method} {path}: no answer in 30 s");
+    }
+}
+
+/// The text of the mails to an address, oldest first.
+pub fn mails_to(folder: &Path, mailbox: &str) -> Vec<String> {
+    let mut mails: Vec<(PathBuf, String)> = Vec::new();
+    for file in std::fs::read_dir(folder.join("couple-data/mail")).into_iter().flatten().flatten() {
+        if file.path().extension().is_some_and(|kind| kind == "eml")
+            && let Ok(text) = std::fs::read_to_string(file.path())
+            && text.contains(&format!("\r\nTo: {mailbox}\r\n"))
+        {
+            mails.push((file.path(), text));
+        }
+    }
+    mails.sort();
+    mails.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Six digits on a line of their own.
+pub fn code_in(mail: &str) -> Option<String> {
+    mail.lines()
+        .map(str::trim)
+        .find(|line| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit()))
+        .map(str::to_owned)
+}
