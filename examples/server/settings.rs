@@ -19,15 +19,15 @@ pub(crate) enum Mail {
 
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub listen: SocketAddr,
-    pub admin_listen: Option<SocketAddr>,
-    pub database: Database,
-    pub mail: Mail,
-    pub public_url: String,
-    pub role: Role,
-    pub limits: bool,
-    pub trusted_proxies: Vec<IpNet>,
-    pub workers: usize,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_listen: Option<SocketAddr>,
+    pub(crate) database: Database,
+    pub(crate) mail: Mail,
+    pub(crate) public_url: String,
+    pub(crate) role: Role,
+    pub(crate) limits: bool,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) workers: usize,
 }
 
 const KNOWN: [&str; 10] = [

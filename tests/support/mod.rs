@@ -1,6 +1,6 @@
 //! What the tests of whole processes share: a server of their own, and a client that comes back.
 #![allow(dead_code, reason = "each test uses its part")]
-#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::{
     net::SocketAddr,

@@ -1,0 +1,52 @@
+//! Sign-ups per second through HTTP on SQLite: on the disk before the answer, the mail queued in the same commit. 64
+//! connections, the generator on the same cores. With and without merging commits, and with the worker that writes each
+//! mail to a file beside it; rounds of all three in turn, medians.
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
+
+mod support;
+
+use std::time::Duration;
+
+use couple::{
+    Backend,
+    core::limits::Unlimited,
+    notify::mail::{FileMailer, Letterhead},
+    store::sql::SqliteOptions,
+};
+use support::{load, median, runtime, serve};
+
+const ROUNDS: usize = 5;
+
+fn round(merge: usize, works: bool) -> f64 {
+    let (server, generator) = (runtime(2), runtime(1));
+    let folder = support::folder();
+    let backend = server.block_on(async {
+        let store = SqliteOptions::new(folder.join("couple.db")).merge(merge).open().await.unwrap();
+        let mailer = FileMailer::new(folder.join("mail"), Letterhead::default()).unwrap();
+        Backend::builder().store(store).limits(Unlimited).mailer(mailer).build().unwrap()
+    });
+    let worker = works.then(|| server.block_on(async { backend.worker().start() }));
+    let address = serve(&server, backend);
+    let run = load(address, 64, Duration::from_secs(3), None, 202, |n| {
+        let body = format!(r#"{{"email":"person.{n}@example.org","display_name":"Person {n}"}}"#);
+        ("/v1/accounts", None, body)
+    });
+    let seen = generator.block_on(run);
+    drop(worker);
+    server.shutdown_background();
+    drop(std::fs::remove_dir_all(folder));
+    seen.per_second
+}
+
+fn main() {
+    let mut seen = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (seen, (merge, works)) in seen.iter_mut().zip([(64, false), (1, false), (64, true)]) {
+            seen.push(round(merge, works));
+        }
+    }
+    let [merged, single, beside] = seen.map(median);
+    println!("sign-ups per second, merged commits:               {merged:>8.0}");
+    println!("sign-ups per second, one by one:                   {single:>8.0}");
+    println!("sign-ups per second, merged, worker mailing beside: {beside:>7.0}");
+}

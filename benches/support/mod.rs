@@ -1,0 +1,139 @@
+//! What the benches share: a server on a runtime of its own, and a generator of requests, on the same cores.
+#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench stops where something is wrong, and says what it saw"
+)]
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use couple::Backend;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, runtime::Runtime, time::Instant};
+
+/// A new folder on the disk that the build is on.
+pub fn folder() -> PathBuf {
+    let below = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
+    std::fs::create_dir_all(&below).unwrap();
+    tempfile::tempdir_in(below).unwrap().keep()
+}
+
+/// A runtime with so many threads.
+pub fn runtime(threads: usize) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
+}
+
+/// Serves a backend from `runtime`, and tells where.
+pub fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = couple::http::router(backend).into_make_service_with_connect_info::<SocketAddr>();
+    use axum::serve::ListenerExt as _;
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    runtime.spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// One keep-alive connection.
+pub struct Client(SendRequest<Full<Bytes>>);
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    pub async fn post(&mut self, path: &str, token: Option<&str>, body: String) -> (u16, Bytes) {
+        let mut request = Request::post(path).header("host", "b").header("content-type", "application/json");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.0.ready().await.unwrap();
+        let answer = self.0.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.into_body().collect().await.unwrap().to_bytes())
+    }
+}
+
+/// What a load came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub per_second: f64,
+    pub p50: Duration,
+    pub p99: Duration,
+}
+
+/// Sends requests over `connections` for `time`, as fast as they are answered, or `rate` a second in all.
+pub async fn load<F>(
+    address: SocketAddr,
+    connections: u64,
+    time: Duration,
+    rate: Option<f64>,
+    expect: u16,
+    make: F,
+) -> Load
+where
+    F: Fn(u64) -> (&'static str, Option<String>, String) + Send + Sync + 'static,
+{
+    let (make, next, stop) = (Arc::new(make), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..connections)
+        .map(|lane| {
+            let (make, next, stop) = (make.clone(), next.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                let mut took = Vec::new();
+                let mut due = begun;
+                if let Some(rate) = rate {
+                    due += Duration::from_secs_f64(lane as f64 / rate);
+                }
+                while !stop.load(Ordering::Relaxed) {
+                    // With a rate, the time counts from when the request should have been sent.
+                    let from = if let Some(rate) = rate {
+                        tokio::time::sleep_until(due).await;
+                        let from = due;
+                        due += Duration::from_secs_f64(connections as f64 / rate);
+                        from
+                    } else {
+                        Instant::now()
+                    };
+                    let (path, token, body) = make(next.fetch_add(1, Ordering::Relaxed));
+                    let (status, said) = client.post(path, token.as_deref(), body).await;
+                    assert_eq!(status, expect, "{said:?}");
+                    took.push(from.elapsed());
+                }
+                took
+            })
+        })
+        .collect();
+    tokio::time::sleep(time).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut took = Vec::new();
+    for task in tasks {
+        took.extend(task.await.unwrap());
+    }
+    let all = begun.elapsed();
+    took.sort_unstable();
+    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+    Load { per_second: took.len() as f64 / all.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+}
+
+/// The middle of what several rounds came to.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
