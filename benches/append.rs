@@ -42,7 +42,7 @@ fn person(ports: &Ports, n: usize, bearer: &str) -> (AccountId, [Change; 2]) {
         seen_at: now,
         expires_at: now.plus(Duration::from_hours(1)),
     };
-    (id, [AccountChange::Insert(account).into(), AccountChange::InsertSession(session).into()])
+    (id, [AccountChange::Insert(account).into(), AccountChange::InsertSession { session, version: 0 }.into()])
 }
 
 async fn seed(ports: &Ports) -> Vec<String> {
@@ -80,7 +80,12 @@ fn main() {
     let folder = support::folder();
     let (backend, tokens) = server.block_on(async {
         let store = SqliteOptions::new(folder.join("couple.db")).open().await.unwrap();
-        let backend = Backend::builder().store(store).limits(Unlimited).build().unwrap();
+        let backend = Backend::builder()
+            .store(store)
+            .keys(couple::Keyring::new([7; 32]))
+            .limits(Unlimited)
+            .build()
+            .unwrap();
         let tokens = seed(backend.ports()).await;
         (backend, Arc::new(tokens))
     });

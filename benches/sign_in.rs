@@ -52,8 +52,13 @@ fn main() {
     let backend = server.block_on(async {
         let store = SqliteOptions::new(folder.join("couple.db")).open().await.unwrap();
         let mailer = MemoryMailer::new();
-        let backend =
-            Backend::builder().store(store).limits(Unlimited).mailer(mailer.clone()).build().unwrap();
+        let backend = Backend::builder()
+            .store(store)
+            .keys(couple::Keyring::new([7; 32]))
+            .limits(Unlimited)
+            .mailer(mailer.clone())
+            .build()
+            .unwrap();
         let sign_up = SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
         backend.accounts().sign_up(&Call::default(), &sign_up).await.unwrap();
         backend.worker().run_until_idle().await.unwrap();

@@ -23,7 +23,13 @@ fn round(merge: usize, works: bool) -> f64 {
     let backend = server.block_on(async {
         let store = SqliteOptions::new(folder.join("couple.db")).merge(merge).open().await.unwrap();
         let mailer = FileMailer::new(folder.join("mail"), Letterhead::default()).unwrap();
-        Backend::builder().store(store).limits(Unlimited).mailer(mailer).build().unwrap()
+        Backend::builder()
+            .store(store)
+            .keys(couple::Keyring::new([7; 32]))
+            .limits(Unlimited)
+            .mailer(mailer)
+            .build()
+            .unwrap()
     });
     let worker = works.then(|| server.block_on(async { backend.worker().start() }));
     let address = serve(&server, backend);

@@ -65,7 +65,7 @@ async fn accept(State(host): State<Host>, headers: HeaderMap, Json(body): Json<V
 }
 
 async fn say(State(host): State<Host>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
-    let entry = Append { client_id: "1".into(), kind: "text".into(), body };
+    let entry = Append { couple: None, client_id: "1".into(), kind: "text".into(), body };
     match host.timeline.append(&Call::default(), host.who(&headers).id, &entry).await {
         Ok(done) => Json(json!({ "seq": done.entry.seq })),
         Err(failure) => Json(json!({ "error": failure.to_string() })),

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     backend.pairings().accept(&call, &person(&ben), &Named::Code(sent.code)).await?;
 
     let body = serde_json::json!({ "text": "hello" });
-    let hello = Append { client_id: "1".into(), kind: "text".into(), body };
+    let hello = Append { couple: None, client_id: "1".into(), kind: "text".into(), body };
     backend.timeline().append(&call, ana.account.id, &hello).await?;
     for view in backend.timeline().page(ben.account.id, Page::After(0), 50, Some("text")).await? {
         println!("Ben reads: {}", view.entry.body.map_or_else(String::new, |body| body.as_str().to_owned()));

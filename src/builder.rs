@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use couple_core::{
-    Clock, Entropy, Error, Keyring, OsEntropy, Ports, Store, SystemClock,
+    Clock, Entropy, Error, ErrorKind, Keyring, OsEntropy, Ports, Store, SystemClock,
     account::{
         self, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler, PurgeTokensHandler,
     },
@@ -89,6 +89,14 @@ impl Backend {
     #[must_use]
     pub fn worker(&self) -> Worker {
         self.worker_for(self.queues.clone())
+    }
+    /// Says goodbye to live streams and lets go of the store: the last thing to do.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.live.drain();
+        self.ports.store.close().await
     }
     /// A worker for chosen queues, for a process of its own.
     #[must_use]
@@ -194,8 +202,8 @@ impl BackendBuilder {
         self.entropy = entropy;
         self
     }
-    /// The server's own secret, the same in every process and after every restart. Default: random, so that what is in
-    /// the mail ends with the process.
+    /// The server's own secret, the same in every process and after every restart: `KeyFile` keeps it. Needed with a
+    /// [`store`](Self::store); without one it is random and ends with the process, as everything else does.
     #[must_use]
     pub fn keys(mut self, keys: Keyring) -> Self {
         self.keys = Some(keys);
@@ -233,13 +241,21 @@ impl BackendBuilder {
     /// Composes it.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`](couple_core::ErrorKind::Misconfigured) for a hash cost that there is not.
+    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys), and for a hash cost that there is not.
     pub fn build(self) -> Result<Backend, Error> {
-        let keys = self.keys.unwrap_or_else(|| {
-            let mut key = [0; 32];
-            self.entropy.fill(&mut key);
-            Keyring::new(key)
-        });
+        let keys = match self.keys {
+            Some(keys) => keys,
+            None if self.store.is_some() => {
+                return Err(Error::new(ErrorKind::Misconfigured, "build backend").context(
+                    "a store needs .keys(…): codes and links that were mailed would end with this process",
+                ));
+            }
+            None => {
+                let mut key = [0; 32];
+                self.entropy.fill(&mut key);
+                Keyring::new(key)
+            }
+        };
         let limits = self.limits.unwrap_or_else(|| Arc::new(MemoryLimits::new(self.clock.clone())));
         let ports = Ports {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),

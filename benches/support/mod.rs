@@ -23,19 +23,19 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime::Runtime, time::Instant};
 
 /// A new folder on the disk that the build is on.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let below = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
     std::fs::create_dir_all(&below).unwrap();
     tempfile::tempdir_in(below).unwrap().keep()
 }
 
 /// A runtime with so many threads.
-pub fn runtime(threads: usize) -> Runtime {
+pub(crate) fn runtime(threads: usize) -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
 }
 
 /// Serves a backend from `runtime`, and tells where.
-pub fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
+pub(crate) fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let app = couple::http::router(backend).into_make_service_with_connect_info::<SocketAddr>();
@@ -46,10 +46,10 @@ pub fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
 }
 
 /// One keep-alive connection.
-pub struct Client(SendRequest<Full<Bytes>>);
+pub(crate) struct Client(SendRequest<Full<Bytes>>);
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -57,7 +57,7 @@ impl Client {
         Self(sender)
     }
 
-    pub async fn post(&mut self, path: &str, token: Option<&str>, body: String) -> (u16, Bytes) {
+    pub(crate) async fn post(&mut self, path: &str, token: Option<&str>, body: String) -> (u16, Bytes) {
         let mut request = Request::post(path).header("host", "b").header("content-type", "application/json");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -71,14 +71,14 @@ impl Client {
 
 /// What a load came to.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
-    pub per_second: f64,
-    pub p50: Duration,
-    pub p99: Duration,
+pub(crate) struct Load {
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
 }
 
 /// Sends requests over `connections` for `time`, as fast as they are answered, or `rate` a second in all.
-pub async fn load<F>(
+pub(crate) async fn load<F>(
     address: SocketAddr,
     connections: u64,
     time: Duration,
@@ -128,12 +128,12 @@ where
     }
     let all = begun.elapsed();
     took.sort_unstable();
-    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
-    Load { per_second: took.len() as f64 / all.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    Load { per_second: took.len() as f64 / all.as_secs_f64(), p50: at(50), p99: at(99) }
 }
 
 /// The middle of what several rounds came to.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -47,8 +47,10 @@ pub async fn a2_reads_back(store: impl Store) {
         let stored = store.account(renamed.id).await.unwrap();
         assert_eq!(stored, Some(Account { version: 1, ..renamed }));
     }
-    let session = Session { device: Some(Label::from_stored("Phone")), ..world.session(world.account_id()) };
-    must(&store, AccountChange::InsertSession(session.clone())).await;
+    let owner = world.account("owner");
+    must(&store, AccountChange::Insert(owner.clone())).await;
+    let session = Session { device: Some(Label::from_stored("Phone")), ..world.session(owner.id) };
+    must(&store, begin(&session)).await;
     assert_eq!(store.sessions_of(session.account).await.unwrap(), [session]);
     let token = Token {
         account: Some(world.account_id()),
@@ -100,7 +102,7 @@ pub async fn a5_redeemed_once(store: impl Store) {
     for kind in [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email] {
         let token = world.token(kind, "ana");
         must(&store, AccountChange::InsertToken(token.clone())).await;
-        let redeem = AccountChange::RedeemToken { id: token.id, at: world.now() };
+        let redeem = AccountChange::RedeemToken { id: token.id, tries: 0, at: world.now() };
         assert_eq!(race(&store, (0..50).map(|_| vec![redeem.clone().into()]).collect()).await, 1);
         assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
     }
@@ -117,7 +119,9 @@ pub async fn a6_tries_one_by_one(store: impl Store) {
         assert_eq!(race(&store, (0..50).map(|_| vec![count.clone().into()]).collect()).await, 1);
     }
     assert_eq!(store.token(token.id).await.unwrap().unwrap().tries, 3);
-    must(&store, AccountChange::RedeemToken { id: token.id, at: world.now() }).await;
+    let stale = AccountChange::RedeemToken { id: token.id, tries: 2, at: world.now() };
+    assert_eq!(conflict(&store, stale).await, Conflict::TokenChanged(token.id));
+    must(&store, AccountChange::RedeemToken { id: token.id, tries: 3, at: world.now() }).await;
     let late = conflict(&store, AccountChange::CountTry { id: token.id, tries: 3 }).await;
     assert_eq!(late, Conflict::TokenChanged(token.id));
 }
@@ -139,7 +143,7 @@ pub async fn a7_open_tokens(store: impl Store) {
     let ana = world.email("ana");
     let open = store.open_tokens(TokenKind::SignIn, ana.key(), world.now()).await.unwrap();
     assert_eq!(open, expected);
-    must(&store, AccountChange::RedeemToken { id: expected[0].id, at: world.now() }).await;
+    must(&store, AccountChange::RedeemToken { id: expected[0].id, tries: 0, at: world.now() }).await;
     // The oldest expires first; at its very end it is over.
     let open = store.open_tokens(TokenKind::SignIn, ana.key(), expected[2].expires_at).await.unwrap();
     assert_eq!(open, expected[1..2]);
@@ -165,6 +169,48 @@ pub async fn a8_ending_tokens(store: impl Store) {
         ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
     }
     assert_eq!(ended, [true, true, false, false]);
+    // By account, wherever they were mailed.
+    let (ana, ben) = (world.account_id(), world.account_id());
+    let tokens = [
+        (TokenKind::Email, ana, "x"),
+        (TokenKind::Email, ana, "y"),
+        (TokenKind::SignIn, ana, "x"),
+        (TokenKind::Email, ben, "x"),
+    ]
+    .map(|(kind, account, name)| Token { account: Some(account), ..world.token(kind, name) });
+    for token in &tokens {
+        must(&store, AccountChange::InsertToken(token.clone())).await;
+    }
+    must(&store, AccountChange::EndTokensOf { account: ana, kind: TokenKind::Email, at: world.later(1) })
+        .await;
+    let mut ended = Vec::new();
+    for token in &tokens {
+        ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
+    }
+    assert_eq!(ended, [true, true, false, false]);
+}
+
+/// What was proven of an account must still hold when its session begins.
+pub async fn a13_a_session_needs_its_account(store: impl Store) {
+    let world = World::default();
+    let account = world.account("ana");
+    let session = world.session(account.id);
+    let changed = Conflict::AccountChanged(account.id);
+    assert_eq!(conflict(&store, begin(&session)).await, changed);
+    must(&store, AccountChange::Insert(account.clone())).await;
+    must(&store, AccountChange::Update(account.clone())).await;
+    assert_eq!(conflict(&store, begin(&session)).await, changed);
+    let later = AccountChange::InsertSession { session: session.clone(), version: 1 };
+    must(&store, later).await;
+    assert_eq!(store.sessions_of(account.id).await.unwrap(), [session]);
+    // In one commit with what makes the account so.
+    let ben = world.account("ben");
+    all(&store, vec![insert(&ben), begin(&world.session(ben.id)).into()]).await;
+}
+
+/// A session of an account as it was inserted.
+fn begin(session: &Session) -> AccountChange {
+    AccountChange::InsertSession { session: session.clone(), version: 0 }
 }
 
 /// All of an account's but one, and nobody else's.
@@ -174,7 +220,7 @@ pub async fn a9_ending_sessions(store: impl Store) {
     all(&store, vec![insert(&ana), insert(&ben)]).await;
     let [keep, end, single, other] = [ana.id, ana.id, ana.id, ben.id].map(|account| world.session(account));
     for session in [&keep, &end, &single, &other] {
-        must(&store, AccountChange::InsertSession(session.clone())).await;
+        must(&store, begin(session)).await;
     }
     let touch = AccountChange::TouchSession { account: ana.id, id: keep.id, seen_at: world.later(9) };
     must(&store, touch).await;
@@ -201,11 +247,8 @@ pub async fn a10_erasing(store: impl Store) {
     let ana = world.account("ana");
     let session = world.session(ana.id);
     let token = Token { account: Some(ana.id), ..world.token(TokenKind::SignIn, "ana") };
-    let changes = vec![
-        insert(&ana),
-        AccountChange::InsertSession(session.clone()).into(),
-        AccountChange::InsertToken(token.clone()).into(),
-    ];
+    let changes =
+        vec![insert(&ana), begin(&session).into(), AccountChange::InsertToken(token.clone()).into()];
     all(&store, changes).await;
     let stale = AccountChange::Erase { id: ana.id, version: 7 };
     assert_eq!(conflict(&store, stale).await, Conflict::AccountChanged(ana.id));
@@ -219,10 +262,11 @@ pub async fn a10_erasing(store: impl Store) {
 /// Only what has expired, so many at most, counted.
 pub async fn a11_purges(store: impl Store) {
     let world = World::default();
-    let account = world.account_id();
+    let account = world.account("ana");
+    must(&store, AccountChange::Insert(account.clone())).await;
     for _ in 0..5 {
         must(&store, AccountChange::InsertToken(world.token(TokenKind::SignIn, "ana"))).await;
-        must(&store, AccountChange::InsertSession(world.session(account))).await;
+        must(&store, begin(&world.session(account.id))).await;
     }
     let end = world.later(3600);
     let nobody = world.now().minus(std::time::Duration::from_secs(1));

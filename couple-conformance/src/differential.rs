@@ -5,7 +5,7 @@ use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 use couple_core::{
     AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, InviteId, JobId,
     OutcomeRecord, SessionId, Store, Timestamp, TokenId,
-    account::{Account, AccountChange, Token, TokenKind},
+    account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
     job::{JobChange, NewJob},
     pairing::{Block, InviteState, PairingChange, Side},
@@ -66,6 +66,7 @@ fn fresh_id(change: &Change) -> Option<Uuid> {
     match change {
         Change::Pairing(PairingChange::Found(couple)) => Some(couple.id.as_uuid()),
         Change::Pairing(PairingChange::InsertInvite(invite)) => Some(invite.id.as_uuid()),
+        Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.id.as_uuid()),
         _ => None,
     }
 }
@@ -137,7 +138,20 @@ fn account_change() -> impl Strategy<Value = Change> {
                 ..World::default().token(KINDS[kind], name(who))
             })
         }),
-        (n(), small()).prop_map(|(t, time)| AccountChange::RedeemToken { id: token_id(t), at: at(time) }),
+        (n(), 0..2_i64, small()).prop_map(|(t, tries, time)| AccountChange::RedeemToken {
+            id: token_id(t),
+            tries,
+            at: at(time)
+        }),
+        (n(), 0..2_usize, small()).prop_map(|(a, kind, time)| AccountChange::EndTokensOf {
+            account: account_id(a),
+            kind: KINDS[kind],
+            at: at(time)
+        }),
+        (n(), 0..u8::MAX, small(), 0..3_i64).prop_map(|(a, seed, time, version)| {
+            let session = World::new(5_000 + u64::from(seed)).session(account_id(a));
+            AccountChange::InsertSession { session: Session { seen_at: at(time), ..session }, version }
+        }),
         (n(), 0..2_i64).prop_map(|(t, tries)| AccountChange::CountTry { id: token_id(t), tries }),
         (0..2_usize, n(), small()).prop_map(|(kind, who, time)| AccountChange::EndTokens {
             kind: KINDS[kind],

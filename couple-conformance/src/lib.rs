@@ -55,7 +55,8 @@ macro_rules! store {
                 s5_conflicts_do_not_spread, s6_empty, s7_text_is_exact;
             account: a1_one_account_per_address, a2_reads_back, a3_stale_update, a4_update_to_taken_address,
                 a5_redeemed_once, a6_tries_one_by_one, a7_open_tokens, a8_ending_tokens, a9_ending_sessions,
-                a10_erasing, a11_purges, a12_due_for_deletion;
+                a10_erasing, a11_purges, a12_due_for_deletion,
+                a13_a_session_needs_its_account;
             pairing: p1_one_couple_per_account, p2_both_or_neither, p3_an_invite_ends_once, p4_one_invite_per_pair,
                 p5_paired_cannot_invite, p6_withdrawing, p7_ending, p8_ended_is_closed, p9_reads_back, p10_blocks,
                 p11_history, p12_purging_and_forgetting;

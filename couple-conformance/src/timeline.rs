@@ -250,8 +250,14 @@ pub async fn t12_erasing(store: impl Store) {
     }
     let erase = |cap| TimelineChange::Erase { couple: id, author: Side::First, at: world.later(9), cap };
     assert_eq!(conflict(&store, erase(9)).await, Conflict::CoupleLives(id));
+    let react =
+        TimelineChange::React { couple: id, seq: 2, side: Side::First, emoji: Some("❤️".to_owned()) };
+    must(&store, react).await;
     must(&store, PairingChange::End { id, at: world.now() }).await;
     assert_eq!(must(&store, erase(2)).await.purged, [2]);
+    assert_eq!(store.entry(id, 2).await.unwrap().unwrap().reactions, [None, None]);
+    assert_eq!(store.entry(id, 1).await.unwrap().unwrap().client_id, None);
+    assert_eq!(store.entry_by_client_id(id, Side::First, "0").await.unwrap(), None);
     let there = |log: Vec<Entry>| log.iter().map(|e| e.body.is_some()).collect::<Vec<_>>();
     assert_eq!(there(log(&store, id).await), [false, true, false, true, true, true]);
     assert_eq!(must(&store, erase(2)).await.purged, [1]);

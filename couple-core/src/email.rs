@@ -188,6 +188,7 @@ mod tests {
         assert_eq!(key("a\u{0}@c.de"), Err("control_character"));
         assert_eq!(key("a@c.de\r\nBcc: x@y.de"), Err("control_character"));
         assert_eq!(key(&format!("{}@c.de", "a".repeat(65))), Err("invalid"));
-        assert_eq!(key(&format!("a@{}de", "abcdefgh.".repeat(30))), Err("too_long"));
+        assert_eq!(key(&format!("a@{}de", "abcdefgh.".repeat(30))), Err("invalid"));
+        assert_eq!(key(&format!("{}@{}de", "a".repeat(64), "abcdefgh.".repeat(27))), Err("too_long"));
     }
 }

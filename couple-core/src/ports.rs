@@ -45,18 +45,26 @@ impl Ports {
         self.clock.now()
     }
 
-    /// Commits, and tells the bus what was written. A process that dies between the two costs those who wait their
-    /// fallback interval, nothing else: a notice is a hint.
+    /// Commits, and tells the bus what was written, in a task of its own: a caller that goes away takes neither along. A
+    /// process that dies between the two costs those who wait their fallback interval, nothing else: a notice
+    /// is a hint.
     ///
     /// # Errors
     /// The store's.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let topics = topics_of(&changes);
-        let committed = self.store.commit(changes).await?;
-        for topic in topics {
-            self.bus.publish(topic, Notice::Changed).await;
+        let (store, bus) = (self.store.clone(), self.bus.clone());
+        let whole = tokio::spawn(async move {
+            let committed = store.commit(changes).await?;
+            for topic in topics {
+                bus.publish(topic, Notice::Changed).await;
+            }
+            Ok(committed)
+        });
+        match whole.await {
+            Ok(answer) => answer,
+            Err(panicked) => Err(Error::new(ErrorKind::Internal, "commit").source(panicked).into()),
         }
-        Ok(committed)
     }
 
     /// The change that enqueues a job due now.

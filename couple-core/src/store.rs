@@ -140,6 +140,15 @@ pub trait Store:
     /// # Errors
     /// Whatever keeps it from answering.
     async fn ping(&self) -> Result<(), Error>;
+
+    /// Lets go of files and connections, after what was committed before; nothing can be asked of it any more. What was
+    /// answered is safe without it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from closing.
+    async fn close(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -149,6 +158,9 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn ping(&self) -> Result<(), Error> {
         (**self).ping().await
+    }
+    async fn close(&self) -> Result<(), Error> {
+        (**self).close().await
     }
 }
 

@@ -4,21 +4,16 @@
 
 mod settings;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use couple::{
-    Backend, BackendBuilder, Entropy as _, Keyring, OsEntropy, Role,
+    Backend, BackendBuilder, OsEntropy, Role, Store as _,
     core::limits::Unlimited,
     http::HttpOptions,
     job::{Queue, WorkerHandle},
     notify::mail::{FileMailer, Letterhead, SmtpMailer},
-    store::sql::SqliteOptions,
+    store::{KeyFile, sql::SqliteOptions},
 };
 use tokio::net::TcpListener;
 
@@ -28,10 +23,15 @@ use settings::{Database, Mail, Settings};
 const DRAIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = match std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()) {
+        None => tracing_subscriber::EnvFilter::new("info"),
+        Some(text) => match tracing_subscriber::EnvFilter::try_new(&text) {
+            Ok(filter) => filter,
+            Err(error) => return refuse(&format!("RUST_LOG={text} cannot be read: {error}")),
+        },
+    };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let settings = match Settings::from_env(std::env::vars()) {
+    let settings = match Settings::from_env(std::env::vars_os()) {
         Ok(settings) => settings,
         Err(wrong) => return refuse(&wrong),
     };
@@ -67,20 +67,21 @@ async fn run(settings: Settings) -> Result<(), String> {
     announce(&settings);
 
     let mut servers = Vec::new();
+    let options = HttpOptions {
+        trusted_proxies: settings.trusted_proxies.clone(),
+        proxy_header: settings.proxy_header,
+        metrics: settings.listen.ip().is_loopback(),
+        ..HttpOptions::default()
+    };
+    let (app, admin_app) = couple::http::routers(backend.clone(), options);
     if let Some(admin) = admin {
-        let app = couple::http::admin_router(backend.clone());
+        let app = admin_app;
         let stop = stopped(backend.clone());
         servers.push(tokio::spawn(async move {
             axum::serve(admin, app.into_make_service()).with_graceful_shutdown(stop).await
         }));
     }
     if let Some(listener) = listener {
-        let options = HttpOptions {
-            trusted_proxies: settings.trusted_proxies.clone(),
-            metrics: settings.listen.ip().is_loopback(),
-            ..HttpOptions::default()
-        };
-        let app = couple::http::router_with(backend.clone(), options);
         let stop = stopped(backend.clone());
         // Small answers must not wait for more to send.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
@@ -101,7 +102,7 @@ async fn run(settings: Settings) -> Result<(), String> {
     if let Some(worker) = worker {
         worker.stop(DRAIN).await;
     }
-    Ok(())
+    backend.close().await.map_err(|error| error.to_string())
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -116,74 +117,49 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
+/// Everything is looked at before anything is made: what stops the server leaves no trace.
 async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
+    let said = |error: couple::Error| error.to_string();
+    let letterhead = match &settings.mail {
+        Mail::Files(_) => Letterhead::default(),
+        Mail::Smtp { from, .. } => Letterhead::new("Couple", from).map_err(said)?,
+    };
     let builder = Backend::builder().public_url(settings.public_url.clone());
-    let builder = match &settings.database {
-        Database::Memory => builder,
-        Database::Sqlite(path) => {
-            let folder =
-                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            make_folder(folder)?;
-            let builder = builder.keys(key_ring(&folder.join("couple.key"))?);
-            let store = SqliteOptions::new(path).open().await.map_err(|error| error.to_string())?;
-            builder.store(store)
-        }
+    let builder = match &settings.mail {
+        Mail::Files(folder) => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),
+        Mail::Smtp { url, .. } => builder.mailer(SmtpMailer::new(url, letterhead).map_err(said)?),
     };
     let builder = if settings.limits { builder } else { builder.limits(Unlimited) };
-    Ok(match &settings.mail {
-        Mail::Files(folder) => {
-            builder.mailer(FileMailer::new(folder, Letterhead::default()).map_err(|error| error.to_string())?)
-        }
-        Mail::Smtp { url, from } => {
-            let letterhead = Letterhead::new("Couple", from).map_err(|error| error.to_string())?;
-            builder.mailer(SmtpMailer::new(url, letterhead).map_err(|error| error.to_string())?)
-        }
-    })
+    let Database::Sqlite(path) = &settings.database else { return Ok(builder) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(folder)?;
+    let key_file = KeyFile::new(folder.join("couple.key"));
+    let kept = key_file.read().map_err(said)?;
+    if kept.is_none() && path.metadata().is_ok_and(|file| file.len() > 0) {
+        // Looked at first: what is no database of ours should be told so.
+        SqliteOptions::new(path).open().await.map_err(said)?.close().await.map_err(said)?;
+        return Err(format!(
+            "{} is missing beside {}: restore it from a backup, or move the database away to begin anew",
+            folder.join("couple.key").display(),
+            path.display()
+        ));
+    }
+    let store = SqliteOptions::new(path).open().await.map_err(said)?;
+    Ok(builder.keys(key_file.open(&OsEntropy).map_err(said)?).store(store))
 }
 
+/// For its owner only: what people write is in it.
 fn make_folder(folder: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(folder).map_err(|error| {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|error| {
         format!(
             "the folder {} cannot be made: {error}: choose another in COUPLE_DATABASE_URL",
             folder.display()
         )
     })
-}
-
-/// The server's secret: made at the first start, beside the database, for its owner only.
-fn key_ring(path: &PathBuf) -> Result<Keyring, String> {
-    let wrong = |error: std::io::Error| format!("the key file {} cannot be used: {error}", path.display());
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let key = <[u8; 32]>::try_from(bytes).map_err(|_| {
-                format!(
-                    "{} is not a key file: restore it, or remove it, which ends what is in the mail",
-                    path.display()
-                )
-            })?;
-            Ok(Keyring::new(key))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut key = [0; 32];
-            OsEntropy.fill(&mut key);
-            write_private(path, &key).map_err(wrong)?;
-            Ok(Keyring::new(key))
-        }
-        Err(error) => Err(wrong(error)),
-    }
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let partial = path.with_extension("partial");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(partial, path)
 }
 
 fn start_worker(backend: &Backend, role: &Role) -> Option<WorkerHandle> {

@@ -1,9 +1,11 @@
 //! Settings out of the environment. One that is not known is refused: it was meant to do something.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
-use couple::Role;
-use ipnet::IpNet;
+use couple::{
+    Role,
+    http::{IpNet, ProxyHeader},
+};
 
 #[derive(Debug)]
 pub(crate) enum Database {
@@ -27,10 +29,11 @@ pub(crate) struct Settings {
     pub(crate) role: Role,
     pub(crate) limits: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) proxy_header: ProxyHeader,
     pub(crate) workers: usize,
 }
 
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -40,6 +43,7 @@ const KNOWN: [&str; 10] = [
     "COUPLE_ROLE",
     "COUPLE_LIMITS",
     "COUPLE_TRUSTED_PROXIES",
+    "COUPLE_PROXY_HEADER",
     "COUPLE_WORKERS",
 ];
 
@@ -50,8 +54,15 @@ impl Settings {
     }
 
     /// Reads them, or says in one line what is wrong.
-    pub(crate) fn from_env(vars: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
-        let ours: Vec<(String, String)> = vars.filter(|(name, _)| name.starts_with("COUPLE_")).collect();
+    pub(crate) fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, String> {
+        let mut ours: Vec<(String, String)> = Vec::new();
+        for (name, value) in vars {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("COUPLE_") {
+                let value = value.into_string().map_err(|_| format!("{name} is not text in UTF-8"))?;
+                ours.push((name, value));
+            }
+        }
         if let Some((name, _)) = ours.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
             return Err(format!("{name} is not a setting; there are: {}", KNOWN.join(", ")));
         }
@@ -98,6 +109,13 @@ impl Settings {
                 })
             })
             .collect::<Result<_, _>>()?;
+        let proxy_header = match get("COUPLE_PROXY_HEADER").unwrap_or("x-forwarded-for") {
+            "x-forwarded-for" => ProxyHeader::XForwardedFor,
+            "forwarded" => ProxyHeader::Forwarded,
+            other => {
+                return Err(format!("COUPLE_PROXY_HEADER={other} is neither x-forwarded-for nor forwarded"));
+            }
+        };
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = match get("COUPLE_WORKERS") {
             None => cores,
@@ -113,7 +131,18 @@ impl Settings {
         }
         let admin_listen =
             get("COUPLE_ADMIN_LISTEN").map(|text| address("COUPLE_ADMIN_LISTEN", text)).transpose()?;
-        Ok(Self { listen, admin_listen, database, mail, public_url, role, limits, trusted_proxies, workers })
+        Ok(Self {
+            listen,
+            admin_listen,
+            database,
+            mail,
+            public_url,
+            role,
+            limits,
+            trusted_proxies,
+            proxy_header,
+            workers,
+        })
     }
 }
 
@@ -146,7 +175,7 @@ mod tests {
     use super::*;
 
     fn read(vars: &[(&str, &str)]) -> Result<Settings, String> {
-        Settings::from_env(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        Settings::from_env(vars.iter().map(|(name, value)| ((*name).into(), (*value).into())))
     }
 
     #[test]

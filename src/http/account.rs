@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::Body as HttpBody,
-    extract::{Path, State},
+    extract::State,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, Problem,
-    extract::{Body, Meta, Signed},
+    extract::{Body, Meta, Segment, Signed},
     nullable, time,
     timeline::EntryOut,
 };
@@ -278,7 +278,7 @@ struct Sessions {
 #[utoipa::path(delete, path = "/v1/sessions/current", tag = "accounts", security(("session" = [])),
     responses((status = 204, description = "Signed out")))]
 async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
-    app.backend.accounts().end_session(signed.id(), signed.session.id).await?;
+    app.backend.accounts().sign_out(&signed.session).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -286,7 +286,7 @@ async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<S
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "accounts", security(("session" = [])),
     params(("id" = String, Path, description = "Of the session")),
     responses((status = 204, description = "Signed out")))]
-async fn end_session(State(app): State<App>, signed: Signed, Path(id): Path<String>) -> Answer<StatusCode> {
+async fn end_session(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("session_not_found"))?;
     app.backend.accounts().end_session(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -366,7 +366,9 @@ async fn me(signed: Signed) -> Json<AccountOut> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AccountPatch {
-    display_name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    display_name: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     locale: Option<Option<String>>,
@@ -389,6 +391,8 @@ async fn update_me(
     body: Body<AccountPatch>,
 ) -> Answer<Json<AccountOut>> {
     let AccountPatch { display_name, locale, time_zone, birthday } = body.value;
+    // A name is the one thing that nobody can be without.
+    let display_name = display_name.map(Option::unwrap_or_default);
     let patch = ProfilePatch { display_name, locale, time_zone, birthday };
     Ok(Json(app.backend.accounts().update_profile(signed.id(), &patch).await?.into()))
 }

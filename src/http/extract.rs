@@ -1,32 +1,29 @@
 //! What handlers take out of a request.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     body::Bytes,
     extract::{
-        ConnectInfo, FromRef, FromRequest, FromRequestParts, MatchedPath, OptionalFromRequestParts, Request,
+        ConnectInfo, FromRequest, FromRequestParts, MatchedPath, OptionalFromRequestParts, Path, Request,
         rejection::{BytesRejection, FailedToBufferBody},
     },
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use couple_core::{
-    AccountId, Call, Digest, Idempotency, Label, Secret,
+    AccountId, Call, Idempotency, Keyring, Label, Secret,
     account::{Account, Session},
     digest,
     pairing::Person,
 };
 use serde::de::DeserializeOwned;
 
-use super::{App, HttpOptions, Problem};
+use super::{App, HttpOptions, Problem, ProxyHeader};
 
 /// A JSON body, checked against its type: unknown fields are refused.
 pub(super) struct Body<T> {
     pub(super) value: T,
-    digest: Digest,
+    bytes: Bytes,
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -46,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             }
             Err(_) => return Err(Problem::new("malformed_request").detail("the body ended early")),
         };
-        Ok(Self { value: parse(&bytes)?, digest: digest(&[&bytes]) })
+        Ok(Self { value: parse(&bytes)?, bytes })
     }
 }
 
@@ -55,6 +52,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         // Where, not what: the message could quote a secret.
         Problem::new("malformed_json").detail(format!("line {} column {}", error.line(), error.column()))
     };
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        // Serde would take an array for an object, field by field.
+        return Err(Problem::new("invalid_field").field(".", "wrong_type"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -85,6 +86,20 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     json.end().map_err(|error| malformed(&error))?;
     Ok(value)
+}
+
+/// A part of the path. One that cannot be read names nothing.
+pub(super) struct Segment(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match <Path<String> as FromRequestParts<S>>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(_) => Err(Problem::new("not_found")),
+        }
+    }
 }
 
 /// Whose session a request comes with.
@@ -138,6 +153,7 @@ pub(super) struct Meta {
     device: Option<Label>,
     key: Option<String>,
     route: String,
+    keys: Keyring,
 }
 
 impl Meta {
@@ -146,7 +162,8 @@ impl Meta {
         let who = account.map(|id| id.to_string()).unwrap_or_default();
         let idempotency = self.key.as_ref().map(|key| Idempotency {
             scope: digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]),
-            request: body.digest,
+            // Keyed: the body may hold a password, which a plain digest in a dump would let be guessed.
+            request: self.keys.derive("idempotency-request", &[&body.bytes]),
         });
         Call { ip: self.ip, device: self.device.clone(), idempotency }
     }
@@ -156,14 +173,10 @@ impl Meta {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Meta
-where
-    Arc<HttpOptions>: FromRef<S>,
-{
+impl FromRequestParts<App> for Meta {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let options = Arc::<HttpOptions>::from_ref(state);
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let key = match parts.headers.get("idempotency-key") {
             None => None,
             Some(key) => {
@@ -175,7 +188,8 @@ where
         let device = device.map(|agent| agent.chars().take(120).collect::<String>());
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         Ok(Self {
-            ip: client(peer, &parts.headers, &options),
+            ip: client(peer, &parts.headers, &app.options),
+            keys: app.backend.ports().keys.clone(),
             device: device.and_then(|agent| Label::parse("device", &agent).ok()),
             key,
             route: parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned(),
@@ -183,36 +197,35 @@ where
     }
 }
 
-/// The right-most hop that is not a trusted proxy. No header counts unless the peer is trusted.
+/// The right-most hop that is not a trusted proxy. No header counts unless the peer is trusted, and then only the one that
+/// the host says its proxies write: the other may come from the client as it is.
 fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> Option<IpAddr> {
     let trusted = |ip: &IpAddr| {
         let ip = ip.to_canonical();
         options.trusted_proxies.iter().any(|network| network.contains(&ip))
     };
     let mut client = peer?;
+    if !trusted(&client) {
+        return Some(client);
+    }
+    let name = match options.proxy_header {
+        ProxyHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+        ProxyHeader::Forwarded => header::FORWARDED,
+    };
     let mut hops: Vec<IpAddr> = Vec::new();
-    let standard = headers.get_all(header::FORWARDED);
-    if standard.iter().next().is_some() {
-        for value in standard {
-            for element in value.to_str().ok()?.split(',') {
-                let node = element.split(';').find_map(|pair| {
+    for value in headers.get_all(name) {
+        for element in value.to_str().unwrap_or("?").split(',') {
+            let node = match options.proxy_header {
+                ProxyHeader::XForwardedFor => Some(element),
+                ProxyHeader::Forwarded => element.split(';').find_map(|pair| {
                     let (name, value) = pair.trim().split_once('=')?;
                     name.eq_ignore_ascii_case("for").then(|| value.trim_matches('"'))
-                });
-                match node.and_then(address) {
-                    Some(ip) => hops.push(ip),
-                    // Unknown or obfuscated (RFC 7239, 6.3): what stands left of it cannot be believed.
-                    None => hops.clear(),
-                }
-            }
-        }
-    } else {
-        for value in headers.get_all("x-forwarded-for") {
-            for element in value.to_str().ok()?.split(',') {
-                match address(element) {
-                    Some(ip) => hops.push(ip),
-                    None => hops.clear(),
-                }
+                }),
+            };
+            match node.and_then(address) {
+                Some(ip) => hops.push(ip),
+                // Unknown or obfuscated (RFC 7239, 6.3): what stands left of it cannot be believed.
+                None => hops.clear(),
             }
         }
     }
@@ -256,11 +269,9 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &forged), "198.51.100.7");
         assert_eq!(seen("::ffff:10.0.0.1", &["10.0.0.0/8"], &forged), "198.51.100.7");
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[]), "10.0.0.1");
-        let standard = [
-            ("forwarded", "for=6.6.6.6;proto=https, for=\"[2001:db8::9]:443\""),
-            ("x-forwarded-for", "7.7.7.7"),
-        ];
-        assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &standard), "2001:db8::9");
+        // The client's own header of the other kind does not count.
+        let both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "198.51.100.7")];
+        assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &both), "198.51.100.7");
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[("x-forwarded-for", "6.6.6.6, junk")]), "10.0.0.1");
     }
 

@@ -3,11 +3,13 @@
 use std::{any::Any, time::Duration};
 
 use axum::{
+    body::{Body, to_bytes},
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use http_body_util::LengthLimitError;
 use tokio::time::{Instant, timeout};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -15,8 +17,23 @@ use super::{App, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Answers 503 at once when too many are being answered, and when one takes too long.
+/// How long a body may take to come.
+const BODY: Duration = Duration::from_secs(5);
+
+/// Answers 503 at once when too many are being answered, and when one takes too long. The body is taken in first: who sends
+/// theirs slowly must not hold a place.
 pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let request = match timeout(BODY, to_bytes(body, app.options.body_limit)).await {
+        Ok(Ok(bytes)) => Request::from_parts(head, Body::from(bytes)),
+        Ok(Err(error)) => {
+            let too_large = std::error::Error::source(&error)
+                .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+            let code = if too_large { "body_too_large" } else { "malformed_request" };
+            return Problem::new(code).into_response();
+        }
+        Err(_) => return Problem::new("body_timed_out").into_response(),
+    };
     let Ok(_place) = app.requests.clone().try_acquire_owned() else {
         return Problem::new("overloaded").into_response();
     };

@@ -1,6 +1,11 @@
 //! Live delivery over HTTP: server-sent events and long poll, from the same frames.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use axum::{
@@ -12,10 +17,13 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use couple_core::{Error, Failure, Secret, account, pairing::Side};
+use couple_core::{AccountId, Error, Failure, Secret, account, pairing::Side};
 use couple_notify::live::{Bye, Cursor, Frame, Gate, Reset, Stream};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -28,6 +36,57 @@ use crate::Backend;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(live))
+}
+
+/// Live connections: so many in all, and so many of one person.
+#[derive(Debug)]
+pub(super) struct Streams {
+    open: Mutex<HashMap<AccountId, usize>>,
+    all: Arc<Semaphore>,
+    most: usize,
+    per_account: usize,
+}
+
+impl Streams {
+    pub(super) fn new(most: usize, per_account: usize) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), all: Arc::new(Semaphore::new(most)), most, per_account })
+    }
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.most - self.all.available_permits()
+    }
+    fn take(self: &Arc<Self>, account: AccountId) -> Answer<Place> {
+        let Ok(permit) = self.all.clone().try_acquire_owned() else {
+            return Err(Problem::new("overloaded"));
+        };
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(account).or_default();
+        if *count >= self.per_account {
+            return Err(Problem::new("too_many_streams"));
+        }
+        *count += 1;
+        drop(open);
+        Ok(Place { streams: self.clone(), account, _permit: permit })
+    }
+}
+
+/// One live connection's place; given back when dropped.
+struct Place {
+    streams: Arc<Streams>,
+    account: AccountId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.account) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.account);
+            }
+        }
+    }
 }
 
 /// How long a poll waits unless it says otherwise, and at most: below what proxies and phones cut off.
@@ -148,9 +207,7 @@ async fn live(
         ),
         None => None,
     };
-    let Ok(place) = app.streams.clone().try_acquire_owned() else {
-        return Err(Problem::new("overloaded"));
-    };
+    let place = app.streams.take(signed.id())?;
     let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
     let stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
     let events = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
@@ -175,22 +232,26 @@ fn jitter(app: &App, most: u64) -> u64 {
 async fn poll(app: &App, mut stream: Stream, wait: Duration) -> Polled {
     let side = stream.membership().side;
     let mut frames = Vec::new();
-    let mut deadline = Instant::now() + wait;
+    let deadline = Instant::now() + wait;
+    let mut caught_up = false;
     while frames.len() < FRAMES {
-        // Once there is something, only what is at hand goes along.
-        match timeout_at(deadline, stream.next()).await {
+        // What there is goes along however short the wait; only then the clock counts.
+        let next =
+            if caught_up { timeout_at(deadline, stream.next()).await } else { Ok(stream.next().await) };
+        match next {
             Ok(Some(Frame::CaughtUp { .. })) => {
+                caught_up = true;
                 if !frames.is_empty() {
                     break;
                 }
             }
             Ok(Some(frame)) => {
-                let last = matches!(frame, Frame::Signal { .. } | Frame::Bye(_) | Frame::Reset { .. });
+                let last =
+                    caught_up || matches!(frame, Frame::Signal { .. } | Frame::Bye(_) | Frame::Reset { .. });
                 frames.push(FrameOut::new(frame, side, |most| jitter(app, most)));
                 if last {
                     break;
                 }
-                deadline = deadline.min(Instant::now() + Duration::from_millis(5));
             }
             Ok(None) | Err(_) => break,
         }
@@ -198,7 +259,7 @@ async fn poll(app: &App, mut stream: Stream, wait: Duration) -> Polled {
     Polled { frames, cursor: stream.cursor().to_string() }
 }
 
-fn follow(app: App, stream: Stream, place: tokio::sync::OwnedSemaphorePermit) -> Response {
+fn follow(app: App, stream: Stream, place: Place) -> Response {
     let side = stream.membership().side;
     let ping = Duration::from_millis(20_000 + jitter(&app, 10_000));
     let retry = Duration::from_millis(1_000 + jitter(&app, 2_000));

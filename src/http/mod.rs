@@ -7,7 +7,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client.
+//! Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. Before a
+//! graceful shutdown call `backend.live().drain()`: live streams end only when they are told to. Calls from a
+//! browser of another origin need a CORS layer of the host's.
 
 mod account;
 mod extract;
@@ -23,15 +25,9 @@ pub use problem::{CODES, FieldError, Problem};
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, FromRef},
-    http::header,
-    middleware,
-    routing::get,
-};
+use axum::{Router, extract::DefaultBodyLimit, http::header, middleware, routing::get};
 use couple_core::Timestamp;
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use utoipa::{
     Modify, OpenApi,
@@ -40,6 +36,15 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::Backend;
+
+/// Where trusted proxies write the addresses of those who ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// What most proxies write.
+    XForwardedFor,
+    /// The standard one (RFC 7239).
+    Forwarded,
+}
 
 /// Limits, all on by default.
 #[derive(Debug, Clone)]
@@ -54,6 +59,10 @@ pub struct HttpOptions {
     pub live_connections: usize,
     /// Proxies whose `Forwarded` or `X-Forwarded-For` is believed. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which header those proxies write. Default: `X-Forwarded-For`.
+    pub proxy_header: ProxyHeader,
+    /// Live connections of one person at once; more get 429. Default: 10.
+    pub live_per_account: usize,
     /// Whether `GET /metrics` is served here. Default: no.
     pub metrics: bool,
 }
@@ -66,6 +75,8 @@ impl Default for HttpOptions {
             concurrency: 1024,
             live_connections: 10_000,
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::XForwardedFor,
+            live_per_account: 10,
             metrics: false,
         }
     }
@@ -77,14 +88,8 @@ struct App {
     backend: Backend,
     options: Arc<HttpOptions>,
     requests: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    streams: Arc<live::Streams>,
     metrics: operations::Metrics,
-}
-
-impl FromRef<App> for Arc<HttpOptions> {
-    fn from_ref(app: &App) -> Self {
-        app.options.clone()
-    }
 }
 
 #[derive(OpenApi)]
@@ -123,13 +128,33 @@ pub fn router(backend: Backend) -> Router {
 
 /// The whole contract.
 pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
-    let app = App {
-        requests: Arc::new(Semaphore::new(options.concurrency)),
-        streams: Arc::new(Semaphore::new(options.live_connections)),
-        metrics: operations::Metrics::default(),
-        options: Arc::new(options),
-        backend,
-    };
+    contract(&App::new(backend, options))
+}
+
+/// The whole contract, and what is for whoever runs it (metrics, health and readiness) for an address of its own.
+pub fn routers(backend: Backend, options: HttpOptions) -> (Router, Router) {
+    let app = App::new(backend, options);
+    let (admin, _) = operations::routes().split_for_parts();
+    let admin = admin
+        .merge(operations::metrics_route())
+        .fallback(async || Problem::new("not_found"))
+        .with_state(app.clone());
+    (contract(&app), admin)
+}
+
+impl App {
+    fn new(backend: Backend, options: HttpOptions) -> Self {
+        Self {
+            requests: Arc::new(Semaphore::new(options.concurrency)),
+            streams: live::Streams::new(options.live_connections, options.live_per_account),
+            metrics: operations::Metrics::default(),
+            options: Arc::new(options),
+            backend,
+        }
+    }
+}
+
+fn contract(app: &App) -> Router {
     let (bounded, mut api) = OpenApiRouter::with_openapi(Contract::openapi())
         .merge(account::routes())
         .merge(pairing::routes())
@@ -156,21 +181,7 @@ pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
         .layer(DefaultBodyLimit::max(app.options.body_limit))
         .layer(guard::panics())
         .layer(middleware::from_fn_with_state(app.clone(), guard::observed))
-        .with_state(app)
-}
-
-/// Only what is for whoever runs it: metrics and readiness, for an address of their own.
-pub fn admin_router(backend: Backend) -> Router {
-    let options = HttpOptions { metrics: true, ..HttpOptions::default() };
-    let app = App {
-        requests: Arc::new(Semaphore::new(options.concurrency)),
-        streams: Arc::new(Semaphore::new(options.live_connections)),
-        metrics: operations::Metrics::default(),
-        options: Arc::new(options),
-        backend,
-    };
-    let (router, _) = operations::routes().split_for_parts();
-    router.merge(operations::metrics_route()).fallback(async || Problem::new("not_found")).with_state(app)
+        .with_state(app.clone())
 }
 
 /// Every operation may end in a problem.

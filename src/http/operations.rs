@@ -125,8 +125,7 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
             app.metrics.jobs.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
-    let streams = app.options.live_connections - app.streams.available_permits();
-    app.metrics.streams.set(i64::try_from(streams).unwrap_or(i64::MAX));
+    app.metrics.streams.set(i64::try_from(app.streams.count()).unwrap_or(i64::MAX));
     let mut text = String::new();
     encode(&mut text, &app.metrics.registry).map_err(|_| Problem::new("internal_error"))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

@@ -1,9 +1,9 @@
 const page = document.querySelector('main').dataset.page, form = document.getElementById('form');
 const said = document.getElementById('said'), button = form.querySelector('button');
 const token = location.hash.slice(1), password = document.getElementById('password');
-// Out of the address bar, so that it does not linger in the history.
-history.replaceState(null, '', location.pathname);
-if (!token) { button.disabled = true; said.textContent = 'Open this page by the link in your mail.'; }
+// Out of the address bar, so that it does not linger in the history; an invite is there to be read again.
+if (page !== 'invite') history.replaceState(null, '', location.pathname);
+if (!token) { button.disabled = true; said.textContent = 'Open this page by the link that you were sent.'; }
 if (page === 'invite') document.getElementById('token').textContent = token;
 const base = location.pathname.replace(/\/open\/[a-z]+$/, '');
 const calls = {
@@ -19,8 +19,13 @@ const done = {
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
   if (page === 'invite') {
-    await navigator.clipboard.writeText(token);
-    said.textContent = 'Copied.';
+    try {
+      await navigator.clipboard.writeText(token);
+      said.textContent = 'Copied.';
+    } catch {
+      getSelection().selectAllChildren(document.getElementById('token'));
+      said.textContent = 'Selected: copy it with your keyboard or a long press.';
+    }
     return;
   }
   button.disabled = true;

@@ -5,13 +5,12 @@
 
 use axum::{
     Router,
-    extract::Path,
     http::header,
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
 
-use super::{App, Problem};
+use super::{App, Problem, extract::Segment};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/open/{page}", get(page))
@@ -20,7 +19,7 @@ pub(super) fn routes() -> Router<App> {
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-async fn page(Path(page): Path<String>) -> Response {
+async fn page(Segment(page): Segment) -> Response {
     let (title, lead, button, field) = match page.as_str() {
         "verify" => ("Confirm your address", "One tap and your account is ready.", "Confirm", "optional"),
         "email" => {

@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     http::StatusCode,
-    response::{IntoResponse as _, Response},
 };
 use couple_core::{
     Secret,
@@ -16,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, Problem,
-    extract::{Body, Meta, Signed},
+    extract::{Body, Meta, Segment, Signed},
     nullable, time,
 };
 
@@ -173,24 +172,32 @@ struct NewInvite {
 /// Invites by code, by link or, with `email`, by address. If the other has invited this address, they are a couple now.
 #[utoipa::path(post, path = "/v1/invites", tag = "pairing", security(("session" = [])), request_body = NewInvite,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
-    responses((status = 201, description = "An invite that waits; or, where the two crossed, `{couple}`", body = SentOut)))]
+    responses((status = 201, description = "An invite that waits; or, where the two crossed, `{couple}`", body = InvitedOut)))]
 async fn invite(
     State(app): State<App>,
     signed: Signed,
     meta: Meta,
     body: Body<NewInvite>,
-) -> Answer<Response> {
+) -> Answer<(StatusCode, Json<InvitedOut>)> {
     let call = meta.call(Some(signed.id()), &body);
     let NewInvite { email, message } = body.value;
     let command = Inviting { email, message };
     match app.backend.pairings().invite(&call, &signed.person(), &command).await? {
-        Founded::Waiting(sent) => Ok((StatusCode::CREATED, Json(SentOut::from(*sent))).into_response()),
+        Founded::Waiting(sent) => Ok((StatusCode::CREATED, Json(InvitedOut::Waiting(SentOut::from(*sent))))),
         Founded::Couple(couple) => {
             let side = side_of(&couple, &signed)?;
             let couple = couple_out(&app, *couple, side).await?;
-            Ok((StatusCode::CREATED, Json(CoupleAnswer { couple })).into_response())
+            Ok((StatusCode::CREATED, Json(InvitedOut::Couple(CoupleAnswer { couple }))))
         }
     }
+}
+
+/// An invite that waits, or the couple that two crossing ones became.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum InvitedOut {
+    Waiting(SentOut),
+    Couple(CoupleAnswer),
 }
 
 /// Invites of mine and to me.
@@ -219,7 +226,7 @@ async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Inv
 #[utoipa::path(delete, path = "/v1/invites/{id}", tag = "pairing", security(("session" = [])),
     params(("id" = String, Path, description = "Of the invite")),
     responses((status = 204, description = "Taken back")))]
-async fn withdraw(State(app): State<App>, signed: Signed, Path(id): Path<String>) -> Answer<StatusCode> {
+async fn withdraw(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("invite_not_found"))?;
     app.backend.pairings().withdraw(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -403,7 +410,7 @@ async fn blocks(State(app): State<App>, signed: Signed) -> Answer<Json<Blocks>> 
 #[utoipa::path(delete, path = "/v1/blocks/{id}", tag = "pairing", security(("session" = [])),
     params(("id" = String, Path, description = "Of the person")),
     responses((status = 204, description = "Taken back")))]
-async fn unblock(State(app): State<App>, signed: Signed, Path(id): Path<String>) -> Answer<StatusCode> {
+async fn unblock(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("block_not_found"))?;
     app.backend.pairings().unblock(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -29,6 +29,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("entry_not_found", 404, "No such entry"),
     ("no_previous", 404, "No earlier timeline"),
     ("method_not_allowed", 405, "Not with this method"),
+    ("body_timed_out", 408, "The body took too long to come"),
     ("already_paired", 409, "You are in a couple"),
     ("own_invite", 409, "Your own invite"),
     ("too_many_invites", 409, "Too many invites wait"),
@@ -40,6 +41,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("invalid_token", 422, "The code or link does not work"),
     ("idempotency_key_reused", 422, "This key came with another request"),
     ("rate_limited", 429, "Too often"),
+    ("too_many_streams", 429, "Too many live connections of yours"),
     ("internal_error", 500, "Our fault"),
     ("overloaded", 503, "Too busy"),
     ("unavailable", 503, "Not available now"),
@@ -83,7 +85,7 @@ impl Problem {
     pub fn new(code: &str) -> Self {
         let known = CODES.iter().find(|(known, _, _)| *known == code);
         let (code, status, title) = *known.unwrap_or(&("internal_error", 500, "Our fault"));
-        let retry_after = (status == 503).then_some(Duration::from_secs(1));
+        let retry_after = (status == 503 || status == 429).then_some(Duration::from_secs(1));
         Self {
             kind: format!("urn:couple:problem:{code}"),
             title: title.into(),

@@ -2,10 +2,11 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::StatusCode,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode},
 };
 use couple_core::{
+    CoupleId,
     pairing::Side,
     timeline::{Append, Entry, Page, Timeline, View},
 };
@@ -15,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, Problem,
-    extract::{Body, Meta, Signed},
+    extract::{Body, Meta, Segment, Signed},
     time,
 };
 
@@ -130,18 +131,22 @@ struct NewEntryIn {
 /// Appends an entry.
 #[utoipa::path(post, path = "/v1/couple/entries", tag = "timeline", security(("session" = [])),
     request_body = NewEntryIn,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Beside `client_id`, which does the same")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Beside `client_id`, which does the same"),
+        ("Couple-Id" = Option<String>, Header, description = "Refuses the entry if it is late and meant for another couple")),
     responses((status = 201, description = "Appended", body = EntryOut),
         (status = 200, description = "It was there: the same `client_id` again", body = EntryOut)))]
 async fn append(
     State(app): State<App>,
     signed: Signed,
     meta: Meta,
+    headers: HeaderMap,
     body: Body<NewEntryIn>,
 ) -> Answer<(StatusCode, Json<EntryOut>)> {
     let call = meta.call(Some(signed.id()), &body);
     let NewEntryIn { client_id, kind, body } = body.value;
-    let done = app.backend.timeline().append(&call, signed.id(), &Append { client_id, kind, body }).await?;
+    let couple = meant(&headers)?;
+    let done =
+        app.backend.timeline().append(&call, signed.id(), &Append { couple, client_id, kind, body }).await?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     let author = done.entry.author;
     Ok((status, Json(EntryOut::new(done.entry, author, None))))
@@ -187,7 +192,9 @@ impl Paging {
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
     let said = rejection.body_text();
-    let field = said.split('`').nth(1).unwrap_or("query").to_owned();
+    // "…: limit: invalid digit …", or "…: unknown field `x`, expected …"
+    let named = said.split(": ").nth(1).filter(|name| !name.contains([' ', '`']));
+    let field = named.or_else(|| said.split('`').nth(1)).unwrap_or("query").to_owned();
     Problem::new("invalid_field").field(field, "invalid")
 }
 
@@ -232,6 +239,13 @@ async fn previous(
     Ok(Json(entries_out(views, side, page, limit)))
 }
 
+/// The couple that a write is meant for, if the client says so.
+fn meant(headers: &HeaderMap) -> Answer<Option<CoupleId>> {
+    let Some(id) = headers.get("couple-id") else { return Ok(None) };
+    let id = id.to_str().ok().and_then(|id| id.parse().ok());
+    id.map(Some).ok_or_else(|| Problem::new("not_paired"))
+}
+
 fn seq(path: &str) -> Answer<i64> {
     path.parse().map_err(|_| Problem::new("entry_not_found"))
 }
@@ -244,7 +258,7 @@ fn own(entry: Entry, reader: Side) -> Json<EntryOut> {
 #[utoipa::path(get, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "Of the entry")),
     responses((status = 200, description = "The entry", body = EntryOut)))]
-async fn entry(State(app): State<App>, signed: Signed, Path(path): Path<String>) -> Answer<Json<EntryOut>> {
+async fn entry(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
     Ok(own(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
@@ -264,7 +278,7 @@ struct EditIn {
 async fn edit(
     State(app): State<App>,
     signed: Signed,
-    Path(path): Path<String>,
+    Segment(path): Segment,
     body: Body<EditIn>,
 ) -> Answer<Json<EntryOut>> {
     let timeline = app.backend.timeline();
@@ -276,7 +290,7 @@ async fn edit(
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "Of the entry")),
     responses((status = 204, description = "A tombstone")))]
-async fn delete(State(app): State<App>, signed: Signed, Path(path): Path<String>) -> Answer<StatusCode> {
+async fn delete(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<StatusCode> {
     app.backend.timeline().delete(signed.id(), seq(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -294,7 +308,7 @@ struct ReactionIn {
 async fn react(
     State(app): State<App>,
     signed: Signed,
-    Path(path): Path<String>,
+    Segment(path): Segment,
     body: Body<ReactionIn>,
 ) -> Answer<Json<EntryOut>> {
     let timeline = app.backend.timeline();
@@ -306,7 +320,7 @@ async fn react(
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "Of the entry")),
     responses((status = 204, description = "Taken back")))]
-async fn unreact(State(app): State<App>, signed: Signed, Path(path): Path<String>) -> Answer<StatusCode> {
+async fn unreact(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<StatusCode> {
     app.backend.timeline().react(signed.id(), seq(&path)?, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -338,8 +352,13 @@ struct SignalIn {
 /// Sends something to the partner's connected devices, now or never.
 #[utoipa::path(post, path = "/v1/couple/signals", tag = "timeline", security(("session" = [])),
     request_body = SignalIn, responses((status = 202, description = "Sent to whoever is connected")))]
-async fn signal(State(app): State<App>, signed: Signed, body: Body<SignalIn>) -> Answer<StatusCode> {
+async fn signal(
+    State(app): State<App>,
+    signed: Signed,
+    headers: HeaderMap,
+    body: Body<SignalIn>,
+) -> Answer<StatusCode> {
     let SignalIn { kind, body } = body.value;
-    app.backend.timeline().signal(signed.id(), &kind, body.as_ref()).await?;
+    app.backend.timeline().signal(signed.id(), meant(&headers)?, &kind, body.as_ref()).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -1,6 +1,6 @@
 //! What the tests of whole processes share: a server of their own, and a client that comes back.
 #![allow(dead_code, reason = "each test uses its part")]
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 /// The server example, built as this test is.
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     let profile = deps.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
@@ -30,18 +30,23 @@ pub fn binary() -> PathBuf {
     profile.join("examples/server")
 }
 
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A server process in a folder; killed, by its id, when it is dropped.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     child: Child,
 }
 
 impl Server {
-    pub fn spawn(binary: &Path, folder: &Path, address: SocketAddr, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn spawn(
+        binary: &Path,
+        folder: &Path,
+        address: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
         let child = Command::new(binary)
             .current_dir(folder)
@@ -54,18 +59,18 @@ impl Server {
             .unwrap();
         Self { address, child }
     }
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
     /// SIGKILL: nothing is written any more.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-    pub fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().unwrap()
     }
-    pub async fn until_ready(&self) {
+    pub(crate) async fn until_ready(&self) {
         let mut client = Client::new(self.address);
         for _ in 0..400 {
             if client.once("GET", "/readyz", None, None, &[]).await.is_ok_and(|answer| answer.status == 200) {
@@ -84,19 +89,19 @@ impl Drop for Server {
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
 }
 
 /// A client on one connection, made anew when it broke.
-pub struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, connection: None }
     }
 
@@ -109,7 +114,7 @@ impl Client {
         Ok(sender)
     }
 
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         method: &str,
         path: &str,
@@ -143,7 +148,7 @@ impl Client {
     }
 
     /// One try.
-    pub async fn once(
+    pub(crate) async fn once(
         &mut self,
         method: &str,
         path: &str,
@@ -165,7 +170,7 @@ impl Client {
     }
 
     /// Tries until there is an answer other than 503, as a phone on a train does.
-    pub async fn call(
+    pub(crate) async fn call(
         &mut self,
         method: &str,
         path: &str,
@@ -185,7 +190,7 @@ impl Client {
 }
 
 /// The text of the mails to an address, oldest first.
-pub fn mails_to(folder: &Path, mailbox: &str) -> Vec<String> {
+pub(crate) fn mails_to(folder: &Path, mailbox: &str) -> Vec<String> {
     let mut mails: Vec<(PathBuf, String)> = Vec::new();
     for file in std::fs::read_dir(folder.join("couple-data/mail")).into_iter().flatten().flatten() {
         if file.path().extension().is_some_and(|kind| kind == "eml")
@@ -200,7 +205,7 @@ pub fn mails_to(folder: &Path, mailbox: &str) -> Vec<String> {
 }
 
 /// Six digits on a line of their own.
-pub fn code_in(mail: &str) -> Option<String> {
+pub(crate) fn code_in(mail: &str) -> Option<String> {
     mail.lines()
         .map(str::trim)
         .find(|line| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit()))

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountChange, Policy, Token, TokenKind, rules};
 use crate::{
-    AccountId, CommitError, Conflict, DisplayName, EmailAddress, Error, Locale, Ports, Timestamp, TokenId,
+    AccountId, CommitError, Conflict, DisplayName, EmailAddress, Error, Locale, Ports, SessionId, Timestamp,
+    TokenId,
     job::{Context, Handler, Job, JobError},
     mail::{Mail, Mailer, Message},
 };
@@ -54,6 +55,8 @@ pub enum MailJob {
         token: TokenId,
         /// Whose.
         account: AccountId,
+        /// The session that asked.
+        session: SessionId,
         /// The new address.
         email: EmailAddress,
     },
@@ -205,12 +208,19 @@ impl MailJobHandler {
                     (account.email, account.locale, Message::SetPassword { link: link(&token, "password") })
                 })
             }
-            MailJob::Email { token, account, email } => {
+            MailJob::Email { token, account, session, email } => {
                 let Some(account) = self.ports.store.account(account).await? else { return Ok(None) };
-                if self.ports.store.account_by_email(email.key()).await?.is_some() {
+                // A password change or a sign-out since then takes the request back.
+                if !self.ports.store.sessions_of(account.id).await?.iter().any(|live| live.id == session) {
+                    return Ok(None);
+                }
+                let taken = self.ports.store.account_by_email(email.key()).await?.is_some();
+                // Written for a taken address too, as nobody's: wrong codes then cost the same.
+                let owner = (!taken).then_some(account.id);
+                let token = self.token(mailing(token, TokenKind::Email, &email, owner)).await?;
+                if taken {
                     return Ok(Some((email, account.locale, Message::AlreadySignedUp)));
                 }
-                let token = self.token(mailing(token, TokenKind::Email, &email, Some(account.id))).await?;
                 let message = Message::ConfirmEmail {
                     code: rules::code_of(keys, token.id),
                     link: link(&token, "email"),

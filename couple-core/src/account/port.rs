@@ -24,10 +24,13 @@ pub enum AccountChange {
     },
     /// Adds a token. Precondition: its id is not taken ([`TokenExists`](crate::Conflict::TokenExists)).
     InsertToken(Token),
-    /// Uses a token. Precondition: it exists and is unused ([`TokenChanged`](crate::Conflict::TokenChanged)).
+    /// Uses a token. Precondition: it is unused and had exactly `tries` tries
+    /// ([`TokenChanged`](crate::Conflict::TokenChanged)), so that a right guess cannot race past the last wrong one.
     RedeemToken {
         /// Which.
         id: TokenId,
+        /// As it was read.
+        tries: i64,
         /// When.
         at: Timestamp,
     },
@@ -48,8 +51,23 @@ pub enum AccountChange {
         /// When.
         at: Timestamp,
     },
-    /// Adds a session.
-    InsertSession(Session),
+    /// Ends every unused token of a kind that is an account's, wherever it was mailed.
+    EndTokensOf {
+        /// Whose.
+        account: AccountId,
+        /// Of this kind.
+        kind: TokenKind,
+        /// When.
+        at: Timestamp,
+    },
+    /// Adds a session. Precondition: its account still has this version
+    /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that what was proven of it still holds.
+    InsertSession {
+        /// The session.
+        session: Session,
+        /// Of its account, as it was read or as this commit left it.
+        version: i64,
+    },
     /// Notes a session's use; a session that has ended stays so.
     TouchSession {
         /// Whose.
@@ -100,11 +118,12 @@ pub enum AccountChange {
 /// * **A5** A token is redeemed once: of 50 at once exactly one commit succeeds.
 /// * **A6** Tries are counted one by one: of 50 guesses at once that read the same count one commit succeeds.
 /// * **A7** Open tokens are listed by kind and address, unused and unexpired only, newest first.
-/// * **A8** Ending tokens ends those of the kind and address and no other.
+/// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, and no other.
 /// * **A9** Ending sessions ends those of the account but the excepted one, and no other's.
 /// * **A10** Erasing an account takes its tokens and sessions along and frees its address.
 /// * **A11** Purges remove only what has expired, at most `cap`, and count it.
 /// * **A12** Accounts due for deletion are listed, earliest first, at most `limit`.
+/// * **A13** A session begins only for an account that still has the version that was read.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// The account with this id.

@@ -3,6 +3,7 @@
 use super::{Account, AccountChange, PasswordHash, Policy, Refusal, Session, Token, TokenKind};
 use crate::{
     AccountId, Change, DisplayName, EmailAddress, Keyring, Locale, Secret, Timestamp, TokenId, digest,
+    pairing::PairingChange,
 };
 
 /// Which purpose a token's code is derived under.
@@ -132,26 +133,31 @@ pub fn confirm_sign_up(
         version: 0,
     };
     let changes = vec![
-        AccountChange::RedeemToken { id: token.id, at: now }.into(),
+        redeem(token, now),
         end_tokens(TokenKind::SignUp, &token.email, now),
         AccountChange::Insert(account.clone()).into(),
-        AccountChange::InsertSession(session).into(),
+        AccountChange::InsertSession { session, version: account.version }.into(),
     ];
     Ok((account, changes))
 }
 
 /// Somebody proved who they are: a session begins, and an asked-for deletion is called off.
-#[must_use]
+///
+/// # Errors
+/// [`Refusal::InvalidCredentials`] once the deletion is due: what is being purged cannot come back by halves.
 pub fn sign_in(
     account: &Account,
     rehashed: Option<PasswordHash>,
     redeemed: Option<&Token>,
     session: Session,
     now: Timestamp,
-) -> (Account, Vec<Change>) {
+) -> Result<(Account, Vec<Change>), Refusal> {
+    if account.deletion_due.is_some_and(|due| due <= now) {
+        return Err(Refusal::InvalidCredentials);
+    }
     let mut changes = Vec::new();
     if let Some(token) = redeemed {
-        changes.push(AccountChange::RedeemToken { id: token.id, at: now }.into());
+        changes.push(redeem(token, now));
         changes.push(end_tokens(token.kind, &token.email, now));
     }
     let mut account = account.clone();
@@ -159,9 +165,10 @@ pub fn sign_in(
         account.password = rehashed.or(account.password);
         account.deletion_due = None;
         changes.push(AccountChange::Update(account.clone()).into());
+        account.version += 1;
     }
-    changes.push(AccountChange::InsertSession(session).into());
-    (account, changes)
+    changes.push(AccountChange::InsertSession { session, version: account.version }.into());
+    Ok((account, changes))
 }
 
 /// A password is set: what was signed in is signed out, and mailed ways around it end.
@@ -175,14 +182,16 @@ pub fn set_password(
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     if let Some(token) = redeemed {
-        changes.push(AccountChange::RedeemToken { id: token.id, at: now }.into());
+        changes.push(redeem(token, now));
     }
+    // A change of address that somebody else asked for must not outlive this either.
+    changes.push(end_tokens_of(TokenKind::Email, account, now));
     changes.push(end_tokens(TokenKind::Password, &account.email, now));
     changes.push(end_tokens(TokenKind::SignIn, &account.email, now));
     changes.push(AccountChange::Update(Account { password: Some(password), ..account.clone() }).into());
     changes.push(AccountChange::EndSessions { account: account.id, except: None }.into());
     if let Some(session) = replacement {
-        changes.push(AccountChange::InsertSession(session).into());
+        changes.push(AccountChange::InsertSession { session, version: account.version + 1 }.into());
     }
     changes
 }
@@ -191,8 +200,10 @@ pub fn set_password(
 #[must_use]
 pub fn confirm_email(account: &Account, token: &Token, now: Timestamp) -> Vec<Change> {
     vec![
-        AccountChange::RedeemToken { id: token.id, at: now }.into(),
-        end_tokens(TokenKind::Email, &token.email, now),
+        redeem(token, now),
+        end_tokens_of(TokenKind::Email, account, now),
+        // Invites by address say that they come from the old one.
+        PairingChange::WithdrawInvitesOf { inviter: account.id }.into(),
         end_tokens(TokenKind::SignIn, &account.email, now),
         end_tokens(TokenKind::Password, &account.email, now),
         AccountChange::Update(Account { email: token.email.clone(), ..account.clone() }).into(),
@@ -209,6 +220,24 @@ pub fn require_recent(session: &Session, policy: &Policy, now: Timestamp) -> Res
     } else {
         Err(Refusal::RecentSignInRequired)
     }
+}
+
+/// An account asks to be deleted: everything that could still change it ends.
+#[must_use]
+pub fn request_deletion(account: &Account, due: Timestamp, now: Timestamp) -> Vec<Change> {
+    vec![
+        AccountChange::Update(Account { deletion_due: Some(due), ..account.clone() }).into(),
+        AccountChange::EndSessions { account: account.id, except: None }.into(),
+        end_tokens_of(TokenKind::Email, account, now),
+    ]
+}
+
+fn redeem(token: &Token, at: Timestamp) -> Change {
+    AccountChange::RedeemToken { id: token.id, tries: token.tries, at }.into()
+}
+
+fn end_tokens_of(kind: TokenKind, account: &Account, at: Timestamp) -> Change {
+    AccountChange::EndTokensOf { account: account.id, kind, at }.into()
 }
 
 fn end_tokens(kind: TokenKind, email: &EmailAddress, at: Timestamp) -> Change {

@@ -165,14 +165,19 @@ impl Accounts {
 
     async fn enqueue_mail(&self, call: &Call, email: &EmailAddress, job: MailJob) -> Answer<()> {
         let mut work = Transaction::new(&self.ports, call, self.ports.now());
-        if work.replay::<(), Refusal>().await?.is_some() {
-            return Ok(());
+        let mut allowed = false;
+        loop {
+            if work.replay::<(), Refusal>().await?.is_some() {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut allowed, true) {
+                self.allow(call, limit::MAIL_PER_ADDRESS, limit::MAIL_PER_CLIENT, Some(email.key())).await?;
+            }
+            let changes = vec![self.ports.enqueue(&job)?];
+            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
+                return Ok(());
+            }
         }
-        self.allow(call, limit::MAIL_PER_ADDRESS, limit::MAIL_PER_CLIENT, Some(email.key())).await?;
-        let changes = vec![self.ports.enqueue(&job)?];
-        // The only precondition is the idempotency key's; whoever set it has enqueued the same mail.
-        work.commit(Decision { changes, outcome: () }).await?;
-        Ok(())
     }
 
     /// Confirms a sign-up: the account comes into being, with a password if one is chosen, and is signed in.
@@ -193,7 +198,10 @@ impl Accounts {
         self.allow_proof(call, proof).await?;
         let mut hash = None;
         loop {
-            let token = self.prove(proof, TokenKind::SignUp, Refusal::InvalidToken).await?;
+            let token = match self.prove(proof, TokenKind::SignUp, Refusal::InvalidToken).await {
+                Ok(token) => token,
+                Err(refused) => return self.resume_or(&work, refused).await,
+            };
             let existing = self.ports.store.account_by_email(token.email.key()).await?;
             if let (Some(typed), None, None) = (password, &hash, &existing) {
                 let context =
@@ -204,9 +212,13 @@ impl Accounts {
             }
             let (session, bearer, seed) =
                 self.begin_session(AccountId::new(&*self.ports.clock, &*self.ports.entropy), call, now);
-            let (account, changes) =
+            let decided =
                 rules::confirm_sign_up(&token, existing.as_ref(), hash.clone(), session.clone(), now)
-                    .map_err(Failure::Refused)?;
+                    .map_err(Failure::Refused);
+            let (account, changes) = match decided {
+                Ok(decided) => decided,
+                Err(refused) => return self.resume_or(&work, refused).await,
+            };
             let outcome = Begun { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
@@ -252,13 +264,18 @@ impl Accounts {
                 }
                 SignIn::Code { code, .. } => {
                     let proof = Proof::Code { email: email.as_str().to_owned(), code: code.clone() };
-                    let token = self.prove(&proof, TokenKind::SignIn, Refusal::InvalidCredentials).await?;
+                    let token = match self.prove(&proof, TokenKind::SignIn, Refusal::InvalidCredentials).await
+                    {
+                        Ok(token) => token,
+                        Err(refused) => return self.resume_or(&work, refused).await,
+                    };
                     (self.owner_of(&token).await?, None, Some(token))
                 }
             };
             let account = account.ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
             let (session, bearer, seed) = self.begin_session(account.id, call, now);
-            let (account, changes) = rules::sign_in(&account, rehashed, token.as_ref(), session.clone(), now);
+            let (account, changes) = rules::sign_in(&account, rehashed, token.as_ref(), session.clone(), now)
+                .map_err(Failure::Refused)?;
             let outcome = Begun { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
@@ -304,6 +321,16 @@ impl Accounts {
         let mut sessions = self.ports.store.sessions_of(account).await?;
         sessions.retain(|session| session.is_live(&self.policy, now));
         Ok(sessions)
+    }
+
+    /// Signs a device out.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn sign_out(&self, session: &Session) -> Result<(), Error> {
+        let end = AccountChange::EndSession { account: session.account, id: session.id };
+        settled(self.ports.commit(vec![end.into()]).await)?;
+        Ok(())
     }
 
     /// Ends one session of a person.
@@ -376,7 +403,7 @@ impl Accounts {
             let account = self.current(session.account).await?;
             // With a password, only the password will do: a borrowed phone must not lock its owner out.
             if account.password.is_some() && current.is_none() {
-                return Err(Failure::Refused(Refusal::InvalidCredentials));
+                return Err(refuse(crate::Invalid::new("current_password", "required")));
             }
             self.reauthenticate(call, session, &account, current).await?;
             let hash = self.hash_new(&account, new).await?;
@@ -397,6 +424,7 @@ impl Accounts {
     pub async fn update_profile(&self, id: AccountId, patch: &ProfilePatch) -> Answer<Account> {
         let call = Call::default();
         let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+        let mut allowed = false;
         loop {
             let mut account = self.current(id).await?;
             let before = account.clone();
@@ -419,6 +447,10 @@ impl Accounts {
             }
             if account == before {
                 return Ok(account);
+            }
+            if !std::mem::replace(&mut allowed, true) {
+                let key = LimitKey::new("account", id);
+                self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, key)]).await?;
             }
             let mut changes = vec![AccountChange::Update(account.clone()).into()];
             if account.display_name != before.display_name
@@ -448,7 +480,7 @@ impl Accounts {
         let account = self.current(session.account).await?;
         self.reauthenticate(call, session, &account, current_password).await?;
         let token = self.fresh_token();
-        let job = MailJob::Email { token, account: account.id, email: email.clone() };
+        let job = MailJob::Email { token, account: account.id, session: session.id, email: email.clone() };
         self.enqueue_mail(call, &email, job).await
     }
 
@@ -500,11 +532,8 @@ impl Accounts {
         loop {
             let account = self.current(session.account).await?;
             self.reauthenticate(call, session, &account, current_password).await?;
-            let changes = vec![
-                AccountChange::Update(Account { deletion_due: Some(due), ..account.clone() }).into(),
-                AccountChange::EndSessions { account: account.id, except: None }.into(),
-                self.tell(&account, |to, locale| MailJob::DeletionScheduled { to, locale, due })?,
-            ];
+            let mut changes = rules::request_deletion(&account, due, now);
+            changes.push(self.tell(&account, |to, locale| MailJob::DeletionScheduled { to, locale, due })?);
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(due);
             }
@@ -646,6 +675,14 @@ impl Accounts {
 
     fn bearer(&self, seed: &[u8]) -> Secret<String> {
         self.ports.keys.bearer("session", &[seed])
+    }
+
+    /// Answers what the same request, under way at the same time, came to; else refuses.
+    async fn resume_or(&self, work: &Transaction<'_>, refused: Failure<Refusal>) -> Answer<SignedIn> {
+        match (&refused, work.replay().await?) {
+            (Failure::Refused(_), Some(begun)) => self.resume(begun).await,
+            _ => Err(refused),
+        }
     }
 
     /// Answers a repeated request again, if its session still lives.

@@ -139,9 +139,13 @@ impl Pairings {
                 Some(target) => store.invite_between(&pair_key(email.key(), target.key())).await?,
                 None => None,
             };
-            let between_blocked = match &between {
-                Some(between) => self.blocked(person.id, between.inviter).await?,
-                None => false,
+            // It crosses ours only if it is from whoever has that address now, and neither blocks the other.
+            let between_blocked = match (&between, &invite.target) {
+                (Some(between), Some(target)) => {
+                    self.blocked(person.id, between.inviter).await?
+                        || self.directory.find_by_email(target.key()).await? != Some(between.inviter)
+                }
+                _ => false,
             };
             let read = rules::Inviting {
                 couple: couple.as_ref(),
@@ -153,11 +157,13 @@ impl Pairings {
             let (outcome, mut changes) =
                 match rules::invite(&read, &self.policy, now).map_err(Failure::Refused)? {
                     Invited::Waiting(changes) => (Outcome::Waiting(id), changes),
-                    Invited::Crossing(_) => match self.decide_accept(person, between, now).await {
-                        Ok(Accepted::Founded(couple, changes)) => (Outcome::Couple(couple.id), changes),
-                        Ok(Accepted::Already(couple)) => return Ok(Founded::Couple(couple)),
-                        Err(refused) => return Err(refused),
-                    },
+                    Invited::Crossing(_) => {
+                        match self.decide_accept(person, couple.clone(), between, now).await {
+                            Ok(Accepted::Founded(couple, changes)) => (Outcome::Couple(couple.id), changes),
+                            Ok(Accepted::Already(couple)) => return Ok(Founded::Couple(couple)),
+                            Err(refused) => return Err(refused),
+                        }
+                    }
                 };
             if matches!(outcome, Outcome::Waiting(_)) && invite.target.is_some() {
                 changes.push(self.ports.enqueue(&InviteMail { invite: id })?);
@@ -188,9 +194,7 @@ impl Pairings {
                 let invite = self.ports.store.invite(id).await?.ok_or_else(gone)?;
                 Founded::Waiting(Box::new(self.with_code(invite)))
             }
-            Outcome::Couple(id) => {
-                Founded::Couple(Box::new(self.ports.store.couple(id).await?.ok_or_else(gone)?))
-            }
+            Outcome::Couple(id) => Founded::Couple(Box::new(self.still(id).await?)),
         })
     }
 
@@ -259,13 +263,18 @@ impl Pairings {
     pub async fn accept(&self, call: &Call, person: &Person, named: &Named) -> Answer<Couple> {
         let now = self.ports.now();
         let mut work = Transaction::new(&self.ports, call, now);
-        if let Some(id) = work.replay::<CoupleId, Refusal>().await? {
-            return self.ports.store.couple(id).await?.ok_or(Failure::Refused(Refusal::InviteNotFound));
-        }
-        self.allow_code(call, person.id, named).await?;
+        let mut allowed = false;
         loop {
+            if let Some(id) = work.replay::<CoupleId, Refusal>().await? {
+                return self.still(id).await;
+            }
+            if !std::mem::replace(&mut allowed, true) {
+                self.allow_code(call, person.id, named).await?;
+            }
+            // The couple before the invite: who is seen in one then sees what became of the invite.
+            let couple = self.ports.store.couple_of(person.id).await?;
             let invite = self.find(named).await?;
-            let (couple, changes) = match self.decide_accept(person, invite, now).await? {
+            let (couple, changes) = match self.decide_accept(person, couple, invite, now).await? {
                 Accepted::Already(couple) => return Ok(*couple),
                 Accepted::Founded(couple, changes) => (couple, changes),
             };
@@ -275,14 +284,20 @@ impl Pairings {
         }
     }
 
+    /// The couple that a repeated request founded, unless it ended since.
+    async fn still(&self, id: CoupleId) -> Answer<Couple> {
+        let couple = self.ports.store.couple(id).await?.filter(|couple| couple.ended_at.is_none());
+        couple.ok_or(Failure::Refused(Refusal::NotPaired))
+    }
+
     async fn decide_accept(
         &self,
         person: &Person,
+        mut couple: Option<Couple>,
         invite: Option<Invite>,
         now: crate::Timestamp,
     ) -> Answer<Accepted> {
         let store = &self.ports.store;
-        let mut couple = store.couple_of(person.id).await?;
         if let (None, Some(Invite { state: InviteState::Accepted { by, couple: id }, .. })) =
             (&couple, &invite)
             && *by == person.id
@@ -296,7 +311,8 @@ impl Pairings {
                 .couples_of(person.id)
                 .await?
                 .into_iter()
-                .find(|couple| couple.side_of(invite.inviter).is_some())
+                // One in which nothing was ever said is nobody's to want back.
+                .find(|couple| couple.side_of(invite.inviter).is_some() && couple.head_seq > 1)
                 .map(|couple| couple.id),
             None => None,
         };
@@ -314,13 +330,15 @@ impl Pairings {
         let now = self.ports.now();
         self.allow_code(call, person.id, named).await?;
         let mut work = Transaction::new(&self.ports, call, now);
-        if work.replay::<(), Refusal>().await?.is_some() {
-            return Ok(());
-        }
         loop {
             let invite = self.find(named).await?;
             let blocked = self.blocked_with(person.id, invite.as_ref()).await?;
-            let changes = rules::decline(invite.as_ref(), person, blocked, now).map_err(Failure::Refused)?;
+            let decided = rules::decline(invite.as_ref(), person, blocked, now);
+            // Looked at last: the same request, under way at the same time, may have declined it meanwhile.
+            if work.replay::<(), Refusal>().await?.is_some() {
+                return Ok(());
+            }
+            let changes = decided.map_err(Failure::Refused)?;
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
@@ -352,6 +370,7 @@ impl Pairings {
         let mut work = Transaction::new(&self.ports, &call, now);
         loop {
             let (mut couple, side) = self.couple_of(person).await?;
+            let before = couple.clone();
             if let Some(title) = &title {
                 couple.title =
                     title.as_deref().map(|title| Label::parse("title", title)).transpose().map_err(refuse)?;
@@ -360,6 +379,10 @@ impl Pairings {
                 couple.anniversary =
                     day.as_deref().map(|day| parse_day("anniversary", day)).transpose().map_err(refuse)?;
             }
+            if couple == before {
+                return Ok(couple);
+            }
+            self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, account_key(person))]).await?;
             let (title, anniversary) = (couple.title.clone(), couple.anniversary.clone());
             let changes = vec![
                 PairingChange::Describe { id: couple.id, title, anniversary }.into(),
@@ -380,6 +403,7 @@ impl Pairings {
         let now = self.ports.now();
         let call = Call::default();
         let mut work = Transaction::new(&self.ports, &call, now);
+        self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, account_key(person))]).await?;
         loop {
             let couple = self.ports.store.couple_of(person).await?;
             let (after, changes) =
@@ -431,6 +455,10 @@ impl Pairings {
     async fn find(&self, named: &Named) -> Answer<Option<Invite>> {
         let store = &self.ports.store;
         Ok(match named {
+            // Whoever is asked for a code may paste what the link's page shows.
+            Named::Code(link) if link.expose().starts_with("invite_") && link.expose().len() <= 256 => {
+                store.invite_by_link(&rules::link_digest(link.expose())).await?
+            }
             Named::Code(code) if code.expose().len() <= 64 => {
                 store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?
             }

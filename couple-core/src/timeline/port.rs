@@ -62,7 +62,8 @@ pub enum TimelineChange {
         /// Up to here.
         seq: i64,
     },
-    /// Makes tombstones of up to `cap` entries of one of them, oldest first; counted. Precondition: the couple has ended
+    /// Makes tombstones, without client ids, of up to `cap` entries of one of them, oldest first; counted. Their reactions
+    /// go, all. Precondition: the couple has ended
     /// ([`CoupleLives`](crate::Conflict::CoupleLives)).
     Erase {
         /// Whose log.

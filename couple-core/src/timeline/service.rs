@@ -14,6 +14,8 @@ use crate::{
 /// What appending takes.
 #[derive(Debug, Clone)]
 pub struct Append {
+    /// The couple that it is meant for, if the caller says so: a late one then never reaches another.
+    pub couple: Option<CoupleId>,
     /// The author's own name for the entry: a repeat answers the same one.
     pub client_id: String,
     /// What it is.
@@ -85,6 +87,16 @@ impl Timeline {
         Ok((Membership { account, couple: couple.id, epoch: couple.epoch, side }, couple))
     }
 
+    /// The couple of a person, if it is the one that they mean.
+    async fn meant_for(&self, account: AccountId, couple: Option<CoupleId>) -> Answer<Membership> {
+        let (at, _) = self.membership(account).await?;
+        if couple.is_none_or(|couple| couple == at.couple) {
+            Ok(at)
+        } else {
+            Err(Failure::Refused(Refusal::NotPaired))
+        }
+    }
+
     /// Appends an entry. The same client id again answers the same entry.
     ///
     /// # Errors
@@ -97,9 +109,14 @@ impl Timeline {
         let mut work = Transaction::new(&self.ports, call, now);
         self.allow_write(account).await?;
         loop {
-            let (at, _) = self.membership(account).await?;
+            let at = self.meant_for(account, command.couple).await?;
             // Under a key, another body or client id is refused before anything is looked up by client id.
-            work.replay::<String, Refusal>().await?;
+            if let Some((couple, _)) = work.replay::<(CoupleId, String), Refusal>().await?
+                && couple != at.couple
+            {
+                // It was said to somebody else, and stays there.
+                return Err(Failure::Refused(Refusal::NotPaired));
+            }
             if let Some(entry) = self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await? {
                 rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
                 return Ok(Appended { entry, created: false });
@@ -113,7 +130,7 @@ impl Timeline {
                 at: now,
             };
             let changes = vec![TimelineChange::Append { couple: at.couple, entry: new.clone() }.into()];
-            let outcome = client_id.to_owned();
+            let outcome = (at.couple, client_id.to_owned());
             if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
                 let seq = committed.seqs.first().copied().ok_or_else(|| {
                     crate::Error::new(crate::ErrorKind::Internal, "append").context("no seq came back")
@@ -270,13 +287,14 @@ impl Timeline {
     pub async fn signal(
         &self,
         account: AccountId,
+        couple: Option<CoupleId>,
         kind: &str,
         body: Option<&serde_json::Value>,
     ) -> Answer<()> {
         let kind = rules::signal_kind(kind).map_err(refuse)?.to_owned();
         let body = body.map(|value| super::Body::new("body", value)).transpose().map_err(refuse)?;
         self.allow_write(account).await?;
-        let (at, _) = self.membership(account).await?;
+        let at = self.meant_for(account, couple).await?;
         self.ports.bus.publish(Topic::Couple(at.couple), Notice::Signal { from: at.side, kind, body }).await;
         Ok(())
     }

@@ -13,6 +13,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Cursor;
 
+/// Entries that a stream holds at most, so that ten thousand of them stay small, and what a slow reader still gets after
+/// it was signed out.
+const PAGE: u32 = 20;
+
 /// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bye {
@@ -164,6 +168,7 @@ impl Live {
             behind: true,
             told_caught_up: false,
             over: false,
+            sweep_at: Instant::now() + self.options.sweep,
         })
     }
 }
@@ -181,6 +186,8 @@ pub struct Stream {
     behind: bool,
     told_caught_up: bool,
     over: bool,
+    /// When to look without having been told.
+    sweep_at: Instant,
 }
 
 impl std::fmt::Debug for Stream {
@@ -228,32 +235,34 @@ impl Stream {
                 }
                 continue;
             }
-            let sweep = sleep_until(Instant::now() + self.live.options.sweep);
-            tokio::select! {
-                notice = self.subscription.next() => match notice {
-                    Notice::Changed => self.behind = true,
-                    Notice::Signal { from, kind, body } => {
-                        if from != self.at.side {
-                            self.ready.push_back(Frame::Signal { from, kind, body });
-                        }
-                    }
-                },
-                _ = self.drained.wait_for(|drain| *drain) => self.ready.push_back(Frame::Bye(Bye::Draining)),
-                () = sweep => self.behind = true,
+            let notice = tokio::select! {
+                notice = self.subscription.next() => notice,
+                _ = self.drained.wait_for(|drain| *drain) => {
+                    self.ready.push_back(Frame::Bye(Bye::Draining));
+                    continue;
+                }
+                () = sleep_until(self.sweep_at) => Notice::Changed,
+            };
+            match notice {
+                Notice::Changed => self.behind = true,
+                Notice::Signal { from, .. } if from == self.at.side => {}
+                Notice::Signal { from, kind, body } => {
+                    // Whether they may still have it is asked for a signal as for an entry.
+                    let frame = match self.allowed().await {
+                        Ok(_) => Frame::Signal { from, kind, body },
+                        Err(reason) => Frame::Bye(reason),
+                    };
+                    self.ready.push_back(frame);
+                }
             }
         }
     }
 
     /// Reads what there is beyond the cursor, after making sure that the client may still have it.
     async fn read(&mut self) -> Result<(), Bye> {
-        if self.live.is_draining() {
-            return Err(Bye::Draining);
-        }
-        if !self.gate.is_open().await.map_err(|_| Bye::Unavailable)? {
-            return Err(Bye::SignedOut);
-        }
-        let couple = self.couple().await?;
-        let limit = Timeline::PAGE_MOST;
+        let couple = self.allowed().await?;
+        self.sweep_at = Instant::now() + self.live.options.sweep;
+        let limit = PAGE;
         let views = self
             .live
             .timeline
@@ -281,7 +290,14 @@ impl Stream {
         Ok(())
     }
 
-    async fn couple(&self) -> Result<Couple, Bye> {
+    /// The couple, if its stream may go on.
+    async fn allowed(&self) -> Result<Couple, Bye> {
+        if self.live.is_draining() {
+            return Err(Bye::Draining);
+        }
+        if !self.gate.is_open().await.map_err(|_| Bye::Unavailable)? {
+            return Err(Bye::SignedOut);
+        }
         match self.live.timeline.membership(self.at.account).await {
             Ok((at, couple)) if at == self.at => Ok(couple),
             Ok(_) | Err(Failure::Refused(_)) => Err(Bye::NotPaired),

@@ -25,13 +25,26 @@ impl FileMailer {
     /// [`ErrorKind::Misconfigured`] when it cannot be made.
     pub fn new(folder: impl AsRef<Path>, letterhead: Letterhead) -> Result<Self, Error> {
         let folder = folder.as_ref().to_owned();
-        std::fs::create_dir_all(&folder).map_err(|source| {
+        let probe = folder.join(".probe");
+        make(&folder)
+            .and_then(|()| std::fs::write(&probe, ""))
+            .and_then(|()| std::fs::remove_file(&probe))
+            .map_err(|source| {
             Error::new(ErrorKind::Misconfigured, "mail folder")
-                .context(format!("{} cannot be made", folder.display()))
+                .context(format!("{} cannot be written to", folder.display()))
                 .source(source)
         })?;
         Ok(Self { folder, letterhead })
     }
+}
+
+/// Makes a folder for its owner only: the mails hold codes.
+fn make(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 #[async_trait]

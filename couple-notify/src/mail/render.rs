@@ -8,7 +8,7 @@ use couple_core::{
 };
 use lettre::{
     Address,
-    message::{Mailbox, SinglePart, header},
+    message::{Body, Mailbox, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
 /// Who writes: the app's name and the address that mails come from.
@@ -56,7 +56,7 @@ impl Letterhead {
             .date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
             .raw_header(automatic)
-            .singlepart(SinglePart::plain(text))
+            .singlepart(plain(&text)?)
             .map_err(refused)
     }
 
@@ -127,6 +127,15 @@ impl Letterhead {
             _ => (format!("News from {app}"), "Open the app.\n".to_owned()),
         }
     }
+}
+
+/// The text as it is, so that a link stays whole for whoever looks at the file, too.
+fn plain(text: &str) -> Result<SinglePart, Error> {
+    let encoding = if text.is_ascii() { Encoding::SevenBit } else { Encoding::EightBit };
+    let body = Body::new_with_encoding(text.replace('\n', "\r\n"), encoding).map_err(|_| {
+        Error::new(ErrorKind::Rejected, "render mail").context("the text has a line that is too long")
+    })?;
+    Ok(SinglePart::builder().header(header::ContentType::TEXT_PLAIN).body(body))
 }
 
 impl Default for Letterhead {

@@ -55,8 +55,11 @@ impl Tables {
                 self.by_target.put((token.kind, token.email.key().clone(), token.id), ());
                 self.tokens.put(token.id, token);
             }
-            AccountChange::RedeemToken { id, at } => {
+            AccountChange::RedeemToken { id, tries, at } => {
                 let token = self.unused(id)?;
+                if token.tries != tries {
+                    return Err(Conflict::TokenChanged(id));
+                }
                 self.tokens.put(id, Token { used_at: Some(at), ..token });
             }
             AccountChange::CountTry { id, tries } => {
@@ -73,7 +76,16 @@ impl Tables {
                     }
                 }
             }
-            AccountChange::InsertSession(session) => {
+            AccountChange::EndTokensOf { account, kind, at } => {
+                let of = |token: &&Token| {
+                    token.account == Some(account) && token.kind == kind && token.used_at.is_none()
+                };
+                for token in self.tokens.values().filter(of).cloned().collect::<Vec<_>>() {
+                    self.tokens.put(token.id, Token { used_at: Some(at), ..token });
+                }
+            }
+            AccountChange::InsertSession { session, version } => {
+                self.current(session.account, version)?;
                 self.by_bearer.put(session.token, (session.account, session.id));
                 self.sessions.put((session.account, session.id), session);
             }

@@ -85,7 +85,15 @@ impl Tables {
                     .cloned()
                     .collect();
                 out.purged.push(left.len() as u64);
+                let reacted = |entry: &&Entry| entry.reactions[author.index()].is_some();
+                for mut entry in self.log(id).filter(reacted).cloned().collect::<Vec<_>>() {
+                    entry.reactions[author.index()] = None;
+                    self.entries.put((id, entry.seq), entry);
+                }
                 for mut entry in left {
+                    if let Some(client_id) = entry.client_id.take() {
+                        self.by_client_id.remove(&(id, author, client_id));
+                    }
                     (entry.body, entry.reactions, entry.deleted_at) = (None, [None, None], Some(at));
                     self.entries.put((id, entry.seq), entry);
                 }

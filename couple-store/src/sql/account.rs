@@ -48,9 +48,10 @@ statements! {
      ORDER BY created_at DESC, id DESC LIMIT 8";
     INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 \
      WHERE NOT EXISTS (SELECT 1 FROM token WHERE id = $14)";
-    REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 AND used_at IS NULL";
+    REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 AND used_at IS NULL AND tries = $3";
     COUNT_TRY = "UPDATE token SET tries = tries + 1 WHERE id = $1 AND used_at IS NULL AND tries = $2";
     END_TOKENS = "UPDATE token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND used_at IS NULL";
+    END_TOKENS_OF = "UPDATE token SET used_at = $1 WHERE account_id = $2 AND kind = $3 AND used_at IS NULL";
     PURGE_TOKENS = "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)";
     SESSION_BY_TOKEN = "SELECT s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, \
      a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
@@ -89,10 +90,9 @@ pub(super) async fn apply<D: Dialect>(
             Ok(())
         }
         AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await,
-        AccountChange::RedeemToken { id, at } => {
-            let redeemed =
-                Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid()).execute(connection).await?;
-            one(redeemed, Conflict::TokenChanged(*id))
+        AccountChange::RedeemToken { id, tries, at } => {
+            let statement = Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid()).bind(*tries);
+            one(statement.execute(connection).await?, Conflict::TokenChanged(*id))
         }
         AccountChange::CountTry { id, tries } => {
             let counted =
@@ -105,7 +105,14 @@ pub(super) async fn apply<D: Dialect>(
             statement.execute(connection).await?;
             Ok(())
         }
-        AccountChange::InsertSession(session) => {
+        AccountChange::EndTokensOf { account, kind, at } => {
+            let statement =
+                Statement::<D>::new(END_TOKENS_OF).time(*at).bind(account.as_uuid()).bind(kind.as_str());
+            statement.execute(connection).await?;
+            Ok(())
+        }
+        AccountChange::InsertSession { session, version } => {
+            unchanged::<D>(connection, session.account, *version).await?;
             let statement = Statement::<D>::new(INSERT_SESSION)
                 .bind(session.account.as_uuid())
                 .bind(session.id.as_uuid())
@@ -152,13 +159,16 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
+/// The account still has the version that was read.
+async fn unchanged<D: Dialect>(connection: &mut D::Connection, id: AccountId, version: i64) -> Applied {
+    let stored = Statement::<D>::new(VERSION).bind(id.as_uuid()).rows(connection).await?;
+    let stored = stored.first().map(|row| <D as super::dialect::Reads<i64>>::read(row, 0)).transpose()?;
+    if stored == Some(version) { Ok(()) } else { Err(Conflict::AccountChanged(id).into()) }
+}
+
 async fn update<D: Dialect>(connection: &mut D::Connection, account: &Account) -> Applied {
     let changed = Conflict::AccountChanged(account.id);
-    let stored = Statement::<D>::new(VERSION).bind(account.id.as_uuid()).rows(connection).await?;
-    let version = stored.first().map(|row| <D as super::dialect::Reads<i64>>::read(row, 0)).transpose()?;
-    if version != Some(account.version) {
-        return Err(changed.into());
-    }
+    unchanged::<D>(connection, account.id, account.version).await?;
     let owner = Statement::<D>::new(EMAIL_OWNER).bind(account.email.key().as_str()).rows(connection).await?;
     let owner =
         owner.first().map(|row| <D as super::dialect::Reads<uuid::Uuid>>::read(row, 0)).transpose()?;

@@ -226,10 +226,6 @@ impl<D: Dialect> JobReads for SqlStore<D> {
             .await?;
         Ok(stats.unwrap_or_default())
     }
-    #[expect(
-        clippy::redundant_closure,
-        reason = "the method alone is not general enough over the row's lifetime"
-    )]
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
         let next = self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| Row::opt_time(row)).await?;
         Ok(next.flatten())

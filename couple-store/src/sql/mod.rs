@@ -86,6 +86,13 @@ impl<D: Dialect> Store for SqlStore<D> {
         self.writer.commit(changes).await
     }
 
+    async fn close(&self) -> Result<(), Error> {
+        self.reads.close().await;
+        // Last, so that the last connection of all is the one that may tidy up: SQLite then folds its log into the file.
+        self.writer.close().await;
+        Ok(())
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         self.read(Statement::new(PING), |_| Ok(())).await.map(drop)
     }

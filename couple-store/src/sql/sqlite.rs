@@ -96,9 +96,7 @@ impl SqliteOptions {
                 ErrorKind::Corrupt => {
                     "is damaged or not a SQLite database: restore it from a backup or choose another file"
                 }
-                ErrorKind::Misconfigured => {
-                    "cannot be used: check the message, the folder and its permissions"
-                }
+                ErrorKind::Misconfigured => "cannot be used",
                 ErrorKind::Full => "has no room: free some space",
                 ErrorKind::Unavailable => "cannot be opened now: another program may hold it",
                 _ => "cannot be opened",
@@ -135,6 +133,8 @@ impl SqliteOptions {
             let mut connection = writer.acquire().await.map_err(fail)?;
             migrate::<Sqlite>(&mut connection, MIGRATIONS).await?;
             Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
+            // From here on somebody waits for an answer.
+            Sqlite::run(&mut connection, "PRAGMA busy_timeout = 2000").await.map_err(fail)?;
         }
         let reads = SqlitePoolOptions::new()
             .max_connections(self.readers.max(1))
@@ -170,7 +170,7 @@ impl SqliteOptions {
             let said: String =
                 rows.first().map_or(Ok("ok".to_owned()), |row| Row::<Sqlite>::new(row).take())?;
             if said != "ok" {
-                return Err(Error::new(ErrorKind::Corrupt, "open").context(said));
+                return Err(Error::new(ErrorKind::Corrupt, "open").context(said.replace('\n', "; ")));
             }
         }
         connection.close().await.map_err(fail)

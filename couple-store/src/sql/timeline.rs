@@ -36,7 +36,9 @@ statements! {
      WHERE id = $3 AND read_first < $4 AND read_first < head_seq";
     READ_SECOND = "UPDATE couple SET read_second = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
      WHERE id = $3 AND read_second < $4 AND read_second < head_seq";
-    ERASE = "UPDATE entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
+    FORGET_FIRST = "UPDATE entry SET reaction_first = NULL WHERE couple_id = $1 AND reaction_first IS NOT NULL";
+    FORGET_SECOND = "UPDATE entry SET reaction_second = NULL WHERE couple_id = $1 AND reaction_second IS NOT NULL";
+    ERASE = "UPDATE entry SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
      WHERE couple_id = $2 AND seq IN (SELECT seq FROM entry WHERE couple_id = $3 AND author = $4 \
      AND deleted_at IS NULL ORDER BY seq LIMIT $5)";
     AFTER = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
@@ -98,6 +100,11 @@ pub(super) async fn apply<D: Dialect>(
             if !living.is_empty() {
                 return Err(Conflict::CoupleLives(*couple).into());
             }
+            let forget = match author {
+                Side::First => FORGET_FIRST,
+                Side::Second => FORGET_SECOND,
+            };
+            Statement::<D>::new(forget).bind(couple.as_uuid()).execute(connection).await?;
             let statement = Statement::<D>::new(ERASE)
                 .time(*at)
                 .bind(couple.as_uuid())

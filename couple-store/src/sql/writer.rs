@@ -23,13 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 type Answer = Result<Committed, CommitError>;
 
+enum Message {
+    Commit(Request),
+    /// Ends the task and closes its connection; told when that is done.
+    Close(oneshot::Sender<()>),
+}
+
 struct Request {
     changes: Vec<Change>,
     answer: oneshot::Sender<Answer>,
 }
 
 /// The door to the task that writes.
-pub(super) struct Writer(mpsc::Sender<Request>);
+pub(super) struct Writer(mpsc::Sender<Message>);
 
 impl Writer {
     /// Starts a task that writes through `pool` and merges up to `merge` commits into one transaction.
@@ -43,7 +49,7 @@ impl Writer {
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Answer {
         let (answer, answered) = oneshot::channel();
         let request = Request { changes, answer };
-        match timeout(PATIENCE, self.0.send(request)).await {
+        match timeout(PATIENCE, self.0.send(Message::Commit(request))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Error::new(ErrorKind::Unavailable, "commit").into()),
             Err(_) => return Err(Error::new(ErrorKind::Overloaded, "commit").into()),
@@ -52,10 +58,37 @@ impl Writer {
     }
 }
 
-async fn serve<D: Dialect>(pool: Pool<D>, mut inbox: mpsc::Receiver<Request>, merge: usize) {
-    let mut waiting = Vec::with_capacity(merge);
+impl Writer {
+    /// Waits for what was handed over before, and closes.
+    pub(super) async fn close(&self) {
+        let (closed, done) = oneshot::channel();
+        if self.0.send(Message::Close(closed)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+}
+
+async fn serve<D: Dialect>(pool: Pool<D>, mut inbox: mpsc::Receiver<Message>, merge: usize) {
+    let mut messages = Vec::with_capacity(merge);
     let mut held: Option<PoolConnection<D>> = None;
-    while inbox.recv_many(&mut waiting, merge).await > 0 {
+    while inbox.recv_many(&mut messages, merge).await > 0 {
+        let (mut waiting, mut closing) = (Vec::with_capacity(messages.len()), None);
+        for message in messages.drain(..) {
+            match message {
+                Message::Commit(request) => waiting.push(request),
+                Message::Close(closed) => closing = Some(closed),
+            }
+        }
+        if let Some(closed) = closing {
+            refuse(
+                &mut waiting,
+                &Error::new(ErrorKind::Unavailable, "commit").context("the store is closed"),
+            );
+            drop(held.take());
+            pool.close().await;
+            let _ = closed.send(());
+            return;
+        }
         let connection = match held.take() {
             Some(connection) => Ok(connection),
             None => pool.acquire().await.map_err(|error| classify::<D>("commit", error)),
@@ -83,6 +116,8 @@ fn refuse(waiting: &mut Vec<Request>, error: &Error) {
 
 /// What became of one transaction.
 enum End {
+    /// It did not even begin: whoever holds the lock holds it for all that wait.
+    NotBegun(sqlx::Error),
     /// It committed; these are the answers.
     Committed(Vec<Result<Committed, Conflict>>),
     /// A commit met a conflict after it had written: only its own savepoint can undo that.
@@ -103,6 +138,10 @@ async fn write<D: Dialect>(connection: &mut D::Connection, waiting: &mut Vec<Req
             for (request, answer) in waiting.drain(..).zip(answers) {
                 let _ = request.answer.send(answer.map_err(CommitError::Conflict));
             }
+            true
+        }
+        Ok(End::NotBegun(error)) => {
+            refuse(waiting, &classify::<D>("commit", error));
             true
         }
         // One caller's failure must not be another's.
@@ -137,7 +176,7 @@ async fn transact<D: Dialect>(
     savepoints: bool,
 ) -> Result<End, sqlx::Error> {
     if let Err(error) = D::run(connection, D::BEGIN).await {
-        return Ok(End::Failed(error));
+        return Ok(End::NotBegun(error));
     }
     match attempt::<D>(connection, waiting, savepoints).await {
         Ok(Some(answers)) => match D::run(connection, "COMMIT").await {

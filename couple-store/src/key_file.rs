@@ -1,0 +1,68 @@
+//! The key ring as a file.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use couple_core::{Entropy, Error, ErrorKind, Keyring};
+
+/// A key ring that is kept in a file of its own, beside a store but not in it. Back it up with the store: without it
+/// mailed codes and links and waiting invites end.
+#[derive(Debug, Clone)]
+pub struct KeyFile {
+    path: PathBuf,
+}
+
+impl KeyFile {
+    /// The file at `path`.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_owned() }
+    }
+
+    /// Reads it; none if it is not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] when it cannot be read or is not 32 bytes long.
+    pub fn read(&self) -> Result<Option<Keyring>, Error> {
+        match fs::read(&self.path) {
+            Ok(bytes) => match <[u8; 32]>::try_from(bytes) {
+                Ok(key) => Ok(Some(Keyring::new(key))),
+                Err(_) => Err(self.wrong("is not a key file: restore it from a backup")),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.wrong("cannot be read").source(error)),
+        }
+    }
+
+    /// Reads it, or makes it, for its owner only.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and when it cannot be written.
+    pub fn open(&self, entropy: &dyn Entropy) -> Result<Keyring, Error> {
+        if let Some(keys) = self.read()? {
+            return Ok(keys);
+        }
+        let mut key = [0; 32];
+        entropy.fill(&mut key);
+        self.write(&key).map_err(|error| self.wrong("cannot be written").source(error))?;
+        Ok(Keyring::new(key))
+    }
+
+    fn write(&self, key: &[u8]) -> io::Result<()> {
+        let partial = self.path.with_extension("partial");
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&partial)?;
+        file.write_all(key)?;
+        file.sync_all()?;
+        fs::rename(partial, &self.path)
+    }
+
+    fn wrong(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Misconfigured, "key file").context(format!("{} {why}", self.path.display()))
+    }
+}

@@ -1,0 +1,517 @@
+//! The stories of accounts.
+
+use std::{collections::HashSet, time::Duration};
+
+use couple::{
+    account::PasswordHash,
+    core::{account::PurgeAccountsHandler, mail::Message},
+    store::MemoryLimits,
+};
+use serde_json::json;
+
+use crate::world::World;
+
+const PASSWORD: &str = "mauve kettle orbit";
+const OTHER: &str = "seven violet otters";
+
+#[tokio::test]
+async fn nobody_can_tell_whether_an_address_has_an_account() {
+    let world = World::new();
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    for (path, extra) in [
+        ("/v1/accounts", json!({"display_name": "A"})),
+        ("/v1/accounts/verify/resend", json!({})),
+        ("/v1/sessions/code", json!({})),
+        ("/v1/password/forgot", json!({})),
+        ("/v1/sessions", json!({"password": "wrong password here"})),
+        ("/v1/sessions", json!({"code": "000000"})),
+        ("/v1/accounts/verify", json!({"code": "000000"})),
+    ] {
+        let mut answers = Vec::new();
+        for email in ["ana@example.org", "nobody@example.org"] {
+            let mut body = extra.clone();
+            body["email"] = email.into();
+            let answer = world.open(path, body).await;
+            let headers: HashSet<String> = answer.headers.keys().map(ToString::to_string).collect();
+            answers.push((answer.status, answer.body, headers));
+        }
+        assert_eq!(answers[0], answers[1], "{path}");
+    }
+    world.work().await;
+    let told = world.mailer.sent();
+    for mail in told.iter().filter(|mail| mail.to.as_str() == "nobody@example.org") {
+        assert!(
+            matches!(mail.message, Message::ConfirmSignUp { .. }),
+            "only the sign-up is mailed to a stranger"
+        );
+    }
+    assert!(
+        told.iter()
+            .any(|m| m.to.as_str() == "ana@example.org" && matches!(m.message, Message::AlreadySignedUp))
+    );
+}
+
+#[tokio::test]
+async fn a_link_confirms_as_a_code_does_and_looking_changes_nothing() {
+    let world = World::new();
+    world.sign_up("ana@example.org").await;
+    let (code, link) = world.mailed("ana@example.org");
+    for _ in 0..3 {
+        assert_eq!(world.call("GET", "/open/verify", None, None).await.status, 200);
+        assert_eq!(world.call("HEAD", "/open/verify", None, None).await.status, 200);
+    }
+    let answer = world.open("/v1/accounts/verify", json!({"token": link})).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // Single use, and the code of the same mail is used with it.
+    for body in [json!({"token": link}), json!({"email": "ana@example.org", "code": code})] {
+        assert_eq!(world.open("/v1/accounts/verify", body).await.said(), (422, "invalid_token"));
+    }
+}
+
+#[tokio::test]
+async fn a_second_mail_does_not_break_the_first() {
+    let world = World::new();
+    world.sign_up("ana@example.org").await;
+    let (first, _) = world.mailed("ana@example.org");
+    world.later(Duration::from_secs(60));
+    world.open("/v1/accounts/verify/resend", json!({"email": "ana@example.org"})).await;
+    world.work().await;
+    let (second, link) = world.mailed("ana@example.org");
+    assert_ne!(first, second);
+    let answer = world.open("/v1/accounts/verify", json!({"email": "ana@example.org", "code": first})).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        world.open("/v1/accounts/verify", json!({"token": link})).await.said(),
+        (422, "invalid_token")
+    );
+}
+
+#[tokio::test]
+async fn a_code_ends_after_ten_minutes_and_after_five_tries() {
+    let world = World::new();
+    world.sign_up("ana@example.org").await;
+    let (code, link) = world.mailed("ana@example.org");
+    let verify = async |code: &str| {
+        world.open("/v1/accounts/verify", json!({"email": "ana@example.org", "code": code})).await.status
+    };
+    world.later(Duration::from_secs(601));
+    assert_eq!(verify(&code).await, 422);
+    world.sign_up("ana@example.org").await;
+    let (code, _) = world.mailed("ana@example.org");
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    for _ in 0..5 {
+        assert_eq!(verify(wrong).await, 422);
+    }
+    assert_eq!(verify(&code).await, 422, "the sixth try");
+    // The link is another proof, with bits of its own.
+    assert_eq!(world.open("/v1/accounts/verify", json!({"token": link})).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_at_once_redeem_a_token_once() {
+    let world = std::sync::Arc::new(World::new());
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    world.open("/v1/sessions/code", json!({"email": "ana@example.org"})).await;
+    world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
+    world.work().await;
+    let (mut reset, mut code) = (String::new(), String::new());
+    for mail in world.mailer.sent() {
+        match mail.message {
+            Message::SetPassword { link } => reset = link.expose().split_once('#').unwrap().1.to_owned(),
+            Message::SignInCode { code: mailed } => code = mailed.expose().clone(),
+            _ => {}
+        }
+    }
+    world.sign_up("new@example.org").await;
+    let (_, verify) = world.mailed("new@example.org");
+    for (method, path, body, good) in [
+        ("POST", "/v1/sessions", json!({"email": "ana@example.org", "code": code}), 201),
+        ("PUT", "/v1/password", json!({"token": reset, "new_password": OTHER}), 204),
+        ("POST", "/v1/accounts/verify", json!({"token": verify}), 200),
+    ] {
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let (world, body) = (world.clone(), body.clone());
+                tokio::spawn(async move { world.call(method, path, None, Some(body)).await.status })
+            })
+            .collect();
+        let mut succeeded = 0;
+        for task in tasks {
+            succeeded += usize::from(task.await.unwrap() == good);
+        }
+        assert_eq!(succeeded, 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_one_kind_are_refused_as_another() {
+    let world = World::new();
+    let session = world.join_with_password("ana@example.org", PASSWORD).await;
+    world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
+    world.work().await;
+    let (_, reset) = world.mailed("ana@example.org");
+    world.sign_up("new@example.org").await;
+    let (_, verify) = world.mailed("new@example.org");
+    world.post("/v1/me/email", &session, json!({"new_email": "ana2@example.org"})).await;
+    world.work().await;
+    let (_, email) = world.mailed("ana2@example.org");
+    let invite = world.post("/v1/invites", &session, json!({})).await.text("link");
+    let invite = invite.split_once('#').unwrap().1.to_owned();
+    let all = [&session, &reset, &verify, &email, &invite];
+    for token in all {
+        for wrong in ["", " ", "null", &"x".repeat(5_000), &format!("{token}x"), &token[1..]] {
+            assert_eq!(world.open("/v1/accounts/verify", json!({"token": wrong})).await.status, 422);
+            if !wrong.contains(' ') && !wrong.is_empty() {
+                assert_eq!(world.get("/v1/me", wrong).await.status, 401);
+            }
+        }
+        if token != &session {
+            assert_eq!(world.get("/v1/me", token).await.status, 401);
+        }
+        if token != &verify {
+            assert_eq!(world.open("/v1/accounts/verify", json!({"token": token})).await.status, 422);
+        }
+        if token != &email {
+            assert_eq!(world.open("/v1/me/email/verify", json!({"token": token})).await.status, 422);
+        }
+        if token != &reset {
+            let body = json!({"token": token, "new_password": OTHER});
+            assert_eq!(world.call("PUT", "/v1/password", None, Some(body)).await.status, 422);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_chosen_changed_and_reset() {
+    let world = World::new();
+    for (weak, why) in
+        [("short", "too_short"), ("passwordpassword", "too_common"), (&*"x y".repeat(500), "too_long")]
+    {
+        world.sign_up("weak@example.org").await;
+        let (code, _) = world.mailed("weak@example.org");
+        let body = json!({"email": "weak@example.org", "code": code, "password": weak});
+        let answer = world.open("/v1/accounts/verify", body).await;
+        assert_eq!((answer.status, answer.body["errors"][0]["code"].as_str()), (422, Some(why)));
+    }
+    let first = world.join_with_password("ana@example.org", PASSWORD).await;
+    let sign_in = async |password: &str| {
+        world.open("/v1/sessions", json!({"email": "Ana@Example.org", "password": password})).await
+    };
+    assert_eq!(sign_in(OTHER).await.said(), (401, "invalid_credentials"));
+    let second = sign_in(PASSWORD).await;
+    assert_eq!(second.status, 201);
+    let second = second.body["session"]["token"].as_str().unwrap().to_owned();
+    assert_ne!(first, second);
+
+    let change = async |token: &str, body| world.call("PUT", "/v1/password", Some(token), Some(body)).await;
+    let wrong = change(&second, json!({"current_password": OTHER, "new_password": OTHER})).await;
+    assert_eq!(wrong.said(), (401, "invalid_credentials"));
+    let without = change(&second, json!({"new_password": OTHER})).await;
+    assert_eq!(without.said(), (422, "invalid_field"));
+    let changed = change(&second, json!({"current_password": PASSWORD, "new_password": OTHER})).await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    let third = changed.body["session"]["token"].as_str().unwrap().to_owned();
+    for ended in [&first, &second] {
+        assert_eq!(world.get("/v1/me", ended).await.status, 401);
+    }
+    assert_eq!(world.get("/v1/me", &third).await.status, 200);
+    assert_eq!(sign_in(PASSWORD).await.status, 401);
+
+    world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
+    world.work().await;
+    let (_, reset) = world.mailed("ana@example.org");
+    let body = json!({"token": reset, "new_password": PASSWORD});
+    assert_eq!(world.call("PUT", "/v1/password", None, Some(body)).await.status, 204);
+    assert_eq!(world.get("/v1/me", &third).await.status, 401);
+    assert_eq!(sign_in(PASSWORD).await.status, 201);
+    world.work().await;
+    let told = world.mailer.sent().iter().filter(|m| matches!(m.message, Message::PasswordChanged)).count();
+    assert_eq!(told, 2);
+}
+
+#[tokio::test]
+async fn sessions_are_listed_ended_and_end_by_themselves() {
+    let world = World::new();
+    let one = world.join_with_password("ana@example.org", PASSWORD).await;
+    let body = json!({"email": "ana@example.org", "password": PASSWORD});
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        world.later(Duration::from_secs(1));
+        let signed = world.open("/v1/sessions", body.clone()).await;
+        tokens.push(signed.body["session"]["token"].as_str().unwrap().to_owned());
+    }
+    let listed = world.get("/v1/sessions", &one).await.body["sessions"].as_array().unwrap().clone();
+    assert_eq!(listed.len(), 4);
+    assert_eq!(listed.iter().filter(|session| session["current"] == true).count(), 1);
+    let newest = listed[0]["id"].as_str().unwrap();
+    let end = format!("/v1/sessions/{newest}");
+    assert_eq!(world.call("DELETE", &end, Some(&one), None).await.status, 204);
+    assert_eq!(world.call("DELETE", &end, Some(&one), None).await.said(), (404, "session_not_found"));
+    assert_eq!(world.get("/v1/me", &tokens[2]).await.status, 401);
+    // Somebody else's is not there.
+    let ben = world.join("ben@example.org").await;
+    let theirs = world.get("/v1/sessions", &ben).await.body["sessions"][0]["id"].as_str().unwrap().to_owned();
+    let answer = world.call("DELETE", &format!("/v1/sessions/{theirs}"), Some(&one), None).await;
+    assert_eq!(answer.said(), (404, "session_not_found"));
+    assert_eq!(world.call("DELETE", "/v1/sessions", Some(&one), None).await.status, 204);
+    assert_eq!(world.get("/v1/me", &tokens[0]).await.status, 401);
+    assert_eq!(world.get("/v1/me", &one).await.status, 200);
+    // Used now and then it lives; not used for a month it does not; nor longer than a year.
+    for _ in 0..12 {
+        world.later(Duration::from_hours(24 * 29));
+        assert_eq!(world.get("/v1/me", &one).await.status, 200);
+    }
+    world.later(Duration::from_hours(24 * 29));
+    assert_eq!(world.get("/v1/me", &one).await.status, 401);
+    world.later(Duration::from_hours(24 * 40));
+    assert_eq!(world.get("/v1/me", &ben).await.status, 401);
+}
+
+#[tokio::test]
+async fn an_address_is_changed_by_its_new_owner_only() {
+    let world = World::new();
+    let ana = world.join_with_password("ana@example.org", PASSWORD).await;
+    world.join("ben@example.org").await;
+    world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
+    world.work().await;
+    let (_, old_reset) = world.mailed("ana@example.org");
+    // Two changes at once; to a taken address nothing but a note goes.
+    for to in ["one@example.org", "two@example.org", "ben@example.org"] {
+        let body = json!({"new_email": to, "current_password": PASSWORD});
+        assert_eq!(world.post("/v1/me/email", &ana, body).await.status, 202);
+    }
+    world.work().await;
+    let (one_code, one_link) = world.mailed("one@example.org");
+    let (two_code, _) = world.mailed("two@example.org");
+    let confirm = async |body| world.post("/v1/me/email/verify", &ana, body).await.status;
+    if one_code != two_code {
+        assert_eq!(confirm(json!({"email": "one@example.org", "code": two_code})).await, 422);
+    }
+    assert_eq!(confirm(json!({"email": "two@example.org", "code": two_code})).await, 204);
+    assert_eq!(world.get("/v1/me", &ana).await.body["email"], "two@example.org");
+    world.work().await;
+    assert!(
+        world
+            .mailer
+            .sent()
+            .iter()
+            .any(|m| m.to.as_str() == "ana@example.org" && matches!(m.message, Message::EmailChanged))
+    );
+    // What was mailed to the old address no longer opens the account.
+    let body = json!({"token": old_reset, "new_password": OTHER});
+    assert_eq!(world.call("PUT", "/v1/password", None, Some(body)).await.said(), (422, "invalid_token"));
+    // One change ends the others that were asked for before it.
+    let late = world.open("/v1/me/email/verify", json!({"token": one_link})).await;
+    assert_eq!(late.said(), (422, "invalid_token"));
+    assert_eq!(world.get("/v1/me", &ana).await.body["email"], "two@example.org");
+    // Without the password a recent sign-in is needed.
+    world.later(Duration::from_secs(601));
+    let stale = world.post("/v1/me/email", &ana, json!({"new_email": "x@example.org"})).await;
+    assert_eq!(stale.said(), (403, "recent_sign_in_required"));
+    assert_eq!(world.get("/v1/me/export", &ana).await.said(), (403, "recent_sign_in_required"));
+    assert_eq!(
+        world.call("DELETE", "/v1/me", Some(&ana), None).await.said(),
+        (403, "recent_sign_in_required")
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_account_can_come_back_and_then_is_gone() {
+    let world = World::new();
+    let ana = world.join_with_password("ana@example.org", PASSWORD).await;
+    let ben = world.join("ben@example.org").await;
+    world.pair(&ana, &ben).await;
+    world.say(&ana, "hers").await;
+    world.say(&ben, "his").await;
+    assert_eq!(world.call("DELETE", "/v1/me", Some(&ana), None).await.status, 202);
+    assert_eq!(world.get("/v1/me", &ana).await.status, 401);
+    let purge = PurgeAccountsHandler::new(world.backend.ports().clone(), 10);
+    world.later(Duration::from_hours(24 * 13));
+    assert_eq!(purge.plan().await.unwrap(), []);
+    let back = world.open("/v1/sessions", json!({"email": "ana@example.org", "password": PASSWORD})).await;
+    assert_eq!(back.status, 201);
+    assert_eq!(back.body["account"]["deletion_due"], serde_json::Value::Null);
+    let ana = back.body["session"]["token"].as_str().unwrap().to_owned();
+    assert_eq!(world.get("/v1/couple", &ana).await.status, 200);
+
+    world.call("DELETE", "/v1/me", Some(&ana), None).await;
+    world.later(Duration::from_hours(24 * 14 + 1));
+    // A dry run says what would go, and changes nothing.
+    let plan = purge.plan().await.unwrap();
+    assert_eq!((plan.len(), plan[0].erases.len(), plan[0].ends.is_some()), (1, 1, true));
+    assert_eq!(purge.plan().await.unwrap(), plan);
+    let handler: &dyn couple::job::Handler<couple::core::account::PurgeAccounts> = &purge;
+    let context = couple::job::Context {
+        id: couple::core::JobId::new(&*world.clock, &couple::OsEntropy),
+        attempt: 1,
+        enqueued_at: couple::Clock::now(&*world.clock),
+    };
+    handler.run(couple::core::account::PurgeAccounts {}, &context).await.unwrap();
+    assert_eq!(purge.plan().await.unwrap(), []);
+    let gone = world.open("/v1/sessions", json!({"email": "ana@example.org", "password": PASSWORD})).await;
+    assert_eq!(gone.said(), (401, "invalid_credentials"));
+    // Ben is free, and what he wrote is his.
+    world.open("/v1/sessions/code", json!({"email": "ben@example.org"})).await;
+    world.work().await;
+    let (code, _) = world.mailed("ben@example.org");
+    let ben = world.open("/v1/sessions", json!({"email": "ben@example.org", "code": code})).await;
+    let ben = ben.body["session"]["token"].as_str().unwrap().to_owned();
+    assert_eq!(world.get("/v1/couple", &ben).await.said(), (404, "not_paired"));
+    let export = world.get("/v1/me/export", &ben).await;
+    let entries = export.body["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 1, "{}", export.body);
+    assert_eq!(entries[0]["body"]["text"], "his");
+    assert_eq!(export.body["account"]["email"], "ben@example.org");
+    // The address is free again.
+    world.join("ana@example.org").await;
+}
+
+#[tokio::test]
+async fn a_repeat_answers_as_the_first_did() {
+    let world = World::new();
+    let body = json!({"email": "ana@example.org", "display_name": "Ana"});
+    for _ in 0..3 {
+        let answer = world.keyed("POST", "/v1/accounts", None, Some(body.clone()), Some("k1")).await;
+        assert_eq!(answer.status, 202);
+    }
+    world.work().await;
+    assert_eq!(world.mails_to("ana@example.org"), 1, "a repeat mails nothing");
+    let other = json!({"email": "ana@example.org", "display_name": "Anna"});
+    let answer = world.keyed("POST", "/v1/accounts", None, Some(other), Some("k1")).await;
+    assert_eq!(answer.said(), (422, "idempotency_key_reused"));
+    let (code, _) = world.mailed("ana@example.org");
+    let verify = json!({"email": "ana@example.org", "code": code});
+    let first = world.keyed("POST", "/v1/accounts/verify", None, Some(verify.clone()), Some("k2")).await;
+    let again = world.keyed("POST", "/v1/accounts/verify", None, Some(verify.clone()), Some("k2")).await;
+    assert_eq!((first.status, &first.body), (200, &again.body));
+    let ana = first.body["session"]["token"].as_str().unwrap().to_owned();
+    let invite = world.keyed("POST", "/v1/invites", Some(&ana), Some(json!({})), Some("k3")).await;
+    let again = world.keyed("POST", "/v1/invites", Some(&ana), Some(json!({})), Some("k3")).await;
+    assert_eq!(invite.body, again.body);
+    // Another's key replays nothing.
+    let ben = world.join("ben@example.org").await;
+    let theirs = world.keyed("POST", "/v1/invites", Some(&ben), Some(json!({})), Some("k3")).await;
+    assert_ne!(theirs.body["id"], invite.body["id"]);
+    let bad = world.keyed("POST", "/v1/invites", Some(&ana), Some(json!({})), Some(&"x".repeat(256))).await;
+    assert_eq!(bad.said(), (400, "invalid_idempotency_key"));
+}
+
+#[tokio::test]
+async fn guessing_is_limited_for_each_address() {
+    let clock = std::sync::Arc::new(couple::ManualClock::default());
+    let world = World::with(MemoryLimits::new(clock.clone()));
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    let guess =
+        async |email: &str| world.open("/v1/sessions", json!({"email": email, "password": OTHER})).await;
+    let mut limited = 0;
+    for _ in 0..15 {
+        let answer = guess("ana@example.org").await;
+        if answer.status == 429 {
+            assert_eq!(answer.code(), "rate_limited");
+            assert!(answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+            limited += 1;
+        }
+    }
+    // Confirming the sign-up took one of ten.
+    assert_eq!(limited, 6);
+    assert_eq!(guess("ANA@EXAMPLE.ORG").await.status, 429, "the same address, typed otherwise");
+    assert_eq!(guess("ben@example.org").await.status, 401);
+    clock.advance(Duration::from_mins(15));
+    assert_eq!(guess("ana@example.org").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_dump_holds_nothing_that_could_be_used() {
+    let world = World::new();
+    let token = world.join_with_password("ana@example.org", PASSWORD).await;
+    world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
+    world.open("/v1/sessions/code", json!({"email": "ana@example.org"})).await;
+    let invite = world.post("/v1/invites", &token, json!({})).await;
+    let store = &world.backend.ports().store;
+    let email = couple::core::EmailAddress::parse("email", "ana@example.org").unwrap();
+    let account = store.account_by_email(email.key()).await.unwrap().unwrap();
+    let mut dump = format!(
+        "{account:?} {:?} {:?}",
+        account.password.as_ref().map(PasswordHash::as_str),
+        store.invites_of(account.id).await
+    );
+    dump.push_str(&format!("{:?}", store.sessions_of(account.id).await));
+    world.work().await;
+    for kind in [couple::core::account::TokenKind::SignIn, couple::core::account::TokenKind::Password] {
+        dump.push_str(&format!(
+            "{:?}",
+            store.open_tokens(kind, email.key(), couple::Timestamp::default()).await
+        ));
+    }
+    let (_, reset) = world.mailed("ana@example.org");
+    let code = invite.text("code");
+    for secret in [token.as_str(), PASSWORD, &reset, &code, &code.replace('-', "")] {
+        assert!(secret.is_empty() || !dump.contains(secret), "{secret} is in the dump");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_address_does_not_outlive_a_password_change() {
+    let world = World::new();
+    let ana = world.join_with_password("ana@example.org", PASSWORD).await;
+    // Somebody with the phone in hand asks for their own address, twice: one mail is out, one still waits.
+    world.post("/v1/me/email", &ana, json!({"new_email": "evil@example.org"})).await;
+    world.work().await;
+    let (_, link) = world.mailed("evil@example.org");
+    world.post("/v1/me/email", &ana, json!({"new_email": "evil2@example.org"})).await;
+    let body = json!({"current_password": PASSWORD, "new_password": OTHER});
+    let changed = world.call("PUT", "/v1/password", Some(&ana), Some(body)).await;
+    let ana = changed.body["session"]["token"].as_str().unwrap().to_owned();
+    world.work().await;
+    assert_eq!(world.mails_to("evil2@example.org"), 0);
+    let late = world.open("/v1/me/email/verify", json!({ "token": link })).await;
+    assert_eq!(late.said(), (422, "invalid_token"));
+    assert_eq!(world.get("/v1/me", &ana).await.body["email"], "ana@example.org");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_key_at_the_same_time_answers_the_same() {
+    let world = std::sync::Arc::new(World::new());
+    world.sign_up("ana@example.org").await;
+    let (code, _) = world.mailed("ana@example.org");
+    let tasks: Vec<_> = (0..30)
+        .map(|_| {
+            let (world, code) = (world.clone(), code.clone());
+            tokio::spawn(async move {
+                let body = json!({"email": "ana@example.org", "code": code});
+                let answer = world.keyed("POST", "/v1/accounts/verify", None, Some(body), Some("k")).await;
+                (answer.status, answer.body["session"]["token"].to_string())
+            })
+        })
+        .collect();
+    let mut answers = HashSet::new();
+    for task in tasks {
+        answers.insert(task.await.unwrap());
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(answers.iter().next().unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sign_in_that_races_a_password_change_leaves_no_session() {
+    for _ in 0..10 {
+        let world = std::sync::Arc::new(World::new());
+        let ana = world.join_with_password("ana@example.org", PASSWORD).await;
+        let sign_ins: Vec<_> = (0..20)
+            .map(|_| {
+                let world = world.clone();
+                let body = json!({"email": "ana@example.org", "password": PASSWORD});
+                tokio::spawn(async move { world.open("/v1/sessions", body).await })
+            })
+            .collect();
+        let body = json!({"current_password": PASSWORD, "new_password": OTHER});
+        let changed = world.call("PUT", "/v1/password", Some(&ana), Some(body)).await;
+        assert_eq!(changed.status, 200);
+        for sign_in in sign_ins {
+            let answer = sign_in.await.unwrap();
+            if let Some(token) = answer.body["session"]["token"].as_str() {
+                assert_eq!(world.get("/v1/me", token).await.status, 401, "the old password's session lives");
+            }
+        }
+    }
+}

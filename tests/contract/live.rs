@@ -1,0 +1,114 @@
+//! The stories of live delivery.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::world::World;
+
+async fn poll(world: &World, token: &str, query: &str) -> Value {
+    let answer = world.get(&format!("/v1/couple/live?{query}"), token).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
+}
+
+/// Polls in the background, and is given time to begin waiting.
+async fn waiting(world: &Arc<World>, token: &str, query: &str) -> tokio::task::JoinHandle<Value> {
+    let (world, token, query) = (world.clone(), token.to_owned(), query.to_owned());
+    let task = tokio::spawn(async move { poll(&world, &token, &query).await });
+    sleep(Duration::from_millis(100)).await;
+    assert!(!task.is_finished(), "the poll does not wait");
+    task
+}
+
+async fn woken(task: tokio::task::JoinHandle<Value>) -> Value {
+    timeout(Duration::from_secs(2), task).await.expect("woken within two seconds").unwrap()
+}
+
+#[tokio::test]
+async fn a_poll_waits_is_woken_and_goes_on_where_it_was() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let all = poll(&world, &ben, "after=0&wait=0").await;
+    assert_eq!(all["frames"][0]["entry"]["kind"], "paired");
+    let cursor = all["cursor"].as_str().unwrap().to_owned();
+    let task = waiting(&world, &ben, &format!("after={cursor}&wait=20")).await;
+    world.say(&ana, "hello").await;
+    let told = woken(task).await;
+    assert_eq!(told["frames"][0]["entry"]["body"]["text"], "hello");
+    // The same cursor again: the same entry, at once.
+    let again = poll(&world, &ben, &format!("after={cursor}&wait=20")).await;
+    assert_eq!(again["frames"], told["frames"]);
+    // Nothing comes: an empty answer, and a cursor as good as before.
+    let cursor = told["cursor"].as_str().unwrap();
+    let none = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
+    assert_eq!((&none["frames"], none["cursor"].as_str()), (&json!([]), Some(cursor)));
+}
+
+#[tokio::test]
+async fn signals_and_read_positions_arrive() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let task = waiting(&world, &ben, "wait=20").await;
+    let hug = json!({"kind": "hug", "body": {"x": 0.5}});
+    assert_eq!(world.post("/v1/couple/signals", &ana, hug).await.status, 202);
+    assert_eq!(
+        woken(task).await["frames"],
+        json!([{"type": "signal", "from": "partner", "kind": "hug", "body": {"x": 0.5}}])
+    );
+    // One's own signal does not come back, and nothing of it is stored.
+    world.post("/v1/couple/signals", &ben, json!({"kind": "kiss"})).await;
+    let cursor = poll(&world, &ben, "wait=0").await["cursor"].as_str().unwrap().to_owned();
+    let task = waiting(&world, &ben, &format!("after={cursor}&wait=20")).await;
+    world.call("PUT", "/v1/couple/read", Some(&ana), Some(json!({"seq": 1}))).await;
+    assert_eq!(
+        woken(task).await["frames"],
+        json!([{"type": "read", "my_read_seq": 0, "partner_read_seq": 1}])
+    );
+    // Who was away learns of it on coming back.
+    let back = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
+    assert_eq!(back["frames"][0]["type"], "read");
+}
+
+#[tokio::test]
+async fn leaving_and_signing_out_end_the_stream() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let (by_ben, by_ana) = (waiting(&world, &ben, "wait=30").await, waiting(&world, &ana, "wait=30").await);
+    world.call("DELETE", "/v1/sessions/current", Some(&ben), None).await;
+    assert_eq!(woken(by_ben).await["frames"][0]["reason"], "signed_out");
+    world.later(Duration::from_secs(1));
+    world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    assert_eq!(
+        woken(by_ana).await["frames"][0],
+        json!({"type": "bye", "reason": "not_paired", "retry_after_ms": 0})
+    );
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_couple_is_reset() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    world.say(&ana, "one").await;
+    let cursor = poll(&world, &ana, "after=0&wait=0").await["cursor"].as_str().unwrap().to_owned();
+    world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    world.pair(&ana, &ben).await;
+    for after in [cursor.as_str(), "999"] {
+        let reset = poll(&world, &ana, &format!("after={after}&wait=0")).await;
+        assert_eq!(reset["frames"][0]["type"], "reset", "{reset}");
+        let next = reset["frames"][0]["cursor"].as_str().unwrap();
+        assert_eq!(poll(&world, &ana, &format!("after={next}&wait=0")).await["frames"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn draining_says_goodbye() {
+    let world = Arc::new(World::new());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let task = waiting(&world, &ana, "wait=30").await;
+    world.backend.live().drain();
+    assert_eq!(woken(task).await["frames"][0]["reason"], "draining");
+    assert_eq!(world.call("GET", "/readyz", None, None).await.said(), (503, "unavailable"));
+    assert_eq!(world.call("GET", "/healthz", None, None).await.status, 200);
+}

@@ -1,0 +1,11 @@
+//! The HTTP contract, spoken to the router in this process: who may what, what is refused and how, and the stories of
+//! accounts, pairing and the timeline. Runs over memory; the same services over SQLite are proven by the kit and by the day.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+mod account;
+mod input;
+mod live;
+mod matrix;
+mod pairing;
+mod timeline;
+mod world;

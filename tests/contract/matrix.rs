@@ -1,0 +1,122 @@
+//! Who may what: every operation of the document × everybody who might ask. An operation without a row fails.
+
+use serde_json::{Value, json};
+
+use crate::{
+    input::{filled, operations},
+    world::World,
+};
+
+/// Who asks, in the order of a row.
+const WHO: [&str; 6] = ["nobody", "revoked", "unpaired", "other couple", "partner", "author"];
+
+/// What each is answered. Entry 2 is the author's; another couple has an entry 2 of its own, so it is 404 or theirs.
+fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
+    let none = Value::Null;
+    let person = |status: u16| [401, 401, status, status, status, status];
+    let couple = |status: u16| [401, 401, 404, status, status, status];
+    let all = |status: u16| [status; 6];
+    Some(match (method, path) {
+        ("GET", "/healthz" | "/readyz") => (all(200), none),
+        ("POST", "/v1/accounts") => (all(202), json!({"email": "x@example.org", "display_name": "X"})),
+        ("POST", "/v1/accounts/verify/resend" | "/v1/sessions/code" | "/v1/password/forgot") => {
+            (all(202), json!({"email": "x@example.org"}))
+        }
+        ("POST", "/v1/accounts/verify") => (all(422), json!({"token": "verify_x"})),
+        ("POST", "/v1/sessions") => (all(401), json!({"email": "x@example.org", "password": "x"})),
+        // Whoever comes with a dead session is told so rather than taken for nobody.
+        ("PUT", "/v1/password") => (
+            [422, 401, 422, 422, 422, 422],
+            json!({"token": "reset_x", "new_password": "mauve kettle orbit"}),
+        ),
+        ("POST", "/v1/me/email/verify") => ([422, 401, 422, 422, 422, 422], json!({"token": "email_x"})),
+        ("GET", "/v1/sessions" | "/v1/me" | "/v1/me/export" | "/v1/invites" | "/v1/blocks") => {
+            (person(200), none)
+        }
+        ("DELETE", "/v1/sessions/{id}") => (person(404), none),
+        ("DELETE", "/v1/sessions") => (person(204), none),
+        ("PATCH", "/v1/me") => (person(200), json!({})),
+        ("POST", "/v1/me/email") => (person(202), json!({"new_email": "y@example.org"})),
+        ("DELETE", "/v1/invites/{id}" | "/v1/blocks/{id}") => (person(404), none),
+        ("POST", "/v1/invites/preview" | "/v1/invites/accept" | "/v1/invites/decline") => {
+            (person(404), json!({"code": "00000-00000"}))
+        }
+        ("POST", "/v1/invites") => ([401, 401, 201, 409, 409, 409], json!({})),
+        ("GET", "/v1/couple" | "/v1/couple/entries" | "/v1/couple/entries/{seq}") => (couple(200), none),
+        ("GET", "/v1/couple/live") => (couple(200), none),
+        ("PATCH", "/v1/couple") => (couple(200), json!({})),
+        ("GET", "/v1/couple/previous/entries") => (couple(404), none),
+        ("PUT", "/v1/couple/previous") => (couple(404), json!({"wanted": true})),
+        ("POST", "/v1/couple/entries") => (couple(201), json!({"client_id": "m", "kind": "hug", "body": {}})),
+        ("POST", "/v1/couple/signals") => (couple(202), json!({"kind": "hug"})),
+        ("PUT", "/v1/couple/read") => (couple(204), json!({"seq": 1})),
+        ("PATCH", "/v1/couple/entries/{seq}") => {
+            ([401, 401, 404, 404, 403, 200], json!({"body": {"text": "new"}}))
+        }
+        ("PUT", "/v1/couple/entries/{seq}/reaction") => {
+            ([401, 401, 404, 404, 200, 200], json!({"emoji": "❤️"}))
+        }
+        ("DELETE", "/v1/couple/entries/{seq}/reaction") => ([401, 401, 404, 404, 204, 204], none),
+        ("DELETE", "/v1/couple/entries/{seq}") => ([401, 401, 404, 404, 403, 204], none),
+        // These end what the others need: asked last.
+        ("DELETE", "/v1/couple") => ([401, 401, 404, 204, 404, 204], none),
+        ("DELETE", "/v1/sessions/current") => (person(204), none),
+        ("DELETE", "/v1/me") => (person(202), none),
+        _ => return None,
+    })
+}
+
+#[tokio::test]
+async fn who_may_what() {
+    for (method, path, _) in operations(&World::new()).await {
+        // Another couple's ids answer as missing ones do; for that it has one entry less.
+        let (expected, body) = row(&method, &path).unwrap_or_else(|| panic!("{method} {path} has no row"));
+        let world = World::new();
+        let (author, partner) = world.couple("ana@example.org", "ben@example.org").await;
+        let (other, _) = world.couple("cleo@example.org", "dan@example.org").await;
+        let unpaired = world.join("eve@example.org").await;
+        let revoked = world.join("fay@example.org").await;
+        world.call("DELETE", "/v1/sessions/current", Some(&revoked), None).await;
+        assert_eq!(world.say(&author, "hello").await, 2);
+        let tokens = [None, Some(&revoked), Some(&unpaired), Some(&other), Some(&partner), Some(&author)];
+        // The partner leaves after the author has.
+        let order: [usize; 6] = if (method.as_str(), path.as_str()) == ("DELETE", "/v1/couple") {
+            [0, 1, 2, 3, 5, 4]
+        } else {
+            [0, 1, 2, 3, 4, 5]
+        };
+        for who in order {
+            let mut path = filled(&path).replace("/entries/1", "/entries/2");
+            if method == "GET" && path.ends_with("/entries/2") {
+                // Everybody's first entry is the system's, and readable.
+                path = path.replace("/entries/2", "/entries/1");
+            }
+            if path.ends_with("/live") {
+                path.push_str("?after=0&wait=0");
+            }
+            let body = if body.is_null() { None } else { Some(body.clone()) };
+            let token = tokens[who].map(String::as_str);
+            let answer = world.call(&method, &path, token, body).await;
+            assert_eq!(answer.status, expected[who], "{method} {path} by {}: {}", WHO[who], answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_ex_partner_is_a_stranger() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    world.say(&ana, "ours").await;
+    assert_eq!(world.call("DELETE", "/v1/couple", Some(&ana), None).await.status, 204);
+    for token in [&ana, &ben] {
+        for path in
+            ["/v1/couple", "/v1/couple/entries", "/v1/couple/entries/2", "/v1/couple/live?after=0&wait=0"]
+        {
+            assert_eq!(world.get(path, token).await.said(), (404, "not_paired"), "{path}");
+        }
+        let entry = json!({"client_id": "late", "kind": "hug", "body": {}});
+        assert_eq!(world.post("/v1/couple/entries", token, entry).await.said(), (404, "not_paired"));
+        let signal = world.post("/v1/couple/signals", token, json!({"kind": "hug"})).await;
+        assert_eq!(signal.said(), (404, "not_paired"));
+    }
+}

@@ -1,0 +1,125 @@
+//! The stories of the timeline.
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+#[tokio::test]
+async fn the_same_client_id_is_the_same_entry() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let entry = json!({"client_id": "a", "kind": "text", "body": {"text": "hi"}});
+    let first = world.post("/v1/couple/entries", &ana, entry.clone()).await;
+    let again = world.post("/v1/couple/entries", &ana, entry.clone()).await;
+    assert_eq!((first.status, again.status), (201, 200));
+    assert_eq!(first.body, again.body);
+    let other = json!({"client_id": "a", "kind": "text", "body": {"text": "bye"}});
+    assert_eq!(world.post("/v1/couple/entries", &ana, other).await.said(), (422, "idempotency_key_reused"));
+    assert_eq!(world.post("/v1/couple/entries", &ben, entry).await.status, 201, "the partner's own");
+}
+
+#[tokio::test]
+async fn changes_are_entries_and_leave_no_copy() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let seq = world.say(&ana, "first-words").await;
+    let path = format!("/v1/couple/entries/{seq}");
+    let edited =
+        world.call("PATCH", &path, Some(&ana), Some(json!({"body": {"text": "better words"}}))).await;
+    assert_eq!(edited.body["body"]["text"], "better words");
+    let reaction = format!("{path}/reaction");
+    world.call("PUT", &reaction, Some(&ben), Some(json!({"emoji": "❤️"}))).await;
+    let seen = world.get(&path, &ana).await;
+    assert_eq!(seen.body["reactions"], json!({"partner": "❤️"}));
+    assert_eq!(world.get(&path, &ben).await.body["reactions"], json!({"me": "❤️"}));
+    // The same again changes nothing and says nothing.
+    world.call("PUT", &reaction, Some(&ben), Some(json!({"emoji": "❤️"}))).await;
+    let page = world.get("/v1/couple/entries?after=0", &ben).await;
+    let kinds: Vec<&str> = page.body["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["paired", "text", "entry_edited", "entry_reacted"]);
+    assert_eq!(page.body["entries"][2]["target"]["body"]["text"], "better words");
+    assert_eq!(world.call("DELETE", &path, Some(&ana), None).await.status, 204);
+    let page = world.get("/v1/couple/entries?after=0", &ben).await;
+    assert!(!page.body.to_string().contains("words"), "{}", page.body);
+    assert_eq!(page.body["entries"][1]["body"], Value::Null);
+    assert_eq!(page.body["entries"][1]["reactions"], json!({}));
+    for (method, path, body) in [
+        ("PATCH", path.clone(), Some(json!({"body": {"text": "x"}}))),
+        ("DELETE", path.clone(), None),
+        ("PUT", reaction, Some(json!({"emoji": "👍"}))),
+    ] {
+        assert_eq!(world.call(method, &path, Some(&ana), body).await.said(), (410, "entry_deleted"));
+    }
+    // What the system says cannot be changed.
+    for path in ["/v1/couple/entries/1", "/v1/couple/entries/3"] {
+        let answer = world.call("DELETE", path, Some(&ana), None).await;
+        assert_eq!(answer.said(), (403, "not_author"));
+        let answer =
+            world.call("PUT", &format!("{path}/reaction"), Some(&ana), Some(json!({"emoji": "👍"}))).await;
+        assert_eq!(answer.said(), (404, "entry_not_found"));
+    }
+}
+
+#[tokio::test]
+async fn pages_go_both_ways() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    for n in 0..9 {
+        world.say(if n % 2 == 0 { &ana } else { &ben }, &n.to_string()).await;
+    }
+    let page = async |query: &str| {
+        let answer = world.get(&format!("/v1/couple/entries?{query}"), &ana).await;
+        let seqs: Vec<i64> = answer.body["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["seq"].as_i64().unwrap())
+            .collect();
+        (seqs, answer.body["next"].as_i64())
+    };
+    assert_eq!(page("limit=4").await, (vec![7, 8, 9, 10], Some(7)), "the newest first of all");
+    assert_eq!(page("limit=4&before=7").await, (vec![3, 4, 5, 6], Some(3)));
+    assert_eq!(page("limit=4&before=3").await, (vec![1, 2], None));
+    assert_eq!(page("limit=4&before=5").await, (vec![1, 2, 3, 4], None));
+    assert_eq!(page("limit=6&after=0").await, (vec![1, 2, 3, 4, 5, 6], Some(6)));
+    assert_eq!(page("limit=6&after=6").await, (vec![7, 8, 9, 10], None));
+    assert_eq!(page("after=0&kind=paired").await, (vec![1], None));
+    assert_eq!(page("after=10").await, (vec![], None));
+}
+
+#[tokio::test]
+async fn read_positions_only_rise() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    for n in 0..3 {
+        world.say(&ana, &n.to_string()).await;
+    }
+    for (seq, expected) in [(2, 2), (1, 2), (-5, 2), (99, 4)] {
+        let answer = world.call("PUT", "/v1/couple/read", Some(&ben), Some(json!({ "seq": seq }))).await;
+        assert_eq!(answer.status, 204);
+        assert_eq!(world.get("/v1/couple", &ana).await.body["partner_read_seq"], expected);
+    }
+    assert_eq!(world.get("/v1/couple", &ana).await.body["my_read_seq"], 0);
+}
+
+#[tokio::test]
+async fn the_partner_learns_of_a_new_name() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    world.call("PATCH", "/v1/me", Some(&ana), Some(json!({"display_name": "Anička", "locale": "cs"}))).await;
+    assert_eq!(world.get("/v1/couple", &ben).await.body["partner"]["display_name"], "Anička");
+    let page = world.get("/v1/couple/entries?after=1", &ben).await;
+    assert_eq!(page.body["entries"][0]["kind"], "profile_changed");
+    assert_eq!(page.body["entries"][0]["author"], "partner");
+    let cleared = world.call("PATCH", "/v1/me", Some(&ana), Some(json!({"locale": null}))).await;
+    assert_eq!((cleared.status, &cleared.body["locale"]), (200, &Value::Null));
+    let couple = world
+        .call("PATCH", "/v1/couple", Some(&ben), Some(json!({"title": "Us", "anniversary": "2020-02-29"})))
+        .await;
+    assert_eq!((couple.text("title").as_str(), couple.text("anniversary").as_str()), ("Us", "2020-02-29"));
+}

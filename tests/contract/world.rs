@@ -1,0 +1,195 @@
+//! A backend in memory, its mails, its clock, and people in it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Method, Request},
+};
+use couple::{
+    Backend, ManualClock,
+    account::HashCost,
+    core::{limits::RateLimiter, limits::Unlimited, mail::Message},
+    notify::mail::MemoryMailer,
+};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+pub(crate) struct World {
+    pub(crate) backend: Backend,
+    pub(crate) mailer: MemoryMailer,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) app: Router,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or("")
+    }
+    /// Status and code in one, as tests compare them.
+    pub(crate) fn said(&self) -> (u16, &str) {
+        (self.status, self.code())
+    }
+    pub(crate) fn text(&self, field: &str) -> String {
+        self.body[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.body)).to_owned()
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(Unlimited)
+    }
+
+    pub(crate) fn with(limits: impl RateLimiter) -> Self {
+        let (mailer, clock) = (MemoryMailer::new(), Arc::new(ManualClock::default()));
+        let backend = Backend::builder()
+            .mailer(mailer.clone())
+            .clock(clock.clone())
+            .limits(limits)
+            .hash_cost(HashCost::FOR_TESTS)
+            .build()
+            .unwrap();
+        let app = couple::http::router(backend.clone());
+        Self { backend, mailer, clock, app }
+    }
+
+    pub(crate) fn later(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    pub(crate) async fn raw(&self, request: Request<Body>) -> Answer {
+        let answer = self.app.clone().oneshot(request).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let bytes = to_bytes(body, 1 << 24).await.unwrap();
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    pub(crate) async fn keyed(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+        key: Option<&str>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.raw(request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
+        self.keyed(method, path, token, body, None).await
+    }
+
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
+        self.call("GET", path, Some(token), None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.call("POST", path, Some(token), Some(body)).await
+    }
+
+    /// Without a session.
+    pub(crate) async fn open(&self, path: &str, body: Value) -> Answer {
+        self.call("POST", path, None, Some(body)).await
+    }
+
+    /// Lets the worker do what there is to do.
+    pub(crate) async fn work(&self) {
+        self.backend.worker().run_until_idle().await.unwrap();
+    }
+
+    /// Code and link token of the newest mail to an address that has them.
+    pub(crate) fn mailed(&self, email: &str) -> (String, String) {
+        let mails = self.mailer.sent();
+        let found = mails.iter().rev().filter(|mail| mail.to.as_str() == email).find_map(|mail| {
+            let after = |link: &couple::Secret<String>| link.expose().split_once('#').unwrap().1.to_owned();
+            match &mail.message {
+                Message::ConfirmSignUp { code, link, .. }
+                | Message::ConfirmEmail { code, link }
+                | Message::Invitation { code, link, .. } => Some((code.expose().clone(), after(link))),
+                Message::SignInCode { code } => Some((code.expose().clone(), String::new())),
+                Message::SetPassword { link } => Some((String::new(), after(link))),
+                _ => None,
+            }
+        });
+        found.unwrap_or_else(|| panic!("no code was mailed to {email}"))
+    }
+
+    pub(crate) fn mails_to(&self, email: &str) -> usize {
+        self.mailer.sent().iter().filter(|mail| mail.to.as_str() == email).count()
+    }
+
+    pub(crate) async fn sign_up(&self, email: &str) {
+        let name = email.split('@').next().unwrap();
+        let answer = self.open("/v1/accounts", json!({ "email": email, "display_name": name })).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        self.work().await;
+    }
+
+    /// Signs up and confirms; the session's token.
+    pub(crate) async fn join(&self, email: &str) -> String {
+        self.sign_up(email).await;
+        let (code, _) = self.mailed(email);
+        let answer = self.open("/v1/accounts/verify", json!({ "email": email, "code": code })).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["session"]["token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn join_with_password(&self, email: &str, password: &str) -> String {
+        self.sign_up(email).await;
+        let (code, _) = self.mailed(email);
+        let body = json!({ "email": email, "code": code, "password": password });
+        let answer = self.open("/v1/accounts/verify", body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["session"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Pairs two who are signed in.
+    pub(crate) async fn pair(&self, one: &str, other: &str) {
+        let sent = self.post("/v1/invites", one, json!({})).await;
+        assert_eq!(sent.status, 201, "{}", sent.body);
+        let answer = self.post("/v1/invites/accept", other, json!({ "code": sent.text("code") })).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+
+    /// A couple of two new people.
+    pub(crate) async fn couple(&self, one: &str, other: &str) -> (String, String) {
+        let tokens = (self.join(one).await, self.join(other).await);
+        self.pair(&tokens.0, &tokens.1).await;
+        tokens
+    }
+
+    pub(crate) async fn say(&self, token: &str, id: &str) -> i64 {
+        let body = json!({ "client_id": id, "kind": "text", "body": { "text": id } });
+        let answer = self.post("/v1/couple/entries", token, body).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.body["seq"].as_i64().unwrap()
+    }
+}
