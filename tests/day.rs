@@ -93,7 +93,9 @@ async fn join(day: &Day, client: &mut Client, person: &Person) -> String {
     let answer = client.call("POST", "/v1/accounts", None, Some(&body), Some(&key)).await;
     assert_eq!(answer.status, 202, "{answer:?}");
     day.acknowledged();
+    let begun = tokio::time::Instant::now();
     let code = loop {
+        assert!(begun.elapsed() < Duration::from_secs(90), "no mail came for {}", person.email);
         if let Some(code) = mails_to(&day.folder, &person.mailbox).iter().find_map(|mail| code_in(mail)) {
             break code;
         }
@@ -133,10 +135,12 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
             let sent = one.call("POST", "/v1/invites", Some(ana), Some(&body), Some(&key)).await;
             assert_eq!(sent.status, 201, "{sent:?}");
             day.acknowledged();
+            let begun = tokio::time::Instant::now();
             while !mails_to(&day.folder, &people[1].mailbox)
                 .iter()
                 .any(|m| m.contains("Subject: An invitation"))
             {
+                assert!(begun.elapsed() < Duration::from_secs(90), "no invitation came");
                 sleep(Duration::from_millis(50)).await;
             }
             let listed = other.call("GET", "/v1/invites", Some(ben), None, None).await;

@@ -144,8 +144,10 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             path.display()
         ));
     }
+    // The key before the database: killed in between, the next start finds a key and begins anew.
+    let keys = key_file.open(&OsEntropy).map_err(said)?;
     let store = SqliteOptions::new(path).open().await.map_err(said)?;
-    Ok(builder.keys(key_file.open(&OsEntropy).map_err(said)?).store(store))
+    Ok(builder.keys(keys).store(store))
 }
 
 /// For its owner only: what people write is in it.

@@ -61,7 +61,7 @@ async fn every_body_is_checked() {
         let is = |said: (u16, String), status: u16, code: &str| {
             assert_eq!(said, (status, code.to_owned()), "{method} {path}");
         };
-        for broken in ["", "{", "{\"a\":", "nul", "\u{feff}{}"] {
+        for broken in ["", "{", "nul", "\u{feff}{}"] {
             is(send(JSON, broken.as_bytes()).await, 400, "malformed_json");
         }
         is(send(JSON, b"\xff").await, 400, "malformed_json");
