@@ -97,6 +97,33 @@ mod opening {
     }
 
     #[tokio::test]
+    async fn a_full_disk_refuses_and_loses_nothing() {
+        use couple_core::account::{AccountChange, AccountReads as _};
+        let path = folder().join("couple.db");
+        let world = couple_conformance::World::default();
+        let store = SqliteOptions::new(&path).most_pages(80).open().await.unwrap();
+        let mut kept = Vec::new();
+        let refused = loop {
+            let account = world.account(&format!("p{}", kept.len()));
+            match store.commit(vec![AccountChange::Insert(account.clone()).into()]).await {
+                Ok(_) => kept.push(account),
+                Err(couple_core::CommitError::Failed(error)) => break error,
+                Err(conflict) => panic!("{conflict}"),
+            }
+        };
+        assert_eq!(refused.kind(), ErrorKind::Full);
+        assert!(refused.is_retryable() && kept.len() > 50, "{refused} after {}", kept.len());
+        // Reading goes on, and with room again so does writing.
+        assert_eq!(store.account(kept[0].id).await.unwrap().as_ref(), Some(&kept[0]));
+        store.close().await.unwrap();
+        let store = SqliteOptions::new(&path).open().await.unwrap();
+        for account in kept {
+            assert_eq!(store.account(account.id).await.unwrap(), Some(account));
+        }
+        store.commit(vec![AccountChange::Insert(world.account("more")).into()]).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_missing_folder_is_named() {
         let (kind, said) = refused(&folder().join("nowhere/couple.db")).await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");

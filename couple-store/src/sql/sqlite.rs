@@ -63,12 +63,13 @@ pub struct SqliteOptions {
     path: PathBuf,
     readers: u32,
     merge: usize,
+    most_pages: Option<u32>,
 }
 
 impl SqliteOptions {
     /// The file at `path`, made if it is not there; its folder must be.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned(), readers: 4, merge: 64 }
+        Self { path: path.as_ref().to_owned(), readers: 4, merge: 64, most_pages: None }
     }
     /// How many connections read. Default: 4.
     #[must_use]
@@ -80,6 +81,13 @@ impl SqliteOptions {
     #[must_use]
     pub const fn merge(mut self, merge: usize) -> Self {
         self.merge = merge;
+        self
+    }
+
+    /// How many pages of 4 KiB the file may have; more is refused as a full disk is. Default: as many as there is room for.
+    #[must_use]
+    pub const fn most_pages(mut self, pages: u32) -> Self {
+        self.most_pages = Some(pages);
         self
     }
 
@@ -133,6 +141,12 @@ impl SqliteOptions {
             let mut connection = writer.acquire().await.map_err(fail)?;
             migrate::<Sqlite>(&mut connection, MIGRATIONS).await?;
             Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
+            if let Some(pages) = self.most_pages {
+                Statement::<Sqlite>::built(format!("PRAGMA max_page_count = {pages}").into())
+                    .rows(&mut connection)
+                    .await
+                    .map_err(fail)?;
+            }
             // From here on somebody waits for an answer.
             Sqlite::run(&mut connection, "PRAGMA busy_timeout = 2000").await.map_err(fail)?;
         }

@@ -20,12 +20,12 @@ macro_rules! entry {
 }
 
 statements! {
-    TAKE_SEQ = "UPDATE couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL";
+    TAKE_SEQ = "UPDATE couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
+     (SELECT 1 FROM entry WHERE couple_id = $2 AND author = $3 AND client_id = $4)";
     HEAD = "SELECT head_seq FROM couple WHERE id = $1";
     LIVING = "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL";
-    CLIENT_ID = "SELECT seq FROM entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
     INSERT = "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, target, created_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+     SELECT id, head_seq, $1, $2, $3, $4, $5, $6 FROM couple WHERE id = $7";
     EDIT = "UPDATE entry SET body = $1, edited_at = $2 \
      WHERE couple_id = $3 AND seq = $4 AND author = $5 AND deleted_at IS NULL";
     DELETE = "UPDATE entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
@@ -117,44 +117,41 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
-/// Takes the next `seq` under the couple's row, which nobody else can take before this transaction ends.
+/// Takes the next `seq` under the couple's row, which nobody else can take before this transaction ends. As few statements
+/// as there can be: each is a trip to the database.
 async fn append<D: Dialect>(
     connection: &mut D::Connection,
     couple: CoupleId,
     entry: &NewEntry,
 ) -> Result<i64, super::apply::Stop> {
     let author = entry.author.map(stored);
-    living::<D>(connection, couple).await?;
-    if let (Some(author), Some(client_id)) = (author, &entry.client_id) {
-        let used = Statement::<D>::new(CLIENT_ID)
-            .bind(couple.as_uuid())
-            .bind(author)
-            .bind(client_id.as_str())
-            .rows(connection)
-            .await?;
-        if !used.is_empty() {
-            return Err(Conflict::ClientIdUsed.into());
-        }
-    }
-    let taken = Statement::<D>::new(TAKE_SEQ).bind(couple.as_uuid()).execute(connection).await?;
-    one(taken, Conflict::CoupleEnded(couple))?;
-    let head = Statement::<D>::new(HEAD).bind(couple.as_uuid()).rows(connection).await?;
-    let seq = match head.first() {
-        Some(row) => <D as Reads<i64>>::read(row, 0)?,
-        None => return Err(Conflict::CoupleEnded(couple).into()),
-    };
-    Statement::<D>::new(INSERT)
+    // Without an author or a client id the comparison with null finds nothing.
+    let taken = Statement::<D>::new(TAKE_SEQ)
         .bind(couple.as_uuid())
-        .bind(seq)
+        .bind(couple.as_uuid())
+        .bind(author)
+        .bind(entry.client_id.as_deref())
+        .execute(connection)
+        .await?;
+    if taken != 1 {
+        living::<D>(connection, couple).await?;
+        return Err(Conflict::ClientIdUsed.into());
+    }
+    Statement::<D>::new(INSERT)
         .bind(author)
         .bind(entry.client_id.as_deref())
         .bind(entry.kind.as_str())
         .bind(entry.body.as_ref().map(Body::as_str))
         .bind(entry.target)
         .time(entry.at)
+        .bind(couple.as_uuid())
         .execute(connection)
         .await?;
-    Ok(seq)
+    let head = Statement::<D>::new(HEAD).bind(couple.as_uuid()).rows(connection).await?;
+    match head.first() {
+        Some(row) => Ok(<D as Reads<i64>>::read(row, 0)?),
+        None => Err(Conflict::CoupleEnded(couple).into()),
+    }
 }
 
 async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {

@@ -1,0 +1,149 @@
+//! The server example as a process: what stops it from starting, and how it ends.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
+
+use serde_json::json;
+use support::{Client, Server, code_in, free_address, mails_to};
+
+static BINARY: LazyLock<PathBuf> = LazyLock::new(support::binary);
+
+/// Every file below a folder, with what it holds.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_symlink() {
+            continue;
+        }
+        if entry.path().is_dir() {
+            all.extend(files(&entry.path()));
+        } else {
+            all.insert(entry.path(), std::fs::read(entry.path()).unwrap());
+        }
+    }
+    all
+}
+
+/// Starts a server that must not start: one line that says `why`, and nothing changed.
+fn refused(folder: &Path, settings: &[(&str, &str)], why: &str) {
+    let before = files(folder);
+    let address = free_address().to_string();
+    let out = Command::new(&*BINARY)
+        .current_dir(folder)
+        .env_clear()
+        .env("COUPLE_LISTEN", &address)
+        .envs(settings.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(!out.status.success(), "it started");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    assert!(said.starts_with("couple: ") && said.contains(why), "{why:?} is not in {said}");
+    assert!(out.stdout.is_empty());
+    assert_eq!(files(folder), before, "something was changed");
+}
+
+#[tokio::test]
+async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
+    let empty = tempfile::tempdir().unwrap();
+    refused(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
+    refused(empty.path(), &[("COUPLE_DATABASE_URL", "mysql://u:hidden@h/d")], "sqlite://PATH");
+    refused(empty.path(), &[("RUST_LOG", "couple=loud")], "RUST_LOG");
+    refused(empty.path(), &[("COUPLE_MAIL", "smtp://h"), ("COUPLE_MAIL_FROM", "nobody")], "mail sender");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let listener = std::net::TcpListener::bind(&taken);
+    refused(empty.path(), &[("COUPLE_LISTEN", taken.as_str())], "is in use");
+    drop(listener);
+
+    // A key file, a database and mails that are not what they should be.
+    let broken = |name: &str, content: &[u8]| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("couple-data/mail")).unwrap();
+        std::fs::write(folder.path().join("couple-data").join(name), content).unwrap();
+        folder
+    };
+    refused(broken("couple.key", b"short").path(), &[], "is not a key file");
+    let damaged =
+        broken("couple.db", b"not a database, whatever its name says, but long enough to look like one");
+    refused(damaged.path(), &[], "is damaged or not a SQLite database");
+    let file = tempfile::tempdir().unwrap();
+    std::fs::write(file.path().join("couple-data"), "a file").unwrap();
+    refused(file.path(), &[], "couple-data");
+    let blocked = tempfile::tempdir().unwrap();
+    std::fs::create_dir(blocked.path().join("couple-data")).unwrap();
+    std::fs::write(blocked.path().join("couple-data/mail"), "a file").unwrap();
+    refused(blocked.path(), &[], "cannot be written to");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_loses_nothing() {
+    // The device on Linux that is always full stands in for a disk.
+    if !Path::new("/dev/full").exists() {
+        eprintln!("no /dev/full on this system: a full disk is tested on Linux");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("couple-data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink("/dev/full", data.join("couple.partial")).unwrap();
+    refused(folder.path(), &[], "couple.key cannot be written");
+}
+
+#[tokio::test]
+async fn a_clean_stop_leaves_one_whole_file_and_a_start_finds_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut server = Server::spawn(&BINARY, folder.path(), address, &[]);
+    server.until_ready().await;
+    let mut client = Client::new(address);
+    let body = json!({ "email": "ana@example.org", "display_name": "Ana" });
+    assert_eq!(client.call("POST", "/v1/accounts", None, Some(&body), None).await.status, 202);
+    let code = loop {
+        if let Some(code) = mails_to(folder.path(), "ana@example.org").iter().find_map(|mail| code_in(mail)) {
+            break code;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let body = json!({ "email": "ana@example.org", "code": code });
+    let answer = client.call("POST", "/v1/accounts/verify", None, Some(&body), None).await;
+    let token = answer.body["session"]["token"].as_str().unwrap().to_owned();
+
+    let told = Command::new("kill").arg(server.pid().to_string()).status().unwrap();
+    assert!(told.success() && server.wait().success());
+    let names: Vec<String> = std::fs::read_dir(folder.path().join("couple-data"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("couple.db"))
+        .collect();
+    assert_eq!(names, ["couple.db"], "what is backed up is whole");
+
+    let server = Server::spawn(&BINARY, folder.path(), address, &[]);
+    server.until_ready().await;
+    assert_eq!(client.call("GET", "/v1/me", Some(&token), None, None).await.status, 200);
+    drop(server);
+    // Without its key the database is not taken for a new one.
+    std::fs::remove_file(folder.path().join("couple-data/couple.key")).unwrap();
+    for name in ["couple.db-wal", "couple.db-shm"] {
+        drop(std::fs::remove_file(folder.path().join("couple-data").join(name)));
+    }
+    let data = folder.path().join("couple-data");
+    let before = std::fs::read(data.join("couple.db")).unwrap();
+    let out = Command::new(&*BINARY)
+        .current_dir(folder.path())
+        .env_clear()
+        .env("RUST_LOG", "warn")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("couple.key is missing beside"), "{said}");
+    assert_eq!(std::fs::read(data.join("couple.db")).unwrap(), before);
+}
