@@ -108,6 +108,7 @@ impl Timeline {
         let body = rules::body(kind, &command.body).map_err(refuse)?;
         let mut work = Transaction::new(&self.ports, call, now);
         self.allow_write(account).await?;
+        let mut again = false;
         loop {
             let at = self.meant_for(account, command.couple).await?;
             // Under a key, another body or client id is refused before anything is looked up by client id.
@@ -117,7 +118,11 @@ impl Timeline {
                 // It was said to somebody else, and stays there.
                 return Err(Failure::Refused(Refusal::NotPaired));
             }
-            if let Some(entry) = self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await? {
+            // Looked for only once a commit said that it is there: a repeat is rare.
+            if std::mem::replace(&mut again, true)
+                && let Some(entry) =
+                    self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await?
+            {
                 rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
                 return Ok(Appended { entry, created: false });
             }

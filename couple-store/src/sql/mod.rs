@@ -34,6 +34,10 @@ use writer::Writer;
 pub struct SqlStore<D: Dialect> {
     reads: Pool<D>,
     writer: Writer,
+    /// For what is done beside reading and writing.
+    housekeeping: Option<Pool<D>>,
+    /// Ends with the store.
+    _background: tokio::task::JoinSet<()>,
 }
 
 impl<D: Dialect> std::fmt::Debug for SqlStore<D> {
@@ -88,6 +92,9 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn close(&self) -> Result<(), Error> {
         self.reads.close().await;
+        if let Some(housekeeping) = &self.housekeeping {
+            housekeeping.close().await;
+        }
         // Last, so that the last connection of all is the one that may tidy up: SQLite then folds its log into the file.
         self.writer.close().await;
         Ok(())

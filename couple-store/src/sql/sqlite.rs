@@ -7,10 +7,12 @@ use std::{
 
 use couple_core::{Error, ErrorKind};
 use sqlx::{
-    ConnectOptions, Connection as _, Sqlite,
+    ConnectOptions, Connection as _, Pool, Sqlite,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     Dialect, Row, SqlStore, Statement,
@@ -53,6 +55,35 @@ impl Dialect for Sqlite {
             13 => ErrorKind::Full,                  // FULL
             3 | 8 | 14 => ErrorKind::Misconfigured, // PERM, READONLY, CANTOPEN
             _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// The write-ahead log is folded into the file when it is larger than this.
+const LOG: u64 = 4 << 20;
+
+/// SQLite's name for a database's write-ahead log.
+fn log_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Folds the log into the file from a connection of its own: on the writer's, whoever commits when the log is full would
+/// wait for all of it.
+async fn checkpoint(pool: Pool<Sqlite>, log: PathBuf) {
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        if log.metadata().is_ok_and(|log| log.len() > LOG)
+            && let Ok(mut connection) = pool.acquire().await
+        {
+            // Passive: waits for nobody, and what it leaves is folded the next time.
+            let done = Sqlite::run(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
+            if let Err(error) = done {
+                tracing::warn!(%error, "could not checkpoint");
+            }
+            // The log keeps its size and is used again from its beginning.
+            sleep(Duration::from_millis(400)).await;
         }
     }
 }
@@ -122,7 +153,7 @@ impl SqliteOptions {
             .statement_cache_capacity(256)
             .disable_statement_logging();
         // Look before anything is changed: another program's file stays as it is.
-        self.check(&options.clone().read_only(false)).await?;
+        let new = self.check(&options).await?;
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -140,13 +171,17 @@ impl SqliteOptions {
         {
             let mut connection = writer.acquire().await.map_err(fail)?;
             migrate::<Sqlite>(&mut connection, MIGRATIONS).await?;
-            Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
+            if new {
+                Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
+            }
             if let Some(pages) = self.most_pages {
                 Statement::<Sqlite>::built(format!("PRAGMA max_page_count = {pages}").into())
                     .rows(&mut connection)
                     .await
                     .map_err(fail)?;
             }
+            // Only if the checkpointing beside it falls far behind: 64 MiB.
+            Sqlite::run(&mut connection, "PRAGMA wal_autocheckpoint = 16384").await.map_err(fail)?;
             // From here on somebody waits for an answer.
             Sqlite::run(&mut connection, "PRAGMA busy_timeout = 2000").await.map_err(fail)?;
         }
@@ -157,13 +192,25 @@ impl SqliteOptions {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .connect_with(options.pragma("query_only", "ON"))
+            .connect_with(options.clone().pragma("query_only", "ON"))
             .await
             .map_err(fail)?;
-        Ok(SqlStore { reads, writer: Writer::start(writer, self.merge) })
+        let housekeeping = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await
+            .map_err(fail)?;
+        let mut background = JoinSet::new();
+        background.spawn(checkpoint(housekeeping.clone(), log_of(&self.path)));
+        let writer = Writer::start(writer, self.merge);
+        Ok(SqlStore { reads, writer, housekeeping: Some(housekeeping), _background: background })
     }
 
-    async fn check(&self, options: &SqliteConnectOptions) -> Result<(), Error> {
+    /// Refuses what is not ours or is damaged; true when there is nothing yet.
+    async fn check(&self, options: &SqliteConnectOptions) -> Result<bool, Error> {
         const APPLICATION: Sql = sql!("SELECT application_id FROM pragma_application_id");
         const TABLES: Sql = sql!("SELECT COUNT(*) FROM sqlite_schema");
         const HEALTH: Sql = sql!("PRAGMA quick_check(1)");
@@ -187,6 +234,7 @@ impl SqliteOptions {
                 return Err(Error::new(ErrorKind::Corrupt, "open").context(said.replace('\n', "; ")));
             }
         }
-        connection.close().await.map_err(fail)
+        connection.close().await.map_err(fail)?;
+        Ok(tables == 0)
     }
 }
