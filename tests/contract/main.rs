@@ -7,5 +7,6 @@ mod input;
 mod live;
 mod matrix;
 mod pairing;
+mod secrets;
 mod timeline;
 mod world;

@@ -1,8 +1,8 @@
 //! Stores in SQL. Each statement is written once, for every dialect.
 //!
-//! [`dialect`] says what a driver must be able to do and what the dialects disagree about; the files named after areas
-//! hold the statements and are generic over it; [`writer`] turns commits into transactions and merges those that
-//! wait; [`sqlite`] opens SQLite.
+//! `dialect` says what a driver must be able to do and what the dialects disagree about; the files named after areas
+//! hold the statements and are generic over it; `writer` turns commits into transactions and merges those that
+//! wait; `sqlite` opens SQLite.
 
 #[macro_use]
 mod spelling;

@@ -1,0 +1,112 @@
+//! What an onlooker learns: from how long an answer takes, and from the log.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
+
+use couple::{Backend, account::HashCost, core::limits::Unlimited, notify::mail::MemoryMailer};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::world::World;
+
+const PASSWORD: &str = "mauve kettle orbit";
+
+/// The ratio of the median times that a known and an unknown address take, asked in turn.
+async fn ratio(world: &World, path: &str, extra: &Value, samples: usize) -> f64 {
+    let mut took = [Vec::new(), Vec::new()];
+    for n in 0..samples {
+        for (who, email) in ["ana@example.org".to_owned(), format!("no{n:04}@example.org")].iter().enumerate()
+        {
+            let mut body = extra.clone();
+            body["email"] = email.as_str().into();
+            let begun = Instant::now();
+            world.open(path, body).await;
+            took[who].push(begun.elapsed());
+        }
+    }
+    let [known, unknown] = took.map(|mut took| {
+        took.sort_unstable();
+        took[took.len() / 2].as_secs_f64()
+    });
+    known / unknown
+}
+
+/// Medians within a tenth of one another. Another program on the machine may disturb a round, so three are tried; an answer
+/// that tells does so in each.
+#[tokio::test]
+async fn the_time_tells_nothing() {
+    let mut world = World::new();
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    for (path, extra) in [
+        ("/v1/accounts", json!({"display_name": "A"})),
+        ("/v1/accounts/verify/resend", json!({})),
+        ("/v1/sessions/code", json!({})),
+        ("/v1/password/forgot", json!({})),
+        ("/v1/sessions", json!({"code": "000000"})),
+    ] {
+        let mut seen = Vec::new();
+        while !seen.iter().any(|ratio| (0.9..=1.1).contains(ratio)) {
+            assert!(seen.len() < 3, "{path}: known to unknown {seen:?}");
+            seen.push(ratio(&world, path, &extra, 500).await);
+        }
+    }
+    // With what a hash really costs: one, whether or not there is an account or a password.
+    let mailer = MemoryMailer::new();
+    let builder = Backend::builder().mailer(mailer.clone()).clock(world.clock.clone()).limits(Unlimited);
+    world.backend = builder.hash_cost(HashCost::RECOMMENDED).build().unwrap();
+    world.mailer = mailer;
+    world.app = couple::http::router(world.backend.clone());
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    let wrong = json!({"password": "wrong password here"});
+    let mut seen = Vec::new();
+    while !seen.iter().any(|ratio| (0.9..=1.1).contains(ratio)) {
+        assert!(seen.len() < 3, "sign-in: known to unknown {seen:?}");
+        seen.push(ratio(&world, "/v1/sessions", &wrong, 60).await);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_holds_no_secret_at_its_most_talkative() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let world = World::new();
+    let ana = world.join_with_password("ana@example.org", PASSWORD).await;
+    let (code, link) = world.mailed("ana@example.org");
+    world.open("/v1/sessions", json!({"email": "ana@example.org", "password": "not the right one"})).await;
+    world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
+    let invite = world.post("/v1/invites", &ana, json!({})).await;
+    let ben = world.join("ben@example.org").await;
+    world.post("/v1/invites/accept", &ben, json!({"code": invite.text("code")})).await;
+    let entry = json!({"client_id": "a", "kind": "text", "body": {"text": "nobody else's business"}});
+    world.post("/v1/couple/entries", &ana, entry).await;
+    world.get("/v1/couple/live?after=0&wait=0", &ben).await;
+    world.work().await;
+    let (_, reset) = world.mailed("ana@example.org");
+    drop(guard);
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(said.contains("/v1/couple/entries"), "something is logged");
+    let secrets = [&ana, &ben, &code, &link, &reset, &invite.text("code"), &invite.text("link")];
+    for secret in secrets.into_iter().map(String::as_str).chain([PASSWORD, "not the right one", "business"]) {
+        assert!(secret.is_empty() || !said.contains(secret), "{secret} is in the log");
+    }
+}
