@@ -1,0 +1,206 @@
+//! The worker: what becomes of jobs that fail, panic, grow old, lose their lease or come round again.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use couple::{
+    Backend, Error, ErrorKind, ManualClock,
+    core::job::{Context, Handler, Job, JobChange, JobError, Queue, Registry, Worker, WorkerOptions},
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Deed {
+    Succeed,
+    FailTwice,
+    Never,
+    Panic,
+    Hang,
+}
+
+impl Job for Deed {
+    const NAME: &'static str = "test.deed";
+    const QUEUE: &'static str = "deeds";
+    const MAX_ATTEMPTS: i64 = 4;
+}
+
+#[derive(Clone, Default)]
+struct Doer(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Handler<Deed> for Doer {
+    async fn run(&self, deed: Deed, context: &Context) -> Result<(), JobError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let passing = || Error::new(ErrorKind::Unavailable, "do");
+        match deed {
+            Deed::Succeed => Ok(()),
+            Deed::FailTwice if context.attempt > 2 => Ok(()),
+            Deed::FailTwice => Err(JobError::RetryAfter(passing(), Duration::from_secs(60))),
+            Deed::Never => Err(Error::new(ErrorKind::Rejected, "do").into()),
+            Deed::Panic => panic!("a poison job"),
+            Deed::Hang => std::future::pending().await,
+        }
+    }
+}
+
+struct Shop {
+    backend: Backend,
+    clock: Arc<ManualClock>,
+    done: Doer,
+    worker: Worker,
+}
+
+impl Shop {
+    fn new(options: WorkerOptions) -> Self {
+        let (clock, done) = (Arc::new(ManualClock::default()), Doer::default());
+        let backend = Backend::builder().clock(clock.clone()).build().unwrap();
+        let registry = Registry::default().with(done.clone());
+        let worker =
+            Worker::new(backend.ports().clone(), registry, Vec::new(), vec![Queue::new("deeds", 4)], options);
+        Self { backend, clock, done, worker }
+    }
+    async fn enqueue(&self, deed: Deed) {
+        let change = self.backend.ports().enqueue(&deed).unwrap();
+        self.backend.ports().commit(vec![change]).await.unwrap();
+    }
+    fn runs(&self) -> usize {
+        self.done.0.load(Ordering::SeqCst)
+    }
+    async fn dead(&self) -> Vec<couple::job::DeadJob> {
+        self.backend.ports().store.dead_jobs(None, 9).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_when_it_said() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::FailTwice).await;
+    for (wait, runs) in [(0, 1), (59, 1), (1, 2), (60, 3), (999, 3)] {
+        shop.clock.advance(Duration::from_secs(wait));
+        shop.worker.run_until_idle().await.unwrap();
+        assert_eq!(shop.runs(), runs);
+    }
+    assert_eq!(shop.dead().await, []);
+}
+
+#[tokio::test]
+async fn what_is_rejected_is_dead_at_once_and_can_be_replayed() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Never).await;
+    shop.worker.run_until_idle().await.unwrap();
+    let dead = shop.dead().await;
+    assert_eq!((dead.len(), dead[0].attempts), (1, 1));
+    assert!(dead[0].error.contains("rejected"), "{}", dead[0].error);
+    let now = couple::Clock::now(&*shop.clock);
+    let replay =
+        JobChange::Replay { id: dead[0].job.id, at: now, expires_at: now.plus(Duration::from_hours(1)) };
+    shop.backend.ports().commit(vec![replay.into()]).await.unwrap();
+    shop.worker.run_until_idle().await.unwrap();
+    assert_eq!((shop.runs(), shop.dead().await.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_job_alone_and_runs_out_of_attempts() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Panic).await;
+    shop.enqueue(Deed::Succeed).await;
+    for _ in 0..9 {
+        shop.worker.run_until_idle().await.unwrap();
+        shop.clock.advance(Duration::from_hours(2));
+    }
+    assert_eq!(shop.runs(), 4 + 1);
+    assert_eq!(shop.dead().await[0].attempts, 4);
+}
+
+#[tokio::test]
+async fn a_worker_that_died_is_replaced_and_its_late_word_refused() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Succeed).await;
+    let store = &shop.backend.ports().store;
+    let now = couple::Clock::now(&*shop.clock);
+    // Claimed by a worker that is never heard of again …
+    let claim = JobChange::Claim {
+        queue: "deeds".to_owned(),
+        now,
+        lease_until: now.plus(WorkerOptions::default().lease),
+        claim: 7,
+        limit: 1,
+    };
+    let claimed = store.commit(vec![claim.into()]).await.unwrap().claimed;
+    shop.worker.run_until_idle().await.unwrap();
+    assert_eq!(shop.runs(), 0);
+    // … until its lease has ended.
+    shop.clock.advance(Duration::from_secs(30));
+    shop.worker.run_until_idle().await.unwrap();
+    assert_eq!(shop.runs(), 1);
+    let late = JobChange::Finish { id: claimed[0].job.id, claim: 7 };
+    assert!(store.commit(vec![late.into()]).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_not_done() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Succeed).await;
+    shop.clock.advance(Deed::MAX_AGE);
+    shop.worker.run_until_idle().await.unwrap();
+    assert_eq!(shop.runs(), 0);
+    assert!(shop.dead().await[0].error.contains("too old"));
+}
+
+#[tokio::test]
+async fn a_run_has_a_deadline() {
+    let shop = Shop::new(WorkerOptions { deadline: Duration::from_millis(50), ..WorkerOptions::default() });
+    shop.enqueue(Deed::Hang).await;
+    shop.worker.run_until_idle().await.unwrap();
+    let stats =
+        shop.backend.ports().store.queue_stats("deeds", couple::Clock::now(&*shop.clock)).await.unwrap();
+    assert_eq!((shop.runs(), stats.ready + stats.waiting), (1, 1));
+}
+
+#[tokio::test]
+async fn a_started_worker_is_woken_and_stops() {
+    let shop = Shop::new(WorkerOptions::default());
+    let handle = shop.worker.clone().start();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    shop.enqueue(Deed::Succeed).await;
+    // Long before its next poll.
+    tokio::time::timeout(Duration::from_secs(3), async {
+        while shop.runs() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    tokio::time::timeout(Duration::from_secs(3), handle.stop(Duration::from_secs(2))).await.unwrap();
+    shop.enqueue(Deed::Succeed).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(shop.runs(), 1);
+}
+
+#[tokio::test]
+async fn what_comes_round_again_waits_once() {
+    let clock = Arc::new(ManualClock::default());
+    let backend = Backend::builder().clock(clock.clone()).build().unwrap();
+    // Two processes keep the same schedules.
+    let handles = [backend.worker().start(), backend.worker().start()];
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for handle in handles {
+        handle.stop(Duration::from_secs(1)).await;
+    }
+    let waiting = async || {
+        let now = couple::Clock::now(&*clock);
+        let stats = backend.ports().store.queue_stats("default", now).await.unwrap();
+        stats.ready + stats.waiting
+    };
+    assert_eq!(waiting().await, 5);
+    clock.advance(Duration::from_hours(25));
+    backend.worker().run_until_idle().await.unwrap();
+    assert_eq!(waiting().await, 5, "each waits for its next time");
+}
