@@ -132,6 +132,23 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
+    /// The entry that this becomes at its place.
+    #[must_use]
+    pub fn at_seq(self, seq: i64) -> Entry {
+        Entry {
+            seq,
+            author: self.author,
+            client_id: self.client_id,
+            kind: self.kind,
+            body: self.body,
+            target: self.target,
+            created_at: self.at,
+            edited_at: None,
+            deleted_at: None,
+            reactions: [None, None],
+        }
+    }
+
     /// An entry of the system about what `by` did.
     #[must_use]
     pub fn system(kind: &str, by: Option<Side>, target: Option<i64>, at: Timestamp) -> Self {

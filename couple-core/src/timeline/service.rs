@@ -140,7 +140,7 @@ impl Timeline {
                 let seq = committed.seqs.first().copied().ok_or_else(|| {
                     crate::Error::new(crate::ErrorKind::Internal, "append").context("no seq came back")
                 })?;
-                return Ok(Appended { entry: appended(new, seq), created: true });
+                return Ok(Appended { entry: new.at_seq(seq), created: true });
             }
         }
     }
@@ -315,21 +315,6 @@ impl Timeline {
 
     async fn allow_write(&self, account: AccountId) -> Answer<()> {
         self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, LimitKey::new("account", account))]).await
-    }
-}
-
-fn appended(new: NewEntry, seq: i64) -> Entry {
-    Entry {
-        seq,
-        author: new.author,
-        client_id: new.client_id,
-        kind: new.kind,
-        body: new.body,
-        target: new.target,
-        created_at: new.at,
-        edited_at: None,
-        deleted_at: None,
-        reactions: [None, None],
     }
 }
 

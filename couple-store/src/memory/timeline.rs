@@ -35,19 +35,7 @@ impl Tables {
                 couple.head_seq += 1;
                 let seq = couple.head_seq;
                 couples.put_couple(couple);
-                let entry = Entry {
-                    seq,
-                    author: entry.author,
-                    client_id: entry.client_id,
-                    kind: entry.kind,
-                    body: entry.body,
-                    target: entry.target,
-                    created_at: entry.at,
-                    edited_at: None,
-                    deleted_at: None,
-                    reactions: [None, None],
-                };
-                self.entries.put((id, seq), entry);
+                self.entries.put((id, seq), entry.at_seq(seq));
                 out.seqs.push(seq);
             }
             TimelineChange::Edit { couple, seq, author, body, at } => {
