@@ -9,17 +9,17 @@ use serde_json::json;
 use support::{Client, Server, code_in, free_address, mails_to};
 use tokio::time::Instant;
 
-/// The 99th percentile of reading one's own account, one request after another.
-async fn p99(client: &mut Client, token: &str, samples: usize) -> Duration {
+/// The 99th percentile of reading one's own account, one request after another, until it is enough.
+async fn p99(client: &mut Client, token: &str, mut enough: impl FnMut(usize) -> bool) -> Duration {
     let mut took = Vec::new();
-    for _ in 0..samples {
+    while !enough(took.len()) {
         let begun = Instant::now();
         assert_eq!(client.once("GET", "/v1/me", Some(token), None, &[]).await.unwrap().status, 200);
         took.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     took.sort_unstable();
-    took[samples * 99 / 100]
+    took[took.len() * 99 / 100]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +46,7 @@ async fn three_hundred_sign_ins_do_not_starve_the_rest() {
     let answer = client.call("POST", "/v1/accounts/verify", None, Some(&body), None).await;
     let token = answer.body["session"]["token"].as_str().unwrap().to_owned();
 
-    let quiet = p99(&mut client, &token, 300).await;
+    let quiet = p99(&mut client, &token, |n| n >= 1000).await;
     let flood: Vec<_> = (0..300)
         .map(|n| {
             tokio::spawn(async move {
@@ -64,8 +64,8 @@ async fn three_hundred_sign_ins_do_not_starve_the_rest() {
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let flooded = p99(&mut client, &token, 300).await;
+    // From the first sign-in to the last.
+    let flooded = p99(&mut client, &token, |_| flood.iter().all(tokio::task::JoinHandle::is_finished)).await;
     let mut answers = [0, 0];
     for one in flood {
         let [refused, busy] = one.await.unwrap();
@@ -74,7 +74,7 @@ async fn three_hundred_sign_ins_do_not_starve_the_rest() {
     }
     println!("p99 quiet {quiet:?}, flooded {flooded:?}; {} answered 401, {} 503", answers[0], answers[1]);
     assert!(answers[0] > 0 && answers[1] > 0, "the queue is bounded: {answers:?}");
-    // What is aimed at is three times the quiet p99; with a hashing thread for each of two cores it was 20 times. What is
-    // held here is that nobody is starved, on a machine that runs other tests beside this one.
-    assert!(flooded < Duration::from_secs(1), "others are starved: {flooded:?} beside {quiet:?}");
+    // Aimed at is three times the quiet p99; seen is four to ten times, with the 300 clients on the same two cores. What is
+    // held here is less, for a machine that runs other tests beside this one.
+    assert!(flooded < Duration::from_millis(250), "others are held back: {flooded:?} beside {quiet:?}");
 }

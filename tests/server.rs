@@ -55,7 +55,7 @@ fn refused(folder: &Path, settings: &[(&str, &str)], why: &str) {
 async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
     let empty = tempfile::tempdir().unwrap();
     refused(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
-    refused(empty.path(), &[("COUPLE_DATABASE_URL", "mysql://u:hidden@h/d")], "sqlite://PATH");
+    refused(empty.path(), &[("COUPLE_DATABASE_URL", "oracle://u:hidden@h/d")], "sqlite://PATH");
     refused(empty.path(), &[("RUST_LOG", "couple=loud")], "RUST_LOG");
     refused(empty.path(), &[("COUPLE_MAIL", "smtp://h"), ("COUPLE_MAIL_FROM", "nobody")], "mail sender");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,13 +4,19 @@
 //! |---|---|---|
 //! | [`Store`](couple_core::Store) | [`MemoryStore`] | tests; the executable specification |
 //! | | [`SqliteStore`](sql::SqliteStore) (feature `sqlite`) | one process, nothing to start |
+//! | | [`MySqlStore`](sql::MySqlStore) (feature `mysql`) | many processes over MySQL or MariaDB |
+//! | | [`PostgresStore`](sql::PostgresStore) (feature `postgres`) | many processes over PostgreSQL |
 //! | [`RateLimiter`](couple_core::limits::RateLimiter) | [`MemoryLimits`] | one process |
+//! | | [`RedisLimits`](redis::RedisLimits) (feature `redis`) | many processes |
 //! | [`Bus`](couple_core::live::Bus) | [`MemoryBus`] | one process |
+//! | | [`RedisBus`](redis::RedisBus) (feature `redis`) | many processes |
 //! | a [`Keyring`](couple_core::Keyring) | [`KeyFile`] | what mailed codes are derived from |
 
 mod key_file;
 mod memory;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sql")]
 pub mod sql;
 
 pub use key_file::KeyFile;

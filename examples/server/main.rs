@@ -8,12 +8,16 @@ use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use couple::{
-    Backend, BackendBuilder, OsEntropy, Role, Store as _,
+    Backend, BackendBuilder, Keyring, OsEntropy, Role, Store as _,
     core::limits::Unlimited,
     http::HttpOptions,
     job::{Queue, WorkerHandle},
     notify::mail::{FileMailer, Letterhead, SmtpMailer},
-    store::{KeyFile, sql::SqliteOptions},
+    store::{
+        KeyFile,
+        redis::{Redis, RedisBus, RedisLimits},
+        sql::{MySqlOptions, PostgresOptions, SqliteOptions},
+    },
 };
 use tokio::net::TcpListener;
 
@@ -21,6 +25,7 @@ use settings::{Database, Mail, Settings};
 
 /// How long what is under way has to end when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+const REDIS_CONNECTIONS: u32 = 4;
 
 fn main() -> ExitCode {
     let filter = match std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()) {
@@ -43,7 +48,17 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("the runtime does not start: {error}")),
     };
-    match runtime.block_on(run(settings)) {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let work =
+        async {
+            match arguments.as_slice() {
+                [] => run(settings).await,
+                [only] if only == "--migrate-only" => migrate_only(&settings).await,
+                _ => Err("there is one argument, --migrate-only; the rest is settings in the environment"
+                    .to_owned()),
+            }
+        };
+    match runtime.block_on(work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(wrong) => refuse(&wrong),
     }
@@ -53,6 +68,17 @@ fn main() -> ExitCode {
 fn refuse(wrong: &str) -> ExitCode {
     eprintln!("couple: {wrong}");
     ExitCode::FAILURE
+}
+
+/// Brings the schema up to date and ends: for a deployment that does so once, before its processes start.
+async fn migrate_only(settings: &Settings) -> Result<(), String> {
+    if matches!(settings.database, Database::Memory) {
+        return Err("there is nothing to migrate in memory".to_owned());
+    }
+    let backend = compose(settings).await?.build().map_err(|error| error.to_string())?;
+    backend.close().await.map_err(|error| error.to_string())?;
+    println!("the schema is up to date");
+    Ok(())
 }
 
 async fn run(settings: Settings) -> Result<(), String> {
@@ -130,17 +156,40 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         Mail::Smtp { url, .. } => builder.mailer(SmtpMailer::new(url, letterhead).map_err(said)?),
     };
     let builder = if settings.limits { builder } else { builder.limits(Unlimited) };
-    let Database::Sqlite(path) = &settings.database else { return Ok(builder) };
+    let builder = match &settings.redis {
+        None => builder,
+        Some(url) => {
+            let redis = Redis::connect(url, REDIS_CONNECTIONS).await.map_err(|error| told(&error))?;
+            let builder =
+                if settings.limits { builder.limits(RedisLimits::new(redis.clone())) } else { builder };
+            builder.bus(RedisBus::start(redis).await.map_err(|error| told(&error))?)
+        }
+    };
+    let path = match &settings.database {
+        Database::Memory => return Ok(builder),
+        Database::Sqlite(path) => path,
+        Database::MySql(url) => {
+            let options = MySqlOptions::new(url).connections(settings.connections);
+            let keys = shared_key(settings)?;
+            return Ok(builder.keys(keys).store(options.connect().await.map_err(|error| told(&error))?));
+        }
+        Database::Postgres(url) => {
+            let options = PostgresOptions::new(url).connections(settings.connections);
+            let keys = shared_key(settings)?;
+            return Ok(builder.keys(keys).store(options.connect().await.map_err(|error| told(&error))?));
+        }
+    };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(folder)?;
-    let key_file = KeyFile::new(folder.join("couple.key"));
+    let key_path = settings.key_file.clone().unwrap_or_else(|| folder.join("couple.key"));
+    let key_file = KeyFile::new(&key_path);
     let kept = key_file.read().map_err(said)?;
     if kept.is_none() && path.metadata().is_ok_and(|file| file.len() > 0) {
         // Looked at first: what is no database of ours should be told so.
         SqliteOptions::new(path).open().await.map_err(said)?.close().await.map_err(said)?;
         return Err(format!(
             "{} is missing beside {}: restore it from a backup, or move the database away to begin anew",
-            folder.join("couple.key").display(),
+            key_path.display(),
             path.display()
         ));
     }
@@ -148,6 +197,28 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let keys = key_file.open(&OsEntropy).map_err(said)?;
     let store = SqliteOptions::new(path).open().await.map_err(said)?;
     Ok(builder.keys(keys).store(store))
+}
+
+/// The key that all processes over one database share.
+fn shared_key(settings: &Settings) -> Result<Keyring, String> {
+    let path = settings.key_file.as_deref().unwrap_or(Path::new("couple.key"));
+    make_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    KeyFile::new(path).open(&OsEntropy).map_err(|error| error.to_string())
+}
+
+/// An error with its causes, in one line.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some say their cause themselves.
+        if !said.contains(&more) {
+            said = format!("{said}: {more}");
+        }
+        cause = error.source();
+    }
+    said.replace('\n', " ")
 }
 
 /// For its owner only: what people write is in it.
@@ -186,11 +257,20 @@ fn announce(settings: &Settings) {
     lines.push(match &settings.database {
         Database::Memory => "  keeps everything in memory: it is gone when this process ends".to_owned(),
         Database::Sqlite(path) => format!("  keeps its data in {}", path.display()),
+        Database::MySql(_) => {
+            format!("  keeps its data in MySQL or MariaDB, over {} connections", settings.connections)
+        }
+        Database::Postgres(_) => {
+            format!("  keeps its data in PostgreSQL, over {} connections", settings.connections)
+        }
     });
     lines.push(match &settings.mail {
         Mail::Files(folder) => format!("  writes mail as files into {}", folder.display()),
         Mail::Smtp { .. } => "  sends mail over SMTP".to_owned(),
     });
+    if settings.redis.is_some() {
+        lines.push("  tells other processes, and counts with them, over Redis".to_owned());
+    }
     if !settings.limits {
         lines.push("  WITHOUT RATE LIMITS (COUPLE_LIMITS=off): for load tests only".to_owned());
     }

@@ -7,23 +7,26 @@ use couple::{
     http::{IpNet, ProxyHeader},
 };
 
-#[derive(Debug)]
+/// Not to be printed: a URL may hold a password.
 pub(crate) enum Database {
     Memory,
     Sqlite(PathBuf),
+    MySql(String),
+    Postgres(String),
 }
 
-#[derive(Debug)]
 pub(crate) enum Mail {
     Files(PathBuf),
     Smtp { url: String, from: String },
 }
 
-#[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) database: Database,
+    pub(crate) connections: u32,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) redis: Option<String>,
     pub(crate) mail: Mail,
     pub(crate) public_url: String,
     pub(crate) role: Role,
@@ -33,10 +36,13 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
 }
 
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 14] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
+    "COUPLE_DATABASE_CONNECTIONS",
+    "COUPLE_KEY_FILE",
+    "COUPLE_REDIS_URL",
     "COUPLE_MAIL",
     "COUPLE_MAIL_FROM",
     "COUPLE_PUBLIC_URL",
@@ -80,6 +86,19 @@ impl Settings {
         let listen = address("COUPLE_LISTEN", get("COUPLE_LISTEN").unwrap_or("127.0.0.1:8080"))?;
         let role = role(get("COUPLE_ROLE").unwrap_or("all"))?;
         let database = database(get("COUPLE_DATABASE_URL").unwrap_or("sqlite://couple-data/couple.db"))?;
+        let connections = match get("COUPLE_DATABASE_CONNECTIONS") {
+            None => 10,
+            Some(text) => text.parse().ok().filter(|n| (2..=1000).contains(n)).ok_or_else(|| {
+                format!("COUPLE_DATABASE_CONNECTIONS={text} is not a number from 2 to 1000")
+            })?,
+        };
+        let key_file = get("COUPLE_KEY_FILE").map(PathBuf::from);
+        if key_file.is_none() && matches!(database, Database::MySql(_) | Database::Postgres(_)) {
+            return Err("COUPLE_KEY_FILE is missing: the file with the key that all processes over one database share; \
+                        it is made if it is not there"
+                .to_owned());
+        }
+        let redis = get("COUPLE_REDIS_URL").map(str::to_owned);
         let mail = match get("COUPLE_MAIL").unwrap_or("file://couple-data/mail") {
             url if url.starts_with("smtp://") || url.starts_with("smtps://") => Mail::Smtp {
                 url: url.to_owned(),
@@ -135,6 +154,9 @@ impl Settings {
             listen,
             admin_listen,
             database,
+            connections,
+            key_file,
+            redis,
             mail,
             public_url,
             role,
@@ -150,10 +172,15 @@ fn database(url: &str) -> Result<Database, String> {
     if url == "memory:" {
         return Ok(Database::Memory);
     }
-    match url.strip_prefix("sqlite://") {
-        Some(path) if !path.is_empty() => Ok(Database::Sqlite(path.into())),
+    match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() => Ok(Database::Sqlite(path.into())),
+        Some(("mysql" | "mariadb", _)) => Ok(Database::MySql(url.to_owned())),
+        Some(("postgres" | "postgresql", _)) => Ok(Database::Postgres(url.to_owned())),
         // Not shown: it may hold a password.
-        _ => Err("COUPLE_DATABASE_URL is neither memory: nor sqlite://PATH".to_owned()),
+        _ => {
+            Err("COUPLE_DATABASE_URL is none of memory:, sqlite://PATH, mysql://…, mariadb://…, postgres://…"
+                .to_owned())
+        }
     }
 }
 
@@ -180,7 +207,7 @@ mod tests {
 
     #[test]
     fn none_is_needed() {
-        let settings = read(&[("PATH", "/bin")]).unwrap();
+        let Ok(settings) = read(&[("PATH", "/bin")]) else { panic!("refused") };
         assert!(settings.limits && settings.answers());
         assert_eq!(settings.public_url, "http://127.0.0.1:8080");
     }
@@ -191,6 +218,8 @@ mod tests {
             ("COUPLE_PORT", "1", "COUPLE_PORT is not a setting"),
             ("COUPLE_LISTEN", "8080", "127.0.0.1:8080"),
             ("COUPLE_DATABASE_URL", "oracle://u:secret@h", "sqlite://PATH"),
+            ("COUPLE_DATABASE_URL", "mysql://u:secret@h/d", "COUPLE_KEY_FILE"),
+            ("COUPLE_DATABASE_CONNECTIONS", "1", "from 2 to 1000"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
@@ -198,7 +227,7 @@ mod tests {
             ("COUPLE_ROLE", "worker:media", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
         ] {
-            let wrong = read(&[(name, value)]).unwrap_err();
+            let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is taken") };
             assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");
         }
     }

@@ -82,7 +82,10 @@ impl PasswordHasher {
             let pool = pool.clone();
             thread::Builder::new()
                 .name(format!("password-{n}"))
-                .spawn(move || pool.work())
+                .spawn(move || {
+                    yield_to_others();
+                    pool.work();
+                })
                 .map_err(|e| Error::new(ErrorKind::Unavailable, "password hasher").source(e))?;
         }
         let mut random = [0; 48];
@@ -151,6 +154,16 @@ impl PasswordHasher {
         });
         self.pool.push(urgent, task)?;
         answered.await.map_err(|_| Error::new(ErrorKind::Internal, "hash password"))
+    }
+}
+
+/// Lowers this thread's priority: hashing takes what the rest leaves. Two hashing threads on two cores otherwise
+/// hold every other request back by a scheduler's slice at each step.
+fn yield_to_others() {
+    // Only here is a niceness a thread's own; elsewhere it would be the whole process's.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(10) {
+        tracing::debug!(%error, "hashing threads keep their priority");
     }
 }
 

@@ -94,10 +94,11 @@ CREATE TABLE couple (
     read_second    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Who is in a couple now: the key keeps everybody to one.
+-- Who is in a couple now: the key keeps everybody to one. Who invites or was in one has a row without a couple: a row that
+-- is there can be locked.
 CREATE TABLE member (
     account_id BLOB NOT NULL PRIMARY KEY,
-    couple_id  BLOB NOT NULL
+    couple_id  BLOB
 ) STRICT, WITHOUT ROWID;
 
 -- Who ever was in which couple.

@@ -36,6 +36,14 @@ impl MemoryBus {
         Self::default()
     }
 
+    /// Tells everybody to look: something may have been missed.
+    pub fn stir(&self) {
+        let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, listener) in topics.listeners.values().flatten() {
+            listener.changed.notify_one();
+        }
+    }
+
     /// How many topics are listened to: none once everybody left.
     #[must_use]
     pub fn topics(&self) -> usize {

@@ -33,11 +33,11 @@ statements! {
     ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
     ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM account WHERE email_key = $1";
     TO_DELETE = "SELECT ", account!(), " FROM account WHERE deletion_due <= $1 ORDER BY deletion_due, id LIMIT $2";
-    INSERT = "INSERT INTO account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 \
+    INSERT = "INSERT INTO account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM account WHERE id = $12) \
      AND NOT EXISTS (SELECT 1 FROM account WHERE email_key = $13)";
     EMAIL_OWNER = "SELECT id FROM account WHERE email_key = $1";
-    VERSION = "SELECT version FROM account WHERE id = $1";
+    VERSION = "SELECT version FROM account WHERE id = $1 FOR UPDATE" => sqlite: "SELECT version FROM account WHERE id = $1";
     UPDATE = "UPDATE account SET email_key = $1, email = $2, display_name = $3, locale = $4, time_zone = $5, birthday = $6, \
      password = $7, created_at = $8, deletion_due = $9, version = version + 1 WHERE id = $10 AND version = $11";
     ERASE = "DELETE FROM account WHERE id = $1 AND version = $2";
@@ -46,13 +46,14 @@ statements! {
     TOKEN_BY_LINK = "SELECT ", token!(), " FROM token WHERE link = $1";
     OPEN_TOKENS = "SELECT ", token!(), " FROM token WHERE email_key = $1 AND kind = $2 AND used_at IS NULL AND expires_at > $3 \
      ORDER BY created_at DESC, id DESC LIMIT 8";
-    INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 \
+    INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM token WHERE id = $14)";
     REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 AND used_at IS NULL AND tries = $3";
     COUNT_TRY = "UPDATE token SET tries = tries + 1 WHERE id = $1 AND used_at IS NULL AND tries = $2";
     END_TOKENS = "UPDATE token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND used_at IS NULL";
     END_TOKENS_OF = "UPDATE token SET used_at = $1 WHERE account_id = $2 AND kind = $3 AND used_at IS NULL";
-    PURGE_TOKENS = "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)";
+    PURGE_TOKENS = "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
+        => mysql: "DELETE FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
     SESSION_BY_TOKEN = "SELECT s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, \
      a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
      a.deletion_due, a.version FROM session s JOIN account a ON a.id = s.account_id WHERE s.token = $1";
@@ -62,9 +63,11 @@ statements! {
     END_SESSION = "DELETE FROM session WHERE account_id = $1 AND id = $2";
     END_SESSIONS = "DELETE FROM session WHERE account_id = $1 AND id <> $2";
     PURGE_EXPIRED = "DELETE FROM session WHERE (account_id, id) IN (SELECT account_id, id FROM session \
-     WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2)";
+     WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2)"
+        => mysql: "DELETE FROM session WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2";
     PURGE_IDLE = "DELETE FROM session WHERE (account_id, id) IN (SELECT account_id, id FROM session \
-     WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2)";
+     WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2)"
+        => mysql: "DELETE FROM session WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2";
 }
 
 pub(super) async fn apply<D: Dialect>(

@@ -1,6 +1,6 @@
 //! What a driver must be able to do, with every bound on the driver itself, so that `D: Dialect` implies it all.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use couple_core::{Digest, Error, ErrorKind, Timestamp};
 use sqlx::{
@@ -9,7 +9,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::spelling::Sql;
+use super::{job::Built, spelling::Sql};
 
 /// A driver that can bind a `T`.
 pub trait Binds<'t, T>: Database {
@@ -31,7 +31,7 @@ pub trait Reads<T>: Database {
     /// The value in a column, by its index.
     ///
     /// # Errors
-    /// When it is of another type.
+    /// When it does not decode as one.
     fn read(row: &Self::Row, column: usize) -> sqlx::Result<T>;
 }
 
@@ -41,7 +41,9 @@ where
     usize: ColumnIndex<DB::Row>,
 {
     fn read(row: &DB::Row, column: usize) -> sqlx::Result<T> {
-        row.try_get(column)
+        // Unchecked against the column's declared type: MySQL calls text that is kept as bytes binary. What does not decode is
+        // still an error.
+        row.try_get_unchecked(column)
     }
 }
 
@@ -111,12 +113,24 @@ pub trait Dialect:
 {
     /// Opens a writing transaction.
     const BEGIN: &'static str;
+    /// How long a read, or a transaction, may take before its connection is given up. None where nobody else can hold
+    /// things up.
+    const PATIENCE: Option<Duration>;
+    /// Tries to take the lock under which a schema is brought up to date: one row with 1 when it was got. None where
+    /// [`BEGIN`](Self::BEGIN) takes it.
+    const LOCK: Option<Sql>;
+    /// Gives it back, where the end of a transaction does not.
+    const UNLOCK: Option<Sql>;
     /// This dialect's spelling of a statement.
     fn spell(sql: Sql) -> &'static str;
     /// How many rows a statement changed.
     fn affected(result: &Self::QueryResult) -> u64;
     /// What kind of failure a code of the database means.
     fn kind_of(error: &dyn sqlx::error::DatabaseError) -> ErrorKind;
+    /// Whether the same transaction may succeed when it is run again from its beginning: it met another one.
+    fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
+    /// The statements whose text depends on how many rows they touch.
+    fn built() -> &'static Built;
 }
 
 /// One statement with its arguments.

@@ -1,9 +1,6 @@
 //! The outbox in SQL.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, LazyLock},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use couple_core::{
@@ -23,8 +20,10 @@ macro_rules! columns {
 }
 
 statements! {
-    DUE = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3";
-    CLAIM = "UPDATE job SET due_at = $1, attempts = attempts + 1, claim = $2 WHERE id = $3";
+    DUE = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
+        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3";
+    HOLD = "SELECT 1 FROM job WHERE id = $1 AND claim = $2 FOR UPDATE"
+        => sqlite: "SELECT 1 FROM job WHERE id = $1 AND claim = $2";
     RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
     FINISH = "DELETE FROM job WHERE id = $1 AND claim = $2";
     RETRY = "UPDATE job SET due_at = $1, claim = NULL WHERE id = $2 AND claim = $3";
@@ -33,7 +32,8 @@ statements! {
     REPLAY = "INSERT INTO job (", columns!(), ") \
      SELECT id, queue, name, payload, NULL, $1, $2, max_attempts, created_at, 0 FROM dead_job WHERE id = $3";
     FORGET_DEAD = "DELETE FROM dead_job WHERE id = $1";
-    PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)";
+    PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)"
+        => mysql: "DELETE FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2";
     NEXT_DUE = "SELECT MIN(due_at) FROM job WHERE queue = $1";
     STATS = "SELECT (SELECT COUNT(*) FROM job WHERE queue = $1 AND due_at <= $2), \
      (SELECT COUNT(*) FROM job WHERE queue = $3 AND due_at > $4), \
@@ -45,24 +45,58 @@ statements! {
 #[derive(Default)]
 pub(super) struct Enqueues<'a>(Vec<&'a NewJob>);
 
-/// Rows in one insert. Few sizes, so that few statements are prepared; larger first.
-static INSERTS: LazyLock<[(usize, Arc<str>); 3]> =
-    LazyLock::new(|| [64, 8, 1].map(|rows| (rows, insert(rows))));
+/// Statements over several rows, by how many. Few sizes, so that few are prepared; larger first.
+#[derive(Debug)]
+pub struct Built {
+    inserts: Sizes,
+    claims: Sizes,
+}
 
-fn insert(rows: usize) -> Arc<str> {
-    let columns = columns!().split(", ").count();
-    let mut sql = concat!("INSERT INTO job (", columns!(), ") VALUES ").to_owned();
-    for row in 0..rows {
-        sql.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 0..columns {
-            let comma = if column == 0 { "" } else { ", " };
-            // Writing to a string cannot fail.
-            let _ = write!(sql, "{comma}${}", row * columns + column + 1);
+type Sizes = [(usize, Arc<str>); 3];
+
+impl Built {
+    /// With placeholders that are numbered or not; `clash` is how an insert passes over what is there.
+    pub(super) fn new(numbered: bool, clash: &str) -> Self {
+        let list = |first: usize, count: usize| {
+            let one = |n: usize| if numbered { format!("${}", first + n) } else { "?".to_owned() };
+            (0..count).map(one).collect::<Vec<_>>().join(", ")
+        };
+        let columns = columns!().split(", ").count();
+        let insert = |rows: usize| {
+            let rows: Vec<_> =
+                (0..rows).map(|row| format!("({})", list(row * columns + 1, columns))).collect();
+            format!(concat!("INSERT INTO job (", columns!(), ") VALUES {} {}"), rows.join(", "), clash)
+        };
+        let claim = |rows: usize| {
+            let (due, claim, ids) = (list(1, 1), list(2, 1), list(3, rows));
+            format!(
+                "UPDATE job SET due_at = {due}, attempts = attempts + 1, claim = {claim} WHERE id IN ({ids})"
+            )
+        };
+        let sizes = [64, 8, 1];
+        Self {
+            inserts: sizes.map(|rows| (rows, insert(rows).into())),
+            claims: sizes.map(|rows| (rows, claim(rows).into())),
         }
-        sql.push(')');
     }
-    sql.push_str(" ON CONFLICT DO NOTHING");
-    sql.into()
+}
+
+/// Runs a statement of the right sizes over all of `rows`.
+async fn in_pieces<'r, D: Dialect, T>(
+    connection: &mut D::Connection,
+    sizes: &Sizes,
+    rows: &'r [T],
+    bind: impl Fn(&Arc<str>, &'r [T]) -> Statement<D>,
+) -> sqlx::Result<()> {
+    let mut left = rows;
+    for (size, sql) in sizes {
+        while left.len() >= *size {
+            let (now, later) = left.split_at(*size);
+            left = later;
+            bind(sql, now).execute(connection).await?;
+        }
+    }
+    Ok(())
 }
 
 impl<'a> Enqueues<'a> {
@@ -87,28 +121,22 @@ impl<'a> Enqueues<'a> {
         connection: &mut D::Connection,
     ) -> sqlx::Result<()> {
         let taken = self.0.split_off(mark);
-        let mut left = taken.as_slice();
-        for (rows, sql) in INSERTS.iter() {
-            while left.len() >= *rows {
-                let (now, later) = left.split_at(*rows);
-                left = later;
-                let statement = now.iter().fold(Statement::<D>::built(sql.clone()), |statement, job| {
-                    statement
-                        .bind(job.id.as_uuid())
-                        .bind(job.queue.as_str())
-                        .bind(job.name.as_str())
-                        .bind(job.payload.as_str())
-                        .bind(job.dedupe_key.as_deref())
-                        .time(job.due_at)
-                        .time(job.expires_at)
-                        .bind(job.max_attempts)
-                        .time(job.created_at)
-                        .bind(0_i64)
-                });
-                statement.execute(connection).await?;
-            }
-        }
-        Ok(())
+        in_pieces::<D, _>(connection, &D::built().inserts, &taken, |sql, jobs| {
+            jobs.iter().fold(Statement::built(sql.clone()), |statement, job| {
+                statement
+                    .bind(job.id.as_uuid())
+                    .bind(job.queue.as_str())
+                    .bind(job.name.as_str())
+                    .bind(job.payload.as_str())
+                    .bind(job.dedupe_key.as_deref())
+                    .time(job.due_at)
+                    .time(job.expires_at)
+                    .bind(job.max_attempts)
+                    .time(job.created_at)
+                    .bind(0_i64)
+            })
+        })
+        .await
     }
 }
 
@@ -132,18 +160,19 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(i64::from(*limit))
                 .rows(connection)
                 .await?;
+            let mut claimed = Vec::with_capacity(due.len());
             for row in due {
                 let (mut job, attempts) =
                     decode::<D>(&mut Row::new(&row)).map_err(|e| sqlx::Error::Decode(e.into()))?;
-                Statement::<D>::new(CLAIM)
-                    .time(*lease_until)
-                    .bind(*claim)
-                    .bind(job.id.as_uuid())
-                    .execute(connection)
-                    .await?;
                 job.due_at = *lease_until;
-                out.claimed.push(ClaimedJob { job, attempt: attempts + 1, claim: *claim });
+                claimed.push(ClaimedJob { job, attempt: attempts + 1, claim: *claim });
             }
+            in_pieces::<D, _>(connection, &D::built().claims, &claimed, |sql, jobs| {
+                let statement = Statement::built(sql.clone()).time(*lease_until).bind(*claim);
+                jobs.iter().fold(statement, |statement, one| statement.bind(one.job.id.as_uuid()))
+            })
+            .await?;
+            out.claimed.extend(claimed);
             Ok(())
         }
         JobChange::Renew { id, claim, lease_until } => {
@@ -156,9 +185,13 @@ pub(super) async fn apply<D: Dialect>(
             one(statement.execute(connection).await?, Conflict::ClaimLost(*id))
         }
         JobChange::Bury { id, claim, error, at } => {
+            let held = Statement::<D>::new(HOLD).bind(id.as_uuid()).bind(*claim).rows(connection).await?;
+            if held.is_empty() {
+                return Err(Conflict::ClaimLost(*id).into());
+            }
             let statement =
                 Statement::<D>::new(BURY).bind(error.as_str()).time(*at).bind(id.as_uuid()).bind(*claim);
-            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
+            statement.execute(connection).await?;
             finish::<D>(connection, *id, *claim).await
         }
         JobChange::Replay { id, at, expires_at } => {

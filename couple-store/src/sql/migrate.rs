@@ -1,18 +1,24 @@
 //! Bringing a schema to the state that this version knows, under the database's own write lock.
 
+use std::time::Duration;
+
 use couple_core::{Error, ErrorKind};
+use tokio::time::{Instant, sleep};
 
 use super::{Dialect, Row, Statement, error::classify, spelling::Sql};
 
 /// One step of the schema; never edited once released.
-pub(super) struct Migration {
+#[allow(unreachable_pub, reason = "named by a public trait, where one of its features is built")]
+pub struct Migration {
     pub(super) version: i64,
     pub(super) name: &'static str,
     pub(super) sql: &'static str,
 }
 
+/// How long another process may take to migrate.
+const PATIENCE: Duration = Duration::from_secs(60);
 const RECORD: &str =
-    "CREATE TABLE IF NOT EXISTS couple_migration (version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL)";
+    "CREATE TABLE IF NOT EXISTS couple_migration (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL)";
 const APPLIED: Sql = sql!("SELECT MAX(version) FROM couple_migration");
 const NOTE: Sql = sql!("INSERT INTO couple_migration (version, name) VALUES ($1, $2)");
 
@@ -23,10 +29,36 @@ pub(super) async fn migrate<D: Dialect>(
 ) -> Result<(), Error> {
     let fail = |error| classify::<D>("migrate", error);
     D::run(connection, D::BEGIN).await.map_err(fail)?;
+    if let Some(sql) = D::LOCK {
+        lock::<D>(connection, sql).await?;
+    }
     let migrated = missing::<D>(connection, migrations).await;
     let end = if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" };
     D::run(connection, end).await.map_err(fail)?;
+    if let Some(sql) = D::UNLOCK {
+        Statement::<D>::new(sql).rows(connection).await.map_err(fail)?;
+    }
     migrated
+}
+
+async fn lock<D: Dialect>(connection: &mut D::Connection, sql: Sql) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let rows = Statement::<D>::new(sql)
+            .rows(connection)
+            .await
+            .map_err(|error| classify::<D>("migrate", error))?;
+        if let Some(row) = rows.first()
+            && Row::<D>::new(row).take::<Option<i64>>()? == Some(1)
+        {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::new(ErrorKind::Unavailable, "migrate")
+                .context("another process has been migrating this database for a minute"));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn missing<D: Dialect>(connection: &mut D::Connection, migrations: &[Migration]) -> Result<(), Error> {
@@ -42,6 +74,9 @@ async fn missing<D: Dialect>(connection: &mut D::Connection, migrations: &[Migra
         return Err(Error::new(ErrorKind::Misconfigured, "migrate").context(format!(
             "the database has schema {applied}, this program knows {newest}: run a newer version of the program"
         )));
+    }
+    if applied < newest && applied > 0 {
+        tracing::info!(applied, newest, "bringing the schema up to date");
     }
     for migration in migrations.iter().filter(|migration| migration.version > applied) {
         D::run(connection, migration.sql).await.map_err(|error| {

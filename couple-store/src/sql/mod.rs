@@ -2,7 +2,7 @@
 //!
 //! `dialect` says what a driver must be able to do and what the dialects disagree about; the files named after areas
 //! hold the statements and are generic over it; `writer` turns commits into transactions and merges those that
-//! wait; `sqlite` opens SQLite.
+//! wait; `sqlite` opens SQLite; `server` connects to the others, and `mysql` and `postgres` say how they differ.
 
 #[macro_use]
 mod spelling;
@@ -14,26 +14,48 @@ mod error;
 mod idempotency;
 mod job;
 mod migrate;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod pairing;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod server;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod timeline;
 mod writer;
 
 pub use dialect::Dialect;
+#[cfg(feature = "mysql")]
+pub use mysql::{MySqlOptions, MySqlStore};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use server::{Server, ServerOptions};
+#[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use async_trait::async_trait;
-use couple_core::{Change, CommitError, Committed, Error, Store};
+use couple_core::{Change, CommitError, Committed, Error, ErrorKind, Store};
 use sqlx::Pool;
 
 use dialect::{Row, Statement};
 use spelling::Sql;
 use writer::Writer;
 
+/// Waits as long as this dialect's patience lasts: `None` after that.
+async fn patiently<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
+    match D::PATIENCE {
+        None => Some(work.await),
+        Some(patience) => tokio::time::timeout(patience, work).await.ok(),
+    }
+}
+
 /// A store in SQL.
 pub struct SqlStore<D: Dialect> {
     reads: Pool<D>,
-    writer: Writer,
+    writer: Writer<D>,
     /// For what is done beside reading and writing.
     housekeeping: Option<Pool<D>>,
     /// Ends with the store.
@@ -54,8 +76,23 @@ impl<D: Dialect> SqlStore<D> {
         decode: impl Fn(&mut Row<'_, D>) -> Result<T, Error> + Send,
     ) -> Result<Vec<T>, Error> {
         let fail = |error| error::classify::<D>("read", error);
-        let mut connection = self.reads.acquire().await.map_err(fail)?;
-        let rows = statement.rows(&mut connection).await.map_err(fail)?;
+        let late = || Error::new(ErrorKind::TimedOut, "read").context(D::NAME);
+        let begun = tokio::time::Instant::now();
+        let mut connection = patiently::<D, _>(self.reads.acquire()).await.ok_or_else(late)?.map_err(fail)?;
+        let rows = {
+            let reading = statement.rows(&mut connection);
+            match D::PATIENCE {
+                None => Some(reading.await),
+                // What waiting for a connection took is part of it.
+                Some(patience) => tokio::time::timeout_at(begun + patience, reading).await.ok(),
+            }
+        };
+        let Some(rows) = rows else {
+            // Whoever borrowed it next would wait for the answer to this.
+            drop(connection.detach());
+            return Err(late());
+        };
+        let rows = rows.map_err(fail)?;
         rows.iter().map(|row| decode(&mut Row::new(row))).collect()
     }
 
@@ -68,14 +105,14 @@ impl<D: Dialect> SqlStore<D> {
     }
 }
 
-/// Every named statement as SQLite reads it, for tests of query plans.
+/// Every named statement as a dialect reads it, for tests of query plans.
 #[doc(hidden)]
 #[must_use]
-pub fn statements() -> Vec<(&'static str, &'static str)> {
+pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
     [account::ALL, pairing::ALL, timeline::ALL, job::ALL, idempotency::ALL]
         .concat()
         .into_iter()
-        .map(|(name, sql)| (name, <sqlx::Sqlite as Dialect>::spell(sql)))
+        .map(|(name, sql)| (name, D::spell(sql)))
         .collect()
 }
 

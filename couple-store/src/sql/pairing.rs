@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Dialect, Row, SqlStore, Statement,
     apply::{Applied, one},
+    dialect::Reads,
 };
 
 macro_rules! invite {
@@ -44,26 +45,31 @@ statements! {
     INVITES_TO = "SELECT ", invite!(), " FROM invite WHERE target_key = $1 AND state = 0 \
      ORDER BY created_at DESC, id DESC LIMIT 200";
     INSERT_INVITE = "INSERT INTO invite (pair_key, ", invite!(), ") \
-     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 \
+     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM invite WHERE pair_key = $15)";
     CLOSE_INVITE = "UPDATE invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
     WITHDRAW = "UPDATE invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
     FORGET_INVITES = "DELETE FROM invite WHERE inviter = $1";
-    PURGE_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)";
+    PURGE_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
+        => mysql: "DELETE FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
     COUPLE = "SELECT ", couple!(), " FROM couple WHERE id = $1";
     COUPLE_OF = "SELECT ", couple!(), " FROM couple WHERE id = (SELECT couple_id FROM member WHERE account_id = $1)";
     COUPLES_OF = "SELECT ", couple!(), " FROM couple WHERE id IN (SELECT couple_id FROM membership WHERE account_id = $1) \
      ORDER BY since DESC, id DESC LIMIT 200";
-    MEMBER = "SELECT account_id FROM member WHERE account_id = $1";
-    INSERT_MEMBER = "INSERT INTO member (account_id, couple_id) VALUES ($1, $2)";
+    ENROL = "INSERT INTO member (account_id, couple_id) VALUES ($1, NULL) ON CONFLICT DO NOTHING"
+        => mysql: "INSERT INTO member (account_id, couple_id) VALUES ($1, NULL) ON DUPLICATE KEY UPDATE account_id = account_id";
+    MEMBER = "SELECT couple_id FROM member WHERE account_id = $1 FOR UPDATE"
+        => sqlite: "SELECT couple_id FROM member WHERE account_id = $1";
+    JOIN = "UPDATE member SET couple_id = $1 WHERE account_id = $2";
+    MEMBERS = "SELECT first, second FROM couple WHERE id = $1";
+    LEAVE = "UPDATE member SET couple_id = NULL WHERE account_id IN ($1, $2)";
+    RESIGN = "DELETE FROM member WHERE account_id = $1 AND couple_id IS NULL";
     INSERT_MEMBERSHIP = "INSERT INTO membership (account_id, couple_id) VALUES ($1, $2)";
     INSERT_COUPLE = "INSERT INTO couple (", couple!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     DESCRIBE = "UPDATE couple SET title = $1, anniversary = $2 WHERE id = $3 AND ended_at IS NULL";
     RESTORE_FIRST = "UPDATE couple SET restore_first = $1 WHERE id = $2 AND ended_at IS NULL";
     RESTORE_SECOND = "UPDATE couple SET restore_second = $1 WHERE id = $2 AND ended_at IS NULL";
     END = "UPDATE couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
-    FREE = "DELETE FROM member WHERE account_id IN \
-     (SELECT first FROM couple WHERE id = $1 UNION ALL SELECT second FROM couple WHERE id = $2)";
     BLOCKS_OF = "SELECT ", block!(), " FROM block WHERE blocker = $1 ORDER BY at DESC, blocked DESC LIMIT 200";
     IS_BLOCKED = "SELECT 1 FROM block WHERE blocker = $1 AND blocked = $2";
     IS_BLOCKED_BY_EMAIL = "SELECT 1 FROM block WHERE blocker_email = $1 AND blocked = $2 LIMIT 1";
@@ -108,7 +114,11 @@ pub(super) async fn apply<D: Dialect>(
         PairingChange::End { id, at } => {
             let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
             one(ended, Conflict::CoupleEnded(*id))?;
-            Statement::<D>::new(FREE).bind(id.as_uuid()).bind(id.as_uuid()).execute(connection).await?;
+            let members = Statement::<D>::new(MEMBERS).bind(id.as_uuid()).rows(connection).await?;
+            if let Some(row) = members.first() {
+                let [first, second] = [0, 1].map(|column| <D as Reads<Uuid>>::read(row, column));
+                Statement::<D>::new(LEAVE).bind(first?).bind(second?).execute(connection).await?;
+            }
             Ok(())
         }
         PairingChange::Block(block) => {
@@ -125,6 +135,7 @@ pub(super) async fn apply<D: Dialect>(
         PairingChange::Unblock { blocker, blocked } => unblock::<D>(connection, *blocker, *blocked).await,
         PairingChange::Forget { account } => {
             Statement::<D>::new(FORGET_INVITES).bind(account.as_uuid()).execute(connection).await?;
+            Statement::<D>::new(RESIGN).bind(account.as_uuid()).execute(connection).await?;
             Statement::<D>::new(FORGET_BLOCKS)
                 .bind(account.as_uuid())
                 .bind(account.as_uuid())
@@ -140,8 +151,15 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
+/// Whether this person is in a couple; until this transaction ends nobody else can change that. Everybody who invites or
+/// pairs has a row to lock: what is not there cannot be locked.
 async fn is_member<D: Dialect>(connection: &mut D::Connection, account: AccountId) -> sqlx::Result<bool> {
-    Ok(!Statement::<D>::new(MEMBER).bind(account.as_uuid()).rows(connection).await?.is_empty())
+    Statement::<D>::new(ENROL).bind(account.as_uuid()).execute(connection).await?;
+    let rows = Statement::<D>::new(MEMBER).bind(account.as_uuid()).rows(connection).await?;
+    match rows.first() {
+        Some(row) => Ok(<D as Reads<Option<Uuid>>>::read(row, 0)?.is_some()),
+        None => Ok(false),
+    }
 }
 
 async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invite) -> Applied {
@@ -171,19 +189,22 @@ async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invi
 }
 
 async fn found<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {
-    for member in couple.members {
+    // Locked in one order by everybody, so that two who found the same couple wait and do not deadlock.
+    let mut members = couple.members;
+    members.sort_unstable();
+    let mut paired = Vec::new();
+    for member in members {
         if is_member::<D>(connection, member).await? {
-            return Err(Conflict::Paired(member).into());
+            paired.push(member);
         }
     }
+    if let Some(first) = couple.members.into_iter().find(|member| paired.contains(member)) {
+        return Err(Conflict::Paired(first).into());
+    }
     for member in couple.members {
-        for sql in [INSERT_MEMBER, INSERT_MEMBERSHIP] {
-            Statement::<D>::new(sql)
-                .bind(member.as_uuid())
-                .bind(couple.id.as_uuid())
-                .execute(connection)
-                .await?;
-        }
+        let (member, id) = (member.as_uuid(), couple.id.as_uuid());
+        Statement::<D>::new(JOIN).bind(id).bind(member).execute(connection).await?;
+        Statement::<D>::new(INSERT_MEMBERSHIP).bind(member).bind(id).execute(connection).await?;
     }
     Statement::<D>::new(INSERT_COUPLE)
         .bind(couple.id.as_uuid())

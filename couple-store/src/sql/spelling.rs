@@ -1,16 +1,65 @@
 //! One statement in the spelling of each dialect, decided at compile time.
 
+/// A text with its placeholders as `$1`, `$2`, … and as `?`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text {
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "postgres")),
+        expect(dead_code, reason = "nobody reads it")
+    )]
+    pub(super) numbered: &'static str,
+    #[cfg_attr(not(feature = "mysql"), allow(dead_code, reason = "only MySQL reads it"))]
+    pub(super) unnumbered: &'static str,
+}
+
 /// A statement as each dialect reads it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sql {
-    pub(super) sqlite: &'static str,
+    #[cfg(feature = "sqlite")]
+    pub(super) sqlite: Text,
+    #[cfg(feature = "mysql")]
+    pub(super) mysql: Text,
+    #[cfg(feature = "postgres")]
+    pub(super) postgres: Text,
 }
 
-/// Refuses to compile unless the placeholders are `$1`, `$2`, …, in order, each once: then a dialect that only knows
-/// `?` reads the same statement.
-pub(super) const fn in_order(sql: &str) -> &str {
+impl Sql {
+    /// The same for every dialect.
+    pub(super) const fn everywhere(text: Text) -> Self {
+        Self {
+            #[cfg(feature = "sqlite")]
+            sqlite: text,
+            #[cfg(feature = "mysql")]
+            mysql: text,
+            #[cfg(feature = "postgres")]
+            postgres: text,
+        }
+    }
+    /// Says it differently for SQLite.
+    #[cfg_attr(not(feature = "sqlite"), allow(unused_mut, unused_variables, reason = "SQLite is not built"))]
+    pub(super) const fn sqlite(mut self, text: Text) -> Self {
+        #[cfg(feature = "sqlite")]
+        {
+            self.sqlite = text;
+        }
+        self
+    }
+    /// Says it differently for MySQL and MariaDB.
+    #[cfg_attr(not(feature = "mysql"), allow(unused_mut, unused_variables, reason = "MySQL is not built"))]
+    pub(super) const fn mysql(mut self, text: Text) -> Self {
+        #[cfg(feature = "mysql")]
+        {
+            self.mysql = text;
+        }
+        self
+    }
+}
+
+/// The length of `sql` once every `$n` is a `?`. Refuses to compile unless the placeholders are `$1`, `$2`, …, in order,
+/// each once: then a dialect that only knows `?` reads the same statement.
+pub(super) const fn unnumbered_len(sql: &str) -> usize {
     let bytes = sql.as_bytes();
-    let (mut i, mut next, mut quoted) = (0, 1_u32, false);
+    let (mut i, mut len, mut next, mut quoted) = (0, 0, 1_u32, false);
     while i < bytes.len() {
         if bytes[i] == b'\'' {
             quoted = !quoted;
@@ -24,23 +73,74 @@ pub(super) const fn in_order(sql: &str) -> &str {
             assert!(n == next, "placeholders must be $1, $2, ... in order, each once");
             next += 1;
         }
+        len += 1;
         i += 1;
     }
-    sql
+    len
 }
 
-/// A statement that every dialect reads, its parts joined.
-macro_rules! sql {
-    ($($part:expr),+ $(,)?) => {{
-        const TEXT: &str = $crate::sql::spelling::in_order(concat!($($part),+));
-        $crate::sql::spelling::Sql { sqlite: TEXT }
+/// `sql` with a `?` for every `$n`.
+pub(super) const fn unnumbered<const LEN: usize>(sql: &str) -> [u8; LEN] {
+    let bytes = sql.as_bytes();
+    let mut out = [0; LEN];
+    let (mut i, mut o, mut quoted) = (0, 0, false);
+    while i < bytes.len() {
+        if bytes[i] == b'\'' {
+            quoted = !quoted;
+        }
+        if bytes[i] == b'$' && !quoted {
+            out[o] = b'?';
+            while i + 1 < bytes.len() && bytes[i + 1].is_ascii_digit() {
+                i += 1;
+            }
+        } else {
+            out[o] = bytes[i];
+        }
+        o += 1;
+        i += 1;
+    }
+    out
+}
+
+/// The bytes as text.
+pub(super) const fn text(bytes: &'static [u8]) -> &'static str {
+    match str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(_) => panic!("not UTF-8"),
+    }
+}
+
+/// A text in both spellings, its parts joined.
+macro_rules! spelled {
+    ($($part:expr),+) => {{
+        const NUMBERED: &str = concat!($($part),+);
+        const LEN: usize = $crate::sql::spelling::unnumbered_len(NUMBERED);
+        const BYTES: [u8; LEN] = $crate::sql::spelling::unnumbered(NUMBERED);
+        $crate::sql::spelling::Text { numbered: NUMBERED, unnumbered: $crate::sql::spelling::text(&BYTES) }
     }};
+}
+
+/// A statement that every dialect reads, its parts joined; `=> mysql: …` or `=> sqlite: …` says it differently for one.
+macro_rules! sql {
+    ($($part:expr),+ $(=> $dialect:ident: $($other:expr),+)*) => {
+        $crate::sql::spelling::Sql::everywhere(spelled!($($part),+)) $(.$dialect(spelled!($($other),+)))*
+    };
 }
 
 /// The statements of an area, by name, and the list of them that the tests of query plans go through.
 macro_rules! statements {
-    ($($name:ident = $($part:expr),+;)+) => {
-        $(const $name: $crate::sql::spelling::Sql = sql!($($part),+);)+
+    ($($name:ident = $($part:expr),+ $(=> $dialect:ident: $($other:expr),+)*;)+) => {
+        $(const $name: $crate::sql::spelling::Sql = sql!($($part),+ $(=> $dialect: $($other),+)*);)+
         pub(super) const ALL: &[(&str, $crate::sql::spelling::Sql)] = &[$((stringify!($name), $name)),+];
     };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn spells() {
+        const SAME: super::Text = spelled!("SELECT 'é $9' WHERE a = $1 ", "AND b = $2");
+        assert_eq!(SAME.unnumbered, "SELECT 'é $9' WHERE a = ? AND b = ?");
+        assert_eq!(SAME.numbered, "SELECT 'é $9' WHERE a = $1 AND b = $2");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use super::{
     Dialect, Row, SqlStore, Statement,
     dialect::Runs,
     error::classify,
+    job::Built,
     migrate::{Migration, migrate},
     spelling::Sql,
     writer::Writer,
@@ -39,8 +41,21 @@ impl Dialect for Sqlite {
     // Takes the write lock at once: a transaction that began reading could not be upgraded under WAL.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
+    // The only writer is this process; a disk is as fast as it is.
+    const PATIENCE: Option<Duration> = None;
+    const LOCK: Option<Sql> = None;
+    const UNLOCK: Option<Sql> = None;
+
     fn spell(sql: Sql) -> &'static str {
-        sql.sqlite
+        sql.sqlite.numbered
+    }
+    fn is_transient(_: &dyn DatabaseError) -> bool {
+        // With one writer, and its lock taken at the beginning, a transaction meets no other.
+        false
+    }
+    fn built() -> &'static Built {
+        static BUILT: LazyLock<Built> = LazyLock::new(|| Built::new(true, "ON CONFLICT DO NOTHING"));
+        &BUILT
     }
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()
@@ -205,7 +220,7 @@ impl SqliteOptions {
             .map_err(fail)?;
         let mut background = JoinSet::new();
         background.spawn(checkpoint(housekeeping.clone(), log_of(&self.path)));
-        let writer = Writer::start(writer, self.merge);
+        let writer = Writer::start(writer, 1, self.merge);
         Ok(SqlStore { reads, writer, housekeeping: Some(housekeeping), _background: background })
     }
 

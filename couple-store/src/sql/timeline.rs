@@ -1,5 +1,7 @@
 //! The logs of couples in SQL.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use couple_core::{
     Committed, Conflict, CoupleId, Error,
@@ -23,7 +25,8 @@ statements! {
     TAKE_SEQ = "UPDATE couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
      (SELECT 1 FROM entry WHERE couple_id = $2 AND author = $3 AND client_id = $4)";
     HEAD = "SELECT head_seq FROM couple WHERE id = $1";
-    LIVING = "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL";
+    LIVING = "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL FOR UPDATE"
+        => sqlite: "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL";
     INSERT = "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, target, created_at) \
      SELECT id, head_seq, $1, $2, $3, $4, $5, $6 FROM couple WHERE id = $7";
     EDIT = "UPDATE entry SET body = $1, edited_at = $2 \
@@ -40,14 +43,18 @@ statements! {
     FORGET_SECOND = "UPDATE entry SET reaction_second = NULL WHERE couple_id = $1 AND reaction_second IS NOT NULL";
     ERASE = "UPDATE entry SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
      WHERE couple_id = $2 AND seq IN (SELECT seq FROM entry WHERE couple_id = $3 AND author = $4 \
-     AND deleted_at IS NULL ORDER BY seq LIMIT $5)";
+     AND deleted_at IS NULL ORDER BY seq LIMIT $5)"
+        => mysql: "UPDATE entry FORCE INDEX (PRIMARY) SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, \
+     deleted_at = $1 WHERE couple_id = $2 AND couple_id = $3 AND author = $4 AND deleted_at IS NULL ORDER BY seq LIMIT $5";
     AFTER = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     BEFORE = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
     AFTER_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq > $3 ORDER BY seq LIMIT $4";
     BEFORE_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
     ENTRY = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq = $2";
     BY_CLIENT_ID = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
-    BY_AUTHOR = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    BY_AUTHOR = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+        => mysql: "SELECT ", entry!(), " FROM entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND author = $2 AND seq > $3 \
+     ORDER BY seq LIMIT $4";
 }
 
 pub(super) async fn apply<D: Dialect>(
@@ -152,6 +159,17 @@ async fn append<D: Dialect>(
         Some(row) => Ok(<D as Reads<i64>>::read(row, 0)?),
         None => Err(Conflict::CoupleEnded(couple).into()),
     }
+}
+
+/// Locks couples in the order of their ids, as everybody does who needs several: then nobody waits in a circle.
+pub(super) async fn lock<D: Dialect>(
+    connection: &mut D::Connection,
+    couples: &BTreeSet<CoupleId>,
+) -> sqlx::Result<()> {
+    for couple in couples {
+        Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
+    }
+    Ok(())
 }
 
 async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {

@@ -1,110 +1,165 @@
 //! Group commit: commits that wait for the disk together become one transaction.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use couple_core::{Change, CommitError, Committed, Conflict, Error, ErrorKind};
+use couple_core::{
+    Change, CommitError, Committed, Conflict, CoupleId, Error, ErrorKind, account::AccountChange,
+    pairing::PairingChange, timeline::TimelineChange,
+};
 use sqlx::{Pool, pool::PoolConnection};
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinSet,
+    time::{sleep, timeout},
 };
+
+use uuid::Uuid;
 
 use super::{
     Dialect,
     apply::{Stop, apply},
     error::classify,
     job::Enqueues,
+    patiently, timeline,
 };
 
-/// Commits that wait for the writer at most.
+/// Commits that wait for a writer at most.
 const QUEUE: usize = 1024;
 /// How long a commit waits for its place in that queue.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a transaction that met another one is run again.
+const TRIES: u32 = 10;
 
 type Answer = Result<Committed, CommitError>;
-
-enum Message {
-    Commit(Request),
-    /// Ends the task and closes its connection; told when that is done.
-    Close(oneshot::Sender<()>),
-}
 
 struct Request {
     changes: Vec<Change>,
     answer: oneshot::Sender<Answer>,
 }
 
-/// The door to the task that writes.
-pub(super) struct Writer(mpsc::Sender<Message>);
-
-impl Writer {
-    /// Starts a task that writes through `pool` and merges up to `merge` commits into one transaction.
-    pub(super) fn start<D: Dialect>(pool: Pool<D>, merge: usize) -> Self {
-        let (door, inbox) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(pool, inbox, merge.max(1)));
-        Self(door)
-    }
-
-    /// Hands a commit over and waits for its end. A caller that stops waiting leaves it to be committed.
-    pub(super) async fn commit(&self, changes: Vec<Change>) -> Answer {
-        let (answer, answered) = oneshot::channel();
-        let request = Request { changes, answer };
-        match timeout(PATIENCE, self.0.send(Message::Commit(request))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Error::new(ErrorKind::Unavailable, "commit").into()),
-            Err(_) => return Err(Error::new(ErrorKind::Overloaded, "commit").into()),
-        }
-        answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "commit").into()))
-    }
+/// The door to the tasks that write.
+pub(super) struct Writer<D: Dialect> {
+    door: RwLock<Option<mpsc::Sender<Request>>>,
+    tasks: Mutex<JoinSet<()>>,
+    pool: Pool<D>,
 }
 
-impl Writer {
+impl<D: Dialect> Writer<D> {
+    /// Starts `tasks` tasks that each write through a connection of `pool` and merge up to `merge` commits into one
+    /// transaction.
+    pub(super) fn start(pool: Pool<D>, tasks: u32, merge: usize) -> Self {
+        let (door, inbox) = mpsc::channel(QUEUE);
+        let inbox = Arc::new(Mutex::new(inbox));
+        let mut running = JoinSet::new();
+        for _ in 0..tasks.max(1) {
+            running.spawn(serve(pool.clone(), inbox.clone(), merge.max(1)));
+        }
+        Self { door: RwLock::new(Some(door)), tasks: Mutex::new(running), pool }
+    }
+
+    /// Hands a commit over and waits for its end. One whose caller stops waiting is committed whole or not at all.
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> Answer {
+        let failed = |kind, context: &str| Error::new(kind, "commit").context(context);
+        let door = self.door.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(door) = door else {
+            return Err(failed(ErrorKind::Unavailable, "the store is closed").into());
+        };
+        let (answer, answered) = oneshot::channel();
+        let whole = async {
+            match timeout(PATIENCE, door.send(Request { changes, answer })).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(failed(ErrorKind::Unavailable, "the writers ended").into()),
+                Err(_) => return Err(failed(ErrorKind::Overloaded, "too many commits wait").into()),
+            }
+            answered.await.unwrap_or_else(|_| Err(failed(ErrorKind::Unavailable, "the writer ended").into()))
+        };
+        match patiently::<D, _>(whole).await {
+            Some(answer) => answer,
+            None => Err(failed(ErrorKind::TimedOut, "no answer in time").into()),
+        }
+    }
+
     /// Waits for what was handed over before, and closes.
     pub(super) async fn close(&self) {
-        let (closed, done) = oneshot::channel();
-        if self.0.send(Message::Close(closed)).await.is_ok() {
-            let _ = done.await;
+        drop(self.door.write().unwrap_or_else(PoisonError::into_inner).take());
+        let mut tasks = self.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
+        self.pool.close().await;
+    }
+}
+
+async fn serve<D: Dialect>(pool: Pool<D>, inbox: Arc<Mutex<mpsc::Receiver<Request>>>, merge: usize) {
+    let mut waiting = Vec::with_capacity(merge);
+    let mut held: Option<PoolConnection<D>> = None;
+    while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
+        // Who stopped waiting was told that there was no answer.
+        waiting.retain(|request| !request.answer.is_closed());
+        // Writers that lock rows in one order do not wait for one another in a circle.
+        waiting.sort_by_cached_key(|request| first_lock(&request.changes));
+        // A connection that died unused is found out by using it; what did not get as far as its commit goes to another.
+        for last in [false, true] {
+            if waiting.is_empty() {
+                break;
+            }
+            let connection = match held.take() {
+                Some(connection) => Ok(connection),
+                None => pool.acquire().await,
+            };
+            match connection {
+                Ok(mut connection) => match write::<D>(&mut connection, &mut waiting).await {
+                    Ok(()) => held = Some(connection),
+                    Err(lost) => {
+                        // What state it is in nobody knows.
+                        drop(connection.detach());
+                        if last {
+                            refuse(&mut waiting, &classify::<D>("commit", lost));
+                        }
+                    }
+                },
+                Err(error) => refuse(&mut waiting, &classify::<D>("commit", error)),
+            }
         }
     }
 }
 
-async fn serve<D: Dialect>(pool: Pool<D>, mut inbox: mpsc::Receiver<Message>, merge: usize) {
-    let mut messages = Vec::with_capacity(merge);
-    let mut held: Option<PoolConnection<D>> = None;
-    while inbox.recv_many(&mut messages, merge).await > 0 {
-        let (mut waiting, mut closing) = (Vec::with_capacity(messages.len()), None);
-        for message in messages.drain(..) {
-            match message {
-                Message::Commit(request) => waiting.push(request),
-                Message::Close(closed) => closing = Some(closed),
+/// The couple or else the account whose row a commit locks first.
+fn first_lock(changes: &[Change]) -> Option<Uuid> {
+    let account = || {
+        changes.iter().find_map(|change| match change {
+            Change::Account(AccountChange::Update(account)) => Some(account.id.as_uuid()),
+            Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.account.as_uuid()),
+            Change::Account(AccountChange::Erase { id, .. }) => Some(id.as_uuid()),
+            Change::Pairing(PairingChange::InsertInvite(invite)) => Some(invite.inviter.as_uuid()),
+            Change::Pairing(PairingChange::Found(couple)) => {
+                couple.members.iter().min().map(|id| id.as_uuid())
             }
-        }
-        if let Some(closed) = closing {
-            refuse(
-                &mut waiting,
-                &Error::new(ErrorKind::Unavailable, "commit").context("the store is closed"),
-            );
-            drop(held.take());
-            pool.close().await;
-            let _ = closed.send(());
-            return;
-        }
-        let connection = match held.take() {
-            Some(connection) => Ok(connection),
-            None => pool.acquire().await.map_err(|error| classify::<D>("commit", error)),
-        };
-        match connection {
-            Ok(mut connection) => {
-                if write::<D>(&mut connection, &mut waiting).await {
-                    held = Some(connection);
-                } else {
-                    // What state it is in nobody knows.
-                    drop(connection.close().await);
-                }
-            }
-            Err(error) => refuse(&mut waiting, &error),
-        }
-    }
+            _ => None,
+        })
+    };
+    couples_of(changes).next().map(CoupleId::as_uuid).or_else(account)
+}
+
+/// The couples whose rows a commit locks.
+fn couples_of(changes: &[Change]) -> impl Iterator<Item = CoupleId> {
+    changes.iter().filter_map(|change| match change {
+        Change::Timeline(
+            TimelineChange::Append { couple, .. }
+            | TimelineChange::Edit { couple, .. }
+            | TimelineChange::Delete { couple, .. }
+            | TimelineChange::React { couple, .. }
+            | TimelineChange::MarkRead { couple, .. },
+        ) => Some(*couple),
+        Change::Pairing(
+            PairingChange::Describe { id, .. }
+            | PairingChange::Restore { id, .. }
+            | PairingChange::End { id, .. },
+        ) => Some(*id),
+        _ => None,
+    })
 }
 
 fn refuse(waiting: &mut Vec<Request>, error: &Error) {
@@ -122,83 +177,92 @@ enum End {
     Committed(Vec<Result<Committed, Conflict>>),
     /// A commit met a conflict after it had written: only its own savepoint can undo that.
     Entangled,
-    /// The database failed.
+    /// The database refused something, and undid it all.
     Failed(sqlx::Error),
+    /// The connection broke before the commit: nothing was written.
+    Lost(sqlx::Error),
+    /// The connection broke while it committed, or nothing was heard in time.
+    Unknown(String),
 }
 
-/// Commits what waits and answers. False: the connection is not to be used again.
-async fn write<D: Dialect>(connection: &mut D::Connection, waiting: &mut Vec<Request>) -> bool {
-    let alone = waiting.len() == 1;
-    let mut end = transact::<D>(connection, waiting, false).await;
-    if let Ok(End::Entangled) = end {
-        end = transact::<D>(connection, waiting, true).await;
-    }
-    match end {
-        Ok(End::Committed(answers)) => {
-            for (request, answer) in waiting.drain(..).zip(answers) {
-                let _ = request.answer.send(answer.map_err(CommitError::Conflict));
-            }
-            true
-        }
-        Ok(End::NotBegun(error)) => {
-            refuse(waiting, &classify::<D>("commit", error));
-            true
-        }
-        // One caller's failure must not be another's.
-        Ok(End::Failed(_) | End::Entangled) if !alone => {
-            for request in std::mem::take(waiting) {
-                let mut one = vec![request];
-                if !Box::pin(write::<D>(connection, &mut one)).await {
-                    return false;
-                }
-            }
-            true
-        }
-        Ok(End::Failed(error)) => {
-            refuse(waiting, &classify::<D>("commit", error));
-            true
-        }
-        Ok(End::Entangled) => {
-            refuse(waiting, &Error::new(ErrorKind::Internal, "commit").context("a savepoint did not hold"));
-            true
-        }
-        Err(error) => {
-            refuse(waiting, &classify::<D>("commit", error));
-            false
-        }
-    }
-}
-
-/// Runs one transaction over all that waits. `Err`: not even a rollback worked.
-async fn transact<D: Dialect>(
+/// Commits what waits and answers. `Err`: the connection is not to be used again, and what is left in `waiting` was not
+/// committed.
+async fn write<D: Dialect>(
     connection: &mut D::Connection,
-    waiting: &[Request],
-    savepoints: bool,
-) -> Result<End, sqlx::Error> {
-    if let Err(error) = D::run(connection, D::BEGIN).await {
-        return Ok(End::NotBegun(error));
+    waiting: &mut Vec<Request>,
+) -> Result<(), sqlx::Error> {
+    let (mut savepoints, mut tries) = (false, 0);
+    loop {
+        let end = patiently::<D, _>(transact::<D>(connection, waiting, savepoints)).await;
+        match end.unwrap_or_else(|| End::Unknown("no answer in time".to_owned())) {
+            End::Committed(answers) => {
+                for (request, answer) in waiting.drain(..).zip(answers) {
+                    let _ = request.answer.send(answer.map_err(CommitError::Conflict));
+                }
+                return Ok(());
+            }
+            End::Entangled if savepoints => {
+                let error = Error::new(ErrorKind::Internal, "commit").context("a savepoint did not hold");
+                refuse(waiting, &error);
+                return Ok(());
+            }
+            End::Entangled => savepoints = true,
+            // One caller's failure must not be another's.
+            End::Failed(_) if waiting.len() > 1 => {
+                let mut each = std::mem::take(waiting).into_iter();
+                for request in each.by_ref() {
+                    let mut one = vec![request];
+                    if let Err(lost) = Box::pin(write::<D>(connection, &mut one)).await {
+                        waiting.extend(one.into_iter().chain(each));
+                        return Err(lost);
+                    }
+                }
+                return Ok(());
+            }
+            End::Failed(sqlx::Error::Database(error)) if tries < TRIES && D::is_transient(error.as_ref()) => {
+                tries += 1;
+                sleep(Duration::from_millis(u64::from(tries))).await;
+            }
+            End::Failed(error) | End::NotBegun(error) => {
+                refuse(waiting, &classify::<D>("commit", error));
+                return Ok(());
+            }
+            End::Lost(error) => return Err(error),
+            End::Unknown(said) => {
+                refuse(waiting, &Error::new(ErrorKind::TimedOut, "commit").context(said));
+                return Err(sqlx::Error::WorkerCrashed);
+            }
+        }
     }
-    match attempt::<D>(connection, waiting, savepoints).await {
+}
+
+/// The database has answered, so the connection works; else it is lost.
+fn answered<D: Dialect>(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) != ErrorKind::Unavailable || D::PATIENCE.is_none())
+        || matches!(error, sqlx::Error::Decode(_) | sqlx::Error::Encode(_))
+}
+
+/// Runs one transaction over all that waits.
+async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request], savepoints: bool) -> End {
+    match D::run(connection, D::BEGIN).await {
+        Ok(()) => {}
+        Err(error) if answered::<D>(&error) => return End::NotBegun(error),
+        Err(error) => return End::Lost(error),
+    }
+    let failed = match attempt::<D>(connection, waiting, savepoints).await {
         Ok(Some(answers)) => match D::run(connection, "COMMIT").await {
-            Ok(()) => Ok(End::Committed(answers)),
-            Err(error) => {
-                D::run(connection, "ROLLBACK").await?;
-                Ok(End::Failed(error))
-            }
+            Ok(()) => return End::Committed(answers),
+            Err(error) if answered::<D>(&error) => End::Failed(error),
+            Err(error) => return End::Unknown(error.to_string()),
         },
-        Ok(None) => {
-            D::run(connection, "ROLLBACK").await?;
-            Ok(End::Entangled)
-        }
-        Err(error) => {
-            // The database may have rolled back by itself; that there is nothing to roll back is fine.
-            let undone = D::run(connection, "ROLLBACK").await;
-            match undone {
-                Ok(()) => Ok(End::Failed(error)),
-                Err(sqlx::Error::Database(_)) => Ok(End::Failed(error)),
-                Err(broken) => Err(broken),
-            }
-        }
+        Ok(None) => End::Entangled,
+        Err(error) if answered::<D>(&error) => End::Failed(error),
+        Err(error) => return End::Lost(error),
+    };
+    match D::run(connection, "ROLLBACK").await {
+        // The database may have rolled back by itself; that there is nothing to roll back is fine.
+        Ok(()) | Err(sqlx::Error::Database(_)) => failed,
+        Err(broken) => End::Lost(broken),
     }
 }
 
@@ -208,6 +272,11 @@ async fn attempt<D: Dialect>(
     savepoints: bool,
 ) -> Result<Option<Vec<Result<Committed, Conflict>>>, sqlx::Error> {
     let mut answers = Vec::with_capacity(waiting.len());
+    let several = |request: &Request| couples_of(&request.changes).collect::<BTreeSet<_>>().len() > 1;
+    if D::PATIENCE.is_some() && waiting.iter().any(several) {
+        let couples = waiting.iter().flat_map(|request| couples_of(&request.changes)).collect();
+        timeline::lock::<D>(connection, &couples).await?;
+    }
     // New jobs of all commits go in together at the end: most of what a burst writes is jobs.
     let mut enqueues = Enqueues::default();
     for request in waiting {

@@ -1,0 +1,107 @@
+//! Connections to one server, a Sentinel's master or a Cluster, alike for the pool.
+
+use std::sync::Arc;
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, RedisFuture, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    sentinel::SentinelClient,
+};
+use tokio::sync::Mutex;
+
+/// Makes connections.
+#[derive(Clone)]
+pub(super) enum Manager {
+    One { client: Client, config: AsyncConnectionConfig },
+    Sentinel { client: Arc<Mutex<SentinelClient>>, config: AsyncConnectionConfig },
+    Cluster { client: ClusterClient, nodes: Vec<Client> },
+}
+
+enum Way {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// A connection that remembers whether it broke.
+pub(super) struct Link {
+    way: Way,
+    broken: bool,
+}
+
+impl bb8::ManageConnection for Manager {
+    type Connection = Link;
+    type Error = RedisError;
+
+    async fn connect(&self) -> Result<Link, RedisError> {
+        let way = match self {
+            Self::One { client, config } => {
+                Way::One(client.get_multiplexed_async_connection_with_config(config).await?)
+            }
+            Self::Sentinel { client, config } => {
+                Way::One(client.lock().await.get_async_connection_with_config(config).await?)
+            }
+            Self::Cluster { client, .. } => Way::Cluster(client.get_async_connection().await?),
+        };
+        Ok(Link { way, broken: false })
+    }
+    async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
+        redis::cmd("PING").query_async(link).await
+    }
+    fn has_broken(&self, link: &mut Link) -> bool {
+        link.broken
+    }
+}
+
+impl Link {
+    /// Of a server that is away, or is no master any more, nothing else is to be expected over this connection.
+    fn note<T>(&mut self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+        if let Err(error) = &answer
+            && (error.is_io_error()
+                || error.is_timeout()
+                || error.is_unrecoverable_error()
+                || error.code() == Some("READONLY"))
+        {
+            self.broken = true;
+        }
+        answer
+    }
+}
+
+impl ConnectionLike for Link {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            // Given up half way, nobody knows whose answer comes next.
+            let before = std::mem::replace(&mut self.broken, true);
+            let answer = match &mut self.way {
+                Way::One(way) => way.req_packed_command(command).await,
+                Way::Cluster(way) => way.req_packed_command(command).await,
+            };
+            self.broken = before;
+            self.note(answer)
+        })
+    }
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let before = std::mem::replace(&mut self.broken, true);
+            let answer = match &mut self.way {
+                Way::One(way) => way.req_packed_commands(commands, offset, count).await,
+                Way::Cluster(way) => way.req_packed_commands(commands, offset, count).await,
+            };
+            self.broken = before;
+            self.note(answer)
+        })
+    }
+    fn get_db(&self) -> i64 {
+        match &self.way {
+            Way::One(way) => way.get_db(),
+            Way::Cluster(way) => way.get_db(),
+        }
+    }
+}

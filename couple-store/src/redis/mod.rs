@@ -1,0 +1,231 @@
+//! Redis: what many processes tell one another and count together. Nothing in it is missed for long when it is lost.
+//!
+//! | adapter | while Redis is away |
+//! |---|---|
+//! | [`RedisBus`] | this process hears itself; who waits on another hears after the fallback interval, and all at once when Redis is back |
+//! | [`RedisLimits`] | each process counts for itself, so an allowance holds for each process instead of for all |
+
+mod bus;
+mod limits;
+mod link;
+
+pub use bus::RedisBus;
+pub use limits::RedisLimits;
+
+use std::time::Duration;
+
+use couple_core::{Error, ErrorKind};
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _,
+    aio::{ConnectionLike, PubSub},
+    cluster::ClusterClientBuilder,
+    sentinel::{SentinelClientBuilder, SentinelServerType},
+};
+use tokio::time::timeout;
+
+use link::Manager;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_millis(500);
+const SCHEMES: &str = "redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT, \
+                       with rediss for TLS and USER:PASSWORD@ before the hosts";
+
+/// A pool of connections to Redis. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    pool: bb8::Pool<Manager>,
+    manager: Manager,
+    prefix: std::sync::Arc<str>,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("connections", &self.pool.state().connections).finish_non_exhaustive()
+    }
+}
+
+fn failed(operation: &'static str, error: redis::RedisError) -> Error {
+    let kind = match error.kind() {
+        redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::InvalidClientConfig => {
+            ErrorKind::Misconfigured
+        }
+        _ if error.is_timeout() => ErrorKind::TimedOut,
+        _ if error.is_io_error() || error.is_unrecoverable_error() || error.is_cluster_error() => {
+            ErrorKind::Unavailable
+        }
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, operation).context("Redis").source(error)
+}
+
+impl Redis {
+    /// Connects to one server (`redis://host:port`), to the master that Sentinels name
+    /// (`redis+sentinel://host:port,host:port/service`) or to a Cluster (`redis+cluster://host:port,host:port`); with
+    /// `rediss` over TLS. Up to `connections` connections.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] for a URL that cannot be meant or a wrong password; [`ErrorKind::Unavailable`] when
+    /// nobody answers.
+    pub async fn connect(url: &str, connections: u32) -> Result<Self, Error> {
+        let manager = manager(url)?;
+        let pool = bb8::Pool::builder()
+            .max_size(connections.max(1))
+            .connection_timeout(CONNECT)
+            // A broken connection shows itself when it is used.
+            .test_on_check_out(false)
+            .retry_connection(false)
+            .build_unchecked(manager.clone());
+        // By hand, since the pool says no more than that it took too long.
+        let first = async {
+            let mut link = bb8::ManageConnection::connect(&manager).await?;
+            bb8::ManageConnection::is_valid(&manager, &mut link).await
+        };
+        match timeout(CONNECT * 3, first).await {
+            Ok(answered) => answered.map_err(|error| failed("connect", error))?,
+            Err(_) => {
+                return Err(Error::new(ErrorKind::Unavailable, "connect").context("Redis does not answer"));
+            }
+        }
+        Ok(Self { pool, manager, prefix: "couple".into() })
+    }
+
+    /// Begins the names of keys and channels with `prefix` instead of `couple`, for several hosts on one Redis.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    async fn link(&self, operation: &'static str) -> Result<bb8::PooledConnection<'_, Manager>, Error> {
+        self.pool.get().await.map_err(|error| match error {
+            bb8::RunError::User(error) => failed(operation, error),
+            bb8::RunError::TimedOut => {
+                Error::new(ErrorKind::Unavailable, operation).context("no connection to Redis in time")
+            }
+        })
+    }
+}
+
+/// Reads a URL. What is wrong is said without it: it may hold a password.
+fn manager(url: &str) -> Result<Manager, Error> {
+    let wrong =
+        || Error::new(ErrorKind::Misconfigured, "connect").context(format!("the URL of Redis is {SCHEMES}"));
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let (plain, many) = match scheme.split_once('+') {
+        None => (scheme, None),
+        Some((plain, many)) => (plain, Some(many)),
+    };
+    if !matches!(plain, "redis" | "rediss") {
+        return Err(wrong());
+    }
+    let Some(many) = many else {
+        let client = Client::open(url).map_err(|_| wrong())?;
+        return Ok(Manager::One { client, config });
+    };
+    let (user, rest) = rest.rsplit_once('@').map_or(("", rest), |(user, rest)| (user, rest));
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    let nodes = hosts
+        .split(',')
+        .map(|host| format!("{plain}://{user}{host}").into_connection_info().map_err(|_| wrong()))
+        .collect::<Result<Vec<_>, _>>()?;
+    match many {
+        "cluster" if path.is_empty() => {
+            let mut hints = nodes
+                .iter()
+                .cloned()
+                .map(Client::open)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|_| wrong())?;
+            hints.truncate(16);
+            let client = ClusterClientBuilder::new(nodes)
+                .connection_timeout(CONNECT)
+                .response_timeout(ANSWER)
+                .retries(3)
+                .build()
+                .map_err(|_| wrong())?;
+            Ok(Manager::Cluster { client, nodes: hints })
+        }
+        "sentinel" if !path.is_empty() && !path.contains('/') => {
+            let first = nodes[0].redis_settings();
+            let addresses = nodes.iter().map(|node| node.addr().clone());
+            let mut builder = SentinelClientBuilder::new(addresses, path, SentinelServerType::Master)
+                .map_err(|_| wrong())?;
+            if let Some(password) = first.password() {
+                builder = builder.set_client_to_redis_password(password);
+            }
+            if let Some(user) = first.username() {
+                builder = builder.set_client_to_redis_username(user);
+            }
+            let client = builder.build().map_err(|_| wrong())?;
+            Ok(Manager::Sentinel { client: tokio::sync::Mutex::new(client).into(), config })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// A connection that is only subscribed.
+async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
+    let connecting = async {
+        match manager {
+            Manager::One { client, .. } => client.get_async_pubsub().await,
+            Manager::Sentinel { client, .. } => {
+                let master = client.lock().await.async_get_client().await?;
+                master.get_async_pubsub().await
+            }
+            // Within a cluster what is published at one node is heard at all.
+            Manager::Cluster { nodes, .. } => {
+                let mut last = None;
+                for node in nodes {
+                    match timeout(CONNECT / 2, node.get_async_pubsub()).await {
+                        Ok(Ok(connection)) => return Ok(connection),
+                        Ok(Err(error)) => last = Some(error),
+                        Err(_) => {}
+                    }
+                }
+                Err(last.unwrap_or_else(|| (redis::ErrorKind::Io, "no node answers").into()))
+            }
+        }
+    };
+    match timeout(CONNECT * 2, connecting).await {
+        Ok(connected) => connected.map_err(|error| failed("subscribe", error)),
+        Err(_) => Err(Error::new(ErrorKind::Unavailable, "subscribe").context("Redis")),
+    }
+}
+
+/// Runs several commands in one round trip where the server allows it.
+async fn all(link: &mut (impl ConnectionLike + Send), commands: &redis::Pipeline) -> Result<(), Error> {
+    commands.query_async::<()>(link).await.map_err(|error| failed("publish", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for url in [
+            "redis://127.0.0.1:6379",
+            "rediss://u:p@h:1/2",
+            "redis+sentinel://:p@a:1,b:2,c:3/couple",
+            "redis+cluster://a:1,b:2",
+        ] {
+            assert!(manager(url).is_ok(), "{url}");
+        }
+        for url in [
+            "127.0.0.1:6379",
+            "mysql://h",
+            "redis+sentinel://sesame@a:1",
+            "redis+ring://a:1",
+            "redis+cluster://u:sesame@a:1/2",
+        ] {
+            let Err(error) = manager(url) else { panic!("{url} is taken") };
+            assert_eq!(error.kind(), ErrorKind::Misconfigured);
+            assert!(!error.to_string().contains("sesame"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! MySQL and MariaDB.
+
+use std::{sync::LazyLock, time::Duration};
+
+use couple_core::ErrorKind;
+use sqlx::{
+    ConnectOptions as _, MySql, error::DatabaseError, mysql::MySqlConnectOptions, mysql::MySqlDatabaseError,
+};
+
+use super::{
+    Dialect, SqlStore,
+    job::Built,
+    migrate::Migration,
+    server::{Server, ServerOptions},
+    spelling::Sql,
+};
+
+/// A store in MySQL (8.0 or newer) or MariaDB (10.6 or newer).
+pub type MySqlStore = SqlStore<MySql>;
+/// How it is opened.
+pub type MySqlOptions = ServerOptions<MySql>;
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "initial",
+    sql: include_str!("../../migrations/mysql/0001_initial.sql"),
+}];
+
+fn number(error: &dyn DatabaseError) -> u16 {
+    error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
+}
+
+// Error numbers: mariadb.com/kb/en/mariadb-error-codes, dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
+impl Dialect for MySql {
+    const BEGIN: &'static str = "BEGIN";
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+    // The server's, by name; it ends with the connection.
+    const LOCK: Option<Sql> = Some(sql!("SELECT CAST(GET_LOCK(CONCAT('couple.', DATABASE()), 0) AS SIGNED)"));
+    const UNLOCK: Option<Sql> = Some(sql!("SELECT RELEASE_LOCK(CONCAT('couple.', DATABASE()))"));
+
+    fn spell(sql: Sql) -> &'static str {
+        sql.mysql.unnumbered
+    }
+    fn affected(result: &Self::QueryResult) -> u64 {
+        result.rows_affected()
+    }
+    fn kind_of(error: &dyn DatabaseError) -> ErrorKind {
+        match number(error) {
+            1040 | 1203 | 1226 => ErrorKind::Overloaded, // too many connections
+            1053 | 1077 | 1079 | 1152 | 1290 | 1836 | 1927 | 2006 | 2013 => ErrorKind::Unavailable, // shutting down, killed, read-only
+            1205 | 1213 | 1020 => ErrorKind::Overloaded,                                            // locks
+            1317 | 1969 | 3024 => ErrorKind::TimedOut,
+            1021 | 1114 => ErrorKind::Full,
+            1044 | 1045 | 1049 | 1142 | 1227 | 1698 | 3159 => ErrorKind::Misconfigured, // who, which database, what rights
+            1030 | 1034 | 1712 => ErrorKind::Corrupt,
+            _ => ErrorKind::Internal,
+        }
+    }
+    fn is_transient(error: &dyn DatabaseError) -> bool {
+        // Deadlock, lock time-out, changed since it was read; and a key that another transaction took between our looking
+        // and our inserting: looking again finds it.
+        matches!(number(error), 1213 | 1205 | 1020 | 1062)
+    }
+    fn built() -> &'static Built {
+        static BUILT: LazyLock<Built> =
+            LazyLock::new(|| Built::new(false, "ON DUPLICATE KEY UPDATE id = id"));
+        &BUILT
+    }
+}
+
+impl Server for MySql {
+    const CALLED: &'static str = "MySQL or MariaDB";
+    const SCHEMES: &'static [&'static str] = &["mysql", "mariadb"];
+    const KNOWN: &'static [&'static str] = &[
+        "ssl-mode",
+        "ssl-ca",
+        "ssl-cert",
+        "ssl-key",
+        "charset",
+        "collation",
+        "socket",
+        "statement-cache-capacity",
+    ];
+    const SESSION: &'static [&'static str] = &[
+        // The default deadlocks those who enqueue against those who claim: it locks the gaps between rows.
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        // Too long is an error, never cut off.
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 1",
+        // MariaDB reads the one comment, MySQL the other.
+        "SET SESSION /*M! max_statement_time = 2, SESSION idle_transaction_timeout = 5, */ \
+         /*!80000 max_execution_time = 2000, SESSION */ autocommit = 1",
+    ];
+    const VERSION: Sql = sql!("SELECT VERSION()");
+
+    fn check(version: &str) -> Result<(), String> {
+        let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let (least, name) =
+            if version.contains("MariaDB") { ((10, 6), "MariaDB") } else { ((8, 0), "MySQL") };
+        if found >= least {
+            return Ok(());
+        }
+        Err(format!("{name} {version} is too old: it takes {}.{} or newer", least.0, least.1))
+    }
+    fn migrations() -> &'static [Migration] {
+        MIGRATIONS
+    }
+    fn options(url: &str) -> sqlx::Result<MySqlConnectOptions> {
+        Ok(url.parse::<MySqlConnectOptions>()?.statement_cache_capacity(256).disable_statement_logging())
+    }
+    fn place(options: &MySqlConnectOptions) -> String {
+        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_ones_are_named() {
+        assert_eq!(MySql::check("10.11.19-MariaDB-deb12"), Ok(()));
+        assert_eq!(MySql::check("8.0.36"), Ok(()));
+        let old = "MariaDB 10.5.29-MariaDB is too old: it takes 10.6 or newer".to_owned();
+        assert_eq!(MySql::check("10.5.29-MariaDB"), Err(old));
+        assert_eq!(MySql::check("5.7.44"), Err("MySQL 5.7.44 is too old: it takes 8.0 or newer".to_owned()));
+    }
+}

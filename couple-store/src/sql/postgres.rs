@@ -1,0 +1,118 @@
+//! PostgreSQL.
+
+use std::{sync::LazyLock, time::Duration};
+
+use couple_core::ErrorKind;
+use sqlx::{ConnectOptions as _, Postgres, error::DatabaseError, postgres::PgConnectOptions};
+
+use super::{
+    Dialect, SqlStore,
+    job::Built,
+    migrate::Migration,
+    server::{Server, ServerOptions},
+    spelling::Sql,
+};
+
+/// A store in PostgreSQL (13 or newer).
+pub type PostgresStore = SqlStore<Postgres>;
+/// How it is opened.
+pub type PostgresOptions = ServerOptions<Postgres>;
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "initial",
+    sql: include_str!("../../migrations/postgres/0001_initial.sql"),
+}];
+
+// Codes: postgresql.org/docs/current/errcodes-appendix.html
+impl Dialect for Postgres {
+    const BEGIN: &'static str = "BEGIN";
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+    // "couple" in ASCII; released by the end of the transaction.
+    const LOCK: Option<Sql> =
+        Some(sql!("SELECT CAST(CAST(pg_try_advisory_xact_lock(109321005624421) AS INT) AS BIGINT)"));
+    const UNLOCK: Option<Sql> = None;
+
+    fn spell(sql: Sql) -> &'static str {
+        sql.postgres.numbered
+    }
+    fn affected(result: &Self::QueryResult) -> u64 {
+        result.rows_affected()
+    }
+    fn kind_of(error: &dyn DatabaseError) -> ErrorKind {
+        let code = error.code().unwrap_or_default();
+        match &*code {
+            "53300" | "53400" | "55P03" | "40001" | "40P01" => ErrorKind::Overloaded,
+            "57014" => ErrorKind::TimedOut,
+            "53100" => ErrorKind::Full,
+            "25P03" | "25P04" | "25006" => ErrorKind::Unavailable, // ended for idling, read-only
+            "3D000" | "3F000" | "42501" => ErrorKind::Misconfigured,
+            "XX001" | "XX002" => ErrorKind::Corrupt,
+            code if code.starts_with("57P") || code.starts_with("08") => ErrorKind::Unavailable,
+            code if code.starts_with("28") => ErrorKind::Misconfigured, // who
+            _ => ErrorKind::Internal,
+        }
+    }
+    fn is_transient(error: &dyn DatabaseError) -> bool {
+        // Serialization, deadlock, lock time-out; and a key that another transaction took between our looking and our
+        // inserting: looking again finds it.
+        matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03" | "23505"))
+    }
+    fn built() -> &'static Built {
+        static BUILT: LazyLock<Built> = LazyLock::new(|| Built::new(true, "ON CONFLICT DO NOTHING"));
+        &BUILT
+    }
+}
+
+impl Server for Postgres {
+    const CALLED: &'static str = "PostgreSQL";
+    const SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
+    const KNOWN: &'static [&'static str] = &[
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+        "statement-cache-capacity",
+    ];
+    // A lock is held for milliseconds; the server itself looks for deadlocks only after a second.
+    const SESSION: &'static [&'static str] = &["SET default_transaction_isolation = 'read committed'; \
+         SET statement_timeout = 2000; SET lock_timeout = 300; SET idle_in_transaction_session_timeout = 5000"];
+    const VERSION: Sql = sql!("SHOW server_version");
+
+    fn check(version: &str) -> Result<(), String> {
+        let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u32>().ok());
+        if major.unwrap_or(0) >= 13 {
+            return Ok(());
+        }
+        Err(format!("PostgreSQL {version} is too old: it takes 13 or newer"))
+    }
+    fn migrations() -> &'static [Migration] {
+        MIGRATIONS
+    }
+    fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
+        Ok(url.parse::<PgConnectOptions>()?.statement_cache_capacity(256).disable_statement_logging())
+    }
+    fn place(options: &PgConnectOptions) -> String {
+        format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_ones_are_named() {
+        assert_eq!(Postgres::check("15.19 (Debian 15.19-0+deb12u1)"), Ok(()));
+        let old = "PostgreSQL 12.22 is too old: it takes 13 or newer".to_owned();
+        assert_eq!(Postgres::check("12.22"), Err(old));
+    }
+}

@@ -1,0 +1,444 @@
+//! Database servers that are far away, killed, or silent; callers that go away; transactions that meet.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where something is not as it must be, and prints its figures"
+)]
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use couple_conformance::World;
+use couple_core::{
+    Change, CommitError, Conflict, CoupleId, Entropy as _, OsEntropy, Store,
+    account::AccountChange,
+    pairing::{Couple, PairingChange},
+    timeline::{Page, TimelineChange},
+};
+use couple_store::sql::{MySqlOptions, PostgresOptions};
+use sqlx::{MySql, Postgres};
+use support::{
+    engine::Engine,
+    proxy::{Proxy, server_of},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn random(below: u64) -> u64 {
+    let mut bytes = [0; 8];
+    OsEntropy.fill(&mut bytes);
+    u64::from_be_bytes(bytes) % below
+}
+
+fn append(couple: CoupleId, world: &World, client_id: &str) -> Change {
+    TimelineChange::Append { couple, entry: world.entry(client_id) }.into()
+}
+
+async fn founded(store: &dyn Store, world: &World) -> Couple {
+    let couple = world.couple([world.account_id(), world.account_id()]);
+    store.commit(vec![PairingChange::Found(couple.clone()).into()]).await.unwrap();
+    couple
+}
+
+/// The client ids of a couple's log, which must be gapless.
+async fn log_of(store: &dyn Store, couple: CoupleId) -> Vec<String> {
+    let mut ids = Vec::new();
+    loop {
+        let page = store.entries(couple, Page::After(ids.len() as i64), 500, None).await.unwrap();
+        if page.is_empty() {
+            return ids;
+        }
+        for entry in page {
+            assert_eq!(entry.seq, ids.len() as i64 + 1, "a gap");
+            ids.push(entry.client_id.unwrap());
+        }
+    }
+}
+
+/// Which server, how it is opened, and how it is asked about its connections.
+macro_rules! engines {
+    ($($name:ident: $db:ident, $options:ident, $variable:literal, $program:literal, open: $open:literal, connections: $connections:literal;)+) => {$(
+        mod $name {
+            use super::*;
+
+            async fn fresh() -> String {
+                support::fresh::<$db>($variable).await
+            }
+            async fn open(url: &str, merge: usize) -> Arc<dyn Store> {
+                open_with(url, merge, 6).await
+            }
+            async fn open_with(url: &str, merge: usize, connections: u32) -> Arc<dyn Store> {
+                Arc::new($options::new(url).connections(connections).merge(merge).connect().await.unwrap())
+            }
+            async fn count(url: &str, sql: &str) -> i64 {
+                use sqlx::Connection as _;
+                let mut connection = <$db as sqlx::Database>::Connection::connect(url).await.unwrap();
+                let name = url.rsplit_once('/').unwrap().1;
+                let sql = sql.replace("NAME", name);
+                let count = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+                count
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn callers_that_go_away() {
+                let url = fresh().await;
+                // Migrated without the proxy.
+                open(&url, 64).await.close().await.unwrap();
+                // There and back takes 20 ms.
+                let proxy = Proxy::start(server_of(&url), Duration::from_millis(10)).await;
+                let (far, near) = (open_with(&proxy.url(&url), 2, 60).await, open(&url, 64).await);
+                go_away(far.clone(), near).await;
+                sleep(Duration::from_millis(500)).await;
+                let (open, connections) = (count(&url, $open).await, count(&url, $connections).await);
+                println!("{}: leaked transactions {open}, connections {connections}", stringify!($name));
+                assert_eq!(open, 0, "transactions are left open");
+                // Sixty and six of the stores, and the one that counts.
+                assert!(connections <= 67, "{connections} connections");
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn killed() {
+                let mut engine = Engine::start($program).await;
+                let name = if $program == "mariadb" { "mysql" } else { "postgres" };
+                let url = format!("{name}://root@127.0.0.1:{}/{name}", engine.port);
+                let store = open(&url, 64).await;
+                kill(stringify!($name), store, &mut engine).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn silent() {
+                let url = fresh().await;
+                let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
+                black_hole(stringify!($name), open(&proxy.url(&url), 64).await, &proxy).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn deadlocks_are_nobodys_business() {
+                let url = fresh().await;
+                deadlock(open(&url, 1).await, open(&url, 64).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn no_update_is_lost_and_no_write_skewed() {
+                let url = fresh().await;
+                let (one, other) = (open(&url, 1).await, open(&url, 64).await);
+                lost_updates(one.clone(), other.clone()).await;
+                pairing_or_inviting(one.clone(), other.clone()).await;
+                signing_in_or_locking_out(one.clone(), other.clone()).await;
+                appending_or_ending(one, other).await;
+            }
+        }
+    )+};
+}
+
+engines! {
+    mariadb: MySql, MySqlOptions, "COUPLE_TEST_MARIADB", "mariadb",
+        open: "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p \
+               ON p.id = t.trx_mysql_thread_id WHERE p.db = 'NAME'",
+        connections: "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'NAME'";
+    postgres: Postgres, PostgresOptions, "COUPLE_TEST_POSTGRES", "postgres",
+        open: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME' AND state LIKE 'idle in transaction%'",
+        connections: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME'";
+}
+
+/// 10,000 requests over a slow network, of which most are given up at a random moment.
+async fn go_away(far: Arc<dyn Store>, near: Arc<dyn Store>) {
+    let world = Arc::new(World::default());
+    let (mut acknowledged, mut aborted) = (Vec::new(), 0);
+    let mut lanes = JoinSet::new();
+    for lane in 0..100 {
+        let (far, world) = (far.clone(), world.clone());
+        lanes.spawn(async move {
+            let (mut kept, mut aborted) = (Vec::new(), 0);
+            for n in 0..100 {
+                let account = world.account(&format!("p{lane}-{n}"));
+                let id = account.id;
+                let work = async {
+                    if n % 4 == 0 {
+                        far.account(id).await?;
+                    }
+                    far.commit(vec![AccountChange::Insert(account).into()]).await.map_err(|error| match error
+                    {
+                        CommitError::Failed(error) => error,
+                        CommitError::Conflict(conflict) => panic!("{conflict}"),
+                    })
+                };
+                match timeout(Duration::from_millis(random(250)), work).await {
+                    Ok(Ok(_)) => kept.push(id),
+                    Ok(Err(error)) => assert!(error.is_retryable(), "{error}"),
+                    Err(_) => aborted += 1,
+                }
+            }
+            (kept, aborted)
+        });
+    }
+    while let Some(lane) = lanes.join_next().await {
+        let (kept, gone) = lane.unwrap();
+        acknowledged.extend(kept);
+        aborted += gone;
+    }
+    let mut invisible = 0;
+    for id in &acknowledged {
+        if near.account(*id).await.unwrap().is_none() {
+            invisible += 1;
+        }
+    }
+    println!(
+        "10000 requests: {aborted} aborted, {} acknowledged, of these invisible {invisible}",
+        acknowledged.len()
+    );
+    assert_eq!(invisible, 0);
+    assert!(aborted > 1_000 && acknowledged.len() > 500);
+    far.ping().await.unwrap();
+}
+
+/// Kills the server again and again while entries are appended; every acknowledged one must be there once.
+async fn kill(name: &str, store: Arc<dyn Store>, engine: &mut Engine) {
+    let world = Arc::new(World::default());
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut lanes = JoinSet::new();
+    for lane in 0..8 {
+        let couple = founded(&*store, &world).await.id;
+        let (store, world, stop, done) = (store.clone(), world.clone(), stop.clone(), done.clone());
+        lanes.spawn(async move {
+            let (mut ok, mut refused, mut unknown) = (Vec::new(), 0, 0);
+            let mut n = 0;
+            while !stop.load(Ordering::SeqCst) {
+                n += 1;
+                let id = format!("{lane}-{n}");
+                match store.commit(vec![append(couple, &world, &id)]).await {
+                    Ok(_) => {
+                        ok.push(id);
+                        done.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(CommitError::Conflict(conflict)) => panic!("{conflict}"),
+                    Err(CommitError::Failed(error)) => {
+                        assert!(error.is_retryable(), "{error:?}");
+                        if error.kind() == couple_core::ErrorKind::TimedOut {
+                            unknown += 1;
+                        } else {
+                            refused += 1;
+                        }
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                let _ = store.couple(couple).await;
+            }
+            (couple, ok, refused, unknown)
+        });
+    }
+    let (kills, mut slowest) = (setting("COUPLE_FAULT_KILLS", 20), Duration::ZERO);
+    for _ in 0..kills {
+        sleep(Duration::from_millis(100 + random(200))).await;
+        engine.kill();
+        engine.again().await;
+        let (back, before) = (Instant::now(), done.load(Ordering::SeqCst));
+        while done.load(Ordering::SeqCst) == before {
+            assert!(back.elapsed() < Duration::from_secs(5), "not serving 5 s after the server is back");
+            sleep(Duration::from_millis(5)).await;
+        }
+        slowest = slowest.max(back.elapsed());
+    }
+    stop.store(true, Ordering::SeqCst);
+    let (mut oks, mut refusals, mut unknowns, mut lost, mut doubled) = (0, 0, 0, 0, 0);
+    while let Some(lane) = lanes.join_next().await {
+        let (couple, ok, refused, unknown) = lane.unwrap();
+        let log = log_of(&*store, couple).await;
+        let once: HashSet<_> = log.iter().collect();
+        doubled += log.len() - once.len();
+        lost += ok.iter().filter(|id| !once.contains(id)).count();
+        oks += ok.len();
+        refusals += refused;
+        unknowns += unknown;
+    }
+    println!(
+        "{name}: {kills} kills; {oks} ok, {refusals} refused, {unknowns} unknown; acknowledged lost {lost}, doubled {doubled}; \
+         serving again at most {} ms after the server's return",
+        slowest.as_millis()
+    );
+    assert_eq!((lost, doubled), (0, 0));
+}
+
+/// Behind a proxy that stops answering every call ends in time, and everything works again when it answers.
+async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
+    let world = Arc::new(World::default());
+    let couple = founded(&*store, &world).await.id;
+    proxy.silence(true);
+    let mut calls = JoinSet::new();
+    for n in 0..40 {
+        let (store, world) = (store.clone(), world.clone());
+        calls.spawn(async move {
+            let begun = Instant::now();
+            let error = match n % 3 {
+                0 => store.ping().await.unwrap_err(),
+                1 => store.couple(couple).await.unwrap_err(),
+                _ => match store.commit(vec![append(couple, &world, &n.to_string())]).await {
+                    Err(CommitError::Failed(error)) => error,
+                    other => panic!("{other:?}"),
+                },
+            };
+            assert!(error.is_retryable(), "{error}");
+            begun.elapsed()
+        });
+    }
+    let mut slowest = Duration::ZERO;
+    while let Some(took) = calls.join_next().await {
+        slowest = slowest.max(took.unwrap());
+    }
+    proxy.silence(false);
+    let back = Instant::now();
+    while store.ping().await.is_err()
+        || store.commit(vec![append(couple, &world, &back.elapsed().as_micros().to_string())]).await.is_err()
+    {
+        assert!(back.elapsed() < Duration::from_secs(5), "no recovery");
+        sleep(Duration::from_millis(20)).await;
+    }
+    println!(
+        "{name}: errors after at most {} ms, recovered after {} ms",
+        slowest.as_millis(),
+        back.elapsed().as_millis()
+    );
+    assert!(slowest < Duration::from_millis(2_500), "{slowest:?}");
+}
+
+/// Commits that lock two couples in opposite order: nobody hears of it.
+async fn deadlock(one: Arc<dyn Store>, other: Arc<dyn Store>) {
+    let world = Arc::new(World::default());
+    let (a, b) = (founded(&*one, &world).await.id, founded(&*one, &world).await.id);
+    let mut lanes = JoinSet::new();
+    for lane in 0..8 {
+        let (store, world) = (if lane % 2 == 0 { one.clone() } else { other.clone() }, world.clone());
+        lanes.spawn(async move {
+            for n in 0..50 {
+                let id = format!("{lane}-{n}");
+                let mut changes = vec![append(a, &world, &id), append(b, &world, &id)];
+                if (lane + n) % 2 == 0 {
+                    changes.reverse();
+                }
+                store.commit(changes).await.unwrap();
+            }
+        });
+    }
+    while let Some(lane) = lanes.join_next().await {
+        lane.unwrap();
+    }
+    assert_eq!(log_of(&*one, a).await.len(), 400);
+    assert_eq!(log_of(&*one, b).await.len(), 400);
+}
+
+/// Two processes change an account from the same state: one of them, and never both.
+async fn lost_updates(one: Arc<dyn Store>, other: Arc<dyn Store>) {
+    let world = World::default();
+    let mut account = world.account("ana");
+    one.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
+    for _ in 0..100 {
+        let update = || vec![AccountChange::Update(account.clone()).into()];
+        let (first, second) = tokio::join!(one.commit(update()), other.commit(update()));
+        assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+        account.version += 1;
+        assert_eq!(one.account(account.id).await.unwrap().unwrap().version, account.version);
+    }
+}
+
+/// Whoever is paired has no open invite, whichever came first.
+async fn pairing_or_inviting(one: Arc<dyn Store>, other: Arc<dyn Store>) {
+    let world = World::new(2);
+    for n in 0..100 {
+        let people = [world.account_id(), world.account_id()];
+        let invite = world.invite(people[0], &format!("p{n}"), None);
+        let pair = vec![
+            PairingChange::Found(world.couple(people)).into(),
+            PairingChange::WithdrawInvitesOf { inviter: people[0] }.into(),
+        ];
+        let (paired, invited) =
+            tokio::join!(one.commit(pair), other.commit(vec![PairingChange::InsertInvite(invite).into()]));
+        paired.unwrap();
+        match invited {
+            Ok(_) | Err(CommitError::Conflict(Conflict::Paired(_))) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(one.invites_of(people[0]).await.unwrap().is_empty(), "paired, and inviting");
+    }
+}
+
+/// A sign-in that was proven by the old password does not outlive the change of it.
+async fn signing_in_or_locking_out(one: Arc<dyn Store>, other: Arc<dyn Store>) {
+    let world = World::new(3);
+    for n in 0..100 {
+        let account = world.account(&format!("s{n}"));
+        one.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
+        let session = world.session(account.id);
+        let sign_in = vec![AccountChange::InsertSession { session, version: account.version }.into()];
+        let change = vec![
+            AccountChange::Update(account.clone()).into(),
+            AccountChange::EndSessions { account: account.id, except: None }.into(),
+        ];
+        let (signed_in, changed) = tokio::join!(one.commit(sign_in), other.commit(change));
+        changed.unwrap();
+        match signed_in {
+            Ok(_) | Err(CommitError::Conflict(Conflict::AccountChanged(_))) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(one.sessions_of(account.id).await.unwrap().is_empty(), "a session outlived the password");
+    }
+}
+
+/// Nothing is appended, and no reaction given, once a couple has ended.
+async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
+    let world = World::new(4);
+    for _ in 0..100 {
+        let couple = founded(&*one, &world).await;
+        let end = vec![PairingChange::End { id: couple.id, at: world.now() }.into()];
+        let (ended, appended) =
+            tokio::join!(one.commit(end), other.commit(vec![append(couple.id, &world, "late")]));
+        ended.unwrap();
+        let log = log_of(&*one, couple.id).await;
+        assert_eq!(log.len(), usize::from(appended.is_ok()));
+    }
+}
+
+/// What our writers do not rely on: sqlx's own `begin`, given up half way, leaves its transaction open on MySQL, and the
+/// next borrower's acknowledged write vanishes with it. When this test fails, the driver has mended it.
+#[tokio::test]
+async fn the_drivers_own_begin_leaks() {
+    use sqlx::mysql::MySqlPoolOptions;
+    let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+    let proxy = Proxy::start(server_of(&url), Duration::from_millis(20)).await;
+    let near = MySqlPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE acknowledged (id INT PRIMARY KEY)").execute(&near).await.unwrap();
+    let far = MySqlPoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .connect(&format!("{}?ssl-mode=disabled", proxy.url(&url)))
+        .await
+        .unwrap();
+    let mut invisible = 0;
+    for id in 0..20 {
+        let _ = timeout(Duration::from_millis(10 + (id % 4) * 10), far.begin()).await;
+        sleep(Duration::from_millis(150)).await;
+        sqlx::query("INSERT INTO acknowledged VALUES (?)").bind(id).execute(&far).await.unwrap();
+        let seen: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM acknowledged WHERE id = ?")
+            .bind(id)
+            .fetch_one(&near)
+            .await
+            .unwrap();
+        invisible += 1 - seen;
+    }
+    println!("sqlx's begin, cancelled: {invisible} of 20 acknowledged writes invisible");
+    assert!(invisible > 0, "the driver leaks no more: our own care may go");
+}

@@ -1,0 +1,153 @@
+//! MariaDB, proven by the kit and held against memory.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+mod support;
+
+use couple_store::{
+    MemoryStore,
+    sql::{MySqlOptions, MySqlStore},
+};
+use sqlx::MySql;
+
+async fn open(merge: usize) -> MySqlStore {
+    let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+    MySqlOptions::new(url).connections(6).merge(merge).connect().await.unwrap()
+}
+
+mod merged {
+    use super::*;
+    couple_conformance::store!(open(64), reference: async { MemoryStore::new() });
+}
+
+mod one_by_one {
+    use super::*;
+    couple_conformance::store!(open(1));
+}
+
+mod connecting {
+    use couple_core::{ErrorKind, Store as _};
+    use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
+
+    use super::*;
+
+    async fn refused(url: &str) -> (ErrorKind, String) {
+        let error = MySqlOptions::new(url).connect().await.unwrap_err();
+        let said = support::told(&error);
+        assert!(!said.contains("sesame"), "the password is told: {said}");
+        (error.kind(), said)
+    }
+
+    #[tokio::test]
+    async fn a_url_that_cannot_be_meant() {
+        let (kind, said) = refused("http://root:sesame@127.0.0.1/couple").await;
+        assert_eq!(kind, ErrorKind::Misconfigured);
+        assert!(said.contains("begins with mysql://"), "{said}");
+        let (kind, said) = refused("mysql://root:sesame@127.0.0.1/couple?pool=7").await;
+        assert_eq!(kind, ErrorKind::Misconfigured);
+        assert!(said.contains("an option `pool`"), "{said}");
+        let (kind, said) = refused("mysql://root:sesame@127.0.0.1:port/couple").await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_is_not_told() {
+        let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+        let mut connection = MySqlConnection::connect(&url).await.unwrap();
+        let name = url.rsplit_once('/').unwrap().1;
+        let user = format!("CREATE USER u_{name}@'127.0.0.1' IDENTIFIED BY 'other'");
+        sqlx::raw_sql(AssertSqlSafe(user)).execute(&mut connection).await.unwrap();
+        let place = url.rsplit_once('@').unwrap().1;
+        let (kind, said) = refused(&format!("mysql://u_{name}:sesame@{place}")).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_database_is_named() {
+        let url = support::url_of("COUPLE_TEST_MARIADB");
+        let (kind, said) = refused(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+        assert!(said.contains("/nowhere"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn nobody_there() {
+        let (kind, said) = refused("mysql://root:sesame@127.0.0.1:1/couple").await;
+        assert_eq!(kind, ErrorKind::Unavailable, "{said}");
+        assert!(said.contains("127.0.0.1:1/couple"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn another_kind_of_server() {
+        let url = support::url_of("COUPLE_TEST_POSTGRES");
+        let place = url.rsplit_once('@').unwrap().1;
+        let (kind, said) = refused(&format!("mysql://root@{place}")).await;
+        assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {said}");
+        assert!(said.contains(place.split('/').next().unwrap()), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused() {
+        let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+        MySqlOptions::new(&url).connect().await.unwrap().close().await.unwrap();
+        let mut connection = MySqlConnection::connect(&url).await.unwrap();
+        let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
+        sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
+        let (kind, said) = refused(&url).await;
+        assert_eq!(kind, ErrorKind::Misconfigured);
+        assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn many_may_migrate_at_once() {
+        let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+        let connect = || tokio::spawn(MySqlOptions::new(&url).connections(2).connect());
+        for one in (0..8).map(|_| connect()).collect::<Vec<_>>() {
+            one.await.unwrap().unwrap();
+        }
+    }
+
+    /// MySQL commits each definition by itself: what a kill cut short is finished by the next start.
+    #[tokio::test]
+    async fn a_half_applied_migration_is_finished() {
+        let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+        drop(MySqlOptions::new(&url).connect().await.unwrap());
+        let mut connection = MySqlConnection::connect(&url).await.unwrap();
+        let half = "DELETE FROM couple_migration; DROP TABLE job, dead_job, outcome, entry";
+        sqlx::raw_sql(half).execute(&mut connection).await.unwrap();
+        let store = MySqlOptions::new(&url).connect().await.unwrap();
+        let account = couple_conformance::World::default().account("ana");
+        let insert = couple_core::account::AccountChange::Insert(account);
+        store.commit(vec![insert.into()]).await.unwrap();
+        assert_eq!(couple_core::job::JobReads::next_due(&store, "mail").await.unwrap(), None);
+    }
+}
+
+mod queries {
+    use sqlx::{Connection as _, MySqlConnection, Row as _};
+
+    use super::*;
+
+    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay.
+    #[tokio::test]
+    async fn none_scans_a_table() {
+        let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+        drop(MySqlOptions::new(&url).connect().await.unwrap());
+        let mut connection = MySqlConnection::connect(&url).await.unwrap();
+        support::mysql::seed(&mut connection, 100_000).await;
+        for (name, sql) in couple_store::sql::statements::<MySql>() {
+            let plan = support::mysql::explain(&mut connection, sql).await;
+            for row in plan {
+                let table = row.get::<Option<String>, _>("table").unwrap_or_default();
+                // What is inserted into, and a row that is made up.
+                if row.get::<String, _>("select_type") == "INSERT" || table.starts_with('<') {
+                    continue;
+                }
+                let (kind, extra): (Option<String>, Option<String>) = (row.get("type"), row.get("Extra"));
+                let (kind, extra) = (kind.unwrap_or_default(), extra.unwrap_or_default());
+                assert!(kind != "ALL" && kind != "index", "{name} scans {table} ({extra}): {sql}");
+                let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF"].contains(&name);
+                assert!(few || !extra.contains("filesort"), "{name} sorts {table} ({extra}): {sql}");
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Redis, alone, behind Sentinels and as a Cluster, proven by the kit.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use couple_core::{
+    Clock, ErrorKind, SystemClock,
+    limits::{LimitKey, RateLimiter as _, Rule},
+    live::{Bus, Notice, Subscription, Topic},
+};
+use couple_store::redis::{Redis, RedisBus, RedisLimits};
+
+mod support;
+
+use support::engine::Engine;
+
+/// Connected, with names of its own: the checks of all tests use the same ids.
+async fn connect(variable: &str) -> Redis {
+    let redis = Redis::connect(&support::url_of(variable), 2).await.unwrap();
+    let name = std::thread::current().name().unwrap_or("").to_owned();
+    redis.prefix(&format!("test:{}:{name}", std::process::id()))
+}
+
+async fn limits(variable: &str, clock: Arc<dyn Clock>) -> RedisLimits {
+    RedisLimits::with_clock(connect(variable).await, clock)
+}
+
+/// Two processes: one publishes, the other listens.
+struct Across {
+    here: RedisBus,
+    there: RedisBus,
+}
+
+async fn across(variable: &str) -> Across {
+    let redis = connect(variable).await;
+    Across {
+        here: RedisBus::start(redis.clone()).await.unwrap(),
+        there: RedisBus::start(redis).await.unwrap(),
+    }
+}
+
+#[async_trait]
+impl Bus for Across {
+    async fn publish(&self, topic: Topic, notice: Notice) {
+        self.here.publish(topic, notice).await;
+    }
+    async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
+        self.there.subscribe(topics).await
+    }
+}
+
+macro_rules! kit {
+    ($name:ident, $variable:literal) => {
+        mod $name {
+            use super::*;
+            couple_conformance::limits!(|clock| limits($variable, clock));
+            mod between_processes {
+                use super::*;
+                couple_conformance::bus!(across($variable));
+            }
+            mod within_one {
+                use super::*;
+                couple_conformance::bus!(async { RedisBus::start(connect($variable).await).await.unwrap() });
+            }
+        }
+    };
+}
+kit!(one, "COUPLE_TEST_REDIS");
+kit!(sentinel, "COUPLE_TEST_REDIS_SENTINEL");
+kit!(cluster, "COUPLE_TEST_REDIS_CLUSTER");
+
+/// By the server's clock: a process whose own clock is wrong counts as the others do.
+#[tokio::test]
+async fn counts_by_the_servers_clock() {
+    let limits = RedisLimits::new(connect("COUPLE_TEST_REDIS").await);
+    let (rule, key) =
+        (Rule { name: "r", burst: 2, period: Duration::from_millis(400) }, LimitKey::new("k", 1));
+    assert_eq!(limits.take(&rule, &key).await.unwrap(), Ok(()));
+    assert_eq!(limits.take(&rule, &key).await.unwrap(), Ok(()));
+    let limited = limits.take(&rule, &key).await.unwrap().unwrap_err();
+    assert!(limited.retry_after <= Duration::from_millis(200), "{limited:?}");
+    tokio::time::sleep(limited.retry_after).await;
+    assert_eq!(limits.take(&rule, &key).await.unwrap(), Ok(()));
+    assert!(SystemClock.now().micros() > 0);
+}
+
+#[tokio::test]
+async fn bad_connections_say_what_is_wrong() {
+    let error = Redis::connect("redis://127.0.0.1:1", 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let place = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.to_owned();
+    let error = Redis::connect(&format!("redis://u:sesame@{place}"), 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+    assert!(!support::told(&error).contains("sesame"), "{error}");
+}
+
+/// Behind a proxy that stops answering: nobody is held up for long, each process counts for itself, and all of it ends when
+/// Redis answers again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent() {
+    let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
+    let proxy = support::proxy::Proxy::start(server, Duration::ZERO).await;
+    let (here, there) = (format!("redis://{}", proxy.address), support::url_of("COUPLE_TEST_REDIS"));
+    let prefix = format!("test:{}:silent", std::process::id());
+    let (here, there) = (Redis::connect(&here, 2).await.unwrap(), Redis::connect(&there, 2).await.unwrap());
+    let (here, there) = (here.prefix(&prefix), there.prefix(&prefix));
+    let limits = RedisLimits::new(here.clone());
+    let (bus, other) = (RedisBus::start(here).await.unwrap(), RedisBus::start(there).await.unwrap());
+    let topic = Topic::Queue("q".to_owned());
+    let (mut near, mut far) =
+        (bus.subscribe(vec![topic.clone()]).await, other.subscribe(vec![topic.clone()]).await);
+    proxy.silence(true);
+
+    let begun = tokio::time::Instant::now();
+    let (rule, key) = (Rule { name: "r", burst: 3, period: Duration::from_hours(1) }, LimitKey::new("k", 1));
+    let mut taken = 0;
+    for _ in 0..5 {
+        taken += u32::from(limits.take(&rule, &key).await.unwrap().is_ok());
+    }
+    assert_eq!(taken, 3, "it counts for itself");
+    let limited = begun.elapsed();
+    bus.publish(topic.clone(), Notice::Changed).await;
+    assert_eq!(tokio::time::timeout(Duration::from_millis(100), near.next()).await, Ok(Notice::Changed));
+    let published = begun.elapsed() - limited;
+    println!("five limits in {} ms, a notice in {} ms", limited.as_millis(), published.as_millis());
+    assert!(limited < Duration::from_millis(2_500), "{limited:?}");
+
+    proxy.silence(false);
+    let back = tokio::time::Instant::now();
+    loop {
+        bus.publish(topic.clone(), Notice::Changed).await;
+        if tokio::time::timeout(Duration::from_millis(100), far.next()).await.is_ok() {
+            break;
+        }
+        assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried");
+    }
+    println!("carried again after {} ms", back.elapsed().as_millis());
+}
+
+/// The master dies: limits are counted all along, and once the Sentinels have named another, processes count together and
+/// hear one another again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover() {
+    let mut master = Engine::start("redis").await;
+    let port = master.port.to_string();
+    let _replica = Engine::start_with("redis", &["--replicaof", "127.0.0.1", &port]).await;
+    let sentinels = [
+        Engine::start_with("sentinel", &[&port]).await,
+        Engine::start_with("sentinel", &[&port]).await,
+        Engine::start_with("sentinel", &[&port]).await,
+    ];
+    let hosts = sentinels.each_ref().map(|one| format!("127.0.0.1:{}", one.port)).join(",");
+    let url = format!("redis+sentinel://{hosts}/couple");
+    // Until the Sentinels know one another and the replica.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (one, other) = (Redis::connect(&url, 2).await.unwrap(), Redis::connect(&url, 2).await.unwrap());
+    let limits = [RedisLimits::new(one.clone()), RedisLimits::new(other.clone())];
+    let (here, there) = (RedisBus::start(one).await.unwrap(), RedisBus::start(other).await.unwrap());
+    let topic = Topic::Queue("q".to_owned());
+    let mut far = there.subscribe(vec![topic.clone()]).await;
+
+    master.kill();
+    let begun = tokio::time::Instant::now();
+    let mut n = 0;
+    loop {
+        // One allowance: given once by both together, or by each where they are alone.
+        n += 1;
+        let (rule, key) =
+            (Rule { name: "r", burst: 1, period: Duration::from_hours(1) }, LimitKey::new("k", n));
+        let taken = [limits[0].take(&rule, &key).await.unwrap(), limits[1].take(&rule, &key).await.unwrap()];
+        if taken[0].is_ok() && taken[1].is_err() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "they do not count together again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let counted = begun.elapsed();
+    loop {
+        here.publish(topic.clone(), Notice::Changed).await;
+        if tokio::time::timeout(Duration::from_millis(100), far.next()).await.is_ok() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is carried");
+    }
+    println!(
+        "failover: counted together again after {} ms, carried after {} ms",
+        counted.as_millis(),
+        begun.elapsed().as_millis()
+    );
+}

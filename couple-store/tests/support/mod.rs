@@ -1,0 +1,46 @@
+//! Databases of their own for tests, on the servers that `./test` starts.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+#[path = "../../../tests/support/engine.rs"]
+pub(crate) mod engine;
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
+pub(crate) mod proxy;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, Database, Executor};
+
+/// Where a server is, as `./test` says.
+pub(crate) fn url_of(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: ./test starts the servers and sets it"))
+}
+
+/// The URL of a new, empty database on the server that `variable` names.
+pub(crate) async fn fresh<D: Database>(variable: &str) -> String
+where
+    for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
+{
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let server = url_of(variable);
+    let name = format!("couple_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let mut connection = D::Connection::connect(&server).await.unwrap();
+    connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    connection.close().await.unwrap();
+    format!("{base}/{name}")
+}
+
+/// An error and what caused it, as a program prints it.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    said
+}

@@ -1,0 +1,74 @@
+//! Many rows, and what the server would do with a statement.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "tests and a bench each use their part, and stop where something is wrong"
+)]
+
+use sqlx::{AssertSqlSafe, MySqlConnection, mysql::MySqlRow};
+
+/// Fills every table with `rows` rows; the numbers come from MariaDB's sequence engine.
+pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32) {
+    let id = |n: &str| format!("UNHEX(LPAD(HEX({n}), 32, '0'))");
+    let digest = |n: &str| format!("UNHEX(SHA2({n}, 256))");
+    let (one, other, pair) = (id("seq"), id("seq + 1000000000"), id("seq DIV 100"));
+    let tables = [
+        format!(
+            "account SELECT {one}, CONCAT('p', seq), 'p', 'P', NULL, NULL, NULL, NULL, seq, IF(seq % 50, NULL, seq), 0"
+        ),
+        format!(
+            "token SELECT {one}, 'sign_in', CONCAT('p', seq), 'p', {other}, {}, 0, NULL, NULL, seq, seq, seq, NULL",
+            digest("seq")
+        ),
+        format!("session SELECT {one}, {other}, {}, NULL, seq, seq, seq, seq", digest("seq")),
+        format!(
+            "invite SELECT {one}, {other}, CONCAT('p', seq), CONCAT('q', seq), 'q', NULL, {}, {}, {}, seq, seq, 0, NULL, NULL",
+            digest("seq"),
+            digest("seq + 1"),
+            digest("seq + 2")
+        ),
+        format!("couple SELECT {one}, {one}, {other}, seq, 1, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0"),
+        format!("member SELECT {one}, {other}"),
+        format!("membership SELECT {one}, {other}"),
+        format!("block SELECT {one}, {other}, CONCAT('p', seq), seq"),
+        format!(
+            "entry SELECT {pair}, seq, seq % 2, CONCAT('c', seq), 'text', '{{}}', NULL, seq, NULL, NULL, NULL, NULL"
+        ),
+        format!("job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"),
+        format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, seq, seq, 5, seq, 5, 'no', seq"),
+        format!("outcome SELECT {}, {}, '{{}}', seq, seq", digest("seq"), digest("seq")),
+    ];
+    for table in tables {
+        let name = table.split(' ').next().unwrap();
+        let insert = format!("INSERT INTO {table} FROM seq_1_to_{rows}; ANALYZE TABLE {name}");
+        sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut *connection).await.unwrap();
+    }
+}
+
+/// The plan of a statement, with values of the kinds that its columns have: the plan depends on them.
+pub(crate) async fn explain(connection: &mut MySqlConnection, sql: &str) -> Vec<MySqlRow> {
+    let mut filled = String::new();
+    for piece in sql.split_inclusive('?') {
+        let Some(before) = piece.strip_suffix('?') else {
+            filled.push_str(piece);
+            continue;
+        };
+        filled.push_str(before);
+        let compared = before.trim_end_matches([' ', '=', '<', '>', '(', ',']);
+        let column = compared.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
+        filled.push_str(match column {
+            "id" | "account_id" | "couple_id" | "inviter" | "blocker" | "blocked" | "IN" | "" => {
+                "x'00000000000000000000000000000007'"
+            }
+            "link" | "code" | "token" | "pair_key" | "scope" => {
+                "x'7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451'"
+            }
+            "email_key" | "target_key" | "blocker_email" | "client_id" | "queue" | "kind" => "'p7'",
+            _ => "50",
+        });
+    }
+    sqlx::query(AssertSqlSafe(format!("EXPLAIN {filled}")))
+        .fetch_all(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {filled}"))
+}

@@ -1,0 +1,66 @@
+//! Many rows, and what the server would do with a statement.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "tests and a bench each use their part, and stop where something is wrong"
+)]
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+/// Fills every table with `rows` rows.
+pub(crate) async fn seed(connection: &mut PgConnection, rows: u32) {
+    let id = |n: &str| format!("CAST(LPAD(TO_HEX({n}), 32, '0') AS UUID)");
+    let digest = |n: &str| format!("SHA256(CAST(CAST({n} AS TEXT) AS BYTEA))");
+    let (one, other, pair) = (id("n"), id("n + 1000000000"), id("n / 100"));
+    let tables = [
+        format!(
+            "account SELECT {one}, 'p' || n, 'p', 'P', NULL, NULL, NULL, NULL, n, CASE WHEN n % 50 = 0 THEN n END, 0"
+        ),
+        format!(
+            "token SELECT {one}, 'sign_in', 'p' || n, 'p', {other}, {}, 0, NULL, NULL, n, n, n, NULL",
+            digest("n")
+        ),
+        format!("session SELECT {one}, {other}, {}, NULL, n, n, n, n", digest("n")),
+        format!(
+            "invite SELECT {one}, {other}, 'p' || n, 'q' || n, 'q', NULL, {}, {}, {}, n, n, 0, NULL, NULL",
+            digest("n"),
+            digest("n + 1"),
+            digest("n + 2")
+        ),
+        format!("couple SELECT {one}, {one}, {other}, n, 1, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0"),
+        format!("member SELECT {one}, {other}"),
+        format!("membership SELECT {one}, {other}"),
+        format!("block SELECT {one}, {other}, 'p' || n, n"),
+        format!("entry SELECT {pair}, n, n % 2, 'c' || n, 'text', '{{}}', NULL, n, NULL, NULL, NULL, NULL"),
+        format!("job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
+        format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
+        format!("outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),
+    ];
+    for table in tables {
+        let insert = format!("INSERT INTO {table} FROM GENERATE_SERIES(1, {rows}) AS n");
+        sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut *connection).await.unwrap();
+    }
+    sqlx::raw_sql("ANALYZE").execute(connection).await.unwrap();
+}
+
+/// The plan of a statement, whatever its values are, where a scan or a sort is only taken when there is no other way.
+pub(crate) async fn explain(connection: &mut PgConnection, sql: &str) -> String {
+    let count = sql.matches('$').count();
+    let values = vec!["NULL"; count].join(", ");
+    let ask = format!(
+        "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_sort = off; \
+         DEALLOCATE ALL; PREPARE asked AS {sql}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(ask))
+        .execute(&mut *connection)
+        .await
+        .unwrap_or_else(|e| panic!("{e}: {sql}"));
+    let explain = if count == 0 {
+        "EXPLAIN EXECUTE asked".to_owned()
+    } else {
+        format!("EXPLAIN EXECUTE asked({values})")
+    };
+    use sqlx::Row as _;
+    let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(connection).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}

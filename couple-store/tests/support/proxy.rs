@@ -1,0 +1,85 @@
+//! A proxy on loopback that delays what passes, or stops passing it on.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// Passes on what comes, late. Ends with its owner.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    silent: Arc<AtomicBool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    /// In front of `server`, with `delay` in each direction.
+    pub(crate) async fn start(server: SocketAddr, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        let mute = silent.clone();
+        tasks.spawn(async move {
+            let mut pipes = JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let Ok(server) = TcpStream::connect(server).await else { continue };
+                let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                pipes.spawn(pass(from_client, to_server, delay, mute.clone()));
+                pipes.spawn(pass(from_server, to_client, delay, mute.clone()));
+            }
+        });
+        Self { address, silent, _tasks: tasks }
+    }
+
+    /// From now on nothing passes: a black hole, whose connections stay open. Or everything does again.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// A server's URL with this proxy in its place.
+    pub(crate) fn url(&self, url: &str) -> String {
+        let (before, after) = url.split_once('@').unwrap();
+        let (_, database) = after.split_once('/').unwrap();
+        format!("{before}@{}/{database}", self.address)
+    }
+}
+
+/// Where a URL leads.
+pub(crate) fn server_of(url: &str) -> SocketAddr {
+    url.split_once('@').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
+}
+
+async fn pass(
+    mut from: impl AsyncRead + Unpin + Send,
+    mut to: impl AsyncWrite + Unpin + Send,
+    delay: Duration,
+    silent: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        while silent.load(Ordering::SeqCst) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Several processes over one database and Redis: any of them answers anything, and one may die.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where something is not as it must be, and prints its figures"
+)]
+
+#[path = "support/engine.rs"]
+mod engine;
+mod support;
+
+use std::{path::Path, process::Command, time::Duration};
+
+use engine::Engine;
+use serde_json::{Value, json};
+use support::{Client, Server, code_in, free_address, mails_to};
+use tokio::time::{Instant, sleep};
+
+/// Settings of every process: one database, one Redis, one key.
+struct Common {
+    folder: tempfile::TempDir,
+    database: String,
+    redis: String,
+}
+
+impl Common {
+    fn settings(&self) -> Vec<(&str, &str)> {
+        vec![
+            ("COUPLE_DATABASE_URL", &self.database),
+            ("COUPLE_DATABASE_CONNECTIONS", "6"),
+            ("COUPLE_REDIS_URL", &self.redis),
+            ("COUPLE_KEY_FILE", "couple.key"),
+            ("COUPLE_LIMITS", "off"),
+            ("RUST_LOG", "warn"),
+        ]
+    }
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+    async fn server(&self, role: &'static str) -> Server {
+        let mut settings = self.settings();
+        settings.push(("COUPLE_ROLE", role));
+        let server = Server::spawn(&support::binary(), self.folder(), free_address(), &settings);
+        if role != "worker" {
+            server.until_ready().await;
+        }
+        server
+    }
+    fn migrate(&self) -> String {
+        let out = Command::new(support::binary())
+            .arg("--migrate-only")
+            .current_dir(self.folder())
+            .env_clear()
+            .envs(self.settings())
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+}
+
+/// Signs up at one process and confirms at another; the mail is written by a third.
+async fn join(common: &Common, [one, other]: [&Server; 2], name: &str) -> String {
+    let email = format!("{name}@example.org");
+    let body = json!({ "email": email, "display_name": name });
+    let answer = Client::new(one.address).call("POST", "/v1/accounts", None, Some(&body), Some(name)).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let begun = Instant::now();
+    let code = loop {
+        if let Some(code) = mails_to(common.folder(), &email).iter().find_map(|mail| code_in(mail)) {
+            break code;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "no mail came");
+        sleep(Duration::from_millis(10)).await;
+    };
+    println!("the mail came after {} ms", begun.elapsed().as_millis());
+    let body = json!({ "email": email, "code": code });
+    let answer =
+        Client::new(other.address).call("POST", "/v1/accounts/verify", None, Some(&body), None).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body["session"]["token"].as_str().unwrap().to_owned()
+}
+
+async fn post(server: &Server, token: &str, path: &str, body: Value) -> Value {
+    let answer = Client::new(server.address).call("POST", path, Some(token), Some(&body), None).await;
+    assert!(answer.status < 300, "{answer:?}");
+    answer.body
+}
+
+async fn poll(server: &Server, token: &str, query: &str) -> Value {
+    let path = format!("/v1/couple/live?{query}");
+    let answer = Client::new(server.address).call("GET", &path, Some(token), None, None).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body
+}
+
+async fn day(common: Common, mut redis: Engine) {
+    assert!(common.migrate().contains("up to date"));
+    // A second time there is nothing to do.
+    assert!(common.migrate().contains("up to date"));
+    let mut one = common.server("api").await;
+    let (other, _worker) = (common.server("api").await, common.server("worker").await);
+    let ana = join(&common, [&one, &other], "ana").await;
+    let ben = join(&common, [&other, &one], "ben").await;
+    let invite = post(&one, &ana, "/v1/invites", json!({})).await;
+    let code = invite["code"].as_str().unwrap_or_else(|| panic!("{invite}"));
+    post(&other, &ben, "/v1/invites/accept", json!({ "code": code })).await;
+
+    // Ben waits at one process, Ana writes at the other.
+    let mut cursor = poll(&one, &ben, "after=0&wait=0").await["cursor"].as_str().unwrap().to_owned();
+    for n in 0..5 {
+        let query = format!("after={cursor}&wait=20");
+        let (address, token) = (one.address, ben.clone());
+        let waiting = tokio::spawn(async move {
+            let path = format!("/v1/couple/live?{query}");
+            let answer = Client::new(address).call("GET", &path, Some(&token), None, None).await;
+            (answer.body, Instant::now())
+        });
+        sleep(Duration::from_millis(200)).await;
+        let written = Instant::now();
+        let entry = json!({ "client_id": format!("a-{n}"), "kind": "text", "body": { "text": format!("hello {n}") } });
+        post(&other, &ana, "/v1/couple/entries", entry).await;
+        let (told, heard) = waiting.await.unwrap();
+        assert_eq!(told["frames"][0]["entry"]["body"]["text"], format!("hello {n}"), "{told}");
+        let took = heard.duration_since(written);
+        println!("heard at the other process after {} ms", took.as_millis());
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        cursor = told["cursor"].as_str().unwrap().to_owned();
+    }
+
+    // One process dies: the other goes on from the same cursor.
+    one.kill();
+    let entry = json!({ "client_id": "b-1", "kind": "text", "body": { "text": "still there?" } });
+    post(&other, &ben, "/v1/couple/entries", entry).await;
+    let told = poll(&other, &ben, &format!("after={cursor}&wait=0")).await;
+    assert_eq!(told["frames"][0]["entry"]["body"]["text"], "still there?", "{told}");
+
+    // Redis dies, again and again: everything goes on, and carries again once it is back.
+    let third = common.server("api").await;
+    let (mut written, mut slowest) = (1, Duration::ZERO);
+    for n in 0..20 {
+        redis.kill();
+        let begun = Instant::now();
+        for m in 0..3 {
+            let entry = json!({ "client_id": format!("r-{n}-{m}"), "kind": "text", "body": { "text": "x" } });
+            post(&other, &ana, "/v1/couple/entries", entry).await;
+            written += 1;
+        }
+        slowest = slowest.max(begun.elapsed() / 3);
+        redis.again().await;
+    }
+    println!("20 kills of Redis: {} entries written, the slowest {} ms", written - 1, slowest.as_millis());
+    let entries = poll(&third, &ben, &format!("after={cursor}&wait=0")).await;
+    let seen = entries["frames"].as_array().unwrap().len();
+    assert!(seen >= 20, "a page of what was written, {seen}");
+    let back = Instant::now();
+    loop {
+        let cursor = {
+            let mut cursor = cursor.clone();
+            loop {
+                let page = poll(&third, &ben, &format!("after={cursor}&wait=0")).await;
+                cursor = page["cursor"].as_str().unwrap().to_owned();
+                if page["frames"].as_array().unwrap().is_empty() {
+                    break cursor;
+                }
+            }
+        };
+        let (address, token, query) = (third.address, ben.clone(), format!("after={cursor}&wait=20"));
+        let waiting = tokio::spawn(async move {
+            let path = format!("/v1/couple/live?{query}");
+            Client::new(address).call("GET", &path, Some(&token), None, None).await;
+        });
+        sleep(Duration::from_millis(200)).await;
+        let id = format!("k-{}", back.elapsed().as_millis());
+        post(
+            &other,
+            &ana,
+            "/v1/couple/entries",
+            json!({ "client_id": id, "kind": "text", "body": { "text": "y" } }),
+        )
+        .await;
+        if tokio::time::timeout(Duration::from_secs(1), waiting).await.is_ok() {
+            break;
+        }
+        assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried 5 s after Redis is back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_over_mariadb_and_redis() {
+    let (mariadb, redis) = (Engine::start("mariadb").await, Engine::start("redis").await);
+    let folder = tempfile::tempdir().unwrap();
+    let common =
+        Common { folder, database: mariadb.fresh(), redis: format!("redis://127.0.0.1:{}", redis.port) };
+    day(common, redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_over_postgres_and_redis() {
+    let (postgres, redis) = (Engine::start("postgres").await, Engine::start("redis").await);
+    let folder = tempfile::tempdir().unwrap();
+    let common =
+        Common { folder, database: postgres.fresh(), redis: format!("redis://127.0.0.1:{}", redis.port) };
+    day(common, redis).await;
+}

@@ -1,0 +1,120 @@
+//! A database server of a test's or a bench's own.
+#![allow(dead_code, reason = "each uses its part")]
+#![allow(clippy::unwrap_used, reason = "stops where something is not as it must be")]
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+/// A server process with its data in a folder; killed, by its id, when it is dropped.
+pub(crate) struct Engine {
+    name: &'static str,
+    arguments: Vec<String>,
+    folder: tempfile::TempDir,
+    pub(crate) port: u16,
+    child: Child,
+}
+
+fn script() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    here.map(|folder| folder.join("tests/engine")).find(|script| script.exists()).unwrap()
+}
+
+impl Engine {
+    pub(crate) async fn start(name: &'static str) -> Self {
+        Self::start_with(name, &[]).await
+    }
+
+    /// With arguments of the server's own.
+    pub(crate) async fn start_with(name: &'static str, arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let folder = tempfile::tempdir().unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let free: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let child = spawn(name, folder.path(), free.port(), &arguments);
+        let engine = Self { name, arguments, folder, port: free.port(), child };
+        engine.until_ready(Duration::from_secs(60)).await;
+        engine
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The URL of a new, empty database.
+    pub(crate) fn fresh(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (name, port) = (format!("fresh_{}", NEXT.fetch_add(1, Ordering::Relaxed)), self.port.to_string());
+        let made = Command::new(script()).args(["database", self.name, &port, &name]).status();
+        assert!(made.is_ok_and(|made| made.success()), "no database");
+        let scheme = if self.name == "mariadb" { "mysql" } else { self.name };
+        format!("{scheme}://root@127.0.0.1:{port}/{name}")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, by its id.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again over the same data, and waits until it answers.
+    pub(crate) async fn again(&mut self) {
+        let begun = Instant::now();
+        // PostgreSQL's children take a moment to notice that their parent is gone.
+        loop {
+            self.child = spawn(self.name, self.folder.path(), self.port, &self.arguments);
+            for _ in 0..50 {
+                if self.ready() {
+                    return;
+                }
+                if self.child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} does not start again", self.name);
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn ready(&self) -> bool {
+        let port = self.port.to_string();
+        Command::new(script()).args(["ready", self.name, &port]).status().is_ok_and(|status| status.success())
+    }
+
+    async fn until_ready(&self, patience: Duration) {
+        let begun = Instant::now();
+        while !self.ready() {
+            assert!(begun.elapsed() < patience, "{} does not start", self.name);
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn spawn(name: &str, folder: &Path, port: u16, arguments: &[String]) -> Child {
+    Command::new(script())
+        .args([name.as_ref(), folder.join("data").as_os_str(), port.to_string().as_ref()])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
