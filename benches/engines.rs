@@ -61,24 +61,12 @@ impl Place<'_> {
 
     /// Processor seconds that this process, and the database, have used.
     fn spent(&self) -> [f64; 2] {
-        let here = cpu(std::process::id());
+        let here = engine::cpu(std::process::id());
         match self {
             Self::Sqlite => [here, 0.0],
-            Self::Server(engine) => [here, with_children(engine.pid()).into_iter().map(cpu).sum()],
+            Self::Server(engine) => [here, engine.cpu()],
         }
     }
-}
-
-/// Processor seconds of a process, by `/proc/PID/stat` (proc(5)): user and system time in hundredths.
-fn cpu(pid: u32) -> f64 {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-fn with_children(pid: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    std::iter::once(pid).chain(children.split_whitespace().filter_map(|child| child.parse().ok())).collect()
 }
 
 fn backend(store: Arc<dyn Store>) -> Backend {

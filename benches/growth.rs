@@ -27,30 +27,18 @@ use tokio::time::Instant;
 
 const TIMES: usize = 3_000;
 
-/// Processor seconds of a server's processes, by `/proc/PID/stat` (proc(5)), in hundredths.
-fn cpu(pid: u32) -> f64 {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let all = std::iter::once(pid.to_string()).chain(children.split_whitespace().map(str::to_owned));
-    all.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok())
-        .map(|stat| {
-            let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-            (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-        })
-        .sum()
-}
-
 async fn time<F: Future<Output = ()>>(what: &str, engine: &Engine, work: impl Fn(usize) -> F) {
     for n in 0..100 {
         work(n).await;
     }
-    let before = cpu(engine.pid());
+    let before = engine.cpu();
     let mut took = Vec::new();
     for n in 0..TIMES {
         let begun = Instant::now();
         work(100 + n).await;
         took.push(begun.elapsed());
     }
-    let spent = (cpu(engine.pid()) - before) * 1e6 / TIMES as f64;
+    let spent = (engine.cpu() - before) * 1e6 / TIMES as f64;
     took.sort_unstable();
     let at = |percent: usize| took[(TIMES - 1) * percent / 100].as_secs_f64() * 1e6;
     println!(

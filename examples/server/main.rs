@@ -75,7 +75,7 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
     if matches!(settings.database, Database::Memory) {
         return Err("there is nothing to migrate in memory".to_owned());
     }
-    let backend = compose(settings).await?.build().map_err(|error| error.to_string())?;
+    let backend = keep(settings, Backend::builder()).await?.build().map_err(|error| error.to_string())?;
     backend.close().await.map_err(|error| error.to_string())?;
     println!("the schema is up to date");
     Ok(())
@@ -165,6 +165,12 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             builder.bus(RedisBus::start(redis).await.map_err(|error| told(&error))?)
         }
     };
+    keep(settings, builder).await
+}
+
+/// The store, migrated, and the key that belongs to it.
+async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBuilder, String> {
+    let said = |error: couple::Error| error.to_string();
     let path = match &settings.database {
         Database::Memory => return Ok(builder),
         Database::Sqlite(path) => path,

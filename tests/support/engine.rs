@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "stops where something is not as it must be")]
 
 use std::{
-    net::SocketAddr,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -37,9 +37,9 @@ impl Engine {
         let folder = tempfile::tempdir().unwrap();
         #[cfg(unix)]
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let free: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = spawn(name, folder.path(), free.port(), &arguments);
-        let engine = Self { name, arguments, folder, port: free.port(), child };
+        let port = free_port();
+        let child = spawn(name, folder.path(), port, &arguments);
+        let engine = Self { name, arguments, folder, port, child };
         engine.until_ready(Duration::from_secs(60)).await;
         engine
     }
@@ -58,8 +58,13 @@ impl Engine {
         format!("{scheme}://root@127.0.0.1:{port}/{name}")
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// Processor seconds that the server's processes have used.
+    pub(crate) fn cpu(&self) -> f64 {
+        let pid = self.child.id();
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+        std::iter::once(pid).chain(children).map(cpu).sum()
     }
 
     /// SIGKILL, by its id.
@@ -101,6 +106,21 @@ impl Engine {
             sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Processor seconds of a process, by `/proc/PID/stat` (proc(5)): user and system time in hundredths.
+pub(crate) fn cpu(pid: u32) -> f64 {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// A port where nobody listens, below those that outgoing connections are given: a server that is killed comes back to it.
+fn free_port() -> u16 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = || 10_000 + (RandomState::new().hash_one(0) % 9_000) as u16;
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(random).find(free).unwrap()
 }
 
 fn spawn(name: &str, folder: &Path, port: u16, arguments: &[String]) -> Child {

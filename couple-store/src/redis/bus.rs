@@ -1,6 +1,12 @@
 //! Notices between processes, over one channel that every process listens on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use couple_core::{
@@ -9,13 +15,13 @@ use couple_core::{
 };
 use futures_util::StreamExt as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use uuid::Uuid;
 
-use super::{Redis, all, pubsub};
+use super::{Redis, pubsub};
 use crate::MemoryBus;
 
 /// Notices that wait to be sent; what does not fit is made up for by one that tells everybody to look.
@@ -36,7 +42,8 @@ type Message = (Uuid, Option<(Topic, Notice)>);
 pub struct RedisBus {
     local: MemoryBus,
     outbox: mpsc::Sender<(Topic, Notice)>,
-    lost: Arc<watch::Sender<u64>>,
+    /// Whether notices were dropped since it was last looked at.
+    lost: Arc<AtomicBool>,
     /// End with the bus.
     _tasks: JoinSet<()>,
 }
@@ -49,11 +56,11 @@ impl RedisBus {
     pub async fn start(redis: Redis) -> Result<Self, Error> {
         let (local, origin) = (MemoryBus::new(), Uuid::from_bytes(origin()));
         let (outbox, waiting) = mpsc::channel(QUEUE);
-        let lost = Arc::new(watch::Sender::new(0));
+        let lost = Arc::new(AtomicBool::new(false));
         let first = subscribe(&redis).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(redis.clone(), first, local.clone(), origin));
-        tasks.spawn(send(redis, waiting, lost.subscribe(), origin));
+        tasks.spawn(send(redis, waiting, lost.clone(), origin));
         Ok(Self { local, outbox, lost, _tasks: tasks })
     }
 }
@@ -121,14 +128,13 @@ async fn hear(local: &MemoryBus, origin: Uuid, payload: &[u8]) {
 async fn send(
     redis: Redis,
     mut waiting: mpsc::Receiver<(Topic, Notice)>,
-    mut lost: watch::Receiver<u64>,
+    lost: Arc<AtomicBool>,
     origin: Uuid,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     let (channel, mut owed) = (channel(&redis), false);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
-        owed |= lost.has_changed().unwrap_or(false);
-        lost.mark_unchanged();
+        owed |= lost.swap(false, Ordering::Relaxed);
         let mut commands = redis::pipe();
         let messages = batch.drain(..).map(Some).chain(owed.then_some(None));
         for message in messages {
@@ -137,7 +143,7 @@ async fn send(
             }
         }
         owed = match redis.link("publish").await {
-            Ok(mut link) => all(&mut *link, &commands).await.is_err(),
+            Ok(mut link) => commands.query_async::<()>(&mut *link).await.is_err(),
             Err(_) => true,
         };
         if owed {
@@ -151,7 +157,7 @@ impl Bus for RedisBus {
     async fn publish(&self, topic: Topic, notice: Notice) {
         self.local.publish(topic.clone(), notice.clone()).await;
         if self.outbox.try_send((topic, notice)).is_err() {
-            self.lost.send_modify(|lost| *lost += 1);
+            self.lost.store(true, Ordering::Relaxed);
         }
     }
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {

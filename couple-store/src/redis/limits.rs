@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use couple_core::{
-    Clock, Error, SystemClock,
+    Clock, Error, SystemClock, digest,
     limits::{LimitKey, Limited, RateLimiter, Rule},
 };
 use redis::Script;
@@ -90,12 +90,17 @@ impl RedisLimits {
         i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
+    /// Keys name addresses of people, which are not for whoever reads Redis.
+    fn key(&self, rule: &Rule, key: &LimitKey) -> Vec<u8> {
+        let mut name = format!("{}:limit:{}:", self.redis.prefix, rule.name).into_bytes();
+        name.extend(&digest(&[key.as_str().as_bytes()]).as_bytes()[..16]);
+        name
+    }
+
     async fn ask(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
         let step = u64::try_from(rule.period.as_micros() / u128::from(rule.burst.max(1))).unwrap_or(u64::MAX);
         let mut call = self.script.prepare_invoke();
-        call.key(format!("{}:limit:{}:{}", self.redis.prefix, rule.name, key.as_str()))
-            .arg(step)
-            .arg(rule.burst);
+        call.key(self.key(rule, key)).arg(step).arg(rule.burst);
         if let Some(clock) = &self.clock {
             call.arg(clock.now().micros());
         } else {

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use couple_core::{Error, ErrorKind};
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _,
-    aio::{ConnectionLike, PubSub},
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, TlsMode,
+    aio::PubSub,
     cluster::ClusterClientBuilder,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
@@ -63,7 +63,8 @@ fn failed(operation: &'static str, error: redis::RedisError) -> Error {
 impl Redis {
     /// Connects to one server (`redis://host:port`), to the master that Sentinels name
     /// (`redis+sentinel://host:port,host:port/service`) or to a Cluster (`redis+cluster://host:port,host:port`); with
-    /// `rediss` over TLS. Up to `connections` connections.
+    /// `rediss` over TLS. Up to `connections` connections. Name and password in a URL are for the servers; Sentinels are asked
+    /// without.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for a URL that cannot be meant or a wrong password; [`ErrorKind::Unavailable`] when
@@ -155,6 +156,10 @@ fn manager(url: &str) -> Result<Manager, Error> {
             let addresses = nodes.iter().map(|node| node.addr().clone());
             let mut builder = SentinelClientBuilder::new(addresses, path, SentinelServerType::Master)
                 .map_err(|_| wrong())?;
+            // The Sentinels are reached as their URLs say; the master they name has to be told the same.
+            if plain == "rediss" {
+                builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+            }
             if let Some(password) = first.password() {
                 builder = builder.set_client_to_redis_password(password);
             }
@@ -195,11 +200,6 @@ async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
         Ok(connected) => connected.map_err(|error| failed("subscribe", error)),
         Err(_) => Err(Error::new(ErrorKind::Unavailable, "subscribe").context("Redis")),
     }
-}
-
-/// Runs several commands in one round trip where the server allows it.
-async fn all(link: &mut (impl ConnectionLike + Send), commands: &redis::Pipeline) -> Result<(), Error> {
-    commands.query_async::<()>(link).await.map_err(|error| failed("publish", error))
 }
 
 #[cfg(test)]

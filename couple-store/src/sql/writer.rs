@@ -242,6 +242,10 @@ fn answered<D: Dialect>(error: &sqlx::Error) -> bool {
         || matches!(error, sqlx::Error::Decode(_) | sqlx::Error::Encode(_))
 }
 
+fn timed_out<D: Dialect>(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) == ErrorKind::TimedOut)
+}
+
 /// Runs one transaction over all that waits.
 async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request], savepoints: bool) -> End {
     match D::run(connection, D::BEGIN).await {
@@ -252,7 +256,8 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request
     let failed = match attempt::<D>(connection, waiting, savepoints).await {
         Ok(Some(answers)) => match D::run(connection, "COMMIT").await {
             Ok(()) => return End::Committed(answers),
-            Err(error) if answered::<D>(&error) => End::Failed(error),
+            // One that took too long may have happened nevertheless.
+            Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => End::Failed(error),
             Err(error) => return End::Unknown(error.to_string()),
         },
         Ok(None) => End::Entangled,
