@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use couple::Backend;
+use couple::{Backend, http::ServeOptions};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
@@ -36,12 +36,11 @@ pub(crate) fn runtime(threads: usize) -> Runtime {
 
 /// Serves a backend from `runtime`, and tells where.
 pub(crate) fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let _inside = runtime.enter();
+    let listener = couple::http::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
-    let app = couple::http::router(backend).into_make_service_with_connect_info::<SocketAddr>();
-    use axum::serve::ListenerExt as _;
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    runtime.spawn(async move { axum::serve(listener, app).await });
+    let app = couple::http::router(backend);
+    runtime.spawn(couple::http::serve(listener, app, ServeOptions::default(), std::future::pending()));
     address
 }
 

@@ -6,11 +6,10 @@ mod settings;
 
 use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
-use axum::serve::ListenerExt as _;
 use couple::{
     Backend, BackendBuilder, Keyring, OsEntropy, Role, Store as _,
     core::limits::Unlimited,
-    http::HttpOptions,
+    http::{HttpOptions, ServeOptions},
     job::{Queue, WorkerHandle},
     notify::mail::{FileMailer, Letterhead, SmtpMailer},
     store::{
@@ -83,9 +82,9 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
 
 async fn run(settings: Settings) -> Result<(), String> {
     // The address first: a server that runs already must not share its files with this one.
-    let listener = if settings.answers() { Some(bind(settings.listen).await?) } else { None };
+    let listener = if settings.answers() { Some(bind(settings.listen)?) } else { None };
     let admin = match settings.admin_listen {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(bind(address)?),
         None => None,
     };
     let backend = compose(&settings).await?.build().map_err(|error| error.to_string())?;
@@ -99,40 +98,31 @@ async fn run(settings: Settings) -> Result<(), String> {
         metrics: settings.listen.ip().is_loopback(),
         ..HttpOptions::default()
     };
+    let serving = ServeOptions { drain: DRAIN, ..ServeOptions::default() };
     let (app, admin_app) = couple::http::routers(backend.clone(), options);
     if let Some(admin) = admin {
         let app = admin_app;
         let stop = stopped(backend.clone());
-        servers.push(tokio::spawn(async move {
-            axum::serve(admin, app.into_make_service()).with_graceful_shutdown(stop).await
-        }));
+        servers.push(tokio::spawn(couple::http::serve(admin, app, serving.clone(), stop)));
     }
     if let Some(listener) = listener {
         let stop = stopped(backend.clone());
-        // Small answers must not wait for more to send.
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let service = app.into_make_service_with_connect_info::<SocketAddr>();
-        servers.push(tokio::spawn(async move {
-            axum::serve(listener, service).with_graceful_shutdown(stop).await
-        }));
+        servers.push(tokio::spawn(couple::http::serve(listener, app, serving, stop)));
     }
     told_to_stop().await;
     eprintln!("couple: stopping");
     backend.live().drain();
-    let all = async {
-        for server in servers {
-            let _ = server.await;
-        }
-    };
-    let _ = tokio::time::timeout(DRAIN, all).await;
+    for server in servers {
+        let _ = server.await;
+    }
     if let Some(worker) = worker {
         worker.stop(DRAIN).await;
     }
     backend.close().await.map_err(|error| error.to_string())
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    couple::http::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             format!("{address} is in use: stop what runs there, or set COUPLE_LISTEN to another address")
         }

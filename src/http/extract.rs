@@ -113,6 +113,10 @@ impl Signed {
     pub(super) const fn id(&self) -> AccountId {
         self.account.id
     }
+    pub(super) async fn by(app: &App, bearer: Secret<String>) -> Result<Self, Problem> {
+        let (session, account) = app.backend.accounts().authenticate(&bearer).await?;
+        Ok(Self { account, session, bearer })
+    }
     pub(super) fn person(&self) -> Person {
         Person { id: self.account.id, email: Some(self.account.email.clone()) }
     }
@@ -129,9 +133,7 @@ impl FromRequestParts<App> for Signed {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(unknown());
         }
-        let bearer = Secret::new(token.trim().to_owned());
-        let (session, account) = app.backend.accounts().authenticate(&bearer).await?;
-        Ok(Self { account, session, bearer })
+        Self::by(app, Secret::new(token.trim().to_owned())).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Live delivery over HTTP: server-sent events and long poll, from the same frames.
+//! Live delivery over HTTP: WebSocket, server-sent events and long poll, from the same frames.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{
+        Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
+    },
     http::{HeaderMap, header},
     response::{
         IntoResponse as _, Response,
@@ -30,6 +32,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Answer, App, Problem,
     extract::Signed,
+    socket,
     timeline::{By, EntryOut, bad_query},
 };
 use crate::Backend;
@@ -71,7 +74,7 @@ impl Streams {
 }
 
 /// One live connection's place; given back when dropped.
-struct Place {
+pub(super) struct Place {
     streams: Arc<Streams>,
     account: AccountId,
     _permit: OwnedSemaphorePermit,
@@ -89,7 +92,7 @@ impl Drop for Place {
     }
 }
 
-/// How long a poll waits unless it says otherwise, and at most: below what proxies and phones cut off.
+/// How long a poll waits, unless it says otherwise, at least and at most: below what proxies and phones cut off.
 const WAIT: u64 = 25;
 const WAIT_MOST: u64 = 50;
 /// Frames in one answer to a poll.
@@ -101,24 +104,28 @@ const FRAMES: usize = 200;
 struct Following {
     /// A cursor, or a `seq`. Without one: from now on.
     after: Option<String>,
-    /// Seconds that a poll waits.
+    /// Seconds that a poll waits. Without it: 25 to 50, at random.
     #[param(maximum = 50)]
     wait: Option<u64>,
+    /// The session's token, for a browser's `EventSource`, which cannot send a header. Proxies may log it: prefer the header.
+    #[param(value_type = Option<String>)]
+    access_token: Option<Secret<String>>,
 }
 
 /// What a client is told.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum FrameOut {
-    /// A new entry.
+pub(super) enum FrameOut {
+    /// A new entry, and the cursor after it.
     Entry {
         #[schema(value_type = EntryOut)]
         entry: Box<EntryOut>,
+        cursor: String,
     },
     /// Something of the partner's, for now.
     Signal { from: By, kind: String, body: serde_json::Value },
     /// Up to where each has read.
-    Read { my_read_seq: i64, partner_read_seq: i64 },
+    Read { my_read_seq: i64, partner_read_seq: i64, cursor: String },
     /// All that there was has been sent.
     CaughtUp { cursor: String },
     /// Take a snapshot, then go on from this cursor.
@@ -128,17 +135,20 @@ enum FrameOut {
 }
 
 impl FrameOut {
-    fn new(frame: Frame, reader: Side, jitter: impl Fn(u64) -> u64) -> Self {
+    pub(super) fn new(frame: Frame, reader: Side, jitter: impl Fn(u64) -> u64) -> Self {
         match frame {
-            Frame::Entry { view, .. } => Self::Entry { entry: Box::new(EntryOut::of(*view, reader)) },
+            Frame::Entry { view, cursor } => {
+                Self::Entry { entry: Box::new(EntryOut::of(*view, reader)), cursor: cursor.to_string() }
+            }
             Frame::Signal { from, kind, body } => Self::Signal {
                 from: By::new(Some(from), Some(reader)),
                 kind,
                 body: body.map_or(serde_json::Value::Null, |body| body.value()),
             },
-            Frame::Read { read, .. } => Self::Read {
+            Frame::Read { read, cursor } => Self::Read {
                 my_read_seq: read[reader.index()],
                 partner_read_seq: read[reader.other().index()],
+                cursor: cursor.to_string(),
             },
             Frame::CaughtUp { cursor } => Self::CaughtUp { cursor: cursor.to_string() },
             Frame::Reset { reason: Reset::CursorUnknown, cursor } => {
@@ -183,20 +193,30 @@ impl Gate for SessionGate {
     }
 }
 
-/// The couple's log as it grows. With `Accept: text/event-stream` as server-sent events, whose `id` is the cursor, so
-/// that `Last-Event-ID` resumes; else a long poll, which answers at once when there is something.
+/// The couple's log as it grows, over one of three transports with the same frames, all resumable from a cursor on any
+/// process. A WebSocket upgrade: frames as JSON text; a browser, which cannot send a header with it, offers two
+/// subprotocols, `couple` and the session's token. `Accept: text/event-stream`: server-sent events, whose `id` is the cursor, so
+/// that `Last-Event-ID` resumes. Else a long poll, which answers at once when there is something.
 #[utoipa::path(get, path = "/v1/couple/live", tag = "live", security(("session" = [])),
     params(Following, ("Last-Event-ID" = Option<String>, Header, description = "The cursor, instead of `after`")),
-    responses((status = 200, description = "Frames", content(
-        (Polled = "application/json"), (String = "text/event-stream")))))]
+    responses(
+        (status = 200, description = "Frames", content((Polled = "application/json"), (String = "text/event-stream"))),
+        (status = 101, description = "A WebSocket")))]
 async fn live(
     State(app): State<App>,
-    signed: Signed,
+    signed: Option<Signed>,
     headers: HeaderMap,
     query: Result<Query<Following>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
-    let Query(Following { after, wait }) = query.map_err(bad_query)?;
-    let wait = wait.unwrap_or(WAIT);
+    let Query(Following { after, wait, access_token }) = query.map_err(bad_query)?;
+    let offered = upgrade.as_ref().ok().and_then(offered_token);
+    let signed = match (signed, offered.or(access_token)) {
+        (Some(signed), _) => signed,
+        (None, Some(token)) => Signed::by(&app, token).await?,
+        (None, None) => return Err(Problem::new("unauthenticated")),
+    };
+    let wait = wait.unwrap_or_else(|| WAIT + jitter(&app, WAIT_MOST - WAIT));
     if wait > WAIT_MOST {
         return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
     }
@@ -207,9 +227,15 @@ async fn live(
         ),
         None => None,
     };
+    if upgrade.is_err() && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+        return Err(Problem::new("malformed_request").detail("a WebSocket upgrade that is none"));
+    }
     let place = app.streams.take(signed.id())?;
     let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
     let stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    if let Ok(upgrade) = upgrade {
+        return Ok(socket::upgrade(app, upgrade, stream, place));
+    }
     let events = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
         accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == "text/event-stream")
     });
@@ -222,8 +248,15 @@ async fn live(
     }
 }
 
+/// The token beside our own name among the subprotocols.
+fn offered_token(upgrade: &WebSocketUpgrade) -> Option<Secret<String>> {
+    let offered = upgrade.requested_protocols().filter_map(|protocol| protocol.to_str().ok());
+    let mut others = offered.filter(|protocol| *protocol != socket::PROTOCOL);
+    others.next().map(|token| Secret::new(token.to_owned()))
+}
+
 /// A random number of milliseconds below `most`, so that those who come back do not come at once.
-fn jitter(app: &App, most: u64) -> u64 {
+pub(super) fn jitter(app: &App, most: u64) -> u64 {
     let mut random = [0; 8];
     app.backend.ports().entropy.fill(&mut random);
     u64::from_be_bytes(random) % most.max(1)

@@ -7,7 +7,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. Before a
+//! Serve it with [`serve`], which bounds what a connection can hold, or under `axum::serve` with
+//! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. Before a
 //! graceful shutdown call `backend.live().drain()`: live streams end only when they are told to. Calls from a
 //! browser of another origin need a CORS layer of the host's.
 
@@ -19,9 +20,12 @@ mod operations;
 mod page;
 mod pairing;
 mod problem;
+mod serve;
+mod socket;
 mod timeline;
 
 pub use problem::{CODES, FieldError, Problem};
+pub use serve::{ServeOptions, listen, serve};
 
 use std::{sync::Arc, time::Duration};
 

@@ -62,10 +62,9 @@ async fn signals_and_read_positions_arrive() {
     let cursor = poll(&world, &ben, "wait=0").await["cursor"].as_str().unwrap().to_owned();
     let task = waiting(&world, &ben, &format!("after={cursor}&wait=20")).await;
     world.call("PUT", "/v1/couple/read", Some(&ana), Some(json!({"seq": 1}))).await;
-    assert_eq!(
-        woken(task).await["frames"],
-        json!([{"type": "read", "my_read_seq": 0, "partner_read_seq": 1}])
-    );
+    let told = woken(task).await;
+    let read = json!([{"type": "read", "my_read_seq": 0, "partner_read_seq": 1, "cursor": told["cursor"]}]);
+    assert_eq!(told["frames"], read);
     // Who was away learns of it on coming back.
     let back = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!(back["frames"][0]["type"], "read");

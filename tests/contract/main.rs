@@ -8,5 +8,6 @@ mod live;
 mod matrix;
 mod pairing;
 mod secrets;
+mod socket;
 mod timeline;
 mod world;

@@ -165,6 +165,7 @@ impl Live {
             cursor,
             subscription,
             ready,
+            signal: None,
             behind: true,
             told_caught_up: false,
             over: false,
@@ -182,6 +183,8 @@ pub struct Stream {
     cursor: Cursor,
     subscription: Box<dyn Subscription>,
     ready: VecDeque<Frame>,
+    /// The partner's, not yet looked at.
+    signal: Option<Frame>,
     /// Whether there may be something to read.
     behind: bool,
     told_caught_up: bool,
@@ -235,6 +238,13 @@ impl Stream {
                 }
                 continue;
             }
+            if self.signal.is_some() {
+                // Whether they may still have it is asked for a signal as for an entry; being given up meanwhile leaves it here.
+                let allowed = self.allowed().await;
+                let signal = self.signal.take();
+                self.ready.extend(allowed.map_or_else(|reason| Some(Frame::Bye(reason)), |_| signal));
+                continue;
+            }
             let notice = tokio::select! {
                 notice = self.subscription.next() => notice,
                 _ = self.drained.wait_for(|drain| *drain) => {
@@ -247,12 +257,7 @@ impl Stream {
                 Notice::Changed => self.behind = true,
                 Notice::Signal { from, .. } if from == self.at.side => {}
                 Notice::Signal { from, kind, body } => {
-                    // Whether they may still have it is asked for a signal as for an entry.
-                    let frame = match self.allowed().await {
-                        Ok(_) => Frame::Signal { from, kind, body },
-                        Err(reason) => Frame::Bye(reason),
-                    };
-                    self.ready.push_back(frame);
+                    self.signal = Some(Frame::Signal { from, kind, body });
                 }
             }
         }

@@ -1,0 +1,94 @@
+//! Live delivery over a WebSocket: the frames of every transport, as JSON text.
+
+use std::time::Duration;
+
+use axum::{
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
+    response::Response,
+};
+use couple_notify::live::{Bye, Frame, Stream};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    App,
+    live::{FrameOut, Place, jitter},
+};
+
+/// What clients that must name a subprotocol name.
+pub(super) const PROTOCOL: &str = "couple";
+
+/// What a client may send at once, in bytes: it has nothing to say but that it lives.
+const MESSAGE: usize = 4096;
+/// Messages of a client between two pings.
+const CHATTER: u32 = 100;
+/// How long a client may take nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client has to say goodbye too.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Turns the connection into a WebSocket that follows `stream`.
+pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place: Place) -> Response {
+    upgrade
+        .protocols([PROTOCOL])
+        // The default costs every idle connection 128 KiB.
+        .read_buffer_size(1024)
+        .write_buffer_size(0)
+        .max_message_size(MESSAGE)
+        .max_frame_size(MESSAGE)
+        .on_upgrade(move |socket| async move {
+            follow(&app, socket, stream).await;
+            drop(place);
+        })
+}
+
+async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
+    let side = stream.membership().side;
+    let next_ping = || Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
+    let (mut ping_at, mut heard) = (next_ping(), 1);
+    loop {
+        let frame = tokio::select! {
+            frame = stream.next() => frame,
+            message = socket.recv() => match message {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) if heard > CHATTER => return part(socket, close_code::POLICY, "too much").await,
+                Some(Ok(_)) => {
+                    heard += 1;
+                    continue;
+                }
+            },
+            () = sleep_until(ping_at) => {
+                // Not a word since the last one: it is gone, whatever the network says.
+                if heard == 0 || !send(&mut socket, Message::Ping(Vec::new().into())).await {
+                    return;
+                }
+                (ping_at, heard) = (next_ping(), 0);
+                continue;
+            }
+        };
+        let Some(frame) = frame else { return };
+        let bye = if let Frame::Bye(bye) = &frame { Some(*bye) } else { None };
+        let out = FrameOut::new(frame, side, |most| jitter(app, most));
+        let text = serde_json::to_string(&out).unwrap_or_default();
+        if !send(&mut socket, Message::Text(text.into())).await {
+            return;
+        }
+        match bye {
+            None => {}
+            Some(Bye::SignedOut) => return part(socket, close_code::POLICY, "signed_out").await,
+            Some(Bye::NotPaired) => return part(socket, close_code::POLICY, "not_paired").await,
+            Some(Bye::Draining) => return part(socket, close_code::RESTART, "draining").await,
+            Some(Bye::Unavailable) => return part(socket, close_code::AGAIN, "unavailable").await,
+        }
+    }
+}
+
+/// Whether it was taken.
+async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    timeout(PATIENCE, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
+}
+
+async fn part(mut socket: WebSocket, code: u16, reason: &'static str) {
+    if send(&mut socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
+        let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+    }
+}

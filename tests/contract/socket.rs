@@ -1,0 +1,280 @@
+//! Live delivery over a real connection: web sockets and server-sent events, cut, abused, told to go.
+
+use std::{net::SocketAddr, time::Duration};
+
+use couple::http::{ServeOptions, listen, serve};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Error, Message, client::IntoClientRequest as _, http::HeaderValue, protocol::CloseFrame},
+};
+
+use crate::world::World;
+
+/// The world, served.
+struct Served {
+    world: World,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+impl Served {
+    fn new() -> Self {
+        let world = World::new();
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let task = tokio::spawn(serve(listener, world.app.clone(), ServeOptions::default(), stopped));
+        Self { world, address, stop, task }
+    }
+
+    async fn connect(&self, token: &str, after: &str) -> Result<Socket, Error> {
+        self.connect_with(after, "authorization", &format!("Bearer {token}")).await
+    }
+
+    async fn connect_with(&self, after: &str, header: &'static str, value: &str) -> Result<Socket, Error> {
+        let url = format!("ws://{}/v1/couple/live{after}", self.address);
+        let mut request = url.into_client_request().unwrap();
+        request.headers_mut().insert(header, HeaderValue::from_str(value).unwrap());
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        client_async(request, stream).await.map(|(socket, _)| socket)
+    }
+
+    /// What a plain request is answered, head and body, for as long as it is sent within a second.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        let _ = timeout(Duration::from_secs(1), stream.read_to_end(&mut bytes)).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+async fn frame(socket: &mut Socket) -> Value {
+    loop {
+        match timeout(Duration::from_secs(2), socket.next())
+            .await
+            .expect("within two seconds")
+            .unwrap()
+            .unwrap()
+        {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn closed(socket: &mut Socket) -> Option<CloseFrame> {
+    loop {
+        match timeout(Duration::from_secs(2), socket.next()).await.expect("within two seconds") {
+            Some(Ok(Message::Close(frame))) => return frame,
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_socket_gets_what_there_was_and_what_comes() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut socket = served.connect(&ben, "?after=0").await.unwrap();
+    assert_eq!(frame(&mut socket).await["entry"]["kind"], "paired");
+    assert_eq!(frame(&mut socket).await["type"], "caught_up");
+    served.world.say(&ana, "hello").await;
+    let told = frame(&mut socket).await;
+    assert_eq!(told["entry"]["body"]["text"], "hello");
+    served.world.post("/v1/couple/signals", &ana, json!({"kind": "kiss"})).await;
+    assert_eq!(frame(&mut socket).await["kind"], "kiss");
+    // What a client says is not asked for, and harms nobody.
+    socket.send(Message::text("hello?")).await.unwrap();
+    socket.send(Message::Ping(vec![1].into())).await.unwrap();
+    served.world.say(&ana, "again").await;
+    let told = frame(&mut socket).await;
+    assert_eq!(told["entry"]["body"]["text"], "again");
+    // The cursor of a frame resumes after it, read positions included.
+    drop(socket);
+    let after = told["cursor"].as_str().unwrap();
+    let mut socket = served.connect(&ben, &format!("?after={after}")).await.unwrap();
+    assert_eq!(frame(&mut socket).await["type"], "caught_up");
+}
+
+#[tokio::test]
+async fn a_browser_offers_its_token_as_a_subprotocol() {
+    let served = Served::new();
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let offered = format!("couple, {ana}");
+    let mut socket = served.connect_with("", "sec-websocket-protocol", &offered).await.unwrap();
+    assert_eq!(frame(&mut socket).await["type"], "caught_up");
+    let refused = served.connect_with("", "sec-websocket-protocol", "couple, nobody").await;
+    assert!(matches!(&refused, Err(Error::Http(answer)) if answer.status() == 401), "{refused:?}");
+}
+
+/// Cut twenty times, by both transports in turn, on whatever word: everything arrives once and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_cuts_lose_nothing() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let (world, total) = (&served.world, 400);
+    let talk = async {
+        for n in 0..total {
+            world.say(&ana, &n.to_string()).await;
+        }
+    };
+    let hear = async {
+        let (mut seen, mut cursor, mut cuts) = (Vec::new(), "0".to_owned(), 0);
+        while seen.len() < total {
+            let cut = seen.len() + total / 22;
+            let take = |frame: &Value, seen: &mut Vec<String>, cursor: &mut String| {
+                if let Some(text) = frame["entry"]["body"]["text"].as_str() {
+                    seen.push(text.to_owned());
+                }
+                if let Some(at) = frame["cursor"].as_str() {
+                    at.clone_into(cursor);
+                }
+            };
+            if cuts % 2 == 0 {
+                let mut socket = served.connect(&ben, &format!("?after={cursor}")).await.unwrap();
+                while seen.len() < cut.min(total) {
+                    take(&frame(&mut socket).await, &mut seen, &mut cursor);
+                }
+            } else {
+                let mut stream = TcpStream::connect(served.address).await.unwrap();
+                let request = format!(
+                    "GET /v1/couple/live?access_token={ben} HTTP/1.1\r\nhost: h\r\naccept: text/event-stream\r\n\
+                     last-event-id: {cursor}\r\n\r\n"
+                );
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let mut lines = BufReader::new(stream).lines();
+                while seen.len() < cut.min(total) {
+                    let line =
+                        timeout(Duration::from_secs(2), lines.next_line()).await.unwrap().unwrap().unwrap();
+                    if let Some(data) = line.strip_prefix("data: ") {
+                        take(&serde_json::from_str(data).unwrap(), &mut seen, &mut cursor);
+                    }
+                }
+            }
+            cuts += 1;
+        }
+        (seen, cuts)
+    };
+    let ((), (seen, cuts)) = tokio::join!(talk, hear);
+    assert!(cuts >= 20, "{cuts}");
+    assert_eq!(seen, (0..total).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_session_that_ends_and_a_couple_that_ends_close_theirs() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut by_ben = served.connect(&ben, "").await.unwrap();
+    let mut by_ana = served.connect(&ana, "").await.unwrap();
+    frame(&mut by_ben).await;
+    frame(&mut by_ana).await;
+    let begun = Instant::now();
+    served.world.call("DELETE", "/v1/sessions/current", Some(&ben), None).await;
+    assert_eq!(frame(&mut by_ben).await["reason"], "signed_out");
+    let close = closed(&mut by_ben).await.unwrap();
+    assert_eq!((u16::from(close.code), close.reason.as_str()), (1008, "signed_out"));
+    served.world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    assert_eq!(frame(&mut by_ana).await["entry"]["kind"].as_str().unwrap_or("bye"), "bye");
+    assert_eq!(u16::from(closed(&mut by_ana).await.unwrap().code), 1008);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_goodbye_and_ends() {
+    let served = Served::new();
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut socket = served.connect(&ana, "").await.unwrap();
+    frame(&mut socket).await;
+    served.world.backend.live().drain();
+    served.stop.send(()).unwrap();
+    let bye = frame(&mut socket).await;
+    assert_eq!((bye["type"].as_str(), bye["reason"].as_str()), (Some("bye"), Some("draining")));
+    assert!(bye["retry_after_ms"].is_u64());
+    assert_eq!(u16::from(closed(&mut socket).await.unwrap().code), 1012);
+    drop(socket);
+    timeout(Duration::from_secs(2), served.task).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_upgrade_is_refused() {
+    let served = Served::new();
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    for (after, status) in
+        [("?after=-1", 422), ("?after=1e9", 422), ("?wait=1e9", 400), ("?wait=51", 422), ("?what=1", 400)]
+    {
+        let refused = served.connect(&ana, after).await;
+        let answered =
+            matches!(&refused, Err(Error::Http(answer)) if [status, 422].contains(&answer.status().as_u16()));
+        assert!(answered, "{after}: {refused:?}");
+    }
+    let mut future = served.connect(&ana, "?after=999999999").await.unwrap();
+    assert_eq!(frame(&mut future).await["type"], "reset");
+    let head = "GET /v1/couple/live HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
+    let anonymous =
+        format!("{head}sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+    assert!(served.raw(&anonymous).await.starts_with("HTTP/1.1 401"));
+    let old = format!(
+        "{head}authorization: Bearer {ana}\r\nsec-websocket-version: 8\r\nsec-websocket-key: x\r\n\r\n"
+    );
+    let told = served.raw(&old).await;
+    assert!(told.starts_with("HTTP/1.1 400") && told.contains("malformed_request"), "{told}");
+}
+
+#[tokio::test]
+async fn who_breaks_the_protocol_is_let_go() {
+    let served = Served::new();
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let key = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let upgrade = format!(
+        "GET /v1/couple/live HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\nauthorization: Bearer {ana}\r\n{key}"
+    );
+    // Without a mask; of a reserved kind; a ping that is too long; longer than is taken; text that is no UTF-8; half a close code.
+    let long_ping = [[0x89, 0xfe, 0x01, 0x00, 0, 0, 0, 0].as_slice(), &[0; 256]].concat();
+    let bad: [&[u8]; 6] = [
+        &[0x81, 0x01, b'x'],
+        &[0x83, 0x80, 0, 0, 0, 0],
+        &long_ping,
+        &[0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0x81, 0x81, 0, 0, 0, 0, 0xff],
+        &[0x88, 0x81, 0, 0, 0, 0, 0x03],
+    ];
+    for bytes in bad {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(upgrade.as_bytes()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_secs(2), stream.read_to_end(&mut answer)).await;
+        assert!(ended.is_ok(), "{bytes:?} keeps the connection open");
+        assert!(answer.starts_with(b"HTTP/1.1 101"), "{bytes:?}");
+    }
+    // Chatter.
+    let mut socket = served.connect(&ana, "").await.unwrap();
+    for _ in 0..200 {
+        if socket.send(Message::text("x")).await.is_err() {
+            break;
+        }
+    }
+    closed(&mut socket).await;
+    // One that never ends its frame holds its own place only.
+    let mut half = TcpStream::connect(served.address).await.unwrap();
+    half.write_all(upgrade.as_bytes()).await.unwrap();
+    half.write_all(&[0x81, 0xfe]).await.unwrap();
+    let mut socket = served.connect(&ana, "").await.unwrap();
+    assert_eq!(frame(&mut socket).await["type"], "caught_up");
+}
