@@ -14,11 +14,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use couple::{
-    Backend, Call, Secret,
+    Backend, Call, Secret, SystemClock,
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions, listen, router_with, serve},
     timeline::Append,
@@ -38,7 +38,7 @@ const ROUNDS: usize = 3;
 const ROLE: &str = "COUPLE_LIVE_SERVER";
 
 fn now() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
+    u64::try_from(couple::Clock::now(&SystemClock).micros()).unwrap()
 }
 
 /// The server's process: answers, and does what it reads: `RATE SECONDS`, where a rate of 0 is as fast as it can.

@@ -37,7 +37,10 @@ pub enum Role {
 
 /// The whole back end: its services, and what works in the background. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Backend {
+pub struct Backend(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     accounts: Accounts,
     pairings: Pairings,
     timeline: Timeline,
@@ -57,51 +60,57 @@ impl Backend {
     }
     /// Sign-up, sign-in, sessions, recovery, profile, deletion.
     #[must_use]
-    pub const fn accounts(&self) -> &Accounts {
-        &self.accounts
+    pub fn accounts(&self) -> &Accounts {
+        &self.0.accounts
     }
     /// Inviting, answering, leaving.
     #[must_use]
-    pub const fn pairings(&self) -> &Pairings {
-        &self.pairings
+    pub fn pairings(&self) -> &Pairings {
+        &self.0.pairings
     }
     /// Appending, reading, changing, reacting.
     #[must_use]
-    pub const fn timeline(&self) -> &Timeline {
-        &self.timeline
+    pub fn timeline(&self) -> &Timeline {
+        &self.0.timeline
     }
     /// Following a couple's log as it grows.
     #[must_use]
-    pub const fn live(&self) -> &Live {
-        &self.live
+    pub fn live(&self) -> &Live {
+        &self.0.live
     }
     /// What the services work through.
     #[must_use]
-    pub const fn ports(&self) -> &Ports {
-        &self.ports
+    pub fn ports(&self) -> &Ports {
+        &self.0.ports
     }
     /// The queues that this backend's jobs wait in.
     #[must_use]
     pub fn queues(&self) -> &[Queue] {
-        &self.queues
+        &self.0.queues
     }
     /// A worker for all queues, to be started, or run until idle in a test.
     #[must_use]
     pub fn worker(&self) -> Worker {
-        self.worker_for(self.queues.clone())
+        self.worker_for(self.0.queues.clone())
     }
     /// Says goodbye to live streams and lets go of the store: the last thing to do.
     ///
     /// # Errors
     /// The store's.
     pub async fn close(&self) -> Result<(), Error> {
-        self.live.drain();
-        self.ports.store.close().await
+        self.0.live.drain();
+        self.0.ports.store.close().await
     }
     /// A worker for chosen queues, for a process of its own.
     #[must_use]
     pub fn worker_for(&self, queues: Vec<Queue>) -> Worker {
-        Worker::new(self.ports.clone(), self.registry.clone(), self.schedules.clone(), queues, self.worker)
+        Worker::new(
+            self.0.ports.clone(),
+            self.0.registry.clone(),
+            self.0.schedules.clone(),
+            queues,
+            self.0.worker,
+        )
     }
 }
 
@@ -290,7 +299,7 @@ impl BackendBuilder {
             PurgeOutcomesHandler::schedule(),
             PurgeDeadHandler::schedule(),
         ];
-        Ok(Backend {
+        Ok(Backend(Arc::new(Parts {
             accounts,
             pairings: Pairings::new(ports.clone(), directory, self.pairing),
             timeline: Timeline::new(ports.clone()),
@@ -300,6 +309,6 @@ impl BackendBuilder {
             schedules,
             queues: vec![Queue::new("mail", self.mail_concurrency), Queue::new("default", 2)],
             worker: self.worker,
-        })
+        })))
     }
 }

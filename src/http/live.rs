@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{
-    Json,
+    body::Body,
     extract::{
         Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
     },
@@ -242,9 +242,7 @@ async fn live(
     if events {
         Ok(follow(app, stream, place))
     } else {
-        let polled = poll(&app, stream, Duration::from_secs(wait)).await;
-        drop(place);
-        Ok(Json(polled).into_response())
+        Ok(answer(app, stream, place, Duration::from_secs(wait)))
     }
 }
 
@@ -260,6 +258,16 @@ pub(super) fn jitter(app: &App, most: u64) -> u64 {
     let mut random = [0; 8];
     app.backend.ports().entropy.fill(&mut random);
     u64::from_be_bytes(random) % most.max(1)
+}
+
+/// The head goes out at once, so that what waits is one small future and not the whole way of a request.
+fn answer(app: App, stream: Stream, place: Place, wait: Duration) -> Response {
+    let body = futures_util::stream::once(async move {
+        let polled = poll(&app, stream, wait).await;
+        drop(place);
+        Ok::<_, Infallible>(serde_json::to_vec(&polled).unwrap_or_default())
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
 async fn poll(app: &App, mut stream: Stream, wait: Duration) -> Polled {

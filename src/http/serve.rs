@@ -227,7 +227,6 @@ impl AsyncWrite for Connection {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 mod tests {
     use axum::routing::get;
     use tokio::{io::AsyncReadExt as _, sync::oneshot};

@@ -67,6 +67,11 @@ impl Engine {
         std::iter::once(pid).chain(children).map(cpu).sum()
     }
 
+    /// Whether it has not ended by itself.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// SIGKILL, by its id.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();

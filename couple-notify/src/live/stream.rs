@@ -99,9 +99,12 @@ impl Default for LiveOptions {
     }
 }
 
-/// Opens streams.
+/// Opens streams. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Live {
+pub struct Live(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     ports: Ports,
     timeline: Timeline,
     options: LiveOptions,
@@ -113,18 +116,18 @@ impl Live {
     #[must_use]
     pub fn new(ports: Ports, options: LiveOptions) -> Self {
         let timeline = Timeline::new(ports.clone());
-        Self { ports, timeline, options, drain: tokio::sync::watch::Sender::new(false) }
+        Self(Arc::new(Inner { ports, timeline, options, drain: tokio::sync::watch::Sender::new(false) }))
     }
 
     /// Says goodbye to every stream, also to those that come from now on.
     pub fn drain(&self) {
-        self.drain.send_replace(true);
+        self.0.drain.send_replace(true);
     }
 
     /// Whether this process says goodbye.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.drain.borrow()
+        *self.0.drain.borrow()
     }
 
     /// Follows the log of a person's couple from `after` on; without it, from its end.
@@ -137,11 +140,11 @@ impl Live {
         gate: Arc<dyn Gate>,
         after: Option<Cursor>,
     ) -> Result<Stream, Failure<Refusal>> {
-        let (at, _) = self.timeline.membership(account).await?;
+        let (at, _) = self.0.timeline.membership(account).await?;
         // Subscribe, then read: what is written in between is both told of and read, never neither.
         let topics = vec![Topic::Couple(at.couple), Topic::Account(account)];
-        let subscription = self.ports.bus.subscribe(topics).await;
-        let (now, couple) = self.timeline.membership(account).await?;
+        let subscription = self.0.ports.bus.subscribe(topics).await;
+        let (now, couple) = self.0.timeline.membership(account).await?;
         if now != at {
             return Err(Failure::Refused(Refusal::NotPaired));
         }
@@ -159,7 +162,7 @@ impl Live {
         };
         Ok(Stream {
             live: self.clone(),
-            drained: self.drain.subscribe(),
+            drained: self.0.drain.subscribe(),
             gate,
             at,
             cursor,
@@ -169,7 +172,7 @@ impl Live {
             behind: true,
             told_caught_up: false,
             over: false,
-            sweep_at: Instant::now() + self.options.sweep,
+            sweep_at: Instant::now() + self.0.options.sweep,
         })
     }
 }
@@ -266,10 +269,11 @@ impl Stream {
     /// Reads what there is beyond the cursor, after making sure that the client may still have it.
     async fn read(&mut self) -> Result<(), Bye> {
         let couple = self.allowed().await?;
-        self.sweep_at = Instant::now() + self.live.options.sweep;
+        self.sweep_at = Instant::now() + self.live.0.options.sweep;
         let limit = PAGE;
         let views = self
             .live
+            .0
             .timeline
             .read(couple.id, Page::After(self.cursor.seq), limit, None)
             .await
@@ -303,7 +307,7 @@ impl Stream {
         if !self.gate.is_open().await.map_err(|_| Bye::Unavailable)? {
             return Err(Bye::SignedOut);
         }
-        match self.live.timeline.membership(self.at.account).await {
+        match self.live.0.timeline.membership(self.at.account).await {
             Ok((at, couple)) if at == self.at => Ok(couple),
             Ok(_) | Err(Failure::Refused(_)) => Err(Bye::NotPaired),
             Err(Failure::Failed(_)) => Err(Bye::Unavailable),

@@ -1,13 +1,13 @@
 //! Notices within one process.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
 use couple_core::live::{Bus, Notice, Subscription, Topic};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// Signals that wait for a subscriber; it may lose more, since a signal is for now.
 const SIGNALS: usize = 32;
@@ -22,11 +22,39 @@ struct Topics {
     next: u64,
 }
 
-/// One subscriber: any number of changes is one permit, signals wait in a bounded queue.
-#[derive(Debug)]
+/// One subscriber: any number of changes is one, signals wait in a bounded queue. There are as many as live connections, so it
+/// takes no room for what is not there.
+#[derive(Debug, Default)]
 struct Listener {
-    changed: Notify,
-    signals: mpsc::Sender<Notice>,
+    told: Notify,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    changed: bool,
+    signals: VecDeque<Notice>,
+}
+
+impl Listener {
+    fn tell(&self, notice: &Notice) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match notice {
+            Notice::Signal { .. } if waiting.signals.len() < SIGNALS => {
+                waiting.signals.push_back(notice.clone());
+            }
+            Notice::Signal { .. } | Notice::Changed => waiting.changed = true,
+        }
+        drop(waiting);
+        self.told.notify_one();
+    }
+
+    /// What there is: signals first.
+    fn take(&self) -> Option<Notice> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let signal = waiting.signals.pop_front();
+        signal.or_else(|| std::mem::take(&mut waiting.changed).then_some(Notice::Changed))
+    }
 }
 
 impl MemoryBus {
@@ -40,7 +68,7 @@ impl MemoryBus {
     pub fn stir(&self) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.values().flatten() {
-            listener.changed.notify_one();
+            listener.tell(&Notice::Changed);
         }
     }
 
@@ -56,7 +84,6 @@ struct Subscribed {
     id: u64,
     topics: Vec<Topic>,
     listener: Arc<Listener>,
-    signals: mpsc::Receiver<Notice>,
 }
 
 #[async_trait]
@@ -64,20 +91,12 @@ impl Bus for MemoryBus {
     async fn publish(&self, topic: Topic, notice: Notice) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.get(&topic).into_iter().flatten() {
-            match &notice {
-                Notice::Changed => listener.changed.notify_one(),
-                signal @ Notice::Signal { .. } => {
-                    if listener.signals.try_send(signal.clone()).is_err() {
-                        listener.changed.notify_one();
-                    }
-                }
-            }
+            listener.tell(&notice);
         }
     }
 
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
-        let (sender, signals) = mpsc::channel(SIGNALS);
-        let listener = Arc::new(Listener { changed: Notify::new(), signals: sender });
+        let listener = Arc::new(Listener::default());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let id = all.next;
         all.next += 1;
@@ -85,17 +104,18 @@ impl Bus for MemoryBus {
             all.listeners.entry(topic.clone()).or_default().push((id, listener.clone()));
         }
         drop(all);
-        Box::new(Subscribed { bus: self.clone(), id, topics, listener, signals })
+        Box::new(Subscribed { bus: self.clone(), id, topics, listener })
     }
 }
 
 #[async_trait]
 impl Subscription for Subscribed {
     async fn next(&mut self) -> Notice {
-        tokio::select! {
-            biased;
-            Some(signal) = self.signals.recv() => signal,
-            () = self.listener.changed.notified() => Notice::Changed,
+        loop {
+            if let Some(notice) = self.listener.take() {
+                return notice;
+            }
+            self.listener.told.notified().await;
         }
     }
 }
