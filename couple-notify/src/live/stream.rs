@@ -232,10 +232,12 @@ impl Stream {
             if self.over {
                 return None;
             }
+            self.ready = VecDeque::new();
             if self.behind {
                 // The notice that brought us here was taken before reading, so one that comes meanwhile waits for
                 // the next round; and being given up in the middle leaves `behind` as it is.
-                if let Err(reason) = self.read().await {
+                // Boxed: what waits must not keep room for what reads.
+                if let Err(reason) = Box::pin(self.read()).await {
                     self.ready.push_back(Frame::Bye(reason));
                     self.behind = false;
                 }
@@ -243,7 +245,7 @@ impl Stream {
             }
             if self.signal.is_some() {
                 // Whether they may still have it is asked for a signal as for an entry; being given up meanwhile leaves it here.
-                let allowed = self.allowed().await;
+                let allowed = Box::pin(self.allowed()).await;
                 let signal = self.signal.take();
                 self.ready.extend(allowed.map_or_else(|reason| Some(Frame::Bye(reason)), |_| signal));
                 continue;
