@@ -308,10 +308,6 @@ fn follow(app: App, stream: Stream, place: Place) -> Response {
     let events = futures_util::stream::unfold(begin, move |(mut stream, place, retry)| {
         let app = app.clone();
         async move {
-            if let Some(retry) = retry {
-                let hello = Event::default().retry(retry).comment("couple");
-                return Some((Ok::<_, Infallible>(hello), (stream, place, None)));
-            }
             let frame = stream.next().await?;
             let resumable = !matches!(frame, Frame::Signal { .. } | Frame::Bye(_));
             let out = FrameOut::new(frame, side, |most| jitter(&app, most));
@@ -319,7 +315,11 @@ fn follow(app: App, stream: Stream, place: Place) -> Response {
             if resumable {
                 event = event.id(stream.cursor().to_string());
             }
-            Some((Ok(event), (stream, place, None)))
+            // With the first frame: some clients take one by itself for an event.
+            if let Some(retry) = retry {
+                event = event.retry(retry);
+            }
+            Some((Ok::<_, Infallible>(event), (stream, place, None)))
         }
     });
     // Buffering proxies would hold events back.
