@@ -9,7 +9,7 @@ use couple_core::{
     },
     job::{PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
     limits::RateLimiter,
-    live::Bus,
+    live::{Bus, Presence},
     mail::{Links, Mailer},
     pairing::{self, Directory, InviteMailHandler, Pairings, PurgeInvitesHandler},
     timeline::Timeline,
@@ -18,7 +18,7 @@ use couple_notify::{
     live::{Live, LiveOptions},
     mail::MemoryMailer,
 };
-use couple_store::{MemoryBus, MemoryLimits, MemoryStore};
+use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
 
 /// Accounts that a run of the purge deletes at most: a mistake must not take everybody.
 const PURGED_AT_ONCE: u32 = 20;
@@ -118,6 +118,7 @@ impl Backend {
 pub struct BackendBuilder {
     store: Option<Arc<dyn Store>>,
     bus: Option<Arc<dyn Bus>>,
+    presence: Option<Arc<dyn Presence>>,
     limits: Option<Arc<dyn RateLimiter>>,
     mailer: Option<Arc<dyn Mailer>>,
     clock: Arc<dyn Clock>,
@@ -145,6 +146,7 @@ impl Default for BackendBuilder {
         Self {
             store: None,
             bus: None,
+            presence: None,
             limits: None,
             mailer: None,
             clock: Arc::new(SystemClock),
@@ -185,6 +187,12 @@ impl BackendBuilder {
     #[must_use]
     pub fn bus(mut self, bus: impl Bus) -> Self {
         self.bus = Some(Arc::new(bus));
+        self
+    }
+    /// Who knows who is here. Default: this process for itself.
+    #[must_use]
+    pub fn presence(mut self, presence: impl Presence) -> Self {
+        self.presence = Some(Arc::new(presence));
         self
     }
     /// Who counts. Default: this process for itself.
@@ -269,6 +277,7 @@ impl BackendBuilder {
         let ports = Ports {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
             bus: self.bus.unwrap_or_else(|| Arc::new(MemoryBus::new())),
+            presence: self.presence.unwrap_or_else(|| Arc::new(MemoryPresence::new())),
             limits,
             clock: self.clock,
             entropy: self.entropy.clone(),

@@ -19,6 +19,7 @@ pub mod idempotency;
 pub mod job;
 pub mod limits;
 pub mod pairing;
+pub mod presence;
 pub mod store;
 pub mod timeline;
 mod world;
@@ -112,6 +113,16 @@ macro_rules! bus {
     ($factory:expr) => {
         $crate::checks! { $factory;
             bus: b1_reaches, b2_falls_behind, b3_topics_apart, b4_leaves_nothing;
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`Presence`](couple_core::live::Presence).
+#[macro_export]
+macro_rules! presence {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            presence: p1_for_a_lease, p2_comes_and_stays, p3_apart;
         }
     };
 }

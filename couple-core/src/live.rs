@@ -1,9 +1,11 @@
 //! The port by which processes tell one another that there is something to read.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, CoupleId, pairing::Side, timeline::Body};
+use crate::{AccountId, CoupleId, Error, pairing::Side, timeline::Body};
 
 /// What a notice is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub enum Topic {
 pub enum Notice {
     /// Something was written: look.
     Changed,
+    /// Somebody came who was away: ask [`Presence`].
+    Here(Side),
     /// Something for the partner's connected devices, now or never.
     Signal {
         /// Who sends.
@@ -51,4 +55,23 @@ pub trait Bus: Send + Sync + 'static {
     async fn publish(&self, topic: Topic, notice: Notice);
     /// Listens on `topics` from now on.
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription>;
+}
+
+/// Who is here: leases that end by themselves, and leave no trace of when somebody was.
+///
+/// * **P1** A person is here from a renewal until its lease ends.
+/// * **P2** A renewal tells whether they were away.
+/// * **P3** One's lease is not another's.
+#[async_trait]
+pub trait Presence: Send + Sync + 'static {
+    /// Keeps a person here for `lease` from now on. True: they were away.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error>;
+    /// How much is left of a person's lease; none: they are away.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error>;
 }

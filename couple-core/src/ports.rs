@@ -7,7 +7,7 @@ use crate::{
     account::AccountChange,
     job::{Job, JobChange, NewJob},
     limits::{LimitKey, Limited, RateLimiter, Rule},
-    live::{Bus, Notice, Topic},
+    live::{Bus, Notice, Presence, Topic},
     mail::Links,
     pairing::PairingChange,
     timeline::TimelineChange,
@@ -20,6 +20,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// Who is told of it.
     pub bus: Arc<dyn Bus>,
+    /// Who is here.
+    pub presence: Arc<dyn Presence>,
     /// How often is too often.
     pub limits: Arc<dyn RateLimiter>,
     /// The time.

@@ -10,6 +10,8 @@
 //! | | [`RedisLimits`](redis::RedisLimits) (feature `redis`) | many processes |
 //! | [`Bus`](couple_core::live::Bus) | [`MemoryBus`] | one process |
 //! | | [`RedisBus`](redis::RedisBus) (feature `redis`) | many processes |
+//! | [`Presence`](couple_core::live::Presence) | [`MemoryPresence`] | one process |
+//! | | [`RedisPresence`](redis::RedisPresence) (feature `redis`) | many processes |
 //! | a [`Keyring`](couple_core::Keyring) | [`KeyFile`] | what mailed codes are derived from |
 
 mod key_file;
@@ -20,4 +22,4 @@ pub mod redis;
 pub mod sql;
 
 pub use key_file::KeyFile;
-pub use memory::{MemoryBus, MemoryLimits, MemoryStore};
+pub use memory::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};

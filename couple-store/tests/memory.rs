@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use couple_store::{MemoryBus, MemoryLimits, MemoryStore};
+use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
 
 mod direct {
     use super::*;
@@ -15,6 +15,11 @@ mod shared {
 }
 
 couple_conformance::limits!(|clock| async { MemoryLimits::new(clock) });
+
+mod people {
+    use super::*;
+    couple_conformance::presence!(async { MemoryPresence::new() });
+}
 
 mod notices {
     use super::*;

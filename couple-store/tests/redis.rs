@@ -9,7 +9,7 @@ use couple_core::{
     limits::{LimitKey, RateLimiter as _, Rule},
     live::{Bus, Notice, Subscription, Topic},
 };
-use couple_store::redis::{Redis, RedisBus, RedisLimits};
+use couple_store::redis::{Redis, RedisBus, RedisLimits, RedisPresence};
 
 mod support;
 
@@ -55,6 +55,7 @@ macro_rules! kit {
         mod $name {
             use super::*;
             couple_conformance::limits!(|clock| limits($variable, clock));
+            couple_conformance::presence!(async { RedisPresence::new(connect($variable).await) });
             mod between_processes {
                 use super::*;
                 couple_conformance::bus!(across($variable));

@@ -14,7 +14,7 @@ use couple::{
     notify::mail::{FileMailer, Letterhead, SmtpMailer},
     store::{
         KeyFile,
-        redis::{Redis, RedisBus, RedisLimits},
+        redis::{Redis, RedisBus, RedisLimits, RedisPresence},
         sql::{MySqlOptions, PostgresOptions, SqliteOptions},
     },
 };
@@ -152,6 +152,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             let redis = Redis::connect(url, REDIS_CONNECTIONS).await.map_err(|error| told(&error))?;
             let builder =
                 if settings.limits { builder.limits(RedisLimits::new(redis.clone())) } else { builder };
+            let builder = builder.presence(RedisPresence::new(redis.clone()));
             builder.bus(RedisBus::start(redis).await.map_err(|error| told(&error))?)
         }
     };

@@ -110,6 +110,22 @@ struct Following {
     /// The session's token, for a browser's `EventSource`, which cannot send a header. Proxies may log it: prefer the header.
     #[param(value_type = Option<String>)]
     access_token: Option<Secret<String>>,
+    /// `off`: the partner is not told that this person is here, nor that they chose so.
+    #[serde(default)]
+    presence: Announced,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Announced {
+    #[default]
+    On,
+    Off,
+}
+
+/// How presence is written.
+pub(super) const fn presence(here: bool) -> &'static str {
+    if here { "here" } else { "away" }
 }
 
 /// What a client is told.
@@ -124,6 +140,8 @@ pub(super) enum FrameOut {
     },
     /// Something of the partner's, for now.
     Signal { from: By, kind: String, body: serde_json::Value },
+    /// Whether the partner is `here` or `away`.
+    Presence { presence: &'static str },
     /// Up to where each has read.
     Read { my_read_seq: i64, partner_read_seq: i64, cursor: String },
     /// All that there was has been sent.
@@ -145,6 +163,7 @@ impl FrameOut {
                 kind,
                 body: body.map_or(serde_json::Value::Null, |body| body.value()),
             },
+            Frame::Presence { here } => Self::Presence { presence: presence(here) },
             Frame::Read { read, cursor } => Self::Read {
                 my_read_seq: read[reader.index()],
                 partner_read_seq: read[reader.other().index()],
@@ -209,7 +228,7 @@ async fn live(
     query: Result<Query<Following>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
-    let Query(Following { after, wait, access_token }) = query.map_err(bad_query)?;
+    let Query(Following { after, wait, access_token, presence }) = query.map_err(bad_query)?;
     let offered = upgrade.as_ref().ok().and_then(offered_token);
     let signed = match (signed, offered.or(access_token)) {
         (Some(signed), _) => signed,
@@ -232,7 +251,10 @@ async fn live(
     }
     let place = app.streams.take(signed.id())?;
     let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
-    let stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    if presence == Announced::On {
+        stream.announce();
+    }
     if let Ok(upgrade) = upgrade {
         return Ok(socket::upgrade(app, upgrade, stream, place));
     }
@@ -272,6 +294,8 @@ fn answer(app: App, stream: Stream, place: Place, wait: Duration) -> Response {
 
 async fn poll(app: &App, mut stream: Stream, wait: Duration) -> Polled {
     let side = stream.membership().side;
+    // Else every poll would end with what the one before told. That it is not known now is found out while waiting.
+    let _ = stream.knows_presence().await;
     let mut frames = Vec::new();
     let deadline = Instant::now() + wait;
     let mut caught_up = false;
@@ -309,7 +333,7 @@ fn follow(app: App, stream: Stream, place: Place) -> Response {
         let app = app.clone();
         async move {
             let frame = stream.next().await?;
-            let resumable = !matches!(frame, Frame::Signal { .. } | Frame::Bye(_));
+            let resumable = !matches!(frame, Frame::Signal { .. } | Frame::Presence { .. } | Frame::Bye(_));
             let out = FrameOut::new(frame, side, |most| jitter(&app, most));
             let mut event = Event::default().data(serde_json::to_string(&out).unwrap_or_default());
             if resumable {

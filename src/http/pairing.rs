@@ -16,6 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Answer, App, Problem,
     extract::{Body, Meta, Segment, Signed},
+    live::presence,
     nullable, time,
 };
 
@@ -98,6 +99,9 @@ impl ReceivedOut {
 struct MemberOut {
     id: String,
     display_name: Option<String>,
+    /// Of the partner: `here`, or `away`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<&'static str>,
 }
 
 /// The couple, as one of the two sees it.
@@ -137,9 +141,14 @@ async fn couple_out(app: &App, couple: Couple, side: Side) -> Answer<CoupleOut> 
     let member = async |side: Side| -> Answer<MemberOut> {
         let id = couple.member(side);
         let profile = app.backend.pairings().profile(id).await?;
-        Ok(MemberOut { id: id.to_string(), display_name: profile.map(|p| p.display_name.to_string()) })
+        let display_name = profile.map(|p| p.display_name.to_string());
+        Ok(MemberOut { id: id.to_string(), display_name, presence: None })
     };
-    let (me, partner) = (member(side).await?, member(side.other()).await?);
+    let (me, mut partner) = (member(side).await?, member(side.other()).await?);
+    let presences = &app.backend.ports().presence;
+    // That it is not known is no reason to keep the rest back.
+    let left = presences.left(couple.member(side.other())).await.unwrap_or(None);
+    partner.presence = Some(presence(left.is_some()));
     Ok(CoupleOut {
         id: couple.id.to_string(),
         since: time(couple.since),

@@ -74,7 +74,8 @@ async fn signals_and_read_positions_arrive() {
 async fn leaving_and_signing_out_end_the_stream() {
     let world = Arc::new(World::new());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
-    let (by_ben, by_ana) = (waiting(&world, &ben, "wait=30").await, waiting(&world, &ana, "wait=30").await);
+    let (by_ben, by_ana) =
+        (waiting(&world, &ben, "wait=30").await, waiting(&world, &ana, "wait=30&presence=off").await);
     world.call("DELETE", "/v1/sessions/current", Some(&ben), None).await;
     assert_eq!(woken(by_ben).await["frames"][0]["reason"], "signed_out");
     world.later(Duration::from_secs(1));

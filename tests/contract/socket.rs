@@ -62,7 +62,17 @@ impl Served {
     }
 }
 
+/// The next frame that is not about presence.
 async fn frame(socket: &mut Socket) -> Value {
+    loop {
+        let frame = any_frame(socket).await;
+        if frame["type"] != "presence" {
+            return frame;
+        }
+    }
+}
+
+async fn any_frame(socket: &mut Socket) -> Value {
     loop {
         match timeout(Duration::from_secs(2), socket.next())
             .await
@@ -121,6 +131,36 @@ async fn a_browser_offers_its_token_as_a_subprotocol() {
     assert_eq!(frame(&mut socket).await["type"], "caught_up");
     let refused = served.connect_with("", "sec-websocket-protocol", "couple, nobody").await;
     assert!(matches!(&refused, Err(Error::Http(answer)) if answer.status() == 401), "{refused:?}");
+}
+
+#[tokio::test]
+async fn each_learns_that_the_other_is_here_unless_they_say_not() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let partner_of =
+        async |token| served.world.get("/v1/couple", token).await.body["partner"]["presence"].clone();
+    assert_eq!(partner_of(&ana).await, "away");
+    // Ben looks on, and says nothing of it.
+    let mut by_ben = served.connect(&ben, "?presence=off").await.unwrap();
+    assert_eq!(any_frame(&mut by_ben).await["type"], "caught_up");
+    assert_eq!(any_frame(&mut by_ben).await, json!({"type": "presence", "presence": "away"}));
+    let mut by_ana = served.connect(&ana, "").await.unwrap();
+    assert_eq!(any_frame(&mut by_ana).await["type"], "caught_up");
+    assert_eq!(any_frame(&mut by_ana).await, json!({"type": "presence", "presence": "away"}));
+    // He sees her come, at once.
+    assert_eq!(any_frame(&mut by_ben).await, json!({"type": "presence", "presence": "here"}));
+    assert_eq!((partner_of(&ben).await, partner_of(&ana).await), (json!("here"), json!("away")));
+    // She sees nothing of his, until he lets her.
+    let _open = served.connect(&ben, "").await.unwrap();
+    assert_eq!(any_frame(&mut by_ana).await, json!({"type": "presence", "presence": "here"}));
+    // A poll is told of changes only: it would never wait otherwise.
+    let polled = served.world.get("/v1/couple/live?wait=0", &ana).await;
+    assert_eq!(polled.body["frames"], json!([]));
+    let refused = served.connect(&ana, "?presence=maybe").await;
+    assert!(
+        matches!(&refused, Err(Error::Http(answer)) if answer.status() == 422 || answer.status() == 400),
+        "{refused:?}"
+    );
 }
 
 /// Cut twenty times, by both transports in turn, on whatever word: everything arrives once and in order.

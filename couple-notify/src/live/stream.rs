@@ -37,6 +37,12 @@ pub enum Reset {
     CursorUnknown,
 }
 
+/// A person with a live connection is here for so long after it was last renewed: the grace of those whose connection broke is
+/// what is left of it, 35 to 60 seconds.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often a lease is renewed.
+const RENEW: Duration = Duration::from_secs(25);
+
 /// What a client is told.
 #[derive(Debug, Clone)]
 pub enum Frame {
@@ -62,6 +68,11 @@ pub enum Frame {
         kind: String,
         /// With what.
         body: Option<Body>,
+    },
+    /// Whether the partner is here.
+    Presence {
+        /// True: here.
+        here: bool,
     },
     /// Everything that there was has been sent.
     CaughtUp {
@@ -173,6 +184,10 @@ impl Live {
             told_caught_up: false,
             over: false,
             sweep_at: Instant::now() + self.0.options.sweep,
+            partner: couple.member(at.side.other()),
+            renew_at: None,
+            partner_here: None,
+            look_at: Instant::now(),
         })
     }
 }
@@ -194,6 +209,12 @@ pub struct Stream {
     over: bool,
     /// When to look without having been told.
     sweep_at: Instant,
+    partner: AccountId,
+    /// Whether others may know that this person is here, and when they are told next.
+    renew_at: Option<Instant>,
+    /// Whether the partner is here, as the client knows it, and when to look again.
+    partner_here: Option<bool>,
+    look_at: Instant,
 }
 
 impl std::fmt::Debug for Stream {
@@ -214,6 +235,20 @@ impl Stream {
         self.cursor
     }
 
+    /// Lets the partner know that this person is here, for as long as the stream is followed and the grace after it. Without it
+    /// the partner cannot tell them from somebody who is away.
+    pub fn announce(&mut self) {
+        self.renew_at = Some(Instant::now());
+    }
+    /// Takes it that the client has just asked whether the partner is here: it is told of changes only.
+    ///
+    /// # Errors
+    /// [`Presence`](couple_core::live::Presence)'s.
+    pub async fn knows_presence(&mut self) -> Result<(), Error> {
+        self.partner_here = Some(self.live.0.ports.presence.left(self.partner).await?.is_some());
+        Ok(())
+    }
+
     /// The next frame; none after [`Frame::Bye`]. Can be given up while it waits: nothing is lost.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
@@ -225,7 +260,7 @@ impl Stream {
                         self.cursor = *cursor;
                     }
                     Frame::Bye(_) => self.over = true,
-                    Frame::CaughtUp { .. } | Frame::Signal { .. } => {}
+                    Frame::CaughtUp { .. } | Frame::Signal { .. } | Frame::Presence { .. } => {}
                 }
                 return Some(frame);
             }
@@ -250,8 +285,14 @@ impl Stream {
                 self.ready.extend(allowed.map_or_else(|reason| Some(Frame::Bye(reason)), |_| signal));
                 continue;
             }
+            let presence_at = self.renew_at.map_or(self.look_at, |at| at.min(self.look_at));
+            if presence_at <= Instant::now() {
+                Box::pin(self.presence()).await;
+                continue;
+            }
             let notice = tokio::select! {
                 notice = self.subscription.next() => notice,
+                () = sleep_until(presence_at) => continue,
                 _ = self.drained.wait_for(|drain| *drain) => {
                     self.ready.push_back(Frame::Bye(Bye::Draining));
                     continue;
@@ -260,10 +301,31 @@ impl Stream {
             };
             match notice {
                 Notice::Changed => self.behind = true,
+                Notice::Here(side) if side == self.at.side => {}
+                Notice::Here(_) => self.look_at = Instant::now(),
                 Notice::Signal { from, .. } if from == self.at.side => {}
                 Notice::Signal { from, kind, body } => {
                     self.signal = Some(Frame::Signal { from, kind, body });
                 }
+            }
+        }
+    }
+
+    /// Renews what is due, and looks where the partner is. That nothing is known is no reason to end a stream.
+    async fn presence(&mut self) {
+        let (ports, now) = (&self.live.0.ports, Instant::now());
+        if self.renew_at.is_some_and(|at| at <= now) {
+            if ports.presence.renew(self.at.account, LEASE).await.unwrap_or(false) {
+                ports.bus.publish(Topic::Couple(self.at.couple), Notice::Here(self.at.side)).await;
+            }
+            self.renew_at = Some(now + RENEW);
+        }
+        if self.look_at <= now {
+            let left = ports.presence.left(self.partner).await.unwrap_or(None);
+            // Just after the lease would end, or as soon as there may be news.
+            self.look_at = now + left.map_or(RENEW, |left| (left + Duration::from_millis(50)).min(RENEW));
+            if self.partner_here.replace(left.is_some()) != Some(left.is_some()) {
+                self.ready.push_back(Frame::Presence { here: left.is_some() });
             }
         }
     }

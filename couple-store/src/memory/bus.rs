@@ -40,10 +40,10 @@ impl Listener {
     fn tell(&self, notice: &Notice) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
-            Notice::Signal { .. } if waiting.signals.len() < SIGNALS => {
+            Notice::Signal { .. } | Notice::Here(_) if waiting.signals.len() < SIGNALS => {
                 waiting.signals.push_back(notice.clone());
             }
-            Notice::Signal { .. } | Notice::Changed => waiting.changed = true,
+            Notice::Signal { .. } | Notice::Here(_) | Notice::Changed => waiting.changed = true,
         }
         drop(waiting);
         self.told.notify_one();

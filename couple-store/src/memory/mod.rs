@@ -6,11 +6,13 @@ mod idempotency;
 mod job;
 mod limits;
 mod pairing;
+mod presence;
 mod table;
 mod timeline;
 
 pub use bus::MemoryBus;
 pub use limits::MemoryLimits;
+pub use presence::MemoryPresence;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

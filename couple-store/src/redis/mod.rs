@@ -4,13 +4,16 @@
 //! |---|---|
 //! | [`RedisBus`] | this process hears itself; who waits on another hears after the fallback interval, and all at once when Redis is back |
 //! | [`RedisLimits`] | each process counts for itself, so an allowance holds for each process instead of for all |
+//! | [`RedisPresence`] | nobody is known to be here |
 
 mod bus;
 mod limits;
 mod link;
+mod presence;
 
 pub use bus::RedisBus;
 pub use limits::RedisLimits;
+pub use presence::RedisPresence;
 
 use std::time::Duration;
 

@@ -1,0 +1,43 @@
+//! P1–P3: who is here.
+
+use std::time::Duration;
+
+use couple_core::live::Presence;
+use tokio::time::sleep;
+
+use crate::World;
+
+const LEASE: Duration = Duration::from_millis(400);
+
+/// From the renewal until the lease ends.
+pub async fn p1_for_a_lease(presence: impl Presence) {
+    let ana = World::default().account_id();
+    assert_eq!(presence.left(ana).await.unwrap(), None);
+    presence.renew(ana, LEASE).await.unwrap();
+    let left = presence.left(ana).await.unwrap().unwrap();
+    assert!(left <= LEASE && !left.is_zero(), "{left:?}");
+    sleep(LEASE / 2).await;
+    presence.renew(ana, LEASE).await.unwrap();
+    sleep(LEASE * 3 / 4).await;
+    assert!(presence.left(ana).await.unwrap().is_some(), "a lease that was renewed goes on");
+    sleep(LEASE / 2).await;
+    assert_eq!(presence.left(ana).await.unwrap(), None);
+}
+
+/// Who renews learns whether they were away.
+pub async fn p2_comes_and_stays(presence: impl Presence) {
+    let ana = World::default().account_id();
+    assert!(presence.renew(ana, LEASE).await.unwrap());
+    assert!(!presence.renew(ana, LEASE).await.unwrap());
+    sleep(LEASE + LEASE / 4).await;
+    assert!(presence.renew(ana, LEASE).await.unwrap());
+}
+
+/// One's lease is not another's.
+pub async fn p3_apart(presence: impl Presence) {
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    presence.renew(ana, LEASE).await.unwrap();
+    assert_eq!(presence.left(ben).await.unwrap(), None);
+    assert!(presence.renew(ben, LEASE).await.unwrap());
+}

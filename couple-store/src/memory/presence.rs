@@ -1,0 +1,52 @@
+//! Who is here, within one process.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use couple_core::{AccountId, Error, live::Presence};
+use tokio::time::Instant;
+
+/// Leases below which nobody is looked for who is gone.
+const FEW: usize = 1_024;
+
+/// Keeps leases in this process. Gone with it.
+#[derive(Debug, Default)]
+pub struct MemoryPresence(Mutex<Leases>);
+
+#[derive(Debug, Default)]
+struct Leases {
+    until: HashMap<AccountId, Instant>,
+    /// How many there were when those that ended were last removed.
+    kept: usize,
+}
+
+impl MemoryPresence {
+    /// Nobody is here.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Presence for MemoryPresence {
+    async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
+        let now = Instant::now();
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if leases.until.len() >= FEW.max(leases.kept * 2) {
+            leases.until.retain(|_, until| *until > now);
+            leases.kept = leases.until.len();
+        }
+        let before = leases.until.insert(account, now + lease);
+        Ok(before.is_none_or(|until| until <= now))
+    }
+    async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        let leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = leases.until.get(&account).map(|until| until.saturating_duration_since(Instant::now()));
+        Ok(left.filter(|left| !left.is_zero()))
+    }
+}

@@ -1,0 +1,44 @@
+//! Who is here, for all processes: keys that expire.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use couple_core::{AccountId, Error, live::Presence};
+
+use super::{Redis, failed};
+
+/// Leases as keys that expire by the server's clock. While Redis is away nobody is known to be here.
+#[derive(Debug, Clone)]
+pub struct RedisPresence(Redis);
+
+impl RedisPresence {
+    /// Keeps leases in this Redis.
+    #[must_use]
+    pub const fn new(redis: Redis) -> Self {
+        Self(redis)
+    }
+
+    fn key(&self, account: AccountId) -> String {
+        format!("{}:here:{account}", self.0.prefix)
+    }
+}
+
+#[async_trait]
+impl Presence for RedisPresence {
+    async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
+        let mut link = self.0.link("presence").await?;
+        let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut command = redis::cmd("SET");
+        command.arg(self.key(account)).arg(1).arg("PX").arg(lease).arg("GET");
+        let before: Option<u8> =
+            command.query_async(&mut *link).await.map_err(|error| failed("presence", error))?;
+        Ok(before.is_none())
+    }
+    async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        let mut link = self.0.link("presence").await?;
+        let mut command = redis::cmd("PTTL");
+        command.arg(self.key(account));
+        let left: i64 = command.query_async(&mut *link).await.map_err(|error| failed("presence", error))?;
+        Ok(u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis))
+    }
+}
