@@ -184,6 +184,29 @@ async fn day(common: Common, mut redis: Engine) {
         }
         assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried 5 s after Redis is back");
     }
+
+    // Who comes at one process is here for who waits at another; who signs out at one is let go at the other.
+    let waits = async |server: &Server, token: &str, query: &str| {
+        let (address, token) = (server.address, token.to_owned());
+        let path = format!("/v1/couple/live?wait=20&{query}");
+        let waiting = tokio::spawn(async move {
+            Client::new(address).call("GET", &path, Some(&token), None, None).await.body["frames"][0].clone()
+        });
+        sleep(Duration::from_millis(200)).await;
+        waiting
+    };
+    let by_ben = waits(&third, &ben, "").await;
+    let by_ana = waits(&other, &ana, "").await;
+    let told = by_ben.await.unwrap();
+    assert_eq!(told, json!({ "type": "presence", "presence": "here" }), "{told}");
+    let left = Instant::now();
+    let answer =
+        Client::new(third.address).call("DELETE", "/v1/sessions/current", Some(&ana), None, None).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    let told = by_ana.await.unwrap();
+    assert_eq!(told["reason"], "signed_out", "{told}");
+    println!("let go at the other process after {} ms", left.elapsed().as_millis());
+    assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

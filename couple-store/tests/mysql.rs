@@ -127,13 +127,14 @@ mod queries {
 
     use super::*;
 
-    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay.
+    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay: 100,000 rows,
+    /// or those of `COUPLE_PLAN_ROWS`.
     #[tokio::test]
     async fn none_scans_a_table() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         drop(MySqlOptions::new(&url).connect().await.unwrap());
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
-        support::mysql::seed(&mut connection, 100_000).await;
+        support::mysql::seed(&mut connection, support::rows()).await;
         for (name, sql) in couple_store::sql::statements::<MySql>() {
             let plan = support::mysql::explain(&mut connection, sql).await;
             for row in plan {

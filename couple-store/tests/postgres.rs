@@ -116,13 +116,14 @@ mod queries {
 
     use super::*;
 
-    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay.
+    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay: 100,000 rows,
+    /// or those of `COUPLE_PLAN_ROWS`.
     #[tokio::test]
     async fn none_scans_a_table() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         drop(PostgresOptions::new(&url).connect().await.unwrap());
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        support::postgres::seed(&mut connection, 100_000).await;
+        support::postgres::seed(&mut connection, support::rows()).await;
         for (name, sql) in couple_store::sql::statements::<Postgres>() {
             let plan = support::postgres::explain(&mut connection, sql).await;
             // With scans made dear, a plan that has one has no other way.

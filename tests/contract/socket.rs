@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use couple::http::{ServeOptions, listen, serve};
+use couple::http::{HttpOptions, ServeOptions, listen, router_with, serve};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -31,12 +31,18 @@ type Socket = WebSocketStream<TcpStream>;
 
 impl Served {
     fn new() -> Self {
-        let world = World::new();
+        Self::with(ServeOptions::default())
+    }
+
+    fn with(options: ServeOptions) -> Self {
+        let mut world = World::new();
+        let http = HttpOptions { metrics: true, live_per_account: 1_000, ..HttpOptions::default() };
+        world.app = router_with(world.backend.clone(), http);
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async { drop(stopped.await) };
-        let task = tokio::spawn(serve(listener, world.app.clone(), ServeOptions::default(), stopped));
+        let task = tokio::spawn(serve(listener, world.app.clone(), options, stopped));
         Self { world, address, stop, task }
     }
 
@@ -50,6 +56,20 @@ impl Served {
         request.headers_mut().insert(header, HeaderValue::from_str(value).unwrap());
         let stream = TcpStream::connect(self.address).await.unwrap();
         client_async(request, stream).await.map(|(socket, _)| socket)
+    }
+
+    /// Waits until there are so many live connections.
+    async fn until_open(&self, count: usize) {
+        let begun = Instant::now();
+        let line = format!("\ncouple_live_streams {count}\n");
+        loop {
+            let metrics = self.raw("GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await;
+            if metrics.contains(&line) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5), "not {count}: {metrics}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What a plain request is answered, head and body, for as long as it is sent within a second.
@@ -317,4 +337,74 @@ async fn who_breaks_the_protocol_is_let_go() {
     half.write_all(&[0x81, 0xfe]).await.unwrap();
     let mut socket = served.connect(&ana, "").await.unwrap();
     assert_eq!(frame(&mut socket).await["type"], "caught_up");
+}
+
+/// Who takes nothing costs what the buffers of the connection hold, and that not for long; nobody else hears of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_nothing_is_let_go_and_holds_nobody_up() {
+    let served =
+        Served::with(ServeOptions { write_timeout: Duration::from_millis(500), ..ServeOptions::default() });
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut stuck = Vec::new();
+    for accept in ["text/event-stream", "*/*"] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let upgrade = if accept == "*/*" {
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        } else {
+            ""
+        };
+        let request = format!(
+            "GET /v1/couple/live?after=0 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ben}\r\naccept: {accept}\r\n{upgrade}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stuck.push(stream);
+    }
+    served.until_open(2).await;
+    let mut socket = served.connect(&ben, "").await.unwrap();
+    frame(&mut socket).await;
+    // More than the buffers of both sides hold.
+    let (total, text) = (1_500, "x".repeat(15_000));
+    let talk = async {
+        for n in 0..total {
+            let body = json!({"client_id": n.to_string(), "kind": "text", "body": {"text": text}});
+            assert_eq!(served.world.post("/v1/couple/entries", &ana, body).await.status, 201);
+        }
+    };
+    let hear = async {
+        for n in 0..total {
+            // The first is that they were paired.
+            assert_eq!(frame(&mut socket).await["entry"]["seq"], n + 2);
+        }
+    };
+    tokio::join!(talk, hear);
+    served.until_open(1).await;
+    drop(stuck);
+}
+
+/// Connections that are dropped without a word leave nothing behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_away_leaves_nothing_behind() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    for _ in 0..3 {
+        let mut open = Vec::new();
+        for n in 0..100 {
+            open.push(served.connect(if n % 2 == 0 { &ana } else { &ben }, "").await.unwrap());
+        }
+        let mut plain = Vec::new();
+        for accept in ["text/event-stream", "application/json"] {
+            for _ in 0..50 {
+                let mut stream = TcpStream::connect(served.address).await.unwrap();
+                let request = format!(
+                    "GET /v1/couple/live?wait=50 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ben}\r\naccept: {accept}\r\n\r\n"
+                );
+                stream.write_all(request.as_bytes()).await.unwrap();
+                plain.push(stream);
+            }
+        }
+        served.until_open(200).await;
+        drop((open, plain));
+        served.until_open(0).await;
+    }
 }

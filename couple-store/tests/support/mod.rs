@@ -44,3 +44,8 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
     }
     said
 }
+
+/// Rows of each table over which plans are looked at.
+pub(crate) fn rows() -> u32 {
+    std::env::var("COUPLE_PLAN_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(100_000)
+}
