@@ -14,7 +14,10 @@ use std::{path::Path, process::Command, time::Duration};
 use engine::Engine;
 use serde_json::{Value, json};
 use support::{Client, Server, code_in, free_address, mails_to};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 /// Settings of every process: one database, one Redis, one key.
 struct Common {
@@ -92,6 +95,16 @@ async fn poll(server: &Server, token: &str, query: &str) -> Value {
     let answer = Client::new(server.address).call("GET", &path, Some(token), None, None).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body
+}
+
+/// Waits for the first frame in the background, and is given time to begin.
+async fn waits(server: &Server, token: &str) -> JoinHandle<Value> {
+    let (address, token) = (server.address, token.to_owned());
+    let waiting = tokio::spawn(async move {
+        Client::new(address).call("GET", "/v1/couple/live?wait=20", Some(&token), None, None).await.body["frames"][0].clone()
+    });
+    sleep(Duration::from_millis(200)).await;
+    waiting
 }
 
 async fn day(common: Common, mut redis: Engine) {
@@ -186,17 +199,8 @@ async fn day(common: Common, mut redis: Engine) {
     }
 
     // Who comes at one process is here for who waits at another; who signs out at one is let go at the other.
-    let waits = async |server: &Server, token: &str, query: &str| {
-        let (address, token) = (server.address, token.to_owned());
-        let path = format!("/v1/couple/live?wait=20&{query}");
-        let waiting = tokio::spawn(async move {
-            Client::new(address).call("GET", &path, Some(&token), None, None).await.body["frames"][0].clone()
-        });
-        sleep(Duration::from_millis(200)).await;
-        waiting
-    };
-    let by_ben = waits(&third, &ben, "").await;
-    let by_ana = waits(&other, &ana, "").await;
+    let by_ben = waits(&third, &ben).await;
+    let by_ana = waits(&other, &ana).await;
     let told = by_ben.await.unwrap();
     assert_eq!(told, json!({ "type": "presence", "presence": "here" }), "{told}");
     let left = Instant::now();
