@@ -162,7 +162,7 @@ impl PasswordHasher {
 fn yield_to_others() {
     // Only here is a niceness a thread's own; elsewhere it would be the whole process's.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(10) {
+    if let Err(error) = rustix::process::nice(19) {
         tracing::debug!(%error, "hashing threads keep their priority");
     }
 }

@@ -129,8 +129,25 @@ pub trait Dialect:
     fn kind_of(error: &dyn sqlx::error::DatabaseError) -> ErrorKind;
     /// Whether the same transaction may succeed when it is run again from its beginning: it met another one.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
+    /// Runs an update of one row that counts up, and tells the count; none when it found no row. One trip where the dialect
+    /// can tell at once.
+    fn count_up<'c>(
+        connection: &'c mut Self::Connection,
+        sql: SqlStr,
+        args: Self::Arguments,
+    ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
     /// The statements whose text depends on how many rows they touch.
     fn built() -> &'static Built;
+}
+
+/// [`Dialect::count_up`] where `UPDATE … RETURNING` is there.
+pub(super) async fn count_up_returning<D: Dialect>(
+    connection: &mut D::Connection,
+    sql: SqlStr,
+    args: D::Arguments,
+) -> sqlx::Result<Option<i64>> {
+    let rows = D::fetch_all(connection, sql, args).await?;
+    rows.first().map(|row| <D as Reads<i64>>::read(row, 0)).transpose()
 }
 
 /// One statement with its arguments.
@@ -178,6 +195,14 @@ impl<D: Dialect> Statement<D> {
             return Err(sqlx::Error::Encode(error));
         }
         Ok(D::affected(&D::execute(connection, self.sql, self.args).await?))
+    }
+
+    /// Runs an update that counts up: see [`Dialect::count_up`].
+    pub(super) async fn count_up(self, connection: &mut D::Connection) -> sqlx::Result<Option<i64>> {
+        if let Some(error) = self.refused {
+            return Err(sqlx::Error::Encode(error));
+        }
+        D::count_up(connection, self.sql, self.args).await
     }
 
     pub(super) async fn rows(self, connection: &mut D::Connection) -> sqlx::Result<Vec<D::Row>> {

@@ -4,11 +4,13 @@ use std::{sync::LazyLock, time::Duration};
 
 use couple_core::ErrorKind;
 use sqlx::{
-    ConnectOptions as _, MySql, error::DatabaseError, mysql::MySqlConnectOptions, mysql::MySqlDatabaseError,
+    ConnectOptions as _, MySql, SqlStr, error::DatabaseError, mysql::MySqlConnectOptions,
+    mysql::MySqlDatabaseError,
 };
 
 use super::{
     Dialect, SqlStore,
+    dialect::Runs as _,
     job::Built,
     migrate::Migration,
     server::{Server, ServerOptions},
@@ -40,6 +42,15 @@ impl Dialect for MySql {
 
     fn spell(sql: Sql) -> &'static str {
         sql.mysql.unnumbered
+    }
+    async fn count_up(
+        connection: &mut Self::Connection,
+        sql: SqlStr,
+        args: Self::Arguments,
+    ) -> sqlx::Result<Option<i64>> {
+        // MariaDB has no UPDATE … RETURNING; what LAST_INSERT_ID(…) is given comes back with the answer.
+        let done = Self::execute(connection, sql, args).await?;
+        Ok(i64::try_from(done.last_insert_id()).ok().filter(|_| done.rows_affected() == 1))
     }
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()

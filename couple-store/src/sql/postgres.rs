@@ -3,10 +3,11 @@
 use std::{sync::LazyLock, time::Duration};
 
 use couple_core::ErrorKind;
-use sqlx::{ConnectOptions as _, Postgres, error::DatabaseError, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions as _, Postgres, SqlStr, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
     Dialect, SqlStore,
+    dialect::count_up_returning,
     job::Built,
     migrate::Migration,
     server::{Server, ServerOptions},
@@ -35,6 +36,13 @@ impl Dialect for Postgres {
 
     fn spell(sql: Sql) -> &'static str {
         sql.postgres.numbered
+    }
+    fn count_up<'c>(
+        connection: &'c mut Self::Connection,
+        sql: SqlStr,
+        args: Self::Arguments,
+    ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c {
+        count_up_returning::<Self>(connection, sql, args)
     }
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()

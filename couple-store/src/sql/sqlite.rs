@@ -8,7 +8,7 @@ use std::{
 
 use couple_core::{Error, ErrorKind};
 use sqlx::{
-    ConnectOptions, Connection as _, Pool, Sqlite,
+    ConnectOptions, Connection as _, Pool, SqlStr, Sqlite,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -17,7 +17,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    dialect::Runs,
+    dialect::{Runs, count_up_returning},
     error::classify,
     job::Built,
     migrate::{Migration, migrate},
@@ -56,6 +56,13 @@ impl Dialect for Sqlite {
     fn built() -> &'static Built {
         static BUILT: LazyLock<Built> = LazyLock::new(|| Built::new(true, "ON CONFLICT DO NOTHING"));
         &BUILT
+    }
+    fn count_up<'c>(
+        connection: &'c mut Self::Connection,
+        sql: SqlStr,
+        args: Self::Arguments,
+    ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c {
+        count_up_returning::<Self>(connection, sql, args)
     }
     fn affected(result: &Self::QueryResult) -> u64 {
         result.rows_affected()

@@ -12,7 +12,6 @@ use couple_core::{
 use super::{
     Dialect, Row, SqlStore, Statement,
     apply::{Applied, one},
-    dialect::Reads,
 };
 
 macro_rules! entry {
@@ -23,12 +22,13 @@ macro_rules! entry {
 
 statements! {
     TAKE_SEQ = "UPDATE couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
+     (SELECT 1 FROM entry WHERE couple_id = $2 AND author = $3 AND client_id = $4) RETURNING head_seq"
+        => mysql: "UPDATE couple SET head_seq = LAST_INSERT_ID(head_seq + 1) WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
      (SELECT 1 FROM entry WHERE couple_id = $2 AND author = $3 AND client_id = $4)";
-    HEAD = "SELECT head_seq FROM couple WHERE id = $1";
     LIVING = "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL FOR UPDATE"
         => sqlite: "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL";
     INSERT = "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, target, created_at) \
-     SELECT id, head_seq, $1, $2, $3, $4, $5, $6 FROM couple WHERE id = $7";
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     EDIT = "UPDATE entry SET body = $1, edited_at = $2 \
      WHERE couple_id = $3 AND seq = $4 AND author = $5 AND deleted_at IS NULL";
     DELETE = "UPDATE entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
@@ -138,27 +138,24 @@ async fn append<D: Dialect>(
         .bind(couple.as_uuid())
         .bind(author)
         .bind(entry.client_id.as_deref())
-        .execute(connection)
+        .count_up(connection)
         .await?;
-    if taken != 1 {
+    let Some(seq) = taken else {
         living::<D>(connection, couple).await?;
         return Err(Conflict::ClientIdUsed.into());
-    }
+    };
     Statement::<D>::new(INSERT)
+        .bind(couple.as_uuid())
+        .bind(seq)
         .bind(author)
         .bind(entry.client_id.as_deref())
         .bind(entry.kind.as_str())
         .bind(entry.body.as_ref().map(Body::as_str))
         .bind(entry.target)
         .time(entry.at)
-        .bind(couple.as_uuid())
         .execute(connection)
         .await?;
-    let head = Statement::<D>::new(HEAD).bind(couple.as_uuid()).rows(connection).await?;
-    match head.first() {
-        Some(row) => Ok(<D as Reads<i64>>::read(row, 0)?),
-        None => Err(Conflict::CoupleEnded(couple).into()),
-    }
+    Ok(seq)
 }
 
 /// Locks couples in the order of their ids, as everybody does who needs several: then nobody waits in a circle.
