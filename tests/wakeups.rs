@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -116,9 +117,9 @@ struct SlowGate(Dice);
 
 #[async_trait]
 impl Gate for SlowGate {
-    async fn is_open(&self) -> Result<bool, Error> {
+    async fn open_for(&self) -> Result<Option<Duration>, Error> {
         self.0.pause().await;
-        Ok(true)
+        Ok(Some(Duration::MAX))
     }
 }
 
@@ -199,8 +200,8 @@ impl Stage {
                 let mut stream = backend.live().open(self.couple[1], gate, Some(cursor)).await.unwrap();
                 let cut = dice.roll(4);
                 while seen.len() < ENTRIES && cut != seen.len() as u64 {
-                    if let Some(Frame::Entry { view, .. }) = stream.next().await {
-                        seen.push(view.entry.seq);
+                    if let Some(Frame::Entry { line, .. }) = stream.next().await {
+                        seen.push(line.view.entry.seq);
                     }
                 }
                 cursor = stream.cursor();

@@ -14,11 +14,13 @@
 
 mod account;
 mod extract;
+mod frame;
 mod guard;
 mod live;
 mod operations;
 mod page;
 mod pairing;
+mod places;
 mod problem;
 mod serve;
 mod socket;
@@ -92,7 +94,7 @@ struct App {
     backend: Backend,
     options: Arc<HttpOptions>,
     requests: Arc<Semaphore>,
-    streams: Arc<live::Streams>,
+    streams: Arc<places::Streams>,
     metrics: operations::Metrics,
 }
 
@@ -150,7 +152,7 @@ impl App {
     fn new(backend: Backend, options: HttpOptions) -> Self {
         Self {
             requests: Arc::new(Semaphore::new(options.concurrency)),
-            streams: live::Streams::new(options.live_connections, options.live_per_account),
+            streams: places::Streams::new(options.live_connections, options.live_per_account),
             metrics: operations::Metrics::default(),
             options: Arc::new(options),
             backend,

@@ -11,7 +11,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     App,
-    live::{FrameOut, Place, jitter},
+    frame::{self, reason},
+    live::jitter,
+    places::Place,
 };
 
 /// What clients that must name a subprotocol name.
@@ -66,18 +68,16 @@ async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
             }
         };
         let Some(frame) = frame else { return };
-        let bye = if let Frame::Bye(bye) = &frame { Some(*bye) } else { None };
-        let out = FrameOut::new(frame, side, |most| jitter(app, most));
-        let text = serde_json::to_string(&out).unwrap_or_default();
-        if !send(&mut socket, Message::Text(text.into())).await {
+        if !send(&mut socket, Message::Text(frame::text(app, &frame, side).into())).await {
             return;
         }
-        match bye {
-            None => {}
-            Some(Bye::SignedOut) => return part(socket, close_code::POLICY, "signed_out").await,
-            Some(Bye::NotPaired) => return part(socket, close_code::POLICY, "not_paired").await,
-            Some(Bye::Draining) => return part(socket, close_code::RESTART, "draining").await,
-            Some(Bye::Unavailable) => return part(socket, close_code::AGAIN, "unavailable").await,
+        if let Frame::Bye(why) = frame {
+            let code = match why {
+                Bye::SignedOut | Bye::NotPaired => close_code::POLICY,
+                Bye::Draining => close_code::RESTART,
+                Bye::Unavailable => close_code::AGAIN,
+            };
+            return part(socket, code, reason(why)).await;
         }
     }
 }

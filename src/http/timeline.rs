@@ -11,6 +11,7 @@ use couple_core::{
     timeline::{Append, Entry, Page, Timeline, View},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -68,7 +69,8 @@ pub(super) struct EntryOut {
     client_id: Option<String>,
     kind: String,
     /// Null on a tombstone and on the system's entries.
-    body: serde_json::Value,
+    #[schema(value_type = Option<Object>)]
+    body: Option<Box<RawValue>>,
     created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_at: Option<String>,
@@ -94,7 +96,7 @@ impl EntryOut {
             // The author's own name for it is nobody else's business.
             client_id: entry.client_id.filter(|_| entry.author == reader),
             kind: entry.kind,
-            body: entry.body.map_or(serde_json::Value::Null, |body| body.value()),
+            body: entry.body.and_then(|body| RawValue::from_string(body.into_text()).ok()),
             created_at: time(entry.created_at),
             edited_at: entry.edited_at.map(time),
             deleted_at: entry.deleted_at.map(time),
