@@ -394,10 +394,10 @@ async fn who_goes_away_leaves_nothing_behind() {
         }
         let mut plain = Vec::new();
         for accept in ["text/event-stream", "application/json"] {
-            for _ in 0..50 {
+            for n in 0..50 {
                 let mut stream = TcpStream::connect(served.address).await.unwrap();
                 let request = format!(
-                    "GET /v1/couple/live?wait=50 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ben}\r\naccept: {accept}\r\n\r\n"
+                    "GET /v1/couple/live?wait=50&device={n} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ben}\r\naccept: {accept}\r\n\r\n"
                 );
                 stream.write_all(request.as_bytes()).await.unwrap();
                 plain.push(stream);
