@@ -47,7 +47,8 @@ impl Line {
     }
     /// About how many bytes it holds, its texts included.
     pub(super) fn size(&self) -> usize {
-        let of = |entry: &couple_core::timeline::Entry| entry.body.as_ref().map_or(0, |body| body.as_str().len());
+        let of =
+            |entry: &couple_core::timeline::Entry| entry.body.as_ref().map_or(0, |body| body.as_str().len());
         512 + 3 * (of(&self.view.entry) + self.view.target.as_ref().map_or(0, of))
     }
 }

@@ -324,9 +324,12 @@ impl Room {
         let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Bye::NotPaired)?;
         let from = self.state().tail.missing(couple.head_seq);
         let views = match from {
-            Some(from) => {
-                self.hub.timeline.read(self.id, Page::After(from), tail::ENTRIES, None).await.map_err(unavailable)?
-            }
+            Some(from) => self
+                .hub
+                .timeline
+                .read(self.id, Page::After(from), tail::ENTRIES, None)
+                .await
+                .map_err(unavailable)?,
             None => Vec::new(),
         };
         let mut state = self.state();

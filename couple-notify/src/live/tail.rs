@@ -110,7 +110,10 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use couple_core::{Timestamp, timeline::{Body, NewEntry}};
+    use couple_core::{
+        Timestamp,
+        timeline::{Body, NewEntry},
+    };
 
     use super::*;
 
@@ -156,7 +159,10 @@ mod tests {
     #[test]
     fn what_is_changed_is_changed_wherever_it_is() {
         let mut tail = Tail::new(0);
-        tail.extend(vec![view(1), View { entry: entry(2, "", Some(1)), target: Some(entry(1, "once", None)) }]);
+        tail.extend(vec![
+            view(1),
+            View { entry: entry(2, "", Some(1)), target: Some(entry(1, "once", None)) },
+        ]);
         assert_eq!(line(&tail, 0).view.entry, entry(1, "once", None));
         let first = line(&tail, 0);
         assert_eq!(first.text(couple_core::pairing::Side::First, |_| "old".to_owned()), "old");
