@@ -1,13 +1,13 @@
 //! What a client of a live connection is told, as JSON: the same over every transport.
 
 use couple_core::pairing::Side;
-use couple_notify::live::{Bye, Frame, Reset};
-use serde::Serialize;
+use couple_notify::live::{Bye, Frame, Reset, Stream};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{
-    App,
+    App, Problem,
     live::jitter,
     timeline::{By, EntryOut},
 };
@@ -27,7 +27,7 @@ pub(super) enum FrameOut<'a> {
         entry: &'a RawValue,
         cursor: String,
     },
-    /// Something of the partner's, for now.
+    /// Something of the partner's, for now; a `thumb_kiss` is the system's, since it is both's.
     Signal {
         from: By,
         kind: &'a str,
@@ -42,6 +42,8 @@ pub(super) enum FrameOut<'a> {
     CaughtUp { cursor: String },
     /// Take a snapshot, then go on from this cursor.
     Reset { reason: &'static str, cursor: String },
+    /// What the client sent was not taken; its code as in a problem.
+    Refused { code: &'a str },
     /// The stream is over; come back after that time.
     Bye { reason: &'static str, retry_after_ms: u64 },
 }
@@ -63,7 +65,7 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
             FrameOut::Entry { entry: raw(entry), cursor: cursor.to_string() }
         }
         Frame::Signal { from, kind, body } => FrameOut::Signal {
-            from: By::new(Some(*from), Some(reader)),
+            from: By::new(*from, Some(reader)),
             kind,
             body: body.as_ref().map(|body| raw(body.as_str())),
         },
@@ -90,6 +92,38 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
         }
     };
     out.text()
+}
+
+/// What a client may say over a connection that goes both ways.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Said {
+    kind: String,
+    #[serde(default)]
+    body: Option<serde_json::Value>,
+}
+
+/// What a client may send as JSON text: `{"type": "signal", "kind": …, "body": …}`.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum SaidFrame {
+    Signal(Said),
+}
+
+/// Passes on what a client said, and says what has to be said about it. What is no frame at all is not listened to.
+pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    value.get("type")?;
+    match serde_json::from_value(value) {
+        Ok(SaidFrame::Signal(said)) => pass_on(stream, &said).await,
+        Err(_) => Some(FrameOut::Refused { code: "invalid_field" }.text()),
+    }
+}
+
+/// Passes on a signal, and says what has to be said about it.
+pub(super) async fn pass_on(stream: &mut Stream, said: &Said) -> Option<String> {
+    let refused = stream.signal(&said.kind, said.body.as_ref()).await.err()?;
+    Some(FrameOut::Refused { code: Problem::from(refused).code() }.text())
 }
 
 /// Why a stream ended, in a word.

@@ -19,10 +19,10 @@ use super::{
 /// What clients that must name a subprotocol name.
 pub(super) const PROTOCOL: &str = "couple";
 
-/// What a client may send at once, in bytes: it has nothing to say but that it lives.
+/// What a client may send at once, in bytes: a signal, or that it lives.
 const MESSAGE: usize = 4096;
-/// Messages of a client between two pings.
-const CHATTER: u32 = 100;
+/// Messages of a client between two pings: more than the limit on signals lets through.
+const CHATTER: u32 = 500;
 /// How long a client may take nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client has to say goodbye too.
@@ -53,8 +53,14 @@ async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
             message = socket.recv() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) if heard > CHATTER => return part(socket, close_code::POLICY, "too much").await,
-                Some(Ok(_)) => {
+                Some(Ok(message)) => {
                     heard += 1;
+                    let Message::Text(text) = message else { continue };
+                    if let Some(answer) = frame::hear(&mut stream, &text).await
+                        && !send(&mut socket, Message::Text(answer.into())).await
+                    {
+                        return;
+                    }
                     continue;
                 }
             },

@@ -344,14 +344,17 @@ async fn mark_read(State(app): State<App>, signed: Signed, body: Body<ReadIn>) -
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignalIn {
-    /// `typing`, `hug`, `kiss`, or an app's own `x-…`.
+    /// `typing`, `hug`, `kiss`, `thumb`, or an app's own `x-…`.
     kind: String,
+    /// Of a `thumb`: `{"x": …, "y": …}`, the place that is pressed, each from 0 to 1.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     body: Option<serde_json::Value>,
 }
 
-/// Sends something to the partner's connected devices, now or never.
+/// Sends something to the partner's connected devices, now or never. A client that has a WebSocket or Socket.IO may send it over
+/// that, as `{"type": "signal", "kind": …, "body": …}`. When both press about the same place within 1.5 seconds, each with a
+/// `thumb`, both get a signal `thumb_kiss` with the place between. Nothing of it is stored.
 #[utoipa::path(post, path = "/v1/couple/signals", tag = "timeline", security(("session" = [])),
     request_body = SignalIn, responses((status = 202, description = "Sent to whoever is connected")))]
 async fn signal(

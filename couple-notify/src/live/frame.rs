@@ -72,8 +72,8 @@ pub enum Frame {
     },
     /// Something for now.
     Signal {
-        /// Who sent it.
-        from: Side,
+        /// Who sent it; none: both did.
+        from: Option<Side>,
         /// What.
         kind: String,
         /// With what.

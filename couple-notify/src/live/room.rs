@@ -14,7 +14,10 @@ use couple_core::{
     CoupleId,
     live::{Notice, Topic},
     pairing::{Couple, Side},
-    timeline::{Body, Page},
+    timeline::{
+        Body, Page,
+        rules::{self, Place},
+    },
 };
 use tokio::{
     sync::Notify,
@@ -38,7 +41,8 @@ const SIGNALS: usize = 16;
 /// Something for now, and for whom.
 #[derive(Debug, Clone)]
 pub(super) struct Signal {
-    pub(super) from: Side,
+    /// None: both get it.
+    pub(super) from: Option<Side>,
     pub(super) kind: String,
     pub(super) body: Option<Body>,
 }
@@ -89,9 +93,38 @@ pub(super) struct Presence {
     /// Whether they are here, and when to look again.
     pub(super) here: Option<bool>,
     look_at: Option<Instant>,
+    /// Where their thumb is, and since when.
+    thumb: Option<(Place, Instant)>,
 }
 
 impl State {
+    fn push(&mut self, from: Option<Side>, kind: String, body: Option<Body>) {
+        if self.signals.len() == SIGNALS {
+            self.signals.pop_front();
+        }
+        self.signals.push_back(Signal { from, kind, body });
+        self.signalled += 1;
+        self.quiet = false;
+    }
+
+    /// Both press the same place within a moment: both are told. Whoever hears of the two finds out for themselves, so it is
+    /// the same in every process.
+    fn press(&mut self, side: Side, place: Place) {
+        let now = Instant::now();
+        self.sides[side.index()].thumb = Some((place, now));
+        let other = self.sides[side.other().index()].thumb;
+        let Some((there, _)) = other.filter(|(_, at)| now.duration_since(*at) <= rules::THUMBS_WITHIN) else {
+            return;
+        };
+        if let Some(place) = rules::thumbs_meet(place, there) {
+            for side in &mut self.sides {
+                side.thumb = None;
+            }
+            let body = serde_json::json!({ "x": place.x, "y": place.y });
+            self.push(None, rules::THUMB_KISS.to_owned(), Body::new("body", &body).ok());
+        }
+    }
+
     /// The signal with this number, if it is still there, and else the oldest.
     pub(super) fn signal(&self, number: u64) -> Option<(u64, &Signal)> {
         let first = self.signalled - self.signals.len() as u64;
@@ -301,12 +334,12 @@ impl Room {
                 return;
             }
             Notice::Signal { from, kind, body } => {
-                if state.signals.len() == SIGNALS {
-                    state.signals.pop_front();
+                let thumb =
+                    (kind == rules::THUMB).then(|| rules::thumb(body.as_ref().map(Body::value).as_ref()));
+                state.push(Some(from), kind, body);
+                if let Some(Ok(place)) = thumb {
+                    state.press(from, place);
                 }
-                state.signals.push_back(Signal { from, kind, body });
-                state.signalled += 1;
-                state.quiet = false;
             }
         }
         drop(state);

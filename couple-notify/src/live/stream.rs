@@ -4,8 +4,8 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use couple_core::{
-    Error,
-    timeline::{Membership, Page},
+    Error, Failure,
+    timeline::{Membership, Page, Refusal},
 };
 use tokio::time::Instant;
 
@@ -113,6 +113,32 @@ impl Stream {
         self.partner = Known::First;
     }
 
+    /// Sends something to the partner's connected devices, now or never. Nothing is read for it but what makes sure, every two
+    /// seconds at most, that this person may still do so.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`] once the stream is over, else as [`Timeline::signal`](couple_core::timeline::Timeline::signal).
+    pub async fn signal(
+        &mut self,
+        kind: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(), Failure<Refusal>> {
+        let room = self.seat.room.clone();
+        let sure = |stream: &Self| {
+            let state = room.state();
+            state.over.is_none() && stream.trusted(state.checks, state.read_at)
+        };
+        if !sure(self) && (self.over || Box::pin(self.check()).await.is_err()) {
+            return Err(Failure::Refused(Refusal::NotPaired));
+        }
+        room.hub.timeline.signal_from(&self.at, kind, body).await
+    }
+
+    /// Whether the gate's last word, and the room's last reading, are good enough to tell something now.
+    fn trusted(&self, checks: u64, read_at: Instant) -> bool {
+        self.checked.is_some_and(|(answered, at)| answered == checks && at.min(read_at).elapsed() < TRUST)
+    }
+
     /// The next frame; none after [`Frame::Bye`]. Can be given up while it waits: nothing is lost.
     pub async fn next(&mut self) -> Option<Frame> {
         if self.over {
@@ -150,13 +176,13 @@ impl Stream {
             self.over = true;
             return Look::Tell(Frame::Bye(why));
         }
-        let Some((_, at)) = self.checked.filter(|(checks, _)| *checks == state.checks) else {
+        if self.checked.is_none_or(|(answered, _)| answered != state.checks) {
             return Look::Check;
-        };
+        }
         if let Some(reason) = self.reset.take() {
             return Look::Tell(Frame::Reset { reason, cursor: self.cursor });
         }
-        let trusted = at.min(state.read_at).elapsed() < TRUST;
+        let trusted = self.trusted(state.checks, state.read_at);
         let next = match self.page.front() {
             Some(line) => Next::Line(line.clone()),
             None => state.tail.after(self.cursor.seq),
@@ -187,7 +213,7 @@ impl Stream {
             return Look::Tell(Frame::CaughtUp { cursor: self.cursor });
         }
         while let Some((number, signal)) = state.signal(self.signals) {
-            if signal.from == self.at.side {
+            if signal.from == Some(self.at.side) {
                 self.signals = number + 1;
                 continue;
             }
