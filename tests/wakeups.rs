@@ -22,7 +22,7 @@ use couple::{
         limits::Unlimited,
         live::{Bus, Notice, Subscription, Topic},
     },
-    notify::live::{Cursor, Frame, Gate, Line},
+    notify::live::{Cursor, Frame, Gate, Line, LiveOptions},
     store::{MemoryBus, MemoryStore},
     timeline::{Append, Entry},
 };
@@ -219,7 +219,8 @@ impl Stage {
         let bus = Slow { inner: MemoryBus::new(), dice: dice.clone(), mutant, reading: Arc::default() };
         let store = Watched(MemoryStore::new(), Arc::new(bus.clone()));
         let builder = Backend::builder().store(store).keys(Keyring::new([0; 32]));
-        let backend = builder.bus(bus.clone()).limits(Unlimited).build().unwrap();
+        let live = LiveOptions { linger: Duration::ZERO, ..LiveOptions::default() };
+        let backend = builder.bus(bus.clone()).limits(Unlimited).live(live).build().unwrap();
         let tokens = people::seed(backend.ports(), 1).await;
         let mut couple = Vec::new();
         for token in tokens {

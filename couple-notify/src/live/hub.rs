@@ -26,13 +26,20 @@ pub struct LiveOptions {
     /// How many read at once at most, so that those who come back at once, each with something to read, leave connections to
     /// the store for others. Fewer than the store reads with. Default: 3.
     pub reads: usize,
+    /// For how long what the streams of a couple share is kept after the last of them left: who polls comes back. Default: 5 s.
+    pub linger: Duration,
     /// Over how long those who are told to go should come back. Default: 10 s.
     pub drain: Duration,
 }
 
 impl Default for LiveOptions {
     fn default() -> Self {
-        Self { sweep: Duration::from_secs(30), reads: 3, drain: Duration::from_secs(10) }
+        Self {
+            sweep: Duration::from_secs(30),
+            reads: 3,
+            linger: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+        }
     }
 }
 
@@ -56,20 +63,21 @@ pub(super) struct Hub {
 
 #[derive(Debug, Default)]
 struct Rooms {
-    by_couple: HashMap<CoupleId, (Arc<Room>, tokio::task::AbortHandle)>,
+    by_couple: HashMap<CoupleId, Arc<Room>>,
     by_account: HashMap<AccountId, CoupleId>,
 }
 
 impl Rooms {
-    fn remove(&mut self, room: &Room) -> Option<tokio::task::AbortHandle> {
+    fn remove(&mut self, room: &Room) {
         // Another one may have taken its place.
-        self.by_couple.get(&room.id).filter(|(there, _)| std::ptr::eq(&raw const **there, room))?;
-        for member in room.state().couple.members {
-            if self.by_account.get(&member) == Some(&room.id) {
-                self.by_account.remove(&member);
+        if self.by_couple.get(&room.id).is_some_and(|there| std::ptr::eq(&raw const **there, room)) {
+            self.by_couple.remove(&room.id);
+            for member in room.state().couple.members {
+                if self.by_account.get(&member) == Some(&room.id) {
+                    self.by_account.remove(&member);
+                }
             }
         }
-        self.by_couple.remove(&room.id).map(|(_, task)| task)
     }
 }
 
@@ -99,10 +107,25 @@ impl Hub {
         self.rooms().remove(room);
     }
 
+    /// Takes a room off the list, unless somebody has come.
+    pub(super) fn close(&self, room: &Room) -> bool {
+        let mut rooms = self.rooms();
+        let empty = room.state().is_empty();
+        if empty {
+            rooms.remove(room);
+        }
+        empty
+    }
+
+    /// For how long a room stays in which nobody is.
+    pub(super) const fn linger(&self) -> Duration {
+        self.options.linger
+    }
+
     /// A seat in the room that this person's couple already has.
     fn seat_of(self: &Arc<Self>, account: AccountId) -> Option<Seat> {
         let rooms = self.rooms();
-        let (room, _) = rooms.by_couple.get(rooms.by_account.get(&account)?)?;
+        let room = rooms.by_couple.get(rooms.by_account.get(&account)?)?;
         let side = room.state().couple.side_of(account)?;
         room.enter(side);
         Some(Seat { room: room.clone(), side, announced: false })
@@ -111,13 +134,12 @@ impl Hub {
     /// A seat in a couple's room, which is made if it is not there. The log is wanted from `after` on.
     fn seat(self: &Arc<Self>, couple: Couple, side: Side, after: i64) -> Seat {
         let mut rooms = self.rooms();
-        let there = rooms.by_couple.get(&couple.id).map(|(room, _)| room.clone());
-        let room = there.unwrap_or_else(|| {
+        let room = rooms.by_couple.get(&couple.id).cloned().unwrap_or_else(|| {
             let (id, members) = (couple.id, couple.members);
             let room = Arc::new(Room::new(self.clone(), couple, after));
             rooms.by_account.extend(members.map(|member| (member, id)));
-            let task = tokio::spawn(room.clone().run()).abort_handle();
-            rooms.by_couple.insert(id, (room.clone(), task));
+            drop(tokio::spawn(room.clone().run()));
+            rooms.by_couple.insert(id, room.clone());
             room
         });
         room.enter(side);
@@ -143,13 +165,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut rooms = self.room.hub.rooms();
-        let empty = self.room.leave(self.side, self.announced);
-        let task = if empty { rooms.remove(&self.room) } else { None };
-        drop(rooms);
-        if let Some(task) = task {
-            task.abort();
-        }
+        self.room.leave(self.side, self.announced);
     }
 }
 
@@ -176,7 +192,7 @@ impl Live {
     /// Says goodbye to every stream, also to those that come from now on.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
-        for (room, _) in self.0.rooms().by_couple.values() {
+        for room in self.0.rooms().by_couple.values() {
             room.told.notify_waiters();
         }
     }

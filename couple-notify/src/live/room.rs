@@ -2,7 +2,8 @@
 //!
 //! A room is one task. It subscribes, then reads, then tells its streams, then waits: what the bus says while it reads waits for
 //! the next round, so nothing that happened is ever waited for. It is the only one that reads the end of the log, once for
-//! all who follow; presence is asked for and said once for all devices of a person.
+//! all who follow; presence is asked for and said once for all devices of a person. It stays for a moment after the last one
+//! left: who polls comes back.
 
 use std::{
     collections::VecDeque,
@@ -73,6 +74,8 @@ pub(super) struct State {
     /// When everything is looked at without having been told, and whether anything was read since it last was.
     sweep_at: Instant,
     quiet: bool,
+    /// When a room in which nobody is goes.
+    close_at: Instant,
     /// Why there is nothing more to come.
     pub(super) over: Option<Bye>,
     signals: VecDeque<Signal>,
@@ -133,8 +136,9 @@ impl State {
         self.signals.get(at).map(|signal| (number, signal))
     }
 
-    fn streams(&self) -> usize {
-        self.sides[0].streams + self.sides[1].streams
+    /// Whether nobody follows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sides[0].streams + self.sides[1].streams == 0
     }
 }
 
@@ -144,6 +148,7 @@ enum Step {
     Renew(Side),
     Look(Side),
     Wait(Instant),
+    Close,
 }
 
 impl Room {
@@ -160,6 +165,7 @@ impl Room {
             checks: 0,
             sweep_at,
             quiet: false,
+            close_at: sweep_at,
             over: None,
             signals: VecDeque::new(),
             signalled: 0,
@@ -183,8 +189,8 @@ impl Room {
         }
     }
 
-    /// One stream less; whether nobody is left. The hub's lock is held.
-    pub(super) fn leave(&self, side: Side, announced: bool) -> bool {
+    /// One stream less.
+    pub(super) fn leave(&self, side: Side, announced: bool) {
         let mut state = self.state();
         let own = &mut state.sides[side.index()];
         own.streams -= 1;
@@ -192,7 +198,11 @@ impl Room {
         if own.announcing == 0 {
             own.renew_at = None;
         }
-        state.streams() == 0
+        if state.is_empty() {
+            state.close_at = Instant::now() + self.hub.linger();
+            drop(state);
+            self.nudge.notify_one();
+        }
     }
 
     /// Says that this person is here, for as long as they have such a stream.
@@ -250,6 +260,10 @@ impl Room {
     fn step(&self) -> Step {
         let mut state = self.state();
         let now = Instant::now();
+        if state.is_empty() {
+            // Whoever comes asks for a reading.
+            return if state.close_at <= now { Step::Close } else { Step::Wait(state.close_at) };
+        }
         if state.sweep_at <= now {
             state.sweep_at = now + self.hub.sweep();
             if std::mem::replace(&mut state.quiet, true) {
@@ -306,6 +320,8 @@ impl Room {
                         break;
                     }
                 },
+                Step::Close if self.hub.close(&self) => break,
+                Step::Close => {}
                 Step::Renew(side) => Box::pin(self.renew(side)).await,
                 Step::Look(side) => Box::pin(self.look(side)).await,
                 Step::Wait(until) => tokio::select! {
