@@ -54,6 +54,20 @@ impl FrameOut<'_> {
     }
 }
 
+/// What kind of frame it is.
+#[cfg(feature = "socketio")]
+pub(super) const fn name(frame: &Frame) -> &'static str {
+    match frame {
+        Frame::Entry { .. } => "entry",
+        Frame::Signal { .. } => "signal",
+        Frame::Presence { .. } => "presence",
+        Frame::Read { .. } => "read",
+        Frame::CaughtUp { .. } => "caught_up",
+        Frame::Reset { .. } => "reset",
+        Frame::Bye(_) => "bye",
+    }
+}
+
 /// A frame as its reader gets it.
 pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
     let raw = |text| serde_json::from_str::<&RawValue>(text).unwrap_or(RawValue::NULL);
@@ -116,14 +130,19 @@ pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
     value.get("type")?;
     match serde_json::from_value(value) {
         Ok(SaidFrame::Signal(said)) => pass_on(stream, &said).await,
-        Err(_) => Some(FrameOut::Refused { code: "invalid_field" }.text()),
+        Err(_) => Some(refused("invalid_field")),
     }
+}
+
+/// What is said about what was not taken.
+pub(super) fn refused(code: &str) -> String {
+    FrameOut::Refused { code }.text()
 }
 
 /// Passes on a signal, and says what has to be said about it.
 pub(super) async fn pass_on(stream: &mut Stream, said: &Said) -> Option<String> {
-    let refused = stream.signal(&said.kind, said.body.as_ref()).await.err()?;
-    Some(FrameOut::Refused { code: Problem::from(refused).code() }.text())
+    let problem = stream.signal(&said.kind, said.body.as_ref()).await.err()?;
+    Some(refused(Problem::from(problem).code()))
 }
 
 /// Why a stream ended, in a word.

@@ -66,7 +66,7 @@ struct Following {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Announced {
+pub(super) enum Announced {
     #[default]
     On,
     Off,
@@ -134,14 +134,7 @@ async fn live(
     };
     let bearer = bearer.ok_or_else(|| Problem::new("unauthenticated"))?;
     let signed = signed(&app, bearer).await?;
-    let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
-    let open = async {
-        let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
-        if presence == Announced::On {
-            stream.announce();
-        }
-        Ok::<_, Problem>(stream)
-    };
+    let open = open(&app, &signed, after, presence);
     if let Ok(upgrade) = upgrade {
         let place = app.streams.take(signed.id())?;
         return Ok(socket::upgrade(app.clone(), upgrade, open.await?, place));
@@ -155,6 +148,21 @@ async fn live(
     }
     let place = app.streams.take_poll(signed.id(), signed.session.id, device)?;
     Ok(answer(app.clone(), open.await?, place, Duration::from_secs(wait)))
+}
+
+/// What follows the log of this person's couple.
+pub(super) async fn open(
+    app: &App,
+    signed: &Signed,
+    after: Option<Cursor>,
+    presence: Announced,
+) -> Answer<Stream> {
+    let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
+    let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    if presence == Announced::On {
+        stream.announce();
+    }
+    Ok(stream)
 }
 
 /// Whose session it is. Those who come back all at once are looked up a few at a time.

@@ -24,6 +24,8 @@ mod places;
 mod problem;
 mod serve;
 mod socket;
+#[cfg(feature = "socketio")]
+mod socketio;
 mod timeline;
 
 pub use problem::{CODES, FieldError, Problem};
@@ -178,6 +180,10 @@ fn contract(app: &App) -> Router {
         "/v1/openapi.json",
         get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
     );
+    #[cfg(feature = "socketio")]
+    {
+        router = router.route(socketio::PATH, socketio::route(app));
+    }
     if app.options.metrics {
         router = router.merge(operations::metrics_route());
     }

@@ -20,17 +20,17 @@ use tokio_tungstenite::{
 use crate::world::World;
 
 /// The world, served.
-struct Served {
-    world: World,
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) world: World,
+    pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 impl Served {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(ServeOptions::default())
     }
 
@@ -43,7 +43,7 @@ impl Served {
     }
 
     fn serving(mut world: World, options: ServeOptions) -> Self {
-        let http = HttpOptions { metrics: true, live_per_account: 1_000, ..HttpOptions::default() };
+        let http = HttpOptions { metrics: true, live_per_account: 300, ..HttpOptions::default() };
         world.app = router_with(world.backend.clone(), http);
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -66,7 +66,7 @@ impl Served {
     }
 
     /// Waits until there are so many live connections.
-    async fn until_open(&self, count: usize) {
+    pub(crate) async fn until_open(&self, count: usize) {
         let begun = Instant::now();
         let line = format!("\ncouple_live_streams {count}\n");
         loop {
@@ -80,7 +80,7 @@ impl Served {
     }
 
     /// What a plain request is answered, head and body, for as long as it is sent within a second.
-    async fn raw(&self, request: &str) -> String {
+    pub(crate) async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
