@@ -37,26 +37,24 @@ pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place
         .write_buffer_size(0)
         .max_message_size(MESSAGE)
         .max_frame_size(MESSAGE)
-        .on_upgrade(move |socket| async move {
-            follow(&app, socket, stream).await;
-            drop(place);
-        })
+        // Boxed: else the task has room for them wherever they pass through.
+        .on_upgrade(move |socket| follow(app, Box::new(socket), Box::new(stream), place))
 }
 
-async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
+async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _place: Place) {
     let side = stream.membership().side;
-    let next_ping = || Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
+    let next_ping = || Instant::now() + Duration::from_millis(20_000 + jitter(&app, 10_000));
     let (mut ping_at, mut heard) = (next_ping(), 1);
     loop {
         let frame = tokio::select! {
             frame = stream.next() => frame,
             message = socket.recv() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) if heard > CHATTER => return part(socket, close_code::POLICY, "too much").await,
+                Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
                 Some(Ok(message)) => {
                     heard += 1;
                     let Message::Text(text) = message else { continue };
-                    if let Some(answer) = frame::hear(&mut stream, &text).await
+                    if let Some(answer) = Box::pin(frame::hear(&mut stream, &text)).await
                         && !send(&mut socket, Message::Text(answer.into())).await
                     {
                         return;
@@ -74,7 +72,7 @@ async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
             }
         };
         let Some(frame) = frame else { return };
-        if !send(&mut socket, Message::Text(frame::text(app, &frame, side).into())).await {
+        if !send(&mut socket, Message::Text(frame::text(&app, &frame, side).into())).await {
             return;
         }
         if let Frame::Bye(why) = frame {
@@ -83,7 +81,7 @@ async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
                 Bye::Draining => close_code::RESTART,
                 Bye::Unavailable => close_code::AGAIN,
             };
-            return part(socket, code, reason(why)).await;
+            return Box::pin(part(socket, code, reason(why))).await;
         }
     }
 }
@@ -93,7 +91,7 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
     timeout(PATIENCE, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
 
-async fn part(mut socket: WebSocket, code: u16, reason: &'static str) {
+async fn part(mut socket: Box<WebSocket>, code: u16, reason: &'static str) {
     if send(&mut socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
         let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
     }

@@ -155,7 +155,7 @@ async fn follow(app: &App, socket: SocketRef, mut stream: Stream, place: Place) 
             _ = left.recv() => break,
             Some(said) = hears.recv() => {
                 let answer = match said {
-                    Some(said) => frame::pass_on(&mut stream, &said).await,
+                    Some(said) => Box::pin(frame::pass_on(&mut stream, &said)).await,
                     None => Some(frame::refused("invalid_field")),
                 };
                 match answer {
