@@ -1,26 +1,31 @@
-//! Live connections: what an idle one costs the server in memory, how soon the partner has an entry, and how many are delivered
-//! per second. The server is a process of its own, over the memory store, with one thread; the clients are here.
-//! `COUPLE_LIVE_CONNECTIONS` sets how many there are (9,000); each side needs as many open files.
+//! Live connections: what an idle one costs the server in memory, how soon the partner has an entry, how many are delivered per
+//! second, and how soon all are back who were dropped at once. The server is a process of its own with one thread, over the
+//! memory store, or SQLite for those who come back; the clients are here. `COUPLE_LIVE_CONNECTIONS` sets how many there are
+//! (9,000); each side needs as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod people;
 mod support;
+#[path = "../tests/support/watched.rs"]
+mod watched;
 
 use std::{
+    collections::HashMap,
     io::{BufRead as _, Write as _},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use couple::{
-    Backend, Call, Secret, SystemClock,
+    AccountId, Backend, Call, Keyring, Secret, SystemClock,
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions, listen, router_with, serve},
+    store::{MemoryStore, sql::SqliteOptions},
     timeline::Append,
 };
 use serde_json::json;
@@ -32,26 +37,57 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-const COUPLES: usize = 500;
+/// Couples of whom both follow, for the rate of deliveries.
+const TALKING: usize = 500;
 const ROUNDS: usize = 3;
-/// Tells a server's process what it is.
+/// Entries that those who come back are behind.
+const BEHIND: usize = 5;
+/// Tells a server's process what it is: how many couples it has, and whether they are kept on the disk.
 const ROLE: &str = "COUPLE_LIVE_SERVER";
+
+/// Counts reads by name.
+#[derive(Default)]
+struct Counts(Mutex<HashMap<&'static str, usize>>);
+
+#[async_trait::async_trait]
+impl watched::Watch for Counts {
+    async fn before(&self, what: &'static str) {
+        *self.0.lock().unwrap().entry(what).or_default() += 1;
+    }
+    async fn after(&self, _: &'static str) {}
+}
 
 fn now() -> u64 {
     u64::try_from(couple::Clock::now(&SystemClock).micros()).unwrap()
 }
 
-/// The server's process: answers, and does what it reads: `RATE SECONDS`, where a rate of 0 is as fast as it can.
-fn be_the_server() {
+/// The server's process: answers, and does what it reads: `count`, or `RATE SECONDS`, where a rate of 0 is as fast as it can.
+fn be_the_server(role: &str) {
     let runtime = runtime(1);
     let inside = runtime.enter();
-    let backend = Backend::builder().limits(Unlimited).build().unwrap();
-    let tokens = runtime.block_on(people::seed(backend.ports(), COUPLES));
+    let (couples, on_disk) = role.split_once(' ').unwrap();
+    let (couples, counts) = (couples.parse().unwrap(), Arc::new(Counts::default()));
+    let builder = Backend::builder().limits(Unlimited).keys(Keyring::new([0; 32]));
+    let backend = if on_disk == "true" {
+        let store = runtime.block_on(SqliteOptions::new(support::folder().join("couple.db")).open()).unwrap();
+        builder.store(watched::Watched(store, counts.clone()))
+    } else {
+        builder.store(MemoryStore::new())
+    };
+    let backend = backend.build().unwrap();
+    let tokens = runtime.block_on(people::seed(backend.ports(), couples));
     let mut speakers = Vec::new();
     for token in tokens.iter().step_by(2) {
         let token = Secret::new(token.clone());
         let (_, account) = runtime.block_on(backend.accounts().authenticate(&token)).unwrap();
         speakers.push(account.id);
+    }
+    if on_disk == "true" {
+        for n in 0..BEHIND {
+            let all = speakers.iter().map(|speaker| say(&backend, *speaker, n));
+            runtime.block_on(futures_util::future::join_all(all));
+        }
+        counts.0.lock().unwrap().clear();
     }
     let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
     println!("{}", listener.local_addr().unwrap());
@@ -60,6 +96,11 @@ fn be_the_server() {
     runtime.spawn(serve(listener, app, ServeOptions::default(), std::future::pending()));
     drop(inside);
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        if line == "count" {
+            let counts = counts.0.lock().unwrap();
+            println!("{} {}", counts.get("entries").copied().unwrap_or(0), counts.values().sum::<usize>());
+            continue;
+        }
         let (rate, seconds) = line.split_once(' ').unwrap();
         let (rate, seconds): (f64, f64) = (rate.parse().unwrap(), seconds.parse().unwrap());
         let (backend, speakers) = (backend.clone(), speakers.clone());
@@ -72,16 +113,19 @@ fn be_the_server() {
                     // Who writes without end lets others read now and then.
                     tokio::task::yield_now().await;
                 }
-                let speaker = speakers[said as usize % speakers.len()];
-                let (client_id, body) = (format!("{}-{said}", now()), json!({ "text": now().to_string() }));
-                let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
-                backend.timeline().append(&Call::default(), speaker, &command).await.unwrap();
+                say(&backend, speakers[said as usize % speakers.len()], said as usize).await;
                 said += 1;
             }
             said
         }));
         println!("{}", said.unwrap());
     }
+}
+
+async fn say(backend: &Backend, speaker: AccountId, n: usize) {
+    let (client_id, body) = (format!("{}-{n}", now()), json!({ "text": now().to_string() }));
+    let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
+    backend.timeline().append(&Call::default(), speaker, &command).await.unwrap();
 }
 
 struct Server {
@@ -91,9 +135,9 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(couples: usize, on_disk: bool) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, "1")
+            .env(ROLE, format!("{couples} {on_disk}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -111,8 +155,12 @@ impl Server {
     }
 
     fn say(&mut self, rate: u32, seconds: u32) -> u32 {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{rate} {seconds}").unwrap();
-        self.out.next().unwrap().unwrap().parse().unwrap()
+        self.ask(&format!("{rate} {seconds}")).parse().unwrap()
+    }
+
+    fn ask(&mut self, what: &str) -> String {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
+        self.out.next().unwrap().unwrap()
     }
 }
 
@@ -128,55 +176,78 @@ enum Way {
     WebSocket,
     Events,
     Poll,
+    SocketIo,
 }
 
 impl Way {
-    const ALL: [Self; 3] = [Self::WebSocket, Self::Events, Self::Poll];
+    const ALL: [Self; 4] = [Self::WebSocket, Self::Events, Self::Poll, Self::SocketIo];
 
     const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "WebSocket",
             Self::Events => "server-sent events",
             Self::Poll => "long poll",
+            Self::SocketIo => "Socket.IO",
         }
     }
 
-    /// Connects as the partner in couple `n`, and is answered as far as that goes.
-    async fn connect(self, address: SocketAddr, n: usize) -> TcpStream {
+    /// Connects with a token, from a cursor on, and is answered as far as that goes.
+    async fn connect(self, address: SocketAddr, token: &str, after: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let token = format!("bench-{}-second-0123456789", n % COUPLES);
-        let more = match self {
-            Self::WebSocket => {
-                "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                 sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            }
-            Self::Events => "accept: text/event-stream\r\n",
-            Self::Poll => "",
+        let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let (path, more) = match self {
+            Self::WebSocket => ("/v1/couple/live?", upgrade),
+            Self::Events => ("/v1/couple/live?", "accept: text/event-stream\r\n"),
+            Self::Poll => ("/v1/couple/live?wait=50&", ""),
+            Self::SocketIo => ("/socket.io/?EIO=4&transport=websocket&", upgrade),
         };
-        let request = format!(
-            "GET /v1/couple/live?wait=50 HTTP/1.1\r\nhost: b\r\nauthorization: Bearer {token}\r\n{more}\r\n"
-        );
+        let request =
+            format!("GET {path}{after} HTTP/1.1\r\nhost: b\r\nauthorization: Bearer {token}\r\n{more}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
+        if let Self::SocketIo = self {
+            until(&mut stream, b"\"sid\"").await;
+            // Under a mask of zeros.
+            let said = format!("40{{\"token\":\"{token}\"}}");
+            let mut frame = vec![0x81, 0x80 | u8::try_from(said.len()).unwrap(), 0, 0, 0, 0];
+            frame.extend(said.as_bytes());
+            stream.write_all(&frame).await.unwrap();
+        }
         if !matches!(self, Self::Poll) {
-            let (mut seen, mut buffer) = (Vec::new(), [0; 1024]);
-            while !seen.windows(9).any(|window| window == b"caught_up") {
-                let got = stream.read(&mut buffer).await.unwrap();
-                assert!(got > 0, "{}", String::from_utf8_lossy(&seen));
-                seen.extend(&buffer[..got]);
-            }
+            until(&mut stream, b"caught_up").await;
         }
         stream
     }
 }
 
-/// KiB for each of so many that wait.
+/// Reads until a word has come.
+async fn until(stream: &mut TcpStream, word: &[u8]) {
+    let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+    while !seen.windows(word.len()).any(|window| window == word) {
+        let got = stream.read(&mut buffer).await.unwrap();
+        assert!(got > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend(&buffer[..got]);
+    }
+}
+
+/// One of the two in a couple.
+fn token(n: usize, which: &str) -> String {
+    format!("bench-{n}-{which}-0123456789")
+}
+
+/// The `n`th of those who follow, each with one device.
+fn nth(n: usize) -> String {
+    token(n / 2, if n.is_multiple_of(2) { "first" } else { "second" })
+}
+
+/// KiB for each of so many that wait, both in each couple with one device.
 async fn idle(way: Way, connections: usize) -> f64 {
-    let server = Server::start();
+    let server = Server::start(connections.div_ceil(2), false);
     sleep(Duration::from_millis(200)).await;
     let before = server.memory();
     let mut open = Vec::with_capacity(connections);
     for n in 0..connections {
-        open.push(way.connect(server.address, n).await);
+        open.push(way.connect(server.address, &nth(n), "").await);
     }
     sleep(Duration::from_secs(2)).await;
     let each = server.memory().saturating_sub(before) as f64 / connections as f64;
@@ -192,10 +263,10 @@ fn times(text: &str) -> impl Iterator<Item = u64> {
 /// Two devices of the partner in each couple listen; what the server says at `rate` for `seconds` comes to so many deliveries
 /// per second and this p50 and p99, in milliseconds.
 async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
-    let mut server = Server::start();
+    let mut server = Server::start(TALKING, false);
     let (count, (sender, mut took)) = (Arc::new(AtomicUsize::new(0)), mpsc::unbounded_channel());
-    for n in 0..COUPLES * 2 {
-        let mut stream = way.connect(server.address, n).await;
+    for n in 0..TALKING * 2 {
+        let mut stream = way.connect(server.address, &token(n % TALKING, "second"), "").await;
         let (count, sender) = (count.clone(), sender.clone());
         tokio::spawn(async move {
             let (mut text, mut buffer) = (String::new(), vec![0; 16 * 1024]);
@@ -236,19 +307,48 @@ async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
     (said as f64 / took_all.as_secs_f64(), at(50), at(99))
 }
 
+/// All come back at once, each some entries behind: how many seconds it takes until the last has them, how often logs were read
+/// for each couple, and all reads for each couple.
+async fn storm(connections: usize) -> (f64, f64, f64) {
+    let mut server = Server::start(connections.div_ceil(2), true);
+    let (address, begun) = (server.address, Instant::now());
+    let all = (0..connections)
+        .map(|n| tokio::spawn(async move { Way::WebSocket.connect(address, &nth(n), "after=0").await }));
+    let open = futures_util::future::join_all(all).await;
+    let took = begun.elapsed().as_secs_f64();
+    let counts = server.ask("count");
+    let (logs, reads) = counts.split_once(' ').unwrap();
+    let per_couple = |count: &str| count.parse::<f64>().unwrap() * 2.0 / connections as f64;
+    assert!(open.iter().all(Result::is_ok));
+    (took, per_couple(logs), per_couple(reads))
+}
+
 fn main() {
-    if std::env::var_os(ROLE).is_some() {
-        return be_the_server();
+    if let Ok(role) = std::env::var(ROLE) {
+        return be_the_server(&role);
     }
     let connections =
         std::env::var("COUPLE_LIVE_CONNECTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(9_000);
+    let part = std::env::var("COUPLE_LIVE_PART").unwrap_or_default();
+    let runs = |name: &str| part.is_empty() || part == name;
     let clients = runtime(1);
-    println!("resident memory of an idle connection at {connections}:");
-    for way in Way::ALL {
-        let each = (0..ROUNDS).map(|_| clients.block_on(idle(way, connections))).collect();
-        println!("  {:<20} {:>6.1} KiB", way.name(), median(each));
+    if runs("idle") {
+        println!("resident memory of an idle connection at {connections}:");
+        for way in Way::ALL {
+            let each = (0..ROUNDS).map(|_| clients.block_on(idle(way, connections))).collect();
+            println!("  {:<20} {:>6.1} KiB", way.name(), median(each));
+        }
     }
-    for way in [Way::WebSocket, Way::Events] {
+    if runs("storm") {
+        for _ in 0..ROUNDS {
+            let (took, logs, reads) = clients.block_on(storm(connections));
+            println!(
+                "{connections} come back, each {BEHIND} entries behind: {took:.1} s; for each couple its log was read {logs:.2} \
+                 times, of {reads:.1} reads in all"
+            );
+        }
+    }
+    for way in [Way::WebSocket, Way::Events].into_iter().filter(|_| runs("deliver")) {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| clients.block_on(deliver(way, 1_000, 5))).collect();
         let (p50, p99) =
             (rounds.iter().map(|round| round.1).collect(), rounds.iter().map(|round| round.2).collect());

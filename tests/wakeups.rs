@@ -1,36 +1,55 @@
-//! The protocol by which a live stream is woken (subscribe, read, wait), under seeded interleavings of who writes and who reads: at
-//! every point where one may be overtaken by the other, it now and then is. Nothing is ever waited for that has happened
-//! already. 20,000 interleavings; `COUPLE_INTERLEAVINGS` sets another number. A mutant that reads before it subscribes is caught.
+//! The protocol by which live streams are woken (a couple's room subscribes, then reads, then tells its streams), under seeded
+//! interleavings of who writes, who follows and who comes back: at every point where one may be overtaken by another, it now
+//! and then is. Nothing is ever waited for that has happened already, and nothing is told as it was before it was changed to
+//! somebody who came after that. 20,000 interleavings; `COUPLE_INTERLEAVINGS` sets another number. Three mutants are caught: one
+//! that reads before it subscribes, one that forgets what it is told while it reads, and one whose tail of the log is stale.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use couple::{
-    AccountId, Backend, Call, Error,
+    AccountId, Backend, Call, Error, Keyring,
     core::{
         limits::Unlimited,
         live::{Bus, Notice, Subscription, Topic},
     },
-    notify::live::{Cursor, Frame, Gate},
-    store::MemoryBus,
-    timeline::Append,
+    notify::live::{Cursor, Frame, Gate, Line, LiveOptions},
+    store::{MemoryBus, MemoryStore},
+    timeline::{Append, Entry},
 };
+use serde_json::json;
+use watched::{Watch, Watched};
 
 #[path = "../benches/people/mod.rs"]
 mod people;
+#[path = "support/watched.rs"]
+mod watched;
 
-/// Entries that are written in one interleaving.
-const ENTRIES: usize = 2;
+/// Entries that are written in one interleaving, the last by changing the first.
+const ENTRIES: usize = 3;
 /// Turns of the runtime after which nothing that was spawned is still under way.
-const QUIET: u32 = 32;
+const QUIET: u32 = 128;
+
+/// What is wrong with those who follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mutant {
+    None,
+    /// They subscribe only when they begin to wait.
+    Late,
+    /// They mark what they were told as seen after they have read.
+    Deaf,
+    /// They do not see that an entry was changed.
+    Stale,
+}
 
 /// Decides who goes on: `SplitMix64`, whose few lines are in Steele, Lea and Flood (2014).
 #[derive(Clone, Default)]
@@ -50,7 +69,8 @@ impl Dice {
     }
     /// Lets others go first, or not.
     async fn pause(&self) {
-        for _ in 0..self.roll(3) {
+        let turns = if self.roll(4) == 0 { 12 } else { 3 };
+        for _ in 0..self.roll(turns) {
             let mut passed = false;
             std::future::poll_fn(|context| {
                 if std::mem::replace(&mut passed, true) {
@@ -69,46 +89,71 @@ impl Dice {
 struct Slow {
     inner: MemoryBus,
     dice: Dice,
-    /// The mutant: who subscribes does so only when it begins to wait.
-    late: Arc<AtomicBool>,
+    mutant: Mutant,
+    /// How many read a log or a couple.
+    reading: Arc<AtomicUsize>,
 }
 
 enum Listening {
     Now(Box<dyn Subscription>),
-    Later(MemoryBus, Vec<Topic>),
+    Later(Vec<Topic>),
 }
 
-struct SlowSubscription(Listening, Dice);
+struct SlowSubscription(Listening, Slow);
 
 #[async_trait]
 impl Bus for Slow {
     async fn publish(&self, topic: Topic, notice: Notice) {
         self.dice.pause().await;
+        if self.mutant == Mutant::Deaf && self.reading.load(Ordering::SeqCst) > 0 {
+            return;
+        }
         self.inner.publish(topic, notice).await;
     }
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
         self.dice.pause().await;
-        let listening = if self.late.load(Ordering::Relaxed) {
-            Listening::Later(self.inner.clone(), topics)
+        let listening = if self.mutant == Mutant::Late {
+            Listening::Later(topics)
         } else {
             Listening::Now(self.inner.subscribe(topics).await)
         };
         self.dice.pause().await;
-        Box::new(SlowSubscription(listening, self.dice.clone()))
+        Box::new(SlowSubscription(listening, self.clone()))
     }
 }
 
 #[async_trait]
 impl Subscription for SlowSubscription {
     async fn next(&mut self) -> Notice {
-        self.1.pause().await;
-        if let Listening::Later(bus, topics) = &self.0 {
-            self.0 = Listening::Now(bus.subscribe(topics.clone()).await);
+        if let Listening::Later(topics) = &self.0 {
+            self.0 = Listening::Now(self.1.inner.subscribe(topics.clone()).await);
         }
         let Listening::Now(subscription) = &mut self.0 else { unreachable!("it listens") };
-        let notice = subscription.next().await;
-        self.1.pause().await;
-        notice
+        subscription.next().await
+    }
+}
+
+/// Reads of the store are overtaken too.
+#[async_trait]
+impl Watch for Slow {
+    async fn before(&self, read: &'static str) {
+        if ["couple", "entries"].contains(&read) {
+            self.reading.fetch_add(1, Ordering::SeqCst);
+        }
+        self.dice.pause().await;
+    }
+    async fn after(&self, read: &'static str) {
+        self.dice.pause().await;
+        if ["couple", "entries"].contains(&read) {
+            self.reading.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    fn entries(&self, entries: &mut Vec<Entry>) {
+        if self.mutant == Mutant::Stale {
+            for entry in entries {
+                entry.target = None;
+            }
+        }
     }
 }
 
@@ -116,9 +161,9 @@ struct SlowGate(Dice);
 
 #[async_trait]
 impl Gate for SlowGate {
-    async fn is_open(&self) -> Result<bool, Error> {
+    async fn open_for(&self) -> Result<Option<Duration>, Error> {
         self.0.pause().await;
-        Ok(true)
+        Ok(Some(Duration::MAX))
     }
 }
 
@@ -131,14 +176,13 @@ impl Wake for Flag {
     }
 }
 
-/// Runs both, each only when it was woken, in an order of the dice's, between what they have spawned. False: somebody waits for ever.
-async fn meet(dice: &Dice, one: impl Future<Output = ()>, other: impl Future<Output = ()>) -> bool {
-    let mut futures: [std::pin::Pin<&mut dyn Future<Output = ()>>; 2] = [pin!(one), pin!(other)];
-    let flags = [Arc::new(Flag(true.into())), Arc::new(Flag(true.into()))];
-    let (mut done, mut quiet) = ([false; 2], 0);
-    while done != [true; 2] {
-        let ready: Vec<usize> = (0..2).filter(|&n| !done[n] && flags[n].0.load(Ordering::SeqCst)).collect();
-        // A commit goes on as a task of its own, which only the runtime can run.
+/// Runs all, each only when it was woken, in an order of the dice's, between what they have spawned. False: somebody waits for ever.
+async fn meet<const N: usize>(dice: &Dice, mut all: [Pin<&mut dyn Future<Output = ()>>; N]) -> bool {
+    let flags: [Arc<Flag>; N] = std::array::from_fn(|_| Arc::new(Flag(true.into())));
+    let (mut done, mut quiet) = ([false; N], 0);
+    while done != [true; N] {
+        let ready: Vec<usize> = (0..N).filter(|&n| !done[n] && flags[n].0.load(Ordering::SeqCst)).collect();
+        // Commits and rooms are tasks of their own, which only the runtime can run.
         if ready.is_empty() || dice.roll(4) == 0 {
             quiet = if ready.is_empty() { quiet + 1 } else { 0 };
             if quiet == QUIET {
@@ -151,7 +195,7 @@ async fn meet(dice: &Dice, one: impl Future<Output = ()>, other: impl Future<Out
         let next = ready[usize::try_from(dice.roll(ready.len() as u64)).unwrap()];
         flags[next].0.store(false, Ordering::SeqCst);
         let waker = Waker::from(flags[next].clone());
-        done[next] = futures[next].as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        done[next] = all[next].as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
     }
     true
 }
@@ -164,11 +208,19 @@ struct Stage {
     head: i64,
 }
 
+/// What an entry says.
+fn said(line: &Line) -> String {
+    line.view.entry.body.as_ref().map_or_else(String::new, |body| body.as_str().to_owned())
+}
+
 impl Stage {
-    async fn new(late: bool) -> Self {
+    async fn new(mutant: Mutant) -> Self {
         let dice = Dice::default();
-        let bus = Slow { inner: MemoryBus::new(), dice: dice.clone(), late: Arc::new(late.into()) };
-        let backend = Backend::builder().bus(bus.clone()).limits(Unlimited).build().unwrap();
+        let bus = Slow { inner: MemoryBus::new(), dice: dice.clone(), mutant, reading: Arc::default() };
+        let store = Watched(MemoryStore::new(), Arc::new(bus.clone()));
+        let builder = Backend::builder().store(store).keys(Keyring::new([0; 32]));
+        let live = LiveOptions { linger: Duration::ZERO, ..LiveOptions::default() };
+        let backend = builder.bus(bus.clone()).limits(Unlimited).live(live).build().unwrap();
         let tokens = people::seed(backend.ports(), 1).await;
         let mut couple = Vec::new();
         for token in tokens {
@@ -178,50 +230,92 @@ impl Stage {
         Self { backend, bus, dice, couple: [couple[0], couple[1]], head: 0 }
     }
 
-    /// One writes, the other follows and is cut off now and then; whether everything arrived, in order.
+    /// Comes early or late.
+    async fn dawdle(&self) {
+        for _ in 0..self.dice.roll(12) {
+            self.dice.pause().await;
+        }
+    }
+
+    async fn open(&self, account: AccountId, cursor: Cursor) -> couple::notify::live::Stream {
+        let gate = Arc::new(SlowGate(self.dice.clone()));
+        self.backend.live().open(account, gate, Some(cursor)).await.unwrap()
+    }
+
+    /// One writes and changes what they wrote; a device of theirs may follow; the partner follows too, and is cut off now and then
+    /// and comes back to where the story began. Whether everything arrived, in order, as it then was.
     async fn play(&mut self, seed: u64) -> bool {
         self.dice.seed(seed);
         let (backend, dice, head) = (&self.backend, &self.dice, self.head);
+        let [writer, reader] = self.couple;
+        let changed = AtomicBool::new(false);
         let write = async {
-            for n in 0..ENTRIES {
+            for n in 1..ENTRIES {
                 dice.pause().await;
-                let body = serde_json::json!({ "text": "x" });
-                let command =
-                    Append { couple: None, client_id: format!("{seed}-{n}"), kind: "text".to_owned(), body };
-                backend.timeline().append(&Call::default(), self.couple[0], &command).await.unwrap();
+                let (client_id, body) = (format!("{seed}-{n}"), json!({ "text": "before" }));
+                let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
+                backend.timeline().append(&Call::default(), writer, &command).await.unwrap();
+            }
+            dice.pause().await;
+            backend.timeline().edit(writer, head + 1, &json!({ "text": "after" })).await.unwrap();
+            changed.store(true, Ordering::SeqCst);
+        };
+        let (mut here, mut seen, fresh) = (Vec::new(), Vec::new(), AtomicBool::new(true));
+        let alone = dice.roll(2) == 0;
+        let stay = async {
+            if alone {
+                here = (head + 1..=head + ENTRIES as i64).collect();
+                return;
+            }
+            self.dawdle().await;
+            let mut stream = self.open(writer, Cursor::at(head)).await;
+            while here.len() < ENTRIES {
+                if let Some(Frame::Entry { line, .. }) = stream.next().await {
+                    here.push(line.view.entry.seq);
+                }
             }
         };
-        let mut seen = Vec::new();
-        let follow = async {
+        let come_and_go = async {
+            self.dawdle().await;
             let mut cursor = Cursor::at(head);
             while seen.len() < ENTRIES {
-                let gate = Arc::new(SlowGate(dice.clone()));
-                let mut stream = backend.live().open(self.couple[1], gate, Some(cursor)).await.unwrap();
+                let came_after = changed.load(Ordering::SeqCst);
+                let mut stream = self.open(reader, cursor).await;
                 let cut = dice.roll(4);
                 while seen.len() < ENTRIES && cut != seen.len() as u64 {
-                    if let Some(Frame::Entry { view, .. }) = stream.next().await {
-                        seen.push(view.entry.seq);
+                    if let Some(Frame::Entry { line, .. }) = stream.next().await {
+                        if came_after && line.view.entry.seq == head + 1 && said(&line).contains("before") {
+                            fresh.store(false, Ordering::SeqCst);
+                        }
+                        seen.push(line.view.entry.seq);
                     }
                 }
                 cursor = stream.cursor();
+                if dice.roll(3) == 0 {
+                    (cursor, seen) = (Cursor::at(head), Vec::new());
+                }
             }
         };
-        let arrived = meet(dice, write, follow).await;
+        let arrived = meet(dice, [pin!(write), pin!(stay), pin!(come_and_go)]).await;
         self.head += ENTRIES as i64;
+        for _ in 0..QUIET {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(self.bus.inner.topics(), 0, "a subscription is left behind");
-        arrived && seen == (head + 1..=self.head).collect::<Vec<_>>()
+        let all = (head + 1..=self.head).collect::<Vec<_>>();
+        arrived && seen == all && here == all && fresh.into_inner()
     }
 }
 
-/// The first seed at which somebody waits for ever.
-fn first_stall(late: bool, seeds: u64) -> Option<u64> {
+/// The first seed at which somebody waits for ever, or is told what is not so any more.
+fn first_failure(mutant: Mutant, seeds: u64) -> Option<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     // The sweep, thirty seconds away, is not what saves us: it would take longer than all of this.
     runtime.block_on(async {
-        let mut stage = Stage::new(late).await;
+        let mut stage = Stage::new(mutant).await;
         for seed in 0..seeds {
             if seed % 1_000 == 999 {
-                stage = Stage::new(late).await;
+                stage = Stage::new(mutant).await;
             }
             if !stage.play(seed).await {
                 return Some(seed);
@@ -234,11 +328,20 @@ fn first_stall(late: bool, seeds: u64) -> Option<u64> {
 #[test]
 fn nobody_waits_for_what_has_happened() {
     let seeds = std::env::var("COUPLE_INTERLEAVINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
-    assert_eq!(first_stall(false, seeds), None);
+    assert_eq!(first_failure(Mutant::None, seeds), None);
 }
 
 #[test]
 fn who_reads_before_subscribing_is_caught() {
-    let caught = first_stall(true, 20_000);
-    assert!(caught.is_some(), "the interleavings do not find the mutant");
+    assert!(first_failure(Mutant::Late, 20_000).is_some(), "the interleavings do not find the mutant");
+}
+
+#[test]
+fn who_forgets_what_is_told_while_reading_is_caught() {
+    assert!(first_failure(Mutant::Deaf, 20_000).is_some(), "the interleavings do not find the mutant");
+}
+
+#[test]
+fn a_stale_tail_is_caught() {
+    assert!(first_failure(Mutant::Stale, 20_000).is_some(), "the interleavings do not find the mutant");
 }

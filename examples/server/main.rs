@@ -11,7 +11,10 @@ use couple::{
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions},
     job::{Queue, WorkerHandle},
-    notify::mail::{FileMailer, Letterhead, SmtpMailer},
+    notify::{
+        live::LiveOptions,
+        mail::{FileMailer, Letterhead, SmtpMailer},
+    },
     store::{
         KeyFile,
         redis::{Redis, RedisBus, RedisLimits, RedisPresence},
@@ -140,7 +143,13 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         Mail::Files(_) => Letterhead::default(),
         Mail::Smtp { from, .. } => Letterhead::new("Couple", from).map_err(said)?,
     };
-    let builder = Backend::builder().public_url(settings.public_url.clone());
+    // Half of the connections read; one of those is left to requests while everybody comes back at once.
+    let reads = match settings.database {
+        Database::Memory | Database::Sqlite(_) => LiveOptions::default().reads,
+        Database::MySql(_) | Database::Postgres(_) => (settings.connections as usize / 2).saturating_sub(1),
+    };
+    let live = LiveOptions { reads, drain: DRAIN, ..LiveOptions::default() };
+    let builder = Backend::builder().public_url(settings.public_url.clone()).live(live);
     let builder = match &settings.mail {
         Mail::Files(folder) => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),
         Mail::Smtp { url, .. } => builder.mailer(SmtpMailer::new(url, letterhead).map_err(said)?),

@@ -126,14 +126,7 @@ impl FromRequestParts<App> for Signed {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let unknown = || Problem::new("unauthenticated");
-        let header = parts.headers.get(header::AUTHORIZATION).ok_or_else(unknown)?;
-        let (scheme, token) =
-            header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(unknown)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(unknown());
-        }
-        Self::by(app, Secret::new(token.trim().to_owned())).await
+        Self::by(app, bearer(&parts.headers)?).await
     }
 }
 
@@ -147,6 +140,17 @@ impl OptionalFromRequestParts<App> for Signed {
             Ok(None)
         }
     }
+}
+
+/// The token that a request comes with.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, Problem> {
+    let unknown = || Problem::new("unauthenticated");
+    let header = headers.get(header::AUTHORIZATION).ok_or_else(unknown)?;
+    let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(unknown)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(unknown());
+    }
+    Ok(Secret::new(token.trim().to_owned()))
 }
 
 /// What a request says of itself.

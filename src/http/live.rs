@@ -1,11 +1,6 @@
 //! Live delivery over HTTP: WebSocket, server-sent events and long poll, from the same frames.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
@@ -19,21 +14,21 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use couple_core::{AccountId, Error, Failure, Secret, account, pairing::Side};
-use couple_notify::live::{Bye, Cursor, Frame, Gate, Reset, Stream};
+use couple_core::{Error, Failure, Secret};
+use couple_notify::live::{Cursor, Frame, Gate, Stream};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, Problem,
-    extract::Signed,
+    extract::{self, Signed},
+    frame::{self, FrameOut},
+    places::{Place, Poll},
     socket,
-    timeline::{By, EntryOut, bad_query},
+    timeline::bad_query,
 };
 use crate::Backend;
 
@@ -41,60 +36,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(live))
 }
 
-/// Live connections: so many in all, and so many of one person.
-#[derive(Debug)]
-pub(super) struct Streams {
-    open: Mutex<HashMap<AccountId, usize>>,
-    all: Arc<Semaphore>,
-    most: usize,
-    per_account: usize,
-}
-
-impl Streams {
-    pub(super) fn new(most: usize, per_account: usize) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), all: Arc::new(Semaphore::new(most)), most, per_account })
-    }
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.most - self.all.available_permits()
-    }
-    fn take(self: &Arc<Self>, account: AccountId) -> Answer<Place> {
-        let Ok(permit) = self.all.clone().try_acquire_owned() else {
-            return Err(Problem::new("overloaded"));
-        };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(account).or_default();
-        if *count >= self.per_account {
-            return Err(Problem::new("too_many_streams"));
-        }
-        *count += 1;
-        drop(open);
-        Ok(Place { streams: self.clone(), account, _permit: permit })
-    }
-}
-
-/// One live connection's place; given back when dropped.
-pub(super) struct Place {
-    streams: Arc<Streams>,
-    account: AccountId,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.account) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.account);
-            }
-        }
-    }
-}
-
 /// How long a poll waits, unless it says otherwise, at least and at most: below what proxies and phones cut off.
 const WAIT: u64 = 25;
 const WAIT_MOST: u64 = 50;
+/// Characters of a device's name.
+const DEVICE: usize = 64;
 /// Frames in one answer to a poll.
 const FRAMES: usize = 200;
 
@@ -113,83 +59,24 @@ struct Following {
     /// `off`: the partner is not told that this person is here, nor that they chose so.
     #[serde(default)]
     presence: Announced,
+    /// Which of a session's tabs or devices polls, in at most 64 characters. A newer poll of the same one supersedes the older.
+    #[param(max_length = 64)]
+    device: Option<String>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Announced {
+pub(super) enum Announced {
     #[default]
     On,
     Off,
 }
 
-/// How presence is written.
-pub(super) const fn presence(here: bool) -> &'static str {
-    if here { "here" } else { "away" }
-}
-
-/// What a client is told.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum FrameOut {
-    /// A new entry, and the cursor after it.
-    Entry {
-        #[schema(value_type = EntryOut)]
-        entry: Box<EntryOut>,
-        cursor: String,
-    },
-    /// Something of the partner's, for now.
-    Signal { from: By, kind: String, body: serde_json::Value },
-    /// Whether the partner is `here` or `away`.
-    Presence { presence: &'static str },
-    /// Up to where each has read.
-    Read { my_read_seq: i64, partner_read_seq: i64, cursor: String },
-    /// All that there was has been sent.
-    CaughtUp { cursor: String },
-    /// Take a snapshot, then go on from this cursor.
-    Reset { reason: &'static str, cursor: String },
-    /// The stream is over; come back after that time.
-    Bye { reason: &'static str, retry_after_ms: u64 },
-}
-
-impl FrameOut {
-    pub(super) fn new(frame: Frame, reader: Side, jitter: impl Fn(u64) -> u64) -> Self {
-        match frame {
-            Frame::Entry { view, cursor } => {
-                Self::Entry { entry: Box::new(EntryOut::of(*view, reader)), cursor: cursor.to_string() }
-            }
-            Frame::Signal { from, kind, body } => Self::Signal {
-                from: By::new(Some(from), Some(reader)),
-                kind,
-                body: body.map_or(serde_json::Value::Null, |body| body.value()),
-            },
-            Frame::Presence { here } => Self::Presence { presence: presence(here) },
-            Frame::Read { read, cursor } => Self::Read {
-                my_read_seq: read[reader.index()],
-                partner_read_seq: read[reader.other().index()],
-                cursor: cursor.to_string(),
-            },
-            Frame::CaughtUp { cursor } => Self::CaughtUp { cursor: cursor.to_string() },
-            Frame::Reset { reason: Reset::CursorUnknown, cursor } => {
-                Self::Reset { reason: "cursor_unknown", cursor: cursor.to_string() }
-            }
-            Frame::Bye(bye) => {
-                let (reason, wait) = match bye {
-                    Bye::SignedOut => ("signed_out", 0),
-                    Bye::NotPaired => ("not_paired", 0),
-                    Bye::Draining => ("draining", jitter(5_000)),
-                    Bye::Unavailable => ("unavailable", 1_000 + jitter(4_000)),
-                };
-                Self::Bye { reason, retry_after_ms: wait }
-            }
-        }
-    }
-}
-
 /// The answer to a poll.
 #[derive(Debug, Serialize, ToSchema)]
-struct Polled {
-    frames: Vec<FrameOut>,
+struct Polled<'a> {
+    #[schema(value_type = Vec<FrameOut>)]
+    frames: Vec<&'a RawValue>,
     /// What to poll with next.
     cursor: String,
 }
@@ -202,11 +89,11 @@ struct SessionGate {
 
 #[async_trait]
 impl Gate for SessionGate {
-    async fn is_open(&self) -> Result<bool, Error> {
-        match self.backend.accounts().authenticate(&self.bearer).await {
-            Ok(_) => Ok(true),
-            Err(Failure::Refused(account::Refusal::Unauthenticated)) => Ok(false),
-            Err(Failure::Refused(_)) => Ok(false),
+    async fn open_for(&self) -> Result<Option<Duration>, Error> {
+        let accounts = self.backend.accounts();
+        match accounts.authenticate(&self.bearer).await {
+            Ok((session, _)) => Ok(Some(accounts.left(&session))),
+            Err(Failure::Refused(_)) => Ok(None),
             Err(Failure::Failed(error)) => Err(error),
         }
     }
@@ -223,49 +110,65 @@ impl Gate for SessionGate {
         (status = 101, description = "A WebSocket")))]
 async fn live(
     State(app): State<App>,
-    signed: Option<Signed>,
     headers: HeaderMap,
     query: Result<Query<Following>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
-    let Query(Following { after, wait, access_token, presence }) = query.map_err(bad_query)?;
-    let offered = upgrade.as_ref().ok().and_then(offered_token);
-    let signed = match (signed, offered.or(access_token)) {
-        (Some(signed), _) => signed,
-        (None, Some(token)) => Signed::by(&app, token).await?,
-        (None, None) => return Err(Problem::new("unauthenticated")),
-    };
+    let Query(Following { after, wait, access_token, presence, device }) = query.map_err(bad_query)?;
     let wait = wait.unwrap_or_else(|| WAIT + jitter(&app, WAIT_MOST - WAIT));
     if wait > WAIT_MOST {
         return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
     }
+    if device.as_ref().is_some_and(|device| device.len() > DEVICE) {
+        return Err(Problem::new("invalid_field").field("device", "too_long"));
+    }
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-    let after = match last_id.or(after.as_deref()) {
-        Some(text) => Some(
-            text.parse::<Cursor>().map_err(|_| Problem::new("invalid_field").field("after", "invalid"))?,
-        ),
-        None => None,
-    };
+    let after = last_id.or(after.as_deref()).map(str::parse::<Cursor>).transpose();
+    let after = after.map_err(|_| Problem::new("invalid_field").field("after", "invalid"))?;
     if upgrade.is_err() && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
         return Err(Problem::new("malformed_request").detail("a WebSocket upgrade that is none"));
     }
-    let place = app.streams.take(signed.id())?;
-    let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
-    let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
-    if presence == Announced::On {
-        stream.announce();
-    }
+    let bearer = match headers.get(header::AUTHORIZATION) {
+        Some(_) => Some(extract::bearer(&headers)?),
+        None => upgrade.as_ref().ok().and_then(offered_token).or(access_token),
+    };
+    let bearer = bearer.ok_or_else(|| Problem::new("unauthenticated"))?;
+    let signed = signed(&app, bearer).await?;
+    let open = open(&app, &signed, after, presence);
     if let Ok(upgrade) = upgrade {
-        return Ok(socket::upgrade(app, upgrade, stream, place));
+        let place = app.streams.take(signed.id())?;
+        return Ok(socket::upgrade(app.clone(), upgrade, open.await?, place));
     }
     let events = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
         accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == "text/event-stream")
     });
     if events {
-        Ok(follow(app, stream, place))
-    } else {
-        Ok(answer(app, stream, place, Duration::from_secs(wait)))
+        let place = app.streams.take(signed.id())?;
+        return Ok(follow(app.clone(), open.await?, place));
     }
+    let place = app.streams.take_poll(signed.id(), signed.session.id, device)?;
+    Ok(answer(app.clone(), open.await?, place, Duration::from_secs(wait)))
+}
+
+/// What follows the log of this person's couple.
+pub(super) async fn open(
+    app: &App,
+    signed: &Signed,
+    after: Option<Cursor>,
+    presence: Announced,
+) -> Answer<Stream> {
+    let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
+    let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    if presence == Announced::On {
+        stream.announce();
+    }
+    Ok(stream)
+}
+
+/// Whose session it is. Those who come back all at once are looked up a few at a time.
+pub(super) async fn signed(app: &App, bearer: Secret<String>) -> Answer<Signed> {
+    let _turn = app.backend.live().turn().await;
+    Signed::by(app, bearer).await
 }
 
 /// The token beside our own name among the subprotocols.
@@ -283,45 +186,54 @@ pub(super) fn jitter(app: &App, most: u64) -> u64 {
 }
 
 /// The head goes out at once, so that what waits is one small future and not the whole way of a request.
-fn answer(app: App, stream: Stream, place: Place, wait: Duration) -> Response {
+fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
     let body = futures_util::stream::once(async move {
-        let polled = poll(&app, stream, wait).await;
+        let polled = poll(&app, stream, &place, wait).await;
         drop(place);
-        Ok::<_, Infallible>(serde_json::to_vec(&polled).unwrap_or_default())
+        Ok::<_, Infallible>(polled)
     });
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-async fn poll(app: &App, mut stream: Stream, wait: Duration) -> Polled {
+async fn poll(app: &App, mut stream: Stream, place: &Poll, wait: Duration) -> String {
     let side = stream.membership().side;
-    // Else every poll would end with what the one before told. That it is not known now is found out while waiting.
-    let _ = stream.knows_presence().await;
+    // Else every poll would end with what the one before told.
+    stream.knows_presence();
     let mut frames = Vec::new();
     let deadline = Instant::now() + wait;
     let mut caught_up = false;
     while frames.len() < FRAMES {
         // What there is goes along however short the wait; only then the clock counts.
-        let next =
-            if caught_up { timeout_at(deadline, stream.next()).await } else { Ok(stream.next().await) };
+        let next = if caught_up {
+            tokio::select! {
+                next = timeout_at(deadline, stream.next()) => next.unwrap_or(None),
+                () = place.superseded() => {
+                    let retry_after_ms = 1_000 + jitter(app, 1_000);
+                    frames.push(FrameOut::Bye { reason: "superseded", retry_after_ms }.text());
+                    None
+                }
+            }
+        } else {
+            stream.next().await
+        };
         match next {
-            Ok(Some(Frame::CaughtUp { .. })) => {
+            Some(Frame::CaughtUp { .. }) => {
                 caught_up = true;
                 if !frames.is_empty() {
                     break;
                 }
             }
-            Ok(Some(frame)) => {
-                let last =
-                    caught_up || matches!(frame, Frame::Signal { .. } | Frame::Bye(_) | Frame::Reset { .. });
-                frames.push(FrameOut::new(frame, side, |most| jitter(app, most)));
-                if last {
+            Some(frame) => {
+                frames.push(frame::text(app, &frame, side));
+                if caught_up || matches!(frame, Frame::Signal { .. } | Frame::Bye(_) | Frame::Reset { .. }) {
                     break;
                 }
             }
-            Ok(None) | Err(_) => break,
+            None => break,
         }
     }
-    Polled { frames, cursor: stream.cursor().to_string() }
+    let frames = frames.iter().filter_map(|frame| serde_json::from_str(frame).ok()).collect();
+    serde_json::to_string(&Polled { frames, cursor: stream.cursor().to_string() }).unwrap_or_default()
 }
 
 fn follow(app: App, stream: Stream, place: Place) -> Response {
@@ -333,10 +245,8 @@ fn follow(app: App, stream: Stream, place: Place) -> Response {
         let app = app.clone();
         async move {
             let frame = stream.next().await?;
-            let resumable = !matches!(frame, Frame::Signal { .. } | Frame::Presence { .. } | Frame::Bye(_));
-            let out = FrameOut::new(frame, side, |most| jitter(&app, most));
-            let mut event = Event::default().data(serde_json::to_string(&out).unwrap_or_default());
-            if resumable {
+            let mut event = Event::default().data(frame::text(&app, &frame, side));
+            if !matches!(frame, Frame::Signal { .. } | Frame::Presence { .. } | Frame::Bye(_)) {
                 event = event.id(stream.cursor().to_string());
             }
             // With the first frame: some clients take one by itself for an event.

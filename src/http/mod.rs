@@ -14,14 +14,18 @@
 
 mod account;
 mod extract;
+mod frame;
 mod guard;
 mod live;
 mod operations;
 mod page;
 mod pairing;
+mod places;
 mod problem;
 mod serve;
 mod socket;
+#[cfg(feature = "socketio")]
+mod socketio;
 mod timeline;
 
 pub use problem::{CODES, FieldError, Problem};
@@ -92,7 +96,7 @@ struct App {
     backend: Backend,
     options: Arc<HttpOptions>,
     requests: Arc<Semaphore>,
-    streams: Arc<live::Streams>,
+    streams: Arc<places::Streams>,
     metrics: operations::Metrics,
 }
 
@@ -150,7 +154,7 @@ impl App {
     fn new(backend: Backend, options: HttpOptions) -> Self {
         Self {
             requests: Arc::new(Semaphore::new(options.concurrency)),
-            streams: live::Streams::new(options.live_connections, options.live_per_account),
+            streams: places::Streams::new(options.live_connections, options.live_per_account),
             metrics: operations::Metrics::default(),
             options: Arc::new(options),
             backend,
@@ -176,6 +180,10 @@ fn contract(app: &App) -> Router {
         "/v1/openapi.json",
         get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
     );
+    #[cfg(feature = "socketio")]
+    {
+        router = router.route(socketio::PATH, socketio::route(app));
+    }
     if app.options.metrics {
         router = router.merge(operations::metrics_route());
     }

@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Answer, App, Problem,
     extract::{Body, Meta, Segment, Signed},
-    live::presence,
+    frame::presence,
     nullable, time,
 };
 

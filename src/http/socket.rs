@@ -11,16 +11,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     App,
-    live::{FrameOut, Place, jitter},
+    frame::{self, reason},
+    live::jitter,
+    places::Place,
 };
 
 /// What clients that must name a subprotocol name.
 pub(super) const PROTOCOL: &str = "couple";
 
-/// What a client may send at once, in bytes: it has nothing to say but that it lives.
+/// What a client may send at once, in bytes: a signal, or that it lives.
 const MESSAGE: usize = 4096;
-/// Messages of a client between two pings.
-const CHATTER: u32 = 100;
+/// Messages of a client between two pings: more than the limit on signals lets through.
+const CHATTER: u32 = 500;
 /// How long a client may take nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client has to say goodbye too.
@@ -35,24 +37,28 @@ pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place
         .write_buffer_size(0)
         .max_message_size(MESSAGE)
         .max_frame_size(MESSAGE)
-        .on_upgrade(move |socket| async move {
-            follow(&app, socket, stream).await;
-            drop(place);
-        })
+        // Boxed: else the task has room for them wherever they pass through.
+        .on_upgrade(move |socket| follow(app, Box::new(socket), Box::new(stream), place))
 }
 
-async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
+async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _place: Place) {
     let side = stream.membership().side;
-    let next_ping = || Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
+    let next_ping = || Instant::now() + Duration::from_millis(20_000 + jitter(&app, 10_000));
     let (mut ping_at, mut heard) = (next_ping(), 1);
     loop {
         let frame = tokio::select! {
             frame = stream.next() => frame,
             message = socket.recv() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) if heard > CHATTER => return part(socket, close_code::POLICY, "too much").await,
-                Some(Ok(_)) => {
+                Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
+                Some(Ok(message)) => {
                     heard += 1;
+                    let Message::Text(text) = message else { continue };
+                    if let Some(answer) = Box::pin(frame::hear(&mut stream, &text)).await
+                        && !send(&mut socket, Message::Text(answer.into())).await
+                    {
+                        return;
+                    }
                     continue;
                 }
             },
@@ -66,18 +72,16 @@ async fn follow(app: &App, mut socket: WebSocket, mut stream: Stream) {
             }
         };
         let Some(frame) = frame else { return };
-        let bye = if let Frame::Bye(bye) = &frame { Some(*bye) } else { None };
-        let out = FrameOut::new(frame, side, |most| jitter(app, most));
-        let text = serde_json::to_string(&out).unwrap_or_default();
-        if !send(&mut socket, Message::Text(text.into())).await {
+        if !send(&mut socket, Message::Text(frame::text(&app, &frame, side).into())).await {
             return;
         }
-        match bye {
-            None => {}
-            Some(Bye::SignedOut) => return part(socket, close_code::POLICY, "signed_out").await,
-            Some(Bye::NotPaired) => return part(socket, close_code::POLICY, "not_paired").await,
-            Some(Bye::Draining) => return part(socket, close_code::RESTART, "draining").await,
-            Some(Bye::Unavailable) => return part(socket, close_code::AGAIN, "unavailable").await,
+        if let Frame::Bye(why) = frame {
+            let code = match why {
+                Bye::SignedOut | Bye::NotPaired => close_code::POLICY,
+                Bye::Draining => close_code::RESTART,
+                Bye::Unavailable => close_code::AGAIN,
+            };
+            return Box::pin(part(socket, code, reason(why))).await;
         }
     }
 }
@@ -87,7 +91,7 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
     timeout(PATIENCE, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
 
-async fn part(mut socket: WebSocket, code: u16, reason: &'static str) {
+async fn part(mut socket: Box<WebSocket>, code: u16, reason: &'static str) {
     if send(&mut socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
         let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
     }

@@ -11,6 +11,7 @@ use couple_core::{
     timeline::{Append, Entry, Page, Timeline, View},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -68,7 +69,8 @@ pub(super) struct EntryOut {
     client_id: Option<String>,
     kind: String,
     /// Null on a tombstone and on the system's entries.
-    body: serde_json::Value,
+    #[schema(value_type = Option<Object>)]
+    body: Option<Box<RawValue>>,
     created_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     edited_at: Option<String>,
@@ -94,7 +96,7 @@ impl EntryOut {
             // The author's own name for it is nobody else's business.
             client_id: entry.client_id.filter(|_| entry.author == reader),
             kind: entry.kind,
-            body: entry.body.map_or(serde_json::Value::Null, |body| body.value()),
+            body: entry.body.and_then(|body| RawValue::from_string(body.into_text()).ok()),
             created_at: time(entry.created_at),
             edited_at: entry.edited_at.map(time),
             deleted_at: entry.deleted_at.map(time),
@@ -342,14 +344,17 @@ async fn mark_read(State(app): State<App>, signed: Signed, body: Body<ReadIn>) -
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignalIn {
-    /// `typing`, `hug`, `kiss`, or an app's own `x-…`.
+    /// `typing`, `hug`, `kiss`, `thumb`, or an app's own `x-…`.
     kind: String,
+    /// Of a `thumb`: `{"x": …, "y": …}`, the place that is pressed, each from 0 to 1.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     body: Option<serde_json::Value>,
 }
 
-/// Sends something to the partner's connected devices, now or never.
+/// Sends something to the partner's connected devices, now or never. A client that has a WebSocket or Socket.IO may send it over
+/// that, as `{"type": "signal", "kind": …, "body": …}`. When both press about the same place within 1.5 seconds, each with a
+/// `thumb`, both get a signal `thumb_kiss` with the place between. Nothing of it is stored.
 #[utoipa::path(post, path = "/v1/couple/signals", tag = "timeline", security(("session" = [])),
     request_body = SignalIn, responses((status = 202, description = "Sent to whoever is connected")))]
 async fn signal(

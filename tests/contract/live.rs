@@ -112,3 +112,75 @@ async fn draining_says_goodbye() {
     assert_eq!(world.call("GET", "/readyz", None, None).await.said(), (503, "unavailable"));
     assert_eq!(world.call("GET", "/healthz", None, None).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_newer_poll_of_the_same_device_supersedes_the_older() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let older = waiting(&world, &ben, "wait=30&device=tab").await;
+    let beside = waiting(&world, &ben, "wait=30&device=other").await;
+    let nameless = waiting(&world, &ben, "wait=30").await;
+    let newer = waiting(&world, &ben, "wait=30&device=tab").await;
+    let told = woken(older).await;
+    assert_eq!(told["frames"][0]["reason"], "superseded", "{told}");
+    assert!(told["frames"][0]["retry_after_ms"].as_u64() >= Some(1_000) && told["cursor"].is_string());
+    // Theirs go on, and get what comes.
+    assert!(!beside.is_finished() && !nameless.is_finished());
+    world.say(&ana, "hello").await;
+    for task in [beside, nameless, newer] {
+        assert_eq!(woken(task).await["frames"][0]["entry"]["body"]["text"], "hello");
+    }
+    let long = format!("device={}", "x".repeat(65));
+    assert_eq!(world.get(&format!("/v1/couple/live?{long}"), &ben).await.said(), (422, "invalid_field"));
+}
+
+/// A device that polls anew takes the place of its own older poll, however many places its person has.
+#[tokio::test]
+async fn a_superseding_poll_needs_no_place_of_its_own() {
+    let world = Arc::new(World::new());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let mut open = Vec::new();
+    for n in 0..10 {
+        open.push(waiting(&world, &ana, &format!("wait=30&device={n}")).await);
+    }
+    assert_eq!(world.get("/v1/couple/live?wait=1", &ana).await.said(), (429, "too_many_streams"));
+    open.push(waiting(&world, &ana, "wait=30&device=3").await);
+    assert_eq!(woken(open.remove(3)).await["frames"][0]["reason"], "superseded");
+    assert!(open.iter().all(|task| !task.is_finished()));
+}
+
+#[tokio::test]
+async fn thumbs_that_meet_buzz_for_both() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let press = async |token: &str, x: f64| {
+        let body = json!({"kind": "thumb", "body": {"x": x, "y": 0.5}});
+        assert_eq!(world.post("/v1/couple/signals", token, body).await.status, 202);
+    };
+    let (by_ana, by_ben) = (
+        waiting(&world, &ana, "wait=30&presence=off").await,
+        waiting(&world, &ben, "wait=30&presence=off").await,
+    );
+    press(&ana, 0.25).await;
+    // He sees where her thumb is; she hears nothing of her own.
+    let thumb = json!({"type": "signal", "from": "partner", "kind": "thumb", "body": {"x": 0.25, "y": 0.5}});
+    assert_eq!(woken(by_ben).await["frames"], json!([thumb]));
+    // Far away from it: no kiss.
+    press(&ben, 0.75).await;
+    assert_eq!(woken(by_ana).await["frames"][0]["kind"], "thumb");
+    let (by_ana, by_ben) = (
+        waiting(&world, &ana, "wait=30&presence=off").await,
+        waiting(&world, &ben, "wait=30&presence=off").await,
+    );
+    press(&ana, 0.75).await;
+    let kiss =
+        json!({"type": "signal", "from": "system", "kind": "thumb_kiss", "body": {"x": 0.75, "y": 0.5}});
+    assert_eq!(woken(by_ana).await["frames"], json!([kiss]));
+    // Ben's poll ends with the first of what came to him, her thumb.
+    assert_eq!(woken(by_ben).await["frames"][0]["kind"], "thumb");
+    let refused =
+        world.post("/v1/couple/signals", &ana, json!({"kind": "thumb", "body": {"x": 2, "y": 0}})).await;
+    assert_eq!(refused.said(), (422, "invalid_field"));
+    let forged = world.post("/v1/couple/signals", &ana, json!({"kind": "thumb_kiss"})).await;
+    assert_eq!(forged.said(), (422, "invalid_field"));
+}

@@ -9,5 +9,6 @@ mod matrix;
 mod pairing;
 mod secrets;
 mod socket;
+mod socketio;
 mod timeline;
 mod world;

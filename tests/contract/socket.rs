@@ -20,23 +20,30 @@ use tokio_tungstenite::{
 use crate::world::World;
 
 /// The world, served.
-struct Served {
-    world: World,
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) world: World,
+    pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 impl Served {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(ServeOptions::default())
     }
 
     fn with(options: ServeOptions) -> Self {
-        let mut world = World::new();
-        let http = HttpOptions { metrics: true, live_per_account: 1_000, ..HttpOptions::default() };
+        Self::serving(World::new(), options)
+    }
+
+    fn of(world: World) -> Self {
+        Self::serving(world, ServeOptions::default())
+    }
+
+    fn serving(mut world: World, options: ServeOptions) -> Self {
+        let http = HttpOptions { metrics: true, live_per_account: 300, ..HttpOptions::default() };
         world.app = router_with(world.backend.clone(), http);
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,7 +66,7 @@ impl Served {
     }
 
     /// Waits until there are so many live connections.
-    async fn until_open(&self, count: usize) {
+    pub(crate) async fn until_open(&self, count: usize) {
         let begun = Instant::now();
         let line = format!("\ncouple_live_streams {count}\n");
         loop {
@@ -73,7 +80,7 @@ impl Served {
     }
 
     /// What a plain request is answered, head and body, for as long as it is sent within a second.
-    async fn raw(&self, request: &str) -> String {
+    pub(crate) async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
@@ -140,6 +147,56 @@ async fn a_socket_gets_what_there_was_and_what_comes() {
     let after = told["cursor"].as_str().unwrap();
     let mut socket = served.connect(&ben, &format!("?after={after}")).await.unwrap();
     assert_eq!(frame(&mut socket).await["type"], "caught_up");
+}
+
+#[tokio::test]
+async fn signals_go_both_ways() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut by_ana = served.connect(&ana, "").await.unwrap();
+    let mut by_ben = served.connect(&ben, "").await.unwrap();
+    for socket in [&mut by_ana, &mut by_ben] {
+        assert_eq!(frame(socket).await["type"], "caught_up");
+    }
+    let say = |frame: Value| Message::text(frame.to_string());
+    by_ana.send(say(json!({"type": "signal", "kind": "typing"}))).await.unwrap();
+    let typing = json!({"type": "signal", "from": "partner", "kind": "typing", "body": null});
+    assert_eq!(frame(&mut by_ben).await, typing);
+    // Both press the same place.
+    let thumb = |x: f64| say(json!({"type": "signal", "kind": "thumb", "body": {"x": x, "y": 0.5}}));
+    by_ana.send(thumb(0.5)).await.unwrap();
+    assert_eq!(frame(&mut by_ben).await["kind"], "thumb");
+    by_ben.send(thumb(0.5)).await.unwrap();
+    assert_eq!(frame(&mut by_ana).await["kind"], "thumb");
+    for socket in [&mut by_ana, &mut by_ben] {
+        let kiss = frame(socket).await;
+        assert_eq!((&kiss["kind"], &kiss["body"]), (&json!("thumb_kiss"), &json!({"x": 0.5, "y": 0.5})));
+    }
+    // What cannot be taken is told so, and ends nothing.
+    for bad in [
+        json!({"type": "signal"}),
+        json!({"type": "signal", "kind": "paired"}),
+        json!({"type": "signal", "kind": "typing", "from": "partner"}),
+        json!({"type": "entry", "body": {}}),
+    ] {
+        by_ana.send(say(bad)).await.unwrap();
+        assert_eq!(frame(&mut by_ana).await, json!({"type": "refused", "code": "invalid_field"}));
+    }
+}
+
+/// Frames are counted as requests are.
+#[tokio::test]
+async fn signals_by_frame_have_the_same_limit() {
+    let served =
+        Served::of(World::with(couple::store::MemoryLimits::new(std::sync::Arc::new(couple::SystemClock))));
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut socket = served.connect(&ana, "").await.unwrap();
+    assert_eq!(frame(&mut socket).await["type"], "caught_up");
+    for _ in 0..310 {
+        socket.send(Message::text(r#"{"type":"signal","kind":"typing"}"#)).await.unwrap();
+    }
+    assert_eq!(frame(&mut socket).await, json!({"type": "refused", "code": "rate_limited"}));
+    assert_eq!(served.world.post("/v1/couple/signals", &ana, json!({"kind": "typing"})).await.status, 429);
 }
 
 #[tokio::test]
@@ -325,7 +382,7 @@ async fn who_breaks_the_protocol_is_let_go() {
     }
     // Chatter.
     let mut socket = served.connect(&ana, "").await.unwrap();
-    for _ in 0..200 {
+    for _ in 0..1_000 {
         if socket.send(Message::text("x")).await.is_err() {
             break;
         }
@@ -394,10 +451,10 @@ async fn who_goes_away_leaves_nothing_behind() {
         }
         let mut plain = Vec::new();
         for accept in ["text/event-stream", "application/json"] {
-            for _ in 0..50 {
+            for n in 0..50 {
                 let mut stream = TcpStream::connect(served.address).await.unwrap();
                 let request = format!(
-                    "GET /v1/couple/live?wait=50 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ben}\r\naccept: {accept}\r\n\r\n"
+                    "GET /v1/couple/live?wait=50&device={n} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ben}\r\naccept: {accept}\r\n\r\n"
                 );
                 stream.write_all(request.as_bytes()).await.unwrap();
                 plain.push(stream);

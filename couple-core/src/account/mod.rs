@@ -143,7 +143,12 @@ impl Session {
     /// Whether it is good at `now`.
     #[must_use]
     pub fn is_live(&self, policy: &Policy, now: Timestamp) -> bool {
-        now < self.expires_at && now < self.seen_at.plus(policy.session_idle)
+        !self.left(policy, now).is_zero()
+    }
+    /// For how long it is good after `now` if it is not used.
+    #[must_use]
+    pub fn left(&self, policy: &Policy, now: Timestamp) -> Duration {
+        self.expires_at.min(self.seen_at.plus(policy.session_idle)).since(now)
     }
 }
 

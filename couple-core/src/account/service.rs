@@ -1,6 +1,6 @@
 //! The use cases of accounts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use data_encoding::HEXLOWER;
@@ -310,6 +310,12 @@ impl Accounts {
             session.seen_at = now;
         }
         Ok((session, account))
+    }
+
+    /// For how long a session stays good if nobody ends it.
+    #[must_use]
+    pub fn left(&self, session: &Session) -> Duration {
+        session.left(&self.policy, self.ports.now())
     }
 
     /// A person's live sessions, newest first.

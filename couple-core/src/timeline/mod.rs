@@ -50,6 +50,11 @@ impl Body {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+    /// The JSON text, taken out.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.0
+    }
     /// The value; null when what is stored is no JSON.
     #[must_use]
     pub fn value(&self) -> serde_json::Value {

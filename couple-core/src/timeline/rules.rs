@@ -1,5 +1,7 @@
 //! What the timeline decides.
 
+use std::time::Duration;
+
 use super::{Body, Entry, NewEntry, PERSONAL_KINDS, Refusal, TimelineChange, system};
 use crate::{
     AccountId, Change, CoupleId, Invalid, Timestamp,
@@ -23,13 +25,50 @@ pub fn kind(kind: &str) -> Result<&str, Invalid> {
 /// Checks a kind of signal.
 ///
 /// # Errors
-/// [`Invalid`] for anything but `typing`, `hug`, `kiss` and `x-…`.
+/// [`Invalid`] for anything but `typing`, `hug`, `kiss`, `thumb` and `x-…`.
 pub fn signal_kind(signal: &str) -> Result<&str, Invalid> {
     match signal {
-        "typing" | "hug" | "kiss" => Ok(signal),
+        "typing" | "hug" | "kiss" | THUMB => Ok(signal),
         _ if signal.starts_with("x-") => kind(signal),
         _ => Err(Invalid::new("kind", "unknown_kind")),
     }
+}
+
+/// The signal of one who presses a place of the screen: its body is `{"x": …, "y": …}`, each from 0 to 1.
+pub const THUMB: &str = "thumb";
+/// The signal that both get when their thumbs meet.
+pub const THUMB_KISS: &str = "thumb_kiss";
+/// How soon after one another two press for their thumbs to meet.
+pub const THUMBS_WITHIN: Duration = Duration::from_millis(1_500);
+/// How near two places are, in parts of the screen, for thumbs there to meet: about a fingertip.
+const THUMBS_NEAR: f64 = 0.1;
+
+/// A place of a screen, whatever its size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// From the left, 0 to 1.
+    pub x: f64,
+    /// From the top, 0 to 1.
+    pub y: f64,
+}
+
+/// Where a thumb is.
+///
+/// # Errors
+/// [`Invalid`] for a body without such a place.
+pub fn thumb(body: Option<&serde_json::Value>) -> Result<Place, Invalid> {
+    let part = |name: &str, field: &'static str| {
+        let number = body.and_then(|body| body.get(name)).and_then(serde_json::Value::as_f64);
+        number.filter(|number| (0.0..=1.0).contains(number)).ok_or(Invalid::new(field, "out_of_range"))
+    };
+    Ok(Place { x: part("x", "body.x")?, y: part("y", "body.y")? })
+}
+
+/// Where two thumbs meet, half way; none: they are apart.
+#[must_use]
+pub fn thumbs_meet(one: Place, other: Place) -> Option<Place> {
+    let near = (one.x - other.x).hypot(one.y - other.y) <= THUMBS_NEAR;
+    near.then_some(Place { x: (one.x + other.x) / 2.0, y: (one.y + other.y) / 2.0 })
 }
 
 /// Checks an author's own name for an entry: 1 to 64 visible ASCII characters.
@@ -204,6 +243,21 @@ mod tests {
         assert!(body("hug", &json!({"a": "\u{0}"})).is_err());
         assert!(body("hug", &json!({"a": "\\u0000"})).is_ok());
         assert!(body("hug", &json!({"a": "x".repeat(Body::MOST)})).is_err());
+    }
+
+    #[test]
+    fn thumbs() {
+        let at = |x: f64, y: f64| thumb(Some(&json!({ "x": x, "y": y })));
+        assert_eq!(at(0.5, 1.0), Ok(Place { x: 0.5, y: 1.0 }));
+        for bad in
+            [json!({}), json!({"x": 0.5}), json!({"x": 0.5, "y": 1.1}), json!({"x": "0", "y": 0}), json!(0)]
+        {
+            assert!(thumb(Some(&bad)).is_err(), "{bad}");
+        }
+        assert!(thumb(None).is_err() && at(-0.1, 0.0).is_err());
+        let meet = |x: f64| thumbs_meet(Place { x: 0.5, y: 0.5 }, Place { x, y: 0.5 });
+        assert_eq!(meet(0.5), Some(Place { x: 0.5, y: 0.5 }));
+        assert!(meet(0.59).is_some() && meet(0.41).is_some() && meet(0.61).is_none());
     }
 
     #[test]

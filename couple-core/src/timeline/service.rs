@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Entry, NewEntry, Page, Refusal, TimelineChange, rules};
+use super::{Body, Entry, NewEntry, Page, Refusal, TimelineChange, rules};
 use crate::{
     AccountId, Call, CoupleId, Decision, Failure, Ports,
     limits::{LimitKey, rules as limit},
@@ -296,12 +296,31 @@ impl Timeline {
         kind: &str,
         body: Option<&serde_json::Value>,
     ) -> Answer<()> {
-        let kind = rules::signal_kind(kind).map_err(refuse)?.to_owned();
-        let body = body.map(|value| super::Body::new("body", value)).transpose().map_err(refuse)?;
+        let (kind, body) = signal(kind, body)?;
         self.allow_write(account).await?;
         let at = self.meant_for(account, couple).await?;
-        self.ports.bus.publish(Topic::Couple(at.couple), Notice::Signal { from: at.side, kind, body }).await;
+        self.publish(&at, kind, body).await;
         Ok(())
+    }
+
+    /// The same for whoever has checked that they are in that couple: nothing is read.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`], [`Refusal::RateLimited`].
+    pub async fn signal_from(
+        &self,
+        at: &Membership,
+        kind: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Answer<()> {
+        let (kind, body) = signal(kind, body)?;
+        self.allow_write(at.account).await?;
+        self.publish(at, kind, body).await;
+        Ok(())
+    }
+
+    async fn publish(&self, at: &Membership, kind: String, body: Option<Body>) {
+        self.ports.bus.publish(Topic::Couple(at.couple), Notice::Signal { from: at.side, kind, body }).await;
     }
 
     /// What a person wrote, for their export: up to 200 entries after `after`, of any couple they were ever in.
@@ -316,6 +335,16 @@ impl Timeline {
     async fn allow_write(&self, account: AccountId) -> Answer<()> {
         self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
+}
+
+/// A signal that may be sent.
+fn signal(kind: &str, body: Option<&serde_json::Value>) -> Answer<(String, Option<Body>)> {
+    let kind = rules::signal_kind(kind).map_err(refuse)?;
+    if kind == rules::THUMB {
+        rules::thumb(body).map_err(refuse)?;
+    }
+    let body = body.map(|value| Body::new("body", value)).transpose().map_err(refuse)?;
+    Ok((kind.to_owned(), body))
 }
 
 fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {

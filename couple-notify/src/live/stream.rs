@@ -1,220 +1,57 @@
 //! A stream of frames from a cursor on.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Error, Failure, Ports,
-    live::{Notice, Subscription, Topic},
-    pairing::{Couple, Side},
-    timeline::{Body, Membership, Page, Refusal, Timeline, View},
+    Error, Failure,
+    timeline::{Membership, Page, Refusal},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::Cursor;
+use super::{Bye, Cursor, Frame, Line, Reset, hub::Seat, tail::Next};
 
-/// Entries that a stream holds at most, so that ten thousand of them stay small, and what a slow reader still gets after
-/// it was signed out.
+/// Entries that a stream reads for itself at once, where they are older than what its room keeps.
 const PAGE: u32 = 20;
 
-/// Why a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bye {
-    /// The session ended or expired.
-    SignedOut,
-    /// The couple ended.
-    NotPaired,
-    /// The process is going away; another one answers.
-    Draining,
-    /// The store does not answer.
-    Unavailable,
-}
-
-/// Why a client must take a snapshot before it goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reset {
-    /// The cursor is of another couple or epoch, or beyond the log.
-    CursorUnknown,
-}
-
-/// A person with a live connection is here for so long after it was last renewed: the grace of those whose connection broke is
-/// what is left of it, 35 to 60 seconds.
-const LEASE: Duration = Duration::from_secs(60);
-/// How often a lease is renewed.
-const RENEW: Duration = Duration::from_secs(25);
-
-/// What a client is told.
-#[derive(Debug, Clone)]
-pub enum Frame {
-    /// An entry, in `seq` order, with the cursor after it.
-    Entry {
-        /// What.
-        view: Box<View>,
-        /// Where the client is then.
-        cursor: Cursor,
-    },
-    /// Read positions, by [`Side`].
-    Read {
-        /// Up to where each has read.
-        read: [i64; 2],
-        /// Where the client is then.
-        cursor: Cursor,
-    },
-    /// Something of the partner's, for now.
-    Signal {
-        /// Who sent it.
-        from: Side,
-        /// What.
-        kind: String,
-        /// With what.
-        body: Option<Body>,
-    },
-    /// Whether the partner is here.
-    Presence {
-        /// True: here.
-        here: bool,
-    },
-    /// Everything that there was has been sent.
-    CaughtUp {
-        /// Where the client is.
-        cursor: Cursor,
-    },
-    /// Take a snapshot, then go on from this cursor.
-    Reset {
-        /// Why.
-        reason: Reset,
-        /// Where the log ends now.
-        cursor: Cursor,
-    },
-    /// The stream is over.
-    Bye(Bye),
-}
+/// Nothing is told on an answer of the gate, or on a reading of the couple, that is older than this.
+const TRUST: Duration = Duration::from_secs(2);
 
 /// Whether a stream's owner may still have it. The same policy as for a request.
 #[async_trait]
 pub trait Gate: Send + Sync + 'static {
-    /// Looks again.
-    async fn is_open(&self) -> Result<bool, Error>;
-}
-
-/// Numbers a host may change.
-#[derive(Debug, Clone, Copy)]
-pub struct LiveOptions {
-    /// How long a stream waits before it looks without having been told: what a lost notice costs.
-    pub sweep: Duration,
-}
-
-impl Default for LiveOptions {
-    fn default() -> Self {
-        Self { sweep: Duration::from_secs(30) }
-    }
-}
-
-/// Opens streams. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Live(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    ports: Ports,
-    timeline: Timeline,
-    options: LiveOptions,
-    drain: tokio::sync::watch::Sender<bool>,
-}
-
-impl Live {
-    /// Over its ports.
-    #[must_use]
-    pub fn new(ports: Ports, options: LiveOptions) -> Self {
-        let timeline = Timeline::new(ports.clone());
-        Self(Arc::new(Inner { ports, timeline, options, drain: tokio::sync::watch::Sender::new(false) }))
-    }
-
-    /// Says goodbye to every stream, also to those that come from now on.
-    pub fn drain(&self) {
-        self.0.drain.send_replace(true);
-    }
-
-    /// Whether this process says goodbye.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        *self.0.drain.borrow()
-    }
-
-    /// Follows the log of a person's couple from `after` on; without it, from its end.
+    /// Looks again: for how long it stays open as far as can be said now, or that it is closed.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], or the store's.
-    pub async fn open(
-        &self,
-        account: AccountId,
-        gate: Arc<dyn Gate>,
-        after: Option<Cursor>,
-    ) -> Result<Stream, Failure<Refusal>> {
-        let (at, _) = self.0.timeline.membership(account).await?;
-        // Subscribe, then read: what is written in between is both told of and read, never neither.
-        let topics = vec![Topic::Couple(at.couple), Topic::Account(account)];
-        let subscription = self.0.ports.bus.subscribe(topics).await;
-        let (now, couple) = self.0.timeline.membership(account).await?;
-        if now != at {
-            return Err(Failure::Refused(Refusal::NotPaired));
-        }
-        let end = Cursor::of(&couple, couple.head_seq, couple.read);
-        let mut ready = VecDeque::new();
-        let cursor = match after {
-            None => end,
-            Some(after) if after.fits(&couple) => {
-                Cursor::of(&couple, after.seq, after.read.unwrap_or(couple.read))
-            }
-            Some(_) => {
-                ready.push_back(Frame::Reset { reason: Reset::CursorUnknown, cursor: end });
-                end
-            }
-        };
-        Ok(Stream {
-            live: self.clone(),
-            drained: self.0.drain.subscribe(),
-            gate,
-            at,
-            cursor,
-            subscription,
-            ready,
-            signal: None,
-            behind: true,
-            told_caught_up: false,
-            over: false,
-            sweep_at: Instant::now() + self.0.options.sweep,
-            partner: couple.member(at.side.other()),
-            renew_at: None,
-            partner_here: None,
-            look_at: Instant::now(),
-        })
-    }
+    /// Whatever keeps it from looking.
+    async fn open_for(&self) -> Result<Option<Duration>, Error>;
+}
+
+/// Whether the client knows that the partner is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Not,
+    /// Whatever is found first: it has just asked.
+    First,
+    Here(bool),
 }
 
 /// Frames from a cursor on, without end until a [`Frame::Bye`].
 pub struct Stream {
-    live: Live,
-    drained: tokio::sync::watch::Receiver<bool>,
+    seat: Seat,
     gate: Arc<dyn Gate>,
     at: Membership,
     cursor: Cursor,
-    subscription: Box<dyn Subscription>,
-    ready: VecDeque<Frame>,
-    /// The partner's, not yet looked at.
-    signal: Option<Frame>,
-    /// Whether there may be something to read.
-    behind: bool,
+    reset: Option<Reset>,
+    /// Read for this stream alone.
+    page: VecDeque<Arc<Line>>,
+    /// Which of the room's checks the gate answered, and when.
+    checked: Option<(u64, Instant)>,
+    /// Signals that were looked at.
+    signals: u64,
+    partner: Known,
     told_caught_up: bool,
     over: bool,
-    /// When to look without having been told.
-    sweep_at: Instant,
-    partner: AccountId,
-    /// Whether others may know that this person is here, and when they are told next.
-    renew_at: Option<Instant>,
-    /// Whether the partner is here, as the client knows it, and when to look again.
-    partner_here: Option<bool>,
-    look_at: Instant,
 }
 
 impl std::fmt::Debug for Stream {
@@ -223,7 +60,38 @@ impl std::fmt::Debug for Stream {
     }
 }
 
+/// What there is to do.
+enum Look {
+    Tell(Frame),
+    Check,
+    Page,
+    Wait,
+}
+
 impl Stream {
+    pub(super) fn new(
+        seat: Seat,
+        gate: Arc<dyn Gate>,
+        at: Membership,
+        cursor: Cursor,
+        reset: Option<Reset>,
+    ) -> Self {
+        let signals = seat.room.state().signalled;
+        Self {
+            seat,
+            gate,
+            at,
+            cursor,
+            reset,
+            page: VecDeque::new(),
+            checked: None,
+            signals,
+            partner: Known::Not,
+            told_caught_up: false,
+            over: false,
+        }
+    }
+
     /// Who follows, and where they are.
     #[must_use]
     pub const fn membership(&self) -> &Membership {
@@ -238,143 +106,171 @@ impl Stream {
     /// Lets the partner know that this person is here, for as long as the stream is followed and the grace after it. Without it
     /// the partner cannot tell them from somebody who is away.
     pub fn announce(&mut self) {
-        self.renew_at = Some(Instant::now());
+        self.seat.announce();
     }
     /// Takes it that the client has just asked whether the partner is here: it is told of changes only.
+    pub const fn knows_presence(&mut self) {
+        self.partner = Known::First;
+    }
+
+    /// Sends something to the partner's connected devices, now or never. Nothing is read for it but what makes sure, every two
+    /// seconds at most, that this person may still do so.
     ///
     /// # Errors
-    /// [`Presence`](couple_core::live::Presence)'s.
-    pub async fn knows_presence(&mut self) -> Result<(), Error> {
-        self.partner_here = Some(self.live.0.ports.presence.left(self.partner).await?.is_some());
-        Ok(())
+    /// [`Refusal::NotPaired`] once the stream is over, else as [`Timeline::signal`](couple_core::timeline::Timeline::signal).
+    pub async fn signal(
+        &mut self,
+        kind: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(), Failure<Refusal>> {
+        let room = self.seat.room.clone();
+        let sure = |stream: &Self| {
+            let state = room.state();
+            state.over.is_none() && stream.trusted(state.checks, state.read_at)
+        };
+        if !sure(self) && (self.over || Box::pin(self.check()).await.is_err()) {
+            return Err(Failure::Refused(Refusal::NotPaired));
+        }
+        room.hub.timeline.signal_from(&self.at, kind, body).await
+    }
+
+    /// Whether the gate's last word, and the room's last reading, are good enough to tell something now.
+    fn trusted(&self, checks: u64, read_at: Instant) -> bool {
+        self.checked.is_some_and(|(answered, at)| answered == checks && at.min(read_at).elapsed() < TRUST)
     }
 
     /// The next frame; none after [`Frame::Bye`]. Can be given up while it waits: nothing is lost.
     pub async fn next(&mut self) -> Option<Frame> {
+        if self.over {
+            return None;
+        }
         loop {
-            if let Some(frame) = self.ready.pop_front() {
-                match &frame {
-                    Frame::Entry { cursor, .. }
-                    | Frame::Read { cursor, .. }
-                    | Frame::Reset { cursor, .. } => {
-                        self.cursor = *cursor;
+            let done = {
+                // Before looking: what is told from here on wakes us.
+                let room = self.seat.room.clone();
+                let mut told = pin!(room.told.notified());
+                told.as_mut().enable();
+                match self.look() {
+                    Look::Tell(frame) => return Some(frame),
+                    Look::Wait => {
+                        told.await;
+                        continue;
                     }
-                    Frame::Bye(_) => self.over = true,
-                    Frame::CaughtUp { .. } | Frame::Signal { .. } | Frame::Presence { .. } => {}
+                    // Boxed: what waits must not keep room for what reads.
+                    Look::Check => Box::pin(self.check()).await,
+                    Look::Page => Box::pin(self.read()).await,
                 }
-                return Some(frame);
-            }
-            if self.over {
-                return None;
-            }
-            self.ready = VecDeque::new();
-            if self.behind {
-                // The notice that brought us here was taken before reading, so one that comes meanwhile waits for
-                // the next round; and being given up in the middle leaves `behind` as it is.
-                // Boxed: what waits must not keep room for what reads.
-                if let Err(reason) = Box::pin(self.read()).await {
-                    self.ready.push_back(Frame::Bye(reason));
-                    self.behind = false;
-                }
-                continue;
-            }
-            if self.signal.is_some() {
-                // Whether they may still have it is asked for a signal as for an entry; being given up meanwhile leaves it here.
-                let allowed = Box::pin(self.allowed()).await;
-                let signal = self.signal.take();
-                self.ready.extend(allowed.map_or_else(|reason| Some(Frame::Bye(reason)), |_| signal));
-                continue;
-            }
-            let presence_at = self.renew_at.map_or(self.look_at, |at| at.min(self.look_at));
-            if presence_at <= Instant::now() {
-                Box::pin(self.presence()).await;
-                continue;
-            }
-            let notice = tokio::select! {
-                notice = self.subscription.next() => notice,
-                () = sleep_until(presence_at) => continue,
-                _ = self.drained.wait_for(|drain| *drain) => {
-                    self.ready.push_back(Frame::Bye(Bye::Draining));
-                    continue;
-                }
-                () = sleep_until(self.sweep_at) => Notice::Changed,
             };
-            match notice {
-                Notice::Changed => self.behind = true,
-                Notice::Here(side) if side == self.at.side => {}
-                Notice::Here(_) => self.look_at = Instant::now(),
-                Notice::Signal { from, .. } if from == self.at.side => {}
-                Notice::Signal { from, kind, body } => {
-                    self.signal = Some(Frame::Signal { from, kind, body });
+            if let Err(why) = done {
+                self.over = true;
+                return Some(Frame::Bye(why));
+            }
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        let room = self.seat.room.clone();
+        let state = room.state();
+        let over = if room.hub.is_draining() { Some(Bye::Draining) } else { state.over };
+        if let Some(why) = over {
+            self.over = true;
+            return Look::Tell(Frame::Bye(why));
+        }
+        if self.checked.is_none_or(|(answered, _)| answered != state.checks) {
+            return Look::Check;
+        }
+        if let Some(reason) = self.reset.take() {
+            return Look::Tell(Frame::Reset { reason, cursor: self.cursor });
+        }
+        let trusted = self.trusted(state.checks, state.read_at);
+        let next = match self.page.front() {
+            Some(line) => Next::Line(line.clone()),
+            None => state.tail.after(self.cursor.seq),
+        };
+        match next {
+            Next::Line(line) => {
+                if !trusted {
+                    return Look::Check;
                 }
+                if self.page.pop_front().is_none_or(|_| self.page.is_empty()) {
+                    self.page = VecDeque::new();
+                }
+                self.cursor.seq = line.view.entry.seq;
+                return Look::Tell(Frame::Entry { line, cursor: self.cursor });
             }
+            Next::Older if trusted => return Look::Page,
+            Next::Older => return Look::Check,
+            Next::Nothing => {}
         }
+        if self.cursor.read != Some(state.couple.read) {
+            if !trusted {
+                return Look::Check;
+            }
+            self.cursor.read = Some(state.couple.read);
+            return Look::Tell(Frame::Read { read: state.couple.read, cursor: self.cursor });
+        }
+        if !std::mem::replace(&mut self.told_caught_up, true) {
+            return Look::Tell(Frame::CaughtUp { cursor: self.cursor });
+        }
+        while let Some((number, signal)) = state.signal(self.signals) {
+            if signal.from == Some(self.at.side) {
+                self.signals = number + 1;
+                continue;
+            }
+            if !trusted {
+                return Look::Check;
+            }
+            self.signals = number + 1;
+            let (from, kind, body) = (signal.from, signal.kind.clone(), signal.body.clone());
+            return Look::Tell(Frame::Signal { from, kind, body });
+        }
+        match (self.partner, state.sides[self.at.side.other().index()].here) {
+            (Known::First, Some(here)) => self.partner = Known::Here(here),
+            (known, Some(here)) if known != Known::Here(here) => {
+                if !trusted {
+                    return Look::Check;
+                }
+                self.partner = Known::Here(here);
+                return Look::Tell(Frame::Presence { here });
+            }
+            _ => {}
+        }
+        Look::Wait
     }
 
-    /// Renews what is due, and looks where the partner is. That nothing is known is no reason to end a stream.
-    async fn presence(&mut self) {
-        let (ports, now) = (&self.live.0.ports, Instant::now());
-        if self.renew_at.is_some_and(|at| at <= now) {
-            if ports.presence.renew(self.at.account, LEASE).await.unwrap_or(false) {
-                ports.bus.publish(Topic::Couple(self.at.couple), Notice::Here(self.at.side)).await;
-            }
-            self.renew_at = Some(now + RENEW);
+    /// Makes sure that the client may go on.
+    async fn check(&mut self) -> Result<(), Bye> {
+        let room = &self.seat.room;
+        // Before asking: what is told meanwhile has us ask again.
+        let (checks, read_at) = {
+            let state = room.state();
+            (state.checks, state.read_at)
+        };
+        if read_at.elapsed() >= TRUST {
+            room.ask().await?;
         }
-        if self.look_at <= now {
-            let left = ports.presence.left(self.partner).await.unwrap_or(None);
-            // Just after the lease would end, or as soon as there may be news.
-            self.look_at = now + left.map_or(RENEW, |left| (left + Duration::from_millis(50)).min(RENEW));
-            if self.partner_here.replace(left.is_some()) != Some(left.is_some()) {
-                self.ready.push_back(Frame::Presence { here: left.is_some() });
-            }
-        }
-    }
-
-    /// Reads what there is beyond the cursor, after making sure that the client may still have it.
-    async fn read(&mut self) -> Result<(), Bye> {
-        let couple = self.allowed().await?;
-        self.sweep_at = Instant::now() + self.live.0.options.sweep;
-        let limit = PAGE;
-        let views = self
-            .live
-            .0
-            .timeline
-            .read(couple.id, Page::After(self.cursor.seq), limit, None)
-            .await
-            .map_err(|_| Bye::Unavailable)?;
-        let mut at = self.cursor;
-        // A full page: there is more.
-        self.behind = views.len() == limit as usize;
-        for view in views {
-            at.seq = view.entry.seq;
-            self.ready.push_back(Frame::Entry { view: Box::new(view), cursor: at });
-        }
-        if self.behind {
-            return Ok(());
-        }
-        if at.read != Some(couple.read) {
-            at.read = Some(couple.read);
-            self.ready.push_back(Frame::Read { read: couple.read, cursor: at });
-        }
-        if !self.told_caught_up {
-            self.told_caught_up = true;
-            self.ready.push_back(Frame::CaughtUp { cursor: at });
-        }
+        let open = {
+            let _turn = room.hub.turn().await;
+            self.gate.open_for().await.map_err(|_| Bye::Unavailable)?
+        };
+        let left = open.ok_or(Bye::SignedOut)?;
+        let now = Instant::now();
+        self.checked = Some((checks, now));
+        room.look_by(now + left.min(Duration::from_hours(1)));
         Ok(())
     }
 
-    /// The couple, if its stream may go on.
-    async fn allowed(&self) -> Result<Couple, Bye> {
-        if self.live.is_draining() {
-            return Err(Bye::Draining);
+    /// Reads entries that the room does not keep.
+    async fn read(&mut self) -> Result<(), Bye> {
+        let room = &self.seat.room;
+        let _turn = room.hub.turn().await;
+        let page = Page::After(self.cursor.seq);
+        let views = room.hub.timeline.read(room.id, page, PAGE, None).await.map_err(|_| Bye::Unavailable)?;
+        if views.is_empty() {
+            // The log is shorter than its couple says.
+            return Err(Bye::Unavailable);
         }
-        if !self.gate.is_open().await.map_err(|_| Bye::Unavailable)? {
-            return Err(Bye::SignedOut);
-        }
-        match self.live.0.timeline.membership(self.at.account).await {
-            Ok((at, couple)) if at == self.at => Ok(couple),
-            Ok(_) | Err(Failure::Refused(_)) => Err(Bye::NotPaired),
-            Err(Failure::Failed(_)) => Err(Bye::Unavailable),
-        }
+        self.page = views.into_iter().map(|view| Arc::new(Line::new(view))).collect();
+        Ok(())
     }
 }

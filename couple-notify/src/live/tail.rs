@@ -1,0 +1,186 @@
+//! The end of a couple's log, as the newest reading found it.
+//!
+//! It is never older than its log by anything but what has not been read yet: whatever changes an entry in place appends one
+//! that names it, and taking that one in renews the entry here too. So a log whose newest `seq` is the tail's has nothing
+//! in it that the tail does not say.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use couple_core::timeline::{Entry, View};
+
+use super::Line;
+
+/// Entries that are kept at most.
+pub(super) const ENTRIES: u32 = 32;
+/// Bytes that are kept at most, but for a single entry.
+const BYTES: usize = 64 * 1024;
+
+/// Entries without a gap.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// The `seq` before the first of them.
+    start: i64,
+    lines: VecDeque<Arc<Line>>,
+    bytes: usize,
+}
+
+/// What comes after a cursor.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This.
+    Line(Arc<Line>),
+    /// Entries that are older than the tail.
+    Older,
+    /// Nothing.
+    Nothing,
+}
+
+impl Tail {
+    /// An empty one that begins after `start`.
+    pub(super) const fn new(start: i64) -> Self {
+        Self { start, lines: VecDeque::new(), bytes: 0 }
+    }
+
+    fn end(&self) -> i64 {
+        self.start + i64::try_from(self.lines.len()).unwrap_or(i64::MAX - self.start)
+    }
+
+    /// After which entry the log has to be read to reach `head`; none: it is there already.
+    pub(super) fn missing(&mut self, head: i64) -> Option<i64> {
+        if head <= self.end() {
+            return None;
+        }
+        if head - self.end() > i64::from(ENTRIES) {
+            *self = Self::new(head - i64::from(ENTRIES));
+        }
+        Some(self.end())
+    }
+
+    /// Takes in what was read after its end, and with it what that changed.
+    pub(super) fn extend(&mut self, views: Vec<View>) {
+        for view in views {
+            if view.entry.seq != self.end() + 1 {
+                *self = Self::new(view.entry.seq - 1);
+            }
+            if let Some(target) = &view.target {
+                self.renew(target);
+            }
+            let line = Arc::new(Line::new(view));
+            self.bytes += line.size();
+            self.lines.push_back(line);
+        }
+        while self.lines.len() > ENTRIES as usize || (self.bytes > BYTES && self.lines.len() > 1) {
+            let gone = self.lines.pop_front();
+            self.bytes -= gone.map_or(0, |line| line.size());
+            self.start += 1;
+        }
+    }
+
+    /// Puts an entry as it is now wherever it is.
+    fn renew(&mut self, entry: &Entry) {
+        for line in &mut self.lines {
+            let View { entry: own, target } = &line.view;
+            let view = if own.seq == entry.seq {
+                View { entry: entry.clone(), target: target.clone() }
+            } else if target.as_ref().is_some_and(|target| target.seq == entry.seq) {
+                View { entry: own.clone(), target: Some(entry.clone()) }
+            } else {
+                continue;
+            };
+            self.bytes -= line.size();
+            *line = Arc::new(Line::new(view));
+            self.bytes += line.size();
+        }
+    }
+
+    /// Lets go of entries that everybody has long had.
+    pub(super) fn rest(&mut self) {
+        *self = Self::new(self.end());
+    }
+
+    /// What comes after `seq`.
+    pub(super) fn after(&self, seq: i64) -> Next {
+        if seq < self.start {
+            return Next::Older;
+        }
+        let at = usize::try_from(seq - self.start).unwrap_or(usize::MAX);
+        self.lines.get(at).map_or(Next::Nothing, |line| Next::Line(line.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use couple_core::{
+        Timestamp,
+        timeline::{Body, NewEntry},
+    };
+
+    use super::*;
+
+    fn entry(seq: i64, text: &str, target: Option<i64>) -> Entry {
+        let body = Some(Body::from_stored(format!("{{\"text\":\"{text}\"}}")));
+        let at = Timestamp::from_micros(0);
+        let new = NewEntry { author: None, client_id: None, kind: "text".to_owned(), body, target, at };
+        new.at_seq(seq)
+    }
+
+    fn view(seq: i64) -> View {
+        View { entry: entry(seq, "x", None), target: None }
+    }
+
+    fn line(tail: &Tail, after: i64) -> Arc<Line> {
+        match tail.after(after) {
+            Next::Line(line) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_has_no_gap_and_an_end() {
+        let mut tail = Tail::new(10);
+        assert_eq!(tail.missing(10), None);
+        assert_eq!(tail.missing(12), Some(10));
+        tail.extend(vec![view(11), view(12)]);
+        assert_eq!(tail.missing(12), None);
+        assert!(matches!(tail.after(9), Next::Older));
+        assert_eq!(line(&tail, 10).view.entry.seq, 11);
+        assert!(matches!(tail.after(12), Next::Nothing) && matches!(tail.after(99), Next::Nothing));
+        // Far ahead: what lies between is not wanted.
+        assert_eq!(tail.missing(100), Some(68));
+        tail.extend((69..=100).map(view).collect());
+        assert!(matches!(tail.after(67), Next::Older));
+        tail.extend(vec![view(101)]);
+        assert!(matches!(tail.after(68), Next::Older));
+        assert_eq!(line(&tail, 100).view.entry.seq, 101);
+        tail.rest();
+        assert!(matches!(tail.after(100), Next::Older) && matches!(tail.after(101), Next::Nothing));
+    }
+
+    #[test]
+    fn what_is_changed_is_changed_wherever_it_is() {
+        let mut tail = Tail::new(0);
+        tail.extend(vec![
+            view(1),
+            View { entry: entry(2, "", Some(1)), target: Some(entry(1, "once", None)) },
+        ]);
+        assert_eq!(line(&tail, 0).view.entry, entry(1, "once", None));
+        let first = line(&tail, 0);
+        assert_eq!(first.text(couple_core::pairing::Side::First, |_| "old".to_owned()), "old");
+        tail.extend(vec![View { entry: entry(3, "", Some(1)), target: Some(entry(1, "twice", None)) }]);
+        assert_eq!(line(&tail, 0).view.entry, entry(1, "twice", None));
+        assert_eq!(line(&tail, 1).view.target, Some(entry(1, "twice", None)));
+        // What was written out of the old one went with it.
+        assert_eq!(line(&tail, 0).text(couple_core::pairing::Side::First, |_| "new".to_owned()), "new");
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes() {
+        let mut tail = Tail::new(0);
+        let long = "x".repeat(15_000);
+        for seq in 1..=20 {
+            tail.extend(vec![View { entry: entry(seq, &long, None), target: None }]);
+        }
+        assert!(tail.bytes <= BYTES && tail.lines.len() == 1, "{} in {}", tail.bytes, tail.lines.len());
+        assert_eq!(line(&tail, 19).view.entry.seq, 20);
+    }
+}

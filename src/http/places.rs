@@ -1,0 +1,130 @@
+//! How many live connections there are, and whose.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use couple_core::{AccountId, SessionId};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::{Answer, Problem};
+
+/// Who polls: a session, and which of its tabs or devices.
+type Poller = (SessionId, Option<String>);
+
+/// Live connections: so many in all, and so many of one person.
+#[derive(Debug)]
+pub(super) struct Streams {
+    open: Mutex<Open>,
+    all: Arc<Semaphore>,
+    most: usize,
+    per_account: usize,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    by_account: HashMap<AccountId, usize>,
+    polls: HashMap<Poller, Arc<Notify>>,
+}
+
+impl Streams {
+    pub(super) fn new(most: usize, per_account: usize) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), all: Arc::new(Semaphore::new(most)), most, per_account })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.most - self.all.available_permits()
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn take(self: &Arc<Self>, account: AccountId) -> Answer<Place> {
+        self.take_beside(account, 0)
+    }
+
+    /// A place of a person that has `leaving` who are about to go.
+    fn take_beside(self: &Arc<Self>, account: AccountId, leaving: usize) -> Answer<Place> {
+        let Ok(permit) = self.all.clone().try_acquire_owned() else {
+            return Err(Problem::new("overloaded"));
+        };
+        let mut open = self.open();
+        let count = open.by_account.entry(account).or_default();
+        if *count >= self.per_account + leaving {
+            return Err(Problem::new("too_many_streams"));
+        }
+        *count += 1;
+        drop(open);
+        Ok(Place { streams: self.clone(), account, _permit: permit })
+    }
+
+    /// A place for a poll, which supersedes an older one of the same device.
+    pub(super) fn take_poll(
+        self: &Arc<Self>,
+        account: AccountId,
+        session: SessionId,
+        device: Option<String>,
+    ) -> Answer<Poll> {
+        let (poller, newer) = ((session, device), Arc::new(Notify::new()));
+        let older = self.open().polls.insert(poller.clone(), newer.clone());
+        if let Some(older) = &older {
+            older.notify_one();
+        }
+        let ticket = Ticket { streams: self.clone(), poller, newer };
+        let place = self.take_beside(account, usize::from(older.is_some()))?;
+        Ok(Poll { ticket, _place: place })
+    }
+}
+
+/// One live connection's place; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    streams: Arc<Streams>,
+    account: AccountId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.open();
+        if let Some(count) = open.by_account.get_mut(&self.account) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_account.remove(&self.account);
+            }
+        }
+    }
+}
+
+/// The place of a poll.
+#[derive(Debug)]
+pub(super) struct Poll {
+    ticket: Ticket,
+    _place: Place,
+}
+
+impl Poll {
+    /// Ends when a newer poll of the same device came.
+    pub(super) async fn superseded(&self) {
+        self.ticket.newer.notified().await;
+    }
+}
+
+#[derive(Debug)]
+struct Ticket {
+    streams: Arc<Streams>,
+    poller: Poller,
+    newer: Arc<Notify>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut open = self.streams.open();
+        if open.polls.get(&self.poller).is_some_and(|newest| Arc::ptr_eq(newest, &self.newer)) {
+            open.polls.remove(&self.poller);
+        }
+    }
+}

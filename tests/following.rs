@@ -1,0 +1,361 @@
+//! What following costs the store, and what holds when nobody is told of anything.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    body::{Body, BodyDataStream},
+    http::Request,
+};
+use couple::{
+    Backend, Call, Keyring, Secret,
+    core::{
+        limits::Unlimited,
+        live::{Bus, Notice, Subscription, Topic},
+    },
+    http::{HttpOptions, router_with},
+    notify::live::LiveOptions,
+    pairing::Person,
+    store::{MemoryBus, MemoryStore, sql::SqliteOptions},
+    timeline::Append,
+};
+use futures_util::StreamExt as _;
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceExt as _;
+use watched::{Watch, Watched};
+
+#[path = "../benches/people/mod.rs"]
+mod people;
+#[path = "support/watched.rs"]
+mod watched;
+
+/// Counts reads by name, and how many are under way at once.
+#[derive(Default)]
+struct Counts {
+    reads: Mutex<HashMap<&'static str, usize>>,
+    now: AtomicUsize,
+    peak: AtomicUsize,
+    /// How long a read takes longer.
+    slow: Mutex<Duration>,
+}
+
+#[async_trait]
+impl Watch for Counts {
+    async fn before(&self, what: &'static str) {
+        if what == "commit" {
+            return;
+        }
+        *self.reads.lock().unwrap().entry(what).or_default() += 1;
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(now, Ordering::SeqCst);
+        let slow = *self.slow.lock().unwrap();
+        if !slow.is_zero() {
+            sleep(slow).await;
+        }
+    }
+    async fn after(&self, what: &'static str) {
+        if what != "commit" {
+            self.now.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Counts {
+    fn of(&self, read: &str) -> usize {
+        self.reads.lock().unwrap().get(read).copied().unwrap_or(0)
+    }
+    fn all(&self) -> usize {
+        self.reads.lock().unwrap().values().sum()
+    }
+    fn begin(&self) {
+        self.reads.lock().unwrap().clear();
+        self.peak.store(0, Ordering::SeqCst);
+    }
+}
+
+/// A bus that loses what it is told to lose.
+#[derive(Clone)]
+struct Lossy(MemoryBus, fn(&Topic) -> bool);
+
+#[async_trait]
+impl Bus for Lossy {
+    async fn publish(&self, topic: Topic, notice: Notice) {
+        if !self.1(&topic) {
+            self.0.publish(topic, notice).await;
+        }
+    }
+    async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
+        self.0.subscribe(topics).await
+    }
+}
+
+struct World {
+    backend: Backend,
+    app: axum::Router,
+    tokens: Vec<String>,
+    counts: Arc<Counts>,
+}
+
+/// What follows a couple's log.
+struct Events(BodyDataStream);
+
+impl World {
+    async fn new(couples: usize, lost: fn(&Topic) -> bool, live: LiveOptions) -> Self {
+        let counts = Arc::new(Counts::default());
+        Self::over(Watched(MemoryStore::new(), counts.clone()), counts, couples, lost, live).await
+    }
+
+    async fn over(
+        store: impl couple::Store,
+        counts: Arc<Counts>,
+        couples: usize,
+        lost: fn(&Topic) -> bool,
+        live: LiveOptions,
+    ) -> Self {
+        let builder =
+            Backend::builder().store(store).keys(Keyring::new([0; 32])).limits(Unlimited).live(live);
+        let backend = builder.bus(Lossy(MemoryBus::new(), lost)).build().unwrap();
+        let tokens = people::seed(backend.ports(), couples).await;
+        let app = router_with(backend.clone(), HttpOptions::default());
+        Self { backend, app, tokens, counts }
+    }
+
+    async fn follow(&self, token: &str, after: &str) -> Events {
+        let request = Request::get(format!("/v1/couple/live{after}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("accept", "text/event-stream");
+        let answer = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        Events(answer.into_body().into_data_stream())
+    }
+
+    async fn say(&self, token: &str, id: &str) {
+        let (_, account) =
+            self.backend.accounts().authenticate(&Secret::new(token.to_owned())).await.unwrap();
+        let body = json!({ "text": id });
+        let command = Append { couple: None, client_id: id.to_owned(), kind: "text".to_owned(), body };
+        self.backend.timeline().append(&Call::default(), account.id, &command).await.unwrap();
+    }
+
+    async fn sign_out(&self, token: &str) {
+        let accounts = self.backend.accounts();
+        let (session, _) = accounts.authenticate(&Secret::new(token.to_owned())).await.unwrap();
+        accounts.sign_out(&session).await.unwrap();
+    }
+}
+
+impl Events {
+    /// What comes until a word is in it.
+    async fn until(&mut self, word: &str) -> String {
+        let mut seen = String::new();
+        while !seen.contains(word) {
+            let next = timeout(Duration::from_secs(10), self.0.next()).await;
+            let next = next.unwrap_or_else(|_| panic!("no {word} within ten seconds: {seen}"));
+            let Some(piece) = next else { panic!("it ended without {word}: {seen}") };
+            seen.push_str(&String::from_utf8_lossy(&piece.unwrap()));
+        }
+        seen
+    }
+}
+
+fn nothing(_: &Topic) -> bool {
+    false
+}
+
+/// Everybody is dropped at once, each five entries behind, and comes back at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_reads_each_log_once_and_leaves_connections_to_others() {
+    let (couples, folder, counts) = (200, tempfile::tempdir().unwrap(), Arc::new(Counts::default()));
+    let store = SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap();
+    let store = Watched(store, counts.clone());
+    let world = World::over(store, counts, couples, nothing, LiveOptions::default()).await;
+    for n in 0..5 {
+        for pair in world.tokens.chunks(2) {
+            world.say(&pair[0], &format!("e-{n}")).await;
+        }
+    }
+    world.counts.begin();
+    let come = |token: &String| {
+        let token = token.clone();
+        let world = &world;
+        async move {
+            let mut events = world.follow(&token, "?after=0&presence=off").await;
+            let seen = events.until("caught_up").await;
+            assert_eq!(seen.matches("\"type\":\"entry\"").count(), 5, "{seen}");
+            events
+        }
+    };
+    let open = futures_util::future::join_all(world.tokens.iter().map(come)).await;
+    let counts = &world.counts;
+    let per_couple = |read: &str| counts.of(read) as f64 / couples as f64;
+    assert_eq!(open.len(), 2 * couples);
+    assert!(per_couple("entries") <= 1.2, "logs read {} times", per_couple("entries"));
+    // Who asks, before and after subscribing, and where: that is the policy, for each connection.
+    assert!(per_couple("session_by_token") <= 4.0, "{:?}", counts.reads);
+    assert!(per_couple("couple_of") + per_couple("couple") <= 4.0, "{:?}", counts.reads);
+    let peak = counts.peak.load(Ordering::SeqCst);
+    assert!(peak <= LiveOptions::default().reads, "{peak} read at once");
+}
+
+/// Both of them, two devices each: an entry is read once, and their sessions are not asked for again for each.
+#[tokio::test]
+async fn an_entry_is_read_once_for_all_who_follow() {
+    let world = World::new(1, nothing, LiveOptions::default()).await;
+    let mut open = Vec::new();
+    for n in 0..4 {
+        let mut events = world.follow(&world.tokens[n % 2], "").await;
+        events.until("caught_up").await;
+        open.push(events);
+    }
+    world.counts.begin();
+    for n in 0..20 {
+        let word = format!("word-{n}-");
+        world.say(&world.tokens[0], &word).await;
+        for events in &mut open {
+            events.until(&word).await;
+        }
+    }
+    let counts = &world.counts;
+    // Appending asks whose session it is, and where they are, by itself.
+    assert!(counts.of("session_by_token") <= 20 + 4, "{:?}", counts.reads);
+    assert_eq!(counts.of("couple_of"), 20, "{:?}", counts.reads);
+    assert!(counts.of("entries") <= 20 && counts.of("couple") <= 21, "{:?}", counts.reads);
+    assert!(counts.all() <= 4 * 20 + 5, "{:?}", counts.reads);
+}
+
+/// That a session ended was not heard: nothing is told more than two seconds after.
+#[tokio::test]
+async fn who_signed_out_is_told_nothing_even_if_nobody_heard_of_it() {
+    let world = World::new(1, |topic| matches!(topic, Topic::Account(_)), LiveOptions::default()).await;
+    let [one, other] = [&world.tokens[0], &world.tokens[1]];
+    let mut events = world.follow(other, "?presence=off").await;
+    events.until("away").await;
+    world.sign_out(other).await;
+    sleep(Duration::from_millis(2_050)).await;
+    world.say(one, "secret").await;
+    let told = events.until("bye").await;
+    assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
+}
+
+/// That a couple ended was not heard either.
+#[tokio::test]
+async fn an_ended_couple_is_told_nothing_even_if_nobody_heard_of_it() {
+    let world = World::new(1, |topic| matches!(topic, Topic::Couple(_)), LiveOptions::default()).await;
+    let mut events = world.follow(&world.tokens[1], "?presence=off").await;
+    events.until("away").await;
+    let leaver = Secret::new(world.tokens[0].clone());
+    let (_, leaver) = world.backend.accounts().authenticate(&leaver).await.unwrap();
+    let leaver = Person { id: leaver.id, email: Some(leaver.email) };
+    world.backend.pairings().leave(&leaver, false).await.unwrap();
+    sleep(Duration::from_millis(2_050)).await;
+    // The other device comes to the same room, and is not let in.
+    let request =
+        Request::get("/v1/couple/live").header("authorization", format!("Bearer {}", world.tokens[1]));
+    let answer = world.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 404);
+    let told = events.until("bye").await;
+    assert!(told.contains("not_paired"), "{told}");
+}
+
+/// Every notice is lost: everything comes within the sweep.
+#[tokio::test]
+async fn a_bus_that_carries_nothing_costs_the_sweep() {
+    let live = LiveOptions { sweep: Duration::from_millis(500), ..LiveOptions::default() };
+    let world = World::new(1, |_| true, live).await;
+    let [one, other] = [&world.tokens[0], &world.tokens[1]];
+    let mut events = world.follow(other, "").await;
+    events.until("caught_up").await;
+    for n in 0..3 {
+        let (begun, word) = (Instant::now(), format!("word-{n}-"));
+        world.say(one, &word).await;
+        events.until(&word).await;
+        assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+    }
+    let begun = Instant::now();
+    world.sign_out(other).await;
+    events.until("signed_out").await;
+    assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+}
+
+/// A session that ends by itself ends its stream then, not when it is next looked at.
+#[tokio::test]
+async fn a_session_that_expires_ends_its_stream() {
+    let policy = couple::account::Policy { session_idle: Duration::from_millis(1_200), ..Default::default() };
+    let backend = Backend::builder().limits(Unlimited).accounts(policy).build().unwrap();
+    let tokens = people::seed(backend.ports(), 1).await;
+    let app = router_with(backend.clone(), HttpOptions::default());
+    let world = World { backend, app, tokens, counts: Arc::default() };
+    let begun = Instant::now();
+    let mut events = world.follow(&world.tokens[0], "").await;
+    events.until("signed_out").await;
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(2), "{took:?}");
+}
+
+/// What was deleted or edited before somebody came is not told as it was, though others have it in a tail that they share.
+#[tokio::test]
+async fn what_was_changed_is_not_told_from_a_stale_tail() {
+    // Nobody who is here hears of the changes: the reading that a stream opens on must find them.
+    let world = World::new(1, |topic| matches!(topic, Topic::Couple(_)), LiveOptions::default()).await;
+    let one = &world.tokens[0];
+    let (_, account) = world.backend.accounts().authenticate(&Secret::new(one.clone())).await.unwrap();
+    let timeline = world.backend.timeline();
+    for word in ["first", "second", "third"] {
+        world.say(one, word).await;
+    }
+    let mut there = world.follow(&world.tokens[1], "?after=0").await;
+    there.until("third").await;
+    timeline.edit(account.id, 1, &json!({ "text": "edited" })).await.unwrap();
+    timeline.delete(account.id, 2).await.unwrap();
+    timeline.react(account.id, 3, Some("❤️")).await.unwrap();
+    let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
+    assert!(!told.contains("\"first\"") && !told.contains("\"second\""), "{told}");
+    assert_eq!(told.matches("\"text\":\"edited\"").count(), 2, "{told}");
+    assert_eq!(told.matches("\"reactions\":{\"partner\":\"❤️\"}").count(), 2, "{told}");
+    // And again, now that what tells of the changes is in the tail itself.
+    timeline.edit(account.id, 1, &json!({ "text": "again" })).await.unwrap();
+    timeline.react(account.id, 3, None).await.unwrap();
+    let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
+    assert!(!told.contains("edited\"}") && !told.contains("❤️"), "{told}");
+    assert_eq!(told.matches("\"text\":\"again\"").count(), 3, "{told}");
+}
+
+/// Who is far behind gets there by pages of their own, without a gap, while others write.
+#[tokio::test]
+async fn who_is_far_behind_catches_up_beside_those_who_are_not() {
+    let world = World::new(1, nothing, LiveOptions::default()).await;
+    let one = &world.tokens[0];
+    let mut near = world.follow(&world.tokens[1], "").await;
+    near.until("caught_up").await;
+    for n in 0..150 {
+        world.say(one, &format!("n-{n}-")).await;
+    }
+    let write = async {
+        for n in 150..200 {
+            world.say(one, &format!("n-{n}-")).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let read = async {
+        let mut far = world.follow(&world.tokens[1], "?after=0").await;
+        far.until("n-199-").await
+    };
+    let ((), far, near) = tokio::join!(write, read, near.until("n-199-"));
+    for told in [far, near] {
+        let seqs: Vec<usize> = told
+            .split("\"entry\":{\"seq\":")
+            .skip(1)
+            .map(|rest| rest.split(',').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+    }
+}

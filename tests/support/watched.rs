@@ -1,0 +1,102 @@
+//! A store that somebody looks at: who is told of every read and commit before and after it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use couple::{
+    AccountId, CoupleId, Error, Store, Timestamp,
+    account::{Account, AccountReads, Session, Token, TokenKind},
+    core::{
+        Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, OutcomeRecord,
+        TokenId,
+    },
+    job::{DeadJob, JobReads, QueueStats},
+    pairing::{Block, Couple, Invite, PairingReads, Side},
+    timeline::{Entry, Page, TimelineReads},
+};
+
+/// Who looks.
+#[async_trait]
+pub(crate) trait Watch: Send + Sync + 'static {
+    /// Before a read of this name, or a `commit`.
+    async fn before(&self, what: &'static str);
+    /// After it.
+    async fn after(&self, what: &'static str);
+    /// May change what was read of a log.
+    fn entries(&self, _: &mut Vec<Entry>) {}
+}
+
+pub(crate) struct Watched<S, W>(pub(crate) S, pub(crate) Arc<W>);
+
+#[async_trait]
+impl<S: Store, W: Watch> Store for Watched<S, W> {
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        self.1.before("commit").await;
+        let out = self.0.commit(changes).await;
+        self.1.after("commit").await;
+        out
+    }
+    async fn ping(&self) -> Result<(), Error> {
+        self.0.ping().await
+    }
+    async fn close(&self) -> Result<(), Error> {
+        self.0.close().await
+    }
+}
+
+macro_rules! reads {
+    ($($port:ident { $($name:ident($($arg:ident: $type:ty),*) -> $out:ty $(, $then:ident)?;)+ })+) => {$(
+        #[async_trait]
+        impl<S: Store, W: Watch> $port for Watched<S, W> {
+            $(async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> {
+                self.1.before(stringify!($name)).await;
+                #[allow(unused_mut, reason = "only where it may be changed")]
+                let mut out = self.0.$name($($arg),*).await;
+                $(if let Ok(out) = &mut out { self.1.$then(out) })?
+                self.1.after(stringify!($name)).await;
+                out
+            })+
+        }
+    )+};
+}
+
+reads! {
+    AccountReads {
+        account(id: AccountId) -> Option<Account>;
+        account_by_email(email: &EmailKey) -> Option<Account>;
+        accounts_to_delete(now: Timestamp, limit: u32) -> Vec<Account>;
+        token(id: TokenId) -> Option<Token>;
+        token_by_link(link: &Digest) -> Option<Token>;
+        open_tokens(kind: TokenKind, email: &EmailKey, now: Timestamp) -> Vec<Token>;
+        session_by_token(token: &Digest) -> Option<(Session, Account)>;
+        sessions_of(account: AccountId) -> Vec<Session>;
+    }
+    PairingReads {
+        couple(id: CoupleId) -> Option<Couple>;
+        couple_of(account: AccountId) -> Option<Couple>;
+        couples_of(account: AccountId) -> Vec<Couple>;
+        invite(id: InviteId) -> Option<Invite>;
+        invite_by_code(code: &Digest) -> Option<Invite>;
+        invite_by_link(link: &Digest) -> Option<Invite>;
+        invite_between(pair_key: &Digest) -> Option<Invite>;
+        invites_of(inviter: AccountId) -> Vec<Invite>;
+        invites_to(target: &EmailKey) -> Vec<Invite>;
+        blocks_of(blocker: AccountId) -> Vec<Block>;
+        is_blocked(blocker: AccountId, blocked: AccountId) -> bool;
+        is_blocked_by_email(blocker: &EmailKey, blocked: AccountId) -> bool;
+    }
+    TimelineReads {
+        entries(couple: CoupleId, page: Page, limit: u32, kind: Option<&str>) -> Vec<Entry>, entries;
+        entry(couple: CoupleId, seq: i64) -> Option<Entry>;
+        entry_by_client_id(couple: CoupleId, author: Side, client_id: &str) -> Option<Entry>;
+        entries_by(couple: CoupleId, author: Side, after: i64, limit: u32) -> Vec<Entry>;
+    }
+    JobReads {
+        queue_stats(queue: &str, now: Timestamp) -> QueueStats;
+        next_due(queue: &str) -> Option<Timestamp>;
+        dead_jobs(after: Option<JobId>, limit: u32) -> Vec<DeadJob>;
+    }
+    IdempotencyReads {
+        outcome(scope: &Digest) -> Option<OutcomeRecord>;
+    }
+}
