@@ -74,8 +74,13 @@ async fn connect(peer: Peer, way: Way, address: SocketAddr, n: usize) -> TcpStre
         (Peer::Ours, Way::WebSocket | Way::Events) => until(&mut stream, b"caught_up").await,
         (_, Way::SocketIo) => {
             until(&mut stream, b"\"sid\"").await;
-            // Socket.IO's CONNECT, in a masked frame.
-            stream.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'4', b'0']).await.unwrap();
+            // Socket.IO's CONNECT, in a frame that is masked with zeros.
+            let connect = match peer {
+                Peer::Ours => format!(r#"40{{"token":"bench-{}-second-0123456789"}}"#, n % COUPLES),
+                _ => "40".to_owned(),
+            };
+            let head = [0x81, 0x80 | u8::try_from(connect.len()).unwrap(), 0, 0, 0, 0];
+            stream.write_all(&[&head, connect.as_bytes()].concat()).await.unwrap();
             until(&mut stream, b"40{\"sid\"").await;
         }
         _ => until(&mut stream, b"\r\n\r\n").await,

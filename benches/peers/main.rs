@@ -46,7 +46,7 @@ impl Table {
 }
 
 /// Every peer over every transport that it has.
-const ALL: [(Peer, Way); 8] = [
+const ALL: [(Peer, Way); 9] = [
     (Peer::Ours, Way::WebSocket),
     (Peer::Nchan, Way::WebSocket),
     (Peer::Ws, Way::WebSocket),
@@ -54,6 +54,7 @@ const ALL: [(Peer, Way); 8] = [
     (Peer::Nchan, Way::Events),
     (Peer::Ours, Way::Poll),
     (Peer::Nchan, Way::Poll),
+    (Peer::Ours, Way::SocketIo),
     (Peer::SocketIo, Way::SocketIo),
 ];
 
@@ -73,9 +74,10 @@ async fn memory(rounds: usize) {
 }
 
 /// Who says what is delivered: the server itself, or a client by HTTP, which is the only way into nchan.
-const SPOKEN: [(Peer, Way, Source); 7] = [
+const SPOKEN: [(Peer, Way, Source); 8] = [
     (Peer::Ours, Way::WebSocket, Source::Inside),
     (Peer::Ws, Way::WebSocket, Source::Inside),
+    (Peer::Ours, Way::SocketIo, Source::Inside),
     (Peer::SocketIo, Way::SocketIo, Source::Inside),
     (Peer::Ours, Way::WebSocket, Source::Http),
     (Peer::Nchan, Way::WebSocket, Source::Http),

@@ -51,6 +51,9 @@ impl Way {
     pub(crate) fn request(self, peer: Peer, n: usize) -> String {
         let couple = n % COUPLES;
         let (path, more) = match peer {
+            Peer::Ours if self == Self::SocketIo => {
+                ("/socket.io/?EIO=4&transport=websocket".to_owned(), String::new())
+            }
             Peer::Ours => (
                 format!("/v1/couple/live?wait=50&device={n}"),
                 format!("authorization: Bearer bench-{couple}-second-0123456789\r\n"),

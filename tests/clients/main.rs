@@ -155,6 +155,11 @@ async fn npm_ws_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_socket_io_client_resumes() {
+    resumes("socketio.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn npm_eventsource_resumes() {
     resumes("eventsource.js", &[]).await;
 }
