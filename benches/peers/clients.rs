@@ -112,9 +112,12 @@ pub(crate) async fn idle(peer: Peer, way: Way, connections: usize) -> f64 {
     each
 }
 
+/// What is before the time at which an entry was said.
+const TEXT: &str = "\"text\":\"";
+
 /// The times in a piece of a stream at which its entries were said. Socket.IO's and nchan's are quoted as ours are.
 fn times(text: &str) -> impl Iterator<Item = u64> {
-    text.split("\"text\":\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok())
+    text.split(TEXT).skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok())
 }
 
 /// Two devices of the partner in each couple listen to `heard`, or to who says it.
@@ -139,8 +142,10 @@ pub(crate) async fn deliver(
                     Ok(got) => text.push_str(&String::from_utf8_lossy(&buffer[..got])),
                 }
                 let heard = now();
-                // An entry may be cut in two; what is complete ends with its cursor.
-                let whole = text.rfind("\"cursor\"").unwrap_or(0);
+                // An entry may be cut in two; what is complete ends with the quote after its text.
+                let last = text.rfind(TEXT).map(|at| (at, at + TEXT.len()));
+                let whole =
+                    last.map_or(0, |(at, from)| text[from..].find('"').map_or(at, |end| from + end + 1));
                 for said in times(&text[..whole]) {
                     count.fetch_add(1, Ordering::Relaxed);
                     let _ = sender.send(heard.saturating_sub(said));
