@@ -121,7 +121,7 @@ pub(crate) fn cpu(pid: u32) -> f64 {
 }
 
 /// A port where nobody listens, below those that outgoing connections are given: a server that is killed comes back to it.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     use std::hash::{BuildHasher as _, RandomState};
     let random = || 10_000 + (RandomState::new().hash_one(0) % 9_000) as u16;
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();

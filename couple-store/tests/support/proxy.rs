@@ -1,10 +1,12 @@
-//! A proxy on loopback that delays what passes, or stops passing it on.
+//! A proxy on loopback that delays what passes, stops passing it on, or cuts.
+#![allow(dead_code, reason = "each uses its part")]
+#![allow(clippy::unwrap_used, reason = "stops where something is not as it must be")]
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -12,6 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::sleep,
 };
@@ -20,6 +23,8 @@ use tokio::{
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     silent: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+    cuts: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -30,25 +35,37 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let silent = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        let mute = silent.clone();
+        let (mute, accepted, cuts) = (silent.clone(), Arc::new(AtomicUsize::new(0)), watch::Sender::new(()));
+        let (count, cut) = (accepted.clone(), cuts.clone());
         tasks.spawn(async move {
             let mut pipes = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
                 let Ok(server) = TcpStream::connect(server).await else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
-                pipes.spawn(pass(from_client, to_server, delay, mute.clone()));
-                pipes.spawn(pass(from_server, to_client, delay, mute.clone()));
+                pipes.spawn(pass(from_client, to_server, delay, mute.clone(), cut.subscribe()));
+                pipes.spawn(pass(from_server, to_client, delay, mute.clone(), cut.subscribe()));
             }
         });
-        Self { address, silent, _tasks: tasks }
+        Self { address, silent, accepted, cuts, _tasks: tasks }
     }
 
     /// From now on nothing passes: a black hole, whose connections stay open. Or everything does again.
     pub(crate) fn silence(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Ends every connection that there is, wherever it is in a word.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_replace(());
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// A server's URL with this proxy in its place.
@@ -69,17 +86,24 @@ async fn pass(
     mut to: impl AsyncWrite + Unpin + Send,
     delay: Duration,
     silent: Arc<AtomicBool>,
+    mut cut: watch::Receiver<()>,
 ) {
-    let mut buffer = vec![0; 65_536];
-    while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        if !delay.is_zero() {
-            sleep(delay).await;
+    let pass_on = async {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(n @ 1..) = from.read(&mut buffer).await {
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            while silent.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(10)).await;
+            }
+            if to.write_all(&buffer[..n]).await.is_err() {
+                return;
+            }
         }
-        while silent.load(Ordering::SeqCst) {
-            sleep(Duration::from_millis(10)).await;
-        }
-        if to.write_all(&buffer[..n]).await.is_err() {
-            return;
-        }
+    };
+    tokio::select! {
+        () = pass_on => {}
+        _ = cut.changed() => {}
     }
 }

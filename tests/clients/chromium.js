@@ -1,0 +1,78 @@
+// Chromium's own EventSource or WebSocket, on a page of the server's origin:
+// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket. Driven over its DevTools protocol; what the page logs is printed.
+const { spawn } = require("node:child_process");
+const [base, token, profile, kind] = process.argv.slice(2);
+
+const onPage = {
+  eventsource: function (token) {
+    const source = new EventSource(`/v1/couple/live?after=0&access_token=${token}`);
+    source.onmessage = ({ data }) => {
+      const frame = JSON.parse(data);
+      if (frame.type === "entry") console.log(`${frame.entry.seq} ${frame.entry.body.text}`);
+    };
+  },
+  websocket: function (token) {
+    let cursor = "0";
+    function connect() {
+      const url = `${location.origin.replace("http", "ws")}/v1/couple/live?after=${cursor}`;
+      // A browser cannot send a header: its token is offered as a subprotocol.
+      const socket = new WebSocket(url, ["couple", token]);
+      socket.onmessage = ({ data }) => {
+        const frame = JSON.parse(data);
+        if (frame.type === "entry") console.log(`${frame.entry.seq} ${frame.entry.body.text}`);
+        if (frame.cursor) cursor = frame.cursor;
+      };
+      socket.onclose = () => setTimeout(connect, 50);
+    }
+    connect();
+  },
+};
+
+const quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+// Its sandbox needs what containers and root do not have; it sees nothing but our own server.
+const browser = spawn(
+  process.env.COUPLE_TEST_CHROMIUM || "chromium",
+  ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", ...quiet]
+    .concat([`--user-data-dir=${profile}`, "--remote-debugging-pipe", "about:blank"]),
+  // It reads commands from 3 and answers on 4, and ends when that pipe does.
+  { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] },
+);
+const [commands, answers] = [browser.stdio[3], browser.stdio[4]];
+commands.on("error", () => {});
+browser.on("error", (error) => console.error(error.message));
+browser.on("exit", (code) => process.exit(code ?? 1));
+// Whoever started this says that it is over by closing what is read here.
+process.stdin.on("end", () => call("Browser.close")).resume();
+
+const waiting = new Map();
+let [last, loaded, text] = [0, null, ""];
+answers.setEncoding("utf8").on("data", (part) => {
+  const messages = (text + part).split("\0");
+  text = messages.pop();
+  for (const message of messages) {
+    const { id, method, params, result, error } = JSON.parse(message);
+    if (error) console.error(error.message);
+    if (id) waiting.get(id)(result ?? {});
+    if (method === "Page.loadEventFired") loaded();
+    if (method === "Runtime.consoleAPICalled") console.log(params.args[0].value);
+    if (method === "Runtime.exceptionThrown") console.error(params.exceptionDetails.exception?.description);
+  }
+});
+
+function call(method, params, sessionId) {
+  return new Promise((resolve) => {
+    waiting.set(++last, resolve);
+    commands.write(`${JSON.stringify({ id: last, method, params, sessionId })}\0`);
+  });
+}
+
+(async () => {
+  const { targetId } = await call("Target.createTarget", { url: "about:blank" });
+  const { sessionId } = await call("Target.attachToTarget", { targetId, flatten: true });
+  await call("Runtime.enable", {}, sessionId);
+  await call("Page.enable", {}, sessionId);
+  const ready = new Promise((resolve) => (loaded = resolve));
+  await call("Page.navigate", { url: `${base}/healthz` }, sessionId);
+  await ready;
+  await call("Runtime.evaluate", { expression: `(${onPage[kind]})(${JSON.stringify(token)})` }, sessionId);
+})();

@@ -1,0 +1,32 @@
+"""PyPI `kosoku`, which runs Autobahn's cases: conformance.py URL. Prints how many came to what, and every case that did not pass."""
+
+import asyncio
+import sys
+from collections import Counter
+
+from kosoku import FailureError, run_fuzzingclient
+
+# NON-STRICT and INFORMATIONAL conform, and differ in what is left open.
+CONFORMING = ("OK", "NON-STRICT", "INFORMATIONAL")
+
+
+def passed(result) -> bool:
+    if result.behavior.value in CONFORMING:
+        return True
+    # 12 and 13 are of permessage-deflate (RFC 7692), an extension that we do not accept when it is offered: the frames are small.
+    return result.case_id.startswith(("12.", "13.")) and result.behavior.value == "UNIMPLEMENTED"
+
+
+async def main() -> int:
+    try:
+        results = await run_fuzzingclient(sys.argv[1], concurrency=4)
+    except FailureError as failure:
+        results = failure.results
+    print(len(results), "cases:", dict(Counter(result.behavior.value for result in results)))
+    for result in results:
+        if not passed(result) or result.behavior.value == "NON-STRICT":
+            print(result.case_id, result.behavior.value, result.behavior_close.value, result.result)
+    return int(not all(passed(result) for result in results))
+
+
+sys.exit(asyncio.run(main()))

@@ -1,0 +1,47 @@
+//! Autobahn's cases, run by `kosoku`. They ask for every message back, which no route of ours does: here the same loop and the
+//! same WebSocket, with the same buffers, have an echo behind them. Only the limit of 4 KiB on what a client says is raised, for
+//! cases of up to 16 MiB.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::ws::{Message, WebSocket, WebSocketUpgrade},
+    routing::any,
+};
+use couple::http::{ServeOptions, listen, serve};
+use tokio::time::timeout;
+
+use crate::program;
+
+const MESSAGE: usize = 64 << 20;
+
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn autobahns_cases_pass() {
+    let upgrade = async |upgrade: WebSocketUpgrade| {
+        upgrade
+            .read_buffer_size(1024)
+            .write_buffer_size(0)
+            .max_message_size(MESSAGE)
+            .max_frame_size(MESSAGE)
+            .on_upgrade(echo)
+    };
+    let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let app = Router::new().route("/", any(upgrade));
+    let serving = tokio::spawn(serve(listener, app, ServeOptions::default(), std::future::pending()));
+    let out = timeout(Duration::from_secs(300), program("conformance.py").arg(url).output()).await;
+    let out = out.expect("within five minutes").unwrap();
+    let told = String::from_utf8_lossy(&out.stdout);
+    println!("{told}");
+    assert!(out.status.success(), "{told}{}", String::from_utf8_lossy(&out.stderr));
+    serving.abort();
+}

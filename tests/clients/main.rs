@@ -1,0 +1,195 @@
+//! Real clients, each as its users run it: cut twenty times while the partner writes, it comes back and has missed nothing.
+//!
+//! The programs beside this file print `SEQ TEXT` for each entry they are told. `tests/clients/install` brings their libraries.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where something is not as it must be, and prints its figures"
+)]
+
+mod conformance;
+#[path = "../support/couples.rs"]
+mod couples;
+#[path = "../../couple-store/tests/support/proxy.rs"]
+mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher as _, RandomState},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use proxy::Proxy;
+use serde_json::json;
+use support::{Client, Server, free_address};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{ChildStdout, Command},
+    time::{Instant, sleep, timeout},
+};
+
+const CUTS: usize = 20;
+const BETWEEN_CUTS: usize = 20;
+
+/// Where the libraries are.
+fn installed() -> PathBuf {
+    std::env::var_os("COUPLE_TEST_CLIENTS")
+        .map(PathBuf::from)
+        .expect("COUPLE_TEST_CLIENTS is not set: ./test runs tests/clients/install FOLDER and sets it")
+}
+
+/// A program of this folder, by the ending of its name.
+fn program(name: &str) -> Command {
+    let installed = installed();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
+    let mut command = if name.ends_with(".py") {
+        Command::new(installed.join("venv/bin/python"))
+    } else {
+        let mut node = Command::new("node");
+        node.env("NODE_PATH", installed.join("node_modules"));
+        node
+    };
+    command.arg(script).kill_on_drop(true);
+    command
+}
+
+/// What a client has printed: in the order in which it came, doubled ones included.
+struct Heard {
+    lines: Lines<BufReader<ChildStdout>>,
+    all: Vec<(usize, String)>,
+    last: usize,
+}
+
+impl Heard {
+    async fn until(&mut self, seq: usize) {
+        while self.last < seq {
+            let line = timeout(Duration::from_secs(30), self.lines.next_line()).await;
+            let line = line.unwrap_or_else(|_| panic!("{seq} does not come after {}", self.last));
+            let line = line.unwrap().unwrap_or_else(|| panic!("it ended after {}", self.last));
+            let (seq, text) = line.split_once(' ').unwrap_or_else(|| panic!("{line}"));
+            let seq = seq.parse().unwrap_or_else(|_| panic!("{line}"));
+            self.all.push((seq, text.to_owned()));
+            self.last = self.last.max(seq);
+        }
+    }
+}
+
+async fn resumes(name: &str, more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = couples::seed_folder(folder.path(), 1).await;
+    let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn")];
+    let server = Server::spawn(&support::binary(), folder.path(), free_address(), &settings);
+    server.until_ready().await;
+    let proxy = Proxy::start(server.address, Duration::ZERO).await;
+    let base = format!("http://{}", proxy.address);
+    let mut command = program(name);
+    command.args([base.as_str(), &tokens[1]]);
+    if name == "chromium.js" {
+        command.arg(folder.path().join("chromium"));
+    }
+    command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let out = child.stdout.take().unwrap();
+    let mut heard = Heard { lines: BufReader::new(out).lines(), all: Vec::new(), last: 0 };
+
+    let begun = Instant::now();
+    let (mut partner, mut written) = (Client::new(server.address), 0);
+    for cut in 0..=CUTS {
+        let after = usize::try_from(RandomState::new().hash_one(cut)).unwrap_or(0) % BETWEEN_CUTS;
+        for n in 0..BETWEEN_CUTS {
+            let text = format!("entry-{written}");
+            let entry = json!({ "client_id": text, "kind": "text", "body": { "text": text } });
+            let answer =
+                partner.call("POST", "/v1/couple/entries", Some(&tokens[0]), Some(&entry), None).await;
+            assert_eq!(answer.status, 201, "{answer:?}");
+            written += 1;
+            // Cut once it is there, in the middle of what is written.
+            if n == 0 {
+                heard.until(written).await;
+            }
+            if n == after && cut < CUTS {
+                proxy.cut();
+            }
+        }
+    }
+    heard.until(written).await;
+    // What else comes after the last would be doubled.
+    sleep(Duration::from_millis(200)).await;
+    if name == "chromium.js" {
+        drop(child.stdin.take());
+    } else {
+        child.start_kill().unwrap();
+    }
+    child.wait().await.unwrap();
+    let took = begun.elapsed();
+    while let Some(line) = heard.lines.next_line().await.unwrap() {
+        let (seq, text) = line.split_once(' ').unwrap();
+        heard.all.push((seq.parse().unwrap(), text.to_owned()));
+    }
+
+    let mut seen = BTreeSet::new();
+    let once: Vec<_> = heard.all.iter().filter(|(seq, _)| seen.insert(*seq)).collect();
+    let lost = written - once.len();
+    let reordered = once.windows(2).filter(|two| two[0].0 > two[1].0).count();
+    let doubled = once.len() - once.iter().map(|(_, text)| text).collect::<BTreeSet<_>>().len();
+    println!(
+        "{name} {}: {CUTS} cuts, {} connections, {written} entries in {:.1} s: lost {lost}, reordered {reordered}, \
+         doubled after de-duplication {doubled} ({} before)",
+        more.join(" "),
+        proxy.accepted(),
+        took.as_secs_f64(),
+        heard.all.len() - once.len()
+    );
+    assert_eq!((lost, reordered, doubled), (0, 0, 0), "{:?}", heard.all);
+    assert!(once.iter().all(|(seq, text)| *text == format!("entry-{}", seq - 1)), "{once:?}");
+    assert!(proxy.accepted() > CUTS, "it was not cut: {} connections", proxy.accepted());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_ws_resumes() {
+    resumes("ws.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_socket_io_client_resumes() {
+    resumes("socketio.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_eventsource_resumes() {
+    resumes("eventsource.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetch_streaming_resumes() {
+    resumes("fetch.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_polls_by_fetch_resume() {
+    resumes("poll.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pypi_websockets_resumes() {
+    resumes("websockets_client.py", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pypi_httpx_sse_resumes() {
+    resumes("httpx_client.py", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chromium_event_source_resumes() {
+    resumes("chromium.js", &["eventsource"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chromium_web_socket_resumes() {
+    resumes("chromium.js", &["websocket"]).await;
+}

@@ -1,0 +1,252 @@
+//! Crowds before one process: connections that are abandoned by the thousand, and readers who take nothing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    ALONE, couples,
+    device::{Device, Way},
+    engine::cpu,
+    number,
+    processes::append,
+    support::{self, Client, Server, free_address},
+};
+
+/// Connections of one wave: fewer than one process takes, and more than one account may have.
+const WAVE: usize = 2_000;
+/// Waves until a process has what it keeps.
+const WARM: usize = 3;
+/// What a person may have at once.
+const EACH: usize = 10;
+
+async fn start(folder: &std::path::Path) -> Server {
+    let settings = [("COUPLE_LIMITS", "off"), ("COUPLE_ROLE", "api"), ("RUST_LOG", "error")];
+    let server = Server::spawn(&support::binary(), folder, free_address(), &settings);
+    server.until_ready().await;
+    server
+}
+
+/// Resident memory in KiB, proc(5).
+fn memory(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Open files, connections included.
+fn files(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count()
+}
+
+/// Live connections, as the process itself counts them.
+async fn streams(address: SocketAddr) -> usize {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let line = text.lines().find(|line| line.starts_with("couple_live_streams ")).unwrap();
+    line.split_once(' ').unwrap().1.parse().unwrap()
+}
+
+/// Asks for a couple's log, and reads no more than `answer` of what comes.
+async fn open(way: Way, address: SocketAddr, token: &str, after: &str, answer: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    // What the system takes on behalf of who reads nothing.
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    let more = match way {
+        Way::WebSocket => {
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        }
+        Way::Events => "accept: text/event-stream\r\n",
+        Way::Poll => "",
+    };
+    let request = format!(
+        "GET /v1/couple/live?wait=50{after} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\n{more}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut seen, mut buffer) = (Vec::new(), [0; 256]);
+    while !String::from_utf8_lossy(&seen).contains(answer) {
+        let got =
+            timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.expect("an answer").unwrap();
+        seen.extend(&buffer[..got]);
+        assert!(got > 0, "{way:?}: {}", String::from_utf8_lossy(&seen));
+    }
+    stream
+}
+
+/// Opens so many, spread over everybody, and goes away: one half with a word, one half with a reset.
+async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
+    let (address, mut opening, mut connections) = (server.address, JoinSet::new(), Vec::new());
+    for n in 0..count {
+        let token = tokens[n % tokens.len()].clone();
+        opening.spawn(async move { open(way, address, &token, &format!("&device={n}"), "\r\n\r\n").await });
+        if opening.len() >= 64 {
+            connections.push(opening.join_next().await.unwrap().unwrap());
+        }
+    }
+    while let Some(one) = opening.join_next().await {
+        connections.push(one.unwrap());
+    }
+    assert_eq!(streams(address).await, count, "{way:?}");
+    for (n, connection) in connections.into_iter().enumerate() {
+        if n % 2 == 0 {
+            connection.set_zero_linger().unwrap();
+        }
+        drop(connection);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_abandoned_by_the_thousand_leave_nothing_behind() {
+    let _alone = ALONE.lock().await;
+    let total = number("COUPLE_CROWD_ABANDONED", 10_000);
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = couples::seed_folder(folder.path(), WAVE / EACH).await;
+    for way in Way::ALL {
+        let server = start(folder.path()).await;
+        let cold = memory(&server);
+        // The base is what the process keeps once it has had so many at once, whoever they were: its allocator gives little back.
+        for _ in 0..WARM {
+            abandon(&server, way, &tokens, WAVE).await;
+            gone(&server).await;
+        }
+        let (base, open_files) = settled(&server).await;
+        let begun = Instant::now();
+        for _ in 0..total.div_ceil(WAVE) {
+            abandon(&server, way, &tokens, WAVE).await;
+            gone(&server).await;
+        }
+        let took = begun.elapsed();
+        let (after, files) = settled(&server).await;
+        println!(
+            "{way:?}: {total} connections abandoned in {:.0} s: {cold} KiB at the start, {base} KiB after the first {WARM} × {WAVE}, \
+             {after} KiB after all: {:.2} times; {files} open files, {open_files} before",
+            took.as_secs_f64(),
+            after as f64 / base as f64
+        );
+        assert!(after as f64 <= base as f64 * 1.1, "{way:?}: {base} KiB became {after} KiB");
+        assert!(files <= open_files + 2, "{way:?}: {open_files} open files became {files}");
+    }
+}
+
+/// Waits until no live connection is left.
+async fn gone(server: &Server) {
+    let begun = Instant::now();
+    loop {
+        let left = streams(server.address).await;
+        if left == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{left} are left after a minute");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Memory and open files once nobody is connected, and a moment later.
+async fn settled(server: &Server) -> (usize, usize) {
+    gone(server).await;
+    sleep(Duration::from_secs(1)).await;
+    (memory(server), files(server))
+}
+
+/// Waits until the process has nothing more to do.
+async fn idle(server: &Server) {
+    for _ in 0..40 {
+        let before = cpu(server.pid());
+        sleep(Duration::from_millis(200)).await;
+        if cpu(server.pid()) - before <= 0.02 {
+            return;
+        }
+    }
+}
+
+/// How long entries take to the partner, from before they are sent.
+async fn talk(
+    server: &Server,
+    tokens: &[String],
+    devices: &[Device],
+    name: &str,
+    count: usize,
+) -> Vec<Duration> {
+    let (mut client, mut said) = (Client::new(server.address), Vec::new());
+    for n in 0..count {
+        let pair = n % devices.len();
+        let text = format!("{name}-{n}");
+        let begun = Instant::now();
+        append(&mut client, &tokens[2 * pair], &text, &text).await;
+        said.push((pair, text, begun));
+        sleep(Duration::from_millis(2)).await;
+    }
+    sleep(Duration::from_millis(200)).await;
+    said.iter()
+        .map(|(pair, text, begun)| devices[*pair].when(text).expect("it was heard").duration_since(*begun))
+        .collect()
+}
+
+fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_who_take_nothing_cost_little_and_hold_nobody_up() {
+    const ENTRIES: usize = 10_000;
+    let _alone = ALONE.lock().await;
+    let readers = number("COUPLE_CROWD_STALLED", 40);
+    let stalled_couples = readers.div_ceil(2 * EACH);
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = couples::seed_folder(folder.path(), stalled_couples + 10).await;
+    let text = "x".repeat(1_000);
+    for couple in 0..stalled_couples {
+        couples::fill(folder.path(), &tokens[2 * couple], ENTRIES, &text).await;
+    }
+    let server = start(folder.path()).await;
+    let (stuck, others) = tokens.split_at(2 * stalled_couples);
+    let devices: Vec<_> = (others.chunks(2).enumerate())
+        .map(|(n, pair)| Device::start(Way::ALL[n % 2], vec![server.address], pair[1].clone(), None))
+        .collect();
+    let (mut quiet, mut beside, mut growth) = (Vec::new(), Vec::new(), 0);
+    // The first round warms caches, and does not count.
+    for round in 0..4 {
+        let took = talk(&server, others, &devices, &format!("quiet-{round}"), 300).await;
+        let before = memory(&server);
+        let mut held = Vec::new();
+        for n in 0..readers {
+            held.push(open(Way::ALL[n % 2], server.address, &stuck[n % stuck.len()], "&after=0", "").await);
+        }
+        // Until what the system takes on their behalf is full.
+        idle(&server).await;
+        assert_eq!(streams(server.address).await, readers + devices.len());
+        let took_beside = talk(&server, others, &devices, &format!("beside-{round}"), 300).await;
+        if round > 0 {
+            growth = growth.max(memory(&server).saturating_sub(before) / readers);
+            quiet.extend(took);
+            beside.extend(took_beside);
+        }
+        // They are let go once they have taken nothing for ten seconds.
+        let begun = Instant::now();
+        while streams(server.address).await > devices.len() {
+            assert!(begun.elapsed() < Duration::from_secs(15), "who takes nothing stays");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let (quiet, beside) = (p99(quiet), p99(beside));
+    let ratio = beside.as_secs_f64() / quiet.as_secs_f64();
+    println!(
+        "{readers} readers of {ENTRIES} × 1 KB take nothing: at most {growth} KiB more for each; the others' p99 {:.1} ms without, \
+         {:.1} ms beside them: {ratio:.2} times",
+        quiet.as_secs_f64() * 1e3,
+        beside.as_secs_f64() * 1e3
+    );
+    assert!(growth <= 128, "{growth} KiB for each");
+    // The ratio is a figure: other tests and a debug build's catching up decide it here. That nobody waits long is not.
+    assert!(beside < Duration::from_secs(2), "{quiet:?} became {beside:?}");
+}

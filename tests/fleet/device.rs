@@ -1,0 +1,203 @@
+//! A device that follows its couple's log over one transport and comes back whenever it is cut off.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tokio::{
+    net::TcpStream,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Error, Message, client::IntoClientRequest as _},
+};
+
+use crate::{below, support::Client};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    WebSocket,
+    Events,
+    Poll,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [Self::WebSocket, Self::Events, Self::Poll];
+}
+
+/// What a device was told.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// By `seq`: the text, and when it came first.
+    pub(crate) entries: BTreeMap<i64, (String, Instant)>,
+    /// The last `seq` that came first.
+    last: i64,
+    pub(crate) connections: usize,
+    /// Entries that came after a later one, without having come before.
+    pub(crate) reordered: usize,
+    /// Entries that came again: what de-duplication by `seq` is for.
+    pub(crate) again: usize,
+    /// Answers and frames that say the client is at fault.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Heard {
+    fn take(&mut self, frame: &Value, cursor: &mut String) {
+        if let Some(at) = frame["cursor"].as_str() {
+            at.clone_into(cursor);
+        }
+        match frame["type"].as_str().unwrap() {
+            "entry" => {
+                let seq = frame["entry"]["seq"].as_i64().unwrap();
+                let text = frame["entry"]["body"]["text"].as_str().unwrap();
+                if let Some((before, _)) = self.entries.get(&seq) {
+                    self.again += 1;
+                    if before != text {
+                        self.faults.push(format!("{seq} is {before} and {text}"));
+                    }
+                    return;
+                }
+                if seq < self.last {
+                    self.reordered += 1;
+                }
+                self.last = self.last.max(seq);
+                self.entries.insert(seq, (text.to_owned(), Instant::now()));
+            }
+            "reset" => self.faults.push(frame.to_string()),
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, status: u16) {
+        if (400..500).contains(&status) {
+            self.faults.push(format!("status {status}"));
+        }
+    }
+}
+
+pub(crate) struct Device {
+    pub(crate) way: Way,
+    pub(crate) heard: Arc<Mutex<Heard>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Device {
+    /// Follows from the beginning, at each of `addresses` in turn; with a `life`, it goes away without a word at random moments, after
+    /// as long as that on average.
+    pub(crate) fn start(way: Way, addresses: Vec<SocketAddr>, token: String, life: Option<Duration>) -> Self {
+        let heard = Arc::<Mutex<Heard>>::default();
+        let told = heard.clone();
+        let task = tokio::spawn(async move {
+            let mut cursor = "0".to_owned();
+            for address in addresses.iter().cycle() {
+                let life = life.map_or(Duration::from_secs(3_600), |life| {
+                    Duration::from_millis(below(2 * u64::try_from(life.as_millis()).unwrap()))
+                });
+                told.lock().unwrap().connections += 1;
+                let ended = match way {
+                    Way::WebSocket => timeout(life, socket(*address, &token, &mut cursor, &told)).await,
+                    Way::Events => timeout(life, events(*address, &token, &mut cursor, &told)).await,
+                    Way::Poll => timeout(life, poll(*address, &token, &mut cursor, &told)).await,
+                };
+                // A poll that was answered goes on at once.
+                if !matches!((way, ended), (Way::Poll, Ok(Ok(())))) {
+                    sleep(Duration::from_millis(20 + below(80))).await;
+                }
+            }
+        });
+        Self { way, heard, task }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.heard.lock().unwrap().entries.len()
+    }
+
+    /// When it heard the entry with this text.
+    pub(crate) fn when(&self, text: &str) -> Option<Instant> {
+        self.heard.lock().unwrap().entries.values().find(|(said, _)| said == text).map(|(_, at)| *at)
+    }
+}
+
+async fn socket(
+    address: SocketAddr,
+    token: &str,
+    cursor: &mut String,
+    told: &Mutex<Heard>,
+) -> Result<(), String> {
+    let url = format!("ws://{address}/v1/couple/live?after={cursor}");
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let (mut socket, _) = match client_async(request, stream).await {
+        Ok(open) => open,
+        Err(Error::Http(answer)) => {
+            told.lock().unwrap().answered(answer.status().as_u16());
+            return Err(answer.status().to_string());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    while let Some(message) = socket.next().await {
+        if let Message::Text(text) = message.map_err(|error| error.to_string())? {
+            told.lock().unwrap().take(&serde_json::from_str(&text).unwrap(), cursor);
+        }
+    }
+    Ok(())
+}
+
+async fn events(
+    address: SocketAddr,
+    token: &str,
+    cursor: &mut String,
+    told: &Mutex<Heard>,
+) -> Result<(), String> {
+    let headers = [("accept", "text/event-stream"), ("last-event-id", &*cursor.clone())];
+    let answer = Client::new(address).send("GET", "/v1/couple/live", Some(token), None, &headers).await?;
+    let status = answer.status().as_u16();
+    told.lock().unwrap().answered(status);
+    if status != 200 {
+        return Err(status.to_string());
+    }
+    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        bytes.extend(frame.map_err(|error| error.to_string())?.into_data().unwrap_or_default());
+        while let Some(end) = bytes.windows(2).position(|two| two == b"\n\n") {
+            let event = String::from_utf8(bytes.drain(..end + 2).collect()).unwrap();
+            if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
+                told.lock().unwrap().take(&serde_json::from_str(data).unwrap(), cursor);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn poll(
+    address: SocketAddr,
+    token: &str,
+    cursor: &mut String,
+    told: &Mutex<Heard>,
+) -> Result<(), String> {
+    let path = format!("/v1/couple/live?after={cursor}&wait=20");
+    let answer = Client::new(address).once("GET", &path, Some(token), None, &[]).await?;
+    told.lock().unwrap().answered(answer.status);
+    let Some(frames) = answer.body["frames"].as_array() else { return Err(answer.status.to_string()) };
+    let mut told = told.lock().unwrap();
+    for frame in frames {
+        told.take(frame, cursor);
+    }
+    answer.body["cursor"].as_str().unwrap().clone_into(cursor);
+    Ok(())
+}

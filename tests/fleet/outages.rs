@@ -1,0 +1,166 @@
+//! Redis goes away, for a while or for good: no entry is lost, and delivery is live again as soon as it is back.
+
+use std::time::Duration;
+
+use tokio::{
+    process::Command,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    ALONE,
+    device::{Device, Way},
+    number,
+    processes::{Fleet, append},
+    support::Client,
+};
+
+/// What a notice that was lost costs: the sweep of a live connection, and a moment.
+const FALLBACK: Duration = Duration::from_secs(45);
+
+/// Devices at one process, by every transport, and their partner, who writes at another.
+struct Talk {
+    devices: Vec<Device>,
+    partner: Client,
+    token: String,
+    written: usize,
+}
+
+impl Talk {
+    fn new(fleet: &Fleet) -> Self {
+        let [ana, ben] = [fleet.tokens[0].clone(), fleet.tokens[1].clone()];
+        let (here, there) = (fleet.servers[0].address, fleet.servers[1].address);
+        let devices = Way::ALL.map(|way| Device::start(way, vec![there], ben.clone(), None)).into();
+        Self { devices, partner: Client::new(here), token: ana, written: 0 }
+    }
+
+    async fn say(&mut self) -> String {
+        let text = format!("said-{}", self.written);
+        append(&mut self.partner, &self.token, &text, &text).await;
+        self.written += 1;
+        text
+    }
+
+    /// How long until the slowest device has heard it.
+    async fn heard(&self, text: &str, patience: Duration) -> Option<Duration> {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if self.devices.iter().all(|device| device.when(text).is_some()) {
+                return Some(begun.elapsed());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        None
+    }
+
+    /// How long until what is said is heard at once.
+    async fn live_again(&mut self) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let text = self.say().await;
+            if self.heard(&text, Duration::from_millis(100)).await.is_some() {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is live again");
+        }
+    }
+
+    async fn nothing_is_lost(&self, patience: Duration) -> Duration {
+        let begun = Instant::now();
+        while self.devices.iter().any(|device| device.count() < self.written) {
+            let counts: Vec<_> = self.devices.iter().map(Device::count).collect();
+            assert!(begun.elapsed() < patience, "of {} they heard {counts:?}", self.written);
+            sleep(Duration::from_millis(10)).await;
+        }
+        for device in &self.devices {
+            let heard = device.heard.lock().unwrap();
+            assert_eq!((heard.reordered, &heard.faults), (0, &Vec::new()), "{:?}", device.way);
+            assert_eq!(heard.entries.len(), self.written, "{:?}", device.way);
+        }
+        begun.elapsed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_goes_away_and_nothing_is_lost() {
+    let _alone = ALONE.lock().await;
+    let mut fleet = Fleet::start(2, 1).await;
+    let mut talk = Talk::new(&fleet);
+    talk.live_again().await;
+
+    // Its clients are cut off, of every kind, again and again.
+    for _ in 0..50 {
+        for kind in ["pubsub", "normal"] {
+            let port = fleet.redis.port.to_string();
+            let killed =
+                Command::new("redis-cli").args(["-p", &port, "client", "kill", "type", kind]).output().await;
+            assert!(killed.unwrap().status.success());
+        }
+        talk.say().await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let live = talk.live_again().await;
+    talk.nothing_is_lost(FALLBACK).await;
+    println!("50 times CLIENT KILL: live again after {} ms, lost 0 of {}", live.as_millis(), talk.written);
+    assert!(live < Duration::from_secs(2), "{live:?}");
+
+    let longest = number("COUPLE_FLEET_OUTAGE_SECONDS", 3);
+    for seconds in [3, 25, 60].into_iter().filter(|seconds| *seconds <= longest) {
+        fleet.redis.kill();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(u64::try_from(seconds).unwrap()) {
+            talk.say().await;
+            sleep(Duration::from_millis(50)).await;
+        }
+        fleet.redis.again().await;
+        let live = talk.live_again().await;
+        talk.nothing_is_lost(FALLBACK).await;
+        println!(
+            "Redis away for {seconds} s: live again {} ms after its return, lost 0 of {}",
+            live.as_millis(),
+            talk.written
+        );
+        assert!(live < Duration::from_secs(2), "{live:?}");
+    }
+
+    // For good.
+    fleet.redis.kill();
+    for _ in 0..50 {
+        talk.say().await;
+    }
+    let took = talk.nothing_is_lost(FALLBACK).await;
+    println!(
+        "Redis never returns: lost 0 of {}, the last heard after {:.1} s",
+        talk.written,
+        took.as_secs_f64()
+    );
+}
+
+/// Each poll goes to the next process, which has never heard of that client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_polls_from_process_to_process_lose_nothing() {
+    let _alone = ALONE.lock().await;
+    let fleet = Fleet::start(3, 1).await;
+    let device = Device::start(Way::Poll, fleet.addresses(), fleet.tokens[1].clone(), None);
+    let mut partner = Client::new(fleet.servers[0].address);
+    let (mut written, begun) = (0, Instant::now());
+    while device.heard.lock().unwrap().connections < 1_000 {
+        let text = format!("said-{written}");
+        append(&mut partner, &fleet.tokens[0], &text, &text).await;
+        written += 1;
+        // The next once this one is heard: each poll waits, is woken at another process, and is followed by one at a third.
+        while device.count() < written {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{text} is not heard");
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let heard = device.heard.lock().unwrap();
+    println!(
+        "{} polls at three processes in turn, {written} entries in {:.1} s: lost {}, no 4xx",
+        heard.connections,
+        begun.elapsed().as_secs_f64(),
+        written - heard.entries.len()
+    );
+    assert_eq!((heard.reordered, &heard.faults), (0, &Vec::new()));
+    assert!(heard.entries.keys().copied().eq(1..=i64::try_from(written).unwrap()));
+}
