@@ -1,4 +1,4 @@
-//! From bytes to pixels.
+//! From bytes to samples, as small as what is wanted of them allows.
 
 use std::io::Cursor;
 
@@ -6,46 +6,93 @@ use image::{
     DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, RgbImage, error::LimitErrorKind,
 };
 
-use super::{Info, Kind, Limits, Rejected, limits::Deadline};
+use super::{
+    Info, Kind, Limits, Rejected,
+    inspect::Details,
+    jpeg::{self, Colour, Plane},
+    limits::Deadline,
+    png,
+};
 
-/// Pixels, upright and opaque, in the colours that the profile says.
+/// How much larger than what is wanted of it a picture is decoded, at least. Lanczos3 does the last step: with less left
+/// to it, what the first steps let through shows as moiré.
+const LEFT: f64 = 2.0;
+
+/// Samples as the file has them: not upright, in its colours.
+pub(super) enum Samples {
+    Planes(Vec<Plane>, Colour),
+    Rgb {
+        pixels: RgbImage,
+        /// How many of them stand for one pixel of the picture, across and down.
+        density: f64,
+    },
+}
+
 pub(super) struct Decoded {
-    pub(super) pixels: RgbImage,
+    pub(super) samples: Samples,
     pub(super) profile: Option<Vec<u8>>,
 }
 
+/// Decodes what is to be shown at `scale` (1 at most) of its size.
 pub(super) fn decode(
     bytes: &[u8],
-    info: &Info,
+    info: Info,
+    scale: f64,
     limits: &Limits,
     deadline: Deadline,
 ) -> Result<Decoded, Rejected> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format(info.kind));
+    match info.details {
+        Details::Jpeg(mut header) => {
+            let profile = header.profile.take();
+            let planes = jpeg::decode(bytes, &header, eighths(scale), limits, deadline)?;
+            Ok(Decoded { samples: Samples::Planes(planes, header.colour), profile })
+        }
+        Details::Png(mut header) => {
+            let profile = header.profile.take();
+            let factor = factor(scale);
+            let pixels = png::decode(bytes, &header, factor, limits, deadline)?;
+            Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 / f64::from(factor) }, profile })
+        }
+        Details::Other => other(bytes, info.kind, limits),
+    }
+}
+
+/// The least number of eighths that leaves enough.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 8")]
+fn eighths(scale: f64) -> usize {
+    (8.0 * LEFT * scale - 1e-6).ceil().clamp(1.0, 8.0) as usize
+}
+
+/// The largest factor that leaves enough. More than 64 would not make it faster.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
+fn factor(scale: f64) -> u32 {
+    (1.0 / (LEFT * scale) + 1e-6).floor().clamp(1.0, 64.0) as u32
+}
+
+fn other(bytes: &[u8], kind: Kind, limits: &Limits) -> Result<Decoded, Rejected> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format(kind));
     let mut allowed = image::Limits::default();
     allowed.max_alloc = Some(limits.memory as u64);
     reader.limits(allowed);
     let mut decoder = reader.into_decoder().map_err(rejected)?;
-    let profile = decoder.icc_profile().ok().flatten();
-    let mut pixels = DynamicImage::from_decoder(decoder).map_err(rejected)?;
-    deadline.check()?;
-    pixels.apply_orientation(info.orientation);
-    let pixels = if pixels.color().has_alpha() { flatten(&pixels.into_rgba8()) } else { pixels.into_rgb8() };
-    Ok(Decoded { pixels, profile })
-}
-
-/// What is transparent becomes white.
-fn flatten(pixels: &image::RgbaImage) -> RgbImage {
-    let mut opaque = RgbImage::new(pixels.width(), pixels.height());
-    for (to, from) in opaque.pixels_mut().zip(pixels.pixels()) {
-        let alpha = u16::from(from.0[3]);
-        for (to, from) in to.0.iter_mut().zip(from.0) {
-            let sum = u16::from(from) * alpha + 255 * (255 - alpha);
-            *to = u8::try_from((sum + 127) / 255).unwrap_or(u8::MAX);
-        }
+    if decoder.total_bytes() > limits.memory as u64 / 2 {
+        return Err(Rejected::TooComplex("it needs too much memory".into()));
     }
-    opaque
+    let profile = decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= jpeg::PROFILE);
+    let pixels = match DynamicImage::from_decoder(decoder).map_err(rejected)? {
+        DynamicImage::ImageRgb8(pixels) => pixels,
+        pixels => {
+            let pixels = pixels.into_rgba8();
+            let size = pixels.dimensions();
+            let colours =
+                pixels.pixels().flat_map(|p| png::opaque([p.0[0], p.0[1], p.0[2]], p.0[3])).collect();
+            RgbImage::from_raw(size.0, size.1, colours).ok_or(Rejected::Truncated)?
+        }
+    };
+    Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
 }
 
+/// What the `image` crate calls those that it reads for us.
 pub(super) fn format(kind: Kind) -> ImageFormat {
     match kind {
         Kind::Jpeg => ImageFormat::Jpeg,

@@ -29,8 +29,10 @@ mod colour;
 mod decode;
 mod encode;
 mod inspect;
+mod jpeg;
 mod kind;
 mod limits;
+mod png;
 mod recipe;
 mod rejected;
 mod scale;
@@ -89,20 +91,20 @@ pub fn render(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered
 fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Rejected> {
     let deadline = Deadline::after(limits.deadline);
     let info = inspect(bytes, limits)?;
-    let decoded = decode::decode(bytes, &info, limits, deadline)?;
-    let shown = scale::shown(&info, recipe)?;
-    let upright = colour::to_srgb(decoded);
-    let scaled = scale::cascade(&upright, shown, &recipe.renditions, deadline)?;
-    let mut images = Vec::with_capacity(scaled.renditions.len());
-    for (rendition, pixels) in recipe.renditions.iter().zip(&scaled.renditions) {
+    let (width, height) = (info.width, info.height);
+    let plan = scale::Plan::new(&info, recipe)?;
+    let decoded = decode::decode(bytes, info, plan.scale(), limits, deadline)?;
+    deadline.check()?;
+    let (views, smallest) = plan.cascade(plan.base(decoded)?, deadline)?;
+    let mut images = Vec::with_capacity(views.len());
+    for (rendition, pixels) in recipe.renditions.iter().zip(views) {
         deadline.check()?;
         images.push(Image {
             name: rendition.name.clone(),
             width: pixels.width(),
             height: pixels.height(),
-            bytes: encode::encode(pixels, recipe.encoding)?,
+            bytes: encode::encode(&pixels, recipe.encoding)?,
         });
     }
-    let placeholder = encode::placeholder(&scaled.smallest);
-    Ok(Rendered { width: info.width, height: info.height, placeholder, images })
+    Ok(Rendered { width, height, placeholder: encode::placeholder(&smallest), images })
 }
