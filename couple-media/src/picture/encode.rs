@@ -1,7 +1,7 @@
 //! From pixels to a file.
 
 use image::RgbImage;
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
 use super::{Encoding, Rejected};
 
@@ -14,6 +14,7 @@ pub(super) fn encode(pixels: &RgbImage, encoding: Encoding) -> Result<Vec<u8>, R
             let mut bytes = Vec::new();
             let mut encoder = Encoder::new(&mut bytes, quality.clamp(1, 100));
             encoder.set_sampling_factor(SamplingFactor::F_2_2);
+            encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
             encoder
                 .encode(pixels, side(pixels.width())?, side(pixels.height())?, ColorType::Rgb)
                 .map_err(|error| failed(&error))?;

@@ -1,7 +1,7 @@
 //! JPEG, decoded at the size that is needed.
 //!
 //! Why our own: no safe decoder that is kept gives less than the whole picture, and four fifths of the work for an avatar is
-//! in what the whole picture has more (`docs/decisions/0011-own-jpeg-decoder.md`).
+//! in what the whole picture has more (`docs/decisions/0012-own-jpeg-decoder.md`).
 //!
 //! It reads what phones, cameras and programs write: sequential and progressive Huffman-coded files of 8 bits with one,
 //! three or four components. Samples stay in the planes that the file has, so that chroma is scaled as small as it is.
