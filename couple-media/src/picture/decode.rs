@@ -7,7 +7,7 @@ use image::{
 };
 
 use super::{
-    Info, Kind, Limits, Rejected,
+    Info, Limits, Rejected,
     inspect::Details,
     jpeg::{self, Colour, Plane},
     limits::Deadline,
@@ -56,7 +56,7 @@ pub(super) fn decode(
             let pixels = png::decode(bytes, &header, factor, limits, deadline)?;
             Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 / f64::from(factor) }, profile })
         }
-        Details::Other => other(bytes, info.kind, limits),
+        Details::Other(format) => other(bytes, format, limits),
     }
 }
 
@@ -72,8 +72,8 @@ fn factor(scale: f64) -> u32 {
     (1.0 / (LEFT_OF_MEANS * scale) + 1e-6).floor().clamp(1.0, 64.0) as u32
 }
 
-fn other(bytes: &[u8], kind: Kind, limits: &Limits) -> Result<Decoded, Rejected> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format(kind));
+fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, Rejected> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut allowed = image::Limits::default();
     allowed.max_alloc = Some(limits.memory as u64);
     reader.limits(allowed);
@@ -93,16 +93,6 @@ fn other(bytes: &[u8], kind: Kind, limits: &Limits) -> Result<Decoded, Rejected>
         }
     };
     Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
-}
-
-/// What the `image` crate calls those that it reads for us.
-pub(super) fn format(kind: Kind) -> ImageFormat {
-    match kind {
-        Kind::Jpeg => ImageFormat::Jpeg,
-        Kind::Png => ImageFormat::Png,
-        Kind::WebP => ImageFormat::WebP,
-        Kind::Gif => ImageFormat::Gif,
-    }
 }
 
 pub(super) fn rejected(error: ImageError) -> Rejected {

@@ -2,13 +2,9 @@
 
 use std::io::Cursor;
 
-use image::{ImageDecoder as _, ImageReader, metadata::Orientation};
+use image::{ImageDecoder as _, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{
-    Kind, Limits, Rejected,
-    decode::{format, rejected},
-    jpeg, png,
-};
+use super::{Kind, Limits, Rejected, decode::rejected, jpeg, png};
 
 /// What a picture's headers say.
 #[derive(Debug)]
@@ -30,7 +26,7 @@ pub(super) enum Details {
     Jpeg(jpeg::Header),
     Png(png::Header),
     /// The `image` crate reads them again.
-    Other,
+    Other(ImageFormat),
 }
 
 impl Info {
@@ -66,12 +62,13 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
             if kind == Kind::WebP && bytes.len() < riff_length(bytes) {
                 return Err(Rejected::Truncated);
             }
-            let reader = ImageReader::with_format(Cursor::new(bytes), format(kind));
+            let format = if kind == Kind::WebP { ImageFormat::WebP } else { ImageFormat::Gif };
+            let reader = ImageReader::with_format(Cursor::new(bytes), format);
             let mut decoder = reader.into_decoder().map_err(rejected)?;
             let (width, height) = decoder.dimensions();
             limits.check_size(width, height)?;
             let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-            (width, height, orientation, Details::Other)
+            (width, height, orientation, Details::Other(format))
         }
     };
     let (width, height) = if turned(orientation) { (height, width) } else { (width, height) };
