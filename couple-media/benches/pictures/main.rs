@@ -1,0 +1,114 @@
+//! Pictures from a phone to their renditions, beside sharp (libvips) and a forked Pillow.
+//!
+//! Each is a process of its own on one core. Ours and sharp's render a picture once unmeasured and then several times, and tell
+//! their processor time for each; Pillow's does what was measured in the field, a process for each picture, its start included. Five
+//! rounds, interleaved; the medians are told.
+//!
+//! `setup` beside this, which it runs, installs the two from their registries into `target/pictures`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench stops where something is wrong")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use couple_media::picture::{self, AVATARS, Encoding, Limits, PHOTOS, Recipe};
+
+const ROUNDS: usize = 5;
+
+const JOBS: [(&str, &str, &str); 7] = [
+    ("12 MP JPEG → avatars", "phone.jpg", "avatars"),
+    ("12 MP JPEG → photos", "phone.jpg", "photos"),
+    ("12 MP progressive JPEG → avatars", "progressive.jpg", "avatars"),
+    ("12 MP PNG → avatars", "photo.png", "avatars"),
+    ("2 MP WebP → avatars", "photo.webp", "avatars"),
+    ("12 MP Display-P3 JPEG → avatars", "p3.jpg", "avatars"),
+    ("12 MP zone plate → avatars", "plate.jpg", "avatars"),
+];
+
+/// Renders a file so many times, and says what it took; as `compare.mjs` does with sharp.
+fn ours(file: &Path, what: &str, times: u32) {
+    let bytes = std::fs::read(file).unwrap();
+    let renditions = if what == "avatars" { AVATARS.to_vec() } else { PHOTOS.to_vec() };
+    let recipe = Recipe { renditions, crop: None, encoding: Encoding::JPEG };
+    let once = || picture::render(&bytes, &recipe, &Limits::default()).unwrap();
+    std::hint::black_box(once());
+    let before = processor_time();
+    for _ in 0..times {
+        std::hint::black_box(once());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    let peak = peak.split_whitespace().nth(1).unwrap();
+    println!("{} {peak}", (processor_time() - before) / f64::from(times));
+}
+
+/// Of this process so far, in milliseconds.
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap();
+    stat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
+}
+
+/// Runs a command on one core; the two numbers that it prints.
+fn measured(command: &[&str]) -> (f64, f64) {
+    let output = Command::new("taskset").args(["-c", "1"]).args(command).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (time, memory) = said.trim().split_once(' ').unwrap();
+    (time.parse().unwrap(), memory.parse::<f64>().unwrap() / 1024.0)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, ours_alone, file, what, times] = &arguments[..]
+        && ours_alone == "ours"
+    {
+        return ours(Path::new(file), what, times.parse().unwrap());
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder: PathBuf = std::env::var_os("COUPLE_BENCH_PICTURES")
+        .map_or_else(|| here.join("../target/pictures"), PathBuf::from);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("p3.icc"), moxcms::ColorProfile::new_display_p3().encode().unwrap()).unwrap();
+    assert!(Command::new(here.join("benches/pictures/setup")).arg(&folder).status().unwrap().success());
+    let myself = std::env::current_exe().unwrap();
+    let in_folder = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    println!(
+        "processor time for each picture in ms, and the process's peak memory in MiB; medians of {ROUNDS}"
+    );
+    for (job, file, what) in JOBS {
+        let (file, times) = (in_folder(file), "5");
+        let (script, python, pillow) =
+            (in_folder("compare.mjs"), in_folder("python/bin/python"), in_folder("compare.py"));
+        let commands: [&[&str]; 3] = [
+            &[myself.to_str().unwrap(), "ours", &file, what, times],
+            &["node", &script, &file, what, times],
+            &[&python, &pillow, &file, what],
+        ];
+        let mut seen = [const { (Vec::new(), Vec::new()) }; 3];
+        for _ in 0..ROUNDS {
+            for (command, (times, memories)) in commands.iter().zip(&mut seen) {
+                let (time, memory) = measured(command);
+                times.push(time);
+                memories.push(memory);
+            }
+        }
+        let [ours, sharp, pillow] = seen.map(|(times, memories)| (median(times), median(memories)));
+        println!(
+            "{job:34} ours {:6.1} {:4.0}   sharp {:6.1} {:4.0}   Pillow {:6.1} {:4.0}   ours/sharp {:.2}  ours/Pillow {:.2}",
+            ours.0,
+            ours.1,
+            sharp.0,
+            sharp.1,
+            pillow.0,
+            pillow.1,
+            ours.0 / sharp.0,
+            ours.0 / pillow.0,
+        );
+    }
+}

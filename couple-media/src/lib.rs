@@ -1,0 +1,7 @@
+//! Pictures: from what a phone uploads to what the two may see.
+//!
+//! [`picture`] turns the bytes of an upload into renditions that hold pixels and nothing else: checked before they are
+//! decoded, turned upright, in sRGB, without a word about where they were taken. It is synchronous and knows neither
+//! stores nor HTTP; call it on a thread that may be busy for a while.
+
+pub mod picture;

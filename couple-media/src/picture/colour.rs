@@ -1,0 +1,96 @@
+//! From a picture's own colours to sRGB.
+
+use image::RgbImage;
+use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
+
+use super::{Rejected, jpeg::Colour};
+
+/// Interleaved samples of one colour model, of any number of channels.
+pub(super) struct Ink {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// 1, 3 or 4: grey, RGB, CMYK with 255 for full ink.
+    pub(super) channels: usize,
+    pub(super) samples: Vec<u8>,
+}
+
+impl Ink {
+    /// Of planes of one size, as a JPEG has them.
+    pub(super) fn of_planes(width: u32, height: u32, mut planes: Vec<Vec<u8>>, colour: Colour) -> Self {
+        let mut samples = Vec::new();
+        let channels = match (colour, &planes[..]) {
+            (Colour::Rgb, [r, g, b]) => {
+                samples.extend(r.iter().zip(g).zip(b).flat_map(|((&r, &g), &b)| [r, g, b]));
+                3
+            }
+            (Colour::YCbCr, [y, cb, cr]) => {
+                samples.extend(y.iter().zip(cb).zip(cr).flat_map(|((&y, &cb), &cr)| rgb(y, cb, cr)));
+                3
+            }
+            (Colour::Cmyk, [c, m, y, k]) => {
+                let inks = c.iter().zip(m).zip(y).zip(k);
+                samples.extend(inks.flat_map(|(((&c, &m), &y), &k)| [255 - c, 255 - m, 255 - y, 255 - k]));
+                4
+            }
+            (Colour::Ycck, [y, cb, cr, k]) => {
+                let inks = y.iter().zip(cb).zip(cr).zip(k);
+                samples.extend(inks.flat_map(|(((&y, &cb), &cr), &k)| {
+                    let [c, m, y] = rgb(y, cb, cr);
+                    [c, m, y, 255 - k]
+                }));
+                4
+            }
+            _ => {
+                samples = planes.swap_remove(0);
+                1
+            }
+        };
+        Self { width, height, channels, samples }
+    }
+
+    /// A profile that cannot be read, or is of another model than the picture, is left out of account, as browsers do.
+    pub(super) fn into_srgb(self, profile: Option<&[u8]>) -> Result<RgbImage, Rejected> {
+        let Self { width, height, channels, samples } = self;
+        let profile = profile.and_then(|profile| ColorProfile::new_from_slice(profile).ok());
+        let converted = profile.and_then(|profile| by_profile(&profile, channels, &samples));
+        let samples = match (converted, channels) {
+            (Some(converted), _) => converted,
+            (None, 1) => samples.into_iter().flat_map(|grey| [grey; 3]).collect(),
+            (None, 4) => samples
+                .chunks_exact(4)
+                .flat_map(|ink| without_profile([ink[0], ink[1], ink[2], ink[3]]))
+                .collect(),
+            (None, _) => samples,
+        };
+        RgbImage::from_raw(width, height, samples)
+            .ok_or_else(|| Rejected::Corrupt("samples are missing".into()))
+    }
+}
+
+fn by_profile(profile: &ColorProfile, channels: usize, samples: &[u8]) -> Option<Vec<u8>> {
+    let layout = match (profile.color_space, channels) {
+        (DataColorSpace::Gray, 1) => Layout::Gray,
+        (DataColorSpace::Rgb, 3) => Layout::Rgb,
+        (DataColorSpace::Cmyk, 4) => Layout::Rgba,
+        _ => return None,
+    };
+    let (srgb, options) = (ColorProfile::new_srgb(), TransformOptions::default());
+    let transform = profile.create_transform_8bit(layout, &srgb, Layout::Rgb, options).ok()?;
+    let mut converted = vec![0; samples.len() / channels * 3];
+    transform.transform(samples, &mut converted).ok()?;
+    Some(converted)
+}
+
+/// Ink as light, as browsers show it where no profile says better.
+fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    [c, m, y].map(|ink| (u16::from(255 - ink) * u16::from(255 - k) / 255).to_le_bytes()[0])
+}
+
+/// JFIF's conversion (ITU-T T.871, section 7), in 16 bits of fraction.
+#[inline]
+#[expect(clippy::cast_sign_loss, reason = "clamped to a byte")]
+fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+    let (y, cb, cr) = ((i32::from(y) << 16) + (1 << 15), i32::from(cb) - 128, i32::from(cr) - 128);
+    let byte = |value: i32| (value >> 16).clamp(0, 255) as u8;
+    [byte(y + 91_881 * cr), byte(y - 22_554 * cb - 46_802 * cr), byte(y + 116_130 * cb)]
+}

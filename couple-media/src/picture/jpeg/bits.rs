@@ -1,0 +1,127 @@
+//! Entropy-coded data, bit by bit.
+#![expect(clippy::cast_possible_truncation, reason = "only so many bits are taken as the number holds")]
+
+/// Reads bits from the most significant down, with stuffed zeros removed. Stops at a marker; what is read beyond it is zeros,
+/// and [`overrun`](Self::overrun) tells.
+pub(super) struct Bits<'a> {
+    data: &'a [u8],
+    at: usize,
+    /// The next bits, from the top.
+    buffer: u64,
+    /// How many of them are there.
+    count: u32,
+    /// How many zeros were made up.
+    made_up: u32,
+}
+
+impl<'a> Bits<'a> {
+    pub(super) fn of(data: &'a [u8]) -> Self {
+        Self { data, at: 0, buffer: 0, count: 0, made_up: 0 }
+    }
+
+    /// Makes at least 32 bits available: a code of 16 and a value of 16.
+    #[inline(always)]
+    pub(super) fn refill(&mut self) {
+        if self.count >= 32 {
+            return;
+        }
+        if let Some(next) = self.data.get(self.at..).and_then(|rest| rest.first_chunk()) {
+            let next = u64::from_be_bytes(*next);
+            // No byte of it is 0xFF: no marker, nothing stuffed.
+            if (!next).wrapping_sub(0x0101_0101_0101_0101) & next & 0x8080_8080_8080_8080 == 0 {
+                self.buffer |= next >> self.count;
+                let bytes = (63 - self.count) / 8;
+                self.at += bytes as usize;
+                self.count += 8 * bytes;
+                return;
+            }
+        }
+        self.refill_slowly();
+    }
+
+    #[cold]
+    fn refill_slowly(&mut self) {
+        while self.count <= 56 {
+            let byte = match self.data.get(self.at..) {
+                Some([0xFF, 0x00, ..]) => {
+                    self.at += 2;
+                    0xFF
+                }
+                // A filling byte before a marker.
+                Some([0xFF, 0xFF, ..]) => {
+                    self.at += 1;
+                    continue;
+                }
+                Some([0xFF, ..] | []) | None => {
+                    self.made_up += 8;
+                    0
+                }
+                Some([byte, ..]) => {
+                    self.at += 1;
+                    *byte
+                }
+            };
+            self.buffer |= u64::from(byte) << (56 - self.count);
+            self.count += 8;
+        }
+    }
+
+    /// The next `count` bits (1 to 16), left where they are.
+    #[inline(always)]
+    pub(super) fn peek(&self, count: u32) -> usize {
+        (self.buffer >> (64 - count)) as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn skip(&mut self, count: u32) {
+        self.buffer <<= count;
+        self.count = self.count.wrapping_sub(count);
+    }
+
+    /// The next `count` bits (0 to 16) as an unsigned number.
+    #[inline(always)]
+    pub(super) fn take(&mut self, count: u32) -> i32 {
+        // Shifted twice, as a shift by 64 is none.
+        let value = (self.buffer >> 1 >> (63 - count)) as i32;
+        self.skip(count);
+        value
+    }
+
+    /// One bit, refilled before.
+    #[inline(always)]
+    pub(super) fn bit(&mut self) -> bool {
+        self.refill();
+        self.take(1) != 0
+    }
+
+    /// The next `size` bits (0 to 16) as a difference (T.81, F.2.2.1, EXTEND).
+    #[inline(always)]
+    pub(super) fn signed(&mut self, size: u32) -> i32 {
+        extend(self.take(size), size)
+    }
+
+    /// Whether more was read than there was.
+    pub(super) fn overrun(&self) -> bool {
+        self.made_up > self.count
+    }
+
+    /// Moves on behind the next restart marker; false if there is none here.
+    pub(super) fn restart(&mut self) -> bool {
+        // Whole bytes that are still unread mean that data and marker do not fit together.
+        if self.overrun() || self.count - self.made_up >= 8 {
+            return false;
+        }
+        while let Some([0xFF, 0xFF, ..]) = self.data.get(self.at..) {
+            self.at += 1;
+        }
+        let Some([0xFF, 0xD0..=0xD7, ..]) = self.data.get(self.at..) else { return false };
+        *self = Self { at: self.at + 2, ..Self::of(self.data) };
+        true
+    }
+}
+
+#[inline(always)]
+pub(super) fn extend(value: i32, size: u32) -> i32 {
+    // 2^(size - 1) and more are themselves, less are negative.
+    if size == 0 || value >> (size - 1) != 0 { value } else { value - (1 << size) + 1 }
+}

@@ -1,0 +1,186 @@
+//! What the segments before the pixels say.
+
+use image::metadata::Orientation;
+
+use super::segments::{SOS, Segments};
+use crate::picture::{Limits, Rejected};
+
+/// The most bytes of an ICC profile. Those of cameras and screens have some 500 to 4,000, those of printing presses up
+/// to 2 MB.
+pub(in crate::picture) const PROFILE: usize = 4 << 20;
+
+/// One of the planes that a picture is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Component {
+    pub(super) id: u8,
+    /// How many blocks of it stand side by side in a unit (1 to 4).
+    pub(super) across: u32,
+    /// How many stand one below the other (1 to 4).
+    pub(super) down: u32,
+    /// Which table it is quantised by.
+    pub(super) table: u8,
+}
+
+/// How the planes make a colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::picture) enum Colour {
+    Grey,
+    YCbCr,
+    Rgb,
+    /// As Adobe's programs write it: 255 is no ink.
+    Cmyk,
+    /// As [`Cmyk`](Self::Cmyk), its first three in YCbCr.
+    Ycck,
+}
+
+#[derive(Debug)]
+pub(in crate::picture) struct Header {
+    pub(in crate::picture) width: u32,
+    pub(in crate::picture) height: u32,
+    pub(in crate::picture) orientation: Orientation,
+    pub(in crate::picture) profile: Option<Vec<u8>>,
+    pub(in crate::picture) colour: Colour,
+    pub(super) progressive: bool,
+    pub(super) components: Vec<Component>,
+}
+
+impl Header {
+    /// Reads all segments, to the end of the picture, and no coded data.
+    pub(in crate::picture) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Rejected> {
+        let mut frame: Option<Frame> = None;
+        let mut orientation = None;
+        let mut profile = Chunks::default();
+        let (mut adobe, mut jfif) = (None, false);
+        let mut scans = 0;
+        for segment in Segments::of(bytes) {
+            let segment = segment?;
+            match (segment.marker, segment.payload) {
+                (0xC0..=0xC2, payload) => {
+                    if frame.is_some() {
+                        return Err(Rejected::Corrupt("a second frame".into()));
+                    }
+                    let read = Frame::read(segment.marker, payload)?;
+                    limits.check_size(read.width, read.height)?;
+                    frame = Some(read);
+                }
+                // C4 and CC define tables; C8 is reserved.
+                (0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, _) => {
+                    return Err(Rejected::Unsupported("lossless, hierarchical or arithmetic JPEG".into()));
+                }
+                (0xE0, [b'J', b'F', b'I', b'F', 0, ..]) => jfif = true,
+                (0xE1, [b'E', b'x', b'i', b'f', 0, _, exif @ ..]) => {
+                    orientation = orientation.or_else(|| Orientation::from_exif_chunk(exif));
+                }
+                (0xE2, payload) => profile.take(payload),
+                (0xEE, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) => {
+                    adobe = Some(*transform);
+                }
+                (SOS, _) => {
+                    if frame.is_none() {
+                        return Err(Rejected::Corrupt("a scan before its frame".into()));
+                    }
+                    scans += 1;
+                    if scans > limits.scans {
+                        return Err(Rejected::TooComplex(format!("more than {} scans", limits.scans)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let frame =
+            frame.filter(|_| scans > 0).ok_or_else(|| Rejected::Corrupt("no picture in it".into()))?;
+        Ok(Self {
+            colour: colour(&frame.components, adobe, jfif)?,
+            width: frame.width,
+            height: frame.height,
+            orientation: orientation.unwrap_or(Orientation::NoTransforms),
+            profile: profile.whole(),
+            progressive: frame.progressive,
+            components: frame.components,
+        })
+    }
+}
+
+struct Frame {
+    width: u32,
+    height: u32,
+    progressive: bool,
+    components: Vec<Component>,
+}
+
+impl Frame {
+    fn read(marker: u8, payload: &[u8]) -> Result<Self, Rejected> {
+        let damaged = || Rejected::Corrupt("its frame is damaged".into());
+        let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = payload else { return Err(damaged()) };
+        if precision != 8 {
+            return Err(Rejected::Unsupported(format!("a JPEG of {precision} bits")));
+        }
+        if !matches!(count, 1 | 3 | 4) {
+            return Err(Rejected::Unsupported(format!("a JPEG of {count} components")));
+        }
+        let rest = rest.get(..3 * usize::from(count)).ok_or_else(damaged)?;
+        let mut components = Vec::with_capacity(usize::from(count));
+        for description in rest.chunks_exact(3) {
+            let (across, down) = (u32::from(description[1] >> 4), u32::from(description[1] & 15));
+            let sound = (1..=4).contains(&across) && (1..=4).contains(&down) && description[2] < 4;
+            if !sound || components.iter().any(|other: &Component| other.id == description[0]) {
+                return Err(damaged());
+            }
+            components.push(Component { id: description[0], across, down, table: description[2] });
+        }
+        if components.iter().map(|component| component.across * component.down).sum::<u32>() > 10 && count > 1
+        {
+            return Err(Rejected::Corrupt("more than ten blocks in a unit".into()));
+        }
+        if let [only] = &mut components[..] {
+            // One component stands alone, whatever its sampling says.
+            (only.across, only.down) = (1, 1);
+        }
+        Ok(Self {
+            width: u16::from_be_bytes([w1, w0]).into(),
+            height: u16::from_be_bytes([h1, h0]).into(),
+            progressive: marker == 0xC2,
+            components,
+        })
+    }
+}
+
+/// As libjpeg guesses (`default_decompress_parms`).
+fn colour(components: &[Component], adobe: Option<u8>, jfif: bool) -> Result<Colour, Rejected> {
+    let ids: Vec<u8> = components.iter().map(|component| component.id).collect();
+    Ok(match (components.len(), adobe) {
+        (1, _) => Colour::Grey,
+        (3, Some(0)) if !jfif => Colour::Rgb,
+        (3, None) if !jfif && ids == *b"RGB" => Colour::Rgb,
+        (3, _) => Colour::YCbCr,
+        (4, Some(2)) => Colour::Ycck,
+        (4, _) => Colour::Cmyk,
+        _ => return Err(Rejected::Unsupported("this number of components".into())),
+    })
+}
+
+/// The parts of an ICC profile (ICC.1, annex B.4).
+#[derive(Default)]
+struct Chunks<'a> {
+    parts: Vec<(u8, &'a [u8])>,
+    length: usize,
+}
+
+impl<'a> Chunks<'a> {
+    fn take(&mut self, payload: &'a [u8]) {
+        if let Some([number, _, part @ ..]) = payload.strip_prefix(b"ICC_PROFILE\0") {
+            self.length += part.len();
+            if self.length <= PROFILE {
+                self.parts.push((*number, part));
+            }
+        }
+    }
+
+    fn whole(mut self) -> Option<Vec<u8>> {
+        if self.parts.is_empty() || self.length > PROFILE {
+            return None;
+        }
+        self.parts.sort_by_key(|(number, _)| *number);
+        Some(self.parts.into_iter().flat_map(|(_, part)| part).copied().collect())
+    }
+}

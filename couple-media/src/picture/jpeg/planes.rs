@@ -1,0 +1,63 @@
+//! Where samples go.
+
+/// One component's samples.
+pub(in crate::picture) struct Plane {
+    /// Of what belongs to the picture, in samples.
+    pub(in crate::picture) width: u32,
+    pub(in crate::picture) height: u32,
+    /// From one row to the next; whole blocks.
+    pub(in crate::picture) stride: usize,
+    pub(in crate::picture) samples: Vec<u8>,
+    /// How many samples stand for one pixel of the picture, across and down.
+    pub(in crate::picture) across: f64,
+    pub(in crate::picture) down: f64,
+}
+
+/// How a component's blocks lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grid {
+    /// Blocks that hold something of the picture.
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+    /// Blocks in whole units.
+    pub(super) stride: usize,
+    pub(super) height: usize,
+    /// Its width and height in samples.
+    pub(super) width_samples: u32,
+    pub(super) height_samples: u32,
+}
+
+/// The sampling of a picture as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Units {
+    pub(super) across: u32,
+    pub(super) down: u32,
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+}
+
+impl Units {
+    pub(super) fn of(header: &super::Header) -> Self {
+        let across = header.components.iter().map(|component| component.across).max().unwrap_or(1);
+        let down = header.components.iter().map(|component| component.down).max().unwrap_or(1);
+        Self {
+            across,
+            down,
+            columns: header.width.div_ceil(8 * across) as usize,
+            rows: header.height.div_ceil(8 * down) as usize,
+        }
+    }
+
+    pub(super) fn grid(self, header: &super::Header, component: &super::header::Component) -> Grid {
+        let width_samples = (header.width * component.across).div_ceil(self.across);
+        let height_samples = (header.height * component.down).div_ceil(self.down);
+        Grid {
+            columns: width_samples.div_ceil(8) as usize,
+            rows: height_samples.div_ceil(8) as usize,
+            stride: self.columns * component.across as usize,
+            height: self.rows * component.down as usize,
+            width_samples,
+            height_samples,
+        }
+    }
+}

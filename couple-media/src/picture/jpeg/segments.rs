@@ -1,0 +1,91 @@
+//! A JPEG file as its marker segments (ITU-T T.81, annex B).
+
+use memchr::memchr;
+
+use crate::picture::Rejected;
+
+pub(super) const SOI: u8 = 0xD8;
+pub(super) const EOI: u8 = 0xD9;
+pub(super) const SOS: u8 = 0xDA;
+pub(super) const DQT: u8 = 0xDB;
+pub(super) const DHT: u8 = 0xC4;
+pub(super) const DRI: u8 = 0xDD;
+const TEM: u8 = 0x01;
+
+/// A marker and what belongs to it.
+pub(super) struct Segment<'a> {
+    pub(super) marker: u8,
+    /// Without its length.
+    pub(super) payload: &'a [u8],
+    /// Of a scan, its entropy-coded data, restart markers included; otherwise empty.
+    pub(super) coded: &'a [u8],
+}
+
+/// The segments from after the start to the end of the image. A file that has no end ends in [`Rejected::Truncated`].
+pub(super) struct Segments<'a> {
+    rest: &'a [u8],
+    ended: bool,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes.strip_prefix(&[0xFF, SOI]).unwrap_or_default(), ended: false }
+    }
+
+    fn read(&mut self) -> Result<Segment<'a>, Rejected> {
+        // What stands between segments is skipped, as every decoder does: some cameras pad.
+        let marker = loop {
+            let at = memchr(0xFF, self.rest).ok_or(Rejected::Truncated)?;
+            self.rest = &self.rest[at + 1..];
+            match self.rest {
+                [] => return Err(Rejected::Truncated),
+                [0xFF, ..] => {}
+                [0x00 | TEM | 0xD0..=0xD7, rest @ ..] => self.rest = rest,
+                [marker, rest @ ..] => {
+                    self.rest = rest;
+                    break *marker;
+                }
+            }
+        };
+        match marker {
+            EOI => return Ok(Segment { marker, payload: &[], coded: &[] }),
+            SOI => return Err(Rejected::Corrupt("a picture begins within the picture".into())),
+            _ => {}
+        }
+        let (length, after) = self.rest.split_first_chunk().ok_or(Rejected::Truncated)?;
+        let length = usize::from(u16::from_be_bytes(*length))
+            .checked_sub(2)
+            .ok_or_else(|| Rejected::Corrupt("a segment of no length".into()))?;
+        let (payload, after) = after.split_at_checked(length).ok_or(Rejected::Truncated)?;
+        let (coded, after) =
+            if marker == SOS { after.split_at(coded_length(after)?) } else { (&[][..], after) };
+        self.rest = after;
+        Ok(Segment { marker, payload, coded })
+    }
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Result<Segment<'a>, Rejected>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let segment = self.read();
+        self.ended = !matches!(&segment, Ok(segment) if segment.marker != EOI);
+        Some(segment)
+    }
+}
+
+/// How many bytes until a marker that is no restart.
+fn coded_length(bytes: &[u8]) -> Result<usize, Rejected> {
+    let mut at = 0;
+    loop {
+        at += memchr(0xFF, &bytes[at..]).ok_or(Rejected::Truncated)?;
+        match bytes.get(at + 1).ok_or(Rejected::Truncated)? {
+            0x00 | 0xD0..=0xD7 => at += 2,
+            0xFF => at += 1,
+            _ => return Ok(at),
+        }
+    }
+}

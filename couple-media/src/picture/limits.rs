@@ -1,0 +1,70 @@
+//! What a picture may cost.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Rejected;
+
+/// What is refused, before it costs more than it is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest file, in bytes. 20 MiB.
+    pub bytes: usize,
+    /// The most pixels, in millions. 50, as imgproxy has it; today's phones take up to 50.
+    pub megapixels: u32,
+    /// The most pixels in a row or column. 12,000.
+    pub side: u32,
+    /// The most memory that decoding may take, in bytes, beyond the file itself. 256 MiB: 50 megapixels at four bytes, and
+    /// what goes with them.
+    pub memory: usize,
+    /// The most scans of a progressive JPEG. 100; libjpeg's own script for progressive files has 10. Each scan may
+    /// cost a pass over the whole picture.
+    pub scans: u32,
+    /// How long [`render`](super::render) may take. It is looked at between steps and rows, so what is being done ends first.
+    /// 10 s, some hundred times what a phone's picture takes.
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 20 << 20,
+            megapixels: 50,
+            side: 12_000,
+            memory: 256 << 20,
+            scans: 100,
+            deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn check_bytes(&self, bytes: &[u8]) -> Result<(), Rejected> {
+        if bytes.len() > self.bytes { Err(Rejected::TooManyBytes { limit: self.bytes }) } else { Ok(()) }
+    }
+
+    pub(super) fn check_size(&self, width: u32, height: u32) -> Result<(), Rejected> {
+        let pixels = u64::from(width) * u64::from(height);
+        if width > self.side || height > self.side || pixels > u64::from(self.megapixels) * 1_000_000 {
+            return Err(Rejected::TooLarge { width, height });
+        }
+        if pixels == 0 { Err(Rejected::Corrupt("it has no pixels".into())) } else { Ok(()) }
+    }
+}
+
+/// When to give up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(Instant);
+
+impl Deadline {
+    pub(super) fn after(time: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_add(time).unwrap_or(now))
+    }
+
+    pub(super) fn check(self) -> Result<(), Rejected> {
+        if Instant::now() > self.0 { Err(Rejected::TookTooLong) } else { Ok(()) }
+    }
+}

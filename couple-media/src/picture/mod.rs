@@ -1,0 +1,110 @@
+//! From an uploaded file to its renditions.
+//!
+//! ```
+//! use couple_media::picture::{self, AVATARS, Encoding, Limits, Recipe, Rejected};
+//!
+//! # fn upload() -> Vec<u8> {
+//! #     let mut bytes = std::io::Cursor::new(Vec::new());
+//! #     image::RgbImage::new(300, 200).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+//! #     bytes.into_inner()
+//! # }
+//! # fn main() -> Result<(), Rejected> {
+//! let bytes = upload();
+//! let limits = Limits::default();
+//! let info = picture::inspect(&bytes, &limits)?; // reads headers only: cheap enough for the request's own task
+//! assert_eq!((info.width, info.height), (300, 200));
+//!
+//! let recipe = Recipe { renditions: AVATARS.to_vec(), crop: None, encoding: Encoding::JPEG };
+//! let rendered = picture::render(&bytes, &recipe, &limits)?; // decodes once; on a worker's blocking thread
+//! assert_eq!(rendered.images.len(), AVATARS.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What holds of every output: it was encoded anew from pixels, so nothing of the input's metadata, comments or
+//! trailing bytes is in it; it is upright and in sRGB; it is opaque (what was transparent is white); it is never
+//! larger than the picture it shows. Of an animation the first frame is shown.
+
+mod colour;
+mod decode;
+mod encode;
+mod inspect;
+mod jpeg;
+mod kind;
+mod limits;
+mod png;
+mod recipe;
+mod rejected;
+mod scale;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use inspect::{Info, inspect};
+pub use kind::Kind;
+pub use limits::Limits;
+pub use recipe::{AVATARS, Crop, Encoding, Fit, PHOTOS, Recipe, Rendition};
+pub use rejected::Rejected;
+
+use limits::Deadline;
+
+/// What [`render`] made of a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Width of the whole picture, upright, in pixels.
+    pub width: u32,
+    /// Height of the whole picture, upright, in pixels.
+    pub height: u32,
+    /// The picture (its crop, if there is one) as a [ThumbHash](https://evanw.github.io/thumbhash/): some 25 bytes
+    /// from which a client draws a blurred stand-in. Clients expect it in base64.
+    pub placeholder: Vec<u8>,
+    /// One image for each rendition of the recipe, in its order.
+    pub images: Vec<Image>,
+}
+
+/// One rendition, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Which [`Rendition`] this is.
+    pub name: std::borrow::Cow<'static, str>,
+    /// In pixels; at most the rendition's.
+    pub width: u32,
+    /// In pixels; at most the rendition's.
+    pub height: u32,
+    /// A whole file; its media type is [`Encoding::media_type`].
+    pub bytes: Vec<u8>,
+}
+
+/// Decodes a picture once and makes all renditions of it, the largest first and each smaller one from a larger.
+///
+/// Synchronous, and busy for tens of milliseconds: not for an async task. A decoder that panics ends here, as
+/// [`Rejected::Corrupt`]; it does not take the calling thread along.
+///
+/// # Errors
+///
+/// Why the picture cannot be taken. All of them are final: the same bytes are refused again.
+/// Only [`Rejected::TookTooLong`] depends on the machine.
+pub fn render(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Rejected> {
+    catch_unwind(AssertUnwindSafe(|| render_or_panic(bytes, recipe, limits)))
+        .unwrap_or_else(|_| Err(Rejected::Corrupt("its decoder gave up".into())))
+}
+
+fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Rejected> {
+    let deadline = Deadline::after(limits.deadline);
+    let info = inspect(bytes, limits)?;
+    let (width, height) = (info.width, info.height);
+    let plan = scale::Plan::new(&info, recipe)?;
+    let decoded = decode::decode(bytes, info, plan.scale(), limits, deadline)?;
+    deadline.check()?;
+    let (views, smallest) = plan.cascade(plan.base(decoded)?, deadline)?;
+    let mut images = Vec::with_capacity(views.len());
+    for (rendition, pixels) in recipe.renditions.iter().zip(views) {
+        deadline.check()?;
+        images.push(Image {
+            name: rendition.name.clone(),
+            width: pixels.width(),
+            height: pixels.height(),
+            bytes: encode::encode(&pixels, recipe.encoding)?,
+        });
+    }
+    Ok(Rendered { width, height, placeholder: encode::placeholder(&smallest), images })
+}

@@ -1,0 +1,105 @@
+//! What is to be made of a picture. Renditions are data: a host has its own.
+
+use std::borrow::Cow;
+
+/// What [`render`](super::render) is to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// The sizes wanted, in any order.
+    pub renditions: Vec<Rendition>,
+    /// The part of the picture that all of them show; the whole by default.
+    pub crop: Option<Crop>,
+    /// How they are encoded.
+    pub encoding: Encoding,
+}
+
+/// A size that a picture is offered in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rendition {
+    /// What it is called: unique among its siblings.
+    pub name: Cow<'static, str>,
+    /// How the picture is fitted.
+    pub fit: Fit,
+    /// In pixels. More than 16,383, the most that WebP can hold, are taken as that.
+    pub width: u32,
+    /// In pixels, as `width`.
+    pub height: u32,
+}
+
+impl Rendition {
+    /// A rendition with a fixed name.
+    #[must_use]
+    pub const fn new(name: &'static str, fit: Fit, width: u32, height: u32) -> Self {
+        Self { name: Cow::Borrowed(name), fit, width, height }
+    }
+}
+
+/// How a picture comes into a rendition's size. Neither enlarges: a picture that is smaller keeps its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fit {
+    /// The rendition's aspect ratio, filled: what stands over is cut off, the middle stays.
+    Cover,
+    /// The picture's aspect ratio, whole, within the rendition's width and height.
+    Within,
+}
+
+/// A rectangle of the upright picture, in its pixels ([`Info`](super::Info)'s `width` and `height`), from the top left. What
+/// lies outside of the picture is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Crop {
+    /// Left edge.
+    pub x: u32,
+    /// Upper edge.
+    pub y: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+/// How renditions are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// Baseline JPEG, 4:2:0.
+    Jpeg {
+        /// 1 to 100, as libjpeg counts.
+        quality: u8,
+    },
+    /// Lossy WebP: about a quarter fewer bytes than JPEG at equal quality, for three times the time.
+    WebP {
+        /// 0 to 100, as libwebp counts.
+        quality: u8,
+    },
+}
+
+impl Encoding {
+    /// JPEG at quality 80, as sharp has it by default.
+    pub const JPEG: Self = Self::Jpeg { quality: 80 };
+    /// WebP at quality 80, as sharp has it by default.
+    pub const WEBP: Self = Self::WebP { quality: 80 };
+
+    /// The media type of what it makes.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Jpeg { .. } => "image/jpeg",
+            Self::WebP { .. } => "image/webp",
+        }
+    }
+}
+
+/// The sizes of a person's picture: squares of 512, 256, 128 and 64 pixels.
+pub const AVATARS: [Rendition; 4] = [
+    Rendition::new("512", Fit::Cover, 512, 512),
+    Rendition::new("256", Fit::Cover, 256, 256),
+    Rendition::new("128", Fit::Cover, 128, 128),
+    Rendition::new("64", Fit::Cover, 64, 64),
+];
+
+/// The sizes of a photo in the timeline: within squares of 2048, 1080 and 320 pixels.
+pub const PHOTOS: [Rendition; 3] = [
+    Rendition::new("2048", Fit::Within, 2048, 2048),
+    Rendition::new("1080", Fit::Within, 1080, 1080),
+    Rendition::new("320", Fit::Within, 320, 320),
+];

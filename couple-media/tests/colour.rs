@@ -1,0 +1,218 @@
+//! Every colour model, depth and layout, by its pixels.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
+
+mod support;
+
+use couple_media::picture::Rejected;
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+use jpeg_encoder::{ColorType, Encoder};
+use moxcms::ColorProfile;
+use support::{
+    assert_near, colour_at, fields, ihdr, jpeg, jpeg_with, photo, png, png_chunk, render, shown, ssim, webp,
+    webp_with, whole, with_chunk, with_segment, written,
+};
+
+const PLACES: [(f32, f32); 4] = [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)];
+
+#[track_caller]
+fn assert_fields(seen: &RgbImage) {
+    let wanted = fields(seen.width(), seen.height());
+    for (x, y) in PLACES {
+        assert_near(colour_at(seen, x, y), colour_at(&wanted, x, y), 10);
+    }
+}
+
+fn flat(seen: &RgbImage) -> [u8; 3] {
+    colour_at(seen, 0.5, 0.5)
+}
+
+#[test]
+fn every_type_shows_its_picture() {
+    let pixels = fields(120, 88);
+    for file in [jpeg(&pixels), png(&pixels), webp(&pixels), support::gif(&pixels)] {
+        assert_fields(&shown(&file));
+    }
+    assert_fields(&shown(&written(pixels.clone(), ImageFormat::WebP)));
+    assert_fields(&shown(&jpeg_with(&pixels, |e| e.set_progressive(true))));
+}
+
+#[test]
+fn sixteen_bits_grey_and_alpha() {
+    let wide: ImageBuffer<Rgb<u16>, Vec<u16>> = ImageBuffer::from_fn(120, 88, |x, y| {
+        Rgb(fields(120, 88).get_pixel(x, y).0.map(|v| u16::from(v) * 257))
+    });
+    assert_fields(&shown(&written(wide, ImageFormat::Png)));
+
+    let grey = GrayImage::from_pixel(40, 30, Luma([140]));
+    assert_near(flat(&shown(&written(grey.clone(), ImageFormat::Png))), [140; 3], 2);
+    let mut bytes = Vec::new();
+    Encoder::new(&mut bytes, 95).encode(&grey, 40, 30, ColorType::Luma).unwrap();
+    assert_near(flat(&shown(&bytes)), [140; 3], 2);
+    let grey_wide: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(40, 30, Luma([140 * 257]));
+    assert_near(flat(&shown(&written(grey_wide, ImageFormat::Png))), [140; 3], 2);
+
+    // Half of a colour over white; nothing of one is white, whatever it hides.
+    let half = RgbaImage::from_pixel(40, 30, Rgba([200, 0, 100, 128]));
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        assert_near(flat(&shown(&written(half.clone(), format))), [227, 127, 177], 4);
+    }
+    let hidden = ImageBuffer::from_pixel(40, 30, LumaA([7_u8, 0]));
+    assert_near(flat(&shown(&written(DynamicImage::ImageLumaA8(hidden), ImageFormat::Png))), [255; 3], 1);
+}
+
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    miniz_oxide::deflate::compress_to_vec_zlib(bytes, 6)
+}
+
+/// Two pixels a byte, sixteen colours.
+#[test]
+fn palettes_and_small_depths() {
+    let row = |left: u8, right: u8| [&[0][..], &[left; 20], &[right; 20]].concat();
+    let rows = [row(0x00, 0x11).repeat(30), row(0x22, 0x33).repeat(30)].concat();
+    let palette = [220, 30, 30, 30, 200, 40, 40, 40, 210, 240, 240, 240];
+    let file = [
+        ihdr(80, 60, [4, 3, 0, 0, 0]),
+        png_chunk(b"PLTE", &palette),
+        png_chunk(b"IDAT", &deflated(&rows)),
+        png_chunk(b"IEND", &[]),
+    ]
+    .concat();
+    assert_fields(&shown(&file));
+    // One bit.
+    let rows: Vec<u8> =
+        (0..64).flat_map(|y| [&[0_u8][..], &[if y < 32 { 0x00 } else { 0xFF }; 8]].concat()).collect();
+    let file = [ihdr(64, 64, [1, 0, 0, 0, 0]), png_chunk(b"IDAT", &deflated(&rows)), png_chunk(b"IEND", &[])]
+        .concat();
+    let seen = shown(&file);
+    assert_near(colour_at(&seen, 0.5, 0.2), [0; 3], 2);
+    assert_near(colour_at(&seen, 0.5, 0.8), [255; 3], 2);
+}
+
+/// Adam7: seven passes over the picture (PNG, third edition, 8.2).
+#[test]
+fn interlaced() {
+    let pixels = fields(120, 88);
+    let mut rows = Vec::new();
+    for (left, top, across, down) in
+        [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    {
+        for y in (top..88).step_by(down) {
+            rows.push(0);
+            rows.extend((left..120).step_by(across).flat_map(|x| pixels.get_pixel(x, y).0));
+        }
+    }
+    let file =
+        [ihdr(120, 88, [8, 2, 0, 0, 1]), png_chunk(b"IDAT", &deflated(&rows)), png_chunk(b"IEND", &[])]
+            .concat();
+    assert_fields(&shown(&file));
+}
+
+/// As Adobe's programs write it, with 255 for no ink: in CMYK and in YCCK.
+#[test]
+fn ink() {
+    for (ink, light) in [
+        ([255, 0, 0, 0], [0, 255, 255]),
+        ([0, 200, 40, 0], [255, 55, 215]),
+        ([0, 0, 0, 128], [127, 127, 127]),
+        ([30, 60, 90, 64], [168, 146, 123]),
+    ] {
+        for model in [ColorType::Cmyk, ColorType::CmykAsYcck] {
+            let mut bytes = Vec::new();
+            Encoder::new(&mut bytes, 98).encode(&ink.repeat(48 * 32), 48, 32, model).unwrap();
+            assert_near(flat(&shown(&bytes)), light, 6);
+        }
+    }
+}
+
+/// What Display P3 calls a colour, in sRGB: both have sRGB's curve; the matrices are those of CSS Color 4, section 18.
+fn from_p3(colour: [u8; 3]) -> [u8; 3] {
+    let linear = colour.map(|value| {
+        let v = f64::from(value) / 255.0;
+        if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
+    });
+    let rows =
+        [[1.224_940, -0.224_940, 0.0], [-0.042_057, 1.042_057, 0.0], [-0.019_638, -0.078_636, 1.098_274]];
+    rows.map(|row: [f64; 3]| {
+        let v = row.iter().zip(linear).map(|(a, b)| a * b).sum::<f64>().clamp(0.0, 1.0);
+        let v = if v <= 0.003_130_8 { 12.92 * v } else { 1.055 * v.powf(1.0 / 2.4) - 0.055 };
+        (v * 255.0).round() as u8
+    })
+}
+
+#[test]
+fn display_p3_becomes_srgb() {
+    let profile = ColorProfile::new_display_p3().encode().unwrap();
+    let deflated_profile = [b"p3\0\0", &deflated(&profile)[..]].concat();
+    for colour in [[200, 90, 80], [60, 180, 90], [90, 100, 200], [128; 3], [250, 40, 20]] {
+        let pixels = RgbImage::from_pixel(48, 32, Rgb(colour));
+        let segment = [b"ICC_PROFILE\0\x01\x01", &profile[..]].concat();
+        for file in [
+            with_segment(&jpeg(&pixels), 0xE2, &segment),
+            with_chunk(&png(&pixels), b"iCCP", &deflated_profile),
+            webp_with(&pixels, 0x20, &[(b"ICCP", &profile)]),
+        ] {
+            assert_near(flat(&shown(&file)), from_p3(colour), 5);
+        }
+        // In two parts, the second first.
+        let (a, b) = profile.split_at(profile.len() / 2);
+        let file = with_segment(&jpeg(&pixels), 0xE2, &[b"ICC_PROFILE\0\x01\x02", a].concat());
+        let file = with_segment(&file, 0xE2, &[b"ICC_PROFILE\0\x02\x02", b].concat());
+        assert_near(flat(&shown(&file)), from_p3(colour), 5);
+    }
+    assert_ne!(from_p3([200, 90, 80]), [200, 90, 80]);
+}
+
+#[test]
+fn profiles_that_do_not_fit_are_left_out_of_account() {
+    let pixels = fields(120, 88);
+    let grey = ColorProfile::new_gray_with_gamma(2.2).encode().unwrap();
+    let p3 = ColorProfile::new_display_p3().encode().unwrap();
+    let mut broken = p3.clone();
+    broken.truncate(p3.len() / 2);
+    for profile in [&grey[..], &broken, b"", &[0xFF; 5_000]] {
+        let segment = [b"ICC_PROFILE\0\x01\x01", profile].concat();
+        assert_fields(&shown(&with_segment(&jpeg(&pixels), 0xE2, &segment)));
+    }
+    // 64 MiB of zeros, deflated.
+    let bomb = [b"bomb\0\0", &deflated(&vec![0; 64 << 20])[..]].concat();
+    assert_fields(&shown(&with_chunk(&png(&pixels), b"iCCP", &bomb)));
+}
+
+#[test]
+fn of_an_animation_the_first_frame() {
+    let mut bytes = Vec::new();
+    {
+        let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
+        for pixels in [fields(120, 88), RgbImage::new(120, 88)] {
+            encoder.encode_frame(image::Frame::new(DynamicImage::from(pixels).into_rgba8())).unwrap();
+        }
+    }
+    assert_fields(&shown(&bytes));
+}
+
+/// Twelve bits, arithmetic codes and lossless files are told apart from damage.
+#[test]
+fn rare_kinds_of_jpeg_say_so() {
+    let file = jpeg(&photo(64, 64));
+    let frame = file.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+    for marker in [0xC3, 0xC9, 0xCA] {
+        let mut other = file.clone();
+        other[frame + 1] = marker;
+        assert!(matches!(render(&other, &whole()), Err(Rejected::Unsupported(_))));
+    }
+    let mut twelve = file;
+    twelve[frame + 4] = 12;
+    assert!(matches!(render(&twelve, &whole()), Err(Rejected::Unsupported(_))));
+}
+
+#[test]
+fn every_way_of_writing_a_jpeg_gives_the_same_picture() {
+    let pixels = photo(333, 222);
+    let reference = shown(&jpeg(&pixels));
+    for scans in [2, 9, 30] {
+        let progressive = shown(&jpeg_with(&pixels, |e| e.set_progressive_scans(scans)));
+        assert!(ssim(&progressive, &reference) > 0.999);
+    }
+    let restarted = shown(&jpeg_with(&pixels, |e| e.set_restart_interval(2)));
+    assert!(ssim(&restarted, &reference) > 0.999);
+}

@@ -1,0 +1,102 @@
+//! Beside a reference: the whole picture decoded by another decoder, and resized in one step.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
+
+mod support;
+
+use couple_media::picture::{AVATARS, Encoding, PHOTOS, Recipe};
+use image::{Rgb, RgbImage, imageops, imageops::FilterType};
+use support::{gif, jpeg, jpeg_with, photo, png, render, seen, ssim, webp, written};
+
+fn recipe(renditions: &[couple_media::picture::Rendition]) -> Recipe {
+    Recipe { renditions: renditions.to_vec(), crop: None, encoding: Encoding::Jpeg { quality: 100 } }
+}
+
+/// The middle of a picture, as large as its sides allow.
+fn square(pixels: &RgbImage) -> RgbImage {
+    let (width, height) = pixels.dimensions();
+    let side = width.min(height);
+    imageops::crop_imm(pixels, (width - side) / 2, (height - side) / 2, side, side).to_image()
+}
+
+#[test]
+fn avatars_look_like_the_reference() {
+    // Sizes that are decoded at every number of eighths.
+    for (width, height) in [(640, 512), (1100, 900), (1701, 1301), (2600, 2050)] {
+        let pixels = photo(width, height);
+        for file in
+            [jpeg(&pixels), jpeg_with(&pixels, |e| e.set_progressive(true)), png(&pixels), webp(&pixels)]
+        {
+            let reference = square(&image::load_from_memory(&file).unwrap().into_rgb8());
+            for image in render(&file, &recipe(&AVATARS)).unwrap().images {
+                let wanted = imageops::resize(&reference, image.width, image.height, FilterType::Lanczos3);
+                let alike = ssim(&seen(&image), &wanted);
+                assert!(alike > 0.99, "{width} × {height}, {}: {alike}", image.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn photos_look_like_the_reference() {
+    for (width, height) in [(900, 700), (2500, 1000), (3000, 2200)] {
+        let pixels = photo(width, height);
+        for file in [jpeg(&pixels), png(&pixels)] {
+            let reference = image::load_from_memory(&file).unwrap().into_rgb8();
+            for image in render(&file, &recipe(&PHOTOS)).unwrap().images {
+                let wanted = imageops::resize(&reference, image.width, image.height, FilterType::Lanczos3);
+                let alike = ssim(&seen(&image), &wanted);
+                assert!(alike > 0.99, "{width} × {height}, {}: {alike}", image.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_small_stays_as_it_is() {
+    let pixels = photo(60, 40);
+    for file in [jpeg(&pixels), png(&pixels), webp(&pixels), gif(&pixels)] {
+        let rendered = render(&file, &recipe(&AVATARS)).unwrap();
+        assert!(rendered.images.iter().all(|image| (image.width, image.height) == (40, 40)));
+        let rendered = render(&file, &recipe(&PHOTOS)).unwrap();
+        assert!(rendered.images.iter().all(|image| (image.width, image.height) == (60, 40)));
+        let wanted = image::load_from_memory(&file).unwrap().into_rgb8();
+        assert!(ssim(&seen(&rendered.images[0]), &wanted) > 0.98);
+    }
+}
+
+/// Rings that grow finer than the output can show: what cannot be shown must vanish, not turn into other rings.
+#[test]
+fn a_zone_plate_shows_no_false_rings() {
+    const SIDE: u32 = 3_024;
+    let pixels = RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let (x, y) = (f64::from(x) - 1511.5, f64::from(y) - 1511.5);
+        // Reaches the file's own limit of half a wave a pixel at the edge.
+        let phase = std::f64::consts::PI * (x * x + y * y) / f64::from(SIDE);
+        Rgb([(128.0 + 100.0 * phase.cos()) as u8; 3])
+    });
+    let grey = written(image::DynamicImage::from(pixels.clone()).into_luma8(), image::ImageFormat::Png);
+    // A PNG is first made smaller by means of pixels, as libvips does it, which lets a little more through.
+    for (file, least) in
+        [(jpeg(&pixels), 0.98), (jpeg_with(&pixels, |e| e.set_progressive(true)), 0.98), (grey, 0.95)]
+    {
+        let reference = image::load_from_memory(&file).unwrap().into_rgb8();
+        for image in render(&file, &recipe(&AVATARS)).unwrap().images {
+            let wanted = imageops::resize(&reference, image.width, image.height, FilterType::Lanczos3);
+            let alike = ssim(&seen(&image), &wanted);
+            assert!(alike > least, "{}: {alike}", image.name);
+        }
+    }
+}
+
+#[test]
+fn webp_is_as_alike_and_smaller() {
+    let pixels = photo(1600, 1200);
+    let file = jpeg(&pixels);
+    let of = |encoding| render(&file, &Recipe { encoding, ..recipe(&PHOTOS) }).unwrap().images;
+    let (jpegs, webps) = (of(Encoding::JPEG), of(Encoding::WEBP));
+    for (jpeg, webp) in jpegs.iter().zip(&webps) {
+        assert_eq!((jpeg.width, jpeg.height), (webp.width, webp.height));
+        assert!(ssim(&seen(jpeg), &seen(webp)) > 0.7);
+        assert!(webp.bytes.len() < jpeg.bytes.len());
+    }
+}

@@ -1,0 +1,31 @@
+//! Whatever bytes come as a picture are shown or refused with a reason, and no decoder panics on the way.
+#![no_main]
+
+use std::time::Duration;
+
+use couple_media::picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected, inspect, render};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut limits = Limits::default();
+    // What a second of fuzzing can look at.
+    limits.megapixels = 1;
+    limits.memory = 64 << 20;
+    limits.deadline = Duration::from_secs(5);
+    let inspected = inspect(bytes, &limits);
+    let (renditions, encoding) = match bytes.last() {
+        Some(byte) if byte % 2 == 0 => (PHOTOS.to_vec(), Encoding::JPEG),
+        _ => (AVATARS.to_vec(), Encoding::JPEG),
+    };
+    match render(bytes, &Recipe { renditions, crop: None, encoding }, &limits) {
+        Ok(rendered) => {
+            let info = inspected.expect("what is rendered passed inspection");
+            assert_eq!((rendered.width, rendered.height), (info.width, info.height));
+            assert!(rendered.images.iter().all(|image| image.bytes.starts_with(&[0xFF, 0xD8])));
+        }
+        Err(reason) => {
+            assert_ne!(reason, Rejected::Corrupt("its decoder gave up".into()), "a panic");
+            assert_ne!(reason, Rejected::TookTooLong);
+        }
+    }
+});
