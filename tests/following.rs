@@ -359,3 +359,25 @@ async fn who_is_far_behind_catches_up_beside_those_who_are_not() {
         assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
     }
 }
+
+/// However many strangers want to be looked up, who follows already is told.
+#[tokio::test]
+async fn a_crowd_at_the_door_holds_up_nobody_inside() {
+    let world = World::new(1, nothing, LiveOptions::default()).await;
+    let mut inside = world.follow(&world.tokens[1], "").await;
+    inside.until("caught_up").await;
+    let live = world.backend.live();
+    let (mut in_turn, mut waiting) = (Vec::new(), 0);
+    for _ in 0..20 {
+        match timeout(Duration::from_millis(5), live.turn()).await {
+            Ok(turn) => in_turn.push(turn),
+            Err(_) => waiting += 1,
+        }
+    }
+    assert_eq!(
+        (in_turn.len(), waiting),
+        (LiveOptions::default().reads - 1, 20 - (LiveOptions::default().reads - 1))
+    );
+    world.say(&world.tokens[0], "e-1").await;
+    inside.until("e-1").await;
+}

@@ -49,7 +49,11 @@ pub struct Live(Arc<Hub>);
 
 /// What a reading takes one of, so that there are only so many at once.
 #[derive(Debug)]
-pub struct Turn<'a>(#[expect(dead_code, reason = "given back when dropped")] Option<SemaphorePermit<'a>>);
+#[expect(dead_code, reason = "given back when dropped")]
+pub struct Turn<'a> {
+    turn: Option<SemaphorePermit<'a>>,
+    arrival: Option<SemaphorePermit<'a>>,
+}
 
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -58,6 +62,8 @@ pub(super) struct Hub {
     options: LiveOptions,
     rooms: Mutex<Rooms>,
     turns: Semaphore,
+    /// What strangers queue for before they queue for a turn: fewer, so that a crowd of them holds up nobody who is followed.
+    arrivals: Semaphore,
     draining: AtomicBool,
 }
 
@@ -92,7 +98,7 @@ impl Hub {
 
     /// The next of so many that may read.
     pub(super) async fn turn(&self) -> Turn<'_> {
-        Turn(self.turns.acquire().await.ok())
+        Turn { turn: self.turns.acquire().await.ok(), arrival: None }
     }
 
     /// How long until a room looks by itself: a bit less than it may, so that not all do so at once.
@@ -173,12 +179,14 @@ impl Live {
     /// Over its ports.
     #[must_use]
     pub fn new(ports: Ports, options: LiveOptions) -> Self {
+        let reads = options.reads.clamp(1, Semaphore::MAX_PERMITS);
         Self(Arc::new(Hub {
             timeline: Timeline::new(ports.clone()),
             ports,
             options,
             rooms: Mutex::default(),
-            turns: Semaphore::new(options.reads.clamp(1, Semaphore::MAX_PERMITS)),
+            turns: Semaphore::new(reads),
+            arrivals: Semaphore::new((reads - 1).max(1)),
             draining: AtomicBool::new(false),
         }))
     }
@@ -204,9 +212,10 @@ impl Live {
     }
 
     /// Waits until one more may read: for whoever has to look who wants to follow before they [`open`](Self::open). To be let go
-    /// of before that.
+    /// of before that. Where more than one may read, one turn is never given here: what is followed already goes on.
     pub async fn turn(&self) -> Turn<'_> {
-        self.0.turn().await
+        let arrival = self.0.arrivals.acquire().await.ok();
+        Turn { arrival, ..self.0.turn().await }
     }
 
     /// Follows the log of a person's couple from `after` on; without it, from its end.
