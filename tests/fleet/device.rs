@@ -96,9 +96,9 @@ impl Heard {
         }
     }
 
-    fn answered(&mut self, status: u16) {
+    fn answered(&mut self, status: u16, said: &str) {
         if (400..500).contains(&status) {
-            self.faults.push(format!("status {status}"));
+            self.faults.push(format!("status {status}: {said}"));
         }
     }
 }
@@ -192,7 +192,8 @@ async fn upgrade(
     match client_async(request, stream).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(answer)) => {
-            told.lock().unwrap().answered(answer.status().as_u16());
+            let said = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
+            told.lock().unwrap().answered(answer.status().as_u16(), &said);
             Err(answer.status().to_string())
         }
         Err(error) => Err(error.to_string()),
@@ -245,7 +246,7 @@ async fn events(
     let headers = [("accept", "text/event-stream"), ("last-event-id", &*cursor.clone())];
     let answer = Client::new(address).send("GET", "/v1/couple/live", Some(token), None, &headers).await?;
     let status = answer.status().as_u16();
-    told.lock().unwrap().answered(status);
+    told.lock().unwrap().answered(status, "");
     if status != 200 {
         return Err(status.to_string());
     }
@@ -270,7 +271,7 @@ async fn poll(
 ) -> Result<(), String> {
     let path = format!("/v1/couple/live?after={cursor}&wait=20");
     let answer = Client::new(address).once("GET", &path, Some(token), None, &[]).await?;
-    told.lock().unwrap().answered(answer.status);
+    told.lock().unwrap().answered(answer.status, &answer.body.to_string());
     let Some(frames) = answer.body["frames"].as_array() else { return Err(answer.status.to_string()) };
     let mut told = told.lock().unwrap();
     for frame in frames {
