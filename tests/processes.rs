@@ -1,4 +1,4 @@
-//! Several processes over one database and Redis: any of them answers anything, and one may die.
+//! Several processes over one database, and Redis or PostgreSQL's notifications: any of them answers anything, and one may die.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -13,17 +13,18 @@ use std::{path::Path, process::Command, time::Duration};
 
 use engine::Engine;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use support::{Client, Server, code_in, free_address, mails_to};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
 
-/// Settings of every process: one database, one Redis, one key.
+/// Settings of every process: one database, one Redis or none, one key.
 struct Common {
     folder: tempfile::TempDir,
     database: String,
-    redis: String,
+    redis: Option<String>,
 }
 
 impl Common {
@@ -31,7 +32,7 @@ impl Common {
         vec![
             ("COUPLE_DATABASE_URL", &self.database),
             ("COUPLE_DATABASE_CONNECTIONS", "6"),
-            ("COUPLE_REDIS_URL", &self.redis),
+            ("COUPLE_REDIS_URL", self.redis.as_deref().unwrap_or("")),
             ("COUPLE_KEY_FILE", "couple.key"),
             ("COUPLE_LIMITS", "off"),
             ("RUST_LOG", "warn"),
@@ -107,7 +108,35 @@ async fn waits(server: &Server, token: &str) -> JoinHandle<Value> {
     waiting
 }
 
-async fn day(common: Common, mut redis: Engine) {
+/// What carries notices from process to process.
+enum Carrier {
+    Redis(Engine),
+    /// Somebody else's connection to the database.
+    Postgres(PgConnection),
+}
+
+impl Carrier {
+    /// Redis dies; the bus's connections to PostgreSQL do.
+    async fn harm(&mut self) {
+        match self {
+            Self::Redis(redis) => redis.kill(),
+            Self::Postgres(connection) => {
+                let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                           WHERE datname = current_database() AND application_name = 'couple bus'";
+                let cut: i64 = sqlx::query_scalar(cut).fetch_one(connection).await.unwrap();
+                assert!(cut > 0, "nobody listens");
+            }
+        }
+    }
+    async fn mend(&mut self) {
+        match self {
+            Self::Redis(redis) => redis.again().await,
+            Self::Postgres(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn day(common: Common, mut carrier: Carrier) {
     assert!(common.migrate().contains("up to date"));
     // A second time there is nothing to do.
     assert!(common.migrate().contains("up to date"));
@@ -148,11 +177,11 @@ async fn day(common: Common, mut redis: Engine) {
     let told = poll(&other, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!(told["frames"][0]["entry"]["body"]["text"], "still there?", "{told}");
 
-    // Redis dies, again and again: everything goes on, and carries again once it is back.
+    // What carries notices dies, again and again: everything goes on, and is carried again once it is back.
     let third = common.server("api").await;
     let (mut written, mut slowest) = (1, Duration::ZERO);
     for n in 0..20 {
-        redis.kill();
+        carrier.harm().await;
         let begun = Instant::now();
         for m in 0..3 {
             let entry = json!({ "client_id": format!("r-{n}-{m}"), "kind": "text", "body": { "text": "x" } });
@@ -160,9 +189,13 @@ async fn day(common: Common, mut redis: Engine) {
             written += 1;
         }
         slowest = slowest.max(begun.elapsed() / 3);
-        redis.again().await;
+        carrier.mend().await;
     }
-    println!("20 kills of Redis: {} entries written, the slowest {} ms", written - 1, slowest.as_millis());
+    println!(
+        "nothing carried 20 times: {} entries written, the slowest {} ms",
+        written - 1,
+        slowest.as_millis()
+    );
     let entries = poll(&third, &ben, &format!("after={cursor}&wait=0")).await;
     let seen = entries["frames"].as_array().unwrap().len();
     assert!(seen >= 20, "a page of what was written, {seen}");
@@ -195,14 +228,16 @@ async fn day(common: Common, mut redis: Engine) {
         if tokio::time::timeout(Duration::from_secs(1), waiting).await.is_ok() {
             break;
         }
-        assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried 5 s after Redis is back");
+        assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried 5 s after it is back");
     }
 
-    // Who comes at one process is here for who waits at another; who signs out at one is let go at the other.
+    // Who comes at one process is here for who waits at another, if Redis knows it; who signs out at one is let go at the other.
     let by_ben = waits(&third, &ben).await;
     let by_ana = waits(&other, &ana).await;
-    let told = by_ben.await.unwrap();
-    assert_eq!(told, json!({ "type": "presence", "presence": "here" }), "{told}");
+    if matches!(carrier, Carrier::Redis(_)) {
+        let told = by_ben.await.unwrap();
+        assert_eq!(told, json!({ "type": "presence", "presence": "here" }), "{told}");
+    }
     let left = Instant::now();
     let answer =
         Client::new(third.address).call("DELETE", "/v1/sessions/current", Some(&ana), None, None).await;
@@ -213,20 +248,27 @@ async fn day(common: Common, mut redis: Engine) {
     assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
 }
 
+async fn day_with_redis(engine: Engine) {
+    let redis = Engine::start("redis").await;
+    let url = Some(format!("redis://127.0.0.1:{}", redis.port));
+    let folder = tempfile::tempdir().unwrap();
+    day(Common { folder, database: engine.fresh(), redis: url }, Carrier::Redis(redis)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_day_over_mariadb_and_redis() {
-    let (mariadb, redis) = (Engine::start("mariadb").await, Engine::start("redis").await);
-    let folder = tempfile::tempdir().unwrap();
-    let common =
-        Common { folder, database: mariadb.fresh(), redis: format!("redis://127.0.0.1:{}", redis.port) };
-    day(common, redis).await;
+    day_with_redis(Engine::start("mariadb").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_day_over_postgres_and_redis() {
-    let (postgres, redis) = (Engine::start("postgres").await, Engine::start("redis").await);
-    let folder = tempfile::tempdir().unwrap();
-    let common =
-        Common { folder, database: postgres.fresh(), redis: format!("redis://127.0.0.1:{}", redis.port) };
-    day(common, redis).await;
+    day_with_redis(Engine::start("postgres").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_over_postgres_alone() {
+    let postgres = Engine::start("postgres").await;
+    let (folder, database) = (tempfile::tempdir().unwrap(), postgres.fresh());
+    let carrier = Carrier::Postgres(PgConnection::connect(&database).await.unwrap());
+    day(Common { folder, database, redis: None }, carrier).await;
 }

@@ -16,7 +16,7 @@ mod support;
 use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin};
 
 use clients::{Load, Source, deliver, idle};
-use couple::store::sql::MySqlOptions;
+use couple::store::sql::{MySqlOptions, PostgresOptions};
 use engine::Engine;
 use server::{Peer, Server, Way};
 use support::{median, runtime};
@@ -123,17 +123,18 @@ async fn delay(rounds: usize) {
     .await;
 }
 
-/// Said in one process, heard at another, which learns of it over Redis.
+/// Said in one process, heard at another, which learns of it over Redis or PostgreSQL.
 async fn across(rounds: usize) {
     let load = Load { rate: 500, seconds: 3 };
     let (redis, mariadb) = (Engine::start("redis").await, Engine::start("mariadb").await);
+    let postgres = Engine::start("postgres").await;
     let redis = format!("redis://127.0.0.1:{}", redis.port);
     let mut table = Table::default();
     for _ in 0..rounds {
         let mut one = Server::ours(&["two", &redis]);
         let seen = deliver(&mut one, None, Peer::Ours, Way::WebSocket, Source::Inside, load).await;
-        table.add(0, "over one store in memory: p50", seen.p50);
-        table.add(1, "over one store in memory: p99", seen.p99);
+        table.add(0, "one store in memory, over Redis: p50", seen.p50);
+        table.add(1, "one store in memory, over Redis: p99", seen.p99);
         drop(one);
 
         let (database, folder) = (mariadb.fresh(), tempfile::tempdir().unwrap());
@@ -142,12 +143,20 @@ async fn across(rounds: usize) {
         let over = |folder: &Path| Server::ours(&["sql", &redis, &database, folder.to_str().unwrap()]);
         let (mut said, heard) = (over(folder.path()), over(folder.path()));
         let seen = deliver(&mut said, Some(&heard), Peer::Ours, Way::WebSocket, Source::Inside, load).await;
-        table.add(2, "over MariaDB: p50", seen.p50);
-        table.add(3, "over MariaDB: p99", seen.p99);
+        table.add(2, "MariaDB, over Redis: p50", seen.p50);
+        table.add(3, "MariaDB, over Redis: p99", seen.p99);
+        drop((said, heard));
+
+        let (database, folder) = (postgres.fresh(), tempfile::tempdir().unwrap());
+        let store = PostgresOptions::new(&database).connections(10).connect().await.unwrap();
+        ours::seed(store, folder.path()).await;
+        let over = |folder: &Path| Server::ours(&["postgres", &database, folder.to_str().unwrap()]);
+        let (mut said, heard) = (over(folder.path()), over(folder.path()));
+        let seen = deliver(&mut said, Some(&heard), Peer::Ours, Way::WebSocket, Source::Inside, load).await;
+        table.add(4, "PostgreSQL alone: p50", seen.p50);
+        table.add(5, "PostgreSQL alone: p99", seen.p99);
     }
-    table.print(
-        "ms from before an entry is said to its arrival at another process, over Redis, at 500 a second",
-    );
+    table.print("ms from before an entry is said to its arrival at another process, at 500 a second");
 }
 
 fn main() {

@@ -9,7 +9,7 @@ use couple::{
     store::{
         KeyFile, MemoryStore,
         redis::{Redis, RedisBus, RedisPresence},
-        sql::MySqlOptions,
+        sql::{MySqlOptions, PostgresBus, PostgresOptions},
     },
     timeline::Append,
 };
@@ -59,6 +59,12 @@ async fn backends(how: &[&str]) -> [Backend; 2] {
         ["sql", redis, database, folder] => {
             let store = MySqlOptions::new(*database).connections(10).connect().await.unwrap();
             let backend = with_redis(over(store, Path::new(folder)), redis).await;
+            [backend.clone(), backend]
+        }
+        ["postgres", database, folder] => {
+            let store = PostgresOptions::new(*database).connections(10).connect().await.unwrap();
+            let bus = PostgresBus::start(*database).await.unwrap();
+            let backend = over(store, Path::new(folder)).bus(bus).build().unwrap();
             [backend.clone(), backend]
         }
         other => panic!("{other:?}"),

@@ -10,10 +10,13 @@
 //! | | [`RedisLimits`](redis::RedisLimits) (feature `redis`) | many processes |
 //! | [`Bus`](couple_core::live::Bus) | [`MemoryBus`] | one process |
 //! | | [`RedisBus`](redis::RedisBus) (feature `redis`) | many processes |
+//! | | [`PostgresBus`](sql::PostgresBus) (feature `postgres`) | many processes over PostgreSQL, without Redis |
 //! | [`Presence`](couple_core::live::Presence) | [`MemoryPresence`] | one process |
 //! | | [`RedisPresence`](redis::RedisPresence) (feature `redis`) | many processes |
 //! | a [`Keyring`](couple_core::Keyring) | [`KeyFile`] | what mailed codes are derived from |
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod between;
 mod key_file;
 mod memory;
 #[cfg(feature = "redis")]

@@ -133,3 +133,184 @@ mod queries {
         }
     }
 }
+
+/// The bus over `LISTEN` and `NOTIFY`.
+mod bus {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use couple_core::{
+        ErrorKind,
+        live::{Bus, Notice, Subscription, Topic},
+        pairing::Side,
+        timeline::Body,
+    };
+    use couple_store::sql::PostgresBus;
+    use sqlx::{Connection as _, PgConnection};
+    use support::proxy::{Proxy, server_of};
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    /// How long anything may take here, on a machine that does much else.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn fresh() -> String {
+        support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await
+    }
+    async fn start(url: &str) -> PostgresBus {
+        PostgresBus::start(url).await.unwrap()
+    }
+
+    /// Two processes: one publishes, the other listens.
+    struct Across {
+        here: PostgresBus,
+        there: PostgresBus,
+    }
+
+    async fn across() -> Across {
+        let url = fresh().await;
+        Across { here: start(&url).await, there: start(&url).await }
+    }
+
+    #[async_trait]
+    impl Bus for Across {
+        async fn publish(&self, topic: Topic, notice: Notice) {
+            self.here.publish(topic, notice).await;
+        }
+        async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
+            self.there.subscribe(topics).await
+        }
+    }
+
+    mod between_processes {
+        use super::*;
+        couple_conformance::bus!(across());
+    }
+    mod within_one {
+        use super::*;
+        couple_conformance::bus!(async { start(&fresh().await).await });
+    }
+
+    fn topic(name: &str) -> Topic {
+        Topic::Queue(name.to_owned())
+    }
+
+    async fn heard(subscription: &mut Box<dyn Subscription>) -> Notice {
+        timeout(PATIENCE, subscription.next()).await.expect("it is heard")
+    }
+
+    /// Publishes until it is heard: after what; fails after `PATIENCE`.
+    async fn carried(here: &PostgresBus, far: &mut Box<dyn Subscription>, on: &Topic) -> Duration {
+        let begun = Instant::now();
+        loop {
+            here.publish(on.clone(), Notice::Changed).await;
+            if timeout(Duration::from_millis(100), far.next()).await.is_ok() {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < PATIENCE, "nothing is carried");
+        }
+    }
+
+    /// Ends every connection of the buses: how many.
+    async fn cut(server: &mut PgConnection) -> i64 {
+        let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND application_name = 'couple bus'";
+        sqlx::query_scalar(cut).fetch_one(server).await.unwrap()
+    }
+
+    /// Whatever is published while connections are cut is heard, or looked for, without anybody saying another word.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn its_connections_are_cut() {
+        let url = fresh().await;
+        let (here, there) = (start(&url).await, start(&url).await);
+        let mut server = PgConnection::connect(&url).await.unwrap();
+        let (talk, quiet) = (topic("talk"), topic("quiet"));
+        let (mut far, mut aside) =
+            (there.subscribe(vec![talk.clone()]).await, there.subscribe(vec![quiet]).await);
+        let mut slowest = Duration::ZERO;
+        for n in 0..20 {
+            carried(&here, &mut far, &talk).await;
+            while timeout(Duration::from_millis(50), far.next()).await.is_ok() {}
+            assert!(cut(&mut server).await >= 2, "listeners at least");
+            let begun = Instant::now();
+            // Before, while or after the connections are seen to be gone.
+            sleep(Duration::from_millis(n % 4)).await;
+            here.publish(talk.clone(), Notice::Changed).await;
+            assert_eq!(heard(&mut far).await, Notice::Changed);
+            slowest = slowest.max(begun.elapsed());
+            // Who listens to something else is told to look, too.
+            assert_eq!(heard(&mut aside).await, Notice::Changed);
+            while timeout(Duration::from_millis(50), aside.next()).await.is_ok() {}
+        }
+        println!("cut 20 times: heard after at most {} ms", slowest.as_millis());
+    }
+
+    /// Only what sends is cut: the batch that was lost is made up for.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_sends_is_cut() {
+        let url = fresh().await;
+        let (here, there) = (start(&url).await, start(&url).await);
+        let mut server = PgConnection::connect(&url).await.unwrap();
+        let talk = topic("talk");
+        let mut far = there.subscribe(vec![talk.clone()]).await;
+        for _ in 0..20 {
+            carried(&here, &mut far, &talk).await;
+            while timeout(Duration::from_millis(50), far.next()).await.is_ok() {}
+            let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND query ILIKE '%pg_notify%' AND pid <> pg_backend_pid()";
+            let cut: i64 = sqlx::query_scalar(cut).fetch_one(&mut server).await.unwrap();
+            assert_eq!(cut, 1);
+            here.publish(talk.clone(), Notice::Changed).await;
+            assert_eq!(heard(&mut far).await, Notice::Changed);
+        }
+    }
+
+    /// Behind a proxy that stops answering: a publisher is not held up, and all of it ends when the server answers again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn silence() {
+        let url = fresh().await;
+        let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
+        let (here, there) = (start(&proxy.url(&url)).await, start(&proxy.url(&url)).await);
+        let talk = topic("talk");
+        let (mut near, mut far) =
+            (here.subscribe(vec![talk.clone()]).await, there.subscribe(vec![talk.clone()]).await);
+        carried(&here, &mut far, &talk).await;
+        while timeout(Duration::from_millis(50), near.next()).await.is_ok() {}
+        proxy.silence(true);
+        let begun = Instant::now();
+        for _ in 0..10_000 {
+            here.publish(talk.clone(), Notice::Changed).await;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        assert_eq!(heard(&mut near).await, Notice::Changed);
+        // Until both have noticed.
+        sleep(Duration::from_secs(4)).await;
+        proxy.silence(false);
+        println!("carried again after {} ms", carried(&here, &mut far, &talk).await.as_millis());
+    }
+
+    /// A signal that no notification can hold becomes a word to look; one that it can arrives whole.
+    #[tokio::test]
+    async fn long_signals() {
+        let bus = across().await;
+        let talk = topic("talk");
+        let mut far = bus.subscribe(vec![talk.clone()]).await;
+        for (length, whole) in [(7_500, true), (16_000, false)] {
+            let body = Body::from_stored("{}".to_owned() + &" ".repeat(length));
+            let signal = Notice::Signal { from: Side::First, kind: "x-long".to_owned(), body: Some(body) };
+            bus.publish(talk.clone(), signal.clone()).await;
+            assert_eq!(heard(&mut far).await, if whole { signal } else { Notice::Changed });
+        }
+    }
+
+    #[tokio::test]
+    async fn where_it_cannot_listen() {
+        let error = PostgresBus::start("postgres://root:sesame@127.0.0.1:1/couple").await.unwrap_err();
+        let said = support::told(&error);
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{said}");
+        assert!(said.contains("127.0.0.1:1/couple") && !said.contains("sesame"), "{said}");
+        let error = PostgresBus::start("mysql://root:sesame@127.0.0.1/couple").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+    }
+}

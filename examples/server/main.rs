@@ -18,7 +18,7 @@ use couple::{
     store::{
         KeyFile,
         redis::{Redis, RedisBus, RedisLimits, RedisPresence},
-        sql::{MySqlOptions, PostgresOptions, SqliteOptions},
+        sql::{MySqlOptions, PostgresBus, PostgresOptions, SqliteOptions},
     },
 };
 use tokio::net::TcpListener;
@@ -165,7 +165,14 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             builder.bus(RedisBus::start(redis).await.map_err(|error| told(&error))?)
         }
     };
-    keep(settings, builder).await
+    let builder = keep(settings, builder).await?;
+    match &settings.database {
+        // Other processes over it are heard without Redis, too.
+        Database::Postgres(url) if settings.redis.is_none() => {
+            Ok(builder.bus(PostgresBus::start(url).await.map_err(|error| told(&error))?))
+        }
+        _ => Ok(builder),
+    }
 }
 
 /// The store, migrated, and the key that belongs to it.
@@ -276,6 +283,10 @@ fn announce(settings: &Settings) {
     });
     if settings.redis.is_some() {
         lines.push("  tells other processes, and counts with them, over Redis".to_owned());
+    } else if matches!(settings.database, Database::Postgres(_)) {
+        lines.push(
+            "  tells other processes over PostgreSQL; counts, and knows who is here, for itself".to_owned(),
+        );
     }
     if !settings.limits {
         lines.push("  WITHOUT RATE LIMITS (COUPLE_LIMITS=off): for load tests only".to_owned());

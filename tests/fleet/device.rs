@@ -7,21 +7,22 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::BodyExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::{
-    client_async,
-    tungstenite::{Error, Message, client::IntoClientRequest as _},
+    WebSocketStream, client_async,
+    tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
 use crate::{below, support::Client};
 
+/// A transport of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     WebSocket,
@@ -31,6 +32,25 @@ pub(crate) enum Way {
 
 impl Way {
     pub(crate) const ALL: [Self; 3] = [Self::WebSocket, Self::Events, Self::Poll];
+}
+
+/// What a device speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Plain(Way),
+    /// Over a WebSocket.
+    SocketIo,
+}
+
+impl Speaks {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Plain(Way::WebSocket), Self::Plain(Way::Events), Self::Plain(Way::Poll), Self::SocketIo];
+}
+
+impl From<Way> for Speaks {
+    fn from(way: Way) -> Self {
+        Self::Plain(way)
+    }
 }
 
 /// What a device was told.
@@ -76,15 +96,15 @@ impl Heard {
         }
     }
 
-    fn answered(&mut self, status: u16) {
+    fn answered(&mut self, status: u16, said: &str) {
         if (400..500).contains(&status) {
-            self.faults.push(format!("status {status}"));
+            self.faults.push(format!("status {status}: {said}"));
         }
     }
 }
 
 pub(crate) struct Device {
-    pub(crate) way: Way,
+    pub(crate) way: Speaks,
     pub(crate) heard: Arc<Mutex<Heard>>,
     task: JoinHandle<()>,
 }
@@ -98,7 +118,13 @@ impl Drop for Device {
 impl Device {
     /// Follows from the beginning, at each of `addresses` in turn; with a `life`, it goes away without a word at random moments, after
     /// as long as that on average.
-    pub(crate) fn start(way: Way, addresses: Vec<SocketAddr>, token: String, life: Option<Duration>) -> Self {
+    pub(crate) fn start(
+        way: impl Into<Speaks>,
+        addresses: Vec<SocketAddr>,
+        token: String,
+        life: Option<Duration>,
+    ) -> Self {
+        let way = way.into();
         let heard = Arc::<Mutex<Heard>>::default();
         let told = heard.clone();
         let task = tokio::spawn(async move {
@@ -109,12 +135,19 @@ impl Device {
                 });
                 told.lock().unwrap().connections += 1;
                 let ended = match way {
-                    Way::WebSocket => timeout(life, socket(*address, &token, &mut cursor, &told)).await,
-                    Way::Events => timeout(life, events(*address, &token, &mut cursor, &told)).await,
-                    Way::Poll => timeout(life, poll(*address, &token, &mut cursor, &told)).await,
+                    Speaks::Plain(Way::WebSocket) => {
+                        timeout(life, socket(*address, &token, &mut cursor, &told)).await
+                    }
+                    Speaks::Plain(Way::Events) => {
+                        timeout(life, events(*address, &token, &mut cursor, &told)).await
+                    }
+                    Speaks::Plain(Way::Poll) => {
+                        timeout(life, poll(*address, &token, &mut cursor, &told)).await
+                    }
+                    Speaks::SocketIo => timeout(life, socketio(*address, &token, &mut cursor, &told)).await,
                 };
                 // A poll that was answered goes on at once.
-                if !matches!((way, ended), (Way::Poll, Ok(Ok(())))) {
+                if !matches!((way, ended), (Speaks::Plain(Way::Poll), Ok(Ok(())))) {
                     sleep(Duration::from_millis(20 + below(80))).await;
                 }
             }
@@ -141,19 +174,65 @@ async fn socket(
     let url = format!("ws://{address}/v1/couple/live?after={cursor}");
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let (mut socket, _) = match client_async(request, stream).await {
-        Ok(open) => open,
-        Err(Error::Http(answer)) => {
-            told.lock().unwrap().answered(answer.status().as_u16());
-            return Err(answer.status().to_string());
-        }
-        Err(error) => return Err(error.to_string()),
-    };
+    let mut socket = upgrade(request, address, told).await?;
     while let Some(message) = socket.next().await {
         if let Message::Text(text) = message.map_err(|error| error.to_string())? {
             told.lock().unwrap().take(&serde_json::from_str(&text).unwrap(), cursor);
         }
+    }
+    Ok(())
+}
+
+async fn upgrade(
+    request: impl IntoClientRequest + Unpin,
+    address: SocketAddr,
+    told: &Mutex<Heard>,
+) -> Result<WebSocketStream<TcpStream>, String> {
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    match client_async(request, stream).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(answer)) => {
+            let said = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
+            told.lock().unwrap().answered(answer.status().as_u16(), &said);
+            Err(answer.status().to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Engine.IO 4 and Socket.IO 5: packets are text, and what they are is said by their first digits.
+async fn socketio(
+    address: SocketAddr,
+    token: &str,
+    cursor: &mut String,
+    told: &Mutex<Heard>,
+) -> Result<(), String> {
+    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+    let mut socket = upgrade(url, address, told).await?;
+    while let Some(message) = socket.next().await {
+        let Message::Text(text) = message.map_err(|error| error.to_string())? else { continue };
+        let answer = match (text.get(..1), text.get(..2)) {
+            (Some("0"), _) => format!("40{}", json!({ "token": token, "cursor": cursor })),
+            (Some("2"), _) => "3".to_owned(),
+            (_, Some("42")) => {
+                let event: Value = serde_json::from_str(&text[2..]).unwrap();
+                told.lock().unwrap().take(&event[1], cursor);
+                continue;
+            }
+            (_, Some("44")) => {
+                // Not let in: only what a status of 5xx would say is no fault of the client.
+                if !["overloaded", "unavailable", "timed_out", "internal"]
+                    .iter()
+                    .any(|code| text.contains(code))
+                {
+                    told.lock().unwrap().faults.push(text.to_string());
+                }
+                return Err(text.to_string());
+            }
+            (_, Some("41")) => return Ok(()),
+            _ => continue,
+        };
+        socket.send(Message::text(answer)).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -167,7 +246,7 @@ async fn events(
     let headers = [("accept", "text/event-stream"), ("last-event-id", &*cursor.clone())];
     let answer = Client::new(address).send("GET", "/v1/couple/live", Some(token), None, &headers).await?;
     let status = answer.status().as_u16();
-    told.lock().unwrap().answered(status);
+    told.lock().unwrap().answered(status, "");
     if status != 200 {
         return Err(status.to_string());
     }
@@ -192,7 +271,7 @@ async fn poll(
 ) -> Result<(), String> {
     let path = format!("/v1/couple/live?after={cursor}&wait=20");
     let answer = Client::new(address).once("GET", &path, Some(token), None, &[]).await?;
-    told.lock().unwrap().answered(answer.status);
+    told.lock().unwrap().answered(answer.status, &answer.body.to_string());
     let Some(frames) = answer.body["frames"].as_array() else { return Err(answer.status.to_string()) };
     let mut told = told.lock().unwrap();
     for frame in frames {

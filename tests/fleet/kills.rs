@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     ALONE, below,
-    device::{Device, Way},
+    device::{Device, Speaks},
     engine::Engine,
     number,
     processes::{Fleet, append},
@@ -38,7 +38,7 @@ async fn three_processes_are_killed_and_cut_and_nothing_is_lost() {
 
     let life = Some(Duration::from_secs(10));
     let devices: Vec<_> = (fleet.tokens.iter().enumerate())
-        .map(|(n, token)| Device::start(Way::ALL[n % 3], vec![proxy.address], token.clone(), life))
+        .map(|(n, token)| Device::start(Speaks::ALL[n % 4], vec![proxy.address], token.clone(), life))
         .collect();
 
     let begun = Instant::now();

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     ALONE,
-    device::{Device, Way},
+    device::{Device, Speaks, Way},
     number,
     processes::{Fleet, append},
     support::Client,
@@ -30,7 +30,7 @@ impl Talk {
     fn new(fleet: &Fleet) -> Self {
         let [ana, ben] = [fleet.tokens[0].clone(), fleet.tokens[1].clone()];
         let (here, there) = (fleet.servers[0].address, fleet.servers[1].address);
-        let devices = Way::ALL.map(|way| Device::start(way, vec![there], ben.clone(), None)).into();
+        let devices = Speaks::ALL.map(|way| Device::start(way, vec![there], ben.clone(), None)).into();
         Self { devices, partner: Client::new(here), token: ana, written: 0 }
     }
 

@@ -141,6 +141,7 @@ pub trait Dialect:
 }
 
 /// [`Dialect::count_up`] where `UPDATE … RETURNING` is there.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) async fn count_up_returning<D: Dialect>(
     connection: &mut D::Connection,
     sql: SqlStr,

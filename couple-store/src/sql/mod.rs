@@ -2,13 +2,16 @@
 //!
 //! `dialect` says what a driver must be able to do and what the dialects disagree about; the files named after areas
 //! hold the statements and are generic over it; `writer` turns commits into transactions and merges those that
-//! wait; `sqlite` opens SQLite; `server` connects to the others, and `mysql` and `postgres` say how they differ.
+//! wait; `sqlite` opens SQLite; `server` connects to the others, and `mysql` and `postgres` say how they differ; `bus` carries
+//! notices over PostgreSQL.
 
 #[macro_use]
 mod spelling;
 
 mod account;
 mod apply;
+#[cfg(feature = "postgres")]
+mod bus;
 mod dialect;
 mod error;
 mod idempotency;
@@ -26,6 +29,8 @@ mod sqlite;
 mod timeline;
 mod writer;
 
+#[cfg(feature = "postgres")]
+pub use bus::PostgresBus;
 pub use dialect::Dialect;
 #[cfg(feature = "mysql")]
 pub use mysql::{MySqlOptions, MySqlStore};

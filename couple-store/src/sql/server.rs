@@ -103,7 +103,7 @@ impl<D: Server> ServerOptions<D> {
         Ok(SqlStore { reads, writer, housekeeping: None, _background: JoinSet::new() })
     }
 
-    fn read_url(&self) -> Result<Options<D>, Error> {
+    pub(super) fn read_url(&self) -> Result<Options<D>, Error> {
         let wrong = |said: String| Error::new(ErrorKind::Misconfigured, "connect").context(said);
         if !D::SCHEMES.iter().any(|scheme| self.url.starts_with(&format!("{scheme}://"))) {
             return Err(wrong(format!("the URL of {} begins with {}://", D::CALLED, D::SCHEMES[0])));
