@@ -8,6 +8,7 @@ use axum::{
 };
 use couple_notify::live::{Bye, Frame, Stream};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
 
 use super::{
     App,
@@ -49,7 +50,13 @@ async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _
         let frame = tokio::select! {
             frame = stream.next() => frame,
             message = socket.recv() => match message {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                // Answered, which takes one more look at it.
+                Some(Ok(Message::Close(_))) => return Box::pin(drain(socket)).await,
+                Some(Err(error)) => match fault(error) {
+                    Some(code) => return Box::pin(part(socket, code, "")).await,
+                    None => return,
+                },
+                None => return,
                 Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
                 Some(Ok(message)) => {
                     heard += 1;
@@ -93,6 +100,21 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
 
 async fn part(mut socket: Box<WebSocket>, code: u16, reason: &'static str) {
     if send(&mut socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
-        let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+        drain(socket).await;
+    }
+}
+
+/// Hears a client out that is told to go.
+async fn drain(mut socket: Box<WebSocket>) {
+    let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+}
+
+/// The code for what a client did wrong (RFC 6455, 7.4.1); none: it is gone.
+fn fault(error: axum::Error) -> Option<u16> {
+    match *error.into_inner().downcast::<tungstenite::Error>().ok()? {
+        tungstenite::Error::Capacity(_) => Some(close_code::SIZE),
+        tungstenite::Error::Utf8(_) => Some(close_code::INVALID),
+        tungstenite::Error::Protocol(_) => Some(close_code::PROTOCOL),
+        _ => None,
     }
 }
