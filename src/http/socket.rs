@@ -1,6 +1,6 @@
 //! Live delivery over a WebSocket: the frames of every transport, as JSON text.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
 use axum::{
     extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
@@ -33,13 +33,16 @@ const PARTING: Duration = Duration::from_secs(1);
 pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place: Place) -> Response {
     upgrade
         .protocols([PROTOCOL])
-        // The default costs every idle connection 128 KiB.
-        .read_buffer_size(1024)
+        // Grows for whoever says more. The default costs every idle connection 128 KiB.
+        .read_buffer_size(256)
         .write_buffer_size(0)
         .max_message_size(MESSAGE)
         .max_frame_size(MESSAGE)
-        // Boxed: else the task has room for them wherever they pass through.
-        .on_upgrade(move |socket| follow(app, Box::new(socket), Box::new(stream), place))
+        // A task of its own, and boxed: the one that upgrades has room for what passes through it.
+        .on_upgrade(move |socket| {
+            drop(tokio::spawn(follow(app, Box::new(socket), Box::new(stream), place)));
+            ready(())
+        })
 }
 
 async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _place: Place) {
