@@ -199,7 +199,8 @@ impl Way {
         let (path, more) = match self {
             Self::WebSocket => ("/v1/couple/live?", upgrade),
             Self::Events => ("/v1/couple/live?", "accept: text/event-stream\r\n"),
-            Self::Poll => ("/v1/couple/live?wait=50&", ""),
+            // Else the first of the two is answered when the second comes.
+            Self::Poll => ("/v1/couple/live?wait=50&presence=off&", ""),
             Self::SocketIo => ("/socket.io/?EIO=4&transport=websocket&", upgrade),
         };
         let request =
@@ -213,9 +214,7 @@ impl Way {
             frame.extend(said.as_bytes());
             stream.write_all(&frame).await.unwrap();
         }
-        if !matches!(self, Self::Poll) {
-            until(&mut stream, b"caught_up").await;
-        }
+        until(&mut stream, if let Self::Poll = self { &b"\r\n\r\n"[..] } else { b"caught_up" }).await;
         stream
     }
 }

@@ -12,12 +12,18 @@ mod support;
 use std::{path::Path, process::Command, time::Duration};
 
 use engine::Engine;
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use support::{Client, Server, code_in, free_address, mails_to};
 use tokio::{
+    net::TcpStream,
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
 };
 
 /// Settings of every process: one database, one Redis or none, one key.
@@ -136,6 +142,53 @@ impl Carrier {
     }
 }
 
+type Socket = WebSocketStream<TcpStream>;
+
+async fn follows(server: &Server, token: &str) -> Socket {
+    let url = format!("ws://{}/v1/couple/live?presence=off", server.address);
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut socket, _) = client_async(request, stream).await.unwrap();
+    assert!(hears(&mut socket, "caught_up", Duration::from_secs(5)).await);
+    socket
+}
+
+/// Whether somebody is told something that has a word in it.
+async fn hears(socket: &mut Socket, word: &str, within: Duration) -> bool {
+    let told = async {
+        while let Some(Ok(message)) = socket.next().await {
+            if message.to_text().is_ok_and(|text| text.contains(word)) {
+                return true;
+            }
+        }
+        false
+    };
+    timeout(within, told).await.unwrap_or(false)
+}
+
+/// Both press the same place, each at a process of their own: both are told.
+async fn kiss(servers: [&Server; 2], tokens: [&str; 2]) {
+    let mut by_ana = follows(servers[0], tokens[0]).await;
+    let mut by_ben = follows(servers[1], tokens[1]).await;
+    let thumb = r#"{"type":"signal","kind":"thumb","body":{"x":0.25,"y":0.75}}"#;
+    let moment = Duration::from_secs(3);
+    // A machine that is busy may be too late for a moment: then they press again.
+    for _ in 0..10 {
+        by_ana.send(Message::text(thumb)).await.unwrap();
+        if !hears(&mut by_ben, r#""from":"partner","kind":"thumb""#, moment).await {
+            continue;
+        }
+        by_ben.send(Message::text(thumb)).await.unwrap();
+        let both =
+            tokio::join!(hears(&mut by_ana, "thumb_kiss", moment), hears(&mut by_ben, "thumb_kiss", moment));
+        if both == (true, true) {
+            return;
+        }
+    }
+    panic!("no kiss in ten attempts");
+}
+
 async fn day(common: Common, mut carrier: Carrier) {
     assert!(common.migrate().contains("up to date"));
     // A second time there is nothing to do.
@@ -230,6 +283,8 @@ async fn day(common: Common, mut carrier: Carrier) {
         }
         assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried 5 s after it is back");
     }
+
+    kiss([&other, &third], [&ana, &ben]).await;
 
     // Who comes at one process is here for who waits at another, if Redis knows it; who signs out at one is let go at the other.
     let by_ben = waits(&third, &ben).await;

@@ -4,6 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
+    Extension,
     body::Body,
     extract::{
         Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
@@ -29,6 +30,7 @@ use super::{
     places::{Place, Poll},
     socket,
     timeline::bad_query,
+    waiting::Waits,
 };
 use crate::Backend;
 
@@ -192,7 +194,7 @@ fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
         drop(place);
         Ok::<_, Infallible>(polled)
     });
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    (Extension(Waits), [(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
 async fn poll(app: &App, mut stream: Stream, place: &Poll, wait: Duration) -> String {
@@ -259,5 +261,5 @@ fn follow(app: App, stream: Stream, place: Place) -> Response {
     // Buffering proxies would hold events back.
     let headers = [("x-accel-buffering", "no")];
     let keep_alive = KeepAlive::new().interval(ping).text("ping");
-    (headers, Sse::new(events).keep_alive(keep_alive)).into_response()
+    (Extension(Waits), headers, Sse::new(events).keep_alive(keep_alive)).into_response()
 }

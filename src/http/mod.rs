@@ -13,6 +13,7 @@
 //! browser of another origin need a CORS layer of the host's.
 
 mod account;
+mod connection;
 mod extract;
 mod frame;
 mod guard;
@@ -27,6 +28,7 @@ mod socket;
 #[cfg(feature = "socketio")]
 mod socketio;
 mod timeline;
+mod waiting;
 
 pub use problem::{CODES, FieldError, Problem};
 pub use serve::{ServeOptions, listen, serve};

@@ -1,12 +1,7 @@
 //! The server loop: what `axum::serve` leaves to its caller.
 
 use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll,
     time::Duration,
 };
 
@@ -14,19 +9,21 @@ use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, Sleep, sleep, timeout},
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
 };
 use tower::ServiceExt as _;
 
-use super::Problem;
+use super::{
+    Problem,
+    connection::{AHEAD, Connection},
+    waiting::{self, Slot},
+};
 
 /// Connections that may wait to be accepted: a process that restarts gets all its clients within a moment.
 const BACKLOG: u32 = 4096;
-/// What a connection reads into, so at most the size of a request's head.
-const BUFFER: usize = 16 * 1024;
 /// A pause after the system refused a connection, for want of file descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,7 +79,9 @@ pub async fn serve(
     // Told to everybody; gone with the last connection.
     let stopping = watch::Sender::new(false);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(BUFFER);
+    // What a connection reads into, so at most the size of a request's head.
+    http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(AHEAD);
+    let answers = Arc::new(Answers { http, router });
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -110,13 +109,9 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         match places.clone().try_acquire_owned() {
             Ok(place) => {
-                let io = Connection {
-                    stream,
-                    patience: options.write_timeout,
-                    stuck: None,
-                    _held: (place, stopping.subscribe()),
-                };
-                tokio::spawn(answer(http.clone(), io, peer, router.clone(), stopping.subscribe()));
+                let held = (place, stopping.subscribe());
+                let connection = Connection::new(stream, options.write_timeout, held);
+                drop(tokio::spawn(answer(answers.clone(), connection, peer)));
             }
             Err(_) => drop(tokio::spawn(turn_away(stream))),
         }
@@ -126,26 +121,67 @@ pub async fn serve(
     let _ = timeout(options.drain, stopping.closed()).await;
 }
 
-async fn answer(
+/// What answers every connection.
+struct Answers {
     http: http1::Builder,
-    io: Connection,
-    peer: SocketAddr,
     router: Router,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let service = service_fn(move |request: Request<Incoming>| {
+}
+
+async fn answer(answers: Arc<Answers>, mut connection: Connection, peer: SocketAddr) {
+    loop {
+        // Boxed: a connection that waits must not keep room for what reads requests.
+        let Some((back, body)) = Box::pin(converse(&answers, connection, peer)).await else { return };
+        connection = back;
+        if waiting::write(&mut connection, body).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Answers requests until the connection ends, or until an answer has to wait: then with the rest of it.
+async fn converse(
+    answers: &Answers,
+    mut connection: Connection,
+    peer: SocketAddr,
+) -> Option<(Connection, Body)> {
+    let mut stopping = connection.stopping();
+    let slot = Arc::new(Slot::default());
+    connection.tell(slot.clone());
+    let service = service_fn(|request: Request<Incoming>| {
+        let slot = waiting::may_wait(&request).then(|| slot.clone());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let router = answers.router.clone();
+        async move {
+            let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(match slot {
+                Some(slot) => slot.keep(response),
+                None => response,
+            })
+        }
     });
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(io), service).with_upgrades());
-    tokio::select! {
-        // What goes wrong with one connection is its client's to know.
-        _ = connection.as_mut() => return,
-        _ = stopping.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
+    let mut http = answers.http.serve_connection(TokioIo::new(connection), service).with_upgrades();
+    let mut stop = std::pin::pin!(stopping.wait_for(|stopping| *stopping));
+    let mut stopped = false;
+    let body = poll_fn(|context| {
+        loop {
+            // What goes wrong with one connection is its client's to know.
+            if Pin::new(&mut http).poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if let Some(body) = slot.take() {
+                return Poll::Ready(Some(body));
+            }
+            if stopped || stop.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            stopped = true;
+            Pin::new(&mut http).graceful_shutdown();
+        }
+    })
+    .await?;
+    let parts = http.into_parts()?;
+    Some((parts.io.into_inner().back(&parts.read_buf), body))
 }
 
 /// One too many: told so, without reading what it wants.
@@ -161,69 +197,6 @@ async fn turn_away(mut stream: TcpStream) {
         stream.shutdown().await
     })
     .await;
-}
-
-/// A client's connection, which ends when the client takes nothing for too long. Its place is given back when it is gone, also
-/// after it became a WebSocket.
-struct Connection {
-    stream: TcpStream,
-    patience: Duration,
-    /// Runs while the client takes nothing.
-    stuck: Option<Pin<Box<Sleep>>>,
-    _held: (OwnedSemaphorePermit, watch::Receiver<bool>),
-}
-
-impl Connection {
-    /// What a write came to, unless it has waited too long.
-    fn patiently<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if wrote.is_ready() {
-            self.stuck = None;
-            return wrote;
-        }
-        let patience = self.patience;
-        let stuck =
-            self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
-        ready!(stuck.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.patiently(context, wrote)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.patiently(context, wrote)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 #[cfg(test)]

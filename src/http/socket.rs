@@ -1,6 +1,6 @@
 //! Live delivery over a WebSocket: the frames of every transport, as JSON text.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
 use axum::{
     extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
@@ -8,6 +8,7 @@ use axum::{
 };
 use couple_notify::live::{Bye, Frame, Stream};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
 
 use super::{
     App,
@@ -32,13 +33,16 @@ const PARTING: Duration = Duration::from_secs(1);
 pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place: Place) -> Response {
     upgrade
         .protocols([PROTOCOL])
-        // The default costs every idle connection 128 KiB.
-        .read_buffer_size(1024)
+        // Grows for whoever says more. The default costs every idle connection 128 KiB.
+        .read_buffer_size(256)
         .write_buffer_size(0)
         .max_message_size(MESSAGE)
         .max_frame_size(MESSAGE)
-        // Boxed: else the task has room for them wherever they pass through.
-        .on_upgrade(move |socket| follow(app, Box::new(socket), Box::new(stream), place))
+        // A task of its own, and boxed: the one that upgrades has room for what passes through it.
+        .on_upgrade(move |socket| {
+            drop(tokio::spawn(follow(app, Box::new(socket), Box::new(stream), place)));
+            ready(())
+        })
 }
 
 async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _place: Place) {
@@ -49,7 +53,13 @@ async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _
         let frame = tokio::select! {
             frame = stream.next() => frame,
             message = socket.recv() => match message {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                // Answered, which takes one more look at it.
+                Some(Ok(Message::Close(_))) => return Box::pin(drain(socket)).await,
+                Some(Err(error)) => match fault(error) {
+                    Some(code) => return Box::pin(part(socket, code, "")).await,
+                    None => return,
+                },
+                None => return,
                 Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
                 Some(Ok(message)) => {
                     heard += 1;
@@ -93,6 +103,21 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
 
 async fn part(mut socket: Box<WebSocket>, code: u16, reason: &'static str) {
     if send(&mut socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
-        let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+        drain(socket).await;
+    }
+}
+
+/// Hears a client out that is told to go.
+async fn drain(mut socket: Box<WebSocket>) {
+    let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+}
+
+/// The code for what a client did wrong (RFC 6455, 7.4.1); none: it is gone.
+fn fault(error: axum::Error) -> Option<u16> {
+    match *error.into_inner().downcast::<tungstenite::Error>().ok()? {
+        tungstenite::Error::Capacity(_) => Some(close_code::SIZE),
+        tungstenite::Error::Utf8(_) => Some(close_code::INVALID),
+        tungstenite::Error::Protocol(_) => Some(close_code::PROTOCOL),
+        _ => None,
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod account;
+mod frames;
 mod input;
 mod live;
 mod matrix;
@@ -11,4 +12,5 @@ mod secrets;
 mod socket;
 mod socketio;
 mod timeline;
+mod waiting;
 mod world;

@@ -54,6 +54,13 @@ async fn streams(address: SocketAddr) -> usize {
     line.split_once(' ').unwrap().1.parse().unwrap()
 }
 
+/// How many files this process and its children may have open, proc(5).
+fn most_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    line.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX)
+}
+
 /// Asks for a couple's log, and reads no more than `answer` of what comes.
 async fn open(way: Way, address: SocketAddr, token: &str, after: &str, answer: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -143,6 +150,50 @@ async fn connections_abandoned_by_the_thousand_leave_nothing_behind() {
         assert!(after as f64 <= base as f64 * 1.1, "{way:?}: {base} KiB became {after} KiB");
         assert!(files <= open_files + 2, "{way:?}: {open_files} open files became {files}");
     }
+}
+
+/// Whoever comes once too often is told so, by whatever transport, however often; they cost what a connection costs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_connections_of_one_person_come_ten_stay() {
+    let _alone = ALONE.lock().await;
+    // A process that may have fewer files open can be asked by fewer.
+    let total = number("COUPLE_CROWD_OF_ONE", 2_000).min(most_files() - 200);
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = couples::seed_folder(folder.path(), 1).await;
+    let server = start(folder.path()).await;
+    let address = server.address;
+    let mut let_in = Vec::new();
+    for n in 0..EACH {
+        let device = format!("&device={n}");
+        let_in.push(open(Way::ALL[n % 3], address, &tokens[0], &device, "\r\n\r\n").await);
+    }
+    let before = memory(&server);
+    let (mut opening, mut refused) = (JoinSet::new(), Vec::new());
+    for n in EACH..total {
+        let token = tokens[0].clone();
+        opening.spawn(async move {
+            let device = format!("&device={n}");
+            open(Way::ALL[n % 3], address, &token, &device, r#""code":"too_many_streams""#).await
+        });
+        if opening.len() >= 64 {
+            refused.push(opening.join_next().await.unwrap().unwrap());
+        }
+    }
+    while let Some(one) = opening.join_next().await {
+        refused.push(one.unwrap());
+    }
+    let each = memory(&server).saturating_sub(before) as f64 / refused.len() as f64;
+    println!(
+        "{total} connections of one person: {} are refused, {each:.1} KiB for each while they stay",
+        refused.len()
+    );
+    assert!(each <= 32.0, "{each} KiB for each who is refused");
+    // Those who were let in are still there, and so is everybody else's place.
+    assert_eq!(streams(address).await, EACH);
+    drop(open(Way::WebSocket, address, &tokens[1], "", "caught_up").await);
+    drop((refused, let_in));
+    gone(&server).await;
+    open(Way::Events, address, &tokens[0], "", "caught_up").await;
 }
 
 /// Waits until there are so many live connections.
