@@ -49,9 +49,11 @@ async fn what_came_to_no_end_is_removed() {
 async fn names_stay_within() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::files(folder.path().join("media")).unwrap();
-    for name in ["../x", "/x", "a/../../x", "", "a//b", "."] {
+    for name in ["../x", "a/../../x", "", "a//b", "."] {
         assert!(blobs.put(name, vec![1].into()).await.is_err(), "{name}");
     }
+    blobs.put("/etc/passwd", vec![1].into()).await.unwrap();
+    assert!(folder.path().join("media/etc/passwd").exists());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
