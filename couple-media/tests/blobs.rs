@@ -1,5 +1,4 @@
 //! Blobs in memory and as files, proven by the kit.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::time::Duration;
 

@@ -218,6 +218,7 @@ impl Blobs {
         found(self.step("delete blob", name, self.store.delete(&path)).await).map(drop)
     }
     /// What lies in a folder, however deep, in no order; all of it for an empty one.
+    #[must_use]
     pub fn list(&self, folder: &str) -> BoxStream<'static, Result<Listed, Error>> {
         let path = if folder.is_empty() { Ok(self.prefix.clone()) } else { self.path(folder) };
         let path = match path {
