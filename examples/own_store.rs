@@ -12,10 +12,11 @@ use couple::{
     AccountId, CoupleId, Error, Store, Timestamp,
     account::{Account, AccountReads, Session, Token, TokenKind},
     core::{
-        Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, OutcomeRecord,
-        TokenId,
+        Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, MediaId,
+        OutcomeRecord, TokenId,
     },
     job::{DeadJob, JobReads, QueueStats},
+    media::{Kept, Media, MediaReads, Rendition, Space},
     pairing::{Block, Couple, Invite, PairingReads, Side},
     store::MemoryStore,
     timeline::{Entry, Page, TimelineReads},
@@ -81,6 +82,16 @@ reads! {
         entry_by_client_id(couple: CoupleId, author: Side, client_id: &str) -> Option<Entry>;
         entries_by(couple: CoupleId, author: Side, after: i64, limit: u32) -> Vec<Entry>;
     }
+    MediaReads {
+        media(id: MediaId) -> Option<Media>;
+        media_by_identity(space: Space, identity: &Digest) -> Option<Media>;
+        renditions(space: Space, id: MediaId) -> Vec<Rendition>;
+        avatar_of(account: AccountId) -> Option<Media>;
+        media_space(space: Space) -> Kept;
+        media_in(space: Space, after: Option<MediaId>, limit: u32) -> Vec<Media>;
+        media_spaces(after: Option<Space>, limit: u32) -> Vec<Space>;
+        unused_renditions(before: Timestamp, limit: u32) -> Vec<(MediaId, Rendition)>;
+    }
     JobReads {
         queue_stats(queue: &str, now: Timestamp) -> QueueStats;
         next_due(queue: &str) -> Option<Timestamp>;
@@ -94,8 +105,11 @@ reads! {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = std::sync::Arc::new(CountingStore::default());
-    let backend =
-        couple::Backend::builder().store(store.clone()).keys(couple::Keyring::new([0; 32])).build()?;
+    let backend = couple::Backend::builder()
+        .blobs(couple::blobs::Blobs::memory())
+        .store(store.clone())
+        .keys(couple::Keyring::new([0; 32]))
+        .build()?;
     let sign_up =
         couple::account::SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
     backend.accounts().sign_up(&couple::Call::default(), &sign_up).await?;

@@ -13,7 +13,9 @@ pub use couple_core::{
     Secret, Store, SystemClock, Timestamp,
 };
 #[doc(inline)]
-pub use couple_core::{account, job, limits, mail, pairing, timeline};
+pub use couple_core::{account, job, limits, mail, media, pairing, timeline};
+#[doc(inline)]
+pub use couple_media::{blobs, gallery, picture};
 #[doc(inline)]
 pub use couple_notify as notify;
 #[doc(inline)]

@@ -4,10 +4,11 @@ use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, InviteId, JobId,
-    OutcomeRecord, SessionId, Store, Timestamp, TokenId,
+    MediaId, OutcomeRecord, SessionId, Store, Timestamp, TokenId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
     job::{JobChange, NewJob},
+    media::{AsRead, Format, Media, MediaChange, Rendition, Source, Space},
     pairing::{Block, InviteState, PairingChange, Side},
     timeline::{Body, NewEntry, Page, TimelineChange},
 };
@@ -100,6 +101,9 @@ fn invite_id(n: u8) -> InviteId {
 fn couple_id(n: u8) -> CoupleId {
     CoupleId::from_uuid(id(5, n))
 }
+fn media_id(n: u8) -> MediaId {
+    MediaId::from_uuid(id(7, n))
+}
 fn job_id(n: u8) -> JobId {
     JobId::from_uuid(id(6, n))
 }
@@ -117,7 +121,14 @@ fn account(n: u8, who: u8, due: Option<u8>, version: i64) -> Account {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    prop_oneof![account_change(), pairing_change(), timeline_change(), job_change(), idempotency_change()]
+    prop_oneof![
+        account_change(),
+        pairing_change(),
+        timeline_change(),
+        media_change(),
+        job_change(),
+        idempotency_change()
+    ]
 }
 
 fn account_change() -> impl Strategy<Value = Change> {
@@ -251,6 +262,74 @@ fn timeline_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
+/// Few pictures, each always of the same person for the same purpose: an avatar, or a photo in one of two couples.
+fn picture(n: u8, in_couple: u8, content: u8) -> Media {
+    let (world, owner) = (World::default(), account_id(n % 2));
+    let media = match n {
+        0 | 1 => world.avatar(owner, name(content)),
+        _ => world.photo(living(in_couple), owner, name(content)),
+    };
+    Media { id: media_id(n), ..media }
+}
+
+fn media_change() -> impl Strategy<Value = Change> {
+    let n = || 0..8_u8;
+    let account = || (0..2_u8).prop_map(account_id);
+    let place = || (n(), 0..2_u8).prop_map(|(n, couple)| (picture(n, couple, 0).space, media_id(n)));
+    let seen = || {
+        (place(), prop_oneof![3 => Just(0), 2 => Just(1), 1 => Just(2)])
+            .prop_map(|((space, id), uses)| AsRead { space, id, uses })
+    };
+    let time = || (0..12_u8).prop_map(at);
+    let format = || prop_oneof![Just(Format::Jpeg), Just(Format::WebP)];
+    let rendition = move || {
+        (0..2_u8, format(), prop::option::of(time()), 1..9_i64).prop_map(|(size, format, used_at, bytes)| {
+            Rendition { used_at, bytes, ..World::default().rendition(name(size), format) }
+        })
+    };
+    let source = || {
+        prop::option::of((0..2_u8, 1..90_i64)).prop_map(|kept| {
+            kept.map(|(n, bytes)| Source {
+                blob: name(n).to_owned(),
+                bytes,
+                media_type: "image/jpeg".to_owned(),
+            })
+        })
+    };
+    let one_each = |renditions: Vec<Rendition>| {
+        let mut there = HashSet::new();
+        renditions.into_iter().filter(|r| there.insert((r.name.clone(), r.format))).collect()
+    };
+    prop_oneof![
+        5 => (n(), 0..2_u8, 0..FEW, prop_oneof![Just(250_i64), Just(i64::MAX)]).prop_map(
+            |(n, couple, content, most)| MediaChange::Insert { media: picture(n, couple, content), most }
+        ),
+        3 => (seen(), source(), prop::collection::vec(rendition(), 0..3)).prop_map(
+            move |(of, source, renditions)| MediaChange::Finish {
+                of, width: 3, height: 4, placeholder: vec![1, 2], source, renditions: one_each(renditions),
+            }
+        ),
+        1 => seen().prop_map(|of| MediaChange::Reject { of, reason: "corrupt".to_owned() }),
+        3 => (0..2_u8, n(), account()).prop_map(|(couple, n, owner)| MediaChange::Use {
+            couple: living(couple), id: media_id(n), owner,
+        }),
+        1 => seen().prop_map(MediaChange::Release),
+        1 => seen().prop_map(MediaChange::Delete),
+        2 => (place(), rendition())
+            .prop_map(|((space, id), rendition)| MediaChange::AddRendition { space, id, rendition }),
+        1 => (place(), 0..2_u8, format(), time()).prop_map(|((space, id), size, format, at)| MediaChange::Touch {
+            space, id, name: name(size).to_owned(), format, at,
+        }),
+        1 => (place(), 0..3_usize).prop_map(|((space, id), n)| MediaChange::Forget {
+            space, id, blobs: ["upload", "ana.jpg", "ana"][n..].iter().map(|&blob| blob.to_owned()).collect(),
+        }),
+        2 => (account(), prop::option::of(n().prop_map(media_id)))
+            .prop_map(|(account, media)| MediaChange::SetAvatar { account, media }),
+        1 => account().prop_map(|account| MediaChange::Close { account }),
+    ]
+    .prop_map(Change::from)
+}
+
 fn job_change() -> impl Strategy<Value = Change> {
     let n = || 0..FEW;
     let time = || (0..12_u8).prop_map(at);
@@ -322,9 +401,19 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
         for side in SIDES {
             see!(store.entries_by(couple, side, 1, 2), store.entry_by_client_id(couple, side, name(n)));
         }
+        for space in [Space::Account(account), Space::Couple(couple)] {
+            see!(store.media_space(space), store.media_in(space, Some(media_id(1)), 3));
+            let picture = Media { space, ..picture(2 + n % 2, 0, n) };
+            see!(store.media_by_identity(space, &picture.identity()));
+            for n in 0..8 {
+                see!(store.renditions(space, media_id(n)));
+            }
+        }
+        see!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + FEW)));
         see!(store.outcome(&digest(&[b"scope", &[n]])));
         see!(store.queue_stats(name(n), now), store.next_due(name(n)));
     }
+    see!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
     see!(store.accounts_to_delete(now, 3), store.dead_jobs(None, 100));
     seen
 }

@@ -13,11 +13,13 @@
 #![expect(clippy::unwrap_used, reason = "checks are assertions")]
 
 pub mod account;
+pub mod blobs;
 pub mod bus;
 pub mod differential;
 pub mod idempotency;
 pub mod job;
 pub mod limits;
+pub mod media;
 pub mod pairing;
 pub mod presence;
 pub mod store;
@@ -64,6 +66,9 @@ macro_rules! store {
             timeline: t1_gapless, t2_a_reader_misses_nothing, t3_client_id_once, t4_no_gap_after_a_conflict,
                 t5_reads_back, t6_pages, t7_editing, t8_deleting, t9_reacting, t10_read_positions, t11_ended,
                 t12_erasing, t13_couples_apart;
+            media: m1_identical_bytes_once, m2_reads_back, m3_quota, m4_what_is_kept_is_counted, m5_ends_once, m6_ended,
+                m7_naming, m8_as_read, m9_renditions_once, m10_unused, m11_forgetting, m12_avatars, m13_deleting,
+                m14_closing, m15_pages;
             job: j1_claimed_by_one, j2_in_order_of_due_time, j3_leases_end, j4_lost_claims, j5_dedupe,
                 j6_finish_and_enqueue, j7_retry, j8_dead_jobs, j9_queues_apart, j10_reads_back, j11_stats;
             idempotency: i1_recorded_once, i2_expiry_and_purge;
@@ -123,6 +128,17 @@ macro_rules! presence {
     ($factory:expr) => {
         $crate::checks! { $factory;
             presence: p1_for_a_lease, p2_comes_and_stays, p3_apart;
+        }
+    };
+}
+
+/// Defines one test for each guarantee that is asked of a store under [`Blobs`](couple_media::blobs::Blobs).
+#[macro_export]
+macro_rules! blobs {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            blobs: o1_reads_back, o2_whole_or_not_at_all, o3_ranges, o4_missing, o5_lists, o6_deletes_folders,
+                o7_many_at_once, o8_links;
         }
     };
 }

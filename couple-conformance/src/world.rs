@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, Clock, CommitError, Committed, Conflict, CoupleId, DisplayName, EmailAddress,
-    InviteId, JobId, ManualClock, SeededEntropy, SessionId, Store, Timestamp, TokenId,
+    InviteId, JobId, ManualClock, MediaId, SeededEntropy, SessionId, Store, Timestamp, TokenId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
     job::{ClaimedJob, JobChange, NewJob},
+    media::{Format, Media, Purpose, Rendition, Source, Space, State},
     pairing::{Couple, Invite, InviteState, PairingChange},
     timeline::{Body, NewEntry, TimelineChange},
 };
@@ -157,6 +158,52 @@ impl World {
             body: Some(Body::from_stored(format!("{{\"text\":\"{client_id}\"}}"))),
             target: None,
             at: self.now(),
+        }
+    }
+    /// A photo of 100 bytes that somebody has uploaded to their couple.
+    #[must_use]
+    pub fn photo(&self, couple: CoupleId, owner: AccountId, content: &str) -> Media {
+        self.media(Space::Couple(couple), owner, Purpose::Photo, content)
+    }
+    /// An avatar of 100 bytes that somebody has uploaded.
+    #[must_use]
+    pub fn avatar(&self, owner: AccountId, content: &str) -> Media {
+        self.media(Space::Account(owner), owner, Purpose::Avatar, content)
+    }
+    fn media(&self, space: Space, owner: AccountId, purpose: Purpose, content: &str) -> Media {
+        Media {
+            id: MediaId::new(&*self.clock, &self.entropy),
+            space,
+            owner,
+            purpose,
+            state: State::Processing,
+            digest: digest(&[content.as_bytes()]),
+            crop: None,
+            key: "k".to_owned(),
+            source: Some(Source {
+                blob: "upload".to_owned(),
+                bytes: 100,
+                media_type: "image/png".to_owned(),
+            }),
+            width: 4000,
+            height: 3000,
+            placeholder: None,
+            uses: 0,
+            created_at: self.now(),
+        }
+    }
+    /// A rendition of 10 bytes that was asked for when it was made.
+    #[must_use]
+    pub fn rendition(&self, name: &str, format: Format) -> Rendition {
+        Rendition {
+            name: name.to_owned(),
+            format,
+            width: 64,
+            height: 48,
+            bytes: 10,
+            blob: format!("{name}.{}", format.extension()),
+            made_at: self.now(),
+            used_at: Some(self.now()),
         }
     }
     /// A job due now.

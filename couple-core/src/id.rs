@@ -52,6 +52,8 @@ ids! {
     InviteId;
     /// Two people, from the moment they pair until one leaves.
     CoupleId;
+    /// A picture.
+    MediaId;
     /// A unit of background work.
     JobId;
 }

@@ -10,7 +10,7 @@
 //! An adapter is a type that implements [`Store`]; `couple-conformance` proves it.
 //!
 //! Areas have the same names in every crate of the workspace: [`account`], [`pairing`], [`timeline`],
-//! [`job`]. In an area's folder `mod.rs` holds its types, `rules.rs` its pure decisions, `port.rs` what
+//! [`media`], [`job`]. In an area's folder `mod.rs` holds its types, `rules.rs` its pure decisions, `port.rs` what
 //! it needs of a store and `service.rs` its use cases.
 
 pub mod account;
@@ -25,6 +25,7 @@ pub mod job;
 pub mod limits;
 pub mod live;
 pub mod mail;
+pub mod media;
 pub mod pairing;
 mod ports;
 mod secret;
@@ -37,7 +38,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use email::{EmailAddress, EmailKey};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{BoxError, Error, ErrorKind, Failure};
-pub use id::{AccountId, CoupleId, InviteId, JobId, SessionId, TokenId};
+pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId};
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
 pub use secret::{Digest, Keyring, Secret, digest};

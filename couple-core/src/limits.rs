@@ -42,6 +42,8 @@ pub mod rules {
     pub const CODE_PER_CLIENT: Rule = rule("code_per_client", 60, Duration::from_mins(15));
     /// Tries of one code, by whomever.
     pub const TRY_PER_CODE: Rule = rule("try_per_code", 20, Duration::from_mins(15));
+    /// Pictures that one person uploads: a camera roll at once, then one every five seconds.
+    pub const UPLOAD_PER_ACCOUNT: Rule = rule("upload_per_account", 120, Duration::from_mins(10));
     /// Writes of one person: entries, reactions, signals.
     pub const WRITE_PER_ACCOUNT: Rule = rule("write_per_account", 300, Duration::from_mins(1));
 }

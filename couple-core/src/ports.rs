@@ -127,6 +127,7 @@ fn topics_of(changes: &[Change]) -> HashSet<Topic> {
             Change::Account(_)
             | Change::Pairing(_)
             | Change::Timeline(_)
+            | Change::Media(_)
             | Change::Job(_)
             | Change::Idempotency(_) => {}
         }

@@ -4,10 +4,12 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AccountId, Call, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, Ports, Timestamp, TokenId,
+    AccountId, Call, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, Timestamp,
+    TokenId,
     account::{AccountChange, AccountReads},
     idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord},
     job::{ClaimedJob, JobChange, JobReads},
+    media::{MediaChange, MediaReads},
     pairing::{PairingChange, PairingReads},
     timeline::{TimelineChange, TimelineReads},
 };
@@ -21,6 +23,8 @@ pub enum Change {
     Pairing(PairingChange),
     /// To a couple's log and read positions.
     Timeline(TimelineChange),
+    /// To pictures and what is kept of them.
+    Media(MediaChange),
     /// To the outbox.
     Job(JobChange),
     /// To the record of answered requests.
@@ -38,6 +42,7 @@ from_area! {
     Account(AccountChange),
     Pairing(PairingChange),
     Timeline(TimelineChange),
+    Media(MediaChange),
     Job(JobChange),
     Idempotency(IdempotencyChange),
 }
@@ -90,6 +95,21 @@ pub enum Conflict {
     /// The entry is gone, a tombstone, or somebody else's.
     #[error("entry {0} cannot be changed")]
     EntryClosed(i64),
+    /// The same picture is there.
+    #[error("picture exists")]
+    MediaExists,
+    /// The picture is gone, or is not as it was read or as it must be.
+    #[error("picture {0} changed")]
+    MediaChanged(MediaId),
+    /// There is no room for it.
+    #[error("quota exceeded")]
+    QuotaExceeded,
+    /// This account's space takes no more pictures.
+    #[error("space of account {0} is closed")]
+    SpaceClosed(AccountId),
+    /// There is a picture in this account's space.
+    #[error("space of account {0} is not empty")]
+    SpaceNotEmpty(AccountId),
     /// The job's claim is not this worker's any more.
     #[error("claim of job {0} lost")]
     ClaimLost(JobId),
@@ -126,7 +146,7 @@ pub enum CommitError {
 /// * **S7** Text is stored exactly: compared byte by byte, no trimming, no folding, any valid Unicode but NUL.
 #[async_trait]
 pub trait Store:
-    AccountReads + PairingReads + TimelineReads + JobReads + IdempotencyReads + Send + Sync + 'static
+    AccountReads + PairingReads + TimelineReads + MediaReads + JobReads + IdempotencyReads + Send + Sync + 'static
 {
     /// Applies `changes` in order as one transaction, all or none.
     ///

@@ -7,6 +7,7 @@ mod frames;
 mod input;
 mod live;
 mod matrix;
+mod media;
 mod pairing;
 mod secrets;
 mod socket;

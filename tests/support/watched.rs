@@ -7,10 +7,11 @@ use couple::{
     AccountId, CoupleId, Error, Store, Timestamp,
     account::{Account, AccountReads, Session, Token, TokenKind},
     core::{
-        Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, OutcomeRecord,
-        TokenId,
+        Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, MediaId,
+        OutcomeRecord, TokenId,
     },
     job::{DeadJob, JobReads, QueueStats},
+    media::{Kept, Media, MediaReads, Rendition, Space},
     pairing::{Block, Couple, Invite, PairingReads, Side},
     timeline::{Entry, Page, TimelineReads},
 };
@@ -90,6 +91,16 @@ reads! {
         entry(couple: CoupleId, seq: i64) -> Option<Entry>;
         entry_by_client_id(couple: CoupleId, author: Side, client_id: &str) -> Option<Entry>;
         entries_by(couple: CoupleId, author: Side, after: i64, limit: u32) -> Vec<Entry>;
+    }
+    MediaReads {
+        media(id: MediaId) -> Option<Media>;
+        media_by_identity(space: Space, identity: &Digest) -> Option<Media>;
+        renditions(space: Space, id: MediaId) -> Vec<Rendition>;
+        avatar_of(account: AccountId) -> Option<Media>;
+        media_space(space: Space) -> Kept;
+        media_in(space: Space, after: Option<MediaId>, limit: u32) -> Vec<Media>;
+        media_spaces(after: Option<Space>, limit: u32) -> Vec<Space>;
+        unused_renditions(before: Timestamp, limit: u32) -> Vec<(MediaId, Rendition)>;
     }
     JobReads {
         queue_stats(queue: &str, now: Timestamp) -> QueueStats;

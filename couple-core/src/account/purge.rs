@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Account, AccountChange, Policy};
 use crate::{
-    AccountId, Change, CommitError, CoupleId, Error, Ports, Timestamp,
+    AccountId, Change, CommitError, CoupleId, Error, MediaId, Ports, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
+    media::{self, Media, MediaChange, Space},
     pairing::{PairingChange, Side},
     timeline::TimelineChange,
 };
@@ -24,6 +25,8 @@ pub struct PurgePlan {
     pub ends: Option<CoupleId>,
     /// The couples in which its entries would become tombstones; the other's stay.
     pub erases: Vec<(CoupleId, Side)>,
+    /// How many pictures would go: its avatars, and what it uploaded to its couples; the other's stay.
+    pub pictures: usize,
 }
 
 /// Purges accounts whose grace period is over. Every hour, a few at a time.
@@ -46,6 +49,8 @@ pub struct PurgeAccountsHandler {
 
 /// Entries that become tombstones in one commit.
 const BITE: u32 = 500;
+/// Pictures that are read at once, and deleted in one commit at most.
+const PICTURES: u32 = 100;
 
 impl PurgeAccountsHandler {
     /// Over its ports; at most `cap` accounts a run.
@@ -74,12 +79,67 @@ impl PurgeAccountsHandler {
 
     async fn plan_one(&self, account: &Account) -> Result<PurgePlan, Error> {
         let couples = self.ports.store.couples_of(account.id).await?;
+        let mut pictures = 0;
+        for space in spaces(account.id, couples.iter().map(|couple| couple.id)) {
+            let mut after = None;
+            loop {
+                let (own, next) = self.uploaded(account.id, space, after).await?;
+                pictures += own.len();
+                if next.is_none() {
+                    break;
+                }
+                after = next;
+            }
+        }
         Ok(PurgePlan {
             account: account.id,
             due: account.deletion_due.unwrap_or_default(),
             ends: couples.iter().find(|couple| couple.ended_at.is_none()).map(|couple| couple.id),
             erases: couples.iter().filter_map(|c| Some((c.id, c.side_of(account.id)?))).collect(),
+            pictures,
         })
+    }
+
+    /// A page of what a person uploaded to a space, and after what the next one begins; none: it was the last.
+    async fn uploaded(
+        &self,
+        account: AccountId,
+        space: Space,
+        after: Option<MediaId>,
+    ) -> Result<(Vec<Media>, Option<MediaId>), Error> {
+        let mut page = self.ports.store.media_in(space, after, PICTURES).await?;
+        let next = page.last().filter(|_| page.len() == PICTURES as usize).map(|media| media.id);
+        page.retain(|media| media.owner == account);
+        Ok((page, next))
+    }
+
+    /// Deletes what a person uploaded to a space; `false` when they are not to be deleted any more.
+    async fn purge_pictures(&self, account: &Account, space: Space) -> Result<bool, Error> {
+        let mut after = None;
+        loop {
+            let (own, next) = self.uploaded(account.id, space, after).await?;
+            if !self.still_due(account).await? {
+                return Ok(false);
+            }
+            let mut changes = Vec::new();
+            for media in &own {
+                changes.extend(media::deletion(&self.ports, media)?);
+            }
+            // One that was named or deleted meanwhile: the next run reads it again.
+            if !self.still(changes).await? {
+                return Ok(false);
+            }
+            if next.is_none() {
+                return Ok(true);
+            }
+            after = next;
+        }
+    }
+
+    /// Whether an account is still there, and still to be deleted for the same reason.
+    async fn still_due(&self, account: &Account) -> Result<bool, Error> {
+        let current = self.ports.store.account(account.id).await?;
+        Ok(current.is_some_and(|current| current.deletion_due == account.deletion_due))
     }
 
     async fn purge(&self, account: &Account) -> Result<(), Error> {
@@ -92,10 +152,14 @@ impl PurgeAccountsHandler {
         if !self.still(changes).await? {
             return Ok(());
         }
+        for space in spaces(account.id, plan.erases.iter().map(|(couple, _)| *couple)) {
+            if !self.purge_pictures(account, space).await? {
+                return Ok(());
+            }
+        }
         for (couple, author) in plan.erases {
             loop {
-                let current = self.ports.store.account(account.id).await?;
-                if current.is_none_or(|current| current.deletion_due != account.deletion_due) {
+                if !self.still_due(account).await? {
                     return Ok(());
                 }
                 // The change itself re-checks that the couple has ended.
@@ -108,9 +172,10 @@ impl PurgeAccountsHandler {
                 }
             }
         }
+        let close = MediaChange::Close { account: account.id };
         let forget = PairingChange::Forget { account: account.id };
         let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
-        self.still(vec![forget.into(), erase.into()]).await?;
+        self.still(vec![close.into(), forget.into(), erase.into()]).await?;
         Ok(())
     }
 
@@ -122,6 +187,11 @@ impl PurgeAccountsHandler {
             Err(CommitError::Failed(error)) => Err(error),
         }
     }
+}
+
+/// Where a person may have uploaded something.
+fn spaces(account: AccountId, couples: impl Iterator<Item = CoupleId>) -> impl Iterator<Item = Space> {
+    std::iter::once(Space::Account(account)).chain(couples.map(Space::Couple))
 }
 
 #[async_trait]

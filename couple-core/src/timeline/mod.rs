@@ -86,6 +86,10 @@ pub mod system {
     pub const COUPLE_CHANGED: &str = "couple_changed";
     /// The body of `target` was replaced.
     pub const EDITED: &str = "entry_edited";
+    /// A picture that an entry names can be shown: `{"media_id": …}`.
+    pub const MEDIA_READY: &str = "media_ready";
+    /// A picture that an entry names never will be: `{"media_id": …, "reason": …}`.
+    pub const MEDIA_REJECTED: &str = "media_rejected";
     /// `target` became a tombstone.
     pub const DELETED: &str = "entry_deleted";
     /// A reaction on `target` was set or taken back.
@@ -93,6 +97,9 @@ pub mod system {
     /// Both chose to see the previous couple's timeline.
     pub const RESTORED: &str = "restored";
 }
+
+/// The kind whose body names a picture, as `media_id`.
+pub const PHOTO: &str = "photo";
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +187,9 @@ pub enum Refusal {
     /// It was deleted.
     #[error("the entry was deleted")]
     EntryDeleted,
+    /// The entry names no picture of its author's that this couple has.
+    #[error("there is no such picture")]
+    MediaNotFound,
     /// The key or client id came before with another entry.
     #[error("this key came before with another request")]
     KeyReused,
@@ -204,6 +214,7 @@ impl Refusal {
             Self::EntryNotFound => "entry_not_found",
             Self::NotAuthor => "not_author",
             Self::EntryDeleted => "entry_deleted",
+            Self::MediaNotFound => "media_not_found",
             Self::KeyReused => "idempotency_key_reused",
             Self::NoPrevious => "no_previous",
             Self::CursorReset => "cursor_reset",

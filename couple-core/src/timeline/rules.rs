@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Body, Entry, NewEntry, PERSONAL_KINDS, Refusal, TimelineChange, system};
+use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, Refusal, TimelineChange, system};
 use crate::{
-    AccountId, Change, CoupleId, Invalid, Timestamp,
+    AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
     pairing::{Couple, Side},
 };
 
@@ -80,7 +80,7 @@ pub fn client_id(id: &str) -> Result<&str, Invalid> {
     if shaped { Ok(id) } else { Err(Invalid::new("client_id", "invalid")) }
 }
 
-/// Checks the body of a kind: a `text` has a `text` that is not empty.
+/// Checks the body of a kind: a `text` has a `text` that is not empty, a `photo` the id of a picture.
 ///
 /// # Errors
 /// [`Invalid`].
@@ -92,7 +92,23 @@ pub fn body(kind: &str, value: &serde_json::Value) -> Result<Body, Invalid> {
             _ => return Err(Invalid::new("body.text", "required")),
         }
     }
+    if kind == PHOTO && media_id(value).is_none() {
+        return Err(Invalid::new("body.media_id", "required"));
+    }
     Body::new("body", value)
+}
+
+/// The picture that a body names.
+#[must_use]
+pub fn media_id(body: &serde_json::Value) -> Option<MediaId> {
+    body.get("media_id")?.as_str()?.parse().ok()
+}
+
+/// The picture that an entry names.
+#[must_use]
+pub fn media_of(entry: &Entry) -> Option<MediaId> {
+    let body = entry.body.as_ref().filter(|_| entry.kind == PHOTO)?;
+    media_id(&body.value())
 }
 
 /// Checks a reaction: one to sixteen characters without space or control, whatever an emoji keyboard makes.
@@ -130,6 +146,10 @@ pub fn edit(
 ) -> Result<Vec<Change>, Refusal> {
     let entry = own(entry, author)?;
     let body = body(&entry.kind, value)?;
+    if entry.kind == PHOTO && media_id(value) != media_of(entry) {
+        // Another picture is another entry.
+        return Err(Invalid::new("body.media_id", "cannot_change").into());
+    }
     let edit = TimelineChange::Edit { couple, seq: entry.seq, author, body, at };
     Ok(vec![edit.into(), told(couple, system::EDITED, author, entry.seq, at)])
 }

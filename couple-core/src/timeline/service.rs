@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Body, Entry, NewEntry, Page, Refusal, TimelineChange, rules};
+use super::{Body, Entry, NewEntry, PHOTO, Page, Refusal, TimelineChange, rules};
 use crate::{
-    AccountId, Call, CoupleId, Decision, Failure, Ports,
+    AccountId, Call, Change, CoupleId, Decision, Failure, Ports,
     limits::{LimitKey, rules as limit},
     live::{Notice, Topic},
+    media,
     pairing::{Couple, Side},
     store::Transaction,
 };
@@ -100,7 +101,8 @@ impl Timeline {
     /// Appends an entry. The same client id again answers the same entry.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::KeyReused`], [`Refusal::RateLimited`].
+    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::MediaNotFound`], [`Refusal::KeyReused`],
+    /// [`Refusal::RateLimited`].
     pub async fn append(&self, call: &Call, account: AccountId, command: &Append) -> Answer<Appended> {
         let now = self.ports.now();
         let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
@@ -119,7 +121,8 @@ impl Timeline {
                 return Err(Failure::Refused(Refusal::NotPaired));
             }
             // Looked for only once a commit said that it is there: a repeat is rare.
-            if std::mem::replace(&mut again, true)
+            let looked = std::mem::replace(&mut again, true);
+            if looked
                 && let Some(entry) =
                     self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await?
             {
@@ -134,7 +137,19 @@ impl Timeline {
                 target: None,
                 at: now,
             };
-            let changes = vec![TimelineChange::Append { couple: at.couple, entry: new.clone() }.into()];
+            let mut changes = vec![TimelineChange::Append { couple: at.couple, entry: new.clone() }.into()];
+            if kind == PHOTO {
+                let media = match rules::media_id(&command.body) {
+                    Some(id) => self.ports.store.media(id).await?,
+                    None => None,
+                };
+                match media::rules::name(media.as_ref(), at.couple, account) {
+                    Some(named) => changes.push(named.into()),
+                    // A repeat of an entry whose picture is gone is still a repeat.
+                    None if !looked => continue,
+                    None => return Err(Failure::Refused(Refusal::MediaNotFound)),
+                }
+            }
             let outcome = (at.couple, client_id.to_owned());
             if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
                 let seq = committed.seqs.first().copied().ok_or_else(|| {
@@ -227,7 +242,7 @@ impl Timeline {
         self.change(account, seq, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
     }
 
-    /// Makes one's own entry a tombstone.
+    /// Makes one's own entry a tombstone. A picture that nothing else names goes with it.
     ///
     /// # Errors
     /// As [`edit`](Self::edit).
@@ -250,7 +265,7 @@ impl Timeline {
         &self,
         account: AccountId,
         seq: i64,
-        decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<crate::Change>, Refusal> + Send + Sync,
+        decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<Change>, Refusal> + Send + Sync,
     ) -> Answer<Entry> {
         let call = Call::default();
         let mut work = Transaction::new(&self.ports, &call, self.ports.now());
@@ -258,7 +273,13 @@ impl Timeline {
         loop {
             let (at, _) = self.membership(account).await?;
             let entry = self.ports.store.entry(at.couple, seq).await?;
-            let changes = decide(&at, entry.as_ref()).map_err(Failure::Refused)?;
+            let mut changes = decide(&at, entry.as_ref()).map_err(Failure::Refused)?;
+            let deletes = |c: &Change| matches!(c, Change::Timeline(TimelineChange::Delete { .. }));
+            if changes.iter().any(deletes)
+                && let Some(id) = entry.as_ref().and_then(rules::media_of)
+            {
+                changes.extend(media::let_go(&self.ports, id).await?);
+            }
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 let entry = self.ports.store.entry(at.couple, seq).await?;
                 return entry.ok_or(Failure::Refused(Refusal::EntryNotFound));

@@ -137,6 +137,64 @@ CREATE TABLE IF NOT EXISTS entry (
     KEY entry_kind (couple_id, kind, seq)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
+CREATE TABLE IF NOT EXISTS media (
+    -- 0 a person's avatars, 1 a couple's photos
+    space_kind BIGINT NOT NULL,
+    space_id BINARY(16) NOT NULL,
+    id BINARY(16) NOT NULL,
+    -- Of owner, purpose, digest and crop: the same picture is there once.
+    identity BINARY(32) NOT NULL,
+    owner BINARY(16) NOT NULL,
+    -- 0 avatar, 1 photo
+    purpose BIGINT NOT NULL,
+    -- 0 processing, 1 ready, 2 rejected
+    state BIGINT NOT NULL,
+    reason TEXT,
+    digest BINARY(32) NOT NULL,
+    crop_x BIGINT,
+    crop_y BIGINT,
+    crop_width BIGINT,
+    crop_height BIGINT,
+    blob_key TEXT NOT NULL,
+    source TEXT,
+    source_bytes BIGINT,
+    source_type TEXT,
+    width BIGINT NOT NULL,
+    height BIGINT NOT NULL,
+    placeholder VARBINARY(255),
+    uses BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (space_id, id),
+    UNIQUE KEY media_id (id),
+    UNIQUE KEY media_identity (space_id, identity)
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS media_rendition (
+    space_id BINARY(16) NOT NULL,
+    media_id BINARY(16) NOT NULL,
+    name VARBINARY(64) NOT NULL,
+    -- 0 JPEG, 1 WebP
+    format BIGINT NOT NULL,
+    width BIGINT NOT NULL,
+    height BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    blob_name TEXT NOT NULL,
+    made_at BIGINT NOT NULL,
+    -- None: kept however long nobody asks.
+    used_at BIGINT,
+    PRIMARY KEY (space_id, media_id, name, format),
+    KEY media_rendition_used (used_at, media_id, name, format)
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
+
+-- What is kept in each space. A closed one stays, so that nothing comes in late.
+CREATE TABLE IF NOT EXISTS media_space (
+    space_id BINARY(16) NOT NULL PRIMARY KEY,
+    kind BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    avatar BINARY(16),
+    closed BIGINT NOT NULL
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
+
 CREATE TABLE IF NOT EXISTS job (
     id BINARY(16) NOT NULL PRIMARY KEY,
     queue VARBINARY(255) NOT NULL,

@@ -137,6 +137,64 @@ CREATE TABLE entry (
 CREATE UNIQUE INDEX entry_client ON entry (couple_id, author, client_id) WHERE client_id IS NOT NULL;
 CREATE INDEX entry_kind ON entry (couple_id, kind, seq);
 
+CREATE TABLE media (
+    -- 0 a person's avatars, 1 a couple's photos
+    space_kind   BIGINT NOT NULL,
+    space_id     UUID NOT NULL,
+    id           UUID NOT NULL,
+    -- Of owner, purpose, digest and crop: the same picture is there once.
+    identity     BYTEA NOT NULL,
+    owner        UUID NOT NULL,
+    -- 0 avatar, 1 photo
+    purpose      BIGINT NOT NULL,
+    -- 0 processing, 1 ready, 2 rejected
+    state        BIGINT NOT NULL,
+    reason       TEXT,
+    digest       BYTEA NOT NULL,
+    crop_x       BIGINT,
+    crop_y       BIGINT,
+    crop_width   BIGINT,
+    crop_height  BIGINT,
+    blob_key     TEXT NOT NULL,
+    source       TEXT,
+    source_bytes BIGINT,
+    source_type  TEXT,
+    width        BIGINT NOT NULL,
+    height       BIGINT NOT NULL,
+    placeholder  BYTEA,
+    uses         BIGINT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    PRIMARY KEY (space_id, id)
+);
+CREATE UNIQUE INDEX media_id ON media (id);
+CREATE UNIQUE INDEX media_identity ON media (space_id, identity);
+
+CREATE TABLE media_rendition (
+    space_id  UUID NOT NULL,
+    media_id  UUID NOT NULL,
+    name      TEXT COLLATE "C" NOT NULL,
+    -- 0 JPEG, 1 WebP
+    format    BIGINT NOT NULL,
+    width     BIGINT NOT NULL,
+    height    BIGINT NOT NULL,
+    bytes     BIGINT NOT NULL,
+    blob_name TEXT NOT NULL,
+    made_at   BIGINT NOT NULL,
+    -- None: kept however long nobody asks.
+    used_at   BIGINT,
+    PRIMARY KEY (space_id, media_id, name, format)
+);
+CREATE INDEX media_rendition_used ON media_rendition (used_at, media_id, name, format) WHERE used_at IS NOT NULL;
+
+-- What is kept in each space. A closed one stays, so that nothing comes in late.
+CREATE TABLE media_space (
+    space_id UUID NOT NULL PRIMARY KEY,
+    kind     BIGINT NOT NULL,
+    bytes    BIGINT NOT NULL,
+    avatar   UUID,
+    closed   BIGINT NOT NULL
+);
+
 CREATE TABLE job (
     id           UUID NOT NULL PRIMARY KEY,
     queue        TEXT COLLATE "C" NOT NULL,

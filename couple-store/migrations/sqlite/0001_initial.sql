@@ -137,6 +137,64 @@ CREATE TABLE entry (
 CREATE UNIQUE INDEX entry_client ON entry (couple_id, author, client_id) WHERE client_id IS NOT NULL;
 CREATE INDEX entry_kind ON entry (couple_id, kind, seq);
 
+CREATE TABLE media (
+    -- 0 a person's avatars, 1 a couple's photos
+    space_kind   INTEGER NOT NULL,
+    space_id     BLOB    NOT NULL,
+    id           BLOB    NOT NULL,
+    -- Of owner, purpose, digest and crop: the same picture is there once.
+    identity     BLOB    NOT NULL,
+    owner        BLOB    NOT NULL,
+    -- 0 avatar, 1 photo
+    purpose      INTEGER NOT NULL,
+    -- 0 processing, 1 ready, 2 rejected
+    state        INTEGER NOT NULL,
+    reason       TEXT,
+    digest       BLOB    NOT NULL,
+    crop_x       INTEGER,
+    crop_y       INTEGER,
+    crop_width   INTEGER,
+    crop_height  INTEGER,
+    blob_key     TEXT    NOT NULL,
+    source       TEXT,
+    source_bytes INTEGER,
+    source_type  TEXT,
+    width        INTEGER NOT NULL,
+    height       INTEGER NOT NULL,
+    placeholder  BLOB,
+    uses         INTEGER NOT NULL,
+    created_at   INTEGER NOT NULL,
+    PRIMARY KEY (space_id, id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX media_id ON media (id);
+CREATE UNIQUE INDEX media_identity ON media (space_id, identity);
+
+CREATE TABLE media_rendition (
+    space_id  BLOB    NOT NULL,
+    media_id  BLOB    NOT NULL,
+    name      TEXT    NOT NULL,
+    -- 0 JPEG, 1 WebP
+    format    INTEGER NOT NULL,
+    width     INTEGER NOT NULL,
+    height    INTEGER NOT NULL,
+    bytes     INTEGER NOT NULL,
+    blob_name TEXT    NOT NULL,
+    made_at   INTEGER NOT NULL,
+    -- None: kept however long nobody asks.
+    used_at   INTEGER,
+    PRIMARY KEY (space_id, media_id, name, format)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX media_rendition_used ON media_rendition (used_at, media_id, name, format) WHERE used_at IS NOT NULL;
+
+-- What is kept in each space. A closed one stays, so that nothing comes in late.
+CREATE TABLE media_space (
+    space_id BLOB    NOT NULL PRIMARY KEY,
+    kind     INTEGER NOT NULL,
+    bytes    INTEGER NOT NULL,
+    avatar   BLOB,
+    closed   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE job (
     id           BLOB    NOT NULL PRIMARY KEY,
     queue        TEXT    NOT NULL,

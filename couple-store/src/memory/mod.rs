@@ -5,6 +5,7 @@ mod bus;
 mod idempotency;
 mod job;
 mod limits;
+mod media;
 mod pairing;
 mod presence;
 mod table;
@@ -29,6 +30,7 @@ struct State {
     account: account::Tables,
     pairing: pairing::Tables,
     timeline: timeline::Tables,
+    media: media::Tables,
     job: job::Tables,
     idempotency: idempotency::Tables,
 }
@@ -62,6 +64,7 @@ impl State {
             Change::Account(change) => self.account.apply(change, out),
             Change::Pairing(change) => self.pairing.apply(change, out),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change, out),
+            Change::Media(change) => self.media.apply(&self.pairing, change),
             Change::Job(change) => self.job.apply(change, out),
             Change::Idempotency(change) => self.idempotency.apply(change, out),
         }
@@ -72,6 +75,7 @@ impl State {
         self.account.end(keep);
         self.pairing.end(keep);
         self.timeline.end(keep);
+        self.media.end(keep);
         self.job.end(keep);
         self.idempotency.end(keep);
     }

@@ -2,7 +2,7 @@
 
 use couple_core::{Change, Committed, Conflict};
 
-use super::{Dialect, account, idempotency, job, pairing, timeline};
+use super::{Dialect, account, idempotency, job, media, pairing, timeline};
 
 /// Why a change was not applied.
 pub(super) enum Stop {
@@ -42,6 +42,7 @@ pub(super) async fn apply<D: Dialect>(
         Change::Account(change) => account::apply::<D>(connection, change, out).await,
         Change::Pairing(change) => pairing::apply::<D>(connection, change, out).await,
         Change::Timeline(change) => timeline::apply::<D>(connection, change, out).await,
+        Change::Media(change) => media::apply::<D>(connection, change).await,
         Change::Job(change) => job::apply::<D>(connection, change, out).await,
         Change::Idempotency(change) => idempotency::apply::<D>(connection, change, out).await,
     }

@@ -106,6 +106,7 @@ pub trait Dialect:
     + Reads<String>
     + Reads<Option<String>>
     + Reads<Vec<u8>>
+    + Reads<Option<Vec<u8>>>
     + Reads<i64>
     + Reads<Option<i64>>
     + Reads<Uuid>

@@ -16,6 +16,7 @@ mod dialect;
 mod error;
 mod idempotency;
 mod job;
+mod media;
 mod migrate;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -114,7 +115,7 @@ impl<D: Dialect> SqlStore<D> {
 #[doc(hidden)]
 #[must_use]
 pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
-    [account::ALL, pairing::ALL, timeline::ALL, job::ALL, idempotency::ALL]
+    [account::ALL, pairing::ALL, timeline::ALL, media::ALL, job::ALL, idempotency::ALL]
         .concat()
         .into_iter()
         .map(|(name, sql)| (name, D::spell(sql)))

@@ -8,7 +8,7 @@ use std::{
 
 use couple_core::{
     Change, CommitError, Committed, Conflict, CoupleId, Error, ErrorKind, account::AccountChange,
-    pairing::PairingChange, timeline::TimelineChange,
+    media::Space, pairing::PairingChange, timeline::TimelineChange,
 };
 use sqlx::{Pool, pool::PoolConnection};
 use tokio::{
@@ -137,6 +137,7 @@ fn first_lock(changes: &[Change]) -> Option<Uuid> {
             Change::Pairing(PairingChange::Found(couple)) => {
                 couple.members.iter().min().map(|id| id.as_uuid())
             }
+            Change::Media(change) => Some(change.space().as_uuid()),
             _ => None,
         })
     };
@@ -158,6 +159,10 @@ fn couples_of(changes: &[Change]) -> impl Iterator<Item = CoupleId> {
             | PairingChange::Restore { id, .. }
             | PairingChange::End { id, .. },
         ) => Some(*id),
+        Change::Media(change) => match change.space() {
+            Space::Couple(id) => Some(id),
+            Space::Account(_) => None,
+        },
         _ => None,
     })
 }

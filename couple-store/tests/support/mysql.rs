@@ -34,6 +34,14 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32) {
         format!(
             "entry SELECT {pair}, seq, seq % 2, CONCAT('c', seq), 'text', '{{}}', NULL, seq, NULL, NULL, NULL, NULL"
         ),
+        format!(
+            "media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
+             4, 3, NULL, 1, seq",
+            digest("seq"),
+            digest("seq"),
+        ),
+        format!("media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', seq, seq"),
+        format!("media_space SELECT {one}, 0, 9, {one}, 0"),
         format!("job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"),
         format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, seq, seq, 5, seq, 5, 'no', seq"),
         format!("outcome SELECT {}, {}, '{{}}', seq, seq", digest("seq"), digest("seq")),
@@ -57,13 +65,12 @@ pub(crate) async fn explain(connection: &mut MySqlConnection, sql: &str) -> Vec<
         let compared = before.trim_end_matches([' ', '=', '<', '>', '(', ',']);
         let column = compared.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
         filled.push_str(match column {
-            "id" | "account_id" | "couple_id" | "inviter" | "blocker" | "blocked" | "IN" | "" => {
-                "x'00000000000000000000000000000007'"
-            }
-            "link" | "code" | "token" | "pair_key" | "scope" => {
+            "id" | "account_id" | "couple_id" | "space_id" | "media_id" | "owner" | "avatar" | "inviter"
+            | "blocker" | "blocked" | "IN" | "" => "x'00000000000000000000000000000007'",
+            "link" | "code" | "token" | "pair_key" | "scope" | "identity" => {
                 "x'7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451'"
             }
-            "email_key" | "target_key" | "blocker_email" | "client_id" | "queue" | "kind" => "'p7'",
+            "email_key" | "target_key" | "blocker_email" | "client_id" | "queue" | "kind" | "name" => "'p7'",
             _ => "50",
         });
     }

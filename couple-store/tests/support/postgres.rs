@@ -32,6 +32,14 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32) {
         format!("membership SELECT {one}, {other}"),
         format!("block SELECT {one}, {other}, 'p' || n, n"),
         format!("entry SELECT {pair}, n, n % 2, 'c' || n, 'text', '{{}}', NULL, n, NULL, NULL, NULL, NULL"),
+        format!(
+            "media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
+             4, 3, NULL, 1, n",
+            digest("n"),
+            digest("n"),
+        ),
+        format!("media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', n, n"),
+        format!("media_space SELECT {one}, 0, 9, {one}, 0"),
         format!("job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
         format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
         format!("outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),

@@ -1,0 +1,493 @@
+//! M1–M15: pictures, and what is kept of them.
+
+use std::sync::Arc;
+
+use couple_core::{
+    AccountId, Change, Conflict, CoupleId, MediaId, Store, Timestamp, digest,
+    media::{AsRead, Crop, Format, Kept, Media, MediaChange, Purpose, Rendition, Source, Space, State},
+    pairing::PairingChange,
+};
+
+use crate::world::{World, all, conflict, must, race};
+
+const MOST: i64 = 1 << 40;
+
+fn insert(media: &Media) -> MediaChange {
+    MediaChange::Insert { media: media.clone(), most: MOST }
+}
+
+fn finish(media: &Media, renditions: Vec<Rendition>) -> MediaChange {
+    MediaChange::Finish {
+        of: media.as_read(),
+        width: 40,
+        height: 30,
+        placeholder: vec![0, 255, 7],
+        source: Some(Source {
+            blob: "master.jpg".to_owned(),
+            bytes: 60,
+            media_type: "image/jpeg".to_owned(),
+        }),
+        renditions,
+    }
+}
+
+fn reject(media: &Media) -> MediaChange {
+    MediaChange::Reject { of: media.as_read(), reason: "truncated".to_owned() }
+}
+
+fn add(media: &Media, rendition: Rendition) -> MediaChange {
+    MediaChange::AddRendition { space: media.space, id: media.id, rendition }
+}
+
+async fn bytes(store: &impl Store, space: Space) -> i64 {
+    store.media_space(space).await.unwrap().bytes
+}
+
+async fn get(store: &impl Store, id: MediaId) -> Media {
+    store.media(id).await.unwrap().expect("the picture is there")
+}
+
+/// A photo of the first of a couple, committed.
+async fn uploaded(world: &World, store: &impl Store) -> (CoupleId, AccountId, Media) {
+    let couple = world.founded(store).await;
+    let photo = world.photo(couple.id, couple.members[0], "a");
+    must(store, insert(&photo)).await;
+    (couple.id, couple.members[0], photo)
+}
+
+/// The same bytes of the same person for the same purpose and crop: one.
+pub async fn m1_identical_bytes_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let [ana, ben] = couple.members;
+    let commits = (0..50).map(|_| vec![insert(&world.photo(couple.id, ana, "same")).into()]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let commits = (0..50).map(|_| vec![insert(&world.avatar(ana, "same")).into()]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let photo = world.photo(couple.id, ana, "same");
+    let there = store.media_by_identity(photo.space, &photo.identity()).await.unwrap().unwrap();
+    assert_eq!((there.digest, there.owner, there.purpose), (photo.digest, ana, Purpose::Photo));
+    assert_eq!(conflict(&store, insert(&photo)).await, Conflict::MediaExists);
+    // Its id is one anywhere.
+    let elsewhere = Media { id: there.id, ..world.avatar(ben, "b") };
+    assert_eq!(conflict(&store, insert(&elsewhere)).await, Conflict::MediaExists);
+    let crop = |x| Some(Crop { x, y: 0, width: 5, height: 5 });
+    for other in [
+        world.photo(couple.id, ana, "other"),
+        world.photo(couple.id, ben, "same"),
+        world.avatar(ben, "same"),
+        Media { crop: crop(1), ..world.photo(couple.id, ana, "same") },
+        Media { crop: crop(2), ..world.photo(couple.id, ana, "same") },
+    ] {
+        must(&store, insert(&other)).await;
+        assert_eq!(store.media_by_identity(other.space, &other.identity()).await.unwrap(), Some(other));
+    }
+    assert_eq!(store.media_by_identity(photo.space, &digest(&[b"none"])).await.unwrap(), None);
+}
+
+/// Every field, at every stage.
+pub async fn m2_reads_back(store: impl Store) {
+    let world = World::default();
+    let (_, _, photo) = uploaded(&world, &store).await;
+    assert_eq!(get(&store, photo.id).await, photo);
+    let crop = Some(Crop { x: 0, y: 1, width: 4_000_000_000, height: 3 });
+    let avatar = Media { crop, ..world.avatar(photo.owner, "x") };
+    must(&store, insert(&avatar)).await;
+    assert_eq!(get(&store, avatar.id).await, avatar);
+    let small = Rendition { used_at: None, ..world.rendition("64", Format::Jpeg) };
+    let large = Rendition {
+        width: 512,
+        height: 511,
+        made_at: world.later(3),
+        ..world.rendition("512", Format::WebP)
+    };
+    must(&store, finish(&photo, vec![small.clone(), large.clone()])).await;
+    let ready = Media {
+        state: State::Ready,
+        width: 40,
+        height: 30,
+        placeholder: Some(vec![0, 255, 7]),
+        source: Some(Source {
+            blob: "master.jpg".to_owned(),
+            bytes: 60,
+            media_type: "image/jpeg".to_owned(),
+        }),
+        ..photo.clone()
+    };
+    assert_eq!(get(&store, photo.id).await, ready);
+    assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), [large.clone(), small.clone()]);
+    let same = Rendition { name: "512".to_owned(), ..world.rendition("512-j", Format::Jpeg) };
+    must(&store, add(&photo, same.clone())).await;
+    assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), [same, large, small]);
+    must(&store, reject(&avatar)).await;
+    let rejected = Media { state: State::Rejected("truncated".to_owned()), source: None, ..avatar.clone() };
+    assert_eq!(get(&store, avatar.id).await, rejected);
+    assert_eq!(store.media(MediaId::from_uuid(uuid::Uuid::max())).await.unwrap(), None);
+    assert_eq!(
+        store.media_space(world.photo(world.couple_id(), avatar.owner, "y").space).await.unwrap(),
+        Kept::default()
+    );
+}
+
+/// As many as fit, however many come at once.
+pub async fn m3_quota(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    for photo in [true, false] {
+        let commits = (0..50).map(|n| {
+            let name = format!("{n}");
+            let media = if photo {
+                world.photo(couple.id, couple.members[n % 2], &name)
+            } else {
+                world.avatar(couple.members[0], &name)
+            };
+            vec![MediaChange::Insert { media, most: 750 }.into()]
+        });
+        let commits = commits.collect();
+        assert_eq!(race(&store, commits).await, 7);
+    }
+    let space = Space::Couple(couple.id);
+    assert_eq!(bytes(&store, space).await, 700);
+    assert_eq!(bytes(&store, Space::Account(couple.members[0])).await, 700);
+    assert_eq!(bytes(&store, Space::Account(couple.members[1])).await, 0);
+    let one_more = world.photo(couple.id, couple.members[0], "more");
+    let insert = |most| MediaChange::Insert { media: one_more.clone(), most };
+    assert_eq!(conflict(&store, insert(799)).await, Conflict::QuotaExceeded);
+    must(&store, insert(800)).await;
+    // That it is there already is said although there is no room.
+    assert_eq!(conflict(&store, insert(0)).await, Conflict::MediaExists);
+}
+
+/// Counted on with every change.
+pub async fn m4_what_is_kept_is_counted(store: impl Store) {
+    let world = World::default();
+    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let space = photo.space;
+    let other = world.photo(couple, ana, "b");
+    must(&store, insert(&other)).await;
+    let mut steps: Vec<(Change, i64)> = vec![
+        (finish(&photo, vec![world.rendition("64", Format::Jpeg)]).into(), 100 + 60 + 10),
+        (add(&photo, world.rendition("64", Format::WebP)).into(), 180),
+        (reject(&other).into(), 80),
+    ];
+    let forget = |blobs: &[&str]| MediaChange::Forget {
+        space,
+        id: photo.id,
+        blobs: blobs.iter().map(|&blob| blob.to_owned()).collect(),
+    };
+    steps.push((forget(&["nothing"]).into(), 80));
+    steps.push((forget(&["64.webp"]).into(), 70));
+    steps.push((forget(&["64.webp", "master.jpg"]).into(), 10));
+    steps.push((forget(&["master.jpg"]).into(), 10));
+    steps.push((MediaChange::Delete(photo.as_read()).into(), 0));
+    assert_eq!(bytes(&store, space).await, 200);
+    for (change, expected) in steps {
+        all(&store, vec![change.clone()]).await;
+        assert_eq!(bytes(&store, space).await, expected, "{change:?}");
+        let mut sum = 0;
+        for media in store.media_in(space, None, 100).await.unwrap() {
+            sum += media.source.map_or(0, |source| source.bytes);
+            let renditions = store.renditions(space, media.id).await.unwrap();
+            sum += renditions.iter().map(|rendition| rendition.bytes).sum::<i64>();
+        }
+        assert_eq!(sum, expected, "{change:?}");
+    }
+}
+
+/// One end, whoever comes first.
+pub async fn m5_ends_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let (_, _, photo) = uploaded(&world, &store).await;
+    let commits = (0..50).map(|n| {
+        let end = if n % 2 == 0 { finish(&photo, Vec::new()) } else { reject(&photo) };
+        vec![end.into()]
+    });
+    assert_eq!(race(&store, commits.collect()).await, 1);
+    match get(&store, photo.id).await {
+        Media { state: State::Ready, source: Some(_), placeholder: Some(_), .. } => {}
+        Media { state: State::Rejected(reason), source: None, placeholder: None, .. } => {
+            assert_eq!(reason, "truncated");
+        }
+        other => panic!("{other:?}"),
+    }
+    for late in [finish(&photo, Vec::new()), reject(&photo)] {
+        assert_eq!(conflict(&store, late).await, Conflict::MediaChanged(photo.id));
+    }
+    let unknown = world.photo(world.couple_id(), photo.owner, "a");
+    assert_eq!(conflict(&store, reject(&unknown)).await, Conflict::MediaChanged(unknown.id));
+}
+
+/// Nothing new where a couple has ended, or never was.
+pub async fn m6_ended(store: impl Store) {
+    let world = World::default();
+    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let unknown = world.couple_id();
+    let nowhere = insert(&world.photo(unknown, ana, "b"));
+    assert_eq!(conflict(&store, nowhere).await, Conflict::CoupleEnded(unknown));
+    must(&store, PairingChange::End { id: couple, at: world.now() }).await;
+    let late = insert(&world.photo(couple, ana, "b"));
+    assert_eq!(conflict(&store, late).await, Conflict::CoupleEnded(couple));
+    let named = MediaChange::Use { couple, id: photo.id, owner: ana };
+    assert_eq!(conflict(&store, named).await, Conflict::CoupleEnded(couple));
+    // It is still whose it is.
+    must(&store, finish(&photo, Vec::new())).await;
+    must(&store, add(&photo, world.rendition("64", Format::Jpeg))).await;
+    must(&store, MediaChange::Delete(photo.as_read())).await;
+    assert_eq!(bytes(&store, photo.space).await, 0);
+}
+
+/// One's own photo, of this couple.
+pub async fn m7_naming(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let other = world.founded(&store).await;
+    let of = |couple, id, owner| MediaChange::Use { couple, id, owner };
+    let avatar = world.avatar(ana, "a");
+    must(&store, insert(&avatar)).await;
+    let bad = world.photo(couple, ana, "bad");
+    must(&store, insert(&bad)).await;
+    must(&store, reject(&bad)).await;
+    for (change, id) in [
+        (of(couple, photo.id, other.members[0]), photo.id),
+        (of(other.id, photo.id, ana), photo.id),
+        (of(couple, avatar.id, ana), avatar.id),
+        (of(couple, bad.id, ana), bad.id),
+    ] {
+        assert_eq!(conflict(&store, change).await, Conflict::MediaChanged(id));
+    }
+    let commits = (0..30).map(|_| vec![of(couple, photo.id, ana).into()]).collect();
+    assert_eq!(race(&store, commits).await, 30);
+    assert_eq!(get(&store, photo.id).await.uses, 30);
+    // Of those who read the same number one gives it back.
+    let as_read = AsRead { uses: 30, ..photo.as_read() };
+    let commits = (0..30).map(|_| vec![MediaChange::Release(as_read).into()]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    assert_eq!(get(&store, photo.id).await.uses, 29);
+    let never = MediaChange::Release(bad.as_read());
+    assert_eq!(conflict(&store, never).await, Conflict::MediaChanged(bad.id));
+}
+
+/// What read another number of names is too late.
+pub async fn m8_as_read(store: impl Store) {
+    let world = World::default();
+    let (couple, ana, photo) = uploaded(&world, &store).await;
+    must(&store, MediaChange::Use { couple, id: photo.id, owner: ana }).await;
+    let late = [
+        finish(&photo, Vec::new()),
+        reject(&photo),
+        MediaChange::Release(photo.as_read()),
+        MediaChange::Delete(photo.as_read()),
+    ];
+    for change in late {
+        assert_eq!(conflict(&store, change).await, Conflict::MediaChanged(photo.id));
+    }
+    let now = get(&store, photo.id).await;
+    assert_eq!(now, Media { uses: 1, ..photo.clone() });
+    must(&store, finish(&now, Vec::new())).await;
+    must(&store, MediaChange::Delete(now.as_read())).await;
+}
+
+/// Once, of a picture that is ready.
+pub async fn m9_renditions_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let (_, _, photo) = uploaded(&world, &store).await;
+    let rendition = world.rendition("64", Format::Jpeg);
+    assert_eq!(conflict(&store, add(&photo, rendition.clone())).await, Conflict::MediaChanged(photo.id));
+    must(&store, finish(&photo, Vec::new())).await;
+    let commits = (0..50)
+        .map(|n| vec![add(&photo, Rendition { blob: format!("64-{n}.jpg"), ..rendition.clone() }).into()]);
+    assert_eq!(race(&store, commits.collect()).await, 1);
+    assert_eq!(store.renditions(photo.space, photo.id).await.unwrap().len(), 1);
+    assert_eq!(bytes(&store, photo.space).await, 70);
+    must(&store, add(&photo, world.rendition("64", Format::WebP))).await;
+    let unknown = world.photo(world.couple_id(), photo.owner, "a");
+    assert_eq!(conflict(&store, add(&unknown, rendition)).await, Conflict::MediaChanged(unknown.id));
+}
+
+/// Longest unused first; asking only moves it forward.
+pub async fn m10_unused(store: impl Store) {
+    let world = World::default();
+    let (_, _, photo) = uploaded(&world, &store).await;
+    let used = |name: &str, used: Option<u64>| Rendition {
+        used_at: used.map(|seconds| world.later(seconds)),
+        ..world.rendition(name, Format::Jpeg)
+    };
+    let made = vec![
+        used("a", Some(30)),
+        used("b", Some(10)),
+        used("c", None),
+        used("d", Some(20)),
+        used("e", Some(10)),
+    ];
+    must(&store, finish(&photo, made)).await;
+    let unused = |before: Timestamp, limit| {
+        let (store, id) = (&store, photo.id);
+        async move {
+            let unused = store.unused_renditions(before, limit).await.unwrap();
+            assert!(unused.iter().all(|(of, _)| *of == id));
+            unused.into_iter().map(|(_, rendition)| rendition.name).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(unused(world.later(30), 9).await, ["b", "e", "d"]);
+    assert_eq!(unused(world.later(99), 2).await, ["b", "e"]);
+    assert_eq!(unused(world.later(10), 9).await, Vec::<String>::new());
+    let touch = |name: &str, seconds| MediaChange::Touch {
+        space: photo.space,
+        id: photo.id,
+        name: name.to_owned(),
+        format: Format::Jpeg,
+        at: world.later(seconds),
+    };
+    for (name, seconds) in [("b", 40), ("a", 5), ("c", 50), ("z", 50)] {
+        must(&store, touch(name, seconds)).await;
+    }
+    assert_eq!(unused(world.later(99), 9).await, ["e", "d", "a", "b"]);
+    let there = store.renditions(photo.space, photo.id).await.unwrap();
+    assert_eq!((there[1].used_at, there[2].used_at), (Some(world.later(40)), None));
+}
+
+/// The named ones, and no other.
+pub async fn m11_forgetting(store: impl Store) {
+    let world = World::default();
+    let (_, _, photo) = uploaded(&world, &store).await;
+    must(
+        &store,
+        finish(&photo, vec![world.rendition("64", Format::Jpeg), world.rendition("128", Format::Jpeg)]),
+    )
+    .await;
+    let forget = |blobs: &[&str]| MediaChange::Forget {
+        space: photo.space,
+        id: photo.id,
+        blobs: blobs.iter().map(|&blob| blob.to_owned()).collect(),
+    };
+    must(&store, forget(&["64.jpg", "gone"])).await;
+    let names = |there: Vec<Rendition>| there.into_iter().map(|rendition| rendition.name).collect::<Vec<_>>();
+    assert_eq!(names(store.renditions(photo.space, photo.id).await.unwrap()), ["128"]);
+    assert!(get(&store, photo.id).await.source.is_some());
+    must(&store, forget(&["master.jpg"])).await;
+    let left = get(&store, photo.id).await;
+    assert_eq!((left.source, left.state), (None, State::Ready));
+    assert_eq!(names(store.renditions(photo.space, photo.id).await.unwrap()), ["128"]);
+    assert_eq!(bytes(&store, photo.space).await, 10);
+    // It may be made again.
+    must(&store, add(&photo, world.rendition("64", Format::Jpeg))).await;
+    let unknown =
+        MediaChange::Forget { space: photo.space, id: world.avatar(photo.owner, "b").id, blobs: vec![] };
+    must(&store, unknown).await;
+}
+
+/// One's own; another takes its place.
+pub async fn m12_avatars(store: impl Store) {
+    let world = World::default();
+    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let (one, other) = (world.avatar(ana, "a"), world.avatar(ana, "b"));
+    let (bad, theirs) = (world.avatar(ana, "bad"), world.avatar(world.account_id(), "a"));
+    for media in [&one, &other, &bad, &theirs] {
+        must(&store, insert(media)).await;
+    }
+    must(&store, reject(&bad)).await;
+    let set =
+        |media: Option<&Media>| MediaChange::SetAvatar { account: ana, media: media.map(|media| media.id) };
+    assert_eq!(store.avatar_of(ana).await.unwrap(), None);
+    for media in [&photo, &bad, &theirs] {
+        assert_eq!(conflict(&store, set(Some(media))).await, Conflict::MediaChanged(media.id));
+    }
+    let uses = || async { (get(&store, one.id).await.uses, get(&store, other.id).await.uses) };
+    must(&store, set(Some(&one))).await;
+    must(&store, set(Some(&one))).await;
+    assert_eq!(store.avatar_of(ana).await.unwrap(), Some(Media { uses: 1, ..one.clone() }));
+    assert_eq!(uses().await, (1, 0));
+    must(&store, set(Some(&other))).await;
+    assert_eq!(store.media_space(one.space).await.unwrap().avatar, Some(other.id));
+    assert_eq!(uses().await, (0, 1));
+    must(&store, MediaChange::Delete(AsRead { uses: 1, ..other.as_read() })).await;
+    assert_eq!(store.avatar_of(ana).await.unwrap(), None);
+    must(&store, set(Some(&one))).await;
+    must(&store, set(None)).await;
+    must(&store, set(None)).await;
+    assert_eq!((store.avatar_of(ana).await.unwrap(), get(&store, one.id).await.uses), (None, 0));
+    // Someone who never uploaded has none to take back, and a couple none at all.
+    must(&store, MediaChange::SetAvatar { account: world.account_id(), media: None }).await;
+    assert_eq!(store.media_space(Space::Couple(couple)).await.unwrap().avatar, None);
+}
+
+/// All of it; then it may come again.
+pub async fn m13_deleting(store: impl Store) {
+    let world = World::default();
+    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let other = world.photo(couple, ana, "b");
+    must(&store, insert(&other)).await;
+    for media in [&photo, &other] {
+        must(&store, finish(media, vec![world.rendition("64", Format::Jpeg)])).await;
+    }
+    must(&store, MediaChange::Delete(photo.as_read())).await;
+    assert_eq!(store.media(photo.id).await.unwrap(), None);
+    assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), []);
+    assert_eq!(store.media_by_identity(photo.space, &photo.identity()).await.unwrap(), None);
+    assert_eq!(store.unused_renditions(world.later(9999), 9).await.unwrap().len(), 1);
+    assert_eq!(bytes(&store, photo.space).await, 70);
+    assert_eq!(
+        conflict(&store, MediaChange::Delete(photo.as_read())).await,
+        Conflict::MediaChanged(photo.id)
+    );
+    let again = world.photo(couple, ana, "a");
+    must(&store, insert(&again)).await;
+    assert_eq!(store.media_by_identity(again.space, &photo.identity()).await.unwrap(), Some(again));
+}
+
+/// For good, and only an empty one.
+pub async fn m14_closing(store: impl Store) {
+    let world = World::default();
+    let ana = world.account_id();
+    let avatar = world.avatar(ana, "a");
+    let close = |account| MediaChange::Close { account };
+    must(&store, insert(&avatar)).await;
+    must(&store, MediaChange::SetAvatar { account: ana, media: Some(avatar.id) }).await;
+    assert_eq!(conflict(&store, close(ana)).await, Conflict::SpaceNotEmpty(ana));
+    must(&store, MediaChange::Delete(AsRead { uses: 1, ..avatar.as_read() })).await;
+    let never = world.account_id();
+    for account in [ana, ana, never] {
+        must(&store, close(account)).await;
+        let kept = store.media_space(Space::Account(account)).await.unwrap();
+        assert_eq!(kept, Kept { bytes: 0, avatar: None, closed: true });
+        let late = insert(&world.avatar(account, "b"));
+        assert_eq!(conflict(&store, late).await, Conflict::SpaceClosed(account));
+    }
+}
+
+/// In the order of their ids.
+pub async fn m15_pages(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        let photo = world.photo(couple.id, couple.members[n % 2], &n.to_string());
+        must(&store, insert(&photo)).await;
+        ids.push(photo.id);
+    }
+    ids.sort_unstable();
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let page = store.media_in(Space::Couple(couple.id), after, 3).await.unwrap();
+        assert!(page.len() <= 3);
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        seen.extend(page.into_iter().map(|media| media.id));
+    }
+    assert_eq!(seen, ids);
+    let mut spaces = vec![Space::Couple(couple.id)];
+    for n in 0..4 {
+        let avatar = world.avatar(world.account_id(), &n.to_string());
+        must(&store, insert(&avatar)).await;
+        spaces.push(avatar.space);
+    }
+    spaces.sort_unstable();
+    assert_eq!(store.media_spaces(None, 3).await.unwrap(), spaces[..3]);
+    assert_eq!(store.media_spaces(Some(spaces[2]), 3).await.unwrap(), spaces[3..]);
+    assert_eq!(store.media_spaces(spaces.last().copied(), 3).await.unwrap(), []);
+}

@@ -1,0 +1,157 @@
+//! What is decided about pictures.
+
+use super::{Kept, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space, State};
+use crate::{
+    AccountId, Change, CoupleId, MediaId, Timestamp,
+    pairing::Couple,
+    timeline::{Body, NewEntry, TimelineChange, rules::profile_changed, system},
+};
+
+/// What lets a picture in.
+///
+/// # Errors
+/// [`Refusal::NotPaired`] for a photo without this couple, [`Refusal::QuotaExceeded`], [`Refusal::MediaNotFound`] for a person
+/// whose space is closed.
+pub fn insert(
+    media: &Media,
+    couple: Option<&Couple>,
+    kept: &Kept,
+    policy: &Policy,
+) -> Result<MediaChange, Refusal> {
+    if let Space::Couple(id) = media.space
+        && couple.is_none_or(|couple| couple.id != id || couple.ended_at.is_some())
+    {
+        return Err(Refusal::NotPaired);
+    }
+    if kept.closed {
+        return Err(Refusal::MediaNotFound);
+    }
+    room(media.space, media.source.as_ref().map_or(0, |source| source.bytes), kept, policy)?;
+    Ok(MediaChange::Insert { media: media.clone(), most: policy.quota(media.space) })
+}
+
+/// Whether there is room for so many bytes more.
+///
+/// # Errors
+/// [`Refusal::QuotaExceeded`].
+pub fn room(space: Space, bytes: i64, kept: &Kept, policy: &Policy) -> Result<(), Refusal> {
+    let fits = kept.bytes.checked_add(bytes).is_some_and(|all| all <= policy.quota(space));
+    if fits { Ok(()) } else { Err(Refusal::QuotaExceeded) }
+}
+
+/// Who sees a picture: whoever uploaded it; of a photo, the other of its couple while that lives, or once both want to see
+/// again what they were before; of an avatar, the partner. `couple` is the reader's own, now.
+#[must_use]
+pub fn may_see(media: &Media, reader: AccountId, couple: Option<&Couple>) -> bool {
+    if media.owner == reader {
+        return true;
+    }
+    let Some(couple) = couple.filter(|couple| couple.ended_at.is_none()) else { return false };
+    couple.side_of(reader).is_some()
+        && match media.space {
+            Space::Account(owner) => couple.side_of(owner).is_some(),
+            Space::Couple(id) => couple.id == id || (couple.restored() && couple.previous == Some(id)),
+        }
+}
+
+/// What decoding a picture gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Upright, in pixels.
+    pub width: u32,
+    /// Upright, in pixels.
+    pub height: u32,
+    /// Its blurred stand-in.
+    pub placeholder: Vec<u8>,
+    /// What is kept to make renditions from. Its blob may be the one that was uploaded.
+    pub source: Option<Source>,
+    /// What was made at once.
+    pub renditions: Vec<Rendition>,
+}
+
+/// *processing → ready*; those who look at it learn of it in the same commit. `couple` is the one that the picture is shown in.
+#[must_use]
+pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Timestamp) -> Vec<Change> {
+    let Rendered { width, height, placeholder, source, renditions } = rendered;
+    let finish = MediaChange::Finish { of: media.as_read(), width, height, placeholder, source, renditions };
+    told(media, couple, system::MEDIA_READY, None, at).into_iter().chain([finish.into()]).collect()
+}
+
+/// *processing → rejected*, likewise.
+#[must_use]
+pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestamp) -> Vec<Change> {
+    let reject = MediaChange::Reject { of: media.as_read(), reason: reason.to_owned() };
+    told(media, couple, system::MEDIA_REJECTED, Some(reason), at).into_iter().chain([reject.into()]).collect()
+}
+
+/// The entry that tells a couple of what became of a picture that it looks at.
+fn told(
+    media: &Media,
+    couple: Option<&Couple>,
+    kind: &str,
+    reason: Option<&str>,
+    at: Timestamp,
+) -> Option<Change> {
+    let couple = couple.filter(|couple| couple.ended_at.is_none() && media.uses > 0)?;
+    if media.purpose == Purpose::Avatar {
+        return Some(profile_changed(couple, media.owner, at));
+    }
+    let mut body = serde_json::json!({ "media_id": media.id });
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    let entry = NewEntry {
+        body: Some(Body::from_stored(body.to_string())),
+        ..NewEntry::system(kind, couple.side_of(media.owner), None, at)
+    };
+    Some(TimelineChange::Append { couple: couple.id, entry }.into())
+}
+
+/// What notes that an entry names a photo: one's own, of this couple, that is not rejected.
+#[must_use]
+pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Option<MediaChange> {
+    let media = media.filter(|media| {
+        media.space == Space::Couple(couple)
+            && media.owner == owner
+            && media.purpose == Purpose::Photo
+            && !matches!(media.state, State::Rejected(_))
+    })?;
+    Some(MediaChange::Use { couple, id: media.id, owner })
+}
+
+/// What a person shows of themselves from now on. What they showed before goes.
+///
+/// # Errors
+/// [`Refusal::MediaNotFound`] for anything but an avatar of their own that is not rejected.
+pub fn set_avatar(
+    account: AccountId,
+    media: Option<&Media>,
+    wanted: Option<MediaId>,
+    before: Option<&Media>,
+    couple: Option<&Couple>,
+    at: Timestamp,
+) -> Result<Vec<Change>, Refusal> {
+    if before.map(|before| before.id) == wanted {
+        return Ok(Vec::new());
+    }
+    if wanted.is_some() {
+        let own = media.is_some_and(|media| {
+            media.space == Space::Account(account)
+                && media.purpose == Purpose::Avatar
+                && !matches!(media.state, State::Rejected(_))
+        });
+        if !own {
+            return Err(Refusal::MediaNotFound);
+        }
+    }
+    // The couple's row before the person's, as everybody takes them.
+    let mut changes: Vec<Change> =
+        couple.map(|couple| profile_changed(couple, account, at)).into_iter().collect();
+    changes.push(MediaChange::SetAvatar { account, media: wanted }.into());
+    if let Some(before) = before {
+        let mut of = before.as_read();
+        of.uses -= 1;
+        changes.push(MediaChange::Delete(of).into());
+    }
+    Ok(changes)
+}

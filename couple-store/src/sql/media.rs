@@ -1,0 +1,531 @@
+//! Pictures in SQL.
+//!
+//! Every change takes the row that its space hangs on first: the couple's, as its log does, or that of the person's space. So
+//! what follows in a change is nobody else's meanwhile, and what a space holds is counted on without looking again.
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Conflict, CoupleId, Digest, Error, MediaId, Timestamp,
+    media::{
+        AsRead, Crop, Format, Kept, Media, MediaChange, MediaReads, Purpose, Rendition, Source, Space, State,
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    Dialect, Row, SqlStore, Statement,
+    apply::{Applied, Stop, one},
+    dialect::Reads,
+};
+
+macro_rules! media {
+    () => {
+        "space_kind, space_id, id, owner, purpose, state, reason, digest, crop_x, crop_y, crop_width, crop_height, blob_key, \
+         source, source_bytes, source_type, width, height, placeholder, uses, created_at"
+    };
+}
+macro_rules! rendition {
+    () => {
+        "media_id, name, format, width, height, bytes, blob_name, made_at, used_at"
+    };
+}
+
+const PROCESSING: i64 = 0;
+const READY: i64 = 1;
+const REJECTED: i64 = 2;
+const AVATAR: i64 = 0;
+const PHOTO: i64 = 1;
+
+statements! {
+    MEDIA = "SELECT ", media!(), " FROM media WHERE id = $1";
+    MEDIA_BY_IDENTITY = "SELECT ", media!(), " FROM media WHERE space_id = $1 AND identity = $2";
+    MEDIA_IN = "SELECT ", media!(), " FROM media WHERE space_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+    AVATAR_OF = "SELECT ", media!(), " FROM media WHERE id = (SELECT avatar FROM media_space WHERE space_id = $1)";
+    RENDITIONS = "SELECT ", rendition!(), " FROM media_rendition WHERE space_id = $1 AND media_id = $2 ORDER BY name, format";
+    UNUSED_RENDITIONS = "SELECT ", rendition!(), " FROM media_rendition WHERE used_at < $1 \
+     ORDER BY used_at, media_id, name, format LIMIT $2";
+    SPACE = "SELECT bytes, avatar, closed FROM media_space WHERE space_id = $1";
+    SPACES = "SELECT kind, space_id FROM media_space WHERE space_id > $1 ORDER BY space_id LIMIT $2";
+    LOCK_COUPLE = "SELECT ended_at FROM couple WHERE id = $1 FOR UPDATE"
+        => sqlite: "SELECT ended_at FROM couple WHERE id = $1";
+    LOCK_SPACE = "SELECT bytes, avatar, closed FROM media_space WHERE space_id = $1 FOR UPDATE"
+        => sqlite: "SELECT bytes, avatar, closed FROM media_space WHERE space_id = $1";
+    TAKEN = "SELECT 1 FROM media WHERE id = $1 UNION ALL SELECT 1 FROM media WHERE space_id = $2 AND identity = $3";
+    INSERT_SPACE = "INSERT INTO media_space (kind, space_id, bytes, closed) VALUES ($1, $2, $3, $4)";
+    COUNT = "UPDATE media_space SET bytes = bytes + $1 WHERE space_id = $2";
+    SHOW = "UPDATE media_space SET avatar = $1 WHERE space_id = $2";
+    HIDE = "UPDATE media_space SET avatar = NULL WHERE space_id = $1 AND avatar = $2";
+    CLOSE = "UPDATE media_space SET closed = 1, bytes = 0, avatar = NULL WHERE space_id = $1";
+    INSERT = "INSERT INTO media (identity, ", media!(), ") \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+    STATE = "SELECT state, uses, source, source_bytes FROM media WHERE space_id = $1 AND id = $2";
+    FINISH = "UPDATE media SET state = 1, width = $1, height = $2, placeholder = $3, source = $4, source_bytes = $5, source_type = $6 \
+     WHERE space_id = $7 AND id = $8";
+    REJECT = "UPDATE media SET state = 2, reason = $1, source = NULL, source_bytes = NULL, source_type = NULL \
+     WHERE space_id = $2 AND id = $3";
+    FORGET_SOURCE = "UPDATE media SET source = NULL, source_bytes = NULL, source_type = NULL WHERE space_id = $1 AND id = $2";
+    USE = "UPDATE media SET uses = uses + 1 WHERE space_id = $1 AND id = $2 AND owner = $3 AND purpose = $4 AND state <> 2";
+    RELEASE = "UPDATE media SET uses = uses - 1 WHERE space_id = $1 AND id = $2";
+    DELETE = "DELETE FROM media WHERE space_id = $1 AND id = $2";
+    INSERT_RENDITION = "INSERT INTO media_rendition (space_id, ", rendition!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    RENDITION = "SELECT 1 FROM media_rendition WHERE space_id = $1 AND media_id = $2 AND name = $3 AND format = $4";
+    FORGET_RENDITION = "DELETE FROM media_rendition WHERE space_id = $1 AND media_id = $2 AND name = $3 AND format = $4";
+    DELETE_RENDITIONS = "DELETE FROM media_rendition WHERE space_id = $1 AND media_id = $2";
+    TOUCH = "UPDATE media_rendition SET used_at = $1 \
+     WHERE space_id = $2 AND media_id = $3 AND name = $4 AND format = $5 AND used_at < $6";
+}
+
+pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &MediaChange) -> Applied {
+    let space = change.space();
+    let ground = Ground::take::<D>(connection, space).await?;
+    match change {
+        MediaChange::Insert { media, most } => insert::<D>(connection, &ground, media, *most).await,
+        MediaChange::Finish { of, width, height, placeholder, source, renditions } => {
+            let before = processing::<D>(connection, *of).await?;
+            Statement::<D>::new(FINISH)
+                .bind(i64::from(*width))
+                .bind(i64::from(*height))
+                .bind(placeholder.as_slice())
+                .source(source.as_ref())
+                .of(space, of.id)
+                .execute(connection)
+                .await?;
+            for rendition in renditions {
+                insert_rendition::<D>(connection, space, of.id, rendition).await?;
+            }
+            let made: i64 = renditions.iter().map(|rendition| rendition.bytes).sum();
+            let kept = source.as_ref().map_or(0, |source| source.bytes);
+            count::<D>(connection, space, kept - before.bytes + made).await
+        }
+        MediaChange::Reject { of, reason } => {
+            let before = processing::<D>(connection, *of).await?;
+            let reject = Statement::<D>::new(REJECT).bind(reason.as_str()).of(space, of.id);
+            reject.execute(connection).await?;
+            count::<D>(connection, space, -before.bytes).await
+        }
+        MediaChange::Use { couple, id, owner } => {
+            ground.living(*couple)?;
+            let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(PHOTO);
+            one(statement.execute(connection).await?, Conflict::MediaChanged(*id))
+        }
+        MediaChange::Release(of) => {
+            if as_read::<D>(connection, *of).await?.uses == 0 {
+                return Err(Conflict::MediaChanged(of.id).into());
+            }
+            Statement::<D>::new(RELEASE).of(space, of.id).execute(connection).await?;
+            Ok(())
+        }
+        MediaChange::Delete(of) => {
+            let mut bytes = as_read::<D>(connection, *of).await?.bytes;
+            for rendition in renditions_of::<D>(connection, space, of.id).await? {
+                bytes += rendition.bytes;
+            }
+            for sql in [DELETE_RENDITIONS, DELETE] {
+                Statement::<D>::new(sql).of(space, of.id).execute(connection).await?;
+            }
+            Statement::<D>::new(HIDE).of(space, of.id).execute(connection).await?;
+            count::<D>(connection, space, -bytes).await
+        }
+        MediaChange::AddRendition { space, id, rendition } => {
+            let ready = state::<D>(connection, *space, *id).await?.is_some_and(|row| row.state == READY);
+            let key =
+                Statement::<D>::new(RENDITION).rendition(*space, *id, &rendition.name, rendition.format);
+            if !ready || !key.rows(connection).await?.is_empty() {
+                return Err(Conflict::MediaChanged(*id).into());
+            }
+            insert_rendition::<D>(connection, *space, *id, rendition).await?;
+            count::<D>(connection, *space, rendition.bytes).await
+        }
+        MediaChange::Touch { space, id, name, format, at } => {
+            let touch = Statement::<D>::new(TOUCH).time(*at).rendition(*space, *id, name, *format).time(*at);
+            touch.execute(connection).await?;
+            Ok(())
+        }
+        MediaChange::Forget { space, id, blobs } => forget::<D>(connection, *space, *id, blobs).await,
+        MediaChange::SetAvatar { media, .. } => {
+            let before = ground.kept.and_then(|kept| kept.avatar);
+            if before == *media {
+                return Ok(());
+            }
+            if let Some(id) = media {
+                let Space::Account(owner) = space else { return Err(Conflict::MediaChanged(*id).into()) };
+                let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(AVATAR);
+                one(statement.execute(connection).await?, Conflict::MediaChanged(*id))?;
+            }
+            if let Some(before) = before {
+                Statement::<D>::new(RELEASE).of(space, before).execute(connection).await?;
+            }
+            let show = Statement::<D>::new(SHOW).bind(media.map(MediaId::as_uuid)).bind(space.as_uuid());
+            show.execute(connection).await?;
+            Ok(())
+        }
+        MediaChange::Close { account } => {
+            let page = Statement::<D>::new(MEDIA_IN).bind(space.as_uuid()).bind(Uuid::nil()).bind(1_i64);
+            if !page.rows(connection).await?.is_empty() {
+                return Err(Conflict::SpaceNotEmpty(*account).into());
+            }
+            if ground.kept.is_none() {
+                return insert_space::<D>(connection, space, 0, true).await;
+            }
+            Statement::<D>::new(CLOSE).bind(space.as_uuid()).execute(connection).await?;
+            Ok(())
+        }
+    }
+}
+
+/// What a space hangs on, held until this transaction ends.
+struct Ground {
+    space: Space,
+    /// Whether its couple is there and lives.
+    lives: bool,
+    /// None before the first picture.
+    kept: Option<Kept>,
+}
+
+impl Ground {
+    async fn take<D: Dialect>(connection: &mut D::Connection, space: Space) -> Result<Self, Stop> {
+        let mut lives = false;
+        if let Space::Couple(couple) = space {
+            let rows = Statement::<D>::new(LOCK_COUPLE).bind(couple.as_uuid()).rows(connection).await?;
+            if let Some(row) = rows.first() {
+                lives = <D as Reads<Option<i64>>>::read(row, 0)?.is_none();
+            }
+        }
+        let rows = Statement::<D>::new(LOCK_SPACE).bind(space.as_uuid()).rows(connection).await?;
+        let kept = match rows.first() {
+            Some(row) => Some(Kept {
+                bytes: <D as Reads<i64>>::read(row, 0)?,
+                avatar: <D as Reads<Option<Uuid>>>::read(row, 1)?.map(MediaId::from_uuid),
+                closed: <D as Reads<i64>>::read(row, 2)? != 0,
+            }),
+            None => None,
+        };
+        Ok(Self { space, lives, kept })
+    }
+
+    fn living(&self, couple: CoupleId) -> Applied {
+        if self.lives { Ok(()) } else { Err(Conflict::CoupleEnded(couple).into()) }
+    }
+
+    fn open(&self) -> Applied {
+        match self.space {
+            Space::Couple(couple) => self.living(couple),
+            Space::Account(account) if self.kept.is_some_and(|kept| kept.closed) => {
+                Err(Conflict::SpaceClosed(account).into())
+            }
+            Space::Account(_) => Ok(()),
+        }
+    }
+}
+
+async fn insert<D: Dialect>(
+    connection: &mut D::Connection,
+    ground: &Ground,
+    media: &Media,
+    most: i64,
+) -> Applied {
+    ground.open()?;
+    let (space, identity) = (media.space.as_uuid(), media.identity());
+    let taken = Statement::<D>::new(TAKEN).bind(media.id.as_uuid()).bind(space).digest(&identity);
+    if !taken.rows(connection).await?.is_empty() {
+        return Err(Conflict::MediaExists.into());
+    }
+    let bytes = media.source.as_ref().map_or(0, |source| source.bytes);
+    if ground.kept.map_or(0, |kept| kept.bytes) + bytes > most {
+        return Err(Conflict::QuotaExceeded.into());
+    }
+    match ground.kept {
+        // Two first ones at once: the second finds the row when it is run again.
+        None => insert_space::<D>(connection, media.space, bytes, false).await?,
+        Some(_) => count::<D>(connection, media.space, bytes).await?,
+    }
+    let (state, reason) = match &media.state {
+        State::Processing => (PROCESSING, None),
+        State::Ready => (READY, None),
+        State::Rejected(reason) => (REJECTED, Some(reason.as_str())),
+    };
+    let crop = media.crop.map(|crop| [crop.x, crop.y, crop.width, crop.height].map(i64::from));
+    let edge = |n: usize| crop.map(|crop| crop[n]);
+    Statement::<D>::new(INSERT)
+        .digest(&identity)
+        .bind(media.space.kind())
+        .bind(space)
+        .bind(media.id.as_uuid())
+        .bind(media.owner.as_uuid())
+        .bind(match media.purpose {
+            Purpose::Avatar => AVATAR,
+            Purpose::Photo => PHOTO,
+        })
+        .bind(state)
+        .bind(reason)
+        .digest(&media.digest)
+        .bind(edge(0))
+        .bind(edge(1))
+        .bind(edge(2))
+        .bind(edge(3))
+        .bind(media.key.as_str())
+        .source(media.source.as_ref())
+        .bind(i64::from(media.width))
+        .bind(i64::from(media.height))
+        .bind(media.placeholder.as_deref())
+        .bind(media.uses)
+        .time(media.created_at)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_space<D: Dialect>(
+    connection: &mut D::Connection,
+    space: Space,
+    bytes: i64,
+    closed: bool,
+) -> Applied {
+    Statement::<D>::new(INSERT_SPACE)
+        .bind(space.kind())
+        .bind(space.as_uuid())
+        .bind(bytes)
+        .bind(i64::from(closed))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_rendition<D: Dialect>(
+    connection: &mut D::Connection,
+    space: Space,
+    id: MediaId,
+    rendition: &Rendition,
+) -> Applied {
+    Statement::<D>::new(INSERT_RENDITION)
+        .rendition(space, id, &rendition.name, rendition.format)
+        .bind(i64::from(rendition.width))
+        .bind(i64::from(rendition.height))
+        .bind(rendition.bytes)
+        .bind(rendition.blob.as_str())
+        .time(rendition.made_at)
+        .opt_time(rendition.used_at)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn forget<D: Dialect>(
+    connection: &mut D::Connection,
+    space: Space,
+    id: MediaId,
+    blobs: &[String],
+) -> Applied {
+    let Some(row) = state::<D>(connection, space, id).await? else { return Ok(()) };
+    let mut bytes = 0;
+    if row.source.is_some_and(|source| blobs.contains(&source)) {
+        Statement::<D>::new(FORGET_SOURCE).of(space, id).execute(connection).await?;
+        bytes += row.bytes;
+    }
+    for rendition in renditions_of::<D>(connection, space, id).await? {
+        if blobs.contains(&rendition.blob) {
+            let (name, format) = (&rendition.name, rendition.format);
+            let forget = Statement::<D>::new(FORGET_RENDITION).rendition(space, id, name, format);
+            forget.execute(connection).await?;
+            bytes += rendition.bytes;
+        }
+    }
+    if bytes == 0 { Ok(()) } else { count::<D>(connection, space, -bytes).await }
+}
+
+async fn count<D: Dialect>(connection: &mut D::Connection, space: Space, bytes: i64) -> Applied {
+    Statement::<D>::new(COUNT).bind(bytes).bind(space.as_uuid()).execute(connection).await?;
+    Ok(())
+}
+
+/// What a change looks at before it writes.
+struct StateRow {
+    state: i64,
+    uses: i64,
+    source: Option<String>,
+    bytes: i64,
+}
+
+async fn state<D: Dialect>(
+    connection: &mut D::Connection,
+    space: Space,
+    id: MediaId,
+) -> sqlx::Result<Option<StateRow>> {
+    let rows = Statement::<D>::new(STATE).of(space, id).rows(connection).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(StateRow {
+        state: <D as Reads<i64>>::read(row, 0)?,
+        uses: <D as Reads<i64>>::read(row, 1)?,
+        source: <D as Reads<Option<String>>>::read(row, 2)?,
+        bytes: <D as Reads<Option<i64>>>::read(row, 3)?.unwrap_or(0),
+    }))
+}
+
+async fn as_read<D: Dialect>(connection: &mut D::Connection, of: AsRead) -> Result<StateRow, Stop> {
+    let row = state::<D>(connection, of.space, of.id).await?.filter(|row| row.uses == of.uses);
+    row.ok_or_else(|| Conflict::MediaChanged(of.id).into())
+}
+
+async fn processing<D: Dialect>(connection: &mut D::Connection, of: AsRead) -> Result<StateRow, Stop> {
+    let row = as_read::<D>(connection, of).await?;
+    if row.state == PROCESSING { Ok(row) } else { Err(Conflict::MediaChanged(of.id).into()) }
+}
+
+/// What of a rendition's row a change looks at.
+struct RenditionRow {
+    name: String,
+    format: Format,
+    bytes: i64,
+    blob: String,
+}
+
+async fn renditions_of<D: Dialect>(
+    connection: &mut D::Connection,
+    space: Space,
+    id: MediaId,
+) -> sqlx::Result<Vec<RenditionRow>> {
+    let rows = Statement::<D>::new(RENDITIONS).of(space, id).rows(connection).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(RenditionRow {
+                name: <D as Reads<String>>::read(row, 1)?,
+                format: Format::from_index(<D as Reads<i64>>::read(row, 2)?).unwrap_or(Format::Jpeg),
+                bytes: <D as Reads<i64>>::read(row, 5)?,
+                blob: <D as Reads<String>>::read(row, 6)?,
+            })
+        })
+        .collect()
+}
+
+impl<D: Dialect> Statement<D> {
+    fn of(self, space: Space, id: MediaId) -> Self {
+        self.bind(space.as_uuid()).bind(id.as_uuid())
+    }
+    fn rendition(self, space: Space, id: MediaId, name: &str, format: Format) -> Self {
+        self.of(space, id).bind(name).bind(format.index())
+    }
+    fn source(self, source: Option<&Source>) -> Self {
+        self.bind(source.map(|source| source.blob.as_str()))
+            .bind(source.map(|source| source.bytes))
+            .bind(source.map(|source| source.media_type.as_str()))
+    }
+}
+
+fn pixels<D: Dialect>(row: &mut Row<'_, D>, column: &'static str) -> Result<u32, Error> {
+    u32::try_from(row.take::<i64>()?).map_err(|_| Error::corrupt("media", column, "a row"))
+}
+
+fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<Media, Error> {
+    let (kind, space): (i64, Uuid) = (row.take()?, row.take()?);
+    let id = MediaId::from_uuid(row.take()?);
+    let corrupt = |column| Error::corrupt("media", column, id);
+    let space = Space::from_stored(kind, space).ok_or_else(|| corrupt("space_kind"))?;
+    let owner = AccountId::from_uuid(row.take()?);
+    let purpose = match row.take::<i64>()? {
+        AVATAR => Purpose::Avatar,
+        PHOTO => Purpose::Photo,
+        _ => return Err(corrupt("purpose")),
+    };
+    let state = match (row.take::<i64>()?, row.take::<Option<String>>()?) {
+        (PROCESSING, _) => State::Processing,
+        (READY, _) => State::Ready,
+        (REJECTED, Some(reason)) => State::Rejected(reason),
+        _ => return Err(corrupt("state")),
+    };
+    let digest = row.digest("media", "digest")?;
+    let edges: [Option<i64>; 4] = [row.take()?, row.take()?, row.take()?, row.take()?];
+    let crop = match edges.map(|edge| edge.map(u32::try_from)) {
+        [None, None, None, None] => None,
+        [Some(Ok(x)), Some(Ok(y)), Some(Ok(width)), Some(Ok(height))] => Some(Crop { x, y, width, height }),
+        _ => return Err(corrupt("crop_x")),
+    };
+    let key = row.take()?;
+    let source: (Option<String>, Option<i64>, Option<String>) = (row.take()?, row.take()?, row.take()?);
+    let source = match source {
+        (None, None, None) => None,
+        (Some(blob), Some(bytes), Some(media_type)) => Some(Source { blob, bytes, media_type }),
+        _ => return Err(corrupt("source")),
+    };
+    Ok(Media {
+        id,
+        space,
+        owner,
+        purpose,
+        state,
+        digest,
+        crop,
+        key,
+        source,
+        width: pixels(row, "width")?,
+        height: pixels(row, "height")?,
+        placeholder: row.take()?,
+        uses: row.take()?,
+        created_at: row.time()?,
+    })
+}
+
+fn decode_rendition<D: Dialect>(row: &mut Row<'_, D>) -> Result<(MediaId, Rendition), Error> {
+    let id = MediaId::from_uuid(row.take()?);
+    let name = row.take()?;
+    let format = Format::from_index(row.take()?);
+    let rendition = Rendition {
+        name,
+        format: format.ok_or_else(|| Error::corrupt("media_rendition", "format", id))?,
+        width: pixels(row, "width")?,
+        height: pixels(row, "height")?,
+        bytes: row.take()?,
+        blob: row.take()?,
+        made_at: row.time()?,
+        used_at: row.opt_time()?,
+    };
+    Ok((id, rendition))
+}
+
+#[async_trait]
+impl<D: Dialect> MediaReads for SqlStore<D> {
+    async fn media(&self, id: MediaId) -> Result<Option<Media>, Error> {
+        self.read_one(Statement::new(MEDIA).bind(id.as_uuid()), decode).await
+    }
+    async fn media_by_identity(&self, space: Space, identity: &Digest) -> Result<Option<Media>, Error> {
+        let statement = Statement::new(MEDIA_BY_IDENTITY).bind(space.as_uuid()).digest(identity);
+        self.read_one(statement, decode).await
+    }
+    async fn renditions(&self, space: Space, id: MediaId) -> Result<Vec<Rendition>, Error> {
+        let rows = self.read(Statement::new(RENDITIONS).of(space, id), decode_rendition).await?;
+        Ok(rows.into_iter().map(|(_, rendition)| rendition).collect())
+    }
+    async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error> {
+        self.read_one(Statement::new(AVATAR_OF).bind(account.as_uuid()), decode).await
+    }
+    async fn media_space(&self, space: Space) -> Result<Kept, Error> {
+        let decode = |row: &mut Row<'_, D>| {
+            Ok(Kept {
+                bytes: row.take()?,
+                avatar: row.take::<Option<Uuid>>()?.map(MediaId::from_uuid),
+                closed: row.take::<i64>()? != 0,
+            })
+        };
+        Ok(self.read_one(Statement::new(SPACE).bind(space.as_uuid()), decode).await?.unwrap_or_default())
+    }
+    async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error> {
+        let after = after.map_or(Uuid::nil(), MediaId::as_uuid);
+        let statement = Statement::new(MEDIA_IN).bind(space.as_uuid()).bind(after).bind(i64::from(limit));
+        self.read(statement, decode).await
+    }
+    async fn media_spaces(&self, after: Option<Space>, limit: u32) -> Result<Vec<Space>, Error> {
+        let decode = |row: &mut Row<'_, D>| {
+            let (kind, id): (i64, Uuid) = (row.take()?, row.take()?);
+            Space::from_stored(kind, id).ok_or_else(|| Error::corrupt("media_space", "kind", id))
+        };
+        let after = after.map_or(Uuid::nil(), Space::as_uuid);
+        self.read(Statement::new(SPACES).bind(after).bind(i64::from(limit)), decode).await
+    }
+    async fn unused_renditions(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(MediaId, Rendition)>, Error> {
+        let statement = Statement::new(UNUSED_RENDITIONS).time(before).bind(i64::from(limit));
+        self.read(statement, decode_rendition).await
+    }
+}
