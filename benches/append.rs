@@ -18,6 +18,7 @@ fn main() {
     let (backend, tokens) = server.block_on(async {
         let store = SqliteOptions::new(folder.join("couple.db")).open().await.unwrap();
         let backend = Backend::builder()
+            .blobs(couple::blobs::Blobs::memory())
             .store(store)
             .keys(couple::Keyring::new([7; 32]))
             .limits(Unlimited)

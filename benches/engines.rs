@@ -70,7 +70,13 @@ impl Place<'_> {
 }
 
 fn backend(store: Arc<dyn Store>) -> Backend {
-    Backend::builder().store(store).keys(couple::Keyring::new([7; 32])).limits(Unlimited).build().unwrap()
+    Backend::builder()
+        .blobs(couple::blobs::Blobs::memory())
+        .store(store)
+        .keys(couple::Keyring::new([7; 32]))
+        .limits(Unlimited)
+        .build()
+        .unwrap()
 }
 
 fn through_http(place: &Place<'_>, connections: u32) {

@@ -67,7 +67,10 @@ fn be_the_server(role: &str) {
     let inside = runtime.enter();
     let (couples, on_disk) = role.split_once(' ').unwrap();
     let (couples, counts) = (couples.parse().unwrap(), Arc::new(Counts::default()));
-    let builder = Backend::builder().limits(Unlimited).keys(Keyring::new([0; 32]));
+    let builder = Backend::builder()
+        .blobs(couple::blobs::Blobs::memory())
+        .limits(Unlimited)
+        .keys(Keyring::new([0; 32]));
     let backend = if on_disk == "true" {
         let store = runtime.block_on(SqliteOptions::new(support::folder().join("couple.db")).open()).unwrap();
         builder.store(watched::Watched(store, counts.clone()))

@@ -118,6 +118,7 @@ async fn each<F: Future<Output = ()>>(work: impl Fn(usize) -> F) -> f64 {
 
 async fn sessions(store: Arc<dyn Store>) -> f64 {
     let backend = Backend::builder()
+        .blobs(couple::blobs::Blobs::memory())
         .store(store.clone())
         .keys(couple::Keyring::new([7; 32]))
         .limits(Unlimited)

@@ -53,6 +53,7 @@ fn main() {
         let store = SqliteOptions::new(folder.join("couple.db")).open().await.unwrap();
         let mailer = MemoryMailer::new();
         let backend = Backend::builder()
+            .blobs(couple::blobs::Blobs::memory())
             .store(store)
             .keys(couple::Keyring::new([7; 32]))
             .limits(Unlimited)

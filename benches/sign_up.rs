@@ -24,6 +24,7 @@ fn round(merge: usize, works: bool) -> f64 {
         let store = SqliteOptions::new(folder.join("couple.db")).merge(merge).open().await.unwrap();
         let mailer = FileMailer::new(folder.join("mail"), Letterhead::default()).unwrap();
         Backend::builder()
+            .blobs(couple::blobs::Blobs::memory())
             .store(store)
             .keys(couple::Keyring::new([7; 32]))
             .limits(Unlimited)

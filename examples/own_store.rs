@@ -105,8 +105,11 @@ reads! {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = std::sync::Arc::new(CountingStore::default());
-    let backend =
-        couple::Backend::builder().store(store.clone()).keys(couple::Keyring::new([0; 32])).build()?;
+    let backend = couple::Backend::builder()
+        .blobs(couple::blobs::Blobs::memory())
+        .store(store.clone())
+        .keys(couple::Keyring::new([0; 32]))
+        .build()?;
     let sign_up =
         couple::account::SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
     backend.accounts().sign_up(&couple::Call::default(), &sign_up).await?;

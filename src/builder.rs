@@ -11,8 +11,16 @@ use couple_core::{
     limits::RateLimiter,
     live::{Bus, Presence},
     mail::{Links, Mailer},
+    media,
     pairing::{self, Directory, InviteMailHandler, Pairings, PurgeInvitesHandler},
     timeline::Timeline,
+};
+use couple_media::{
+    blobs::Blobs,
+    gallery::{
+        DiscardBlobsHandler, ExpireRenditionsHandler, Gallery, GalleryOptions, RenderMediaHandler,
+        SweepBlobsHandler,
+    },
 };
 use couple_notify::{
     live::{Live, LiveOptions},
@@ -22,6 +30,10 @@ use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
 
 /// Accounts that a run of the purge deletes at most: a mistake must not take everybody.
 const PURGED_AT_ONCE: u32 = 20;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
 
 /// What a process does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +56,7 @@ struct Parts {
     accounts: Accounts,
     pairings: Pairings,
     timeline: Timeline,
+    gallery: Gallery,
     live: Live,
     ports: Ports,
     registry: Registry,
@@ -72,6 +85,11 @@ impl Backend {
     #[must_use]
     pub fn timeline(&self) -> &Timeline {
         &self.0.timeline
+    }
+    /// Taking pictures in, and showing them.
+    #[must_use]
+    pub fn gallery(&self) -> &Gallery {
+        &self.0.gallery
     }
     /// Following a couple's log as it grows.
     #[must_use]
@@ -121,6 +139,7 @@ pub struct BackendBuilder {
     presence: Option<Arc<dyn Presence>>,
     limits: Option<Arc<dyn RateLimiter>>,
     mailer: Option<Arc<dyn Mailer>>,
+    blobs: Option<Blobs>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     keys: Option<Keyring>,
@@ -129,9 +148,12 @@ pub struct BackendBuilder {
     hash_threads: Option<usize>,
     accounts: account::Policy,
     pairing: pairing::Policy,
+    pictures: media::Policy,
+    gallery: GalleryOptions,
     live: LiveOptions,
     worker: WorkerOptions,
     mail_concurrency: usize,
+    media_concurrency: usize,
     jobs: Registry,
 }
 
@@ -149,6 +171,7 @@ impl Default for BackendBuilder {
             presence: None,
             limits: None,
             mailer: None,
+            blobs: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             keys: None,
@@ -157,9 +180,12 @@ impl Default for BackendBuilder {
             hash_threads: None,
             accounts: account::Policy::default(),
             pairing: pairing::Policy::default(),
+            pictures: media::Policy::default(),
+            gallery: GalleryOptions::default(),
             live: LiveOptions::default(),
             worker: WorkerOptions::default(),
             mail_concurrency: 8,
+            media_concurrency: cores(),
             jobs: Registry::default(),
         }
     }
@@ -207,6 +233,12 @@ impl BackendBuilder {
         self.mailer = Some(Arc::new(mailer));
         self
     }
+    /// Where the bytes of pictures are. Needed with a [`store`](Self::store); without one, in memory.
+    #[must_use]
+    pub fn blobs(mut self, blobs: Blobs) -> Self {
+        self.blobs = Some(blobs);
+        self
+    }
     /// Where the time comes from. Default: the system.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -245,12 +277,18 @@ impl BackendBuilder {
         accounts: account::Policy;
         /// How long invites wait, and how many.
         pairing: pairing::Policy;
+        /// How much of pictures is kept.
+        pictures: media::Policy;
+        /// Which sizes of pictures there are, and what decoding may cost.
+        gallery: GalleryOptions;
         /// How live streams wait.
         live: LiveOptions;
         /// How jobs are leased and tried again.
         worker: WorkerOptions;
         /// How many mails are handed over at once. Default: 8.
         mail_concurrency: usize;
+        /// How many pictures are looked at at once; their megapixels bound them further. Default: one for each core.
+        media_concurrency: usize;
         /// Handlers of the host's own jobs, beside the backend's.
         jobs: Registry;
     }
@@ -258,7 +296,8 @@ impl BackendBuilder {
     /// Composes it.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys), and for a hash cost that there is not.
+    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), and for a hash cost
+    /// that there is not.
     pub fn build(self) -> Result<Backend, Error> {
         let keys = match self.keys {
             Some(keys) => keys,
@@ -273,6 +312,14 @@ impl BackendBuilder {
                 Keyring::new(key)
             }
         };
+        let blobs = match self.blobs {
+            Some(blobs) => blobs,
+            None if self.store.is_some() => {
+                return Err(Error::new(ErrorKind::Misconfigured, "build backend")
+                    .context("a store needs .blobs(…): pictures would end with this process"));
+            }
+            None => Blobs::memory(),
+        };
         let limits = self.limits.unwrap_or_else(|| Arc::new(MemoryLimits::new(self.clock.clone())));
         let ports = Ports {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
@@ -284,24 +331,29 @@ impl BackendBuilder {
             keys,
             links: Links::new(&self.public_url),
         };
-        let threads = self
-            .hash_threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let threads = self.hash_threads.unwrap_or_else(cores);
         // 19 MiB and two passes take some 15 ms: 64 for each thread are done within a second.
         let hasher = Arc::new(PasswordHasher::new(self.hash_cost, threads, threads * 64, self.entropy)?);
         let accounts = Accounts::new(ports.clone(), hasher, self.accounts.clone());
         let directory: Arc<dyn Directory> = Arc::new(accounts.clone());
         let mailer = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
+        let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.gallery);
         let registry = self
             .jobs
             .with(MailJobHandler::new(ports.clone(), mailer.clone(), self.accounts.clone()))
             .with(InviteMailHandler::new(ports.clone(), directory.clone(), mailer))
+            .with(RenderMediaHandler(gallery.clone()))
+            .with(DiscardBlobsHandler(gallery.clone()))
+            .with(ExpireRenditionsHandler(gallery.clone()))
+            .with(SweepBlobsHandler(gallery.clone()))
             .with(PurgeAccountsHandler::new(ports.clone(), PURGED_AT_ONCE))
             .with(PurgeTokensHandler::new(ports.clone(), self.accounts))
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
         let schedules = vec![
+            ExpireRenditionsHandler::schedule(),
+            SweepBlobsHandler::schedule(),
             PurgeAccountsHandler::schedule(),
             PurgeTokensHandler::schedule(),
             PurgeInvitesHandler::schedule(),
@@ -312,11 +364,16 @@ impl BackendBuilder {
             accounts,
             pairings: Pairings::new(ports.clone(), directory, self.pairing),
             timeline: Timeline::new(ports.clone()),
+            gallery,
             live: Live::new(ports.clone(), self.live),
             ports,
             registry,
             schedules,
-            queues: vec![Queue::new("mail", self.mail_concurrency), Queue::new("default", 2)],
+            queues: vec![
+                Queue::new("mail", self.mail_concurrency),
+                Queue::new("media", self.media_concurrency),
+                Queue::new("default", 2),
+            ],
             worker: self.worker,
         })))
     }

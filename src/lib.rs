@@ -15,6 +15,8 @@ pub use couple_core::{
 #[doc(inline)]
 pub use couple_core::{account, job, limits, mail, media, pairing, timeline};
 #[doc(inline)]
+pub use couple_media::{blobs, gallery, picture};
+#[doc(inline)]
 pub use couple_notify as notify;
 #[doc(inline)]
 pub use couple_store as store;

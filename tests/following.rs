@@ -121,8 +121,12 @@ impl World {
         lost: fn(&Topic) -> bool,
         live: LiveOptions,
     ) -> Self {
-        let builder =
-            Backend::builder().store(store).keys(Keyring::new([0; 32])).limits(Unlimited).live(live);
+        let builder = Backend::builder()
+            .blobs(couple::blobs::Blobs::memory())
+            .store(store)
+            .keys(Keyring::new([0; 32]))
+            .limits(Unlimited)
+            .live(live);
         let backend = builder.bus(Lossy(MemoryBus::new(), lost)).build().unwrap();
         let tokens = people::seed(backend.ports(), couples).await;
         let app = router_with(backend.clone(), HttpOptions::default());

@@ -218,7 +218,8 @@ impl Stage {
         let dice = Dice::default();
         let bus = Slow { inner: MemoryBus::new(), dice: dice.clone(), mutant, reading: Arc::default() };
         let store = Watched(MemoryStore::new(), Arc::new(bus.clone()));
-        let builder = Backend::builder().store(store).keys(Keyring::new([0; 32]));
+        let builder =
+            Backend::builder().blobs(couple::blobs::Blobs::memory()).store(store).keys(Keyring::new([0; 32]));
         let live = LiveOptions { linger: Duration::ZERO, ..LiveOptions::default() };
         let backend = builder.bus(bus.clone()).limits(Unlimited).live(live).build().unwrap();
         let tokens = people::seed(backend.ports(), 1).await;

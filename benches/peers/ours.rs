@@ -24,7 +24,7 @@ pub(crate) fn now() -> u64 {
 
 fn over(store: impl Store, folder: &Path) -> couple::BackendBuilder {
     let keys = KeyFile::new(folder.join("couple.key")).open(&OsEntropy).unwrap();
-    Backend::builder().keys(keys).store(store).limits(Unlimited)
+    Backend::builder().blobs(couple::blobs::Blobs::memory()).keys(keys).store(store).limits(Unlimited)
 }
 
 /// Puts the couples into a store that several processes share.

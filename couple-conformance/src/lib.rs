@@ -13,6 +13,7 @@
 #![expect(clippy::unwrap_used, reason = "checks are assertions")]
 
 pub mod account;
+pub mod blobs;
 pub mod bus;
 pub mod differential;
 pub mod idempotency;
@@ -127,6 +128,17 @@ macro_rules! presence {
     ($factory:expr) => {
         $crate::checks! { $factory;
             presence: p1_for_a_lease, p2_comes_and_stays, p3_apart;
+        }
+    };
+}
+
+/// Defines one test for each guarantee that is asked of a store under [`Blobs`](couple_media::blobs::Blobs).
+#[macro_export]
+macro_rules! blobs {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            blobs: o1_reads_back, o2_whole_or_not_at_all, o3_ranges, o4_missing, o5_lists, o6_deletes_folders,
+                o7_many_at_once, o8_links;
         }
     };
 }

@@ -102,6 +102,11 @@ impl Links {
     pub fn new(public_url: &str) -> Self {
         Self { base: public_url.trim_end_matches('/').to_owned() }
     }
+    /// The URL of something below it: `path` begins with a slash.
+    #[must_use]
+    pub fn below(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
     /// The page for a token. It stands in the fragment, which no server, proxy or log sees.
     #[must_use]
     pub fn to(&self, page: &str, token: &Secret<String>) -> Secret<String> {

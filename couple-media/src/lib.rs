@@ -2,6 +2,9 @@
 //!
 //! [`picture`] turns the bytes of an upload into renditions that hold pixels and nothing else: checked before they are
 //! decoded, turned upright, in sRGB, without a word about where they were taken. It is synchronous and knows neither
-//! stores nor HTTP; call it on a thread that may be busy for a while.
+//! stores nor HTTP; call it on a thread that may be busy for a while. [`blobs`] keeps bytes by name: in memory, as files, in S3.
+//! [`gallery`] has both work together with [`couple_core::media`].
 
+pub mod blobs;
+pub mod gallery;
 pub mod picture;

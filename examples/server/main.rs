@@ -8,6 +8,7 @@ use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use couple::{
     Backend, BackendBuilder, Keyring, OsEntropy, Role, Store as _,
+    blobs::{Blobs, S3Options},
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions},
     job::{Queue, WorkerHandle},
@@ -23,7 +24,7 @@ use couple::{
 };
 use tokio::net::TcpListener;
 
-use settings::{Database, Mail, Settings};
+use settings::{Database, Mail, Pictures, Settings};
 
 /// How long what is under way has to end when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -77,7 +78,8 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
     if matches!(settings.database, Database::Memory) {
         return Err("there is nothing to migrate in memory".to_owned());
     }
-    let backend = keep(settings, Backend::builder()).await?.build().map_err(|error| error.to_string())?;
+    let builder = Backend::builder().blobs(Blobs::memory());
+    let backend = keep(settings, builder).await?.build().map_err(|error| error.to_string())?;
     backend.close().await.map_err(|error| error.to_string())?;
     println!("the schema is up to date");
     Ok(())
@@ -154,6 +156,13 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         Mail::Files(folder) => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),
         Mail::Smtp { url, .. } => builder.mailer(SmtpMailer::new(url, letterhead).map_err(said)?),
     };
+    let builder = builder.blobs(match &settings.pictures {
+        Pictures::Memory => Blobs::memory(),
+        Pictures::Files(folder) => Blobs::files(folder).map_err(said)?,
+        Pictures::S3 { bucket, prefix } => {
+            S3Options::from_env(bucket).prefix(prefix).open().map_err(|error| told(&error))?
+        }
+    });
     let builder = if settings.limits { builder } else { builder.limits(Unlimited) };
     let builder = match &settings.redis {
         None => builder,
@@ -269,6 +278,11 @@ fn announce(settings: &Settings) {
         Database::Postgres(_) => {
             format!("  keeps its data in PostgreSQL, over {} connections", settings.connections)
         }
+    });
+    lines.push(match &settings.pictures {
+        Pictures::Memory => "  keeps pictures in memory: they are gone when this process ends".to_owned(),
+        Pictures::Files(folder) => format!("  keeps pictures as files in {}", folder.display()),
+        Pictures::S3 { bucket, .. } => format!("  keeps pictures in the bucket {bucket}"),
     });
     lines.push(match &settings.mail {
         Mail::Files(folder) => format!("  writes mail as files into {}", folder.display()),

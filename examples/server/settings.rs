@@ -15,6 +15,12 @@ pub(crate) enum Database {
     Postgres(String),
 }
 
+pub(crate) enum Pictures {
+    Memory,
+    Files(PathBuf),
+    S3 { bucket: String, prefix: String },
+}
+
 pub(crate) enum Mail {
     Files(PathBuf),
     Smtp { url: String, from: String },
@@ -27,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) connections: u32,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) redis: Option<String>,
+    pub(crate) pictures: Pictures,
     pub(crate) mail: Mail,
     pub(crate) public_url: String,
     pub(crate) role: Role,
@@ -36,13 +43,14 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
     "COUPLE_DATABASE_CONNECTIONS",
     "COUPLE_KEY_FILE",
     "COUPLE_REDIS_URL",
+    "COUPLE_BLOBS",
     "COUPLE_MAIL",
     "COUPLE_MAIL_FROM",
     "COUPLE_PUBLIC_URL",
@@ -99,6 +107,7 @@ impl Settings {
                 .to_owned());
         }
         let redis = get("COUPLE_REDIS_URL").map(str::to_owned);
+        let pictures = pictures(get("COUPLE_BLOBS").unwrap_or("file://couple-data/media"))?;
         let mail = match get("COUPLE_MAIL").unwrap_or("file://couple-data/mail") {
             url if url.starts_with("smtp://") || url.starts_with("smtps://") => Mail::Smtp {
                 url: url.to_owned(),
@@ -157,6 +166,7 @@ impl Settings {
             connections,
             key_file,
             redis,
+            pictures,
             mail,
             public_url,
             role,
@@ -184,8 +194,23 @@ fn database(url: &str) -> Result<Database, String> {
     }
 }
 
+fn pictures(url: &str) -> Result<Pictures, String> {
+    if url == "memory:" {
+        return Ok(Pictures::Memory);
+    }
+    match url.split_once("://") {
+        Some(("file", folder)) if !folder.is_empty() => Ok(Pictures::Files(folder.into())),
+        Some(("s3", place)) if !place.is_empty() && !place.contains('@') => {
+            let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+            Ok(Pictures::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+        }
+        // Not shown: it may hold a key, which belongs into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+        _ => Err("COUPLE_BLOBS is none of memory:, file://FOLDER, s3://BUCKET/PREFIX".to_owned()),
+    }
+}
+
 fn role(text: &str) -> Result<Role, String> {
-    const QUEUES: [&str; 2] = ["mail", "default"];
+    const QUEUES: [&str; 3] = ["mail", "media", "default"];
     match text.split_once(':') {
         None if text == "all" => Ok(Role::All),
         None if text == "api" => Ok(Role::Api),
@@ -193,7 +218,9 @@ fn role(text: &str) -> Result<Role, String> {
         Some(("worker", names)) if names.split(',').all(|name| QUEUES.contains(&name)) => {
             Ok(Role::Worker(names.split(',').map(str::to_owned).collect()))
         }
-        _ => Err(format!("COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:default")),
+        _ => Err(format!(
+            "COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:media, worker:default"
+        )),
     }
 }
 
@@ -224,7 +251,8 @@ mod tests {
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
             ("COUPLE_WORKERS", "0", "1 to 1024"),
-            ("COUPLE_ROLE", "worker:media", "none of"),
+            ("COUPLE_BLOBS", "s3://id:secret@bucket", "s3://BUCKET/PREFIX"),
+            ("COUPLE_ROLE", "worker:cake", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
         ] {
             let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is taken") };

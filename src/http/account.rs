@@ -17,6 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Answer, App, Problem,
     extract::{Body, Meta, Segment, Signed},
+    media::{self, MediaOut},
     nullable, time,
 };
 
@@ -65,6 +66,21 @@ impl From<Account> for AccountOut {
             created_at: time(account.created_at),
             deletion_due: account.deletion_due.map(time),
         }
+    }
+}
+
+/// A person's own account, with what they show of themselves.
+#[derive(Debug, Serialize, ToSchema)]
+struct MeOut {
+    #[serde(flatten)]
+    account: AccountOut,
+    avatar: Option<MediaOut>,
+}
+
+impl MeOut {
+    async fn new(app: &App, account: Account) -> Answer<Json<Self>> {
+        let avatar = media::avatar(app, account.id).await?;
+        Ok(Json(Self { account: account.into(), avatar }))
     }
 }
 
@@ -355,9 +371,9 @@ async fn set_password(
 
 /// One's own account.
 #[utoipa::path(get, path = "/v1/me", tag = "accounts", security(("session" = [])),
-    responses((status = 200, description = "The account", body = AccountOut)))]
-async fn me(signed: Signed) -> Json<AccountOut> {
-    Json(signed.account.into())
+    responses((status = 200, description = "The account", body = MeOut)))]
+async fn me(State(app): State<App>, signed: Signed) -> Answer<Json<MeOut>> {
+    MeOut::new(&app, signed.account).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -381,17 +397,14 @@ struct AccountPatch {
 
 /// Changes what one says of oneself. An absent field stays, null clears it.
 #[utoipa::path(patch, path = "/v1/me", tag = "accounts", security(("session" = [])), request_body = AccountPatch,
-    responses((status = 200, description = "The account", body = AccountOut)))]
-async fn update_me(
-    State(app): State<App>,
-    signed: Signed,
-    body: Body<AccountPatch>,
-) -> Answer<Json<AccountOut>> {
+    responses((status = 200, description = "The account", body = MeOut)))]
+async fn update_me(State(app): State<App>, signed: Signed, body: Body<AccountPatch>) -> Answer<Json<MeOut>> {
     let AccountPatch { display_name, locale, time_zone, birthday } = body.value;
     // A name is the one thing that nobody can be without.
     let display_name = display_name.map(Option::unwrap_or_default);
     let patch = ProfilePatch { display_name, locale, time_zone, birthday };
-    Ok(Json(app.backend.accounts().update_profile(signed.id(), &patch).await?.into()))
+    let account = app.backend.accounts().update_profile(signed.id(), &patch).await?;
+    MeOut::new(&app, account).await
 }
 
 #[derive(Deserialize, ToSchema)]

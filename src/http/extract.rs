@@ -165,11 +165,15 @@ pub(super) struct Meta {
 impl Meta {
     /// The call of someone, or of nobody, with a body.
     pub(super) fn call<T>(&self, account: Option<AccountId>, body: &Body<T>) -> Call {
+        self.call_with(account, &body.bytes)
+    }
+    /// The call of a request that stands for these bytes.
+    pub(super) fn call_with(&self, account: Option<AccountId>, body: &[u8]) -> Call {
         let who = account.map(|id| id.to_string()).unwrap_or_default();
         let idempotency = self.key.as_ref().map(|key| Idempotency {
             scope: digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]),
             // Keyed: the body may hold a password, which a plain digest in a dump would let be guessed.
-            request: self.keys.derive("idempotency-request", &[&body.bytes]),
+            request: self.keys.derive("idempotency-request", &[body]),
         });
         Call { ip: self.ip, device: self.device.clone(), idempotency }
     }

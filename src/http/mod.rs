@@ -18,6 +18,7 @@ mod extract;
 mod frame;
 mod guard;
 mod live;
+mod media;
 mod operations;
 mod page;
 mod pairing;
@@ -70,6 +71,13 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Which header those proxies write. Default: `X-Forwarded-For`.
     pub proxy_header: ProxyHeader,
+    /// Uploads at once, each of which holds a part of at most 5 MiB; more get 503. Default: 32, and 8 of one person.
+    pub uploads: usize,
+    /// How long an upload may take. Default: 5 min.
+    pub upload_timeout: Duration,
+    /// Pictures are answered with a link to their store, where it signs such, that lasts so long: also when the couple ends
+    /// meanwhile. Default: none, they are passed on.
+    pub media_links: Option<Duration>,
     /// Live connections of one person at once; more get 429. Default: 10.
     pub live_per_account: usize,
     /// Whether `GET /metrics` is served here. Default: no.
@@ -83,6 +91,9 @@ impl Default for HttpOptions {
             timeout: Duration::from_secs(10),
             concurrency: 1024,
             live_connections: 10_000,
+            uploads: 32,
+            upload_timeout: Duration::from_mins(5),
+            media_links: None,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::XForwardedFor,
             live_per_account: 10,
@@ -91,6 +102,9 @@ impl Default for HttpOptions {
     }
 }
 
+/// Uploads of one person at once.
+const UPLOADS_PER_ACCOUNT: usize = 8;
+
 /// What handlers share.
 #[derive(Clone)]
 struct App {
@@ -98,6 +112,7 @@ struct App {
     options: Arc<HttpOptions>,
     requests: Arc<Semaphore>,
     streams: Arc<places::Streams>,
+    uploads: Arc<places::Streams>,
     metrics: operations::Metrics,
 }
 
@@ -113,6 +128,7 @@ struct App {
         (name = "accounts", description = "Who a person is, and how they prove it"),
         (name = "pairing", description = "How two people become a couple, and stop being one"),
         (name = "timeline", description = "What they share"),
+        (name = "media", description = "Their pictures"),
         (name = "live", description = "The same, as it happens"),
         (name = "operations", description = "For whoever runs it"),
     )
@@ -156,6 +172,7 @@ impl App {
         Self {
             requests: Arc::new(Semaphore::new(options.concurrency)),
             streams: places::Streams::new(options.live_connections, options.live_per_account),
+            uploads: places::Streams::new(options.uploads, UPLOADS_PER_ACCOUNT),
             metrics: operations::Metrics::default(),
             options: Arc::new(options),
             backend,
@@ -169,12 +186,16 @@ fn contract(app: &App) -> Router {
         .merge(export::routes())
         .merge(pairing::routes())
         .merge(timeline::routes())
+        .merge(media::routes())
         .split_for_parts();
     let bounded = bounded
         .merge(page::routes())
         .route_layer(middleware::from_fn_with_state(app.clone(), guard::bounded));
-    let (free, free_api) =
-        OpenApiRouter::new().merge(live::routes()).merge(operations::routes()).split_for_parts();
+    let (free, free_api) = OpenApiRouter::new()
+        .merge(live::routes())
+        .merge(media::uploads())
+        .merge(operations::routes())
+        .split_for_parts();
     api.merge(free_api);
     complete(&mut api);
     let document: axum::body::Bytes = serde_json::to_vec(&api).unwrap_or_default().into();

@@ -1,6 +1,9 @@
 //! For whoever runs it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -87,6 +90,9 @@ pub(super) struct Metrics {
     seconds: Family<RouteLabels, Histogram>,
     jobs: Family<QueueLabels, Gauge>,
     streams: Gauge,
+    rendered: Counter,
+    rejected: Counter,
+    megapixels: Gauge,
 }
 
 impl Default for Metrics {
@@ -95,13 +101,26 @@ impl Default for Metrics {
         let seconds: Family<RouteLabels, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
         let jobs = Family::default();
-        let streams = Gauge::default();
+        let (streams, megapixels) = (Gauge::default(), Gauge::default());
+        let (rendered, rejected) = (Counter::default(), Counter::default());
         let mut registry = Registry::with_prefix("couple");
         registry.register("http_requests", "Answered requests", requests.clone());
         registry.register("http_request_seconds", "Time to an answer's head", seconds.clone());
         registry.register("jobs", "Jobs by queue and state", jobs.clone());
         registry.register("live_streams", "Live connections", streams.clone());
-        Self { registry: Arc::new(registry), requests, seconds, jobs, streams }
+        registry.register("pictures_rendered", "Pictures decoded here", rendered.clone());
+        registry.register("pictures_rejected", "Pictures that could not be decoded", rejected.clone());
+        registry.register("megapixels", "Millions of pixels being decoded here", megapixels.clone());
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            seconds,
+            jobs,
+            streams,
+            rendered,
+            rejected,
+            megapixels,
+        }
     }
 }
 
@@ -126,6 +145,10 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
         }
     }
     app.metrics.streams.set(i64::try_from(app.streams.count()).unwrap_or(i64::MAX));
+    let stats = app.backend.gallery().stats();
+    app.metrics.rendered.inner().store(stats.rendered, Ordering::Relaxed);
+    app.metrics.rejected.inner().store(stats.rejected, Ordering::Relaxed);
+    app.metrics.megapixels.set(i64::try_from(stats.megapixels).unwrap_or(i64::MAX));
     let mut text = String::new();
     encode(&mut text, &app.metrics.registry).map_err(|_| Problem::new("internal_error"))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

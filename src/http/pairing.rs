@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
 };
 use couple_core::{
-    Secret,
+    AccountId, Secret,
     pairing::{Couple, Founded, Invite, Inviting, Named, Profile, Sent, Side},
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use super::{
     Answer, App, Problem,
     extract::{Body, Meta, Segment, Signed},
     frame::presence,
+    media::{self, MediaOut},
     nullable, time,
 };
 
@@ -37,11 +38,14 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[derive(Debug, Serialize, ToSchema)]
 struct ProfileOut {
     display_name: String,
+    /// Their picture as a `data:` URL, about a hundred pixels a side.
+    avatar: Option<String>,
 }
 
-impl From<Profile> for ProfileOut {
-    fn from(profile: Profile) -> Self {
-        Self { display_name: profile.display_name.to_string() }
+impl ProfileOut {
+    async fn new(app: &App, of: AccountId, profile: Profile) -> Answer<Self> {
+        let avatar = media::glimpse(app, of).await?;
+        Ok(Self { display_name: profile.display_name.to_string(), avatar })
     }
 }
 
@@ -84,13 +88,13 @@ struct ReceivedOut {
 }
 
 impl ReceivedOut {
-    fn new(invite: Invite, from: Profile) -> Self {
-        Self {
+    async fn new(app: &App, invite: Invite, from: Profile) -> Answer<Self> {
+        Ok(Self {
             id: invite.id.to_string(),
-            from: from.into(),
+            from: ProfileOut::new(app, invite.inviter, from).await?,
             message: invite.message.map(|message| message.to_string()),
             expires_at: time(invite.expires_at),
-        }
+        })
     }
 }
 
@@ -99,6 +103,7 @@ impl ReceivedOut {
 struct MemberOut {
     id: String,
     display_name: Option<String>,
+    avatar: Option<MediaOut>,
     /// Of the partner: `here`, or `away`.
     #[serde(skip_serializing_if = "Option::is_none")]
     presence: Option<&'static str>,
@@ -142,7 +147,8 @@ async fn couple_out(app: &App, couple: Couple, side: Side) -> Answer<CoupleOut> 
         let id = couple.member(side);
         let profile = app.backend.pairings().profile(id).await?;
         let display_name = profile.map(|p| p.display_name.to_string());
-        Ok(MemberOut { id: id.to_string(), display_name, presence: None })
+        let avatar = media::avatar(app, id).await?;
+        Ok(MemberOut { id: id.to_string(), display_name, avatar, presence: None })
     };
     let (me, mut partner) = (member(side).await?, member(side.other()).await?);
     let presences = &app.backend.ports().presence;
@@ -196,7 +202,7 @@ async fn invite(
         Founded::Couple(couple) => {
             let side = side_of(&couple, &signed)?;
             let couple = couple_out(&app, *couple, side).await?;
-            Ok((StatusCode::CREATED, Json(InvitedOut::Couple(CoupleAnswer { couple }))))
+            Ok((StatusCode::CREATED, Json(InvitedOut::Couple(Box::new(CoupleAnswer { couple })))))
         }
     }
 }
@@ -206,7 +212,7 @@ async fn invite(
 #[serde(untagged)]
 enum InvitedOut {
     Waiting(SentOut),
-    Couple(CoupleAnswer),
+    Couple(Box<CoupleAnswer>),
 }
 
 /// Invites of mine and to me.
@@ -225,7 +231,7 @@ async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Inv
     let mut received = Vec::new();
     for invite in pairings.received(&signed.person()).await? {
         if let Some(from) = pairings.profile(invite.inviter).await? {
-            received.push(ReceivedOut::new(invite, from));
+            received.push(ReceivedOut::new(&app, invite, from).await?);
         }
     }
     Ok(Json(Invites { sent, received }))
@@ -277,7 +283,7 @@ async fn preview(
 ) -> Answer<Json<ReceivedOut>> {
     let named = body.value.named()?;
     let (invite, from) = app.backend.pairings().preview(&meta.plain(), &signed.person(), &named).await?;
-    Ok(Json(ReceivedOut::new(invite, from)))
+    Ok(Json(ReceivedOut::new(&app, invite, from).await?))
 }
 
 /// Says yes. A repeat answers the same couple.

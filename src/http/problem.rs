@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use couple_core::{Error, ErrorKind, Failure, Invalid, account, pairing, timeline};
+use couple_core::{Error, ErrorKind, Failure, Invalid, account, media, pairing, timeline};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,16 +27,22 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("invite_not_found", 404, "No such invite"),
     ("block_not_found", 404, "No such block"),
     ("entry_not_found", 404, "No such entry"),
+    ("media_not_found", 404, "No such picture"),
     ("no_previous", 404, "No earlier timeline"),
     ("method_not_allowed", 405, "Not with this method"),
     ("body_timed_out", 408, "The body took too long to come"),
     ("already_paired", 409, "You are in a couple"),
     ("own_invite", 409, "Your own invite"),
     ("too_many_invites", 409, "Too many invites wait"),
+    ("quota_exceeded", 409, "No room for more pictures"),
+    ("media_processing", 409, "The picture is being processed"),
     ("invite_expired", 410, "The invite has expired"),
     ("entry_deleted", 410, "The entry was deleted"),
+    ("media_gone", 410, "The picture cannot be shown"),
     ("body_too_large", 413, "The body is too large"),
     ("unsupported_media_type", 415, "Send application/json"),
+    ("unknown_type", 415, "Not a picture of a known type"),
+    ("range_not_satisfiable", 416, "No such range"),
     ("invalid_field", 422, "A field is not as it must be"),
     ("invalid_token", 422, "The code or link does not work"),
     ("idempotency_key_reused", 422, "This key came with another request"),
@@ -190,7 +196,7 @@ macro_rules! from_refusals {
         }
     )+};
 }
-from_refusals!(account, pairing, timeline);
+from_refusals!(account, media, pairing, timeline);
 
 #[cfg(test)]
 mod tests {
@@ -199,6 +205,7 @@ mod tests {
     #[test]
     fn every_refusal_has_its_code() {
         use account::Refusal as A;
+        use media::Refusal as M;
         use pairing::Refusal as P;
         use timeline::Refusal as T;
         let wait = Duration::ZERO;
@@ -210,6 +217,9 @@ mod tests {
             A::SessionNotFound.code(),
             A::RateLimited(wait).code(),
             A::KeyReused.code(),
+            M::MediaNotFound.code(),
+            M::QuotaExceeded.code(),
+            M::NotPaired.code(),
             P::AlreadyPaired.code(),
             P::NotPaired.code(),
             P::InviteNotFound.code(),
@@ -224,6 +234,7 @@ mod tests {
             T::EntryDeleted.code(),
             T::NoPrevious.code(),
             T::NotPaired.code(),
+            T::MediaNotFound.code(),
         ];
         for code in codes {
             assert_eq!(Problem::new(&code).code(), code);

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::world::{Answer, World};
 
-/// Method and path of every operation, and whether it takes a body.
+/// Method and path of every operation, and whether it takes JSON.
 pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
     let document = world.call("GET", "/v1/openapi.json", None, None).await.body;
     assert_eq!(document["openapi"], "3.1.0");
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let body = operation.get("requestBody").is_some();
+            let body = operation["requestBody"]["content"].get("application/json").is_some();
             all.push((method.to_uppercase(), path.clone(), body));
         }
     }
@@ -22,7 +22,9 @@ pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
 }
 
 pub(crate) fn filled(path: &str) -> String {
-    path.replace("{seq}", "1").replace("{id}", "0190aaaa-0000-7000-8000-000000000000")
+    path.replace("{seq}", "1")
+        .replace("{rendition}", "320")
+        .replace("{id}", "0190aaaa-0000-7000-8000-000000000000")
 }
 
 async fn sent(world: &World, method: &str, path: &str, token: &str, kind: &str, body: Vec<u8>) -> Answer {

@@ -6,6 +6,7 @@ mod account;
 mod input;
 mod live;
 mod matrix;
+mod media;
 mod pairing;
 mod secrets;
 mod socket;

@@ -41,6 +41,13 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         ("POST", "/v1/invites/preview" | "/v1/invites/accept" | "/v1/invites/decline") => {
             (person(404), json!({"code": "00000-00000"}))
         }
+        ("POST", "/v1/media") => ([401, 401, 404, 415, 415, 415], none),
+        ("GET", "/v1/media/{id}" | "/v1/media/{id}/{rendition}") => ([401, 401, 404, 404, 200, 200], none),
+        ("DELETE", "/v1/media/{id}") => ([401, 401, 404, 404, 404, 204], none),
+        ("PUT", "/v1/me/avatar") => {
+            (person(404), json!({"media_id": "0190aaaa-0000-7000-8000-000000000000"}))
+        }
+        ("DELETE", "/v1/me/avatar") => (person(204), none),
         ("POST", "/v1/invites") => ([401, 401, 201, 409, 409, 409], json!({})),
         ("GET", "/v1/couple" | "/v1/couple/entries" | "/v1/couple/entries/{seq}") => (couple(200), none),
         ("GET", "/v1/couple/live") => (couple(200), none),
@@ -78,6 +85,10 @@ async fn who_may_what() {
         let revoked = world.join("fay@example.org").await;
         world.call("DELETE", "/v1/sessions/current", Some(&revoked), None).await;
         assert_eq!(world.say(&author, "hello").await, 2);
+        let photo = match path.starts_with("/v1/media/") {
+            true => Some(world.photo(&author, 300).await),
+            false => None,
+        };
         let tokens = [None, Some(&revoked), Some(&unpaired), Some(&other), Some(&partner), Some(&author)];
         // The partner leaves after the author has.
         let order: [usize; 6] = if (method.as_str(), path.as_str()) == ("DELETE", "/v1/couple") {
@@ -90,6 +101,12 @@ async fn who_may_what() {
             if method == "GET" && path.ends_with("/entries/2") {
                 // Everybody's first entry is the system's, and readable.
                 path = path.replace("/entries/2", "/entries/1");
+            }
+            if path == "/v1/media" {
+                path.push_str("?purpose=photo");
+            }
+            if let Some(photo) = &photo {
+                path = path.replace("0190aaaa-0000-7000-8000-000000000000", photo);
             }
             if path.ends_with("/live") {
                 path.push_str("?after=0&wait=0");

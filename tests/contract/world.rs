@@ -8,9 +8,10 @@ use axum::{
     http::{HeaderMap, Method, Request},
 };
 use couple::{
-    Backend, ManualClock,
+    Backend, BackendBuilder, ManualClock,
     account::HashCost,
     core::{limits::RateLimiter, limits::Unlimited, mail::Message},
+    http::HttpOptions,
     notify::mail::MemoryMailer,
 };
 use serde_json::{Value, json};
@@ -21,6 +22,16 @@ pub(crate) struct World {
     pub(crate) mailer: MemoryMailer,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) app: Router,
+}
+
+/// A picture in which every pixel is another.
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+    let pixels = image::RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([(x % 256) as u8, (y % 256) as u8, ((x / 256 + y / 256) * 40 % 256) as u8])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
 }
 
 pub(crate) struct Answer {
@@ -48,15 +59,14 @@ impl World {
     }
 
     pub(crate) fn with(limits: impl RateLimiter) -> Self {
+        Self::of(Backend::builder().limits(limits), HttpOptions::default())
+    }
+
+    pub(crate) fn of(builder: BackendBuilder, options: HttpOptions) -> Self {
         let (mailer, clock) = (MemoryMailer::new(), Arc::new(ManualClock::default()));
-        let backend = Backend::builder()
-            .mailer(mailer.clone())
-            .clock(clock.clone())
-            .limits(limits)
-            .hash_cost(HashCost::FOR_TESTS)
-            .build()
-            .unwrap();
-        let app = couple::http::router(backend.clone());
+        let builder = builder.mailer(mailer.clone()).clock(clock.clone()).hash_cost(HashCost::FOR_TESTS);
+        let backend = builder.build().unwrap();
+        let app = couple::http::router_with(backend.clone(), options);
         Self { backend, mailer, clock, app }
     }
 
@@ -162,6 +172,16 @@ impl World {
         answer.body["session"]["token"].as_str().unwrap().to_owned()
     }
 
+    /// Signs in by a mailed code; the session's token.
+    pub(crate) async fn sign_in(&self, email: &str) -> String {
+        self.open("/v1/sessions/code", json!({ "email": email })).await;
+        self.work().await;
+        let (code, _) = self.mailed(email);
+        let answer = self.open("/v1/sessions", json!({ "email": email, "code": code })).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.body["session"]["token"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) async fn join_with_password(&self, email: &str, password: &str) -> String {
         self.sign_up(email).await;
         let (code, _) = self.mailed(email);
@@ -184,6 +204,21 @@ impl World {
         let tokens = (self.join(one).await, self.join(other).await);
         self.pair(&tokens.0, &tokens.1).await;
         tokens
+    }
+
+    /// Uploads bytes as a picture.
+    pub(crate) async fn upload(&self, token: &str, query: &str, bytes: Vec<u8>) -> Answer {
+        let request =
+            Request::post(format!("/v1/media?{query}")).header("authorization", format!("Bearer {token}"));
+        self.raw(request.body(Body::from(bytes)).unwrap()).await
+    }
+
+    /// A photo of so many pixels a side, ready; its id.
+    pub(crate) async fn photo(&self, token: &str, side: u32) -> String {
+        let answer = self.upload(token, "purpose=photo", png(side, side)).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        self.work().await;
+        answer.text("id")
     }
 
     pub(crate) async fn say(&self, token: &str, id: &str) -> i64 {

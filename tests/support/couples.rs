@@ -16,7 +16,8 @@ use couple::{
 /// So many couples; the tokens of their people, two by two.
 pub(crate) async fn seed(store: impl Store, key_file: &Path, couples: usize) -> Vec<String> {
     let keys = KeyFile::new(key_file).open(&OsEntropy).unwrap();
-    let backend = Backend::builder().keys(keys).store(store).build().unwrap();
+    let backend =
+        Backend::builder().blobs(couple::blobs::Blobs::memory()).keys(keys).store(store).build().unwrap();
     let tokens = people::seed(backend.ports(), couples).await;
     backend.close().await.unwrap();
     tokens
@@ -35,7 +36,8 @@ pub(crate) async fn fill(folder: &Path, token: &str, entries: usize, text: &str)
     let data = folder.join("couple-data");
     let store = SqliteOptions::new(data.join("couple.db")).open().await.unwrap();
     let keys = KeyFile::new(data.join("couple.key")).open(&OsEntropy).unwrap();
-    let backend = Backend::builder().keys(keys).store(store).build().unwrap();
+    let backend =
+        Backend::builder().blobs(couple::blobs::Blobs::memory()).keys(keys).store(store).build().unwrap();
     let (_, account) = backend.accounts().authenticate(&Secret::new(token.to_owned())).await.unwrap();
     let (at, _) = backend.timeline().membership(account.id).await.unwrap();
     let append = |n| TimelineChange::Append {

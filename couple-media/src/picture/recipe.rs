@@ -32,6 +32,12 @@ impl Rendition {
     pub const fn new(name: &'static str, fit: Fit, width: u32, height: u32) -> Self {
         Self { name: Cow::Borrowed(name), fit, width, height }
     }
+
+    /// How large it becomes for a picture of that size, in pixels.
+    #[must_use]
+    pub fn size_of(&self, width: u32, height: u32) -> (u32, u32) {
+        super::scale::size(self, width, height)
+    }
 }
 
 /// How a picture comes into a rendition's size. Neither enlarges: a picture that is smaller keeps its pixels.

@@ -189,6 +189,12 @@ fn shown(info: &Info, recipe: &Recipe) -> Result<Area, Rejected> {
     Ok(Area { x: x.into(), y: y.into(), width: width.into(), height: height.into() })
 }
 
+/// How large a rendition of a whole picture is.
+pub(super) fn size(rendition: &Rendition, width: u32, height: u32) -> (u32, u32) {
+    let view = view(Area { x: 0.0, y: 0.0, width: width.into(), height: height.into() }, rendition);
+    (view.width, view.height)
+}
+
 /// What of the shown area a rendition takes, and at which size.
 fn view(shown: Area, rendition: &Rendition) -> View {
     let (width, height) =

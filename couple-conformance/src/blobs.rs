@@ -1,0 +1,190 @@
+//! O1–O8: blobs.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use couple_core::Timestamp;
+use couple_media::blobs::{Blobs, Listed};
+use futures_util::TryStreamExt as _;
+
+/// More than two parts of the largest that a blob is written in, and no whole number of them.
+const LONG: usize = 11_000_000;
+const MOST: u64 = 20 << 20;
+
+/// Bytes that differ everywhere.
+fn bytes(seed: u64, length: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
+async fn read(blobs: &Blobs, name: &str) -> Option<Bytes> {
+    blobs.read(name, MOST).await.unwrap()
+}
+
+async fn range(blobs: &Blobs, name: &str, range: Range<u64>) -> (u64, Range<u64>, Bytes) {
+    let blob = blobs.get(name, Some(range)).await.unwrap().unwrap();
+    let pieces: Vec<Bytes> = blob.bytes.try_collect().await.unwrap();
+    (blob.size, blob.range, pieces.concat().into())
+}
+
+async fn list(blobs: &Blobs, folder: &str) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = blobs.list(folder).try_collect().await.unwrap();
+    listed.sort_by(|one, other| one.name.cmp(&other.name));
+    listed
+}
+
+async fn names(blobs: &Blobs, folder: &str) -> Vec<String> {
+    list(blobs, folder).await.into_iter().map(|listed| listed.name).collect()
+}
+
+/// Written in pieces that are no parts.
+async fn write(blobs: &Blobs, name: &str, bytes: &Bytes) {
+    let mut writer = blobs.write(name).unwrap();
+    let mut at = 0;
+    for length in [1, 70_000, 3, 2_000_000].into_iter().cycle() {
+        let end = bytes.len().min(at + length);
+        writer.write(bytes.slice(at..end)).await.unwrap();
+        at = end;
+        if at == bytes.len() {
+            break;
+        }
+    }
+    writer.finish().await.unwrap();
+}
+
+/// Byte for byte, of every length, at once and in pieces.
+pub async fn o1_reads_back(blobs: Blobs) {
+    for length in [0, 1, 131_072, 5 << 20, LONG] {
+        let (whole, pieces) = (bytes(1, length), bytes(2, length));
+        blobs.put("a/whole", whole.clone()).await.unwrap();
+        write(&blobs, "a/pieces", &pieces).await;
+        assert!(read(&blobs, "a/whole").await.unwrap() == whole, "{length} at once");
+        assert!(read(&blobs, "a/pieces").await.unwrap() == pieces, "{length} in pieces");
+        assert_eq!(blobs.size("a/pieces").await.unwrap(), Some(length as u64));
+    }
+    let shorter = bytes(3, 10);
+    write(&blobs, "a/pieces", &shorter).await;
+    assert_eq!(read(&blobs, "a/pieces").await.unwrap(), shorter, "what was there is replaced whole");
+    assert!(blobs.read("a/whole", 10).await.is_err(), "larger than it may be");
+}
+
+/// Not before its end, and not without one.
+pub async fn o2_whole_or_not_at_all(blobs: Blobs) {
+    let long = bytes(4, LONG);
+    let mut writer = blobs.write("a/b").unwrap();
+    writer.write(long.clone()).await.unwrap();
+    assert_eq!(blobs.size("a/b").await.unwrap(), None);
+    assert!(names(&blobs, "").await.is_empty());
+    drop(writer);
+    assert_eq!(read(&blobs, "a/b").await, None);
+    assert!(names(&blobs, "").await.is_empty());
+
+    blobs.put("a/b", bytes(5, 10)).await.unwrap();
+    let mut writer = blobs.write("a/b").unwrap();
+    writer.write(long.clone()).await.unwrap();
+    assert_eq!(read(&blobs, "a/b").await.unwrap(), bytes(5, 10), "as it was until it is replaced");
+    writer.finish().await.unwrap();
+    assert!(read(&blobs, "a/b").await.unwrap() == long);
+}
+
+/// A part of it, and what there is of a part that reaches beyond.
+pub async fn o3_ranges(blobs: Blobs) {
+    let whole = bytes(6, 300_000);
+    blobs.put("a/b", whole.clone()).await.unwrap();
+    for part in [0..1, 7..200_007, 299_999..300_000] {
+        let at = usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap();
+        assert_eq!(range(&blobs, "a/b", part.clone()).await, (300_000, part, whole.slice(at)));
+    }
+    assert_eq!(
+        range(&blobs, "a/b", 299_000..400_000).await,
+        (300_000, 299_000..300_000, whole.slice(299_000..))
+    );
+    for beyond in [300_000..300_001, 400_000..u64::MAX] {
+        let (size, _, bytes) = range(&blobs, "a/b", beyond).await;
+        assert_eq!((size, bytes.len()), (300_000, 0));
+    }
+    assert!(blobs.get("a/c", Some(0..1)).await.unwrap().is_none());
+}
+
+/// Told, and no error.
+pub async fn o4_missing(blobs: Blobs) {
+    blobs.put("a/b", bytes(7, 10)).await.unwrap();
+    for name in ["a", "a/c", "c/b"] {
+        assert_eq!(read(&blobs, name).await, None, "{name}");
+        assert_eq!(blobs.size(name).await.unwrap(), None, "{name}");
+    }
+    for name in ["a/c", "c/b", "a/b", "a/b"] {
+        blobs.delete(name).await.unwrap();
+    }
+    assert_eq!(read(&blobs, "a/b").await, None);
+    assert_eq!(blobs.delete_folder("a").await.unwrap(), 0);
+    assert!(names(&blobs, "a").await.is_empty());
+}
+
+/// With sizes and times; a name that begins alike is another folder.
+pub async fn o5_lists(blobs: Blobs) {
+    for (name, length) in [("c/1/x/source", 5), ("c/1/y/320.jpg", 6), ("c/10/x/source", 7), ("a/1/z", 8)] {
+        blobs.put(name, bytes(8, length)).await.unwrap();
+    }
+    assert_eq!(names(&blobs, "c/1").await, ["c/1/x/source", "c/1/y/320.jpg"]);
+    assert_eq!(names(&blobs, "c/1/x").await, ["c/1/x/source"]);
+    let all = list(&blobs, "").await;
+    assert_eq!(all.iter().map(|listed| listed.size).collect::<Vec<_>>(), [8, 5, 6, 7]);
+    assert_eq!(all[0].name, "a/1/z");
+    for listed in all {
+        // By the store's clock, in whole seconds on S3; what matters is that it is a time, and a past one tomorrow.
+        assert!(listed.modified > Timestamp::from_micros(1_700_000_000_000_000), "{listed:?}");
+    }
+}
+
+/// As many as there are, and nothing beside.
+pub async fn o6_deletes_folders(blobs: Blobs) {
+    for n in 0..1_100 {
+        blobs.put(&format!("c/1/{n}/source"), bytes(9, 1)).await.unwrap();
+    }
+    blobs.put("c/10/x", bytes(9, 1)).await.unwrap();
+    assert_eq!(blobs.delete_folder("c/1").await.unwrap(), 1_100);
+    assert_eq!(names(&blobs, "").await, ["c/10/x"]);
+    blobs.put("c/1/x", bytes(9, 2)).await.unwrap();
+    assert_eq!(names(&blobs, "c").await, ["c/1/x", "c/10/x"], "it can be used again");
+}
+
+/// Each gets what it wrote; the same name has one whole winner.
+pub async fn o7_many_at_once(blobs: Blobs) {
+    let blobs = Arc::new(blobs);
+    let tasks: Vec<_> = (0..16)
+        .map(|n: u64| {
+            let blobs = blobs.clone();
+            tokio::spawn(async move {
+                let (own, same) = (bytes(n, 6_000_000), bytes(100 + n, 400_000));
+                write(&blobs, &format!("a/{n}"), &own).await;
+                write(&blobs, "a/same", &same).await;
+                assert!(read(&blobs, &format!("a/{n}")).await.unwrap() == own);
+                blobs.delete(&format!("a/{n}")).await.unwrap();
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let same = read(&blobs, "a/same").await.unwrap();
+    assert!((0..16).any(|n| same == bytes(100 + n, 400_000)));
+    assert_eq!(names(&blobs, "").await, ["a/same"]);
+}
+
+/// A link names its blob and its end; what reads it, if the store has such links, is the adapter's own test.
+pub async fn o8_links(blobs: Blobs) {
+    blobs.put("a/b", bytes(10, 10)).await.unwrap();
+    if let Some(link) = blobs.signed("a/b", Duration::from_mins(1)).await.unwrap() {
+        assert!(link.starts_with("http") && link.contains("a/b?"), "{link}");
+        let longer = blobs.signed("a/b", Duration::from_mins(2)).await.unwrap();
+        let other = blobs.signed("a/c", Duration::from_mins(1)).await.unwrap();
+        assert!(longer.as_ref() != Some(&link) && other.as_ref() != Some(&link) && longer != other);
+    }
+}

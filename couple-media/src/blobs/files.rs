@@ -1,0 +1,119 @@
+//! Blobs as files: written beside their place, synced, and renamed into it.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use couple_core::{Error, ErrorKind, Timestamp};
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use object_store::{GetResult, GetResultPayload, local::LocalFileSystem};
+use tokio::task::spawn_blocking;
+
+use super::{Blobs, FILE_PART};
+
+impl Blobs {
+    /// As files under a folder, which is made if it is not there. A blob is on the disk before its writing ends.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`]: the folder cannot be made or entered.
+    pub fn files(folder: impl AsRef<Path>) -> Result<Self, Error> {
+        let folder = folder.as_ref();
+        let wrong =
+            || Error::new(ErrorKind::Misconfigured, "open blobs").context(folder.display().to_string());
+        make(folder).map_err(|error| wrong().source(error))?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| wrong().source(error))?;
+        Ok(Self {
+            files: Some(folder.to_owned()),
+            part: FILE_PART,
+            ..Self::over(store.with_fsync(true).with_automatic_cleanup(true))
+        })
+    }
+}
+
+/// For its owner only: it holds people's pictures.
+fn make(folder: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// What was got, in pieces: a file in larger ones than the store's own 8 KiB, each of which is a trip to another thread.
+pub(super) fn pieces(got: GetResult) -> BoxStream<'static, object_store::Result<Bytes>> {
+    let GetResult { payload, range, .. } = got;
+    match payload {
+        GetResultPayload::Stream(stream) => stream,
+        GetResultPayload::File(file, _) => {
+            stream::try_unfold((file, range), |(mut file, range)| async move {
+                if range.is_empty() {
+                    return Ok(None);
+                }
+                let length = (range.end - range.start).min(FILE_PART as u64);
+                let read = spawn_blocking(move || {
+                    let bytes = read(&mut file, range.start, length)?;
+                    Ok::<_, io::Error>((bytes, file))
+                });
+                let (bytes, file) = read.await?.map_err(|source| object_store::Error::Generic {
+                    store: "files",
+                    source: Box::new(source),
+                })?;
+                Ok(Some((bytes, (file, range.start + length..range.end))))
+            })
+            .boxed()
+        }
+    }
+}
+
+fn read(file: &mut File, start: u64, length: u64) -> io::Result<Bytes> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// Removes what a process that died was writing. Its name is the blob's, `#` and a number, as [`LocalFileSystem`] has it, and
+/// lists no blob by.
+pub(super) async fn remove_unfinished(folder: PathBuf, before: Timestamp) -> Result<u64, Error> {
+    let wrong = |folder: &Path| {
+        Error::new(ErrorKind::Unavailable, "remove unfinished blobs").context(folder.display().to_string())
+    };
+    let at = folder.clone();
+    let removed = spawn_blocking(move || {
+        let mut removed = 0;
+        let mut folders = vec![folder];
+        while let Some(folder) = folders.pop() {
+            let entries = match std::fs::read_dir(&folder) {
+                // Another may have emptied and removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else if is_unfinished(&entry.file_name().to_string_lossy())
+                    && entry.metadata().is_ok_and(|file| file.modified().is_ok_and(|at| at < time(before)))
+                    && std::fs::remove_file(entry.path()).is_ok()
+                {
+                    removed += 1;
+                }
+            }
+        }
+        Ok::<u64, io::Error>(removed)
+    });
+    removed.await.map_err(|error| wrong(&at).source(error))?.map_err(|error| wrong(&at).source(error))
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.rsplit_once('#')
+        .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn time(at: Timestamp) -> std::time::SystemTime {
+    std::time::UNIX_EPOCH + Duration::from_micros(u64::try_from(at.micros()).unwrap_or(0))
+}

@@ -1,0 +1,145 @@
+//! What is done with a picture after its upload, and with blobs that nothing names.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use couple_core::{
+    Error, Timestamp,
+    job::{Context, Handler, Job as _, JobError},
+    media::{self, DiscardBlobs, Format, Media, Purpose, RenderMedia, Source, State, rules},
+};
+
+use super::Gallery;
+use crate::picture::{self, Crop, Encoding, Fit, Recipe};
+
+/// What the kept copy is encoded at: what is made of it is encoded once more.
+const COPY: Encoding = Encoding::Jpeg { quality: 90 };
+/// Its name within a recipe and, with a tail, among the picture's blobs.
+const COPY_NAME: &str = "copy";
+
+/// Decodes uploaded pictures.
+#[derive(Debug, Clone)]
+pub struct RenderMediaHandler(pub Gallery);
+
+#[async_trait]
+impl Handler<RenderMedia> for RenderMediaHandler {
+    async fn run(&self, job: RenderMedia, context: &Context) -> Result<(), JobError> {
+        let gallery = &self.0.0;
+        let media = gallery.ports.store.media(job.media).await?;
+        let Some(media) = media.filter(|media| media.state == State::Processing) else { return Ok(()) };
+        match self.try_run(&media).await {
+            Ok(()) => Ok(()),
+            // No attempt is left: it ends here, with a reason, rather than never.
+            Err(error) if context.attempt >= RenderMedia::MAX_ATTEMPTS => {
+                tracing::error!(%error, media = %media.id, "a picture could not be rendered");
+                gallery.pictures.reject(media.id, "unavailable").await?;
+                Ok(())
+            }
+            Err(error) => Err(JobError::Retry(error)),
+        }
+    }
+}
+
+impl RenderMediaHandler {
+    async fn try_run(&self, media: &Media) -> Result<(), Error> {
+        let Self(gallery) = self;
+        let inner = &gallery.0;
+        let reject = async |reason: &str| inner.pictures.reject(media.id, reason).await.map(drop);
+        let Some(source) = &media.source else { return reject("lost").await };
+        let most = inner.options.limits.bytes as u64;
+        let Some(bytes) = inner.blobs.read(&media.path(&source.blob), most).await? else {
+            return reject("lost").await;
+        };
+        let recipe = gallery.recipe(media);
+        let encoding = recipe.encoding;
+        let rendered = match inner.renderer.render(bytes, recipe).await? {
+            Ok(rendered) => rendered,
+            Err(rejected) => return reject(rejected.code()).await,
+        };
+        let picture::Rendered { width, height, placeholder, images } = rendered;
+        let now = inner.ports.now();
+        let (mut copy, mut renditions) = (None, Vec::new());
+        for image in images {
+            let (rendition, bytes) = gallery.keep(media, image, encoding, None, now).await?;
+            if rendition.name == COPY_NAME {
+                let media_type = rendition.format.media_type().to_owned();
+                copy = Some(Source { blob: rendition.blob, bytes, media_type });
+            } else {
+                renditions.push(rendition);
+            }
+        }
+        let written: Vec<String> = renditions
+            .iter()
+            .map(|one| one.blob.clone())
+            .chain(copy.iter().map(|copy| copy.blob.clone()))
+            .collect();
+        let rendered = rules::Rendered { width, height, placeholder, source: copy, renditions };
+        if !inner.pictures.finish(media.id, rendered).await? {
+            for blob in written {
+                inner.blobs.delete(&media.path(&blob)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Gallery {
+    /// What is made of an upload at once.
+    fn recipe(&self, media: &Media) -> Recipe {
+        let options = &self.0.options;
+        let crop = media.crop.map(|media::Crop { x, y, width, height }| Crop { x, y, width, height });
+        let (renditions, encoding) = match (media.purpose, options.copy) {
+            (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
+            (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
+            (Purpose::Photo, Some(side)) => {
+                (vec![picture::Rendition::new(COPY_NAME, Fit::Within, side, side)], COPY)
+            }
+        };
+        Recipe { renditions, crop, encoding }
+    }
+
+    /// Writes a rendition's blob, to be named by a commit that follows.
+    pub(super) async fn keep(
+        &self,
+        media: &Media,
+        image: picture::Image,
+        encoding: Encoding,
+        used_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(media::Rendition, i64), Error> {
+        let format = match encoding {
+            Encoding::WebP { .. } => Format::WebP,
+            Encoding::Jpeg { .. } => Format::Jpeg,
+        };
+        let bytes = i64::try_from(image.bytes.len()).unwrap_or(i64::MAX);
+        let rendition = media::Rendition {
+            blob: self.fresh(&image.name, format.extension()),
+            name: image.name.into_owned(),
+            format,
+            width: image.width,
+            height: image.height,
+            bytes,
+            made_at: now,
+            used_at,
+        };
+        self.0.blobs.put(&media.path(&rendition.blob), Bytes::from(image.bytes)).await?;
+        Ok((rendition, bytes))
+    }
+}
+
+/// Removes blobs that nothing names any more.
+#[derive(Debug, Clone)]
+pub struct DiscardBlobsHandler(pub Gallery);
+
+#[async_trait]
+impl Handler<DiscardBlobs> for DiscardBlobsHandler {
+    async fn run(&self, job: DiscardBlobs, _: &Context) -> Result<(), JobError> {
+        let blobs = self.0.blobs();
+        for name in job.names {
+            match name.strip_suffix('/') {
+                Some(folder) => blobs.delete_folder(folder).await.map(drop)?,
+                None => blobs.delete(&name).await?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Pictures with their bytes: taking them in, showing them, and keeping order among their blobs.
+//!
+//! ```text
+//!  upload ──▶ blob ──▶ one commit: picture, state, job ──▶ answer
+//!                                          │
+//!                      queue `media`       ▼
+//!                      decode once ──▶ avatars: all sizes · photos: a copy to make sizes from ──▶ ready
+//!  request ──▶ blob there? ──▶ bytes
+//!                 └ no ──▶ decode the copy, once for all who wait ──▶ blob, row ──▶ bytes
+//! ```
+//!
+//! Blobs are written before the commit that names them and removed after the commit that forgets them, so what dies in between
+//! leaves a blob that nobody names: the [sweep](Sweep) finds it.
+
+mod expire;
+mod job;
+mod render;
+mod show;
+mod sweep;
+mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+use couple_core::{
+    Ports,
+    media::{Pictures, Policy},
+};
+
+pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
+pub use job::{DiscardBlobsHandler, RenderMediaHandler};
+pub use render::Stats;
+pub use show::{NotShown, Shown};
+pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
+pub use upload::{NotTaken, Uploading};
+
+use crate::{
+    blobs::Blobs,
+    picture::{AVATARS, Limits, PHOTOS, Rendition},
+};
+
+/// What a host may change.
+#[derive(Debug, Clone)]
+pub struct GalleryOptions {
+    /// What a picture may cost.
+    pub limits: Limits,
+    /// The sizes of avatars: made at once, in JPEG.
+    pub avatars: Vec<Rendition>,
+    /// The sizes of photos: made when they are asked for, in JPEG or WebP.
+    pub photos: Vec<Rendition>,
+    /// The copy of a photo that is kept to make its sizes from: without metadata, upright, in sRGB, at most so many pixels a
+    /// side. None: nothing is kept, and all sizes are made at once, in JPEG. Default: 4096, the whole of 12 megapixels.
+    pub copy: Option<u32>,
+    /// Millions of pixels that are being decoded in this process at once: what bounds its memory. A picture that has more
+    /// is decoded alone. Default: 50.
+    pub megapixels: u32,
+    /// How long a request waits for its rendition to be made. Default: 5 s.
+    pub wait: Duration,
+    /// Renditions that requests may wait for at once; more are told to come again. Default: 64.
+    pub waiting: usize,
+    /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
+    pub unused: Duration,
+}
+
+impl Default for GalleryOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            avatars: AVATARS.to_vec(),
+            photos: PHOTOS.to_vec(),
+            copy: Some(4096),
+            megapixels: 50,
+            wait: Duration::from_secs(5),
+            waiting: 64,
+            unused: Duration::from_hours(24 * 30),
+        }
+    }
+}
+
+/// Pictures with their bytes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gallery(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    ports: Ports,
+    pictures: Pictures,
+    blobs: Blobs,
+    options: GalleryOptions,
+    renderer: render::Renderer,
+    flights: show::Flights,
+}
+
+impl Gallery {
+    /// Pictures over their ports and blobs.
+    #[must_use]
+    pub fn new(ports: Ports, policy: Policy, blobs: Blobs, options: GalleryOptions) -> Self {
+        Self(Arc::new(Inner {
+            pictures: Pictures::new(ports.clone(), policy),
+            renderer: render::Renderer::new(&options),
+            flights: show::Flights::new(options.waiting),
+            ports,
+            blobs,
+            options,
+        }))
+    }
+    /// What is known of them: views, deletion, avatars.
+    #[must_use]
+    pub fn pictures(&self) -> &Pictures {
+        &self.0.pictures
+    }
+    /// Where their bytes are.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        &self.0.blobs
+    }
+    /// What the host chose.
+    #[must_use]
+    pub fn options(&self) -> &GalleryOptions {
+        &self.0.options
+    }
+    /// What this process made so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.renderer.stats()
+    }
+
+    /// A name for a blob that no other has, so that removing an older one late does not hit it.
+    fn fresh(&self, name: &str, extension: &str) -> String {
+        let mut random = [0; 5];
+        self.0.ports.entropy.fill(&mut random);
+        let tail = data_encoding::BASE32_NOPAD.encode(&random).to_ascii_lowercase();
+        format!("{name}-{tail}.{extension}")
+    }
+}

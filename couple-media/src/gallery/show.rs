@@ -1,0 +1,229 @@
+//! Showing a picture in a size, which is made when it is not there.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use couple_core::{
+    Error, MediaId,
+    media::{Format, Media, Purpose, Rendition, Source, State},
+};
+use tokio::{sync::watch, time::timeout};
+
+use super::Gallery;
+use crate::{
+    blobs::Blob,
+    picture::{self, Encoding, Recipe},
+};
+
+/// A rendition, and its bytes or a part of them.
+#[derive(Debug)]
+pub struct Shown {
+    /// Which.
+    pub rendition: Rendition,
+    /// Its bytes.
+    pub blob: Blob,
+}
+
+/// Why a rendition is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum NotShown {
+    /// There is none of this name, nor can there be.
+    #[error("there is no such rendition")]
+    Unknown,
+    /// The picture was not decoded yet.
+    #[error("the picture is being processed")]
+    Processing,
+    /// The picture is none, or lost.
+    #[error("the picture cannot be shown")]
+    Gone,
+    /// It is being made, or waits to be: worth asking again in a moment.
+    #[error("the rendition is being made")]
+    Later,
+    /// Something broke.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+type Flight = (MediaId, String, Format);
+/// Of one that makes a rendition, to all who wait for it: none while it is made.
+type Outcome = Option<Result<Rendition, Gone>>;
+
+/// Why a rendition could not be made, for all who wait.
+#[derive(Debug, Clone, Copy)]
+enum Gone {
+    ForGood,
+    ThisTime,
+}
+
+/// Renditions that are being made in this process: each once, however many ask.
+#[derive(Debug)]
+pub(super) struct Flights {
+    under_way: Mutex<HashMap<Flight, watch::Receiver<Outcome>>>,
+    most: usize,
+}
+
+impl Flights {
+    pub(super) fn new(most: usize) -> Self {
+        Self { under_way: Mutex::default(), most }
+    }
+    fn under_way(&self) -> MutexGuard<'_, HashMap<Flight, watch::Receiver<Outcome>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a flight from the list when it ends, however it does.
+struct Landing(Gallery, Flight);
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.0.0.flights.under_way().remove(&self.1);
+    }
+}
+
+impl Gallery {
+    /// The sizes that a picture can be shown in.
+    #[must_use]
+    pub fn sizes(&self, purpose: Purpose) -> &[picture::Rendition] {
+        match purpose {
+            Purpose::Avatar => &self.0.options.avatars,
+            Purpose::Photo => &self.0.options.photos,
+        }
+    }
+
+    /// Which rendition of a picture that the caller may see is meant by a name: in WebP for those who take it, where there is
+    /// one or one can be made. Made, unless it is there. `renditions` are those that are there.
+    ///
+    /// # Errors
+    /// [`NotShown`].
+    pub async fn find(
+        &self,
+        media: &Media,
+        renditions: &[Rendition],
+        name: &str,
+        webp: bool,
+    ) -> Result<Rendition, NotShown> {
+        match media.state {
+            State::Processing => return Err(NotShown::Processing),
+            State::Rejected(_) => return Err(NotShown::Gone),
+            State::Ready => {}
+        }
+        let there = |format| renditions.iter().find(|one| one.name == name && one.format == format);
+        // Avatars were made at once; photos are made as they are asked for.
+        let can_make = media.purpose == Purpose::Photo && media.source.is_some();
+        let format = if webp && can_make { Format::WebP } else { Format::Jpeg };
+        if let Some(rendition) = there(format) {
+            return Ok(rendition.clone());
+        }
+        if !self.sizes(media.purpose).iter().any(|size| size.name == name) {
+            return Err(NotShown::Unknown);
+        }
+        self.make(media, name, format).await
+    }
+
+    /// The bytes of a rendition that was found, or a part of them; those of one that were lost are made again.
+    ///
+    /// # Errors
+    /// [`NotShown`].
+    pub async fn open(
+        &self,
+        media: &Media,
+        rendition: Rendition,
+        range: Option<Range<u64>>,
+    ) -> Result<Shown, NotShown> {
+        if let Some(blob) = self.0.blobs.get(&media.path(&rendition.blob), range.clone()).await? {
+            self.0.pictures.touch(media, &rendition).await?;
+            return Ok(Shown { rendition, blob });
+        }
+        tracing::error!(media = %media.id, blob = rendition.blob, "the blob of a rendition is lost");
+        self.0.pictures.forget(media, vec![rendition.blob.clone()]).await?;
+        let rendition = self.make(media, &rendition.name, rendition.format).await?;
+        let blob = self.0.blobs.get(&media.path(&rendition.blob), range).await?;
+        blob.map(|blob| Shown { rendition, blob }).ok_or(NotShown::Later)
+    }
+
+    /// Has a rendition made, once for all who ask for it at the same time, and waits for it, for a while.
+    async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, NotShown> {
+        let Some(source) = media.source.clone() else { return Err(NotShown::Gone) };
+        let flight = (media.id, name.to_owned(), format);
+        let mut outcome = {
+            let mut under_way = self.0.flights.under_way();
+            match under_way.get(&flight) {
+                Some(outcome) => outcome.clone(),
+                None if under_way.len() >= self.0.flights.most => return Err(NotShown::Later),
+                None => {
+                    let (tell, outcome) = watch::channel(None);
+                    under_way.insert(flight.clone(), outcome.clone());
+                    let (gallery, media) = (self.clone(), media.clone());
+                    // In a task of its own: who asked first may go, and the others still wait.
+                    tokio::spawn(async move {
+                        let landing = Landing(gallery.clone(), flight.clone());
+                        let made = gallery.try_make(&media, &source, &flight.1, format).await;
+                        drop(landing);
+                        tell.send_replace(Some(made.map_err(|error| match error {
+                            NotShown::Failed(error) => {
+                                tracing::warn!(%error, media = %media.id, "a rendition was not made");
+                                Gone::ThisTime
+                            }
+                            NotShown::Later | NotShown::Processing => Gone::ThisTime,
+                            NotShown::Unknown | NotShown::Gone => Gone::ForGood,
+                        })));
+                    });
+                    outcome
+                }
+            }
+        };
+        let done = timeout(self.0.options.wait, outcome.wait_for(Option::is_some)).await;
+        match done.ok().and_then(Result::ok).and_then(|outcome| outcome.clone()) {
+            Some(Ok(rendition)) => Ok(rendition),
+            Some(Err(Gone::ForGood)) => Err(NotShown::Gone),
+            Some(Err(Gone::ThisTime)) | None => Err(NotShown::Later),
+        }
+    }
+
+    async fn try_make(
+        &self,
+        media: &Media,
+        source: &Source,
+        name: &str,
+        format: Format,
+    ) -> Result<Rendition, NotShown> {
+        let inner = &self.0;
+        let there = async || {
+            let all = inner.ports.store.renditions(media.space, media.id).await?;
+            Ok::<_, Error>(all.into_iter().find(|one| one.name == name && one.format == format))
+        };
+        // Another flight may have landed between the caller's look and this one.
+        if let Some(rendition) = there().await? {
+            return Ok(rendition);
+        }
+        let size =
+            self.sizes(media.purpose).iter().find(|size| size.name == name).ok_or(NotShown::Unknown)?;
+        let most = inner.options.limits.bytes as u64;
+        let Some(bytes) = inner.blobs.read(&media.path(&source.blob), most).await? else {
+            tracing::error!(media = %media.id, "the copy that renditions are made from is lost");
+            return Err(NotShown::Gone);
+        };
+        let encoding = match format {
+            Format::Jpeg => Encoding::JPEG,
+            Format::WebP => Encoding::WEBP,
+        };
+        // The copy shows the crop, if there was one.
+        let recipe = Recipe { renditions: vec![size.clone()], crop: None, encoding };
+        let rendered = inner.renderer.render(bytes, recipe).await?.map_err(|rejected| {
+            tracing::error!(media = %media.id, %rejected, "the copy that renditions are made from is damaged");
+            NotShown::Gone
+        })?;
+        let image = rendered.images.into_iter().next().ok_or(NotShown::Gone)?;
+        let now = inner.ports.now();
+        let (rendition, _) = self.keep(media, image, encoding, Some(now), now).await?;
+        if inner.pictures.remember(media, rendition.clone()).await? {
+            return Ok(rendition);
+        }
+        // Another process was faster, or the picture is gone.
+        inner.blobs.delete(&media.path(&rendition.blob)).await?;
+        there().await?.ok_or(NotShown::Gone)
+    }
+}

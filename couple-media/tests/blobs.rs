@@ -1,0 +1,64 @@
+//! Blobs in memory and as files, proven by the kit.
+
+use std::time::Duration;
+
+use couple_core::{ErrorKind, Timestamp};
+use couple_media::blobs::Blobs;
+
+mod memory {
+    use super::*;
+    couple_conformance::blobs!(async { Blobs::memory() });
+}
+
+mod within_a_folder {
+    use super::*;
+    couple_conformance::blobs!(async { Blobs::memory().prefix("apps/one").unwrap() });
+}
+
+mod files {
+    use super::*;
+    couple_conformance::blobs!(async {
+        // Left for the system to remove: the checks take blobs, and nothing to hold.
+        Blobs::files(tempfile::tempdir().unwrap().keep()).unwrap()
+    });
+}
+
+/// A process that dies leaves what it was writing; that is found by its age, and what is being written is not.
+#[tokio::test]
+async fn what_came_to_no_end_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::files(folder.path()).unwrap();
+    let mut writer = blobs.write("c/1/source").unwrap();
+    writer.write(vec![1; 1_000_000].into()).await.unwrap();
+    let there = |name: &str| folder.path().join(name).exists();
+    assert!(there("c/1/source#1") && !there("c/1/source"));
+
+    std::fs::create_dir_all(folder.path().join("c/2")).unwrap();
+    let old = std::fs::File::create(folder.path().join("c/2/320.jpg#7")).unwrap();
+    old.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
+    let before = Timestamp::from_micros(2_000_000_000_000);
+    assert_eq!(blobs.remove_unfinished(before).await.unwrap(), 1);
+    assert!(!there("c/2/320.jpg#7"));
+    writer.finish().await.unwrap();
+    assert!(there("c/1/source") && !there("c/1/source#1"));
+}
+
+/// A name cannot lead out of the folder.
+#[tokio::test]
+async fn names_stay_within() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::files(folder.path().join("media")).unwrap();
+    for name in ["../x", "a/../../x", "", "a//b", "."] {
+        assert!(blobs.put(name, vec![1].into()).await.is_err(), "{name}");
+    }
+    blobs.put("/etc/passwd", vec![1].into()).await.unwrap();
+    assert!(folder.path().join("media/etc/passwd").exists());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_told() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = Blobs::files(file.path().join("media")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+}

@@ -1,0 +1,87 @@
+//! Blobs in S3, proven by the kit against a server that speaks it.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use couple_core::{ErrorKind, Secret};
+use couple_media::blobs::{Blobs, S3Options};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// The address of the server that `./test` starts.
+fn server() -> String {
+    std::env::var("COUPLE_TEST_S3").expect("COUPLE_TEST_S3 is not set: ./test starts a server and sets it")
+}
+
+fn options(endpoint: &str) -> S3Options {
+    // More patience than its default: the tests share the machine.
+    S3Options::new("couple")
+        .endpoint(endpoint)
+        .credentials("test", &Secret::new("sesame".to_owned()))
+        .timeout(Duration::from_secs(30))
+}
+
+/// A folder of its own: the checks of all tests use the same names.
+fn blobs() -> Blobs {
+    let name = std::thread::current().name().unwrap_or("").replace("::", "/");
+    options(&server()).prefix(format!("{}/{name}", std::process::id())).open().unwrap()
+}
+
+couple_conformance::blobs!(async { blobs() });
+
+/// Whoever has a link reads its blob, without a word about who they are.
+#[tokio::test]
+async fn a_link_reads() {
+    let blobs = blobs();
+    blobs.put("a/b", Bytes::from_static(b"picture")).await.unwrap();
+    let link = blobs.signed("a/b", Duration::from_mins(1)).await.unwrap().unwrap();
+    assert!(link.contains("X-Amz-Expires=60") && !link.contains("sesame"), "{link}");
+    let (host, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
+}
+
+/// Away, or silent: an error in time.
+#[tokio::test]
+async fn away() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for address in [closed, silent.local_addr().unwrap()] {
+        let blobs = options(&format!("http://{address}")).timeout(Duration::from_millis(500)).open().unwrap();
+        let begun = tokio::time::Instant::now();
+        for error in [
+            blobs.put("a", Bytes::new()).await.unwrap_err(),
+            blobs.get("a", None).await.unwrap_err(),
+            blobs.delete("a").await.unwrap_err(),
+            blobs.delete_folder("a").await.unwrap_err(),
+        ] {
+            assert!(error.is_retryable(), "{error}");
+            assert!(!format!("{error:?}").contains("sesame"));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+    drop(silent);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told() {
+    let error = S3Options::new("").endpoint(server()).prefix("a b/../c").open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
+    let missing = S3Options::new("no-such-bucket")
+        .endpoint(server())
+        .credentials("test", &Secret::new("sesame".to_owned()))
+        .timeout(Duration::from_secs(30));
+    let error = missing.open().unwrap().put("a", Bytes::new()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("no-such-bucket") || error.to_string().contains("NoSuchBucket"),
+        "{error}"
+    );
+    assert!(!format!("{:?}", blobs()).contains("sesame"));
+}

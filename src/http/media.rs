@@ -1,0 +1,437 @@
+//! Pictures over HTTP.
+
+use std::{
+    ops::{ControlFlow, Range},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    body::Body as HttpBody,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use couple_core::{
+    AccountId, MediaId,
+    media::{Crop, Media, Purpose, Rendition, State as MediaState},
+};
+use couple_media::gallery::{NotShown, NotTaken, Uploading};
+use data_encoding::BASE64;
+use http_body_util::BodyExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Answer, App, Problem,
+    extract::{Body, Meta, Segment, Signed},
+    timeline::bad_query,
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(look, delete))
+        .routes(routes!(rendition))
+        .routes(routes!(set_avatar, clear_avatar))
+}
+
+/// What is bounded by itself: its bodies are large, and are not held.
+pub(super) fn uploads() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(upload))
+}
+
+/// How long the next piece of an upload may take to come.
+const PIECE: Duration = Duration::from_secs(10);
+/// A rendition's bytes never change: what is made anew has another tag.
+const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
+/// A size that a picture can be had in.
+#[derive(Debug, Serialize, ToSchema)]
+struct RenditionOut {
+    name: String,
+    /// In pixels.
+    width: u32,
+    /// In pixels.
+    height: u32,
+    /// JPEG or, for photos and if it is accepted, WebP. Asks for the session as everything does.
+    url: String,
+}
+
+/// A picture.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MediaOut {
+    id: String,
+    /// `avatar` or `photo`.
+    purpose: &'static str,
+    /// `processing`, `ready` or `rejected`.
+    state: &'static str,
+    /// Why it is rejected, as a stable word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// A ThumbHash in base64, once it is ready: a blurred stand-in.
+    placeholder: Option<String>,
+    /// Upright, in pixels, once it is ready.
+    width: Option<u32>,
+    /// Upright, in pixels, once it is ready.
+    height: Option<u32>,
+    renditions: Vec<RenditionOut>,
+}
+
+impl MediaOut {
+    fn new(app: &App, media: &Media, made: &[Rendition]) -> Self {
+        let ready = media.state == MediaState::Ready;
+        let (state, reason) = match &media.state {
+            MediaState::Processing => ("processing", None),
+            MediaState::Ready => ("ready", None),
+            MediaState::Rejected(reason) => ("rejected", Some(reason.clone())),
+        };
+        let mut renditions = Vec::new();
+        for size in app.backend.gallery().sizes(media.purpose).iter().filter(|_| ready) {
+            let there = made.iter().find(|one| one.name == size.name).map(|one| (one.width, one.height));
+            let can_be = media.source.as_ref().map(|_| size.size_of(media.width, media.height));
+            if let Some((width, height)) = there.or(can_be) {
+                let url = app.backend.ports().links.below(&format!("/v1/media/{}/{}", media.id, size.name));
+                renditions.push(RenditionOut { name: size.name.to_string(), width, height, url });
+            }
+        }
+        Self {
+            id: media.id.to_string(),
+            purpose: media.purpose.as_str(),
+            state,
+            reason,
+            placeholder: media.placeholder.as_ref().map(|hash| BASE64.encode(hash)),
+            width: ready.then_some(media.width),
+            height: ready.then_some(media.height),
+            renditions,
+        }
+    }
+}
+
+/// What a person shows of themselves.
+pub(super) async fn avatar(app: &App, of: AccountId) -> Answer<Option<MediaOut>> {
+    let store = &app.backend.ports().store;
+    let Some(media) = store.avatar_of(of).await? else { return Ok(None) };
+    let made = store.renditions(media.space, media.id).await?;
+    Ok(Some(MediaOut::new(app, &media, &made)))
+}
+
+/// What whoever holds an invite sees of the one who invites: small, and no name by which to ask for more.
+pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> {
+    let (store, gallery) = (&app.backend.ports().store, app.backend.gallery());
+    let Some(media) = store.avatar_of(of).await?.filter(|media| media.state == MediaState::Ready) else {
+        return Ok(None);
+    };
+    let made = store.renditions(media.space, media.id).await?;
+    let enough = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
+    let Some(rendition) = enough.or_else(|| made.iter().max_by_key(|one| one.width)) else { return Ok(None) };
+    let bytes = gallery.blobs().read(&media.path(&rendition.blob), 64 << 10).await?;
+    Ok(bytes.map(|bytes| format!("data:{};base64,{}", rendition.format.media_type(), BASE64.encode(&bytes))))
+}
+
+impl From<NotTaken> for Problem {
+    fn from(not: NotTaken) -> Self {
+        match not {
+            NotTaken::Refused(refusal) => refusal.into(),
+            NotTaken::UnknownType => Self::new("unknown_type"),
+            NotTaken::TooManyBytes { limit } => {
+                Self::new("body_too_large").detail(format!("at most {limit} bytes"))
+            }
+            NotTaken::Failed(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotShown> for Problem {
+    fn from(not: NotShown) -> Self {
+        match not {
+            NotShown::Unknown => Self::new("media_not_found"),
+            NotShown::Processing => Self::new("media_processing"),
+            NotShown::Gone => Self::new("media_gone"),
+            NotShown::Later => Self::new("unavailable").detail("it is being made; ask again in a moment"),
+            NotShown::Failed(error) => error.into(),
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UploadQuery {
+    /// `avatar` or `photo`.
+    purpose: String,
+    /// Of an avatar, the part that is shown: `x,y,width,height` in pixels of the upright picture.
+    crop: Option<String>,
+}
+
+impl UploadQuery {
+    fn read(&self) -> Answer<(Purpose, Option<Crop>)> {
+        let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
+        let purpose = match self.purpose.as_str() {
+            "avatar" => Purpose::Avatar,
+            "photo" => Purpose::Photo,
+            _ => return Err(wrong("purpose")),
+        };
+        let Some(crop) = &self.crop else { return Ok((purpose, None)) };
+        let edges: Option<Vec<u32>> = crop.split(',').map(|edge| edge.parse().ok()).collect();
+        match edges.as_deref() {
+            Some(&[x, y, width, height]) if width > 0 && height > 0 && purpose == Purpose::Avatar => {
+                Ok((purpose, Some(Crop { x, y, width, height })))
+            }
+            _ => Err(wrong("crop")),
+        }
+    }
+}
+
+/// Uploads a picture: JPEG, PNG, WebP or GIF, by its content. The answer comes before the picture is decoded; the same bytes again
+/// are the picture that is there.
+#[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "Beside the bytes, which do the same")),
+    request_body(content_type = "application/octet-stream", description = "The bytes, at most 20 MiB"),
+    responses((status = 202, description = "Taken; look for its state, or for `media_ready` in the timeline", body = MediaOut),
+        (status = 200, description = "It was there", body = MediaOut)))]
+async fn upload(
+    State(app): State<App>,
+    signed: Signed,
+    meta: Meta,
+    headers: HeaderMap,
+    query: Result<Query<UploadQuery>, QueryRejection>,
+    body: HttpBody,
+) -> Answer<(StatusCode, Json<MediaOut>)> {
+    let Query(query) = query.map_err(bad_query)?;
+    let (purpose, crop) = query.read()?;
+    let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut uploading = app.backend.gallery().upload(signed.id(), purpose, length).await?;
+    receive(&mut uploading, body, Instant::now() + app.options.upload_timeout).await?;
+    let call = |digest: &couple_core::Digest| {
+        meta.call_with(
+            Some(signed.id()),
+            &[digest.as_bytes(), format!("{purpose:?}{crop:?}").as_bytes()].concat(),
+        )
+    };
+    let stored = uploading.finish(call, crop).await?;
+    let made = if stored.created {
+        Vec::new()
+    } else {
+        app.backend.ports().store.renditions(stored.media.space, stored.media.id).await?
+    };
+    let status = if stored.created { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, Json(MediaOut::new(&app, &stored.media, &made))))
+}
+
+/// Passes a body on as it comes.
+async fn receive(uploading: &mut Uploading, mut body: HttpBody, until: Instant) -> Answer<()> {
+    loop {
+        let late = until.min(Instant::now() + PIECE);
+        match timeout_at(late, body.frame()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(bytes) = frame.into_data() {
+                    uploading.write(bytes).await?;
+                }
+            }
+            Ok(Some(Err(_))) => return Err(Problem::new("malformed_request").detail("the body ended early")),
+            Err(_) => return Err(Problem::new("body_timed_out")),
+        }
+    }
+}
+
+fn media_id(path: &str) -> Answer<MediaId> {
+    path.parse().map_err(|_| Problem::new("media_not_found"))
+}
+
+/// A picture of one's own or, while they are a couple, of the partner.
+#[utoipa::path(get, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
+    params(("id" = String, Path, description = "Of the picture")),
+    responses((status = 200, description = "How far it is, and in which sizes it can be had", body = MediaOut)))]
+async fn look(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<Json<MediaOut>> {
+    let (media, made) = app.backend.gallery().pictures().view(signed.id(), media_id(&id)?).await?;
+    Ok(Json(MediaOut::new(&app, &media, &made)))
+}
+
+/// Deletes a picture of one's own. Entries that name it stay.
+#[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
+    params(("id" = String, Path, description = "Of the picture")),
+    responses((status = 204, description = "Gone, and its bytes in a moment")))]
+async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
+    app.backend.gallery().pictures().delete(signed.id(), media_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A picture in a size. The first who ask for a photo's wait until it is made.
+#[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = [])),
+    params(("id" = String, Path, description = "Of the picture"), ("rendition" = String, Path, description = "Its name"),
+        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-None-Match" = Option<String>, Header, description = "The tag of what one has")),
+    responses((status = 200, description = "The bytes", content_type = "image/jpeg"),
+        (status = 206, description = "Those that were asked for", content_type = "image/jpeg"),
+        (status = 304, description = "As one has it"),
+        (status = 307, description = "Where the server is set up so: at the store, by a link that lasts a moment")))]
+async fn rendition(
+    State(app): State<App>,
+    signed: Signed,
+    path: Option<Path<(String, String)>>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let Some(Path((id, name))) = path else { return Err(Problem::new("media_not_found")) };
+    let gallery = app.backend.gallery();
+    let (media, made) = gallery.pictures().view(signed.id(), media_id(&id)?).await?;
+    let found = gallery.find(&media, &made, &name, accepts_webp(&headers)).await?;
+    let tag = format!("\"{}\"", found.blob);
+    let answer = Response::builder()
+        .header(header::ETAG, &tag)
+        .header(header::CACHE_CONTROL, CACHED)
+        .header(header::VARY, "accept, authorization")
+        .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
+    let failed = |_| Problem::new("internal_error");
+    if named(&headers, &tag) {
+        return answer.status(StatusCode::NOT_MODIFIED).body(HttpBody::empty()).map_err(failed);
+    }
+    if let Some(lasting) = app.options.media_links
+        && let Some(link) = gallery.blobs().signed(&media.path(&found.blob), lasting).await?
+    {
+        gallery.pictures().touch(&media, &found).await?;
+        let headers = [(header::LOCATION, link), (header::VARY, "accept, authorization".to_owned())];
+        return Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response());
+    }
+    let size = u64::try_from(found.bytes).unwrap_or(0);
+    let range = match range(&headers, &tag, size) {
+        ControlFlow::Continue(range) => range,
+        ControlFlow::Break(()) => {
+            let mut answer = Problem::new("range_not_satisfiable").into_response();
+            let whole = HeaderValue::try_from(format!("bytes */{size}"))
+                .unwrap_or(HeaderValue::from_static("bytes */0"));
+            answer.headers_mut().insert(header::CONTENT_RANGE, whole);
+            return Ok(answer);
+        }
+    };
+    let partial = range.is_some();
+    let shown = gallery.open(&media, found, range).await?;
+    let (of, sent) = (shown.blob.size, shown.blob.range.clone());
+    let answer = answer
+        .header(header::ETAG, format!("\"{}\"", shown.rendition.blob))
+        .header(header::CONTENT_TYPE, shown.rendition.format.media_type())
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_LENGTH, sent.end - sent.start);
+    let answer = match partial {
+        true => {
+            let range = format!("bytes {}-{}/{of}", sent.start, sent.end.saturating_sub(1));
+            answer.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, range)
+        }
+        false => answer,
+    };
+    answer.body(HttpBody::from_stream(shown.blob.bytes)).map_err(failed)
+}
+
+/// Whether WebP is named, and not with a quality of nothing. Who takes anything gets what everybody can show.
+fn accepts_webp(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    accepts.flat_map(|accept| accept.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let webp = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("image/webp"));
+        webp && !parts
+            .any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0)))
+    })
+}
+
+/// Whether `If-None-Match` names a tag (RFC 9110, 13.1.2).
+fn named(headers: &HeaderMap, tag: &str) -> bool {
+    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
+    tags.flat_map(|tags| tags.split(','))
+        .map(str::trim)
+        .any(|one| one == "*" || one.trim_start_matches("W/") == tag)
+}
+
+/// The range that is asked for, if it is one that is understood (RFC 9110, 14.2: any other is as if none were); breaks where it
+/// lies behind the end.
+fn range(headers: &HeaderMap, tag: &str, size: u64) -> ControlFlow<(), Option<Range<u64>>> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(header::IF_RANGE).is_some_and(|other| other != tag) {
+        return ControlFlow::Continue(None);
+    }
+    let Some((first, last)) = text(header::RANGE)
+        .and_then(|range| range.strip_prefix("bytes="))
+        .filter(|range| !range.contains(','))
+        .and_then(|range| range.split_once('-'))
+    else {
+        return ControlFlow::Continue(None);
+    };
+    let number = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten()
+    };
+    let range = match (first.trim(), last.trim()) {
+        ("", last) => number(last).map(|last| size.saturating_sub(last)..size),
+        (first, "") => number(first).map(|first| first..size),
+        (first, last) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => Some(first..last.saturating_add(1).min(size)),
+            _ => None,
+        },
+    };
+    match range {
+        Some(range) if range.start >= size || range.is_empty() => ControlFlow::Break(()),
+        range => ControlFlow::Continue(range),
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AvatarIn {
+    /// Of an avatar that one uploaded, ready or not.
+    media_id: String,
+}
+
+/// Shows a picture of oneself. The one before is deleted.
+#[utoipa::path(put, path = "/v1/me/avatar", tag = "media", security(("session" = [])), request_body = AvatarIn,
+    responses((status = 204, description = "Shown, once it is ready")))]
+async fn set_avatar(State(app): State<App>, signed: Signed, body: Body<AvatarIn>) -> Answer<StatusCode> {
+    let id = media_id(&body.value.media_id)?;
+    app.backend.gallery().pictures().set_avatar(signed.id(), Some(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes it back, and deletes it.
+#[utoipa::path(delete, path = "/v1/me/avatar", tag = "media", security(("session" = [])),
+    responses((status = 204, description = "None is shown")))]
+async fn clear_avatar(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
+    app.backend.gallery().pictures().set_avatar(signed.id(), None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let asked = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(text))]);
+            range(&headers, "\"t\"", 1000)
+        };
+        let part = |range| ControlFlow::Continue(Some(range));
+        assert_eq!(asked("bytes=0-0"), part(0..1));
+        assert_eq!(asked("bytes=10-"), part(10..1000));
+        assert_eq!(asked("bytes=-10"), part(990..1000));
+        assert_eq!(asked("bytes=-5000"), part(0..1000));
+        assert_eq!(asked("bytes=990-18446744073709551615"), part(990..1000));
+        for beyond in ["bytes=1000-", "bytes=1000-1001", "bytes=-0"] {
+            assert_eq!(asked(beyond), ControlFlow::Break(()), "{beyond}");
+        }
+        for other in
+            ["bytes=5-4", "bytes=a-b", "bytes=+1-2", "bytes=0-1,5-6", "lines=1-2", "bytes=", "bytes=-", ""]
+        {
+            assert_eq!(asked(other), ControlFlow::Continue(None), "{other}");
+        }
+    }
+
+    #[test]
+    fn webp_is_named() {
+        let accepts = |text: &'static str| {
+            accepts_webp(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(text))]))
+        };
+        assert!(accepts("image/avif,image/webp,*/*") && accepts("text/html, Image/WebP;q=0.5"));
+        assert!(!accepts("*/*") && !accepts("image/webp;q=0, image/jpeg") && !accepts("image/jpeg"));
+    }
+}

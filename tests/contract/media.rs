@@ -1,0 +1,448 @@
+//! Pictures: from an upload to what the two see, and what nobody else does.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request},
+};
+use couple::{
+    Backend,
+    core::limits::Unlimited,
+    gallery::{GalleryOptions, Sweep, Swept},
+    http::HttpOptions,
+    media,
+};
+use futures_util::TryStreamExt as _;
+use image::ImageFormat;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::world::{Answer, World, png};
+
+const NOBODY: &str = "0190aaaa-0000-7000-8000-000000000000";
+
+/// Status, headers and bytes.
+async fn fetch(
+    world: &World,
+    path: &str,
+    token: &str,
+    headers: &[(&str, &str)],
+) -> (u16, HeaderMap, Vec<u8>) {
+    let mut request = Request::get(path).header("authorization", format!("Bearer {token}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = world.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (head, body) = answer.into_parts();
+    (head.status.as_u16(), head.headers, to_bytes(body, 1 << 24).await.unwrap().to_vec())
+}
+
+async fn show(world: &World, token: &str, id: &str) -> i64 {
+    let body = json!({"client_id": id, "kind": "photo", "body": {"media_id": id}});
+    let answer = world.post("/v1/couple/entries", token, body).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    answer.body["seq"].as_i64().unwrap()
+}
+
+/// The frames' entries, after `seq`.
+async fn heard(world: &World, token: &str, seq: i64) -> Vec<Value> {
+    let answer = world.get(&format!("/v1/couple/live?after={seq}&wait=0"), token).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let frames = answer.body["frames"].as_array().unwrap().iter();
+    frames.filter(|frame| frame["type"] == "entry").map(|frame| frame["entry"].clone()).collect()
+}
+
+async fn kept(world: &World) -> BTreeSet<String> {
+    world.backend.gallery().blobs().list("").map_ok(|blob| blob.name).try_collect().await.unwrap()
+}
+
+fn said(answer: &Answer) -> (u16, String) {
+    (answer.status, answer.code().to_owned())
+}
+
+/// The partner sees the entry at once and is told when the picture can be shown; then in every size, in what they accept.
+#[tokio::test]
+async fn a_photo() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let uploaded = world.upload(&ana, "purpose=photo", png(1200, 600)).await;
+    assert_eq!((uploaded.status, uploaded.text("state")), (202, "processing".to_owned()));
+    let id = uploaded.text("id");
+    let path = format!("/v1/media/{id}");
+    assert_eq!(world.get(&format!("{path}/320"), &ben).await.said(), (409, "media_processing"));
+    let seq = show(&world, &ana, &id).await;
+    let entry = &heard(&world, &ben, seq - 1).await[0];
+    assert_eq!(
+        (entry["kind"].as_str(), entry["body"]["media_id"].as_str()),
+        (Some("photo"), Some(id.as_str()))
+    );
+
+    world.work().await;
+    let entry = &heard(&world, &ben, seq).await[0];
+    assert_eq!(
+        (entry["kind"].as_str(), entry["body"]["media_id"].as_str()),
+        (Some("media_ready"), Some(id.as_str()))
+    );
+    let picture = world.get(&path, &ben).await;
+    assert_eq!(picture.text("state"), "ready");
+    assert!((20..60).contains(&picture.text("placeholder").len()));
+    assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(1200), &json!(600)));
+    let sizes: Vec<_> = picture.body["renditions"].as_array().unwrap().iter().cloned().collect();
+    let named: Vec<_> =
+        sizes.iter().map(|size| (size["name"].as_str().unwrap(), size["width"].as_u64().unwrap())).collect();
+    assert_eq!(named, [("2048", 1200), ("1080", 1080), ("320", 320)]);
+
+    for size in &sizes {
+        let url = size["url"].as_str().unwrap().strip_prefix("http://127.0.0.1:8080").unwrap();
+        for (accept, kind, format) in
+            [("image/webp,*/*", "image/webp", ImageFormat::WebP), ("*/*", "image/jpeg", ImageFormat::Jpeg)]
+        {
+            let (status, headers, bytes) = fetch(&world, url, &ben, &[("accept", accept)]).await;
+            assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, kind));
+            let pixels = image::load_from_memory_with_format(&bytes, format).unwrap();
+            assert_eq!(u64::from(pixels.width()), size["width"].as_u64().unwrap());
+            assert_eq!(u64::from(pixels.height()), size["height"].as_u64().unwrap());
+            assert_eq!(headers["content-length"].to_str().unwrap(), bytes.len().to_string());
+            assert_eq!(headers["cache-control"], "private, max-age=31536000, immutable");
+            assert_eq!(headers["x-content-type-options"], "nosniff");
+            assert_eq!(headers["content-security-policy"], "default-src 'none'");
+            assert!(headers["vary"].to_str().unwrap().contains("accept"));
+        }
+    }
+    assert_eq!(world.get(&format!("{path}/321"), &ben).await.said(), (404, "media_not_found"));
+}
+
+/// What one has is not sent again, and a part of it comes alone (RFC 9110).
+#[tokio::test]
+async fn tags_and_ranges() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let path = format!("/v1/media/{}/320", world.photo(&ana, 700).await);
+    let (_, headers, whole) = fetch(&world, &path, &ben, &[]).await;
+    let tag = headers["etag"].to_str().unwrap().to_owned();
+    for tags in [tag.as_str(), "*", &format!("\"other\", W/{tag}")] {
+        let (status, headers, bytes) = fetch(&world, &path, &ben, &[("if-none-match", tags)]).await;
+        assert_eq!((status, bytes.len(), headers["etag"].to_str().unwrap()), (304, 0, tag.as_str()));
+    }
+    assert_eq!(fetch(&world, &path, &ben, &[("if-none-match", "\"other\"")]).await.2, whole);
+    let (status, headers, part) = fetch(&world, &path, &ben, &[("range", "bytes=100-299")]).await;
+    assert_eq!((status, &part[..]), (206, &whole[100..300]));
+    assert_eq!(headers["content-range"].to_str().unwrap(), format!("bytes 100-299/{}", whole.len()));
+    let (_, _, part) = fetch(&world, &path, &ben, &[("range", "bytes=-50"), ("if-range", &tag)]).await;
+    assert_eq!(part, whole[whole.len() - 50..]);
+    let (status, _, part) =
+        fetch(&world, &path, &ben, &[("range", "bytes=0-1"), ("if-range", "\"other\"")]).await;
+    assert_eq!((status, part), (200, whole.clone()));
+    let (status, headers, _) = fetch(&world, &path, &ben, &[("range", "bytes=9999999-")]).await;
+    assert_eq!(
+        (status, headers["content-range"].to_str().unwrap()),
+        (416, format!("bytes */{}", whole.len()).as_str())
+    );
+}
+
+/// The same bytes are one picture, whatever else comes with them.
+#[tokio::test]
+async fn the_same_again() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let first = world.upload(&ana, "purpose=photo", png(300, 200)).await;
+    let before = kept(&world).await;
+    let second = world.upload(&ana, "purpose=photo", png(300, 200)).await;
+    assert_eq!((first.status, second.status), (202, 200));
+    assert_eq!((first.text("id"), kept(&world).await), (second.text("id"), before));
+    world.work().await;
+    assert_eq!(world.upload(&ana, "purpose=photo", png(300, 200)).await.text("state"), "ready");
+    assert_ne!(world.upload(&ben, "purpose=photo", png(300, 200)).await.text("id"), first.text("id"));
+
+    // Under a key: another picture is another request.
+    let keyed = async |bytes: Vec<u8>| {
+        let request = Request::post("/v1/media?purpose=photo")
+            .header("authorization", format!("Bearer {ana}"))
+            .header("idempotency-key", "k");
+        world.raw(request.body(Body::from(bytes)).unwrap()).await
+    };
+    let one = keyed(png(100, 100)).await;
+    assert_eq!((one.status, keyed(png(100, 100)).await.text("id")), (202, one.text("id")));
+    assert_eq!(keyed(png(101, 100)).await.said(), (422, "idempotency_key_reused"));
+}
+
+/// Another's picture is as one that there is not; an ended couple's is its owner's alone.
+#[tokio::test]
+async fn who_sees_it() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
+    let id = world.photo(&ana, 400).await;
+    let paths = [format!("/v1/media/{id}"), format!("/v1/media/{id}/320"), format!("/v1/media/{id}/1080")];
+    for path in &paths {
+        let nobody = path.replace(&id, NOBODY);
+        assert_eq!(fetch(&world, path, &ben, &[]).await.0, 200);
+        assert_eq!(said(&world.get(path, &cleo).await), said(&world.get(&nobody, &cleo).await));
+    }
+    assert_eq!(world.call("DELETE", &paths[0], Some(&ben), None).await.said(), (404, "media_not_found"));
+    // Nor can it be shown as one's own.
+    for token in [&ben, &cleo] {
+        let body = json!({"client_id": "x", "kind": "photo", "body": {"media_id": id}});
+        assert_eq!(world.post("/v1/couple/entries", token, body).await.said(), (404, "media_not_found"));
+        let avatar = world.call("PUT", "/v1/me/avatar", Some(token), Some(json!({"media_id": id}))).await;
+        assert_eq!(avatar.said(), (404, "media_not_found"));
+    }
+    world.call("DELETE", "/v1/couple", Some(&ben), None).await;
+    for path in &paths {
+        assert_eq!(world.get(path, &ben).await.said(), (404, "media_not_found"));
+        assert_eq!(fetch(&world, path, &ana, &[]).await.0, 200);
+    }
+    let late = world.upload(&ana, "purpose=photo", png(10, 10)).await;
+    assert_eq!(late.said(), (404, "not_paired"));
+}
+
+/// Refused at once, and nothing is kept; what only decoding shows is told as the picture's state.
+#[tokio::test]
+async fn what_is_no_picture() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    for bytes in
+        [&b""[..], b"x", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"<html>", b"%PDF-1.7 and more"]
+    {
+        assert_eq!(world.upload(&ana, "purpose=photo", bytes.to_vec()).await.said(), (415, "unknown_type"));
+    }
+    for query in [
+        "",
+        "purpose=",
+        "purpose=cover",
+        "purpose=photo&space=x",
+        "purpose=photo&crop=0,0,10,10",
+        "purpose=avatar&crop=0,0,0,10",
+        "purpose=avatar&crop=1,2,3",
+        "purpose=avatar&crop=-1,2,3,4",
+    ] {
+        assert_eq!(world.upload(&ana, query, png(10, 10)).await.said(), (422, "invalid_field"), "{query}");
+    }
+    assert!(kept(&world).await.is_empty());
+
+    let truncated = png(300, 300)[..2_000].to_vec();
+    let answer = world.upload(&ana, "purpose=photo", truncated).await;
+    let id = answer.text("id");
+    let seq = show(&world, &ana, &id).await;
+    world.work().await;
+    let picture = world.get(&format!("/v1/media/{id}"), &ben).await;
+    assert_eq!(
+        (picture.text("state"), picture.text("reason")),
+        ("rejected".to_owned(), "truncated".to_owned())
+    );
+    assert_eq!(world.get(&format!("/v1/media/{id}/320"), &ben).await.said(), (410, "media_gone"));
+    let entry = &heard(&world, &ben, seq).await[0];
+    assert_eq!((&entry["kind"], &entry["body"]["reason"]), (&json!("media_rejected"), &json!("truncated")));
+    assert!(kept(&world).await.is_empty());
+}
+
+/// Told before it is read where it says so, and cut off where it does not.
+#[tokio::test]
+async fn too_large_too_slow_too_many() {
+    let limits = {
+        let mut options = GalleryOptions::default();
+        options.limits.bytes = 100_000;
+        options
+    };
+    let options = HttpOptions { upload_timeout: Duration::from_millis(300), ..HttpOptions::default() };
+    let policy = media::Policy { couple_quota: 150_000, ..media::Policy::default() };
+    let world = World::of(Backend::builder().limits(Unlimited).gallery(limits).pictures(policy), options);
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let mut large = png(10, 10);
+    large.resize(100_001, 0);
+    assert_eq!(world.upload(&ana, "purpose=photo", large.clone()).await.said(), (413, "body_too_large"));
+    let streamed = |bytes: Vec<u8>, open: bool| {
+        let pieces: Vec<_> =
+            bytes.chunks(1_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+        let pieces = futures_util::stream::iter(pieces);
+        let request =
+            Request::post("/v1/media?purpose=photo").header("authorization", format!("Bearer {ana}"));
+        let body = match open {
+            true => {
+                Body::from_stream(futures_util::StreamExt::chain(pieces, futures_util::stream::pending()))
+            }
+            false => Body::from_stream(pieces),
+        };
+        request.body(body).unwrap()
+    };
+    assert_eq!(world.raw(streamed(large, false)).await.said(), (413, "body_too_large"));
+    assert_eq!(world.raw(streamed(png(10, 10), true)).await.said(), (408, "body_timed_out"));
+    assert!(kept(&world).await.is_empty());
+
+    // The quota counts what was taken; what does not fit leaves nothing.
+    let padded = |side: u32| {
+        let mut bytes = png(side, side);
+        bytes.resize(90_000, 0);
+        bytes
+    };
+    assert_eq!(world.upload(&ana, "purpose=photo", padded(10)).await.status, 202);
+    let one = kept(&world).await;
+    assert_eq!(world.upload(&ana, "purpose=photo", padded(11)).await.said(), (409, "quota_exceeded"));
+    assert_eq!(world.raw(streamed(padded(12), false)).await.said(), (409, "quota_exceeded"));
+    assert_eq!(kept(&world).await, one);
+}
+
+/// A face: cropped, in all sizes at once, shown to the partner and, small, to whoever holds an invite.
+#[tokio::test]
+async fn an_avatar() {
+    let world = World::new();
+    let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
+    let uploaded = world.upload(&ana, "purpose=avatar&crop=100,0,300,300", png(600, 300)).await;
+    assert_eq!(uploaded.status, 202, "{}", uploaded.body);
+    let id = uploaded.text("id");
+    let set =
+        async |id: &str| world.call("PUT", "/v1/me/avatar", Some(&ana), Some(json!({"media_id": id}))).await;
+    assert_eq!(set(&id).await.status, 204);
+    assert_eq!(world.get("/v1/me", &ana).await.body["avatar"]["state"], "processing");
+    world.work().await;
+    let mine = world.get("/v1/me", &ana).await;
+    assert_eq!(mine.body["avatar"]["renditions"].as_array().unwrap().len(), 4);
+    let before = world.backend.gallery().stats().rendered;
+
+    let invite = world.post("/v1/invites", &ana, json!({})).await.text("code");
+    let seen = world.post("/v1/invites/preview", &ben, json!({"code": invite})).await;
+    let data = seen.body["from"]["avatar"].as_str().unwrap();
+    assert!(data.starts_with("data:image/jpeg;base64,/9j/") && data.len() < 20_000, "{data}");
+    assert_eq!(world.get(&format!("/v1/media/{id}"), &ben).await.said(), (404, "media_not_found"));
+    world.pair(&ana, &ben).await;
+    let partner = world.get("/v1/couple", &ben).await.body["partner"]["avatar"].clone();
+    assert_eq!(partner["id"], id);
+    for (size, side) in [("512", 300), ("256", 256), ("64", 64)] {
+        let (status, headers, bytes) =
+            fetch(&world, &format!("/v1/media/{id}/{size}"), &ben, &[("accept", "image/webp")]).await;
+        assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, "image/jpeg"));
+        let pixels = image::load_from_memory(&bytes).unwrap().to_rgb8();
+        assert_eq!(pixels.dimensions(), (side, side));
+        // The left edge of what is shown is where the crop begins: red grows from there.
+        let red = f64::from(pixels.get_pixel(side / 8, side / 2).0[0]);
+        assert!((red - 137.5).abs() < 8.0, "{size}: {red}");
+    }
+    assert_eq!(world.backend.gallery().stats().rendered, before, "they were made at once");
+
+    let seq = world.get("/v1/couple", &ben).await.body["head_seq"].as_i64().unwrap();
+    let second = world.upload(&ana, "purpose=avatar", png(200, 200)).await.text("id");
+    assert_eq!(set(&second).await.status, 204);
+    assert_eq!(heard(&world, &ben, seq).await[0]["kind"], "profile_changed");
+    world.work().await;
+    assert_eq!(world.get(&format!("/v1/media/{id}"), &ana).await.said(), (404, "media_not_found"));
+    assert_eq!(world.call("DELETE", "/v1/me/avatar", Some(&ana), None).await.status, 204);
+    world.work().await;
+    assert_eq!(world.get("/v1/couple", &ben).await.body["partner"]["avatar"], Value::Null);
+    assert!(kept(&world).await.is_empty());
+    assert_eq!(set(NOBODY).await.said(), (404, "media_not_found"));
+}
+
+/// Deleted by its owner, or with the last entry that shows it: its bytes go too.
+#[tokio::test]
+async fn deletion_takes_the_bytes() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let (first, second) = (world.photo(&ana, 400).await, world.photo(&ana, 401).await);
+    let seq = show(&world, &ana, &second).await;
+    fetch(&world, &format!("/v1/media/{first}/320"), &ben, &[]).await;
+    assert_eq!(kept(&world).await.len(), 3);
+    assert_eq!(world.call("DELETE", &format!("/v1/media/{first}"), Some(&ana), None).await.status, 204);
+    let entry = format!("/v1/couple/entries/{seq}");
+    assert_eq!(world.call("DELETE", &entry, Some(&ana), None).await.status, 204);
+    for id in [&first, &second] {
+        assert_eq!(world.get(&format!("/v1/media/{id}"), &ana).await.said(), (404, "media_not_found"));
+        assert_eq!(world.get(&format!("/v1/media/{id}/320"), &ben).await.said(), (404, "media_not_found"));
+    }
+    world.work().await;
+    assert!(kept(&world).await.is_empty());
+}
+
+/// However many ask for a size at once, it is made once; nobody asks for long, it goes, and comes back when somebody does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_once_gone_unused_and_back() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let id = world.photo(&ana, 900).await;
+    let path = format!("/v1/media/{id}/320");
+    let before = world.backend.gallery().stats().rendered;
+    let asked = (0..20).map(|_| fetch(&world, &path, &ben, &[]));
+    let answers = futures_util::future::join_all(asked).await;
+    assert!(answers.iter().all(|(status, _, bytes)| *status == 200 && *bytes == answers[0].2));
+    assert_eq!(world.backend.gallery().stats().rendered, before + 1);
+
+    let there = async || kept(&world).await.iter().filter(|name| name.contains("/320-")).count();
+    world.later(Duration::from_hours(24 * 20));
+    fetch(&world, &path, &ben, &[]).await;
+    world.later(Duration::from_hours(24 * 20));
+    world.work().await;
+    assert_eq!(there().await, 1, "it was asked for");
+    world.later(Duration::from_hours(24 * 31));
+    // Started, a worker keeps the schedules: here they are enqueued by hand.
+    let ports = world.backend.ports();
+    ports.commit(vec![ports.enqueue(&couple::gallery::ExpireRenditions {}).unwrap()]).await.unwrap();
+    world.work().await;
+    assert_eq!(there().await, 0);
+    let ben = world.sign_in("ben@example.org").await;
+    let (status, headers, _) = fetch(&world, &path, &ben, &[]).await;
+    assert_eq!((status, there().await), (200, 1));
+    assert_ne!(headers["etag"], answers[0].1["etag"]);
+}
+
+/// Rows and blobs that do not fit are found, only told of where only a look is wanted, and mended.
+#[tokio::test]
+async fn the_sweep() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let gallery = world.backend.gallery();
+    let (whole, lost) = (world.photo(&ana, 300).await, world.photo(&ana, 301).await);
+    for id in [&whole, &lost] {
+        assert_eq!(fetch(&world, &format!("/v1/media/{id}/320"), &ben, &[]).await.0, 200);
+    }
+    let blobs = gallery.blobs();
+    let good = kept(&world).await;
+    let of = |id: &str| good.iter().find(|name| name.contains(id) && name.contains("/320-")).unwrap().clone();
+    // Of an upload that was never committed, and of a picture that does not name it.
+    let orphans = BTreeSet::from([
+        format!("c/{NOBODY}/{NOBODY}-abcdefgh/upload"),
+        of(&whole).replace("/320-", "/321-"),
+    ]);
+    for name in &orphans {
+        blobs.put(name, vec![1].into()).await.unwrap();
+    }
+    blobs.delete(&of(&lost)).await.unwrap();
+    let stuck = world.upload(&ana, "purpose=photo", png(302, 302)).await.text("id");
+
+    let sweep = async |how: Sweep| gallery.sweep(how).await.unwrap();
+    assert_eq!(sweep(Sweep::default()).await, Swept::default(), "all of it is young");
+    // Blobs are as old as they are; the clock is moved past them.
+    world.later(Duration::from_hours(24 * 365 * 20));
+    let look = Sweep { dry_run: true, ..Sweep::default() };
+    let seen = sweep(look).await;
+    assert_eq!(seen.orphans.iter().cloned().collect::<BTreeSet<_>>(), orphans);
+    assert_eq!(seen.lost.len(), 1);
+    assert_eq!(seen.lost[0].0.to_string(), lost);
+    assert_eq!(seen.stuck.iter().map(ToString::to_string).collect::<Vec<_>>(), [stuck]);
+    assert_eq!(sweep(look).await, seen, "only looked");
+    assert_eq!(sweep(Sweep { cap: 1, ..look }).await.orphans.len(), 1);
+    assert_eq!(sweep(Sweep::default()).await, seen);
+    world.work().await;
+    assert_eq!(sweep(Sweep::default()).await, Swept::default(), "all of it is mended");
+    assert_eq!(kept(&world).await.intersection(&orphans).count(), 0);
+    let token = world.sign_in("ana@example.org").await;
+    assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
+}
+
+/// Without a copy, all sizes are made at once, and stay.
+#[tokio::test]
+async fn nothing_is_kept_but_sizes() {
+    let options = GalleryOptions { copy: None, ..GalleryOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let id = world.photo(&ana, 1500).await;
+    assert_eq!(kept(&world).await.len(), 3);
+    let picture = world.get(&format!("/v1/media/{id}"), &ben).await;
+    assert_eq!(picture.body["renditions"].as_array().unwrap().len(), 3);
+    let rendered = world.backend.gallery().stats().rendered;
+    for size in ["2048", "1080", "320"] {
+        let (status, headers, _) =
+            fetch(&world, &format!("/v1/media/{id}/{size}"), &ben, &[("accept", "image/webp")]).await;
+        assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, "image/jpeg"));
+    }
+    assert_eq!(world.backend.gallery().stats().rendered, rendered);
+}
