@@ -14,6 +14,7 @@
 
 mod account;
 mod connection;
+mod export;
 mod extract;
 mod frame;
 mod guard;
@@ -184,6 +185,7 @@ impl App {
 fn contract(app: &App) -> Router {
     let (bounded, mut api) = OpenApiRouter::with_openapi(Contract::openapi())
         .merge(account::routes())
+        .merge(export::routes())
         .merge(pairing::routes())
         .merge(timeline::routes())
         .merge(media::routes())
