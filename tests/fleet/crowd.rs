@@ -94,7 +94,9 @@ async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
     let (address, mut opening, mut connections) = (server.address, JoinSet::new(), Vec::new());
     for n in 0..count {
         let token = tokens[n % tokens.len()].clone();
-        opening.spawn(async move { open(way, address, &token, &format!("&device={n}"), "\r\n\r\n").await });
+        opening.spawn(async move {
+            open(way, address, &token, &format!("&presence=off&device={n}"), "\r\n\r\n").await
+        });
         if opening.len() >= 64 {
             connections.push(opening.join_next().await.unwrap().unwrap());
         }
@@ -236,10 +238,23 @@ async fn talk(
         said.push((pair, text, begun));
         sleep(Duration::from_millis(2)).await;
     }
-    sleep(Duration::from_millis(200)).await;
-    said.iter()
-        .map(|(pair, text, begun)| devices[*pair].when(text).expect("it was heard").duration_since(*begun))
-        .collect()
+    let said_all = Instant::now();
+    let mut took = Vec::new();
+    for (pair, text, begun) in &said {
+        let heard = loop {
+            if let Some(heard) = devices[*pair].when(text) {
+                break heard;
+            }
+            assert!(
+                said_all.elapsed() < Duration::from_secs(10),
+                "{text} is not heard by {:?}",
+                devices[*pair].way
+            );
+            sleep(Duration::from_millis(10)).await;
+        };
+        took.push(heard.duration_since(*begun));
+    }
+    took
 }
 
 fn p99(mut took: Vec<Duration>) -> Duration {
