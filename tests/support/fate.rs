@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use couple::{Error, ErrorKind};
 use futures_util::{StreamExt as _, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -32,6 +33,10 @@ pub(crate) enum Kind {
     Away(u64),
     /// Their disk is full for some steps, from this one on.
     Full(u64),
+    /// The store's disk is full at this commit.
+    Refused(u64),
+    /// This commit takes effect, and nobody hears of it.
+    Unheard(u64),
 }
 
 /// Steps for which something lasts.
@@ -45,16 +50,18 @@ pub(crate) struct Fate {
     all: AtomicU64,
     /// Of blobs.
     blobs: AtomicU64,
+    commits: AtomicU64,
     pub(crate) died: Notify,
 }
 
 impl Fate {
     pub(crate) fn new(kind: Kind) -> Arc<Self> {
-        Arc::new(Self { kind, all: AtomicU64::new(0), blobs: AtomicU64::new(0), died: Notify::new() })
+        let [all, blobs, commits] = [0; 3].map(AtomicU64::new);
+        Arc::new(Self { kind, all, blobs, commits, died: Notify::new() })
     }
-    /// Steps so far: of everything, of blobs.
-    pub(crate) fn steps(&self) -> (u64, u64) {
-        (self.all.load(Ordering::SeqCst), self.blobs.load(Ordering::SeqCst))
+    /// Steps so far: of everything, of blobs; and commits.
+    pub(crate) fn steps(&self) -> [u64; 3] {
+        [&self.all, &self.blobs, &self.commits].map(|steps| steps.load(Ordering::SeqCst))
     }
 
     async fn step(&self) {
@@ -73,7 +80,7 @@ impl Fate {
         let (from, kind) = match self.kind {
             Kind::Away(from) => (from, std::io::ErrorKind::ConnectionRefused),
             Kind::Full(from) => (from, std::io::ErrorKind::StorageFull),
-            Kind::Well | Kind::Dies(_) => return Ok(()),
+            Kind::Well | Kind::Dies(_) | Kind::Refused(_) | Kind::Unheard(_) => return Ok(()),
         };
         if (from..from + LASTS).contains(&step) {
             return Err(object_store::Error::Generic {
@@ -92,6 +99,19 @@ impl Watch for Fate {
     }
     async fn after(&self, _: &'static str) {
         self.step().await;
+    }
+    fn commit_fails(&self, took_effect: bool) -> Option<Error> {
+        let commit = match took_effect {
+            false => self.commits.fetch_add(1, Ordering::SeqCst),
+            true => self.commits.load(Ordering::SeqCst) - 1,
+        };
+        match self.kind {
+            Kind::Refused(at) if at == commit && !took_effect => Some(Error::new(ErrorKind::Full, "commit")),
+            Kind::Unheard(at) if at == commit && took_effect => {
+                Some(Error::new(ErrorKind::TimedOut, "commit"))
+            }
+            _ => None,
+        }
     }
 }
 
