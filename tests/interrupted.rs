@@ -25,8 +25,8 @@ use couple::{
     blobs::Blobs,
     core::MediaId,
     gallery::{Gallery, Sweep, Swept},
-    job::{JobReads as _, WorkerOptions},
-    media::{MediaReads as _, Purpose, Space, State},
+    job::{Job as _, JobChange, JobReads as _, WorkerOptions},
+    media::{MediaReads as _, Purpose, RenderMedia, Space, State},
     pairing::Couple,
     store::{KeyFile, MemoryStore, sql::SqliteOptions},
     timeline::{Append, Page, TimelineReads as _},
@@ -281,6 +281,37 @@ fn any_commit_is_refused() {
 #[test]
 fn the_answer_to_any_commit_is_lost() {
     every(|[.., commits]| (0..commits).map(Kind::Unheard).collect());
+}
+
+/// A picture that takes its process along, however often it is tried, is given up with a reason.
+#[tokio::test]
+async fn a_poison_picture_is_given_up() {
+    let kept = Kept::new().await;
+    let backend = kept.process(&Fate::new(Kind::Well));
+    let id = upload(backend.gallery(), kept.ana(), Purpose::Photo, png(1)).await.unwrap();
+    let mut died = 0;
+    while kept.store.media(id).await.unwrap().unwrap().state == State::Processing {
+        // Whoever claims it is never heard of again, until the one whose attempt is the last.
+        if died < RenderMedia::MAX_ATTEMPTS - 1 {
+            let claim = JobChange::Claim {
+                queue: RenderMedia::QUEUE.to_owned(),
+                now: kept.clock.now(),
+                lease_until: kept.clock.now().plus(Duration::from_secs(30)),
+                claim: died,
+                limit: 1,
+            };
+            assert_eq!(kept.store.commit(vec![claim.into()]).await.unwrap().claimed.len(), 1);
+            died += 1;
+        } else {
+            backend.worker().run_until_idle().await.unwrap();
+        }
+        kept.clock.advance(Duration::from_mins(1));
+    }
+    let media = kept.store.media(id).await.unwrap().unwrap();
+    assert_eq!(media.state, State::Rejected("unavailable".to_owned()));
+    assert_eq!(backend.gallery().stats().rendered, 0, "it was not decoded once more");
+    recover(&kept).await;
+    check(&kept, &Answered::default()).await;
 }
 
 /// The server example, killed again and again while people upload.
