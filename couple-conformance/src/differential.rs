@@ -3,13 +3,13 @@
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
-    AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, InviteId, JobId,
-    MediaId, OutcomeRecord, SessionId, Store, Timestamp, TokenId,
+    AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, JobId, MediaId,
+    OutcomeRecord, Store, Timestamp, TokenId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
     job::{JobChange, NewJob},
     media::{AsRead, Format, Media, MediaChange, Rendition, Source, Space},
-    pairing::{Block, InviteState, PairingChange, Side},
+    pairing::{Block, Invite, InviteState, PairingChange, Side},
     timeline::{Body, NewEntry, Page, TimelineChange},
 };
 use proptest::{
@@ -38,8 +38,7 @@ where
         .expect("a runtime starts");
     let mut runner =
         TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
-    let commits = prop::collection::vec(prop::collection::vec(change(), 1..4), 1..40);
-    let result = runner.run(&commits, |commits| {
+    let result = runner.run(&commits(), |commits| {
         runtime.block_on(async {
             let (store, reference) = (store().await, reference().await);
             let mut made = HashSet::new();
@@ -68,6 +67,7 @@ fn fresh_id(change: &Change) -> Option<Uuid> {
         Change::Pairing(PairingChange::Found(couple)) => Some(couple.id.as_uuid()),
         Change::Pairing(PairingChange::InsertInvite(invite)) => Some(invite.id.as_uuid()),
         Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.id.as_uuid()),
+        Change::Job(JobChange::Enqueue(job)) => Some(job.id.as_uuid()),
         _ => None,
     }
 }
@@ -82,6 +82,7 @@ fn answer(result: Result<Committed, CommitError>) -> Result<Result<Committed, Co
 
 /// Few of everything, so that random changes meet.
 const FEW: u8 = 4;
+const PICTURES: u8 = 6;
 
 fn id(kind: u8, n: u8) -> Uuid {
     Uuid::from_u128((u128::from(kind) << 64) | (u128::from(n) + 1))
@@ -89,14 +90,17 @@ fn id(kind: u8, n: u8) -> Uuid {
 fn account_id(n: u8) -> AccountId {
     AccountId::from_uuid(id(1, n))
 }
-fn session_id(n: u8) -> SessionId {
-    SessionId::from_uuid(id(2, n))
+fn session(n: u8) -> Session {
+    World::new(5_000 + u64::from(n)).session(account_id(n % FEW))
 }
 fn token_id(n: u8) -> TokenId {
     TokenId::from_uuid(id(3, n))
 }
-fn invite_id(n: u8) -> InviteId {
-    InviteId::from_uuid(id(4, n))
+/// Each number is used once: ids, codes and links are unique by how they are made.
+fn invite(n: u8) -> Invite {
+    let from = n % FEW;
+    let to = (n / FEW > 0).then(|| name(from + n / FEW));
+    World::new(u64::from(n)).invite(account_id(from), name(from), to)
 }
 fn couple_id(n: u8) -> CoupleId {
     CoupleId::from_uuid(id(5, n))
@@ -120,6 +124,32 @@ fn account(n: u8, who: u8, due: Option<u8>, version: i64) -> Account {
     Account { id: account_id(n), deletion_due: due.map(at), version, ..World::default().account(name(who)) }
 }
 
+/// Up to 160 commits, most of one change: of a longer one a conflict undoes all. Each sequence is about one area, so that
+/// its changes meet, or about all of them; most begin with two couples.
+fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
+    let about = prop_oneof![
+        1 => Just(account_change().boxed()),
+        1 => Just(pairing_change().boxed()),
+        1 => Just(prop_oneof![8 => timeline_change(), 1 => pairing_change()].boxed()),
+        2 => Just(prop_oneof![24 => media_change(), 1 => pairing_change()].boxed()),
+        1 => Just(job_change().boxed()),
+        1 => Just(change().boxed()),
+    ];
+    (about, 0..4_u8).prop_flat_map(|(change, couples)| {
+        let commit = prop_oneof![
+            4 => prop::collection::vec(change.clone(), 1),
+            1 => prop::collection::vec(change, 2..4),
+        ];
+        prop::collection::vec(commit, 1..160).prop_map(move |commits| {
+            let founded = (0..2).filter(|_| couples > 0).map(|n| {
+                let members = [account_id(2 * n), account_id(2 * n + 1)];
+                vec![PairingChange::Found(World::new(1000 + u64::from(n)).couple(members)).into()]
+            });
+            founded.chain(commits).collect()
+        })
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         account_change(),
@@ -134,6 +164,7 @@ fn change() -> impl Strategy<Value = Change> {
 fn account_change() -> impl Strategy<Value = Change> {
     let n = || 0..FEW;
     let small = || 0..12_u8;
+    let sessions = || 0..3 * FEW;
     prop_oneof![
         (n(), n()).prop_map(|(a, b)| AccountChange::Insert(account(a, b, None, 0))),
         (n(), n(), prop::option::of(small()), 0..3_i64)
@@ -159,9 +190,8 @@ fn account_change() -> impl Strategy<Value = Change> {
             kind: KINDS[kind],
             at: at(time)
         }),
-        (n(), 0..u8::MAX, small(), 0..3_i64).prop_map(|(a, seed, time, version)| {
-            let session = World::new(5_000 + u64::from(seed)).session(account_id(a));
-            AccountChange::InsertSession { session: Session { seen_at: at(time), ..session }, version }
+        (sessions(), small(), 0..3_i64).prop_map(|(n, time, version)| {
+            AccountChange::InsertSession { session: Session { seen_at: at(time), ..session(n) }, version }
         }),
         (n(), 0..2_i64).prop_map(|(t, tries)| AccountChange::CountTry { id: token_id(t), tries }),
         (0..2_usize, n(), small()).prop_map(|(kind, who, time)| AccountChange::EndTokens {
@@ -169,15 +199,16 @@ fn account_change() -> impl Strategy<Value = Change> {
             email: World::default().email(name(who)).key().clone(),
             at: at(time),
         }),
-        (n(), n(), small()).prop_map(|(a, s, time)| AccountChange::TouchSession {
-            account: account_id(a),
-            id: session_id(s),
+        (sessions(), small()).prop_map(|(n, time)| AccountChange::TouchSession {
+            account: session(n).account,
+            id: session(n).id,
             seen_at: at(time),
         }),
-        (n(), n()).prop_map(|(a, s)| AccountChange::EndSession { account: account_id(a), id: session_id(s) }),
-        (n(), prop::option::of(n())).prop_map(|(a, s)| AccountChange::EndSessions {
+        (n(), sessions())
+            .prop_map(|(a, s)| AccountChange::EndSession { account: account_id(a), id: session(s).id }),
+        (n(), prop::option::of(sessions())).prop_map(|(a, s)| AccountChange::EndSessions {
             account: account_id(a),
-            except: s.map(session_id)
+            except: s.map(|s| session(s).id)
         }),
         (small(), 0..3_u32).prop_map(|(time, cap)| AccountChange::PurgeTokens { before: at(time), cap }),
         (small(), small(), 0..3_u32).prop_map(|(time, idle, cap)| AccountChange::PurgeSessions {
@@ -192,40 +223,37 @@ fn account_change() -> impl Strategy<Value = Change> {
 fn pairing_change() -> impl Strategy<Value = Change> {
     let n = || 0..FEW;
     let side = || (0..2_usize).prop_map(|side| SIDES[side]);
+    let invites = || 0..4 * FEW;
     let state = prop_oneof![
         Just(InviteState::Declined),
         Just(InviteState::Withdrawn),
         (n(), n()).prop_map(|(a, c)| InviteState::Accepted { by: account_id(a), couple: couple_id(c) }),
     ];
     prop_oneof![
-        // Ids, codes and links are unique by how they are made; each number is used once for them.
-        (0..u8::MAX, n(), prop::option::of(n())).prop_map(|(i, from, to)| {
-            let world = World::new(u64::from(i) * 16 + u64::from(from) * 4 + to.map_or(9, u64::from));
-            PairingChange::InsertInvite(world.invite(account_id(from), name(from), to.map(name)))
-        }),
-        (n(), state).prop_map(|(i, to)| PairingChange::CloseInvite { id: invite_id(i), to }),
-        n().prop_map(|a| PairingChange::WithdrawInvitesOf { inviter: account_id(a) }),
-        (n(), n(), 0..40_u8).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
+        3 => invites().prop_map(|n| PairingChange::InsertInvite(invite(n))),
+        2 => (invites(), state).prop_map(|(n, to)| PairingChange::CloseInvite { id: invite(n).id, to }),
+        1 => n().prop_map(|a| PairingChange::WithdrawInvitesOf { inviter: account_id(a) }),
+        1 => (n(), n(), 0..2 * FEW).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
             let world = World::new(1000 + u64::from(seed));
             PairingChange::Found(world.couple([account_id(a), account_id(b)]))
         }),
-        n().prop_map(|c| PairingChange::Describe { id: living(c), title: None, anniversary: None }),
-        (n(), side(), any::<bool>()).prop_map(|(c, side, wanted)| PairingChange::Restore {
+        1 => n().prop_map(|c| PairingChange::Describe { id: living(c), title: None, anniversary: None }),
+        1 => (n(), side(), any::<bool>()).prop_map(|(c, side, wanted)| PairingChange::Restore {
             id: living(c),
             side,
             wanted
         }),
-        (n(), 0..12_u8).prop_map(|(c, time)| PairingChange::End { id: living(c), at: at(time) }),
-        (n(), n(), 0..12_u8).prop_map(|(a, b, time)| PairingChange::Block(Block {
+        1 => (n(), 0..12_u8).prop_map(|(c, time)| PairingChange::End { id: living(c), at: at(time) }),
+        1 => (n(), n(), 0..12_u8).prop_map(|(a, b, time)| PairingChange::Block(Block {
             blocker: account_id(a),
             blocker_email: World::default().email(name(a)).key().clone(),
             blocked: account_id(b),
             at: at(time),
         })),
-        (n(), n())
+        1 => (n(), n())
             .prop_map(|(a, b)| PairingChange::Unblock { blocker: account_id(a), blocked: account_id(b) }),
-        n().prop_map(|a| PairingChange::Forget { account: account_id(a) }),
-        (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
+        1 => n().prop_map(|a| PairingChange::Forget { account: account_id(a) }),
+        1 => (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
     ]
     .prop_map(Change::from)
 }
@@ -262,20 +290,22 @@ fn timeline_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
-/// Few pictures, each always of the same person for the same purpose: an avatar, or a photo in one of two couples.
-fn picture(n: u8, in_couple: u8, content: u8) -> Media {
-    let (world, owner) = (World::default(), account_id(n % 2));
+/// Few pictures, each always in the same place: two people's avatars, and photos of two couples.
+fn picture(n: u8, content: u8) -> Media {
+    let world = World::default();
     let media = match n {
-        0 | 1 => world.avatar(owner, name(content)),
-        _ => world.photo(living(in_couple), owner, name(content)),
+        0 | 1 => world.avatar(account_id(0), name(content)),
+        2 | 3 => world.photo(living(0), account_id(n % 2), name(content)),
+        4 => world.photo(living(1), account_id(2), name(content)),
+        _ => world.avatar(account_id(1), name(content)),
     };
     Media { id: media_id(n), ..media }
 }
 
 fn media_change() -> impl Strategy<Value = Change> {
-    let n = || 0..8_u8;
+    let n = || 0..PICTURES;
     let account = || (0..2_u8).prop_map(account_id);
-    let place = || (n(), 0..2_u8).prop_map(|(n, couple)| (picture(n, couple, 0).space, media_id(n)));
+    let place = || n().prop_map(|n| (picture(n, 0).space, media_id(n)));
     let seen = || {
         (place(), prop_oneof![3 => Just(0), 2 => Just(1), 1 => Just(2)])
             .prop_map(|((space, id), uses)| AsRead { space, id, uses })
@@ -301,8 +331,8 @@ fn media_change() -> impl Strategy<Value = Change> {
         renditions.into_iter().filter(|r| there.insert((r.name.clone(), r.format))).collect()
     };
     prop_oneof![
-        5 => (n(), 0..2_u8, 0..FEW, prop_oneof![Just(250_i64), Just(i64::MAX)]).prop_map(
-            |(n, couple, content, most)| MediaChange::Insert { media: picture(n, couple, content), most }
+        5 => (n(), 0..2_u8, prop_oneof![Just(150_i64), Just(i64::MAX)]).prop_map(
+            |(n, content, most)| MediaChange::Insert { media: picture(n, content), most }
         ),
         3 => (seen(), source(), prop::collection::vec(rendition(), 0..3)).prop_map(
             move |(of, source, renditions)| MediaChange::Finish {
@@ -310,8 +340,10 @@ fn media_change() -> impl Strategy<Value = Change> {
             }
         ),
         1 => seen().prop_map(|of| MediaChange::Reject { of, reason: "corrupt".to_owned() }),
-        3 => (0..2_u8, n(), account()).prop_map(|(couple, n, owner)| MediaChange::Use {
-            couple: living(couple), id: media_id(n), owner,
+        3 => (n(), 0..8_u8).prop_map(|(n, off)| MediaChange::Use {
+            couple: living(if off == 0 { 0 } else { n / 4 }),
+            id: media_id(n),
+            owner: if off == 1 { account_id(3) } else { picture(n, 0).owner },
         }),
         1 => seen().prop_map(MediaChange::Release),
         1 => seen().prop_map(MediaChange::Delete),
@@ -331,12 +363,12 @@ fn media_change() -> impl Strategy<Value = Change> {
 }
 
 fn job_change() -> impl Strategy<Value = Change> {
-    let n = || 0..FEW;
+    let n = || 0..12_u8;
     let time = || (0..12_u8).prop_map(at);
-    let claim = || 0..3_i64;
+    let claim = || 0..2_i64;
     let queue = || (0..2_u8).prop_map(|q| name(q).to_owned());
     prop_oneof![
-        3 => (0..200_u8, queue(), prop::option::of(n()), time()).prop_map(|(id, queue, key, due_at)| {
+        3 => (n(), queue(), prop::option::of(0..FEW), time()).prop_map(|(id, queue, key, due_at)| {
             JobChange::Enqueue(NewJob {
                 id: job_id(id),
                 due_at,
@@ -403,15 +435,18 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
         }
         for space in [Space::Account(account), Space::Couple(couple)] {
             see!(store.media_space(space), store.media_in(space, Some(media_id(1)), 3));
-            let picture = Media { space, ..picture(2 + n % 2, 0, n) };
+            let picture = Media { space, ..picture(2 + n % 2, n / 2) };
             see!(store.media_by_identity(space, &picture.identity()));
-            for n in 0..8 {
+            for n in 0..PICTURES {
                 see!(store.renditions(space, media_id(n)));
             }
         }
-        see!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + FEW)));
+        see!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + 2)));
         see!(store.outcome(&digest(&[b"scope", &[n]])));
         see!(store.queue_stats(name(n), now), store.next_due(name(n)));
+    }
+    for n in 0..4 * FEW {
+        see!(store.invite(invite(n).id));
     }
     see!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
     see!(store.accounts_to_delete(now, 3), store.dead_jobs(None, 100));

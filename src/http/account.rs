@@ -2,14 +2,13 @@
 
 use axum::{
     Json,
-    body::Body as HttpBody,
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use couple_core::{
     Secret, SessionId,
-    account::{Account, Export, ProfilePatch, Proof, Session, SignIn, SignUp, SignedIn},
+    account::{Account, ProfilePatch, Proof, Session, SignIn, SignUp, SignedIn},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,7 +19,6 @@ use super::{
     extract::{Body, Meta, Segment, Signed},
     media::{self, MediaOut},
     nullable, time,
-    timeline::EntryOut,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -37,7 +35,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(me, update_me, delete_me))
         .routes(routes!(change_email))
         .routes(routes!(confirm_email))
-        .routes(routes!(export))
 }
 
 /// A person's own account.
@@ -117,7 +114,7 @@ impl From<SignedIn> for SignedInOut {
 
 /// A signed-in device.
 #[derive(Debug, Serialize, ToSchema)]
-struct SessionOut {
+pub(super) struct SessionOut {
     id: String,
     device: Option<String>,
     created_at: String,
@@ -129,7 +126,7 @@ struct SessionOut {
 }
 
 impl SessionOut {
-    fn new(session: Session, current: SessionId) -> Self {
+    pub(super) fn new(session: Session, current: SessionId) -> Self {
         Self {
             id: session.id.to_string(),
             device: session.device.map(|device| device.to_string()),
@@ -486,79 +483,4 @@ async fn delete_me(
 ) -> Answer<(StatusCode, Json<Deletion>)> {
     let due = app.backend.accounts().request_deletion(&meta.plain(), &signed.session, None).await?;
     Ok((StatusCode::ACCEPTED, Json(Deletion { status: "deletion_scheduled", deletion_due: time(due) })))
-}
-
-/// All that is held of oneself, as JSON. Needs a sign-in within 10 minutes.
-#[utoipa::path(get, path = "/v1/me/export", tag = "accounts", security(("session" = [])),
-    responses((status = 200, description = "A document", body = serde_json::Value)))]
-async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
-    app.backend.accounts().require_recent(&signed.session)?;
-    let export = Export::read(app.backend.ports(), signed.id()).await?;
-    let export = export.ok_or_else(|| Problem::new("unauthenticated"))?;
-    let couples = export.couples.clone();
-    let head = serde_json::json!({
-        "account": AccountOut::from(export.account),
-        "sessions": export.sessions.into_iter().map(|s| SessionOut::new(s, signed.session.id)).collect::<Vec<_>>(),
-        "invites": export.invites.iter().map(|invite| serde_json::json!({
-            "id": invite.id.to_string(),
-            "email": invite.target.as_ref().map(ToString::to_string),
-            "message": invite.message.as_ref().map(ToString::to_string),
-            "created_at": time(invite.created_at),
-        })).collect::<Vec<_>>(),
-        "blocks": export.blocks.iter().map(|block| serde_json::json!({
-            "blocked": block.blocked.to_string(), "since": time(block.at),
-        })).collect::<Vec<_>>(),
-        "couples": export.couples.iter().map(|couple| serde_json::json!({
-            "id": couple.id.to_string(),
-            "since": time(couple.since),
-            "ended_at": couple.ended_at.map(time),
-            "title": couple.title.as_ref().map(ToString::to_string),
-            "anniversary": couple.anniversary,
-        })).collect::<Vec<_>>(),
-    });
-    // The timeline may be long: it is read and sent page by page.
-    let mut text = head.to_string();
-    text.pop();
-    text.push_str(",\"entries\":[");
-    let account = signed.id();
-    let begin = (text, couples.into_iter().collect::<std::collections::VecDeque<_>>(), 0_i64, true, false);
-    let pages = futures_util::stream::unfold(begin, move |(mut text, mut couples, after, first, done)| {
-        let app = app.clone();
-        async move {
-            if done {
-                return None;
-            }
-            let Some(couple) = couples.front().cloned() else {
-                text.push_str("]}");
-                return Some((Ok(text), (String::new(), couples, 0, first, true)));
-            };
-            let side = couple.side_of(account);
-            match app.backend.timeline().authored(account, &couple, after).await {
-                Ok(entries) => {
-                    let mut first = first;
-                    let next = entries.last().map_or(0, |entry| entry.seq);
-                    for entry in entries {
-                        if !std::mem::take(&mut first) {
-                            text.push(',');
-                        }
-                        let mut out =
-                            serde_json::to_value(EntryOut::new(entry, side, None)).unwrap_or_default();
-                        out["couple_id"] = couple.id.to_string().into();
-                        text.push_str(&out.to_string());
-                    }
-                    if next == 0 {
-                        couples.pop_front();
-                    }
-                    Some((Ok(text), (String::new(), couples, next, first, false)))
-                }
-                // Cut off: a document that ends early must not look whole.
-                Err(failure) => Some((Err(failure), (String::new(), couples, 0, first, true))),
-            }
-        }
-    });
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CONTENT_DISPOSITION, "attachment; filename=\"couple-export.json\""),
-    ];
-    Ok((headers, HttpBody::from_stream(pages)).into_response())
 }

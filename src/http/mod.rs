@@ -13,6 +13,7 @@
 //! browser of another origin need a CORS layer of the host's.
 
 mod account;
+mod export;
 mod extract;
 mod frame;
 mod guard;
@@ -182,6 +183,7 @@ impl App {
 fn contract(app: &App) -> Router {
     let (bounded, mut api) = OpenApiRouter::with_openapi(Contract::openapi())
         .merge(account::routes())
+        .merge(export::routes())
         .merge(pairing::routes())
         .merge(timeline::routes())
         .merge(media::routes())

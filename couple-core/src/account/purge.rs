@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Account, AccountChange, Policy};
 use crate::{
-    AccountId, Change, CommitError, CoupleId, Error, MediaId, Ports, Timestamp,
+    AccountId, Change, CommitError, CoupleId, Error, Ports, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
-    media::{self, Media, MediaChange, Space},
+    media::{self, MediaChange, Space},
     pairing::{PairingChange, Side},
     timeline::TimelineChange,
 };
@@ -49,8 +49,6 @@ pub struct PurgeAccountsHandler {
 
 /// Entries that become tombstones in one commit.
 const BITE: u32 = 500;
-/// Pictures that are read at once, and deleted in one commit at most.
-const PICTURES: u32 = 100;
 
 impl PurgeAccountsHandler {
     /// Over its ports; at most `cap` accounts a run.
@@ -80,10 +78,10 @@ impl PurgeAccountsHandler {
     async fn plan_one(&self, account: &Account) -> Result<PurgePlan, Error> {
         let couples = self.ports.store.couples_of(account.id).await?;
         let mut pictures = 0;
-        for space in spaces(account.id, couples.iter().map(|couple| couple.id)) {
+        for space in media::spaces(account.id, couples.iter().map(|couple| couple.id)) {
             let mut after = None;
             loop {
-                let (own, next) = self.uploaded(account.id, space, after).await?;
+                let (own, next) = media::uploaded(&self.ports, account.id, space, after).await?;
                 pictures += own.len();
                 if next.is_none() {
                     break;
@@ -100,24 +98,11 @@ impl PurgeAccountsHandler {
         })
     }
 
-    /// A page of what a person uploaded to a space, and after what the next one begins; none: it was the last.
-    async fn uploaded(
-        &self,
-        account: AccountId,
-        space: Space,
-        after: Option<MediaId>,
-    ) -> Result<(Vec<Media>, Option<MediaId>), Error> {
-        let mut page = self.ports.store.media_in(space, after, PICTURES).await?;
-        let next = page.last().filter(|_| page.len() == PICTURES as usize).map(|media| media.id);
-        page.retain(|media| media.owner == account);
-        Ok((page, next))
-    }
-
     /// Deletes what a person uploaded to a space; `false` when they are not to be deleted any more.
     async fn purge_pictures(&self, account: &Account, space: Space) -> Result<bool, Error> {
         let mut after = None;
         loop {
-            let (own, next) = self.uploaded(account.id, space, after).await?;
+            let (own, next) = media::uploaded(&self.ports, account.id, space, after).await?;
             if !self.still_due(account).await? {
                 return Ok(false);
             }
@@ -152,7 +137,7 @@ impl PurgeAccountsHandler {
         if !self.still(changes).await? {
             return Ok(());
         }
-        for space in spaces(account.id, plan.erases.iter().map(|(couple, _)| *couple)) {
+        for space in media::spaces(account.id, plan.erases.iter().map(|(couple, _)| *couple)) {
             if !self.purge_pictures(account, space).await? {
                 return Ok(());
             }
@@ -187,11 +172,6 @@ impl PurgeAccountsHandler {
             Err(CommitError::Failed(error)) => Err(error),
         }
     }
-}
-
-/// Where a person may have uploaded something.
-fn spaces(account: AccountId, couples: impl Iterator<Item = CoupleId>) -> impl Iterator<Item = Space> {
-    std::iter::once(Space::Account(account)).chain(couples.map(Space::Couple))
 }
 
 #[async_trait]

@@ -17,7 +17,7 @@ mod service;
 
 pub use job::{DiscardBlobs, RenderMedia};
 pub use port::{AsRead, Kept, MediaChange, MediaReads};
-pub use service::{Pictures, Received, Stored, Upload};
+pub use service::{Pictures, Received, Stored, Upload, spaces, uploaded};
 pub(crate) use service::{deletion, let_go};
 
 use std::{borrow::Cow, cmp::Ordering, time::Duration};

@@ -6,7 +6,7 @@ use super::{
     rules::{self, Rendered},
 };
 use crate::{
-    AccountId, Call, Change, CommitError, Decision, Digest, Error, Failure, MediaId, Ports,
+    AccountId, Call, Change, CommitError, CoupleId, Decision, Digest, Error, Failure, MediaId, Ports,
     limits::{LimitKey, rules as limit},
     media::RenderMedia,
     pairing::Couple,
@@ -58,6 +58,9 @@ pub struct Stored {
     /// False: the same bytes were there, and what the upload wrote to its own folder is nobody's.
     pub created: bool,
 }
+
+/// Pictures that are read at once.
+const PAGE: u32 = 100;
 
 type Answer<T> = Result<T, Failure<Refusal>>;
 
@@ -323,6 +326,27 @@ impl Pictures {
         let forget = MediaChange::Forget { space: media.space, id: media.id, blobs };
         crate::ports::settled(self.ports.commit(vec![forget.into(), discard]).await).map(drop)
     }
+}
+
+/// A page of what a person uploaded to a space, and after what the next one begins; none: it was the last.
+///
+/// # Errors
+/// The store's.
+pub async fn uploaded(
+    ports: &Ports,
+    account: AccountId,
+    space: Space,
+    after: Option<MediaId>,
+) -> Result<(Vec<Media>, Option<MediaId>), Error> {
+    let mut page = ports.store.media_in(space, after, PAGE).await?;
+    let next = page.last().filter(|_| page.len() == PAGE as usize).map(|media| media.id);
+    page.retain(|media| media.owner == account);
+    Ok((page, next))
+}
+
+/// Where a person may have uploaded something.
+pub fn spaces(account: AccountId, couples: impl Iterator<Item = CoupleId>) -> impl Iterator<Item = Space> {
+    std::iter::once(Space::Account(account)).chain(couples.map(Space::Couple))
 }
 
 /// What removes a picture, and has its blobs removed.
