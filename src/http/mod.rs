@@ -29,6 +29,7 @@ mod socket;
 #[cfg(feature = "socketio")]
 mod socketio;
 mod timeline;
+mod tus;
 
 pub use problem::{CODES, FieldError, Problem};
 pub use serve::{ServeOptions, listen, serve};
@@ -194,6 +195,7 @@ fn contract(app: &App) -> Router {
     let (free, free_api) = OpenApiRouter::new()
         .merge(live::routes())
         .merge(media::uploads())
+        .merge(tus::routes())
         .merge(operations::routes())
         .split_for_parts();
     api.merge(free_api);

@@ -12,4 +12,5 @@ mod secrets;
 mod socket;
 mod socketio;
 mod timeline;
+mod tus;
 mod world;
