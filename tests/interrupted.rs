@@ -76,7 +76,9 @@ impl Kept {
 
 fn png(shade: u8) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    let pixels = image::RgbImage::from_fn(48, 32, |x, y| image::Rgb([shade, (x * 5) as u8, (y * 7) as u8]));
+    let pixels = image::RgbImage::from_fn(48, 32, |x, y| {
+        image::Rgb([shade, (x * 5).to_le_bytes()[0], (y * 7).to_le_bytes()[0]])
+    });
     pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
@@ -357,7 +359,7 @@ async fn a_server_is_killed_while_people_upload() {
     for upload in uploads {
         for (token, id, broken) in upload.await.unwrap() {
             let path = format!("/v1/media/{id}");
-            let begun = std::time::Instant::now();
+            let begun = tokio::time::Instant::now();
             let state = loop {
                 let answer = client.call("GET", &path, Some(&token), None, None).await;
                 match answer.body["state"].as_str().unwrap_or_else(|| panic!("{answer:?}")) {
