@@ -83,7 +83,8 @@ fn jpeg(width: u32, height: u32) -> Vec<u8> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let grain = state >> 28;
         image::Rgb(
-            [x * 200 / width + grain, y * 200 / height + grain, (x + y) / 32 % 200 + grain].map(|v| v as u8),
+            [x * 200 / width + grain, y * 200 / height + grain, (x + y) / 32 % 200 + grain]
+                .map(|v| v.to_le_bytes()[0]),
         )
     });
     let mut bytes = Vec::new();
@@ -207,7 +208,7 @@ async fn uploads(address: SocketAddr, child: &Child) {
         })
         .collect();
     let mut memory = Vec::new();
-    while !tasks.iter().all(|task| task.is_finished()) {
+    while !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
         memory.push(resident(child));
         sleep(Duration::from_secs(1)).await;
     }
