@@ -36,7 +36,7 @@ impl KeyFile {
         }
     }
 
-    /// Reads it, or makes it, for its owner only.
+    /// Reads it, or makes it and its folder, for its owner only.
     ///
     /// # Errors
     /// As [`read`](Self::read), and when it cannot be written.
@@ -51,6 +51,13 @@ impl KeyFile {
     }
 
     fn write(&self, key: &[u8]) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true);
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.create(folder)?;
+        }
         let partial = self.path.with_extension("partial");
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);
@@ -64,5 +71,22 @@ impl KeyFile {
 
     fn wrong(&self, why: &str) -> Error {
         Error::new(ErrorKind::Misconfigured, "key file").context(format!("{} {why}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use couple_core::OsEntropy;
+
+    use super::*;
+
+    #[test]
+    fn it_is_made_with_its_folder_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(folder.path().join("data/new/couple.key"));
+        assert!(file.read().unwrap().is_none());
+        let derived = |keys: &Keyring| keys.derive("test", &[b"1"]);
+        let made = derived(&file.open(&OsEntropy).unwrap());
+        assert_eq!(made.as_bytes(), derived(&file.open(&OsEntropy).unwrap()).as_bytes());
     }
 }

@@ -82,7 +82,7 @@ impl Gallery {
         while orphans.len() < cap
             && let Some(blob) = listed.try_next().await?
         {
-            if blob.modified >= before {
+            if blob.modified >= before || !is_ours(&blob.name) {
                 continue;
             }
             let Some((folder, name)) = blob.name.rsplit_once('/') else { continue };
@@ -176,6 +176,13 @@ impl Gallery {
             }
         }
     }
+}
+
+/// Whether it lies in the folder of a space: a letter and an id. What a host keeps beside our blobs is not touched.
+fn is_ours(name: &str) -> bool {
+    let mut folders = name.split('/');
+    folders.next().is_some_and(|kind| kind.len() == 1)
+        && folders.next().is_some_and(|space| space.len() == 36 && space.parse::<MediaId>().is_ok())
 }
 
 /// Compares rows and blobs.
