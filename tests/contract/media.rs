@@ -88,7 +88,7 @@ async fn a_photo() {
     assert_eq!(picture.text("state"), "ready");
     assert!((20..60).contains(&picture.text("placeholder").len()));
     assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(1200), &json!(600)));
-    let sizes: Vec<_> = picture.body["renditions"].as_array().unwrap().iter().cloned().collect();
+    let sizes: Vec<_> = picture.body["renditions"].as_array().unwrap().to_vec();
     let named: Vec<_> =
         sizes.iter().map(|size| (size["name"].as_str().unwrap(), size["width"].as_u64().unwrap())).collect();
     assert_eq!(named, [("2048", 1200), ("1080", 1080), ("320", 320)]);

@@ -27,7 +27,7 @@ pub(crate) struct World {
 /// A picture in which every pixel is another.
 pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     let pixels = image::RgbImage::from_fn(width, height, |x, y| {
-        image::Rgb([(x % 256) as u8, (y % 256) as u8, ((x / 256 + y / 256) * 40 % 256) as u8])
+        image::Rgb([x, y, (x / 256 + y / 256) * 40].map(|value| value.to_le_bytes()[0]))
     });
     let mut bytes = std::io::Cursor::new(Vec::new());
     pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
