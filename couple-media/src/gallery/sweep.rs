@@ -36,7 +36,7 @@ impl Default for Sweep {
 /// What a sweep found and, unless it only looked, mended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Blobs that no row names: deleted.
+    /// Blobs that are called as those of pictures are and that no row names: deleted.
     pub orphans: Vec<String>,
     /// Pictures and those of their blobs that are not there: forgotten. A rendition is made again when it is asked for.
     pub lost: Vec<(MediaId, Vec<String>)>,
@@ -54,12 +54,15 @@ impl Gallery {
     pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
         let before = self.0.ports.now().minus(how.grace);
         let mut swept = Swept { orphans: self.orphans(before, how.cap).await?, ..Swept::default() };
+        if !how.dry_run {
+            // At once: the rows may be so many that the job's time is over before they are all looked at.
+            for name in &swept.orphans {
+                self.0.blobs.delete(name).await?;
+            }
+        }
         self.look_at_rows(before, how.cap, &mut swept).await?;
         if how.dry_run {
             return Ok(swept);
-        }
-        for name in &swept.orphans {
-            self.0.blobs.delete(name).await?;
         }
         for (id, blobs) in &swept.lost {
             if let Some(media) = self.0.ports.store.media(*id).await? {
@@ -85,7 +88,10 @@ impl Gallery {
             if blob.modified >= before {
                 continue;
             }
-            let Some((folder, name)) = blob.name.rsplit_once('/') else { continue };
+            // What others keep beside them is theirs.
+            let Some((folder, name)) = blob.name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
+                continue;
+            };
             if known.0 != folder {
                 known = (folder.to_owned(), self.named_in(folder).await?);
             }
@@ -176,6 +182,24 @@ impl Gallery {
             }
         }
     }
+}
+
+/// Whether it is called as [`Media::folder`] calls folders: `{c|a}/{space}/{picture}-{key}`.
+fn is_ours(folder: &str) -> bool {
+    let mut parts = folder.split('/');
+    let (kind, space, picture, more) = (parts.next(), parts.next(), parts.next(), parts.next());
+    let (id, key) = picture.and_then(|name| name.split_at_checked(36)).unwrap_or_default();
+    matches!(kind, Some("a" | "c"))
+        && space.is_some_and(is_id)
+        && is_id(id)
+        && key.strip_prefix('-').is_some_and(|key| {
+            !key.is_empty() && key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+        })
+        && more.is_none()
+}
+
+fn is_id(text: &str) -> bool {
+    text.parse::<MediaId>().is_ok()
 }
 
 /// Compares rows and blobs.
