@@ -291,7 +291,11 @@ async fn rendition(
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
     let failed = |_| Problem::new("internal_error");
     if named(&headers, &tag) {
-        return answer.status(StatusCode::NOT_MODIFIED).header(header::ETAG, &tag).body(HttpBody::empty()).map_err(failed);
+        return answer
+            .status(StatusCode::NOT_MODIFIED)
+            .header(header::ETAG, &tag)
+            .body(HttpBody::empty())
+            .map_err(failed);
     }
     if let Some(lasting) = app.options.media_links
         && let Some(link) = gallery.blobs().signed(&media.path(&found.blob), lasting).await?

@@ -89,7 +89,8 @@ impl Gallery {
                 continue;
             }
             // What others keep beside them is theirs.
-            let Some((folder, name)) = blob.name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
+            let Some((folder, name)) = blob.name.rsplit_once('/').filter(|(folder, _)| is_ours(folder))
+            else {
                 continue;
             };
             if known.0 != folder {
