@@ -126,10 +126,11 @@ pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> 
     let made = store.renditions(media.space, media.id).await?;
     let enough = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
     let Some(rendition) = enough.or_else(|| made.iter().max_by_key(|one| one.width)) else { return Ok(None) };
-    if rendition.bytes > 64 << 10 {
-        return Ok(None);
-    }
-    let bytes = gallery.blobs().read(&media.path(&rendition.blob), 64 << 10).await?;
+    // An invite is worth seeing without a face.
+    let bytes = gallery.blobs().read(&media.path(&rendition.blob), 64 << 10).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, media = %media.id, "an invite is shown without a picture");
+        None
+    });
     Ok(bytes.map(|bytes| format!("data:{};base64,{}", rendition.format.media_type(), BASE64.encode(&bytes))))
 }
 
@@ -284,13 +285,16 @@ async fn rendition(
     let found = gallery.find(&media, &made, &name, accepts_webp(&headers)).await?;
     let tag = format!("\"{}\"", found.blob);
     let answer = Response::builder()
-        .header(header::ETAG, &tag)
         .header(header::CACHE_CONTROL, CACHED)
         .header(header::VARY, "accept, authorization")
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
     let failed = |_| Problem::new("internal_error");
     if named(&headers, &tag) {
-        return answer.status(StatusCode::NOT_MODIFIED).body(HttpBody::empty()).map_err(failed);
+        return answer
+            .status(StatusCode::NOT_MODIFIED)
+            .header(header::ETAG, &tag)
+            .body(HttpBody::empty())
+            .map_err(failed);
     }
     if let Some(lasting) = app.options.media_links
         && let Some(link) = gallery.blobs().signed(&media.path(&found.blob), lasting).await?
@@ -313,6 +317,7 @@ async fn rendition(
     let partial = range.is_some();
     let shown = gallery.open(&media, found, range).await?;
     let (of, sent) = (shown.blob.size, shown.blob.range.clone());
+    // Not always what was found: one whose bytes were lost was made anew.
     let answer = answer
         .header(header::ETAG, format!("\"{}\"", shown.rendition.blob))
         .header(header::CONTENT_TYPE, shown.rendition.format.media_type())

@@ -120,6 +120,7 @@ async fn tags_and_ranges() {
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let path = format!("/v1/media/{}/320", world.photo(&ana, 700).await);
     let (_, headers, whole) = fetch(&world, &path, &ben, &[]).await;
+    assert_eq!(headers.get_all("etag").iter().count(), 1);
     let tag = headers["etag"].to_str().unwrap().to_owned();
     for tags in [tag.as_str(), "*", &format!("\"other\", W/{tag}")] {
         let (status, headers, bytes) = fetch(&world, &path, &ben, &[("if-none-match", tags)]).await;
@@ -304,6 +305,14 @@ async fn an_avatar() {
     let seen = world.post("/v1/invites/preview", &ben, json!({"code": invite})).await;
     let data = seen.body["from"]["avatar"].as_str().unwrap();
     assert!(data.starts_with("data:image/jpeg;base64,/9j/") && data.len() < 20_000, "{data}");
+    // An invite does not hang on a picture.
+    let blobs = world.backend.gallery().blobs();
+    let glimpsed = kept(&world).await.into_iter().find(|name| name.contains("/128-")).unwrap();
+    let bytes = blobs.read(&glimpsed, 1 << 20).await.unwrap().unwrap();
+    blobs.put(&glimpsed, vec![0; 100 << 10].into()).await.unwrap();
+    let without = world.post("/v1/invites/preview", &ben, json!({"code": invite})).await;
+    assert_eq!((without.status, &without.body["from"]["avatar"]), (200, &Value::Null));
+    blobs.put(&glimpsed, bytes).await.unwrap();
     assert_eq!(world.get(&format!("/v1/media/{id}"), &ben).await.said(), (404, "media_not_found"));
     world.pair(&ana, &ben).await;
     let partner = world.get("/v1/couple", &ben).await.body["partner"]["avatar"].clone();
@@ -384,6 +393,28 @@ async fn made_once_gone_unused_and_back() {
     assert_ne!(headers["etag"], answers[0].1["etag"]);
 }
 
+/// What cannot be made again is kept, however long nobody asks.
+#[tokio::test]
+async fn the_last_of_a_picture_stays() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let id = world.photo(&ana, 900).await;
+    let path = format!("/v1/media/{id}/320");
+    let (status, _, bytes) = fetch(&world, &path, &ben, &[]).await;
+    assert_eq!(status, 200);
+    let (gallery, ports) = (world.backend.gallery(), world.backend.ports());
+    let media = ports.store.media(id.parse().unwrap()).await.unwrap().unwrap();
+    gallery.pictures().forget(&media, vec![media.source.clone().unwrap().blob]).await.unwrap();
+    for _ in 0..3 {
+        world.later(Duration::from_hours(24 * 40));
+        ports.commit(vec![ports.enqueue(&couple::gallery::ExpireRenditions {}).unwrap()]).await.unwrap();
+        world.work().await;
+    }
+    let ben = world.sign_in("ben@example.org").await;
+    let (status, _, still) = fetch(&world, &path, &ben, &[]).await;
+    assert_eq!((status, still), (200, bytes));
+}
+
 /// Rows and blobs that do not fit are found, only told of where only a look is wanted, and mended.
 #[tokio::test]
 async fn the_sweep() {
@@ -405,6 +436,18 @@ async fn the_sweep() {
     for name in &orphans {
         blobs.put(name, vec![1].into()).await.unwrap();
     }
+    // Others keep what is theirs in the same place.
+    let others = BTreeSet::from([
+        "backups/2026/dump.sql".to_owned(),
+        "c/notes/list.txt".to_owned(),
+        format!("c/{NOBODY}/readme.txt"),
+        format!("b/{NOBODY}/{NOBODY}-abcdefgh/upload"),
+        format!("c/{NOBODY}/{NOBODY}/upload"),
+        format!("c/{NOBODY}/{NOBODY}-abcdefgh/deeper/upload"),
+    ]);
+    for name in &others {
+        blobs.put(name, vec![1].into()).await.unwrap();
+    }
     blobs.delete(&of(&lost)).await.unwrap();
     let stuck = world.upload(&ana, "purpose=photo", png(302, 302)).await.text("id");
 
@@ -424,6 +467,8 @@ async fn the_sweep() {
     world.work().await;
     assert_eq!(sweep(Sweep::default()).await, Swept::default(), "all of it is mended");
     assert_eq!(kept(&world).await.intersection(&orphans).count(), 0);
+    assert!(kept(&world).await.is_superset(&others));
+    assert!(blobs.delete_folder("").await.is_err(), "nobody means everything");
     let token = world.sign_in("ana@example.org").await;
     assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
 }

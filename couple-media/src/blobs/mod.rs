@@ -244,8 +244,11 @@ impl Blobs {
     /// Deletes what lies in a folder, however deep, and returns how many blobs that were.
     ///
     /// # Errors
-    /// The store's. What was deleted until then stays deleted.
+    /// The store's. What was deleted until then stays deleted. [`ErrorKind::Internal`] for no folder: that would be all there is.
     pub async fn delete_folder(&self, folder: &str) -> Result<u64, Error> {
+        if folder.is_empty() {
+            return Err(Error::new(ErrorKind::Internal, "delete blobs").context("of no folder"));
+        }
         let path = self.path(folder)?;
         let names = self.store.list(Some(&path)).map_ok(|meta| meta.location).boxed();
         let mut deleted = self.store.delete_stream(names);

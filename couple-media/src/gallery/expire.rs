@@ -10,6 +10,8 @@ use super::Gallery;
 
 /// Renditions that are read at once.
 const PAGE: u32 = 100;
+/// Of those, the most in one run: the next goes on.
+const PAGES: usize = 1_000;
 
 /// Removes renditions that nobody asked for, for long.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,16 +42,22 @@ impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
     async fn run(&self, _: ExpireRenditions, _: &Context) -> Result<(), JobError> {
         let inner = &self.0.0;
         let before = inner.ports.now().minus(inner.options.unused);
-        loop {
+        for _ in 0..PAGES {
             let unused = inner.ports.store.unused_renditions(before, PAGE).await?;
             for (id, rendition) in &unused {
-                if let Some(media) = inner.ports.store.media(*id).await? {
-                    inner.pictures.forget(&media, vec![rendition.blob.clone()]).await?;
+                match inner.ports.store.media(*id).await? {
+                    Some(media) if media.source.is_some() => {
+                        inner.pictures.forget(&media, vec![rendition.blob.clone()]).await?;
+                    }
+                    // There is nothing to make it from again: it is all that is left.
+                    Some(media) => inner.pictures.touch(&media, rendition).await?,
+                    None => {}
                 }
             }
             if unused.len() < PAGE as usize {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ impl Default for Sweep {
 /// What a sweep found and, unless it only looked, mended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Blobs that no row names, uploads that were begun and expired among them: deleted.
+    /// Blobs that are called as ours are and that no row names, uploads that were begun and expired among them: deleted.
     pub orphans: Vec<String>,
     /// Pictures and those of their blobs that are not there: forgotten. A rendition is made again when it is asked for.
     pub lost: Vec<(MediaId, Vec<String>)>,
@@ -54,12 +54,15 @@ impl Gallery {
     pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
         let before = self.0.ports.now().minus(how.grace);
         let mut swept = Swept { orphans: self.orphans(before, how.cap).await?, ..Swept::default() };
+        if !how.dry_run {
+            // At once: the rows may be so many that the job's time is over before they are all looked at.
+            for name in &swept.orphans {
+                self.0.blobs.delete(name).await?;
+            }
+        }
         self.look_at_rows(before, how.cap, &mut swept).await?;
         if how.dry_run {
             return Ok(swept);
-        }
-        for name in &swept.orphans {
-            self.0.blobs.delete(name).await?;
         }
         for (id, blobs) in &swept.lost {
             if let Some(media) = self.0.ports.store.media(*id).await? {
@@ -82,10 +85,14 @@ impl Gallery {
         while orphans.len() < cap
             && let Some(blob) = listed.try_next().await?
         {
-            if blob.modified >= before || !is_ours(&blob.name) {
+            if blob.modified >= before {
                 continue;
             }
-            let Some((folder, name)) = blob.name.rsplit_once('/') else { continue };
+            // What others keep beside them is theirs.
+            let Some((folder, name)) = blob.name.rsplit_once('/').filter(|(folder, _)| is_ours(folder))
+            else {
+                continue;
+            };
             if known.0 != folder {
                 known = (folder.to_owned(), self.named_in(folder).await?);
             }
@@ -178,11 +185,26 @@ impl Gallery {
     }
 }
 
-/// Whether it lies in the folder of a space: a letter and an id. What a host keeps beside our blobs is not touched.
-fn is_ours(name: &str) -> bool {
-    let mut folders = name.split('/');
-    folders.next().is_some_and(|kind| kind.len() == 1)
-        && folders.next().is_some_and(|space| space.len() == 36 && space.parse::<MediaId>().is_ok())
+/// Whether it is called as [`Media::folder`] calls folders, `{c|a}/{space}/{picture}-{key}`, or as those of uploads that resume are,
+/// `t/{account}/{key}`.
+fn is_ours(folder: &str) -> bool {
+    let parts: Vec<_> = folder.split('/').collect();
+    match parts[..] {
+        ["a" | "c", space, picture] => {
+            let (id, key) = picture.split_at_checked(36).unwrap_or_default();
+            is_id(space) && is_id(id) && key.strip_prefix('-').is_some_and(is_key)
+        }
+        ["t", account, key] => is_id(account) && is_key(key),
+        _ => false,
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+}
+
+fn is_id(text: &str) -> bool {
+    text.parse::<MediaId>().is_ok()
 }
 
 /// Compares rows and blobs.
