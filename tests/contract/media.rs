@@ -473,6 +473,30 @@ async fn the_sweep() {
     assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
 }
 
+/// A place for pictures that is not mounted is not taken for one that lost them all.
+#[tokio::test]
+async fn a_place_that_is_away_costs_no_picture() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let ids = [world.photo(&ana, 300).await, world.photo(&ana, 301).await];
+    let blobs = world.backend.gallery().blobs();
+    let mut away = Vec::new();
+    for name in kept(&world).await {
+        away.push((name.clone(), blobs.read(&name, 1 << 20).await.unwrap().unwrap()));
+        blobs.delete(&name).await.unwrap();
+    }
+    world.later(Duration::from_hours(72));
+    assert!(world.backend.gallery().sweep(Sweep::default()).await.is_err());
+    for (name, bytes) in away {
+        blobs.put(&name, bytes).await.unwrap();
+    }
+    assert_eq!(world.backend.gallery().sweep(Sweep::default()).await.unwrap(), Swept::default());
+    let token = world.sign_in("ana@example.org").await;
+    for id in ids {
+        assert_eq!(fetch(&world, &format!("/v1/media/{id}/320"), &token, &[]).await.0, 200);
+    }
+}
+
 /// Without a copy, all sizes are made at once, and stay.
 #[tokio::test]
 async fn nothing_is_kept_but_sizes() {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use couple_core::{
-    Error, MediaId, Timestamp,
+    Error, ErrorKind, MediaId, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
     media::{Media, Space, State},
 };
@@ -50,7 +50,8 @@ impl Gallery {
     /// Compares rows and blobs, and mends what does not fit.
     ///
     /// # Errors
-    /// Those of store and blobs. What was mended until then stays so.
+    /// Those of store and blobs; what was mended until then stays so. [`ErrorKind::Unavailable`] when most pictures miss blobs: then
+    /// they are not where they should be, and no row is touched.
     pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
         let before = self.0.ports.now().minus(how.grace);
         let mut swept = Swept { orphans: self.orphans(before, how.cap).await?, ..Swept::default() };
@@ -60,9 +61,15 @@ impl Gallery {
                 self.0.blobs.delete(name).await?;
             }
         }
-        self.look_at_rows(before, how.cap, &mut swept).await?;
+        let looked = self.look_at_rows(before, how.cap, &mut swept).await?;
         if how.dry_run {
             return Ok(swept);
+        }
+        // A place that is not mounted, or another one's, looks like one that lost everything.
+        if swept.lost.len() > 1 && swept.lost.len() * 2 > looked {
+            let what =
+                format!("{} of {looked} pictures miss blobs: is this where they are kept?", swept.lost.len());
+            return Err(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what));
         }
         for (id, blobs) in &swept.lost {
             if let Some(media) = self.0.ports.store.media(*id).await? {
@@ -124,21 +131,22 @@ impl Gallery {
         Ok(renditions.into_iter().map(|rendition| rendition.blob).chain(source).collect())
     }
 
-    /// Finds rows from before `before` whose blobs are lost, and pictures that nobody decodes any more.
-    async fn look_at_rows(&self, before: Timestamp, cap: usize, swept: &mut Swept) -> Result<(), Error> {
+    /// Finds rows from before `before` whose blobs are lost, and pictures that nobody decodes any more. Of how many the blobs were
+    /// looked for.
+    async fn look_at_rows(&self, before: Timestamp, cap: usize, swept: &mut Swept) -> Result<usize, Error> {
         let store = &self.0.ports.store;
-        let mut space = None;
+        let (mut space, mut looked) = (None, 0);
         loop {
             let spaces = store.media_spaces(space, PAGE).await?;
             for one in &spaces {
-                self.look_at_space(*one, before, cap, swept).await?;
+                looked += self.look_at_space(*one, before, cap, swept).await?;
                 if swept.lost.len() >= cap || swept.stuck.len() >= cap {
-                    return Ok(());
+                    return Ok(looked);
                 }
             }
             space = spaces.last().copied();
             if spaces.len() < PAGE as usize {
-                return Ok(());
+                return Ok(looked);
             }
         }
     }
@@ -149,8 +157,8 @@ impl Gallery {
         before: Timestamp,
         cap: usize,
         swept: &mut Swept,
-    ) -> Result<(), Error> {
-        let mut after = None;
+    ) -> Result<usize, Error> {
+        let (mut after, mut looked) = (None, 0);
         loop {
             let page = self.0.ports.store.media_in(space, after, PAGE).await?;
             for media in &page {
@@ -166,6 +174,7 @@ impl Gallery {
                 if named.is_empty() {
                     continue;
                 }
+                looked += 1;
                 let folder = media.folder();
                 let listed = self.0.blobs.list(folder.trim_end_matches('/'));
                 let there: BTreeSet<String> = listed
@@ -179,7 +188,7 @@ impl Gallery {
             }
             after = page.last().map(|media| media.id);
             if page.len() < PAGE as usize {
-                return Ok(());
+                return Ok(looked);
             }
         }
     }
