@@ -34,6 +34,7 @@ impl Two {
         let store = Arc::new(MemoryStore::new());
         let backend = Backend::builder()
             .store(store.clone())
+            .blobs(couple::blobs::Blobs::memory())
             .keys(Keyring::new([7; 32]))
             .clock(world.clock.clone())
             .build()

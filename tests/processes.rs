@@ -189,17 +189,50 @@ async fn kiss(servers: [&Server; 2], tokens: [&str; 2]) {
     panic!("no kiss in ten attempts");
 }
 
+/// Workers for pictures come, die and go while pictures come: all of them are done, and shown by whichever process is asked.
+async fn pictures(common: &Common, servers: [&Server; 2], [ana, ben]: [&str; 2]) {
+    let mut first = common.server("worker:media").await;
+    let mut ids = Vec::new();
+    for n in 0..12 {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let pixels = image::RgbImage::from_fn(900, 600, |x, y| {
+            image::Rgb([x.to_le_bytes()[0], y.to_le_bytes()[0], n])
+        });
+        pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        let mut client = Client::new(servers[usize::from(n % 2)].address);
+        ids.push(client.upload(ana, "photo", &bytes.into_inner()).await);
+    }
+    first.kill();
+    let begun = Instant::now();
+    let workers = [common.server("worker:media").await, common.server("worker:media").await];
+    let mut client = Client::new(servers[1].address);
+    for (n, id) in ids.iter().enumerate() {
+        let path = format!("/v1/media/{id}");
+        // What the dead one held is worked on when its lease has ended.
+        while client.call("GET", &path, Some(ana), None, None).await.body["state"] != "ready" {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{id} is not ready");
+            sleep(Duration::from_millis(100)).await;
+        }
+        let mut shows = Client::new(servers[n % 2].address);
+        let answer = shows.call("GET", &format!("{path}/320"), Some(ben), None, None).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    println!("12 pictures were ready {} ms after their worker was killed", begun.elapsed().as_millis());
+    drop(workers);
+}
+
 async fn day(common: Common, mut carrier: Carrier) {
     assert!(common.migrate().contains("up to date"));
     // A second time there is nothing to do.
     assert!(common.migrate().contains("up to date"));
     let mut one = common.server("api").await;
-    let (other, _worker) = (common.server("api").await, common.server("worker").await);
+    let (other, _worker) = (common.server("api").await, common.server("worker:mail").await);
     let ana = join(&common, [&one, &other], "ana").await;
     let ben = join(&common, [&other, &one], "ben").await;
     let invite = post(&one, &ana, "/v1/invites", json!({})).await;
     let code = invite["code"].as_str().unwrap_or_else(|| panic!("{invite}"));
     post(&other, &ben, "/v1/invites/accept", json!({ "code": code })).await;
+    pictures(&common, [&one, &other], [&ana, &ben]).await;
 
     // Ben waits at one process, Ana writes at the other.
     let mut cursor = poll(&one, &ben, "after=0&wait=0").await["cursor"].as_str().unwrap().to_owned();

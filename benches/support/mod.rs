@@ -61,8 +61,12 @@ impl Client {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
+        self.send(request.body(Full::new(body.into())).unwrap()).await
+    }
+
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> (u16, Bytes) {
         self.0.ready().await.unwrap();
-        let answer = self.0.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let answer = self.0.send_request(request).await.unwrap();
         let status = answer.status().as_u16();
         (status, answer.into_body().collect().await.unwrap().to_bytes())
     }

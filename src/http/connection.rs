@@ -53,12 +53,11 @@ impl Connection {
     }
 
     /// Takes it back from who read `read` of it and did not ask for that.
-    pub(super) fn back(mut self, read: &[u8]) -> Self {
+    pub(super) fn back(&mut self, read: &[u8]) {
         self.slot = None;
         if !read.is_empty() {
             self.ahead.splice(..0, read.iter().copied());
         }
-        self
     }
 
     /// Ready once the client is gone. What it sends meanwhile is kept until it is asked for; one that sends too much is not read

@@ -63,7 +63,9 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     app.metrics.count(&method, &route, status, took);
     let request_id = id.to_str().unwrap_or_default();
     tracing::debug!(request_id, %method, route, status = status.as_u16(), took_us = took.as_micros(), "answered");
-    if took > Duration::from_secs(1) && !route.ends_with("/live") {
+    // How long these take is their client's doing.
+    let waits = route.ends_with("/live") || route == "/v1/media" || route.starts_with("/v1/uploads/");
+    if took > Duration::from_secs(1) && !waits {
         tracing::warn!(request_id, %method, route, took_ms = took.as_millis(), "slow");
     }
     let headers = response.headers_mut();

@@ -190,15 +190,20 @@ pub(super) fn jitter(app: &App, most: u64) -> u64 {
 
 /// The head goes out at once, so that what waits is one small future and not the whole way of a request.
 fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
-    let body = futures_util::stream::once(async move {
-        let polled = poll(&app, stream, &place, wait).await;
-        drop(place);
-        Ok::<_, Infallible>(polled)
-    });
-    (Extension(Waits), [(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    let poll = poll(Box::new(Poller { app, stream, place }), wait);
+    let body = Body::from_stream(futures_util::stream::once(poll));
+    (Extension(Waits), [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-async fn poll(app: &App, mut stream: Stream, place: &Poll, wait: Duration) -> String {
+/// What a poll holds, boxed: else its future has room for it twice.
+struct Poller {
+    app: App,
+    stream: Stream,
+    place: Poll,
+}
+
+async fn poll(mut poller: Box<Poller>, wait: Duration) -> Result<String, Infallible> {
+    let Poller { app, stream, place } = &mut *poller;
     let side = stream.membership().side;
     // Else every poll would end with what the one before told.
     stream.knows_presence();
@@ -236,28 +241,26 @@ async fn poll(app: &App, mut stream: Stream, place: &Poll, wait: Duration) -> St
         }
     }
     let frames = frames.iter().filter_map(|frame| serde_json::from_str(frame).ok()).collect();
-    serde_json::to_string(&Polled { frames, cursor: stream.cursor().to_string() }).unwrap_or_default()
+    Ok(serde_json::to_string(&Polled { frames, cursor: stream.cursor().to_string() }).unwrap_or_default())
 }
 
 fn follow(app: App, stream: Stream, place: Place) -> Response {
     let side = stream.membership().side;
     let ping = Duration::from_millis(20_000 + jitter(&app, 10_000));
     let retry = Duration::from_millis(1_000 + jitter(&app, 2_000));
-    let begin = (stream, place, Some(retry));
-    let events = futures_util::stream::unfold(begin, move |(mut stream, place, retry)| {
-        let app = app.clone();
-        async move {
-            let frame = stream.next().await?;
-            let mut event = Event::default().data(frame::text(&app, &frame, side));
-            if !matches!(frame, Frame::Signal { .. } | Frame::Presence { .. } | Frame::Bye(_)) {
-                event = event.id(stream.cursor().to_string());
-            }
-            // With the first frame: some clients take one by itself for an event.
-            if let Some(retry) = retry {
-                event = event.retry(retry);
-            }
-            Some((Ok::<_, Infallible>(event), (stream, place, None)))
+    let begin = (Box::new((app, stream, place)), Some(retry));
+    let events = futures_util::stream::unfold(begin, move |(mut held, retry)| async move {
+        let (app, stream, _) = &mut *held;
+        let frame = stream.next().await?;
+        let mut event = Event::default().data(frame::text(app, &frame, side));
+        if !matches!(frame, Frame::Signal { .. } | Frame::Presence { .. } | Frame::Bye(_)) {
+            event = event.id(stream.cursor().to_string());
         }
+        // With the first frame: some clients take one by itself for an event.
+        if let Some(retry) = retry {
+            event = event.retry(retry);
+        }
+        Some((Ok::<_, Infallible>(event), (held, None)))
     });
     // Buffering proxies would hold events back.
     let headers = [("x-accel-buffering", "no")];

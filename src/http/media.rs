@@ -43,7 +43,7 @@ pub(super) fn uploads() -> OpenApiRouter<App> {
 }
 
 /// How long the next piece of an upload may take to come.
-const PIECE: Duration = Duration::from_secs(10);
+pub(super) const PIECE: Duration = Duration::from_secs(10);
 /// A rendition's bytes never change: what is made anew has another tag.
 const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
@@ -127,6 +127,9 @@ pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> 
     let made = store.renditions(media.space, media.id).await?;
     let enough = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
     let Some(rendition) = enough.or_else(|| made.iter().max_by_key(|one| one.width)) else { return Ok(None) };
+    if rendition.bytes > 64 << 10 {
+        return Ok(None);
+    }
     let bytes = gallery.blobs().read(&media.path(&rendition.blob), 64 << 10).await?;
     Ok(bytes.map(|bytes| format!("data:{};base64,{}", rendition.format.media_type(), BASE64.encode(&bytes))))
 }
@@ -166,22 +169,21 @@ struct UploadQuery {
     crop: Option<String>,
 }
 
-impl UploadQuery {
-    fn read(&self) -> Answer<(Purpose, Option<Crop>)> {
-        let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
-        let purpose = match self.purpose.as_str() {
-            "avatar" => Purpose::Avatar,
-            "photo" => Purpose::Photo,
-            _ => return Err(wrong("purpose")),
-        };
-        let Some(crop) = &self.crop else { return Ok((purpose, None)) };
-        let edges: Option<Vec<u32>> = crop.split(',').map(|edge| edge.parse().ok()).collect();
-        match edges.as_deref() {
-            Some(&[x, y, width, height]) if width > 0 && height > 0 && purpose == Purpose::Avatar => {
-                Ok((purpose, Some(Crop { x, y, width, height })))
-            }
-            _ => Err(wrong("crop")),
+/// What a picture is for, and which part of it is shown.
+pub(super) fn read_purpose(purpose: &str, crop: Option<&str>) -> Answer<(Purpose, Option<Crop>)> {
+    let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
+    let purpose = match purpose {
+        "avatar" => Purpose::Avatar,
+        "photo" => Purpose::Photo,
+        _ => return Err(wrong("purpose")),
+    };
+    let Some(crop) = crop else { return Ok((purpose, None)) };
+    let edges: Option<Vec<u32>> = crop.split(',').map(|edge| edge.parse().ok()).collect();
+    match edges.as_deref() {
+        Some(&[x, y, width, height]) if width > 0 && height > 0 && purpose == Purpose::Avatar => {
+            Ok((purpose, Some(Crop { x, y, width, height })))
         }
+        _ => Err(wrong("crop")),
     }
 }
 
@@ -201,7 +203,7 @@ async fn upload(
     body: HttpBody,
 ) -> Answer<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
-    let (purpose, crop) = query.read()?;
+    let (purpose, crop) = read_purpose(&query.purpose, query.crop.as_deref())?;
     let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut uploading = app.backend.gallery().upload(signed.id(), purpose, length).await?;

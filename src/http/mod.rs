@@ -30,6 +30,7 @@ mod socket;
 #[cfg(feature = "socketio")]
 mod socketio;
 mod timeline;
+mod tus;
 mod waiting;
 
 pub use problem::{CODES, FieldError, Problem};
@@ -196,6 +197,7 @@ fn contract(app: &App) -> Router {
     let (free, free_api) = OpenApiRouter::new()
         .merge(live::routes())
         .merge(media::uploads())
+        .merge(tus::routes())
         .merge(operations::routes())
         .split_for_parts();
     api.merge(free_api);

@@ -110,7 +110,8 @@ pub async fn serve(
         match places.clone().try_acquire_owned() {
             Ok(place) => {
                 let held = (place, stopping.subscribe());
-                let connection = Connection::new(stream, options.write_timeout, held);
+                // Boxed, since it is passed on and on.
+                let connection = Box::new(Connection::new(stream, options.write_timeout, held));
                 drop(tokio::spawn(answer(answers.clone(), connection, peer)));
             }
             Err(_) => drop(tokio::spawn(turn_away(stream))),
@@ -127,7 +128,7 @@ struct Answers {
     router: Router,
 }
 
-async fn answer(answers: Arc<Answers>, mut connection: Connection, peer: SocketAddr) {
+async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: SocketAddr) {
     loop {
         // Boxed: a connection that waits must not keep room for what reads requests.
         let Some((back, body)) = Box::pin(converse(&answers, connection, peer)).await else { return };
@@ -141,9 +142,9 @@ async fn answer(answers: Arc<Answers>, mut connection: Connection, peer: SocketA
 /// Answers requests until the connection ends, or until an answer has to wait: then with the rest of it.
 async fn converse(
     answers: &Answers,
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     peer: SocketAddr,
-) -> Option<(Connection, Body)> {
+) -> Option<(Box<Connection>, Body)> {
     let mut stopping = connection.stopping();
     let slot = Arc::new(Slot::default());
     connection.tell(slot.clone());
@@ -181,7 +182,9 @@ async fn converse(
     })
     .await?;
     let parts = http.into_parts()?;
-    Some((parts.io.into_inner().back(&parts.read_buf), body))
+    let mut connection = parts.io.into_inner();
+    connection.back(&parts.read_buf);
+    Some((connection, body))
 }
 
 /// One too many: told so, without reading what it wants.

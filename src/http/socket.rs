@@ -38,54 +38,67 @@ pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place
         .write_buffer_size(0)
         .max_message_size(MESSAGE)
         .max_frame_size(MESSAGE)
-        // A task of its own, and boxed: the one that upgrades has room for what passes through it.
+        // A task of its own: the one that upgrades has room for what passes through it.
         .on_upgrade(move |socket| {
-            drop(tokio::spawn(follow(app, Box::new(socket), Box::new(stream), place)));
+            drop(tokio::spawn(follow(Box::new(Follower { app, socket, stream, _place: place }))));
             ready(())
         })
 }
 
-async fn follow(app: App, mut socket: Box<WebSocket>, mut stream: Box<Stream>, _place: Place) {
+/// What a task holds that follows, boxed: else it has room for it twice.
+struct Follower {
+    app: App,
+    socket: WebSocket,
+    stream: Stream,
+    _place: Place,
+}
+
+async fn follow(mut follower: Box<Follower>) {
+    let Follower { app, socket, stream, .. } = &mut *follower;
     let side = stream.membership().side;
-    let next_ping = || Instant::now() + Duration::from_millis(20_000 + jitter(&app, 10_000));
-    let (mut ping_at, mut heard) = (next_ping(), 1);
+    let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
+    let (mut ping_at, mut heard) = (next_ping(app), 1);
     loop {
-        let frame = tokio::select! {
-            frame = stream.next() => frame,
+        let mut over = None;
+        let message = tokio::select! {
+            frame = stream.next() => {
+                let Some(frame) = frame else { return };
+                if let Frame::Bye(why) = frame {
+                    over = Some(why);
+                }
+                Message::Text(frame::text(app, &frame, side).into())
+            }
             message = socket.recv() => match message {
                 // Answered, which takes one more look at it.
                 Some(Ok(Message::Close(_))) => return Box::pin(drain(socket)).await,
+                Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
+                Some(Ok(message)) => {
+                    heard += 1;
+                    let Message::Text(text) = message else { continue };
+                    match Box::pin(frame::hear(stream, &text)).await {
+                        Some(answer) => Message::Text(answer.into()),
+                        None => continue,
+                    }
+                }
                 Some(Err(error)) => match fault(error) {
                     Some(code) => return Box::pin(part(socket, code, "")).await,
                     None => return,
                 },
                 None => return,
-                Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
-                Some(Ok(message)) => {
-                    heard += 1;
-                    let Message::Text(text) = message else { continue };
-                    if let Some(answer) = Box::pin(frame::hear(&mut stream, &text)).await
-                        && !send(&mut socket, Message::Text(answer.into())).await
-                    {
-                        return;
-                    }
-                    continue;
-                }
             },
             () = sleep_until(ping_at) => {
                 // Not a word since the last one: it is gone, whatever the network says.
-                if heard == 0 || !send(&mut socket, Message::Ping(Vec::new().into())).await {
+                if heard == 0 {
                     return;
                 }
-                (ping_at, heard) = (next_ping(), 0);
-                continue;
+                (ping_at, heard) = (next_ping(app), 0);
+                Message::Ping(Vec::new().into())
             }
         };
-        let Some(frame) = frame else { return };
-        if !send(&mut socket, Message::Text(frame::text(&app, &frame, side).into())).await {
+        if !send(socket, message).await {
             return;
         }
-        if let Frame::Bye(why) = frame {
+        if let Some(why) = over {
             let code = match why {
                 Bye::SignedOut | Bye::NotPaired => close_code::POLICY,
                 Bye::Draining => close_code::RESTART,
@@ -101,14 +114,14 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
     timeout(PATIENCE, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
 
-async fn part(mut socket: Box<WebSocket>, code: u16, reason: &'static str) {
-    if send(&mut socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
+async fn part(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    if send(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
         drain(socket).await;
     }
 }
 
 /// Hears a client out that is told to go.
-async fn drain(mut socket: Box<WebSocket>) {
+async fn drain(socket: &mut WebSocket) {
     let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
 }
 

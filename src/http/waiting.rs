@@ -8,7 +8,7 @@ use std::{
     mem,
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use axum::{
@@ -16,7 +16,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, Version, header},
     response::Response,
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
 
 use super::connection::Connection;
 
@@ -104,42 +104,70 @@ impl Slot {
 
 /// Writes a body in chunks (RFC 9112, 7.1) as it comes, to its end. None: the client, or what makes the body, is gone.
 pub(super) async fn write(connection: &mut Connection, mut body: Body) -> Option<()> {
-    loop {
-        let (chunks, ends) = poll_fn(|context| {
-            if connection.poll_gone(context).is_ready() {
-                return Poll::Ready(None);
-            }
-            gather(&mut body, context)
-        })
-        .await?;
-        connection.write_all(&chunks).await.ok()?;
-        if ends {
-            return Some(());
+    let mut chunks = Chunks::default();
+    poll_fn(|context| {
+        if connection.poll_gone(context).is_ready() {
+            return Poll::Ready(None);
         }
-    }
-}
-
-/// What there is of a body, and whether that is its end; none: it broke off.
-fn gather(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<(Vec<u8>, bool)>> {
-    let mut chunks = Vec::new();
-    while chunks.len() < AT_ONCE {
-        match Pin::new(&mut *body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                // One that is empty would be the last. There are no trailers: nobody announced them.
-                if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
-                    let _ = write!(chunks, "{:X}\r\n", data.len());
-                    chunks.extend_from_slice(&data);
-                    chunks.extend_from_slice(b"\r\n");
+        let mut waits = false;
+        loop {
+            // Also while the client takes nothing, for as long as there is room: a body may be in the middle of something that
+            // others wait for, and only stands still where it has just given something.
+            if !waits {
+                match chunks.gather(&mut body, context) {
+                    Poll::Ready(Some(())) => {}
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Pending => waits = true,
                 }
             }
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(None),
-            Poll::Ready(None) => {
-                chunks.extend_from_slice(b"0\r\n\r\n");
-                return Poll::Ready(Some((chunks, true)));
+            if chunks.bytes.is_empty() {
+                return if chunks.end { Poll::Ready(Some(())) } else { Poll::Pending };
             }
-            Poll::Pending if chunks.is_empty() => return Poll::Pending,
-            Poll::Pending => break,
+            match ready!(Pin::new(&mut *connection).poll_write(context, &chunks.bytes)) {
+                Ok(0) | Err(_) => return Poll::Ready(None),
+                Ok(written) => chunks.written(written),
+            }
+        }
+    })
+    .await
+}
+
+/// What is to be written yet.
+#[derive(Default)]
+struct Chunks {
+    bytes: Vec<u8>,
+    end: bool,
+}
+
+impl Chunks {
+    /// Takes what there is of a body, as far as there is room. None: it broke off.
+    fn gather(&mut self, body: &mut Body, context: &mut Context<'_>) -> Poll<Option<()>> {
+        while !self.end && self.bytes.len() < AT_ONCE {
+            match ready!(Pin::new(&mut *body).poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    // One that is empty would be the last. There are no trailers: nobody announced them.
+                    if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
+                        let _ = write!(self.bytes, "{:X}\r\n", data.len());
+                        self.bytes.extend_from_slice(&data);
+                        self.bytes.extend_from_slice(b"\r\n");
+                    }
+                }
+                Some(Err(_)) => return Poll::Ready(None),
+                None => {
+                    self.bytes.extend_from_slice(b"0\r\n\r\n");
+                    self.end = true;
+                }
+            }
+        }
+        Poll::Ready(Some(()))
+    }
+
+    fn written(&mut self, count: usize) {
+        if count < self.bytes.len() {
+            self.bytes.drain(..count);
+        } else {
+            // Who waits keeps no room for what it has written.
+            self.bytes = Vec::new();
         }
     }
-    Poll::Ready(Some((chunks, false)))
 }

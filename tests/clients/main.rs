@@ -149,6 +149,65 @@ async fn resumes(name: &str, more: &[&str]) {
     assert!(proxy.accepted() > CUTS, "it was not cut: {} connections", proxy.accepted());
 }
 
+/// Cut again and again while it sends, the whole arrives: the same bytes at once are the same picture.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_tus_js_client_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = couples::seed_folder(folder.path(), 1).await;
+    let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn")];
+    let server = Server::spawn(&support::binary(), folder.path(), free_address(), &settings);
+    server.until_ready().await;
+    let proxy = Proxy::start(server.address, Duration::from_millis(2)).await;
+    let (picture, file) = (noise(), folder.path().join("picture.png"));
+    std::fs::write(&file, &picture).unwrap();
+    let mut command = program("tus.js");
+    command.args([format!("http://{}", proxy.address).as_str(), &tokens[0]]).arg(&file);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut cuts = 0;
+    let place = timeout(Duration::from_secs(120), async {
+        loop {
+            tokio::select! {
+                line = lines.next_line() => break line.unwrap().expect("it ended without a picture"),
+                () = sleep(Duration::from_millis(60)), if cuts < CUTS => {
+                    proxy.cut();
+                    cuts += 1;
+                }
+            }
+        }
+    });
+    let place = place.await.expect("it does not end");
+    assert!(child.wait().await.unwrap().success());
+    println!("tus.js: {cuts} cuts, {} connections, {} bytes", proxy.accepted(), picture.len());
+    assert!(cuts >= 3 && proxy.accepted() > 3, "it was not cut");
+
+    let direct = tokio::process::Command::new("curl")
+        .args([
+            "-sS",
+            "--fail-with-body",
+            "-H",
+            &format!("authorization: Bearer {}", tokens[0]),
+            "--data-binary",
+        ])
+        .args([format!("@{}", file.display()), format!("http://{}/v1/media?purpose=photo", server.address)])
+        .output();
+    let said: serde_json::Value = serde_json::from_slice(&direct.await.unwrap().stdout).unwrap();
+    assert_eq!(format!("/v1/media/{}", said["id"].as_str().unwrap()), place, "{said}");
+}
+
+/// A picture of some six megabytes: noise has no shorter form.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u32;
+    let pixels = image::RgbImage::from_fn(1_500, 1_300, |_, _| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let [_, a, b, c] = state.to_le_bytes();
+        image::Rgb([a, b, c])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn npm_ws_resumes() {
     resumes("ws.js", &[]).await;

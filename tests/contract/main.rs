@@ -13,5 +13,6 @@ mod secrets;
 mod socket;
 mod socketio;
 mod timeline;
+mod tus;
 mod waiting;
 mod world;

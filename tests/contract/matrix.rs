@@ -38,6 +38,10 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         ("PATCH", "/v1/me") => (person(200), json!({})),
         ("POST", "/v1/me/email") => (person(202), json!({"new_email": "y@example.org"})),
         ("DELETE", "/v1/invites/{id}" | "/v1/blocks/{id}") => (person(404), none),
+        ("OPTIONS", "/v1/uploads") => (all(204), none),
+        ("POST", "/v1/uploads") | ("HEAD" | "PATCH" | "DELETE", "/v1/uploads/{upload}") => {
+            (person(412), none)
+        }
         ("POST", "/v1/invites/preview" | "/v1/invites/accept" | "/v1/invites/decline") => {
             (person(404), json!({"code": "00000-00000"}))
         }

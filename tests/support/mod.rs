@@ -128,6 +128,18 @@ impl Client {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<hyper::Response<hyper::body::Incoming>, String> {
+        let content = body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        self.send_bytes(method, path, token, content, headers).await
+    }
+
+    async fn send_bytes(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        content: Option<(&str, Bytes)>,
+        headers: &[(&str, &str)],
+    ) -> Result<hyper::Response<hyper::body::Incoming>, String> {
         let mut connection = match self.connection.take() {
             Some(connection) if !connection.is_closed() => connection,
             _ => self.connect().await?,
@@ -139,10 +151,10 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let content = match body {
-            Some(body) => {
-                request = request.header("content-type", "application/json");
-                Bytes::from(body.to_string())
+        let content = match content {
+            Some((kind, bytes)) => {
+                request = request.header("content-type", kind);
+                bytes
             }
             None => Bytes::new(),
         };
@@ -173,6 +185,27 @@ impl Client {
             self.connection = None;
         }
         answer
+    }
+
+    /// Uploads a picture, again and again until it is taken; its id.
+    pub(crate) async fn upload(&mut self, token: &str, purpose: &str, bytes: &[u8]) -> String {
+        let path = format!("/v1/media?purpose={purpose}");
+        for _ in 0..600 {
+            let content = Some(("application/octet-stream", Bytes::copy_from_slice(bytes)));
+            if let Ok(answer) = self.send_bytes("POST", &path, Some(token), content, &[]).await {
+                let status = answer.status().as_u16();
+                if let Ok(body) = answer.into_body().collect().await
+                    && status != 503
+                {
+                    let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
+                    assert!([200, 202].contains(&status), "{status} {body}");
+                    return body["id"].as_str().unwrap().to_owned();
+                }
+            }
+            self.connection = None;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no upload in 30 s");
     }
 
     /// Tries until there is an answer other than 503, as a phone on a train does.

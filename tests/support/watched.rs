@@ -25,6 +25,10 @@ pub(crate) trait Watch: Send + Sync + 'static {
     async fn after(&self, what: &'static str);
     /// May change what was read of a log.
     fn entries(&self, _: &mut Vec<Entry>) {}
+    /// May have a commit fail, without effect or after it took effect.
+    fn commit_fails(&self, _took_effect: bool) -> Option<Error> {
+        None
+    }
 }
 
 pub(crate) struct Watched<S, W>(pub(crate) S, pub(crate) Arc<W>);
@@ -33,9 +37,15 @@ pub(crate) struct Watched<S, W>(pub(crate) S, pub(crate) Arc<W>);
 impl<S: Store, W: Watch> Store for Watched<S, W> {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.1.before("commit").await;
+        if let Some(error) = self.1.commit_fails(false) {
+            return Err(error.into());
+        }
         let out = self.0.commit(changes).await;
         self.1.after("commit").await;
-        out
+        match self.1.commit_fails(true) {
+            Some(error) => Err(error.into()),
+            None => out,
+        }
     }
     async fn ping(&self) -> Result<(), Error> {
         self.0.ping().await

@@ -26,16 +26,14 @@ impl Handler<RenderMedia> for RenderMediaHandler {
         let gallery = &self.0.0;
         let media = gallery.ports.store.media(job.media).await?;
         let Some(media) = media.filter(|media| media.state == State::Processing) else { return Ok(()) };
-        match self.try_run(&media).await {
-            Ok(()) => Ok(()),
-            // No attempt is left: it ends here, with a reason, rather than never.
-            Err(error) if context.attempt >= RenderMedia::MAX_ATTEMPTS => {
-                tracing::error!(%error, media = %media.id, "a picture could not be rendered");
-                gallery.pictures.reject(media.id, "unavailable").await?;
-                Ok(())
-            }
-            Err(error) => Err(JobError::Retry(error)),
+        // All attempts failed, or took their process along and left no error: the last is not tried. It ends here, with a
+        // reason, rather than never.
+        if context.attempt >= RenderMedia::MAX_ATTEMPTS {
+            tracing::error!(media = %media.id, "a picture could not be rendered");
+            gallery.pictures.reject(media.id, "unavailable").await?;
+            return Ok(());
         }
+        self.try_run(&media).await.map_err(JobError::Retry)
     }
 }
 

@@ -15,6 +15,7 @@
 mod expire;
 mod job;
 mod render;
+mod resume;
 mod show;
 mod sweep;
 mod upload;
@@ -29,6 +30,7 @@ use couple_core::{
 pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
 pub use render::Stats;
+pub use resume::{Progress, Resumable};
 pub use show::{NotShown, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
 pub use upload::{NotTaken, Uploading};

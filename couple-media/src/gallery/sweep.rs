@@ -36,7 +36,7 @@ impl Default for Sweep {
 /// What a sweep found and, unless it only looked, mended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Blobs that no row names: deleted.
+    /// Blobs that no row names, uploads that were begun and expired among them: deleted.
     pub orphans: Vec<String>,
     /// Pictures and those of their blobs that are not there: forgotten. A rendition is made again when it is asked for.
     pub lost: Vec<(MediaId, Vec<String>)>,
@@ -215,7 +215,10 @@ impl Handler<SweepBlobs> for SweepBlobsHandler {
         let swept = self.0.sweep(Sweep::default()).await?;
         if swept != Swept::default() {
             let (orphans, lost, stuck) = (swept.orphans.len(), swept.lost.len(), swept.stuck.len());
-            tracing::warn!(orphans, lost, stuck, unfinished = swept.unfinished, "rows and blobs did not fit");
+            tracing::info!(orphans, stuck, unfinished = swept.unfinished, "swept");
+            if lost > 0 {
+                tracing::error!(lost, "blobs of pictures are not there");
+            }
         }
         Ok(())
     }

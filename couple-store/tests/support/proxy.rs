@@ -46,18 +46,8 @@ impl Proxy {
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
-                let (there, back) = (
-                    pass(from_client, to_server, delay, mute.clone()),
-                    pass(from_server, to_client, delay, mute.clone()),
-                );
-                let mut cut = cut.subscribe();
-                // Both ways at once: else what the server says of a request that was cut off would still arrive.
-                pipes.spawn(async move {
-                    tokio::select! {
-                        ((), ()) = async { tokio::join!(there, back) } => {}
-                        _ = cut.changed() => {}
-                    }
-                });
+                pipes.spawn(pass(from_client, to_server, delay, mute.clone(), cut.subscribe()));
+                pipes.spawn(pass(from_server, to_client, delay, mute.clone(), cut.subscribe()));
             }
         });
         Self { address, silent, accepted, cuts, _tasks: tasks }
@@ -96,17 +86,26 @@ async fn pass(
     mut to: impl AsyncWrite + Unpin + Send,
     delay: Duration,
     silent: Arc<AtomicBool>,
+    mut cut: watch::Receiver<()>,
 ) {
-    let mut buffer = vec![0; 65_536];
-    while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        if !delay.is_zero() {
-            sleep(delay).await;
+    let ways = cut.clone();
+    let pass_on = async {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(n @ 1..) = from.read(&mut buffer).await {
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            while silent.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(10)).await;
+            }
+            // The other way may be cut already: what the server says of a request that was cut off must not arrive.
+            if ways.has_changed().unwrap_or(true) || to.write_all(&buffer[..n]).await.is_err() {
+                return;
+            }
         }
-        while silent.load(Ordering::SeqCst) {
-            sleep(Duration::from_millis(10)).await;
-        }
-        if to.write_all(&buffer[..n]).await.is_err() {
-            return;
-        }
+    };
+    tokio::select! {
+        () = pass_on => {}
+        _ = cut.changed() => {}
     }
 }

@@ -1,0 +1,242 @@
+//! Uploads that come in several requests, over days and networks.
+//!
+//! Nothing of them is in the store. Their name says what they are and is sealed with the key ring; what came is blobs in a folder of
+//! the person's, each named by where it begins, so how far one is is what lies there without a gap. What expires is nobody's, and the
+//! [sweep](super::Sweep) takes it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use couple_core::{
+    AccountId, Call, Digest, Error, MediaId, Timestamp,
+    media::{Crop, Purpose, Refusal, Stored},
+};
+use data_encoding::BASE32_NOPAD;
+use futures_util::TryStreamExt as _;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{Gallery, NotTaken};
+
+/// The blob that names the picture that an upload became; none, if it was ended.
+const DONE: &str = "done";
+/// Unfinished bytes of one person, in uploads of the largest size.
+const UNFINISHED: u64 = 5;
+
+/// An upload under its name.
+#[derive(Debug, Clone)]
+pub struct Resumable {
+    gallery: Gallery,
+    by: AccountId,
+    purpose: Purpose,
+    crop: Option<Crop>,
+    length: u64,
+    begun: Timestamp,
+    key: String,
+}
+
+/// How far an upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that came.
+    pub offset: u64,
+    /// The picture that it became.
+    pub done: Option<MediaId>,
+}
+
+impl Gallery {
+    /// How long an upload may take, from its beginning.
+    pub const RESUMABLE: Duration = Duration::from_hours(24);
+
+    /// Begins an upload of `length` bytes.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub async fn begin(
+        &self,
+        by: AccountId,
+        purpose: Purpose,
+        crop: Option<Crop>,
+        length: u64,
+    ) -> Result<Resumable, NotTaken> {
+        let limit = self.0.options.limits.bytes;
+        if length > limit as u64 {
+            return Err(NotTaken::TooManyBytes { limit });
+        }
+        self.0.pictures.begin(by, purpose, Some(length)).await?;
+        let unfinished = self.0.blobs.list(&format!("t/{by}"));
+        let unfinished: u64 = unfinished.try_fold(0, async |sum, blob| Ok(sum + blob.size)).await?;
+        if unfinished.saturating_add(length) > UNFINISHED * limit as u64 {
+            return Err(NotTaken::Refused(Refusal::QuotaExceeded));
+        }
+        let mut key = [0; 10];
+        self.0.ports.entropy.fill(&mut key);
+        let key = BASE32_NOPAD.encode(&key).to_ascii_lowercase();
+        Ok(Resumable { gallery: self.clone(), by, purpose, crop, length, begun: self.0.ports.now(), key })
+    }
+
+    /// The upload of a person with this name, expired or not. None: there is none of that name, or it is another's.
+    #[must_use]
+    pub fn resume(&self, by: AccountId, name: &str) -> Option<Resumable> {
+        let mut words = name.split('-');
+        let purpose = match words.next()? {
+            "avatar" => Purpose::Avatar,
+            "photo" => Purpose::Photo,
+            _ => return None,
+        };
+        let length = words.next()?.parse().ok()?;
+        let begun = Timestamp::from_micros(words.next()?.parse().ok()?);
+        let crop = words.next()?;
+        let crop = if crop.is_empty() { None } else { Some(parse_crop(crop)?) };
+        let key = words.next()?.to_owned();
+        let upload = Resumable { gallery: self.clone(), by, purpose, crop, length, begun, key };
+        // The whole of it: whatever else says the same is another name.
+        (upload.name() == name).then_some(upload)
+    }
+}
+
+fn parse_crop(text: &str) -> Option<Crop> {
+    let edges: Option<Vec<u32>> = text.split('.').map(|edge| edge.parse().ok()).collect();
+    match edges.as_deref() {
+        Some(&[x, y, width, height]) => Some(Crop { x, y, width, height }),
+        _ => None,
+    }
+}
+
+impl Resumable {
+    /// Its name, which only this server can make, for this person.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let (purpose, length, begun) = (self.purpose.as_str(), self.length, self.begun.micros());
+        let crop =
+            self.crop.map_or_else(String::new, |c| format!("{}.{}.{}.{}", c.x, c.y, c.width, c.height));
+        let name = format!("{purpose}-{length}-{begun}-{crop}-{}", self.key);
+        let keys = &self.gallery.0.ports.keys;
+        let seal = keys.derive("resumable-upload", &[self.by.as_uuid().as_bytes(), name.as_bytes()]);
+        format!("{name}-{}", BASE32_NOPAD.encode(&seal.as_bytes()[..15]).to_ascii_lowercase())
+    }
+    /// How many bytes it will have.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+    /// When it ends, complete or not.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.begun.plus(Gallery::RESUMABLE)
+    }
+    /// Whether that is over.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.gallery.0.ports.now() >= self.expires_at()
+    }
+
+    fn folder(&self) -> String {
+        format!("t/{}/{}", self.by, self.key)
+    }
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder())
+    }
+
+    /// How far it is. None: it was ended.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn progress(&self) -> Result<Option<Progress>, Error> {
+        let done = self.gallery.0.blobs.read(&self.path(DONE), 64).await?;
+        if let Some(done) = done {
+            let id = std::str::from_utf8(&done).ok().and_then(|id| id.parse().ok());
+            return Ok(id.map(|id| Progress { offset: self.length, done: Some(id) }));
+        }
+        let offset = self.parts().await?.last().map_or(0, |(start, size)| start + size);
+        Ok(Some(Progress { offset, done: None }))
+    }
+
+    /// What came: where each part begins and how long it is, without a gap.
+    async fn parts(&self) -> Result<Vec<(u64, u64)>, Error> {
+        let folder = self.folder();
+        let all: BTreeMap<u64, u64> = self
+            .gallery
+            .0
+            .blobs
+            .list(&folder)
+            .try_filter_map(async |blob| {
+                let start = blob.name.rsplit('/').next().and_then(|name| name.parse().ok());
+                Ok(start.map(|start: u64| (start, blob.size)))
+            })
+            .try_collect()
+            .await?;
+        let (mut parts, mut offset) = (Vec::new(), 0);
+        while let Some(&size) = all.get(&offset)
+            && size > 0
+        {
+            parts.push((offset, size));
+            offset += size;
+        }
+        Ok(parts)
+    }
+
+    /// Takes what comes from `offset` on, in a task of its own: what had come when the sender is dropped is kept, also when whoever
+    /// sends is cut off. The task tells how many bytes that were.
+    ///
+    /// # Errors
+    /// The task's are the store's.
+    #[must_use]
+    pub fn write(&self, offset: u64) -> (mpsc::Sender<Bytes>, JoinHandle<Result<u64, Error>>) {
+        let (send, mut receive) = mpsc::channel::<Bytes>(1);
+        let (blobs, path) = (self.gallery.0.blobs.clone(), self.path(&format!("{offset:010}")));
+        let task = tokio::spawn(async move {
+            let mut writer = blobs.write(&path)?;
+            let mut written = 0;
+            while let Some(bytes) = receive.recv().await {
+                written += bytes.len() as u64;
+                writer.write(bytes).await?;
+            }
+            if written > 0 {
+                writer.finish().await?;
+            }
+            Ok(written)
+        });
+        (send, task)
+    }
+
+    /// Takes the picture of an upload of which all came.
+    ///
+    /// # Errors
+    /// [`NotTaken`]. What is no picture is gone then; anything else may be tried again.
+    pub async fn complete(&self, call: impl FnOnce(&Digest) -> Call + Send) -> Result<Stored, NotTaken> {
+        let taken = self.try_complete(call).await;
+        match &taken {
+            Ok(stored) => {
+                let blobs = &self.gallery.0.blobs;
+                blobs.put(&self.path(DONE), stored.media.id.to_string().into()).await?;
+                for (start, _) in self.parts().await? {
+                    blobs.delete(&self.path(&format!("{start:010}"))).await?;
+                }
+            }
+            Err(NotTaken::UnknownType) => self.end().await?,
+            Err(_) => {}
+        }
+        taken
+    }
+
+    async fn try_complete(&self, call: impl FnOnce(&Digest) -> Call + Send) -> Result<Stored, NotTaken> {
+        let mut uploading = self.gallery.upload(self.by, self.purpose, Some(self.length)).await?;
+        for (start, _) in self.parts().await? {
+            let part = self.gallery.0.blobs.get(&self.path(&format!("{start:010}")), None).await?;
+            let Some(mut part) = part else { break };
+            while let Some(bytes) = part.bytes.try_next().await? {
+                uploading.write(bytes).await?;
+            }
+        }
+        uploading.finish(call, self.crop).await
+    }
+
+    /// Ends it, and forgets what came.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end(&self) -> Result<(), Error> {
+        self.gallery.0.blobs.delete_folder(&self.folder()).await?;
+        self.gallery.0.blobs.put(&self.path(DONE), Bytes::new()).await
+    }
+}

@@ -1,0 +1,391 @@
+//! Whatever dies or is away, at whatever step: each picture that was acknowledged ends ready or rejected, no blob stays that
+//! nobody names, and what a space holds is what is there.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where something is not as it must be, and prints its figures"
+)]
+
+#[path = "support/couples.rs"]
+mod couples;
+#[path = "support/fate.rs"]
+mod fate;
+mod support;
+#[path = "support/watched.rs"]
+mod watched;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use couple::{
+    AccountId, Backend, Call, Clock as _, Keyring, ManualClock, Store, SystemClock,
+    blobs::Blobs,
+    core::MediaId,
+    gallery::{Gallery, Sweep, Swept},
+    job::{Job as _, JobChange, JobReads as _, WorkerOptions},
+    media::{MediaReads as _, Purpose, RenderMedia, Space, State},
+    pairing::Couple,
+    store::{KeyFile, MemoryStore, sql::SqliteOptions},
+    timeline::{Append, Page, TimelineReads as _},
+};
+use couple_conformance::World;
+use fate::{Fate, FatedBlobs, Kind};
+use futures_util::TryStreamExt as _;
+use object_store::memory::InMemory;
+use serde_json::json;
+use support::{Client, Server, binary, free_address};
+use watched::Watched;
+
+/// What outlives a process.
+struct Kept {
+    store: Arc<MemoryStore>,
+    blobs: Arc<InMemory>,
+    clock: Arc<ManualClock>,
+    couple: Couple,
+}
+
+impl Kept {
+    async fn new() -> Self {
+        let (store, world) = (Arc::new(MemoryStore::new()), World::default());
+        let couple = world.founded(&store).await;
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        Self { store, blobs: Arc::default(), clock, couple }
+    }
+    fn ana(&self) -> AccountId {
+        self.couple.members[0]
+    }
+
+    /// A process over it.
+    fn process(&self, fate: &Arc<Fate>) -> Backend {
+        let blobs = Blobs::over(FatedBlobs(self.blobs.clone(), fate.clone()));
+        Backend::builder()
+            .store(Watched(self.store.clone(), fate.clone()))
+            .blobs(blobs)
+            .keys(Keyring::new([7; 32]))
+            .clock(self.clock.clone())
+            .limits(couple::limits::Unlimited)
+            .worker(WorkerOptions { deadline: Duration::from_secs(60), ..WorkerOptions::default() })
+            .hash_threads(1)
+            .build()
+            .unwrap()
+    }
+}
+
+fn png(shade: u8) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let pixels = image::RgbImage::from_fn(48, 32, |x, y| {
+        image::Rgb([shade, (x * 5).to_le_bytes()[0], (y * 7).to_le_bytes()[0]])
+    });
+    pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// What was answered.
+#[derive(Default)]
+struct Answered {
+    uploaded: BTreeSet<MediaId>,
+    /// Which may be gone, because that was asked for.
+    let_go: BTreeSet<MediaId>,
+    shown: Option<MediaId>,
+}
+
+async fn upload(gallery: &Gallery, by: AccountId, purpose: Purpose, bytes: Vec<u8>) -> Option<MediaId> {
+    let length = Some(bytes.len() as u64);
+    let mut uploading = gallery.upload(by, purpose, length).await.ok()?;
+    for piece in bytes.chunks(700) {
+        uploading.write(bytes::Bytes::copy_from_slice(piece)).await.ok()?;
+    }
+    Some(uploading.finish(|_| Call::default(), None).await.ok()?.media.id)
+}
+
+/// Somebody's evening with pictures. What fails is tried no more than once: a client may give up.
+async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>>) {
+    let gallery = backend.gallery();
+    let put = async |purpose, bytes| {
+        let id = upload(gallery, ana, purpose, bytes).await;
+        answered.lock().unwrap().uploaded.extend(id);
+        id
+    };
+    let work = async || drop(backend.worker().run_until_idle().await);
+    let avatar = put(Purpose::Avatar, png(1)).await;
+    let photo = put(Purpose::Photo, png(2)).await;
+    // The same bytes again, as after a lost answer.
+    let photo = put(Purpose::Photo, png(2)).await.or(photo);
+    if avatar.is_some() {
+        let _ = gallery.pictures().set_avatar(ana, avatar).await;
+    }
+    let mut seq = None;
+    if let Some(photo) = photo {
+        let body = json!({ "media_id": photo });
+        let append = Append { couple: None, client_id: "1".into(), kind: "photo".into(), body };
+        seq = backend.timeline().append(&Call::default(), ana, &append).await.ok().map(|done| done.entry.seq);
+        if seq.is_some() {
+            answered.lock().unwrap().shown = Some(photo);
+        }
+    }
+    work().await;
+    if let Some(photo) = photo
+        && let Ok((media, there)) = gallery.pictures().view(ana, photo).await
+    {
+        for webp in [false, true] {
+            if let Ok(rendition) = gallery.find(&media, &there, "320", webp).await {
+                let _ = gallery.open(&media, rendition, None).await;
+            }
+        }
+    }
+    // One that is none inside.
+    let mut broken = png(3);
+    broken.truncate(100);
+    put(Purpose::Photo, broken).await;
+    let other = put(Purpose::Avatar, png(4)).await;
+    work().await;
+    if let (Some(avatar), Some(_)) = (avatar, other) {
+        answered.lock().unwrap().let_go.insert(avatar);
+        let _ = gallery.pictures().set_avatar(ana, other).await;
+    }
+    if let (Some(photo), Some(seq)) = (photo, seq) {
+        answered.lock().unwrap().let_go.insert(photo);
+        let _ = backend.timeline().delete(ana, seq).await;
+    }
+    work().await;
+}
+
+/// Runs an evening on a runtime of its own, and ends that with all its tasks when the process dies.
+fn live(kept: &Kept, fate: &Arc<Fate>) -> Arc<Mutex<Answered>> {
+    let answered = Arc::new(Mutex::new(Answered::default()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let backend = kept.process(fate);
+        tokio::select! {
+            () = evening(backend, kept.ana(), answered.clone()) => {}
+            () = fate.died.notified() => {}
+        }
+    });
+    runtime.shutdown_background();
+    answered
+}
+
+/// A later process: works off what was left, and sweeps.
+async fn recover(kept: &Kept) -> Swept {
+    let backend = kept.process(&Fate::new(Kind::Well));
+    // Leases end, and what failed is tried again.
+    for _ in 0..24 {
+        kept.clock.advance(Duration::from_mins(30));
+        backend.worker().run_until_idle().await.unwrap();
+    }
+    kept.clock.advance(Duration::from_hours(72));
+    let swept = backend.gallery().sweep(Sweep::default()).await.unwrap();
+    backend.worker().run_until_idle().await.unwrap();
+    let again = backend.gallery().sweep(Sweep::default()).await.unwrap();
+    assert_eq!(again, Swept::default(), "a second sweep finds nothing");
+    assert_eq!(kept.store.dead_jobs(None, 10).await.unwrap(), []);
+    backend.close().await.unwrap();
+    swept
+}
+
+/// Rows and blobs fit: no picture is under way, each name has its blob and each blob its name, and what spaces hold is the sum.
+async fn fits(store: &impl Store, blobs: &Blobs) {
+    let listed: Vec<_> = blobs.list("").try_collect().await.unwrap();
+    let mut there: BTreeMap<String, i64> =
+        listed.into_iter().map(|blob| (blob.name, i64::try_from(blob.size).unwrap())).collect();
+    for space in store.media_spaces(None, 100).await.unwrap() {
+        let mut held = 0;
+        for media in store.media_in(space, None, 1000).await.unwrap() {
+            assert_ne!(media.state, State::Processing, "{media:?}");
+            // Its bytes were there when it was taken.
+            assert_ne!(media.state, State::Rejected("lost".to_owned()), "{media:?}");
+            let renditions = store.renditions(space, media.id).await.unwrap();
+            let source = media.source.iter().map(|source| (source.blob.clone(), source.bytes));
+            for (blob, bytes) in source.chain(renditions.into_iter().map(|one| (one.blob, one.bytes))) {
+                assert_eq!(there.remove(&media.path(&blob)), Some(bytes), "{blob} of {media:?}");
+                held += bytes;
+            }
+            if matches!(media.state, State::Ready) && media.purpose == Purpose::Avatar {
+                assert_eq!(store.renditions(space, media.id).await.unwrap().len(), 4);
+            }
+        }
+        assert_eq!(store.media_space(space).await.unwrap().bytes, held, "{space:?}");
+    }
+    assert_eq!(there, BTreeMap::new(), "blobs that nobody names");
+}
+
+/// Everything fits, and nothing of what was answered is lost.
+async fn check(kept: &Kept, answered: &Answered) {
+    let blobs = Blobs::over(FatedBlobs(kept.blobs.clone(), Fate::new(Kind::Well)));
+    fits(&kept.store, &blobs).await;
+    for id in answered.uploaded.difference(&answered.let_go) {
+        assert!(kept.store.media(*id).await.unwrap().is_some(), "an acknowledged picture is gone");
+    }
+    // Those who looked at it were told once what became of it.
+    if let Some(shown) = answered.shown {
+        let log = kept.store.entries(kept.couple.id, Page::After(0), 100, None).await.unwrap();
+        let told = |entry: &&couple::timeline::Entry| {
+            ["media_ready", "media_rejected"].contains(&entry.kind.as_str())
+                && entry.body.as_ref().is_some_and(|body| body.as_str().contains(&shown.to_string()))
+        };
+        let told = log.iter().filter(told).count();
+        let gone = kept.store.media(shown).await.unwrap().is_none();
+        assert!(told == 1 || (gone && told == 0), "told {told} times");
+    }
+}
+
+/// One fate after the other; how many there are is told by an evening that goes well.
+fn every(fates: impl Fn([u64; 3]) -> Vec<Kind>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let try_one = |kind: Kind| {
+        let kept = runtime.block_on(Kept::new());
+        let fate = Fate::new(kind);
+        let answered = live(&kept, &fate);
+        let swept = runtime.block_on(recover(&kept));
+        runtime.block_on(check(&kept, &answered.lock().unwrap()));
+        (fate.steps(), swept, kept)
+    };
+    let (steps, swept, kept) = try_one(Kind::Well);
+    assert_eq!(swept, Swept::default(), "an evening that goes well leaves nothing to sweep");
+    assert_eq!(runtime.block_on(kept.store.media_in(Space::Account(kept.ana()), None, 9)).unwrap().len(), 1);
+    let (mut orphans, mut lost, mut stuck, mut tried) = (0, 0, 0, 0);
+    for kind in fates(steps) {
+        println!("{kind:?}");
+        let (_, swept, _) = try_one(kind);
+        (orphans, lost, stuck) =
+            (orphans + swept.orphans.len(), lost + swept.lost.len(), stuck + swept.stuck.len());
+        tried += 1;
+    }
+    println!(
+        "{tried} fates of an evening of {steps:?} steps: {orphans} orphans swept, {lost} lost, {stuck} stuck"
+    );
+    assert!(tried > 20 && lost == 0, "no name without a blob");
+}
+
+#[test]
+fn a_process_dies_at_any_step() {
+    every(|[all, ..]| (0..all).map(Kind::Dies).collect());
+}
+
+#[test]
+fn blobs_are_away_at_any_step() {
+    every(|[_, blobs, _]| (0..blobs).map(Kind::Away).collect());
+}
+
+#[test]
+fn the_disk_is_full_at_any_step() {
+    every(|[_, blobs, _]| (0..blobs).map(Kind::Full).collect());
+}
+
+#[test]
+fn any_commit_is_refused() {
+    every(|[.., commits]| (0..commits).map(Kind::Refused).collect());
+}
+
+#[test]
+fn the_answer_to_any_commit_is_lost() {
+    every(|[.., commits]| (0..commits).map(Kind::Unheard).collect());
+}
+
+/// A picture that takes its process along, however often it is tried, is given up with a reason.
+#[tokio::test]
+async fn a_poison_picture_is_given_up() {
+    let kept = Kept::new().await;
+    let backend = kept.process(&Fate::new(Kind::Well));
+    let id = upload(backend.gallery(), kept.ana(), Purpose::Photo, png(1)).await.unwrap();
+    let mut died = 0;
+    while kept.store.media(id).await.unwrap().unwrap().state == State::Processing {
+        // Whoever claims it is never heard of again, until the one whose attempt is the last.
+        if died < RenderMedia::MAX_ATTEMPTS - 1 {
+            let claim = JobChange::Claim {
+                queue: RenderMedia::QUEUE.to_owned(),
+                now: kept.clock.now(),
+                lease_until: kept.clock.now().plus(Duration::from_secs(30)),
+                claim: died,
+                limit: 1,
+            };
+            assert_eq!(kept.store.commit(vec![claim.into()]).await.unwrap().claimed.len(), 1);
+            died += 1;
+        } else {
+            backend.worker().run_until_idle().await.unwrap();
+        }
+        kept.clock.advance(Duration::from_mins(1));
+    }
+    let media = kept.store.media(id).await.unwrap().unwrap();
+    assert_eq!(media.state, State::Rejected("unavailable".to_owned()));
+    assert_eq!(backend.gallery().stats().rendered, 0, "it was not decoded once more");
+    recover(&kept).await;
+    check(&kept, &Answered::default()).await;
+}
+
+/// The server example, killed again and again while people upload.
+#[tokio::test]
+async fn a_server_is_killed_while_people_upload() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let tokens = couples::seed_folder(folder.path(), 1).await;
+    let (address, binary) = (free_address(), binary());
+    let start = || {
+        let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "error")];
+        Server::spawn(&binary, folder.path(), address, &settings)
+    };
+    let mut server = start();
+    server.until_ready().await;
+    let uploads = tokens.iter().enumerate().map(|(who, token)| {
+        let (who, token) = (u8::try_from(who).unwrap(), token.clone());
+        tokio::spawn(async move {
+            let (mut client, mut taken) = (Client::new(address), Vec::new());
+            for n in 0..40 {
+                let purpose = if n % 4 == 0 { "avatar" } else { "photo" };
+                let mut bytes = png(who * 80 + n);
+                if n % 8 == 7 {
+                    bytes.truncate(200);
+                }
+                taken.push((token.clone(), client.upload(&token, purpose, &bytes).await, n % 8 == 7));
+                tokio::time::sleep(Duration::from_millis(60)).await;
+            }
+            taken
+        })
+    });
+    let uploads: Vec<_> = uploads.collect();
+    let mut kills = 0;
+    while !uploads.iter().all(tokio::task::JoinHandle::is_finished) || kills < 6 {
+        tokio::time::sleep(Duration::from_millis(150 + 60 * (kills % 7))).await;
+        server.kill();
+        kills += 1;
+        server = start();
+        server.until_ready().await;
+        assert!(kills < 200, "the uploads come to no end");
+    }
+    let mut client = Client::new(address);
+    let mut taken = 0;
+    for upload in uploads {
+        for (token, id, broken) in upload.await.unwrap() {
+            let path = format!("/v1/media/{id}");
+            let begun = tokio::time::Instant::now();
+            let state = loop {
+                let answer = client.call("GET", &path, Some(&token), None, None).await;
+                match answer.body["state"].as_str().unwrap_or_else(|| panic!("{answer:?}")) {
+                    // A dead process's job runs again when its lease has ended.
+                    "processing" if begun.elapsed() < Duration::from_secs(180) => {
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                    state => break state.to_owned(),
+                }
+            };
+            assert_eq!(state, if broken { "rejected" } else { "ready" }, "{id}");
+            taken += 1;
+        }
+    }
+    server.kill();
+    let data = folder.path().join("couple-data");
+    let store = Arc::new(SqliteOptions::new(data.join("couple.db")).open().await.unwrap());
+    let blobs = Blobs::files(data.join("media")).unwrap();
+    let keys = KeyFile::new(data.join("couple.key")).open(&couple::OsEntropy).unwrap();
+    let backend = Backend::builder().store(store.clone()).blobs(blobs.clone()).keys(keys).build().unwrap();
+    // What was to be removed when the last one was killed.
+    backend.worker().run_until_idle().await.unwrap();
+    let now = Sweep { grace: Duration::ZERO, ..Sweep::default() };
+    let swept = backend.gallery().sweep(now).await.unwrap();
+    println!("{kills} kills, {taken} pictures, {} orphans swept", swept.orphans.len());
+    assert_eq!((swept.lost.len(), swept.stuck.len()), (0, 0));
+    fits(&store, &blobs).await;
+    backend.close().await.unwrap();
+}

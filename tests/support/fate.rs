@@ -1,0 +1,185 @@
+//! What goes wrong with reads, commits and blobs, at a chosen step.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use couple::{Error, ErrorKind};
+use futures_util::{StreamExt as _, stream::BoxStream};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
+    path::Path,
+};
+use tokio::sync::Notify;
+
+use crate::watched::Watch;
+
+/// How a process ends, or what it meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing does.
+    Well,
+    /// It dies at this step of everything that it does with its store or its blobs, before or after that took effect.
+    Dies(u64),
+    /// Blobs are away for some steps, from this one on.
+    Away(u64),
+    /// Their disk is full for some steps, from this one on.
+    Full(u64),
+    /// The store's disk is full at this commit.
+    Refused(u64),
+    /// This commit takes effect, and nobody hears of it.
+    Unheard(u64),
+}
+
+/// Steps for which something lasts.
+const LASTS: u64 = 4;
+
+/// Counts steps.
+#[derive(Debug)]
+pub(crate) struct Fate {
+    kind: Kind,
+    /// Of store and blobs, each before and after.
+    all: AtomicU64,
+    /// Of blobs.
+    blobs: AtomicU64,
+    commits: AtomicU64,
+    pub(crate) died: Notify,
+}
+
+impl Fate {
+    pub(crate) fn new(kind: Kind) -> Arc<Self> {
+        let [all, blobs, commits] = [0; 3].map(AtomicU64::new);
+        Arc::new(Self { kind, all, blobs, commits, died: Notify::new() })
+    }
+    /// Steps so far: of everything, of blobs; and commits.
+    pub(crate) fn steps(&self) -> [u64; 3] {
+        [&self.all, &self.blobs, &self.commits].map(|steps| steps.load(Ordering::SeqCst))
+    }
+
+    async fn step(&self) {
+        let step = self.all.fetch_add(1, Ordering::SeqCst);
+        if let Kind::Dies(at) = self.kind
+            && step >= at
+        {
+            self.died.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether blobs answer now.
+    fn blobs_answer(&self) -> Result<()> {
+        let step = self.blobs.fetch_add(1, Ordering::SeqCst);
+        let (from, kind) = match self.kind {
+            Kind::Away(from) => (from, std::io::ErrorKind::ConnectionRefused),
+            Kind::Full(from) => (from, std::io::ErrorKind::StorageFull),
+            Kind::Well | Kind::Dies(_) | Kind::Refused(_) | Kind::Unheard(_) => return Ok(()),
+        };
+        if (from..from + LASTS).contains(&step) {
+            return Err(object_store::Error::Generic {
+                store: "fate",
+                source: std::io::Error::from(kind).into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Watch for Fate {
+    async fn before(&self, _: &'static str) {
+        self.step().await;
+    }
+    async fn after(&self, _: &'static str) {
+        self.step().await;
+    }
+    fn commit_fails(&self, took_effect: bool) -> Option<Error> {
+        let commit = match took_effect {
+            false => self.commits.fetch_add(1, Ordering::SeqCst),
+            true => self.commits.load(Ordering::SeqCst) - 1,
+        };
+        match self.kind {
+            Kind::Refused(at) if at == commit && !took_effect => Some(Error::new(ErrorKind::Full, "commit")),
+            Kind::Unheard(at) if at == commit && took_effect => {
+                Some(Error::new(ErrorKind::TimedOut, "commit"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Blobs in memory, under a fate.
+#[derive(Debug, Clone)]
+pub(crate) struct FatedBlobs(pub(crate) Arc<InMemory>, pub(crate) Arc<Fate>);
+
+impl fmt::Display for FatedBlobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("blobs under a fate")
+    }
+}
+
+impl FatedBlobs {
+    async fn through<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.1.step().await;
+        self.1.blobs_answer()?;
+        let done = work.await;
+        self.1.step().await;
+        done
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FatedBlobs {
+    async fn put_opts(&self, to: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.through(self.0.put_opts(to, bytes, options)).await
+    }
+    async fn put_multipart_opts(
+        &self,
+        to: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.through(self.0.put_multipart_opts(to, options)).await
+    }
+    async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
+        self.through(self.0.get_opts(from, options)).await
+    }
+    async fn get_ranges(&self, from: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.through(self.0.get_ranges(from, ranges)).await
+    }
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let all = self.clone();
+        let delete = move |path: Result<Path>| {
+            let all = all.clone();
+            async move {
+                let path = path?;
+                all.through(all.0.delete(&path)).await?;
+                Ok(path)
+            }
+        };
+        paths.then(delete).boxed()
+    }
+    fn list(&self, folder: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (all, listed) = (self.clone(), self.0.list(folder));
+        let begun = futures_util::stream::once(async move { all.through(async { Ok(()) }).await });
+        let mut listed = Some(listed);
+        begun
+            .flat_map(move |begun| match begun {
+                Ok(()) => listed.take().unwrap_or_else(|| futures_util::stream::empty().boxed()),
+                Err(error) => futures_util::stream::once(async { Err(error) }).boxed(),
+            })
+            .boxed()
+    }
+    async fn list_with_delimiter(&self, folder: Option<&Path>) -> Result<ListResult> {
+        self.through(self.0.list_with_delimiter(folder)).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.through(self.0.copy_opts(from, to, options)).await
+    }
+}
