@@ -258,7 +258,7 @@ impl BackendBuilder {
         self.keys = Some(keys);
         self
     }
-    /// What links in mails begin with. Default: `http://127.0.0.1:8080`.
+    /// What links in mails and the addresses of pictures begin with. Default: `http://127.0.0.1:8080`.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = url.into();

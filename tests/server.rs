@@ -57,11 +57,14 @@ async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
     refused(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
     refused(empty.path(), &[("COUPLE_DATABASE_URL", "oracle://u:hidden@h/d")], "sqlite://PATH");
     refused(empty.path(), &[("RUST_LOG", "couple=loud")], "RUST_LOG");
+    let bucket = [("COUPLE_BLOBS", "s3://bucket"), ("AWS_ENDPOINT_URL", "s3.example.org")];
+    refused(empty.path(), &bucket, "COUPLE_BLOBS: ");
     refused(empty.path(), &[("COUPLE_MAIL", "smtp://h"), ("COUPLE_MAIL_FROM", "nobody")], "mail sender");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let listener = std::net::TcpListener::bind(&taken);
-    refused(empty.path(), &[("COUPLE_LISTEN", taken.as_str())], "is in use");
+    refused(empty.path(), &[("COUPLE_LISTEN", taken.as_str())], "set COUPLE_LISTEN");
+    refused(empty.path(), &[("COUPLE_ADMIN_LISTEN", taken.as_str())], "set COUPLE_ADMIN_LISTEN");
     drop(listener);
 
     // A key file, a database and mails that are not what they should be.

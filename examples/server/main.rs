@@ -4,7 +4,7 @@
 
 mod settings;
 
-use std::{net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
 use couple::{
     Backend, BackendBuilder, Keyring, OsEntropy, Role, Store as _,
@@ -38,7 +38,11 @@ fn main() -> ExitCode {
             Err(error) => return refuse(&format!("RUST_LOG={text} cannot be read: {error}")),
         },
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let settings = match Settings::from_env(std::env::vars_os()) {
         Ok(settings) => settings,
         Err(wrong) => return refuse(&wrong),
@@ -87,9 +91,9 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
 
 async fn run(settings: Settings) -> Result<(), String> {
     // The address first: a server that runs already must not share its files with this one.
-    let listener = if settings.answers() { Some(bind(settings.listen)?) } else { None };
+    let listener = if settings.answers() { Some(bind("COUPLE_LISTEN", settings.listen)?) } else { None };
     let admin = match settings.admin_listen {
-        Some(address) => Some(bind(address)?),
+        Some(address) => Some(bind("COUPLE_ADMIN_LISTEN", address)?),
         None => None,
     };
     let backend = compose(&settings).await?.build().map_err(|error| error.to_string())?;
@@ -126,21 +130,22 @@ async fn run(settings: Settings) -> Result<(), String> {
     backend.close().await.map_err(|error| error.to_string())
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, String> {
     couple::http::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("{address} is in use: stop what runs there, or set COUPLE_LISTEN to another address")
+            format!("{address} is in use: stop what runs there, or set {setting} to another address")
         }
         std::io::ErrorKind::PermissionDenied => {
-            format!("{address} may not be used: choose a port above 1023 in COUPLE_LISTEN")
+            format!("{address} may not be used: choose a port above 1023 in {setting}")
         }
-        _ => format!("{address} cannot be used: {error}"),
+        _ => format!("{address} cannot be used: {error}: set {setting} to another address"),
     })
 }
 
 /// Everything is looked at before anything is made: what stops the server leaves no trace.
 async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let said = |error: couple::Error| error.to_string();
+    let blobs = |error: couple::Error| format!("COUPLE_BLOBS: {}", told(&error));
     let letterhead = match &settings.mail {
         Mail::Files(_) => Letterhead::default(),
         Mail::Smtp { from, .. } => Letterhead::new("Couple", from).map_err(said)?,
@@ -158,16 +163,18 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     };
     let builder = builder.blobs(match &settings.pictures {
         Pictures::Memory => Blobs::memory(),
-        Pictures::Files(folder) => Blobs::files(folder).map_err(said)?,
+        Pictures::Files(folder) => Blobs::files(folder).map_err(blobs)?,
         Pictures::S3 { bucket, prefix } => {
-            S3Options::from_env(bucket).prefix(prefix).open().map_err(|error| told(&error))?
+            S3Options::from_env(bucket).prefix(prefix).open().map_err(blobs)?
         }
     });
     let builder = if settings.limits { builder } else { builder.limits(Unlimited) };
     let builder = match &settings.redis {
         None => builder,
         Some(url) => {
-            let redis = Redis::connect(url, REDIS_CONNECTIONS).await.map_err(|error| told(&error))?;
+            let redis = Redis::connect(url, REDIS_CONNECTIONS)
+                .await
+                .map_err(|error| format!("COUPLE_REDIS_URL: {}", told(&error)))?;
             let builder =
                 if settings.limits { builder.limits(RedisLimits::new(redis.clone())) } else { builder };
             let builder = builder.presence(RedisPresence::new(redis.clone()));

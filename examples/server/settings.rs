@@ -107,7 +107,10 @@ impl Settings {
                 .to_owned());
         }
         let redis = get("COUPLE_REDIS_URL").map(str::to_owned);
-        let pictures = pictures(get("COUPLE_BLOBS").unwrap_or("file://couple-data/media"))?;
+        // Of an earlier server's files a database in memory would know none, and the sweep would take them.
+        let default =
+            if matches!(database, Database::Memory) { "memory:" } else { "file://couple-data/media" };
+        let pictures = pictures(get("COUPLE_BLOBS").unwrap_or(default))?;
         let mail = match get("COUPLE_MAIL").unwrap_or("file://couple-data/mail") {
             url if url.starts_with("smtp://") || url.starts_with("smtps://") => Mail::Smtp {
                 url: url.to_owned(),
@@ -154,8 +157,9 @@ impl Settings {
                 .ok_or_else(|| format!("COUPLE_WORKERS={text} is not a number from 1 to 1024"))?,
         };
         let public_url = get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{listen}"), str::to_owned);
-        if !public_url.starts_with("http://") && !public_url.starts_with("https://") {
-            return Err(format!("COUPLE_PUBLIC_URL={public_url} does not begin with http:// or https://"));
+        let host = public_url.strip_prefix("http://").or_else(|| public_url.strip_prefix("https://"));
+        if host.is_none_or(|host| host.trim_start_matches('/').is_empty()) {
+            return Err(format!("COUPLE_PUBLIC_URL={public_url} is not http:// or https:// and a host"));
         }
         let admin_listen =
             get("COUPLE_ADMIN_LISTEN").map(|text| address("COUPLE_ADMIN_LISTEN", text)).transpose()?;
@@ -240,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn pictures_are_kept_where_the_database_is() {
+        let kept = |vars| read(vars).map(|settings| settings.pictures);
+        assert!(matches!(kept(&[]), Ok(Pictures::Files(_))));
+        assert!(matches!(kept(&[("COUPLE_DATABASE_URL", "memory:")]), Ok(Pictures::Memory)));
+        let chosen = [("COUPLE_DATABASE_URL", "memory:"), ("COUPLE_BLOBS", "file://pictures")];
+        assert!(matches!(kept(&chosen), Ok(Pictures::Files(_))));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_in_one_line() {
         for (name, value, says) in [
             ("COUPLE_PORT", "1", "COUPLE_PORT is not a setting"),
@@ -254,6 +267,7 @@ mod tests {
             ("COUPLE_BLOBS", "s3://id:secret@bucket", "s3://BUCKET/PREFIX"),
             ("COUPLE_ROLE", "worker:cake", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
+            ("COUPLE_PUBLIC_URL", "https://", "a host"),
         ] {
             let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is taken") };
             assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");

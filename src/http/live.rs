@@ -60,6 +60,7 @@ struct Following {
     access_token: Option<Secret<String>>,
     /// `off`: the partner is not told that this person is here, nor that they chose so.
     #[serde(default)]
+    #[param(inline)]
     presence: Announced,
     /// Which of a session's tabs or devices polls, in at most 64 characters. A newer poll of the same one supersedes the older.
     #[param(max_length = 64)]

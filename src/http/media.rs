@@ -67,7 +67,8 @@ pub(super) struct MediaOut {
     purpose: &'static str,
     /// `processing`, `ready` or `rejected`.
     state: &'static str,
-    /// Why it is rejected, as a stable word.
+    /// Why it is rejected, as a stable word: `truncated`, `corrupt`, `unsupported`, `too_large`, `too_complex`, `took_too_long`,
+    /// `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never looked at).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// A ThumbHash in base64, once it is ready: a blurred stand-in.
@@ -269,8 +270,8 @@ async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) ->
         ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-None-Match" = Option<String>, Header, description = "The tag of what one has")),
-    responses((status = 200, description = "The bytes", content_type = "image/jpeg"),
-        (status = 206, description = "Those that were asked for", content_type = "image/jpeg"),
+    responses((status = 200, description = "The bytes", content(("image/jpeg"), ("image/webp"))),
+        (status = 206, description = "Those that were asked for", content(("image/jpeg"), ("image/webp"))),
         (status = 304, description = "As one has it"),
         (status = 307, description = "Where the server is set up so: at the store, by a link that lasts a moment")))]
 async fn rendition(
@@ -290,11 +291,8 @@ async fn rendition(
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
     let failed = |_| Problem::new("internal_error");
     if named(&headers, &tag) {
-        return answer
-            .status(StatusCode::NOT_MODIFIED)
-            .header(header::ETAG, &tag)
-            .body(HttpBody::empty())
-            .map_err(failed);
+        let answer = answer.status(StatusCode::NOT_MODIFIED).header(header::ETAG, tag);
+        return answer.body(HttpBody::empty()).map_err(failed);
     }
     if let Some(lasting) = app.options.media_links
         && let Some(link) = gallery.blobs().signed(&media.path(&found.blob), lasting).await?
@@ -317,7 +315,7 @@ async fn rendition(
     let partial = range.is_some();
     let shown = gallery.open(&media, found, range).await?;
     let (of, sent) = (shown.blob.size, shown.blob.range.clone());
-    // Not always what was found: one whose bytes were lost was made anew.
+    // One that was lost and made again has another tag than the one that was found.
     let answer = answer
         .header(header::ETAG, format!("\"{}\"", shown.rendition.blob))
         .header(header::CONTENT_TYPE, shown.rendition.format.media_type())

@@ -223,12 +223,17 @@ fn contract(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// Every operation may end in a problem.
+/// Every operation may end in a problem, and has a name of its own.
 fn complete(api: &mut utoipa::openapi::OpenApi) {
     use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
     for item in api.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
+        let reading = [&mut item.get, &mut item.head, &mut item.options];
+        let writing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in reading.into_iter().chain(writing).flatten() {
+            // A handler's name is one among those of its area only.
+            if let (Some(name), Some([area, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
+                *name = format!("{area}_{name}");
+            }
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
             let problem = ResponseBuilder::new()
                 .description("A problem; its `code` says which")

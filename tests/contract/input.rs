@@ -1,5 +1,7 @@
 //! Bad input: every route of the document answers it with the right status and a stable code.
 
+use std::collections::BTreeSet;
+
 use axum::{body::Body, http::Request};
 use couple::http::CODES;
 use serde_json::{Value, json};
@@ -19,6 +21,33 @@ pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
     }
     assert!(all.len() > 40, "{}", all.len());
     all
+}
+
+/// What generators of clients ask of it: references that lead somewhere, and a name for each operation.
+#[tokio::test]
+async fn the_document_is_whole() {
+    let document = World::new().call("GET", "/v1/openapi.json", None, None).await.body;
+    let mut names = BTreeSet::new();
+    for (_, operation) in
+        document["paths"].as_object().unwrap().values().filter_map(Value::as_object).flatten()
+    {
+        let name = operation["operationId"].as_str().unwrap();
+        assert!(names.insert(name), "{name} is the name of two");
+    }
+    let mut unread = vec![&document];
+    while let Some(value) = unread.pop() {
+        match value {
+            Value::Object(fields) => {
+                if let Some(to) = fields.get("$ref").and_then(Value::as_str) {
+                    let there = to.strip_prefix('#').and_then(|to| document.pointer(to));
+                    assert!(there.is_some(), "{to} is not there");
+                }
+                unread.extend(fields.values());
+            }
+            Value::Array(values) => unread.extend(values),
+            _ => {}
+        }
+    }
 }
 
 pub(crate) fn filled(path: &str) -> String {

@@ -12,7 +12,7 @@ use hyper_util::{
 };
 use object_store::{
     BackoffConfig, ClientOptions, RetryConfig,
-    aws::AmazonS3Builder,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
     client::{
         HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
         HttpResponseBody, HttpService,
@@ -88,20 +88,35 @@ impl S3Options {
     /// # Errors
     /// [`ErrorKind::Misconfigured`].
     pub fn open(self) -> Result<Blobs, Error> {
+        let wrong = || Error::new(ErrorKind::Misconfigured, "open blobs").context(self.bucket.clone());
+        // What it builds does not look at it, and panics at the first request.
+        if let Some(endpoint) = self.builder.get_config_value(&AmazonS3ConfigKey::Endpoint)
+            && !is_url(&endpoint)
+        {
+            return Err(wrong().context("the endpoint is not http:// or https:// and a host"));
+        }
         let retry = RetryConfig {
             backoff: BackoffConfig { init_backoff: Duration::from_millis(50), ..BackoffConfig::default() },
             max_retries: 3,
             retry_timeout: self.timeout,
         };
         let builder = self.builder.with_bucket_name(&self.bucket).with_retry(retry);
-        let store =
-            builder.with_http_connector(Hyper { connect: self.timeout / 2 }).build().map_err(|error| {
-                Error::new(ErrorKind::Misconfigured, "open blobs").context(self.bucket.clone()).source(error)
-            })?;
+        let store = builder
+            .with_http_connector(Hyper { connect: self.timeout / 2 })
+            .build()
+            .map_err(|error| wrong().source(error))?;
         let store = Arc::new(store);
         let blobs = Blobs { signer: Some(store.clone()), ..Blobs::over(store) };
         blobs.patience(self.timeout).prefix(self.prefix.trim_matches('/'))
     }
+}
+
+fn is_url(text: &str) -> bool {
+    let mut request = HttpRequest::new(HttpRequestBody::empty());
+    text.parse().is_ok_and(|uri| {
+        *request.uri_mut() = uri;
+        matches!(request.uri().scheme_str(), Some("http" | "https")) && request.uri().host().is_some()
+    })
 }
 
 /// Carries requests with the HTTP and TLS that the rest of the workspace has; the store's own would bring another of each.
@@ -142,5 +157,23 @@ impl HttpService for Service {
         })?;
         let interrupted = |error| HttpError::new(HttpErrorKind::Interrupted, error);
         Ok(answer.map(|body| HttpResponseBody::new(body.map_err(interrupted))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url() {
+        let open = |endpoint: &str| S3Options::new("couple").endpoint(endpoint).open();
+        for good in ["http://127.0.0.1:9000", "https://s3.example.org"] {
+            assert!(open(good).is_ok(), "{good}");
+        }
+        for wrong in
+            ["", "nonsense", "s3.example.org", "127.0.0.1:9000", "ftp://s3.example.org", "http://a b"]
+        {
+            assert_eq!(open(wrong).unwrap_err().kind(), ErrorKind::Misconfigured, "{wrong}");
+        }
     }
 }
