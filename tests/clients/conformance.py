@@ -1,4 +1,5 @@
-"""PyPI `kosoku`, which runs Autobahn's cases: conformance.py URL. Prints how many came to what, and every case that did not pass."""
+"""PyPI `kosoku`, which runs Autobahn's cases: conformance.py URL. Prints how many came to what, every case that did not pass, and
+whether all conform."""
 
 import asyncio
 import sys
@@ -26,7 +27,10 @@ async def main() -> int:
     for result in results:
         if not passed(result) or result.behavior.value == "NON-STRICT":
             print(result.case_id, result.behavior.value, result.behavior_close.value, result.result)
-    return int(not all(passed(result) for result in results))
+    conform = all(passed(result) for result in results)
+    # What is asked for is this, and not how the interpreter ends: it was seen to die on its way out, with everything said.
+    print("all conform" if conform else "not all conform", flush=True)
+    return int(not conform)
 
 
 sys.exit(asyncio.run(main()))

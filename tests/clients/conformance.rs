@@ -42,6 +42,7 @@ async fn autobahns_cases_pass() {
     let out = out.expect("within five minutes").unwrap();
     let told = String::from_utf8_lossy(&out.stdout);
     println!("{told}");
-    assert!(out.status.success(), "{told}{}", String::from_utf8_lossy(&out.stderr));
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(told.lines().any(|line| line == "all conform"), "{}: {told}{errors}", out.status);
     serving.abort();
 }
