@@ -29,8 +29,9 @@ pub(crate) const PULSE: Duration = Duration::from_secs(1);
 /// When to try again, for ever.
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(50), most: Duration::from_secs(1) };
 
-/// From whom, and about what: nothing stands for notices that were lost.
-type Message = (Uuid, Option<(Topic, Notice)>);
+/// From whom, and about what: nothing stands for notices that were lost. What waits goes as one message, since a medium's work is by
+/// the message.
+type Message = (Uuid, Vec<Option<(Topic, Notice)>>);
 
 /// Carries text to every process that listens.
 pub(crate) trait Medium: Send + Sync + 'static {
@@ -86,8 +87,14 @@ impl Ear {
         match serde_json::from_slice::<Message>(text) {
             // Heard when it was published.
             Ok((from, _)) if from == self.origin => {}
-            Ok((_, Some((topic, notice)))) => self.local.publish(topic, notice).await,
-            Ok((_, None)) => self.local.stir(),
+            Ok((_, notices)) => {
+                for notice in notices {
+                    match notice {
+                        Some((topic, notice)) => self.local.publish(topic, notice).await,
+                        None => self.local.stir(),
+                    }
+                }
+            }
             // Of another version: something happened, nobody here knows what.
             Err(_) => self.local.stir(),
         }
@@ -136,8 +143,8 @@ async fn send<M: Medium>(
             return;
         }
         let owed = lost.swap(false, Ordering::Relaxed) || failed > 0;
-        let messages = batch.drain(..).map(Some).chain(owed.then_some(None));
-        let texts: Vec<_> = messages.filter_map(|message| write::<M>((origin, message))).collect();
+        let notices = batch.drain(..).map(Some).chain(owed.then_some(None));
+        let texts = write(origin, M::LONGEST, notices);
         failed = match medium.publish(&texts).await {
             Ok(()) => 0,
             Err(_) => failed + 1,
@@ -145,15 +152,35 @@ async fn send<M: Medium>(
     }
 }
 
-/// A message as text; of what is too long, that it happened.
-fn write<M: Medium>(message: Message) -> Option<String> {
-    let text = serde_json::to_string(&message).ok()?;
-    match message {
-        (origin, Some((topic, _))) if text.len() > M::LONGEST => {
-            serde_json::to_string(&(origin, Some((topic, Notice::Changed)))).ok()
+/// [`Message`]s as text, as few as `longest` bytes for each allow; of a notice that is too long for one, that it happened.
+fn write(
+    origin: Uuid,
+    longest: usize,
+    notices: impl Iterator<Item = Option<(Topic, Notice)>>,
+) -> Vec<String> {
+    let begin = || format!(r#"["{origin}",["#);
+    let around = begin().len() + "]]".len();
+    let (mut texts, mut text) = (Vec::new(), begin());
+    for notice in notices {
+        let Ok(mut item) = serde_json::to_string(&notice) else { continue };
+        if let Some((topic, _)) = notice
+            && around + item.len() > longest
+        {
+            let Ok(happened) = serde_json::to_string(&Some((topic, Notice::Changed))) else { continue };
+            item = happened;
         }
-        _ => Some(text),
+        if text.len() + ",]]".len() + item.len() > longest && text.len() + 2 > around {
+            text.push_str("]]");
+            texts.push(std::mem::replace(&mut text, begin()));
+        }
+        if text.len() + 2 > around {
+            text.push(',');
+        }
+        text.push_str(&item);
     }
+    text.push_str("]]");
+    texts.push(text);
+    texts
 }
 
 #[async_trait]
@@ -166,5 +193,35 @@ impl Bus for Between {
     }
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
         self.local.subscribe(topics).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_few_messages_as_their_length_allows() {
+        let about = |n: usize, notice| Some((Topic::Queue(n.to_string()), notice));
+        let notices = || (0..100).map(|n| about(n, Notice::Changed)).chain([None]);
+        let all: Vec<_> = notices().collect();
+        for longest in [80, 100, 1_000, 100_000] {
+            let texts = write(Uuid::nil(), longest, notices());
+            assert!(texts.iter().all(|text| text.len() <= longest), "{texts:?}");
+            let read = |text: &String| serde_json::from_str::<Message>(text).unwrap().1;
+            let read: Vec<_> = texts.iter().flat_map(read).collect();
+            assert_eq!(read, all);
+            assert!(texts.len() == 1 || longest < 100_000);
+        }
+    }
+
+    #[test]
+    fn of_what_is_too_long_it_is_said_that_it_happened() {
+        let topic = Topic::Queue("q".to_owned());
+        let signal =
+            Notice::Signal { from: couple_core::pairing::Side::First, kind: "x-".repeat(100), body: None };
+        let texts = write(Uuid::nil(), 200, [Some((topic.clone(), signal))].into_iter());
+        let read: Message = serde_json::from_str(&texts[0]).unwrap();
+        assert_eq!((texts.len(), read.1), (1, vec![Some((topic, Notice::Changed))]));
     }
 }

@@ -134,7 +134,7 @@ mod queries {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         drop(MySqlOptions::new(&url).connect().await.unwrap());
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
-        support::mysql::seed(&mut connection, support::rows()).await;
+        support::mysql::seed(&mut connection, support::rows(), |_| true).await;
         for (name, sql) in couple_store::sql::statements::<MySql>() {
             let plan = support::mysql::explain(&mut connection, sql).await;
             for row in plan {

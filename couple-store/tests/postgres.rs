@@ -123,7 +123,7 @@ mod queries {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         drop(PostgresOptions::new(&url).connect().await.unwrap());
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        support::postgres::seed(&mut connection, support::rows()).await;
+        support::postgres::seed(&mut connection, support::rows(), |_| true).await;
         for (name, sql) in couple_store::sql::statements::<Postgres>() {
             let plan = support::postgres::explain(&mut connection, sql).await;
             // With scans made dear, a plan that has one has no other way.

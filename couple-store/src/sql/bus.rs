@@ -27,8 +27,7 @@ const NOTIFY: &str = "SELECT SET_CONFIG('synchronous_commit', 'off', TRUE), COUN
 /// hears itself without it. It takes two connections of its own, which a pooler must not share between transactions.
 ///
 /// While PostgreSQL is away nothing is carried, and nobody is held up; when it is back every listener is told to look once, since
-/// notices may have been missed. A signal of more than about 7,800 bytes is heard in its own process only; of two that are the same
-/// and wait to be sent at once, one is.
+/// notices may have been missed. A signal of more than about 7,800 bytes is heard in its own process only.
 #[derive(Debug)]
 pub struct PostgresBus(Between);
 
