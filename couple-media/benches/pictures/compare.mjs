@@ -1,12 +1,14 @@
 // sharp at its best: one decode to the largest rendition, the others from its pixels; one thread.
-// node compare.mjs FILE avatars|photos TIMES → CPU milliseconds per picture, and the process's peak memory in KiB.
+// node compare.mjs FILE avatars|photos TIMES → CPU milliseconds per picture, and the process's peak memory in KiB;
+// node compare.mjs FILE avatars|photos seen PREFIX writes what it makes, at quality 100, to PREFIX and the side.
 import sharp from "sharp";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 
 sharp.concurrency(1);
 sharp.cache(false);
-const [file, what, times] = process.argv.slice(2);
+const [file, what, times, prefix] = process.argv.slice(2);
 const input = readFileSync(file);
+const quality = times === "seen" ? 100 : 80;
 
 async function once() {
   const avatars = what === "avatars";
@@ -15,17 +17,22 @@ async function once() {
   const { data, info } = await sized(sharp(input).rotate().toColourspace("srgb"), first)
     .flatten({ background: "#fff" }).raw().toBuffer({ resolveWithObject: true });
   const raw = { raw: { width: info.width, height: info.height, channels: info.channels } };
-  const outputs = [await sharp(data, raw).jpeg({ quality: 80 }).toBuffer()];
+  const outputs = [await sharp(data, raw).jpeg({ quality }).toBuffer()];
   let [pixels, size] = [data, raw];
   for (const side of rest) {
     const made = await sized(sharp(pixels, size), side).raw().toBuffer({ resolveWithObject: true });
     pixels = made.data;
     size = { raw: { width: made.info.width, height: made.info.height, channels: made.info.channels } };
-    outputs.push(await sharp(pixels, size).jpeg({ quality: 80 }).toBuffer());
+    outputs.push(await sharp(pixels, size).jpeg({ quality }).toBuffer());
   }
   return outputs;
 }
 
+if (times === "seen") {
+  const sides = what === "avatars" ? [512, 256, 128, 64] : [2048, 1080, 320];
+  (await once()).forEach((output, n) => writeFileSync(`${prefix}${sides[n]}.jpg`, output));
+  process.exit();
+}
 await once();
 const before = process.cpuUsage();
 for (let i = 0; i < Number(times); i++) await once();

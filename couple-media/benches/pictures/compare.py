@@ -39,7 +39,9 @@ def make(folder):
     y, x = numpy.mgrid[0:height, 0:width].astype(numpy.float64)
     radius = (x - width / 2) ** 2 + (y - height / 2) ** 2
     plate = 128 + 100 * numpy.cos(numpy.pi * radius / height)
-    Image.fromarray(plate.astype(numpy.uint8)).convert("RGB").save(f"{folder}/plate.jpg", quality=95)
+    plate = Image.fromarray(plate.astype(numpy.uint8)).convert("RGB")
+    plate.save(f"{folder}/plate.jpg", quality=95)
+    plate.save(f"{folder}/plate.png")
 
 
 def main():

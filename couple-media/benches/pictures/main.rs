@@ -4,8 +4,14 @@
 //! their processor time for each; Pillow's does what was measured in the field, a process for each picture, its start included. Five
 //! rounds, interleaved; the medians are told.
 //!
+//! Then how alike what is made is to the picture, decoded by another decoder and resized in one step, beside sharp's: luma SSIM of
+//! what each writes at quality 100.
+//!
 //! `setup` beside this, which it runs, installs the two from their registries into `target/pictures`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench stops where something is wrong")]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,6 +19,7 @@ use std::{
 };
 
 use couple_media::picture::{self, AVATARS, Encoding, Limits, PHOTOS, Recipe};
+use image::imageops;
 
 const ROUNDS: usize = 5;
 
@@ -41,6 +48,38 @@ fn ours(file: &Path, what: &str, times: u32) {
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     let peak = peak.split_whitespace().nth(1).unwrap();
     println!("{} {peak}", (processor_time() - before) / f64::from(times));
+}
+
+/// The SSIM of each size to the reference, of ours and of sharp's.
+fn likeness(folder: &Path, file: &str, what: &str) {
+    let path = folder.join(file);
+    let reference = image::load_from_memory(&std::fs::read(&path).unwrap()).unwrap().into_rgb8();
+    let (width, height) = reference.dimensions();
+    let side = width.min(height);
+    let (renditions, reference) = if what == "avatars" {
+        let (x, y) = ((width - side) / 2, (height - side) / 2);
+        (AVATARS.to_vec(), imageops::crop_imm(&reference, x, y, side, side).to_image())
+    } else {
+        (PHOTOS.to_vec(), reference)
+    };
+    let prefix = folder.join("seen-");
+    let sharp = Command::new("node")
+        .arg(folder.join("compare.mjs"))
+        .args([path.to_str().unwrap(), what, "seen", prefix.to_str().unwrap()])
+        .status();
+    assert!(sharp.unwrap().success());
+    let recipe = Recipe { renditions, crop: None, encoding: Encoding::Jpeg { quality: 100 } };
+    for ours in picture::render(&std::fs::read(&path).unwrap(), &recipe, &Limits::default()).unwrap().images {
+        let wanted = imageops::resize(&reference, ours.width, ours.height, imageops::FilterType::Lanczos3);
+        let theirs = std::fs::read(folder.join(format!("seen-{}.jpg", ours.name))).unwrap();
+        let theirs = image::load_from_memory(&theirs).unwrap().into_rgb8();
+        println!(
+            "{file:16} {:>4}   ours {:.4}   sharp {:.4}",
+            ours.name,
+            support::ssim(&support::seen(&ours), &wanted),
+            support::ssim(&theirs, &wanted),
+        );
+    }
 }
 
 /// Of this process so far, in milliseconds.
@@ -110,5 +149,17 @@ fn main() {
             ours.0 / sharp.0,
             ours.0 / pillow.0,
         );
+    }
+    println!("luma SSIM at quality 100");
+    for (file, what) in [
+        ("phone.jpg", "avatars"),
+        ("phone.jpg", "photos"),
+        ("progressive.jpg", "avatars"),
+        ("photo.png", "avatars"),
+        ("photo.webp", "avatars"),
+        ("plate.jpg", "avatars"),
+        ("plate.png", "avatars"),
+    ] {
+        likeness(&folder, file, what);
     }
 }

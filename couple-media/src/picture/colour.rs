@@ -89,7 +89,7 @@ fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 3] {
 /// JFIF's conversion (ITU-T T.871, section 7), in 16 bits of fraction.
 #[inline]
 #[expect(clippy::cast_sign_loss, reason = "clamped to a byte")]
-fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+pub(super) fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     let (y, cb, cr) = ((i32::from(y) << 16) + (1 << 15), i32::from(cb) - 128, i32::from(cr) - 128);
     let byte = |value: i32| (value >> 16).clamp(0, 255) as u8;
     [byte(y + 91_881 * cr), byte(y - 22_554 * cb - 46_802 * cr), byte(y + 116_130 * cb)]

@@ -32,6 +32,7 @@ mod inspect;
 mod jpeg;
 mod kind;
 mod limits;
+mod pixels;
 mod png;
 mod recipe;
 mod rejected;
@@ -99,10 +100,11 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
     let mut images = Vec::with_capacity(views.len());
     for (rendition, pixels) in recipe.renditions.iter().zip(views) {
         deadline.check()?;
+        let (width, height) = pixels.size();
         images.push(Image {
             name: rendition.name.clone(),
-            width: pixels.width(),
-            height: pixels.height(),
+            width,
+            height,
             bytes: encode::encode(&pixels, recipe.encoding)?,
         });
     }

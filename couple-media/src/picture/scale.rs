@@ -4,14 +4,20 @@
 use std::rc::Rc;
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{CroppedImage, Image, ImageRef},
+    FilterType, PixelTrait, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedCroppedImage, TypedImage, TypedImageRef},
+    pixels::{U8, U8x3},
 };
-use image::{DynamicImage, RgbImage, metadata::Orientation};
+use image::{DynamicImage, GrayImage, RgbImage, metadata::Orientation};
 
 use super::{
-    Crop, Fit, Info, Recipe, Rejected, Rendition, colour::Ink, decode::Decoded, decode::Samples,
-    inspect::turned, limits::Deadline,
+    Crop, Encoding, Fit, Info, Recipe, Rejected, Rendition,
+    colour::Ink,
+    decode::{Decoded, Samples},
+    inspect::turned,
+    jpeg::{Colour, Plane},
+    limits::Deadline,
+    pixels::{Pixels, Planes},
 };
 
 /// The most pixels on a side of WebP (RFC 9649, section 2.5).
@@ -52,6 +58,8 @@ pub(super) struct Plan {
     base: View,
     views: Vec<View>,
     placeholder: View,
+    /// Whether all is encoded as JPEG, so that colours may stay as a JPEG has them.
+    planar: bool,
 }
 
 impl Plan {
@@ -74,6 +82,7 @@ impl Plan {
             base,
             views,
             placeholder,
+            planar: matches!(recipe.encoding, Encoding::Jpeg { .. }),
         })
     }
 
@@ -83,33 +92,45 @@ impl Plan {
     }
 
     /// The base, upright and in sRGB.
-    pub(super) fn base(&self, decoded: Decoded) -> Result<RgbImage, Rejected> {
-        let stored = self.stored();
-        let View { area, width, height } = stored;
+    pub(super) fn base(&self, decoded: Decoded) -> Result<Pixels, Rejected> {
+        let View { area, width, height } = self.stored();
         let ink = match decoded.samples {
+            Samples::Planes(planes, Colour::YCbCr) if self.planar && decoded.profile.is_none() => {
+                return self.planar_base(planes).map(Pixels::Planes);
+            }
             Samples::Planes(planes, colour) => {
                 let mut resized = Vec::with_capacity(planes.len());
                 for plane in planes {
-                    let area = within(area, plane.across, plane.down);
-                    let from = Pixels {
-                        kind: PixelType::U8,
-                        width: u32::try_from(plane.stride).unwrap_or(plane.width),
-                        height: plane.height,
-                        samples: &plane.samples,
-                        seen: (plane.width, plane.height),
-                    };
-                    resized.push(resize(&from, area, width, height)?);
+                    resized.push(resize_plane(&plane, area, width, height)?);
                 }
                 Ink::of_planes(width, height, resized, colour)
             }
             Samples::Rgb { pixels, density } => {
-                let samples = resize(&Pixels::of(&pixels), within(area, density, density), width, height)?;
+                let samples = resize(&Raster::of(&pixels), within(area, density, density), width, height)?;
                 Ink { width, height, channels: 3, samples }
             }
         };
         let mut upright = DynamicImage::ImageRgb8(ink.into_srgb(decoded.profile.as_deref())?);
         upright.apply_orientation(self.orientation);
-        Ok(upright.into_rgb8())
+        Ok(Pixels::Rgb(upright.into_rgb8()))
+    }
+
+    /// The base in a JPEG's own planes, which are in sRGB where no profile says otherwise.
+    fn planar_base(&self, planes: Vec<Plane>) -> Result<Planes, Rejected> {
+        let View { area, width, height } = self.stored();
+        let mut upright = Vec::with_capacity(planes.len());
+        for plane in planes {
+            let (width, height) =
+                if upright.is_empty() { (width, height) } else { Planes::halved(width, height) };
+            let samples = resize_plane(&plane, area, width, height)?;
+            drop(plane);
+            let grey = GrayImage::from_raw(width, height, samples).ok_or_else(missing)?;
+            let mut turned = DynamicImage::ImageLuma8(grey);
+            turned.apply_orientation(self.orientation);
+            upright.push(turned.into_luma8().into_raw());
+        }
+        let [luma, cb, cr] = upright.try_into().map_err(|_| missing())?;
+        Ok(Planes { width: self.base.width, height: self.base.height, luma, chroma: [cb, cr] })
     }
 
     /// Where the base is in the picture as it is stored, which need not be upright.
@@ -141,9 +162,9 @@ impl Plan {
     /// The views in their order, and what the placeholder is made of.
     pub(super) fn cascade(
         &self,
-        base: RgbImage,
+        base: Pixels,
         deadline: Deadline,
-    ) -> Result<(Vec<Rc<RgbImage>>, Rc<RgbImage>), Rejected> {
+    ) -> Result<(Vec<Rc<Pixels>>, Rc<Pixels>), Rejected> {
         let mut made = vec![(self.base, Rc::new(base))];
         let mut order: Vec<&View> = self.views.iter().chain([&self.placeholder]).collect();
         order.sort_by(|a, b| b.scale().total_cmp(&a.scale()));
@@ -163,18 +184,43 @@ impl Plan {
 }
 
 /// Makes a view from the smallest that holds all of it in at least twice its size, or else from the base.
-fn from_larger(made: &[(View, Rc<RgbImage>)], view: &View) -> Result<RgbImage, Rejected> {
+fn from_larger(made: &[(View, Rc<Pixels>)], view: &View) -> Result<Pixels, Rejected> {
     let (from, pixels) = made[1..]
         .iter()
         .filter(|(from, _)| from.area == view.area && from.scale() >= 1.99 * view.scale())
         .min_by(|(a, _), (b, _)| a.scale().total_cmp(&b.scale()))
         .unwrap_or(&made[0]);
     let area = Area { x: view.area.x - from.area.x, y: view.area.y - from.area.y, ..view.area };
-    let across = f64::from(from.width) / from.area.width;
-    let down = f64::from(from.height) / from.area.height;
-    let samples = resize(&Pixels::of(pixels), within(area, across, down), view.width, view.height)?;
-    RgbImage::from_raw(view.width, view.height, samples)
-        .ok_or_else(|| Rejected::Corrupt("samples are missing".into()))
+    let resized = |from_raster: &Raster<'_>, (width, height): (u32, u32)| {
+        let across = f64::from(from_raster.width) / from.area.width;
+        let down = f64::from(from_raster.height) / from.area.height;
+        resize(from_raster, within(area, across, down), width, height)
+    };
+    let size = (view.width, view.height);
+    match &**pixels {
+        Pixels::Rgb(pixels) => {
+            let samples = resized(&Raster::of(pixels), size)?;
+            RgbImage::from_raw(view.width, view.height, samples).map(Pixels::Rgb).ok_or_else(missing)
+        }
+        Pixels::Planes(planes) => {
+            let (halved, half) =
+                (Planes::halved(planes.width, planes.height), Planes::halved(view.width, view.height));
+            let [cb, cr] = &planes.chroma;
+            Ok(Pixels::Planes(Planes {
+                width: view.width,
+                height: view.height,
+                luma: resized(&Raster::grey((planes.width, planes.height), &planes.luma), size)?,
+                chroma: [
+                    resized(&Raster::grey(halved, cb), half)?,
+                    resized(&Raster::grey(halved, cr), half)?,
+                ],
+            }))
+        }
+    }
+}
+
+fn missing() -> Rejected {
+    Rejected::Corrupt("samples are missing".into())
 }
 
 /// The crop, cut to the picture.
@@ -241,7 +287,7 @@ fn within(area: Area, across: f64, down: f64) -> Area {
 }
 
 /// Samples to resize.
-struct Pixels<'a> {
+struct Raster<'a> {
     kind: PixelType,
     /// Of a row in memory.
     width: u32,
@@ -251,20 +297,46 @@ struct Pixels<'a> {
     seen: (u32, u32),
 }
 
-impl<'a> Pixels<'a> {
+impl<'a> Raster<'a> {
     fn of(pixels: &'a RgbImage) -> Self {
         let (width, height) = pixels.dimensions();
         Self { kind: PixelType::U8x3, width, height, samples: pixels, seen: (width, height) }
     }
+
+    fn grey((width, height): (u32, u32), samples: &'a [u8]) -> Self {
+        Self { kind: PixelType::U8, width, height, samples, seen: (width, height) }
+    }
+}
+
+fn resize_plane(plane: &Plane, area: Area, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
+    let stride = u32::try_from(plane.stride).unwrap_or(plane.width);
+    let from =
+        Raster { seen: (plane.width, plane.height), ..Raster::grey((stride, plane.height), &plane.samples) };
+    resize(&from, within(area, plane.across, plane.down), width, height)
 }
 
 /// Lanczos3, the steps' rounding aside what Pillow and libvips compute.
-fn resize(from: &Pixels<'_>, area: Area, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
+fn resize(from: &Raster<'_>, area: Area, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
+    // Not the library's own choice among all its types: that would be compiled for each of them.
+    match from.kind {
+        PixelType::U8 => resize_typed::<U8>(from, area, width, height),
+        _ => resize_typed::<U8x3>(from, area, width, height),
+    }
+}
+
+fn resize_typed<P: PixelTrait>(
+    from: &Raster<'_>,
+    area: Area,
+    width: u32,
+    height: u32,
+) -> Result<Vec<u8>, Rejected> {
     let failed = |error: &dyn std::fmt::Display| Rejected::Corrupt(error.to_string());
-    let image =
-        ImageRef::new(from.width, from.height, from.samples, from.kind).map_err(|error| failed(&error))?;
-    let image = CroppedImage::new(&image, 0, 0, from.seen.0, from.seen.1).map_err(|error| failed(&error))?;
-    let mut to = Image::new(width, height, from.kind);
+    let image = TypedImageRef::<P>::from_buffer(from.width, from.height, from.samples)
+        .map_err(|error| failed(&error))?;
+    let image = TypedCroppedImage::from_ref(&image, 0, 0, from.seen.0, from.seen.1)
+        .map_err(|error| failed(&error))?;
+    let mut samples = vec![0; width as usize * height as usize * P::size()];
+    let mut to = TypedImage::<P>::from_buffer(width, height, &mut samples).map_err(|error| failed(&error))?;
     // Rounding must not put the area's edge a hair outside.
     let (right, bottom) = (f64::from(from.seen.0), f64::from(from.seen.1));
     let (x, y) = (area.x.clamp(0.0, right), area.y.clamp(0.0, bottom));
@@ -274,6 +346,6 @@ fn resize(from: &Pixels<'_>, area: Area, width: u32, height: u32) -> Result<Vec<
         area.width.min(right - x),
         area.height.min(bottom - y),
     );
-    Resizer::new().resize(&image, &mut to, &options).map_err(|error| failed(&error))?;
-    Ok(to.into_vec())
+    Resizer::new().resize_typed(&image, &mut to, &options).map_err(|error| failed(&error))?;
+    Ok(samples)
 }

@@ -4,21 +4,46 @@ use super::{
     Picture, Plane,
     bits::Bits,
     huffman::Table,
-    idct::{Block, ZIGZAG},
+    idct::{Block, Transform, ZIGZAG},
     tables::{Scan, Tables},
 };
-use crate::picture::Rejected;
+use crate::picture::{Rejected, limits::Deadline};
+
+/// How many bytes of coded data are worth more threads than one: some ten milliseconds.
+const WORTH_A_THREAD: usize = 512 << 10;
+/// More would not make a first view of a photo faster: what comes after decoding takes as long.
+const MOST_THREADS: usize = 4;
 
 /// What a component's blocks are read by.
 struct Component {
-    place: usize,
     dc: Table,
     ac: Table,
     quantiser: [f32; 64],
-    predicted: i32,
     /// Blocks of it in a unit.
     across: usize,
     down: usize,
+    /// Samples from one row of its plane to the next.
+    stride: usize,
+}
+
+/// What all of a scan is read by.
+struct Reader<'a> {
+    components: Vec<Component>,
+    /// Units in a row of them.
+    columns: usize,
+    /// Units between restarts; 0 for none.
+    restart: usize,
+    transform: &'a Transform,
+    eighths: usize,
+    deadline: Deadline,
+}
+
+/// Rows of units that can be read without what is before them.
+struct Part<'a> {
+    rows: usize,
+    coded: &'a [u8],
+    /// Whether a restart must follow.
+    restarts: bool,
 }
 
 impl Picture<'_> {
@@ -31,43 +56,124 @@ impl Picture<'_> {
             let (across, down) =
                 if alone { (1, 1) } else { (described.across as usize, described.down as usize) };
             components.push(Component {
-                place,
                 dc: tables.dc(dc)?,
                 ac: tables.ac(ac)?,
                 quantiser: tables.quantiser(self.header, place, self.eighths)?,
-                predicted: 0,
                 across,
                 down,
+                stride: self.grids[place].stride * self.eighths,
             });
         }
-        let (columns, rows) = match &components[..] {
-            [only] => (self.grids[only.place].columns, self.grids[only.place].rows),
+        let (columns, rows) = match &scan.components[..] {
+            &[(place, ..)] => (self.grids[place].columns, self.grids[place].rows),
             _ => (self.units.columns, self.units.rows),
         };
-        let mut bits = Bits::of(coded);
-        let mut left = tables.restart;
-        for row in 0..rows {
+        let mut planes: Vec<_> = self.planes.iter_mut().map(|plane| Some(&mut plane[..])).collect();
+        let mut planes: Vec<&mut [u8]> =
+            scan.components.iter().filter_map(|&(place, ..)| planes[place].take()).collect();
+        let reader = Reader {
+            components,
+            columns,
+            restart: tables.restart,
+            transform: &self.transform,
+            eighths: self.eighths,
+            deadline: self.deadline,
+        };
+        let parts = reader.parts(coded, rows);
+        if let [part] = &parts[..] {
+            return reader.read(part, planes);
+        }
+        std::thread::scope(|scope| {
+            let mut threads = Vec::with_capacity(parts.len());
+            for part in &parts {
+                let mut strips = Vec::with_capacity(planes.len());
+                for (plane, component) in planes.iter_mut().zip(&reader.components) {
+                    let samples = part.rows * component.down * reader.eighths * component.stride;
+                    strips.push(plane.split_off_mut(..samples).unwrap_or_default());
+                }
+                let reader = &reader;
+                threads.push(scope.spawn(move || reader.read(part, strips)));
+            }
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
+            })
+        })
+    }
+
+    /// Of a progressive file, transforms what all scans together have read. Hands over the planes.
+    pub(super) fn finish(mut self, tables: &Tables) -> Result<Vec<Plane>, Rejected> {
+        self.transform_all(tables)?;
+        let planes = self.header.components.iter().zip(self.planes);
+        Ok(planes
+            .map(|(component, samples)| self.units.plane(self.header, component, self.eighths, samples))
+            .collect())
+    }
+}
+
+impl Reader<'_> {
+    /// One part for each core where restarts allow it and it is worth a thread, or else one.
+    fn parts<'a>(&self, coded: &'a [u8], rows: usize) -> Vec<Part<'a>> {
+        let whole = || vec![Part { rows, coded, restarts: false }];
+        if coded.len() < WORTH_A_THREAD || self.restart == 0 || !self.restart.is_multiple_of(self.columns) {
+            return whole();
+        }
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS));
+        let rows_each = self.restart / self.columns;
+        let intervals = rows.div_ceil(rows_each);
+        let restarts: Vec<usize> = memchr::memchr_iter(0xFF, coded)
+            .filter(|&at| matches!(coded.get(at + 1), Some(0xD0..=0xD7)))
+            .collect();
+        // Otherwise something is missing; who reads it in one go says what.
+        if threads == 1 || restarts.len() + 1 != intervals {
+            return whole();
+        }
+        let (mut parts, mut row, mut at) = (Vec::with_capacity(threads), 0, 0);
+        for n in 1..=threads {
+            let after = n * intervals / threads;
+            let until = restarts.get(after.wrapping_sub(1)).copied().unwrap_or(coded.len());
+            let rows_until = (after * rows_each).min(rows);
+            if rows_until > row {
+                parts.push(Part {
+                    rows: rows_until - row,
+                    coded: &coded[at..until],
+                    restarts: rows_until < rows,
+                });
+                (row, at) = (rows_until, (until + 2).min(coded.len()));
+            }
+        }
+        parts
+    }
+
+    /// Reads a part into the rows of the planes that are its own.
+    fn read(&self, part: &Part<'_>, mut planes: Vec<&mut [u8]>) -> Result<(), Rejected> {
+        let mut bits = Bits::of(part.coded);
+        let mut predicted = [0; 4];
+        let mut left = self.restart;
+        for row in 0..part.rows {
             self.deadline.check()?;
-            for column in 0..columns {
-                if tables.restart > 0 {
+            for column in 0..self.columns {
+                if self.restart > 0 {
                     if left == 0 {
                         if !bits.restart() {
                             return Err(Rejected::Corrupt("a restart is missing".into()));
                         }
-                        left = tables.restart;
-                        for component in &mut components {
-                            component.predicted = 0;
-                        }
+                        left = self.restart;
+                        predicted = [0; 4];
                     }
                     left -= 1;
                 }
-                for component in &mut components {
-                    self.unit(component, &mut bits, column, row)?;
+                for ((component, plane), predicted) in
+                    self.components.iter().zip(&mut planes).zip(&mut predicted)
+                {
+                    self.unit(component, plane, predicted, &mut bits, column, row)?;
                 }
             }
             if bits.overrun() {
                 return Err(Rejected::Truncated);
             }
+        }
+        if part.restarts && !bits.ended() {
+            return Err(Rejected::Corrupt("a restart is missing".into()));
         }
         Ok(())
     }
@@ -75,52 +181,35 @@ impl Picture<'_> {
     /// Reads one component's blocks of a unit.
     #[inline]
     fn unit(
-        &mut self,
-        component: &mut Component,
+        &self,
+        component: &Component,
+        plane: &mut [u8],
+        predicted: &mut i32,
         bits: &mut Bits<'_>,
         column: usize,
         row: usize,
     ) -> Result<(), Rejected> {
-        let stride = self.grids[component.place].stride * self.eighths;
         for y in 0..component.down {
             for x in 0..component.across {
                 let (column, row) = (component.across * column + x, component.down * row + y);
                 let mut block = [0.0; 64];
-                let last = component.block(bits, &mut block)?;
-                let start = self.eighths * (row * stride + column);
-                self.transform.run(&block, last, &mut self.planes[component.place][start..], stride);
+                let last = component.block(bits, predicted, &mut block)?;
+                let start = self.eighths * (row * component.stride + column);
+                self.transform.run(&block, last, &mut plane[start..], component.stride);
             }
         }
         Ok(())
-    }
-
-    /// Of a progressive file, transforms what all scans together have read. Hands over the planes.
-    pub(super) fn finish(mut self, tables: &Tables) -> Result<Vec<Plane>, Rejected> {
-        self.transform_all(tables)?;
-        let eighths = f64::from(u32::try_from(self.eighths).unwrap_or(8)) / 8.0;
-        let scaled = |samples: u32| (samples * u32::try_from(self.eighths).unwrap_or(8)).div_ceil(8);
-        let planes = self.grids.iter().zip(self.planes).zip(&self.header.components);
-        Ok(planes
-            .map(|((grid, samples), component)| Plane {
-                width: scaled(grid.width_samples),
-                height: scaled(grid.height_samples),
-                stride: grid.stride * self.eighths,
-                samples,
-                across: eighths * f64::from(component.across) / f64::from(self.units.across),
-                down: eighths * f64::from(component.down) / f64::from(self.units.down),
-            })
-            .collect())
     }
 }
 
 impl Component {
     /// Reads a block (T.81, F.2.2); says where its last coefficient is.
     #[inline]
-    fn block(&mut self, bits: &mut Bits<'_>, block: &mut Block) -> Result<usize, Rejected> {
+    fn block(&self, bits: &mut Bits<'_>, predicted: &mut i32, block: &mut Block) -> Result<usize, Rejected> {
         bits.refill();
         let (_, difference) = self.dc.value(bits, false)?;
-        self.predicted = self.predicted.wrapping_add(difference);
-        block[0] = self.predicted as f32 * self.quantiser[0];
+        *predicted = predicted.wrapping_add(difference);
+        block[0] = *predicted as f32 * self.quantiser[0];
         let (mut k, mut last) = (1, 0);
         while k < 64 {
             bits.refill();

@@ -105,6 +105,13 @@ impl<'a> Bits<'a> {
         self.made_up > self.count
     }
 
+    /// Whether all was read but for bits and bytes that fill up.
+    pub(super) fn ended(&self) -> bool {
+        !self.overrun()
+            && self.count - self.made_up < 8
+            && self.data[self.at..].iter().all(|&byte| byte == 0xFF)
+    }
+
     /// Moves on behind the next restart marker; false if there is none here.
     pub(super) fn restart(&mut self) -> bool {
         // Whole bytes that are still unread mean that data and marker do not fit together.

@@ -4,7 +4,8 @@
 //! in what the whole picture has more (`docs/decisions/0012-own-jpeg-decoder.md`).
 //!
 //! It reads what phones, cameras and programs write: sequential and progressive Huffman-coded files of 8 bits with one,
-//! three or four components. Samples stay in the planes that the file has, so that chroma is scaled as small as it is.
+//! three or four components. Samples stay in the planes that the file has, so that chroma is scaled as small as it is. A large file
+//! with restarts is read by several threads.
 
 mod baseline;
 mod bits;

@@ -60,4 +60,25 @@ impl Units {
             height_samples,
         }
     }
+
+    /// A component's plane at `eighths`/8 of its size.
+    pub(super) fn plane(
+        self,
+        header: &super::Header,
+        component: &super::header::Component,
+        eighths: usize,
+        samples: Vec<u8>,
+    ) -> Plane {
+        let grid = self.grid(header, component);
+        let n = u32::try_from(eighths).unwrap_or(8);
+        let scale = f64::from(n) / 8.0;
+        Plane {
+            width: (grid.width_samples * n).div_ceil(8),
+            height: (grid.height_samples * n).div_ceil(8),
+            stride: grid.stride * eighths,
+            samples,
+            across: scale * f64::from(component.across) / f64::from(self.across),
+            down: scale * f64::from(component.down) / f64::from(self.down),
+        }
+    }
 }

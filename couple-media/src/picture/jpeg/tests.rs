@@ -116,6 +116,43 @@ fn restarts_change_nothing() {
     }
 }
 
+/// A large file with restarts is read by several threads, where there are cores for them; what is wrong between two of them is seen.
+#[test]
+fn parts_are_as_the_whole() {
+    let pixels = picture(1_203, 907);
+    let with = |interval: u16| {
+        encoded(&pixels, |e| {
+            e.set_quality(100);
+            e.set_sampling_factor(SamplingFactor::F_2_2);
+            e.set_restart_interval(interval);
+        })
+    };
+    let columns = 1_203_u16.div_ceil(16);
+    let (_, expected) = planes(&with(0), 8);
+    for rows in [1, 2, 5, 100] {
+        let bytes = with(rows * columns);
+        assert!(bytes.len() > 600 << 10);
+        let (_, seen) = planes(&bytes, 8);
+        for (seen, expected) in seen.iter().zip(&expected) {
+            assert!(seen.samples == expected.samples, "restarts after {rows} rows");
+        }
+    }
+    let bytes = with(columns);
+    let restarts: Vec<usize> = (0..bytes.len() - 1)
+        .filter(|&at| bytes[at] == 0xFF && matches!(bytes[at + 1], 0xD0..=0xD7))
+        .collect();
+    for &at in &restarts {
+        let missing = [&bytes[..at], &bytes[at + 2..]].concat();
+        let more = [&bytes[..at], b"more", &bytes[at..]].concat();
+        for damaged in [missing, more] {
+            let limits = Limits::default();
+            let header = Header::read(&damaged, &limits).unwrap();
+            let read = decode(&damaged, &header, 1, &limits, Deadline::after(Duration::from_secs(60)));
+            assert!(read.is_err());
+        }
+    }
+}
+
 /// Every size and sampling comes out as the picture scaled: chroma at its own resolution.
 #[test]
 fn every_scale_shows_the_picture() {

@@ -1,0 +1,68 @@
+//! JPEG, in Rust.
+
+use jpeg_encoder::{
+    ChromaSubsamplingMethod, ColorType, Encoder, EncodingError, ImageBuffer, JpegColorType, SamplingFactor,
+};
+
+use crate::picture::pixels::{Pixels, Planes};
+
+/// From how many pixels on each row of units begins anew (a few bytes for each), so that more cores than one can decode it: a kept
+/// copy, while somebody waits for what is made of it.
+const RESTARTED: u32 = 4 << 20;
+
+pub(super) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, EncodingError> {
+    let (width, height) = pixels.size();
+    let restarted = width.saturating_mul(height) >= RESTARTED;
+    // No view is larger; zero pixels are refused below.
+    let [width, height] = [width, height].map(|side| u16::try_from(side).unwrap_or(0));
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, quality);
+    encoder.set_sampling_factor(SamplingFactor::F_2_2);
+    if restarted {
+        encoder.set_restart_interval(width.div_ceil(16));
+    }
+    match pixels {
+        Pixels::Rgb(pixels) => {
+            encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+            encoder.encode(pixels, width, height, ColorType::Rgb)?;
+        }
+        Pixels::Planes(planes) => {
+            // It asks for chroma of each pixel; of four that are the same it is to take one.
+            encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Nearest);
+            encoder.encode_image(Doubled { planes, width, height })?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Planes, as the encoder asks for them.
+struct Doubled<'a> {
+    planes: &'a Planes,
+    width: u16,
+    height: u16,
+}
+
+impl ImageBuffer for Doubled<'_> {
+    fn get_jpeg_color_type(&self) -> JpegColorType {
+        JpegColorType::Ycbcr
+    }
+
+    fn width(&self) -> u16 {
+        self.width
+    }
+
+    fn height(&self) -> u16 {
+        self.height
+    }
+
+    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
+        let (width, y) = (usize::from(self.width), usize::from(y));
+        let across = width.div_ceil(2);
+        let [luma, chroma @ .., _] = buffers;
+        luma.extend_from_slice(&self.planes.luma[y * width..][..width]);
+        for (to, from) in chroma.iter_mut().zip(&self.planes.chroma) {
+            to.extend(from[y / 2 * across..][..across].iter().flat_map(|&sample| [sample; 2]));
+            to.truncate(to.len() - width % 2);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a view is kept in between its resizing and its encoding.
+
+use std::borrow::Cow;
+
+use image::{Rgb, RgbImage};
+
+use super::colour;
+
+/// A view, upright and in sRGB.
+pub(super) enum Pixels {
+    Rgb(RgbImage),
+    /// From JPEG to JPEG no colour is converted: chroma is as small in the output as it mostly is in the input.
+    Planes(Planes),
+}
+
+/// Luma, and both chroma at half of its width and height, rounded up (4:2:0), as JFIF has them (ITU-T T.871).
+pub(super) struct Planes {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) luma: Vec<u8>,
+    pub(super) chroma: [Vec<u8>; 2],
+}
+
+impl Pixels {
+    /// Width and height.
+    pub(super) fn size(&self) -> (u32, u32) {
+        match self {
+            Self::Rgb(pixels) => pixels.dimensions(),
+            Self::Planes(planes) => (planes.width, planes.height),
+        }
+    }
+
+    pub(super) fn to_rgb(&self) -> Cow<'_, RgbImage> {
+        match self {
+            Self::Rgb(pixels) => Cow::Borrowed(pixels),
+            Self::Planes(planes) => Cow::Owned(planes.to_rgb()),
+        }
+    }
+}
+
+impl Planes {
+    /// The width and height of chroma.
+    pub(super) fn halved(width: u32, height: u32) -> (u32, u32) {
+        (width.div_ceil(2), height.div_ceil(2))
+    }
+
+    /// Each chroma sample for the four pixels that it stands for.
+    fn to_rgb(&self) -> RgbImage {
+        let (across, _) = Self::halved(self.width, self.height);
+        RgbImage::from_fn(self.width, self.height, |x, y| {
+            let luma = self.luma[(y * self.width + x) as usize];
+            let [cb, cr] = self.chroma.each_ref().map(|chroma| chroma[(y / 2 * across + x / 2) as usize]);
+            Rgb(colour::rgb(luma, cb, cr))
+        })
+    }
+}
