@@ -20,7 +20,7 @@ pub(super) fn encode(pixels: &RgbImage, encoding: Encoding) -> Result<Vec<u8>, R
                 .map_err(|error| failed(&error))?;
             Ok(bytes)
         }
-        Encoding::WebP { quality } => {
+        Encoding::WebP { quality } | Encoding::AnimatedWebP { quality } => {
             let encoder = webp::Encoder::from_rgb(pixels, pixels.width(), pixels.height());
             let memory =
                 encoder.encode_simple(false, f32::from(quality.min(100))).map_err(|error| failed(&error))?;
