@@ -213,7 +213,7 @@ fn damage_ends_somewhere() {
     let mut deadline = Limits::default();
     deadline.deadline = Duration::ZERO;
     assert_eq!(animated(&bytes, &deadline), Err(Rejected::TookTooLong));
-    for at in 0..bytes.len() {
+    for at in (0..bytes.len()).step_by(4) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << (at % 8);
         match animated(&damaged, &Limits::default()) {
