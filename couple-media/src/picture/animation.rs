@@ -38,7 +38,7 @@ impl Run {
         run
     }
 
-    /// GIF89a, sections 18 to 27.
+    /// The blocks of a file (`GIF89a`, sections 18 to 27).
     fn gif(&mut self, bytes: &[u8]) -> Option<()> {
         let mut rest = bytes.get(6..)?;
         let screen = take(&mut rest, 7)?;
@@ -132,7 +132,7 @@ pub(super) fn render(
         deadline.check()?;
         let frame = frame.map_err(rejected)?;
         let (time, parts) = frame.delay().numer_denom_ms();
-        let pixels = flattened(frame.into_buffer())?;
+        let pixels = flattened(frame.buffer())?;
         let decoded = Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile: profile.clone() };
         let (views, smallest) = plan.cascade(plan.base(decoded)?, deadline)?;
         placeholder.get_or_insert_with(|| encode::placeholder(&smallest));

@@ -85,7 +85,7 @@ fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, 
     let profile = profile(&mut decoder);
     let pixels = match DynamicImage::from_decoder(decoder).map_err(rejected)? {
         DynamicImage::ImageRgb8(pixels) => pixels,
-        pixels => flattened(pixels.into_rgba8())?,
+        pixels => flattened(&pixels.into_rgba8())?,
     };
     Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
 }
@@ -103,7 +103,7 @@ pub(super) fn profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
 }
 
 /// What a picture shows over white.
-pub(super) fn flattened(pixels: RgbaImage) -> Result<RgbImage, Rejected> {
+pub(super) fn flattened(pixels: &RgbaImage) -> Result<RgbImage, Rejected> {
     let (width, height) = pixels.dimensions();
     let colours = pixels.pixels().flat_map(|p| png::opaque([p.0[0], p.0[1], p.0[2]], p.0[3])).collect();
     RgbImage::from_raw(width, height, colours).ok_or(Rejected::Truncated)

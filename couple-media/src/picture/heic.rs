@@ -67,7 +67,10 @@ pub(super) fn decode(
 /// The largest power of two up to `factor` by which each tile, and its chroma, divides.
 fn divisor(grid: &Grid, factor: u32) -> u32 {
     let mut divisor = 1 << factor.max(1).ilog2();
-    while grid.tiles.len() > 1 && (grid.tile_width | grid.tile_height) % (2 * divisor) != 0 && divisor > 1 {
+    while grid.tiles.len() > 1
+        && !(grid.tile_width | grid.tile_height).is_multiple_of(2 * divisor)
+        && divisor > 1
+    {
         divisor /= 2;
     }
     divisor
