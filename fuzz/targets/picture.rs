@@ -13,15 +13,18 @@ fuzz_target!(|bytes: &[u8]| {
     limits.memory = 64 << 20;
     limits.deadline = Duration::from_secs(5);
     let inspected = inspect(bytes, &limits);
-    let (renditions, encoding) = match bytes.last() {
-        Some(byte) if byte % 2 == 0 => (PHOTOS.to_vec(), Encoding::JPEG),
+    limits.frames = 20;
+    let (renditions, encoding) = match bytes.last().map_or(0, |byte| byte % 4) {
+        0 => (PHOTOS.to_vec(), Encoding::JPEG),
+        1 => (AVATARS.to_vec(), Encoding::ANIMATED_WEBP),
         _ => (AVATARS.to_vec(), Encoding::JPEG),
     };
     match render(bytes, &Recipe { renditions, crop: None, encoding }, &limits) {
         Ok(rendered) => {
             let info = inspected.expect("what is rendered passed inspection");
             assert_eq!((rendered.width, rendered.height), (info.width, info.height));
-            assert!(rendered.images.iter().all(|image| image.bytes.starts_with(&[0xFF, 0xD8])));
+            let magic: &[u8] = if encoding == Encoding::JPEG { &[0xFF, 0xD8] } else { b"RIFF" };
+            assert!(rendered.images.iter().all(|image| image.bytes.starts_with(magic)));
         }
         Err(reason) => {
             assert_ne!(reason, Rejected::Corrupt("its decoder gave up".into()), "a panic");

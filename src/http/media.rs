@@ -188,7 +188,7 @@ pub(super) fn read_purpose(purpose: &str, crop: Option<&str>) -> Answer<(Purpose
     }
 }
 
-/// Uploads a picture: JPEG, PNG, WebP or GIF, by its content. The answer comes before the picture is decoded; the same bytes again
+/// Uploads a picture: JPEG, PNG, WebP, GIF, or HEIC where the server reads it, by its content. The answer comes before the picture is decoded; the same bytes again
 /// are the picture that is there.
 #[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "Beside the bytes, which do the same")),
@@ -267,7 +267,7 @@ async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) ->
 /// A picture in a size. The first who ask for a photo's wait until it is made.
 #[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Of the picture"), ("rendition" = String, Path, description = "Its name"),
-        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that"),
+        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that, and moves where the server keeps animations"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-None-Match" = Option<String>, Header, description = "The tag of what one has")),
     responses((status = 200, description = "The bytes", content(("image/jpeg"), ("image/webp"))),

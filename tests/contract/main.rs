@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod account;
+mod animated;
 mod frames;
 mod input;
 mod live;

@@ -13,6 +13,8 @@ use crate::picture::{self, Crop, Encoding, Fit, Recipe};
 
 /// What the kept copy is encoded at: what is made of it is encoded once more.
 const COPY: Encoding = Encoding::Jpeg { quality: 90 };
+/// The same of an animation.
+const ANIMATED_COPY: Encoding = Encoding::AnimatedWebP { quality: 90 };
 /// Its name within a recipe and, with a tail, among the picture's blobs.
 const COPY_NAME: &str = "copy";
 
@@ -47,7 +49,7 @@ impl RenderMediaHandler {
         let Some(bytes) = inner.blobs.read(&media.path(&source.blob), most).await? else {
             return reject("lost").await;
         };
-        let recipe = gallery.recipe(media);
+        let recipe = gallery.recipe(media, &bytes);
         let encoding = recipe.encoding;
         let rendered = match inner.renderer.render(bytes, recipe).await? {
             Ok(rendered) => rendered,
@@ -82,14 +84,17 @@ impl RenderMediaHandler {
 
 impl Gallery {
     /// What is made of an upload at once.
-    fn recipe(&self, media: &Media) -> Recipe {
+    fn recipe(&self, media: &Media, bytes: &[u8]) -> Recipe {
         let options = &self.0.options;
         let crop = media.crop.map(|media::Crop { x, y, width, height }| Crop { x, y, width, height });
         let (renditions, encoding) = match (media.purpose, options.copy) {
             (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
             (Purpose::Photo, Some(side)) => {
-                (vec![picture::Rendition::new(COPY_NAME, Fit::Within, side, side)], COPY)
+                let animated = options.animated
+                    && picture::inspect(bytes, &options.limits).is_ok_and(|info| info.frames > 1);
+                let encoding = if animated { ANIMATED_COPY } else { COPY };
+                (vec![picture::Rendition::new(COPY_NAME, Fit::Within, side, side)], encoding)
             }
         };
         Recipe { renditions, crop, encoding }
@@ -105,7 +110,7 @@ impl Gallery {
         now: Timestamp,
     ) -> Result<(media::Rendition, i64), Error> {
         let format = match encoding {
-            Encoding::WebP { .. } => Format::WebP,
+            Encoding::WebP { .. } | Encoding::AnimatedWebP { .. } => Format::WebP,
             Encoding::Jpeg { .. } => Format::Jpeg,
         };
         let bytes = i64::try_from(image.bytes.len()).unwrap_or(i64::MAX);

@@ -52,6 +52,9 @@ pub struct GalleryOptions {
     /// The copy of a photo that is kept to make its sizes from: without metadata, upright, in sRGB, at most so many pixels a
     /// side. None: nothing is kept, and all sizes are made at once, in JPEG. Default: 4096, the whole of 12 megapixels.
     pub copy: Option<u32>,
+    /// Whether a photo that is an animation (GIF, WebP) stays one, for those who take WebP: its copy and the sizes made of it do.
+    /// In JPEG, as an avatar, without a copy, and beyond [`Limits::frames`] its first frame is shown. Default: false.
+    pub animated: bool,
     /// Millions of pixels that are being decoded in this process at once: what bounds its memory. A picture that has more
     /// is decoded alone. Default: 50.
     pub megapixels: u32,
@@ -70,6 +73,7 @@ impl Default for GalleryOptions {
             avatars: AVATARS.to_vec(),
             photos: PHOTOS.to_vec(),
             copy: Some(4096),
+            animated: false,
             megapixels: 50,
             wait: Duration::from_secs(5),
             waiting: 64,

@@ -208,6 +208,7 @@ impl Gallery {
         };
         let encoding = match format {
             Format::Jpeg => Encoding::JPEG,
+            Format::WebP if inner.options.animated => Encoding::ANIMATED_WEBP,
             Format::WebP => Encoding::WEBP,
         };
         // The copy shows the crop, if there was one.

@@ -24,7 +24,17 @@ impl Ink {
                 3
             }
             (Colour::YCbCr, [y, cb, cr]) => {
-                samples.extend(y.iter().zip(cb).zip(cr).flat_map(|((&y, &cb), &cr)| rgb(y, cb, cr)));
+                samples.extend(y.iter().zip(cb).zip(cr).flat_map(|((&y, &cb), &cr)| rgb(y, cb, cr, JFIF)));
+                3
+            }
+            #[cfg(feature = "heic")]
+            (Colour::Bt709, [y, cb, cr]) => {
+                samples.extend(y.iter().zip(cb).zip(cr).flat_map(|((&y, &cb), &cr)| rgb(y, cb, cr, BT709)));
+                3
+            }
+            #[cfg(feature = "heic")]
+            (Colour::Bt2020, [y, cb, cr]) => {
+                samples.extend(y.iter().zip(cb).zip(cr).flat_map(|((&y, &cb), &cr)| rgb(y, cb, cr, BT2020)));
                 3
             }
             (Colour::Cmyk, [c, m, y, k]) => {
@@ -35,7 +45,7 @@ impl Ink {
             (Colour::Ycck, [y, cb, cr, k]) => {
                 let inks = y.iter().zip(cb).zip(cr).zip(k);
                 samples.extend(inks.flat_map(|(((&y, &cb), &cr), &k)| {
-                    let [c, m, y] = rgb(y, cb, cr);
+                    let [c, m, y] = rgb(y, cb, cr, JFIF);
                     [c, m, y, 255 - k]
                 }));
                 4
@@ -86,11 +96,19 @@ fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     [c, m, y].map(|ink| (u16::from(255 - ink) * u16::from(255 - k) / 255).to_le_bytes()[0])
 }
 
-/// JFIF's conversion (ITU-T T.871, section 7), in 16 bits of fraction.
+/// JFIF's conversion (ITU-T T.871, section 7): of Cr to red, Cb and Cr to green, Cb to blue, in 16 bits of fraction.
+pub(super) const JFIF: [i32; 4] = [91_881, 22_554, 46_802, 116_130];
+/// Of ITU-R BT.709 (H.273, matrix 1).
+#[cfg(feature = "heic")]
+const BT709: [i32; 4] = [103_206, 12_276, 30_679, 121_609];
+/// Of ITU-R BT.2020 (H.273, matrix 9).
+#[cfg(feature = "heic")]
+const BT2020: [i32; 4] = [96_639, 10_784, 37_444, 123_299];
+
 #[inline]
 #[expect(clippy::cast_sign_loss, reason = "clamped to a byte")]
-pub(super) fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+pub(super) fn rgb(y: u8, cb: u8, cr: u8, [to_red, cb_to_green, cr_to_green, to_blue]: [i32; 4]) -> [u8; 3] {
     let (y, cb, cr) = ((i32::from(y) << 16) + (1 << 15), i32::from(cb) - 128, i32::from(cr) - 128);
     let byte = |value: i32| (value >> 16).clamp(0, 255) as u8;
-    [byte(y + 91_881 * cr), byte(y - 22_554 * cb - 46_802 * cr), byte(y + 116_130 * cb)]
+    [byte(y + to_red * cr), byte(y - cb_to_green * cb - cr_to_green * cr), byte(y + to_blue * cb)]
 }

@@ -3,7 +3,8 @@
 use std::io::Cursor;
 
 use image::{
-    DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, RgbImage, error::LimitErrorKind,
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage, RgbaImage,
+    error::LimitErrorKind,
 };
 
 use super::{
@@ -56,6 +57,8 @@ pub(super) fn decode(
             let pixels = png::decode(bytes, &header, factor, limits, deadline)?;
             Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 / f64::from(factor) }, profile })
         }
+        #[cfg(feature = "heic")]
+        Details::Heic(header) => super::heic::decode(bytes, &header, factor(scale), limits, deadline),
         Details::Other(format) => other(bytes, format, limits),
     }
 }
@@ -74,25 +77,36 @@ fn factor(scale: f64) -> u32 {
 
 fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, Rejected> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut allowed = image::Limits::default();
-    allowed.max_alloc = Some(limits.memory as u64);
-    reader.limits(allowed);
+    reader.limits(image_limits(limits));
     let mut decoder = reader.into_decoder().map_err(rejected)?;
     if decoder.total_bytes() > limits.memory as u64 / 2 {
         return Err(Rejected::TooComplex("it needs too much memory".into()));
     }
-    let profile = decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= jpeg::PROFILE);
+    let profile = profile(&mut decoder);
     let pixels = match DynamicImage::from_decoder(decoder).map_err(rejected)? {
         DynamicImage::ImageRgb8(pixels) => pixels,
-        pixels => {
-            let pixels = pixels.into_rgba8();
-            let size = pixels.dimensions();
-            let colours =
-                pixels.pixels().flat_map(|p| png::opaque([p.0[0], p.0[1], p.0[2]], p.0[3])).collect();
-            RgbImage::from_raw(size.0, size.1, colours).ok_or(Rejected::Truncated)?
-        }
+        pixels => flattened(&pixels.into_rgba8())?,
     };
     Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
+}
+
+/// What the `image` crate's decoders are held to.
+pub(super) fn image_limits(limits: &Limits) -> image::Limits {
+    let mut allowed = image::Limits::default();
+    allowed.max_alloc = Some(limits.memory as u64);
+    allowed
+}
+
+/// A profile of a size that profiles have.
+pub(super) fn profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
+    decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= jpeg::PROFILE)
+}
+
+/// What a picture shows over white.
+pub(super) fn flattened(pixels: &RgbaImage) -> Result<RgbImage, Rejected> {
+    let (width, height) = pixels.dimensions();
+    let colours = pixels.pixels().flat_map(|p| png::opaque([p.0[0], p.0[1], p.0[2]], p.0[3])).collect();
+    RgbImage::from_raw(width, height, colours).ok_or(Rejected::Truncated)
 }
 
 pub(super) fn rejected(error: ImageError) -> Rejected {

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ImageDecoder as _, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{Kind, Limits, Rejected, decode::rejected, jpeg, png};
+use super::{Kind, Limits, Rejected, animation::Run, decode::rejected, jpeg, png};
 
 /// What a picture's headers say.
 #[derive(Debug)]
@@ -16,6 +16,9 @@ pub struct Info {
     pub width: u32,
     /// Upright, in pixels.
     pub height: u32,
+    /// How many frames [`Encoding::AnimatedWebP`](super::Encoding::AnimatedWebP) shows of it: 1, unless it is an animation (GIF,
+    /// WebP) within the limits.
+    pub frames: u32,
     pub(super) orientation: Orientation,
     pub(super) details: Details,
 }
@@ -25,6 +28,8 @@ pub struct Info {
 pub(super) enum Details {
     Jpeg(jpeg::Header),
     Png(png::Header),
+    #[cfg(feature = "heic")]
+    Heic(Box<super::heif::Header>),
     /// The `image` crate reads them again.
     Other(ImageFormat),
 }
@@ -58,6 +63,11 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
             let header = png::Header::read(bytes, limits)?;
             (header.width, header.height, header.orientation, Details::Png(header))
         }
+        #[cfg(feature = "heic")]
+        Kind::Heic => {
+            let header = super::heif::Header::read(bytes, limits)?;
+            (header.width, header.height, header.orientation, Details::Heic(Box::new(header)))
+        }
         Kind::WebP | Kind::Gif => {
             if kind == Kind::WebP && bytes.len() < riff_length(bytes) {
                 return Err(Rejected::Truncated);
@@ -71,8 +81,9 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
             (width, height, orientation, Details::Other(format))
         }
     };
+    let frames = Run::of(kind, bytes).kept(width, height, limits);
     let (width, height) = if turned(orientation) { (height, width) } else { (width, height) };
-    Ok(Info { kind, width, height, orientation, details })
+    Ok(Info { kind, width, height, frames, orientation, details })
 }
 
 /// How long a RIFF file says that it is.

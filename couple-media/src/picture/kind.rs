@@ -9,10 +9,13 @@ pub enum Kind {
     Jpeg,
     /// PNG: every colour type and depth, interlaced or not.
     Png,
-    /// WebP: lossy, lossless, and the first frame of an animation.
+    /// WebP: lossy, lossless, animated.
     WebP,
-    /// GIF: its first frame.
+    /// GIF, animated or not.
     Gif,
+    /// HEIC: HEVC's intra pictures, in one piece or in tiles. Only with the feature `heic`.
+    #[cfg(feature = "heic")]
+    Heic,
 }
 
 impl Kind {
@@ -24,6 +27,15 @@ impl Kind {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(Self::Png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
+            // `mif1` says that it is HEIF, and not of which kind.
+            #[cfg(feature = "heic")]
+            [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..]
+                if [b"heic", b"heix", b"heim", b"heis", b"mif1"]
+                    .iter()
+                    .any(|known| brand.starts_with(*known)) =>
+            {
+                Some(Self::Heic)
+            }
             _ => None,
         }
     }
@@ -36,6 +48,8 @@ impl Kind {
             Self::Png => "image/png",
             Self::WebP => "image/webp",
             Self::Gif => "image/gif",
+            #[cfg(feature = "heic")]
+            Self::Heic => "image/heic",
         }
     }
 }

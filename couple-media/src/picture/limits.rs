@@ -22,6 +22,9 @@ pub struct Limits {
     /// The most scans of a progressive JPEG. 100; libjpeg's own script for progressive files has 10. Each scan may
     /// cost a pass over the whole picture.
     pub scans: u32,
+    /// The most frames of an animation that is kept as one. 1,000. Of one with more, or with more than
+    /// [`megapixels`](Self::megapixels) in all its frames, the first is shown.
+    pub frames: u32,
     /// How long [`render`](super::render) may take. It is looked at between steps and rows, so what is being done ends first.
     /// 10 s, some hundred times what a phone's picture takes.
     pub deadline: Duration,
@@ -35,6 +38,7 @@ impl Default for Limits {
             side: 12_000,
             memory: 256 << 20,
             scans: 100,
+            frames: 1_000,
             deadline: Duration::from_secs(10),
         }
     }

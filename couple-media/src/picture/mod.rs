@@ -23,11 +23,16 @@
 //!
 //! What holds of every output: it was encoded anew from pixels, so nothing of the input's metadata, comments or
 //! trailing bytes is in it; it is upright and in sRGB; it is opaque (what was transparent is white); it is never
-//! larger than the picture it shows. Of an animation the first frame is shown.
+//! larger than the picture it shows. Of an animation the first frame is shown, unless it is asked for with [`Encoding::AnimatedWebP`].
 
+mod animation;
 mod colour;
 mod decode;
 mod encode;
+#[cfg(feature = "heic")]
+mod heic;
+#[cfg(feature = "heic")]
+mod heif;
 mod inspect;
 mod jpeg;
 mod kind;
@@ -94,6 +99,12 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
     let info = inspect(bytes, limits)?;
     let (width, height) = (info.width, info.height);
     let plan = scale::Plan::new(&info, recipe)?;
+    if matches!(recipe.encoding, Encoding::AnimatedWebP { .. })
+        && info.frames > 1
+        && let Some(rendered) = animation::render(bytes, &info, &plan, recipe, limits, deadline)?
+    {
+        return Ok(rendered);
+    }
     let decoded = decode::decode(bytes, info, plan.scale(), limits, deadline)?;
     deadline.check()?;
     let (views, smallest) = plan.cascade(plan.base(decoded)?, deadline)?;

@@ -50,7 +50,7 @@ impl Planes {
         RgbImage::from_fn(self.width, self.height, |x, y| {
             let luma = self.luma[(y * self.width + x) as usize];
             let [cb, cr] = self.chroma.each_ref().map(|chroma| chroma[(y / 2 * across + x / 2) as usize]);
-            Rgb(colour::rgb(luma, cb, cr))
+            Rgb(colour::rgb(luma, cb, cr, colour::JFIF))
         })
     }
 }

@@ -77,6 +77,13 @@ pub enum Encoding {
         /// 0 to 100, as libwebp counts.
         quality: u8,
     },
+    /// The same, and an animation stays one, with its times, if all its frames are within
+    /// [`Limits::frames`](super::Limits::frames) and together within [`Limits::megapixels`](super::Limits::megapixels). With
+    /// every other encoding, or beyond these, its first frame is shown.
+    AnimatedWebP {
+        /// 0 to 100, as libwebp counts.
+        quality: u8,
+    },
 }
 
 impl Encoding {
@@ -84,13 +91,15 @@ impl Encoding {
     pub const JPEG: Self = Self::Jpeg { quality: 80 };
     /// WebP at quality 80, as sharp has it by default.
     pub const WEBP: Self = Self::WebP { quality: 80 };
+    /// The same, animated where the picture is.
+    pub const ANIMATED_WEBP: Self = Self::AnimatedWebP { quality: 80 };
 
     /// The media type of what it makes.
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Jpeg { .. } => "image/jpeg",
-            Self::WebP { .. } => "image/webp",
+            Self::WebP { .. } | Self::AnimatedWebP { .. } => "image/webp",
         }
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn encode(pixels: &Pixels, encoding: Encoding) -> Result<Vec<u8>, Rej
         Encoding::Jpeg { quality } => {
             jpeg::encode(pixels, quality.clamp(1, 100)).map_err(|error| failed(&error))
         }
-        Encoding::WebP { quality } => webp(&pixels.to_rgb(), quality),
+        Encoding::WebP { quality } | Encoding::AnimatedWebP { quality } => webp(&pixels.to_rgb(), quality),
     }
 }
 

@@ -25,7 +25,12 @@ pub(super) struct Component {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::picture) enum Colour {
     Grey,
+    /// As JFIF and BT.601 have it, in full range.
     YCbCr,
+    #[cfg(feature = "heic")]
+    Bt709,
+    #[cfg(feature = "heic")]
+    Bt2020,
     Rgb,
     /// As Adobe's programs write it: 255 is no ink.
     Cmyk,

@@ -1,0 +1,366 @@
+//! HEIC around two coded pictures of 64 × 64, made once with libheif and x265: put together, turned, coloured and damaged here.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use couple_media::picture::{self, AVATARS, Encoding, Kind, Limits, Recipe, Rejected, inspect};
+use image::RgbImage;
+use support::{assert_near, colour_at, exif, render, seen, shown, whole, within};
+use tokio::time::Instant;
+
+/// `support::fields`: red, green above blue, white; its parameters and its one NAL unit.
+const FIELDS: [&str; 2] = [
+    "0103700000009000000000001ef000fcfdf8f800000f03600001001840010c01ffff03700000030090000003000003001eba\
+     0240610001002b42010103700000030090000003000003001ea020810596ea4929ae6e021a0c0800000300c8000003000840\
+     62000100074401c172b02240",
+    "0000003d2801af04783c13772adfe8e4a9fffde8e1b2fee890a2b9cfd84c7bffd61affff7312cefcffccafe8dfb8cbb7ffc5\
+     c9f19813fe55f5f0fddd931ff65dfe",
+];
+/// Black at the left, white at the right, without chroma.
+const HALVES: [&str; 2] = [
+    "0104080000009ff8000000001ef000fcfcf8f800000f03600001001740010c01ffff0408000003009ff800000300001eba02\
+     4061000100264201010408000003009ff800000300001ec08204165ba924a6b9b02000000303200000030021620001000744\
+     01c172b02240",
+    "000000192801ae13c03b88ebffffee89eae4f3fd554d52f1fffc7cffe0",
+];
+
+const RED: [u8; 3] = [220, 30, 30];
+const GREEN: [u8; 3] = [30, 200, 40];
+const BLUE: [u8; 3] = [40, 40, 210];
+const WHITE: [u8; 3] = [240, 240, 240];
+
+fn hex(text: &str) -> Vec<u8> {
+    data_encoding::HEXLOWER.decode(text.replace(' ', "").as_bytes()).unwrap()
+}
+
+fn a_box(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u32 + 8).to_be_bytes()[..], kind, content].concat()
+}
+
+fn full(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    a_box(kind, &[&[0; 4], content].concat())
+}
+
+fn ispe(width: u32, height: u32) -> Vec<u8> {
+    full(b"ispe", &[width.to_be_bytes(), height.to_be_bytes()].concat())
+}
+
+fn nclx(primaries: u16, transfer: u16, matrix: u16, full: bool) -> Vec<u8> {
+    let points = [primaries, transfer, matrix].map(u16::to_be_bytes).concat();
+    a_box(b"colr", &[b"nclx", &points[..], &[u8::from(full) << 7]].concat())
+}
+
+/// As libheif writes it for sRGB.
+fn srgb() -> Vec<u8> {
+    nclx(1, 13, 6, true)
+}
+
+struct Item {
+    kind: [u8; 4],
+    data: Vec<u8>,
+    properties: Vec<Vec<u8>>,
+    refers: Vec<([u8; 4], Vec<u16>)>,
+}
+
+fn coded([config, data]: [&str; 2], more: &[Vec<u8>]) -> Item {
+    let properties = [&[a_box(b"hvcC", &hex(config)), ispe(64, 64)], more].concat();
+    Item { kind: *b"hvc1", data: hex(data), properties, refers: Vec::new() }
+}
+
+/// Tiles of the items from 2 on.
+fn grid(columns: u8, rows: u8, width: u16, height: u16, more: &[Vec<u8>]) -> Item {
+    let (w, h) = (width.to_be_bytes(), height.to_be_bytes());
+    let data = [&[0, 0, rows - 1, columns - 1], &w[..], &h].concat();
+    let tiles = (2..2 + u16::from(columns) * u16::from(rows)).collect();
+    let properties = [&[ispe(width.into(), height.into())], more].concat();
+    Item { kind: *b"grid", data, properties, refers: vec![(*b"dimg", tiles)] }
+}
+
+/// A file of items that are counted from 1, the first of which is the picture.
+fn heic(items: &[Item]) -> Vec<u8> {
+    let ftyp = a_box(b"ftyp", b"heic\0\0\0\0mif1heic");
+    let (mut infos, mut ipco, mut ipma, mut iref) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut count = 0_u8;
+    for (id, item) in (1_u16..).zip(items) {
+        let entry = [&[2, 0, 0, 0], &id.to_be_bytes()[..], &[0, 0], &item.kind, b"\0"].concat();
+        infos.extend(a_box(b"infe", &entry));
+        ipma.extend(id.to_be_bytes());
+        ipma.push(item.properties.len() as u8);
+        for property in &item.properties {
+            count += 1;
+            ipma.push(count | 0x80);
+            ipco.extend(property);
+        }
+        for (kind, to) in &item.refers {
+            let to: Vec<u8> = to.iter().flat_map(|to| to.to_be_bytes()).collect();
+            let head = [id.to_be_bytes(), (to.len() as u16 / 2).to_be_bytes()].concat();
+            iref.extend(a_box(kind, &[head, to].concat()));
+        }
+    }
+    let number = (items.len() as u16).to_be_bytes();
+    let iprp = [
+        a_box(b"ipco", &ipco),
+        full(b"ipma", &[&u32::from(items.len() as u16).to_be_bytes()[..], &ipma].concat()),
+    ];
+    let meta = |begin: usize| {
+        let (mut at, mut iloc) = (begin as u32, [&[0x44, 0][..], &number].concat());
+        for (id, item) in (1_u16..).zip(items) {
+            iloc.extend([&id.to_be_bytes()[..], &[0, 0, 0, 1], &at.to_be_bytes()].concat());
+            iloc.extend((item.data.len() as u32).to_be_bytes());
+            at += item.data.len() as u32;
+        }
+        let parts = [
+            full(b"hdlr", b"\0\0\0\0pict\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+            full(b"pitm", &1_u16.to_be_bytes()),
+            full(b"iinf", &[&number[..], &infos].concat()),
+            full(b"iloc", &iloc),
+            full(b"iref", &iref),
+            a_box(b"iprp", &iprp.concat()),
+        ];
+        full(b"meta", &parts.concat())
+    };
+    let begin = ftyp.len() + meta(0).len() + 8;
+    let data: Vec<u8> = items.iter().flat_map(|item| item.data.clone()).collect();
+    [ftyp, meta(begin), a_box(b"mdat", &data)].concat()
+}
+
+fn single(more: &[Vec<u8>]) -> Vec<u8> {
+    heic(&[coded(FIELDS, &[&[srgb()], more].concat())])
+}
+
+#[track_caller]
+fn assert_colour(pixels: &RgbImage, x: f32, y: f32, colour: [u8; 3]) {
+    assert_near(colour_at(pixels, x, y), colour, 12);
+}
+
+#[track_caller]
+fn assert_fields(pixels: &RgbImage, [top_left, top_right, bottom_left, bottom_right]: [[u8; 3]; 4]) {
+    assert_colour(pixels, 0.25, 0.25, top_left);
+    assert_colour(pixels, 0.75, 0.25, top_right);
+    assert_colour(pixels, 0.25, 0.75, bottom_left);
+    assert_colour(pixels, 0.75, 0.75, bottom_right);
+}
+
+#[test]
+fn a_picture_in_one_piece() {
+    let file = single(&[]);
+    let info = inspect(&file, &Limits::default()).unwrap();
+    assert_eq!(
+        (info.kind, info.kind.media_type(), info.width, info.height),
+        (Kind::Heic, "image/heic", 64, 64)
+    );
+    assert_fields(&shown(&file), [RED, GREEN, BLUE, WHITE]);
+    for image in render(&file, &Recipe { renditions: AVATARS.to_vec(), crop: None, encoding: Encoding::WEBP })
+        .unwrap()
+        .images
+    {
+        assert_eq!((image.width, image.height), (64, 64));
+    }
+}
+
+/// `irot` is anticlockwise, `imir` comes after it, and Exif's orientation says again what they say.
+#[test]
+fn turned_once() {
+    let irot = |quarters: u8| a_box(b"irot", &[quarters]);
+    let imir = |axis: u8| a_box(b"imir", &[axis]);
+    let cases = [
+        (vec![irot(0)], [RED, GREEN, BLUE, WHITE]),
+        (vec![irot(1)], [GREEN, WHITE, RED, BLUE]),
+        (vec![irot(2)], [WHITE, BLUE, GREEN, RED]),
+        (vec![irot(3)], [BLUE, RED, WHITE, GREEN]),
+        (vec![imir(0)], [BLUE, WHITE, RED, GREEN]),
+        (vec![imir(1)], [GREEN, RED, WHITE, BLUE]),
+        (vec![irot(1), imir(0)], [RED, BLUE, GREEN, WHITE]),
+        (vec![irot(1), imir(1)], [WHITE, GREEN, BLUE, RED]),
+        (vec![imir(1), irot(1)], [RED, BLUE, GREEN, WHITE]),
+        (vec![irot(3), imir(1)], [RED, BLUE, GREEN, WHITE]),
+    ];
+    for (turns, expected) in cases {
+        let mut items = vec![coded(FIELDS, &[&[srgb()], &turns[..]].concat())];
+        let tiff = exif(6, true);
+        let refers = vec![(*b"cdsc", vec![1])];
+        items.push(Item {
+            kind: *b"Exif",
+            data: [&[0; 4], &tiff[..]].concat(),
+            properties: Vec::new(),
+            refers,
+        });
+        let rendered = render(&heic(&items), &whole()).unwrap();
+        assert_fields(&seen(&rendered.images[0]), expected);
+        let bytes = &rendered.images[0].bytes;
+        assert!(
+            !bytes.windows(4).any(|part| part == b"Exif") && !bytes.windows(3).any(|part| part == b"Mkr")
+        );
+    }
+}
+
+/// As phones write it: tiles, of which the last stand over.
+#[test]
+fn tiles_make_a_picture() {
+    let with = |columns: u8, rows: u8, width, height, more: &[Vec<u8>]| {
+        let tiles = (0..columns * rows).map(|_| coded(FIELDS, &[srgb()]));
+        heic(&std::iter::once(grid(columns, rows, width, height, more)).chain(tiles).collect::<Vec<_>>())
+    };
+    let file = with(4, 3, 256, 192, &[]);
+    let pixels = shown(&file);
+    assert_eq!(pixels.dimensions(), (256, 192));
+    for (column, row) in (0..4_u8).flat_map(|column| (0..3_u8).map(move |row| (column, row))) {
+        let at = |x: f32, y: f32| ((f32::from(column) + x) / 4.0, (f32::from(row) + y) / 3.0);
+        for (place, colour) in
+            [((0.25, 0.25), RED), ((0.75, 0.25), GREEN), ((0.25, 0.75), BLUE), ((0.75, 0.75), WHITE)]
+        {
+            let (x, y) = at(place.0, place.1);
+            assert_colour(&pixels, x, y, colour);
+        }
+    }
+    // Smaller on the way: every factor, and what does not divide.
+    for side in [250, 128, 64, 50, 32, 16] {
+        let rendered = render(&file, &within(side)).unwrap();
+        let small = seen(&rendered.images[0]);
+        assert_eq!(small.dimensions(), (side, side * 3 / 4 + u32::from(side % 4 > 1)));
+        let mean = |pixels: &RgbImage| {
+            let sums = pixels
+                .pixels()
+                .fold([0_u64; 3], |sums, pixel| [0, 1, 2].map(|c| sums[c] + u64::from(pixel.0[c])));
+            sums.map(|sum| sum / u64::from(pixels.width() * pixels.height()))
+        };
+        for (small, large) in mean(&small).into_iter().zip(mean(&pixels)) {
+            assert!(small.abs_diff(large) <= 4, "{side}: {small} for {large}");
+        }
+    }
+    // Cut off: 101 × 75 of 128 × 128, turned.
+    let pixels = shown(&with(2, 2, 101, 75, &[a_box(b"irot", &[3])]));
+    assert_eq!(pixels.dimensions(), (75, 101));
+    assert_colour(&pixels, 0.9, 0.1, RED);
+    assert_colour(&pixels, 0.9, 0.45, GREEN);
+    // A profile or code points of the grid, or of its tiles, are the picture's.
+    assert_eq!(
+        render(&with(2, 2, 128, 129, &[]), &whole()).unwrap_err(),
+        Rejected::Corrupt("its parts do not make a whole".into())
+    );
+    assert!(matches!(render(&with(2, 2, 64, 128, &[]), &whole()), Err(Rejected::Corrupt(_))));
+}
+
+/// What another matrix, range and other primaries make of the same samples.
+#[test]
+fn code_points_count() {
+    let with = |primaries, transfer, matrix, full| {
+        shown(&heic(&[coded(FIELDS, &[nclx(primaries, transfer, matrix, full)])]))
+    };
+    let red = |pixels: &RgbImage| colour_at(pixels, 0.25, 0.25);
+    let plain = red(&with(1, 13, 6, true));
+    assert_eq!(red(&with(1, 13, 5, true)), plain);
+    // Y 87, Cb 96, Cr 223 in BT.709's matrix.
+    let other = red(&with(1, 13, 1, true));
+    assert!(other.iter().zip([236, 48, 28]).all(|(&seen, wanted)| seen.abs_diff(wanted) < 8), "{other:?}");
+    // White of 240 is beyond what is white in limited range.
+    let limited = with(1, 13, 6, false);
+    assert_colour(&limited, 0.75, 0.75, [255, 255, 255]);
+    // Red of Display P3 is more than sRGB has.
+    let wide = red(&with(12, 13, 6, true));
+    assert!(wide[0] > plain[0] + 8 && wide[1] < plain[1], "{wide:?}");
+    let widest = red(&with(9, 13, 9, true));
+    assert!(widest[0] > plain[0] + 8, "{widest:?}");
+    for transfer in [16, 18] {
+        let file = heic(&[coded(FIELDS, &[nclx(9, transfer, 9, true)])]);
+        assert!(matches!(render(&file, &whole()), Err(Rejected::Unsupported(_))));
+    }
+    // A profile goes before code points.
+    let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
+    let profile = a_box(b"colr", &[b"prof", &profile[..]].concat());
+    let pixels = shown(&heic(&[coded(FIELDS, &[srgb(), profile])]));
+    assert!(red(&pixels)[0] > plain[0] + 8);
+    // Without chroma.
+    let grey = shown(&heic(&[coded(HALVES, &[srgb()])]));
+    assert_fields(&grey, [[0; 3], [255; 3], [0; 3], [255; 3]]);
+}
+
+/// What is not seen is white.
+#[test]
+fn alpha_over_white() {
+    let alpha = full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0");
+    let mut halves = coded(HALVES, &[srgb(), alpha]);
+    halves.refers = vec![(*b"auxl", vec![1])];
+    let pixels = shown(&heic(&[coded(FIELDS, &[srgb()]), halves]));
+    assert_fields(&pixels, [[255; 3], GREEN, [255; 3], WHITE]);
+    // A depth map or a thumbnail is none of it.
+    let mut depth = coded(HALVES, &[full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth\0")]);
+    depth.refers = vec![(*b"auxl", vec![1])];
+    let mut thumbnail = coded(HALVES, &[]);
+    thumbnail.refers = vec![(*b"thmb", vec![1])];
+    let pixels = shown(&heic(&[coded(FIELDS, &[srgb()]), depth, thumbnail]));
+    assert_fields(&pixels, [RED, GREEN, BLUE, WHITE]);
+}
+
+/// What programs write that pad to an even size.
+#[test]
+fn a_crop_at_the_right_and_below() {
+    let clap = |width: u32, height: u32, x: i32, y: i32| {
+        let parts = [width, 1, height, 1, x.cast_unsigned(), 2, y.cast_unsigned(), 2];
+        a_box(b"clap", &parts.map(u32::to_be_bytes).concat())
+    };
+    let pixels = shown(&single(&[clap(61, 33, -3, -31)]));
+    assert_eq!(pixels.dimensions(), (61, 33));
+    assert_colour(&pixels, 0.9, 0.5, GREEN);
+    let middle = single(&[clap(32, 32, 0, 0)]);
+    assert!(matches!(render(&middle, &whole()), Err(Rejected::Unsupported(_))));
+}
+
+#[test]
+fn limits_hold_before_anything_is_decoded() {
+    let huge = heic(&[grid(250, 250, 60_000, 60_000, &[]), coded(FIELDS, &[srgb()])]);
+    let begun = Instant::now();
+    assert_eq!(render(&huge, &whole()), Err(Rejected::TooLarge { width: 60_000, height: 60_000 }));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // A coded picture of another size than its box says.
+    let mut item = coded(FIELDS, &[srgb()]);
+    item.properties[1] = ispe(65, 64);
+    assert!(matches!(render(&heic(&[item]), &whole()), Err(Rejected::Corrupt(_))));
+    let with = |set: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        set(&mut limits);
+        picture::render(&single(&[]), &whole(), &limits)
+    };
+    assert!(matches!(with(|limits| limits.memory = 30_000), Err(Rejected::TooComplex(_))));
+    assert!(with(|limits| limits.memory = 60_000).is_ok());
+    assert_eq!(with(|limits| limits.deadline = Duration::ZERO), Err(Rejected::TookTooLong));
+    // The same slice again and again: a picture's worth of work for each.
+    let [config, data] = FIELDS;
+    let mut item = coded([config, data], &[srgb()]);
+    let mut again = item.data.clone();
+    // Not the first of its picture.
+    again[6] &= 0x7F;
+    for _ in 0..1_000 {
+        item.data.extend(&again);
+    }
+    let begun = Instant::now();
+    let _ = render(&heic(&[item]), &whole());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for brand in [b"avif", b"mp42"] {
+        let mut file = single(&[]);
+        file[8..12].copy_from_slice(brand);
+        assert_eq!(render(&file, &whole()), Err(Rejected::UnknownType));
+    }
+}
+
+/// At every length, and with every bit turned: shown or refused, and no decoder panics.
+#[test]
+fn damage_is_refused_or_shown() {
+    let mut halves = coded(HALVES, &[full(b"auxC", b"urn:mpeg:hevc:2015:auxid:1\0")]);
+    halves.refers = vec![(*b"auxl", vec![1])];
+    let whole_file = heic(&[grid(1, 1, 60, 62, &[srgb(), a_box(b"irot", &[1])]), coded(FIELDS, &[]), halves]);
+    assert_eq!(shown(&whole_file).dimensions(), (62, 60));
+    for length in 0..whole_file.len() {
+        assert!(render(&whole_file[..length], &whole()).is_err(), "{length}");
+    }
+    for bit in 0..whole_file.len() * 8 {
+        let mut file = whole_file.clone();
+        file[bit / 8] ^= 1 << (bit % 8);
+        if let Err(reason) = render(&file, &within(32)) {
+            assert_ne!(reason, Rejected::Corrupt("its decoder gave up".into()), "bit {bit}");
+            assert_ne!(reason, Rejected::TookTooLong, "bit {bit}");
+        }
+    }
+}
