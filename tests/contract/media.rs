@@ -66,8 +66,14 @@ fn said(answer: &Answer) -> (u16, String) {
 async fn a_photo() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
-    let uploaded = world.upload(&ana, "purpose=photo", png(1200, 600)).await;
+    // Its own ThumbHash, as a client that escapes no `+` writes it.
+    let uploaded =
+        world.upload(&ana, "purpose=photo&placeholder=3OcRJYB4d3h/iIeHeEh3eIhw+j3A", png(1200, 600)).await;
     assert_eq!((uploaded.status, uploaded.text("state")), (202, "processing".to_owned()));
+    let early = json!({"state": "processing", "placeholder": "3OcRJYB4d3h/iIeHeEh3eIhw+j3A", "width": 1200, "height": 600});
+    for (field, value) in early.as_object().unwrap() {
+        assert_eq!(&uploaded.body[field], value, "{field}");
+    }
     let id = uploaded.text("id");
     let path = format!("/v1/media/{id}");
     assert_eq!(world.get(&format!("{path}/320"), &ben).await.said(), (409, "media_processing"));
@@ -77,6 +83,7 @@ async fn a_photo() {
         (entry["kind"].as_str(), entry["body"]["media_id"].as_str()),
         (Some("photo"), Some(id.as_str()))
     );
+    assert_eq!(entry["body"]["media"], early);
 
     world.work().await;
     let entry = &heard(&world, &ben, seq).await[0];
@@ -87,6 +94,10 @@ async fn a_photo() {
     let picture = world.get(&path, &ben).await;
     assert_eq!(picture.text("state"), "ready");
     assert!((20..60).contains(&picture.text("placeholder").len()));
+    assert_ne!(picture.body["placeholder"], early["placeholder"]);
+    for field in ["placeholder", "width", "height"] {
+        assert_eq!(entry["body"][field], picture.body[field], "{field}");
+    }
     assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(1200), &json!(600)));
     let sizes = picture.body["renditions"].as_array().unwrap().to_vec();
     let named: Vec<_> =
@@ -217,6 +228,10 @@ async fn what_is_no_picture() {
         "purpose=avatar&crop=0,0,0,10",
         "purpose=avatar&crop=1,2,3",
         "purpose=avatar&crop=-1,2,3,4",
+        "purpose=photo&placeholder=",
+        "purpose=photo&placeholder=YWJj",
+        "purpose=photo&placeholder=no!hash",
+        &format!("purpose=photo&placeholder={}", "A".repeat(56)),
     ] {
         assert_eq!(world.upload(&ana, query, png(10, 10)).await.said(), (422, "invalid_field"), "{query}");
     }
@@ -235,6 +250,31 @@ async fn what_is_no_picture() {
     assert_eq!(world.get(&format!("/v1/media/{id}/320"), &ben).await.said(), (410, "media_gone"));
     let entry = &heard(&world, &ben, seq).await[0];
     assert_eq!((&entry["kind"], &entry["body"]["reason"]), (&json!("media_rejected"), &json!("truncated")));
+    assert!(kept(&world).await.is_empty());
+}
+
+/// Who is signed out while their bytes come has uploaded nothing.
+#[tokio::test]
+async fn signed_out_meanwhile() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (send, receive) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+    let pieces = futures_util::stream::unfold(receive, |mut receive| async move {
+        Some((Ok::<_, std::io::Error>(receive.recv().await?), receive))
+    });
+    let request = Request::post("/v1/media?purpose=photo").header("authorization", format!("Bearer {ana}"));
+    let upload = world.raw(request.body(Body::from_stream(pieces)).unwrap());
+    let meanwhile = async {
+        let bytes = png(200, 200);
+        let (first, last) = bytes.split_at(bytes.len() / 2);
+        send.send(first.to_vec()).await.unwrap();
+        // Taken, so the upload is under way.
+        send.send(last.to_vec()).await.unwrap();
+        assert_eq!(world.call("DELETE", "/v1/sessions/current", Some(&ana), None).await.status, 204);
+        drop(send);
+    };
+    let (answer, ()) = tokio::join!(upload, meanwhile);
+    assert_eq!(answer.said(), (401, "unauthenticated"));
     assert!(kept(&world).await.is_empty());
 }
 

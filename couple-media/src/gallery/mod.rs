@@ -33,7 +33,7 @@ pub use render::Stats;
 pub use resume::{Progress, Resumable};
 pub use show::{NotShown, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
-pub use upload::{NotTaken, Uploading};
+pub use upload::{About, NotTaken, Uploading};
 
 use crate::{
     blobs::Blobs,

@@ -36,6 +36,7 @@ mod png;
 mod recipe;
 mod rejected;
 mod scale;
+mod size;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -44,6 +45,7 @@ pub use kind::Kind;
 pub use limits::Limits;
 pub use recipe::{AVATARS, Crop, Encoding, Fit, PHOTOS, Recipe, Rendition};
 pub use rejected::Rejected;
+pub use size::upright_size;
 
 use limits::Deadline;
 
