@@ -186,6 +186,7 @@ impl From<NotShown> for Problem {
             NotShown::Processing => Self::new("media_processing"),
             NotShown::Gone => Self::new("media_gone"),
             NotShown::Later => Self::new("unavailable").detail("it is being made; ask again in a moment"),
+            NotShown::TooMany => Self::new("overloaded").detail("fewer pictures of yours at once, please"),
             NotShown::Failed(error) => error.into(),
         }
     }

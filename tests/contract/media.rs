@@ -433,6 +433,29 @@ async fn made_once_gone_unused_and_back() {
     assert_ne!(headers["etag"], answers[0].1["etag"]);
 }
 
+/// Who asks for many sizes at once is told to wait; another couple is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_couple_holds_nobody_up() {
+    let options = GalleryOptions { waiting_of_one: 1, ..GalleryOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
+    let (many, one) = (world.photo(&ana, 1500).await, world.photo(&cleo, 300).await);
+    let one = format!("/v1/media/{one}/320");
+    let asked = ["2048", "1080", "320"].map(|size| format!("/v1/media/{many}/{size}"));
+    let answers = futures_util::future::join_all(asked.iter().map(|path| fetch(&world, path, &ana, &[])));
+    let (answers, other) = tokio::join!(answers, fetch(&world, &one, &cleo, &[]));
+    assert_eq!(other.0, 200);
+    let made = answers.iter().filter(|(status, ..)| *status == 200).count();
+    let told =
+        answers.iter().filter(|(status, headers, _)| *status == 503 && headers.contains_key("retry-after"));
+    assert_eq!((made > 0, told.count()), (true, asked.len() - made));
+    assert!(made < asked.len(), "one at a time, at once");
+    for path in &asked {
+        assert_eq!(fetch(&world, path, &ana, &[]).await.0, 200, "in a moment");
+    }
+}
+
 /// What cannot be made again is kept, however long nobody asks.
 #[tokio::test]
 async fn the_last_of_a_picture_stays() {

@@ -43,15 +43,13 @@ impl RenderMediaHandler {
         let inner = &gallery.0;
         let reject = async |reason: &str| inner.pictures.reject(media.id, reason).await.map(drop);
         let Some(source) = &media.source else { return reject("lost").await };
-        let most = inner.options.limits.bytes as u64;
-        let Some(bytes) = inner.blobs.read(&media.path(&source.blob), most).await? else {
-            return reject("lost").await;
-        };
         let recipe = gallery.recipe(media);
         let encoding = recipe.encoding;
-        let rendered = match inner.renderer.render(bytes, recipe).await? {
-            Ok(rendered) => rendered,
-            Err(rejected) => return reject(rejected.code()).await,
+        let size = (media.width, media.height);
+        let rendered = match gallery.render(media, &source.blob, size, recipe).await? {
+            None => return reject("lost").await,
+            Some(Ok(rendered)) => rendered,
+            Some(Err(rejected)) => return reject(rejected.code()).await,
         };
         let picture::Rendered { width, height, placeholder, images } = rendered;
         let now = inner.ports.now();

@@ -59,6 +59,8 @@ pub struct GalleryOptions {
     pub wait: Duration,
     /// Renditions that requests may wait for at once; more are told to come again. Default: 64.
     pub waiting: usize,
+    /// Of these, those of one couple. Default: 16.
+    pub waiting_of_one: usize,
     /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
     pub unused: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for GalleryOptions {
             megapixels: 50,
             wait: Duration::from_secs(5),
             waiting: 64,
+            waiting_of_one: 16,
             unused: Duration::from_hours(24 * 30),
         }
     }
@@ -99,7 +102,7 @@ impl Gallery {
         Self(Arc::new(Inner {
             pictures: Pictures::new(ports.clone(), policy),
             renderer: render::Renderer::new(&options),
-            flights: show::Flights::new(options.waiting),
+            flights: show::Flights::new(&options),
             ports,
             blobs,
             options,
