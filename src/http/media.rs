@@ -265,6 +265,10 @@ async fn upload(
     body: HttpBody,
 ) -> Answer<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if kind.starts_with("multipart/") {
+        return Err(Problem::new("unsupported_media_type").detail("send the bytes themselves, not a form"));
+    }
     let about = read_about(&query.purpose, query.crop.as_deref(), query.placeholder.as_deref())?;
     let shown_as = format!("{:?}{:?}", about.purpose, about.crop);
     let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;

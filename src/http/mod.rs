@@ -122,6 +122,7 @@ struct App {
     streams: Arc<places::Streams>,
     uploads: Arc<places::Streams>,
     metrics: operations::Metrics,
+    pictures: operations::PicturesAnswer,
 }
 
 #[derive(OpenApi)]
@@ -182,6 +183,7 @@ impl App {
             streams: places::Streams::new(options.live_connections, options.live_per_account),
             uploads: places::Streams::shared(options.uploads, UPLOADS_PER_ACCOUNT),
             metrics: operations::Metrics::default(),
+            pictures: operations::PicturesAnswer::default(),
             options: Arc::new(options),
             backend,
         }
@@ -228,13 +230,22 @@ fn contract(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// Every operation may end in a problem, and has a name of its own.
+/// Every operation may end in a problem, whose codes are listed, and has a name of its own.
 fn complete(api: &mut utoipa::openapi::OpenApi) {
-    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
+    if let Some(components) = &mut api.components
+        && let Some(RefOr::T(Schema::Object(problem))) = components.schemas.get_mut("Problem")
+        && let Some(RefOr::T(Schema::Object(code))) = problem.properties.get_mut("code")
+    {
+        code.enum_values = Some(CODES.iter().map(|(code, ..)| (*code).into()).collect());
+    }
     for item in api.paths.paths.values_mut() {
         let reading = [&mut item.get, &mut item.head, &mut item.options];
         let writing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in reading.into_iter().chain(writing).flatten() {
+            if let Some(summary) = &mut operation.summary {
+                *summary = summary.replace('\n', " ");
+            }
             // A handler's name is one among those of its area only.
             if let (Some(name), Some([area, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
                 *name = format!("{area}_{name}");

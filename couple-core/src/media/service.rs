@@ -342,6 +342,15 @@ impl Pictures {
         crate::ports::settled(self.ports.commit(vec![touch.into()]).await).map(drop)
     }
 
+    /// Deletes a picture, unless it was named since it was read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn expire(&self, media: &Media) -> Result<(), Error> {
+        let changes = deletion(&self.ports, media)?;
+        crate::ports::settled(self.ports.commit(changes).await).map(drop)
+    }
+
     /// Forgets blobs of a picture, and has them removed: those that nobody asks for, and those that are lost.
     ///
     /// # Errors

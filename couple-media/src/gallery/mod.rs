@@ -63,6 +63,9 @@ pub struct GalleryOptions {
     pub waiting_of_one: usize,
     /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
     pub unused: Duration,
+    /// How long a photo may wait to be named by an entry before it is deleted, at least [`Sweep::grace`]. None: it stays, for a host
+    /// whose own kinds of entry name photos. Default: 7 days.
+    pub unposted: Option<Duration>,
 }
 
 impl Default for GalleryOptions {
@@ -77,6 +80,7 @@ impl Default for GalleryOptions {
             waiting: 64,
             waiting_of_one: 16,
             unused: Duration::from_hours(24 * 30),
+            unposted: Some(Duration::from_hours(24 * 7)),
         }
     }
 }
