@@ -59,7 +59,7 @@ pub struct GalleryOptions {
     pub wait: Duration,
     /// Renditions that requests may wait for at once; more are told to come again. Default: 64.
     pub waiting: usize,
-    /// Of these, those of one couple. Default: 16.
+    /// Of these, those of one couple, for which twice as many requests may wait. Default: 16.
     pub waiting_of_one: usize,
     /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
     pub unused: Duration,

@@ -102,7 +102,7 @@ impl<'a> Waiting<'a> {
     fn of(flights: &'a Flights, space: Space) -> Result<Self, NotShown> {
         let mut board = flights.board();
         let count = board.waiting.entry(space).or_default();
-        if *count >= flights.most_of_one {
+        if *count >= 2 * flights.most_of_one {
             return Err(NotShown::TooMany);
         }
         *count += 1;
