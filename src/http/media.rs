@@ -486,6 +486,7 @@ mod tests {
             assert!(steady.late(at(seconds)) > at(seconds), "after {seconds} s");
             steady.came(500, at(seconds));
         }
+        steady.came(1000, at(290));
         assert_eq!(steady.late(at(295)), at(300), "the whole has an end, too");
         let mut drops = Pace::new(&options, begun);
         for seconds in (0..14).step_by(2) {
