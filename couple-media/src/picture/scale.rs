@@ -4,8 +4,9 @@
 use std::rc::Rc;
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{CroppedImage, Image, ImageRef},
+    FilterType, PixelTrait, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedCroppedImage, TypedImage, TypedImageRef},
+    pixels::{U8, U8x3},
 };
 use image::{DynamicImage, RgbImage, metadata::Orientation};
 
@@ -260,11 +261,26 @@ impl<'a> Pixels<'a> {
 
 /// Lanczos3, the steps' rounding aside what Pillow and libvips compute.
 fn resize(from: &Pixels<'_>, area: Area, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
+    // Not the library's own choice among all its types: that would be compiled for each of them.
+    match from.kind {
+        PixelType::U8 => resize_typed::<U8>(from, area, width, height),
+        _ => resize_typed::<U8x3>(from, area, width, height),
+    }
+}
+
+fn resize_typed<P: PixelTrait>(
+    from: &Pixels<'_>,
+    area: Area,
+    width: u32,
+    height: u32,
+) -> Result<Vec<u8>, Rejected> {
     let failed = |error: &dyn std::fmt::Display| Rejected::Corrupt(error.to_string());
-    let image =
-        ImageRef::new(from.width, from.height, from.samples, from.kind).map_err(|error| failed(&error))?;
-    let image = CroppedImage::new(&image, 0, 0, from.seen.0, from.seen.1).map_err(|error| failed(&error))?;
-    let mut to = Image::new(width, height, from.kind);
+    let image = TypedImageRef::<P>::from_buffer(from.width, from.height, from.samples)
+        .map_err(|error| failed(&error))?;
+    let image = TypedCroppedImage::from_ref(&image, 0, 0, from.seen.0, from.seen.1)
+        .map_err(|error| failed(&error))?;
+    let mut samples = vec![0; width as usize * height as usize * P::size()];
+    let mut to = TypedImage::<P>::from_buffer(width, height, &mut samples).map_err(|error| failed(&error))?;
     // Rounding must not put the area's edge a hair outside.
     let (right, bottom) = (f64::from(from.seen.0), f64::from(from.seen.1));
     let (x, y) = (area.x.clamp(0.0, right), area.y.clamp(0.0, bottom));
@@ -274,6 +290,6 @@ fn resize(from: &Pixels<'_>, area: Area, width: u32, height: u32) -> Result<Vec<
         area.width.min(right - x),
         area.height.min(bottom - y),
     );
-    Resizer::new().resize(&image, &mut to, &options).map_err(|error| failed(&error))?;
-    Ok(to.into_vec())
+    Resizer::new().resize_typed(&image, &mut to, &options).map_err(|error| failed(&error))?;
+    Ok(samples)
 }
