@@ -94,11 +94,11 @@ struct Answered {
 
 async fn upload(gallery: &Gallery, by: AccountId, purpose: Purpose, bytes: Vec<u8>) -> Option<MediaId> {
     let length = Some(bytes.len() as u64);
-    let mut uploading = gallery.upload(by, purpose, length).await.ok()?;
+    let mut uploading = gallery.upload(by, purpose.into(), length).await.ok()?;
     for piece in bytes.chunks(700) {
         uploading.write(bytes::Bytes::copy_from_slice(piece)).await.ok()?;
     }
-    Some(uploading.finish(|_| Call::default(), None).await.ok()?.media.id)
+    Some(uploading.finish(|_| Call::default(), async { Ok(true) }).await.ok()?.media.id)
 }
 
 /// Somebody's evening with pictures. What fails is tried no more than once: a client may give up.
@@ -283,6 +283,34 @@ fn any_commit_is_refused() {
 #[test]
 fn the_answer_to_any_commit_is_lost() {
     every(|[.., commits]| (0..commits).map(Kind::Unheard).collect());
+}
+
+/// Who goes away after the last byte leaves a picture, and no blob without a name.
+#[tokio::test]
+async fn whoever_uploads_goes_away_at_the_end() {
+    let kept = Kept::new().await;
+    let backend = kept.process(&Fate::new(Kind::Well));
+    let mut uploading = backend.gallery().upload(kept.ana(), Purpose::Avatar.into(), None).await.unwrap();
+    uploading.write(png(1).into()).await.unwrap();
+    let (asked, asking) = tokio::sync::oneshot::channel();
+    let (go_on, waiting) = tokio::sync::oneshot::channel::<()>();
+    let signed_in = async {
+        asked.send(()).unwrap();
+        waiting.await.unwrap();
+        Ok(true)
+    };
+    tokio::select! {
+        _ = uploading.finish(|_| Call::default(), signed_in) => panic!("nobody said that it may"),
+        asked = asking => asked.unwrap(),
+    }
+    go_on.send(()).unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    while kept.store.media_in(Space::Account(kept.ana()), None, 9).await.unwrap().is_empty() {
+        assert!(tokio::time::Instant::now() < until, "nobody went on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(recover(&kept).await, Swept::default());
+    check(&kept, &Answered::default()).await;
 }
 
 /// A picture that takes its process along, however often it is tried, is given up with a reason.

@@ -62,6 +62,7 @@ impl Two {
             crop: None,
             width: 40,
             height: 30,
+            placeholder: (purpose == Purpose::Photo).then(|| b"thumb".to_vec()),
         };
         let stored = self.pictures.add(&Call::default(), &upload, received).await.unwrap();
         assert_eq!(stored.created, stored.media.id == upload.id);
@@ -75,7 +76,7 @@ impl Two {
     async fn render(&self, media: &Media) -> bool {
         let rendition = self.world.rendition("64", Format::Jpeg);
         let rendered = Rendered {
-            width: 40,
+            width: 50,
             height: 30,
             placeholder: vec![1],
             source: Some(Source { blob: "master.jpg".into(), bytes: 50, media_type: "image/jpeg".into() }),
@@ -166,6 +167,36 @@ async fn the_same_bytes_are_one_picture_and_one_job() {
 }
 
 #[tokio::test]
+async fn what_was_lost_may_come_again() {
+    let two = Two::new().await;
+    let photos = [two.photo(two.ana(), "a").await, two.photo(two.ana(), "b").await];
+    for (photo, reason) in photos.iter().zip(["lost", "unavailable"]) {
+        two.post(two.ana(), reason, photo.id).await.unwrap();
+        assert!(two.pictures.reject(photo.id, reason).await.unwrap());
+    }
+    let gone = two.photo(two.ana(), "c").await;
+    assert!(two.render(&gone).await);
+    let there = two.store.renditions(gone.space, gone.id).await.unwrap();
+    two.pictures.forget(&gone, vec!["master.jpg".into()]).await.unwrap();
+    assert_eq!(two.photo(two.ana(), "c").await.id, gone.id, "one of its sizes is there");
+    two.pictures.forget(&gone, vec![there[0].blob.clone()]).await.unwrap();
+    two.work().await;
+    let mut again = Vec::new();
+    for (content, before) in [("a", &photos[0]), ("b", &photos[1]), ("c", &gone)] {
+        let photo = two.photo(two.ana(), content).await;
+        assert!(photo.id != before.id && !two.there(before).await);
+        again.push(photo.id);
+    }
+    let removed = [&photos[0], &photos[1], &gone].map(Media::folder).to_vec();
+    assert_eq!(two.work().await, (sorted(again), sorted(removed)));
+    assert_eq!(two.kept(gone.space).await, 300);
+    // What is no picture stays none.
+    let bad = two.photo(two.ana(), "d").await;
+    assert!(two.pictures.reject(bad.id, "truncated").await.unwrap());
+    assert_eq!(two.photo(two.ana(), "d").await.id, bad.id);
+}
+
+#[tokio::test]
 async fn a_quota_holds() {
     let two = Two::new().await;
     let tight = Policy { couple_quota: 150, ..Policy::default() };
@@ -182,6 +213,7 @@ async fn a_quota_holds() {
             crop: None,
             width: 1,
             height: 1,
+            placeholder: None,
         };
         stored.push(pictures.add(&Call::default(), upload, received).await);
     }
@@ -210,7 +242,14 @@ async fn an_entry_turns_sharp_when_its_photo_does() {
     let log = two.log(2).await;
     let kinds: Vec<&str> = log.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["media_ready", "photo", "media_rejected"]);
-    assert_eq!(log[0].1, json!({ "media_id": early.id }));
+    let sharp = json!({ "media_id": early.id, "placeholder": "AQ==", "width": 50, "height": 30 });
+    assert_eq!(log[0].1, sharp);
+    // Each says what was known when it was appended.
+    let seen = two.log(0).await;
+    let blurred = json!({ "state": "processing", "placeholder": "dGh1bWI=", "width": 40, "height": 30 });
+    assert_eq!((&seen[0].1["media"], &seen[1].1["media"]), (&blurred, &blurred));
+    let ready = json!({ "state": "ready", "placeholder": "AQ==", "width": 50, "height": 30 });
+    assert_eq!((&log[1].1["media"], &log[1].1["text"]), (&ready, &json!("look")));
     assert_eq!(log[2].1, json!({ "media_id": bad.id, "reason": "truncated" }));
     // What was uploaded is replaced by what is kept of it; of what is rejected nothing is kept.
     let removed = two.work().await.1;
@@ -239,6 +278,16 @@ async fn an_entry_names_only_its_authors_photo() {
     };
     assert!(matches!(edit(theirs.id).await, Err(Failure::Refused(timeline::Refusal::Invalid(_)))));
     edit(photo.id).await.unwrap();
+    let body = &two.log(0).await[0].1;
+    assert_eq!((&body["text"], &body["media"]["width"]), (&json!("look again"), &json!(40)));
+    // What a client says in the system's place is not taken, and no reason for a repeat to be another entry.
+    let mut body = json!({ "media_id": photo.id, "media": { "width": 7 } });
+    assert_eq!(two.append(two.ana(), "0", body.clone()).await, Ok(3));
+    body["media"] = Value::Null;
+    assert_eq!(two.append(two.ana(), "0", body).await, Ok(3));
+    let other = json!({ "media_id": photo.id, "text": "no" });
+    assert_eq!(two.append(two.ana(), "0", other).await, Err("idempotency_key_reused".into()));
+    assert_eq!(two.log(2).await[0].1["media"]["width"], 40);
     // A repeat is one, even when the picture is gone.
     two.pictures.delete(two.ana(), photo.id).await.unwrap();
     assert_eq!(two.post(two.ana(), "1", photo.id).await, Ok(1));
@@ -310,6 +359,7 @@ async fn what_is_late_tells_nobody() {
         crop: None,
         width: 1,
         height: 1,
+        placeholder: None,
     };
     let late = two.pictures.add(&Call::default(), &upload, received).await;
     assert!(matches!(late, Err(Failure::Refused(Refusal::NotPaired))));

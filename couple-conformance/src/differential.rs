@@ -340,10 +340,11 @@ fn media_change() -> impl Strategy<Value = Change> {
             }
         ),
         1 => seen().prop_map(|of| MediaChange::Reject { of, reason: "corrupt".to_owned() }),
-        3 => (n(), 0..8_u8).prop_map(|(n, off)| MediaChange::Use {
+        3 => (n(), 0..8_u8, any::<bool>()).prop_map(|(n, off, ready)| MediaChange::Use {
             couple: living(if off == 0 { 0 } else { n / 4 }),
             id: media_id(n),
             owner: if off == 1 { account_id(3) } else { picture(n, 0).owner },
+            ready,
         }),
         1 => seen().prop_map(MediaChange::Release),
         1 => seen().prop_map(MediaChange::Delete),

@@ -92,7 +92,7 @@ pub async fn m2_reads_back(store: impl Store) {
     let (_, _, photo) = uploaded(&world, &store).await;
     assert_eq!(get(&store, photo.id).await, photo);
     let crop = Some(Crop { x: 0, y: 1, width: 4_000_000_000, height: 3 });
-    let avatar = Media { crop, ..world.avatar(photo.owner, "x") };
+    let avatar = Media { crop, placeholder: Some(vec![3; 40]), ..world.avatar(photo.owner, "x") };
     must(&store, insert(&avatar)).await;
     assert_eq!(get(&store, avatar.id).await, avatar);
     let small = Rendition { used_at: None, ..world.rendition("64", Format::Jpeg) };
@@ -230,7 +230,7 @@ pub async fn m6_ended(store: impl Store) {
     must(&store, PairingChange::End { id: couple, at: world.now() }).await;
     let late = insert(&world.photo(couple, ana, "b"));
     assert_eq!(conflict(&store, late).await, Conflict::CoupleEnded(couple));
-    let named = MediaChange::Use { couple, id: photo.id, owner: ana };
+    let named = MediaChange::Use { couple, id: photo.id, owner: ana, ready: false };
     assert_eq!(conflict(&store, named).await, Conflict::CoupleEnded(couple));
     // It is still whose it is.
     must(&store, finish(&photo, Vec::new())).await;
@@ -245,7 +245,7 @@ pub async fn m7_naming(store: impl Store) {
     let store = Arc::new(store);
     let (couple, ana, photo) = uploaded(&world, &store).await;
     let other = world.founded(&store).await;
-    let of = |couple, id, owner| MediaChange::Use { couple, id, owner };
+    let of = |couple, id, owner| MediaChange::Use { couple, id, owner, ready: false };
     let avatar = world.avatar(ana, "a");
     must(&store, insert(&avatar)).await;
     let bad = world.photo(couple, ana, "bad");
@@ -269,13 +269,19 @@ pub async fn m7_naming(store: impl Store) {
     assert_eq!(get(&store, photo.id).await.uses, 29);
     let never = MediaChange::Release(bad.as_read());
     assert_eq!(conflict(&store, never).await, Conflict::MediaChanged(bad.id));
+    // Of a photo that became ready meanwhile nobody would tell whoever read that it is not.
+    let ready = |ready| MediaChange::Use { couple, id: photo.id, owner: ana, ready };
+    assert_eq!(conflict(&store, ready(true)).await, Conflict::MediaChanged(photo.id));
+    must(&store, finish(&get(&store, photo.id).await, Vec::new())).await;
+    assert_eq!(conflict(&store, ready(false)).await, Conflict::MediaChanged(photo.id));
+    must(&store, ready(true)).await;
 }
 
 /// What read another number of names is too late.
 pub async fn m8_as_read(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
-    must(&store, MediaChange::Use { couple, id: photo.id, owner: ana }).await;
+    must(&store, MediaChange::Use { couple, id: photo.id, owner: ana, ready: false }).await;
     let late = [
         finish(&photo, Vec::new()),
         reject(&photo),

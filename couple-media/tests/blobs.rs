@@ -35,12 +35,25 @@ async fn what_came_to_no_end_is_removed() {
 
     std::fs::create_dir_all(folder.path().join("c/2")).unwrap();
     let old = std::fs::File::create(folder.path().join("c/2/320.jpg#7")).unwrap();
-    old.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
+    let theirs = std::fs::File::create(folder.path().join("notes#7")).unwrap();
+    for file in [old, theirs] {
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
+    }
     let before = Timestamp::from_micros(2_000_000_000_000);
-    assert_eq!(blobs.remove_unfinished(before).await.unwrap(), 1);
-    assert!(!there("c/2/320.jpg#7"));
+    assert_eq!(blobs.remove_unfinished(before, |name| name == "c/2/320.jpg").await.unwrap(), 1);
+    assert!(!there("c/2/320.jpg#7") && there("notes#7"));
     writer.finish().await.unwrap();
     assert!(there("c/1/source") && !there("c/1/source#1"));
+}
+
+#[tokio::test]
+async fn a_folder_that_goes_away_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::files(folder.path()).unwrap();
+    blobs.ping().await.unwrap();
+    Blobs::memory().ping().await.unwrap();
+    drop(folder);
+    assert_eq!(blobs.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 /// A name cannot lead out of the folder.

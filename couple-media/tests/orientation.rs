@@ -3,11 +3,11 @@
 
 mod support;
 
-use couple_media::picture::{AVATARS, Crop, Encoding, Limits, PHOTOS, Recipe, inspect};
+use couple_media::picture::{AVATARS, Crop, Encoding, Limits, PHOTOS, Recipe, inspect, upright_size};
 use image::{RgbImage, imageops};
 use support::{
-    assert_near, colour_at, exif, fields, jpeg, jpeg_exif, photo, png, render, seen, shown, ssim, webp_with,
-    with_chunk,
+    assert_near, colour_at, exif, fields, gif, jpeg, jpeg_exif, photo, png, render, seen, shown, ssim, webp,
+    webp_with, with_chunk,
 };
 
 /// The picture as a camera stores it that was held so that showing it takes this orientation (Exif 2.32, 4.6.4, table 6).
@@ -38,6 +38,9 @@ fn every_orientation_comes_out_upright() {
             for (kind, file) in files.iter().enumerate() {
                 let info = inspect(file, &Limits::default()).unwrap();
                 assert_eq!((info.width, info.height), (96, 64), "{orientation} {kind}");
+                // Known from the beginning alone, where the orientation stands there: in WebP it comes last.
+                let early = upright_size(&file[..file.len() - 20], &Limits::default());
+                assert_eq!(early, (kind < 2).then_some((96, 64)), "{orientation} {kind}");
                 let seen = shown(file);
                 assert_eq!(seen.dimensions(), (96, 64));
                 for (x, y) in [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)] {
@@ -46,6 +49,24 @@ fn every_orientation_comes_out_upright() {
             }
         }
     }
+}
+
+/// Every type tells its size in its first bytes, and nothing before those are there.
+#[test]
+fn a_size_is_known_from_the_beginning() {
+    let (pixels, limits) = (photo(301, 202), Limits::default());
+    let lossless = webp::Encoder::from_rgb(&pixels, 301, 202).encode_lossless().to_vec();
+    let extended = webp_with(&pixels, 0x20, &[(b"ICCP", b"none")]);
+    for file in [jpeg(&pixels), png(&pixels), webp(&pixels), lossless, extended, gif(&pixels)] {
+        let known = (0..file.len()).find(|&length| upright_size(&file[..length], &limits).is_some()).unwrap();
+        assert!(known < 800, "{known}");
+        for length in known..file.len() {
+            assert_eq!(upright_size(&file[..length], &limits), Some((301, 202)), "{length}");
+        }
+    }
+    let mut strict = Limits::default();
+    strict.side = 300;
+    assert_eq!(upright_size(&png(&pixels), &strict), None);
 }
 
 /// A crop is of the upright picture, whatever way it is stored, and decoded at a scale or not.

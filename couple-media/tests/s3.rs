@@ -36,8 +36,9 @@ couple_conformance::blobs!(async { blobs() });
 #[tokio::test]
 async fn a_link_reads() {
     let blobs = blobs();
-    blobs.put("a/b", Bytes::from_static(b"picture")).await.unwrap();
-    let link = blobs.signed("a/b", Duration::from_mins(1)).await.unwrap().unwrap();
+    blobs.ping().await.unwrap();
+    blobs.put("a/b.webp", Bytes::from_static(b"picture")).await.unwrap();
+    let link = blobs.signed("a/b.webp", Duration::from_mins(1)).await.unwrap().unwrap();
     assert!(link.contains("X-Amz-Expires=60") && !link.contains("sesame"), "{link}");
     let (host, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
@@ -46,6 +47,7 @@ async fn a_link_reads() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("content-type: image/webp"), "{answer}");
 }
 
 /// Away, or silent: an error in time.

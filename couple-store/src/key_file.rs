@@ -36,7 +36,7 @@ impl KeyFile {
         }
     }
 
-    /// Reads it, or makes it and its folder, for its owner only.
+    /// Reads it, or makes it and its folder, for its owner only. Of several that make it at once all have the same.
     ///
     /// # Errors
     /// As [`read`](Self::read), and when it cannot be written.
@@ -44,13 +44,16 @@ impl KeyFile {
         if let Some(keys) = self.read()? {
             return Ok(keys);
         }
-        let mut key = [0; 32];
+        let (mut key, mut random) = ([0; 32], [0; 8]);
         entropy.fill(&mut key);
-        self.write(&key).map_err(|error| self.wrong("cannot be written").source(error))?;
-        Ok(Keyring::new(key))
+        entropy.fill(&mut random);
+        let made = self.make(&key, u64::from_be_bytes(random));
+        made.map_err(|error| self.wrong("cannot be written").source(error))?;
+        self.read()?.ok_or_else(|| self.wrong("is gone again"))
     }
 
-    fn write(&self, key: &[u8]) -> io::Result<()> {
+    /// Written beside its place, and linked into it unless one is there meanwhile.
+    fn make(&self, key: &[u8], random: u64) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true);
@@ -58,15 +61,20 @@ impl KeyFile {
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.create(folder)?;
         }
-        let partial = self.path.with_extension("partial");
+        let partial = self.path.with_extension(format!("{random:016x}.partial"));
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&partial)?;
-        file.write_all(key)?;
-        file.sync_all()?;
-        fs::rename(partial, &self.path)
+        let linked = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
+            match fs::hard_link(&partial, &self.path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            }
+        });
+        fs::remove_file(partial)?;
+        linked
     }
 
     fn wrong(&self, why: &str) -> Error {
@@ -88,5 +96,22 @@ mod tests {
         let derived = |keys: &Keyring| keys.derive("test", &[b"1"]);
         let made = derived(&file.open(&OsEntropy).unwrap());
         assert_eq!(made.as_bytes(), derived(&file.open(&OsEntropy).unwrap()).as_bytes());
+    }
+
+    #[test]
+    fn whoever_makes_it_at_once_has_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(folder.path().join("couple.key"));
+        let all = std::sync::Barrier::new(8);
+        let open = || {
+            all.wait();
+            file.open(&OsEntropy).unwrap().derive("test", &[b"1"]).as_bytes().to_vec()
+        };
+        let keys: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(keys.len(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

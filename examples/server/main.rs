@@ -165,7 +165,14 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         Pictures::Memory => Blobs::memory(),
         Pictures::Files(folder) => Blobs::files(folder).map_err(blobs)?,
         Pictures::S3 { bucket, prefix } => {
-            S3Options::from_env(bucket).prefix(prefix).open().map_err(blobs)?
+            let s3 = S3Options::from_env(bucket).prefix(prefix).open().map_err(blobs)?;
+            match s3.ping().await {
+                Ok(()) => {}
+                Err(error) if error.kind() == couple::ErrorKind::Misconfigured => return Err(blobs(error)),
+                // It may come back; all but pictures goes on without it.
+                Err(error) => eprintln!("couple: {}: pictures wait for it", blobs(error)),
+            }
+            s3
         }
     });
     let builder = if settings.limits { builder } else { builder.limits(Unlimited) };
@@ -199,13 +206,15 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
         Database::Sqlite(path) => path,
         Database::MySql(url) => {
             let options = MySqlOptions::new(url).connections(settings.connections);
-            let keys = shared_key(settings)?;
-            return Ok(builder.keys(keys).store(options.connect().await.map_err(|error| told(&error))?));
+            let store = options.connect().await.map_err(|error| told(&error))?;
+            let keys = shared_key(settings, store.has_no_accounts().await.map_err(|error| told(&error))?)?;
+            return Ok(builder.keys(keys).store(store));
         }
         Database::Postgres(url) => {
             let options = PostgresOptions::new(url).connections(settings.connections);
-            let keys = shared_key(settings)?;
-            return Ok(builder.keys(keys).store(options.connect().await.map_err(|error| told(&error))?));
+            let store = options.connect().await.map_err(|error| told(&error))?;
+            let keys = shared_key(settings, store.has_no_accounts().await.map_err(|error| told(&error))?)?;
+            return Ok(builder.keys(keys).store(store));
         }
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -228,9 +237,19 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
     Ok(builder.keys(keys).store(store))
 }
 
-/// The key that all processes over one database share.
-fn shared_key(settings: &Settings) -> Result<Keyring, String> {
+/// The key that all processes over one database share. Made only where nobody could miss another.
+fn shared_key(settings: &Settings, is_new: bool) -> Result<Keyring, String> {
     let path = settings.key_file.as_deref().unwrap_or(Path::new("couple.key"));
+    if !is_new {
+        let kept = KeyFile::new(path).read().map_err(|error| error.to_string())?;
+        return kept.ok_or_else(|| {
+            format!(
+                "COUPLE_KEY_FILE: {} is missing, and the database has accounts that go with a key: name that file, or restore it \
+                 from a backup",
+                path.display()
+            )
+        });
+    }
     make_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     KeyFile::new(path).open(&OsEntropy).map_err(|error| error.to_string())
 }

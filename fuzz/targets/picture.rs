@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use couple_media::picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected, inspect, render};
+use couple_media::picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected, inspect, render, upright_size};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -13,6 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
     limits.memory = 64 << 20;
     limits.deadline = Duration::from_secs(5);
     let inspected = inspect(bytes, &limits);
+    if let (Ok(info), Some(size)) = (&inspected, upright_size(bytes, &limits)) {
+        assert_eq!(size, (info.width, info.height));
+    }
     limits.frames = 20;
     let (renditions, encoding) = match bytes.last().map_or(0, |byte| byte % 4) {
         0 => (PHOTOS.to_vec(), Encoding::JPEG),

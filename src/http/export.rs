@@ -156,8 +156,8 @@ fn picture(media: &Media) -> serde_json::Value {
         "purpose": media.purpose.as_str(),
         "couple_id": couple,
         "created_at": time(media.created_at),
-        "width": media.width,
-        "height": media.height,
+        "width": (media.width > 0).then_some(media.width),
+        "height": (media.height > 0).then_some(media.height),
         "url": format!("/v1/media/{}", media.id),
     })
 }

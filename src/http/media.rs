@@ -13,11 +13,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use couple_core::{
-    AccountId, MediaId,
+    AccountId, Error, Failure, MediaId,
     media::{Crop, Media, Purpose, Rendition, State as MediaState},
 };
-use couple_media::gallery::{NotShown, NotTaken, Uploading};
-use data_encoding::BASE64;
+use couple_media::gallery::{About, NotShown, NotTaken, Uploading};
+use data_encoding::{BASE64, BASE64_NOPAD};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -25,7 +25,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
+    Answer, App, HttpOptions, Problem,
     extract::{Body, Meta, Segment, Signed},
     timeline::bad_query,
 };
@@ -42,8 +42,39 @@ pub(super) fn uploads() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(upload))
 }
 
-/// How long the next piece of an upload may take to come.
-pub(super) const PIECE: Duration = Duration::from_secs(10);
+/// How slowly an upload may come. Whoever sends drop by drop must not hold a place; tus goes on where it was cut off.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// When all of it must have come.
+    until: Instant,
+    /// Bytes that must come in each [`STRETCH`](Self::STRETCH).
+    least: usize,
+    came: usize,
+    stretch_until: Instant,
+}
+
+impl Pace {
+    const STRETCH: Duration = Duration::from_secs(15);
+    /// How long the next piece may take to come.
+    const PIECE: Duration = Duration::from_secs(10);
+
+    pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
+        let until = now + options.upload_timeout;
+        Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::STRETCH }
+    }
+    /// When the next piece is late.
+    pub(super) fn late(&self, now: Instant) -> Instant {
+        self.until.min(self.stretch_until).min(now + Self::PIECE)
+    }
+    /// Notes a piece.
+    pub(super) fn came(&mut self, bytes: usize, now: Instant) {
+        self.came += bytes;
+        if self.came >= self.least {
+            (self.came, self.stretch_until) = (0, now + Self::STRETCH);
+        }
+    }
+}
+
 /// A rendition's bytes never change: what is made anew has another tag.
 const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
@@ -71,11 +102,11 @@ pub(super) struct MediaOut {
     /// `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never looked at).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// A ThumbHash in base64, once it is ready: a blurred stand-in.
+    /// A ThumbHash in base64, a blurred stand-in: the one that came with the upload, if one did, until it is ready.
     placeholder: Option<String>,
-    /// Upright, in pixels, once it is ready.
+    /// Upright, in pixels: what its headers say, if they do, until it is ready.
     width: Option<u32>,
-    /// Upright, in pixels, once it is ready.
+    /// Upright, in pixels, likewise.
     height: Option<u32>,
     renditions: Vec<RenditionOut>,
 }
@@ -83,10 +114,9 @@ pub(super) struct MediaOut {
 impl MediaOut {
     fn new(app: &App, media: &Media, made: &[Rendition]) -> Self {
         let ready = media.state == MediaState::Ready;
-        let (state, reason) = match &media.state {
-            MediaState::Processing => ("processing", None),
-            MediaState::Ready => ("ready", None),
-            MediaState::Rejected(reason) => ("rejected", Some(reason.clone())),
+        let reason = match &media.state {
+            MediaState::Processing | MediaState::Ready => None,
+            MediaState::Rejected(reason) => Some(reason.clone()),
         };
         let mut renditions = Vec::new();
         for size in app.backend.gallery().sizes(media.purpose).iter().filter(|_| ready) {
@@ -100,11 +130,11 @@ impl MediaOut {
         Self {
             id: media.id.to_string(),
             purpose: media.purpose.as_str(),
-            state,
+            state: media.state.as_str(),
             reason,
             placeholder: media.placeholder.as_ref().map(|hash| BASE64.encode(hash)),
-            width: ready.then_some(media.width),
-            height: ready.then_some(media.height),
+            width: (media.width > 0).then_some(media.width),
+            height: (media.height > 0).then_some(media.height),
             renditions,
         }
     }
@@ -143,6 +173,7 @@ impl From<NotTaken> for Problem {
             NotTaken::TooManyBytes { limit } => {
                 Self::new("body_too_large").detail(format!("at most {limit} bytes"))
             }
+            NotTaken::SignedOut => Self::new("unauthenticated"),
             NotTaken::Failed(error) => error.into(),
         }
     }
@@ -155,6 +186,7 @@ impl From<NotShown> for Problem {
             NotShown::Processing => Self::new("media_processing"),
             NotShown::Gone => Self::new("media_gone"),
             NotShown::Later => Self::new("unavailable").detail("it is being made; ask again in a moment"),
+            NotShown::TooMany => Self::new("overloaded").detail("fewer pictures of yours at once, please"),
             NotShown::Failed(error) => error.into(),
         }
     }
@@ -168,23 +200,52 @@ struct UploadQuery {
     purpose: String,
     /// Of an avatar, the part that is shown: `x,y,width,height` in pixels of the upright picture.
     crop: Option<String>,
+    /// A ThumbHash that the client made of what it shows itself, in base64, up to 40 bytes: the partner sees it at once. The server's
+    /// own takes its place once the picture is ready.
+    placeholder: Option<String>,
 }
 
-/// What a picture is for, and which part of it is shown.
-pub(super) fn read_purpose(purpose: &str, crop: Option<&str>) -> Answer<(Purpose, Option<Crop>)> {
+/// What is said of a picture: what it is for, which part of it is shown, and what stands in for it meanwhile.
+pub(super) fn read_about(purpose: &str, crop: Option<&str>, placeholder: Option<&str>) -> Answer<About> {
     let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
     let purpose = match purpose {
         "avatar" => Purpose::Avatar,
         "photo" => Purpose::Photo,
         _ => return Err(wrong("purpose")),
     };
-    let Some(crop) = crop else { return Ok((purpose, None)) };
-    let edges: Option<Vec<u32>> = crop.split(',').map(|edge| edge.parse().ok()).collect();
-    match edges.as_deref() {
-        Some(&[x, y, width, height]) if width > 0 && height > 0 && purpose == Purpose::Avatar => {
-            Ok((purpose, Some(Crop { x, y, width, height })))
+    let edges = |crop: &str| {
+        let edges: Vec<u32> = crop.split(',').map(|edge| edge.parse().ok()).collect::<Option<_>>()?;
+        match edges[..] {
+            [x, y, width, height] if width > 0 && height > 0 && purpose == Purpose::Avatar => {
+                Some(Crop { x, y, width, height })
+            }
+            _ => None,
         }
-        _ => Err(wrong("crop")),
+    };
+    let crop = crop.map(|crop| edges(crop).ok_or_else(|| wrong("crop"))).transpose()?;
+    let placeholder = placeholder.map(|text| hash(text).ok_or_else(|| wrong("placeholder"))).transpose()?;
+    Ok(About { purpose, crop, placeholder })
+}
+
+/// Either alphabet of base64 (RFC 4648), padded or not. A `+` that a query does not escape is read as a space.
+fn hash(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=').replace('-', "+").replace('_', "/").replace(' ', "+");
+    let hash = BASE64_NOPAD.decode(text.as_bytes()).ok()?;
+    (5..=Media::PLACEHOLDER_MOST).contains(&hash.len()).then_some(hash)
+}
+
+/// Whether a session, which may have begun long ago, is one still.
+pub(super) fn still_signed_in(
+    app: &App,
+    signed: &Signed,
+) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
+    let (accounts, bearer) = (app.backend.accounts().clone(), signed.bearer.clone());
+    async move {
+        match accounts.authenticate(&bearer).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(_)) => Ok(false),
+            Err(Failure::Failed(error)) => Err(error),
+        }
     }
 }
 
@@ -204,18 +265,21 @@ async fn upload(
     body: HttpBody,
 ) -> Answer<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
-    let (purpose, crop) = read_purpose(&query.purpose, query.crop.as_deref())?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if kind.starts_with("multipart/") {
+        return Err(Problem::new("unsupported_media_type").detail("send the bytes themselves, not a form"));
+    }
+    let about = read_about(&query.purpose, query.crop.as_deref(), query.placeholder.as_deref())?;
+    let shown_as = format!("{:?}{:?}", about.purpose, about.crop);
     let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut uploading = app.backend.gallery().upload(signed.id(), purpose, length).await?;
-    receive(&mut uploading, body, Instant::now() + app.options.upload_timeout).await?;
-    let call = |digest: &couple_core::Digest| {
-        meta.call_with(
-            Some(signed.id()),
-            &[digest.as_bytes(), format!("{purpose:?}{crop:?}").as_bytes()].concat(),
-        )
+    let mut uploading = app.backend.gallery().upload(signed.id(), about, length).await?;
+    receive(&mut uploading, body, Pace::new(&app.options, Instant::now())).await?;
+    let signed_in = still_signed_in(&app, &signed);
+    let call = move |digest: &couple_core::Digest| {
+        meta.call_with(Some(signed.id()), &[digest.as_bytes(), shown_as.as_bytes()].concat())
     };
-    let stored = uploading.finish(call, crop).await?;
+    let stored = uploading.finish(call, signed_in).await?;
     let made = if stored.created {
         Vec::new()
     } else {
@@ -226,14 +290,16 @@ async fn upload(
 }
 
 /// Passes a body on as it comes.
-async fn receive(uploading: &mut Uploading, mut body: HttpBody, until: Instant) -> Answer<()> {
+async fn receive(uploading: &mut Uploading, mut body: HttpBody, mut pace: Pace) -> Answer<()> {
     loop {
-        let late = until.min(Instant::now() + PIECE);
-        match timeout_at(late, body.frame()).await {
+        match timeout_at(pace.late(Instant::now()), body.frame()).await {
             Ok(None) => return Ok(()),
             Ok(Some(Ok(frame))) => {
                 if let Ok(bytes) = frame.into_data() {
+                    let length = bytes.len();
                     uploading.write(bytes).await?;
+                    // The store's time is not the client's.
+                    pace.came(length, Instant::now());
                 }
             }
             Ok(Some(Err(_))) => return Err(Problem::new("malformed_request").detail("the body ended early")),
@@ -408,6 +474,28 @@ async fn clear_avatar(State(app): State<App>, signed: Signed) -> Answer<StatusCo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Enough in each stretch goes on to the end; drop by drop does not.
+    #[test]
+    fn a_pace_is_kept() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let options = HttpOptions { upload_least: 1000, ..HttpOptions::default() };
+        let mut steady = Pace::new(&options, begun);
+        for seconds in (0..280).step_by(7) {
+            assert!(steady.late(at(seconds)) > at(seconds), "after {seconds} s");
+            steady.came(500, at(seconds));
+        }
+        steady.came(1000, at(290));
+        assert_eq!(steady.late(at(295)), at(300), "the whole has an end, too");
+        let mut drops = Pace::new(&options, begun);
+        for seconds in (0..14).step_by(2) {
+            assert!(drops.late(at(seconds)) > at(seconds));
+            drops.came(100, at(seconds));
+        }
+        assert_eq!(drops.late(at(14)), at(15));
+        assert_eq!(Pace::new(&options, begun).late(begun), at(10), "nothing at all");
+    }
 
     #[test]
     fn ranges() {

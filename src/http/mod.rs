@@ -74,10 +74,14 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Which header those proxies write. Default: `X-Forwarded-For`.
     pub proxy_header: ProxyHeader,
-    /// Uploads at once, each of which holds a part of at most 5 MiB; more get 503. Default: 32, and 8 of one person.
+    /// Uploads at once, each of which holds a part of at most 5 MiB; more get 503. One person has 4, and while more than half are taken
+    /// one. Default: 32.
     pub uploads: usize,
     /// How long an upload may take. Default: 5 min.
     pub upload_timeout: Duration,
+    /// Bytes of an upload that must come in each 15 s; a slower one gets 408, and may go on by tus. Default: 30 KiB, as little as the
+    /// slowest mobile networks carry.
+    pub upload_least: usize,
     /// Pictures are answered with a link to their store, where it signs such, that lasts so long: also when the couple ends
     /// meanwhile. Default: none, they are passed on.
     pub media_links: Option<Duration>,
@@ -96,6 +100,7 @@ impl Default for HttpOptions {
             live_connections: 10_000,
             uploads: 32,
             upload_timeout: Duration::from_mins(5),
+            upload_least: 30 << 10,
             media_links: None,
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::XForwardedFor,
@@ -106,7 +111,7 @@ impl Default for HttpOptions {
 }
 
 /// Uploads of one person at once.
-const UPLOADS_PER_ACCOUNT: usize = 8;
+const UPLOADS_PER_ACCOUNT: usize = 4;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -117,6 +122,7 @@ struct App {
     streams: Arc<places::Streams>,
     uploads: Arc<places::Streams>,
     metrics: operations::Metrics,
+    pictures: operations::PicturesAnswer,
 }
 
 #[derive(OpenApi)]
@@ -175,8 +181,9 @@ impl App {
         Self {
             requests: Arc::new(Semaphore::new(options.concurrency)),
             streams: places::Streams::new(options.live_connections, options.live_per_account),
-            uploads: places::Streams::new(options.uploads, UPLOADS_PER_ACCOUNT),
+            uploads: places::Streams::shared(options.uploads, UPLOADS_PER_ACCOUNT),
             metrics: operations::Metrics::default(),
+            pictures: operations::PicturesAnswer::default(),
             options: Arc::new(options),
             backend,
         }
@@ -223,13 +230,22 @@ fn contract(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// Every operation may end in a problem, and has a name of its own.
+/// Every operation may end in a problem, whose codes are listed, and has a name of its own.
 fn complete(api: &mut utoipa::openapi::OpenApi) {
-    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
+    if let Some(components) = &mut api.components
+        && let Some(RefOr::T(Schema::Object(problem))) = components.schemas.get_mut("Problem")
+        && let Some(RefOr::T(Schema::Object(code))) = problem.properties.get_mut("code")
+    {
+        code.enum_values = Some(CODES.iter().map(|(code, ..)| (*code).into()).collect());
+    }
     for item in api.paths.paths.values_mut() {
         let reading = [&mut item.get, &mut item.head, &mut item.options];
         let writing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in reading.into_iter().chain(writing).flatten() {
+            if let Some(summary) = &mut operation.summary {
+                *summary = summary.replace('\n', " ");
+            }
             // A handler's name is one among those of its area only.
             if let (Some(name), Some([area, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
                 *name = format!("{area}_{name}");

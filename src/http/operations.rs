@@ -23,7 +23,10 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -50,17 +53,62 @@ async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Its parts answer, and it is not going away.
+/// Whether requests should come here.
+#[derive(Debug, Serialize, ToSchema)]
+struct Readiness {
+    /// `ready`.
+    status: &'static str,
+    /// `ok`, or `unavailable` while the store of pictures' bytes does not answer: all else goes on without it.
+    pictures: &'static str,
+}
+
+/// Its store answers, and it is not going away.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
-    responses((status = 200, description = "Send requests here", body = Health)))]
-async fn readyz(State(app): State<App>) -> Answer<Json<Health>> {
+    responses((status = 200, description = "Send requests here", body = Readiness)))]
+async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
     if app.backend.live().is_draining() {
         return Err(Problem::new("unavailable").detail("draining"));
     }
-    match timeout(Duration::from_secs(2), app.backend.ports().store.ping()).await {
-        Ok(Ok(())) => Ok(Json(Health { status: "ready" })),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(Problem::new("timed_out").detail("the store does not answer")),
+    let store = timeout(PATIENCE, app.backend.ports().store.ping());
+    let (store, pictures) = tokio::join!(store, app.pictures.answer(&app));
+    match store {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => return Err(Problem::new("timed_out").detail("the store does not answer")),
+    }
+    Ok(Json(Readiness { status: "ready", pictures: if pictures { "ok" } else { "unavailable" } }))
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer of the store of pictures' bytes counts: it may cost a request over the network.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Whether the store of pictures' bytes answered, and when it was asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PicturesAnswer(Arc<Mutex<Option<(Instant, bool)>>>);
+
+impl PicturesAnswer {
+    async fn answer(&self, app: &App) -> bool {
+        // Held while it is asked: of many who want to know one asks.
+        let mut last = self.0.lock().await;
+        if let Some((at, answered)) = *last
+            && at.elapsed() < FRESH
+        {
+            return answered;
+        }
+        let answered = match timeout(PATIENCE, app.backend.gallery().blobs().ping()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store of pictures does not answer");
+                false
+            }
+            Err(_) => {
+                tracing::error!("the store of pictures does not answer in time");
+                false
+            }
+        };
+        *last = Some((Instant::now(), answered));
+        answered
     }
 }
 

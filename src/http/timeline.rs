@@ -68,7 +68,9 @@ pub(super) struct EntryOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
     kind: String,
-    /// Null on a tombstone and on the system's entries.
+    /// Null on a tombstone and on most of the system's entries. Of a `photo` its `media` says what was known when it was appended:
+    /// `{"state", "placeholder", "width", "height"}`. `media_ready` says all but the state anew, beside its `media_id`;
+    /// `media_rejected` a `reason`.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
     created_at: String,
@@ -125,7 +127,7 @@ struct NewEntryIn {
     client_id: String,
     /// `text`, `photo`, `hug`, `kiss`, `mood`, `place`, `doodle`, or an app's own `x-…`.
     kind: String,
-    /// An object of up to 16 KiB of JSON; a `text` has a `text`.
+    /// An object of up to 16 KiB of JSON; a `text` has a `text`, a `photo` a `media_id`. What a `photo` says as `media` is replaced.
     #[schema(value_type = Object)]
     body: serde_json::Value,
 }

@@ -7,8 +7,7 @@ use axum::{
     middleware,
     response::{IntoResponse as _, Response},
 };
-use couple_core::media::{Crop, Purpose};
-use couple_media::gallery::{Progress, Resumable};
+use couple_media::gallery::{About, Progress, Resumable};
 use data_encoding::BASE64;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Answer, App, Problem,
     extract::{Meta, Segment, Signed},
-    media::{PIECE, read_purpose},
+    media::{Pace, read_about, still_signed_in},
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -58,15 +57,16 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Answer<u64> {
     number.ok_or_else(|| Problem::new("malformed_request").detail(format!("{name} is missing, or no number")))
 }
 
-/// What a client says of its file: `purpose` and, of an avatar, `crop`, as the query of `POST /v1/media` has them.
-fn metadata(headers: &HeaderMap) -> Answer<(Purpose, Option<Crop>)> {
+/// What a client says of its file: `purpose`, of an avatar `crop`, and `placeholder`, as the query of `POST /v1/media` has them.
+fn metadata(headers: &HeaderMap) -> Answer<About> {
     let text = headers.get("upload-metadata").and_then(|text| text.to_str().ok()).unwrap_or("");
     let value = |wanted: &str| {
         let pair =
             text.split(',').map(str::trim).find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix(' '))?;
         String::from_utf8(BASE64.decode(pair.trim().as_bytes()).ok()?).ok()
     };
-    read_purpose(&value("purpose").unwrap_or_default(), value("crop").as_deref())
+    let purpose = value("purpose").unwrap_or_default();
+    read_about(&purpose, value("crop").as_deref(), value("placeholder").as_deref())
 }
 
 fn told(upload: &Resumable, status: StatusCode, progress: Progress) -> Response {
@@ -103,12 +103,19 @@ async fn at(upload: &Resumable) -> Answer<Progress> {
 }
 
 /// Becomes a picture, if all came.
-async fn completed(upload: &Resumable, meta: &Meta, signed: &Signed, progress: Progress) -> Answer<Progress> {
+async fn completed(
+    app: &App,
+    upload: &Resumable,
+    meta: Meta,
+    signed: &Signed,
+    progress: Progress,
+) -> Answer<Progress> {
     if progress.done.is_some() || progress.offset < upload.length() {
         return Ok(progress);
     }
-    let call = |digest: &couple_core::Digest| meta.call_with(Some(signed.id()), digest.as_bytes());
-    let stored = upload.complete(call).await?;
+    let by = signed.id();
+    let call = move |digest: &couple_core::Digest| meta.call_with(Some(by), digest.as_bytes());
+    let stored = upload.complete(call, still_signed_in(app, signed)).await?;
     Ok(Progress { done: Some(stored.media.id), ..progress })
 }
 
@@ -125,12 +132,12 @@ async fn options(State(app): State<App>) -> Response {
 #[utoipa::path(post, path = "/v1/uploads", tag = "media", security(("session" = [])),
     params(("Tus-Resumable" = String, Header, description = "`1.0.0`"),
         ("Upload-Length" = u64, Header, description = "Bytes of the picture"),
-        ("Upload-Metadata" = String, Header, description = "`purpose` and, of an avatar, `crop`, as `POST /v1/media` has them, in base64")),
+        ("Upload-Metadata" = String, Header, description = "`purpose`, of an avatar `crop`, and `placeholder`, as `POST /v1/media` has them, each in base64")),
     responses((status = 201, description = "`Location` says where the bytes go")))]
 async fn create(State(app): State<App>, signed: Signed, _: Tus, headers: HeaderMap) -> Answer<Response> {
-    let (purpose, crop) = metadata(&headers)?;
+    let about = metadata(&headers)?;
     let length = number(&headers, &LENGTH)?;
-    let upload = app.backend.gallery().begin(signed.id(), purpose, crop, length).await?;
+    let upload = app.backend.gallery().begin(signed.id(), about, length).await?;
     let mut answer = told(&upload, StatusCode::CREATED, Progress { offset: 0, done: None });
     // From where it was asked for, wherever this is mounted.
     let place = HeaderValue::try_from(format!("uploads/{}", upload.name()));
@@ -152,7 +159,7 @@ async fn offset(
 ) -> Answer<Response> {
     let upload = find(&app, &signed, &name)?;
     // A process may have died between the last byte and the picture.
-    let progress = completed(&upload, &meta, &signed, at(&upload).await?).await?;
+    let progress = completed(&app, &upload, meta, &signed, at(&upload).await?).await?;
     Ok(told(&upload, StatusCode::OK, progress))
 }
 
@@ -183,9 +190,9 @@ async fn append(
     }
     let mut left = upload.length() - from;
     let (send, written) = upload.write(from);
-    let until = Instant::now() + app.options.upload_timeout;
+    let mut pace = Pace::new(&app.options, Instant::now());
     let ended = loop {
-        match timeout_at(until.min(Instant::now() + PIECE), body.frame()).await {
+        match timeout_at(pace.late(Instant::now()), body.frame()).await {
             Ok(None) => break Ok(()),
             Ok(Some(Ok(frame))) => {
                 let Ok(bytes) = frame.into_data() else { continue };
@@ -193,10 +200,12 @@ async fn append(
                     Some(less) => left = less,
                     None => break Err(Problem::new("body_too_large").detail("more than its length")),
                 }
+                let length = bytes.len();
                 // It fails only when the store did, which the task tells.
                 if send.send(bytes).await.is_err() {
                     break Ok(());
                 }
+                pace.came(length, Instant::now());
             }
             Ok(Some(Err(_))) => break Err(Problem::new("malformed_request").detail("the body ended early")),
             Err(_) => break Err(Problem::new("body_timed_out")),
@@ -206,7 +215,7 @@ async fn append(
     let written = written.await.map_err(|_| Problem::new("internal_error"))??;
     ended?;
     let progress = Progress { offset: from + written, done: progress.done };
-    let progress = completed(&upload, &meta, &signed, progress).await?;
+    let progress = completed(&app, &upload, meta, &signed, progress).await?;
     Ok(told(&upload, StatusCode::NO_CONTENT, progress))
 }
 

@@ -12,6 +12,14 @@ use crate::world::{Answer, World};
 pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
     let document = world.call("GET", "/v1/openapi.json", None, None).await.body;
     assert_eq!(document["openapi"], "3.1.0");
+    let codes =
+        document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].as_array().unwrap();
+    assert_eq!(codes.len(), couple::http::CODES.len());
+    for operation in
+        document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    {
+        assert!(operation["summary"].as_str().is_none_or(|summary| !summary.contains('\n')), "{operation}");
+    }
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {

@@ -66,8 +66,14 @@ fn said(answer: &Answer) -> (u16, String) {
 async fn a_photo() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
-    let uploaded = world.upload(&ana, "purpose=photo", png(1200, 600)).await;
+    // Its own ThumbHash, as a client that escapes no `+` writes it.
+    let uploaded =
+        world.upload(&ana, "purpose=photo&placeholder=3OcRJYB4d3h/iIeHeEh3eIhw+j3A", png(1200, 600)).await;
     assert_eq!((uploaded.status, uploaded.text("state")), (202, "processing".to_owned()));
+    let early = json!({"state": "processing", "placeholder": "3OcRJYB4d3h/iIeHeEh3eIhw+j3A", "width": 1200, "height": 600});
+    for (field, value) in early.as_object().unwrap() {
+        assert_eq!(&uploaded.body[field], value, "{field}");
+    }
     let id = uploaded.text("id");
     let path = format!("/v1/media/{id}");
     assert_eq!(world.get(&format!("{path}/320"), &ben).await.said(), (409, "media_processing"));
@@ -77,6 +83,7 @@ async fn a_photo() {
         (entry["kind"].as_str(), entry["body"]["media_id"].as_str()),
         (Some("photo"), Some(id.as_str()))
     );
+    assert_eq!(entry["body"]["media"], early);
 
     world.work().await;
     let entry = &heard(&world, &ben, seq).await[0];
@@ -87,6 +94,10 @@ async fn a_photo() {
     let picture = world.get(&path, &ben).await;
     assert_eq!(picture.text("state"), "ready");
     assert!((20..60).contains(&picture.text("placeholder").len()));
+    assert_ne!(picture.body["placeholder"], early["placeholder"]);
+    for field in ["placeholder", "width", "height"] {
+        assert_eq!(entry["body"][field], picture.body[field], "{field}");
+    }
     assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(1200), &json!(600)));
     let sizes = picture.body["renditions"].as_array().unwrap().to_vec();
     let named: Vec<_> =
@@ -217,9 +228,19 @@ async fn what_is_no_picture() {
         "purpose=avatar&crop=0,0,0,10",
         "purpose=avatar&crop=1,2,3",
         "purpose=avatar&crop=-1,2,3,4",
+        "purpose=photo&placeholder=",
+        "purpose=photo&placeholder=YWJj",
+        "purpose=photo&placeholder=no!hash",
+        &format!("purpose=photo&placeholder={}", "A".repeat(56)),
     ] {
         assert_eq!(world.upload(&ana, query, png(10, 10)).await.said(), (422, "invalid_field"), "{query}");
     }
+    let form = Request::post("/v1/media?purpose=photo")
+        .header("authorization", format!("Bearer {ana}"))
+        .header("content-type", "multipart/form-data; boundary=x");
+    let form = world.raw(form.body(Body::from("--x--")).unwrap()).await;
+    assert_eq!(form.said(), (415, "unsupported_media_type"));
+    assert!(form.text("detail").contains("the bytes themselves"));
     assert!(kept(&world).await.is_empty());
 
     let truncated = png(300, 300)[..2_000].to_vec();
@@ -235,6 +256,31 @@ async fn what_is_no_picture() {
     assert_eq!(world.get(&format!("/v1/media/{id}/320"), &ben).await.said(), (410, "media_gone"));
     let entry = &heard(&world, &ben, seq).await[0];
     assert_eq!((&entry["kind"], &entry["body"]["reason"]), (&json!("media_rejected"), &json!("truncated")));
+    assert!(kept(&world).await.is_empty());
+}
+
+/// Who is signed out while their bytes come has uploaded nothing.
+#[tokio::test]
+async fn signed_out_meanwhile() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (send, receive) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+    let pieces = futures_util::stream::unfold(receive, |mut receive| async move {
+        Some((Ok::<_, std::io::Error>(receive.recv().await?), receive))
+    });
+    let request = Request::post("/v1/media?purpose=photo").header("authorization", format!("Bearer {ana}"));
+    let upload = world.raw(request.body(Body::from_stream(pieces)).unwrap());
+    let meanwhile = async {
+        let bytes = png(200, 200);
+        let (first, last) = bytes.split_at(bytes.len() / 2);
+        send.send(first.to_vec()).await.unwrap();
+        // Taken, so the upload is under way.
+        send.send(last.to_vec()).await.unwrap();
+        assert_eq!(world.call("DELETE", "/v1/sessions/current", Some(&ana), None).await.status, 204);
+        drop(send);
+    };
+    let (answer, ()) = tokio::join!(upload, meanwhile);
+    assert_eq!(answer.said(), (401, "unauthenticated"));
     assert!(kept(&world).await.is_empty());
 }
 
@@ -393,6 +439,29 @@ async fn made_once_gone_unused_and_back() {
     assert_ne!(headers["etag"], answers[0].1["etag"]);
 }
 
+/// Who asks for many sizes at once is told to wait; another couple is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_couple_holds_nobody_up() {
+    let options = GalleryOptions { waiting_of_one: 1, ..GalleryOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
+    let (many, one) = (world.photo(&ana, 1500).await, world.photo(&cleo, 300).await);
+    let one = format!("/v1/media/{one}/320");
+    let asked = ["2048", "1080", "320"].map(|size| format!("/v1/media/{many}/{size}"));
+    let answers = futures_util::future::join_all(asked.iter().map(|path| fetch(&world, path, &ana, &[])));
+    let (answers, other) = tokio::join!(answers, fetch(&world, &one, &cleo, &[]));
+    assert_eq!(other.0, 200);
+    let made = answers.iter().filter(|(status, ..)| *status == 200).count();
+    let told =
+        answers.iter().filter(|(status, headers, _)| *status == 503 && headers.contains_key("retry-after"));
+    assert_eq!((made > 0, told.count()), (true, asked.len() - made));
+    assert!(made < asked.len(), "one at a time, at once");
+    for path in &asked {
+        assert_eq!(fetch(&world, path, &ana, &[]).await.0, 200, "in a moment");
+    }
+}
+
 /// What cannot be made again is kept, however long nobody asks.
 #[tokio::test]
 async fn the_last_of_a_picture_stays() {
@@ -418,7 +487,8 @@ async fn the_last_of_a_picture_stays() {
 /// Rows and blobs that do not fit are found, only told of where only a look is wanted, and mended.
 #[tokio::test]
 async fn the_sweep() {
-    let world = World::new();
+    let options = GalleryOptions { unposted: None, ..GalleryOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let gallery = world.backend.gallery();
     let (whole, lost) = (world.photo(&ana, 300).await, world.photo(&ana, 301).await);
@@ -471,6 +541,91 @@ async fn the_sweep() {
     assert!(blobs.delete_folder("").await.is_err(), "nobody means everything");
     let token = world.sign_in("ana@example.org").await;
     assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
+}
+
+/// A photo that nobody posts goes after a week; one that is posted, and a face, stay.
+#[tokio::test]
+async fn what_is_never_posted_expires() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (posted, never) = (world.photo(&ana, 300).await, world.photo(&ana, 301).await);
+    show(&world, &ana, &posted).await;
+    let face = world.upload(&ana, "purpose=avatar", png(100, 100)).await.text("id");
+    world.work().await;
+    let gallery = world.backend.gallery();
+    world.later(Duration::from_hours(24 * 6));
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default());
+    world.later(Duration::from_hours(48));
+    let found = gallery.sweep(Sweep { dry_run: true, ..Sweep::default() }).await.unwrap();
+    assert_eq!(found.unposted.iter().map(ToString::to_string).collect::<Vec<_>>(), [never.clone()]);
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), found);
+    world.work().await;
+    let left = kept(&world).await;
+    assert!(left.iter().all(|name| name.contains(&posted) || name.contains(&face)), "{left:?}");
+    assert_eq!(world.get(&format!("/v1/media/{posted}"), &ana).await.text("state"), "ready");
+    assert_eq!(world.get(&format!("/v1/media/{never}"), &ana).await.said(), (404, "media_not_found"));
+}
+
+/// A sweep that ends early goes on from there.
+#[tokio::test]
+async fn a_sweep_goes_on_where_it_ended() {
+    let world = World::new();
+    let gallery = world.backend.gallery();
+    let mut ids = BTreeSet::new();
+    for who in ["ana", "ben", "cleo"] {
+        let (one, _) = world.couple(&format!("{who}@example.org"), &format!("{who}2@example.org")).await;
+        ids.insert(world.photo(&one, 300).await);
+    }
+    world.later(Duration::from_hours(24 * 8));
+    let little = Sweep { cap: 1, ..Sweep::default() };
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let swept = gallery.sweep(little).await.unwrap();
+        assert_eq!(swept.unposted.len(), 1);
+        seen.extend(swept.unposted.iter().map(ToString::to_string));
+    }
+    assert_eq!(seen, ids);
+    assert_eq!(gallery.sweep(Sweep { time: Duration::ZERO, ..little }).await.unwrap(), Swept::default());
+    assert!(kept(&world).await.contains("sweep"));
+    assert_eq!(gallery.sweep(little).await.unwrap(), Swept::default());
+    assert!(!kept(&world).await.contains("sweep"), "it is through");
+}
+
+/// Where a store signs links, and the host wants them, a picture is answered with one; the store itself is not asked.
+#[tokio::test]
+async fn a_link_to_the_store() {
+    let secret = couple::Secret::new("sesame".to_owned());
+    let store =
+        couple::blobs::S3Options::new("bucket").endpoint("http://127.0.0.1:9").credentials("id", &secret);
+    let options = HttpOptions { media_links: Some(Duration::from_secs(90)), ..HttpOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited).blobs(store.open().unwrap()), options);
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let ports = world.backend.ports();
+    let me = world.get("/v1/me", &ana).await.text("id").parse().unwrap();
+    let couple = ports.store.couple_of(me).await.unwrap().unwrap();
+    let made = couple_conformance::World::default();
+    let photo = made.photo(couple.id, me, "a");
+    let size = made.rendition("320", media::Format::Jpeg);
+    let blob = photo.path(&size.blob);
+    let insert = media::MediaChange::Insert { media: photo.clone(), most: 1000 };
+    let (of, placeholder) = (photo.as_read(), Vec::new());
+    let finish = media::MediaChange::Finish {
+        of,
+        width: 320,
+        height: 240,
+        placeholder,
+        source: None,
+        renditions: vec![size],
+    };
+    ports.commit(vec![insert.into(), finish.into()]).await.unwrap();
+    let (status, headers, bytes) = fetch(&world, &format!("/v1/media/{}/320", photo.id), &ben, &[]).await;
+    assert_eq!((status, bytes.len()), (307, 0));
+    let link = headers["location"].to_str().unwrap();
+    assert!(link.starts_with("http://127.0.0.1:9/bucket/c/") && link.contains(&blob), "{link}");
+    assert!(link.contains("X-Amz-Expires=90") && !link.contains("sesame"), "{link}");
+    // What is away takes nothing else along, and is told.
+    let ready = world.call("GET", "/readyz", None, None).await;
+    assert_eq!((ready.status, &ready.body["pictures"]), (200, &json!("unavailable")));
 }
 
 /// A place for pictures that is not mounted is not taken for one that lost them all.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use axum::{body::Body, http::Request};
+use data_encoding::BASE64;
 use futures_util::StreamExt as _;
+use serde_json::json;
 
 use crate::world::{Answer, World, png};
 
@@ -32,7 +34,8 @@ async fn send(
 
 /// Begins one; its path.
 async fn begin(world: &World, token: &str, length: usize) -> String {
-    let headers = [("upload-length", length.to_string()), ("upload-metadata", PHOTO.to_owned())];
+    let metadata = format!("{PHOTO},placeholder {}", BASE64.encode(b"3OcRJYB4d3h_iIeHeEh3eIhw-j3A"));
+    let headers = [("upload-length", length.to_string()), ("upload-metadata", metadata)];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
     let answer = send(world, token, "POST", "/v1/uploads", &headers, Body::empty()).await;
     assert_eq!(answer.status, 201, "{}", answer.body);
@@ -99,6 +102,9 @@ async fn in_pieces() {
     let again = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
     assert_eq!(again.headers["content-location"].to_str().unwrap(), place);
     assert_eq!(again.headers["upload-offset"], again.headers["upload-length"]);
+    let early = world.get(&place, &ben).await;
+    assert_eq!(early.text("placeholder"), "3OcRJYB4d3h/iIeHeEh3eIhw+j3A");
+    assert_eq!((&early.body["state"], &early.body["width"]), (&json!("processing"), &json!(300)));
     world.work().await;
     assert_eq!(world.get(&place, &ben).await.text("state"), "ready");
     // The same bytes by one request are the same picture.

@@ -117,6 +117,18 @@ pub enum State {
     Rejected(String),
 }
 
+impl State {
+    /// The state in an answer.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Processing => "processing",
+            Self::Ready => "ready",
+            Self::Rejected(_) => "rejected",
+        }
+    }
+}
+
 /// A rectangle of the upright picture, in its pixels, from the top left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Crop {
@@ -162,11 +174,11 @@ pub struct Media {
     pub key: String,
     /// None once it is not kept any more: what renditions there are then are all.
     pub source: Option<Source>,
-    /// Upright, in pixels.
+    /// Upright, in pixels: until it is ready as its headers say, 0 where they do not.
     pub width: u32,
-    /// Upright, in pixels.
+    /// Upright, in pixels, likewise.
     pub height: u32,
-    /// A `ThumbHash`, once it is ready: a blurred stand-in of some 25 bytes.
+    /// A `ThumbHash`, a blurred stand-in of some 25 bytes: until it is ready the one that came with the upload, if one did.
     pub placeholder: Option<Vec<u8>>,
     /// How many entries, or avatars, name it. Whatever changes it says how many it read.
     pub uses: i64,
@@ -175,6 +187,9 @@ pub struct Media {
 }
 
 impl Media {
+    /// The most bytes of a placeholder. A `ThumbHash` has some 25, and five at least.
+    pub const PLACEHOLDER_MOST: usize = 40;
+
     /// What the names of all its blobs begin with.
     #[must_use]
     pub fn folder(&self) -> String {

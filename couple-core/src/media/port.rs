@@ -52,8 +52,8 @@ pub enum MediaChange {
         /// A word that says why.
         reason: String,
     },
-    /// Notes that an entry names a photo. Preconditions: the couple lives; it is a photo of that owner, of that couple, and not
-    /// rejected ([`MediaChanged`](crate::Conflict::MediaChanged)).
+    /// Notes that an entry names a photo. Preconditions: the couple lives; it is a photo of that owner, of that couple, and ready or
+    /// not as it was read ([`MediaChanged`](crate::Conflict::MediaChanged)): whoever names one that is processing is told later.
     Use {
         /// Whose photo.
         couple: CoupleId,
@@ -61,6 +61,8 @@ pub enum MediaChange {
         id: MediaId,
         /// Who must have uploaded it.
         owner: AccountId,
+        /// Whether it was ready, or processing.
+        ready: bool,
     },
     /// Notes that one that named it does so no longer. Precondition beside what [`AsRead`] says: one does.
     Release(AsRead),
@@ -152,7 +154,8 @@ pub struct Kept {
 /// * **M4** What a space holds is at every moment the sum of its pictures' sources and renditions.
 /// * **M5** A picture becomes ready or rejected once; a rejected one has no source.
 /// * **M6** Nothing is added to, nor named in, a couple that has ended; what is under way there still becomes ready.
-/// * **M7** An entry names only its author's photo of the same couple that is not rejected; names are counted one by one.
+/// * **M7** An entry names only its author's photo of the same couple that is not rejected, and still as far as it was read; names
+///   are counted one by one.
 /// * **M8** A change that read another number of names changes nothing.
 /// * **M9** A rendition is added once, only to a ready picture: of 50 at once one.
 /// * **M10** Renditions that nobody asked for since are listed, longest first; asking moves the time forward only; those without a

@@ -1,5 +1,7 @@
 //! What is decided about pictures.
 
+use data_encoding::BASE64;
+
 use super::{Kept, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space, State};
 use crate::{
     AccountId, Change, CoupleId, MediaId, Timestamp,
@@ -73,15 +75,32 @@ pub struct Rendered {
 #[must_use]
 pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Timestamp) -> Vec<Change> {
     let Rendered { width, height, placeholder, source, renditions } = rendered;
+    let told = told(media, couple, system::MEDIA_READY, looks(width, height, Some(&placeholder)), at);
     let finish = MediaChange::Finish { of: media.as_read(), width, height, placeholder, source, renditions };
-    told(media, couple, system::MEDIA_READY, None, at).into_iter().chain([finish.into()]).collect()
+    told.into_iter().chain([finish.into()]).collect()
 }
 
 /// *processing → rejected*, likewise.
 #[must_use]
 pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestamp) -> Vec<Change> {
     let reject = MediaChange::Reject { of: media.as_read(), reason: reason.to_owned() };
-    told(media, couple, system::MEDIA_REJECTED, Some(reason), at).into_iter().chain([reject.into()]).collect()
+    let told = told(media, couple, system::MEDIA_REJECTED, serde_json::json!({ "reason": reason }), at);
+    told.into_iter().chain([reject.into()]).collect()
+}
+
+/// What is shown of a picture in place of it.
+fn looks(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Value {
+    let side = |side: u32| (side > 0).then_some(side);
+    let placeholder = placeholder.map(|hash| BASE64.encode(hash));
+    serde_json::json!({ "placeholder": placeholder, "width": side(width), "height": side(height) })
+}
+
+/// What an entry says of the photo that it names, as that is when it is appended.
+#[must_use]
+pub fn seen(media: &Media) -> serde_json::Value {
+    let mut seen = looks(media.width, media.height, media.placeholder.as_deref());
+    seen["state"] = media.state.as_str().into();
+    seen
 }
 
 /// The entry that tells a couple of what became of a picture that it looks at.
@@ -89,17 +108,14 @@ fn told(
     media: &Media,
     couple: Option<&Couple>,
     kind: &str,
-    reason: Option<&str>,
+    mut body: serde_json::Value,
     at: Timestamp,
 ) -> Option<Change> {
     let couple = couple.filter(|couple| couple.ended_at.is_none() && media.uses > 0)?;
     if media.purpose == Purpose::Avatar {
         return Some(profile_changed(couple, media.owner, at));
     }
-    let mut body = serde_json::json!({ "media_id": media.id });
-    if let Some(reason) = reason {
-        body["reason"] = reason.into();
-    }
+    body["media_id"] = serde_json::json!(media.id);
     let entry = NewEntry {
         body: Some(Body::from_stored(body.to_string())),
         ..NewEntry::system(kind, couple.side_of(media.owner), None, at)
@@ -116,7 +132,7 @@ pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Option
             && media.purpose == Purpose::Photo
             && !matches!(media.state, State::Rejected(_))
     })?;
-    Some(MediaChange::Use { couple, id: media.id, owner })
+    Some(MediaChange::Use { couple, id: media.id, owner, ready: media.state == State::Ready })
 }
 
 /// What a person shows of themselves from now on. What they showed before goes.

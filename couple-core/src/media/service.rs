@@ -44,10 +44,12 @@ pub struct Received {
     pub source: Source,
     /// The part that is to be shown, if not the whole.
     pub crop: Option<Crop>,
-    /// Upright, in pixels, as its headers say.
+    /// Upright, in pixels, as its headers say; 0 where they do not.
     pub width: u32,
-    /// Upright, in pixels, as its headers say.
+    /// Upright, in pixels, likewise.
     pub height: u32,
+    /// A blurred stand-in until ours is there, by whoever uploads.
+    pub placeholder: Option<Vec<u8>>,
 }
 
 /// A picture, and whether this upload made it.
@@ -112,7 +114,7 @@ impl Pictures {
     }
 
     /// Takes a picture whose bytes are kept: it, its state and its job are one commit. The same bytes again answer the picture
-    /// that is there, and write nothing.
+    /// that is there, and write nothing; only one whose bytes we lost, or never looked at, makes room for them.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`] when the couple ended meanwhile, [`Refusal::QuotaExceeded`], [`Refusal::KeyReused`]. Then, and
@@ -133,7 +135,7 @@ impl Pictures {
             source: Some(received.source),
             width: received.width,
             height: received.height,
-            placeholder: None,
+            placeholder: received.placeholder,
             uses: 0,
             created_at: now,
         };
@@ -145,17 +147,46 @@ impl Pictures {
                 return Ok(Stored { created: media.id == upload.id, media });
             }
             let couple = store.couple_of(upload.owner).await?;
-            if let Some(media) = store.media_by_identity(upload.space, &identity).await? {
-                return Ok(Stored { created: media.id == upload.id, media });
+            let before = store.media_by_identity(upload.space, &identity).await?;
+            let mut changes = Vec::new();
+            if let Some(before) = before {
+                if !self.is_lost(&before).await? {
+                    return Ok(Stored { created: before.id == upload.id, media: before });
+                }
+                changes = self.removal(&before, couple.as_ref(), now)?;
             }
             let kept = store.media_space(upload.space).await?;
             let insert =
                 rules::insert(&media, couple.as_ref(), &kept, &self.policy).map_err(Failure::Refused)?;
-            let changes = vec![insert.into(), self.ports.enqueue(&RenderMedia { media: media.id })?];
+            changes.extend([insert.into(), self.ports.enqueue(&RenderMedia { media: media.id })?]);
             if work.commit(Decision { changes, outcome: media.id }).await?.is_some() {
                 return Ok(Stored { media, created: true });
             }
         }
+    }
+
+    /// Whether nothing can be shown of it for no fault of its own.
+    async fn is_lost(&self, media: &Media) -> Result<bool, Error> {
+        Ok(match &media.state {
+            State::Processing => false,
+            State::Rejected(reason) => matches!(reason.as_str(), "lost" | "unavailable"),
+            State::Ready if media.source.is_some() => false,
+            State::Ready => self.ports.store.renditions(media.space, media.id).await?.is_empty(),
+        })
+    }
+
+    /// What removes a picture; of an avatar that is shown the partner is told.
+    fn removal(
+        &self,
+        media: &Media,
+        couple: Option<&Couple>,
+        now: crate::Timestamp,
+    ) -> Result<Vec<Change>, Error> {
+        let mut changes = deletion(&self.ports, media)?;
+        if let Some(couple) = couple.filter(|_| media.purpose == Purpose::Avatar && media.uses > 0) {
+            changes.insert(0, crate::timeline::rules::profile_changed(couple, media.owner, now));
+        }
+        Ok(changes)
     }
 
     /// A picture that a person may see, with its renditions.
@@ -188,13 +219,8 @@ impl Pictures {
         loop {
             let media = self.ports.store.media(id).await?.filter(|media| media.owner == account);
             let media = media.ok_or(Failure::Refused(Refusal::MediaNotFound))?;
-            let mut changes = deletion(&self.ports, &media)?;
-            if media.purpose == Purpose::Avatar
-                && media.uses > 0
-                && let Some(couple) = self.ports.store.couple_of(account).await?
-            {
-                changes.insert(0, crate::timeline::rules::profile_changed(&couple, account, now));
-            }
+            let couple = self.ports.store.couple_of(account).await?;
+            let changes = self.removal(&media, couple.as_ref(), now)?;
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
@@ -314,6 +340,15 @@ impl Pictures {
         let (name, format): (String, Format) = (rendition.name.clone(), rendition.format);
         let touch = MediaChange::Touch { space: media.space, id: media.id, name, format, at: now };
         crate::ports::settled(self.ports.commit(vec![touch.into()]).await).map(drop)
+    }
+
+    /// Deletes a picture, unless it was named since it was read.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn expire(&self, media: &Media) -> Result<(), Error> {
+        let changes = deletion(&self.ports, media)?;
+        crate::ports::settled(self.ports.commit(changes).await).map(drop)
     }
 
     /// Forgets blobs of a picture, and has them removed: those that nobody asks for, and those that are lost.

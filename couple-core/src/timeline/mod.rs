@@ -86,7 +86,7 @@ pub mod system {
     pub const COUPLE_CHANGED: &str = "couple_changed";
     /// The body of `target` was replaced.
     pub const EDITED: &str = "entry_edited";
-    /// A picture that an entry names can be shown: `{"media_id": …}`.
+    /// A picture that an entry names can be shown: `{"media_id": …, "placeholder": …, "width": …, "height": …}`.
     pub const MEDIA_READY: &str = "media_ready";
     /// A picture that an entry names never will be: `{"media_id": …, "reason": …}`.
     pub const MEDIA_REJECTED: &str = "media_rejected";
@@ -98,8 +98,11 @@ pub mod system {
     pub const RESTORED: &str = "restored";
 }
 
-/// The kind whose body names a picture, as `media_id`.
+/// The kind whose body names a picture, as `media_id`. What was known of the picture when the entry was appended stands beside
+/// that, as [`SEEN`].
 pub const PHOTO: &str = "photo";
+/// The member of a photo's body that the system writes: `{"state": …, "placeholder": …, "width": …, "height": …}`.
+pub const SEEN: &str = "media";
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, Refusal, TimelineChange, system};
+use serde_json::Value;
+
+use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, Refusal, SEEN, TimelineChange, system};
 use crate::{
     AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
     pairing::{Couple, Side},
@@ -56,9 +58,9 @@ pub struct Place {
 ///
 /// # Errors
 /// [`Invalid`] for a body without such a place.
-pub fn thumb(body: Option<&serde_json::Value>) -> Result<Place, Invalid> {
+pub fn thumb(body: Option<&Value>) -> Result<Place, Invalid> {
     let part = |name: &str, field: &'static str| {
-        let number = body.and_then(|body| body.get(name)).and_then(serde_json::Value::as_f64);
+        let number = body.and_then(|body| body.get(name)).and_then(Value::as_f64);
         number.filter(|number| (0.0..=1.0).contains(number)).ok_or(Invalid::new(field, "out_of_range"))
     };
     Ok(Place { x: part("x", "body.x")?, y: part("y", "body.y")? })
@@ -80,27 +82,47 @@ pub fn client_id(id: &str) -> Result<&str, Invalid> {
     if shaped { Ok(id) } else { Err(Invalid::new("client_id", "invalid")) }
 }
 
-/// Checks the body of a kind: a `text` has a `text` that is not empty, a `photo` the id of a picture.
+/// Checks the body of a kind: a `text` has a `text` that is not empty, a `photo` the id of a picture. What a photo says in the
+/// system's place is left out.
 ///
 /// # Errors
 /// [`Invalid`].
-pub fn body(kind: &str, value: &serde_json::Value) -> Result<Body, Invalid> {
+pub fn body(kind: &str, value: &Value) -> Result<Body, Invalid> {
     let object = value.as_object().ok_or(Invalid::new("body", "not_an_object"))?;
     if kind == "text" {
-        match object.get("text").and_then(serde_json::Value::as_str) {
+        match object.get("text").and_then(Value::as_str) {
             Some(text) if !text.trim().is_empty() => {}
             _ => return Err(Invalid::new("body.text", "required")),
         }
     }
-    if kind == PHOTO && media_id(value).is_none() {
+    if kind != PHOTO {
+        return Body::new("body", value);
+    }
+    if media_id(value).is_none() {
         return Err(Invalid::new("body.media_id", "required"));
     }
-    Body::new("body", value)
+    Body::new("body", &unseen(value.clone()))
+}
+
+/// A photo's body without what the system says in it.
+fn unseen(mut value: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.remove(SEEN);
+    }
+    value
+}
+
+/// A photo's body with what the system says in it.
+#[must_use]
+pub fn with_seen(body: &Body, seen: Value) -> Body {
+    let mut value = body.value();
+    value[SEEN] = seen;
+    Body::from_stored(value.to_string())
 }
 
 /// The picture that a body names.
 #[must_use]
-pub fn media_id(body: &serde_json::Value) -> Option<MediaId> {
+pub fn media_id(body: &Value) -> Option<MediaId> {
     body.get("media_id")?.as_str()?.parse().ok()
 }
 
@@ -129,7 +151,11 @@ pub fn emoji(emoji: &str) -> Result<&str, Invalid> {
 pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Refusal> {
     // One that was edited or deleted since is still the entry that was asked for.
     let touched = existing.edited_at.is_some() || existing.deleted_at.is_some();
-    let same = existing.kind == kind && (touched || existing.body.as_ref() == Some(body));
+    let says = |existing: &Body| match kind {
+        PHOTO => unseen(existing.value()) == body.value(),
+        _ => existing == body,
+    };
+    let same = existing.kind == kind && (touched || existing.body.as_ref().is_some_and(says));
     if same { Ok(()) } else { Err(Refusal::KeyReused) }
 }
 
@@ -141,14 +167,20 @@ pub fn edit(
     couple: CoupleId,
     entry: Option<&Entry>,
     author: Side,
-    value: &serde_json::Value,
+    value: &Value,
     at: Timestamp,
 ) -> Result<Vec<Change>, Refusal> {
     let entry = own(entry, author)?;
-    let body = body(&entry.kind, value)?;
-    if entry.kind == PHOTO && media_id(value) != media_of(entry) {
-        // Another picture is another entry.
-        return Err(Invalid::new("body.media_id", "cannot_change").into());
+    let mut body = body(&entry.kind, value)?;
+    if entry.kind == PHOTO {
+        if media_id(value) != media_of(entry) {
+            // Another picture is another entry.
+            return Err(Invalid::new("body.media_id", "cannot_change").into());
+        }
+        let before = entry.body.as_ref().map(Body::value).unwrap_or_default();
+        if let Some(seen) = before.get(SEEN) {
+            body = with_seen(&body, seen.clone());
+        }
     }
     let edit = TimelineChange::Edit { couple, seq: entry.seq, author, body, at };
     Ok(vec![edit.into(), told(couple, system::EDITED, author, entry.seq, at)])

@@ -129,7 +129,7 @@ impl Timeline {
                 rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
                 return Ok(Appended { entry, created: false });
             }
-            let new = NewEntry {
+            let mut new = NewEntry {
                 author: Some(at.side),
                 client_id: Some(client_id.to_owned()),
                 kind: kind.to_owned(),
@@ -137,19 +137,22 @@ impl Timeline {
                 target: None,
                 at: now,
             };
-            let mut changes = vec![TimelineChange::Append { couple: at.couple, entry: new.clone() }.into()];
+            let mut names = None;
             if kind == PHOTO {
                 let media = match rules::media_id(&command.body) {
                     Some(id) => self.ports.store.media(id).await?,
                     None => None,
                 };
-                match media::rules::name(media.as_ref(), at.couple, account) {
-                    Some(named) => changes.push(named.into()),
+                names = media::rules::name(media.as_ref(), at.couple, account);
+                match media.filter(|_| names.is_some()) {
+                    Some(media) => new.body = Some(rules::with_seen(&body, media::rules::seen(&media))),
                     // A repeat of an entry whose picture is gone is still a repeat.
                     None if !looked => continue,
                     None => return Err(Failure::Refused(Refusal::MediaNotFound)),
                 }
             }
+            let append = TimelineChange::Append { couple: at.couple, entry: new.clone() };
+            let changes = std::iter::once(append.into()).chain(names.map(Change::from)).collect();
             let outcome = (at.couple, client_id.to_owned());
             if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
                 let seq = committed.seqs.first().copied().ok_or_else(|| {

@@ -78,13 +78,22 @@ fn read(file: &mut File, start: u64, length: u64) -> io::Result<Bytes> {
 
 /// Removes what a process that died was writing. Its name is the blob's, `#` and a number, as [`LocalFileSystem`] has it, and
 /// lists no blob by.
-pub(super) async fn remove_unfinished(folder: PathBuf, before: Timestamp) -> Result<u64, Error> {
+pub(super) async fn remove_unfinished(
+    folder: PathBuf,
+    before: Timestamp,
+    ours: impl Fn(&str) -> bool + Send + 'static,
+) -> Result<u64, Error> {
     let wrong = |folder: &Path| {
         Error::new(ErrorKind::Unavailable, "remove unfinished blobs").context(folder.display().to_string())
     };
     let at = folder.clone();
     let removed = spawn_blocking(move || {
         let mut removed = 0;
+        let root = folder.clone();
+        let is_ours = |path: &Path| {
+            let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
+            name.and_then(unfinished).is_some_and(&ours)
+        };
         let mut folders = vec![folder];
         while let Some(folder) = folders.pop() {
             let entries = match std::fs::read_dir(&folder) {
@@ -96,7 +105,7 @@ pub(super) async fn remove_unfinished(folder: PathBuf, before: Timestamp) -> Res
                 let entry = entry?;
                 if entry.file_type()?.is_dir() {
                     folders.push(entry.path());
-                } else if is_unfinished(&entry.file_name().to_string_lossy())
+                } else if is_ours(&entry.path())
                     && entry.metadata().is_ok_and(|file| file.modified().is_ok_and(|at| at < time(before)))
                     && std::fs::remove_file(entry.path()).is_ok()
                 {
@@ -109,9 +118,10 @@ pub(super) async fn remove_unfinished(folder: PathBuf, before: Timestamp) -> Res
     removed.await.map_err(|error| wrong(&at).source(error))?.map_err(|error| wrong(&at).source(error))
 }
 
-fn is_unfinished(name: &str) -> bool {
-    name.rsplit_once('#')
-        .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+/// The blob that a file was to become.
+fn unfinished(name: &str) -> Option<&str> {
+    let (name, number) = name.rsplit_once('#')?;
+    (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
 }
 
 fn time(at: Timestamp) -> std::time::SystemTime {

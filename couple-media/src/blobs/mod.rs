@@ -23,10 +23,15 @@ mod writer;
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+#[cfg(feature = "s3")]
+use couple_core::media::Format;
 use couple_core::{Error, ErrorKind, Timestamp};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+#[cfg(feature = "s3")]
+use object_store::Attribute;
 use object_store::{
-    GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload, memory::InMemory, path::Path,
+    Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutOptions, PutPayload,
+    memory::InMemory, path::Path,
 };
 use tokio::time::timeout;
 
@@ -131,13 +136,16 @@ impl Blobs {
         self
     }
 
-    /// Writes a blob whose bytes are at hand, in place of one that was there.
+    /// Writes a blob whose bytes are at hand, in place of one that was there. A store that signs links is told its media type, by how
+    /// its name ends: `.jpg` or `.webp`.
     ///
     /// # Errors
     /// The store's, and a name that is none.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
         let path = self.path(name)?;
-        self.step("put blob", name, self.store.put(&path, PutPayload::from_bytes(bytes))).await?;
+        let options = PutOptions { attributes: self.attributes(name), ..PutOptions::default() };
+        self.step("put blob", name, self.store.put_opts(&path, PutPayload::from_bytes(bytes), options))
+            .await?;
         Ok(())
     }
     /// Begins a blob whose bytes come one after another. Nothing of it is there before [`BlobWriter::finish`].
@@ -280,18 +288,52 @@ impl Blobs {
         let _ = (name, lasting);
         Ok(None)
     }
-    /// Removes what was begun before `before` and came to no end, because its process died. Of files only: S3 does so itself, by
-    /// a bucket's rule (`AbortIncompleteMultipartUpload`).
+    /// Removes what was begun before `before`, by a name that is `ours`, and came to no end, because its process died. Of files only:
+    /// S3 does so itself, by a bucket's rule (`AbortIncompleteMultipartUpload`).
     ///
     /// # Errors
     /// The file system's.
-    pub async fn remove_unfinished(&self, before: Timestamp) -> Result<u64, Error> {
+    pub async fn remove_unfinished(
+        &self,
+        before: Timestamp,
+        ours: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<u64, Error> {
         match self.files.clone() {
             None => Ok(0),
-            Some(folder) => files::remove_unfinished(folder, before).await,
+            Some(folder) => files::remove_unfinished(folder, before, ours).await,
         }
     }
+    /// Asks whether the store answers.
+    ///
+    /// # Errors
+    /// The store's; of files, that the folder is not there.
+    pub async fn ping(&self) -> Result<(), Error> {
+        if let Some(folder) = &self.files {
+            let there = tokio::fs::metadata(folder).await;
+            let away =
+                || Error::new(ErrorKind::Unavailable, "ping blobs").context(folder.display().to_string());
+            there.map_err(|error| away().source(error))?;
+            return Ok(());
+        }
+        // Of a name that nothing has: little to send, and a bucket that is not there is told.
+        self.list("ping").try_next().await.map(drop)
+    }
 
+    /// What a store that signs links says of a blob to whoever follows one.
+    fn attributes(&self, name: &str) -> Attributes {
+        let mut attributes = Attributes::new();
+        #[cfg(feature = "s3")]
+        if self.signer.is_some()
+            && let Some(kind) = [Format::Jpeg, Format::WebP]
+                .into_iter()
+                .find(|kind| name.rsplit_once('.').is_some_and(|(_, end)| end == kind.extension()))
+        {
+            attributes.insert(Attribute::ContentType, kind.media_type().into());
+        }
+        #[cfg(not(feature = "s3"))]
+        let _ = (name, &mut attributes);
+        attributes
+    }
     fn path(&self, name: &str) -> Result<Path, Error> {
         let wrong =
             |error| Error::new(ErrorKind::Internal, "name blob").context(name.to_owned()).source(error);

@@ -9,7 +9,7 @@ use couple_core::{
 };
 
 use super::Gallery;
-use crate::picture::{self, Crop, Encoding, Fit, Recipe};
+use crate::picture::{self, Crop, Encoding, Fit, Info, Recipe};
 
 /// What the kept copy is encoded at: what is made of it is encoded once more.
 const COPY: Encoding = Encoding::Jpeg { quality: 90 };
@@ -45,15 +45,17 @@ impl RenderMediaHandler {
         let inner = &gallery.0;
         let reject = async |reason: &str| inner.pictures.reject(media.id, reason).await.map(drop);
         let Some(source) = &media.source else { return reject("lost").await };
-        let most = inner.options.limits.bytes as u64;
-        let Some(bytes) = inner.blobs.read(&media.path(&source.blob), most).await? else {
-            return reject("lost").await;
+        let size = (media.width, media.height);
+        let mut encoding = Encoding::JPEG;
+        let recipe = |info: &Info| {
+            let recipe = gallery.recipe(media, info);
+            encoding = recipe.encoding;
+            recipe
         };
-        let recipe = gallery.recipe(media, &bytes);
-        let encoding = recipe.encoding;
-        let rendered = match inner.renderer.render(bytes, recipe).await? {
-            Ok(rendered) => rendered,
-            Err(rejected) => return reject(rejected.code()).await,
+        let rendered = match gallery.render(media, &source.blob, size, recipe).await? {
+            None => return reject("lost").await,
+            Some(Ok(rendered)) => rendered,
+            Some(Err(rejected)) => return reject(rejected.code()).await,
         };
         let picture::Rendered { width, height, placeholder, images } = rendered;
         let now = inner.ports.now();
@@ -84,16 +86,14 @@ impl RenderMediaHandler {
 
 impl Gallery {
     /// What is made of an upload at once.
-    fn recipe(&self, media: &Media, bytes: &[u8]) -> Recipe {
+    fn recipe(&self, media: &Media, info: &Info) -> Recipe {
         let options = &self.0.options;
         let crop = media.crop.map(|media::Crop { x, y, width, height }| Crop { x, y, width, height });
         let (renditions, encoding) = match (media.purpose, options.copy) {
             (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
             (Purpose::Photo, Some(side)) => {
-                let animated = options.animated
-                    && picture::inspect(bytes, &options.limits).is_ok_and(|info| info.frames > 1);
-                let encoding = if animated { ANIMATED_COPY } else { COPY };
+                let encoding = if options.animated && info.frames > 1 { ANIMATED_COPY } else { COPY };
                 (vec![picture::Rendition::new(COPY_NAME, Fit::Within, side, side)], encoding)
             }
         };

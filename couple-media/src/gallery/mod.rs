@@ -33,7 +33,7 @@ pub use render::Stats;
 pub use resume::{Progress, Resumable};
 pub use show::{NotShown, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
-pub use upload::{NotTaken, Uploading};
+pub use upload::{About, NotTaken, Uploading};
 
 use crate::{
     blobs::Blobs,
@@ -62,8 +62,13 @@ pub struct GalleryOptions {
     pub wait: Duration,
     /// Renditions that requests may wait for at once; more are told to come again. Default: 64.
     pub waiting: usize,
+    /// Of these, those of one couple, for which twice as many requests may wait. Default: 16.
+    pub waiting_of_one: usize,
     /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
     pub unused: Duration,
+    /// How long a photo may wait to be named by an entry before it is deleted, at least [`Sweep::grace`]. None: it stays, for a host
+    /// whose own kinds of entry name photos. Default: 7 days.
+    pub unposted: Option<Duration>,
 }
 
 impl Default for GalleryOptions {
@@ -77,7 +82,9 @@ impl Default for GalleryOptions {
             megapixels: 50,
             wait: Duration::from_secs(5),
             waiting: 64,
+            waiting_of_one: 16,
             unused: Duration::from_hours(24 * 30),
+            unposted: Some(Duration::from_hours(24 * 7)),
         }
     }
 }
@@ -103,7 +110,7 @@ impl Gallery {
         Self(Arc::new(Inner {
             pictures: Pictures::new(ports.clone(), policy),
             renderer: render::Renderer::new(&options),
-            flights: show::Flights::new(options.waiting),
+            flights: show::Flights::new(&options),
             ports,
             blobs,
             options,

@@ -15,7 +15,7 @@ use data_encoding::BASE32_NOPAD;
 use futures_util::TryStreamExt as _;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{Gallery, NotTaken};
+use super::{About, Gallery, NotTaken, upload::in_its_own_task};
 
 /// The blob that names the picture that an upload became; none, if it was ended.
 const DONE: &str = "done";
@@ -27,8 +27,7 @@ const UNFINISHED: u64 = 5;
 pub struct Resumable {
     gallery: Gallery,
     by: AccountId,
-    purpose: Purpose,
-    crop: Option<Crop>,
+    about: About,
     length: u64,
     begun: Timestamp,
     key: String,
@@ -51,18 +50,12 @@ impl Gallery {
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub async fn begin(
-        &self,
-        by: AccountId,
-        purpose: Purpose,
-        crop: Option<Crop>,
-        length: u64,
-    ) -> Result<Resumable, NotTaken> {
+    pub async fn begin(&self, by: AccountId, about: About, length: u64) -> Result<Resumable, NotTaken> {
         let limit = self.0.options.limits.bytes;
         if length > limit as u64 {
             return Err(NotTaken::TooManyBytes { limit });
         }
-        self.0.pictures.begin(by, purpose, Some(length)).await?;
+        self.0.pictures.begin(by, about.purpose, Some(length)).await?;
         let unfinished = self.0.blobs.list(&format!("t/{by}"));
         let unfinished: u64 = unfinished.try_fold(0, async |sum, blob| Ok(sum + blob.size)).await?;
         if unfinished.saturating_add(length) > UNFINISHED * limit as u64 {
@@ -70,8 +63,14 @@ impl Gallery {
         }
         let mut key = [0; 10];
         self.0.ports.entropy.fill(&mut key);
-        let key = BASE32_NOPAD.encode(&key).to_ascii_lowercase();
-        Ok(Resumable { gallery: self.clone(), by, purpose, crop, length, begun: self.0.ports.now(), key })
+        Ok(Resumable {
+            gallery: self.clone(),
+            by,
+            about,
+            length,
+            begun: self.0.ports.now(),
+            key: base32(&key),
+        })
     }
 
     /// The upload of a person with this name, expired or not. None: there is none of that name, or it is another's.
@@ -87,11 +86,21 @@ impl Gallery {
         let begun = Timestamp::from_micros(words.next()?.parse().ok()?);
         let crop = words.next()?;
         let crop = if crop.is_empty() { None } else { Some(parse_crop(crop)?) };
+        let hash = words.next()?;
+        let placeholder = match hash.is_empty() {
+            true => None,
+            false => Some(BASE32_NOPAD.decode(hash.to_ascii_uppercase().as_bytes()).ok()?),
+        };
         let key = words.next()?.to_owned();
-        let upload = Resumable { gallery: self.clone(), by, purpose, crop, length, begun, key };
+        let about = About { purpose, crop, placeholder };
+        let upload = Resumable { gallery: self.clone(), by, about, length, begun, key };
         // The whole of it: whatever else says the same is another name.
         (upload.name() == name).then_some(upload)
     }
+}
+
+fn base32(bytes: &[u8]) -> String {
+    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
 }
 
 fn parse_crop(text: &str) -> Option<Crop> {
@@ -106,13 +115,14 @@ impl Resumable {
     /// Its name, which only this server can make, for this person.
     #[must_use]
     pub fn name(&self) -> String {
-        let (purpose, length, begun) = (self.purpose.as_str(), self.length, self.begun.micros());
-        let crop =
-            self.crop.map_or_else(String::new, |c| format!("{}.{}.{}.{}", c.x, c.y, c.width, c.height));
-        let name = format!("{purpose}-{length}-{begun}-{crop}-{}", self.key);
+        let About { purpose, crop, placeholder } = &self.about;
+        let (purpose, length, begun) = (purpose.as_str(), self.length, self.begun.micros());
+        let crop = crop.map_or_else(String::new, |c| format!("{}.{}.{}.{}", c.x, c.y, c.width, c.height));
+        let placeholder = base32(placeholder.as_deref().unwrap_or_default());
+        let name = format!("{purpose}-{length}-{begun}-{crop}-{placeholder}-{}", self.key);
         let keys = &self.gallery.0.ports.keys;
         let seal = keys.derive("resumable-upload", &[self.by.as_uuid().as_bytes(), name.as_bytes()]);
-        format!("{name}-{}", BASE32_NOPAD.encode(&seal.as_bytes()[..15]).to_ascii_lowercase())
+        format!("{name}-{}", base32(&seal.as_bytes()[..15]))
     }
     /// How many bytes it will have.
     #[must_use]
@@ -199,28 +209,44 @@ impl Resumable {
         (send, task)
     }
 
-    /// Takes the picture of an upload of which all came.
+    /// Takes the picture of an upload of which all came, in a task of its own. `signed_in` is asked when all bytes are kept.
     ///
     /// # Errors
     /// [`NotTaken`]. What is no picture is gone then; anything else may be tried again.
-    pub async fn complete(&self, call: impl FnOnce(&Digest) -> Call + Send) -> Result<Stored, NotTaken> {
-        let taken = self.try_complete(call).await;
-        match &taken {
-            Ok(stored) => {
-                let blobs = &self.gallery.0.blobs;
-                blobs.put(&self.path(DONE), stored.media.id.to_string().into()).await?;
-                for (start, _) in self.parts().await? {
-                    blobs.delete(&self.path(&format!("{start:010}"))).await?;
-                }
+    pub async fn complete(
+        &self,
+        call: impl FnOnce(&Digest) -> Call + Send + 'static,
+        signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
+    ) -> Result<Stored, NotTaken> {
+        let upload = self.clone();
+        in_its_own_task(async move {
+            let taken = upload.try_complete(call, signed_in).await;
+            match &taken {
+                Ok(stored) => upload.became(stored.media.id).await?,
+                Err(NotTaken::UnknownType) => upload.end().await?,
+                Err(_) => {}
             }
-            Err(NotTaken::UnknownType) => self.end().await?,
-            Err(_) => {}
-        }
-        taken
+            taken
+        })
+        .await
     }
 
-    async fn try_complete(&self, call: impl FnOnce(&Digest) -> Call + Send) -> Result<Stored, NotTaken> {
-        let mut uploading = self.gallery.upload(self.by, self.purpose, Some(self.length)).await?;
+    async fn became(&self, id: MediaId) -> Result<(), Error> {
+        let blobs = &self.gallery.0.blobs;
+        blobs.put(&self.path(DONE), id.to_string().into()).await?;
+        for (start, _) in self.parts().await? {
+            blobs.delete(&self.path(&format!("{start:010}"))).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_complete(
+        &self,
+        call: impl FnOnce(&Digest) -> Call + Send + 'static,
+        signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
+    ) -> Result<Stored, NotTaken> {
+        let length = Some(self.length);
+        let mut uploading = self.gallery.upload(self.by, self.about.clone(), length).await?;
         for (start, _) in self.parts().await? {
             let part = self.gallery.0.blobs.get(&self.path(&format!("{start:010}")), None).await?;
             let Some(mut part) = part else { break };
@@ -228,7 +254,7 @@ impl Resumable {
                 uploading.write(bytes).await?;
             }
         }
-        uploading.finish(call, self.crop).await
+        uploading.finish(call, signed_in).await
     }
 
     /// Ends it, and forgets what came.

@@ -8,14 +8,14 @@ use std::{
 
 use couple_core::{
     Error, MediaId,
-    media::{Format, Media, Purpose, Rendition, Source, State},
+    media::{Format, Media, Purpose, Rendition, Source, Space, State},
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::Gallery;
+use super::{Gallery, GalleryOptions};
 use crate::{
     blobs::Blob,
-    picture::{self, Encoding, Recipe},
+    picture::{self, Encoding, Fit, Recipe},
 };
 
 /// A rendition, and its bytes or a part of them.
@@ -42,6 +42,9 @@ pub enum NotShown {
     /// It is being made, or waits to be: worth asking again in a moment.
     #[error("the rendition is being made")]
     Later,
+    /// As many of the same couple's are waited for as may be: worth asking again in a moment.
+    #[error("too many renditions of the same couple are asked for at once")]
+    TooMany,
     /// Something broke.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -61,16 +64,25 @@ enum Gone {
 /// Renditions that are being made in this process: each once, however many ask.
 #[derive(Debug)]
 pub(super) struct Flights {
-    under_way: Mutex<HashMap<Flight, watch::Receiver<Outcome>>>,
+    board: Mutex<Board>,
     most: usize,
+    most_of_one: usize,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    under_way: HashMap<Flight, (Space, watch::Receiver<Outcome>)>,
+    /// Requests that wait.
+    waiting: HashMap<Space, usize>,
 }
 
 impl Flights {
-    pub(super) fn new(most: usize) -> Self {
-        Self { under_way: Mutex::default(), most }
+    pub(super) fn new(options: &GalleryOptions) -> Self {
+        let (most, most_of_one) = (options.waiting, options.waiting_of_one);
+        Self { board: Mutex::default(), most, most_of_one }
     }
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Flight, watch::Receiver<Outcome>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +91,34 @@ struct Landing(Gallery, Flight);
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.0.0.flights.under_way().remove(&self.1);
+        self.0.0.flights.board().under_way.remove(&self.1);
+    }
+}
+
+/// A request that waits; counted off when dropped.
+struct Waiting<'a>(&'a Flights, Space);
+
+impl<'a> Waiting<'a> {
+    fn of(flights: &'a Flights, space: Space) -> Result<Self, NotShown> {
+        let mut board = flights.board();
+        let count = board.waiting.entry(space).or_default();
+        if *count >= 2 * flights.most_of_one {
+            return Err(NotShown::TooMany);
+        }
+        *count += 1;
+        Ok(Self(flights, space))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut board = self.0.board();
+        if let Some(count) = board.waiting.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                board.waiting.remove(&self.1);
+            }
+        }
     }
 }
 
@@ -148,14 +187,18 @@ impl Gallery {
     async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, NotShown> {
         let Some(source) = media.source.clone() else { return Err(NotShown::Gone) };
         let flight = (media.id, name.to_owned(), format);
+        let _waiting = Waiting::of(&self.0.flights, media.space)?;
         let mut outcome = {
-            let mut under_way = self.0.flights.under_way();
-            match under_way.get(&flight) {
-                Some(outcome) => outcome.clone(),
-                None if under_way.len() >= self.0.flights.most => return Err(NotShown::Later),
+            let mut board = self.0.flights.board();
+            // Those that nobody waits for any more are made all the same.
+            let of_one = board.under_way.values().filter(|(space, _)| *space == media.space).count();
+            match board.under_way.get(&flight) {
+                Some((_, outcome)) => outcome.clone(),
+                None if of_one >= self.0.flights.most_of_one => return Err(NotShown::TooMany),
+                None if board.under_way.len() >= self.0.flights.most => return Err(NotShown::Later),
                 None => {
                     let (tell, outcome) = watch::channel(None);
-                    under_way.insert(flight.clone(), outcome.clone());
+                    board.under_way.insert(flight.clone(), (media.space, outcome.clone()));
                     let (gallery, media) = (self.clone(), media.clone());
                     // In a task of its own: who asked first may go, and the others still wait.
                     tokio::spawn(async move {
@@ -167,7 +210,7 @@ impl Gallery {
                                 tracing::warn!(%error, media = %media.id, "a rendition was not made");
                                 Gone::ThisTime
                             }
-                            NotShown::Later | NotShown::Processing => Gone::ThisTime,
+                            NotShown::Later | NotShown::TooMany | NotShown::Processing => Gone::ThisTime,
                             NotShown::Unknown | NotShown::Gone => Gone::ForGood,
                         })));
                     });
@@ -201,11 +244,6 @@ impl Gallery {
         }
         let size =
             self.sizes(media.purpose).iter().find(|size| size.name == name).ok_or(NotShown::Unknown)?;
-        let most = inner.options.limits.bytes as u64;
-        let Some(bytes) = inner.blobs.read(&media.path(&source.blob), most).await? else {
-            tracing::error!(media = %media.id, "the copy that renditions are made from is lost");
-            return Err(NotShown::Gone);
-        };
         let encoding = match format {
             Format::Jpeg => Encoding::JPEG,
             Format::WebP if inner.options.animated => Encoding::ANIMATED_WEBP,
@@ -213,7 +251,15 @@ impl Gallery {
         };
         // The copy shows the crop, if there was one.
         let recipe = Recipe { renditions: vec![size.clone()], crop: None, encoding };
-        let rendered = inner.renderer.render(bytes, recipe).await?.map_err(|rejected| {
+        let side = inner.options.copy.unwrap_or(u32::MAX);
+        let copy = picture::Rendition::new("copy", Fit::Within, side, side);
+        let rendered =
+            self.render(media, &source.blob, copy.size_of(media.width, media.height), |_| recipe).await?;
+        let rendered = rendered.ok_or_else(|| {
+            tracing::error!(media = %media.id, "the copy that renditions are made from is lost");
+            NotShown::Gone
+        })?;
+        let rendered = rendered.map_err(|rejected| {
             tracing::error!(media = %media.id, %rejected, "the copy that renditions are made from is damaged");
             NotShown::Gone
         })?;

@@ -6,15 +6,20 @@ use async_trait::async_trait;
 use couple_core::{
     Error, ErrorKind, MediaId, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
-    media::{Media, Space, State},
+    media::{Media, Purpose, Space, State},
 };
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::Gallery;
 
 /// Spaces and pictures that are read at once.
 const PAGE: u32 = 100;
+/// Pictures that are looked at before they are mended: enough to tell a place that is away from one that lost something.
+const ROUND: usize = 1_000;
+/// The blob that says where the next sweep goes on; not there: at the beginning.
+const CURSOR: &str = "sweep";
 
 /// How a sweep is made.
 #[derive(Debug, Clone, Copy)]
@@ -23,13 +28,15 @@ pub struct Sweep {
     pub grace: Duration,
     /// The most things of each kind that are mended: a mistake must not take everything.
     pub cap: usize,
-    /// Only looks.
+    /// How long rows are looked at. The next sweep goes on from there. Default: 5 min, half of a job's time.
+    pub time: Duration,
+    /// Only looks: at all rows, or as many as the time allows.
     pub dry_run: bool,
 }
 
 impl Default for Sweep {
     fn default() -> Self {
-        Self { grace: Duration::from_hours(48), cap: 1_000, dry_run: false }
+        Self { grace: Duration::from_hours(48), cap: 1_000, time: Duration::from_mins(5), dry_run: false }
     }
 }
 
@@ -42,8 +49,21 @@ pub struct Swept {
     pub lost: Vec<(MediaId, Vec<String>)>,
     /// Pictures that nobody decodes any more: rejected.
     pub stuck: Vec<MediaId>,
+    /// Photos that no entry names for [`GalleryOptions::unposted`](super::GalleryOptions::unposted): deleted.
+    pub unposted: Vec<MediaId>,
     /// Blobs that were begun and came to no end: removed. Not looked for by a dry run.
     pub unfinished: u64,
+}
+
+impl Swept {
+    fn is_full(&self, cap: usize) -> bool {
+        [self.lost.len(), self.stuck.len(), self.unposted.len()].iter().any(|&found| found >= cap)
+    }
+    fn take(&mut self, round: Self) {
+        self.lost.extend(round.lost);
+        self.stuck.extend(round.stuck);
+        self.unposted.extend(round.unposted);
+    }
 }
 
 impl Gallery {
@@ -61,25 +81,11 @@ impl Gallery {
                 self.0.blobs.delete(name).await?;
             }
         }
-        let looked = self.look_at_rows(before, how.cap, &mut swept).await?;
-        if how.dry_run {
-            return Ok(swept);
+        self.sweep_rows(how, before, &mut swept).await?;
+        if !how.dry_run {
+            let ours = |name: &str| name.rsplit_once('/').is_some_and(|(folder, _)| is_ours(folder));
+            swept.unfinished = self.0.blobs.remove_unfinished(before, ours).await?;
         }
-        // A place that is not mounted, or another one's, looks like one that lost everything.
-        if swept.lost.len() > 1 && swept.lost.len() * 2 > looked {
-            let what =
-                format!("{} of {looked} pictures miss blobs: is this where they are kept?", swept.lost.len());
-            return Err(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what));
-        }
-        for (id, blobs) in &swept.lost {
-            if let Some(media) = self.0.ports.store.media(*id).await? {
-                self.0.pictures.forget(&media, blobs.clone()).await?;
-            }
-        }
-        for id in &swept.stuck {
-            self.0.pictures.reject(*id, "unavailable").await?;
-        }
-        swept.unfinished = self.0.blobs.remove_unfinished(before).await?;
         Ok(swept)
     }
 
@@ -131,22 +137,79 @@ impl Gallery {
         Ok(renditions.into_iter().map(|rendition| rendition.blob).chain(source).collect())
     }
 
-    /// Finds rows from before `before` whose blobs are lost, and pictures that nobody decodes any more. Of how many the blobs were
-    /// looked for.
-    async fn look_at_rows(&self, before: Timestamp, cap: usize, swept: &mut Swept) -> Result<usize, Error> {
-        let store = &self.0.ports.store;
-        let (mut space, mut looked) = (None, 0);
-        loop {
-            let spaces = store.media_spaces(space, PAGE).await?;
-            for one in &spaces {
-                looked += self.look_at_space(*one, before, cap, swept).await?;
-                if swept.lost.len() >= cap || swept.stuck.len() >= cap {
-                    return Ok(looked);
+    /// Looks at the rows of one space after the other, from where the last sweep ended, and mends them in rounds.
+    async fn sweep_rows(&self, how: Sweep, before: Timestamp, swept: &mut Swept) -> Result<(), Error> {
+        let began = if how.dry_run { None } else { self.cursor().await? };
+        let (mut space, until) = (began, Instant::now() + how.time);
+        let mut ended = false;
+        while !ended && !swept.is_full(how.cap) && Instant::now() < until {
+            let (mut round, mut looked) = (Swept::default(), 0);
+            'round: while looked < ROUND && Instant::now() < until {
+                let spaces = self.0.ports.store.media_spaces(space, PAGE).await?;
+                for one in &spaces {
+                    looked += self.look_at_space(*one, before, how.cap, &mut round).await?;
+                    if round.is_full(how.cap) {
+                        // The next sweep begins with what is left of it.
+                        break 'round;
+                    }
+                    space = Some(*one);
+                }
+                if spaces.len() < PAGE as usize {
+                    ended = true;
+                    break;
                 }
             }
-            space = spaces.last().copied();
-            if spaces.len() < PAGE as usize {
-                return Ok(looked);
+            if !how.dry_run {
+                self.mend(&round, looked).await?;
+                // Where there is no more, the next begins anew.
+                let next = space.filter(|_| !ended);
+                if began.is_some() || next.is_some() {
+                    self.keep_cursor(next).await?;
+                }
+            }
+            swept.take(round);
+        }
+        Ok(())
+    }
+
+    async fn mend(&self, round: &Swept, looked: usize) -> Result<(), Error> {
+        // A place that is not mounted, or another one's, looks like one that lost everything.
+        if round.lost.len() > 1 && round.lost.len() * 2 > looked {
+            let what =
+                format!("{} of {looked} pictures miss blobs: is this where they are kept?", round.lost.len());
+            return Err(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what));
+        }
+        for (id, blobs) in &round.lost {
+            if let Some(media) = self.0.ports.store.media(*id).await? {
+                self.0.pictures.forget(&media, blobs.clone()).await?;
+            }
+        }
+        for id in &round.stuck {
+            self.0.pictures.reject(*id, "unavailable").await?;
+        }
+        for id in &round.unposted {
+            if let Some(media) = self.0.ports.store.media(*id).await?.filter(|media| media.uses == 0) {
+                self.0.pictures.expire(&media).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last space that was looked at. Kept beside the pictures, where every process finds it.
+    async fn cursor(&self) -> Result<Option<Space>, Error> {
+        let Some(text) = self.0.blobs.read(CURSOR, 100).await? else { return Ok(None) };
+        let text = std::str::from_utf8(&text).ok().and_then(|text| text.split_once(' '));
+        Ok(text.and_then(|(kind, id)| {
+            Space::from_stored(kind.parse().ok()?, id.parse::<MediaId>().ok()?.as_uuid())
+        }))
+    }
+
+    async fn keep_cursor(&self, space: Option<Space>) -> Result<(), Error> {
+        match space {
+            None => self.0.blobs.delete(CURSOR).await,
+            Some(space) => {
+                let text = format!("{} {}", space.kind(), MediaId::from_uuid(space.as_uuid()));
+                self.0.blobs.put(CURSOR, text.into()).await
             }
         }
     }
@@ -158,15 +221,23 @@ impl Gallery {
         cap: usize,
         swept: &mut Swept,
     ) -> Result<usize, Error> {
+        let unposted = self.0.options.unposted.map(|age| self.0.ports.now().minus(age));
         let (mut after, mut looked) = (None, 0);
         loop {
             let page = self.0.ports.store.media_in(space, after, PAGE).await?;
             for media in &page {
-                if media.created_at >= before || swept.lost.len() >= cap || swept.stuck.len() >= cap {
+                if media.created_at >= before || swept.is_full(cap) {
                     continue;
                 }
                 if media.state == State::Processing {
                     swept.stuck.push(media.id);
+                    continue;
+                }
+                if media.purpose == Purpose::Photo
+                    && media.uses == 0
+                    && unposted.is_some_and(|before| media.created_at < before)
+                {
+                    swept.unposted.push(media.id);
                     continue;
                 }
                 // Rows first: a blob is there before its row, so one without was lost, not made meanwhile.
@@ -246,7 +317,8 @@ impl Handler<SweepBlobs> for SweepBlobsHandler {
         let swept = self.0.sweep(Sweep::default()).await?;
         if swept != Swept::default() {
             let (orphans, lost, stuck) = (swept.orphans.len(), swept.lost.len(), swept.stuck.len());
-            tracing::info!(orphans, stuck, unfinished = swept.unfinished, "swept");
+            let unposted = swept.unposted.len();
+            tracing::info!(orphans, stuck, unposted, unfinished = swept.unfinished, "swept");
             if lost > 0 {
                 tracing::error!(lost, "blobs of pictures are not there");
             }

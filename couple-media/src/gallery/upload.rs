@@ -2,18 +2,41 @@
 
 use bytes::Bytes;
 use couple_core::{
-    AccountId, Call, Digest, Error, Failure,
+    AccountId, Call, Digest, Error, ErrorKind, Failure,
     media::{Crop, Purpose, Received, Refusal, Source, Stored, Upload},
 };
 use sha2::{Digest as _, Sha256};
 
 use super::Gallery;
-use crate::{blobs::BlobWriter, picture::Kind};
+use crate::{
+    blobs::BlobWriter,
+    picture::{self, Kind},
+};
 
 /// The name of what is uploaded, in its own folder.
 const UPLOAD: &str = "upload";
 /// What tells a picture's type.
-const HEAD: usize = 12;
+const TYPE: usize = 12;
+/// What mostly tells its size: a camera's headers, thumbnail included, have up to two segments of 64 KiB before that.
+const HEAD: usize = 160 << 10;
+
+/// What is said of a picture beside its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The part of it that is shown, if not the whole.
+    pub crop: Option<Crop>,
+    /// What is shown in place of it until it was decoded: a `ThumbHash`, of at most
+    /// [`PLACEHOLDER_MOST`](couple_core::media::Media::PLACEHOLDER_MOST) bytes.
+    pub placeholder: Option<Vec<u8>>,
+}
+
+impl From<Purpose> for About {
+    fn from(purpose: Purpose) -> Self {
+        Self { purpose, crop: None, placeholder: None }
+    }
+}
 
 /// Why an upload was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +53,9 @@ pub enum NotTaken {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// Whoever uploads was signed out meanwhile.
+    #[error("signed out meanwhile")]
+    SignedOut,
     /// Something broke.
     #[error(transparent)]
     Failed(Error),
@@ -54,6 +80,7 @@ impl From<Failure<Refusal>> for NotTaken {
 #[derive(Debug)]
 pub struct Uploading {
     gallery: Gallery,
+    about: About,
     upload: Upload,
     writer: BlobWriter,
     digest: Sha256,
@@ -69,21 +96,22 @@ impl Gallery {
     pub async fn upload(
         &self,
         by: AccountId,
-        purpose: Purpose,
+        about: About,
         length: Option<u64>,
     ) -> Result<Uploading, NotTaken> {
         let limit = self.0.options.limits.bytes;
         if length.is_some_and(|length| length > limit as u64) {
             return Err(NotTaken::TooManyBytes { limit });
         }
-        let upload = self.0.pictures.begin(by, purpose, length).await?;
+        let upload = self.0.pictures.begin(by, about.purpose, length).await?;
         let writer = self.0.blobs.write(&(upload.folder() + UPLOAD))?;
         Ok(Uploading {
             gallery: self.clone(),
+            about,
             upload,
             writer,
             digest: Sha256::new(),
-            head: Vec::with_capacity(HEAD),
+            head: Vec::with_capacity(TYPE),
             length: 0,
         })
     }
@@ -100,28 +128,36 @@ impl Uploading {
         if self.length > limit {
             return Err(NotTaken::TooManyBytes { limit });
         }
-        if self.head.len() < HEAD {
-            self.head.extend(bytes.iter().take(HEAD - self.head.len()));
-            if self.head.len() == HEAD {
-                self.kind()?;
-            }
+        let before = self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(HEAD - before)]);
+        if before < TYPE && self.head.len() >= TYPE {
+            self.kind()?;
         }
         self.digest.update(&bytes);
         Ok(self.writer.write(bytes).await?)
     }
 
     /// Takes the picture. It, its state and the job that looks at it are one commit; the same bytes again are the picture that
-    /// is there.
+    /// is there. In a task of its own: whoever uploads may go, and leaves no blob without a name. `signed_in` is asked when all
+    /// bytes are kept, which may be long after they began to come.
     ///
     /// # Errors
     /// [`NotTaken`].
     pub async fn finish(
         self,
-        call: impl FnOnce(&Digest) -> Call + Send,
-        crop: Option<Crop>,
+        call: impl FnOnce(&Digest) -> Call + Send + 'static,
+        signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
     ) -> Result<Stored, NotTaken> {
-        let kind = self.kind()?;
-        let Self { gallery, upload, writer, digest, length, .. } = self;
+        in_its_own_task(self.end(call, signed_in)).await
+    }
+
+    async fn end(
+        self,
+        call: impl FnOnce(&Digest) -> Call + Send,
+        signed_in: impl Future<Output = Result<bool, Error>> + Send,
+    ) -> Result<Stored, NotTaken> {
+        let (kind, size) = (self.kind()?, self.size());
+        let Self { gallery, about, upload, writer, digest, length, .. } = self;
         writer.finish().await?;
         let digest = Digest::from_bytes(digest.finalize().into());
         let source = Source {
@@ -129,23 +165,47 @@ impl Uploading {
             bytes: i64::try_from(length).unwrap_or(i64::MAX),
             media_type: kind.media_type().to_owned(),
         };
+        let (width, height) = size.unwrap_or_default();
+        let About { crop, placeholder, .. } = about;
         let call = call(&digest);
-        // How large it is, is told once it was decoded.
-        let received = Received { digest, source, crop, width: 0, height: 0 };
-        let added = gallery.0.pictures.add(&call, &upload, received).await;
+        let received = Received { digest, source, crop, width, height, placeholder };
+        let added = match signed_in.await {
+            Ok(true) => gallery.0.pictures.add(&call, &upload, received).await.map_err(NotTaken::from),
+            Ok(false) => Err(NotTaken::SignedOut),
+            Err(error) => Err(NotTaken::Failed(error)),
+        };
         let unused = match &added {
             Ok(stored) => !stored.created,
-            Err(Failure::Refused(_)) => true,
             // It may be somebody's: the sweep will tell.
-            Err(Failure::Failed(_)) => false,
+            Err(NotTaken::Failed(_)) => false,
+            Err(_) => true,
         };
         if unused && let Err(error) = gallery.0.blobs.delete_folder(&upload.folder()).await {
             tracing::warn!(%error, "an upload that nobody needs waits for the sweep");
         }
-        Ok(added?)
+        added
+    }
+
+    /// Upright, as the headers say.
+    fn size(&self) -> Option<(u32, u32)> {
+        let limits = &self.gallery.0.options.limits;
+        if self.length == self.head.len()
+            && let Ok(info) = picture::inspect(&self.head, limits)
+        {
+            return Some((info.width, info.height));
+        }
+        picture::upright_size(&self.head, limits)
     }
 
     fn kind(&self) -> Result<Kind, NotTaken> {
         Kind::of(&self.head).ok_or(NotTaken::UnknownType)
     }
+}
+
+/// Ends what was begun, also when nobody waits for it any more.
+pub(super) async fn in_its_own_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T, NotTaken>> + Send + 'static,
+) -> Result<T, NotTaken> {
+    let panicked = |error| Error::new(ErrorKind::Internal, "take picture").source(error);
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(NotTaken::Failed(panicked(error))))
 }

@@ -42,6 +42,7 @@ mod png;
 mod recipe;
 mod rejected;
 mod scale;
+mod size;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -50,6 +51,7 @@ pub use kind::Kind;
 pub use limits::Limits;
 pub use recipe::{AVATARS, Crop, Encoding, Fit, PHOTOS, Recipe, Rendition};
 pub use rejected::Rejected;
+pub use size::upright_size;
 
 use limits::Deadline;
 

@@ -50,6 +50,20 @@ impl Header {
     }
 }
 
+/// Width, height and orientation, as far as the chunks that are there say so.
+pub(super) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
+    let mut rest = head.get(8..)?;
+    let (b"IHDR", &[w3, w2, w1, w0, h3, h2, h1, h0, ..]) = chunk(&mut rest).ok()? else { return None };
+    let mut orientation = Orientation::NoTransforms;
+    // The first that is not there as a whole ends it: mostly that of the pixels.
+    while let Ok((kind, payload)) = chunk(&mut rest) {
+        if kind == b"eXIf" {
+            orientation = Orientation::from_exif_chunk(payload).unwrap_or(orientation);
+        }
+    }
+    Some((u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]), orientation))
+}
+
 /// The next chunk's type and payload.
 fn chunk<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8; 4], &'a [u8]), Rejected> {
     let (length, after) = rest.split_first_chunk::<4>().ok_or(Rejected::Truncated)?;

@@ -62,12 +62,11 @@ impl Tables {
                 self.media
                     .put((of.space, of.id), Media { state: State::Rejected(reason), source: None, ..media });
             }
-            MediaChange::Use { couple, id, owner } => {
+            MediaChange::Use { couple, id, owner, ready } => {
                 couples.living(couple)?;
+                let state = if ready { State::Ready } else { State::Processing };
                 let named = self.get(Space::Couple(couple), id).filter(|media| {
-                    media.owner == owner
-                        && media.purpose == Purpose::Photo
-                        && !matches!(media.state, State::Rejected(_))
+                    media.owner == owner && media.purpose == Purpose::Photo && media.state == state
                 });
                 let media = named.cloned().ok_or(Conflict::MediaChanged(id))?;
                 self.uses(&media, 1);

@@ -6,6 +6,7 @@ use couple_core::{
     SessionId, TimeZoneName, Timestamp, TokenId,
     account::{Account, AccountChange, AccountReads, PasswordHash, Session, Token, TokenKind},
 };
+use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
@@ -32,6 +33,7 @@ macro_rules! session {
 statements! {
     ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
     ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM account WHERE email_key = $1";
+    FIRST = "SELECT id FROM account WHERE id > $1 ORDER BY id LIMIT 1";
     TO_DELETE = "SELECT ", account!(), " FROM account WHERE deletion_due <= $1 ORDER BY deletion_due, id LIMIT $2";
     INSERT = "INSERT INTO account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM account WHERE id = $12) \
@@ -277,6 +279,17 @@ fn decode_session<D: Dialect>(row: &mut Row<'_, D>) -> Result<Session, Error> {
         seen_at: row.time()?,
         expires_at: row.time()?,
     })
+}
+
+impl<D: Dialect> SqlStore<D> {
+    /// Whether nobody ever signed up, or all are gone: then its key may be made anew.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn has_no_accounts(&self) -> Result<bool, Error> {
+        let first = self.read_one(Statement::new(FIRST).bind(Uuid::nil()), |row| row.take::<Uuid>());
+        Ok(first.await?.is_none())
+    }
 }
 
 #[async_trait]

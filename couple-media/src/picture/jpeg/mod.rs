@@ -15,12 +15,14 @@ mod idct;
 mod planes;
 mod progressive;
 mod segments;
+mod size;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub(super) use header::{Colour, Header, PROFILE};
 pub(super) use planes::Plane;
+pub(super) use size::size;
 
 use super::{Limits, Rejected, limits::Deadline};
 use idct::Transform;

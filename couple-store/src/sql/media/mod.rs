@@ -63,7 +63,7 @@ statements! {
     REJECT = "UPDATE media SET state = 2, reason = $1, source = NULL, source_bytes = NULL, source_type = NULL \
      WHERE space_id = $2 AND id = $3";
     FORGET_SOURCE = "UPDATE media SET source = NULL, source_bytes = NULL, source_type = NULL WHERE space_id = $1 AND id = $2";
-    USE = "UPDATE media SET uses = uses + 1 WHERE space_id = $1 AND id = $2 AND owner = $3 AND purpose = $4 AND state <> 2";
+    USE = "UPDATE media SET uses = uses + 1 WHERE space_id = $1 AND id = $2 AND owner = $3 AND purpose = $4 AND state IN ($5, $6)";
     RELEASE = "UPDATE media SET uses = uses - 1 WHERE space_id = $1 AND id = $2";
     DELETE = "DELETE FROM media WHERE space_id = $1 AND id = $2";
     INSERT_RENDITION = "INSERT INTO media_rendition (space_id, ", rendition!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
@@ -102,9 +102,11 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
             reject.execute(connection).await?;
             count::<D>(connection, space, -before.bytes).await
         }
-        MediaChange::Use { couple, id, owner } => {
+        MediaChange::Use { couple, id, owner, ready } => {
             ground.living(*couple)?;
+            let state = if *ready { READY } else { PROCESSING };
             let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(PHOTO);
+            let statement = statement.bind(state).bind(state);
             one(statement.execute(connection).await?, Conflict::MediaChanged(*id))
         }
         MediaChange::Release(of) => {
@@ -149,6 +151,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
             if let Some(id) = media {
                 let Space::Account(owner) = space else { return Err(Conflict::MediaChanged(*id).into()) };
                 let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(AVATAR);
+                let statement = statement.bind(PROCESSING).bind(READY);
                 one(statement.execute(connection).await?, Conflict::MediaChanged(*id))?;
             }
             if let Some(before) = before {

@@ -1,0 +1,23 @@
+//! How large a picture is, from its beginning.
+
+use image::metadata::Orientation;
+
+use super::segments::Segments;
+
+/// Width, height and orientation, as far as the segments that are there say so.
+pub(in crate::picture) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
+    let (mut size, mut orientation) = (None, None);
+    // The first that is not there as a whole ends it.
+    for segment in Segments::of(head).map_while(Result::ok) {
+        match (segment.marker, segment.payload) {
+            (0xC0..=0xC2, &[_, h1, h0, w1, w0, ..]) => {
+                size = Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()));
+            }
+            (0xE1, [b'E', b'x', b'i', b'f', 0, _, exif @ ..]) => {
+                orientation = orientation.or_else(|| Orientation::from_exif_chunk(exif));
+            }
+            _ => {}
+        }
+    }
+    size.map(|(width, height)| (width, height, orientation.unwrap_or(Orientation::NoTransforms)))
+}
