@@ -56,6 +56,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         // Serde would take an array for an object, field by field.
         return Err(Problem::new("invalid_field").field(".", "wrong_type"));
     }
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    // Only what is wrong is read once more, to say where: keeping track of that costs more than the reading.
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

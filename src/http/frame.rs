@@ -3,7 +3,7 @@
 use couple_core::pairing::Side;
 use couple_notify::live::{Bye, Frame, Reset, Stream};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::{
@@ -73,10 +73,11 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
     let raw = |text| serde_json::from_str::<&RawValue>(text).unwrap_or(RawValue::NULL);
     let out = match frame {
         Frame::Entry { line, cursor } => {
-            let entry = line.text(reader, |view| {
-                serde_json::to_string(&EntryOut::of(view.clone(), reader)).unwrap_or_default()
+            let entry = line.json(reader, |view| {
+                to_raw_value(&EntryOut::of(view.clone(), reader))
+                    .unwrap_or_else(|_| RawValue::NULL.to_owned())
             });
-            FrameOut::Entry { entry: raw(entry), cursor: cursor.to_string() }
+            FrameOut::Entry { entry, cursor: cursor.to_string() }
         }
         Frame::Signal { from, kind, body } => FrameOut::Signal {
             from: By::new(*from, Some(reader)),

@@ -1,6 +1,6 @@
 //! What stands around every request: a name, a bound, a clock, a net.
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use axum::{
     body::{Body, to_bytes},
@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::LengthLimitError;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{App, Problem};
@@ -24,7 +27,17 @@ const BODY: Duration = Duration::from_secs(5);
 /// theirs slowly must not hold a place.
 pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let request = match timeout(BODY, to_bytes(body, app.options.body_limit)).await {
+    let mut body = pin!(to_bytes(body, app.options.body_limit));
+    // hyper hands a body over once it was asked for, which is the next time that the connection has its turn: only who has not sent it
+    // by then is put among the timers.
+    let taken = match poll_fn(|context| Poll::Ready(body.as_mut().poll(context))).await {
+        Poll::Ready(taken) => Ok(taken),
+        Poll::Pending => {
+            yield_now().await;
+            timeout(BODY, body).await
+        }
+    };
+    let request = match taken {
         Ok(Ok(bytes)) => Request::from_parts(head, Body::from(bytes)),
         Ok(Err(error)) => {
             let too_large = std::error::Error::source(&error)

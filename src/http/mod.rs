@@ -36,7 +36,7 @@ mod waiting;
 pub use problem::{CODES, FieldError, Problem};
 pub use serve::{ServeOptions, listen, serve};
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, http::header, middleware, routing::get};
 use couple_core::Timestamp;
@@ -113,11 +113,20 @@ impl Default for HttpOptions {
 /// Uploads of one person at once.
 const UPLOADS_PER_ACCOUNT: usize = 4;
 
-/// What handlers share.
+/// What handlers share. One pointer: every layer around a handler has a clone of it for each request.
 #[derive(Clone)]
-struct App {
+struct App(Arc<Shared>);
+
+impl Deref for App {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+struct Shared {
     backend: Backend,
-    options: Arc<HttpOptions>,
+    options: HttpOptions,
     requests: Arc<Semaphore>,
     streams: Arc<places::Streams>,
     uploads: Arc<places::Streams>,
@@ -178,15 +187,15 @@ pub fn routers(backend: Backend, options: HttpOptions) -> (Router, Router) {
 
 impl App {
     fn new(backend: Backend, options: HttpOptions) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             requests: Arc::new(Semaphore::new(options.concurrency)),
             streams: places::Streams::new(options.live_connections, options.live_per_account),
             uploads: places::Streams::shared(options.uploads, UPLOADS_PER_ACCOUNT),
             metrics: operations::Metrics::default(),
             pictures: operations::PicturesAnswer::default(),
-            options: Arc::new(options),
+            options,
             backend,
-        }
+        }))
     }
 }
 
@@ -224,9 +233,12 @@ fn contract(app: &App) -> Router {
     router
         .fallback(async || Problem::new("not_found"))
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
-        .layer(DefaultBodyLimit::max(app.options.body_limit))
-        .layer(guard::panics())
-        .layer(middleware::from_fn_with_state(app.clone(), guard::observed))
+        // As one, the outermost first: each alone would have every route in a box of its own, and copied for each request.
+        .layer((
+            middleware::from_fn_with_state(app.clone(), guard::observed),
+            guard::panics(),
+            DefaultBodyLimit::max(app.options.body_limit),
+        ))
         .with_state(app.clone())
 }
 

@@ -1,6 +1,6 @@
 //! Live delivery over a WebSocket: the frames of every transport, as JSON text.
 
-use std::{future::ready, time::Duration};
+use std::{future::ready, pin::pin, time::Duration};
 
 use axum::{
     extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
@@ -57,7 +57,9 @@ async fn follow(mut follower: Box<Follower>) {
     let Follower { app, socket, stream, .. } = &mut *follower;
     let side = stream.membership().side;
     let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
-    let (mut ping_at, mut heard) = (next_ping(app), 1);
+    // One for all frames: a new one for each would be put among the timers, and taken out, each time.
+    let mut ping = pin!(sleep_until(next_ping(app)));
+    let mut heard = 1;
     loop {
         let mut over = None;
         let message = tokio::select! {
@@ -86,12 +88,13 @@ async fn follow(mut follower: Box<Follower>) {
                 },
                 None => return,
             },
-            () = sleep_until(ping_at) => {
+            () = ping.as_mut() => {
                 // Not a word since the last one: it is gone, whatever the network says.
                 if heard == 0 {
                     return;
                 }
-                (ping_at, heard) = (next_ping(app), 0);
+                heard = 0;
+                ping.as_mut().reset(next_ping(app));
                 Message::Ping(Vec::new().into())
             }
         };

@@ -21,6 +21,7 @@ use axum::{
 use couple_core::Secret;
 use couple_notify::live::{Cursor, Stream};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use socketioxide::{
     ParserConfig, SendError, SocketError, SocketIo,
     extract::{SocketRef, TryData},
@@ -192,10 +193,10 @@ async fn follow(app: &App, socket: SocketRef, mut stream: Stream, place: Place) 
 
 /// Whether it was taken.
 async fn send(socket: &SocketRef, event: &str, text: &str) -> bool {
-    let frame: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let frame: &RawValue = serde_json::from_str(text).unwrap_or(RawValue::NULL);
     let patience = Instant::now() + PATIENCE;
     loop {
-        match socket.emit(event, &frame) {
+        match socket.emit(event, frame) {
             Ok(()) => return true,
             Err(SendError::Socket(SocketError::InternalChannelFull)) if Instant::now() < patience => {
                 sleep(Duration::from_millis(10)).await;

@@ -7,6 +7,8 @@ use couple_core::{
     timeline::{Body, View},
 };
 
+use serde_json::value::RawValue;
+
 use super::Cursor;
 
 /// Why a stream ends.
@@ -34,16 +36,16 @@ pub enum Reset {
 pub struct Line {
     /// What.
     pub view: View,
-    text: [OnceLock<Box<str>>; 2],
+    json: [OnceLock<Box<RawValue>>; 2],
 }
 
 impl Line {
     pub(super) const fn new(view: View) -> Self {
-        Self { view, text: [OnceLock::new(), OnceLock::new()] }
+        Self { view, json: [OnceLock::new(), OnceLock::new()] }
     }
-    /// Its text for a reader, made the first time it is asked for.
-    pub fn text(&self, reader: Side, make: impl FnOnce(&View) -> String) -> &str {
-        self.text[reader.index()].get_or_init(|| make(&self.view).into_boxed_str())
+    /// Its JSON for a reader, made the first time it is asked for.
+    pub fn json(&self, reader: Side, make: impl FnOnce(&View) -> Box<RawValue>) -> &RawValue {
+        self.json[reader.index()].get_or_init(|| make(&self.view))
     }
     /// About how many bytes it holds, its texts included.
     pub(super) fn size(&self) -> usize {

@@ -7,6 +7,7 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -308,6 +309,7 @@ impl Room {
         // Subscribe, then read: what is written in between is both told of and read, never neither.
         let mut log = bus.subscribe(vec![Topic::Couple(self.id)]).await;
         let mut sessions = bus.subscribe(members).await;
+        let mut alarm = pin!(sleep_until(self.state().sweep_at));
         loop {
             match self.step() {
                 // Boxed: what waits must not keep room for what reads.
@@ -324,15 +326,20 @@ impl Room {
                 Step::Close => {}
                 Step::Renew(side) => Box::pin(self.renew(side)).await,
                 Step::Look(side) => Box::pin(self.look(side)).await,
-                Step::Wait(until) => tokio::select! {
-                    notice = log.next() => self.hear(notice),
-                    _ = sessions.next() => {
-                        self.state().checks += 1;
-                        self.told.notify_waiters();
+                Step::Wait(until) => {
+                    if alarm.deadline() != until {
+                        alarm.as_mut().reset(until);
                     }
-                    () = self.nudge.notified() => {}
-                    () = sleep_until(until) => {}
-                },
+                    tokio::select! {
+                        notice = log.next() => self.hear(notice),
+                        _ = sessions.next() => {
+                            self.state().checks += 1;
+                            self.told.notify_waiters();
+                        }
+                        () = self.nudge.notified() => {}
+                        () = alarm.as_mut() => {}
+                    }
+                }
             }
         }
         drop(ending);

@@ -112,8 +112,10 @@ impl Tail {
 mod tests {
     use couple_core::{
         Timestamp,
+        pairing::Side,
         timeline::{Body, NewEntry},
     };
+    use serde_json::value::RawValue;
 
     use super::*;
 
@@ -165,12 +167,13 @@ mod tests {
         ]);
         assert_eq!(line(&tail, 0).view.entry, entry(1, "once", None));
         let first = line(&tail, 0);
-        assert_eq!(first.text(couple_core::pairing::Side::First, |_| "old".to_owned()), "old");
+        let json = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        assert_eq!(first.json(Side::First, |_| json("1")).get(), "1");
         tail.extend(vec![View { entry: entry(3, "", Some(1)), target: Some(entry(1, "twice", None)) }]);
         assert_eq!(line(&tail, 0).view.entry, entry(1, "twice", None));
         assert_eq!(line(&tail, 1).view.target, Some(entry(1, "twice", None)));
         // What was written out of the old one went with it.
-        assert_eq!(line(&tail, 0).text(couple_core::pairing::Side::First, |_| "new".to_owned()), "new");
+        assert_eq!(line(&tail, 0).json(Side::First, |_| json("2")).get(), "2");
     }
 
     #[test]
