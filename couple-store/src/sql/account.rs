@@ -287,7 +287,8 @@ impl<D: Dialect> SqlStore<D> {
     /// # Errors
     /// The database's.
     pub async fn has_no_accounts(&self) -> Result<bool, Error> {
-        let first = self.read_one(Statement::new(FIRST).bind(Uuid::nil()), |row| row.take::<Uuid>());
+        let first =
+            self.read_one(Statement::new(FIRST).bind(Uuid::nil()), |row| row.take().map(|_: Uuid| ()));
         Ok(first.await?.is_none())
     }
 }
