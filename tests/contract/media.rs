@@ -557,7 +557,10 @@ async fn what_is_never_posted_expires() {
     assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default());
     world.later(Duration::from_hours(48));
     let found = gallery.sweep(Sweep { dry_run: true, ..Sweep::default() }).await.unwrap();
-    assert_eq!(found.unposted.iter().map(ToString::to_string).collect::<Vec<_>>(), std::slice::from_ref(&never));
+    assert_eq!(
+        found.unposted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        std::slice::from_ref(&never)
+    );
     assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), found);
     world.work().await;
     let left = kept(&world).await;
