@@ -1,5 +1,5 @@
-//! Limits and notices over Redis per second, beside what `redis-benchmark` gets for the same commands from the same server in
-//! the same run; and what looking up a session costs in each database, beside a `GET` of as many bytes.
+//! Limits and notices over Redis per second, beside what `redis-benchmark` gets from the same server in the same run for the same
+//! script, and for one message to each notice (the bus sends many as one); and what looking up a session costs in each database, beside a `GET` of as many bytes.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 #[path = "../tests/support/engine.rs"]

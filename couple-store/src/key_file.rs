@@ -70,7 +70,12 @@ impl KeyFile {
         let linked = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
             match fs::hard_link(&partial, &self.path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                linked => linked,
+                // Some file systems have no links: the first one wins there as well, if it is not killed meanwhile.
+                Err(_) => match options.open(&self.path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    opened => opened.and_then(|mut file| file.write_all(key).and_then(|()| file.sync_all())),
+                },
+                Ok(()) => Ok(()),
             }
         });
         fs::remove_file(partial)?;

@@ -237,7 +237,8 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
     Ok(builder.keys(keys).store(store))
 }
 
-/// The key that all processes over one database share. Made only where nobody could miss another.
+/// The key that all processes over one database share. Made only while the database has no accounts; two hosts that both begin then
+/// must have been given one file.
 fn shared_key(settings: &Settings, is_new: bool) -> Result<Keyring, String> {
     let path = settings.key_file.as_deref().unwrap_or(Path::new("couple.key"));
     if !is_new {

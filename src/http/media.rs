@@ -66,6 +66,11 @@ impl Pace {
     pub(super) fn late(&self, now: Instant) -> Instant {
         self.until.min(self.stretch_until).min(now + Self::PIECE)
     }
+    /// Notes how long a piece took to be kept: that time is not the client's.
+    pub(super) fn kept(&mut self, took: Duration) {
+        self.until += took;
+        self.stretch_until += took;
+    }
     /// Notes a piece.
     pub(super) fn came(&mut self, bytes: usize, now: Instant) {
         self.came += bytes;
@@ -231,7 +236,22 @@ pub(super) fn read_about(purpose: &str, crop: Option<&str>, placeholder: Option<
 fn hash(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=').replace('-', "+").replace('_', "/").replace(' ', "+");
     let hash = BASE64_NOPAD.decode(text.as_bytes()).ok()?;
-    (5..=Media::PLACEHOLDER_MOST).contains(&hash.len()).then_some(hash)
+    is_whole(&hash).then_some(hash)
+}
+
+/// Whether a ThumbHash is as long as its header says (evanw.github.io/thumbhash): clients' decoders read on without looking.
+fn is_whole(hash: &[u8]) -> bool {
+    let &[_, _, low, middle, high, ..] = hash else { return false };
+    let (alpha, landscape, side) = (low & 0x80 != 0, high & 0x80 != 0, usize::from(middle & 7));
+    let long = if alpha { 5 } else { 7 };
+    let (across, down) = if landscape { (long, side.max(3)) } else { (side.max(3), long) };
+    // Of a channel's frequencies those in a triangle, without the first.
+    let terms = |across: usize, down: usize| {
+        (0..down).map(|y| (across * (down - y)).div_ceil(down) - usize::from(y == 0)).sum::<usize>()
+    };
+    let nibbles = terms(across, down) + 2 * terms(3, 3) + if alpha { terms(5, 5) } else { 0 };
+    let header = if alpha { 6 } else { 5 };
+    side > 0 && hash.len() <= Media::PLACEHOLDER_MOST && hash.len() == header + nibbles.div_ceil(2)
 }
 
 /// Whether a session, which may have begun long ago, is one still.
@@ -297,8 +317,9 @@ async fn receive(uploading: &mut Uploading, mut body: HttpBody, mut pace: Pace) 
             Ok(Some(Ok(frame))) => {
                 if let Ok(bytes) = frame.into_data() {
                     let length = bytes.len();
+                    let begun = Instant::now();
                     uploading.write(bytes).await?;
-                    // The store's time is not the client's.
+                    pace.kept(begun.elapsed());
                     pace.came(length, Instant::now());
                 }
             }
@@ -474,6 +495,32 @@ async fn clear_avatar(State(app): State<App>, signed: Signed) -> Answer<StatusCo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Examples of the format's page; cut, longer, and with a side of nothing.
+    #[test]
+    fn a_placeholder_is_as_long_as_it_says() {
+        for good in ["1QcSHQRnh493V4dIh4eXh1h4kJUI", "3OcRJYB4d3h/iIeHeEh3eIhw+j3A"] {
+            let whole = hash(good).unwrap();
+            for length in 0..whole.len() {
+                assert!(!is_whole(&whole[..length]), "{length} of {good}");
+            }
+            assert!(!is_whole(&[&whole[..], &[0]].concat()));
+            let mut flat = whole;
+            flat[3] &= !7;
+            assert!(!is_whole(&flat));
+        }
+    }
+
+    /// What the store takes is not held against whoever sends.
+    #[test]
+    fn a_slow_store_is_not_the_clients_fault() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(&HttpOptions { upload_least: 1000, ..HttpOptions::default() }, begun);
+        let later = begun + Duration::from_secs(40);
+        assert!(pace.late(later) < later);
+        pace.kept(Duration::from_secs(40));
+        assert!(pace.late(later) > later);
+    }
 
     /// Enough in each stretch goes on to the end; drop by drop does not.
     #[test]

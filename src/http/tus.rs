@@ -200,11 +200,12 @@ async fn append(
                     Some(less) => left = less,
                     None => break Err(Problem::new("body_too_large").detail("more than its length")),
                 }
-                let length = bytes.len();
+                let (length, begun) = (bytes.len(), Instant::now());
                 // It fails only when the store did, which the task tells.
                 if send.send(bytes).await.is_err() {
                     break Ok(());
                 }
+                pace.kept(begun.elapsed());
                 pace.came(length, Instant::now());
             }
             Ok(Some(Err(_))) => break Err(Problem::new("malformed_request").detail("the body ended early")),

@@ -10,7 +10,7 @@ use couple_core::{Error, ErrorKind, media::Media};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Gallery, GalleryOptions, Inner};
-use crate::picture::{self, Info, Limits, Recipe, Rejected, Rendered};
+use crate::picture::{self, Encoding, Info, Limits, Recipe, Rejected, Rendered};
 
 /// What a process made so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,7 +65,11 @@ impl Renderer {
             Ok(info) => info,
             Err(rejected) => return Ok(Some(Err(rejected))),
         };
-        let (needed, recipe) = (info.megapixels().clamp(1, self.most), recipe(&info));
+        let recipe = recipe(&info);
+        // An animation holds its canvas, a frame and the frame before beside what one picture takes.
+        let pictures =
+            if matches!(recipe.encoding, Encoding::AnimatedWebP { .. }) && info.frames > 1 { 2 } else { 1 };
+        let needed = (pictures * info.megapixels()).clamp(1, self.most);
         if usize::try_from(needed).is_ok_and(|needed| needed > permit.num_permits()) {
             // Let go of first: two that hold some and wait for more would wait for ever.
             drop(permit);

@@ -265,6 +265,7 @@ fn frame(
         }
         if unit.header.layer_id == 0 {
             sets.add(&unit).map_err(rejected)?;
+            modest(&sets, grid)?;
         }
     }
     let mut state: Option<(syntax::Picture<'_>, Reconstructor<'_>)> = None;
@@ -319,6 +320,18 @@ fn frame(
     // What is cut off at the right and below is not looked at anyway.
     let [left, _, top, _] = sps.conf_win_offsets;
     Ok((if (left, top) == (0, 0) { frame } else { frame.cropped(sps) }, own))
+}
+
+/// The decoder sets memory aside by the size that a parameter set says, before anybody asks for a picture of it.
+fn modest(sets: &ParameterSets, grid: &Grid) -> Result<(), Rejected> {
+    let (most_width, most_height) =
+        (grid.tile_width.saturating_add(PADDING), grid.tile_height.saturating_add(PADDING));
+    let sizes =
+        sets.sps.iter().flatten().map(|sps| (sps.pic_width_in_luma_samples, sps.pic_height_in_luma_samples));
+    match sizes.into_iter().find(|&(width, height)| width > most_width || height > most_height) {
+        Some((width, height)) => Err(Rejected::TooLarge { width, height }),
+        None => Ok(()),
+    }
 }
 
 /// Whether a coded picture is what its tile says, and may be decoded.

@@ -333,9 +333,13 @@ impl<'a> Container<'a> {
     fn associations(&mut self, mut ipma: Reader<'a>) -> Result<(), Rejected> {
         let (version, flags) = ipma.version()?;
         let count = ipma.u32()?;
+        let mut parts = 0;
         for _ in 0..count {
             let id = if version == 0 { ipma.u16()?.into() } else { ipma.u32()? };
             let properties = ipma.take(1)?[0];
+            // An item without properties is one, too.
+            parts += usize::from(properties.max(1));
+            few(parts)?;
             let mut of_item = Vec::with_capacity(properties.into());
             for _ in 0..properties {
                 of_item.push(if flags & 1 == 0 {

@@ -103,7 +103,9 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
     let plan = scale::Plan::new(&info, recipe)?;
     if matches!(recipe.encoding, Encoding::AnimatedWebP { .. })
         && info.frames > 1
-        && let Some(rendered) = animation::render(bytes, &info, &plan, recipe, limits, deadline)?
+        // What cannot be shown moving, or not in half of the time, may still be a picture.
+        && let moving = Deadline::after(limits.deadline / 2)
+        && let Ok(Some(rendered)) = animation::render(bytes, &info, &plan, recipe, limits, moving)
     {
         return Ok(rendered);
     }

@@ -6,7 +6,6 @@ use couple_core::{
     pairing::Side,
     timeline::{Body, View},
 };
-
 use serde_json::value::RawValue;
 
 use super::Cursor;
@@ -47,7 +46,7 @@ impl Line {
     pub fn json(&self, reader: Side, make: impl FnOnce(&View) -> Box<RawValue>) -> &RawValue {
         self.json[reader.index()].get_or_init(|| make(&self.view))
     }
-    /// About how many bytes it holds, its texts included.
+    /// About how many bytes it holds, its JSON included.
     pub(super) fn size(&self) -> usize {
         let of =
             |entry: &couple_core::timeline::Entry| entry.body.as_ref().map_or(0, |body| body.as_str().len());

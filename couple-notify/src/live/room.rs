@@ -237,7 +237,7 @@ impl Room {
         };
         self.nudge.notify_one();
         loop {
-            let mut told = std::pin::pin!(self.told.notified());
+            let mut told = pin!(self.told.notified());
             told.as_mut().enable();
             {
                 let state = self.state();

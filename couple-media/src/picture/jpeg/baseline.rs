@@ -122,6 +122,7 @@ impl Reader<'_> {
         let intervals = rows.div_ceil(rows_each);
         let restarts: Vec<usize> = memchr::memchr_iter(0xFF, coded)
             .filter(|&at| matches!(coded.get(at + 1), Some(0xD0..=0xD7)))
+            .take(intervals)
             .collect();
         // Otherwise something is missing; who reads it in one go says what.
         if threads == 1 || restarts.len() + 1 != intervals {
