@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use couple_media::blobs::Blobs;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -24,7 +25,7 @@ use prometheus_client::{
 };
 use serde::Serialize;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, timeout},
 };
 use utoipa::ToSchema;
@@ -69,46 +70,66 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
     if app.backend.live().is_draining() {
         return Err(Problem::new("unavailable").detail("draining"));
     }
-    let store = timeout(PATIENCE, app.backend.ports().store.ping());
-    let (store, pictures) = tokio::join!(store, app.pictures.answer(&app));
-    match store {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => return Err(Problem::new("timed_out").detail("the store does not answer")),
-    }
+    let store = async {
+        match timeout(PATIENCE, app.backend.ports().store.ping()).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Problem::new("timed_out").detail("the store does not answer")),
+        }
+    };
+    let pictures = async { Ok(app.pictures.answer(app.backend.gallery().blobs()).await) };
+    let ((), pictures) = tokio::try_join!(store, pictures)?;
     Ok(Json(Readiness { status: "ready", pictures: if pictures { "ok" } else { "unavailable" } }))
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an answer of the store of pictures' bytes counts: it may cost a request over the network.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long its first answer is waited for: less than probes wait.
+const FIRST: Duration = Duration::from_millis(200);
 
-/// Whether the store of pictures' bytes answered, and when it was asked.
+/// Whether the store of pictures' bytes answered, and when.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PicturesAnswer(Arc<Mutex<Option<(Instant, bool)>>>);
+pub(super) struct PicturesAnswer {
+    last: watch::Sender<Option<(Instant, bool)>>,
+    /// Held while it is asked: of many who want to know one asks.
+    asking: Arc<Mutex<()>>,
+}
 
 impl PicturesAnswer {
-    async fn answer(&self, app: &App) -> bool {
-        // Held while it is asked: of many who want to know one asks.
-        let mut last = self.0.lock().await;
-        if let Some((at, answered)) = *last
-            && at.elapsed() < FRESH
+    /// What is known, or comes at once.
+    async fn answer(&self, blobs: &Blobs) -> bool {
+        let known = *self.last.borrow();
+        if known.is_none_or(|(at, _)| at.elapsed() >= FRESH)
+            && let Ok(asking) = self.asking.clone().try_lock_owned()
         {
+            // In a task of its own: a probe may give up before there is an answer.
+            let (last, blobs) = (self.last.clone(), blobs.clone());
+            tokio::spawn(async move {
+                let answered = ask(&blobs).await;
+                last.send_replace(Some((Instant::now(), answered)));
+                drop(asking);
+            });
+        }
+        if let Some((_, answered)) = known {
             return answered;
         }
-        let answered = match timeout(PATIENCE, app.backend.gallery().blobs().ping()).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the store of pictures does not answer");
-                false
-            }
-            Err(_) => {
-                tracing::error!("the store of pictures does not answer in time");
-                false
-            }
-        };
-        *last = Some((Instant::now(), answered));
-        answered
+        let mut coming = self.last.subscribe();
+        let first = timeout(FIRST, coming.wait_for(Option::is_some)).await;
+        matches!(first, Ok(Ok(answer)) if answer.is_some_and(|(_, answered)| answered))
+    }
+}
+
+async fn ask(blobs: &Blobs) -> bool {
+    match timeout(PATIENCE, blobs.ping()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the store of pictures does not answer");
+            false
+        }
+        Err(_) => {
+            tracing::error!("the store of pictures does not answer in time");
+            false
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod pairing;
 mod secrets;
 mod socket;
 mod socketio;
+mod sweep;
 mod timeline;
 mod tus;
 mod waiting;

@@ -53,7 +53,7 @@ async fn heard(world: &World, token: &str, seq: i64) -> Vec<Value> {
     frames.filter(|frame| frame["type"] == "entry").map(|frame| frame["entry"].clone()).collect()
 }
 
-async fn kept(world: &World) -> BTreeSet<String> {
+pub(crate) async fn kept(world: &World) -> BTreeSet<String> {
     world.backend.gallery().blobs().list("").map_ok(|blob| blob.name).try_collect().await.unwrap()
 }
 
@@ -487,8 +487,7 @@ async fn the_last_of_a_picture_stays() {
 /// Rows and blobs that do not fit are found, only told of where only a look is wanted, and mended.
 #[tokio::test]
 async fn the_sweep() {
-    let options = GalleryOptions { unposted: None, ..GalleryOptions::default() };
-    let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
+    let world = World::of(Backend::builder().limits(Unlimited), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let gallery = world.backend.gallery();
     let (whole, lost) = (world.photo(&ana, 300).await, world.photo(&ana, 301).await);
@@ -543,10 +542,17 @@ async fn the_sweep() {
     assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
 }
 
-/// A photo that nobody posts goes after a week; one that is posted, and a face, stay.
+/// Photos that nobody posts go after a week.
+pub(crate) fn forgetful() -> World {
+    let options =
+        GalleryOptions { unposted: Some(Duration::from_hours(24 * 7)), ..GalleryOptions::default() };
+    World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default())
+}
+
+/// Where the host wants it, a photo that nobody posts goes; one that is posted, and a face, stay.
 #[tokio::test]
 async fn what_is_never_posted_expires() {
-    let world = World::new();
+    let world = forgetful();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (posted, never) = (world.photo(&ana, 300).await, world.photo(&ana, 301).await);
     show(&world, &ana, &posted).await;
@@ -572,7 +578,7 @@ async fn what_is_never_posted_expires() {
 /// A sweep that ends early goes on from there.
 #[tokio::test]
 async fn a_sweep_goes_on_where_it_ended() {
-    let world = World::new();
+    let world = forgetful();
     let gallery = world.backend.gallery();
     let mut ids = BTreeSet::new();
     for who in ["ana", "ben", "cleo"] {
@@ -629,6 +635,23 @@ async fn a_link_to_the_store() {
     // What is away takes nothing else along, and is told.
     let ready = world.call("GET", "/readyz", None, None).await;
     assert_eq!((ready.status, &ready.body["pictures"]), (200, &json!("unavailable")));
+}
+
+/// A store of pictures that takes what is asked and never answers holds no probe up, also after one gave up.
+#[tokio::test]
+async fn a_store_of_pictures_that_hangs() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = format!("http://{}", silent.local_addr().unwrap());
+    let secret = couple::Secret::new("sesame".to_owned());
+    let store = couple::blobs::S3Options::new("bucket").endpoint(&place).credentials("id", &secret);
+    let builder = Backend::builder().limits(Unlimited).blobs(store.open().unwrap());
+    let world = World::of(builder, HttpOptions::default());
+    let probe = || world.call("GET", "/readyz", None, None);
+    assert!(tokio::time::timeout(Duration::from_millis(20), probe()).await.is_err(), "it gave up");
+    for _ in 0..3 {
+        let ready = tokio::time::timeout(Duration::from_secs(1), probe()).await.unwrap();
+        assert_eq!((ready.status, &ready.body["pictures"]), (200, &json!("unavailable")));
+    }
 }
 
 /// A place for pictures that is not mounted is not taken for one that lost them all.

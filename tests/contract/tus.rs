@@ -1,13 +1,17 @@
 //! Uploads that resume, by tus 1.0.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{body::Body, http::Request};
+use couple::media::Purpose;
 use data_encoding::BASE64;
 use futures_util::StreamExt as _;
 use serde_json::json;
 
-use crate::world::{Answer, World, png};
+use crate::{
+    media::kept,
+    world::{Answer, World, png},
+};
 
 const PHOTO: &str = "purpose cGhvdG8=";
 
@@ -110,6 +114,45 @@ async fn in_pieces() {
     // The same bytes by one request are the same picture.
     let same = world.upload(&ana, "purpose=photo", bytes).await;
     assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place));
+}
+
+/// A client that lost the answer asks while the first goes on: all of them answer the one picture, whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn completed_by_many_at_once() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let me = world.get("/v1/me", &ana).await.text("id").parse().unwrap();
+    let gallery = world.backend.gallery();
+    for side in 300..320 {
+        let bytes = png(side, side);
+        let upload = gallery.begin(me, Purpose::Photo.into(), bytes.len() as u64).await.unwrap();
+        for (nth, part) in bytes.chunks(bytes.len() / 50).enumerate() {
+            let (send, written) = upload.write((nth * (bytes.len() / 50)) as u64);
+            send.send(part.to_vec().into()).await.unwrap();
+            drop(send);
+            written.await.unwrap().unwrap();
+        }
+        let path = format!("/v1/uploads/{}", upload.name());
+        let asked = (0..8).map(|nth: u64| {
+            let (world, ana, path) = (&world, &ana, &path);
+            async move {
+                tokio::time::sleep(Duration::from_micros(nth * 300)).await;
+                send(world, ana, "HEAD", path, &[], Body::empty()).await
+            }
+        });
+        let mut places = BTreeSet::new();
+        for answer in futures_util::future::join_all(asked).await {
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            places.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
+        }
+        assert_eq!(places.len(), 1, "{places:?}");
+        let id = places.pop_first().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+        let media = world.backend.ports().store.media(id).await.unwrap().unwrap();
+        assert_eq!(media.source.as_ref().unwrap().bytes, bytes.len() as i64);
+        let left = kept(&world).await;
+        assert!(left.iter().filter(|name| name.starts_with("t/")).all(|name| name.ends_with("/done")));
+        assert_eq!(left.iter().filter(|name| name.ends_with("/upload")).count(), (side - 299) as usize);
+    }
 }
 
 #[tokio::test]

@@ -66,8 +66,9 @@ pub struct GalleryOptions {
     pub waiting_of_one: usize,
     /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
     pub unused: Duration,
-    /// How long a photo may wait to be named by an entry before it is deleted, at least [`Sweep::grace`]. None: it stays, for a host
-    /// whose own kinds of entry name photos. Default: 7 days.
+    /// How long a photo may wait to be named by an entry before it is deleted, at least [`Sweep::grace`]. To be set only where photos
+    /// are shown by entries of the kind `photo` alone: other kinds, those of apps among them, count as no use of the photos they name,
+    /// which would be deleted. Default: none, it stays.
     pub unposted: Option<Duration>,
 }
 
@@ -84,7 +85,7 @@ impl Default for GalleryOptions {
             waiting: 64,
             waiting_of_one: 16,
             unused: Duration::from_hours(24 * 30),
-            unposted: Some(Duration::from_hours(24 * 7)),
+            unposted: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use couple_core::{
-    AccountId, Call, Digest, Error, MediaId, Timestamp,
+    AccountId, Call, Digest, Error, ErrorKind, MediaId, Timestamp,
     media::{Crop, Purpose, Refusal, Stored},
 };
 use data_encoding::BASE32_NOPAD;
@@ -152,12 +152,13 @@ impl Resumable {
     /// # Errors
     /// The store's.
     pub async fn progress(&self) -> Result<Option<Progress>, Error> {
+        // Parts first: they go after it is said what became of them.
+        let offset = self.parts().await?.last().map_or(0, |(start, size)| start + size);
         let done = self.gallery.0.blobs.read(&self.path(DONE), 64).await?;
         if let Some(done) = done {
             let id = std::str::from_utf8(&done).ok().and_then(|id| id.parse().ok());
             return Ok(id.map(|id| Progress { offset: self.length, done: Some(id) }));
         }
-        let offset = self.parts().await?.last().map_or(0, |(start, size)| start + size);
         Ok(Some(Progress { offset, done: None }))
     }
 
@@ -209,7 +210,8 @@ impl Resumable {
         (send, task)
     }
 
-    /// Takes the picture of an upload of which all came, in a task of its own. `signed_in` is asked when all bytes are kept.
+    /// Takes the picture of an upload of which all came, in a task of its own. `signed_in` is asked when all bytes are kept. Of several
+    /// at once each answers the same picture.
     ///
     /// # Errors
     /// [`NotTaken`]. What is no picture is gone then; anything else may be tried again.
@@ -220,13 +222,18 @@ impl Resumable {
     ) -> Result<Stored, NotTaken> {
         let upload = self.clone();
         in_its_own_task(async move {
-            let taken = upload.try_complete(call, signed_in).await;
-            match &taken {
-                Ok(stored) => upload.became(stored.media.id).await?,
-                Err(NotTaken::UnknownType) => upload.end().await?,
-                Err(_) => {}
+            match upload.try_complete(call, signed_in).await {
+                Ok(Some(stored)) => {
+                    upload.became(stored.media.id).await?;
+                    Ok(stored)
+                }
+                Ok(None) => Ok(upload.already().await?),
+                Err(NotTaken::UnknownType) => {
+                    upload.end().await?;
+                    Err(NotTaken::UnknownType)
+                }
+                Err(other) => Err(other),
             }
-            taken
         })
         .await
     }
@@ -240,21 +247,38 @@ impl Resumable {
         Ok(())
     }
 
+    /// What another task made of it, which took the parts away.
+    async fn already(&self) -> Result<Stored, Error> {
+        let done = self.progress().await?.and_then(|progress| progress.done);
+        let media = match done {
+            Some(id) => self.gallery.0.ports.store.media(id).await?,
+            None => None,
+        };
+        let away = || Error::new(ErrorKind::Unavailable, "complete upload").context("not all of it is there");
+        media.map(|media| Stored { media, created: false }).ok_or_else(away)
+    }
+
+    /// None: not all of it is there any more.
     async fn try_complete(
         &self,
         call: impl FnOnce(&Digest) -> Call + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
-    ) -> Result<Stored, NotTaken> {
+    ) -> Result<Option<Stored>, NotTaken> {
         let length = Some(self.length);
         let mut uploading = self.gallery.upload(self.by, self.about.clone(), length).await?;
+        let mut read = 0;
         for (start, _) in self.parts().await? {
             let part = self.gallery.0.blobs.get(&self.path(&format!("{start:010}")), None).await?;
             let Some(mut part) = part else { break };
             while let Some(bytes) = part.bytes.try_next().await? {
+                read += bytes.len() as u64;
                 uploading.write(bytes).await?;
             }
         }
-        uploading.finish(call, signed_in).await
+        if read != self.length {
+            return Ok(None);
+        }
+        uploading.finish(call, signed_in).await.map(Some)
     }
 
     /// Ends it, and forgets what came.

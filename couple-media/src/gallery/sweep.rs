@@ -18,7 +18,7 @@ use super::Gallery;
 const PAGE: u32 = 100;
 /// Pictures that are looked at before they are mended: enough to tell a place that is away from one that lost something.
 const ROUND: usize = 1_000;
-/// The blob that says where the next sweep goes on; not there: at the beginning.
+/// The blob that says where the next sweep of rows goes on; not there: at the beginning.
 const CURSOR: &str = "sweep";
 
 /// How a sweep is made.
@@ -28,9 +28,10 @@ pub struct Sweep {
     pub grace: Duration,
     /// The most things of each kind that are mended: a mistake must not take everything.
     pub cap: usize,
-    /// How long rows are looked at. The next sweep goes on from there. Default: 5 min, half of a job's time.
+    /// How long rows are looked at, from where the last sweep ended; before that, half as long blobs that no row may name. Default:
+    /// 5 min, which leaves a job time to mend what was found.
     pub time: Duration,
-    /// Only looks: at all rows, or as many as the time allows.
+    /// Only looks: from the beginning, as far as the time allows.
     pub dry_run: bool,
 }
 
@@ -55,6 +56,44 @@ pub struct Swept {
     pub unfinished: u64,
 }
 
+/// How far rows were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct At {
+    space: Space,
+    /// The last picture of it that was looked at, if there may be more.
+    picture: Option<MediaId>,
+}
+
+/// What may be looked at.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    before: Timestamp,
+    unposted: Option<Timestamp>,
+    cap: usize,
+    until: Instant,
+}
+
+/// Pictures that are mended together.
+#[derive(Debug, Default)]
+struct Round {
+    found: Swept,
+    /// Pictures whose blobs were looked for.
+    looked: usize,
+}
+
+impl Round {
+    /// A place that is not mounted, or another one's, looks like one that lost everything.
+    fn take_suspicious(&mut self) -> Option<Error> {
+        let (lost, looked) = (self.found.lost.len(), self.looked);
+        if lost < 2 || lost * 2 <= looked {
+            return None;
+        }
+        self.found.lost.clear();
+        let what = format!("{lost} of {looked} pictures miss blobs: is this where they are kept?");
+        Some(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what))
+    }
+}
+
 impl Swept {
     fn is_full(&self, cap: usize) -> bool {
         [self.lost.len(), self.stuck.len(), self.unposted.len()].iter().any(|&found| found >= cap)
@@ -70,32 +109,34 @@ impl Gallery {
     /// Compares rows and blobs, and mends what does not fit.
     ///
     /// # Errors
-    /// Those of store and blobs; what was mended until then stays so. [`ErrorKind::Unavailable`] when most pictures miss blobs: then
-    /// they are not where they should be, and no row is touched.
+    /// Those of store and blobs; what was mended until then stays so. [`ErrorKind::Unavailable`] when of many pictures most miss blobs:
+    /// then they are not where they should be, and their rows are left alone; all else was swept.
     pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
         let before = self.0.ports.now().minus(how.grace);
-        let mut swept = Swept { orphans: self.orphans(before, how.cap).await?, ..Swept::default() };
+        let orphans = self.orphans(before, how.cap, Instant::now() + how.time / 2).await?;
+        let mut swept = Swept { orphans, ..Swept::default() };
         if !how.dry_run {
             // At once: the rows may be so many that the job's time is over before they are all looked at.
             for name in &swept.orphans {
                 self.0.blobs.delete(name).await?;
             }
         }
-        self.sweep_rows(how, before, &mut swept).await?;
+        let suspicious = self.sweep_rows(how, before, &mut swept).await?;
         if !how.dry_run {
             let ours = |name: &str| name.rsplit_once('/').is_some_and(|(folder, _)| is_ours(folder));
             swept.unfinished = self.0.blobs.remove_unfinished(before, ours).await?;
         }
-        Ok(swept)
+        suspicious.map_or(Ok(swept), Err)
     }
 
     /// Up to `cap` blobs from before `before` that no row names.
-    async fn orphans(&self, before: Timestamp, cap: usize) -> Result<Vec<String>, Error> {
+    async fn orphans(&self, before: Timestamp, cap: usize, until: Instant) -> Result<Vec<String>, Error> {
         let mut orphans = Vec::new();
         let mut listed = self.0.blobs.list("");
         // Blobs of a folder mostly come one after another.
         let mut known: (String, BTreeSet<String>) = Default::default();
         while orphans.len() < cap
+            && Instant::now() < until
             && let Some(blob) = listed.try_next().await?
         {
             if blob.modified >= before {
@@ -137,57 +178,79 @@ impl Gallery {
         Ok(renditions.into_iter().map(|rendition| rendition.blob).chain(source).collect())
     }
 
-    /// Looks at the rows of one space after the other, from where the last sweep ended, and mends them in rounds.
-    async fn sweep_rows(&self, how: Sweep, before: Timestamp, swept: &mut Swept) -> Result<(), Error> {
-        let began = if how.dry_run { None } else { self.cursor().await? };
-        let (mut space, until) = (began, Instant::now() + how.time);
-        let mut ended = false;
-        while !ended && !swept.is_full(how.cap) && Instant::now() < until {
-            let (mut round, mut looked) = (Swept::default(), 0);
-            'round: while looked < ROUND && Instant::now() < until {
-                let spaces = self.0.ports.store.media_spaces(space, PAGE).await?;
-                for one in &spaces {
-                    looked += self.look_at_space(*one, before, how.cap, &mut round).await?;
-                    if round.is_full(how.cap) {
-                        // The next sweep begins with what is left of it.
-                        break 'round;
-                    }
-                    space = Some(*one);
-                }
-                if spaces.len() < PAGE as usize {
-                    ended = true;
-                    break;
-                }
-            }
+    /// Looks at the rows of one space after the other, from where the last sweep ended, and mends them in rounds. What it tells of is
+    /// that lost blobs may be elsewhere: their rows were left alone.
+    async fn sweep_rows(
+        &self,
+        how: Sweep,
+        before: Timestamp,
+        swept: &mut Swept,
+    ) -> Result<Option<Error>, Error> {
+        let unposted = self.0.options.unposted.map(|age| self.0.ports.now().minus(age));
+        let bounds = Bounds { before, unposted, cap: how.cap, until: Instant::now() + how.time };
+        let mut at = if how.dry_run { None } else { self.cursor().await? };
+        let (mut kept, mut ended, mut suspicious) = (at.is_some(), false, None);
+        while !ended && !swept.is_full(how.cap) && Instant::now() < bounds.until {
+            let mut round = Round::default();
+            (at, ended) = self.look_at_round(at, bounds, &mut round).await?;
             if !how.dry_run {
-                self.mend(&round, looked).await?;
+                if let Some(error) = round.take_suspicious() {
+                    suspicious = Some(error);
+                }
+                self.mend(&round.found).await?;
                 // Where there is no more, the next begins anew.
-                let next = space.filter(|_| !ended);
-                if began.is_some() || next.is_some() {
+                let next = at.filter(|_| !ended);
+                if kept || next.is_some() {
                     self.keep_cursor(next).await?;
+                    kept = next.is_some();
                 }
             }
-            swept.take(round);
+            swept.take(round.found);
         }
-        Ok(())
+        Ok(suspicious)
     }
 
-    async fn mend(&self, round: &Swept, looked: usize) -> Result<(), Error> {
-        // A place that is not mounted, or another one's, looks like one that lost everything.
-        if round.lost.len() > 1 && round.lost.len() * 2 > looked {
-            let what =
-                format!("{} of {looked} pictures miss blobs: is this where they are kept?", round.lost.len());
-            return Err(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what));
+    /// Looks on from there, and says how far it came, and whether that is the end.
+    async fn look_at_round(
+        &self,
+        mut at: Option<At>,
+        bounds: Bounds,
+        round: &mut Round,
+    ) -> Result<(Option<At>, bool), Error> {
+        while round.looked < ROUND && Instant::now() < bounds.until {
+            let (spaces, last) = match at {
+                Some(At { space, picture: Some(_) }) => (vec![space], false),
+                _ => {
+                    let spaces = self.0.ports.store.media_spaces(at.map(|at| at.space), PAGE).await?;
+                    let last = spaces.len() < PAGE as usize;
+                    (spaces, last)
+                }
+            };
+            for space in spaces {
+                let after = at.filter(|at| at.space == space).and_then(|at| at.picture);
+                let picture = self.look_at_space(space, after, bounds, round).await?;
+                at = Some(At { space, picture });
+                if picture.is_some() {
+                    return Ok((at, false));
+                }
+            }
+            if last {
+                return Ok((at, true));
+            }
         }
-        for (id, blobs) in &round.lost {
+        Ok((at, false))
+    }
+
+    async fn mend(&self, found: &Swept) -> Result<(), Error> {
+        for (id, blobs) in &found.lost {
             if let Some(media) = self.0.ports.store.media(*id).await? {
                 self.0.pictures.forget(&media, blobs.clone()).await?;
             }
         }
-        for id in &round.stuck {
+        for id in &found.stuck {
             self.0.pictures.reject(*id, "unavailable").await?;
         }
-        for id in &round.unposted {
+        for id in &found.unposted {
             if let Some(media) = self.0.ports.store.media(*id).await?.filter(|media| media.uses == 0) {
                 self.0.pictures.expire(&media).await?;
             }
@@ -195,73 +258,82 @@ impl Gallery {
         Ok(())
     }
 
-    /// The last space that was looked at. Kept beside the pictures, where every process finds it.
-    async fn cursor(&self) -> Result<Option<Space>, Error> {
+    /// How far the last sweep came. Kept beside the pictures, where every process finds it.
+    async fn cursor(&self) -> Result<Option<At>, Error> {
         let Some(text) = self.0.blobs.read(CURSOR, 100).await? else { return Ok(None) };
-        let text = std::str::from_utf8(&text).ok().and_then(|text| text.split_once(' '));
-        Ok(text.and_then(|(kind, id)| {
-            Space::from_stored(kind.parse().ok()?, id.parse::<MediaId>().ok()?.as_uuid())
+        Ok(std::str::from_utf8(&text).ok().and_then(|text| {
+            let mut words = text.split(' ');
+            let (kind, id) = (words.next()?.parse().ok()?, words.next()?.parse::<MediaId>().ok()?);
+            let space = Space::from_stored(kind, id.as_uuid())?;
+            Some(At { space, picture: words.next().and_then(|id| id.parse().ok()) })
         }))
     }
 
-    async fn keep_cursor(&self, space: Option<Space>) -> Result<(), Error> {
-        match space {
+    async fn keep_cursor(&self, at: Option<At>) -> Result<(), Error> {
+        match at {
             None => self.0.blobs.delete(CURSOR).await,
-            Some(space) => {
-                let text = format!("{} {}", space.kind(), MediaId::from_uuid(space.as_uuid()));
+            Some(At { space, picture }) => {
+                let picture = picture.map_or_else(String::new, |id| format!(" {id}"));
+                let text = format!("{} {}{picture}", space.kind(), MediaId::from_uuid(space.as_uuid()));
                 self.0.blobs.put(CURSOR, text.into()).await
             }
         }
     }
 
+    /// Looks at the pictures of a space after `after`: at one at least. None: at all of them; otherwise the last it looked at.
     async fn look_at_space(
         &self,
         space: Space,
-        before: Timestamp,
-        cap: usize,
-        swept: &mut Swept,
-    ) -> Result<usize, Error> {
-        let unposted = self.0.options.unposted.map(|age| self.0.ports.now().minus(age));
-        let (mut after, mut looked) = (None, 0);
+        mut after: Option<MediaId>,
+        bounds: Bounds,
+        round: &mut Round,
+    ) -> Result<Option<MediaId>, Error> {
         loop {
             let page = self.0.ports.store.media_in(space, after, PAGE).await?;
             for media in &page {
-                if media.created_at >= before || swept.is_full(cap) {
-                    continue;
-                }
-                if media.state == State::Processing {
-                    swept.stuck.push(media.id);
-                    continue;
-                }
-                if media.purpose == Purpose::Photo
-                    && media.uses == 0
-                    && unposted.is_some_and(|before| media.created_at < before)
-                {
-                    swept.unposted.push(media.id);
-                    continue;
-                }
-                // Rows first: a blob is there before its row, so one without was lost, not made meanwhile.
-                let named = self.named(media).await?;
-                if named.is_empty() {
-                    continue;
-                }
-                looked += 1;
-                let folder = media.folder();
-                let listed = self.0.blobs.list(folder.trim_end_matches('/'));
-                let there: BTreeSet<String> = listed
-                    .map_ok(|blob| blob.name.trim_start_matches(&folder).to_owned())
-                    .try_collect()
-                    .await?;
-                let lost: Vec<String> = named.difference(&there).cloned().collect();
-                if !lost.is_empty() {
-                    swept.lost.push((media.id, lost));
+                self.look_at(media, bounds, round).await?;
+                after = Some(media.id);
+                if round.found.is_full(bounds.cap) || Instant::now() >= bounds.until {
+                    return Ok(after);
                 }
             }
-            after = page.last().map(|media| media.id);
             if page.len() < PAGE as usize {
-                return Ok(looked);
+                return Ok(None);
             }
         }
+    }
+
+    async fn look_at(&self, media: &Media, bounds: Bounds, round: &mut Round) -> Result<(), Error> {
+        let found = &mut round.found;
+        if media.created_at >= bounds.before {
+            return Ok(());
+        }
+        if media.state == State::Processing {
+            found.stuck.push(media.id);
+            return Ok(());
+        }
+        if media.purpose == Purpose::Photo
+            && media.uses == 0
+            && bounds.unposted.is_some_and(|before| media.created_at < before)
+        {
+            found.unposted.push(media.id);
+            return Ok(());
+        }
+        // Rows first: a blob is there before its row, so one without was lost, not made meanwhile.
+        let named = self.named(media).await?;
+        if named.is_empty() {
+            return Ok(());
+        }
+        round.looked += 1;
+        let folder = media.folder();
+        let listed = self.0.blobs.list(folder.trim_end_matches('/'));
+        let there: BTreeSet<String> =
+            listed.map_ok(|blob| blob.name.trim_start_matches(&folder).to_owned()).try_collect().await?;
+        let lost: Vec<String> = named.difference(&there).cloned().collect();
+        if !lost.is_empty() {
+            found.lost.push((media.id, lost));
+        }
+        Ok(())
     }
 }
 

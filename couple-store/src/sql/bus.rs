@@ -27,7 +27,8 @@ const NOTIFY: &str = "SELECT SET_CONFIG('synchronous_commit', 'off', TRUE), COUN
 /// hears itself without it. It takes two connections of its own, which a pooler must not share between transactions.
 ///
 /// While PostgreSQL is away nothing is carried, and nobody is held up; when it is back every listener is told to look once, since
-/// notices may have been missed. A signal of more than about 7,800 bytes is heard in its own process only.
+/// notices may have been missed. A signal of more than about 7,800 bytes is heard in its own process only; of
+/// messages that are the same and wait to be sent at once, one is, which concerns signals of about 3,900 bytes and more.
 #[derive(Debug)]
 pub struct PostgresBus(Between);
 

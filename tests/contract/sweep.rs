@@ -1,0 +1,82 @@
+//! A sweep that comes to its end, whatever it finds and however long it takes.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use couple::{
+    Backend, ErrorKind,
+    core::limits::Unlimited,
+    gallery::{Sweep, Swept},
+    http::HttpOptions,
+};
+
+use crate::{
+    media::{forgetful, kept},
+    world::{World, png},
+};
+
+const WEEK: Duration = Duration::from_hours(24 * 7);
+
+/// Where most of a round miss blobs their rows are left alone, and all else is swept, to the end.
+#[tokio::test]
+async fn what_is_suspicious_holds_nothing_up() {
+    let world = World::of(Backend::builder().limits(Unlimited), HttpOptions::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
+    let lost = [world.photo(&ana, 300).await, world.photo(&ana, 301).await];
+    let (whole, stuck) =
+        (world.photo(&cleo, 302).await, world.upload(&cleo, "purpose=photo", png(303, 303)).await.text("id"));
+    let gallery = world.backend.gallery();
+    let mut away = Vec::new();
+    for name in kept(&world).await.into_iter().filter(|name| lost.iter().any(|id| name.contains(id))) {
+        away.push((name.clone(), gallery.blobs().read(&name, 1 << 20).await.unwrap().unwrap()));
+        gallery.blobs().delete(&name).await.unwrap();
+    }
+    world.later(Duration::from_hours(72));
+    // Two rounds: the first is full of what is lost.
+    let error = gallery.sweep(Sweep { cap: 2, ..Sweep::default() }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!kept(&world).await.contains("sweep"), "it is through: the next begins anew");
+    let cleo = world.sign_in("cleo@example.org").await;
+    assert_eq!(world.get(&format!("/v1/media/{stuck}"), &cleo).await.text("state"), "rejected");
+    assert_eq!(world.get(&format!("/v1/media/{whole}"), &cleo).await.text("state"), "ready");
+    for (name, bytes) in away {
+        gallery.blobs().put(&name, bytes).await.unwrap();
+    }
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default(), "no row was forgotten");
+}
+
+/// However many pictures one space has: the next sweep goes on within it.
+#[tokio::test]
+async fn it_goes_on_within_a_space() {
+    let world = forgetful();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let mut ids = BTreeSet::new();
+    for side in 300..303 {
+        ids.insert(world.photo(&ana, side).await);
+    }
+    world.later(WEEK + Duration::from_hours(1));
+    let gallery = world.backend.gallery();
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let swept = gallery.sweep(Sweep { cap: 1, ..Sweep::default() }).await.unwrap();
+        let [id] = swept.unposted[..] else { panic!("{swept:?}") };
+        let cursor = gallery.blobs().read("sweep", 100).await.unwrap().unwrap();
+        assert!(cursor.ends_with(id.to_string().as_bytes()), "it says where to go on");
+        seen.insert(id.to_string());
+    }
+    assert_eq!(seen, ids);
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default());
+    assert!(!kept(&world).await.contains("sweep"), "it is through");
+}
+
+/// A photo that nobody posts stays, unless the host says how long: an app's own entries may name it.
+#[tokio::test]
+async fn what_is_never_posted_stays() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let id = world.photo(&ana, 300).await;
+    world.later(WEEK * 100);
+    assert_eq!(world.backend.gallery().sweep(Sweep::default()).await.unwrap(), Swept::default());
+    let ana = world.sign_in("ana@example.org").await;
+    assert_eq!(world.get(&format!("/v1/media/{id}"), &ana).await.text("state"), "ready");
+}
