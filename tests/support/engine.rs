@@ -58,13 +58,13 @@ impl Engine {
         format!("{scheme}://root@127.0.0.1:{port}/{name}")
     }
 
-    /// Processor seconds that the server's processes have used.
+    /// Processor seconds that the server's processes have used, those that ended since included.
     pub(crate) fn cpu(&self) -> f64 {
         let pid = self.child.id();
         let children =
             std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|child| child.parse().ok());
-        std::iter::once(pid).chain(children).map(cpu).sum()
+        ticks(pid, 4) + children.map(cpu).sum::<f64>()
     }
 
     /// Whether it has not ended by itself.
@@ -115,9 +115,14 @@ impl Engine {
 
 /// Processor seconds of a process, by `/proc/PID/stat` (proc(5)): user and system time in hundredths.
 pub(crate) fn cpu(pid: u32) -> f64 {
+    ticks(pid, 2)
+}
+
+/// Of its own two counts, or also those of its children that ended (proc(5), fields 14 to 17).
+fn ticks(pid: u32, counts: usize) -> f64 {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(counts).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 /// A port where nobody listens, below those that outgoing connections are given: a server that is killed comes back to it.
