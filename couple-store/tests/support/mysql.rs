@@ -100,7 +100,7 @@ pub(crate) async fn explain(connection: &mut MySqlConnection, sql: &str) -> Vec<
             _ => "50",
         });
     }
-    sqlx::query(AssertSqlSafe(format!("EXPLAIN {filled}")))
+    sqlx::query(AssertSqlSafe(format!("EXPLAIN FORMAT=TRADITIONAL {filled}")))
         .fetch_all(connection)
         .await
         .unwrap_or_else(|error| panic!("{error}: {filled}"))
