@@ -269,8 +269,9 @@ pub(super) fn still_signed_in(
     }
 }
 
-/// Uploads a picture: JPEG, PNG, WebP, GIF, or HEIC where the server reads it, by its content. The answer comes before the picture is decoded; the same bytes again
-/// are the picture that is there.
+/// Uploads a picture, by its content: JPEG, PNG, WebP, GIF, or HEIC where the server reads it.
+///
+/// The answer comes before the picture is decoded; the same bytes again are the picture that is there.
 #[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "Beside the bytes, which do the same")),
     request_body(content_type = "application/octet-stream", description = "The bytes, at most 20 MiB"),
