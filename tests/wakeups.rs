@@ -108,7 +108,15 @@ impl Bus for Slow {
         if self.mutant == Mutant::Deaf && self.reading.load(Ordering::SeqCst) > 0 {
             return;
         }
-        self.inner.publish(topic, notice).await;
+        if self.dice.roll(4) > 0 {
+            return self.inner.publish(topic, notice).await;
+        }
+        // Overtaken by what is published after it.
+        let slow = self.clone();
+        drop(tokio::spawn(async move {
+            slow.dice.pause().await;
+            slow.inner.publish(topic, notice).await;
+        }));
     }
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
         self.dice.pause().await;

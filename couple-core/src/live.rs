@@ -1,11 +1,15 @@
 //! The port by which processes tell one another that there is something to read.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, CoupleId, Error, pairing::Side, timeline::Body};
+use crate::{
+    AccountId, CoupleId, Error,
+    pairing::Side,
+    timeline::{Body, Entry},
+};
 
 /// What a notice is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +27,10 @@ pub enum Topic {
 pub enum Notice {
     /// Something was written: look.
     Changed,
+    /// This was appended to a couple's log, and nothing else written: whoever knows the log up to the one before need not look. Only
+    /// within a process; a bus between processes passes on what [`abroad`](Self::abroad) makes of it.
+    #[serde(skip)]
+    Appended(Arc<Entry>),
     /// Somebody came who was away: ask [`Presence`].
     Here(Side),
     /// Something for the partner's connected devices, now or never.
@@ -36,6 +44,17 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The same for other processes: what people write stays out of what is between them.
+    #[must_use]
+    pub fn abroad(self) -> Self {
+        match self {
+            Self::Appended(_) => Self::Changed,
+            other => other,
+        }
+    }
+}
+
 /// A stream of notices on the topics that were asked for.
 #[async_trait]
 pub trait Subscription: Send + Sync {
@@ -47,6 +66,7 @@ pub trait Subscription: Send + Sync {
 ///
 /// * **B1** What is published after a subscription was made reaches it.
 /// * **B2** A subscriber that falls behind gets [`Notice::Changed`] for what it missed; a publisher never waits for it.
+///   [`Notice::Appended`] arrives as itself or as [`Notice::Changed`].
 /// * **B3** Topics do not see one another's notices.
 /// * **B4** A dropped subscription leaves nothing behind.
 #[async_trait]

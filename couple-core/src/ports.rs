@@ -3,14 +3,15 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    Change, Clock, CommitError, Committed, Entropy, Error, ErrorKind, Failure, Keyring, Store, Timestamp,
+    Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, Store,
+    Timestamp,
     account::AccountChange,
     job::{Job, JobChange, NewJob},
     limits::{LimitKey, Limited, RateLimiter, Rule},
     live::{Bus, Notice, Presence, Topic},
     mail::Links,
     pairing::PairingChange,
-    timeline::TimelineChange,
+    timeline::{NewEntry, TimelineChange},
 };
 
 /// The ports that services work through. Cheap to clone.
@@ -54,10 +55,14 @@ impl Ports {
     /// # Errors
     /// The store's.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
-        let topics = topics_of(&changes);
+        let (mut topics, appended) = (topics_of(&changes), only_appended(&changes));
         let (store, bus) = (self.store.clone(), self.bus.clone());
         let whole = tokio::spawn(async move {
             let committed = store.commit(changes).await?;
+            if let Some(((couple, entry), seq)) = appended.zip(committed.seqs.first()) {
+                topics.remove(&Topic::Couple(couple));
+                bus.publish(Topic::Couple(couple), Notice::Appended(Arc::new(entry.at_seq(*seq)))).await;
+            }
             for topic in topics {
                 bus.publish(topic, Notice::Changed).await;
             }
@@ -97,6 +102,20 @@ pub(crate) fn settled(result: Result<Committed, CommitError>) -> Result<Committe
         CommitError::Failed(error) => error,
         CommitError::Conflict(conflict) => Error::new(ErrorKind::Overloaded, "commit").source(conflict),
     })
+}
+
+/// The entry of a commit that writes nothing else of its couple, and of no other entry.
+fn only_appended(changes: &[Change]) -> Option<(CoupleId, NewEntry)> {
+    let mut of_couples =
+        changes.iter().filter(|change| matches!(change, Change::Timeline(_) | Change::Pairing(_)));
+    match (of_couples.next(), of_couples.next()) {
+        (Some(Change::Timeline(TimelineChange::Append { couple, entry })), None)
+            if entry.target.is_none() =>
+        {
+            Some((*couple, entry.clone()))
+        }
+        _ => None,
+    }
 }
 
 fn topics_of(changes: &[Change]) -> HashSet<Topic> {

@@ -1,17 +1,56 @@
 //! Whatever bytes come as a picture are shown or refused with a reason, and no decoder panics on the way.
 #![no_main]
 
-use std::time::Duration;
+#[allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "the tests use the rest")]
+#[path = "../../couple-media/tests/support/heic.rs"]
+mod heic;
+#[path = "../../couple-media/tests/support/mod.rs"]
+mod support;
+
+use std::{path::PathBuf, time::Duration};
 
 use couple_media::picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected, inspect, render, upright_size};
+use image::{DynamicImage, Frame, ImageFormat, codecs::gif::GifEncoder};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+/// Puts what the fuzzer begins with into its corpus: a picture of every kind, which it would hardly find by itself.
+fn seed() {
+    let Some(corpus) = std::env::args().skip(1).map(PathBuf::from).find(|path| path.is_dir()) else { return };
+    let (photo, fields) = (support::photo(40, 24), support::fields(16, 16));
+    let grey = DynamicImage::ImageRgb8(photo.clone()).into_luma8();
+    let deep = DynamicImage::ImageRgb8(fields.clone()).into_rgba16();
+    let baseline = support::jpeg(&photo);
+    let mut moving = Vec::new();
+    let frames = [&fields, &photo].map(|pixels| Frame::new(DynamicImage::from(pixels.clone()).into_rgba8()));
+    GifEncoder::new(&mut moving).encode_frames(frames).expect("two frames");
+    let seeds = [
+        support::jpeg_with(&photo, |encoder| encoder.set_progressive(true)),
+        support::jpeg_with(&photo, |encoder| encoder.set_restart_interval(2)),
+        support::jpeg_exif(&baseline, &support::exif(6, true)),
+        baseline,
+        support::png(&photo),
+        support::written(grey, ImageFormat::Png),
+        support::written(deep, ImageFormat::Png),
+        support::webp(&photo),
+        support::webp_with(&photo, 0x08, &[(b"EXIF", &support::exif(3, false))]),
+        support::written(fields.clone(), ImageFormat::WebP),
+        support::gif(&fields),
+        moving,
+        heic::single(&[]),
+        heic::heic(&[heic::grid(1, 2, 64, 128, &[]), heic::coded(heic::FIELDS, &[]), heic::coded(heic::HALVES, &[])]),
+    ];
+    for (n, seed) in seeds.iter().enumerate() {
+        std::fs::write(corpus.join(format!("seed-{n}")), seed).expect("a corpus that can be written");
+    }
+}
+
+fuzz_target!(init: seed(), |bytes: &[u8]| {
     let mut limits = Limits::default();
     // What a second of fuzzing can look at.
     limits.megapixels = 1;
     limits.memory = 64 << 20;
     limits.deadline = Duration::from_secs(5);
+    limits.libwebp = bytes.len() % 2 == 1;
     let inspected = inspect(bytes, &limits);
     if let (Ok(info), Some(size)) = (&inspected, upright_size(bytes, &limits)) {
         assert_eq!(size, (info.width, info.height));

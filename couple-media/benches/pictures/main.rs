@@ -1,4 +1,5 @@
-//! Pictures from a phone to their renditions, beside sharp (libvips) and a forked Pillow.
+//! Pictures from a phone to their renditions, beside sharp (libvips) and a forked Pillow (HEIC, with the feature `heic`: beside Pillow over
+//! libheif).
 //!
 //! Each is a process of its own on one core. Ours and sharp's render a picture once unmeasured and then several times, and tell
 //! their processor time for each; Pillow's does what was measured in the field, a process for each picture, its start included. Five
@@ -23,22 +24,29 @@ use image::imageops;
 
 const ROUNDS: usize = 5;
 
-const JOBS: [(&str, &str, &str); 7] = [
+const JOBS: &[(&str, &str, &str)] = &[
     ("12 MP JPEG → avatars", "phone.jpg", "avatars"),
     ("12 MP JPEG → photos", "phone.jpg", "photos"),
     ("12 MP progressive JPEG → avatars", "progressive.jpg", "avatars"),
     ("12 MP PNG → avatars", "photo.png", "avatars"),
     ("2 MP WebP → avatars", "photo.webp", "avatars"),
+    ("2 MP WebP → avatars, by libwebp", "photo.webp", "avatars libwebp"),
     ("12 MP Display-P3 JPEG → avatars", "p3.jpg", "avatars"),
     ("12 MP zone plate → avatars", "plate.jpg", "avatars"),
+    #[cfg(feature = "heic")]
+    ("12 MP HEIC → avatars", "phone.heic", "avatars"),
+    #[cfg(feature = "heic")]
+    ("12 MP HEIC → photos", "phone.heic", "photos"),
 ];
 
 /// Renders a file so many times, and says what it took; as `compare.mjs` does with sharp.
 fn ours(file: &Path, what: &str, times: u32) {
     let bytes = std::fs::read(file).unwrap();
-    let renditions = if what == "avatars" { AVATARS.to_vec() } else { PHOTOS.to_vec() };
+    let renditions = if what.starts_with("avatars") { AVATARS.to_vec() } else { PHOTOS.to_vec() };
     let recipe = Recipe { renditions, crop: None, encoding: Encoding::JPEG };
-    let once = || picture::render(&bytes, &recipe, &Limits::default()).unwrap();
+    let mut limits = Limits::default();
+    limits.libwebp = what.ends_with("libwebp");
+    let once = || picture::render(&bytes, &recipe, &limits).unwrap();
     std::hint::black_box(once());
     let before = processor_time();
     for _ in 0..times {
@@ -120,35 +128,38 @@ fn main() {
     println!(
         "processor time for each picture in ms, and the process's peak memory in MiB; medians of {ROUNDS}"
     );
-    for (job, file, what) in JOBS {
+    for &(job, file, what) in JOBS {
         let (file, times) = (in_folder(file), "5");
         let (script, python, pillow) =
             (in_folder("compare.mjs"), in_folder("python/bin/python"), in_folder("compare.py"));
+        let theirs = what.trim_end_matches(" libwebp");
         let commands: [&[&str]; 3] = [
             &[myself.to_str().unwrap(), "ours", &file, what, times],
-            &["node", &script, &file, what, times],
-            &[&python, &pillow, &file, what],
+            &[&python, &pillow, &file, theirs],
+            // As npm has it, it reads no HEIC.
+            if file.ends_with("heic") { &[] } else { &["node", &script, &file, theirs, times] },
         ];
         let mut seen = [const { (Vec::new(), Vec::new()) }; 3];
         for _ in 0..ROUNDS {
             for (command, (times, memories)) in commands.iter().zip(&mut seen) {
+                if command.is_empty() {
+                    continue;
+                }
                 let (time, memory) = measured(command);
                 times.push(time);
                 memories.push(memory);
             }
         }
-        let [ours, sharp, pillow] = seen.map(|(times, memories)| (median(times), median(memories)));
-        println!(
-            "{job:34} ours {:6.1} {:4.0}   sharp {:6.1} {:4.0}   Pillow {:6.1} {:4.0}   ours/sharp {:.2}  ours/Pillow {:.2}",
-            ours.0,
-            ours.1,
-            sharp.0,
-            sharp.1,
-            pillow.0,
-            pillow.1,
-            ours.0 / sharp.0,
-            ours.0 / pillow.0,
-        );
+        let [ours, pillow, sharp] = seen;
+        let ours = (median(ours.0), median(ours.1));
+        print!("{job:34} ours {:6.1} {:4.0}", ours.0, ours.1);
+        for (name, (times, memories)) in [("Pillow", pillow), ("sharp", sharp)] {
+            if !times.is_empty() {
+                let (time, memory) = (median(times), median(memories));
+                print!("   {name} {time:6.1} {memory:4.0}, ours is {:.2} of it", ours.0 / time);
+            }
+        }
+        println!();
     }
     println!("luma SSIM at quality 100");
     for (file, what) in [

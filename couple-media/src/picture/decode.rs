@@ -20,7 +20,7 @@ use super::{
 /// than a mean of pixels does.
 const LEFT_OF_BLOCKS: f64 = 2.5;
 /// The same of means of pixels, where libvips leaves as much.
-const LEFT_OF_MEANS: f64 = 2.0;
+const LEFT_OF_MEANS: f64 = 3.0;
 
 /// Samples as the file has them: not upright, in its colours.
 pub(super) enum Samples {
@@ -83,11 +83,23 @@ fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, 
         return Err(Rejected::TooComplex("it needs too much memory".into()));
     }
     let profile = profile(&mut decoder);
+    if limits.libwebp
+        && format == ImageFormat::WebP
+        && let Some(pixels) = by_libwebp(bytes)
+    {
+        return Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile });
+    }
     let pixels = match DynamicImage::from_decoder(decoder).map_err(rejected)? {
         DynamicImage::ImageRgb8(pixels) => pixels,
         pixels => flattened(&pixels.into_rgba8())?,
     };
     Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
+}
+
+/// None: it moves, is transparent or damaged, and the other decoder does what has to be done about that.
+fn by_libwebp(bytes: &[u8]) -> Option<RgbImage> {
+    let decoded = webp::Decoder::new(bytes).decode().filter(|decoded| !decoded.is_alpha())?;
+    RgbImage::from_raw(decoded.width(), decoded.height(), decoded.to_vec())
 }
 
 /// What the `image` crate's decoders are held to.

@@ -28,6 +28,8 @@ pub struct Limits {
     /// How long [`render`](super::render) may take. It is looked at between steps and rows, so what is being done ends first.
     /// 10 s, some hundred times what a phone's picture takes.
     pub deadline: Duration,
+    /// Whether still and opaque WebP is decoded by libwebp, in half of the time, in C. No: `image-webp` is safe Rust.
+    pub libwebp: bool,
 }
 
 impl Default for Limits {
@@ -40,6 +42,7 @@ impl Default for Limits {
             scans: 100,
             frames: 1_000,
             deadline: Duration::from_secs(10),
+            libwebp: false,
         }
     }
 }

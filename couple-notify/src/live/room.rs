@@ -17,7 +17,7 @@ use couple_core::{
     live::{Notice, Topic},
     pairing::{Couple, Side},
     timeline::{
-        Body, Page,
+        Body, Page, View,
         rules::{self, Place},
     },
 };
@@ -349,6 +349,18 @@ impl Room {
         let mut state = self.state();
         match notice {
             Notice::Changed => {
+                state.asked += 1;
+                return;
+            }
+            // Told of a second time, or read meanwhile.
+            Notice::Appended(entry) if state.tail.has(entry.seq) => return,
+            Notice::Appended(entry) if state.tail.awaits(entry.seq) => {
+                let entry = Arc::unwrap_or_clone(entry);
+                state.tail.extend(vec![View { entry, target: None }]);
+                state.quiet = false;
+            }
+            // Something before it was missed.
+            Notice::Appended(_) => {
                 state.asked += 1;
                 return;
             }

@@ -56,6 +56,16 @@ impl Tail {
         Some(self.end())
     }
 
+    /// Whether `seq` is the next.
+    pub(super) fn awaits(&self, seq: i64) -> bool {
+        seq == self.end() + 1
+    }
+
+    /// Whether `seq` is in it, or older.
+    pub(super) fn has(&self, seq: i64) -> bool {
+        seq <= self.end()
+    }
+
     /// Takes in what was read after its end, and with it what that changed.
     pub(super) fn extend(&mut self, views: Vec<View>) {
         for view in views {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use couple_core::live::{Bus, Notice, Subscription, Topic};
 use tokio::sync::Notify;
 
-/// Signals that wait for a subscriber; it may lose more, since a signal is for now.
-const SIGNALS: usize = 32;
+/// Notices that say more than that something happened, and wait for a subscriber; of more it is told that something happened.
+const WAITING: usize = 32;
 
 /// Carries notices within this process.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +22,7 @@ struct Topics {
     next: u64,
 }
 
-/// One subscriber: any number of changes is one, signals wait in a bounded queue. There are as many as live connections, so it
+/// One subscriber: any number of changes is one, what says more waits in a bounded queue. There are as many as live connections, so it
 /// takes no room for what is not there.
 #[derive(Debug, Default)]
 struct Listener {
@@ -33,27 +33,28 @@ struct Listener {
 #[derive(Debug, Default)]
 struct Waiting {
     changed: bool,
-    signals: VecDeque<Notice>,
+    others: VecDeque<Notice>,
 }
 
 impl Listener {
     fn tell(&self, notice: &Notice) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
-            Notice::Signal { .. } | Notice::Here(_) if waiting.signals.len() < SIGNALS => {
-                waiting.signals.push_back(notice.clone());
-            }
-            Notice::Signal { .. } | Notice::Here(_) | Notice::Changed => waiting.changed = true,
+            Notice::Changed => waiting.changed = true,
+            // Who is told to look sees it then.
+            Notice::Appended(_) if waiting.changed => {}
+            other if waiting.others.len() < WAITING => waiting.others.push_back(other.clone()),
+            _ => waiting.changed = true,
         }
         drop(waiting);
         self.told.notify_one();
     }
 
-    /// What there is: signals first.
+    /// What there is; that something changed comes last.
     fn take(&self) -> Option<Notice> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let signal = waiting.signals.pop_front();
-        signal.or_else(|| std::mem::take(&mut waiting.changed).then_some(Notice::Changed))
+        let other = waiting.others.pop_front();
+        other.or_else(|| std::mem::take(&mut waiting.changed).then_some(Notice::Changed))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Scans of sequential files: a block is whole when it is read.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{
     Picture, Plane,
     bits::Bits,
@@ -83,16 +85,27 @@ impl Picture<'_> {
         if let [part] = &parts[..] {
             return reader.read(part, planes);
         }
+        let mut work = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let mut strips = Vec::with_capacity(planes.len());
+            for (plane, component) in planes.iter_mut().zip(&reader.components) {
+                let samples = part.rows * component.down * reader.eighths * component.stride;
+                strips.push(plane.split_off_mut(..samples).unwrap_or_default());
+            }
+            work.push((part, Mutex::new(strips)));
+        }
+        let read = |(part, strips): &(&Part<'_>, Mutex<Vec<&mut [u8]>>)| {
+            let mut strips = strips.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.read(part, std::mem::take(&mut *strips))
+        };
         std::thread::scope(|scope| {
-            let mut threads = Vec::with_capacity(parts.len());
-            for part in &parts {
-                let mut strips = Vec::with_capacity(planes.len());
-                for (plane, component) in planes.iter_mut().zip(&reader.components) {
-                    let samples = part.rows * component.down * reader.eighths * component.stride;
-                    strips.push(plane.split_off_mut(..samples).unwrap_or_default());
+            let (mut threads, read) = (Vec::with_capacity(work.len()), &read);
+            for part in &work {
+                match std::thread::Builder::new().spawn_scoped(scope, move || read(part)) {
+                    Ok(thread) => threads.push(thread),
+                    // The system has none to give, which says nothing about the picture.
+                    Err(_) => read(part)?,
                 }
-                let reader = &reader;
-                threads.push(scope.spawn(move || reader.read(part, strips)));
             }
             threads.into_iter().try_for_each(|thread| {
                 thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
