@@ -42,6 +42,7 @@ mod watched;
 #[derive(Default)]
 struct Counts {
     reads: Mutex<HashMap<&'static str, usize>>,
+    commits: AtomicUsize,
     now: AtomicUsize,
     peak: AtomicUsize,
     /// How long a read takes longer.
@@ -52,6 +53,7 @@ struct Counts {
 impl Watch for Counts {
     async fn before(&self, what: &'static str) {
         if what == "commit" {
+            self.commits.fetch_add(1, Ordering::SeqCst);
             return;
         }
         *self.reads.lock().unwrap().entry(what).or_default() += 1;
@@ -95,7 +97,11 @@ struct Lossy {
 impl Bus for Lossy {
     async fn publish(&self, topic: Topic, notice: Notice) {
         if !(self.lost)(&topic) {
-            self.bus.publish(topic, if self.abroad { notice.abroad() } else { notice }).await;
+            let notice = match notice {
+                Notice::Appended(_) if self.abroad => Notice::Changed,
+                other => other,
+            };
+            self.bus.publish(topic, notice).await;
         }
     }
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
@@ -271,6 +277,31 @@ async fn a_notice_that_was_lost_is_made_up_for_by_the_next() {
     }
     let places: Vec<_> = (0..9).map(|n| seen.find(&format!("word-{n}-")).unwrap()).collect();
     assert!(places.is_sorted(), "{seen}");
+}
+
+/// Who is here, who types, hugs and presses: none of it is written, and while it is said nothing is read for it but whether it may be.
+#[tokio::test]
+async fn what_is_for_now_is_not_kept() {
+    let world = World::new(1, nothing, LiveOptions::default()).await;
+    let mut events = world.follow(&world.tokens[0], "").await;
+    events.until("caught_up").await;
+    world.counts.commits.store(0, Ordering::SeqCst);
+    let mut other = world.follow(&world.tokens[1], "").await;
+    events.until("\"presence\":\"here\"").await;
+    other.until("caught_up").await;
+    world.counts.begin();
+    for (kind, body) in [("typing", "{}"), ("hug", "{}"), ("thumb", r#"{"x":0.5,"y":0.5}"#)] {
+        let request = Request::post("/v1/couple/signals")
+            .header("authorization", format!("Bearer {}", world.tokens[1]))
+            .header("content-type", "application/json")
+            .body(Body::from(format!(r#"{{"kind":"{kind}","body":{body}}}"#)));
+        let answer = world.app.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 202);
+        events.until(&format!("\"kind\":\"{kind}\"")).await;
+    }
+    assert_eq!(world.counts.commits.load(Ordering::SeqCst), 0);
+    // Whose session it is, where they are, and, once, whether who follows still may.
+    assert!(world.counts.all() <= 3 * 2 + 4, "{:?}", world.counts.reads);
 }
 
 /// That a session ended was not heard: nothing is told more than two seconds after.

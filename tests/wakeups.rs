@@ -108,7 +108,7 @@ impl Bus for Slow {
         if self.mutant == Mutant::Deaf && self.reading.load(Ordering::SeqCst) > 0 {
             return;
         }
-        if self.dice.roll(4) > 0 {
+        if self.dice.roll(32) > 0 {
             return self.inner.publish(topic, notice).await;
         }
         // Overtaken by what is published after it.

@@ -1,6 +1,6 @@
 //! B1–B4: notices.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use couple_core::{
     live::{Bus, Notice, Subscription, Topic},
@@ -27,12 +27,18 @@ pub async fn b1_reaches(bus: impl Bus) {
     for subscription in [&mut one, &mut other] {
         assert_eq!(next(subscription).await, Some(Notice::Changed));
     }
-    bus.publish(topic, signal(1)).await;
+    bus.publish(topic.clone(), signal(1)).await;
     for subscription in [&mut one, &mut other] {
         assert_eq!(next(subscription).await, Some(signal(1)));
     }
     bus.publish(Topic::Queue("q".to_owned()), Notice::Changed).await;
     assert_eq!(next(&mut other).await, Some(Notice::Changed));
+    let appended = Notice::Appended(Arc::new(World::default().entry("a").at_seq(1)));
+    bus.publish(topic, appended.clone()).await;
+    for subscription in [&mut one, &mut other] {
+        let heard = next(subscription).await;
+        assert!(heard == Some(Notice::Changed) || heard.as_ref() == Some(&appended), "{heard:?}");
+    }
 }
 
 /// A publisher never waits; who missed signals is told to look.

@@ -24,12 +24,13 @@ pub enum Topic {
 
 /// A hint. It may be lost, doubled or reordered: whoever gets it looks in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Abroad")]
 pub enum Notice {
     /// Something was written: look.
     Changed,
     /// This was appended to a couple's log, and nothing else written: whoever knows the log up to the one before need not look. Only
-    /// within a process; a bus between processes passes on what [`abroad`](Self::abroad) makes of it.
-    #[serde(skip)]
+    /// within a process: for another it is serialized as [`Changed`](Self::Changed), so what people write stays out of what is between them.
+    #[serde(skip_deserializing)]
     Appended(Arc<Entry>),
     /// Somebody came who was away: ask [`Presence`].
     Here(Side),
@@ -44,13 +45,20 @@ pub enum Notice {
     },
 }
 
-impl Notice {
-    /// The same for other processes: what people write stays out of what is between them.
-    #[must_use]
-    pub fn abroad(self) -> Self {
-        match self {
-            Self::Appended(_) => Self::Changed,
-            other => other,
+/// A notice as other processes get it.
+#[derive(Serialize)]
+enum Abroad {
+    Changed,
+    Here(Side),
+    Signal { from: Side, kind: String, body: Option<Body> },
+}
+
+impl From<Notice> for Abroad {
+    fn from(notice: Notice) -> Self {
+        match notice {
+            Notice::Changed | Notice::Appended(_) => Self::Changed,
+            Notice::Here(side) => Self::Here(side),
+            Notice::Signal { from, kind, body } => Self::Signal { from, kind, body },
         }
     }
 }

@@ -187,7 +187,7 @@ fn write(
 impl Bus for Between {
     async fn publish(&self, topic: Topic, notice: Notice) {
         self.local.publish(topic.clone(), notice.clone()).await;
-        if self.outbox.try_send((topic, notice.abroad())).is_err() {
+        if self.outbox.try_send((topic, notice)).is_err() {
             self.lost.store(true, Ordering::Relaxed);
         }
     }

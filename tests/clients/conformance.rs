@@ -1,5 +1,5 @@
 //! Autobahn's cases, run by `kosoku`. They ask for every message back, which no route of ours does: here the same loop and the
-//! same WebSocket, with the same buffers, have an echo behind them. Only the limit of 4 KiB on what a client says is raised, for
+//! same WebSocket, with small buffers as ours has, have an echo behind them. Only the limit of 4 KiB on what a client says is raised, for
 //! cases of up to 16 MiB.
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use couple::{Backend, core::limits::Unlimited, http::HttpOptions};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -100,6 +101,22 @@ async fn a_cursor_of_another_couple_is_reset() {
         let next = reset["frames"][0]["cursor"].as_str().unwrap();
         assert_eq!(poll(&world, &ana, &format!("after={next}&wait=0")).await["frames"], json!([]));
     }
+}
+
+/// Who finds no room is told so, and when to come back; those who are there stay.
+#[tokio::test]
+async fn a_full_house_says_when_to_come_back() {
+    let options = HttpOptions { live_connections: 1, ..HttpOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited), options);
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let world = Arc::new(world);
+    let task = waiting(&world, &ana, "wait=30").await;
+    let answer = world.get("/v1/couple/live?wait=1", &ben).await;
+    assert_eq!(answer.said(), (503, "overloaded"));
+    assert!(answer.headers.contains_key("retry-after"));
+    world.say(&ben, "hello").await;
+    assert_eq!(woken(task).await["frames"][0]["entry"]["body"]["text"], "hello");
+    assert_eq!(world.get("/v1/couple/live?wait=0", &ben).await.status, 200);
 }
 
 #[tokio::test]

@@ -19,8 +19,10 @@ use super::{
 /// to it, what the first step lets through shows as moiré. A block without its high frequencies lets more through
 /// than a mean of pixels does.
 const LEFT_OF_BLOCKS: f64 = 2.5;
-/// The same of means of pixels, where libvips leaves as much.
+/// The same of means of pixels.
 const LEFT_OF_MEANS: f64 = 3.0;
+/// The same where memory would not suffice else; libvips leaves no more.
+const LEFT_AT_LEAST: f64 = 2.0;
 
 /// Samples as the file has them: not upright, in its colours.
 pub(super) enum Samples {
@@ -53,12 +55,15 @@ pub(super) fn decode(
         }
         Details::Png(mut header) => {
             let profile = header.profile.take();
-            let factor = factor(scale);
-            let pixels = png::decode(bytes, &header, factor, limits, deadline)?;
+            let (factor, pixels) =
+                smaller(scale, |factor| png::decode(bytes, &header, factor, limits, deadline))?;
             Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 / f64::from(factor) }, profile })
         }
         #[cfg(feature = "heic")]
-        Details::Heic(header) => super::heic::decode(bytes, &header, factor(scale), limits, deadline),
+        Details::Heic(header) => {
+            let decode = |factor| super::heic::decode(bytes, &header, factor, limits, deadline);
+            smaller(scale, decode).map(|(_, decoded)| decoded)
+        }
         Details::Other(format) => other(bytes, format, limits),
     }
 }
@@ -69,10 +74,19 @@ fn eighths(scale: f64) -> usize {
     (8.0 * LEFT_OF_BLOCKS * scale - 1e-6).ceil().clamp(1.0, 8.0) as usize
 }
 
-/// The largest factor that leaves enough. More than 64 would not make it faster.
+/// Decodes by the largest factor that leaves enough, or by a larger one that takes less memory.
+fn smaller<T>(scale: f64, decode: impl Fn(u32) -> Result<T, Rejected>) -> Result<(u32, T), Rejected> {
+    let (best, least) = (factor(LEFT_OF_MEANS * scale), factor(LEFT_AT_LEAST * scale));
+    match decode(best) {
+        Err(Rejected::TooComplex(_)) if least > best => decode(least).map(|decoded| (least, decoded)),
+        decoded => decoded.map(|decoded| (best, decoded)),
+    }
+}
+
+/// More than 64 would not make it faster.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
 fn factor(scale: f64) -> u32 {
-    (1.0 / (LEFT_OF_MEANS * scale) + 1e-6).floor().clamp(1.0, 64.0) as u32
+    (1.0 / scale + 1e-6).floor().clamp(1.0, 64.0) as u32
 }
 
 fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, Rejected> {
@@ -96,9 +110,15 @@ fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, 
     Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
 }
 
-/// None: it moves, is transparent or damaged, and the other decoder does what has to be done about that.
+/// None: it moves, is transparent, without loss or damaged, and the other decoder does what has to be done about that. Of a file
+/// without loss libwebp would take memory that no header bounds.
 fn by_libwebp(bytes: &[u8]) -> Option<RgbImage> {
-    let decoded = webp::Decoder::new(bytes).decode().filter(|decoded| !decoded.is_alpha())?;
+    let seen = webp::BitstreamFeatures::new(bytes)?;
+    let lossy = matches!(seen.format(), Some(webp::BitstreamFormat::Lossy));
+    if !lossy || seen.has_alpha() || seen.has_animation() {
+        return None;
+    }
+    let decoded = webp::Decoder::new(bytes).decode()?;
     RgbImage::from_raw(decoded.width(), decoded.height(), decoded.to_vec())
 }
 

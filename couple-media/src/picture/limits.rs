@@ -28,7 +28,7 @@ pub struct Limits {
     /// How long [`render`](super::render) may take. It is looked at between steps and rows, so what is being done ends first.
     /// 10 s, some hundred times what a phone's picture takes.
     pub deadline: Duration,
-    /// Whether still and opaque WebP is decoded by libwebp, in half of the time, in C. No: `image-webp` is safe Rust.
+    /// Whether WebP that is lossy, still and opaque is decoded by libwebp, in half of the time, in C. No: `image-webp` is safe Rust.
     pub libwebp: bool,
 }
 

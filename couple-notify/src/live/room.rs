@@ -29,6 +29,7 @@ use tokio::{
 use super::{
     Bye,
     hub::Hub,
+    stream,
     tail::{self, Tail},
 };
 
@@ -97,6 +98,8 @@ pub(super) struct Presence {
     /// Whether they are here, and when to look again.
     pub(super) here: Option<bool>,
     look_at: Option<Instant>,
+    /// When their lease ends, as far as was told.
+    left_at: Option<Instant>,
     /// Where their thumb is, and since when.
     thumb: Option<(Place, Instant)>,
 }
@@ -331,13 +334,15 @@ impl Room {
                         alarm.as_mut().reset(until);
                     }
                     tokio::select! {
-                        notice = log.next() => self.hear(notice),
+                        // Who may not be told any more is found out before anything is told.
+                        biased;
                         _ = sessions.next() => {
                             self.state().checks += 1;
                             self.told.notify_waiters();
                         }
                         () = self.nudge.notified() => {}
                         () = alarm.as_mut() => {}
+                        notice = log.next() => self.hear(notice),
                     }
                 }
             }
@@ -354,12 +359,14 @@ impl Room {
             }
             // Told of a second time, or read meanwhile.
             Notice::Appended(entry) if state.tail.has(entry.seq) => return,
-            Notice::Appended(entry) if state.tail.awaits(entry.seq) => {
+            // On an older reading nothing is told: it would be asked for at once.
+            Notice::Appended(entry)
+                if state.tail.awaits(entry.seq) && state.read_at.elapsed() < stream::TRUST =>
+            {
                 let entry = Arc::unwrap_or_clone(entry);
                 state.tail.extend(vec![View { entry, target: None }]);
                 state.quiet = false;
             }
-            // Something before it was missed.
             Notice::Appended(_) => {
                 state.asked += 1;
                 return;
@@ -421,12 +428,21 @@ impl Room {
     /// Looks whether a person is here, and again when that may have changed.
     async fn look(&self, side: Side) {
         let who = self.state().couple.member(side);
-        let left = self.hub.ports.presence.left(who).await.unwrap_or(None);
-        let again = left.map_or(RENEW, |left| (left + Duration::from_millis(50)).min(RENEW));
+        let left = self.hub.ports.presence.left(who).await;
         let mut state = self.state();
         let presence = &mut state.sides[side.index()];
+        let now = Instant::now();
+        let left = match left {
+            Ok(left) => {
+                presence.left_at = left.map(|left| now + left);
+                left
+            }
+            // What was known holds for as long as it would have.
+            Err(_) => presence.left_at.and_then(|at| at.checked_duration_since(now)),
+        };
+        let again = left.map_or(RENEW, |left| (left + Duration::from_millis(50)).min(RENEW));
         // Whoever said something meanwhile is looked at sooner.
-        presence.look_at = presence.look_at.or(Some(Instant::now() + again));
+        presence.look_at = presence.look_at.or(Some(now + again));
         if presence.here.replace(left.is_some()) != Some(left.is_some()) {
             drop(state);
             self.told.notify_waiters();

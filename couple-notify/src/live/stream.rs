@@ -15,7 +15,7 @@ use super::{Bye, Cursor, Frame, Line, Reset, hub::Seat, tail::Next};
 const PAGE: u32 = 20;
 
 /// Nothing is told on an answer of the gate, or on a reading of the couple, that is older than this.
-const TRUST: Duration = Duration::from_secs(2);
+pub(super) const TRUST: Duration = Duration::from_secs(2);
 
 /// Whether a stream's owner may still have it. The same policy as for a request.
 #[async_trait]

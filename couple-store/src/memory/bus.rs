@@ -36,15 +36,23 @@ struct Waiting {
     others: VecDeque<Notice>,
 }
 
+impl Waiting {
+    fn look(&mut self) {
+        self.changed = true;
+        self.others.retain(|notice| !matches!(notice, Notice::Appended(_)));
+    }
+}
+
 impl Listener {
     fn tell(&self, notice: &Notice) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
-            Notice::Changed => waiting.changed = true,
-            // Who is told to look sees it then.
+            // Who is told to look sees what was appended then, and as it is by then.
+            Notice::Changed => waiting.look(),
             Notice::Appended(_) if waiting.changed => {}
+            Notice::Appended(_) if waiting.others.len() >= WAITING / 2 => waiting.look(),
             other if waiting.others.len() < WAITING => waiting.others.push_back(other.clone()),
-            _ => waiting.changed = true,
+            _ => waiting.look(),
         }
         drop(waiting);
         self.told.notify_one();

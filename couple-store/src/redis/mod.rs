@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`RedisBus`] | this process hears itself; who waits on another hears after the fallback interval, and all at once when Redis is back |
 //! | [`RedisLimits`] | each process counts for itself, so an allowance holds for each process instead of for all |
-//! | [`RedisPresence`] | nobody is known to be here |
+//! | [`RedisPresence`] | who was known to be here is, until their lease would have ended |
 
 mod bus;
 mod limits;

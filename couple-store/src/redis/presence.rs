@@ -7,7 +7,7 @@ use couple_core::{AccountId, Error, live::Presence};
 
 use super::{Redis, failed};
 
-/// Leases as keys that expire by the server's clock. While Redis is away nobody is known to be here.
+/// Leases as keys that expire by the server's clock. While Redis is away nobody new is known to be here.
 #[derive(Debug, Clone)]
 pub struct RedisPresence(Redis);
 
