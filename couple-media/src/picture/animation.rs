@@ -15,6 +15,7 @@ use super::{
     limits::Deadline,
     pixels::Pixels,
     scale::Plan,
+    vp8l,
 };
 
 /// What a frame's place and time are written in, and so at most.
@@ -174,6 +175,7 @@ fn frames<'a>(
         let profile = prepared(&mut decoder, limits)?;
         Ok((decoder.into_frames(), profile))
     } else {
+        vp8l::check(bytes, limits)?;
         let mut decoder = WebPDecoder::new(source).map_err(rejected)?;
         let profile = prepared(&mut decoder, limits)?;
         Ok((decoder.into_frames(), profile))

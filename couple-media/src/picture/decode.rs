@@ -12,7 +12,7 @@ use super::{
     inspect::Details,
     jpeg::{self, Colour, Plane},
     limits::Deadline,
-    png,
+    png, vp8l,
 };
 
 /// How much larger than what is wanted of it a picture is decoded, at least. Lanczos3 does the last step: with less left
@@ -90,6 +90,9 @@ fn factor(scale: f64) -> u32 {
 }
 
 fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, Rejected> {
+    if format == ImageFormat::WebP {
+        vp8l::check(bytes, limits)?;
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(image_limits(limits));
     let mut decoder = reader.into_decoder().map_err(rejected)?;

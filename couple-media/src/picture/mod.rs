@@ -43,6 +43,7 @@ mod recipe;
 mod rejected;
 mod scale;
 mod size;
+mod vp8l;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
