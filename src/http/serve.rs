@@ -12,6 +12,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
+    task::{unconstrained, yield_now},
     time::{sleep, timeout},
 };
 use tower::ServiceExt as _;
@@ -24,6 +25,8 @@ use super::{
 
 /// Connections that may wait to be accepted: a process that restarts gets all its clients within a moment.
 const BACKLOG: u32 = 4096;
+/// Connections that are accepted before others have their turn.
+const AT_ONCE: usize = 1024;
 /// A pause after the system refused a connection, for want of file descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -83,11 +86,18 @@ pub async fn serve(
     http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(AHEAD);
     let answers = Arc::new(Answers { http, router });
     let mut stop = std::pin::pin!(stop);
+    let mut taken = 0_usize;
     loop {
+        // All that wait, and not 128 of them as tokio would have it: when everybody comes at once the system's queue is full sooner than
+        // those who were let in are answered, and whoever finds it full tries again a second later.
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = unconstrained(listener.accept()) => accepted,
             () = stop.as_mut() => break,
         };
+        taken += 1;
+        if taken.is_multiple_of(AT_ONCE) {
+            yield_now().await;
+        }
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             // One that went away again says nothing about the others.

@@ -18,7 +18,7 @@ use super::{
 /// How much larger than what is wanted of it a picture is decoded, at least. Lanczos3 does the last step: with less left
 /// to it, what the first step lets through shows as moiré. A block without its high frequencies lets more through
 /// than a mean of pixels does.
-const LEFT_OF_BLOCKS: f64 = 2.5;
+const LEFT_OF_BLOCKS: f64 = 3.0;
 /// The same of means of pixels.
 const LEFT_OF_MEANS: f64 = 3.0;
 /// The same where memory would not suffice else; libvips leaves no more.
