@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,15 +16,15 @@ use axum::{
     http::Request,
 };
 use couple::{
-    Backend, Call, Keyring, Secret,
+    AccountId, Backend, Call, Error, ErrorKind, Keyring, Secret,
     core::{
         limits::Unlimited,
-        live::{Bus, Notice, Subscription, Topic},
+        live::{Bus, Notice, Presence, Subscription, Topic},
     },
     http::{HttpOptions, router_with},
     notify::live::LiveOptions,
     pairing::Person,
-    store::{MemoryBus, MemoryStore, sql::SqliteOptions},
+    store::{MemoryBus, MemoryPresence, MemoryStore, sql::SqliteOptions},
     timeline::Append,
 };
 use futures_util::StreamExt as _;
@@ -302,6 +302,48 @@ async fn what_is_for_now_is_not_kept() {
     assert_eq!(world.counts.commits.load(Ordering::SeqCst), 0);
     // Whose session it is, where they are, and, once, whether who follows still may.
     assert!(world.counts.all() <= 3 * 2 + 4, "{:?}", world.counts.reads);
+}
+
+/// Presence that cannot be asked for now and then.
+#[derive(Clone, Default)]
+struct Flaky(Arc<MemoryPresence>, Arc<AtomicBool>);
+
+#[async_trait]
+impl Presence for Flaky {
+    async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
+        self.0.renew(account, lease).await
+    }
+    async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "ask who is here"));
+        }
+        self.0.left(account).await
+    }
+}
+
+/// Who was here stays so while it cannot be asked, for as long as was said.
+#[tokio::test]
+async fn nobody_goes_because_it_cannot_be_asked_whether_they_are_here() {
+    let presence = Flaky::default();
+    let builder = Backend::builder().limits(Unlimited).presence(presence.clone());
+    let backend = builder.build().unwrap();
+    let tokens = people::seed(backend.ports(), 1).await;
+    let app = router_with(backend.clone(), HttpOptions::default());
+    let world = World { backend, app, tokens, counts: Arc::default() };
+    let mut events = world.follow(&world.tokens[0], "").await;
+    let mut other = world.follow(&world.tokens[1], "").await;
+    events.until("\"presence\":\"here\"").await;
+    other.until("caught_up").await;
+    presence.1.store(true, Ordering::SeqCst);
+    let (_, account) =
+        world.backend.accounts().authenticate(&Secret::new(world.tokens[1].clone())).await.unwrap();
+    let (at, _) = world.backend.timeline().membership(account.id).await.unwrap();
+    // Has everybody look again.
+    world.backend.ports().bus.publish(Topic::Couple(at.couple), Notice::Here(at.side)).await;
+    sleep(Duration::from_millis(100)).await;
+    world.say(&world.tokens[1], "a-word").await;
+    let told = events.until("a-word").await;
+    assert!(!told.contains("away"), "{told}");
 }
 
 /// That a session ended was not heard: nothing is told more than two seconds after.
