@@ -335,6 +335,37 @@ async fn day(common: Common, mut carrier: Carrier) {
     assert_eq!(told["reason"], "signed_out", "{told}");
     println!("let go at the other process after {} ms", left.elapsed().as_millis());
     assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
+    endings([&other, &third], &ben).await;
+}
+
+/// Whose session is ended for them, who changes a password elsewhere and who is left: each is told at the other process.
+async fn endings([other, third]: [&Server; 2], ben: &str) {
+    let (address, moment) = (third.address, Duration::from_secs(2));
+    let call = async |method: &str, path: &str, token: Option<&str>, body: Option<Value>| {
+        let answer = Client::new(address).call(method, path, token, body.as_ref(), None).await;
+        assert!(answer.status < 300, "{answer:?}");
+        answer.body
+    };
+    let token = |answer: Value| answer["session"]["token"].as_str().unwrap().to_owned();
+    let words = "four words of a kind";
+    call("PUT", "/v1/password", Some(ben), Some(json!({ "new_password": words }))).await;
+    let sign_in = async || {
+        let body = json!({ "email": "ben@example.org", "password": words });
+        token(call("POST", "/v1/sessions", None, Some(body)).await)
+    };
+    let (ended, ends) = (sign_in().await, sign_in().await);
+    let mut by_ended = follows(other, &ended).await;
+    call("DELETE", "/v1/sessions", Some(&ends), None).await;
+    assert!(hears(&mut by_ended, "signed_out", moment).await, "ended by another of theirs");
+
+    let mut by_one = follows(other, &sign_in().await).await;
+    let change = json!({ "new_password": "five other words of a kind", "current_password": words });
+    let goes_on = token(call("PUT", "/v1/password", Some(&ends), Some(change)).await);
+    assert!(hears(&mut by_one, "signed_out", moment).await, "the password is another");
+
+    let mut by_last = follows(other, &goes_on).await;
+    call("DELETE", "/v1/couple", Some(&goes_on), None).await;
+    assert!(hears(&mut by_last, "not_paired", moment).await, "the couple ended");
 }
 
 async fn day_with_redis(engine: Engine) {
