@@ -23,10 +23,9 @@ pub struct Mail {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Message {
-    /// Confirm the address of a new account.
+    /// Confirm the address of a new account. Holds no text of the sign-up: whoever signed up may not own the address, and a name such as
+    /// "WIN at https://…" would be an advertisement to its owner.
     ConfirmSignUp {
-        /// What they said they are called.
-        name: DisplayName,
         /// Six digits.
         code: Secret<String>,
         /// Does the same as the code.

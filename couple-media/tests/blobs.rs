@@ -75,3 +75,14 @@ async fn a_folder_that_cannot_be_made_is_told() {
     let error = Blobs::files(file.path().join("media")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn existing_folder_is_closed_to_other_users() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _blobs = Blobs::files(folder.path()).unwrap();
+    let mode = std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o750, "{mode:o}");
+}

@@ -8,6 +8,8 @@ use std::{
 
 use couple_core::{Entropy, Error, ErrorKind, Keyring};
 
+use crate::private_file;
+
 /// A key ring that is kept in a file of its own, beside a store but not in it. Back it up with the store: without it
 /// mailed codes and links and waiting invites end.
 #[derive(Debug, Clone)]
@@ -21,11 +23,15 @@ impl KeyFile {
         Self { path: path.as_ref().to_owned() }
     }
 
-    /// Reads it; none if it is not there.
+    /// Reads the file; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] when it cannot be read or is not 32 bytes long.
+    /// [`ErrorKind::Misconfigured`] when it cannot be read, is not 32 bytes long, or (on Unix) grants access to users other than its
+    /// owner and group: whoever reads the key can forge mailed links.
     pub fn read(&self) -> Result<Option<Keyring>, Error> {
+        if self.path.metadata().is_ok_and(|file| private_file::is_open_to_others(&file)) {
+            return Err(self.wrong("is accessible to every user of this machine: run chmod 600 on it"));
+        }
         match fs::read(&self.path) {
             Ok(bytes) => match <[u8; 32]>::try_from(bytes) {
                 Ok(key) => Ok(Some(Keyring::new(key))),
@@ -62,10 +68,8 @@ impl KeyFile {
             builder.create(folder)?;
         }
         let partial = self.path.with_extension(format!("{random:016x}.partial"));
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut options = private_file::options();
+        options.create_new(true);
         let mut file = options.open(&partial)?;
         let linked = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
             match fs::hard_link(&partial, &self.path) {
@@ -118,5 +122,27 @@ mod tests {
         });
         assert_eq!(keys.len(), 1);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn key_file_that_every_user_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("couple.key");
+        let file = KeyFile::new(&path);
+        file.open(&OsEntropy).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for (mode, is_accepted) in
+            [(0o644, false), (0o604, false), (0o602, false), (0o400, true), (0o440, true)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = file.read();
+            assert_eq!(read.is_ok(), is_accepted, "{mode:o}");
+            if let Err(error) = read {
+                assert_eq!(error.kind(), ErrorKind::Misconfigured);
+                assert!(error.to_string().contains("chmod 600"), "{error}");
+            }
+        }
     }
 }

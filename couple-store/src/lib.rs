@@ -19,6 +19,7 @@
 mod between;
 mod key_file;
 mod memory;
+mod private_file;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sql")]

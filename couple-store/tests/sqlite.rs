@@ -54,6 +54,31 @@ mod opening {
         assert_eq!(again.account(account.id).await.unwrap(), Some(account));
     }
 
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn database_files_are_closed_to_other_users() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = folder();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = folder.join("couple.db");
+        let account = couple_conformance::World::default().account("ana");
+        let store = SqliteOptions::new(&path).open().await.unwrap();
+        store.commit(vec![couple_core::account::AccountChange::Insert(account).into()]).await.unwrap();
+        let files = ["couple.db", "couple.db-wal", "couple.db-shm"].map(|name| folder.join(name));
+        let mode = |file: &PathBuf| std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
+        for file in &files {
+            assert_eq!(mode(file), 0o600, "{}", file.display());
+        }
+        // Files of an earlier version, which every user could read.
+        for file in &files {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o664)).unwrap();
+        }
+        let _again = SqliteOptions::new(&path).open().await.unwrap();
+        for file in &files {
+            assert_eq!(mode(file), 0o660, "{}", file.display());
+        }
+    }
+
     #[tokio::test]
     async fn a_damaged_file_is_named_and_left_alone() {
         let path = folder().join("couple.db");

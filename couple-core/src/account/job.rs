@@ -88,6 +88,8 @@ pub enum MailJob {
 impl Job for MailJob {
     const NAME: &'static str = "account.mail";
     const QUEUE: &'static str = "mail";
+    // Waits are half an hour on average: a mail outlives an outage of the mail server of about a day.
+    const MAX_ATTEMPTS: i64 = 60;
 }
 
 /// Sends the mails of accounts.
@@ -151,7 +153,7 @@ impl MailJobHandler {
                     return Ok(None);
                 }
                 let mailing = rules::Mailing {
-                    display_name: Some(display_name.clone()),
+                    display_name: Some(display_name),
                     locale: locale.clone(),
                     ..mailing(token, TokenKind::SignUp, &email, None)
                 };
@@ -161,7 +163,6 @@ impl MailJobHandler {
                     Some((account.email, account.locale, Message::AlreadySignedUp))
                 } else {
                     let message = Message::ConfirmSignUp {
-                        name: display_name,
                         code: rules::code_of(keys, token.id),
                         link: link(&token, "verify"),
                     };
@@ -175,14 +176,12 @@ impl MailJobHandler {
                 let existing = self.ports.store.account_by_email(email.key()).await?;
                 let (Some(waiting), None) = (waiting, existing) else { return Ok(None) };
                 let mailing = rules::Mailing {
-                    display_name: waiting.display_name.clone(),
+                    display_name: waiting.display_name,
                     locale: waiting.locale.clone(),
                     ..mailing(token, TokenKind::SignUp, &waiting.email, None)
                 };
                 let token = self.token(mailing).await?;
-                let Some(name) = waiting.display_name else { return Ok(None) };
                 let message = Message::ConfirmSignUp {
-                    name,
                     code: rules::code_of(keys, token.id),
                     link: link(&token, "verify"),
                 };

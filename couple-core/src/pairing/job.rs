@@ -22,6 +22,8 @@ pub struct InviteMail {
 impl Job for InviteMail {
     const NAME: &'static str = "pairing.invite_mail";
     const QUEUE: &'static str = "mail";
+    // The mail waits through an outage of the mail server: MAX_AGE ends it, not the number of attempts.
+    const MAX_ATTEMPTS: i64 = 60;
     const MAX_AGE: Duration = Duration::from_hours(24);
 }
 

@@ -16,15 +16,18 @@ use tokio::task::spawn_blocking;
 use super::{Blobs, FILE_PART};
 
 impl Blobs {
-    /// As files under a folder, which is made if it is not there. A blob is on the disk before its writing ends.
+    /// As files under a folder. A blob is on the disk before its writing ends.
+    ///
+    /// A missing folder is created for its owner only; access of users other than owner and group is removed from an existing one, since the
+    /// files in it are people's pictures.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`]: the folder cannot be made or entered.
+    /// [`ErrorKind::Misconfigured`]: the folder cannot be created, entered or closed to other users.
     pub fn files(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
         let wrong =
             || Error::new(ErrorKind::Misconfigured, "open blobs").context(folder.display().to_string());
-        make(folder).map_err(|error| wrong().source(error))?;
+        make(folder).and_then(|()| close_to_others(folder)).map_err(|error| wrong().source(error))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| wrong().source(error))?;
         Ok(Self {
             files: Some(folder.to_owned()),
@@ -41,6 +44,23 @@ fn make(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
+}
+
+/// Takes the permissions of users other than owner and group away: blobs themselves are created with the process's default ones.
+fn close_to_others(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        const OTHERS: u32 = 0o007;
+        let mut permissions = folder.metadata()?.permissions();
+        if permissions.mode() & OTHERS != 0 {
+            permissions.set_mode(permissions.mode() & !OTHERS);
+            std::fs::set_permissions(folder, permissions)?;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 /// What was got, in pieces: a file in larger ones than the store's own 8 KiB, each of which is a trip to another thread.

@@ -47,6 +47,15 @@ fn make(folder: &Path) -> std::io::Result<()> {
     builder.create(folder)
 }
 
+/// Options that create a file for its owner only, also in a folder that others may read: the mails hold codes.
+fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    options.mode(0o600);
+    options
+}
+
 #[async_trait]
 impl Mailer for FileMailer {
     async fn send(&self, mail: &Mail) -> Result<(), Error> {
@@ -60,7 +69,7 @@ impl Mailer for FileMailer {
         let text = self.letterhead.render(mail)?.formatted();
         // Whoever lists the folder sees whole mails only.
         let partial = self.folder.join(format!(".{}.partial", mail.id));
-        let mut file = fs::File::create(&partial).await.map_err(fail)?;
+        let mut file = private().open(&partial).await.map_err(fail)?;
         file.write_all(&text).await.map_err(fail)?;
         file.sync_all().await.map_err(fail)?;
         fs::rename(&partial, self.folder.join(format!("{}.eml", mail.id))).await.map_err(fail)
@@ -89,5 +98,24 @@ mod tests {
         let names: Vec<_> =
             std::fs::read_dir(folder.path().join("mail")).unwrap().map(|f| f.unwrap().file_name()).collect();
         assert_eq!(names, ["7.eml"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn mail_in_a_folder_that_existed_before_is_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mailer = FileMailer::new(folder.path(), Letterhead::default()).unwrap();
+        let mail = Mail {
+            id: "8".to_owned(),
+            to: EmailAddress::parse("email", "ana@example.org").unwrap(),
+            locale: None,
+            at: Timestamp::default(),
+            message: Message::PasswordChanged,
+        };
+        mailer.send(&mail).await.unwrap();
+        let mode = std::fs::metadata(folder.path().join("8.eml")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{mode:o}");
     }
 }

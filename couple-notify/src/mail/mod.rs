@@ -5,6 +5,8 @@ mod file;
 mod render;
 #[cfg(feature = "smtp")]
 mod smtp;
+#[cfg(feature = "smtp")]
+mod smtp_url;
 
 pub use fakes::{FailingMailer, MemoryMailer};
 pub use file::FileMailer;

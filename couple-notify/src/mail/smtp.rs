@@ -1,35 +1,105 @@
 //! Mail over SMTP.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use couple_core::{
     Error, ErrorKind,
     mail::{Mail, Mailer},
 };
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use lettre::{
+    message::Message,
+    transport::smtp::{
+        self,
+        client::AsyncSmtpConnection,
+        commands::{Data, Mail as MailFrom, Rcpt},
+    },
+};
+use tokio::time::{Instant, timeout};
 
-use super::Letterhead;
+use super::{Letterhead, smtp_url::SmtpServer};
 
-/// Hands mail to an SMTP server. A 4xx answer is worth another try, a 5xx is for good (RFC 5321, 4.2.1).
-#[derive(Debug, Clone)]
+/// Time to connect: TCP, TLS, greeting, EHLO and sign-in together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to hand over one mail on an open connection. Below the five minutes of RFC 5321, 4.5.3.2: a mail that times out is sent again.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections that are kept open for the next mail.
+const MAX_IDLE_CONNECTIONS: usize = 4;
+/// Time that an idle connection is kept. Servers close theirs after some minutes.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// Hands mail to an SMTP server.
+///
+/// An error is [`ErrorKind::Rejected`], which is final, only when the server refuses the recipient or the content for good: a 5xx answer to
+/// `RCPT TO`, `DATA` or the message itself (RFC 5321, 4.2.1). Every other failure is worth another attempt, also a 5xx answer to the
+/// connection, to the sign-in or to the sender: those are faults of the configuration, which an operator mends, and no mail is lost meanwhile.
+#[derive(Clone)]
 pub struct SmtpMailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    server: Arc<SmtpServer>,
     letterhead: Letterhead,
+    idle: Arc<Mutex<Vec<(AsyncSmtpConnection, Instant)>>>,
+}
+
+impl fmt::Debug for SmtpMailer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmtpMailer").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 impl SmtpMailer {
-    /// A server by URL: `smtps://user:password@host`, `smtp://host:25`, `smtp://…?tls=required` for STARTTLS.
+    /// A server by URL, `smtp://` or `smtps://`, with `USER:PASSWORD@` (percent-encoded) if it asks for a sign-in:
+    ///
+    /// | URL | connection | default port |
+    /// |---|---|---|
+    /// | `smtps://user:password@host` | TLS from the first byte (RFC 8314) | 465 |
+    /// | `smtp://user:password@host`, `smtp://host?tls=required` | STARTTLS, required | 587 |
+    /// | `smtp://host?tls=opportunistic` | STARTTLS when the server offers it | 587 |
+    /// | `smtp://host`, `smtp://user:password@host?tls=none` | clear text | 25 |
+    ///
+    /// A password in clear text to a host other than loopback is logged as a warning.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a URL that is none.
+    /// [`ErrorKind::Misconfigured`] for an invalid URL. The message does not contain the URL, which may hold a password.
     pub fn new(url: &str, letterhead: Letterhead) -> Result<Self, Error> {
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
-            // The URL may hold a password: only the reason is told.
-            .map_err(|source| Error::new(ErrorKind::Misconfigured, "SMTP URL").source(source))?
-            .timeout(Some(Duration::from_secs(10)))
-            .build();
-        Ok(Self { transport, letterhead })
+        let server = SmtpServer::parse(url)?;
+        if server.sends_password_in_clear_text() {
+            tracing::warn!(
+                "the SMTP password is sent in clear text: use smtps:// or leave out ?tls=none in the URL"
+            );
+        }
+        Ok(Self { server: Arc::new(server), letterhead, idle: Arc::default() })
+    }
+
+    /// An idle connection that still answers, or a new one.
+    async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
+        let connected = timeout(CONNECT_TIMEOUT, async {
+            while let Some(mut connection) = self.take_idle() {
+                if connection.test_connected().await {
+                    return Ok(connection);
+                }
+            }
+            self.server.connect().await
+        });
+        connected.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server does not answer"))
+        })
+    }
+
+    fn take_idle(&self) -> Option<AsyncSmtpConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < MAX_IDLE_TIME);
+        idle.pop().map(|(connection, _)| connection)
+    }
+
+    fn keep_idle(&self, connection: AsyncSmtpConnection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE_CONNECTIONS {
+            idle.push((connection, Instant::now()));
+        }
     }
 }
 
@@ -37,15 +107,45 @@ impl SmtpMailer {
 impl Mailer for SmtpMailer {
     async fn send(&self, mail: &Mail) -> Result<(), Error> {
         let message = self.letterhead.render(mail)?;
-        self.transport.send(message).await.map(drop).map_err(|error| {
-            let kind = if error.is_permanent() {
-                ErrorKind::Rejected
-            } else if error.is_timeout() {
-                ErrorKind::TimedOut
-            } else {
-                ErrorKind::Unavailable
-            };
-            Error::new(kind, "send mail").source(error)
-        })
+        let mut connection = self.connection().await?;
+        let sent = timeout(SEND_TIMEOUT, hand_over(&mut connection, &message)).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server stopped answering"))
+        });
+        // After a refusal the connection is in the middle of a mail; it is closed rather than reset.
+        if sent.is_ok() {
+            self.keep_idle(connection);
+        }
+        sent
+    }
+}
+
+/// One mail over an open connection: sender, recipients, content.
+async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Error> {
+    let envelope = message.envelope();
+    let sender = MailFrom::new(envelope.from().cloned(), Vec::new());
+    connection.command(sender).await.map_err(|error| {
+        outage(error).context("the SMTP server refuses the sender: check the address that mail is sent from")
+    })?;
+    for recipient in envelope.to() {
+        connection.command(Rcpt::new(recipient.clone(), Vec::new())).await.map_err(about_the_mail)?;
+    }
+    connection.command(Data).await.map_err(about_the_mail)?;
+    connection.message(&message.formatted()).await.map_err(about_the_mail)?;
+    Ok(())
+}
+
+/// A failure that says nothing about the mail: it is worth another attempt, whatever the code.
+pub(super) fn outage(error: smtp::Error) -> Error {
+    let kind = if error.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
+    Error::new(kind, "send mail").source(error)
+}
+
+/// A failure after the sender was accepted: a 5xx is final, unless it is about the protocol or a missing sign-in (RFC 5321, 4.2.2 and
+/// RFC 4954, 6).
+fn about_the_mail(error: smtp::Error) -> Error {
+    match error.status().map(u16::from) {
+        Some(500 | 502 | 503 | 530 | 534 | 535 | 538) => outage(error),
+        Some(_) if error.is_permanent() => Error::new(ErrorKind::Rejected, "send mail").source(error),
+        _ => outage(error),
     }
 }

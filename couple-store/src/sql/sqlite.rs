@@ -15,6 +15,8 @@ use sqlx::{
 
 use tokio::{task::JoinSet, time::sleep};
 
+use crate::private_file;
+
 use super::{
     Dialect, Row, SqlStore, Statement,
     dialect::{Runs, count_up_returning},
@@ -91,6 +93,21 @@ fn log_of(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// SQLite's name for the index of a database's write-ahead log.
+fn shared_memory_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-shm");
+    name.into()
+}
+
+/// The kind of a failure to create the database file.
+fn unwritable(error: &std::io::Error) -> ErrorKind {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Misconfigured,
+    }
+}
+
 /// Folds the log into the file from a connection of its own: on the writer's, whoever commits when the log is full would
 /// wait for all of it.
 async fn checkpoint(pool: Pool<Sqlite>, log: PathBuf) {
@@ -120,7 +137,8 @@ pub struct SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// The file at `path`, made if it is not there; its folder must be.
+    /// The file at `path`; its folder must exist. A missing file is created for its owner only, and access of users other than owner and
+    /// group is removed from an existing one.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned(), readers: 4, merge: 64, most_pages: None }
     }
@@ -168,6 +186,11 @@ impl SqliteOptions {
 
     async fn open_inner(&self) -> Result<SqliteStore, Error> {
         let fail = |error| classify::<Sqlite>("open", error);
+        // An empty file is an empty database. SQLite gives the log beside it the same permissions.
+        if !self.path.exists() {
+            let made = private_file::options().create(true).truncate(false).open(&self.path);
+            made.map_err(|source| Error::new(unwritable(&source), "open").source(source))?;
+        }
         let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(true)
@@ -176,6 +199,13 @@ impl SqliteOptions {
             .disable_statement_logging();
         // Look before anything is changed: another program's file stays as it is.
         let new = self.check(&options).await?;
+        for file in [self.path.clone(), log_of(&self.path), shared_memory_of(&self.path)] {
+            if file.exists()
+                && let Err(error) = private_file::close_to_others(&file)
+            {
+                tracing::warn!(%error, file = %file.display(), "every user of this machine can read the database");
+            }
+        }
         let options = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
