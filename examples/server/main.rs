@@ -104,6 +104,7 @@ async fn run(settings: Settings) -> Result<(), String> {
     let options = HttpOptions {
         trusted_proxies: settings.trusted_proxies.clone(),
         proxy_header: settings.proxy_header,
+        cors_origins: settings.cors_origins.clone(),
         metrics: settings.listen.ip().is_loopback(),
         ..HttpOptions::default()
     };

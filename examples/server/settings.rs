@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use couple::{
     Role,
-    http::{IpNet, ProxyHeader},
+    http::{IpNet, Origin, ProxyHeader},
 };
 
 /// Not to be printed: a URL may hold a password.
@@ -40,10 +40,11 @@ pub(crate) struct Settings {
     pub(crate) limits: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) proxy_header: ProxyHeader,
+    pub(crate) cors_origins: Vec<Origin>,
     pub(crate) workers: usize,
 }
 
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -58,6 +59,7 @@ const KNOWN: [&str; 15] = [
     "COUPLE_LIMITS",
     "COUPLE_TRUSTED_PROXIES",
     "COUPLE_PROXY_HEADER",
+    "COUPLE_CORS_ORIGINS",
     "COUPLE_WORKERS",
 ];
 
@@ -147,6 +149,13 @@ impl Settings {
                 return Err(format!("COUPLE_PROXY_HEADER={other} is neither x-forwarded-for nor forwarded"));
             }
         };
+        let cors_origins = get("COUPLE_CORS_ORIGINS")
+            .unwrap_or("")
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(|part| part.parse().map_err(|error| format!("COUPLE_CORS_ORIGINS: {part} is {error}")))
+            .collect::<Result<_, _>>()?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = match get("COUPLE_WORKERS") {
             None => cores,
@@ -177,6 +186,7 @@ impl Settings {
             limits,
             trusted_proxies,
             proxy_header,
+            cors_origins,
             workers,
         })
     }

@@ -8,7 +8,7 @@ use axum::{
         ConnectInfo, FromRequest, FromRequestParts, MatchedPath, OptionalFromRequestParts, Path, Request,
         rejection::{BytesRejection, FailedToBufferBody},
     },
-    http::{HeaderMap, HeaderName, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderName, header, request::Parts},
 };
 use couple_core::{
     AccountId, Call, Idempotency, Keyring, Label, Secret,
@@ -200,15 +200,20 @@ impl FromRequestParts<App> for Meta {
         };
         let device = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         let device = device.map(|agent| agent.chars().take(120).collect::<String>());
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         Ok(Self {
-            ip: client(peer, &parts.headers, &app.options),
+            ip: client_address(app, &parts.extensions, &parts.headers),
             keys: app.backend.ports().keys.clone(),
             device: device.and_then(|agent| Label::parse("device", &agent).ok()),
             key,
             route: parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned(),
         })
     }
+}
+
+/// The address of the client that sent a request with these extensions and headers; none where the host does not pass the peer on.
+pub(super) fn client_address(app: &App, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    client(peer, headers, &app.options)
 }
 
 /// The right-most hop that is not a trusted proxy. No header counts unless the peer is trusted, and then only the one that

@@ -45,7 +45,11 @@ pub(super) enum FrameOut<'a> {
     /// What the client sent was not taken; its code as in a problem.
     Refused { code: &'a str },
     /// The stream is over; come back after that time.
-    Bye { reason: &'static str, retry_after_ms: u64 },
+    Bye { reason: &'a str, retry_after_ms: u64 },
+    /// The heartbeat that the client asked for: nothing else was sent for that time.
+    Ping,
+    /// The answer to a client's `ping`.
+    Pong,
 }
 
 impl FrameOut<'_> {
@@ -118,11 +122,12 @@ pub(super) struct Said {
     body: Option<serde_json::Value>,
 }
 
-/// What a client may send as JSON text: `{"type": "signal", "kind": …, "body": …}`.
+/// What a client may send as JSON text: `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum SaidFrame {
     Signal(Said),
+    Ping,
 }
 
 /// Passes on what a client said, and says what has to be said about it. What is no frame at all is not listened to.
@@ -131,6 +136,7 @@ pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
     value.get("type")?;
     match serde_json::from_value(value) {
         Ok(SaidFrame::Signal(said)) => pass_on(stream, &said).await,
+        Ok(SaidFrame::Ping) => Some(FrameOut::Pong.text()),
         Err(_) => Some(refused("invalid_field")),
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{App, Problem};
+use super::{App, Problem, cors};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -70,7 +70,10 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let begun = Instant::now();
-    let mut response = next.run(request).await;
+    let mut response = match &app.cors {
+        Some(layer) => Box::pin(cors::share(layer, request, next)).await,
+        None => next.run(request).await,
+    };
     let took = begun.elapsed();
     let status = response.status();
     app.metrics.count(&method, &route, status, took);

@@ -9,14 +9,15 @@ use axum::{
     extract::{
         Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
     },
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderName, header},
     response::{
-        IntoResponse as _, Response,
+        IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
 };
 use couple_core::{Error, Failure, Secret};
 use couple_notify::live::{Cursor, Frame, Gate, Stream};
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -27,6 +28,7 @@ use super::{
     Answer, App, Problem,
     extract::{self, Signed},
     frame::{self, FrameOut},
+    heartbeat::{self, Heartbeat},
     places::{Place, Poll},
     socket,
     timeline::bad_query,
@@ -47,11 +49,13 @@ const DEVICE: usize = 64;
 const FRAMES: usize = 200;
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Following {
     /// A cursor, or a `seq`. Without one: from now on.
     after: Option<String>,
+    /// A cursor that takes precedence over `after`: how npm `event-source-polyfill`, which cannot send `Last-Event-ID`, resumes.
+    #[serde(rename = "lastEventId")]
+    last_event_id: Option<String>,
     /// Seconds that a poll waits. Without it: 25 to 50, at random.
     #[param(maximum = 50)]
     wait: Option<u64>,
@@ -65,6 +69,10 @@ struct Following {
     /// Which of a session's tabs or devices polls, in at most 64 characters. A newer poll of the same one supersedes the older.
     #[param(max_length = 64)]
     device: Option<String>,
+    /// Seconds without another frame after which a stream or a WebSocket sends `{"type": "ping"}`, so that a script can tell a dead
+    /// connection. Without it: none. A poll ignores it.
+    #[param(minimum = 5, maximum = 120)]
+    heartbeat: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
@@ -106,6 +114,12 @@ impl Gate for SessionGate {
 /// process. A WebSocket upgrade: frames as JSON text; a browser, which cannot send a header with it, offers two
 /// subprotocols, `couple` and the session's token. `Accept: text/event-stream`: server-sent events, whose `id` is the cursor, so
 /// that `Last-Event-ID` resumes. Else a long poll, which answers at once when there is something.
+///
+/// Over a WebSocket a client may send `{"type": "ping"}`, which is answered with `{"type": "pong"}`.
+///
+/// A browser's `EventSource` never comes back after a status other than 200. So a stream that cannot be served for now (429 and 503 over
+/// the other transports) is answered with 200, one `bye` frame whose `reason` is the problem's `code`, and a `retry` of 60 to 120 s
+/// after `too_many_streams`, else of 5 to 15 s.
 #[utoipa::path(get, path = "/v1/couple/live", tag = "live", security(("session" = [])),
     params(Following, ("Last-Event-ID" = Option<String>, Header, description = "The cursor, instead of `after`")),
     responses(
@@ -117,37 +131,58 @@ async fn live(
     query: Result<Query<Following>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
-    let Query(Following { after, wait, access_token, presence, device }) = query.map_err(bad_query)?;
-    let wait = wait.unwrap_or_else(|| WAIT + jitter(&app, WAIT_MOST - WAIT));
+    let Query(query) = query.map_err(bad_query)?;
+    let events = upgrade.is_err() && accepts_events(&headers);
+    match answer_live(&app, &headers, query, upgrade, events).await {
+        Err(problem) if events && problem.is_temporary() => Ok(come_back_later(&app, &problem)),
+        answer => answer,
+    }
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
+        accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == "text/event-stream")
+    })
+}
+
+async fn answer_live(
+    app: &App,
+    headers: &HeaderMap,
+    query: Following,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    events: bool,
+) -> Answer<Response> {
+    let Following { after, last_event_id, wait, access_token, presence, device, heartbeat } = query;
+    let wait = wait.unwrap_or_else(|| WAIT + jitter(app, WAIT_MOST - WAIT));
     if wait > WAIT_MOST {
         return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
     }
     if device.as_ref().is_some_and(|device| device.len() > DEVICE) {
         return Err(Problem::new("invalid_field").field("device", "too_long"));
     }
-    let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    let heartbeat = heartbeat::interval(heartbeat)?;
+    let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let last_id = [last_id, last_event_id.as_deref()].into_iter().flatten().find(|id| !id.is_empty());
     let after = last_id.or(after.as_deref()).map(str::parse::<Cursor>).transpose();
     let after = after.map_err(|_| Problem::new("invalid_field").field("after", "invalid"))?;
     if upgrade.is_err() && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
         return Err(Problem::new("malformed_request").detail("a WebSocket upgrade that is none"));
     }
     let bearer = match headers.get(header::AUTHORIZATION) {
-        Some(_) => Some(extract::bearer(&headers)?),
+        Some(_) => Some(extract::bearer(headers)?),
         None => upgrade.as_ref().ok().and_then(offered_token).or(access_token),
     };
     let bearer = bearer.ok_or_else(|| Problem::new("unauthenticated"))?;
-    let signed = signed(&app, bearer).await?;
-    let open = open(&app, &signed, after, presence);
+    let signed = signed(app, bearer).await?;
+    let open = open(app, &signed, after, presence);
     if let Ok(upgrade) = upgrade {
         let place = app.streams.take(signed.id())?;
-        return Ok(socket::upgrade(app.clone(), upgrade, open.await?, place));
+        let stream = open.await?;
+        return Ok(socket::upgrade(app.clone(), upgrade, stream, place, Heartbeat::new(heartbeat)));
     }
-    let events = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| {
-        accept.split(',').any(|kind| kind.split(';').next().unwrap_or("").trim() == "text/event-stream")
-    });
     if events {
         let place = app.streams.take(signed.id())?;
-        return Ok(follow(app.clone(), open.await?, place));
+        return Ok(follow(app.clone(), open.await?, place, heartbeat));
     }
     let place = app.streams.take_poll(signed.id(), signed.session.id, device)?;
     Ok(answer(app.clone(), open.await?, place, Duration::from_secs(wait)))
@@ -244,10 +279,15 @@ async fn poll(mut poller: Box<Poller>, wait: Duration) -> Result<String, Infalli
     Ok(serde_json::to_string(&Polled { frames, cursor: stream.cursor().to_string() }).unwrap_or_default())
 }
 
-fn follow(app: App, stream: Stream, place: Place) -> Response {
+fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -> Response {
     let side = stream.membership().side;
-    let ping = Duration::from_millis(20_000 + jitter(&app, 10_000));
     let retry = Duration::from_millis(1_000 + jitter(&app, 2_000));
+    let keep_alive = match heartbeat {
+        Some(interval) => {
+            KeepAlive::new().interval(interval).event(Event::default().data(FrameOut::Ping.text()))
+        }
+        None => KeepAlive::new().interval(Duration::from_millis(20_000 + jitter(&app, 10_000))).text("ping"),
+    };
     let begin = (Box::new((app, stream, place)), Some(retry));
     let events = futures_util::stream::unfold(begin, move |(mut held, retry)| async move {
         let (app, stream, _) = &mut *held;
@@ -262,8 +302,33 @@ fn follow(app: App, stream: Stream, place: Place) -> Response {
         }
         Some((Ok::<_, Infallible>(event), (held, None)))
     });
-    // Buffering proxies would hold events back.
-    let headers = [("x-accel-buffering", "no")];
-    let keep_alive = KeepAlive::new().interval(ping).text("ping");
-    (Extension(Waits), headers, Sse::new(events).keep_alive(keep_alive)).into_response()
+    (Extension(Waits), event_stream(events, keep_alive)).into_response()
+}
+
+/// Ends an event stream that cannot be served for now, so that a browser comes back by itself.
+fn come_back_later(app: &App, problem: &Problem) -> Response {
+    let (least, spread) = match problem.code() {
+        // As long as a person has their other tabs open: each new try costs a request.
+        "too_many_streams" => (60_000, 60_000),
+        _ => (5_000, 10_000),
+    };
+    let retry_after_ms = least + jitter(app, spread);
+    let bye = FrameOut::Bye { reason: problem.code(), retry_after_ms };
+    let event = Event::default().data(bye.text()).retry(Duration::from_millis(retry_after_ms));
+    event_stream(futures_util::stream::iter([Ok(event)]), KeepAlive::new()).into_response()
+}
+
+/// Server-sent events as proxies pass them on at once: neither cached, nor compressed, nor buffered. A comment comes first, for
+/// proxies and clients that wait for the first byte.
+fn event_stream(
+    events: impl futures_util::Stream<Item = Result<Event, Infallible>> + Send + 'static,
+    keep_alive: KeepAlive,
+) -> impl IntoResponse {
+    let opening = futures_util::stream::iter([Ok(Event::default().comment("open"))]);
+    let events = opening.chain(events);
+    let headers = [
+        (header::CACHE_CONTROL, "no-store, no-cache, no-transform"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Sse::new(events).keep_alive(keep_alive))
 }

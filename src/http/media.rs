@@ -198,7 +198,6 @@ impl From<NotShown> for Problem {
 }
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct UploadQuery {
     /// `avatar` or `photo`.

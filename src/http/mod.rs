@@ -9,15 +9,21 @@
 //!
 //! Serve it with [`serve`], which bounds what a connection can hold, or under `axum::serve` with
 //! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. Before a
-//! graceful shutdown call `backend.live().drain()`: live streams end only when they are told to. Calls from a
-//! browser of another origin need a CORS layer of the host's.
+//! graceful shutdown call `backend.live().drain()`: live streams end only when they are told to. Calls from
+//! browser pages of other origins are refused unless [`HttpOptions::cors_origins`] names those origins.
 
 mod account;
+#[cfg(feature = "socketio")]
+mod client_permits;
 mod connection;
+mod cors;
+#[cfg(feature = "socketio")]
+mod engine_sessions;
 mod export;
 mod extract;
 mod frame;
 mod guard;
+mod heartbeat;
 mod live;
 mod media;
 mod operations;
@@ -33,6 +39,7 @@ mod timeline;
 mod tus;
 mod waiting;
 
+pub use cors::{NotAnOrigin, Origin};
 pub use problem::{CODES, FieldError, Problem};
 pub use serve::{ServeOptions, listen, serve};
 
@@ -42,6 +49,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::header, middleware, routing:
 use couple_core::Timestamp;
 pub use ipnet::IpNet;
 use tokio::sync::Semaphore;
+use tower_http::cors::CorsLayer;
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -87,6 +95,12 @@ pub struct HttpOptions {
     pub media_links: Option<Duration>,
     /// Live connections of one person at once; more get 429. Default: 10.
     pub live_per_account: usize,
+    /// Socket.IO connections of one client network (an IPv4 address, an IPv6 /64) that have not authenticated yet; more get 429. All
+    /// networks together have as many as `live_connections`. Default: 256.
+    pub handshakes_per_client: usize,
+    /// Origins whose pages may call every route from a browser (CORS), preflight requests included. Credentials are never allowed:
+    /// sessions are bearer tokens, not cookies. The `Origin` of a WebSocket is not checked, for the same reason. Default: none.
+    pub cors_origins: Vec<Origin>,
     /// Whether `GET /metrics` is served here. Default: no.
     pub metrics: bool,
 }
@@ -105,6 +119,8 @@ impl Default for HttpOptions {
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::XForwardedFor,
             live_per_account: 10,
+            handshakes_per_client: 256,
+            cors_origins: Vec::new(),
             metrics: false,
         }
     }
@@ -130,6 +146,9 @@ struct Shared {
     requests: Arc<Semaphore>,
     streams: Arc<places::Streams>,
     uploads: Arc<places::Streams>,
+    #[cfg(feature = "socketio")]
+    handshakes: Arc<client_permits::ClientPermits>,
+    cors: Option<CorsLayer>,
     metrics: operations::Metrics,
     pictures: operations::PicturesAnswer,
 }
@@ -191,6 +210,12 @@ impl App {
             requests: Arc::new(Semaphore::new(options.concurrency)),
             streams: places::Streams::new(options.live_connections, options.live_per_account),
             uploads: places::Streams::shared(options.uploads, UPLOADS_PER_ACCOUNT),
+            #[cfg(feature = "socketio")]
+            handshakes: client_permits::ClientPermits::new(
+                options.live_connections,
+                options.handshakes_per_client,
+            ),
+            cors: cors::layer(&options.cors_origins),
             metrics: operations::Metrics::default(),
             pictures: operations::PicturesAnswer::default(),
             options,

@@ -354,7 +354,6 @@ async fn describe(
 }
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Leaving {
     /// Whether the other is blocked as well.

@@ -125,6 +125,10 @@ impl Problem {
         self.retry_after = Some(wait);
         self
     }
+    /// Whether the same request may succeed later.
+    pub(super) const fn is_temporary(&self) -> bool {
+        matches!(self.status, 429 | 503)
+    }
     /// The stable word.
     #[must_use]
     pub fn code(&self) -> &str {

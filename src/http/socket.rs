@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite;
 
 use super::{
     App,
-    frame::{self, reason},
+    frame::{self, FrameOut, reason},
+    heartbeat::Heartbeat,
     live::jitter,
     places::Place,
 };
@@ -30,7 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PARTING: Duration = Duration::from_secs(1);
 
 /// Turns the connection into a WebSocket that follows `stream`.
-pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place: Place) -> Response {
+pub(super) fn upgrade(
+    app: App,
+    upgrade: WebSocketUpgrade,
+    stream: Stream,
+    place: Place,
+    heartbeat: Heartbeat,
+) -> Response {
     upgrade
         .protocols([PROTOCOL])
         // Grows for whoever says more. The default costs every idle connection 128 KiB.
@@ -40,7 +47,7 @@ pub(super) fn upgrade(app: App, upgrade: WebSocketUpgrade, stream: Stream, place
         .max_frame_size(MESSAGE)
         // A task of its own: the one that upgrades has room for what passes through it.
         .on_upgrade(move |socket| {
-            drop(tokio::spawn(follow(Box::new(Follower { app, socket, stream, _place: place }))));
+            drop(tokio::spawn(follow(Box::new(Follower { app, socket, stream, heartbeat, _place: place }))));
             ready(())
         })
 }
@@ -50,11 +57,12 @@ struct Follower {
     app: App,
     socket: WebSocket,
     stream: Stream,
+    heartbeat: Heartbeat,
     _place: Place,
 }
 
 async fn follow(mut follower: Box<Follower>) {
-    let Follower { app, socket, stream, .. } = &mut *follower;
+    let Follower { app, socket, stream, heartbeat, .. } = &mut *follower;
     let side = stream.membership().side;
     let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
     // One for all frames: a new one for each would be put among the timers, and taken out, each time.
@@ -97,7 +105,11 @@ async fn follow(mut follower: Box<Follower>) {
                 ping.as_mut().reset(next_ping(app));
                 Message::Ping(Vec::new().into())
             }
+            () = heartbeat.due() => Message::Text(FrameOut::Ping.text().into()),
         };
+        if matches!(message, Message::Text(_)) {
+            heartbeat.restart();
+        }
         if !send(socket, message).await {
             return;
         }

@@ -5,37 +5,35 @@
 //! `transports: ["websocket"]`.
 
 use std::{
-    convert::Infallible,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{
-    body::Body,
-    extract::{OriginalUri, Request},
-    http::HeaderValue,
-    response::{IntoResponse as _, Response},
+    extract::Request,
     routing::{MethodRouter, any_service},
 };
 use couple_core::Secret;
 use couple_notify::live::{Cursor, Stream};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::Deserialize as _;
+use serde_json::{Value, value::RawValue};
 use socketioxide::{
     ParserConfig, SendError, SocketError, SocketIo,
     extract::{SocketRef, TryData},
     handler::ConnectHandler as _,
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, sleep},
 };
-use tower::{Service as _, service_fn};
+use tower::service_fn;
 
 use super::{
     Answer, App, Problem,
-    frame::{self, Said},
+    engine_sessions::{Engine, Session, not_found},
+    frame::{self, FrameOut, Said},
+    heartbeat::{self, Heartbeat},
     live::{Announced, signed},
     places::Place,
 };
@@ -49,18 +47,40 @@ const MESSAGE: usize = 4096;
 const QUEUE: usize = 32;
 /// How long a client may take nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client has to say who it is.
+/// How long a client has to say who it is; then the library closes its session.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What a client says of itself when it connects.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What a client says of itself when it connects. Keys that are not known are ignored.
 struct Auth {
     token: Secret<String>,
     /// Without one: from now on.
-    cursor: Option<String>,
-    #[serde(default)]
+    cursor: Option<Cursor>,
     presence: Announced,
+    heartbeat: Option<Duration>,
+}
+
+impl Auth {
+    fn read(auth: &Value) -> Answer<Self> {
+        let token = auth.get("token").and_then(Value::as_str);
+        let token = Secret::new(token.ok_or_else(|| Problem::new("unauthenticated"))?.to_owned());
+        let value = |name: &str| auth.get(name).filter(|value| !value.is_null());
+        let invalid = |name: &str| Problem::new("invalid_field").field(name, "invalid");
+        let cursor = value("cursor").map(|cursor| match cursor {
+            Value::String(text) => text.parse().map_err(|_| invalid("cursor")),
+            // A plain `seq`.
+            Value::Number(seq) => seq.to_string().parse().map_err(|_| invalid("cursor")),
+            _ => Err(invalid("cursor")),
+        });
+        let presence = value("presence").map(Announced::deserialize);
+        let heartbeat =
+            value("heartbeat").map(|seconds| seconds.as_u64().ok_or_else(|| invalid("heartbeat")));
+        Ok(Self {
+            token,
+            cursor: cursor.transpose()?,
+            presence: presence.transpose().map_err(|_| invalid("presence"))?.unwrap_or_default(),
+            heartbeat: heartbeat::interval(heartbeat.transpose()?)?,
+        })
+    }
 }
 
 /// Why a client is not let in: a problem's code is the message of its `connect_error`.
@@ -72,8 +92,27 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What follows, from when a client is let in until it is told so.
-type Opened = Arc<Mutex<Option<(Stream, Place)>>>;
+/// A client that is let in, until its connection follows the log.
+struct Follower {
+    stream: Stream,
+    place: Place,
+    session: Arc<Session>,
+    /// Told when the client is disconnected.
+    left: mpsc::Receiver<()>,
+    /// Events that the client sends.
+    hears: mpsc::Receiver<Event>,
+    heartbeat: Heartbeat,
+}
+
+/// What a client sends.
+enum Event {
+    /// None: its argument is no signal.
+    Signal(Option<Said>),
+    Ping,
+}
+
+/// Passed from the check of a client to what follows it.
+type Opened = Arc<Mutex<Option<Follower>>>;
 
 /// Answers Socket.IO clients.
 pub(super) fn route(app: &App) -> MethodRouter<App> {
@@ -88,107 +127,93 @@ pub(super) fn route(app: &App) -> MethodRouter<App> {
         .ws_read_buffer_size(256)
         .max_buffer_size(QUEUE)
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
-        .build_svc();
+        .build_with_inner_svc(service_fn(not_found as fn(_) -> _));
     let (door, inside) = (app.clone(), app.clone());
-    let let_in = async move |socket: SocketRef, TryData(auth): TryData<Auth>| {
-        let auth = auth.map_err(|_| Refused(Problem::new("unauthenticated")))?;
-        let opened = open(&door, auth).await.map_err(Refused)?;
-        let opened: Opened = Arc::new(Mutex::new(Some(opened)));
-        socket.extensions.insert(opened);
-        Ok::<(), Refused>(())
+    let let_in = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
+        let session = socket.req_parts().extensions.get::<Arc<Session>>().cloned();
+        let session = session.ok_or_else(|| Refused(Problem::new("internal_error")))?;
+        if !session.asks_first() {
+            return Err(Refused(Problem::new("malformed_request")));
+        }
+        match open(&door, &socket, &session, &auth.unwrap_or_default()).await {
+            Ok(follower) => {
+                session.release_permit();
+                let opened: Opened = Arc::new(Mutex::new(Some(follower)));
+                socket.extensions.insert(opened);
+                Ok::<(), Refused>(())
+            }
+            Err(problem) => {
+                tokio::spawn(async move { session.part().await });
+                Err(Refused(problem))
+            }
+        }
     };
     let begin = async move |socket: SocketRef| {
         let opened = socket.extensions.remove::<Opened>();
         let opened = opened.and_then(|opened| opened.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some((stream, place)) = opened {
-            follow(&inside, socket, stream, place).await;
+        if let Some(follower) = opened {
+            follow(&inside, socket, follower).await;
         }
     };
     let _: () = io.ns("/", begin.with(let_in));
-    // Who has not said yet who they are is counted by nobody else.
-    let handshakes = Arc::new(Semaphore::new(app.options.live_connections));
-    any_service(service_fn(move |request: Request| {
-        let (mut service, handshakes) = (service.clone(), handshakes.clone());
-        async move {
-            let begins = !request
-                .uri()
-                .query()
-                .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
-            if begins {
-                let Ok(place) = handshakes.try_acquire_owned() else {
-                    return Ok(Problem::new("overloaded").into_response());
-                };
-                tokio::spawn(async move {
-                    sleep(HANDSHAKE).await;
-                    drop(place);
-                });
-            }
-            let answer = service.call(by_itself(request)).await?;
-            Ok::<Response, Infallible>(answer.map(Body::new))
-        }
-    }))
+    let engine = Engine::new(app.clone(), service);
+    any_service(service_fn(move |request: Request| engine.clone().answer(request)))
 }
 
-/// Has a copy of what a request says. Its socket keeps it for as long as it lives, and with it the 8 KiB that it was read into.
-fn by_itself(mut request: Request) -> Request {
-    for value in request.headers_mut().values_mut() {
-        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
-            *value = copy;
-        }
-    }
-    if let Ok(copy) = request.uri().to_string().parse() {
-        *request.uri_mut() = copy;
-    }
-    // The same address once more, for the routes within routes.
-    request.extensions_mut().remove::<OriginalUri>();
-    request
-}
-
-async fn open(app: &App, auth: Auth) -> Answer<(Stream, Place)> {
-    let after = auth.cursor.as_deref().map(str::parse::<Cursor>).transpose();
-    let after = after.map_err(|_| Problem::new("invalid_field").field("cursor", "invalid"))?;
+async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Value) -> Answer<Follower> {
+    let auth = Auth::read(auth)?;
     let signed = signed(app, auth.token).await?;
     let place = app.streams.take(signed.id())?;
-    let stream = super::live::open(app, &signed, after, auth.presence).await?;
-    Ok((stream, place))
-}
-
-/// Until the client goes or is told to.
-async fn follow(app: &App, socket: SocketRef, mut stream: Stream, place: Place) {
-    let side = stream.membership().side;
-    let (gone, mut left) = mpsc::channel::<()>(1);
+    let stream = super::live::open(app, &signed, auth.cursor, auth.presence).await?;
+    // Before the client is told that it is connected: it may leave, or send something, as soon as it is.
+    let (gone, left) = mpsc::channel(1);
     socket.on_disconnect(async move || {
         let _ = gone.try_send(());
     });
-    let (said, mut hears) = mpsc::channel::<Option<Said>>(4);
+    let (said, hears) = mpsc::channel(4);
+    let pinged = said.clone();
     socket.on("signal", async move |TryData(frame): TryData<Said>| {
         // Full: as if the network had lost it.
-        let _ = said.try_send(frame.ok());
+        let _ = said.try_send(Event::Signal(frame.ok()));
     });
-    // It may have gone before anybody listened for that.
-    while socket.connected() {
-        let frame = tokio::select! {
-            frame = stream.next() => frame,
+    socket.on("ping", async move || {
+        let _ = pinged.try_send(Event::Ping);
+    });
+    let heartbeat = Heartbeat::new(auth.heartbeat);
+    Ok(Follower { stream, place, session: session.clone(), left, hears, heartbeat })
+}
+
+/// Until the client goes or is told to. Then its session is closed, and its place given back.
+async fn follow(app: &App, socket: SocketRef, follower: Follower) {
+    let Follower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
+    let side = stream.membership().side;
+    loop {
+        let (name, text) = tokio::select! {
+            frame = stream.next() => match frame {
+                Some(frame) => (frame::name(&frame), frame::text(app, &frame, side)),
+                None => break,
+            },
             _ = left.recv() => break,
-            Some(said) = hears.recv() => {
-                let answer = match said {
-                    Some(said) => Box::pin(frame::pass_on(&mut stream, &said)).await,
-                    None => Some(frame::refused("invalid_field")),
-                };
-                match answer {
-                    Some(answer) if !send(&socket, "refused", &answer).await => break,
-                    _ => continue,
-                }
-            }
+            Some(event) = hears.recv() => match event {
+                Event::Ping => ("pong", FrameOut::Pong.text()),
+                Event::Signal(None) => ("refused", frame::refused("invalid_field")),
+                Event::Signal(Some(said)) => match Box::pin(frame::pass_on(&mut stream, &said)).await {
+                    Some(refused) => ("refused", refused),
+                    None => continue,
+                },
+            },
+            () = heartbeat.due() => ("ping", FrameOut::Ping.text()),
         };
-        let Some(frame) = frame else { break };
-        if !send(&socket, frame::name(&frame), &frame::text(app, &frame, side)).await {
+        if !send(&socket, name, &text).await {
             break;
         }
+        heartbeat.restart();
     }
-    drop(place);
+    drop(stream);
     // What was said goes out first.
     let _ = socket.disconnect();
+    session.part().await;
+    drop(place);
 }
 
 /// Whether it was taken.

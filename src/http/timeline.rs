@@ -157,7 +157,6 @@ async fn append(
 }
 
 #[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Paging {
     /// Entries with a greater `seq`, the oldest first. Without `after` and `before`: the newest page.
@@ -196,7 +195,7 @@ impl Paging {
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
     let said = rejection.body_text();
-    // "…: limit: invalid digit …", or "…: unknown field `x`, expected …"
+    // "…: limit: invalid digit …", or "…: missing field `purpose`"
     let named = said.split(": ").nth(1).filter(|name| !name.contains([' ', '`']));
     let field = named.or_else(|| said.split('`').nth(1)).unwrap_or("query").to_owned();
     Problem::new("invalid_field").field(field, "invalid")

@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request},
+};
 use couple::{Backend, core::limits::Unlimited, http::HttpOptions};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt as _;
 
-use crate::world::World;
+use crate::world::{World, png};
 
 async fn poll(world: &World, token: &str, query: &str) -> Value {
     let answer = world.get(&format!("/v1/couple/live?{query}"), token).await;
@@ -117,6 +123,106 @@ async fn a_full_house_says_when_to_come_back() {
     world.say(&ben, "hello").await;
     assert_eq!(woken(task).await["frames"][0]["entry"]["body"]["text"], "hello");
     assert_eq!(world.get("/v1/couple/live?wait=0", &ben).await.status, 200);
+}
+
+async fn event_stream(world: &World, token: &str) -> (HeaderMap, Body) {
+    let request = Request::get("/v1/couple/live")
+        .header("authorization", format!("Bearer {token}"))
+        .header("accept", "text/event-stream");
+    let answer = world.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let (head, body) = answer.into_parts();
+    (head.headers, body)
+}
+
+/// Neither a cache nor a compressing or buffering proxy may hold an event back.
+#[tokio::test]
+async fn event_streams_pass_through_proxies_at_once() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (headers, body) = event_stream(&world, &ana).await;
+    assert_eq!(headers["cache-control"], "no-store, no-cache, no-transform");
+    assert_eq!(headers["x-accel-buffering"], "no");
+    let mut parts = body.into_data_stream();
+    let first = timeout(Duration::from_secs(1), parts.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(first, ": open\n\n");
+}
+
+/// A browser's `EventSource` comes back after a stream that ended, and never after a status other than 200.
+#[tokio::test]
+async fn an_event_stream_too_many_is_told_to_come_back_later() {
+    let options = HttpOptions { live_per_account: 2, live_connections: 3, ..HttpOptions::default() };
+    let world = World::of(Backend::builder().limits(Unlimited), options);
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let open = [event_stream(&world, &ana).await.1, event_stream(&world, &ana).await.1];
+    let refused = async |token: &str, reason: &str, least: u64, most: u64| {
+        let (headers, body) = event_stream(&world, token).await;
+        assert_eq!(headers["content-type"], "text/event-stream");
+        let body = timeout(Duration::from_secs(1), to_bytes(body, 4096)).await.expect("it ends").unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let after = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        let bye: Value = serde_json::from_str(&after("data: ")).unwrap();
+        let retry: u64 = after("retry: ").parse().unwrap();
+        assert_eq!(bye, json!({"type": "bye", "reason": reason, "retry_after_ms": retry}));
+        assert!((least..most).contains(&retry), "{text}");
+        assert!(!text.contains("id: "), "the cursor that the client has stays: {text}");
+    };
+    refused(&ana, "too_many_streams", 60_000, 120_000).await;
+    // Other transports have a status, and so have errors that time does not mend.
+    let answer = world.get("/v1/couple/live?wait=0", &ana).await;
+    assert_eq!(answer.said(), (429, "too_many_streams"));
+    let third = event_stream(&world, &ben).await.1;
+    refused(&ben, "overloaded", 5_000, 15_000).await;
+    let request = Request::get("/v1/couple/live").header("accept", "text/event-stream");
+    assert_eq!(world.raw(request.body(Body::empty()).unwrap()).await.said(), (401, "unauthenticated"));
+    // Those that were there stay.
+    world.say(&ben, "hello").await;
+    for body in open.into_iter().chain([third]) {
+        let mut parts = body.into_data_stream();
+        let told = timeout(Duration::from_secs(2), async {
+            while let Some(part) = parts.next().await {
+                if String::from_utf8_lossy(&part.unwrap()).contains("hello") {
+                    return true;
+                }
+            }
+            false
+        });
+        assert!(told.await.expect("an open stream is told"));
+    }
+}
+
+/// Polyfills and caches' opponents add parameters of their own.
+#[tokio::test]
+async fn unknown_query_parameters_are_ignored_and_unknown_body_fields_refused() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    world.say(&ana, "one").await;
+    let cursor =
+        poll(&world, &ben, "after=0&wait=0&_=1700000000000").await["cursor"].as_str().unwrap().to_owned();
+    world.say(&ana, "two").await;
+    // As npm `event-source-polyfill` resumes: its parameter is newer than the page's own.
+    let told = poll(&world, &ben, &format!("after=0&wait=0&lastEventId={cursor}")).await;
+    assert_eq!(told["frames"].as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told["frames"][0]["entry"]["body"]["text"], "two");
+    let none = poll(&world, &ben, "after=0&wait=0&lastEventId=").await;
+    assert_eq!(none["frames"].as_array().unwrap().len(), 3, "{none}");
+    let bad = world.get("/v1/couple/live?wait=0&lastEventId=-1", &ben).await;
+    assert_eq!(bad.said(), (422, "invalid_field"));
+    for path in ["/v1/couple/entries?limit=1&_=1", "/v1/me?_=1&utm_source=x", "/v1/couple?_=1"] {
+        assert_eq!(world.get(path, &ana).await.status, 200, "{path}");
+    }
+    let uploaded = world.upload(&ana, "purpose=photo&_=1", png(8, 8)).await;
+    assert_eq!(uploaded.status, 202, "{}", uploaded.body);
+    let body = json!({"client_id": "x", "kind": "text", "body": {"text": "x"}, "couple_id": 1});
+    let refused = world.post("/v1/couple/entries?_=1", &ana, body).await;
+    assert_eq!(
+        (refused.said(), &refused.body["errors"][0]["code"]),
+        ((422, "invalid_field"), &json!("unknown_field"))
+    );
+    assert_eq!(world.call("DELETE", "/v1/couple?block=false&_=1", Some(&ana), None).await.status, 204);
+    for path in ["/v1/couple/previous/entries?_=1", "/v1/sessions?_=1"] {
+        assert_eq!(world.get(path, &ana).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -42,8 +42,12 @@ impl Served {
         Self::serving(world, ServeOptions::default())
     }
 
-    fn serving(mut world: World, options: ServeOptions) -> Self {
+    fn serving(world: World, options: ServeOptions) -> Self {
         let http = HttpOptions { metrics: true, live_per_account: 300, ..HttpOptions::default() };
+        Self::answering(world, http, options)
+    }
+
+    pub(crate) fn answering(mut world: World, http: HttpOptions, options: ServeOptions) -> Self {
         world.app = router_with(world.backend.clone(), http);
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -338,9 +342,13 @@ async fn a_server_that_stops_says_goodbye_and_ends() {
 async fn what_is_no_upgrade_is_refused() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
-    for (after, status) in
-        [("?after=-1", 422), ("?after=1e9", 422), ("?wait=1e9", 400), ("?wait=51", 422), ("?what=1", 400)]
-    {
+    for (after, status) in [
+        ("?after=-1", 422),
+        ("?after=1e9", 422),
+        ("?wait=1e9", 400),
+        ("?wait=51", 422),
+        ("?heartbeat=1", 422),
+    ] {
         let refused = served.connect(&ana, after).await;
         let answered =
             matches!(&refused, Err(Error::Http(answer)) if [status, 422].contains(&answer.status().as_u16()));
@@ -357,6 +365,43 @@ async fn what_is_no_upgrade_is_refused() {
     );
     let told = served.raw(&old).await;
     assert!(told.starts_with("HTTP/1.1 400") && told.contains("malformed_request"), "{told}");
+}
+
+/// A page's script sees neither protocol pings nor the connection's state.
+#[tokio::test]
+async fn a_script_can_tell_a_dead_connection() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut socket = served.connect(&ana, "?presence=off&heartbeat=5").await.unwrap();
+    let mut quiet = served.connect(&ben, "?presence=off").await.unwrap();
+    assert_eq!(frame(&mut socket).await["type"], "caught_up");
+    assert_eq!(frame(&mut quiet).await["type"], "caught_up");
+    for said in [json!({"type": "ping"}), json!({"type": "ping", "id": 7})] {
+        socket.send(Message::text(said.to_string())).await.unwrap();
+        assert_eq!(frame(&mut socket).await, json!({"type": "pong"}));
+    }
+    let request = format!(
+        "GET /v1/couple/live?presence=off&heartbeat=5 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {ana}\r\n\
+         accept: text/event-stream\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let ping = timeout(Duration::from_secs(7), async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line == r#"data: {"type":"ping"}"# {
+                return true;
+            }
+        }
+        false
+    });
+    let (in_events, message) = tokio::join!(ping, timeout(Duration::from_secs(7), socket.next()));
+    assert!(in_events.expect("a heartbeat within its time"));
+    let message = message.expect("a heartbeat within its time").unwrap().unwrap();
+    assert_eq!(message.to_text().unwrap(), r#"{"type":"ping"}"#);
+    // One that asked for none gets none: the next frame is what its partner says.
+    served.world.say(&ana, "hello").await;
+    assert_eq!(frame(&mut quiet).await["type"], "entry");
 }
 
 /// Who takes nothing costs what the buffers of the connection hold, and that not for long; nobody else hears of it.

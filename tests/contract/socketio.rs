@@ -1,13 +1,21 @@
 //! Socket.IO clients, frame by frame (Engine.IO 4, Socket.IO 5): the same stream, the same policy.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use couple::http::{HttpOptions, ServeOptions};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
-use crate::socket::{Served, Socket};
+use crate::{
+    socket::{Served, Socket},
+    world::World,
+};
 
 impl Served {
     /// Begins an Engine.IO session over a WebSocket, and says so much of oneself.
@@ -32,7 +40,8 @@ impl Served {
 async fn packet(socket: &mut Socket) -> String {
     loop {
         let message = timeout(Duration::from_secs(2), socket.next()).await.expect("within two seconds");
-        match message.unwrap().unwrap() {
+        let Some(Ok(message)) = message else { return "closed".to_owned() };
+        match message {
             Message::Text(text) if text.as_str() == "2" => socket.send(Message::text("3")).await.unwrap(),
             Message::Text(text) => return text.as_str().to_owned(),
             Message::Close(_) => return "closed".to_owned(),
@@ -89,11 +98,18 @@ async fn who_is_not_let_in_is_told_why() {
         (json!({"token": "nobody"}), "unauthenticated"),
         (json!({"token": lonely}), "not_paired"),
         (json!({"token": ana, "cursor": "-1"}), "invalid_field"),
-        (json!({"token": ana, "couple_id": "x"}), "unauthenticated"),
+        (json!({"token": ana, "cursor": -1}), "invalid_field"),
+        (json!({"token": ana, "cursor": 1.5}), "invalid_field"),
+        (json!({"token": ana, "cursor": ["0"]}), "invalid_field"),
+        (json!({"token": ana, "presence": "maybe"}), "invalid_field"),
+        (json!({"token": ana, "heartbeat": 1}), "invalid_field"),
+        (json!({"token": 7}), "unauthenticated"),
+        (json!([]), "unauthenticated"),
     ] {
         let mut socket = served.socketio(&auth).await;
         let told = packet(&mut socket).await;
         assert_eq!(told, format!("44{}", json!({ "message": code })), "{auth}");
+        assert_eq!(packet(&mut socket).await, "closed", "the Engine.IO session ends with the refusal");
     }
     served.until_open(0).await;
     let mut open = Vec::new();
@@ -117,10 +133,208 @@ async fn a_session_that_ends_and_a_process_that_goes_say_goodbye() {
     served.world.call("DELETE", "/v1/sessions/current", Some(&ben), None).await;
     assert_eq!(event(&mut by_ben).await["reason"], "signed_out");
     assert_eq!(packet(&mut by_ben).await, "41");
+    assert_eq!(packet(&mut by_ben).await, "closed");
     served.world.backend.live().drain();
     let bye = event(&mut by_ana).await;
     assert!(bye["reason"] == "draining" && bye["retry_after_ms"].as_u64() < Some(10_000), "{bye}");
     assert_eq!(packet(&mut by_ana).await, "41");
+    assert_eq!(packet(&mut by_ana).await, "closed");
+    served.until_open(0).await;
+}
+
+/// What clients of other servers put into `auth` is no reason to take a person for signed out.
+#[tokio::test]
+async fn unknown_keys_of_auth_are_ignored_and_a_seq_is_a_cursor() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    served.world.say(&ana, "hello").await;
+    let auth = json!({"token": ben, "cursor": 1, "presence": null, "couple_id": "x", "version": 3});
+    let mut socket = served.follow(&auth).await;
+    assert_eq!(event(&mut socket).await["entry"]["body"]["text"], "hello");
+}
+
+#[tokio::test]
+async fn a_script_can_tell_a_dead_connection() {
+    let served = Served::new();
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let auth = json!({"token": ana, "presence": "off", "heartbeat": 5});
+    let mut socket = served.follow(&auth).await;
+    assert_eq!(event(&mut socket).await["type"], "caught_up");
+    socket.send(Message::text(r#"42["ping"]"#)).await.unwrap();
+    assert_eq!(event(&mut socket).await, json!({"type": "pong"}));
+    let message = timeout(Duration::from_secs(7), socket.next()).await.expect("a heartbeat within its time");
+    assert_eq!(message.unwrap().unwrap().to_text().unwrap(), r#"42["ping",{"type":"ping"}]"#);
+}
+
+/// `41` may come before the library has noted that the client is connected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_client_that_leaves_as_soon_as_it_is_let_in_holds_nothing() {
+    let served = Arc::new(Served::new());
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..8 {
+        let (served, auth) = (served.clone(), json!({"token": ben}));
+        clients.spawn(async move {
+            for round in 0..60 {
+                let mut socket = served.follow(&auth).await;
+                socket.send(Message::text("41")).await.unwrap();
+                // Some stay connected without a namespace.
+                if (client + round) % 4 == 0 {
+                    while packet(&mut socket).await != "closed" {}
+                }
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    served.until_open(0).await;
+    served.world.later(Duration::from_secs(61));
+    let partner = served.world.get("/v1/couple", &ana).await.body["partner"]["presence"].clone();
+    assert_eq!(partner, "away");
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        open.push(served.connect(&ben, "?presence=off").await.unwrap());
+    }
+}
+
+/// A server that counts sessions of clients behind a trusted proxy.
+fn behind_a_proxy(sessions: usize, per_client: usize) -> Served {
+    let http = HttpOptions {
+        metrics: true,
+        live_connections: sessions,
+        handshakes_per_client: per_client,
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..HttpOptions::default()
+    };
+    Served::answering(World::new(), http, ServeOptions::default())
+}
+
+fn handshake(client: &str, transport: &str) -> String {
+    let upgrade = if transport == "websocket" {
+        "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    } else {
+        ""
+    };
+    format!(
+        "GET /socket.io/?EIO=4&transport={transport} HTTP/1.1\r\nhost: h\r\nx-forwarded-for: {client}\r\n{upgrade}\r\n"
+    )
+}
+
+/// Handshakes are counted by client, and each for as long as its session lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_of_one_client_do_not_stop_others() {
+    let served = behind_a_proxy(500, 100);
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut flood = TcpStream::connect(served.address).await.unwrap();
+    let last = "GET /healthz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    let requests = handshake("198.51.100.1", "polling").repeat(10_000) + last;
+    let (mut reads, mut writes) = flood.split();
+    let mut told = String::new();
+    let (wrote, read) = tokio::join!(writes.write_all(requests.as_bytes()), reads.read_to_string(&mut told));
+    wrote.unwrap();
+    read.unwrap();
+    let count = |status: &str| told.matches(&format!("HTTP/1.1 {status}")).count();
+    // One more: the last request.
+    assert_eq!((count("200"), count("429"), count("503")), (101, 9_900, 0));
+    let mut other = served.follow(&json!({"token": ana})).await;
+    assert_eq!(event(&mut other).await["type"], "caught_up");
+
+    // A WebSocket's permit comes back with its end.
+    for _ in 0..3 {
+        let mut open = Vec::new();
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(served.address).await.unwrap();
+            stream.write_all(handshake("198.51.100.2", "websocket").as_bytes()).await.unwrap();
+            let mut begun = [0; 12];
+            stream.read_exact(&mut begun).await.unwrap();
+            assert_eq!(&begun, b"HTTP/1.1 101");
+            open.push(stream);
+        }
+        assert!(served.raw(&handshake("198.51.100.2", "polling")).await.starts_with("HTTP/1.1 429"));
+        drop(open);
+        let returned = async {
+            while !served.raw(&handshake("198.51.100.2", "websocket")).await.starts_with("HTTP/1.1 101") {}
+        };
+        timeout(Duration::from_secs(5), returned).await.expect("their permits come back");
+    }
+}
+
+/// A client that connects to no namespace is ended; so is one whose namespace is over.
+#[tokio::test]
+async fn sessions_without_a_namespace_end() {
+    let served = behind_a_proxy(500, 1);
+    let mut silent = TcpStream::connect(served.address).await.unwrap();
+    silent.write_all(handshake("198.51.100.1", "websocket").as_bytes()).await.unwrap();
+    let polled = served.raw(&handshake("198.51.100.2", "polling")).await;
+    assert!(polled.contains("\"sid\""), "{polled}");
+    for client in ["198.51.100.1", "198.51.100.2"] {
+        assert!(served.raw(&handshake(client, "polling")).await.starts_with("HTTP/1.1 429"));
+    }
+    let mut told = Vec::new();
+    let ended = timeout(Duration::from_secs(15), silent.read_to_end(&mut told)).await;
+    ended.expect("the server ends it").unwrap();
+    let returned = async {
+        for client in ["198.51.100.1", "198.51.100.2"] {
+            while served.raw(&handshake(client, "polling")).await.starts_with("HTTP/1.1 429") {}
+        }
+    };
+    timeout(Duration::from_secs(15), returned).await.expect("their permits come back");
+}
+
+/// A session that began by polling goes on as a WebSocket, and ends with it.
+#[tokio::test]
+async fn a_polling_session_is_upgraded() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let begun = served.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let sid = begun.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket&sid={sid}", served.address);
+    let stream = TcpStream::connect(served.address).await.unwrap();
+    let (mut socket, _) = client_async(&url, stream).await.unwrap();
+    socket.send(Message::text("2probe")).await.unwrap();
+    assert_eq!(packet(&mut socket).await, "3probe");
+    socket.send(Message::text("5")).await.unwrap();
+    socket.send(Message::text(format!("40{}", json!({"token": ben, "presence": "off"})))).await.unwrap();
+    while !packet(&mut socket).await.starts_with("40{\"sid\"") {}
+    served.world.say(&ana, "hello").await;
+    while event(&mut socket).await["type"] != "entry" {}
+    served.world.call("DELETE", "/v1/sessions/current", Some(&ben), None).await;
+    assert_eq!(event(&mut socket).await["reason"], "signed_out");
+    assert_eq!((packet(&mut socket).await.as_str(), packet(&mut socket).await.as_str()), ("41", "closed"));
+    served.until_open(0).await;
+    // Another sid, or a second upgrade: refused before the connection is one.
+    let stream = TcpStream::connect(served.address).await.unwrap();
+    assert!(client_async(&url, stream).await.is_err());
+}
+
+/// The last packets of a session that polls can be fetched; then it is over.
+#[tokio::test]
+async fn goodbye_ends_a_polling_session() {
+    let served = Served::new();
+    let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let get = async |sid: &str| {
+        served.raw(&format!("GET {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")).await
+    };
+    let begun = get("").await;
+    let sid = format!("&sid={}", begun.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap());
+    let said = format!("40{}", json!({"token": ana, "presence": "off"}));
+    let post = format!(
+        "POST {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{said}",
+        said.len()
+    );
+    assert!(served.raw(&post).await.ends_with("ok"));
+    while !get(&sid).await.contains("caught_up") {}
+    served.world.call("DELETE", "/v1/sessions/current", Some(&ana), None).await;
+    let mut told = String::new();
+    while !told.contains("41") {
+        told = get(&sid).await;
+    }
+    assert!(told.contains("signed_out"), "{told}");
+    let over = async { while !get(&sid).await.starts_with("HTTP/1.1 400") {} };
+    timeout(Duration::from_secs(5), over).await.expect("its session is over");
     served.until_open(0).await;
 }
 

@@ -1,0 +1,326 @@
+//! Engine.IO sessions below Socket.IO: counted per client network until they authenticate, and closed with their Socket.IO connection.
+//!
+//! The library keeps a session open for as long as its client answers pings, whether or not it is connected to a namespace. So each
+//! session carries a [`Session`] of ours in the extensions of the request that began it, and its WebSocket runs over a [`Wire`]
+//! that can be closed from here.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::{Ready, ready},
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{OriginalUri, Request},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use socketioxide::service::SocketIoService;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, oneshot},
+    time::timeout,
+};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tower::{Service as _, util::ServiceFn};
+
+use super::{Answer, App, Problem, client_permits::ClientPermit, extract, socketio::PATH};
+
+/// Time for a client to read the last packets and to close the session itself.
+const PARTING: Duration = Duration::from_secs(1);
+/// Maximum size of the answer that begins a session, in bytes.
+const OPEN_PACKET: usize = 1024;
+
+/// Answers paths that are not the library's.
+pub(super) type Otherwise = ServiceFn<fn(Request) -> Ready<Result<Response, Infallible>>>;
+
+pub(super) fn not_found(_: Request) -> Ready<Result<Response, Infallible>> {
+    ready(Ok(Problem::new("not_found").into_response()))
+}
+
+/// The Socket.IO library, behind the count of its sessions.
+pub(super) struct Engine {
+    app: App,
+    service: SocketIoService<Otherwise>,
+    /// Sessions that began by polling, by their `sid`: those that a later request may upgrade.
+    polling: Mutex<HashMap<String, Weak<Session>>>,
+}
+
+/// What a request to the engine asks for.
+struct Asked<'a> {
+    sid: Option<&'a str>,
+    websocket: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn by(uri: &'a Uri) -> Self {
+        let value = |name: &str| {
+            let mut pairs = uri.query().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        // What else the library refuses, it refuses by itself.
+        let websocket = value("transport") == Some("websocket") && value("EIO") == Some("4");
+        Self { sid: value("sid"), websocket }
+    }
+}
+
+impl Engine {
+    pub(super) fn new(app: App, service: SocketIoService<Otherwise>) -> Arc<Self> {
+        Arc::new(Self { app, service, polling: Mutex::default() })
+    }
+
+    fn polling(&self) -> MutexGuard<'_, HashMap<String, Weak<Session>>> {
+        self.polling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
+        let mut request = detached(request);
+        let uri = request.uri().clone();
+        let asked = Asked::by(&uri);
+        let answer = match (asked.sid, asked.websocket) {
+            (None, true) => self.begin(&request).and_then(|session| self.upgrade(request, session)),
+            (None, false) => match self.begin(&request) {
+                Ok(session) => {
+                    request.extensions_mut().insert(session.clone());
+                    return Ok(self.register(session, self.pass_on(request).await?).await);
+                }
+                Err(problem) => Err(problem),
+            },
+            (Some(sid), true) => {
+                let session = self.polling().get(sid).and_then(Weak::upgrade);
+                let session = session.ok_or_else(|| Problem::new("malformed_request").detail("unknown sid"));
+                session.and_then(|session| self.upgrade(request, session))
+            }
+            (Some(_), false) => return self.pass_on(request).await,
+        };
+        Ok(answer.unwrap_or_else(Problem::into_response))
+    }
+
+    async fn pass_on(&self, request: Request) -> Result<Response, Infallible> {
+        Ok(self.service.clone().call(request).await?.map(Body::new))
+    }
+
+    fn begin(self: &Arc<Self>, request: &Request) -> Answer<Arc<Session>> {
+        let client = extract::client_address(&self.app, request.extensions(), request.headers());
+        let permit = self.app.handshakes.take(client)?;
+        Ok(Arc::new(Session {
+            engine: Arc::downgrade(self),
+            sid: OnceLock::new(),
+            permit: Mutex::new(Some(permit)),
+            asked: AtomicBool::new(false),
+            wire: Mutex::new(None),
+            over: Notify::new(),
+        }))
+    }
+
+    /// Notes the `sid` of a session that begins by polling, out of its open packet: `0{"sid":"…",…}`.
+    async fn register(&self, session: Arc<Session>, response: Response) -> Response {
+        if response.status() != StatusCode::OK {
+            return response;
+        }
+        let (head, body) = response.into_parts();
+        let Ok(packet) = to_bytes(body, OPEN_PACKET).await else {
+            return Problem::new("internal_error").into_response();
+        };
+        let open = packet.strip_prefix(b"0").map(serde_json::from_slice::<serde_json::Value>);
+        if let Some(Ok(open)) = open
+            && let Some(sid) = open["sid"].as_str()
+        {
+            self.polling()
+                .insert(session.sid.get_or_init(|| sid.to_owned()).clone(), Arc::downgrade(&session));
+        }
+        Response::from_parts(head, Body::from(packet))
+    }
+
+    /// Turns the connection into a session's WebSocket (RFC 6455, 4.2.2).
+    fn upgrade(&self, mut request: Request, session: Arc<Session>) -> Answer<Response> {
+        let key = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned();
+        let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let (Some(key), Some(upgrade), &Method::GET) = (key, upgrade, request.method()) else {
+            return Err(Problem::new("malformed_request").detail("not a valid WebSocket upgrade"));
+        };
+        let mut begun = Request::new(());
+        *begun.uri_mut() = request.uri().clone();
+        begun.extensions_mut().insert(session.clone());
+        let mut service = self.service.clone();
+        tokio::spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            let polled = session.sid.get().is_some();
+            let (wire, gone) = Wire::over(upgraded, session.clone());
+            let _ = service.call((wire, begun)).await;
+            // A probe that fails leaves the library's session as one that is upgrading for ever.
+            if polled {
+                let _ = gone.await;
+                session.close().await;
+            }
+        });
+        let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+        let mut answer = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        let headers = answer.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.map_err(|_| Problem::new("internal_error"))?);
+        Ok(answer)
+    }
+}
+
+/// Copies what a request says. Its session keeps it for as long as it lives, and with it the 8 KiB that it was read into.
+fn detached(mut request: Request) -> Request {
+    for value in request.headers_mut().values_mut() {
+        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = copy;
+        }
+    }
+    if let Ok(copy) = request.uri().to_string().parse() {
+        *request.uri_mut() = copy;
+    }
+    // The same address once more, for the routes within routes.
+    request.extensions_mut().remove::<OriginalUri>();
+    request
+}
+
+/// One Engine.IO session.
+pub(super) struct Session {
+    engine: Weak<Engine>,
+    /// Of a session that began by polling.
+    sid: OnceLock<String>,
+    /// Held until the session authenticates or ends.
+    permit: Mutex<Option<ClientPermit>>,
+    /// Whether its client has asked to connect to the namespace.
+    asked: AtomicBool,
+    /// Closes the session's WebSocket when dropped.
+    wire: Mutex<Option<oneshot::Sender<()>>>,
+    /// Notified when its WebSocket is gone.
+    over: Notify,
+}
+
+impl Session {
+    /// Whether this is the first request to connect: a session gets one answer, and is closed after it.
+    pub(super) fn asks_first(&self) -> bool {
+        !self.asked.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns the permit of a session that is now counted by its account.
+    pub(super) fn release_permit(&self) {
+        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn set_wire(&self, wire: Option<oneshot::Sender<()>>) {
+        // An older one is closed: a session has one WebSocket.
+        drop(std::mem::replace(&mut *self.wire.lock().unwrap_or_else(PoisonError::into_inner), wire));
+    }
+
+    /// Closes the session, a moment after its last packets.
+    pub(super) async fn part(&self) {
+        let _ = timeout(PARTING, self.over.notified()).await;
+        self.close().await;
+    }
+
+    /// Closes the session, whatever its transport.
+    async fn close(&self) {
+        self.set_wire(None);
+        if let (Some(sid), Some(engine)) = (self.sid.get(), self.engine.upgrade()) {
+            // As its client would: one close packet. A session that has become a WebSocket refuses it.
+            let uri = format!("{PATH}?EIO=4&transport=polling&sid={sid}");
+            let mut request = Request::new(Body::from(Bytes::from_static(b"1")));
+            *request.method_mut() = Method::POST;
+            if let Ok(uri) = uri.parse() {
+                *request.uri_mut() = uri;
+                let _ = engine.pass_on(request).await;
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let (Some(sid), Some(engine)) = (self.sid.get(), self.engine.upgrade()) {
+            engine.polling().remove(sid);
+        }
+    }
+}
+
+/// What a client would send to close its session: the close packet of Engine.IO, `1`, as a text frame with an empty mask (RFC 6455, 5.2).
+const CLOSE_FRAME: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'1'];
+
+/// A session's WebSocket connection. Once the session is closed from here, it reads as if its client had closed it: the library then
+/// writes what waits, and ends the connection.
+struct Wire {
+    io: TokioIo<Upgraded>,
+    /// None: the session is closed.
+    closing: Option<oneshot::Receiver<()>>,
+    session: Arc<Session>,
+    /// Dropped with the connection.
+    _gone: oneshot::Sender<()>,
+}
+
+impl Wire {
+    fn over(upgraded: Upgraded, session: Arc<Session>) -> (Self, oneshot::Receiver<()>) {
+        let (close, closing) = oneshot::channel();
+        let (gone, ended) = oneshot::channel();
+        session.set_wire(Some(close));
+        (Self { io: TokioIo::new(upgraded), closing: Some(closing), session, _gone: gone }, ended)
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.session.release_permit();
+        self.session.over.notify_one();
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(closing) = &mut self.closing else { return Poll::Ready(Ok(())) };
+        if Pin::new(closing).poll(context).is_ready() {
+            self.closing = None;
+            if buffer.remaining() >= CLOSE_FRAME.len() {
+                buffer.put_slice(&CLOSE_FRAME);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

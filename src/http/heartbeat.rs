@@ -1,0 +1,45 @@
+//! Data heartbeat: `ping` frames that a page's script can see, unlike a transport's own pings and comments.
+
+use std::{future::pending, ops::RangeInclusive, pin::Pin, time::Duration};
+
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::{Answer, Problem};
+
+/// Seconds between heartbeats that a client may ask for.
+const SECONDS: RangeInclusive<u64> = 5..=120;
+
+/// Reads the `heartbeat` that a client asks for.
+pub(super) fn interval(seconds: Option<u64>) -> Answer<Option<Duration>> {
+    match seconds {
+        Some(seconds) if !SECONDS.contains(&seconds) => {
+            Err(Problem::new("invalid_field").field("heartbeat", "out_of_range"))
+        }
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
+}
+
+/// Tells when a connection has sent nothing for as long as its client's heartbeat.
+pub(super) struct Heartbeat(Option<(Duration, Pin<Box<Sleep>>)>);
+
+impl Heartbeat {
+    /// Without an interval it is never due.
+    pub(super) fn new(interval: Option<Duration>) -> Self {
+        Self(interval.map(|interval| (interval, Box::pin(sleep(interval)))))
+    }
+
+    /// A frame was sent: the next heartbeat is due one interval later.
+    pub(super) fn restart(&mut self) {
+        if let Some((interval, timer)) = &mut self.0 {
+            timer.as_mut().reset(Instant::now() + *interval);
+        }
+    }
+
+    /// Waits until a heartbeat is due. Can be given up while it waits.
+    pub(super) async fn due(&mut self) {
+        match &mut self.0 {
+            Some((_, timer)) => timer.as_mut().await,
+            None => pending().await,
+        }
+    }
+}
