@@ -1,7 +1,8 @@
-// Chromium's own EventSource or WebSocket, on a page of the server's origin:
-// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket. Driven over its DevTools protocol; what the page logs is printed.
+// Chromium's own EventSource or WebSocket, on a page of the server's origin, or all that a page of another origin does:
+// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin PAGE. Driven over its DevTools protocol; what the page
+// logs is printed.
 const { spawn } = require("node:child_process");
-const [base, token, profile, kind] = process.argv.slice(2);
+const [base, token, profile, kind, page] = process.argv.slice(2);
 
 const onPage = {
   eventsource: function (token) {
@@ -25,6 +26,29 @@ const onPage = {
       socket.onclose = () => setTimeout(connect, 50);
     }
     connect();
+  },
+  crossOrigin: async function (token, base) {
+    const text = "from another origin";
+    const authorization = `Bearer ${token}`;
+    const read = (client) => ({ data }) => {
+      const { entry } = JSON.parse(data);
+      if (entry?.body?.text === text) console.log(`${client} ${entry.body.text}`);
+    };
+    const live = `${base}/v1/couple/live?after=0`;
+    new EventSource(`${live}&access_token=${token}`).onmessage = read("EventSource");
+    new WebSocket(live.replace("http", "ws"), ["couple", token]).onmessage = read("WebSocket");
+    const sent = await fetch(`${base}/v1/couple/entries`, {
+      method: "POST",
+      headers: { authorization, "content-type": "application/json", "idempotency-key": "1" },
+      body: JSON.stringify({ client_id: "1", kind: "text", body: { text } }),
+    });
+    console.log(`fetch ${sent.status} ${sent.headers.has("x-request-id")}`);
+    const metadata = `purpose ${btoa("photo")}`;
+    const upload = await fetch(`${base}/v1/uploads`, {
+      method: "POST",
+      headers: { authorization, "tus-resumable": "1.0.0", "upload-length": "9", "upload-metadata": metadata },
+    });
+    console.log(`tus ${upload.status} ${upload.headers.has("location")}`);
   },
 };
 
@@ -72,7 +96,7 @@ function call(method, params, sessionId) {
   await call("Runtime.enable", {}, sessionId);
   await call("Page.enable", {}, sessionId);
   const ready = new Promise((resolve) => (loaded = resolve));
-  await call("Page.navigate", { url: `${base}/healthz` }, sessionId);
+  await call("Page.navigate", { url: page ?? `${base}/healthz` }, sessionId);
   await ready;
-  await call("Runtime.evaluate", { expression: `(${onPage[kind]})(${JSON.stringify(token)})` }, sessionId);
+  await call("Runtime.evaluate", { expression: `(${onPage[kind]})("${token}", "${base}")` }, sessionId);
 })();

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use couple::http::ServeOptions;
 use proxy::Proxy;
 use serde_json::json;
 use support::{Client, Server, free_address};
@@ -79,6 +80,10 @@ impl Heard {
 }
 
 async fn resumes(name: &str, more: &[&str]) {
+    resumes_through(CUTS, name, more).await;
+}
+
+async fn resumes_through(cuts: usize, name: &str, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let tokens = couples::seed_folder(folder.path(), 1).await;
     let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn")];
@@ -98,7 +103,7 @@ async fn resumes(name: &str, more: &[&str]) {
 
     let begun = Instant::now();
     let (mut partner, mut written) = (Client::new(server.address), 0);
-    for cut in 0..=CUTS {
+    for cut in 0..=cuts {
         let after = usize::try_from(RandomState::new().hash_one(cut)).unwrap_or(0) % BETWEEN_CUTS;
         for n in 0..BETWEEN_CUTS {
             let text = format!("entry-{written}");
@@ -111,7 +116,7 @@ async fn resumes(name: &str, more: &[&str]) {
             if n == 0 {
                 heard.until(written).await;
             }
-            if n == after && cut < CUTS {
+            if n == after && cut < cuts {
                 proxy.cut();
             }
         }
@@ -137,7 +142,7 @@ async fn resumes(name: &str, more: &[&str]) {
     let reordered = once.windows(2).filter(|two| two[0].0 > two[1].0).count();
     let doubled = once.len() - once.iter().map(|(_, text)| text).collect::<BTreeSet<_>>().len();
     println!(
-        "{name} {}: {CUTS} cuts, {} connections, {written} entries in {:.1} s: lost {lost}, reordered {reordered}, \
+        "{name} {}: {cuts} cuts, {} connections, {written} entries in {:.1} s: lost {lost}, reordered {reordered}, \
          doubled after de-duplication {doubled} ({} before)",
         more.join(" "),
         proxy.accepted(),
@@ -146,7 +151,7 @@ async fn resumes(name: &str, more: &[&str]) {
     );
     assert_eq!((lost, reordered, doubled), (0, 0, 0), "{:?}", heard.all);
     assert!(once.iter().all(|(seq, text)| *text == format!("entry-{}", seq - 1)), "{once:?}");
-    assert!(proxy.accepted() > CUTS, "it was not cut: {} connections", proxy.accepted());
+    assert!(proxy.accepted() > cuts, "it was not cut: {} connections", proxy.accepted());
 }
 
 /// Cut again and again while it sends, the whole arrives: the same bytes at once are the same picture.
@@ -224,6 +229,11 @@ async fn npm_eventsource_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_event_source_polyfill_resumes() {
+    resumes_through(5, "eventsource_polyfill.js", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fetch_streaming_resumes() {
     resumes("fetch.js", &[]).await;
 }
@@ -251,4 +261,40 @@ async fn chromium_event_source_resumes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chromium_web_socket_resumes() {
     resumes("chromium.js", &["websocket"]).await;
+}
+
+/// A page of an origin that the server allows does all that a page of the server's own does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chromium_page_of_another_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = couples::seed_folder(folder.path(), 1).await;
+    let listener = couple::http::listen(free_address()).unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let page = axum::Router::new().route("/", axum::routing::get(async || "a page"));
+    tokio::spawn(couple::http::serve(listener, page, ServeOptions::default(), std::future::pending()));
+    let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn"), ("COUPLE_CORS_ORIGINS", origin.as_str())];
+    let server = Server::spawn(&support::binary(), folder.path(), free_address(), &settings);
+    server.until_ready().await;
+    let mut command = program("chromium.js");
+    command
+        .args([format!("http://{}", server.address), tokens[1].clone()])
+        .arg(folder.path().join("chromium"));
+    command.args(["crossOrigin", &origin]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut told = BTreeSet::new();
+    while told.len() < 4 {
+        let line = timeout(Duration::from_secs(30), lines.next_line()).await;
+        let line = line.unwrap_or_else(|_| panic!("nothing comes after {told:?}"));
+        told.insert(line.unwrap().unwrap_or_else(|| panic!("it ended after {told:?}")));
+    }
+    let wanted = [
+        "EventSource from another origin",
+        "WebSocket from another origin",
+        "fetch 201 true",
+        "tus 201 true",
+    ];
+    assert_eq!(told, wanted.map(str::to_owned).into());
+    drop(child.stdin.take());
+    child.wait().await.unwrap();
 }
