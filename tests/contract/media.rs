@@ -223,7 +223,6 @@ async fn what_is_no_picture() {
         "",
         "purpose=",
         "purpose=cover",
-        "purpose=photo&space=x",
         "purpose=photo&crop=0,0,10,10",
         "purpose=avatar&crop=0,0,0,10",
         "purpose=avatar&crop=1,2,3",
