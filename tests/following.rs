@@ -369,7 +369,7 @@ async fn an_ended_couple_is_told_nothing_even_if_nobody_heard_of_it() {
     let leaver = Secret::new(world.tokens[0].clone());
     let (_, leaver) = world.backend.accounts().authenticate(&leaver).await.unwrap();
     let leaver = Person { id: leaver.id, email: Some(leaver.email) };
-    world.backend.pairings().leave(&leaver, false).await.unwrap();
+    world.backend.pairings().leave(&Call::default(), &leaver, None, false).await.unwrap();
     sleep(Duration::from_millis(2_050)).await;
     // The other device comes to the same room, and is not let in.
     let request =

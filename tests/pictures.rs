@@ -146,7 +146,7 @@ impl Two {
 
     async fn leave(&self) {
         let person = Person { id: self.ana(), email: Some(self.world.email("ana")) };
-        self.backend.pairings().leave(&person, false).await.unwrap();
+        self.backend.pairings().leave(&Call::default(), &person, None, false).await.unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
-    AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, JobId, MediaId,
+    AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, JobId, Label, MediaId,
     OutcomeRecord, Store, Timestamp, TokenId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
@@ -65,7 +65,7 @@ where
 fn fresh_id(change: &Change) -> Option<Uuid> {
     match change {
         Change::Pairing(PairingChange::Found(couple)) => Some(couple.id.as_uuid()),
-        Change::Pairing(PairingChange::InsertInvite(invite)) => Some(invite.id.as_uuid()),
+        Change::Pairing(PairingChange::InsertInvite { invite, .. }) => Some(invite.id.as_uuid()),
         Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.id.as_uuid()),
         Change::Job(JobChange::Enqueue(job)) => Some(job.id.as_uuid()),
         _ => None,
@@ -129,7 +129,7 @@ fn account(n: u8, who: u8, due: Option<u8>, version: i64) -> Account {
 fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
     let about = prop_oneof![
         1 => Just(account_change().boxed()),
-        1 => Just(pairing_change().boxed()),
+        1 => Just(prop_oneof![6 => pairing_change(), 1 => account_change()].boxed()),
         1 => Just(prop_oneof![8 => timeline_change(), 1 => pairing_change()].boxed()),
         2 => Just(prop_oneof![24 => media_change(), 1 => pairing_change()].boxed()),
         1 => Just(job_change().boxed()),
@@ -230,19 +230,21 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         (n(), n()).prop_map(|(a, c)| InviteState::Accepted { by: account_id(a), couple: couple_id(c) }),
     ];
     prop_oneof![
-        3 => invites().prop_map(|n| PairingChange::InsertInvite(invite(n))),
+        3 => (invites(), 1..4_u32).prop_map(|(n, limit)| PairingChange::InsertInvite { invite: invite(n), limit }),
         2 => (invites(), state).prop_map(|(n, to)| PairingChange::CloseInvite { id: invite(n).id, to }),
         1 => n().prop_map(|a| PairingChange::WithdrawInvitesOf { inviter: account_id(a) }),
         1 => (n(), n(), 0..2 * FEW).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
             let world = World::new(1000 + u64::from(seed));
             PairingChange::Found(world.couple([account_id(a), account_id(b)]))
         }),
-        1 => n().prop_map(|c| PairingChange::Describe { id: living(c), title: None, anniversary: None }),
-        1 => (n(), side(), any::<bool>()).prop_map(|(c, side, wanted)| PairingChange::Restore {
+        1 => n().prop_map(|a| PairingChange::ExpectUnpaired { account: account_id(a) }),
+        2 => (n(), given("Us"), given("2020-02-29")).prop_map(|(c, title, anniversary)| PairingChange::Describe {
             id: living(c),
-            side,
-            wanted
+            title: title.map(|title| title.map(Label::from_stored)),
+            anniversary,
         }),
+        2 => (n(), side(), any::<bool>(), any::<[bool; 2]>())
+            .prop_map(|(c, side, wanted, read)| PairingChange::Restore { id: living(c), side, wanted, read }),
         1 => (n(), 0..12_u8).prop_map(|(c, time)| PairingChange::End { id: living(c), at: at(time) }),
         1 => (n(), n(), 0..12_u8).prop_map(|(a, b, time)| PairingChange::Block(Block {
             blocker: account_id(a),
@@ -256,6 +258,11 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         1 => (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
     ]
     .prop_map(Change::from)
+}
+
+/// A field of a patch: not given, cleared, or one of two values.
+fn given(value: &'static str) -> impl Strategy<Value = Option<Option<String>>> {
+    prop::option::of(prop::option::of((0..2_u8).prop_map(move |n| value[usize::from(n)..].to_owned())))
 }
 
 /// One of the couples that `Found` makes.
@@ -356,8 +363,8 @@ fn media_change() -> impl Strategy<Value = Change> {
         1 => (place(), 0..3_usize).prop_map(|((space, id), n)| MediaChange::Forget {
             space, id, blobs: ["upload", "ana.jpg", "ana"][n..].iter().map(|&blob| blob.to_owned()).collect(),
         }),
-        2 => (account(), prop::option::of(n().prop_map(media_id)))
-            .prop_map(|(account, media)| MediaChange::SetAvatar { account, media }),
+        3 => (account(), prop::option::of(n().prop_map(media_id)), prop::option::of(n().prop_map(media_id)))
+            .prop_map(|(account, media, before)| MediaChange::SetAvatar { account, media, before }),
         1 => account().prop_map(|account| MediaChange::Close { account }),
     ]
     .prop_map(Change::from)

@@ -62,7 +62,9 @@ macro_rules! store {
                 a13_a_session_needs_its_account;
             pairing: p1_one_couple_per_account, p2_both_or_neither, p3_an_invite_ends_once, p4_one_invite_per_pair,
                 p5_paired_cannot_invite, p6_withdrawing, p7_ending, p8_ended_is_closed, p9_reads_back, p10_blocks,
-                p11_history, p12_purging_and_forgetting;
+                p11_history, p12_purging_and_forgetting, p13_describing_writes_only_given_fields,
+                p14_restore_wish_needs_both_as_read, p15_open_invites_have_a_limit,
+                p16_deletion_request_ends_pairing, p17_expecting_unpaired;
             timeline: t1_gapless, t2_a_reader_misses_nothing, t3_client_id_once, t4_no_gap_after_a_conflict,
                 t5_reads_back, t6_pages, t7_editing, t8_deleting, t9_reacting, t10_read_positions, t11_ended,
                 t12_erasing, t13_couples_apart;

@@ -397,28 +397,35 @@ pub async fn m12_avatars(store: impl Store) {
         must(&store, insert(media)).await;
     }
     must(&store, reject(&bad)).await;
-    let set =
-        |media: Option<&Media>| MediaChange::SetAvatar { account: ana, media: media.map(|media| media.id) };
+    let set = |media: Option<&Media>, before: Option<&Media>| MediaChange::SetAvatar {
+        account: ana,
+        media: media.map(|media| media.id),
+        before: before.map(|media| media.id),
+    };
     assert_eq!(store.avatar_of(ana).await.unwrap(), None);
     for media in [&photo, &bad, &theirs] {
-        assert_eq!(conflict(&store, set(Some(media))).await, Conflict::MediaChanged(media.id));
+        assert_eq!(conflict(&store, set(Some(media), None)).await, Conflict::MediaChanged(media.id));
     }
     let uses = || async { (get(&store, one.id).await.uses, get(&store, other.id).await.uses) };
-    must(&store, set(Some(&one))).await;
-    must(&store, set(Some(&one))).await;
+    must(&store, set(Some(&one), None)).await;
+    must(&store, set(Some(&one), Some(&one))).await;
+    // Whoever read another avatar would leave this one behind.
+    for before in [None, Some(&other)] {
+        assert_eq!(conflict(&store, set(Some(&other), before)).await, Conflict::AvatarChanged(ana));
+    }
     assert_eq!(store.avatar_of(ana).await.unwrap(), Some(Media { uses: 1, ..one.clone() }));
     assert_eq!(uses().await, (1, 0));
-    must(&store, set(Some(&other))).await;
+    must(&store, set(Some(&other), Some(&one))).await;
     assert_eq!(store.media_space(one.space).await.unwrap().avatar, Some(other.id));
     assert_eq!(uses().await, (0, 1));
     must(&store, MediaChange::Delete(AsRead { uses: 1, ..other.as_read() })).await;
     assert_eq!(store.avatar_of(ana).await.unwrap(), None);
-    must(&store, set(Some(&one))).await;
-    must(&store, set(None)).await;
-    must(&store, set(None)).await;
+    must(&store, set(Some(&one), None)).await;
+    must(&store, set(None, Some(&one))).await;
+    must(&store, set(None, None)).await;
     assert_eq!((store.avatar_of(ana).await.unwrap(), get(&store, one.id).await.uses), (None, 0));
     // Someone who never uploaded has none to take back, and a couple none at all.
-    must(&store, MediaChange::SetAvatar { account: world.account_id(), media: None }).await;
+    must(&store, MediaChange::SetAvatar { account: world.account_id(), media: None, before: None }).await;
     assert_eq!(store.media_space(Space::Couple(couple)).await.unwrap().avatar, None);
 }
 
@@ -453,7 +460,7 @@ pub async fn m14_closing(store: impl Store) {
     let avatar = world.avatar(ana, "a");
     let close = |account| MediaChange::Close { account };
     must(&store, insert(&avatar)).await;
-    must(&store, MediaChange::SetAvatar { account: ana, media: Some(avatar.id) }).await;
+    must(&store, MediaChange::SetAvatar { account: ana, media: Some(avatar.id), before: None }).await;
     assert_eq!(conflict(&store, close(ana)).await, Conflict::SpaceNotEmpty(ana));
     must(&store, MediaChange::Delete(AsRead { uses: 1, ..avatar.as_read() })).await;
     let never = world.account_id();

@@ -1,14 +1,25 @@
-//! P1–P12: invites, couples and blocks.
+//! P1–P17: invites, couples and blocks.
 
 use std::{sync::Arc, time::Duration};
 
 use couple_core::{
-    Conflict, Label, Store,
+    Change, Conflict, Label, Store,
+    account::{Account, AccountChange},
     pairing::{Block, Couple, Invite, InviteState, PairingChange, Side},
     timeline::TimelineChange,
 };
 
-use crate::world::{World, all, append, conflict, must, race};
+use crate::world::{World, all, append, conflict, insert, must, race};
+
+/// A change that adds an invite whose inviter may have many.
+fn adding(invite: Invite) -> PairingChange {
+    PairingChange::InsertInvite { invite, limit: 100 }
+}
+
+/// A change by which one member wants the previous timeline back.
+fn restore(couple: &Couple, side: Side, read: [bool; 2]) -> PairingChange {
+    PairingChange::Restore { id: couple.id, side, wanted: true, read }
+}
 
 /// Many foundings at once that share a member: one.
 pub async fn p1_one_couple_per_account(store: impl Store) {
@@ -53,7 +64,7 @@ pub async fn p3_an_invite_ends_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let invite = world.invite(world.account_id(), "ana", None);
-    must(&store, PairingChange::InsertInvite(invite.clone())).await;
+    must(&store, adding(invite.clone())).await;
     let ends = [
         InviteState::Accepted { by: world.account_id(), couple: world.couple_id() },
         InviteState::Declined,
@@ -80,7 +91,7 @@ pub async fn p4_one_invite_per_pair(store: impl Store) {
         } else {
             world.invite(ben, "ben", Some("ana"))
         };
-        vec![PairingChange::InsertInvite(invite).into()]
+        vec![adding(invite).into()]
     });
     let commits = commits.collect();
     assert_eq!(race(&store, commits).await, 1);
@@ -89,18 +100,18 @@ pub async fn p4_one_invite_per_pair(store: impl Store) {
     must(&store, PairingChange::CloseInvite { id: open.id, to: InviteState::Declined }).await;
     assert_eq!(store.invite_between(&pair).await.unwrap(), None);
     let again = world.invite(ben, "ben", Some("ana"));
-    must(&store, PairingChange::InsertInvite(again.clone())).await;
+    must(&store, adding(again.clone())).await;
     assert_eq!(store.invite_between(&pair).await.unwrap(), Some(again));
     // Invites to nobody in particular are free of that.
-    must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", None))).await;
-    must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", None))).await;
+    must(&store, adding(world.invite(ana, "ana", None))).await;
+    must(&store, adding(world.invite(ana, "ana", None))).await;
 }
 
 /// Someone in a couple cannot invite.
 pub async fn p5_paired_cannot_invite(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
-    let invite = PairingChange::InsertInvite(world.invite(couple.members[1], "ana", None));
+    let invite = adding(world.invite(couple.members[1], "ana", None));
     assert_eq!(conflict(&store, invite).await, Conflict::Paired(couple.members[1]));
 }
 
@@ -115,7 +126,7 @@ pub async fn p6_withdrawing(store: impl Store) {
         world.invite(ben, "ben", None),
     ];
     for invite in &invites {
-        must(&store, PairingChange::InsertInvite(invite.clone())).await;
+        must(&store, adding(invite.clone())).await;
     }
     must(&store, PairingChange::CloseInvite { id: invites[2].id, to: InviteState::Declined }).await;
     must(&store, PairingChange::WithdrawInvitesOf { inviter: ana }).await;
@@ -126,7 +137,7 @@ pub async fn p6_withdrawing(store: impl Store) {
     use InviteState::{Declined, Open, Withdrawn};
     assert_eq!(states, [Withdrawn, Withdrawn, Declined, Open]);
     assert_eq!(store.invites_to(world.email("cleo").key()).await.unwrap(), []);
-    must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", Some("cleo")))).await;
+    must(&store, adding(world.invite(ana, "ana", Some("cleo")))).await;
 }
 
 /// The epoch rises, both are free, once.
@@ -153,8 +164,8 @@ pub async fn p8_ended_is_closed(store: impl Store) {
     let changes = || {
         vec![
             PairingChange::Describe { id, title: None, anniversary: None },
-            PairingChange::Restore { id, side: Side::First, wanted: true },
-            PairingChange::Restore { id, side: Side::Second, wanted: true },
+            PairingChange::Restore { id, side: Side::First, wanted: true, read: [false, false] },
+            PairingChange::Restore { id, side: Side::Second, wanted: true, read: [true, false] },
             PairingChange::End { id, at: world.now() },
         ]
     };
@@ -174,7 +185,7 @@ pub async fn p9_reads_back(store: impl Store) {
     let full =
         Invite { message: Some(Label::from_stored("Hëllo 👋")), ..world.invite(ben, "ben", Some("cleo")) };
     for invite in [&plain, &full] {
-        must(&store, PairingChange::InsertInvite(invite.clone())).await;
+        must(&store, adding(invite.clone())).await;
         assert_eq!(store.invite(invite.id).await.unwrap().as_ref(), Some(invite));
         assert_eq!(store.invite_by_code(&invite.code).await.unwrap().as_ref(), Some(invite));
         assert_eq!(store.invite_by_link(&invite.link).await.unwrap().as_ref(), Some(invite));
@@ -190,10 +201,13 @@ pub async fn p9_reads_back(store: impl Store) {
     must(&store, PairingChange::Found(couple.clone())).await;
     assert_eq!(store.couple(couple.id).await.unwrap().as_ref(), Some(&couple));
     let (title, anniversary) = (Some(Label::from_stored("Us ❤️")), Some("2020-02-29".to_owned()));
-    let describe =
-        PairingChange::Describe { id: couple.id, title: title.clone(), anniversary: anniversary.clone() };
+    let describe = PairingChange::Describe {
+        id: couple.id,
+        title: Some(title.clone()),
+        anniversary: Some(anniversary.clone()),
+    };
     must(&store, describe).await;
-    must(&store, PairingChange::Restore { id: couple.id, side: Side::Second, wanted: true }).await;
+    must(&store, restore(&couple, Side::Second, [false, false])).await;
     let described = Couple { title, anniversary, restore: [false, true], ..couple };
     assert_eq!(store.couple_of(ben).await.unwrap(), Some(described));
 }
@@ -242,7 +256,7 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     for _ in 0..3 {
-        must(&store, PairingChange::InsertInvite(world.invite(ana, "ana", None))).await;
+        must(&store, adding(world.invite(ana, "ana", None))).await;
     }
     let purge = |before, cap| PairingChange::PurgeInvites { before, cap };
     assert_eq!(must(&store, purge(world.later(3600), 9)).await.purged, [0]);
@@ -252,8 +266,8 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
     let email = world.email("x").key().clone();
     let block = |blocker, blocked| Block { blocker, blocker_email: email.clone(), blocked, at: world.now() };
     let changes = vec![
-        PairingChange::InsertInvite(addressed.clone()).into(),
-        PairingChange::InsertInvite(theirs.clone()).into(),
+        adding(addressed.clone()).into(),
+        adding(theirs.clone()).into(),
         PairingChange::Block(block(ana, ben)).into(),
         PairingChange::Block(block(ben, ana)).into(),
         PairingChange::Forget { account: ana }.into(),
@@ -270,4 +284,116 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
     must(&store, purge(world.later(99_999), 99)).await;
     let read = TimelineChange::MarkRead { couple: couple.id, side: Side::First, seq: 1 };
     must(&store, read).await;
+}
+
+/// Concurrent changes of title and anniversary are both kept.
+pub async fn p13_describing_writes_only_given_fields(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let id = couple.id;
+    let title = Some(Label::from_stored("Us"));
+    let anniversary = Some("2020-02-29".to_owned());
+    let commits = (0..50).map(|n| {
+        let (title, anniversary) =
+            if n % 2 == 0 { (Some(title.clone()), None) } else { (None, Some(anniversary.clone())) };
+        vec![PairingChange::Describe { id, title, anniversary }.into()]
+    });
+    let commits = commits.collect();
+    assert_eq!(race(&store, commits).await, 50);
+    let stored = store.couple(id).await.unwrap().unwrap();
+    assert_eq!((&stored.title, &stored.anniversary), (&title, &anniversary));
+    must(&store, PairingChange::Describe { id, title: None, anniversary: None }).await;
+    assert_eq!(store.couple(id).await.unwrap(), Some(stored));
+    must(&store, PairingChange::Describe { id, title: Some(None), anniversary: None }).await;
+    let cleared = store.couple(id).await.unwrap().unwrap();
+    assert_eq!((cleared.title, cleared.anniversary), (None, anniversary));
+}
+
+/// Both members' wishes must be as they were read.
+pub async fn p14_restore_wish_needs_both_as_read(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let couple = world.founded(&store).await;
+    let sides = [Side::First, Side::Second];
+    let commits = (0..50).map(|n| vec![restore(&couple, sides[n % 2], [false, false]).into()]);
+    let commits = commits.collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let read = store.couple(couple.id).await.unwrap().unwrap().restore;
+    assert!(read == [true, false] || read == [false, true], "{read:?}");
+    let stale = restore(&couple, Side::First, [true, true]);
+    assert_eq!(conflict(&store, stale).await, Conflict::CoupleChanged(couple.id));
+    let other = if read[0] { Side::Second } else { Side::First };
+    must(&store, restore(&couple, other, read)).await;
+    assert_eq!(store.couple(couple.id).await.unwrap().unwrap().restore, [true, true]);
+}
+
+/// Concurrent invites of one account stop at the limit; closed and expired ones do not count.
+pub async fn p15_open_invites_have_a_limit(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let ana = world.account_id();
+    let invite = || PairingChange::InsertInvite { invite: world.invite(ana, "ana", None), limit: 10 };
+    assert_eq!(race(&store, (0..50).map(|_| vec![invite().into()]).collect()).await, 10);
+    assert_eq!(conflict(&store, invite()).await, Conflict::TooManyInvites(ana));
+    let sent = store.invites_of(ana).await.unwrap();
+    must(&store, PairingChange::CloseInvite { id: sent[0].id, to: InviteState::Declined }).await;
+    must(&store, invite()).await;
+    let of_ben =
+        PairingChange::InsertInvite { invite: world.invite(world.account_id(), "ben", None), limit: 1 };
+    must(&store, of_ben).await;
+    world.clock.advance(Duration::from_hours(1));
+    must(&store, invite()).await;
+}
+
+/// After a deletion request the account has no open invite, adds none and is paired with nobody.
+pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    for n in 0..20 {
+        let name = format!("p{n}");
+        let (account, partner) = (world.account(&name), world.account(&format!("q{n}")));
+        let id = account.id;
+        all(&store, vec![insert(&account), insert(&partner)]).await;
+        must(&store, adding(world.invite(id, &name, None))).await;
+        let request: Vec<Change> = vec![
+            PairingChange::WithdrawInvitesOf { inviter: id }.into(),
+            AccountChange::Update(Account { deletion_due: Some(world.later(99)), ..account }).into(),
+        ];
+        let couple = world.couple([partner.id, id]);
+        let commits = vec![
+            request,
+            vec![adding(world.invite(id, &name, None)).into()],
+            vec![
+                PairingChange::Found(couple.clone()).into(),
+                PairingChange::WithdrawInvitesOf { inviter: id }.into(),
+            ],
+        ];
+        assert!(race(&store, commits).await >= 1);
+        assert_eq!(store.invites_of(id).await.unwrap(), [], "round {n}");
+        if store.couple_of(id).await.unwrap().is_some() {
+            must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
+        }
+        let late = adding(world.invite(id, &name, None));
+        assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
+        let late = PairingChange::Found(world.couple([partner.id, id]));
+        assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
+        // An invite says whose address it is from.
+        let other = adding(world.invite(partner.id, "someone-else", None));
+        assert_eq!(conflict(&store, other).await, Conflict::AccountChanged(partner.id));
+        must(&store, adding(world.invite(partner.id, &format!("q{n}"), None))).await;
+    }
+}
+
+/// A precondition without a write.
+pub async fn p17_expecting_unpaired(store: impl Store) {
+    let world = World::default();
+    let expect = |account| PairingChange::ExpectUnpaired { account };
+    must(&store, expect(world.account_id())).await;
+    let couple = world.founded(&store).await;
+    for member in couple.members {
+        assert_eq!(conflict(&store, expect(member)).await, Conflict::Paired(member));
+    }
+    must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
+    must(&store, expect(couple.members[0])).await;
 }

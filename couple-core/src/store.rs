@@ -83,6 +83,12 @@ pub enum Conflict {
     /// The invite is gone or no longer open.
     #[error("invite {0} is closed")]
     InviteClosed(InviteId),
+    /// The account has as many open invites as it may have.
+    #[error("account {0} has too many open invites")]
+    TooManyInvites(AccountId),
+    /// The couple lives but is not as it was read.
+    #[error("couple {0} changed")]
+    CoupleChanged(CoupleId),
     /// The couple is gone, has ended or is of another epoch.
     #[error("couple {0} ended")]
     CoupleEnded(CoupleId),
@@ -101,6 +107,9 @@ pub enum Conflict {
     /// The picture is gone, or is not as it was read or as it must be.
     #[error("picture {0} changed")]
     MediaChanged(MediaId),
+    /// The account's avatar is not the one that was read.
+    #[error("avatar of account {0} changed")]
+    AvatarChanged(AccountId),
     /// There is no room for it.
     #[error("quota exceeded")]
     QuotaExceeded,

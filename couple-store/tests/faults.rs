@@ -392,8 +392,8 @@ async fn pairing_or_inviting(one: Arc<dyn Store>, other: Arc<dyn Store>) {
             PairingChange::Found(world.couple(people)).into(),
             PairingChange::WithdrawInvitesOf { inviter: people[0] }.into(),
         ];
-        let (paired, invited) =
-            tokio::join!(one.commit(pair), other.commit(vec![PairingChange::InsertInvite(invite).into()]));
+        let invite = PairingChange::InsertInvite { invite, limit: 10 };
+        let (paired, invited) = tokio::join!(one.commit(pair), other.commit(vec![invite.into()]));
         paired.unwrap();
         match invited {
             Ok(_) | Err(CommitError::Conflict(Conflict::Paired(_))) => {}

@@ -205,7 +205,11 @@ impl FromRequestParts<App> for Meta {
             keys: app.backend.ports().keys.clone(),
             device: device.and_then(|agent| Label::parse("device", &agent).ok()),
             key,
-            route: parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned(),
+            route: format!(
+                "{} {}",
+                parts.method,
+                parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str)
+            ),
         })
     }
 }

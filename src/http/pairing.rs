@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Query, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
 };
 use couple_core::{
     AccountId, Secret,
@@ -361,16 +361,25 @@ struct Leaving {
     block: bool,
 }
 
-/// Leaves, at once and without the other's consent.
-#[utoipa::path(delete, path = "/v1/couple", tag = "pairing", security(("session" = [])), params(Leaving),
+/// Ends the couple immediately, without the partner's consent. Send `Couple-Id`: a late repeat then ends no later couple.
+#[utoipa::path(delete, path = "/v1/couple", tag = "pairing", security(("session" = [])),
+    params(Leaving,
+        ("Couple-Id" = Option<String>, Header, description = "The couple to leave. Answers 204 when this couple of the caller has \
+            ended already, and 404 `not_paired` when it is no couple of the caller. Without it, the current couple ends"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repeat within 24 hours ends nothing else")),
     responses((status = 204, description = "Left")))]
 async fn leave(
     State(app): State<App>,
     signed: Signed,
+    meta: Meta,
+    headers: HeaderMap,
     query: Result<Query<Leaving>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<StatusCode> {
     let Query(Leaving { block }) = query.map_err(super::timeline::bad_query)?;
-    app.backend.pairings().leave(&signed.person(), block).await?;
+    let meant = super::timeline::meant(&headers)?;
+    let named = meant.map(|id| id.to_string()).unwrap_or_default();
+    let call = meta.call_with(Some(signed.id()), format!("{block} {named}").as_bytes());
+    app.backend.pairings().leave(&call, &signed.person(), meant, block).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

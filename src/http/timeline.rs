@@ -242,8 +242,8 @@ async fn previous(
     Ok(Json(entries_out(views, side, page, limit)))
 }
 
-/// The couple that a write is meant for, if the client says so.
-fn meant(headers: &HeaderMap) -> Answer<Option<CoupleId>> {
+/// The couple that a write is meant for, as its `Couple-Id` header says.
+pub(super) fn meant(headers: &HeaderMap) -> Answer<Option<CoupleId>> {
     let Some(id) = headers.get("couple-id") else { return Ok(None) };
     let id = id.to_str().ok().and_then(|id| id.parse().ok());
     id.map(Some).ok_or_else(|| Problem::new("not_paired"))

@@ -11,6 +11,7 @@ mod live;
 mod matrix;
 mod media;
 mod pairing;
+mod races;
 mod secrets;
 mod socket;
 mod socketio;

@@ -226,6 +226,8 @@ pub fn require_recent(session: &Session, policy: &Policy, now: Timestamp) -> Res
 #[must_use]
 pub fn request_deletion(account: &Account, due: Timestamp, now: Timestamp) -> Vec<Change> {
     vec![
+        // Before the account's row, as every commit locks them.
+        PairingChange::WithdrawInvitesOf { inviter: account.id }.into(),
         AccountChange::Update(Account { deletion_due: Some(due), ..account.clone() }).into(),
         AccountChange::EndSessions { account: account.id, except: None }.into(),
         end_tokens_of(TokenKind::Email, account, now),

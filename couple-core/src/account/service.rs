@@ -459,10 +459,10 @@ impl Accounts {
                 self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, key)]).await?;
             }
             let mut changes = vec![AccountChange::Update(account.clone()).into()];
-            if account.display_name != before.display_name
-                && let Some(couple) = self.ports.store.couple_of(id).await?
-            {
-                changes.push(crate::timeline::rules::profile_changed(&couple, id, self.ports.now()));
+            if account.display_name != before.display_name {
+                let couple = self.ports.store.couple_of(id).await?;
+                let told = crate::timeline::rules::profile_changed(couple.as_ref(), id, self.ports.now());
+                changes.insert(0, told);
             }
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(account);
@@ -713,6 +713,10 @@ impl Directory for Accounts {
     }
     async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error> {
         Ok(self.ports.store.account_by_email(email).await?.map(|account| account.id))
+    }
+    async fn may_pair(&self, person: AccountId, email: &EmailKey) -> Result<bool, Error> {
+        let account = self.ports.store.account(person).await?;
+        Ok(account.is_some_and(|account| account.email.key() == email && account.deletion_due.is_none()))
     }
 }
 

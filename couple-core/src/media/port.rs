@@ -100,13 +100,16 @@ pub enum MediaChange {
         /// Their names, within its folder.
         blobs: Vec<String>,
     },
-    /// Sets or, with none, takes back what a person shows of themselves. Precondition: it is an avatar in the person's own
-    /// space and not rejected ([`MediaChanged`](crate::Conflict::MediaChanged)).
+    /// Sets or, with none, removes the avatar of an account. Preconditions, in this order: the avatar is `before`
+    /// ([`AvatarChanged`](crate::Conflict::AvatarChanged)), because the caller deletes that one; the new one is an avatar in
+    /// the account's own space and not rejected ([`MediaChanged`](crate::Conflict::MediaChanged)).
     SetAvatar {
-        /// Whose.
+        /// Account that shows the avatar.
         account: AccountId,
-        /// Which.
+        /// The new avatar.
         media: Option<MediaId>,
+        /// The avatar as it was read.
+        before: Option<MediaId>,
     },
     /// Closes a person's space for good, for their deletion. Precondition: no picture is in it
     /// ([`SpaceNotEmpty`](crate::Conflict::SpaceNotEmpty)).
@@ -161,7 +164,8 @@ pub struct Kept {
 /// * **M10** Renditions that nobody asked for since are listed, longest first; asking moves the time forward only; those without a
 ///   time are never listed.
 /// * **M11** Forgetting takes exactly the named blobs, and counts them off.
-/// * **M12** An avatar is one's own; setting another, or deleting it, takes the first back.
+/// * **M12** An avatar is one's own; setting another, or deleting it, takes the first back; it is set only while the avatar is
+///   the one that was read.
 /// * **M13** Deleting takes the picture, its renditions and its bytes; the same bytes may then come again.
 /// * **M14** A closed space takes nothing, and only an empty one is closed.
 /// * **M15** Spaces and pictures are listed in the order of their ids, page by page.

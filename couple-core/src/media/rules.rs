@@ -111,10 +111,14 @@ fn told(
     mut body: serde_json::Value,
     at: Timestamp,
 ) -> Option<Change> {
-    let couple = couple.filter(|couple| couple.ended_at.is_none() && media.uses > 0)?;
+    let couple = couple.filter(|couple| couple.ended_at.is_none());
+    if media.uses == 0 {
+        return None;
+    }
     if media.purpose == Purpose::Avatar {
         return Some(profile_changed(couple, media.owner, at));
     }
+    let couple = couple?;
     body["media_id"] = serde_json::json!(media.id);
     let entry = NewEntry {
         body: Some(Body::from_stored(body.to_string())),
@@ -161,9 +165,11 @@ pub fn set_avatar(
         }
     }
     // The couple's row before the person's, as everybody takes them.
-    let mut changes: Vec<Change> =
-        couple.map(|couple| profile_changed(couple, account, at)).into_iter().collect();
-    changes.push(MediaChange::SetAvatar { account, media: wanted }.into());
+    let shown = before.map(|before| before.id);
+    let mut changes = vec![
+        profile_changed(couple, account, at),
+        MediaChange::SetAvatar { account, media: wanted, before: shown }.into(),
+    ];
     if let Some(before) = before {
         let mut of = before.as_read();
         of.uses -= 1;

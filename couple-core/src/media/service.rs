@@ -183,7 +183,7 @@ impl Pictures {
         now: crate::Timestamp,
     ) -> Result<Vec<Change>, Error> {
         let mut changes = deletion(&self.ports, media)?;
-        if let Some(couple) = couple.filter(|_| media.purpose == Purpose::Avatar && media.uses > 0) {
+        if media.purpose == Purpose::Avatar && media.uses > 0 {
             changes.insert(0, crate::timeline::rules::profile_changed(couple, media.owner, now));
         }
         Ok(changes)

@@ -60,6 +60,9 @@ impl Handler<InviteMail> for InviteMailHandler {
         {
             return Ok(());
         }
+        if !self.directory.may_pair(invite.inviter, &invite.inviter_email).await? {
+            return Ok(());
+        }
         let Some(from) = self.directory.profile(invite.inviter).await? else { return Ok(()) };
         let message = Message::Invitation {
             from: from.display_name,

@@ -264,6 +264,9 @@ pub enum Refusal {
     /// Nobody of theirs is blocked by that id.
     #[error("no such block")]
     BlockNotFound,
+    /// The session's account has asked to be deleted, or has another address by now.
+    #[error("sign in again")]
+    Unauthenticated,
     /// Too often.
     #[error("too many tries; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
@@ -287,6 +290,7 @@ impl Refusal {
             Self::Unverified => "unverified",
             Self::NoPrevious => "no_previous",
             Self::BlockNotFound => "block_not_found",
+            Self::Unauthenticated => "unauthenticated",
             Self::RateLimited(_) => "rate_limited",
             Self::KeyReused => "idempotency_key_reused",
         })

@@ -8,10 +8,17 @@ use crate::{AccountId, CoupleId, Digest, EmailKey, Error, InviteId, Label, Times
 /// Changes to invites, couples and blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairingChange {
-    /// Adds an open invite. Preconditions: its inviter is in no couple ([`Paired`](crate::Conflict::Paired));
-    /// no open invite, expired or not, has its [`pair_key`](Invite::pair_key)
-    /// ([`InviteCrossed`](crate::Conflict::InviteCrossed)).
-    InsertInvite(Invite),
+    /// Adds an open invite. Preconditions, in this order: its inviter is in no couple ([`Paired`](crate::Conflict::Paired));
+    /// the inviter's account, where the store has one, still has the address `inviter_email` and no deletion request
+    /// ([`AccountChanged`](crate::Conflict::AccountChanged)); fewer than `limit` invites of the inviter are open at
+    /// `created_at` ([`TooManyInvites`](crate::Conflict::TooManyInvites)); no open invite, expired or not, has its
+    /// [`pair_key`](Invite::pair_key) ([`InviteCrossed`](crate::Conflict::InviteCrossed)).
+    InsertInvite {
+        /// The new invite.
+        invite: Invite,
+        /// Maximum number of open invites of the inviter, this one included.
+        limit: u32,
+    },
     /// Ends an invite. Precondition: it is open ([`InviteClosed`](crate::Conflict::InviteClosed)).
     CloseInvite {
         /// Which.
@@ -19,31 +26,45 @@ pub enum PairingChange {
         /// How.
         to: InviteState,
     },
-    /// Withdraws whatever invites an account still has open.
+    /// Withdraws all open invites of an account. No precondition; until the commit ends, no other commit can add an invite
+    /// of this account or pair it.
     WithdrawInvitesOf {
         /// Whose.
         inviter: AccountId,
     },
-    /// Adds a couple. Precondition: neither is in one ([`Paired`](crate::Conflict::Paired)).
+    /// Adds a couple. Preconditions, in this order: neither member is in a couple ([`Paired`](crate::Conflict::Paired));
+    /// neither member's account, where the store has one, has a deletion request
+    /// ([`AccountChanged`](crate::Conflict::AccountChanged)).
     Found(Couple),
-    /// Sets what a couple calls itself. Precondition, here and below: it lives
+    /// Writes nothing. Precondition: the account is in no couple ([`Paired`](crate::Conflict::Paired)), and is in none until
+    /// the commit ends.
+    ExpectUnpaired {
+        /// Account that was read as unpaired.
+        account: AccountId,
+    },
+    /// Sets title, anniversary or both; a field that is not given keeps its value, so that concurrent changes of different
+    /// fields do not overwrite each other. Precondition, here and below: the couple has not ended
     /// ([`CoupleEnded`](crate::Conflict::CoupleEnded)).
     Describe {
-        /// Which.
+        /// The couple.
         id: CoupleId,
-        /// None clears it.
-        title: Option<Label>,
-        /// None clears it.
-        anniversary: Option<String>,
+        /// None leaves the title, `Some(None)` clears it.
+        title: Option<Option<Label>>,
+        /// None leaves the anniversary, `Some(None)` clears it.
+        anniversary: Option<Option<String>>,
     },
-    /// Sets whether one of them wants the previous couple's timeline back.
+    /// Sets whether one member wants the previous couple's timeline back. Precondition: both members' wishes are `read`
+    /// ([`CoupleChanged`](crate::Conflict::CoupleChanged)), because whether this change restores the timeline was decided from
+    /// them.
     Restore {
-        /// Which.
+        /// The couple.
         id: CoupleId,
-        /// Who.
+        /// The member whose wish is set.
         side: Side,
-        /// Yes or no.
+        /// The new wish.
         wanted: bool,
+        /// Both wishes as they were read, by [`Side`].
+        read: [bool; 2],
     },
     /// Ends a couple: its epoch rises and both are free.
     End {
@@ -91,6 +112,14 @@ pub enum PairingChange {
 /// * **P11** The couples of an account, ended ones too, are listed, newest first.
 /// * **P12** A purge removes only expired invites, at most `cap`, and counts them; forgetting removes an account's
 ///   invites and blocks.
+/// * **P13** Describing writes only the given fields: concurrent changes of title and anniversary are both kept.
+/// * **P14** A restore wish is set only while both wishes are as they were read: of 50 at once that read the same one succeeds.
+/// * **P15** An account never has more than `limit` open invites: of 50 at once as many are added as fit; closed and
+///   expired ones do not count.
+/// * **P16** An account with a deletion request, or another address than the invite says, cannot add an invite, and nobody
+///   is paired with an account that has a deletion request: of a deletion request, an invite and a founding at once, no open
+///   invite and no new couple remains after the request.
+/// * **P17** Expecting an account to be unpaired conflicts when it is in a couple.
 #[async_trait]
 pub trait PairingReads: Send + Sync {
     /// The couple with this id, ended or not.
@@ -175,4 +204,11 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// Whatever keeps it from answering.
     async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error>;
+    /// Whether a person may pair under an address: the address is still theirs, and they have not asked to be deleted.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    async fn may_pair(&self, person: AccountId, email: &EmailKey) -> Result<bool, Error> {
+        Ok(self.find_by_email(email).await? == Some(person))
+    }
 }

@@ -100,7 +100,8 @@ pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<In
     if waiting.count() >= policy.open_invites {
         return Err(Refusal::TooManyInvites);
     }
-    changes.push(PairingChange::InsertInvite(invite.clone()).into());
+    let limit = u32::try_from(policy.open_invites).unwrap_or(u32::MAX);
+    changes.push(PairingChange::InsertInvite { invite: invite.clone(), limit }.into());
     Ok(Invited::Waiting(changes))
 }
 
@@ -182,9 +183,10 @@ pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal>
         head_seq: 0,
         read: [0, 0],
     };
+    // Members before invites, in the order in which every commit locks them.
     let changes = vec![
-        close(invite, InviteState::Accepted { by: read.person.id, couple: couple.id }),
         PairingChange::Found(couple.clone()).into(),
+        close(invite, InviteState::Accepted { by: read.person.id, couple: couple.id }),
         PairingChange::WithdrawInvitesOf { inviter: invite.inviter }.into(),
         PairingChange::WithdrawInvitesOf { inviter: read.person.id }.into(),
         append(&couple, NewEntry::system(system::PAIRED, None, None, now)),
@@ -228,14 +230,31 @@ pub fn leave(
     block: bool,
     now: Timestamp,
 ) -> Result<Vec<Change>, Refusal> {
-    let (couple, side) = seated(couple, person.id)?;
-    let mut changes: Vec<Change> = vec![PairingChange::End { id: couple.id, at: now }.into()];
-    if block && let Some(email) = &person.email {
-        let blocked = couple.member(side.other());
-        let block = Block { blocker: person.id, blocker_email: email.key().clone(), blocked, at: now };
-        changes.push(PairingChange::Block(block).into());
-    }
-    Ok(changes)
+    let (couple, _) = seated(couple, person.id)?;
+    let end: Change = PairingChange::End { id: couple.id, at: now }.into();
+    Ok(std::iter::once(end).chain(block.then(|| block_partner(couple, person, now)).flatten()).collect())
+}
+
+/// What is left to do of a request to leave a couple that has ended meanwhile: nothing, or the block.
+///
+/// # Errors
+/// [`Refusal::NotPaired`] for a couple that the person was never in, or that has not ended.
+pub fn left_already(
+    couple: Option<&Couple>,
+    person: &Person,
+    block: bool,
+    now: Timestamp,
+) -> Result<Vec<Change>, Refusal> {
+    let own = couple.filter(|couple| couple.side_of(person.id).is_some() && couple.ended_at.is_some());
+    let couple = own.ok_or(Refusal::NotPaired)?;
+    Ok(block.then(|| block_partner(couple, person, now)).flatten().into_iter().collect())
+}
+
+/// The change that blocks the partner, if the person has an address.
+fn block_partner(couple: &Couple, person: &Person, now: Timestamp) -> Option<Change> {
+    let blocked = couple.member(couple.side_of(person.id)?.other());
+    let blocker_email = person.email.as_ref()?.key().clone();
+    Some(PairingChange::Block(Block { blocker: person.id, blocker_email, blocked, at: now }).into())
 }
 
 /// One of a couple says whether the previous timeline comes back; it does when both say so.
@@ -253,8 +272,12 @@ pub fn restore(
         return Err(Refusal::NoPrevious);
     }
     let mut after = couple.clone();
+    if couple.restore[side.index()] == wanted {
+        return Ok((after, Vec::new()));
+    }
     after.restore[side.index()] = wanted;
-    let mut changes = vec![PairingChange::Restore { id: couple.id, side, wanted }.into()];
+    let mut changes =
+        vec![PairingChange::Restore { id: couple.id, side, wanted, read: couple.restore }.into()];
     if after.restored() && !couple.restored() {
         changes.push(append(couple, NewEntry::system(system::RESTORED, None, None, now)));
         after.head_seq += 1;

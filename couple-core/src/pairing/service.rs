@@ -134,16 +134,18 @@ impl Pairings {
         };
         loop {
             let store = &self.ports.store;
+            // The request was authenticated before this: the person may have asked to be deleted, or changed the address.
+            self.require_may_pair(person).await?;
             let couple = store.couple_of(person.id).await?;
             let between = match &invite.target {
                 Some(target) => store.invite_between(&pair_key(email.key(), target.key())).await?,
                 None => None,
             };
-            // It crosses ours only if it is from whoever has that address now, and neither blocks the other.
+            // It crosses ours only if its sender still has that address and may pair, and neither blocks the other.
             let between_blocked = match (&between, &invite.target) {
                 (Some(between), Some(target)) => {
                     self.blocked(person.id, between.inviter).await?
-                        || self.directory.find_by_email(target.key()).await? != Some(between.inviter)
+                        || !self.directory.may_pair(between.inviter, target.key()).await?
                 }
                 _ => false,
             };
@@ -217,7 +219,10 @@ impl Pairings {
         let now = self.ports.now();
         let mut open = Vec::new();
         for invite in self.ports.store.invites_to(email.key()).await? {
-            if invite.is_open(now) && !self.blocked(person.id, invite.inviter).await? {
+            if invite.is_open(now)
+                && !self.blocked(person.id, invite.inviter).await?
+                && self.directory.may_pair(invite.inviter, &invite.inviter_email).await?
+            {
                 open.push(invite);
             }
         }
@@ -248,7 +253,7 @@ impl Pairings {
         let now = self.ports.now();
         self.allow_code(call, person.id, named).await?;
         let invite = self.find(named).await?;
-        let blocked = self.blocked_with(person.id, invite.as_ref()).await?;
+        let blocked = self.closed_to(person.id, invite.as_ref()).await?;
         let invite = rules::answerable(invite.as_ref(), person, blocked, now).map_err(Failure::Refused)?;
         // Somebody who paired meanwhile has no open invites; between the two commits they look like it.
         let profile = self.directory.profile(invite.inviter).await?;
@@ -305,7 +310,10 @@ impl Pairings {
             // Read again what was accepted between the two reads.
             couple = store.couple(*id).await?.filter(|couple| couple.ended_at.is_none());
         }
-        let blocked = self.blocked_with(person.id, invite.as_ref()).await?;
+        if couple.is_none() {
+            self.require_may_pair(person).await?;
+        }
+        let blocked = self.closed_to(person.id, invite.as_ref()).await?;
         let previous = match &invite {
             Some(invite) => store
                 .couples_of(person.id)
@@ -332,7 +340,7 @@ impl Pairings {
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
             let invite = self.find(named).await?;
-            let blocked = self.blocked_with(person.id, invite.as_ref()).await?;
+            let blocked = self.closed_to(person.id, invite.as_ref()).await?;
             let decided = rules::decline(invite.as_ref(), person, blocked, now);
             // Looked at last: the same request, under way at the same time, may have declined it meanwhile.
             if work.replay::<(), Refusal>().await?.is_some() {
@@ -366,31 +374,40 @@ impl Pairings {
         anniversary: Option<Option<String>>,
     ) -> Answer<Couple> {
         let now = self.ports.now();
+        let title = title
+            .map(|title| title.map(|title| Label::parse("title", &title)).transpose())
+            .transpose()
+            .map_err(refuse)?;
+        let anniversary = anniversary
+            .map(|day| day.map(|day| parse_day("anniversary", &day)).transpose())
+            .transpose()
+            .map_err(refuse)?;
         let call = Call::default();
         let mut work = Transaction::new(&self.ports, &call, now);
+        let mut allowed = false;
         loop {
-            let (mut couple, side) = self.couple_of(person).await?;
-            let before = couple.clone();
-            if let Some(title) = &title {
-                couple.title =
-                    title.as_deref().map(|title| Label::parse("title", title)).transpose().map_err(refuse)?;
-            }
-            if let Some(day) = &anniversary {
-                couple.anniversary =
-                    day.as_deref().map(|day| parse_day("anniversary", day)).transpose().map_err(refuse)?;
-            }
-            if couple == before {
+            let (couple, side) = self.couple_of(person).await?;
+            if title.as_ref().is_none_or(|title| *title == couple.title)
+                && anniversary.as_ref().is_none_or(|day| *day == couple.anniversary)
+            {
                 return Ok(couple);
             }
-            self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, account_key(person))]).await?;
-            let (title, anniversary) = (couple.title.clone(), couple.anniversary.clone());
+            if !std::mem::replace(&mut allowed, true) {
+                self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, account_key(person))]).await?;
+            }
+            let describe = PairingChange::Describe {
+                id: couple.id,
+                title: title.clone(),
+                anniversary: anniversary.clone(),
+            };
             let changes = vec![
-                PairingChange::Describe { id: couple.id, title, anniversary }.into(),
+                describe.into(),
                 rules::append(&couple, NewEntry::system(system::COUPLE_CHANGED, Some(side), None, now)),
             ];
-            if let Some((committed, ())) = work.commit(Decision { changes, outcome: () }).await? {
-                couple.head_seq = committed.seqs.first().copied().unwrap_or(couple.head_seq);
-                return Ok(couple);
+            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
+                // Read again: the partner may have changed the other field meanwhile.
+                let couple = self.ports.store.couple(couple.id).await?;
+                return couple.ok_or(Failure::Refused(Refusal::NotPaired));
             }
         }
     }
@@ -408,23 +425,44 @@ impl Pairings {
             let couple = self.ports.store.couple_of(person).await?;
             let (after, changes) =
                 rules::restore(couple.as_ref(), person, wanted, now).map_err(Failure::Refused)?;
+            if changes.is_empty() {
+                return Ok(after);
+            }
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(after);
             }
         }
     }
 
-    /// Leaves: nobody's consent, at once, quietly. With `block`, the other cannot invite again.
+    /// Leaves the couple immediately, without the partner's consent. With `block`, the partner cannot invite again. `meant`
+    /// names the couple to leave: a late repeat then never ends another one, and a couple of the person that has ended
+    /// already is no error.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`].
-    pub async fn leave(&self, person: &Person, block: bool) -> Answer<()> {
+    /// [`Refusal::NotPaired`], also when `meant` is not a couple of this person; [`Refusal::KeyReused`].
+    pub async fn leave(
+        &self,
+        call: &Call,
+        person: &Person,
+        meant: Option<CoupleId>,
+        block: bool,
+    ) -> Answer<()> {
         let now = self.ports.now();
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, now);
+        let mut work = Transaction::new(&self.ports, call, now);
         loop {
             let couple = self.ports.store.couple_of(person.id).await?;
-            let changes = rules::leave(couple.as_ref(), person, block, now).map_err(Failure::Refused)?;
+            // After the couple: a repeat that is under way at the same time may have ended it meanwhile.
+            if work.replay::<(), Refusal>().await?.is_some() {
+                return Ok(());
+            }
+            let changes = match meant {
+                Some(id) if couple.as_ref().is_none_or(|couple| couple.id != id) => {
+                    let named = self.ports.store.couple(id).await?;
+                    rules::left_already(named.as_ref(), person, block, now)
+                }
+                _ => rules::leave(couple.as_ref(), person, block, now),
+            };
+            let changes = changes.map_err(Failure::Refused)?;
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
@@ -477,10 +515,22 @@ impl Pairings {
         Ok(store.is_blocked(one, other).await? || store.is_blocked(other, one).await?)
     }
 
-    async fn blocked_with(&self, person: AccountId, invite: Option<&Invite>) -> Result<bool, crate::Error> {
-        match invite {
-            Some(invite) => self.blocked(person, invite.inviter).await,
-            None => Ok(false),
+    /// Whether an invite cannot be answered by a person: one of the two blocks the other, or its sender may not pair any more.
+    async fn closed_to(&self, person: AccountId, invite: Option<&Invite>) -> Result<bool, crate::Error> {
+        let Some(invite) = invite.filter(|invite| invite.state == InviteState::Open) else {
+            return Ok(false);
+        };
+        Ok(self.blocked(person, invite.inviter).await?
+            || !self.directory.may_pair(invite.inviter, &invite.inviter_email).await?)
+    }
+
+    /// Refuses a person who asked to be deleted, or whose address is not theirs any more.
+    async fn require_may_pair(&self, person: &Person) -> Answer<()> {
+        let email = person.email.as_ref().ok_or(Failure::Refused(Refusal::Unverified))?;
+        if self.directory.may_pair(person.id, email.key()).await? {
+            Ok(())
+        } else {
+            Err(Failure::Refused(Refusal::Unauthenticated))
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, Refusal, SEEN, TimelineChange, system};
 use crate::{
     AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
-    pairing::{Couple, Side},
+    pairing::{Couple, PairingChange, Side},
 };
 
 /// Checks a kind that a person appends: one of the core's own, or an app's `x-…`.
@@ -224,9 +224,11 @@ pub fn react(
     Ok(vec![react.into(), told(couple, system::REACTED, side, entry.seq, at)])
 }
 
-/// The entry that tells the partner of a new name.
+/// The entry that tells the partner of a new name or avatar; for an account that was read as unpaired, the precondition that it
+/// still is, because a partner would otherwise keep what they read before.
 #[must_use]
-pub fn profile_changed(couple: &Couple, who: AccountId, at: Timestamp) -> Change {
+pub fn profile_changed(couple: Option<&Couple>, who: AccountId, at: Timestamp) -> Change {
+    let Some(couple) = couple else { return PairingChange::ExpectUnpaired { account: who }.into() };
     let entry = NewEntry::system(system::PROFILE_CHANGED, couple.side_of(who), None, at);
     TimelineChange::Append { couple: couple.id, entry }.into()
 }

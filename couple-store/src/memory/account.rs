@@ -20,6 +20,10 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    pub(super) fn get(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(&id)
+    }
+
     pub(super) fn apply(&mut self, change: AccountChange, out: &mut Committed) -> Result<(), Conflict> {
         match change {
             AccountChange::Insert(account) => {

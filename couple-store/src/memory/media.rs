@@ -125,9 +125,12 @@ impl Tables {
                     }
                 }
             }
-            MediaChange::SetAvatar { account, media } => {
+            MediaChange::SetAvatar { account, media, before } => {
                 let space = Space::Account(account);
                 let kept = self.kept(space);
+                if kept.avatar != before {
+                    return Err(Conflict::AvatarChanged(account));
+                }
                 if kept.avatar == media {
                     return Ok(());
                 }

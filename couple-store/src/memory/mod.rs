@@ -62,7 +62,7 @@ impl State {
     fn apply(&mut self, change: Change, out: &mut Committed) -> Result<(), Conflict> {
         match change {
             Change::Account(change) => self.account.apply(change, out),
-            Change::Pairing(change) => self.pairing.apply(change, out),
+            Change::Pairing(change) => self.pairing.apply(&self.account, change, out),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change, out),
             Change::Media(change) => self.media.apply(&self.pairing, change),
             Change::Job(change) => self.job.apply(change, out),

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use couple_core::{
     AccountId, Committed, Conflict, CoupleId, Digest, EmailKey, Error, InviteId,
+    account::Account,
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads},
 };
 
-use super::{MAX, MemoryStore, NIL, table::Table};
+use super::{MAX, MemoryStore, NIL, account, table::Table};
 
 #[derive(Default)]
 pub(super) struct Tables {
@@ -24,11 +25,22 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn apply(&mut self, change: PairingChange, out: &mut Committed) -> Result<(), Conflict> {
+    pub(super) fn apply(
+        &mut self,
+        accounts: &account::Tables,
+        change: PairingChange,
+        out: &mut Committed,
+    ) -> Result<(), Conflict> {
         match change {
-            PairingChange::InsertInvite(invite) => {
-                if self.members.has(&invite.inviter) {
-                    return Err(Conflict::Paired(invite.inviter));
+            PairingChange::InsertInvite { invite, limit } => {
+                self.unpaired(invite.inviter)?;
+                let moved = |account: &Account| *account.email.key() != invite.inviter_email;
+                if accounts.get(invite.inviter).is_some_and(|a| a.deletion_due.is_some() || moved(a)) {
+                    return Err(Conflict::AccountChanged(invite.inviter));
+                }
+                let open = self.open_of(invite.inviter).filter(|open| open.is_open(invite.created_at));
+                if open.take(limit as usize).count() >= limit as usize {
+                    return Err(Conflict::TooManyInvites(invite.inviter));
                 }
                 if let Some(pair) = invite.pair_key() {
                     if self.by_pair.has(&pair) {
@@ -51,10 +63,14 @@ impl Tables {
                     self.close(invite, InviteState::Withdrawn);
                 }
             }
+            PairingChange::ExpectUnpaired { account } => self.unpaired(account)?,
             PairingChange::Found(couple) => {
                 for member in couple.members {
-                    if self.members.has(&member) {
-                        return Err(Conflict::Paired(member));
+                    self.unpaired(member)?;
+                }
+                for member in couple.members {
+                    if accounts.get(member).is_some_and(|account| account.deletion_due.is_some()) {
+                        return Err(Conflict::AccountChanged(member));
                     }
                     self.members.put(member, couple.id);
                     self.history.put((member, couple.id), ());
@@ -62,11 +78,16 @@ impl Tables {
                 self.couples.put(couple.id, couple);
             }
             PairingChange::Describe { id, title, anniversary } => {
-                let couple = self.living(id)?;
-                self.put_couple(Couple { title, anniversary, ..couple });
-            }
-            PairingChange::Restore { id, side, wanted } => {
                 let mut couple = self.living(id)?;
+                couple.title = title.unwrap_or(couple.title);
+                couple.anniversary = anniversary.unwrap_or(couple.anniversary);
+                self.put_couple(couple);
+            }
+            PairingChange::Restore { id, side, wanted, read } => {
+                let mut couple = self.living(id)?;
+                if couple.restore != read {
+                    return Err(Conflict::CoupleChanged(id));
+                }
                 couple.restore[side.index()] = wanted;
                 self.put_couple(couple);
             }
@@ -101,6 +122,10 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    fn unpaired(&self, account: AccountId) -> Result<(), Conflict> {
+        if self.members.has(&account) { Err(Conflict::Paired(account)) } else { Ok(()) }
     }
 
     /// A couple that has not ended.

@@ -11,6 +11,7 @@ use super::{
     Dialect, Row, SqlStore, Statement,
     apply::{Applied, one},
     dialect::Reads,
+    timeline,
 };
 
 macro_rules! invite {
@@ -44,6 +45,8 @@ statements! {
     INVITES_OF = "SELECT ", invite!(), " FROM invite WHERE inviter = $1 AND state = 0 ORDER BY created_at DESC, id DESC LIMIT 200";
     INVITES_TO = "SELECT ", invite!(), " FROM invite WHERE target_key = $1 AND state = 0 \
      ORDER BY created_at DESC, id DESC LIMIT 200";
+    OPEN_NOW = "SELECT id FROM invite WHERE inviter = $1 AND state = 0 AND expires_at > $2 LIMIT $3";
+    STANDING = "SELECT email_key, deletion_due FROM account WHERE id = $1";
     INSERT_INVITE = "INSERT INTO invite (pair_key, ", invite!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM invite WHERE pair_key = $15)";
@@ -66,9 +69,10 @@ statements! {
     RESIGN = "DELETE FROM member WHERE account_id = $1 AND couple_id IS NULL";
     INSERT_MEMBERSHIP = "INSERT INTO membership (account_id, couple_id) VALUES ($1, $2)";
     INSERT_COUPLE = "INSERT INTO couple (", couple!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
-    DESCRIBE = "UPDATE couple SET title = $1, anniversary = $2 WHERE id = $3 AND ended_at IS NULL";
-    RESTORE_FIRST = "UPDATE couple SET restore_first = $1 WHERE id = $2 AND ended_at IS NULL";
-    RESTORE_SECOND = "UPDATE couple SET restore_second = $1 WHERE id = $2 AND ended_at IS NULL";
+    DESCRIBE = "UPDATE couple SET title = CASE WHEN $1 = 1 THEN $2 ELSE title END, \
+     anniversary = CASE WHEN $3 = 1 THEN $4 ELSE anniversary END WHERE id = $5 AND ended_at IS NULL";
+    RESTORE_FIRST = "UPDATE couple SET restore_first = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
+    RESTORE_SECOND = "UPDATE couple SET restore_second = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
     END = "UPDATE couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
     BLOCKS_OF = "SELECT ", block!(), " FROM block WHERE blocker = $1 ORDER BY at DESC, blocked DESC LIMIT 200";
     IS_BLOCKED = "SELECT 1 FROM block WHERE blocker = $1 AND blocked = $2";
@@ -84,7 +88,7 @@ pub(super) async fn apply<D: Dialect>(
     out: &mut Committed,
 ) -> Applied {
     match change {
-        PairingChange::InsertInvite(invite) => insert_invite::<D>(connection, invite).await,
+        PairingChange::InsertInvite { invite, limit } => insert_invite::<D>(connection, invite, *limit).await,
         PairingChange::CloseInvite { id, to } => {
             let (state, by, couple) = stored_state(*to);
             let statement =
@@ -92,24 +96,39 @@ pub(super) async fn apply<D: Dialect>(
             one(statement.execute(connection).await?, Conflict::InviteClosed(*id))
         }
         PairingChange::WithdrawInvitesOf { inviter } => {
+            // The lock keeps invites and foundings of this account waiting until the commit ends.
+            is_member::<D>(connection, *inviter).await?;
             Statement::<D>::new(WITHDRAW).bind(inviter.as_uuid()).execute(connection).await?;
             Ok(())
         }
         PairingChange::Found(couple) => found::<D>(connection, couple).await,
+        PairingChange::ExpectUnpaired { account } => {
+            if is_member::<D>(connection, *account).await? {
+                return Err(Conflict::Paired(*account).into());
+            }
+            Ok(())
+        }
         PairingChange::Describe { id, title, anniversary } => {
             let statement = Statement::<D>::new(DESCRIBE)
-                .bind(title.as_ref().map(Label::as_str))
-                .bind(anniversary.as_deref())
+                .bind(i64::from(title.is_some()))
+                .bind(title.as_ref().and_then(Option::as_ref).map(Label::as_str))
+                .bind(i64::from(anniversary.is_some()))
+                .bind(anniversary.as_ref().and_then(Option::as_deref))
                 .bind(id.as_uuid());
             one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))
         }
-        PairingChange::Restore { id, side, wanted } => {
+        PairingChange::Restore { id, side, wanted, read } => {
+            timeline::living::<D>(connection, *id).await?;
             let sql = match side {
                 Side::First => RESTORE_FIRST,
                 Side::Second => RESTORE_SECOND,
             };
-            let statement = Statement::<D>::new(sql).bind(i64::from(*wanted)).bind(id.as_uuid());
-            one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))
+            let statement = Statement::<D>::new(sql)
+                .bind(i64::from(*wanted))
+                .bind(id.as_uuid())
+                .bind(i64::from(read[0]))
+                .bind(i64::from(read[1]));
+            one(statement.execute(connection).await?, Conflict::CoupleChanged(*id))
         }
         PairingChange::End { id, at } => {
             let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
@@ -162,9 +181,35 @@ async fn is_member<D: Dialect>(connection: &mut D::Connection, account: AccountI
     }
 }
 
-async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invite) -> Applied {
+/// The address key of an account that the store has, and whether it asked to be deleted. Read under the lock of its `member`
+/// row, which a deletion request and a change of address take as well.
+async fn standing<D: Dialect>(
+    connection: &mut D::Connection,
+    account: AccountId,
+) -> sqlx::Result<Option<(String, bool)>> {
+    let rows = Statement::<D>::new(STANDING).bind(account.as_uuid()).rows(connection).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let due = <D as Reads<Option<i64>>>::read(row, 1)?;
+    Ok(Some((<D as Reads<String>>::read(row, 0)?, due.is_some())))
+}
+
+async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invite, limit: u32) -> Applied {
     if is_member::<D>(connection, invite.inviter).await? {
         return Err(Conflict::Paired(invite.inviter).into());
+    }
+    if let Some((email, deleting)) = standing::<D>(connection, invite.inviter).await?
+        && (deleting || email != invite.inviter_email.as_str())
+    {
+        return Err(Conflict::AccountChanged(invite.inviter).into());
+    }
+    let open = Statement::<D>::new(OPEN_NOW)
+        .bind(invite.inviter.as_uuid())
+        .time(invite.created_at)
+        .bind(i64::from(limit))
+        .rows(connection)
+        .await?;
+    if open.len() >= limit as usize {
+        return Err(Conflict::TooManyInvites(invite.inviter).into());
     }
     let pair = invite.pair_key();
     let pair = pair.as_ref().map(|pair| pair.as_bytes().as_slice());
@@ -200,6 +245,11 @@ async fn found<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> A
     }
     if let Some(first) = couple.members.into_iter().find(|member| paired.contains(member)) {
         return Err(Conflict::Paired(first).into());
+    }
+    for member in couple.members {
+        if standing::<D>(connection, member).await?.is_some_and(|(_, deleting)| deleting) {
+            return Err(Conflict::AccountChanged(member).into());
+        }
     }
     for member in couple.members {
         let (member, id) = (member.as_uuid(), couple.id.as_uuid());

@@ -169,7 +169,8 @@ pub(super) async fn lock<D: Dialect>(
     Ok(())
 }
 
-async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
+/// Locks a couple's row; a conflict when it has ended.
+pub(super) async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
     let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
     if living.is_empty() { Err(Conflict::CoupleEnded(couple).into()) } else { Ok(()) }
 }

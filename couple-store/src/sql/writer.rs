@@ -133,7 +133,7 @@ fn first_lock(changes: &[Change]) -> Option<Uuid> {
             Change::Account(AccountChange::Update(account)) => Some(account.id.as_uuid()),
             Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.account.as_uuid()),
             Change::Account(AccountChange::Erase { id, .. }) => Some(id.as_uuid()),
-            Change::Pairing(PairingChange::InsertInvite(invite)) => Some(invite.inviter.as_uuid()),
+            Change::Pairing(PairingChange::InsertInvite { invite, .. }) => Some(invite.inviter.as_uuid()),
             Change::Pairing(PairingChange::Found(couple)) => {
                 couple.members.iter().min().map(|id| id.as_uuid())
             }

@@ -143,8 +143,11 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
             Ok(())
         }
         MediaChange::Forget { space, id, blobs } => forget::<D>(connection, *space, *id, blobs).await,
-        MediaChange::SetAvatar { media, .. } => {
+        MediaChange::SetAvatar { account, media, before: read } => {
             let before = ground.kept.and_then(|kept| kept.avatar);
+            if before != *read {
+                return Err(Conflict::AvatarChanged(*account).into());
+            }
             if before == *media {
                 return Ok(());
             }

@@ -1,0 +1,149 @@
+//! Requests that decide from the same reading: no acknowledged update is lost, and no bound is passed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+use tokio::sync::Barrier;
+
+use crate::world::{World, png};
+
+/// Sends requests concurrently: method, path, token, body. Their statuses, in order.
+async fn at_once(world: &Arc<World>, requests: Vec<(&'static str, &'static str, String, Value)>) -> Vec<u16> {
+    let start = Arc::new(Barrier::new(requests.len()));
+    let tasks: Vec<_> = requests
+        .into_iter()
+        .map(|(method, path, token, body)| {
+            let (world, start) = (world.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                let body = Some(body).filter(|body| !body.is_null());
+                world.call(method, path, Some(&token), body).await.status
+            })
+        })
+        .collect();
+    let mut statuses = Vec::new();
+    for task in tasks {
+        statuses.push(task.await.unwrap());
+    }
+    statuses
+}
+
+/// How many entries of each kind a couple's log has.
+async fn kinds(world: &World, token: &str) -> BTreeMap<String, usize> {
+    let page = world.get("/v1/couple/entries?after=0&limit=200", token).await;
+    let mut kinds = BTreeMap::new();
+    for entry in page.body["entries"].as_array().unwrap() {
+        *kinds.entry(entry["kind"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    kinds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_title_and_anniversary_are_both_kept() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    for n in 0..40 {
+        let (title, day) = (format!("title {n}"), format!("2020-01-{:02}", n % 28 + 1));
+        let statuses = at_once(
+            &world,
+            vec![
+                ("PATCH", "/v1/couple", ana.clone(), json!({ "title": title })),
+                ("PATCH", "/v1/couple", ben.clone(), json!({ "anniversary": day })),
+            ],
+        )
+        .await;
+        assert_eq!(statuses, [200, 200]);
+        let couple = world.get("/v1/couple", &ana).await;
+        assert_eq!((couple.text("title"), couple.text("anniversary")), (title, day), "round {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_restore_wishes_write_one_restored_entry() {
+    let world = Arc::new(World::new());
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    for n in 0..9 {
+        world.say(&ana, &format!("e{n}")).await;
+        assert_eq!(world.call("DELETE", "/v1/couple", Some(&ana), None).await.status, 204);
+        world.pair(&ana, &ben).await;
+        // Each from two devices.
+        let yes = |token: &String| ("PUT", "/v1/couple/previous", token.clone(), json!({ "wanted": true }));
+        let statuses = at_once(&world, vec![yes(&ana), yes(&ben), yes(&ana), yes(&ben)]).await;
+        assert_eq!(statuses, [200; 4]);
+        assert_eq!(kinds(&world, &ben).await.get("restored"), Some(&1), "round {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_invites_stop_at_the_limit() {
+    let world = Arc::new(World::new());
+    let ana = world.join("ana@example.org").await;
+    let invite = ("POST", "/v1/invites", ana.clone(), json!({}));
+    let statuses = at_once(&world, vec![invite; 20]).await;
+    let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+    assert_eq!((count(201), count(409)), (10, 10), "{statuses:?}");
+    let listed = world.get("/v1/invites", &ana).await;
+    assert_eq!(listed.body["sent"].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_profile_changes_are_all_kept() {
+    let world = Arc::new(World::new());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    for n in 0..20 {
+        let (name, day) = (format!("Ana {n}"), format!("1990-01-{:02}", n + 1));
+        let patch = |body| ("PATCH", "/v1/me", ana.clone(), body);
+        let statuses =
+            at_once(&world, vec![patch(json!({ "display_name": name })), patch(json!({ "birthday": day }))])
+                .await;
+        assert_eq!(statuses, [200, 200]);
+        let me = world.get("/v1/me", &ana).await;
+        assert_eq!((me.text("display_name"), me.text("birthday")), (name, day), "round {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_avatars_leave_one_picture() {
+    let world = Arc::new(World::new());
+    let ana = world.join("ana@example.org").await;
+    for round in 0..10_u32 {
+        let mut uploads = Vec::new();
+        for n in 0..4 {
+            let answer = world.upload(&ana, "purpose=avatar", png(64 + round * 4 + n, 64)).await;
+            uploads.push(answer.text("id"));
+        }
+        world.work().await;
+        let set = |id: &String| ("PUT", "/v1/me/avatar", ana.clone(), json!({ "media_id": id }));
+        let statuses = at_once(&world, uploads.iter().map(set).collect()).await;
+        assert_eq!(statuses, [204; 4]);
+        let mut left = 0;
+        for id in &uploads {
+            left += usize::from(world.get(&format!("/v1/media/{id}"), &ana).await.status == 200);
+        }
+        assert_eq!(left, 1, "round {round}: what was shown before is deleted");
+        assert_eq!(world.call("DELETE", "/v1/me/avatar", Some(&ana), None).await.status, 204);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_request_and_concurrent_accept_leave_no_invite() {
+    for round in 0..10 {
+        let world = Arc::new(World::new());
+        let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
+        let code = world.post("/v1/invites", &ana, json!({})).await.text("code");
+        let statuses = at_once(
+            &world,
+            vec![
+                ("DELETE", "/v1/me", ana.clone(), Value::Null),
+                ("POST", "/v1/invites/accept", ben.clone(), json!({ "code": code })),
+                ("POST", "/v1/invites", ana.clone(), json!({})),
+            ],
+        )
+        .await;
+        assert_eq!(statuses[0], 202, "round {round}");
+        assert!(matches!(statuses[1], 201 | 404), "round {round}: {statuses:?}");
+        assert!(matches!(statuses[2], 201 | 401 | 409), "round {round}: {statuses:?}");
+        let again = world.post("/v1/invites/preview", &ben, json!({ "code": code })).await;
+        assert_eq!(again.said(), (404, "invite_not_found"));
+    }
+}
