@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::Invalid;
+use crate::{Invalid, text::is_invisible};
 
 /// The key of an address: ASCII only, at most 254 bytes, compared byte by byte.
 ///
@@ -53,7 +53,8 @@ impl EmailAddress {
         if text.len() > 1024 {
             return Err(Invalid::new(field, "too_long"));
         }
-        let text = text.trim_matches([' ', '\t']);
+        // What is copied with an address: line ends, no-break spaces, byte order and direction marks.
+        let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
         if text.is_empty() {
             return Err(Invalid::new(field, "required"));
         }
@@ -69,8 +70,10 @@ impl EmailAddress {
         if domain.chars().any(|c| !c.is_ascii() && folds_to_ascii(c)) {
             return Err(invalid);
         }
-        let domain: String = domain.nfc().collect();
-        let ascii = idna::domain_to_ascii_strict(&domain).map_err(|_| invalid)?;
+        let nfc: String = domain.nfc().collect();
+        let ascii = idna::domain_to_ascii_strict(&nfc).map_err(|_| invalid)?;
+        // What IDNA leaves out, like a soft hyphen, is not stored either.
+        let domain = if nfc.is_ascii() { nfc } else { idna::domain_to_unicode(&ascii).0 };
         let numeric = ascii.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
         if !ascii.contains('.') || numeric {
             return Err(invalid);
@@ -86,7 +89,7 @@ impl EmailAddress {
     pub fn from_stored(address: impl Into<String>, key: EmailKey) -> Self {
         Self { address: address.into(), key }
     }
-    /// What its owner typed, trimmed, NFC.
+    /// What its owner typed, trimmed; a domain with other than ASCII characters is in its canonical form (UTS 46).
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.address
@@ -149,6 +152,10 @@ mod tests {
         ] {
             assert_eq!(key(text).as_deref(), Ok(expected), "{text}");
         }
+        for text in ["\u{A0}a@b.de\u{A0}", "\na@b.de\r\n", "\u{FEFF}a@b.de\u{200E}", "\u{2068}a@b.de\u{2069}"] {
+            let email = EmailAddress::parse("email", text).unwrap();
+            assert_eq!((email.as_str(), email.key().as_str()), ("a@b.de", "a@b.de"), "{text:?}");
+        }
         let zoe = EmailAddress::parse("email", "Zoe@münchen.de").unwrap();
         assert_eq!(zoe.as_str(), "Zoe@münchen.de");
         assert_eq!(zoe.mailbox(), "Zoe@xn--mnchen-3ya.de");
@@ -190,5 +197,16 @@ mod tests {
         assert_eq!(key(&format!("{}@c.de", "a".repeat(65))), Err("invalid"));
         assert_eq!(key(&format!("a@{}de", "abcdefgh.".repeat(30))), Err("invalid"));
         assert_eq!(key(&format!("{}@{}de", "a".repeat(64), "abcdefgh.".repeat(27))), Err("too_long"));
+    }
+
+    #[test]
+    fn invisible_characters_of_a_domain_are_not_stored() {
+        for text in ["a@mün\u{AD}chen.de", "a@mün\u{200B}chen.de", "a@exa\u{AD}mple.org", "a@exa\u{FE0F}mple.org", "a@exa\u{2060}mple.org"] {
+            if let Ok(email) = EmailAddress::parse("email", text) {
+                assert!(!email.as_str().chars().any(is_invisible), "{text:?}");
+                assert_eq!(EmailAddress::parse("email", email.as_str()).as_ref(), Ok(&email), "{text:?}");
+            }
+        }
+        assert_eq!(key("a@mün\u{AD}chen.de").as_deref(), Ok("a@xn--mnchen-3ya.de"));
     }
 }

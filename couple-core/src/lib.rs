@@ -23,6 +23,7 @@ mod id;
 mod idempotency;
 pub mod job;
 pub mod limits;
+mod locale;
 pub mod live;
 pub mod mail;
 pub mod media;
@@ -32,6 +33,7 @@ mod secret;
 mod store;
 mod text;
 pub mod timeline;
+mod typed;
 
 pub use call::Call;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

@@ -1,7 +1,11 @@
 //! Short texts that people type: names, labels, locales, time zones.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use unicode_normalization::UnicodeNormalization as _;
+
+use crate::Timestamp;
 
 /// A field that is not as it must be: which, and a stable word that says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +30,24 @@ impl Invalid {
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+}
+
+/// Whether a character is shown as nothing: Unicode's Default_Ignorable_Code_Point, the other invisible format and
+/// bidirectional marks, and the letters that are drawn blank.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
+            | '\u{FFA0}' | '\u{FFF0}'..='\u{FFF8}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D159}'
+            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}'
+    )
+}
+
+/// Whether a text shows nothing: it is empty, or all of it is white space, controls and invisible characters.
+pub(crate) fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
 /// Trims, brings to NFC and checks one line of text.
@@ -74,7 +96,7 @@ texts! {
     DisplayName;
     /// A title or message: 1 to 200 characters in one line, NFC.
     Label;
-    /// A BCP 47 language tag's shape: letters, digits and hyphens, at most 35 characters (RFC 5646, 4.4.1).
+    /// A BCP 47 language tag in canonical form: language, script, region and variants, at most 35 bytes.
     Locale;
     /// A name out of the IANA time zone database.
     TimeZoneName;
@@ -84,10 +106,10 @@ impl DisplayName {
     /// Checks what a person typed.
     ///
     /// # Errors
-    /// [`Invalid`] when it is empty, longer than 64 characters or holds control characters.
+    /// [`Invalid`] when it is empty or invisible, longer than 64 characters or holds control characters.
     pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
         let text = one_line(field, text, 64)?;
-        if text.is_empty() {
+        if is_blank(&text) {
             return Err(Invalid::new(field, "required"));
         }
         Ok(Self(text))
@@ -98,10 +120,10 @@ impl Label {
     /// Checks what a person typed.
     ///
     /// # Errors
-    /// [`Invalid`] when it is empty, longer than 200 characters or holds control characters.
+    /// [`Invalid`] when it is empty or invisible, longer than 200 characters or holds control characters.
     pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
         let text = one_line(field, text, 200)?;
-        if text.is_empty() {
+        if is_blank(&text) {
             return Err(Invalid::new(field, "required"));
         }
         Ok(Self(text))
@@ -109,19 +131,8 @@ impl Label {
 }
 
 impl Locale {
-    /// Checks a tag's shape; whether the language exists is the host's to know.
-    ///
-    /// # Errors
-    /// [`Invalid`] when it has no such shape.
-    pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
-        let shaped = !text.is_empty()
-            && text.len() <= 35
-            && text
-                .split('-')
-                .all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
-            && text.as_bytes()[0].is_ascii_alphabetic();
-        if shaped { Ok(Self(text.to_owned())) } else { Err(Invalid::new(field, "invalid")) }
-    }
+    /// Most bytes of a tag (RFC 5646, 4.4.1).
+    pub const MAX_LENGTH: usize = 35;
 }
 
 impl TimeZoneName {
@@ -133,6 +144,17 @@ impl TimeZoneName {
         let known = text.len() <= 64 && jiff::tz::TimeZone::get(text).is_ok_and(|zone| !zone.is_unknown());
         if known { Ok(Self(text.to_owned())) } else { Err(Invalid::new(field, "unknown_time_zone")) }
     }
+}
+
+/// Checks a calendar day, `YYYY-MM-DD`, that has begun somewhere on Earth (UTC+14) at `now`.
+pub(crate) fn parse_birthday(field: &'static str, text: &str, now: Timestamp) -> Result<String, Invalid> {
+    const EARLIEST_ZONE: Duration = Duration::from_hours(14);
+    let day = parse_day(field, text)?;
+    // Both are written year first, with four digits.
+    if day.as_str() > now.plus(EARLIEST_ZONE).to_rfc3339().split('T').next().unwrap_or_default() {
+        return Err(Invalid::new(field, "in_the_future"));
+    }
+    Ok(day)
 }
 
 /// Checks a calendar day, `YYYY-MM-DD`.
@@ -169,16 +191,35 @@ mod tests {
     }
 
     #[test]
-    fn zones_locales_and_days() {
+    fn zones_and_days() {
         assert!(TimeZoneName::parse("z", "Europe/Berlin").is_ok());
         assert!(TimeZoneName::parse("z", "Mars/Olympus").is_err());
-        assert!(Locale::parse("l", "pt-BR").is_ok());
-        for bad in ["", "-", "1x", "pt_BR", "aaaaaaaaa", "en-\u{e9}"] {
-            assert!(Locale::parse("l", bad).is_err(), "{bad}");
-        }
         assert!(parse_day("d", "2000-02-29").is_ok());
         for bad in ["2001-02-29", "2001-2-9", "20010209", "0000-00-00", "2001-02-09T00:00"] {
             assert!(parse_day("d", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn text_of_only_invisible_characters_is_empty() {
+        for text in ["\u{200B}", "\u{2060}\u{200D}", "\u{3164}", "\u{2800} \u{2800}", "\u{E0020}", "\u{FE0F}", "\u{AD}"] {
+            assert_eq!(DisplayName::parse("n", text), Err(Invalid::new("n", "required")), "{text:?}");
+            assert_eq!(Label::parse("n", text), Err(Invalid::new("n", "required")), "{text:?}");
+        }
+        assert!(DisplayName::parse("n", "a\u{200D}").is_ok());
+    }
+
+    #[test]
+    fn birthday_in_the_future_is_refused() {
+        // 2026-01-01T09:59:59Z, and one second later, when 2 January begins in UTC+14.
+        let before = Timestamp::from_micros(1_767_261_599_000_000);
+        let after = before.plus(Duration::from_secs(1));
+        assert_eq!(
+            parse_birthday("d", "2026-01-02", before),
+            Err(Invalid::new("d", "in_the_future"))
+        );
+        assert!(parse_birthday("d", "2026-01-02", after).is_ok());
+        assert!(parse_birthday("d", "1999-12-31", before).is_ok());
+        assert!(parse_birthday("d", "9999-12-31", before).is_err());
     }
 }

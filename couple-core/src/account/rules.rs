@@ -2,8 +2,9 @@
 
 use super::{Account, AccountChange, PasswordHash, Policy, Refusal, Session, Token, TokenKind};
 use crate::{
-    AccountId, Change, DisplayName, EmailAddress, Keyring, Locale, Secret, Timestamp, TokenId, digest,
+    AccountId, Change, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, Timestamp, TokenId, digest,
     pairing::PairingChange,
+    typed,
 };
 
 /// Which purpose a token's code is derived under.
@@ -13,6 +14,14 @@ const CODE: &str = "mailed-code";
 #[must_use]
 pub fn code_of(keys: &Keyring, token: TokenId) -> Secret<String> {
     keys.six_digits(CODE, &[token.as_uuid().as_bytes()])
+}
+
+/// A typed code as it is compared, spaces, dashes and digits of other scripts aside.
+///
+/// # Errors
+/// [`Invalid`] for what is no six digits: it is refused before it counts as a try.
+pub fn typed_code(code: &Secret<String>) -> Result<Secret<String>, Invalid> {
+    typed::digits(code.expose(), 6).map(Secret::new).ok_or(Invalid::new("code", "invalid"))
 }
 
 /// The link token of a token: 192 bits, its kind in front.

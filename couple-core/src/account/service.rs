@@ -18,7 +18,7 @@ use crate::{
     pairing::{Directory, Profile},
     ports::settled,
     store::Transaction,
-    text::parse_day,
+    text::parse_birthday,
 };
 
 /// What sign-up takes.
@@ -28,7 +28,7 @@ pub struct SignUp {
     pub email: String,
     /// What they are called.
     pub display_name: String,
-    /// The language of their mails.
+    /// The language of their mails, as [`Locale::matched`] takes it.
     pub locale: Option<String>,
 }
 
@@ -81,7 +81,7 @@ pub struct SignedIn {
 pub struct ProfilePatch {
     /// What they are called.
     pub display_name: Option<String>,
-    /// The language of their mails.
+    /// The language of their mails, as [`Locale::matched`] takes it; one that it does not know clears the field.
     pub locale: Option<Option<String>>,
     /// Where their day begins and ends.
     pub time_zone: Option<Option<String>>,
@@ -128,7 +128,7 @@ impl Accounts {
     pub async fn sign_up(&self, call: &Call, command: &SignUp) -> Answer<()> {
         let email = EmailAddress::parse("email", &command.email).map_err(refuse)?;
         let display_name = DisplayName::parse("display_name", &command.display_name).map_err(refuse)?;
-        let locale = locale(command.locale.as_deref()).map_err(refuse)?;
+        let locale = command.locale.as_deref().and_then(Locale::matched);
         let token = self.fresh_token();
         self.enqueue_mail(call, &email.clone(), MailJob::SignUp { token, email, display_name, locale }).await
     }
@@ -241,6 +241,10 @@ impl Accounts {
         }
         let (SignIn::Password { email, .. } | SignIn::Code { email, .. }) = command;
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
+        if let SignIn::Code { code, .. } = command {
+            // What cannot be a code counts as no try.
+            rules::typed_code(code).map_err(refuse)?;
+        }
         self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, Some(email.key())).await?;
         let mut verified: Option<(PasswordHash, Option<PasswordHash>)> = None;
         loop {
@@ -438,7 +442,7 @@ impl Accounts {
                 account.display_name = DisplayName::parse("display_name", name).map_err(refuse)?;
             }
             if let Some(to) = &patch.locale {
-                account.locale = locale(to.as_deref()).map_err(refuse)?;
+                account.locale = to.as_deref().and_then(Locale::matched);
             }
             if let Some(zone) = &patch.time_zone {
                 account.time_zone = zone
@@ -448,8 +452,8 @@ impl Accounts {
                     .map_err(refuse)?;
             }
             if let Some(day) = &patch.birthday {
-                account.birthday =
-                    day.as_deref().map(|day| parse_day("birthday", day)).transpose().map_err(refuse)?;
+                let parsed = day.as_deref().map(|day| parse_birthday("birthday", day, self.ports.now()));
+                account.birthday = parsed.transpose().map_err(refuse)?;
             }
             if account == before {
                 return Ok(account);
@@ -582,7 +586,11 @@ impl Accounts {
 
     async fn allow_proof(&self, call: &Call, proof: &Proof) -> Answer<()> {
         let email = match proof {
-            Proof::Code { email, .. } => Some(EmailAddress::parse("email", email).map_err(refuse)?),
+            Proof::Code { email, code } => {
+                // What cannot be a code counts as no try.
+                rules::typed_code(code).map_err(refuse)?;
+                Some(EmailAddress::parse("email", email).map_err(refuse)?)
+            }
             Proof::Link(_) => None,
         };
         let key = email.as_ref().map(EmailAddress::key);
@@ -617,6 +625,7 @@ impl Accounts {
             }
             Proof::Code { email, code } => {
                 let email = EmailAddress::parse("email", email).map_err(refuse)?;
+                let code = &rules::typed_code(code).map_err(refuse)?;
                 let call = Call::default();
                 let mut work = Transaction::new(&self.ports, &call, now);
                 loop {
@@ -722,10 +731,6 @@ impl Directory for Accounts {
 
 fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {
     Failure::Refused(Refusal::Invalid(invalid))
-}
-
-fn locale(tag: Option<&str>) -> Result<Option<Locale>, crate::Invalid> {
-    tag.map(|tag| Locale::parse("locale", tag)).transpose()
 }
 
 /// The local part: a word that a password must not consist of.

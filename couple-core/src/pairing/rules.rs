@@ -7,10 +7,13 @@ use super::{Block, Couple, Invite, InviteState, PairingChange, Person, Policy, R
 use crate::{
     AccountId, Change, CoupleId, Digest, InviteId, Keyring, Secret, Timestamp, digest,
     timeline::{NewEntry, TimelineChange, system},
+    typed,
 };
 
 /// Letters in a short code: 50 bits.
 const LETTERS: usize = 10;
+/// Kind of a link's token, which the token begins with.
+const LINK: &str = "invite";
 
 /// An invite's short code, as it is shown: `XXXXX-XXXXX`.
 #[must_use]
@@ -23,24 +26,26 @@ pub fn code_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
 /// An invite's link token: 192 bits.
 #[must_use]
 pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
-    keys.bearer("invite", &[invite.as_uuid().as_bytes()])
+    keys.bearer(LINK, &[invite.as_uuid().as_bytes()])
 }
 
-/// How a typed code is stored and found: case, spaces, hyphens and look-alikes do not matter, and the digest is keyed
-/// because 50 bits alone could be searched.
+/// An invite's typed code in the form in which it is compared: case, spaces, dashes, look-alikes and full-width forms do not
+/// matter. None: the text is no code.
+#[must_use]
+pub fn typed_code(text: &str) -> Option<String> {
+    typed::letters(text, LETTERS)
+}
+
+/// The link's token in a text: the token itself, or the link that holds it. None: there is none.
+#[must_use]
+pub fn typed_link(text: &str) -> Option<&str> {
+    typed::link_token(text, LINK)
+}
+
+/// The digest under which a code is stored and found. Keyed, because 50 bits alone could be searched.
 #[must_use]
 pub fn code_digest(keys: &Keyring, typed: &str) -> Digest {
-    let normal: String = typed
-        .chars()
-        .filter(|c| !matches!(c, '-' | ' '))
-        .take(64)
-        .map(|c| match c.to_ascii_uppercase() {
-            'O' => '0',
-            'I' | 'L' => '1',
-            c => c,
-        })
-        .collect();
-    keys.derive("invite-code-digest", &[normal.as_bytes()])
+    keys.derive("invite-code-digest", &[typed_code(typed).unwrap_or_default().as_bytes()])
 }
 
 /// How a link's token is found.
@@ -357,7 +362,7 @@ mod tests {
     fn typed_codes_are_forgiven_case_and_look_alikes() {
         let keys = Keyring::new([5; 32]);
         assert_eq!(code_digest(&keys, "a0b1c-d2e3f"), code_digest(&keys, "AOBLC D2E3F"));
-        assert_ne!(code_digest(&keys, ""), code_digest(&keys, "0"));
+        assert_eq!(typed_code("0"), None);
     }
 
     #[test]

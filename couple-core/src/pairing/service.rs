@@ -8,7 +8,7 @@ use super::{
     rules::{self, Accepted, Accepting, Invited},
 };
 use crate::{
-    AccountId, Call, CoupleId, Decision, EmailAddress, Failure, InviteId, Label, Ports, Secret,
+    AccountId, Call, CoupleId, Decision, EmailAddress, Failure, Invalid, InviteId, Label, Ports, Secret,
     limits::{LimitKey, rules as limit},
     ports::settled,
     store::Transaction,
@@ -34,6 +34,23 @@ pub enum Named {
     Link(Secret<String>),
     /// Its id, for one addressed to them.
     Id(InviteId),
+}
+
+impl Named {
+    /// The name in the form in which it is compared. A link that was pasted in place of its token or of a code is taken for
+    /// what it is; what cannot be a code or a link counts as no try.
+    fn normalized(&self) -> Result<Self, Invalid> {
+        let linked = |text: &Secret<String>| {
+            rules::typed_link(text.expose()).map(|token| Self::Link(Secret::new(token.to_owned())))
+        };
+        match self {
+            Self::Code(text) => linked(text)
+                .or_else(|| rules::typed_code(text.expose()).map(|code| Self::Code(Secret::new(code))))
+                .ok_or(Invalid::new("code", "invalid")),
+            Self::Link(text) => linked(text).ok_or(Invalid::new("token", "invalid")),
+            Self::Id(id) => Ok(Self::Id(*id)),
+        }
+    }
 }
 
 /// An invite with what its sender passes on.
@@ -251,6 +268,7 @@ impl Pairings {
     /// [`Refusal::InviteNotFound`] and the others of answering.
     pub async fn preview(&self, call: &Call, person: &Person, named: &Named) -> Answer<(Invite, Profile)> {
         let now = self.ports.now();
+        let named = &named.normalized().map_err(refuse)?;
         self.allow_code(call, person.id, named).await?;
         let invite = self.find(named).await?;
         let blocked = self.closed_to(person.id, invite.as_ref()).await?;
@@ -267,6 +285,7 @@ impl Pairings {
     /// [`Refusal::Unverified`], [`Refusal::RateLimited`], [`Refusal::KeyReused`].
     pub async fn accept(&self, call: &Call, person: &Person, named: &Named) -> Answer<Couple> {
         let now = self.ports.now();
+        let named = &named.normalized().map_err(refuse)?;
         let mut work = Transaction::new(&self.ports, call, now);
         let mut allowed = false;
         loop {
@@ -336,6 +355,7 @@ impl Pairings {
     /// As [`preview`](Self::preview).
     pub async fn decline(&self, call: &Call, person: &Person, named: &Named) -> Answer<()> {
         let now = self.ports.now();
+        let named = &named.normalized().map_err(refuse)?;
         self.allow_code(call, person.id, named).await?;
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
@@ -493,17 +513,8 @@ impl Pairings {
     async fn find(&self, named: &Named) -> Answer<Option<Invite>> {
         let store = &self.ports.store;
         Ok(match named {
-            // Whoever is asked for a code may paste what the link's page shows.
-            Named::Code(link) if link.expose().starts_with("invite_") && link.expose().len() <= 256 => {
-                store.invite_by_link(&rules::link_digest(link.expose())).await?
-            }
-            Named::Code(code) if code.expose().len() <= 64 => {
-                store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?
-            }
-            Named::Link(link) if link.expose().len() <= 256 => {
-                store.invite_by_link(&rules::link_digest(link.expose())).await?
-            }
-            Named::Code(_) | Named::Link(_) => None,
+            Named::Code(code) => store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?,
+            Named::Link(link) => store.invite_by_link(&rules::link_digest(link.expose())).await?,
             // An id is no secret: it opens only what is addressed to the asker, or is their own.
             Named::Id(id) => store.invite(*id).await?.filter(|invite| invite.target.is_some()),
         })

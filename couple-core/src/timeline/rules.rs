@@ -8,6 +8,7 @@ use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, Refusal, SEEN, Timelin
 use crate::{
     AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
     pairing::{Couple, PairingChange, Side},
+    text::is_blank,
 };
 
 /// Checks a kind that a person appends: one of the core's own, or an app's `x-…`.
@@ -91,7 +92,7 @@ pub fn body(kind: &str, value: &Value) -> Result<Body, Invalid> {
     let object = value.as_object().ok_or(Invalid::new("body", "not_an_object"))?;
     if kind == "text" {
         match object.get("text").and_then(Value::as_str) {
-            Some(text) if !text.trim().is_empty() => {}
+            Some(text) if !is_blank(text) => {}
             _ => return Err(Invalid::new("body.text", "required")),
         }
     }
@@ -133,12 +134,14 @@ pub fn media_of(entry: &Entry) -> Option<MediaId> {
     media_id(&body.value())
 }
 
-/// Checks a reaction: one to sixteen characters without space or control, whatever an emoji keyboard makes.
+/// Checks a reaction: one to sixteen characters without space or control, whatever an emoji keyboard makes, not all of them
+/// invisible.
 ///
 /// # Errors
 /// [`Invalid`].
 pub fn emoji(emoji: &str) -> Result<&str, Invalid> {
     let shaped = (1..=16).contains(&emoji.chars().count())
+        && !is_blank(emoji)
         && !emoji.chars().any(|c| c.is_control() || c.is_whitespace())
         && !emoji.is_ascii();
     if shaped { Ok(emoji) } else { Err(Invalid::new("emoji", "invalid")) }
@@ -285,6 +288,7 @@ mod tests {
         for bad in [
             json!({"text": ""}),
             json!({"text": "  "}),
+            json!({"text": "\u{200B}\u{2060} \u{FE0F}"}),
             json!({}),
             json!({"text": 1}),
             json!("hi"),
@@ -319,7 +323,7 @@ mod tests {
         for good in ["❤️", "👩‍❤️‍👨", "👍🏽", "é"] {
             assert!(emoji(good).is_ok(), "{good}");
         }
-        for bad in ["", "a", "<b>", "❤ ❤", "\u{0}", &"❤".repeat(17)] {
+        for bad in ["", "a", "<b>", "❤ ❤", "\u{0}", "\u{200D}", "\u{FE0F}\u{200B}", &"❤".repeat(17)] {
             assert!(emoji(bad).is_err(), "{bad}");
         }
     }
