@@ -439,6 +439,7 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
         see!(store.couple(couple), store.entries(couple, Page::After(0), 100, None));
         see!(store.entries(couple, Page::Before(4), 2, Some("text")), store.entry(couple, 2));
         for side in SIDES {
+            see!(store.unread(couple, side, 0), store.unread(couple, side, 3));
             see!(store.entries_by(couple, side, 1, 2), store.entry_by_client_id(couple, side, name(n)));
         }
         for space in [Space::Account(account), Space::Couple(couple)] {

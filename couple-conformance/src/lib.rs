@@ -67,7 +67,7 @@ macro_rules! store {
                 p16_deletion_request_ends_pairing, p17_expecting_unpaired;
             timeline: t1_gapless, t2_a_reader_misses_nothing, t3_client_id_once, t4_no_gap_after_a_conflict,
                 t5_reads_back, t6_pages, t7_editing, t8_deleting, t9_reacting, t10_read_positions, t11_ended,
-                t12_erasing, t13_couples_apart;
+                t12_erasing, t13_couples_apart, t14_unread;
             media: m1_identical_bytes_once, m2_reads_back, m3_quota, m4_what_is_kept_is_counted, m5_ends_once, m6_ended,
                 m7_naming, m8_as_read, m9_renditions_once, m10_unused, m11_forgetting, m12_avatars, m13_deleting,
                 m14_closing, m15_pages;

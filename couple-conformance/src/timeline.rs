@@ -1,4 +1,4 @@
-//! T1–T13: a couple's log.
+//! T1–T14: a couple's log.
 
 use std::sync::Arc;
 
@@ -275,4 +275,35 @@ pub async fn t13_couples_apart(store: impl Store) {
     assert_eq!(log(&store, other).await.len(), 1);
     assert_eq!(store.entry_by_client_id(other, Side::First, "b").await.unwrap(), None);
     assert_eq!(log(&store, world.couple_id()).await, []);
+}
+
+/// Entries of one author under a client id, after a position, tombstones aside.
+pub async fn t14_unread(store: impl Store) {
+    let world = World::default();
+    let couple = world.founded(&store).await;
+    let by = |author, name: &str| append(couple.id, NewEntry { author: Some(author), ..world.entry(name) });
+    let (first, second) = (Side::First, Side::Second);
+    let system = |kind: &str, by| append(couple.id, NewEntry::system(kind, by, Some(1), world.now()));
+    let changes = vec![
+        by(first, "a"),
+        by(second, "b"),
+        by(first, "c"),
+        system("entry_edited", Some(first)),
+        system("entry_reacted", Some(second)),
+        system("media_ready", None),
+        by(first, "d"),
+        TimelineChange::Delete { couple: couple.id, seq: 3, author: first, at: world.now() }.into(),
+        system("entry_deleted", Some(first)),
+    ];
+    all(&store, changes).await;
+    let other = world.founded(&store).await;
+    all(&store, vec![append(other.id, world.entry("a"))]).await;
+    for (author, after, expected) in
+        [(first, 0, 2), (first, 1, 1), (first, 6, 1), (first, 7, 0), (second, 0, 1), (second, 2, 0)]
+    {
+        let unread = store.unread(couple.id, author, after).await.unwrap();
+        assert_eq!(unread, expected, "{author:?} after {after}");
+    }
+    assert_eq!(store.unread(other.id, first, 0).await.unwrap(), 1);
+    assert_eq!(store.unread(world.couple_id(), first, 0).await.unwrap(), 0);
 }

@@ -152,7 +152,8 @@ mod tests {
         ] {
             assert_eq!(key(text).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["\u{A0}a@b.de\u{A0}", "\na@b.de\r\n", "\u{FEFF}a@b.de\u{200E}", "\u{2068}a@b.de\u{2069}"] {
+        for text in ["\u{A0}a@b.de\u{A0}", "\na@b.de\r\n", "\u{FEFF}a@b.de\u{200E}", "\u{2068}a@b.de\u{2069}"]
+        {
             let email = EmailAddress::parse("email", text).unwrap();
             assert_eq!((email.as_str(), email.key().as_str()), ("a@b.de", "a@b.de"), "{text:?}");
         }
@@ -201,7 +202,13 @@ mod tests {
 
     #[test]
     fn invisible_characters_of_a_domain_are_not_stored() {
-        for text in ["a@mün\u{AD}chen.de", "a@mün\u{200B}chen.de", "a@exa\u{AD}mple.org", "a@exa\u{FE0F}mple.org", "a@exa\u{2060}mple.org"] {
+        for text in [
+            "a@mün\u{AD}chen.de",
+            "a@mün\u{200B}chen.de",
+            "a@exa\u{AD}mple.org",
+            "a@exa\u{FE0F}mple.org",
+            "a@exa\u{2060}mple.org",
+        ] {
             if let Ok(email) = EmailAddress::parse("email", text) {
                 assert!(!email.as_str().chars().any(is_invisible), "{text:?}");
                 assert_eq!(EmailAddress::parse("email", email.as_str()).as_ref(), Ok(&email), "{text:?}");

@@ -87,7 +87,9 @@ mod tests {
             let again = matched.as_ref().and_then(|locale| Locale::matched(locale.as_str()));
             assert_eq!(again, matched, "{text:?}");
         }
-        for text in ["", "-", "??", "C", "POSIX", "*", "1x", "\u{0}", "en\u{e9}", "日本語", "toolongalanguage"] {
+        for text in
+            ["", "-", "??", "C", "POSIX", "*", "1x", "\u{0}", "en\u{e9}", "日本語", "toolongalanguage"]
+        {
             assert_eq!(Locale::matched(text), None, "{text:?}");
         }
         let long = Locale::matched(&format!("en-US-{}", "abcdefgh-".repeat(30))).unwrap();

@@ -15,6 +15,9 @@ use crate::{
 };
 
 /// One typed change with its precondition. A list of them is one transaction.
+///
+/// Whatever a use case decides from a read must be covered by a precondition of a change of its commit; a change whose docs name no
+/// precondition is right whatever was read before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// To accounts, mailed tokens and sessions.

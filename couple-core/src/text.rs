@@ -202,7 +202,15 @@ mod tests {
 
     #[test]
     fn text_of_only_invisible_characters_is_empty() {
-        for text in ["\u{200B}", "\u{2060}\u{200D}", "\u{3164}", "\u{2800} \u{2800}", "\u{E0020}", "\u{FE0F}", "\u{AD}"] {
+        for text in [
+            "\u{200B}",
+            "\u{2060}\u{200D}",
+            "\u{3164}",
+            "\u{2800} \u{2800}",
+            "\u{E0020}",
+            "\u{FE0F}",
+            "\u{AD}",
+        ] {
             assert_eq!(DisplayName::parse("n", text), Err(Invalid::new("n", "required")), "{text:?}");
             assert_eq!(Label::parse("n", text), Err(Invalid::new("n", "required")), "{text:?}");
         }
@@ -214,10 +222,7 @@ mod tests {
         // 2026-01-01T09:59:59Z, and one second later, when 2 January begins in UTC+14.
         let before = Timestamp::from_micros(1_767_261_599_000_000);
         let after = before.plus(Duration::from_secs(1));
-        assert_eq!(
-            parse_birthday("d", "2026-01-02", before),
-            Err(Invalid::new("d", "in_the_future"))
-        );
+        assert_eq!(parse_birthday("d", "2026-01-02", before), Err(Invalid::new("d", "in_the_future")));
         assert!(parse_birthday("d", "2026-01-02", after).is_ok());
         assert!(parse_birthday("d", "1999-12-31", before).is_ok());
         assert!(parse_birthday("d", "9999-12-31", before).is_err());

@@ -9,13 +9,60 @@ const MAX_TYPED_BYTES: usize = 2048;
 
 /// First digit of each block of ten decimal digits (Unicode general category Nd) that NFKC does not fold to ASCII.
 const ZEROS: [char; 54] = [
-    '\u{660}', '\u{6F0}', '\u{7C0}', '\u{966}', '\u{9E6}', '\u{A66}', '\u{AE6}', '\u{B66}', '\u{BE6}',
-    '\u{C66}', '\u{CE6}', '\u{D66}', '\u{DE6}', '\u{E50}', '\u{ED0}', '\u{F20}', '\u{1040}', '\u{1090}',
-    '\u{17E0}', '\u{1810}', '\u{1946}', '\u{19D0}', '\u{1A80}', '\u{1A90}', '\u{1B50}', '\u{1BB0}',
-    '\u{1C40}', '\u{1C50}', '\u{A620}', '\u{A8D0}', '\u{A900}', '\u{A9D0}', '\u{A9F0}', '\u{AA50}',
-    '\u{ABF0}', '\u{104A0}', '\u{10D30}', '\u{11066}', '\u{110F0}', '\u{11136}', '\u{111D0}', '\u{112F0}',
-    '\u{11450}', '\u{114D0}', '\u{11650}', '\u{116C0}', '\u{11730}', '\u{118E0}', '\u{11950}', '\u{11C50}',
-    '\u{11D50}', '\u{11DA0}', '\u{16A60}', '\u{1E950}',
+    '\u{660}',
+    '\u{6F0}',
+    '\u{7C0}',
+    '\u{966}',
+    '\u{9E6}',
+    '\u{A66}',
+    '\u{AE6}',
+    '\u{B66}',
+    '\u{BE6}',
+    '\u{C66}',
+    '\u{CE6}',
+    '\u{D66}',
+    '\u{DE6}',
+    '\u{E50}',
+    '\u{ED0}',
+    '\u{F20}',
+    '\u{1040}',
+    '\u{1090}',
+    '\u{17E0}',
+    '\u{1810}',
+    '\u{1946}',
+    '\u{19D0}',
+    '\u{1A80}',
+    '\u{1A90}',
+    '\u{1B50}',
+    '\u{1BB0}',
+    '\u{1C40}',
+    '\u{1C50}',
+    '\u{A620}',
+    '\u{A8D0}',
+    '\u{A900}',
+    '\u{A9D0}',
+    '\u{A9F0}',
+    '\u{AA50}',
+    '\u{ABF0}',
+    '\u{104A0}',
+    '\u{10D30}',
+    '\u{11066}',
+    '\u{110F0}',
+    '\u{11136}',
+    '\u{111D0}',
+    '\u{112F0}',
+    '\u{11450}',
+    '\u{114D0}',
+    '\u{11650}',
+    '\u{116C0}',
+    '\u{11730}',
+    '\u{118E0}',
+    '\u{11950}',
+    '\u{11C50}',
+    '\u{11D50}',
+    '\u{11DA0}',
+    '\u{16A60}',
+    '\u{1E950}',
 ];
 
 /// The ASCII digit for a decimal digit of any script.
@@ -28,8 +75,19 @@ fn ascii_digit(c: char) -> char {
 fn is_dash(c: char) -> bool {
     matches!(
         c,
-        '-' | '\u{58A}' | '\u{5BE}' | '\u{1806}' | '\u{2010}'..='\u{2015}' | '\u{2043}' | '\u{207B}' | '\u{208B}'
-            | '\u{2212}' | '\u{2E3A}' | '\u{2E3B}' | '\u{2E40}' | '\u{301C}' | '\u{3030}' | '\u{30A0}' | '\u{30FC}'
+        '-' | '\u{58A}' | '\u{5BE}' | '\u{1806}' | '\u{2010}'
+            ..='\u{2015}'
+                | '\u{2043}'
+                | '\u{207B}'
+                | '\u{208B}'
+                | '\u{2212}'
+                | '\u{2E3A}'
+                | '\u{2E3B}'
+                | '\u{2E40}'
+                | '\u{301C}'
+                | '\u{3030}'
+                | '\u{30A0}'
+                | '\u{30FC}'
     )
 }
 
@@ -97,14 +155,21 @@ mod tests {
         ] {
             assert_eq!(digits(typed, 6).as_deref(), Some("123456"), "{typed:?}");
         }
-        for typed in ["", "12345", "1234567", "12345a", "123.456", "\u{200B}", "½23456", &"1 ".repeat(2000)] {
+        for typed in ["", "12345", "1234567", "12345a", "123.456", "\u{200B}", "½23456", &"1 ".repeat(2000)]
+        {
             assert_eq!(digits(typed, 6), None, "{typed:?}");
         }
     }
 
     #[test]
     fn letters_are_read_in_every_common_form() {
-        for typed in ["ABC0D-EFG1H", "abcod efglh", "ABC0D\u{A0}EFG1H", "ABC0D\u{2013}EFG1H", "ＡＢＣ０Ｄ－ＥＦＧ１Ｈ\n"] {
+        for typed in [
+            "ABC0D-EFG1H",
+            "abcod efglh",
+            "ABC0D\u{A0}EFG1H",
+            "ABC0D\u{2013}EFG1H",
+            "ＡＢＣ０Ｄ－ＥＦＧ１Ｈ\n",
+        ] {
             assert_eq!(letters(typed, 10).as_deref(), Some("ABC0DEFG1H"), "{typed:?}");
         }
         for typed in ["", "ABC0D-EFG1", "ABC0D-EFG1HX", "ABC0D-EFG1U", "ABC0D-EFG1É", "ABC0D_EFG1H"] {

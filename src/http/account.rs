@@ -150,7 +150,10 @@ const SENT: (StatusCode, Json<Status>) = (StatusCode::ACCEPTED, Json(Status { st
 #[serde(deny_unknown_fields)]
 struct NewAccount {
     email: String,
+    /// 1 to 64 characters, at least one of them visible.
     display_name: String,
+    /// Language of the account's mails, as a BCP 47 tag or as devices write it (`en_US`). It is stored in canonical form; a text
+    /// that names no language is ignored.
     locale: Option<String>,
 }
 
@@ -163,7 +166,7 @@ async fn sign_up(
     meta: Meta,
     body: Body<NewAccount>,
 ) -> Answer<(StatusCode, Json<Status>)> {
-    let call = meta.call(None, &body);
+    let call = meta.open_call(&body.value.email, &body);
     let NewAccount { email, display_name, locale } = body.value;
     app.backend.accounts().sign_up(&call, &SignUp { email, display_name, locale }).await?;
     Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
@@ -174,7 +177,7 @@ async fn sign_up(
 struct Verification {
     /// With `code`.
     email: Option<String>,
-    /// Six digits.
+    /// Six digits; spaces, dashes and digits of other scripts are understood. Anything else is refused without counting as a try.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
     /// The link's token, instead of address and code.
@@ -183,6 +186,11 @@ struct Verification {
     /// At least 15 characters; without one, sign-in is by mailed code.
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
+}
+
+/// What an idempotency key of a proof belongs to: its address, or its token.
+fn subject<'a>(email: Option<&'a str>, token: Option<&'a Secret<String>>) -> &'a str {
+    email.or_else(|| token.map(|token| token.expose().as_str())).unwrap_or_default()
 }
 
 fn proof(
@@ -204,7 +212,7 @@ fn proof(
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
     responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
 async fn verify(State(app): State<App>, meta: Meta, body: Body<Verification>) -> Answer<Json<SignedInOut>> {
-    let call = meta.call(None, &body);
+    let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let Verification { email, code, token, password } = body.value;
     let signed = app.backend.accounts().verify(&call, &proof(email, code, token)?, password.as_ref()).await?;
     Ok(Json(signed.into()))
@@ -224,7 +232,7 @@ async fn resend(
     meta: Meta,
     body: Body<Address>,
 ) -> Answer<(StatusCode, Json<Status>)> {
-    let call = meta.call(None, &body);
+    let call = meta.open_call(&body.value.email, &body);
     app.backend.accounts().resend(&call, &body.value.email).await?;
     Ok(SENT)
 }
@@ -249,7 +257,7 @@ async fn sign_in(
     meta: Meta,
     body: Body<Credentials>,
 ) -> Answer<(StatusCode, Json<SignedInOut>)> {
-    let call = meta.call(None, &body);
+    let call = meta.open_call(&body.value.email, &body);
     let command = match body.value {
         Credentials { email, password: Some(password), code: None } => SignIn::Password { email, password },
         Credentials { email, password: None, code: Some(code) } => SignIn::Code { email, code },
@@ -267,7 +275,7 @@ async fn request_code(
     meta: Meta,
     body: Body<Address>,
 ) -> Answer<(StatusCode, Json<Status>)> {
-    let call = meta.call(None, &body);
+    let call = meta.open_call(&body.value.email, &body);
     app.backend.accounts().request_code(&call, &body.value.email).await?;
     Ok(SENT)
 }
@@ -321,7 +329,7 @@ async fn forgot_password(
     meta: Meta,
     body: Body<Address>,
 ) -> Answer<(StatusCode, Json<Status>)> {
-    let call = meta.call(None, &body);
+    let call = meta.open_call(&body.value.email, &body);
     app.backend.accounts().forgot_password(&call, &body.value.email).await?;
     Ok(SENT)
 }
@@ -383,13 +391,15 @@ struct AccountPatch {
     #[schema(value_type = Option<String>)]
     display_name: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
+    /// Language of the account's mails, as a BCP 47 tag or as devices write it (`en_US`). It is stored in canonical form; a text
+    /// that names no language clears the field.
     #[schema(value_type = Option<String>)]
     locale: Option<Option<String>>,
     /// A name of the IANA database.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     time_zone: Option<Option<String>>,
-    /// `YYYY-MM-DD`
+    /// `YYYY-MM-DD`, not in the future.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     birthday: Option<Option<String>>,
@@ -425,7 +435,7 @@ async fn change_email(
     meta: Meta,
     body: Body<NewEmail>,
 ) -> Answer<(StatusCode, Json<Status>)> {
-    let call = meta.call(Some(signed.id()), &body);
+    let call = meta.call(signed.id(), &body);
     let NewEmail { new_email, current_password } = body.value;
     app.backend
         .accounts()
@@ -439,7 +449,7 @@ async fn change_email(
 struct EmailProof {
     /// The new address, with `code`.
     email: Option<String>,
-    /// Six digits.
+    /// Six digits; spaces, dashes and digits of other scripts are understood. Anything else is refused without counting as a try.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
     /// The link's token, instead.

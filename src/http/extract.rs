@@ -8,10 +8,10 @@ use axum::{
         ConnectInfo, FromRequest, FromRequestParts, MatchedPath, OptionalFromRequestParts, Path, Request,
         rejection::{BytesRejection, FailedToBufferBody},
     },
-    http::{Extensions, HeaderMap, HeaderName, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts},
 };
 use couple_core::{
-    AccountId, Call, Idempotency, Keyring, Label, Secret,
+    AccountId, Call, Digest, EmailAddress, Idempotency, Keyring, Label, Secret,
     account::{Account, Session},
     digest,
     pairing::Person,
@@ -36,6 +36,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(Problem::new("unsupported_media_type"));
         }
+        require_no_coding(request.headers())?;
         let bytes = match Bytes::from_request(request, state).await {
             Ok(bytes) => bytes,
             Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_))) => {
@@ -44,6 +45,31 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Err(_) => return Err(Problem::new("malformed_request").detail("the body ended early")),
         };
         Ok(Self { value: parse(&bytes)?, bytes })
+    }
+}
+
+/// Refuses a compressed body.
+pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let coded = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(coded) {
+        return Err(Problem::new("unsupported_encoding").detail("send the body without Content-Encoding"));
+    }
+    Ok(())
+}
+
+/// What is wrong with a value that the JSON grammar allows and serde_json does not read: a lone surrogate, a number beyond any
+/// float, more than 127 levels.
+fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
+    let said = error.to_string();
+    let says = |part: &str| said.contains(part);
+    if says("lone leading surrogate in hex escape") || says("unexpected end of hex escape") {
+        Some("invalid_unicode")
+    } else if says("number out of range") {
+        Some("out_of_range")
+    } else if says("recursion limit exceeded") {
+        Some("too_deep")
+    } else {
+        None
     }
 }
 
@@ -65,7 +91,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let error = error.into_inner();
         if error.classify() != serde_json::error::Category::Data {
-            return malformed(&error);
+            let Some(code) = unreadable(&error) else { return malformed(&error) };
+            // Of what is too deep the first name is enough.
+            let field = if code == "too_deep" { path.split(['.', '[']).next() } else { Some(path.as_str()) };
+            return Problem::new("invalid_field").field(field.filter(|f| !f.is_empty()).unwrap_or("."), code);
         }
         let said = error.to_string();
         let named = |prefix: &str| {
@@ -167,15 +196,30 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// The call of someone, or of nobody, with a body.
-    pub(super) fn call<T>(&self, account: Option<AccountId>, body: &Body<T>) -> Call {
+    /// Context of an authenticated request with a body.
+    pub(super) fn call<T>(&self, account: AccountId, body: &Body<T>) -> Call {
         self.call_with(account, &body.bytes)
     }
-    /// The call of a request that stands for these bytes.
-    pub(super) fn call_with(&self, account: Option<AccountId>, body: &[u8]) -> Call {
-        let who = account.map(|id| id.to_string()).unwrap_or_default();
+    /// Context of an authenticated request that stands for these bytes.
+    pub(super) fn call_with(&self, account: AccountId, body: &[u8]) -> Call {
+        let who = account.to_string();
+        self.scoped(body, |key| digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]))
+    }
+    /// Context of a request without a session. Its idempotency key is scoped by `subject`, the address or token in its body, so
+    /// that two clients with the same key do not meet.
+    pub(super) fn open_call<T>(&self, subject: &str, body: &Body<T>) -> Call {
+        let email = EmailAddress::parse("email", subject).ok();
+        let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
+        let parts = |key: &str| {
+            let parts = [subject.as_bytes(), self.route.as_bytes(), key.as_bytes()];
+            // Keyed, like the request: a token is a secret, and an address is nobody else's business.
+            self.keys.derive("idempotency-scope", &parts)
+        };
+        self.scoped(&body.bytes, parts)
+    }
+    fn scoped(&self, body: &[u8], scope: impl Fn(&str) -> Digest) -> Call {
         let idempotency = self.key.as_ref().map(|key| Idempotency {
-            scope: digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]),
+            scope: scope(key),
             // Keyed: the body may hold a password, which a plain digest in a dump would let be guessed.
             request: self.keys.derive("idempotency-request", &[body]),
         });
@@ -316,6 +360,10 @@ mod tests {
         assert_eq!(said(r#"{"name":1}"#), r#""invalid_field" "name" "wrong_type""#);
         assert_eq!(said(r#"{"name":"a","account_id":1}"#), r#""invalid_field" "account_id" "unknown_field""#);
         assert_eq!(said(r#"{"name":"a","name":"b"}"#), r#""invalid_field" "name" "duplicate_field""#);
+        assert_eq!(said(r#"{"name":"\ud83d"}"#), r#""invalid_field" "name" "invalid_unicode""#);
+        assert_eq!(said(r#"{"name":"\udc00 x"}"#), r#""invalid_field" "name" "invalid_unicode""#);
+        assert_eq!(said(r#"{"name":"\q"}"#), r#""malformed_json" null null"#);
+        assert_eq!(said("{\"name\":\"a\nb\"}"), r#""malformed_json" null null"#);
         assert_eq!(said(&"[".repeat(10_000)), r#""invalid_field" "." "wrong_type""#);
     }
 }

@@ -26,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, HttpOptions, Problem,
-    extract::{Body, Meta, Segment, Signed},
+    extract::{Body, Meta, Segment, Signed, require_no_coding},
     timeline::bad_query,
 };
 
@@ -285,6 +285,7 @@ async fn upload(
     body: HttpBody,
 ) -> Answer<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
+    require_no_coding(&headers)?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     if kind.starts_with("multipart/") {
         return Err(Problem::new("unsupported_media_type").detail("send the bytes themselves, not a form"));
@@ -297,7 +298,7 @@ async fn upload(
     receive(&mut uploading, body, Pace::new(&app.options, Instant::now())).await?;
     let signed_in = still_signed_in(&app, &signed);
     let call = move |digest: &couple_core::Digest| {
-        meta.call_with(Some(signed.id()), &[digest.as_bytes(), shown_as.as_bytes()].concat())
+        meta.call_with(signed.id(), &[digest.as_bytes(), shown_as.as_bytes()].concat())
     };
     let stored = uploading.finish(call, signed_in).await?;
     let made = if stored.created {

@@ -123,6 +123,10 @@ struct CoupleOut {
     head_seq: i64,
     my_read_seq: i64,
     partner_read_seq: i64,
+    /// How many entries the partner wrote after `my_read_seq`: no edits, deletions, reactions or other entries of the system, and no
+    /// deleted ones. Counted among the newest 1,000 entries of the couple, so at most 1,000.
+    #[schema(minimum = 0, maximum = 1000)]
+    unread: u32,
     /// What was, if these two were a couple before.
     previous: Option<PreviousOut>,
 }
@@ -155,6 +159,7 @@ async fn couple_out(app: &App, couple: Couple, side: Side) -> Answer<CoupleOut> 
     // That it is not known is no reason to keep the rest back.
     let left = presences.left(couple.member(side.other())).await.unwrap_or(None);
     partner.presence = Some(presence(left.is_some()));
+    let unread = app.backend.timeline().unread(&couple, side).await?;
     Ok(CoupleOut {
         id: couple.id.to_string(),
         since: time(couple.since),
@@ -165,6 +170,7 @@ async fn couple_out(app: &App, couple: Couple, side: Side) -> Answer<CoupleOut> 
         head_seq: couple.head_seq,
         my_read_seq: couple.read[side.index()],
         partner_read_seq: couple.read[side.other().index()],
+        unread,
         previous: couple
             .previous
             .map(|_| PreviousOut { wanted: couple.restore[side.index()], restored: couple.restored() }),
@@ -194,7 +200,7 @@ async fn invite(
     meta: Meta,
     body: Body<NewInvite>,
 ) -> Answer<(StatusCode, Json<InvitedOut>)> {
-    let call = meta.call(Some(signed.id()), &body);
+    let call = meta.call(signed.id(), &body);
     let NewInvite { email, message } = body.value;
     let command = Inviting { email, message };
     match app.backend.pairings().invite(&call, &signed.person(), &command).await? {
@@ -251,10 +257,11 @@ async fn withdraw(State(app): State<App>, signed: Signed, Segment(id): Segment) 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InviteName {
-    /// The short code.
+    /// The short code; case, spaces, dashes, look-alikes and full-width forms do not matter. The invite's link is understood here,
+    /// too. Anything else is refused without counting as a try.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
-    /// The link's token.
+    /// The link's token, or the link.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
     /// Of an invite to one's own address.
@@ -297,7 +304,7 @@ async fn accept(
     meta: Meta,
     body: Body<InviteName>,
 ) -> Answer<(StatusCode, Json<CoupleAnswer>)> {
-    let call = meta.call(Some(signed.id()), &body);
+    let call = meta.call(signed.id(), &body);
     let named = body.value.named()?;
     let couple = app.backend.pairings().accept(&call, &signed.person(), &named).await?;
     let side = side_of(&couple, &signed)?;
@@ -313,7 +320,7 @@ async fn decline(
     meta: Meta,
     body: Body<InviteName>,
 ) -> Answer<StatusCode> {
-    let call = meta.call(Some(signed.id()), &body);
+    let call = meta.call(signed.id(), &body);
     let named = body.value.named()?;
     app.backend.pairings().decline(&call, &signed.person(), &named).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -378,7 +385,7 @@ async fn leave(
     let Query(Leaving { block }) = query.map_err(super::timeline::bad_query)?;
     let meant = super::timeline::meant(&headers)?;
     let named = meant.map(|id| id.to_string()).unwrap_or_default();
-    let call = meta.call_with(Some(signed.id()), format!("{block} {named}").as_bytes());
+    let call = meta.call_with(signed.id(), format!("{block} {named}").as_bytes());
     app.backend.pairings().leave(&call, &signed.person(), meant, block).await?;
     Ok(StatusCode::NO_CONTENT)
 }

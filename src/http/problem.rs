@@ -45,6 +45,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("unsupported_tus_version", 412, "Speak tus 1.0.0"),
     ("body_too_large", 413, "The body is too large"),
     ("unsupported_media_type", 415, "Send application/json"),
+    ("unsupported_encoding", 415, "Send the body uncompressed"),
     ("unknown_type", 415, "Not a picture of a known type"),
     ("range_not_satisfiable", 416, "No such range"),
     ("invalid_field", 422, "A field is not as it must be"),

@@ -127,7 +127,8 @@ struct NewEntryIn {
     client_id: String,
     /// `text`, `photo`, `hug`, `kiss`, `mood`, `place`, `doodle`, or an app's own `x-…`.
     kind: String,
-    /// An object of up to 16 KiB of JSON; a `text` has a `text`, a `photo` a `media_id`. What a `photo` says as `media` is replaced.
+    /// An object of up to 16 KiB of JSON and 32 levels; a `text` has a `text`, a `photo` a `media_id`. What a `photo` says as `media`
+    /// is replaced. Integers from -2^63 to 2^64-1 are kept exactly; other numbers beyond 2^53 are refused.
     #[schema(value_type = Object)]
     body: serde_json::Value,
 }
@@ -146,7 +147,7 @@ async fn append(
     headers: HeaderMap,
     body: Body<NewEntryIn>,
 ) -> Answer<(StatusCode, Json<EntryOut>)> {
-    let call = meta.call(Some(signed.id()), &body);
+    let call = meta.call(signed.id(), &body);
     let NewEntryIn { client_id, kind, body } = body.value;
     let couple = meant(&headers)?;
     let done =
@@ -168,7 +169,7 @@ struct Paging {
     /// At most so many.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// Only these.
+    /// Only entries of this kind: 1 to 64 visible ASCII characters.
     kind: Option<String>,
 }
 
@@ -238,7 +239,8 @@ async fn previous(
 ) -> Answer<Json<EntriesOut>> {
     let Query(paging) = query.map_err(bad_query)?;
     let (page, limit) = paging.page()?;
-    let (side, views) = app.backend.timeline().previous_page(signed.id(), page, limit).await?;
+    let (side, views) =
+        app.backend.timeline().previous_page(signed.id(), page, limit, paging.kind.as_deref()).await?;
     Ok(Json(entries_out(views, side, page, limit)))
 }
 

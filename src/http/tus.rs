@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, Problem,
-    extract::{Meta, Segment, Signed},
+    extract::{Meta, Segment, Signed, require_no_coding},
     media::{Pace, read_about, still_signed_in},
 };
 
@@ -114,7 +114,7 @@ async fn completed(
         return Ok(progress);
     }
     let by = signed.id();
-    let call = move |digest: &couple_core::Digest| meta.call_with(Some(by), digest.as_bytes());
+    let call = move |digest: &couple_core::Digest| meta.call_with(by, digest.as_bytes());
     let stored = upload.complete(call, still_signed_in(app, signed)).await?;
     Ok(Progress { done: Some(stored.media.id), ..progress })
 }
@@ -181,6 +181,7 @@ async fn append(
     if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/offset+octet-stream") {
         return Err(Problem::new("unsupported_media_type").detail("send application/offset+octet-stream"));
     }
+    require_no_coding(&headers)?;
     let from = number(&headers, &OFFSET)?;
     let upload = find(&app, &signed, &name)?;
     let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;

@@ -18,5 +18,6 @@ mod socketio;
 mod sweep;
 mod timeline;
 mod tus;
+mod typed;
 mod waiting;
 mod world;

@@ -270,3 +270,66 @@ async fn a_late_repeat_reaches_no_other_couple() {
     let page = world.get("/v1/couple/entries?after=0", &cleo).await;
     assert_eq!(page.body["entries"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_late_repeat_of_leaving_ends_no_later_couple() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let old = world.get("/v1/couple", &ana).await.text("id");
+    let leave = async |query: &str, couple: Option<&str>, key: Option<&str>| {
+        let mut request = axum::http::Request::delete(format!("/v1/couple{query}"))
+            .header("authorization", format!("Bearer {ana}"));
+        for (name, value) in [("couple-id", couple), ("idempotency-key", key)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        world.raw(request.body(axum::body::Body::empty()).unwrap()).await
+    };
+    assert_eq!(leave("", Some("no-id"), None).await.said(), (404, "not_paired"));
+    assert_eq!(leave("", None, Some("k")).await.status, 204);
+    let cleo = world.join("cleo@example.org").await;
+    world.pair(&ana, &cleo).await;
+    // By key and by couple.
+    assert_eq!(leave("", None, Some("k")).await.status, 204);
+    assert_eq!(leave("", Some(&old), None).await.status, 204);
+    assert_eq!(leave("?block=true", None, Some("k")).await.said(), (422, "idempotency_key_reused"));
+    let new = world.get("/v1/couple", &ana).await.text("id");
+    assert_ne!(new, old);
+    // Somebody else's couple is not named.
+    world.call("DELETE", "/v1/couple", Some(&ben), None).await;
+    let stranger = world.couple("dan@example.org", "eve@example.org").await.0;
+    let other = world.get("/v1/couple", &stranger).await.text("id");
+    assert_eq!(leave("", Some(&other), None).await.said(), (404, "not_paired"));
+    // A block that was asked for is not lost when the other left first.
+    assert_eq!(world.get("/v1/blocks", &ana).await.body["blocks"], json!([]));
+    assert_eq!(leave("?block=true", Some(&old), None).await.status, 204);
+    assert_eq!(world.get("/v1/blocks", &ana).await.body["blocks"].as_array().unwrap().len(), 1);
+    assert_eq!(leave("", Some(&new), None).await.status, 204);
+    assert_eq!(world.get("/v1/couple", &ana).await.said(), (404, "not_paired"));
+}
+
+#[tokio::test]
+async fn deletion_request_withdraws_invites_and_ends_pairing() {
+    let world = World::new();
+    let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
+    let code = world.post("/v1/invites", &ana, json!({})).await.text("code");
+    let addressed = world.post("/v1/invites", &ana, json!({ "email": "ben@example.org" })).await.text("id");
+    assert_eq!(world.call("DELETE", "/v1/me", Some(&ana), None).await.status, 202);
+    world.work().await;
+    assert_eq!(world.get("/v1/invites", &ben).await.body["received"], json!([]));
+    for named in [json!({ "code": code }), json!({ "id": addressed })] {
+        for path in ["/v1/invites/preview", "/v1/invites/accept", "/v1/invites/decline"] {
+            let answer = world.post(path, &ben, named.clone()).await;
+            assert_eq!(answer.said(), (404, "invite_not_found"), "{path}");
+        }
+    }
+    // An invite in the other direction waits: it crosses nothing.
+    let crossing = world.post("/v1/invites", &ben, json!({ "email": "ana@example.org" })).await;
+    assert_eq!((crossing.status, crossing.body["couple"].is_null()), (201, true));
+    world.work().await;
+    // Signing in calls the deletion off.
+    let ana = world.sign_in("ana@example.org").await;
+    let answer = world.post("/v1/invites/accept", &ana, json!({ "id": crossing.text("id") })).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}

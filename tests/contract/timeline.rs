@@ -123,3 +123,36 @@ async fn the_partner_learns_of_a_new_name() {
         .await;
     assert_eq!((couple.text("title").as_str(), couple.text("anniversary").as_str()), ("Us", "2020-02-29"));
 }
+
+#[tokio::test]
+async fn unread_counts_what_the_partner_wrote_after_my_read_position() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let unread = async |token: &str| world.get("/v1/couple", token).await.body["unread"].clone();
+    assert_eq!((unread(&ana).await, unread(&ben).await), (json!(0), json!(0)));
+    let first = world.say(&ana, "a").await;
+    let second = world.say(&ana, "b").await;
+    world.say(&ben, "c").await;
+    let entry = |seq: i64| format!("/v1/couple/entries/{seq}");
+    world.call("PUT", &format!("{}/reaction", entry(first)), Some(&ana), Some(json!({"emoji": "❤️"}))).await;
+    world.call("PATCH", &entry(first), Some(&ana), Some(json!({"body": {"text": "A"}}))).await;
+    world.call("PATCH", "/v1/me", Some(&ana), Some(json!({"display_name": "Anna"}))).await;
+    assert_eq!((unread(&ana).await, unread(&ben).await), (json!(1), json!(2)));
+    world.call("PUT", "/v1/couple/read", Some(&ben), Some(json!({ "seq": first }))).await;
+    assert_eq!(unread(&ben).await, json!(1));
+    world.call("DELETE", &entry(second), Some(&ana), None).await;
+    assert_eq!(unread(&ben).await, json!(0));
+}
+
+#[tokio::test]
+async fn read_positions_are_limited() {
+    let clock = std::sync::Arc::new(couple::ManualClock::default());
+    let world = World::with(couple::store::MemoryLimits::new(clock));
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let mut statuses = std::collections::BTreeMap::new();
+    for _ in 0..310 {
+        let answer = world.call("PUT", "/v1/couple/read", Some(&ana), Some(json!({ "seq": 1 }))).await;
+        *statuses.entry(answer.status).or_insert(0) += 1;
+    }
+    assert_eq!(statuses, std::collections::BTreeMap::from([(204, 300), (429, 10)]));
+}

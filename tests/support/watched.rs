@@ -101,6 +101,7 @@ reads! {
         entry(couple: CoupleId, seq: i64) -> Option<Entry>;
         entry_by_client_id(couple: CoupleId, author: Side, client_id: &str) -> Option<Entry>;
         entries_by(couple: CoupleId, author: Side, after: i64, limit: u32) -> Vec<Entry>;
+        unread(couple: CoupleId, author: Side, after: i64) -> u32;
     }
     MediaReads {
         media(id: MediaId) -> Option<Media>;

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::{Account, Session, Token, TokenKind};
 use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId};
 
-/// Changes to accounts, mailed tokens and sessions.
+/// Changes to accounts, mailed tokens and sessions. Ending, touching and purging have no precondition: they hold for whatever is
+/// there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountChange {
     /// Adds an account. Precondition: neither its id nor its address key is taken

@@ -2,9 +2,8 @@
 
 use super::{Account, AccountChange, PasswordHash, Policy, Refusal, Session, Token, TokenKind};
 use crate::{
-    AccountId, Change, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, Timestamp, TokenId, digest,
-    pairing::PairingChange,
-    typed,
+    AccountId, Change, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, Timestamp, TokenId,
+    digest, pairing::PairingChange, typed,
 };
 
 /// Which purpose a token's code is derived under.

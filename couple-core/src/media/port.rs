@@ -91,7 +91,8 @@ pub enum MediaChange {
         /// When.
         at: Timestamp,
     },
-    /// Forgets blobs of a picture: its source, if that is among them, and renditions. One that is not there is no conflict.
+    /// Forgets blobs of a picture: its source, if that is among them, and renditions. One that is not there is no conflict. No
+    /// precondition: a rendition that was asked for meanwhile is made again.
     Forget {
         /// Where the picture belongs.
         space: Space,

@@ -95,6 +95,8 @@ pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<In
         if theirs && between.is_open(now) && !read.between_blocked {
             return Ok(Invited::Crossing(between.id));
         }
+        // The member's row before the invite's, as every commit locks them.
+        changes.push(PairingChange::ExpectUnpaired { account: invite.inviter }.into());
         // One's own older one, or one that nobody can answer: its place is needed.
         changes.push(close(between, InviteState::Withdrawn));
     }
@@ -384,7 +386,7 @@ mod tests {
         );
         let blocked = Inviting { between_blocked: true, ..read };
         assert!(
-            matches!(invite(&blocked, &Policy::default(), now), Ok(Invited::Waiting(changes)) if changes.len() == 2)
+            matches!(invite(&blocked, &Policy::default(), now), Ok(Invited::Waiting(changes)) if changes.len() == 3)
         );
     }
 

@@ -513,7 +513,9 @@ impl Pairings {
     async fn find(&self, named: &Named) -> Answer<Option<Invite>> {
         let store = &self.ports.store;
         Ok(match named {
-            Named::Code(code) => store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?,
+            Named::Code(code) => {
+                store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?
+            }
             Named::Link(link) => store.invite_by_link(&rules::link_digest(link.expose())).await?,
             // An id is no secret: it opens only what is addressed to the asker, or is their own.
             Named::Id(id) => store.invite(*id).await?.filter(|invite| invite.target.is_some()),

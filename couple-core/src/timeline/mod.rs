@@ -26,18 +26,19 @@ pub struct Body(String);
 impl Body {
     /// At most this many bytes of JSON.
     pub const MOST: usize = 16 * 1024;
+    /// At most this many levels of objects and arrays, the value itself included.
+    pub const MAX_LEVELS: usize = 32;
 
     /// Takes a value that is not null.
     ///
     /// # Errors
-    /// [`Invalid`] when its text is longer than [`MOST`](Self::MOST) or holds a NUL.
+    /// [`Invalid`] when its text is longer than [`MOST`](Self::MOST), when it has more than [`MAX_LEVELS`](Self::MAX_LEVELS), and
+    /// when it holds a NUL or a number that JSON readers would change: no 64-bit integer, and beyond ±2^53.
     pub fn new(field: &'static str, value: &serde_json::Value) -> Result<Self, Invalid> {
+        check(value, Self::MAX_LEVELS).map_err(|code| Invalid::new(field, code))?;
         let text = value.to_string();
         if text.len() > Self::MOST {
             return Err(Invalid::new(field, "too_long"));
-        }
-        if text.contains("\\u0000") && has_nul(value) {
-            return Err(Invalid::new(field, "control_character"));
         }
         Ok(Self(text))
     }
@@ -62,14 +63,23 @@ impl Body {
     }
 }
 
-fn has_nul(value: &serde_json::Value) -> bool {
+/// Finds what makes a value unfit to be stored: more than `levels` levels, a NUL, a number that would not stay as it is.
+fn check(value: &serde_json::Value, levels: usize) -> Result<(), &'static str> {
+    use serde_json::Value;
+    /// 2^53: from here on a float does not tell neighbouring integers apart.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let nul = |text: &str| if text.contains('\0') { Err("control_character") } else { Ok(()) };
     match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(items) => items.iter().any(has_nul),
-        serde_json::Value::Object(fields) => {
-            fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value))
-        }
-        _ => false,
+        Value::String(text) => nul(text),
+        Value::Number(number) if !number.is_f64() => Ok(()),
+        Value::Number(number) if number.as_f64().is_none_or(|n| n.abs() >= EXACT) => Err("number_not_exact"),
+        Value::Array(_) | Value::Object(_) if levels == 0 => Err("too_deep"),
+        Value::Array(items) => items.iter().try_for_each(|item| check(item, levels - 1)),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            nul(name)?;
+            check(value, levels - 1)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
 }
 

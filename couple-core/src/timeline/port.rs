@@ -18,7 +18,7 @@ pub enum TimelineChange {
         entry: NewEntry,
     },
     /// Replaces a body. Precondition, here and below: the entry exists, is no tombstone and is `author`'s
-    /// ([`EntryClosed`](crate::Conflict::EntryClosed)).
+    /// ([`EntryClosed`](crate::Conflict::EntryClosed)). Of two concurrent edits the later one stays: each replaces the whole body.
     Edit {
         /// Whose log.
         couple: CoupleId,
@@ -42,7 +42,7 @@ pub enum TimelineChange {
         /// When.
         at: Timestamp,
     },
-    /// Sets or takes back one's reaction, on whoever's entry.
+    /// Sets or removes the reaction of one member. Precondition: the entry exists and is no tombstone.
     React {
         /// Whose log.
         couple: CoupleId,
@@ -53,7 +53,7 @@ pub enum TimelineChange {
         /// None takes it back.
         emoji: Option<String>,
     },
-    /// Moves a read position forward, up to the newest entry; never back.
+    /// Moves a read position forward, up to the newest entry; never back, whatever was read before.
     MarkRead {
         /// Whose log.
         couple: CoupleId,
@@ -101,6 +101,7 @@ pub enum Page {
 /// * **T11** Nothing can be written to an ended couple; what it holds can be read.
 /// * **T12** Erasing takes one author's entries of an ended couple, at most `cap`, and counts them; a living couple's none.
 /// * **T13** Couples do not see one another's entries.
+/// * **T14** Unread entries are those that the author appended under a client id after a position and did not delete.
 #[async_trait]
 pub trait TimelineReads: Send + Sync {
     /// Up to `limit` entries in `seq` order, of one kind if `kind` is given.
@@ -131,6 +132,9 @@ pub trait TimelineReads: Send + Sync {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Entry>, Error>;
+    /// How many entries with a greater `seq` than `after` the author appended under a client id, tombstones aside. The caller keeps
+    /// `after` near the newest entry: the adapter reads what lies between.
+    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error>;
 }
 
 #[async_trait]
@@ -163,5 +167,8 @@ impl<S: TimelineReads + ?Sized> TimelineReads for std::sync::Arc<S> {
         limit: u32,
     ) -> Result<Vec<Entry>, Error> {
         (**self).entries_by(couple, author, after, limit).await
+    }
+    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error> {
+        (**self).unread(couple, author, after).await
     }
 }

@@ -25,6 +25,15 @@ pub fn kind(kind: &str) -> Result<&str, Invalid> {
     if own || PERSONAL_KINDS.contains(&kind) { Ok(kind) } else { Err(Invalid::new("kind", "unknown_kind")) }
 }
 
+/// Checks a kind that entries are filtered by: 1 to 64 visible ASCII characters, the system's kinds among them.
+///
+/// # Errors
+/// [`Invalid`].
+pub fn kind_filter(kind: &str) -> Result<&str, Invalid> {
+    let shaped = (1..=64).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_graphic());
+    if shaped { Ok(kind) } else { Err(Invalid::new("kind", "invalid")) }
+}
+
 /// Checks a kind of signal.
 ///
 /// # Errors
@@ -301,6 +310,22 @@ mod tests {
         assert!(body("hug", &json!({"a": "\u{0}"})).is_err());
         assert!(body("hug", &json!({"a": "\\u0000"})).is_ok());
         assert!(body("hug", &json!({"a": "x".repeat(Body::MOST)})).is_err());
+        let nested = |levels: usize| {
+            let text = format!("{}{{}}{}", "{\"a\":".repeat(levels - 1), "}".repeat(levels - 1));
+            body("hug", &serde_json::from_str(&text).unwrap()).map_err(|invalid| invalid.code)
+        };
+        assert!(nested(Body::MAX_LEVELS).is_ok());
+        assert_eq!(nested(Body::MAX_LEVELS + 1), Err("too_deep"));
+        for number in
+            ["9007199254740993", "18446744073709551615", "-9223372036854775808", "0.1", "-1e15", "1e-300"]
+        {
+            let value: Value = serde_json::from_str(&format!("{{\"n\":[{number}]}}")).unwrap();
+            assert!(body("hug", &value).is_ok(), "{number}");
+        }
+        for number in ["18446744073709551616", "-9223372036854775809", "9007199254740993.5", "1e300"] {
+            let value: Value = serde_json::from_str(&format!("{{\"n\":[{number}]}}")).unwrap();
+            assert_eq!(body("hug", &value).unwrap_err().code, "number_not_exact", "{number}");
+        }
     }
 
     #[test]

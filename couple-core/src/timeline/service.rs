@@ -69,6 +69,8 @@ impl Timeline {
     pub const PAGE: u32 = 50;
     /// Entries in a page at most.
     pub const PAGE_MOST: u32 = 200;
+    /// Newest entries of a couple among which unread ones are counted: the bound of that query.
+    pub const UNREAD_WINDOW: i64 = 1_000;
 
     /// The service over its ports.
     #[must_use]
@@ -174,6 +176,7 @@ impl Timeline {
         limit: u32,
         kind: Option<&str>,
     ) -> Answer<Vec<View>> {
+        let kind = kind.map(rules::kind_filter).transpose().map_err(refuse)?;
         let (at, _) = self.membership(account).await?;
         self.read(at.couple, page, limit, kind).await.map_err(Failure::Failed)
     }
@@ -181,20 +184,22 @@ impl Timeline {
     /// A page of the previous couple's log, if both chose to see it, and which side this person was of it.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
+    /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`], [`Refusal::Invalid`] for the kind.
     pub async fn previous_page(
         &self,
         account: AccountId,
         page: Page,
         limit: u32,
+        kind: Option<&str>,
     ) -> Answer<(Side, Vec<View>)> {
+        let kind = kind.map(rules::kind_filter).transpose().map_err(refuse)?;
         let none = || Failure::Refused(Refusal::NoPrevious);
         let (_, couple) = self.membership(account).await?;
         let id = couple.previous.filter(|_| couple.restored()).ok_or_else(none)?;
         // They may have been the other way round then.
         let previous = self.ports.store.couple(id).await?.ok_or_else(none)?;
         let side = previous.side_of(account).ok_or_else(none)?;
-        Ok((side, self.read(id, page, limit, None).await?))
+        Ok((side, self.read(id, page, limit, kind).await?))
     }
 
     /// Entries with what they changed, for whoever has checked that they may be read.
@@ -224,6 +229,16 @@ impl Timeline {
             .into_iter()
             .map(|entry| View { target: entry.target.and_then(|seq| targets.get(&seq).cloned()), entry })
             .collect())
+    }
+
+    /// How many entries the partner of `reader` wrote that the reader has not read, among the newest
+    /// [`UNREAD_WINDOW`](Self::UNREAD_WINDOW) of the couple.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unread(&self, couple: &Couple, reader: Side) -> Result<u32, crate::Error> {
+        let after = couple.read[reader.index()].max(couple.head_seq - Self::UNREAD_WINDOW);
+        self.ports.store.unread(couple.id, reader.other(), after).await
     }
 
     /// One entry.
@@ -293,10 +308,11 @@ impl Timeline {
     /// Moves one's read position forward; back is no error and changes nothing.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`].
+    /// [`Refusal::NotPaired`], [`Refusal::RateLimited`].
     pub async fn mark_read(&self, account: AccountId, seq: i64) -> Answer<()> {
         let call = Call::default();
         let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+        self.allow_write(account).await?;
         loop {
             let (at, couple) = self.membership(account).await?;
             if seq.min(couple.head_seq) <= couple.read[at.side.index()] {

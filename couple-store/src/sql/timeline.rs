@@ -50,6 +50,10 @@ statements! {
     BEFORE = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
     AFTER_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq > $3 ORDER BY seq LIMIT $4";
     BEFORE_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
+    UNREAD = "SELECT COUNT(*) FROM entry WHERE couple_id = $1 AND seq > $2 AND +author = $3 AND client_id IS NOT NULL \
+     AND deleted_at IS NULL"
+        => mysql: "SELECT COUNT(*) FROM entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND seq > $2 AND author = $3 \
+     AND client_id IS NOT NULL AND deleted_at IS NULL";
     ENTRY = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq = $2";
     BY_CLIENT_ID = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
     BY_AUTHOR = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4"
@@ -253,5 +257,10 @@ impl<D: Dialect> TimelineReads for SqlStore<D> {
             .bind(after)
             .bind(i64::from(limit));
         self.read(statement, decode).await
+    }
+    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error> {
+        let statement = Statement::new(UNREAD).bind(couple.as_uuid()).bind(after).bind(stored(author));
+        let count: Option<i64> = self.read_one(statement, |row| row.take()).await?;
+        Ok(count.and_then(|count| u32::try_from(count).ok()).unwrap_or(u32::MAX))
     }
 }
