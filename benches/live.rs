@@ -96,7 +96,12 @@ fn be_the_server(role: &str) {
     println!("{}", listener.local_addr().unwrap());
     let options = HttpOptions { live_connections: 20_000, live_per_account: 100, ..HttpOptions::default() };
     let app = router_with(backend.clone(), options);
-    runtime.spawn(serve(listener, app, ServeOptions::default(), std::future::pending()));
+    runtime.spawn(serve(
+        listener,
+        app,
+        ServeOptions { connections_per_client: Some(usize::MAX), ..ServeOptions::default() },
+        std::future::pending(),
+    ));
     drop(inside);
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         if line == "count" {

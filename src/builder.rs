@@ -1,6 +1,9 @@
 //! Composes a [`Backend`] of its parts.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use couple_core::{
     Clock, Entropy, Error, ErrorKind, Keyring, OsEntropy, Ports, Store, SystemClock,
@@ -63,6 +66,7 @@ struct Parts {
     schedules: Vec<Schedule>,
     queues: Vec<Queue>,
     worker: WorkerOptions,
+    stopping: AtomicBool,
 }
 
 impl Backend {
@@ -95,6 +99,16 @@ impl Backend {
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.0.live
+    }
+    /// Says that this process is about to stop: from now on readiness answers 503, so that load balancers send requests elsewhere.
+    /// Everything else goes on; live streams end with `live().drain()`.
+    pub fn announce_stop(&self) {
+        self.0.stopping.store(true, Ordering::SeqCst);
+    }
+    /// Whether this process is about to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::SeqCst) || self.0.live.is_draining()
     }
     /// What the services work through.
     #[must_use]
@@ -375,6 +389,7 @@ impl BackendBuilder {
                 Queue::new("default", 2),
             ],
             worker: self.worker,
+            stopping: AtomicBool::new(false),
         })))
     }
 }

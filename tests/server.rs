@@ -150,3 +150,22 @@ async fn a_clean_stop_leaves_one_whole_file_and_a_start_finds_everything() {
     assert!(said.contains("couple.key is missing beside"), "{said}");
     assert_eq!(std::fs::read(data.join("couple.db")).unwrap(), before);
 }
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_is_not_ready_but_accepts_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut server = Server::spawn(&BINARY, folder.path(), address, &[("COUPLE_STOP_DELAY", "4")]);
+    server.until_ready().await;
+    let status = async |path: &str| {
+        // A connection of its own each time.
+        Client::new(address).once("GET", path, None, None, &[]).await.expect("it is accepted").status
+    };
+    assert_eq!(status("/metrics").await, 404, "nobody asked for metrics here");
+    assert!(Command::new("kill").arg(server.pid().to_string()).status().unwrap().success());
+    while status("/readyz").await != 503 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(status("/healthz").await, 200);
+    assert!(server.wait().success());
+}

@@ -40,7 +40,12 @@ pub(crate) fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
     let listener = couple::http::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let app = couple::http::router(backend);
-    runtime.spawn(couple::http::serve(listener, app, ServeOptions::default(), std::future::pending()));
+    runtime.spawn(couple::http::serve(
+        listener,
+        app,
+        ServeOptions { connections_per_client: Some(usize::MAX), ..ServeOptions::default() },
+        std::future::pending(),
+    ));
     address
 }
 

@@ -22,13 +22,15 @@ use couple::{
         sql::{MySqlOptions, PostgresBus, PostgresOptions, SqliteOptions},
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use settings::{Database, Mail, Pictures, Settings};
 
 /// How long what is under way has to end when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 const REDIS_CONNECTIONS: u32 = 4;
+/// Connections to the admin address: of monitoring and probes.
+const ADMIN_CONNECTIONS: usize = 256;
 
 fn main() -> ExitCode {
     let filter = match std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()) {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(wrong) => return refuse(&wrong),
     };
+    couple::http::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.workers)
         .enable_all()
@@ -105,25 +108,42 @@ async fn run(settings: Settings) -> Result<(), String> {
         trusted_proxies: settings.trusted_proxies.clone(),
         proxy_header: settings.proxy_header,
         cors_origins: settings.cors_origins.clone(),
-        metrics: settings.listen.ip().is_loopback(),
+        metrics: settings.metrics,
         ..HttpOptions::default()
     };
-    let serving = ServeOptions { drain: DRAIN, ..ServeOptions::default() };
+    // A process without an address for clients has nothing to hand over.
+    let stop_delay = if settings.answers() { settings.stop_delay } else { Duration::ZERO };
+    let serving = ServeOptions {
+        drain: DRAIN,
+        stop_delay,
+        connections_per_client: settings.connections_per_client,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        ..ServeOptions::default()
+    };
+    let stop = watch::Sender::new(false);
     let (app, admin_app) = couple::http::routers(backend.clone(), options);
     if let Some(admin) = admin {
         let app = admin_app;
-        let stop = stopped(backend.clone());
-        servers.push(tokio::spawn(couple::http::serve(admin, app, serving.clone(), stop)));
+        let serving = ServeOptions { connections: ADMIN_CONNECTIONS, ..serving.clone() };
+        servers.push(tokio::spawn(couple::http::serve(admin, app, serving, stopped(&stop))));
     }
     if let Some(listener) = listener {
-        let stop = stopped(backend.clone());
-        servers.push(tokio::spawn(couple::http::serve(listener, app, serving, stop)));
+        servers.push(tokio::spawn(couple::http::serve(listener, app, serving, stopped(&stop))));
     }
     told_to_stop().await;
-    eprintln!("couple: stopping");
-    backend.live().drain();
-    for server in servers {
-        let _ = server.await;
+    eprintln!("couple: stopping in {} s", stop_delay.as_secs());
+    backend.announce_stop();
+    stop.send_replace(true);
+    let drained = async {
+        tokio::time::sleep(stop_delay).await;
+        backend.live().drain();
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = told_to_stop() => eprintln!("couple: stopping now"),
     }
     if let Some(worker) = worker {
         worker.stop(DRAIN).await;
@@ -345,10 +365,11 @@ fn announce(settings: &Settings) {
     }
 }
 
-/// Ends when the backend says goodbye.
-async fn stopped(backend: Backend) {
-    while !backend.live().is_draining() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// Ends when the process is told to stop.
+fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stop = stop.subscribe();
+    async move {
+        let _ = stop.wait_for(|stop| *stop).await;
     }
 }
 

@@ -1,10 +1,10 @@
 //! Settings out of the environment. One that is not known is refused: it was meant to do something.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use couple::{
     Role,
-    http::{IpNet, Origin, ProxyHeader},
+    http::{IpNet, Origin, ProxyHeader, ServeOptions},
 };
 
 /// Not to be printed: a URL may hold a password.
@@ -42,9 +42,15 @@ pub(crate) struct Settings {
     pub(crate) proxy_header: ProxyHeader,
     pub(crate) cors_origins: Vec<Origin>,
     pub(crate) workers: usize,
+    /// Whether `COUPLE_LISTEN` serves `/metrics` too.
+    pub(crate) metrics: bool,
+    /// How long requests are still taken after SIGTERM.
+    pub(crate) stop_delay: Duration,
+    /// Connections of one client network.
+    pub(crate) connections_per_client: Option<usize>,
 }
 
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 19] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -61,6 +67,9 @@ const KNOWN: [&str; 16] = [
     "COUPLE_PROXY_HEADER",
     "COUPLE_CORS_ORIGINS",
     "COUPLE_WORKERS",
+    "COUPLE_METRICS",
+    "COUPLE_STOP_DELAY",
+    "COUPLE_CONNECTIONS_PER_CLIENT",
 ];
 
 impl Settings {
@@ -165,6 +174,26 @@ impl Settings {
                 .filter(|n| (1..=1024).contains(n))
                 .ok_or_else(|| format!("COUPLE_WORKERS={text} is not a number from 1 to 1024"))?,
         };
+        let metrics = match get("COUPLE_METRICS").unwrap_or("off") {
+            "on" => true,
+            "off" => false,
+            other => return Err(format!("COUPLE_METRICS={other} is neither on nor off")),
+        };
+        let stop_delay = match get("COUPLE_STOP_DELAY") {
+            None => ServeOptions::default().stop_delay,
+            Some(text) => {
+                text.parse().ok().filter(|n| *n <= 300).map(Duration::from_secs).ok_or_else(|| {
+                    format!("COUPLE_STOP_DELAY={text} is not a number of seconds from 0 to 300")
+                })?
+            }
+        };
+        let connections_per_client =
+            match get("COUPLE_CONNECTIONS_PER_CLIENT") {
+                None => None,
+                Some(text) => Some(text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+                    format!("COUPLE_CONNECTIONS_PER_CLIENT={text} is not a number from 1 on")
+                })?),
+            };
         let public_url = get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{listen}"), str::to_owned);
         let host = public_url.strip_prefix("http://").or_else(|| public_url.strip_prefix("https://"));
         if host.is_none_or(|host| host.trim_start_matches('/').is_empty()) {
@@ -188,6 +217,9 @@ impl Settings {
             proxy_header,
             cors_origins,
             workers,
+            metrics,
+            stop_delay,
+            connections_per_client,
         })
     }
 }
@@ -274,6 +306,9 @@ mod tests {
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
             ("COUPLE_WORKERS", "0", "1 to 1024"),
+            ("COUPLE_METRICS", "yes", "neither on nor off"),
+            ("COUPLE_STOP_DELAY", "5s", "from 0 to 300"),
+            ("COUPLE_CONNECTIONS_PER_CLIENT", "0", "from 1 on"),
             ("COUPLE_BLOBS", "s3://id:secret@bucket", "s3://BUCKET/PREFIX"),
             ("COUPLE_ROLE", "worker:cake", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),

@@ -9,22 +9,29 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, watch},
-    time::{Instant, Sleep},
+    sync::watch,
+    time::{Instant, Sleep, timeout_at},
 };
 
-use super::waiting::Slot;
+use super::{Problem, connection_table::Registration, waiting::Slot};
 
 /// What is read of a client at most before it has its answer.
 pub(super) const AHEAD: usize = 16 * 1024;
 
-/// What a connection holds of its server: its place, and that it is not over yet.
-pub(super) type Held = (OwnedSemaphorePermit, watch::Receiver<bool>);
+/// Bytes that are read and thrown away of a client before its connection is closed: more than the largest picture.
+const DISCARDED: usize = 32 << 20;
+/// The pause after which a client that still sends is not waited for any more.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The same while the server stops.
+const PAUSE_STOPPING: Duration = Duration::from_millis(500);
 
-/// A client's connection, which ends when the client takes nothing for too long. Its place is given back when it is gone, also
-/// after it became a WebSocket.
+/// What a connection holds of its server: its entry in the table, and that the server does not stop yet.
+pub(super) type Held = (Registration, watch::Receiver<bool>);
+
+/// A client's connection, which ends when the client takes nothing for too long. It is removed from the table of connections when it is
+/// dropped, also after it became a WebSocket.
 pub(super) struct Connection {
     stream: TcpStream,
     /// What was read and not asked for yet.
@@ -34,12 +41,19 @@ pub(super) struct Connection {
     stuck: Option<Pin<Box<Sleep>>>,
     /// Told whenever everything is written.
     slot: Option<Arc<Slot>>,
+    /// An answer in place of one of hyper's own, which have no body.
+    instead: Vec<u8>,
     held: Held,
 }
 
 impl Connection {
     pub(super) const fn new(stream: TcpStream, patience: Duration, held: Held) -> Self {
-        Self { stream, ahead: Vec::new(), patience, stuck: None, slot: None, held }
+        Self { stream, ahead: Vec::new(), patience, stuck: None, slot: None, instead: Vec::new(), held }
+    }
+
+    /// What it does, for the table of connections.
+    pub(super) const fn registration(&self) -> &Registration {
+        &self.held.0
     }
 
     /// Whether its server is told to stop.
@@ -74,6 +88,53 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Closes it. A client that still sends is heard for a while, though nothing of it is kept: a socket that is closed with unread bytes
+    /// is reset, and the client would lose the answer (RFC 9112, 9.6). `patience` bounds all of it.
+    pub(super) async fn close(mut self: Box<Self>, patience: Duration) {
+        if !self.registration().activity().leaves_unread() {
+            return;
+        }
+        let mut stopping = self.stopping();
+        let until = Instant::now() + patience;
+        let _ = timeout_at(until, self.stream.shutdown()).await;
+        let mut space = vec![0; 16 * 1024];
+        let mut left = DISCARDED;
+        while left > 0 {
+            let pause = if *stopping.borrow_and_update() { PAUSE_STOPPING } else { PAUSE };
+            let read = timeout_at(until.min(Instant::now() + pause), self.stream.read(&mut space));
+            tokio::select! {
+                read = read => match read {
+                    Ok(Ok(bytes)) if bytes > 0 => left = left.saturating_sub(bytes),
+                    _ => return,
+                },
+                changed = stopping.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Takes one of hyper's own answers, which say what is wrong with a head and have no body, and keeps a problem in its place.
+    fn replaced(&mut self, bytes: &[u8]) -> bool {
+        if !self.registration().activity().has_no_request() || !self.instead.is_empty() {
+            return false;
+        }
+        let Some(answer) = own_words(bytes) else { return false };
+        self.instead = answer;
+        self.registration().activity().leave_unread();
+        true
+    }
+
+    /// Writes what is kept in place of hyper's answer.
+    fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.instead.is_empty() {
+            let wrote = Pin::new(&mut self.stream).poll_write(context, &self.instead);
+            match ready!(self.patiently(context, wrote))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(self.instead.drain(..written)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// What a write came to, unless it has waited too long.
     fn patiently<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if wrote.is_ready() {
@@ -95,7 +156,11 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            if read.is_pending() {
+                self.registration().activity().idle();
+            }
+            return read;
         }
         let taken = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead[..taken]);
@@ -113,6 +178,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.replaced(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.patiently(context, wrote)
     }
@@ -121,6 +189,11 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [bytes] = slices
+            && self.replaced(bytes)
+        {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.patiently(context, wrote)
     }
@@ -128,12 +201,45 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(context))?;
         if let Some(slot) = &self.slot {
             slot.flushed();
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_instead(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
+}
+
+/// A whole answer with a problem as its body, after which the connection is closed.
+pub(super) fn last_answer(problem: &Problem) -> Vec<u8> {
+    let body = serde_json::to_string(problem).unwrap_or_default();
+    let retry =
+        problem.retry_seconds().map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
+    let status = problem.status();
+    format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n{retry}\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// The answer in place of one that hyper writes itself. None: it is not one of those.
+fn own_words(bytes: &[u8]) -> Option<Vec<u8>> {
+    let head = std::str::from_utf8(bytes).ok()?.strip_prefix("HTTP/1.1 ")?.strip_suffix("\r\n\r\n")?;
+    if !head.to_ascii_lowercase().contains("\r\ncontent-length: 0") || head.contains("\r\n\r\n") {
+        return None;
+    }
+    let problem = match head.get(..3)? {
+        "400" => Problem::new("malformed_request").detail("the head is not HTTP/1.1"),
+        "414" => Problem::new("uri_too_long"),
+        "431" => Problem::new("head_too_large").detail(format!("at most {AHEAD} bytes")),
+        _ => return None,
+    };
+    Some(last_answer(&problem))
 }

@@ -267,12 +267,8 @@ pub(super) fn client_address(app: &App, extensions: &Extensions, headers: &Heade
 /// The right-most hop that is not a trusted proxy. No header counts unless the peer is trusted, and then only the one that
 /// the host says its proxies write: the other may come from the client as it is.
 fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> Option<IpAddr> {
-    let trusted = |ip: &IpAddr| {
-        let ip = ip.to_canonical();
-        options.trusted_proxies.iter().any(|network| network.contains(&ip))
-    };
     let mut client = peer?;
-    if !trusted(&client) {
+    if !is_trusted(client, options) {
         return Some(client);
     }
     let name = match options.proxy_header {
@@ -296,13 +292,19 @@ fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> O
             }
         }
     }
-    while trusted(&client) {
+    while is_trusted(client, options) {
         match hops.pop() {
             Some(hop) => client = hop,
             None => break,
         }
     }
     Some(client)
+}
+
+/// Whether an address is one of a trusted proxy.
+pub(super) fn is_trusted(address: IpAddr, options: &HttpOptions) -> bool {
+    let address = address.to_canonical();
+    options.trusted_proxies.iter().any(|network| network.contains(&address))
 }
 
 /// An address with or without a port, IPv6 with or without brackets.

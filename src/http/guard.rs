@@ -1,27 +1,34 @@
 //! What stands around every request: a name, a bound, a clock, a net.
 
-use std::{any::Any, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{
+    any::Any,
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
-    extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, header},
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http_body_util::LengthLimitError;
 use tokio::{
     task::yield_now,
     time::{Instant, timeout},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{App, Problem, cors};
+use super::{App, HttpOptions, Problem, cors, extract::is_trusted, request_body::body_problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How long a body may take to come.
-const BODY: Duration = Duration::from_secs(5);
+/// How long a body may take to come, under any server: as long as the largest takes over the slowest network that `serve` allows.
+const BODY: Duration = Duration::from_mins(5);
 
 /// Answers 503 at once when too many are being answered, and when one takes too long. The body is taken in first: who sends
 /// theirs slowly must not hold a place.
@@ -39,12 +46,7 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
     };
     let request = match taken {
         Ok(Ok(bytes)) => Request::from_parts(head, Body::from(bytes)),
-        Ok(Err(error)) => {
-            let too_large = std::error::Error::source(&error)
-                .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-            let code = if too_large { "body_too_large" } else { "malformed_request" };
-            return Problem::new(code).into_response();
-        }
+        Ok(Err(error)) => return body_problem(&error).into_response(),
         Err(_) => return Problem::new("body_timed_out").into_response(),
     };
     let Ok(_place) = app.requests.clone().try_acquire_owned() else {
@@ -56,6 +58,38 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
     }
 }
 
+/// Whether the log was told of forwarded headers from peers that are not trusted: once for peers in private networks, which are mostly
+/// reverse proxies, and once for others.
+#[derive(Debug, Default)]
+pub(super) struct ProxyWarnings {
+    private: AtomicBool,
+    public: AtomicBool,
+}
+
+impl ProxyWarnings {
+    /// Warns of a proxy that is not trusted. Behind one all clients have one address, and so share every limit per client. True: just now.
+    fn check(&self, peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> bool {
+        let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return false };
+        let name = ["x-forwarded-for", "forwarded"].into_iter().find(|name| headers.contains_key(*name));
+        let Some(header) = name.filter(|_| !is_trusted(peer, options)) else { return false };
+        let private = match peer {
+            IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
+            IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local(),
+        };
+        let told = if private { &self.private } else { &self.public };
+        if told.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        tracing::warn!(
+            %peer,
+            header,
+            "a forwarded address is ignored, since its sender is not a trusted proxy; if it is your reverse proxy, add it to the trusted \
+             proxies (COUPLE_TRUSTED_PROXIES): until then all its clients count as one"
+        );
+        true
+    }
+}
+
 /// Names the request, counts it, logs it, and sets the headers that every answer has.
 pub(super) async fn observed(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let given = request
@@ -64,6 +98,8 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
         .filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
     let id = given.cloned().unwrap_or_else(|| fresh_id(&app));
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    app.proxy_warnings.check(peer, request.headers(), &app.options);
     let method = request.method().clone();
     let route = request
         .extensions()
@@ -105,4 +141,26 @@ pub(super) fn panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
         tracing::error!("a handler panicked");
         Problem::new("internal_error").into_response()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_headers_from_an_untrusted_peer_are_warned_of_once() {
+        let options =
+            HttpOptions { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..HttpOptions::default() };
+        let mut forwarded = HeaderMap::new();
+        forwarded.insert("x-forwarded-for", HeaderValue::from_static("198.51.100.7"));
+        let warnings = ProxyWarnings::default();
+        let warns =
+            |peer: &str, headers: &HeaderMap| warnings.check(Some(peer.parse().unwrap()), headers, &options);
+        assert!(!warns("10.0.0.1", &forwarded), "it is trusted");
+        assert!(!warns("127.0.0.1", &HeaderMap::new()), "nothing is forwarded");
+        assert!(warns("203.0.113.1", &forwarded));
+        // A stranger's header does not hide the proxy's.
+        assert!(warns("::ffff:127.0.0.1", &forwarded));
+        assert!(!warns("127.0.0.1", &forwarded) && !warns("203.0.113.2", &forwarded));
+    }
 }

@@ -124,7 +124,8 @@ impl Gate for SessionGate {
     params(Following, ("Last-Event-ID" = Option<String>, Header, description = "The cursor, instead of `after`")),
     responses(
         (status = 200, description = "Frames", content((Polled = "application/json"), (String = "text/event-stream"))),
-        (status = 101, description = "A WebSocket")))]
+        (status = 101, description = "A WebSocket"),
+        (status = 426, description = "Another version of WebSocket than 13")))]
 async fn live(
     State(app): State<App>,
     headers: HeaderMap,
@@ -165,6 +166,11 @@ async fn answer_live(
     let last_id = [last_id, last_event_id.as_deref()].into_iter().flatten().find(|id| !id.is_empty());
     let after = last_id.or(after.as_deref()).map(str::parse::<Cursor>).transpose();
     let after = after.map_err(|_| Problem::new("invalid_field").field("after", "invalid"))?;
+    if let Err(WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_)) = &upgrade
+        && headers.contains_key(header::SEC_WEBSOCKET_VERSION)
+    {
+        return Err(Problem::new("upgrade_required"));
+    }
     if upgrade.is_err() && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
         return Err(Problem::new("malformed_request").detail("a WebSocket upgrade that is none"));
     }

@@ -8,15 +8,18 @@
 //! ```
 //!
 //! Serve it with [`serve`], which bounds what a connection can hold, or under `axum::serve` with
-//! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. Before a
-//! graceful shutdown call `backend.live().drain()`: live streams end only when they are told to. Calls from
-//! browser pages of other origins are refused unless [`HttpOptions::cors_origins`] names those origins.
+//! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. For a
+//! graceful shutdown call `backend.announce_stop()`, so that readiness answers 503, and some seconds later
+//! `backend.live().drain()`: live streams end only then. Calls from browser pages of other origins are refused
+//! unless [`HttpOptions::cors_origins`] names those origins.
 
 mod account;
 #[cfg(feature = "socketio")]
 mod client_permits;
 mod connection;
+mod connection_table;
 mod cors;
+mod descriptors;
 #[cfg(feature = "socketio")]
 mod engine_sessions;
 mod export;
@@ -31,6 +34,7 @@ mod page;
 mod pairing;
 mod places;
 mod problem;
+mod request_body;
 mod serve;
 mod socket;
 #[cfg(feature = "socketio")]
@@ -40,15 +44,23 @@ mod tus;
 mod waiting;
 
 pub use cors::{NotAnOrigin, Origin};
+pub use descriptors::raise_descriptor_limit;
 pub use problem::{CODES, FieldError, Problem};
 pub use serve::{ServeOptions, listen, serve};
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, http::header, middleware, routing::get};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::{Uri, header},
+    middleware,
+    routing::get,
+};
 use couple_core::Timestamp;
 pub use ipnet::IpNet;
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 use tower_http::cors::CorsLayer;
 use utoipa::{
     Modify, OpenApi,
@@ -101,7 +113,8 @@ pub struct HttpOptions {
     /// Origins whose pages may call every route from a browser (CORS), preflight requests included. Credentials are never allowed:
     /// sessions are bearer tokens, not cookies. The `Origin` of a WebSocket is not checked, for the same reason. Default: none.
     pub cors_origins: Vec<Origin>,
-    /// Whether `GET /metrics` is served here. Default: no.
+    /// Whether `GET /metrics` is served here, to every client and without a session. Default: no; the router for the admin address, see
+    /// [`routers`], always has it.
     pub metrics: bool,
 }
 
@@ -151,6 +164,8 @@ struct Shared {
     cors: Option<CorsLayer>,
     metrics: operations::Metrics,
     pictures: operations::PicturesAnswer,
+    job_counts: operations::JobCounts,
+    proxy_warnings: guard::ProxyWarnings,
 }
 
 #[derive(OpenApi)]
@@ -218,6 +233,8 @@ impl App {
             cors: cors::layer(&options.cors_origins),
             metrics: operations::Metrics::default(),
             pictures: operations::PicturesAnswer::default(),
+            job_counts: operations::JobCounts::default(),
+            proxy_warnings: guard::ProxyWarnings::default(),
             options,
             backend,
         }))
@@ -255,7 +272,7 @@ fn contract(app: &App) -> Router {
     if app.options.metrics {
         router = router.merge(operations::metrics_route());
     }
-    router
+    let router = router
         .fallback(async || Problem::new("not_found"))
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
         // As one, the outermost first: each alone would have every route in a box of its own, and copied for each request.
@@ -264,7 +281,29 @@ fn contract(app: &App) -> Router {
             guard::panics(),
             DefaultBodyLimit::max(app.options.body_limit),
         ))
-        .with_state(app.clone())
+        .with_state(app.clone());
+    let routes = router.clone();
+    // Outside of the layers, which the routes have already.
+    router.fallback(async move |request: Request| {
+        let Ok(answer) = routes.oneshot(without_last_slash(request)).await;
+        answer
+    })
+}
+
+/// A path with slashes at its end means the route without them.
+fn without_last_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path().trim_end_matches('/');
+    if path.is_empty() || path.len() == uri.path().len() {
+        return request;
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{path}{query}").parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
 }
 
 /// Every operation may end in a problem, whose codes are listed, and has a name of its own.

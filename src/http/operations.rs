@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use couple_core::Error;
 use couple_media::blobs::Blobs;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -63,12 +64,13 @@ struct Readiness {
     pictures: &'static str,
 }
 
-/// Its store answers, and it is not going away.
+/// Whether load balancers should send requests here: the store answers, and the process does not stop.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
-    responses((status = 200, description = "Send requests here", body = Readiness)))]
+    responses((status = 200, description = "Send requests here", body = Readiness),
+        (status = 503, description = "Send requests elsewhere: the process stops, or its store does not answer")))]
 async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
-    if app.backend.live().is_draining() {
-        return Err(Problem::new("unavailable").detail("draining"));
+    if app.backend.is_stopping() {
+        return Err(Problem::new("unavailable").detail("stopping"));
     }
     let store = async {
         match timeout(PATIENCE, app.backend.ports().store.ping()).await {
@@ -175,7 +177,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("couple");
         registry.register("http_requests", "Answered requests", requests.clone());
         registry.register("http_request_seconds", "Time to an answer's head", seconds.clone());
-        registry.register("jobs", "Jobs by queue and state", jobs.clone());
+        registry.register("jobs", "Jobs by queue and state, counted every 15 s at most", jobs.clone());
         registry.register("live_streams", "Live connections", streams.clone());
         registry.register("pictures_rendered", "Pictures decoded here", rendered.clone());
         registry.register("pictures_rejected", "Pictures that could not be decoded", rejected.clone());
@@ -204,7 +206,30 @@ impl Metrics {
     }
 }
 
-async fn metrics(State(app): State<App>) -> Answer<Response> {
+/// How long a count of jobs is answered before they are counted again: counting reads every job.
+const COUNTED: Duration = Duration::from_secs(15);
+
+/// When the jobs were last counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct JobCounts(Arc<Mutex<Option<Instant>>>);
+
+impl JobCounts {
+    /// Counts the jobs for the metrics, unless that was done a moment ago or is being done.
+    async fn refresh(&self, app: &App) {
+        let Ok(mut counted) = self.0.try_lock() else { return };
+        if counted.is_some_and(|at| at.elapsed() < COUNTED) {
+            return;
+        }
+        *counted = Some(Instant::now());
+        match timeout(PATIENCE, count_jobs(app)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the jobs cannot be counted for the metrics"),
+            Err(_) => tracing::warn!("the jobs cannot be counted in time for the metrics"),
+        }
+    }
+}
+
+async fn count_jobs(app: &App) -> Result<(), Error> {
     let ports = app.backend.ports();
     for queue in app.backend.queues() {
         let stats = ports.store.queue_stats(&queue.name, ports.now()).await?;
@@ -213,6 +238,11 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
             app.metrics.jobs.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
+    Ok(())
+}
+
+async fn metrics(State(app): State<App>) -> Answer<Response> {
+    app.job_counts.refresh(&app).await;
     app.metrics.streams.set(i64::try_from(app.streams.count()).unwrap_or(i64::MAX));
     let stats = app.backend.gallery().stats();
     app.metrics.rendered.inner().store(stats.rendered, Ordering::Relaxed);

@@ -5,7 +5,7 @@ const token = location.hash.slice(1), password = document.getElementById('passwo
 if (page !== 'invite') history.replaceState(null, '', location.pathname);
 if (!token) { button.disabled = true; said.textContent = 'Open this page by the link that you were sent.'; }
 if (page === 'invite') document.getElementById('token').textContent = token;
-const base = location.pathname.replace(/\/open\/[a-z]+$/, '');
+const base = location.pathname.replace(/\/open\/[a-z]+\/*$/, '');
 const calls = {
   verify: () => ['POST', '/v1/accounts/verify', { token, ...(password.value && { password: password.value }) }],
   email: () => ['POST', '/v1/me/email/verify', { token }],

@@ -5,7 +5,7 @@
 
 use axum::{
     Router,
-    http::header,
+    http::{StatusCode, header},
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
@@ -19,7 +19,24 @@ pub(super) fn routes() -> Router<App> {
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
+/// The longest token that a link holds.
+const TOKEN: usize = 256;
+
+/// Where a link leads whose `#` a mail program escaped: to the page, with the token in the fragment again. None: it is no such link.
+fn unescaped(page: &str) -> Option<String> {
+    let (page, token) = page.split_once('#')?;
+    let known = ["verify", "email", "password", "invite"].contains(&page);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    (known && (1..=TOKEN).contains(&token.len()) && token.bytes().all(plain))
+        .then(|| format!("{page}#{token}"))
+}
+
 async fn page(Segment(page): Segment) -> Response {
+    if let Some(link) = unescaped(&page) {
+        // Relative to the address that was asked for, wherever this is mounted.
+        let headers = [(header::LOCATION, link), (header::REFERRER_POLICY, "no-referrer".to_owned())];
+        return (StatusCode::SEE_OTHER, headers).into_response();
+    }
     let (title, lead, button, field) = match page.as_str() {
         "verify" => ("Confirm your address", "One tap and your account is ready.", "Confirm", "optional"),
         "email" => {

@@ -44,6 +44,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("upload_expired", 410, "The upload has expired"),
     ("unsupported_tus_version", 412, "Speak tus 1.0.0"),
     ("body_too_large", 413, "The body is too large"),
+    ("uri_too_long", 414, "The address is too long"),
     ("unsupported_media_type", 415, "Send application/json"),
     ("unsupported_encoding", 415, "Send the body uncompressed"),
     ("unknown_type", 415, "Not a picture of a known type"),
@@ -51,8 +52,11 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("invalid_field", 422, "A field is not as it must be"),
     ("invalid_token", 422, "The code or link does not work"),
     ("idempotency_key_reused", 422, "This key came with another request"),
+    ("upgrade_required", 426, "Speak WebSocket version 13"),
     ("rate_limited", 429, "Too often"),
+    ("too_many_connections", 429, "Too many connections of your network"),
     ("too_many_streams", 429, "Too many live connections of yours"),
+    ("head_too_large", 431, "The request's head is too large"),
     ("internal_error", 500, "Our fault"),
     ("overloaded", 503, "Too busy"),
     ("unavailable", 503, "Not available now"),
@@ -130,6 +134,15 @@ impl Problem {
     pub(super) const fn is_temporary(&self) -> bool {
         matches!(self.status, 429 | 503)
     }
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+    /// Whole seconds until a retry succeeds, rounded up.
+    pub(super) fn retry_seconds(&self) -> Option<u64> {
+        let wait = self.retry_after?;
+        Some(u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
+    }
     /// The stable word.
     #[must_use]
     pub fn code(&self) -> &str {
@@ -139,17 +152,18 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after;
+        let (status, retry_after) = (self.status(), self.retry_seconds());
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(wait) = retry_after {
-            // Whole seconds, rounded up, so that coming back then succeeds.
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from(u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)),
-            );
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 6455, 4.4, and RFC 9110, 15.5.22.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

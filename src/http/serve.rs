@@ -1,25 +1,45 @@
 //! The server loop: what `axum::serve` leaves to its caller.
 
 use std::{
-    convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll,
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    http::{HeaderValue, Request, Version, header, uri::Authority},
+    response::IntoResponse as _,
+};
+use hyper::{
+    body::{Body as _, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
     task::{unconstrained, yield_now},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt as _;
 
 use super::{
     Problem,
-    connection::{AHEAD, Connection},
+    connection::{AHEAD, Connection, last_answer},
+    connection_table::{Activity, Bounds, ConnectionTable, Full},
+    descriptors::affordable,
+    request_body::{BodyPace, RequestBody},
     waiting::{self, Slot},
 };
 
@@ -29,17 +49,39 @@ const BACKLOG: u32 = 4096;
 const AT_ONCE: usize = 1024;
 /// A pause after the system refused a connection, for want of file descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Connections that are told at the same time that they are too many; more are closed without a word.
+const TURNED_AWAY: usize = 32;
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Connections at once; more get 503 and are closed. Default: 20,000.
+    /// Connections at the same time. When all are in use, the one that has waited longest for its client is closed for a new one; when
+    /// none waits, a new one gets 503. Fewer where the limit on open files is lower, see [`raise_descriptor_limit`]. Default: 20,000.
+    ///
+    /// [`raise_descriptor_limit`]: super::raise_descriptor_limit
     pub connections: usize,
+    /// Connections of one IPv4 address or one IPv6 /64; a /56 has twice as many and a /48 four times. The client's longest waiting
+    /// connection is closed for a new one, else the new one gets 429. Default: none, which is an eighth of `connections`.
+    pub connections_per_client: Option<usize>,
+    /// Peers that `connections_per_client` does not bound: reverse proxies. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long the head of a request may take to come, so also how long a connection may be idle. Default: 30 s.
     pub head_timeout: Duration,
+    /// How long the next part of a request's body may take to come, on every route; uploads have bounds of their own. Default: 65 s, a
+    /// little more than uploads allow.
+    pub body_timeout: Duration,
+    /// Bytes of a body that must come in each second of waiting for it, on average over `body_timeout`. Default: 250, a quarter
+    /// of what a bad mobile network carries.
+    pub body_rate: u32,
     /// How long a client may take nothing of what is sent to it. Default: 10 s.
     pub write_timeout: Duration,
-    /// How long connections have to end once the server is told to stop. Default: 10 s.
+    /// How long a client that is answered before all of its request came is listened to, so that it gets the answer. At most 32 MiB are
+    /// read of it, and a pause of 5 s ends it. Default: 30 s.
+    pub linger: Duration,
+    /// How long connections are still accepted once the server is told to stop, so that load balancers see that it is not ready any more
+    /// and stop sending requests here. Default: 5 s.
+    pub stop_delay: Duration,
+    /// How long connections have to end after that. Default: 10 s.
     pub drain: Duration,
 }
 
@@ -47,8 +89,14 @@ impl Default for ServeOptions {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_per_client: None,
+            trusted_proxies: Vec::new(),
             head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(65),
+            body_rate: 250,
             write_timeout: Duration::from_secs(10),
+            linger: Duration::from_secs(30),
+            stop_delay: Duration::from_secs(5),
             drain: Duration::from_secs(10),
         }
     }
@@ -67,25 +115,34 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Answers connections with `router` until `stop` ends; then lets those that are open end, for a while. Handlers find the
-/// client's address in [`ConnectInfo`]. The router also runs under `axum::serve`; this one bounds what a client can hold: the
-/// time for a head, the time to take what is sent, the number of connections, the buffers of each.
+/// Answers connections with `router` until `stop` ends and `stop_delay` has passed; then lets those that are open end, for a while.
+/// Handlers find the client's address in [`ConnectInfo`]. The router also runs under `axum::serve`; this one bounds what a client can
+/// hold: the time for a head and for a body, the time to take what is sent, the number of connections, the buffers of each.
 ///
-/// Live streams end only when they are told to: call `backend.live().drain()` before `stop` ends.
+/// Call `backend.announce_stop()` when `stop` ends, so that readiness says 503 during `stop_delay`; live streams end when
+/// `backend.live().drain()` is called.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     options: ServeOptions,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let places = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
+    let total = affordable(options.connections);
+    let per_client = options.connections_per_client.unwrap_or(total / 8).max(1);
+    let table = ConnectionTable::new(Bounds { total, per_client, exempt: options.trusted_proxies.clone() });
     // Told to everybody; gone with the last connection.
     let stopping = watch::Sender::new(false);
     let mut http = http1::Builder::new();
     // What a connection reads into, so at most the size of a request's head.
     http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(AHEAD);
-    let answers = Arc::new(Answers { http, router });
-    let mut stop = std::pin::pin!(stop);
+    let pace = BodyPace { idle: options.body_timeout, rate: options.body_rate };
+    let answers = Arc::new(Answers { http, router, pace, linger: options.linger });
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let mut refusals = Refusals::default();
+    let mut stop = pin!(async {
+        stop.await;
+        sleep(options.stop_delay).await;
+    });
     let mut taken = 0_usize;
     loop {
         // All that wait, and not 128 of them as tokio would have it: when everybody comes at once the system's queue is full sooner than
@@ -111,20 +168,34 @@ pub async fn serve(
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
-                sleep(PAUSE).await;
+                if !table.make_room() {
+                    sleep(PAUSE).await;
+                }
+                // Those that are closed must have their turn for that.
+                yield_now().await;
                 continue;
             }
         };
         // Small answers must not wait for more to send.
         let _ = stream.set_nodelay(true);
-        match places.clone().try_acquire_owned() {
-            Ok(place) => {
-                let held = (place, stopping.subscribe());
+        match table.register(peer.ip()) {
+            Ok(registration) => {
+                let activity = registration.activity().clone();
+                let held = (registration, stopping.subscribe());
                 // Boxed, since it is passed on and on.
                 let connection = Box::new(Connection::new(stream, options.write_timeout, held));
-                drop(tokio::spawn(answer(answers.clone(), connection, peer)));
+                let task = tokio::spawn(answer(answers.clone(), connection, peer));
+                activity.served_by(task.abort_handle());
             }
-            Err(_) => drop(tokio::spawn(turn_away(stream))),
+            Err(full) => {
+                refusals.tell(full, peer);
+                if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                    tokio::spawn(async move {
+                        turn_away(stream, full).await;
+                        drop(permit);
+                    });
+                }
+            }
         }
     }
     drop(listener);
@@ -136,43 +207,82 @@ pub async fn serve(
 struct Answers {
     http: http1::Builder,
     router: Router,
+    pace: BodyPace,
+    linger: Duration,
 }
 
 async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: SocketAddr) {
     loop {
         // Boxed: a connection that waits must not keep room for what reads requests.
-        let Some((back, body)) = Box::pin(converse(&answers, connection, peer)).await else { return };
-        connection = back;
-        if waiting::write(&mut connection, body).await.is_none() {
-            return;
+        match Box::pin(converse(&answers, connection, peer)).await {
+            Some((back, Some(body))) => {
+                connection = back;
+                if waiting::write(&mut connection, body).await.is_none() {
+                    return;
+                }
+            }
+            Some((over, None)) => return Box::pin(over.close(answers.linger)).await,
+            None => return,
         }
     }
 }
 
-/// Answers requests until the connection ends, or until an answer has to wait: then with the rest of it.
+/// Answers requests until the connection ends, or until an answer has to wait: then with the rest of it. None: it was upgraded.
 async fn converse(
     answers: &Answers,
     mut connection: Box<Connection>,
     peer: SocketAddr,
-) -> Option<(Box<Connection>, Body)> {
+) -> Option<(Box<Connection>, Option<Body>)> {
     let mut stopping = connection.stopping();
     let slot = Arc::new(Slot::default());
     connection.tell(slot.clone());
+    let activity = connection.registration().activity().clone();
     let service = service_fn(|request: Request<Incoming>| {
         let slot = waiting::may_wait(&request).then(|| slot.clone());
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let router = answers.router.clone();
+        let (router, activity) = (answers.router.clone(), activity.clone());
+        let begun = activity.begin();
+        let pace = answers.pace;
         async move {
-            let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-            Ok::<_, Infallible>(match slot {
+            if !begun {
+                // The connection is being closed: what is not begun can be asked for again.
+                return std::future::pending().await;
+            }
+            let mut left = None;
+            let expects = request.headers().contains_key(header::EXPECT);
+            let mut request = request.map(|incoming| {
+                if incoming.is_end_stream() {
+                    return Body::empty();
+                }
+                let (body, rest) = RequestBody::new(incoming, pace, activity.clone());
+                left = Some(rest);
+                Body::new(body)
+            });
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let mut response = match malformed(&request) {
+                Some(problem) => {
+                    drop(request);
+                    problem.into_response()
+                }
+                None => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+            };
+            if let Some(left) = left
+                && left.is_left(expects).await
+            {
+                activity.leave_unread();
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            if response.status() == axum::http::StatusCode::SWITCHING_PROTOCOLS {
+                activity.upgraded();
+            }
+            let response = match slot {
                 Some(slot) => slot.keep(response),
                 None => response,
-            })
+            };
+            Ok::<_, Infallible>(response.map(|body| AnswerBody { body, activity }))
         }
     });
     let mut http = answers.http.serve_connection(TokioIo::new(connection), service).with_upgrades();
-    let mut stop = std::pin::pin!(stopping.wait_for(|stopping| *stopping));
+    let mut stop = pin!(stopping.wait_for(|stopping| *stopping));
     let mut stopped = false;
     let body = poll_fn(|context| {
         loop {
@@ -190,24 +300,102 @@ async fn converse(
             Pin::new(&mut http).graceful_shutdown();
         }
     })
-    .await?;
+    .await;
     let parts = http.into_parts()?;
     let mut connection = parts.io.into_inner();
     connection.back(&parts.read_buf);
     Some((connection, body))
 }
 
-/// One too many: told so, without reading what it wants.
-async fn turn_away(mut stream: TcpStream) {
-    let body = serde_json::to_string(&Problem::new("overloaded")).unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+/// What is wrong with a head that hyper takes (RFC 9112, 3.2).
+fn malformed<B>(request: &Request<B>) -> Option<Problem> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let detail = match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() < Version::HTTP_11 => return None,
+        (None, _) => "a Host header is missing",
+        (Some(_), Some(_)) => "there is more than one Host header",
+        (Some(host), None) if host.is_empty() => return None,
+        (Some(host), None) => match host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) {
+            Some(host) if !host.as_str().contains('@') => return None,
+            _ => "the Host header is not a host",
+        },
+    };
+    Some(Problem::new("malformed_request").detail(detail))
+}
+
+/// An answer's body, which says when it was handed over.
+struct AnswerBody {
+    body: Body,
+    activity: Arc<Activity>,
+}
+
+impl hyper::body::Body for AnswerBody {
+    type Data = axum::body::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.activity.answered();
+    }
+}
+
+/// When the log was last told of connections that were not accepted: once a minute for each reason, not for each connection.
+#[derive(Debug, Default)]
+struct Refusals {
+    total: Option<Instant>,
+    client: Option<Instant>,
+}
+
+impl Refusals {
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn tell(&mut self, full: Full, peer: SocketAddr) {
+        let last = match full {
+            Full::Total => &mut self.total,
+            Full::Client => &mut self.client,
+        };
+        if last.is_some_and(|last| last.elapsed() < Self::INTERVAL) {
+            return;
+        }
+        *last = Some(Instant::now());
+        match full {
+            Full::Total => tracing::warn!("every connection is in use: new ones are turned away"),
+            Full::Client => tracing::warn!(
+                peer = %peer.ip(),
+                "a client has all the connections that one may have; if it is a proxy, name it among the trusted ones"
+            ),
+        }
+    }
+}
+
+/// One too many: told so, without an answer to what it wants.
+async fn turn_away(mut stream: TcpStream, full: Full) {
+    let code = match full {
+        Full::Total => "overloaded",
+        Full::Client => "too_many_connections",
+    };
+    let answer = last_answer(&Problem::new(code));
     let _ = timeout(Duration::from_secs(1), async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        // What it has sent is read: else the system resets the connection, and the answer is lost.
+        stream.take(64 * 1024).read_to_end(&mut Vec::new()).await
     })
     .await;
 }
@@ -215,7 +403,7 @@ async fn turn_away(mut stream: TcpStream) {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::{io::AsyncReadExt as _, sync::oneshot};
+    use tokio::sync::{Notify, oneshot};
 
     use super::*;
 
@@ -226,6 +414,7 @@ mod tests {
     }
 
     fn start(router: Router, options: ServeOptions) -> Server {
+        let options = ServeOptions { stop_delay: Duration::ZERO, ..options };
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -258,18 +447,28 @@ mod tests {
 
     #[tokio::test]
     async fn one_too_many_is_told_so() {
-        let options = ServeOptions { connections: 1, ..ServeOptions::default() };
-        let server = start(Router::new().route("/", get(async || "hello")), options);
-        let first = ask(server.address, "GET / HT").await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let options =
+            ServeOptions { connections: 1, connections_per_client: Some(2), ..ServeOptions::default() };
+        let (began, ends) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let held = (began.clone(), ends.clone());
+        let slow = get(async move || {
+            held.0.notify_one();
+            held.1.notified().await;
+            "hello"
+        });
+        let server = start(Router::new().route("/", slow), options);
+        let first = ask(server.address, GET).await;
+        began.notified().await;
         let told = all_of(TcpStream::connect(server.address).await.unwrap()).await;
         let (head, body) = told.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: 1"), "{told}");
         assert!(head.contains(&format!("content-length: {}", body.len())), "{told}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "overloaded");
-        drop(first);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(all_of(ask(server.address, GET).await).await.ends_with("hello"), "the place is free again");
+        ends.notify_one();
+        assert!(all_of(first).await.ends_with("hello"));
+        ends.notify_one();
+        let again = async { while !all_of(ask(server.address, GET).await).await.ends_with("hello") {} };
+        timeout(Duration::from_secs(5), again).await.expect("the place is free again");
     }
 
     #[tokio::test]

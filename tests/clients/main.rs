@@ -12,6 +12,7 @@ mod conformance;
 mod couples;
 #[path = "../../couple-store/tests/support/proxy.rs"]
 mod proxy;
+mod refused;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -4,6 +4,7 @@
 
 mod account;
 mod animated;
+mod connections;
 mod cors;
 mod frames;
 mod input;

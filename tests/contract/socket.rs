@@ -49,6 +49,7 @@ impl Served {
 
     pub(crate) fn answering(mut world: World, http: HttpOptions, options: ServeOptions) -> Self {
         world.app = router_with(world.backend.clone(), http);
+        let options = ServeOptions { stop_delay: Duration::ZERO, ..options };
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -364,7 +365,7 @@ async fn what_is_no_upgrade_is_refused() {
         "{head}authorization: Bearer {ana}\r\nsec-websocket-version: 8\r\nsec-websocket-key: x\r\n\r\n"
     );
     let told = served.raw(&old).await;
-    assert!(told.starts_with("HTTP/1.1 400") && told.contains("malformed_request"), "{told}");
+    assert!(told.starts_with("HTTP/1.1 426") && told.contains("upgrade_required"), "{told}");
 }
 
 /// A page's script sees neither protocol pings nor the connection's state.

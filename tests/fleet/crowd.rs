@@ -26,7 +26,14 @@ const WARM: usize = 12;
 const EACH: usize = 10;
 
 async fn start(folder: &std::path::Path) -> Server {
-    let settings = [("COUPLE_LIMITS", "off"), ("COUPLE_ROLE", "api"), ("RUST_LOG", "error")];
+    let settings = [
+        ("COUPLE_LIMITS", "off"),
+        ("COUPLE_ROLE", "api"),
+        ("COUPLE_METRICS", "on"),
+        // The whole crowd has one address.
+        ("COUPLE_TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("RUST_LOG", "error"),
+    ];
     let server = Server::spawn(&support::binary(), folder, free_address(), &settings);
     server.until_ready().await;
     server

@@ -58,6 +58,7 @@ impl Server {
             .current_dir(folder)
             .env_clear()
             .env("COUPLE_LISTEN", address.to_string())
+            .env("COUPLE_STOP_DELAY", "0")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)

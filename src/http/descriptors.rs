@@ -1,0 +1,71 @@
+//! File descriptors: how many the process may have open, and how many of them connections may use.
+
+/// Descriptors that connections must leave free: an eighth of the limit, within these bounds. The database, files of pictures, Redis and
+/// the listener need some.
+const RESERVED: (u64, u64) = (64, 1024);
+
+/// Raises the soft limit on open files to the hard limit, and returns the limit that holds afterwards. None: unlimited, or the system has
+/// no such limit.
+///
+/// Many systems start processes with a soft limit of 1,024. [`serve`](super::serve) accepts fewer connections than the limit that it
+/// finds, so call this first.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current != limit.maximum {
+            limit.current = limit.maximum;
+            // Where it may not be raised the server has fewer connections, and says so.
+            if let Err(error) = setrlimit(Resource::Nofile, limit) {
+                tracing::warn!(%error, "the limit on open files cannot be raised");
+            }
+        }
+    }
+    descriptor_limit()
+}
+
+fn descriptor_limit() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+
+/// How many connections there may be of `wanted`, so that other parts of the process can still open files.
+pub(super) fn affordable(wanted: usize) -> usize {
+    let affordable = descriptor_limit().map_or(usize::MAX, within);
+    if affordable < wanted {
+        tracing::warn!(wanted, affordable, "the limit on open files (ulimit -n) allows fewer connections");
+    }
+    wanted.min(affordable)
+}
+
+fn within(limit: u64) -> usize {
+    let reserved = (limit / 8).clamp(RESERVED.0, RESERVED.1);
+    usize::try_from(limit.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_reserved_for_everything_but_connections() {
+        assert_eq!([1024, 20_000, 64].map(within), [896, 18_976, 1]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_soft_limit_on_open_files_becomes_the_hard_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let before = getrlimit(Resource::Nofile);
+        let low = Rlimit { current: before.maximum.map_or(Some(512), |hard| Some(hard.min(512))), ..before };
+        setrlimit(Resource::Nofile, low).unwrap();
+        assert_eq!(raise_descriptor_limit(), before.maximum);
+    }
+}
