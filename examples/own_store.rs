@@ -55,7 +55,7 @@ reads! {
     AccountReads {
         account(id: AccountId) -> Option<Account>;
         account_by_email(email: &EmailKey) -> Option<Account>;
-        accounts_to_delete(now: Timestamp, limit: u32) -> Vec<Account>;
+        accounts_to_delete(now: Timestamp, after: Option<(Timestamp, AccountId)>, limit: u32) -> Vec<Account>;
         token(id: TokenId) -> Option<Token>;
         token_by_link(link: &Digest) -> Option<Token>;
         open_tokens(kind: TokenKind, email: &EmailKey, now: Timestamp) -> Vec<Token>;
@@ -66,6 +66,7 @@ reads! {
         couple(id: CoupleId) -> Option<Couple>;
         couple_of(account: AccountId) -> Option<Couple>;
         couples_of(account: AccountId) -> Vec<Couple>;
+        couples_page(account: AccountId, after: Option<CoupleId>, limit: u32) -> Vec<Couple>;
         invite(id: InviteId) -> Option<Invite>;
         invite_by_code(code: &Digest) -> Option<Invite>;
         invite_by_link(link: &Digest) -> Option<Invite>;
@@ -96,6 +97,7 @@ reads! {
     JobReads {
         queue_stats(queue: &str, now: Timestamp) -> QueueStats;
         next_due(queue: &str) -> Option<Timestamp>;
+        next_lease_end(queue: &str) -> Option<Timestamp>;
         dead_jobs(after: Option<JobId>, limit: u32) -> Vec<DeadJob>;
     }
     IdempotencyReads {

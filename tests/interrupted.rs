@@ -323,12 +323,11 @@ async fn a_poison_picture_is_given_up() {
     while kept.store.media(id).await.unwrap().unwrap().state == State::Processing {
         // Whoever claims it is never heard of again, until the one whose attempt is the last.
         if died < RenderMedia::MAX_ATTEMPTS - 1 {
-            let claim = JobChange::Claim {
-                queue: RenderMedia::QUEUE.to_owned(),
-                now: kept.clock.now(),
-                lease_until: kept.clock.now().plus(Duration::from_secs(30)),
-                claim: died,
-                limit: 1,
+            let (queue, now) = (RenderMedia::QUEUE.to_owned(), kept.clock.now());
+            let lease_until = now.plus(Duration::from_secs(30));
+            let claim = match died {
+                0 => JobChange::Claim { queue, now, lease_until, claim: died, limit: 1 },
+                _ => JobChange::ClaimAbandoned { queue, now, lease_until, claim: died },
             };
             assert_eq!(kept.store.commit(vec![claim.into()]).await.unwrap().claimed.len(), 1);
             died += 1;

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use couple::{
     core::job::{Context, Handler, Job, JobChange, JobError, Queue, Registry, Worker, WorkerOptions},
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Deed {
@@ -23,6 +24,10 @@ enum Deed {
     Never,
     Panic,
     Hang,
+    /// Takes a moment.
+    Slow,
+    /// Ends its process.
+    Kill,
 }
 
 impl Job for Deed {
@@ -32,7 +37,15 @@ impl Job for Deed {
 }
 
 #[derive(Clone, Default)]
-struct Doer(Arc<AtomicUsize>);
+struct Doer(Arc<AtomicUsize>, Arc<Crash>);
+
+/// What became of jobs beside one that ends its process.
+#[derive(Default)]
+struct Crash {
+    died: Notify,
+    done: AtomicUsize,
+    most_attempts: AtomicI64,
+}
 
 #[async_trait]
 impl Handler<Deed> for Doer {
@@ -46,6 +59,18 @@ impl Handler<Deed> for Doer {
             Deed::Never => Err(Error::new(ErrorKind::Rejected, "do").into()),
             Deed::Panic => panic!("a poison job"),
             Deed::Hang => std::future::pending().await,
+            Deed::Slow => {
+                self.1.most_attempts.fetch_max(context.attempt, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.1.done.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+            Deed::Kill => {
+                // When the others have begun.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.1.died.notify_one();
+                std::future::pending().await
+            }
         }
     }
 }
@@ -142,6 +167,35 @@ async fn a_worker_that_died_is_replaced_and_its_late_word_refused() {
     assert_eq!(shop.runs(), 1);
     let late = JobChange::Finish { id: claimed[0].job.id, claim: 7 };
     assert!(store.commit(vec![late.into()]).await.is_err());
+}
+
+/// A process that dies abandons all jobs in flight; only the one that ends it again and again runs out of attempts.
+#[tokio::test]
+async fn a_job_that_kills_its_process_is_dead_in_the_end_and_the_others_are_done() {
+    let options = WorkerOptions { poll: Duration::from_millis(20), ..WorkerOptions::default() };
+    let shop = Shop::new(options);
+    for deed in [Deed::Slow, Deed::Slow, Deed::Kill, Deed::Slow, Deed::Slow, Deed::Slow] {
+        shop.enqueue(deed).await;
+    }
+    let crash = shop.done.1.clone();
+    let mut crashes = 0;
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while shop.dead().await.is_empty() || crash.done.load(Ordering::SeqCst) < 5 {
+            let process = shop.worker.clone().start();
+            // It dies when it is dropped, or has done what there was to do.
+            if tokio::time::timeout(Duration::from_secs(1), crash.died.notified()).await.is_ok() {
+                crashes += 1;
+            }
+            drop(process);
+            shop.clock.advance(Duration::from_secs(31));
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(crashes, Deed::MAX_ATTEMPTS);
+    let dead = shop.dead().await;
+    assert_eq!((dead.len(), dead[0].job.payload.as_str()), (1, "\"Kill\""));
+    assert!(crash.most_attempts.load(Ordering::SeqCst) <= 2, "a crash counts once for the others");
 }
 
 #[tokio::test]

@@ -284,15 +284,28 @@ pub async fn a11_purges(store: impl Store) {
 /// Those whose grace period is over, earliest first.
 pub async fn a12_due_for_deletion(store: impl Store) {
     let world = World::default();
-    let mut due = Vec::new();
-    for (name, at) in [("c", Some(30)), ("a", Some(10)), ("never", None), ("b", Some(20)), ("d", Some(99))] {
+    let names = |page: Vec<Account>| page.iter().map(|a| a.display_name.to_string()).collect::<Vec<_>>();
+    for (name, at) in [
+        ("c", Some(30)),
+        ("a", Some(10)),
+        ("never", None),
+        ("b", Some(20)),
+        ("d", Some(99)),
+        ("b2", Some(20)),
+    ] {
         let account = Account { deletion_due: at.map(|at| world.later(at)), ..world.account(name) };
         must(&store, AccountChange::Insert(account)).await;
     }
-    for account in store.accounts_to_delete(world.later(30), 9).await.unwrap() {
-        due.push(account.display_name.to_string());
+    let due = store.accounts_to_delete(world.later(30), None, 9).await.unwrap();
+    let found = names(due.clone());
+    // Accounts with one due time are in the order of their ids, which one millisecond gives at random.
+    assert!(due.is_sorted_by_key(|account| (account.deletion_due, account.id)));
+    assert_eq!((found.len(), found[0].as_str(), found[3].as_str()), (4, "a", "c"));
+    assert_eq!(store.accounts_to_delete(world.later(30), None, 2).await.unwrap(), due[..2]);
+    assert_eq!(store.accounts_to_delete(world.later(9), None, 9).await.unwrap(), []);
+    // Each page begins after an account, and two accounts with one due time are told apart.
+    for n in 0..due.len() {
+        let after = due[n].deletion_due.map(|at| (at, due[n].id));
+        assert_eq!(store.accounts_to_delete(world.later(30), after, 9).await.unwrap(), due[n + 1..]);
     }
-    assert_eq!(due, ["a", "b", "c"]);
-    assert_eq!(store.accounts_to_delete(world.later(30), 2).await.unwrap().len(), 2);
-    assert_eq!(store.accounts_to_delete(world.later(9), 9).await.unwrap(), []);
 }

@@ -254,7 +254,7 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         })),
         1 => (n(), n())
             .prop_map(|(a, b)| PairingChange::Unblock { blocker: account_id(a), blocked: account_id(b) }),
-        1 => n().prop_map(|a| PairingChange::Forget { account: account_id(a) }),
+        1 => n().prop_map(|a| PairingChange::Forget { account: account_id(a), cap: 99 }),
         1 => (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
     ]
     .prop_map(Change::from)
@@ -291,8 +291,9 @@ fn timeline_change() -> impl Strategy<Value = Change> {
             .prop_map(|(couple, seq, side, emoji)| TimelineChange::React { couple, seq, side, emoji }),
         1 => (couple(), side(), 0..9_i64)
             .prop_map(|(couple, side, seq)| TimelineChange::MarkRead { couple, side, seq }),
-        1 => (couple(), side(), time(), 0..3_u32)
-            .prop_map(|(couple, author, at, cap)| TimelineChange::Erase { couple, author, at, cap }),
+        1 => (couple(), side(), time(), 0..4_i64, 0..4_u32).prop_map(|(couple, author, at, after, cap)| {
+            TimelineChange::Erase { couple, author, at, after, cap }
+        }),
     ]
     .prop_map(Change::from)
 }
@@ -387,6 +388,9 @@ fn job_change() -> impl Strategy<Value = Change> {
         3 => (queue(), time(), claim(), 0..4_u32).prop_map(|(queue, now, claim, limit)| JobChange::Claim {
             queue, now, lease_until: now.plus(Duration::from_secs(3)), claim, limit,
         }),
+        2 => (queue(), time(), claim()).prop_map(|(queue, now, claim)| JobChange::ClaimAbandoned {
+            queue, now, lease_until: now.plus(Duration::from_secs(3)), claim,
+        }),
         1 => (n(), claim(), time())
             .prop_map(|(id, claim, lease_until)| JobChange::Renew { id: job_id(id), claim, lease_until }),
         1 => (n(), claim()).prop_map(|(id, claim)| JobChange::Finish { id: job_id(id), claim }),
@@ -430,6 +434,7 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
             see!(store.open_tokens(kind, &email, now));
         }
         see!(store.couple_of(account), store.couples_of(account), store.invites_of(account));
+        see!(store.couples_page(account, None, 2));
         see!(store.invites_to(&email), store.blocks_of(account));
         for other in 0..FEW {
             see!(store.is_blocked(account, account_id(other)));
@@ -452,12 +457,12 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
         }
         see!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + 2)));
         see!(store.outcome(&digest(&[b"scope", &[n]])));
-        see!(store.queue_stats(name(n), now), store.next_due(name(n)));
+        see!(store.queue_stats(name(n), now), store.next_due(name(n)), store.next_lease_end(name(n)));
     }
     for n in 0..4 * FEW {
         see!(store.invite(invite(n).id));
     }
     see!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
-    see!(store.accounts_to_delete(now, 3), store.dead_jobs(None, 100));
+    see!(store.accounts_to_delete(now, None, 3), store.dead_jobs(None, 100));
     seen
 }

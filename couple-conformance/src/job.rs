@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use couple_core::{
     Change, Conflict, JobId, Store, Timestamp,
-    job::{DeadJob, JobChange, NewJob, QueueStats},
+    job::{ClaimedJob, DeadJob, JobChange, NewJob, QueueStats},
 };
 
 use crate::world::{World, all, claim, conflict, must};
@@ -82,8 +82,32 @@ pub async fn j3_leases_end(store: impl Store) {
     assert_eq!(claim(&store, "q", world.later(29), 30, 2).await, []);
     must(&store, JobChange::Renew { id: job.id, claim: 1, lease_until: world.later(50) }).await;
     assert_eq!(claim(&store, "q", world.later(49), 30, 2).await, []);
-    let second = claim(&store, "q", world.later(50), 30, 3).await;
-    assert_eq!((second[0].attempt, second[0].claim), (2, 3));
+    // An abandoned job is not among others: ordinary claims pass over it.
+    let [other, third] = [world.job("q"), world.job("q")];
+    all(&store, vec![enqueue(&other)]).await;
+    let ids = |claimed: &[ClaimedJob]| claimed.iter().map(|one| one.job.id).collect::<Vec<_>>();
+    assert_eq!(ids(&claim(&store, "q", world.later(50), 10, 3).await), [other.id]);
+    assert_eq!(store.next_due("q").await.unwrap(), None);
+    assert_eq!(store.next_lease_end("q").await.unwrap(), Some(world.later(50)));
+    let again = |now, claim| JobChange::ClaimAbandoned {
+        queue: "q".to_owned(),
+        now: world.later(now),
+        lease_until: world.later(now + 30),
+        claim,
+    };
+    // Both are abandoned by then: they come one at a time, the one that has waited for longer first.
+    all(&store, vec![enqueue(&third)]).await;
+    assert_eq!(must(&store, again(49, 4)).await.claimed, []);
+    let second = must(&store, again(60, 5)).await.claimed;
+    assert_eq!((ids(&second), second[0].attempt, second[0].claim), (vec![job.id], 2, 5));
+    assert_eq!(second[0].job.due_at, world.later(90));
+    let second = must(&store, again(60, 6)).await.claimed;
+    assert_eq!((ids(&second), second[0].attempt), (vec![other.id], 2));
+    assert_eq!(must(&store, again(60, 7)).await.claimed, []);
+    // What was given back with a result is abandoned no more.
+    must(&store, JobChange::Retry { id: job.id, claim: 5, due_at: world.later(70) }).await;
+    assert_eq!(must(&store, again(80, 8)).await.claimed, []);
+    assert_eq!(ids(&claim(&store, "q", world.later(80), 10, 9).await), [third.id, job.id]);
 }
 
 /// The dead one comes back and changes nothing.
@@ -92,7 +116,13 @@ pub async fn j4_lost_claims(store: impl Store) {
     let job = world.job("q");
     all(&store, vec![enqueue(&job)]).await;
     claim(&store, "q", world.now(), 30, 1).await;
-    claim(&store, "q", world.later(30), 30, 2).await;
+    let again = JobChange::ClaimAbandoned {
+        queue: "q".to_owned(),
+        now: world.later(30),
+        lease_until: world.later(60),
+        claim: 2,
+    };
+    must(&store, again).await;
     let (id, error, at) = (job.id, "late".to_owned(), world.now());
     let all_of = |claim, id| {
         [

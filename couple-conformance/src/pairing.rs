@@ -1,6 +1,6 @@
 //! P1–P17: invites, couples and blocks.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use couple_core::{
     Change, Conflict, Label, Store,
@@ -247,6 +247,15 @@ pub async fn p11_history(store: impl Store) {
     for member in members {
         let ids: Vec<_> = store.couples_of(member).await.unwrap().iter().map(|couple| couple.id).collect();
         assert_eq!(ids, expected);
+        let (mut paged, mut after) = (Vec::new(), None);
+        for rows in [2, 1, 0] {
+            let page = store.couples_page(member, after, 2).await.unwrap();
+            assert_eq!(page.len(), rows);
+            after = page.last().map(|couple| couple.id).or(after);
+            paged.extend(page.iter().map(|couple| couple.id));
+        }
+        assert!(paged.is_sorted());
+        assert_eq!(paged.into_iter().collect::<HashSet<_>>(), ids.into_iter().collect());
     }
     assert_eq!(store.couples_of(world.account_id()).await.unwrap(), []);
 }
@@ -270,7 +279,7 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
         adding(theirs.clone()).into(),
         PairingChange::Block(block(ana, ben)).into(),
         PairingChange::Block(block(ben, ana)).into(),
-        PairingChange::Forget { account: ana }.into(),
+        PairingChange::Forget { account: ana, cap: 9 }.into(),
     ];
     all(&store, changes).await;
     assert_eq!(store.invites_of(ana).await.unwrap(), []);
@@ -278,6 +287,19 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
     assert_eq!(store.invites_of(ben).await.unwrap(), [theirs]);
     assert!(!store.is_blocked(ana, ben).await.unwrap());
     assert!(!store.is_blocked(ben, ana).await.unwrap());
+    // One change removes at most its bound of each kind, and repeated changes come to an end.
+    let cleo = world.account_id();
+    for n in 0..5 {
+        let other = world.account_id();
+        must(&store, adding(world.invite(cleo, &format!("c{n}"), None))).await;
+        must(&store, PairingChange::Block(block(cleo, other))).await;
+        must(&store, PairingChange::Block(block(other, cleo))).await;
+    }
+    for (removed, left) in [(6, 3), (6, 1), (3, 0), (0, 0)] {
+        assert_eq!(must(&store, PairingChange::Forget { account: cleo, cap: 2 }).await.purged, [removed]);
+        assert_eq!(store.invites_of(cleo).await.unwrap().len(), left);
+        assert_eq!(store.blocks_of(cleo).await.unwrap().len(), left);
+    }
     // A purged couple of words: what the timeline holds is not an invite's to take.
     let couple = world.founded(&store).await;
     all(&store, vec![append(couple.id, world.entry("a"))]).await;

@@ -240,29 +240,51 @@ pub async fn t11_ended(store: impl Store) {
     assert_eq!(log(&store, id).await.len(), 1);
 }
 
-/// One author's, of an ended couple, so many at most.
+/// One member's entries and reactions, of an ended couple, in one range of the log.
 pub async fn t12_erasing(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
-    for n in 0..6 {
+    for n in 0..9 {
         let author = if n % 2 == 0 { Side::First } else { Side::Second };
         all(&store, vec![append(id, NewEntry { author: Some(author), ..world.entry(&n.to_string()) })]).await;
     }
-    let erase = |cap| TimelineChange::Erase { couple: id, author: Side::First, at: world.later(9), cap };
-    assert_eq!(conflict(&store, erase(9)).await, Conflict::CoupleLives(id));
-    let react =
-        TimelineChange::React { couple: id, seq: 2, side: Side::First, emoji: Some("❤️".to_owned()) };
-    must(&store, react).await;
+    let erase = |after, cap| TimelineChange::Erase {
+        couple: id,
+        author: Side::First,
+        at: world.later(9),
+        after,
+        cap,
+    };
+    assert_eq!(conflict(&store, erase(0, 9)).await, Conflict::CoupleLives(id));
+    for (seq, side) in
+        [(2, Side::First), (4, Side::First), (4, Side::Second), (5, Side::First), (8, Side::First)]
+    {
+        must(&store, TimelineChange::React { couple: id, seq, side, emoji: Some("❤️".to_owned()) }).await;
+    }
     must(&store, PairingChange::End { id, at: world.now() }).await;
-    assert_eq!(must(&store, erase(2)).await.purged, [2]);
-    assert_eq!(store.entry(id, 2).await.unwrap().unwrap().reactions, [None, None]);
-    assert_eq!(store.entry(id, 1).await.unwrap().unwrap().client_id, None);
+    let before = log(&store, id).await;
+    let mut erased = Vec::new();
+    for after in [0, 3, 6] {
+        let changed = must(&store, erase(after, 3)).await.purged;
+        let now = log(&store, id).await;
+        let range = after as usize..after as usize + 3;
+        // A change touches no entry outside its range, and counts those in it that it changed.
+        assert_eq!(now[range.end..], before[range.end..]);
+        assert_eq!(now[..range.start], erased);
+        let differ = now[range.clone()].iter().zip(&before[range]).filter(|(now, then)| now != then).count();
+        assert_eq!(changed, [differ as u64]);
+        erased = now[..after as usize + 3].to_vec();
+    }
+    for (n, entry) in erased.iter().enumerate() {
+        let own = entry.author == Some(Side::First);
+        assert_eq!(own, entry.body.is_none() && entry.client_id.is_none() && entry.deleted_at.is_some());
+        let other = (n == 3).then(|| "❤️".to_owned());
+        assert_eq!(entry.reactions, [None, other], "{n}");
+    }
     assert_eq!(store.entry_by_client_id(id, Side::First, "0").await.unwrap(), None);
-    let there = |log: Vec<Entry>| log.iter().map(|e| e.body.is_some()).collect::<Vec<_>>();
-    assert_eq!(there(log(&store, id).await), [false, true, false, true, true, true]);
-    assert_eq!(must(&store, erase(2)).await.purged, [1]);
-    assert_eq!(must(&store, erase(2)).await.purged, [0]);
-    assert_eq!(there(log(&store, id).await), [false, true, false, true, false, true]);
+    // Again, or beyond the log's head: nothing is left to change.
+    assert_eq!(must(&store, erase(0, 9)).await.purged, [0]);
+    assert_eq!(must(&store, erase(9, 9)).await.purged, [0]);
 }
 
 /// No couple sees another's.

@@ -1,6 +1,6 @@
 //! What every service is given, and the one door through which services write.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
     Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, Store,
@@ -41,6 +41,9 @@ impl std::fmt::Debug for Ports {
     }
 }
 
+/// Time after which a commit of unknown outcome has ended: stores give a transaction two seconds.
+const LATE: Duration = Duration::from_secs(3);
+
 impl Ports {
     /// The time now.
     #[must_use]
@@ -48,29 +51,57 @@ impl Ports {
         self.clock.now()
     }
 
-    /// Commits, and tells the bus what was written, in a task of its own: a caller that goes away takes neither along. A
-    /// process that dies between the two costs those who wait their fallback interval, nothing else: a notice
-    /// is a hint.
+    /// Commits, and publishes what was written, in a task of its own: a caller that goes away takes neither along. After a
+    /// commit of unknown outcome ([`ErrorKind::TimedOut`]) it publishes as well, and once more when the commit must have
+    /// ended: a notice only has its receivers look. A process that dies between commit and notice costs the receivers their
+    /// fallback interval, nothing else.
     ///
     /// # Errors
     /// The store's.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
-        let (mut topics, appended) = (topics_of(&changes), only_appended(&changes));
-        let (store, bus) = (self.store.clone(), self.bus.clone());
+        let (topics, appended) = (topics_of(&changes), only_appended(&changes));
+        let (ports, mut changed) = (self.clone(), topics.clone());
         let whole = tokio::spawn(async move {
-            let committed = store.commit(changes).await?;
-            if let Some(((couple, entry), seq)) = appended.zip(committed.seqs.first()) {
-                topics.remove(&Topic::Couple(couple));
-                bus.publish(Topic::Couple(couple), Notice::Appended(Arc::new(entry.at_seq(*seq)))).await;
+            let result = ports.store.commit(changes).await;
+            match &result {
+                Ok(committed) => {
+                    if let Some(((couple, entry), seq)) = appended.zip(committed.seqs.first()) {
+                        changed.remove(&Topic::Couple(couple));
+                        let notice = Notice::Appended(Arc::new(entry.at_seq(*seq)));
+                        ports.bus.publish(Topic::Couple(couple), notice).await;
+                    }
+                    ports.publish_changed(&changed).await;
+                }
+                Err(CommitError::Failed(error)) if error.kind() == ErrorKind::TimedOut => {
+                    ports.publish_twice(changed).await;
+                }
+                Err(_) => {}
             }
-            for topic in topics {
-                bus.publish(topic, Notice::Changed).await;
-            }
-            Ok(committed)
+            result
         });
         match whole.await {
-            Ok(answer) => answer,
-            Err(panicked) => Err(Error::new(ErrorKind::Internal, "commit").source(panicked).into()),
+            Ok(result) => result,
+            // It may have panicked after the database committed.
+            Err(panicked) => {
+                self.publish_twice(topics).await;
+                Err(Error::new(ErrorKind::TimedOut, "commit").context("panicked").source(panicked).into())
+            }
+        }
+    }
+
+    /// Publishes what a commit of unknown outcome may have changed: now, and when it must have ended.
+    async fn publish_twice(&self, topics: HashSet<Topic>) {
+        self.publish_changed(&topics).await;
+        let ports = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE).await;
+            ports.publish_changed(&topics).await;
+        });
+    }
+
+    async fn publish_changed(&self, topics: &HashSet<Topic>) {
+        for topic in topics {
+            self.bus.publish(topic.clone(), Notice::Changed).await;
         }
     }
 

@@ -18,12 +18,17 @@ use std::{
 
 use couple_conformance::World;
 use couple_core::{
-    Change, CommitError, Conflict, CoupleId, Entropy as _, OsEntropy, Store,
-    account::AccountChange,
+    Change, CommitError, Conflict, CoupleId, Entropy as _, ErrorKind, Keyring, OsEntropy, Ports, Store,
+    account::{Account, AccountChange, PurgeAccountsHandler},
+    limits::Unlimited,
+    mail::Links,
     pairing::{Couple, PairingChange},
     timeline::{Page, TimelineChange},
 };
-use couple_store::sql::{MySqlOptions, PostgresOptions};
+use couple_store::{
+    MemoryBus, MemoryPresence,
+    sql::{MySqlOptions, PostgresOptions},
+};
 use sqlx::{MySql, Postgres};
 use support::{
     engine::Engine,
@@ -154,6 +159,59 @@ macro_rules! engines {
                 deadlock(open(&url, 1).await, open(&url, 64).await).await;
             }
 
+            async fn execute(connection: &mut <$db as sqlx::Database>::Connection, sql: String) {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection).await.unwrap();
+            }
+            fn literal(id: uuid::Uuid) -> String {
+                if $program == "mariadb" { format!("x'{}'", id.simple()) } else { format!("'{id}'") }
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_held_row_lock_delays_no_other_commit() {
+                use sqlx::Connection as _;
+                let url = fresh().await;
+                let (store, world) = (open_with(&url, 64, 10).await, Arc::new(World::default()));
+                let mut other = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
+                for table in ["couple", "account"] {
+                    let (work, id) = Load::new(&store, &world, table).await;
+                    let calm = work.p99_of_others().await;
+                    execute(&mut other, "BEGIN".to_owned()).await;
+                    let lock = format!("SELECT id FROM {table} WHERE id = {} FOR UPDATE", literal(id));
+                    execute(&mut other, lock).await;
+                    let locked = work.p99_of_others().await;
+                    println!("{} {table}: p99 of others {calm:?}, beside a held lock {locked:?}", stringify!($name));
+                    assert!(work.refused() > 0, "some were told to come back");
+                    assert!(locked <= calm * 2 + Duration::from_millis(50), "{calm:?} {locked:?}");
+                    execute(&mut other, "ROLLBACK".to_owned()).await;
+                    work.to_blocked().await.unwrap();
+                }
+                other.close().await.unwrap();
+            }
+
+            /// 20,000 entries, or those of `COUPLE_PURGE_ENTRIES`.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_heavy_couple_is_purged() {
+                use sqlx::Connection as _;
+                let url = fresh().await;
+                let (store, world, entries) = (open(&url, 64).await, World::default(), setting("COUPLE_PURGE_ENTRIES", 20_000));
+                let couple = founded_for_deletion(&store, &world).await;
+                let mut connection = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
+                let numbers = if $program == "mariadb" {
+                    format!("(SELECT seq AS n FROM seq_1_to_{entries}) AS numbers")
+                } else {
+                    format!("generate_series(1, {entries}) AS n")
+                };
+                let id = literal(couple.id.as_uuid());
+                let fill = format!(
+                    "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, created_at, reaction_first, reaction_second) \
+                     SELECT {id}, n, n % 2, CONCAT('c', n), 'text', '{{}}', 0, 'x', 'y' FROM {numbers}"
+                );
+                execute(&mut connection, fill).await;
+                execute(&mut connection, format!("UPDATE couple SET head_seq = {entries} WHERE id = {id}")).await;
+                purged(stringify!($name), store, &world, &couple, entries).await;
+                connection.close().await.unwrap();
+            }
+
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn no_update_is_lost_and_no_write_skewed() {
                 let url = fresh().await;
@@ -175,6 +233,144 @@ engines! {
     postgres: Postgres, PostgresOptions, "COUPLE_TEST_POSTGRES", "postgres",
         open: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME' AND state LIKE 'idle in transaction%'",
         connections: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME'";
+}
+
+/// Commits that need one row, and others that do not.
+struct Load {
+    store: Arc<dyn Store>,
+    world: Arc<World>,
+    /// Makes a commit that needs the row.
+    blocked: Box<dyn Fn() -> Vec<Change> + Send + Sync>,
+    others: Vec<CoupleId>,
+    refused: AtomicUsize,
+}
+
+impl Load {
+    /// With the id of the row that is to be locked.
+    async fn new(store: &Arc<dyn Store>, world: &Arc<World>, table: &str) -> (Arc<Self>, uuid::Uuid) {
+        let couple = founded(&**store, world).await.id;
+        let account = world.account("locked");
+        if table == "account" {
+            store.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
+        }
+        let mut others = Vec::new();
+        for _ in 0..4 {
+            others.push(founded(&**store, world).await.id);
+        }
+        let id = if table == "couple" { couple.as_uuid() } else { account.id.as_uuid() };
+        let for_blocked = world.clone();
+        let blocked: Box<dyn Fn() -> Vec<Change> + Send + Sync> = if table == "couple" {
+            Box::new(move || vec![append(couple, &for_blocked, &random(u64::MAX).to_string())])
+        } else {
+            Box::new(move || {
+                let session = for_blocked.session(account.id);
+                vec![AccountChange::InsertSession { session, version: account.version }.into()]
+            })
+        };
+        let load = Self {
+            store: store.clone(),
+            world: world.clone(),
+            blocked,
+            others,
+            refused: AtomicUsize::new(0),
+        };
+        (Arc::new(load), id)
+    }
+    async fn to_blocked(&self) -> Result<(), CommitError> {
+        self.store.commit((self.blocked)()).await.map(drop)
+    }
+    /// Commits that were refused because of the lock.
+    fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+    /// How long 99 of 100 commits that do not need the row take at most, while ten clients commit what does. None of them fails.
+    async fn p99_of_others(self: &Arc<Self>) -> Duration {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut clients, mut lanes) = (JoinSet::new(), JoinSet::new());
+        for _ in 0..10 {
+            let (load, stop) = (self.clone(), stop.clone());
+            clients.spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    match load.to_blocked().await {
+                        Ok(()) => {}
+                        // Nothing was written, and that is what is said.
+                        Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => {
+                            load.refused.fetch_add(1, Ordering::SeqCst);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        for couple in self.others.clone() {
+            let load = self.clone();
+            lanes.spawn(async move {
+                let (begun, mut took) = (Instant::now(), Vec::new());
+                // Longer than a blocked commit is kept waiting.
+                while begun.elapsed() < Duration::from_secs(4) {
+                    let at = Instant::now();
+                    let id = random(u64::MAX).to_string();
+                    load.store.commit(vec![append(couple, &load.world, &id)]).await.unwrap();
+                    took.push(at.elapsed());
+                }
+                took
+            });
+        }
+        let mut took = Vec::new();
+        while let Some(lane) = lanes.join_next().await {
+            took.extend(lane.unwrap());
+        }
+        stop.store(true, Ordering::SeqCst);
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+        took.sort_unstable();
+        took[took.len() * 99 / 100]
+    }
+}
+
+/// A couple whose first member is due for deletion; another account is due after.
+async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
+    let [ana, cleo] = ["ana", "cleo"].map(|name| world.account(name));
+    let couple = world.couple([ana.id, world.account_id()]);
+    let mut changes = vec![PairingChange::Found(couple.clone()).into()];
+    for (account, due) in [(ana, 1), (cleo, 2)] {
+        let account = Account { deletion_due: Some(world.later(due)), ..account };
+        changes.push(AccountChange::Insert(account).into());
+    }
+    store.commit(changes).await.unwrap();
+    couple
+}
+
+/// Purges those who are due, and looks at what is left.
+async fn purged(name: &str, store: Arc<dyn Store>, world: &World, couple: &Couple, entries: usize) {
+    world.clock.advance(Duration::from_secs(9));
+    let ports = Ports {
+        store: store.clone(),
+        bus: Arc::new(MemoryBus::new()),
+        presence: Arc::new(MemoryPresence::new()),
+        limits: Arc::new(Unlimited),
+        clock: world.clock.clone(),
+        entropy: Arc::new(OsEntropy),
+        keys: Keyring::new([7; 32]),
+        links: Links::new("http://localhost"),
+    };
+    let begun = Instant::now();
+    let report = PurgeAccountsHandler::new(ports, 20).run_once().await.unwrap();
+    println!("{name}: {entries} entries purged in {:?}", begun.elapsed());
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!((report.purged, report.unfinished), (2, 0));
+    let (mut seen, mut left) = (0, 0);
+    loop {
+        let page = store.entries(couple.id, Page::After(seen), 500, None).await.unwrap();
+        let Some(last) = page.last() else { break };
+        seen = last.seq;
+        left += page.iter().filter(|e| e.body.is_some()).count();
+        assert!(
+            page.iter().all(|e| e.reactions[0].is_none() && e.body.is_some() == e.reactions[1].is_some())
+        );
+    }
+    assert_eq!((seen as usize, left), (entries, entries.div_ceil(2)));
 }
 
 /// 10,000 requests over a slow network, of which most are given up at a random moment.

@@ -33,6 +33,33 @@ mod shared {
     couple_conformance::store!(async { Arc::new(open(64).await) as Arc<dyn Store> });
 }
 
+/// A panic in the task that writes fails the commits of its transaction alone: the task is started again.
+#[tokio::test]
+async fn a_writer_that_panics_goes_on() {
+    use couple_core::{CommitError, media::MediaChange};
+    let (store, world) = (open(64).await, couple_conformance::World::default());
+    let couple = world.founded(&store).await;
+    let insert = |content: &str, bytes| {
+        let mut media = world.photo(couple.id, couple.members[0], content);
+        if let Some(source) = &mut media.source {
+            source.bytes = bytes;
+        }
+        vec![MediaChange::Insert { media, most: i64::MAX }.into()]
+    };
+    store.commit(insert("first", 1)).await.unwrap();
+    for n in 0..3 {
+        // A sum that overflows is a panic, as tests are built.
+        match store.commit(insert("overflow", i64::MAX)).await {
+            Err(CommitError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::TimedOut),
+            other => panic!("{other:?}"),
+        }
+        store.ping().await.unwrap();
+        // Nothing of it is there, and nothing holds a lock.
+        store.commit(insert(&n.to_string(), 1)).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
 mod opening {
     use super::*;
 

@@ -25,6 +25,10 @@ pub(crate) trait Watch: Send + Sync + 'static {
     async fn after(&self, what: &'static str);
     /// May change what was read of a log.
     fn entries(&self, _: &mut Vec<Entry>) {}
+    /// May refuse a commit for what it would change; it then has no effect.
+    fn refuse(&self, _changes: &[Change]) -> Option<Error> {
+        None
+    }
     /// May have a commit fail, without effect or after it took effect.
     fn commit_fails(&self, _took_effect: bool) -> Option<Error> {
         None
@@ -37,7 +41,7 @@ pub(crate) struct Watched<S, W>(pub(crate) S, pub(crate) Arc<W>);
 impl<S: Store, W: Watch> Store for Watched<S, W> {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.1.before("commit").await;
-        if let Some(error) = self.1.commit_fails(false) {
+        if let Some(error) = self.1.refuse(&changes).or_else(|| self.1.commit_fails(false)) {
             return Err(error.into());
         }
         let out = self.0.commit(changes).await;
@@ -75,7 +79,7 @@ reads! {
     AccountReads {
         account(id: AccountId) -> Option<Account>;
         account_by_email(email: &EmailKey) -> Option<Account>;
-        accounts_to_delete(now: Timestamp, limit: u32) -> Vec<Account>;
+        accounts_to_delete(now: Timestamp, after: Option<(Timestamp, AccountId)>, limit: u32) -> Vec<Account>;
         token(id: TokenId) -> Option<Token>;
         token_by_link(link: &Digest) -> Option<Token>;
         open_tokens(kind: TokenKind, email: &EmailKey, now: Timestamp) -> Vec<Token>;
@@ -86,6 +90,7 @@ reads! {
         couple(id: CoupleId) -> Option<Couple>;
         couple_of(account: AccountId) -> Option<Couple>;
         couples_of(account: AccountId) -> Vec<Couple>;
+        couples_page(account: AccountId, after: Option<CoupleId>, limit: u32) -> Vec<Couple>;
         invite(id: InviteId) -> Option<Invite>;
         invite_by_code(code: &Digest) -> Option<Invite>;
         invite_by_link(link: &Digest) -> Option<Invite>;
@@ -116,6 +121,7 @@ reads! {
     JobReads {
         queue_stats(queue: &str, now: Timestamp) -> QueueStats;
         next_due(queue: &str) -> Option<Timestamp>;
+        next_lease_end(queue: &str) -> Option<Timestamp>;
         dead_jobs(after: Option<JobId>, limit: u32) -> Vec<DeadJob>;
     }
     IdempotencyReads {

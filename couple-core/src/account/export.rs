@@ -6,6 +6,9 @@ use crate::{
     pairing::{Block, Couple, Invite},
 };
 
+/// Couples that are read together.
+const PAGE: u32 = 100;
+
 /// What is held of one person beside what they wrote.
 #[derive(Debug, Clone)]
 pub struct Export {
@@ -13,7 +16,7 @@ pub struct Export {
     pub account: Account,
     /// Their signed-in devices.
     pub sessions: Vec<Session>,
-    /// Every couple they were part of.
+    /// Every couple that the account was ever in, in the order of their ids.
     pub couples: Vec<Couple>,
     /// Their waiting invites.
     pub invites: Vec<Invite>,
@@ -29,10 +32,19 @@ impl Export {
     pub async fn read(ports: &Ports, id: AccountId) -> Result<Option<Self>, Error> {
         let store = &ports.store;
         let Some(account) = store.account(id).await? else { return Ok(None) };
+        let mut couples: Vec<Couple> = Vec::new();
+        loop {
+            let page = store.couples_page(id, couples.last().map(|couple| couple.id), PAGE).await?;
+            let last = page.len() < PAGE as usize;
+            couples.extend(page);
+            if last {
+                break;
+            }
+        }
         Ok(Some(Self {
             account,
             sessions: store.sessions_of(id).await?,
-            couples: store.couples_of(id).await?,
+            couples,
             invites: store.invites_of(id).await?,
             blocks: store.blocks_of(id).await?,
         }))

@@ -18,7 +18,9 @@ pub use hasher::{HashCost, PasswordHasher};
 pub use job::{MailJob, MailJobHandler};
 pub use password::{Password, PasswordHash};
 pub use port::{AccountChange, AccountReads};
-pub use purge::{PurgeAccounts, PurgeAccountsHandler, PurgePlan, PurgeTokens, PurgeTokensHandler};
+pub use purge::{
+    PurgeAccounts, PurgeAccountsHandler, PurgePlan, PurgeReport, PurgeTokens, PurgeTokensHandler,
+};
 pub use service::{Accounts, ProfilePatch, Proof, SignIn, SignUp, SignedIn};
 
 use std::{borrow::Cow, time::Duration};

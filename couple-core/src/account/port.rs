@@ -123,7 +123,7 @@ pub enum AccountChange {
 /// * **A9** Ending sessions ends those of the account but the excepted one, and no other's.
 /// * **A10** Erasing an account takes its tokens and sessions along and frees its address.
 /// * **A11** Purges remove only what has expired, at most `cap`, and count it.
-/// * **A12** Accounts due for deletion are listed, earliest first, at most `limit`.
+/// * **A12** Accounts due for deletion are listed page by page, earliest first, at most `limit` in a page.
 /// * **A13** A session begins only for an account that still has the version that was read.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
@@ -134,8 +134,14 @@ pub trait AccountReads: Send + Sync {
     async fn account(&self, id: AccountId) -> Result<Option<Account>, Error>;
     /// The account with this address.
     async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error>;
-    /// Accounts whose deletion is due at `now`, earliest first.
-    async fn accounts_to_delete(&self, now: Timestamp, limit: u32) -> Result<Vec<Account>, Error>;
+    /// A page of the accounts whose deletion is due at `now`: up to `limit`, ordered by due time and id, after the account with
+    /// the due time and id in `after`.
+    async fn accounts_to_delete(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<Account>, Error>;
     /// The token with this id, in whatever state.
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error>;
     /// The token with this link, in whatever state.
@@ -162,8 +168,13 @@ impl<S: AccountReads + ?Sized> AccountReads for std::sync::Arc<S> {
     async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error> {
         (**self).account_by_email(email).await
     }
-    async fn accounts_to_delete(&self, now: Timestamp, limit: u32) -> Result<Vec<Account>, Error> {
-        (**self).accounts_to_delete(now, limit).await
+    async fn accounts_to_delete(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<Account>, Error> {
+        (**self).accounts_to_delete(now, after, limit).await
     }
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
         (**self).token(id).await

@@ -1,32 +1,55 @@
-//! Deleting for good: the most dangerous code there is, so it plans first, re-checks each step and takes small bites.
+//! Deleting accounts for good.
+//!
+//! This is the most dangerous code there is, so it plans first, checks each step again and works in bounded steps: no commit touches
+//! more than [`ENTRY_STEP`] entries, [`PICTURE_STEP`] pictures or [`ROW_STEP`] rows of another kind. An account that fails is
+//! logged, counted and skipped, so that it never keeps the others from being deleted.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Account, AccountChange, Policy};
 use crate::{
     AccountId, Change, CommitError, CoupleId, Error, Ports, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
     media::{self, MediaChange, Space},
-    pairing::{PairingChange, Side},
+    pairing::{Couple, PairingChange, Side},
     timeline::TimelineChange,
 };
 
 /// What a purge would remove of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgePlan {
-    /// Whose.
+    /// Account that would be deleted.
     pub account: AccountId,
-    /// When its grace period ended.
+    /// End of its grace period.
     pub due: Timestamp,
-    /// The couple that would end.
+    /// Couple that would end.
     pub ends: Option<CoupleId>,
-    /// The couples in which its entries would become tombstones; the other's stay.
+    /// Couples in which the account's entries would become tombstones; the partner's entries stay.
     pub erases: Vec<(CoupleId, Side)>,
-    /// How many pictures would go: its avatars, and what it uploaded to its couples; the other's stay.
+    /// Number of pictures that would be deleted: its avatars and its uploads to its couples; the partner's pictures stay.
     pub pictures: usize,
+}
+
+/// What one run of the purge did.
+#[derive(Debug, Default)]
+pub struct PurgeReport {
+    /// Number of accounts that were deleted.
+    pub purged: u32,
+    /// Number of accounts that ran out of time; a later run continues with them.
+    pub unfinished: u32,
+    /// Accounts that failed, with the error. A later run tries again.
+    pub failed: Vec<(AccountId, Error)>,
 }
 
 /// Purges accounts whose grace period is over. Every hour, a few at a time.
@@ -41,20 +64,60 @@ impl Job for PurgeAccounts {
     }
 }
 
-/// Deletes accounts whose grace period is over, so many in one run.
+/// Position in the list of accounts that are due: due time and id of an account.
+type DueCursor = (Timestamp, AccountId);
+
+/// Deletes accounts whose grace period is over, up to a number in one run.
 pub struct PurgeAccountsHandler {
     ports: Ports,
     cap: u32,
+    /// Maximum number of commits for one account in one run.
+    steps: u32,
+    /// Account after which the next run starts, so that an account that uses up the time of a run delays the others by one run.
+    next: Mutex<Option<DueCursor>>,
+    /// Couples whose log was erased in part when the time was over, with the `seq` up to which it was: the next run continues
+    /// there. Another process begins anew, which is safe and costs commits that change nothing.
+    erased: Mutex<BTreeMap<(AccountId, CoupleId), i64>>,
 }
 
-/// Entries that become tombstones in one commit.
-const BITE: u32 = 500;
+/// Length of the range of a log that one commit erases.
+const ENTRY_STEP: u32 = 500;
+/// Pictures that one commit deletes: each takes about ten statements.
+const PICTURE_STEP: usize = 10;
+/// Invites, and blocks, that one commit removes.
+const ROW_STEP: u32 = 500;
+/// Due accounts, and couples of an account, that are read together.
+const PAGE: u32 = 50;
+/// Time after which a run begins no other account. Less than a worker's default deadline of 10 min for a job.
+const RUN_TIME: Duration = Duration::from_mins(5);
+/// Commits that one account may take in one run: they erase a million entries.
+const ACCOUNT_STEPS: u32 = 2_000;
+/// Failed accounts after which a run ends: then the cause is hardly the accounts.
+const MAX_FAILED: usize = 100;
+/// Positions in logs that one process remembers.
+const MAX_POSITIONS: usize = 1_000;
+
+/// How the purge of one account ended.
+enum Outcome {
+    Purged,
+    /// The time was over; a later run continues.
+    Unfinished,
+    /// The account or its couple changed since it was read: a sign-in, for example. A later run reads it again.
+    Changed,
+}
 
 impl PurgeAccountsHandler {
-    /// Over its ports; at most `cap` accounts a run.
+    /// Over its ports; at most `cap` accounts are deleted in one run.
     #[must_use]
     pub const fn new(ports: Ports, cap: u32) -> Self {
-        Self { ports, cap }
+        Self { ports, cap, steps: ACCOUNT_STEPS, next: Mutex::new(None), erased: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Maximum number of commits for one account in one run; a later run continues. Default: 2,000.
+    #[must_use]
+    pub const fn steps(mut self, steps: u32) -> Self {
+        self.steps = steps;
+        self
     }
 
     /// How often it runs.
@@ -63,20 +126,24 @@ impl PurgeAccountsHandler {
         Schedule::every(Duration::from_hours(1), || PurgeAccounts {})
     }
 
-    /// A dry run: what a purge now would remove. Changes nothing.
+    /// A dry run: what a purge now would remove of the first `cap` accounts. Changes nothing.
     ///
     /// # Errors
     /// The store's.
     pub async fn plan(&self) -> Result<Vec<PurgePlan>, Error> {
         let mut plans = Vec::new();
-        for account in self.ports.store.accounts_to_delete(self.ports.now(), self.cap).await? {
+        for account in self.ports.store.accounts_to_delete(self.ports.now(), None, self.cap).await? {
             plans.push(self.plan_one(&account).await?);
         }
         Ok(plans)
     }
 
     async fn plan_one(&self, account: &Account) -> Result<PurgePlan, Error> {
-        let couples = self.ports.store.couples_of(account.id).await?;
+        let mut couples = Vec::new();
+        let mut after = None;
+        while let Some(page) = self.couples_page(account, &mut after).await? {
+            couples.extend(page);
+        }
         let mut pictures = 0;
         for space in media::spaces(account.id, couples.iter().map(|couple| couple.id)) {
             let mut after = None;
@@ -98,78 +165,201 @@ impl PurgeAccountsHandler {
         })
     }
 
-    /// Deletes what a person uploaded to a space; `false` when they are not to be deleted any more.
-    async fn purge_pictures(&self, account: &Account, space: Space) -> Result<bool, Error> {
+    /// The next page of an account's couples; none after the last.
+    async fn couples_page(
+        &self,
+        account: &Account,
+        after: &mut Option<CoupleId>,
+    ) -> Result<Option<Vec<Couple>>, Error> {
+        let page = self.ports.store.couples_page(account.id, *after, PAGE).await?;
+        *after = page.last().map(|couple| couple.id).or(*after);
+        Ok(Some(page).filter(|page| !page.is_empty()))
+    }
+
+    /// Deletes accounts that are due: at most `cap`, for at most five minutes, each in a bounded number of commits. The first is the one after
+    /// which the last run of this handler stopped. An account that fails is logged and skipped.
+    ///
+    /// # Errors
+    /// The store's, when the list of accounts cannot be read. What fails for one account is in the report.
+    pub async fn run_once(&self) -> Result<PurgeReport, Error> {
+        let (now, until) = (self.ports.now(), Instant::now() + RUN_TIME);
+        let start = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = PurgeReport::default();
+        let (mut after, mut wrapped) = (start, start.is_none());
+        'run: loop {
+            let page = self.ports.store.accounts_to_delete(now, after, PAGE).await?;
+            for account in &page {
+                let at = (account.deletion_due.unwrap_or_default(), account.id);
+                let enough = report.purged >= self.cap || report.failed.len() >= MAX_FAILED;
+                if enough || Instant::now() >= until {
+                    break 'run;
+                }
+                if wrapped && start.is_some_and(|start| at > start) {
+                    break 'run;
+                }
+                after = Some(at);
+                tracing::info!(account = %account.id, "purging an account");
+                match self.purge(account, until).await {
+                    Ok(Outcome::Purged) => report.purged += 1,
+                    Ok(Outcome::Unfinished) => report.unfinished += 1,
+                    Ok(Outcome::Changed) => {}
+                    Err(error) => {
+                        tracing::error!(%error, account = %account.id, "could not purge an account");
+                        report.failed.push((account.id, error));
+                    }
+                }
+            }
+            if page.len() < PAGE as usize {
+                after = None;
+                if wrapped {
+                    break;
+                }
+                wrapped = true;
+            }
+        }
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = after;
+        Ok(report)
+    }
+
+    async fn purge(&self, account: &Account, until: Instant) -> Result<Outcome, Error> {
+        let now = self.ports.now();
+        // The first commit carries the version that was read: a sign-in since then wins, and nothing is lost.
+        let mut changes: Vec<Change> = vec![AccountChange::Update(account.clone()).into()];
+        if let Some(couple) = self.ports.store.couple_of(account.id).await? {
+            changes.push(PairingChange::End { id: couple.id, at: now }.into());
+        }
+        if !self.still(changes).await? {
+            return Ok(Outcome::Changed);
+        }
+        let step = Step { handler: self, account, until, left: AtomicU32::new(self.steps) };
+        if let Some(stop) = step.purge_pictures(Space::Account(account.id)).await? {
+            return Ok(stop);
+        }
+        let mut after = None;
+        while let Some(couples) = self.couples_page(account, &mut after).await? {
+            for couple in &couples {
+                if let Some(stop) = step.purge_pictures(Space::Couple(couple.id)).await? {
+                    return Ok(stop);
+                }
+                if let Some(stop) = step.erase_entries(couple, now).await? {
+                    return Ok(stop);
+                }
+            }
+        }
+        if let Some(stop) = step.forget_rows().await? {
+            return Ok(stop);
+        }
+        let close = MediaChange::Close { account: account.id };
+        // What came since the rows were removed, if anything did.
+        let forget = PairingChange::Forget { account: account.id, cap: ROW_STEP };
+        // Its sessions were ended when the deletion was asked for, and a sign-in since then would have withdrawn it.
+        let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
+        let erased = self.still(vec![close.into(), forget.into(), erase.into()]).await?;
+        Ok(if erased { Outcome::Purged } else { Outcome::Changed })
+    }
+
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<(AccountId, CoupleId), i64>> {
+        self.erased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits; `false` when the account or its couple changed since it was read.
+    async fn still(&self, changes: Vec<Change>) -> Result<bool, Error> {
+        Ok(self.counted(changes).await?.is_some())
+    }
+
+    /// Commits and returns the number of rows that were removed; none when the account or its couple changed since it was read.
+    async fn counted(&self, changes: Vec<Change>) -> Result<Option<u64>, Error> {
+        match self.ports.commit(changes).await {
+            Ok(done) => Ok(Some(done.purged.iter().sum())),
+            Err(CommitError::Conflict(_)) => Ok(None),
+            Err(CommitError::Failed(error)) => Err(error),
+        }
+    }
+}
+
+/// The steps of one account's purge. Each returns how the purge ends when it cannot go on.
+struct Step<'a> {
+    handler: &'a PurgeAccountsHandler,
+    account: &'a Account,
+    until: Instant,
+    /// Commits that are left to the account in this run.
+    left: AtomicU32,
+}
+
+impl Step<'_> {
+    /// Before each commit: whether there is time left, and the account is still to be deleted for the same reason.
+    async fn stop(&self) -> Result<Option<Outcome>, Error> {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 0 || Instant::now() >= self.until {
+            return Ok(Some(Outcome::Unfinished));
+        }
+        let current = self.handler.ports.store.account(self.account.id).await?;
+        let due = current.is_some_and(|current| current.deletion_due == self.account.deletion_due);
+        Ok((!due).then_some(Outcome::Changed))
+    }
+
+    /// Deletes what the account uploaded to a space.
+    async fn purge_pictures(&self, space: Space) -> Result<Option<Outcome>, Error> {
+        let ports = &self.handler.ports;
         let mut after = None;
         loop {
-            let (own, next) = media::uploaded(&self.ports, account.id, space, after).await?;
-            if !self.still_due(account).await? {
-                return Ok(false);
-            }
-            let mut changes = Vec::new();
-            for media in &own {
-                changes.extend(media::deletion(&self.ports, media)?);
-            }
-            // One that was named or deleted meanwhile: the next run reads it again.
-            if !self.still(changes).await? {
-                return Ok(false);
+            let (own, next) = media::uploaded(ports, self.account.id, space, after).await?;
+            for some in own.chunks(PICTURE_STEP) {
+                if let Some(stop) = self.stop().await? {
+                    return Ok(Some(stop));
+                }
+                let mut changes = Vec::new();
+                for media in some {
+                    changes.extend(media::deletion(ports, media)?);
+                }
+                // One that was named or deleted meanwhile: the next run reads it again.
+                if !self.handler.still(changes).await? {
+                    return Ok(Some(Outcome::Changed));
+                }
             }
             if next.is_none() {
-                return Ok(true);
+                return Ok(None);
             }
             after = next;
         }
     }
 
-    /// Whether an account is still there, and still to be deleted for the same reason.
-    async fn still_due(&self, account: &Account) -> Result<bool, Error> {
-        let current = self.ports.store.account(account.id).await?;
-        Ok(current.is_some_and(|current| current.deletion_due == account.deletion_due))
+    /// Erases the account's entries and reactions of an ended couple, one range of the log after the other.
+    async fn erase_entries(&self, couple: &Couple, at: Timestamp) -> Result<Option<Outcome>, Error> {
+        let Some(author) = couple.side_of(self.account.id) else { return Ok(None) };
+        let key = (self.account.id, couple.id);
+        let mut after = self.handler.positions().remove(&key).unwrap_or(0);
+        // Nothing is appended to an ended couple's log, and that it has ended is checked by each change.
+        while after < couple.head_seq {
+            if let Some(stop) = self.stop().await? {
+                let mut positions = self.handler.positions();
+                if positions.len() < MAX_POSITIONS {
+                    positions.insert(key, after);
+                }
+                return Ok(Some(stop));
+            }
+            let erase = TimelineChange::Erase { couple: couple.id, author, at, after, cap: ENTRY_STEP };
+            if !self.handler.still(vec![erase.into()]).await? {
+                return Ok(Some(Outcome::Changed));
+            }
+            after += i64::from(ENTRY_STEP);
+        }
+        Ok(None)
     }
 
-    async fn purge(&self, account: &Account) -> Result<(), Error> {
-        let plan = self.plan_one(account).await?;
-        let now = self.ports.now();
-        // The first commit carries the version that was read: a sign-in since then wins, and nothing is lost.
-        let hold = Account { deletion_due: account.deletion_due, ..account.clone() };
-        let mut changes: Vec<Change> = vec![AccountChange::Update(hold).into()];
-        changes.extend(plan.ends.map(|id| PairingChange::End { id, at: now }.into()));
-        if !self.still(changes).await? {
-            return Ok(());
-        }
-        for space in media::spaces(account.id, plan.erases.iter().map(|(couple, _)| *couple)) {
-            if !self.purge_pictures(account, space).await? {
-                return Ok(());
+    /// Removes the account's invites and blocks.
+    async fn forget_rows(&self) -> Result<Option<Outcome>, Error> {
+        loop {
+            if let Some(stop) = self.stop().await? {
+                return Ok(Some(stop));
             }
-        }
-        for (couple, author) in plan.erases {
-            loop {
-                if !self.still_due(account).await? {
-                    return Ok(());
-                }
-                // The change itself re-checks that the couple has ended.
-                let erase = TimelineChange::Erase { couple, author, at: now, cap: BITE };
-                match self.ports.commit(vec![erase.into()]).await {
-                    Ok(done) if done.purged.iter().sum::<u64>() < u64::from(BITE) => break,
-                    Ok(_) => {}
-                    Err(CommitError::Conflict(_)) => return Ok(()),
-                    Err(CommitError::Failed(error)) => return Err(error),
-                }
+            let forget = PairingChange::Forget { account: self.account.id, cap: ROW_STEP };
+            match self.handler.counted(vec![forget.into()]).await? {
+                None => return Ok(Some(Outcome::Changed)),
+                Some(removed) if removed < u64::from(ROW_STEP) => return Ok(None),
+                Some(_) => {}
             }
-        }
-        let close = MediaChange::Close { account: account.id };
-        let forget = PairingChange::Forget { account: account.id };
-        let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
-        self.still(vec![close.into(), forget.into(), erase.into()]).await?;
-        Ok(())
-    }
-
-    /// Commits; `false` when the account or couple changed since it was looked at.
-    async fn still(&self, changes: Vec<Change>) -> Result<bool, Error> {
-        match self.ports.commit(changes).await {
-            Ok(_) => Ok(true),
-            Err(CommitError::Conflict(_)) => Ok(false),
-            Err(CommitError::Failed(error)) => Err(error),
         }
     }
 }
@@ -177,12 +367,16 @@ impl PurgeAccountsHandler {
 #[async_trait]
 impl Handler<PurgeAccounts> for PurgeAccountsHandler {
     async fn run(&self, _: PurgeAccounts, _: &Context) -> Result<(), JobError> {
-        let due = self.ports.store.accounts_to_delete(self.ports.now(), self.cap).await?;
-        for account in &due {
-            tracing::info!(account = %account.id, "purging");
-            self.purge(account).await?;
+        let mut report = self.run_once().await?;
+        let (purged, unfinished, failed) = (report.purged, report.unfinished, report.failed.len());
+        if purged > 0 || unfinished > 0 {
+            tracing::info!(purged, unfinished, failed, "purged accounts");
         }
-        Ok(())
+        let Some((account, error)) = report.failed.pop() else { return Ok(()) };
+        // Tried again with back-off, and dead in the end, so that an operator sees it.
+        let said =
+            format!("{failed} accounts failed, {purged} were purged; the last that failed is {account}");
+        Err(JobError::Retry(Error::new(error.kind(), "purge accounts").context(said).source(error)))
     }
 }
 
@@ -222,12 +416,12 @@ impl Handler<PurgeTokens> for PurgeTokensHandler {
     async fn run(&self, _: PurgeTokens, _: &Context) -> Result<(), JobError> {
         let now = self.ports.now();
         let idle = now.minus(self.policy.session_idle);
-        crate::job::purge_all(&self.ports, |cap| AccountChange::PurgeTokens { before: now, cap }.into())
-            .await?;
-        crate::job::purge_all(&self.ports, |cap| {
-            AccountChange::PurgeSessions { before: now, idle, cap }.into()
-        })
-        .await?;
+        let tokens = |cap| AccountChange::PurgeTokens { before: now, cap }.into();
+        let sessions = |cap| AccountChange::PurgeSessions { before: now, idle, cap }.into();
+        // That tokens cannot be removed must not keep sessions from being removed.
+        let tokens = crate::job::purge_all(&self.ports, tokens).await;
+        crate::job::purge_all(&self.ports, sessions).await?;
+        tokens?;
         Ok(())
     }
 }

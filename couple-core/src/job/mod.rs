@@ -2,7 +2,9 @@
 //!
 //! A job is enqueued only inside a commit, so it exists exactly when what caused it does. A worker claims a batch under
 //! a lease; a claim has a random token that finishing must show, so a worker that was thought dead and comes back
-//! changes nothing. Attempts are counted at the claim: a job that kills its process still runs out of them.
+//! changes nothing. Attempts are counted at the claim: a job that kills its process still runs out of them. Such a job leaves all jobs
+//! abandoned that ran beside it. Abandoned jobs are claimed and run one at a time, so that from then on a crash costs an attempt of
+//! the job that causes it and of no other abandoned one.
 //! Delivery is at least once; [`Context::id`] is stable over all attempts and is what a handler passes on to be told apart.
 
 mod port;

@@ -10,8 +10,8 @@ use crate::{Error, JobId, Timestamp};
 pub enum JobChange {
     /// Adds a job, unless a live one has its dedupe key: then nothing happens.
     Enqueue(NewJob),
-    /// Claims up to `limit` due jobs of a queue, earliest first: each counts an attempt, carries `claim` and is not
-    /// due again before `lease_until`.
+    /// Claims up to `limit` due jobs of a queue that are not abandoned, earliest first: each counts an attempt, carries `claim` and is
+    /// not due again before `lease_until`. A job is abandoned when a lease of it ended without a result.
     Claim {
         /// From where.
         queue: String,
@@ -23,6 +23,17 @@ pub enum JobChange {
         claim: ClaimToken,
         /// At most so many.
         limit: u32,
+    },
+    /// Claims the one due job of a queue that has been abandoned for longest, if there is one.
+    ClaimAbandoned {
+        /// Queue of the job.
+        queue: String,
+        /// Jobs whose lease ended by now.
+        now: Timestamp,
+        /// End of the new lease.
+        lease_until: Timestamp,
+        /// Token that finishing must show.
+        claim: ClaimToken,
     },
     /// Extends a lease. Precondition, here and below: the job still carries this claim
     /// ([`ClaimLost`](crate::Conflict::ClaimLost)).
@@ -84,7 +95,8 @@ pub enum JobChange {
 ///
 /// * **J1** A job is claimed by one: 16 claimers at once share out 200 jobs, none twice.
 /// * **J2** Jobs come in order of their due time, and none before it.
-/// * **J3** A leased job is not claimed again before its lease ends, and is afterwards, with the attempt counted.
+/// * **J3** A leased job is not claimed again before its lease ends. Afterwards it is abandoned: it is claimed by itself, one job at a
+///   time, with the attempt counted, and ordinary claims pass over it until it was given back with a result.
 /// * **J4** A lost claim can neither renew, finish, retry nor bury.
 /// * **J5** A live dedupe key makes enqueuing a no-op; once the job is finished or dead the key is free.
 /// * **J6** Finishing and enqueuing the same key in one commit leaves one job.
@@ -100,8 +112,10 @@ pub trait JobReads: Send + Sync {
     /// # Errors
     /// The store's, here as in every method below.
     async fn queue_stats(&self, queue: &str, now: Timestamp) -> Result<QueueStats, Error>;
-    /// The earliest due time of a queue's live jobs.
+    /// The earliest due time of those of a queue's live jobs that carry no claim.
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error>;
+    /// The earliest end of a lease of a queue's jobs: when it is over, a job is abandoned.
+    async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error>;
     /// Dead jobs in the order of their ids, after `after`.
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error>;
 }
@@ -113,6 +127,9 @@ impl<S: JobReads + ?Sized> JobReads for std::sync::Arc<S> {
     }
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
         (**self).next_due(queue).await
+    }
+    async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
+        (**self).next_lease_end(queue).await
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
         (**self).dead_jobs(after, limit).await

@@ -34,7 +34,7 @@ impl Queue {
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerOptions {
     /// How long a claim lasts; renewed at a third of it. A dead worker's job runs again after at most this and one
-    /// poll.
+    /// poll, alone: after the abandoned jobs before it.
     pub lease: Duration,
     /// How long nobody looks when nobody was told; jittered down to half.
     pub poll: Duration,
@@ -63,6 +63,8 @@ pub struct Worker {
     schedules: Arc<Vec<Schedule>>,
     queues: Vec<Queue>,
     options: WorkerOptions,
+    /// Held while an abandoned job is claimed and runs: one at a time in this process, whatever its queue.
+    alone: Arc<Mutex<()>>,
 }
 
 /// A running worker.
@@ -95,7 +97,7 @@ impl Worker {
         queues: Vec<Queue>,
         options: WorkerOptions,
     ) -> Self {
-        Self { ports, registry, schedules: Arc::new(schedules), queues, options }
+        Self { ports, registry, schedules: Arc::new(schedules), queues, options, alone: Arc::default() }
     }
 
     /// Starts its tasks on the current runtime.
@@ -123,6 +125,10 @@ impl Worker {
                     self.run_one(claimed).await;
                     runs += 1;
                 }
+                while let Some(abandoned) = self.claim_abandoned(&queue.name).await? {
+                    self.run_one(abandoned).await;
+                    runs += 1;
+                }
             }
             if runs == before {
                 return Ok(runs);
@@ -136,6 +142,7 @@ impl Worker {
         let mut running = JoinSet::new();
         let mut renewing = JoinSet::new();
         renewing.spawn(self.clone().renew(held.clone()));
+        running.spawn(self.clone().run_abandoned(queue.name.clone(), held.clone(), stopped.clone()));
         let mut wake = self.ports.bus.subscribe(vec![Topic::Queue(queue.name.clone())]).await;
         'serving: while !*stopped.borrow() {
             while running.try_join_next().is_some() {}
@@ -189,19 +196,68 @@ impl Worker {
         }
     }
 
+    /// Runs the abandoned jobs of a queue, one after the other. One of them may be what ended its process, so no other abandoned job
+    /// runs beside it. Looks once a poll: jobs are abandoned only where a worker died.
+    async fn run_abandoned(self, queue: String, held: Held, mut stopped: watch::Receiver<bool>) {
+        while !*stopped.borrow() {
+            let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
+            tokio::select! {
+                _ = stopped.changed() => return,
+                () = sleep(poll) => {}
+            }
+            while !*stopped.borrow() {
+                // Before the claim: a job that waits for its turn must not lose an attempt.
+                let _alone = self.alone.lock().await;
+                match self.claim_abandoned(&queue).await {
+                    Ok(Some(job)) => {
+                        let id = job.job.id;
+                        tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "runs an abandoned job");
+                        held.lock().await.insert(id, job.claim);
+                        self.run_one(job).await;
+                        held.lock().await.remove(&id);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, queue, "could not claim an abandoned job");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn claim_abandoned(&self, queue: &str) -> Result<Option<ClaimedJob>, Error> {
+        let now = self.ports.now();
+        // An idle queue must not cost a write.
+        if self.ports.store.next_lease_end(queue).await?.is_none_or(|end| end > now) {
+            return Ok(None);
+        }
+        let change = JobChange::ClaimAbandoned {
+            queue: queue.to_owned(),
+            now,
+            lease_until: now.plus(self.options.lease),
+            claim: self.claim_token(),
+        };
+        Ok(settled(self.ports.commit(vec![change.into()]).await)?.claimed.pop())
+    }
+
+    fn claim_token(&self) -> i64 {
+        let mut token = [0; 8];
+        self.ports.entropy.fill(&mut token);
+        i64::from_be_bytes(token)
+    }
+
     async fn claim(&self, queue: &str, limit: usize) -> Result<Vec<ClaimedJob>, Error> {
         let now = self.ports.now();
         // An idle queue must not cost a write.
         if self.ports.store.next_due(queue).await?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
-        let mut claim = [0; 8];
-        self.ports.entropy.fill(&mut claim);
         let change = JobChange::Claim {
             queue: queue.to_owned(),
             now,
             lease_until: now.plus(self.options.lease),
-            claim: i64::from_be_bytes(claim),
+            claim: self.claim_token(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX).min(256),
         };
         Ok(settled(self.ports.commit(vec![change.into()]).await)?.claimed)

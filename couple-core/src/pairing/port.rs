@@ -82,10 +82,13 @@ pub enum PairingChange {
         /// Of whom.
         blocked: AccountId,
     },
-    /// Removes an account's invites and blocks, for its deletion.
+    /// Removes up to `cap` invites that an account sent, up to `cap` blocks that it made and up to `cap` blocks of it, for its
+    /// deletion; counted together. A count below `cap` says that nothing is left.
     Forget {
-        /// Whose.
+        /// Account that is deleted.
         account: AccountId,
+        /// Upper bound of the rows of each kind that one change removes.
+        cap: u32,
     },
     /// Removes up to `cap` invites that expired before `before`, whatever their state; counted.
     PurgeInvites {
@@ -109,9 +112,10 @@ pub enum PairingChange {
 /// * **P8** What needs a living couple conflicts once it ended.
 /// * **P9** Invites and couples read back as they were written, every field.
 /// * **P10** Blocks are found by the blocker's id, by the blocker's address then, and in one direction only.
-/// * **P11** The couples of an account, ended ones too, are listed, newest first.
+/// * **P11** The couples of an account, ended ones too, are listed, newest first; in the order of their ids they are listed page
+///   by page, however many there are.
 /// * **P12** A purge removes only expired invites, at most `cap`, and counts them; forgetting removes an account's
-///   invites and blocks.
+///   invites and blocks, at most `cap` of each kind in one change, and repeated changes end.
 /// * **P13** Describing writes only the given fields: concurrent changes of title and anniversary are both kept.
 /// * **P14** A restore wish is set only while both wishes are as they were read: of 50 at once that read the same one succeeds.
 /// * **P15** An account never has more than `limit` open invites: of 50 at once as many are added as fit; closed and
@@ -131,6 +135,13 @@ pub trait PairingReads: Send + Sync {
     async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error>;
     /// All couples that an account was ever in, newest first, at most 200.
     async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error>;
+    /// A page of all couples that an account was ever in: up to `limit`, in the order of their ids, after `after`.
+    async fn couples_page(
+        &self,
+        account: AccountId,
+        after: Option<CoupleId>,
+        limit: u32,
+    ) -> Result<Vec<Couple>, Error>;
     /// The invite with this id, in whatever state.
     async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error>;
     /// The invite with this short code, in whatever state.
@@ -161,6 +172,14 @@ impl<S: PairingReads + ?Sized> PairingReads for std::sync::Arc<S> {
     }
     async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
         (**self).couples_of(account).await
+    }
+    async fn couples_page(
+        &self,
+        account: AccountId,
+        after: Option<CoupleId>,
+        limit: u32,
+    ) -> Result<Vec<Couple>, Error> {
+        (**self).couples_page(account, after, limit).await
     }
     async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
         (**self).invite(id).await

@@ -62,17 +62,20 @@ pub enum TimelineChange {
         /// Up to here.
         seq: i64,
     },
-    /// Makes tombstones, without client ids, of up to `cap` entries of one of them, oldest first; counted. Their reactions
-    /// go, all. Precondition: the couple has ended
+    /// Erases what one member wrote in a range of the log: the member's entries become tombstones without client ids, and the
+    /// member's reactions to the partner's entries are removed. Counts the entries that it changed. It touches no entry outside
+    /// the range, so its cost is bounded by `cap` however long the log is. Precondition: the couple has ended
     /// ([`CoupleLives`](crate::Conflict::CoupleLives)).
     Erase {
-        /// Whose log.
+        /// Couple whose log is erased.
         couple: CoupleId,
-        /// Whose entries.
+        /// Member whose entries and reactions are erased.
         author: Side,
-        /// When.
+        /// Deletion time of the tombstones.
         at: Timestamp,
-        /// At most so many.
+        /// The range begins after this `seq`; 0 for the beginning of the log.
+        after: i64,
+        /// Length of the range: it ends with the `seq` `after + cap`.
         cap: u32,
     },
 }
@@ -99,7 +102,8 @@ pub enum Page {
 /// * **T9** A reaction is per side; a second replaces the first; none takes it back.
 /// * **T10** A read position never moves back nor past the newest entry.
 /// * **T11** Nothing can be written to an ended couple; what it holds can be read.
-/// * **T12** Erasing takes one author's entries of an ended couple, at most `cap`, and counts them; a living couple's none.
+/// * **T12** Erasing changes only one member's entries and reactions, only in the given range of an ended couple's log, and
+///   counts them; consecutive ranges up to the head of the log erase everything. A living couple's log is not changed.
 /// * **T13** Couples do not see one another's entries.
 /// * **T14** Unread entries are those that the author appended under a client id after a position and did not delete.
 #[async_trait]

@@ -192,13 +192,22 @@ impl AccountReads for MemoryStore {
         let tables = &self.state().account;
         Ok(tables.by_email.get(email).and_then(|id| tables.accounts.get(id)).cloned())
     }
-    async fn accounts_to_delete(&self, now: Timestamp, limit: u32) -> Result<Vec<Account>, Error> {
+    async fn accounts_to_delete(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<Account>, Error> {
         let state = self.state();
         let mut due: Vec<Account> = state
             .account
             .accounts
             .values()
-            .filter(|account| account.deletion_due.is_some_and(|due| due <= now))
+            .filter(|account| {
+                account
+                    .deletion_due
+                    .is_some_and(|due| due <= now && after.is_none_or(|after| (due, account.id) > after))
+            })
             .cloned()
             .collect();
         due.sort_by_key(|account| (account.deletion_due, account.id));

@@ -34,23 +34,10 @@ impl Tables {
                 }
             }
             JobChange::Claim { queue, now, lease_until, claim, limit } => {
-                let first = (queue.clone(), Timestamp::from_micros(i64::MIN), JobId::from_uuid(NIL));
-                let due: Vec<JobId> = self
-                    .by_due
-                    .range(first..)
-                    .take_while(|((q, due, _), ())| *q == queue && *due <= now)
-                    .take(limit as usize)
-                    .map(|((_, _, id), ())| *id)
-                    .collect();
-                for id in due {
-                    if let Some(mut row) = self.remove(id) {
-                        row.job.due_at = lease_until;
-                        row.attempts += 1;
-                        row.claim = Some(claim);
-                        out.claimed.push(ClaimedJob { job: row.job.clone(), attempt: row.attempts, claim });
-                        self.insert(row);
-                    }
-                }
+                self.claim(&self.due(&queue, now, false, limit), lease_until, claim, out);
+            }
+            JobChange::ClaimAbandoned { queue, now, lease_until, claim } => {
+                self.claim(&self.due(&queue, now, true, 1), lease_until, claim, out);
             }
             JobChange::Renew { id, claim, lease_until } => {
                 let mut row = self.held(id, claim)?;
@@ -82,6 +69,35 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Up to `limit` due jobs of a queue, earliest first: abandoned ones, or the others.
+    fn due(&self, queue: &str, now: Timestamp, abandoned: bool, limit: u32) -> Vec<JobId> {
+        let jobs = self.of_queue(queue).take_while(|(due, _)| *due <= now).map(|(_, id)| id);
+        jobs.filter(|id| self.is_claimed(*id) == abandoned).take(limit as usize).collect()
+    }
+
+    /// Due times and ids of a queue's live jobs, earliest first.
+    fn of_queue<'a>(&'a self, queue: &'a str) -> impl Iterator<Item = (Timestamp, JobId)> + 'a {
+        let first = (queue.to_owned(), Timestamp::from_micros(i64::MIN), JobId::from_uuid(NIL));
+        let from = self.by_due.range(first..).take_while(move |((q, _, _), ())| q == queue);
+        from.map(|((_, due, id), ())| (*due, *id))
+    }
+
+    fn is_claimed(&self, id: JobId) -> bool {
+        self.live.get(&id).is_some_and(|row| row.claim.is_some())
+    }
+
+    fn claim(&mut self, jobs: &[JobId], lease_until: Timestamp, claim: ClaimToken, out: &mut Committed) {
+        for id in jobs {
+            if let Some(mut row) = self.remove(*id) {
+                row.job.due_at = lease_until;
+                row.attempts += 1;
+                row.claim = Some(claim);
+                out.claimed.push(ClaimedJob { job: row.job.clone(), attempt: row.attempts, claim });
+                self.insert(row);
+            }
+        }
     }
 
     fn insert(&mut self, row: Row) {
@@ -130,10 +146,12 @@ impl JobReads for MemoryStore {
         Ok(stats)
     }
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        let state = self.state();
-        let first = (queue.to_owned(), Timestamp::from_micros(i64::MIN), JobId::from_uuid(NIL));
-        let next = state.job.by_due.range(first..).next();
-        Ok(next.filter(|((q, _, _), ())| q == queue).map(|((_, due, _), ())| *due))
+        let tables = &self.state().job;
+        Ok(tables.of_queue(queue).find(|(_, id)| !tables.is_claimed(*id)).map(|(due, _)| due))
+    }
+    async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
+        let tables = &self.state().job;
+        Ok(tables.of_queue(queue).find(|(_, id)| tables.is_claimed(*id)).map(|(due, _)| due))
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
         let state = self.state();

@@ -102,15 +102,14 @@ impl Tables {
             PairingChange::Unblock { blocker, blocked } => {
                 self.blocks.remove(&(blocker, blocked));
             }
-            PairingChange::Forget { account } => {
-                for invite in self.invites.purge(u32::MAX, |invite| invite.inviter == account, |_| ()) {
-                    self.unindex(&invite);
+            PairingChange::Forget { account, cap } => {
+                let invites = self.invites.purge(cap, |invite| invite.inviter == account, |_| ());
+                for invite in &invites {
+                    self.unindex(invite);
                 }
-                self.blocks.purge(
-                    u32::MAX,
-                    |block| block.blocker == account || block.blocked == account,
-                    |_| (),
-                );
+                let made = self.blocks.purge(cap, |block| block.blocker == account, |_| ());
+                let suffered = self.blocks.purge(cap, |block| block.blocked == account, |_| ());
+                out.purged.push((invites.len() + made.len() + suffered.len()) as u64);
             }
             PairingChange::PurgeInvites { before, cap } => {
                 let purged =
@@ -187,6 +186,18 @@ impl PairingReads for MemoryStore {
         let range = (account, CoupleId::from_uuid(NIL))..=(account, CoupleId::from_uuid(MAX));
         let of = tables.history.range(range).filter_map(|((_, id), ())| tables.couples.get(id).cloned());
         Ok(newest(of.collect(), |couple| (couple.since, couple.id)))
+    }
+    async fn couples_page(
+        &self,
+        account: AccountId,
+        after: Option<CoupleId>,
+        limit: u32,
+    ) -> Result<Vec<Couple>, Error> {
+        let tables = &self.state().pairing;
+        let range = (account, CoupleId::from_uuid(NIL))..=(account, CoupleId::from_uuid(MAX));
+        let ids = tables.history.range(range).map(|((_, id), ())| *id);
+        let page = ids.filter(|id| after.is_none_or(|after| *id > after)).take(limit as usize);
+        Ok(page.filter_map(|id| tables.couples.get(&id).cloned()).collect())
     }
     async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
         Ok(self.state().pairing.invites.get(&id).cloned())

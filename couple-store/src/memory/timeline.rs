@@ -62,27 +62,26 @@ impl Tables {
                 *read = (*read).max(seq.min(couple.head_seq));
                 couples.put_couple(couple);
             }
-            TimelineChange::Erase { couple: id, author, at, cap } => {
+            TimelineChange::Erase { couple: id, author, at, after, cap } => {
                 if couples.couple(id).is_some_and(|couple| couple.ended_at.is_none()) {
                     return Err(Conflict::CoupleLives(id));
                 }
-                let left: Vec<Entry> = self
-                    .log(id)
-                    .filter(|entry| entry.author == Some(author) && entry.deleted_at.is_none())
-                    .take(cap as usize)
-                    .cloned()
-                    .collect();
-                out.purged.push(left.len() as u64);
-                let reacted = |entry: &&Entry| entry.reactions[author.index()].is_some();
-                for mut entry in self.log(id).filter(reacted).cloned().collect::<Vec<_>>() {
-                    entry.reactions[author.index()] = None;
-                    self.entries.put((id, entry.seq), entry);
-                }
-                for mut entry in left {
-                    if let Some(client_id) = entry.client_id.take() {
-                        self.by_client_id.remove(&(id, author, client_id));
+                let range = (id, after.saturating_add(1))..=(id, after.saturating_add(i64::from(cap)));
+                let range = self.entries.range(range).map(|(_, entry)| entry);
+                let own = |entry: &Entry| entry.author == Some(author) && entry.deleted_at.is_none();
+                let reacted = |entry: &Entry| entry.reactions[author.index()].is_some();
+                let affected: Vec<Entry> =
+                    range.filter(|entry| own(entry) || reacted(entry)).cloned().collect();
+                out.purged.push(affected.len() as u64);
+                for mut entry in affected {
+                    if own(&entry) {
+                        if let Some(client_id) = entry.client_id.take() {
+                            self.by_client_id.remove(&(id, author, client_id));
+                        }
+                        (entry.body, entry.reactions, entry.deleted_at) = (None, [None, None], Some(at));
+                    } else {
+                        entry.reactions[author.index()] = None;
                     }
-                    (entry.body, entry.reactions, entry.deleted_at) = (None, [None, None], Some(at));
                     self.entries.put((id, entry.seq), entry);
                 }
             }

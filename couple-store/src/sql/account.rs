@@ -34,7 +34,8 @@ statements! {
     ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
     ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM account WHERE email_key = $1";
     FIRST = "SELECT id FROM account WHERE id > $1 ORDER BY id LIMIT 1";
-    TO_DELETE = "SELECT ", account!(), " FROM account WHERE deletion_due <= $1 ORDER BY deletion_due, id LIMIT $2";
+    TO_DELETE = "SELECT ", account!(), " FROM account WHERE deletion_due <= $1 AND deletion_due >= $2 \
+     AND (deletion_due > $3 OR id > $4) ORDER BY deletion_due, id LIMIT $5";
     INSERT = "INSERT INTO account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM account WHERE id = $12) \
      AND NOT EXISTS (SELECT 1 FROM account WHERE email_key = $13)";
@@ -301,8 +302,16 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error> {
         self.read_one(Statement::new(ACCOUNT_BY_EMAIL).bind(email.as_str()), decode_account).await
     }
-    async fn accounts_to_delete(&self, now: Timestamp, limit: u32) -> Result<Vec<Account>, Error> {
-        self.read(Statement::new(TO_DELETE).time(now).bind(i64::from(limit)), decode_account).await
+    async fn accounts_to_delete(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<Account>, Error> {
+        let (due, id) =
+            after.map_or((Timestamp::from_micros(i64::MIN), Uuid::nil()), |(due, id)| (due, id.as_uuid()));
+        let statement = Statement::new(TO_DELETE).time(now).time(due).time(due).bind(id);
+        self.read(statement.bind(i64::from(limit)), decode_account).await
     }
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
         self.read_one(Statement::new(TOKEN).bind(id.as_uuid()), decode_token).await

@@ -61,6 +61,11 @@ pub trait Runs: Database {
         sql: SqlStr,
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Vec<Self::Row>>> + Send + 'c;
+    /// Runs statements that have no arguments and returns their rows. The text is built of our own constants and of ids only.
+    fn fetch_raw(
+        connection: &mut Self::Connection,
+        sql: String,
+    ) -> impl Future<Output = sqlx::Result<Vec<Self::Row>>> + Send + '_;
     /// Runs statements that have no arguments.
     fn run<'c>(
         connection: &'c mut Self::Connection,
@@ -86,6 +91,9 @@ where
         args: DB::Arguments,
     ) -> sqlx::Result<Vec<DB::Row>> {
         sqlx::query_with::<DB, _>(sql, args).fetch_all(connection).await
+    }
+    async fn fetch_raw(connection: &mut DB::Connection, sql: String) -> sqlx::Result<Vec<DB::Row>> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await
     }
     async fn run(connection: &mut DB::Connection, sql: &'static str) -> sqlx::Result<()> {
         sqlx::raw_sql(sql).execute(connection).await.map(drop)
@@ -117,6 +125,11 @@ pub trait Dialect:
     /// How long a read, or a transaction, may take before its connection is given up. None where nobody else can hold
     /// things up.
     const PATIENCE: Option<Duration>;
+    /// Has a connection fail at once where it would wait for a row lock. None where the database cannot be told so, or no other process
+    /// writes.
+    const NO_WAIT: Option<&'static str>;
+    /// An id as it is written within a statement.
+    fn literal(id: Uuid) -> String;
     /// Tries to take the lock under which a schema is brought up to date: one row with 1 when it was got. None where
     /// [`BEGIN`](Self::BEGIN) takes it.
     const LOCK: Option<Sql>;

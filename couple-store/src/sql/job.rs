@@ -20,8 +20,12 @@ macro_rules! columns {
 }
 
 statements! {
-    DUE = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
-        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 ORDER BY due_at, id LIMIT $3";
+    DUE = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL \
+     ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
+        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL ORDER BY due_at, id LIMIT $3";
+    ABANDONED = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
+     ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
+        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3";
     HOLD = "SELECT 1 FROM job WHERE id = $1 AND claim = $2 FOR UPDATE"
         => sqlite: "SELECT 1 FROM job WHERE id = $1 AND claim = $2";
     RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
@@ -34,7 +38,8 @@ statements! {
     FORGET_DEAD = "DELETE FROM dead_job WHERE id = $1";
     PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)"
         => mysql: "DELETE FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2";
-    NEXT_DUE = "SELECT MIN(due_at) FROM job WHERE queue = $1";
+    NEXT_DUE = "SELECT due_at FROM job WHERE queue = $1 AND claim IS NULL ORDER BY due_at, id LIMIT 1";
+    NEXT_LEASE_END = "SELECT due_at FROM job WHERE queue = $1 AND claim IS NOT NULL ORDER BY due_at, id LIMIT 1";
     STATS = "SELECT (SELECT COUNT(*) FROM job WHERE queue = $1 AND due_at <= $2), \
      (SELECT COUNT(*) FROM job WHERE queue = $3 AND due_at > $4), \
      (SELECT COUNT(*) FROM dead_job WHERE queue = $5), (SELECT MIN(due_at) FROM job WHERE queue = $6)";
@@ -154,26 +159,12 @@ pub(super) async fn apply<D: Dialect>(
             Ok(())
         }
         JobChange::Claim { queue, now, lease_until, claim, limit } => {
-            let due = Statement::<D>::new(DUE)
-                .bind(queue.as_str())
-                .time(*now)
-                .bind(i64::from(*limit))
-                .rows(connection)
-                .await?;
-            let mut claimed = Vec::with_capacity(due.len());
-            for row in due {
-                let (mut job, attempts) =
-                    decode::<D>(&mut Row::new(&row)).map_err(|e| sqlx::Error::Decode(e.into()))?;
-                job.due_at = *lease_until;
-                claimed.push(ClaimedJob { job, attempt: attempts + 1, claim: *claim });
-            }
-            in_pieces::<D, _>(connection, &D::built().claims, &claimed, |sql, jobs| {
-                let statement = Statement::built(sql.clone()).time(*lease_until).bind(*claim);
-                jobs.iter().fold(statement, |statement, one| statement.bind(one.job.id.as_uuid()))
-            })
-            .await?;
-            out.claimed.extend(claimed);
-            Ok(())
+            let due = Statement::<D>::new(DUE).bind(queue.as_str()).time(*now).bind(i64::from(*limit));
+            claimed::<D>(connection, due, *lease_until, *claim, out).await
+        }
+        JobChange::ClaimAbandoned { queue, now, lease_until, claim } => {
+            let due = Statement::<D>::new(ABANDONED).bind(queue.as_str()).time(*now).bind(1_i64);
+            claimed::<D>(connection, due, *lease_until, *claim, out).await
         }
         JobChange::Renew { id, claim, lease_until } => {
             let statement = Statement::<D>::new(RENEW).time(*lease_until).bind(id.as_uuid()).bind(*claim);
@@ -210,6 +201,31 @@ pub(super) async fn apply<D: Dialect>(
             Ok(())
         }
     }
+}
+
+/// Claims the jobs that a statement finds.
+async fn claimed<D: Dialect>(
+    connection: &mut D::Connection,
+    due: Statement<D>,
+    lease_until: Timestamp,
+    claim: ClaimToken,
+    out: &mut Committed,
+) -> Applied {
+    let due = due.rows(connection).await?;
+    let mut claimed = Vec::with_capacity(due.len());
+    for row in due {
+        let (mut job, attempts) =
+            decode::<D>(&mut Row::new(&row)).map_err(|e| sqlx::Error::Decode(e.into()))?;
+        job.due_at = lease_until;
+        claimed.push(ClaimedJob { job, attempt: attempts + 1, claim });
+    }
+    in_pieces::<D, _>(connection, &D::built().claims, &claimed, |sql, jobs| {
+        let statement = Statement::built(sql.clone()).time(lease_until).bind(claim);
+        jobs.iter().fold(statement, |statement, one| statement.bind(one.job.id.as_uuid()))
+    })
+    .await?;
+    out.claimed.extend(claimed);
+    Ok(())
 }
 
 async fn finish<D: Dialect>(connection: &mut D::Connection, id: JobId, claim: ClaimToken) -> Applied {
@@ -260,8 +276,10 @@ impl<D: Dialect> JobReads for SqlStore<D> {
         Ok(stats.unwrap_or_default())
     }
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        let next = self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| Row::opt_time(row)).await?;
-        Ok(next.flatten())
+        self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| Row::time(row)).await
+    }
+    async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
+        self.read_one(Statement::new(NEXT_LEASE_END).bind(queue), |row| Row::time(row)).await
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
         let after = after.map_or(uuid::Uuid::nil(), JobId::as_uuid);

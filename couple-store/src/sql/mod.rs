@@ -10,6 +10,7 @@ mod spelling;
 
 mod account;
 mod apply;
+mod blocked;
 #[cfg(feature = "postgres")]
 mod bus;
 mod dialect;

@@ -8,6 +8,8 @@ use sqlx::{
     mysql::MySqlDatabaseError,
 };
 
+use uuid::Uuid;
+
 use super::{
     Dialect, SqlStore,
     dialect::Runs as _,
@@ -36,10 +38,15 @@ fn number(error: &dyn DatabaseError) -> u16 {
 impl Dialect for MySql {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+    // It waits for a second: MySQL allows no less, and MariaDB, told not to wait, has SKIP LOCKED fail with error 1180.
+    const NO_WAIT: Option<&'static str> = None;
     // The server's, by name; it ends with the connection.
     const LOCK: Option<Sql> = Some(sql!("SELECT CAST(GET_LOCK(CONCAT('couple.', DATABASE()), 0) AS SIGNED)"));
     const UNLOCK: Option<Sql> = Some(sql!("SELECT RELEASE_LOCK(CONCAT('couple.', DATABASE()))"));
 
+    fn literal(id: Uuid) -> String {
+        format!("x'{}'", id.simple())
+    }
     fn spell(sql: Sql) -> &'static str {
         sql.mysql.unnumbered
     }

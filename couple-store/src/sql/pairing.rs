@@ -52,13 +52,16 @@ statements! {
      WHERE NOT EXISTS (SELECT 1 FROM invite WHERE pair_key = $15)";
     CLOSE_INVITE = "UPDATE invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
     WITHDRAW = "UPDATE invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
-    FORGET_INVITES = "DELETE FROM invite WHERE inviter = $1";
+    FORGET_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE inviter = $1 LIMIT $2)"
+        => mysql: "DELETE FROM invite WHERE inviter = $1 LIMIT $2";
     PURGE_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
         => mysql: "DELETE FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
     COUPLE = "SELECT ", couple!(), " FROM couple WHERE id = $1";
     COUPLE_OF = "SELECT ", couple!(), " FROM couple WHERE id = (SELECT couple_id FROM member WHERE account_id = $1)";
     COUPLES_OF = "SELECT ", couple!(), " FROM couple WHERE id IN (SELECT couple_id FROM membership WHERE account_id = $1) \
      ORDER BY since DESC, id DESC LIMIT 200";
+    COUPLES_PAGE = "SELECT ", couple!(), " FROM membership JOIN couple ON id = couple_id WHERE account_id = $1 AND couple_id > $2 \
+     ORDER BY couple_id LIMIT $3";
     ENROL = "INSERT INTO member (account_id, couple_id) VALUES ($1, NULL) ON CONFLICT DO NOTHING"
         => mysql: "INSERT INTO member (account_id, couple_id) VALUES ($1, NULL) ON DUPLICATE KEY UPDATE account_id = account_id";
     MEMBER = "SELECT couple_id FROM member WHERE account_id = $1 FOR UPDATE"
@@ -79,7 +82,12 @@ statements! {
     IS_BLOCKED_BY_EMAIL = "SELECT 1 FROM block WHERE blocker_email = $1 AND blocked = $2 LIMIT 1";
     INSERT_BLOCK = "INSERT INTO block (", block!(), ") VALUES ($1, $2, $3, $4)";
     UNBLOCK = "DELETE FROM block WHERE blocker = $1 AND blocked = $2";
-    FORGET_BLOCKS = "DELETE FROM block WHERE blocker = $1 OR blocked = $2";
+    FORGET_BLOCKS_BY = "DELETE FROM block WHERE (blocker, blocked) IN \
+     (SELECT blocker, blocked FROM block WHERE blocker = $1 LIMIT $2)"
+        => mysql: "DELETE FROM block WHERE blocker = $1 LIMIT $2";
+    FORGET_BLOCKS_OF = "DELETE FROM block WHERE (blocker, blocked) IN \
+     (SELECT blocker, blocked FROM block WHERE blocked = $1 LIMIT $2)"
+        => mysql: "DELETE FROM block WHERE blocked = $1 LIMIT $2";
 }
 
 pub(super) async fn apply<D: Dialect>(
@@ -152,14 +160,14 @@ pub(super) async fn apply<D: Dialect>(
             Ok(())
         }
         PairingChange::Unblock { blocker, blocked } => unblock::<D>(connection, *blocker, *blocked).await,
-        PairingChange::Forget { account } => {
-            Statement::<D>::new(FORGET_INVITES).bind(account.as_uuid()).execute(connection).await?;
+        PairingChange::Forget { account, cap } => {
+            let mut forgotten = 0;
+            for sql in [FORGET_INVITES, FORGET_BLOCKS_BY, FORGET_BLOCKS_OF] {
+                let statement = Statement::<D>::new(sql).bind(account.as_uuid()).bind(i64::from(*cap));
+                forgotten += statement.execute(connection).await?;
+            }
             Statement::<D>::new(RESIGN).bind(account.as_uuid()).execute(connection).await?;
-            Statement::<D>::new(FORGET_BLOCKS)
-                .bind(account.as_uuid())
-                .bind(account.as_uuid())
-                .execute(connection)
-                .await?;
+            out.purged.push(forgotten);
             Ok(())
         }
         PairingChange::PurgeInvites { before, cap } => {
@@ -363,6 +371,16 @@ impl<D: Dialect> PairingReads for SqlStore<D> {
     }
     async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
         self.read(Statement::new(COUPLES_OF).bind(account.as_uuid()), decode_couple).await
+    }
+    async fn couples_page(
+        &self,
+        account: AccountId,
+        after: Option<CoupleId>,
+        limit: u32,
+    ) -> Result<Vec<Couple>, Error> {
+        let after = after.map_or(Uuid::nil(), CoupleId::as_uuid);
+        let statement = Statement::new(COUPLES_PAGE).bind(account.as_uuid()).bind(after);
+        self.read(statement.bind(i64::from(limit)), decode_couple).await
     }
     async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
         self.read_one(Statement::new(INVITE).bind(id.as_uuid()), decode_invite).await

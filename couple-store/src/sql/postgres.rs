@@ -5,6 +5,8 @@ use std::{sync::LazyLock, time::Duration};
 use couple_core::ErrorKind;
 use sqlx::{ConnectOptions as _, Postgres, SqlStr, error::DatabaseError, postgres::PgConnectOptions};
 
+use uuid::Uuid;
+
 use super::{
     Dialect, SqlStore,
     dialect::count_up_returning,
@@ -29,11 +31,16 @@ const MIGRATIONS: &[Migration] = &[Migration {
 impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+    // Milliseconds; 0 would wait for ever.
+    const NO_WAIT: Option<&'static str> = Some("SET lock_timeout = 1");
     // "couple" in ASCII; released by the end of the transaction.
     const LOCK: Option<Sql> =
         Some(sql!("SELECT CAST(CAST(pg_try_advisory_xact_lock(109321005624421) AS INT) AS BIGINT)"));
     const UNLOCK: Option<Sql> = None;
 
+    fn literal(id: Uuid) -> String {
+        format!("'{id}'::uuid")
+    }
     fn spell(sql: Sql) -> &'static str {
         sql.postgres.numbered
     }

@@ -70,7 +70,8 @@ impl<D: Server> ServerOptions<D> {
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), connections: 10, merge: 64, dialect: PhantomData }
     }
-    /// How many connections at most, half of them for writing. Default: 10; at least 2.
+    /// Maximum number of connections. Half of them write; one of these is for commits that a lock blocks. Default: 10; fewer than 3
+    /// count as 3.
     #[must_use]
     pub const fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
@@ -96,10 +97,11 @@ impl<D: Server> ServerOptions<D> {
             Error::new(kind, "connect").context(format!("{} at {place}", D::CALLED)).source(error)
         };
         self.prepare(&options).await.map_err(told)?;
-        let writers = (self.connections / 2).max(1);
-        let readers = self.connections.saturating_sub(writers).max(1);
+        // One of them is for blocked commits.
+        let writing = (self.connections / 2).max(2);
+        let readers = self.connections.saturating_sub(writing).max(1);
         let reads = pool::<D>(readers, options.clone());
-        let writer = Writer::start(pool::<D>(writers, options), writers, self.merge);
+        let writer = Writer::start(pool::<D>(writing, options), writing - 1, self.merge);
         Ok(SqlStore { reads, writer, housekeeping: None, _background: JoinSet::new() })
     }
 

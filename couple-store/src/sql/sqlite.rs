@@ -14,6 +14,7 @@ use sqlx::{
 };
 
 use tokio::{task::JoinSet, time::sleep};
+use uuid::Uuid;
 
 use crate::private_file;
 
@@ -45,9 +46,13 @@ impl Dialect for Sqlite {
 
     // The only writer is this process; a disk is as fast as it is.
     const PATIENCE: Option<Duration> = None;
+    const NO_WAIT: Option<&'static str> = None;
     const LOCK: Option<Sql> = None;
     const UNLOCK: Option<Sql> = None;
 
+    fn literal(id: Uuid) -> String {
+        format!("x'{}'", id.simple())
+    }
     fn spell(sql: Sql) -> &'static str {
         sql.sqlite.numbered
     }

@@ -1,7 +1,5 @@
 //! The logs of couples in SQL.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use couple_core::{
     Committed, Conflict, CoupleId, Error,
@@ -39,13 +37,14 @@ statements! {
      WHERE id = $3 AND read_first < $4 AND read_first < head_seq";
     READ_SECOND = "UPDATE couple SET read_second = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
      WHERE id = $3 AND read_second < $4 AND read_second < head_seq";
-    FORGET_FIRST = "UPDATE entry SET reaction_first = NULL WHERE couple_id = $1 AND reaction_first IS NOT NULL";
-    FORGET_SECOND = "UPDATE entry SET reaction_second = NULL WHERE couple_id = $1 AND reaction_second IS NOT NULL";
     ERASE = "UPDATE entry SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
-     WHERE couple_id = $2 AND seq IN (SELECT seq FROM entry WHERE couple_id = $3 AND author = $4 \
-     AND deleted_at IS NULL ORDER BY seq LIMIT $5)"
+     WHERE couple_id = $2 AND seq > $3 AND seq <= $4 AND author = $5 AND deleted_at IS NULL"
         => mysql: "UPDATE entry FORCE INDEX (PRIMARY) SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, \
-     deleted_at = $1 WHERE couple_id = $2 AND couple_id = $3 AND author = $4 AND deleted_at IS NULL ORDER BY seq LIMIT $5";
+     deleted_at = $1 WHERE couple_id = $2 AND seq > $3 AND seq <= $4 AND author = $5 AND deleted_at IS NULL";
+    UNREACT_FIRST = "UPDATE entry SET reaction_first = NULL \
+     WHERE couple_id = $1 AND seq > $2 AND seq <= $3 AND reaction_first IS NOT NULL";
+    UNREACT_SECOND = "UPDATE entry SET reaction_second = NULL \
+     WHERE couple_id = $1 AND seq > $2 AND seq <= $3 AND reaction_second IS NOT NULL";
     AFTER = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     BEFORE = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
     AFTER_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq > $3 ORDER BY seq LIMIT $4";
@@ -106,23 +105,27 @@ pub(super) async fn apply<D: Dialect>(
             statement.execute(connection).await?;
             Ok(())
         }
-        TimelineChange::Erase { couple, author, at, cap } => {
+        TimelineChange::Erase { couple, author, at, after, cap } => {
             let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
             if !living.is_empty() {
                 return Err(Conflict::CoupleLives(*couple).into());
             }
-            let forget = match author {
-                Side::First => FORGET_FIRST,
-                Side::Second => FORGET_SECOND,
-            };
-            Statement::<D>::new(forget).bind(couple.as_uuid()).execute(connection).await?;
-            let statement = Statement::<D>::new(ERASE)
+            let end = after.saturating_add(i64::from(*cap));
+            let mut erased = Statement::<D>::new(ERASE)
                 .time(*at)
                 .bind(couple.as_uuid())
-                .bind(couple.as_uuid())
+                .bind(*after)
+                .bind(end)
                 .bind(stored(*author))
-                .bind(i64::from(*cap));
-            out.purged.push(statement.execute(connection).await?);
+                .execute(connection)
+                .await?;
+            let unreact = match author {
+                Side::First => UNREACT_FIRST,
+                Side::Second => UNREACT_SECOND,
+            };
+            let statement = Statement::<D>::new(unreact).bind(couple.as_uuid()).bind(*after).bind(end);
+            erased += statement.execute(connection).await?;
+            out.purged.push(erased);
             Ok(())
         }
     }
@@ -160,17 +163,6 @@ async fn append<D: Dialect>(
         .execute(connection)
         .await?;
     Ok(seq)
-}
-
-/// Locks couples in the order of their ids, as everybody does who needs several: then nobody waits in a circle.
-pub(super) async fn lock<D: Dialect>(
-    connection: &mut D::Connection,
-    couples: &BTreeSet<CoupleId>,
-) -> sqlx::Result<()> {
-    for couple in couples {
-        Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
-    }
-    Ok(())
 }
 
 /// Locks a couple's row; a conflict when it has ended.

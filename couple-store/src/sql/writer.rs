@@ -1,7 +1,10 @@
-//! Group commit: commits that wait for the disk together become one transaction.
+//! Group commit: commits that wait for the disk at the same time become one transaction.
+//!
+//! A commit never waits for a row lock inside a merged transaction: a transaction first asks which of the rows it needs are free,
+//! leaves out the commits whose rows are not, and hands those to the [`blocked`] queue, where they are tried again apart.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -14,34 +17,59 @@ use sqlx::{Pool, pool::PoolConnection};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use uuid::Uuid;
 
 use super::{
-    Dialect,
+    Dialect, Row,
     apply::{Stop, apply},
+    blocked::{self, BlockedQueue, Place},
     error::classify,
     job::Enqueues,
-    patiently, timeline,
+    patiently,
 };
 
-/// Commits that wait for a writer at most.
-const QUEUE: usize = 1024;
-/// How long a commit waits for its place in that queue.
+/// Maximum number of commits that wait for a writer.
+pub(super) const QUEUE: usize = 1024;
+/// Maximum time that a commit waits for its place in that queue.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a transaction that met another one is run again.
+/// Maximum number of runs of a commit that fails for a reason that may pass, other than a lock.
 const TRIES: u32 = 10;
 
 type Answer = Result<Committed, CommitError>;
 
-struct Request {
+/// A commit that a caller waits for.
+pub(super) struct Request {
     changes: Vec<Change>,
     answer: oneshot::Sender<Answer>,
+    since: Instant,
+    /// Runs that failed for a reason that may pass, other than a lock.
+    tries: u32,
+    /// Its place in the queue of blocked commits.
+    pub(super) place: Option<Place>,
 }
 
-/// The door to the tasks that write.
+impl Request {
+    /// The row that identifies what it waits for: commits with one key are blocked together.
+    pub(super) fn key(&self) -> Option<Uuid> {
+        first_lock(&self.changes)
+    }
+    /// Whether its caller has stopped waiting.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+    /// Time since it was handed over.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+    pub(super) fn refuse(self, error: Error) {
+        let _ = self.answer.send(Err(error.into()));
+    }
+}
+
+/// Queue of commits that wait for the tasks that write.
 pub(super) struct Writer<D: Dialect> {
     door: RwLock<Option<mpsc::Sender<Request>>>,
     tasks: Mutex<JoinSet<()>>,
@@ -49,19 +77,32 @@ pub(super) struct Writer<D: Dialect> {
 }
 
 impl<D: Dialect> Writer<D> {
-    /// Starts `tasks` tasks that each write through a connection of `pool` and merge up to `merge` commits into one
-    /// transaction.
+    /// Starts `tasks` tasks that each write through a connection of `pool` and merge up to `merge` commits into one transaction,
+    /// and, where other transactions can hold locks, one more task and connection for blocked commits.
     pub(super) fn start(pool: Pool<D>, tasks: u32, merge: usize) -> Self {
+        let merge = merge.max(1);
         let (door, inbox) = mpsc::channel(QUEUE);
         let inbox = Arc::new(Mutex::new(inbox));
         let mut running = JoinSet::new();
+        let blocked = D::PATIENCE.map(|patience| {
+            let (queue, inbox) = BlockedQueue::new(QUEUE);
+            let inbox = Arc::new(Mutex::new(inbox));
+            let pool = pool.clone();
+            running.spawn(supervise("blocked commits", move || {
+                blocked::serve(pool.clone(), inbox.clone(), merge, patience)
+            }));
+            queue
+        });
         for _ in 0..tasks.max(1) {
-            running.spawn(serve(pool.clone(), inbox.clone(), merge.max(1)));
+            let (pool, inbox, blocked) = (pool.clone(), inbox.clone(), blocked.clone());
+            running.spawn(supervise("commits", move || {
+                serve(pool.clone(), inbox.clone(), blocked.clone(), merge)
+            }));
         }
         Self { door: RwLock::new(Some(door)), tasks: Mutex::new(running), pool }
     }
 
-    /// Hands a commit over and waits for its end. One whose caller stops waiting is committed whole or not at all.
+    /// Hands a commit over and waits for its result. One whose caller stops waiting is committed whole or not at all.
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Answer {
         let failed = |kind, context: &str| Error::new(kind, "commit").context(context);
         let door = self.door.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -69,13 +110,16 @@ impl<D: Dialect> Writer<D> {
             return Err(failed(ErrorKind::Unavailable, "the store is closed").into());
         };
         let (answer, answered) = oneshot::channel();
+        let request = Request { changes, answer, since: Instant::now(), tries: 0, place: None };
         let whole = async {
-            match timeout(PATIENCE, door.send(Request { changes, answer })).await {
+            match timeout(PATIENCE, door.send(request)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(failed(ErrorKind::Unavailable, "the writers ended").into()),
                 Err(_) => return Err(failed(ErrorKind::Overloaded, "too many commits wait").into()),
             }
-            answered.await.unwrap_or_else(|_| Err(failed(ErrorKind::Unavailable, "the writer ended").into()))
+            // A writer that panicked may have done so after the database committed.
+            let unknown = || failed(ErrorKind::TimedOut, "the writer ended before it answered");
+            answered.await.unwrap_or_else(|_| Err(unknown().into()))
         };
         match patiently::<D, _>(whole).await {
             Some(answer) => answer,
@@ -92,37 +136,94 @@ impl<D: Dialect> Writer<D> {
     }
 }
 
-async fn serve<D: Dialect>(pool: Pool<D>, inbox: Arc<Mutex<mpsc::Receiver<Request>>>, merge: usize) {
+/// Runs a task, and starts it again when it panics. The callers of what it held then are told that the outcome is unknown.
+async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, start: impl Fn() -> F) {
+    loop {
+        // A set ends its task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn(start());
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(%error, name, "a writer panicked and is started again");
+            }
+            _ => return,
+        }
+    }
+}
+
+async fn serve<D: Dialect>(
+    pool: Pool<D>,
+    inbox: Arc<Mutex<mpsc::Receiver<Request>>>,
+    blocked: Option<BlockedQueue>,
+    merge: usize,
+) {
     let mut waiting = Vec::with_capacity(merge);
-    let mut held: Option<PoolConnection<D>> = None;
+    let mut session = Session { pool, prepare: None, held: None };
     while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
-        // Who stopped waiting was told that there was no answer.
-        waiting.retain(|request| !request.answer.is_closed());
+        if let Some(blocked) = &blocked {
+            blocked.divert(&mut waiting);
+        }
+        let left = session.round(&mut waiting).await;
+        for request in left {
+            match &blocked {
+                Some(blocked) => blocked.push(request),
+                None => {
+                    request.refuse(Error::new(ErrorKind::Overloaded, "commit").context("a row is locked"))
+                }
+            }
+        }
+    }
+}
+
+/// A task's connection.
+pub(super) struct Session<D: Dialect> {
+    pub(super) pool: Pool<D>,
+    /// Run on a connection before it is used.
+    pub(super) prepare: Option<&'static str>,
+    pub(super) held: Option<PoolConnection<D>>,
+}
+
+impl<D: Dialect> Session<D> {
+    async fn connect(&mut self) -> sqlx::Result<PoolConnection<D>> {
+        if let Some(connection) = self.held.take() {
+            return Ok(connection);
+        }
+        let mut connection = self.pool.acquire().await?;
+        // After a panic it may be within a transaction: nobody else may borrow it.
+        connection.close_on_drop();
+        if let Some(sql) = self.prepare {
+            D::run(&mut connection, sql).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Commits what waits, and answers. Returns what a lock of another transaction blocks.
+    pub(super) async fn round(&mut self, waiting: &mut Vec<Request>) -> Vec<Request> {
+        let mut blocked = Vec::new();
+        // Callers that stopped waiting were told that there was no answer.
+        waiting.retain(|request| !request.is_abandoned());
         // Writers that lock rows in one order do not wait for one another in a circle.
-        waiting.sort_by_cached_key(|request| first_lock(&request.changes));
+        waiting.sort_by_cached_key(Request::key);
         // A connection that died unused is found out by using it; what did not get as far as its commit goes to another.
         for last in [false, true] {
             if waiting.is_empty() {
                 break;
             }
-            let connection = match held.take() {
-                Some(connection) => Ok(connection),
-                None => pool.acquire().await,
-            };
-            match connection {
-                Ok(mut connection) => match write::<D>(&mut connection, &mut waiting).await {
-                    Ok(()) => held = Some(connection),
+            match self.connect().await {
+                Ok(mut connection) => match write::<D>(&mut connection, waiting, &mut blocked).await {
+                    Ok(()) => self.held = Some(connection),
                     Err(lost) => {
                         // What state it is in nobody knows.
                         drop(connection.detach());
                         if last {
-                            refuse(&mut waiting, &classify::<D>("commit", lost));
+                            refuse(waiting, &classify::<D>("commit", lost));
                         }
                     }
                 },
-                Err(error) => refuse(&mut waiting, &classify::<D>("commit", error)),
+                Err(error) => refuse(waiting, &classify::<D>("commit", error)),
             }
         }
+        blocked
     }
 }
 
@@ -152,7 +253,8 @@ fn couples_of(changes: &[Change]) -> impl Iterator<Item = CoupleId> {
             | TimelineChange::Edit { couple, .. }
             | TimelineChange::Delete { couple, .. }
             | TimelineChange::React { couple, .. }
-            | TimelineChange::MarkRead { couple, .. },
+            | TimelineChange::MarkRead { couple, .. }
+            | TimelineChange::Erase { couple, .. },
         ) => Some(*couple),
         Change::Pairing(
             PairingChange::Describe { id, .. }
@@ -167,71 +269,87 @@ fn couples_of(changes: &[Change]) -> impl Iterator<Item = CoupleId> {
     })
 }
 
+/// The accounts whose rows a commit locks.
+fn accounts_of(changes: &[Change]) -> impl Iterator<Item = Uuid> {
+    changes.iter().filter_map(|change| match change {
+        Change::Account(AccountChange::Update(account)) => Some(account.id.as_uuid()),
+        Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.account.as_uuid()),
+        Change::Account(AccountChange::Erase { id, .. }) => Some(id.as_uuid()),
+        _ => None,
+    })
+}
+
 fn refuse(waiting: &mut Vec<Request>, error: &Error) {
     for request in waiting.drain(..) {
-        let again = Error::new(error.kind(), "commit").context(error.to_string());
-        let _ = request.answer.send(Err(again.into()));
+        request.refuse(Error::new(error.kind(), "commit").context(error.to_string()));
     }
 }
 
+/// Result of each commit in a transaction; none for one that a lock of another transaction blocks.
+type Answers = Vec<Option<Result<Committed, Conflict>>>;
+
 /// What became of one transaction.
 enum End {
-    /// It did not even begin: whoever holds the lock holds it for all that wait.
+    /// It did not even begin: the lock that it waited for is held for all commits.
     NotBegun(sqlx::Error),
     /// It committed; these are the answers.
-    Committed(Vec<Result<Committed, Conflict>>),
+    Committed(Answers),
     /// A commit met a conflict after it had written: only its own savepoint can undo that.
-    Entangled,
-    /// The database refused something, and undid it all.
-    Failed(sqlx::Error),
+    NeedsSavepoints,
+    /// The database refused something, and undid it all. With the position of the commit that failed, where that is known.
+    Failed(Option<usize>, sqlx::Error),
     /// The connection broke before the commit: nothing was written.
     Lost(sqlx::Error),
     /// The connection broke while it committed, or nothing was heard in time.
     Unknown(String),
 }
 
-/// Commits what waits and answers. `Err`: the connection is not to be used again, and what is left in `waiting` was not
-/// committed.
+/// Commits what waits and answers; what a lock blocks goes to `blocked`. `Err`: the connection is not to be used again, and what is
+/// left in `waiting` was not committed. Each turn answers or removes a commit, or begins to use savepoints.
 async fn write<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &mut Vec<Request>,
+    blocked: &mut Vec<Request>,
 ) -> Result<(), sqlx::Error> {
-    let (mut savepoints, mut tries) = (false, 0);
-    loop {
+    let mut savepoints = false;
+    while !waiting.is_empty() {
         let end = patiently::<D, _>(transact::<D>(connection, waiting, savepoints)).await;
         match end.unwrap_or_else(|| End::Unknown("no answer in time".to_owned())) {
             End::Committed(answers) => {
                 for (request, answer) in waiting.drain(..).zip(answers) {
-                    let _ = request.answer.send(answer.map_err(CommitError::Conflict));
+                    match answer {
+                        Some(answer) => {
+                            let _ = request.answer.send(answer.map_err(CommitError::Conflict));
+                        }
+                        None => blocked.push(request),
+                    }
                 }
-                return Ok(());
             }
-            End::Entangled if savepoints => {
+            End::NeedsSavepoints if savepoints => {
                 let error = Error::new(ErrorKind::Internal, "commit").context("a savepoint did not hold");
                 refuse(waiting, &error);
-                return Ok(());
             }
-            End::Entangled => savepoints = true,
+            End::NeedsSavepoints => savepoints = true,
             // One caller's failure must not be another's.
-            End::Failed(_) if waiting.len() > 1 => {
+            End::Failed(None, _) if waiting.len() > 1 => {
                 let mut each = std::mem::take(waiting).into_iter();
                 for request in each.by_ref() {
                     let mut one = vec![request];
-                    if let Err(lost) = Box::pin(write::<D>(connection, &mut one)).await {
+                    if let Err(lost) = Box::pin(write::<D>(connection, &mut one, blocked)).await {
                         waiting.extend(one.into_iter().chain(each));
                         return Err(lost);
                     }
                 }
-                return Ok(());
             }
-            End::Failed(sqlx::Error::Database(error)) if tries < TRIES && D::is_transient(error.as_ref()) => {
-                tries += 1;
-                sleep(Duration::from_millis(u64::from(tries))).await;
+            End::Failed(at, error) => {
+                let mut request = waiting.remove(at.unwrap_or(0));
+                if may_pass::<D>(&error, &mut request) {
+                    blocked.push(request);
+                } else {
+                    request.refuse(classify::<D>("commit", error));
+                }
             }
-            End::Failed(error) | End::NotBegun(error) => {
-                refuse(waiting, &classify::<D>("commit", error));
-                return Ok(());
-            }
+            End::NotBegun(error) => refuse(waiting, &classify::<D>("commit", error)),
             End::Lost(error) => return Err(error),
             End::Unknown(said) => {
                 refuse(waiting, &Error::new(ErrorKind::TimedOut, "commit").context(said));
@@ -239,6 +357,20 @@ async fn write<D: Dialect>(
             }
         }
     }
+    Ok(())
+}
+
+/// Whether a commit that failed so is worth running again: it met another transaction.
+fn may_pass<D: Dialect>(error: &sqlx::Error, request: &mut Request) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    if !D::is_transient(error.as_ref()) {
+        return false;
+    }
+    // A lock may be held until the commit's time is over; a key that another transaction took is found by looking again.
+    if D::kind_of(error.as_ref()) != ErrorKind::Overloaded {
+        request.tries += 1;
+    }
+    request.tries <= TRIES
 }
 
 /// The database has answered, so the connection works; else it is lost.
@@ -253,21 +385,21 @@ fn timed_out<D: Dialect>(error: &sqlx::Error) -> bool {
 
 /// Runs one transaction over all that waits.
 async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request], savepoints: bool) -> End {
-    match D::run(connection, D::BEGIN).await {
-        Ok(()) => {}
-        Err(error) if answered::<D>(&error) => return End::NotBegun(error),
-        Err(error) => return End::Lost(error),
-    }
-    let failed = match attempt::<D>(connection, waiting, savepoints).await {
+    let locked = match begin::<D>(connection, waiting).await {
+        Ok(locked) => locked,
+        Err(end) => return end,
+    };
+    let failed = match attempt::<D>(connection, waiting, &locked, savepoints).await {
+        Ok(Some(answers)) if answers.iter().all(Option::is_none) => End::Committed(answers),
         Ok(Some(answers)) => match D::run(connection, "COMMIT").await {
             Ok(()) => return End::Committed(answers),
             // One that took too long may have happened nevertheless.
-            Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => End::Failed(error),
+            Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => End::Failed(None, error),
             Err(error) => return End::Unknown(error.to_string()),
         },
-        Ok(None) => End::Entangled,
-        Err(error) if answered::<D>(&error) => End::Failed(error),
-        Err(error) => return End::Lost(error),
+        Ok(None) => End::NeedsSavepoints,
+        Err((at, error)) if answered::<D>(&error) => End::Failed(at, error),
+        Err((_, error)) => return End::Lost(error),
     };
     match D::run(connection, "ROLLBACK").await {
         // The database may have rolled back by itself; that there is nothing to roll back is fine.
@@ -276,22 +408,87 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request
     }
 }
 
+/// Begins a transaction and locks those of the rows it needs that are free, in one trip. Returns the rows that another transaction
+/// holds: nothing waits for them here.
+async fn begin<D: Dialect>(
+    connection: &mut D::Connection,
+    waiting: &[Request],
+) -> Result<HashSet<Uuid>, End> {
+    let couples: BTreeSet<Uuid> =
+        waiting.iter().flat_map(|request| couples_of(&request.changes)).map(CoupleId::as_uuid).collect();
+    let accounts: BTreeSet<Uuid> = waiting.iter().flat_map(|request| accounts_of(&request.changes)).collect();
+    if D::PATIENCE.is_none() || (couples.is_empty() && accounts.is_empty()) {
+        return match D::run(connection, D::BEGIN).await {
+            Ok(()) => Ok(HashSet::new()),
+            Err(error) if answered::<D>(&error) => Err(End::NotBegun(error)),
+            Err(error) => Err(End::Lost(error)),
+        };
+    }
+    match free_and_held::<D>(connection, [("couple", couples), ("account", accounts)]).await {
+        Ok(held) => Ok(held),
+        Err(error) if answered::<D>(&error) => match D::run(connection, "ROLLBACK").await {
+            Ok(()) | Err(sqlx::Error::Database(_)) => Err(End::Failed(None, error)),
+            Err(broken) => Err(End::Lost(broken)),
+        },
+        Err(error) => Err(End::Lost(error)),
+    }
+}
+
+/// Begins, locks what is free, and returns the ids of the rows that exist and are not.
+async fn free_and_held<D: Dialect>(
+    connection: &mut D::Connection,
+    tables: [(&str, BTreeSet<Uuid>); 2],
+) -> sqlx::Result<HashSet<Uuid>> {
+    let select = |ids: &BTreeSet<Uuid>, table: &str, how: &str| {
+        let ids: Vec<String> = ids.iter().map(|id| D::literal(*id)).collect();
+        let ids = ids.join(", ");
+        if ids.is_empty() {
+            String::new()
+        } else {
+            format!("; SELECT id FROM {table} WHERE id IN ({ids}){how}")
+        }
+    };
+    let all: Vec<String> =
+        tables.iter().map(|(table, ids)| select(ids, table, " FOR UPDATE SKIP LOCKED")).collect();
+    let free = ids::<D>(connection, format!("{}{}", D::BEGIN, all.concat())).await?;
+    let missing: Vec<String> = tables
+        .iter()
+        .map(|(table, ids)| select(&ids.iter().copied().filter(|id| !free.contains(id)).collect(), table, ""))
+        .collect();
+    // What is not there is nobody's: its commit will find out.
+    match missing.concat().strip_prefix("; ") {
+        None => Ok(HashSet::new()),
+        Some(sql) => ids::<D>(connection, sql.to_owned()).await,
+    }
+}
+
+async fn ids<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::Result<HashSet<Uuid>> {
+    let rows = D::fetch_raw(connection, sql).await?;
+    let id = |row| Row::<D>::new(row).take::<Uuid>().map_err(|error| sqlx::Error::Decode(error.into()));
+    rows.iter().map(id).collect()
+}
+
+/// Runs what waits but for what needs a row in `locked`. None: savepoints are needed. An error comes with the position of the commit
+/// that failed, where that is known.
 async fn attempt<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &[Request],
+    locked: &HashSet<Uuid>,
     savepoints: bool,
-) -> Result<Option<Vec<Result<Committed, Conflict>>>, sqlx::Error> {
-    let mut answers = Vec::with_capacity(waiting.len());
-    let several = |request: &Request| couples_of(&request.changes).collect::<BTreeSet<_>>().len() > 1;
-    if D::PATIENCE.is_some() && waiting.iter().any(several) {
-        let couples = waiting.iter().flat_map(|request| couples_of(&request.changes)).collect();
-        timeline::lock::<D>(connection, &couples).await?;
-    }
+) -> Result<Option<Answers>, (Option<usize>, sqlx::Error)> {
+    let mut answers: Answers = Vec::with_capacity(waiting.len());
     // New jobs of all commits go in together at the end: most of what a burst writes is jobs.
     let mut enqueues = Enqueues::default();
-    for request in waiting {
+    for (position, request) in waiting.iter().enumerate() {
+        let failed = |error| (Some(position), error);
+        let mut rows =
+            couples_of(&request.changes).map(CoupleId::as_uuid).chain(accounts_of(&request.changes));
+        if rows.any(|row| locked.contains(&row)) {
+            answers.push(None);
+            continue;
+        }
         if savepoints {
-            D::run(connection, "SAVEPOINT one").await?;
+            D::run(connection, "SAVEPOINT one").await.map_err(failed)?;
         }
         let mark = enqueues.mark();
         let mut out = Committed::default();
@@ -302,11 +499,11 @@ async fn attempt<D: Dialect>(
             }
             if matches!(change, Change::Job(_)) {
                 // It must see the jobs of its own commit.
-                enqueues.write_since::<D>(mark, connection).await?;
+                enqueues.write_since::<D>(mark, connection).await.map_err(failed)?;
             }
             match apply::<D>(connection, change, &mut out).await {
                 Ok(()) => {}
-                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Failed(error)) => return Err(failed(error)),
                 Err(Stop::Conflict(conflict)) => {
                     stopped = Some((n, conflict));
                     break;
@@ -316,21 +513,21 @@ async fn attempt<D: Dialect>(
         match stopped {
             None => {
                 if savepoints {
-                    D::run(connection, "RELEASE SAVEPOINT one").await?;
+                    D::run(connection, "RELEASE SAVEPOINT one").await.map_err(failed)?;
                 }
-                answers.push(Ok(out));
+                answers.push(Some(Ok(out)));
             }
             Some((n, conflict)) => {
                 enqueues.back_to(mark);
                 if savepoints {
-                    D::run(connection, "ROLLBACK TO SAVEPOINT one").await?;
+                    D::run(connection, "ROLLBACK TO SAVEPOINT one").await.map_err(failed)?;
                 } else if n > 0 {
                     return Ok(None);
                 }
-                answers.push(Err(conflict));
+                answers.push(Some(Err(conflict)));
             }
         }
     }
-    enqueues.write_since::<D>(0, connection).await?;
+    enqueues.write_since::<D>(0, connection).await.map_err(|error| (None, error))?;
     Ok(Some(answers))
 }

@@ -1,0 +1,252 @@
+//! Deleting accounts for good: in bounded steps, one account's failure apart from the others.
+#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+
+#[path = "support/watched.rs"]
+mod watched;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use couple::{
+    AccountId, Backend, CoupleId, Error, ErrorKind, Keyring, Store,
+    account::{Account, AccountChange, AccountReads as _, PurgeAccountsHandler},
+    core::Change,
+    media::MediaChange,
+    pairing::{Block, Couple, PairingChange, Side},
+    store::{MemoryStore, sql::SqliteOptions},
+    timeline::{NewEntry, Page, TimelineChange, TimelineReads as _},
+};
+use couple_conformance::World;
+use watched::{Watch, Watched};
+
+/// Looks at each commit, and refuses those that erase chosen accounts.
+#[derive(Default)]
+struct Observer {
+    failing: Mutex<HashSet<AccountId>>,
+    erasing: AtomicUsize,
+    pictures_in_one: AtomicUsize,
+}
+
+#[async_trait]
+impl Watch for Observer {
+    async fn before(&self, _: &'static str) {}
+    async fn after(&self, _: &'static str) {}
+    fn refuse(&self, changes: &[Change]) -> Option<Error> {
+        let is_erase = |change: &&Change| matches!(change, Change::Timeline(TimelineChange::Erase { .. }));
+        self.erasing.fetch_add(changes.iter().filter(is_erase).count(), Ordering::SeqCst);
+        let is_delete = |change: &&Change| matches!(change, Change::Media(MediaChange::Delete(_)));
+        self.pictures_in_one.fetch_max(changes.iter().filter(is_delete).count(), Ordering::SeqCst);
+        let failing = self.failing.lock().unwrap();
+        let fails = changes.iter().any(|change| {
+            matches!(change, Change::Pairing(PairingChange::Forget { account, .. }) if failing.contains(account))
+        });
+        fails.then(|| Error::new(ErrorKind::TimedOut, "commit"))
+    }
+}
+
+struct Fixture<S> {
+    store: Arc<Watched<S, Observer>>,
+    observer: Arc<Observer>,
+    world: World,
+    backend: Backend,
+}
+
+impl<S: Store> Fixture<S> {
+    fn new(store: S) -> Self {
+        let (observer, world) = (Arc::new(Observer::default()), World::default());
+        let store = Arc::new(Watched(store, observer.clone()));
+        let backend = Backend::builder()
+            .store(store.clone())
+            .blobs(couple::blobs::Blobs::memory())
+            .keys(Keyring::new([7; 32]))
+            .clock(world.clock.clone())
+            .build()
+            .unwrap();
+        Self { store, observer, world, backend }
+    }
+    fn purge(&self, cap: u32) -> PurgeAccountsHandler {
+        PurgeAccountsHandler::new(self.backend.ports().clone(), cap)
+    }
+    /// Adds an account that is due for deletion; those added earlier are due earlier.
+    async fn due(&self, name: &str) -> AccountId {
+        let account = Account { deletion_due: Some(self.world.now()), ..self.world.account(name) };
+        self.store.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
+        self.world.clock.advance(Duration::from_secs(1));
+        account.id
+    }
+    async fn gone(&self, id: AccountId) -> bool {
+        self.store.account(id).await.unwrap().is_none()
+    }
+    async fn couple(&self, members: [AccountId; 2]) -> Couple {
+        let couple = self.world.couple(members);
+        self.store.commit(vec![PairingChange::Found(couple.clone()).into()]).await.unwrap();
+        couple
+    }
+    /// Appends entries, by the first member and the second in turn, each with a reaction of both.
+    async fn fill(&self, couple: CoupleId, entries: i64) {
+        for first in (0..entries).step_by(250) {
+            let mut changes = Vec::new();
+            for n in first..entries.min(first + 250) {
+                let author = if n % 2 == 0 { Side::First } else { Side::Second };
+                let entry = NewEntry { author: Some(author), ..self.world.entry(&n.to_string()) };
+                changes.push(TimelineChange::Append { couple, entry }.into());
+                for side in [Side::First, Side::Second] {
+                    let react =
+                        TimelineChange::React { couple, seq: n + 1, side, emoji: Some("👍".into()) };
+                    changes.push(react.into());
+                }
+            }
+            self.store.commit(changes).await.unwrap();
+        }
+    }
+    /// Checks that nothing that a member wrote is left in a log, and that what the partner wrote is.
+    async fn assert_erased(&self, couple: CoupleId, side: Side, entries: i64) {
+        let mut seen = 0;
+        loop {
+            let page = self.store.entries(couple, Page::After(seen), 500, None).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            for entry in page {
+                seen = entry.seq;
+                assert_eq!(entry.body.is_none(), entry.author == Some(side), "{entry:?}");
+                assert_eq!(entry.reactions[side.index()], None, "{entry:?}");
+                let partner = if side == Side::First { 1 } else { 0 };
+                assert_eq!(entry.reactions[partner].is_some(), entry.author != Some(side), "{entry:?}");
+            }
+        }
+        assert_eq!(seen, entries);
+    }
+}
+
+#[tokio::test]
+async fn an_account_whose_purge_fails_does_not_stop_the_others() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let (ana, ben, cleo) = (fixture.due("ana").await, fixture.due("ben").await, fixture.due("cleo").await);
+    fixture.observer.failing.lock().unwrap().insert(ana);
+    let purge = fixture.purge(20);
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, report.failed.len(), report.failed[0].0), (2, 1, ana));
+    assert!(!fixture.gone(ana).await && fixture.gone(ben).await && fixture.gone(cleo).await);
+    fixture.observer.failing.lock().unwrap().clear();
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, report.failed.len()), (1, 0));
+    assert!(fixture.gone(ana).await);
+}
+
+#[tokio::test]
+async fn failing_accounts_do_not_use_up_the_number_of_a_run() {
+    let fixture = Fixture::new(MemoryStore::new());
+    for n in 0..60 {
+        let id = fixture.due(&format!("failing{n}")).await;
+        fixture.observer.failing.lock().unwrap().insert(id);
+    }
+    let last = fixture.due("last").await;
+    let report = fixture.purge(2).run_once().await.unwrap();
+    assert_eq!((report.purged, report.failed.len()), (1, 60));
+    assert!(fixture.gone(last).await);
+}
+
+#[tokio::test]
+async fn a_failed_account_makes_the_job_try_again_and_be_dead_in_the_end() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let ana = fixture.due("ana").await;
+    fixture.observer.failing.lock().unwrap().insert(ana);
+    let ports = fixture.backend.ports();
+    ports.commit(vec![ports.enqueue(&couple::account::PurgeAccounts {}).unwrap()]).await.unwrap();
+    let worker = fixture.backend.worker();
+    for _ in 0..40 {
+        worker.run_until_idle().await.unwrap();
+        fixture.world.clock.advance(Duration::from_hours(1));
+    }
+    let dead = ports.store.dead_jobs(None, 9).await.unwrap();
+    assert!(dead.iter().any(|dead| dead.error.contains(&ana.to_string())), "{dead:?}");
+}
+
+#[tokio::test]
+async fn a_purge_erases_every_couple_however_many_there_were() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let ana = fixture.due("ana").await;
+    let mut couples = Vec::new();
+    for _ in 0..230 {
+        let couple = fixture.couple([ana, fixture.world.account_id()]).await;
+        fixture.fill(couple.id, 2).await;
+        let end = PairingChange::End { id: couple.id, at: fixture.world.now() };
+        fixture.store.commit(vec![end.into()]).await.unwrap();
+        couples.push(couple.id);
+    }
+    assert_eq!(fixture.purge(20).plan().await.unwrap()[0].erases.len(), 230);
+    assert_eq!(fixture.purge(20).run_once().await.unwrap().purged, 1);
+    for couple in couples {
+        fixture.assert_erased(couple, Side::First, 2).await;
+    }
+}
+
+/// Steps are bounded, and there are as many as the log is long.
+async fn heavy(store: impl Store) {
+    let fixture = Fixture::new(store);
+    let (ana, cleo) = (fixture.due("ana").await, fixture.due("cleo").await);
+    let couple = fixture.couple([ana, fixture.world.account_id()]).await;
+    fixture.fill(couple.id, 3_001).await;
+    let mut changes: Vec<Change> = Vec::new();
+    for n in 0..1_100 {
+        let (other, email) = (fixture.world.account_id(), fixture.world.email(&n.to_string()).key().clone());
+        let (blocker, blocked) = if n % 2 == 0 { (ana, other) } else { (other, ana) };
+        let block = Block { blocker, blocked, blocker_email: email, at: fixture.world.now() };
+        changes.push(PairingChange::Block(block).into());
+    }
+    for n in 0..25 {
+        let media = fixture.world.photo(couple.id, ana, &n.to_string());
+        changes.push(MediaChange::Insert { media, most: i64::MAX }.into());
+    }
+    fixture.store.commit(changes).await.unwrap();
+    let report = fixture.purge(20).run_once().await.unwrap();
+    assert_eq!((report.purged, report.unfinished, report.failed.len()), (2, 0, 0));
+    assert!(fixture.gone(ana).await && fixture.gone(cleo).await);
+    fixture.assert_erased(couple.id, Side::First, 3_001).await;
+    // Ranges of 500 entries, each once.
+    assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 7);
+    assert_eq!(fixture.observer.pictures_in_one.load(Ordering::SeqCst), 10);
+    use couple::pairing::PairingReads as _;
+    assert_eq!(fixture.store.blocks_of(ana).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_heavy_account_is_purged_in_bounded_steps_in_memory() {
+    heavy(MemoryStore::new()).await;
+}
+
+#[tokio::test]
+async fn a_heavy_account_is_purged_in_bounded_steps_in_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    heavy(SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap()).await;
+}
+
+/// An account that takes longer than its time is left for later runs, which go on where the last one stopped; the others
+/// are purged meanwhile.
+#[tokio::test]
+async fn an_account_that_takes_long_delays_no_other_and_is_purged_in_the_end() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let (ana, ben) = (fixture.due("ana").await, fixture.due("ben").await);
+    let couple = fixture.couple([ana, fixture.world.account_id()]).await;
+    fixture.fill(couple.id, 6_000).await;
+    let purge = fixture.purge(20).steps(5);
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, report.unfinished), (1, 1));
+    assert!(!fixture.gone(ana).await && fixture.gone(ben).await);
+    let mut runs = 1;
+    while !fixture.gone(ana).await {
+        purge.run_once().await.unwrap();
+        runs += 1;
+        assert!(runs < 9, "no progress");
+    }
+    fixture.assert_erased(couple.id, Side::First, 6_000).await;
+    assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 12);
+}
