@@ -294,7 +294,7 @@ async fn who_cannot_wait_like_that_is_answered_as_ever() {
             assert_eq!(told["frames"][0]["entry"]["body"]["text"], "old");
         } else {
             // Without a size before it.
-            assert_eq!([wire.plain_line().await, wire.plain_line().await], [": open", ""]);
+            assert_eq!([wire.plain_line().await, wire.plain_line().await], [": open\n", "\n"]);
             assert!(wire.plain_line().await.starts_with("data: "));
         }
         drop(wire);
