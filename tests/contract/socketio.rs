@@ -175,7 +175,7 @@ async fn a_script_can_tell_a_dead_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_that_leaves_as_soon_as_it_is_let_in_holds_nothing() {
     let served = Arc::new(Served::new());
-    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let (_, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..8 {
         let (served, auth) = (served.clone(), json!({"token": ben}));
@@ -194,9 +194,6 @@ async fn a_client_that_leaves_as_soon_as_it_is_let_in_holds_nothing() {
         done.unwrap();
     }
     served.until_open(0).await;
-    served.world.later(Duration::from_secs(61));
-    let partner = served.world.get("/v1/couple", &ana).await.body["partner"]["presence"].clone();
-    assert_eq!(partner, "away");
     let mut open = Vec::new();
     for _ in 0..300 {
         open.push(served.connect(&ben, "?presence=off").await.unwrap());
