@@ -66,8 +66,9 @@ impl Tables {
                 if couples.couple(id).is_some_and(|couple| couple.ended_at.is_none()) {
                     return Err(Conflict::CoupleLives(id));
                 }
-                let range = (id, after.saturating_add(1))..=(id, after.saturating_add(i64::from(cap)));
-                let range = self.entries.range(range).map(|(_, entry)| entry);
+                let end = after.saturating_add(i64::from(cap));
+                let range = self.log(id).skip_while(|entry| entry.seq <= after);
+                let range = range.take_while(|entry| entry.seq <= end);
                 let own = |entry: &Entry| entry.author == Some(author) && entry.deleted_at.is_none();
                 let reacted = |entry: &Entry| entry.reactions[author.index()].is_some();
                 let affected: Vec<Entry> =
