@@ -255,7 +255,7 @@ async fn an_entry_turns_sharp_when_its_photo_does() {
     let removed = two.work().await.1;
     assert_eq!(removed, sorted(vec![early.path("upload"), late.path("upload"), bad.folder()]));
     assert_eq!(two.kept(early.space).await, 2 * 60);
-    assert_eq!(two.post(two.ana(), "4", bad.id).await, Err("media_not_found".into()));
+    assert_eq!(two.post(two.ana(), "4", bad.id).await, Err("media_rejected".into()));
 }
 
 #[tokio::test]
@@ -264,9 +264,10 @@ async fn an_entry_names_only_its_authors_photo() {
     let (photo, theirs) = (two.photo(two.ana(), "a").await, two.photo(two.ben(), "b").await);
     let avatar = two.upload(two.ana(), Purpose::Avatar, "c").await.1;
     let unknown = MediaId::from_uuid(uuid::Uuid::max());
-    for id in [theirs.id, avatar.id, unknown] {
+    for id in [theirs.id, unknown] {
         assert_eq!(two.post(two.ana(), "x", id).await, Err("media_not_found".into()));
     }
+    assert_eq!(two.post(two.ana(), "x", avatar.id).await, Err("media_wrong_purpose".into()));
     for body in [json!({}), json!({ "media_id": 7 }), json!({ "media_id": "none" })] {
         assert_eq!(two.append(two.ana(), "x", body).await, Err("invalid_field".into()));
     }
@@ -375,9 +376,8 @@ async fn an_avatar_takes_the_place_of_the_one_before() {
     let theirs = two.upload(two.ben(), Purpose::Avatar, "1").await.1;
     let photo = two.photo(two.ana(), "3").await;
     let set = |id| two.pictures.set_avatar(two.ana(), id);
-    for id in [theirs.id, photo.id] {
-        assert!(matches!(set(Some(id)).await, Err(Failure::Refused(Refusal::MediaNotFound))));
-    }
+    assert!(matches!(set(Some(theirs.id)).await, Err(Failure::Refused(Refusal::MediaNotFound))));
+    assert!(matches!(set(Some(photo.id)).await, Err(Failure::Refused(Refusal::WrongPurpose))));
     two.work().await;
     set(Some(one.id)).await.unwrap();
     set(Some(one.id)).await.unwrap();

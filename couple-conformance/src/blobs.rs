@@ -1,4 +1,4 @@
-//! O1–O8: blobs.
+//! O1–O9: blobs.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -187,4 +187,40 @@ pub async fn o8_links(blobs: Blobs) {
         let other = blobs.signed("a/c", Duration::from_mins(1)).await.unwrap();
         assert!(longer.as_ref() != Some(&link) && other.as_ref() != Some(&link) && longer != other);
     }
+}
+
+/// Staged bytes, before and after whole parts, are joined in their order; nothing else is left, also of a writer that is dropped.
+pub async fn o9_staged_bytes_are_joined(blobs: Blobs) {
+    let whole = bytes(11, LONG);
+    for stages in [vec![0, 1, 200_000], vec![6_000_000, 6_000_001, LONG], vec![LONG - 1]] {
+        let mut writer = blobs.write("a/b").unwrap();
+        let mut at = 0;
+        for stage in stages {
+            writer.write(whole.slice(at..stage)).await.unwrap();
+            writer.stage().await.unwrap();
+            assert_eq!(writer.held(), 0);
+            at = stage;
+        }
+        writer.write(whole.slice(at..)).await.unwrap();
+        assert_eq!(blobs.size("a/b").await.unwrap(), None, "not before its end");
+        writer.finish().await.unwrap();
+        assert!(read(&blobs, "a/b").await.unwrap() == whole);
+        only(&blobs, &["a/b"]).await;
+        blobs.delete("a/b").await.unwrap();
+    }
+    let mut writer = blobs.write("a/c").unwrap();
+    writer.write(whole.slice(..1_000)).await.unwrap();
+    writer.stage().await.unwrap();
+    drop(writer);
+    only(&blobs, &[]).await;
+}
+
+/// Waits until only these blobs are there: staged ones are deleted in the background.
+async fn only(blobs: &Blobs, expected: &[&str]) {
+    let wait = async {
+        while names(blobs, "").await != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("staged blobs stay behind");
 }

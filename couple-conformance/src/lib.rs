@@ -140,7 +140,7 @@ macro_rules! blobs {
     ($factory:expr) => {
         $crate::checks! { $factory;
             blobs: o1_reads_back, o2_whole_or_not_at_all, o3_ranges, o4_missing, o5_lists, o6_deletes_folders,
-                o7_many_at_once, o8_links;
+                o7_many_at_once, o8_links, o9_staged_bytes_are_joined;
         }
     };
 }

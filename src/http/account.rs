@@ -18,7 +18,7 @@ use super::{
     Answer, App, Problem,
     extract::{Body, Meta, Segment, Signed},
     media::{self, MediaOut},
-    nullable, time,
+    nullable, picture_access, time,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -78,8 +78,8 @@ struct MeOut {
 }
 
 impl MeOut {
-    async fn new(app: &App, account: Account) -> Answer<Json<Self>> {
-        let avatar = media::avatar(app, account.id).await?;
+    async fn new(app: &App, signed: &Signed, account: Account) -> Answer<Json<Self>> {
+        let avatar = media::avatar(app, account.id, &picture_access::viewer_of(app, signed).await?).await?;
         Ok(Json(Self { account: account.into(), avatar }))
     }
 }
@@ -381,7 +381,7 @@ async fn set_password(
 #[utoipa::path(get, path = "/v1/me", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "The account", body = MeOut)))]
 async fn me(State(app): State<App>, signed: Signed) -> Answer<Json<MeOut>> {
-    MeOut::new(&app, signed.account).await
+    MeOut::new(&app, &signed, signed.account.clone()).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -414,7 +414,7 @@ async fn update_me(State(app): State<App>, signed: Signed, body: Body<AccountPat
     let display_name = display_name.map(Option::unwrap_or_default);
     let patch = ProfilePatch { display_name, locale, time_zone, birthday };
     let account = app.backend.accounts().update_profile(signed.id(), &patch).await?;
-    MeOut::new(&app, account).await
+    MeOut::new(&app, &signed, account).await
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -14,24 +14,26 @@ use axum::{
 };
 use couple_core::{
     AccountId, Error, Failure, MediaId,
-    media::{Crop, Media, Purpose, Rendition, State as MediaState},
+    media::{Crop, Media, Purpose, Rendition, Space, State as MediaState, Viewer},
 };
 use couple_media::gallery::{About, NotShown, NotTaken, Uploading};
 use data_encoding::{BASE64, BASE64_NOPAD};
-use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, HttpOptions, Problem,
+    Answer, App, Problem, capabilities,
     extract::{Body, Meta, Segment, Signed, require_no_coding},
+    paced_body::{PacedBody, Read},
+    picture_access, time,
     timeline::bad_query,
+    upload_form::{Fields, Form},
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(list))
         .routes(routes!(look, delete))
         .routes(routes!(rendition))
         .routes(routes!(set_avatar, clear_avatar))
@@ -40,44 +42,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// What is bounded by itself: its bodies are large, and are not held.
 pub(super) fn uploads() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(upload))
-}
-
-/// How slowly an upload may come. Whoever sends drop by drop must not hold a place; tus goes on where it was cut off.
-#[derive(Debug)]
-pub(super) struct Pace {
-    /// When all of it must have come.
-    until: Instant,
-    /// Bytes that must come in each [`STRETCH`](Self::STRETCH).
-    least: usize,
-    came: usize,
-    stretch_until: Instant,
-}
-
-impl Pace {
-    const STRETCH: Duration = Duration::from_secs(15);
-    /// How long the next piece may take to come.
-    const PIECE: Duration = Duration::from_secs(10);
-
-    pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
-        let until = now + options.upload_timeout;
-        Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::STRETCH }
-    }
-    /// When the next piece is late.
-    pub(super) fn late(&self, now: Instant) -> Instant {
-        self.until.min(self.stretch_until).min(now + Self::PIECE)
-    }
-    /// Notes how long a piece took to be kept: that time is not the client's.
-    pub(super) fn kept(&mut self, took: Duration) {
-        self.until += took;
-        self.stretch_until += took;
-    }
-    /// Notes a piece.
-    pub(super) fn came(&mut self, bytes: usize, now: Instant) {
-        self.came += bytes;
-        if self.came >= self.least {
-            (self.came, self.stretch_until) = (0, now + Self::STRETCH);
-        }
-    }
 }
 
 /// A rendition's bytes never change: what is made anew has another tag.
@@ -91,8 +55,13 @@ struct RenditionOut {
     width: u32,
     /// In pixels.
     height: u32,
-    /// JPEG or, for photos and if it is accepted, WebP. Asks for the session as everything does.
+    /// JPEG or, for photos and if it is accepted, WebP. Needs the `Authorization` header.
     url: String,
+    /// The same without the `Authorization` header, for `<img>`. Works until `signed_url_expires_at`, and no longer than the session
+    /// and the couple that it was made in.
+    signed_url: String,
+    /// 5 to 10 minutes after the answer. Within 5 minutes answers give the same URL.
+    signed_url_expires_at: String,
 }
 
 /// A picture.
@@ -101,6 +70,8 @@ pub(super) struct MediaOut {
     id: String,
     /// `avatar` or `photo`.
     purpose: &'static str,
+    /// Id of the account that uploaded it.
+    owner_id: String,
     /// `processing`, `ready` or `rejected`.
     state: &'static str,
     /// Why it is rejected, as a stable word: `truncated`, `corrupt`, `unsupported`, `too_large`, `too_complex`, `took_too_long`,
@@ -117,7 +88,7 @@ pub(super) struct MediaOut {
 }
 
 impl MediaOut {
-    fn new(app: &App, media: &Media, made: &[Rendition]) -> Self {
+    fn new(app: &App, media: &Media, made: &[Rendition], viewer: &Viewer) -> Self {
         let ready = media.state == MediaState::Ready;
         let reason = match &media.state {
             MediaState::Processing | MediaState::Ready => None,
@@ -128,13 +99,22 @@ impl MediaOut {
             let there = made.iter().find(|one| one.name == size.name).map(|one| (one.width, one.height));
             let can_be = media.source.as_ref().map(|_| size.size_of(media.width, media.height));
             if let Some((width, height)) = there.or(can_be) {
-                let url = app.backend.ports().links.below(&format!("/v1/media/{}/{}", media.id, size.name));
-                renditions.push(RenditionOut { name: size.name.to_string(), width, height, url });
+                let links = &app.backend.ports().links;
+                let (signed_url, expires_at) = picture_access::sign(app, viewer, media.id, &size.name);
+                renditions.push(RenditionOut {
+                    name: size.name.to_string(),
+                    width,
+                    height,
+                    url: links.below(&format!("/v1/media/{}/{}", media.id, size.name)),
+                    signed_url: links.below(&signed_url),
+                    signed_url_expires_at: time(expires_at),
+                });
             }
         }
         Self {
             id: media.id.to_string(),
             purpose: media.purpose.as_str(),
+            owner_id: media.owner.to_string(),
             state: media.state.as_str(),
             reason,
             placeholder: media.placeholder.as_ref().map(|hash| BASE64.encode(hash)),
@@ -145,12 +125,12 @@ impl MediaOut {
     }
 }
 
-/// What a person shows of themselves.
-pub(super) async fn avatar(app: &App, of: AccountId) -> Answer<Option<MediaOut>> {
+/// An account's avatar, for a viewer.
+pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> Answer<Option<MediaOut>> {
     let store = &app.backend.ports().store;
     let Some(media) = store.avatar_of(of).await? else { return Ok(None) };
     let made = store.renditions(media.space, media.id).await?;
-    Ok(Some(MediaOut::new(app, &media, &made)))
+    Ok(Some(MediaOut::new(app, &media, &made, viewer)))
 }
 
 /// What whoever holds an invite sees of the one who invites: small, and no name by which to ask for more.
@@ -174,10 +154,16 @@ impl From<NotTaken> for Problem {
     fn from(not: NotTaken) -> Self {
         match not {
             NotTaken::Refused(refusal) => refusal.into(),
-            NotTaken::UnknownType => Self::new("unknown_type"),
-            NotTaken::TooManyBytes { limit } => {
-                Self::new("body_too_large").detail(format!("at most {limit} bytes"))
+            NotTaken::UnknownType { found } => {
+                let accepted = capabilities::accepted_types().join(", ");
+                let detail = format!("found {found}; accepted are {accepted}");
+                Self::new("unknown_type").detail(detail).accept(accepted)
             }
+            NotTaken::TooLarge { .. } => Self::new("picture_too_large").detail(not.to_string()),
+            NotTaken::TooManyBytes { limit } => {
+                Self::new("body_too_large").detail(format!("at most {limit} bytes are accepted"))
+            }
+            NotTaken::Busy => Self::new("uploads_busy").retry_after(Duration::from_secs(5)),
             NotTaken::SignedOut => Self::new("unauthenticated"),
             NotTaken::Failed(error) => error.into(),
         }
@@ -190,8 +176,8 @@ impl From<NotShown> for Problem {
             NotShown::Unknown => Self::new("media_not_found"),
             NotShown::Processing => Self::new("media_processing"),
             NotShown::Gone => Self::new("media_gone"),
-            NotShown::Later => Self::new("unavailable").detail("it is being made; ask again in a moment"),
-            NotShown::TooMany => Self::new("overloaded").detail("fewer pictures of yours at once, please"),
+            NotShown::Later => Self::new("rendition_pending").retry_after(Duration::from_secs(2)),
+            NotShown::TooMany => Self::new("too_many_renditions").retry_after(Duration::from_secs(2)),
             NotShown::Failed(error) => error.into(),
         }
     }
@@ -200,8 +186,8 @@ impl From<NotShown> for Problem {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct UploadQuery {
-    /// `avatar` or `photo`.
-    purpose: String,
+    /// `avatar` or `photo`. Required here, or as a field of the form before its file.
+    purpose: Option<String>,
     /// Of an avatar, the part that is shown: `x,y,width,height` in pixels of the upright picture.
     crop: Option<String>,
     /// A ThumbHash that the client made of what it shows itself, in base64, up to 40 bytes: the partner sees it at once. The server's
@@ -268,12 +254,36 @@ pub(super) fn still_signed_in(
     }
 }
 
-/// Uploads a picture, by its content: JPEG, PNG, WebP, GIF, or HEIC where the server reads it.
+/// The picture as `multipart/form-data`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only documents the form")]
+struct UploadForm {
+    /// `avatar` or `photo`, unless the query has it. Before the file, as the other fields.
+    purpose: Option<String>,
+    /// As in the query.
+    crop: Option<String>,
+    /// As in the query.
+    placeholder: Option<String>,
+    /// The picture: the one part with a file name, of any name.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+}
+
+/// Bytes of a picture: the body itself, or a part of a form.
+enum UploadBody {
+    Raw(PacedBody),
+    Form(Form),
+}
+
+/// Upload a picture: JPEG, PNG, WebP, GIF, or HEIC where the server reads it.
 ///
-/// The answer comes before the picture is decoded; the same bytes again are the picture that is there.
+/// The type is recognised by the content. The body is the picture, or a form with one file. The answer comes before the picture is
+/// decoded; the same bytes again are the picture that is there. Concurrent uploads of an account beyond its limit wait, and get 429
+/// `too_many_uploads` if they wait too long or too many wait; 503 `uploads_busy` if other accounts take all places. 408
+/// `body_timed_out` if no bytes arrive for 60 s or too few in 120 s. `GET /v1/capabilities` has every limit.
 #[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "Beside the bytes, which do the same")),
-    request_body(content_type = "application/octet-stream", description = "The bytes, at most 20 MiB"),
+    request_body(description = "The bytes", content(("application/octet-stream"), (UploadForm = "multipart/form-data"))),
     responses((status = 202, description = "Taken; look for its state, or for `media_ready` in the timeline", body = MediaOut),
         (status = 200, description = "It was there", body = MediaOut)))]
 async fn upload(
@@ -286,19 +296,40 @@ async fn upload(
 ) -> Answer<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
     require_no_coding(&headers)?;
+    let _permit = app.uploads.take(signed.id()).await?;
+    let body = PacedBody::new(body, &app.options);
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    if kind.starts_with("multipart/") {
-        return Err(Problem::new("unsupported_media_type").detail("send the bytes themselves, not a form"));
-    }
-    let about = read_about(&query.purpose, query.crop.as_deref(), query.placeholder.as_deref())?;
+    let (mut body, fields) = if kind.trim_start().to_ascii_lowercase().starts_with("multipart/") {
+        let mut form = Form::new(kind, body).ok_or_else(|| {
+            let problem = Problem::new("unsupported_media_type").accept("multipart/form-data, image/*");
+            problem.detail("send the bytes of the picture, or multipart/form-data with a boundary")
+        })?;
+        let fields = form.picture().await?;
+        (UploadBody::Form(form), fields)
+    } else {
+        (UploadBody::Raw(body), Fields::default())
+    };
+    let purpose = query.purpose.or(fields.purpose).ok_or_else(|| {
+        let problem = Problem::new("invalid_field").field("purpose", "required");
+        problem.detail("send it in the query, or in a form before the file")
+    })?;
+    let (crop, placeholder) = (query.crop.or(fields.crop), query.placeholder.or(fields.placeholder));
+    let about = read_about(&purpose, crop.as_deref(), placeholder.as_deref())?;
     let shown_as = format!("{:?}{:?}", about.purpose, about.crop);
-    let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut uploading = app.backend.gallery().upload(signed.id(), about, length).await?;
-    receive(&mut uploading, body, Pace::new(&app.options, Instant::now())).await?;
-    let signed_in = still_signed_in(&app, &signed);
+    let length: Option<u64> =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    // That of a form is not the picture's.
+    let length = length.filter(|_| matches!(body, UploadBody::Raw(_)));
+    let uploading = app.backend.gallery().upload(signed.id(), about, length).await;
+    let mut uploading = uploading.map_err(|error| match (error, length) {
+        (NotTaken::TooManyBytes { limit }, Some(length)) => Problem::new("body_too_large")
+            .detail(format!("the picture has {length} bytes; at most {limit} are accepted")),
+        (error, _) => error.into(),
+    })?;
+    receive(&mut uploading, &mut body).await?;
+    let (by, signed_in) = (signed.id(), still_signed_in(&app, &signed));
     let call = move |digest: &couple_core::Digest| {
-        meta.call_with(signed.id(), &[digest.as_bytes(), shown_as.as_bytes()].concat())
+        meta.call_with(by, &[digest.as_bytes(), shown_as.as_bytes()].concat())
     };
     let stored = uploading.finish(call, signed_in).await?;
     let made = if stored.created {
@@ -307,27 +338,95 @@ async fn upload(
         app.backend.ports().store.renditions(stored.media.space, stored.media.id).await?
     };
     let status = if stored.created { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, Json(MediaOut::new(&app, &stored.media, &made))))
+    let viewer = picture_access::viewer_of(&app, &signed).await?;
+    Ok((status, Json(MediaOut::new(&app, &stored.media, &made, &viewer))))
 }
 
-/// Passes a body on as it comes.
-async fn receive(uploading: &mut Uploading, mut body: HttpBody, mut pace: Pace) -> Answer<()> {
+/// Passes a picture on as it arrives. An upload whose bytes do not arrive gives its memory back meanwhile.
+async fn receive(uploading: &mut Uploading, body: &mut UploadBody) -> Answer<()> {
     loop {
-        match timeout_at(pace.late(Instant::now()), body.frame()).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(bytes) = frame.into_data() {
-                    let length = bytes.len();
-                    let begun = Instant::now();
-                    uploading.write(bytes).await?;
-                    pace.kept(begun.elapsed());
-                    pace.came(length, Instant::now());
-                }
-            }
-            Ok(Some(Err(_))) => return Err(Problem::new("malformed_request").detail("the body ended early")),
-            Err(_) => return Err(Problem::new("body_timed_out")),
+        let until = uploading.release_at();
+        let read = match body {
+            UploadBody::Raw(body) => body.read(until).await?,
+            UploadBody::Form(form) => form.read(until).await?,
+        };
+        match read {
+            Read::Bytes(bytes) => uploading.write(bytes).await?,
+            Read::Nothing => uploading.release().await?,
+            Read::End => break,
         }
     }
+    match body {
+        UploadBody::Raw(_) => Ok(()),
+        UploadBody::Form(form) => form.finish().await,
+    }
+}
+
+/// Pictures of a space, oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+struct MediaPage {
+    media: Vec<MediaOut>,
+    /// `after` of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    /// Space for pictures of this purpose.
+    quota: QuotaOut,
+}
+
+/// Space for pictures, in bytes, renditions included.
+#[derive(Debug, Serialize, ToSchema)]
+struct QuotaOut {
+    limit: i64,
+    used: i64,
+    remaining: i64,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct MediaQuery {
+    /// `photo` (default): those of the couple, by either of the two. `avatar`: one's own.
+    purpose: Option<String>,
+    /// Id of the last picture of the page before.
+    after: Option<String>,
+    /// Pictures of a page, 1 to 100. Default: 50.
+    limit: Option<u32>,
+}
+
+/// List pictures: the couple's photos, or the account's avatars, with the space that is left.
+#[utoipa::path(get, path = "/v1/media", tag = "media", security(("session" = [])), params(MediaQuery),
+    responses((status = 200, description = "In the order of upload, oldest first", body = MediaPage)))]
+async fn list(
+    State(app): State<App>,
+    signed: Signed,
+    query: Result<Query<MediaQuery>, QueryRejection>,
+) -> Answer<Json<MediaPage>> {
+    let Query(MediaQuery { purpose, after, limit }) = query.map_err(bad_query)?;
+    let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
+    let store = &app.backend.ports().store;
+    let couple = store.couple_of(signed.id()).await?;
+    let space = match purpose.as_deref() {
+        None | Some("photo") => Space::Couple(couple.as_ref().ok_or_else(|| Problem::new("not_paired"))?.id),
+        Some("avatar") => Space::Account(signed.id()),
+        Some(_) => return Err(wrong("purpose")),
+    };
+    let after = after.map(|after| after.parse().map_err(|_| wrong("after"))).transpose()?;
+    let limit = limit.unwrap_or(50);
+    if !(1..=100).contains(&limit) {
+        return Err(wrong("limit"));
+    }
+    let viewer = picture_access::viewer(&signed, couple.as_ref());
+    let page = store.media_in(space, after, limit).await?;
+    let next = page.last().filter(|_| page.len() == limit as usize).map(|media| media.id.to_string());
+    let mut media = Vec::with_capacity(page.len());
+    for one in page {
+        // The sizes of a picture with a copy are known without them.
+        let known = one.source.is_some() || one.state != MediaState::Ready;
+        let made = if known { Vec::new() } else { store.renditions(one.space, one.id).await? };
+        media.push(MediaOut::new(&app, &one, &made, &viewer));
+    }
+    let (limit, used) =
+        (app.backend.gallery().pictures().policy().quota(space), store.media_space(space).await?.bytes);
+    Ok(Json(MediaPage { media, next, quota: QuotaOut { limit, used, remaining: (limit - used).max(0) } }))
 }
 
 fn media_id(path: &str) -> Answer<MediaId> {
@@ -340,7 +439,8 @@ fn media_id(path: &str) -> Answer<MediaId> {
     responses((status = 200, description = "How far it is, and in which sizes it can be had", body = MediaOut)))]
 async fn look(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<Json<MediaOut>> {
     let (media, made) = app.backend.gallery().pictures().view(signed.id(), media_id(&id)?).await?;
-    Ok(Json(MediaOut::new(&app, &media, &made)))
+    let viewer = picture_access::viewer_of(&app, &signed).await?;
+    Ok(Json(MediaOut::new(&app, &media, &made, &viewer)))
 }
 
 /// Deletes a picture of one's own. Entries that name it stay.
@@ -352,9 +452,21 @@ async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) ->
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A picture in a size. The first who ask for a photo's wait until it is made.
-#[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = [])),
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct RenditionQuery {
+    /// Signed access, part of a `signed_url`: in place of the `Authorization` header.
+    access: Option<String>,
+}
+
+/// The bytes of a rendition.
+///
+/// The first request for a photo's rendition waits until it is made; one that waited in vain gets 503 `rendition_pending`, and one
+/// too many of the same couple 429 `too_many_renditions`. A signed access that expired, was tampered with, or whose session or couple
+/// ended gets 403 `access_invalid`.
+#[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ()),
     params(("id" = String, Path, description = "Of the picture"), ("rendition" = String, Path, description = "Its name"),
+        RenditionQuery,
         ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that, and moves where the server keeps animations"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-None-Match" = Option<String>, Header, description = "The tag of what one has")),
@@ -364,19 +476,31 @@ async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) ->
         (status = 307, description = "Where the server is set up so: at the store, by a link that lasts a moment")))]
 async fn rendition(
     State(app): State<App>,
-    signed: Signed,
+    signed: Option<Signed>,
     path: Option<Path<(String, String)>>,
+    query: Result<Query<RenditionQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let Some(Path((id, name))) = path else { return Err(Problem::new("media_not_found")) };
     let gallery = app.backend.gallery();
-    let (media, made) = gallery.pictures().view(signed.id(), media_id(&id)?).await?;
+    let (reader, by_url) = match (signed, query.ok().and_then(|Query(query)| query.access)) {
+        (Some(signed), _) => (signed.id(), false),
+        (None, Some(access)) => (picture_access::verify(&app, &access, media_id(&id)?, &name).await?, true),
+        (None, None) => return Err(Problem::new("unauthenticated")),
+    };
+    let (media, made) = gallery.pictures().view(reader, media_id(&id)?).await?;
     let found = gallery.find(&media, &made, &name, accepts_webp(&headers)).await?;
     let tag = format!("\"{}\"", found.blob);
     let answer = Response::builder()
         .header(header::CACHE_CONTROL, CACHED)
         .header(header::VARY, "accept, authorization")
+        .header(header::REFERRER_POLICY, "no-referrer")
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
+    // A page that isolates itself (COEP) shows only what allows it; the signature is the permission.
+    let answer = match by_url {
+        true => answer.header("cross-origin-resource-policy", "cross-origin"),
+        false => answer,
+    };
     let failed = |_| Problem::new("internal_error");
     if named(&headers, &tag) {
         let answer = answer.status(StatusCode::NOT_MODIFIED).header(header::ETAG, tag);
@@ -472,7 +596,8 @@ fn range(headers: &HeaderMap, tag: &str, size: u64) -> ControlFlow<(), Option<Ra
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AvatarIn {
-    /// Of an avatar that one uploaded, ready or not.
+    /// Id of an avatar that the account uploaded, ready or in processing. A rejected one gets 409 `media_rejected`, a photo 409
+    /// `media_wrong_purpose`.
     media_id: String,
 }
 
@@ -510,39 +635,6 @@ mod tests {
             flat[3] &= !7;
             assert!(!is_whole(&flat));
         }
-    }
-
-    /// What the store takes is not held against whoever sends.
-    #[test]
-    fn a_slow_store_is_not_the_clients_fault() {
-        let begun = Instant::now();
-        let mut pace = Pace::new(&HttpOptions { upload_least: 1000, ..HttpOptions::default() }, begun);
-        let later = begun + Duration::from_secs(40);
-        assert!(pace.late(later) < later);
-        pace.kept(Duration::from_secs(40));
-        assert!(pace.late(later) > later);
-    }
-
-    /// Enough in each stretch goes on to the end; drop by drop does not.
-    #[test]
-    fn a_pace_is_kept() {
-        let begun = Instant::now();
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        let options = HttpOptions { upload_least: 1000, ..HttpOptions::default() };
-        let mut steady = Pace::new(&options, begun);
-        for seconds in (0..280).step_by(7) {
-            assert!(steady.late(at(seconds)) > at(seconds), "after {seconds} s");
-            steady.came(500, at(seconds));
-        }
-        steady.came(1000, at(290));
-        assert_eq!(steady.late(at(295)), at(300), "the whole has an end, too");
-        let mut drops = Pace::new(&options, begun);
-        for seconds in (0..14).step_by(2) {
-            assert!(drops.late(at(seconds)) > at(seconds));
-            drops.came(100, at(seconds));
-        }
-        assert_eq!(drops.late(at(14)), at(15));
-        assert_eq!(Pace::new(&options, begun).late(begun), at(10), "nothing at all");
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! unless [`HttpOptions::cors_origins`] names those origins.
 
 mod account;
+mod capabilities;
 #[cfg(feature = "socketio")]
 mod client_permits;
 mod connection;
@@ -30,8 +31,10 @@ mod heartbeat;
 mod live;
 mod media;
 mod operations;
+mod paced_body;
 mod page;
 mod pairing;
+mod picture_access;
 mod places;
 mod problem;
 mod request_body;
@@ -41,6 +44,8 @@ mod socket;
 mod socketio;
 mod timeline;
 mod tus;
+mod upload_form;
+mod upload_permits;
 mod waiting;
 
 pub use cors::{NotAnOrigin, Origin};
@@ -94,13 +99,17 @@ pub struct HttpOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Which header those proxies write. Default: `X-Forwarded-For`.
     pub proxy_header: ProxyHeader,
-    /// Uploads at once, each of which holds a part of at most 5 MiB; more get 503. One person has 4, and while more than half are taken
-    /// one. Default: 32.
+    /// Uploads that are received at the same time; while half of these are taken, an account has one. Further uploads wait. Each holds at
+    /// most 300 KiB of memory, and as many as [`upload_parts`](crate::gallery::GalleryOptions::upload_parts) more. Default: 256.
     pub uploads: usize,
-    /// How long an upload may take. Default: 5 min.
+    /// Uploads of one account that are received at the same time; 54 more wait, and further ones get 429. Default: 10.
+    pub uploads_per_account: usize,
+    /// How long an upload waits to be received before it gets 429 or 503. Default: 30 s.
+    pub upload_wait: Duration,
+    /// How long an upload may take. Default: 1 h.
     pub upload_timeout: Duration,
-    /// Bytes of an upload that must come in each 15 s; a slower one gets 408, and may go on by tus. Default: 30 KiB, as little as the
-    /// slowest mobile networks carry.
+    /// Bytes of an upload that must arrive in each 120 s; a slower upload, or one of which nothing arrives for 60 s, gets 408, and may go
+    /// on by tus. Default: 30 KiB.
     pub upload_least: usize,
     /// Pictures are answered with a link to their store, where it signs such, that lasts so long: also when the couple ends
     /// meanwhile. Default: none, they are passed on.
@@ -125,8 +134,10 @@ impl Default for HttpOptions {
             timeout: Duration::from_secs(10),
             concurrency: 1024,
             live_connections: 10_000,
-            uploads: 32,
-            upload_timeout: Duration::from_mins(5),
+            uploads: 256,
+            uploads_per_account: 10,
+            upload_wait: Duration::from_secs(30),
+            upload_timeout: Duration::from_hours(1),
             upload_least: 30 << 10,
             media_links: None,
             trusted_proxies: Vec::new(),
@@ -138,9 +149,6 @@ impl Default for HttpOptions {
         }
     }
 }
-
-/// Uploads of one person at once.
-const UPLOADS_PER_ACCOUNT: usize = 4;
 
 /// What handlers share. One pointer: every layer around a handler has a clone of it for each request.
 #[derive(Clone)]
@@ -158,7 +166,7 @@ struct Shared {
     options: HttpOptions,
     requests: Arc<Semaphore>,
     streams: Arc<places::Streams>,
-    uploads: Arc<places::Streams>,
+    uploads: upload_permits::UploadPermits,
     #[cfg(feature = "socketio")]
     handshakes: Arc<client_permits::ClientPermits>,
     cors: Option<CorsLayer>,
@@ -224,7 +232,7 @@ impl App {
         Self(Arc::new(Shared {
             requests: Arc::new(Semaphore::new(options.concurrency)),
             streams: places::Streams::new(options.live_connections, options.live_per_account),
-            uploads: places::Streams::shared(options.uploads, UPLOADS_PER_ACCOUNT),
+            uploads: upload_permits::UploadPermits::new(&options),
             #[cfg(feature = "socketio")]
             handshakes: client_permits::ClientPermits::new(
                 options.live_connections,
@@ -257,9 +265,11 @@ fn contract(app: &App) -> Router {
         .merge(media::uploads())
         .merge(tus::routes())
         .merge(operations::routes())
+        .merge(capabilities::routes())
         .split_for_parts();
     api.merge(free_api);
     complete(&mut api);
+    capabilities::document(&mut api, app);
     let document: axum::body::Bytes = serde_json::to_vec(&api).unwrap_or_default().into();
     let mut router = bounded.merge(free).route(
         "/v1/openapi.json",

@@ -18,7 +18,7 @@ use super::{
     extract::{Body, Meta, Segment, Signed},
     frame::presence,
     media::{self, MediaOut},
-    nullable, time,
+    nullable, picture_access, time,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -146,12 +146,13 @@ struct CoupleAnswer {
     couple: CoupleOut,
 }
 
-async fn couple_out(app: &App, couple: Couple, side: Side) -> Answer<CoupleOut> {
+async fn couple_out(app: &App, signed: &Signed, couple: Couple, side: Side) -> Answer<CoupleOut> {
+    let viewer = picture_access::viewer(signed, Some(&couple));
     let member = async |side: Side| -> Answer<MemberOut> {
         let id = couple.member(side);
         let profile = app.backend.pairings().profile(id).await?;
         let display_name = profile.map(|p| p.display_name.to_string());
-        let avatar = media::avatar(app, id).await?;
+        let avatar = media::avatar(app, id, &viewer).await?;
         Ok(MemberOut { id: id.to_string(), display_name, avatar, presence: None })
     };
     let (me, mut partner) = (member(side).await?, member(side.other()).await?);
@@ -207,7 +208,7 @@ async fn invite(
         Founded::Waiting(sent) => Ok((StatusCode::CREATED, Json(InvitedOut::Waiting(SentOut::from(*sent))))),
         Founded::Couple(couple) => {
             let side = side_of(&couple, &signed)?;
-            let couple = couple_out(&app, *couple, side).await?;
+            let couple = couple_out(&app, &signed, *couple, side).await?;
             Ok((StatusCode::CREATED, Json(InvitedOut::Couple(Box::new(CoupleAnswer { couple })))))
         }
     }
@@ -308,7 +309,7 @@ async fn accept(
     let named = body.value.named()?;
     let couple = app.backend.pairings().accept(&call, &signed.person(), &named).await?;
     let side = side_of(&couple, &signed)?;
-    Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, couple, side).await? })))
+    Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, &signed, couple, side).await? })))
 }
 
 /// Says no.
@@ -331,7 +332,7 @@ async fn decline(
     responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn couple(State(app): State<App>, signed: Signed) -> Answer<Json<CoupleOut>> {
     let (couple, side) = app.backend.pairings().couple_of(signed.id()).await?;
-    Ok(Json(couple_out(&app, couple, side).await?))
+    Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -357,7 +358,7 @@ async fn describe(
     let CouplePatch { title, anniversary } = body.value;
     let couple = app.backend.pairings().describe(signed.id(), title, anniversary).await?;
     let side = side_of(&couple, &signed)?;
-    Ok(Json(couple_out(&app, couple, side).await?))
+    Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -402,7 +403,7 @@ struct Restoring {
 async fn restore(State(app): State<App>, signed: Signed, body: Body<Restoring>) -> Answer<Json<CoupleOut>> {
     let couple = app.backend.pairings().restore(signed.id(), body.value.wanted).await?;
     let side = side_of(&couple, &signed)?;
-    Ok(Json(couple_out(&app, couple, side).await?))
+    Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }
 
 /// Somebody that one does not want to hear from.

@@ -20,8 +20,6 @@ pub(super) struct Streams {
     all: Arc<Semaphore>,
     most: usize,
     per_account: usize,
-    /// How many must be free for one person to have more than one.
-    reserved: usize,
 }
 
 #[derive(Debug, Default)]
@@ -32,17 +30,8 @@ struct Open {
 
 impl Streams {
     pub(super) fn new(most: usize, per_account: usize) -> Arc<Self> {
-        Self::reserving(0, most, per_account)
-    }
-
-    /// Half of them are for those who have none.
-    pub(super) fn shared(most: usize, per_account: usize) -> Arc<Self> {
-        Self::reserving(most / 2, most, per_account)
-    }
-
-    fn reserving(reserved: usize, most: usize, per_account: usize) -> Arc<Self> {
         let all = Arc::new(Semaphore::new(most));
-        Arc::new(Self { open: Mutex::default(), all, most, per_account, reserved })
+        Arc::new(Self { open: Mutex::default(), all, most, per_account })
     }
 
     /// How many there are.
@@ -65,8 +54,7 @@ impl Streams {
         };
         let mut open = self.open();
         let count = open.by_account.entry(account).or_default();
-        let crowded = self.all.available_permits() < self.reserved;
-        if *count >= leaving + if crowded { 1 } else { self.per_account } {
+        if *count >= leaving + self.per_account {
             return Err(Problem::new("too_many_streams"));
         }
         *count += 1;
@@ -139,25 +127,5 @@ impl Drop for Ticket {
         if open.polls.get(&self.poller).is_some_and(|newest| Arc::ptr_eq(newest, &self.newer)) {
             open.polls.remove(&self.poller);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    /// A few who take all they get leave half of the places to the others.
-    #[test]
-    fn half_is_for_those_who_have_none() {
-        let places = Streams::shared(32, 4);
-        let account = |n| AccountId::from_uuid(Uuid::from_u128(n));
-        let mut taken: Vec<Place> = (0..64).filter_map(|n| places.take(account(n % 8)).ok()).collect();
-        assert_eq!(taken.len(), 16);
-        taken.extend((100..116).map(|n| places.take(account(n)).unwrap()));
-        assert!(places.take(account(200)).is_err(), "there is an end");
-        taken.clear();
-        assert_eq!((0..9).filter_map(|_| places.take(account(1)).ok()).collect::<Vec<_>>().len(), 4);
     }
 }

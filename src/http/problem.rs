@@ -21,6 +21,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("recent_sign_in_required", 403, "Sign in again"),
     ("unverified", 403, "Confirm your address first"),
     ("not_author", 403, "Not yours to change"),
+    ("access_invalid", 403, "The signed URL has expired or is not valid; get the picture's answer again"),
     ("not_found", 404, "No such thing"),
     ("session_not_found", 404, "No such session"),
     ("not_paired", 404, "You are in no couple"),
@@ -36,6 +37,8 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("own_invite", 409, "Your own invite"),
     ("too_many_invites", 409, "Too many invites wait"),
     ("quota_exceeded", 409, "No room for more pictures"),
+    ("media_rejected", 409, "The picture was rejected"),
+    ("media_wrong_purpose", 409, "The picture was uploaded for another purpose"),
     ("media_processing", 409, "The picture is being processed"),
     ("upload_conflict", 409, "The upload is elsewhere"),
     ("invite_expired", 410, "The invite has expired"),
@@ -44,6 +47,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("upload_expired", 410, "The upload has expired"),
     ("unsupported_tus_version", 412, "Speak tus 1.0.0"),
     ("body_too_large", 413, "The body is too large"),
+    ("picture_too_large", 413, "The picture has too many pixels"),
     ("uri_too_long", 414, "The address is too long"),
     ("unsupported_media_type", 415, "Send application/json"),
     ("unsupported_encoding", 415, "Send the body uncompressed"),
@@ -56,8 +60,12 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("rate_limited", 429, "Too often"),
     ("too_many_connections", 429, "Too many connections of your network"),
     ("too_many_streams", 429, "Too many live connections of yours"),
+    ("too_many_uploads", 429, "Too many concurrent uploads of this account"),
+    ("too_many_renditions", 429, "Too many concurrent requests for this couple's pictures"),
     ("head_too_large", 431, "The request's head is too large"),
     ("internal_error", 500, "Our fault"),
+    ("uploads_busy", 503, "Too many concurrent uploads"),
+    ("rendition_pending", 503, "The picture is being made in this size"),
     ("overloaded", 503, "Too busy"),
     ("unavailable", 503, "Not available now"),
     ("timed_out", 503, "It took too long"),
@@ -92,6 +100,8 @@ pub struct Problem {
     errors: Vec<FieldError>,
     #[serde(skip)]
     retry_after: Option<Duration>,
+    #[serde(skip)]
+    accept: Option<String>,
 }
 
 impl Problem {
@@ -109,6 +119,7 @@ impl Problem {
             code: code.into(),
             errors: Vec::new(),
             retry_after,
+            accept: None,
         }
     }
     /// Says what happened.
@@ -126,7 +137,9 @@ impl Problem {
     fn invalid(invalid: Invalid) -> Self {
         Self::new("invalid_field").detail(invalid.to_string()).field(invalid.field, invalid.code)
     }
-    fn retry_after(mut self, wait: Duration) -> Self {
+    /// Sets `Retry-After`, in whole seconds, rounded up.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
@@ -143,6 +156,12 @@ impl Problem {
         let wait = self.retry_after?;
         Some(u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
     }
+    /// Sets `Accept`: the media types that are accepted in place of what was sent (RFC 9110, 15.5.16).
+    #[must_use]
+    pub fn accept(mut self, media_types: impl Into<String>) -> Self {
+        self.accept = Some(media_types.into());
+        self
+    }
     /// The stable word.
     #[must_use]
     pub fn code(&self) -> &str {
@@ -153,6 +172,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status(), self.retry_seconds());
+        let accept = self.accept.as_deref().and_then(|types| HeaderValue::try_from(types).ok());
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -164,6 +184,9 @@ impl IntoResponse for Problem {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if let Some(accept) = accept {
+            headers.insert(header::ACCEPT, accept);
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -241,6 +264,8 @@ mod tests {
             A::RateLimited(wait).code(),
             A::KeyReused.code(),
             M::MediaNotFound.code(),
+            M::MediaRejected.code(),
+            M::WrongPurpose.code(),
             M::QuotaExceeded.code(),
             M::NotPaired.code(),
             P::AlreadyPaired.code(),
@@ -258,6 +283,8 @@ mod tests {
             T::NoPrevious.code(),
             T::NotPaired.code(),
             T::MediaNotFound.code(),
+            T::MediaRejected.code(),
+            T::MediaWrongPurpose.code(),
         ];
         for code in codes {
             assert_eq!(Problem::new(&code).code(), code);

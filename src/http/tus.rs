@@ -16,7 +16,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Answer, App, Problem,
     extract::{Meta, Segment, Signed, require_no_coding},
-    media::{Pace, read_about, still_signed_in},
+    media::{read_about, still_signed_in},
+    paced_body::Pace,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -184,7 +185,7 @@ async fn append(
     require_no_coding(&headers)?;
     let from = number(&headers, &OFFSET)?;
     let upload = find(&app, &signed, &name)?;
-    let _place = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
+    let _permit = app.uploads.take(signed.id()).await?;
     let progress = at(&upload).await?;
     if progress.offset != from {
         return Err(Problem::new("upload_conflict").detail(format!("it is at {}", progress.offset)));

@@ -4,6 +4,7 @@
 
 mod account;
 mod animated;
+mod concurrent_pictures;
 mod connections;
 mod cors;
 mod frames;
@@ -12,6 +13,7 @@ mod live;
 mod matrix;
 mod media;
 mod pairing;
+mod picture_access;
 mod races;
 mod secrets;
 mod socket;
@@ -20,5 +22,6 @@ mod sweep;
 mod timeline;
 mod tus;
 mod typed;
+mod uploads;
 mod waiting;
 mod world;

@@ -45,6 +45,8 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         ("POST", "/v1/invites/preview" | "/v1/invites/accept" | "/v1/invites/decline") => {
             (person(404), json!({"code": "00000-00000"}))
         }
+        ("GET", "/v1/capabilities") => (all(200), none),
+        ("GET", "/v1/media") => (couple(200), none),
         ("POST", "/v1/media") => ([401, 401, 404, 415, 415, 415], none),
         ("GET", "/v1/media/{id}" | "/v1/media/{id}/{rendition}") => ([401, 401, 404, 404, 200, 200], none),
         ("DELETE", "/v1/media/{id}") => ([401, 401, 404, 404, 404, 204], none),

@@ -316,6 +316,18 @@ impl Accounts {
         Ok((session, account))
     }
 
+    /// Whether an account has a live session of this id: for requests that prove it otherwise than by its token.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn has_session(&self, account: AccountId, id: SessionId) -> Result<bool, Error> {
+        if !self.sessions(account).await?.iter().any(|session| session.id == id) {
+            return Ok(false);
+        }
+        let account = self.ports.store.account(account).await?;
+        Ok(account.is_some_and(|account| account.deletion_due.is_none()))
+    }
+
     /// For how long a session stays good if nobody ends it.
     #[must_use]
     pub fn left(&self, session: &Session) -> Duration {

@@ -14,11 +14,13 @@ mod job;
 mod port;
 pub mod rules;
 mod service;
+mod signed_access;
 
 pub use job::{DiscardBlobs, RenderMedia};
 pub use port::{AsRead, Kept, MediaChange, MediaReads};
 pub use service::{Pictures, Received, Stored, Upload, spaces, uploaded};
 pub(crate) use service::{deletion, let_go};
+pub use signed_access::Viewer;
 
 use std::{borrow::Cow, cmp::Ordering, time::Duration};
 
@@ -337,6 +339,12 @@ pub enum Refusal {
     /// There is none that they may see, or none that can be what they want it to be.
     #[error("there is no such picture")]
     MediaNotFound,
+    /// It was rejected when it was decoded; the picture's answer has the reason.
+    #[error("the picture was rejected; upload another one")]
+    MediaRejected,
+    /// It was uploaded for another purpose: a photo is no avatar, and an avatar no photo.
+    #[error("the picture was uploaded for another purpose")]
+    WrongPurpose,
     /// There is no room for it.
     #[error("there is no room left for more pictures; delete some")]
     QuotaExceeded,
@@ -356,6 +364,8 @@ impl Refusal {
             Self::Invalid(_) => "invalid_field",
             Self::NotPaired => "not_paired",
             Self::MediaNotFound => "media_not_found",
+            Self::MediaRejected => "media_rejected",
+            Self::WrongPurpose => "media_wrong_purpose",
             Self::QuotaExceeded => "quota_exceeded",
             Self::RateLimited(_) => "rate_limited",
             Self::KeyReused => "idempotency_key_reused",

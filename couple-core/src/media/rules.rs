@@ -127,22 +127,39 @@ fn told(
     Some(TimelineChange::Append { couple: couple.id, entry }.into())
 }
 
-/// What notes that an entry names a photo: one's own, of this couple, that is not rejected.
-#[must_use]
-pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Option<MediaChange> {
-    let media = media.filter(|media| {
-        media.space == Space::Couple(couple)
-            && media.owner == owner
-            && media.purpose == Purpose::Photo
-            && !matches!(media.state, State::Rejected(_))
-    })?;
-    Some(MediaChange::Use { couple, id: media.id, owner, ready: media.state == State::Ready })
+/// Checks that a picture can be shown by its owner in a space for a purpose: it is there, and not rejected.
+///
+/// # Errors
+/// [`Refusal::WrongPurpose`], [`Refusal::MediaRejected`]; [`Refusal::MediaNotFound`] also for another account's picture.
+pub fn usable(
+    media: Option<&Media>,
+    space: Space,
+    owner: AccountId,
+    purpose: Purpose,
+) -> Result<&Media, Refusal> {
+    let media = media.filter(|media| media.owner == owner).ok_or(Refusal::MediaNotFound)?;
+    if media.purpose != purpose {
+        return Err(Refusal::WrongPurpose);
+    }
+    if media.space != space {
+        return Err(Refusal::MediaNotFound);
+    }
+    if matches!(media.state, State::Rejected(_)) { Err(Refusal::MediaRejected) } else { Ok(media) }
+}
+
+/// The change that notes that an entry names its author's photo.
+///
+/// # Errors
+/// As [`usable`].
+pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Result<MediaChange, Refusal> {
+    let media = usable(media, Space::Couple(couple), owner, Purpose::Photo)?;
+    Ok(MediaChange::Use { couple, id: media.id, owner, ready: media.state == State::Ready })
 }
 
 /// What a person shows of themselves from now on. What they showed before goes.
 ///
 /// # Errors
-/// [`Refusal::MediaNotFound`] for anything but an avatar of their own that is not rejected.
+/// As [`usable`], unless it is an avatar of their own that is not rejected.
 pub fn set_avatar(
     account: AccountId,
     media: Option<&Media>,
@@ -155,14 +172,7 @@ pub fn set_avatar(
         return Ok(Vec::new());
     }
     if wanted.is_some() {
-        let own = media.is_some_and(|media| {
-            media.space == Space::Account(account)
-                && media.purpose == Purpose::Avatar
-                && !matches!(media.state, State::Rejected(_))
-        });
-        if !own {
-            return Err(Refusal::MediaNotFound);
-        }
+        usable(media, Space::Account(account), account, Purpose::Avatar)?;
     }
     // The couple's row before the person's, as everybody takes them.
     let shown = before.map(|before| before.id);

@@ -230,7 +230,7 @@ impl Pictures {
     /// Sets or, with none, takes back what a person shows of themselves. What they showed before is deleted.
     ///
     /// # Errors
-    /// [`Refusal::MediaNotFound`], [`Refusal::RateLimited`].
+    /// [`Refusal::MediaNotFound`], [`Refusal::MediaRejected`], [`Refusal::WrongPurpose`], [`Refusal::RateLimited`].
     pub async fn set_avatar(&self, account: AccountId, wanted: Option<MediaId>) -> Answer<()> {
         let now = self.ports.now();
         let store = &self.ports.store;

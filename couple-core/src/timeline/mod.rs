@@ -203,6 +203,12 @@ pub enum Refusal {
     /// The entry names no picture of its author's that this couple has.
     #[error("there is no such picture")]
     MediaNotFound,
+    /// The picture that the entry names was rejected when it was decoded.
+    #[error("the picture was rejected; upload another one")]
+    MediaRejected,
+    /// The picture that the entry names was uploaded as an avatar.
+    #[error("the picture was uploaded for another purpose")]
+    MediaWrongPurpose,
     /// The key or client id came before with another entry.
     #[error("this key came before with another request")]
     KeyReused,
@@ -228,6 +234,8 @@ impl Refusal {
             Self::NotAuthor => "not_author",
             Self::EntryDeleted => "entry_deleted",
             Self::MediaNotFound => "media_not_found",
+            Self::MediaRejected => "media_rejected",
+            Self::MediaWrongPurpose => "media_wrong_purpose",
             Self::KeyReused => "idempotency_key_reused",
             Self::NoPrevious => "no_previous",
             Self::CursorReset => "cursor_reset",

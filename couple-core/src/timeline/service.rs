@@ -147,12 +147,20 @@ impl Timeline {
                     Some(id) => self.ports.store.media(id).await?,
                     None => None,
                 };
-                names = media::rules::name(media.as_ref(), at.couple, account);
-                match media.filter(|_| names.is_some()) {
-                    Some(media) => new.body = Some(rules::with_seen(&body, media::rules::seen(&media))),
+                match (media::rules::name(media.as_ref(), at.couple, account), media) {
+                    (Ok(name), Some(media)) => {
+                        names = Some(name);
+                        new.body = Some(rules::with_seen(&body, media::rules::seen(&media)));
+                    }
                     // A repeat of an entry whose picture is gone is still a repeat.
-                    None if !looked => continue,
-                    None => return Err(Failure::Refused(Refusal::MediaNotFound)),
+                    _ if !looked => continue,
+                    (Err(media::Refusal::MediaRejected), _) => {
+                        return Err(Failure::Refused(Refusal::MediaRejected));
+                    }
+                    (Err(media::Refusal::WrongPurpose), _) => {
+                        return Err(Failure::Refused(Refusal::MediaWrongPurpose));
+                    }
+                    _ => return Err(Failure::Refused(Refusal::MediaNotFound)),
                 }
             }
             let append = TimelineChange::Append { couple: at.couple, entry: new.clone() };

@@ -13,6 +13,7 @@
 //! * **O6** A folder is deleted as a whole, and nothing beside it.
 //! * **O7** Many may write at once; of those who write the same name one wins, whole.
 //! * **O8** Where the store signs links, a link reads its blob and no other, until it expires.
+//! * **O9** Bytes that a writer staged are joined in their order, and no staged blob is left.
 
 mod error;
 mod files;

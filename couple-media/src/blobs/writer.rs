@@ -1,12 +1,16 @@
-//! A blob whose bytes come one after another.
+//! A blob whose bytes arrive one after another.
 
 use bytes::{Bytes, BytesMut};
-use couple_core::Error;
+use couple_core::{Error, ErrorKind};
+use futures_util::TryStreamExt as _;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload, path::Path};
 
 use super::Blobs;
 
-/// Writes a blob in parts, of which it holds one at a time; a blob that fits into one is written at once.
+/// Writes a blob in parts, and holds one part in memory at a time; a blob that fits into one part is written with one request.
+///
+/// A store may require large parts (S3: 5 MiB). A writer whose bytes arrive slowly need not hold so much: [`stage`](Self::stage) writes
+/// what it holds to a blob beside its own, and [`finish`](Self::finish) reads the staged blobs back, joins them and deletes them.
 ///
 /// Dropped without [`finish`](Self::finish), it leaves nothing under its name.
 pub struct BlobWriter {
@@ -15,6 +19,8 @@ pub struct BlobWriter {
     path: Path,
     part: BytesMut,
     upload: Option<Box<dyn MultipartUpload>>,
+    /// Blobs that were staged and not deleted.
+    staged: u32,
 }
 
 impl std::fmt::Debug for BlobWriter {
@@ -25,12 +31,46 @@ impl std::fmt::Debug for BlobWriter {
 
 impl BlobWriter {
     pub(super) fn new(blobs: Blobs, name: String, path: Path) -> Self {
-        Self { blobs, name, path, part: BytesMut::new(), upload: None }
+        Self { blobs, name, path, part: BytesMut::new(), upload: None, staged: 0 }
     }
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+    /// Number of bytes that it holds in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.part.len()
+    }
+    /// Most bytes that it holds in memory: the size of a part.
+    #[must_use]
+    pub const fn part_size(&self) -> usize {
+        self.blobs.part
+    }
+    /// Whether [`finish`](Self::finish) has to join staged blobs.
+    #[must_use]
+    pub const fn is_staged(&self) -> bool {
+        self.staged > 0
+    }
+
+    /// Frees the memory that the bytes it holds do not need. A writer keeps that of a part for the next one.
+    pub fn shrink(&mut self) {
+        self.part = BytesMut::from(&self.part[..]);
+    }
+
+    /// Writes the bytes that it holds to a blob of their own, so that it holds none. What arrives from then on is staged likewise.
+    ///
+    /// # Errors
+    /// The store's. The blob is lost then.
+    pub async fn stage(&mut self) -> Result<(), Error> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut self.part).freeze();
+        // Counted first: also one whose answer is lost is deleted.
+        self.staged += 1;
+        self.blobs.put(&staged(&self.name, self.staged - 1), bytes).await
     }
 
     /// Takes the next bytes, and waits for the store whenever a part is full.
@@ -45,10 +85,12 @@ impl BlobWriter {
             if self.part.len() < self.blobs.part {
                 return Ok(());
             }
-            // One that ends here is written at once.
-            if !bytes.is_empty() || self.upload.is_some() {
+            if self.is_staged() {
+                self.stage().await?;
+            } else if !bytes.is_empty() || self.upload.is_some() {
                 self.send_part().await?;
             } else {
+                // A blob that ends here is written with one request.
                 return Ok(());
             }
         }
@@ -59,6 +101,26 @@ impl BlobWriter {
     /// # Errors
     /// The store's. The blob is not there then, or, when the answer was lost, may be.
     pub async fn finish(mut self) -> Result<(), Error> {
+        if self.is_staged() {
+            self.stage().await?;
+            let (count, name) = (std::mem::take(&mut self.staged), self.name.clone());
+            let cleanup = Staged { blobs: self.blobs.clone(), name, count };
+            for number in 0..count {
+                let name = staged(&self.name, number);
+                let lost = || Error::new(ErrorKind::Unavailable, "join blob").context(name.clone());
+                let mut blob = self.blobs.get(&name, None).await?.ok_or_else(lost)?;
+                while let Some(bytes) = blob.bytes.try_next().await? {
+                    self.write(bytes).await?;
+                }
+            }
+            self.complete().await?;
+            drop(cleanup);
+            return Ok(());
+        }
+        self.complete().await
+    }
+
+    async fn complete(&mut self) -> Result<(), Error> {
         if self.upload.is_none() {
             let bytes = PutPayload::from_bytes(std::mem::take(&mut self.part).freeze());
             self.blobs.step("put blob", &self.name, self.blobs.store.put(&self.path, bytes)).await?;
@@ -88,10 +150,12 @@ impl BlobWriter {
 }
 
 impl Drop for BlobWriter {
-    /// Lets go of what was begun, in a task of its own: whoever wrote may be gone.
+    /// Aborts an unfinished upload, in a task of its own: the writing task may be gone.
     fn drop(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        drop(Staged { blobs: self.blobs.clone(), name: name.clone(), count: self.staged });
         if let (Some(mut upload), Ok(runtime)) = (self.upload.take(), tokio::runtime::Handle::try_current()) {
-            let (patience, name) = (self.blobs.patience, std::mem::take(&mut self.name));
+            let patience = self.blobs.patience;
             runtime.spawn(async move {
                 match tokio::time::timeout(patience, upload.abort()).await {
                     Ok(Ok(())) => {}
@@ -100,5 +164,35 @@ impl Drop for BlobWriter {
                 }
             });
         }
+    }
+}
+
+/// Name of a staged blob.
+fn staged(name: &str, number: u32) -> String {
+    format!("{name}.{number:05}")
+}
+
+/// Staged blobs, deleted in a task of their own when dropped. The sweep finds those that stay behind.
+struct Staged {
+    blobs: Blobs,
+    name: String,
+    count: u32,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.count == 0 {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (blobs, name, count) = (self.blobs.clone(), std::mem::take(&mut self.name), self.count);
+        runtime.spawn(async move {
+            for number in 0..count {
+                if let Err(error) = blobs.delete(&staged(&name, number)).await {
+                    tracing::warn!(%error, name, "staged blobs wait for the sweep");
+                    return;
+                }
+            }
+        });
     }
 }

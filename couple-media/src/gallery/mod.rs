@@ -13,12 +13,14 @@
 //! leaves a blob that nobody names: the [sweep](Sweep) finds it.
 
 mod expire;
+mod foreign;
 mod job;
 mod render;
 mod resume;
 mod show;
 mod sweep;
 mod upload;
+mod upload_buffer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +28,7 @@ use couple_core::{
     Ports,
     media::{Pictures, Policy},
 };
+use tokio::sync::Semaphore;
 
 pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
@@ -58,11 +61,16 @@ pub struct GalleryOptions {
     /// Millions of pixels that are being decoded in this process at once: what bounds its memory. A picture that has more
     /// is decoded alone. Default: 50.
     pub megapixels: u32,
-    /// How long a request waits for its rendition to be made. Default: 5 s.
+    /// Uploads that may hold a part in memory at the same time, where the store takes blobs in parts of more than 128 KiB (S3: 5 MiB).
+    /// Others hold 128 KiB. Default: 32.
+    pub upload_parts: usize,
+    /// How long a request waits for its rendition to be made; less than the time-out of a request. Default: 8 s.
     pub wait: Duration,
-    /// Renditions that requests may wait for at once; more are told to come again. Default: 64.
+    /// Renditions that are queued or being made, and requests that wait for them, in this process. A request beyond that is refused
+    /// and worth repeating. Default: 512.
     pub waiting: usize,
-    /// Of these, those of one couple, for which twice as many requests may wait. Default: 16.
+    /// Of these, the renditions of one couple, for which twice as many requests may wait. Couples take turns, so one that opens a
+    /// whole gallery delays its own pictures only. Default: 128.
     pub waiting_of_one: usize,
     /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
     pub unused: Duration,
@@ -81,9 +89,10 @@ impl Default for GalleryOptions {
             copy: Some(4096),
             animated: false,
             megapixels: 50,
-            wait: Duration::from_secs(5),
-            waiting: 64,
-            waiting_of_one: 16,
+            upload_parts: 32,
+            wait: Duration::from_secs(8),
+            waiting: 512,
+            waiting_of_one: 128,
             unused: Duration::from_hours(24 * 30),
             unposted: None,
         }
@@ -102,6 +111,8 @@ struct Inner {
     options: GalleryOptions,
     renderer: render::Renderer,
     flights: show::Flights,
+    /// Permits to hold a part of an upload in memory.
+    parts: Arc<Semaphore>,
 }
 
 impl Gallery {
@@ -112,6 +123,7 @@ impl Gallery {
             pictures: Pictures::new(ports.clone(), policy),
             renderer: render::Renderer::new(&options),
             flights: show::Flights::new(&options),
+            parts: Arc::new(Semaphore::new(options.upload_parts.clamp(1, Semaphore::MAX_PERMITS))),
             ports,
             blobs,
             options,

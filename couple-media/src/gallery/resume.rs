@@ -228,9 +228,9 @@ impl Resumable {
                     Ok(stored)
                 }
                 Ok(None) => Ok(upload.already().await?),
-                Err(NotTaken::UnknownType) => {
+                Err(error @ (NotTaken::UnknownType { .. } | NotTaken::TooLarge { .. })) => {
                     upload.end().await?;
-                    Err(NotTaken::UnknownType)
+                    Err(error)
                 }
                 Err(other) => Err(other),
             }

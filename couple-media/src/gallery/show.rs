@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{Gallery, GalleryOptions};
 use crate::{
     blobs::Blob,
+    fair_permits::{FairLimits, FairPermits},
     picture::{self, Encoding, Fit, Recipe},
 };
 
@@ -39,11 +40,11 @@ pub enum NotShown {
     /// The picture is none, or lost.
     #[error("the picture cannot be shown")]
     Gone,
-    /// It is being made, or waits to be: worth asking again in a moment.
+    /// The rendition is being made or is queued; a later request finds it.
     #[error("the rendition is being made")]
     Later,
-    /// As many of the same couple's are waited for as may be: worth asking again in a moment.
-    #[error("too many renditions of the same couple are asked for at once")]
+    /// As many requests wait for renditions of the same couple as are allowed.
+    #[error("too many concurrent requests for renditions of the same couple")]
     TooMany,
     /// Something broke.
     #[error(transparent)]
@@ -61,37 +62,72 @@ enum Gone {
     ThisTime,
 }
 
-/// Renditions that are being made in this process: each once, however many ask.
+/// Renditions of one couple that are made concurrently in this process. The renditions of other couples take turns with them.
+const CONCURRENT_OF_ONE: usize = 4;
+/// Renditions that are made concurrently in this process. What bounds the memory is [`GalleryOptions::megapixels`].
+const CONCURRENT: usize = 16;
+
+/// Renditions that are queued or being made in this process: each once, for all requests that ask for it.
 #[derive(Debug)]
 pub(super) struct Flights {
     board: Mutex<Board>,
+    permits: FairPermits<Space>,
     most: usize,
     most_of_one: usize,
 }
 
 #[derive(Debug, Default)]
 struct Board {
-    under_way: HashMap<Flight, (Space, watch::Receiver<Outcome>)>,
+    under_way: HashMap<Flight, watch::Receiver<Outcome>>,
+    /// By space; only those with anything to count.
+    of_one: HashMap<Space, Count>,
     /// Requests that wait.
-    waiting: HashMap<Space, usize>,
+    waiting: usize,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    under_way: usize,
+    waiting: usize,
+}
+
+impl Board {
+    /// Changes the counts of a space.
+    fn count(&mut self, space: Space, change: impl FnOnce(&mut Count)) {
+        let count = self.of_one.entry(space).or_default();
+        change(count);
+        if count.under_way == 0 && count.waiting == 0 {
+            self.of_one.remove(&space);
+        }
+    }
 }
 
 impl Flights {
     pub(super) fn new(options: &GalleryOptions) -> Self {
         let (most, most_of_one) = (options.waiting, options.waiting_of_one);
-        Self { board: Mutex::default(), most, most_of_one }
+        let permits = FairPermits::new(FairLimits {
+            total: CONCURRENT,
+            per_key: CONCURRENT_OF_ONE,
+            reserved: 0,
+            // The board bounds them.
+            waiting: usize::MAX,
+            waiting_per_key: usize::MAX,
+        });
+        Self { board: Mutex::default(), permits, most, most_of_one }
     }
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Takes a flight from the list when it ends, however it does.
-struct Landing(Gallery, Flight);
+/// Removes a flight from the board when it ends, also by a panic.
+struct Landing(Gallery, Space, Flight);
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.0.0.flights.board().under_way.remove(&self.1);
+        let mut board = self.0.0.flights.board();
+        board.under_way.remove(&self.2);
+        board.count(self.1, |count| count.under_way -= 1);
     }
 }
 
@@ -101,11 +137,14 @@ struct Waiting<'a>(&'a Flights, Space);
 impl<'a> Waiting<'a> {
     fn of(flights: &'a Flights, space: Space) -> Result<Self, NotShown> {
         let mut board = flights.board();
-        let count = board.waiting.entry(space).or_default();
-        if *count >= 2 * flights.most_of_one {
+        if board.of_one.get(&space).is_some_and(|count| count.waiting >= 2 * flights.most_of_one) {
             return Err(NotShown::TooMany);
         }
-        *count += 1;
+        if board.waiting >= flights.most {
+            return Err(NotShown::Later);
+        }
+        board.waiting += 1;
+        board.count(space, |count| count.waiting += 1);
         Ok(Self(flights, space))
     }
 }
@@ -113,12 +152,8 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut board = self.0.board();
-        if let Some(count) = board.waiting.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                board.waiting.remove(&self.1);
-            }
-        }
+        board.waiting -= 1;
+        board.count(self.1, |count| count.waiting -= 1);
     }
 }
 
@@ -190,21 +225,23 @@ impl Gallery {
         let _waiting = Waiting::of(&self.0.flights, media.space)?;
         let mut outcome = {
             let mut board = self.0.flights.board();
-            // Those that nobody waits for any more are made all the same.
-            let of_one = board.under_way.values().filter(|(space, _)| *space == media.space).count();
+            // Includes those whose requests went away: they are made all the same.
+            let of_one = board.of_one.get(&media.space).map_or(0, |count| count.under_way);
             match board.under_way.get(&flight) {
-                Some((_, outcome)) => outcome.clone(),
+                Some(outcome) => outcome.clone(),
                 None if of_one >= self.0.flights.most_of_one => return Err(NotShown::TooMany),
                 None if board.under_way.len() >= self.0.flights.most => return Err(NotShown::Later),
                 None => {
                     let (tell, outcome) = watch::channel(None);
-                    board.under_way.insert(flight.clone(), (media.space, outcome.clone()));
+                    board.under_way.insert(flight.clone(), outcome.clone());
+                    board.count(media.space, |count| count.under_way += 1);
                     let (gallery, media) = (self.clone(), media.clone());
                     // In a task of its own: who asked first may go, and the others still wait.
                     tokio::spawn(async move {
-                        let landing = Landing(gallery.clone(), flight.clone());
+                        let landing = Landing(gallery.clone(), media.space, flight.clone());
+                        let permit = gallery.0.flights.permits.acquire(media.space, None).await;
                         let made = gallery.try_make(&media, &source, &flight.1, format).await;
-                        drop(landing);
+                        drop((permit, landing));
                         tell.send_replace(Some(made.map_err(|error| match error {
                             NotShown::Failed(error) => {
                                 tracing::warn!(%error, media = %media.id, "a rendition was not made");

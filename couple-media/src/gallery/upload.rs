@@ -7,11 +7,10 @@ use couple_core::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::Gallery;
-use crate::{
-    blobs::BlobWriter,
-    picture::{self, Kind},
-};
+use tokio::time::Instant;
+
+use super::{Gallery, foreign, upload_buffer::UploadBuffer};
+use crate::picture::{self, Kind, Rejected};
 
 /// The name of what is uploaded, in its own folder.
 const UPLOAD: &str = "upload";
@@ -44,15 +43,35 @@ pub enum NotTaken {
     /// The rules say no.
     #[error(transparent)]
     Refused(Refusal),
-    /// It is no picture of a type that is known.
-    #[error("not a picture of a known type")]
-    UnknownType,
+    /// It is no picture of a type that is accepted.
+    #[error("not a picture of an accepted type: {found}")]
+    UnknownType {
+        /// What it looks like, as a phrase.
+        found: &'static str,
+    },
+    /// Its headers name more pixels than are accepted.
+    #[error(
+        "the picture has {width} × {height} pixels; at most {side} a side and {megapixels} million are accepted"
+    )]
+    TooLarge {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+        /// [`Limits::side`](crate::picture::Limits::side).
+        side: u32,
+        /// [`Limits::megapixels`](crate::picture::Limits::megapixels).
+        megapixels: u32,
+    },
     /// It is larger than it may be.
     #[error("more than {limit} bytes")]
     TooManyBytes {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// No memory to join its parts became free in time: worth repeating.
+    #[error("too many uploads are joined at the same time")]
+    Busy,
     /// Whoever uploads was signed out meanwhile.
     #[error("signed out meanwhile")]
     SignedOut,
@@ -82,7 +101,7 @@ pub struct Uploading {
     gallery: Gallery,
     about: About,
     upload: Upload,
-    writer: BlobWriter,
+    buffer: UploadBuffer,
     digest: Sha256,
     head: Vec<u8>,
     length: usize,
@@ -109,7 +128,7 @@ impl Gallery {
             gallery: self.clone(),
             about,
             upload,
-            writer,
+            buffer: UploadBuffer::new(writer, self.0.parts.clone()),
             digest: Sha256::new(),
             head: Vec::with_capacity(TYPE),
             length: 0,
@@ -134,7 +153,21 @@ impl Uploading {
             self.kind()?;
         }
         self.digest.update(&bytes);
-        Ok(self.writer.write(bytes).await?)
+        Ok(self.buffer.write(bytes).await?)
+    }
+
+    /// When [`release`](Self::release) is due unless more bytes arrive. None: this upload holds little memory.
+    #[must_use]
+    pub fn release_at(&self) -> Option<Instant> {
+        self.buffer.release_at()
+    }
+
+    /// Writes what is held in memory to the store, so that an upload whose bytes do not arrive holds no memory that others wait for.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: there is nothing to go on with.
+    pub async fn release(&mut self) -> Result<(), NotTaken> {
+        Ok(self.buffer.release().await?)
     }
 
     /// Takes the picture. It, its state and the job that looks at it are one commit; the same bytes again are the picture that
@@ -156,9 +189,9 @@ impl Uploading {
         call: impl FnOnce(&Digest) -> Call + Send,
         signed_in: impl Future<Output = Result<bool, Error>> + Send,
     ) -> Result<Stored, NotTaken> {
-        let (kind, size) = (self.kind()?, self.size());
-        let Self { gallery, about, upload, writer, digest, length, .. } = self;
-        writer.finish().await?;
+        let (kind, size) = (self.kind()?, self.size()?);
+        let Self { gallery, about, upload, buffer, digest, length, .. } = self;
+        buffer.finish().await?;
         let digest = Digest::from_bytes(digest.finalize().into());
         let source = Source {
             blob: UPLOAD.to_owned(),
@@ -187,18 +220,21 @@ impl Uploading {
     }
 
     /// Upright, as the headers say.
-    fn size(&self) -> Option<(u32, u32)> {
+    fn size(&self) -> Result<Option<(u32, u32)>, NotTaken> {
         let limits = &self.gallery.0.options.limits;
-        if self.length == self.head.len()
-            && let Ok(info) = picture::inspect(&self.head, limits)
-        {
-            return Some((info.width, info.height));
-        }
-        picture::upright_size(&self.head, limits)
+        let size = match picture::inspect(&self.head, limits) {
+            Ok(info) if self.length == self.head.len() => Some((info.width, info.height)),
+            Err(Rejected::TooLarge { width, height }) => {
+                let (side, megapixels) = (limits.side, limits.megapixels);
+                return Err(NotTaken::TooLarge { width, height, side, megapixels });
+            }
+            _ => picture::upright_size(&self.head, limits),
+        };
+        Ok(size)
     }
 
     fn kind(&self) -> Result<Kind, NotTaken> {
-        Kind::of(&self.head).ok_or(NotTaken::UnknownType)
+        Kind::of(&self.head).ok_or_else(|| NotTaken::UnknownType { found: foreign::describe(&self.head) })
     }
 }
 

@@ -19,6 +19,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All types that are read.
+    pub const ALL: &[Self] = &[
+        Self::Jpeg,
+        Self::Png,
+        Self::WebP,
+        Self::Gif,
+        #[cfg(feature = "heic")]
+        Self::Heic,
+    ];
+
     /// Looks at the first twelve bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {

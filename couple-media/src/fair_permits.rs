@@ -1,0 +1,340 @@
+//! A semaphore whose permits are shared fairly between keys, such as accounts or couples.
+//!
+//! Each key has a FIFO queue of its own. A permit that becomes free goes to the next key in turn (round robin), so a key that asks
+//! for many permits delays its own requests and no others.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+
+/// Bounds of a [`FairPermits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FairLimits {
+    /// Permits in total.
+    pub total: usize,
+    /// Permits of one key.
+    pub per_key: usize,
+    /// Permits that only keys without one may take: while no more than these are free, a key holds at most one.
+    pub reserved: usize,
+    /// Requests that may wait in total.
+    pub waiting: usize,
+    /// Requests of one key that may wait.
+    pub waiting_per_key: usize,
+}
+
+/// Reason for not getting a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The key itself holds permits, or has as many requests in its queue as are allowed.
+    #[error("too many concurrent requests of the same key")]
+    OwnLimit,
+    /// Other keys hold all permits, or the queue is full in total.
+    #[error("too many concurrent requests in total")]
+    Full,
+}
+
+/// Permits that are shared fairly between keys. Cheap to clone.
+pub struct FairPermits<K: Eq + Hash + Clone>(Arc<Shared<K>>);
+
+impl<K: Eq + Hash + Clone> Clone for FairPermits<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Shared<K: Eq + Hash + Clone> {
+    limits: FairLimits,
+    state: Mutex<State<K>>,
+}
+
+struct State<K: Eq + Hash + Clone> {
+    held: usize,
+    waiting: usize,
+    next_waiter: u64,
+    keys: HashMap<K, KeyState<K>>,
+    /// Keys with waiting requests, the next in turn first.
+    turns: VecDeque<K>,
+}
+
+struct KeyState<K: Eq + Hash + Clone> {
+    held: usize,
+    queue: VecDeque<Waiter<K>>,
+}
+
+struct Waiter<K: Eq + Hash + Clone> {
+    number: u64,
+    grant: oneshot::Sender<FairPermit<K>>,
+}
+
+/// A permit; returned when dropped.
+pub struct FairPermit<K: Eq + Hash + Clone>(Arc<Shared<K>>, K);
+
+impl<K: Eq + Hash + Clone> fmt::Debug for FairPermits<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FairPermits").field("limits", &self.0.limits).finish_non_exhaustive()
+    }
+}
+
+impl<K: Eq + Hash + Clone> fmt::Debug for FairPermit<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FairPermit").finish_non_exhaustive()
+    }
+}
+
+impl<K: Eq + Hash + Clone> FairPermits<K> {
+    /// Permits with these bounds; at least one permit in total and of each key.
+    #[must_use]
+    pub fn new(limits: FairLimits) -> Self {
+        let limits = FairLimits { total: limits.total.max(1), per_key: limits.per_key.max(1), ..limits };
+        let state =
+            State { held: 0, waiting: 0, next_waiter: 0, keys: HashMap::new(), turns: VecDeque::new() };
+        Self(Arc::new(Shared { limits, state: Mutex::new(state) }))
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> FairLimits {
+        self.0.limits
+    }
+
+    /// Number of permits that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.lock().held
+    }
+
+    /// Takes a permit; waits for one at most for `deadline`, or without an end for none.
+    ///
+    /// # Errors
+    /// [`Denied`]: the queue is full, or the deadline passed.
+    pub async fn acquire(&self, key: K, deadline: Option<Duration>) -> Result<FairPermit<K>, Denied> {
+        let (number, granted) = {
+            let shared = &self.0;
+            let mut state = shared.lock();
+            if state.may_take(&key, &shared.limits) {
+                state.take(&key);
+                return Ok(FairPermit(shared.clone(), key));
+            }
+            let queued = state.keys.get(&key).map_or(0, |of| of.queue.len());
+            if queued >= shared.limits.waiting_per_key {
+                return Err(Denied::OwnLimit);
+            }
+            if state.waiting >= shared.limits.waiting {
+                return Err(Denied::Full);
+            }
+            state.enqueue(&key)
+        };
+        let queued = Queued { shared: &self.0, key: &key, number };
+        let granted = match deadline {
+            Some(deadline) => timeout(deadline, granted).await.ok().and_then(Result::ok),
+            None => granted.await.ok(),
+        };
+        drop(queued);
+        granted.ok_or_else(|| match self.0.lock().keys.get(&key) {
+            Some(of) if of.held > 0 => Denied::OwnLimit,
+            _ => Denied::Full,
+        })
+    }
+}
+
+/// A request that waits; leaves the queue when dropped.
+struct Queued<'a, K: Eq + Hash + Clone> {
+    shared: &'a Shared<K>,
+    key: &'a K,
+    number: u64,
+}
+
+impl<K: Eq + Hash + Clone> Drop for Queued<'_, K> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let Some(of) = state.keys.get_mut(self.key) else { return };
+        let before = of.queue.len();
+        of.queue.retain(|waiter| waiter.number != self.number);
+        let left = before - of.queue.len();
+        state.waiting -= left;
+        state.tidy(self.key);
+    }
+}
+
+impl<K: Eq + Hash + Clone> Shared<K> {
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Clone> State<K> {
+    fn may_take(&self, key: &K, limits: &FairLimits) -> bool {
+        let free = limits.total - self.held;
+        let held = self.keys.get(key).map_or(0, |of| of.held);
+        let most = if free <= limits.reserved { 1 } else { limits.per_key };
+        free > 0 && held < most
+    }
+
+    fn take(&mut self, key: &K) {
+        self.held += 1;
+        self.keys.entry(key.clone()).or_insert_with(|| KeyState { held: 0, queue: VecDeque::new() }).held +=
+            1;
+    }
+
+    fn enqueue(&mut self, key: &K) -> (u64, oneshot::Receiver<FairPermit<K>>) {
+        let (grant, granted) = oneshot::channel();
+        let number = self.next_waiter;
+        self.next_waiter += 1;
+        self.waiting += 1;
+        let of = self.keys.entry(key.clone()).or_insert_with(|| KeyState { held: 0, queue: VecDeque::new() });
+        if of.queue.is_empty() {
+            self.turns.push_back(key.clone());
+        }
+        of.queue.push_back(Waiter { number, grant });
+        (number, granted)
+    }
+
+    /// Removes what is not needed of a key any more.
+    fn tidy(&mut self, key: &K) {
+        let Some(of) = self.keys.get(key).filter(|of| of.queue.is_empty()) else { return };
+        if of.held == 0 {
+            self.keys.remove(key);
+        }
+        self.turns.retain(|other| other != key);
+    }
+
+    /// Takes permits for requests that wait, in turn, as long as there are any.
+    fn grant(&mut self, limits: &FairLimits) -> Vec<(K, Waiter<K>)> {
+        let mut granted = Vec::new();
+        let mut skipped = 0;
+        while skipped < self.turns.len()
+            && let Some(key) = self.turns.pop_front()
+        {
+            let may = self.may_take(&key, limits);
+            let waiter = self.keys.get_mut(&key).filter(|_| may).and_then(|of| of.queue.pop_front());
+            if let Some(waiter) = waiter {
+                self.waiting -= 1;
+                self.take(&key);
+                granted.push((key.clone(), waiter));
+                skipped = 0;
+            } else {
+                skipped += 1;
+            }
+            if self.keys.get(&key).is_some_and(|of| !of.queue.is_empty()) {
+                self.turns.push_back(key);
+            }
+        }
+        granted
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
+    fn drop(&mut self) {
+        let Self(shared, key) = self;
+        let granted = {
+            let mut state = shared.lock();
+            state.held -= 1;
+            if let Some(of) = state.keys.get_mut(key) {
+                of.held -= 1;
+            }
+            state.tidy(key);
+            state.grant(&shared.limits)
+        };
+        // Without the lock: a permit that its request does not want any more is dropped here, and locks again.
+        for (key, waiter) in granted {
+            drop(waiter.grant.send(FairPermit(shared.clone(), key)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, future::BoxFuture};
+
+    use super::*;
+
+    const LIMITS: FairLimits =
+        FairLimits { total: 4, per_key: 2, reserved: 0, waiting: 8, waiting_per_key: 6 };
+
+    type Request = BoxFuture<'static, Result<FairPermit<u32>, Denied>>;
+
+    /// A request that has begun to wait.
+    fn wait(permits: &FairPermits<u32>, key: u32) -> Request {
+        let permits = permits.clone();
+        let mut request = async move { permits.acquire(key, None).await }.boxed();
+        assert!((&mut request).now_or_never().is_none(), "there was a permit");
+        request
+    }
+
+    fn take(permits: &FairPermits<u32>, key: u32) -> FairPermit<u32> {
+        permits.acquire(key, None).now_or_never().unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn freed_permits_go_round_robin_between_keys() {
+        let permits = FairPermits::new(FairLimits { total: 2, per_key: 1, ..LIMITS });
+        let (first, second) = (take(&permits, 1), take(&permits, 2));
+        let mut many: Vec<Request> = (0..3).map(|_| wait(&permits, 1)).collect();
+        let mut other = wait(&permits, 3);
+        drop(first);
+        // Key 1 came first, so it has the first turn; key 3 has the next one, before the rest of key 1.
+        let again = (&mut many[0]).now_or_never().unwrap().unwrap();
+        assert!((&mut other).now_or_never().is_none());
+        drop(second);
+        drop((&mut other).now_or_never().unwrap().unwrap());
+        assert!((&mut many[1]).now_or_never().is_none(), "one at a time");
+        drop(again);
+        drop((&mut many[1]).now_or_never().unwrap().unwrap());
+        drop(many);
+        assert_eq!((permits.held(), permits.0.lock().waiting, permits.0.lock().keys.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn reserved_permits_are_for_keys_without_one() {
+        let permits = FairPermits::new(FairLimits { total: 8, per_key: 4, reserved: 4, ..LIMITS });
+        let held: Vec<_> = (0..4).map(|_| take(&permits, 1)).collect();
+        let one = take(&permits, 2);
+        let mut second = wait(&permits, 2);
+        let others: Vec<_> = (3..6).map(|key| take(&permits, key)).collect();
+        assert_eq!(permits.held(), 8);
+        drop(held);
+        drop((&mut second).now_or_never().unwrap().unwrap());
+        drop((one, others));
+        assert_eq!(permits.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn full_queues_are_told_apart() {
+        let permits = FairPermits::new(FairLimits { total: 1, per_key: 1, ..LIMITS });
+        let _held = take(&permits, 1);
+        let _own: Vec<Request> = (0..6).map(|_| wait(&permits, 1)).collect();
+        assert_eq!(permits.acquire(1, None).await.unwrap_err(), Denied::OwnLimit);
+        let _other: Vec<Request> = (0..2).map(|_| wait(&permits, 2)).collect();
+        assert_eq!(permits.acquire(2, None).await.unwrap_err(), Denied::Full);
+    }
+
+    #[tokio::test]
+    async fn deadline_says_whose_permits_are_in_the_way() {
+        let permits = FairPermits::new(FairLimits { total: 1, per_key: 1, ..LIMITS });
+        let held = take(&permits, 1);
+        let deadline = Some(Duration::from_millis(5));
+        assert_eq!(permits.acquire(1, deadline).await.unwrap_err(), Denied::OwnLimit);
+        assert_eq!(permits.acquire(2, deadline).await.unwrap_err(), Denied::Full);
+        assert_eq!(permits.0.lock().waiting, 0);
+        drop(held);
+        assert_eq!(permits.0.lock().keys.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn permit_granted_to_an_abandoned_request_goes_to_the_next() {
+        let permits = FairPermits::new(FairLimits { total: 1, per_key: 1, ..LIMITS });
+        let held = take(&permits, 1);
+        let (abandoned, mut next) = (wait(&permits, 2), wait(&permits, 3));
+        drop(held);
+        assert!((&mut next).now_or_never().is_none(), "it was granted to the first");
+        drop(abandoned);
+        drop((&mut next).now_or_never().unwrap().unwrap());
+        assert_eq!((permits.held(), permits.0.lock().keys.len()), (0, 0));
+    }
+}

@@ -1,0 +1,113 @@
+//! The memory of uploads: parts that a store wants large, whose number is bounded, and clients that send slowly.
+//!
+//! A store may take a blob in large parts only (S3: 5 MiB), and as many uploads as a process has memory for may hold one. A slow client
+//! must not hold one: an upload starts with a small buffer, takes a part's memory once its bytes arrive quickly, and gives that back,
+//! with what it holds [staged](BlobWriter::stage), when they no longer do. So no client can keep the memory of a part from others for
+//! longer than [`PACE`] by sending slowly.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use couple_core::Error;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+use super::NotTaken;
+use crate::blobs::BlobWriter;
+
+/// Bytes that every upload may hold without a permit.
+const SMALL: usize = 128 << 10;
+/// Time in which an upload that holds a part's memory must receive [`SMALL`] bytes: 32 KiB/s.
+const PACE: Duration = Duration::from_secs(4);
+/// How long a quick upload waits for a part's memory before it is treated like a slow one.
+const PERMIT_WAIT: Duration = Duration::from_secs(1);
+/// How long a complete upload waits for memory to join its staged parts.
+const JOIN_WAIT: Duration = Duration::from_secs(30);
+
+/// Writes an upload, in small staged parts while its bytes arrive slowly.
+#[derive(Debug)]
+pub(super) struct UploadBuffer {
+    writer: BlobWriter,
+    parts: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    /// When the bytes that are counted began to arrive; without the time that the store took.
+    since: Instant,
+    counted: usize,
+}
+
+impl UploadBuffer {
+    pub(super) fn new(writer: BlobWriter, parts: Arc<Semaphore>) -> Self {
+        Self { writer, parts, permit: None, since: Instant::now(), counted: 0 }
+    }
+
+    pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let room = match self.permit {
+                Some(_) => bytes.len(),
+                None if self.writer.part_size() <= SMALL => bytes.len(),
+                None => SMALL.saturating_sub(self.writer.held()),
+            };
+            if room == 0 {
+                self.make_room().await?;
+                continue;
+            }
+            let taken = bytes.split_to(room.min(bytes.len()));
+            self.count(taken.len());
+            let begun = Instant::now();
+            self.writer.write(taken).await?;
+            self.since += begun.elapsed();
+        }
+        if self.release_at().is_some_and(|at| Instant::now() >= at) {
+            self.release().await?;
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that arrived. Enough of them begin the time of a permit anew.
+    fn count(&mut self, bytes: usize) {
+        self.counted += bytes;
+        if self.permit.is_some() && self.counted >= SMALL {
+            (self.counted, self.since) = (0, Instant::now());
+        }
+    }
+
+    /// The small buffer is full: takes a part's memory if the bytes arrived quickly, or else stages them.
+    async fn make_room(&mut self) -> Result<(), Error> {
+        if self.since.elapsed() < PACE {
+            // Waits once: an upload that found no memory goes on in small parts, which need none.
+            let wait = if self.writer.is_staged() { Duration::ZERO } else { PERMIT_WAIT };
+            let permit = timeout(wait, self.parts.clone().acquire_owned()).await;
+            self.permit = permit.ok().and_then(Result::ok);
+        }
+        if self.permit.is_none() {
+            self.writer.stage().await?;
+        }
+        (self.counted, self.since) = (0, Instant::now());
+        Ok(())
+    }
+
+    pub(super) fn release_at(&self) -> Option<Instant> {
+        self.permit.as_ref().map(|_| self.since + PACE)
+    }
+
+    pub(super) async fn release(&mut self) -> Result<(), Error> {
+        if self.writer.held() > SMALL {
+            self.writer.stage().await?;
+        }
+        self.writer.shrink();
+        self.permit = None;
+        (self.counted, self.since) = (0, Instant::now());
+        Ok(())
+    }
+
+    /// Writes the rest. From then on the blob is there.
+    pub(super) async fn finish(mut self) -> Result<(), NotTaken> {
+        if self.writer.is_staged() && self.permit.is_none() {
+            let permit = timeout(JOIN_WAIT, self.parts.clone().acquire_owned()).await;
+            self.permit = Some(permit.ok().and_then(Result::ok).ok_or(NotTaken::Busy)?);
+        }
+        Ok(self.writer.finish().await?)
+    }
+}

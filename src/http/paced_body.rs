@@ -1,0 +1,158 @@
+//! The body of an upload, with bounds on how slowly it may arrive.
+
+use std::time::Duration;
+
+use axum::body::{Body as HttpBody, Bytes};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Answer, HttpOptions, Problem};
+
+/// How slowly an upload may arrive: idle time, rate, and time in total. Time that the store takes does not count.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// End of the whole upload.
+    until: Instant,
+    /// Bytes that must arrive in each [`STRETCH`](Self::STRETCH).
+    least: usize,
+    came: usize,
+    stretch_until: Instant,
+}
+
+impl Pace {
+    /// Time in which [`HttpOptions::upload_least`] bytes must arrive. Twice [`IDLE`](Self::IDLE), so that a client that sends 1 kB/s may
+    /// also pause for that long.
+    pub(super) const STRETCH: Duration = Duration::from_secs(120);
+    /// Most time between two reads.
+    pub(super) const IDLE: Duration = Duration::from_secs(60);
+
+    pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
+        let until = now + options.upload_timeout;
+        Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::STRETCH }
+    }
+    /// When the next bytes are late.
+    pub(super) fn late(&self, now: Instant) -> Instant {
+        self.until.min(self.stretch_until).min(now + Self::IDLE)
+    }
+    /// Notes how long bytes took to be stored: that time is not the client's.
+    pub(super) fn kept(&mut self, took: Duration) {
+        self.until += took;
+        self.stretch_until += took;
+    }
+    /// Notes bytes that arrived.
+    pub(super) fn came(&mut self, bytes: usize, now: Instant) {
+        self.came += bytes;
+        if self.came >= self.least {
+            (self.came, self.stretch_until) = (0, now + Self::STRETCH);
+        }
+    }
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// The end of the body.
+    End,
+    /// No bytes before the time that was asked for.
+    Nothing,
+}
+
+/// A body that must arrive in a [`Pace`].
+#[derive(Debug)]
+pub(super) struct PacedBody {
+    body: HttpBody,
+    pace: Pace,
+    /// When the last read ended. What follows until the next read is the server's time.
+    idle_since: Instant,
+    /// When bytes arrived last, or the first read began.
+    quiet_since: Option<Instant>,
+}
+
+impl PacedBody {
+    pub(super) fn new(body: HttpBody, options: &HttpOptions) -> Self {
+        let now = Instant::now();
+        Self { body, pace: Pace::new(options, now), idle_since: now, quiet_since: None }
+    }
+
+    /// Reads the next bytes; gives up waiting at `until`, if that is before the client is too slow. May be called again then, and
+    /// also when a call was dropped.
+    pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {
+        let now = Instant::now();
+        let took = now - self.idle_since;
+        self.pace.kept(took);
+        let quiet_since = self.quiet_since.map_or(now, |since| since + took);
+        self.quiet_since = Some(quiet_since);
+        self.idle_since = now;
+        let late = self.pace.late(quiet_since);
+        let read = loop {
+            let frame = timeout_at(until.map_or(late, |until| until.min(late)), self.body.frame()).await;
+            match frame {
+                Ok(None) => break Ok(Read::End),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.quiet_since = None;
+                        self.pace.came(bytes.len(), Instant::now());
+                        break Ok(Read::Bytes(bytes));
+                    }
+                }
+                Ok(Some(Err(_))) => {
+                    break Err(Problem::new("malformed_request").detail("the body ended early"));
+                }
+                Err(_) if until.is_some_and(|until| until < late) => break Ok(Read::Nothing),
+                Err(_) => break Err(Problem::new("body_timed_out")),
+            }
+        };
+        self.idle_since = Instant::now();
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_of_the_store_is_not_counted() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(&HttpOptions { upload_least: 1000, ..HttpOptions::default() }, begun);
+        let later = begun + Duration::from_secs(140);
+        assert!(pace.late(later) < later);
+        pace.kept(Duration::from_secs(40));
+        assert!(pace.late(later) > later);
+    }
+
+    #[test]
+    fn steady_1_kb_per_second_with_pauses_of_55_seconds_is_accepted() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(&HttpOptions::default(), begun);
+        let mut now = begun;
+        for second in 0..2_000 {
+            let pause = if second % 100 == 99 { 55 } else { 1 };
+            assert!(pace.late(now) > now + Duration::from_secs(pause), "after {:?}", now - begun);
+            now += Duration::from_secs(pause);
+            pace.came(1_000, now);
+        }
+    }
+
+    #[test]
+    fn idle_slow_and_endless_uploads_end() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let options = HttpOptions { upload_least: 1000, ..HttpOptions::default() };
+        assert_eq!(Pace::new(&options, begun).late(begun), at(60), "no bytes at all");
+        let mut drops = Pace::new(&options, begun);
+        for seconds in (0..120).step_by(20) {
+            assert!(drops.late(at(seconds)) > at(seconds));
+            drops.came(100, at(seconds));
+        }
+        assert_eq!(drops.late(at(119)), at(120), "fewer bytes than needed");
+        let mut steady = Pace::new(&options, begun);
+        for seconds in (0..3_600).step_by(50) {
+            assert!(steady.late(at(seconds)) > at(seconds), "after {seconds} s");
+            steady.came(1000, at(seconds));
+        }
+        assert_eq!(steady.late(at(3_590)), at(3_600), "the whole has an end, too");
+    }
+}

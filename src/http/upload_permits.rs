@@ -1,0 +1,46 @@
+//! Bounds the uploads that are received at the same time, fairly between accounts.
+
+use std::time::Duration;
+
+use couple_core::AccountId;
+use couple_media::fair_permits::{Denied, FairLimits, FairPermit, FairPermits};
+
+use super::{Answer, HttpOptions, Problem};
+
+/// Uploads of one account that may wait for a permit.
+pub(super) const WAITING_PER_ACCOUNT: usize = 54;
+/// Uploads that may wait for a permit in total.
+const WAITING: usize = 1024;
+/// When an upload that was refused is worth repeating.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Permits to receive an upload. Half of them are for accounts that hold none.
+#[derive(Debug)]
+pub(super) struct UploadPermits {
+    permits: FairPermits<AccountId>,
+    deadline: Duration,
+}
+
+impl UploadPermits {
+    pub(super) fn new(options: &HttpOptions) -> Self {
+        let permits = FairPermits::new(FairLimits {
+            total: options.uploads,
+            per_key: options.uploads_per_account,
+            reserved: options.uploads / 2,
+            waiting: WAITING,
+            waiting_per_key: WAITING_PER_ACCOUNT,
+        });
+        Self { permits, deadline: options.upload_wait }
+    }
+
+    /// Waits for a permit of an account.
+    pub(super) async fn take(&self, account: AccountId) -> Answer<FairPermit<AccountId>> {
+        self.permits.acquire(account, Some(self.deadline)).await.map_err(|denied| {
+            let code = match denied {
+                Denied::OwnLimit => "too_many_uploads",
+                Denied::Full => "uploads_busy",
+            };
+            Problem::new(code).retry_after(RETRY_AFTER)
+        })
+    }
+}
