@@ -9,7 +9,7 @@ use std::{sync::Arc, thread, time::Duration};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use couple::{
     Backend, Call, Secret,
-    account::{Proof, SignUp},
+    account::{Proof, SignUp, Verification},
     core::{limits::Unlimited, mail::Message},
     notify::mail::MemoryMailer,
     store::sql::SqliteOptions,
@@ -66,7 +66,9 @@ fn main() {
         let Message::ConfirmSignUp { code, .. } = mailer.sent()[0].message.clone() else { panic!("no code") };
         let proof = Proof::Code { email: "ana@example.org".into(), code };
         let password = Secret::new(PASSWORD.to_owned());
-        backend.accounts().verify(&Call::default(), &proof, Some(&password)).await.unwrap();
+        let command =
+            Verification { proof, password: Some(password.clone()), display_name: None, locale: None };
+        backend.accounts().verify(&Call::default(), &command).await.unwrap();
         backend
     });
     let address = serve(&server, backend);

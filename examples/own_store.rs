@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use couple::{
     AccountId, CoupleId, Error, Store, Timestamp,
-    account::{Account, AccountReads, Session, Token, TokenKind},
+    account::{Account, AccountReads, Session, Tally, TallyId, Token, TokenKind},
     core::{
         Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, MediaId,
         OutcomeRecord, TokenId,
@@ -61,6 +61,7 @@ reads! {
         open_tokens(kind: TokenKind, email: &EmailKey, now: Timestamp) -> Vec<Token>;
         session_by_token(token: &Digest) -> Option<(Session, Account)>;
         sessions_of(account: AccountId) -> Vec<Session>;
+        tally(id: TallyId, now: Timestamp) -> Option<Tally>;
     }
     PairingReads {
         couple(id: CoupleId) -> Option<Couple>;

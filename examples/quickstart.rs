@@ -4,7 +4,7 @@
 
 use couple::{
     Backend, Call,
-    account::{Proof, SignUp, SignedIn},
+    account::{Proof, SignUp, SignedIn, Verification},
     core::mail::Message,
     notify::mail::MemoryMailer,
     pairing::{Founded, Inviting, Named, Person},
@@ -48,7 +48,8 @@ async fn join(
         return Err("no mail came".into());
     };
     let proof = Proof::Code { email: email.into(), code };
-    Ok(backend.accounts().verify(&Call::default(), &proof, None).await?)
+    let command = Verification { proof, password: None, display_name: None, locale: None };
+    Ok(backend.accounts().verify(&Call::default(), &command).await?)
 }
 
 fn person(signed: &SignedIn) -> Person {

@@ -1,10 +1,14 @@
-//! A1–A12: accounts, mailed tokens and sessions.
+//! A1–A16: accounts, mailed tokens, sessions and tallies.
 
 use std::sync::Arc;
 
 use couple_core::{
-    Conflict, EmailAddress, EmailKey, Label, Locale, Store, TimeZoneName,
-    account::{Account, AccountChange, PasswordHash, Session, Token, TokenKind},
+    Conflict, EmailAddress, EmailKey, Label, Locale, Store, TimeZoneName, Timestamp, TokenId,
+    account::{
+        Account, AccountChange, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId, Token,
+        TokenKind, Tries,
+    },
+    digest,
 };
 
 use crate::world::{World, all, conflict, insert, must, race};
@@ -56,6 +60,9 @@ pub async fn a2_reads_back(store: impl Store) {
         account: Some(world.account_id()),
         display_name: Some(couple_core::DisplayName::from_stored("Ana")),
         locale: Some(Locale::from_stored("en")),
+        network: None,
+        foreign_tries: 3,
+        used_form: Some(ProofForm::Link),
         ..world.token(TokenKind::SignUp, "ana")
     };
     must(&store, AccountChange::InsertToken(token.clone())).await;
@@ -99,31 +106,65 @@ pub async fn a4_update_to_taken_address(store: impl Store) {
 pub async fn a5_redeemed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    for kind in [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email] {
+    for kind in
+        [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email, TokenKind::CancelEmail]
+    {
         let token = world.token(kind, "ana");
         must(&store, AccountChange::InsertToken(token.clone())).await;
-        let redeem = AccountChange::RedeemToken { id: token.id, tries: 0, at: world.now() };
+        let redeem = redeem(token.id, None, world.now());
         assert_eq!(race(&store, (0..50).map(|_| vec![redeem.clone().into()]).collect()).await, 1);
         assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
     }
 }
 
-/// Guesses at once that read the same count cannot share one.
+/// The use of a token by its code after so many tries from its own network, or by its link.
+fn redeem(id: TokenId, tries: Option<i64>, at: Timestamp) -> AccountChange {
+    let seen = SeenToken { tries: tries.map(Tries::Own), used_form: None };
+    AccountChange::RedeemToken { id, seen, at }
+}
+
+/// Every concurrent wrong code counts, on every unused token of the kind and address; what was read before is stale.
 pub async fn a6_tries_one_by_one(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let token = world.token(TokenKind::SignIn, "ana");
-    must(&store, AccountChange::InsertToken(token.clone())).await;
-    for tries in 0..3 {
-        let count = AccountChange::CountTry { id: token.id, tries };
-        assert_eq!(race(&store, (0..50).map(|_| vec![count.clone().into()]).collect()).await, 1);
+    let (own, other) = (digest(&[b"network"]), digest(&[b"other"]));
+    let tokens = [
+        world.token(TokenKind::SignIn, "ana"),
+        Token { network: Some(other), ..world.token(TokenKind::SignIn, "ana") },
+        Token { network: None, ..world.token(TokenKind::SignIn, "ana") },
+        world.token(TokenKind::SignUp, "ana"),
+        world.token(TokenKind::SignIn, "ben"),
+        Token { used_at: Some(world.now()), ..world.token(TokenKind::SignIn, "ana") },
+        Token { code_expires_at: world.now(), ..world.token(TokenKind::SignIn, "ana") },
+    ];
+    for token in &tokens {
+        must(&store, AccountChange::InsertToken(token.clone())).await;
     }
-    assert_eq!(store.token(token.id).await.unwrap().unwrap().tries, 3);
-    let stale = AccountChange::RedeemToken { id: token.id, tries: 2, at: world.now() };
-    assert_eq!(conflict(&store, stale).await, Conflict::TokenChanged(token.id));
-    must(&store, AccountChange::RedeemToken { id: token.id, tries: 3, at: world.now() }).await;
-    let late = conflict(&store, AccountChange::CountTry { id: token.id, tries: 3 }).await;
-    assert_eq!(late, Conflict::TokenChanged(token.id));
+    let count = |network| AccountChange::CountTries {
+        kind: TokenKind::SignIn,
+        email: world.email("ana").key().clone(),
+        network,
+        at: world.now(),
+    };
+    assert_eq!(race(&store, (0..50).map(|_| vec![count(own).into()]).collect()).await, 50);
+    must(&store, count(other)).await;
+    let mut tries = Vec::new();
+    for token in &tokens {
+        let token = store.token(token.id).await.unwrap().unwrap();
+        tries.push((token.tries, token.foreign_tries));
+    }
+    assert_eq!(tries, [(50, 1), (1, 50), (0, 51), (0, 0), (0, 0), (0, 0), (0, 0)]);
+    // A right code needs the count of its own side as it was read; a link needs none.
+    let [token, second, ..] = &tokens;
+    let changed = Conflict::TokenChanged(token.id);
+    assert_eq!(conflict(&store, redeem(token.id, Some(49), world.now())).await, changed);
+    let foreign = SeenToken { tries: Some(Tries::Foreign(0)), used_form: None };
+    let stale = AccountChange::RedeemToken { id: token.id, seen: foreign, at: world.now() };
+    assert_eq!(conflict(&store, stale).await, changed);
+    assert_eq!(conflict(&store, AccountChange::RequireToken { id: token.id, seen: foreign }).await, changed);
+    must(&store, redeem(token.id, Some(50), world.now())).await;
+    assert_eq!(conflict(&store, redeem(token.id, None, world.now())).await, changed);
+    must(&store, redeem(second.id, None, world.now())).await;
 }
 
 /// Unused, unexpired, of the kind and address, newest first.
@@ -143,7 +184,7 @@ pub async fn a7_open_tokens(store: impl Store) {
     let ana = world.email("ana");
     let open = store.open_tokens(TokenKind::SignIn, ana.key(), world.now()).await.unwrap();
     assert_eq!(open, expected);
-    must(&store, AccountChange::RedeemToken { id: expected[0].id, tries: 0, at: world.now() }).await;
+    must(&store, redeem(expected[0].id, Some(0), world.now())).await;
     // The oldest expires first; at its very end it is over.
     let open = store.open_tokens(TokenKind::SignIn, ana.key(), expected[2].expires_at).await.unwrap();
     assert_eq!(open, expected[1..2]);
@@ -157,18 +198,21 @@ pub async fn a8_ending_tokens(store: impl Store) {
         (TokenKind::SignIn, "ana"),
         (TokenKind::SignUp, "ana"),
         (TokenKind::SignIn, "ben"),
+        (TokenKind::SignIn, "ana"),
     ]
     .map(|(kind, name)| world.token(kind, name));
     for token in &tokens {
         must(&store, AccountChange::InsertToken(token.clone())).await;
     }
     let email = world.email("ana").key().clone();
-    must(&store, AccountChange::EndTokens { kind: TokenKind::SignIn, email, at: world.later(1) }).await;
+    let except = Some(tokens[4].id);
+    must(&store, AccountChange::EndTokens { kind: TokenKind::SignIn, email, except, at: world.later(1) })
+        .await;
     let mut ended = Vec::new();
     for token in &tokens {
         ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
     }
-    assert_eq!(ended, [true, true, false, false]);
+    assert_eq!(ended, [true, true, false, false, false]);
     // By account, wherever they were mailed.
     let (ana, ben) = (world.account_id(), world.account_id());
     let tokens = [
@@ -176,18 +220,20 @@ pub async fn a8_ending_tokens(store: impl Store) {
         (TokenKind::Email, ana, "y"),
         (TokenKind::SignIn, ana, "x"),
         (TokenKind::Email, ben, "x"),
+        (TokenKind::Email, ana, "z"),
     ]
     .map(|(kind, account, name)| Token { account: Some(account), ..world.token(kind, name) });
     for token in &tokens {
         must(&store, AccountChange::InsertToken(token.clone())).await;
     }
-    must(&store, AccountChange::EndTokensOf { account: ana, kind: TokenKind::Email, at: world.later(1) })
-        .await;
+    let except = Some(tokens[4].id);
+    let end = AccountChange::EndTokensOf { account: ana, kind: TokenKind::Email, except, at: world.later(1) };
+    must(&store, end).await;
     let mut ended = Vec::new();
     for token in &tokens {
         ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
     }
-    assert_eq!(ended, [true, true, false, false]);
+    assert_eq!(ended, [true, true, false, false, false]);
 }
 
 /// What was proven of an account must still hold when its session begins.
@@ -308,4 +354,134 @@ pub async fn a12_due_for_deletion(store: impl Store) {
         let after = due[n].deletion_due.map(|at| (at, due[n].id));
         assert_eq!(store.accounts_to_delete(world.later(30), after, 9).await.unwrap(), due[n + 1..]);
     }
+}
+
+/// Tokens end with the session that requested them, and none is added afterwards, however the two race.
+pub async fn a14_tokens_end_with_their_session(store: impl Store) {
+    let world = World::default();
+    let ana = world.account("ana");
+    must(&store, AccountChange::Insert(ana.clone())).await;
+    let [one, two, kept] = [(); 3].map(|()| world.session(ana.id));
+    for session in [&one, &two, &kept] {
+        must(&store, begin(session)).await;
+    }
+    let requested = |session: Option<&Session>| Token {
+        account: Some(ana.id),
+        session: session.map(|session| session.id),
+        ..world.token(TokenKind::Email, "new")
+    };
+    let tokens = [Some(&one), Some(&two), Some(&kept), None].map(requested);
+    for token in &tokens {
+        must(&store, AccountChange::InsertToken(token.clone())).await;
+        assert_eq!(store.token(token.id).await.unwrap().as_ref(), Some(token));
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for token in &tokens {
+            left.push(store.token(token.id).await.unwrap().is_some());
+        }
+        left
+    };
+    must(&store, AccountChange::EndSession { account: ana.id, id: one.id }).await;
+    assert_eq!(left().await, [false, true, true, true]);
+    must(&store, AccountChange::EndSessions { account: ana.id, except: Some(kept.id) }).await;
+    assert_eq!(left().await, [false, false, true, true]);
+    must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
+    assert_eq!(left().await, [false, false, false, true]);
+    let late = conflict(&store, AccountChange::InsertToken(requested(Some(&one)))).await;
+    assert_eq!(late, Conflict::SessionEnded(one.id));
+    // Begun, used for a request and ended at the same time: nothing is left.
+    let store = Arc::new(store);
+    for _ in 0..20 {
+        let session = world.session(ana.id);
+        must(&store, begin(&session)).await;
+        let tokens: Vec<Token> = (0..8).map(|_| requested(Some(&session))).collect();
+        let mut commits: Vec<_> =
+            tokens.iter().map(|token| vec![AccountChange::InsertToken(token.clone()).into()]).collect();
+        commits.insert(4, vec![AccountChange::EndSession { account: ana.id, id: session.id }.into()]);
+        race(&store, commits).await;
+        for token in tokens {
+            assert_eq!(store.token(token.id).await.unwrap(), None);
+        }
+    }
+}
+
+/// Code and link of a mail work once each, and what ends the token ends the form that is left.
+pub async fn a15_each_form_once(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let ana = world.account_id();
+    for (first, second) in [(ProofForm::Code, ProofForm::Link), (ProofForm::Link, ProofForm::Code)] {
+        let token = world.token(TokenKind::SignUp, "ana");
+        must(&store, AccountChange::InsertToken(token.clone())).await;
+        let fresh = SeenToken { tries: None, used_form: None };
+        let form = |form| AccountChange::RedeemForm { id: token.id, seen: fresh, form, account: ana };
+        let commits = (0..50).map(|n| vec![form(if n % 2 == 0 { first } else { second }).into()]).collect();
+        assert_eq!(race(&store, commits).await, 1);
+        let half = store.token(token.id).await.unwrap().unwrap();
+        assert_eq!((half.used_at, half.account), (None, Some(ana)));
+        let open = store.open_tokens(TokenKind::SignUp, token.email.key(), world.now()).await.unwrap();
+        assert!(open.contains(&half), "its code can still be tried");
+        let seen = SeenToken { tries: None, used_form: half.used_form };
+        let rest = AccountChange::RedeemToken { id: token.id, seen, at: world.now() };
+        assert_eq!(race(&store, (0..50).map(|_| vec![rest.clone().into()]).collect()).await, 1);
+        assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
+        // Another one is ended while a form of it is left.
+        let token = world.token(TokenKind::SignUp, "ben");
+        must(&store, AccountChange::InsertToken(token.clone())).await;
+        must(&store, AccountChange::RedeemForm { id: token.id, seen: fresh, form: first, account: ana })
+            .await;
+        let end = AccountChange::EndTokens {
+            kind: TokenKind::SignUp,
+            email: token.email.key().clone(),
+            except: None,
+            at: world.now(),
+        };
+        must(&store, end).await;
+        let seen = SeenToken { tries: None, used_form: Some(first) };
+        let late = AccountChange::RedeemToken { id: token.id, seen, at: world.now() };
+        assert_eq!(conflict(&store, late).await, Conflict::TokenChanged(token.id));
+    }
+}
+
+/// Exactly so many of concurrent counts, none after them, and all over again after the end.
+pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let id = |n: u8| TallyId::from_digest(digest(&[b"tally", &[n]]));
+    let count = |n, at| AccountChange::CountTally { id: id(n), below: 20, at, expires_at: world.later(100) };
+    let now = world.now();
+    assert_eq!(store.tally(id(1), now).await.unwrap(), None);
+    must(&store, AccountChange::RequireTally { id: id(1), below: 1, at: now }).await;
+    assert_eq!(race(&store, (0..50).map(|_| vec![count(1, now).into()]).collect()).await, 20);
+    let full = Tally { count: 20, expires_at: world.later(100) };
+    assert_eq!(store.tally(id(1), world.later(99)).await.unwrap(), Some(full));
+    assert_eq!(store.tally(id(1), world.later(100)).await.unwrap(), None);
+    assert_eq!(conflict(&store, count(1, world.later(99))).await, Conflict::TallyFull);
+    let require = |below, at| AccountChange::RequireTally { id: id(1), below, at };
+    assert_eq!(conflict(&store, require(20, world.later(99))).await, Conflict::TallyFull);
+    must(&store, require(21, world.later(99))).await;
+    must(&store, require(20, world.later(100))).await;
+    // Others are others.
+    must(&store, count(2, now)).await;
+    // After its end it begins anew, with an end of its own.
+    let anew = AccountChange::CountTally {
+        id: id(1),
+        below: 20,
+        at: world.later(100),
+        expires_at: world.later(200),
+    };
+    must(&store, anew).await;
+    let tally = store.tally(id(1), world.later(100)).await.unwrap();
+    assert_eq!(tally, Some(Tally { count: 1, expires_at: world.later(200) }));
+    for tally in [Tally { count: 7, expires_at: world.later(50) }, Tally { count: 0, expires_at: now }] {
+        must(&store, AccountChange::PutTally { id: id(3), tally }).await;
+        let live = Some(tally).filter(|tally| tally.expires_at > now);
+        assert_eq!(store.tally(id(3), now).await.unwrap(), live);
+    }
+    let purge = |before, cap| AccountChange::PurgeTallies { before, cap };
+    assert_eq!(must(&store, purge(now, 9)).await.purged, [0]);
+    assert_eq!(must(&store, purge(world.later(101), 1)).await.purged, [1]);
+    assert_eq!(must(&store, purge(world.later(101), 9)).await.purged, [1]);
+    assert_eq!(store.tally(id(1), now).await.unwrap().map(|tally| tally.count), Some(1));
 }

@@ -3,9 +3,11 @@
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
-    AccountId, Change, CommitError, Committed, Conflict, CoupleId, IdempotencyChange, JobId, Label, MediaId,
-    OutcomeRecord, Store, Timestamp, TokenId,
-    account::{Account, AccountChange, Session, Token, TokenKind},
+    AccountId, Change, CommitError, Committed, Conflict, CoupleId, Digest, IdempotencyChange, JobId, Label,
+    MediaId, OutcomeRecord, Store, Timestamp, TokenId,
+    account::{
+        Account, AccountChange, ProofForm, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
+    },
     digest,
     job::{JobChange, NewJob},
     media::{AsRead, Format, Media, MediaChange, Rendition, Source, Space},
@@ -96,6 +98,23 @@ fn session(n: u8) -> Session {
 fn token_id(n: u8) -> TokenId {
     TokenId::from_uuid(id(3, n))
 }
+fn network(n: u8) -> Digest {
+    digest(&[b"network", &[n]])
+}
+fn tally_id(n: u8) -> TallyId {
+    TallyId::from_digest(digest(&[b"tally", &[n]]))
+}
+const FORMS: [ProofForm; 2] = [ProofForm::Code, ProofForm::Link];
+fn seen() -> impl Strategy<Value = SeenToken> {
+    (0..5_i64, prop::option::of(0..2_usize)).prop_map(|(tries, form)| SeenToken {
+        tries: match tries {
+            0 | 1 => Some(Tries::Own(tries)),
+            2 | 3 => Some(Tries::Foreign(tries - 2)),
+            _ => None,
+        },
+        used_form: form.map(|form| FORMS[form]),
+    })
+}
 /// Each number is used once: ids, codes and links are unique by how they are made.
 fn invite(n: u8) -> Invite {
     let from = n % FEW;
@@ -170,35 +189,74 @@ fn account_change() -> impl Strategy<Value = Change> {
         (n(), n(), prop::option::of(small()), 0..3_i64)
             .prop_map(|(a, b, due, version)| AccountChange::Update(account(a, b, due, version))),
         (n(), 0..3_i64).prop_map(|(a, version)| AccountChange::Erase { id: account_id(a), version }),
-        (n(), n(), 0..2_usize, prop::option::of(n()), small()).prop_map(|(t, who, kind, owner, time)| {
-            AccountChange::InsertToken(Token {
-                id: token_id(t),
-                link: digest(&[b"token", &[t]]),
-                account: owner.map(account_id),
-                created_at: at(time),
-                expires_at: at(time + 5),
-                ..World::default().token(KINDS[kind], name(who))
-            })
-        }),
-        (n(), 0..2_i64, small()).prop_map(|(t, tries, time)| AccountChange::RedeemToken {
+        (n(), n(), 0..2_usize, prop::option::of(n()), small(), prop::option::of(sessions())).prop_map(
+            |(t, who, kind, owner, time, of)| {
+                AccountChange::InsertToken(Token {
+                    id: token_id(t),
+                    link: digest(&[b"token", &[t]]),
+                    account: owner.map(account_id),
+                    session: of.map(|n| session(n).id),
+                    network: owner.map(network),
+                    created_at: at(time),
+                    code_expires_at: at(time + 3),
+                    expires_at: at(time + 5),
+                    ..World::default().token(KINDS[kind], name(who))
+                })
+            }
+        ),
+        (n(), seen(), small()).prop_map(|(t, seen, time)| AccountChange::RedeemToken {
             id: token_id(t),
-            tries,
+            seen,
             at: at(time)
         }),
-        (n(), 0..2_usize, small()).prop_map(|(a, kind, time)| AccountChange::EndTokensOf {
+        (n(), seen()).prop_map(|(t, seen)| AccountChange::RequireToken { id: token_id(t), seen }),
+        (n(), seen(), 0..2_usize, n()).prop_map(|(t, seen, form, a)| AccountChange::RedeemForm {
+            id: token_id(t),
+            seen,
+            form: FORMS[form],
             account: account_id(a),
-            kind: KINDS[kind],
-            at: at(time)
+        }),
+        (n(), 0..2_usize, small(), prop::option::of(n())).prop_map(|(a, kind, time, t)| {
+            AccountChange::EndTokensOf {
+                account: account_id(a),
+                kind: KINDS[kind],
+                except: t.map(token_id),
+                at: at(time),
+            }
         }),
         (sessions(), small(), 0..3_i64).prop_map(|(n, time, version)| {
             AccountChange::InsertSession { session: Session { seen_at: at(time), ..session(n) }, version }
         }),
-        (n(), 0..2_i64).prop_map(|(t, tries)| AccountChange::CountTry { id: token_id(t), tries }),
-        (0..2_usize, n(), small()).prop_map(|(kind, who, time)| AccountChange::EndTokens {
+        (0..2_usize, n(), n(), small()).prop_map(|(kind, who, from, time)| AccountChange::CountTries {
             kind: KINDS[kind],
             email: World::default().email(name(who)).key().clone(),
+            network: network(from),
             at: at(time),
         }),
+        (0..2_usize, n(), small(), prop::option::of(n())).prop_map(|(kind, who, time, t)| {
+            AccountChange::EndTokens {
+                kind: KINDS[kind],
+                email: World::default().email(name(who)).key().clone(),
+                except: t.map(token_id),
+                at: at(time),
+            }
+        }),
+        (n(), 0..4_i64, small()).prop_map(|(t, below, time)| AccountChange::CountTally {
+            id: tally_id(t),
+            below,
+            at: at(time),
+            expires_at: at(time + 4),
+        }),
+        (n(), 0..4_i64, small()).prop_map(|(t, below, time)| AccountChange::RequireTally {
+            id: tally_id(t),
+            below,
+            at: at(time),
+        }),
+        (n(), 0..4_i64, small()).prop_map(|(t, count, time)| AccountChange::PutTally {
+            id: tally_id(t),
+            tally: Tally { count, expires_at: at(time) },
+        }),
+        (small(), 0..3_u32).prop_map(|(time, cap)| AccountChange::PurgeTallies { before: at(time), cap }),
         (sessions(), small()).prop_map(|(n, time)| AccountChange::TouchSession {
             account: session(n).account,
             id: session(n).id,
@@ -429,6 +487,7 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
     for n in 0..FEW {
         let (account, email) = (account_id(n), World::default().email(name(n)).key().clone());
         see!(store.account(account), store.account_by_email(&email), store.sessions_of(account));
+        see!(store.tally(tally_id(n), now));
         see!(store.token(token_id(n)), store.token_by_link(&digest(&[b"token", &[n]])));
         for kind in KINDS {
             see!(store.open_tokens(kind, &email, now));

@@ -1,9 +1,9 @@
-//! L1–L5: rate limits.
+//! L1–L6: rate limits.
 
 use std::{sync::Arc, time::Duration};
 
 use couple_core::{
-    ManualClock,
+    Clock as _, ManualClock,
     limits::{LimitKey, Limited, RateLimiter, Rule},
 };
 
@@ -74,4 +74,22 @@ pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
         taken += task.await.unwrap();
     }
     assert_eq!(taken, 5);
+}
+
+/// A wall clock that jumps ahead and is corrected does not freeze an allowance: waiting as told succeeds, every time.
+pub async fn l6_clock_is_corrected(limiter: impl RateLimiter, clock: &ManualClock) {
+    let right = clock.now();
+    clock.set(right.plus(Duration::from_hours(24)));
+    use_up(&limiter, "a").await;
+    clock.set(right);
+    for _ in 0..10 {
+        if let Err(limited) = take(&limiter, "a").await {
+            assert!(limited.retry_after <= Duration::from_secs(10), "{limited:?}");
+            clock.advance(limited.retry_after);
+            take(&limiter, "a").await.unwrap();
+        }
+    }
+    clock.advance(Duration::from_secs(50));
+    use_up(&limiter, "a").await;
+    assert!(take(&limiter, "a").await.is_err());
 }

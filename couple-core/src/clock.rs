@@ -2,8 +2,11 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicI64, Ordering},
-    time::Duration,
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +99,11 @@ impl fmt::Debug for Timestamp {
 pub trait Clock: Send + Sync + 'static {
     /// The time now. May jump, also backwards: no caller relies on more than rough order.
     fn now(&self) -> Timestamp;
+    /// Time since a fixed start of the clock's choice, for measuring durations. Must not follow corrections of the wall
+    /// clock. The default is derived from [`now`](Self::now) and therefore follows them.
+    fn monotonic(&self) -> Duration {
+        self.now().since(Timestamp(0))
+    }
 }
 
 /// The operating system's clock.
@@ -108,25 +116,35 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(micros_of(since))
     }
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let now = Instant::now();
+        now.saturating_duration_since(*START.get_or_init(|| now))
+    }
 }
 
 /// A clock that stands still until a test moves it.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall: AtomicI64,
+    monotonic: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     #[must_use]
     pub const fn new(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.0))
+        Self { wall: AtomicI64::new(start.0), monotonic: AtomicI64::new(0) }
     }
-    /// Moves the clock forward.
+    /// Lets time pass: moves the wall clock and the monotonic clock forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(micros_of(by), Ordering::SeqCst);
+        self.wall.fetch_add(micros_of(by), Ordering::SeqCst);
+        self.monotonic.fetch_add(micros_of(by), Ordering::SeqCst);
     }
-    /// Sets the clock, also backwards.
+    /// Sets the wall clock, also backwards. The monotonic clock stays, as it does when a system's clock is corrected.
     pub fn set(&self, to: Timestamp) {
-        self.0.store(to.0, Ordering::SeqCst);
+        self.wall.store(to.0, Ordering::SeqCst);
     }
 }
 
@@ -139,7 +157,10 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.wall.load(Ordering::SeqCst))
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.monotonic.load(Ordering::SeqCst)).unwrap_or(0))
     }
 }
 

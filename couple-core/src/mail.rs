@@ -37,6 +37,8 @@ pub enum Message {
     SignInCode {
         /// Six digits.
         code: Secret<String>,
+        /// Does the same as the code.
+        link: Secret<String>,
     },
     /// Set a new password.
     SetPassword {
@@ -48,6 +50,11 @@ pub enum Message {
         /// Six digits.
         code: Secret<String>,
         /// Does the same as the code.
+        link: Secret<String>,
+    },
+    /// To the present address: the account asked for another one.
+    EmailChangeAsked {
+        /// Cancels the change.
         link: Secret<String>,
     },
     /// To the old address: it is no longer the account's.

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AccountId, Call, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, Timestamp,
-    TokenId,
+    AccountId, Call, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, SessionId,
+    Timestamp, TokenId,
     account::{AccountChange, AccountReads},
     idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord},
     job::{ClaimedJob, JobChange, JobReads},
@@ -77,6 +77,12 @@ pub enum Conflict {
     /// The token is gone, used, or had another try since it was read.
     #[error("token {0} changed")]
     TokenChanged(TokenId),
+    /// The session is gone.
+    #[error("session {0} ended")]
+    SessionEnded(SessionId),
+    /// The tally has reached its bound.
+    #[error("tally is full")]
+    TallyFull,
     /// This account is in a couple.
     #[error("account {0} is paired")]
     Paired(AccountId),

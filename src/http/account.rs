@@ -8,7 +8,7 @@ use axum::{
 };
 use couple_core::{
     Secret, SessionId,
-    account::{Account, ProfilePatch, Proof, Session, SignIn, SignUp, SignedIn},
+    account::{self, Account, ProfilePatch, Proof, Session, SignIn, SignUp, SignedIn},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(me, update_me, delete_me))
         .routes(routes!(change_email))
         .routes(routes!(confirm_email))
+        .routes(routes!(cancel_email_change))
 }
 
 /// A person's own account.
@@ -183,9 +184,13 @@ struct Verification {
     /// The link's token, instead of address and code.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
-    /// At least 15 characters; without one, sign-in is by mailed code.
+    /// At least 15 characters; without one, sign-in is by mailed code. Not used when the account has a password.
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
+    /// Display name of the account, if it is not to be the one of the sign-up that the mail belongs to.
+    display_name: Option<String>,
+    /// Locale of the account, likewise.
+    locale: Option<String>,
 }
 
 /// What an idempotency key of a proof belongs to: its address, or its token.
@@ -207,14 +212,16 @@ fn proof(
     }
 }
 
-/// Confirms a sign-up: the account comes into being and is signed in.
+/// Confirms a sign-up: the account is created and signed in. Code and link of one mail work once each, the second of
+/// them within the 10 minutes of the code; the second one signs in to the same account.
 #[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
     responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
 async fn verify(State(app): State<App>, meta: Meta, body: Body<Verification>) -> Answer<Json<SignedInOut>> {
     let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
-    let Verification { email, code, token, password } = body.value;
-    let signed = app.backend.accounts().verify(&call, &proof(email, code, token)?, password.as_ref()).await?;
+    let Verification { email, code, token, password, display_name, locale } = body.value;
+    let command = account::Verification { proof: proof(email, code, token)?, password, display_name, locale };
+    let signed = app.backend.accounts().verify(&call, &command).await?;
     Ok(Json(signed.into()))
 }
 
@@ -240,15 +247,23 @@ async fn resend(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Credentials {
-    email: String,
+    /// With `password` or `code`.
+    email: Option<String>,
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
     /// Six digits, instead of the password.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
+    /// The token of a mailed link, instead of address and password or code.
+    #[schema(value_type = Option<String>)]
+    token: Option<Secret<String>>,
 }
 
-/// Signs in by password or mailed code.
+/// Signs in by password, mailed code or mailed link. Code and link of one mail work once each, the second of them within
+/// the 10 minutes of the code.
+///
+/// An address takes 100 wrong passwords in 24 hours from networks from which it did not sign in in the last 90 days, and
+/// 100 from those from which it did; then 429 until the 24 hours are over. Mailed codes and links still work.
 #[utoipa::path(post, path = "/v1/sessions", tag = "accounts", request_body = Credentials,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
     responses((status = 201, description = "Signed in", body = SignedInOut)))]
@@ -257,17 +272,28 @@ async fn sign_in(
     meta: Meta,
     body: Body<Credentials>,
 ) -> Answer<(StatusCode, Json<SignedInOut>)> {
-    let call = meta.open_call(&body.value.email, &body);
+    let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let command = match body.value {
-        Credentials { email, password: Some(password), code: None } => SignIn::Password { email, password },
-        Credentials { email, password: None, code: Some(code) } => SignIn::Code { email, code },
+        Credentials { email: Some(email), password: Some(password), code: None, token: None } => {
+            SignIn::Password { email, password }
+        }
+        Credentials { email: Some(email), password: None, code: Some(code), token: None } => {
+            SignIn::Code { email, code }
+        }
+        Credentials { email: None, password: None, code: None, token: Some(token) } => SignIn::Link(token),
+        Credentials { email: None, token: None, .. } => {
+            return Err(Problem::new("invalid_field").field("email", "required"));
+        }
+        Credentials { token: Some(_), .. } => {
+            return Err(Problem::new("invalid_field").field("token", "either_token_or_email"));
+        }
         _ => return Err(Problem::new("invalid_field").field("password", "either_password_or_code")),
     };
     let signed = app.backend.accounts().sign_in(&call, &command).await?;
     Ok((StatusCode::CREATED, Json(signed.into())))
 }
 
-/// Mails a code to sign in with. Always the same answer.
+/// Mails a code and a link to sign in with. Always the same answer.
 #[utoipa::path(post, path = "/v1/sessions/code", tag = "accounts", request_body = Address,
     responses((status = 202, description = "If there is an account, a mail is on its way", body = Status)))]
 async fn request_code(
@@ -426,7 +452,8 @@ struct NewEmail {
     current_password: Option<Secret<String>>,
 }
 
-/// Asks for a new address, which must confirm.
+/// Asks for a new address, which must confirm. The present address gets a link that cancels the change; the end of the
+/// session that asked, and a new password, cancel it too.
 #[utoipa::path(post, path = "/v1/me/email", tag = "accounts", security(("session" = [])), request_body = NewEmail,
     responses((status = 202, description = "A mail to the new address is on its way", body = Status)))]
 async fn change_email(
@@ -457,7 +484,8 @@ struct EmailProof {
     token: Option<Secret<String>>,
 }
 
-/// Confirms a new address: by its code when signed in, or by its link, which needs no session and gives none.
+/// Confirms a new address: by its code when signed in, or by its link, which needs no session and gives none. Code and
+/// link of one mail work once each, the second of them within the 10 minutes of the code.
 #[utoipa::path(post, path = "/v1/me/email/verify", tag = "accounts", security((), ("session" = [])),
     request_body = EmailProof, responses((status = 204, description = "It is the account's address now")))]
 async fn confirm_email(
@@ -473,6 +501,26 @@ async fn confirm_email(
     }
     let account = signed.map(|signed| signed.id());
     app.backend.accounts().confirm_email(&meta.plain(), account, &proof).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EmailCancellation {
+    /// The token of the link that the present address got.
+    #[schema(value_type = String)]
+    token: Secret<String>,
+}
+
+/// Cancel the changes of address that the account asked for. Needs no session.
+#[utoipa::path(post, path = "/v1/me/email/cancel", tag = "accounts", request_body = EmailCancellation,
+    responses((status = 204, description = "The account keeps its address")))]
+async fn cancel_email_change(
+    State(app): State<App>,
+    meta: Meta,
+    body: Body<EmailCancellation>,
+) -> Answer<StatusCode> {
+    app.backend.accounts().cancel_email_change(&meta.plain(), &body.value.token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

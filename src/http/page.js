@@ -1,24 +1,28 @@
 const page = document.querySelector('main').dataset.page, form = document.getElementById('form');
 const said = document.getElementById('said'), button = form.querySelector('button');
 const token = location.hash.slice(1), password = document.getElementById('password');
+// These pages show their token, to be entered in the app; the others send it.
+const shown = page === 'invite' || page === 'signin';
 // Out of the address bar, so that it does not linger in the history; an invite is there to be read again.
 if (page !== 'invite') history.replaceState(null, '', location.pathname);
 if (!token) { button.disabled = true; said.textContent = 'Open this page by the link that you were sent.'; }
-if (page === 'invite') document.getElementById('token').textContent = token;
+if (shown) document.getElementById('token').textContent = token;
 const base = location.pathname.replace(/\/open\/[a-z]+\/*$/, '');
 const calls = {
   verify: () => ['POST', '/v1/accounts/verify', { token, ...(password.value && { password: password.value }) }],
+  cancel: () => ['POST', '/v1/me/email/cancel', { token }],
   email: () => ['POST', '/v1/me/email/verify', { token }],
   password: () => ['PUT', '/v1/password', { token, new_password: password.value }],
 };
 const done = {
   verify: 'Confirmed. Go back to the app and sign in.',
+  cancel: 'Your account keeps this address. If you did not ask for the change, set a new password and sign out your other devices.',
   email: 'Confirmed. Your account uses this address now.',
   password: 'Your new password is set. Sign in with it in the app.',
 };
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
-  if (page === 'invite') {
+  if (shown) {
     try {
       await navigator.clipboard.writeText(token);
       said.textContent = 'Copied.';

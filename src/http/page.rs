@@ -42,6 +42,10 @@ async fn page(Segment(page): Segment) -> Response {
         "email" => {
             ("Confirm your new address", "From then on your account uses this address.", "Confirm", "")
         }
+        "cancel" => {
+            ("Keep your address", "The change that was asked for will not happen.", "Keep my address", "")
+        }
+        "signin" => ("Sign in", "Open the app, choose “I have a link” and enter this:", "Copy", ""),
         "password" => ("Set a new password", "Every device will be signed out.", "Set password", "required"),
         "invite" => {
             ("You are invited", "Open the app, choose “I have an invite” and enter this:", "Copy", "")

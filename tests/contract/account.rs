@@ -62,10 +62,80 @@ async fn a_link_confirms_as_a_code_does_and_looking_changes_nothing() {
     }
     let answer = world.open("/v1/accounts/verify", json!({"token": link})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    // Single use, and the code of the same mail is used with it.
+    // The code of the same mail signs in too, to the same account; then both are used.
+    let again = world.open("/v1/accounts/verify", json!({"email": "ana@example.org", "code": code})).await;
+    assert_eq!((again.status, &again.body["account"]["id"]), (200, &answer.body["account"]["id"]));
     for body in [json!({"token": link}), json!({"email": "ana@example.org", "code": code})] {
         assert_eq!(world.open("/v1/accounts/verify", body).await.said(), (422, "invalid_token"));
     }
+    let used = world.open("/v1/accounts/verify", json!({"token": link})).await;
+    assert_eq!(used.body["detail"], "this link was used already");
+}
+
+#[tokio::test]
+async fn code_and_link_of_one_mail_sign_in_once_each_in_either_order() {
+    let world = World::new();
+    let sign_in = async |body| world.open("/v1/sessions", body).await.status;
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    for code_first in [true, false] {
+        world.open("/v1/sessions/code", json!({"email": "ana@example.org"})).await;
+        world.work().await;
+        let (code, link) = world.mailed("ana@example.org");
+        let mut proofs = [json!({"email": "ana@example.org", "code": code}), json!({"token": link})];
+        if !code_first {
+            proofs.reverse();
+        }
+        for proof in &proofs {
+            assert_eq!(sign_in(proof.clone()).await, 201);
+        }
+        for proof in proofs {
+            assert!(sign_in(proof).await >= 400);
+        }
+    }
+    // The second one within the life of the code only, and not after a change of password.
+    for (email, wait, change) in [("late@example.org", 600, false), ("new@example.org", 0, true)] {
+        world.sign_up(email).await;
+        let (code, link) = world.mailed(email);
+        let body = json!({"email": email, "code": code, "password": PASSWORD});
+        let answer = world.open("/v1/accounts/verify", body).await;
+        let session = answer.body["session"]["token"].as_str().unwrap().to_owned();
+        if change {
+            let body = json!({"current_password": PASSWORD, "new_password": OTHER});
+            assert_eq!(world.call("PUT", "/v1/password", Some(&session), Some(body)).await.status, 200);
+        }
+        world.later(Duration::from_secs(wait));
+        let late = world.open("/v1/accounts/verify", json!({"token": link})).await;
+        assert_eq!(late.said(), (422, "invalid_token"));
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_who_proves_the_address_wins() {
+    let world = World::new();
+    let sign_up = async |email: &str, name: &str| {
+        world.open("/v1/accounts", json!({"email": email, "display_name": name, "locale": "en"})).await;
+        world.work().await;
+        world.later(Duration::from_secs(1));
+    };
+    let named = async |body: serde_json::Value| {
+        let answer = world.open("/v1/accounts/verify", body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body["account"]["display_name"].as_str().unwrap().to_owned()
+    };
+    // The first sign-up's mail, though another one came later.
+    sign_up("ana@example.org", "Ana").await;
+    let (code, _) = world.mailed("ana@example.org");
+    sign_up("ana@example.org", "WIN at https://evil.example").await;
+    assert_eq!(named(json!({"email": "ana@example.org", "code": code})).await, "Ana");
+    // What is said at verification, whatever the sign-ups said.
+    sign_up("cleo@example.org", "WIN").await;
+    let (code, _) = world.mailed("cleo@example.org");
+    let body = json!({"email": "cleo@example.org", "code": code, "display_name": "Cleo", "locale": "pt-BR"});
+    let answer = world.open("/v1/accounts/verify", body).await;
+    assert_eq!(
+        (&answer.body["account"]["display_name"], &answer.body["account"]["locale"]),
+        (&json!("Cleo"), &json!("pt-BR"))
+    );
 }
 
 #[tokio::test]
@@ -118,7 +188,7 @@ async fn fifty_at_once_redeem_a_token_once() {
     for mail in world.mailer.sent() {
         match mail.message {
             Message::SetPassword { link } => reset = link.expose().split_once('#').unwrap().1.to_owned(),
-            Message::SignInCode { code: mailed } => code = mailed.expose().clone(),
+            Message::SignInCode { code: mailed, .. } => code = mailed.expose().clone(),
             _ => {}
         }
     }
@@ -412,8 +482,7 @@ async fn guessing_is_limited_for_each_address() {
             limited += 1;
         }
     }
-    // Confirming the sign-up took one of ten.
-    assert_eq!(limited, 6);
+    assert_eq!(limited, 5);
     assert_eq!(guess("ANA@EXAMPLE.ORG").await.status, 429, "the same address, typed otherwise");
     assert_eq!(guess("ben@example.org").await.status, 401);
     clock.advance(Duration::from_mins(15));
@@ -467,6 +536,77 @@ async fn a_change_of_address_does_not_outlive_a_password_change() {
     let late = world.open("/v1/me/email/verify", json!({ "token": link })).await;
     assert_eq!(late.said(), (422, "invalid_token"));
     assert_eq!(world.get("/v1/me", &ana).await.body["email"], "ana@example.org");
+}
+
+#[tokio::test]
+async fn a_change_of_address_ends_with_the_session_that_asked() {
+    for all in [false, true] {
+        let world = World::new();
+        let owner = world.join_with_password("ana@example.org", PASSWORD).await;
+        let body = json!({"email": "ana@example.org", "password": PASSWORD});
+        let stolen = world.open("/v1/sessions", body).await;
+        let id = stolen.body["session"]["id"].as_str().unwrap().to_owned();
+        let stolen = stolen.body["session"]["token"].as_str().unwrap().to_owned();
+        // One mail is out, another one still waits.
+        world.post("/v1/me/email", &stolen, json!({"new_email": "evil@example.org"})).await;
+        world.work().await;
+        let (_, link) = world.mailed("evil@example.org");
+        world.post("/v1/me/email", &stolen, json!({"new_email": "evil2@example.org"})).await;
+        let path = if all { "/v1/sessions".to_owned() } else { format!("/v1/sessions/{id}") };
+        assert_eq!(world.call("DELETE", &path, Some(&owner), None).await.status, 204);
+        world.work().await;
+        assert_eq!(world.mails_to("evil2@example.org"), 0);
+        let late = world.open("/v1/me/email/verify", json!({"token": link})).await;
+        assert_eq!(late.said(), (422, "invalid_token"));
+        assert_eq!(world.get("/v1/me", &owner).await.body["email"], "ana@example.org");
+        // What the owner asks for goes on.
+        world.post("/v1/me/email", &owner, json!({"new_email": "ana2@example.org"})).await;
+        world.work().await;
+        let (_, link) = world.mailed("ana2@example.org");
+        assert_eq!(world.open("/v1/me/email/verify", json!({"token": link})).await.status, 204);
+    }
+}
+
+#[tokio::test]
+async fn the_old_address_is_told_of_a_change_and_can_cancel_it() {
+    let world = World::new();
+    let ana = world.join_with_password("ana@example.org", PASSWORD).await;
+    let ask = async || {
+        world.post("/v1/me/email", &ana, json!({"new_email": "new@example.org"})).await;
+        world.work().await;
+        let asked = world.mailer.sent().into_iter().rev().find_map(|mail| match mail.message {
+            Message::EmailChangeAsked { link } if mail.to.as_str() == "ana@example.org" => Some(link),
+            _ => None,
+        });
+        let link = asked.unwrap().expose().clone();
+        assert!(link.contains("/open/cancel#"), "{link}");
+        link.split_once('#').unwrap().1.to_owned()
+    };
+    let cancel = ask().await;
+    let (code, confirm) = world.mailed("new@example.org");
+    // Looking changes nothing.
+    for method in ["GET", "HEAD"] {
+        assert_eq!(world.call(method, "/open/cancel", None, None).await.status, 200);
+    }
+    assert_eq!(world.open("/v1/me/email/cancel", json!({"token": cancel})).await.status, 204);
+    let late = world.open("/v1/me/email/verify", json!({"token": confirm})).await;
+    assert_eq!(late.said(), (422, "invalid_token"));
+    let late =
+        world.post("/v1/me/email/verify", &ana, json!({"email": "new@example.org", "code": code})).await;
+    assert_eq!(late.said(), (422, "invalid_token"));
+    let again = world.open("/v1/me/email/cancel", json!({"token": cancel})).await;
+    assert_eq!(again.said(), (422, "invalid_token"));
+    // A confirmed change is not cancelled any more; code and link both confirm.
+    let cancel = ask().await;
+    let (code, confirm) = world.mailed("new@example.org");
+    assert_eq!(world.open("/v1/me/email/cancel", json!({"token": confirm})).await.status, 422);
+    assert_eq!(world.open("/v1/me/email/verify", json!({"token": confirm})).await.status, 204);
+    let second =
+        world.post("/v1/me/email/verify", &ana, json!({"email": "new@example.org", "code": code})).await;
+    assert_eq!(second.status, 204);
+    let late = world.open("/v1/me/email/cancel", json!({"token": cancel})).await;
+    assert_eq!(late.said(), (422, "invalid_token"));
+    assert_eq!(world.get("/v1/me", &ana).await.body["email"], "new@example.org");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

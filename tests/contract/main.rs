@@ -7,7 +7,9 @@ mod animated;
 mod concurrent_pictures;
 mod connections;
 mod cors;
+mod enumeration;
 mod frames;
+mod guessing;
 mod input;
 mod live;
 mod matrix;
@@ -24,4 +26,6 @@ mod tus;
 mod typed;
 mod uploads;
 mod waiting;
+#[path = "../support/watched.rs"]
+mod watched;
 mod world;

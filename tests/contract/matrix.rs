@@ -29,6 +29,7 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
             [422, 401, 422, 422, 422, 422],
             json!({"token": "reset_x", "new_password": "mauve kettle orbit"}),
         ),
+        ("POST", "/v1/me/email/cancel") => ([422; 6], json!({"token": "cancel_x"})),
         ("POST", "/v1/me/email/verify") => ([422, 401, 422, 422, 422, 422], json!({"token": "email_x"})),
         ("GET", "/v1/sessions" | "/v1/me" | "/v1/me/export" | "/v1/invites" | "/v1/blocks") => {
             (person(200), none)

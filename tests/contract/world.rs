@@ -144,8 +144,10 @@ impl World {
                 Message::ConfirmSignUp { code, link, .. }
                 | Message::ConfirmEmail { code, link }
                 | Message::Invitation { code, link, .. } => Some((code.expose().clone(), after(link))),
-                Message::SignInCode { code } => Some((code.expose().clone(), String::new())),
-                Message::SetPassword { link } => Some((String::new(), after(link))),
+                Message::SignInCode { code, link } => Some((code.expose().clone(), after(link))),
+                Message::SetPassword { link } | Message::EmailChangeAsked { link } => {
+                    Some((String::new(), after(link)))
+                }
                 _ => None,
             }
         });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use couple::{
     AccountId, CoupleId, Error, Store, Timestamp,
-    account::{Account, AccountReads, Session, Token, TokenKind},
+    account::{Account, AccountReads, Session, Tally, TallyId, Token, TokenKind},
     core::{
         Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, MediaId,
         OutcomeRecord, TokenId,
@@ -21,6 +21,8 @@ use couple::{
 pub(crate) trait Watch: Send + Sync + 'static {
     /// Before a read of this name, or a `commit`.
     async fn before(&self, what: &'static str);
+    /// The changes of a commit, before it.
+    fn committing(&self, _: &[Change]) {}
     /// After it.
     async fn after(&self, what: &'static str);
     /// May change what was read of a log.
@@ -41,6 +43,7 @@ pub(crate) struct Watched<S, W>(pub(crate) S, pub(crate) Arc<W>);
 impl<S: Store, W: Watch> Store for Watched<S, W> {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.1.before("commit").await;
+        self.1.committing(&changes);
         if let Some(error) = self.1.refuse(&changes).or_else(|| self.1.commit_fails(false)) {
             return Err(error.into());
         }
@@ -85,6 +88,7 @@ reads! {
         open_tokens(kind: TokenKind, email: &EmailKey, now: Timestamp) -> Vec<Token>;
         session_by_token(token: &Digest) -> Option<(Session, Account)>;
         sessions_of(account: AccountId) -> Vec<Session>;
+        tally(id: TallyId, now: Timestamp) -> Option<Tally>;
     }
     PairingReads {
         couple(id: CoupleId) -> Option<Couple>;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{AccountChange, Policy, Token, TokenKind, rules};
+use super::{AccountChange, Policy, SeenToken, Token, TokenKind, rules};
 use crate::{
-    AccountId, CommitError, Conflict, DisplayName, EmailAddress, Error, Locale, Ports, SessionId, Timestamp,
-    TokenId,
+    AccountId, CommitError, Conflict, Digest, DisplayName, EmailAddress, Error, Locale, Ports, Secret,
+    SessionId, Timestamp, TokenId,
     job::{Context, Handler, Job, JobError},
     mail::{Mail, Mailer, Message},
 };
@@ -27,6 +27,9 @@ pub enum MailJob {
         display_name: DisplayName,
         /// Their language.
         locale: Option<Locale>,
+        /// Client network that requested it, keyed.
+        #[serde(default)]
+        network: Option<Digest>,
     },
     /// Somebody wants the sign-up mail again.
     Resend {
@@ -34,6 +37,9 @@ pub enum MailJob {
         token: TokenId,
         /// Where to.
         email: EmailAddress,
+        /// Client network that requested it, keyed.
+        #[serde(default)]
+        network: Option<Digest>,
     },
     /// Somebody wants a code to sign in with.
     SignIn {
@@ -41,6 +47,9 @@ pub enum MailJob {
         token: TokenId,
         /// Where to.
         email: EmailAddress,
+        /// Client network that requested it, keyed.
+        #[serde(default)]
+        network: Option<Digest>,
     },
     /// Somebody forgot a password.
     Password {
@@ -51,7 +60,7 @@ pub enum MailJob {
     },
     /// An account wants another address.
     Email {
-        /// The token to be.
+        /// Token that the request wrote.
         token: TokenId,
         /// Whose.
         account: AccountId,
@@ -59,6 +68,15 @@ pub enum MailJob {
         session: SessionId,
         /// The new address.
         email: EmailAddress,
+    },
+    /// An account asked for another address; tells the present one how to cancel that.
+    EmailAsked {
+        /// Token that cancels.
+        token: TokenId,
+        /// Present address.
+        to: EmailAddress,
+        /// Locale of the account.
+        locale: Option<Locale>,
     },
     /// The address was changed; tells the old one.
     EmailChanged {
@@ -130,11 +148,54 @@ impl MailJobHandler {
         }
     }
 
+    /// The token that a change of address wrote, if the change has not ended meanwhile. After half of the code's life a
+    /// fresh one takes its place: the mail must not carry a dead code.
+    async fn email_token(&self, id: TokenId) -> Result<Option<Token>, Error> {
+        let now = self.ports.now();
+        let open = |token: &Token| token.used_at.is_none() && token.used_form.is_none();
+        let Some(written) = self.ports.store.token(id).await?.filter(open) else { return Ok(None) };
+        if now < written.created_at.plus(self.policy.code_lifetime / 2) {
+            return Ok(Some(written));
+        }
+        let fresh = rules::Mailing {
+            id: TokenId::new(&*self.ports.clock, &*self.ports.entropy),
+            kind: written.kind,
+            email: &written.email,
+            account: written.account,
+            display_name: None,
+            locale: None,
+            session: written.session,
+            network: written.network,
+        };
+        let fresh = fresh.token(&self.ports.keys, &self.policy, now);
+        let seen = SeenToken { tries: None, used_form: None };
+        // The new one must be written only if the change lives still; the old one stays for the next attempt of this job.
+        let changes = vec![
+            AccountChange::RequireToken { id, seen }.into(),
+            AccountChange::InsertToken(fresh.clone()).into(),
+        ];
+        match self.ports.commit(changes).await {
+            Ok(_) => Ok(Some(fresh)),
+            Err(CommitError::Conflict(_)) => Ok(None),
+            Err(CommitError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// A mail that confirms a sign-up.
+    fn confirm_sign_up(&self, token: &Token) -> Message {
+        Message::ConfirmSignUp {
+            code: rules::code_of(&self.ports.keys, token.id),
+            link: self.link(token, "verify"),
+        }
+    }
+
+    fn link(&self, token: &Token, page: &str) -> Secret<String> {
+        self.ports.links.to(page, &rules::link_of(&self.ports.keys, token.kind, token.id))
+    }
+
     /// What is to be sent, and to whom; none when there is nothing to say.
     async fn compose(&self, job: MailJob) -> Result<Option<(EmailAddress, Option<Locale>, Message)>, Error> {
         let keys = &self.ports.keys;
-        let link =
-            |token: &Token, page| self.ports.links.to(page, &rules::link_of(keys, token.kind, token.id));
         let mailing = |id, kind, email, account| rules::Mailing {
             id,
             kind,
@@ -142,12 +203,14 @@ impl MailJobHandler {
             account,
             display_name: None,
             locale: None,
+            session: None,
+            network: None,
         };
         Ok(match job {
-            MailJob::SignUp { token, email, display_name, locale } => {
+            MailJob::SignUp { token, email, display_name, locale, network } => {
                 let existing = self.ports.store.account_by_email(email.key()).await?;
                 let written = self.ports.store.token(token).await?;
-                if written.is_some_and(|written| written.used_at.is_some()) {
+                if written.is_some_and(|token| token.used_at.is_some() || token.used_form.is_some()) {
                     // An earlier run's mail arrived and was answered; this one runs because its worker died before
                     // it could say so. "You have an account" would be the news of their own sign-up.
                     return Ok(None);
@@ -155,6 +218,7 @@ impl MailJobHandler {
                 let mailing = rules::Mailing {
                     display_name: Some(display_name),
                     locale: locale.clone(),
+                    network,
                     ..mailing(token, TokenKind::SignUp, &email, None)
                 };
                 // Written for a known address too: it makes wrong codes cost the same there, and confirms nothing.
@@ -162,41 +226,42 @@ impl MailJobHandler {
                 if let Some(account) = existing {
                     Some((account.email, account.locale, Message::AlreadySignedUp))
                 } else {
-                    let message = Message::ConfirmSignUp {
-                        code: rules::code_of(keys, token.id),
-                        link: link(&token, "verify"),
-                    };
-                    Some((email, locale, message))
+                    Some((email, locale, self.confirm_sign_up(&token)))
                 }
             }
-            MailJob::Resend { token, email } => {
-                let open =
-                    self.ports.store.open_tokens(TokenKind::SignUp, email.key(), self.ports.now()).await?;
-                let waiting = open.into_iter().find(|open| open.display_name.is_some());
+            MailJob::Resend { token, email, network } => {
+                let now = self.ports.now();
+                let mut open = self.ports.store.open_tokens(TokenKind::SignUp, email.key(), now).await?;
                 let existing = self.ports.store.account_by_email(email.key()).await?;
-                let (Some(waiting), None) = (waiting, existing) else { return Ok(None) };
+                open.retain(|open| open.id != token && open.display_name.is_some());
+                // Whose name? That of who asks, by the network; else of the first sign-up: never that of a stranger who
+                // signed up with the address after its owner.
+                let own = open.iter().position(|open| open.network == network);
+                let waiting = own.map(|own| open.swap_remove(own)).or_else(|| open.pop());
+                let waiting = waiting.filter(|_| existing.is_none());
+                let to = waiting.as_ref().map_or(&email, |waiting| &waiting.email);
                 let mailing = rules::Mailing {
-                    display_name: waiting.display_name,
-                    locale: waiting.locale.clone(),
-                    ..mailing(token, TokenKind::SignUp, &waiting.email, None)
+                    display_name: waiting.as_ref().and_then(|waiting| waiting.display_name.clone()),
+                    locale: waiting.as_ref().and_then(|waiting| waiting.locale.clone()),
+                    network,
+                    ..mailing(token, TokenKind::SignUp, to, None)
                 };
+                // Written for every address: wrong codes then cost the same everywhere. Without a name it confirms
+                // nothing.
                 let token = self.token(mailing).await?;
-                let message = Message::ConfirmSignUp {
-                    code: rules::code_of(keys, token.id),
-                    link: link(&token, "verify"),
-                };
-                Some((waiting.email, waiting.locale, message))
+                waiting.map(|waiting| (waiting.email, waiting.locale, self.confirm_sign_up(&token)))
             }
-            MailJob::SignIn { token, email } => {
+            MailJob::SignIn { token, email, network } => {
                 let account = self.ports.store.account_by_email(email.key()).await?;
                 let id = account.as_ref().map(|account| account.id);
-                let token = self.token(mailing(token, TokenKind::SignIn, &email, id)).await?;
+                let mailing = rules::Mailing { network, ..mailing(token, TokenKind::SignIn, &email, id) };
+                let token = self.token(mailing).await?;
                 account.map(|account| {
-                    (
-                        account.email,
-                        account.locale,
-                        Message::SignInCode { code: rules::code_of(keys, token.id) },
-                    )
+                    let message = Message::SignInCode {
+                        code: rules::code_of(keys, token.id),
+                        link: self.link(&token, "signin"),
+                    };
+                    (account.email, account.locale, message)
                 })
             }
             MailJob::Password { token, email } => {
@@ -204,27 +269,29 @@ impl MailJobHandler {
                 let id = account.as_ref().map(|account| account.id);
                 let token = self.token(mailing(token, TokenKind::Password, &email, id)).await?;
                 account.map(|account| {
-                    (account.email, account.locale, Message::SetPassword { link: link(&token, "password") })
+                    let link = self.link(&token, "password");
+                    (account.email, account.locale, Message::SetPassword { link })
                 })
             }
-            MailJob::Email { token, account, session, email } => {
+            MailJob::Email { token, account, session: _, email } => {
+                // A password change, the end of the session or a cancellation has ended the token.
+                let Some(token) = self.email_token(token).await? else { return Ok(None) };
                 let Some(account) = self.ports.store.account(account).await? else { return Ok(None) };
-                // A password change or a sign-out since then takes the request back.
-                if !self.ports.store.sessions_of(account.id).await?.iter().any(|live| live.id == session) {
-                    return Ok(None);
-                }
-                let taken = self.ports.store.account_by_email(email.key()).await?.is_some();
-                // Written for a taken address too, as nobody's: wrong codes then cost the same.
-                let owner = (!taken).then_some(account.id);
-                let token = self.token(mailing(token, TokenKind::Email, &email, owner)).await?;
-                if taken {
+                if self.ports.store.account_by_email(email.key()).await?.is_some() {
                     return Ok(Some((email, account.locale, Message::AlreadySignedUp)));
                 }
                 let message = Message::ConfirmEmail {
                     code: rules::code_of(keys, token.id),
-                    link: link(&token, "email"),
+                    link: self.link(&token, "email"),
                 };
                 Some((email, account.locale, message))
+            }
+            MailJob::EmailAsked { token, to, locale } => {
+                let token = self.ports.store.token(token).await?;
+                let token = token.filter(|token| token.used_at.is_none());
+                token.map(|token| {
+                    (to, locale, Message::EmailChangeAsked { link: self.link(&token, "cancel") })
+                })
             }
             MailJob::EmailChanged { to, locale } => Some((to, locale, Message::EmailChanged)),
             MailJob::PasswordChanged { to, locale } => Some((to, locale, Message::PasswordChanged)),

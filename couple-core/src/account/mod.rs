@@ -4,24 +4,29 @@
 //! the code or link that the job mailed is confirmed, so every account has a proven address, an address that
 //! nobody confirmed reserves nothing, and nobody can plant a password on somebody else's.
 
+mod admission;
 mod export;
 mod hasher;
 mod job;
+mod limits;
 mod password;
 mod port;
 mod purge;
 pub mod rules;
 mod service;
+mod tally;
 
 pub use export::Export;
 pub use hasher::{HashCost, PasswordHasher};
 pub use job::{MailJob, MailJobHandler};
+pub use limits::{AccountLimits, GuessLimits, MailLimits};
 pub use password::{Password, PasswordHash};
-pub use port::{AccountChange, AccountReads};
+pub use port::{AccountChange, AccountReads, SeenToken};
 pub use purge::{
     PurgeAccounts, PurgeAccountsHandler, PurgePlan, PurgeReport, PurgeTokens, PurgeTokensHandler,
 };
-pub use service::{Accounts, ProfilePatch, Proof, SignIn, SignUp, SignedIn};
+pub use service::{Accounts, ProfilePatch, Proof, SignIn, SignUp, SignedIn, Verification};
+pub use tally::{Tally, TallyId};
 
 use std::{borrow::Cow, time::Duration};
 
@@ -69,6 +74,8 @@ pub enum TokenKind {
     Password,
     /// The new address of an account.
     Email,
+    /// That the owner of the old address cancels changes of address.
+    CancelEmail,
 }
 
 impl TokenKind {
@@ -80,15 +87,50 @@ impl TokenKind {
             Self::SignIn => "signin",
             Self::Password => "reset",
             Self::Email => "email",
+            Self::CancelEmail => "cancel",
         }
     }
     /// Reads what [`as_str`](Self::as_str) wrote.
     #[must_use]
     pub fn from_stored(text: &str) -> Option<Self> {
-        [Self::SignUp, Self::SignIn, Self::Password, Self::Email]
+        [Self::SignUp, Self::SignIn, Self::Password, Self::Email, Self::CancelEmail]
             .into_iter()
             .find(|kind| kind.as_str() == text)
     }
+}
+
+/// The two forms of a mailed proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProofForm {
+    /// The 6-digit code.
+    Code,
+    /// The link.
+    Link,
+}
+
+impl ProofForm {
+    /// The form as stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Link => "link",
+        }
+    }
+    /// Reads what [`as_str`](Self::as_str) wrote.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Option<Self> {
+        [Self::Code, Self::Link].into_iter().find(|form| form.as_str() == text)
+    }
+}
+
+/// Wrong codes that were tried on a token, by one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tries {
+    /// From the client network that requested the mail.
+    Own(i64),
+    /// From all other networks.
+    Foreign(i64),
 }
 
 /// A mailed proof: a 6-digit code and a link, both derived from `id` by the server's key ring.
@@ -104,8 +146,16 @@ pub struct Token {
     pub account: Option<AccountId>,
     /// SHA-256 of the link's token.
     pub link: Digest,
-    /// How many wrong codes were tried.
+    /// Session that requested it, for a change of address. The token ends with the session.
+    pub session: Option<SessionId>,
+    /// Client network that requested it, keyed; none of tokens older than this field.
+    pub network: Option<Digest>,
+    /// Number of wrong codes that were tried from `network`.
     pub tries: i64,
+    /// Number of wrong codes that were tried from other networks.
+    pub foreign_tries: i64,
+    /// The one form that was used, while the other one is left.
+    pub used_form: Option<ProofForm>,
     /// The name given at sign-up.
     pub display_name: Option<DisplayName>,
     /// The locale given at sign-up.
@@ -163,8 +213,17 @@ pub struct Policy {
     pub link_lifetime: Duration,
     /// A link that sets a password.
     pub password_link_lifetime: Duration,
-    /// Wrong codes before a token takes none any more.
+    /// Wrong codes before a token takes none any more; counted for the client network that requested the mail, and
+    /// once for all other networks together.
     pub code_tries: i64,
+    /// Wrong passwords for one address within 24 hours, after which only a mailed code or link signs in: counted once
+    /// for networks from which the address signed in lately, and once for all others. Kept in the store, so that it
+    /// holds without a rate limiter.
+    pub password_guesses_per_day: i64,
+    /// Time for which a client network is known after an address was proven from it.
+    pub client_remembered: Duration,
+    /// Rate limits.
+    pub limits: AccountLimits,
     /// A session that nobody uses.
     pub session_idle: Duration,
     /// A session at most.
@@ -184,6 +243,9 @@ impl Default for Policy {
             link_lifetime: Duration::from_hours(24),
             password_link_lifetime: Duration::from_hours(1),
             code_tries: 5,
+            password_guesses_per_day: 100,
+            client_remembered: Duration::from_hours(24 * 90),
+            limits: AccountLimits::default(),
             session_idle: Duration::from_hours(24 * 30),
             session_lifetime: Duration::from_hours(24 * 365),
             seen_resolution: Duration::from_mins(10),
@@ -206,6 +268,9 @@ pub enum Refusal {
     /// The code or link is wrong, used or too old; which of them is not told.
     #[error("the code or link is wrong, used or too old")]
     InvalidToken,
+    /// The link was used already. Told to who shows the link only, so it tells nothing to a guesser.
+    #[error("this link was used already")]
+    UsedToken,
     /// No session, or one that ended.
     #[error("sign in first")]
     Unauthenticated,
@@ -230,7 +295,7 @@ impl Refusal {
         Cow::Borrowed(match self {
             Self::Invalid(_) => "invalid_field",
             Self::InvalidCredentials => "invalid_credentials",
-            Self::InvalidToken => "invalid_token",
+            Self::InvalidToken | Self::UsedToken => "invalid_token",
             Self::Unauthenticated => "unauthenticated",
             Self::RecentSignInRequired => "recent_sign_in_required",
             Self::SessionNotFound => "session_not_found",

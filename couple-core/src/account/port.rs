@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Account, Session, Token, TokenKind};
+use super::{Account, ProofForm, Session, Tally, TallyId, Token, TokenKind, Tries};
 use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId};
 
 /// Changes to accounts, mailed tokens and sessions. Ending, touching and purging have no precondition: they hold for whatever is
@@ -23,25 +23,49 @@ pub enum AccountChange {
         /// As it was read.
         version: i64,
     },
-    /// Adds a token. Precondition: its id is not taken ([`TokenExists`](crate::Conflict::TokenExists)).
+    /// Adds a token. Preconditions: its id is not taken ([`TokenExists`](crate::Conflict::TokenExists)), and the
+    /// session that it names exists ([`SessionEnded`](crate::Conflict::SessionEnded)).
     InsertToken(Token),
-    /// Uses a token. Precondition: it is unused and had exactly `tries` tries
+    /// Uses a token. Precondition: it is unused and as it was read, as far as `seen` says
     /// ([`TokenChanged`](crate::Conflict::TokenChanged)), so that a right guess cannot race past the last wrong one.
     RedeemToken {
-        /// Which.
+        /// Token to use.
         id: TokenId,
-        /// As it was read.
-        tries: i64,
-        /// When.
+        /// What must still be so.
+        seen: SeenToken,
+        /// Time of use.
         at: Timestamp,
     },
-    /// Counts a wrong code. Precondition: the token is unused and had exactly `tries` tries
-    /// ([`TokenChanged`](crate::Conflict::TokenChanged)), so that racing guesses cannot share one.
-    CountTry {
-        /// Which.
+    /// Changes nothing. Precondition as of [`RedeemToken`](Self::RedeemToken).
+    RequireToken {
+        /// Token to look at.
         id: TokenId,
-        /// As it was read.
-        tries: i64,
+        /// What must still be so.
+        seen: SeenToken,
+    },
+    /// Uses one of a token's two forms, code or link, and leaves the other usable. Precondition as of
+    /// [`RedeemToken`](Self::RedeemToken).
+    RedeemForm {
+        /// Token to use.
+        id: TokenId,
+        /// What must still be so.
+        seen: SeenToken,
+        /// Form that is used by this.
+        form: ProofForm,
+        /// Account that the other form signs in.
+        account: AccountId,
+    },
+    /// Counts a wrong code on every unused token of a kind for an address: for each as a try of its own network if it
+    /// was requested from `network`, else as a foreign try.
+    CountTries {
+        /// Kind of the tokens.
+        kind: TokenKind,
+        /// Address that they were mailed to.
+        email: EmailKey,
+        /// Client network that tried the code.
+        network: Digest,
+        /// Time of the try; tokens whose code ended before do not count it.
+        at: Timestamp,
     },
     /// Ends every unused token of a kind for an address.
     EndTokens {
@@ -49,6 +73,8 @@ pub enum AccountChange {
         kind: TokenKind,
         /// Mailed to this address.
         email: EmailKey,
+        /// Token that stays.
+        except: Option<TokenId>,
         /// When.
         at: Timestamp,
     },
@@ -58,8 +84,46 @@ pub enum AccountChange {
         account: AccountId,
         /// Of this kind.
         kind: TokenKind,
+        /// Token that stays.
+        except: Option<TokenId>,
         /// When.
         at: Timestamp,
+    },
+    /// Adds one to a tally; begins it anew if it is absent or has ended. Precondition: its count is below `below`
+    /// ([`TallyFull`](crate::Conflict::TallyFull)).
+    CountTally {
+        /// Tally to count in.
+        id: TallyId,
+        /// Exclusive upper bound of the count before this change.
+        below: i64,
+        /// Time of the count.
+        at: Timestamp,
+        /// End of a tally that begins by this.
+        expires_at: Timestamp,
+    },
+    /// Changes nothing. Precondition: the tally's count is below `below`, or the tally is absent or has ended
+    /// ([`TallyFull`](crate::Conflict::TallyFull)).
+    RequireTally {
+        /// Tally to look at.
+        id: TallyId,
+        /// Exclusive upper bound of its count.
+        below: i64,
+        /// Time at which it must not have ended to count.
+        at: Timestamp,
+    },
+    /// Sets a tally, whatever it was.
+    PutTally {
+        /// Tally to set.
+        id: TallyId,
+        /// Its value from now on.
+        tally: Tally,
+    },
+    /// Removes up to `cap` tallies that ended before `before`; counted.
+    PurgeTallies {
+        /// Tallies that ended earlier are removed.
+        before: Timestamp,
+        /// Maximum number to remove.
+        cap: u32,
     },
     /// Adds a session. Precondition: its account still has this version
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that what was proven of it still holds.
@@ -78,14 +142,14 @@ pub enum AccountChange {
         /// When.
         seen_at: Timestamp,
     },
-    /// Ends one session of an account; one that is not there is no conflict.
+    /// Ends one session of an account, and removes the tokens that it requested; an absent session is no conflict.
     EndSession {
         /// Whose.
         account: AccountId,
         /// Which.
         id: SessionId,
     },
-    /// Ends all sessions of an account but one.
+    /// Ends all sessions of an account but one, and removes the tokens that they requested.
     EndSessions {
         /// Whose.
         account: AccountId,
@@ -110,6 +174,15 @@ pub enum AccountChange {
     },
 }
 
+/// What must still be so of a token when it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenToken {
+    /// Wrong codes as they were read; none for a link, which tries do not end.
+    pub tries: Option<Tries>,
+    /// Form that was used before.
+    pub used_form: Option<ProofForm>,
+}
+
 /// What accounts read.
 ///
 /// * **A1** Of two inserts with the same address key one conflicts; keys that differ in any byte do not.
@@ -117,14 +190,19 @@ pub enum AccountChange {
 /// * **A3** An update of a stale version conflicts and changes nothing.
 /// * **A4** An update to a taken address key conflicts.
 /// * **A5** A token is redeemed once: of 50 at once exactly one commit succeeds.
-/// * **A6** Tries are counted one by one: of 50 guesses at once that read the same count one commit succeeds.
+/// * **A6** Tries are counted one by one, each on every unused token of the kind and address; a token whose tries rose
+///   since they were read is not redeemed by its code.
 /// * **A7** Open tokens are listed by kind and address, unused and unexpired only, newest first.
-/// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, and no other.
+/// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, but the excepted one, and no
+///   other.
 /// * **A9** Ending sessions ends those of the account but the excepted one, and no other's.
 /// * **A10** Erasing an account takes its tokens and sessions along and frees its address.
 /// * **A11** Purges remove only what has expired, at most `cap`, and count it.
 /// * **A12** Accounts due for deletion are listed page by page, earliest first, at most `limit` in a page.
 /// * **A13** A session begins only for an account that still has the version that was read.
+/// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended session.
+/// * **A15** A token's two forms are each redeemed once, and ending the token ends the form that is left.
+/// * **A16** A tally counts concurrent counts one by one up to its bound, begins anew after its end, and is purged then.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// The account with this id.
@@ -147,7 +225,7 @@ pub trait AccountReads: Send + Sync {
     /// The token with this link, in whatever state.
     async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error>;
     /// Tokens of a kind mailed to an address that are unused and whose link lasts beyond `now`, newest first,
-    /// at most 8.
+    /// at most 32.
     async fn open_tokens(
         &self,
         kind: TokenKind,
@@ -158,6 +236,8 @@ pub trait AccountReads: Send + Sync {
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error>;
     /// An account's sessions, newest first, at most 200.
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error>;
+    /// A tally that has not ended at `now`.
+    async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error>;
 }
 
 #[async_trait]
@@ -195,5 +275,8 @@ impl<S: AccountReads + ?Sized> AccountReads for std::sync::Arc<S> {
     }
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
         (**self).sessions_of(account).await
+    }
+    async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error> {
+        (**self).tally(id, now).await
     }
 }

@@ -418,9 +418,12 @@ impl Handler<PurgeTokens> for PurgeTokensHandler {
         let idle = now.minus(self.policy.session_idle);
         let tokens = |cap| AccountChange::PurgeTokens { before: now, cap }.into();
         let sessions = |cap| AccountChange::PurgeSessions { before: now, idle, cap }.into();
-        // That tokens cannot be removed must not keep sessions from being removed.
+        let tallies = |cap| AccountChange::PurgeTallies { before: now, cap }.into();
+        // A failure to remove one of them must not keep the others from being removed.
         let tokens = crate::job::purge_all(&self.ports, tokens).await;
-        crate::job::purge_all(&self.ports, sessions).await?;
+        let sessions = crate::job::purge_all(&self.ports, sessions).await;
+        crate::job::purge_all(&self.ports, tallies).await?;
+        sessions?;
         tokens?;
         Ok(())
     }

@@ -1,9 +1,12 @@
 //! What accounts decide: pure functions of what was read, the command, the time and fresh randomness.
 
-use super::{Account, AccountChange, PasswordHash, Policy, Refusal, Session, Token, TokenKind};
+use super::{
+    Account, AccountChange, PasswordHash, Policy, ProofForm, Refusal, SeenToken, Session, Token, TokenKind,
+    Tries,
+};
 use crate::{
-    AccountId, Change, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, Timestamp, TokenId,
-    digest, pairing::PairingChange, typed,
+    AccountId, Change, Digest, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, SessionId,
+    Timestamp, TokenId, digest, pairing::PairingChange, typed,
 };
 
 /// Which purpose a token's code is derived under.
@@ -43,16 +46,21 @@ pub struct Mailing<'a> {
     pub display_name: Option<DisplayName>,
     /// The locale given at sign-up.
     pub locale: Option<Locale>,
+    /// Session that requested it.
+    pub session: Option<SessionId>,
+    /// Client network that requested it.
+    pub network: Option<Digest>,
 }
 
 impl Mailing<'_> {
     /// The token's row at `now`.
     #[must_use]
     pub fn token(self, keys: &Keyring, policy: &Policy, now: Timestamp) -> Token {
-        let lifetime = if self.kind == TokenKind::Password {
-            policy.password_link_lifetime
-        } else {
-            policy.link_lifetime
+        let lifetime = match self.kind {
+            TokenKind::SignUp | TokenKind::Email => policy.link_lifetime,
+            TokenKind::SignIn | TokenKind::Password => policy.password_link_lifetime,
+            // As long as any token of the change may last, one that its job mails late too.
+            TokenKind::CancelEmail => policy.link_lifetime * 2,
         };
         Token {
             id: self.id,
@@ -60,7 +68,11 @@ impl Mailing<'_> {
             email: self.email.clone(),
             account: self.account,
             link: digest(&[link_of(keys, self.kind, self.id).expose().as_bytes()]),
+            session: self.session,
+            network: self.network,
             tries: 0,
+            foreign_tries: 0,
+            used_form: None,
             display_name: self.display_name,
             locale: self.locale,
             created_at: now,
@@ -71,47 +83,115 @@ impl Mailing<'_> {
     }
 }
 
-/// Whether a token read by its link can still be used for `kind`.
-#[must_use]
-pub fn is_usable(token: &Token, kind: TokenKind, now: Timestamp) -> bool {
-    token.kind == kind && token.used_at.is_none() && now < token.expires_at
+/// Whether a form of a token can be used now. The second form can be used as long as the code lasts: both are in one
+/// mail, so who has one has the other.
+fn is_form_open(token: &Token, form: ProofForm, now: Timestamp) -> bool {
+    let end = match (form, token.used_form) {
+        (ProofForm::Link, None) => token.expires_at,
+        (ProofForm::Code, _) | (ProofForm::Link, Some(_)) => token.code_expires_at,
+    };
+    token.used_at.is_none() && token.used_form != Some(form) && now < end
 }
 
-/// What a typed code comes to.
-#[derive(Debug)]
-pub enum Guess<'a> {
-    /// It is this token's.
-    Right(&'a Token),
-    /// It is none's; each that could have been meant loses a try.
-    Wrong(Vec<Change>),
+/// Whether a token read by its link can still be used for `kind`.
+///
+/// # Errors
+/// [`Refusal::UsedToken`] when its link was used, else `otherwise`.
+pub fn require_link(
+    token: Option<Token>,
+    kind: TokenKind,
+    now: Timestamp,
+    otherwise: &Refusal,
+) -> Result<Token, Refusal> {
+    match token.filter(|token| token.kind == kind) {
+        Some(token) if is_form_open(&token, ProofForm::Link, now) => Ok(token),
+        Some(token) if token.used_at.is_some() || token.used_form.is_some() => Err(Refusal::UsedToken),
+        _ => Err(otherwise.clone()),
+    }
+}
+
+/// A token, and the form in which it was shown.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Token as it was read.
+    pub token: Token,
+    /// Form that was shown.
+    pub form: ProofForm,
+    /// Tries as they were read, of the side that shows a code; none for a link.
+    pub tries: Option<Tries>,
+}
+
+impl Shown {
+    /// A token that was shown by its link.
+    #[must_use]
+    pub const fn link(token: Token) -> Self {
+        Self { token, form: ProofForm::Link, tries: None }
+    }
+    /// What must still be so when it is used.
+    const fn seen(&self) -> SeenToken {
+        SeenToken { tries: self.tries, used_form: self.token.used_form }
+    }
+    /// Whether the other form of the same mail was used before.
+    #[must_use]
+    pub const fn is_second(&self) -> bool {
+        self.token.used_form.is_some()
+    }
+    /// Uses the whole token.
+    fn redeem(&self, at: Timestamp) -> Change {
+        AccountChange::RedeemToken { id: self.token.id, seen: self.seen(), at }.into()
+    }
+    /// Uses the form that was shown. The other one, if it is left, then signs `account` in.
+    fn redeem_form(&self, account: AccountId, at: Timestamp) -> Change {
+        if self.is_second() {
+            return self.redeem(at);
+        }
+        AccountChange::RedeemForm { id: self.token.id, seen: self.seen(), form: self.form, account }.into()
+    }
+    /// Ends the tokens of the same kind and address, this one only if both of its forms are used.
+    fn end_others(&self, at: Timestamp) -> Change {
+        let except = (!self.is_second()).then_some(self.token.id);
+        AccountChange::EndTokens { kind: self.token.kind, email: self.token.email.key().clone(), except, at }
+            .into()
+    }
 }
 
 /// Compares a typed code with every open token of an address: a second mail does not break the first.
+///
+/// Wrong codes from the network that requested a token, and from all others, are bounded each by itself: strangers cannot
+/// use up the tries of who asked for the mail.
 #[must_use]
-pub fn guess<'a>(
+pub fn match_code(
     keys: &Keyring,
-    open: &'a [Token],
+    open: &[Token],
     code: &Secret<String>,
+    network: &Digest,
     policy: &Policy,
     now: Timestamp,
-) -> Guess<'a> {
-    let typed = digest(&[code.expose().trim().as_bytes()]);
-    let candidates = || {
-        open.iter().filter(|t| t.used_at.is_none() && now < t.code_expires_at && t.tries < policy.code_tries)
-    };
+) -> Option<Shown> {
+    let typed = digest(&[code.expose().as_bytes()]);
     let mut right = None;
     // All are compared, so that the time does not tell which came close.
-    for token in candidates() {
-        if digest(&[code_of(keys, token.id).expose().as_bytes()]).same_as(&typed) {
-            right = right.or(Some(token));
+    for token in open.iter().filter(|token| is_form_open(token, ProofForm::Code, now)) {
+        let (tries, count) = if token.network.as_ref() == Some(network) {
+            (Tries::Own(token.tries), token.tries)
+        } else {
+            (Tries::Foreign(token.foreign_tries), token.foreign_tries)
+        };
+        let same = digest(&[code_of(keys, token.id).expose().as_bytes()]).same_as(&typed);
+        if same && count < policy.code_tries && right.is_none() {
+            right = Some(Shown { token: token.clone(), form: ProofForm::Code, tries: Some(tries) });
         }
     }
-    match right {
-        Some(token) => Guess::Right(token),
-        None => Guess::Wrong(
-            candidates().map(|t| AccountChange::CountTry { id: t.id, tries: t.tries }.into()).collect(),
-        ),
-    }
+    right
+}
+
+/// What the owner of an address says at verification: it takes precedence over what stood in any sign-up.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// Display name, if given.
+    pub display_name: Option<DisplayName>,
+    /// Locale, if given.
+    pub locale: Option<Locale>,
 }
 
 /// A sign-up's code or link was confirmed: the account comes into being.
@@ -119,20 +199,23 @@ pub fn guess<'a>(
 /// # Errors
 /// [`Refusal::InvalidToken`] when the address got an account meanwhile.
 pub fn confirm_sign_up(
-    token: &Token,
+    shown: &Shown,
     existing: Option<&Account>,
+    named: Named,
     password: Option<PasswordHash>,
     session: Session,
     now: Timestamp,
 ) -> Result<(Account, Vec<Change>), Refusal> {
-    let (None, Some(display_name)) = (existing, token.display_name.clone()) else {
+    let token = &shown.token;
+    let (None, false, Some(signed_up)) = (existing, shown.is_second(), token.display_name.clone()) else {
         return Err(Refusal::InvalidToken);
     };
+    let display_name = named.display_name.unwrap_or(signed_up);
     let account = Account {
         id: session.account,
         email: token.email.clone(),
         display_name,
-        locale: token.locale.clone(),
+        locale: named.locale.or_else(|| token.locale.clone()),
         time_zone: None,
         birthday: None,
         password,
@@ -141,8 +224,8 @@ pub fn confirm_sign_up(
         version: 0,
     };
     let changes = vec![
-        redeem(token, now),
-        end_tokens(TokenKind::SignUp, &token.email, now),
+        shown.redeem_form(account.id, now),
+        shown.end_others(now),
         AccountChange::Insert(account.clone()).into(),
         AccountChange::InsertSession { session, version: account.version }.into(),
     ];
@@ -156,7 +239,7 @@ pub fn confirm_sign_up(
 pub fn sign_in(
     account: &Account,
     rehashed: Option<PasswordHash>,
-    redeemed: Option<&Token>,
+    shown: Option<&Shown>,
     session: Session,
     now: Timestamp,
 ) -> Result<(Account, Vec<Change>), Refusal> {
@@ -164,9 +247,9 @@ pub fn sign_in(
         return Err(Refusal::InvalidCredentials);
     }
     let mut changes = Vec::new();
-    if let Some(token) = redeemed {
-        changes.push(redeem(token, now));
-        changes.push(end_tokens(token.kind, &token.email, now));
+    if let Some(shown) = shown {
+        changes.push(shown.redeem_form(account.id, now));
+        changes.push(shown.end_others(now));
     }
     let mut account = account.clone();
     if rehashed.is_some() || account.deletion_due.is_some() {
@@ -184,16 +267,16 @@ pub fn sign_in(
 pub fn set_password(
     account: &Account,
     password: PasswordHash,
-    redeemed: Option<&Token>,
+    shown: Option<&Shown>,
     replacement: Option<Session>,
     now: Timestamp,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
-    if let Some(token) = redeemed {
-        changes.push(redeem(token, now));
-    }
+    changes.extend(shown.map(|shown| shown.redeem(now)));
     // A change of address that somebody else asked for must not outlive this either.
-    changes.push(end_tokens_of(TokenKind::Email, account, now));
+    changes.extend(end_email_changes(account, now));
+    // Nor the second form of the mail that confirmed the sign-up.
+    changes.push(end_tokens(TokenKind::SignUp, &account.email, now));
     changes.push(end_tokens(TokenKind::Password, &account.email, now));
     changes.push(end_tokens(TokenKind::SignIn, &account.email, now));
     changes.push(AccountChange::Update(Account { password: Some(password), ..account.clone() }).into());
@@ -206,16 +289,37 @@ pub fn set_password(
 
 /// A new address was confirmed: it replaces the old one, and what was mailed to the old one ends.
 #[must_use]
-pub fn confirm_email(account: &Account, token: &Token, now: Timestamp) -> Vec<Change> {
+pub fn confirm_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Change> {
     vec![
-        redeem(token, now),
-        end_tokens_of(TokenKind::Email, account, now),
+        shown.redeem_form(account.id, now),
+        AccountChange::EndTokensOf {
+            account: account.id,
+            kind: TokenKind::Email,
+            except: Some(shown.token.id),
+            at: now,
+        }
+        .into(),
+        end_tokens_of(TokenKind::CancelEmail, account, now),
         // Invites by address say that they come from the old one.
         PairingChange::WithdrawInvitesOf { inviter: account.id }.into(),
+        end_tokens(TokenKind::SignUp, &account.email, now),
         end_tokens(TokenKind::SignIn, &account.email, now),
         end_tokens(TokenKind::Password, &account.email, now),
-        AccountChange::Update(Account { email: token.email.clone(), ..account.clone() }).into(),
+        AccountChange::Update(Account { email: shown.token.email.clone(), ..account.clone() }).into(),
     ]
+}
+
+/// The second form of the mail that confirmed a new address is shown: there is nothing left to change.
+#[must_use]
+pub fn confirm_email_again(shown: &Shown, now: Timestamp) -> Vec<Change> {
+    vec![shown.redeem(now)]
+}
+
+/// The owner of the old address cancels every change of address that was asked for.
+#[must_use]
+pub fn cancel_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Change> {
+    let redeem = std::iter::once(shown.redeem(now));
+    redeem.chain(end_email_changes(account, now)).collect()
 }
 
 /// Whether a session's person proved themselves lately enough for what cannot be undone.
@@ -233,25 +337,28 @@ pub fn require_recent(session: &Session, policy: &Policy, now: Timestamp) -> Res
 /// An account asks to be deleted: everything that could still change it ends.
 #[must_use]
 pub fn request_deletion(account: &Account, due: Timestamp, now: Timestamp) -> Vec<Change> {
-    vec![
+    let mut changes = vec![
         // Before the account's row, as every commit locks them.
         PairingChange::WithdrawInvitesOf { inviter: account.id }.into(),
         AccountChange::Update(Account { deletion_due: Some(due), ..account.clone() }).into(),
         AccountChange::EndSessions { account: account.id, except: None }.into(),
-        end_tokens_of(TokenKind::Email, account, now),
-    ]
+        end_tokens(TokenKind::SignUp, &account.email, now),
+    ];
+    changes.extend(end_email_changes(account, now));
+    changes
 }
 
-fn redeem(token: &Token, at: Timestamp) -> Change {
-    AccountChange::RedeemToken { id: token.id, tries: token.tries, at }.into()
+/// Ends the changes of address that an account asked for, and the links that cancel them.
+fn end_email_changes(account: &Account, at: Timestamp) -> [Change; 2] {
+    [TokenKind::Email, TokenKind::CancelEmail].map(|kind| end_tokens_of(kind, account, at))
 }
 
 fn end_tokens_of(kind: TokenKind, account: &Account, at: Timestamp) -> Change {
-    AccountChange::EndTokensOf { account: account.id, kind, at }.into()
+    AccountChange::EndTokensOf { account: account.id, kind, except: None, at }.into()
 }
 
 fn end_tokens(kind: TokenKind, email: &EmailAddress, at: Timestamp) -> Change {
-    AccountChange::EndTokens { kind, email: email.key().clone(), at }.into()
+    AccountChange::EndTokens { kind, email: email.key().clone(), except: None, at }.into()
 }
 
 #[cfg(test)]
@@ -272,6 +379,8 @@ mod tests {
             account: None,
             display_name: None,
             locale: None,
+            session: None,
+            network: Some(digest(&[b"own"])),
         };
         (keys.clone(), mailing.token(&keys, &Policy::default(), Timestamp::default()))
     }
@@ -282,8 +391,9 @@ mod tests {
         let policy = Policy::default();
         let code = code_of(&keys, token.id);
         let at = |s| Timestamp::default().plus(Duration::from_secs(s));
+        let own = digest(&[b"own"]);
         let right = |token: &Token, now| {
-            matches!(guess(&keys, std::slice::from_ref(token), &code, &policy, now), Guess::Right(_))
+            match_code(&keys, std::slice::from_ref(token), &code, &own, &policy, now).is_some()
         };
         assert!(right(&token, at(599)));
         assert!(!right(&token, at(600)));
@@ -294,22 +404,47 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_code_costs_each_open_token_a_try() {
-        let (keys, token) = mailed(TokenKind::SignIn);
-        let open = [token.clone(), Token { tries: 3, ..token }];
-        let Guess::Wrong(changes) =
-            guess(&keys, &open, &Secret::new(String::new()), &Policy::default(), Timestamp::default())
-        else {
-            panic!("an empty code matched");
+    fn tries_of_other_networks_are_counted_apart() {
+        let (keys, mut token) = mailed(TokenKind::SignIn);
+        let code = code_of(&keys, token.id);
+        let right = |token: &Token, network: &[u8]| {
+            let open = std::slice::from_ref(token);
+            let network = digest(&[network]);
+            match_code(&keys, open, &code, &network, &Policy::default(), Timestamp::default()).is_some()
         };
-        assert_eq!(changes.len(), 2);
+        token.foreign_tries = 5;
+        assert!(right(&token, b"own"));
+        assert!(!right(&token, b"foreign"));
+        (token.tries, token.foreign_tries) = (5, 4);
+        assert!(!right(&token, b"own"));
+        assert!(right(&token, b"foreign"));
+    }
+
+    #[test]
+    fn second_form_is_usable_while_the_code_lasts() {
+        let (keys, token) = mailed(TokenKind::SignIn);
+        let (code, own) = (code_of(&keys, token.id), digest(&[b"own"]));
+        let at = |s| Timestamp::default().plus(Duration::from_secs(s));
+        let by_link = Token { used_form: Some(ProofForm::Link), ..token.clone() };
+        let by_code = Token { used_form: Some(ProofForm::Code), ..token };
+        let code_works = |token: &Token, now| {
+            match_code(&keys, std::slice::from_ref(token), &code, &own, &Policy::default(), now).is_some()
+        };
+        let link_works = |token: &Token, now| {
+            require_link(Some(token.clone()), TokenKind::SignIn, now, &Refusal::InvalidToken).is_ok()
+        };
+        assert!(code_works(&by_link, at(599)) && !code_works(&by_link, at(600)));
+        assert!(link_works(&by_code, at(599)) && !link_works(&by_code, at(600)));
+        assert!(!code_works(&by_code, at(0)) && !link_works(&by_link, at(0)));
     }
 
     #[test]
     fn kinds_are_kept_apart() {
         let (keys, token) = mailed(TokenKind::SignIn);
-        assert!(is_usable(&token, TokenKind::SignIn, Timestamp::default()));
-        assert!(!is_usable(&token, TokenKind::Password, Timestamp::default()));
+        let link =
+            |kind| require_link(Some(token.clone()), kind, Timestamp::default(), &Refusal::InvalidToken);
+        assert!(link(TokenKind::SignIn).is_ok());
+        assert!(matches!(link(TokenKind::Password), Err(Refusal::InvalidToken)));
         assert_ne!(
             link_of(&keys, TokenKind::SignIn, token.id).expose(),
             link_of(&keys, TokenKind::Password, token.id).expose()

@@ -7,14 +7,15 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, AccountChange, MailJob, Password, PasswordHash, PasswordHasher, Policy, Refusal, Session, Token,
-    TokenKind,
-    rules::{self, Guess},
+    Account, AccountChange, MailJob, MailLimits, Password, PasswordHash, PasswordHasher, Policy, Refusal,
+    Session, TallyId, Token, TokenKind,
+    admission::client_network,
+    rules::{self, Named, Shown},
 };
 use crate::{
     AccountId, Call, Change, Decision, Digest, DisplayName, EmailAddress, EmailKey, Error, Failure, Locale,
     Ports, Secret, SessionId, TimeZoneName, Timestamp, TokenId, digest,
-    limits::{LimitKey, rules as limit},
+    limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
     pairing::{Directory, Profile},
     ports::settled,
     store::Transaction,
@@ -46,6 +47,20 @@ pub enum Proof {
     Link(Secret<String>),
 }
 
+/// What confirms a sign-up.
+#[derive(Debug, Clone)]
+pub struct Verification {
+    /// Code or link of the mail.
+    pub proof: Proof,
+    /// Password to choose, if any.
+    pub password: Option<Secret<String>>,
+    /// Display name, if the owner of the address says it again. Takes precedence over the one of the sign-up, which
+    /// anybody may have sent.
+    pub display_name: Option<String>,
+    /// Locale, likewise.
+    pub locale: Option<String>,
+}
+
 /// How a person signs in.
 #[derive(Debug, Clone)]
 pub enum SignIn {
@@ -63,6 +78,8 @@ pub enum SignIn {
         /// Six digits.
         code: Secret<String>,
     },
+    /// With the token of a mailed link.
+    Link(Secret<String>),
 }
 
 /// A person, their session, and the bearer token that is shown once.
@@ -97,14 +114,14 @@ struct Begun {
     seed: String,
 }
 
-type Answer<T> = Result<T, Failure<Refusal>>;
+pub(super) type Answer<T> = Result<T, Failure<Refusal>>;
 
 /// Sign-up, verification, sign-in, sessions, recovery, profile and deletion.
 #[derive(Debug, Clone)]
 pub struct Accounts {
-    ports: Ports,
+    pub(super) ports: Ports,
     hasher: Arc<PasswordHasher>,
-    policy: Arc<Policy>,
+    pub(super) policy: Arc<Policy>,
 }
 
 impl Accounts {
@@ -129,8 +146,9 @@ impl Accounts {
         let email = EmailAddress::parse("email", &command.email).map_err(refuse)?;
         let display_name = DisplayName::parse("display_name", &command.display_name).map_err(refuse)?;
         let locale = command.locale.as_deref().and_then(Locale::matched);
-        let token = self.fresh_token();
-        self.enqueue_mail(call, &email.clone(), MailJob::SignUp { token, email, display_name, locale }).await
+        let (token, network) = (self.fresh_token(), self.network(call));
+        let job = MailJob::SignUp { token, email: email.clone(), display_name, locale, network };
+        self.enqueue_mail(call, &self.policy.limits.sign_up_mail, &email, &job).await
     }
 
     /// Mails another code for a sign-up that is waiting; an address without one gets nothing.
@@ -139,18 +157,20 @@ impl Accounts {
     /// As [`sign_up`](Self::sign_up).
     pub async fn resend(&self, call: &Call, email: &str) -> Answer<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
-        let token = self.fresh_token();
-        self.enqueue_mail(call, &email.clone(), MailJob::Resend { token, email }).await
+        let job =
+            MailJob::Resend { token: self.fresh_token(), email: email.clone(), network: self.network(call) };
+        self.enqueue_mail(call, &self.policy.limits.sign_up_mail, &email, &job).await
     }
 
-    /// Mails a code to sign in with.
+    /// Mails a code and a link to sign in with.
     ///
     /// # Errors
     /// As [`sign_up`](Self::sign_up).
     pub async fn request_code(&self, call: &Call, email: &str) -> Answer<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
-        let token = self.fresh_token();
-        self.enqueue_mail(call, &email.clone(), MailJob::SignIn { token, email }).await
+        let job =
+            MailJob::SignIn { token: self.fresh_token(), email: email.clone(), network: self.network(call) };
+        self.enqueue_mail(call, &self.policy.limits.sign_in_mail, &email, &job).await
     }
 
     /// Mails a link to set a new password with.
@@ -159,66 +179,98 @@ impl Accounts {
     /// As [`sign_up`](Self::sign_up).
     pub async fn forgot_password(&self, call: &Call, email: &str) -> Answer<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
-        let token = self.fresh_token();
-        self.enqueue_mail(call, &email.clone(), MailJob::Password { token, email }).await
+        let job = MailJob::Password { token: self.fresh_token(), email: email.clone() };
+        self.enqueue_mail(call, &self.policy.limits.password_mail, &email, &job).await
     }
 
-    async fn enqueue_mail(&self, call: &Call, email: &EmailAddress, job: MailJob) -> Answer<()> {
+    async fn enqueue_mail(
+        &self,
+        call: &Call,
+        limits: &MailLimits,
+        email: &EmailAddress,
+        job: &MailJob,
+    ) -> Answer<()> {
         let mut work = Transaction::new(&self.ports, call, self.ports.now());
-        let mut allowed = false;
+        let mut admitted = false;
         loop {
             if work.replay::<(), Refusal>().await?.is_some() {
                 return Ok(());
             }
-            if !std::mem::replace(&mut allowed, true) {
-                self.allow(call, limit::MAIL_PER_ADDRESS, limit::MAIL_PER_CLIENT, Some(email.key())).await?;
+            if !std::mem::replace(&mut admitted, true) {
+                self.admit_mail(call, limits, email.key()).await?;
             }
-            let changes = vec![self.ports.enqueue(&job)?];
+            let changes = vec![self.ports.enqueue(job)?];
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
         }
     }
 
-    /// Confirms a sign-up: the account comes into being, with a password if one is chosen, and is signed in.
+    /// Confirms a sign-up: the account is created, with a password if one is chosen, and is signed in. The other form
+    /// of the same mail signs in too, as long as the code lasts; it sets the password only if there is none.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`], [`Refusal::Invalid`] for the password, [`Refusal::RateLimited`].
-    pub async fn verify(
-        &self,
-        call: &Call,
-        proof: &Proof,
-        password: Option<&Secret<String>>,
-    ) -> Answer<SignedIn> {
+    /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`], [`Refusal::Invalid`] for the password, the name or the
+    /// locale, [`Refusal::RateLimited`].
+    pub async fn verify(&self, call: &Call, command: &Verification) -> Answer<SignedIn> {
         let now = self.ports.now();
+        let named = Named {
+            display_name: match &command.display_name {
+                Some(name) => Some(DisplayName::parse("display_name", name).map_err(refuse)?),
+                None => None,
+            },
+            locale: command.locale.as_deref().and_then(Locale::matched),
+        };
         let mut work = Transaction::new(&self.ports, call, now);
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
-        self.allow_proof(call, proof).await?;
+        self.admit_proof(call, &command.proof).await?;
         let mut hash = None;
         loop {
-            let token = match self.prove(proof, TokenKind::SignUp, Refusal::InvalidToken).await {
-                Ok(token) => token,
+            let shown = match self.prove(call, &command.proof, TokenKind::SignUp, Refusal::InvalidToken).await
+            {
+                Ok(shown) => shown,
                 Err(refused) => return self.resume_or(&work, refused).await,
             };
-            let existing = self.ports.store.account_by_email(token.email.key()).await?;
-            if let (Some(typed), None, None) = (password, &hash, &existing) {
-                let context =
-                    [token.display_name.as_ref().map_or("", DisplayName::as_str), local(&token.email)];
+            let token = &shown.token;
+            let account = if shown.is_second() { self.owner_of(token).await? } else { None };
+            let existing = match &account {
+                Some(account) => Some(account.clone()),
+                None => self.ports.store.account_by_email(token.email.key()).await?,
+            };
+            let may_choose = match (&account, &existing) {
+                (Some(account), _) => account.password.is_none(),
+                (None, existing) => existing.is_none(),
+            };
+            if let (Some(typed), true) = (&command.password, may_choose && hash.is_none()) {
+                let name = named.display_name.as_ref().or(token.display_name.as_ref());
+                let context = [name.map_or("", DisplayName::as_str), local(&token.email)];
                 let chosen = Password::choose("password", typed, &context).map_err(refuse)?;
                 // Only who owns the address makes us pay for a hash.
                 hash = Some(self.hasher.hash(chosen).await?);
             }
-            let (session, bearer, seed) =
-                self.begin_session(AccountId::new(&*self.ports.clock, &*self.ports.entropy), call, now);
-            let decided =
-                rules::confirm_sign_up(&token, existing.as_ref(), hash.clone(), session.clone(), now)
-                    .map_err(Failure::Refused);
-            let (account, changes) = match decided {
+            let id = account.as_ref().map(|account| account.id);
+            let id = id.unwrap_or_else(|| AccountId::new(&*self.ports.clock, &*self.ports.entropy));
+            let (session, bearer, seed) = self.begin_session(id, call, now);
+            let chosen = hash.clone().filter(|_| may_choose);
+            let decided = match &account {
+                Some(account) => rules::sign_in(account, chosen, Some(&shown), session.clone(), now)
+                    .map_err(|_| Refusal::InvalidToken),
+                None => rules::confirm_sign_up(
+                    &shown,
+                    existing.as_ref(),
+                    named.clone(),
+                    chosen,
+                    session.clone(),
+                    now,
+                ),
+            };
+            let (account, mut changes) = match decided.map_err(Failure::Refused) {
                 Ok(decided) => decided,
                 Err(refused) => return self.resume_or(&work, refused).await,
             };
+            changes.push(self.remember_client(call, token.email.key(), now));
             let outcome = Begun { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
@@ -232,54 +284,86 @@ impl Accounts {
     /// Signs in. Wrong password, unknown address, no password: one answer, one hash.
     ///
     /// # Errors
-    /// [`Refusal::InvalidCredentials`], [`Refusal::RateLimited`].
+    /// [`Refusal::InvalidCredentials`], [`Refusal::UsedToken`] for a used link, [`Refusal::InvalidToken`] for another
+    /// link, [`Refusal::RateLimited`].
     pub async fn sign_in(&self, call: &Call, command: &SignIn) -> Answer<SignedIn> {
+        match command {
+            SignIn::Password { email, password } => self.sign_in_by_password(call, email, password).await,
+            SignIn::Code { email, code } => {
+                let proof = Proof::Code { email: email.clone(), code: code.clone() };
+                self.sign_in_by_mail(call, &proof, Refusal::InvalidCredentials).await
+            }
+            SignIn::Link(link) => {
+                self.sign_in_by_mail(call, &Proof::Link(link.clone()), Refusal::InvalidToken).await
+            }
+        }
+    }
+
+    async fn sign_in_by_password(
+        &self,
+        call: &Call,
+        email: &str,
+        password: &Secret<String>,
+    ) -> Answer<SignedIn> {
         let now = self.ports.now();
         let mut work = Transaction::new(&self.ports, call, now);
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
-        let (SignIn::Password { email, .. } | SignIn::Code { email, .. }) = command;
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
-        if let SignIn::Code { code, .. } = command {
-            // What cannot be a code counts as no try.
-            rules::typed_code(code).map_err(refuse)?;
-        }
-        self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, Some(email.key())).await?;
+        let attempt = self.admit_password(call, email.key()).await?;
         let mut verified: Option<(PasswordHash, Option<PasswordHash>)> = None;
         loop {
-            let (account, rehashed, token) = match command {
-                SignIn::Password { password, .. } => {
-                    let account = self.ports.store.account_by_email(email.key()).await?;
-                    let stored = account.as_ref().and_then(|account| account.password.as_ref());
-                    // A repeat after a conflict does not hash again, unless the password was changed meanwhile.
-                    let known = verified.as_ref().filter(|(seen, _)| Some(seen) == stored);
-                    let rehashed = if let Some((_, rehashed)) = known {
-                        rehashed.clone()
-                    } else {
-                        let typed =
-                            Password::typed(password).ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
-                        let matches = self.hasher.verify(stored, typed).await?;
-                        let rehashed = matches.ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
-                        verified = stored.map(|seen| (seen.clone(), rehashed.clone()));
-                        rehashed
-                    };
-                    (account, rehashed, None)
-                }
-                SignIn::Code { code, .. } => {
-                    let proof = Proof::Code { email: email.as_str().to_owned(), code: code.clone() };
-                    let token = match self.prove(&proof, TokenKind::SignIn, Refusal::InvalidCredentials).await
-                    {
-                        Ok(token) => token,
-                        Err(refused) => return self.resume_or(&work, refused).await,
-                    };
-                    (self.owner_of(&token).await?, None, Some(token))
-                }
+            let account = self.ports.store.account_by_email(email.key()).await?;
+            let stored = account.as_ref().and_then(|account| account.password.as_ref());
+            // A repeat after a conflict does not hash again, unless the password was changed meanwhile.
+            let known = verified.as_ref().filter(|(seen, _)| Some(seen) == stored);
+            let rehashed = if let Some((_, rehashed)) = known {
+                rehashed.clone()
+            } else {
+                let matches = match Password::typed(password) {
+                    Some(typed) => self.hasher.verify(stored, typed).await?,
+                    None => None,
+                };
+                let Some(rehashed) = matches else { return Err(self.wrong_password(&attempt).await) };
+                verified = stored.map(|seen| (seen.clone(), rehashed.clone()));
+                rehashed
             };
             let account = account.ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
             let (session, bearer, seed) = self.begin_session(account.id, call, now);
-            let (account, changes) = rules::sign_in(&account, rehashed, token.as_ref(), session.clone(), now)
+            let (account, mut changes) =
+                rules::sign_in(&account, rehashed, None, session.clone(), now).map_err(Failure::Refused)?;
+            changes.extend(self.right_password(call, email.key(), &attempt, now));
+            let outcome = Begun { session: session.id, account: account.id, seed };
+            if work.commit(Decision { changes, outcome }).await?.is_some() {
+                return Ok(SignedIn { account, session, token: bearer });
+            }
+            if let Some(begun) = work.replay().await? {
+                return self.resume(begun).await;
+            }
+            // Concurrent wrong guesses may have used up the day's.
+            self.require_guesses(&attempt).await?;
+        }
+    }
+
+    async fn sign_in_by_mail(&self, call: &Call, proof: &Proof, refusal: Refusal) -> Answer<SignedIn> {
+        let now = self.ports.now();
+        let mut work = Transaction::new(&self.ports, call, now);
+        if let Some(begun) = work.replay().await? {
+            return self.resume(begun).await;
+        }
+        self.admit_proof(call, proof).await?;
+        loop {
+            let shown = match self.prove(call, proof, TokenKind::SignIn, refusal.clone()).await {
+                Ok(shown) => shown,
+                Err(refused) => return self.resume_or(&work, refused).await,
+            };
+            let account = self.owner_of(&shown.token).await?;
+            let account = account.ok_or_else(|| Failure::Refused(refusal.clone()))?;
+            let (session, bearer, seed) = self.begin_session(account.id, call, now);
+            let (account, mut changes) = rules::sign_in(&account, None, Some(&shown), session.clone(), now)
                 .map_err(Failure::Refused)?;
+            changes.push(self.remember_client(call, account.email.key(), now));
             let outcome = Begun { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
@@ -387,18 +471,21 @@ impl Accounts {
         new: &Secret<String>,
     ) -> Answer<()> {
         let now = self.ports.now();
-        self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, None).await?;
+        self.admit_link(call).await?;
         let mut work = Transaction::new(&self.ports, call, now);
         let mut hash = None;
         loop {
-            let token =
-                self.prove(&Proof::Link(link.clone()), TokenKind::Password, Refusal::InvalidToken).await?;
-            let account = self.owner_of(&token).await?.ok_or(Failure::Refused(Refusal::InvalidToken))?;
+            let proof = Proof::Link(link.clone());
+            let shown = self.prove(call, &proof, TokenKind::Password, Refusal::InvalidToken).await?;
+            let account =
+                self.owner_of(&shown.token).await?.ok_or(Failure::Refused(Refusal::InvalidToken))?;
             let hash = match &hash {
                 Some(hash) => PasswordHash::clone(hash),
                 None => hash.insert(self.hash_new(&account, new).await?).clone(),
             };
-            let mut changes = rules::set_password(&account, hash, Some(&token), None, now);
+            let mut changes = rules::set_password(&account, hash, Some(&shown), None, now);
+            changes.extend(self.forget_guesses(account.email.key(), now));
+            changes.push(self.remember_client(call, account.email.key(), now));
             changes.push(self.tell(&account, |to, locale| MailJob::PasswordChanged { to, locale })?);
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
@@ -427,11 +514,13 @@ impl Accounts {
             if account.password.is_some() && current.is_none() {
                 return Err(refuse(crate::Invalid::new("current_password", "required")));
             }
-            self.reauthenticate(call, session, &account, current).await?;
+            let required = self.reauthenticate(session, &account, current).await?;
             let hash = self.hash_new(&account, new).await?;
             let (replacement, bearer, _) = self.begin_session(account.id, call, now);
             let replacement = Session { device: session.device.clone(), ..replacement };
-            let mut changes = rules::set_password(&account, hash, None, Some(replacement.clone()), now);
+            let mut changes = required;
+            changes.extend(rules::set_password(&account, hash, None, Some(replacement.clone()), now));
+            changes.extend(self.forget_guesses(account.email.key(), now));
             changes.push(self.tell(&account, |to, locale| MailJob::PasswordChanged { to, locale })?);
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(SignedIn { account, session: replacement, token: bearer });
@@ -472,7 +561,7 @@ impl Accounts {
             }
             if !std::mem::replace(&mut allowed, true) {
                 let key = LimitKey::new("account", id);
-                self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, key)]).await?;
+                self.ports.allow(&[(WRITE_PER_ACCOUNT, key)]).await?;
             }
             let mut changes = vec![AccountChange::Update(account.clone()).into()];
             if account.display_name != before.display_name {
@@ -486,11 +575,12 @@ impl Accounts {
         }
     }
 
-    /// Asks for a new address, which must confirm. Needs the password or a recent sign-in.
+    /// Asks for a new address, which must confirm. Needs the password or a recent sign-in. The old address gets a link
+    /// that cancels the change; the end of the session cancels it too.
     ///
     /// # Errors
     /// [`Refusal::Invalid`], [`Refusal::InvalidCredentials`], [`Refusal::RecentSignInRequired`],
-    /// [`Refusal::RateLimited`].
+    /// [`Refusal::Unauthenticated`], [`Refusal::RateLimited`].
     pub async fn change_email(
         &self,
         call: &Call,
@@ -500,16 +590,57 @@ impl Accounts {
     ) -> Answer<()> {
         let email = EmailAddress::parse("new_email", new_email).map_err(refuse)?;
         let account = self.current(session.account).await?;
-        self.reauthenticate(call, session, &account, current_password).await?;
-        let token = self.fresh_token();
-        let job = MailJob::Email { token, account: account.id, session: session.id, email: email.clone() };
-        self.enqueue_mail(call, &email, job).await
+        let required = self.reauthenticate(session, &account, current_password).await?;
+        let now = self.ports.now();
+        let mut work = Transaction::new(&self.ports, call, now);
+        if work.replay::<(), Refusal>().await?.is_some() {
+            return Ok(());
+        }
+        self.admit_mail(call, &self.policy.limits.email_mail, email.key()).await?;
+        let mailing = |kind, email| rules::Mailing {
+            id: self.fresh_token(),
+            kind,
+            email,
+            account: Some(account.id),
+            display_name: None,
+            locale: None,
+            session: None,
+            network: self.network(call),
+        };
+        let (keys, policy) = (&self.ports.keys, &self.policy);
+        // Written here and not by the job, so that what ends the change finds it.
+        let change = rules::Mailing { session: Some(session.id), ..mailing(TokenKind::Email, &email) }
+            .token(keys, policy, now);
+        let cancel = mailing(TokenKind::CancelEmail, &account.email).token(keys, policy, now);
+        let jobs = [
+            MailJob::Email { token: change.id, account: account.id, session: session.id, email },
+            MailJob::EmailAsked {
+                token: cancel.id,
+                to: account.email.clone(),
+                locale: account.locale.clone(),
+            },
+        ];
+        let mut changes = required;
+        changes.extend([change, cancel].map(|token| AccountChange::InsertToken(token).into()));
+        for job in &jobs {
+            changes.push(self.ports.enqueue(job)?);
+        }
+        loop {
+            let decision = Decision { changes: changes.clone(), outcome: () };
+            if work.commit(decision).await?.is_some() || work.replay::<(), Refusal>().await?.is_some() {
+                return Ok(());
+            }
+            if !self.ports.store.sessions_of(account.id).await?.iter().any(|live| live.id == session.id) {
+                return Err(Failure::Refused(Refusal::Unauthenticated));
+            }
+        }
     }
 
     /// Confirms a new address. With a code, for the account that is signed in; a link needs no session and gives none.
+    /// The other form of the same mail is taken too, as long as the code lasts, and changes nothing more.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`], [`Refusal::RateLimited`].
+    /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`], [`Refusal::RateLimited`].
     pub async fn confirm_email(
         &self,
         call: &Call,
@@ -517,21 +648,51 @@ impl Accounts {
         proof: &Proof,
     ) -> Answer<()> {
         let now = self.ports.now();
-        self.allow_proof(call, proof).await?;
+        self.admit_proof(call, proof).await?;
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
-            let token = self.prove(proof, TokenKind::Email, Refusal::InvalidToken).await?;
+            let shown = self.prove(call, proof, TokenKind::Email, Refusal::InvalidToken).await?;
+            let token = &shown.token;
             let owner = token.account.filter(|owner| signed_in.is_none_or(|id| id == *owner));
             let account = match owner {
                 Some(owner) => self.ports.store.account(owner).await?,
                 None => None,
             };
-            let taken = self.ports.store.account_by_email(token.email.key()).await?.is_some();
-            let Some(account) = account.filter(|account| !taken && account.deletion_due.is_none()) else {
-                return Err(Failure::Refused(Refusal::InvalidToken));
+            let holder = self.ports.store.account_by_email(token.email.key()).await?.map(|holder| holder.id);
+            let account = account.filter(|account| account.deletion_due.is_none());
+            let changes = match account {
+                Some(account) if shown.is_second() && holder == Some(account.id) => {
+                    rules::confirm_email_again(&shown, now)
+                }
+                Some(account) if !shown.is_second() && holder.is_none() => {
+                    let mut changes = rules::confirm_email(&account, &shown, now);
+                    changes.push(self.remember_client(call, token.email.key(), now));
+                    changes.push(self.tell(&account, |to, locale| MailJob::EmailChanged { to, locale })?);
+                    changes
+                }
+                _ => return Err(Failure::Refused(Refusal::InvalidToken)),
             };
-            let mut changes = rules::confirm_email(&account, &token, now);
-            changes.push(self.tell(&account, |to, locale| MailJob::EmailChanged { to, locale })?);
+            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Cancels the changes of address that an account asked for, by the link that its address got.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`] also when the change was confirmed or ended, and
+    /// [`Refusal::RateLimited`].
+    pub async fn cancel_email_change(&self, call: &Call, link: &Secret<String>) -> Answer<()> {
+        let now = self.ports.now();
+        self.admit_link(call).await?;
+        let mut work = Transaction::new(&self.ports, call, now);
+        loop {
+            let proof = Proof::Link(link.clone());
+            let shown = self.prove(call, &proof, TokenKind::CancelEmail, Refusal::InvalidToken).await?;
+            let account = self.owner_of(&shown.token).await?;
+            let account = account.ok_or(Failure::Refused(Refusal::InvalidToken))?;
+            let changes = rules::cancel_email(&account, &shown, now);
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
@@ -553,8 +714,8 @@ impl Accounts {
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
             let account = self.current(session.account).await?;
-            self.reauthenticate(call, session, &account, current_password).await?;
-            let mut changes = rules::request_deletion(&account, due, now);
+            let mut changes = self.reauthenticate(session, &account, current_password).await?;
+            changes.extend(rules::request_deletion(&account, due, now));
             changes.push(self.tell(&account, |to, locale| MailJob::DeletionScheduled { to, locale, due })?);
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(due);
@@ -570,23 +731,25 @@ impl Accounts {
         rules::require_recent(session, &self.policy, self.ports.now())
     }
 
-    /// The password if one is shown, else a recent sign-in.
+    /// The password if one is given, else a recent sign-in. What is returned belongs into the commit.
     async fn reauthenticate(
         &self,
-        call: &Call,
         session: &Session,
         account: &Account,
         password: Option<&Secret<String>>,
-    ) -> Answer<()> {
+    ) -> Answer<Vec<Change>> {
         let Some(password) = password else {
-            return self.require_recent(session).map_err(Failure::Refused);
+            self.require_recent(session).map_err(Failure::Refused)?;
+            return Ok(Vec::new());
         };
-        self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, Some(account.email.key()))
-            .await?;
-        let typed = Password::typed(password).ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
-        match self.hasher.verify(account.password.as_ref(), typed).await? {
-            Some(_) => Ok(()),
-            None => Err(Failure::Refused(Refusal::InvalidCredentials)),
+        let attempt = self.admit_repeated_password(account).await?;
+        let matches = match Password::typed(password) {
+            Some(typed) => self.hasher.verify(account.password.as_ref(), typed).await?,
+            None => None,
+        };
+        match matches {
+            Some(_) => Ok(vec![self.require_below(&attempt, self.ports.now())]),
+            None => Err(self.wrong_password(&attempt).await),
         }
     }
 
@@ -596,61 +759,48 @@ impl Accounts {
         Ok(self.hasher.hash(chosen).await?)
     }
 
-    async fn allow_proof(&self, call: &Call, proof: &Proof) -> Answer<()> {
-        let email = match proof {
+    async fn admit_proof(&self, call: &Call, proof: &Proof) -> Answer<()> {
+        match proof {
             Proof::Code { email, code } => {
                 // What cannot be a code counts as no try.
                 rules::typed_code(code).map_err(refuse)?;
-                Some(EmailAddress::parse("email", email).map_err(refuse)?)
+                let email = EmailAddress::parse("email", email).map_err(refuse)?;
+                self.admit_code(call, email.key()).await
             }
-            Proof::Link(_) => None,
-        };
-        let key = email.as_ref().map(EmailAddress::key);
-        self.allow(call, limit::PROOF_PER_ADDRESS, limit::PROOF_PER_CLIENT, key).await
+            Proof::Link(_) => self.admit_link(call).await,
+        }
     }
 
-    async fn allow(
-        &self,
-        call: &Call,
-        per_address: crate::limits::Rule,
-        per_client: crate::limits::Rule,
-        email: Option<&EmailKey>,
-    ) -> Answer<()> {
-        // The client first: a flood from one host must not use up an address's allowance.
-        let client = call.ip.map(|ip| (per_client, LimitKey::client(ip)));
-        let address = email.map(|email| (per_address, LimitKey::email(email)));
-        let wanted: Vec<_> = client.into_iter().chain(address).collect();
-        self.ports.allow(&wanted).await
-    }
-
-    /// The token that a proof shows; a wrong code is counted before the refusal is told.
-    async fn prove(&self, proof: &Proof, kind: TokenKind, refusal: Refusal) -> Answer<Token> {
+    /// The token that a proof shows. A wrong code is counted before the refusal is told: the same reads and writes,
+    /// whether or not a code is waiting.
+    async fn prove(&self, call: &Call, proof: &Proof, kind: TokenKind, refusal: Refusal) -> Answer<Shown> {
         let now = self.ports.now();
-        let no = || Failure::Refused(refusal.clone());
         match proof {
             Proof::Link(link) => {
                 if link.expose().is_empty() || link.expose().len() > 256 {
-                    return Err(no());
+                    return Err(Failure::Refused(refusal));
                 }
                 let token = self.ports.store.token_by_link(&digest(&[link.expose().as_bytes()])).await?;
-                token.filter(|token| rules::is_usable(token, kind, now)).ok_or_else(no)
+                let token = rules::require_link(token, kind, now, &refusal).map_err(Failure::Refused)?;
+                Ok(Shown::link(token))
             }
             Proof::Code { email, code } => {
                 let email = EmailAddress::parse("email", email).map_err(refuse)?;
                 let code = &rules::typed_code(code).map_err(refuse)?;
-                let call = Call::default();
-                let mut work = Transaction::new(&self.ports, &call, now);
-                loop {
-                    let open = self.ports.store.open_tokens(kind, email.key(), now).await?;
-                    match rules::guess(&self.ports.keys, &open, code, &self.policy, now) {
-                        Guess::Right(token) => return Ok(token.clone()),
-                        Guess::Wrong(changes) => {
-                            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                                return Err(no());
-                            }
-                        }
-                    }
+                let (keys, network) = (&self.ports.keys, client_network(&self.ports.keys, call));
+                let open = self.ports.store.open_tokens(kind, email.key(), now).await?;
+                if let Some(shown) = rules::match_code(keys, &open, code, &network, &self.policy, now) {
+                    return Ok(shown);
                 }
+                let tries = AccountChange::CountTries { kind, email: email.key().clone(), network, at: now };
+                let tally = AccountChange::CountTally {
+                    id: TallyId::codes(keys, email.key(), kind),
+                    below: i64::MAX,
+                    at: now,
+                    expires_at: now.plus(Duration::from_hours(24)),
+                };
+                settled(self.ports.commit(vec![tries.into(), tally.into()]).await)?;
+                Err(Failure::Refused(refusal))
             }
         }
     }
@@ -672,6 +822,11 @@ impl Accounts {
         job: impl FnOnce(EmailAddress, Option<Locale>) -> MailJob,
     ) -> Result<Change, Error> {
         self.ports.enqueue(&job(account.email.clone(), account.locale.clone()))
+    }
+
+    /// The client's network, to be stored with a token.
+    fn network(&self, call: &Call) -> Option<Digest> {
+        Some(client_network(&self.ports.keys, call))
     }
 
     fn fresh_token(&self) -> TokenId {

@@ -55,9 +55,9 @@ impl Handler<InviteMail> for InviteMailHandler {
         if store.is_blocked_by_email(target.key(), invite.inviter).await? {
             return Ok(());
         }
-        if let Some(owner) = self.directory.find_by_email(target.key()).await?
-            && store.is_blocked(owner, invite.inviter).await?
-        {
+        // Asked for an address without an account too, as if it were the inviter's: the reads must not tell.
+        let owner = self.directory.find_by_email(target.key()).await?;
+        if store.is_blocked(owner.unwrap_or(invite.inviter), invite.inviter).await? {
             return Ok(());
         }
         if !self.directory.may_pair(invite.inviter, &invite.inviter_email).await? {

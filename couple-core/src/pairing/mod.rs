@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, Invalid, InviteId, Label, Timestamp,
-    digest, idempotency::KeyReused,
+    digest,
+    idempotency::KeyReused,
+    limits::{Rule, rules as limit},
 };
 
 /// One who pairs, as the host vouches for them.
@@ -222,11 +224,20 @@ pub struct Policy {
     pub invite_lifetime: Duration,
     /// How many invites one person may have waiting.
     pub open_invites: usize,
+    /// Mails with an invite to one address, of all inviters.
+    pub invite_mail_per_address: Rule,
+    /// Mails with an invite of one account to one address.
+    pub invite_mail_per_account_and_address: Rule,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { invite_lifetime: Duration::from_hours(24), open_invites: 10 }
+        Self {
+            invite_lifetime: Duration::from_hours(24),
+            open_invites: 10,
+            invite_mail_per_address: limit::INVITE_MAIL_PER_ADDRESS,
+            invite_mail_per_account_and_address: limit::INVITE_MAIL_PER_ACCOUNT_AND_ADDRESS,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     AccountId, Call, CoupleId, Decision, EmailAddress, Failure, Invalid, InviteId, Label, Ports, Secret,
-    limits::{LimitKey, rules as limit},
+    limits::{LimitKey, per_client, rules as limit},
     ports::settled,
     store::Transaction,
     text::parse_day,
@@ -134,7 +134,13 @@ impl Pairings {
         }
         self.ports.allow(&[(limit::INVITE_PER_ACCOUNT, account_key(person.id))]).await?;
         if let Some(target) = &target {
-            self.ports.allow(&[(limit::MAIL_PER_ADDRESS, LimitKey::email(target.key()))]).await?;
+            let pair =
+                LimitKey::new("account-email", format_args!("{} {}", person.id, target.key().as_str()));
+            let wanted = [
+                (self.policy.invite_mail_per_account_and_address, pair),
+                (self.policy.invite_mail_per_address, LimitKey::email(target.key())),
+            ];
+            self.ports.allow(&wanted).await?;
         }
         let id = InviteId::new(&*self.ports.clock, &*self.ports.entropy);
         let invite = Invite {
@@ -548,10 +554,7 @@ impl Pairings {
     }
 
     async fn allow_code(&self, call: &Call, person: AccountId, named: &Named) -> Answer<()> {
-        let mut wanted = Vec::new();
-        if let Some(ip) = call.ip {
-            wanted.push((limit::CODE_PER_CLIENT, LimitKey::client(ip)));
-        }
+        let mut wanted = per_client(limit::CODE_PER_CLIENT, call.ip);
         wanted.push((limit::CODE_PER_ACCOUNT, account_key(person)));
         if let Named::Code(code) = named {
             let digest = rules::code_digest(&self.ports.keys, code.expose());

@@ -99,9 +99,13 @@ impl Letterhead {
                     "Hello,\n\nsomebody, maybe you, gave this address at {app}, where it already has an account.\n\nSign in as always; if you forgot your password, ask for a new one there.\n"
                 ),
             ),
-            Message::SignInCode { code } => (
+            Message::SignInCode { code, link } => (
                 format!("Your code for {app}"),
-                format!("Your code to sign in is:\n\n    {}\n\nIt is good for 10 minutes. {ignore}\n", code.expose()),
+                format!(
+                    "Your code to sign in is:\n\n    {}\n\nIt is good for 10 minutes. Or open this link within an hour:\n\n{}\n\n{ignore}\n",
+                    code.expose(),
+                    link.expose()
+                ),
             ),
             Message::SetPassword { link } => (
                 format!("Set a new password for {app}"),
@@ -115,6 +119,13 @@ impl Letterhead {
                 format!(
                     "Your code is:\n\n    {}\n\nIt is good for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
                     code.expose(),
+                    link.expose()
+                ),
+            ),
+            Message::EmailChangeAsked { link } => (
+                format!("Your address at {app} is to be changed"),
+                format!(
+                    "Someone who is signed in to your account asked to use another address for it.\n\nIf this was you, there is nothing to do. If it was not, open this link to keep this address:\n\n{}\n\nThen set a new password and sign out your other devices.\n",
                     link.expose()
                 ),
             ),

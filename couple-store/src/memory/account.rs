@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use couple_core::{
     AccountId, Committed, Conflict, Digest, EmailKey, Error, SessionId, Timestamp, TokenId,
-    account::{Account, AccountChange, AccountReads, Session, Token, TokenKind},
+    account::{
+        Account, AccountChange, AccountReads, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
+    },
 };
 
 use super::{MAX, MemoryStore, NIL, table::Table};
@@ -17,6 +19,7 @@ pub(super) struct Tables {
     by_target: Table<(TokenKind, EmailKey, TokenId), ()>,
     sessions: Table<(AccountId, SessionId), Session>,
     by_bearer: Table<Digest, (AccountId, SessionId)>,
+    tallies: Table<TallyId, Tally>,
 }
 
 impl Tables {
@@ -52,6 +55,11 @@ impl Tables {
                 }
             }
             AccountChange::InsertToken(token) => {
+                if let (Some(account), Some(session)) = (token.account, token.session)
+                    && !self.sessions.has(&(account, session))
+                {
+                    return Err(Conflict::SessionEnded(session));
+                }
                 if self.tokens.has(&token.id) {
                     return Err(Conflict::TokenExists(token.id));
                 }
@@ -59,34 +67,62 @@ impl Tables {
                 self.by_target.put((token.kind, token.email.key().clone(), token.id), ());
                 self.tokens.put(token.id, token);
             }
-            AccountChange::RedeemToken { id, tries, at } => {
-                let token = self.unused(id)?;
-                if token.tries != tries {
-                    return Err(Conflict::TokenChanged(id));
-                }
+            AccountChange::RedeemToken { id, seen, at } => {
+                let token = self.as_seen(id, seen)?;
                 self.tokens.put(id, Token { used_at: Some(at), ..token });
             }
-            AccountChange::CountTry { id, tries } => {
-                let token = self.unused(id)?;
-                if token.tries != tries {
-                    return Err(Conflict::TokenChanged(id));
-                }
-                self.tokens.put(id, Token { tries: tries + 1, ..token });
+            AccountChange::RequireToken { id, seen } => {
+                self.as_seen(id, seen)?;
             }
-            AccountChange::EndTokens { kind, email, at } => {
+            AccountChange::RedeemForm { id, seen, form, account } => {
+                let token = self.as_seen(id, seen)?;
+                self.tokens.put(id, Token { used_form: Some(form), account: Some(account), ..token });
+            }
+            AccountChange::CountTries { kind, email, network, at } => {
+                for mut token in self.mailed(kind, &email) {
+                    if token.used_at.is_some() || token.code_expires_at <= at {
+                        continue;
+                    }
+                    let own = token.network == Some(network);
+                    *(if own { &mut token.tries } else { &mut token.foreign_tries }) += 1;
+                    self.tokens.put(token.id, token);
+                }
+            }
+            AccountChange::EndTokens { kind, email, except, at } => {
                 for token in self.mailed(kind, &email) {
-                    if token.used_at.is_none() {
+                    if token.used_at.is_none() && Some(token.id) != except {
                         self.tokens.put(token.id, Token { used_at: Some(at), ..token });
                     }
                 }
             }
-            AccountChange::EndTokensOf { account, kind, at } => {
+            AccountChange::EndTokensOf { account, kind, except, at } => {
                 let of = |token: &&Token| {
-                    token.account == Some(account) && token.kind == kind && token.used_at.is_none()
+                    token.account == Some(account)
+                        && token.kind == kind
+                        && token.used_at.is_none()
+                        && Some(token.id) != except
                 };
                 for token in self.tokens.values().filter(of).cloned().collect::<Vec<_>>() {
                     self.tokens.put(token.id, Token { used_at: Some(at), ..token });
                 }
+            }
+            AccountChange::CountTally { id, below, at, expires_at } => {
+                let tally = self.live_tally(id, at).unwrap_or(Tally { count: 0, expires_at });
+                if tally.count >= below {
+                    return Err(Conflict::TallyFull);
+                }
+                self.tallies.put(id, Tally { count: tally.count + 1, ..tally });
+            }
+            AccountChange::RequireTally { id, below, at } => {
+                if self.live_tally(id, at).map_or(0, |tally| tally.count) >= below {
+                    return Err(Conflict::TallyFull);
+                }
+            }
+            AccountChange::PutTally { id, tally } => self.tallies.put(id, tally),
+            AccountChange::PurgeTallies { before, cap } => {
+                let purged =
+                    self.tallies.purge(cap, |tally| tally.expires_at < before, |tally| tally.expires_at);
+                out.purged.push(purged.len() as u64);
             }
             AccountChange::InsertSession { session, version } => {
                 self.current(session.account, version)?;
@@ -98,8 +134,14 @@ impl Tables {
                     self.sessions.put((account, id), Session { seen_at, ..session });
                 }
             }
-            AccountChange::EndSession { account, id } => self.end_session(account, id),
-            AccountChange::EndSessions { account, except } => self.end_sessions(account, except),
+            AccountChange::EndSession { account, id } => {
+                self.end_session(account, id);
+                self.remove_tokens(account, |session| session == id);
+            }
+            AccountChange::EndSessions { account, except } => {
+                self.end_sessions(account, except);
+                self.remove_tokens(account, |session| Some(session) != except);
+            }
             AccountChange::PurgeTokens { before, cap } => {
                 let purged =
                     self.tokens.purge(cap, |token| token.expires_at < before, |token| token.expires_at);
@@ -134,9 +176,28 @@ impl Tables {
         account.cloned().ok_or(Conflict::AccountChanged(id))
     }
 
-    fn unused(&self, id: TokenId) -> Result<Token, Conflict> {
-        let token = self.tokens.get(&id).filter(|token| token.used_at.is_none());
+    fn as_seen(&self, id: TokenId, seen: SeenToken) -> Result<Token, Conflict> {
+        let token = self.tokens.get(&id).filter(|token| {
+            let tries = match seen.tries {
+                None => true,
+                Some(Tries::Own(tries)) => token.tries == tries,
+                Some(Tries::Foreign(tries)) => token.foreign_tries == tries,
+            };
+            token.used_at.is_none() && token.used_form == seen.used_form && tries
+        });
         token.cloned().ok_or(Conflict::TokenChanged(id))
+    }
+
+    fn live_tally(&self, id: TallyId, at: Timestamp) -> Option<Tally> {
+        self.tallies.get(&id).filter(|tally| tally.expires_at > at).copied()
+    }
+
+    /// Removes the tokens that sessions of an account requested: one session's, or all but one's.
+    fn remove_tokens(&mut self, account: AccountId, matches: impl Fn(SessionId) -> bool) {
+        let requested = |token: &Token| token.account == Some(account) && token.session.is_some_and(&matches);
+        for token in self.tokens.purge(u32::MAX, requested, |_| ()) {
+            self.unindex(&token);
+        }
     }
 
     fn mailed(&self, kind: TokenKind, email: &EmailKey) -> Vec<Token> {
@@ -180,6 +241,7 @@ impl Tables {
         self.by_target.end(keep);
         self.sessions.end(keep);
         self.by_bearer.end(keep);
+        self.tallies.end(keep);
     }
 }
 
@@ -230,7 +292,7 @@ impl AccountReads for MemoryStore {
         let mut open = self.state().account.mailed(kind, email);
         open.retain(|token| token.used_at.is_none() && token.expires_at > now);
         open.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id)));
-        open.truncate(8);
+        open.truncate(32);
         Ok(open)
     }
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
@@ -245,5 +307,8 @@ impl AccountReads for MemoryStore {
         sessions.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id)));
         sessions.truncate(200);
         Ok(sessions)
+    }
+    async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error> {
+        Ok(self.state().account.live_tally(id, now))
     }
 }

@@ -39,7 +39,8 @@ impl std::fmt::Debug for MemoryLimits {
 }
 
 impl MemoryLimits {
-    /// Counts by this clock.
+    /// Counts by the monotonic time of this clock, so that corrections of the wall clock neither grant nor freeze an
+    /// allowance.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let clock = SteadyClock { clock, latest: Arc::new(AtomicI64::new(i64::MIN)) };
@@ -87,7 +88,7 @@ impl RateLimiter for MemoryLimits {
     }
 }
 
-/// The injected clock, held where it is when it jumps back: no allowance may come of that, and none be lost.
+/// The monotonic time of the injected clock. The latest reading is kept, for clocks whose monotonic time goes back.
 #[derive(Clone)]
 struct SteadyClock {
     clock: Arc<dyn Clock>,
@@ -97,7 +98,7 @@ struct SteadyClock {
 impl governor::clock::Clock for SteadyClock {
     type Instant = Micros;
     fn now(&self) -> Micros {
-        let now = self.clock.now().micros();
+        let now = i64::try_from(self.clock.monotonic().as_micros()).unwrap_or(i64::MAX);
         Micros(self.latest.fetch_max(now, Ordering::Relaxed).max(now))
     }
 }

@@ -21,6 +21,8 @@ use crate::MemoryLimits;
 
 /// The generic cell rate algorithm over one key: the time at which the allowance would be whole again, in microseconds.
 /// Returns how long to wait, 0 when it was taken. By the server's clock, so that those of the processes may differ.
+/// `whole` is never legitimately later than `now + step * burst`; a later value was written while the server's clock was
+/// ahead, and is corrected, so that a key does not stay refused for as long as the clock was ahead.
 const TAKE: &str = r"
 local step, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if not now then
@@ -29,6 +31,10 @@ if not now then
 end
 local whole = tonumber(redis.call('GET', KEYS[1]) or now)
 if whole < now then whole = now end
+if whole > now + step * burst then
+  whole = now + step * burst
+  redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', math.ceil(step * burst / 1000) + 10000)
+end
 local wait = whole + step - now - step * burst
 if wait > 0 then return wait end
 redis.call('SET', KEYS[1], string.format('%.0f', whole + step), 'PX', math.ceil((whole + step - now) / 1000) + 10000)
@@ -38,7 +44,15 @@ return 0
 /// After a failure Redis is left alone for so long, in microseconds.
 const REST: i64 = 1_000_000;
 
-/// Rate limits in Redis: one count for all processes. While it is away each process counts for itself.
+/// Share of an allowance that one process grants by itself while Redis is away. Four processes together then grant at
+/// most what Redis grants; one process alone grants a quarter.
+const FALLBACK_SHARE: u32 = 4;
+
+/// Rate limits in Redis: one count for all processes.
+///
+/// While Redis is away each process counts for itself, by a quarter of each rule's burst and rate, at least one. Each
+/// request that Redis counts is counted in this process too, so that a key that this process has used does not start
+/// anew when Redis goes away.
 pub struct RedisLimits {
     redis: Redis,
     script: Script,
@@ -86,6 +100,11 @@ impl RedisLimits {
         }
     }
 
+    /// What this process grants of a rule by itself.
+    fn share(rule: &Rule) -> Rule {
+        Rule { burst: (rule.burst / FALLBACK_SHARE).max(1), ..*rule }
+    }
+
     fn elapsed(&self) -> i64 {
         i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
@@ -116,6 +135,7 @@ impl RedisLimits {
 #[async_trait]
 impl RateLimiter for RedisLimits {
     async fn take(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
+        let alone = self.alone.take(&Self::share(rule), key).await?;
         if self.elapsed() >= self.resting.load(Ordering::Relaxed) {
             match self.ask(rule, key).await {
                 Ok(answer) => return Ok(answer),
@@ -125,6 +145,6 @@ impl RateLimiter for RedisLimits {
                 }
             }
         }
-        self.alone.take(rule, key).await
+        Ok(alone)
     }
 }

@@ -4,13 +4,17 @@ use async_trait::async_trait;
 use couple_core::{
     AccountId, Committed, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
     SessionId, TimeZoneName, Timestamp, TokenId,
-    account::{Account, AccountChange, AccountReads, PasswordHash, Session, Token, TokenKind},
+    account::{
+        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId,
+        Token, TokenKind, Tries,
+    },
 };
 use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
     apply::{Applied, one},
+    tally,
 };
 
 macro_rules! account {
@@ -21,7 +25,20 @@ macro_rules! account {
 macro_rules! token {
     () => {
         "id, kind, email_key, email, account_id, link, tries, display_name, locale, created_at, code_expires_at, \
-         expires_at, used_at"
+         expires_at, used_at, session_id, network, foreign_tries, used_form"
+    };
+}
+/// An unused token with tries and used form as they were read; tries that are not given may be any.
+macro_rules! as_seen {
+    ($tries:literal, $foreign:literal, $form:literal) => {
+        concat!(
+            "AND used_at IS NULL AND tries = COALESCE(",
+            $tries,
+            ", tries) AND foreign_tries = COALESCE(",
+            $foreign,
+            ", foreign_tries) AND COALESCE(used_form, '') = ",
+            $form
+        )
     };
 }
 macro_rules! session {
@@ -48,13 +65,22 @@ statements! {
     TOKEN = "SELECT ", token!(), " FROM token WHERE id = $1";
     TOKEN_BY_LINK = "SELECT ", token!(), " FROM token WHERE link = $1";
     OPEN_TOKENS = "SELECT ", token!(), " FROM token WHERE email_key = $1 AND kind = $2 AND used_at IS NULL AND expires_at > $3 \
-     ORDER BY created_at DESC, id DESC LIMIT 8";
-    INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM token WHERE id = $14)";
-    REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 AND used_at IS NULL AND tries = $3";
-    COUNT_TRY = "UPDATE token SET tries = tries + 1 WHERE id = $1 AND used_at IS NULL AND tries = $2";
-    END_TOKENS = "UPDATE token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND used_at IS NULL";
-    END_TOKENS_OF = "UPDATE token SET used_at = $1 WHERE account_id = $2 AND kind = $3 AND used_at IS NULL";
+     ORDER BY created_at DESC, id DESC LIMIT 32";
+    INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 \
+     FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM token WHERE id = $18)";
+    HOLD_SESSION = "SELECT 1 FROM session WHERE account_id = $1 AND id = $2 FOR UPDATE"
+        => sqlite: "SELECT 1 FROM session WHERE account_id = $1 AND id = $2";
+    REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 ", as_seen!("$3", "$4", "$5");
+    REDEEM_FORM = "UPDATE token SET used_form = $1, account_id = $2 WHERE id = $3 ", as_seen!("$4", "$5", "$6");
+    HOLD_TOKEN = "SELECT 1 FROM token WHERE id = $1 ", as_seen!("$2", "$3", "$4"), " FOR UPDATE"
+        => sqlite: "SELECT 1 FROM token WHERE id = $1 ", as_seen!("$2", "$3", "$4");
+    COUNT_TRIES = "UPDATE token SET tries = tries + CASE WHEN network = $1 THEN 1 ELSE 0 END, \
+     foreign_tries = foreign_tries + CASE WHEN network = $2 THEN 0 ELSE 1 END \
+     WHERE email_key = $3 AND kind = $4 AND used_at IS NULL AND code_expires_at > $5";
+    END_TOKENS = "UPDATE token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND id <> $4 AND used_at IS NULL";
+    END_TOKENS_OF = "UPDATE token SET used_at = $1 WHERE account_id = $2 AND kind = $3 AND id <> $4 AND used_at IS NULL";
+    REMOVE_TOKENS = "DELETE FROM token WHERE account_id = $1 AND session_id = $2";
+    REMOVE_OTHER_TOKENS = "DELETE FROM token WHERE account_id = $1 AND session_id <> $2";
     PURGE_TOKENS = "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
         => mysql: "DELETE FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
     SESSION_BY_TOKEN = "SELECT s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, \
@@ -96,26 +122,60 @@ pub(super) async fn apply<D: Dialect>(
             Ok(())
         }
         AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await,
-        AccountChange::RedeemToken { id, tries, at } => {
-            let statement = Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid()).bind(*tries);
-            one(statement.execute(connection).await?, Conflict::TokenChanged(*id))
+        AccountChange::RedeemToken { id, seen, at } => {
+            let statement = Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid());
+            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))
         }
-        AccountChange::CountTry { id, tries } => {
-            let counted =
-                Statement::<D>::new(COUNT_TRY).bind(id.as_uuid()).bind(*tries).execute(connection).await?;
-            one(counted, Conflict::TokenChanged(*id))
+        AccountChange::RequireToken { id, seen } => {
+            let statement = Statement::<D>::new(HOLD_TOKEN).bind(id.as_uuid());
+            let held = as_seen(statement, seen).rows(connection).await?.len();
+            one(held as u64, Conflict::TokenChanged(*id))
         }
-        AccountChange::EndTokens { kind, email, at } => {
-            let statement =
-                Statement::<D>::new(END_TOKENS).time(*at).bind(email.as_str()).bind(kind.as_str());
+        AccountChange::RedeemForm { id, seen, form, account } => {
+            let statement = Statement::<D>::new(REDEEM_FORM)
+                .bind(form.as_str())
+                .bind(account.as_uuid())
+                .bind(id.as_uuid());
+            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))
+        }
+        AccountChange::CountTries { kind, email, network, at } => {
+            Statement::<D>::new(COUNT_TRIES)
+                .digest(network)
+                .digest(network)
+                .bind(email.as_str())
+                .bind(kind.as_str())
+                .time(*at)
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        AccountChange::EndTokens { kind, email, except, at } => {
+            let statement = Statement::<D>::new(END_TOKENS)
+                .time(*at)
+                .bind(email.as_str())
+                .bind(kind.as_str())
+                .bind(except.map_or(Uuid::nil(), TokenId::as_uuid));
             statement.execute(connection).await?;
             Ok(())
         }
-        AccountChange::EndTokensOf { account, kind, at } => {
-            let statement =
-                Statement::<D>::new(END_TOKENS_OF).time(*at).bind(account.as_uuid()).bind(kind.as_str());
+        AccountChange::EndTokensOf { account, kind, except, at } => {
+            let statement = Statement::<D>::new(END_TOKENS_OF)
+                .time(*at)
+                .bind(account.as_uuid())
+                .bind(kind.as_str())
+                .bind(except.map_or(Uuid::nil(), TokenId::as_uuid));
             statement.execute(connection).await?;
             Ok(())
+        }
+        AccountChange::CountTally { id, below, at, expires_at } => {
+            tally::count::<D>(connection, *id, *below, *at, *expires_at).await
+        }
+        AccountChange::RequireTally { id, below, at } => {
+            tally::require::<D>(connection, *id, *below, *at).await
+        }
+        AccountChange::PutTally { id, tally } => tally::put::<D>(connection, *id, *tally).await,
+        AccountChange::PurgeTallies { before, cap } => {
+            tally::purge::<D>(connection, *before, *cap, out).await
         }
         AccountChange::InsertSession { session, version } => {
             unchanged::<D>(connection, session.account, *version).await?;
@@ -143,6 +203,9 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(id.as_uuid())
                 .execute(connection)
                 .await?;
+            // After the session: a commit that adds a token of it holds the session's row.
+            let statement = Statement::<D>::new(REMOVE_TOKENS).bind(account.as_uuid()).bind(id.as_uuid());
+            statement.execute(connection).await?;
             Ok(())
         }
         AccountChange::EndSessions { account, except } => {
@@ -201,6 +264,10 @@ fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D
 }
 
 async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token) -> Applied {
+    if let (Some(account), Some(session)) = (token.account, token.session) {
+        let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
+        one(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
+    }
     let statement = Statement::<D>::new(INSERT_TOKEN)
         .bind(token.id.as_uuid())
         .bind(token.kind.as_str())
@@ -215,6 +282,10 @@ async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token)
         .time(token.code_expires_at)
         .time(token.expires_at)
         .opt_time(token.used_at)
+        .bind(token.session.map(SessionId::as_uuid))
+        .bind(token.network.as_ref().map(|network| network.as_bytes().as_slice()))
+        .bind(token.foreign_tries)
+        .bind(token.used_form.map(ProofForm::as_str))
         .bind(token.id.as_uuid());
     one(statement.execute(connection).await?, Conflict::TokenExists(token.id))
 }
@@ -226,7 +297,9 @@ async fn end_sessions<D: Dialect>(
 ) -> Applied {
     // No session has the nil id, so excepting it excepts none.
     let except = except.map_or(uuid::Uuid::nil(), SessionId::as_uuid);
-    Statement::<D>::new(END_SESSIONS).bind(account.as_uuid()).bind(except).execute(connection).await?;
+    for sql in [END_SESSIONS, REMOVE_OTHER_TOKENS] {
+        Statement::<D>::new(sql).bind(account.as_uuid()).bind(except).execute(connection).await?;
+    }
     Ok(())
 }
 
@@ -266,7 +339,27 @@ fn decode_token<D: Dialect>(row: &mut Row<'_, D>) -> Result<Token, Error> {
         code_expires_at: row.time()?,
         expires_at: row.time()?,
         used_at: row.opt_time()?,
+        session: row.take::<Option<Uuid>>()?.map(SessionId::from_uuid),
+        network: row.opt_digest("token", "network")?,
+        foreign_tries: row.take()?,
+        used_form: match row.take::<Option<String>>()? {
+            Some(form) => {
+                let form = ProofForm::from_stored(&form);
+                Some(form.ok_or_else(|| Error::corrupt("token", "used_form", id))?)
+            }
+            None => None,
+        },
     })
+}
+
+/// Binds what must still be so of a token.
+fn as_seen<D: Dialect>(statement: Statement<D>, seen: &SeenToken) -> Statement<D> {
+    let (own, foreign) = match seen.tries {
+        None => (None, None),
+        Some(Tries::Own(tries)) => (Some(tries), None),
+        Some(Tries::Foreign(tries)) => (None, Some(tries)),
+    };
+    statement.bind(own).bind(foreign).bind(seen.used_form.map_or("", ProofForm::as_str))
 }
 
 fn decode_session<D: Dialect>(row: &mut Row<'_, D>) -> Result<Session, Error> {
@@ -334,5 +427,8 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     }
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
         self.read(Statement::new(SESSIONS_OF).bind(account.as_uuid()), decode_session).await
+    }
+    async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error> {
+        self.read_tally(id, now).await
     }
 }

@@ -262,4 +262,13 @@ impl<'r, D: Dialect> Row<'r, D> {
         let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| Error::corrupt(table, column, "a row"))?;
         Ok(Digest::from_bytes(bytes))
     }
+    pub(super) fn opt_digest(
+        &mut self,
+        table: &'static str,
+        column: &'static str,
+    ) -> Result<Option<Digest>, Error> {
+        let Some(bytes) = self.take::<Option<Vec<u8>>>()? else { return Ok(None) };
+        let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| Error::corrupt(table, column, "a row"))?;
+        Ok(Some(Digest::from_bytes(bytes)))
+    }
 }

@@ -28,6 +28,7 @@ mod postgres;
 mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod tally;
 mod timeline;
 mod writer;
 
@@ -116,7 +117,7 @@ impl<D: Dialect> SqlStore<D> {
 #[doc(hidden)]
 #[must_use]
 pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
-    [account::ALL, pairing::ALL, timeline::ALL, media::ALL, job::ALL, idempotency::ALL]
+    [account::ALL, tally::ALL, pairing::ALL, timeline::ALL, media::ALL, job::ALL, idempotency::ALL]
         .concat()
         .into_iter()
         .map(|(name, sql)| (name, D::spell(sql)))

@@ -24,11 +24,10 @@ pub type MySqlStore = SqlStore<MySql>;
 /// How it is opened.
 pub type MySqlOptions = ServerOptions<MySql>;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../../migrations/mysql/0001_initial.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", sql: include_str!("../../migrations/mysql/0001_initial.sql") },
+    Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/mysql/0002_proofs.sql") },
+];
 
 fn number(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)

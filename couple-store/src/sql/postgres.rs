@@ -21,11 +21,14 @@ pub type PostgresStore = SqlStore<Postgres>;
 /// How it is opened.
 pub type PostgresOptions = ServerOptions<Postgres>;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../../migrations/postgres/0001_initial.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "initial",
+        sql: include_str!("../../migrations/postgres/0001_initial.sql"),
+    },
+    Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/postgres/0002_proofs.sql") },
+];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {

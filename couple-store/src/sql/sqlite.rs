@@ -31,11 +31,10 @@ use super::{
 /// A store in one SQLite file. Every answered commit is on the disk (`synchronous=FULL`).
 pub type SqliteStore = SqlStore<Sqlite>;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../../migrations/sqlite/0001_initial.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
+    Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/sqlite/0002_proofs.sql") },
+];
 
 /// Marks a file as ours in its header, so that another program's database is not taken for it: "coup".
 const APPLICATION_ID: i64 = 0x636f_7570;

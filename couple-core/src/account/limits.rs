@@ -1,0 +1,109 @@
+//! Rate limits of accounts. Each is a default that a host may change through [`Policy::limits`](super::Policy).
+
+use std::time::Duration;
+
+use crate::limits::Rule;
+
+/// Limits of the requests that send one kind of mail.
+///
+/// A request takes from each allowance. The two per address count all clients; a client network from which the address
+/// signed in lately is not refused by them, so that strangers cannot use up an owner's mails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailLimits {
+    /// Requests of one client network, for any address: wide, since an operator's NAT is one network.
+    pub per_client: Rule,
+    /// Requests of one client network for one address: strict.
+    pub per_client_and_address: Rule,
+    /// Requests of all clients for one address.
+    pub per_address: Rule,
+    /// Requests of all clients for one address over a day.
+    pub per_address_and_day: Rule,
+}
+
+/// Limits of the requests that try a password or a mailed code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuessLimits {
+    /// Attempts of one client network, for any address.
+    pub per_client: Rule,
+    /// Attempts of one client network for one address.
+    pub per_client_and_address: Rule,
+}
+
+/// Limits of sign-up, sign-in, recovery and changes of address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountLimits {
+    /// Mails that confirm a sign-up, the first and repeated ones.
+    pub sign_up_mail: MailLimits,
+    /// Mails with a code and a link to sign in with.
+    pub sign_in_mail: MailLimits,
+    /// Mails with a link to set a password with.
+    pub password_mail: MailLimits,
+    /// Mails that confirm a change of address; counted for the new address.
+    pub email_mail: MailLimits,
+    /// Attempts with a password.
+    pub password: GuessLimits,
+    /// Attempts with a password for one address by clients from whose network the address did not sign in lately.
+    pub password_per_address: Rule,
+    /// Attempts of one signed-in account to repeat its password.
+    pub password_per_account: Rule,
+    /// Attempts with a mailed code. Wrong codes are bounded by [`Policy::code_tries`](super::Policy::code_tries) too.
+    pub code: GuessLimits,
+    /// Attempts of one client network with a mailed link. Links have 192 bits and need no limit per address.
+    pub link_per_client: Rule,
+}
+
+const fn rule(name: &'static str, burst: u32, period: Duration) -> Rule {
+    Rule { name, burst, period }
+}
+
+const fn mail(names: [&'static str; 4]) -> MailLimits {
+    MailLimits {
+        per_client: rule(names[0], 300, Duration::from_mins(30)),
+        per_client_and_address: rule(names[1], 5, Duration::from_mins(30)),
+        per_address: rule(names[2], 10, Duration::from_hours(1)),
+        per_address_and_day: rule(names[3], 30, Duration::from_hours(24)),
+    }
+}
+
+impl Default for AccountLimits {
+    fn default() -> Self {
+        let quarter = Duration::from_mins(15);
+        Self {
+            sign_up_mail: mail([
+                "sign_up_mail_per_client",
+                "sign_up_mail_per_client_and_address",
+                "sign_up_mail_per_address",
+                "sign_up_mail_per_address_and_day",
+            ]),
+            sign_in_mail: mail([
+                "sign_in_mail_per_client",
+                "sign_in_mail_per_client_and_address",
+                "sign_in_mail_per_address",
+                "sign_in_mail_per_address_and_day",
+            ]),
+            password_mail: mail([
+                "password_mail_per_client",
+                "password_mail_per_client_and_address",
+                "password_mail_per_address",
+                "password_mail_per_address_and_day",
+            ]),
+            email_mail: mail([
+                "email_mail_per_client",
+                "email_mail_per_client_and_address",
+                "email_mail_per_address",
+                "email_mail_per_address_and_day",
+            ]),
+            password: GuessLimits {
+                per_client: rule("password_per_client", 120, quarter),
+                per_client_and_address: rule("password_per_client_and_address", 10, quarter),
+            },
+            password_per_address: rule("password_per_address", 30, Duration::from_hours(1)),
+            password_per_account: rule("password_per_account", 10, quarter),
+            code: GuessLimits {
+                per_client: rule("mailed_code_per_client", 120, quarter),
+                per_client_and_address: rule("mailed_code_per_client_and_address", 10, quarter),
+            },
+            link_per_client: rule("link_per_client", 120, quarter),
+        }
+    }
+}

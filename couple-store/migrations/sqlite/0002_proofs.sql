@@ -1,0 +1,12 @@
+-- Proofs of an address: who requested a token, which of its forms was used, and counts that outlive a process.
+ALTER TABLE token ADD COLUMN session_id BLOB;
+ALTER TABLE token ADD COLUMN network BLOB;
+ALTER TABLE token ADD COLUMN foreign_tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE token ADD COLUMN used_form TEXT;
+
+CREATE TABLE tally (
+    id         BLOB NOT NULL PRIMARY KEY,
+    counted    INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tally_expiry ON tally (expires_at, id);

@@ -1,0 +1,212 @@
+//! Nobody can tell what is known of an address: every request without a proof gets the same answer, and the store is asked
+//! and written to in the same way, by the request and by the jobs that it starts.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use couple::{
+    Backend, Keyring, blobs::Blobs, core::Change, core::limits::Unlimited, http::HttpOptions,
+    store::MemoryStore,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    watched::{Watch, Watched},
+    world::World,
+};
+
+const TARGET: &str = "ana@example.org";
+const PASSWORD: &str = "mauve kettle orbit";
+
+/// Every read by its name, and every commit by the kinds of its changes.
+#[derive(Default)]
+struct Trace(Mutex<Vec<String>>);
+
+impl Trace {
+    fn add(&self, step: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+    }
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl Watch for Trace {
+    async fn before(&self, what: &'static str) {
+        self.add(what.to_owned());
+    }
+    fn committing(&self, changes: &[Change]) {
+        for change in changes {
+            let shown = format!("{change:?}");
+            self.add(format!("  {}", shown.split(" {").next().unwrap_or_default()));
+        }
+    }
+    async fn after(&self, _: &'static str) {}
+}
+
+/// What is known of the address.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Unknown,
+    Known,
+    WithoutPassword,
+    Unverified,
+    Deleted,
+}
+
+/// What was done with the address before, whatever is known of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Before {
+    Nothing,
+    /// A code to sign in with and a confirmation were asked for four times.
+    Mails,
+    /// The day's wrong passwords are used up.
+    Locked,
+}
+
+const REQUESTS: [(&str, &str); 8] = [
+    ("/v1/accounts", r#"{"display_name":"A"}"#),
+    ("/v1/accounts/verify/resend", "{}"),
+    ("/v1/accounts/verify", r#"{"code":"000000"}"#),
+    ("/v1/sessions", r#"{"password":"wrong password here"}"#),
+    ("/v1/sessions", r#"{"code":"000000"}"#),
+    ("/v1/sessions/code", "{}"),
+    ("/v1/password/forgot", "{}"),
+    ("/v1/invites", "{}"),
+];
+
+/// A world whose address is in a state, with somebody else who is signed in.
+async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
+    let trace = Arc::new(Trace::default());
+    let builder = Backend::builder()
+        .store(Watched(MemoryStore::new(), trace.clone()))
+        .keys(Keyring::new([7; 32]))
+        .blobs(Blobs::memory())
+        .limits(Unlimited);
+    let world = World::of(builder, HttpOptions::default());
+    let inviter = world.join("ben@example.org").await;
+    match state {
+        State::Unknown => {}
+        State::Known => drop(world.join_with_password(TARGET, PASSWORD).await),
+        State::WithoutPassword => drop(world.join(TARGET).await),
+        State::Unverified => world.sign_up(TARGET).await,
+        State::Deleted => {
+            let session = world.join_with_password(TARGET, PASSWORD).await;
+            assert_eq!(world.call("DELETE", "/v1/me", Some(&session), None).await.status, 202);
+        }
+    }
+    world.work().await;
+    match before {
+        Before::Nothing => {}
+        Before::Mails => {
+            for _ in 0..4 {
+                for path in ["/v1/sessions/code", "/v1/accounts/verify/resend"] {
+                    world.open(path, json!({ "email": TARGET })).await;
+                }
+                world.work().await;
+            }
+        }
+        Before::Locked => {
+            for _ in 0..100 {
+                world
+                    .open("/v1/sessions", json!({ "email": TARGET, "password": "wrong password here" }))
+                    .await;
+            }
+        }
+    }
+    trace.take();
+    (world, trace, inviter)
+}
+
+/// What jobs read and wrote, in any order and without the worker's own claims: queues are worked on concurrently.
+fn work_of(mut trace: Vec<String>) -> Vec<String> {
+    trace.retain(|step| step != "commit" && step != "next_due" && !step.contains("Job("));
+    trace.sort();
+    trace
+}
+
+async fn ask(world: &World, inviter: &str, path: &str, body: &str) -> crate::world::Answer {
+    let mut body: Value = serde_json::from_str(body).unwrap();
+    body["email"] = TARGET.into();
+    let token = (path == "/v1/invites").then_some(inviter);
+    world.call("POST", path, token, Some(body)).await
+}
+
+#[tokio::test]
+async fn every_address_costs_the_same_reads_and_writes() {
+    for before in [Before::Nothing, Before::Mails, Before::Locked] {
+        for (path, body) in REQUESTS {
+            let mut expected = None;
+            for state in
+                [State::Unknown, State::Known, State::WithoutPassword, State::Unverified, State::Deleted]
+            {
+                let (world, trace, inviter) = world(state, before).await;
+                let answer = ask(&world, &inviter, path, body).await;
+                let asked = trace.take();
+                world.work().await;
+                let worked = work_of(trace.take());
+                let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+                headers.sort();
+                // An invite answers with an id and a code of its own.
+                let said = if path == "/v1/invites" { Value::Null } else { answer.body };
+                let seen = (answer.status, said, headers, asked, worked);
+                let expected = expected.get_or_insert_with(|| seen.clone());
+                assert_eq!(*expected, seen, "{path} {body} {state:?} {before:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_code_costs_the_same_whether_or_not_one_waits() {
+    for (path, body) in [REQUESTS[2], REQUESTS[4]] {
+        let mut traces = Vec::new();
+        for before in [Before::Nothing, Before::Mails] {
+            let (world, trace, inviter) = world(State::Known, before).await;
+            ask(&world, &inviter, path, body).await;
+            traces.push(trace.take());
+        }
+        assert_eq!(traces[0], traces[1], "{path}");
+        assert_eq!(traces[0].iter().filter(|step| *step == "commit").count(), 1, "{:?}", traces[0]);
+    }
+}
+
+#[tokio::test]
+async fn resends_leave_as_many_tokens_for_every_address() {
+    let mut open = Vec::new();
+    for state in [State::Unknown, State::Deleted, State::Known, State::Unverified] {
+        let (world, _, _) = world(state, Before::Mails).await;
+        let email = couple::core::EmailAddress::parse("email", TARGET).unwrap();
+        let now = couple::Clock::now(&*world.clock);
+        let kind = couple::core::account::TokenKind::SignUp;
+        open.push(world.backend.ports().store.open_tokens(kind, email.key(), now).await.unwrap().len());
+    }
+    // A known address has one more as long as one that has not confirmed: the mail of its own sign-up.
+    assert_eq!(open, [4, 4, 5, 5]);
+}
+
+/// Lenient, for a machine that runs other tests beside this one: what is exact is counted above.
+#[tokio::test]
+async fn every_address_takes_about_the_same_time() {
+    for (path, body) in REQUESTS {
+        let mut medians = Vec::new();
+        for state in [State::Unknown, State::Known] {
+            let (world, _, inviter) = world(state, Before::Nothing).await;
+            let mut took = Vec::new();
+            for _ in 0..9 {
+                let begun = Instant::now();
+                ask(&world, &inviter, path, body).await;
+                took.push(begun.elapsed());
+            }
+            took.sort_unstable();
+            medians.push(took[took.len() / 2]);
+        }
+        let (fast, slow) = (medians[0].min(medians[1]), medians[0].max(medians[1]));
+        assert!(slow < fast * 10 + Duration::from_millis(20), "{path} {body}: {medians:?}");
+    }
+}

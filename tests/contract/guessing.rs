@@ -1,0 +1,261 @@
+//! Strangers who guess and who flood: they get no further than their bound, and the owner of an address is never locked
+//! out.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{body::Body, extract::ConnectInfo, http::Request};
+use couple::{
+    Backend, ManualClock,
+    account::HashCost,
+    core::{limits::Unlimited, mail::Message},
+    http::HttpOptions,
+    notify::mail::MemoryMailer,
+    store::MemoryLimits,
+};
+use serde_json::{Value, json};
+
+use crate::world::{Answer, World};
+
+const PASSWORD: &str = "mauve kettle orbit";
+const OTHER: &str = "seven violet otters";
+const OWNER: &str = "198.51.100.7";
+
+/// A world whose limits count by its own clock.
+fn limited() -> World {
+    let (mailer, clock) = (MemoryMailer::new(), Arc::new(ManualClock::default()));
+    let backend = Backend::builder()
+        .limits(MemoryLimits::new(clock.clone()))
+        .mailer(mailer.clone())
+        .clock(clock.clone())
+        .hash_cost(HashCost::FOR_TESTS)
+        .build()
+        .unwrap();
+    let app = couple::http::router_with(backend.clone(), HttpOptions::default());
+    World { backend, mailer, clock, app }
+}
+
+/// A request from a client address.
+async fn from(world: &World, ip: &str, method: &str, path: &str, body: Value) -> Answer {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let peer = SocketAddr::new(ip.parse().unwrap(), 1);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    world.raw(request).await
+}
+
+async fn post(world: &World, ip: &str, path: &str, body: Value) -> Answer {
+    from(world, ip, "POST", path, body).await
+}
+
+/// A stranger's address: each number is another network.
+fn stranger(n: u32) -> String {
+    format!("203.{}.{}.9", n / 250, n % 250)
+}
+
+/// Signs up and confirms with a password from the owner's client.
+async fn join(world: &World, email: &str) {
+    let body = json!({ "email": email, "display_name": "Ana" });
+    assert_eq!(post(world, OWNER, "/v1/accounts", body).await.status, 202);
+    world.work().await;
+    let (code, _) = world.mailed(email);
+    let body = json!({ "email": email, "code": code, "password": PASSWORD });
+    assert_eq!(post(world, OWNER, "/v1/accounts/verify", body).await.status, 200);
+}
+
+async fn by_password(world: &World, ip: &str, email: &str, password: &str) -> u16 {
+    post(world, ip, "/v1/sessions", json!({ "email": email, "password": password })).await.status
+}
+
+/// Every stranger tries everything against the address. How many wrong passwords were looked at.
+async fn flood(world: &World, email: &str, strangers: std::ops::Range<u32>) -> usize {
+    let mut guesses = 0;
+    for ip in strangers.map(stranger) {
+        for _ in 0..3 {
+            guesses += usize::from(by_password(world, &ip, email, OTHER).await == 401);
+        }
+        for path in ["/v1/sessions/code", "/v1/password/forgot", "/v1/accounts/verify/resend"] {
+            post(world, &ip, path, json!({ "email": email })).await;
+        }
+        for path in ["/v1/sessions", "/v1/accounts/verify"] {
+            post(world, &ip, path, json!({ "email": email, "code": "000000" })).await;
+        }
+        world.work().await;
+    }
+    guesses
+}
+
+#[tokio::test]
+async fn strangers_cannot_lock_an_owner_out() {
+    let world = limited();
+    let email = "ana@example.org";
+    join(&world, email).await;
+    let guesses = flood(&world, email, 0..60).await;
+    assert_eq!(guesses, 30, "the allowance of the address");
+    assert_eq!(
+        by_password(&world, &stranger(9_999), email, PASSWORD).await,
+        429,
+        "a stranger's, even the right one"
+    );
+
+    // By password from the network that the account was confirmed from.
+    assert_eq!(by_password(&world, OWNER, email, PASSWORD).await, 201);
+    // By code, while strangers try wrong ones.
+    assert_eq!(post(&world, OWNER, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
+    world.work().await;
+    let (code, _) = world.mailed(email);
+    flood(&world, email, 60..80).await;
+    let answer = post(&world, OWNER, "/v1/sessions", json!({ "email": email, "code": code })).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    // By link.
+    assert_eq!(post(&world, OWNER, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
+    world.work().await;
+    let (_, link) = world.mailed(email);
+    flood(&world, email, 80..100).await;
+    let answer = post(&world, OWNER, "/v1/sessions", json!({ "token": link })).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    // By reset, and then by the new password.
+    assert_eq!(post(&world, OWNER, "/v1/password/forgot", json!({ "email": email })).await.status, 202);
+    world.work().await;
+    let (_, link) = world.mailed(email);
+    flood(&world, email, 100..120).await;
+    let body = json!({ "token": link, "new_password": OTHER });
+    assert_eq!(from(&world, OWNER, "PUT", "/v1/password", body).await.status, 204);
+    assert_eq!(by_password(&world, OWNER, email, OTHER).await, 201);
+}
+
+#[tokio::test]
+async fn an_owner_elsewhere_gets_in_by_the_mail_that_strangers_asked_for() {
+    let world = limited();
+    let email = "ana@example.org";
+    join(&world, email).await;
+    flood(&world, email, 0..40).await;
+    let elsewhere = "192.0.2.200";
+    assert_eq!(post(&world, elsewhere, "/v1/sessions/code", json!({ "email": email })).await.status, 429);
+    let links = world.mailer.sent().into_iter().filter_map(|mail| match mail.message {
+        Message::SignInCode { link, .. } => Some(link.expose().split_once('#').unwrap().1.to_owned()),
+        _ => None,
+    });
+    let link = links.last().unwrap();
+    assert_eq!(post(&world, elsewhere, "/v1/sessions", json!({ "token": link })).await.status, 201);
+    // From now on this network is known too.
+    assert_eq!(by_password(&world, elsewhere, email, PASSWORD).await, 201);
+    assert_eq!(post(&world, elsewhere, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
+}
+
+#[tokio::test]
+async fn guesses_of_a_day_are_bounded_without_a_limiter() {
+    let world = World::with(Unlimited);
+    let email = "ana@example.org";
+    join(&world, email).await;
+    let guess = async |n| by_password(&world, &stranger(n), email, OTHER).await;
+    let mut looked_at = 0;
+    for n in 0..130 {
+        looked_at += usize::from(guess(n).await == 401);
+    }
+    assert_eq!(looked_at, 100);
+    let refused =
+        post(&world, &stranger(200), "/v1/sessions", json!({ "email": email, "password": PASSWORD })).await;
+    assert_eq!(refused.said(), (429, "rate_limited"));
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=86_400).contains(&wait), "{wait}");
+    // An unknown address answers alike.
+    for n in 0..130 {
+        let status = by_password(&world, &stranger(n), "nobody@example.org", OTHER).await;
+        assert_eq!(status, if n < 100 { 401 } else { 429 });
+    }
+    assert_eq!(by_password(&world, OWNER, email, PASSWORD).await, 201, "the owner's own network");
+    // It has a bound of its own, which a mailed proof does not look at.
+    for n in 0..101 {
+        assert_eq!(by_password(&world, OWNER, email, OTHER).await, if n < 100 { 401 } else { 429 });
+    }
+    assert_eq!(post(&world, OWNER, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
+    world.work().await;
+    let (code, _) = world.mailed(email);
+    assert_eq!(
+        post(&world, OWNER, "/v1/sessions", json!({ "email": email, "code": code })).await.status,
+        201
+    );
+    world.later(Duration::from_hours(24));
+    assert_eq!(guess(0).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_guesses_share_the_bound_of_a_day() {
+    let world = Arc::new(World::with(Unlimited));
+    let email = "ana@example.org";
+    join(&world, email).await;
+    let mut looked_at = 0;
+    for round in 0..4 {
+        let guesses: Vec<_> = (0..40)
+            .map(|n| {
+                let world = world.clone();
+                tokio::spawn(
+                    async move { by_password(&world, &stranger(round * 40 + n), email, OTHER).await },
+                )
+            })
+            .collect();
+        for guess in guesses {
+            looked_at += usize::from(guess.await.unwrap() == 401);
+        }
+    }
+    assert_eq!(looked_at, 100);
+}
+
+#[tokio::test]
+async fn a_shared_network_signs_many_up_and_an_address_is_mailed_to_rarely() {
+    let world = limited();
+    for n in 0..100 {
+        let body = json!({ "email": format!("p{n}@example.org"), "display_name": "P" });
+        assert_eq!(post(&world, OWNER, "/v1/accounts", body).await.status, 202, "{n}");
+    }
+    // Codes and passwords have allowances of their own.
+    let email = json!({ "email": "p1@example.org" });
+    for path in ["/v1/sessions/code", "/v1/password/forgot"] {
+        let mut taken = 0;
+        for _ in 0..10 {
+            taken += usize::from(post(&world, OWNER, path, email.clone()).await.status == 202);
+        }
+        assert_eq!(taken, 5, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn one_ipv6_subscriber_is_one_client_however_many_networks_it_uses() {
+    let world = limited();
+    let mut taken = 0;
+    for n in 0..1_300 {
+        let ip = format!("2001:db8:1:{n:x}::1");
+        let body = json!({ "email": format!("p{n}@example.org"), "password": OTHER });
+        taken += usize::from(post(&world, &ip, "/v1/sessions", body).await.status == 401);
+    }
+    assert_eq!(taken, 120 * 8, "the allowance of a /48");
+}
+
+#[tokio::test]
+async fn invites_leave_an_owner_their_mails() {
+    let world = limited();
+    join(&world, "ana@example.org").await;
+    for n in 0..4 {
+        let email = format!("stranger{n}@example.org");
+        let ip = stranger(n);
+        let body = json!({ "email": email, "display_name": "S" });
+        post(&world, &ip, "/v1/accounts", body).await;
+        world.work().await;
+        let (code, _) = world.mailed(&email);
+        let answer = post(&world, &ip, "/v1/accounts/verify", json!({ "email": email, "code": code })).await;
+        let token = answer.body["session"]["token"].as_str().unwrap().to_owned();
+        let mut sent = 0;
+        for _ in 0..5 {
+            let invite = json!({ "email": "ana@example.org" });
+            sent += usize::from(world.post("/v1/invites", &token, invite).await.status == 201);
+        }
+        assert!((1..=3).contains(&sent), "{sent}");
+    }
+    for path in ["/v1/sessions/code", "/v1/password/forgot"] {
+        assert_eq!(post(&world, OWNER, path, json!({ "email": "ana@example.org" })).await.status, 202);
+    }
+}
