@@ -24,7 +24,7 @@ use couple::{
     AccountId, Backend, Call, Clock as _, Keyring, ManualClock, Store, SystemClock,
     blobs::Blobs,
     core::MediaId,
-    gallery::{Gallery, Sweep, Swept},
+    gallery::{Accepts, Gallery, Sweep, Swept},
     job::{Job as _, JobChange, JobReads as _, WorkerOptions},
     media::{MediaReads as _, Purpose, RenderMedia, Space, State},
     pairing::Couple,
@@ -131,7 +131,7 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
         && let Ok((media, there)) = gallery.pictures().view(ana, photo).await
     {
         for webp in [false, true] {
-            if let Ok(rendition) = gallery.find(&media, &there, "320", webp).await {
+            if let Ok(rendition) = gallery.find(&media, &there, "320", Accepts { webp, png: false }).await {
                 let _ = gallery.open(&media, rendition, None).await;
             }
         }

@@ -78,6 +78,8 @@ impl Two {
         let rendered = Rendered {
             width: 50,
             height: 30,
+            animated: false,
+            alpha: true,
             placeholder: vec![1],
             source: Some(Source { blob: "master.jpg".into(), bytes: 50, media_type: "image/jpeg".into() }),
             renditions: vec![Rendition { used_at: None, ..rendition }],
@@ -242,13 +244,13 @@ async fn an_entry_turns_sharp_when_its_photo_does() {
     let log = two.log(2).await;
     let kinds: Vec<&str> = log.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["media_ready", "photo", "media_rejected"]);
-    let sharp = json!({ "media_id": early.id, "placeholder": "AQ==", "width": 50, "height": 30 });
+    let sharp = json!({ "media_id": early.id, "placeholder": "AQ==", "width": 50, "height": 30, "animated": false, "alpha": true });
     assert_eq!(log[0].1, sharp);
     // Each says what was known when it was appended.
     let seen = two.log(0).await;
     let blurred = json!({ "state": "processing", "placeholder": "dGh1bWI=", "width": 40, "height": 30 });
     assert_eq!((&seen[0].1["media"], &seen[1].1["media"]), (&blurred, &blurred));
-    let ready = json!({ "state": "ready", "placeholder": "AQ==", "width": 50, "height": 30 });
+    let ready = json!({ "state": "ready", "placeholder": "AQ==", "width": 50, "height": 30, "animated": false, "alpha": true });
     assert_eq!((&log[1].1["media"], &log[1].1["text"]), (&ready, &json!("look")));
     assert_eq!(log[2].1, json!({ "media_id": bad.id, "reason": "truncated" }));
     // What was uploaded is replaced by what is kept of it; of what is rejected nothing is kept.

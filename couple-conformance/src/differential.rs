@@ -377,7 +377,7 @@ fn media_change() -> impl Strategy<Value = Change> {
             .prop_map(|((space, id), uses)| AsRead { space, id, uses })
     };
     let time = || (0..12_u8).prop_map(at);
-    let format = || prop_oneof![Just(Format::Jpeg), Just(Format::WebP)];
+    let format = || prop_oneof![Just(Format::Jpeg), Just(Format::WebP), Just(Format::Png)];
     let rendition = move || {
         (0..2_u8, format(), prop::option::of(time()), 1..9_i64).prop_map(|(size, format, used_at, bytes)| {
             Rendition { used_at, bytes, ..World::default().rendition(name(size), format) }
@@ -402,7 +402,8 @@ fn media_change() -> impl Strategy<Value = Change> {
         ),
         3 => (seen(), source(), prop::collection::vec(rendition(), 0..3)).prop_map(
             move |(of, source, renditions)| MediaChange::Finish {
-                of, width: 3, height: 4, placeholder: vec![1, 2], source, renditions: one_each(renditions),
+                of, width: 3, height: 4, animated: true, alpha: false, placeholder: vec![1, 2], source,
+                renditions: one_each(renditions),
             }
         ),
         1 => seen().prop_map(|of| MediaChange::Reject { of, reason: "corrupt".to_owned() }),

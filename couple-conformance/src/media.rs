@@ -21,6 +21,8 @@ fn finish(media: &Media, renditions: Vec<Rendition>) -> MediaChange {
         of: media.as_read(),
         width: 40,
         height: 30,
+        animated: true,
+        alpha: true,
         placeholder: vec![0, 255, 7],
         source: Some(Source {
             blob: "master.jpg".to_owned(),
@@ -107,6 +109,8 @@ pub async fn m2_reads_back(store: impl Store) {
         state: State::Ready,
         width: 40,
         height: 30,
+        animated: true,
+        alpha: true,
         placeholder: Some(vec![0, 255, 7]),
         source: Some(Source {
             blob: "master.jpg".to_owned(),

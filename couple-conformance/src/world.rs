@@ -191,6 +191,8 @@ impl World {
             }),
             width: 4000,
             height: 3000,
+            animated: false,
+            alpha: false,
             placeholder: None,
             uses: 0,
             created_at: self.now(),

@@ -3,7 +3,7 @@
 
 mod support;
 
-use couple_media::picture::Rejected;
+use couple_media::picture::{Limits, Rejected, upright_size};
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use jpeg_encoder::{ColorType, Encoder};
 use moxcms::ColorProfile;
@@ -195,14 +195,146 @@ fn of_an_animation_the_first_frame() {
 fn rare_kinds_of_jpeg_say_so() {
     let file = jpeg(&photo(64, 64));
     let frame = file.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
-    for marker in [0xC3, 0xC9, 0xCA] {
+    for marker in [0xC3, 0xC5, 0xC9, 0xCA] {
         let mut other = file.clone();
         other[frame + 1] = marker;
-        assert!(matches!(render(&other, &whole()), Err(Rejected::Unsupported(_))));
+        let refused = render(&other, &whole()).unwrap_err();
+        let code = if marker < 0xC9 { "unsupported" } else { "arithmetic_jpeg" };
+        assert_eq!(refused.code(), code, "{refused}");
     }
     let mut twelve = file;
     twelve[frame + 4] = 12;
     assert!(matches!(render(&twelve, &whole()), Err(Rejected::Unsupported(_))));
+}
+
+/// A file without the segments of one marker.
+fn without(file: &[u8], marker: u8) -> Vec<u8> {
+    let (mut kept, mut at) = (file[..2].to_vec(), 2);
+    while file[at + 1] != 0xDA {
+        let after = at + 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+        if file[at + 1] != marker {
+            kept.extend(&file[at..after]);
+        }
+        at = after;
+    }
+    kept.extend(&file[at..]);
+    kept
+}
+
+/// As the frames of a Motion JPEG stream have none.
+#[test]
+fn jpeg_without_huffman_tables_is_read_by_the_standard_ones() {
+    let pixels = photo(97, 61);
+    for file in [jpeg(&pixels), jpeg_with(&pixels, |e| e.set_restart_interval(3))] {
+        let bare = without(&file, 0xC4);
+        assert!(bare.len() < file.len() - 400);
+        assert_eq!(render(&bare, &whole()), render(&file, &whole()));
+    }
+    let progressive = without(&jpeg_with(&pixels, |e| e.set_progressive(true)), 0xC4);
+    assert!(matches!(render(&progressive, &whole()), Err(Rejected::Corrupt(_))));
+}
+
+#[test]
+fn gif_with_an_empty_screen_is_as_large_as_its_first_frame() {
+    let pixels = fields(120, 88);
+    let mut file = support::gif(&pixels);
+    file[6..10].fill(0);
+    assert_fields(&shown(&file));
+    assert_eq!(upright_size(&file, &Limits::default()), Some((120, 88)));
+    // Without a frame there is nothing to show.
+    assert!(matches!(render(&file[..13], &whole()), Err(Rejected::Corrupt(_) | Rejected::Truncated)));
+}
+
+/// As PNG's gAMA and cHRM hold numbers.
+fn hundred_thousandths<const N: usize>(numbers: [u32; N]) -> Vec<u8> {
+    numbers.map(u32::to_be_bytes).concat()
+}
+
+const LINEAR: u32 = 100_000;
+/// White, red, green and blue of Display P3.
+const P3: [u32; 8] = [31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000];
+
+#[test]
+fn png_colours_without_a_profile_are_honoured() {
+    for colour in [[200, 90, 80], [60, 180, 90], [90, 100, 200], [128; 3]] {
+        let file = png(&RgbImage::from_pixel(48, 32, Rgb(colour)));
+        let chromaticities = with_chunk(&file, b"cHRM", &hundred_thousandths(P3));
+        for file in [&chromaticities, &with_chunk(&file, b"cICP", &[12, 13, 0, 1])] {
+            assert_near(flat(&shown(file)), from_p3(colour), 4);
+        }
+        // sRGB says more than the numbers beside it; a gamma of 1/2.2 is how sRGB is written.
+        let gamma = with_chunk(&file, b"gAMA", &hundred_thousandths([45_455]));
+        for file in [&with_chunk(&chromaticities, b"sRGB", &[0]), &gamma] {
+            assert_near(flat(&shown(file)), colour, 3);
+        }
+    }
+    let linear = with_chunk(
+        &png(&RgbImage::from_pixel(48, 32, Rgb([55; 3]))),
+        b"gAMA",
+        &hundred_thousandths([LINEAR]),
+    );
+    assert_near(flat(&shown(&linear)), [128; 3], 2);
+    let grey = written(GrayImage::from_pixel(40, 30, Luma([55])), ImageFormat::Png);
+    let grey = with_chunk(&grey, b"gAMA", &hundred_thousandths([LINEAR]));
+    assert_near(flat(&shown(&grey)), [128; 3], 2);
+    // 203 cd/m² in PQ, and a signal of 0.75 in HLG, is white; half of the light is half of it.
+    for (transfer, white, half) in [(16, 148, 130), (18, 191, 155)] {
+        for (signal, wanted) in [(white, 254), (half, 188), (255, 255)] {
+            let file = with_chunk(
+                &png(&RgbImage::from_pixel(48, 32, Rgb([signal; 3]))),
+                b"cICP",
+                &[9, transfer, 0, 1],
+            );
+            assert_near(flat(&shown(&file)), [wanted; 3], 6);
+        }
+    }
+}
+
+#[test]
+fn damaged_colour_chunks_are_left_out_of_account() {
+    let file = png(&fields(120, 88));
+    let chunks: [(&[u8; 4], Vec<u8>); 7] = [
+        (b"gAMA", hundred_thousandths([0])),
+        (b"gAMA", vec![1, 2]),
+        (b"cHRM", hundred_thousandths([0; 8])),
+        (b"cHRM", hundred_thousandths([31_270, 32_900, 50_000, 50_000, 50_000, 50_000, 50_000, 50_000])),
+        (b"cICP", vec![2, 2, 0, 1]),
+        (b"cICP", vec![255, 255, 0, 1]),
+        (b"cICP", vec![9]),
+    ];
+    for (kind, payload) in chunks {
+        assert_fields(&shown(&with_chunk(&file, kind, &payload)));
+    }
+}
+
+#[test]
+fn png_colour_chunks_have_an_order() {
+    let profile = |profile: ColorProfile| [b"some\0\0", &deflated(&profile.encode().unwrap())[..]].concat();
+    let p3 = profile(ColorProfile::new_display_p3());
+    let colour = [200, 90, 80];
+    let file = png(&RgbImage::from_pixel(48, 32, Rgb(colour)));
+    let with_profile = with_chunk(&file, b"iCCP", &p3);
+    assert_near(flat(&shown(&with_chunk(&with_profile, b"sRGB", &[0]))), from_p3(colour), 4);
+    let code_points = with_chunk(&with_profile, b"cICP", &[1, 13, 0, 1]);
+    assert_near(flat(&shown(&code_points)), colour, 3);
+    // A profile that is none leaves it to the others.
+    let broken =
+        with_chunk(&with_chunk(&file, b"iCCP", b"some\0\0not deflated"), b"cHRM", &hundred_thousandths(P3));
+    assert_near(flat(&shown(&broken)), from_p3(colour), 4);
+}
+
+#[test]
+fn grey_profiles_of_grey_pngs_are_honoured() {
+    let profile = ColorProfile::new_gray_with_gamma(1.0).encode().unwrap();
+    let profile = [b"grey\0\0", &deflated(&profile)[..]].concat();
+    let grey = written(GrayImage::from_pixel(40, 30, Luma([55])), ImageFormat::Png);
+    assert_near(flat(&shown(&with_chunk(&grey, b"iCCP", &profile))), [128; 3], 3);
+    let alpha = ImageBuffer::from_pixel(40, 30, LumaA([55_u8, 255]));
+    let alpha = written(DynamicImage::ImageLumaA8(alpha), ImageFormat::Png);
+    assert_near(flat(&shown(&with_chunk(&alpha, b"iCCP", &profile))), [128; 3], 3);
+    // Of colours it says nothing.
+    let colours = png(&RgbImage::from_pixel(48, 32, Rgb([55; 3])));
+    assert_near(flat(&shown(&with_chunk(&colours, b"iCCP", &profile))), [55; 3], 3);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use couple_media::picture::{AVATARS, Encoding, Recipe, Rejected};
-use support::{gif, jpeg, jpeg_with, photo, png, render, webp};
+use support::{gif, ihdr, jpeg, jpeg_with, photo, png, png_chunk, render, webp};
 use tokio::time::Instant;
 
 fn files() -> Vec<(&'static str, Vec<u8>)> {
@@ -37,15 +37,82 @@ fn what_is_cut_off_is_refused() {
             assert!(fits, "{name} at {percent} %: {refused:?}");
             assert!(!refused.code().is_empty());
         }
-        // To the last byte, but for GIF, whose last byte says no more than that nothing follows.
-        if name != "gif" {
-            assert_eq!(
-                render(&file[..file.len() - 1], &avatars()).unwrap_err(),
-                Rejected::Truncated,
-                "{name}"
-            );
+        // The last byte of the others says no more than that nothing follows.
+        if name == "webp" {
+            assert_eq!(render(&file[..file.len() - 1], &avatars()), Err(Rejected::Truncated));
         }
         render(&file, &avatars()).expect(name);
+    }
+}
+
+/// What stands in files in place of their end: nothing, padding, text, a second picture, markers without their segments.
+fn trailers() -> [Vec<u8>; 6] {
+    let other = jpeg(&photo(16, 16));
+    [
+        Vec::new(),
+        vec![0; 1000],
+        b"a trailer that a camera wrote, with its length in front".to_vec(),
+        other,
+        b"\xff\xe2\xff\xff".to_vec(),
+        b"\xff".to_vec(),
+    ]
+}
+
+#[test]
+fn jpeg_without_eoi_is_shown_if_all_blocks_are_there() {
+    for (name, file) in files().into_iter().filter(|(_, file)| file.starts_with(&[0xFF, 0xD8])) {
+        let (wanted, unended) = (render(&file, &avatars()).unwrap(), &file[..file.len() - 2]);
+        for trailer in trailers() {
+            let shown = render(&[unended, &trailer].concat(), &avatars());
+            assert_eq!(shown.as_ref(), Ok(&wanted), "{name}, {} bytes behind it", trailer.len());
+        }
+        for behind in [&b""[..], b"\xff\xd9", b"\xff\xd8\xff\xe0"] {
+            let cut = [&unended[..unended.len() * 3 / 5], behind].concat();
+            render(&cut, &avatars()).expect_err(name);
+        }
+    }
+}
+
+/// Also a scan that the wanted sizes do not need.
+#[test]
+fn progressive_jpeg_without_one_of_its_scans_is_refused() {
+    let file = jpeg_with(&photo(97, 61), |e| e.set_progressive_scans(9));
+    let tiny = Recipe { renditions: AVATARS[3..].to_vec(), ..avatars() };
+    let scans: Vec<usize> = memchr(&file, [0xFF, 0xDA]);
+    assert!(scans.len() > 5);
+    for at in scans {
+        assert_eq!(render(&file[..at], &tiny), Err(Rejected::Truncated), "{at}");
+        // Its header and one byte.
+        assert_eq!(render(&file[..at + 11], &tiny), Err(Rejected::Truncated), "{at}");
+    }
+}
+
+fn memchr(bytes: &[u8], marker: [u8; 2]) -> Vec<usize> {
+    (0..bytes.len()).filter(|&at| bytes[at..].starts_with(&marker)).collect()
+}
+
+#[test]
+fn png_without_iend_is_shown_if_all_rows_are_there() {
+    let pixels = photo(97, 61);
+    let rows: Vec<u8> =
+        pixels.rows().flat_map(|row| [0].into_iter().chain(row.flat_map(|pixel| pixel.0))).collect();
+    let stream = miniz_oxide::deflate::compress_to_vec_zlib(&rows, 6);
+    let (first, second) = stream.split_at(stream.len() / 2);
+    let header = ihdr(97, 61, [8, 2, 0, 0, 0]);
+    let chunks = [png_chunk(b"IDAT", first), png_chunk(b"IDAT", second)].concat();
+    let whole = [&header[..], &chunks, &png_chunk(b"IEND", b"")].concat();
+    let wanted = render(&whole, &avatars()).unwrap();
+    let all = header.len() + chunks.len();
+    for trailer in trailers() {
+        let shown = render(&[&whole[..all], &trailer].concat(), &avatars());
+        assert_eq!(shown.as_ref(), Ok(&wanted), "{} bytes behind it", trailer.len());
+    }
+    // IEND in part, no checksum of the chunk, no checksum of the stream either.
+    for missing in [1, 11, 12 + 1, 12 + 4, 12 + 8] {
+        assert_eq!(render(&whole[..whole.len() - missing], &avatars()).as_ref(), Ok(&wanted), "{missing}");
+    }
+    for cut in [header.len(), header.len() + first.len() + 12, whole.len() * 3 / 5, all - 12 - 50] {
+        assert_eq!(render(&whole[..cut], &avatars()), Err(Rejected::Truncated), "{cut}");
     }
 }
 

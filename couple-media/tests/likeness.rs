@@ -51,6 +51,31 @@ fn photos_look_like_the_reference() {
     }
 }
 
+/// Thin white lines on black, and thin black ones on white: between them Lanczos would go below black and above white, which is lost
+/// wherever a step of it is stored.
+#[test]
+fn drawings_keep_their_brightness() {
+    for (line, ground) in [(255, 0), (0, 255)] {
+        let pixels = RgbImage::from_fn(2000, 2000, |x, y| {
+            Rgb([if x % 23 < 3 || y % 29 < 3 { line } else { ground }; 3])
+        });
+        for file in [png(&pixels), jpeg(&pixels)] {
+            for image in render(&file, &recipe(&AVATARS)).unwrap().images {
+                let wanted = imageops::resize(&pixels, image.width, image.height, FilterType::Lanczos3);
+                let mean = |pixels: &RgbImage| {
+                    pixels.iter().map(|&value| f64::from(value)).sum::<f64>() / pixels.len() as f64
+                };
+                let (seen, wanted) = (mean(&seen(&image)), mean(&wanted));
+                assert!(
+                    (seen - wanted).abs() < 2.5,
+                    "{line} on {ground}, {}: {seen}, not {wanted}",
+                    image.name
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_small_stays_as_it_is() {
     let pixels = photo(60, 40);

@@ -48,6 +48,7 @@ fuzz_target!(init: seed(), |bytes: &[u8]| {
     let mut limits = Limits::default();
     // What a second of fuzzing can look at.
     limits.megapixels = 1;
+    limits.animation_megapixels = 1;
     limits.memory = 64 << 20;
     limits.deadline = Duration::from_secs(5);
     limits.libwebp = bytes.last().is_some_and(|byte| byte & 8 != 0);

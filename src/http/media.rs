@@ -16,7 +16,7 @@ use couple_core::{
     AccountId, Error, Failure, MediaId,
     media::{Crop, Media, Purpose, Rendition, Space, State as MediaState, Viewer},
 };
-use couple_media::gallery::{About, NotShown, NotTaken, Uploading};
+use couple_media::gallery::{About, Accepts, NotShown, NotTaken, Uploading};
 use data_encoding::{BASE64, BASE64_NOPAD};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -55,7 +55,7 @@ struct RenditionOut {
     width: u32,
     /// In pixels.
     height: u32,
-    /// JPEG or, for photos and if it is accepted, WebP. Needs the `Authorization` header.
+    /// JPEG or, for photos and if the request accepts it, WebP or PNG. Needs the `Authorization` header.
     url: String,
     /// The same without the `Authorization` header, for `<img>`. Works until `signed_url_expires_at`, and no longer than the session
     /// and the couple that it was made in.
@@ -74,7 +74,7 @@ pub(super) struct MediaOut {
     owner_id: String,
     /// `processing`, `ready` or `rejected`.
     state: &'static str,
-    /// Why it is rejected, as a stable word: `truncated`, `corrupt`, `unsupported`, `too_large`, `too_complex`, `took_too_long`,
+    /// Why it is rejected, as a stable word: `truncated`, `corrupt`, `unsupported`, `arithmetic_jpeg`, `too_large`, `too_complex`, `took_too_long`,
     /// `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never looked at).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -84,6 +84,12 @@ pub(super) struct MediaOut {
     width: Option<u32>,
     /// Upright, in pixels, likewise.
     height: Option<u32>,
+    /// Whether the uploaded file is an animation; false until it is ready. WebP moves if the server keeps animations, JPEG shows the first frame.
+    animated: bool,
+    /// Whether a part of the picture is transparent; false until it is ready. A photo has it in WebP and PNG; in JPEG, and of an avatar, it is white.
+    alpha: bool,
+    /// A photo's shorter side is not made smaller than 45/128 of the size's name, where it has so many pixels: a screenshot of
+    /// 1080 × 8000 pixels is 720 × 5333 in the size `2048`.
     renditions: Vec<RenditionOut>,
 }
 
@@ -95,9 +101,10 @@ impl MediaOut {
             MediaState::Rejected(reason) => Some(reason.clone()),
         };
         let mut renditions = Vec::new();
-        for size in app.backend.gallery().sizes(media.purpose).iter().filter(|_| ready) {
+        let gallery = app.backend.gallery();
+        for size in gallery.sizes(media.purpose).iter().filter(|_| ready) {
             let there = made.iter().find(|one| one.name == size.name).map(|one| (one.width, one.height));
-            let can_be = media.source.as_ref().map(|_| size.size_of(media.width, media.height));
+            let can_be = media.source.as_ref().map(|_| gallery.size_of(media, size));
             if let Some((width, height)) = there.or(can_be) {
                 let links = &app.backend.ports().links;
                 let (signed_url, expires_at) = picture_access::sign(app, viewer, media.id, &size.name);
@@ -120,6 +127,8 @@ impl MediaOut {
             placeholder: media.placeholder.as_ref().map(|hash| BASE64.encode(hash)),
             width: (media.width > 0).then_some(media.width),
             height: (media.height > 0).then_some(media.height),
+            animated: media.animated,
+            alpha: media.alpha,
             renditions,
         }
     }
@@ -467,11 +476,11 @@ struct RenditionQuery {
 #[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ()),
     params(("id" = String, Path, description = "Of the picture"), ("rendition" = String, Path, description = "Its name"),
         RenditionQuery,
-        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that, and moves where the server keeps animations"),
+        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that, and moves where the server keeps animations; with `image/png`, one with transparent parts comes as that; else JPEG, over white"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-None-Match" = Option<String>, Header, description = "The tag of what one has")),
-    responses((status = 200, description = "The bytes", content(("image/jpeg"), ("image/webp"))),
-        (status = 206, description = "Those that were asked for", content(("image/jpeg"), ("image/webp"))),
+    responses((status = 200, description = "The bytes", content(("image/jpeg"), ("image/webp"), ("image/png"))),
+        (status = 206, description = "Those that were asked for", content(("image/jpeg"), ("image/webp"), ("image/png"))),
         (status = 304, description = "As one has it"),
         (status = 307, description = "Where the server is set up so: at the store, by a link that lasts a moment")))]
 async fn rendition(
@@ -489,7 +498,7 @@ async fn rendition(
         (None, None) => return Err(Problem::new("unauthenticated")),
     };
     let (media, made) = gallery.pictures().view(reader, media_id(&id)?).await?;
-    let found = gallery.find(&media, &made, &name, accepts_webp(&headers)).await?;
+    let found = gallery.find(&media, &made, &name, accepts(&headers)).await?;
     let tag = format!("\"{}\"", found.blob);
     let answer = Response::builder()
         .header(header::CACHE_CONTROL, CACHED)
@@ -543,15 +552,19 @@ async fn rendition(
     answer.body(HttpBody::from_stream(shown.blob.bytes)).map_err(failed)
 }
 
-/// Whether WebP is named, and not with a quality of nothing. Who takes anything gets what everybody can show.
-fn accepts_webp(headers: &HeaderMap) -> bool {
-    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-    accepts.flat_map(|accept| accept.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let webp = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("image/webp"));
-        webp && !parts
-            .any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0)))
-    })
+/// Whether WebP and PNG are named, and not with a quality of 0. A client that accepts `*/*` gets JPEG, which every client can show.
+fn accepts(headers: &HeaderMap) -> Accepts {
+    let named = |wanted: &str| {
+        let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+        accepts.flat_map(|accept| accept.split(',')).any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
+                && !parts.any(|part| {
+                    part.strip_prefix("q=").is_some_and(|q| q.parse().is_ok_and(|q: f32| q <= 0.0))
+                })
+        })
+    };
+    Accepts { webp: named("image/webp"), png: named("image/png") }
 }
 
 /// Whether `If-None-Match` names a tag (RFC 9110, 13.1.2).
@@ -662,7 +675,7 @@ mod tests {
     #[test]
     fn webp_is_named() {
         let accepts = |text: &'static str| {
-            accepts_webp(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(text))]))
+            super::accepts(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(text))])).webp
         };
         assert!(accepts("image/avif,image/webp,*/*") && accepts("text/html, Image/WebP;q=0.5"));
         assert!(!accepts("*/*") && !accepts("image/webp;q=0, image/jpeg") && !accepts("image/jpeg"));

@@ -163,7 +163,7 @@ pub(super) struct Metrics {
     streams: Gauge,
     rendered: Counter,
     rejected: Counter,
-    megapixels: Gauge,
+    picture_memory: Gauge,
 }
 
 impl Default for Metrics {
@@ -172,7 +172,7 @@ impl Default for Metrics {
         let seconds: Family<RouteLabels, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 14)));
         let jobs = Family::default();
-        let (streams, megapixels) = (Gauge::default(), Gauge::default());
+        let (streams, picture_memory) = (Gauge::default(), Gauge::default());
         let (rendered, rejected) = (Counter::default(), Counter::default());
         let mut registry = Registry::with_prefix("couple");
         registry.register("http_requests", "Answered requests", requests.clone());
@@ -181,7 +181,11 @@ impl Default for Metrics {
         registry.register("live_streams", "Live connections", streams.clone());
         registry.register("pictures_rendered", "Pictures decoded here", rendered.clone());
         registry.register("pictures_rejected", "Pictures that could not be decoded", rejected.clone());
-        registry.register("megapixels", "Millions of pixels being decoded here", megapixels.clone());
+        registry.register(
+            "picture_memory_bytes",
+            "Bytes set aside for pictures being decoded here",
+            picture_memory.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             requests,
@@ -190,7 +194,7 @@ impl Default for Metrics {
             streams,
             rendered,
             rejected,
-            megapixels,
+            picture_memory,
         }
     }
 }
@@ -247,7 +251,7 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
     let stats = app.backend.gallery().stats();
     app.metrics.rendered.inner().store(stats.rendered, Ordering::Relaxed);
     app.metrics.rejected.inner().store(stats.rejected, Ordering::Relaxed);
-    app.metrics.megapixels.set(i64::try_from(stats.megapixels).unwrap_or(i64::MAX));
+    app.metrics.picture_memory.set(i64::try_from(stats.memory).unwrap_or(i64::MAX));
     let mut text = String::new();
     encode(&mut text, &app.metrics.registry).map_err(|_| Problem::new("internal_error"))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)

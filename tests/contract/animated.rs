@@ -52,6 +52,8 @@ async fn an_animation_moves_where_the_host_keeps_it() {
         let picture = world.get(&format!("/v1/media/{id}"), &ben).await;
         assert_eq!(picture.text("state"), "ready", "{}", picture.body);
         assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(400), &json!(300)));
+        // Said of the file, whether the server keeps it moving or not.
+        assert_eq!((&picture.body["animated"], &picture.body["alpha"]), (&json!(true), &json!(false)));
         assert!(!picture.text("placeholder").is_empty());
 
         let path = format!("/v1/media/{id}/320");

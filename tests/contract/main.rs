@@ -18,6 +18,7 @@ mod pairing;
 mod picture_access;
 mod races;
 mod secrets;
+mod sizes;
 mod socket;
 mod socketio;
 mod sweep;

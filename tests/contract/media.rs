@@ -95,14 +95,14 @@ async fn a_photo() {
     assert_eq!(picture.text("state"), "ready");
     assert!((20..60).contains(&picture.text("placeholder").len()));
     assert_ne!(picture.body["placeholder"], early["placeholder"]);
-    for field in ["placeholder", "width", "height"] {
+    for field in ["placeholder", "width", "height", "animated", "alpha"] {
         assert_eq!(entry["body"][field], picture.body[field], "{field}");
     }
     assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(1200), &json!(600)));
     let sizes = picture.body["renditions"].as_array().unwrap().to_vec();
     let named: Vec<_> =
         sizes.iter().map(|size| (size["name"].as_str().unwrap(), size["width"].as_u64().unwrap())).collect();
-    assert_eq!(named, [("2048", 1200), ("1080", 1080), ("320", 320)]);
+    assert_eq!(named, [("4096", 1200), ("2048", 1200), ("1080", 1080), ("320", 320)]);
 
     for size in &sizes {
         let url = size["url"].as_str().unwrap().strip_prefix("http://127.0.0.1:8080").unwrap();
@@ -623,6 +623,8 @@ async fn a_link_to_the_store() {
         of,
         width: 320,
         height: 240,
+        animated: false,
+        alpha: false,
         placeholder,
         source: None,
         renditions: vec![size],
@@ -686,9 +688,9 @@ async fn nothing_is_kept_but_sizes() {
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 1500).await;
-    assert_eq!(kept(&world).await.len(), 3);
+    assert_eq!(kept(&world).await.len(), 4);
     let picture = world.get(&format!("/v1/media/{id}"), &ben).await;
-    assert_eq!(picture.body["renditions"].as_array().unwrap().len(), 3);
+    assert_eq!(picture.body["renditions"].as_array().unwrap().len(), 4);
     let rendered = world.backend.gallery().stats().rendered;
     for size in ["2048", "1080", "320"] {
         let (status, headers, _) =

@@ -180,6 +180,10 @@ pub struct Media {
     pub width: u32,
     /// Upright, in pixels, likewise.
     pub height: u32,
+    /// Whether the uploaded file is an animation, shown as one or not; false until it is ready.
+    pub animated: bool,
+    /// Whether a part of the picture is transparent; false until it is ready.
+    pub alpha: bool,
     /// A `ThumbHash`, a blurred stand-in of some 25 bytes: until it is ready the one that came with the upload, if one did.
     pub placeholder: Option<Vec<u8>>,
     /// How many entries, or avatars, name it. Whatever changes it says how many it read.
@@ -237,17 +241,20 @@ pub fn identity(owner: AccountId, purpose: Purpose, content: &Digest, crop: Opti
 pub enum Format {
     /// For everybody.
     Jpeg,
-    /// For those who accept it.
+    /// For clients that accept it.
     WebP,
+    /// For clients that accept it and no WebP, if a part of the picture is transparent.
+    Png,
 }
 
 impl Format {
-    /// 0 or 1, as stored.
+    /// 0 to 2, as stored.
     #[must_use]
     pub const fn index(self) -> i64 {
         match self {
             Self::Jpeg => 0,
             Self::WebP => 1,
+            Self::Png => 2,
         }
     }
     /// Reads a stored index.
@@ -256,6 +263,7 @@ impl Format {
         match index {
             0 => Some(Self::Jpeg),
             1 => Some(Self::WebP),
+            2 => Some(Self::Png),
             _ => None,
         }
     }
@@ -265,14 +273,16 @@ impl Format {
         match self {
             Self::Jpeg => "jpg",
             Self::WebP => "webp",
+            Self::Png => "png",
         }
     }
-    /// Its media type (RFC 2046, RFC 9649).
+    /// Its media type (RFC 2046, RFC 2083, RFC 9649).
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Jpeg => "image/jpeg",
             Self::WebP => "image/webp",
+            Self::Png => "image/png",
         }
     }
 }

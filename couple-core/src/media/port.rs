@@ -38,6 +38,10 @@ pub enum MediaChange {
         width: u32,
         /// Upright, in pixels.
         height: u32,
+        /// Whether the uploaded file is an animation.
+        animated: bool,
+        /// Whether a part of it is transparent.
+        alpha: bool,
         /// Its blurred stand-in.
         placeholder: Vec<u8>,
         /// What is kept to make renditions from, in place of what was uploaded.

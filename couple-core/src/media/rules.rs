@@ -63,6 +63,10 @@ pub struct Rendered {
     pub width: u32,
     /// Upright, in pixels.
     pub height: u32,
+    /// Whether the uploaded file is an animation.
+    pub animated: bool,
+    /// Whether a part of it is transparent.
+    pub alpha: bool,
     /// Its blurred stand-in.
     pub placeholder: Vec<u8>,
     /// What is kept to make renditions from. Its blob may be the one that was uploaded.
@@ -74,9 +78,13 @@ pub struct Rendered {
 /// *processing → ready*; those who look at it learn of it in the same commit. `couple` is the one that the picture is shown in.
 #[must_use]
 pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Timestamp) -> Vec<Change> {
-    let Rendered { width, height, placeholder, source, renditions } = rendered;
-    let told = told(media, couple, system::MEDIA_READY, looks(width, height, Some(&placeholder)), at);
-    let finish = MediaChange::Finish { of: media.as_read(), width, height, placeholder, source, renditions };
+    let Rendered { width, height, animated, alpha, placeholder, source, renditions } = rendered;
+    let mut looks = looks(width, height, Some(&placeholder));
+    looks["animated"] = animated.into();
+    looks["alpha"] = alpha.into();
+    let told = told(media, couple, system::MEDIA_READY, looks, at);
+    let of = media.as_read();
+    let finish = MediaChange::Finish { of, width, height, animated, alpha, placeholder, source, renditions };
     told.into_iter().chain([finish.into()]).collect()
 }
 
@@ -100,6 +108,10 @@ fn looks(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Val
 pub fn seen(media: &Media) -> serde_json::Value {
     let mut seen = looks(media.width, media.height, media.placeholder.as_deref());
     seen["state"] = media.state.as_str().into();
+    if media.state == State::Ready {
+        seen["animated"] = media.animated.into();
+        seen["alpha"] = media.alpha.into();
+    }
     seen
 }
 

@@ -135,6 +135,8 @@ impl Pictures {
             source: Some(received.source),
             width: received.width,
             height: received.height,
+            animated: false,
+            alpha: false,
             placeholder: received.placeholder,
             uses: 0,
             created_at: now,

@@ -12,7 +12,7 @@ use super::Gallery;
 use crate::picture::{self, Crop, Encoding, Fit, Info, Recipe};
 
 /// What the kept copy is encoded at: what is made of it is encoded once more.
-const COPY: Encoding = Encoding::Jpeg { quality: 90 };
+const COPY: Encoding = Encoding::JpegUnlessTransparent { quality: 90 };
 /// The same of an animation.
 const ANIMATED_COPY: Encoding = Encoding::AnimatedWebP { quality: 90 };
 /// Its name within a recipe and, with a tail, among the picture's blobs.
@@ -46,22 +46,17 @@ impl RenderMediaHandler {
         let reject = async |reason: &str| inner.pictures.reject(media.id, reason).await.map(drop);
         let Some(source) = &media.source else { return reject("lost").await };
         let size = (media.width, media.height);
-        let mut encoding = Encoding::JPEG;
-        let recipe = |info: &Info| {
-            let recipe = gallery.recipe(media, info);
-            encoding = recipe.encoding;
-            recipe
-        };
-        let rendered = match gallery.render(media, &source.blob, size, recipe).await? {
+        let recipe = |info: &Info| gallery.recipe(media, info);
+        let rendered = match gallery.render(media, source, size, recipe).await? {
             None => return reject("lost").await,
             Some(Ok(rendered)) => rendered,
             Some(Err(rejected)) => return reject(rejected.code()).await,
         };
-        let picture::Rendered { width, height, placeholder, images } = rendered;
+        let picture::Rendered { width, height, animated, alpha, placeholder, images } = rendered;
         let now = inner.ports.now();
         let (mut copy, mut renditions) = (None, Vec::new());
         for image in images {
-            let (rendition, bytes) = gallery.keep(media, image, encoding, None, now).await?;
+            let (rendition, bytes) = gallery.keep(media, image, None, now).await?;
             if rendition.name == COPY_NAME {
                 let media_type = rendition.format.media_type().to_owned();
                 copy = Some(Source { blob: rendition.blob, bytes, media_type });
@@ -74,7 +69,8 @@ impl RenderMediaHandler {
             .map(|one| one.blob.clone())
             .chain(copy.iter().map(|copy| copy.blob.clone()))
             .collect();
-        let rendered = rules::Rendered { width, height, placeholder, source: copy, renditions };
+        let rendered =
+            rules::Rendered { width, height, animated, alpha, placeholder, source: copy, renditions };
         if !inner.pictures.finish(media.id, rendered).await? {
             for blob in written {
                 inner.blobs.delete(&media.path(&blob)).await?;
@@ -82,6 +78,11 @@ impl RenderMediaHandler {
         }
         Ok(())
     }
+}
+
+/// The copy of a photo that is kept.
+pub(super) fn copy(side: u32) -> picture::Rendition {
+    picture::Rendition::new(COPY_NAME, Fit::Readable, side, side)
 }
 
 impl Gallery {
@@ -94,10 +95,23 @@ impl Gallery {
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
             (Purpose::Photo, Some(side)) => {
                 let encoding = if options.animated && info.frames > 1 { ANIMATED_COPY } else { COPY };
-                (vec![picture::Rendition::new(COPY_NAME, Fit::Within, side, side)], encoding)
+                (vec![copy(side)], encoding)
             }
         };
         Recipe { renditions, crop, encoding }
+    }
+
+    /// Width and height of a size of a photo, in pixels: those of the photo as it was uploaded, as far as the kept copy has them.
+    #[must_use]
+    pub fn size_of(&self, media: &Media, size: &picture::Rendition) -> (u32, u32) {
+        let (width, height) = size.size_of(media.width, media.height);
+        match self.0.options.copy {
+            Some(side) => {
+                let most = copy(side).size_of(media.width, media.height);
+                (width.min(most.0), height.min(most.1))
+            }
+            None => (width, height),
+        }
     }
 
     /// Writes a rendition's blob, to be named by a commit that follows.
@@ -105,13 +119,13 @@ impl Gallery {
         &self,
         media: &Media,
         image: picture::Image,
-        encoding: Encoding,
         used_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(media::Rendition, i64), Error> {
-        let format = match encoding {
+        let format = match image.encoding {
             Encoding::WebP { .. } | Encoding::AnimatedWebP { .. } => Format::WebP,
-            Encoding::Jpeg { .. } => Format::Jpeg,
+            Encoding::Png => Format::Png,
+            Encoding::Jpeg { .. } | Encoding::JpegUnlessTransparent { .. } => Format::Jpeg,
         };
         let bytes = i64::try_from(image.bytes.len()).unwrap_or(i64::MAX);
         let rendition = media::Rendition {

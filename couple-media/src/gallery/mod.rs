@@ -34,7 +34,7 @@ pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
 pub use render::Stats;
 pub use resume::{Progress, Resumable};
-pub use show::{NotShown, Shown};
+pub use show::{Accepts, NotShown, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
 pub use upload::{About, NotTaken, Uploading};
 
@@ -52,15 +52,16 @@ pub struct GalleryOptions {
     pub avatars: Vec<Rendition>,
     /// The sizes of photos: made when they are asked for, in JPEG or WebP.
     pub photos: Vec<Rendition>,
-    /// The copy of a photo that is kept to make its sizes from: without metadata, upright, in sRGB, at most so many pixels a
-    /// side. None: nothing is kept, and all sizes are made at once, in JPEG. Default: 4096, the whole of 12 megapixels.
+    /// The copy of a photo that is kept to make its sizes from: without metadata, upright, in sRGB, within a square of so many pixels a
+    /// side, or larger where [`Fit::Readable`](crate::picture::Fit::Readable) is. In JPEG, or WebP where a part of the photo is transparent. None:
+    /// nothing is kept, and all sizes are made at once, in JPEG. Default: 4096, the whole of 12 megapixels.
     pub copy: Option<u32>,
     /// Whether a photo that is an animation (GIF, WebP) stays one, for those who take WebP: its copy and the sizes made of it do.
     /// In JPEG, as an avatar, without a copy, and beyond [`Limits::frames`] its first frame is shown. Default: false.
     pub animated: bool,
-    /// Millions of pixels that are being decoded in this process at once: what bounds its memory. A picture that has more
-    /// is decoded alone. Default: 50.
-    pub megapixels: u32,
+    /// Bytes that pictures may take while they are decoded in this process, their files included, as estimated from their headers. More
+    /// wait; a picture that takes more is decoded alone. Default: 256 MiB.
+    pub memory: usize,
     /// Uploads that may hold a part in memory at the same time, where the store takes blobs in parts of more than 128 KiB (S3: 5 MiB).
     /// Others hold 128 KiB. Default: 32.
     pub upload_parts: usize,
@@ -88,7 +89,7 @@ impl Default for GalleryOptions {
             photos: PHOTOS.to_vec(),
             copy: Some(4096),
             animated: false,
-            megapixels: 50,
+            memory: 256 << 20,
             upload_parts: 32,
             wait: Duration::from_secs(8),
             waiting: 512,

@@ -1,16 +1,21 @@
-//! Decoding, within a process's memory: permits in megapixels, threads that may be busy.
+//! Decoding, within a process's memory: permits in bytes, threads that may be busy.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-use bytes::Bytes;
-use couple_core::{Error, ErrorKind, media::Media};
+use couple_core::{
+    Error, ErrorKind,
+    media::{Media, Source},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Gallery, GalleryOptions, Inner};
-use crate::picture::{self, Encoding, Info, Limits, Recipe, Rejected, Rendered};
+use crate::{
+    blobs::Blobs,
+    picture::{self, Info, Limits, Recipe, Rejected, Rendered},
+};
 
 /// What a process made so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,16 +24,22 @@ pub struct Stats {
     pub rendered: u64,
     /// Pictures that could not be.
     pub rejected: u64,
-    /// Millions of pixels that are being decoded, or for which the memory is set aside.
-    pub megapixels: u64,
+    /// Bytes that are set aside for pictures that are being decoded, of [`GalleryOptions::memory`].
+    pub memory: u64,
 }
 
-/// Megapixels of a picture whose headers did not say: what phones take.
-const UNKNOWN: u32 = 12;
+/// Pixels of a picture whose headers did not say: what phones take.
+const UNKNOWN: u64 = 12_000_000;
+/// Bytes for each pixel that a picture is expected to take before its header is read: 1.5 for its planes, as many for those of the kept
+/// copy, and what encoding that takes.
+const EXPECTED: u64 = 6;
+/// Bytes of a permit.
+const UNIT: usize = 1 << 10;
 
 #[derive(Debug)]
 pub(super) struct Renderer {
     permits: Arc<Semaphore>,
+    /// How many permits there are.
     most: u32,
     limits: Limits,
     rendered: AtomicU64,
@@ -37,7 +48,7 @@ pub(super) struct Renderer {
 
 impl Renderer {
     pub(super) fn new(options: &GalleryOptions) -> Self {
-        let most = options.megapixels.max(1);
+        let most = u32::try_from(options.memory / UNIT).unwrap_or(u32::MAX).max(1);
         Self {
             permits: Arc::new(Semaphore::new(most as usize)),
             most,
@@ -47,33 +58,46 @@ impl Renderer {
         }
     }
 
-    async fn room(&self, megapixels: u32) -> Result<OwnedSemaphorePermit, Error> {
-        let permit = self.permits.clone().acquire_many_owned(megapixels.clamp(1, self.most)).await;
+    /// Permits for so many bytes, all of them for more than there are.
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.most)
+    }
+
+    async fn room(&self, permits: u32) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = self.permits.clone().acquire_many_owned(permits).await;
         permit.map_err(|closed| wrong().source(closed))
     }
 
     /// Waits for room, reads, and renders on a thread of its own. None: there is nothing to read.
     async fn render(
         &self,
-        expected: u32,
-        read: impl Future<Output = Result<Option<Bytes>, Error>>,
+        expected: usize,
+        file: (&Blobs, &str),
         recipe: impl FnOnce(&Info) -> Recipe,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
-        let mut permit = self.room(expected).await?;
-        let Some(bytes) = read.await? else { return Ok(None) };
+        let read = || file.0.read(file.1, self.limits.bytes as u64);
+        let mut permit = self.room(self.permits(expected)).await?;
+        let Some(mut bytes) = read().await? else { return Ok(None) };
         let info = match picture::inspect(&bytes, &self.limits) {
             Ok(info) => info,
             Err(rejected) => return Ok(Some(Err(rejected))),
         };
         let recipe = recipe(&info);
-        // An animation holds its canvas, a frame and the frame before beside what one picture takes.
-        let pictures =
-            if matches!(recipe.encoding, Encoding::AnimatedWebP { .. }) && info.frames > 1 { 2 } else { 1 };
-        let needed = (pictures * info.megapixels()).clamp(1, self.most);
-        if usize::try_from(needed).is_ok_and(|needed| needed > permit.num_permits()) {
-            // Let go of first: two that hold some and wait for more would wait for ever.
-            drop(permit);
-            permit = self.room(needed).await?;
+        let memory = match info.memory(&recipe, &self.limits) {
+            Ok(memory) => memory,
+            Err(rejected) => return Ok(Some(Err(rejected))),
+        };
+        let needed = self.permits(memory.saturating_add(bytes.len()));
+        let held = permit.num_permits();
+        match held.checked_sub(needed as usize) {
+            Some(surplus) => drop(permit.split(surplus)),
+            None => {
+                // Let go of first, the file as well: two that hold some and wait for more would wait for ever.
+                drop((permit, bytes, info));
+                permit = self.room(needed).await?;
+                let Some(again) = read().await? else { return Ok(None) };
+                bytes = again;
+            }
         }
         let limits = self.limits.clone();
         let work = tokio::task::spawn_blocking(move || {
@@ -85,11 +109,11 @@ impl Renderer {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let free = u64::try_from(self.permits.available_permits()).unwrap_or(0);
+        let held = (self.most as usize).saturating_sub(self.permits.available_permits());
         Stats {
             rendered: self.rendered.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
-            megapixels: u64::from(self.most).saturating_sub(free),
+            memory: u64::try_from(held.saturating_mul(UNIT)).unwrap_or(u64::MAX),
         }
     }
 }
@@ -99,22 +123,23 @@ fn wrong() -> Error {
 }
 
 impl Gallery {
-    /// Reads one of a picture's blobs and renders it, once there is room for as many pixels as it has by `size`; 0 × 0 where that is
-    /// not known. None: it is not there.
+    /// Reads one of a picture's blobs, of so many bytes, and renders it, once there is room for what that takes: by `size` in pixels, 0 × 0
+    /// where that is not known, and then by its header. None: it is not there.
     pub(super) async fn render(
         &self,
         media: &Media,
-        blob: &str,
+        blob: &Source,
         size: (u32, u32),
         recipe: impl FnOnce(&Info) -> Recipe,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
-        let Inner { renderer, blobs, options, .. } = &*self.0;
-        let expected = match u64::from(size.0) * u64::from(size.1) {
+        let Inner { renderer, blobs, .. } = &*self.0;
+        let pixels = match u64::from(size.0) * u64::from(size.1) {
             0 => UNKNOWN,
-            pixels => u32::try_from(pixels.div_ceil(1_000_000)).unwrap_or(u32::MAX),
+            pixels => pixels,
         };
-        let path = media.path(blob);
-        let done = renderer.render(expected, blobs.read(&path, options.limits.bytes as u64), recipe).await?;
+        let expected = pixels.saturating_mul(EXPECTED).saturating_add(u64::try_from(blob.bytes).unwrap_or(0));
+        let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+        let done = renderer.render(expected, (blobs, &media.path(&blob.blob)), recipe).await?;
         let count = match &done {
             None => return Ok(None),
             Some(Ok(_)) => &renderer.rendered,
@@ -122,5 +147,64 @@ impl Gallery {
         };
         count.fetch_add(1, Ordering::Relaxed);
         Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use couple_core::Error;
+    use futures_util::future::try_join_all;
+
+    use super::*;
+    use crate::picture::{Encoding, Fit, Rendition};
+
+    /// A grey progressive JPEG with one scan, six bits for each 16 × 16 pixels: its coefficients take memory all the same.
+    fn progressive(width: u16, height: u16) -> Bytes {
+        let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
+        let mut file = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];
+        file.extend([1; 64]);
+        file.extend([0xFF, 0xC2, 0, 17, 8, h1, h0, w1, w0, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0]);
+        file.extend([0xFF, 0xC4, 0, 20, 0, 1]);
+        file.extend([0; 16]);
+        file.extend([0xFF, 0xDA, 0, 12, 3, 1, 0, 2, 0, 3, 0, 0, 0, 0]);
+        let units = usize::from(width).div_ceil(16) * usize::from(height).div_ceil(16);
+        file.resize(file.len() + (6 * units).div_ceil(8), 0);
+        file.extend([0xFF, 0xD9]);
+        file.into()
+    }
+
+    fn status(field: &str) -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    }
+
+    /// Eight at once would take 400 MiB. Of a picture that takes more than there is the renderer decodes one at a time.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn concurrent_progressive_pictures_stay_within_the_memory_allowed() {
+        let blobs = Blobs::memory();
+        blobs.put("large", progressive(4000, 3000)).await.unwrap();
+        for memory in [64 << 20, 128 << 20] {
+            let renderer = Renderer::new(&GalleryOptions { memory, ..GalleryOptions::default() });
+            let recipe = |_: &Info| Recipe {
+                renditions: vec![Rendition::new("copy", Fit::Readable, 4096, 4096)],
+                crop: None,
+                encoding: Encoding::JPEG,
+            };
+            // Counted anew from here (Linux, `proc(5)`).
+            std::fs::write("/proc/self/clear_refs", "5").unwrap();
+            let before = status("VmRSS");
+            let eight = (0..8).map(|_| async {
+                let rendered = renderer.render(1 << 20, (&blobs, "large"), recipe).await?;
+                assert!(rendered.unwrap().is_ok());
+                Ok::<_, Error>(())
+            });
+            try_join_all(eight).await.unwrap();
+            let taken = status("VmHWM") - before;
+            // What threads' allocators keep is beside it.
+            assert!(taken < memory + (32 << 20), "{taken} bytes, not {memory}");
+            assert_eq!(renderer.stats().memory, 0);
+        }
     }
 }

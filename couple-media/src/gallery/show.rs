@@ -12,7 +12,7 @@ use couple_core::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::{Gallery, GalleryOptions};
+use super::{Gallery, GalleryOptions, job::copy};
 use crate::{
     blobs::Blob,
     fair_permits::{FairLimits, FairPermits},
@@ -26,6 +26,15 @@ pub struct Shown {
     pub rendition: Rendition,
     /// Its bytes.
     pub blob: Blob,
+}
+
+/// What a client can show beside JPEG.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accepts {
+    /// WebP, with alpha and moving where the picture does.
+    pub webp: bool,
+    /// PNG, with alpha.
+    pub png: bool,
 }
 
 /// Why a rendition is not shown.
@@ -167,8 +176,9 @@ impl Gallery {
         }
     }
 
-    /// Which rendition of a picture that the caller may see is meant by a name: in WebP for those who take it, where there is
-    /// one or one can be made. Made, unless it is there. `renditions` are those that are there.
+    /// Which rendition of a picture that the caller may see is meant by a name: in WebP for those who take it, or in PNG for those who
+    /// take that and if a part of the picture is transparent, where there is one or one can be made; else in JPEG. Made, unless it is there.
+    /// `renditions` are those that are there.
     ///
     /// # Errors
     /// [`NotShown`].
@@ -177,7 +187,7 @@ impl Gallery {
         media: &Media,
         renditions: &[Rendition],
         name: &str,
-        webp: bool,
+        accepts: Accepts,
     ) -> Result<Rendition, NotShown> {
         match media.state {
             State::Processing => return Err(NotShown::Processing),
@@ -187,7 +197,11 @@ impl Gallery {
         let there = |format| renditions.iter().find(|one| one.name == name && one.format == format);
         // Avatars were made at once; photos are made as they are asked for.
         let can_make = media.purpose == Purpose::Photo && media.source.is_some();
-        let format = if webp && can_make { Format::WebP } else { Format::Jpeg };
+        let format = match accepts {
+            Accepts { webp: true, .. } if can_make => Format::WebP,
+            Accepts { png: true, .. } if can_make && media.alpha => Format::Png,
+            _ => Format::Jpeg,
+        };
         if let Some(rendition) = there(format) {
             return Ok(rendition.clone());
         }
@@ -285,13 +299,15 @@ impl Gallery {
             Format::Jpeg => Encoding::JPEG,
             Format::WebP if inner.options.animated => Encoding::ANIMATED_WEBP,
             Format::WebP => Encoding::WEBP,
+            Format::Png => Encoding::Png,
         };
-        // The copy shows the crop, if there was one.
-        let recipe = Recipe { renditions: vec![size.clone()], crop: None, encoding };
-        let side = inner.options.copy.unwrap_or(u32::MAX);
-        let copy = picture::Rendition::new("copy", Fit::Within, side, side);
+        // The copy shows the crop, if there was one. By the size of what was uploaded, as it was declared: that of the copy is rounded.
+        let (width, height) = self.size_of(media, size);
+        let size = picture::Rendition { name: size.name.clone(), fit: Fit::Fill, width, height };
+        let recipe = Recipe { renditions: vec![size], crop: None, encoding };
+        let copy = copy(inner.options.copy.unwrap_or(u32::MAX));
         let rendered =
-            self.render(media, &source.blob, copy.size_of(media.width, media.height), |_| recipe).await?;
+            self.render(media, source, copy.size_of(media.width, media.height), |_| recipe).await?;
         let rendered = rendered.ok_or_else(|| {
             tracing::error!(media = %media.id, "the copy that renditions are made from is lost");
             NotShown::Gone
@@ -302,7 +318,7 @@ impl Gallery {
         })?;
         let image = rendered.images.into_iter().next().ok_or(NotShown::Gone)?;
         let now = inner.ports.now();
-        let (rendition, _) = self.keep(media, image, encoding, Some(now), now).await?;
+        let (rendition, _) = self.keep(media, image, Some(now), now).await?;
         if inner.pictures.remember(media, rendition.clone()).await? {
             return Ok(rendition);
         }

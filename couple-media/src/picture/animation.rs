@@ -3,19 +3,19 @@
 use std::{io::Cursor, rc::Rc};
 
 use image::{
-    AnimationDecoder, Frames, ImageDecoder, RgbImage,
+    AnimationDecoder, Frames, ImageBuffer, ImageDecoder, Pixel, RgbaImage,
     codecs::{gif::GifDecoder, webp::WebPDecoder},
     imageops,
 };
 
 use super::{
     Encoding, Image, Info, Kind, Limits, Recipe, Rejected, Rendered,
-    decode::{Decoded, Samples, flattened, image_limits, rejected},
-    encode,
+    decode::{Decoded, image_limits, of_rgba, rejected},
+    encode, gif,
     limits::Deadline,
     pixels::Pixels,
+    samples::Samples,
     scale::Plan,
-    vp8l,
 };
 
 /// What a frame's place and time are written in, and so at most.
@@ -26,6 +26,12 @@ const U24: u32 = 0xFF_FFFF;
 pub(super) struct Run {
     pub(super) frames: u32,
     loops: u16,
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(count)?;
+    *rest = after;
+    Some(taken)
 }
 
 impl Run {
@@ -40,35 +46,17 @@ impl Run {
         run
     }
 
-    /// The blocks of a file (`GIF89a`, sections 18 to 27).
     fn gif(&mut self, bytes: &[u8]) -> Option<()> {
-        let mut rest = bytes.get(6..)?;
-        let screen = take(&mut rest, 7)?;
-        colour_table(&mut rest, screen[4])?;
-        loop {
-            match take(&mut rest, 1)? {
-                [0x21] => {
-                    let label = take(&mut rest, 1)?;
-                    let application = label == [0xFF] && rest.starts_with(b"\x0bNETSCAPE2.0\x03\x01");
-                    if let (true, &[low, high]) = (application, rest.get(14..16)?) {
-                        // It says how often it is shown again.
-                        self.loops = match u16::from_le_bytes([low, high]) {
-                            0 => 0,
-                            again => again.saturating_add(1),
-                        };
-                    }
-                    blocks(&mut rest)?;
-                }
-                [0x2C] => {
-                    let frame = take(&mut rest, 9)?;
-                    colour_table(&mut rest, frame[8])?;
-                    take(&mut rest, 1)?;
-                    blocks(&mut rest)?;
-                    self.frames = self.frames.saturating_add(1);
-                }
-                _ => return None,
+        for block in gif::Blocks::of(bytes)? {
+            match block {
+                gif::Block::Frame(_) => self.frames = self.frames.saturating_add(1),
+                // It says how often it is shown again.
+                gif::Block::Again(0) => self.loops = 0,
+                gif::Block::Again(again) => self.loops = again.saturating_add(1),
+                gif::Block::Other => {}
             }
         }
+        Some(())
     }
 
     fn webp(&mut self, bytes: &[u8]) -> Option<()> {
@@ -89,32 +77,9 @@ impl Run {
     /// How many frames are kept: one, unless all of them are within the limits.
     pub(super) fn kept(self, width: u32, height: u32, limits: &Limits) -> u32 {
         let pixels = u64::from(width) * u64::from(height) * u64::from(self.frames);
-        let within = self.frames <= limits.frames && pixels <= u64::from(limits.megapixels) * 1_000_000;
+        let within =
+            self.frames <= limits.frames && pixels <= u64::from(limits.animation_megapixels) * 1_000_000;
         if within { self.frames.max(1) } else { 1 }
-    }
-}
-
-fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(count)?;
-    *rest = after;
-    Some(taken)
-}
-
-/// Skips a GIF's colour table, if its flags say that there is one.
-fn colour_table(rest: &mut &[u8], flags: u8) -> Option<()> {
-    if flags & 0x80 != 0 {
-        take(rest, 6 << (flags & 7))?;
-    }
-    Some(())
-}
-
-/// Skips a GIF's data blocks, to their end.
-fn blocks(rest: &mut &[u8]) -> Option<()> {
-    loop {
-        match take(rest, 1)? {
-            [0] => return Some(()),
-            length => take(rest, length[0].into())?,
-        };
     }
 }
 
@@ -128,15 +93,17 @@ pub(super) fn render(
     deadline: Deadline,
 ) -> Result<Option<Rendered>, Rejected> {
     let mut writers = vec![Writer::default(); recipe.renditions.len()];
-    let mut placeholder = None;
+    let (mut placeholder, mut alpha) = (None, false);
+    let bytes = &*gif::with_screen(bytes);
     let (frames, profile) = frames(bytes, info.kind, limits)?;
     for frame in frames.take(info.frames as usize) {
         deadline.check()?;
         let frame = frame.map_err(rejected)?;
         let (time, parts) = frame.delay().numer_denom_ms();
-        let pixels = flattened(frame.buffer())?;
-        let decoded = Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile: profile.clone() };
-        let (views, smallest) = plan.cascade(plan.base(decoded)?, deadline)?;
+        let samples = Samples::Packed(of_rgba(frame.into_buffer()));
+        let decoded = Decoded { samples, profile: profile.clone(), grey: false };
+        let (views, smallest) = plan.views(decoded, deadline)?;
+        alpha |= smallest.transparent();
         placeholder.get_or_insert_with(|| encode::placeholder(&smallest));
         for (writer, pixels) in writers.iter_mut().zip(views) {
             deadline.check()?;
@@ -149,14 +116,12 @@ pub(super) fn render(
     let loops = Run::of(info.kind, bytes).loops;
     let images = recipe.renditions.iter().zip(writers).map(|(rendition, writer)| {
         let (width, height) = writer.size();
-        Image { name: rendition.name.clone(), width, height, bytes: writer.finish(loops) }
+        let bytes = writer.finish(loops, alpha);
+        Image { name: rendition.name.clone(), width, height, bytes, encoding: recipe.encoding }
     });
-    Ok(placeholder.map(|placeholder| Rendered {
-        width: info.width,
-        height: info.height,
-        placeholder,
-        images: images.collect(),
-    }))
+    let images = images.collect();
+    let (width, height) = (info.width, info.height);
+    Ok(placeholder.map(|placeholder| Rendered { width, height, animated: true, alpha, placeholder, images }))
 }
 
 /// Whole pictures, one for each frame, and their colours' profile.
@@ -175,7 +140,6 @@ fn frames<'a>(
         let profile = prepared(&mut decoder, limits)?;
         Ok((decoder.into_frames(), profile))
     } else {
-        vp8l::check(bytes, limits)?;
         let mut decoder = WebPDecoder::new(source).map_err(rejected)?;
         let profile = prepared(&mut decoder, limits)?;
         Ok((decoder.into_frames(), profile))
@@ -204,7 +168,7 @@ impl Writer {
         let whole = Rectangle { left: 0, top: 0, right: whole_width, bottom: whole_height };
         let area = match &mut self.last {
             None => Some(whole),
-            Some(last) => Rectangle::of_change(&last.pixels.to_rgb(), &pixels.to_rgb()),
+            Some(last) => Rectangle::of_change(&last.pixels.to_rgba(), &pixels.to_rgba()),
         };
         let time = time.min(U24);
         let Some(area) = area else {
@@ -221,11 +185,19 @@ impl Writer {
         let file = if area == whole {
             encode::encode(&pixels, encoding)?
         } else {
-            let changed = imageops::crop_imm(&*pixels.to_rgb(), left, top, width, height).to_image();
-            encode::encode(&Pixels::Rgb(changed), encoding)?
+            let crop = (left, top, width, height);
+            let changed = if pixels.transparent() {
+                Pixels::Rgba(cropped(&*pixels.to_rgba(), crop))
+            } else {
+                Pixels::Rgb(cropped(&*pixels.to_rgb(), crop))
+            };
+            encode::encode(&changed, encoding)?
         };
-        // The file of one picture without its own header.
-        let chunk = file.get(12..).unwrap_or_default();
+        // The file of one picture without its own headers: the extended one is there if a part is transparent.
+        let chunk = match file.get(12..) {
+            Some([b'V', b'P', b'8', b'X', header @ ..]) => header.get(14..).unwrap_or_default(),
+            chunk => chunk.unwrap_or_default(),
+        };
         self.body.extend(b"ANMF");
         self.body.extend(u32::try_from(16 + chunk.len()).unwrap_or(u32::MAX).to_le_bytes());
         for value in [left / 2, top / 2, width - 1, height - 1] {
@@ -244,17 +216,25 @@ impl Writer {
         self.last.as_ref().map_or((1, 1), |last| last.pixels.size())
     }
 
-    fn finish(self, loops: u16) -> Vec<u8> {
+    fn finish(self, loops: u16, alpha: bool) -> Vec<u8> {
         let (width, height) = self.size();
         let mut bytes = b"RIFF".to_vec();
         bytes.extend(u32::try_from(4 + 18 + 14 + self.body.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend(b"WEBPVP8X\x0a\0\0\0\x02\0\0\0");
+        bytes.extend(b"WEBPVP8X\x0a\0\0\0");
+        bytes.extend([if alpha { 0b1_0010 } else { 0b10 }, 0, 0, 0]);
         bytes.extend([u24(width - 1), u24(height - 1)].concat());
         bytes.extend(b"ANIM\x06\0\0\0\xff\xff\xff\xff");
         bytes.extend(loops.to_le_bytes());
         bytes.extend(self.body);
         bytes
     }
+}
+
+fn cropped<P: Pixel<Subpixel = u8> + 'static>(
+    pixels: &ImageBuffer<P, Vec<u8>>,
+    (left, top, width, height): (u32, u32, u32, u32),
+) -> ImageBuffer<P, Vec<u8>> {
+    imageops::crop_imm(pixels, left, top, width, height).to_image()
 }
 
 fn u24(value: u32) -> [u8; 3] {
@@ -272,7 +252,7 @@ struct Rectangle {
 
 impl Rectangle {
     /// What differs between two pictures of one size.
-    fn of_change(before: &RgbImage, after: &RgbImage) -> Option<Self> {
+    fn of_change(before: &RgbaImage, after: &RgbaImage) -> Option<Self> {
         let mut changed: Option<Self> = None;
         for (y, (old, new)) in (0..).zip(before.rows().zip(after.rows())) {
             let differs = |(x, (old, new))| (old != new).then_some(x);

@@ -58,6 +58,16 @@ impl Ink {
         Self { width, height, channels, samples }
     }
 
+    /// Grey samples that stand in RGB, as one channel where the profile is one of grey.
+    pub(super) fn with_grey_alone(mut self, profile: Option<&[u8]>) -> Self {
+        let profile = profile.and_then(|profile| ColorProfile::new_from_slice(profile).ok());
+        if self.channels == 3 && profile.is_some_and(|profile| profile.color_space == DataColorSpace::Gray) {
+            self.samples = self.samples.chunks_exact(3).map(|pixel| pixel[0]).collect();
+            self.channels = 1;
+        }
+        self
+    }
+
     /// A profile that cannot be read, or is of another model than the picture, is left out of account, as browsers do.
     pub(super) fn into_srgb(self, profile: Option<&[u8]>) -> Result<RgbImage, Rejected> {
         let Self { width, height, channels, samples } = self;

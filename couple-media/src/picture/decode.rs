@@ -8,35 +8,27 @@ use image::{
 };
 
 use super::{
-    Info, Limits, Rejected,
+    Encoding, Info, Limits, Recipe, Rejected, gif,
     inspect::Details,
-    jpeg::{self, Colour, Plane},
+    jpeg,
     limits::Deadline,
-    png, vp8l,
+    png,
+    samples::{LEFT_OF_MEANS, Packed, Samples},
+    scale::Plan,
 };
 
-/// How much larger than what is wanted of it a picture is decoded, at least. Lanczos3 does the last step: with less left
-/// to it, what the first step lets through shows as moiré. A block without its high frequencies lets more through
-/// than a mean of pixels does.
+/// How much larger than what is wanted of it a picture is decoded, at least, as whole samples that lack high frequencies: a block
+/// without these lets more through than a mean of pixels does.
 const LEFT_OF_BLOCKS: f64 = 3.0;
-/// The same of means of pixels.
-const LEFT_OF_MEANS: f64 = 3.0;
-/// The same where memory would not suffice else; libvips leaves no more.
+/// The same, and of means, where memory would not suffice else; libvips leaves no more.
 const LEFT_AT_LEAST: f64 = 2.0;
-
-/// Samples as the file has them: not upright, in its colours.
-pub(super) enum Samples {
-    Planes(Vec<Plane>, Colour),
-    Rgb {
-        pixels: RgbImage,
-        /// How many of them stand for one pixel of the picture, across and down.
-        density: f64,
-    },
-}
 
 pub(super) struct Decoded {
     pub(super) samples: Samples,
+    /// An ICC profile. None for sRGB.
     pub(super) profile: Option<Vec<u8>>,
+    /// Whether the file holds grey samples, so that a profile of grey fits although samples are in RGB here.
+    pub(super) grey: bool,
 }
 
 /// Decodes what is to be shown at `scale` (1 at most) of its size.
@@ -47,40 +39,118 @@ pub(super) fn decode(
     limits: &Limits,
     deadline: Deadline,
 ) -> Result<Decoded, Rejected> {
+    let size = info.scaled(scale, limits);
     match info.details {
         Details::Jpeg(mut header) => {
             let profile = header.profile.take();
-            let planes = jpeg::decode(bytes, &header, eighths(scale), limits, deadline)?;
-            Ok(Decoded { samples: Samples::Planes(planes, header.colour), profile })
+            let planes = jpeg::decode(bytes, &header, size.eighths, limits, deadline)?;
+            Ok(Decoded { samples: Samples::Planes(planes, header.colour), profile, grey: false })
         }
-        Details::Png(mut header) => {
-            let profile = header.profile.take();
-            let (factor, pixels) =
-                smaller(scale, |factor| png::decode(bytes, &header, factor, limits, deadline))?;
-            Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 / f64::from(factor) }, profile })
+        Details::Png(header) => {
+            let packed = png::decode(bytes, &header, size.factor, limits, deadline)?;
+            let grey = header.colours.grey();
+            Ok(Decoded { samples: Samples::Packed(packed), grey, profile: header.colours.profile() })
         }
         #[cfg(feature = "heic")]
-        Details::Heic(header) => {
-            let decode = |factor| super::heic::decode(bytes, &header, factor, limits, deadline);
-            smaller(scale, decode).map(|(_, decoded)| decoded)
-        }
+        Details::Heic(header) => super::heic::decode(bytes, &header, size.factor, limits, deadline),
         Details::Other(format) => other(bytes, format, limits),
     }
 }
 
-/// The least number of eighths that leaves enough.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 8")]
-fn eighths(scale: f64) -> usize {
-    (8.0 * LEFT_OF_BLOCKS * scale - 1e-6).ceil().clamp(1.0, 8.0) as usize
+/// How large a picture is decoded.
+#[derive(Debug, Clone, Copy)]
+struct Scaled {
+    /// Of a JPEG, its size in eighths.
+    eighths: usize,
+    /// Of others that are made smaller on the way, by which factor.
+    factor: u32,
+    /// Bytes that decoding takes, as an upper estimate.
+    memory: usize,
+    /// Of these, what is handed over.
+    kept: usize,
+    /// How many samples stand for a pixel, across and down.
+    density: f64,
 }
 
-/// Decodes by the largest factor that leaves enough, or by a larger one that takes less memory.
-fn smaller<T>(scale: f64, decode: impl Fn(u32) -> Result<T, Rejected>) -> Result<(u32, T), Rejected> {
-    let (best, least) = (factor(LEFT_OF_MEANS * scale), factor(LEFT_AT_LEAST * scale));
-    match decode(best) {
-        Err(Rejected::TooComplex(_)) if least > best => decode(least).map(|decoded| (least, decoded)),
-        decoded => decoded.map(|decoded| (best, decoded)),
+impl Info {
+    /// An upper estimate of the bytes that [`render`](super::render) takes beside the file, from its header alone.
+    ///
+    /// # Errors
+    /// [`Rejected::CropOutside`].
+    pub fn memory(&self, recipe: &Recipe, limits: &Limits) -> Result<usize, Rejected> {
+        let plan = Plan::new(self, recipe)?;
+        let size = self.scaled(plan.scale(), limits);
+        let rows = f64::from(self.width.max(self.height)) * size.density;
+        let views = plan.memory(rows, self.channels());
+        // Samples are made smaller on the way from view to view, and then there twice.
+        let shown = 1.25 * size.kept as f64 + views;
+        let moving = self.frames > 1 && matches!(recipe.encoding, Encoding::AnimatedWebP { .. });
+        // An animation holds its canvas, a frame, the frame before and all frames' bytes.
+        let animation = if moving { size.memory as f64 + views + limits.bytes as f64 } else { 0.0 };
+        let most = shown.max(size.memory as f64) + animation;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded up; saturates")]
+        let most = most.ceil() as usize;
+        Ok(most.saturating_add(BASE))
     }
+
+    fn channels(&self) -> f64 {
+        match &self.details {
+            // Planes are resized one by one.
+            Details::Jpeg(_) => 1.0,
+            _ => 4.0,
+        }
+    }
+
+    /// Decodes as small as leaves enough for Lanczos, or smaller where that takes more memory than there may be.
+    fn scaled(&self, scale: f64, limits: &Limits) -> Scaled {
+        let (width, height) = (self.width as usize, self.height as usize);
+        match &self.details {
+            Details::Jpeg(header) => {
+                let of = |eighths| Scaled {
+                    eighths,
+                    factor: 1,
+                    memory: jpeg::memory(header, eighths),
+                    kept: jpeg::kept(header, eighths),
+                    density: eighths as f64 / 8.0,
+                };
+                let best = eighths(LEFT_OF_BLOCKS * scale);
+                let find = |least: f64, memory: usize| {
+                    (eighths(least * scale)..=best).rev().map(of).find(|size| size.memory <= memory)
+                };
+                // What is made of it takes memory as well. Rather at no more than the size that is wanted than not at all.
+                find(LEFT_AT_LEAST, limits.memory / 2)
+                    .or_else(|| find(1.0, limits.memory))
+                    .unwrap_or_else(|| of(best))
+            }
+            details => {
+                let of = |factor| {
+                    let memory = match details {
+                        Details::Png(header) => png::memory(self.length, header, factor),
+                        #[cfg(feature = "heic")]
+                        Details::Heic(header) => super::heic::memory(header, factor),
+                        // The decoder's planes or rows, its pixels, and these with alpha.
+                        _ => 12 * width * height + self.tables,
+                    };
+                    let density = match details {
+                        Details::Other(_) => 1.0,
+                        _ => 1.0 / f64::from(factor),
+                    };
+                    Scaled { eighths: 8, factor, memory, kept: memory, density }
+                };
+                let best = of(factor(LEFT_OF_MEANS * scale));
+                if best.memory <= limits.memory { best } else { of(factor(LEFT_AT_LEAST * scale)) }
+            }
+        }
+    }
+}
+
+/// Bytes that any picture takes: tables, a thread's stack, what is small.
+const BASE: usize = 1 << 20;
+
+/// The least number of eighths that is `scale` at least.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 8")]
+fn eighths(scale: f64) -> usize {
+    (8.0 * scale - 1e-6).ceil().clamp(1.0, 8.0) as usize
 }
 
 /// More than 64 would not make it faster.
@@ -90,9 +160,7 @@ fn factor(scale: f64) -> u32 {
 }
 
 fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, Rejected> {
-    if format == ImageFormat::WebP {
-        vp8l::check(bytes, limits)?;
-    }
+    let bytes = &*gif::with_screen(bytes);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(image_limits(limits));
     let mut decoder = reader.into_decoder().map_err(rejected)?;
@@ -100,17 +168,25 @@ fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, 
         return Err(Rejected::TooComplex("it needs too much memory".into()));
     }
     let profile = profile(&mut decoder);
-    if limits.libwebp
-        && format == ImageFormat::WebP
-        && let Some(pixels) = by_libwebp(bytes)
-    {
-        return Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile });
-    }
-    let pixels = match DynamicImage::from_decoder(decoder).map_err(rejected)? {
-        DynamicImage::ImageRgb8(pixels) => pixels,
-        pixels => flattened(&pixels.into_rgba8())?,
+    let pixels = if limits.libwebp && format == ImageFormat::WebP { by_libwebp(bytes) } else { None };
+    let packed = match pixels {
+        Some(pixels) => of_rgb(pixels),
+        None => match DynamicImage::from_decoder(decoder).map_err(rejected)? {
+            DynamicImage::ImageRgb8(pixels) => of_rgb(pixels),
+            pixels => of_rgba(pixels.into_rgba8()),
+        },
     };
-    Ok(Decoded { samples: Samples::Rgb { pixels, density: 1.0 }, profile })
+    Ok(Decoded { samples: Samples::Packed(packed), profile, grey: false })
+}
+
+fn of_rgb(pixels: RgbImage) -> Packed {
+    let (width, height) = pixels.dimensions();
+    Packed { width, height, channels: 3, samples: pixels.into_raw(), density: 1.0 }
+}
+
+pub(super) fn of_rgba(pixels: RgbaImage) -> Packed {
+    let (width, height) = pixels.dimensions();
+    Packed::of_rgba(width, height, pixels.into_raw())
 }
 
 /// None: it moves, is transparent, without loss or damaged, and the other decoder does what has to be done about that. Of a file
@@ -135,13 +211,6 @@ pub(super) fn image_limits(limits: &Limits) -> image::Limits {
 /// A profile of a size that profiles have.
 pub(super) fn profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
     decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= jpeg::PROFILE)
-}
-
-/// What a picture shows over white.
-pub(super) fn flattened(pixels: &RgbaImage) -> Result<RgbImage, Rejected> {
-    let (width, height) = pixels.dimensions();
-    let colours = pixels.pixels().flat_map(|p| png::opaque([p.0[0], p.0[1], p.0[2]], p.0[3])).collect();
-    RgbImage::from_raw(width, height, colours).ok_or(Rejected::Truncated)
 }
 
 pub(super) fn rejected(error: ImageError) -> Rejected {

@@ -17,10 +17,11 @@ use moxcms::ColorProfile;
 
 use super::{
     Limits, Rejected,
-    decode::{Decoded, Samples},
+    decode::Decoded,
     heif::{Coded, Grid, Header, Nclx},
     jpeg::{Colour, Plane},
     limits::Deadline,
+    samples::Samples,
 };
 
 /// A coded picture is this much larger than what is shown of it, at most: it consists of whole blocks.
@@ -61,7 +62,16 @@ pub(super) fn decode(
         Some(profile) => Some(profile.clone()),
         None => profile(picture.nclx)?,
     };
-    Ok(Decoded { samples: Samples::Planes(planes, colour), profile })
+    Ok(Decoded { samples: Samples::Planes(planes, colour), profile, grey: false })
+}
+
+/// Bytes that decoding to 1/`factor` takes: four planes of what is kept, and at most ten bytes for each pixel of a tile.
+pub(super) fn memory(header: &Header, factor: u32) -> usize {
+    let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
+    let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);
+    let tiles = grids.map(|grid| 10 * grid.tile_width as usize * grid.tile_height as usize);
+    4 * header.width.div_ceil(factor) as usize * header.height.div_ceil(factor) as usize
+        + tiles.max().unwrap_or(0)
 }
 
 /// The largest power of two up to `factor` by which each tile, and its chroma, divides.

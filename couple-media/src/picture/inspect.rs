@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ImageDecoder as _, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{Kind, Limits, Rejected, animation::Run, decode::rejected, jpeg, png};
+use super::{Kind, Limits, Rejected, animation::Run, decode::rejected, exif, gif, jpeg, png, vp8l};
 
 /// What a picture's headers say.
 #[derive(Debug)]
@@ -19,6 +19,12 @@ pub struct Info {
     /// How many frames [`Encoding::AnimatedWebP`](super::Encoding::AnimatedWebP) shows of it: 1, unless it is an animation (GIF,
     /// WebP) within the limits.
     pub frames: u32,
+    /// Whether the file is an animation: it has several frames, within the limits or not.
+    pub animated: bool,
+    /// Of the file, in bytes.
+    pub(super) length: usize,
+    /// Bytes that tables of prefix codes take, of a lossless WebP.
+    pub(super) tables: usize,
     pub(super) orientation: Orientation,
     pub(super) details: Details,
 }
@@ -32,15 +38,6 @@ pub(super) enum Details {
     Heic(Box<super::heif::Header>),
     /// The `image` crate reads them again.
     Other(ImageFormat),
-}
-
-impl Info {
-    /// Millions of pixels, rounded up: what a worker takes permits by.
-    #[must_use]
-    pub fn megapixels(&self) -> u32 {
-        u32::try_from((u64::from(self.width) * u64::from(self.height)).div_ceil(1_000_000))
-            .unwrap_or(u32::MAX)
-    }
 }
 
 /// Reads a picture's headers, and refuses what [`render`](super::render) would refuse by them.
@@ -73,17 +70,22 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
                 return Err(Rejected::Truncated);
             }
             let format = if kind == Kind::WebP { ImageFormat::WebP } else { ImageFormat::Gif };
-            let reader = ImageReader::with_format(Cursor::new(bytes), format);
+            let bytes = gif::with_screen(bytes);
+            let reader = ImageReader::with_format(Cursor::new(&bytes[..]), format);
             let mut decoder = reader.into_decoder().map_err(rejected)?;
             let (width, height) = decoder.dimensions();
             limits.check_size(width, height)?;
-            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+            let exif = decoder.exif_metadata().ok().flatten();
+            let orientation = exif.and_then(|exif| exif::orientation(&exif));
+            let orientation = orientation.unwrap_or(Orientation::NoTransforms);
             (width, height, orientation, Details::Other(format))
         }
     };
-    let frames = Run::of(kind, bytes).kept(width, height, limits);
+    let run = Run::of(kind, bytes);
+    let (frames, animated) = (run.kept(width, height, limits), run.frames > 1);
+    let tables = if kind == Kind::WebP { vp8l::check(bytes, limits)? } else { 0 };
     let (width, height) = if turned(orientation) { (height, width) } else { (width, height) };
-    Ok(Info { kind, width, height, frames, orientation, details })
+    Ok(Info { kind, width, height, frames, animated, length: bytes.len(), tables, orientation, details })
 }
 
 /// How long a RIFF file says that it is.

@@ -12,19 +12,22 @@ use super::Rejected;
 pub struct Limits {
     /// The largest file, in bytes. 20 MiB.
     pub bytes: usize,
-    /// The most pixels, in millions. 50, as imgproxy has it; today's phones take up to 50.
+    /// The most pixels, in millions. 210: phones take photos of up to 200. A JPEG is decoded at the scale that is needed, PNG and HEIC are
+    /// made smaller on the way; what is decoded whole (WebP, GIF, interlaced PNG) is bounded by [`memory`](Self::memory) as well.
     pub megapixels: u32,
-    /// The most pixels in a row or column. 12,000.
+    /// The most pixels in a row or column. 65,535, the most that a JPEG can have: what bounds a picture is its area.
     pub side: u32,
-    /// The most memory that decoding may take, in bytes, beyond the file itself. 256 MiB: 50 megapixels at four bytes, and
-    /// what goes with them.
+    /// The most memory that decoding may take, in bytes, beyond the file itself. 256 MiB: a progressive JPEG of 50 megapixels at its
+    /// full size, or one of 200 at a scale.
     pub memory: usize,
     /// The most scans of a progressive JPEG. 100; libjpeg's own script for progressive files has 10. Each scan may
     /// cost a pass over the whole picture.
     pub scans: u32,
     /// The most frames of an animation that is kept as one. 1,000. Of one with more, or with more than
-    /// [`megapixels`](Self::megapixels) in all its frames, the first is shown.
+    /// [`animation_megapixels`](Self::animation_megapixels) in all its frames, the first is shown.
     pub frames: u32,
+    /// The most pixels of all frames of an animation together, in millions. 50: each of them is decoded and encoded.
+    pub animation_megapixels: u32,
     /// How long [`render`](super::render) may take. It is looked at between steps and rows, so what is being done ends first.
     /// 10 s, some hundred times what a phone's picture takes.
     pub deadline: Duration,
@@ -36,11 +39,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             bytes: 20 << 20,
-            megapixels: 50,
-            side: 12_000,
+            megapixels: 210,
+            side: 65_535,
             memory: 256 << 20,
             scans: 100,
             frames: 1_000,
+            animation_megapixels: 50,
             deadline: Duration::from_secs(10),
             libwebp: false,
         }

@@ -22,13 +22,15 @@
 //! ```
 //!
 //! What holds of every output: it was encoded anew from pixels, so nothing of the input's metadata, comments or
-//! trailing bytes is in it; it is upright and in sRGB; it is opaque (what was transparent is white); it is never
+//! trailing bytes is in it; it is upright and in sRGB; in JPEG what was transparent is white; it is never
 //! larger than the picture it shows. Of an animation the first frame is shown, unless it is asked for with [`Encoding::AnimatedWebP`].
 
 mod animation;
 mod colour;
 mod decode;
 mod encode;
+mod exif;
+mod gif;
 #[cfg(feature = "heic")]
 mod heic;
 #[cfg(feature = "heic")]
@@ -37,10 +39,12 @@ mod inspect;
 mod jpeg;
 mod kind;
 mod limits;
+mod means;
 mod pixels;
 mod png;
 mod recipe;
 mod rejected;
+mod samples;
 mod scale;
 mod size;
 mod vp8l;
@@ -63,6 +67,10 @@ pub struct Rendered {
     pub width: u32,
     /// Height of the whole picture, upright, in pixels.
     pub height: u32,
+    /// Whether the file is an animation, shown as one or not.
+    pub animated: bool,
+    /// Whether a part of what is shown is transparent.
+    pub alpha: bool,
     /// The picture (its crop, if there is one) as a [ThumbHash](https://evanw.github.io/thumbhash/): some 25 bytes
     /// from which a client draws a blurred stand-in. Clients expect it in base64.
     pub placeholder: Vec<u8>,
@@ -79,11 +87,13 @@ pub struct Image {
     pub width: u32,
     /// In pixels; at most the rendition's.
     pub height: u32,
-    /// A whole file; its media type is [`Encoding::media_type`].
+    /// A whole file; its media type is that of [`encoding`](Self::encoding).
     pub bytes: Vec<u8>,
+    /// How it is encoded: as the recipe says, or of what the recipe leaves open what was chosen.
+    pub encoding: Encoding,
 }
 
-/// Decodes a picture once and makes all renditions of it, the largest first and each smaller one from a larger.
+/// Decodes a picture once and makes all renditions of it.
 ///
 /// Synchronous, and busy for tens of milliseconds: not for an async task. A decoder that panics ends here, as
 /// [`Rejected::Corrupt`]; it does not take the calling thread along.
@@ -100,7 +110,7 @@ pub fn render(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered
 fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Rejected> {
     let deadline = Deadline::after(limits.deadline);
     let info = inspect(bytes, limits)?;
-    let (width, height) = (info.width, info.height);
+    let (width, height, animated) = (info.width, info.height, info.animated);
     let plan = scale::Plan::new(&info, recipe)?;
     if matches!(recipe.encoding, Encoding::AnimatedWebP { .. })
         && info.frames > 1
@@ -112,7 +122,7 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
     }
     let decoded = decode::decode(bytes, info, plan.scale(), limits, deadline)?;
     deadline.check()?;
-    let (views, smallest) = plan.cascade(plan.base(decoded)?, deadline)?;
+    let (views, smallest) = plan.views(decoded, deadline)?;
     let mut images = Vec::with_capacity(views.len());
     for (rendition, pixels) in recipe.renditions.iter().zip(views) {
         deadline.check()?;
@@ -122,7 +132,9 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
             width,
             height,
             bytes: encode::encode(&pixels, recipe.encoding)?,
+            encoding: encode::used(&pixels, recipe.encoding),
         });
     }
-    Ok(Rendered { width, height, placeholder: encode::placeholder(&smallest), images })
+    let (alpha, placeholder) = (smallest.transparent(), encode::placeholder(&smallest));
+    Ok(Rendered { width, height, animated, alpha, placeholder, images })
 }

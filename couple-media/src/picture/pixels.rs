@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use image::{Rgb, RgbImage};
+use image::{Rgb, RgbImage, RgbaImage, buffer::ConvertBuffer as _};
 
 use super::colour;
 
 /// A view, upright and in sRGB.
 pub(super) enum Pixels {
     Rgb(RgbImage),
+    /// A part of the picture is transparent. Colours are not multiplied by alpha.
+    Rgba(RgbaImage),
     /// From JPEG to JPEG no colour is converted: chroma is as small in the output as it mostly is in the input.
     Planes(Planes),
 }
@@ -26,16 +28,39 @@ impl Pixels {
     pub(super) fn size(&self) -> (u32, u32) {
         match self {
             Self::Rgb(pixels) => pixels.dimensions(),
+            Self::Rgba(pixels) => pixels.dimensions(),
             Self::Planes(planes) => (planes.width, planes.height),
         }
     }
 
+    /// Whether a part of the picture is transparent.
+    pub(super) fn transparent(&self) -> bool {
+        matches!(self, Self::Rgba(_))
+    }
+
+    /// Opaque: over white where it is transparent.
     pub(super) fn to_rgb(&self) -> Cow<'_, RgbImage> {
         match self {
             Self::Rgb(pixels) => Cow::Borrowed(pixels),
+            Self::Rgba(pixels) => Cow::Owned(RgbImage::from_fn(pixels.width(), pixels.height(), |x, y| {
+                Rgb(over_white(pixels.get_pixel(x, y).0))
+            })),
             Self::Planes(planes) => Cow::Owned(planes.to_rgb()),
         }
     }
+
+    /// With alpha, whether a part of it is transparent or not.
+    pub(super) fn to_rgba(&self) -> Cow<'_, RgbaImage> {
+        match self {
+            Self::Rgba(pixels) => Cow::Borrowed(pixels),
+            opaque => Cow::Owned(opaque.to_rgb().convert()),
+        }
+    }
+}
+
+fn over_white([red, green, blue, alpha]: [u8; 4]) -> [u8; 3] {
+    let (alpha, white) = (u32::from(alpha), 255 * (255 - u32::from(alpha)));
+    [red, green, blue].map(|value| ((u32::from(value) * alpha + white + 127) / 255).to_le_bytes()[0])
 }
 
 impl Planes {

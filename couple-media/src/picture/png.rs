@@ -1,19 +1,41 @@
 //! PNG, row by row, and made smaller on the way.
 
-use std::io::Cursor;
+mod colours;
 
-use image::{RgbImage, metadata::Orientation};
+use std::{borrow::Cow, io::Cursor};
+
+use image::metadata::Orientation;
 use png::{ColorType, DecodingError, Transformations};
 
-use super::{Limits, Rejected, jpeg::PROFILE, limits::Deadline};
+use super::{
+    Limits, Rejected, exif,
+    limits::Deadline,
+    means::Means,
+    samples::{Packed, multiplied},
+};
+use colours::Colours;
 
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) orientation: Orientation,
-    pub(super) profile: Option<Vec<u8>>,
+    pub(super) colours: Colours,
+    /// 3, or 4 with alpha: what is decoded of it.
+    channels: usize,
     interlaced: bool,
+    /// Of a file without the chunk that ends it, the length of what is whole: up to the end of the last IDAT chunk that is there, or of
+    /// the part of it that is there.
+    unended: Option<Unended>,
+}
+
+/// Where a file without IEND stops.
+#[derive(Debug, Clone, Copy)]
+struct Unended {
+    /// Length of the chunks that are whole, with the signature.
+    whole: usize,
+    /// Length of the payload of the IDAT chunk after these, as far as it is there.
+    partial: usize,
 }
 
 impl Header {
@@ -21,7 +43,8 @@ impl Header {
     pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Rejected> {
         let mut rest = bytes.get(8..).ok_or(Rejected::Truncated)?;
         let (kind, ihdr) = chunk(&mut rest)?;
-        let (b"IHDR", &[w3, w2, w1, w0, h3, h2, h1, h0, _, _, _, _, interlace]) = (kind, ihdr) else {
+        let (b"IHDR", &[w3, w2, w1, w0, h3, h2, h1, h0, _, colour_type, _, _, interlace]) = (kind, ihdr)
+        else {
             return Err(Rejected::Corrupt("it does not begin with its header".into()));
         };
         let (width, height) = (u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]));
@@ -30,23 +53,54 @@ impl Header {
             width,
             height,
             orientation: Orientation::NoTransforms,
-            profile: None,
+            colours: Colours::of(colour_type & 2 == 0),
+            channels: if colour_type & 4 == 0 { 3 } else { 4 },
             interlaced: interlace != 0,
+            unended: None,
         };
-        let (mut standard, mut profile) = (false, None);
+        let mut pixels_until = None;
         loop {
-            match chunk(&mut rest)? {
-                (b"IEND", _) => break,
-                (b"iCCP", payload) => profile = Some(payload),
-                (b"sRGB", _) => standard = true,
-                (b"eXIf", exif) => {
-                    header.orientation = Orientation::from_exif_chunk(exif).unwrap_or(header.orientation);
+            let before = rest;
+            match chunk(&mut rest) {
+                Ok((b"IEND", _)) => break,
+                Ok((b"IDAT", _)) => pixels_until = Some(bytes.len() - rest.len()),
+                // Which palette entries, or which colour, are transparent.
+                Ok((b"tRNS", _)) => header.channels = 4,
+                Ok((b"eXIf", payload)) => {
+                    header.orientation = exif::orientation(payload).unwrap_or(header.orientation);
                 }
-                _ => {}
+                Ok((kind, payload)) => header.colours.take(*kind, payload),
+                // The decoder finds out whether pixels are missing.
+                Err(_) => {
+                    let partial = match before {
+                        [_, _, _, _, b'I', b'D', b'A', b'T', payload @ ..] => payload.len(),
+                        _ => 0,
+                    };
+                    let whole = if partial > 0 { Some(bytes.len() - before.len()) } else { pixels_until };
+                    let whole = whole.ok_or(Rejected::Truncated)?;
+                    header.unended = Some(Unended { whole, partial });
+                    break;
+                }
             }
         }
-        header.profile = profile.filter(|_| !standard).and_then(inflated);
         Ok(header)
+    }
+
+    /// The file, with the end that it lacks.
+    fn ended<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+        let Some(Unended { whole, partial }) = self.unended else { return Cow::Borrowed(bytes) };
+        let mut ended = bytes[..whole].to_vec();
+        if partial > 0 {
+            // Its checksum, or a part of that, may be there as well: bytes after the compressed stream mean nothing.
+            let payload = &bytes[whole + 8..][..partial];
+            ended.extend(u32::try_from(partial).unwrap_or(u32::MAX).to_be_bytes());
+            ended.extend(b"IDAT");
+            ended.extend(payload);
+            ended.extend([0; 4]);
+        }
+        ended.extend(END);
+        Cow::Owned(ended)
     }
 }
 
@@ -58,7 +112,7 @@ pub(super) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
     // The first that is not there as a whole ends it: mostly that of the pixels.
     while let Ok((kind, payload)) = chunk(&mut rest) {
         if kind == b"eXIf" {
-            orientation = Orientation::from_exif_chunk(payload).unwrap_or(orientation);
+            orientation = exif::orientation(payload).unwrap_or(orientation);
         }
     }
     Some((u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]), orientation))
@@ -74,46 +128,106 @@ fn chunk<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8; 4], &'a [u8]), Rejected> {
     Ok((kind, payload))
 }
 
-/// A profile: its name, a zero, the method, the profile deflated. One that grows beyond [`PROFILE`] is none.
-fn inflated(payload: &[u8]) -> Option<Vec<u8>> {
-    let name = payload.iter().take(80).position(|&byte| byte == 0)?;
-    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(payload.get(name + 2..)?, PROFILE).ok()
+/// Bytes that decoding a file of `length` bytes to 1/`factor` of its size takes.
+pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
+    let (width, height, channels) = (header.width as usize, header.height as usize, header.channels);
+    // What rows are inflated to before they are made smaller, and where they are interlaced all of them.
+    let rows = if header.interlaced { 2 * height } else { 4 };
+    let copy = if header.unended.is_some() { length } else { 0 };
+    Means::bytes((header.width, header.height), channels, factor)
+        .saturating_add(width.saturating_mul(channels).saturating_mul(rows))
+        .saturating_add(copy + INFLATER)
 }
 
-/// Decodes to 1/`factor` of the size, each pixel the mean of `factor` × `factor`.
+/// Bytes that an inflater takes: its window, buffers and tables.
+const INFLATER: usize = 256 << 10;
+
+/// As [`decode_whole`]; what cannot be read of a file without its end is missing.
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
     factor: u32,
     limits: &Limits,
     deadline: Deadline,
-) -> Result<RgbImage, Rejected> {
+) -> Result<Packed, Rejected> {
+    decode_whole(bytes, header, factor, limits, deadline).map_err(|rejected| match rejected {
+        Rejected::Corrupt(_) if header.unended.is_some() => Rejected::Truncated,
+        rejected => rejected,
+    })
+}
+
+/// Decodes to 1/`factor` of the size, each pixel the mean of `factor` × `factor`.
+fn decode_whole(
+    bytes: &[u8],
+    header: &Header,
+    factor: u32,
+    limits: &Limits,
+    deadline: Deadline,
+) -> Result<Packed, Rejected> {
     let too_much = || Rejected::TooComplex("it needs too much memory".into());
-    let left = limits.memory.checked_sub(Smaller::bytes(header, factor)).ok_or_else(too_much)?;
-    let mut smaller = Smaller::new(header, factor);
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: left });
+    let size = (header.width, header.height);
+    // One row in colours of ours is held beside.
+    let own = Means::bytes(size, header.channels, factor) + header.channels * header.width as usize;
+    let left = limits.memory.checked_sub(own).ok_or_else(too_much)?;
+    let mut means = Means::new(size, header.channels, factor);
+    let bytes = header.ended(bytes);
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(&bytes[..]), png::Limits { bytes: left });
+    if header.unended.is_some_and(|unended| unended.partial > 0) {
+        decoder.ignore_checksums(true);
+    }
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(rejected)?;
     let (colour, _) = reader.output_color_type();
+    let mut own = Vec::new();
+    let mut take = |row: &[u8]| {
+        if colour == ColorType::Rgb && header.channels == 3 {
+            means.take(row);
+        } else {
+            own.clear();
+            unify(row, colour, header.channels, &mut own);
+            means.take(&own);
+        }
+    };
     if header.interlaced {
         let size = reader.output_buffer_size().filter(|size| *size <= left).ok_or_else(too_much)?;
         let mut whole = vec![0; size];
         deadline.check()?;
         let line = reader.next_frame(&mut whole).map_err(rejected)?.line_size;
-        for row in whole.chunks_exact(line) {
-            smaller.take(row, colour);
-        }
+        whole.chunks_exact(line).for_each(take);
     } else {
         let mut row = vec![0; reader.output_line_size(header.width).ok_or_else(too_much)?];
         for _ in 0..header.height {
             deadline.check()?;
             reader.read_row(&mut row).map_err(rejected)?.ok_or(Rejected::Truncated)?;
-            smaller.take(&row, colour);
+            take(&row);
         }
     }
-    smaller.finish()
+    let (width, height, samples) = means.finish();
+    let density = 1.0 / f64::from(factor);
+    Ok(Packed { width, height, channels: header.channels, samples, density }.without_idle_alpha())
+}
+
+/// A row in RGB, or in RGB multiplied by the alpha behind it.
+fn unify(row: &[u8], colour: ColorType, channels: usize, to: &mut Vec<u8>) {
+    let mut put = |pixel: [u8; 4]| {
+        if channels == 4 {
+            to.extend(multiplied(pixel));
+        } else {
+            to.extend(&pixel[..3]);
+        }
+    };
+    match colour {
+        ColorType::Rgb => row.as_chunks().0.iter().for_each(|&[r, g, b]| put([r, g, b, 255])),
+        ColorType::Rgba => row.as_chunks().0.iter().for_each(|&pixel| put(pixel)),
+        ColorType::GrayscaleAlpha => {
+            row.as_chunks().0.iter().for_each(|&[grey, a]| put([grey, grey, grey, a]))
+        }
+        ColorType::Grayscale | ColorType::Indexed => {
+            row.iter().for_each(|&grey| put([grey, grey, grey, 255]));
+        }
+    }
 }
 
 fn rejected(error: DecodingError) -> Rejected {
@@ -124,100 +238,4 @@ fn rejected(error: DecodingError) -> Rejected {
         DecodingError::LimitsExceeded => Rejected::TooComplex("it needs too much memory".into()),
         error => Rejected::Corrupt(error.to_string()),
     }
-}
-
-/// Takes rows and keeps means.
-struct Smaller {
-    factor: usize,
-    /// The row at hand, opaque.
-    row: Vec<u8>,
-    /// Of the rows since the last mean, column by column.
-    sums: Vec<u16>,
-    summed: usize,
-    pixels: Vec<u8>,
-    out_width: u32,
-    out_height: u32,
-}
-
-impl Smaller {
-    fn new(header: &Header, factor: u32) -> Self {
-        let (out_width, out_height) = (header.width.div_ceil(factor), header.height.div_ceil(factor));
-        Self {
-            factor: factor as usize,
-            row: Vec::new(),
-            sums: vec![0; 3 * header.width as usize],
-            summed: 0,
-            pixels: Vec::with_capacity(3 * out_width as usize * out_height as usize),
-            out_width,
-            out_height,
-        }
-    }
-
-    /// What it takes: the means, a row, its sums.
-    fn bytes(header: &Header, factor: u32) -> usize {
-        let (width, height) =
-            (header.width.div_ceil(factor) as usize, header.height.div_ceil(factor) as usize);
-        3 * width * height + 9 * header.width as usize
-    }
-
-    fn take(&mut self, row: &[u8], colour: ColorType) {
-        self.row.clear();
-        match colour {
-            ColorType::Rgb => {}
-            ColorType::Rgba => {
-                self.row.extend(row.chunks_exact(4).flat_map(|p| opaque([p[0], p[1], p[2]], p[3])));
-            }
-            ColorType::GrayscaleAlpha => {
-                self.row.extend(row.chunks_exact(2).flat_map(|p| opaque([p[0]; 3], p[1])));
-            }
-            ColorType::Grayscale | ColorType::Indexed => {
-                self.row.extend(row.iter().flat_map(|&grey| [grey; 3]));
-            }
-        }
-        let row = if colour == ColorType::Rgb { row } else { &self.row };
-        if self.factor == 1 {
-            self.pixels.extend_from_slice(row);
-            return;
-        }
-        for (sum, &value) in self.sums.iter_mut().zip(row) {
-            *sum += u16::from(value);
-        }
-        self.summed += 1;
-        if self.summed == self.factor {
-            self.mean();
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mean of bytes")]
-    fn mean(&mut self) {
-        for pixels in self.sums.chunks(3 * self.factor) {
-            let count = pixels.len() / 3 * self.summed;
-            let mut sums = [0_u32; 3];
-            for pixel in pixels.chunks_exact(3) {
-                for (sum, &value) in sums.iter_mut().zip(pixel) {
-                    *sum += u32::from(value);
-                }
-            }
-            // Exact enough to be the quotient: sums stay below 2^24.
-            let inverse = 1.0 / count as f32;
-            self.pixels.extend(sums.map(|sum| (sum as f32 * inverse + 0.5) as u8));
-        }
-        self.sums.fill(0);
-        self.summed = 0;
-    }
-
-    fn finish(mut self) -> Result<RgbImage, Rejected> {
-        if self.summed > 0 {
-            self.mean();
-        }
-        RgbImage::from_raw(self.out_width, self.out_height, self.pixels).ok_or(Rejected::Truncated)
-    }
-}
-
-/// A pixel over white.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "a mean of bytes")]
-pub(super) fn opaque(colour: [u8; 3], alpha: u8) -> [u8; 3] {
-    let (alpha, rest) = (u32::from(alpha), 255 * (255 - u32::from(alpha)));
-    colour.map(|value| ((u32::from(value) * alpha + rest + 127) / 255) as u8)
 }

@@ -40,13 +40,20 @@ impl Rendition {
     }
 }
 
-/// How a picture comes into a rendition's size. Neither enlarges: a picture that is smaller keeps its pixels.
+/// How a picture comes into a rendition's size. None enlarges: a picture that is smaller keeps its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fit {
     /// The rendition's aspect ratio, filled: what stands over is cut off, the middle stays.
     Cover,
     /// The picture's aspect ratio, whole, within the rendition's width and height.
     Within,
+    /// As [`Within`](Self::Within), but for a picture that is more than 128:45 (2.84:1) tall or wide: of that one the shorter side is 45/128 of
+    /// the rendition's, where the picture has so many pixels, and the longer side at most 16,383 pixels. So text in a screenshot of 1080 × 8000
+    /// stays readable: 720 × 5333 within squares of 2048 pixels.
+    Readable,
+    /// The whole picture at exactly the rendition's width and height, or at its own where that is less; the aspect ratio may change by
+    /// what rounding takes.
+    Fill,
 }
 
 /// A rectangle of the upright picture, in its pixels ([`Info`](super::Info)'s `width` and `height`), from the top left. What
@@ -72,13 +79,21 @@ pub enum Encoding {
         /// 1 to 100, as libjpeg counts.
         quality: u8,
     },
-    /// Lossy WebP: about a quarter fewer bytes than JPEG at equal quality, for three times the time.
+    /// Lossy WebP, with alpha where a part of the picture is transparent: about a quarter fewer bytes than JPEG at equal quality, for three times the time.
     WebP {
         /// 0 to 100, as libwebp counts.
         quality: u8,
     },
-    /// The same, and an animation stays one, with its times, if all its frames are within
-    /// [`Limits::frames`](super::Limits::frames) and together within [`Limits::megapixels`](super::Limits::megapixels). With
+    /// As [`Jpeg`](Self::Jpeg), or lossy WebP with alpha where a part of the picture is transparent.
+    JpegUnlessTransparent {
+        /// 1 to 100.
+        quality: u8,
+    },
+    /// PNG, with alpha where a part of the picture is transparent: without loss, and several times as large.
+    Png,
+    /// As [`WebP`](Self::WebP), and an animation stays one, with its times, if all its frames are within
+    /// [`Limits::frames`](super::Limits::frames) and together within
+    /// [`Limits::animation_megapixels`](super::Limits::animation_megapixels). With
     /// every other encoding, or beyond these, its first frame is shown.
     AnimatedWebP {
         /// 0 to 100, as libwebp counts.
@@ -94,11 +109,12 @@ impl Encoding {
     /// The same, animated where the picture is.
     pub const ANIMATED_WEBP: Self = Self::AnimatedWebP { quality: 80 };
 
-    /// The media type of what it makes.
+    /// The media type of what it makes, of an opaque picture.
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
-            Self::Jpeg { .. } => "image/jpeg",
+            Self::Jpeg { .. } | Self::JpegUnlessTransparent { .. } => "image/jpeg",
+            Self::Png => "image/png",
             Self::WebP { .. } | Self::AnimatedWebP { .. } => "image/webp",
         }
     }
@@ -112,9 +128,10 @@ pub const AVATARS: [Rendition; 4] = [
     Rendition::new("64", Fit::Cover, 64, 64),
 ];
 
-/// The sizes of a photo in the timeline: within squares of 2048, 1080 and 320 pixels.
-pub const PHOTOS: [Rendition; 3] = [
-    Rendition::new("2048", Fit::Within, 2048, 2048),
-    Rendition::new("1080", Fit::Within, 1080, 1080),
-    Rendition::new("320", Fit::Within, 320, 320),
+/// The sizes of a photo in the timeline: within squares of 4096, 2048, 1080 and 320 pixels, readable.
+pub const PHOTOS: [Rendition; 4] = [
+    Rendition::new("4096", Fit::Readable, 4096, 4096),
+    Rendition::new("2048", Fit::Readable, 2048, 2048),
+    Rendition::new("1080", Fit::Readable, 1080, 1080),
+    Rendition::new("320", Fit::Readable, 320, 320),
 ];

@@ -8,7 +8,10 @@ pub enum Rejected {
     /// Not a picture, or of a type that is not taken.
     #[error("not a picture of a known type")]
     UnknownType,
-    /// A picture of a known type that uses what is not read: arithmetic coding, twelve bits in a JPEG, ….
+    /// A JPEG with arithmetic coding (ITU-T T.81, annex D), which no browser shows either.
+    #[error("a JPEG with arithmetic coding cannot be decoded; save it with Huffman coding")]
+    ArithmeticJpeg,
+    /// A picture of a known type that uses a feature which is not decoded: lossless JPEG, twelve bits in a JPEG, ….
     #[error("this kind of picture is not read: {0}")]
     Unsupported(String),
     /// The file is larger than [`Limits::bytes`](super::Limits::bytes).
@@ -48,6 +51,7 @@ impl Rejected {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownType => "unknown_type",
+            Self::ArithmeticJpeg => "arithmetic_jpeg",
             Self::Unsupported(_) => "unsupported",
             Self::TooManyBytes { .. } => "too_many_bytes",
             Self::TooLarge { .. } => "too_large",

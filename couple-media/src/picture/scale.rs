@@ -1,27 +1,31 @@
-//! Which part of a picture is shown how large, and the way there: one step to the largest rendition, and from there
-//! each smaller one from a larger.
+//! Which part of a picture is shown how large, and the way there: means of samples where there are many more than a rendition
+//! needs, and one step of Lanczos from these.
 
 use std::rc::Rc;
 
 use fast_image_resize::{
     FilterType, PixelTrait, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{TypedCroppedImage, TypedImage, TypedImageRef},
-    pixels::{U8, U8x3},
+    pixels::{U8, U8x3, U8x4},
 };
-use image::{DynamicImage, GrayImage, RgbImage, metadata::Orientation};
+use image::{DynamicImage, GrayImage, RgbaImage, metadata::Orientation};
 
 use super::{
     Crop, Encoding, Fit, Info, Recipe, Rejected, Rendition,
     colour::Ink,
-    decode::{Decoded, Samples},
+    decode::Decoded,
     inspect::turned,
     jpeg::{Colour, Plane},
     limits::Deadline,
     pixels::{Pixels, Planes},
+    samples::{Packed, Samples},
 };
 
 /// The most pixels on a side of WebP (RFC 9649, section 2.5).
 const SIDE: u32 = 16_383;
+
+/// The shorter side of a rendition that [`Fit::Readable`] does not make smaller, as a share of what it may be: 720 of 2048 pixels.
+const SHORT_SIDE: f64 = 45.0 / 128.0;
 
 /// What a placeholder is made of; a ThumbHash keeps about 7 × 7 waves of it.
 const PLACEHOLDER: Rendition = Rendition::new("placeholder", Fit::Within, 64, 64);
@@ -54,89 +58,143 @@ impl View {
 pub(super) struct Plan {
     picture: (f64, f64),
     orientation: Orientation,
-    /// What all views are parts of.
-    base: View,
     views: Vec<View>,
     placeholder: View,
     /// Whether all is encoded as JPEG, so that colours may stay as a JPEG has them.
     planar: bool,
 }
 
+/// Every view of a picture, and what its placeholder is made of.
+pub(super) type Views = (Vec<Rc<Pixels>>, Rc<Pixels>);
+
 impl Plan {
     pub(super) fn new(info: &Info, recipe: &Recipe) -> Result<Self, Rejected> {
         let shown = shown(info, recipe)?;
         let views: Vec<View> = recipe.renditions.iter().map(|rendition| view(shown, rendition)).collect();
         let area = views.iter().map(|view| view.area).reduce(union).unwrap_or(shown);
-        let placeholder = view(area, &PLACEHOLDER);
-        // The placeholder of a picture of which nothing else is wanted.
-        let largest = views.iter().max_by(|a, b| a.scale().total_cmp(&b.scale())).unwrap_or(&placeholder);
-        let base = if largest.area == area {
-            View { area, ..*largest }
-        } else {
-            let scale = largest.scale();
-            View { area, width: whole(area.width * scale), height: whole(area.height * scale) }
-        };
         Ok(Self {
             picture: (info.width.into(), info.height.into()),
             orientation: info.orientation,
-            base,
             views,
-            placeholder,
-            planar: matches!(recipe.encoding, Encoding::Jpeg { .. }),
+            placeholder: view(area, &PLACEHOLDER),
+            planar: matches!(recipe.encoding, Encoding::Jpeg { .. } | Encoding::JpegUnlessTransparent { .. }),
         })
     }
 
     /// How large, for its own size, the picture is needed; 1 at most.
     pub(super) fn scale(&self) -> f64 {
-        self.base.scale().min(1.0)
+        // The placeholder of a picture of which nothing else is wanted.
+        self.views.iter().map(View::scale).reduce(f64::max).unwrap_or(self.placeholder.scale()).min(1.0)
     }
 
-    /// The base, upright and in sRGB.
-    pub(super) fn base(&self, decoded: Decoded) -> Result<Pixels, Rejected> {
-        let View { area, width, height } = self.stored();
-        let ink = match decoded.samples {
-            Samples::Planes(planes, Colour::YCbCr) if self.planar && decoded.profile.is_none() => {
-                return self.planar_base(planes).map(Pixels::Planes);
+    /// An upper estimate of the bytes that views take, and making and encoding them, beside what was decoded: `rows` samples
+    /// high at most, of `channels`.
+    pub(super) fn memory(&self, rows: f64, channels: f64) -> f64 {
+        let pixels = |view: &View| f64::from(view.width) * f64::from(view.height);
+        let all: f64 = self.views.iter().map(pixels).sum();
+        let largest = self.views.iter().map(pixels).fold(0.0, f64::max);
+        let widest = self.views.iter().map(|view| f64::from(view.width.max(view.height))).fold(0.0, f64::max);
+        // Planes hold 1.5 bytes a pixel. RGBA holds 4; while it is made, its channels are there once more, and turned once more;
+        // libwebp then takes some 8.
+        let (kept, made) = if self.planar && channels < 4.0 { (1.5, 3.0) } else { (4.0, 12.0) };
+        // Rows are resized before columns.
+        kept * all + made * largest + channels * widest * rows
+    }
+
+    /// All views, the largest first, each from samples that are six times as large at least where there are so many: from
+    /// one another would mean to clip at each step what Lanczos makes brighter than white and darker than black.
+    pub(super) fn views(&self, decoded: Decoded, deadline: Deadline) -> Result<Views, Rejected> {
+        let Decoded { mut samples, profile, grey } = decoded;
+        let planar = self.planar && profile.is_none() && matches!(samples, Samples::Planes(_, Colour::YCbCr));
+        let mut order: Vec<&View> = self.views.iter().chain([&self.placeholder]).collect();
+        order.sort_by(|a, b| b.scale().total_cmp(&a.scale()));
+        let mut made: Vec<(View, Rc<Pixels>)> = Vec::with_capacity(order.len());
+        for view in order {
+            deadline.check()?;
+            if made.iter().any(|(other, _)| other == view) {
+                continue;
             }
+            samples = samples.reduced(view.scale(), planar, deadline)?;
+            let pixels = match &samples {
+                Samples::Planes(planes, _) if planar => Pixels::Planes(self.planar_view(view, planes)?),
+                samples => self.view(view, samples, profile.as_deref(), grey)?,
+            };
+            made.push((*view, Rc::new(pixels)));
+        }
+        let find = |view: &View| {
+            let found = made.iter().find(|(other, _)| other == view);
+            Rc::clone(&found.expect("every view was made above").1)
+        };
+        Ok((self.views.iter().map(find).collect(), find(&self.placeholder)))
+    }
+
+    /// A view, upright and in sRGB.
+    fn view(
+        &self,
+        view: &View,
+        samples: &Samples,
+        profile: Option<&[u8]>,
+        grey: bool,
+    ) -> Result<Pixels, Rejected> {
+        let View { area, width, height } = self.stored(view);
+        let (ink, alpha) = match samples {
             Samples::Planes(planes, colour) => {
                 let mut resized = Vec::with_capacity(planes.len());
                 for plane in planes {
-                    resized.push(resize_plane(&plane, area, width, height)?);
+                    resized.push(resize_plane(plane, area, width, height)?);
                 }
-                Ink::of_planes(width, height, resized, colour)
+                (Ink::of_planes(width, height, resized, *colour), None)
             }
-            Samples::Rgb { pixels, density } => {
-                let samples = resize(&Raster::of(&pixels), within(area, density, density), width, height)?;
-                Ink { width, height, channels: 3, samples }
+            Samples::Packed(packed) => {
+                let area = within(area, packed.density, packed.density);
+                let samples = resize(&Raster::of(packed), area, width, height)?;
+                let (samples, alpha) = if packed.channels == 4 {
+                    let (colours, alpha) = divided(&samples);
+                    (colours, Some(alpha))
+                } else {
+                    (samples, None)
+                };
+                let ink = Ink { width, height, channels: 3, samples };
+                (if grey { ink.with_grey_alone(profile) } else { ink }, alpha)
             }
         };
-        let mut upright = DynamicImage::ImageRgb8(ink.into_srgb(decoded.profile.as_deref())?);
+        let colours = ink.into_srgb(profile)?;
+        let Some(alpha) = alpha else {
+            let mut upright = DynamicImage::ImageRgb8(colours);
+            upright.apply_orientation(self.orientation);
+            return Ok(Pixels::Rgb(upright.into_rgb8()));
+        };
+        let pixels = colours.pixels().zip(alpha).flat_map(|(pixel, alpha)| {
+            let [red, green, blue] = pixel.0;
+            [red, green, blue, alpha]
+        });
+        let pixels = RgbaImage::from_raw(width, height, pixels.collect()).ok_or_else(missing)?;
+        let mut upright = DynamicImage::ImageRgba8(pixels);
         upright.apply_orientation(self.orientation);
-        Ok(Pixels::Rgb(upright.into_rgb8()))
+        Ok(Pixels::Rgba(upright.into_rgba8()))
     }
 
-    /// The base in a JPEG's own planes, which are in sRGB where no profile says otherwise.
-    fn planar_base(&self, planes: Vec<Plane>) -> Result<Planes, Rejected> {
-        let View { area, width, height } = self.stored();
+    /// A view in a JPEG's own planes, which are in sRGB where no profile says otherwise.
+    fn planar_view(&self, view: &View, planes: &[Plane]) -> Result<Planes, Rejected> {
+        let View { area, width, height } = self.stored(view);
         let mut upright = Vec::with_capacity(planes.len());
         for plane in planes {
             let (width, height) =
                 if upright.is_empty() { (width, height) } else { Planes::halved(width, height) };
-            let samples = resize_plane(&plane, area, width, height)?;
-            drop(plane);
+            let samples = resize_plane(plane, area, width, height)?;
             let grey = GrayImage::from_raw(width, height, samples).ok_or_else(missing)?;
             let mut turned = DynamicImage::ImageLuma8(grey);
             turned.apply_orientation(self.orientation);
             upright.push(turned.into_luma8().into_raw());
         }
         let [luma, cb, cr] = upright.try_into().map_err(|_| missing())?;
-        Ok(Planes { width: self.base.width, height: self.base.height, luma, chroma: [cb, cr] })
+        Ok(Planes { width: view.width, height: view.height, luma, chroma: [cb, cr] })
     }
 
-    /// Where the base is in the picture as it is stored, which need not be upright.
-    fn stored(&self) -> View {
+    /// Where a view is in the picture as it is stored, which need not be upright.
+    fn stored(&self, view: &View) -> View {
         let (width, height) = self.picture;
-        let Area { x, y, width: w, height: h } = self.base.area;
+        let Area { x, y, width: w, height: h } = view.area;
         let (right, below) = (width - x - w, height - y - h);
         let (x, y) = match self.orientation {
             Orientation::NoTransforms => (x, y),
@@ -149,74 +207,24 @@ impl Plan {
             Orientation::Rotate270 => (below, x),
         };
         if turned(self.orientation) {
-            View {
-                area: Area { x, y, width: h, height: w },
-                width: self.base.height,
-                height: self.base.width,
-            }
+            View { area: Area { x, y, width: h, height: w }, width: view.height, height: view.width }
         } else {
-            View { area: Area { x, y, width: w, height: h }, ..self.base }
+            View { area: Area { x, y, width: w, height: h }, ..*view }
         }
-    }
-
-    /// The views in their order, and what the placeholder is made of.
-    pub(super) fn cascade(
-        &self,
-        base: Pixels,
-        deadline: Deadline,
-    ) -> Result<(Vec<Rc<Pixels>>, Rc<Pixels>), Rejected> {
-        let mut made = vec![(self.base, Rc::new(base))];
-        let mut order: Vec<&View> = self.views.iter().chain([&self.placeholder]).collect();
-        order.sort_by(|a, b| b.scale().total_cmp(&a.scale()));
-        for view in order {
-            deadline.check()?;
-            if !made.iter().any(|(other, _)| other == view) {
-                let pixels = Rc::new(from_larger(&made, view)?);
-                made.push((*view, pixels));
-            }
-        }
-        let find = |view: &View| {
-            let found = made.iter().find(|(other, _)| other == view);
-            Rc::clone(&found.expect("every view was made above").1)
-        };
-        Ok((self.views.iter().map(find).collect(), find(&self.placeholder)))
     }
 }
 
-/// Makes a view from the smallest that holds all of it in at least twice its size, or else from the base.
-fn from_larger(made: &[(View, Rc<Pixels>)], view: &View) -> Result<Pixels, Rejected> {
-    let (from, pixels) = made[1..]
-        .iter()
-        .filter(|(from, _)| from.area == view.area && from.scale() >= 1.99 * view.scale())
-        .min_by(|(a, _), (b, _)| a.scale().total_cmp(&b.scale()))
-        .unwrap_or(&made[0]);
-    let area = Area { x: view.area.x - from.area.x, y: view.area.y - from.area.y, ..view.area };
-    let resized = |from_raster: &Raster<'_>, (width, height): (u32, u32)| {
-        let across = f64::from(from_raster.width) / from.area.width;
-        let down = f64::from(from_raster.height) / from.area.height;
-        resize(from_raster, within(area, across, down), width, height)
-    };
-    let size = (view.width, view.height);
-    match &**pixels {
-        Pixels::Rgb(pixels) => {
-            let samples = resized(&Raster::of(pixels), size)?;
-            RgbImage::from_raw(view.width, view.height, samples).map(Pixels::Rgb).ok_or_else(missing)
-        }
-        Pixels::Planes(planes) => {
-            let (halved, half) =
-                (Planes::halved(planes.width, planes.height), Planes::halved(view.width, view.height));
-            let [cb, cr] = &planes.chroma;
-            Ok(Pixels::Planes(Planes {
-                width: view.width,
-                height: view.height,
-                luma: resized(&Raster::grey((planes.width, planes.height), &planes.luma), size)?,
-                chroma: [
-                    resized(&Raster::grey(halved, cb), half)?,
-                    resized(&Raster::grey(halved, cr), half)?,
-                ],
-            }))
-        }
-    }
+/// RGB and alpha of samples that are multiplied by alpha. What is wholly transparent is black.
+fn divided(samples: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let pixels = samples.as_chunks::<4>().0;
+    let colours = pixels.iter().flat_map(|&[red, green, blue, alpha]| {
+        let by = |value: u8| {
+            let value = u32::from(value.min(alpha)) * 255 + u32::from(alpha) / 2;
+            value.checked_div(alpha.into()).unwrap_or(0).to_le_bytes()[0]
+        };
+        [by(red), by(green), by(blue)]
+    });
+    (colours.collect(), pixels.iter().map(|pixel| pixel[3]).collect())
 }
 
 fn missing() -> Rejected {
@@ -251,6 +259,17 @@ fn view(shown: Area, rendition: &Rendition) -> View {
             let factor = across.max(down).max(1.0);
             View { area: shown, width: whole(shown.width / factor), height: whole(shown.height / factor) }
         }
+        Fit::Readable => {
+            let (long, short) = (shown.width.max(shown.height), shown.width.min(shown.height));
+            let by_short = (short / (SHORT_SIDE * width.min(height))).max(long / f64::from(SIDE));
+            let factor = across.max(down).min(by_short).max(1.0);
+            View { area: shown, width: whole(shown.width / factor), height: whole(shown.height / factor) }
+        }
+        Fit::Fill => View {
+            area: shown,
+            width: whole(width.min(shown.width)),
+            height: whole(height.min(shown.height)),
+        },
         Fit::Cover => {
             let factor = across.min(down);
             let (taken_width, taken_height) = (width * factor, height * factor);
@@ -298,9 +317,10 @@ struct Raster<'a> {
 }
 
 impl<'a> Raster<'a> {
-    fn of(pixels: &'a RgbImage) -> Self {
-        let (width, height) = pixels.dimensions();
-        Self { kind: PixelType::U8x3, width, height, samples: pixels, seen: (width, height) }
+    fn of(packed: &'a Packed) -> Self {
+        let (width, height) = (packed.width, packed.height);
+        let kind = if packed.channels == 4 { PixelType::U8x4 } else { PixelType::U8x3 };
+        Self { kind, width, height, samples: &packed.samples, seen: (width, height) }
     }
 
     fn grey((width, height): (u32, u32), samples: &'a [u8]) -> Self {
@@ -320,6 +340,7 @@ fn resize(from: &Raster<'_>, area: Area, width: u32, height: u32) -> Result<Vec<
     // Not the library's own choice among all its types: that would be compiled for each of them.
     match from.kind {
         PixelType::U8 => resize_typed::<U8>(from, area, width, height),
+        PixelType::U8x4 => resize_typed::<U8x4>(from, area, width, height),
         _ => resize_typed::<U8x3>(from, area, width, height),
     }
 }

@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-use super::{Kind, Limits, inspect::turned, jpeg, png};
+use super::{Kind, Limits, gif, inspect::turned, jpeg, png};
 
 /// The width and height of a picture, upright, in pixels, by what its first bytes say. It looks for no end and promises nothing:
 /// [`inspect`](super::inspect) may still refuse the whole.
@@ -15,7 +15,7 @@ pub fn upright_size(head: &[u8], limits: &Limits) -> Option<(u32, u32)> {
         Kind::Png => png::size(head)?,
         Kind::WebP => webp(head)?,
         Kind::Gif => {
-            let &[w0, w1, h0, h1] = head.get(6..10)?.first_chunk()?;
+            let [[w0, w1], [h0, h1]] = gif::screen(head)?;
             (two(w0, w1), two(h0, h1), Orientation::NoTransforms)
         }
         #[cfg(feature = "heic")]

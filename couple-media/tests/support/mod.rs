@@ -69,6 +69,32 @@ pub(crate) fn with_segment(jpeg: &[u8], marker: u8, payload: &[u8]) -> Vec<u8> {
     [&jpeg[..2], &[0xFF, marker], &length, payload, &jpeg[2..]].concat()
 }
 
+/// A grey JPEG of any size in a few bits for each block, every coefficient zero: baseline with chroma at half of the size, or progressive.
+pub(crate) fn flat_jpeg(width: u16, height: u16, progressive: bool) -> Vec<u8> {
+    let segment = |marker: u8, payload: &[u8]| {
+        let length = u16::try_from(payload.len() + 2).unwrap().to_be_bytes();
+        [&[0xFF, marker], &length[..], payload].concat()
+    };
+    let [h1, h0] = height.to_be_bytes();
+    let [w1, w0] = width.to_be_bytes();
+    let frame = [8, h1, h0, w1, w0, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0];
+    // One code of one bit in each table: a difference of zero, an end of block.
+    let table = |class: u8| [&[class, 1][..], &[0; 15], &[0]].concat();
+    let scan = [3, 1, 0, 2, 0, 3, 0, 0, if progressive { 0 } else { 63 }, 0];
+    let units = usize::from(width).div_ceil(16) * usize::from(height).div_ceil(16);
+    let bits = units * if progressive { 6 } else { 12 };
+    [
+        vec![0xFF, 0xD8],
+        segment(0xDB, &[&[0][..], &[1; 64]].concat()),
+        segment(if progressive { 0xC2 } else { 0xC0 }, &frame),
+        segment(0xC4, &[table(0x00), table(0x10)].concat()),
+        segment(0xDA, &scan),
+        vec![0; bits.div_ceil(8)],
+        vec![0xFF, 0xD9],
+    ]
+    .concat()
+}
+
 /// A chunk as PNG writes it.
 pub(crate) fn png_chunk(kind: &[u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut sum = u32::MAX;

@@ -44,12 +44,12 @@ impl Tables {
                 self.by_identity.put(identity, media.id);
                 self.media.put((media.space, media.id), media);
             }
-            MediaChange::Finish { of, width, height, placeholder, source, renditions } => {
+            MediaChange::Finish { of, width, height, animated, alpha, placeholder, source, renditions } => {
                 let media = self.processing(of)?;
                 let made: i64 = renditions.iter().map(|rendition| rendition.bytes).sum();
                 let before = length(&media);
                 let (state, placeholder) = (State::Ready, Some(placeholder));
-                let media = Media { state, width, height, placeholder, source, ..media };
+                let media = Media { state, width, height, animated, alpha, placeholder, source, ..media };
                 self.count(of.space, length(&media) - before + made);
                 self.media.put((of.space, of.id), media);
                 for rendition in renditions {

@@ -27,6 +27,11 @@ pub type MySqlOptions = ServerOptions<MySql>;
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("../../migrations/mysql/0001_initial.sql") },
     Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/mysql/0002_proofs.sql") },
+    Migration {
+        version: 3,
+        name: "media_traits",
+        sql: include_str!("../../migrations/mysql/0003_media_traits.sql"),
+    },
 ];
 
 fn number(error: &dyn DatabaseError) -> u16 {

@@ -28,6 +28,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/postgres/0001_initial.sql"),
     },
     Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/postgres/0002_proofs.sql") },
+    Migration {
+        version: 3,
+        name: "media_traits",
+        sql: include_str!("../../migrations/postgres/0003_media_traits.sql"),
+    },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html

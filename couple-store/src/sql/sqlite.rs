@@ -34,6 +34,11 @@ pub type SqliteStore = SqlStore<Sqlite>;
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
     Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/sqlite/0002_proofs.sql") },
+    Migration {
+        version: 3,
+        name: "media_traits",
+        sql: include_str!("../../migrations/sqlite/0003_media_traits.sql"),
+    },
 ];
 
 /// Marks a file as ours in its header, so that another program's database is not taken for it: "coup".

@@ -22,9 +22,9 @@ pub(super) fn encode(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, EncodingEr
         encoder.set_restart_interval(width.div_ceil(16));
     }
     match pixels {
-        Pixels::Rgb(pixels) => {
+        Pixels::Rgb(_) | Pixels::Rgba(_) => {
             encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-            encoder.encode(pixels, width, height, ColorType::Rgb)?;
+            encoder.encode(&pixels.to_rgb(), width, height, ColorType::Rgb)?;
         }
         Pixels::Planes(planes) => {
             // It asks for chroma of each pixel; of four that are the same it is to take one.

@@ -2,34 +2,73 @@
 
 mod jpeg;
 
-use image::RgbImage;
+use png::{BitDepth, ColorType};
 
 use super::{Encoding, Rejected, pixels::Pixels};
 
 /// Fails for no picture that [`scale`](super::scale) makes.
 pub(super) fn encode(pixels: &Pixels, encoding: Encoding) -> Result<Vec<u8>, Rejected> {
-    match encoding {
-        Encoding::Jpeg { quality } => {
+    match (encoding, pixels) {
+        (Encoding::JpegUnlessTransparent { quality }, Pixels::Rgba(_))
+        | (Encoding::WebP { quality } | Encoding::AnimatedWebP { quality }, _) => webp(pixels, quality),
+        (Encoding::Jpeg { quality } | Encoding::JpegUnlessTransparent { quality }, _) => {
             jpeg::encode(pixels, quality.clamp(1, 100)).map_err(|error| failed(&error))
         }
-        Encoding::WebP { quality } | Encoding::AnimatedWebP { quality } => webp(&pixels.to_rgb(), quality),
+        (Encoding::Png, _) => png(pixels),
     }
+}
+
+/// The encoding that a picture gets where it depends on whether a part of it is transparent.
+pub(super) fn used(pixels: &Pixels, encoding: Encoding) -> Encoding {
+    match (encoding, pixels) {
+        (Encoding::JpegUnlessTransparent { quality }, Pixels::Rgba(_)) => Encoding::WebP { quality },
+        (Encoding::JpegUnlessTransparent { quality }, _) => Encoding::Jpeg { quality },
+        _ => encoding,
+    }
+}
+
+fn png(pixels: &Pixels) -> Result<Vec<u8>, Rejected> {
+    let (mut bytes, (width, height)) = (Vec::new(), pixels.size());
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_depth(BitDepth::Eight);
+    let opaque;
+    let samples = match pixels {
+        Pixels::Rgba(pixels) => {
+            encoder.set_color(ColorType::Rgba);
+            pixels.as_raw()
+        }
+        pixels => {
+            opaque = pixels.to_rgb();
+            encoder.set_color(ColorType::Rgb);
+            opaque.as_raw()
+        }
+    };
+    let mut writer = encoder.write_header().map_err(|error| failed(&error))?;
+    writer.write_image_data(samples).map_err(|error| failed(&error))?;
+    writer.finish().map_err(|error| failed(&error))?;
+    Ok(bytes)
 }
 
 fn failed(error: &dyn std::fmt::Debug) -> Rejected {
     Rejected::Corrupt(format!("it cannot be encoded: {error:?}"))
 }
 
-fn webp(pixels: &RgbImage, quality: u8) -> Result<Vec<u8>, Rejected> {
-    let encoder = webp::Encoder::from_rgb(pixels, pixels.width(), pixels.height());
+fn webp(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Rejected> {
+    let (width, height) = pixels.size();
+    let opaque;
+    let encoder = match pixels {
+        Pixels::Rgba(pixels) => webp::Encoder::from_rgba(pixels, width, height),
+        pixels => {
+            opaque = pixels.to_rgb();
+            webp::Encoder::from_rgb(&opaque, width, height)
+        }
+    };
     let memory = encoder.encode_simple(false, f32::from(quality.min(100))).map_err(|error| failed(&error))?;
     Ok(memory.to_vec())
 }
 
 /// The picture's [ThumbHash](https://evanw.github.io/thumbhash/).
 pub(super) fn placeholder(pixels: &Pixels) -> Vec<u8> {
-    let pixels = pixels.to_rgb();
-    let opaque: Vec<u8> =
-        pixels.pixels().flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2], 255]).collect();
-    fast_thumbhash::rgba_to_thumb_hash(pixels.width() as usize, pixels.height() as usize, &opaque)
+    let pixels = pixels.to_rgba();
+    fast_thumbhash::rgba_to_thumb_hash(pixels.width() as usize, pixels.height() as usize, &pixels)
 }

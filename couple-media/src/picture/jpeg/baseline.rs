@@ -58,8 +58,8 @@ impl Picture<'_> {
             let (across, down) =
                 if alone { (1, 1) } else { (described.across as usize, described.down as usize) };
             components.push(Component {
-                dc: tables.dc(dc)?,
-                ac: tables.ac(ac)?,
+                dc: tables.dc(self.header, dc)?,
+                ac: tables.ac(self.header, ac)?,
                 quantiser: tables.quantiser(self.header, place, self.eighths)?,
                 across,
                 down,
@@ -168,9 +168,7 @@ impl Reader<'_> {
             for column in 0..self.columns {
                 if self.restart > 0 {
                     if left == 0 {
-                        if !bits.restart() {
-                            return Err(Rejected::Corrupt("a restart is missing".into()));
-                        }
+                        bits.restart()?;
                         left = self.restart;
                         predicted = [0; 4];
                     }

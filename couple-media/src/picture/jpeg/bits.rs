@@ -1,6 +1,8 @@
 //! Entropy-coded data, bit by bit.
 #![expect(clippy::cast_possible_truncation, reason = "only so many bits are taken as the number holds")]
 
+use crate::picture::Rejected;
+
 /// Reads bits from the most significant down, with stuffed zeros removed. Stops at a marker; what is read beyond it is zeros,
 /// and [`overrun`](Self::overrun) tells.
 pub(super) struct Bits<'a> {
@@ -112,18 +114,26 @@ impl<'a> Bits<'a> {
             && self.data[self.at..].iter().all(|&byte| byte == 0xFF)
     }
 
-    /// Moves on behind the next restart marker; false if there is none here.
-    pub(super) fn restart(&mut self) -> bool {
+    /// Moves on behind the next restart marker.
+    ///
+    /// # Errors
+    /// [`Rejected::Truncated`] where the data end here, [`Rejected::Corrupt`] where something else stands here.
+    pub(super) fn restart(&mut self) -> Result<(), Rejected> {
+        let missing = || Rejected::Corrupt("a restart is missing".into());
         // Whole bytes that are still unread mean that data and marker do not fit together.
         if self.overrun() || self.count - self.made_up >= 8 {
-            return false;
+            return Err(if self.at >= self.data.len() { Rejected::Truncated } else { missing() });
         }
         while let Some([0xFF, 0xFF, ..]) = self.data.get(self.at..) {
             self.at += 1;
         }
-        let Some([0xFF, 0xD0..=0xD7, ..]) = self.data.get(self.at..) else { return false };
+        match self.data.get(self.at..) {
+            Some([0xFF, 0xD0..=0xD7, ..]) => {}
+            Some([] | [0xFF]) | None => return Err(Rejected::Truncated),
+            Some(_) => return Err(missing()),
+        }
         *self = Self { at: self.at + 2, ..Self::of(self.data) };
-        true
+        Ok(())
     }
 }
 

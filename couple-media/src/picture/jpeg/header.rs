@@ -2,8 +2,8 @@
 
 use image::metadata::Orientation;
 
-use super::segments::{SOS, Segments};
-use crate::picture::{Limits, Rejected};
+use super::segments::{EOI, SOS, Segments};
+use crate::picture::{Limits, Rejected, exif};
 
 /// The most bytes of an ICC profile. Those of cameras and screens have some 500 to 4,000, those of printing presses up
 /// to 2 MB.
@@ -46,6 +46,8 @@ pub(in crate::picture) struct Header {
     pub(in crate::picture) profile: Option<Vec<u8>>,
     pub(in crate::picture) colour: Colour,
     pub(super) progressive: bool,
+    /// Whether an EOI marker follows the last scan. Without it the decoder checks that every scan is there, and complete.
+    pub(super) ended: bool,
     pub(super) components: Vec<Component>,
 }
 
@@ -57,29 +59,36 @@ impl Header {
         let mut profile = Chunks::default();
         let (mut adobe, mut jfif) = (None, false);
         let mut scans = 0;
+        let mut ended = false;
         for segment in Segments::of(bytes) {
             let segment = segment?;
             match (segment.marker, segment.payload) {
                 (0xC0..=0xC2, payload) => {
                     if frame.is_some() {
+                        // After a scan it belongs to another picture that follows this one.
+                        if scans > 0 {
+                            break;
+                        }
                         return Err(Rejected::Corrupt("a second frame".into()));
                     }
                     let read = Frame::read(segment.marker, payload)?;
                     limits.check_size(read.width, read.height)?;
                     frame = Some(read);
                 }
+                (0xC9..=0xCA, _) if scans == 0 => return Err(Rejected::ArithmeticJpeg),
                 // C4 and CC define tables; C8 is reserved.
-                (0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, _) => {
-                    return Err(Rejected::Unsupported("lossless, hierarchical or arithmetic JPEG".into()));
+                (0xC3 | 0xC5..=0xC7 | 0xCB | 0xCD..=0xCF, _) if scans == 0 => {
+                    return Err(Rejected::Unsupported("lossless or hierarchical JPEG".into()));
                 }
                 (0xE0, [b'J', b'F', b'I', b'F', 0, ..]) => jfif = true,
-                (0xE1, [b'E', b'x', b'i', b'f', 0, _, exif @ ..]) => {
-                    orientation = orientation.or_else(|| Orientation::from_exif_chunk(exif));
+                (0xE1, payload) if payload.starts_with(b"Exif\0") => {
+                    orientation = orientation.or_else(|| exif::orientation(payload));
                 }
                 (0xE2, payload) => profile.take(payload),
                 (0xEE, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) => {
                     adobe = Some(*transform);
                 }
+                (EOI, _) => ended = true,
                 (SOS, _) => {
                     if frame.is_none() {
                         return Err(Rejected::Corrupt("a scan before its frame".into()));
@@ -101,6 +110,7 @@ impl Header {
             orientation: orientation.unwrap_or(Orientation::NoTransforms),
             profile: profile.whole(),
             progressive: frame.progressive,
+            ended,
             components: frame.components,
         })
     }

@@ -16,6 +16,7 @@ mod planes;
 mod progressive;
 mod segments;
 mod size;
+mod standard;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -40,48 +41,115 @@ pub(super) fn decode(
 ) -> Result<Vec<Plane>, Rejected> {
     let units = Units::of(header);
     let grids: Vec<Grid> = header.components.iter().map(|component| units.grid(header, component)).collect();
-    let blocks: usize = grids.iter().map(|grid| grid.stride * grid.height).sum();
-    let each = eighths * eighths + if header.progressive { progressive::bytes_a_block(eighths) } else { 0 };
-    if blocks.saturating_mul(each) > limits.memory {
+    if memory(header, eighths) > limits.memory {
         return Err(Rejected::TooComplex("it needs too much memory".into()));
     }
     let transform = Transform::to(eighths);
     let mut picture = Picture {
         header,
         units,
-        planes: grids.iter().map(|grid| vec![0; grid.stride * grid.height * eighths * eighths]).collect(),
-        coefficients: header.progressive.then(|| progressive::Coefficients::new(&grids, eighths)),
+        // Those of a progressive file follow when its coefficients are read.
+        planes: grids
+            .iter()
+            .map(|grid| {
+                vec![0; if header.progressive { 0 } else { grid.stride * grid.height * eighths * eighths }]
+            })
+            .collect(),
+        coefficients: header
+            .progressive
+            .then(|| progressive::Coefficients::new(&grids, eighths, !header.ended)),
         grids,
         transform,
         eighths,
         deadline,
     };
     let mut tables = Tables::default();
-    let mut seen = vec![false; header.components.len()];
+    let mut received = Received::of(header);
     for segment in Segments::of(bytes) {
         let segment = segment?;
+        if !header.ended && received.complete(header) {
+            // What follows in place of an EOI marker is no part of the picture.
+            break;
+        }
         match segment.marker {
             DQT => tables.quantisation(segment.payload)?,
             DHT => tables.huffman(segment.payload)?,
             DRI => tables.restart(segment.payload)?,
             SOS => {
                 let scan = tables::Scan::read(segment.payload, header)?;
-                for &(component, ..) in &scan.components {
-                    seen[component] = true;
-                }
                 if header.progressive {
-                    picture.refine(&scan, &mut tables, segment.coded)?;
+                    picture.refine(&scan, &tables, segment.coded)?;
                 } else {
                     picture.sequential(&scan, &tables, segment.coded)?;
                 }
+                received.add(&scan);
             }
             _ => {}
         }
     }
-    if seen.contains(&false) {
+    if !header.ended && !received.complete(header) {
+        return Err(Rejected::Truncated);
+    }
+    if received.0.iter().any(|low| low[0].is_none()) {
         return Err(Rejected::Corrupt("a component without a scan".into()));
     }
     picture.finish(&tables)
+}
+
+/// Blocks of each component.
+fn blocks(header: &Header) -> impl Iterator<Item = usize> {
+    let units = Units::of(header);
+    header.components.iter().map(move |component| {
+        let grid = units.grid(header, component);
+        grid.stride.saturating_mul(grid.height)
+    })
+}
+
+/// Bytes of all planes at `eighths`/8 of their size.
+pub(super) fn kept(header: &Header, eighths: usize) -> usize {
+    blocks(header).map(|blocks| blocks.saturating_mul(eighths * eighths)).fold(0, usize::saturating_add)
+}
+
+/// The most bytes that decoding all planes at `eighths`/8 of their size takes.
+pub(super) fn memory(header: &Header, eighths: usize) -> usize {
+    if !header.progressive {
+        return kept(header, eighths);
+    }
+    // One component after another gets its samples, and then its coefficients go.
+    let each = progressive::bytes_a_block(eighths);
+    let mut left: usize =
+        blocks(header).map(|blocks| blocks.saturating_mul(each)).fold(0, usize::saturating_add);
+    let (mut planes, mut most) = (0_usize, 0);
+    for blocks in blocks(header) {
+        planes = planes.saturating_add(blocks.saturating_mul(eighths * eighths));
+        most = most.max(planes.saturating_add(left));
+        left = left.saturating_sub(blocks.saturating_mul(each));
+    }
+    most
+}
+
+/// For each component and coefficient, the lowest bit that the scans have brought.
+struct Received(Vec<[Option<u32>; 64]>);
+
+impl Received {
+    fn of(header: &Header) -> Self {
+        Self(vec![[None; 64]; header.components.len()])
+    }
+
+    fn add(&mut self, scan: &tables::Scan) {
+        for &(component, ..) in &scan.components {
+            let coefficients = self.0[component].iter_mut().enumerate();
+            for (_, low) in coefficients.filter(|(k, _)| (scan.first..=scan.last).contains(k)) {
+                *low = Some(scan.low);
+            }
+        }
+    }
+
+    /// Whether no further scan can add anything. A sequential scan is a component's only one.
+    fn complete(&self, header: &Header) -> bool {
+        let needed = if header.progressive { 64 } else { 1 };
+        self.0.iter().all(|low| low[..needed].iter().all(|low| *low == Some(0)))
+    }
 }
 
 /// A picture that is being decoded.

@@ -27,7 +27,7 @@ struct Kept {
     values: Vec<i16>,
     /// For each block, a bit for each zigzag place that is not zero.
     nonzero: Vec<u64>,
-    /// From here on in zigzag order nothing is kept.
+    /// Scans that begin here or later in zigzag order are skipped.
     end: usize,
 }
 
@@ -49,9 +49,11 @@ pub(super) fn bytes_a_block(eighths: usize) -> usize {
 }
 
 impl Coefficients {
-    pub(super) fn new(grids: &[Grid], eighths: usize) -> Self {
+    /// With `all` no scan is skipped: what the wanted size does not need is read, too, and dropped.
+    pub(super) fn new(grids: &[Grid], eighths: usize, all: bool) -> Self {
         let (slots, kept) = slots(eighths);
-        let end = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let needed = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let end = if all { 64 } else { needed };
         let components = grids
             .iter()
             .map(|grid| {
@@ -91,7 +93,7 @@ impl At<'_> {
 
 impl Picture<'_> {
     /// Reads a scan of a progressive file.
-    pub(super) fn refine(&mut self, scan: &Scan, tables: &mut Tables, coded: &[u8]) -> Result<(), Rejected> {
+    pub(super) fn refine(&mut self, scan: &Scan, tables: &Tables, coded: &[u8]) -> Result<(), Rejected> {
         let Some(mut coefficients) = self.coefficients.take() else { return Ok(()) };
         let read = if scan.first == 0 {
             self.dc_scan(&mut coefficients, scan, tables, coded)
@@ -112,7 +114,7 @@ impl Picture<'_> {
         let alone = scan.components.len() == 1;
         let mut decoders = Vec::with_capacity(scan.components.len());
         for &(_, dc, _) in &scan.components {
-            decoders.push(if scan.high == 0 { Some(tables.dc(dc)?) } else { None });
+            decoders.push(if scan.high == 0 { Some(tables.dc(self.header, dc)?) } else { None });
         }
         let first = scan.components[0].0;
         let (columns, rows) = if alone {
@@ -170,7 +172,7 @@ impl Picture<'_> {
         if scan.first >= component.end {
             return Ok(());
         }
-        let table = tables.ac(table)?;
+        let table = tables.ac(self.header, table)?;
         let mut restarts = Restarts::every(tables.restart);
         let mut bits = Bits::of(coded);
         let mut ended = 0_u32;
@@ -202,7 +204,9 @@ impl Picture<'_> {
     /// Transforms what the scans have read, if they were progressive.
     pub(super) fn transform_all(&mut self, tables: &Tables) -> Result<(), Rejected> {
         let Some(coefficients) = self.coefficients.take() else { return Ok(()) };
-        for (place, (component, grid)) in coefficients.components.iter().zip(&self.grids).enumerate() {
+        // Each component's coefficients go when its samples are there.
+        for (place, (component, grid)) in coefficients.components.into_iter().zip(&self.grids).enumerate() {
+            self.planes[place] = vec![0; grid.stride * grid.height * self.eighths * self.eighths];
             let quantiser = tables.quantiser(self.header, place, self.eighths)?;
             let stride = grid.stride * self.eighths;
             let kept: Vec<(usize, usize)> =
@@ -246,9 +250,7 @@ impl Restarts {
         }
         let due = self.left == 0;
         if due {
-            if !bits.restart() {
-                return Err(Rejected::Corrupt("a restart is missing".into()));
-            }
+            bits.restart()?;
             self.left = self.interval;
         }
         self.left -= 1;

@@ -21,15 +21,21 @@ pub(super) struct Segment<'a> {
     pub(super) coded: &'a [u8],
 }
 
-/// The segments from after the start to the end of the image. A file that has no end ends in [`Rejected::Truncated`].
+/// The segments from after the start to the end of the image.
+///
+/// A file that ends before its first scan ends in [`Rejected::Truncated`]. After a scan an EOI marker may be missing, with or
+/// without other bytes in its place (cameras and broken downloads leave such files): the iterator then ends without a segment
+/// of the type [`EOI`], and the decoder finds out whether blocks are missing.
 pub(super) struct Segments<'a> {
     rest: &'a [u8],
+    /// Whether a scan was returned.
+    scanned: bool,
     ended: bool,
 }
 
 impl<'a> Segments<'a> {
     pub(super) fn of(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes.strip_prefix(&[0xFF, SOI]).unwrap_or_default(), ended: false }
+        Self { rest: bytes.strip_prefix(&[0xFF, SOI]).unwrap_or_default(), scanned: false, ended: false }
     }
 
     fn read(&mut self) -> Result<Segment<'a>, Rejected> {
@@ -58,7 +64,7 @@ impl<'a> Segments<'a> {
             .ok_or_else(|| Rejected::Corrupt("a segment of no length".into()))?;
         let (payload, after) = after.split_at_checked(length).ok_or(Rejected::Truncated)?;
         let (coded, after) =
-            if marker == SOS { after.split_at(coded_length(after)?) } else { (&[][..], after) };
+            if marker == SOS { after.split_at(coded_length(after)) } else { (&[][..], after) };
         self.rest = after;
         Ok(Segment { marker, payload, coded })
     }
@@ -73,19 +79,25 @@ impl<'a> Iterator for Segments<'a> {
         }
         let segment = self.read();
         self.ended = !matches!(&segment, Ok(segment) if segment.marker != EOI);
+        if self.scanned && segment.is_err() {
+            return None;
+        }
+        self.scanned |= matches!(&segment, Ok(segment) if segment.marker == SOS);
         Some(segment)
     }
 }
 
-/// How many bytes until a marker that is no restart.
-fn coded_length(bytes: &[u8]) -> Result<usize, Rejected> {
+/// How many bytes precede a marker that is no restart, or the end of the file.
+fn coded_length(bytes: &[u8]) -> usize {
     let mut at = 0;
-    loop {
-        at += memchr(0xFF, &bytes[at..]).ok_or(Rejected::Truncated)?;
-        match bytes.get(at + 1).ok_or(Rejected::Truncated)? {
-            0x00 | 0xD0..=0xD7 => at += 2,
-            0xFF => at += 1,
-            _ => return Ok(at),
+    while let Some(found) = memchr(0xFF, &bytes[at..]) {
+        at += found;
+        match bytes.get(at + 1) {
+            Some(0x00 | 0xD0..=0xD7) => at += 2,
+            Some(0xFF) => at += 1,
+            Some(_) => return at,
+            None => break,
         }
     }
+    bytes.len()
 }

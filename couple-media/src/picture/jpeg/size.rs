@@ -3,6 +3,7 @@
 use image::metadata::Orientation;
 
 use super::segments::Segments;
+use crate::picture::exif;
 
 /// Width, height and orientation, as far as the segments that are there say so.
 pub(in crate::picture) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
@@ -13,8 +14,8 @@ pub(in crate::picture) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
             (0xC0..=0xC2, &[_, h1, h0, w1, w0, ..]) => {
                 size = Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()));
             }
-            (0xE1, [b'E', b'x', b'i', b'f', 0, _, exif @ ..]) => {
-                orientation = orientation.or_else(|| Orientation::from_exif_chunk(exif));
+            (0xE1, payload) if payload.starts_with(b"Exif\0") => {
+                orientation = orientation.or_else(|| exif::orientation(payload));
             }
             _ => {}
         }

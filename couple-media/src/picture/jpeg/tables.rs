@@ -4,6 +4,7 @@ use super::{
     header::Header,
     huffman::Table,
     idct::{ZIGZAG, whole_scale},
+    standard,
 };
 use crate::picture::Rejected;
 
@@ -59,12 +60,17 @@ impl Tables {
         Ok(())
     }
 
-    pub(super) fn dc(&self, place: usize) -> Result<Table, Rejected> {
-        Table::new(self.dc[place].as_deref().ok_or_else(damaged)?, false)
+    /// The table of DC codes at a destination, 0 to 3; in a sequential file, which the frames of a Motion JPEG stream are, the
+    /// standard one where the file defines none.
+    pub(super) fn dc(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
+        let standard = || standard::DC.get(place).copied().filter(|_| !header.progressive);
+        Table::new(self.dc[place].as_deref().or_else(standard).ok_or_else(damaged)?, false)
     }
 
-    pub(super) fn ac(&self, place: usize) -> Result<Table, Rejected> {
-        Table::new(self.ac[place].as_deref().ok_or_else(damaged)?, true)
+    /// The table of AC codes at a destination, likewise.
+    pub(super) fn ac(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
+        let standard = || standard::AC.get(place).copied().filter(|_| !header.progressive);
+        Table::new(self.ac[place].as_deref().or_else(standard).ok_or_else(damaged)?, true)
     }
 
     /// What the k-th coefficient of a component is multiplied by before the transform to `eighths`.

@@ -20,7 +20,7 @@ use super::{
 macro_rules! media {
     () => {
         "space_kind, space_id, id, owner, purpose, state, reason, digest, crop_x, crop_y, crop_width, crop_height, blob_key, \
-         source, source_bytes, source_type, width, height, placeholder, uses, created_at"
+         source, source_bytes, source_type, width, height, placeholder, uses, created_at, animated, alpha"
     };
 }
 macro_rules! rendition {
@@ -56,10 +56,10 @@ statements! {
     HIDE = "UPDATE media_space SET avatar = NULL WHERE space_id = $1 AND avatar = $2";
     CLOSE = "UPDATE media_space SET closed = 1, bytes = 0, avatar = NULL WHERE space_id = $1";
     INSERT = "INSERT INTO media (identity, ", media!(), ") \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
     STATE = "SELECT state, uses, source, source_bytes FROM media WHERE space_id = $1 AND id = $2";
-    FINISH = "UPDATE media SET state = 1, width = $1, height = $2, placeholder = $3, source = $4, source_bytes = $5, source_type = $6 \
-     WHERE space_id = $7 AND id = $8";
+    FINISH = "UPDATE media SET state = 1, width = $1, height = $2, placeholder = $3, source = $4, source_bytes = $5, source_type = $6, \
+     animated = $7, alpha = $8 WHERE space_id = $9 AND id = $10";
     REJECT = "UPDATE media SET state = 2, reason = $1, source = NULL, source_bytes = NULL, source_type = NULL \
      WHERE space_id = $2 AND id = $3";
     FORGET_SOURCE = "UPDATE media SET source = NULL, source_bytes = NULL, source_type = NULL WHERE space_id = $1 AND id = $2";
@@ -79,13 +79,15 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
     let ground = Ground::take::<D>(connection, space).await?;
     match change {
         MediaChange::Insert { media, most } => insert::<D>(connection, &ground, media, *most).await,
-        MediaChange::Finish { of, width, height, placeholder, source, renditions } => {
+        MediaChange::Finish { of, width, height, animated, alpha, placeholder, source, renditions } => {
             let before = processing::<D>(connection, *of).await?;
             Statement::<D>::new(FINISH)
                 .bind(i64::from(*width))
                 .bind(i64::from(*height))
                 .bind(placeholder.as_slice())
                 .source(source.as_ref())
+                .bind(i64::from(*animated))
+                .bind(i64::from(*alpha))
                 .of(space, of.id)
                 .execute(connection)
                 .await?;
@@ -275,6 +277,8 @@ async fn insert<D: Dialect>(
         .bind(media.placeholder.as_deref())
         .bind(media.uses)
         .time(media.created_at)
+        .bind(i64::from(media.animated))
+        .bind(i64::from(media.alpha))
         .execute(connection)
         .await?;
     Ok(())

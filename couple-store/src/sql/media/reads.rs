@@ -63,7 +63,17 @@ fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<Media, Error> {
         placeholder: row.take()?,
         uses: row.take()?,
         created_at: row.time()?,
+        animated: flag(row, "animated")?,
+        alpha: flag(row, "alpha")?,
     })
+}
+
+fn flag<D: Dialect>(row: &mut Row<'_, D>, column: &'static str) -> Result<bool, Error> {
+    match row.take::<i64>()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::corrupt("media", column, "a row")),
+    }
 }
 
 fn decode_rendition<D: Dialect>(row: &mut Row<'_, D>) -> Result<(MediaId, Rendition), Error> {

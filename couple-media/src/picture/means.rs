@@ -1,0 +1,92 @@
+//! Pictures made smaller by a whole factor: each sample the mean of a square of them.
+//!
+//! Means do not overshoot, so unlike a step of Lanczos they lose nothing to clipping: black lines on white stay as dark as they are.
+
+/// The largest factor: sums of a column are 16 bits wide.
+pub(super) const MOST: u32 = 64;
+
+/// Takes rows and keeps means.
+pub(super) struct Means {
+    factor: usize,
+    /// Samples of a pixel, side by side.
+    channels: usize,
+    /// Of the rows since the last mean, column by column.
+    sums: Vec<u16>,
+    summed: usize,
+    samples: Vec<u8>,
+    /// Size of what is made, in pixels.
+    width: u32,
+    height: u32,
+}
+
+impl Means {
+    /// Of a picture of `width` × `height` pixels; `factor` is at most [`MOST`].
+    pub(super) fn new((width, height): (u32, u32), channels: usize, factor: u32) -> Self {
+        let factor = factor.clamp(1, MOST);
+        let (across, down) = (width.div_ceil(factor), height.div_ceil(factor));
+        Self {
+            factor: factor as usize,
+            channels,
+            sums: vec![0; if factor == 1 { 0 } else { channels * width as usize }],
+            summed: 0,
+            samples: Vec::with_capacity(channels * across as usize * down as usize),
+            width: across,
+            height: down,
+        }
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes((width, height): (u32, u32), channels: usize, factor: u32) -> usize {
+        let factor = factor.clamp(1, MOST);
+        channels * (width.div_ceil(factor) as usize * height.div_ceil(factor) as usize + 2 * width as usize)
+    }
+
+    /// Takes the next row: `channels` samples for each pixel.
+    pub(super) fn take(&mut self, row: &[u8]) {
+        if self.factor == 1 {
+            self.samples.extend_from_slice(row);
+            return;
+        }
+        for (sum, &value) in self.sums.iter_mut().zip(row) {
+            *sum += u16::from(value);
+        }
+        self.summed += 1;
+        if self.summed == self.factor {
+            self.mean();
+        }
+    }
+
+    fn mean(&mut self) {
+        match self.channels {
+            1 => self.mean_of::<1>(),
+            3 => self.mean_of::<3>(),
+            _ => self.mean_of::<4>(),
+        }
+        self.sums.fill(0);
+        self.summed = 0;
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mean of bytes")]
+    fn mean_of<const CHANNELS: usize>(&mut self) {
+        for pixels in self.sums.chunks(CHANNELS * self.factor) {
+            let count = pixels.len() / CHANNELS * self.summed;
+            let mut sums = [0_u32; CHANNELS];
+            for pixel in pixels.chunks_exact(CHANNELS) {
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
+                    *sum += u32::from(value);
+                }
+            }
+            // Exact enough to be the quotient: sums stay below 2^24.
+            let inverse = 1.0 / count as f32;
+            self.samples.extend(sums.map(|sum| (sum as f32 * inverse + 0.5) as u8));
+        }
+    }
+
+    /// Width, height and samples of what was made.
+    pub(super) fn finish(mut self) -> (u32, u32, Vec<u8>) {
+        if self.summed > 0 {
+            self.mean();
+        }
+        (self.width, self.height, self.samples)
+    }
+}

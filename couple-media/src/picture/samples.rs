@@ -1,0 +1,121 @@
+//! What a decoder hands over: samples as the file has them, not upright, in its colours.
+
+use super::{
+    Rejected,
+    jpeg::{Colour, Plane},
+    limits::Deadline,
+    means::{MOST, Means},
+};
+
+/// How much larger than what is wanted of it a picture is kept, at least. Lanczos3 does the last step: with less left
+/// to it, what the first step lets through shows as moiré.
+pub(super) const LEFT_OF_MEANS: f64 = 3.0;
+
+/// The same of samples that are made smaller for a smaller view. Other sizes are made at the same time, so decoding them costs nothing more, and
+/// a mean of few samples lets some of the finest lines through.
+const LEFT_OF_REDUCED: f64 = 6.0;
+
+/// Samples of a picture.
+pub(super) enum Samples {
+    Planes(Vec<Plane>, Colour),
+    Packed(Packed),
+}
+
+/// Samples of all channels side by side.
+pub(super) struct Packed {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// 3 for RGB; 4 for RGB that is multiplied by the alpha beside it, so that means of it are right.
+    pub(super) channels: usize,
+    pub(super) samples: Vec<u8>,
+    /// How many of its pixels stand for one pixel of the picture, across and down.
+    pub(super) density: f64,
+}
+
+impl Packed {
+    /// Pixels that may be transparent: `samples` are RGBA, not multiplied. Without alpha where all are opaque.
+    pub(super) fn of_rgba(width: u32, height: u32, mut samples: Vec<u8>) -> Self {
+        for pixel in samples.as_chunks_mut::<4>().0 {
+            *pixel = multiplied(*pixel);
+        }
+        Self { width, height, channels: 4, samples, density: 1.0 }.without_idle_alpha()
+    }
+
+    /// Without alpha, if every pixel is opaque.
+    pub(super) fn without_idle_alpha(mut self) -> Self {
+        if self.channels == 4 && self.samples.as_chunks::<4>().0.iter().all(|pixel| pixel[3] == 255) {
+            let pixels = self.samples.len() / 4;
+            for pixel in 1..pixels {
+                self.samples.copy_within(4 * pixel..4 * pixel + 3, 3 * pixel);
+            }
+            self.samples.truncate(3 * pixels);
+            self.channels = 3;
+        }
+        self
+    }
+
+    fn reduced(self, factor: u32, deadline: Deadline) -> Result<Self, Rejected> {
+        let row = self.channels * self.width as usize;
+        let mut means = Means::new((self.width, self.height), self.channels, factor);
+        for row in self.samples.chunks_exact(row) {
+            means.take(row);
+        }
+        deadline.check()?;
+        let (width, height, samples) = means.finish();
+        Ok(Self { width, height, samples, density: self.density / f64::from(factor), ..self })
+    }
+}
+
+/// RGB multiplied by alpha.
+pub(super) fn multiplied([red, green, blue, alpha]: [u8; 4]) -> [u8; 4] {
+    let by = |value: u8| {
+        let product = u32::from(value) * u32::from(alpha) + 127;
+        (product / 255).to_le_bytes()[0]
+    };
+    [by(red), by(green), by(blue), alpha]
+}
+
+impl Samples {
+    /// Means of what is much larger than a view at `scale` of the picture needs; smaller views follow. With `halved` chroma is wanted at
+    /// half of the scale.
+    pub(super) fn reduced(self, scale: f64, halved: bool, deadline: Deadline) -> Result<Self, Rejected> {
+        match self {
+            Self::Packed(packed) => Ok(Self::Packed(match factor(packed.density, scale) {
+                1 => packed,
+                factor => packed.reduced(factor, deadline)?,
+            })),
+            Self::Planes(planes, colour) => {
+                let mut reduced = Vec::with_capacity(planes.len());
+                for plane in planes {
+                    let scale = if halved && !reduced.is_empty() { scale / 2.0 } else { scale };
+                    let factor = factor(plane.across.min(plane.down), scale);
+                    reduced.push(if factor == 1 { plane } else { reduce(plane, factor) });
+                    deadline.check()?;
+                }
+                Ok(Self::Planes(reduced, colour))
+            }
+        }
+    }
+}
+
+/// The largest factor that leaves enough.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
+fn factor(density: f64, scale: f64) -> u32 {
+    (density / (scale * LEFT_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MOST)) as u32
+}
+
+fn reduce(plane: Plane, factor: u32) -> Plane {
+    let mut means = Means::new((plane.width, plane.height), 1, factor);
+    for row in plane.samples.chunks(plane.stride).take(plane.height as usize) {
+        means.take(&row[..plane.width as usize]);
+    }
+    let (width, height, samples) = means.finish();
+    Plane {
+        width,
+        height,
+        stride: width as usize,
+        samples,
+        across: plane.across / f64::from(factor),
+        down: plane.down / f64::from(factor),
+    }
+}

@@ -1,0 +1,127 @@
+//! Tall, wide and very large pictures: which sizes they get, and in how much memory.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use couple_media::picture::{self, AVATARS, Encoding, Fit, Limits, PHOTOS, Recipe, Rendition, inspect};
+use image::{ImageFormat, Rgba, RgbaImage, imageops, imageops::FilterType};
+use support::{flat_jpeg, jpeg_with, photo, png, render, seen, ssim, webp, written};
+
+const COPY: Rendition = Rendition::new("copy", Fit::Readable, 4096, 4096);
+
+fn recipe(renditions: &[Rendition], encoding: Encoding) -> Recipe {
+    Recipe { renditions: renditions.to_vec(), crop: None, encoding }
+}
+
+fn sizes(width: u32, height: u32) -> [(u32, u32); 4] {
+    PHOTOS.map(|size| size.size_of(width, height))
+}
+
+#[test]
+fn photos_within_three_to_one_fit_a_square() {
+    assert_eq!(sizes(4000, 3000), [(4000, 3000), (2048, 1536), (1080, 810), (320, 240)]);
+    assert_eq!(sizes(1000, 2500), [(1000, 2500), (819, 2048), (432, 1080), (128, 320)]);
+    assert_eq!(sizes(60, 40), [(60, 40); 4]);
+}
+
+/// Text in a screenshot is readable at 720 pixels across.
+#[test]
+fn long_photos_are_bounded_by_their_shorter_side() {
+    assert_eq!(sizes(1080, 8000), [(1080, 8000), (720, 5333), (380, 2813), (113, 833)]);
+    assert_eq!(sizes(1080, 14_000)[..2], [(1080, 14_000), (720, 9333)]);
+    assert_eq!(sizes(16_382, 3628)[..2], [(6502, 1440), (3251, 720)]);
+    assert_eq!(sizes(700, 9000)[1], (700, 9000));
+    // What WebP can hold bounds the longer one.
+    assert_eq!(sizes(3000, 65_535)[1], (720, 15_728));
+    assert_eq!(sizes(800, 60_000)[0], (218, 16_383));
+    for (width, height) in [(1080, 8000), (16_382, 3628), (3000, 65_535), (800, 60_000)] {
+        for (size, turned) in sizes(width, height).into_iter().zip(sizes(height, width)) {
+            assert_eq!(size, (turned.1, turned.0));
+        }
+    }
+}
+
+#[test]
+fn tall_screenshot_is_shown() {
+    let pixels = photo(1080, 14_000);
+    let rendered =
+        render(&jpeg_with(&pixels, |_| {}), &recipe(&PHOTOS[1..2], Encoding::Jpeg { quality: 100 })).unwrap();
+    let shown = seen(&rendered.images[0]);
+    assert_eq!(shown.dimensions(), (720, 9333));
+    assert!(ssim(&shown, &imageops::resize(&pixels, 720, 9333, FilterType::Lanczos3)) > 0.98);
+}
+
+/// The copy of each as a worker makes it, and the bytes that it takes at most.
+#[test]
+fn panoramas_and_200_megapixels_are_shown_within_the_memory_allowed() {
+    let mut limits = Limits::default();
+    // For a machine that is busy with other tests.
+    limits.deadline = Duration::from_secs(120);
+    for (width, height, copy) in
+        [(16_382, 3_628, (6_502, 1_440)), (12_000, 9_000, (4_096, 3_072)), (16_320, 12_240, (4_096, 3_072))]
+    {
+        let file = flat_jpeg(width, height, false);
+        let recipe = recipe(&[COPY], Encoding::JPEG);
+        let estimate = inspect(&file, &limits).unwrap().memory(&recipe, &limits).unwrap();
+        assert!(estimate <= limits.memory, "{width} × {height}: {estimate}");
+        let before = reset_peak();
+        let rendered = picture::render(&file, &recipe, &limits).unwrap();
+        let taken = peak() - before;
+        assert!(taken <= limits.memory, "{width} × {height}: {taken}");
+        assert_eq!((rendered.width, rendered.height), (width.into(), height.into()));
+        assert_eq!((rendered.images[0].width, rendered.images[0].height), copy);
+    }
+}
+
+/// Bytes that this process holds now; what it holds at most is counted anew from here (Linux, `proc(5)`).
+fn reset_peak() -> usize {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    status("VmRSS")
+}
+
+fn peak() -> usize {
+    status("VmHWM")
+}
+
+fn status(field: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// Permits are taken by it, so it must not be less than what is taken.
+#[test]
+fn estimated_memory_is_not_exceeded() {
+    let mut limits = Limits::default();
+    limits.deadline = Duration::from_secs(120);
+    let pixels = photo(2000, 1500);
+    let glass = RgbaImage::from_fn(2000, 1500, |x, y| {
+        let [red, green, blue] = pixels.get_pixel(x, y).0;
+        Rgba([red, green, blue, (x / 8) as u8])
+    });
+    let files = [
+        ("baseline", jpeg_with(&pixels, |_| {})),
+        ("progressive", jpeg_with(&pixels, |e| e.set_progressive(true))),
+        ("large progressive", flat_jpeg(8000, 6000, true)),
+        ("PNG", png(&pixels)),
+        ("PNG with alpha", written(glass.clone(), ImageFormat::Png)),
+        ("WebP", webp(&pixels)),
+        ("lossless WebP with alpha", written(glass, ImageFormat::WebP)),
+    ];
+    for (name, file) in files {
+        for (renditions, encoding) in [
+            (&AVATARS[..], Encoding::JPEG),
+            (&[COPY], Encoding::JpegUnlessTransparent { quality: 90 }),
+            (&PHOTOS, Encoding::WEBP),
+        ] {
+            let recipe = recipe(renditions, encoding);
+            let estimate = inspect(&file, &limits).unwrap().memory(&recipe, &limits).unwrap();
+            let before = reset_peak();
+            picture::render(&file, &recipe, &limits).unwrap();
+            let taken = peak() - before;
+            assert!(taken <= estimate, "{name}, {encoding:?}: {taken} bytes, not {estimate}");
+        }
+    }
+}
