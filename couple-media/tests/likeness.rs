@@ -59,7 +59,8 @@ fn drawings_keep_their_brightness() {
         let pixels = RgbImage::from_fn(2000, 2000, |x, y| {
             Rgb([if x % 23 < 3 || y % 29 < 3 { line } else { ground }; 3])
         });
-        for file in [png(&pixels), jpeg(&pixels)] {
+        // A JPEG's blocks at a part of their size are clipped when they are decoded.
+        for (file, most) in [(png(&pixels), 2.5), (jpeg(&pixels), 4.0)] {
             for image in render(&file, &recipe(&AVATARS)).unwrap().images {
                 let wanted = imageops::resize(&pixels, image.width, image.height, FilterType::Lanczos3);
                 let mean = |pixels: &RgbImage| {
@@ -67,7 +68,7 @@ fn drawings_keep_their_brightness() {
                 };
                 let (seen, wanted) = (mean(&seen(&image)), mean(&wanted));
                 assert!(
-                    (seen - wanted).abs() < 2.5,
+                    (seen - wanted).abs() < most,
                     "{line} on {ground}, {}: {seen}, not {wanted}",
                     image.name
                 );

@@ -13,7 +13,7 @@ pub(super) const LEFT_OF_MEANS: f64 = 3.0;
 
 /// The same of samples that are made smaller for a smaller view. Other sizes are made at the same time, so decoding them costs nothing more, and
 /// a mean of few samples lets some of the finest lines through.
-const LEFT_OF_REDUCED: f64 = 6.0;
+const LEFT_OF_REDUCED: f64 = 8.0;
 
 /// Samples of a picture.
 pub(super) enum Samples {

@@ -95,13 +95,13 @@ impl Plan {
         let largest = self.views.iter().map(pixels).fold(0.0, f64::max);
         let widest = self.views.iter().map(|view| f64::from(view.width.max(view.height))).fold(0.0, f64::max);
         // Planes hold 1.5 bytes a pixel. RGBA holds 4; while it is made, its channels are there once more, and turned once more;
-        // libwebp then takes some 8.
-        let (kept, made) = if self.planar && channels < 4.0 { (1.5, 3.0) } else { (4.0, 12.0) };
+        // libwebp then takes some 14.
+        let (kept, made) = if self.planar && channels < 4.0 { (1.5, 3.0) } else { (4.0, 18.0) };
         // Rows are resized before columns.
         kept * all + made * largest + channels * widest * rows
     }
 
-    /// All views, the largest first, each from samples that are six times as large at least where there are so many: from
+    /// All views, the largest first, each from samples that are eight times as large at least where there are so many: from
     /// one another would mean to clip at each step what Lanczos makes brighter than white and darker than black.
     pub(super) fn views(&self, decoded: Decoded, deadline: Deadline) -> Result<Views, Rejected> {
         let Decoded { mut samples, profile, grey } = decoded;
