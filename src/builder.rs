@@ -21,8 +21,8 @@ use couple_core::{
 use couple_media::{
     blobs::Blobs,
     gallery::{
-        DiscardBlobsHandler, ExpireRenditionsHandler, Gallery, GalleryOptions, RenderMediaHandler,
-        SweepBlobsHandler,
+        DiscardBlobsHandler, ExpireRenditionsHandler, ExpireUploadsHandler, Gallery, GalleryOptions,
+        RenderMediaHandler, SweepBlobsHandler,
     },
 };
 use couple_notify::{
@@ -359,6 +359,7 @@ impl BackendBuilder {
             .with(RenderMediaHandler(gallery.clone()))
             .with(DiscardBlobsHandler(gallery.clone()))
             .with(ExpireRenditionsHandler(gallery.clone()))
+            .with(ExpireUploadsHandler(gallery.clone()))
             .with(SweepBlobsHandler(gallery.clone()))
             .with(PurgeAccountsHandler::new(ports.clone(), PURGED_AT_ONCE))
             .with(PurgeTokensHandler::new(ports.clone(), self.accounts))
@@ -367,6 +368,7 @@ impl BackendBuilder {
             .with(PurgeDeadHandler(ports.clone()));
         let schedules = vec![
             ExpireRenditionsHandler::schedule(),
+            ExpireUploadsHandler::schedule(),
             SweepBlobsHandler::schedule(),
             PurgeAccountsHandler::schedule(),
             PurgeTokensHandler::schedule(),

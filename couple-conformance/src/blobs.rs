@@ -1,4 +1,4 @@
-//! O1–O9: blobs.
+//! O1–O10: blobs.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -223,4 +223,36 @@ async fn only(blobs: &Blobs, expected: &[&str]) {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), wait).await.expect("staged blobs stay behind");
+}
+
+/// Every blob once, in an order that holds while blobs before the page are deleted; and many deleted together.
+pub async fn o10_pages(blobs: Blobs) {
+    let mut all = vec!["sweep".to_owned()];
+    for n in 0..30 {
+        all.push(format!("c/{}/x{}/source", n % 3, n / 3));
+        all.push(format!("c/{}/x{}/320.jpg", n % 3, n / 3));
+        all.push(format!("t/{n}/k"));
+    }
+    for name in &all {
+        blobs.put(name, bytes(11, 3)).await.unwrap();
+    }
+    all.sort();
+    let (mut after, mut seen): (Option<String>, Vec<String>) = (None, Vec::new());
+    loop {
+        let page = blobs.page(after.as_deref(), 7).await.unwrap();
+        assert!(page.iter().all(|listed| listed.size == 3 && listed.modified > Timestamp::from_micros(0)));
+        seen.extend(page.iter().map(|listed| listed.name.clone()));
+        if page.len() < 7 {
+            break;
+        }
+        after = page.last().map(|listed| listed.name.clone());
+        // What lies behind is gone, the name to continue from as well.
+        blobs.delete_all(page.into_iter().map(|listed| listed.name).collect()).await.unwrap();
+    }
+    seen.sort();
+    assert_eq!(seen, all);
+    assert!(blobs.page(Some("zzz"), 7).await.unwrap().is_empty());
+    blobs.delete_all(all).await.unwrap();
+    assert!(names(&blobs, "").await.is_empty());
+    assert!(blobs.page(None, 7).await.unwrap().is_empty());
 }

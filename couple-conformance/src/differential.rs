@@ -4,7 +4,7 @@ use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, CommitError, Committed, Conflict, CoupleId, Digest, IdempotencyChange, JobId, Label,
-    MediaId, OutcomeRecord, Store, Timestamp, TokenId,
+    MediaId, OutcomeRecord, Store, Timestamp, TokenId, UploadId,
     account::{
         Account, AccountChange, ProofForm, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
     },
@@ -13,6 +13,7 @@ use couple_core::{
     media::{AsRead, Format, Media, MediaChange, Rendition, Source, Space},
     pairing::{Block, Invite, InviteState, PairingChange, Side},
     timeline::{Body, NewEntry, Page, TimelineChange},
+    upload::{ResumableUpload, UploadChange, UploadPart},
 };
 use proptest::{
     prelude::*,
@@ -127,6 +128,9 @@ fn couple_id(n: u8) -> CoupleId {
 fn media_id(n: u8) -> MediaId {
     MediaId::from_uuid(id(7, n))
 }
+fn upload_id(n: u8) -> UploadId {
+    UploadId::from_uuid(id(8, n))
+}
 fn job_id(n: u8) -> JobId {
     JobId::from_uuid(id(6, n))
 }
@@ -151,6 +155,7 @@ fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
         1 => Just(prop_oneof![6 => pairing_change(), 1 => account_change()].boxed()),
         1 => Just(prop_oneof![8 => timeline_change(), 1 => pairing_change()].boxed()),
         2 => Just(prop_oneof![24 => media_change(), 1 => pairing_change()].boxed()),
+        1 => Just(upload_change().boxed()),
         1 => Just(job_change().boxed()),
         1 => Just(change().boxed()),
     ];
@@ -175,6 +180,7 @@ fn change() -> impl Strategy<Value = Change> {
         pairing_change(),
         timeline_change(),
         media_change(),
+        upload_change(),
         job_change(),
         idempotency_change()
     ]
@@ -430,6 +436,37 @@ fn media_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
+/// Few uploads of two accounts; small offsets, writers and limits, so that changes meet.
+fn upload_change() -> impl Strategy<Value = Change> {
+    let upload = || (0..FEW).prop_map(|n| (account_id(n % 2), upload_id(n)));
+    let offset = || 0..4_i64;
+    let writer = || 0..2_i64;
+    let parts = |bytes| vec![UploadPart { blob: "t".to_owned(), bytes }];
+    prop_oneof![
+        2 => (upload(), offset(), prop::option::of(1..3_i64), 0..12_u8).prop_map(
+            |((owner, id), offset, length, time)| {
+                let world = World::default();
+                let upload = world.upload(owner);
+                UploadChange::Insert(ResumableUpload { id, length, offset, expires_at: at(time), ..upload })
+            }
+        ),
+        2 => (upload(), offset(), writer(), prop::option::of(1..3_i64)).prop_map(
+            |((owner, id), offset, writer, length)| UploadChange::Claim { owner, id, offset, writer, length }
+        ),
+        4 => (upload(), offset(), writer(), 1..3_i64, 3..9_i64).prop_map(
+            move |((owner, id), offset, writer, bytes, most)| {
+                let parts = parts(offset + bytes);
+                UploadChange::Append { owner, id, writer, offset, bytes, parts, most }
+            }
+        ),
+        1 => (upload(), offset()).prop_map(|((owner, id), offset)| UploadChange::TakeOver { owner, id, offset }),
+        1 => (upload(), 0..PICTURES)
+            .prop_map(|((owner, id), media)| UploadChange::Finish { owner, id, media: media_id(media) }),
+        1 => (upload(), 0..2_u8).prop_map(|((_, id), n)| UploadChange::Remove { owner: account_id(n), id }),
+    ]
+    .prop_map(Change::from)
+}
+
 fn job_change() -> impl Strategy<Value = Change> {
     let n = || 0..12_u8;
     let time = || (0..12_u8).prop_map(at);
@@ -515,6 +552,7 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
                 see!(store.renditions(space, media_id(n)));
             }
         }
+        see!(store.upload(upload_id(n)), store.unfinished_uploads(account));
         see!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + 2)));
         see!(store.outcome(&digest(&[b"scope", &[n]])));
         see!(store.queue_stats(name(n), now), store.next_due(name(n)), store.next_lease_end(name(n)));
@@ -523,6 +561,7 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
         see!(store.invite(invite(n).id));
     }
     see!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
+    see!(store.unfinished_bytes(), store.expired_uploads(now, 3));
     see!(store.accounts_to_delete(now, None, 3), store.dead_jobs(None, 100));
     seen
 }

@@ -24,6 +24,7 @@ pub mod pairing;
 pub mod presence;
 pub mod store;
 pub mod timeline;
+pub mod upload;
 mod world;
 
 pub use world::World;
@@ -72,6 +73,7 @@ macro_rules! store {
             media: m1_identical_bytes_once, m2_reads_back, m3_quota, m4_what_is_kept_is_counted, m5_ends_once, m6_ended,
                 m7_naming, m8_as_read, m9_renditions_once, m10_unused, m11_forgetting, m12_avatars, m13_deleting,
                 m14_closing, m15_pages;
+            upload: u1_reads_back, u2_one_writer, u3_limit, u4_finishing, u5_length, u6_taking_over, u7_expiry;
             job: j1_claimed_by_one, j2_in_order_of_due_time, j3_leases_end, j4_lost_claims, j5_dedupe,
                 j6_finish_and_enqueue, j7_retry, j8_dead_jobs, j9_queues_apart, j10_reads_back, j11_stats;
             idempotency: i1_recorded_once, i2_expiry_and_purge;
@@ -142,7 +144,7 @@ macro_rules! blobs {
     ($factory:expr) => {
         $crate::checks! { $factory;
             blobs: o1_reads_back, o2_whole_or_not_at_all, o3_ranges, o4_missing, o5_lists, o6_deletes_folders,
-                o7_many_at_once, o8_links, o9_staged_bytes_are_joined;
+                o7_many_at_once, o8_links, o9_staged_bytes_are_joined, o10_pages;
         }
     };
 }

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, Clock, CommitError, Committed, Conflict, CoupleId, DisplayName, EmailAddress,
-    InviteId, JobId, ManualClock, MediaId, SeededEntropy, SessionId, Store, Timestamp, TokenId,
+    InviteId, JobId, ManualClock, MediaId, SeededEntropy, SessionId, Store, Timestamp, TokenId, UploadId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
     job::{ClaimedJob, JobChange, NewJob},
     media::{Format, Media, Purpose, Rendition, Source, Space, State},
     pairing::{Couple, Invite, InviteState, PairingChange},
     timeline::{Body, NewEntry, TimelineChange},
+    upload::ResumableUpload,
 };
 
 /// A clock, randomness, and rows made of them.
@@ -210,6 +211,23 @@ impl World {
             blob: format!("{name}.{}", format.extension()),
             made_at: self.now(),
             used_at: Some(self.now()),
+        }
+    }
+    /// A resumable upload of 1,000 bytes, none of which are stored, that lasts an hour.
+    #[must_use]
+    pub fn upload(&self, owner: AccountId) -> ResumableUpload {
+        ResumableUpload {
+            id: UploadId::new(&*self.clock, &self.entropy),
+            owner,
+            couple: None,
+            length: Some(1000),
+            offset: 0,
+            parts: Vec::new(),
+            writer: 0,
+            metadata: "purpose cGhvdG8=".to_owned(),
+            concatenation: None,
+            media: None,
+            expires_at: self.later(3600),
         }
     }
     /// A job due now.

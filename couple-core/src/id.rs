@@ -54,6 +54,8 @@ ids! {
     CoupleId;
     /// A picture.
     MediaId;
+    /// A resumable upload.
+    UploadId;
     /// A unit of background work.
     JobId;
 }

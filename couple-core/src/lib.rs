@@ -34,13 +34,14 @@ mod store;
 mod text;
 pub mod timeline;
 mod typed;
+pub mod upload;
 
 pub use call::Call;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use email::{EmailAddress, EmailKey};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{BoxError, Error, ErrorKind, Failure};
-pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId};
+pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId, UploadId};
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
 pub use secret::{Digest, Keyring, Secret, digest};

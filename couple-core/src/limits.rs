@@ -46,6 +46,8 @@ pub mod rules {
     pub const TRY_PER_CODE: Rule = rule("try_per_code", 20, Duration::from_mins(15));
     /// Pictures that one person uploads: a camera roll at once, then one every five seconds.
     pub const UPLOAD_PER_ACCOUNT: Rule = rule("upload_per_account", 120, Duration::from_mins(10));
+    /// Requests of one account that add bytes to resumable uploads: 10 per second.
+    pub const APPEND_PER_ACCOUNT: Rule = rule("append_per_account", 600, Duration::from_mins(1));
     /// Writes of one person: entries, reactions, signals.
     pub const WRITE_PER_ACCOUNT: Rule = rule("write_per_account", 300, Duration::from_mins(1));
 }

@@ -179,6 +179,7 @@ fn topics_of(changes: &[Change]) -> HashSet<Topic> {
             | Change::Timeline(_)
             | Change::Media(_)
             | Change::Job(_)
+            | Change::Upload(_)
             | Change::Idempotency(_) => {}
         }
     }

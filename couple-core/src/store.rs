@@ -5,13 +5,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     AccountId, Call, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, SessionId,
-    Timestamp, TokenId,
+    Timestamp, TokenId, UploadId,
     account::{AccountChange, AccountReads},
     idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord},
     job::{ClaimedJob, JobChange, JobReads},
     media::{MediaChange, MediaReads},
     pairing::{PairingChange, PairingReads},
     timeline::{TimelineChange, TimelineReads},
+    upload::{UploadChange, UploadReads},
 };
 
 /// One typed change with its precondition. A list of them is one transaction.
@@ -28,6 +29,8 @@ pub enum Change {
     Timeline(TimelineChange),
     /// To pictures and what is kept of them.
     Media(MediaChange),
+    /// To resumable uploads.
+    Upload(UploadChange),
     /// To the outbox.
     Job(JobChange),
     /// To the record of answered requests.
@@ -46,6 +49,7 @@ from_area! {
     Pairing(PairingChange),
     Timeline(TimelineChange),
     Media(MediaChange),
+    Upload(UploadChange),
     Job(JobChange),
     Idempotency(IdempotencyChange),
 }
@@ -128,6 +132,9 @@ pub enum Conflict {
     /// There is a picture in this account's space.
     #[error("space of account {0} is not empty")]
     SpaceNotEmpty(AccountId),
+    /// The resumable upload is gone, or is not as it was read: another request continued, finished or cancelled it.
+    #[error("upload {0} changed")]
+    UploadChanged(UploadId),
     /// The job's claim is not this worker's any more.
     #[error("claim of job {0} lost")]
     ClaimLost(JobId),
@@ -164,7 +171,16 @@ pub enum CommitError {
 /// * **S7** Text is stored exactly: compared byte by byte, no trimming, no folding, any valid Unicode but NUL.
 #[async_trait]
 pub trait Store:
-    AccountReads + PairingReads + TimelineReads + MediaReads + JobReads + IdempotencyReads + Send + Sync + 'static
+    AccountReads
+    + PairingReads
+    + TimelineReads
+    + MediaReads
+    + UploadReads
+    + JobReads
+    + IdempotencyReads
+    + Send
+    + Sync
+    + 'static
 {
     /// Applies `changes` in order as one transaction, all or none.
     ///

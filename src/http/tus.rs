@@ -1,4 +1,4 @@
-//! Uploads that resume, by tus 1.0 (<https://tus.io/protocols/resumable-upload>): core, creation, termination, expiration.
+//! Resumable uploads by tus 1.0 (<https://tus.io/protocols/resumable-upload>): the core protocol and the extensions in [`EXTENSIONS`].
 
 use axum::{
     body::Body as HttpBody,
@@ -7,7 +7,8 @@ use axum::{
     middleware,
     response::{IntoResponse as _, Response},
 };
-use couple_media::gallery::{About, Progress, Resumable};
+use couple_core::UploadId;
+use couple_media::gallery::{About, NewUpload, PARTIAL, Resumable, ResumeError};
 use data_encoding::BASE64;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -25,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     routes.layer(middleware::map_response(versioned))
 }
 
-/// Every answer says what is spoken.
+/// Every answer names the protocol's version.
 async fn versioned(mut answer: Response) -> Response {
     for name in ["tus-resumable", "tus-version"] {
         answer.headers_mut().insert(name, VERSION.1);
@@ -33,11 +34,22 @@ async fn versioned(mut answer: Response) -> Response {
     answer
 }
 
+const EXTENSIONS: &str =
+    "creation,creation-with-upload,creation-defer-length,concatenation,termination,expiration";
 const VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("tus-resumable"), HeaderValue::from_static("1.0.0"));
 const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const LENGTH: HeaderName = HeaderName::from_static("upload-length");
+const DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
+const METADATA: HeaderName = HeaderName::from_static("upload-metadata");
+const CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
+/// Content type of bytes from an offset on.
+const BYTES: &str = "application/offset+octet-stream";
+/// Bytes of `Upload-Metadata`, which is kept and sent back.
+const METADATA_MOST: usize = 2_048;
+/// Partial uploads that one final upload joins.
+const PARTIALS_MOST: usize = 64;
 
 /// A request that speaks this version.
 struct Tus;
@@ -53,36 +65,94 @@ impl FromRequestParts<App> for Tus {
     }
 }
 
-fn number(headers: &HeaderMap, name: &HeaderName) -> Answer<u64> {
-    let number = headers.get(name).and_then(|text| text.to_str().ok()?.parse().ok());
-    number.ok_or_else(|| Problem::new("malformed_request").detail(format!("{name} is missing, or no number")))
+impl From<ResumeError> for Problem {
+    fn from(error: ResumeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ResumeError::NotTaken(not) => not.into(),
+            ResumeError::NotFound => Self::new("upload_not_found"),
+            ResumeError::Expired => Self::new("upload_expired"),
+            ResumeError::CoupleEnded => Self::new("upload_couple_ended"),
+            ResumeError::Offset { .. } => Self::new("upload_conflict").detail(detail),
+            ResumeError::Superseded => Self::new("upload_locked"),
+            ResumeError::Length => Self::new("malformed_request").detail(detail),
+            ResumeError::Empty => Self::new("invalid_field").field(LENGTH.as_str(), "invalid").detail(detail),
+            ResumeError::NotJoinable => Self::new("upload_incomplete"),
+            ResumeError::TooMuchUnfinished => Self::new("unfinished_uploads_full"),
+        }
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Answer<Option<&'h str>> {
+    let unreadable = |_| Problem::new("malformed_request").detail(format!("{name} is not ASCII text"));
+    headers.get(name).map(|value| value.to_str().map_err(unreadable)).transpose()
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Answer<Option<u64>> {
+    let wrong = |_| Problem::new("malformed_request").detail(format!("{name} is not a number"));
+    text(headers, name)?.map(|text| text.parse().map_err(wrong)).transpose()
+}
+
+fn needed<T>(value: Option<T>, name: &HeaderName) -> Answer<T> {
+    value.ok_or_else(|| Problem::new("malformed_request").detail(format!("{name} is missing")))
+}
+
+/// The length of a new upload; none if it is deferred.
+fn declared_length(headers: &HeaderMap) -> Answer<Option<u64>> {
+    let deferred = number(headers, &DEFER_LENGTH)?;
+    match (number(headers, &LENGTH)?, deferred) {
+        (Some(length), None) => Ok(Some(length)),
+        (None, Some(1)) => Ok(None),
+        (None, None) => needed(None, &LENGTH),
+        _ => Err(Problem::new("malformed_request").detail("send Upload-Length, or Upload-Defer-Length: 1")),
+    }
 }
 
 /// What a client says of its file: `purpose`, of an avatar `crop`, and `placeholder`, as the query of `POST /v1/media` has them.
-fn metadata(headers: &HeaderMap) -> Answer<About> {
-    let text = headers.get("upload-metadata").and_then(|text| text.to_str().ok()).unwrap_or("");
+fn about(metadata: &str) -> Answer<About> {
     let value = |wanted: &str| {
-        let pair =
-            text.split(',').map(str::trim).find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix(' '))?;
+        let pair = metadata
+            .split(',')
+            .map(str::trim)
+            .find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix(' '))?;
         String::from_utf8(BASE64.decode(pair.trim().as_bytes()).ok()?).ok()
     };
     let purpose = value("purpose").unwrap_or_default();
     read_about(&purpose, value("crop").as_deref(), value("placeholder").as_deref())
 }
 
-fn told(upload: &Resumable, status: StatusCode, progress: Progress) -> Response {
+/// The partial uploads that a final one names by their URLs.
+fn partials(urls: &str) -> Answer<Vec<UploadId>> {
+    let id = |url: &str| url.trim_end_matches('/').rsplit('/').next().and_then(|id| id.parse().ok());
+    let ids: Option<Vec<UploadId>> = urls.split_ascii_whitespace().map(id).collect();
+    ids.filter(|ids| ids.len() <= PARTIALS_MOST).ok_or_else(|| {
+        let detail = format!("Upload-Concat names something else, or more than {PARTIALS_MOST} uploads");
+        Problem::new("malformed_request").detail(detail)
+    })
+}
+
+fn told(upload: &Resumable, status: StatusCode) -> Response {
     let mut answer = status.into_response();
     let headers = answer.headers_mut();
-    headers.insert(OFFSET, progress.offset.into());
-    headers.insert(LENGTH, upload.length().into());
-    let seconds = upload.expires_at().micros() / 1_000_000;
-    if let Some(expires) = http_date(seconds) {
-        headers.insert(EXPIRES, expires);
+    headers.insert(OFFSET, upload.offset().into());
+    match upload.length() {
+        Some(length) => headers.insert(LENGTH, length.into()),
+        None => headers.insert(DEFER_LENGTH, HeaderValue::from_static("1")),
+    };
+    let media = upload.media().map(|id| format!("/v1/media/{id}"));
+    let metadata = Some(upload.metadata()).filter(|metadata| !metadata.is_empty());
+    let values = [
+        (METADATA, metadata),
+        (CONCAT, upload.concatenation()),
+        (header::CONTENT_LOCATION, media.as_deref()),
+    ];
+    for (name, value) in values {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
     }
-    if let Some(id) = progress.done
-        && let Ok(place) = HeaderValue::try_from(format!("/v1/media/{id}"))
-    {
-        headers.insert(header::CONTENT_LOCATION, place);
+    if let Some(expires) = http_date(upload.expires_at().micros() / 1_000_000) {
+        headers.insert(EXPIRES, expires);
     }
     answer
 }
@@ -93,64 +163,156 @@ fn http_date(seconds: i64) -> Option<HeaderValue> {
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
 }
 
-fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
-    let upload = app.backend.gallery().resume(signed.id(), name);
-    let upload = upload.ok_or_else(|| Problem::new("upload_not_found"))?;
-    if upload.is_expired() { Err(Problem::new("upload_expired")) } else { Ok(upload) }
+async fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
+    let id = name.parse().map_err(|_| Problem::new("upload_not_found"))?;
+    Ok(app.backend.gallery().resume(signed.id(), id).await?)
 }
 
-async fn at(upload: &Resumable) -> Answer<Progress> {
-    upload.progress().await?.ok_or_else(|| Problem::new("upload_not_found"))
-}
-
-/// Becomes a picture, if all came.
-async fn completed(
-    app: &App,
-    upload: &Resumable,
-    meta: Meta,
-    signed: &Signed,
-    progress: Progress,
-) -> Answer<Progress> {
-    if progress.done.is_some() || progress.offset < upload.length() {
-        return Ok(progress);
+/// Makes the picture, if all bytes are stored.
+async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) -> Answer<Resumable> {
+    if !upload.is_complete() {
+        return Ok(upload);
     }
     let by = signed.id();
     let call = move |digest: &couple_core::Digest| meta.call_with(by, digest.as_bytes());
-    let stored = upload.complete(call, still_signed_in(app, signed)).await?;
-    Ok(Progress { done: Some(stored.media.id), ..progress })
+    let stored = upload.complete(about(upload.metadata())?, call, still_signed_in(app, signed)).await?;
+    Ok(upload.became(stored.media.id))
 }
 
-/// What of tus is spoken.
+/// Stores a body from an offset on. What arrives before the body breaks off, or is too slow, stays stored.
+async fn receive(
+    app: &App,
+    upload: Resumable,
+    from: u64,
+    length: Option<u64>,
+    mut body: HttpBody,
+) -> Answer<Resumable> {
+    let mut appending = upload.append(from, length).await?;
+    let mut pace = Pace::new(&app.options, Instant::now());
+    let ended = loop {
+        let frame = tokio::select! {
+            frame = timeout_at(pace.late(Instant::now()), body.frame()) => frame,
+            () = appending.superseded() => break Err(Problem::new("upload_locked")),
+        };
+        match frame {
+            Ok(None) => break Ok(()),
+            Ok(Some(Ok(frame))) => {
+                let Ok(bytes) = frame.into_data() else { continue };
+                let (length, begun) = (bytes.len(), Instant::now());
+                match appending.write(bytes).await {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(too_many) => break Err(too_many.into()),
+                }
+                pace.kept(begun.elapsed());
+                pace.came(length, Instant::now());
+            }
+            Ok(Some(Err(_))) | Err(_) => break Err(Problem::new("upload_interrupted")),
+        }
+    };
+    let stored = appending.finish().await?;
+    ended.map(|()| stored)
+}
+
+/// Which of tus this server speaks: version, extensions, and the largest upload.
 #[utoipa::path(options, path = "/v1/uploads", tag = "media",
-    responses((status = 204, description = "`Tus-Version`, `Tus-Extension`, `Tus-Max-Size`")))]
+    responses((status = 204, description = "`Tus-Version`, `Tus-Extension`, and `Tus-Max-Size` in bytes")))]
 async fn options(State(app): State<App>) -> Response {
     let most = app.backend.gallery().options().limits.bytes.to_string();
-    let headers = [("tus-extension", "creation,termination,expiration"), ("tus-max-size", most.as_str())];
+    let headers = [("tus-extension", EXTENSIONS), ("tus-max-size", most.as_str())];
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Begins an upload that may come in several requests, by tus 1.0.
+/// Creates a resumable upload (tus 1.0: creation, creation-with-upload, creation-defer-length, concatenation).
+///
+/// An upload lasts 24 hours. A photo belongs to the couple in which the account is when the upload is created; once that couple has ended,
+/// the upload is refused with 410.
 #[utoipa::path(post, path = "/v1/uploads", tag = "media", security(("session" = [])),
     params(("Tus-Resumable" = String, Header, description = "`1.0.0`"),
-        ("Upload-Length" = u64, Header, description = "Bytes of the picture"),
-        ("Upload-Metadata" = String, Header, description = "`purpose`, of an avatar `crop`, and `placeholder`, as `POST /v1/media` has them, each in base64")),
-    responses((status = 201, description = "`Location` says where the bytes go")))]
-async fn create(State(app): State<App>, signed: Signed, _: Tus, headers: HeaderMap) -> Answer<Response> {
-    let about = metadata(&headers)?;
-    let length = number(&headers, &LENGTH)?;
-    let upload = app.backend.gallery().begin(signed.id(), about, length).await?;
-    let mut answer = told(&upload, StatusCode::CREATED, Progress { offset: 0, done: None });
+        ("Upload-Length" = Option<u64>, Header, description = "Length in bytes, at least 1. Not with `Upload-Defer-Length`, nor of a final upload"),
+        ("Upload-Defer-Length" = Option<u64>, Header, description = "`1`: a later `PATCH` declares the length"),
+        ("Upload-Concat" = Option<String>, Header, description = "`partial`, or `final;` and the URLs of at most 64 complete partial uploads, separated by spaces"),
+        ("Upload-Metadata" = Option<String>, Header, description = "`purpose`, of an avatar `crop`, and `placeholder`, as `POST /v1/media` has them, each in base64; at most 2,048 bytes. A partial upload needs none")),
+    request_body(content_type = "application/offset+octet-stream", description = "The first bytes, if the client sends some now"),
+    responses((status = 201, description = "`Location` is the URL of the upload, `Upload-Offset` the number of stored bytes. Once they are all stored, `Content-Location` is the picture"),
+        (status = 400, description = "`malformed_request`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`not_paired`, or `upload_not_found` for a part of a final upload", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`quota_exceeded`; `upload_incomplete`: a part of a final upload is not complete or not partial", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "`unsupported_tus_version`: `Tus-Version` has the supported one", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`: more than `Tus-Max-Size`; `unfinished_uploads_full`: the account has 100 unfinished uploads, or 100 MiB in them", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unknown_type`: the bytes are no picture", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_field`: metadata, or a length of 0", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
+async fn create(
+    State(app): State<App>,
+    signed: Signed,
+    _: Tus,
+    meta: Meta,
+    headers: HeaderMap,
+    body: HttpBody,
+) -> Answer<Response> {
+    let metadata = text(&headers, &METADATA)?.unwrap_or("").to_owned();
+    if metadata.len() > METADATA_MOST {
+        return Err(Problem::new("invalid_field").field(METADATA.as_str(), "too_long"));
+    }
+    let (gallery, concatenation) = (app.backend.gallery(), text(&headers, &CONCAT)?);
+    let new = NewUpload { metadata, concatenation: concatenation.map(str::to_owned), ..NewUpload::default() };
+    let mut upload = match concatenation {
+        Some(PARTIAL) => {
+            gallery.begin(signed.id(), NewUpload { length: declared_length(&headers)?, ..new }).await?
+        }
+        None => {
+            let purpose = Some(about(&new.metadata)?.purpose);
+            gallery
+                .begin(signed.id(), NewUpload { purpose, length: declared_length(&headers)?, ..new })
+                .await?
+        }
+        Some(concatenation) => {
+            let urls = concatenation.strip_prefix("final;");
+            let urls =
+                urls.ok_or_else(|| Problem::new("malformed_request").detail("Upload-Concat is unknown"))?;
+            let purpose = Some(about(&new.metadata)?.purpose);
+            gallery.join(signed.id(), NewUpload { purpose, ..new }, &partials(urls)?).await?
+        }
+    };
+    if !upload.is_final() && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == BYTES) {
+        upload = first_bytes(&app, &signed, upload, body).await?;
+    }
+    let upload = completed(&app, upload, meta, &signed).await?;
+    let mut answer = told(&upload, StatusCode::CREATED);
     // From where it was asked for, wherever this is mounted.
-    let place = HeaderValue::try_from(format!("uploads/{}", upload.name()));
+    let place = HeaderValue::try_from(format!("uploads/{}", upload.id()));
     let place = place.map_err(|_| Problem::new("internal_error"))?;
     answer.headers_mut().insert(header::LOCATION, place);
     Ok(answer)
 }
 
-/// How far an upload is.
+/// Stores what a client sends with its creation. The upload exists, whatever becomes of these bytes: the client continues from the offset
+/// that it is told.
+async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBody) -> Answer<Resumable> {
+    let id = upload.id();
+    let received = match app.uploads.take(signed.id()) {
+        Ok(_permit) => receive(app, upload, 0, None, body).await,
+        Err(busy) => Err(busy),
+    };
+    match received {
+        Ok(upload) => Ok(upload),
+        Err(problem) => {
+            tracing::debug!(upload = %id, code = problem.code(), "the first bytes of an upload did not all arrive");
+            Ok(app.backend.gallery().resume(signed.id(), id).await?)
+        }
+    }
+}
+
+/// How many bytes of a resumable upload are stored.
 #[utoipa::path(head, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
-    params(("upload" = String, Path, description = "Its name"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
-    responses((status = 200, description = "`Upload-Offset`; once it is whole, `Content-Location` is the picture's")))]
+    params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
+    responses((status = 200, description = "`Upload-Offset`; `Upload-Length`, or `Upload-Defer-Length` before it is declared; `Upload-Metadata` and `Upload-Concat` as they were sent; `Upload-Expires`. Once all bytes are stored, `Content-Location` is the picture"),
+        (status = 404, description = "`upload_not_found`: there is no such upload of this account"),
+        (status = 410, description = "`upload_expired`, or `upload_couple_ended`: the couple in which it was created has ended"),
+        (status = 412, description = "`unsupported_tus_version`"),
+        (status = 415, description = "`unknown_type`: the bytes are no picture; the upload is removed")))]
 async fn offset(
     State(app): State<App>,
     signed: Signed,
@@ -158,18 +320,32 @@ async fn offset(
     meta: Meta,
     Segment(name): Segment,
 ) -> Answer<Response> {
-    let upload = find(&app, &signed, &name)?;
     // A process may have died between the last byte and the picture.
-    let progress = completed(&app, &upload, meta, &signed, at(&upload).await?).await?;
-    Ok(told(&upload, StatusCode::OK, progress))
+    let upload = completed(&app, find(&app, &signed, &name).await?, meta, &signed).await?;
+    Ok(told(&upload, StatusCode::OK))
 }
 
-/// Goes on with an upload. What came before a connection broke is kept.
+/// Continues a resumable upload.
+///
+/// Bytes that arrive before a connection breaks are stored. Of two concurrent requests for one upload the newer one continues it, and the
+/// older one ends with 423. Clients repeat a request that ended with 409, 423 or 5xx, from the offset that `HEAD` tells.
 #[utoipa::path(patch, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
-    params(("upload" = String, Path, description = "Its name"), ("Tus-Resumable" = String, Header, description = "`1.0.0`"),
-        ("Upload-Offset" = u64, Header, description = "Where these bytes begin: where the upload is")),
-    request_body(content_type = "application/offset+octet-stream", description = "Bytes from there on"),
-    responses((status = 204, description = "`Upload-Offset`; once it is whole, `Content-Location` is the picture's")))]
+    params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`"),
+        ("Upload-Offset" = u64, Header, description = "Number of stored bytes, where these continue"),
+        ("Upload-Length" = Option<u64>, Header, description = "Length in bytes, if it was deferred")),
+    request_body(content_type = "application/offset+octet-stream", description = "Bytes from the offset on"),
+    responses((status = 204, description = "`Upload-Offset` is the number of stored bytes. Once they are all stored, `Content-Location` is the picture"),
+        (status = 400, description = "`malformed_request`: a header is missing, or the length differs from the one before", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "`upload_is_final`: a final upload takes no bytes", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`upload_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`upload_conflict`: the upload has another number of bytes; `quota_exceeded`", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`upload_expired`, or `upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`: more than its length; `unfinished_uploads_full`: the unfinished uploads of the account have 100 MiB", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unsupported_media_type`; `unknown_type`: the bytes are no picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
+        (status = 423, description = "`upload_locked`: a newer request continues the upload", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "`rate_limited`: 600 requests in a minute", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`upload_interrupted`: the body broke off, or nothing arrived for 60 s; what arrived is stored", body = Problem, content_type = "application/problem+json")))]
 async fn append(
     State(app): State<App>,
     signed: Signed,
@@ -177,58 +353,38 @@ async fn append(
     meta: Meta,
     Segment(name): Segment,
     headers: HeaderMap,
-    mut body: HttpBody,
+    body: HttpBody,
 ) -> Answer<Response> {
-    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/offset+octet-stream") {
-        return Err(Problem::new("unsupported_media_type").detail("send application/offset+octet-stream"));
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != BYTES) {
+        return Err(Problem::new("unsupported_media_type").detail(format!("send {BYTES}")));
     }
     require_no_coding(&headers)?;
-    let from = number(&headers, &OFFSET)?;
-    let upload = find(&app, &signed, &name)?;
-    let _permit = app.uploads.take(signed.id()).await?;
-    let progress = at(&upload).await?;
-    if progress.offset != from {
-        return Err(Problem::new("upload_conflict").detail(format!("it is at {}", progress.offset)));
+    let from = needed(number(&headers, &OFFSET)?, &OFFSET)?;
+    let length = number(&headers, &LENGTH)?;
+    app.backend.gallery().pictures().allow_append(signed.id()).await?;
+    let upload = find(&app, &signed, &name).await?;
+    if upload.is_final() {
+        return Err(Problem::new("upload_is_final"));
     }
-    let mut left = upload.length() - from;
-    let (send, written) = upload.write(from);
-    let mut pace = Pace::new(&app.options, Instant::now());
-    let ended = loop {
-        match timeout_at(pace.late(Instant::now()), body.frame()).await {
-            Ok(None) => break Ok(()),
-            Ok(Some(Ok(frame))) => {
-                let Ok(bytes) = frame.into_data() else { continue };
-                match left.checked_sub(bytes.len() as u64) {
-                    Some(less) => left = less,
-                    None => break Err(Problem::new("body_too_large").detail("more than its length")),
-                }
-                let (length, begun) = (bytes.len(), Instant::now());
-                // It fails only when the store did, which the task tells.
-                if send.send(bytes).await.is_err() {
-                    break Ok(());
-                }
-                pace.kept(begun.elapsed());
-                pace.came(length, Instant::now());
-            }
-            Ok(Some(Err(_))) => break Err(Problem::new("malformed_request").detail("the body ended early")),
-            Err(_) => break Err(Problem::new("body_timed_out")),
-        }
-    };
-    drop(send);
-    let written = written.await.map_err(|_| Problem::new("internal_error"))??;
-    ended?;
-    let progress = Progress { offset: from + written, done: progress.done };
-    let progress = completed(&app, &upload, meta, &signed, progress).await?;
-    Ok(told(&upload, StatusCode::NO_CONTENT, progress))
+    // A client that has lost the answer to its last bytes may ask again.
+    if upload.media().is_some() && upload.offset() == from {
+        return Ok(told(&upload, StatusCode::NO_CONTENT));
+    }
+    let permit = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
+    let upload = receive(&app, upload, from, length, body).await?;
+    drop(permit);
+    let upload = completed(&app, upload, meta, &signed).await?;
+    Ok(told(&upload, StatusCode::NO_CONTENT))
 }
 
-/// Ends an upload, and forgets what came. The picture that it may have become stays.
+/// Cancels a resumable upload and deletes its bytes. A picture that it has become stays.
 #[utoipa::path(delete, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
-    params(("upload" = String, Path, description = "Its name"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
-    responses((status = 204, description = "Gone")))]
+    params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
+    responses((status = 204, description = "The upload no longer exists"),
+        (status = 404, description = "`upload_not_found`", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`upload_expired`, or `upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json")))]
 async fn end(State(app): State<App>, signed: Signed, _: Tus, Segment(name): Segment) -> Answer<Response> {
-    let upload = find(&app, &signed, &name)?;
-    at(&upload).await?;
-    upload.end().await?;
+    find(&app, &signed, &name).await?.end().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

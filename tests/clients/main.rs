@@ -19,6 +19,7 @@ mod support;
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -187,18 +188,100 @@ async fn npm_tus_js_client_resumes() {
     println!("tus.js: {cuts} cuts, {} connections, {} bytes", proxy.accepted(), picture.len());
     assert!(cuts >= 3 && proxy.accepted() > 3, "it was not cut");
 
+    is_the_same(&server, &tokens[0], &file, &place).await;
+}
+
+/// Whether an upload became the picture of the file: the same bytes in one request are the same picture.
+async fn is_the_same(server: &Server, token: &str, file: &Path, place: &str) {
     let direct = tokio::process::Command::new("curl")
-        .args([
-            "-sS",
-            "--fail-with-body",
-            "-H",
-            &format!("authorization: Bearer {}", tokens[0]),
-            "--data-binary",
-        ])
+        .args(["-sS", "--fail-with-body", "-H", &format!("authorization: Bearer {token}"), "--data-binary"])
         .args([format!("@{}", file.display()), format!("http://{}/v1/media?purpose=photo", server.address)])
         .output();
     let said: serde_json::Value = serde_json::from_slice(&direct.await.unwrap().stdout).unwrap();
     assert_eq!(format!("/v1/media/{}", said["id"].as_str().unwrap()), place, "{said}");
+}
+
+/// Runs tus.js with options of the client until its upload has become a picture; the picture's URL.
+async fn tus(server: SocketAddr, token: &str, file: &Path, options: serde_json::Value) -> String {
+    let mut command = program("tus.js");
+    command.args([format!("http://{server}").as_str(), token]).arg(file).arg(options.to_string());
+    let output = timeout(Duration::from_secs(120), command.output()).await.expect("it does not end").unwrap();
+    assert!(output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A server with a person who is in a couple, and a picture to upload.
+async fn with_picture(folder: &Path) -> (Server, String, PathBuf) {
+    let tokens = couples::seed_folder(folder, 1).await;
+    let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn")];
+    let server = Server::spawn(&support::binary(), folder, free_address(), &settings);
+    server.until_ready().await;
+    let file = folder.join("picture.png");
+    std::fs::write(&file, noise()).unwrap();
+    (server, tokens[0].clone(), file)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_tus_js_client_uses_the_extensions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, token, file) = with_picture(folder.path()).await;
+    for options in [
+        json!({ "parallelUploads": 3 }),
+        json!({ "uploadDataDuringCreation": true }),
+        json!({ "uploadLengthDeferred": true, "stream": true }),
+        json!({ "chunkSize": 16 << 20 }),
+    ] {
+        let place = tus(server.address, &token, &file, options).await;
+        is_the_same(&server, &token, &file, &place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_tus_js_client_survives_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, token, file) = with_picture(folder.path()).await;
+    let upload = async |pause: u64| tus(server.address, &token, &file, json!({ "silence": [pause] })).await;
+    // No retry: the request itself goes on after the pause.
+    let (shorter, longer) = tokio::join!(upload(12_000), upload(25_000));
+    assert_eq!(shorter, longer);
+    is_the_same(&server, &token, &file, &longer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_tus_js_client_survives_a_killed_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut server, token, file) = with_picture(folder.path()).await;
+    let retries: Vec<u32> = vec![100; 400];
+    let upload = tokio::spawn({
+        let (address, token, file) = (server.address, token.clone(), file.clone());
+        async move { tus(address, &token, &file, json!({ "retryDelays": retries })).await }
+    });
+    // In the middle: some bytes are stored, and no picture is.
+    let are_stored = has_file_below(folder.path(), "t");
+    let until = Instant::now() + Duration::from_secs(60);
+    while !are_stored() {
+        assert!(Instant::now() < until && !upload.is_finished(), "nothing is stored");
+        sleep(Duration::from_millis(5)).await;
+    }
+    server.kill();
+    let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn")];
+    let server = Server::spawn(&support::binary(), folder.path(), server.address, &settings);
+    server.until_ready().await;
+    let place = upload.await.unwrap();
+    is_the_same(&server, &token, &file, &place).await;
+}
+
+/// Whether a folder with this name, somewhere below, has a file.
+fn has_file_below(folder: &Path, name: &'static str) -> impl Fn() -> bool {
+    fn has(folder: &Path, name: &str, within: bool) -> bool {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+            let path = entry.path();
+            let inside = within || entry.file_name() == name;
+            if path.is_dir() { has(&path, name, inside) } else { within }
+        })
+    }
+    let folder = folder.to_owned();
+    move || has(&folder, name, false)
 }
 
 /// A picture of some six megabytes: noise has no shorter form.

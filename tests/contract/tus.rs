@@ -1,12 +1,21 @@
 //! Uploads that resume, by tus 1.0.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
-use axum::{body::Body, http::Request};
-use couple::media::Purpose;
+use axum::{
+    body::{Body, Bytes},
+    http::Request,
+};
+use couple::{
+    Backend,
+    core::{AccountId, UploadId, limits::Unlimited},
+    gallery::{GalleryOptions, Sweep},
+    http::HttpOptions,
+};
 use data_encoding::BASE64;
 use futures_util::StreamExt as _;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use crate::{
     media::kept,
@@ -75,6 +84,10 @@ async fn in_pieces() {
         (204, half.to_string().as_str())
     );
     assert!(answer.headers.contains_key("upload-expires"));
+    let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+    let metadata = format!("{PHOTO},placeholder {}", BASE64.encode(b"3OcRJYB4d3h_iIeHeEh3eIhw-j3A"));
+    assert_eq!(asked.headers["upload-metadata"].to_str().unwrap(), metadata, "as it was sent");
+    assert_eq!(asked.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
     assert_eq!(
         patch(&world, &ana, &path, 0, bytes[..half].to_vec().into()).await.said(),
         (409, "upload_conflict")
@@ -85,7 +98,8 @@ async fn in_pieces() {
     let broken = futures_util::stream::iter([piece, Err(std::io::Error::other("cut"))]);
     assert_eq!(
         patch(&world, &ana, &path, half, Body::from_stream(broken)).await.said(),
-        (400, "malformed_request")
+        (503, "upload_interrupted"),
+        "clients repeat a 5xx"
     );
     assert_eq!(at(&world, &ana, &path).await, (200, Some(half + 100)));
     // Whoever asks goes away: the request itself is dropped.
@@ -125,14 +139,12 @@ async fn completed_by_many_at_once() {
     let gallery = world.backend.gallery();
     for side in 300..320 {
         let bytes = png(side, side);
-        let upload = gallery.begin(me, Purpose::Photo.into(), bytes.len() as u64).await.unwrap();
-        for (nth, part) in bytes.chunks(bytes.len() / 50).enumerate() {
-            let (send, written) = upload.write((nth * (bytes.len() / 50)) as u64);
-            send.send(part.to_vec().into()).await.unwrap();
-            drop(send);
-            written.await.unwrap().unwrap();
-        }
-        let path = format!("/v1/uploads/{}", upload.name());
+        let path = begin(&world, &ana, bytes.len()).await;
+        // Without the HTTP layer, which would make the picture after the last byte.
+        let upload = gallery.resume(me, id_of(&path)).await.unwrap();
+        let mut appending = upload.append(0, None).await.unwrap();
+        assert!(appending.write(bytes.clone().into()).await.unwrap());
+        appending.finish().await.unwrap();
         let asked = (0..8).map(|nth: u64| {
             let (world, ana, path) = (&world, &ana, &path);
             async move {
@@ -150,7 +162,7 @@ async fn completed_by_many_at_once() {
         let media = world.backend.ports().store.media(id).await.unwrap().unwrap();
         assert_eq!(media.source.as_ref().unwrap().bytes, bytes.len() as i64);
         let left = kept(&world).await;
-        assert!(left.iter().filter(|name| name.starts_with("t/")).all(|name| name.ends_with("/done")));
+        assert!(!left.iter().any(|name| name.starts_with("t/")), "completion removes the parts");
         assert_eq!(left.iter().filter(|name| name.ends_with("/upload")).count(), (side - 299) as usize);
     }
 }
@@ -169,11 +181,17 @@ async fn what_is_refused() {
     is(create(&[("upload-metadata", PHOTO), ("upload-length", "-1")]).await, 400, "malformed_request");
     is(create(&[("upload-metadata", PHOTO), ("upload-length", "99999999")]).await, 413, "body_too_large");
     is(create(&[("tus-resumable", "0.2.2")]).await, 412, "unsupported_tus_version");
+    is(create(&[("upload-metadata", PHOTO), ("upload-length", "0")]).await, 422, "invalid_field");
+    let both = [("upload-metadata", PHOTO), ("upload-length", "9"), ("upload-defer-length", "1")];
+    is(create(&both).await, 400, "malformed_request");
+    is(create(&[("upload-metadata", PHOTO), ("upload-defer-length", "2")]).await, 400, "malformed_request");
+    is(create(&[("upload-concat", "half"), ("upload-length", "9")]).await, 400, "malformed_request");
+    let long = format!("{PHOTO},filename {}", "QUFB".repeat(600));
+    is(create(&[("upload-metadata", &long), ("upload-length", "9")]).await, 422, "invalid_field");
 
     let path = begin(&world, &ana, 1_000).await;
     // Another's, and one that was changed, are none.
     assert_eq!(at(&world, &ben, &path).await, (404, None));
-    assert_eq!(at(&world, &ana, &path.replace("-1000-", "-2000-")).await, (404, None));
     assert_eq!(at(&world, &ana, "/v1/uploads/x").await, (404, None));
     assert_eq!(patch(&world, &ana, &path, 0, vec![1; 1_001].into()).await.said(), (413, "body_too_large"));
     let plain = [("content-type", "image/png"), ("upload-offset", "0")];
@@ -190,20 +208,372 @@ async fn what_is_refused() {
     assert_eq!(at(&world, &ana, &path).await, (410, None));
 }
 
-/// Unfinished ones have room for five of the largest, together.
+fn id_of(path: &str) -> UploadId {
+    path.rsplit('/').next().unwrap().parse().unwrap()
+}
+
+async fn account_of(world: &World, token: &str) -> AccountId {
+    world.get("/v1/me", token).await.text("id").parse().unwrap()
+}
+
+fn world_with(options: GalleryOptions) -> World {
+    World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default())
+}
+
+/// Blobs with the bytes of resumable uploads.
+async fn parts(world: &World) -> Vec<String> {
+    kept(world).await.into_iter().filter(|name| name.starts_with("t/")).collect()
+}
+
+/// A body whose bytes are sent by hand; it ends when the sender is dropped.
+fn by_hand() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+    let (send, receive) = mpsc::channel(8);
+    let stream = futures_util::stream::unfold(receive, async |mut receive: mpsc::Receiver<_>| {
+        receive.recv().await.map(|bytes| (bytes, receive))
+    });
+    (send, Body::from_stream(stream))
+}
+
 #[tokio::test]
-async fn so_many_unfinished() {
+async fn unfinished_bytes_are_counted_when_they_arrive() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let largest = 20 << 20;
+    // Created while nothing has arrived, so that the check at creation sees nothing.
+    let mut paths = Vec::new();
+    for _ in 0..8 {
+        paths.push(begin(&world, &ana, largest).await);
+    }
+    for path in &paths[..5] {
+        assert_eq!(patch(&world, &ana, path, 0, vec![1; largest - 1].into()).await.status, 204);
+    }
+    let answer = patch(&world, &ana, &paths[5], 0, vec![1; largest - 1].into()).await;
+    assert_eq!(answer.said(), (413, "unfinished_uploads_full"));
+    let store = &world.backend.ports().store;
+    let me = account_of(&world, &ana).await;
+    assert!(store.unfinished_uploads(me).await.unwrap().bytes <= 100 << 20);
+    let headers = [("upload-length", "20971520"), ("upload-metadata", PHOTO)];
+    let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await;
+    assert_eq!(answer.said(), (413, "unfinished_uploads_full"));
+    // Another account is not concerned; what is cancelled is free again.
+    let theirs = begin(&world, &ben, largest).await;
+    assert_eq!(patch(&world, &ben, &theirs, 0, vec![1; 1_000].into()).await.status, 204);
+    assert_eq!(send(&world, &ana, "DELETE", &paths[0], &[], Body::empty()).await.status, 204);
+    let (_, offset) = at(&world, &ana, &paths[5]).await;
+    let offset = offset.unwrap();
+    assert_eq!(patch(&world, &ana, &paths[5], offset, vec![1; 1 << 20].into()).await.status, 204);
+}
+
+#[tokio::test]
+async fn unfinished_uploads_of_all_accounts_have_one_bound() {
+    let world = world_with(GalleryOptions { unfinished_bytes: 3_000_000, ..GalleryOptions::default() });
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let (first, second) = (begin(&world, &ana, 9_000_000).await, begin(&world, &ben, 9_000_000).await);
+    assert_eq!(patch(&world, &ana, &first, 0, vec![1; 2_000_000].into()).await.status, 204);
+    assert_eq!(patch(&world, &ben, &second, 0, vec![1; 2_000_000].into()).await.said(), (503, "overloaded"));
+    assert!(world.backend.ports().store.unfinished_bytes().await.unwrap() <= 3_000_000);
+}
+
+#[tokio::test]
+async fn number_of_unfinished_uploads_is_bounded() {
+    let world = world_with(GalleryOptions { unfinished_uploads: 3, ..GalleryOptions::default() });
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    for _ in 0..3 {
+        begin(&world, &ana, 10).await;
+    }
+    let headers = [("upload-length", "10"), ("upload-metadata", PHOTO)];
+    let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await;
+    assert_eq!(answer.said(), (413, "unfinished_uploads_full"));
+}
+
+#[tokio::test]
+async fn many_tiny_requests_leave_few_blobs() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
-    let largest = 20 << 20;
-    for _ in 0..4 {
-        let path = begin(&world, &ana, largest).await;
-        assert_eq!(patch(&world, &ana, &path, 0, vec![1; largest - 1].into()).await.status, 204);
+    let bytes = png(40, 40);
+    let path = begin(&world, &ana, bytes.len()).await;
+    let mut most = 0;
+    for (offset, byte) in bytes.iter().enumerate() {
+        let answer = patch(&world, &ana, &path, offset, vec![*byte].into()).await;
+        assert_eq!(answer.status, 204, "{}", answer.body);
+        if offset + 1 < bytes.len() {
+            most = most.max(parts(&world).await.len());
+        } else {
+            let place = answer.headers["content-location"].to_str().unwrap();
+            world.work().await;
+            assert_eq!(world.get(place, &ana).await.text("state"), "ready", "the bytes are in order");
+        }
     }
-    let headers = [("upload-length", "20971520"), ("upload-metadata", PHOTO)];
-    begin(&world, &ana, largest).await;
-    let path = begin(&world, &ana, largest).await;
-    assert_eq!(patch(&world, &ana, &path, 0, vec![1; largest - 1].into()).await.status, 204);
+    assert!(bytes.len() > 500 && most <= 12, "{most} blobs for {} requests", bytes.len());
+    assert!(parts(&world).await.is_empty(), "completion removes the parts");
+}
+
+#[tokio::test]
+async fn requests_that_append_are_limited() {
+    let world = World::of(Backend::builder(), HttpOptions::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let path = begin(&world, &ana, 2_000).await;
+    for offset in 0..600 {
+        assert_eq!(patch(&world, &ana, &path, offset, vec![1].into()).await.status, 204);
+    }
+    assert_eq!(patch(&world, &ana, &path, 600, vec![1].into()).await.said(), (429, "rate_limited"));
+}
+
+/// A request stalls with bytes that are not stored, and another begins at 0.
+#[tokio::test]
+async fn stored_bytes_are_never_overwritten_by_an_older_request() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let bytes = png(300, 300);
+    assert!(bytes.len() > 100_000);
+    let path = begin(&world, &ana, bytes.len()).await;
+    let (hand, body) = by_hand();
+    let newer = async {
+        hand.send(Ok(vec![0; 50_000].into())).await.unwrap();
+        // The older request has claimed the upload once it has taken its bytes.
+        hand.reserve_many(8).await.unwrap();
+        let answer = patch(&world, &ana, &path, 0, bytes[..100_000].to_vec().into()).await;
+        assert_eq!(answer.status, 204, "{}", answer.body);
+        hand.send(Err(io::Error::other("the connection died"))).await.ok();
+        drop(hand);
+    };
+    let (older, ()) = tokio::join!(patch(&world, &ana, &path, 0, body), newer);
+    assert_eq!(older.said(), (423, "upload_locked"), "clients repeat a 423");
+    assert_eq!(at(&world, &ana, &path).await, (200, Some(100_000)));
+    let last = patch(&world, &ana, &path, 100_000, bytes[100_000..].to_vec().into()).await;
+    let place = last.headers["content-location"].to_str().unwrap();
+    // Only the right bytes are the same picture.
+    let same = world.upload(&ana, "purpose=photo", bytes).await;
+    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place.to_owned()));
+}
+
+/// Two requests in two processes: neither knows of the other but by the store.
+#[tokio::test]
+async fn a_writer_of_another_process_is_fenced_off() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (me, path) = (account_of(&world, &ana).await, begin(&world, &ana, 1_000).await);
+    let gallery = world.backend.gallery();
+    let other = couple::gallery::Gallery::new(
+        world.backend.ports().clone(),
+        *gallery.pictures().policy(),
+        gallery.blobs().clone(),
+        GalleryOptions::default(),
+    );
+    let mut older = gallery.resume(me, id_of(&path)).await.unwrap().append(0, None).await.unwrap();
+    assert!(older.write(vec![0; 50].into()).await.unwrap());
+    let mut newer = other.resume(me, id_of(&path)).await.unwrap().append(0, None).await.unwrap();
+    assert!(newer.write(vec![1; 100].into()).await.unwrap());
+    newer.finish().await.unwrap();
+    assert!(older.finish().await.is_err());
+    assert_eq!(at(&world, &ana, &path).await, (200, Some(100)));
+    let blobs = parts(&world).await;
+    let [blob] = &blobs[..] else { panic!("{blobs:?}") };
+    assert_eq!(gallery.blobs().read(blob, 1_000).await.unwrap().unwrap(), vec![1; 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_request_ends_with_a_status_that_clients_repeat() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let path = begin(&world, &ana, 1_000).await;
+    let (hand, body) = by_hand();
+    hand.send(Ok(vec![1; 10].into())).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let pause = async {
+        // A radio gap of 25 s is no reason to end.
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        hand.send(Ok(vec![1; 10].into())).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(at(&world, &ana, &path).await, (200, Some(20)), "stored while the request goes on");
+        hand.closed().await;
+    };
+    let (answer, ()) = tokio::join!(patch(&world, &ana, &path, 0, body), pause);
+    assert_eq!(answer.said(), (503, "upload_interrupted"));
+    assert!(begun.elapsed() > Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert_eq!(at(&world, &ana, &path).await, (200, Some(20)));
+}
+
+#[tokio::test]
+async fn upload_of_an_ended_couple_is_refused() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let bytes = png(300, 300);
+    let path = begin(&world, &ana, bytes.len()).await;
+    assert_eq!(patch(&world, &ana, &path, 0, bytes[..1_000].to_vec().into()).await.status, 204);
+    let avatar =
+        [("upload-length", bytes.len().to_string()), ("upload-metadata", "purpose YXZhdGFy".to_owned())];
+    let avatar = avatar.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let avatar = send(&world, &ana, "POST", "/v1/uploads", &avatar, Body::empty()).await;
+    let avatar = format!("/v1/{}", avatar.headers["location"].to_str().unwrap());
+    let left = world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    assert!(left.status < 300, "{}", left.body);
+    let rest = || bytes[1_000..].to_vec();
+    assert_eq!(patch(&world, &ana, &path, 1_000, rest().into()).await.said(), (410, "upload_couple_ended"));
+    let cleo = world.join("cleo@example.org").await;
+    world.pair(&ana, &cleo).await;
+    assert_eq!(patch(&world, &ana, &path, 1_000, rest().into()).await.said(), (410, "upload_couple_ended"));
+    assert_eq!(at(&world, &ana, &path).await, (410, None));
+    let answer = patch(&world, &ana, &avatar, 0, bytes.into()).await;
+    assert_eq!(answer.status, 204, "an avatar belongs to no couple: {}", answer.body);
+}
+
+#[tokio::test]
+async fn first_bytes_may_come_with_the_creation() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let answer = send(&world, &ana, "OPTIONS", "/v1/uploads", &[], Body::empty()).await;
+    let extensions =
+        "creation,creation-with-upload,creation-defer-length,concatenation,termination,expiration";
+    assert_eq!(answer.headers["tus-extension"], extensions);
+    let bytes = png(300, 300);
+    let length = bytes.len().to_string();
+    let headers = [
+        ("upload-length", length.as_str()),
+        ("upload-metadata", PHOTO),
+        ("content-type", "application/offset+octet-stream"),
+    ];
+    let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, bytes[..700].to_vec().into()).await;
+    assert_eq!((answer.status, answer.headers["upload-offset"].to_str().unwrap()), (201, "700"));
+    let path = format!("/v1/{}", answer.headers["location"].to_str().unwrap());
+    assert_eq!(patch(&world, &ana, &path, 700, bytes[700..].to_vec().into()).await.status, 204);
+    // All of it; and a connection that breaks: the upload exists all the same.
+    let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, bytes.clone().into()).await;
+    assert_eq!(answer.status, 201);
+    assert!(answer.headers.contains_key("content-location"));
+    let broken = futures_util::stream::iter([Ok(bytes[..90].to_vec()), Err(io::Error::other("cut"))]);
+    let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, Body::from_stream(broken)).await;
+    assert_eq!((answer.status, answer.headers["upload-offset"].to_str().unwrap()), (201, "90"));
+}
+
+#[tokio::test]
+async fn length_may_be_declared_later() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let bytes = png(300, 300);
+    let headers = [("upload-defer-length", "1"), ("upload-metadata", PHOTO)];
     let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await;
-    assert_eq!(answer.said(), (409, "quota_exceeded"));
+    assert_eq!((answer.status, &answer.headers["upload-defer-length"]), (201, &"1".parse().unwrap()));
+    let path = format!("/v1/{}", answer.headers["location"].to_str().unwrap());
+    assert_eq!(patch(&world, &ana, &path, 0, bytes[..500].to_vec().into()).await.status, 204);
+    let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+    assert_eq!(asked.headers["upload-defer-length"], "1");
+    assert!(!asked.headers.contains_key("upload-length"));
+    let declare = async |length: usize, offset: usize, body: Vec<u8>| {
+        let (length, offset) = (length.to_string(), offset.to_string());
+        let headers = [
+            ("content-type", "application/offset+octet-stream"),
+            ("upload-offset", offset.as_str()),
+            ("upload-length", length.as_str()),
+        ];
+        send(&world, &ana, "PATCH", &path, &headers, body.into()).await
+    };
+    assert_eq!(declare(99_999_999, 500, vec![1]).await.said(), (413, "body_too_large"));
+    assert_eq!(declare(499, 500, vec![]).await.said(), (400, "malformed_request"));
+    assert_eq!(declare(bytes.len(), 500, bytes[500..600].to_vec()).await.status, 204);
+    assert_eq!(declare(bytes.len() + 1, 600, vec![]).await.said(), (400, "malformed_request"));
+    let last = declare(bytes.len(), 600, bytes[600..].to_vec()).await;
+    assert!(last.headers.contains_key("content-location"), "{}", last.body);
+}
+
+#[tokio::test]
+async fn partial_uploads_are_joined() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let bytes = png(300, 300);
+    let (first, second) = bytes.split_at(bytes.len() / 3);
+    let partial = async |token: &str, length: usize| {
+        let length = length.to_string();
+        let headers = [("upload-concat", "partial"), ("upload-length", length.as_str())];
+        let answer = send(&world, token, "POST", "/v1/uploads", &headers, Body::empty()).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        format!("/v1/{}", answer.headers["location"].to_str().unwrap())
+    };
+    let join = async |urls: &[&str]| {
+        let concat = format!("final;{}", urls.join(" "));
+        let headers = [("upload-concat", concat.as_str()), ("upload-metadata", PHOTO)];
+        send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await
+    };
+    let (one, two) = (partial(&ana, first.len()).await, partial(&ana, second.len()).await);
+    assert_eq!(patch(&world, &ana, &one, 0, first.to_vec().into()).await.status, 204);
+    assert_eq!(patch(&world, &ana, &two, 0, second[..50].to_vec().into()).await.status, 204);
+    assert_eq!(join(&[&one, &two]).await.said(), (409, "upload_incomplete"));
+    assert_eq!(patch(&world, &ana, &two, 50, second[50..].to_vec().into()).await.status, 204);
+    let asked = send(&world, &ana, "HEAD", &two, &[], Body::empty()).await;
+    assert_eq!(asked.headers["upload-concat"], "partial");
+    assert!(!asked.headers.contains_key("content-location"), "a part is no picture");
+
+    let theirs = partial(&ben, 5).await;
+    assert_eq!(patch(&world, &ben, &theirs, 0, vec![1; 5].into()).await.status, 204);
+    assert_eq!(join(&[&one, &theirs]).await.said(), (404, "upload_not_found"));
+    assert_eq!(join(&[&one, &one]).await.said(), (409, "upload_incomplete"));
+    assert_eq!(join(&["/v1/media/x"]).await.said(), (400, "malformed_request"));
+
+    let absolute = format!("https://app.example.org{two}");
+    let whole = join(&[&one, &absolute]).await;
+    assert_eq!(whole.status, 201, "{}", whole.body);
+    let place = whole.headers["content-location"].to_str().unwrap();
+    let same = world.upload(&ana, "purpose=photo", bytes.clone()).await;
+    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place.to_owned()));
+    let path = format!("/v1/{}", whole.headers["location"].to_str().unwrap());
+    let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+    assert_eq!(asked.headers["upload-concat"].to_str().unwrap(), format!("final;{one} {absolute}"));
+    assert_eq!(asked.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
+    assert_eq!(patch(&world, &ana, &path, bytes.len(), vec![].into()).await.said(), (403, "upload_is_final"));
+    assert_eq!(at(&world, &ana, &one).await, (404, None), "the whole has taken over its parts");
+    assert_eq!(parts(&world).await.len(), 1, "only the other account's part is left");
+}
+
+#[tokio::test]
+async fn expired_uploads_are_removed_however_many() {
+    let world = world_with(GalleryOptions { unfinished_uploads: 1_000, ..GalleryOptions::default() });
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let me = account_of(&world, &ana).await;
+    let mut last = None;
+    for n in 0..450 {
+        let path = begin(&world, &ana, 100).await;
+        if n % 10 == 0 {
+            assert_eq!(patch(&world, &ana, &path, 0, vec![1; 9].into()).await.status, 204);
+        }
+        last = Some(path);
+    }
+    assert_eq!(world.backend.ports().store.unfinished_uploads(me).await.unwrap().count, 450);
+    world.later(Duration::from_hours(25));
+    world.work().await;
+    assert_eq!(world.backend.ports().store.unfinished_uploads(me).await.unwrap().count, 0);
+    assert!(parts(&world).await.is_empty());
+    let ana = world.sign_in("ana@example.org").await;
+    assert_eq!(at(&world, &ana, &last.unwrap()).await, (404, None));
+}
+
+/// Bytes that no row names, because a process died: the sweep deletes them however many they are, from where it stopped.
+#[tokio::test]
+async fn sweep_deletes_leftover_parts_beyond_its_cap_and_continues() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (me, gallery) = (account_of(&world, &ana).await, world.backend.gallery());
+    let photo = world.photo(&ana, 300).await;
+    for n in 0..2_500 {
+        gallery
+            .blobs()
+            .put(&format!("t/{me}/{}", "a".repeat(n % 40 + 1) + &"b".repeat(n / 40)), vec![1].into())
+            .await
+            .unwrap();
+    }
+    world.later(Duration::from_hours(72));
+    // One page per run.
+    let sweep = || gallery.sweep(Sweep { cap: 1, time: Duration::ZERO, ..Sweep::default() });
+    let mut removed = 0;
+    for run in 0.. {
+        let swept = sweep().await.unwrap();
+        removed += swept.upload_parts;
+        assert!(swept.orphans.is_empty());
+        if !kept(&world).await.contains("sweep-blobs") {
+            assert!(run >= 2, "it goes page by page");
+            break;
+        }
+    }
+    assert_eq!(removed, 2_500);
+    let ana = world.sign_in("ana@example.org").await;
+    assert_eq!(world.get(&format!("/v1/media/{photo}"), &ana).await.text("state"), "ready");
 }

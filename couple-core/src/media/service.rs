@@ -91,7 +91,31 @@ impl Pictures {
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::QuotaExceeded`], [`Refusal::RateLimited`].
     pub async fn begin(&self, account: AccountId, purpose: Purpose, length: Option<u64>) -> Answer<Upload> {
-        self.ports.allow(&[(limit::UPLOAD_PER_ACCOUNT, LimitKey::new("account", account))]).await?;
+        self.allow_upload(account).await?;
+        self.prepare(account, purpose, length).await
+    }
+
+    /// Counts an upload of an account.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`].
+    pub async fn allow_upload(&self, account: AccountId) -> Answer<()> {
+        Ok(self.ports.allow(&[(limit::UPLOAD_PER_ACCOUNT, LimitKey::new("account", account))]).await?)
+    }
+
+    /// Counts a request that adds bytes to a resumable upload of an account.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`].
+    pub async fn allow_append(&self, account: AccountId) -> Answer<()> {
+        Ok(self.ports.allow(&[(limit::APPEND_PER_ACCOUNT, LimitKey::new("account", account))]).await?)
+    }
+
+    /// Chooses where an upload goes, as [`begin`](Self::begin) does, without counting it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPaired`], [`Refusal::QuotaExceeded`].
+    pub async fn prepare(&self, account: AccountId, purpose: Purpose, length: Option<u64>) -> Answer<Upload> {
         let space = match purpose {
             Purpose::Avatar => Space::Account(account),
             Purpose::Photo => {

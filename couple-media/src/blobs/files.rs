@@ -1,6 +1,7 @@
 //! Blobs as files: written beside their place, synced, and renamed into it.
 
 use std::{
+    collections::BinaryHeap,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use object_store::{GetResult, GetResultPayload, local::LocalFileSystem};
 use tokio::task::spawn_blocking;
 
-use super::{Blobs, FILE_PART};
+use super::{Blobs, FILE_PART, Listed};
 
 impl Blobs {
     /// As files under a folder. A blob is on the disk before its writing ends.
@@ -136,6 +137,79 @@ pub(super) async fn remove_unfinished(
         Ok::<u64, io::Error>(removed)
     });
     removed.await.map_err(|error| wrong(&at).source(error))?.map_err(|error| wrong(&at).source(error))
+}
+
+/// Names of a directory that are held at a time: a directory may have any number of entries.
+const NAMES: usize = 10_000;
+
+/// The next files after `after`, in the order of their paths' components.
+pub(super) async fn page(root: PathBuf, after: Option<String>, limit: usize) -> Result<Vec<Listed>, Error> {
+    let wrong = || Error::new(ErrorKind::Unavailable, "list blobs").context("a page");
+    let listed = spawn_blocking(move || {
+        let after: Vec<&str> = after.as_deref().map(|after| after.split('/').collect()).unwrap_or_default();
+        let mut page = Vec::new();
+        walk(&root, "", &after, limit, &mut page)?;
+        Ok::<_, io::Error>(page)
+    });
+    listed.await.map_err(|error| wrong().source(error))?.map_err(|error| wrong().source(error))
+}
+
+/// Adds files below `folder`, whose name is `prefix`, until the page is full.
+fn walk(folder: &Path, prefix: &str, after: &[&str], limit: usize, page: &mut Vec<Listed>) -> io::Result<()> {
+    // A folder on the way to `after` may have more; a file of that name does not.
+    let mut from = after.first().map(|first| ((*first).to_owned(), after.len() > 1));
+    loop {
+        let names = next_names(folder, from.as_ref())?;
+        for name in &names {
+            let path = folder.join(name);
+            let whole = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+            let file = match std::fs::metadata(&path) {
+                // Another process removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            if file.is_dir() {
+                let rest = if after.first() == Some(&name.as_str()) { &after[1..] } else { &[] };
+                walk(&path, &whole, rest, limit, page)?;
+            } else if unfinished(name).is_none() && after.first() != Some(&name.as_str()) {
+                let modified = file.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let modified = i64::try_from(modified.as_micros()).unwrap_or(i64::MAX);
+                page.push(Listed {
+                    name: whole,
+                    size: file.len(),
+                    modified: Timestamp::from_micros(modified),
+                });
+            }
+            if page.len() == limit {
+                return Ok(());
+            }
+        }
+        match names.into_iter().next_back() {
+            Some(last) => from = Some((last, false)),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Up to [`NAMES`] names of a directory in order: those after a name, or from it on.
+fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<String>> {
+    let mut least = BinaryHeap::new();
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    for entry in entries {
+        // Blobs have plain names: what does not is not ours.
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let wanted = from.is_none_or(|(from, inclusive)| name > *from || (*inclusive && name == *from));
+        if wanted {
+            least.push(name);
+            if least.len() > NAMES {
+                least.pop();
+            }
+        }
+    }
+    Ok(least.into_sorted_vec())
 }
 
 /// The blob that a file was to become.

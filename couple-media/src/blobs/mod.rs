@@ -14,6 +14,7 @@
 //! * **O7** Many may write at once; of those who write the same name one wins, whole.
 //! * **O8** Where the store signs links, a link reads its blob and no other, until it expires.
 //! * **O9** Bytes that a writer staged are joined in their order, and no staged blob is left.
+//! * **O10** Pages list every blob once, also when blobs before them are deleted meanwhile; many blobs are deleted with one call.
 
 mod error;
 mod files;
@@ -249,6 +250,47 @@ impl Blobs {
             }
         });
         listed.boxed()
+    }
+    /// Up to `limit` blobs whose names come after `after`, in an order that depends on the store but never changes. Fewer than `limit`: there
+    /// are no more.
+    ///
+    /// # Errors
+    /// The store's, and a name that is none.
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, Error> {
+        if let Some(root) = &self.files {
+            let root = root.join(self.prefix.as_ref());
+            return files::page(root, after.map(str::to_owned), limit).await;
+        }
+        let found = match after {
+            None => self.store.list(Some(&self.prefix)),
+            Some(after) => self.store.list_with_offset(Some(&self.prefix), &self.path(after)?),
+        };
+        let (mut found, mut page) = (found.take(limit), Vec::new());
+        loop {
+            match timeout(self.patience, found.next()).await {
+                Ok(None) => return Ok(page),
+                Ok(Some(Ok(meta))) => page.push(listed(&self.prefix, &meta)),
+                Ok(Some(Err(error))) => return Err(failed("list blobs", "a page", error)),
+                Err(_) => return Err(late("list blobs", "a page")),
+            }
+        }
+    }
+    /// Deletes blobs, many with one request where the store can. One that does not exist is no error.
+    ///
+    /// # Errors
+    /// The store's, and a name that is none. What was deleted until then stays deleted.
+    pub async fn delete_all(&self, names: Vec<String>) -> Result<(), Error> {
+        let paths: Vec<Path> = names.iter().map(|name| self.path(name)).collect::<Result<_, _>>()?;
+        let mut deleted = self.store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
+        loop {
+            match timeout(self.patience, deleted.next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(gone)) => {
+                    found(gone.map_err(|error| failed("delete blobs", "many", error)))?;
+                }
+                Err(_) => return Err(late("delete blobs", "many")),
+            }
+        }
     }
     /// Deletes what lies in a folder, however deep, and returns how many blobs that were.
     ///

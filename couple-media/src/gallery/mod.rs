@@ -12,7 +12,9 @@
 //! Blobs are written before the commit that names them and removed after the commit that forgets them, so what dies in between
 //! leaves a blob that nobody names: the [sweep](Sweep) finds it.
 
+mod append;
 mod expire;
+mod expire_uploads;
 mod foreign;
 mod job;
 mod render;
@@ -27,13 +29,16 @@ use std::{sync::Arc, time::Duration};
 use couple_core::{
     Ports,
     media::{Pictures, Policy},
+    upload::ResumableUpload,
 };
 use tokio::sync::Semaphore;
 
+pub use append::Appending;
 pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
+pub use expire_uploads::{ExpireUploads, ExpireUploadsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
 pub use render::Stats;
-pub use resume::{Progress, Resumable};
+pub use resume::{NewUpload, PARTIAL, Resumable, ResumeError};
 pub use show::{Accepts, NotShown, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
 pub use upload::{About, NotTaken, Uploading};
@@ -79,6 +84,12 @@ pub struct GalleryOptions {
     /// are shown by entries of the kind `photo` alone: other kinds, those of apps among them, count as no use of the photos they name,
     /// which would be deleted. Default: none, it stays.
     pub unposted: Option<Duration>,
+    /// Stored bytes of the unfinished resumable uploads of one account; the largest picture at least. Default: 100 MiB.
+    pub unfinished_bytes_per_account: u64,
+    /// Number of unfinished resumable uploads of one account; more by as many as are created concurrently. Default: 100.
+    pub unfinished_uploads: u32,
+    /// Stored bytes of the unfinished resumable uploads of all accounts; more by what other processes store within 5 s. Default: 10 GiB.
+    pub unfinished_bytes: u64,
 }
 
 impl Default for GalleryOptions {
@@ -96,6 +107,9 @@ impl Default for GalleryOptions {
             waiting_of_one: 128,
             unused: Duration::from_hours(24 * 30),
             unposted: None,
+            unfinished_bytes_per_account: 100 << 20,
+            unfinished_uploads: 100,
+            unfinished_bytes: 10 << 30,
         }
     }
 }
@@ -114,6 +128,7 @@ struct Inner {
     flights: show::Flights,
     /// Permits to hold a part of an upload in memory.
     parts: Arc<Semaphore>,
+    appends: append::Appends,
 }
 
 impl Gallery {
@@ -125,6 +140,7 @@ impl Gallery {
             renderer: render::Renderer::new(&options),
             flights: show::Flights::new(&options),
             parts: Arc::new(Semaphore::new(options.upload_parts.clamp(1, Semaphore::MAX_PERMITS))),
+            appends: append::Appends::default(),
             ports,
             blobs,
             options,
@@ -149,6 +165,14 @@ impl Gallery {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.renderer.stats()
+    }
+
+    /// A name for a blob with bytes of a resumable upload.
+    fn fresh_part(&self, upload: &ResumableUpload) -> String {
+        let mut random = [0; 10];
+        self.0.ports.entropy.fill(&mut random);
+        let tail = data_encoding::BASE32_NOPAD.encode(&random).to_ascii_lowercase();
+        format!("t/{}/{tail}", upload.owner)
     }
 
     /// A name for a blob that no other has, so that removing an older one late does not hit it.

@@ -1,236 +1,397 @@
-//! Uploads that come in several requests, over days and networks.
+//! Resumable uploads: pictures whose bytes arrive in several requests, over up to a day.
 //!
-//! Nothing of them is in the store. Their name says what they are and is sealed with the key ring; what came is blobs in a folder of
-//! the person's, each named by where it begins, so how far one is is what lies there without a gap. What expires is nobody's, and the
-//! [sweep](super::Sweep) takes it.
+//! The store has a row per upload ([`couple_core::upload`]): its owner, couple, length, offset, and the blobs with its bytes. A request
+//! that sends bytes first claims the row, which fences off the request before it, and then appends. So offsets only grow, whichever
+//! process serves the requests. What expires is removed by [`ExpireUploads`](super::ExpireUploads).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use bytes::Bytes;
 use couple_core::{
-    AccountId, Call, Digest, Error, ErrorKind, MediaId, Timestamp,
-    media::{Crop, Purpose, Refusal, Stored},
+    AccountId, Call, CommitError, CoupleId, Digest, Error, ErrorKind, Failure, MediaId, Timestamp, UploadId,
+    media::{Purpose, Refusal, Space, Stored},
+    upload::{ResumableUpload, UploadChange},
 };
-use data_encoding::BASE32_NOPAD;
 use futures_util::TryStreamExt as _;
-use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{About, Gallery, NotTaken, upload::in_its_own_task};
+use super::{About, Gallery, NotTaken, append::Appending, upload::in_its_own_task};
 
-/// The blob that names the picture that an upload became; none, if it was ended.
-const DONE: &str = "done";
-/// Unfinished bytes of one person, in uploads of the largest size.
-const UNFINISHED: u64 = 5;
+/// `Upload-Concat` of an upload that is a part of another.
+pub const PARTIAL: &str = "partial";
 
-/// An upload under its name.
-#[derive(Debug, Clone)]
-pub struct Resumable {
-    gallery: Gallery,
-    by: AccountId,
-    about: About,
-    length: u64,
-    begun: Timestamp,
-    key: String,
+/// What a client says of a resumable upload when it creates it.
+#[derive(Debug, Clone, Default)]
+pub struct NewUpload {
+    /// Purpose of the picture. None: the upload is a part of another upload.
+    pub purpose: Option<Purpose>,
+    /// Total length in bytes, if the client knows it.
+    pub length: Option<u64>,
+    /// `Upload-Metadata` as received.
+    pub metadata: String,
+    /// `Upload-Concat` as received.
+    pub concatenation: Option<String>,
 }
 
-/// How far an upload is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that came.
-    pub offset: u64,
-    /// The picture that it became.
-    pub done: Option<MediaId>,
+/// Why a request to a resumable upload was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// Refused for the same reasons as an upload by one request.
+    #[error(transparent)]
+    NotTaken(NotTaken),
+    /// The account has no upload with this id.
+    #[error("no such upload")]
+    NotFound,
+    /// The upload has expired.
+    #[error("the upload has expired")]
+    Expired,
+    /// The couple in which the upload was created has ended.
+    #[error("the couple in which the upload was created has ended")]
+    CoupleEnded,
+    /// The upload has another number of bytes than the client assumes.
+    #[error("the upload has {offset} bytes")]
+    Offset {
+        /// Stored bytes.
+        offset: u64,
+    },
+    /// A newer request continues the upload.
+    #[error("another request continues the upload")]
+    Superseded,
+    /// The declared length differs from the one before, or is less than what is stored.
+    #[error("the length differs from what was declared or stored before")]
+    Length,
+    /// The length is 0: that is no picture.
+    #[error("an upload has at least one byte")]
+    Empty,
+    /// A part that is to be joined is not complete, or is not a part.
+    #[error("not a complete partial upload")]
+    NotJoinable,
+    /// The unfinished uploads of the account are too many, or have as many bytes as they may.
+    #[error("too many unfinished uploads, or too many bytes in them")]
+    TooMuchUnfinished,
+}
+
+impl From<NotTaken> for ResumeError {
+    fn from(error: NotTaken) -> Self {
+        Self::NotTaken(error)
+    }
+}
+
+impl From<Error> for ResumeError {
+    fn from(error: Error) -> Self {
+        Self::NotTaken(error.into())
+    }
+}
+
+impl From<Failure<Refusal>> for ResumeError {
+    fn from(failure: Failure<Refusal>) -> Self {
+        Self::NotTaken(failure.into())
+    }
+}
+
+/// A resumable upload, as it was read.
+#[derive(Debug, Clone)]
+pub struct Resumable {
+    pub(super) gallery: Gallery,
+    pub(super) row: ResumableUpload,
+    /// Partial uploads, with their lengths, that this one takes over once it has become a picture. Until then it is not in the store.
+    joins: Vec<(UploadId, i64)>,
 }
 
 impl Gallery {
-    /// How long an upload may take, from its beginning.
+    /// How long an upload may take, from its creation.
     pub const RESUMABLE: Duration = Duration::from_hours(24);
 
-    /// Begins an upload of `length` bytes.
+    /// Creates an upload. A photo, or a part of one, belongs to the couple in which the account is now, and to no later one.
     ///
     /// # Errors
-    /// [`NotTaken`].
-    pub async fn begin(&self, by: AccountId, about: About, length: u64) -> Result<Resumable, NotTaken> {
+    /// [`ResumeError`].
+    pub async fn begin(&self, by: AccountId, new: NewUpload) -> Result<Resumable, ResumeError> {
+        self.0.pictures.allow_upload(by).await?;
+        self.check_length(new.purpose, new.length)?;
+        let couple = self.couple_for(by, new.purpose, new.length).await?;
+        let unfinished = self.0.ports.store.unfinished_uploads(by).await?;
+        let declared = new.length.map_or(0, bytes);
+        if unfinished.count >= i64::from(self.0.options.unfinished_uploads)
+            || unfinished.bytes.saturating_add(declared) > self.unfinished_most()
+        {
+            return Err(ResumeError::TooMuchUnfinished);
+        }
+        let row = ResumableUpload {
+            id: UploadId::new(&*self.0.ports.clock, &*self.0.ports.entropy),
+            owner: by,
+            couple,
+            length: new.length.map(bytes),
+            offset: 0,
+            parts: Vec::new(),
+            writer: 0,
+            metadata: new.metadata,
+            concatenation: new.concatenation,
+            media: None,
+            expires_at: self.0.ports.now().plus(Self::RESUMABLE),
+        };
+        self.commit(vec![UploadChange::Insert(row.clone())]).await?;
+        Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
+    }
+
+    /// Joins complete partial uploads, in this order. They stay as they are until [`complete`](Resumable::complete) has made a picture of
+    /// the whole, so that a request that fails may be repeated.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub async fn join(
+        &self,
+        by: AccountId,
+        new: NewUpload,
+        parts: &[UploadId],
+    ) -> Result<Resumable, ResumeError> {
+        self.0.pictures.allow_upload(by).await?;
+        let once: BTreeSet<_> = parts.iter().collect();
+        if parts.is_empty() || once.len() < parts.len() {
+            return Err(ResumeError::NotJoinable);
+        }
+        let (mut joins, mut joined, mut offset, mut couples) = (Vec::new(), Vec::new(), 0, Vec::new());
+        for &id in parts {
+            let part = self.resume(by, id).await?.row;
+            let partial = part.concatenation.as_deref() == Some(PARTIAL);
+            if !partial || part.media.is_some() || part.length != Some(part.offset) {
+                return Err(ResumeError::NotJoinable);
+            }
+            joins.push((id, part.offset));
+            offset += part.offset;
+            joined.extend(part.parts);
+            couples.push(part.couple);
+        }
+        let length = u64::try_from(offset).ok();
+        self.check_length(new.purpose, length)?;
+        let couple = self.couple_for(by, new.purpose, length).await?;
+        if couple.is_some() && couples.iter().any(|part| *part != couple) {
+            return Err(ResumeError::CoupleEnded);
+        }
+        let row = ResumableUpload {
+            id: UploadId::new(&*self.0.ports.clock, &*self.0.ports.entropy),
+            owner: by,
+            couple,
+            length: Some(offset),
+            offset,
+            parts: joined,
+            writer: 0,
+            metadata: new.metadata,
+            concatenation: new.concatenation,
+            media: None,
+            expires_at: self.0.ports.now().plus(Self::RESUMABLE),
+        };
+        Ok(Resumable { gallery: self.clone(), row, joins })
+    }
+
+    /// The upload of an account with this id.
+    ///
+    /// # Errors
+    /// [`ResumeError::NotFound`], also for another account's; [`ResumeError::Expired`]; [`ResumeError::CoupleEnded`]; the store's.
+    pub async fn resume(&self, by: AccountId, id: UploadId) -> Result<Resumable, ResumeError> {
+        let row = self.0.ports.store.upload(id).await?.filter(|row| row.owner == by);
+        let row = row.ok_or(ResumeError::NotFound)?;
+        if self.0.ports.now() >= row.expires_at {
+            return Err(ResumeError::Expired);
+        }
+        if row.media.is_none()
+            && let Some(bound) = row.couple
+            && self.0.ports.store.couple_of(by).await?.is_none_or(|couple| couple.id != bound)
+        {
+            return Err(ResumeError::CoupleEnded);
+        }
+        Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
+    }
+
+    /// Limit for the unfinished bytes of one account: room for the largest picture at least.
+    pub(super) fn unfinished_most(&self) -> i64 {
+        bytes(self.0.options.unfinished_bytes_per_account.max(self.0.options.limits.bytes as u64))
+    }
+
+    pub(super) fn check_length(
+        &self,
+        purpose: Option<Purpose>,
+        length: Option<u64>,
+    ) -> Result<(), ResumeError> {
         let limit = self.0.options.limits.bytes;
-        if length > limit as u64 {
-            return Err(NotTaken::TooManyBytes { limit });
+        match length {
+            Some(length) if length > limit as u64 => Err(NotTaken::TooManyBytes { limit }.into()),
+            Some(0) if purpose.is_some() => Err(ResumeError::Empty),
+            _ => Ok(()),
         }
-        self.0.pictures.begin(by, about.purpose, Some(length)).await?;
-        let unfinished = self.0.blobs.list(&format!("t/{by}"));
-        let unfinished: u64 = unfinished.try_fold(0, async |sum, blob| Ok(sum + blob.size)).await?;
-        if unfinished.saturating_add(length) > UNFINISHED * limit as u64 {
-            return Err(NotTaken::Refused(Refusal::QuotaExceeded));
-        }
-        let mut key = [0; 10];
-        self.0.ports.entropy.fill(&mut key);
-        Ok(Resumable {
-            gallery: self.clone(),
-            by,
-            about,
-            length,
-            begun: self.0.ports.now(),
-            key: base32(&key),
-        })
     }
 
-    /// The upload of a person with this name, expired or not. None: there is none of that name, or it is another's.
-    #[must_use]
-    pub fn resume(&self, by: AccountId, name: &str) -> Option<Resumable> {
-        let mut words = name.split('-');
-        let purpose = match words.next()? {
-            "avatar" => Purpose::Avatar,
-            "photo" => Purpose::Photo,
-            _ => return None,
-        };
-        let length = words.next()?.parse().ok()?;
-        let begun = Timestamp::from_micros(words.next()?.parse().ok()?);
-        let crop = words.next()?;
-        let crop = if crop.is_empty() { None } else { Some(parse_crop(crop)?) };
-        let hash = words.next()?;
-        let placeholder = match hash.is_empty() {
-            true => None,
-            false => Some(BASE32_NOPAD.decode(hash.to_ascii_uppercase().as_bytes()).ok()?),
-        };
-        let key = words.next()?.to_owned();
-        let about = About { purpose, crop, placeholder };
-        let upload = Resumable { gallery: self.clone(), by, about, length, begun, key };
-        // The whole of it: whatever else says the same is another name.
-        (upload.name() == name).then_some(upload)
+    /// The couple to which an upload is bound; none for an avatar.
+    async fn couple_for(
+        &self,
+        by: AccountId,
+        purpose: Option<Purpose>,
+        length: Option<u64>,
+    ) -> Result<Option<CoupleId>, ResumeError> {
+        match purpose {
+            None => Ok(self.0.ports.store.couple_of(by).await?.map(|couple| couple.id)),
+            Some(purpose) => match self.0.pictures.prepare(by, purpose, length).await?.space {
+                Space::Couple(id) => Ok(Some(id)),
+                Space::Account(_) => Ok(None),
+            },
+        }
+    }
+
+    /// Commits; [`ResumeError::Superseded`] when another request was faster.
+    pub(super) async fn commit(&self, changes: Vec<UploadChange>) -> Result<(), ResumeError> {
+        let changes = changes.into_iter().map(Into::into).collect();
+        match self.0.ports.commit(changes).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict(_)) => Err(ResumeError::Superseded),
+            Err(CommitError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    /// Deletes blobs that no row names any more. What cannot be deleted waits for the sweep.
+    pub(super) async fn discard(&self, blobs: Vec<String>) {
+        if let Err(error) = self.0.blobs.delete_all(blobs).await {
+            tracing::warn!(%error, "bytes of resumable uploads wait for the sweep");
+        }
     }
 }
 
-fn base32(bytes: &[u8]) -> String {
-    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
+/// As the store counts bytes.
+pub(super) fn bytes(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn parse_crop(text: &str) -> Option<Crop> {
-    let edges: Option<Vec<u32>> = text.split('.').map(|edge| edge.parse().ok()).collect();
-    match edges.as_deref() {
-        Some(&[x, y, width, height]) => Some(Crop { x, y, width, height }),
-        _ => None,
-    }
+fn count(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
 }
 
 impl Resumable {
-    /// Its name, which only this server can make, for this person.
+    /// Its id.
     #[must_use]
-    pub fn name(&self) -> String {
-        let About { purpose, crop, placeholder } = &self.about;
-        let (purpose, length, begun) = (purpose.as_str(), self.length, self.begun.micros());
-        let crop = crop.map_or_else(String::new, |c| format!("{}.{}.{}.{}", c.x, c.y, c.width, c.height));
-        let placeholder = base32(placeholder.as_deref().unwrap_or_default());
-        let name = format!("{purpose}-{length}-{begun}-{crop}-{placeholder}-{}", self.key);
-        let keys = &self.gallery.0.ports.keys;
-        let seal = keys.derive("resumable-upload", &[self.by.as_uuid().as_bytes(), name.as_bytes()]);
-        format!("{name}-{}", base32(&seal.as_bytes()[..15]))
+    pub const fn id(&self) -> UploadId {
+        self.row.id
     }
-    /// How many bytes it will have.
+    /// Total length in bytes, once the client has declared it.
     #[must_use]
-    pub const fn length(&self) -> u64 {
-        self.length
+    pub fn length(&self) -> Option<u64> {
+        self.row.length.map(count)
     }
-    /// When it ends, complete or not.
+    /// Stored bytes.
     #[must_use]
-    pub fn expires_at(&self) -> Timestamp {
-        self.begun.plus(Gallery::RESUMABLE)
+    pub fn offset(&self) -> u64 {
+        count(self.row.offset)
     }
-    /// Whether that is over.
+    /// `Upload-Metadata` as received.
     #[must_use]
-    pub fn is_expired(&self) -> bool {
-        self.gallery.0.ports.now() >= self.expires_at()
+    pub fn metadata(&self) -> &str {
+        &self.row.metadata
+    }
+    /// `Upload-Concat` as received.
+    #[must_use]
+    pub fn concatenation(&self) -> Option<&str> {
+        self.row.concatenation.as_deref()
+    }
+    /// Picture that the upload became.
+    #[must_use]
+    pub const fn media(&self) -> Option<MediaId> {
+        self.row.media
+    }
+    /// End of its life, complete or not.
+    #[must_use]
+    pub const fn expires_at(&self) -> Timestamp {
+        self.row.expires_at
+    }
+    /// The upload once it has become a picture.
+    #[must_use]
+    pub fn became(mut self, media: MediaId) -> Self {
+        self.row.media = Some(media);
+        self
+    }
+    /// Whether it joins others.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.concatenation().is_some_and(|concatenation| concatenation != PARTIAL)
+    }
+    /// Whether it is a part of another upload, which never becomes a picture by itself.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.row.concatenation.as_deref() == Some(PARTIAL)
+    }
+    /// Whether all bytes are stored, and it is to become a picture.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.is_partial() && self.row.media.is_none() && self.row.length == Some(self.row.offset)
     }
 
-    fn folder(&self) -> String {
-        format!("t/{}/{}", self.by, self.key)
-    }
-    fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.folder())
-    }
-
-    /// How far it is. None: it was ended.
+    /// Makes the calling request the only one that appends, and takes what it sends from `from` on. `length`: the total length, where
+    /// the client declares it now.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn progress(&self) -> Result<Option<Progress>, Error> {
-        // Parts first: they go after it is said what became of them.
-        let offset = self.parts().await?.last().map_or(0, |(start, size)| start + size);
-        let done = self.gallery.0.blobs.read(&self.path(DONE), 64).await?;
-        if let Some(done) = done {
-            let id = std::str::from_utf8(&done).ok().and_then(|id| id.parse().ok());
-            return Ok(id.map(|id| Progress { offset: self.length, done: Some(id) }));
+    /// [`ResumeError`].
+    pub async fn append(mut self, from: u64, length: Option<u64>) -> Result<Appending, ResumeError> {
+        let offset = self.offset();
+        if offset != from || self.row.media.is_some() {
+            return Err(ResumeError::Offset { offset });
         }
-        Ok(Some(Progress { offset, done: None }))
-    }
-
-    /// What came: where each part begins and how long it is, without a gap.
-    async fn parts(&self) -> Result<Vec<(u64, u64)>, Error> {
-        let folder = self.folder();
-        let all: BTreeMap<u64, u64> = self
-            .gallery
-            .0
-            .blobs
-            .list(&folder)
-            .try_filter_map(async |blob| {
-                let start = blob.name.rsplit('/').next().and_then(|name| name.parse().ok());
-                Ok(start.map(|start: u64| (start, blob.size)))
-            })
-            .try_collect()
-            .await?;
-        let (mut parts, mut offset) = (Vec::new(), 0);
-        while let Some(&size) = all.get(&offset)
-            && size > 0
-        {
-            parts.push((offset, size));
-            offset += size;
+        if let Some(length) = length {
+            let purpose = (!self.is_partial()).then_some(Purpose::Photo);
+            self.gallery.check_length(purpose, Some(length))?;
+            if length < offset || self.length().is_some_and(|before| before != length) {
+                return Err(ResumeError::Length);
+            }
         }
-        Ok(parts)
+        let mut token = [0; 8];
+        self.gallery.0.ports.entropy.fill(&mut token);
+        let (owner, id) = (self.row.owner, self.row.id);
+        self.row.writer = i64::from_be_bytes(token);
+        self.row.length = self.row.length.or(length.map(bytes));
+        let (writer, offset) = (self.row.writer, self.row.offset);
+        let claim = UploadChange::Claim { owner, id, offset, writer, length: length.map(bytes) };
+        match self.gallery.commit(vec![claim]).await {
+            Ok(()) => {}
+            Err(ResumeError::Superseded) => {
+                let offset = self.gallery.resume(owner, id).await?.offset();
+                return Err(if offset == from {
+                    ResumeError::Length
+                } else {
+                    ResumeError::Offset { offset }
+                });
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(Appending::start(self))
     }
 
-    /// Takes what comes from `offset` on, in a task of its own: what had come when the sender is dropped is kept, also when whoever
-    /// sends is cut off. The task tells how many bytes that were.
+    /// Makes the picture of a complete upload, in a task of its own. `signed_in` is asked when all bytes are in the picture's blob. Of
+    /// several concurrent calls each answers the same picture.
     ///
     /// # Errors
-    /// The task's are the store's.
-    #[must_use]
-    pub fn write(&self, offset: u64) -> (mpsc::Sender<Bytes>, JoinHandle<Result<u64, Error>>) {
-        let (send, mut receive) = mpsc::channel::<Bytes>(1);
-        let (blobs, path) = (self.gallery.0.blobs.clone(), self.path(&format!("{offset:010}")));
-        let task = tokio::spawn(async move {
-            let mut writer = blobs.write(&path)?;
-            let mut written = 0;
-            while let Some(bytes) = receive.recv().await {
-                written += bytes.len() as u64;
-                writer.write(bytes).await?;
-            }
-            if written > 0 {
-                writer.finish().await?;
-            }
-            Ok(written)
-        });
-        (send, task)
-    }
-
-    /// Takes the picture of an upload of which all came, in a task of its own. `signed_in` is asked when all bytes are kept. Of several
-    /// at once each answers the same picture.
-    ///
-    /// # Errors
-    /// [`NotTaken`]. What is no picture is gone then; anything else may be tried again.
+    /// [`ResumeError`]. An upload that is no picture is removed; after any other error the call may be repeated.
     pub async fn complete(
         &self,
+        about: About,
         call: impl FnOnce(&Digest) -> Call + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
-    ) -> Result<Stored, NotTaken> {
+    ) -> Result<Stored, ResumeError> {
         let upload = self.clone();
         in_its_own_task(async move {
-            match upload.try_complete(call, signed_in).await {
+            match upload.try_complete(about, call, signed_in).await {
                 Ok(Some(stored)) => {
-                    upload.became(stored.media.id).await?;
+                    match upload.gallery.commit(upload.finished(stored.media.id)).await {
+                        // Another task made the same picture of it, or the client removed the upload meanwhile.
+                        Ok(()) | Err(ResumeError::Superseded) => {}
+                        Err(other) => return Err(other),
+                    }
+                    upload.discard_parts().await;
                     Ok(stored)
                 }
-                Ok(None) => Ok(upload.already().await?),
-                Err(error @ (NotTaken::UnknownType { .. } | NotTaken::TooLarge { .. })) => {
+                Ok(None) => Ok(upload.completed_by_another().await?),
+                Err(ResumeError::NotTaken(
+                    error @ (NotTaken::UnknownType { .. } | NotTaken::TooLarge { .. }),
+                )) => {
                     upload.end().await?;
-                    Err(error)
+                    Err(error.into())
+                }
+                // A photo of a couple that has ended is never one of the next couple.
+                Err(ResumeError::NotTaken(NotTaken::Refused(Refusal::NotPaired))) => {
+                    Err(ResumeError::CoupleEnded)
                 }
                 Err(other) => Err(other),
             }
@@ -238,55 +399,74 @@ impl Resumable {
         .await
     }
 
-    async fn became(&self, id: MediaId) -> Result<(), Error> {
-        let blobs = &self.gallery.0.blobs;
-        blobs.put(&self.path(DONE), id.to_string().into()).await?;
-        for (start, _) in self.parts().await? {
-            blobs.delete(&self.path(&format!("{start:010}"))).await?;
+    /// What records the picture.
+    fn finished(&self, media: MediaId) -> Vec<UploadChange> {
+        let (owner, id) = (self.row.owner, self.row.id);
+        if self.joins.is_empty() {
+            return vec![UploadChange::Finish { owner, id, media }];
         }
-        Ok(())
+        let joins = self.joins.iter().map(|&(id, offset)| UploadChange::TakeOver { owner, id, offset });
+        let whole = ResumableUpload { media: Some(media), parts: Vec::new(), ..self.row.clone() };
+        joins.chain([UploadChange::Insert(whole)]).collect()
     }
 
-    /// What another task made of it, which took the parts away.
-    async fn already(&self) -> Result<Stored, Error> {
-        let done = self.progress().await?.and_then(|progress| progress.done);
-        let media = match done {
-            Some(id) => self.gallery.0.ports.store.media(id).await?,
+    async fn completed_by_another(&self) -> Result<Stored, Error> {
+        let store = &self.gallery.0.ports.store;
+        let media = match store.upload(self.row.id).await?.and_then(|row| row.media) {
+            Some(id) => store.media(id).await?,
             None => None,
         };
-        let away = || Error::new(ErrorKind::Unavailable, "complete upload").context("not all of it is there");
+        let away = || Error::new(ErrorKind::Unavailable, "complete upload").context("bytes are missing");
         media.map(|media| Stored { media, created: false }).ok_or_else(away)
     }
 
-    /// None: not all of it is there any more.
+    /// None: a part is missing.
     async fn try_complete(
         &self,
+        about: About,
         call: impl FnOnce(&Digest) -> Call + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
-    ) -> Result<Option<Stored>, NotTaken> {
-        let length = Some(self.length);
-        let mut uploading = self.gallery.upload(self.by, self.about.clone(), length).await?;
+    ) -> Result<Option<Stored>, ResumeError> {
+        let inner = &self.gallery.0;
+        let upload = inner.pictures.prepare(self.row.owner, about.purpose, Some(self.offset())).await?;
+        let bound = match upload.space {
+            Space::Couple(id) => self.row.couple == Some(id),
+            Space::Account(_) => true,
+        };
+        if !bound {
+            return Err(ResumeError::CoupleEnded);
+        }
+        let mut uploading = self.gallery.uploading(about, upload)?;
         let mut read = 0;
-        for (start, _) in self.parts().await? {
-            let part = self.gallery.0.blobs.get(&self.path(&format!("{start:010}")), None).await?;
-            let Some(mut part) = part else { break };
-            while let Some(bytes) = part.bytes.try_next().await? {
+        for part in &self.row.parts {
+            let Some(mut blob) = inner.blobs.get(&part.blob, None).await? else { return Ok(None) };
+            while let Some(bytes) = blob.bytes.try_next().await? {
                 read += bytes.len() as u64;
                 uploading.write(bytes).await?;
             }
         }
-        if read != self.length {
+        if read != self.offset() {
             return Ok(None);
         }
-        uploading.finish(call, signed_in).await.map(Some)
+        Ok(Some(uploading.finish(call, signed_in).await?))
     }
 
-    /// Ends it, and forgets what came.
+    /// Removes the upload and its bytes. A picture that it became stays.
     ///
     /// # Errors
     /// The store's.
-    pub async fn end(&self) -> Result<(), Error> {
-        self.gallery.0.blobs.delete_folder(&self.folder()).await?;
-        self.gallery.0.blobs.put(&self.path(DONE), Bytes::new()).await
+    pub async fn end(&self) -> Result<(), ResumeError> {
+        let (owner, id) = (self.row.owner, self.row.id);
+        // Its parts as they are now: a request may have appended since it was read.
+        let row = self.gallery.0.ports.store.upload(id).await?.unwrap_or_else(|| self.row.clone());
+        let ids = self.joins.iter().map(|&(id, _)| id).chain([id]);
+        self.gallery.commit(ids.map(|id| UploadChange::Remove { owner, id }).collect()).await?;
+        Self { row, ..self.clone() }.discard_parts().await;
+        Ok(())
+    }
+
+    async fn discard_parts(&self) {
+        let parts = self.row.parts.iter().map(|part| part.blob.clone()).collect();
+        self.gallery.discard(parts).await;
     }
 }

@@ -20,15 +20,20 @@ const PAGE: u32 = 100;
 const ROUND: usize = 1_000;
 /// The blob that says where the next sweep of rows goes on; not there: at the beginning.
 const CURSOR: &str = "sweep";
+/// The blob with the name of the last blob that was looked at; not there: at the beginning.
+const BLOB_CURSOR: &str = "sweep-blobs";
+/// Blobs that are listed, and deleted, at a time.
+const BLOB_PAGE: usize = 1_000;
 
 /// How a sweep is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep {
     /// What is younger is left alone: it may be under way. More than a day, for which a picture may wait to be decoded.
     pub grace: Duration,
-    /// The most things of each kind that are mended: a mistake must not take everything.
+    /// The most things of each kind that are mended: a mistake must not take everything. Blobs that no row names are deleted beyond it, up
+    /// to 100 times as many, as long as at least half of the pictures that were looked at have a row.
     pub cap: usize,
-    /// How long rows are looked at, from where the last sweep ended; before that, half as long blobs that no row may name. Default:
+    /// How long rows are looked at, from where the last sweep ended; before that, half as long blobs, likewise. Default:
     /// 5 min, which leaves a job time to mend what was found.
     pub time: Duration,
     /// Only looks: from the beginning, as far as the time allows.
@@ -44,8 +49,10 @@ impl Default for Sweep {
 /// What a sweep found and, unless it only looked, mended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Blobs that are called as ours are and that no row names, uploads that were begun and expired among them: deleted.
+    /// Blobs of pictures that no row names: deleted.
     pub orphans: Vec<String>,
+    /// Blobs of resumable uploads that ended long ago: deleted.
+    pub upload_parts: u64,
     /// Pictures and those of their blobs that are not there: forgotten. A rendition is made again when it is asked for.
     pub lost: Vec<(MediaId, Vec<String>)>,
     /// Pictures that nobody decodes any more: rejected.
@@ -94,6 +101,24 @@ impl Round {
     }
 }
 
+/// Folders of pictures whose blobs were looked at. Blobs of a folder mostly come one after another.
+#[derive(Debug, Default)]
+struct Folders {
+    last: String,
+    /// Blobs of the last folder that a row names.
+    named: BTreeSet<String>,
+    looked_at: usize,
+    /// Folders without a row, or whose row names nothing.
+    unnamed: usize,
+}
+
+impl Folders {
+    /// Whether so many orphans are to be deleted by somebody who knows why: a database that is another's, or old, names few blobs.
+    const fn are_suspicious(&self, orphans: usize, cap: usize) -> bool {
+        orphans >= cap && (self.unnamed * 2 > self.looked_at || orphans >= cap.saturating_mul(100))
+    }
+}
+
 impl Swept {
     fn is_full(&self, cap: usize) -> bool {
         [self.lost.len(), self.stuck.len(), self.unposted.len()].iter().any(|&found| found >= cap)
@@ -113,48 +138,77 @@ impl Gallery {
     /// then they are not where they should be, and their rows are left alone; all else was swept.
     pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
         let before = self.0.ports.now().minus(how.grace);
-        let orphans = self.orphans(before, how.cap, Instant::now() + how.time / 2).await?;
-        let mut swept = Swept { orphans, ..Swept::default() };
-        if !how.dry_run {
-            // At once: the rows may be so many that the job's time is over before they are all looked at.
-            for name in &swept.orphans {
-                self.0.blobs.delete(name).await?;
-            }
-        }
+        let mut swept = Swept::default();
+        self.sweep_blobs(how, before, &mut swept).await?;
         let suspicious = self.sweep_rows(how, before, &mut swept).await?;
         if !how.dry_run {
-            let ours = |name: &str| name.rsplit_once('/').is_some_and(|(folder, _)| is_ours(folder));
+            let of_picture = |name: &str| name.rsplit_once('/').is_some_and(|(folder, _)| is_ours(folder));
+            let ours = move |name: &str| is_upload_part(name) || of_picture(name);
             swept.unfinished = self.0.blobs.remove_unfinished(before, ours).await?;
         }
         suspicious.map_or(Ok(swept), Err)
     }
 
-    /// Up to `cap` blobs from before `before` that no row names.
-    async fn orphans(&self, before: Timestamp, cap: usize, until: Instant) -> Result<Vec<String>, Error> {
-        let mut orphans = Vec::new();
-        let mut listed = self.0.blobs.list("");
-        // Blobs of a folder mostly come one after another.
-        let mut known: (String, BTreeSet<String>) = Default::default();
-        while orphans.len() < cap
-            && Instant::now() < until
-            && let Some(blob) = listed.try_next().await?
-        {
-            if blob.modified >= before {
-                continue;
+    /// Deletes blobs from before `before` that no row names, page by page, from where the last sweep ended. A dry run only looks, from
+    /// the beginning.
+    async fn sweep_blobs(&self, how: Sweep, before: Timestamp, swept: &mut Swept) -> Result<(), Error> {
+        let until = Instant::now() + how.time / 2;
+        let blobs = &self.0.blobs;
+        let from = if how.dry_run { None } else { blobs.read(BLOB_CURSOR, 1_000).await? };
+        let mut kept = from.is_some();
+        let mut after = from.and_then(|name| String::from_utf8(name.into()).ok());
+        let mut folders = Folders::default();
+        loop {
+            let page = blobs.page(after.as_deref(), BLOB_PAGE).await?;
+            let (mut remove, mut full) = (Vec::new(), false);
+            for blob in &page {
+                if folders.are_suspicious(swept.orphans.len(), how.cap) {
+                    full = true;
+                    break;
+                }
+                if is_upload_part(&blob.name) {
+                    // Without a look at rows: an upload has ended long before that age.
+                    if blob.modified < before.min(self.0.ports.now().minus(Self::RESUMABLE * 2)) {
+                        swept.upload_parts += 1;
+                        remove.push(blob.name.clone());
+                    }
+                } else if blob.modified < before && self.is_orphan(&blob.name, &mut folders).await? {
+                    swept.orphans.push(blob.name.clone());
+                    remove.push(blob.name.clone());
+                }
+                after = Some(blob.name.clone());
             }
-            // What others keep beside them is theirs.
-            let Some((folder, name)) = blob.name.rsplit_once('/').filter(|(folder, _)| is_ours(folder))
-            else {
-                continue;
-            };
-            if known.0 != folder {
-                known = (folder.to_owned(), self.named_in(folder).await?);
+            let ended = !full && page.len() < BLOB_PAGE;
+            if !how.dry_run {
+                // Now: the rows may be so many that the job's time is over before they are all looked at.
+                blobs.delete_all(remove).await?;
+                match &after {
+                    Some(name) if !ended => {
+                        blobs.put(BLOB_CURSOR, name.clone().into()).await?;
+                        kept = true;
+                    }
+                    _ if kept => blobs.delete(BLOB_CURSOR).await?,
+                    _ => {}
+                }
             }
-            if !known.1.contains(name) {
-                orphans.push(blob.name);
+            if ended || full || Instant::now() >= until {
+                return Ok(());
             }
         }
-        Ok(orphans)
+    }
+
+    /// Whether a blob is named as ours are and its picture's row does not name it. What others keep beside ours is theirs.
+    async fn is_orphan(&self, name: &str, folders: &mut Folders) -> Result<bool, Error> {
+        let Some((folder, name)) = name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
+            return Ok(false);
+        };
+        if folders.last != folder {
+            folders.named = self.named_in(folder).await?;
+            folder.clone_into(&mut folders.last);
+            folders.looked_at += 1;
+            folders.unnamed += usize::from(folders.named.is_empty());
+        }
+        Ok(!folders.named.contains(name))
     }
 
     /// The blobs of a folder that its picture names.
@@ -337,8 +391,7 @@ impl Gallery {
     }
 }
 
-/// Whether it is called as [`Media::folder`] calls folders, `{c|a}/{space}/{picture}-{key}`, or as those of uploads that resume are,
-/// `t/{account}/{key}`.
+/// Whether a folder is named as [`Media::folder`] names folders: `{c|a}/{space}/{picture}-{key}`.
 fn is_ours(folder: &str) -> bool {
     let parts: Vec<_> = folder.split('/').collect();
     match parts[..] {
@@ -346,9 +399,14 @@ fn is_ours(folder: &str) -> bool {
             let (id, key) = picture.split_at_checked(36).unwrap_or_default();
             is_id(space) && is_id(id) && key.strip_prefix('-').is_some_and(is_key)
         }
-        ["t", account, key] => is_id(account) && is_key(key),
         _ => false,
     }
+}
+
+/// Whether a blob is named as those of resumable uploads are: `t/{account}/{key}`. Below that are those of earlier versions.
+fn is_upload_part(name: &str) -> bool {
+    let mut words = name.split('/');
+    words.next() == Some("t") && words.next().is_some_and(is_id) && words.next().is_some_and(is_key)
 }
 
 fn is_key(text: &str) -> bool {
@@ -390,7 +448,8 @@ impl Handler<SweepBlobs> for SweepBlobsHandler {
         if swept != Swept::default() {
             let (orphans, lost, stuck) = (swept.orphans.len(), swept.lost.len(), swept.stuck.len());
             let unposted = swept.unposted.len();
-            tracing::info!(orphans, stuck, unposted, unfinished = swept.unfinished, "swept");
+            let (upload_parts, unfinished) = (swept.upload_parts, swept.unfinished);
+            tracing::info!(orphans, upload_parts, stuck, unposted, unfinished, "swept");
             if lost > 0 {
                 tracing::error!(lost, "blobs of pictures are not there");
             }

@@ -123,6 +123,11 @@ impl Gallery {
             return Err(NotTaken::TooManyBytes { limit });
         }
         let upload = self.0.pictures.begin(by, about.purpose, length).await?;
+        Ok(self.uploading(about, upload)?)
+    }
+
+    /// Begins to write an upload that was let in.
+    pub(super) fn uploading(&self, about: About, upload: Upload) -> Result<Uploading, Error> {
         let writer = self.0.blobs.write(&(upload.folder() + UPLOAD))?;
         Ok(Uploading {
             gallery: self.clone(),
@@ -239,9 +244,9 @@ impl Uploading {
 }
 
 /// Ends what was begun, also when nobody waits for it any more.
-pub(super) async fn in_its_own_task<T: Send + 'static>(
-    work: impl Future<Output = Result<T, NotTaken>> + Send + 'static,
-) -> Result<T, NotTaken> {
+pub(super) async fn in_its_own_task<T: Send + 'static, E: From<Error> + Send + 'static>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     let panicked = |error| Error::new(ErrorKind::Internal, "take picture").source(error);
-    tokio::spawn(work).await.unwrap_or_else(|error| Err(NotTaken::Failed(panicked(error))))
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(panicked(error).into()))
 }

@@ -10,6 +10,7 @@ mod pairing;
 mod presence;
 mod table;
 mod timeline;
+mod upload;
 
 pub use bus::MemoryBus;
 pub use limits::MemoryLimits;
@@ -31,6 +32,7 @@ struct State {
     pairing: pairing::Tables,
     timeline: timeline::Tables,
     media: media::Tables,
+    upload: upload::Tables,
     job: job::Tables,
     idempotency: idempotency::Tables,
 }
@@ -65,6 +67,7 @@ impl State {
             Change::Pairing(change) => self.pairing.apply(&self.account, change, out),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change, out),
             Change::Media(change) => self.media.apply(&self.pairing, change),
+            Change::Upload(change) => self.upload.apply(change),
             Change::Job(change) => self.job.apply(change, out),
             Change::Idempotency(change) => self.idempotency.apply(change, out),
         }
@@ -76,6 +79,7 @@ impl State {
         self.pairing.end(keep);
         self.timeline.end(keep);
         self.media.end(keep);
+        self.upload.end(keep);
         self.job.end(keep);
         self.idempotency.end(keep);
     }

@@ -2,7 +2,7 @@
 
 use couple_core::{Change, Committed, Conflict};
 
-use super::{Dialect, account, idempotency, job, media, pairing, timeline};
+use super::{Dialect, account, idempotency, job, media, pairing, timeline, upload};
 
 /// Why a change was not applied.
 pub(super) enum Stop {
@@ -43,6 +43,7 @@ pub(super) async fn apply<D: Dialect>(
         Change::Pairing(change) => pairing::apply::<D>(connection, change, out).await,
         Change::Timeline(change) => timeline::apply::<D>(connection, change, out).await,
         Change::Media(change) => media::apply::<D>(connection, change).await,
+        Change::Upload(change) => upload::apply::<D>(connection, change).await,
         Change::Job(change) => job::apply::<D>(connection, change, out).await,
         Change::Idempotency(change) => idempotency::apply::<D>(connection, change, out).await,
     }

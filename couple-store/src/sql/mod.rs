@@ -30,6 +30,7 @@ mod server;
 mod sqlite;
 mod tally;
 mod timeline;
+mod upload;
 mod writer;
 
 #[cfg(feature = "postgres")]
@@ -117,11 +118,20 @@ impl<D: Dialect> SqlStore<D> {
 #[doc(hidden)]
 #[must_use]
 pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
-    [account::ALL, tally::ALL, pairing::ALL, timeline::ALL, media::ALL, job::ALL, idempotency::ALL]
-        .concat()
-        .into_iter()
-        .map(|(name, sql)| (name, D::spell(sql)))
-        .collect()
+    [
+        account::ALL,
+        tally::ALL,
+        pairing::ALL,
+        timeline::ALL,
+        media::ALL,
+        upload::ALL,
+        job::ALL,
+        idempotency::ALL,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, sql)| (name, D::spell(sql)))
+    .collect()
 }
 
 const PING: Sql = sql!("SELECT 1");

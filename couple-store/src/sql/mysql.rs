@@ -32,6 +32,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "media_traits",
         sql: include_str!("../../migrations/mysql/0003_media_traits.sql"),
     },
+    Migration {
+        version: 4,
+        name: "resumable_upload",
+        sql: include_str!("../../migrations/mysql/0004_resumable_upload.sql"),
+    },
 ];
 
 fn number(error: &dyn DatabaseError) -> u16 {

@@ -33,6 +33,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "media_traits",
         sql: include_str!("../../migrations/postgres/0003_media_traits.sql"),
     },
+    Migration {
+        version: 4,
+        name: "resumable_upload",
+        sql: include_str!("../../migrations/postgres/0004_resumable_upload.sql"),
+    },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html

@@ -39,6 +39,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "media_traits",
         sql: include_str!("../../migrations/sqlite/0003_media_traits.sql"),
     },
+    Migration {
+        version: 4,
+        name: "resumable_upload",
+        sql: include_str!("../../migrations/sqlite/0004_resumable_upload.sql"),
+    },
 ];
 
 /// Marks a file as ours in its header, so that another program's database is not taken for it: "coup".

@@ -239,6 +239,7 @@ fn first_lock(changes: &[Change]) -> Option<Uuid> {
                 couple.members.iter().min().map(|id| id.as_uuid())
             }
             Change::Media(change) => Some(change.space().as_uuid()),
+            Change::Upload(change) => Some(change.owner().as_uuid()),
             _ => None,
         })
     };

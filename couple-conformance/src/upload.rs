@@ -1,0 +1,219 @@
+//! U1–U7: resumable uploads.
+
+use std::sync::Arc;
+
+use couple_core::{
+    AccountId, Conflict, MediaId, Store, UploadId,
+    upload::{ResumableUpload, UnfinishedUploads, UploadChange, UploadPart},
+};
+
+use crate::world::{World, all, conflict, conflicts, must, race};
+
+const MOST: i64 = 1 << 40;
+
+fn insert(upload: &ResumableUpload) -> UploadChange {
+    UploadChange::Insert(upload.clone())
+}
+
+fn claim(upload: &ResumableUpload, offset: i64, writer: i64, length: Option<i64>) -> UploadChange {
+    UploadChange::Claim { owner: upload.owner, id: upload.id, offset, writer, length }
+}
+
+/// Appends one part that has `bytes`.
+fn append(upload: &ResumableUpload, writer: i64, offset: i64, bytes: i64, most: i64) -> UploadChange {
+    let parts = vec![UploadPart { blob: format!("t/{offset}"), bytes: offset + bytes }];
+    UploadChange::Append { owner: upload.owner, id: upload.id, writer, offset, bytes, parts, most }
+}
+
+fn take_over(upload: &ResumableUpload, offset: i64) -> UploadChange {
+    UploadChange::TakeOver { owner: upload.owner, id: upload.id, offset }
+}
+
+fn finish(upload: &ResumableUpload, media: MediaId) -> UploadChange {
+    UploadChange::Finish { owner: upload.owner, id: upload.id, media }
+}
+
+fn remove(upload: &ResumableUpload) -> UploadChange {
+    UploadChange::Remove { owner: upload.owner, id: upload.id }
+}
+
+async fn get(store: &impl Store, id: UploadId) -> ResumableUpload {
+    store.upload(id).await.unwrap().expect("the upload exists")
+}
+
+async fn bytes(store: &impl Store, owner: AccountId) -> i64 {
+    store.unfinished_uploads(owner).await.unwrap().bytes
+}
+
+/// Every field, with and without what is optional; an id is taken once.
+pub async fn u1_reads_back(store: impl Store) {
+    let world = World::default();
+    let owner = world.account_id();
+    let plain = world.upload(owner);
+    let full = ResumableUpload {
+        couple: Some(world.couple_id()),
+        length: None,
+        offset: 7,
+        parts: vec![
+            UploadPart { blob: "t/a-é".to_owned(), bytes: 4 },
+            UploadPart { blob: "t/b".to_owned(), bytes: 3 },
+        ],
+        writer: i64::MIN,
+        metadata: "purpose cGhvdG8=, empty,, ".to_owned(),
+        concatenation: Some("final;/v1/uploads/a /v1/uploads/b".to_owned()),
+        ..world.upload(owner)
+    };
+    for upload in [&plain, &full] {
+        must(&store, insert(upload)).await;
+        assert_eq!(&get(&store, upload.id).await, upload);
+        assert_eq!(conflict(&store, insert(upload)).await, Conflict::UploadChanged(upload.id));
+    }
+    assert_eq!(store.upload(world.upload(owner).id).await.unwrap(), None);
+    let unfinished = store.unfinished_uploads(owner).await.unwrap();
+    assert_eq!(unfinished, UnfinishedUploads { count: 2, bytes: 7 });
+    assert_eq!(store.unfinished_bytes().await.unwrap(), 7);
+    assert_eq!(store.unfinished_uploads(world.account_id()).await.unwrap(), UnfinishedUploads::default());
+}
+
+/// One append per offset, by the latest writer only.
+pub async fn u2_one_writer(store: impl Store) {
+    let (world, store) = (World::default(), Arc::new(store));
+    let upload = world.upload(world.account_id());
+    let changed = Conflict::UploadChanged(upload.id);
+    assert_eq!(conflict(&store, claim(&upload, 0, 1, None)).await, changed, "it does not exist");
+    must(&store, insert(&upload)).await;
+    must(&store, claim(&upload, 0, 1, None)).await;
+    let commits = (1..=50).map(|n| vec![append(&upload, 1, 0, n, MOST).into()]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let offset = get(&store, upload.id).await.offset;
+    let parts = vec![UploadPart { blob: "t/0".to_owned(), bytes: offset }];
+    assert_eq!(get(&store, upload.id).await.parts, parts);
+
+    assert_eq!(conflict(&store, claim(&upload, 0, 2, None)).await, changed, "it has more bytes");
+    must(&store, claim(&upload, offset, 2, None)).await;
+    assert_eq!(
+        conflict(&store, append(&upload, 1, offset, 5, MOST)).await,
+        changed,
+        "the first is fenced off"
+    );
+    must(&store, append(&upload, 2, offset, 5, MOST)).await;
+    assert_eq!(get(&store, upload.id).await.offset, offset + 5);
+    let commits = (3..53).map(|n| vec![claim(&upload, offset + 5, n, None).into()]).collect();
+    assert_eq!(race(&store, commits).await, 50, "each claim succeeds; the last one counts");
+    let writer = get(&store, upload.id).await.writer;
+    must(&store, append(&upload, writer, offset + 5, 1, MOST)).await;
+
+    let other = ResumableUpload { owner: world.account_id(), ..upload.clone() };
+    assert_eq!(conflict(&store, claim(&other, offset + 6, 9, None)).await, changed, "another account's");
+    must(&store, remove(&other)).await;
+    assert_eq!(get(&store, upload.id).await.offset, offset + 6, "another account removes nothing");
+}
+
+/// Counted at every append, over all unfinished uploads of an account.
+pub async fn u3_limit(store: impl Store) {
+    let (world, store) = (World::default(), Arc::new(store));
+    let (owner, other) = (world.account_id(), world.account_id());
+    let uploads: Vec<_> = (0..50).map(|_| world.upload(owner)).collect();
+    for upload in &uploads {
+        all(&store, vec![insert(upload).into(), claim(upload, 0, 1, None).into()]).await;
+    }
+    let commits = uploads.iter().map(|upload| vec![append(upload, 1, 0, 10, 105).into()]).collect();
+    assert_eq!(race(&store, commits).await, 10);
+    assert_eq!(bytes(&*store, owner).await, 100);
+    let mut empty = None;
+    for upload in &uploads {
+        if get(&*store, upload.id).await.offset == 0 {
+            empty = Some(upload);
+        }
+    }
+    let empty = empty.expect("40 uploads have no bytes");
+    assert_eq!(conflict(&store, append(empty, 1, 0, 6, 105)).await, Conflict::QuotaExceeded);
+    must(&store, append(empty, 1, 0, 5, 105)).await;
+    let theirs = world.upload(other);
+    all(&store, vec![insert(&theirs).into(), claim(&theirs, 0, 1, None).into()]).await;
+    must(&store, append(&theirs, 1, 0, 105, 105)).await;
+    assert_eq!(store.unfinished_bytes().await.unwrap(), 210);
+    must(&store, remove(empty)).await;
+    assert_eq!(bytes(&*store, owner).await, 100);
+}
+
+/// Once; then it is no longer unfinished.
+pub async fn u4_finishing(store: impl Store) {
+    let (world, store) = (World::default(), Arc::new(store));
+    let upload = world.upload(world.account_id());
+    all(&store, vec![insert(&upload).into(), claim(&upload, 0, 1, None).into()]).await;
+    must(&store, append(&upload, 1, 0, 30, MOST)).await;
+    let media: Vec<_> = (0..50).map(|_| world.photo(world.couple_id(), upload.owner, "a").id).collect();
+    let commits = media.iter().map(|media| vec![finish(&upload, *media).into()]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let finished = get(&*store, upload.id).await;
+    assert!(finished.media.is_some_and(|id| media.contains(&id)) && finished.parts.is_empty());
+    assert_eq!(finished.offset, 30, "the offset stays");
+    let changed = Conflict::UploadChanged(upload.id);
+    for change in [claim(&upload, 30, 2, None), append(&upload, 1, 30, 1, MOST), take_over(&upload, 30)] {
+        assert_eq!(conflict(&store, change).await, changed);
+    }
+    assert_eq!(store.unfinished_uploads(upload.owner).await.unwrap(), UnfinishedUploads::default());
+    assert_eq!(store.unfinished_bytes().await.unwrap(), 0);
+}
+
+/// Declared once; the same again is no conflict.
+pub async fn u5_length(store: impl Store) {
+    let world = World::default();
+    let upload = ResumableUpload { length: None, ..world.upload(world.account_id()) };
+    let changed = Conflict::UploadChanged(upload.id);
+    must(&store, insert(&upload)).await;
+    must(&store, claim(&upload, 0, 1, None)).await;
+    assert_eq!(get(&store, upload.id).await.length, None);
+    must(&store, claim(&upload, 0, 2, Some(9))).await;
+    assert_eq!(get(&store, upload.id).await.length, Some(9));
+    assert_eq!(conflict(&store, claim(&upload, 0, 3, Some(10))).await, changed);
+    must(&store, claim(&upload, 0, 4, Some(9))).await;
+    must(&store, claim(&upload, 0, 5, None)).await;
+    let now = get(&store, upload.id).await;
+    assert_eq!((now.length, now.writer), (Some(9), 5));
+}
+
+/// Parts move from some uploads to another in one commit.
+pub async fn u6_taking_over(store: impl Store) {
+    let world = World::default();
+    let owner = world.account_id();
+    let (first, second) = (world.upload(owner), world.upload(owner));
+    for upload in [&first, &second] {
+        all(&store, vec![insert(upload).into(), claim(upload, 0, 1, None).into()]).await;
+        must(&store, append(upload, 1, 0, 4, MOST)).await;
+    }
+    let joined = ResumableUpload { offset: 8, ..world.upload(owner) };
+    let join =
+        |offset| vec![take_over(&first, 4).into(), take_over(&second, offset).into(), insert(&joined).into()];
+    assert_eq!(conflicts(&store, join(3)).await, Conflict::UploadChanged(second.id));
+    assert_eq!(get(&store, first.id).await.offset, 4, "nothing of it happened");
+    all(&store, join(4)).await;
+    assert_eq!(store.upload(first.id).await.unwrap(), None);
+    assert_eq!(store.unfinished_uploads(owner).await.unwrap(), UnfinishedUploads { count: 1, bytes: 8 });
+    assert_eq!(conflicts(&store, join(4)).await, Conflict::UploadChanged(first.id), "once");
+}
+
+/// The earliest first, page by page, finished or not.
+pub async fn u7_expiry(store: impl Store) {
+    let world = World::default();
+    let owner = world.account_id();
+    let uploads: Vec<_> = [30, 10, 20, 40]
+        .into_iter()
+        .map(|seconds| ResumableUpload { expires_at: world.later(seconds), ..world.upload(owner) })
+        .collect();
+    for upload in &uploads {
+        must(&store, insert(upload)).await;
+    }
+    must(&store, finish(&uploads[1], world.photo(world.couple_id(), owner, "a").id)).await;
+    let expired = async |seconds, limit| {
+        let expired = store.expired_uploads(world.later(seconds), limit).await.unwrap();
+        expired.into_iter().map(|upload| upload.id).collect::<Vec<_>>()
+    };
+    assert!(expired(9, 9).await.is_empty());
+    assert_eq!(expired(30, 9).await, [uploads[1].id, uploads[2].id, uploads[0].id]);
+    assert_eq!(expired(30, 2).await, [uploads[1].id, uploads[2].id]);
+    all(&store, vec![remove(&uploads[1]).into(), remove(&uploads[2]).into()]).await;
+    all(&store, vec![remove(&uploads[1]).into(), remove(&uploads[2]).into()]).await;
+    assert_eq!(expired(99, 9).await, [uploads[0].id, uploads[3].id]);
+}

@@ -1,0 +1,254 @@
+//! Storing the bytes of a resumable upload as they arrive.
+//!
+//! Bytes are collected in memory and stored as a blob when they are [`CHUNK`] bytes, after [`STORE_AFTER`], and when the request ends. A
+//! blob is never changed: blobs that are small compared with what follows are read and written again together with it, so that an upload
+//! of many tiny requests has few blobs (each small one is at least twice as large as the next).
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use couple_core::{
+    CommitError, Conflict, Error, ErrorKind, UploadId,
+    upload::{UploadChange, UploadPart},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Gallery, NotTaken,
+    resume::{Resumable, ResumeError, bytes as signed},
+};
+
+/// Bytes that are stored at a time. Larger blobs are not written again.
+const CHUNK: usize = 512 << 10;
+/// How long bytes may wait in memory: what a client has to send again when this process dies, or a newer request takes over.
+const STORE_AFTER: Duration = Duration::from_secs(3);
+/// How long the sum of all unfinished uploads is used before it is read again.
+const SUM_AGE: Duration = Duration::from_secs(5);
+
+/// The requests of this process that append, by upload.
+#[derive(Debug, Default)]
+pub(super) struct Appends {
+    newest: Mutex<HashMap<UploadId, (i64, oneshot::Sender<()>)>>,
+    stored: Mutex<Option<StoredSum>>,
+}
+
+/// Bytes of all unfinished uploads: read from the store, and what this process added since.
+#[derive(Debug, Clone, Copy)]
+struct StoredSum {
+    bytes: i64,
+    read_at: Instant,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request that appends. Dropped, it stores what has arrived.
+#[derive(Debug)]
+pub struct Appending {
+    send: mpsc::Sender<Bytes>,
+    task: JoinHandle<Result<Resumable, ResumeError>>,
+    superseded: oneshot::Receiver<()>,
+    /// Bytes that may still arrive.
+    left: u64,
+    limit: usize,
+    registration: Registration,
+}
+
+/// Removes the request from the list when it ends.
+#[derive(Debug)]
+struct Registration {
+    gallery: Gallery,
+    id: UploadId,
+    writer: i64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut newest = locked(&self.gallery.0.appends.newest);
+        if newest.get(&self.id).is_some_and(|(writer, _)| *writer == self.writer) {
+            newest.remove(&self.id);
+        }
+    }
+}
+
+impl Appending {
+    /// Starts to append to an upload that this request has claimed. An older request of this process for the same upload ends.
+    pub(super) fn start(upload: Resumable) -> Self {
+        let (gallery, id, writer) = (upload.gallery.clone(), upload.row.id, upload.row.writer);
+        let limit = gallery.0.options.limits.bytes;
+        let (newer, superseded) = oneshot::channel();
+        // The older request's sender is dropped, which its receiver notices.
+        locked(&gallery.0.appends.newest).insert(id, (writer, newer));
+        let left = upload.length().unwrap_or(limit as u64).saturating_sub(upload.offset());
+        let (send, receive) = mpsc::channel(1);
+        let task = tokio::spawn(store(upload, receive));
+        Self { send, task, superseded, left, limit, registration: Registration { gallery, id, writer } }
+    }
+
+    /// Takes bytes, and waits while earlier ones are being stored. False: they cannot be stored; [`finish`](Self::finish) says why.
+    ///
+    /// # Errors
+    /// [`NotTaken::TooManyBytes`]: more than the declared length, or than a picture may have. These bytes are not stored.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<bool, NotTaken> {
+        let left = self.left.checked_sub(bytes.len() as u64);
+        self.left = left.ok_or(NotTaken::TooManyBytes { limit: self.limit })?;
+        Ok(self.send.send(bytes).await.is_ok())
+    }
+
+    /// Waits until a newer request of this process continues the upload.
+    pub async fn superseded(&mut self) {
+        // Nothing is ever sent: an error says that the sender is gone.
+        let _ = (&mut self.superseded).await;
+    }
+
+    /// Stores what has arrived, and returns the upload as it is then.
+    ///
+    /// # Errors
+    /// [`ResumeError`]. What was stored before stays.
+    pub async fn finish(self) -> Result<Resumable, ResumeError> {
+        let Self { send, task, registration, .. } = self;
+        drop(send);
+        let panicked = |error| Error::new(ErrorKind::Internal, "store upload").source(error);
+        let ended = task.await.unwrap_or_else(|error| Err(panicked(error).into()));
+        drop(registration);
+        ended
+    }
+}
+
+/// Stores what arrives until the sender is dropped.
+async fn store(mut upload: Resumable, mut receive: mpsc::Receiver<Bytes>) -> Result<Resumable, ResumeError> {
+    let (mut waiting, mut due) = (BytesMut::new(), None);
+    loop {
+        let next = match due {
+            None => Ok(receive.recv().await),
+            Some(due) => timeout_at(due, receive.recv()).await,
+        };
+        match next {
+            Ok(Some(mut bytes)) => {
+                while !bytes.is_empty() {
+                    let room = bytes.len().min(CHUNK - waiting.len());
+                    waiting.extend_from_slice(&bytes.split_to(room));
+                    if waiting.len() == CHUNK {
+                        upload.store(waiting.split().freeze()).await?;
+                        due = None;
+                    }
+                }
+                if due.is_none() && !waiting.is_empty() {
+                    due = Some(Instant::now() + STORE_AFTER);
+                }
+            }
+            Ok(None) if waiting.is_empty() => return Ok(upload),
+            Ok(None) => {
+                upload.store(waiting.split().freeze()).await?;
+                return Ok(upload);
+            }
+            Err(_) => {
+                // Its memory is given back: more may not arrive for long.
+                upload.store(std::mem::take(&mut waiting).freeze()).await?;
+                due = None;
+            }
+        }
+    }
+}
+
+impl Resumable {
+    /// Stores bytes at the end of the upload: first a blob, then a commit that names it.
+    async fn store(&mut self, new: Bytes) -> Result<(), ResumeError> {
+        let gallery = self.gallery.clone();
+        let added = signed(new.len() as u64);
+        gallery.check_sum(added).await?;
+        let mut parts = self.row.parts.clone();
+        let (whole, replaced) = self.coalesce(&mut parts, new).await?;
+        let blob = gallery.fresh_part(&self.row);
+        parts.push(UploadPart { blob: blob.clone(), bytes: signed(whole.len() as u64) });
+        gallery.0.blobs.put(&blob, whole).await?;
+        let append = UploadChange::Append {
+            owner: self.row.owner,
+            id: self.row.id,
+            writer: self.row.writer,
+            offset: self.row.offset,
+            bytes: added,
+            parts: parts.clone(),
+            most: gallery.unfinished_most(),
+        };
+        match gallery.0.ports.commit(vec![append.into()]).await {
+            Ok(_) => {
+                self.row.offset += added;
+                self.row.parts = parts;
+                gallery.add_to_sum(added);
+                gallery.discard(replaced).await;
+                Ok(())
+            }
+            Err(CommitError::Conflict(conflict)) => {
+                gallery.discard(vec![blob]).await;
+                Err(match conflict {
+                    Conflict::QuotaExceeded => ResumeError::TooMuchUnfinished,
+                    _ => ResumeError::Superseded,
+                })
+            }
+            // The commit may have happened: the blob may be named.
+            Err(CommitError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    /// Takes small parts off the end of `parts`. Returns their bytes with the new ones, and their blobs.
+    async fn coalesce(
+        &self,
+        parts: &mut Vec<UploadPart>,
+        new: Bytes,
+    ) -> Result<(Bytes, Vec<String>), ResumeError> {
+        let (chunk, mut size, mut small) = (signed(CHUNK as u64), signed(new.len() as u64), Vec::new());
+        while let Some(last) = parts.pop_if(|last| last.bytes < chunk && last.bytes < 2 * size) {
+            size += last.bytes;
+            small.push(last);
+        }
+        if small.is_empty() {
+            return Ok((new, Vec::new()));
+        }
+        let mut whole = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
+        for part in small.iter().rev() {
+            let read = self.gallery.0.blobs.read(&part.blob, 2 * CHUNK as u64).await?;
+            // A newer request replaced it.
+            whole.extend_from_slice(&read.ok_or(ResumeError::Superseded)?);
+        }
+        whole.extend_from_slice(&new);
+        Ok((whole.freeze(), small.into_iter().map(|part| part.blob).collect()))
+    }
+}
+
+impl Gallery {
+    /// Whether the unfinished uploads of all accounts have room for `added` bytes more. The sum of other processes is some seconds old.
+    async fn check_sum(&self, added: i64) -> Result<(), ResumeError> {
+        let known = *locked(&self.0.appends.stored);
+        let sum = match known.filter(|sum| sum.read_at.elapsed() < SUM_AGE) {
+            Some(sum) => sum.bytes,
+            None => {
+                let bytes = self.0.ports.store.unfinished_bytes().await?;
+                *locked(&self.0.appends.stored) = Some(StoredSum { bytes, read_at: Instant::now() });
+                bytes
+            }
+        };
+        if sum.saturating_add(added) > signed(self.0.options.unfinished_bytes) {
+            let full = Error::new(ErrorKind::Overloaded, "store upload");
+            return Err(full
+                .context("the unfinished uploads of all accounts have as many bytes as they may")
+                .into());
+        }
+        Ok(())
+    }
+
+    fn add_to_sum(&self, added: i64) {
+        if let Some(sum) = locked(&self.0.appends.stored).as_mut() {
+            sum.bytes += added;
+        }
+    }
+}

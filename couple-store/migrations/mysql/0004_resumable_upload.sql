@@ -1,0 +1,24 @@
+-- Uploads that come in several requests (tus). The bytes are in the blobs that `parts` names.
+CREATE TABLE IF NOT EXISTS resumable_upload (
+    id BINARY(16) NOT NULL PRIMARY KEY,
+    owner BINARY(16) NOT NULL,
+    -- Couple of the owner when the upload was created; NULL: independent of a couple.
+    couple_id BINARY(16),
+    -- In bytes; NULL until the client declares it.
+    total_length BIGINT,
+    -- Stored bytes.
+    received BIGINT NOT NULL,
+    -- {bytes}:{blob}, separated by spaces.
+    parts MEDIUMTEXT NOT NULL,
+    -- Fencing token of the latest request that claimed the upload.
+    writer BIGINT NOT NULL,
+    -- Upload-Metadata and Upload-Concat as the client sent them.
+    metadata TEXT NOT NULL,
+    concatenation TEXT,
+    -- Picture that the upload became; NULL: unfinished.
+    media_id BINARY(16),
+    expires_at BIGINT NOT NULL,
+    KEY resumable_upload_owner (owner, media_id, id),
+    KEY resumable_upload_unfinished (media_id, received),
+    KEY resumable_upload_expiry (expires_at, id)
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;

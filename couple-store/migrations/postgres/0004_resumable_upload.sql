@@ -1,0 +1,24 @@
+-- Uploads that come in several requests (tus). The bytes are in the blobs that `parts` names.
+CREATE TABLE resumable_upload (
+    id            UUID NOT NULL PRIMARY KEY,
+    owner         UUID NOT NULL,
+    -- Couple of the owner when the upload was created; NULL: independent of a couple.
+    couple_id     UUID,
+    -- In bytes; NULL until the client declares it.
+    total_length  BIGINT,
+    -- Stored bytes.
+    received      BIGINT NOT NULL,
+    -- {bytes}:{blob}, separated by spaces.
+    parts         TEXT NOT NULL,
+    -- Fencing token of the latest request that claimed the upload.
+    writer        BIGINT NOT NULL,
+    -- Upload-Metadata and Upload-Concat as the client sent them.
+    metadata      TEXT NOT NULL,
+    concatenation TEXT,
+    -- Picture that the upload became; NULL: unfinished.
+    media_id      UUID,
+    expires_at    BIGINT NOT NULL
+);
+CREATE INDEX resumable_upload_owner ON resumable_upload (owner, media_id, id);
+CREATE INDEX resumable_upload_unfinished ON resumable_upload (media_id, received);
+CREATE INDEX resumable_upload_expiry ON resumable_upload (expires_at, id);
