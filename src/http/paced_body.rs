@@ -6,7 +6,7 @@ use axum::body::{Body as HttpBody, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, HttpOptions, Problem};
+use super::{Answer, HttpOptions, Problem, request_body::body_problem};
 
 /// How slowly an upload may arrive: idle time, rate, and time in total. Time that the store takes does not count.
 #[derive(Debug)]
@@ -97,9 +97,7 @@ impl PacedBody {
                         break Ok(Read::Bytes(bytes));
                     }
                 }
-                Ok(Some(Err(_))) => {
-                    break Err(Problem::new("malformed_request").detail("the body ended early"));
-                }
+                Ok(Some(Err(error))) => break Err(body_problem(&error)),
                 Err(_) if until.is_some_and(|until| until < late) => break Ok(Read::Nothing),
                 Err(_) => break Err(Problem::new("body_timed_out")),
             }
@@ -112,6 +110,7 @@ impl PacedBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request_body::BodyTimedOut;
 
     #[test]
     fn time_of_the_store_is_not_counted() {
@@ -121,6 +120,17 @@ mod tests {
         assert!(pace.late(later) < later);
         pace.kept(Duration::from_secs(40));
         assert!(pace.late(later) > later);
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_body_keep_their_code() {
+        let code = async |error: Box<dyn std::error::Error + Send + Sync>| {
+            let body = HttpBody::from_stream(futures_util::stream::iter([Err::<Bytes, _>(error)]));
+            let read = PacedBody::new(body, &HttpOptions::default()).read(None).await;
+            read.unwrap_err().code().to_owned()
+        };
+        assert_eq!(code(Box::new(BodyTimedOut)).await, "body_timed_out");
+        assert_eq!(code("the connection died".into()).await, "malformed_request");
     }
 
     #[test]

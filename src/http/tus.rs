@@ -10,15 +10,14 @@ use axum::{
 use couple_core::UploadId;
 use couple_media::gallery::{About, NewUpload, PARTIAL, Resumable, ResumeError};
 use data_encoding::BASE64;
-use http_body_util::BodyExt as _;
-use tokio::time::{Instant, timeout_at};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, App, Problem,
     extract::{Meta, Segment, Signed, require_no_coding},
     media::{read_about, still_signed_in},
-    paced_body::Pace,
+    paced_body::{PacedBody, Read},
+    upload_permits::UPLOADS_RETRY_AFTER,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -180,34 +179,41 @@ async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) ->
 }
 
 /// Stores a body from an offset on. What arrives before the body breaks off, or is too slow, stays stored.
+///
+/// The upload is claimed before the request waits for a permit, so that an older request for it, which may have stalled, returns its own.
 async fn receive(
     app: &App,
+    signed: &Signed,
     upload: Resumable,
     from: u64,
     length: Option<u64>,
-    mut body: HttpBody,
+    body: HttpBody,
 ) -> Answer<Resumable> {
     let mut appending = upload.append(from, length).await?;
-    let mut pace = Pace::new(&app.options, Instant::now());
+    let permit = tokio::select! {
+        permit = app.uploads.take(signed.id()) => permit,
+        () = appending.superseded() => Err(Problem::new("upload_locked")),
+    };
+    // Clients repeat a request after a 503, but give up after a 429.
+    let _permit = permit.map_err(|problem| match problem.code() {
+        "too_many_uploads" => Problem::new("uploads_busy").retry_after(UPLOADS_RETRY_AFTER),
+        _ => problem,
+    })?;
+    let mut body = PacedBody::new(body, &app.options);
     let ended = loop {
-        let frame = tokio::select! {
-            frame = timeout_at(pace.late(Instant::now()), body.frame()) => frame,
+        let read = tokio::select! {
+            read = body.read(None) => read,
             () = appending.superseded() => break Err(Problem::new("upload_locked")),
         };
-        match frame {
-            Ok(None) => break Ok(()),
-            Ok(Some(Ok(frame))) => {
-                let Ok(bytes) = frame.into_data() else { continue };
-                let (length, begun) = (bytes.len(), Instant::now());
-                match appending.write(bytes).await {
-                    Ok(true) => {}
-                    Ok(false) => break Ok(()),
-                    Err(too_many) => break Err(too_many.into()),
-                }
-                pace.kept(begun.elapsed());
-                pace.came(length, Instant::now());
-            }
-            Ok(Some(Err(_))) | Err(_) => break Err(Problem::new("upload_interrupted")),
+        match read {
+            Ok(Read::Bytes(bytes)) => match appending.write(bytes).await {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(too_many) => break Err(too_many.into()),
+            },
+            Ok(Read::End | Read::Nothing) => break Ok(()),
+            // It broke off or was too slow: the client continues from what is stored.
+            Err(_) => break Err(Problem::new("upload_interrupted")),
         }
     };
     let stored = appending.finish().await?;
@@ -241,7 +247,7 @@ async fn options(State(app): State<App>) -> Response {
         (status = 410, description = "`upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`: `Tus-Version` has the supported one", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: more than `Tus-Max-Size`; `unfinished_uploads_full`: the account has 100 unfinished uploads, or 100 MiB in them", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unknown_type`: the bytes are no picture", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unknown_type`: the bytes are no picture; `unsupported_encoding`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_field`: metadata, or a length of 0", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
 async fn create(
@@ -252,6 +258,7 @@ async fn create(
     headers: HeaderMap,
     body: HttpBody,
 ) -> Answer<Response> {
+    require_no_coding(&headers)?;
     let metadata = text(&headers, &METADATA)?.unwrap_or("").to_owned();
     if metadata.len() > METADATA_MOST {
         return Err(Problem::new("invalid_field").field(METADATA.as_str(), "too_long"));
@@ -292,11 +299,7 @@ async fn create(
 /// that it is told.
 async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBody) -> Answer<Resumable> {
     let id = upload.id();
-    let received = match app.uploads.take(signed.id()) {
-        Ok(_permit) => receive(app, upload, 0, None, body).await,
-        Err(busy) => Err(busy),
-    };
-    match received {
+    match receive(app, signed, upload, 0, None, body).await {
         Ok(upload) => Ok(upload),
         Err(problem) => {
             tracing::debug!(upload = %id, code = problem.code(), "the first bytes of an upload did not all arrive");
@@ -342,10 +345,10 @@ async fn offset(
         (status = 410, description = "`upload_expired`, or `upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: more than its length; `unfinished_uploads_full`: the unfinished uploads of the account have 100 MiB", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`; `unknown_type`: the bytes are no picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unsupported_media_type`; `unsupported_encoding`; `unknown_type`: the bytes are no picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
         (status = 423, description = "`upload_locked`: a newer request continues the upload", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 600 requests in a minute", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`upload_interrupted`: the body broke off, or nothing arrived for 60 s; what arrived is stored", body = Problem, content_type = "application/problem+json")))]
+        (status = 503, description = "`upload_interrupted`: the body broke off, or nothing arrived for 60 s, or too little in 120 s; what arrived is stored. `uploads_busy`: too many concurrent uploads", body = Problem, content_type = "application/problem+json")))]
 async fn append(
     State(app): State<App>,
     signed: Signed,
@@ -370,9 +373,7 @@ async fn append(
     if upload.media().is_some() && upload.offset() == from {
         return Ok(told(&upload, StatusCode::NO_CONTENT));
     }
-    let permit = app.uploads.take(signed.id()).map_err(|_| Problem::new("overloaded"))?;
-    let upload = receive(&app, upload, from, length, body).await?;
-    drop(permit);
+    let upload = receive(&app, &signed, upload, from, length, body).await?;
     let upload = completed(&app, upload, meta, &signed).await?;
     Ok(told(&upload, StatusCode::NO_CONTENT))
 }

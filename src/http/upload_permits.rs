@@ -12,7 +12,7 @@ pub(super) const WAITING_PER_ACCOUNT: usize = 54;
 /// Uploads that may wait for a permit in total.
 const WAITING: usize = 1024;
 /// When an upload that was refused is worth repeating.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(super) const UPLOADS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Permits to receive an upload. Half of them are for accounts that hold none.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl UploadPermits {
                 Denied::OwnLimit => "too_many_uploads",
                 Denied::Full => "uploads_busy",
             };
-            Problem::new(code).retry_after(RETRY_AFTER)
+            Problem::new(code).retry_after(UPLOADS_RETRY_AFTER)
         })
     }
 }

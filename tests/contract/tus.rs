@@ -347,6 +347,36 @@ async fn stored_bytes_are_never_overwritten_by_an_older_request() {
     assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place.to_owned()));
 }
 
+/// A stalled request holds the account's only permit. A newer one for the same upload takes it over; one for another upload is refused
+/// with a status that clients repeat, unlike 429.
+#[tokio::test]
+async fn newer_request_takes_over_the_permit_of_a_stalled_one() {
+    let options = HttpOptions {
+        uploads_per_account: 1,
+        upload_wait: Duration::from_millis(300),
+        ..HttpOptions::default()
+    };
+    let world = World::of(Backend::builder().limits(Unlimited), options);
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let (path, other) = (begin(&world, &ana, 1_000).await, begin(&world, &ana, 1_000).await);
+    let (hand, body) = by_hand();
+    let newer = async {
+        hand.send(Ok(vec![0; 10].into())).await.unwrap();
+        hand.reserve_many(8).await.unwrap();
+        let refused = patch(&world, &ana, &other, 0, vec![1; 10].into()).await;
+        assert_eq!(refused.said(), (503, "uploads_busy"));
+        assert!(refused.headers.contains_key("retry-after"));
+        assert_eq!(patch(&world, &ana, &path, 0, vec![1; 20].into()).await.status, 204);
+    };
+    let (older, ()) = tokio::join!(patch(&world, &ana, &path, 0, body), newer);
+    assert_eq!(older.said(), (423, "upload_locked"));
+    assert_eq!(
+        patch(&world, &ana, &other, 0, vec![1; 10].into()).await.status,
+        204,
+        "the permit was returned"
+    );
+}
+
 /// Two requests in two processes: neither knows of the other but by the store.
 #[tokio::test]
 async fn a_writer_of_another_process_is_fenced_off() {

@@ -31,7 +31,10 @@ statements! {
     UNFINISHED_BYTES = "SELECT CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM resumable_upload WHERE media_id IS NULL"
         => mysql: "SELECT CAST(COALESCE(SUM(received), 0) AS SIGNED) FROM resumable_upload WHERE media_id IS NULL";
     EXPIRED = "SELECT ", upload!(), " FROM resumable_upload WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
+    // MariaDB reads a small table in the order of ids otherwise, and waits for the locked rows of other accounts.
     LOCK_OF = "SELECT id, received, writer FROM resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
+        => mysql: "SELECT id, received, writer FROM resumable_upload FORCE INDEX (resumable_upload_owner) \
+     WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
         => sqlite: "SELECT id, received, writer FROM resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id";
     INSERT = "INSERT INTO resumable_upload (", upload!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \

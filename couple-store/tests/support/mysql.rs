@@ -46,6 +46,9 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
         ),
         format!("media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', seq, seq"),
         format!("media_space SELECT {one}, 0, 9, {one}, 0"),
+        format!(
+            "resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', seq, '', NULL, IF(seq % 100, {other}, NULL), seq"
+        ),
         format!("job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"),
         format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, seq, seq, 5, seq, 5, 'no', seq"),
         format!("outcome SELECT {}, {}, '{{}}', seq, seq", digest("seq"), digest("seq")),

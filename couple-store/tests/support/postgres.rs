@@ -40,6 +40,9 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
         ),
         format!("media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', n, n"),
         format!("media_space SELECT {one}, 0, 9, {one}, 0"),
+        format!(
+            "resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', n, '', NULL, CASE WHEN n % 100 > 0 THEN {other} END, n"
+        ),
         format!("job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
         format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
         format!("outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),
