@@ -13,7 +13,8 @@ use couple::{
     account::{Account, AccountReads, Session, Tally, TallyId, Token, TokenKind},
     core::{
         Change, CommitError, Committed, Digest, EmailKey, IdempotencyReads, InviteId, JobId, MediaId,
-        OutcomeRecord, TokenId,
+        OutcomeRecord, TokenId, UploadId,
+        upload::{ResumableUpload, UnfinishedUploads, UploadReads},
     },
     job::{DeadJob, JobReads, QueueStats},
     media::{Kept, Media, MediaReads, Rendition, Space},
@@ -100,6 +101,12 @@ reads! {
         next_due(queue: &str) -> Option<Timestamp>;
         next_lease_end(queue: &str) -> Option<Timestamp>;
         dead_jobs(after: Option<JobId>, limit: u32) -> Vec<DeadJob>;
+    }
+    UploadReads {
+        upload(id: UploadId) -> Option<ResumableUpload>;
+        unfinished_uploads(owner: AccountId) -> UnfinishedUploads;
+        unfinished_bytes() -> i64;
+        expired_uploads(now: Timestamp, limit: u32) -> Vec<ResumableUpload>;
     }
     IdempotencyReads {
         outcome(scope: &Digest) -> Option<OutcomeRecord>;
