@@ -21,9 +21,10 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
             "account SELECT {one}, CONCAT('p', seq), 'p', 'P', NULL, NULL, NULL, NULL, seq, IF(seq % 50, NULL, seq), 0"
         ),
         format!(
-            "token SELECT {one}, 'sign_in', CONCAT('p', seq), 'p', {other}, {}, 0, NULL, NULL, seq, seq, seq, NULL",
+            "token SELECT {one}, 'sign_in', CONCAT('p', seq), 'p', {other}, {}, 0, NULL, NULL, seq, seq, seq, NULL, NULL, NULL, 0, NULL",
             digest("seq")
         ),
+        format!("tally SELECT {}, 1, seq", digest("seq")),
         format!("session SELECT {one}, {other}, {}, NULL, seq, seq, seq, seq", digest("seq")),
         format!(
             "invite SELECT {one}, {other}, CONCAT('p', seq), CONCAT('q', seq), 'q', NULL, {}, {}, {}, seq, seq, 0, NULL, NULL",
@@ -40,7 +41,7 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
         ),
         format!(
             "media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
-             4, 3, NULL, 1, seq",
+             4, 3, NULL, 1, seq, 0, 0",
             digest("seq"),
             digest("seq"),
         ),

@@ -17,9 +17,10 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
             "account SELECT {one}, 'p' || n, 'p', 'P', NULL, NULL, NULL, NULL, n, CASE WHEN n % 50 = 0 THEN n END, 0"
         ),
         format!(
-            "token SELECT {one}, 'sign_in', 'p' || n, 'p', {other}, {}, 0, NULL, NULL, n, n, n, NULL",
+            "token SELECT {one}, 'sign_in', 'p' || n, 'p', {other}, {}, 0, NULL, NULL, n, n, n, NULL, NULL, NULL, 0, NULL",
             digest("n")
         ),
+        format!("tally SELECT {}, 1, n", digest("n")),
         format!("session SELECT {one}, {other}, {}, NULL, n, n, n, n", digest("n")),
         format!(
             "invite SELECT {one}, {other}, 'p' || n, 'q' || n, 'q', NULL, {}, {}, {}, n, n, 0, NULL, NULL",
@@ -34,7 +35,7 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
         format!("entry SELECT {pair}, n, n % 2, 'c' || n, 'text', '{{}}', NULL, n, NULL, NULL, NULL, NULL"),
         format!(
             "media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
-             4, 3, NULL, 1, n",
+             4, 3, NULL, 1, n, 0, 0",
             digest("n"),
             digest("n"),
         ),
