@@ -7,6 +7,7 @@
     reason = "a test stops where something is not as it must be, and prints its figures"
 )]
 
+mod api_fuzzing;
 mod conformance;
 #[path = "../support/couples.rs"]
 mod couples;
