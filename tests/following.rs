@@ -47,6 +47,8 @@ struct Counts {
     peak: AtomicUsize,
     /// How long a read takes longer.
     slow: Mutex<Duration>,
+    /// How long the answer about a session takes longer, once it is read.
+    late: Mutex<Duration>,
 }
 
 #[async_trait]
@@ -65,6 +67,10 @@ impl Watch for Counts {
         }
     }
     async fn after(&self, what: &'static str) {
+        if what == "session_by_token" {
+            let late = *self.late.lock().unwrap();
+            sleep(late).await;
+        }
         if what != "commit" {
             self.now.fetch_sub(1, Ordering::SeqCst);
         }
@@ -75,8 +81,10 @@ impl Counts {
     fn of(&self, read: &str) -> usize {
         self.reads.lock().unwrap().get(read).copied().unwrap_or(0)
     }
+    /// All that something that happened caused: sessions are asked about by the clock.
     fn all(&self) -> usize {
-        self.reads.lock().unwrap().values().sum()
+        let reads = self.reads.lock().unwrap();
+        reads.iter().filter(|(read, _)| **read != "present_sessions").map(|(_, count)| count).sum()
     }
     fn begin(&self) {
         self.reads.lock().unwrap().clear();
@@ -356,6 +364,64 @@ async fn who_signed_out_is_told_nothing_even_if_nobody_heard_of_it() {
     world.sign_out(other).await;
     sleep(Duration::from_millis(2_050)).await;
     world.say(one, "secret").await;
+    let told = events.until("bye").await;
+    assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
+}
+
+/// Every notice is lost: an ended session ends its streams all the same, and what finds it costs a statement a second.
+#[tokio::test]
+async fn an_ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
+    let world = World::new(20, |_| true, LiveOptions::default()).await;
+    let mut open = Vec::new();
+    for token in &world.tokens {
+        let mut events = world.follow(token, "?presence=off").await;
+        events.until("caught_up").await;
+        open.push(events);
+    }
+    world.counts.begin();
+    let begun = Instant::now();
+    for (token, mut events) in world.tokens.iter().zip(open).take(3) {
+        let begun = Instant::now();
+        world.sign_out(token).await;
+        events.until("signed_out").await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    let asked = world.counts.of("present_sessions");
+    let rounds = begun.elapsed().as_secs() + 1;
+    assert!((1..=rounds).contains(&(asked as u64)), "{asked} statements in {rounds} rounds");
+}
+
+/// An answer that took long is as old as its question.
+#[tokio::test]
+async fn a_slow_answer_about_a_session_is_not_trusted_for_longer() {
+    let live = LiveOptions { session_check: Duration::from_hours(1), ..LiveOptions::default() };
+    let world = World::new(1, |topic| matches!(topic, Topic::Account(_)), live).await;
+    let accounts = world.backend.accounts();
+    let mut sessions = Vec::new();
+    for token in &world.tokens {
+        sessions.push(accounts.authenticate(&Secret::new(token.clone())).await.unwrap().0);
+    }
+    let say = async |id: &str| {
+        let body = json!({ "text": id });
+        let command = Append { couple: None, client_id: id.to_owned(), kind: "text".to_owned(), body };
+        let writer = sessions[0].account;
+        world.backend.timeline().append(&Call::default(), writer, &command).await.unwrap();
+    };
+    let mut events = world.follow(&world.tokens[1], "?presence=off").await;
+    events.until("away").await;
+    sleep(Duration::from_millis(2_100)).await;
+    *world.counts.late.lock().unwrap() = Duration::from_millis(1_500);
+    world.counts.begin();
+    say("before").await;
+    // The session is read as soon as it is asked for; the answer takes its time.
+    while world.counts.of("session_by_token") == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let begun = Instant::now();
+    accounts.sign_out(&sessions[1]).await.unwrap();
+    events.until("before").await;
+    tokio::time::sleep_until(begun + Duration::from_millis(2_400)).await;
+    say("secret").await;
     let told = events.until("bye").await;
     assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
 }

@@ -1,6 +1,6 @@
 //! A1–A16: accounts, mailed tokens, sessions and tallies.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use couple_core::{
     Conflict, EmailAddress, EmailKey, Label, Locale, Store, TimeZoneName, Timestamp, TokenId,
@@ -285,6 +285,29 @@ pub async fn a9_ending_sessions(store: impl Store) {
     // A late touch brings nothing back.
     must(&store, AccountChange::TouchSession { account: ana.id, id: end.id, seen_at: world.later(9) }).await;
     assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
+}
+
+/// More tokens than one statement asks about, in an order of their own.
+pub async fn a17_present_sessions(store: impl Store) {
+    let world = World::default();
+    let ana = world.account("ana");
+    must(&store, AccountChange::Insert(ana.clone())).await;
+    let sessions: Vec<_> = (0..150).map(|_| world.session(ana.id)).collect();
+    for session in &sessions {
+        must(&store, begin(session)).await;
+    }
+    let ended = |n: usize| n % 7 == 0 || n == 149;
+    for (_, session) in sessions.iter().enumerate().filter(|(n, _)| ended(*n)) {
+        must(&store, AccountChange::EndSession { account: ana.id, id: session.id }).await;
+    }
+    let mut asked: Vec<_> = sessions.iter().map(|session| session.token).collect();
+    asked.extend(["never", "begun"].map(|token| couple_core::digest(&[token.as_bytes()])));
+    let present: BTreeSet<_> = store.present_sessions(&asked).await.unwrap().into_iter().collect();
+    let wanted = sessions.iter().enumerate().filter(|(n, _)| !ended(*n)).map(|(_, session)| session.token);
+    assert_eq!(present, wanted.collect());
+    assert_eq!(store.present_sessions(&[]).await.unwrap(), []);
+    must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
+    assert_eq!(store.present_sessions(&asked).await.unwrap(), []);
 }
 
 /// Tokens and sessions go along, and the address is free.

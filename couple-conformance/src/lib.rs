@@ -61,7 +61,7 @@ macro_rules! store {
                 a5_redeemed_once, a6_tries_one_by_one, a7_open_tokens, a8_ending_tokens, a9_ending_sessions,
                 a10_erasing, a11_purges, a12_due_for_deletion,
                 a13_a_session_needs_its_account, a14_tokens_end_with_their_session, a15_each_form_once,
-                a16_tallies_count_to_their_bound;
+                a16_tallies_count_to_their_bound, a17_present_sessions;
             pairing: p1_one_couple_per_account, p2_both_or_neither, p3_an_invite_ends_once, p4_one_invite_per_pair,
                 p5_paired_cannot_invite, p6_withdrawing, p7_ending, p8_ended_is_closed, p9_reads_back, p10_blocks,
                 p11_history, p12_purging_and_forgetting, p13_describing_writes_only_given_fields,

@@ -15,7 +15,7 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use couple_core::{Error, Failure, Secret};
+use couple_core::{Digest, Error, Failure, Secret, digest};
 use couple_notify::live::{Cursor, Frame, Gate, Stream};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,10 @@ impl Gate for SessionGate {
             Err(Failure::Refused(_)) => Ok(None),
             Err(Failure::Failed(error)) => Err(error),
         }
+    }
+
+    fn session(&self) -> Option<Digest> {
+        Some(digest(&[self.bearer.expose().as_bytes()]))
     }
 }
 

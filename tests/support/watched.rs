@@ -90,6 +90,7 @@ reads! {
         session_by_token(token: &Digest) -> Option<(Session, Account)>;
         sessions_of(account: AccountId) -> Vec<Session>;
         tally(id: TallyId, now: Timestamp) -> Option<Tally>;
+        present_sessions(tokens: &[Digest]) -> Vec<Digest>;
     }
     PairingReads {
         couple(id: CoupleId) -> Option<Couple>;

@@ -203,6 +203,7 @@ pub struct SeenToken {
 /// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended session.
 /// * **A15** A token's two forms are each redeemed once, and ending the token ends the form that is left.
 /// * **A16** A tally counts concurrent counts one by one up to its bound, begins anew after its end, and is purged then.
+/// * **A17** Of the bearer tokens that are asked about, those come back whose sessions have not been ended, and no others.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// The account with this id.
@@ -238,6 +239,9 @@ pub trait AccountReads: Send + Sync {
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error>;
     /// A tally that has not ended at `now`.
     async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error>;
+    /// Those of these bearer tokens whose sessions have not been ended, in any order; an expired session may count as either. Asked every
+    /// second for every session that a process follows: an adapter uses the index on tokens, and bounds each statement.
+    async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error>;
 }
 
 #[async_trait]
@@ -278,5 +282,8 @@ impl<S: AccountReads + ?Sized> AccountReads for std::sync::Arc<S> {
     }
     async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error> {
         (**self).tally(id, now).await
+    }
+    async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
+        (**self).present_sessions(tokens).await
     }
 }

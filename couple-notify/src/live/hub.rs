@@ -16,7 +16,7 @@ use couple_core::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Bye, Cursor, Gate, Reset, Stream, room::Room};
+use super::{Bye, Cursor, Gate, Reset, Stream, room::Room, session_watch::SessionWatch};
 
 /// Numbers a host may change.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,9 @@ pub struct LiveOptions {
     pub linger: Duration,
     /// Over how long those who are told to go should come back. Default: 10 s.
     pub drain: Duration,
+    /// How often the store is asked which of the sessions that are followed in this process have ended, so that a lost notice of a
+    /// sign-out costs no more. Default: 1 s.
+    pub session_check: Duration,
 }
 
 impl Default for LiveOptions {
@@ -39,6 +42,7 @@ impl Default for LiveOptions {
             reads: 3,
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            session_check: Duration::from_secs(1),
         }
     }
 }
@@ -61,6 +65,7 @@ pub(super) struct Hub {
     pub(super) timeline: Timeline,
     options: LiveOptions,
     rooms: Mutex<Rooms>,
+    pub(super) session_watch: SessionWatch,
     turns: Semaphore,
     /// What strangers queue for before they queue for a turn: fewer, so that a crowd of them holds up nobody who is followed.
     arrivals: Semaphore,
@@ -121,6 +126,11 @@ impl Hub {
             rooms.remove(room);
         }
         empty
+    }
+
+    /// How often the store is asked for ended sessions.
+    pub(super) fn session_check(&self) -> Duration {
+        self.options.session_check.max(Duration::from_millis(10))
     }
 
     /// For how long a room stays in which nobody is.
@@ -185,6 +195,7 @@ impl Live {
             ports,
             options,
             rooms: Mutex::default(),
+            session_watch: SessionWatch::default(),
             turns: Semaphore::new(reads),
             arrivals: Semaphore::new((reads - 1).max(1)),
             draining: AtomicBool::new(false),

@@ -255,6 +255,12 @@ impl Room {
         }
     }
 
+    /// Has every stream ask its gate again.
+    pub(super) fn check_all(&self) {
+        self.state().checks += 1;
+        self.told.notify_waiters();
+    }
+
     /// Tells all streams that there is nothing more to come.
     pub(super) fn end(&self, why: Bye) {
         self.state().over.get_or_insert(why);
@@ -336,10 +342,7 @@ impl Room {
                     tokio::select! {
                         // Who may not be told any more is found out before anything is told.
                         biased;
-                        _ = sessions.next() => {
-                            self.state().checks += 1;
-                            self.told.notify_waiters();
-                        }
+                        _ = sessions.next() => self.check_all(),
                         () = self.nudge.notified() => {}
                         () = alarm.as_mut() => {}
                         notice = log.next() => self.hear(notice),
@@ -395,6 +398,8 @@ impl Room {
             Bye::Unavailable
         };
         let _turn = self.hub.turn().await;
+        // Before asking: the answer is no newer than that.
+        let began = Instant::now();
         let couple = self.hub.ports.store.couple(self.id).await.map_err(unavailable)?;
         let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Bye::NotPaired)?;
         let from = self.state().tail.missing(couple.head_seq);
@@ -411,7 +416,7 @@ impl Room {
         state.quiet &= views.is_empty();
         state.tail.extend(views);
         state.couple = Arc::new(couple);
-        (state.read, state.read_at) = (asked, Instant::now());
+        (state.read, state.read_at) = (asked, began);
         drop(state);
         self.told.notify_waiters();
         Ok(())

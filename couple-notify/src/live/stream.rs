@@ -4,12 +4,17 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use couple_core::{
-    Error, Failure,
+    Digest, Error, Failure,
     timeline::{Membership, Page, Refusal},
 };
 use tokio::time::Instant;
 
-use super::{Bye, Cursor, Frame, Line, Reset, hub::Seat, tail::Next};
+use super::{
+    Bye, Cursor, Frame, Line, Reset,
+    hub::Seat,
+    session_watch::{SessionWatch, Watched},
+    tail::Next,
+};
 
 /// Entries that a stream reads for itself at once, where they are older than what its room keeps.
 const PAGE: u32 = 20;
@@ -25,6 +30,12 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     /// Whatever keeps it from looking.
     async fn open_for(&self) -> Result<Option<Duration>, Error>;
+
+    /// The digest of the bearer token whose session's end closes the gate. A process finds that a watched session has ended although
+    /// its notice was lost. None: only notices and sweeps tell.
+    fn session(&self) -> Option<Digest> {
+        None
+    }
 }
 
 /// Whether the client knows that the partner is here.
@@ -47,6 +58,9 @@ pub struct Stream {
     page: VecDeque<Arc<Line>>,
     /// Which of the room's checks the gate answered, and when.
     checked: Option<(u64, Instant)>,
+    /// The gate has just answered: one frame may be told however long that took, so that a slow store does not stop a stream.
+    just_checked: bool,
+    _watched: Option<Watched>,
     /// Signals that were looked at.
     signals: u64,
     partner: Known,
@@ -77,7 +91,11 @@ impl Stream {
         reset: Option<Reset>,
     ) -> Self {
         let signals = seat.room.state().signalled;
+        let hub = &seat.room.hub;
+        let watched = gate.session().map(|token| SessionWatch::follow(hub, token, &seat.room));
         Self {
+            just_checked: false,
+            _watched: watched,
             seat,
             gate,
             at,
@@ -136,7 +154,9 @@ impl Stream {
 
     /// Whether the gate's last word, and the room's last reading, are good enough to tell something now.
     fn trusted(&self, checks: u64, read_at: Instant) -> bool {
-        self.checked.is_some_and(|(answered, at)| answered == checks && at.min(read_at).elapsed() < TRUST)
+        self.checked.is_some_and(|(answered, at)| {
+            answered == checks && (self.just_checked || at.min(read_at).elapsed() < TRUST)
+        })
     }
 
     /// The next frame; none after [`Frame::Bye`]. Can be given up while it waits: nothing is lost.
@@ -151,14 +171,25 @@ impl Stream {
                 let mut told = pin!(room.told.notified());
                 told.as_mut().enable();
                 match self.look() {
-                    Look::Tell(frame) => return Some(frame),
+                    Look::Tell(frame) => {
+                        self.just_checked = false;
+                        return Some(frame);
+                    }
                     Look::Wait => {
+                        self.just_checked = false;
                         told.await;
                         continue;
                     }
                     // Boxed: what waits must not keep room for what reads.
-                    Look::Check => Box::pin(self.check()).await,
-                    Look::Page => Box::pin(self.read()).await,
+                    Look::Check => {
+                        let checked = Box::pin(self.check()).await;
+                        self.just_checked = checked.is_ok();
+                        checked
+                    }
+                    Look::Page => {
+                        self.just_checked = false;
+                        Box::pin(self.read()).await
+                    }
                 }
             };
             if let Err(why) = done {
@@ -249,14 +280,15 @@ impl Stream {
         if read_at.elapsed() >= TRUST {
             room.ask().await?;
         }
-        let open = {
+        let (open, began) = {
             let _turn = room.hub.turn().await;
-            self.gate.open_for().await.map_err(|_| Bye::Unavailable)?
+            // Before asking: the answer is no newer than that.
+            let began = Instant::now();
+            (self.gate.open_for().await.map_err(|_| Bye::Unavailable)?, began)
         };
         let left = open.ok_or(Bye::SignedOut)?;
-        let now = Instant::now();
-        self.checked = Some((checks, now));
-        room.look_by(now + left.min(Duration::from_hours(1)));
+        self.checked = Some((checks, began));
+        room.look_by(Instant::now() + left.min(Duration::from_hours(1)));
         Ok(())
     }
 

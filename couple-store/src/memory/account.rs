@@ -302,6 +302,10 @@ impl AccountReads for MemoryStore {
             .get(token)
             .and_then(|key| Some((tables.sessions.get(key)?.clone(), tables.accounts.get(&key.0)?.clone()))))
     }
+    async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let state = self.state();
+        Ok(tokens.iter().filter(|token| state.account.by_bearer.get(*token).is_some()).copied().collect())
+    }
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
         let mut sessions: Vec<Session> = self.state().account.sessions_of(account).cloned().collect();
         sessions.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id)));

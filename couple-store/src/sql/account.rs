@@ -47,6 +47,9 @@ macro_rules! session {
     };
 }
 
+/// Tokens that [`PRESENT_SESSIONS`] asks about.
+const SESSIONS_AT_ONCE: usize = 64;
+
 statements! {
     ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
     ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM account WHERE email_key = $1";
@@ -87,6 +90,9 @@ statements! {
      a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
      a.deletion_due, a.version FROM session s JOIN account a ON a.id = s.account_id WHERE s.token = $1";
     SESSIONS_OF = "SELECT ", session!(), " FROM session WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200";
+    PRESENT_SESSIONS = "SELECT token FROM session WHERE token IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
+     $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
+     $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64)";
     INSERT_SESSION = "INSERT INTO session (", session!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     TOUCH = "UPDATE session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
     END_SESSION = "DELETE FROM session WHERE account_id = $1 AND id = $2";
@@ -424,6 +430,17 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
         let statement = Statement::new(SESSION_BY_TOKEN).digest(token);
         self.read_one(statement, |row| Ok((decode_session(row)?, decode_account(row)?))).await
+    }
+    async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let mut present = Vec::with_capacity(tokens.len());
+        for asked in tokens.chunks(SESSIONS_AT_ONCE) {
+            // The last statement asks about its first token again and again: each text is prepared once.
+            let missing = SESSIONS_AT_ONCE - asked.len();
+            let all = asked.iter().chain(std::iter::repeat_n(&asked[0], missing));
+            let statement = all.fold(Statement::new(PRESENT_SESSIONS), Statement::digest);
+            present.extend(self.read(statement, |row| row.digest("session", "token")).await?);
+        }
+        Ok(present)
     }
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
         self.read(Statement::new(SESSIONS_OF).bind(account.as_uuid()), decode_session).await
