@@ -153,3 +153,23 @@ fn webp_is_as_alike_and_smaller() {
         assert!(webp.bytes.len() < jpeg.bytes.len());
     }
 }
+
+/// A size as large as the kept copy is encoded twice; it must look and weigh as if it were encoded once.
+#[test]
+fn size_made_from_the_kept_copy_is_as_good_as_one_made_from_the_upload() {
+    for (width, height) in [(640, 480), (1024, 768), (1500, 1001)] {
+        let upload = jpeg(&photo(width, height));
+        let reference = image::load_from_memory(&upload).unwrap().into_rgb8();
+        let encoded = |file: &[u8], encoding| {
+            let recipe = Recipe { encoding, ..recipe(&PHOTOS[..1]) };
+            render(file, &recipe).unwrap().images.remove(0)
+        };
+        let once = encoded(&upload, Encoding::JPEG);
+        let copy = encoded(&upload, Encoding::COPY);
+        let twice = encoded(&copy.bytes, Encoding::JPEG);
+        let [once_alike, twice_alike] = [&once, &twice].map(|image| ssim(&seen(image), &reference));
+        assert!(twice_alike > once_alike - 0.005, "{width} × {height}: {twice_alike}, once {once_alike}");
+        let (bytes, bytes_once) = (twice.bytes.len(), once.bytes.len());
+        assert!(bytes <= bytes_once, "{width} × {height}: {bytes} bytes, once {bytes_once}");
+    }
+}

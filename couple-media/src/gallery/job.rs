@@ -11,8 +11,6 @@ use couple_core::{
 use super::Gallery;
 use crate::picture::{self, Crop, Encoding, Fit, Info, Recipe};
 
-/// What the kept copy is encoded at: what is made of it is encoded once more.
-const COPY: Encoding = Encoding::JpegUnlessTransparent { quality: 90 };
 /// The same of an animation.
 const ANIMATED_COPY: Encoding = Encoding::AnimatedWebP { quality: 90 };
 /// Its name within a recipe and, with a tail, among the picture's blobs.
@@ -94,7 +92,8 @@ impl Gallery {
             (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
             (Purpose::Photo, Some(side)) => {
-                let encoding = if options.animated && info.frames > 1 { ANIMATED_COPY } else { COPY };
+                let encoding =
+                    if options.animated && info.frames > 1 { ANIMATED_COPY } else { Encoding::COPY };
                 (vec![copy(side)], encoding)
             }
         };
