@@ -296,7 +296,7 @@ pub async fn a17_present_sessions(store: impl Store) {
     for session in &sessions {
         must(&store, begin(session)).await;
     }
-    let ended = |n: usize| n % 7 == 0 || n == 149;
+    let ended = |n: usize| n.is_multiple_of(7) || n == 149;
     for (_, session) in sessions.iter().enumerate().filter(|(n, _)| ended(*n)) {
         must(&store, AccountChange::EndSession { account: ana.id, id: session.id }).await;
     }

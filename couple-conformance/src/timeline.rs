@@ -264,16 +264,16 @@ pub async fn t12_erasing(store: impl Store) {
     must(&store, PairingChange::End { id, at: world.now() }).await;
     let before = log(&store, id).await;
     let mut erased = Vec::new();
-    for after in [0, 3, 6] {
+    for (first, after) in [(0, 0), (3, 3), (6, 6)] {
         let changed = must(&store, erase(after, 3)).await.purged;
         let now = log(&store, id).await;
-        let range = after as usize..after as usize + 3;
+        let range = first..first + 3;
         // A change touches no entry outside its range, and counts those in it that it changed.
         assert_eq!(now[range.end..], before[range.end..]);
         assert_eq!(now[..range.start], erased);
         let differ = now[range.clone()].iter().zip(&before[range]).filter(|(now, then)| now != then).count();
         assert_eq!(changed, [differ as u64]);
-        erased = now[..after as usize + 3].to_vec();
+        erased = now[..first + 3].to_vec();
     }
     for (n, entry) in erased.iter().enumerate() {
         let own = entry.author == Some(Side::First);

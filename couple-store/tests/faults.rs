@@ -370,7 +370,7 @@ async fn purged(name: &str, store: Arc<dyn Store>, world: &World, couple: &Coupl
             page.iter().all(|e| e.reactions[0].is_none() && e.body.is_some() == e.reactions[1].is_some())
         );
     }
-    assert_eq!((seen as usize, left), (entries, entries.div_ceil(2)));
+    assert_eq!((usize::try_from(seen).unwrap(), left), (entries, entries.div_ceil(2)));
 }
 
 /// 10,000 requests over a slow network, of which most are given up at a random moment.

@@ -57,7 +57,7 @@ pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What is wrong with a value that the JSON grammar allows and serde_json does not read: a lone surrogate, a number beyond any
+/// What is wrong with a value that the JSON grammar allows and `serde_json` does not read: a lone surrogate, a number beyond any
 /// float, more than 127 levels.
 fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
     let said = error.to_string();

@@ -98,7 +98,7 @@ pub struct Problem {
     status: u16,
     /// What happened, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    detail: Option<Box<str>>,
     /// The kind as a stable word for programs.
     code: Cow<'static, str>,
     /// The fields that are not as they must be.
@@ -107,7 +107,7 @@ pub struct Problem {
     #[serde(skip)]
     retry_after: Option<Duration>,
     #[serde(skip)]
-    accept: Option<String>,
+    accept: Option<Box<str>>,
 }
 
 impl Problem {
@@ -131,7 +131,7 @@ impl Problem {
     /// Says what happened.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into_boxed_str());
         self
     }
     /// Names a field.
@@ -165,7 +165,7 @@ impl Problem {
     /// Sets `Accept`: the media types that are accepted in place of what was sent (RFC 9110, 15.5.16).
     #[must_use]
     pub fn accept(mut self, media_types: impl Into<String>) -> Self {
-        self.accept = Some(media_types.into());
+        self.accept = Some(media_types.into().into_boxed_str());
         self
     }
     /// The stable word.

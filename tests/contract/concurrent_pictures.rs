@@ -21,7 +21,7 @@ fn upload(token: &str, purpose: &str, body: Body) -> Request<Body> {
 }
 
 /// A body whose second half arrives a moment after the first.
-fn in_halves(bytes: Vec<u8>) -> Body {
+fn in_halves(bytes: &[u8]) -> Body {
     let half = bytes.len() / 2;
     let halves = stream::iter([bytes[..half].to_vec(), bytes[half..].to_vec()]);
     Body::from_stream(halves.enumerate().then(async |(nth, half)| {
@@ -50,7 +50,7 @@ fn refused(answer: &Answer) -> (u16, &str, &str) {
 async fn twenty_concurrent_uploads_of_one_account_are_accepted() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
-    let uploads = (0..20).map(|n| world.raw(upload(&ana, "photo", in_halves(png(200 + n, 100)))));
+    let uploads = (0..20).map(|n| world.raw(upload(&ana, "photo", in_halves(&png(200 + n, 100)))));
     for answer in join_all(uploads).await {
         assert_eq!(answer.status, 202, "{}", answer.body);
     }

@@ -222,7 +222,7 @@ fn unify(row: &[u8], colour: ColorType, channels: usize, to: &mut Vec<u8>) {
         ColorType::Rgb => row.as_chunks().0.iter().for_each(|&[r, g, b]| put([r, g, b, 255])),
         ColorType::Rgba => row.as_chunks().0.iter().for_each(|&pixel| put(pixel)),
         ColorType::GrayscaleAlpha => {
-            row.as_chunks().0.iter().for_each(|&[grey, a]| put([grey, grey, grey, a]))
+            row.as_chunks().0.iter().for_each(|&[grey, a]| put([grey, grey, grey, a]));
         }
         ColorType::Grayscale | ColorType::Indexed => {
             row.iter().for_each(|&grey| put([grey, grey, grey, 255]));

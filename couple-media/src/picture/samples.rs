@@ -89,7 +89,7 @@ impl Samples {
                 for plane in planes {
                     let scale = if halved && !reduced.is_empty() { scale / 2.0 } else { scale };
                     let factor = factor(plane.across.min(plane.down), scale);
-                    reduced.push(if factor == 1 { plane } else { reduce(plane, factor) });
+                    reduced.push(if factor == 1 { plane } else { reduce(&plane, factor) });
                     deadline.check()?;
                 }
                 Ok(Self::Planes(reduced, colour))
@@ -104,7 +104,7 @@ fn factor(density: f64, scale: f64) -> u32 {
     (density / (scale * LEFT_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MOST)) as u32
 }
 
-fn reduce(plane: Plane, factor: u32) -> Plane {
+fn reduce(plane: &Plane, factor: u32) -> Plane {
     let mut means = Means::new((plane.width, plane.height), 1, factor);
     for row in plane.samples.chunks(plane.stride).take(plane.height as usize) {
         means.take(&row[..plane.width as usize]);

@@ -180,7 +180,7 @@ fn without_links(text: &str, max_chars: usize) -> String {
         match c {
             // The ideographic and the full-width full stop separate labels of a domain, too (UTS 46).
             '.' | '\u{3002}' | '\u{ff0e}' | '\u{ff61}' if after_word && next.is_alphabetic() => {
-                out.push_str("[.]")
+                out.push_str("[.]");
             }
             '@' | '\u{ff20}' if after_word && next.is_alphanumeric() => out.push_str("[at]"),
             // `https://…`, `tel:+…`, `mailto:…`; a time of day stays.

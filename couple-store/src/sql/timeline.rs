@@ -252,7 +252,7 @@ impl<D: Dialect> TimelineReads for SqlStore<D> {
     }
     async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error> {
         let statement = Statement::new(UNREAD).bind(couple.as_uuid()).bind(after).bind(stored(author));
-        let count: Option<i64> = self.read_one(statement, |row| row.take()).await?;
-        Ok(count.and_then(|count| u32::try_from(count).ok()).unwrap_or(u32::MAX))
+        let count = self.read_one(statement, |row| Ok(u32::try_from(row.take::<i64>()?).unwrap_or(u32::MAX)));
+        Ok(count.await?.unwrap_or(0))
     }
 }

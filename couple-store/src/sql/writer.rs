@@ -168,7 +168,7 @@ async fn serve<D: Dialect>(
             match &blocked {
                 Some(blocked) => blocked.push(request),
                 None => {
-                    request.refuse(Error::new(ErrorKind::Overloaded, "commit").context("a row is locked"))
+                    request.refuse(Error::new(ErrorKind::Overloaded, "commit").context("a row is locked"));
                 }
             }
         }

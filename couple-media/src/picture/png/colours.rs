@@ -76,7 +76,7 @@ impl Colours {
         let mut profile = ColorProfile::new_srgb();
         if let Some([white_x, white_y, red_x, red_y, green_x, green_y, blue_x, blue_y]) = self.chromaticities
         {
-            let at = |x: f64, y: f64| Chromaticity::new(x as f32, y as f32);
+            let at = |x: f64, y: f64| Chromaticity::new(single(x), single(y));
             let primaries = ColorPrimaries {
                 red: at(red_x, red_y),
                 green: at(green_x, green_y),
@@ -85,10 +85,16 @@ impl Colours {
             profile.update_rgb_colorimetry(at(white_x, white_y).to_xyyb(), primaries);
         }
         if let Some(gamma) = exponent {
-            set_curve(&mut profile, &ToneReprCurve::Parametric(vec![(1.0 / gamma) as f32]));
+            set_curve(&mut profile, &ToneReprCurve::Parametric(vec![single(1.0 / gamma)]));
         }
         profile.encode().ok()
     }
+}
+
+/// A chunk's value in the precision of a profile.
+#[expect(clippy::cast_possible_truncation, reason = "five decimals, which single precision keeps")]
+const fn single(value: f64) -> f32 {
+    value as f32
 }
 
 /// The profile of code points, none within for sRGB; none at all for code points that say nothing.
@@ -105,9 +111,7 @@ fn by_code_points(primaries: u8, transfer: u8) -> Option<Option<ColorProfile>> {
         matrix_coefficients: MatrixCoefficients::Identity,
         full_range: true,
     });
-    if profile.red_trc.is_none() {
-        return None;
-    }
+    profile.red_trc.as_ref()?;
     // What is not among an ICC profile's own tags would be applied beside them.
     profile.cicp = None;
     if high {
