@@ -107,8 +107,8 @@ impl Settings {
         let database = database(get("COUPLE_DATABASE_URL").unwrap_or("sqlite://couple-data/couple.db"))?;
         let connections = match get("COUPLE_DATABASE_CONNECTIONS") {
             None => 10,
-            Some(text) => text.parse().ok().filter(|n| (2..=1000).contains(n)).ok_or_else(|| {
-                format!("COUPLE_DATABASE_CONNECTIONS={text} is not a number from 2 to 1000")
+            Some(text) => text.parse().ok().filter(|n| (3..=1000).contains(n)).ok_or_else(|| {
+                format!("COUPLE_DATABASE_CONNECTIONS={text} is not a number from 3 to 1000")
             })?,
         };
         let key_file = get("COUPLE_KEY_FILE").map(PathBuf::from);
@@ -301,7 +301,7 @@ mod tests {
             ("COUPLE_LISTEN", "8080", "127.0.0.1:8080"),
             ("COUPLE_DATABASE_URL", "oracle://u:secret@h", "sqlite://PATH"),
             ("COUPLE_DATABASE_URL", "mysql://u:secret@h/d", "COUPLE_KEY_FILE"),
-            ("COUPLE_DATABASE_CONNECTIONS", "1", "from 2 to 1000"),
+            ("COUPLE_DATABASE_CONNECTIONS", "2", "from 3 to 1000"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
