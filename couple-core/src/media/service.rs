@@ -100,7 +100,7 @@ impl Pictures {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub async fn allow_upload(&self, account: AccountId) -> Answer<()> {
-        Ok(self.ports.allow(&[(limit::UPLOAD_PER_ACCOUNT, LimitKey::new("account", account))]).await?)
+        self.ports.allow(&[(limit::UPLOAD_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
     /// Counts a request that adds bytes to a resumable upload of an account.
@@ -108,7 +108,7 @@ impl Pictures {
     /// # Errors
     /// [`Refusal::RateLimited`].
     pub async fn allow_append(&self, account: AccountId) -> Answer<()> {
-        Ok(self.ports.allow(&[(limit::APPEND_PER_ACCOUNT, LimitKey::new("account", account))]).await?)
+        self.ports.allow(&[(limit::APPEND_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
     /// Chooses where an upload goes, as [`begin`](Self::begin) does, without counting it.
