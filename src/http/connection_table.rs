@@ -22,6 +22,8 @@ const YOUNG: Duration = Duration::from_millis(100);
 const PAUSED: Duration = Duration::from_secs(5);
 /// How long no further search is made after one that found nothing: it looks at every connection.
 const FRUITLESS: Duration = Duration::from_millis(20);
+/// Networks whose last fruitless search is remembered before those of the past are forgotten.
+const MAX_SEARCHED_NETWORKS: usize = 1024;
 
 /// Bounds of the table.
 #[derive(Debug)]
@@ -85,8 +87,8 @@ struct Open {
     next: u64,
     by_id: HashMap<u64, Arc<Activity>>,
     by_network: HashMap<Network, usize>,
-    /// No search before this time, in milliseconds.
-    search_after: u64,
+    /// No search before this time, in milliseconds: in all, and in a network. A network at its bound must not keep others from a search.
+    search_after: HashMap<Option<Network>, u64>,
 }
 
 impl ConnectionTable {
@@ -151,7 +153,7 @@ impl Open {
     /// Closes up to `most` of the connections that have waited longest for a request, else one that waits for the rest of a body: in all,
     /// or in a network. False: there is none.
     fn evict(&mut self, now: u64, most: usize, network: Option<Network>) -> bool {
-        if now < self.search_after {
+        if self.search_after.get(&network).is_some_and(|after| now < *after) {
             return false;
         }
         let inside = |activity: &Activity| {
@@ -181,7 +183,10 @@ impl Open {
             closed |= self.by_id.get(&id).is_some_and(|activity| activity.evict(state)) && self.remove(id);
         }
         if !closed {
-            self.search_after = now + u64::try_from(FRUITLESS.as_millis()).unwrap_or(0);
+            if self.search_after.len() > MAX_SEARCHED_NETWORKS {
+                self.search_after.retain(|_, after| now < *after);
+            }
+            self.search_after.insert(network, now + u64::try_from(FRUITLESS.as_millis()).unwrap_or(0));
         }
         closed
     }

@@ -64,6 +64,17 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Whether the library reads the same values: it takes `websocket` of `transport=websocket=x`, and another of two `sid`.
+    fn is_unambiguous(uri: &Uri) -> bool {
+        ["EIO", "transport", "sid"].iter().all(|name| {
+            let mut values = uri.query().unwrap_or("").split('&').filter_map(|pair| {
+                pair.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('='))
+            });
+            let first = values.next();
+            values.next().is_none() && first.is_none_or(|value| value.matches('=').count() <= 1)
+        })
+    }
+
     fn by(uri: &'a Uri) -> Self {
         let value = |name: &str| {
             let mut pairs = uri.query().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
@@ -87,6 +98,11 @@ impl Engine {
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
         let mut request = detached(request);
         let uri = request.uri().clone();
+        if !Asked::is_unambiguous(&uri) {
+            let problem =
+                Problem::new("malformed_request").detail("EIO, transport and sid may stand once each");
+            return Ok(problem.into_response());
+        }
         let asked = Asked::by(&uri);
         let answer = match (asked.sid, asked.websocket) {
             (None, true) => self.begin(&request).and_then(|session| self.upgrade(request, session)),

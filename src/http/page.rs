@@ -25,7 +25,7 @@ const TOKEN: usize = 256;
 /// Where a link leads whose `#` a mail program escaped: to the page, with the token in the fragment again. None: it is no such link.
 fn unescaped(page: &str) -> Option<String> {
     let (page, token) = page.split_once('#')?;
-    let known = ["verify", "email", "password", "invite"].contains(&page);
+    let known = ["verify", "email", "password", "invite", "signin", "cancel"].contains(&page);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     (known && (1..=TOKEN).contains(&token.len()) && token.bytes().all(plain))
         .then(|| format!("{page}#{token}"))

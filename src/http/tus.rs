@@ -167,11 +167,22 @@ async fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
     Ok(app.backend.gallery().resume(signed.id(), id).await?)
 }
 
+/// Clients repeat a request after a 503, but give up after a 429.
+fn busy(problem: Problem) -> Problem {
+    match problem.code() {
+        "too_many_uploads" => Problem::new("uploads_busy").retry_after(UPLOADS_RETRY_AFTER),
+        _ => problem,
+    }
+}
+
 /// Makes the picture, if all bytes are stored.
 async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) -> Answer<Resumable> {
-    if !upload.is_complete() {
+    if !upload.is_complete() || upload.media().is_some() {
         return Ok(upload);
     }
+    // The bytes are read and written once more: counted and bounded as an upload is, also when a HEAD asks for it.
+    app.backend.gallery().pictures().allow_append(signed.id()).await?;
+    let _permit = app.uploads.take(signed.id()).await.map_err(busy)?;
     let by = signed.id();
     let call = move |digest: &couple_core::Digest| meta.call_with(by, digest.as_bytes());
     let stored = upload.complete(about(upload.metadata())?, call, still_signed_in(app, signed)).await?;
@@ -194,11 +205,7 @@ async fn receive(
         permit = app.uploads.take(signed.id()) => permit,
         () = appending.superseded() => Err(Problem::new("upload_locked")),
     };
-    // Clients repeat a request after a 503, but give up after a 429.
-    let _permit = permit.map_err(|problem| match problem.code() {
-        "too_many_uploads" => Problem::new("uploads_busy").retry_after(UPLOADS_RETRY_AFTER),
-        _ => problem,
-    })?;
+    let _permit = permit.map_err(busy)?;
     let mut body = PacedBody::new(body, &app.options);
     let ended = loop {
         let read = tokio::select! {

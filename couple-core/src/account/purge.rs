@@ -200,7 +200,10 @@ impl PurgeAccountsHandler {
                 after = Some(at);
                 tracing::info!(account = %account.id, "purging an account");
                 match self.purge(account, until).await {
-                    Ok(Outcome::Purged) => report.purged += 1,
+                    Ok(Outcome::Purged) => {
+                        self.positions().retain(|(purged, _), _| *purged != at.1);
+                        report.purged += 1;
+                    }
                     Ok(Outcome::Unfinished) => report.unfinished += 1,
                     Ok(Outcome::Changed) => {}
                     Err(error) => {
@@ -260,6 +263,15 @@ impl PurgeAccountsHandler {
 
     fn positions(&self) -> MutexGuard<'_, BTreeMap<(AccountId, CoupleId), i64>> {
         self.erased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps where the log of a couple is erased up to. Without room the oldest accounts' positions go: their logs are read again.
+    fn keep_position(&self, key: (AccountId, CoupleId), after: i64) {
+        let mut positions = self.positions();
+        positions.insert(key, after);
+        if positions.len() > MAX_POSITIONS {
+            positions.pop_first();
+        }
     }
 
     /// Commits; `false` when the account or its couple changed since it was read.
@@ -329,14 +341,11 @@ impl Step<'_> {
     async fn erase_entries(&self, couple: &Couple, at: Timestamp) -> Result<Option<Outcome>, Error> {
         let Some(author) = couple.side_of(self.account.id) else { return Ok(None) };
         let key = (self.account.id, couple.id);
-        let mut after = self.handler.positions().remove(&key).unwrap_or(0);
+        let mut after = self.handler.positions().get(&key).copied().unwrap_or(0);
         // Nothing is appended to an ended couple's log, and that it has ended is checked by each change.
         while after < couple.head_seq {
             if let Some(stop) = self.stop().await? {
-                let mut positions = self.handler.positions();
-                if positions.len() < MAX_POSITIONS {
-                    positions.insert(key, after);
-                }
+                self.handler.keep_position(key, after);
                 return Ok(Some(stop));
             }
             let erase = TimelineChange::Erase { couple: couple.id, author, at, after, cap: ENTRY_STEP };
@@ -345,6 +354,8 @@ impl Step<'_> {
             }
             after += i64::from(ENTRY_STEP);
         }
+        // Kept until the account is purged, so that a later run does not begin with the couples that are done.
+        self.handler.keep_position(key, after);
         Ok(None)
     }
 

@@ -208,6 +208,9 @@ impl Worker {
             while !*stopped.borrow() {
                 // Before the claim: a job that waits for its turn must not lose an attempt.
                 let _alone = self.alone.lock().await;
+                if *stopped.borrow() {
+                    return;
+                }
                 match self.claim_abandoned(&queue).await {
                     Ok(Some(job)) => {
                         let id = job.job.id;

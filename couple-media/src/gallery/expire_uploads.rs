@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::Gallery;
 
-/// Uploads that are removed with one commit.
-const PAGE: u32 = 200;
+/// Uploads that are removed with one commit: few, since a commit has two seconds.
+const PAGE: u32 = 10;
 /// How long one run takes at most; the next run continues.
 const RUN: Duration = Duration::from_mins(4);
 

@@ -127,7 +127,7 @@ async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> R
         outage(error).context("the SMTP server refuses the sender: check the address that mail is sent from")
     })?;
     for recipient in envelope.to() {
-        connection.command(Rcpt::new(recipient.clone(), Vec::new())).await.map_err(about_the_mail)?;
+        connection.command(Rcpt::new(recipient.clone(), Vec::new())).await.map_err(about_the_recipient)?;
     }
     connection.command(Data).await.map_err(about_the_mail)?;
     connection.message(&message.formatted()).await.map_err(about_the_mail)?;
@@ -138,6 +138,19 @@ async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> R
 pub(super) fn outage(error: smtp::Error) -> Error {
     let kind = if error.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
     Error::new(kind, "send mail").source(error)
+}
+
+/// A failure at `RCPT TO`. Many relays refuse the client, the sign-in or the sender only here (Postfix's `smtpd_delay_reject`): policy
+/// (5.7.x), sender addresses (5.1.7, 5.1.8) and a 554 without a status are outages (RFC 3463, 3.2 and 3.8).
+fn about_the_recipient(error: smtp::Error) -> Error {
+    let text = error.to_string();
+    let says = |status: &str| text.contains(&format!(" {status}"));
+    let unspecific = error.status().map(u16::from) == Some(554) && !says("5.1.") && !says("5.2.");
+    if says("5.7.") || says("5.1.7") || says("5.1.8") || unspecific {
+        outage(error)
+    } else {
+        about_the_mail(error)
+    }
 }
 
 /// A failure after the sender was accepted: a 5xx is final, unless it is about the protocol or a missing sign-in (RFC 5321, 4.2.2 and

@@ -1,9 +1,11 @@
 -- Proofs of an address: who requested a token, which of its forms was used, and counts that outlive a process.
-ALTER TABLE token
-    ADD COLUMN session_id BINARY(16),
-    ADD COLUMN network BINARY(32),
-    ADD COLUMN foreign_tries BIGINT NOT NULL DEFAULT 0,
-    ADD COLUMN used_form VARBINARY(16);
+-- The statement commits by itself: it is skipped where an earlier, interrupted run has already made it.
+SET @missing = (SELECT COUNT(*) = 0 FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = 'token' AND column_name = 'session_id');
+SET @statement = IF(@missing, 'ALTER TABLE token ADD COLUMN session_id BINARY(16), ADD COLUMN network BINARY(32), ADD COLUMN foreign_tries BIGINT NOT NULL DEFAULT 0, ADD COLUMN used_form VARBINARY(16)', 'DO 0');
+PREPARE change_table FROM @statement;
+EXECUTE change_table;
+DEALLOCATE PREPARE change_table;
 
 CREATE TABLE IF NOT EXISTS tally (
     id BINARY(32) NOT NULL PRIMARY KEY,

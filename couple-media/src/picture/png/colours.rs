@@ -26,6 +26,8 @@ pub(in crate::picture) struct Colours {
     cicp: Option<(u8, u8)>,
     /// An ICC profile, inflated.
     icc: Option<Vec<u8>>,
+    /// Whether an iCCP chunk was there. Only the first is inflated: each may take 4 MiB, and a file may hold thousands.
+    icc_seen: bool,
     srgb: bool,
     gamma: Option<f64>,
     /// x and y of white, red, green and blue.
@@ -34,7 +36,7 @@ pub(in crate::picture) struct Colours {
 
 impl Colours {
     pub(super) fn of(grey: bool) -> Self {
-        Self { grey, cicp: None, icc: None, srgb: false, gamma: None, chromaticities: None }
+        Self { grey, cicp: None, icc: None, icc_seen: false, srgb: false, gamma: None, chromaticities: None }
     }
 
     /// Notes a chunk. What cannot be understood is left out of account, as browsers do.
@@ -42,7 +44,10 @@ impl Colours {
         match (&kind, payload) {
             // RGB in full range; PNG allows no other matrix.
             (b"cICP", &[primaries, transfer, 0, 1]) => self.cicp = Some((primaries, transfer)),
-            (b"iCCP", _) => self.icc = inflated(payload),
+            (b"iCCP", _) if !self.icc_seen => {
+                self.icc_seen = true;
+                self.icc = inflated(payload);
+            }
             (b"sRGB", _) => self.srgb = true,
             (b"gAMA", _) => self.gamma = numbers(payload).map(|[gamma]| gamma).filter(|gamma| *gamma > 0.0),
             (b"cHRM", _) => self.chromaticities = numbers(payload).filter(spanned),
