@@ -154,7 +154,7 @@ pub async fn a6_tries_one_by_one(store: impl Store) {
         tries.push((token.tries, token.foreign_tries));
     }
     assert_eq!(tries, [(50, 1), (1, 50), (0, 51), (0, 0), (0, 0), (0, 0), (0, 0)]);
-    // A right code needs the count of its own side as it was read; a link needs none.
+    // A right code requires that the count of its own side is as it was read; a link has no such precondition.
     let [token, second, ..] = &tokens;
     let changed = Conflict::TokenChanged(token.id);
     assert_eq!(conflict(&store, redeem(token.id, Some(49), world.now())).await, changed);
@@ -287,7 +287,7 @@ pub async fn a9_ending_sessions(store: impl Store) {
     assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
 }
 
-/// More tokens than one statement asks about, in an order of their own.
+/// More tokens than one statement asks for, in any order.
 pub async fn a17_present_sessions(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
@@ -367,19 +367,19 @@ pub async fn a12_due_for_deletion(store: impl Store) {
     }
     let due = store.accounts_to_delete(world.later(30), None, 9).await.unwrap();
     let found = names(due.clone());
-    // Accounts with one due time are in the order of their ids, which one millisecond gives at random.
+    // Accounts with the same due time are ordered by id; ids of one millisecond are random.
     assert!(due.is_sorted_by_key(|account| (account.deletion_due, account.id)));
     assert_eq!((found.len(), found[0].as_str(), found[3].as_str()), (4, "a", "c"));
     assert_eq!(store.accounts_to_delete(world.later(30), None, 2).await.unwrap(), due[..2]);
     assert_eq!(store.accounts_to_delete(world.later(9), None, 9).await.unwrap(), []);
-    // Each page begins after an account, and two accounts with one due time are told apart.
+    // Each page begins after an account, and accounts with the same due time are ordered by id.
     for n in 0..due.len() {
         let after = due[n].deletion_due.map(|at| (at, due[n].id));
         assert_eq!(store.accounts_to_delete(world.later(30), after, 9).await.unwrap(), due[n + 1..]);
     }
 }
 
-/// Tokens end with the session that requested them, and none is added afterwards, however the two race.
+/// Tokens end with the session that requested them, and none is added afterwards, in either order of the two commits.
 pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
@@ -449,7 +449,7 @@ pub async fn a15_each_form_once(store: impl Store) {
         let rest = AccountChange::RedeemToken { id: token.id, seen, at: world.now() };
         assert_eq!(race(&store, (0..50).map(|_| vec![rest.clone().into()]).collect()).await, 1);
         assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
-        // Another one is ended while a form of it is left.
+        // Another token is ended while one of its forms is unused.
         let token = world.token(TokenKind::SignUp, "ben");
         must(&store, AccountChange::InsertToken(token.clone())).await;
         must(&store, AccountChange::RedeemForm { id: token.id, seen: fresh, form: first, account: ana })
@@ -467,7 +467,7 @@ pub async fn a15_each_form_once(store: impl Store) {
     }
 }
 
-/// Exactly so many of concurrent counts, none after them, and all over again after the end.
+/// Concurrent counts succeed up to the bound; further ones fail until the tally ends.
 pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -485,9 +485,9 @@ pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
     assert_eq!(conflict(&store, require(20, world.later(99))).await, Conflict::TallyFull);
     must(&store, require(21, world.later(99))).await;
     must(&store, require(20, world.later(100))).await;
-    // Others are others.
+    // Other tallies are not counted.
     must(&store, count(2, now)).await;
-    // After its end it begins anew, with an end of its own.
+    // After its end the tally begins anew, with a new end.
     let anew = AccountChange::CountTally {
         id: id(1),
         below: 20,

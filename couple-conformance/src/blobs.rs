@@ -215,7 +215,7 @@ pub async fn o9_staged_bytes_are_joined(blobs: Blobs) {
     only(&blobs, &[]).await;
 }
 
-/// Waits until only these blobs are there: staged ones are deleted in the background.
+/// Waits until only these blobs exist: staged blobs are deleted in the background.
 async fn only(blobs: &Blobs, expected: &[&str]) {
     let wait = async {
         while names(blobs, "").await != expected {
@@ -246,7 +246,7 @@ pub async fn o10_pages(blobs: Blobs) {
             break;
         }
         after = page.last().map(|listed| listed.name.clone());
-        // What lies behind is gone, the name to continue from as well.
+        // All blobs behind that name are deleted, the blob with that name too.
         blobs.delete_all(page.into_iter().map(|listed| listed.name).collect()).await.unwrap();
     }
     seen.sort();

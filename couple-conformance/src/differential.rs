@@ -436,7 +436,7 @@ fn media_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
-/// Few uploads of two accounts; small offsets, writers and limits, so that changes meet.
+/// Few uploads of two accounts; small offsets, writers and limits, so that changes conflict.
 fn upload_change() -> impl Strategy<Value = Change> {
     let upload = || (0..FEW).prop_map(|n| (account_id(n % 2), upload_id(n)));
     let offset = || 0..4_i64;

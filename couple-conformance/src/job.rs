@@ -82,7 +82,7 @@ pub async fn j3_leases_end(store: impl Store) {
     assert_eq!(claim(&store, "q", world.later(29), 30, 2).await, []);
     must(&store, JobChange::Renew { id: job.id, claim: 1, lease_until: world.later(50) }).await;
     assert_eq!(claim(&store, "q", world.later(49), 30, 2).await, []);
-    // An abandoned job is not among others: ordinary claims pass over it.
+    // Ordinary claims pass over an abandoned job.
     let [other, third] = [world.job("q"), world.job("q")];
     all(&store, vec![enqueue(&other)]).await;
     let ids = |claimed: &[ClaimedJob]| claimed.iter().map(|one| one.job.id).collect::<Vec<_>>();
@@ -95,7 +95,7 @@ pub async fn j3_leases_end(store: impl Store) {
         lease_until: world.later(now + 30),
         claim,
     };
-    // Both are abandoned by then: they come one at a time, the one that has waited for longer first.
+    // Both are abandoned by then: they are claimed one at a time, the longest abandoned first.
     all(&store, vec![enqueue(&third)]).await;
     assert_eq!(must(&store, again(49, 4)).await.claimed, []);
     let second = must(&store, again(60, 5)).await.claimed;
@@ -104,7 +104,7 @@ pub async fn j3_leases_end(store: impl Store) {
     let second = must(&store, again(60, 6)).await.claimed;
     assert_eq!((ids(&second), second[0].attempt), (vec![other.id], 2));
     assert_eq!(must(&store, again(60, 7)).await.claimed, []);
-    // What was given back with a result is abandoned no more.
+    // A job that was given back with a result is no longer abandoned.
     must(&store, JobChange::Retry { id: job.id, claim: 5, due_at: world.later(70) }).await;
     assert_eq!(must(&store, again(80, 8)).await.claimed, []);
     assert_eq!(ids(&claim(&store, "q", world.later(80), 10, 9).await), [third.id, job.id]);

@@ -413,7 +413,7 @@ pub async fn m12_avatars(store: impl Store) {
     let uses = || async { (get(&store, one.id).await.uses, get(&store, other.id).await.uses) };
     must(&store, set(Some(&one), None)).await;
     must(&store, set(Some(&one), Some(&one))).await;
-    // Whoever read another avatar would leave this one behind.
+    // A caller that read another avatar would not delete this one.
     for before in [None, Some(&other)] {
         assert_eq!(conflict(&store, set(Some(&other), before)).await, Conflict::AvatarChanged(ana));
     }

@@ -11,7 +11,7 @@ use couple_core::{
 
 use crate::world::{World, all, append, conflict, insert, must, race};
 
-/// A change that adds an invite whose inviter may have many.
+/// A change that adds an invite, with a high limit of open invites.
 fn adding(invite: Invite) -> PairingChange {
     PairingChange::InsertInvite { invite, limit: 100 }
 }
@@ -287,7 +287,7 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
     assert_eq!(store.invites_of(ben).await.unwrap(), [theirs]);
     assert!(!store.is_blocked(ana, ben).await.unwrap());
     assert!(!store.is_blocked(ben, ana).await.unwrap());
-    // One change removes at most its bound of each kind, and repeated changes come to an end.
+    // One change removes at most its bound of each kind, and repeated changes remove everything.
     let cleo = world.account_id();
     for n in 0..5 {
         let other = world.account_id();
@@ -368,7 +368,7 @@ pub async fn p15_open_invites_have_a_limit(store: impl Store) {
     must(&store, invite()).await;
 }
 
-/// After a deletion request the account has no open invite, adds none and is paired with nobody.
+/// After a deletion request the account has no open invite, adds none and cannot be paired.
 pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);

@@ -45,7 +45,7 @@ async fn bytes(store: &impl Store, owner: AccountId) -> i64 {
     store.unfinished_uploads(owner).await.unwrap().bytes
 }
 
-/// Every field, with and without what is optional; an id is taken once.
+/// An upload reads back every field, with and without the optional ones; an id is used once.
 pub async fn u1_reads_back(store: impl Store) {
     let world = World::default();
     let owner = world.account_id();
@@ -75,7 +75,7 @@ pub async fn u1_reads_back(store: impl Store) {
     assert_eq!(store.unfinished_uploads(world.account_id()).await.unwrap(), UnfinishedUploads::default());
 }
 
-/// One append per offset, by the latest writer only.
+/// Only the latest writer appends, once at each offset.
 pub async fn u2_one_writer(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let upload = world.upload(world.account_id());
@@ -109,7 +109,7 @@ pub async fn u2_one_writer(store: impl Store) {
     assert_eq!(get(&store, upload.id).await.offset, offset + 6, "another account removes nothing");
 }
 
-/// Counted at every append, over all unfinished uploads of an account.
+/// Each append counts the bytes of all unfinished uploads of the account.
 pub async fn u3_limit(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let (owner, other) = (world.account_id(), world.account_id());
@@ -137,7 +137,7 @@ pub async fn u3_limit(store: impl Store) {
     assert_eq!(bytes(&*store, owner).await, 100);
 }
 
-/// Once; then it is no longer unfinished.
+/// An upload is finished once, and then does not count as unfinished.
 pub async fn u4_finishing(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let upload = world.upload(world.account_id());
@@ -157,7 +157,7 @@ pub async fn u4_finishing(store: impl Store) {
     assert_eq!(store.unfinished_bytes().await.unwrap(), 0);
 }
 
-/// Declared once; the same again is no conflict.
+/// A length is declared once; declaring the same length again is no conflict.
 pub async fn u5_length(store: impl Store) {
     let world = World::default();
     let upload = ResumableUpload { length: None, ..world.upload(world.account_id()) };
@@ -194,7 +194,7 @@ pub async fn u6_taking_over(store: impl Store) {
     assert_eq!(conflicts(&store, join(4)).await, Conflict::UploadChanged(first.id), "once");
 }
 
-/// The earliest first, page by page, finished or not.
+/// Expired uploads are listed by expiry, page by page, finished or not.
 pub async fn u7_expiry(store: impl Store) {
     let world = World::default();
     let owner = world.account_id();

@@ -53,7 +53,7 @@ impl EmailAddress {
         if text.len() > 1024 {
             return Err(Invalid::new(field, "too_long"));
         }
-        // What is copied with an address: line ends, no-break spaces, byte order and direction marks.
+        // Characters that are often copied with an address: line ends, no-break spaces, byte order and direction marks.
         let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
         if text.is_empty() {
             return Err(Invalid::new(field, "required"));
@@ -72,7 +72,7 @@ impl EmailAddress {
         }
         let nfc: String = domain.nfc().collect();
         let ascii = idna::domain_to_ascii_strict(&nfc).map_err(|_| invalid)?;
-        // What IDNA leaves out, like a soft hyphen, is not stored either.
+        // Characters that IDNA ignores, such as a soft hyphen, are not stored.
         let domain = if nfc.is_ascii() { nfc } else { idna::domain_to_unicode(&ascii).0 };
         let numeric = ascii.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
         if !ascii.contains('.') || numeric {
@@ -89,7 +89,7 @@ impl EmailAddress {
     pub fn from_stored(address: impl Into<String>, key: EmailKey) -> Self {
         Self { address: address.into(), key }
     }
-    /// What its owner typed, trimmed; a domain with other than ASCII characters is in its canonical form (UTS 46).
+    /// The address as its owner typed it, trimmed; a domain with other than ASCII characters is in its canonical form (UTS 46).
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.address

@@ -23,12 +23,12 @@ pub struct Mail {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Message {
-    /// Confirm the address of a new account. Holds no text of the sign-up: whoever signed up may not own the address, and a name such as
+    /// Confirm the address of a new account. Contains no text of the sign-up: a stranger may have sent it, and a name such as
     /// "WIN at https://…" would be an advertisement to its owner.
     ConfirmSignUp {
         /// Six digits.
         code: Secret<String>,
-        /// Does the same as the code.
+        /// Link with the same effect as the code.
         link: Secret<String>,
     },
     /// Somebody signed up with the address of an account.
@@ -37,7 +37,7 @@ pub enum Message {
     SignInCode {
         /// Six digits.
         code: Secret<String>,
-        /// Does the same as the code.
+        /// Link with the same effect as the code.
         link: Secret<String>,
     },
     /// Set a new password.
@@ -49,12 +49,12 @@ pub enum Message {
     ConfirmEmail {
         /// Six digits.
         code: Secret<String>,
-        /// Does the same as the code.
+        /// Link with the same effect as the code.
         link: Secret<String>,
     },
-    /// To the present address: the account asked for another one.
+    /// Tell the present address that the account asked for another one.
     EmailChangeAsked {
-        /// Cancels the change.
+        /// Link that cancels the change.
         link: Secret<String>,
     },
     /// To the old address: it is no longer the account's.
@@ -74,7 +74,7 @@ pub enum Message {
         message: Option<Label>,
         /// The short code.
         code: Secret<String>,
-        /// Does the same as the code.
+        /// Link with the same effect as the code.
         link: Secret<String>,
     },
 }

@@ -51,9 +51,9 @@ impl Ports {
         self.clock.now()
     }
 
-    /// Commits, and publishes what was written, in a task of its own: a caller that goes away takes neither along. After a
+    /// Commits, and publishes what was written, in a separate task, so that neither is cancelled with the caller. After a
     /// commit of unknown outcome ([`ErrorKind::TimedOut`]) it publishes as well, and once more when the commit must have
-    /// ended: a notice only has its receivers look. A process that dies between commit and notice costs the receivers their
+    /// ended: a notice only makes its receivers read the store. A process that dies between commit and notice costs the receivers their
     /// fallback interval, nothing else.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use crate::{
 
 /// One typed change with its precondition. A list of them is one transaction.
 ///
-/// Whatever a use case decides from a read must be covered by a precondition of a change of its commit; a change whose docs name no
-/// precondition is right whatever was read before.
+/// A precondition of a change must cover every decision that a use case makes from a read; a change whose docs name no precondition is
+/// right for every state of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// To accounts, mailed tokens and sessions.

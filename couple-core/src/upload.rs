@@ -1,4 +1,4 @@
-//! Resumable uploads: what is stored of an upload between its requests.
+//! Resumable uploads: the state of an upload that is stored between its requests.
 //!
 //! A client sends the bytes of one picture in several requests. The row of an upload says how many bytes are stored, in which blobs,
 //! and which request may add to them. The row is the only source of the offset: blobs that no row names do not count.
@@ -62,7 +62,7 @@ pub enum UploadChange {
     Claim {
         /// Account that owns the upload.
         owner: AccountId,
-        /// Upload.
+        /// Id of the upload.
         id: UploadId,
         /// Stored bytes, as the client knows them.
         offset: i64,

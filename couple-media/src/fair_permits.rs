@@ -1,7 +1,7 @@
 //! A semaphore whose permits are shared fairly between keys, such as accounts or couples.
 //!
-//! Each key has a FIFO queue of its own. A permit that becomes free goes to the next key in turn (round robin), so a key that asks
-//! for many permits delays its own requests and no others.
+//! Each key has its own FIFO queue. A permit that becomes free goes to the next key in turn (round robin), so a key that asks
+//! for many permits delays only its own requests.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -109,7 +109,7 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
         self.0.lock().held
     }
 
-    /// Takes a permit; waits for one at most for `deadline`, or without an end for none.
+    /// Takes a permit; waits for it at most for `deadline`, or without a limit if that is none.
     ///
     /// # Errors
     /// [`Denied`]: the queue is full, or the deadline passed.
@@ -241,7 +241,7 @@ impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
             state.tidy(key);
             state.grant(&shared.limits)
         };
-        // Without the lock: a permit that its request does not want any more is dropped here, and locks again.
+        // Without the lock: a permit whose request has been dropped is dropped here, which takes the lock again.
         for (key, waiter) in granted {
             drop(waiter.grant.send(FairPermit(shared.clone(), key)));
         }

@@ -27,7 +27,7 @@ impl KeyFile {
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] when it cannot be read, is not 32 bytes long, or (on Unix) grants access to users other than its
-    /// owner and group: whoever reads the key can forge mailed links.
+    /// owner and group: a reader of the key can forge mailed links.
     pub fn read(&self) -> Result<Option<Keyring>, Error> {
         if self.path.metadata().is_ok_and(|file| private_file::is_open_to_others(&file)) {
             return Err(self.wrong("is accessible to every user of this machine: run chmod 600 on it"));

@@ -1,8 +1,8 @@
-//! Which attempts of accounts are admitted: rate limits, and the daily bound on wrong passwords.
+//! Admission of requests about accounts: rate limits, and the daily bound on wrong passwords.
 //!
-//! Strangers must not lock an owner out. So what counts all clients of an address refuses only clients from unknown
+//! Strangers must not lock an owner out. So a limit that counts all clients of an address refuses only clients from unknown
 //! networks; a network is known for [`Policy::client_remembered`](super::Policy) after a proof of the address from it.
-//! A mailed code or link is never refused for what others tried.
+//! A mailed code or link is never refused because of attempts of other clients.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) struct Attempt {
     remembered: bool,
 }
 
-/// A client network as it is stored: keyed, so that a dump tells no addresses of clients.
+/// A client network as it is stored: keyed, so that a leaked database contains no addresses of clients.
 pub(super) fn client_network(keys: &Keyring, call: &Call) -> Digest {
     let key = call.ip.map(LimitKey::client);
     keys.derive("client-network", &[key.as_ref().map_or("-", LimitKey::as_str).as_bytes()])
@@ -78,7 +78,7 @@ impl Accounts {
         }
     }
 
-    /// Counts a wrong password, and tells what to answer: [`Refusal::InvalidCredentials`], or
+    /// Counts a wrong password and returns the error to answer: [`Refusal::InvalidCredentials`], or
     /// [`Refusal::RateLimited`] when concurrent guesses have used up the day's.
     pub(super) async fn wrong_password(&self, attempt: &Attempt) -> Failure<Refusal> {
         let now = self.ports.now();
@@ -98,7 +98,7 @@ impl Accounts {
         }
     }
 
-    /// What a right password adds to its commit: it counts only while the day's guesses are not used up, and the
+    /// Changes that a sign-in by password adds to its commit: it succeeds only while the day's guesses are not used up, and the
     /// client's network is known from then on.
     pub(super) fn right_password(
         &self,
@@ -146,7 +146,7 @@ impl Accounts {
         AccountChange::PutTally { id, tally }.into()
     }
 
-    /// Forgets the wrong passwords of an address: its password is another one now.
+    /// Forgets the wrong passwords of an address: its password has changed.
     pub(super) fn forget_guesses(&self, email: &EmailKey, now: Timestamp) -> impl Iterator<Item = Change> {
         [false, true]
             .map(|known| TallyId::passwords(&self.ports.keys, email, known))

@@ -69,7 +69,7 @@ pub enum MailJob {
         /// The new address.
         email: EmailAddress,
     },
-    /// An account asked for another address; tells the present one how to cancel that.
+    /// Tells the present address that the account asked for another one, and how to cancel the change.
     EmailAsked {
         /// Token that cancels.
         token: TokenId,
@@ -149,7 +149,7 @@ impl MailJobHandler {
     }
 
     /// The token that a change of address wrote, if the change has not ended meanwhile. After half of the code's life a
-    /// fresh one takes its place: the mail must not carry a dead code.
+    /// new token replaces it: the mail must not contain an expired code.
     async fn email_token(&self, id: TokenId) -> Result<Option<Token>, Error> {
         let now = self.ports.now();
         let open = |token: &Token| token.used_at.is_none() && token.used_form.is_none();
@@ -169,7 +169,7 @@ impl MailJobHandler {
         };
         let fresh = fresh.token(&self.ports.keys, &self.policy, now);
         let seen = SeenToken { tries: None, used_form: None };
-        // The new one must be written only if the change lives still; the old one stays for the next attempt of this job.
+        // The new token is written only if the change has not ended; the old one stays for the next attempt of this job.
         let changes = vec![
             AccountChange::RequireToken { id, seen }.into(),
             AccountChange::InsertToken(fresh.clone()).into(),
@@ -234,7 +234,7 @@ impl MailJobHandler {
                 let mut open = self.ports.store.open_tokens(TokenKind::SignUp, email.key(), now).await?;
                 let existing = self.ports.store.account_by_email(email.key()).await?;
                 open.retain(|open| open.id != token && open.display_name.is_some());
-                // Whose name? That of who asks, by the network; else of the first sign-up: never that of a stranger who
+                // The name is from the sign-up of the same client network, else from the first sign-up: never from a stranger who
                 // signed up with the address after its owner.
                 let own = open.iter().position(|open| open.network == network);
                 let waiting = own.map(|own| open.swap_remove(own)).or_else(|| open.pop());

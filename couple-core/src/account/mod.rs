@@ -74,7 +74,7 @@ pub enum TokenKind {
     Password,
     /// The new address of an account.
     Email,
-    /// That the owner of the old address cancels changes of address.
+    /// Cancels the changes of address, by the owner of the old address.
     CancelEmail,
 }
 
@@ -213,7 +213,7 @@ pub struct Policy {
     pub link_lifetime: Duration,
     /// A link that sets a password.
     pub password_link_lifetime: Duration,
-    /// Wrong codes before a token takes none any more; counted for the client network that requested the mail, and
+    /// Wrong codes after which a token accepts no code; counted for the client network that requested the mail, and
     /// once for all other networks together.
     pub code_tries: i64,
     /// Wrong passwords for one address within 24 hours, after which only a mailed code or link signs in: counted once
@@ -268,7 +268,7 @@ pub enum Refusal {
     /// The code or link is wrong, used or too old; which of them is not told.
     #[error("the code or link is wrong, used or too old")]
     InvalidToken,
-    /// The link was used already. Told to who shows the link only, so it tells nothing to a guesser.
+    /// The link was used already. Only a client that has the link gets this answer, so guessing reveals nothing.
     #[error("this link was used already")]
     UsedToken,
     /// No session, or one that ended.

@@ -31,7 +31,7 @@ pub enum AccountChange {
     RedeemToken {
         /// Token to use.
         id: TokenId,
-        /// What must still be so.
+        /// State that must still hold.
         seen: SeenToken,
         /// Time of use.
         at: Timestamp,
@@ -40,7 +40,7 @@ pub enum AccountChange {
     RequireToken {
         /// Token to look at.
         id: TokenId,
-        /// What must still be so.
+        /// State that must still hold.
         seen: SeenToken,
     },
     /// Uses one of a token's two forms, code or link, and leaves the other usable. Precondition as of
@@ -48,14 +48,14 @@ pub enum AccountChange {
     RedeemForm {
         /// Token to use.
         id: TokenId,
-        /// What must still be so.
+        /// State that must still hold.
         seen: SeenToken,
-        /// Form that is used by this.
+        /// Form that is used.
         form: ProofForm,
         /// Account that the other form signs in.
         account: AccountId,
     },
-    /// Counts a wrong code on every unused token of a kind for an address: for each as a try of its own network if it
+    /// Counts a wrong code on every unused token of a kind for an address: for each as a try of the token's own network if it
     /// was requested from `network`, else as a foreign try.
     CountTries {
         /// Kind of the tokens.
@@ -98,7 +98,7 @@ pub enum AccountChange {
         below: i64,
         /// Time of the count.
         at: Timestamp,
-        /// End of a tally that begins by this.
+        /// End of a tally that begins with this count.
         expires_at: Timestamp,
     },
     /// Changes nothing. Precondition: the tally's count is below `below`, or the tally is absent or has ended
@@ -118,7 +118,7 @@ pub enum AccountChange {
         /// Its value from now on.
         tally: Tally,
     },
-    /// Removes up to `cap` tallies that ended before `before`; counted.
+    /// Removes up to `cap` tallies that ended before `before`, and counts them.
     PurgeTallies {
         /// Tallies that ended earlier are removed.
         before: Timestamp,
@@ -174,10 +174,10 @@ pub enum AccountChange {
     },
 }
 
-/// What must still be so of a token when it is used.
+/// State of a token that must hold when it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeenToken {
-    /// Wrong codes as they were read; none for a link, which tries do not end.
+    /// Wrong codes as they were read; none for a link, which wrong codes do not invalidate.
     pub tries: Option<Tries>,
     /// Form that was used before.
     pub used_form: Option<ProofForm>,
@@ -203,7 +203,7 @@ pub struct SeenToken {
 /// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended session.
 /// * **A15** A token's two forms are each redeemed once, and ending the token ends the form that is left.
 /// * **A16** A tally counts concurrent counts one by one up to its bound, begins anew after its end, and is purged then.
-/// * **A17** Of the bearer tokens that are asked about, those come back whose sessions have not been ended, and no others.
+/// * **A17** Of the given bearer tokens, exactly those are returned whose sessions have not been ended.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// The account with this id.
@@ -239,7 +239,7 @@ pub trait AccountReads: Send + Sync {
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error>;
     /// A tally that has not ended at `now`.
     async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error>;
-    /// Those of these bearer tokens whose sessions have not been ended, in any order; an expired session may count as either. Asked every
+    /// The given bearer tokens whose sessions have not been ended, in any order; an expired session may count as either. Asked every
     /// second for every session that a process follows: an adapter uses the index on tokens, and bounds each statement.
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error>;
 }

@@ -1,6 +1,6 @@
 //! Deleting accounts for good.
 //!
-//! This is the most dangerous code there is, so it plans first, checks each step again and works in bounded steps: no commit touches
+//! A mistake here destroys data, so the purge plans first, checks each step again and works in bounded steps: no commit touches
 //! more than [`ENTRY_STEP`] entries, [`PICTURE_STEP`] pictures or [`ROW_STEP`] rows of another kind. An account that fails is
 //! logged, counted and skipped, so that it never keeps the others from being deleted.
 
@@ -41,7 +41,7 @@ pub struct PurgePlan {
     pub pictures: usize,
 }
 
-/// What one run of the purge did.
+/// Report of one run of the purge.
 #[derive(Debug, Default)]
 pub struct PurgeReport {
     /// Number of accounts that were deleted.
@@ -92,7 +92,7 @@ const PAGE: u32 = 50;
 const RUN_TIME: Duration = Duration::from_mins(5);
 /// Commits that one account may take in one run: they erase a million entries.
 const ACCOUNT_STEPS: u32 = 2_000;
-/// Failed accounts after which a run ends: then the cause is hardly the accounts.
+/// Failed accounts after which a run ends: the cause is then hardly in the accounts.
 const MAX_FAILED: usize = 100;
 /// Positions in logs that one process remembers.
 const MAX_POSITIONS: usize = 1_000;
@@ -180,7 +180,7 @@ impl PurgeAccountsHandler {
     /// which the last run of this handler stopped. An account that fails is logged and skipped.
     ///
     /// # Errors
-    /// The store's, when the list of accounts cannot be read. What fails for one account is in the report.
+    /// The store's, when the list of accounts cannot be read. The report has the errors of single accounts.
     pub async fn run_once(&self) -> Result<PurgeReport, Error> {
         let (now, until) = (self.ports.now(), Instant::now() + RUN_TIME);
         let start = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,7 +253,7 @@ impl PurgeAccountsHandler {
             return Ok(stop);
         }
         let close = MediaChange::Close { account: account.id };
-        // What came since the rows were removed, if anything did.
+        // Rows that were added since the removal, if any.
         let forget = PairingChange::Forget { account: account.id, cap: ROW_STEP };
         // Its sessions were ended when the deletion was asked for, and a sign-in since then would have withdrawn it.
         let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
@@ -289,7 +289,7 @@ impl PurgeAccountsHandler {
     }
 }
 
-/// The steps of one account's purge. Each returns how the purge ends when it cannot go on.
+/// The steps of one account's purge. A step that cannot continue returns the outcome of the purge.
 struct Step<'a> {
     handler: &'a PurgeAccountsHandler,
     account: &'a Account,
@@ -325,7 +325,7 @@ impl Step<'_> {
                 for media in some {
                     changes.extend(media::deletion(ports, media)?);
                 }
-                // One that was named or deleted meanwhile: the next run reads it again.
+                // An entry named the picture, or it was deleted, meanwhile: the next run reads it again.
                 if !self.handler.still(changes).await? {
                     return Ok(Some(Outcome::Changed));
                 }

@@ -21,7 +21,7 @@ pub fn code_of(keys: &Keyring, token: TokenId) -> Secret<String> {
 /// A typed code as it is compared, spaces, dashes and digits of other scripts aside.
 ///
 /// # Errors
-/// [`Invalid`] for what is no six digits: it is refused before it counts as a try.
+/// [`Invalid`] for a text other than six digits, before it counts as a try.
 pub fn typed_code(code: &Secret<String>) -> Result<Secret<String>, Invalid> {
     typed::digits(code.expose(), 6).map(Secret::new).ok_or(Invalid::new("code", "invalid"))
 }
@@ -59,7 +59,7 @@ impl Mailing<'_> {
         let lifetime = match self.kind {
             TokenKind::SignUp | TokenKind::Email => policy.link_lifetime,
             TokenKind::SignIn | TokenKind::Password => policy.password_link_lifetime,
-            // As long as any token of the change may last, one that its job mails late too.
+            // The longest life of a token of the change, including one that its job mails late.
             TokenKind::CancelEmail => policy.link_lifetime * 2,
         };
         Token {
@@ -84,7 +84,7 @@ impl Mailing<'_> {
 }
 
 /// Whether a form of a token can be used now. The second form can be used as long as the code lasts: both are in one
-/// mail, so who has one has the other.
+/// mail, so a client that has one form has both.
 fn is_form_open(token: &Token, form: ProofForm, now: Timestamp) -> bool {
     let end = match (form, token.used_form) {
         (ProofForm::Link, None) => token.expires_at,
@@ -127,7 +127,7 @@ impl Shown {
     pub const fn link(token: Token) -> Self {
         Self { token, form: ProofForm::Link, tries: None }
     }
-    /// What must still be so when it is used.
+    /// State of the token that must still hold when it is used.
     const fn seen(&self) -> SeenToken {
         SeenToken { tries: self.tries, used_form: self.token.used_form }
     }
@@ -158,7 +158,7 @@ impl Shown {
 /// Compares a typed code with every open token of an address: a second mail does not break the first.
 ///
 /// Wrong codes from the network that requested a token, and from all others, are bounded each by itself: strangers cannot
-/// use up the tries of who asked for the mail.
+/// use up the tries of the client that asked for the mail.
 #[must_use]
 pub fn match_code(
     keys: &Keyring,
@@ -185,7 +185,7 @@ pub fn match_code(
     right
 }
 
-/// What the owner of an address says at verification: it takes precedence over what stood in any sign-up.
+/// Fields that the owner of an address gives at verification; they take precedence over those of any sign-up.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
     /// Display name, if given.
@@ -275,7 +275,7 @@ pub fn set_password(
     changes.extend(shown.map(|shown| shown.redeem(now)));
     // A change of address that somebody else asked for must not outlive this either.
     changes.extend(end_email_changes(account, now));
-    // Nor the second form of the mail that confirmed the sign-up.
+    // The second form of the mail that confirmed the sign-up is not used either.
     changes.push(end_tokens(TokenKind::SignUp, &account.email, now));
     changes.push(end_tokens(TokenKind::Password, &account.email, now));
     changes.push(end_tokens(TokenKind::SignIn, &account.email, now));

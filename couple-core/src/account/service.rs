@@ -47,15 +47,15 @@ pub enum Proof {
     Link(Secret<String>),
 }
 
-/// What confirms a sign-up.
+/// Confirmation of a sign-up.
 #[derive(Debug, Clone)]
 pub struct Verification {
     /// Code or link of the mail.
     pub proof: Proof,
     /// Password to choose, if any.
     pub password: Option<Secret<String>>,
-    /// Display name, if the owner of the address says it again. Takes precedence over the one of the sign-up, which
-    /// anybody may have sent.
+    /// Display name, if the owner of the address gives one. Takes precedence over the name of the sign-up, which
+    /// a stranger may have sent.
     pub display_name: Option<String>,
     /// Locale, likewise.
     pub locale: Option<String>,
@@ -608,7 +608,7 @@ impl Accounts {
             network: self.network(call),
         };
         let (keys, policy) = (&self.ports.keys, &self.policy);
-        // Written here and not by the job, so that what ends the change finds it.
+        // Written here and not by the job, so that a cancellation finds it.
         let change = rules::Mailing { session: Some(session.id), ..mailing(TokenKind::Email, &email) }
             .token(keys, policy, now);
         let cancel = mailing(TokenKind::CancelEmail, &account.email).token(keys, policy, now);
@@ -731,7 +731,7 @@ impl Accounts {
         rules::require_recent(session, &self.policy, self.ports.now())
     }
 
-    /// The password if one is given, else a recent sign-in. What is returned belongs into the commit.
+    /// Checks the password if one is given, else requires a recent sign-in. The returned changes belong in the commit.
     async fn reauthenticate(
         &self,
         session: &Session,
@@ -762,7 +762,7 @@ impl Accounts {
     async fn admit_proof(&self, call: &Call, proof: &Proof) -> Answer<()> {
         match proof {
             Proof::Code { email, code } => {
-                // What cannot be a code counts as no try.
+                // A text that cannot be a code counts as no try.
                 rules::typed_code(code).map_err(refuse)?;
                 let email = EmailAddress::parse("email", email).map_err(refuse)?;
                 self.admit_code(call, email.key()).await
@@ -771,8 +771,8 @@ impl Accounts {
         }
     }
 
-    /// The token that a proof shows. A wrong code is counted before the refusal is told: the same reads and writes,
-    /// whether or not a code is waiting.
+    /// The token that a proof shows. A wrong code is counted before it is refused, with the same reads and writes
+    /// whether or not a code was mailed.
     async fn prove(&self, call: &Call, proof: &Proof, kind: TokenKind, refusal: Refusal) -> Answer<Shown> {
         let now = self.ports.now();
         match proof {

@@ -2,7 +2,7 @@
 
 use crate::{Digest, EmailKey, Keyring, Timestamp, account::TokenKind};
 
-/// Key of a count. Derived with the key ring: a dump tells neither addresses of people nor of clients.
+/// Key of a count. Derived with the key ring: a leaked database reveals neither e-mail addresses nor client addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TallyId(Digest);
 
@@ -40,8 +40,8 @@ impl TallyId {
 /// A count with an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// How many were counted since it began.
+    /// Number of counts since it began.
     pub count: i64,
-    /// When it ends: from then on the count is as if it were absent.
+    /// End; afterwards the count is treated as absent.
     pub expires_at: Timestamp,
 }

@@ -24,7 +24,7 @@ pub enum JobChange {
         /// At most so many.
         limit: u32,
     },
-    /// Claims the one due job of a queue that has been abandoned for longest, if there is one.
+    /// Claims the job of a queue that has been abandoned for longest, if any.
     ClaimAbandoned {
         /// Queue of the job.
         queue: String,

@@ -196,7 +196,7 @@ impl Worker {
         }
     }
 
-    /// Runs the abandoned jobs of a queue, one after the other. One of them may be what ended its process, so no other abandoned job
+    /// Runs the abandoned jobs of a queue, one after the other. One of them may have ended its process, so no other abandoned job
     /// runs beside it. Looks once a poll: jobs are abandoned only where a worker died.
     async fn run_abandoned(self, queue: String, held: Held, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {

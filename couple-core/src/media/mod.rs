@@ -349,10 +349,10 @@ pub enum Refusal {
     /// There is none that they may see, or none that can be what they want it to be.
     #[error("there is no such picture")]
     MediaNotFound,
-    /// It was rejected when it was decoded; the picture's answer has the reason.
+    /// The picture was rejected when it was decoded; `GET /v1/media/{media}` has the reason.
     #[error("the picture was rejected; upload another one")]
     MediaRejected,
-    /// It was uploaded for another purpose: a photo is no avatar, and an avatar no photo.
+    /// The picture was uploaded for another purpose: a photo is no avatar, and an avatar no photo.
     #[error("the picture was uploaded for another purpose")]
     WrongPurpose,
     /// There is no room for it.

@@ -169,8 +169,8 @@ pub struct Kept {
 /// * **M10** Renditions that nobody asked for since are listed, longest first; asking moves the time forward only; those without a
 ///   time are never listed.
 /// * **M11** Forgetting takes exactly the named blobs, and counts them off.
-/// * **M12** An avatar is one's own; setting another, or deleting it, takes the first back; it is set only while the avatar is
-///   the one that was read.
+/// * **M12** An account's avatar is its own picture; setting another replaces it, and deleting the picture removes it; it is set only
+///   while the avatar is the one that was read.
 /// * **M13** Deleting takes the picture, its renditions and its bytes; the same bytes may then come again.
 /// * **M14** A closed space takes nothing, and only an empty one is closed.
 /// * **M15** Spaces and pictures are listed in the order of their ids, page by page.

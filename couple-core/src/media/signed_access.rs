@@ -1,7 +1,7 @@
 //! Signed access to one rendition, for URLs that a client loads without its bearer token (`<img src>`).
 //!
 //! The signature is an HMAC by the key ring over the picture, the rendition, the viewer and the expiry. The viewer names account,
-//! session, couple and epoch, so whoever checks it can require that all of them are still as they were.
+//! session, couple and epoch, so the server can require that all of them are unchanged.
 
 use std::time::Duration;
 

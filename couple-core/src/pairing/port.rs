@@ -120,8 +120,8 @@ pub enum PairingChange {
 /// * **P14** A restore wish is set only while both wishes are as they were read: of 50 at once that read the same one succeeds.
 /// * **P15** An account never has more than `limit` open invites: of 50 at once as many are added as fit; closed and
 ///   expired ones do not count.
-/// * **P16** An account with a deletion request, or another address than the invite says, cannot add an invite, and nobody
-///   is paired with an account that has a deletion request: of a deletion request, an invite and a founding at once, no open
+/// * **P16** An account with a deletion request, or another address than the invite says, cannot add an invite, and an
+///   account that has a deletion request cannot be paired: of a deletion request, an invite and a founding at once, no open
 ///   invite and no new couple remains after the request.
 /// * **P17** Expecting an account to be unpaired conflicts when it is in a couple.
 #[async_trait]
@@ -216,17 +216,17 @@ pub trait Directory: Send + Sync + 'static {
     /// What others may see of a person; none for someone who is gone.
     ///
     /// # Errors
-    /// Whatever keeps it from answering.
+    /// The error of the directory.
     async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error>;
     /// The person with this proven address.
     ///
     /// # Errors
-    /// Whatever keeps it from answering.
+    /// The error of the directory.
     async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error>;
     /// Whether a person may pair under an address: the address is still theirs, and they have not asked to be deleted.
     ///
     /// # Errors
-    /// Whatever keeps it from answering.
+    /// The directory's.
     async fn may_pair(&self, person: AccountId, email: &EmailKey) -> Result<bool, Error> {
         Ok(self.find_by_email(email).await? == Some(person))
     }

@@ -242,7 +242,7 @@ pub fn leave(
     Ok(std::iter::once(end).chain(block.then(|| block_partner(couple, person, now)).flatten()).collect())
 }
 
-/// What is left to do of a request to leave a couple that has ended meanwhile: nothing, or the block.
+/// Changes of a request to leave a couple that has ended meanwhile: none, or the block.
 ///
 /// # Errors
 /// [`Refusal::NotPaired`] for a couple that the person was never in, or that has not ended.

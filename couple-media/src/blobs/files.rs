@@ -199,7 +199,7 @@ fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<St
         entries => entries?,
     };
     for entry in entries {
-        // Blobs have plain names: what does not is not ours.
+        // Blobs have plain names: a file with another name is not a blob of this store.
         let Ok(name) = entry?.file_name().into_string() else { continue };
         let wanted = from.is_none_or(|(from, inclusive)| name > *from || (*inclusive && name == *from));
         if wanted {

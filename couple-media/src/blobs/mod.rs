@@ -275,10 +275,10 @@ impl Blobs {
             }
         }
     }
-    /// Deletes blobs, many with one request where the store can. One that does not exist is no error.
+    /// Deletes blobs, many with one request where the store supports that. An absent blob is no error.
     ///
     /// # Errors
-    /// The store's, and a name that is none. What was deleted until then stays deleted.
+    /// The store's, or an invalid name. Blobs that were deleted before the error stay deleted.
     pub async fn delete_all(&self, names: Vec<String>) -> Result<(), Error> {
         let paths: Vec<Path> = names.iter().map(|name| self.path(name)).collect::<Result<_, _>>()?;
         let mut deleted = self.store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());

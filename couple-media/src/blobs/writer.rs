@@ -59,7 +59,7 @@ impl BlobWriter {
         self.part = BytesMut::from(&self.part[..]);
     }
 
-    /// Writes the bytes that it holds to a blob of their own, so that it holds none. What arrives from then on is staged likewise.
+    /// Stages the bytes that it holds: writes them to a separate blob. Bytes that arrive later are staged, too.
     ///
     /// # Errors
     /// The store's. The blob is lost then.
@@ -68,7 +68,7 @@ impl BlobWriter {
             return Ok(());
         }
         let bytes = std::mem::take(&mut self.part).freeze();
-        // Counted first: also one whose answer is lost is deleted.
+        // Counted first, so that a blob whose answer is lost is deleted, too.
         self.staged += 1;
         self.blobs.put(&staged(&self.name, self.staged - 1), bytes).await
     }
@@ -150,7 +150,7 @@ impl BlobWriter {
 }
 
 impl Drop for BlobWriter {
-    /// Aborts an unfinished upload, in a task of its own: the writing task may be gone.
+    /// Aborts an unfinished upload, in a separate task: the writing task may have ended.
     fn drop(&mut self) {
         let name = std::mem::take(&mut self.name);
         drop(Staged { blobs: self.blobs.clone(), name: name.clone(), count: self.staged });
@@ -172,7 +172,7 @@ fn staged(name: &str, number: u32) -> String {
     format!("{name}.{number:05}")
 }
 
-/// Staged blobs, deleted in a task of their own when dropped. The sweep finds those that stay behind.
+/// Staged blobs, deleted in a separate task when dropped. The sweep deletes those that remain.
 struct Staged {
     blobs: Blobs,
     name: String,

@@ -28,7 +28,7 @@ use super::{
 
 /// Bytes that are stored at a time. Larger blobs are not written again.
 const CHUNK: usize = 512 << 10;
-/// How long bytes may wait in memory: what a client has to send again when this process dies, or a newer request takes over.
+/// How long bytes may wait in memory. A client sends these again when this process dies, or a newer request takes over.
 const STORE_AFTER: Duration = Duration::from_secs(3);
 /// How long the sum of all unfinished uploads is used before it is read again.
 const SUM_AGE: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request that appends. Dropped, it stores what has arrived.
+/// A request that appends. When it is dropped, the bytes that have arrived are stored.
 #[derive(Debug)]
 pub struct Appending {
     send: mpsc::Sender<Bytes>,
@@ -113,7 +113,7 @@ impl Appending {
     /// Stores what has arrived, and returns the upload as it is then.
     ///
     /// # Errors
-    /// [`ResumeError`]. What was stored before stays.
+    /// [`ResumeError`]. Bytes that were stored before stay.
     pub async fn finish(self) -> Result<Resumable, ResumeError> {
         let Self { send, task, registration, .. } = self;
         drop(send);
@@ -152,7 +152,7 @@ async fn store(mut upload: Resumable, mut receive: mpsc::Receiver<Bytes>) -> Res
                 return Ok(upload);
             }
             Err(_) => {
-                // Its memory is given back: more may not arrive for long.
+                // Its memory is freed: the next bytes may arrive much later.
                 upload.store(std::mem::take(&mut waiting).freeze()).await?;
                 due = None;
             }

@@ -16,7 +16,7 @@ use super::Gallery;
 const PAGE: u32 = 100;
 /// Of those, the most in one run: the next goes on.
 const PAGES: usize = 1_000;
-/// Renditions that failed after which a run ends: then the cause is hardly the renditions.
+/// Renditions that failed after which a run ends: the cause is then hardly in the renditions.
 const MAX_FAILED: usize = 100;
 
 /// Removes renditions that nobody asked for, for long.
@@ -82,7 +82,7 @@ impl ExpireRenditionsHandler {
             Some(media) if media.source.is_some() => {
                 inner.pictures.forget(&media, vec![rendition.blob.clone()]).await
             }
-            // There is nothing to make it from again: it is all that is left.
+            // It cannot be made again, because the photo has no kept copy.
             Some(media) => inner.pictures.touch(&media, rendition).await,
             None => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! Removing resumable uploads that have expired.
+//! Removal of resumable uploads that have expired.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Job for ExpireUploads {
 pub struct ExpireUploadsHandler(pub Gallery);
 
 impl ExpireUploadsHandler {
-    /// How often it runs.
+    /// Interval between two runs.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_mins(10), || ExpireUploads {})

@@ -1,6 +1,6 @@
-//! Names of what is not a picture of an accepted type, so that a refusal says what was found.
+//! Names of file types that are not accepted as pictures, so that a refusal names the type.
 
-/// What a file that [`Kind::of`](crate::picture::Kind::of) does not know looks like by its first bytes, as a phrase.
+/// A phrase that names the type of a file that [`Kind::of`](crate::picture::Kind::of) does not know, by its first bytes.
 pub(super) fn describe(head: &[u8]) -> &'static str {
     let has = |prefix: &[u8]| head.starts_with(prefix);
     let brand = |brands: &[&[u8; 4]]| brands.iter().any(|brand| head.get(8..12) == Some(&brand[..]));

@@ -73,7 +73,7 @@ pub struct GalleryOptions {
     /// How long a request waits for its rendition to be made; less than the time-out of a request. Default: 8 s.
     pub wait: Duration,
     /// Renditions that are queued or being made, and requests that wait for them, in this process. A request beyond that is refused
-    /// and worth repeating. Default: 512.
+    /// and may be repeated later. Default: 512.
     pub waiting: usize,
     /// Of these, the renditions of one couple, for which twice as many requests may wait. Couples take turns, so one that opens a
     /// whole gallery delays its own pictures only. Default: 128.

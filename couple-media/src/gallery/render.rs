@@ -1,4 +1,4 @@
-//! Decoding, within a process's memory: permits in bytes, threads that may be busy.
+//! Decoding within the memory of a process: permits in bytes, and a bounded number of threads.
 
 use std::sync::{
     Arc,
@@ -28,7 +28,7 @@ pub struct Stats {
     pub memory: u64,
 }
 
-/// Pixels of a picture whose headers did not say: what phones take.
+/// Pixels that are assumed of a picture of unknown size: those of a phone's photo.
 const UNKNOWN: u64 = 12_000_000;
 /// Bytes for each pixel that a picture is expected to take before its header is read: 1.5 for its planes, as many for those of the kept
 /// copy, and what encoding that takes.
@@ -39,7 +39,7 @@ const UNIT: usize = 1 << 10;
 #[derive(Debug)]
 pub(super) struct Renderer {
     permits: Arc<Semaphore>,
-    /// How many permits there are.
+    /// Number of permits.
     most: u32,
     limits: Limits,
     rendered: AtomicU64,
@@ -92,7 +92,7 @@ impl Renderer {
         match held.checked_sub(needed as usize) {
             Some(surplus) => drop(permit.split(surplus)),
             None => {
-                // Let go of first, the file as well: two that hold some and wait for more would wait for ever.
+                // Permit and file are released first: two pictures that hold permits and wait for more would deadlock.
                 drop((permit, bytes, info));
                 permit = self.room(needed).await?;
                 let Some(again) = read().await? else { return Ok(None) };
@@ -202,7 +202,7 @@ mod tests {
             });
             try_join_all(eight).await.unwrap();
             let taken = status("VmHWM") - before;
-            // What threads' allocators keep is beside it.
+            // Memory that the allocators of threads keep comes in addition.
             assert!(taken < memory + (32 << 20), "{taken} bytes, not {memory}");
             assert_eq!(renderer.stats().memory, 0);
         }

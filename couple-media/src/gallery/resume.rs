@@ -2,7 +2,7 @@
 //!
 //! The store has a row per upload ([`couple_core::upload`]): its owner, couple, length, offset, and the blobs with its bytes. A request
 //! that sends bytes first claims the row, which fences off the request before it, and then appends. So offsets only grow, whichever
-//! process serves the requests. What expires is removed by [`ExpireUploads`](super::ExpireUploads).
+//! process serves the requests. [`ExpireUploads`](super::ExpireUploads) removes expired uploads.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{About, Gallery, NotTaken, append::Appending, upload::in_its_own_task
 /// `Upload-Concat` of an upload that is a part of another.
 pub const PARTIAL: &str = "partial";
 
-/// What a client says of a resumable upload when it creates it.
+/// Properties of a resumable upload that the client gives at its creation.
 #[derive(Debug, Clone, Default)]
 pub struct NewUpload {
     /// Purpose of the picture. None: the upload is a part of another upload.
@@ -58,13 +58,13 @@ pub enum ResumeError {
     /// The declared length differs from the one before, or is less than what is stored.
     #[error("the length differs from what was declared or stored before")]
     Length,
-    /// The length is 0: that is no picture.
+    /// The length is 0.
     #[error("an upload has at least one byte")]
     Empty,
     /// A part that is to be joined is not complete, or is not a part.
     #[error("not a complete partial upload")]
     NotJoinable,
-    /// The unfinished uploads of the account are too many, or have as many bytes as they may.
+    /// The account has reached its limit of unfinished uploads, or of bytes in them.
     #[error("too many unfinished uploads, or too many bytes in them")]
     TooMuchUnfinished,
 }
@@ -245,7 +245,7 @@ impl Gallery {
         }
     }
 
-    /// Deletes blobs that no row names any more. What cannot be deleted waits for the sweep.
+    /// Deletes blobs that no row names any more. The sweep deletes those that cannot be deleted now.
     pub(super) async fn discard(&self, blobs: Vec<String>) {
         if let Err(error) = self.0.blobs.delete_all(blobs).await {
             tracing::warn!(%error, "bytes of resumable uploads wait for the sweep");
@@ -253,7 +253,7 @@ impl Gallery {
     }
 }
 
-/// As the store counts bytes.
+/// Number of bytes as the store has it: a signed integer.
 pub(super) fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -263,7 +263,7 @@ fn count(bytes: i64) -> u64 {
 }
 
 impl Resumable {
-    /// Its id.
+    /// Id of the upload.
     #[must_use]
     pub const fn id(&self) -> UploadId {
         self.row.id
@@ -293,7 +293,7 @@ impl Resumable {
     pub const fn media(&self) -> Option<MediaId> {
         self.row.media
     }
-    /// End of its life, complete or not.
+    /// Expiry of the upload, complete or not.
     #[must_use]
     pub const fn expires_at(&self) -> Timestamp {
         self.row.expires_at
@@ -304,7 +304,7 @@ impl Resumable {
         self.row.media = Some(media);
         self
     }
-    /// Whether it joins others.
+    /// Whether it joins other uploads.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.concatenation().is_some_and(|concatenation| concatenation != PARTIAL)
@@ -320,8 +320,8 @@ impl Resumable {
         !self.is_partial() && self.row.media.is_none() && self.row.length == Some(self.row.offset)
     }
 
-    /// Makes the calling request the only one that appends, and takes what it sends from `from` on. `length`: the total length, where
-    /// the client declares it now.
+    /// Makes the calling request the only one that appends, from offset `from` on. `length`: the total length, if the client declares
+    /// it now.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -359,8 +359,8 @@ impl Resumable {
         Ok(Appending::start(self))
     }
 
-    /// Makes the picture of a complete upload, in a task of its own. `signed_in` is asked when all bytes are in the picture's blob. Of
-    /// several concurrent calls each answers the same picture.
+    /// Makes the picture of a complete upload, in a separate task. `signed_in` is asked when all bytes are in the picture's blob.
+    /// Concurrent calls return the same picture.
     ///
     /// # Errors
     /// [`ResumeError`]. An upload that is no picture is removed; after any other error the call may be repeated.
@@ -399,7 +399,7 @@ impl Resumable {
         .await
     }
 
-    /// What records the picture.
+    /// Changes that record the picture.
     fn finished(&self, media: MediaId) -> Vec<UploadChange> {
         let (owner, id) = (self.row.owner, self.row.id);
         if self.joins.is_empty() {
@@ -457,7 +457,7 @@ impl Resumable {
     /// The store's.
     pub async fn end(&self) -> Result<(), ResumeError> {
         let (owner, id) = (self.row.owner, self.row.id);
-        // Its parts as they are now: a request may have appended since it was read.
+        // The parts are read again: a request may have appended since.
         let row = self.gallery.0.ports.store.upload(id).await?.unwrap_or_else(|| self.row.clone());
         let ids = self.joins.iter().map(|&(id, _)| id).chain([id]);
         self.gallery.commit(ids.map(|id| UploadChange::Remove { owner, id }).collect()).await?;

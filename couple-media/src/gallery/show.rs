@@ -28,7 +28,7 @@ pub struct Shown {
     pub blob: Blob,
 }
 
-/// What a client can show beside JPEG.
+/// Formats that a client can show in addition to JPEG.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accepts {
     /// WebP, with alpha and moving where the picture does.
@@ -73,7 +73,7 @@ enum Gone {
 
 /// Renditions of one couple that are made concurrently in this process. The renditions of other couples take turns with them.
 const CONCURRENT_OF_ONE: usize = 4;
-/// Renditions that are made concurrently in this process. What bounds the memory is [`GalleryOptions::megapixels`].
+/// Renditions that are made concurrently in this process. [`GalleryOptions::memory`] bounds their memory.
 const CONCURRENT: usize = 16;
 
 /// Renditions that are queued or being made in this process: each once, for all requests that ask for it.
@@ -88,7 +88,7 @@ pub(super) struct Flights {
 #[derive(Debug, Default)]
 struct Board {
     under_way: HashMap<Flight, watch::Receiver<Outcome>>,
-    /// By space; only those with anything to count.
+    /// Counts by space; spaces without anything to count have no entry.
     of_one: HashMap<Space, Count>,
     /// Requests that wait.
     waiting: usize,
@@ -129,7 +129,7 @@ impl Flights {
     }
 }
 
-/// Removes a flight from the board when it ends, also by a panic.
+/// Removes a rendition that is being made from the board when it ends, also by a panic.
 struct Landing(Gallery, Space, Flight);
 
 impl Drop for Landing {
@@ -176,9 +176,10 @@ impl Gallery {
         }
     }
 
-    /// Which rendition of a picture that the caller may see is meant by a name: in WebP for those who take it, or in PNG for those who
-    /// take that and if a part of the picture is transparent, where there is one or one can be made; else in JPEG. Made, unless it is there.
-    /// `renditions` are those that are there.
+    /// Finds the rendition with a name of a picture that the caller may see, or makes it.
+    ///
+    /// Its format is WebP for clients that accept it, PNG for clients that accept it if a part of the picture is transparent, else JPEG;
+    /// WebP and PNG only if the rendition exists or can be made. `renditions` are the existing ones.
     ///
     /// # Errors
     /// [`NotShown`].

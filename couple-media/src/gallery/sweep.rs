@@ -20,7 +20,7 @@ const PAGE: u32 = 100;
 const ROUND: usize = 1_000;
 /// The blob that says where the next sweep of rows goes on; not there: at the beginning.
 const CURSOR: &str = "sweep";
-/// The blob with the name of the last blob that was looked at; not there: at the beginning.
+/// Blob that holds the name of the last checked blob. If it does not exist, the sweep starts at the beginning.
 const BLOB_CURSOR: &str = "sweep-blobs";
 /// Blobs that are listed, and deleted, at a time.
 const BLOB_PAGE: usize = 1_000;
@@ -30,11 +30,11 @@ const BLOB_PAGE: usize = 1_000;
 pub struct Sweep {
     /// What is younger is left alone: it may be under way. More than a day, for which a picture may wait to be decoded.
     pub grace: Duration,
-    /// The most things of each kind that are mended: a mistake must not take everything. Blobs that no row names are deleted beyond it, up
-    /// to 100 times as many, as long as at least half of the pictures that were looked at have a row.
+    /// Maximum number of repairs of each kind, so that a mistake does not delete everything. Blobs that no row names are deleted
+    /// beyond it, up to 100 times as many, as long as at least half of the pictures that were looked at have a row.
     pub cap: usize,
-    /// How long rows are looked at, from where the last sweep ended; before that, half as long blobs, likewise. Default:
-    /// 5 min, which leaves a job time to mend what was found.
+    /// Time for checking rows, from where the last sweep ended. Blobs are checked before that, for half as long. Default:
+    /// 5 min, which leaves the job time for the repairs.
     pub time: Duration,
     /// Only looks: from the beginning, as far as the time allows.
     pub dry_run: bool,
@@ -113,7 +113,7 @@ struct Folders {
 }
 
 impl Folders {
-    /// Whether so many orphans are to be deleted by somebody who knows why: a database that is another's, or old, names few blobs.
+    /// Whether so many blobs without a row need an operator: an old database, or one of another installation, names few blobs.
     const fn are_suspicious(&self, orphans: usize, cap: usize) -> bool {
         orphans >= cap && (self.unnamed * 2 > self.looked_at || orphans >= cap.saturating_mul(100))
     }
@@ -197,7 +197,7 @@ impl Gallery {
         }
     }
 
-    /// Whether a blob is named as ours are and its picture's row does not name it. What others keep beside ours is theirs.
+    /// Whether a blob has a name of this library and its picture's row does not name it. Other files are never deleted.
     async fn is_orphan(&self, name: &str, folders: &mut Folders) -> Result<bool, Error> {
         let Some((folder, name)) = name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
             return Ok(false);

@@ -43,10 +43,10 @@ pub enum NotTaken {
     /// The rules say no.
     #[error(transparent)]
     Refused(Refusal),
-    /// It is no picture of a type that is accepted.
+    /// The file is not a picture of an accepted type.
     #[error("not a picture of an accepted type: {found}")]
     UnknownType {
-        /// What it looks like, as a phrase.
+        /// Phrase that names the type of the file.
         found: &'static str,
     },
     /// Its headers name more pixels than are accepted.
@@ -126,7 +126,7 @@ impl Gallery {
         Ok(self.uploading(about, upload)?)
     }
 
-    /// Begins to write an upload that was let in.
+    /// Begins to write an upload that was admitted.
     pub(super) fn uploading(&self, about: About, upload: Upload) -> Result<Uploading, Error> {
         let writer = self.0.blobs.write(&(upload.folder() + UPLOAD))?;
         Ok(Uploading {
@@ -145,7 +145,7 @@ impl Uploading {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`NotTaken`]: there is nothing to go on with.
+    /// [`NotTaken`]: the upload cannot be continued.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), NotTaken> {
         let limit = self.gallery.0.options.limits.bytes;
         self.length += bytes.len();
@@ -170,7 +170,7 @@ impl Uploading {
     /// Writes what is held in memory to the store, so that an upload whose bytes do not arrive holds no memory that others wait for.
     ///
     /// # Errors
-    /// [`NotTaken`]: there is nothing to go on with.
+    /// [`NotTaken`]: the upload cannot be continued.
     pub async fn release(&mut self) -> Result<(), NotTaken> {
         Ok(self.buffer.release().await?)
     }

@@ -73,10 +73,10 @@ impl UploadBuffer {
         }
     }
 
-    /// The small buffer is full: takes a part's memory if the bytes arrived quickly, or else stages them.
+    /// Takes a part's memory if the bytes that fill the small buffer arrived quickly, else stages them.
     async fn make_room(&mut self) -> Result<(), Error> {
         if self.since.elapsed() < PACE {
-            // Waits once: an upload that found no memory goes on in small parts, which need none.
+            // Waits once: an upload that got no memory continues with small parts, which need no permit.
             let wait = if self.writer.is_staged() { Duration::ZERO } else { PERMIT_WAIT };
             let permit = timeout(wait, self.parts.clone().acquire_owned()).await;
             self.permit = permit.ok().and_then(Result::ok);

@@ -17,10 +17,11 @@ use super::{
     scale::Plan,
 };
 
-/// How much larger than what is wanted of it a picture is decoded, at least, as whole samples that lack high frequencies: a block
-/// without these lets more through than a mean of pixels does.
+/// Minimum ratio of the decoded size of a JPEG to the size that a rendition needs.
+///
+/// A block that is decoded at a part of its size aliases more than a mean of pixels does.
 const LEFT_OF_BLOCKS: f64 = 3.0;
-/// The same, and of means, where memory would not suffice else; libvips leaves no more.
+/// The same ratio, also of means, where a larger one would exceed the memory; libvips uses it always.
 const LEFT_AT_LEAST: f64 = 2.0;
 
 pub(super) struct Decoded {
@@ -66,7 +67,7 @@ struct Scaled {
     factor: u32,
     /// Bytes that decoding takes, as an upper estimate.
     memory: usize,
-    /// Of these, what is handed over.
+    /// Bytes of these that hold the decoded samples.
     kept: usize,
     /// How many samples stand for a pixel, across and down.
     density: f64,
@@ -101,7 +102,7 @@ impl Info {
         }
     }
 
-    /// Decodes as small as leaves enough for Lanczos, or smaller where that takes more memory than there may be.
+    /// Decodes at the smallest scale that is enough for Lanczos, or at a smaller one where memory is short.
     fn scaled(&self, scale: f64, limits: &Limits) -> Scaled {
         let (width, height) = (self.width as usize, self.height as usize);
         match &self.details {
@@ -117,7 +118,7 @@ impl Info {
                 let find = |least: f64, memory: usize| {
                     (eighths(least * scale)..=best).rev().map(of).find(|size| size.memory <= memory)
                 };
-                // What is made of it takes memory as well. Rather at no more than the size that is wanted than not at all.
+                // Renditions take memory as well. A picture at only the wanted size is better than none.
                 find(LEFT_AT_LEAST, limits.memory / 2)
                     .or_else(|| find(1.0, limits.memory))
                     .unwrap_or_else(|| of(best))
@@ -144,7 +145,7 @@ impl Info {
     }
 }
 
-/// Bytes that any picture takes: tables, a thread's stack, what is small.
+/// Bytes that every picture takes: tables, a thread's stack, small buffers.
 const BASE: usize = 1 << 20;
 
 /// The least number of eighths that is `scale` at least.

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-/// What follows a file's screen descriptor.
+/// A block that follows the screen descriptor of a file.
 pub(super) enum Block {
     /// An image, with its descriptor: left, top, width and height in two bytes each, and flags.
     Frame([u8; 9]),
-    /// How often the frames are shown again after the first time; 0 is for ever (Netscape's application extension).
+    /// Number of repetitions of the animation; 0 means without end (Netscape's application extension).
     Again(u16),
     /// Another extension.
     Other,

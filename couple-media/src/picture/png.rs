@@ -21,7 +21,7 @@ pub(super) struct Header {
     pub(super) height: u32,
     pub(super) orientation: Orientation,
     pub(super) colours: Colours,
-    /// 3, or 4 with alpha: what is decoded of it.
+    /// Number of decoded channels: 3, or 4 with alpha.
     channels: usize,
     interlaced: bool,
     /// Of a file without the chunk that ends it, the length of what is whole: up to the end of the last IDAT chunk that is there, or of
@@ -64,7 +64,7 @@ impl Header {
             match chunk(&mut rest) {
                 Ok((b"IEND", _)) => break,
                 Ok((b"IDAT", _)) => pixels_until = Some(bytes.len() - rest.len()),
-                // Which palette entries, or which colour, are transparent.
+                // The transparent palette entries, or the transparent colour.
                 Ok((b"tRNS", _)) => header.channels = 4,
                 Ok((b"eXIf", payload)) => {
                     header.orientation = exif::orientation(payload).unwrap_or(header.orientation);
@@ -131,7 +131,7 @@ fn chunk<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8; 4], &'a [u8]), Rejected> {
 /// Bytes that decoding a file of `length` bytes to 1/`factor` of its size takes.
 pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
     let (width, height, channels) = (header.width as usize, header.height as usize, header.channels);
-    // What rows are inflated to before they are made smaller, and where they are interlaced all of them.
+    // The inflated row before it is scaled down, or all rows of an interlaced file.
     let rows = if header.interlaced { 2 * height } else { 4 };
     let copy = if header.unended.is_some() { length } else { 0 };
     Means::bytes((header.width, header.height), channels, factor)
@@ -166,7 +166,7 @@ fn decode_whole(
 ) -> Result<Packed, Rejected> {
     let too_much = || Rejected::TooComplex("it needs too much memory".into());
     let size = (header.width, header.height);
-    // One row in colours of ours is held beside.
+    // One converted row is held in addition.
     let own = Means::bytes(size, header.channels, factor) + header.channels * header.width as usize;
     let left = limits.memory.checked_sub(own).ok_or_else(too_much)?;
     let mut means = Means::new(size, header.channels, factor);

@@ -1,4 +1,4 @@
-//! What a decoder hands over: samples as the file has them, not upright, in its colours.
+//! Output of a decoder: samples in the orientation and colours of the file.
 
 use super::{
     Rejected,
@@ -7,12 +7,14 @@ use super::{
     means::{MOST, Means},
 };
 
-/// How much larger than what is wanted of it a picture is kept, at least. Lanczos3 does the last step: with less left
-/// to it, what the first step lets through shows as moiré.
+/// Minimum ratio of the kept samples to the size that a rendition needs, for the last step by Lanczos3.
+///
+/// With a smaller ratio, aliases of the first step are visible as moiré.
 pub(super) const LEFT_OF_MEANS: f64 = 3.0;
 
-/// The same of samples that are made smaller for a smaller view. Other sizes are made at the same time, so decoding them costs nothing more, and
-/// a mean of few samples lets some of the finest lines through.
+/// The same ratio for samples that are scaled down for a smaller view.
+///
+/// It is larger because a mean of few samples aliases, and these samples were decoded for other sizes anyway.
 const LEFT_OF_REDUCED: f64 = 8.0;
 
 /// Samples of a picture.

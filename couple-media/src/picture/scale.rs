@@ -1,5 +1,5 @@
-//! Which part of a picture is shown how large, and the way there: means of samples where there are many more than a rendition
-//! needs, and one step of Lanczos from these.
+//! Crops and scales pictures: means of samples where there are many more than a rendition needs, then one
+//! step of Lanczos.
 
 use std::rc::Rc;
 
@@ -214,7 +214,7 @@ impl Plan {
     }
 }
 
-/// RGB and alpha of samples that are multiplied by alpha. What is wholly transparent is black.
+/// RGB and alpha of samples that are multiplied by alpha. Wholly transparent samples are black.
 fn divided(samples: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let pixels = samples.as_chunks::<4>().0;
     let colours = pixels.iter().flat_map(|&[red, green, blue, alpha]| {

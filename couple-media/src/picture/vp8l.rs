@@ -45,7 +45,7 @@ const NEAR: [(i64, i64); 120] = [
 /// around them, and behind a frame of odd size without the byte that fills up. The file is one that
 /// [`inspect`](super::inspect()) took, so its size is within the limits, and with it the time this takes.
 ///
-/// Answers the bytes that they take.
+/// Returns the number of bytes that they take.
 pub(super) fn check(file: &[u8], limits: &Limits) -> Result<usize, Rejected> {
     let mut most = 0;
     // None: the file ends there, or the decoder would.

@@ -100,7 +100,7 @@ impl RedisLimits {
         }
     }
 
-    /// What this process grants of a rule by itself.
+    /// Share of a rule that this process grants by itself.
     fn share(rule: &Rule) -> Rule {
         Rule { burst: (rule.burst / FALLBACK_SHARE).max(1), ..*rule }
     }

@@ -1,8 +1,8 @@
 //! Commits that a lock of another transaction blocks.
 //!
-//! They wait here and not within a merged transaction, so that a row that somebody holds (another process, an operator's session, a
-//! backup) delays only the commits that need this row. One task tries them again through a connection of its own, until each is committed or
-//! its time is over.
+//! They wait here and not within a merged transaction, so that a row that another transaction holds (of another process, an operator's
+//! session or a backup) delays only the commits that need this row. One task with a separate connection retries them until each is
+//! committed or times out.
 
 use std::{
     collections::HashMap,
@@ -89,7 +89,7 @@ impl BlockedQueue {
     }
 }
 
-/// Tries blocked commits again until their time is over.
+/// Retries blocked commits until they time out.
 pub(super) async fn serve<D: Dialect>(
     pool: Pool<D>,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Request>>>,
@@ -114,7 +114,7 @@ pub(super) async fn serve<D: Dialect>(
             }
         }
         let before = waiting.len();
-        // Said while its caller still waits: that nothing was written.
+        // Answered while its caller still waits: nothing was written.
         for request in waiting.extract_if(.., |request| request.age() > patience * 9 / 10).collect::<Vec<_>>()
         {
             request.refuse(

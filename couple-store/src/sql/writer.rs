@@ -136,10 +136,10 @@ impl<D: Dialect> Writer<D> {
     }
 }
 
-/// Runs a task, and starts it again when it panics. The callers of what it held then are told that the outcome is unknown.
+/// Runs a task, and starts it again when it panics. The commits that it held then fail with an unknown outcome.
 async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, start: impl Fn() -> F) {
     loop {
-        // A set ends its task when it is dropped.
+        // A `JoinSet` aborts its task when it is dropped.
         let mut task = JoinSet::new();
         task.spawn(start());
         match task.join_next().await {
@@ -178,7 +178,7 @@ async fn serve<D: Dialect>(
 /// A task's connection.
 pub(super) struct Session<D: Dialect> {
     pub(super) pool: Pool<D>,
-    /// Run on a connection before it is used.
+    /// Statements that run on a connection before it is used.
     pub(super) prepare: Option<&'static str>,
     pub(super) held: Option<PoolConnection<D>>,
 }
@@ -189,7 +189,7 @@ impl<D: Dialect> Session<D> {
             return Ok(connection);
         }
         let mut connection = self.pool.acquire().await?;
-        // After a panic it may be within a transaction: nobody else may borrow it.
+        // After a panic it may be within a transaction: no other task may use it.
         connection.close_on_drop();
         if let Some(sql) = self.prepare {
             D::run(&mut connection, sql).await?;
@@ -197,7 +197,7 @@ impl<D: Dialect> Session<D> {
         Ok(connection)
     }
 
-    /// Commits what waits, and answers. Returns what a lock of another transaction blocks.
+    /// Commits the waiting commits, and answers. Returns the commits that a lock of another transaction blocks.
     pub(super) async fn round(&mut self, waiting: &mut Vec<Request>) -> Vec<Request> {
         let mut blocked = Vec::new();
         // Callers that stopped waiting were told that there was no answer.
@@ -456,7 +456,7 @@ async fn free_and_held<D: Dialect>(
         .iter()
         .map(|(table, ids)| select(&ids.iter().copied().filter(|id| !free.contains(id)).collect(), table, ""))
         .collect();
-    // What is not there is nobody's: its commit will find out.
+    // A row that does not exist is not locked; the commit itself finds that out.
     match missing.concat().strip_prefix("; ") {
         None => Ok(HashSet::new()),
         Some(sql) => ids::<D>(connection, sql.to_owned()).await,

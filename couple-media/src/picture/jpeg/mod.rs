@@ -68,7 +68,7 @@ pub(super) fn decode(
     for segment in Segments::of(bytes) {
         let segment = segment?;
         if !header.ended && received.complete(header) {
-            // What follows in place of an EOI marker is no part of the picture.
+            // Bytes in place of an EOI marker are not a part of the picture.
             break;
         }
         match segment.marker {

@@ -7,13 +7,12 @@ use moxcms::{
 
 use crate::picture::jpeg::PROFILE;
 
-/// What a file that means sRGB writes as its gamma, and how far from it a value still means that: the chunk holds no curve, only
-/// the exponent nearest to one.
+/// Gamma that stands for sRGB, and the tolerance: the chunk holds no curve, only the nearest exponent.
 const SRGB_GAMMA: f64 = 0.454_55;
 const SRGB_GAMMA_TOLERANCE: f64 = 0.005;
 
 /// How bright white is in a picture of a high dynamic range, as a share of the most that the format can say: 203 of 10,000 cd/m²
-/// in PQ, and the light of a signal of 0.75 in HLG (ITU-R BT.2408, 2.1). What is brighter is shown as white.
+/// in PQ, and the light of a signal of 0.75 in HLG (ITU-R BT.2408, 2.1). Brighter values are shown as white.
 const PQ_WHITE: f64 = 203.0 / 10_000.0;
 const HLG_WHITE: f64 = 0.265;
 
@@ -39,7 +38,7 @@ impl Colours {
         Self { grey, cicp: None, icc: None, icc_seen: false, srgb: false, gamma: None, chromaticities: None }
     }
 
-    /// Notes a chunk. What cannot be understood is left out of account, as browsers do.
+    /// Reads a chunk. Invalid chunks are ignored, as browsers do.
     pub(super) fn take(&mut self, kind: [u8; 4], payload: &[u8]) {
         match (&kind, payload) {
             // RGB in full range; PNG allows no other matrix.
@@ -102,7 +101,7 @@ const fn single(value: f64) -> f32 {
     value as f32
 }
 
-/// The profile of code points, none within for sRGB; none at all for code points that say nothing.
+/// The profile of code points: `Some(None)` for sRGB, none for code points without a meaning.
 fn by_code_points(primaries: u8, transfer: u8) -> Option<Option<ColorProfile>> {
     // Cameras' curves are shown as sRGB's, as browsers do.
     let transfer = if matches!(transfer, 1 | 6 | 14 | 15) { 13 } else { transfer };
@@ -117,7 +116,7 @@ fn by_code_points(primaries: u8, transfer: u8) -> Option<Option<ColorProfile>> {
         full_range: true,
     });
     profile.red_trc.as_ref()?;
-    // What is not among an ICC profile's own tags would be applied beside them.
+    // Values outside of the profile's tags would be applied in addition to them.
     profile.cicp = None;
     if high {
         let light = if transfer == 16 { pq } else { hlg };
