@@ -101,7 +101,7 @@ impl Backend {
         &self.0.live
     }
     /// Says that this process is about to stop: from now on readiness answers 503, so that load balancers send requests elsewhere.
-    /// Everything else goes on; live streams end with `live().drain()`.
+    /// Everything else continues to work; `live().drain()` ends live streams.
     pub fn announce_stop(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
     }

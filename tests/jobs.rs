@@ -39,7 +39,7 @@ impl Job for Deed {
 #[derive(Clone, Default)]
 struct Doer(Arc<AtomicUsize>, Arc<Crash>);
 
-/// What became of jobs beside one that ends its process.
+/// Outcome of jobs that run beside a job that ends its process.
 #[derive(Default)]
 struct Crash {
     died: Notify,

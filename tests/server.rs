@@ -158,7 +158,7 @@ async fn a_server_that_is_told_to_stop_is_not_ready_but_accepts_for_a_while() {
     let mut server = Server::spawn(&BINARY, folder.path(), address, &[("COUPLE_STOP_DELAY", "4")]);
     server.until_ready().await;
     let status = async |path: &str| {
-        // A connection of its own each time.
+        // A new connection each time.
         Client::new(address).once("GET", path, None, None, &[]).await.expect("it is accepted").status
     };
     assert_eq!(status("/metrics").await, 404, "nobody asked for metrics here");

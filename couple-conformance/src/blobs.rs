@@ -246,7 +246,7 @@ pub async fn o10_pages(blobs: Blobs) {
             break;
         }
         after = page.last().map(|listed| listed.name.clone());
-        // All blobs behind that name are deleted, the blob with that name too.
+        // The page is deleted, including the blob after which the next page starts.
         blobs.delete_all(page.into_iter().map(|listed| listed.name).collect()).await.unwrap();
     }
     seen.sort();

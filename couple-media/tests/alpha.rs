@@ -38,7 +38,7 @@ fn assert_sticker(image: &Image) {
     let (corner, middle) = (seen.get_pixel(3, 3).0, seen.get_pixel(100, 75).0);
     assert_eq!((corner[3], middle[3]), (0, 255));
     assert_near([middle[0], middle[1], middle[2]], [220, 30, 40], 12);
-    // What is half transparent has the colour of what is opaque, not that of what is hidden beside it.
+    // A half transparent pixel has the colour of opaque pixels, not that of hidden ones beside it.
     let edge = seen.pixels().find(|pixel| (100..160).contains(&pixel.0[3])).unwrap().0;
     assert_near([edge[0], edge[1], edge[2]], [220, 30, 40], 40);
 }

@@ -157,7 +157,7 @@ fn nothing_but_pixels_is_left() {
     }
 }
 
-/// What lets the background through does so in WebP as well.
+/// A transparent pixel that shows the background does so in WebP, too.
 #[test]
 fn transparent_part_of_an_animation_stays_transparent() {
     let clear =

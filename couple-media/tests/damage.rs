@@ -45,7 +45,7 @@ fn what_is_cut_off_is_refused() {
     }
 }
 
-/// What stands in files in place of their end: nothing, padding, text, a second picture, markers without their segments.
+/// Bytes that files have in place of their end: nothing, padding, text, a second picture, markers without their segments.
 fn trailers() -> [Vec<u8>; 6] {
     let other = jpeg(&photo(16, 16));
     [

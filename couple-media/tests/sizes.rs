@@ -33,7 +33,7 @@ fn long_photos_are_bounded_by_their_shorter_side() {
     assert_eq!(sizes(1080, 14_000)[..2], [(1080, 14_000), (720, 9333)]);
     assert_eq!(sizes(16_382, 3628)[..2], [(6502, 1440), (3251, 720)]);
     assert_eq!(sizes(700, 9000)[1], (700, 9000));
-    // What WebP can hold bounds the longer one.
+    // The maximum of WebP bounds the longer side.
     assert_eq!(sizes(3000, 65_535)[1], (720, 15_728));
     assert_eq!(sizes(800, 60_000)[0], (218, 16_383));
     for (width, height) in [(1080, 8000), (16_382, 3628), (3000, 65_535), (800, 60_000)] {

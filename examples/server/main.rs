@@ -365,7 +365,7 @@ fn announce(settings: &Settings) {
     }
 }
 
-/// Ends when the process is told to stop.
+/// Ends when the process receives a signal to stop.
 fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
     let mut stop = stop.subscribe();
     async move {

@@ -187,13 +187,13 @@ struct Verification {
     /// At least 15 characters; without one, sign-in is by mailed code. Not used when the account has a password.
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
-    /// Display name of the account, if it is not to be the one of the sign-up that the mail belongs to.
+    /// Display name of the account; without one, the name of the sign-up that the mail belongs to.
     display_name: Option<String>,
     /// Locale of the account, likewise.
     locale: Option<String>,
 }
 
-/// What an idempotency key of a proof belongs to: its address, or its token.
+/// Scope of an idempotency key of a proof: its address, or its token.
 fn subject<'a>(email: Option<&'a str>, token: Option<&'a Secret<String>>) -> &'a str {
     email.or_else(|| token.map(|token| token.expose().as_str())).unwrap_or_default()
 }

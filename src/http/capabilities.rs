@@ -17,7 +17,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(capabilities))
 }
 
-/// What this server accepts. The same for every client, until the server is configured otherwise.
+/// The limits of this server. They are the same for every client and change only with the configuration.
 #[derive(Debug, Serialize, ToSchema)]
 struct Capabilities {
     /// Most bytes of a JSON body.
@@ -25,7 +25,7 @@ struct Capabilities {
     media: MediaCapabilities,
 }
 
-/// What this server accepts as pictures.
+/// The limits of pictures and uploads.
 #[derive(Debug, Serialize, ToSchema)]
 struct MediaCapabilities {
     /// Media types that are accepted, recognised by content.

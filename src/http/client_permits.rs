@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Answer, Problem};
 
-/// Counts what clients hold before they have authenticated: so many in total, and so many of one client network.
+/// Bounds the resources of clients that have not authenticated, in total and per client network.
 #[derive(Debug)]
 pub(super) struct ClientPermits {
     total: Arc<Semaphore>,
@@ -40,7 +40,7 @@ impl ClientPermits {
             }
             held.insert(client.clone(), count + 1);
         }
-        // Made first, so that an error below gives the client's count back.
+        // Created first, so that an error below decrements the client's count.
         let mut permit = ClientPermit { permits: self.clone(), client, total: None };
         permit.total = self.total.clone().try_acquire_owned().ok();
         if permit.total.is_none() {

@@ -20,14 +20,14 @@ use super::{Problem, connection_table::Registration, waiting::Slot};
 /// What is read of a client at most before it has its answer.
 pub(super) const AHEAD: usize = 16 * 1024;
 
-/// Bytes that are read and thrown away of a client before its connection is closed: more than the largest picture.
+/// Maximum bytes that are read and discarded before a connection is closed: more than the largest picture.
 const DISCARDED: usize = 32 << 20;
-/// The pause after which a client that still sends is not waited for any more.
+/// Pause of the client after which its connection is closed.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The same while the server stops.
 const PAUSE_STOPPING: Duration = Duration::from_millis(500);
 
-/// What a connection holds of its server: its entry in the table, and that the server does not stop yet.
+/// State that a connection shares with its server: its entry in the table, and the signal to stop.
 pub(super) type Held = (Registration, watch::Receiver<bool>);
 
 /// A client's connection, which ends when the client takes nothing for too long. It is removed from the table of connections when it is
@@ -51,7 +51,7 @@ impl Connection {
         Self { stream, ahead: Vec::new(), patience, stuck: None, slot: None, instead: Vec::new(), held }
     }
 
-    /// What it does, for the table of connections.
+    /// Activity of the connection, for the table of connections.
     pub(super) const fn registration(&self) -> &Registration {
         &self.held.0
     }
@@ -88,8 +88,9 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Closes it. A client that still sends is heard for a while, though nothing of it is kept: a socket that is closed with unread bytes
-    /// is reset, and the client would lose the answer (RFC 9112, 9.6). `patience` bounds all of it.
+    /// Closes the connection with a lingering read, for at most `patience`: bytes that the client still sends are discarded.
+    ///
+    /// A socket that is closed with unread bytes is reset, and the client would lose the answer (RFC 9112, 9.6).
     pub(super) async fn close(mut self: Box<Self>, patience: Duration) {
         if !self.registration().activity().leaves_unread() {
             return;
@@ -112,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// Takes one of hyper's own answers, which say what is wrong with a head and have no body, and keeps a problem in its place.
+    /// Replaces one of hyper's own answers, which report an invalid head and have no body, with a problem.
     fn replaced(&mut self, bytes: &[u8]) -> bool {
         if !self.registration().activity().has_no_request() || !self.instead.is_empty() {
             return false;
@@ -123,7 +124,7 @@ impl Connection {
         true
     }
 
-    /// Writes what is kept in place of hyper's answer.
+    /// Writes the problem in place of hyper's answer.
     fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.instead.is_empty() {
             let wrote = Pin::new(&mut self.stream).poll_write(context, &self.instead);

@@ -36,12 +36,12 @@ pub(super) struct Bounds {
     pub(super) exempt: Vec<IpNet>,
 }
 
-/// Why a connection is not accepted.
+/// Reason for not accepting a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// There are as many as there may be, and each is in use.
+    /// The maximum number of connections is open, and each is in use.
     Total,
-    /// This client, or its network, has as many as it may have, and each is in use.
+    /// The client or its network has its maximum number of connections, and each is in use.
     Client,
 }
 
@@ -104,7 +104,7 @@ impl ConnectionTable {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Registers a connection; where it is one too many, closes those that have waited longest for their client.
+    /// Registers a connection; at the limit, closes those that have waited longest for their client.
     pub(super) fn register(self: &Arc<Self>, peer: IpAddr) -> Result<Registration, Full> {
         self.register_at(peer, self.now())
     }
@@ -205,7 +205,7 @@ impl Open {
     }
 }
 
-/// What a connection does.
+/// Activity of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
@@ -217,7 +217,7 @@ enum Phase {
     Body,
     /// An answer was handed over to be written.
     Answered,
-    /// It speaks another protocol now.
+    /// The connection was upgraded to another protocol.
     Upgraded,
     /// It is to be closed.
     Evicted,
@@ -232,10 +232,10 @@ const fn unpack(state: u64) -> (u64, u64) {
     (state & 0xff, state >> 8)
 }
 
-/// What one connection does, kept up by those who read and write it.
+/// Activity of one connection; the tasks that read and write it update it.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Whom it counts for; none for a proxy.
+    /// Client networks that the connection counts for; none for a proxy.
     client: Option<IpAddr>,
     began: Instant,
     state: AtomicU64,
@@ -261,7 +261,7 @@ impl Activity {
         unpack(self.state.load(Ordering::Acquire)).0 == phase as u64
     }
 
-    /// A request came. False: the connection is being closed, and must not answer it.
+    /// A request arrived. False: the connection is being closed, and must not answer it.
     pub(super) fn begin(&self) -> bool {
         self.advance(&[Phase::Request, Phase::Busy, Phase::Body, Phase::Answered], Phase::Busy)
     }
@@ -273,7 +273,7 @@ impl Activity {
         }
     }
 
-    /// A part of a body came.
+    /// A part of a body arrived.
     pub(super) fn body_came(&self) {
         self.advance(&[Phase::Body], Phase::Busy);
     }
@@ -283,25 +283,25 @@ impl Activity {
         self.advance(&[Phase::Busy, Phase::Body], Phase::Answered);
     }
 
-    /// It becomes a connection of another protocol, which bounds it itself.
+    /// The connection becomes one of another protocol, which has its own bounds.
     pub(super) fn upgraded(&self) {
         self.advance(&[Phase::Busy, Phase::Body], Phase::Upgraded);
         self.task().take();
     }
 
-    /// There is nothing to read.
+    /// The client sends nothing that is left unread.
     pub(super) fn idle(&self) {
         if self.is(Phase::Answered) {
             self.advance(&[Phase::Answered], Phase::Request);
         }
     }
 
-    /// The client may be sending what will not be read.
+    /// The client may be sending bytes that will not be read.
     pub(super) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client may be sending what will not be read.
+    /// Whether the client may be sending bytes that will not be read.
     pub(super) fn leaves_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
@@ -325,7 +325,7 @@ impl Activity {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the connection, unless it does something else than what was seen.
+    /// Closes the connection, unless its activity has changed.
     fn evict(&self, seen: u64) -> bool {
         let evicted = pack(Phase::Evicted, 0);
         if self.state.compare_exchange(seen, evicted, Ordering::AcqRel, Ordering::Acquire).is_err() {

@@ -1,7 +1,7 @@
 //! Cross-origin resource sharing (CORS): which pages of other origins may call from a browser.
 //!
 //! No response allows credentials: a session is a bearer token, never a cookie, so that a page can use only the token that it was given.
-//! For the same reason a WebSocket's `Origin` is not checked: its token comes with the request, from whoever opens it.
+//! For the same reason a WebSocket's `Origin` is not checked: the page that opens it must send the token.
 
 use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 

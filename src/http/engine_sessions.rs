@@ -57,7 +57,7 @@ pub(super) struct Engine {
     polling: Mutex<HashMap<String, Weak<Session>>>,
 }
 
-/// What a request to the engine asks for.
+/// Kind of a request to the engine.
 struct Asked<'a> {
     sid: Option<&'a str>,
     websocket: bool,
@@ -80,7 +80,7 @@ impl<'a> Asked<'a> {
             let mut pairs = uri.query().unwrap_or("").split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
         };
-        // What else the library refuses, it refuses by itself.
+        // The library itself refuses other invalid requests.
         let websocket = value("transport") == Some("websocket") && value("EIO") == Some("4");
         Self { sid: value("sid"), websocket }
     }
@@ -191,7 +191,7 @@ impl Engine {
     }
 }
 
-/// Copies what a request says. Its session keeps it for as long as it lives, and with it the 8 KiB that it was read into.
+/// Copies the parts of a request that its session keeps, which would otherwise keep the read buffer of 8 KiB, too.
 fn detached(mut request: Request) -> Request {
     for value in request.headers_mut().values_mut() {
         if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -267,7 +267,7 @@ impl Drop for Session {
     }
 }
 
-/// What a client would send to close its session: the close packet of Engine.IO, `1`, as a text frame with an empty mask (RFC 6455, 5.2).
+/// The close packet of Engine.IO, `1`, as a client's text frame with an empty mask (RFC 6455, 5.2).
 const CLOSE_FRAME: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'1'];
 
 /// A session's WebSocket connection. Once the session is closed from here, it reads as if its client had closed it: the library then

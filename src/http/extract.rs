@@ -57,8 +57,8 @@ pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What is wrong with a value that the JSON grammar allows and `serde_json` does not read: a lone surrogate, a number beyond any
-/// float, more than 127 levels.
+/// The field error of a value that the JSON grammar allows and `serde_json` does not read: a lone surrogate, a number beyond
+/// any float, more than 127 levels.
 fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
     let said = error.to_string();
     let says = |part: &str| said.contains(part);
@@ -92,7 +92,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let error = error.into_inner();
         if error.classify() != serde_json::error::Category::Data {
             let Some(code) = unreadable(&error) else { return malformed(&error) };
-            // Of what is too deep the first name is enough.
+            // For a value that is too deep the first name is enough.
             let field = if code == "too_deep" { path.split(['.', '[']).next() } else { Some(path.as_str()) };
             return Problem::new("invalid_field").field(field.filter(|f| !f.is_empty()).unwrap_or("."), code);
         }
@@ -212,7 +212,7 @@ impl Meta {
         let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
         let parts = |key: &str| {
             let parts = [subject.as_bytes(), self.route.as_bytes(), key.as_bytes()];
-            // Keyed, like the request: a token is a secret, and an address is nobody else's business.
+            // Keyed, like the request: a token is a secret, and an address is private.
             self.keys.derive("idempotency-scope", &parts)
         };
         self.scoped(&body.bytes, parts)

@@ -46,7 +46,7 @@ pub(super) enum FrameOut<'a> {
     Refused { code: &'a str },
     /// The stream is over; come back after that time.
     Bye { reason: &'a str, retry_after_ms: u64 },
-    /// The heartbeat that the client asked for: nothing else was sent for that time.
+    /// The heartbeat that the client asked for: no other frame was sent for that time.
     Ping,
     /// The answer to a client's `ping`.
     Pong,
@@ -122,7 +122,7 @@ pub(super) struct Said {
     body: Option<serde_json::Value>,
 }
 
-/// What a client may send as JSON text: `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
+/// A client's frame in JSON: `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum SaidFrame {

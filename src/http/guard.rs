@@ -159,7 +159,7 @@ mod tests {
         assert!(!warns("10.0.0.1", &forwarded), "it is trusted");
         assert!(!warns("127.0.0.1", &HeaderMap::new()), "nothing is forwarded");
         assert!(warns("203.0.113.1", &forwarded));
-        // A stranger's header does not hide the proxy's.
+        // A header that a client sent does not hide the proxy's.
         assert!(warns("::ffff:127.0.0.1", &forwarded));
         assert!(!warns("127.0.0.1", &forwarded) && !warns("203.0.113.2", &forwarded));
     }

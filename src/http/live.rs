@@ -318,7 +318,7 @@ fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -
 /// Ends an event stream that cannot be served for now, so that a browser comes back by itself.
 fn come_back_later(app: &App, problem: &Problem) -> Response {
     let (least, spread) = match problem.code() {
-        // As long as a person has their other tabs open: each new try costs a request.
+        // The limit lasts as long as the person's other tabs are open, and each new attempt costs a request.
         "too_many_streams" => (60_000, 60_000),
         _ => (5_000, 10_000),
     };
@@ -328,7 +328,7 @@ fn come_back_later(app: &App, problem: &Problem) -> Response {
     event_stream(futures_util::stream::iter([Ok(event)]), KeepAlive::new()).into_response()
 }
 
-/// Server-sent events as proxies pass them on at once: neither cached, nor compressed, nor buffered. A comment comes first, for
+/// Server-sent events that proxies pass on immediately: neither cached, nor compressed, nor buffered. A comment comes first, for
 /// proxies and clients that wait for the first byte.
 fn event_stream(
     events: impl futures_util::Stream<Item = Result<Event, Infallible>> + Send + 'static,

@@ -57,7 +57,7 @@ struct RenditionOut {
     height: u32,
     /// JPEG or, for photos and if the request accepts it, WebP or PNG. Needs the `Authorization` header.
     url: String,
-    /// The same without the `Authorization` header, for `<img>`. Works until `signed_url_expires_at`, and no longer than the session
+    /// URL that needs no `Authorization` header, for `<img>`. Works until `signed_url_expires_at`, and no longer than the session
     /// and the couple that it was made in.
     signed_url: String,
     /// 5 to 10 minutes after the answer. Within 5 minutes answers give the same URL.
@@ -74,8 +74,8 @@ pub(super) struct MediaOut {
     owner_id: String,
     /// `processing`, `ready` or `rejected`.
     state: &'static str,
-    /// Why it is rejected, as a stable word: `truncated`, `corrupt`, `unsupported`, `arithmetic_jpeg`, `too_large`, `too_complex`, `took_too_long`,
-    /// `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never looked at).
+    /// Reason of the rejection, as a stable word: `truncated`, `corrupt`, `unsupported`, `arithmetic_jpeg`, `too_large`, `too_complex`,
+    /// `took_too_long`, `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never looked at).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// A ThumbHash in base64, a blurred stand-in: the one that came with the upload, if one did, until it is ready.
@@ -287,8 +287,8 @@ enum UploadBody {
 /// Upload a picture: JPEG, PNG, WebP, GIF, or HEIC where the server reads it.
 ///
 /// The type is recognised by the content. The body is the picture, or a form with one file. The answer comes before the picture is
-/// decoded; the same bytes again are the picture that is there. Concurrent uploads of an account beyond its limit wait, and get 429
-/// `too_many_uploads` if they wait too long or too many wait; 503 `uploads_busy` if other accounts take all places. 408
+/// decoded; uploading the same bytes again returns the existing picture. Concurrent uploads of an account beyond its limit wait, and get
+/// 429 `too_many_uploads` if they wait too long or too many wait; 503 `uploads_busy` if other accounts hold all permits. 408
 /// `body_timed_out` if no bytes arrive for 60 s or too few in 120 s. `GET /v1/capabilities` has every limit.
 #[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "Beside the bytes, which do the same")),
@@ -327,7 +327,7 @@ async fn upload(
     let shown_as = format!("{:?}{:?}", about.purpose, about.crop);
     let length: Option<u64> =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    // That of a form is not the picture's.
+    // The length of a form is not the length of the picture.
     let length = length.filter(|_| matches!(body, UploadBody::Raw(_)));
     let uploading = app.backend.gallery().upload(signed.id(), about, length).await;
     let mut uploading = uploading.map_err(|error| match (error, length) {
@@ -351,7 +351,7 @@ async fn upload(
     Ok((status, Json(MediaOut::new(&app, &stored.media, &made, &viewer))))
 }
 
-/// Passes a picture on as it arrives. An upload whose bytes do not arrive gives its memory back meanwhile.
+/// Passes a picture on as it arrives. While no bytes arrive, the upload frees its memory.
 async fn receive(uploading: &mut Uploading, body: &mut UploadBody) -> Answer<()> {
     loop {
         let until = uploading.release_at();
@@ -393,7 +393,7 @@ struct QuotaOut {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct MediaQuery {
-    /// `photo` (default): those of the couple, by either of the two. `avatar`: one's own.
+    /// `photo` (default): the couple's photos, by both members. `avatar`: the account's avatars.
     purpose: Option<String>,
     /// Id of the last picture of the page before.
     after: Option<String>,
@@ -464,15 +464,15 @@ async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) ->
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RenditionQuery {
-    /// Signed access, part of a `signed_url`: in place of the `Authorization` header.
+    /// Signed access from a `signed_url`, instead of the `Authorization` header.
     access: Option<String>,
 }
 
-/// The bytes of a rendition.
+/// Get the bytes of a rendition.
 ///
-/// The first request for a photo's rendition waits until it is made; one that waited in vain gets 503 `rendition_pending`, and one
-/// too many of the same couple 429 `too_many_renditions`. A signed access that expired, was tampered with, or whose session or couple
-/// ended gets 403 `access_invalid`.
+/// The first request for a photo's rendition waits until it is made; a request that waits too long gets 503 `rendition_pending`,
+/// and too many requests of one couple get 429 `too_many_renditions`. A signed access that expired, was tampered with, or whose session or
+/// couple ended gets 403 `access_invalid`.
 #[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ()),
     params(("id" = String, Path, description = "Of the picture"), ("rendition" = String, Path, description = "Its name"),
         RenditionQuery,

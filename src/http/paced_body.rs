@@ -30,11 +30,11 @@ impl Pace {
         let until = now + options.upload_timeout;
         Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::STRETCH }
     }
-    /// When the next bytes are late.
+    /// Deadline of the next bytes.
     pub(super) fn late(&self, now: Instant) -> Instant {
         self.until.min(self.stretch_until).min(now + Self::IDLE)
     }
-    /// Notes how long bytes took to be stored: that time is not the client's.
+    /// Adds the time for storing bytes, which does not count against the client.
     pub(super) fn kept(&mut self, took: Duration) {
         self.until += took;
         self.stretch_until += took;
@@ -48,7 +48,7 @@ impl Pace {
     }
 }
 
-/// What a read gave.
+/// Result of a read.
 #[derive(Debug)]
 pub(super) enum Read {
     /// The next bytes.
@@ -64,7 +64,7 @@ pub(super) enum Read {
 pub(super) struct PacedBody {
     body: HttpBody,
     pace: Pace,
-    /// When the last read ended. What follows until the next read is the server's time.
+    /// End of the last read. The time from then until the next read is the server's.
     idle_since: Instant,
     /// When bytes arrived last, or the first read began.
     quiet_since: Option<Instant>,

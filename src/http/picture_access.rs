@@ -17,7 +17,7 @@ pub(super) fn viewer(signed: &Signed, couple: Option<&Couple>) -> Viewer {
     }
 }
 
-/// The same, of a session whose couple is not at hand.
+/// The same, for a session whose couple must be read.
 pub(super) async fn viewer_of(app: &App, signed: &Signed) -> Answer<Viewer> {
     let couple = app.backend.ports().store.couple_of(signed.id()).await?;
     Ok(viewer(signed, couple.as_ref()))

@@ -1,5 +1,5 @@
-//! Request bodies under the server loop: each must come at a least rate, whatever handler reads it, and one that its handler does not
-//! read to its end is handed back.
+//! Request bodies under the server loop: each must arrive at a minimum rate, and the rest that its handler does not read is
+//! drained.
 
 use std::{
     error::Error,
@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Problem, connection_table::Activity};
 
-/// Bytes that are read of a body that nobody wanted, so that its connection can be used again.
+/// Maximum bytes that are read of a body that its handler left unread, so that the connection can be used again.
 const SMALL: usize = 64 * 1024;
 
 /// The least rate of a body. A body begins with a credit of `idle`; waiting for its client uses credit, and each byte earns some again, up
@@ -32,7 +32,7 @@ pub(super) struct BodyPace {
     pub(super) rate: u32,
 }
 
-/// The body came too slowly.
+/// The body arrived too slowly.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyTimedOut;
 
@@ -44,7 +44,7 @@ impl fmt::Display for BodyTimedOut {
 
 impl Error for BodyTimedOut {}
 
-/// The problem that an error of a request body is.
+/// The problem that reports an error of a request body.
 pub(super) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
     let mut causes = std::iter::successors(Some(error), |error| (*error).source());
     if causes.clone().any(<dyn Error>::is::<BodyTimedOut>) {
@@ -69,9 +69,9 @@ pub(super) struct RequestBody {
 }
 
 enum Waiting {
-    /// It was not asked for yet: hyper reads only what was asked for, on its next turn.
+    /// No read was requested yet: hyper reads only on request, on its next turn.
     Not,
-    /// It was asked for, once.
+    /// One read was requested.
     Asked,
     Since(Instant),
 }
@@ -165,7 +165,7 @@ impl Drop for RequestBody {
     }
 }
 
-/// What a handler left of a request's body.
+/// The part of a request's body that its handler did not read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unread(Arc<Mutex<Option<Incoming>>>);
 

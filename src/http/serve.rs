@@ -49,7 +49,7 @@ const BACKLOG: u32 = 4096;
 const AT_ONCE: usize = 1024;
 /// A pause after the system refused a connection, for want of file descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connections that are told at the same time that they are too many; more are closed without a word.
+/// Refused connections that get an answer concurrently; further ones are closed without an answer.
 const TURNED_AWAY: usize = 32;
 
 /// How connections are kept.
@@ -75,10 +75,10 @@ pub struct ServeOptions {
     pub body_rate: u32,
     /// How long a client may take nothing of what is sent to it. Default: 10 s.
     pub write_timeout: Duration,
-    /// How long a client that is answered before all of its request came is listened to, so that it gets the answer. At most 32 MiB are
-    /// read of it, and a pause of 5 s ends it. Default: 30 s.
+    /// How long the rest of a request that was answered early is read and discarded, so that the client gets the answer. At most 32 MiB
+    /// are read, and a pause of 5 s ends it. Default: 30 s.
     pub linger: Duration,
-    /// How long connections are still accepted once the server is told to stop, so that load balancers see that it is not ready any more
+    /// How long connections are still accepted after `stop` ends, so that load balancers see that the server is not ready
     /// and stop sending requests here. Default: 5 s.
     pub stop_delay: Duration,
     /// How long connections have to end after that. Default: 10 s.
@@ -171,7 +171,7 @@ pub async fn serve(
                 if !table.make_room() {
                     sleep(PAUSE).await;
                 }
-                // Those that are closed must have their turn for that.
+                // The tasks of closed connections must run to close them.
                 yield_now().await;
                 continue;
             }
@@ -244,7 +244,7 @@ async fn converse(
         let pace = answers.pace;
         async move {
             if !begun {
-                // The connection is being closed: what is not begun can be asked for again.
+                // The connection is being closed: the client can repeat a request that has not begun.
                 return std::future::pending().await;
             }
             let mut left = None;
@@ -307,7 +307,7 @@ async fn converse(
     Some((connection, body))
 }
 
-/// What is wrong with a head that hyper takes (RFC 9112, 3.2).
+/// The problem of an invalid head that hyper accepts (RFC 9112, 3.2).
 fn malformed<B>(request: &Request<B>) -> Option<Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let detail = match (hosts.next(), hosts.next()) {
@@ -355,7 +355,7 @@ impl Drop for AnswerBody {
     }
 }
 
-/// When the log was last told of connections that were not accepted: once a minute for each reason, not for each connection.
+/// Times of the last warnings about refused connections: one warning a minute for each reason.
 #[derive(Debug, Default)]
 struct Refusals {
     total: Option<Instant>,
@@ -384,7 +384,7 @@ impl Refusals {
     }
 }
 
-/// One too many: told so, without an answer to what it wants.
+/// Refuses a connection beyond a limit: answers a problem without reading its request.
 async fn turn_away(mut stream: TcpStream, full: Full) {
     let code = match full {
         Full::Total => "overloaded",
@@ -394,7 +394,7 @@ async fn turn_away(mut stream: TcpStream, full: Full) {
     let _ = timeout(Duration::from_secs(1), async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // What it has sent is read: else the system resets the connection, and the answer is lost.
+        // The bytes that it has sent are read: else the system resets the connection, and the answer is lost.
         stream.take(64 * 1024).read_to_end(&mut Vec::new()).await
     })
     .await;

@@ -47,10 +47,10 @@ const MESSAGE: usize = 4096;
 const QUEUE: usize = 32;
 /// How long a client may take nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client has to say who it is; then the library closes its session.
+/// How long a client has to authenticate; then the library closes its session.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What a client says of itself when it connects. Keys that are not known are ignored.
+/// `auth` of a client that connects. Unknown keys are ignored.
 struct Auth {
     token: Secret<String>,
     /// Without one: from now on.
@@ -92,26 +92,26 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A client that is let in, until its connection follows the log.
+/// An authenticated client whose connection does not follow the log yet.
 struct Follower {
     stream: Stream,
     place: Place,
     session: Arc<Session>,
-    /// Told when the client is disconnected.
+    /// Notified when the client is disconnected.
     left: mpsc::Receiver<()>,
     /// Events that the client sends.
     hears: mpsc::Receiver<Event>,
     heartbeat: Heartbeat,
 }
 
-/// What a client sends.
+/// An event that a client sends.
 enum Event {
-    /// None: its argument is no signal.
+    /// None: the argument is not a signal.
     Signal(Option<Said>),
     Ping,
 }
 
-/// Passed from the check of a client to what follows it.
+/// Result of a client's authentication, for the handler of its connection.
 type Opened = Arc<Mutex<Option<Follower>>>;
 
 /// Answers Socket.IO clients.
@@ -165,7 +165,7 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     let signed = signed(app, auth.token).await?;
     let place = app.streams.take(signed.id())?;
     let stream = super::live::open(app, &signed, auth.cursor, auth.presence).await?;
-    // Before the client is told that it is connected: it may leave, or send something, as soon as it is.
+    // Before the client learns that it is connected: it may leave, or send an event, from then on.
     let (gone, left) = mpsc::channel(1);
     socket.on_disconnect(async move || {
         let _ = gone.try_send(());
@@ -183,7 +183,7 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     Ok(Follower { stream, place, session: session.clone(), left, hears, heartbeat })
 }
 
-/// Until the client goes or is told to. Then its session is closed, and its place given back.
+/// Serves the client until it disconnects or is disconnected. Then closes its session, and returns its permit.
 async fn follow(app: &App, socket: SocketRef, follower: Follower) {
     let Follower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
     let side = stream.membership().side;

@@ -128,8 +128,8 @@ struct NewEntryIn {
     client_id: String,
     /// `text`, `photo`, `hug`, `kiss`, `mood`, `place`, `doodle`, or an app's own `x-…`.
     kind: String,
-    /// An object of up to 16 KiB of JSON and 32 levels; a `text` has a `text`, a `photo` a `media_id`. What a `photo` says as `media`
-    /// is replaced. Integers from -2^63 to 2^64-1 are kept exactly; other numbers beyond 2^53 are refused.
+    /// An object of up to 16 KiB of JSON and 32 levels; a `text` has a `text`, a `photo` a `media_id`. `media` of a
+    /// `photo` is replaced. Integers from -2^63 to 2^64-1 are kept exactly; other numbers beyond 2^53 are refused.
     #[schema(value_type = Object)]
     body: serde_json::Value,
 }

@@ -45,9 +45,9 @@ const CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Content type of bytes from an offset on.
 const BYTES: &str = "application/offset+octet-stream";
-/// Bytes of `Upload-Metadata`, which is kept and sent back.
+/// Maximum bytes of `Upload-Metadata`, which is stored and sent back.
 const METADATA_MOST: usize = 2_048;
-/// Partial uploads that one final upload joins.
+/// Maximum number of partial uploads that one final upload joins.
 const PARTIALS_MOST: usize = 64;
 
 /// A request that speaks this version.
@@ -167,7 +167,7 @@ async fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
     Ok(app.backend.gallery().resume(signed.id(), id).await?)
 }
 
-/// Clients repeat a request after a 503, but give up after a 429.
+/// tus clients repeat a request after a 503, but give up after a 429.
 fn busy(problem: Problem) -> Problem {
     match problem.code() {
         "too_many_uploads" => Problem::new("uploads_busy").retry_after(UPLOADS_RETRY_AFTER),
@@ -189,7 +189,7 @@ async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) ->
     Ok(upload.became(stored.media.id))
 }
 
-/// Stores a body from an offset on. What arrives before the body breaks off, or is too slow, stays stored.
+/// Stores a body from an offset on. Bytes that arrive before the body breaks off, or is too slow, stay stored.
 ///
 /// The upload is claimed before the request waits for a permit, so that an older request for it, which may have stalled, returns its own.
 async fn receive(
@@ -219,7 +219,7 @@ async fn receive(
                 Err(too_many) => break Err(too_many.into()),
             },
             Ok(Read::End | Read::Nothing) => break Ok(()),
-            // It broke off or was too slow: the client continues from what is stored.
+            // The body broke off or was too slow: the client continues from the stored bytes.
             Err(_) => break Err(Problem::new("upload_interrupted")),
         }
     };
@@ -227,7 +227,7 @@ async fn receive(
     ended.map(|()| stored)
 }
 
-/// Which of tus this server speaks: version, extensions, and the largest upload.
+/// Get the supported version and extensions of tus, and the maximum size of an upload.
 #[utoipa::path(options, path = "/v1/uploads", tag = "media",
     responses((status = 204, description = "`Tus-Version`, `Tus-Extension`, and `Tus-Max-Size` in bytes")))]
 async fn options(State(app): State<App>) -> Response {
@@ -236,7 +236,7 @@ async fn options(State(app): State<App>) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Creates a resumable upload (tus 1.0: creation, creation-with-upload, creation-defer-length, concatenation).
+/// Create a resumable upload (tus 1.0: creation, creation-with-upload, creation-defer-length, concatenation).
 ///
 /// An upload lasts 24 hours. A photo belongs to the couple in which the account is when the upload is created; once that couple has ended,
 /// the upload is refused with 410.
@@ -255,7 +255,7 @@ async fn options(State(app): State<App>) -> Response {
         (status = 412, description = "`unsupported_tus_version`: `Tus-Version` has the supported one", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: more than `Tus-Max-Size`; `unfinished_uploads_full`: the account has 100 unfinished uploads, or 100 MiB in them", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unknown_type`: the bytes are no picture; `unsupported_encoding`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_field`: metadata, or a length of 0", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_field`: invalid metadata, or a length of 0", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
 async fn create(
     State(app): State<App>,
@@ -302,8 +302,8 @@ async fn create(
     Ok(answer)
 }
 
-/// Stores what a client sends with its creation. The upload exists, whatever becomes of these bytes: the client continues from the offset
-/// that it is told.
+/// Stores the bytes that a client sends with its creation. If they do not all arrive, the upload still exists: the client continues from
+/// the offset in the answer.
 async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBody) -> Answer<Resumable> {
     let id = upload.id();
     match receive(app, signed, upload, 0, None, body).await {
@@ -315,7 +315,7 @@ async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBo
     }
 }
 
-/// How many bytes of a resumable upload are stored.
+/// Get the number of stored bytes of a resumable upload.
 #[utoipa::path(head, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
     params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
     responses((status = 200, description = "`Upload-Offset`; `Upload-Length`, or `Upload-Defer-Length` before it is declared; `Upload-Metadata` and `Upload-Concat` as they were sent; `Upload-Expires`. Once all bytes are stored, `Content-Location` is the picture"),
@@ -335,10 +335,10 @@ async fn offset(
     Ok(told(&upload, StatusCode::OK))
 }
 
-/// Continues a resumable upload.
+/// Append bytes to a resumable upload.
 ///
 /// Bytes that arrive before a connection breaks are stored. Of two concurrent requests for one upload the newer one continues it, and the
-/// older one ends with 423. Clients repeat a request that ended with 409, 423 or 5xx, from the offset that `HEAD` tells.
+/// older one ends with 423. Clients repeat a request that ended with 409, 423 or 5xx, from the offset that `HEAD` returns.
 #[utoipa::path(patch, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
     params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`"),
         ("Upload-Offset" = u64, Header, description = "Number of stored bytes, where these continue"),
@@ -385,7 +385,7 @@ async fn append(
     Ok(told(&upload, StatusCode::NO_CONTENT))
 }
 
-/// Cancels a resumable upload and deletes its bytes. A picture that it has become stays.
+/// Cancel a resumable upload and delete its bytes. A picture that it has become stays.
 #[utoipa::path(delete, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
     params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
     responses((status = 204, description = "The upload no longer exists"),

@@ -9,9 +9,9 @@ use super::{
     paced_body::{PacedBody, Read},
 };
 
-/// Most bytes of a part's headers, of a text field, and of what stands before the first part.
+/// Maximum bytes of a part's headers, of a text field, and of the preamble before the first part.
 const TEXT_LIMIT: usize = 4 << 10;
-/// Most parts, the picture among them.
+/// Maximum number of parts, the picture included.
 const PARTS_LIMIT: usize = 32;
 
 /// The fields beside the picture that are read.
@@ -26,7 +26,7 @@ pub(super) struct Fields {
 #[derive(Debug)]
 pub(super) struct Form {
     body: PacedBody,
-    /// What arrived and was not read.
+    /// Bytes that arrived and were not read yet.
     buffer: Vec<u8>,
     /// CRLF, two hyphens, and the boundary.
     delimiter: Vec<u8>,
@@ -92,7 +92,7 @@ impl Form {
     pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {
         loop {
             let found = memmem::find(&self.buffer, &self.delimiter);
-            // What may be the beginning of a delimiter stays.
+            // Bytes that may be the beginning of a delimiter stay.
             let ready = found.unwrap_or((self.buffer.len() + 1).saturating_sub(self.delimiter.len()));
             if ready > 0 {
                 return Ok(Read::Bytes(self.take(ready)));

@@ -11,7 +11,7 @@ use super::{Answer, HttpOptions, Problem};
 pub(super) const WAITING_PER_ACCOUNT: usize = 54;
 /// Uploads that may wait for a permit in total.
 const WAITING: usize = 1024;
-/// When an upload that was refused is worth repeating.
+/// Time after which a client may repeat a refused upload.
 pub(super) const UPLOADS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Permits to receive an upload. Half of them are for accounts that hold none.

@@ -242,7 +242,7 @@ async fn npm_tus_js_client_survives_silence() {
     let folder = tempfile::tempdir().unwrap();
     let (server, token, file) = with_picture(folder.path()).await;
     let upload = async |pause: u64| tus(server.address, &token, &file, json!({ "silence": [pause] })).await;
-    // No retry: the request itself goes on after the pause.
+    // No retry: the same request continues after the pause.
     let (shorter, longer) = tokio::join!(upload(12_000), upload(25_000));
     assert_eq!(shorter, longer);
     is_the_same(&server, &token, &file, &longer).await;

@@ -127,7 +127,7 @@ async fn the_name_of_who_proves_the_address_wins() {
     let (code, _) = world.mailed("ana@example.org");
     sign_up("ana@example.org", "WIN at https://evil.example").await;
     assert_eq!(named(json!({"email": "ana@example.org", "code": code})).await, "Ana");
-    // What is said at verification, whatever the sign-ups said.
+    // The fields of the verification take precedence over those of the sign-ups.
     sign_up("cleo@example.org", "WIN").await;
     let (code, _) = world.mailed("cleo@example.org");
     let body = json!({"email": "cleo@example.org", "code": code, "display_name": "Cleo", "locale": "pt-BR"});
@@ -559,7 +559,7 @@ async fn a_change_of_address_ends_with_the_session_that_asked() {
         let late = world.open("/v1/me/email/verify", json!({"token": link})).await;
         assert_eq!(late.said(), (422, "invalid_token"));
         assert_eq!(world.get("/v1/me", &owner).await.body["email"], "ana@example.org");
-        // What the owner asks for goes on.
+        // The change that the owner asked for continues.
         world.post("/v1/me/email", &owner, json!({"new_email": "ana2@example.org"})).await;
         world.work().await;
         let (_, link) = world.mailed("ana2@example.org");

@@ -36,7 +36,7 @@ fn stalled(bytes: Vec<u8>) -> Body {
     Body::from_stream(first.chain(stream::pending()))
 }
 
-/// An upload that goes on in the background.
+/// An upload that continues in the background.
 fn in_background(world: &World, request: Request<Body>) -> tokio::task::JoinHandle<()> {
     let app = world.app.clone();
     tokio::spawn(async move { drop(tower::ServiceExt::oneshot(app, request).await) })

@@ -17,9 +17,9 @@ use tokio::{
 
 use crate::world::World;
 
-/// What a process with 1,024 file descriptors accepts.
+/// Connections that a process with 1,024 file descriptors accepts.
 const CONNECTIONS: usize = 896;
-/// What one attacker opens.
+/// Connections that one attacker opens.
 const ATTACK: usize = 1_300;
 const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
 
@@ -131,7 +131,7 @@ async fn stalled_bodies_of_one_client_leave_other_clients_served() {
         held.push(server.send([127, 0, 0, 2], &post(path, kind, 4_000)).await);
     }
     server.serves_another().await;
-    // Few of those that are too many are told so at the same time.
+    // Few refused connections get an answer at the same time.
     let told = async {
         loop {
             if let Some(refused) = try_read(&mut server.send([127, 0, 0, 2], HEALTHZ).await).await {
@@ -163,7 +163,7 @@ async fn idle_connections_of_many_clients_give_way_to_new_requests() {
     for n in 0..100 {
         held.push(server.connect([127, 0, 1, n]).await);
     }
-    // What was accepted just now is about to send its request.
+    // A connection that was just accepted is about to send its request.
     sleep(Duration::from_millis(300)).await;
     server.serves_another().await;
     // A connection in use is not closed for others.
@@ -258,7 +258,7 @@ async fn a_refusal_reaches_a_client_that_sends_all_of_its_body_first() {
         assert_eq!(answer.said(), expected, "{path}");
         assert!(answer.head.contains("connection: close"), "{path}: {answer:?}");
     }
-    // A small body that nobody wants does not cost its connection.
+    // A connection survives a small body that its handler does not read.
     let two = format!("{}{}{HEALTHZ}", post("/v1/nothing", "", 5), "hello");
     let mut stream = server.send([127, 0, 0, 2], &two).await;
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! Nobody can tell what is known of an address: every request without a proof gets the same answer, and the store is asked
-//! and written to in the same way, by the request and by the jobs that it starts.
+//! No answer reveals whether an address has an account: every request without a proof gets the same answer, and causes the same
+//! reads and writes of the store, by the request and by the jobs that it starts.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -49,7 +49,7 @@ impl Watch for Trace {
     async fn after(&self, _: &'static str) {}
 }
 
-/// What is known of the address.
+/// State of the address.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Unknown,
@@ -59,13 +59,13 @@ enum State {
     Deleted,
 }
 
-/// What was done with the address before, whatever is known of it.
+/// Requests for the address before the test, in each state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Before {
     Nothing,
     /// A code to sign in with and a confirmation were asked for four times.
     Mails,
-    /// The day's wrong passwords are used up.
+    /// The daily bound on wrong passwords is reached.
     Locked,
 }
 
@@ -80,7 +80,7 @@ const REQUESTS: [(&str, &str); 8] = [
     ("/v1/invites", "{}"),
 ];
 
-/// A world whose address is in a state, with somebody else who is signed in.
+/// A world whose address is in a state, with another account that is signed in.
 async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
     let trace = Arc::new(Trace::default());
     let builder = Backend::builder()
@@ -123,7 +123,7 @@ async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
     (world, trace, inviter)
 }
 
-/// What jobs read and wrote, in any order and without the worker's own claims: queues are worked on concurrently.
+/// Reads and writes of jobs, in any order and without the worker's own claims: queues are processed concurrently.
 fn work_of(mut trace: Vec<String>) -> Vec<String> {
     trace.retain(|step| step != "commit" && step != "next_due" && !step.contains("Job("));
     trace.sort();
@@ -152,7 +152,7 @@ async fn every_address_costs_the_same_reads_and_writes() {
                 let worked = work_of(trace.take());
                 let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
                 headers.sort();
-                // An invite answers with an id and a code of its own.
+                // An invite's answer has a new id and a new code.
                 let said = if path == "/v1/invites" { Value::Null } else { answer.body };
                 let seen = (answer.status, said, headers, asked, worked);
                 let expected = expected.get_or_insert_with(|| seen.clone());

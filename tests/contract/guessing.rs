@@ -162,13 +162,13 @@ async fn guesses_of_a_day_are_bounded_without_a_limiter() {
     assert_eq!(refused.said(), (429, "rate_limited"));
     let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=86_400).contains(&wait), "{wait}");
-    // An unknown address answers alike.
+    // An unknown address gets the same answers.
     for n in 0..130 {
         let status = by_password(&world, &stranger(n), "nobody@example.org", OTHER).await;
         assert_eq!(status, if n < 100 { 401 } else { 429 });
     }
     assert_eq!(by_password(&world, OWNER, email, PASSWORD).await, 201, "the owner's own network");
-    // It has a bound of its own, which a mailed proof does not look at.
+    // Passwords have a separate bound, which does not apply to mailed proofs.
     for n in 0..101 {
         assert_eq!(by_password(&world, OWNER, email, OTHER).await, if n < 100 { 401 } else { 429 });
     }

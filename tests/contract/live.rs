@@ -191,7 +191,7 @@ async fn an_event_stream_too_many_is_told_to_come_back_later() {
     }
 }
 
-/// Polyfills and caches' opponents add parameters of their own.
+/// Polyfills and cache busters add their own parameters.
 #[tokio::test]
 async fn unknown_query_parameters_are_ignored_and_unknown_body_fields_refused() {
     let world = World::new();

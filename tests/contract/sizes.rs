@@ -1,4 +1,4 @@
-//! The sizes that a photo is declared to have, transparent photos, and what a client is told of both.
+//! The declared sizes of a photo, transparent photos, and the answers about both.
 
 use axum::{
     body::{Body, to_bytes},
@@ -98,7 +98,7 @@ async fn transparent_photo_is_transparent_for_clients_that_accept_webp_or_png() 
             }
         }
     }
-    // An opaque one comes as PNG for nobody.
+    // An opaque photo is never served as PNG.
     let photo = world.photo(&ana, 500).await;
     let (headers, _) = fetch(&world, &format!("/v1/media/{photo}/320"), &ben, "image/png,*/*").await;
     assert_eq!(headers["content-type"], "image/jpeg");

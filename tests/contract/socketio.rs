@@ -147,7 +147,7 @@ async fn a_session_that_ends_and_a_process_that_goes_say_goodbye() {
     served.until_open(0).await;
 }
 
-/// What clients of other servers put into `auth` is no reason to take a person for signed out.
+/// Unknown keys in `auth`, as clients of other servers send them, do not invalidate the session.
 #[tokio::test]
 async fn unknown_keys_of_auth_are_ignored_and_a_seq_is_a_cursor() {
     let served = Served::new();
@@ -285,7 +285,7 @@ async fn sessions_without_a_namespace_end() {
     timeout(Duration::from_secs(15), returned).await.expect("their permits come back");
 }
 
-/// A session that began by polling goes on as a WebSocket, and ends with it.
+/// A session that began by polling continues as a WebSocket, and ends with it.
 #[tokio::test]
 async fn a_polling_session_is_upgraded() {
     let served = Served::new();

@@ -1,4 +1,4 @@
-//! What people type and paste: understood where it can be, refused as a field where not, never counted as a try.
+//! Text that people type and paste: normalised where possible, else refused as a field error, never counted as a try.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What an upload may be: bytes or a form, and refusals that an app can act on.
+//! Uploads as bytes or as a form, and refusals that an app can act on.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ async fn form_with_one_file_is_the_same_upload_as_its_bytes() {
     assert_eq!(first.body["width"], 300);
     let raw = world.upload(&ana, "purpose=photo", bytes.clone()).await;
     assert_eq!((raw.status, raw.text("id")), (200, first.text("id")));
-    // What libraries add is ignored; the purpose may be a field before the file.
+    // Fields that libraries add are ignored; the purpose may be a field before the file.
     let fields = [
         ("name=\"relativePath\"", "", &b"null"[..]),
         ("name=\"purpose\"", "", b"photo"),

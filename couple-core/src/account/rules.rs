@@ -275,7 +275,7 @@ pub fn set_password(
     changes.extend(shown.map(|shown| shown.redeem(now)));
     // A change of address that somebody else asked for must not outlive this either.
     changes.extend(end_email_changes(account, now));
-    // The second form of the mail that confirmed the sign-up is not used either.
+    // Ends the second form of the mail that confirmed the sign-up, too.
     changes.push(end_tokens(TokenKind::SignUp, &account.email, now));
     changes.push(end_tokens(TokenKind::Password, &account.email, now));
     changes.push(end_tokens(TokenKind::SignIn, &account.email, now));

@@ -128,7 +128,7 @@ impl Hub {
         empty
     }
 
-    /// How often the store is asked for ended sessions.
+    /// Interval between two checks for ended sessions.
     pub(super) fn session_check(&self) -> Duration {
         self.options.session_check.max(Duration::from_millis(10))
     }

@@ -1,4 +1,4 @@
-//! Ended sessions, found without a notice.
+//! Watch for ended sessions, in case a notice is lost.
 //!
 //! A notice tells a process that a session has ended, and may be lost. So while anything is followed here, one task asks the store every
 //! [`LiveOptions::session_check`](super::LiveOptions::session_check) which of the followed sessions have ended. However many streams
@@ -31,7 +31,7 @@ struct State {
 struct Followed {
     streams: usize,
     room: Arc<Room>,
-    /// Its room was told that it has ended.
+    /// Whether its room was notified of the end.
     ended: bool,
 }
 
@@ -49,7 +49,7 @@ impl SessionWatch {
             ended: false,
         });
         followed.streams += 1;
-        // Of two rooms the newer one: its account has left the other.
+        // Keep the newer of two rooms: the account has left the other one.
         followed.room = room.clone();
         if !std::mem::replace(&mut state.running, true) {
             drop(tokio::spawn(run(hub.clone())));
@@ -57,7 +57,7 @@ impl SessionWatch {
         Watched { hub: hub.clone(), token }
     }
 
-    /// The sessions to ask about. None: nothing is followed, and the task ends.
+    /// The sessions to check. None: no session is followed, and the task ends.
     fn open(&self) -> Option<Vec<Digest>> {
         let mut state = self.state();
         state.running = !state.sessions.is_empty();
@@ -66,7 +66,7 @@ impl SessionWatch {
         state.running.then_some(open)
     }
 
-    /// The rooms of sessions that were asked about and are not among those that are `present`.
+    /// The rooms of sessions that were checked and are not `present`.
     fn end_others(&self, asked: &[Digest], present: &[Digest]) -> Vec<Arc<Room>> {
         let present: std::collections::HashSet<_> = present.iter().collect();
         let mut state = self.state();
@@ -81,7 +81,7 @@ impl SessionWatch {
     }
 }
 
-/// A stream of a session that is watched; forgotten when dropped.
+/// A stream of a watched session; removed when dropped.
 #[derive(Debug)]
 pub(super) struct Watched {
     hub: Arc<Hub>,

@@ -32,7 +32,7 @@ pub trait Gate: Send + Sync + 'static {
     async fn open_for(&self) -> Result<Option<Duration>, Error>;
 
     /// The digest of the bearer token whose session's end closes the gate. A process finds that a watched session has ended although
-    /// its notice was lost. None: only notices and sweeps tell.
+    /// its notice was lost. None: only notices and sweeps do.
     fn session(&self) -> Option<Digest> {
         None
     }
@@ -58,7 +58,7 @@ pub struct Stream {
     page: VecDeque<Arc<Line>>,
     /// Which of the room's checks the gate answered, and when.
     checked: Option<(u64, Instant)>,
-    /// The gate has just answered: one frame may be told however long that took, so that a slow store does not stop a stream.
+    /// The gate has just answered: one frame may be sent however long that took, so that a slow store does not stop a stream.
     just_checked: bool,
     _watched: Option<Watched>,
     /// Signals that were looked at.
