@@ -154,7 +154,7 @@ pub async fn a6_tries_one_by_one(store: impl Store) {
         tries.push((token.tries, token.foreign_tries));
     }
     assert_eq!(tries, [(50, 1), (1, 50), (0, 51), (0, 0), (0, 0), (0, 0), (0, 0)]);
-    // A right code requires that the count of its own side is as it was read; a link has no such precondition.
+    // A right code requires that the count of its side is as it was read; a link has no such precondition.
     let [token, second, ..] = &tokens;
     let changed = Conflict::TokenChanged(token.id);
     assert_eq!(conflict(&store, redeem(token.id, Some(49), world.now())).await, changed);

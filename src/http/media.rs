@@ -84,9 +84,11 @@ pub(super) struct MediaOut {
     width: Option<u32>,
     /// Upright, in pixels, likewise.
     height: Option<u32>,
-    /// Whether the uploaded file is an animation; false until it is ready. WebP moves if the server keeps animations, JPEG shows the first frame.
+    /// Whether the uploaded file is an animation; false until the picture is ready. WebP is animated if the server keeps animations, JPEG
+    /// shows the first frame.
     animated: bool,
-    /// Whether a part of the picture is transparent; false until it is ready. A photo has it in WebP and PNG; in JPEG, and of an avatar, it is white.
+    /// Whether a part of the picture is transparent; false until the picture is ready. In JPEG and in avatars that part is white; a photo
+    /// is transparent in WebP and PNG.
     alpha: bool,
     /// A photo's shorter side is not made smaller than 45/128 of the size's name, where it has so many pixels: a screenshot of
     /// 1080 × 8000 pixels is 720 × 5333 in the size `2048`.

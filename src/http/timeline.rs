@@ -69,9 +69,8 @@ pub(super) struct EntryOut {
     client_id: Option<String>,
     kind: String,
     /// Null on a tombstone and on most of the system's entries. Of a `photo` its `media` says what was known when it was appended:
-    /// `{"state", "placeholder", "width", "height"}`, and once it is ready `"animated"` and `"alpha"`. `media_ready` says all but the state anew,
-    /// beside its `media_id`;
-    /// `media_rejected` a `reason`.
+    /// `{"state", "placeholder", "width", "height"}`, and once it is ready `"animated"` and `"alpha"`. `media_ready` repeats all but
+    /// the state, with the `media_id`; `media_rejected` has a `reason`.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
     created_at: String,

@@ -186,7 +186,7 @@ async fn resends_leave_as_many_tokens_for_every_address() {
         let kind = couple::core::account::TokenKind::SignUp;
         open.push(world.backend.ports().store.open_tokens(kind, email.key(), now).await.unwrap().len());
     }
-    // A known address has one more as long as one that has not confirmed: the mail of its own sign-up.
+    // An address with a sign-up has one token more: that of its own sign-up mail.
     assert_eq!(open, [4, 4, 5, 5]);
 }
 

@@ -296,7 +296,7 @@ async fn a_late_repeat_of_leaving_ends_no_later_couple() {
     assert_eq!(leave("?block=true", None, Some("k")).await.said(), (422, "idempotency_key_reused"));
     let new = world.get("/v1/couple", &ana).await.text("id");
     assert_ne!(new, old);
-    // Somebody else's couple is not named.
+    // A couple of other accounts is answered like an unknown one.
     world.call("DELETE", "/v1/couple", Some(&ben), None).await;
     let stranger = world.couple("dan@example.org", "eve@example.org").await.0;
     let other = world.get("/v1/couple", &stranger).await.text("id");

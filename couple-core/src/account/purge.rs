@@ -176,8 +176,9 @@ impl PurgeAccountsHandler {
         Ok(Some(page).filter(|page| !page.is_empty()))
     }
 
-    /// Deletes accounts that are due: at most `cap`, for at most five minutes, each in a bounded number of commits. The first is the one after
-    /// which the last run of this handler stopped. An account that fails is logged and skipped.
+    /// Deletes accounts that are due: at most `cap`, for at most five minutes, each in a bounded number of commits.
+    ///
+    /// Starts after the account at which the last run of this handler stopped. An account that fails is logged and skipped.
     ///
     /// # Errors
     /// The store's, when the list of accounts cannot be read. The report has the errors of single accounts.

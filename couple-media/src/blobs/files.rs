@@ -19,8 +19,8 @@ use super::{Blobs, FILE_PART, Listed};
 impl Blobs {
     /// As files under a folder. A blob is on the disk before its writing ends.
     ///
-    /// A missing folder is created for its owner only; access of users other than owner and group is removed from an existing one, since the
-    /// files in it are people's pictures.
+    /// A missing folder is created for its owner only. From an existing folder the access of users other than owner and group is
+    /// removed, since its files are people's pictures.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`]: the folder cannot be created, entered or closed to other users.

@@ -251,11 +251,12 @@ impl Blobs {
         });
         listed.boxed()
     }
-    /// Up to `limit` blobs whose names come after `after`, in an order that depends on the store but never changes. Fewer than `limit`: there
-    /// are no more.
+    /// Up to `limit` blobs whose names come after `after`; fewer than `limit` on the last page.
+    ///
+    /// The order depends on the store but never changes.
     ///
     /// # Errors
-    /// The store's, and a name that is none.
+    /// The store's, or an invalid name.
     pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, Error> {
         if let Some(root) = &self.files {
             let root = root.join(self.prefix.as_ref());

@@ -57,9 +57,11 @@ pub struct GalleryOptions {
     pub avatars: Vec<Rendition>,
     /// The sizes of photos: made when they are asked for, in JPEG or WebP.
     pub photos: Vec<Rendition>,
-    /// The copy of a photo that is kept to make its sizes from: without metadata, upright, in sRGB, within a square of so many pixels a
-    /// side, or larger where [`Fit::Readable`](crate::picture::Fit::Readable) is. In JPEG, or WebP where a part of the photo is transparent. None:
-    /// nothing is kept, and all sizes are made at once, in JPEG. Default: 4096, the whole of 12 megapixels.
+    /// Side in pixels of the kept copy of a photo, from which its sizes are made. Default: 4096, the whole of 12 megapixels.
+    ///
+    /// The copy is upright, in sRGB and without metadata, in JPEG, or WebP where a part of the photo is transparent. It fits into a
+    /// square of this side, or is larger as [`Fit::Readable`](crate::picture::Fit::Readable) is. None: no copy is kept, and all sizes
+    /// are made immediately, in JPEG.
     pub copy: Option<u32>,
     /// Whether a photo that is an animation (GIF, WebP) stays one, for those who take WebP: its copy and the sizes made of it do.
     /// In JPEG, as an avatar, without a copy, and beyond [`Limits::frames`] its first frame is shown. Default: false.

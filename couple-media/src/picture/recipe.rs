@@ -47,9 +47,10 @@ pub enum Fit {
     Cover,
     /// The picture's aspect ratio, whole, within the rendition's width and height.
     Within,
-    /// As [`Within`](Self::Within), but for a picture that is more than 128:45 (2.84:1) tall or wide: of that one the shorter side is 45/128 of
-    /// the rendition's, where the picture has so many pixels, and the longer side at most 16,383 pixels. So text in a screenshot of 1080 × 8000
-    /// stays readable: 720 × 5333 within squares of 2048 pixels.
+    /// As [`Within`](Self::Within), but text in a tall screenshot stays readable.
+    ///
+    /// Of a picture taller or wider than 128:45 (2.84:1) the shorter side is 45/128 of the rendition's, where the picture has so many
+    /// pixels, and the longer side at most 16,383 pixels: 720 × 5333 of 1080 × 8000 pixels, within a square of 2048.
     Readable,
     /// The whole picture at exactly the rendition's width and height, or at its own where that is less; the aspect ratio may change by
     /// what rounding takes.
@@ -79,7 +80,9 @@ pub enum Encoding {
         /// 1 to 100, as libjpeg counts.
         quality: u8,
     },
-    /// Lossy WebP, with alpha where a part of the picture is transparent: about a quarter fewer bytes than JPEG at equal quality, for three times the time.
+    /// Lossy WebP, with alpha where a part of the picture is transparent.
+    ///
+    /// About a quarter fewer bytes than JPEG at equal quality, for three times the time.
     WebP {
         /// 0 to 100, as libwebp counts.
         quality: u8,

@@ -36,7 +36,8 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 ///
 /// An error is [`ErrorKind::Rejected`], which is final, only when the server refuses the recipient or the content for good: a 5xx answer to
 /// `RCPT TO`, `DATA` or the message itself (RFC 5321, 4.2.1). Every other failure is worth another attempt, also a 5xx answer to the
-/// connection, to the sign-in or to the sender: those are faults of the configuration, which an operator mends, and no mail is lost meanwhile.
+/// connection, to the sign-in or to the sender: those are faults of the configuration, and no mail is lost
+/// until an operator corrects it.
 #[derive(Clone)]
 pub struct SmtpMailer {
     server: Arc<SmtpServer>,
