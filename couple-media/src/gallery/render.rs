@@ -24,7 +24,7 @@ pub struct Stats {
     pub rendered: u64,
     /// Pictures that could not be.
     pub rejected: u64,
-    /// Bytes that are set aside for pictures that are being decoded, of [`GalleryOptions::memory`].
+    /// Permits for the bytes of pictures that are being decoded, [`GalleryOptions::memory`] in total.
     pub memory: u64,
 }
 
@@ -58,7 +58,7 @@ impl Renderer {
         }
     }
 
-    /// Permits for so many bytes, all of them for more than there are.
+    /// Number of permits for so many bytes; at most the total.
     fn permits(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.most)
     }
@@ -123,8 +123,9 @@ fn wrong() -> Error {
 }
 
 impl Gallery {
-    /// Reads one of a picture's blobs, of so many bytes, and renders it, once there is room for what that takes: by `size` in pixels, 0 × 0
-    /// where that is not known, and then by its header. None: it is not there.
+    /// Reads a blob of a picture and renders it, once permits for its memory are free. None: the blob does not exist.
+    ///
+    /// The memory is estimated from the length in bytes and `size` in pixels (0 × 0 if unknown), and then from the header.
     pub(super) async fn render(
         &self,
         media: &Media,

@@ -58,7 +58,7 @@ impl Ink {
         Self { width, height, channels, samples }
     }
 
-    /// Grey samples that stand in RGB, as one channel where the profile is one of grey.
+    /// Grey samples that are stored as RGB, as one channel if the profile is a grey one.
     pub(super) fn with_grey_alone(mut self, profile: Option<&[u8]>) -> Self {
         let profile = profile.and_then(|profile| ColorProfile::new_from_slice(profile).ok());
         if self.channels == 3 && profile.is_some_and(|profile| profile.color_space == DataColorSpace::Gray) {

@@ -61,15 +61,15 @@ pub(super) fn decode(
 /// How large a picture is decoded.
 #[derive(Debug, Clone, Copy)]
 struct Scaled {
-    /// Of a JPEG, its size in eighths.
+    /// Decoded size of a JPEG, in eighths.
     eighths: usize,
-    /// Of others that are made smaller on the way, by which factor.
+    /// Factor by which other formats are scaled down while they are decoded.
     factor: u32,
     /// Bytes that decoding takes, as an upper estimate.
     memory: usize,
     /// Bytes of these that hold the decoded samples.
     kept: usize,
-    /// How many samples stand for a pixel, across and down.
+    /// Number of samples for each pixel, across and down.
     density: f64,
 }
 
@@ -83,7 +83,7 @@ impl Info {
         let size = self.scaled(plan.scale(), limits);
         let rows = f64::from(self.width.max(self.height)) * size.density;
         let views = plan.memory(rows, self.channels());
-        // Samples are made smaller on the way from view to view, and then there twice.
+        // Samples are scaled down between views, and then exist twice.
         let shown = 1.25 * size.kept as f64 + views;
         let moving = self.frames > 1 && matches!(recipe.encoding, Encoding::AnimatedWebP { .. });
         // An animation holds its canvas, a frame, the frame before and all frames' bytes.

@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-/// The orientation that an Exif block says, if it says one.
+/// The orientation in an Exif block, if there is one.
 ///
 /// Within a JPEG the block follows the identifier `Exif\0\0` (Exif 2.32, 4.7.2). PNG and WebP hold the block alone (PNG, third
 /// edition, 11.3.4.5; RFC 9649, 2.7.1.5), but many programs copy the identifier there, and some write it twice.

@@ -65,7 +65,7 @@ pub(super) fn decode(
     Ok(Decoded { samples: Samples::Planes(planes, colour), profile, grey: false })
 }
 
-/// Bytes that decoding to 1/`factor` takes: four planes of what is kept, and at most ten bytes for each pixel of a tile.
+/// Bytes that decoding to 1/`factor` takes: four planes of the result, and at most ten bytes for each pixel of a tile.
 pub(super) fn memory(header: &Header, factor: u32) -> usize {
     let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
     let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);

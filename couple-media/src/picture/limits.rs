@@ -15,7 +15,7 @@ pub struct Limits {
     /// The most pixels, in millions. 210: phones take photos of up to 200. A JPEG is decoded at the scale that is needed, PNG and HEIC are
     /// made smaller on the way; what is decoded whole (WebP, GIF, interlaced PNG) is bounded by [`memory`](Self::memory) as well.
     pub megapixels: u32,
-    /// The most pixels in a row or column. 65,535, the most that a JPEG can have: what bounds a picture is its area.
+    /// Maximum pixels in a row or column. Default: 65,535, the maximum of JPEG; the area bounds a picture further.
     pub side: u32,
     /// The most memory that decoding may take, in bytes, beyond the file itself. 256 MiB: a progressive JPEG of 50 megapixels at its
     /// full size, or one of 200 at a scale.

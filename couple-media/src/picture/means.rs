@@ -1,26 +1,26 @@
-//! Pictures made smaller by a whole factor: each sample the mean of a square of them.
+//! Scaling down by an integer factor: each sample is the mean of a square of samples.
 //!
 //! Means do not overshoot, so unlike a step of Lanczos they lose nothing to clipping: black lines on white stay as dark as they are.
 
 /// The largest factor: sums of a column are 16 bits wide.
 pub(super) const MOST: u32 = 64;
 
-/// Takes rows and keeps means.
+/// Computes means of squares of samples, row by row.
 pub(super) struct Means {
     factor: usize,
     /// Samples of a pixel, side by side.
     channels: usize,
-    /// Of the rows since the last mean, column by column.
+    /// Sums of the rows since the last mean, column by column.
     sums: Vec<u16>,
     summed: usize,
     samples: Vec<u8>,
-    /// Size of what is made, in pixels.
+    /// Width of the result, in pixels.
     width: u32,
     height: u32,
 }
 
 impl Means {
-    /// Of a picture of `width` × `height` pixels; `factor` is at most [`MOST`].
+    /// For a picture of `width` × `height` pixels; `factor` is at most [`MOST`].
     pub(super) fn new((width, height): (u32, u32), channels: usize, factor: u32) -> Self {
         let factor = factor.clamp(1, MOST);
         let (across, down) = (width.div_ceil(factor), height.div_ceil(factor));
@@ -35,7 +35,7 @@ impl Means {
         }
     }
 
-    /// Bytes that it takes.
+    /// Bytes of memory that the sums and the result take.
     pub(super) fn bytes((width, height): (u32, u32), channels: usize, factor: u32) -> usize {
         let factor = factor.clamp(1, MOST);
         channels * (width.div_ceil(factor) as usize * height.div_ceil(factor) as usize + 2 * width as usize)
@@ -82,7 +82,7 @@ impl Means {
         }
     }
 
-    /// Width, height and samples of what was made.
+    /// Width, height and samples of the result.
     pub(super) fn finish(mut self) -> (u32, u32, Vec<u8>) {
         if self.summed > 0 {
             self.mean();

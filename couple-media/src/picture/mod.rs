@@ -89,7 +89,7 @@ pub struct Image {
     pub height: u32,
     /// A whole file; its media type is that of [`encoding`](Self::encoding).
     pub bytes: Vec<u8>,
-    /// How it is encoded: as the recipe says, or of what the recipe leaves open what was chosen.
+    /// Encoding of the file: that of the recipe, or the chosen one if the recipe leaves a choice.
     pub encoding: Encoding,
 }
 

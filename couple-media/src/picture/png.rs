@@ -24,17 +24,16 @@ pub(super) struct Header {
     /// Number of decoded channels: 3, or 4 with alpha.
     channels: usize,
     interlaced: bool,
-    /// Of a file without the chunk that ends it, the length of what is whole: up to the end of the last IDAT chunk that is there, or of
-    /// the part of it that is there.
+    /// Where a file without IEND stops; none for a complete file.
     unended: Option<Unended>,
 }
 
-/// Where a file without IEND stops.
+/// Usable length of a file without IEND: it ends with the last IDAT chunk, or with a part of it.
 #[derive(Debug, Clone, Copy)]
 struct Unended {
     /// Length of the chunks that are whole, with the signature.
     whole: usize,
-    /// Length of the payload of the IDAT chunk after these, as far as it is there.
+    /// Number of existing bytes of the payload of the IDAT chunk after these.
     partial: usize,
 }
 
@@ -86,13 +85,13 @@ impl Header {
         Ok(header)
     }
 
-    /// The file, with the end that it lacks.
+    /// The file, completed if its end is missing.
     fn ended<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
         let Some(Unended { whole, partial }) = self.unended else { return Cow::Borrowed(bytes) };
         let mut ended = bytes[..whole].to_vec();
         if partial > 0 {
-            // Its checksum, or a part of that, may be there as well: bytes after the compressed stream mean nothing.
+            // Its checksum, or a part of that, may follow: bytes after the compressed stream are ignored.
             let payload = &bytes[whole + 8..][..partial];
             ended.extend(u32::try_from(partial).unwrap_or(u32::MAX).to_be_bytes());
             ended.extend(b"IDAT");
@@ -142,7 +141,7 @@ pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
 /// Bytes that an inflater takes: its window, buffers and tables.
 const INFLATER: usize = 256 << 10;
 
-/// As [`decode_whole`]; what cannot be read of a file without its end is missing.
+/// As [`decode_whole`]; a file without its end that cannot be decoded is [`Rejected::Truncated`].
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
@@ -209,7 +208,7 @@ fn decode_whole(
     Ok(Packed { width, height, channels: header.channels, samples, density }.without_idle_alpha())
 }
 
-/// A row in RGB, or in RGB multiplied by the alpha behind it.
+/// Converts a row to RGB, or to RGB multiplied by alpha, and alpha.
 fn unify(row: &[u8], colour: ColorType, channels: usize, to: &mut Vec<u8>) {
     let mut put = |pixel: [u8; 4]| {
         if channels == 4 {

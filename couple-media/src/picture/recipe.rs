@@ -40,7 +40,7 @@ impl Rendition {
     }
 }
 
-/// How a picture comes into a rendition's size. None enlarges: a picture that is smaller keeps its pixels.
+/// How a picture is fitted into a rendition's size. No picture is enlarged: a smaller one keeps its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fit {
     /// The rendition's aspect ratio, filled: what stands over is cut off, the middle stays.
@@ -52,8 +52,8 @@ pub enum Fit {
     /// Of a picture taller or wider than 128:45 (2.84:1) the shorter side is 45/128 of the rendition's, where the picture has so many
     /// pixels, and the longer side at most 16,383 pixels: 720 × 5333 of 1080 × 8000 pixels, within a square of 2048.
     Readable,
-    /// The whole picture at exactly the rendition's width and height, or at its own where that is less; the aspect ratio may change by
-    /// what rounding takes.
+    /// The whole picture at exactly the rendition's width and height, or at its own size if that is smaller; rounding may change
+    /// the aspect ratio.
     Fill,
 }
 
@@ -119,7 +119,7 @@ impl Encoding {
     /// SSIM 0.007 to 0.040 lower than encoded once. By way of quality 93 it is 3 to 5 % fewer bytes and at most 0.001 lower.
     pub const COPY: Self = Self::JpegUnlessTransparent { quality: 93 };
 
-    /// The media type of what it makes, of an opaque picture.
+    /// Media type of an opaque picture in this encoding.
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {

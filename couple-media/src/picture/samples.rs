@@ -27,10 +27,10 @@ pub(super) enum Samples {
 pub(super) struct Packed {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// 3 for RGB; 4 for RGB that is multiplied by the alpha beside it, so that means of it are right.
+    /// 3 for RGB; 4 for RGB that is multiplied by alpha, so that means of it are right, and alpha.
     pub(super) channels: usize,
     pub(super) samples: Vec<u8>,
-    /// How many of its pixels stand for one pixel of the picture, across and down.
+    /// Number of its pixels for one pixel of the picture, across and down.
     pub(super) density: f64,
 }
 
@@ -78,8 +78,9 @@ pub(super) fn multiplied([red, green, blue, alpha]: [u8; 4]) -> [u8; 4] {
 }
 
 impl Samples {
-    /// Means of what is much larger than a view at `scale` of the picture needs; smaller views follow. With `halved` chroma is wanted at
-    /// half of the scale.
+    /// Replaces samples that are much larger than a view at `scale` of the picture needs by their means; only smaller views follow.
+    ///
+    /// With `halved` chroma is needed at half of the scale.
     pub(super) fn reduced(self, scale: f64, halved: bool, deadline: Deadline) -> Result<Self, Rejected> {
         match self {
             Self::Packed(packed) => Ok(Self::Packed(match factor(packed.density, scale) {
@@ -100,7 +101,7 @@ impl Samples {
     }
 }
 
-/// The largest factor that leaves enough.
+/// The largest factor that keeps the ratio [`LEFT_OF_REDUCED`].
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
 fn factor(density: f64, scale: f64) -> u32 {
     (density / (scale * LEFT_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MOST)) as u32

@@ -24,7 +24,7 @@ use super::{
 /// The most pixels on a side of WebP (RFC 9649, section 2.5).
 const SIDE: u32 = 16_383;
 
-/// The shorter side of a rendition that [`Fit::Readable`] does not make smaller, as a share of what it may be: 720 of 2048 pixels.
+/// Minimum of the shorter side with [`Fit::Readable`], as a share of the rendition's side: 720 of 2048 pixels.
 const SHORT_SIDE: f64 = 45.0 / 128.0;
 
 /// What a placeholder is made of; a ThumbHash keeps about 7 × 7 waves of it.
@@ -48,7 +48,7 @@ struct View {
 }
 
 impl View {
-    /// Pixels of it for one of the picture.
+    /// Pixels of the view for each pixel of the picture.
     fn scale(&self) -> f64 {
         (f64::from(self.width) / self.area.width).max(f64::from(self.height) / self.area.height)
     }
@@ -64,7 +64,7 @@ pub(super) struct Plan {
     planar: bool,
 }
 
-/// Every view of a picture, and what its placeholder is made of.
+/// Every view of a picture, and the view for its placeholder.
 pub(super) type Views = (Vec<Rc<Pixels>>, Rc<Pixels>);
 
 impl Plan {
@@ -81,28 +81,30 @@ impl Plan {
         })
     }
 
-    /// How large, for its own size, the picture is needed; 1 at most.
+    /// Scale at which the picture is needed, relative to its size; at most 1.
     pub(super) fn scale(&self) -> f64 {
-        // The placeholder of a picture of which nothing else is wanted.
+        // Without renditions only the placeholder is needed.
         self.views.iter().map(View::scale).reduce(f64::max).unwrap_or(self.placeholder.scale()).min(1.0)
     }
 
-    /// An upper estimate of the bytes that views take, and making and encoding them, beside what was decoded: `rows` samples
-    /// high at most, of `channels`.
+    /// An upper estimate of the bytes for the views, and for scaling and encoding them, in addition to the decoded samples.
+    ///
+    /// These have at most `rows` rows of `channels` channels.
     pub(super) fn memory(&self, rows: f64, channels: f64) -> f64 {
         let pixels = |view: &View| f64::from(view.width) * f64::from(view.height);
         let all: f64 = self.views.iter().map(pixels).sum();
         let largest = self.views.iter().map(pixels).fold(0.0, f64::max);
         let widest = self.views.iter().map(|view| f64::from(view.width.max(view.height))).fold(0.0, f64::max);
-        // Planes hold 1.5 bytes a pixel. RGBA holds 4; while it is made, its channels are there once more, and turned once more;
-        // libwebp then takes some 14.
+        // Planes hold 1.5 bytes a pixel. RGBA holds 4; scaling and rotating it each need a copy; libwebp then takes some 14.
         let (kept, made) = if self.planar && channels < 4.0 { (1.5, 3.0) } else { (4.0, 18.0) };
         // Rows are resized before columns.
         kept * all + made * largest + channels * widest * rows
     }
 
-    /// All views, the largest first, each from samples that are eight times as large at least where there are so many: from
-    /// one another would mean to clip at each step what Lanczos makes brighter than white and darker than black.
+    /// Makes all views, the largest first, each from samples that are at least eight times as large where there are so many.
+    ///
+    /// A view is not made from a larger view, because each step would clip values that Lanczos makes brighter than white or darker
+    /// than black.
     pub(super) fn views(&self, decoded: Decoded, deadline: Deadline) -> Result<Views, Rejected> {
         let Decoded { mut samples, profile, grey } = decoded;
         let planar = self.planar && profile.is_none() && matches!(samples, Samples::Planes(_, Colour::YCbCr));
@@ -312,7 +314,7 @@ struct Raster<'a> {
     width: u32,
     height: u32,
     samples: &'a [u8],
-    /// What of it is picture.
+    /// Width and height of the picture in it.
     seen: (u32, u32),
 }
 

@@ -115,7 +115,7 @@ pub(super) fn memory(header: &Header, eighths: usize) -> usize {
     if !header.progressive {
         return kept(header, eighths);
     }
-    // One component after another gets its samples, and then its coefficients go.
+    // The coefficients of each component are freed once its samples are decoded.
     let each = progressive::bytes_a_block(eighths);
     let mut left: usize =
         blocks(header).map(|blocks| blocks.saturating_mul(each)).fold(0, usize::saturating_add);
@@ -128,7 +128,7 @@ pub(super) fn memory(header: &Header, eighths: usize) -> usize {
     most
 }
 
-/// For each component and coefficient, the lowest bit that the scans have brought.
+/// For each component and coefficient, the lowest bit that the scans have decoded.
 struct Received(Vec<[Option<u32>; 64]>);
 
 impl Received {

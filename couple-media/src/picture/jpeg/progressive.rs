@@ -49,7 +49,7 @@ pub(super) fn bytes_a_block(eighths: usize) -> usize {
 }
 
 impl Coefficients {
-    /// With `all` no scan is skipped: what the wanted size does not need is read, too, and dropped.
+    /// With `all` no scan is skipped: coefficients that the wanted size does not need are read and discarded.
     pub(super) fn new(grids: &[Grid], eighths: usize, all: bool) -> Self {
         let (slots, kept) = slots(eighths);
         let needed = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
@@ -204,7 +204,7 @@ impl Picture<'_> {
     /// Transforms what the scans have read, if they were progressive.
     pub(super) fn transform_all(&mut self, tables: &Tables) -> Result<(), Rejected> {
         let Some(coefficients) = self.coefficients.take() else { return Ok(()) };
-        // Each component's coefficients go when its samples are there.
+        // The coefficients of a component are freed once its samples exist.
         for (place, (component, grid)) in coefficients.components.into_iter().zip(&self.grids).enumerate() {
             self.planes[place] = vec![0; grid.stride * grid.height * self.eighths * self.eighths];
             let quantiser = tables.quantiser(self.header, place, self.eighths)?;

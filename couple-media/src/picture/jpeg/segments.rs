@@ -87,7 +87,7 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// How many bytes precede a marker that is no restart, or the end of the file.
+/// Number of bytes before a marker other than a restart, or before the end of the file.
 fn coded_length(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(found) = memchr(0xFF, &bytes[at..]) {

@@ -11,12 +11,12 @@ use crate::picture::jpeg::PROFILE;
 const SRGB_GAMMA: f64 = 0.454_55;
 const SRGB_GAMMA_TOLERANCE: f64 = 0.005;
 
-/// How bright white is in a picture of a high dynamic range, as a share of the most that the format can say: 203 of 10,000 cd/m²
+/// Brightness of white in a picture of high dynamic range, as a share of the format's maximum: 203 of 10,000 cd/m²
 /// in PQ, and the light of a signal of 0.75 in HLG (ITU-R BT.2408, 2.1). Brighter values are shown as white.
 const PQ_WHITE: f64 = 203.0 / 10_000.0;
 const HLG_WHITE: f64 = 0.265;
 
-/// The chunks that describe colours. Of those that are there the first in this order decides.
+/// The chunks that describe colours. The first existing one in this order takes precedence.
 #[derive(Debug)]
 pub(in crate::picture) struct Colours {
     /// Whether samples are grey, with or without alpha: then only a grey ICC profile fits.
@@ -59,7 +59,7 @@ impl Colours {
         self.grey
     }
 
-    /// An ICC profile of these colours; none for sRGB, and where nothing is said.
+    /// An ICC profile of these colours; none for sRGB, and if no chunk describes them.
     pub(in crate::picture) fn profile(self) -> Option<Vec<u8>> {
         let fits = |icc: &Vec<u8>| ColorProfile::new_from_slice(icc).is_ok();
         if let Some((primaries, transfer)) = self.cicp
@@ -153,7 +153,7 @@ fn set_curve(profile: &mut ColorProfile, curve: &ToneReprCurve) {
     profile.cicp = None;
 }
 
-/// Whether chromaticities of white, red, green and blue make colours: primaries on one line do not, and none is without light.
+/// Whether chromaticities of white, red, green and blue are valid: the primaries are not on one line, and every y is positive.
 fn spanned(&[_, white, red_x, red_y, green_x, green_y, blue_x, blue_y]: &[f64; 8]) -> bool {
     let area = (green_x - red_x) * (blue_y - red_y) - (blue_x - red_x) * (green_y - red_y);
     let lit = [white, red_y, green_y, blue_y].iter().all(|y| *y > 0.0);
@@ -168,7 +168,7 @@ fn numbers<const N: usize>(payload: &[u8]) -> Option<[f64; N]> {
     numbers.try_into().ok()
 }
 
-/// A profile: its name, a zero, the method, the profile deflated. One that grows beyond [`PROFILE`] is none.
+/// A profile: its name, a zero, the method, the profile deflated. A profile that inflates beyond [`PROFILE`] is ignored.
 fn inflated(payload: &[u8]) -> Option<Vec<u8>> {
     let name = payload.iter().take(80).position(|&byte| byte == 0)?;
     miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(payload.get(name + 2..)?, PROFILE).ok()
