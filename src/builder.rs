@@ -301,7 +301,7 @@ impl BackendBuilder {
         worker: WorkerOptions;
         /// How many mails are handed over at once. Default: 8.
         mail_concurrency: usize;
-        /// How many pictures are looked at at once; the memory that they take bounds them further. Default: one for each core.
+        /// Number of pictures that are decoded concurrently; their memory bounds them further. Default: one for each core.
         media_concurrency: usize;
         /// Handlers of the host's own jobs, beside the backend's.
         jobs: Registry;

@@ -182,7 +182,7 @@ async fn a_job_that_kills_its_process_is_dead_in_the_end_and_the_others_are_done
     tokio::time::timeout(Duration::from_secs(60), async {
         while shop.dead().await.is_empty() || crash.done.load(Ordering::SeqCst) < 5 {
             let process = shop.worker.clone().start();
-            // It dies when it is dropped, or has done what there was to do.
+            // The process ends when it is dropped, or when it has done its jobs.
             if tokio::time::timeout(Duration::from_secs(1), crash.died.notified()).await.is_ok() {
                 crashes += 1;
             }

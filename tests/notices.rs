@@ -89,7 +89,7 @@ async fn a_commit_of_unknown_outcome_is_followed_by_notices() {
 #[tokio::test]
 async fn a_repeat_that_finds_its_entry_is_followed_by_a_notice() {
     let mut fixture = Fixture::new().await;
-    // As by a process that died between its commit and its notice.
+    // As if a process had died between its commit and its notice.
     let entry = couple::timeline::NewEntry {
         body: Some(couple::timeline::Body::from_stored(r#"{"text":"1"}"#.to_owned())),
         ..fixture.world.entry("one")

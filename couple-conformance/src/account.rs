@@ -123,7 +123,7 @@ fn redeem(id: TokenId, tries: Option<i64>, at: Timestamp) -> AccountChange {
     AccountChange::RedeemToken { id, seen, at }
 }
 
-/// Every concurrent wrong code counts, on every unused token of the kind and address; what was read before is stale.
+/// Every concurrent wrong code counts, on every unused token of the kind and address; counts that were read before are stale.
 pub async fn a6_tries_one_by_one(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);

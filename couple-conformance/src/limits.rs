@@ -76,7 +76,7 @@ pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
     assert_eq!(taken, 5);
 }
 
-/// A wall clock that jumps ahead and is corrected does not freeze an allowance: waiting as told succeeds, every time.
+/// A wall clock that jumps ahead and is corrected does not freeze an allowance: waiting for the returned time always succeeds.
 pub async fn l6_clock_is_corrected(limiter: impl RateLimiter, clock: &ManualClock) {
     let right = clock.now();
     clock.set(right.plus(Duration::from_hours(24)));

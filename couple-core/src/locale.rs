@@ -2,7 +2,7 @@
 
 use crate::Locale;
 
-/// Longest text, in bytes, that is looked at.
+/// Maximum length of a text that is parsed, in bytes.
 const MAX_BYTES: usize = 256;
 
 impl Locale {

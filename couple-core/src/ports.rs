@@ -81,7 +81,7 @@ impl Ports {
         });
         match whole.await {
             Ok(result) => result,
-            // It may have panicked after the database committed.
+            // The task may have panicked after the database committed.
             Err(panicked) => {
                 self.publish_twice(topics).await;
                 Err(Error::new(ErrorKind::TimedOut, "commit").context("panicked").source(panicked).into())

@@ -81,7 +81,7 @@ pub enum Conflict {
     /// The token is gone, used, or had another try since it was read.
     #[error("token {0} changed")]
     TokenChanged(TokenId),
-    /// The session is gone.
+    /// The session has ended.
     #[error("session {0} ended")]
     SessionEnded(SessionId),
     /// The tally has reached its bound.
@@ -132,7 +132,7 @@ pub enum Conflict {
     /// There is a picture in this account's space.
     #[error("space of account {0} is not empty")]
     SpaceNotEmpty(AccountId),
-    /// The resumable upload is gone, or is not as it was read: another request continued, finished or cancelled it.
+    /// The resumable upload does not exist, or is not as it was read: another request continued, finished or cancelled it.
     #[error("upload {0} changed")]
     UploadChanged(UploadId),
     /// The job's claim is not this worker's any more.

@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use crate::text::is_invisible;
 
-/// Longest text, in bytes, that is looked at: a pasted link with what stands around it.
+/// Maximum length of a text that is parsed, in bytes: a pasted link with the text around it.
 const MAX_TYPED_BYTES: usize = 2048;
 
 /// First digit of each block of ten decimal digits (Unicode general category Nd) that NFKC does not fold to ASCII.

@@ -195,7 +195,7 @@ impl<K: Eq + Hash + Clone> State<K> {
         (number, granted)
     }
 
-    /// Removes what is not needed of a key any more.
+    /// Removes the state of a key that is no longer needed.
     fn tidy(&mut self, key: &K) {
         let Some(of) = self.keys.get(key).filter(|of| of.queue.is_empty()) else { return };
         if of.held == 0 {

@@ -1,4 +1,4 @@
-//! Transparent pictures: where their transparency stays, and what is shown in JPEG instead.
+//! Transparent pictures: which renditions keep the transparency, and the background in JPEG.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;

@@ -91,7 +91,7 @@ fn status(field: &str) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// Permits are taken by it, so it must not be less than what is taken.
+/// Permits are taken by the estimate, so it must not be less than the memory that is used.
 #[test]
 fn estimated_memory_is_not_exceeded() {
     let mut limits = Limits::default();

@@ -112,7 +112,7 @@ async fn only_a_refusal_of_recipient_or_content_is_final() {
         let error = mailer.send(&mail()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Rejected, "{answers:?}: {error}");
     }
-    // A fault of the configuration: the mail waits until an operator mends it.
+    // A fault of the configuration: the mail waits until an operator corrects it.
     let outages: &[&[(&str, &str)]] = &[
         &[("GREETING", "554 no service for this address")],
         &[("EHLO", "550 who are you")],

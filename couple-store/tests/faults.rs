@@ -293,7 +293,7 @@ impl Load {
                 while !stop.load(Ordering::SeqCst) {
                     match load.to_blocked().await {
                         Ok(()) => {}
-                        // Nothing was written, and that is what is said.
+                        // Nothing was written, and the error says so.
                         Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => {
                             load.refused.fetch_add(1, Ordering::SeqCst);
                         }
@@ -342,7 +342,7 @@ async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
     couple
 }
 
-/// Purges those who are due, and looks at what is left.
+/// Purges the due accounts, and checks the rest.
 async fn purged(name: &str, store: Arc<dyn Store>, world: &World, couple: &Couple, entries: usize) {
     world.clock.advance(Duration::from_secs(9));
     let ports = Ports {

@@ -54,7 +54,7 @@ async fn a_writer_that_panics_goes_on() {
             other => panic!("{other:?}"),
         }
         store.ping().await.unwrap();
-        // Nothing of it is there, and nothing holds a lock.
+        // Nothing was written, and nothing holds a lock.
         store.commit(insert(&n.to_string(), 1)).await.unwrap();
     }
     store.close().await.unwrap();

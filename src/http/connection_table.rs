@@ -209,17 +209,17 @@ impl Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
-    /// It waits for its client: for a request or the rest of a head.
+    /// The connection waits for its client: for a request or the rest of a head.
     Request,
     /// A request is being answered.
     Busy,
-    /// It waits for its client: for the rest of a body.
+    /// The connection waits for its client: for the rest of a body.
     Body,
     /// An answer was handed over to be written.
     Answered,
     /// The connection was upgraded to another protocol.
     Upgraded,
-    /// It is to be closed.
+    /// The connection is being closed.
     Evicted,
 }
 
@@ -379,7 +379,7 @@ mod tests {
         let mut held = Vec::new();
         held.extend((0..2).map(|_| busy(&table, "192.0.2.1").unwrap()));
         assert_eq!(busy(&table, "192.0.2.1").unwrap_err(), Full::Client);
-        // The same client, as a socket for both families shows it.
+        // The same client, as a dual-stack socket shows its address.
         assert_eq!(busy(&table, "::ffff:192.0.2.1").unwrap_err(), Full::Client);
         held.push(busy(&table, "192.0.2.2").unwrap());
         held.extend((0..8).map(|_| busy(&table, "10.0.0.1").unwrap()));

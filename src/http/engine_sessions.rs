@@ -217,7 +217,7 @@ pub(super) struct Session {
     asked: AtomicBool,
     /// Closes the session's WebSocket when dropped.
     wire: Mutex<Option<oneshot::Sender<()>>>,
-    /// Notified when its WebSocket is gone.
+    /// Notified when its WebSocket is closed.
     over: Notify,
 }
 

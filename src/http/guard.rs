@@ -58,8 +58,9 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
     }
 }
 
-/// Whether the log was told of forwarded headers from peers that are not trusted: once for peers in private networks, which are mostly
-/// reverse proxies, and once for others.
+/// Whether a warning about forwarded headers from peers that are not trusted was logged.
+///
+/// One warning is for peers in private networks, which are mostly reverse proxies, and one for others.
 #[derive(Debug, Default)]
 pub(super) struct ProxyWarnings {
     private: AtomicBool,

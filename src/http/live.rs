@@ -121,7 +121,7 @@ impl Gate for SessionGate {
 ///
 /// Over a WebSocket a client may send `{"type": "ping"}`, which is answered with `{"type": "pong"}`.
 ///
-/// A browser's `EventSource` never comes back after a status other than 200. So a stream that cannot be served for now (429 and 503 over
+/// A browser's `EventSource` does not reconnect after a status other than 200. So a stream that cannot be served for now (429 and 503 over
 /// the other transports) is answered with 200, one `bye` frame whose `reason` is the problem's `code`, and a `retry` of 60 to 120 s
 /// after `too_many_streams`, else of 5 to 15 s.
 #[utoipa::path(get, path = "/v1/couple/live", tag = "live", security(("session" = [])),
@@ -315,7 +315,7 @@ fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -
     (Extension(Waits), event_stream(events, keep_alive)).into_response()
 }
 
-/// Ends an event stream that cannot be served for now, so that a browser comes back by itself.
+/// Ends an event stream that cannot be served for now, so that a browser reconnects.
 fn come_back_later(app: &App, problem: &Problem) -> Response {
     let (least, spread) = match problem.code() {
         // The limit lasts as long as the person's other tabs are open, and each new attempt costs a request.

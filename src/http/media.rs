@@ -75,7 +75,7 @@ pub(super) struct MediaOut {
     /// `processing`, `ready` or `rejected`.
     state: &'static str,
     /// Reason of the rejection, as a stable word: `truncated`, `corrupt`, `unsupported`, `arithmetic_jpeg`, `too_large`, `too_complex`,
-    /// `took_too_long`, `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never looked at).
+    /// `took_too_long`, `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never decoded).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// A ThumbHash in base64, a blurred stand-in: the one that came with the upload, if one did, until it is ready.

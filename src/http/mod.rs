@@ -108,8 +108,8 @@ pub struct HttpOptions {
     pub upload_wait: Duration,
     /// How long an upload may take. Default: 1 h.
     pub upload_timeout: Duration,
-    /// Bytes of an upload that must arrive in each 120 s; a slower upload, or one of which nothing arrives for 60 s, gets 408, and may go
-    /// on by tus. Default: 30 KiB.
+    /// Bytes of an upload that must arrive in each 120 s; a slower upload, or one of which nothing arrives for 60 s, gets 408; a
+    /// resumable upload can be continued. Default: 30 KiB.
     pub upload_least: usize,
     /// Pictures are answered with a link to their store, where it signs such, that lasts so long: also when the couple ends
     /// meanwhile. Default: none, they are passed on.

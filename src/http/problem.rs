@@ -162,7 +162,7 @@ impl Problem {
         let wait = self.retry_after?;
         Some(u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
     }
-    /// Sets `Accept`: the media types that are accepted in place of what was sent (RFC 9110, 15.5.16).
+    /// Sets `Accept`: the media types that are accepted instead (RFC 9110, 15.5.16).
     #[must_use]
     pub fn accept(mut self, media_types: impl Into<String>) -> Self {
         self.accept = Some(media_types.into().into_boxed_str());

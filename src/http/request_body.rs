@@ -121,7 +121,7 @@ impl Body for RequestBody {
             }
             Poll::Pending => {
                 match self.waiting {
-                    // Most bodies are there by the next turn: no timer for them.
+                    // Most bodies have arrived by the next turn, and need no timer.
                     Waiting::Not => {
                         self.waiting = Waiting::Asked;
                         context.waker().wake_by_ref();
@@ -192,7 +192,7 @@ impl Unread {
                 Poll::Ready(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
                 Poll::Ready(None) => return false,
                 Poll::Ready(Some(Err(_))) => return true,
-                // hyper reads what was asked for on its next turn.
+                // hyper reads requested bytes on its next turn.
                 Poll::Pending if turns < 2 => {
                     turns += 1;
                     yield_now().await;

@@ -67,7 +67,7 @@ pub struct ServeOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// How long the head of a request may take to come, so also how long a connection may be idle. Default: 30 s.
     pub head_timeout: Duration,
-    /// How long the next part of a request's body may take to come, on every route; uploads have bounds of their own. Default: 65 s, a
+    /// How long the next part of a request's body may take to come, on every route; uploads have their own bounds. Default: 65 s, a
     /// little more than uploads allow.
     pub body_timeout: Duration,
     /// Bytes of a body that must come in each second of waiting for it, on average over `body_timeout`. Default: 250, a quarter

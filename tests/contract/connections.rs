@@ -54,7 +54,7 @@ impl Server {
 
     async fn send(&self, client: [u8; 4], text: &str) -> TcpStream {
         let mut stream = self.connect(client).await;
-        // A connection that was turned away may be gone already.
+        // A refused connection may be closed already.
         let _ = stream.write_all(text.as_bytes()).await;
         stream
     }

@@ -70,7 +70,7 @@ async fn by_password(world: &World, ip: &str, email: &str, password: &str) -> u1
     post(world, ip, "/v1/sessions", json!({ "email": email, "password": password })).await.status
 }
 
-/// Every stranger tries everything against the address. How many wrong passwords were looked at.
+/// Every stranger tries everything against the address. Returns the number of checked passwords.
 async fn flood(world: &World, email: &str, strangers: std::ops::Range<u32>) -> usize {
     let mut guesses = 0;
     for ip in strangers.map(stranger) {
@@ -212,7 +212,7 @@ async fn a_shared_network_signs_many_up_and_an_address_is_mailed_to_rarely() {
         let body = json!({ "email": format!("p{n}@example.org"), "display_name": "P" });
         assert_eq!(post(&world, OWNER, "/v1/accounts", body).await.status, 202, "{n}");
     }
-    // Codes and passwords have allowances of their own.
+    // Codes and passwords have separate allowances.
     let email = json!({ "email": "p1@example.org" });
     for path in ["/v1/sessions/code", "/v1/password/forgot"] {
         let mut taken = 0;

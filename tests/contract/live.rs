@@ -148,7 +148,7 @@ async fn event_streams_pass_through_proxies_at_once() {
     assert_eq!(first, ": open\n\n");
 }
 
-/// A browser's `EventSource` comes back after a stream that ended, and never after a status other than 200.
+/// A browser's `EventSource` reconnects after a stream that ended, but not after a status other than 200.
 #[tokio::test]
 async fn an_event_stream_too_many_is_told_to_come_back_later() {
     let options = HttpOptions { live_per_account: 2, live_connections: 3, ..HttpOptions::default() };
@@ -168,14 +168,14 @@ async fn an_event_stream_too_many_is_told_to_come_back_later() {
         assert!(!text.contains("id: "), "the cursor that the client has stays: {text}");
     };
     refused(&ana, "too_many_streams", 60_000, 120_000).await;
-    // Other transports have a status, and so have errors that time does not mend.
+    // Other transports get a status, and so do permanent errors.
     let answer = world.get("/v1/couple/live?wait=0", &ana).await;
     assert_eq!(answer.said(), (429, "too_many_streams"));
     let third = event_stream(&world, &ben).await.1;
     refused(&ben, "overloaded", 5_000, 15_000).await;
     let request = Request::get("/v1/couple/live").header("accept", "text/event-stream");
     assert_eq!(world.raw(request.body(Body::empty()).unwrap()).await.said(), (401, "unauthenticated"));
-    // Those that were there stay.
+    // Existing streams stay.
     world.say(&ben, "hello").await;
     for body in open.into_iter().chain([third]) {
         let mut parts = body.into_data_stream();

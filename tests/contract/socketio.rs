@@ -243,7 +243,7 @@ async fn handshakes_of_one_client_do_not_stop_others() {
     let mut other = served.follow(&json!({"token": ana})).await;
     assert_eq!(event(&mut other).await["type"], "caught_up");
 
-    // A WebSocket's permit comes back with its end.
+    // A WebSocket's permit is returned when it ends.
     for _ in 0..3 {
         let mut open = Vec::new();
         for _ in 0..100 {

@@ -255,7 +255,7 @@ async fn unfinished_bytes_are_counted_when_they_arrive() {
     let headers = [("upload-length", "20971520"), ("upload-metadata", PHOTO)];
     let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await;
     assert_eq!(answer.said(), (413, "unfinished_uploads_full"));
-    // Another account is not concerned; what is cancelled is free again.
+    // Other accounts are not affected; cancelling an upload frees its bytes.
     let theirs = begin(&world, &ben, largest).await;
     assert_eq!(patch(&world, &ben, &theirs, 0, vec![1; 1_000].into()).await.status, 204);
     assert_eq!(send(&world, &ana, "DELETE", &paths[0], &[], Body::empty()).await.status, 204);

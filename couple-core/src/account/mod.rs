@@ -127,9 +127,9 @@ impl ProofForm {
 /// Wrong codes that were tried on a token, by one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tries {
-    /// From the client network that requested the mail.
+    /// Codes from the client network that requested the mail.
     Own(i64),
-    /// From all other networks.
+    /// Codes from all other networks.
     Foreign(i64),
 }
 

@@ -139,7 +139,7 @@ fn told(
     Some(TimelineChange::Append { couple: couple.id, entry }.into())
 }
 
-/// Checks that a picture can be shown by its owner in a space for a purpose: it is there, and not rejected.
+/// Checks that an account can show its picture in a space for a purpose: the picture exists and is not rejected.
 ///
 /// # Errors
 /// [`Refusal::WrongPurpose`], [`Refusal::MediaRejected`]; [`Refusal::MediaNotFound`] also for another account's picture.

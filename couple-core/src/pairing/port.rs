@@ -117,11 +117,12 @@ pub enum PairingChange {
 /// * **P12** A purge removes only expired invites, at most `cap`, and counts them; forgetting removes an account's
 ///   invites and blocks, at most `cap` of each kind in one change, and repeated changes end.
 /// * **P13** Describing writes only the given fields: concurrent changes of title and anniversary are both kept.
-/// * **P14** A restore wish is set only while both wishes are as they were read: of 50 at once that read the same one succeeds.
-/// * **P15** An account never has more than `limit` open invites: of 50 at once as many are added as fit; closed and
+/// * **P14** A restore wish is set only while both wishes are as they were read: of 50 concurrent changes after the same
+///   reading one succeeds.
+/// * **P15** An account never has more than `limit` open invites: 50 concurrent inserts add as many as fit; closed and
 ///   expired ones do not count.
 /// * **P16** An account with a deletion request, or another address than the invite says, cannot add an invite, and an
-///   account that has a deletion request cannot be paired: of a deletion request, an invite and a founding at once, no open
+///   account that has a deletion request cannot be paired: of a concurrent deletion request, invite and founding, no open
 ///   invite and no new couple remains after the request.
 /// * **P17** Expecting an account to be unpaired conflicts when it is in a couple.
 #[async_trait]

@@ -164,7 +164,7 @@ impl Pairings {
                 Some(target) => store.invite_between(&pair_key(email.key(), target.key())).await?,
                 None => None,
             };
-            // It crosses ours only if its sender still has that address and may pair, and neither blocks the other.
+            // It crosses this invite only if its sender still has that address and may pair, and neither blocks the other.
             let between_blocked = match (&between, &invite.target) {
                 (Some(between), Some(target)) => {
                     self.blocked(person.id, between.inviter).await?

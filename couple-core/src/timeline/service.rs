@@ -129,7 +129,7 @@ impl Timeline {
                     self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await?
             {
                 rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
-                // The first commit may have ended without a notice: its outcome unknown, or its process gone.
+                // The first commit may have ended without a notice: its outcome was unknown, or its process died.
                 self.ports.bus.publish(Topic::Couple(at.couple), Notice::Changed).await;
                 return Ok(Appended { entry, created: false });
             }

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use super::{Blobs, FILE_PART, Listed};
 
 impl Blobs {
-    /// As files under a folder. A blob is on the disk before its writing ends.
+    /// Stores blobs as files under a folder. A write returns after the blob is on the disk.
     ///
     /// A missing folder is created for its owner only. From an existing folder the access of users other than owner and group is
     /// removed, since its files are people's pictures.

@@ -106,7 +106,7 @@ impl Appending {
 
     /// Waits until a newer request of this process continues the upload.
     pub async fn superseded(&mut self) {
-        // Nothing is ever sent: an error says that the sender is gone.
+        // Nothing is ever sent: an error means that the sender was dropped.
         let _ = (&mut self.superseded).await;
     }
 

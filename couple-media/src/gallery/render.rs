@@ -181,7 +181,7 @@ mod tests {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
     }
 
-    /// Eight at once would take 400 MiB. Of a picture that takes more than there is the renderer decodes one at a time.
+    /// Eight concurrent renditions would take 400 MiB. A picture that needs more than the total is decoded alone.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn concurrent_progressive_pictures_stay_within_the_memory_allowed() {
         let blobs = Blobs::memory();

@@ -240,7 +240,7 @@ impl Gallery {
         let _waiting = Waiting::of(&self.0.flights, media.space)?;
         let mut outcome = {
             let mut board = self.0.flights.board();
-            // Includes those whose requests went away: they are made all the same.
+            // Includes renditions whose requests were cancelled: they are made all the same.
             let of_one = board.of_one.get(&media.space).map_or(0, |count| count.under_way);
             match board.under_way.get(&flight) {
                 Some(outcome) => outcome.clone(),
@@ -302,7 +302,7 @@ impl Gallery {
             Format::WebP => Encoding::WEBP,
             Format::Png => Encoding::Png,
         };
-        // The copy shows the crop, if there was one. By the size of what was uploaded, as it was declared: that of the copy is rounded.
+        // The copy shows the crop, if there was one. The size of the uploaded picture is used: that of the copy is rounded.
         let (width, height) = self.size_of(media, size);
         let size = picture::Rendition { name: size.name.clone(), fit: Fit::Fill, width, height };
         let recipe = Recipe { renditions: vec![size], crop: None, encoding };

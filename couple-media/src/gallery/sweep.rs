@@ -31,7 +31,7 @@ pub struct Sweep {
     /// What is younger is left alone: it may be under way. More than a day, for which a picture may wait to be decoded.
     pub grace: Duration,
     /// Maximum number of repairs of each kind, so that a mistake does not delete everything. Blobs that no row names are deleted
-    /// beyond it, up to 100 times as many, as long as at least half of the pictures that were looked at have a row.
+    /// beyond it, up to 100 times as many, as long as at least half of the checked pictures have a row.
     pub cap: usize,
     /// Time for checking rows, from where the last sweep ended. Blobs are checked before that, for half as long. Default:
     /// 5 min, which leaves the job time for the repairs.
@@ -101,7 +101,7 @@ impl Round {
     }
 }
 
-/// Folders of pictures whose blobs were looked at. Blobs of a folder mostly come one after another.
+/// Folders of pictures whose blobs were checked. Blobs of one folder are mostly listed one after another.
 #[derive(Debug, Default)]
 struct Folders {
     last: String,
@@ -180,7 +180,7 @@ impl Gallery {
             }
             let ended = !full && page.len() < BLOB_PAGE;
             if !how.dry_run {
-                // Now: the rows may be so many that the job's time is over before they are all looked at.
+                // Before the rows, which may be so many that the job times out before all are checked.
                 blobs.delete_all(remove).await?;
                 match &after {
                     Some(name) if !ended => {

@@ -49,7 +49,7 @@ pub enum NotTaken {
         /// Phrase that names the type of the file.
         found: &'static str,
     },
-    /// Its headers name more pixels than are accepted.
+    /// The headers of the picture declare more pixels than are accepted.
     #[error(
         "the picture has {width} × {height} pixels; at most {side} a side and {megapixels} million are accepted"
     )]
@@ -167,7 +167,7 @@ impl Uploading {
         self.buffer.release_at()
     }
 
-    /// Writes what is held in memory to the store, so that an upload whose bytes do not arrive holds no memory that others wait for.
+    /// Writes the bytes in memory to the store, so that a stalled upload holds no memory that others wait for.
     ///
     /// # Errors
     /// [`NotTaken`]: the upload cannot be continued.

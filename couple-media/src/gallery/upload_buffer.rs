@@ -102,7 +102,7 @@ impl UploadBuffer {
         Ok(())
     }
 
-    /// Writes the rest. From then on the blob is there.
+    /// Writes the rest. Then the blob exists.
     pub(super) async fn finish(mut self) -> Result<(), NotTaken> {
         if self.writer.is_staged() && self.permit.is_none() {
             let permit = timeout(JOIN_WAIT, self.parts.clone().acquire_owned()).await;

@@ -50,7 +50,7 @@ impl Run {
         for block in gif::Blocks::of(bytes)? {
             match block {
                 gif::Block::Frame(_) => self.frames = self.frames.saturating_add(1),
-                // It says how often it is shown again.
+                // It holds the number of repetitions.
                 gif::Block::Again(0) => self.loops = 0,
                 gif::Block::Again(again) => self.loops = again.saturating_add(1),
                 gif::Block::Other => {}

@@ -21,7 +21,7 @@ pub struct Info {
     pub frames: u32,
     /// Whether the file is an animation: it has several frames, within the limits or not.
     pub animated: bool,
-    /// Of the file, in bytes.
+    /// Length of the file, in bytes.
     pub(super) length: usize,
     /// Bytes that tables of prefix codes take, of a lossless WebP.
     pub(super) tables: usize,

@@ -13,7 +13,7 @@ pub struct Limits {
     /// The largest file, in bytes. 20 MiB.
     pub bytes: usize,
     /// The most pixels, in millions. 210: phones take photos of up to 200. A JPEG is decoded at the scale that is needed, PNG and HEIC are
-    /// made smaller on the way; what is decoded whole (WebP, GIF, interlaced PNG) is bounded by [`memory`](Self::memory) as well.
+    /// scaled down while they are decoded; [`memory`](Self::memory) also bounds WebP, GIF and interlaced PNG, which are decoded whole.
     pub megapixels: u32,
     /// Maximum pixels in a row or column. Default: 65,535, the maximum of JPEG; the area bounds a picture further.
     pub side: u32,

@@ -69,7 +69,7 @@ pub struct Rendered {
     pub height: u32,
     /// Whether the file is an animation, shown as one or not.
     pub animated: bool,
-    /// Whether a part of what is shown is transparent.
+    /// Whether a part of the shown area is transparent.
     pub alpha: bool,
     /// The picture (its crop, if there is one) as a [ThumbHash](https://evanw.github.io/thumbhash/): some 25 bytes
     /// from which a client draws a blurred stand-in. Clients expect it in base64.

@@ -255,7 +255,7 @@ impl Room {
         }
     }
 
-    /// Has every stream ask its gate again.
+    /// Makes every stream ask its gate again.
     pub(super) fn check_all(&self) {
         self.state().checks += 1;
         self.told.notify_waiters();

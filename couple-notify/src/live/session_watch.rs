@@ -1,6 +1,6 @@
 //! Watch for ended sessions, in case a notice is lost.
 //!
-//! A notice tells a process that a session has ended, and may be lost. So while anything is followed here, one task asks the store every
+//! A notice tells a process that a session has ended, and may be lost. So while a session is followed here, one task asks the store every
 //! [`LiveOptions::session_check`](super::LiveOptions::session_check) which of the followed sessions have ended. However many streams
 //! there are, it runs one statement at a time.
 

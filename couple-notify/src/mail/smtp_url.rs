@@ -22,7 +22,7 @@ enum Encryption {
     Opportunistic,
     /// By STARTTLS, or the connection fails.
     Required,
-    /// From the first byte.
+    /// TLS from the first byte.
     Implicit,
 }
 

@@ -60,7 +60,7 @@ impl BlockedQueue {
 
     /// Adds a commit; refuses it when the queue is full.
     pub(super) fn push(&self, mut request: Request) {
-        // A commit that comes back keeps its place.
+        // A commit that is returned to the queue keeps its place.
         if request.place.is_none() {
             request.place = self.place(request.key());
         }

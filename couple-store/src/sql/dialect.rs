@@ -125,8 +125,9 @@ pub trait Dialect:
     /// How long a read, or a transaction, may take before its connection is given up. None where nobody else can hold
     /// things up.
     const PATIENCE: Option<Duration>;
-    /// Has a connection fail at once where it would wait for a row lock. None where the database cannot be told so, or no other process
-    /// writes.
+    /// Statement that makes a connection fail instead of waiting for a row lock.
+    ///
+    /// None if the database has no such setting, or no other process writes.
     const NO_WAIT: Option<&'static str>;
     /// An id as it is written within a statement.
     fn literal(id: Uuid) -> String;

@@ -47,7 +47,7 @@ fn number(error: &dyn DatabaseError) -> u16 {
 impl Dialect for MySql {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
-    // It waits for a second: MySQL allows no less, and MariaDB, told not to wait, has SKIP LOCKED fail with error 1180.
+    // It waits for a second: the minimum of MySQL; in MariaDB SKIP LOCKED fails with error 1180 if the time-out is 0.
     const NO_WAIT: Option<&'static str> = None;
     // The server's, by name; it ends with the connection.
     const LOCK: Option<Sql> = Some(sql!("SELECT CAST(GET_LOCK(CONCAT('couple.', DATABASE()), 0) AS SIGNED)"));

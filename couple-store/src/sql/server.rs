@@ -97,7 +97,7 @@ impl<D: Server> ServerOptions<D> {
             Error::new(kind, "connect").context(format!("{} at {place}", D::CALLED)).source(error)
         };
         self.prepare(&options).await.map_err(told)?;
-        // One of them is for blocked commits.
+        // One of the writing connections is for blocked commits.
         let writing = (self.connections / 2).max(2);
         let readers = self.connections.saturating_sub(writing).max(1);
         let reads = pool::<D>(readers, options.clone());

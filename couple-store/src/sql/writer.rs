@@ -200,7 +200,7 @@ impl<D: Dialect> Session<D> {
     /// Commits the waiting commits, and answers. Returns the commits that a lock of another transaction blocks.
     pub(super) async fn round(&mut self, waiting: &mut Vec<Request>) -> Vec<Request> {
         let mut blocked = Vec::new();
-        // Callers that stopped waiting were told that there was no answer.
+        // Callers that stopped waiting have already returned a time-out.
         waiting.retain(|request| !request.is_abandoned());
         // Writers that lock rows in one order do not wait for one another in a circle.
         waiting.sort_by_cached_key(Request::key);
@@ -291,7 +291,7 @@ type Answers = Vec<Option<Result<Committed, Conflict>>>;
 
 /// What became of one transaction.
 enum End {
-    /// It did not even begin: the lock that it waited for is held for all commits.
+    /// The transaction did not begin: the lock that it waited for concerns all commits.
     NotBegun(sqlx::Error),
     /// It committed; these are the answers.
     Committed(Answers),
@@ -435,7 +435,7 @@ async fn begin<D: Dialect>(
     }
 }
 
-/// Begins, locks what is free, and returns the ids of the rows that exist and are not.
+/// Begins a transaction, locks the free rows, and returns the ids of the rows that exist and are locked.
 async fn free_and_held<D: Dialect>(
     connection: &mut D::Connection,
     tables: [(&str, BTreeSet<Uuid>); 2],

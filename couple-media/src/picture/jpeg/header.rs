@@ -46,7 +46,7 @@ pub(in crate::picture) struct Header {
     pub(in crate::picture) profile: Option<Vec<u8>>,
     pub(in crate::picture) colour: Colour,
     pub(super) progressive: bool,
-    /// Whether an EOI marker follows the last scan. Without it the decoder checks that every scan is there, and complete.
+    /// Whether an EOI marker follows the last scan. Without it the decoder checks that every scan exists and is complete.
     pub(super) ended: bool,
     pub(super) components: Vec<Component>,
 }

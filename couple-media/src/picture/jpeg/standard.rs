@@ -2,13 +2,13 @@
 //!
 //! Each is as a DHT segment has it: how many codes there are of 1 to 16 bits, then their symbols.
 
-/// Of DC coefficients: luminance, chrominance (tables K.3 and K.4).
+/// Tables of DC coefficients: luminance, chrominance (tables K.3 and K.4).
 pub(super) const DC: [&[u8]; 2] = [
     &[0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
     &[0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
 ];
 
-/// Of AC coefficients: luminance, chrominance (tables K.5 and K.6).
+/// Tables of AC coefficients: luminance, chrominance (tables K.5 and K.6).
 pub(super) const AC: [&[u8]; 2] = [&AC_LUMINANCE, &AC_CHROMINANCE];
 
 #[rustfmt::skip]
