@@ -212,8 +212,10 @@ fn proof(
     }
 }
 
-/// Confirms a sign-up: the account is created and signed in. Code and link of one mail work once each, the second of
-/// them within the 10 minutes of the code; the second one signs in to the same account.
+/// Confirm a sign-up: create the account and sign it in.
+///
+/// Code and link of one mail work once each, the second of them within the 10 minutes of the code; the second one signs in to the same
+/// account.
 #[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
     responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
@@ -259,8 +261,9 @@ struct Credentials {
     token: Option<Secret<String>>,
 }
 
-/// Signs in by password, mailed code or mailed link. Code and link of one mail work once each, the second of them within
-/// the 10 minutes of the code.
+/// Sign in by password, mailed code or mailed link.
+///
+/// Code and link of one mail work once each, the second of them within the 10 minutes of the code.
 ///
 /// An address takes 100 wrong passwords in 24 hours from networks from which it did not sign in in the last 90 days, and
 /// 100 from those from which it did; then 429 until the 24 hours are over. Mailed codes and links still work.
@@ -452,8 +455,9 @@ struct NewEmail {
     current_password: Option<Secret<String>>,
 }
 
-/// Asks for a new address, which must confirm. The present address gets a link that cancels the change; the end of the
-/// session that asked, and a new password, cancel it too.
+/// Ask for a change of address, which the new address must confirm.
+///
+/// The present address gets a link that cancels the change. The end of the session that asked, and a new password, cancel it too.
 #[utoipa::path(post, path = "/v1/me/email", tag = "accounts", security(("session" = [])), request_body = NewEmail,
     responses((status = 202, description = "A mail to the new address is on its way", body = Status)))]
 async fn change_email(
@@ -484,8 +488,10 @@ struct EmailProof {
     token: Option<Secret<String>>,
 }
 
-/// Confirms a new address: by its code when signed in, or by its link, which needs no session and gives none. Code and
-/// link of one mail work once each, the second of them within the 10 minutes of the code.
+/// Confirm a new address by its mailed code or link.
+///
+/// The code needs a session; the link needs no session and returns none. Code and link of one mail work once each, the second of them
+/// within the 10 minutes of the code.
 #[utoipa::path(post, path = "/v1/me/email/verify", tag = "accounts", security((), ("session" = [])),
     request_body = EmailProof, responses((status = 204, description = "It is the account's address now")))]
 async fn confirm_email(

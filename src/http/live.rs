@@ -114,10 +114,11 @@ impl Gate for SessionGate {
     }
 }
 
-/// The couple's log as it grows, over one of three transports with the same frames, all resumable from a cursor on any
-/// process. A WebSocket upgrade: frames as JSON text; a browser, which cannot send a header with it, offers two
+/// Follow the couple's log over one of three transports, resumable from a cursor on any process.
+///
+/// All transports have the same frames. A WebSocket upgrade: frames as JSON text; a browser, which cannot send a header with it, offers two
 /// subprotocols, `couple` and the session's token. `Accept: text/event-stream`: server-sent events, whose `id` is the cursor, so
-/// that `Last-Event-ID` resumes. Else a long poll, which answers at once when there is something.
+/// that `Last-Event-ID` resumes. Else a long poll, which answers immediately when there is a frame.
 ///
 /// Over a WebSocket a client may send `{"type": "ping"}`, which is answered with `{"type": "pong"}`.
 ///

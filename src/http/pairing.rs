@@ -369,7 +369,9 @@ struct Leaving {
     block: bool,
 }
 
-/// Ends the couple immediately, without the partner's consent. Send `Couple-Id`: a late repeat then ends no later couple.
+/// End the couple immediately, without the partner's consent.
+///
+/// Send `Couple-Id`, so that a late repeat does not end a later couple.
 #[utoipa::path(delete, path = "/v1/couple", tag = "pairing", security(("session" = [])),
     params(Leaving,
         ("Couple-Id" = Option<String>, Header, description = "The couple to leave. Answers 204 when this couple of the caller has \

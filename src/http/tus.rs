@@ -236,10 +236,10 @@ async fn options(State(app): State<App>) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Create a resumable upload (tus 1.0: creation, creation-with-upload, creation-defer-length, concatenation).
+/// Create a resumable upload (tus 1.0).
 ///
-/// An upload lasts 24 hours. A photo belongs to the couple in which the account is when the upload is created; once that couple has ended,
-/// the upload is refused with 410.
+/// Extensions: creation, creation-with-upload, creation-defer-length, concatenation. An upload lasts 24 hours. A photo belongs to the
+/// couple in which the account is when the upload is created; once that couple has ended, the upload is refused with 410.
 #[utoipa::path(post, path = "/v1/uploads", tag = "media", security(("session" = [])),
     params(("Tus-Resumable" = String, Header, description = "`1.0.0`"),
         ("Upload-Length" = Option<u64>, Header, description = "Length in bytes, at least 1. Not with `Upload-Defer-Length`, nor of a final upload"),
