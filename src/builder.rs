@@ -100,8 +100,9 @@ impl Backend {
     pub fn live(&self) -> &Live {
         &self.0.live
     }
-    /// Says that this process is about to stop: from now on readiness answers 503, so that load balancers send requests elsewhere.
-    /// Everything else continues to work; `live().drain()` ends live streams.
+    /// Announces that this process is about to stop: readiness answers 503 from now on.
+    ///
+    /// So load balancers send requests elsewhere. Everything else continues to work; `live().drain()` ends live streams.
     pub fn announce_stop(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
     }

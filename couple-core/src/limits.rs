@@ -60,12 +60,15 @@ impl Rule {
     }
 }
 
-/// IPv6 networks that a client is counted by: prefix length in bits, and how many times the allowance of one client the
-/// network has. A household has a /64 to a /56, a company or hoster a /48; a mobile operator gives each phone a /64.
+/// IPv6 networks that a client is counted by: prefix length in bits, and factor of the allowance.
+///
+/// A household has a /64 to a /56, a company or hoster a /48; a mobile operator gives each phone a /64.
 pub const IPV6_NETWORKS: [(u32, u32); 3] = [(64, 1), (56, 2), (48, 8)];
 
-/// The allowances that a client takes from under a rule per client: an IPv4 address by itself, an IPv6 address by each of
-/// [`IPV6_NETWORKS`], narrowest first, so that one subscriber does not use up the allowance of a wider network.
+/// The allowances that a client takes from under a rule per client.
+///
+/// An IPv4 address counts by itself, an IPv6 address by each of [`IPV6_NETWORKS`], narrowest first, so that one subscriber does not use
+/// up the allowance of a wider network.
 #[must_use]
 pub fn per_client(rule: Rule, ip: Option<IpAddr>) -> Vec<(Rule, LimitKey)> {
     match ip.map(|ip| ip.to_canonical()) {

@@ -6,10 +6,11 @@ use crate::Locale;
 const MAX_BYTES: usize = 256;
 
 impl Locale {
-    /// The canonical BCP 47 tag that a device's locale means: language, script, region and variants (RFC 5646, 2.1.1), without
-    /// extensions. Understands `en_US`, `de_DE.UTF-8@euro`, `zh_CN_#Hans`, the old codes `iw`, `in` and `ji`, and the first
-    /// choice of an `Accept-Language` list. None for a text that names no language: a locale is a preference, so it is never
-    /// refused.
+    /// The canonical BCP 47 tag of the locale that a device names.
+    ///
+    /// Language, script, region and variants (RFC 5646, 2.1.1), without extensions. Understands `en_US`, `de_DE.UTF-8@euro`,
+    /// `zh_CN_#Hans`, the old codes `iw`, `in` and `ji`, and the first choice of an `Accept-Language` list. None for a text that names no
+    /// language: a locale is a preference, so it is never refused.
     #[must_use]
     pub fn matched(text: &str) -> Option<Self> {
         let first = text.get(..text.len().min(MAX_BYTES))?.split([',', ';', '.', '@']).next()?.trim();

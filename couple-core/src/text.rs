@@ -32,8 +32,9 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
-/// Whether a character is shown as nothing: Unicode's `Default_Ignorable_Code_Point`, the other invisible format and
-/// bidirectional marks, and the letters that are drawn blank.
+/// Whether a character is invisible.
+///
+/// Unicode's `Default_Ignorable_Code_Point`, the other invisible format and bidirectional marks, and the letters that are drawn blank.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,

@@ -91,9 +91,10 @@ fn is_dash(c: char) -> bool {
     )
 }
 
-/// The characters of a typed code that count, in ASCII where they have an ASCII form: compatibility forms (full-width letters
-/// and digits) and digits of other scripts are folded; white space, dashes and invisible characters are left out. None: the
-/// text is too long to be a code.
+/// The significant characters of a typed code. None: the text is too long to be a code.
+///
+/// Compatibility forms (full-width letters and digits) and digits of other scripts are folded to ASCII; white space, dashes and invisible
+/// characters are left out.
 fn normalize(text: &str) -> Option<String> {
     if text.len() > MAX_TYPED_BYTES {
         return None;

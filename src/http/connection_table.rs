@@ -150,8 +150,9 @@ impl ConnectionTable {
 }
 
 impl Open {
-    /// Closes up to `most` of the connections that have waited longest for a request, else one that waits for the rest of a body: in all,
-    /// or in a network. False: there is none.
+    /// Closes up to `most` of the connections that have waited longest, in all or in a network. False: none.
+    ///
+    /// Connections that wait for a request come first, then one that waits for the rest of a body.
     fn evict(&mut self, now: u64, most: usize, network: Option<Network>) -> bool {
         if self.search_after.get(&network).is_some_and(|after| now < *after) {
             return false;

@@ -57,8 +57,9 @@ pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The field error of a value that the JSON grammar allows and `serde_json` does not read: a lone surrogate, a number beyond
-/// any float, more than 127 levels.
+/// The field error of a value that the JSON grammar allows and `serde_json` does not read.
+///
+/// A lone surrogate, a number beyond any float, or more than 127 levels.
 fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
     let said = error.to_string();
     let says = |part: &str| said.contains(part);

@@ -115,9 +115,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Answers connections with `router` until `stop` ends and `stop_delay` has passed; then lets those that are open end, for a while.
-/// Handlers find the client's address in [`ConnectInfo`]. The router also runs under `axum::serve`; this one bounds what a client can
-/// hold: the time for a head and for a body, the time to take what is sent, the number of connections, the buffers of each.
+/// Serves connections with `router` until `stop` ends and `stop_delay` has passed.
+///
+/// Then it waits for open connections to end, for at most `drain`. Handlers find the client's address in [`ConnectInfo`]. The router also
+/// runs under `axum::serve`; this server also bounds the resources of a client: the time for a head and for a body, the time to take the
+/// answer, the number of connections, the buffers of each.
 ///
 /// Call `backend.announce_stop()` when `stop` ends, so that readiness says 503 during `stop_delay`; live streams end when
 /// `backend.live().drain()` is called.

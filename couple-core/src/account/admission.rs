@@ -78,8 +78,9 @@ impl Accounts {
         }
     }
 
-    /// Counts a wrong password and returns the error to answer: [`Refusal::InvalidCredentials`], or
-    /// [`Refusal::RateLimited`] when concurrent guesses have used up the day's.
+    /// Counts a wrong password and returns the error to answer.
+    ///
+    /// [`Refusal::InvalidCredentials`], or [`Refusal::RateLimited`] when concurrent guesses have used up the guesses of the day.
     pub(super) async fn wrong_password(&self, attempt: &Attempt) -> Failure<Refusal> {
         let now = self.ports.now();
         let count = AccountChange::CountTally {
@@ -98,8 +99,9 @@ impl Accounts {
         }
     }
 
-    /// Changes that a sign-in by password adds to its commit: it succeeds only while the day's guesses are not used up, and the
-    /// client's network is known from then on.
+    /// Changes that a sign-in by password adds to its commit.
+    ///
+    /// The commit succeeds only while the day's guesses are not used up; the client's network is known from then on.
     pub(super) fn right_password(
         &self,
         call: &Call,

@@ -213,12 +213,14 @@ pub struct Policy {
     pub link_lifetime: Duration,
     /// A link that sets a password.
     pub password_link_lifetime: Duration,
-    /// Wrong codes after which a token accepts no code; counted for the client network that requested the mail, and
-    /// once for all other networks together.
+    /// Wrong codes after which a token accepts no code.
+    ///
+    /// Counted for the client network that requested the mail, and once for all other networks together.
     pub code_tries: i64,
-    /// Wrong passwords for one address within 24 hours, after which only a mailed code or link signs in: counted once
-    /// for networks from which the address signed in lately, and once for all others. Kept in the store, so that it
-    /// holds without a rate limiter.
+    /// Wrong passwords for one address within 24 hours, after which only a mailed code or link signs in.
+    ///
+    /// Counted once for networks from which the address signed in lately, and once for all others. Kept in the store, so that it holds
+    /// without a rate limiter.
     pub password_guesses_per_day: i64,
     /// Time for which a client network is known after an address was proven from it.
     pub client_remembered: Duration,

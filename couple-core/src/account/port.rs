@@ -55,8 +55,9 @@ pub enum AccountChange {
         /// Account that the other form signs in.
         account: AccountId,
     },
-    /// Counts a wrong code on every unused token of a kind for an address: for each as a try of the token's own network if it
-    /// was requested from `network`, else as a foreign try.
+    /// Counts a wrong code on every unused token of a kind for an address.
+    ///
+    /// For each token it counts as a try of the token's own network if the token was requested from `network`, else as a foreign try.
     CountTries {
         /// Kind of the tokens.
         kind: TokenKind,
@@ -213,8 +214,9 @@ pub trait AccountReads: Send + Sync {
     async fn account(&self, id: AccountId) -> Result<Option<Account>, Error>;
     /// The account with this address.
     async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error>;
-    /// A page of the accounts whose deletion is due at `now`: up to `limit`, ordered by due time and id, after the account with
-    /// the due time and id in `after`.
+    /// A page of the accounts whose deletion is due at `now`, ordered by due time and id.
+    ///
+    /// At most `limit` accounts, after the due time and id in `after`.
     async fn accounts_to_delete(
         &self,
         now: Timestamp,

@@ -75,8 +75,9 @@ pub struct PurgeAccountsHandler {
     steps: u32,
     /// Account after which the next run starts, so that an account that uses up the time of a run delays the others by one run.
     next: Mutex<Option<DueCursor>>,
-    /// Couples whose log was erased in part when the time was over, with the `seq` up to which it was: the next run continues
-    /// there. Another process begins anew, which is safe and costs commits that change nothing.
+    /// Couples whose log was erased in part, with the `seq` at which the next run continues.
+    ///
+    /// Another process begins anew, which is safe and costs commits that change nothing.
     erased: Mutex<BTreeMap<(AccountId, CoupleId), i64>>,
 }
 

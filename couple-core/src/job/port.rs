@@ -10,8 +10,10 @@ use crate::{Error, JobId, Timestamp};
 pub enum JobChange {
     /// Adds a job, unless a live one has its dedupe key: then nothing happens.
     Enqueue(NewJob),
-    /// Claims up to `limit` due jobs of a queue that are not abandoned, earliest first: each counts an attempt, carries `claim` and is
-    /// not due again before `lease_until`. A job is abandoned when a lease of it ended without a result.
+    /// Claims up to `limit` due jobs of a queue that are not abandoned, earliest first.
+    ///
+    /// Each claim counts an attempt; the job carries `claim` and is not due again before `lease_until`. A job is abandoned when a lease
+    /// of it ended without a result.
     Claim {
         /// From where.
         queue: String,

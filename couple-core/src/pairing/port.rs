@@ -42,8 +42,9 @@ pub enum PairingChange {
         /// Account that was read as unpaired.
         account: AccountId,
     },
-    /// Sets title, anniversary or both; a field that is not given keeps its value, so that concurrent changes of different
-    /// fields do not overwrite each other. Precondition, here and below: the couple has not ended
+    /// Sets title, anniversary or both; a field that is not given keeps its value.
+    ///
+    /// So concurrent changes of different fields do not overwrite each other. Precondition, here and below: the couple has not ended
     /// ([`CoupleEnded`](crate::Conflict::CoupleEnded)).
     Describe {
         /// The couple.
@@ -82,8 +83,10 @@ pub enum PairingChange {
         /// Of whom.
         blocked: AccountId,
     },
-    /// Removes up to `cap` invites that an account sent, up to `cap` blocks that it made and up to `cap` blocks of it, for its
-    /// deletion; counted together. A count below `cap` says that nothing is left.
+    /// Removes invites and blocks of an account that is deleted, and counts them together.
+    ///
+    /// Up to `cap` invites that it sent, up to `cap` blocks that it made and up to `cap` blocks of it. A count below `cap` means that
+    /// nothing is left.
     Forget {
         /// Account that is deleted.
         account: AccountId,

@@ -29,8 +29,9 @@ pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
     keys.bearer(LINK, &[invite.as_uuid().as_bytes()])
 }
 
-/// An invite's typed code in the form in which it is compared: case, spaces, dashes, look-alikes and full-width forms do not
-/// matter. None: the text is no code.
+/// The typed code of an invite in the form in which codes are compared. None: the text is no code.
+///
+/// Case, spaces, dashes, look-alikes and full-width forms do not matter.
 #[must_use]
 pub fn typed_code(text: &str) -> Option<String> {
     typed::letters(text, LETTERS)

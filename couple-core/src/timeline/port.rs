@@ -62,9 +62,10 @@ pub enum TimelineChange {
         /// Up to here.
         seq: i64,
     },
-    /// Erases what one member wrote in a range of the log: the member's entries become tombstones without client ids, and the
-    /// member's reactions to the partner's entries are removed. Counts the entries that it changed. It touches no entry outside
-    /// the range, so its cost is bounded by `cap` however long the log is. Precondition: the couple has ended
+    /// Erases the entries and reactions of one member in a range of the log, and counts the changed entries.
+    ///
+    /// The member's entries become tombstones without client ids, and the member's reactions to the partner's entries are removed. It
+    /// touches no entry outside the range, so its cost is bounded by `cap` however long the log is. Precondition: the couple has ended
     /// ([`CoupleLives`](crate::Conflict::CoupleLives)).
     Erase {
         /// Couple whose log is erased.

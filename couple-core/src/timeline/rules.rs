@@ -236,8 +236,9 @@ pub fn react(
     Ok(vec![react.into(), told(couple, system::REACTED, side, entry.seq, at)])
 }
 
-/// The entry that tells the partner of a new name or avatar; for an account that was read as unpaired, the precondition that it
-/// still is, because a partner would otherwise keep what they read before.
+/// The entry that tells the partner of a new name or avatar.
+///
+/// For an account that was read as unpaired, the precondition that it still is, because a partner would otherwise keep the previous name.
 #[must_use]
 pub fn profile_changed(couple: Option<&Couple>, who: AccountId, at: Timestamp) -> Change {
     let Some(couple) = couple else { return PairingChange::ExpectUnpaired { account: who }.into() };

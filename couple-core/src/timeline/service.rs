@@ -241,8 +241,9 @@ impl Timeline {
             .collect())
     }
 
-    /// How many entries the partner of `reader` wrote that the reader has not read, among the newest
-    /// [`UNREAD_WINDOW`](Self::UNREAD_WINDOW) of the couple.
+    /// Number of entries of the partner of `reader` that the reader has not read.
+    ///
+    /// Counted among the newest [`UNREAD_WINDOW`](Self::UNREAD_WINDOW) entries of the couple.
     ///
     /// # Errors
     /// The store's.

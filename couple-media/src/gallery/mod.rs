@@ -66,11 +66,13 @@ pub struct GalleryOptions {
     /// Whether a photo that is an animation (GIF, WebP) stays one, for those who take WebP: its copy and the sizes made of it do.
     /// In JPEG, as an avatar, without a copy, and beyond [`Limits::frames`] its first frame is shown. Default: false.
     pub animated: bool,
-    /// Bytes that pictures may take while they are decoded in this process, their files included, as estimated from their headers. More
-    /// wait; a picture that takes more is decoded alone. Default: 256 MiB.
+    /// Bytes that pictures may take while they are decoded in this process. Default: 256 MiB.
+    ///
+    /// Estimated from their headers, files included. Further pictures wait; a picture that takes more is decoded alone.
     pub memory: usize,
-    /// Uploads that may hold a part in memory at the same time, where the store takes blobs in parts of more than 128 KiB (S3: 5 MiB).
-    /// Others hold 128 KiB. Default: 32.
+    /// Uploads that may hold a part in memory at the same time. Default: 32.
+    ///
+    /// Only for a store that takes blobs in parts of more than 128 KiB (S3: 5 MiB). Other uploads hold 128 KiB.
     pub upload_parts: usize,
     /// How long a request waits for its rendition to be made; less than the time-out of a request. Default: 8 s.
     pub wait: Duration,

@@ -30,8 +30,9 @@ pub struct Stats {
 
 /// Pixels that are assumed of a picture of unknown size: those of a phone's photo.
 const UNKNOWN: u64 = 12_000_000;
-/// Bytes for each pixel that a picture is expected to take before its header is read: 1.5 for its planes, as many for those of the kept
-/// copy, and what encoding that takes.
+/// Bytes for each pixel that are reserved before the header of a picture is read.
+///
+/// 1.5 for its planes, as many for those of the kept copy, and the rest for encoding.
 const EXPECTED: u64 = 6;
 /// Bytes of a permit.
 const UNIT: usize = 1 << 10;

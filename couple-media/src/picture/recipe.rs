@@ -94,10 +94,11 @@ pub enum Encoding {
     },
     /// PNG, with alpha where a part of the picture is transparent: without loss, and several times as large.
     Png,
-    /// As [`WebP`](Self::WebP), and an animation stays one, with its times, if all its frames are within
-    /// [`Limits::frames`](super::Limits::frames) and together within
-    /// [`Limits::animation_megapixels`](super::Limits::animation_megapixels). With
-    /// every other encoding, or beyond these, its first frame is shown.
+    /// As [`WebP`](Self::WebP), and an animation stays animated.
+    ///
+    /// Its frames must be within [`Limits::frames`](super::Limits::frames) and together within
+    /// [`Limits::animation_megapixels`](super::Limits::animation_megapixels). Beyond these, or with every other encoding, its first frame
+    /// is shown.
     AnimatedWebP {
         /// 0 to 100, as libwebp counts.
         quality: u8,

@@ -30,8 +30,9 @@ pub struct LiveOptions {
     pub linger: Duration,
     /// Over how long those who are told to go should come back. Default: 10 s.
     pub drain: Duration,
-    /// How often the store is asked which of the sessions that are followed in this process have ended, so that a lost notice of a
-    /// sign-out costs no more. Default: 1 s.
+    /// Interval at which the store is asked which followed sessions have ended. Default: 1 s.
+    ///
+    /// It bounds the delay of a sign-out whose notice is lost.
     pub session_check: Duration,
 }
 

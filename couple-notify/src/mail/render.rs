@@ -168,8 +168,10 @@ const MAX_NAME_CHARS: usize = 40;
 /// Characters of an inviter's message in an invitation.
 const MAX_MESSAGE_CHARS: usize = 160;
 
-/// Text that another user typed, for a mail to a recipient who did not ask for it: at most `max_chars` characters on one line, with
-/// everything that mail programs turn into a link written so that they do not: `https[:]//example[.]org`, `ana[at]example[.]org`.
+/// Text that another user typed, for a mail to a recipient who did not ask for it.
+///
+/// At most `max_chars` characters on one line. Text that mail programs turn into links is changed so that they do not:
+/// `https[:]//example[.]org`, `ana[at]example[.]org`.
 fn without_links(text: &str, max_chars: usize) -> String {
     let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c }).peekable();
     let (mut out, mut before) = (String::new(), ' ');

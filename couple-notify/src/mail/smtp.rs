@@ -141,7 +141,9 @@ pub(super) fn outage(error: smtp::Error) -> Error {
     Error::new(kind, "send mail").source(error)
 }
 
-/// A failure at `RCPT TO`. Many relays refuse the client, the sign-in or the sender only here (Postfix's `smtpd_delay_reject`): policy
+/// A failure at `RCPT TO`.
+///
+/// Many relays refuse the client, the sign-in or the sender only here (Postfix's `smtpd_delay_reject`): policy
 /// (5.7.x), sender addresses (5.1.7, 5.1.8) and a 554 without a status are outages (RFC 3463, 3.2 and 3.8).
 fn about_the_recipient(error: smtp::Error) -> Error {
     let text = error.to_string();
@@ -154,8 +156,9 @@ fn about_the_recipient(error: smtp::Error) -> Error {
     }
 }
 
-/// A failure after the sender was accepted: a 5xx is final, unless it is about the protocol or a missing sign-in (RFC 5321, 4.2.2 and
-/// RFC 4954, 6).
+/// A failure after the sender was accepted.
+///
+/// A 5xx is final, unless it is about the protocol or a missing sign-in (RFC 5321, 4.2.2 and RFC 4954, 6).
 fn about_the_mail(error: smtp::Error) -> Error {
     match error.status().map(u16::from) {
         Some(500 | 502 | 503 | 530 | 534 | 535 | 538) => outage(error),

@@ -77,8 +77,10 @@ pub(super) struct Writer<D: Dialect> {
 }
 
 impl<D: Dialect> Writer<D> {
-    /// Starts `tasks` tasks that each write through a connection of `pool` and merge up to `merge` commits into one transaction,
-    /// and, where other transactions can hold locks, one more task and connection for blocked commits.
+    /// Starts `tasks` writers, each with a connection of `pool`.
+    ///
+    /// A writer merges up to `merge` commits into one transaction. Where other transactions can hold locks, one more task and connection
+    /// retry blocked commits.
     pub(super) fn start(pool: Pool<D>, tasks: u32, merge: usize) -> Self {
         let merge = merge.max(1);
         let (door, inbox) = mpsc::channel(QUEUE);

@@ -60,8 +60,9 @@ impl Tables {
         Ok(())
     }
 
-    /// The table of DC codes at a destination, 0 to 3; in a sequential file, which the frames of a Motion JPEG stream are, the
-    /// standard one where the file defines none.
+    /// The table of DC codes at a destination, 0 to 3.
+    ///
+    /// In a sequential file, such as a frame of a Motion JPEG stream, the standard table if the file defines none.
     pub(super) fn dc(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
         let standard = || standard::DC.get(place).copied().filter(|_| !header.progressive);
         Table::new(self.dc[place].as_deref().or_else(standard).ok_or_else(damaged)?, false)
