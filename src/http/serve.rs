@@ -377,10 +377,10 @@ impl Refusals {
         }
         *last = Some(Instant::now());
         match full {
-            Full::Total => tracing::warn!("every connection is in use: new ones are turned away"),
+            Full::Total => tracing::warn!("every connection is in use: new connections are refused"),
             Full::Client => tracing::warn!(
                 peer = %peer.ip(),
-                "a client has all the connections that one may have; if it is a proxy, name it among the trusted ones"
+                "a client has its maximum number of connections; if it is a proxy, add it to the trusted proxies"
             ),
         }
     }

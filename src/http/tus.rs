@@ -125,7 +125,7 @@ fn partials(urls: &str) -> Answer<Vec<UploadId>> {
     let id = |url: &str| url.trim_end_matches('/').rsplit('/').next().and_then(|id| id.parse().ok());
     let ids: Option<Vec<UploadId>> = urls.split_ascii_whitespace().map(id).collect();
     ids.filter(|ids| ids.len() <= PARTIALS_MOST).ok_or_else(|| {
-        let detail = format!("Upload-Concat names something else, or more than {PARTIALS_MOST} uploads");
+        let detail = format!("Upload-Concat: name at most {PARTIALS_MOST} partial uploads by their URLs");
         Problem::new("malformed_request").detail(detail)
     })
 }
@@ -285,7 +285,7 @@ async fn create(
         Some(concatenation) => {
             let urls = concatenation.strip_prefix("final;");
             let urls =
-                urls.ok_or_else(|| Problem::new("malformed_request").detail("Upload-Concat is unknown"))?;
+                urls.ok_or_else(|| Problem::new("malformed_request").detail("Upload-Concat is not valid"))?;
             let purpose = Some(about(&new.metadata)?.purpose);
             gallery.join(signed.id(), NewUpload { purpose, ..new }, &partials(urls)?).await?
         }
