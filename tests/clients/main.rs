@@ -229,7 +229,7 @@ async fn npm_tus_js_client_uses_the_extensions() {
     for options in [
         json!({ "parallelUploads": 3 }),
         json!({ "uploadDataDuringCreation": true }),
-        json!({ "uploadLengthDeferred": true, "stream": true }),
+        json!({ "uploadLengthDeferred": true }),
         json!({ "chunkSize": 16 << 20 }),
     ] {
         let place = tus(server.address, &token, &file, options).await;

@@ -5,7 +5,7 @@ const fs = require("node:fs");
 const { Readable } = require("node:stream");
 const tus = require("tus-js-client");
 const [base, token, file, json] = process.argv.slice(2);
-const { silence = [], stream = false, ...options } = JSON.parse(json ?? "{}");
+const { silence = [], ...options } = JSON.parse(json ?? "{}");
 
 // Node's own stack, which pauses in the middle of a body as a radio gap does.
 class SilentStack extends tus.DefaultHttpStack {
@@ -27,7 +27,7 @@ class SilentStack extends tus.DefaultHttpStack {
   }
 }
 
-const upload = new tus.Upload(stream ? fs.createReadStream(file) : fs.readFileSync(file), {
+const upload = new tus.Upload(fs.readFileSync(file), {
   endpoint: `${base}/v1/uploads`,
   headers: { authorization: `Bearer ${token}` },
   metadata: { purpose: "photo" },
