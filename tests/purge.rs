@@ -84,10 +84,27 @@ impl<S: Store> Fixture<S> {
     async fn gone(&self, id: AccountId) -> bool {
         self.store.account(id).await.unwrap().is_none()
     }
+    /// Founds a couple, as if its members had asked for their deletion only afterwards.
     async fn couple(&self, members: [AccountId; 2]) -> Couple {
         let couple = self.world.couple(members);
+        let mut due = Vec::new();
+        for id in members {
+            let account = self.store.account(id).await.unwrap();
+            due.push(account.as_ref().and_then(|account| account.deletion_due));
+            if let Some(account) = account {
+                self.update(Account { deletion_due: None, ..account }).await;
+            }
+        }
         self.store.commit(vec![PairingChange::Found(couple.clone()).into()]).await.unwrap();
+        for (id, deletion_due) in members.into_iter().zip(due) {
+            if let Some(account) = self.store.account(id).await.unwrap() {
+                self.update(Account { deletion_due, ..account }).await;
+            }
+        }
         couple
+    }
+    async fn update(&self, account: Account) {
+        self.store.commit(vec![AccountChange::Update(account).into()]).await.unwrap();
     }
     /// Appends entries, by the first member and the second in turn, each with a reaction of both.
     async fn fill(&self, couple: CoupleId, entries: i64) {

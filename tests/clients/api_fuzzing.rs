@@ -14,7 +14,8 @@ use crate::{
 const MAX_EXAMPLES: &str = "100";
 /// Operations that are left out: a live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others
 /// end the session or the couple that the role needs.
-const EXCLUDED: &str = "^(live_.*|media_(upload|create|append)|accounts_end_.*|accounts_delete_me|pairing_leave)$";
+const EXCLUDED: &str =
+    "^(live_.*|media_(upload|create|append)|accounts_end_.*|accounts_delete_me|pairing_leave)$";
 
 async fn conforms(token: Option<&str>, server: &Server) {
     let mut command = Command::new(installed().join("venv/bin/schemathesis"));
