@@ -78,7 +78,11 @@ async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
         std::fs::write(folder.path().join("couple-data").join(name), content).unwrap();
         folder
     };
-    refused(broken("couple.key", b"short").path(), &[], "is not a key file");
+    let key = broken("couple.key", b"short");
+    refused(key.path(), &[], "run chmod 600 on it");
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(key.path().join("couple-data/couple.key"), owner_only).unwrap();
+    refused(key.path(), &[], "is not a key file");
     let damaged =
         broken("couple.db", b"not a database, whatever its name says, but long enough to look like one");
     refused(damaged.path(), &[], "is damaged or not a SQLite database");
