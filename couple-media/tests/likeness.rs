@@ -154,7 +154,7 @@ fn webp_is_as_alike_and_smaller() {
     }
 }
 
-/// A size as large as the kept copy is encoded twice; it must look and weigh as if it were encoded once.
+/// A size as large as the kept copy is encoded twice; it must look and weigh as if it were encoded once, within 1 %.
 #[test]
 fn size_made_from_the_kept_copy_is_as_good_as_one_made_from_the_upload() {
     for (width, height) in [(640, 480), (1024, 768), (1500, 1001)] {
@@ -170,6 +170,6 @@ fn size_made_from_the_kept_copy_is_as_good_as_one_made_from_the_upload() {
         let [once_alike, twice_alike] = [&once, &twice].map(|image| ssim(&seen(image), &reference));
         assert!(twice_alike > once_alike - 0.005, "{width} × {height}: {twice_alike}, once {once_alike}");
         let (bytes, bytes_once) = (twice.bytes.len(), once.bytes.len());
-        assert!(bytes <= bytes_once, "{width} × {height}: {bytes} bytes, once {bytes_once}");
+        assert!(bytes * 100 <= bytes_once * 101, "{width} × {height}: {bytes} bytes, once {bytes_once}");
     }
 }
