@@ -395,7 +395,7 @@ async fn go_away(far: Arc<dyn Store>, near: Arc<dyn Store>) {
                         CommitError::Conflict(conflict) => panic!("{conflict}"),
                     })
                 };
-                match timeout(Duration::from_millis(random(250)), work).await {
+                match timeout(Duration::from_millis(random(600)), work).await {
                     Ok(Ok(_)) => kept.push(id),
                     Ok(Err(error)) => assert!(error.is_retryable(), "{error}"),
                     Err(_) => aborted += 1,
