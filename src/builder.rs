@@ -31,26 +31,26 @@ use couple_notify::{
 };
 use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
 
-/// Accounts that a run of the purge deletes at most: a mistake must not take everybody.
+/// Maximum number of accounts that one run of the purge deletes, so that a fault cannot delete all accounts.
 const PURGED_AT_ONCE: u32 = 20;
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// What a process does.
+/// Work that a process does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Answers requests and works.
+    /// Serves requests and runs jobs.
     #[default]
     All,
-    /// Answers requests only.
+    /// Serves requests only.
     Api,
-    /// Works only; on these queues, or on all.
+    /// Runs jobs only: of these queues, or of all if the list is empty.
     Worker(Vec<String>),
 }
 
-/// The whole back end: its services, and what works in the background. Cheap to clone.
+/// The back end: its services and background jobs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Backend(Arc<Parts>);
 
@@ -70,7 +70,7 @@ struct Parts {
 }
 
 impl Backend {
-    /// Starts to compose one. As it stands, everything is in memory and gone with the process.
+    /// Returns a builder. By default all parts are in memory, and their data ends with the process.
     #[must_use]
     pub fn builder() -> BackendBuilder {
         BackendBuilder::default()
@@ -80,22 +80,22 @@ impl Backend {
     pub fn accounts(&self) -> &Accounts {
         &self.0.accounts
     }
-    /// Inviting, answering, leaving.
+    /// Invites, couples and blocks.
     #[must_use]
     pub fn pairings(&self) -> &Pairings {
         &self.0.pairings
     }
-    /// Appending, reading, changing, reacting.
+    /// Append, read, edit and delete entries; react to them.
     #[must_use]
     pub fn timeline(&self) -> &Timeline {
         &self.0.timeline
     }
-    /// Taking pictures in, and showing them.
+    /// Upload, render and serve pictures.
     #[must_use]
     pub fn gallery(&self) -> &Gallery {
         &self.0.gallery
     }
-    /// Following a couple's log as it grows.
+    /// Live streams of a couple's log.
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.0.live
@@ -111,30 +111,30 @@ impl Backend {
     pub fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::SeqCst) || self.0.live.is_draining()
     }
-    /// What the services work through.
+    /// The ports through which the services reach stores, event bus and other infrastructure.
     #[must_use]
     pub fn ports(&self) -> &Ports {
         &self.0.ports
     }
-    /// The queues that this backend's jobs wait in.
+    /// Queues of this backend's jobs.
     #[must_use]
     pub fn queues(&self) -> &[Queue] {
         &self.0.queues
     }
-    /// A worker for all queues, to be started, or run until idle in a test.
+    /// Worker for all queues: start it, or run it until it is idle in a test.
     #[must_use]
     pub fn worker(&self) -> Worker {
         self.worker_for(self.0.queues.clone())
     }
-    /// Says goodbye to live streams and lets go of the store: the last thing to do.
+    /// Ends live streams and closes the store. Call it last.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn close(&self) -> Result<(), Error> {
         self.0.live.drain();
         self.0.ports.store.close().await
     }
-    /// A worker for chosen queues, for a process of its own.
+    /// Worker for the given queues, for a separate worker process.
     #[must_use]
     pub fn worker_for(&self, queues: Vec<Queue>) -> Worker {
         Worker::new(
@@ -147,7 +147,7 @@ impl Backend {
     }
 }
 
-/// Each method swaps one part.
+/// Builder of a [`Backend`]: each method replaces one part.
 pub struct BackendBuilder {
     store: Option<Arc<dyn Store>>,
     bus: Option<Arc<dyn Bus>>,
@@ -218,107 +218,108 @@ macro_rules! setters {
 }
 
 impl BackendBuilder {
-    /// Where everything is kept. Default: in memory.
+    /// Sets the store of all data but pictures' bytes. Default: in memory.
     #[must_use]
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
-    /// Who carries notices. Default: within this process.
+    /// Sets the event bus that notifies live streams and workers of committed changes. Default: within this process.
     #[must_use]
     pub fn bus(mut self, bus: impl Bus) -> Self {
         self.bus = Some(Arc::new(bus));
         self
     }
-    /// Who knows who is here. Default: this process for itself.
+    /// Sets the store of presence. Default: within this process.
     #[must_use]
     pub fn presence(mut self, presence: impl Presence) -> Self {
         self.presence = Some(Arc::new(presence));
         self
     }
-    /// Who counts. Default: this process for itself.
+    /// Sets the rate limiter. Default: within this process.
     #[must_use]
     pub fn limits(mut self, limits: impl RateLimiter) -> Self {
         self.limits = Some(Arc::new(limits));
         self
     }
-    /// Who takes mail. Default: a list in memory that nobody sees.
+    /// Sets the mailer. Default: keeps mails in memory and delivers none.
     #[must_use]
     pub fn mailer(mut self, mailer: impl Mailer) -> Self {
         self.mailer = Some(Arc::new(mailer));
         self
     }
-    /// Where the bytes of pictures are. Needed with a [`store`](Self::store); without one, in memory.
+    /// Sets the blob store of pictures' bytes. Required with a [`store`](Self::store). Default: in memory.
     #[must_use]
     pub fn blobs(mut self, blobs: Blobs) -> Self {
         self.blobs = Some(blobs);
         self
     }
-    /// Where the time comes from. Default: the system.
+    /// Sets the clock. Default: the system's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
-    /// Where randomness comes from. Default: the system.
+    /// Sets the source of randomness. Default: the system's.
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.entropy = entropy;
         self
     }
-    /// The server's own secret, the same in every process and after every restart: `KeyFile` keeps it. Needed with a
-    /// [`store`](Self::store); without one it is random and ends with the process, as everything else does.
+    /// Sets the server's secret key. Required with a [`store`](Self::store). Default: random, valid until the process ends.
+    ///
+    /// It must be the same in every process and after every restart: `KeyFile` stores it.
     #[must_use]
     pub fn keys(mut self, keys: Keyring) -> Self {
         self.keys = Some(keys);
         self
     }
-    /// What links in mails and the addresses of pictures begin with. Default: `http://127.0.0.1:8080`.
+    /// Sets the URL with which links in mails and URLs of pictures begin. Default: `http://127.0.0.1:8080`.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = url.into();
         self
     }
-    /// How many threads hash passwords. Default: one for each core.
+    /// Sets the number of threads that hash passwords. Default: one per core.
     #[must_use]
     pub const fn hash_threads(mut self, threads: usize) -> Self {
         self.hash_threads = Some(threads);
         self
     }
     setters! {
-        /// What one password hash costs. Default: [`HashCost::RECOMMENDED`].
+        /// Sets the cost of a password hash. Default: [`HashCost::RECOMMENDED`].
         hash_cost: HashCost;
-        /// How long codes, links and sessions last.
+        /// Sets lifetimes of codes, links and sessions.
         accounts: account::Policy;
-        /// How long invites wait, and how many.
+        /// Sets the lifetime and the maximum number of invites.
         pairing: pairing::Policy;
-        /// How much of pictures is kept.
+        /// Sets quotas of pictures.
         pictures: media::Policy;
-        /// Which sizes of pictures there are, and what decoding may cost.
+        /// Sets renditions of pictures, and limits of decoding.
         gallery: GalleryOptions;
-        /// How live streams wait.
+        /// Sets intervals and limits of live streams.
         live: LiveOptions;
-        /// How jobs are leased and tried again.
+        /// Sets leases and retries of jobs.
         worker: WorkerOptions;
-        /// How many mails are handed over at once. Default: 8.
+        /// Sets the number of mails that are sent concurrently. Default: 8.
         mail_concurrency: usize;
-        /// Number of pictures that are decoded concurrently; their memory bounds them further. Default: one for each core.
+        /// Sets the number of pictures that are decoded concurrently; memory limits it further. Default: one per core.
         media_concurrency: usize;
-        /// Handlers of the host's own jobs, beside the backend's.
+        /// Adds handlers of the host's own jobs.
         jobs: Registry;
     }
 
-    /// Composes it.
+    /// Builds the backend.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), and for a hash cost
-    /// that there is not.
+    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), and for an invalid hash
+    /// cost.
     pub fn build(self) -> Result<Backend, Error> {
         let keys = match self.keys {
             Some(keys) => keys,
             None if self.store.is_some() => {
                 return Err(Error::new(ErrorKind::Misconfigured, "build backend").context(
-                    "a store needs .keys(…): codes and links that were mailed would end with this process",
+                    "a store needs .keys(…): with a random key, mailed codes and links stop working when this process ends",
                 ));
             }
             None => {
@@ -330,8 +331,9 @@ impl BackendBuilder {
         let blobs = match self.blobs {
             Some(blobs) => blobs,
             None if self.store.is_some() => {
-                return Err(Error::new(ErrorKind::Misconfigured, "build backend")
-                    .context("a store needs .blobs(…): pictures would end with this process"));
+                return Err(Error::new(ErrorKind::Misconfigured, "build backend").context(
+                    "a store needs .blobs(…): in memory, pictures are lost when this process ends",
+                ));
             }
             None => Blobs::memory(),
         };
@@ -347,7 +349,7 @@ impl BackendBuilder {
             links: Links::new(&self.public_url),
         };
         let threads = self.hash_threads.unwrap_or_else(cores);
-        // 19 MiB and two passes take some 15 ms: 64 for each thread are done within a second.
+        // 19 MiB and two passes take about 15 ms: a queue of 64 per thread is empty within a second.
         let hasher = Arc::new(PasswordHasher::new(self.hash_cost, threads, threads * 64, self.entropy)?);
         let accounts = Accounts::new(ports.clone(), hasher, self.accounts.clone());
         let directory: Arc<dyn Directory> = Arc::new(accounts.clone());

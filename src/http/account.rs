@@ -38,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(cancel_email_change))
 }
 
-/// A person's own account.
+/// The caller's account.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AccountOut {
     id: String,
@@ -46,11 +46,11 @@ pub(super) struct AccountOut {
     display_name: String,
     locale: Option<String>,
     time_zone: Option<String>,
-    /// `YYYY-MM-DD`
+    /// Date of birth, `YYYY-MM-DD`.
     birthday: Option<String>,
     has_password: bool,
     created_at: String,
-    /// When the account will be deleted, if that was asked for.
+    /// Time at which the account will be deleted, if its deletion was requested.
     deletion_due: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl From<Account> for AccountOut {
     }
 }
 
-/// A person's own account, with what they show of themselves.
+/// The caller's account and avatar.
 #[derive(Debug, Serialize, ToSchema)]
 struct MeOut {
     #[serde(flatten)]
@@ -85,7 +85,7 @@ impl MeOut {
     }
 }
 
-/// A session with its bearer token, which is shown this once.
+/// A session with its bearer token, which is returned only once.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NewSession {
     id: String,
@@ -93,7 +93,7 @@ pub(super) struct NewSession {
     expires_at: String,
 }
 
-/// Who signed in, and with what.
+/// The account and the new session after a sign-in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SignedInOut {
     account: AccountOut,
@@ -119,10 +119,10 @@ pub(super) struct SessionOut {
     id: String,
     device: Option<String>,
     created_at: String,
-    /// To within some minutes.
+    /// Time of last use, accurate to some minutes.
     seen_at: String,
     expires_at: String,
-    /// Whether it is the one that asks.
+    /// Whether it is the session of this request.
     current: bool,
 }
 
@@ -139,7 +139,7 @@ impl SessionOut {
     }
 }
 
-/// What was set going.
+/// Status of an accepted operation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Status {
     status: &'static str,
@@ -158,10 +158,12 @@ struct NewAccount {
     locale: Option<String>,
 }
 
-/// Signs up: mails a code and a link. The same answer, in the same time, whether or not the address has an account.
+/// Sign up: mail a code and a link.
+///
+/// The response and its time are the same whether or not the address has an account.
 #[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = NewAccount,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
-    responses((status = 202, description = "A mail is on its way", body = Status)))]
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
+    responses((status = 202, description = "A mail is being sent", body = Status)))]
 async fn sign_up(
     State(app): State<App>,
     meta: Meta,
@@ -176,24 +178,24 @@ async fn sign_up(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Verification {
-    /// With `code`.
+    /// Address of the sign-up. Required with `code`.
     email: Option<String>,
-    /// Six digits; spaces, dashes and digits of other scripts are understood. Anything else is refused without counting as a try.
+    /// Six digits; spaces, dashes and digits of other scripts are accepted. Anything else is refused without counting as an attempt.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
-    /// The link's token, instead of address and code.
+    /// Token of the mailed link, instead of `email` and `code`.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
-    /// At least 15 characters; without one, sign-in is by mailed code. Not used when the account has a password.
+    /// At least 15 characters. Without a password, sign-in is by mailed code. Ignored if the account has a password.
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
-    /// Display name of the account; without one, the name of the sign-up that the mail belongs to.
+    /// Display name of the account. Default: the name given at sign-up.
     display_name: Option<String>,
-    /// Locale of the account, likewise.
+    /// Locale of the account. Default: the locale given at sign-up.
     locale: Option<String>,
 }
 
-/// Scope of an idempotency key of a proof: its address, or its token.
+/// Scope of the idempotency key of a confirmation: its address or its token.
 fn subject<'a>(email: Option<&'a str>, token: Option<&'a Secret<String>>) -> &'a str {
     email.or_else(|| token.map(|token| token.expose().as_str())).unwrap_or_default()
 }
@@ -217,7 +219,7 @@ fn proof(
 /// Code and link of one mail work once each, the second of them within the 10 minutes of the code; the second one signs in to the same
 /// account.
 #[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
 async fn verify(State(app): State<App>, meta: Meta, body: Body<Verification>) -> Answer<Json<SignedInOut>> {
     let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
@@ -233,9 +235,9 @@ struct Address {
     email: String,
 }
 
-/// Mails another code for a sign-up that waits. Always the same answer.
+/// Mail another code for a pending sign-up. The response is the same without one.
 #[utoipa::path(post, path = "/v1/accounts/verify/resend", tag = "accounts", request_body = Address,
-    responses((status = 202, description = "If a sign-up waits, a mail is on its way", body = Status)))]
+    responses((status = 202, description = "If there is a pending sign-up, a mail is being sent", body = Status)))]
 async fn resend(
     State(app): State<App>,
     meta: Meta,
@@ -249,14 +251,14 @@ async fn resend(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Credentials {
-    /// With `password` or `code`.
+    /// Required with `password` or `code`.
     email: Option<String>,
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
     /// Six digits, instead of the password.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
-    /// The token of a mailed link, instead of address and password or code.
+    /// Token of a mailed link, instead of address and password or code.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
 }
@@ -265,10 +267,10 @@ struct Credentials {
 ///
 /// Code and link of one mail work once each, the second of them within the 10 minutes of the code.
 ///
-/// An address takes 100 wrong passwords in 24 hours from networks from which it did not sign in in the last 90 days, and
-/// 100 from those from which it did; then 429 until the 24 hours are over. Mailed codes and links still work.
+/// An address allows 100 wrong passwords in 24 hours from networks without a sign-in to it in the last 90 days, and 100 from the
+/// others; further attempts get 429 until the 24 hours are over. Mailed codes and links still work.
 #[utoipa::path(post, path = "/v1/sessions", tag = "accounts", request_body = Credentials,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 201, description = "Signed in", body = SignedInOut)))]
 async fn sign_in(
     State(app): State<App>,
@@ -296,9 +298,9 @@ async fn sign_in(
     Ok((StatusCode::CREATED, Json(signed.into())))
 }
 
-/// Mails a code and a link to sign in with. Always the same answer.
+/// Mail a sign-in code and link. The response is the same without an account.
 #[utoipa::path(post, path = "/v1/sessions/code", tag = "accounts", request_body = Address,
-    responses((status = 202, description = "If there is an account, a mail is on its way", body = Status)))]
+    responses((status = 202, description = "If there is an account, a mail is being sent", body = Status)))]
 async fn request_code(
     State(app): State<App>,
     meta: Meta,
@@ -309,7 +311,7 @@ async fn request_code(
     Ok(SENT)
 }
 
-/// One's own signed-in devices.
+/// List the account's sessions.
 #[utoipa::path(get, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Sessions)))]
 async fn list_sessions(State(app): State<App>, signed: Signed) -> Answer<Json<Sessions>> {
@@ -318,13 +320,13 @@ async fn list_sessions(State(app): State<App>, signed: Signed) -> Answer<Json<Se
     Ok(Json(Sessions { sessions }))
 }
 
-/// Signed-in devices.
+/// Sessions of an account.
 #[derive(Debug, Serialize, ToSchema)]
 struct Sessions {
     sessions: Vec<SessionOut>,
 }
 
-/// Signs this device out.
+/// Sign out: end the current session.
 #[utoipa::path(delete, path = "/v1/sessions/current", tag = "accounts", security(("session" = [])),
     responses((status = 204, description = "Signed out")))]
 async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
@@ -332,9 +334,9 @@ async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<S
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Signs one of one's own devices out.
+/// End one of the account's sessions.
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "accounts", security(("session" = [])),
-    params(("id" = String, Path, description = "Of the session")),
+    params(("id" = String, Path, description = "Id of the session")),
     responses((status = 204, description = "Signed out")))]
 async fn end_session(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("session_not_found"))?;
@@ -342,17 +344,17 @@ async fn end_session(State(app): State<App>, signed: Signed, Segment(id): Segmen
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Signs all other devices out.
+/// End all other sessions of the account.
 #[utoipa::path(delete, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
-    responses((status = 204, description = "All others are signed out")))]
+    responses((status = 204, description = "All other sessions have ended")))]
 async fn end_other_sessions(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
     app.backend.accounts().end_sessions(signed.id(), Some(signed.session.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Mails a link to set a new password with. Always the same answer.
+/// Mail a link to set a new password. The response is the same without an account.
 #[utoipa::path(post, path = "/v1/password/forgot", tag = "accounts", request_body = Address,
-    responses((status = 202, description = "If there is an account, a mail is on its way", body = Status)))]
+    responses((status = 202, description = "If there is an account, a mail is being sent", body = Status)))]
 async fn forgot_password(
     State(app): State<App>,
     meta: Meta,
@@ -366,10 +368,10 @@ async fn forgot_password(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewPassword {
-    /// The link's token; without it, be signed in.
+    /// Token of the mailed link. Without it the request needs a session.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
-    /// Needed when signed in and there is one.
+    /// Required with a session if the account has a password.
     #[schema(value_type = Option<String>)]
     current_password: Option<Secret<String>>,
     /// At least 15 characters.
@@ -377,11 +379,12 @@ struct NewPassword {
     new_password: Secret<String>,
 }
 
-/// Sets a password. With a link's token every session ends; signed in, every other one does, and this one goes on with a
-/// new token.
+/// Set a new password.
+///
+/// With a link's token all sessions end. With a session all others end, and this one continues with a new token.
 #[utoipa::path(put, path = "/v1/password", tag = "accounts", request_body = NewPassword,
     security((), ("session" = [])),
-    responses((status = 200, description = "Set; go on with this session", body = SignedInOut),
+    responses((status = 200, description = "Set; continue with the returned session", body = SignedInOut),
         (status = 204, description = "Set with a link's token; sign in")))]
 async fn set_password(
     State(app): State<App>,
@@ -406,7 +409,7 @@ async fn set_password(
     }
 }
 
-/// One's own account.
+/// Get the caller's account.
 #[utoipa::path(get, path = "/v1/me", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "The account", body = MeOut)))]
 async fn me(State(app): State<App>, signed: Signed) -> Answer<Json<MeOut>> {
@@ -424,7 +427,7 @@ struct AccountPatch {
     /// that names no language clears the field.
     #[schema(value_type = Option<String>)]
     locale: Option<Option<String>>,
-    /// A name of the IANA database.
+    /// Name of a time zone in the IANA database.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     time_zone: Option<Option<String>>,
@@ -434,12 +437,12 @@ struct AccountPatch {
     birthday: Option<Option<String>>,
 }
 
-/// Changes what one says of oneself. An absent field stays, null clears it.
+/// Change the caller's profile. Absent fields stay, null clears a field.
 #[utoipa::path(patch, path = "/v1/me", tag = "accounts", security(("session" = [])), request_body = AccountPatch,
     responses((status = 200, description = "The account", body = MeOut)))]
 async fn update_me(State(app): State<App>, signed: Signed, body: Body<AccountPatch>) -> Answer<Json<MeOut>> {
     let AccountPatch { display_name, locale, time_zone, birthday } = body.value;
-    // A name is the one thing that nobody can be without.
+    // The display name cannot be cleared.
     let display_name = display_name.map(Option::unwrap_or_default);
     let patch = ProfilePatch { display_name, locale, time_zone, birthday };
     let account = app.backend.accounts().update_profile(signed.id(), &patch).await?;
@@ -450,16 +453,17 @@ async fn update_me(State(app): State<App>, signed: Signed, body: Body<AccountPat
 #[serde(deny_unknown_fields)]
 struct NewEmail {
     new_email: String,
-    /// Instead of a recent sign-in.
+    /// Required if the last sign-in is not recent.
     #[schema(value_type = Option<String>)]
     current_password: Option<Secret<String>>,
 }
 
-/// Ask for a change of address, which the new address must confirm.
+/// Request a change of address, which the new address must confirm.
 ///
-/// The present address gets a link that cancels the change. The end of the session that asked, and a new password, cancel it too.
+/// The present address gets a link that cancels the change. It is also cancelled when the session that requested it ends, and by a new
+/// password.
 #[utoipa::path(post, path = "/v1/me/email", tag = "accounts", security(("session" = [])), request_body = NewEmail,
-    responses((status = 202, description = "A mail to the new address is on its way", body = Status)))]
+    responses((status = 202, description = "A mail to the new address is being sent", body = Status)))]
 async fn change_email(
     State(app): State<App>,
     signed: Signed,
@@ -478,22 +482,22 @@ async fn change_email(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EmailProof {
-    /// The new address, with `code`.
+    /// New address. Required with `code`.
     email: Option<String>,
-    /// Six digits; spaces, dashes and digits of other scripts are understood. Anything else is refused without counting as a try.
+    /// Six digits; spaces, dashes and digits of other scripts are accepted. Anything else is refused without counting as an attempt.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
-    /// The link's token, instead.
+    /// Token of the mailed link, instead of `email` and `code`.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
 }
 
-/// Confirm a new address by its mailed code or link.
+/// Confirm a new address with the mailed code or link.
 ///
 /// The code needs a session; the link needs no session and returns none. Code and link of one mail work once each, the second of them
 /// within the 10 minutes of the code.
 #[utoipa::path(post, path = "/v1/me/email/verify", tag = "accounts", security((), ("session" = [])),
-    request_body = EmailProof, responses((status = 204, description = "It is the account's address now")))]
+    request_body = EmailProof, responses((status = 204, description = "The account has the new address")))]
 async fn confirm_email(
     State(app): State<App>,
     signed: Option<Signed>,
@@ -513,12 +517,12 @@ async fn confirm_email(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EmailCancellation {
-    /// The token of the link that the present address got.
+    /// Token of the link that was mailed to the present address.
     #[schema(value_type = String)]
     token: Secret<String>,
 }
 
-/// Cancel the changes of address that the account asked for. Needs no session.
+/// Cancel the account's pending changes of address. Needs no session.
 #[utoipa::path(post, path = "/v1/me/email/cancel", tag = "accounts", request_body = EmailCancellation,
     responses((status = 204, description = "The account keeps its address")))]
 async fn cancel_email_change(
@@ -530,16 +534,18 @@ async fn cancel_email_change(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// When the account goes.
+/// State of a requested deletion.
 #[derive(Debug, Serialize, ToSchema)]
 struct Deletion {
     status: &'static str,
     deletion_due: String,
 }
 
-/// Asks for the account to be deleted. A sign-in before then calls it off. Needs a sign-in within 10 minutes.
+/// Request deletion of the account. Needs a sign-in within 10 minutes.
+///
+/// All sessions end. A sign-in before the deletion is due cancels it.
 #[utoipa::path(delete, path = "/v1/me", tag = "accounts", security(("session" = [])),
-    responses((status = 202, description = "Signed out everywhere; deleted when it is due", body = Deletion)))]
+    responses((status = 202, description = "All sessions have ended; the account is deleted when it is due", body = Deletion)))]
 async fn delete_me(
     State(app): State<App>,
     signed: Signed,

@@ -1,4 +1,4 @@
-//! The limits of this server, for clients and in the document.
+//! Limits of this server, as a route and in the OpenAPI document.
 
 use axum::{
     Json,
@@ -17,60 +17,60 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(capabilities))
 }
 
-/// The limits of this server. They are the same for every client and change only with the configuration.
+/// Limits of this server. They are the same for every client and change only with the configuration.
 #[derive(Debug, Serialize, ToSchema)]
 struct Capabilities {
-    /// Most bytes of a JSON body.
+    /// Maximum bytes of a JSON body.
     json_bytes: usize,
     media: MediaCapabilities,
 }
 
-/// The limits of pictures and uploads.
+/// Limits of pictures and uploads.
 #[derive(Debug, Serialize, ToSchema)]
 struct MediaCapabilities {
-    /// Media types that are accepted, recognised by content.
+    /// Accepted media types, recognised by content.
     types: Vec<&'static str>,
-    /// Most bytes of a picture.
+    /// Maximum bytes of a picture.
     bytes: usize,
-    /// Most pixels in a row or column.
+    /// Maximum width and height in pixels.
     side: u32,
-    /// Most pixels, in millions.
+    /// Maximum number of pixels, in millions.
     megapixels: u32,
-    /// Uploads of one account that are received at the same time.
+    /// Maximum concurrent uploads of one account.
     concurrent_uploads: usize,
-    /// Further uploads of one account that wait for their turn; more get 429 `too_many_uploads`.
+    /// Maximum number of further uploads of one account that wait for a permit; more get 429 `too_many_uploads`.
     waiting_uploads: usize,
-    /// How long an upload waits for its turn, in seconds.
+    /// Maximum time that an upload waits for a permit, in seconds.
     upload_wait_seconds: u64,
-    /// How long an upload may take in total, in seconds.
+    /// Maximum duration of an upload, in seconds.
     upload_seconds: u64,
-    /// How long an upload may send nothing, in seconds.
+    /// Maximum time without bytes during an upload, in seconds.
     upload_idle_seconds: u64,
-    /// Bytes that must arrive in each `upload_rate_seconds`.
+    /// Minimum number of bytes that must arrive in each `upload_rate_seconds`.
     upload_rate_bytes: usize,
-    /// See `upload_rate_bytes`.
+    /// Period of `upload_rate_bytes`, in seconds.
     upload_rate_seconds: u64,
-    /// How long a resumable upload (tus) may take, in seconds.
+    /// Lifetime of a resumable upload (tus), in seconds.
     resumable_seconds: u64,
-    /// Bytes of a couple's photos, renditions included.
+    /// Maximum bytes of a couple's photos, renditions included.
     photo_quota_bytes: i64,
-    /// Bytes of an account's avatars, renditions included.
+    /// Maximum bytes of an account's avatars, renditions included.
     avatar_quota_bytes: i64,
-    /// Sizes of photos.
+    /// Renditions of photos.
     photo_renditions: Vec<RenditionBound>,
-    /// Sizes of avatars.
+    /// Renditions of avatars.
     avatar_renditions: Vec<RenditionBound>,
-    /// Most seconds that a `signed_url` works.
+    /// Maximum lifetime of a `signed_url`, in seconds.
     signed_url_seconds: u64,
 }
 
-/// A size that pictures are offered in.
+/// Maximum size of a rendition.
 #[derive(Debug, Serialize, ToSchema)]
 struct RenditionBound {
     name: String,
-    /// Most pixels in a row.
+    /// Maximum width in pixels.
     width: u32,
-    /// Most pixels in a column.
+    /// Maximum height in pixels.
     height: u32,
 }
 
@@ -117,14 +117,14 @@ pub(super) fn accepted_types() -> Vec<&'static str> {
     Kind::ALL.iter().map(|kind| kind.media_type()).collect()
 }
 
-/// The limits of this server.
+/// Get the limits of this server.
 #[utoipa::path(get, path = "/v1/capabilities", tag = "operations",
     responses((status = 200, description = "Limits; may be cached for 5 minutes", body = Capabilities)))]
 async fn capabilities(State(app): State<App>) -> ([(HeaderName, &'static str); 1], Json<Capabilities>) {
     ([(header::CACHE_CONTROL, "public, max-age=300")], Json(Capabilities::new(&app)))
 }
 
-/// Writes the limits of uploads into the document, where a reader looks for them.
+/// Adds the limits of uploads to the description of the upload operation.
 pub(super) fn document(api: &mut OpenApi, app: &App) {
     let limits = Capabilities::new(app).media;
     let text = format!(

@@ -1,7 +1,7 @@
-//! Cross-origin resource sharing (CORS): which pages of other origins may call from a browser.
+//! Cross-origin resource sharing (CORS): browser pages of other origins that may call this server.
 //!
-//! No response allows credentials: a session is a bearer token, never a cookie, so that a page can use only the token that it was given.
-//! For the same reason a WebSocket's `Origin` is not checked: the page that opens it must send the token.
+//! No response allows credentials: a session is a bearer token, not a cookie, so a page can only use a token that it was given. For the
+//! same reason the `Origin` of a WebSocket is not checked: the page that opens it must send the token.
 
 use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 
@@ -15,7 +15,7 @@ use axum::{
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-/// How long a browser may keep the answer to a preflight request. Chromium keeps none longer than two hours.
+/// Time for which a browser may cache the response to a preflight request. Chromium caches none for more than two hours.
 const MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Response headers that a page may read beside those of the Fetch standard's safe list.
@@ -43,7 +43,7 @@ const EXPOSED: [&str; 21] = [
     "x-request-id",
 ];
 
-/// An origin (RFC 6454) whose pages may call this server, as browsers write it: `https://app.example.org`; or `*`, any.
+/// Origin (RFC 6454) whose pages may call this server, as in `https://app.example.org`; `*` allows every origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
@@ -72,7 +72,7 @@ impl FromStr for Origin {
             return Err(NotAnOrigin);
         };
         let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
-        // The parser adds a path; one that was written never equals an `Origin` header.
+        // The URI parser adds a path. A written path never equals an `Origin` header.
         if !matches!(path, "" | "/")
             || text.ends_with('/')
             || authority.as_str().contains('@')
@@ -94,7 +94,7 @@ impl FromStr for Origin {
     }
 }
 
-/// The headers of these origins' requests. None where no origin is allowed.
+/// Layer that adds CORS headers for these origins. None if no origin is allowed.
 pub(super) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
@@ -117,22 +117,22 @@ pub(super) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
                 Method::DELETE,
                 Method::OPTIONS,
             ])
-            // Any: none of them proves who sends it.
+            // Any header is allowed: no request header proves who sends the request.
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(EXPOSED.map(HeaderName::from_static))
             .max_age(MAX_AGE),
     )
 }
 
-/// Answers preflight requests, and adds the headers to every other answer.
+/// Answers preflight requests, and adds CORS headers to all other responses.
 pub(super) async fn share(layer: &CorsLayer, request: Request, next: Next) -> Response {
     let options = request.method() == Method::OPTIONS;
     let preflight = options && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if preflight || !options {
         return layer.layer(next).oneshot(request).await.unwrap_or_else(|never| match never {});
     }
-    // The layer takes every OPTIONS for a preflight request. One that is not asks what uploads can do: its own answer gets the
-    // headers of any other request.
+    // The layer takes every OPTIONS request for a preflight request. An OPTIONS request that is none goes to its route (tus), and its
+    // response gets the headers of an ordinary request.
     let mut plain = Request::new(Body::empty());
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         plain.headers_mut().insert(header::ORIGIN, origin.clone());

@@ -1,14 +1,15 @@
-//! File descriptors: how many the process may have open, and how many of them connections may use.
+//! Limit on open file descriptors, and the share of it that connections may use.
 
-/// Descriptors that connections must leave free: an eighth of the limit, within these bounds. The database, files of pictures, Redis and
-/// the listener need some.
+/// Minimum and maximum number of descriptors reserved for database, picture files, Redis and listener; between them, an eighth of the
+/// limit.
 const RESERVED: (u64, u64) = (64, 1024);
 
-/// Raises the soft limit on open files to the hard limit, and returns the limit that holds afterwards. None: unlimited, or the system has
-/// no such limit.
+/// Raises the soft limit on open files to the hard limit, and returns the resulting limit.
 ///
-/// Many systems start processes with a soft limit of 1,024. [`serve`](super::serve) accepts fewer connections than the limit that it
-/// finds, so call this first.
+/// None: there is no limit, or the system has no such limit.
+///
+/// Many systems start processes with a soft limit of 1,024. [`serve`](super::serve) accepts fewer connections than the limit that
+/// applies when it starts, so call this first.
 pub fn raise_descriptor_limit() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -16,9 +17,9 @@ pub fn raise_descriptor_limit() -> Option<u64> {
         let mut limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
             limit.current = limit.maximum;
-            // Where it may not be raised the server has fewer connections, and says so.
+            // If the limit cannot be raised, the server accepts fewer connections and logs a warning.
             if let Err(error) = setrlimit(Resource::Nofile, limit) {
-                tracing::warn!(%error, "the limit on open files cannot be raised");
+                tracing::warn!(%error, "cannot raise the limit on open files");
             }
         }
     }
@@ -36,11 +37,15 @@ fn descriptor_limit() -> Option<u64> {
     }
 }
 
-/// How many connections there may be of `wanted`, so that other parts of the process can still open files.
+/// Number of connections, at most `wanted`, that leaves enough descriptors for the rest of the process.
 pub(super) fn affordable(wanted: usize) -> usize {
     let affordable = descriptor_limit().map_or(usize::MAX, within);
     if affordable < wanted {
-        tracing::warn!(wanted, affordable, "the limit on open files (ulimit -n) allows fewer connections");
+        tracing::warn!(
+            wanted,
+            affordable,
+            "the limit on open files allows fewer connections than configured; raise it (ulimit -n)"
+        );
     }
     wanted.min(affordable)
 }

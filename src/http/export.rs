@@ -1,4 +1,4 @@
-//! All that is held of a person, as one document.
+//! Export of all data of an account as one JSON document.
 
 use std::collections::VecDeque;
 
@@ -29,9 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(export))
 }
 
-/// All that is held of oneself, as JSON. Needs a sign-in within 10 minutes.
+/// Export all data of the account as JSON. Needs a sign-in within 10 minutes.
 #[utoipa::path(get, path = "/v1/me/export", tag = "accounts", security(("session" = [])),
-    responses((status = 200, description = "A document", body = serde_json::Value)))]
+    responses((status = 200, description = "The data of the account", body = serde_json::Value)))]
 async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
     app.backend.accounts().require_recent(&signed.session)?;
     let export = Export::read(app.backend.ports(), signed.id()).await?;
@@ -58,7 +58,7 @@ async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
             "anniversary": couple.anniversary,
         })).collect::<Vec<_>>(),
     });
-    // What may be long is read and sent page by page.
+    // Pictures and entries can be many: they are read and sent page by page.
     let mut text = head.to_string();
     text.pop();
     text.push_str(",\"pictures\":[");
@@ -66,7 +66,7 @@ async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
         Writing { app, account: signed.id(), first: true, part: Part::Pictures(spaces, None), couples };
     let pages = futures_util::stream::unfold((Some(begin), text), |(writing, mut text)| async move {
         let mut writing = writing?;
-        // Cut off after a failure: a document that ends early must not look whole.
+        // After a failure the body is cut off, so that the client does not take an incomplete document for a complete one.
         match writing.page(&mut text).await {
             Ok(goes_on) => Some((Ok(text), (goes_on.then_some(writing), String::new()))),
             Err(failure) => Some((Err(failure), (None, String::new()))),
@@ -79,25 +79,25 @@ async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
     Ok((headers, HttpBody::from_stream(pages)).into_response())
 }
 
-/// How far a document is.
+/// Progress of an export.
 struct Writing {
     app: App,
     account: AccountId,
-    /// Whether no comma comes before the next item.
+    /// Whether the next item is the first of its list, so needs no comma.
     first: bool,
     part: Part,
     couples: VecDeque<Couple>,
 }
 
 enum Part {
-    /// Of these spaces, and after what in the first of them.
+    /// Remaining spaces, and the last picture written of the first of them.
     Pictures(VecDeque<Space>, Option<MediaId>),
-    /// Of the couples that are left, and after what in the first of them.
+    /// `seq` of the last entry written of the first remaining couple.
     Entries(i64),
 }
 
 impl Writing {
-    /// Writes the next page; `false` when it was the last.
+    /// Writes the next page; returns `false` after the last one.
     async fn page(&mut self, text: &mut String) -> Result<bool, Failure<timeline::Refusal>> {
         let items = match &mut self.part {
             Part::Pictures(spaces, after) => {
@@ -145,7 +145,7 @@ impl Writing {
     }
 }
 
-/// A picture, with where it is to be had as long as the account is there.
+/// A picture, with its URL, which works as long as the account exists.
 fn picture(media: &Media) -> serde_json::Value {
     let couple = match media.space {
         Space::Couple(id) => Some(id.to_string()),

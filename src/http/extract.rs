@@ -1,4 +1,4 @@
-//! What handlers take out of a request.
+//! Extractors of handlers.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::{App, HttpOptions, Problem, ProxyHeader};
 
-/// A JSON body, checked against its type: unknown fields are refused.
+/// JSON body, checked against its type; unknown fields are rejected.
 pub(super) struct Body<T> {
     pub(super) value: T,
     bytes: Bytes,
@@ -48,7 +48,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// Refuses a compressed body.
+/// Rejects a compressed body.
 pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let coded = |coding: &HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get_all(header::CONTENT_ENCODING).iter().any(coded) {
@@ -57,9 +57,9 @@ pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The field error of a value that the JSON grammar allows and `serde_json` does not read.
+/// Code of a field error for a value that the JSON grammar allows but `serde_json` cannot read.
 ///
-/// A lone surrogate, a number beyond any float, or more than 127 levels.
+/// These are a lone surrogate, a number out of the range of floats, and more than 127 levels.
 fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
     let said = error.to_string();
     let says = |part: &str| said.contains(part);
@@ -76,24 +76,24 @@ fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let malformed = |error: &serde_json::Error| {
-        // Where, not what: the message could quote a secret.
+        // Position only: serde's message could quote a secret.
         Problem::new("malformed_json").detail(format!("line {} column {}", error.line(), error.column()))
     };
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        // Serde would take an array for an object, field by field.
+        // Serde accepts an array of fields in place of an object.
         return Err(Problem::new("invalid_field").field(".", "wrong_type"));
     }
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
     }
-    // Only what is wrong is read once more, to say where: keeping track of that costs more than the reading.
+    // Only an invalid body is parsed a second time, with tracking of the path, which is slower.
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
         if error.classify() != serde_json::error::Category::Data {
             let Some(code) = unreadable(&error) else { return malformed(&error) };
-            // For a value that is too deep the first name is enough.
+            // For a value that is too deep, the name of the first field is enough.
             let field = if code == "too_deep" { path.split(['.', '[']).next() } else { Some(path.as_str()) };
             return Problem::new("invalid_field").field(field.filter(|f| !f.is_empty()).unwrap_or("."), code);
         }
@@ -122,7 +122,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// A part of the path. One that cannot be read names nothing.
+/// A path parameter. A value that cannot be decoded is not found.
 pub(super) struct Segment(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
@@ -136,7 +136,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     }
 }
 
-/// Whose session a request comes with.
+/// Authenticated caller: the session of a request and its account.
 pub(super) struct Signed {
     pub(super) account: Account,
     pub(super) session: Session,
@@ -176,7 +176,7 @@ impl OptionalFromRequestParts<App> for Signed {
     }
 }
 
-/// The token that a request comes with.
+/// Bearer token of a request.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, Problem> {
     let unknown = || Problem::new("unauthenticated");
     let header = headers.get(header::AUTHORIZATION).ok_or_else(unknown)?;
@@ -187,7 +187,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, Problem> {
     Ok(Secret::new(token.trim().to_owned()))
 }
 
-/// What a request says of itself.
+/// Metadata of a request: client address, device, idempotency key.
 pub(super) struct Meta {
     ip: Option<IpAddr>,
     device: Option<Label>,
@@ -201,19 +201,20 @@ impl Meta {
     pub(super) fn call<T>(&self, account: AccountId, body: &Body<T>) -> Call {
         self.call_with(account, &body.bytes)
     }
-    /// Context of an authenticated request that stands for these bytes.
+    /// Context of an authenticated request whose idempotency fingerprint is computed from `body`.
     pub(super) fn call_with(&self, account: AccountId, body: &[u8]) -> Call {
         let who = account.to_string();
         self.scoped(body, |key| digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]))
     }
-    /// Context of a request without a session. Its idempotency key is scoped by `subject`, the address or token in its body, so
-    /// that two clients with the same key do not meet.
+    /// Context of a request without a session.
+    ///
+    /// Its idempotency key is scoped by `subject`, the address or token in its body, so that equal keys of two clients do not collide.
     pub(super) fn open_call<T>(&self, subject: &str, body: &Body<T>) -> Call {
         let email = EmailAddress::parse("email", subject).ok();
         let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
         let parts = |key: &str| {
             let parts = [subject.as_bytes(), self.route.as_bytes(), key.as_bytes()];
-            // Keyed, like the request: a token is a secret, and an address is private.
+            // Keyed hash, as for the request: a token is secret, and an address is private.
             self.keys.derive("idempotency-scope", &parts)
         };
         self.scoped(&body.bytes, parts)
@@ -221,12 +222,12 @@ impl Meta {
     fn scoped(&self, body: &[u8], scope: impl Fn(&str) -> Digest) -> Call {
         let idempotency = self.key.as_ref().map(|key| Idempotency {
             scope: scope(key),
-            // Keyed: the body may hold a password, which a plain digest in a dump would let be guessed.
+            // Keyed hash: the body may contain a password, which could be guessed from a plain hash in a leaked database.
             request: self.keys.derive("idempotency-request", &[body]),
         });
         Call { ip: self.ip, device: self.device.clone(), idempotency }
     }
-    /// The call of a request that is not repeated under a key.
+    /// Context of a request without an idempotency key.
     pub(super) fn plain(&self) -> Call {
         Call { ip: self.ip, device: self.device.clone(), idempotency: None }
     }
@@ -259,14 +260,15 @@ impl FromRequestParts<App> for Meta {
     }
 }
 
-/// The address of the client that sent a request with these extensions and headers; none where the host does not pass the peer on.
+/// Address of the client that sent a request. None if the host does not provide the peer's address.
 pub(super) fn client_address(app: &App, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     client(peer, headers, &app.options)
 }
 
-/// The right-most hop that is not a trusted proxy. No header counts unless the peer is trusted, and then only the one that
-/// the host says its proxies write: the other may come from the client as it is.
+/// Right-most address in the forwarding header that is not a trusted proxy.
+///
+/// A header counts only if the peer is trusted, and only the configured one: a client could have sent the other.
 fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> Option<IpAddr> {
     let mut client = peer?;
     if !is_trusted(client, options) {
@@ -288,7 +290,7 @@ fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> O
             };
             match node.and_then(address) {
                 Some(ip) => hops.push(ip),
-                // Unknown or obfuscated (RFC 7239, 6.3): what stands left of it cannot be believed.
+                // Unknown or obfuscated (RFC 7239, 6.3): addresses to the left of it cannot be trusted.
                 None => hops.clear(),
             }
         }
@@ -302,13 +304,13 @@ fn client(peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> O
     Some(client)
 }
 
-/// Whether an address is one of a trusted proxy.
+/// Whether the address belongs to a trusted proxy.
 pub(super) fn is_trusted(address: IpAddr, options: &HttpOptions) -> bool {
     let address = address.to_canonical();
     options.trusted_proxies.iter().any(|network| network.contains(&address))
 }
 
-/// An address with or without a port, IPv6 with or without brackets.
+/// Parses an address with or without a port, IPv6 with or without brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip())).or_else(|| {
@@ -333,20 +335,20 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_untrusted_hop() {
+    fn client_is_the_right_most_untrusted_hop() {
         let forged = [("x-forwarded-for", "6.6.6.6, 198.51.100.7, 10.0.0.2")];
         assert_eq!(seen("192.0.2.1", &[], &forged), "192.0.2.1");
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &forged), "198.51.100.7");
         assert_eq!(seen("::ffff:10.0.0.1", &["10.0.0.0/8"], &forged), "198.51.100.7");
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[]), "10.0.0.1");
-        // The client's own header of the other kind does not count.
+        // The other forwarding header, which the client may have sent, does not count.
         let both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "198.51.100.7")];
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &both), "198.51.100.7");
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[("x-forwarded-for", "6.6.6.6, junk")]), "10.0.0.1");
     }
 
     #[test]
-    fn a_wrong_body_names_the_field() {
+    fn invalid_body_is_reported_with_its_field() {
         #[derive(Debug, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Example {

@@ -1,4 +1,4 @@
-//! What a client of a live connection is told, as JSON: the same over every transport.
+//! Frames of a live connection as JSON, the same over every transport.
 
 use couple_core::pairing::Side;
 use couple_notify::live::{Bye, Frame, Reset, Stream};
@@ -12,12 +12,12 @@ use super::{
     timeline::{By, EntryOut},
 };
 
-/// How presence is written.
+/// JSON value of presence.
 pub(super) const fn presence(here: bool) -> &'static str {
     if here { "here" } else { "away" }
 }
 
-/// What a client is told.
+/// A frame that the server sends to a client.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum FrameOut<'a> {
@@ -27,26 +27,26 @@ pub(super) enum FrameOut<'a> {
         entry: &'a RawValue,
         cursor: String,
     },
-    /// Something of the partner's, for now; a `thumb_kiss` is the system's, since it is both's.
+    /// A signal of the partner. `thumb_kiss` is from the system, since both sent a `thumb`.
     Signal {
         from: By,
         kind: &'a str,
         #[schema(value_type = Option<Object>)]
         body: Option<&'a RawValue>,
     },
-    /// Whether the partner is `here` or `away`.
+    /// Presence of the partner: `here` or `away`.
     Presence { presence: &'static str },
-    /// Up to where each has read.
+    /// Read positions of both members, as `seq`.
     Read { my_read_seq: i64, partner_read_seq: i64, cursor: String },
-    /// All that there was has been sent.
+    /// All entries so far have been sent.
     CaughtUp { cursor: String },
-    /// Take a snapshot, then go on from this cursor.
+    /// Resync: load a snapshot, then continue from this cursor.
     Reset { reason: &'static str, cursor: String },
-    /// What the client sent was not taken; its code as in a problem.
+    /// The client's message was refused, with the `code` of a problem.
     Refused { code: &'a str },
-    /// The stream is over; come back after that time.
+    /// The stream has ended; reconnect after that time.
     Bye { reason: &'a str, retry_after_ms: u64 },
-    /// The heartbeat that the client asked for: no other frame was sent for that time.
+    /// Heartbeat that the client asked for: no other frame was sent in its interval.
     Ping,
     /// The answer to a client's `ping`.
     Pong,
@@ -58,7 +58,7 @@ impl FrameOut<'_> {
     }
 }
 
-/// What kind of frame it is.
+/// Type of a frame.
 #[cfg(feature = "socketio")]
 pub(super) const fn name(frame: &Frame) -> &'static str {
     match frame {
@@ -72,7 +72,7 @@ pub(super) const fn name(frame: &Frame) -> &'static str {
     }
 }
 
-/// A frame as its reader gets it.
+/// JSON text of a frame for its reader.
 pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
     let raw = |text| serde_json::from_str::<&RawValue>(text).unwrap_or(RawValue::NULL);
     let out = match frame {
@@ -101,7 +101,7 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
         Frame::Bye(why) => {
             let retry_after_ms = match why {
                 Bye::SignedOut | Bye::NotPaired => 0,
-                // Spread over the time that the process gives them.
+                // Reconnects are spread over the time that the process has to stop.
                 Bye::Draining => {
                     jitter(app, u64::try_from(app.backend.live().options().drain.as_millis()).unwrap_or(0))
                 }
@@ -113,7 +113,7 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
     out.text()
 }
 
-/// What a client may say over a connection that goes both ways.
+/// A client's signal over a bidirectional connection.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Said {
@@ -122,7 +122,7 @@ pub(super) struct Said {
     body: Option<serde_json::Value>,
 }
 
-/// A client's frame in JSON: `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
+/// Client's frame in JSON: `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum SaidFrame {
@@ -130,7 +130,7 @@ enum SaidFrame {
     Ping,
 }
 
-/// Passes on what a client said, and says what has to be said about it. What is no frame at all is not listened to.
+/// Handles a client's frame, and returns the response, if any. Text that is no frame is ignored.
 pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     value.get("type")?;
@@ -141,18 +141,18 @@ pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
     }
 }
 
-/// What is said about what was not taken.
+/// Frame that reports a refused message.
 pub(super) fn refused(code: &str) -> String {
     FrameOut::Refused { code }.text()
 }
 
-/// Passes on a signal, and says what has to be said about it.
+/// Forwards a signal to the partner. Returns a frame if it was refused.
 pub(super) async fn pass_on(stream: &mut Stream, said: &Said) -> Option<String> {
     let problem = stream.signal(&said.kind, said.body.as_ref()).await.err()?;
     Some(refused(Problem::from(problem).code()))
 }
 
-/// Why a stream ended, in a word.
+/// Reason for the end of a stream, as in a `bye` frame.
 pub(super) const fn reason(why: Bye) -> &'static str {
     match why {
         Bye::SignedOut => "signed_out",

@@ -1,4 +1,4 @@
-//! What stands around every request: a name, a bound, a clock, a net.
+//! Middleware of every request: request id, limits, timeout, panic handler, log, metrics.
 
 use std::{
     any::Any,
@@ -27,16 +27,16 @@ use super::{App, HttpOptions, Problem, cors, extract::is_trusted, request_body::
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How long a body may take to come, under any server: as long as the largest takes over the slowest network that `serve` allows.
+/// Maximum time for a body to arrive: the largest body over the slowest network that `serve` allows takes as long.
 const BODY: Duration = Duration::from_mins(5);
 
-/// Answers 503 at once when too many are being answered, and when one takes too long. The body is taken in first: who sends
-/// theirs slowly must not hold a place.
+/// Answers 503 when too many requests are being handled, or when one takes too long.
+///
+/// The body is read first, so that a client that sends slowly holds no permit.
 pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let mut body = pin!(to_bytes(body, app.options.body_limit));
-    // hyper hands a body over once it was asked for, which is the next time that the connection has its turn: only who has not sent it
-    // by then is put among the timers.
+    // hyper delivers a body on the connection's next turn after it was requested. Only a body that has not arrived by then gets a timer.
     let taken = match poll_fn(|context| Poll::Ready(body.as_mut().poll(context))).await {
         Poll::Ready(taken) => Ok(taken),
         Poll::Pending => {
@@ -58,9 +58,9 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
     }
 }
 
-/// Whether a warning about forwarded headers from peers that are not trusted was logged.
+/// Whether a warning about forwarding headers from untrusted peers was logged.
 ///
-/// One warning is for peers in private networks, which are mostly reverse proxies, and one for others.
+/// There is one warning for peers in private networks, which are mostly reverse proxies, and one for others.
 #[derive(Debug, Default)]
 pub(super) struct ProxyWarnings {
     private: AtomicBool,
@@ -68,7 +68,9 @@ pub(super) struct ProxyWarnings {
 }
 
 impl ProxyWarnings {
-    /// Warns of a proxy that is not trusted. Behind one all clients have one address, and so share every limit per client. True: just now.
+    /// Warns of an untrusted proxy; returns whether it warned now.
+    ///
+    /// Behind such a proxy all clients have the proxy's address and share every limit per client.
     fn check(&self, peer: Option<IpAddr>, headers: &HeaderMap, options: &HttpOptions) -> bool {
         let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return false };
         let name = ["x-forwarded-for", "forwarded"].into_iter().find(|name| headers.contains_key(*name));
@@ -91,7 +93,7 @@ impl ProxyWarnings {
     }
 }
 
-/// Names the request, counts it, logs it, and sets the headers that every answer has.
+/// Sets the request id and common headers, counts the request and logs it.
 pub(super) async fn observed(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let given = request
         .headers()
@@ -116,15 +118,15 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     app.metrics.count(&method, &route, status, took);
     let request_id = id.to_str().unwrap_or_default();
     tracing::debug!(request_id, %method, route, status = status.as_u16(), took_us = took.as_micros(), "answered");
-    // How long these take is their client's doing.
+    // The duration of these depends on the client.
     let waits = route.ends_with("/live") || route == "/v1/media" || route.starts_with("/v1/uploads/");
     if took > Duration::from_secs(1) && !waits {
-        tracing::warn!(request_id, %method, route, took_ms = took.as_millis(), "slow");
+        tracing::warn!(request_id, %method, route, took_ms = took.as_millis(), "slow request");
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // What is answered is one person's: no cache may keep it.
+    // Responses contain private data: shared caches must not store them.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
@@ -136,7 +138,7 @@ fn fresh_id(app: &App) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// A panic ends its own request with a 500, and nothing else.
+/// Layer that answers 500 when a handler panics; other requests continue.
 pub(super) fn panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
     CatchPanicLayer::custom(|_| {
         tracing::error!("a handler panicked");
@@ -157,10 +159,10 @@ mod tests {
         let warnings = ProxyWarnings::default();
         let warns =
             |peer: &str, headers: &HeaderMap| warnings.check(Some(peer.parse().unwrap()), headers, &options);
-        assert!(!warns("10.0.0.1", &forwarded), "it is trusted");
-        assert!(!warns("127.0.0.1", &HeaderMap::new()), "nothing is forwarded");
+        assert!(!warns("10.0.0.1", &forwarded), "the peer is trusted");
+        assert!(!warns("127.0.0.1", &HeaderMap::new()), "there is no forwarding header");
         assert!(warns("203.0.113.1", &forwarded));
-        // A header that a client sent does not hide the proxy's.
+        // A forwarding header that a client sent before does not suppress the warning about the proxy.
         assert!(warns("::ffff:127.0.0.1", &forwarded));
         assert!(!warns("127.0.0.1", &forwarded) && !warns("203.0.113.2", &forwarded));
     }

@@ -1,4 +1,4 @@
-//! Data heartbeat: `ping` frames that a page's script can see, unlike a transport's own pings and comments.
+//! Heartbeat frames: `ping` frames that a page's script can see, unlike pings and comments of the transport.
 
 use std::{future::pending, ops::RangeInclusive, pin::Pin, time::Duration};
 
@@ -6,10 +6,10 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{Answer, Problem};
 
-/// Seconds between heartbeats that a client may ask for.
+/// Range of the heartbeat interval that a client may request, in seconds.
 const SECONDS: RangeInclusive<u64> = 5..=120;
 
-/// Reads the `heartbeat` that a client asks for.
+/// Checks the `heartbeat` that a client requests.
 pub(super) fn interval(seconds: Option<u64>) -> Answer<Option<Duration>> {
     match seconds {
         Some(seconds) if !SECONDS.contains(&seconds) => {
@@ -19,11 +19,11 @@ pub(super) fn interval(seconds: Option<u64>) -> Answer<Option<Duration>> {
     }
 }
 
-/// Tells when a connection has sent nothing for as long as its client's heartbeat.
+/// Timer that expires when a connection has sent no frame for the client's heartbeat interval.
 pub(super) struct Heartbeat(Option<(Duration, Pin<Box<Sleep>>)>);
 
 impl Heartbeat {
-    /// Without an interval it is never due.
+    /// Without an interval no heartbeat is ever due.
     pub(super) fn new(interval: Option<Duration>) -> Self {
         Self(interval.map(|interval| (interval, Box::pin(sleep(interval)))))
     }
@@ -35,7 +35,7 @@ impl Heartbeat {
         }
     }
 
-    /// Waits until a heartbeat is due. Can be given up while it waits.
+    /// Waits until a heartbeat is due. Cancel safe.
     pub(super) async fn due(&mut self) {
         match &mut self.0 {
             Some((_, timer)) => timer.as_mut().await,

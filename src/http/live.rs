@@ -40,37 +40,37 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(live))
 }
 
-/// How long a poll waits, unless it says otherwise, at least and at most: below what proxies and phones cut off.
+/// Duration of a poll, in seconds: minimum of the default, and maximum. Shorter than timeouts of proxies and phones.
 const WAIT: u64 = 25;
 const WAIT_MOST: u64 = 50;
-/// Characters of a device's name.
+/// Maximum length of a device's name, in bytes.
 const DEVICE: usize = 64;
-/// Frames in one answer to a poll.
+/// Maximum number of frames in one response to a poll.
 const FRAMES: usize = 200;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Following {
-    /// A cursor, or a `seq`. Without one: from now on.
+    /// A cursor or a `seq` to continue after. Without one, only new entries are sent.
     after: Option<String>,
-    /// A cursor that takes precedence over `after`: how npm `event-source-polyfill`, which cannot send `Last-Event-ID`, resumes.
+    /// A cursor that takes precedence over `after`, for npm `event-source-polyfill`, which cannot send `Last-Event-ID`.
     #[serde(rename = "lastEventId")]
     last_event_id: Option<String>,
-    /// Seconds that a poll waits. Without it: 25 to 50, at random.
+    /// Duration of a poll in seconds. Default: 25 to 50, at random.
     #[param(maximum = 50)]
     wait: Option<u64>,
-    /// The session's token, for a browser's `EventSource`, which cannot send a header. Proxies may log it: prefer the header.
+    /// Token of the session, for a browser's `EventSource`, which cannot send a header. Proxies may log it: prefer the header.
     #[param(value_type = Option<String>)]
     access_token: Option<Secret<String>>,
-    /// `off`: the partner is not told that this person is here, nor that they chose so.
+    /// `off`: the caller is not shown as present to the partner.
     #[serde(default)]
     #[param(inline)]
     presence: Announced,
-    /// Which of a session's tabs or devices polls, in at most 64 characters. A newer poll of the same one supersedes the older.
+    /// Name of the tab or device that polls, at most 64 characters. A newer poll of the same device supersedes the older one.
     #[param(max_length = 64)]
     device: Option<String>,
-    /// Seconds without another frame after which a stream or a WebSocket sends `{"type": "ping"}`, so that a script can tell a dead
-    /// connection. Without it: none. A poll ignores it.
+    /// Seconds without another frame after which a stream or a WebSocket sends `{"type": "ping"}`, so that a script can detect a dead
+    /// connection. Without it, none is sent. A poll ignores it.
     #[param(minimum = 5, maximum = 120)]
     heartbeat: Option<u64>,
 }
@@ -83,16 +83,16 @@ pub(super) enum Announced {
     Off,
 }
 
-/// The answer to a poll.
+/// Response to a poll.
 #[derive(Debug, Serialize, ToSchema)]
 struct Polled<'a> {
     #[schema(value_type = Vec<FrameOut>)]
     frames: Vec<&'a RawValue>,
-    /// What to poll with next.
+    /// Cursor for the next poll.
     cursor: String,
 }
 
-/// A session, asked again as every request asks.
+/// Authenticates a session again, as every request does.
 struct SessionGate {
     backend: Backend,
     bearer: Secret<String>,
@@ -116,21 +116,21 @@ impl Gate for SessionGate {
 
 /// Follow the couple's log over one of three transports, resumable from a cursor on any process.
 ///
-/// All transports have the same frames. A WebSocket upgrade: frames as JSON text; a browser, which cannot send a header with it, offers two
-/// subprotocols, `couple` and the session's token. `Accept: text/event-stream`: server-sent events, whose `id` is the cursor, so
-/// that `Last-Event-ID` resumes. Else a long poll, which answers immediately when there is a frame.
+/// All transports have the same frames. WebSocket upgrade: frames are JSON text; a browser, which cannot send an `Authorization`
+/// header, offers two subprotocols, `couple` and the session's token. `Accept: text/event-stream`: server-sent events, whose `id` is
+/// the cursor, so that `Last-Event-ID` resumes. Otherwise a long poll, which is answered as soon as there is a frame.
 ///
 /// Over a WebSocket a client may send `{"type": "ping"}`, which is answered with `{"type": "pong"}`.
 ///
-/// A browser's `EventSource` does not reconnect after a status other than 200. So a stream that cannot be served for now (429 and 503 over
-/// the other transports) is answered with 200, one `bye` frame whose `reason` is the problem's `code`, and a `retry` of 60 to 120 s
-/// after `too_many_streams`, else of 5 to 15 s.
+/// A browser's `EventSource` does not reconnect after a status other than 200. So an event stream that is temporarily refused (429 and
+/// 503 over the other transports) gets 200, one `bye` frame whose `reason` is the problem's `code`, and a `retry` of 60 to 120 s after
+/// `too_many_streams`, otherwise of 5 to 15 s.
 #[utoipa::path(get, path = "/v1/couple/live", tag = "live", security(("session" = [])),
     params(Following, ("Last-Event-ID" = Option<String>, Header, description = "The cursor, instead of `after`")),
     responses(
         (status = 200, description = "Frames", content((Polled = "application/json"), (String = "text/event-stream"))),
         (status = 101, description = "A WebSocket"),
-        (status = 426, description = "Another version of WebSocket than 13")))]
+        (status = 426, description = "The WebSocket version is not 13")))]
 async fn live(
     State(app): State<App>,
     headers: HeaderMap,
@@ -177,7 +177,7 @@ async fn answer_live(
         return Err(Problem::new("upgrade_required"));
     }
     if upgrade.is_err() && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
-        return Err(Problem::new("malformed_request").detail("a WebSocket upgrade that is none"));
+        return Err(Problem::new("malformed_request").detail("not a valid WebSocket upgrade"));
     }
     let bearer = match headers.get(header::AUTHORIZATION) {
         Some(_) => Some(extract::bearer(headers)?),
@@ -199,7 +199,7 @@ async fn answer_live(
     Ok(answer(app.clone(), open.await?, place, Duration::from_secs(wait)))
 }
 
-/// What follows the log of this person's couple.
+/// Opens a live stream of the caller's couple.
 pub(super) async fn open(
     app: &App,
     signed: &Signed,
@@ -214,34 +214,34 @@ pub(super) async fn open(
     Ok(stream)
 }
 
-/// Whose session it is. Those who come back all at once are looked up a few at a time.
+/// Authenticates a live connection. A semaphore bounds concurrent look-ups, for the case that many clients reconnect together.
 pub(super) async fn signed(app: &App, bearer: Secret<String>) -> Answer<Signed> {
     let _turn = app.backend.live().turn().await;
     Signed::by(app, bearer).await
 }
 
-/// The token beside our own name among the subprotocols.
+/// Token among the offered subprotocols, beside [`PROTOCOL`](socket::PROTOCOL).
 fn offered_token(upgrade: &WebSocketUpgrade) -> Option<Secret<String>> {
     let offered = upgrade.requested_protocols().filter_map(|protocol| protocol.to_str().ok());
     let mut others = offered.filter(|protocol| *protocol != socket::PROTOCOL);
     others.next().map(|token| Secret::new(token.to_owned()))
 }
 
-/// A random number of milliseconds below `most`, so that those who come back do not come at once.
+/// Random number of milliseconds below `most`, which spreads reconnects of clients.
 pub(super) fn jitter(app: &App, most: u64) -> u64 {
     let mut random = [0; 8];
     app.backend.ports().entropy.fill(&mut random);
     u64::from_be_bytes(random) % most.max(1)
 }
 
-/// The head goes out at once, so that what waits is one small future and not the whole way of a request.
+/// Response to a poll. Its head is sent immediately, so that a waiting poll is one small future and not the whole handler stack.
 fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
     let poll = poll(Box::new(Poller { app, stream, place }), wait);
     let body = Body::from_stream(futures_util::stream::once(poll));
     (Extension(Waits), [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// What a poll holds, boxed: else its future has room for it twice.
+/// State of a poll, boxed: otherwise its future reserves space for it twice.
 struct Poller {
     app: App,
     stream: Stream,
@@ -251,13 +251,13 @@ struct Poller {
 async fn poll(mut poller: Box<Poller>, wait: Duration) -> Result<String, Infallible> {
     let Poller { app, stream, place } = &mut *poller;
     let side = stream.membership().side;
-    // Else every poll would end with what the one before told.
+    // The poll before has reported presence: otherwise every poll would end immediately.
     stream.knows_presence();
     let mut frames = Vec::new();
     let deadline = Instant::now() + wait;
     let mut caught_up = false;
     while frames.len() < FRAMES {
-        // What there is goes along however short the wait; only then the clock counts.
+        // Frames that are available now are sent even if `wait` is over; only then does the deadline apply.
         let next = if caught_up {
             tokio::select! {
                 next = timeout_at(deadline, stream.next()) => next.unwrap_or(None),
@@ -307,7 +307,7 @@ fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -
         if !matches!(frame, Frame::Signal { .. } | Frame::Presence { .. } | Frame::Bye(_)) {
             event = event.id(stream.cursor().to_string());
         }
-        // With the first frame: some clients take one by itself for an event.
+        // Sent with the first frame: some clients take a lone `retry` for an event.
         if let Some(retry) = retry {
             event = event.retry(retry);
         }
@@ -319,7 +319,7 @@ fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -
 /// Ends an event stream that cannot be served for now, so that a browser reconnects.
 fn come_back_later(app: &App, problem: &Problem) -> Response {
     let (least, spread) = match problem.code() {
-        // The limit lasts as long as the person's other tabs are open, and each new attempt costs a request.
+        // The limit applies while the account's other streams are open, and each new attempt costs a request.
         "too_many_streams" => (60_000, 60_000),
         _ => (5_000, 10_000),
     };
@@ -329,8 +329,9 @@ fn come_back_later(app: &App, problem: &Problem) -> Response {
     event_stream(futures_util::stream::iter([Ok(event)]), KeepAlive::new()).into_response()
 }
 
-/// Server-sent events that proxies pass on immediately: neither cached, nor compressed, nor buffered. A comment comes first, for
-/// proxies and clients that wait for the first byte.
+/// Server-sent events that proxies forward immediately: neither cached, compressed nor buffered.
+///
+/// A comment comes first, for proxies and clients that wait for the first byte.
 fn event_stream(
     events: impl futures_util::Stream<Item = Result<Event, Infallible>> + Send + 'static,
     keep_alive: KeepAlive,

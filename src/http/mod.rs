@@ -1,4 +1,4 @@
-//! The HTTP contract as an axum router, to be mounted under any prefix of a host's app.
+//! The HTTP contract as an axum router, which a host can mount under any prefix.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -7,11 +7,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Serve it with [`serve`], which bounds what a connection can hold, or under `axum::serve` with
-//! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client know the client. For a
-//! graceful shutdown call `backend.announce_stop()`, so that readiness answers 503, and some seconds later
-//! `backend.live().drain()`: live streams end only then. Calls from browser pages of other origins are refused
-//! unless [`HttpOptions::cors_origins`] names those origins.
+//! Serve it with [`serve`], which bounds the resources of each connection, or under `axum::serve` with
+//! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client see the client's address. For a graceful
+//! shutdown call `backend.announce_stop()`, so that readiness answers 503, and some seconds later `backend.live().drain()`, which
+//! ends live streams. Calls from browser pages of other origins are refused unless [`HttpOptions::cors_origins`] names those
+//! origins.
 
 mod account;
 mod capabilities;
@@ -75,55 +75,63 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::Backend;
 
-/// Where trusted proxies write the addresses of those who ask.
+/// Header in which trusted proxies write the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// What most proxies write.
+    /// `X-Forwarded-For`, which most proxies write.
     XForwardedFor,
-    /// The standard one (RFC 7239).
+    /// `Forwarded`, the standard header (RFC 7239).
     Forwarded,
 }
 
-/// Limits, all on by default.
+/// Limits and options of the HTTP contract.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// Bytes of a JSON body. Default: 64 KiB.
+    /// Maximum bytes of a JSON body. Default: 64 KiB.
     pub body_limit: usize,
-    /// How long a request may take, live ones aside. Default: 10 s.
+    /// Maximum duration of a request, except live connections. Default: 10 s.
     pub timeout: Duration,
-    /// Requests that are answered at once, live ones aside; more get 503. Default: 1,024.
+    /// Maximum concurrent requests, except live connections; more get 503. Default: 1,024.
     pub concurrency: usize,
-    /// Live connections at once; more get 503. Default: 10,000.
+    /// Maximum concurrent live connections; more get 503. Default: 10,000.
     pub live_connections: usize,
-    /// Proxies whose `Forwarded` or `X-Forwarded-For` is believed. Default: none.
+    /// Proxies whose `Forwarded` or `X-Forwarded-For` header is trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// Which header those proxies write. Default: `X-Forwarded-For`.
+    /// Header that those proxies write. Default: `X-Forwarded-For`.
     pub proxy_header: ProxyHeader,
-    /// Uploads that are received at the same time; while half of these are taken, an account has one. Further uploads wait. Each holds at
-    /// most 300 KiB of memory, and as many as [`upload_parts`](crate::gallery::GalleryOptions::upload_parts) more. Default: 256.
+    /// Maximum concurrent uploads; further ones wait. Default: 256.
+    ///
+    /// While half of them are in use, each account has at most one. An upload holds at most 300 KiB of memory, and as many as
+    /// [`upload_parts`](crate::gallery::GalleryOptions::upload_parts) hold more.
     pub uploads: usize,
-    /// Uploads of one account that are received at the same time; 54 more wait, and further ones get 429. Default: 10.
+    /// Maximum concurrent uploads of one account; 54 more wait, and further ones get 429. Default: 10.
     pub uploads_per_account: usize,
-    /// How long an upload waits to be received before it gets 429 or 503. Default: 30 s.
+    /// Maximum time that an upload waits for a permit before it gets 429 or 503. Default: 30 s.
     pub upload_wait: Duration,
-    /// How long an upload may take. Default: 1 h.
+    /// Maximum duration of an upload. Default: 1 h.
     pub upload_timeout: Duration,
-    /// Bytes of an upload that must arrive in each 120 s; a slower upload, or one of which nothing arrives for 60 s, gets 408; a
-    /// resumable upload can be continued. Default: 30 KiB.
+    /// Minimum bytes of an upload that must arrive in each 120 s. Default: 30 KiB.
+    ///
+    /// A slower upload, or one of which nothing arrives for 60 s, gets 408; a resumable upload can be continued.
     pub upload_least: usize,
-    /// Pictures are answered with a link to their store, where it signs such, that lasts so long: also when the couple ends
-    /// meanwhile. Default: none, they are passed on.
+    /// Lifetime of signed links to the blob store, with which pictures are answered. Default: none, the server sends the bytes.
+    ///
+    /// It applies to stores that sign links. A link works for that long even if the couple ends meanwhile.
     pub media_links: Option<Duration>,
-    /// Live connections of one person at once; more get 429. Default: 10.
+    /// Maximum concurrent live connections of one account; more get 429. Default: 10.
     pub live_per_account: usize,
-    /// Socket.IO connections of one client network (an IPv4 address, an IPv6 /64) that have not authenticated yet; more get 429. All
-    /// networks together have as many as `live_connections`. Default: 256.
+    /// Maximum Socket.IO connections of one client network that are not authenticated yet; more get 429. Default: 256.
+    ///
+    /// A client network is an IPv4 address or an IPv6 /64. All networks together have as many as `live_connections`.
     pub handshakes_per_client: usize,
-    /// Origins whose pages may call every route from a browser (CORS), preflight requests included. Credentials are never allowed:
-    /// sessions are bearer tokens, not cookies. The `Origin` of a WebSocket is not checked, for the same reason. Default: none.
+    /// Origins whose pages may call every route from a browser (CORS), preflight requests included. Default: none.
+    ///
+    /// Credentials are never allowed: sessions are bearer tokens, not cookies. For the same reason the `Origin` of a WebSocket is not
+    /// checked.
     pub cors_origins: Vec<Origin>,
-    /// Whether `GET /metrics` is served here, to every client and without a session. Default: no; the router for the admin address, see
-    /// [`routers`], always has it.
+    /// Whether this router serves `GET /metrics`, to every client and without a session. Default: no.
+    ///
+    /// The router for the admin address, see [`routers`], always serves it.
     pub metrics: bool,
 }
 
@@ -150,7 +158,7 @@ impl Default for HttpOptions {
     }
 }
 
-/// What handlers share. One pointer: every layer around a handler has a clone of it for each request.
+/// State shared by handlers. One pointer, because each layer around a handler clones it for each request.
 #[derive(Clone)]
 struct App(Arc<Shared>);
 
@@ -185,12 +193,12 @@ struct Shared {
     modifiers(&Bearer),
     components(schemas(Problem, FieldError)),
     tags(
-        (name = "accounts", description = "Who a person is, and how they prove it"),
-        (name = "pairing", description = "How two people become a couple, and stop being one"),
-        (name = "timeline", description = "What they share"),
-        (name = "media", description = "Their pictures"),
-        (name = "live", description = "The same, as it happens"),
-        (name = "operations", description = "For whoever runs it"),
+        (name = "accounts", description = "Accounts, sessions, passwords and profiles"),
+        (name = "pairing", description = "Invites, couples and blocks"),
+        (name = "timeline", description = "The couple's shared log of entries"),
+        (name = "media", description = "Pictures of couples and accounts"),
+        (name = "live", description = "Live delivery of entries, signals and presence"),
+        (name = "operations", description = "Health, readiness and limits of the server"),
     )
 )]
 struct Contract;
@@ -206,17 +214,17 @@ impl Modify for Bearer {
     }
 }
 
-/// The whole contract, with default limits.
+/// Router of the whole contract, with default options.
 pub fn router(backend: Backend) -> Router {
     router_with(backend, HttpOptions::default())
 }
 
-/// The whole contract.
+/// Router of the whole contract.
 pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
     contract(&App::new(backend, options))
 }
 
-/// The whole contract, and what is for whoever runs it (metrics, health and readiness) for an address of its own.
+/// Router of the whole contract, and a router for a separate admin address with metrics, health and readiness.
 pub fn routers(backend: Backend, options: HttpOptions) -> (Router, Router) {
     let app = App::new(backend, options);
     let (admin, _) = operations::routes().split_for_parts();
@@ -285,7 +293,7 @@ fn contract(app: &App) -> Router {
     let router = router
         .fallback(async || Problem::new("not_found"))
         .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
-        // As one, the outermost first: each alone would have every route in a box of its own, and copied for each request.
+        // One layer, the outermost part first: each separate layer would box every route and clone it for each request.
         .layer((
             middleware::from_fn_with_state(app.clone(), guard::observed),
             guard::panics(),
@@ -293,14 +301,14 @@ fn contract(app: &App) -> Router {
         ))
         .with_state(app.clone());
     let routes = router.clone();
-    // Outside of the layers, which the routes have already.
+    // The fallback has no layers: the routes that it calls have them.
     router.fallback(async move |request: Request| {
         let Ok(answer) = routes.oneshot(without_last_slash(request)).await;
         answer
     })
 }
 
-/// A path with slashes at its end means the route without them.
+/// Removes slashes at the end of the path, so that it matches the route without them.
 fn without_last_slash(mut request: Request) -> Request {
     let uri = request.uri();
     let path = uri.path().trim_end_matches('/');
@@ -316,7 +324,7 @@ fn without_last_slash(mut request: Request) -> Request {
     request
 }
 
-/// Every operation may end in a problem, whose codes are listed, and has a name of its own.
+/// Completes the OpenAPI document: the problem response and its codes, and a unique id for each operation.
 fn complete(api: &mut utoipa::openapi::OpenApi) {
     use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
     if let Some(components) = &mut api.components
@@ -332,13 +340,13 @@ fn complete(api: &mut utoipa::openapi::OpenApi) {
             if let Some(summary) = &mut operation.summary {
                 *summary = summary.replace('\n', " ");
             }
-            // A handler's name is one among those of its area only.
+            // The name of a handler is unique within its area only.
             if let (Some(name), Some([area, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
                 *name = format!("{area}_{name}");
             }
             let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
             let problem = ResponseBuilder::new()
-                .description("A problem; its `code` says which")
+                .description("A problem; `code` is its kind")
                 .content("application/problem+json", content)
                 .build();
             operation.responses.responses.insert("default".to_owned(), RefOr::T(problem));
@@ -346,12 +354,12 @@ fn complete(api: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-/// A time as the contract writes it.
+/// Formats a time for the contract: RFC 3339.
 fn time(time: Timestamp) -> String {
     time.to_rfc3339()
 }
 
-/// Tells an absent field from one that is null.
+/// Deserializes a field so that an absent field differs from null.
 fn nullable<'de, D, T>(from: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: serde::Deserializer<'de>,

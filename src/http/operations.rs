@@ -1,4 +1,4 @@
-//! For whoever runs it.
+//! Operations: health, readiness and metrics.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -42,32 +42,32 @@ pub(super) fn metrics_route() -> Router<App> {
     Router::new().route("/metrics", get(metrics))
 }
 
-/// How it is.
+/// Health of the process.
 #[derive(Debug, Serialize, ToSchema)]
 struct Health {
     status: &'static str,
 }
 
-/// The process lives.
+/// Liveness: the process handles requests.
 #[utoipa::path(get, path = "/healthz", tag = "operations",
-    responses((status = 200, description = "It lives", body = Health)))]
+    responses((status = 200, description = "The process handles requests", body = Health)))]
 async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Whether requests should come here.
+/// Readiness of the process.
 #[derive(Debug, Serialize, ToSchema)]
 struct Readiness {
-    /// `ready`.
+    /// Always `ready`.
     status: &'static str,
-    /// `ok`, or `unavailable` while the store of pictures' bytes does not answer: all else goes on without it.
+    /// `ok`, or `unavailable` while the blob store of pictures does not answer; the rest works without it.
     pictures: &'static str,
 }
 
-/// Whether load balancers should send requests here: the store answers, and the process does not stop.
+/// Readiness for load balancers: the store answers, and the process is not stopping.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, description = "Send requests here", body = Readiness),
-        (status = 503, description = "Send requests elsewhere: the process stops, or its store does not answer")))]
+        (status = 503, description = "Send requests elsewhere: the process is stopping, or its store does not answer")))]
 async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
     if app.backend.is_stopping() {
         return Err(Problem::new("unavailable").detail("stopping"));
@@ -84,27 +84,27 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long an answer of the store of pictures' bytes counts: it may cost a request over the network.
+/// Time for which a result of checking the blob store is cached: the check may cost a request over the network.
 const FRESH: Duration = Duration::from_secs(5);
-/// How long its first answer is waited for: less than probes wait.
+/// Maximum time to wait for the first result: shorter than the timeout of a probe.
 const FIRST: Duration = Duration::from_millis(200);
 
-/// Whether the store of pictures' bytes answered, and when.
+/// Last result of checking the blob store of pictures, and its time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PicturesAnswer {
     last: watch::Sender<Option<(Instant, bool)>>,
-    /// Held while it is asked: of many who want to know one asks.
+    /// Held during a check: concurrent probes share one check.
     asking: Arc<Mutex<()>>,
 }
 
 impl PicturesAnswer {
-    /// What is known, or comes at once.
+    /// Returns the last known result, or waits briefly for the first one.
     async fn answer(&self, blobs: &Blobs) -> bool {
         let known = *self.last.borrow();
         if known.is_none_or(|(at, _)| at.elapsed() >= FRESH)
             && let Ok(asking) = self.asking.clone().try_lock_owned()
         {
-            // In a task of its own: a probe may give up before there is an answer.
+            // A separate task: the probe may be cancelled before the check is done.
             let (last, blobs) = (self.last.clone(), blobs.clone());
             tokio::spawn(async move {
                 let answered = ask(&blobs).await;
@@ -125,11 +125,11 @@ async fn ask(blobs: &Blobs) -> bool {
     match timeout(PATIENCE, blobs.ping()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
-            tracing::error!(%error, "the store of pictures does not answer");
+            tracing::error!(%error, "the blob store of pictures does not answer");
             false
         }
         Err(_) => {
-            tracing::error!("the store of pictures does not answer in time");
+            tracing::error!("the blob store of pictures does not answer in time");
             false
         }
     }
@@ -153,7 +153,7 @@ struct QueueLabels {
     state: &'static str,
 }
 
-/// What is counted.
+/// Metrics of the process.
 #[derive(Clone)]
 pub(super) struct Metrics {
     registry: Arc<Registry>,
@@ -201,7 +201,7 @@ impl Default for Metrics {
 
 impl Metrics {
     pub(super) fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
-        // A method of somebody's invention must not become a series.
+        // A client's arbitrary method must not become a time series.
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
         let method = known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
         let labels = RequestLabels { method, route: route.to_owned(), status: status.as_u16() };
@@ -210,15 +210,15 @@ impl Metrics {
     }
 }
 
-/// How long a count of jobs is answered before they are counted again: counting reads every job.
+/// Time for which a count of jobs is cached: counting reads every job.
 const COUNTED: Duration = Duration::from_secs(15);
 
-/// When the jobs were last counted.
+/// Time of the last count of jobs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct JobCounts(Arc<Mutex<Option<Instant>>>);
 
 impl JobCounts {
-    /// Counts the jobs for the metrics, unless that was done a moment ago or is being done.
+    /// Counts jobs for the metrics, unless a recent count exists or a count is running.
     async fn refresh(&self, app: &App) {
         let Ok(mut counted) = self.0.try_lock() else { return };
         if counted.is_some_and(|at| at.elapsed() < COUNTED) {
@@ -227,8 +227,8 @@ impl JobCounts {
         *counted = Some(Instant::now());
         match timeout(PATIENCE, count_jobs(app)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the jobs cannot be counted for the metrics"),
-            Err(_) => tracing::warn!("the jobs cannot be counted in time for the metrics"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot count jobs for the metrics"),
+            Err(_) => tracing::warn!("counting jobs for the metrics timed out"),
         }
     }
 }

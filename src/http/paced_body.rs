@@ -1,4 +1,4 @@
-//! The body of an upload, with bounds on how slowly it may arrive.
+//! The body of an upload, with a minimum rate.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, HttpOptions, Problem, request_body::body_problem};
 
-/// How slowly an upload may arrive: idle time, rate, and time in total. Time that the store takes does not count.
+/// Bounds of a slow upload: idle time, rate, and total time. Time that the store takes does not count.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// End of the whole upload.
+    /// Deadline of the whole upload.
     until: Instant,
-    /// Bytes that must arrive in each [`STRETCH`](Self::STRETCH).
+    /// Minimum bytes that must arrive in each [`STRETCH`](Self::STRETCH).
     least: usize,
     came: usize,
     stretch_until: Instant,
@@ -23,7 +23,7 @@ impl Pace {
     /// Time in which [`HttpOptions::upload_least`] bytes must arrive. Twice [`IDLE`](Self::IDLE), so that a client that sends 1 kB/s may
     /// also pause for that long.
     pub(super) const STRETCH: Duration = Duration::from_secs(120);
-    /// Most time between two reads.
+    /// Maximum time between two reads.
     pub(super) const IDLE: Duration = Duration::from_secs(60);
 
     pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
@@ -34,12 +34,12 @@ impl Pace {
     pub(super) fn late(&self, now: Instant) -> Instant {
         self.until.min(self.stretch_until).min(now + Self::IDLE)
     }
-    /// Adds the time for storing bytes, which does not count against the client.
+    /// Excludes the time spent on storing bytes, which must not count against the client.
     pub(super) fn kept(&mut self, took: Duration) {
         self.until += took;
         self.stretch_until += took;
     }
-    /// Notes bytes that arrived.
+    /// Counts bytes that arrived.
     pub(super) fn came(&mut self, bytes: usize, now: Instant) {
         self.came += bytes;
         if self.came >= self.least {
@@ -55,18 +55,18 @@ pub(super) enum Read {
     Bytes(Bytes),
     /// The end of the body.
     End,
-    /// No bytes before the time that was asked for.
+    /// No bytes arrived before `until`.
     Nothing,
 }
 
-/// A body that must arrive in a [`Pace`].
+/// A body that must arrive at a [`Pace`].
 #[derive(Debug)]
 pub(super) struct PacedBody {
     body: HttpBody,
     pace: Pace,
-    /// End of the last read. The time from then until the next read is the server's.
+    /// End of the last read. The time from then until the next read is the server's, not the client's.
     idle_since: Instant,
-    /// When bytes arrived last, or the first read began.
+    /// Time at which bytes last arrived, or the first read began.
     quiet_since: Option<Instant>,
 }
 
@@ -76,8 +76,9 @@ impl PacedBody {
         Self { body, pace: Pace::new(options, now), idle_since: now, quiet_since: None }
     }
 
-    /// Reads the next bytes; gives up waiting at `until`, if that is before the client is too slow. May be called again then, and
-    /// also when a call was dropped.
+    /// Reads the next bytes. Returns [`Read::Nothing`] at `until`, if that is before the client is too slow.
+    ///
+    /// It can be called again after that, and after a call was cancelled.
     pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {
         let now = Instant::now();
         let took = now - self.idle_since;
@@ -163,6 +164,6 @@ mod tests {
             assert!(steady.late(at(seconds)) > at(seconds), "after {seconds} s");
             steady.came(1000, at(seconds));
         }
-        assert_eq!(steady.late(at(3_590)), at(3_600), "the whole has an end, too");
+        assert_eq!(steady.late(at(3_590)), at(3_600), "the whole upload has a deadline");
     }
 }

@@ -1,9 +1,9 @@
 const page = document.querySelector('main').dataset.page, form = document.getElementById('form');
 const said = document.getElementById('said'), button = form.querySelector('button');
 const token = location.hash.slice(1), password = document.getElementById('password');
-// These pages show their token, to be entered in the app; the others send it.
+// These pages show the token for the user to enter in the app; the others send it.
 const shown = page === 'invite' || page === 'signin';
-// Out of the address bar, so that it does not linger in the history; an invite is there to be read again.
+// Remove the token from the address bar, so that it does not stay in the history. An invite stays: it may be opened again.
 if (page !== 'invite') history.replaceState(null, '', location.pathname);
 if (!token) { button.disabled = true; said.textContent = 'Open this page by the link that you were sent.'; }
 if (shown) document.getElementById('token').textContent = token;

@@ -1,7 +1,7 @@
-//! The pages behind the links in mails: what a person sees who clicks.
+//! Pages behind the links in mails.
 //!
-//! The token stands in the URL's fragment, which no server, proxy or log sees; looking changes nothing, only the button
-//! does. The page calls the same API as an app would.
+//! The token is in the URL's fragment, which no server, proxy or log sees. Loading the page changes nothing; only the button does. The
+//! page calls the same API as an app.
 
 use axum::{
     Router,
@@ -19,10 +19,10 @@ pub(super) fn routes() -> Router<App> {
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The longest token that a link holds.
+/// Maximum length of a link's token.
 const TOKEN: usize = 256;
 
-/// Where a link leads whose `#` a mail program escaped: to the page, with the token in the fragment again. None: it is no such link.
+/// Page and token of a link whose `#` a mail program escaped, with the token in the fragment again. None: it is no such link.
 fn unescaped(page: &str) -> Option<String> {
     let (page, token) = page.split_once('#')?;
     let known = ["verify", "email", "password", "invite", "signin", "cancel"].contains(&page);
@@ -33,7 +33,7 @@ fn unescaped(page: &str) -> Option<String> {
 
 async fn page(Segment(page): Segment) -> Response {
     if let Some(link) = unescaped(&page) {
-        // Relative to the address that was asked for, wherever this is mounted.
+        // Relative to the requested address, so that it works under any prefix.
         let headers = [(header::LOCATION, link), (header::REFERRER_POLICY, "no-referrer".to_owned())];
         return (StatusCode::SEE_OTHER, headers).into_response();
     }

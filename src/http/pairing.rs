@@ -34,11 +34,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(unblock))
 }
 
-/// What one may see of the other.
+/// Profile of an account, as shown to another account.
 #[derive(Debug, Serialize, ToSchema)]
 struct ProfileOut {
     display_name: String,
-    /// Their picture as a `data:` URL, about a hundred pixels a side.
+    /// Avatar as a `data:` URL, about 100 pixels a side.
     avatar: Option<String>,
 }
 
@@ -49,15 +49,15 @@ impl ProfileOut {
     }
 }
 
-/// An invite of one's own, with what to pass on.
+/// An invite of the caller, with its code and link.
 #[derive(Serialize, ToSchema)]
 struct SentOut {
     id: String,
-    /// To be typed: case, spaces, hyphens and look-alikes do not matter.
+    /// Code to type: case, spaces, hyphens and look-alike characters do not matter.
     code: String,
-    /// To be opened.
+    /// Link to open.
     link: String,
-    /// The only address it works for.
+    /// The only address that may accept the invite.
     email: Option<String>,
     message: Option<String>,
     created_at: String,
@@ -78,7 +78,7 @@ impl From<Sent> for SentOut {
     }
 }
 
-/// An invite from somebody.
+/// An invite addressed to the caller.
 #[derive(Debug, Serialize, ToSchema)]
 struct ReceivedOut {
     id: String,
@@ -98,49 +98,49 @@ impl ReceivedOut {
     }
 }
 
-/// One of the two.
+/// A member of the couple.
 #[derive(Debug, Serialize, ToSchema)]
 struct MemberOut {
     id: String,
     display_name: Option<String>,
     avatar: Option<MediaOut>,
-    /// Of the partner: `here`, or `away`.
+    /// Presence of the partner: `here` or `away`.
     #[serde(skip_serializing_if = "Option::is_none")]
     presence: Option<&'static str>,
 }
 
-/// The couple, as one of the two sees it.
+/// The couple, as seen by the caller.
 #[derive(Debug, Serialize, ToSchema)]
 struct CoupleOut {
     id: String,
     since: String,
     title: Option<String>,
-    /// `YYYY-MM-DD`
+    /// Anniversary, `YYYY-MM-DD`.
     anniversary: Option<String>,
     me: MemberOut,
-    /// Without a name if the other's account is gone.
+    /// The partner, without a name if the partner's account was deleted.
     partner: MemberOut,
     head_seq: i64,
     my_read_seq: i64,
     partner_read_seq: i64,
-    /// How many entries the partner wrote after `my_read_seq`: no edits, deletions, reactions or other entries of the system, and no
-    /// deleted ones. Counted among the newest 1,000 entries of the couple, so at most 1,000.
+    /// Number of entries by the partner after `my_read_seq`, without edits, deletions, reactions, other system entries and deleted entries.
+    /// Counted among the newest 1,000 entries of the couple, so at most 1,000.
     #[schema(minimum = 0, maximum = 1000)]
     unread: u32,
-    /// What was, if these two were a couple before.
+    /// Earlier timeline, if the same two accounts were a couple before.
     previous: Option<PreviousOut>,
 }
 
-/// An earlier timeline of the same two.
+/// Earlier timeline of the same two accounts.
 #[derive(Debug, Serialize, ToSchema)]
 struct PreviousOut {
-    /// Whether I want it back.
+    /// Whether the caller wants to restore it.
     wanted: bool,
-    /// Whether both do, so that it can be read.
+    /// Whether both want to, so that it can be read.
     restored: bool,
 }
 
-/// A couple.
+/// Response that contains a couple.
 #[derive(Debug, Serialize, ToSchema)]
 struct CoupleAnswer {
     couple: CoupleOut,
@@ -157,7 +157,7 @@ async fn couple_out(app: &App, signed: &Signed, couple: Couple, side: Side) -> A
     };
     let (me, mut partner) = (member(side).await?, member(side.other()).await?);
     let presences = &app.backend.ports().presence;
-    // That it is not known is no reason to keep the rest back.
+    // If presence is unknown, the rest of the response is still useful.
     let left = presences.left(couple.member(side.other())).await.unwrap_or(None);
     partner.presence = Some(presence(left.is_some()));
     let unread = app.backend.timeline().unread(&couple, side).await?;
@@ -185,16 +185,18 @@ fn side_of(couple: &Couple, signed: &Signed) -> Answer<Side> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewInvite {
-    /// The only address it shall work for; a mail goes there.
+    /// The only address that may accept the invite; it gets a mail.
     email: Option<String>,
-    /// A line for the other.
+    /// A message to the partner.
     message: Option<String>,
 }
 
-/// Invites by code, by link or, with `email`, by address. If the other has invited this address, they are a couple now.
+/// Invite a partner by code, by link or, with `email`, by address.
+///
+/// If that address has already invited the caller, the two become a couple.
 #[utoipa::path(post, path = "/v1/invites", tag = "pairing", security(("session" = [])), request_body = NewInvite,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
-    responses((status = 201, description = "An invite that waits; or, where the two crossed, `{couple}`", body = InvitedOut)))]
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
+    responses((status = 201, description = "A pending invite; or, if the two invites crossed, `{couple}`", body = InvitedOut)))]
 async fn invite(
     State(app): State<App>,
     signed: Signed,
@@ -214,7 +216,7 @@ async fn invite(
     }
 }
 
-/// An invite that waits, or the couple that two crossing ones became.
+/// A pending invite, or the couple that two crossing invites formed.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum InvitedOut {
@@ -222,14 +224,14 @@ enum InvitedOut {
     Couple(Box<CoupleAnswer>),
 }
 
-/// Invites of mine and to me.
+/// Pending invites from and to the caller.
 #[derive(Serialize, ToSchema)]
 struct Invites {
     sent: Vec<SentOut>,
     received: Vec<ReceivedOut>,
 }
 
-/// The invites that wait: those that I sent and those to my address.
+/// List pending invites that the caller sent, or that are addressed to the caller.
 #[utoipa::path(get, path = "/v1/invites", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Invites)))]
 async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Invites>> {
@@ -244,28 +246,28 @@ async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Inv
     Ok(Json(Invites { sent, received }))
 }
 
-/// Takes an invite back.
+/// Withdraw an invite.
 #[utoipa::path(delete, path = "/v1/invites/{id}", tag = "pairing", security(("session" = [])),
-    params(("id" = String, Path, description = "Of the invite")),
-    responses((status = 204, description = "Taken back")))]
+    params(("id" = String, Path, description = "Id of the invite")),
+    responses((status = 204, description = "Withdrawn")))]
 async fn withdraw(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("invite_not_found"))?;
     app.backend.pairings().withdraw(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Exactly one of these.
+/// Reference to an invite: exactly one of the fields.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InviteName {
-    /// The short code; case, spaces, dashes, look-alikes and full-width forms do not matter. The invite's link is understood here,
-    /// too. Anything else is refused without counting as a try.
+    /// Short code; case, spaces, dashes, look-alike characters and full-width forms do not matter. The link is accepted here, too. Anything
+    /// else is refused without counting as an attempt.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
-    /// The link's token, or the link.
+    /// Token of the link, or the link.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
-    /// Of an invite to one's own address.
+    /// Id of an invite to the caller's own address.
     id: Option<String>,
 }
 
@@ -280,7 +282,7 @@ impl InviteName {
     }
 }
 
-/// Who invites, before one says yes.
+/// Preview an invite: the inviter's name, avatar and message.
 #[utoipa::path(post, path = "/v1/invites/preview", tag = "pairing", security(("session" = [])),
     request_body = InviteName, responses((status = 200, description = "The invite", body = ReceivedOut)))]
 async fn preview(
@@ -294,11 +296,11 @@ async fn preview(
     Ok(Json(ReceivedOut::new(&app, invite, from).await?))
 }
 
-/// Says yes. A repeat answers the same couple.
+/// Accept an invite. A repeat returns the same couple.
 #[utoipa::path(post, path = "/v1/invites/accept", tag = "pairing", security(("session" = [])),
     request_body = InviteName,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer as the first did")),
-    responses((status = 201, description = "A couple", body = CoupleAnswer)))]
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
+    responses((status = 201, description = "The new couple", body = CoupleAnswer)))]
 async fn accept(
     State(app): State<App>,
     signed: Signed,
@@ -312,7 +314,7 @@ async fn accept(
     Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, &signed, couple, side).await? })))
 }
 
-/// Says no.
+/// Decline an invite.
 #[utoipa::path(post, path = "/v1/invites/decline", tag = "pairing", security(("session" = [])),
     request_body = InviteName, responses((status = 204, description = "Declined")))]
 async fn decline(
@@ -327,7 +329,7 @@ async fn decline(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The couple that one is in.
+/// Get the caller's couple.
 #[utoipa::path(get, path = "/v1/couple", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn couple(State(app): State<App>, signed: Signed) -> Answer<Json<CoupleOut>> {
@@ -341,13 +343,13 @@ struct CouplePatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     title: Option<Option<String>>,
-    /// `YYYY-MM-DD`
+    /// Anniversary, `YYYY-MM-DD`.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     anniversary: Option<Option<String>>,
 }
 
-/// Changes what the couple calls itself. An absent field stays, null clears it.
+/// Change the couple's title and anniversary. Absent fields stay, null clears a field.
 #[utoipa::path(patch, path = "/v1/couple", tag = "pairing", security(("session" = [])), request_body = CouplePatch,
     responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn describe(
@@ -364,7 +366,7 @@ async fn describe(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Leaving {
-    /// Whether the other is blocked as well.
+    /// Whether to block the partner as well.
     #[serde(default)]
     block: bool,
 }
@@ -399,7 +401,7 @@ struct Restoring {
     wanted: bool,
 }
 
-/// Says whether the timeline of the time before shall be readable again; it is when both say so.
+/// Choose whether to restore the earlier timeline. It can be read once both members want it.
 #[utoipa::path(put, path = "/v1/couple/previous", tag = "pairing", security(("session" = [])),
     request_body = Restoring, responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn restore(State(app): State<App>, signed: Signed, body: Body<Restoring>) -> Answer<Json<CoupleOut>> {
@@ -408,7 +410,7 @@ async fn restore(State(app): State<App>, signed: Signed, body: Body<Restoring>) 
     Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }
 
-/// Somebody that one does not want to hear from.
+/// A block of another account.
 #[derive(Debug, Serialize, ToSchema)]
 struct BlockOut {
     id: String,
@@ -416,13 +418,13 @@ struct BlockOut {
     since: String,
 }
 
-/// Blocks of one's own.
+/// Blocks of the caller.
 #[derive(Debug, Serialize, ToSchema)]
 struct Blocks {
     blocks: Vec<BlockOut>,
 }
 
-/// Whom one blocks.
+/// List the accounts that the caller blocks.
 #[utoipa::path(get, path = "/v1/blocks", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Blocks)))]
 async fn blocks(State(app): State<App>, signed: Signed) -> Answer<Json<Blocks>> {
@@ -439,10 +441,10 @@ async fn blocks(State(app): State<App>, signed: Signed) -> Answer<Json<Blocks>> 
     Ok(Json(Blocks { blocks }))
 }
 
-/// Takes a block back.
+/// Remove a block.
 #[utoipa::path(delete, path = "/v1/blocks/{id}", tag = "pairing", security(("session" = [])),
-    params(("id" = String, Path, description = "Of the person")),
-    responses((status = 204, description = "Taken back")))]
+    params(("id" = String, Path, description = "Id of the blocked account")),
+    responses((status = 204, description = "Removed")))]
 async fn unblock(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("block_not_found"))?;
     app.backend.pairings().unblock(signed.id(), id).await?;

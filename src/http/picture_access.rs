@@ -4,10 +4,10 @@ use couple_core::{AccountId, MediaId, Timestamp, media::Viewer, pairing::Couple}
 
 use super::{Answer, App, Problem, extract::Signed};
 
-/// The query parameter that holds a signed access.
+/// Query parameter with the signed access.
 pub(super) const PARAMETER: &str = "access";
 
-/// The viewer that URLs in an answer are signed for. `couple` is the living one of the session's account.
+/// Viewer for whom the URLs in a response are signed. `couple` is the current couple of the session's account.
 pub(super) fn viewer(signed: &Signed, couple: Option<&Couple>) -> Viewer {
     let couple = couple.filter(|couple| couple.ended_at.is_none());
     Viewer {
@@ -17,13 +17,13 @@ pub(super) fn viewer(signed: &Signed, couple: Option<&Couple>) -> Viewer {
     }
 }
 
-/// The same, for a session whose couple must be read.
+/// Viewer of a session, for which the couple is read from the store.
 pub(super) async fn viewer_of(app: &App, signed: &Signed) -> Answer<Viewer> {
     let couple = app.backend.ports().store.couple_of(signed.id()).await?;
     Ok(viewer(signed, couple.as_ref()))
 }
 
-/// A URL of a rendition for a viewer, without the host, and its expiry.
+/// Signed URL of a rendition for a viewer, relative to the host, and its expiry.
 pub(super) fn sign(app: &App, viewer: &Viewer, media: MediaId, rendition: &str) -> (String, Timestamp) {
     let ports = app.backend.ports();
     let expires_at = Viewer::expiry(ports.now());
@@ -31,7 +31,7 @@ pub(super) fn sign(app: &App, viewer: &Viewer, media: MediaId, rendition: &str) 
     (format!("/v1/media/{media}/{rendition}?{PARAMETER}={access}"), expires_at)
 }
 
-/// The account that a signed access was made for, if its session is live and its couple is still the same, in the same epoch.
+/// Account for which a signed access was made, if its session is valid and its couple is the same, in the same epoch.
 pub(super) async fn verify(app: &App, access: &str, media: MediaId, rendition: &str) -> Answer<AccountId> {
     let ports = app.backend.ports();
     let invalid = || Problem::new("access_invalid");

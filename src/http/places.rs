@@ -1,4 +1,4 @@
-//! How many live connections there are, and whose.
+//! Permits of live connections, in total and per account.
 
 use std::{
     collections::HashMap,
@@ -10,10 +10,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{Answer, Problem};
 
-/// Who polls: a session, and which of its tabs or devices.
+/// Identifies a poll: its session, and the name of its tab or device.
 type Poller = (SessionId, Option<String>);
 
-/// Live connections: so many in all, and so many of one person.
+/// Limits of live connections, in total and per account.
 #[derive(Debug)]
 pub(super) struct Streams {
     open: Mutex<Open>,
@@ -34,7 +34,7 @@ impl Streams {
         Arc::new(Self { open: Mutex::default(), all, most, per_account })
     }
 
-    /// How many there are.
+    /// Number of live connections.
     pub(super) fn count(&self) -> usize {
         self.most - self.all.available_permits()
     }
@@ -47,7 +47,7 @@ impl Streams {
         self.take_beside(account, 0)
     }
 
-    /// A place of a person that has `leaving` who are about to go.
+    /// Takes a permit for an account, `leaving` of whose connections are about to end.
     fn take_beside(self: &Arc<Self>, account: AccountId, leaving: usize) -> Answer<Place> {
         let Ok(permit) = self.all.clone().try_acquire_owned() else {
             return Err(Problem::new("overloaded"));
@@ -62,7 +62,7 @@ impl Streams {
         Ok(Place { streams: self.clone(), account, _permit: permit })
     }
 
-    /// A place for a poll, which supersedes an older one of the same device.
+    /// Takes a permit for a poll, which supersedes an older poll of the same device.
     pub(super) fn take_poll(
         self: &Arc<Self>,
         account: AccountId,
@@ -80,7 +80,7 @@ impl Streams {
     }
 }
 
-/// One live connection's place; given back when dropped.
+/// Permit of one live connection; returned when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     streams: Arc<Streams>,
@@ -100,7 +100,7 @@ impl Drop for Place {
     }
 }
 
-/// The place of a poll.
+/// Permit of a poll.
 #[derive(Debug)]
 pub(super) struct Poll {
     ticket: Ticket,
@@ -108,7 +108,7 @@ pub(super) struct Poll {
 }
 
 impl Poll {
-    /// Ends when a newer poll of the same device came.
+    /// Completes when a newer poll of the same device supersedes this one.
     pub(super) async fn superseded(&self) {
         self.ticket.newer.notified().await;
     }

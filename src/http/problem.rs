@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem details. Every code that a client can act on stands in [`CODES`].
+//! Errors as problem details (RFC 9457). [`CODES`] lists every code that a client can act on.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -15,13 +15,17 @@ use utoipa::ToSchema;
 pub const CODES: &[(&str, u16, &str)] = &[
     ("malformed_request", 400, "The request cannot be read"),
     ("malformed_json", 400, "The body is not JSON"),
-    ("invalid_idempotency_key", 400, "The Idempotency-Key cannot be used"),
+    ("invalid_idempotency_key", 400, "The Idempotency-Key is not valid"),
     ("unauthenticated", 401, "Sign in first"),
     ("invalid_credentials", 401, "Wrong credentials"),
     ("recent_sign_in_required", 403, "Sign in again"),
     ("unverified", 403, "Confirm your address first"),
-    ("not_author", 403, "Not yours to change"),
-    ("access_invalid", 403, "The signed URL has expired or is not valid; get the picture's answer again"),
+    ("not_author", 403, "Only the author can change this entry"),
+    (
+        "access_invalid",
+        403,
+        "The signed URL has expired or is not valid; get the picture again for a new one",
+    ),
     ("upload_is_final", 403, "A final upload takes no bytes"),
     ("not_found", 404, "No such thing"),
     ("session_not_found", 404, "No such session"),
@@ -32,23 +36,23 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("media_not_found", 404, "No such picture"),
     ("upload_not_found", 404, "No such upload"),
     ("no_previous", 404, "No earlier timeline"),
-    ("method_not_allowed", 405, "Not with this method"),
-    ("body_timed_out", 408, "The body took too long to come"),
-    ("already_paired", 409, "You are in a couple"),
-    ("own_invite", 409, "Your own invite"),
-    ("too_many_invites", 409, "Too many invites wait"),
-    ("quota_exceeded", 409, "No room for more pictures"),
+    ("method_not_allowed", 405, "The method is not allowed here"),
+    ("body_timed_out", 408, "The body took too long to arrive"),
+    ("already_paired", 409, "You are already in a couple"),
+    ("own_invite", 409, "This is your own invite"),
+    ("too_many_invites", 409, "Too many pending invites"),
+    ("quota_exceeded", 409, "The quota of pictures is used up"),
     ("media_rejected", 409, "The picture was rejected"),
     ("media_wrong_purpose", 409, "The picture was uploaded for another purpose"),
     ("media_processing", 409, "The picture is being processed"),
-    ("upload_conflict", 409, "The upload is elsewhere"),
+    ("upload_conflict", 409, "The upload has another offset"),
     ("upload_incomplete", 409, "A partial upload is not complete"),
     ("invite_expired", 410, "The invite has expired"),
     ("entry_deleted", 410, "The entry was deleted"),
     ("media_gone", 410, "The picture cannot be shown"),
     ("upload_expired", 410, "The upload has expired"),
     ("upload_couple_ended", 410, "The couple of this upload has ended"),
-    ("unsupported_tus_version", 412, "Speak tus 1.0.0"),
+    ("unsupported_tus_version", 412, "Use tus 1.0.0"),
     ("body_too_large", 413, "The body is too large"),
     ("picture_too_large", 413, "The picture has too many pixels"),
     ("unfinished_uploads_full", 413, "Too many unfinished uploads: finish or cancel some"),
@@ -57,51 +61,51 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("unsupported_encoding", 415, "Send the body uncompressed"),
     ("unknown_type", 415, "Not a picture of a known type"),
     ("range_not_satisfiable", 416, "No such range"),
-    ("invalid_field", 422, "A field is not as it must be"),
+    ("invalid_field", 422, "A field is invalid"),
     ("invalid_token", 422, "The code or link does not work"),
-    ("idempotency_key_reused", 422, "This key came with another request"),
+    ("idempotency_key_reused", 422, "The key was used with another request"),
     ("upload_locked", 423, "Another request continues the upload"),
-    ("upgrade_required", 426, "Speak WebSocket version 13"),
-    ("rate_limited", 429, "Too often"),
-    ("too_many_connections", 429, "Too many connections of your network"),
-    ("too_many_streams", 429, "Too many live connections of yours"),
+    ("upgrade_required", 426, "Use WebSocket version 13"),
+    ("rate_limited", 429, "Too many requests"),
+    ("too_many_connections", 429, "Too many connections from your network"),
+    ("too_many_streams", 429, "Too many live connections of this account"),
     ("too_many_uploads", 429, "Too many concurrent uploads of this account"),
     ("too_many_renditions", 429, "Too many concurrent requests for this couple's pictures"),
     ("head_too_large", 431, "The request's head is too large"),
-    ("internal_error", 500, "Our fault"),
+    ("internal_error", 500, "Internal server error"),
     ("uploads_busy", 503, "Too many concurrent uploads"),
-    ("rendition_pending", 503, "The picture is being made in this size"),
-    ("overloaded", 503, "Too busy"),
+    ("rendition_pending", 503, "The rendition is being made"),
+    ("overloaded", 503, "The server is overloaded"),
     ("upload_interrupted", 503, "The upload was interrupted: continue it"),
-    ("unavailable", 503, "Not available now"),
-    ("timed_out", 503, "It took too long"),
+    ("unavailable", 503, "Temporarily unavailable"),
+    ("timed_out", 503, "The request took too long"),
 ];
 
-/// A field that is not as it must be.
+/// An invalid field of the request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Its path in the body.
+    /// Path of the field in the body.
     pub field: String,
-    /// Why, as a stable word.
+    /// Reason, as a stable code.
     pub code: String,
 }
 
-/// What went wrong (RFC 9457).
+/// A problem (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
-    /// Identifies the kind of problem.
+    /// URI of the kind of problem.
     #[serde(rename = "type")]
     kind: String,
-    /// The kind in a few words.
+    /// Short description of the kind.
     title: Cow<'static, str>,
-    /// The HTTP status.
+    /// HTTP status.
     status: u16,
-    /// What happened, for a person.
+    /// Description of this occurrence, for developers.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Box<str>>,
-    /// The kind as a stable word for programs.
+    /// Kind of problem as a stable code for programs.
     code: Cow<'static, str>,
-    /// The fields that are not as they must be.
+    /// Invalid fields of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(skip)]
@@ -111,11 +115,11 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem by its code. One that is not in [`CODES`] is our fault.
+    /// Creates a problem by its code. A code that is not in [`CODES`] becomes `internal_error`.
     #[must_use]
     pub fn new(code: &str) -> Self {
         let known = CODES.iter().find(|(known, _, _)| *known == code);
-        let (code, status, title) = *known.unwrap_or(&("internal_error", 500, "Our fault"));
+        let (code, status, title) = *known.unwrap_or(&("internal_error", 500, "Internal server error"));
         let retry_after = (status == 503 || status == 429).then_some(Duration::from_secs(1));
         Self {
             kind: format!("urn:couple:problem:{code}"),
@@ -128,13 +132,13 @@ impl Problem {
             accept: None,
         }
     }
-    /// Says what happened.
+    /// Sets the description of this occurrence.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into().into_boxed_str());
         self
     }
-    /// Names a field.
+    /// Adds an invalid field.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>, code: impl Into<String>) -> Self {
         self.errors.push(FieldError { field: field.into(), code: code.into() });
@@ -157,7 +161,7 @@ impl Problem {
     pub(super) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
-    /// Whole seconds until a retry succeeds, rounded up.
+    /// Whole seconds until a retry may succeed, rounded up.
     pub(super) fn retry_seconds(&self) -> Option<u64> {
         let wait = self.retry_after?;
         Some(u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX))
@@ -168,7 +172,7 @@ impl Problem {
         self.accept = Some(media_types.into().into_boxed_str());
         self
     }
-    /// The stable word.
+    /// Stable code of the problem.
     #[must_use]
     pub fn code(&self) -> &str {
         &self.code
@@ -202,7 +206,7 @@ impl IntoResponse for Problem {
 }
 
 impl From<Error> for Problem {
-    /// What a person is told of a failure: that there is one. The log has the rest.
+    /// Reports an internal failure without its cause, which is only logged.
     fn from(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Overloaded => {

@@ -20,15 +20,17 @@ use tokio::{
 
 use super::{Problem, connection_table::Activity};
 
-/// Maximum bytes that are read of a body that its handler left unread, so that the connection can be used again.
+/// Maximum bytes of an unread body that are drained so that the connection can be reused.
 const SMALL: usize = 64 * 1024;
 
-/// The least rate of a body. A body begins with a credit of `idle`; waiting for its client uses credit, and each byte earns some again, up
-/// to `idle`. So a pause of `idle` is as long as one may be, and on average `rate` bytes must come in a second of waiting.
+/// Minimum rate of a body.
+///
+/// A body begins with a credit of `idle`. Waiting for the client uses credit, and each byte earns some, up to `idle`. So a pause may
+/// last at most `idle`, and on average `rate` bytes must arrive per second of waiting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyPace {
     pub(super) idle: Duration,
-    /// Bytes a second.
+    /// Bytes per second.
     pub(super) rate: u32,
 }
 
@@ -38,7 +40,7 @@ pub(super) struct BodyTimedOut;
 
 impl fmt::Display for BodyTimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the body came too slowly")
+        f.write_str("the body arrived too slowly")
     }
 }
 
@@ -56,9 +58,9 @@ pub(super) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
     Problem::new("malformed_request").detail("the body ended early")
 }
 
-/// A request's body.
+/// Body of a request.
 pub(super) struct RequestBody {
-    /// None: it ended.
+    /// None: the body has ended.
     incoming: Option<Incoming>,
     pace: BodyPace,
     credit: Duration,
@@ -174,8 +176,8 @@ impl Unread {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether bytes of the body are still to come. A small body that is there already is read, unless its client `expects` to be asked for
-    /// it first (RFC 9110, 10.1.1).
+    /// Whether bytes of the body are still to come. A small body that has already arrived is drained, unless its client expects
+    /// `100 Continue` first (RFC 9110, 10.1.1).
     pub(super) async fn is_left(&self, expects: bool) -> bool {
         let Some(mut incoming) = self.incoming().take() else { return false };
         if expects || incoming.size_hint().lower() > SMALL as u64 {
@@ -192,7 +194,7 @@ impl Unread {
                 Poll::Ready(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
                 Poll::Ready(None) => return false,
                 Poll::Ready(Some(Err(_))) => return true,
-                // hyper reads requested bytes on its next turn.
+                // hyper delivers requested bytes on its next turn.
                 Poll::Pending if turns < 2 => {
                     turns += 1;
                     yield_now().await;

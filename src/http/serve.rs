@@ -1,4 +1,4 @@
-//! The server loop: what `axum::serve` leaves to its caller.
+//! The server loop: like `axum::serve`, with limits on connections and on slow clients.
 
 use std::{
     convert::Infallible,
@@ -43,45 +43,52 @@ use super::{
     waiting::{self, Slot},
 };
 
-/// Connections that may wait to be accepted: a process that restarts gets all its clients within a moment.
+/// Maximum connections that wait to be accepted: after a restart all clients reconnect within a moment.
 const BACKLOG: u32 = 4096;
-/// Connections that are accepted before others have their turn.
+/// Maximum connections that are accepted before the loop yields to other tasks.
 const AT_ONCE: usize = 1024;
-/// A pause after the system refused a connection, for want of file descriptors most likely.
+/// Pause after the system could not accept a connection, most likely for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Refused connections that get an answer concurrently; further ones are closed without an answer.
+/// Maximum refused connections that concurrently get a response; further ones are closed without a response.
 const TURNED_AWAY: usize = 32;
 
-/// How connections are kept.
+/// Limits and timeouts of connections.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Connections at the same time. When all are in use, the one that has waited longest for its client is closed for a new one; when
-    /// none waits, a new one gets 503. Fewer where the limit on open files is lower, see [`raise_descriptor_limit`]. Default: 20,000.
+    /// Maximum concurrent connections. Default: 20,000.
+    ///
+    /// When all are in use, the one that has waited longest for its client is closed for a new one; when none waits, a new one gets
+    /// 503. Fewer are accepted if the limit on open files is lower, see [`raise_descriptor_limit`].
     ///
     /// [`raise_descriptor_limit`]: super::raise_descriptor_limit
     pub connections: usize,
-    /// Connections of one IPv4 address or one IPv6 /64; a /56 has twice as many and a /48 four times. The client's longest waiting
-    /// connection is closed for a new one, else the new one gets 429. Default: none, which is an eighth of `connections`.
+    /// Maximum connections of one IPv4 address or one IPv6 /64. Default: none, which is an eighth of `connections`.
+    ///
+    /// A /56 has twice as many and a /48 four times. The client's longest waiting connection is closed for a new one; if none waits, the
+    /// new one gets 429.
     pub connections_per_client: Option<usize>,
-    /// Peers that `connections_per_client` does not bound: reverse proxies. Default: none.
+    /// Peers that `connections_per_client` does not limit: reverse proxies. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long the head of a request may take to come, so also how long a connection may be idle. Default: 30 s.
+    /// Maximum time for the head of a request to arrive, and so the maximum idle time of a connection. Default: 30 s.
     pub head_timeout: Duration,
-    /// How long the next part of a request's body may take to come, on every route; uploads have their own bounds. Default: 65 s, a
-    /// little more than uploads allow.
+    /// Maximum time for the next part of a request's body to arrive, on every route. Default: 65 s, a little more than for uploads.
+    ///
+    /// Uploads have their own limits.
     pub body_timeout: Duration,
-    /// Bytes of a body that must come in each second of waiting for it, on average over `body_timeout`. Default: 250, a quarter
-    /// of what a bad mobile network carries.
+    /// Minimum bytes of a body per second of waiting for it, on average over `body_timeout`. Default: 250, a quarter of the rate of a
+    /// bad mobile network.
     pub body_rate: u32,
-    /// How long a client may take nothing of what is sent to it. Default: 10 s.
+    /// Maximum time for which a client may accept none of the bytes sent to it. Default: 10 s.
     pub write_timeout: Duration,
-    /// How long the rest of a request that was answered early is read and discarded, so that the client gets the answer. At most 32 MiB
-    /// are read, and a pause of 5 s ends it. Default: 30 s.
+    /// Maximum time to drain the rest of a request that was answered early, so that the client gets the response. Default: 30 s.
+    ///
+    /// At most 32 MiB are read, and a pause of 5 s ends it.
     pub linger: Duration,
-    /// How long connections are still accepted after `stop` ends, so that load balancers see that the server is not ready
-    /// and stop sending requests here. Default: 5 s.
+    /// Time for which connections are still accepted after `stop` completes. Default: 5 s.
+    ///
+    /// In this time load balancers see that the server is not ready and stop sending requests.
     pub stop_delay: Duration,
-    /// How long connections have to end after that. Default: 10 s.
+    /// Maximum time for open connections to end after `stop_delay`. Default: 10 s.
     pub drain: Duration,
 }
 
@@ -102,10 +109,10 @@ impl Default for ServeOptions {
     }
 }
 
-/// Listens at an address, with room for many to connect at once.
+/// Listens at an address, with a long queue for connections that arrive together.
 ///
 /// # Errors
-/// The system's: the address is in use, or may not be used.
+/// The error of the system: the address is in use, or may not be used.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // On Windows it would let two processes share a port.
@@ -115,14 +122,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves connections with `router` until `stop` ends and `stop_delay` has passed.
+/// Serves connections with `router` until `stop` completes and `stop_delay` has passed.
 ///
-/// Then it waits for open connections to end, for at most `drain`. Handlers find the client's address in [`ConnectInfo`]. The router also
-/// runs under `axum::serve`; this server also bounds the resources of a client: the time for a head and for a body, the time to take the
-/// answer, the number of connections, the buffers of each.
+/// Then it waits at most `drain` for open connections to end. Handlers find the client's address in [`ConnectInfo`]. The router also
+/// runs under `axum::serve`; this server limits the resources of a client as well: the time for a head and for a body, the time to
+/// accept the response, the number of connections, and the buffers of each.
 ///
-/// Call `backend.announce_stop()` when `stop` ends, so that readiness says 503 during `stop_delay`; live streams end when
-/// `backend.live().drain()` is called.
+/// Call `backend.announce_stop()` when `stop` completes, so that readiness answers 503 during `stop_delay`, and
+/// `backend.live().drain()` to end live streams.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -132,10 +139,10 @@ pub async fn serve(
     let total = affordable(options.connections);
     let per_client = options.connections_per_client.unwrap_or(total / 8).max(1);
     let table = ConnectionTable::new(Bounds { total, per_client, exempt: options.trusted_proxies.clone() });
-    // Told to everybody; gone with the last connection.
+    // Notifies all connections; closed when the last connection has ended.
     let stopping = watch::Sender::new(false);
     let mut http = http1::Builder::new();
-    // What a connection reads into, so at most the size of a request's head.
+    // The buffer into which a connection reads, and so the maximum size of a request's head.
     http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(AHEAD);
     let pace = BodyPace { idle: options.body_timeout, rate: options.body_rate };
     let answers = Arc::new(Answers { http, router, pace, linger: options.linger });
@@ -147,8 +154,8 @@ pub async fn serve(
     });
     let mut taken = 0_usize;
     loop {
-        // All that wait, and not 128 of them as tokio would have it: when everybody comes at once the system's queue is full sooner than
-        // those who were let in are answered, and whoever finds it full tries again a second later.
+        // Without tokio's budget of 128 operations: otherwise, when many clients connect together, the system's queue overflows before they
+        // are accepted, and a client that finds it full tries again a second later.
         let accepted = tokio::select! {
             accepted = unconstrained(listener.accept()) => accepted,
             () = stop.as_mut() => break,
@@ -159,7 +166,7 @@ pub async fn serve(
         }
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
-            // One that went away again says nothing about the others.
+            // A connection that its client has closed already says nothing about the others.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -169,7 +176,7 @@ pub async fn serve(
                 continue;
             }
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 if !table.make_room() {
                     sleep(PAUSE).await;
                 }
@@ -178,13 +185,13 @@ pub async fn serve(
                 continue;
             }
         };
-        // Small answers must not wait for more to send.
+        // Small responses must not wait for more data to send.
         let _ = stream.set_nodelay(true);
         match table.register(peer.ip()) {
             Ok(registration) => {
                 let activity = registration.activity().clone();
                 let held = (registration, stopping.subscribe());
-                // Boxed, since it is passed on and on.
+                // Boxed, because it is moved often.
                 let connection = Box::new(Connection::new(stream, options.write_timeout, held));
                 let task = tokio::spawn(answer(answers.clone(), connection, peer));
                 activity.served_by(task.abort_handle());
@@ -205,7 +212,7 @@ pub async fn serve(
     let _ = timeout(options.drain, stopping.closed()).await;
 }
 
-/// What answers every connection.
+/// Shared state of all connections.
 struct Answers {
     http: http1::Builder,
     router: Router,
@@ -215,7 +222,7 @@ struct Answers {
 
 async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: SocketAddr) {
     loop {
-        // Boxed: a connection that waits must not keep room for what reads requests.
+        // Boxed: a waiting connection must not keep memory for parsing requests.
         match Box::pin(converse(&answers, connection, peer)).await {
             Some((back, Some(body))) => {
                 connection = back;
@@ -229,7 +236,7 @@ async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: So
     }
 }
 
-/// Answers requests until the connection ends, or until an answer has to wait: then with the rest of it. None: it was upgraded.
+/// Answers requests until the connection ends or a response must wait; then returns its body. None: it was upgraded.
 async fn converse(
     answers: &Answers,
     mut connection: Box<Connection>,
@@ -246,7 +253,7 @@ async fn converse(
         let pace = answers.pace;
         async move {
             if !begun {
-                // The connection is being closed: the client can repeat a request that has not begun.
+                // The connection is being closed: the client can repeat a request whose handler has not begun.
                 return std::future::pending().await;
             }
             let mut left = None;
@@ -288,7 +295,7 @@ async fn converse(
     let mut stopped = false;
     let body = poll_fn(|context| {
         loop {
-            // What goes wrong with one connection is its client's to know.
+            // An error of a connection concerns only its client.
             if Pin::new(&mut http).poll(context).is_ready() {
                 return Poll::Ready(None);
             }
@@ -314,18 +321,18 @@ fn malformed<B>(request: &Request<B>) -> Option<Problem> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let detail = match (hosts.next(), hosts.next()) {
         (None, _) if request.version() < Version::HTTP_11 => return None,
-        (None, _) => "a Host header is missing",
+        (None, _) => "the Host header is missing",
         (Some(_), Some(_)) => "there is more than one Host header",
         (Some(host), None) if host.is_empty() => return None,
         (Some(host), None) => match host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) {
             Some(host) if !host.as_str().contains('@') => return None,
-            _ => "the Host header is not a host",
+            _ => "the Host header is not a valid host",
         },
     };
     Some(Problem::new("malformed_request").detail(detail))
 }
 
-/// An answer's body, which says when it was handed over.
+/// Body of a response that records when it was sent.
 struct AnswerBody {
     body: Body,
     activity: Arc<Activity>,
@@ -357,7 +364,7 @@ impl Drop for AnswerBody {
     }
 }
 
-/// Times of the last warnings about refused connections: one warning a minute for each reason.
+/// Times of the last warnings about refused connections: at most one per minute and reason.
 #[derive(Debug, Default)]
 struct Refusals {
     total: Option<Instant>,
@@ -377,16 +384,16 @@ impl Refusals {
         }
         *last = Some(Instant::now());
         match full {
-            Full::Total => tracing::warn!("every connection is in use: new connections are refused"),
+            Full::Total => tracing::warn!("the maximum number of connections is in use: refusing new ones"),
             Full::Client => tracing::warn!(
                 peer = %peer.ip(),
-                "a client has its maximum number of connections; if it is a proxy, add it to the trusted proxies"
+                "a client has reached its maximum number of connections; if it is a proxy, add it to the trusted proxies"
             ),
         }
     }
 }
 
-/// Refuses a connection beyond a limit: answers a problem without reading its request.
+/// Refuses a connection beyond a limit: answers with a problem without parsing its request.
 async fn turn_away(mut stream: TcpStream, full: Full) {
     let code = match full {
         Full::Total => "overloaded",
@@ -396,7 +403,7 @@ async fn turn_away(mut stream: TcpStream, full: Full) {
     let _ = timeout(Duration::from_secs(1), async {
         stream.write_all(&answer).await?;
         stream.shutdown().await?;
-        // The bytes that it has sent are read: else the system resets the connection, and the answer is lost.
+        // Bytes that the client sent are read: otherwise the system resets the connection, and the response is lost.
         stream.take(64 * 1024).read_to_end(&mut Vec::new()).await
     })
     .await;
@@ -441,14 +448,14 @@ mod tests {
     const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
 
     #[tokio::test]
-    async fn answers_and_tells_who_asks() {
+    async fn handler_sees_the_client_address() {
         let who = get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.ip().to_string());
         let server = start(Router::new().route("/", who), ServeOptions::default());
         assert!(all_of(ask(server.address, GET).await).await.ends_with("127.0.0.1"));
     }
 
     #[tokio::test]
-    async fn one_too_many_is_told_so() {
+    async fn connection_beyond_the_limit_gets_503() {
         let options =
             ServeOptions { connections: 1, connections_per_client: Some(2), ..ServeOptions::default() };
         let (began, ends) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -470,11 +477,11 @@ mod tests {
         assert!(all_of(first).await.ends_with("hello"));
         ends.notify_one();
         let again = async { while !all_of(ask(server.address, GET).await).await.ends_with("hello") {} };
-        timeout(Duration::from_secs(5), again).await.expect("the place is free again");
+        timeout(Duration::from_secs(5), again).await.expect("the permit is free again");
     }
 
     #[tokio::test]
-    async fn a_head_that_does_not_come_ends_the_connection() {
+    async fn incomplete_head_closes_the_connection() {
         let options = ServeOptions { head_timeout: Duration::from_millis(200), ..ServeOptions::default() };
         let server = start(Router::new(), options);
         assert_eq!(
@@ -484,8 +491,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_nothing_is_let_go() {
-        // More than the buffers of both sides hold.
+    async fn client_that_reads_nothing_is_disconnected() {
+        // More than the buffers of both ends can hold.
         let much = get(async || vec![b'x'; 64 << 20]);
         let options = ServeOptions {
             write_timeout: Duration::from_millis(300),
@@ -496,12 +503,15 @@ mod tests {
         let stuck = ask(server.address, GET).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         server.stop.send(()).unwrap();
-        timeout(Duration::from_secs(5), server.task).await.expect("nobody is waited for").unwrap();
+        timeout(Duration::from_secs(5), server.task)
+            .await
+            .expect("the server does not wait for the client")
+            .unwrap();
         drop(stuck);
     }
 
     #[tokio::test]
-    async fn what_is_under_way_ends_first() {
+    async fn requests_in_progress_end_before_shutdown() {
         let slow = get(async || {
             tokio::time::sleep(Duration::from_millis(300)).await;
             "done"

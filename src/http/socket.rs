@@ -18,19 +18,19 @@ use super::{
     places::Place,
 };
 
-/// What clients that must name a subprotocol name.
+/// Subprotocol for clients that must name one.
 pub(super) const PROTOCOL: &str = "couple";
 
-/// What a client may send at once, in bytes: a signal, or that it lives.
+/// Maximum bytes of a client's message: a signal or a `ping`.
 const MESSAGE: usize = 4096;
-/// Messages of a client between two pings: more than the limit on signals lets through.
+/// Maximum messages of a client between two pings: more than the rate limit on signals allows.
 const CHATTER: u32 = 500;
-/// How long a client may take nothing.
+/// Maximum time for which a client may accept no bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client has to say goodbye too.
+/// Maximum time to wait for the client's close frame.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Turns the connection into a WebSocket that follows `stream`.
+/// Upgrades the connection to a WebSocket that sends the frames of `stream`.
 pub(super) fn upgrade(
     app: App,
     upgrade: WebSocketUpgrade,
@@ -40,19 +40,19 @@ pub(super) fn upgrade(
 ) -> Response {
     upgrade
         .protocols([PROTOCOL])
-        // Grows for whoever says more. The default costs every idle connection 128 KiB.
+        // Grows for clients that send more. The default costs every idle connection 128 KiB.
         .read_buffer_size(256)
         .write_buffer_size(0)
         .max_message_size(MESSAGE)
         .max_frame_size(MESSAGE)
-        // A task of its own: the one that upgrades has room for what passes through it.
+        // A separate task: the task that upgrades has memory for all messages that pass through it.
         .on_upgrade(move |socket| {
             drop(tokio::spawn(follow(Box::new(Follower { app, socket, stream, heartbeat, _place: place }))));
             ready(())
         })
 }
 
-/// What a task holds that follows, boxed: else it has room for it twice.
+/// State of a WebSocket's task, boxed: otherwise the task reserves space for it twice.
 struct Follower {
     app: App,
     socket: WebSocket,
@@ -65,7 +65,7 @@ async fn follow(mut follower: Box<Follower>) {
     let Follower { app, socket, stream, heartbeat, .. } = &mut *follower;
     let side = stream.membership().side;
     let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
-    // One for all frames: a new one for each would be put among the timers, and taken out, each time.
+    // One timer for all frames: a new one for each would be registered and removed each time.
     let mut ping = pin!(sleep_until(next_ping(app)));
     let mut heard = 1;
     loop {
@@ -79,7 +79,7 @@ async fn follow(mut follower: Box<Follower>) {
                 Message::Text(frame::text(app, &frame, side).into())
             }
             message = socket.recv() => match message {
-                // Answered, which takes one more look at it.
+                // tungstenite has queued the response, which another read sends.
                 Some(Ok(Message::Close(_))) => return Box::pin(drain(socket)).await,
                 Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
                 Some(Ok(message)) => {
@@ -97,7 +97,7 @@ async fn follow(mut follower: Box<Follower>) {
                 None => return,
             },
             () = ping.as_mut() => {
-                // Not a word since the last one: it is gone, whatever the network says.
+                // The client sent nothing since the last ping, not even a pong: it is gone.
                 if heard == 0 {
                     return;
                 }
@@ -124,7 +124,7 @@ async fn follow(mut follower: Box<Follower>) {
     }
 }
 
-/// Whether it was taken.
+/// Sends a message; returns whether the client accepted it in time.
 async fn send(socket: &mut WebSocket, message: Message) -> bool {
     timeout(PATIENCE, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
@@ -135,12 +135,12 @@ async fn part(socket: &mut WebSocket, code: u16, reason: &'static str) {
     }
 }
 
-/// Hears a client out that is told to go.
+/// Reads and discards messages until the client closes, or [`PARTING`] is over.
 async fn drain(socket: &mut WebSocket) {
     let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
 }
 
-/// The code for what a client did wrong (RFC 6455, 7.4.1); none: it is gone.
+/// Close code for a client's error (RFC 6455, 7.4.1). None: the connection is lost.
 fn fault(error: axum::Error) -> Option<u16> {
     match *error.into_inner().downcast::<tungstenite::Error>().ok()? {
         tungstenite::Error::Capacity(_) => Some(close_code::SIZE),

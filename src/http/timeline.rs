@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(previous))
 }
 
-/// Whose it is, as the reader sees it.
+/// Author of an entry, relative to the reader.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum By {
@@ -50,7 +50,7 @@ impl By {
     }
 }
 
-/// Each one's reaction.
+/// Reactions of both members.
 #[derive(Debug, Serialize, ToSchema)]
 struct ReactionsOut {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ struct ReactionsOut {
     partner: Option<String>,
 }
 
-/// One line of the log.
+/// An entry of the couple's log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EntryOut {
     /// 1, 2, 3, … within the couple.
@@ -68,7 +68,7 @@ pub(super) struct EntryOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
     kind: String,
-    /// Null on a tombstone and on most of the system's entries. Of a `photo` its `media` says what was known when it was appended:
+    /// Null on a tombstone and on most system entries. In a `photo`, `media` has the picture's state when it was appended:
     /// `{"state", "placeholder", "width", "height"}`, and once it is ready `"animated"` and `"alpha"`. `media_ready` repeats all but
     /// the state, with the `media_id`; `media_rejected` has a `reason`.
     #[schema(value_type = Option<Object>)]
@@ -79,10 +79,10 @@ pub(super) struct EntryOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted_at: Option<String>,
     reactions: ReactionsOut,
-    /// Of the entry that this one changed.
+    /// `seq` of the entry that this one changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     target_seq: Option<i64>,
-    /// The entry that this one changed, as it is now.
+    /// Current state of the entry that this one changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     target: Option<Box<EntryOut>>,
@@ -95,7 +95,7 @@ impl EntryOut {
         Self {
             seq: entry.seq,
             author: By::new(entry.author, reader),
-            // The author's own name for it is nobody else's business.
+            // Only the author sees the client id.
             client_id: entry.client_id.filter(|_| entry.author == reader),
             kind: entry.kind,
             body: entry.body.and_then(|body| RawValue::from_string(body.into_text()).ok()),
@@ -116,30 +116,30 @@ impl EntryOut {
 #[derive(Debug, Serialize, ToSchema)]
 struct EntriesOut {
     entries: Vec<EntryOut>,
-    /// What to ask with to go on in the same direction; none at the end.
+    /// `seq` for the next page in the same direction; none at the end.
     next: Option<i64>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewEntryIn {
-    /// The author's own name for the entry, 1 to 64 visible ASCII characters: a repeat answers the same entry.
+    /// Client's own id of the entry, 1 to 64 visible ASCII characters: a repeat returns the same entry.
     client_id: String,
     /// `text`, `photo`, `hug`, `kiss`, `mood`, `place`, `doodle`, or an app's own `x-…`.
     kind: String,
-    /// An object of up to 16 KiB of JSON and 32 levels; a `text` has a `text`, a `photo` a `media_id`. `media` of a
-    /// `photo` is replaced. Integers from -2^63 to 2^64-1 are kept exactly; other numbers beyond 2^53 are refused.
+    /// Object of up to 16 KiB of JSON and 32 levels. A `text` has a `text`, a `photo` a `media_id`; the server replaces `media` of a
+    /// `photo`. Integers from -2^63 to 2^64-1 are kept exactly; other numbers beyond 2^53 are refused.
     #[schema(value_type = Object)]
     body: serde_json::Value,
 }
 
-/// Appends an entry.
+/// Append an entry.
 #[utoipa::path(post, path = "/v1/couple/entries", tag = "timeline", security(("session" = [])),
     request_body = NewEntryIn,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Beside `client_id`, which does the same"),
-        ("Couple-Id" = Option<String>, Header, description = "Refuses the entry if it is late and meant for another couple")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Optional: `client_id` has the same effect"),
+        ("Couple-Id" = Option<String>, Header, description = "The couple that the entry is for; a late entry for another couple is refused")),
     responses((status = 201, description = "Appended", body = EntryOut),
-        (status = 200, description = "It was there: the same `client_id` again", body = EntryOut)))]
+        (status = 200, description = "The entry exists already: the `client_id` was repeated", body = EntryOut)))]
 async fn append(
     State(app): State<App>,
     signed: Signed,
@@ -160,13 +160,13 @@ async fn append(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Paging {
-    /// Entries with a greater `seq`, the oldest first. Without `after` and `before`: the newest page.
+    /// Entries with a greater `seq`, oldest first. Without `after` and `before`: the newest page.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Entries with a smaller `seq`, those nearest to it.
+    /// Entries with a smaller `seq`, nearest first.
     #[param(minimum = 0)]
     before: Option<i64>,
-    /// At most so many.
+    /// Maximum number of entries.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
     /// Only entries of this kind: 1 to 64 visible ASCII characters.
@@ -206,14 +206,14 @@ fn entries_out(views: Vec<View>, reader: Side, page: Page, limit: u32) -> Entrie
     let full = views.len() == limit as usize;
     let next = match page {
         Page::After(_) => views.last(),
-        // Nothing stands before the first.
+        // There is no page before the first entry.
         Page::Before(_) => views.first().filter(|view| view.entry.seq > 1),
     };
     let next = next.filter(|_| full).map(|view| view.entry.seq);
     EntriesOut { entries: views.into_iter().map(|view| EntryOut::of(view, reader)).collect(), next }
 }
 
-/// A page of the log.
+/// Get a page of the log.
 #[utoipa::path(get, path = "/v1/couple/entries", tag = "timeline", security(("session" = [])), params(Paging),
     responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
 async fn page(
@@ -229,7 +229,7 @@ async fn page(
     Ok(Json(entries_out(views, at.side, page, limit)))
 }
 
-/// A page of the log from before, when both chose to see it.
+/// Get a page of the earlier log, if both members chose to restore it.
 #[utoipa::path(get, path = "/v1/couple/previous/entries", tag = "timeline", security(("session" = [])),
     params(Paging), responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
 async fn previous(
@@ -244,7 +244,7 @@ async fn previous(
     Ok(Json(entries_out(views, side, page, limit)))
 }
 
-/// The couple that a write is meant for, as its `Couple-Id` header says.
+/// Id of the couple that a write is for, from its `Couple-Id` header.
 pub(super) fn meant(headers: &HeaderMap) -> Answer<Option<CoupleId>> {
     let Some(id) = headers.get("couple-id") else { return Ok(None) };
     let id = id.to_str().ok().and_then(|id| id.parse().ok());
@@ -259,9 +259,9 @@ fn own(entry: Entry, reader: Side) -> Json<EntryOut> {
     Json(EntryOut::new(entry, Some(reader), None))
 }
 
-/// One entry.
+/// Get an entry.
 #[utoipa::path(get, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "Of the entry")),
+    params(("seq" = i64, Path, description = "`seq` of the entry")),
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn entry(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<Json<EntryOut>> {
     let timeline = app.backend.timeline();
@@ -276,9 +276,9 @@ struct EditIn {
     body: serde_json::Value,
 }
 
-/// Replaces the body of one's own entry. The log says so too.
+/// Replace the body of the caller's own entry. Appends a system entry about it.
 #[utoipa::path(patch, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "Of the entry")), request_body = EditIn,
+    params(("seq" = i64, Path, description = "`seq` of the entry")), request_body = EditIn,
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn edit(
     State(app): State<App>,
@@ -291,10 +291,10 @@ async fn edit(
     Ok(own(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
 }
 
-/// Deletes one's own entry: a tombstone stays. The log says so too.
+/// Delete the caller's own entry, which leaves a tombstone. Appends a system entry about it.
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "Of the entry")),
-    responses((status = 204, description = "A tombstone")))]
+    params(("seq" = i64, Path, description = "`seq` of the entry")),
+    responses((status = 204, description = "Deleted")))]
 async fn delete(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<StatusCode> {
     app.backend.timeline().delete(signed.id(), seq(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -306,9 +306,9 @@ struct ReactionIn {
     emoji: String,
 }
 
-/// Reacts to an entry, of whoever. A second reaction replaces the first.
+/// React to an entry of either member. A second reaction replaces the first.
 #[utoipa::path(put, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "Of the entry")), request_body = ReactionIn,
+    params(("seq" = i64, Path, description = "`seq` of the entry")), request_body = ReactionIn,
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn react(
     State(app): State<App>,
@@ -321,10 +321,10 @@ async fn react(
     Ok(own(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
 }
 
-/// Takes a reaction back.
+/// Remove a reaction.
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "Of the entry")),
-    responses((status = 204, description = "Taken back")))]
+    params(("seq" = i64, Path, description = "`seq` of the entry")),
+    responses((status = 204, description = "Removed")))]
 async fn unreact(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<StatusCode> {
     app.backend.timeline().react(signed.id(), seq(&path)?, None).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -336,9 +336,9 @@ struct ReadIn {
     seq: i64,
 }
 
-/// Says up to where one has read. Never moves back.
+/// Advance the caller's read position. It never moves back.
 #[utoipa::path(put, path = "/v1/couple/read", tag = "timeline", security(("session" = [])), request_body = ReadIn,
-    responses((status = 204, description = "Noted")))]
+    responses((status = 204, description = "The read position is stored")))]
 async fn mark_read(State(app): State<App>, signed: Signed, body: Body<ReadIn>) -> Answer<StatusCode> {
     app.backend.timeline().mark_read(signed.id(), body.value.seq).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -349,17 +349,18 @@ async fn mark_read(State(app): State<App>, signed: Signed, body: Body<ReadIn>) -
 struct SignalIn {
     /// `typing`, `hug`, `kiss`, `thumb`, or an app's own `x-…`.
     kind: String,
-    /// Of a `thumb`: `{"x": …, "y": …}`, the place that is pressed, each from 0 to 1.
+    /// For a `thumb`: `{"x": …, "y": …}`, the touched point, each from 0 to 1.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     body: Option<serde_json::Value>,
 }
 
-/// Sends something to the partner's connected devices, now or never. A client that has a WebSocket or Socket.IO may send it over
-/// that, as `{"type": "signal", "kind": …, "body": …}`. When both press about the same place within 1.5 seconds, each with a
-/// `thumb`, both get a signal `thumb_kiss` with the place between. Nothing of it is stored.
+/// Send a signal to the partner's connected devices. It is not stored.
+///
+/// A client with a WebSocket or Socket.IO connection may send it there, as `{"type": "signal", "kind": …, "body": …}`. When both
+/// members send a `thumb` at about the same point within 1.5 seconds, both get a signal `thumb_kiss` with the point between.
 #[utoipa::path(post, path = "/v1/couple/signals", tag = "timeline", security(("session" = [])),
-    request_body = SignalIn, responses((status = 202, description = "Sent to whoever is connected")))]
+    request_body = SignalIn, responses((status = 202, description = "Sent to connected devices")))]
 async fn signal(
     State(app): State<App>,
     signed: Signed,

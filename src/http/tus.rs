@@ -1,4 +1,4 @@
-//! Resumable uploads by tus 1.0 (<https://tus.io/protocols/resumable-upload>): the core protocol and the extensions in [`EXTENSIONS`].
+//! Resumable uploads with tus 1.0 (<https://tus.io/protocols/resumable-upload>): the core protocol and the [`EXTENSIONS`].
 
 use axum::{
     body::Body as HttpBody,
@@ -25,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     routes.layer(middleware::map_response(versioned))
 }
 
-/// Every answer names the protocol's version.
+/// Adds the protocol's version to every response.
 async fn versioned(mut answer: Response) -> Response {
     for name in ["tus-resumable", "tus-version"] {
         answer.headers_mut().insert(name, VERSION.1);
@@ -43,14 +43,14 @@ const DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 const METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
-/// Content type of bytes from an offset on.
+/// Content type of bytes that are appended at an offset.
 const BYTES: &str = "application/offset+octet-stream";
 /// Maximum bytes of `Upload-Metadata`, which is stored and sent back.
 const METADATA_MOST: usize = 2_048;
 /// Maximum number of partial uploads that one final upload joins.
 const PARTIALS_MOST: usize = 64;
 
-/// A request that speaks this version.
+/// Extractor that requires the supported tus version.
 struct Tus;
 
 impl FromRequestParts<App> for Tus {
@@ -96,7 +96,7 @@ fn needed<T>(value: Option<T>, name: &HeaderName) -> Answer<T> {
     value.ok_or_else(|| Problem::new("malformed_request").detail(format!("{name} is missing")))
 }
 
-/// The length of a new upload; none if it is deferred.
+/// Length of a new upload; none if it is deferred.
 fn declared_length(headers: &HeaderMap) -> Answer<Option<u64>> {
     let deferred = number(headers, &DEFER_LENGTH)?;
     match (number(headers, &LENGTH)?, deferred) {
@@ -107,7 +107,7 @@ fn declared_length(headers: &HeaderMap) -> Answer<Option<u64>> {
     }
 }
 
-/// What a client says of its file: `purpose`, of an avatar `crop`, and `placeholder`, as the query of `POST /v1/media` has them.
+/// Metadata of a file: `purpose`, for an avatar `crop`, and `placeholder`, as in the query of `POST /v1/media`.
 fn about(metadata: &str) -> Answer<About> {
     let value = |wanted: &str| {
         let pair = metadata
@@ -120,7 +120,7 @@ fn about(metadata: &str) -> Answer<About> {
     read_about(&purpose, value("crop").as_deref(), value("placeholder").as_deref())
 }
 
-/// The partial uploads that a final one names by their URLs.
+/// Partial uploads that a final upload names by their URLs.
 fn partials(urls: &str) -> Answer<Vec<UploadId>> {
     let id = |url: &str| url.trim_end_matches('/').rsplit('/').next().and_then(|id| id.parse().ok());
     let ids: Option<Vec<UploadId>> = urls.split_ascii_whitespace().map(id).collect();
@@ -156,7 +156,7 @@ fn told(upload: &Resumable, status: StatusCode) -> Response {
     answer
 }
 
-/// As HTTP writes times (RFC 9110, 5.6.7).
+/// Formats a time as an HTTP date (RFC 9110, 5.6.7).
 fn http_date(seconds: i64) -> Option<HeaderValue> {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(seconds).ok()?);
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
@@ -167,7 +167,7 @@ async fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
     Ok(app.backend.gallery().resume(signed.id(), id).await?)
 }
 
-/// tus clients repeat a request after a 503, but give up after a 429.
+/// Replaces 429 by 503: tus clients repeat a request after a 503, but give up after a 429.
 fn busy(problem: Problem) -> Problem {
     match problem.code() {
         "too_many_uploads" => Problem::new("uploads_busy").retry_after(UPLOADS_RETRY_AFTER),
@@ -175,12 +175,12 @@ fn busy(problem: Problem) -> Problem {
     }
 }
 
-/// Makes the picture, if all bytes are stored.
+/// Creates the picture once all bytes are stored.
 async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) -> Answer<Resumable> {
     if !upload.is_complete() || upload.media().is_some() {
         return Ok(upload);
     }
-    // The bytes are read and written once more: counted and bounded as an upload is, also when a HEAD asks for it.
+    // This reads and writes the bytes once more, so it is rate limited and needs a permit as an upload does, even for a HEAD.
     app.backend.gallery().pictures().allow_append(signed.id()).await?;
     let _permit = app.uploads.take(signed.id()).await.map_err(busy)?;
     let by = signed.id();
@@ -189,9 +189,9 @@ async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) ->
     Ok(upload.became(stored.media.id))
 }
 
-/// Stores a body from an offset on. Bytes that arrive before the body breaks off, or is too slow, stay stored.
+/// Stores a body from an offset on. If the body breaks off or is too slow, the bytes that arrived stay stored.
 ///
-/// The upload is claimed before the request waits for a permit, so that an older request for it, which may have stalled, returns its own.
+/// The upload is claimed before the request waits for a permit, so that an older, stalled request for it returns its permit.
 async fn receive(
     app: &App,
     signed: &Signed,
@@ -295,15 +295,16 @@ async fn create(
     }
     let upload = completed(&app, upload, meta, &signed).await?;
     let mut answer = told(&upload, StatusCode::CREATED);
-    // From where it was asked for, wherever this is mounted.
+    // Relative to the requested URL, so that it works under any prefix.
     let place = HeaderValue::try_from(format!("uploads/{}", upload.id()));
     let place = place.map_err(|_| Problem::new("internal_error"))?;
     answer.headers_mut().insert(header::LOCATION, place);
     Ok(answer)
 }
 
-/// Stores the bytes that a client sends with its creation. If they do not all arrive, the upload still exists: the client continues from
-/// the offset in the answer.
+/// Stores the bytes that a client sends with the creation of an upload.
+///
+/// If they do not all arrive, the upload still exists: the client continues from the offset in the response.
 async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBody) -> Answer<Resumable> {
     let id = upload.id();
     match receive(app, signed, upload, 0, None, body).await {
@@ -330,7 +331,7 @@ async fn offset(
     meta: Meta,
     Segment(name): Segment,
 ) -> Answer<Response> {
-    // A process may have died between the last byte and the picture.
+    // A process may have died after it stored the last byte and before it created the picture.
     let upload = completed(&app, find(&app, &signed, &name).await?, meta, &signed).await?;
     Ok(told(&upload, StatusCode::OK))
 }
@@ -376,7 +377,7 @@ async fn append(
     if upload.is_final() {
         return Err(Problem::new("upload_is_final"));
     }
-    // A client that has lost the answer to its last bytes may ask again.
+    // A client that lost the response to its last bytes may repeat the request.
     if upload.media().is_some() && upload.offset() == from {
         return Ok(told(&upload, StatusCode::NO_CONTENT));
     }
@@ -385,7 +386,7 @@ async fn append(
     Ok(told(&upload, StatusCode::NO_CONTENT))
 }
 
-/// Cancel a resumable upload and delete its bytes. A picture that it has become stays.
+/// Cancel a resumable upload and delete its bytes. A picture that was made of it stays.
 #[utoipa::path(delete, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
     params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
     responses((status = 204, description = "The upload no longer exists"),

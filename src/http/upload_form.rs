@@ -1,4 +1,4 @@
-//! A picture in `multipart/form-data` (RFC 7578), as most mobile SDKs send it: read as it arrives, and never held as a whole.
+//! A picture in `multipart/form-data` (RFC 7578), as most mobile SDKs send it: parsed as a stream, never buffered as a whole.
 
 use axum::body::Bytes;
 use memchr::memmem;
@@ -14,7 +14,7 @@ const TEXT_LIMIT: usize = 4 << 10;
 /// Maximum number of parts, the picture included.
 const PARTS_LIMIT: usize = 32;
 
-/// The fields beside the picture that are read.
+/// Text fields of the form that are used.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) purpose: Option<String>,
@@ -22,11 +22,11 @@ pub(super) struct Fields {
     pub(super) placeholder: Option<String>,
 }
 
-/// A form whose parts are read one after another.
+/// A form whose parts are read in order.
 #[derive(Debug)]
 pub(super) struct Form {
     body: PacedBody,
-    /// Bytes that arrived and were not read yet.
+    /// Bytes that arrived and are not read yet.
     buffer: Vec<u8>,
     /// CRLF, two hyphens, and the boundary.
     delimiter: Vec<u8>,
@@ -40,7 +40,7 @@ struct PartHead {
 }
 
 impl Form {
-    /// The form of a body, by its `Content-Type`. None: it is no `multipart/form-data` with a boundary.
+    /// Creates the parser of a body, by its `Content-Type`. None: it is not `multipart/form-data` with a boundary.
     pub(super) fn new(content_type: &str, body: PacedBody) -> Option<Self> {
         let (essence, parameters) = content_type.split_once(';')?;
         if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -52,8 +52,9 @@ impl Form {
         Some(Self { body, buffer: b"\r\n".to_vec(), delimiter, parts: 0 })
     }
 
-    /// Reads up to the picture: the first part with a file name, with a media type other than text, or with the name `file`. Text
-    /// fields that are not known are ignored: upload libraries add their own.
+    /// Reads up to the picture: the first part with a file name, with a media type other than text, or with the name `file`.
+    ///
+    /// Unknown text fields are ignored: upload libraries add their own.
     pub(super) async fn picture(&mut self) -> Answer<Fields> {
         let mut fields = Fields::default();
         self.text(TEXT_LIMIT).await?;
@@ -76,7 +77,7 @@ impl Form {
             .detail("the form has no part with a file"))
     }
 
-    /// Reads the rest of the form, after the picture.
+    /// Reads the rest of the form after the picture.
     pub(super) async fn finish(&mut self) -> Answer<()> {
         while let Some(head) = self.next_part().await? {
             if head.is_file {
@@ -88,11 +89,11 @@ impl Form {
         Ok(())
     }
 
-    /// Reads the next bytes of a part; [`Read::End`] behind its last ones.
+    /// Reads the next bytes of a part; [`Read::End`] after its last bytes.
     pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {
         loop {
             let found = memmem::find(&self.buffer, &self.delimiter);
-            // Bytes that may be the beginning of a delimiter stay.
+            // Bytes that may be the beginning of a delimiter stay in the buffer.
             let ready = found.unwrap_or((self.buffer.len() + 1).saturating_sub(self.delimiter.len()));
             if ready > 0 {
                 return Ok(Read::Bytes(self.take(ready)));
@@ -114,7 +115,7 @@ impl Form {
         std::mem::replace(&mut self.buffer, rest).into()
     }
 
-    /// Reads a part that is no file.
+    /// Reads a text field.
     async fn text(&mut self, limit: usize) -> Answer<Vec<u8>> {
         let mut text = Vec::new();
         while let Read::Bytes(bytes) = self.read(None).await? {
@@ -126,9 +127,9 @@ impl Form {
         Ok(text)
     }
 
-    /// The head of the part behind a delimiter. None: it was the last delimiter.
+    /// Reads the head of the part after a delimiter. None: it was the last delimiter.
     async fn next_part(&mut self) -> Answer<Option<PartHead>> {
-        // Behind a delimiter, so that a part without headers has an empty line here.
+        // The buffer begins after a delimiter, so a part without headers has an empty line here.
         let end = loop {
             if self.buffer.starts_with(b"--") {
                 return Ok(None);

@@ -1,4 +1,4 @@
-//! Bounds the uploads that are received at the same time, fairly between accounts.
+//! Limits concurrent uploads, fairly between accounts.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use couple_media::fair_permits::{Denied, FairLimits, FairPermit, FairPermits};
 
 use super::{Answer, HttpOptions, Problem};
 
-/// Uploads of one account that may wait for a permit.
+/// Maximum number of uploads of one account that wait for a permit.
 pub(super) const WAITING_PER_ACCOUNT: usize = 54;
-/// Uploads that may wait for a permit in total.
+/// Maximum number of uploads that wait for a permit in total.
 const WAITING: usize = 1024;
 /// Time after which a client may repeat a refused upload.
 pub(super) const UPLOADS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Permits to receive an upload. Half of them are for accounts that hold none.
+/// Permits of uploads. Half of them are for accounts that hold none.
 #[derive(Debug)]
 pub(super) struct UploadPermits {
     permits: FairPermits<AccountId>,

@@ -1,5 +1,7 @@
-//! An answer that waits: hyper writes its head, and is then let go, since it would keep a read buffer of 8 KiB and more for as long as
-//! the answer takes. What is left of the connection is the answer's body, which is written from here; then hyper goes on.
+//! Responses that wait, such as polls and event streams, without hyper.
+//!
+//! hyper writes the head of such a response and then returns the connection, since it would keep a read buffer of at least 8 KiB for
+//! as long as the response lasts. This module writes the body; then hyper continues with the connection.
 
 use std::{
     convert::Infallible,
@@ -20,14 +22,14 @@ use tokio::io::AsyncWrite as _;
 
 use super::connection::Connection;
 
-/// What of an answer is written at once, but for a single frame.
+/// Maximum bytes that are gathered before a write, unless a single frame is larger.
 const AT_ONCE: usize = 8 * 1024;
 
-/// Marks an answer that waits, as an extension of it. Whoever does not know it writes the answer like any other.
+/// Extension that marks a response that waits. A server that does not know it writes the response like any other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waits;
 
-/// Whether an answer to this request can be written from here: one that hyper would send in chunks, and keep the connection after.
+/// Whether this module can write the response: hyper would send it in chunks and keep the connection open.
 pub(super) fn may_wait<B: axum::body::HttpBody>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_11
@@ -43,7 +45,7 @@ fn closes(headers: &HeaderMap) -> bool {
     words.any(|word| word.trim().eq_ignore_ascii_case("close"))
 }
 
-/// Where an answer that waits is while hyper writes its head.
+/// Holds the body of a waiting response while hyper writes its head.
 #[derive(Debug, Default)]
 pub(super) struct Slot(Mutex<State>);
 
@@ -51,9 +53,9 @@ pub(super) struct Slot(Mutex<State>);
 enum State {
     #[default]
     Empty,
-    /// Its head is to be written yet.
+    /// hyper has not written the head yet.
     Head(Body),
-    /// It is this body's turn.
+    /// The head is written; the body can be written.
     Ready(Body),
 }
 
@@ -62,7 +64,7 @@ impl Slot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the body of an answer that waits, and leaves one in its place that never comes.
+    /// Keeps the body of a waiting response, and replaces it by one that never produces a frame.
     pub(super) fn keep(&self, response: Response) -> Response {
         let (parts, body) = response.into_parts();
         let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::CONNECTION];
@@ -79,8 +81,9 @@ impl Slot {
         Response::from_parts(parts, Body::from_stream(never))
     }
 
-    /// Everything is written that hyper has. It puts the head after its answer came and before it writes anything, so
-    /// that this means the head too.
+    /// Called when all bytes that hyper has buffered are written.
+    ///
+    /// hyper buffers the head after its service has returned and before it writes anything, so the head is among them.
     pub(super) fn flushed(&self) {
         let mut state = self.state();
         *state = match mem::take(&mut *state) {
@@ -89,7 +92,7 @@ impl Slot {
         };
     }
 
-    /// The body whose turn it is.
+    /// Takes the body if the head is written.
     pub(super) fn take(&self) -> Option<Body> {
         let mut state = self.state();
         match mem::take(&mut *state) {
@@ -102,7 +105,7 @@ impl Slot {
     }
 }
 
-/// Writes a body in chunks (RFC 9112, 7.1) as it comes, to its end. None: the client, or what makes the body, is gone.
+/// Writes a body in chunks (RFC 9112, 7.1) until it ends. None: the client has disconnected, or the body failed.
 pub(super) async fn write(connection: &mut Connection, mut body: Body) -> Option<()> {
     let mut chunks = Chunks::default();
     poll_fn(|context| {
@@ -111,8 +114,8 @@ pub(super) async fn write(connection: &mut Connection, mut body: Body) -> Option
         }
         let mut waits = false;
         loop {
-            // Also while the client takes nothing, for as long as there is room: a body may be in the middle of something that
-            // others wait for, and only stands still where it has just given something.
+            // The body is polled even while the client accepts nothing, as long as there is space: it may hold something that others
+            // wait for, and pauses safely only right after it produced a frame.
             if !waits {
                 match chunks.gather(&mut body, context) {
                     Poll::Ready(Some(())) => {}
@@ -132,7 +135,7 @@ pub(super) async fn write(connection: &mut Connection, mut body: Body) -> Option
     .await
 }
 
-/// What is to be written yet.
+/// Bytes that are not written yet.
 #[derive(Default)]
 struct Chunks {
     bytes: Vec<u8>,
@@ -140,12 +143,12 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// Takes what there is of a body, as far as there is room. None: it broke off.
+    /// Gathers the frames that a body has ready, as far as there is space. None: the body failed.
     fn gather(&mut self, body: &mut Body, context: &mut Context<'_>) -> Poll<Option<()>> {
         while !self.end && self.bytes.len() < AT_ONCE {
             match ready!(Pin::new(&mut *body).poll_frame(context)) {
                 Some(Ok(frame)) => {
-                    // One that is empty would be the last. There are no trailers: nobody announced them.
+                    // An empty chunk would end the body. Trailers are dropped: none were announced.
                     if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
                         let _ = write!(self.bytes, "{:X}\r\n", data.len());
                         self.bytes.extend_from_slice(&data);
@@ -166,7 +169,7 @@ impl Chunks {
         if count < self.bytes.len() {
             self.bytes.drain(..count);
         } else {
-            // Who waits keeps no room for what it has written.
+            // A waiting connection keeps no memory for bytes that are written.
             self.bytes = Vec::new();
         }
     }
