@@ -1,16 +1,18 @@
-//! What a transport tells a service about a request beside the command itself.
+//! Context of a request that a transport passes to a service beside the command.
 
 use std::net::IpAddr;
 
 use crate::{Idempotency, Label};
 
-/// Who calls, from where, and whether it may be a repeat. [`Call::default`] for calls from within the host.
+/// Per-request context: client address, device and idempotency key.
+///
+/// [`Call::default`] is the context of calls that the host makes itself.
 #[derive(Debug, Clone, Default)]
 pub struct Call {
-    /// The client's address, behind trusted proxies only: what limits per client count.
+    /// Client address, taken from proxy headers only behind trusted proxies. The key of limits per client.
     pub ip: Option<IpAddr>,
-    /// What the device calls itself: shown in the list of sessions.
+    /// Name that the device gives itself, shown in the list of sessions.
     pub device: Option<Label>,
-    /// The request's idempotency key, scoped and digested.
+    /// Idempotency key of the request, as digests of its scope and content.
     pub idempotency: Option<Idempotency>,
 }

@@ -1,4 +1,4 @@
-//! Time, passed in: nothing in the workspace asks the operating system for it but [`SystemClock`].
+//! Injected time: only [`SystemClock`] reads the clock of the operating system.
 
 use std::{
     fmt,
@@ -11,13 +11,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A moment: microseconds since 1970-01-01 UTC.
+/// Point in time: microseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment that many microseconds after 1970-01-01 UTC.
+    /// Creates a timestamp from microseconds since 1970-01-01 UTC.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
@@ -27,22 +27,22 @@ impl Timestamp {
     pub const fn micros(self) -> i64 {
         self.0
     }
-    /// This moment and `later`, saturating.
+    /// Adds a duration; saturates.
     #[must_use]
     pub fn plus(self, later: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(later)))
     }
-    /// `earlier` before this moment, saturating.
+    /// Subtracts a duration; saturates.
     #[must_use]
     pub fn minus(self, earlier: Duration) -> Self {
         Self(self.0.saturating_sub(micros_of(earlier)))
     }
-    /// How long after `other` this is; zero if it is not.
+    /// Duration from `other` to this timestamp; zero if `other` is later.
     #[must_use]
     pub fn since(self, other: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(other.0)).unwrap_or(0))
     }
-    /// RFC 3339 in UTC with milliseconds, as the HTTP contract writes times.
+    /// Formats as RFC 3339 in UTC with milliseconds, the time format of the HTTP contract.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
         let (day, of_day) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
@@ -66,13 +66,14 @@ impl Timestamp {
     }
 }
 
-/// Microseconds of a day.
+/// Microseconds per day.
 const DAY: i64 = 86_400_000_000;
 
-/// The date of a day since 1970-01-01 in the Gregorian calendar, within the years of four digits that RFC 3339 has. Counted in eras of
-/// 400 years from 0000-03-01, so that the day a leap year adds is a year's last
-/// (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>). A general library's formatting takes ten times as
-/// long, for every entry that is told of.
+/// Gregorian date of a day counted from 1970-01-01, for the four-digit years of RFC 3339.
+///
+/// The calculation uses eras of 400 years that start on 0000-03-01, so that a leap day is the last day of its
+/// year (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>). Formatting with a general
+/// date library takes ten times as long, and the server formats a time for every entry that it sends.
 fn date(day: i64) -> Option<(i64, i64, i64)> {
     let day = day + 719_468;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
@@ -95,18 +96,20 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// Where the time comes from.
+/// Source of the current time.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now. May jump, also backwards: no caller relies on more than rough order.
+    /// Current time. May jump, also backwards: callers may rely on rough order only.
     fn now(&self) -> Timestamp;
-    /// Time since a fixed start of the clock's choice, for measuring durations. Must not follow corrections of the wall
-    /// clock. The default is derived from [`now`](Self::now) and therefore follows them.
+    /// Time since an arbitrary fixed start, for measuring durations.
+    ///
+    /// Must not follow corrections of the wall clock. The default is derived from [`now`](Self::now) and does
+    /// follow them.
     fn monotonic(&self) -> Duration {
         self.now().since(Timestamp(0))
     }
 }
 
-/// The operating system's clock.
+/// Clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -124,7 +127,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// Clock for tests that only moves when a test moves it.
 #[derive(Debug)]
 pub struct ManualClock {
     wall: AtomicI64,
@@ -132,17 +135,19 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows `start`.
+    /// Creates a clock that shows `start`.
     #[must_use]
     pub const fn new(start: Timestamp) -> Self {
         Self { wall: AtomicI64::new(start.0), monotonic: AtomicI64::new(0) }
     }
-    /// Lets time pass: moves the wall clock and the monotonic clock forward.
+    /// Moves the wall clock and the monotonic clock forward.
     pub fn advance(&self, by: Duration) {
         self.wall.fetch_add(micros_of(by), Ordering::SeqCst);
         self.monotonic.fetch_add(micros_of(by), Ordering::SeqCst);
     }
-    /// Sets the wall clock, also backwards. The monotonic clock stays, as it does when a system's clock is corrected.
+    /// Sets the wall clock, also backwards.
+    ///
+    /// The monotonic clock does not change, as after a clock correction.
     pub fn set(&self, to: Timestamp) {
         self.wall.store(to.0, Ordering::SeqCst);
     }
@@ -182,7 +187,7 @@ mod tests {
         while at < last.as_microsecond() {
             let time = jiff::Timestamp::from_microsecond(at).unwrap();
             assert_eq!(Timestamp(at).to_rfc3339(), format!("{time:.3}"));
-            // Some ten days, and another time of the day.
+            // A step of about ten days that also changes the time of day.
             at += 889_234_567_891;
         }
         assert_eq!(Timestamp(i64::MAX).to_rfc3339(), "out of range");

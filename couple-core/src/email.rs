@@ -1,4 +1,4 @@
-//! E-mail addresses: what a person typed, and the key by which two of them are the same.
+//! E-mail addresses: the address as typed, and the normalised key that identifies it.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use crate::{Invalid, text::is_invisible};
 
-/// The key of an address: ASCII only, at most 254 bytes, compared byte by byte.
+/// Normalised key of an e-mail address: ASCII, at most 254 bytes, compared byte by byte.
 ///
-/// The domain is in A-labels and lower case, the local part ASCII-lower-cased. Dots and plus-tags stay:
-/// what they mean is the mail host's business.
+/// The domain is in A-labels and lower case, the local part in ASCII lower case. Dots and plus-tags stay,
+/// because only the mail host knows their meaning.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EmailKey(String);
 
 impl EmailKey {
-    /// Takes a stored key as it is.
+    /// Wraps a stored key without checking it.
     pub fn from_stored(key: impl Into<String>) -> Self {
         Self(key.into())
     }
-    /// The key as stored.
+    /// Key as stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -33,7 +33,7 @@ impl fmt::Debug for EmailKey {
     }
 }
 
-/// An address as its owner typed it, with its key. `Debug` does not show it; `Display` does.
+/// E-mail address as its owner typed it, with its key. `Debug` hides the address; `Display` shows it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmailAddress {
     address: String,
@@ -43,8 +43,9 @@ pub struct EmailAddress {
 impl EmailAddress {
     /// Checks an address and computes its key.
     ///
-    /// Accepted is what the field's mail hosts accept: an unquoted ASCII local part of at most 64 bytes
-    /// (RFC 5321, 4.5.3.1.1) and a domain name of at least two labels that IDNA (UTS 46, STD3 rules) takes.
+    /// Accepts the addresses that public mail hosts accept: an unquoted ASCII local part of at most 64 bytes
+    /// (RFC 5321, 4.5.3.1.1) and a domain name of at least two labels that is valid in IDNA (UTS 46, STD3
+    /// rules).
     ///
     /// # Errors
     /// [`Invalid`] with `required`, `too_long`, `control_character` or `invalid`.
@@ -53,7 +54,8 @@ impl EmailAddress {
         if text.len() > 1024 {
             return Err(Invalid::new(field, "too_long"));
         }
-        // Characters that are often copied with an address: line ends, no-break spaces, byte order and direction marks.
+        // Remove characters that are often copied with an address: line ends, no-break spaces, byte order and
+        // direction marks.
         let text = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
         if text.is_empty() {
             return Err(Invalid::new(field, "required"));
@@ -65,14 +67,14 @@ impl EmailAddress {
         if !is_dot_atom(local) || local.len() > 64 {
             return Err(invalid);
         }
-        // A character that only looks like ASCII (full-width, Kelvin sign) would make two different
-        // inputs one address; IDNA would map it silently.
+        // Refuse characters that IDNA would silently map to ASCII (full-width letters, Kelvin sign): two
+        // different inputs would become one address.
         if domain.chars().any(|c| !c.is_ascii() && folds_to_ascii(c)) {
             return Err(invalid);
         }
         let nfc: String = domain.nfc().collect();
         let ascii = idna::domain_to_ascii_strict(&nfc).map_err(|_| invalid)?;
-        // Characters that IDNA ignores, such as a soft hyphen, are not stored.
+        // Do not store characters that IDNA ignores, such as a soft hyphen.
         let domain = if nfc.is_ascii() { nfc } else { idna::domain_to_unicode(&ascii).0 };
         let numeric = ascii.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
         if !ascii.contains('.') || numeric {
@@ -85,21 +87,21 @@ impl EmailAddress {
         Ok(Self { address: format!("{local}@{domain}"), key: EmailKey(key) })
     }
 
-    /// Takes a stored address and key as they are.
+    /// Combines a stored address and its key without checking them.
     pub fn from_stored(address: impl Into<String>, key: EmailKey) -> Self {
         Self { address: address.into(), key }
     }
-    /// The address as its owner typed it, trimmed; a domain with other than ASCII characters is in its canonical form (UTS 46).
+    /// Address as typed, trimmed. A domain with non-ASCII characters is in its canonical form (UTS 46).
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.address
     }
-    /// The key by which it is found.
+    /// Key that identifies the address.
     #[must_use]
     pub const fn key(&self) -> &EmailKey {
         &self.key
     }
-    /// Where mail goes: the local part as typed, the domain in A-labels (RFC 5321 knows no other).
+    /// Address for SMTP: the local part as typed, the domain in A-labels, as RFC 5321 requires.
     #[must_use]
     pub fn mailbox(&self) -> String {
         let local = self.address.rsplit_once('@').map_or("", |(local, _)| local);
@@ -120,7 +122,7 @@ impl fmt::Debug for EmailAddress {
     }
 }
 
-/// RFC 5322, 3.2.3: dot-atom.
+/// Whether a local part is a dot-atom (RFC 5322, 3.2.3).
 fn is_dot_atom(local: &str) -> bool {
     !local.is_empty()
         && local.split('.').all(|atom| {

@@ -1,33 +1,35 @@
-//! Randomness, passed in.
+//! Injected randomness.
 
 use std::sync::Mutex;
 
 use sha2::{Digest as _, Sha256};
 
-/// Where randomness comes from.
+/// Source of random bytes.
 pub trait Entropy: Send + Sync + 'static {
-    /// Fills `bytes`. What guards anything must come from the operating system.
+    /// Fills `bytes` with random bytes.
+    ///
+    /// An implementation for production must use the operating system's generator.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The operating system's generator.
+/// Random number generator of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     fn fill(&self, bytes: &mut [u8]) {
-        // No fallback is safe: a process without randomness must not hand out secrets.
+        // There is no safe fallback: a process without randomness must not create secrets.
         getrandom::fill(bytes).expect("the operating system provides randomness");
     }
 }
 
-/// Repeatable bytes for tests, never for anything that guards something.
+/// Reproducible bytes for tests. Never use it for secrets in production.
 #[derive(Debug)]
 pub struct SeededEntropy(Mutex<(u64, u64)>);
 
 impl SeededEntropy {
-    /// The sequence that belongs to `seed`.
+    /// Creates the byte sequence of `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(Mutex::new((seed, 0)))

@@ -1,35 +1,35 @@
-//! One concrete error for every port, and the shape of a use case's failure.
+//! The error type of every port, and the error type of use cases.
 
 use std::fmt;
 
-/// A source of an [`Error`], kept for the log.
+/// Cause of an [`Error`], kept for the log.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What kind of failure, as a caller may want to act on it.
+/// Class of a failure, by which a caller decides how to react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The other side cannot be reached or is going away. Worth trying again.
+    /// The remote side is unreachable or shuts down. Worth a retry.
     Unavailable,
-    /// There is no room for more work now. Worth trying again later.
+    /// There is no capacity for more work now. Worth a retry later.
     Overloaded,
-    /// No answer in time; whether the work was done is unknown.
+    /// No answer in time. The operation may or may not have taken effect.
     TimedOut,
-    /// What was asked can never work (a mail address refused for good).
+    /// The operation can never succeed (for example a mail address that was refused permanently).
     Rejected,
-    /// Stored data contradicts itself. The context names table, column and key.
+    /// Stored data is inconsistent. The context names table, column and key.
     Corrupt,
-    /// The disk or quota is full.
+    /// The disk or a quota is full.
     Full,
-    /// The settings are wrong. The context says what to do.
+    /// A setting is wrong. The context says how to correct it.
     Misconfigured,
-    /// A fault of ours.
+    /// A bug in this software.
     Internal,
 }
 
-/// What went wrong in a port: kind, operation, context and source.
+/// Error of a port: kind, operation, context and source.
 ///
-/// Never shown to a person; a refusal (what a person may be told) is an enum of its own per area.
+/// Never shown to clients. Each area has its own enum of refusals that a client may see.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -39,29 +39,29 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` in `operation`.
+    /// Creates an error of `kind` in `operation`.
     #[must_use]
     pub const fn new(kind: ErrorKind, operation: &'static str) -> Self {
         Self { kind, operation, context: String::new(), source: None }
     }
-    /// Adds what was at hand: a path, a key, what to do.
+    /// Sets the details: a path, a key, how to correct the failure.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {
         self.context = context.into();
         self
     }
-    /// Adds the cause.
+    /// Sets the cause.
     #[must_use]
     pub fn source(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
-    /// Stored data that contradicts itself, by table, column and key.
+    /// Creates an error for inconsistent stored data, located by table, column and key.
     #[must_use]
     pub fn corrupt(table: &'static str, column: &'static str, key: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Corrupt, "decode").context(format!("{table}.{column} of {key}"))
     }
-    /// What kind of failure this is.
+    /// Class of the failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
@@ -105,12 +105,12 @@ impl std::error::Error for Error {
     }
 }
 
-/// Why a use case did not happen.
+/// Failure of a use case.
 #[derive(Debug)]
 pub enum Failure<R> {
-    /// The rules say no; `R` may be told to the person.
+    /// The rules refuse the request. A client may see `R`.
     Refused(R),
-    /// Something broke; the person is told only that.
+    /// A port failed. A client only sees that the server failed.
     Failed(Error),
 }
 

@@ -1,4 +1,4 @@
-//! Identifiers: newtypes over `UUIDv7` (RFC 9562, section 5.7), made from an injected clock and entropy.
+//! Identifiers: `UUIDv7` newtypes (RFC 9562, section 5.7) created from an injected clock and entropy.
 
 use std::{fmt, str::FromStr};
 
@@ -11,23 +11,24 @@ macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)+) => {$(
         $(#[$doc])*
         ///
-        /// A UUIDv7: sorts by the millisecond it was made in. Opaque to clients.
+        /// A UUIDv7: sorts by the millisecond of its creation. Opaque to clients.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
         impl $name {
-            /// Makes a fresh identifier.
+            /// Creates an identifier.
             pub fn new(clock: &dyn Clock, entropy: &dyn Entropy) -> Self {
                 let mut random = [0; 10];
                 entropy.fill(&mut random);
                 let millis = u64::try_from(clock.now().micros() / 1000).unwrap_or(0);
                 Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
             }
-            /// Takes an identifier that was stored or made elsewhere (a host's own users).
+            /// Wraps an identifier that was stored, or created elsewhere (for example by a host with its own
+            /// users).
             #[must_use]
             pub const fn from_uuid(id: Uuid) -> Self { Self(id) }
-            /// The identifier as stored.
+            /// Identifier as stored.
             #[must_use]
             pub const fn as_uuid(self) -> Uuid { self.0 }
         }
@@ -42,20 +43,20 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A person.
+    /// Id of an account.
     AccountId;
-    /// A signed-in device.
+    /// Id of a session: one device that is signed in.
     SessionId;
-    /// A mailed proof: a code and a link that stand for one another.
+    /// Id of a mailed token. Its code and its link are equivalent.
     TokenId;
-    /// An invitation to pair.
+    /// Id of an invite to pair.
     InviteId;
-    /// Two people, from the moment they pair until one leaves.
+    /// Id of a couple: two accounts from pairing until one of them leaves.
     CoupleId;
-    /// A picture.
+    /// Id of a picture.
     MediaId;
-    /// A resumable upload.
+    /// Id of a resumable upload.
     UploadId;
-    /// A unit of background work.
+    /// Id of a background job.
     JobId;
 }

@@ -1,4 +1,4 @@
-//! Repeated requests: the answer is recorded in the commit that made it true.
+//! Idempotency keys: the outcome of a request is recorded in the commit of its changes.
 
 use std::time::Duration;
 
@@ -6,64 +6,67 @@ use async_trait::async_trait;
 
 use crate::{Digest, Error, Timestamp};
 
-/// A request that may be repeated: whose key, and what was asked.
+/// Idempotency key and content of a request that a client may repeat, as digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idempotency {
-    /// Digest of the account (or its absence), the route and the key: another account's key is another scope.
+    /// Digest of the account (or its absence), the route and the key. Two accounts never share a scope.
     pub scope: Digest,
-    /// Digest of the request's content.
+    /// Digest of the content of the request.
     pub request: Digest,
 }
 
 impl Idempotency {
-    /// How long an outcome is kept.
+    /// Retention of an outcome.
     pub const KEPT: Duration = Duration::from_hours(24);
 }
 
-/// The key came before with another request.
+/// Refusal: the idempotency key was used for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyReused;
 
-/// What an answered request came to.
+/// Recorded outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutcomeRecord {
-    /// Whose key.
+    /// Digest of account, route and key.
     pub scope: Digest,
-    /// What was asked.
+    /// Digest of the content of the request.
     pub request: Digest,
-    /// What the use case answers from, as JSON, without secrets.
+    /// Data from which the use case builds its answer: JSON without secrets.
     pub outcome: String,
-    /// When.
+    /// Time of the request.
     pub recorded_at: Timestamp,
-    /// When it may be forgotten.
+    /// Time after which a purge may remove the record.
     pub expires_at: Timestamp,
 }
 
-/// Changes to the record of answered requests.
+/// Changes to the recorded outcomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdempotencyChange {
-    /// Records an outcome. Precondition: the scope is unused, or its record expired before
-    /// `recorded_at`; else [`KeyUsed`](crate::Conflict::KeyUsed).
+    /// Records an outcome.
+    ///
+    /// Precondition: the scope is unused, or its record expired before `recorded_at`; else
+    /// [`KeyUsed`](crate::Conflict::KeyUsed).
     Record(OutcomeRecord),
-    /// Removes up to `cap` records that expired before `before`; counted.
+    /// Removes up to `cap` records that expired before `before`. The commit returns their number.
     Purge {
-        /// Records that expire earlier go.
+        /// Records with an earlier expiry are removed.
         before: Timestamp,
-        /// At most so many.
+        /// Maximum number of records to remove.
         cap: u32,
     },
 }
 
-/// What idempotency asks of a store.
+/// Reads of the recorded outcomes, with the guarantees that a store must give.
 ///
-/// * **I1** Of two commits that record the same unexpired scope one conflicts, and nothing of it is written.
-/// * **I2** An expired record is replaced; a purge removes only expired ones, at most `cap`, and counts them.
+/// * **I1** Of two commits that record the same unexpired scope, one conflicts and writes nothing.
+/// * **I2** An expired record is replaced; a purge removes at most `cap` expired records and returns their
+/// number.
 #[async_trait]
 pub trait IdempotencyReads: Send + Sync {
-    /// The record of a scope, expired or not.
+    /// Record of a scope, expired or not.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     async fn outcome(&self, scope: &Digest) -> Result<Option<OutcomeRecord>, Error>;
 }
 

@@ -1,17 +1,18 @@
-//! What a couple is: types, rules, ports (traits), services and jobs.
+//! Domain model of a couple: types, rules, ports (traits), services and background jobs.
 //!
-//! Nothing here does I/O, knows a driver or speaks HTTP. Every use case has the same three steps:
+//! This crate does no I/O and depends on no database driver and no HTTP library. Every use case has three
+//! steps:
 //!
-//! 1. **read** what it needs through a port ([`account::AccountReads`], [`pairing::PairingReads`], …);
-//! 2. **decide**, in a pure function of what was read, the command, the time and fresh randomness
-//!    (the `rules` module of each area);
-//! 3. **commit** a list of [`Change`]s through [`Store::commit`], all or none.
+//! 1. **read** the state it needs through a port ([`account::AccountReads`], [`pairing::PairingReads`], …);
+//! 2. **decide** in a pure function of that state, the command, the time and fresh random bytes (the `rules`
+//!    module of each area);
+//! 3. **commit** a list of [`Change`]s through [`Store::commit`]: all of them or none.
 //!
-//! An adapter is a type that implements [`Store`]; `couple-conformance` proves it.
+//! An adapter is a type that implements [`Store`]; the tests of `couple-conformance` check it.
 //!
 //! Areas have the same names in every crate of the workspace: [`account`], [`pairing`], [`timeline`],
-//! [`media`], [`job`]. In an area's folder `mod.rs` holds its types, `rules.rs` its pure decisions, `port.rs` what
-//! it needs of a store and `service.rs` its use cases.
+//! [`media`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
+//! `port.rs` the reads and changes that a store must support, and `service.rs` the use cases.
 
 pub mod account;
 mod call;

@@ -1,4 +1,4 @@
-//! Rate limits: how often one key may do one thing.
+//! Rate limits per key and rule (token buckets).
 
 use std::{
     fmt,
@@ -10,20 +10,21 @@ use async_trait::async_trait;
 
 use crate::{EmailKey, Error};
 
-/// How often: `burst` at once, and one more every `period / burst`.
+/// Token bucket: `burst` tokens, refilled at one token per `period / burst`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// The rule's name: part of the key, and what metrics show.
+    /// Name of the rule: part of the key and a label in metrics.
     pub name: &'static str,
-    /// So many at once.
+    /// Capacity of the bucket, in tokens.
     pub burst: u32,
-    /// The time in which a used-up allowance is whole again.
+    /// Time in which an empty bucket fills up.
     pub period: Duration,
 }
 
-/// The rules of this workspace but those of accounts, which are [`AccountLimits`](crate::account::AccountLimits). Per
-/// code they keep guessing hopeless; per client they keep one host from doing it for many, and are wide enough for a
-/// household or an office behind one address.
+/// Rate limits of all areas but accounts, whose limits are [`AccountLimits`](crate::account::AccountLimits).
+///
+/// A limit per code makes guessing one code hopeless. A limit per client stops one host from guessing many
+/// codes, and is wide enough for a household or an office behind one address.
 pub mod rules {
     use super::Rule;
     use std::time::Duration;
@@ -31,44 +32,45 @@ pub mod rules {
     const fn rule(name: &'static str, burst: u32, period: Duration) -> Rule {
         Rule { name, burst, period }
     }
-    /// Mails with an invite to one address, of all inviters.
+    /// Invite mails to one address, from all inviters together.
     pub const INVITE_MAIL_PER_ADDRESS: Rule = rule("invite_mail_per_address", 10, Duration::from_hours(1));
-    /// Mails with an invite of one account to one address.
+    /// Invite mails from one account to one address.
     pub const INVITE_MAIL_PER_ACCOUNT_AND_ADDRESS: Rule =
         rule("invite_mail_per_account_and_address", 3, Duration::from_hours(1));
-    /// Invites that one person makes.
+    /// Invites that one account creates.
     pub const INVITE_PER_ACCOUNT: Rule = rule("invite_per_account", 20, Duration::from_hours(1));
-    /// Codes that one person tries on previewing, accepting and declining.
+    /// Codes that one account previews, accepts or declines.
     pub const CODE_PER_ACCOUNT: Rule = rule("code_per_account", 20, Duration::from_mins(15));
     /// Codes that one client tries.
     pub const CODE_PER_CLIENT: Rule = rule("code_per_client", 60, Duration::from_mins(15));
-    /// Tries of one code, by whomever.
+    /// Attempts with one code, from all clients together.
     pub const TRY_PER_CODE: Rule = rule("try_per_code", 20, Duration::from_mins(15));
-    /// Pictures that one person uploads: a camera roll at once, then one every five seconds.
+    /// Pictures that one account uploads: a burst for a camera roll, then one every five seconds.
     pub const UPLOAD_PER_ACCOUNT: Rule = rule("upload_per_account", 120, Duration::from_mins(10));
     /// Requests of one account that add bytes to resumable uploads: 10 per second.
     pub const APPEND_PER_ACCOUNT: Rule = rule("append_per_account", 600, Duration::from_mins(1));
-    /// Writes of one person: entries, reactions, signals.
+    /// Writes of one account: entries, reactions, signals and read positions.
     pub const WRITE_PER_ACCOUNT: Rule = rule("write_per_account", 300, Duration::from_mins(1));
 }
 
 impl Rule {
-    /// The same rule with an allowance that is `factor` times as wide.
+    /// The same rule with `factor` times the burst, so `factor` times the rate.
     #[must_use]
     pub const fn times(self, factor: u32) -> Self {
         Self { burst: self.burst.saturating_mul(factor), ..self }
     }
 }
 
-/// IPv6 networks that a client is counted by: prefix length in bits, and factor of the allowance.
+/// IPv6 prefix lengths in bits by which a client is counted, each with a factor for the allowance.
 ///
-/// A household has a /64 to a /56, a company or hoster a /48; a mobile operator gives each phone a /64.
+/// A household has a /64 to a /56, a company or a hosting provider a /48; a mobile operator assigns each
+/// phone a /64.
 pub const IPV6_NETWORKS: [(u32, u32); 3] = [(64, 1), (56, 2), (48, 8)];
 
-/// The allowances that a client takes from under a rule per client.
+/// Token buckets that one request of a client takes from under a per-client rule.
 ///
-/// An IPv4 address counts by itself, an IPv6 address by each of [`IPV6_NETWORKS`], narrowest first, so that one subscriber does not use
-/// up the allowance of a wider network.
+/// An IPv4 address has one bucket. An IPv6 address has one for each of [`IPV6_NETWORKS`], narrowest first, so
+/// that one subscriber cannot use up the allowance of a wider network. Without an address there is no bucket.
 #[must_use]
 pub fn per_client(rule: Rule, ip: Option<IpAddr>) -> Vec<(Rule, LimitKey)> {
     match ip.map(|ip| ip.to_canonical()) {
@@ -81,22 +83,22 @@ pub fn per_client(rule: Rule, ip: Option<IpAddr>) -> Vec<(Rule, LimitKey)> {
     }
 }
 
-/// Who or what a rule counts.
+/// Key of a token bucket: a client, an account, an e-mail address, a code, ….
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LimitKey(String);
 
 impl LimitKey {
-    /// A key of any kind; `kind` keeps kinds apart.
+    /// Creates a key. Keys of different `kind` never share a bucket.
     #[must_use]
     pub fn new(kind: &str, key: impl fmt::Display) -> Self {
         Self(format!("{kind}:{key}"))
     }
-    /// An e-mail address.
+    /// Key of an e-mail address.
     #[must_use]
     pub fn email(key: &EmailKey) -> Self {
         Self::new("email", key.as_str())
     }
-    /// A client: IPv4 as it is, IPv6 by its /64 (what one household gets), mapped addresses folded.
+    /// Key of a client: its IPv4 address or its IPv6 /64. IPv4-mapped IPv6 addresses count as IPv4.
     #[must_use]
     pub fn client(ip: IpAddr) -> Self {
         match ip.to_canonical() {
@@ -108,14 +110,14 @@ impl LimitKey {
         let network = ip.to_bits() & u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
         Self::new("ip", format_args!("{}/{prefix}", Ipv6Addr::from_bits(network)))
     }
-    /// An e-mail address as one client network uses it. Clients of unknown address count as one network.
+    /// Key of an e-mail address as used from one client network. Clients without an address share a key.
     #[must_use]
     pub fn client_and_email(ip: Option<IpAddr>, email: &EmailKey) -> Self {
         let client = ip.map(Self::client);
         let client = client.as_ref().map_or("-", Self::as_str);
         Self::new("pair", format_args!("{client} {}", email.as_str()))
     }
-    /// The key as an adapter stores it.
+    /// Key as an adapter stores it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -128,29 +130,29 @@ impl fmt::Debug for LimitKey {
     }
 }
 
-/// Not now.
+/// Refusal: a rate limit is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limited {
-    /// When it is worth trying again.
+    /// Time until a retry can succeed.
     pub retry_after: Duration,
 }
 
-/// Counts.
+/// Rate limiter: token buckets by key and rule.
 ///
-/// * **L1** A key gets `burst` at once and no more.
-/// * **L2** After `period / burst` it gets one more, after `period` all.
-/// * **L3** Keys and rules do not share an allowance.
-/// * **L4** A refusal tells when to try again, and trying then succeeds.
-/// * **L5** 64 takers at once get exactly `burst`.
-/// * **L6** A wall clock that jumps ahead and is corrected freezes no allowance: L4 still holds.
+/// * **L1** A new key has `burst` tokens, and no more.
+/// * **L2** A bucket gains one token per `period / burst`, and is full after `period`.
+/// * **L3** Different keys and different rules do not share a bucket.
+/// * **L4** A refusal states when to retry, and a retry then succeeds.
+/// * **L5** 64 concurrent callers get exactly `burst` tokens.
+/// * **L6** A wall clock that jumps ahead and is then corrected does not freeze a bucket: L4 still holds.
 ///
-/// An adapter that cannot reach what it counts in grants less than otherwise, never more.
+/// An adapter that cannot reach its storage grants less than usual, never more.
 #[async_trait]
 pub trait RateLimiter: Send + Sync + 'static {
-    /// Takes one from the allowance of `key` under `rule`, or says when to come back.
+    /// Takes one token from the bucket of `key` under `rule`, or returns when to retry.
     ///
     /// # Errors
-    /// Whatever keeps the adapter from counting. Callers refuse then: a limit never lapses.
+    /// Failures of the adapter's storage. Callers refuse the request then: a failure never lifts a limit.
     async fn take(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error>;
 }
 
@@ -161,7 +163,7 @@ impl<L: RateLimiter + ?Sized> RateLimiter for std::sync::Arc<L> {
     }
 }
 
-/// No limits at all: for load tests, and for hosts that limit in front.
+/// Rate limiter without limits, for load tests and for hosts that limit requests in a proxy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unlimited;
 

@@ -1,4 +1,4 @@
-//! The port by which processes tell one another that there is something to read.
+//! Ports of live delivery: the event bus and presence.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,41 +11,44 @@ use crate::{
     timeline::{Body, Entry},
 };
 
-/// What a notice is about.
+/// Subject of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Topic {
-    /// A couple's log, read positions and signals.
+    /// Log, read positions and signals of a couple.
     Couple(CoupleId),
-    /// A person's sessions.
+    /// Sessions of an account.
     Account(AccountId),
-    /// A queue of jobs.
+    /// Queue of jobs.
     Queue(String),
 }
 
-/// A hint. It may be lost, doubled or reordered: whoever gets it looks in the store.
+/// Hint that the store has news. It may be lost, duplicated or reordered, so receivers read the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Abroad")]
 pub enum Notice {
-    /// Something was written: look.
+    /// Something was written: read the store.
     Changed,
-    /// This was appended to a couple's log, and nothing else written: whoever knows the log up to the one before need not look. Only
-    /// within a process: for another it is serialized as [`Changed`](Self::Changed), so what people write stays out of what is between them.
+    /// An entry was appended to the log of a couple, and nothing else was written.
+    ///
+    /// A receiver that has read the log up to the previous entry need not read the store. Only within a
+    /// process: for other processes the notice is serialized as [`Changed`](Self::Changed), so the bus never
+    /// carries the content of entries.
     #[serde(skip_deserializing)]
     Appended(Arc<Entry>),
-    /// Somebody came who was away: ask [`Presence`].
+    /// A member who was away is present now: read [`Presence`].
     Here(Side),
-    /// Something for the partner's connected devices, now or never.
+    /// Ephemeral event for the connected devices of the partner. It is never stored.
     Signal {
-        /// Who sends.
+        /// Member who sends the signal.
         from: Side,
-        /// `typing`, `hug`, `kiss` or an app's own `x-…`.
+        /// `typing`, `hug`, `kiss`, or `x-…` for a kind that an app defines.
         kind: String,
-        /// With what.
+        /// Payload, if any.
         body: Option<Body>,
     },
 }
 
-/// A notice as other processes get it.
+/// Serialized form of a notice, for other processes.
 #[derive(Serialize)]
 enum Abroad {
     Changed,
@@ -63,43 +66,43 @@ impl From<Notice> for Abroad {
     }
 }
 
-/// A stream of notices on the topics that were asked for.
+/// Stream of notices on the subscribed topics.
 #[async_trait]
 pub trait Subscription: Send + Sync {
-    /// The next notice. [`Notice::Changed`] stands for any number that were missed.
+    /// Waits for the next notice. [`Notice::Changed`] stands for any number of missed notices.
     async fn next(&mut self) -> Notice;
 }
 
-/// Carries notices between whoever writes and whoever waits, within a process or between many.
+/// Event bus: carries notices from writers to subscribers, within a process or between processes.
 ///
-/// * **B1** What is published after a subscription was made reaches it.
-/// * **B2** A subscriber that falls behind gets [`Notice::Changed`] for what it missed; a publisher never waits for it.
-///   [`Notice::Appended`] arrives as itself or as [`Notice::Changed`].
-/// * **B3** Topics do not see one another's notices.
-/// * **B4** A dropped subscription leaves nothing behind.
+/// * **B1** A notice that is published after a subscription was made reaches that subscription.
+/// * **B2** A slow subscriber receives [`Notice::Changed`] in place of the notices it missed; a publisher
+/// never waits for it. [`Notice::Appended`] arrives unchanged or as [`Notice::Changed`].
+/// * **B3** A subscription receives no notices of other topics.
+/// * **B4** A dropped subscription frees everything that it used.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Tells whoever listens. Never fails: a notice is a hint.
+    /// Publishes a notice. Never fails, because a notice is only a hint.
     async fn publish(&self, topic: Topic, notice: Notice);
-    /// Listens on `topics` from now on.
+    /// Subscribes to `topics` from now on.
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription>;
 }
 
-/// Who is here: leases that end by themselves, and leave no trace of when somebody was.
+/// Presence: leases that expire by themselves and leave no record of past presence.
 ///
-/// * **P1** A person is here from a renewal until its lease ends.
-/// * **P2** A renewal tells whether they were away.
-/// * **P3** One's lease is not another's.
+/// * **P1** An account is present from a renewal until its lease expires.
+/// * **P2** A renewal returns whether the account was away.
+/// * **P3** The lease of one account does not affect another account.
 #[async_trait]
 pub trait Presence: Send + Sync + 'static {
-    /// Keeps a person here for `lease` from now on. True: they were away.
+    /// Keeps an account present for `lease` from now on. Returns true if it was away.
     ///
     /// # Errors
-    /// Whatever keeps it from answering.
+    /// Failures of the adapter's storage.
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error>;
-    /// How much is left of a person's lease; none: they are away.
+    /// Remaining time of an account's lease; none if the account is away.
     ///
-    /// # Errors
-    /// Whatever keeps it from answering.
+    /// Failures of the adapter's storage.
+    /// Failures of the adapter's storage.
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error>;
 }

@@ -1,16 +1,17 @@
-//! Language tags as phones and browsers write them, matched to BCP 47.
+//! Locale identifiers as devices and browsers send them, converted to BCP 47.
 
 use crate::Locale;
 
-/// Maximum length of a text that is parsed, in bytes.
+/// Maximum length in bytes of the text that is parsed; the rest is ignored.
 const MAX_BYTES: usize = 256;
 
 impl Locale {
-    /// The canonical BCP 47 tag of the locale that a device names.
+    /// Canonical BCP 47 tag of the locale that a device names.
     ///
-    /// Language, script, region and variants (RFC 5646, 2.1.1), without extensions. Understands `en_US`, `de_DE.UTF-8@euro`,
-    /// `zh_CN_#Hans`, the old codes `iw`, `in` and `ji`, and the first choice of an `Accept-Language` list. None for a text that names no
-    /// language: a locale is a preference, so it is never refused.
+    /// Keeps language, script, region and variants (RFC 5646, 2.1.1), not extensions. Accepts `en_US`,
+    /// `de_DE.UTF-8@euro`, `zh_CN_#Hans`, the old codes `iw`, `in` and `ji`, and the first choice of an
+    /// `Accept-Language` list. Returns none for a text without a language: a locale is a preference, so an
+    /// unknown one is no error.
     #[must_use]
     pub fn matched(text: &str) -> Option<Self> {
         let first = text.get(..text.len().min(MAX_BYTES))?.split([',', ';', '.', '@']).next()?.trim();
@@ -27,7 +28,7 @@ impl Locale {
             _ => language,
         };
         let (mut script, mut region, mut variants) = (None, None, Vec::new());
-        // A single letter or digit begins an extension.
+        // A subtag of one letter or digit starts an extension.
         for subtag in subtags.take_while(|subtag| subtag.len() != 1) {
             let ascii = subtag.bytes().all(|b| b.is_ascii_alphanumeric());
             let letters = subtag.bytes().all(|b| b.is_ascii_alphabetic());

@@ -1,91 +1,94 @@
-//! The port by which mail leaves. What a mail says is data; how it reads is the adapter's.
+//! Port for sending mail. Core passes data; the adapter writes the text.
 
 use async_trait::async_trait;
 
 use crate::{DisplayName, EmailAddress, Error, Label, Locale, Secret, Timestamp};
 
-/// One mail to one person.
+/// Mail to one recipient.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// Stable over all attempts: the left side of the `Message-ID`.
+    /// Id that is the same for all attempts: the local part of the `Message-ID`.
     pub id: String,
-    /// To whom: an address as it is stored, never as a request has it.
+    /// Recipient: an address from the store, never from a request.
     pub to: EmailAddress,
-    /// In which language, if the adapter speaks it.
+    /// Preferred language; the adapter uses it if it supports it.
     pub locale: Option<Locale>,
-    /// When it was written.
+    /// Time of creation.
     pub at: Timestamp,
-    /// What it says.
+    /// Content.
     pub message: Message,
 }
 
-/// What a mail says.
+/// Content of a mail.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Message {
-    /// Confirm the address of a new account. Contains no text of the sign-up: a stranger may have sent it, and a name such as
-    /// "WIN at https://…" would be an advertisement to its owner.
+    /// Asks the owner of an address to confirm a new account.
+    ///
+    /// Contains no text of the sign-up: anyone can send a sign-up, and a name such as "WIN at https://…"
+    /// would deliver an advertisement to the owner.
     ConfirmSignUp {
         /// Six digits.
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
     },
-    /// Somebody signed up with the address of an account.
+    /// Tells the owner of an account that a sign-up used the account's address.
     AlreadySignedUp,
-    /// A code to sign in with.
+    /// Code for signing in.
     SignInCode {
         /// Six digits.
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
     },
-    /// Set a new password.
+    /// Link for setting a new password.
     SetPassword {
-        /// Where.
+        /// Link to the page that sets the password.
         link: Secret<String>,
     },
-    /// Confirm a new address.
+    /// Asks the owner of an account to confirm a new address.
     ConfirmEmail {
         /// Six digits.
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
     },
-    /// Tell the present address that the account asked for another one.
+    /// Tells the current address that the account requested a change of address.
     EmailChangeAsked {
         /// Link that cancels the change.
         link: Secret<String>,
     },
-    /// To the old address: it is no longer the account's.
+    /// Tells the old address that it no longer belongs to the account.
     EmailChanged,
-    /// The password was set or changed.
+    /// Tells the owner that the password was set or changed.
     PasswordChanged,
-    /// The account will be deleted.
+    /// Tells the owner that the account will be deleted.
     DeletionScheduled {
-        /// When.
+        /// Time of the deletion.
         due: Timestamp,
     },
-    /// Somebody invites the reader to pair.
+    /// Invites the recipient to pair.
     Invitation {
-        /// Who.
+        /// Display name of the inviter.
         from: DisplayName,
-        /// Their line.
+        /// Message of the inviter.
         message: Option<Label>,
-        /// The short code.
+        /// Short invite code.
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
     },
 }
 
-/// Hands mail over.
+/// Sends mail.
 ///
 /// # Errors
-/// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when it will never be taken (SMTP 5xx); anything else is worth trying again.
+/// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when the recipient is refused permanently (SMTP 5xx).
+/// Any other error is worth a retry.
 #[async_trait]
 pub trait Mailer: Send + Sync + 'static {
-    /// Hands one mail over. `Ok`: the other side has taken charge of it.
+    /// Sends one mail. `Ok` means that the next mail server has accepted it.
     async fn send(&self, mail: &Mail) -> Result<(), Error>;
 }
 
@@ -96,24 +99,26 @@ impl<M: Mailer + ?Sized> Mailer for std::sync::Arc<M> {
     }
 }
 
-/// Where the links in mails lead. Built from configuration only: no header of a request ever reaches a mail.
+/// Builds the links in mails. Uses configuration only: no request header can change a link.
 #[derive(Debug, Clone)]
 pub struct Links {
     base: String,
 }
 
 impl Links {
-    /// Links below the public URL at which `couple::http::router` is reached, with or without a trailing slash.
+    /// Creates links below the public URL of `couple::http::router`, with or without a trailing slash.
     #[must_use]
     pub fn new(public_url: &str) -> Self {
         Self { base: public_url.trim_end_matches('/').to_owned() }
     }
-    /// The URL of something below it: `path` begins with a slash.
+    /// URL of `path` below the public URL. `path` starts with a slash.
     #[must_use]
     pub fn below(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
-    /// The page for a token. It stands in the fragment, which no server, proxy or log sees.
+    /// URL of the page for a token.
+    ///
+    /// The token is in the fragment, which clients do not send to servers or proxies.
     #[must_use]
     pub fn to(&self, page: &str, token: &Secret<String>) -> Secret<String> {
         Secret::new(format!("{}/open/{page}#{}", self.base, token.expose()))

@@ -1,4 +1,4 @@
-//! What every service is given, and the one door through which services write.
+//! Ports that every service uses, and the only function through which services commit.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -14,24 +14,24 @@ use crate::{
     timeline::{NewEntry, TimelineChange},
 };
 
-/// The ports that services work through. Cheap to clone.
+/// Ports that services use. Cheap to clone.
 #[derive(Clone)]
 pub struct Ports {
-    /// Where everything is kept.
+    /// Storage of all data.
     pub store: Arc<dyn Store>,
-    /// Who is told of it.
+    /// Event bus that notifies live streams and workers of committed changes.
     pub bus: Arc<dyn Bus>,
-    /// Who is here.
+    /// Presence leases of accounts.
     pub presence: Arc<dyn Presence>,
-    /// How often is too often.
+    /// Rate limiter that services ask before expensive or abusable operations.
     pub limits: Arc<dyn RateLimiter>,
-    /// The time.
+    /// Source of time.
     pub clock: Arc<dyn Clock>,
-    /// Randomness.
+    /// Source of random bytes.
     pub entropy: Arc<dyn Entropy>,
-    /// What codes and links are derived from.
+    /// Key ring from which mailed codes and links are derived.
     pub keys: Keyring,
-    /// Where links in mails lead.
+    /// Builder of the links in mails.
     pub links: Links,
 }
 
@@ -41,23 +41,25 @@ impl std::fmt::Debug for Ports {
     }
 }
 
-/// Time after which a commit of unknown outcome has ended: stores give a transaction two seconds.
+/// Time after which a commit of unknown outcome has ended. Stores limit a transaction to two seconds.
 const LATE: Duration = Duration::from_secs(3);
 
 impl Ports {
-    /// The time now.
+    /// Current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Commits, and publishes what was written, in a separate task, so that neither is cancelled with the caller. After a
-    /// commit of unknown outcome ([`ErrorKind::TimedOut`]) it publishes as well, and once more when the commit must have
-    /// ended: a notice only makes its receivers read the store. A process that dies between commit and notice costs the receivers their
-    /// fallback interval, nothing else.
+    /// Commits the changes and publishes notices of them.
+    ///
+    /// Both run in a separate task, so that a cancelled caller cancels neither. After a commit of unknown
+    /// outcome ([`ErrorKind::TimedOut`]) the notices are published immediately and again when the commit must
+    /// have ended: a notice only makes its receivers read the store. When a process dies between the commit
+    /// and its notices, the receivers read the store at their next fallback interval.
     ///
     /// # Errors
-    /// The store's.
+    /// Conflicts and errors of the store.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let (topics, appended) = (topics_of(&changes), only_appended(&changes));
         let (ports, mut changed) = (self.clone(), topics.clone());
@@ -89,7 +91,7 @@ impl Ports {
         }
     }
 
-    /// Publishes what a commit of unknown outcome may have changed: now, and when it must have ended.
+    /// Publishes the notices of a commit of unknown outcome: immediately, and when it must have ended.
     async fn publish_twice(&self, topics: HashSet<Topic>) {
         self.publish_changed(&topics).await;
         let ports = self.clone();
@@ -105,18 +107,18 @@ impl Ports {
         }
     }
 
-    /// The change that enqueues a job due now.
+    /// Creates the change that enqueues a job which is due now.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when the payload has no JSON form.
+    /// [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
     pub fn enqueue<J: Job>(&self, job: &J) -> Result<Change, Error> {
         NewJob::now(job, &*self.clock, &*self.entropy)
     }
 
-    /// Takes one from each allowance, and refuses at the first that is used up.
+    /// Takes one token from each bucket, in order. Refuses at the first empty one.
     ///
     /// # Errors
-    /// The limiter's own failure refuses too: a limit never lapses.
+    /// A failure of the rate limiter also refuses: a failure never lifts a limit.
     pub async fn allow<R: From<Limited>>(&self, wanted: &[(Rule, LimitKey)]) -> Result<(), Failure<R>> {
         for (rule, key) in wanted {
             if let Err(limited) = self.limits.take(rule, key).await? {
@@ -127,7 +129,7 @@ impl Ports {
     }
 }
 
-/// Turns a commit that was not prepared for a conflict into an error.
+/// Turns a conflict that the caller does not expect into an error.
 pub(crate) fn settled(result: Result<Committed, CommitError>) -> Result<Committed, Error> {
     result.map_err(|error| match error {
         CommitError::Failed(error) => error,
@@ -135,7 +137,9 @@ pub(crate) fn settled(result: Result<Committed, CommitError>) -> Result<Committe
     })
 }
 
-/// The entry of a commit that writes nothing else of its couple, and of no other entry.
+/// Appended entry of a commit that makes no other change of a couple.
+///
+/// None if the entry targets another entry, because the notice would not carry the target's new state.
 fn only_appended(changes: &[Change]) -> Option<(CoupleId, NewEntry)> {
     let mut of_couples =
         changes.iter().filter(|change| matches!(change, Change::Timeline(_) | Change::Pairing(_)));

@@ -1,4 +1,4 @@
-//! Secrets: values that do not print, and the key ring that mailed codes and links are derived from.
+//! Secrets: values that are never printed, and the key ring that codes and links are derived from.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroize;
 
-/// A value that neither `Debug` nor `Display` shows and that is wiped when dropped.
+/// Value that neither `Debug` nor `Display` shows and that is zeroed when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Hides `value`.
+    /// Wraps `value`.
     pub const fn new(value: T) -> Self {
         Self(value)
     }
-    /// The value. Named so that each use can be found and looked at.
+    /// The wrapped value. The name makes each use easy to find in a review.
     pub const fn expose(&self) -> &T {
         &self.0
     }
@@ -40,12 +40,12 @@ impl<'de> serde::Deserialize<'de> for Secret<String> {
     }
 }
 
-/// A SHA-256 or HMAC-SHA-256 value: how secrets and scopes are stored and compared.
+/// SHA-256 or HMAC-SHA-256 value, the form in which secrets and scopes are stored and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Takes a stored value.
+    /// Wraps a stored value.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -55,7 +55,7 @@ impl Digest {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
-    /// Compares in a time that does not depend on where they differ.
+    /// Compares in constant time.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         use subtle::ConstantTimeEq as _;
@@ -63,7 +63,7 @@ impl Digest {
     }
 }
 
-/// SHA-256 over `parts`, each prefixed with its length so that no two lists of parts collide.
+/// SHA-256 of `parts`, each prefixed with its length so that different lists of parts cannot collide.
 #[must_use]
 pub fn digest(parts: &[&[u8]]) -> Digest {
     let mut hash = Sha256::new();
@@ -74,11 +74,12 @@ pub fn digest(parts: &[&[u8]]) -> Digest {
     Digest(hash.finalize().into())
 }
 
-/// The server's own secret. Mailed codes, mailed links and invite codes are derived from it and a row's id.
+/// Secret key of the installation, from which mailed codes, mailed links and invite codes are derived.
 ///
-/// So the database never holds them, and a job that mails one carries only the row's id: a dump
-/// of the database, of its jobs or of a backup holds nothing that could be used. Every process of one
-/// installation needs the same key ring; a new one ends what is in the mail, and nothing else.
+/// Each derivation also uses the id of a row. So the database never holds a code or a link, and the job that
+/// mails one holds only the row's id: a leaked dump or backup contains no usable code or link. Every process
+/// of an installation needs the same key ring. Replacing it invalidates the codes and links that were mailed,
+/// and nothing else.
 #[derive(Clone)]
 pub struct Keyring(Secret<[u8; 32]>);
 
@@ -89,13 +90,13 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// A key ring over 32 bytes from the operating system, the same in every process.
+    /// Creates a key ring from 32 random bytes, which every process of an installation must share.
     #[must_use]
     pub const fn new(key: [u8; 32]) -> Self {
         Self(Secret::new(key))
     }
 
-    /// HMAC-SHA-256 (RFC 2104) over a purpose and parts.
+    /// HMAC-SHA-256 (RFC 2104) of a purpose and parts.
     #[must_use]
     pub fn derive(&self, purpose: &str, parts: &[&[u8]]) -> Digest {
         let mut mac =
@@ -107,24 +108,24 @@ impl Keyring {
         Digest(mac.finalize().into_bytes().into())
     }
 
-    /// A bearer secret of 192 bits in URL-safe characters, with a prefix that tells its kind to a reader.
+    /// Bearer token of 192 bits in URL-safe characters, with its kind as a readable prefix.
     #[must_use]
     pub fn bearer(&self, kind: &str, parts: &[&[u8]]) -> Secret<String> {
         let bytes = self.derive(kind, parts);
         Secret::new(format!("{kind}_{}", BASE64URL_NOPAD.encode(&bytes.0[..24])))
     }
 
-    /// Six decimal digits.
+    /// Code of six decimal digits.
     #[must_use]
     pub fn six_digits(&self, purpose: &str, parts: &[&[u8]]) -> Secret<String> {
         let bytes = self.derive(purpose, parts);
         let mut eight = [0; 8];
         eight.copy_from_slice(&bytes.0[..8]);
-        // 2^64 is so much larger than 10^6 that the remainder's bias is below 10^-13.
+        // 2^64 is so much larger than 10^6 that the modulo bias is below 10^-13.
         Secret::new(format!("{:06}", u64::from_be_bytes(eight) % 1_000_000))
     }
 
-    /// `letters` characters of an alphabet without look-alikes, 5 bits each (Crockford's base 32).
+    /// Code of `letters` characters of Crockford's base 32 (5 bits each, without look-alikes).
     #[must_use]
     pub fn letters(&self, purpose: &str, parts: &[&[u8]], letters: usize) -> Secret<String> {
         const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";

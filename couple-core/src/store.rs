@@ -1,4 +1,4 @@
-//! The port to storage: typed changes in, one transaction out.
+//! Storage port: a list of typed changes is committed as one transaction.
 
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,25 +15,25 @@ use crate::{
     upload::{UploadChange, UploadReads},
 };
 
-/// One typed change with its precondition. A list of them is one transaction.
+/// One typed change with its precondition. A commit is a list of changes.
 ///
-/// A precondition of a change must cover every decision that a use case makes from a read; a change whose docs name no precondition is
-/// right for every state of the store.
+/// The preconditions must cover every decision that a use case bases on a read. A change whose docs name no
+/// precondition is valid in every state of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// To accounts, mailed tokens and sessions.
+    /// Change to accounts, mailed tokens or sessions.
     Account(AccountChange),
-    /// To invites, couples and blocks.
+    /// Change to invites, couples or blocks.
     Pairing(PairingChange),
-    /// To a couple's log and read positions.
+    /// Change to the log or the read positions of a couple.
     Timeline(TimelineChange),
-    /// To pictures and what is kept of them.
+    /// Change to pictures, their sources or their renditions.
     Media(MediaChange),
-    /// To resumable uploads.
+    /// Change to resumable uploads.
     Upload(UploadChange),
-    /// To the outbox.
+    /// Change to the job queues.
     Job(JobChange),
-    /// To the record of answered requests.
+    /// Change to the recorded outcomes of idempotency keys.
     Idempotency(IdempotencyChange),
 }
 
@@ -54,99 +54,99 @@ from_area! {
     Idempotency(IdempotencyChange),
 }
 
-/// What a commit produced, in the order of the changes that produced it.
+/// Results of a commit, in the order of the changes that produced them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Committed {
-    /// The `seq` of each appended entry.
+    /// `seq` of each appended entry.
     pub seqs: Vec<i64>,
-    /// The jobs that were claimed.
+    /// Claimed jobs.
     pub claimed: Vec<ClaimedJob>,
-    /// How many rows each purging or erasing change removed.
+    /// Number of rows that each purging or erasing change removed.
     pub purged: Vec<u64>,
 }
 
-/// Which precondition did not hold. The caller reads again and decides again.
+/// Precondition that did not hold. The caller reads and decides again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Conflict {
-    /// An account with this address key, or this id, exists.
+    /// An account with this address key or this id exists.
     #[error("account exists")]
     AccountExists,
-    /// The account is gone or was changed since it was read.
+    /// The account does not exist, or was changed since it was read.
     #[error("account {0} changed")]
     AccountChanged(AccountId),
     /// A token with this id exists.
     #[error("token {0} exists")]
     TokenExists(TokenId),
-    /// The token is gone, used, or had another try since it was read.
+    /// The token does not exist, is used, or had another attempt since it was read.
     #[error("token {0} changed")]
     TokenChanged(TokenId),
     /// The session has ended.
     #[error("session {0} ended")]
     SessionEnded(SessionId),
-    /// The tally has reached its bound.
+    /// The tally has reached its limit.
     #[error("tally is full")]
     TallyFull,
-    /// This account is in a couple.
+    /// The account is in a couple.
     #[error("account {0} is paired")]
     Paired(AccountId),
     /// There is an open invite between the same two addresses.
     #[error("an open invite joins these addresses")]
     InviteCrossed,
-    /// The invite is gone or no longer open.
+    /// The invite does not exist or is no longer open.
     #[error("invite {0} is closed")]
     InviteClosed(InviteId),
-    /// The account has as many open invites as it may have.
+    /// The account has reached its limit of open invites.
     #[error("account {0} has too many open invites")]
     TooManyInvites(AccountId),
-    /// The couple lives but is not as it was read.
+    /// The couple has not ended, but was changed since it was read.
     #[error("couple {0} changed")]
     CoupleChanged(CoupleId),
-    /// The couple is gone, has ended or is of another epoch.
+    /// The couple does not exist, has ended, or has another epoch.
     #[error("couple {0} ended")]
     CoupleEnded(CoupleId),
-    /// The couple has not ended, so nothing of it may be erased.
+    /// The couple has not ended, so none of its data may be erased.
     #[error("couple {0} lives")]
     CoupleLives(CoupleId),
-    /// The author used this client id before.
+    /// The author has used this client id before.
     #[error("client id used")]
     ClientIdUsed,
-    /// The entry is gone, a tombstone, or somebody else's.
+    /// The entry does not exist, is a tombstone, or has another author.
     #[error("entry {0} cannot be changed")]
     EntryClosed(i64),
-    /// The same picture is there.
+    /// A picture with this id exists.
     #[error("picture exists")]
     MediaExists,
-    /// The picture is gone, or is not as it was read or as it must be.
+    /// The picture does not exist, was changed since it was read, or has the wrong state.
     #[error("picture {0} changed")]
     MediaChanged(MediaId),
-    /// The account's avatar is not the one that was read.
+    /// The avatar of the account was changed since it was read.
     #[error("avatar of account {0} changed")]
     AvatarChanged(AccountId),
-    /// There is no room for it.
+    /// The space has no room for the change.
     #[error("quota exceeded")]
     QuotaExceeded,
-    /// This account's space takes no more pictures.
+    /// The space of the account takes no more pictures.
     #[error("space of account {0} is closed")]
     SpaceClosed(AccountId),
-    /// There is a picture in this account's space.
+    /// The space of the account holds a picture.
     #[error("space of account {0} is not empty")]
     SpaceNotEmpty(AccountId),
-    /// The resumable upload does not exist, or is not as it was read: another request continued, finished or cancelled it.
+    /// The resumable upload does not exist, or another request continued, finished or cancelled it.
     #[error("upload {0} changed")]
     UploadChanged(UploadId),
-    /// The job's claim is not this worker's any more.
+    /// The worker no longer holds the claim of the job.
     #[error("claim of job {0} lost")]
     ClaimLost(JobId),
-    /// There is no such dead job.
+    /// There is no dead job with this id.
     #[error("no dead job {0}")]
     NoDeadJob(JobId),
-    /// An answer to this idempotency key exists.
+    /// An outcome of this idempotency key exists.
     #[error("idempotency key used")]
     KeyUsed,
 }
 
-/// Why a commit did not happen. Nothing of it was written.
+/// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A precondition did not hold.
@@ -157,18 +157,20 @@ pub enum CommitError {
     Failed(#[from] Error),
 }
 
-/// Where everything is kept. An adapter is this trait and the reads it builds on.
+/// Storage of all data. An adapter implements this trait and its supertraits.
 ///
-/// What an adapter guarantees; each number is one test of the same name in `couple-conformance`:
+/// An adapter gives these guarantees; `couple-conformance` has one test of the same name for each number:
 ///
-/// * **S1** A commit is all or nothing: after a conflict or an error none of its changes is visible.
-/// * **S2** Changes apply in order; a later one sees the earlier ones of its own commit.
-/// * **S3** A commit that was answered `Ok` is seen by every read that starts afterwards, and survives the
-///   end of the process where the adapter is durable.
-/// * **S4** A caller that stops waiting does not stop its commit half way.
-/// * **S5** One caller's conflict never fails or delays another's commit beyond the work it takes.
+/// * **S1** A commit is atomic: after a conflict or an error none of its changes is visible.
+/// * **S2** Changes apply in order; a change sees the earlier changes of the same commit.
+/// * **S3** Every read that starts after a commit returned `Ok` sees the commit. In a durable adapter the
+/// commit survives the end of the process.
+/// * **S4** A caller that is cancelled does not interrupt its commit.
+/// * **S5** A conflict of one caller never fails another caller's commit, and delays it only by the work it
+/// takes.
 /// * **S6** An empty commit succeeds and changes nothing.
-/// * **S7** Text is stored exactly: compared byte by byte, no trimming, no folding, any valid Unicode but NUL.
+/// * **S7** Text is stored exactly: compared byte by byte, without trimming or case folding; any valid
+/// Unicode but NUL.
 #[async_trait]
 pub trait Store:
     AccountReads
@@ -185,21 +187,23 @@ pub trait Store:
     /// Applies `changes` in order as one transaction, all or none.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] with the first precondition that did not hold, else
-    /// [`CommitError::Failed`].
+    /// [`CommitError::Conflict`] with the first precondition that did not hold, else [`CommitError::Failed`].
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError>;
 
-    /// Asks the store whether it answers, for readiness probes.
+    /// Checks that the store answers, for readiness probes.
     ///
     /// # Errors
-    /// Whatever keeps it from answering.
+    /// [`ErrorKind::Unavailable`] or another error of the store.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Lets go of files and connections, after what was committed before; nothing can be asked of it any more. What was
-    /// answered is safe without it.
+    /// Closes files and connections after the commits that were started before.
+    ///
+    /// The store cannot be used afterwards.
+    ///
+    /// Not needed for durability: a commit that returned `Ok` is already safe.
     ///
     /// # Errors
-    /// Whatever keeps it from closing.
+    /// Errors on closing.
     async fn close(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -218,19 +222,21 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
 }
 
-/// How often a use case reads and decides again before it gives up.
+/// Maximum number of times that a use case reads, decides and commits.
 pub const MAX_ATTEMPTS: u32 = 12;
 
-/// What the rules decided: what to write, and what to remember for a repeat of the same request.
+/// Result of a decision: the changes to commit, and the outcome to record for a repeated request.
 #[derive(Debug)]
 pub struct Decision<T> {
-    /// To be committed as one transaction.
+    /// Changes, committed as one transaction.
     pub changes: Vec<Change>,
-    /// What the use case answers from; stored with an idempotency key, so it holds no secret.
+    /// Data from which the use case builds its answer.
+    ///
+    /// Recorded under the idempotency key, so it holds no secret.
     pub outcome: T,
 }
 
-/// The loop around read, decide, commit: replays an answered request, tries again on a conflict.
+/// Read–decide–commit loop of a use case: replays a recorded outcome and retries after a conflict.
 ///
 /// ```ignore
 /// let mut work = Transaction::new(&ports, &call, now);
@@ -249,21 +255,21 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// Begins a use case at `now`.
+    /// Starts a use case at the time `now`.
     #[must_use]
     pub const fn new(ports: &'a Ports, call: &'a Call, now: Timestamp) -> Self {
         Self { ports, idempotency: call.idempotency.as_ref(), now, attempts: 0 }
     }
 
-    /// The outcome of the same request answered before, if there is one.
+    /// Recorded outcome of the same request, if the request was answered before.
     ///
     /// # Errors
-    /// `KeyReused` when the key came with another request before; else the store's.
+    /// `KeyReused` when the key was used for another request; else errors of the store.
     pub async fn replay<T: DeserializeOwned, R: From<KeyReused>>(&self) -> Result<Option<T>, Failure<R>> {
         let Some(key) = self.idempotency else { return Ok(None) };
         match self.ports.store.outcome(&key.scope).await? {
             None => Ok(None),
-            // A record past its end is one that the purge has not come to yet.
+            // The record has expired; the purge has not removed it yet.
             Some(record) if record.expires_at <= self.now => Ok(None),
             Some(record) if record.request != key.request => Err(Failure::Refused(KeyReused.into())),
             Some(record) => serde_json::from_str(&record.outcome)
@@ -272,10 +278,10 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Commits. `None` means that a precondition did not hold: read and decide again.
+    /// Commits the decision. `None` means that a precondition did not hold: read and decide again.
     ///
     /// # Errors
-    /// The store's; [`ErrorKind::Overloaded`] after [`MAX_ATTEMPTS`] conflicts.
+    /// Errors of the store; [`ErrorKind::Overloaded`] after [`MAX_ATTEMPTS`] conflicts.
     pub async fn commit<T: Serialize>(
         &mut self,
         decision: Decision<T>,

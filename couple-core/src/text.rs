@@ -1,4 +1,4 @@
-//! Short texts that people type: names, labels, locales, time zones.
+//! Short texts that users type: names, labels, locales, time zones.
 
 use std::time::Duration;
 
@@ -7,26 +7,27 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use crate::Timestamp;
 
-/// A field that is not as it must be: which, and a stable word that says why.
+/// Validation error: the field and a stable code for the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {code}")]
 pub struct Invalid {
-    /// The field's name as the caller knows it.
+    /// Name of the field in the request.
     pub field: &'static str,
     /// `required`, `too_long`, `too_short`, `control_character`, `invalid`, `too_common`, …
     pub code: &'static str,
 }
 
 impl Invalid {
-    /// `field` fails for `code`.
+    /// Creates the error `code` of `field`.
     #[must_use]
     pub const fn new(field: &'static str, code: &'static str) -> Self {
         Self { field, code }
     }
 }
 
-/// Whether a character could end a line, hide or reorder text: controls, line separators and the
-/// bidirectional overrides and isolates (Unicode TR 36).
+/// Whether a character can end a line, or hide or reorder text.
+///
+/// These are controls, line separators and the bidirectional overrides and isolates (Unicode TR 36).
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
@@ -34,7 +35,8 @@ fn is_unsafe(c: char) -> bool {
 
 /// Whether a character is invisible.
 ///
-/// Unicode's `Default_Ignorable_Code_Point`, the other invisible format and bidirectional marks, and the letters that are drawn blank.
+/// Unicode's `Default_Ignorable_Code_Point`, the other invisible format and bidirectional marks, and the
+/// letters with a blank glyph.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -46,14 +48,16 @@ pub(crate) fn is_invisible(c: char) -> bool {
     )
 }
 
-/// Whether a text shows nothing: it is empty, or all of it is white space, controls and invisible characters.
+/// Whether a text is empty or has only white space, controls and invisible characters.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
-/// Trims, brings to NFC and checks one line of text.
+/// Trims one line of text, normalises it to NFC and checks it.
+///
+/// `most` is the maximum length in characters.
 fn one_line(field: &'static str, text: &str, most: usize) -> Result<String, Invalid> {
-    // Before normalising, so that a huge text costs nothing.
+    // Check the length before normalising, so that a huge text costs nothing.
     if text.len() > most * 8 {
         return Err(Invalid::new(field, "too_long"));
     }
@@ -75,7 +79,7 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl $name {
-            /// Takes a stored value as it is.
+            /// Wraps a stored value without checking it.
             pub fn from_stored(text: impl Into<String>) -> Self { Self(text.into()) }
             /// The text.
             #[must_use]
@@ -93,21 +97,22 @@ macro_rules! texts {
 }
 
 texts! {
-    /// What a person is called: 1 to 64 characters in one line, NFC.
+    /// Display name of an account: 1 to 64 characters in one line, NFC.
     DisplayName;
-    /// A title or message: 1 to 200 characters in one line, NFC.
+    /// Title or message: 1 to 200 characters in one line, NFC.
     Label;
-    /// A BCP 47 language tag in canonical form: language, script, region and variants, at most 35 bytes.
+    /// BCP 47 language tag in canonical form: language, script, region and variants; at most 35 bytes.
     Locale;
-    /// A name out of the IANA time zone database.
+    /// Name of a zone in the IANA time zone database.
     TimeZoneName;
 }
 
 impl DisplayName {
-    /// Checks what a person typed.
+    /// Checks a name that a user typed.
     ///
     /// # Errors
-    /// [`Invalid`] when it is empty or invisible, longer than 64 characters or holds control characters.
+    /// [`Invalid`] when it is empty or invisible, is longer than 64 characters or contains control
+    /// characters.
     pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
         let text = one_line(field, text, 64)?;
         if is_blank(&text) {
@@ -118,10 +123,11 @@ impl DisplayName {
 }
 
 impl Label {
-    /// Checks what a person typed.
+    /// Checks a text that a user typed.
     ///
     /// # Errors
-    /// [`Invalid`] when it is empty or invisible, longer than 200 characters or holds control characters.
+    /// [`Invalid`] when it is empty or invisible, is longer than 200 characters or contains control
+    /// characters.
     pub fn parse(field: &'static str, text: &str) -> Result<Self, Invalid> {
         let text = one_line(field, text, 200)?;
         if is_blank(&text) {
@@ -132,12 +138,12 @@ impl Label {
 }
 
 impl Locale {
-    /// Most bytes of a tag (RFC 5646, 4.4.1).
+    /// Maximum length of a tag in bytes (RFC 5646, 4.4.1).
     pub const MAX_LENGTH: usize = 35;
 }
 
 impl TimeZoneName {
-    /// Looks the name up in the IANA database that is linked in.
+    /// Looks a name up in the IANA database that is compiled into the program.
     ///
     /// # Errors
     /// [`Invalid`] when there is no such zone.
@@ -147,11 +153,11 @@ impl TimeZoneName {
     }
 }
 
-/// Checks a calendar day, `YYYY-MM-DD`, that has begun somewhere on Earth (UTC+14) at `now`.
+/// Checks a calendar day, `YYYY-MM-DD`, that has begun in at least one time zone (UTC+14) at `now`.
 pub(crate) fn parse_birthday(field: &'static str, text: &str, now: Timestamp) -> Result<String, Invalid> {
     const EARLIEST_ZONE: Duration = Duration::from_hours(14);
     let day = parse_day(field, text)?;
-    // Both are written year first, with four digits.
+    // Both texts start with the year in four digits, so string order is time order.
     if day.as_str() > now.plus(EARLIEST_ZONE).to_rfc3339().split('T').next().unwrap_or_default() {
         return Err(Invalid::new(field, "in_the_future"));
     }
@@ -220,7 +226,7 @@ mod tests {
 
     #[test]
     fn birthday_in_the_future_is_refused() {
-        // 2026-01-01T09:59:59Z, and one second later, when 2 January begins in UTC+14.
+        // 2026-01-01T09:59:59Z, and one second later, when 2 January starts in UTC+14.
         let before = Timestamp::from_micros(1_767_261_599_000_000);
         let after = before.plus(Duration::from_secs(1));
         assert_eq!(parse_birthday("d", "2026-01-02", before), Err(Invalid::new("d", "in_the_future")));

@@ -1,13 +1,13 @@
-//! Codes and links as people type or paste them, brought to the form in which they are compared.
+//! Normalises codes and links that users type or paste.
 
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::text::is_invisible;
 
-/// Maximum length of a text that is parsed, in bytes: a pasted link with the text around it.
+/// Maximum length in bytes of a text that is parsed: a pasted link with the text around it.
 const MAX_TYPED_BYTES: usize = 2048;
 
-/// First digit of each block of ten decimal digits (Unicode general category Nd) that NFKC does not fold to ASCII.
+/// First digit of each block of ten decimal digits (category Nd) that NFKC does not fold to ASCII.
 const ZEROS: [char; 54] = [
     '\u{660}',
     '\u{6F0}',
@@ -65,13 +65,15 @@ const ZEROS: [char; 54] = [
     '\u{1E950}',
 ];
 
-/// The ASCII digit for a decimal digit of any script.
+/// Converts a decimal digit of any script to ASCII. Returns other characters unchanged.
 fn ascii_digit(c: char) -> char {
     let value = ZEROS.iter().find_map(|zero| u32::from(c).checked_sub(u32::from(*zero)).filter(|n| *n < 10));
     value.and_then(|value| char::from_digit(value, 10)).unwrap_or(c)
 }
 
-/// Dashes and hyphens (Unicode general category Pd, and the minus signs), after NFKC.
+/// Whether a character is a dash, hyphen or minus sign after NFKC.
+///
+/// These are Unicode general category Pd, minus signs and characters that are typed in their place.
 fn is_dash(c: char) -> bool {
     matches!(
         c,
@@ -91,10 +93,10 @@ fn is_dash(c: char) -> bool {
     )
 }
 
-/// The significant characters of a typed code. None: the text is too long to be a code.
+/// Significant characters of a typed code; none if the text is too long to be a code.
 ///
-/// Compatibility forms (full-width letters and digits) and digits of other scripts are folded to ASCII; white space, dashes and invisible
-/// characters are left out.
+/// Folds compatibility forms (full-width letters and digits) and digits of other scripts to ASCII. Removes
+/// white space, dashes and invisible characters.
 fn normalize(text: &str) -> Option<String> {
     if text.len() > MAX_TYPED_BYTES {
         return None;
@@ -103,12 +105,14 @@ fn normalize(text: &str) -> Option<String> {
     Some(text.nfkc().filter(counts).map(ascii_digit).collect())
 }
 
-/// A typed code of exactly `length` decimal digits.
+/// Parses a typed code of exactly `length` decimal digits.
 pub(crate) fn digits(text: &str, length: usize) -> Option<String> {
     normalize(text).filter(|code| code.len() == length && code.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// A typed code of exactly `length` letters of Crockford's base 32: upper case, `O` read as `0`, `I` and `L` as `1`.
+/// Parses a typed code of exactly `length` letters of Crockford's base 32.
+///
+/// Ignores case; reads `O` as `0`, `I` and `L` as `1`.
 pub(crate) fn letters(text: &str, length: usize) -> Option<String> {
     let fold = |c: char| match c.to_ascii_uppercase() {
         'O' => '0',
@@ -120,7 +124,9 @@ pub(crate) fn letters(text: &str, length: usize) -> Option<String> {
     Some(code).filter(|code| code.len() == length && code.bytes().all(known))
 }
 
-/// The bearer token of a kind (`invite_…`) in a text: the token alone, or the link or sentence that it was pasted with.
+/// Finds the bearer token of a kind (`invite_…`) in a typed text.
+///
+/// The text is the token itself, or a link or sentence with the token in it.
 pub(crate) fn link_token<'a>(text: &'a str, kind: &str) -> Option<&'a str> {
     if text.len() > MAX_TYPED_BYTES {
         return None;

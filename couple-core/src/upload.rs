@@ -1,16 +1,17 @@
 //! Resumable uploads: the state of an upload that is stored between its requests.
 //!
-//! A client sends the bytes of one picture in several requests. The row of an upload says how many bytes are stored, in which blobs,
-//! and which request may add to them. The row is the only source of the offset: blobs that no row names do not count.
+//! A client sends the bytes of one picture in several requests. The row of an upload holds the number of
+//! stored bytes, the blobs that hold them, and the request that may append. The row is the only source of the
+//! offset: blobs that no row names do not count.
 
 use async_trait::async_trait;
 
 use crate::{AccountId, CoupleId, Error, MediaId, Timestamp, UploadId};
 
-/// A blob that holds a range of an upload's bytes.
+/// Blob that holds a range of the bytes of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadPart {
-    /// Name of the blob, without a space.
+    /// Name of the blob, without its space.
     pub blob: String,
     /// Length in bytes.
     pub bytes: i64,
@@ -23,23 +24,25 @@ pub struct ResumableUpload {
     pub id: UploadId,
     /// Account that uploads. No other account may see or continue the upload.
     pub owner: AccountId,
-    /// Couple in which the owner was when the upload was created. None: the upload does not depend on a couple.
+    /// Couple of the owner when the upload was created; none if the upload does not depend on a couple.
     pub couple: Option<CoupleId>,
     /// Total length in bytes; none until the client has declared it.
     pub length: Option<i64>,
-    /// Stored bytes. Never decreases.
+    /// Number of stored bytes. Never decreases.
     pub offset: i64,
-    /// The blobs with the stored bytes, in order, without a gap.
+    /// Blobs that hold the stored bytes, in order and without gaps.
     pub parts: Vec<UploadPart>,
-    /// Fencing token of the latest request that claimed the upload; 0 before the first.
+    /// Fencing token of the latest request that claimed the upload; 0 before the first claim.
     pub writer: i64,
     /// `Upload-Metadata` as the client sent it.
     pub metadata: String,
     /// `Upload-Concat` as the client sent it.
     pub concatenation: Option<String>,
-    /// Picture that the upload became. An upload with a picture is finished: it takes no bytes and has no parts.
+    /// Picture that was created from the upload.
+    ///
+    /// An upload with a picture is finished: it takes no bytes and has no parts.
     pub media: Option<MediaId>,
-    /// End of the upload's life, finished or not.
+    /// Expiry of the upload, finished or not.
     pub expires_at: Timestamp,
 }
 
@@ -52,66 +55,78 @@ pub struct UnfinishedUploads {
     pub bytes: i64,
 }
 
-/// Changes to resumable uploads. An upload is named by its owner and its id; under another owner it does not exist.
+/// Changes to resumable uploads, which are identified by owner and id together.
+///
+/// Under another owner an upload does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadChange {
-    /// Adds an upload. Precondition: no upload has its id ([`UploadChanged`](crate::Conflict::UploadChanged), here and below).
+    /// Adds an upload. Precondition: the id is unused ([`UploadChanged`](crate::Conflict::UploadChanged),
+    /// here and below).
     Insert(ResumableUpload),
-    /// Makes a request the only one that may append: the writer before it is fenced off. Preconditions: the upload is unfinished, has
-    /// `offset` bytes, and its length is unknown or the given one.
+    /// Gives one request the right to append and fences off the previous writer.
+    ///
+    /// Preconditions: the upload is unfinished, has `offset` bytes, and its length is unknown or equal to
+    /// `length`.
     Claim {
         /// Account that owns the upload.
         owner: AccountId,
         /// Id of the upload.
         id: UploadId,
-        /// Stored bytes, as the client knows them.
+        /// Number of stored bytes that the client knows of.
         offset: i64,
-        /// Fresh random token of the request.
+        /// Fencing token of the request, fresh and random.
         writer: i64,
-        /// Total length that the client declares now.
+        /// Total length in bytes that the client declares with this request.
         length: Option<i64>,
     },
-    /// Adds bytes at the end. Preconditions, in this order: the upload is unfinished, has `offset` bytes and this writer; with `bytes`
-    /// more the unfinished uploads of its owner have at most `most` bytes ([`QuotaExceeded`](crate::Conflict::QuotaExceeded)).
+    /// Appends bytes.
+    ///
+    /// Preconditions, in this order: the upload is unfinished and has `offset` bytes and this writer; with
+    /// `bytes` more, the unfinished uploads of the owner have at most `most` bytes
+    /// ([`QuotaExceeded`](crate::Conflict::QuotaExceeded)).
     Append {
         /// Account that owns the upload.
         owner: AccountId,
-        /// Upload.
+        /// Id of the upload.
         id: UploadId,
-        /// Token of the request that claimed the upload.
+        /// Fencing token of the request that claimed the upload.
         writer: i64,
-        /// Stored bytes before.
+        /// Number of stored bytes before the append.
         offset: i64,
-        /// Added bytes.
+        /// Number of appended bytes.
         bytes: i64,
-        /// All parts from now on.
+        /// All parts after the append.
         parts: Vec<UploadPart>,
-        /// Limit for the unfinished bytes of the owner.
+        /// Limit of the owner's unfinished bytes.
         most: i64,
     },
-    /// Removes an upload whose parts another upload takes over. Precondition: it is unfinished and has `offset` bytes.
+    /// Removes an upload whose parts another upload takes over.
+    ///
+    /// Precondition: it is unfinished and has `offset` bytes.
     TakeOver {
         /// Account that owns the upload.
         owner: AccountId,
-        /// Upload.
+        /// Id of the upload.
         id: UploadId,
-        /// Stored bytes.
+        /// Number of stored bytes.
         offset: i64,
     },
-    /// Records the picture that an upload became, and forgets its parts. Precondition: the upload is unfinished.
+    /// Records the picture that was created from an upload, and removes its parts.
+    ///
+    /// Precondition: the upload is unfinished.
     Finish {
         /// Account that owns the upload.
         owner: AccountId,
-        /// Upload.
+        /// Id of the upload.
         id: UploadId,
-        /// Picture.
+        /// Id of the picture.
         media: MediaId,
     },
     /// Removes an upload, if it exists.
     Remove {
         /// Account that owns the upload.
         owner: AccountId,
-        /// Upload.
+        /// Id of the upload.
         id: UploadId,
     },
 }
@@ -131,28 +146,30 @@ impl UploadChange {
     }
 }
 
-/// Reads of resumable uploads.
+/// Reads of resumable uploads, with the guarantees that a store must give.
 ///
-/// * **U1** An upload reads back as it was written, every field.
-/// * **U2** Of 50 concurrent appends at the same offset one succeeds; a claim ends the right of the writer before it to append.
-/// * **U3** The unfinished uploads of an account never have more than the limit together, also when 50 appends to different uploads are
-///   concurrent.
+/// * **U1** Every field of an upload reads back as it was written.
+/// * **U2** Of 50 concurrent appends at the same offset one succeeds; after a claim the previous writer
+/// cannot append.
+/// * **U3** The unfinished uploads of an account never exceed the limit together, also under 50 concurrent
+/// appends to different uploads.
 /// * **U4** An upload is finished once. A finished upload takes no bytes and does not count as unfinished.
 /// * **U5** A declared length does not change.
-/// * **U6** Taking over parts and inserting the upload that has them happen together or not at all.
-/// * **U7** Expired uploads are listed with the earliest expiry first, and removing one twice is no conflict.
+/// * **U6** Taking over parts, and inserting the upload that has them, is atomic.
+/// * **U7** Expired uploads are listed by expiry, the earliest first; removing an upload twice is no
+/// conflict.
 #[async_trait]
 pub trait UploadReads: Send + Sync {
-    /// The upload with this id, expired or not.
+    /// Upload with this id, expired or not.
     ///
     /// # Errors
-    /// The store's, here as in every method below.
+    /// Errors of the store, as in every method below.
     async fn upload(&self, id: UploadId) -> Result<Option<ResumableUpload>, Error>;
-    /// Number and size of an account's unfinished uploads.
+    /// Number and size of the unfinished uploads of an account.
     async fn unfinished_uploads(&self, owner: AccountId) -> Result<UnfinishedUploads, Error>;
-    /// Stored bytes of the unfinished uploads of all accounts.
+    /// Number of stored bytes in the unfinished uploads of all accounts.
     async fn unfinished_bytes(&self) -> Result<i64, Error>;
-    /// Up to `limit` uploads that expired at or before `now`, the earliest first, then by id.
+    /// Up to `limit` uploads that expired at or before `now`, ordered by expiry, then by id.
     async fn expired_uploads(&self, now: Timestamp, limit: u32) -> Result<Vec<ResumableUpload>, Error>;
 }
 
