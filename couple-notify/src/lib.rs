@@ -1,15 +1,15 @@
-//! How the partner hears of it.
+//! Delivery to users: mail, and live streams.
 //!
-//! [`mail`] hands mail over:
+//! [`mail`] sends mail:
 //!
 //! | [`Mailer`](couple_core::mail::Mailer) | for |
 //! |---|---|
 //! | [`mail::FileMailer`] | development: each mail is an `.eml` file |
-//! | [`mail::MemoryMailer`] | tests: `sent()` tells what was handed over |
-//! | [`mail::FailingMailer`] | tests of what happens when it cannot |
+//! | [`mail::MemoryMailer`] | tests: `sent()` returns the mails |
+//! | [`mail::FailingMailer`] | tests of failures to send |
 //! | `mail::SmtpMailer` (feature `smtp`) | production |
 //!
-//! [`live`] follows a couple's log from a cursor, over whatever transport.
+//! [`live`] streams a couple's log from a cursor, over any transport.
 
 pub mod live;
 pub mod mail;

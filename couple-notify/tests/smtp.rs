@@ -1,4 +1,4 @@
-//! SMTP against a server of the test's own, which answers as it is told.
+//! `SmtpMailer` against a scripted server.
 
 #![cfg(feature = "smtp")]
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
@@ -15,13 +15,13 @@ use tokio::{
     net::TcpListener,
 };
 
-/// A server that answers the end of each mail with `verdict`.
+/// Server that answers the end of each mail with `verdict`.
 async fn server(verdict: &'static str) -> (SmtpMailer, Arc<Mutex<String>>) {
     scripted("", &[(".", verdict)]).await
 }
 
-/// Serves one connection after another and records the commands. `answers` replaces the answer to a command, `GREETING` and `.` (the
-/// end of a mail) included; `credentials` is the part of the URL before the host.
+/// Serves one connection after another and records the commands. `answers` replaces the reply to a command, including `GREETING` and
+/// `.` (the end of a mail); `credentials` is the part of the URL before the host.
 async fn scripted(
     credentials: &str,
     answers: &[(&'static str, &'static str)],
@@ -80,7 +80,7 @@ fn mail() -> Mail {
 }
 
 #[tokio::test]
-async fn what_is_taken_is_sent_once_with_its_id() {
+async fn accepted_mail_is_sent_once_with_its_id() {
     let (mailer, told) = server("250 taken").await;
     mailer.send(&mail()).await.unwrap();
     let told = told.lock().unwrap().clone();
@@ -90,7 +90,7 @@ async fn what_is_taken_is_sent_once_with_its_id() {
 }
 
 #[tokio::test]
-async fn four_hundreds_are_worth_another_try_and_five_hundreds_are_not() {
+async fn replies_of_4xx_are_retried_and_of_5xx_are_final() {
     let (mailer, _) = server("451 later").await;
     let error = mailer.send(&mail()).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
@@ -112,7 +112,7 @@ async fn only_a_refusal_of_recipient_or_content_is_final() {
         let error = mailer.send(&mail()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Rejected, "{answers:?}: {error}");
     }
-    // A fault of the configuration: the mail waits until an operator corrects it.
+    // Faults of the configuration: the mail waits until an operator corrects them.
     let outages: &[&[(&str, &str)]] = &[
         &[("GREETING", "554 no service for this address")],
         &[("EHLO", "550 who are you")],
@@ -202,7 +202,7 @@ async fn password_is_not_sent_where_starttls_is_required_and_missing() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_worth_another_try_and_a_wrong_url_is_said() {
+async fn unreachable_server_is_retried_and_wrong_url_is_an_error() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mailer = SmtpMailer::new(&format!("smtp://{closed}"), Letterhead::default()).unwrap();
     assert!(mailer.send(&mail()).await.unwrap_err().is_retryable());

@@ -1,33 +1,33 @@
-//! Where a client is in its couple's log.
+//! Cursors: positions of clients in a couple's log.
 
 use std::{fmt, str::FromStr};
 
 use couple_core::{CoupleId, pairing::Couple};
 
-/// A position: which couple and epoch, which entry, which read positions were seen. Opaque to clients.
+/// Position in a log: couple and epoch, `seq` of the last entry, and read positions. Opaque to clients.
 ///
-/// As text `COUPLE.EPOCH.SEQ.READ.READ`, where COUPLE is enough of the id to tell a person's couples apart; a plain
-/// number is also taken, as a `seq` of whatever couple the person is in.
+/// As text it is `COUPLE.EPOCH.SEQ.READ.READ`, where COUPLE is a part of the id that distinguishes the couples of one account. A plain
+/// number is accepted, too: a `seq` in the account's current couple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     couple: Option<(u32, i64)>,
-    /// The last entry that was seen.
+    /// `seq` of the last entry that the client has seen.
     pub seq: i64,
     pub(super) read: Option<[i64; 2]>,
 }
 
 impl Cursor {
-    /// The position of an entry in the log of whatever couple the person is in.
+    /// Position of an entry in the log of the account's current couple.
     #[must_use]
     pub const fn at(seq: i64) -> Self {
         Self { couple: None, seq, read: None }
     }
-    /// A position in this couple.
+    /// Position in this couple's log.
     #[must_use]
     pub fn of(couple: &Couple, seq: i64, read: [i64; 2]) -> Self {
         Self { couple: Some((tag(couple.id), couple.epoch)), seq, read: Some(read) }
     }
-    /// Whether it can be one of this couple's.
+    /// Whether the cursor can belong to this couple: same couple and epoch, and not beyond its log.
     #[must_use]
     pub fn fits(&self, couple: &Couple) -> bool {
         self.seq <= couple.head_seq && self.couple.is_none_or(|at| at == (tag(couple.id), couple.epoch))
@@ -51,7 +51,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The text is no cursor.
+/// The text is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotACursor;
 
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_back() {
+    fn cursor_survives_conversion_to_text() {
         let cursor = Cursor { couple: Some((0xab, 1)), seq: 42, read: Some([3, 4]) };
         assert_eq!(cursor.to_string(), "000000ab.1.42.3.4");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));

@@ -1,4 +1,4 @@
-//! What a client is told.
+//! Frames: messages of a live stream to its client.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,30 +10,32 @@ use serde_json::value::RawValue;
 
 use super::Cursor;
 
-/// Why a stream ends.
+/// Reason for the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bye {
     /// The session ended or expired.
     SignedOut,
     /// The couple ended.
     NotPaired,
-    /// The process is going away; another one answers.
+    /// The process is stopping; the client reconnects to another one.
     Draining,
-    /// The store does not answer.
+    /// The store does not respond.
     Unavailable,
 }
 
-/// Why a client must take a snapshot before it goes on.
+/// Reason for a resync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reset {
     /// The cursor is of another couple or epoch, or beyond the log.
     CursorUnknown,
 }
 
-/// An entry as it goes out: read once for all who follow, and written out once for each of the two.
+/// An entry with its encoded JSON, shared by all streams of a couple.
+///
+/// It is read once for all streams, and encoded once for each of the two members.
 #[derive(Debug)]
 pub struct Line {
-    /// What.
+    /// The entry.
     pub view: View,
     json: [OnceLock<Box<RawValue>>; 2],
 }
@@ -42,11 +44,11 @@ impl Line {
     pub(super) const fn new(view: View) -> Self {
         Self { view, json: [OnceLock::new(), OnceLock::new()] }
     }
-    /// Its JSON for a reader, made the first time it is asked for.
+    /// JSON for a reader, encoded by `make` at the first call.
     pub fn json(&self, reader: Side, make: impl FnOnce(&View) -> Box<RawValue>) -> &RawValue {
         self.json[reader.index()].get_or_init(|| make(&self.view))
     }
-    /// About how many bytes it holds, its JSON included.
+    /// Approximate size in bytes, JSON included.
     pub(super) fn size(&self) -> usize {
         let of =
             |entry: &couple_core::timeline::Entry| entry.body.as_ref().map_or(0, |body| body.as_str().len());
@@ -54,49 +56,49 @@ impl Line {
     }
 }
 
-/// What a client is told.
+/// A message of a live stream to its client.
 #[derive(Debug, Clone)]
 pub enum Frame {
     /// An entry, in `seq` order, with the cursor after it.
     Entry {
-        /// What.
+        /// The entry.
         line: Arc<Line>,
-        /// Where the client is then.
+        /// Cursor after the entry.
         cursor: Cursor,
     },
     /// Read positions, by [`Side`].
     Read {
-        /// Up to where each has read.
+        /// `seq` up to which each member has read.
         read: [i64; 2],
-        /// Where the client is then.
+        /// Cursor after the frame.
         cursor: Cursor,
     },
-    /// Something for now.
+    /// A signal, which is not stored.
     Signal {
-        /// Who sent it; none: both did.
+        /// Sender; none: both members.
         from: Option<Side>,
-        /// What.
+        /// Kind of the signal.
         kind: String,
-        /// With what.
+        /// Content of the signal.
         body: Option<Body>,
     },
-    /// Whether the partner is here.
+    /// Presence of the partner.
     Presence {
-        /// True: here.
+        /// Whether the partner is present.
         here: bool,
     },
-    /// Everything that there was has been sent.
+    /// All entries so far have been sent.
     CaughtUp {
-        /// Where the client is.
+        /// Current cursor.
         cursor: Cursor,
     },
-    /// Take a snapshot, then go on from this cursor.
+    /// Resync: load a snapshot, then continue from this cursor.
     Reset {
-        /// Why.
+        /// Reason for the resync.
         reason: Reset,
-        /// Where the log ends now.
+        /// Cursor at the end of the log.
         cursor: Cursor,
     },
-    /// The stream is over.
+    /// The stream has ended.
     Bye(Bye),
 }

@@ -1,4 +1,4 @@
-//! Who follows what in this process.
+//! Rooms of this process, and permits to read for them.
 
 use std::{
     collections::HashMap,
@@ -18,17 +18,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Bye, Cursor, Gate, Reset, Stream, room::Room, session_watch::SessionWatch};
 
-/// Numbers a host may change.
+/// Intervals and limits of live delivery.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveOptions {
-    /// How long a stream waits at most before it looks without having been told: what a lost notice costs. Default: 30 s.
+    /// Maximum time between two reads of a followed couple. Default: 30 s.
+    ///
+    /// It bounds the delay of an entry whose notice is lost.
     pub sweep: Duration,
-    /// How many read at once at most, so that those who come back at once, each with something to read, leave connections to
-    /// the store for others. Fewer than the store reads with. Default: 3.
+    /// Maximum concurrent reads. Default: 3.
+    ///
+    /// Fewer than the read connections of the store, so that clients that reconnect together leave some for other requests.
     pub reads: usize,
-    /// For how long what the streams of a couple share is kept after the last of them left: who polls comes back. Default: 5 s.
+    /// Time for which a room is kept after its last stream ended: a client that polls returns. Default: 5 s.
     pub linger: Duration,
-    /// Over how long those who are told to go should come back. Default: 10 s.
+    /// Time over which clients spread their reconnects when the process stops. Default: 10 s.
     pub drain: Duration,
     /// Interval at which the store is asked which followed sessions have ended. Default: 1 s.
     ///
@@ -48,11 +51,11 @@ impl Default for LiveOptions {
     }
 }
 
-/// Opens streams. Cheap to clone.
+/// Live delivery: opens streams. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Live(Arc<Hub>);
 
-/// What a reading takes one of, so that there are only so many at once.
+/// Permit to read; bounds concurrent reads.
 #[derive(Debug)]
 #[expect(dead_code, reason = "given back when dropped")]
 pub struct Turn<'a> {
@@ -68,7 +71,8 @@ pub(super) struct Hub {
     rooms: Mutex<Rooms>,
     pub(super) session_watch: SessionWatch,
     turns: Semaphore,
-    /// What strangers queue for before they queue for a turn: fewer, so that a crowd of them holds up nobody who is followed.
+    /// Permits that new clients need before they wait for a turn. There are fewer of them, so that many new clients do not delay the
+    /// rooms of open streams.
     arrivals: Semaphore,
     draining: AtomicBool,
 }
@@ -81,7 +85,7 @@ struct Rooms {
 
 impl Rooms {
     fn remove(&mut self, room: &Room) {
-        // Another one may have taken its place.
+        // Another room may have replaced it.
         if self.by_couple.get(&room.id).is_some_and(|there| std::ptr::eq(&raw const **there, room)) {
             self.by_couple.remove(&room.id);
             for member in room.state().couple.members {
@@ -102,24 +106,24 @@ impl Hub {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// The next of so many that may read.
+    /// Waits for a permit to read.
     pub(super) async fn turn(&self) -> Turn<'_> {
         Turn { turn: self.turns.acquire().await.ok(), arrival: None }
     }
 
-    /// How long until a room looks by itself: a bit less than it may, so that not all do so at once.
+    /// Time until a room sweeps: randomised, up to a quarter less than the maximum, so that rooms do not sweep together.
     pub(super) fn sweep(&self) -> Duration {
         let mut random = [0];
         self.ports.entropy.fill(&mut random);
         self.options.sweep.mul_f64(0.75 + f64::from(random[0]) / 1_024.0)
     }
 
-    /// Takes a room that is over off the list.
+    /// Removes a room that has ended.
     pub(super) fn forget(&self, room: &Room) {
         self.rooms().remove(room);
     }
 
-    /// Takes a room off the list, unless somebody has come.
+    /// Removes a room, unless a stream has joined it. Returns whether it was removed.
     pub(super) fn close(&self, room: &Room) -> bool {
         let mut rooms = self.rooms();
         let empty = room.state().is_empty();
@@ -134,12 +138,12 @@ impl Hub {
         self.options.session_check.max(Duration::from_millis(10))
     }
 
-    /// For how long a room stays in which nobody is.
+    /// Time for which an empty room is kept.
     pub(super) const fn linger(&self) -> Duration {
         self.options.linger
     }
 
-    /// A seat in the room that this person's couple already has.
+    /// Joins the open room of the account's couple, if there is one.
     fn seat_of(self: &Arc<Self>, account: AccountId) -> Option<Seat> {
         let rooms = self.rooms();
         let room = rooms.by_couple.get(rooms.by_account.get(&account)?)?;
@@ -148,7 +152,7 @@ impl Hub {
         Some(Seat { room: room.clone(), side, announced: false })
     }
 
-    /// A seat in a couple's room, which is made if it is not there. The log is wanted from `after` on.
+    /// Joins the room of a couple, which is opened if necessary. Its tail begins after `after`, if possible.
     fn seat(self: &Arc<Self>, couple: Couple, side: Side, after: i64) -> Seat {
         let mut rooms = self.rooms();
         let room = rooms.by_couple.get(&couple.id).cloned().unwrap_or_else(|| {
@@ -164,7 +168,7 @@ impl Hub {
     }
 }
 
-/// A stream's place in its couple's room.
+/// Membership of a stream in its couple's room.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) room: Arc<Room>,
@@ -187,7 +191,7 @@ impl Drop for Seat {
 }
 
 impl Live {
-    /// Over its ports.
+    /// Creates live delivery over these ports.
     #[must_use]
     pub fn new(ports: Ports, options: LiveOptions) -> Self {
         let reads = options.reads.clamp(1, Semaphore::MAX_PERMITS);
@@ -203,13 +207,13 @@ impl Live {
         }))
     }
 
-    /// What it was made with.
+    /// Options of this instance.
     #[must_use]
     pub fn options(&self) -> &LiveOptions {
         &self.0.options
     }
 
-    /// Says goodbye to every stream, also to those that come from now on.
+    /// Ends all streams, and all that are opened later.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
         for room in self.0.rooms().by_couple.values() {
@@ -217,30 +221,31 @@ impl Live {
         }
     }
 
-    /// Whether this process says goodbye.
+    /// Whether this process ends its streams.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.is_draining()
     }
 
-    /// Waits until one more may read: for whoever has to look who wants to follow before they [`open`](Self::open). To be let go
-    /// of before that. Where more than one may read, one turn is never given here: what is followed already goes on.
+    /// Waits for a permit to read, for callers that authenticate a client before [`open`](Self::open).
+    ///
+    /// Drop it before `open`. If there is more than one permit, this method leaves one for the rooms of open streams.
     pub async fn turn(&self) -> Turn<'_> {
         let arrival = self.0.arrivals.acquire().await.ok();
         Turn { arrival, ..self.0.turn().await }
     }
 
-    /// Follows the log of a person's couple from `after` on; without it, from its end.
+    /// Opens a stream of an account's couple that continues after `after`, or without it at the end of the log.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], or the store's.
+    /// [`Refusal::NotPaired`], or the error of the store.
     pub async fn open(
         &self,
         account: AccountId,
         gate: Arc<dyn Gate>,
         after: Option<Cursor>,
     ) -> Result<Stream, Failure<Refusal>> {
-        // The partner, or another device, may be here already: then one reading answers both.
+        // The partner or another device may have a stream here: then one read serves both.
         if let Some(seat) = self.0.seat_of(account)
             && let Ok(couple) = seat.room.ask().await
         {

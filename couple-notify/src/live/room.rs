@@ -1,9 +1,9 @@
-//! What the streams of one couple share in this process.
+//! Room: the state that all streams of one couple share in this process.
 //!
-//! A room is one task. It subscribes, then reads, then tells its streams, then waits: what the bus says while it reads waits for
-//! the next round, so nothing that happened is ever waited for. It is the only one that reads the end of the log, once for
-//! all who follow; presence is asked for and said once for all devices of a person. It stays for a moment after the last one
-//! left: who polls comes back.
+//! A room is one task. It subscribes, reads, notifies its streams, and waits. Notices that arrive while it reads are handled after
+//! the read, so none is missed. Only the room reads the end of the log, once for all streams, and it queries and renews
+//! presence once for all devices of a member. It stays open for a moment after its last stream ended, since a client that polls
+//! returns.
 
 use std::{
     collections::VecDeque,
@@ -33,18 +33,18 @@ use super::{
     tail::{self, Tail},
 };
 
-/// A person with a live connection is here for so long after it was last renewed: the grace of those whose connection broke is
-/// what is left of it, 35 to 60 seconds.
+/// Lease of a member's presence. It is renewed while a connection is open, so after a broken connection the member stays present
+/// for another 35 to 60 seconds.
 const LEASE: Duration = Duration::from_secs(60);
-/// How often a lease is renewed.
+/// Interval at which a lease is renewed.
 const RENEW: Duration = Duration::from_secs(25);
-/// Signals that are kept for streams that are still busy with others; who is slower than that misses some.
+/// Signals that are kept for streams that are busy. A stream that falls further behind misses some.
 const SIGNALS: usize = 16;
 
-/// Something for now, and for whom.
+/// A signal.
 #[derive(Debug, Clone)]
 pub(super) struct Signal {
-    /// None: both get it.
+    /// Sender. None: both members, and both receive it.
     pub(super) from: Option<Side>,
     pub(super) kind: String,
     pub(super) body: Option<Body>,
@@ -55,52 +55,52 @@ pub(super) struct Room {
     pub(super) hub: Arc<Hub>,
     pub(super) id: CoupleId,
     state: Mutex<State>,
-    /// For the streams: something is new.
+    /// Wakes the streams: there may be something to send.
     pub(super) told: Notify,
-    /// For the task: something was asked for.
+    /// Wakes the task: there may be something to do.
     nudge: Notify,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// As the newest reading found it.
+    /// The couple, as of the last read.
     pub(super) couple: Arc<Couple>,
     pub(super) tail: Tail,
-    /// Readings that were asked for, and how many of them the newest one answers.
+    /// Number of requested reads, and of those that are done.
     asked: u64,
     read: u64,
-    /// When that was.
+    /// Start of the last read.
     pub(super) read_at: Instant,
-    /// Rises when every stream must make sure that it may go on.
+    /// Incremented when every stream must ask its gate again.
     pub(super) checks: u64,
-    /// When everything is looked at without having been told, and whether anything was read since it last was.
+    /// Time of the next sweep, and whether nothing was read since the last one.
     sweep_at: Instant,
     quiet: bool,
-    /// When a room in which nobody is goes.
+    /// Time at which an empty room closes.
     close_at: Instant,
-    /// Why there is nothing more to come.
+    /// Reason for the end of the room.
     pub(super) over: Option<Bye>,
     signals: VecDeque<Signal>,
-    /// How many there ever were.
+    /// Number of signals so far.
     pub(super) signalled: u64,
     pub(super) sides: [Presence; 2],
 }
 
-/// One of the two, as far as this process knows.
+/// Presence of a member, as known to this process.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    /// Streams.
+    /// Number of the member's streams.
     streams: usize,
-    /// Those of them that say so.
+    /// Number of those that announce presence.
     announcing: usize,
-    /// When the others are told next that this person is here.
+    /// Next renewal of the lease.
     renew_at: Option<Instant>,
-    /// Whether they are here, and when to look again.
+    /// Whether the member is present, and the time of the next query.
     pub(super) here: Option<bool>,
     look_at: Option<Instant>,
-    /// When their lease ends, as far as was told.
+    /// Expiry of the lease, as of the last query.
     left_at: Option<Instant>,
-    /// Where their thumb is, and since when.
+    /// Point that the member touches, and since when.
     thumb: Option<(Place, Instant)>,
 }
 
@@ -114,8 +114,8 @@ impl State {
         self.quiet = false;
     }
 
-    /// Both press the same place within a moment: both are told. Whoever hears of the two finds out for themselves, so it is
-    /// the same in every process.
+    /// Records a `thumb`. If both members touch about the same point within a short time, both receive a signal `thumb_kiss`. Each
+    /// process derives it from the two signals, so the result is the same in every process.
     fn press(&mut self, side: Side, place: Place) {
         let now = Instant::now();
         self.sides[side.index()].thumb = Some((place, now));
@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// The signal with this number, if it is still there, and else the oldest.
+    /// The signal with this number or, if it was dropped, the oldest one.
     pub(super) fn signal(&self, number: u64) -> Option<(u64, &Signal)> {
         let first = self.signalled - self.signals.len() as u64;
         let number = number.max(first);
@@ -140,13 +140,13 @@ impl State {
         self.signals.get(at).map(|signal| (number, signal))
     }
 
-    /// Whether nobody follows.
+    /// Whether the room has no streams.
     pub(super) fn is_empty(&self) -> bool {
         self.sides[0].streams + self.sides[1].streams == 0
     }
 }
 
-/// What the task does next.
+/// Next step of the task.
 enum Step {
     Read(u64),
     Renew(Side),
@@ -156,7 +156,7 @@ enum Step {
 }
 
 impl Room {
-    /// For a couple that was just read; its log is wanted from `after` on.
+    /// Creates the room of a couple that was just read; its tail begins after `after`, if possible.
     pub(super) fn new(hub: Arc<Hub>, couple: Couple, after: i64) -> Self {
         let (id, sweep_at) = (couple.id, Instant::now() + hub.sweep());
         let start = after.clamp((couple.head_seq - i64::from(tail::ENTRIES)).max(0), couple.head_seq);
@@ -182,18 +182,18 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more stream. The hub's lock is held.
+    /// Adds a stream. The caller holds the hub's lock.
     pub(super) fn enter(&self, side: Side) {
         let mut state = self.state();
         state.sides[side.index()].streams += 1;
         if state.sides[side.index()].streams == 1 {
-            // Nobody wanted to know until now.
+            // The partner's presence was not queried before.
             let partner = &mut state.sides[side.other().index()];
             (partner.here, partner.look_at) = (None, Some(Instant::now()));
         }
     }
 
-    /// One stream less.
+    /// Removes a stream.
     pub(super) fn leave(&self, side: Side, announced: bool) {
         let mut state = self.state();
         let own = &mut state.sides[side.index()];
@@ -209,7 +209,7 @@ impl Room {
         }
     }
 
-    /// Says that this person is here, for as long as they have such a stream.
+    /// Announces the member's presence, for as long as the member has such a stream.
     pub(super) fn announce(&self, side: Side) {
         let mut state = self.state();
         let own = &mut state.sides[side.index()];
@@ -221,7 +221,7 @@ impl Room {
         }
     }
 
-    /// Looks again no later than then: a session ends by itself.
+    /// Sweeps no later than at this time: a session expires without a notice.
     pub(super) fn look_by(&self, at: Instant) {
         let mut state = self.state();
         if at < state.sweep_at {
@@ -231,7 +231,7 @@ impl Room {
         }
     }
 
-    /// Waits for a reading that begins from now on.
+    /// Waits for a read that begins after this call.
     pub(super) async fn ask(&self) -> Result<Arc<Couple>, Bye> {
         let asked = {
             let mut state = self.state();
@@ -261,7 +261,7 @@ impl Room {
         self.told.notify_waiters();
     }
 
-    /// Tells all streams that there is nothing more to come.
+    /// Ends the room and its streams.
     pub(super) fn end(&self, why: Bye) {
         self.state().over.get_or_insert(why);
         self.told.notify_waiters();
@@ -271,7 +271,7 @@ impl Room {
         let mut state = self.state();
         let now = Instant::now();
         if state.is_empty() {
-            // Whoever comes asks for a reading.
+            // A new stream requests a read.
             return if state.close_at <= now { Step::Close } else { Step::Wait(state.close_at) };
         }
         if state.sweep_at <= now {
@@ -310,22 +310,22 @@ impl Room {
         Step::Wait(until)
     }
 
-    /// Until nobody follows, or nothing is left to follow.
+    /// Runs until the room is empty, or has ended.
     pub(super) async fn run(self: Arc<Self>) {
         let ending = Ending(&self);
         let members = self.state().couple.members.map(Topic::Account).to_vec();
         let bus = self.hub.ports.bus.clone();
-        // Subscribe, then read: what is written in between is both told of and read, never neither.
+        // Subscribe before the first read: a change between the two is read and notified, so it cannot be missed.
         let mut log = bus.subscribe(vec![Topic::Couple(self.id)]).await;
         let mut sessions = bus.subscribe(members).await;
         let mut alarm = pin!(sleep_until(self.state().sweep_at));
         loop {
             match self.step() {
-                // Boxed: what waits must not keep room for what reads.
+                // Boxed: a waiting task must not reserve memory for reads.
                 Step::Read(asked) => match Box::pin(self.read(asked)).await {
                     Ok(()) => {}
                     Err(why) => {
-                        // Who comes from now on begins anew.
+                        // A client that comes later opens a new room.
                         self.hub.forget(&self);
                         self.end(why);
                         break;
@@ -340,7 +340,7 @@ impl Room {
                         alarm.as_mut().reset(until);
                     }
                     tokio::select! {
-                        // Who may not be told any more is found out before anything is told.
+                        // Biased: ended sessions are handled before any frame is sent.
                         biased;
                         _ = sessions.next() => self.check_all(),
                         () = self.nudge.notified() => {}
@@ -360,9 +360,9 @@ impl Room {
                 state.asked += 1;
                 return;
             }
-            // Told of a second time, or read meanwhile.
+            // A repeated notice, or the entry was read meanwhile.
             Notice::Appended(entry) if state.tail.has(entry.seq) => return,
-            // On an older reading nothing is told: it would be asked for at once.
+            // If the last read is too old, the streams would not trust it and request a read immediately.
             Notice::Appended(entry)
                 if state.tail.awaits(entry.seq) && state.read_at.elapsed() < stream::TRUST =>
             {
@@ -391,14 +391,14 @@ impl Room {
         self.told.notify_waiters();
     }
 
-    /// Reads the couple, and its log where that has grown.
+    /// Reads the couple, and the log if it has grown.
     async fn read(&self, asked: u64) -> Result<(), Bye> {
         let unavailable = |error: couple_core::Error| {
-            tracing::warn!(%error, "a couple's log cannot be followed");
+            tracing::warn!(%error, "cannot read a couple's log for its live streams");
             Bye::Unavailable
         };
         let _turn = self.hub.turn().await;
-        // Before asking: the answer is no newer than that.
+        // Taken before the query: the result may be as old as that.
         let began = Instant::now();
         let couple = self.hub.ports.store.couple(self.id).await.map_err(unavailable)?;
         let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Bye::NotPaired)?;
@@ -422,7 +422,7 @@ impl Room {
         Ok(())
     }
 
-    /// Says that a person is here. That it cannot be said is no reason to end anything.
+    /// Renews a member's presence. Failures are ignored: presence is not essential.
     async fn renew(&self, side: Side) {
         let (ports, who) = (&self.hub.ports, self.state().couple.member(side));
         if ports.presence.renew(who, LEASE).await.unwrap_or(false) {
@@ -430,7 +430,7 @@ impl Room {
         }
     }
 
-    /// Looks whether a person is here, and again when that may have changed.
+    /// Queries a member's presence, and schedules the next query for when it may have changed.
     async fn look(&self, side: Side) {
         let who = self.state().couple.member(side);
         let left = self.hub.ports.presence.left(who).await;
@@ -442,11 +442,11 @@ impl Room {
                 presence.left_at = left.map(|left| now + left);
                 left
             }
-            // What was known holds for as long as it would have.
+            // On failure the last known lease stays valid.
             Err(_) => presence.left_at.and_then(|at| at.checked_duration_since(now)),
         };
         let again = left.map_or(RENEW, |left| (left + Duration::from_millis(50)).min(RENEW));
-        // Whoever said something meanwhile is looked at sooner.
+        // A notice that arrived meanwhile has scheduled an earlier query.
         presence.look_at = presence.look_at.or(Some(now + again));
         if presence.here.replace(left.is_some()) != Some(left.is_some()) {
             drop(state);
@@ -455,7 +455,7 @@ impl Room {
     }
 }
 
-/// However the task ends, nobody goes on waiting for it.
+/// Ends the room when its task ends for whatever reason, even a panic, so that no stream waits for it.
 struct Ending<'a>(&'a Room);
 
 impl Drop for Ending<'_> {

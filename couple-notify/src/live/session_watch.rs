@@ -1,8 +1,8 @@
-//! Watch for ended sessions, in case a notice is lost.
+//! Watch for ended sessions whose notice was lost.
 //!
-//! A notice tells a process that a session has ended, and may be lost. So while a session is followed here, one task asks the store every
-//! [`LiveOptions::session_check`](super::LiveOptions::session_check) which of the followed sessions have ended. However many streams
-//! there are, it runs one statement at a time.
+//! A notice tells a process that a session has ended, but may be lost. So while sessions are followed here, one task asks the store every
+//! [`LiveOptions::session_check`](super::LiveOptions::session_check) which of them have ended. It runs one statement at a time,
+//! however many streams there are.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{hub::Hub, room::Room};
 
-/// Sessions that the store is asked about in one read, so that other reads have their turn between.
+/// Maximum number of sessions per query, so that other reads can run in between.
 const SESSIONS_AT_ONCE: usize = 512;
 
 /// Sessions that are followed in this process, by the digests of their bearer tokens.
@@ -40,7 +40,7 @@ impl SessionWatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a stream, and starts the task if it does not run.
+    /// Counts a stream of a session, and starts the task if it is not running.
     pub(super) fn follow(hub: &Arc<Hub>, token: Digest, room: &Arc<Room>) -> Watched {
         let mut state = hub.session_watch.state();
         let followed = state.sessions.entry(token).or_insert_with(|| Followed {
@@ -57,7 +57,7 @@ impl SessionWatch {
         Watched { hub: hub.clone(), token }
     }
 
-    /// The sessions to check. None: no session is followed, and the task ends.
+    /// Sessions to check. None: no session is followed, and the task ends.
     fn open(&self) -> Option<Vec<Digest>> {
         let mut state = self.state();
         state.running = !state.sessions.is_empty();
@@ -66,7 +66,7 @@ impl SessionWatch {
         state.running.then_some(open)
     }
 
-    /// The rooms of sessions that were checked and are not `present`.
+    /// Rooms of checked sessions that are not `present`.
     fn end_others(&self, asked: &[Digest], present: &[Digest]) -> Vec<Arc<Room>> {
         let present: std::collections::HashSet<_> = present.iter().collect();
         let mut state = self.state();
@@ -118,8 +118,8 @@ async fn run(hub: Arc<Hub>) {
                         room.check_all();
                     }
                 }
-                // Asked again at the next round.
-                Err(error) => tracing::warn!(%error, "cannot tell which followed sessions have ended"),
+                // The next round asks again.
+                Err(error) => tracing::warn!(%error, "cannot check which followed sessions have ended"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A stream of frames from a cursor on.
+//! A live stream: frames from a cursor on.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -16,52 +16,53 @@ use super::{
     tail::Next,
 };
 
-/// Entries that a stream reads for itself at once, where they are older than what its room keeps.
+/// Maximum number of entries per page that a stream reads for itself, because they are older than its room's tail.
 const PAGE: u32 = 20;
 
-/// Nothing is told on an answer of the gate, or on a reading of the couple, that is older than this.
+/// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
 pub(super) const TRUST: Duration = Duration::from_secs(2);
 
-/// Whether a stream's owner may still have it. The same policy as for a request.
+/// Checks whether a stream may continue, by the same policy as for a request.
 #[async_trait]
 pub trait Gate: Send + Sync + 'static {
-    /// Looks again: for how long it stays open as far as can be said now, or that it is closed.
+    /// Returns for how long the stream may stay open, as far as is known, or `None` if it must end.
     ///
     /// # Errors
-    /// Whatever keeps it from looking.
+    /// Any failure of the check.
     async fn open_for(&self) -> Result<Option<Duration>, Error>;
 
-    /// The digest of the bearer token whose session's end closes the gate. A process finds that a watched session has ended although
-    /// its notice was lost. None: only notices and sweeps do.
+    /// Digest of the bearer token whose session the gate depends on.
+    ///
+    /// With it the process notices the session's end even if its notice is lost. None: only notices and sweeps are used.
     fn session(&self) -> Option<Digest> {
         None
     }
 }
 
-/// Whether the client knows that the partner is here.
+/// What the client knows of the partner's presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     Not,
-    /// Whatever is found first: it has just asked.
+    /// The first result counts as known, because the client has just asked.
     First,
     Here(bool),
 }
 
-/// Frames from a cursor on, without end until a [`Frame::Bye`].
+/// A live stream of frames from a cursor on, which ends with a [`Frame::Bye`].
 pub struct Stream {
     seat: Seat,
     gate: Arc<dyn Gate>,
     at: Membership,
     cursor: Cursor,
     reset: Option<Reset>,
-    /// Read for this stream alone.
+    /// Entries read for this stream only.
     page: VecDeque<Arc<Line>>,
-    /// Which of the room's checks the gate answered, and when.
+    /// Number of the room's check that the gate answered, and when.
     checked: Option<(u64, Instant)>,
-    /// The gate has just answered: one frame may be sent however long that took, so that a slow store does not stop a stream.
+    /// The gate has just answered: one frame may be sent however long that took, so that a slow store does not stall a stream.
     just_checked: bool,
     _watched: Option<Watched>,
-    /// Signals that were looked at.
+    /// Number of signals that were handled.
     signals: u64,
     partner: Known,
     told_caught_up: bool,
@@ -74,7 +75,7 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// What there is to do.
+/// Next action of a stream.
 enum Look {
     Tell(Frame),
     Check,
@@ -110,32 +111,34 @@ impl Stream {
         }
     }
 
-    /// Who follows, and where they are.
+    /// Membership of the stream's account.
     #[must_use]
     pub const fn membership(&self) -> &Membership {
         &self.at
     }
-    /// Where the client is once it has every frame that was returned.
+    /// Cursor of the client once it has received all returned frames.
     #[must_use]
     pub const fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Lets the partner know that this person is here, for as long as the stream is followed and the grace after it. Without it
-    /// the partner cannot tell them from somebody who is away.
+    /// Announces the account's presence to the partner, while the stream is open and for some time after.
+    ///
+    /// Without it the partner cannot tell the account from an absent one.
     pub fn announce(&mut self) {
         self.seat.announce();
     }
-    /// Takes it that the client has just asked whether the partner is here: it is told of changes only.
+    /// Assumes that the client knows the partner's presence: only changes are sent.
     pub const fn knows_presence(&mut self) {
         self.partner = Known::First;
     }
 
-    /// Sends something to the partner's connected devices, now or never. Nothing is read for it but what makes sure, every two
-    /// seconds at most, that this person may still do so.
+    /// Sends a signal to the partner's connected devices. It is not stored.
+    ///
+    /// The store is read at most every two seconds for it, to check that the account may still send.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`] once the stream is over, else as [`Timeline::signal`](couple_core::timeline::Timeline::signal).
+    /// [`Refusal::NotPaired`] once the stream has ended, otherwise as [`Timeline::signal`](couple_core::timeline::Timeline::signal).
     pub async fn signal(
         &mut self,
         kind: &str,
@@ -152,21 +155,21 @@ impl Stream {
         room.hub.timeline.signal_from(&self.at, kind, body).await
     }
 
-    /// Whether the gate's last word, and the room's last reading, are good enough to tell something now.
+    /// Whether the gate's last answer and the room's last read are recent enough to send a frame.
     fn trusted(&self, checks: u64, read_at: Instant) -> bool {
         self.checked.is_some_and(|(answered, at)| {
             answered == checks && (self.just_checked || at.min(read_at).elapsed() < TRUST)
         })
     }
 
-    /// The next frame; none after [`Frame::Bye`]. Can be given up while it waits: nothing is lost.
+    /// Returns the next frame; none after [`Frame::Bye`]. Cancel safe.
     pub async fn next(&mut self) -> Option<Frame> {
         if self.over {
             return None;
         }
         loop {
             let done = {
-                // Before looking: what is told from here on wakes us.
+                // Registered before the state is read, so that a later notification is not missed.
                 let room = self.seat.room.clone();
                 let mut told = pin!(room.told.notified());
                 told.as_mut().enable();
@@ -180,7 +183,7 @@ impl Stream {
                         told.await;
                         continue;
                     }
-                    // Boxed: what waits must not keep room for what reads.
+                    // Boxed: a waiting stream must not reserve memory for reads.
                     Look::Check => {
                         let checked = Box::pin(self.check()).await;
                         self.just_checked = checked.is_ok();
@@ -269,10 +272,10 @@ impl Stream {
         Look::Wait
     }
 
-    /// Makes sure that the client may go on.
+    /// Checks that the client may still follow.
     async fn check(&mut self) -> Result<(), Bye> {
         let room = &self.seat.room;
-        // Before asking: what is told meanwhile has us ask again.
+        // Read before asking the gate: a notice that arrives meanwhile causes another check.
         let (checks, read_at) = {
             let state = room.state();
             (state.checks, state.read_at)
@@ -282,7 +285,7 @@ impl Stream {
         }
         let (open, began) = {
             let _turn = room.hub.turn().await;
-            // Before asking: the answer is no newer than that.
+            // Taken before the query: the answer may be as old as that.
             let began = Instant::now();
             (self.gate.open_for().await.map_err(|_| Bye::Unavailable)?, began)
         };
@@ -292,14 +295,14 @@ impl Stream {
         Ok(())
     }
 
-    /// Reads entries that the room does not keep.
+    /// Reads a page of entries that are older than the room's tail.
     async fn read(&mut self) -> Result<(), Bye> {
         let room = &self.seat.room;
         let _turn = room.hub.turn().await;
         let page = Page::After(self.cursor.seq);
         let views = room.hub.timeline.read(room.id, page, PAGE, None).await.map_err(|_| Bye::Unavailable)?;
         if views.is_empty() {
-            // The log is shorter than its couple says.
+            // The log is shorter than the couple's `head_seq`.
             return Err(Bye::Unavailable);
         }
         self.page = views.into_iter().map(|view| Arc::new(Line::new(view))).collect();

@@ -1,8 +1,7 @@
-//! The end of a couple's log, as the newest reading found it.
+//! Tail: the newest entries of a couple's log, as of the last read.
 //!
-//! It is never older than its log by anything but what has not been read yet: whatever changes an entry in place appends one
-//! that names it, and taking that one in renews the entry here too. So a log whose newest `seq` is the tail's has nothing
-//! in it that the tail does not say.
+//! The tail is out of date only by entries that are not read yet: a change of an entry appends another entry that names it, and adding
+//! that one to the tail updates the changed entry here too. So a tail with the same newest `seq` as its log has the same content.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,33 +9,33 @@ use couple_core::timeline::{Entry, View};
 
 use super::Line;
 
-/// Entries that are kept at most.
+/// Maximum number of entries.
 pub(super) const ENTRIES: u32 = 32;
-/// Bytes that are kept at most, but for a single entry.
+/// Maximum number of bytes, unless a single entry is larger.
 const BYTES: usize = 64 * 1024;
 
-/// Entries without a gap.
+/// Consecutive entries.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// The `seq` before the first of them.
+    /// `seq` before the first entry.
     start: i64,
     lines: VecDeque<Arc<Line>>,
     bytes: usize,
 }
 
-/// What comes after a cursor.
+/// Result of [`Tail::after`].
 #[derive(Debug)]
 pub(super) enum Next {
-    /// This.
+    /// The next entry.
     Line(Arc<Line>),
-    /// Entries that are older than the tail.
+    /// The next entry is older than the tail.
     Older,
-    /// Nothing.
+    /// There is no further entry.
     Nothing,
 }
 
 impl Tail {
-    /// An empty one that begins after `start`.
+    /// An empty tail that begins after `start`.
     pub(super) const fn new(start: i64) -> Self {
         Self { start, lines: VecDeque::new(), bytes: 0 }
     }
@@ -45,7 +44,7 @@ impl Tail {
         self.start + i64::try_from(self.lines.len()).unwrap_or(i64::MAX - self.start)
     }
 
-    /// After which entry the log has to be read to reach `head`; none: it is there already.
+    /// `seq` after which the log must be read to reach `head`; none if the tail reaches it.
     pub(super) fn missing(&mut self, head: i64) -> Option<i64> {
         if head <= self.end() {
             return None;
@@ -56,17 +55,17 @@ impl Tail {
         Some(self.end())
     }
 
-    /// Whether `seq` is the next.
+    /// Whether `seq` comes next.
     pub(super) fn awaits(&self, seq: i64) -> bool {
         seq == self.end() + 1
     }
 
-    /// Whether `seq` is in it, or older.
+    /// Whether `seq` is in the tail, or older.
     pub(super) fn has(&self, seq: i64) -> bool {
         seq <= self.end()
     }
 
-    /// Takes in what was read after its end, and with it what that changed.
+    /// Adds entries that were read, and updates the entries that they changed.
     pub(super) fn extend(&mut self, views: Vec<View>) {
         for view in views {
             if view.entry.seq != self.end() + 1 {
@@ -86,7 +85,7 @@ impl Tail {
         }
     }
 
-    /// Puts an entry as it is now wherever it is.
+    /// Replaces an entry, and its copies as a target, by its current state.
     fn renew(&mut self, entry: &Entry) {
         for line in &mut self.lines {
             let View { entry: own, target } = &line.view;
@@ -103,12 +102,12 @@ impl Tail {
         }
     }
 
-    /// Lets go of entries that everybody has long had.
+    /// Drops all entries, which every stream has received.
     pub(super) fn rest(&mut self) {
         *self = Self::new(self.end());
     }
 
-    /// What comes after `seq`.
+    /// The entry after `seq`.
     pub(super) fn after(&self, seq: i64) -> Next {
         if seq < self.start {
             return Next::Older;
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_no_gap_and_an_end() {
+    fn tail_is_consecutive_and_bounded() {
         let mut tail = Tail::new(10);
         assert_eq!(tail.missing(10), None);
         assert_eq!(tail.missing(12), Some(10));
@@ -157,7 +156,7 @@ mod tests {
         assert!(matches!(tail.after(9), Next::Older));
         assert_eq!(line(&tail, 10).view.entry.seq, 11);
         assert!(matches!(tail.after(12), Next::Nothing) && matches!(tail.after(99), Next::Nothing));
-        // Far ahead: what lies between is not wanted.
+        // Far ahead: entries in between are skipped.
         assert_eq!(tail.missing(100), Some(68));
         tail.extend((69..=100).map(view).collect());
         assert!(matches!(tail.after(67), Next::Older));
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_is_changed_wherever_it_is() {
+    fn changed_entry_is_replaced_everywhere() {
         let mut tail = Tail::new(0);
         tail.extend(vec![
             view(1),
@@ -182,12 +181,12 @@ mod tests {
         tail.extend(vec![View { entry: entry(3, "", Some(1)), target: Some(entry(1, "twice", None)) }]);
         assert_eq!(line(&tail, 0).view.entry, entry(1, "twice", None));
         assert_eq!(line(&tail, 1).view.target, Some(entry(1, "twice", None)));
-        // What was written out of the old one went with it.
+        // The JSON of the replaced entry was dropped with it.
         assert_eq!(line(&tail, 0).json(Side::First, |_| json("2")).get(), "2");
     }
 
     #[test]
-    fn it_is_bounded_in_bytes() {
+    fn tail_is_bounded_in_bytes() {
         let mut tail = Tail::new(0);
         let long = "x".repeat(15_000);
         for seq in 1..=20 {

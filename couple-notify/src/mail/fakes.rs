@@ -11,17 +11,17 @@ use couple_core::{
     mail::{Mail, Mailer},
 };
 
-/// Keeps what was handed over.
+/// Mailer that keeps mails in memory.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryMailer(Arc<Mutex<Vec<Mail>>>);
 
 impl MemoryMailer {
-    /// Nothing sent yet.
+    /// Creates a mailer without mails.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
-    /// What was handed over, in order.
+    /// All mails so far, in order.
     #[must_use]
     pub fn sent(&self) -> Vec<Mail> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -41,7 +41,7 @@ impl Mailer for MemoryMailer {
     }
 }
 
-/// Fails a number of times, then hands over to another.
+/// Mailer that fails a number of times, then uses another mailer.
 #[derive(Debug)]
 pub struct FailingMailer<M> {
     left: AtomicUsize,
@@ -50,7 +50,7 @@ pub struct FailingMailer<M> {
 }
 
 impl<M> FailingMailer<M> {
-    /// Fails `times` times with `kind`, then passes on to `then`.
+    /// Fails `times` times with `kind`, then uses `then`.
     pub const fn new(times: usize, kind: ErrorKind, then: M) -> Self {
         Self { left: AtomicUsize::new(times), kind, then }
     }
@@ -61,7 +61,7 @@ impl<M: Mailer> Mailer for FailingMailer<M> {
     async fn send(&self, mail: &Mail) -> Result<(), Error> {
         let failing = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         match failing {
-            Ok(_) => Err(Error::new(self.kind, "send mail").context("told to fail")),
+            Ok(_) => Err(Error::new(self.kind, "send mail").context("configured to fail")),
             Err(_) => self.then.send(mail).await,
         }
     }

@@ -1,4 +1,4 @@
-//! Mail as files, to be looked at.
+//! Mails as files, for development.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use tokio::{fs, io::AsyncWriteExt as _};
 
 use super::Letterhead;
 
-/// Writes each mail as `ID.eml` into a folder. The same mail handed over again is the same file.
+/// Mailer that writes each mail to `ID.eml` in a folder. A repeated mail replaces its file.
 #[derive(Debug, Clone)]
 pub struct FileMailer {
     folder: PathBuf,
@@ -19,10 +19,10 @@ pub struct FileMailer {
 }
 
 impl FileMailer {
-    /// Mails into `folder`, which is made if it is not there.
+    /// Creates a mailer that writes to `folder`, which is created if necessary.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] when it cannot be made.
+    /// [`ErrorKind::Misconfigured`] if the folder cannot be created or written to.
     pub fn new(folder: impl AsRef<Path>, letterhead: Letterhead) -> Result<Self, Error> {
         let folder = folder.as_ref().to_owned();
         let probe = folder.join(".probe");
@@ -31,14 +31,14 @@ impl FileMailer {
             .and_then(|()| std::fs::remove_file(&probe))
             .map_err(|source| {
             Error::new(ErrorKind::Misconfigured, "mail folder")
-                .context(format!("{} cannot be written to", folder.display()))
+                .context(format!("cannot write to {}", folder.display()))
                 .source(source)
         })?;
         Ok(Self { folder, letterhead })
     }
 }
 
-/// Makes a folder for its owner only: the mails hold codes.
+/// Creates a folder that only its owner can read: mails contain codes.
 fn make(folder: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -47,7 +47,7 @@ fn make(folder: &Path) -> std::io::Result<()> {
     builder.create(folder)
 }
 
-/// Options that create a file for its owner only, also in a folder that others may read: the mails hold codes.
+/// Options that create a file that only its owner can read, even in a folder that others can read: mails contain codes.
 fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -67,7 +67,7 @@ impl Mailer for FileMailer {
             Error::new(kind, "write mail").source(source)
         };
         let text = self.letterhead.render(mail)?.formatted();
-        // Whoever lists the folder sees whole mails only.
+        // Written under another name first, so that a reader of the folder sees complete mails only.
         let partial = self.folder.join(format!(".{}.partial", mail.id));
         let mut file = private().open(&partial).await.map_err(fail)?;
         file.write_all(&text).await.map_err(fail)?;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_same_mail_is_one_file() {
+    async fn repeated_mail_is_one_file() {
         let folder = tempfile::tempdir().unwrap();
         let mailer = FileMailer::new(folder.path().join("mail"), Letterhead::default()).unwrap();
         let mail = Mail {
@@ -102,7 +102,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn mail_in_a_folder_that_existed_before_is_readable_by_its_owner_only() {
+    async fn mail_in_an_existing_folder_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! Mail: how messages read, and who takes them.
+//! Mail: texts of messages, and mailers.
 
 mod fakes;
 mod file;

@@ -1,4 +1,4 @@
-//! A mail as RFC 5322 text.
+//! Rendering of a mail as RFC 5322 text.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use lettre::{
     message::{Body, Mailbox, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
-/// Who writes: the app's name and the address that mails come from.
+/// Sender of mails: the app's name and the address.
 #[derive(Debug, Clone)]
 pub struct Letterhead {
     app: String,
@@ -55,9 +55,9 @@ impl Letterhead {
         Ok(Self { app: app.to_owned(), from: Mailbox::new(Some(app.to_owned()), mailbox) })
     }
 
-    /// The mail, ready to be handed over.
+    /// Renders a mail for sending.
     pub(super) fn render(&self, mail: &Mail) -> Result<lettre::Message, Error> {
-        // The stored address was checked when it was taken; what is refused here would be refused for ever.
+        // The stored address was checked when it was entered. An error here is permanent.
         let refused =
             |source: lettre::error::Error| Error::new(ErrorKind::Rejected, "render mail").source(source);
         let to: Address = mail.to.mailbox().parse().map_err(|source: lettre::address::AddressError| {
@@ -80,7 +80,7 @@ impl Letterhead {
             .map_err(refused)
     }
 
-    /// What a mail says. Names appear in the text only, never in the subject or another header.
+    /// Subject and text of a message. Names appear in the text only, never in the subject or another header.
     fn words(&self, message: &Message) -> (String, String) {
         let app = &self.app;
         let ignore = "If this was not you, ignore this mail: nothing happens without the code.";
@@ -88,7 +88,7 @@ impl Letterhead {
             Message::ConfirmSignUp { code, link } => (
                 format!("Your code for {app}"),
                 format!(
-                    "Hello,\n\nyour code is:\n\n    {}\n\nIt is good for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
+                    "Hello,\n\nyour code is:\n\n    {}\n\nIt works for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
                     code.expose(),
                     link.expose()
                 ),
@@ -96,13 +96,13 @@ impl Letterhead {
             Message::AlreadySignedUp => (
                 format!("You already have an account at {app}"),
                 format!(
-                    "Hello,\n\nsomebody, maybe you, gave this address at {app}, where it already has an account.\n\nSign in as always; if you forgot your password, ask for a new one there.\n"
+                    "Hello,\n\nsomeone, maybe you, tried to sign up at {app} with this address, which already has an account.\n\nSign in as always; if you forgot your password, ask for a new one there.\n"
                 ),
             ),
             Message::SignInCode { code, link } => (
                 format!("Your code for {app}"),
                 format!(
-                    "Your code to sign in is:\n\n    {}\n\nIt is good for 10 minutes. Or open this link within an hour:\n\n{}\n\n{ignore}\n",
+                    "Your code to sign in is:\n\n    {}\n\nIt works for 10 minutes. Or open this link within an hour:\n\n{}\n\n{ignore}\n",
                     code.expose(),
                     link.expose()
                 ),
@@ -117,7 +117,7 @@ impl Letterhead {
             Message::ConfirmEmail { code, link } => (
                 format!("Confirm your new address for {app}"),
                 format!(
-                    "Your code is:\n\n    {}\n\nIt is good for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
+                    "Your code is:\n\n    {}\n\nIt works for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
                     code.expose(),
                     link.expose()
                 ),
@@ -131,11 +131,11 @@ impl Letterhead {
             ),
             Message::EmailChanged => (
                 format!("Your address at {app} was changed"),
-                "Your account now has another address, and this one is no longer used.\n\nIf this was not you, answer this mail at once.\n".to_owned(),
+                "Your account now has another address, and this one is no longer used.\n\nIf this was not you, answer this mail immediately.\n".to_owned(),
             ),
             Message::PasswordChanged => (
                 format!("Your password at {app} was changed"),
-                "Your password was set, and every other device is signed out.\n\nIf this was not you, ask for a new password at once.\n".to_owned(),
+                "Your password was set, and every other device is signed out.\n\nIf this was not you, ask for a new password immediately.\n".to_owned(),
             ),
             Message::DeletionScheduled { due } => (
                 format!("Your account at {app} will be deleted"),
@@ -163,12 +163,12 @@ impl Letterhead {
     }
 }
 
-/// Characters of an inviter's name in an invitation.
+/// Maximum characters of an inviter's name in an invitation.
 const MAX_NAME_CHARS: usize = 40;
-/// Characters of an inviter's message in an invitation.
+/// Maximum characters of an inviter's message in an invitation.
 const MAX_MESSAGE_CHARS: usize = 160;
 
-/// Text that another user typed, for a mail to a recipient who did not ask for it.
+/// Prepares text that another user typed for a mail to a recipient who did not ask for it.
 ///
 /// At most `max_chars` characters on one line. Text that mail programs turn into links is changed so that they do not:
 /// `https[:]//example[.]org`, `ana[at]example[.]org`.
@@ -180,12 +180,12 @@ fn without_links(text: &str, max_chars: usize) -> String {
         let next = characters.peek().copied().unwrap_or(' ');
         let after_word = before.is_alphanumeric();
         match c {
-            // The ideographic and the full-width full stop separate labels of a domain, too (UTS 46).
+            // The ideographic and the full-width full stop also separate labels of a domain (UTS 46).
             '.' | '\u{3002}' | '\u{ff0e}' | '\u{ff61}' if after_word && next.is_alphabetic() => {
                 out.push_str("[.]");
             }
             '@' | '\u{ff20}' if after_word && next.is_alphanumeric() => out.push_str("[at]"),
-            // `https://…`, `tel:+…`, `mailto:…`; a time of day stays.
+            // `https://…`, `tel:+…`, `mailto:…`; a time of day is not changed.
             ':' if after_word && !next.is_whitespace() && !next.is_numeric() => out.push_str("[:]"),
             c => out.push(c),
         }
@@ -197,7 +197,7 @@ fn without_links(text: &str, max_chars: usize) -> String {
     out
 }
 
-/// A text part that every relay takes: 8-bit bodies need the extension 8BITMIME, which not every relay has (RFC 6152).
+/// A text part that every relay accepts: 8-bit bodies need the extension 8BITMIME, which not every relay has (RFC 6152).
 ///
 /// ASCII text is sent unencoded, so that a code and a link are readable in a mail file; any other text is sent in the shorter of
 /// quoted-printable and base64 (RFC 2045).
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn stored_name_cannot_add_headers_recipients_or_parts() {
-        // Stored text that no check let through: even then it stays in the body.
+        // Even stored text that bypassed validation stays in the body.
         for name in
             ["A\r\nBcc: x@evil.example\r\n\r\n", "A\nTo: x@evil.example", "--b\r\nContent-Type: text/html"]
         {

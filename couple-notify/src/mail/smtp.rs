@@ -23,21 +23,21 @@ use tokio::time::{Instant, timeout};
 
 use super::{Letterhead, smtp_url::SmtpServer};
 
-/// Time to connect: TCP, TLS, greeting, EHLO and sign-in together.
+/// Maximum time to connect: TCP, TLS, greeting, EHLO and sign-in together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time to hand over one mail on an open connection. Below the five minutes of RFC 5321, 4.5.3.2: a mail that times out is sent again.
+/// Maximum time to send one mail on an open connection. Below the five minutes of RFC 5321, 4.5.3.2: a mail that times out is sent again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections that are kept open for the next mail.
+/// Maximum connections that are kept open for the next mail.
 const MAX_IDLE_CONNECTIONS: usize = 4;
-/// Time that an idle connection is kept. Servers close theirs after some minutes.
+/// Maximum time that an idle connection is kept. Servers close theirs after some minutes.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// Hands mail to an SMTP server.
+/// Mailer that sends to an SMTP server.
 ///
-/// An error is [`ErrorKind::Rejected`], which is final, only when the server refuses the recipient or the content for good: a 5xx answer to
-/// `RCPT TO`, `DATA` or the message itself (RFC 5321, 4.2.1). Every other failure is worth another attempt, also a 5xx answer to the
-/// connection, to the sign-in or to the sender: those are faults of the configuration, and no mail is lost
-/// until an operator corrects it.
+/// An error is [`ErrorKind::Rejected`], which is final, only when the server refuses the recipient or the content permanently: a 5xx
+/// reply to `RCPT TO`, `DATA` or the message itself (RFC 5321, 4.2.1). Every other failure is retried, even a 5xx reply to the
+/// connection, to the sign-in or to the sender: those are faults of the configuration, and no mail is lost until an operator
+/// corrects it.
 #[derive(Clone)]
 pub struct SmtpMailer {
     server: Arc<SmtpServer>,
@@ -52,7 +52,7 @@ impl fmt::Debug for SmtpMailer {
 }
 
 impl SmtpMailer {
-    /// A server by URL, `smtp://` or `smtps://`, with `USER:PASSWORD@` (percent-encoded) if it asks for a sign-in:
+    /// Creates a mailer from a URL: `smtp://` or `smtps://`, with `USER:PASSWORD@` (percent-encoded) if the server requires it.
     ///
     /// | URL | connection | default port |
     /// |---|---|---|
@@ -75,7 +75,7 @@ impl SmtpMailer {
         Ok(Self { server: Arc::new(server), letterhead, idle: Arc::default() })
     }
 
-    /// An idle connection that still answers, or a new one.
+    /// Returns an idle connection that still responds, or a new one.
     async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
         let connected = timeout(CONNECT_TIMEOUT, async {
             while let Some(mut connection) = self.take_idle() {
@@ -112,7 +112,7 @@ impl Mailer for SmtpMailer {
         let sent = timeout(SEND_TIMEOUT, hand_over(&mut connection, &message)).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server stopped answering"))
         });
-        // After a refusal the connection is in the middle of a mail; it is closed rather than reset.
+        // After a refusal the connection is in the middle of a mail transaction, so it is closed instead of reset.
         if sent.is_ok() {
             self.keep_idle(connection);
         }
@@ -120,7 +120,7 @@ impl Mailer for SmtpMailer {
     }
 }
 
-/// One mail over an open connection: sender, recipients, content.
+/// Sends one mail over an open connection: sender, recipients, content.
 async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Error> {
     let envelope = message.envelope();
     let sender = MailFrom::new(envelope.from().cloned(), Vec::new());
@@ -135,7 +135,7 @@ async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> R
     Ok(())
 }
 
-/// A failure that says nothing about the mail: it is worth another attempt, whatever the code.
+/// A failure that is independent of the mail, so it is retried whatever its code.
 pub(super) fn outage(error: smtp::Error) -> Error {
     let kind = if error.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
     Error::new(kind, "send mail").source(error)

@@ -1,4 +1,4 @@
-//! An SMTP server as a URL names it, and a connection to it.
+//! SMTP URL: parsing, and connecting to its server.
 
 use std::{fmt, net::IpAddr};
 
@@ -13,14 +13,14 @@ use url::Url;
 
 use super::smtp::outage;
 
-/// When a connection is encrypted.
+/// Encryption of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encryption {
-    /// Never.
+    /// No encryption.
     None,
-    /// By STARTTLS (RFC 3207) if the server offers it.
+    /// STARTTLS (RFC 3207) if the server offers it.
     Opportunistic,
-    /// By STARTTLS, or the connection fails.
+    /// STARTTLS; without it the connection fails.
     Required,
     /// TLS from the first byte.
     Implicit,
@@ -42,7 +42,7 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Reads a URL as [`super::SmtpMailer::new`] documents it. Errors do not show the URL, which may hold a password.
+    /// Parses a URL as [`super::SmtpMailer::new`] documents it. Errors do not contain the URL, which may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |why: &str| Error::new(ErrorKind::Misconfigured, "SMTP URL").context(why);
         let url = Url::parse(url).map_err(|source| wrong("not a URL").source(source))?;
@@ -97,7 +97,7 @@ impl SmtpServer {
         self.credentials.is_some() && !is_encrypted && !is_loopback
     }
 
-    /// A connection that is encrypted as configured and signed in.
+    /// Opens a connection that is encrypted as configured and signed in.
     pub(super) async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
         let hello = ClientId::default();
         let tls = (self.encryption == Encryption::Implicit).then(|| self.tls.clone());
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn password_in_clear_text_is_noticed_except_to_loopback() {
+    fn password_in_clear_text_is_detected_except_to_loopback() {
         let noticed = |url| SmtpServer::parse(url).unwrap().sends_password_in_clear_text();
         assert!(noticed("smtp://ana:secret@relay.example?tls=none"));
         assert!(noticed("smtp://ana:secret@relay.example?tls=opportunistic"));
