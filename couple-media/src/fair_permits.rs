@@ -13,22 +13,22 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
-/// Bounds of a [`FairPermits`].
+/// Limits of [`FairPermits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FairLimits {
     /// Permits in total.
     pub total: usize,
     /// Permits of one key.
     pub per_key: usize,
-    /// Permits that only keys without one may take: while no more than these are free, a key holds at most one.
+    /// Permits that are reserved for keys without one: while no more than these are free, a key holds at most one.
     pub reserved: usize,
-    /// Requests that may wait in total.
+    /// Maximum number of waiting requests in total.
     pub waiting: usize,
-    /// Requests of one key that may wait.
+    /// Maximum number of waiting requests of one key.
     pub waiting_per_key: usize,
 }
 
-/// Reason for not getting a permit.
+/// Reason for a denied permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The key itself holds permits, or has as many requests in its queue as are allowed.
@@ -58,7 +58,7 @@ struct State<K: Eq + Hash + Clone> {
     waiting: usize,
     next_waiter: u64,
     keys: HashMap<K, KeyState<K>>,
-    /// Keys with waiting requests, the next in turn first.
+    /// Keys with waiting requests, in round-robin order.
     turns: VecDeque<K>,
 }
 
@@ -88,7 +88,7 @@ impl<K: Eq + Hash + Clone> fmt::Debug for FairPermit<K> {
 }
 
 impl<K: Eq + Hash + Clone> FairPermits<K> {
-    /// Permits with these bounds; at least one permit in total and of each key.
+    /// Creates permits with these limits; at least one permit in total and per key.
     #[must_use]
     pub fn new(limits: FairLimits) -> Self {
         let limits = FairLimits { total: limits.total.max(1), per_key: limits.per_key.max(1), ..limits };
@@ -97,7 +97,7 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
         Self(Arc::new(Shared { limits, state: Mutex::new(state) }))
     }
 
-    /// The bounds.
+    /// Limits of these permits.
     #[must_use]
     pub fn limits(&self) -> FairLimits {
         self.0.limits
@@ -109,7 +109,7 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
         self.0.lock().held
     }
 
-    /// Takes a permit; waits for it at most for `deadline`, or without a limit if that is none.
+    /// Takes a permit; waits for it at most `deadline`, or without limit if that is none.
     ///
     /// # Errors
     /// [`Denied`]: the queue is full, or the deadline passed.
@@ -143,7 +143,7 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
     }
 }
 
-/// A request that waits; leaves the queue when dropped.
+/// A waiting request; leaves the queue when dropped.
 struct Queued<'a, K: Eq + Hash + Clone> {
     shared: &'a Shared<K>,
     key: &'a K,
@@ -195,7 +195,7 @@ impl<K: Eq + Hash + Clone> State<K> {
         (number, granted)
     }
 
-    /// Removes the state of a key that is no longer needed.
+    /// Removes the state of a key that holds nothing and waits for nothing.
     fn tidy(&mut self, key: &K) {
         let Some(of) = self.keys.get(key).filter(|of| of.queue.is_empty()) else { return };
         if of.held == 0 {
@@ -204,7 +204,7 @@ impl<K: Eq + Hash + Clone> State<K> {
         self.turns.retain(|other| other != key);
     }
 
-    /// Takes permits for requests that wait, in turn, as long as there are any.
+    /// Grants free permits to waiting requests, in round-robin order.
     fn grant(&mut self, limits: &FairLimits) -> Vec<(K, Waiter<K>)> {
         let mut granted = Vec::new();
         let mut skipped = 0;
@@ -241,7 +241,7 @@ impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
             state.tidy(key);
             state.grant(&shared.limits)
         };
-        // Without the lock: a permit whose request has been dropped is dropped here, which takes the lock again.
+        // Sent without the lock: a permit whose request was dropped is dropped here, which takes the lock again.
         for (key, waiter) in granted {
             drop(waiter.grant.send(FairPermit(shared.clone(), key)));
         }
@@ -259,11 +259,11 @@ mod tests {
 
     type Request = BoxFuture<'static, Result<FairPermit<u32>, Denied>>;
 
-    /// A request that has begun to wait.
+    /// A request that waits.
     fn wait(permits: &FairPermits<u32>, key: u32) -> Request {
         let permits = permits.clone();
         let mut request = async move { permits.acquire(key, None).await }.boxed();
-        assert!((&mut request).now_or_never().is_none(), "there was a permit");
+        assert!((&mut request).now_or_never().is_none(), "the request must wait");
         request
     }
 
@@ -278,12 +278,12 @@ mod tests {
         let mut many: Vec<Request> = (0..3).map(|_| wait(&permits, 1)).collect();
         let mut other = wait(&permits, 3);
         drop(first);
-        // Key 1 came first, so it has the first turn; key 3 has the next one, before the rest of key 1.
+        // Key 1 came first, so its turn is first; the next turn is key 3's, before the rest of key 1.
         let again = (&mut many[0]).now_or_never().unwrap().unwrap();
         assert!((&mut other).now_or_never().is_none());
         drop(second);
         drop((&mut other).now_or_never().unwrap().unwrap());
-        assert!((&mut many[1]).now_or_never().is_none(), "one at a time");
+        assert!((&mut many[1]).now_or_never().is_none(), "one permit per turn");
         drop(again);
         drop((&mut many[1]).now_or_never().unwrap().unwrap());
         drop(many);
@@ -301,7 +301,7 @@ mod tests {
         let mut others: Vec<_> = (3..6).map(|key| take(&permits, key)).collect();
         assert_eq!(permits.held(), 8);
         drop(held);
-        // The four that are free are reserved.
+        // The four free permits are reserved.
         assert!((&mut second).now_or_never().is_none());
         others.pop();
         drop((&mut second).now_or_never().unwrap().unwrap());
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn full_queues_are_told_apart() {
+    async fn full_queue_of_the_key_and_full_queue_in_total_are_distinguished() {
         let permits = FairPermits::new(FairLimits { total: 1, per_key: 1, ..LIMITS });
         let _held = take(&permits, 1);
         let _own: Vec<Request> = (0..6).map(|_| wait(&permits, 1)).collect();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn deadline_says_whose_permits_are_in_the_way() {
+    async fn denial_at_the_deadline_names_the_limit_that_was_reached() {
         let permits = FairPermits::new(FairLimits { total: 1, per_key: 1, ..LIMITS });
         let held = take(&permits, 1);
         let deadline = Some(Duration::from_millis(5));
@@ -337,7 +337,7 @@ mod tests {
         let held = take(&permits, 1);
         let (abandoned, mut next) = (wait(&permits, 2), wait(&permits, 3));
         drop(held);
-        assert!((&mut next).now_or_never().is_none(), "it was granted to the first");
+        assert!((&mut next).now_or_never().is_none(), "the permit was granted to the first request");
         drop(abandoned);
         drop((&mut next).now_or_never().unwrap().unwrap());
         assert_eq!((permits.held(), permits.0.lock().keys.len()), (0, 0));

@@ -1,9 +1,8 @@
-//! Pictures: from what a phone uploads to what the two may see.
+//! Pictures: uploading, rendering, storing and serving them.
 //!
-//! [`picture`] turns the bytes of an upload into renditions that hold pixels and nothing else: checked before they are
-//! decoded, turned upright, in sRGB, without a word about where they were taken. It is synchronous and knows neither
-//! stores nor HTTP; call it on a thread that may be busy for a while. [`blobs`] keeps bytes by name: in memory, as files, in S3.
-//! [`gallery`] has both work together with [`couple_core::media`].
+//! [`picture`] converts an uploaded file to renditions that contain pixels and nothing else: checked before they are decoded,
+//! upright, in sRGB, without metadata. It is synchronous and independent of stores and HTTP; call it on a blocking thread. [`blobs`]
+//! stores bytes by name: in memory, as files, in S3. [`gallery`] connects both with [`couple_core::media`].
 //! [`fair_permits`] shares permits fairly between accounts or couples.
 
 pub mod blobs;

@@ -1,6 +1,6 @@
-// sharp at its best: one decode to the largest rendition, the others from its pixels; one thread.
+// sharp in its fastest use: one decode to the largest rendition, the others scaled from its pixels; one thread.
 // node compare.mjs FILE avatars|photos TIMES → CPU milliseconds per picture, and the process's peak memory in KiB;
-// node compare.mjs FILE avatars|photos seen PREFIX writes what it makes, at quality 100, to PREFIX and the side.
+// node compare.mjs FILE avatars|photos seen PREFIX writes the renditions, at quality 100, to PREFIX and the side.
 import sharp from "sharp";
 import { readFileSync, writeFileSync } from "node:fs";
 

@@ -1,4 +1,4 @@
-"""Pillow as a forked process per picture: what one process costs, its start included.
+"""Pillow in a forked process per picture: the cost of a process, its start included.
 
 compare.py make FOLDER        makes the pictures
 compare.py FILE avatars|photos
@@ -33,7 +33,7 @@ def make(folder):
     photo.save(f"{folder}/progressive.jpg", quality=92, subsampling="4:2:0", progressive=True)
     with open(f"{folder}/p3.icc", "rb") as profile:
         photo.save(f"{folder}/p3.jpg", quality=92, subsampling="4:2:0", icc_profile=profile.read())
-    # Two bits less of grain keep it below the 20 MiB that are taken.
+    # Two bits less of grain keep it below the upload limit of 20 MiB.
     photo.point(lambda value: value & 0xFC).save(f"{folder}/photo.png", compress_level=6)
     photo.resize((1632, 1224), Image.LANCZOS).save(f"{folder}/photo.webp", quality=85)
     # In tiles, as iPhones write it.

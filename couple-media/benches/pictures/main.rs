@@ -1,14 +1,14 @@
-//! Pictures from a phone to their renditions, beside sharp (libvips) and a forked Pillow (HEIC, with the feature `heic`: beside Pillow over
-//! libheif).
+//! Renders pictures of a phone, compared with sharp (libvips) and with Pillow in a forked process (HEIC, with the feature `heic`:
+//! with Pillow over libheif).
 //!
-//! Each is a process of its own on one core. Ours and sharp's render a picture once unmeasured and then several times, and tell
-//! their processor time for each; Pillow's does what was measured in the field, a process for each picture, its start included. Five
-//! rounds, interleaved; the medians are told.
+//! Each runs as a separate process on one core. Ours and sharp's render a picture once unmeasured and then several times, and print the
+//! processor time per picture; Pillow's starts a process for each picture and includes the start, as measured in production. Five
+//! rounds, interleaved; the bench prints medians.
 //!
-//! Then how alike what is made is to the picture, decoded by another decoder and resized in one step, beside sharp's: luma SSIM of
-//! what each writes at quality 100.
+//! Then it measures similarity: luma SSIM of what each writes at quality 100 to the picture, decoded by another decoder and resized
+//! in one step.
 //!
-//! `setup` beside this, which it runs, installs the two from their registries into `target/pictures`.
+//! It runs `setup` in this folder, which installs the two from their registries into `target/pictures`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench stops where something is wrong")]
 
 #[path = "../../tests/support/mod.rs"]
@@ -39,7 +39,7 @@ const JOBS: &[(&str, &str, &str)] = &[
     ("12 MP HEIC → photos", "phone.heic", "photos"),
 ];
 
-/// Renders a file so many times, and says what it took; as `compare.mjs` does with sharp.
+/// Renders a file `times` times and prints the time and memory, as `compare.mjs` does with sharp.
 fn ours(file: &Path, what: &str, times: u32) {
     let bytes = std::fs::read(file).unwrap();
     let renditions = if what.starts_with("avatars") { AVATARS.to_vec() } else { PHOTOS.to_vec() };
@@ -58,7 +58,7 @@ fn ours(file: &Path, what: &str, times: u32) {
     println!("{} {peak}", (processor_time() - before) / f64::from(times));
 }
 
-/// The SSIM of each size to the reference, of ours and of sharp's.
+/// SSIM of each rendition to the reference, ours and sharp's.
 fn likeness(folder: &Path, file: &str, what: &str) {
     let path = folder.join(file);
     let reference = image::load_from_memory(&std::fs::read(&path).unwrap()).unwrap().into_rgb8();
@@ -90,13 +90,13 @@ fn likeness(folder: &Path, file: &str, what: &str) {
     }
 }
 
-/// Of this process so far, in milliseconds.
+/// Processor time of this process so far, in milliseconds.
 fn processor_time() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap();
     stat.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e6
 }
 
-/// Runs a command on one core; the two numbers that it prints.
+/// Runs a command on one core; returns the two numbers that it prints.
 fn measured(command: &[&str]) -> (f64, f64) {
     let output = Command::new("taskset").args(["-c", "1"]).args(command).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -136,7 +136,7 @@ fn main() {
         let commands: [&[&str]; 3] = [
             &[myself.to_str().unwrap(), "ours", &file, what, times],
             &[&python, &pillow, &file, theirs],
-            // As npm has it, it reads no HEIC.
+            // sharp from npm decodes no HEIC.
             if file.ends_with("heic") { &[] } else { &["node", &script, &file, theirs, times] },
         ];
         let mut seen = [const { (Vec::new(), Vec::new()) }; 3];

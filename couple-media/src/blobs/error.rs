@@ -1,10 +1,10 @@
-//! From a store's errors to ours.
+//! Conversion of a store's errors.
 
 use std::{error::Error as _, io};
 
 use couple_core::{Error, ErrorKind};
 
-/// What a store says, by what a caller may do about it.
+/// Converts a store's error to the kind that says what a caller can do about it.
 pub(super) fn failed(operation: &'static str, name: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let kind = match &error {
@@ -32,7 +32,7 @@ pub(super) fn late(operation: &'static str, name: &str) -> Error {
     Error::new(ErrorKind::TimedOut, operation).context(name.to_owned())
 }
 
-/// Whether a store said that there is no such blob.
+/// Whether the store reported that the blob does not exist.
 pub(super) fn is_missing(error: &Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<object_store::Error>());
     matches!(source, Some(object_store::Error::NotFound { .. }))

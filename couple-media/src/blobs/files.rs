@@ -1,4 +1,4 @@
-//! Blobs as files: written beside their place, synced, and renamed into it.
+//! Blobs as files: written under a temporary name, synced, and renamed.
 
 use std::{
     collections::BinaryHeap,
@@ -20,7 +20,7 @@ impl Blobs {
     /// Stores blobs as files under a folder. A write returns after the blob is on the disk.
     ///
     /// A missing folder is created for its owner only. From an existing folder the access of users other than owner and group is
-    /// removed, since its files are people's pictures.
+    /// removed, since its files are private pictures.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`]: the folder cannot be created, entered or closed to other users.
@@ -38,7 +38,7 @@ impl Blobs {
     }
 }
 
-/// For its owner only: it holds people's pictures.
+/// Creates a folder that only its owner can read, since it holds private pictures.
 fn make(folder: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -47,7 +47,7 @@ fn make(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Takes the permissions of users other than owner and group away: blobs themselves are created with the process's default ones.
+/// Removes the permissions of other users from the folder: files in it are created with the process's default permissions.
 fn close_to_others(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -64,7 +64,7 @@ fn close_to_others(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What was got, in pieces: a file in larger ones than the store's own 8 KiB, each of which is a trip to another thread.
+/// Content of a blob in chunks: files in larger ones than the store's 8 KiB, each of which costs a switch to another thread.
 pub(super) fn pieces(got: GetResult) -> BoxStream<'static, object_store::Result<Bytes>> {
     let GetResult { payload, range, .. } = got;
     match payload {
@@ -97,8 +97,9 @@ fn read(file: &mut File, start: u64, length: u64) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Removes what a process that died was writing. Its name is the blob's, `#` and a number, as [`LocalFileSystem`] has it, and
-/// lists no blob by.
+/// Removes files that a process was writing when it died.
+///
+/// Such a file is named like the blob, followed by `#` and a number, as [`LocalFileSystem`] names it, and is not listed as a blob.
 pub(super) async fn remove_unfinished(
     folder: PathBuf,
     before: Timestamp,
@@ -118,7 +119,7 @@ pub(super) async fn remove_unfinished(
         let mut folders = vec![folder];
         while let Some(folder) = folders.pop() {
             let entries = match std::fs::read_dir(&folder) {
-                // Another may have emptied and removed it.
+                // Another process may have emptied and removed the folder.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 entries => entries?,
             };
@@ -139,10 +140,10 @@ pub(super) async fn remove_unfinished(
     removed.await.map_err(|error| wrong(&at).source(error))?.map_err(|error| wrong(&at).source(error))
 }
 
-/// Names of a directory that are held at a time: a directory may have any number of entries.
+/// Maximum number of directory entries that are held in memory: a directory may have any number.
 const NAMES: usize = 10_000;
 
-/// The next files after `after`, in the order of their paths' components.
+/// Returns the next files after `after`, in the order of their paths' components.
 pub(super) async fn page(root: PathBuf, after: Option<String>, limit: usize) -> Result<Vec<Listed>, Error> {
     let wrong = || Error::new(ErrorKind::Unavailable, "list blobs").context("a page");
     let listed = spawn_blocking(move || {
@@ -156,7 +157,7 @@ pub(super) async fn page(root: PathBuf, after: Option<String>, limit: usize) -> 
 
 /// Adds files below `folder`, whose name is `prefix`, until the page is full.
 fn walk(folder: &Path, prefix: &str, after: &[&str], limit: usize, page: &mut Vec<Listed>) -> io::Result<()> {
-    // A folder on the way to `after` may have more; a file of that name does not.
+    // A folder on the path to `after` may have more files; a file of that name has none.
     let mut from = after.first().map(|first| ((*first).to_owned(), after.len() > 1));
     loop {
         let names = next_names(folder, from.as_ref())?;
@@ -164,7 +165,7 @@ fn walk(folder: &Path, prefix: &str, after: &[&str], limit: usize, page: &mut Ve
             let path = folder.join(name);
             let whole = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             let file = match std::fs::metadata(&path) {
-                // Another process removed it.
+                // Another process removed the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
             };
@@ -212,7 +213,7 @@ fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<St
     Ok(least.into_sorted_vec())
 }
 
-/// The blob that a file was to become.
+/// Name of the blob that an unfinished file was to become.
 fn unfinished(name: &str) -> Option<&str> {
     let (name, number) = name.rsplit_once('#')?;
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)

@@ -1,20 +1,20 @@
-//! Where the bytes of pictures are kept: named blobs, over any [`ObjectStore`].
+//! Storage of pictures' bytes: named blobs in any [`ObjectStore`].
 //!
-//! A name is a path such as `c/0192…/source`: what stands before a `/` is a folder, and a folder can be listed and deleted as a
-//! whole. Names are the caller's, and should not be guessable where the store can be reached by others.
+//! A name is a path such as `c/0192…/source`: the part before a `/` is a folder, which can be listed and deleted as a whole. The
+//! caller chooses names. They should not be guessable if others can access the store.
 //!
-//! What is asked of a store that [`Blobs`] are laid over, each held by a check of `couple-conformance`:
+//! Requirements on a store, each checked by `couple-conformance`:
 //!
-//! * **O1** What was written is read back, byte for byte, however long: nothing, and more than one part.
-//! * **O2** A blob is there as a whole or not at all: not before its end, and not if its end never came.
-//! * **O3** A range is read without the rest; one that begins behind the end is empty, and the size is told all the same.
-//! * **O4** What is not there is told so, and is deleted without complaint.
-//! * **O5** A folder is listed with sizes and times, and without what lies beside it.
-//! * **O6** A folder is deleted as a whole, and nothing beside it.
-//! * **O7** Many may write at once; of those who write the same name one wins, whole.
-//! * **O8** Where the store signs links, a link reads its blob and no other, until it expires.
-//! * **O9** Bytes that a writer staged are joined in their order, and no staged blob is left.
-//! * **O10** Pages list every blob once, also when blobs before them are deleted meanwhile; many blobs are deleted with one call.
+//! * **O1** A blob is read back byte for byte, whatever its length: empty, and longer than one part.
+//! * **O2** A blob exists completely or not at all: not before its writer finishes, and not if it never finishes.
+//! * **O3** A range is read without the rest. A range that begins at or after the end is empty; the size is still returned.
+//! * **O4** Reading a missing blob reports that it is missing; deleting a missing blob is not an error.
+//! * **O5** A folder is listed with sizes and times, and without blobs outside of it.
+//! * **O6** A folder is deleted completely, and no blob outside of it.
+//! * **O7** Writes may be concurrent; of concurrent writes to one name one wins completely.
+//! * **O8** If the store signs links, a link reads its blob and no other, until it expires.
+//! * **O9** Staged bytes of a writer are joined in order, and no staged blob remains.
+//! * **O10** Pages list every blob once, even if blobs before them are deleted meanwhile; many blobs are deleted with one call.
 
 mod error;
 mod files;
@@ -43,20 +43,20 @@ pub use writer::BlobWriter;
 
 use error::{failed, late};
 
-/// The least that S3 takes as a part of a larger blob, the last one aside.
+/// Minimum size of a part in S3, except the last one, in bytes.
 const PART: usize = 5 << 20;
-/// What of a file is held at once.
+/// Size of a chunk when reading a file, in bytes.
 const FILE_PART: usize = 128 << 10;
-/// How long a store of unknown speed may take for one step.
+/// Default timeout of one step of a store.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Blobs by name. Cheap to clone.
+/// Blob store. Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     #[cfg(feature = "s3")]
     signer: Option<Arc<dyn object_store::signer::Signer>>,
-    /// The folder of files, if it is one.
+    /// Folder, if blobs are files.
     files: Option<PathBuf>,
     prefix: Path,
     part: usize,
@@ -64,19 +64,19 @@ pub struct Blobs {
 }
 
 impl fmt::Debug for Blobs {
-    /// Without the store, which may print what it signs with.
+    /// Omits the store, whose `Debug` may contain credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blobs").field("prefix", &self.prefix.as_ref()).finish_non_exhaustive()
     }
 }
 
-/// A blob, or the range of it that was asked for.
+/// Content of a blob, or of a range of it.
 pub struct Blob {
-    /// Of the whole blob, in bytes.
+    /// Size of the whole blob, in bytes.
     pub size: u64,
-    /// What of it comes.
+    /// Range of bytes that is returned.
     pub range: Range<u64>,
-    /// The bytes. Each piece comes within the store's patience, or an error does.
+    /// The bytes. Each chunk arrives within the store's timeout, or an error does.
     pub bytes: BoxStream<'static, Result<Bytes, Error>>,
 }
 
@@ -86,14 +86,14 @@ impl fmt::Debug for Blob {
     }
 }
 
-/// A blob as it is listed.
+/// Entry of a list of blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name.
+    /// Name of the blob.
     pub name: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was written, by the store's clock.
+    /// Time of the last write, by the store's clock.
     pub modified: Timestamp,
 }
 
@@ -104,12 +104,12 @@ impl Default for Blobs {
 }
 
 impl Blobs {
-    /// In memory: gone with the process.
+    /// Blobs in memory, which end with the process.
     #[must_use]
     pub fn memory() -> Self {
         Self::over(InMemory::new())
     }
-    /// Over any store. Gives [`signed`](Self::signed) no links.
+    /// Blobs in any store. [`signed`](Self::signed) returns no links.
     pub fn over(store: impl ObjectStore) -> Self {
         Self {
             store: Arc::new(store),
@@ -121,28 +121,29 @@ impl Blobs {
             patience: PATIENCE,
         }
     }
-    /// Under a folder of the store's.
+    /// Puts all blobs under a folder of the store.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`]: it is not a path of plain names.
+    /// [`ErrorKind::Misconfigured`]: the prefix is not a path of plain names.
     pub fn prefix(mut self, prefix: &str) -> Result<Self, Error> {
         self.prefix = Path::parse(prefix).map_err(|error| {
             Error::new(ErrorKind::Misconfigured, "open blobs").context(prefix.to_owned()).source(error)
         })?;
         Ok(self)
     }
-    /// How long one step may take: an answer, a part, a piece. Default: 30 s.
+    /// Sets the timeout of one step: a response, a part, a chunk. Default: 30 s.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Writes a blob whose bytes are at hand, in place of one that was there. A store that signs links is told its media type, by how
-    /// its name ends: `.jpg` or `.webp`.
+    /// Writes a blob from memory, and replaces an existing one.
+    ///
+    /// A store that signs links also gets the media type, by the end of the name: `.jpg` or `.webp`.
     ///
     /// # Errors
-    /// The store's, and a name that is none.
+    /// The error of the store, or an invalid name.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
         let path = self.path(name)?;
         let options = PutOptions { attributes: self.attributes(name), ..PutOptions::default() };
@@ -150,21 +151,21 @@ impl Blobs {
             .await?;
         Ok(())
     }
-    /// Begins a blob whose bytes come one after another. Nothing of it is there before [`BlobWriter::finish`].
+    /// Starts to write a blob whose bytes arrive in chunks. The blob exists only after [`BlobWriter::finish`].
     ///
     /// # Errors
-    /// A name that is none.
+    /// An invalid name.
     pub fn write(&self, name: &str) -> Result<BlobWriter, Error> {
         Ok(BlobWriter::new(self.clone(), name.to_owned(), self.path(name)?))
     }
-    /// Reads a blob, or as much of `range` as there is of it. None: it is not there.
+    /// Reads a blob, or the part of `range` that exists. None: there is no such blob.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Option<Blob>, Error> {
         let path = self.path(name)?;
         if let Some(range) = &range {
-            // Stores differ in what they say of a range that they cannot serve.
+            // Stores respond differently to a range that they cannot serve.
             let Some(size) = self.size(name).await? else { return Ok(None) };
             let end = range.end.min(size);
             if range.start >= end {
@@ -191,10 +192,10 @@ impl Blobs {
         });
         Ok(Some(Blob { size, range, bytes: bytes.boxed() }))
     }
-    /// Reads a whole blob of at most `most` bytes. None: it is not there.
+    /// Reads a whole blob of at most `most` bytes. None: there is no such blob.
     ///
     /// # Errors
-    /// The store's; [`ErrorKind::Rejected`]: it is larger.
+    /// The error of the store; [`ErrorKind::Rejected`] if the blob is larger.
     pub async fn read(&self, name: &str, most: u64) -> Result<Option<Bytes>, Error> {
         let Some(mut blob) = self.get(name, None).await? else { return Ok(None) };
         if blob.size > most {
@@ -211,23 +212,23 @@ impl Blobs {
         }
         Ok(Some(whole.into()))
     }
-    /// How many bytes a blob has. None: it is not there.
+    /// Returns the size of a blob in bytes. None: there is no such blob.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn size(&self, name: &str) -> Result<Option<u64>, Error> {
         let path = self.path(name)?;
         Ok(found(self.step("look for blob", name, self.store.head(&path)).await)?.map(|meta| meta.size))
     }
-    /// Deletes a blob, if it is there.
+    /// Deletes a blob, if it exists.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let path = self.path(name)?;
         found(self.step("delete blob", name, self.store.delete(&path)).await).map(drop)
     }
-    /// What lies in a folder, however deep, in no order; all of it for an empty one.
+    /// Lists all blobs below a folder, in no order; all blobs for an empty folder.
     #[must_use]
     pub fn list(&self, folder: &str) -> BoxStream<'static, Result<Listed, Error>> {
         let path = if folder.is_empty() { Ok(self.prefix.clone()) } else { self.path(folder) };
@@ -256,7 +257,7 @@ impl Blobs {
     /// The order depends on the store but never changes.
     ///
     /// # Errors
-    /// The store's, or an invalid name.
+    /// The error of the store, or an invalid name.
     pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<Listed>, Error> {
         if let Some(root) = &self.files {
             let root = root.join(self.prefix.as_ref());
@@ -276,10 +277,10 @@ impl Blobs {
             }
         }
     }
-    /// Deletes blobs, many with one request where the store supports that. An absent blob is no error.
+    /// Deletes blobs, with one request for many if the store supports it. A missing blob is not an error.
     ///
     /// # Errors
-    /// The store's, or an invalid name. Blobs that were deleted before the error stay deleted.
+    /// The error of the store, or an invalid name. Blobs that were deleted before the error stay deleted.
     pub async fn delete_all(&self, names: Vec<String>) -> Result<(), Error> {
         let paths: Vec<Path> = names.iter().map(|name| self.path(name)).collect::<Result<_, _>>()?;
         let mut deleted = self.store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
@@ -293,13 +294,14 @@ impl Blobs {
             }
         }
     }
-    /// Deletes what lies in a folder, however deep, and returns how many blobs that were.
+    /// Deletes all blobs below a folder; returns their number.
     ///
     /// # Errors
-    /// The store's. What was deleted until then stays deleted. [`ErrorKind::Internal`] for no folder: that would be all there is.
+    /// The error of the store; blobs deleted before it stay deleted. [`ErrorKind::Internal`] for an empty folder, which would be all blobs.
     pub async fn delete_folder(&self, folder: &str) -> Result<u64, Error> {
         if folder.is_empty() {
-            return Err(Error::new(ErrorKind::Internal, "delete blobs").context("of no folder"));
+            return Err(Error::new(ErrorKind::Internal, "delete blobs")
+                .context("an empty folder name would delete all blobs"));
         }
         let path = self.path(folder)?;
         let names = self.store.list(Some(&path)).map_ok(|meta| meta.location).boxed();
@@ -317,10 +319,10 @@ impl Blobs {
             }
         }
     }
-    /// A link by which anybody reads a blob, for so long. None: this store has no such links.
+    /// Returns a link that reads a blob without credentials, valid for `lasting`. None: the store signs no links.
     ///
     /// # Errors
-    /// The store's, when it has to ask for what it signs with.
+    /// The error of the store, if it has to fetch credentials.
     pub async fn signed(&self, name: &str, lasting: Duration) -> Result<Option<String>, Error> {
         #[cfg(feature = "s3")]
         if let Some(signer) = &self.signer {
@@ -332,11 +334,12 @@ impl Blobs {
         let _ = (name, lasting);
         Ok(None)
     }
-    /// Removes what was begun before `before`, by a name that is `ours`, and came to no end, because its process died. Of files only:
-    /// S3 does so itself, by a bucket's rule (`AbortIncompleteMultipartUpload`).
+    /// Removes blobs that a process began before `before` and never finished, because it died.
+    ///
+    /// `ours` selects by name. For files only: S3 has a bucket rule for this (`AbortIncompleteMultipartUpload`).
     ///
     /// # Errors
-    /// The file system's.
+    /// The error of the file system.
     pub async fn remove_unfinished(
         &self,
         before: Timestamp,
@@ -347,10 +350,10 @@ impl Blobs {
             Some(folder) => files::remove_unfinished(folder, before, ours).await,
         }
     }
-    /// Asks whether the store answers.
+    /// Checks that the store responds.
     ///
     /// # Errors
-    /// The store's; of files, that the folder is not there.
+    /// The error of the store; for files, that the folder does not exist.
     pub async fn ping(&self) -> Result<(), Error> {
         if let Some(folder) = &self.files {
             let there = tokio::fs::metadata(folder).await;
@@ -359,11 +362,11 @@ impl Blobs {
             there.map_err(|error| away().source(error))?;
             return Ok(());
         }
-        // Of a name that nothing has: little to send, and a bucket that is not there is told.
+        // A name without blobs: the response is small, and a missing bucket is reported.
         self.list("ping").try_next().await.map(drop)
     }
 
-    /// What a store that signs links says of a blob to whoever follows one.
+    /// Attributes that a store sends to clients that follow a signed link.
     fn attributes(&self, name: &str) -> Attributes {
         let mut attributes = Attributes::new();
         #[cfg(feature = "s3")]
@@ -406,7 +409,7 @@ fn listed(prefix: &Path, meta: &ObjectMeta) -> Listed {
     }
 }
 
-/// Turns "there is none" into none.
+/// Converts the error for a missing blob to none.
 fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(found) => Ok(Some(found)),

@@ -1,4 +1,4 @@
-//! Blobs in S3, or in what speaks its protocol.
+//! Blobs in S3-compatible object storage.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use object_store::{
 
 use super::Blobs;
 
-/// How to reach a bucket.
+/// Access to a bucket.
 #[derive(Clone)]
 pub struct S3Options {
     builder: AmazonS3Builder,
@@ -40,60 +40,61 @@ impl fmt::Debug for S3Options {
 }
 
 impl S3Options {
-    /// A bucket in `us-east-1`, with the credentials of the machine that this runs on.
+    /// A bucket in `us-east-1`, with the credentials of the machine.
     pub fn new(bucket: impl Into<String>) -> Self {
         Self::with(AmazonS3Builder::new(), bucket.into())
     }
-    /// A bucket as the environment's `AWS_…` variables say, such as `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
-    /// `AWS_ENDPOINT_URL`.
+    /// A bucket configured by the environment's `AWS_…` variables.
+    ///
+    /// Such as `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and `AWS_ENDPOINT_URL`.
     pub fn from_env(bucket: impl Into<String>) -> Self {
         Self::with(AmazonS3Builder::from_env(), bucket.into())
     }
     fn with(builder: AmazonS3Builder, bucket: String) -> Self {
         Self { builder, bucket, prefix: String::new(), timeout: Duration::from_secs(2) }
     }
-    /// Under a folder of the bucket's.
+    /// Puts all blobs under a folder of the bucket.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
-    /// In another region.
+    /// Sets the region.
     #[must_use]
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.builder = self.builder.with_region(region);
         self
     }
-    /// At another address, such as `https://s3.example.org`.
+    /// Sets the URL of the service, such as `https://s3.example.org`.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.builder = self.builder.with_endpoint(url);
         self
     }
-    /// With these credentials.
+    /// Sets the credentials.
     #[must_use]
     pub fn credentials(mut self, id: impl Into<String>, secret: &Secret<String>) -> Self {
         self.builder = self.builder.with_access_key_id(id).with_secret_access_key(secret.expose().clone());
         self
     }
-    /// How long an answer, or a part of 5 MiB, may take, tries included. Default: 2 s.
+    /// Sets the timeout of a response, or of a part of 5 MiB, retries included. Default: 2 s.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Opens it. Nothing is asked of it yet.
+    /// Creates the blob store. It sends no request yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`].
+    /// [`ErrorKind::Misconfigured`]: the endpoint or another option is invalid.
     pub fn open(self) -> Result<Blobs, Error> {
         let wrong = || Error::new(ErrorKind::Misconfigured, "open blobs").context(self.bucket.clone());
-        // What it builds does not look at it, and panics at the first request.
+        // The builder does not check it; the client would panic at the first request.
         if let Some(endpoint) = self.builder.get_config_value(&AmazonS3ConfigKey::Endpoint)
             && !is_url(&endpoint)
         {
-            return Err(wrong().context("the endpoint is not http:// or https:// and a host"));
+            return Err(wrong().context("the endpoint is not a URL of the form http://HOST or https://HOST"));
         }
         let retry = RetryConfig {
             backoff: BackoffConfig { init_backoff: Duration::from_millis(50), ..BackoffConfig::default() },
@@ -119,7 +120,7 @@ fn is_url(text: &str) -> bool {
     })
 }
 
-/// Carries requests with the HTTP and TLS that the rest of the workspace has; the store's own would bring another of each.
+/// HTTP client with the HTTP and TLS libraries of the workspace; that of `object_store` would add others.
 #[derive(Debug)]
 struct Hyper {
     connect: Duration,
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_a_url() {
+    fn endpoint_must_be_a_url() {
         let open = |endpoint: &str| S3Options::new("couple").endpoint(endpoint).open();
         for good in ["http://127.0.0.1:9000", "https://s3.example.org"] {
             assert!(open(good).is_ok(), "{good}");

@@ -1,4 +1,4 @@
-//! A blob whose bytes arrive one after another.
+//! Writer of a blob whose bytes arrive in chunks.
 
 use bytes::{Bytes, BytesMut};
 use couple_core::{Error, ErrorKind};
@@ -7,19 +7,19 @@ use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload, path::Path}
 
 use super::Blobs;
 
-/// Writes a blob in parts, and holds one part in memory at a time; a blob that fits into one part is written with one request.
+/// Writes a blob in parts, and holds one part in memory; a blob that fits into one part is written with one request.
 ///
-/// A store may require large parts (S3: 5 MiB). A writer whose bytes arrive slowly need not hold so much: [`stage`](Self::stage) writes
-/// what it holds to a blob beside its own, and [`finish`](Self::finish) reads the staged blobs back, joins them and deletes them.
+/// A store may require large parts (S3: 5 MiB). For a writer whose bytes arrive slowly, [`stage`](Self::stage) writes the bytes in
+/// memory to a separate blob, and [`finish`](Self::finish) reads the staged blobs back, joins them and deletes them.
 ///
-/// Dropped without [`finish`](Self::finish), it leaves nothing under its name.
+/// If it is dropped without [`finish`](Self::finish), no blob exists under its name.
 pub struct BlobWriter {
     blobs: Blobs,
     name: String,
     path: Path,
     part: BytesMut,
     upload: Option<Box<dyn MultipartUpload>>,
-    /// Blobs that were staged and not deleted.
+    /// Number of blobs that were staged and not deleted.
     staged: u32,
 }
 
@@ -33,17 +33,17 @@ impl BlobWriter {
     pub(super) fn new(blobs: Blobs, name: String, path: Path) -> Self {
         Self { blobs, name, path, part: BytesMut::new(), upload: None, staged: 0 }
     }
-    /// Its name.
+    /// Name of the blob.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
-    /// Number of bytes that it holds in memory.
+    /// Number of bytes in memory.
     #[must_use]
     pub fn held(&self) -> usize {
         self.part.len()
     }
-    /// Most bytes that it holds in memory: the size of a part.
+    /// Maximum number of bytes in memory: the size of a part.
     #[must_use]
     pub const fn part_size(&self) -> usize {
         self.blobs.part
@@ -54,29 +54,29 @@ impl BlobWriter {
         self.staged > 0
     }
 
-    /// Frees the memory that the bytes it holds do not need. A writer keeps that of a part for the next one.
+    /// Frees memory beyond the bytes that the writer holds; it otherwise keeps the memory of a part for the next one.
     pub fn shrink(&mut self) {
         self.part = BytesMut::from(&self.part[..]);
     }
 
-    /// Stages the bytes that it holds: writes them to a separate blob. Bytes that arrive later are staged, too.
+    /// Stages the bytes in memory: writes them to a separate blob. Bytes that arrive later are staged, too.
     ///
     /// # Errors
-    /// The store's. The blob is lost then.
+    /// The error of the store. The blob is lost then.
     pub async fn stage(&mut self) -> Result<(), Error> {
         if self.part.is_empty() {
             return Ok(());
         }
         let bytes = std::mem::take(&mut self.part).freeze();
-        // Counted first, so that a blob whose answer is lost is deleted, too.
+        // Counted before the write, so that a blob whose response is lost is deleted, too.
         self.staged += 1;
         self.blobs.put(&staged(&self.name, self.staged - 1), bytes).await
     }
 
-    /// Takes the next bytes, and waits for the store whenever a part is full.
+    /// Adds bytes, and waits for the store when a part is full.
     ///
     /// # Errors
-    /// The store's. The blob is lost then.
+    /// The error of the store. The blob is lost then.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
         loop {
             let room = self.blobs.part - self.part.len();
@@ -90,16 +90,16 @@ impl BlobWriter {
             } else if !bytes.is_empty() || self.upload.is_some() {
                 self.send_part().await?;
             } else {
-                // A blob that ends here is written with one request.
+                // Not sent yet: a blob that ends here is written with one request.
                 return Ok(());
             }
         }
     }
 
-    /// Writes the rest. From then on the blob is there.
+    /// Writes the rest, after which the blob exists.
     ///
     /// # Errors
-    /// The store's. The blob is not there then, or, when the answer was lost, may be.
+    /// The error of the store. The blob does not exist then, or may exist if the response was lost.
     pub async fn finish(mut self) -> Result<(), Error> {
         if self.is_staged() {
             self.stage().await?;
@@ -143,7 +143,7 @@ impl BlobWriter {
             none => none
                 .insert(blobs.step("begin blob", &self.name, blobs.store.put_multipart(&self.path)).await?),
         };
-        // All parts but the last have the same size, as some stores want it; the room is used again once the store let go.
+        // All parts but the last have the same size, as some stores require; the buffer is reused once the store has released it.
         let part = PutPayload::from_bytes(self.part.split().freeze());
         blobs.step("write blob", &self.name, upload.put_part(part)).await
     }
@@ -159,8 +159,8 @@ impl Drop for BlobWriter {
             runtime.spawn(async move {
                 match tokio::time::timeout(patience, upload.abort()).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, name, "an unfinished blob stays behind"),
-                    Err(_) => tracing::warn!(name, "an unfinished blob may stay behind"),
+                    Ok(Err(error)) => tracing::warn!(%error, name, "cannot remove an unfinished blob"),
+                    Err(_) => tracing::warn!(name, "timed out removing an unfinished blob"),
                 }
             });
         }
@@ -189,7 +189,7 @@ impl Drop for Staged {
         runtime.spawn(async move {
             for number in 0..count {
                 if let Err(error) = blobs.delete(&staged(&name, number)).await {
-                    tracing::warn!(%error, name, "staged blobs wait for the sweep");
+                    tracing::warn!(%error, name, "cannot delete staged blobs; the sweep will delete them");
                     return;
                 }
             }

@@ -1,8 +1,8 @@
-//! Storing the bytes of a resumable upload as they arrive.
+//! Stores the bytes of a resumable upload as they arrive.
 //!
 //! Bytes are collected in memory and stored as a blob when they are [`CHUNK`] bytes, after [`STORE_AFTER`], and when the request ends. A
-//! blob is never changed: blobs that are small compared with what follows are read and written again together with it, so that an upload
-//! of many tiny requests has few blobs (each small one is at least twice as large as the next).
+//! blob is never changed. A blob that is small compared with the bytes after it is read and written again together with them, so that
+//! an upload of many tiny requests has few blobs (each small one is at least twice as large as the next).
 
 use std::{
     collections::HashMap,
@@ -26,21 +26,21 @@ use super::{
     resume::{Resumable, ResumeError, bytes as signed},
 };
 
-/// Bytes that are stored at a time. Larger blobs are not written again.
+/// Bytes that are stored together. Larger blobs are not written again.
 const CHUNK: usize = 512 << 10;
-/// How long bytes may wait in memory. A client sends these again when this process dies, or a newer request takes over.
+/// Maximum time that bytes wait in memory. The client sends these again if the process dies or a newer request takes over.
 const STORE_AFTER: Duration = Duration::from_secs(3);
-/// How long the sum of all unfinished uploads is used before it is read again.
+/// Time for which the sum of all unfinished uploads is cached.
 const SUM_AGE: Duration = Duration::from_secs(5);
 
-/// The requests of this process that append, by upload.
+/// Appending requests of this process, by upload.
 #[derive(Debug, Default)]
 pub(super) struct Appends {
     newest: Mutex<HashMap<UploadId, (i64, oneshot::Sender<()>)>>,
     stored: Mutex<Option<StoredSum>>,
 }
 
-/// Bytes of all unfinished uploads: read from the store, and what this process added since.
+/// Bytes of all unfinished uploads: the sum read from the store, and what this process added since.
 #[derive(Debug, Clone, Copy)]
 struct StoredSum {
     bytes: i64,
@@ -51,19 +51,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request that appends. When it is dropped, the bytes that have arrived are stored.
+/// An appending request. When it is dropped, the bytes that have arrived are stored.
 #[derive(Debug)]
 pub struct Appending {
     send: mpsc::Sender<Bytes>,
     task: JoinHandle<Result<Resumable, ResumeError>>,
     superseded: oneshot::Receiver<()>,
-    /// Bytes that may still arrive.
+    /// Number of bytes that may still arrive.
     left: u64,
     limit: usize,
     registration: Registration,
 }
 
-/// Removes the request from the list when it ends.
+/// Removes the request from the registry when it ends.
 #[derive(Debug)]
 struct Registration {
     gallery: Gallery,
@@ -81,12 +81,12 @@ impl Drop for Registration {
 }
 
 impl Appending {
-    /// Starts to append to an upload that this request has claimed. An older request of this process for the same upload ends.
+    /// Starts appending to an upload that this request has claimed. An older request of this process for the same upload ends.
     pub(super) fn start(upload: Resumable) -> Self {
         let (gallery, id, writer) = (upload.gallery.clone(), upload.row.id, upload.row.writer);
         let limit = gallery.0.options.limits.bytes;
         let (newer, superseded) = oneshot::channel();
-        // The older request's sender is dropped, which its receiver notices.
+        // This drops the older request's sender, which its receiver notices.
         locked(&gallery.0.appends.newest).insert(id, (writer, newer));
         let left = upload.length().unwrap_or(limit as u64).saturating_sub(upload.offset());
         let (send, receive) = mpsc::channel(1);
@@ -94,7 +94,7 @@ impl Appending {
         Self { send, task, superseded, left, limit, registration: Registration { gallery, id, writer } }
     }
 
-    /// Takes bytes, and waits while earlier ones are being stored. False: they cannot be stored; [`finish`](Self::finish) says why.
+    /// Adds bytes, and waits while earlier ones are being stored. False: storing failed; [`finish`](Self::finish) returns the error.
     ///
     /// # Errors
     /// [`NotTaken::TooManyBytes`]: more than the declared length, or than a picture may have. These bytes are not stored.
@@ -110,7 +110,7 @@ impl Appending {
         let _ = (&mut self.superseded).await;
     }
 
-    /// Stores what has arrived, and returns the upload as it is then.
+    /// Stores the bytes that have arrived, and returns the updated upload.
     ///
     /// # Errors
     /// [`ResumeError`]. Bytes that were stored before stay.
@@ -124,7 +124,7 @@ impl Appending {
     }
 }
 
-/// Stores what arrives until the sender is dropped.
+/// Stores bytes as they arrive until the sender is dropped.
 async fn store(mut upload: Resumable, mut receive: mpsc::Receiver<Bytes>) -> Result<Resumable, ResumeError> {
     let (mut waiting, mut due) = (BytesMut::new(), None);
     loop {
@@ -195,12 +195,12 @@ impl Resumable {
                     _ => ResumeError::Superseded,
                 })
             }
-            // The commit may have happened: the blob may be named.
+            // The commit may have succeeded, so the blob may be named: it is kept.
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
     }
 
-    /// Takes small parts off the end of `parts`. Returns their bytes with the new ones, and their blobs.
+    /// Removes small parts from the end of `parts`. Returns their bytes joined with the new ones, and their blobs.
     async fn coalesce(
         &self,
         parts: &mut Vec<UploadPart>,
@@ -217,7 +217,7 @@ impl Resumable {
         let mut whole = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
         for part in small.iter().rev() {
             let read = self.gallery.0.blobs.read(&part.blob, 2 * CHUNK as u64).await?;
-            // A newer request replaced it.
+            // A newer request replaced the blob.
             whole.extend_from_slice(&read.ok_or(ResumeError::Superseded)?);
         }
         whole.extend_from_slice(&new);
@@ -226,7 +226,7 @@ impl Resumable {
 }
 
 impl Gallery {
-    /// Whether the unfinished uploads of all accounts have room for `added` bytes more. The sum of other processes is some seconds old.
+    /// Checks that the unfinished uploads of all accounts leave room for `added` more bytes. Other processes' sum is some seconds old.
     async fn check_sum(&self, added: i64) -> Result<(), ResumeError> {
         let known = *locked(&self.0.appends.stored);
         let sum = match known.filter(|sum| sum.read_at.elapsed() < SUM_AGE) {
@@ -240,7 +240,7 @@ impl Gallery {
         if sum.saturating_add(added) > signed(self.0.options.unfinished_bytes) {
             let full = Error::new(ErrorKind::Overloaded, "store upload");
             return Err(full
-                .context("the unfinished uploads of all accounts have as many bytes as they may")
+                .context("the unfinished uploads of all accounts have reached their limit in bytes")
                 .into());
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Renditions that nobody asks for any more.
+//! Job that removes unused renditions.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Gallery;
 
-/// Renditions that are read at once.
+/// Renditions per page.
 const PAGE: u32 = 100;
-/// Of those, the most in one run: the next goes on.
+/// Maximum number of pages per run; the next run continues.
 const PAGES: usize = 1_000;
-/// Renditions that failed after which a run ends: the cause is then hardly in the renditions.
+/// Number of failed removals after which a run ends: the cause is then hardly the renditions themselves.
 const MAX_FAILED: usize = 100;
 
-/// Removes renditions that nobody asked for, for long.
+/// Removes renditions that were not requested for a long time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExpireRenditions {}
 
@@ -31,12 +31,12 @@ impl Job for ExpireRenditions {
     }
 }
 
-/// Removes renditions that nobody asked for in [`GalleryOptions::unused`](super::GalleryOptions::unused).
+/// Removes renditions that were not requested for [`GalleryOptions::unused`](super::GalleryOptions::unused).
 #[derive(Debug, Clone)]
 pub struct ExpireRenditionsHandler(pub Gallery);
 
 impl ExpireRenditionsHandler {
-    /// How often it runs.
+    /// Schedule of the job: every 6 hours.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_hours(6), || ExpireRenditions {})
@@ -48,7 +48,7 @@ impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
     async fn run(&self, _: ExpireRenditions, _: &Context) -> Result<(), JobError> {
         let inner = &self.0.0;
         let before = inner.ports.now().minus(inner.options.unused);
-        // Renditions that could not be removed stay first in the list, so each page is read so much longer.
+        // Renditions that could not be removed stay first in the list, so each page is read longer by their number.
         let mut failed: BTreeSet<(MediaId, String, i64)> = BTreeSet::new();
         let mut last_error = None;
         for _ in 0..PAGES {
@@ -60,7 +60,7 @@ impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
                     continue;
                 }
                 if let Err(error) = self.expire(*id, rendition).await {
-                    tracing::warn!(%error, media = %id, "could not remove an unused rendition");
+                    tracing::warn!(%error, media = %id, "cannot remove an unused rendition");
                     failed.insert(key);
                     last_error = Some(error);
                 }
@@ -70,7 +70,7 @@ impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
             }
         }
         let Some(error) = last_error else { return Ok(()) };
-        let said = format!("{} could not be removed", failed.len());
+        let said = format!("cannot remove {} unused renditions", failed.len());
         Err(JobError::Retry(Error::new(error.kind(), "expire renditions").context(said).source(error)))
     }
 }
@@ -82,7 +82,7 @@ impl ExpireRenditionsHandler {
             Some(media) if media.source.is_some() => {
                 inner.pictures.forget(&media, vec![rendition.blob.clone()]).await
             }
-            // It cannot be made again, because the photo has no kept copy.
+            // It cannot be made again, because the photo has no stored copy.
             Some(media) => inner.pictures.touch(&media, rendition).await,
             None => Ok(()),
         }

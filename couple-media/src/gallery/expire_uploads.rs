@@ -1,4 +1,4 @@
-//! Removal of resumable uploads that have expired.
+//! Job that removes expired resumable uploads.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use tokio::time::Instant;
 
 use super::Gallery;
 
-/// Uploads that are removed with one commit: few, since a commit has two seconds.
+/// Uploads that are removed with one commit: few, since a commit must end within two seconds.
 const PAGE: u32 = 10;
-/// How long one run takes at most; the next run continues.
+/// Maximum duration of a run; the next run continues.
 const RUN: Duration = Duration::from_mins(4);
 
-/// Removes resumable uploads that have expired, with their bytes.
+/// Removes expired resumable uploads and their bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExpireUploads {}
 
@@ -35,7 +35,7 @@ impl Job for ExpireUploads {
 pub struct ExpireUploadsHandler(pub Gallery);
 
 impl ExpireUploadsHandler {
-    /// Interval between two runs.
+    /// Schedule of the job: every 10 minutes.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_mins(10), || ExpireUploads {})
@@ -50,7 +50,7 @@ impl Handler<ExpireUploads> for ExpireUploadsHandler {
         while Instant::now() < until {
             let mut expired = ports.store.expired_uploads(ports.now(), PAGE).await?;
             let last = expired.len() < PAGE as usize;
-            // In the order in which every commit locks.
+            // Sorted by the order in which commits lock rows.
             expired.sort_by_key(|upload| upload.owner);
             let remove =
                 |upload: &ResumableUpload| UploadChange::Remove { owner: upload.owner, id: upload.id };

@@ -1,6 +1,6 @@
-//! Names of file types that are not accepted as pictures, so that a refusal names the type.
+//! Names of file types that are not accepted as pictures, for error messages.
 
-/// A phrase that names the type of a file that [`Kind::of`](crate::picture::Kind::of) does not know, by its first bytes.
+/// Phrase that names the type of a file that [`Kind::of`](crate::picture::Kind::of) does not recognise, by its first bytes.
 pub(super) fn describe(head: &[u8]) -> &'static str {
     let has = |prefix: &[u8]| head.starts_with(prefix);
     let brand = |brands: &[&[u8; 4]]| brands.iter().any(|brand| head.get(8..12) == Some(&brand[..]));
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_uploads_that_are_not_accepted_are_named() {
+    fn common_unaccepted_types_are_named() {
         for (head, name) in [
             (&b""[..], "an empty body"),
             (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/HEIF"),

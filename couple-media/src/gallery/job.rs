@@ -1,4 +1,4 @@
-//! What is done with a picture after its upload, and with blobs that nothing names.
+//! Jobs that render uploaded pictures and delete blobs that no row names.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,12 +11,12 @@ use couple_core::{
 use super::Gallery;
 use crate::picture::{self, Crop, Encoding, Fit, Info, Recipe};
 
-/// The same of an animation.
+/// Encoding of the stored copy of an animation.
 const ANIMATED_COPY: Encoding = Encoding::AnimatedWebP { quality: 90 };
-/// Its name within a recipe and, with a tail, among the picture's blobs.
+/// Name of the copy in a recipe and, with a random suffix, among the picture's blobs.
 const COPY_NAME: &str = "copy";
 
-/// Decodes uploaded pictures.
+/// Renders uploaded pictures.
 #[derive(Debug, Clone)]
 pub struct RenderMediaHandler(pub Gallery);
 
@@ -26,10 +26,10 @@ impl Handler<RenderMedia> for RenderMediaHandler {
         let gallery = &self.0.0;
         let media = gallery.ports.store.media(job.media).await?;
         let Some(media) = media.filter(|media| media.state == State::Processing) else { return Ok(()) };
-        // All attempts failed, or took their process along and left no error: the last is not tried. It ends here, with a
-        // reason, rather than never.
+        // All attempts failed, or killed their process without reporting an error. The last attempt is not tried: it rejects the
+        // picture with a reason, so that it does not stay in processing.
         if context.attempt >= RenderMedia::MAX_ATTEMPTS {
-            tracing::error!(media = %media.id, "a picture could not be rendered");
+            tracing::error!(media = %media.id, "cannot render a picture: all attempts failed");
             gallery.pictures.reject(media.id, "unavailable").await?;
             return Ok(());
         }
@@ -78,13 +78,13 @@ impl RenderMediaHandler {
     }
 }
 
-/// The copy of a photo that is kept.
+/// Rendition for the stored copy of a photo.
 pub(super) fn copy(side: u32) -> picture::Rendition {
     picture::Rendition::new(COPY_NAME, Fit::Readable, side, side)
 }
 
 impl Gallery {
-    /// What is made of an upload at once.
+    /// Recipe of the renditions that are made after the upload.
     fn recipe(&self, media: &Media, info: &Info) -> Recipe {
         let options = &self.0.options;
         let crop = media.crop.map(|media::Crop { x, y, width, height }| Crop { x, y, width, height });
@@ -100,7 +100,7 @@ impl Gallery {
         Recipe { renditions, crop, encoding }
     }
 
-    /// Width and height of a size of a photo, in pixels: those of the photo as it was uploaded, as far as the kept copy has them.
+    /// Width and height in pixels of a rendition of a photo, computed from the uploaded size and limited by the stored copy.
     #[must_use]
     pub fn size_of(&self, media: &Media, size: &picture::Rendition) -> (u32, u32) {
         let (width, height) = size.size_of(media.width, media.height);
@@ -113,7 +113,7 @@ impl Gallery {
         }
     }
 
-    /// Writes a rendition's blob, to be named by a commit that follows.
+    /// Writes a rendition's blob, before the commit that names it.
     pub(super) async fn keep(
         &self,
         media: &Media,
@@ -142,7 +142,7 @@ impl Gallery {
     }
 }
 
-/// Removes blobs that nothing names any more.
+/// Deletes blobs that no row names any more.
 #[derive(Debug, Clone)]
 pub struct DiscardBlobsHandler(pub Gallery);
 

@@ -1,4 +1,4 @@
-//! Pictures with their bytes: taking them in, showing them, and keeping order among their blobs.
+//! Gallery: uploading, rendering and serving pictures, and consistency of their blobs.
 //!
 //! ```text
 //!  upload ──▶ blob ──▶ one commit: picture, state, job ──▶ answer
@@ -9,8 +9,8 @@
 //!                 └ no ──▶ decode the copy, once for all who wait ──▶ blob, row ──▶ bytes
 //! ```
 //!
-//! Blobs are written before the commit that names them and removed after the commit that forgets them, so what dies in between
-//! leaves a blob that nobody names: the [sweep](Sweep) finds it.
+//! A blob is written before the commit that names it and deleted after the commit that no longer names it. So a crash in between
+//! leaves a blob that no row names, which the [sweep](Sweep) deletes.
 
 mod append;
 mod expire;
@@ -48,51 +48,55 @@ use crate::{
     picture::{AVATARS, Limits, PHOTOS, Rendition},
 };
 
-/// What a host may change.
+/// Options of the gallery.
 #[derive(Debug, Clone)]
 pub struct GalleryOptions {
-    /// What a picture may cost.
+    /// Limits of a picture.
     pub limits: Limits,
-    /// The sizes of avatars: made at once, in JPEG.
+    /// Renditions of avatars, made after the upload, in JPEG.
     pub avatars: Vec<Rendition>,
-    /// The sizes of photos: made when they are asked for, in JPEG or WebP.
+    /// Renditions of photos, made at the first request, in JPEG or WebP.
     pub photos: Vec<Rendition>,
-    /// Side in pixels of the kept copy of a photo, from which its sizes are made. Default: 4096, the whole of 12 megapixels.
+    /// Side in pixels of the stored copy of a photo, from which renditions are made. Default: 4096, which fits 12 megapixels.
     ///
-    /// The copy is upright, in sRGB and without metadata, in JPEG, or WebP where a part of the photo is transparent. It fits into a
-    /// square of this side, or is larger as [`Fit::Readable`](crate::picture::Fit::Readable) is. None: no copy is kept, and all sizes
-    /// are made immediately, in JPEG.
+    /// The copy is upright, in sRGB and without metadata, in JPEG, or in WebP if a part of the photo is transparent. It fits into a
+    /// square of this side, or is larger as for [`Fit::Readable`](crate::picture::Fit::Readable). None: no copy is stored, and all
+    /// renditions are made after the upload, in JPEG.
     pub copy: Option<u32>,
-    /// Whether a photo that is an animation (GIF, WebP) stays one, for those who take WebP: its copy and the sizes made of it do.
-    /// In JPEG, as an avatar, without a copy, and beyond [`Limits::frames`] its first frame is shown. Default: false.
+    /// Whether an animated photo (GIF, WebP) stays animated for clients that accept WebP. Default: false.
+    ///
+    /// Otherwise its first frame is shown: in JPEG, as an avatar, without a copy, and beyond [`Limits::frames`].
     pub animated: bool,
-    /// Bytes that pictures may take while they are decoded in this process. Default: 256 MiB.
+    /// Maximum memory in bytes for pictures that are being decoded in this process. Default: 256 MiB.
     ///
-    /// Estimated from their headers, files included. Further pictures wait; a picture that takes more is decoded alone.
+    /// The memory of a picture is estimated from its header, the file included. Further pictures wait; a larger one is decoded alone.
     pub memory: usize,
-    /// Uploads that may hold a part in memory at the same time. Default: 32.
+    /// Maximum number of uploads that hold a part in memory. Default: 32.
     ///
-    /// Only for a store that takes blobs in parts of more than 128 KiB (S3: 5 MiB). Other uploads hold 128 KiB.
+    /// Relevant for a store with parts of more than 128 KiB (S3: 5 MiB). Other uploads hold 128 KiB.
     pub upload_parts: usize,
-    /// How long a request waits for its rendition to be made; less than the time-out of a request. Default: 8 s.
+    /// Maximum time that a request waits for its rendition; less than the timeout of a request. Default: 8 s.
     pub wait: Duration,
-    /// Renditions that are queued or being made, and requests that wait for them, in this process. A request beyond that is refused
-    /// and may be repeated later. Default: 512.
+    /// Maximum number of renditions that are queued or being made, and of requests that wait for them, in this process. Default: 512.
+    ///
+    /// A request beyond that is refused and may be repeated later.
     pub waiting: usize,
-    /// Of these, the renditions of one couple, for which twice as many requests may wait. Couples take turns, so one that opens a
-    /// whole gallery delays its own pictures only. Default: 128.
+    /// Maximum number of these renditions of one couple; twice as many requests may wait for them. Default: 128.
+    ///
+    /// Couples take turns, so a client that opens a whole gallery delays only its own couple's pictures.
     pub waiting_of_one: usize,
-    /// How long nobody asked for a rendition before it is removed, to be made again when somebody does. Default: 30 days.
+    /// Time without a request after which a rendition is removed; the next request makes it again. Default: 30 days.
     pub unused: Duration,
-    /// How long a photo may wait to be named by an entry before it is deleted, at least [`Sweep::grace`]. To be set only where photos
-    /// are shown by entries of the kind `photo` alone: other kinds, those of apps among them, count as no use of the photos they name,
-    /// which would be deleted. Default: none, it stays.
+    /// Time after which a photo that no entry names is deleted, at least [`Sweep::grace`]. Default: none, it stays.
+    ///
+    /// Set it only if photos are used by entries of the kind `photo` alone: an entry of another kind, such as an app's own, does not
+    /// count as a use of the photos that it names, so they would be deleted.
     pub unposted: Option<Duration>,
-    /// Stored bytes of the unfinished resumable uploads of one account; the largest picture at least. Default: 100 MiB.
+    /// Maximum stored bytes of one account's unfinished resumable uploads; at least the largest picture. Default: 100 MiB.
     pub unfinished_bytes_per_account: u64,
-    /// Number of unfinished resumable uploads of one account; more by as many as are created concurrently. Default: 100.
+    /// Maximum number of one account's unfinished resumable uploads; concurrent creations may exceed it. Default: 100.
     pub unfinished_uploads: u32,
-    /// Stored bytes of the unfinished resumable uploads of all accounts; more by what other processes store within 5 s. Default: 10 GiB.
+    /// Maximum stored bytes of all unfinished resumable uploads; other processes may exceed it for 5 s. Default: 10 GiB.
     pub unfinished_bytes: u64,
 }
 
@@ -118,7 +122,7 @@ impl Default for GalleryOptions {
     }
 }
 
-/// Pictures with their bytes. Cheap to clone.
+/// Gallery: pictures with their bytes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gallery(Arc<Inner>);
 
@@ -136,7 +140,7 @@ struct Inner {
 }
 
 impl Gallery {
-    /// Pictures over their ports and blobs.
+    /// Creates a gallery over ports and blobs.
     #[must_use]
     pub fn new(ports: Ports, policy: Policy, blobs: Blobs, options: GalleryOptions) -> Self {
         Self(Arc::new(Inner {
@@ -150,28 +154,28 @@ impl Gallery {
             options,
         }))
     }
-    /// What is known of them: views, deletion, avatars.
+    /// Service of the pictures' rows: access, deletion, avatars.
     #[must_use]
     pub fn pictures(&self) -> &Pictures {
         &self.0.pictures
     }
-    /// Where their bytes are.
+    /// Store of the pictures' bytes.
     #[must_use]
     pub fn blobs(&self) -> &Blobs {
         &self.0.blobs
     }
-    /// What the host chose.
+    /// Options of this gallery.
     #[must_use]
     pub fn options(&self) -> &GalleryOptions {
         &self.0.options
     }
-    /// What this process made so far.
+    /// Counts of pictures rendered by this process.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.renderer.stats()
     }
 
-    /// A name for a blob with bytes of a resumable upload.
+    /// Name for a new blob with bytes of a resumable upload.
     fn fresh_part(&self, upload: &ResumableUpload) -> String {
         let mut random = [0; 10];
         self.0.ports.entropy.fill(&mut random);
@@ -179,7 +183,7 @@ impl Gallery {
         format!("t/{}/{tail}", upload.owner)
     }
 
-    /// A name for a blob that no other has, so that removing an older one late does not hit it.
+    /// Unique name for a new blob, so that a late deletion of an older one does not affect it.
     fn fresh(&self, name: &str, extension: &str) -> String {
         let mut random = [0; 5];
         self.0.ports.entropy.fill(&mut random);

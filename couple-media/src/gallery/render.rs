@@ -1,4 +1,4 @@
-//! Decoding within the memory of a process: permits in bytes, and a bounded number of threads.
+//! Renders pictures within a memory limit per process: permits count bytes.
 
 use std::sync::{
     Arc,
@@ -17,30 +17,30 @@ use crate::{
     picture::{self, Info, Limits, Recipe, Rejected, Rendered},
 };
 
-/// What a process made so far.
+/// Counts of pictures rendered by this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Pictures that were decoded.
+    /// Number of decoded pictures.
     pub rendered: u64,
-    /// Pictures that could not be.
+    /// Number of pictures that could not be decoded.
     pub rejected: u64,
-    /// Permits for the bytes of pictures that are being decoded, [`GalleryOptions::memory`] in total.
+    /// Bytes in use by pictures that are being decoded, at most [`GalleryOptions::memory`].
     pub memory: u64,
 }
 
-/// Pixels that are assumed of a picture of unknown size: those of a phone's photo.
+/// Assumed number of pixels of a picture of unknown size: that of a phone's photo.
 const UNKNOWN: u64 = 12_000_000;
-/// Bytes for each pixel that are reserved before the header of a picture is read.
+/// Bytes per pixel that are reserved before the header of a picture is read.
 ///
-/// 1.5 for its planes, as many for those of the kept copy, and the rest for encoding.
+/// 1.5 for its planes, as many for those of the stored copy, and the rest for encoding.
 const EXPECTED: u64 = 6;
-/// Bytes of a permit.
+/// Bytes per permit.
 const UNIT: usize = 1 << 10;
 
 #[derive(Debug)]
 pub(super) struct Renderer {
     permits: Arc<Semaphore>,
-    /// Number of permits.
+    /// Total number of permits.
     most: u32,
     limits: Limits,
     rendered: AtomicU64,
@@ -59,7 +59,7 @@ impl Renderer {
         }
     }
 
-    /// Number of permits for so many bytes; at most the total.
+    /// Number of permits for `bytes` bytes; at most the total.
     fn permits(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.most)
     }
@@ -69,7 +69,7 @@ impl Renderer {
         permit.map_err(|closed| wrong().source(closed))
     }
 
-    /// Waits for room, reads, and renders on a thread of its own. None: there is nothing to read.
+    /// Waits for memory, reads the file, and renders it on a blocking thread. None: there is no file.
     async fn render(
         &self,
         expected: usize,
@@ -102,7 +102,7 @@ impl Renderer {
         }
         let limits = self.limits.clone();
         let work = tokio::task::spawn_blocking(move || {
-            // Held by the thread: whoever waits for it may go, its memory does not.
+            // The thread holds the permit: its memory is in use even if the caller is cancelled.
             let _permit = permit;
             picture::render(&bytes, &recipe, &limits)
         });
@@ -124,7 +124,7 @@ fn wrong() -> Error {
 }
 
 impl Gallery {
-    /// Reads a blob of a picture and renders it, once permits for its memory are free. None: the blob does not exist.
+    /// Reads a blob of a picture and renders it once its memory is available. None: there is no such blob.
     ///
     /// The memory is estimated from the length in bytes and `size` in pixels (0 × 0 if unknown), and then from the header.
     pub(super) async fn render(
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::picture::{Encoding, Fit, Rendition};
 
-    /// A grey progressive JPEG with one scan, six bits for each 16 × 16 pixels: its coefficients take memory all the same.
+    /// A grey progressive JPEG with one scan, six bits per 16 × 16 pixels, whose coefficients take as much memory as any other's.
     fn progressive(width: u16, height: u16) -> Bytes {
         let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
         let mut file = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];
@@ -184,7 +184,7 @@ mod tests {
 
     /// Eight concurrent renditions would take 400 MiB. A picture that needs more than the total is decoded alone.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn concurrent_progressive_pictures_stay_within_the_memory_allowed() {
+    async fn concurrent_progressive_pictures_stay_within_the_memory_limit() {
         let blobs = Blobs::memory();
         blobs.put("large", progressive(4000, 3000)).await.unwrap();
         for memory in [64 << 20, 128 << 20] {
@@ -194,7 +194,7 @@ mod tests {
                 crop: None,
                 encoding: Encoding::JPEG,
             };
-            // Counted anew from here (Linux, `proc(5)`).
+            // Resets the peak memory (Linux, `proc(5)`).
             std::fs::write("/proc/self/clear_refs", "5").unwrap();
             let before = status("VmRSS");
             let eight = (0..8).map(|_| async {
@@ -204,8 +204,8 @@ mod tests {
             });
             try_join_all(eight).await.unwrap();
             let taken = status("VmHWM") - before;
-            // Memory that the allocators of threads keep comes in addition.
-            assert!(taken < memory + (48 << 20), "{taken} bytes, not {memory}");
+            // The allocator's per-thread memory comes in addition.
+            assert!(taken < memory + (48 << 20), "{taken} bytes, more than {memory}");
             assert_eq!(renderer.stats().memory, 0);
         }
     }

@@ -31,10 +31,10 @@ pub struct NewUpload {
     pub concatenation: Option<String>,
 }
 
-/// Why a request to a resumable upload was refused.
+/// Reason for a refused request to a resumable upload.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
-    /// Refused for the same reasons as an upload by one request.
+    /// Refused for the same reasons as an upload with one request.
     #[error(transparent)]
     NotTaken(NotTaken),
     /// The account has no upload with this id.
@@ -49,7 +49,7 @@ pub enum ResumeError {
     /// The upload has another number of bytes than the client assumes.
     #[error("the upload has {offset} bytes")]
     Offset {
-        /// Stored bytes.
+        /// Number of stored bytes.
         offset: u64,
     },
     /// A newer request continues the upload.
@@ -61,7 +61,7 @@ pub enum ResumeError {
     /// The length is 0.
     #[error("an upload has at least one byte")]
     Empty,
-    /// A part that is to be joined is not complete, or is not a part.
+    /// An upload to join is not complete, or is not a partial upload.
     #[error("not a complete partial upload")]
     NotJoinable,
     /// The account has reached its limit of unfinished uploads, or of bytes in them.
@@ -87,20 +87,20 @@ impl From<Failure<Refusal>> for ResumeError {
     }
 }
 
-/// A resumable upload, as it was read.
+/// A resumable upload, as of the last read.
 #[derive(Debug, Clone)]
 pub struct Resumable {
     pub(super) gallery: Gallery,
     pub(super) row: ResumableUpload,
-    /// Partial uploads, with their lengths, that this one takes over once it has become a picture. Until then it is not in the store.
+    /// Partial uploads, with their lengths, that this upload joins. Until it has become a picture, it is not in the store.
     joins: Vec<(UploadId, i64)>,
 }
 
 impl Gallery {
-    /// How long an upload may take, from its creation.
+    /// Lifetime of an upload, from its creation.
     pub const RESUMABLE: Duration = Duration::from_hours(24);
 
-    /// Creates an upload. A photo, or a part of one, belongs to the couple in which the account is now, and to no later one.
+    /// Creates an upload. A photo, or a part of one, belongs to the account's current couple, and to no later one.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -132,8 +132,9 @@ impl Gallery {
         Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
     }
 
-    /// Joins complete partial uploads, in this order. They stay as they are until [`complete`](Resumable::complete) has made a picture of
-    /// the whole, so that a request that fails may be repeated.
+    /// Joins complete partial uploads, in this order.
+    ///
+    /// They are unchanged until [`complete`](Resumable::complete) has made a picture of them, so a failed request may be repeated.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -182,10 +183,10 @@ impl Gallery {
         Ok(Resumable { gallery: self.clone(), row, joins })
     }
 
-    /// The upload of an account with this id.
+    /// Finds an upload of an account.
     ///
     /// # Errors
-    /// [`ResumeError::NotFound`], also for another account's; [`ResumeError::Expired`]; [`ResumeError::CoupleEnded`]; the store's.
+    /// [`ResumeError::NotFound`], also for another account's; [`ResumeError::Expired`]; [`ResumeError::CoupleEnded`]; the store's error.
     pub async fn resume(&self, by: AccountId, id: UploadId) -> Result<Resumable, ResumeError> {
         let row = self.0.ports.store.upload(id).await?.filter(|row| row.owner == by);
         let row = row.ok_or(ResumeError::NotFound)?;
@@ -201,7 +202,7 @@ impl Gallery {
         Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
     }
 
-    /// Limit for the unfinished bytes of one account: room for the largest picture at least.
+    /// Limit of the unfinished bytes of one account: at least the size of the largest picture.
     pub(super) fn unfinished_most(&self) -> i64 {
         bytes(self.0.options.unfinished_bytes_per_account.max(self.0.options.limits.bytes as u64))
     }
@@ -219,7 +220,7 @@ impl Gallery {
         }
     }
 
-    /// The couple to which an upload is bound; none for an avatar.
+    /// Couple to which an upload is bound; none for an avatar.
     async fn couple_for(
         &self,
         by: AccountId,
@@ -235,7 +236,7 @@ impl Gallery {
         }
     }
 
-    /// Commits; [`ResumeError::Superseded`] when another request was faster.
+    /// Commits changes; [`ResumeError::Superseded`] if another request was faster.
     pub(super) async fn commit(&self, changes: Vec<UploadChange>) -> Result<(), ResumeError> {
         let changes = changes.into_iter().map(Into::into).collect();
         match self.0.ports.commit(changes).await {
@@ -248,12 +249,12 @@ impl Gallery {
     /// Deletes blobs that no row names any more. The sweep deletes those that cannot be deleted now.
     pub(super) async fn discard(&self, blobs: Vec<String>) {
         if let Err(error) = self.0.blobs.delete_all(blobs).await {
-            tracing::warn!(%error, "bytes of resumable uploads wait for the sweep");
+            tracing::warn!(%error, "cannot delete bytes of resumable uploads; the sweep will delete them");
         }
     }
 }
 
-/// Number of bytes as the store has it: a signed integer.
+/// Converts a number of bytes to the store's type, a signed integer.
 pub(super) fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -273,7 +274,7 @@ impl Resumable {
     pub fn length(&self) -> Option<u64> {
         self.row.length.map(count)
     }
-    /// Stored bytes.
+    /// Number of stored bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
         count(self.row.offset)
@@ -288,7 +289,7 @@ impl Resumable {
     pub fn concatenation(&self) -> Option<&str> {
         self.row.concatenation.as_deref()
     }
-    /// Picture that the upload became.
+    /// Picture that was made of the upload.
     #[must_use]
     pub const fn media(&self) -> Option<MediaId> {
         self.row.media
@@ -298,30 +299,31 @@ impl Resumable {
     pub const fn expires_at(&self) -> Timestamp {
         self.row.expires_at
     }
-    /// The upload once it has become a picture.
+    /// Sets the picture that was made of the upload.
     #[must_use]
     pub fn became(mut self, media: MediaId) -> Self {
         self.row.media = Some(media);
         self
     }
-    /// Whether it joins other uploads.
+    /// Whether this is a final upload, which joins other uploads.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.concatenation().is_some_and(|concatenation| concatenation != PARTIAL)
     }
-    /// Whether it is a part of another upload, which never becomes a picture by itself.
+    /// Whether this is a partial upload, of which no picture is made.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.row.concatenation.as_deref() == Some(PARTIAL)
     }
-    /// Whether all bytes are stored, and it is to become a picture.
+    /// Whether all bytes are stored and a picture is to be made.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.is_partial() && self.row.media.is_none() && self.row.length == Some(self.row.offset)
     }
 
-    /// Makes the calling request the only one that appends, from offset `from` on. `length`: the total length, if the client declares
-    /// it now.
+    /// Claims the upload for the calling request, which appends from offset `from` on.
+    ///
+    /// `length` is the total length, if the client declares it now.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -359,11 +361,12 @@ impl Resumable {
         Ok(Appending::start(self))
     }
 
-    /// Makes the picture of a complete upload, in a separate task. `signed_in` is asked when all bytes are in the picture's blob.
-    /// Concurrent calls return the same picture.
+    /// Makes the picture of a complete upload, in a separate task. Concurrent calls return the same picture.
+    ///
+    /// `signed_in` is called when all bytes are in the picture's blob.
     ///
     /// # Errors
-    /// [`ResumeError`]. An upload that is no picture is removed; after any other error the call may be repeated.
+    /// [`ResumeError`]. An upload that is not a picture is removed; after any other error the call may be repeated.
     pub async fn complete(
         &self,
         about: About,
@@ -375,7 +378,7 @@ impl Resumable {
             match upload.try_complete(about, call, signed_in).await {
                 Ok(Some(stored)) => {
                     match upload.gallery.commit(upload.finished(stored.media.id)).await {
-                        // Another task made the same picture of it, or the client removed the upload meanwhile.
+                        // Another task made the same picture, or the client removed the upload meanwhile.
                         Ok(()) | Err(ResumeError::Superseded) => {}
                         Err(other) => return Err(other),
                     }
@@ -389,7 +392,7 @@ impl Resumable {
                     upload.end().await?;
                     Err(error.into())
                 }
-                // A photo of a couple that has ended is never one of the next couple.
+                // A photo of an ended couple must never belong to the next couple.
                 Err(ResumeError::NotTaken(NotTaken::Refused(Refusal::NotPaired))) => {
                     Err(ResumeError::CoupleEnded)
                 }
@@ -420,7 +423,7 @@ impl Resumable {
         media.map(|media| Stored { media, created: false }).ok_or_else(away)
     }
 
-    /// None: a part is missing.
+    /// Makes the picture. None: a part is missing.
     async fn try_complete(
         &self,
         about: About,
@@ -451,13 +454,13 @@ impl Resumable {
         Ok(Some(uploading.finish(call, signed_in).await?))
     }
 
-    /// Removes the upload and its bytes. A picture that it became stays.
+    /// Removes the upload and its bytes. A picture that was made of it stays.
     ///
     /// # Errors
-    /// The store's.
+    /// The error of the store.
     pub async fn end(&self) -> Result<(), ResumeError> {
         let (owner, id) = (self.row.owner, self.row.id);
-        // The parts are read again: a request may have appended since.
+        // The parts are read again: another request may have appended.
         let row = self.gallery.0.ports.store.upload(id).await?.unwrap_or_else(|| self.row.clone());
         let ids = self.joins.iter().map(|&(id, _)| id).chain([id]);
         self.gallery.commit(ids.map(|id| UploadChange::Remove { owner, id }).collect()).await?;

@@ -1,4 +1,4 @@
-//! Showing a picture in a size, which is made when it is not there.
+//! Serves renditions of a picture, and makes a missing one.
 
 use std::{
     collections::HashMap,
@@ -19,64 +19,64 @@ use crate::{
     picture::{self, Encoding, Fit, Recipe},
 };
 
-/// A rendition, and its bytes or a part of them.
+/// A rendition with its bytes, or a range of them.
 #[derive(Debug)]
 pub struct Shown {
-    /// Which.
+    /// The rendition.
     pub rendition: Rendition,
-    /// Its bytes.
+    /// Bytes of the rendition.
     pub blob: Blob,
 }
 
 /// Formats that a client can show in addition to JPEG.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accepts {
-    /// WebP, with alpha and moving where the picture does.
+    /// WebP, with alpha, and animated if the picture is.
     pub webp: bool,
     /// PNG, with alpha.
     pub png: bool,
 }
 
-/// Why a rendition is not shown.
+/// Reason why a rendition cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum NotShown {
-    /// There is none of this name, nor can there be.
+    /// The picture has no rendition of this name.
     #[error("there is no such rendition")]
     Unknown,
-    /// The picture was not decoded yet.
+    /// The picture is not decoded yet.
     #[error("the picture is being processed")]
     Processing,
-    /// The picture is none, or lost.
+    /// The file is not a picture, or is lost.
     #[error("the picture cannot be shown")]
     Gone,
     /// The rendition is being made or is queued; a later request finds it.
     #[error("the rendition is being made")]
     Later,
-    /// As many requests wait for renditions of the same couple as are allowed.
+    /// The maximum number of requests waits for renditions of the same couple.
     #[error("too many concurrent requests for renditions of the same couple")]
     TooMany,
-    /// Something broke.
+    /// An internal failure.
     #[error(transparent)]
     Failed(#[from] Error),
 }
 
 type Flight = (MediaId, String, Format);
-/// Of one that makes a rendition, to all who wait for it: none while it is made.
+/// Outcome of making a rendition, for all waiting requests; none while it is made.
 type Outcome = Option<Result<Rendition, Gone>>;
 
-/// Why a rendition could not be made, for all who wait.
+/// Reason why a rendition could not be made, for all waiting requests.
 #[derive(Debug, Clone, Copy)]
 enum Gone {
     ForGood,
     ThisTime,
 }
 
-/// Renditions of one couple that are made concurrently in this process. The renditions of other couples take turns with them.
+/// Maximum number of a couple's renditions made concurrently in this process. Other couples take turns with it.
 const CONCURRENT_OF_ONE: usize = 4;
-/// Renditions that are made concurrently in this process. [`GalleryOptions::memory`] bounds their memory.
+/// Maximum number of renditions made concurrently in this process. [`GalleryOptions::memory`] also limits them.
 const CONCURRENT: usize = 16;
 
-/// Renditions that are queued or being made in this process: each once, for all requests that ask for it.
+/// Renditions that are queued or being made in this process (single flight): each once, for all requests for it.
 #[derive(Debug)]
 pub(super) struct Flights {
     board: Mutex<Board>,
@@ -88,9 +88,9 @@ pub(super) struct Flights {
 #[derive(Debug, Default)]
 struct Board {
     under_way: HashMap<Flight, watch::Receiver<Outcome>>,
-    /// Counts by space; spaces without anything to count have no entry.
+    /// Counts by space; a space without counts has no entry.
     of_one: HashMap<Space, Count>,
-    /// Requests that wait.
+    /// Number of waiting requests.
     waiting: usize,
 }
 
@@ -118,7 +118,7 @@ impl Flights {
             total: CONCURRENT,
             per_key: CONCURRENT_OF_ONE,
             reserved: 0,
-            // The board bounds them.
+            // The board limits waiting requests.
             waiting: usize::MAX,
             waiting_per_key: usize::MAX,
         });
@@ -129,7 +129,7 @@ impl Flights {
     }
 }
 
-/// Removes a rendition that is being made from the board when it ends, also by a panic.
+/// Removes a rendition from the board when making it ends, even by a panic.
 struct Landing(Gallery, Space, Flight);
 
 impl Drop for Landing {
@@ -140,7 +140,7 @@ impl Drop for Landing {
     }
 }
 
-/// A request that waits; counted off when dropped.
+/// A waiting request; removed from the count when dropped.
 struct Waiting<'a>(&'a Flights, Space);
 
 impl<'a> Waiting<'a> {
@@ -167,7 +167,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Gallery {
-    /// The sizes that a picture can be shown in.
+    /// Renditions in which a picture can be shown.
     #[must_use]
     pub fn sizes(&self, purpose: Purpose) -> &[picture::Rendition] {
         match purpose {
@@ -176,10 +176,10 @@ impl Gallery {
         }
     }
 
-    /// Finds the rendition with a name of a picture that the caller may see, or makes it.
+    /// Finds a rendition of a picture by name, or makes it. The caller must be allowed to see the picture.
     ///
-    /// Its format is WebP for clients that accept it, PNG for clients that accept it if a part of the picture is transparent, else JPEG;
-    /// WebP and PNG only if the rendition exists or can be made. `renditions` are the existing ones.
+    /// Its format is WebP for clients that accept it; PNG for clients that accept it, if a part of the picture is transparent; otherwise
+    /// JPEG. WebP and PNG are used only if the rendition exists or can be made. `renditions` are the existing ones.
     ///
     /// # Errors
     /// [`NotShown`].
@@ -196,7 +196,7 @@ impl Gallery {
             State::Ready => {}
         }
         let there = |format| renditions.iter().find(|one| one.name == name && one.format == format);
-        // Avatars were made at once; photos are made as they are asked for.
+        // Avatars were made after the upload; photos are made at the first request.
         let can_make = media.purpose == Purpose::Photo && media.source.is_some();
         let format = match accepts {
             Accepts { webp: true, .. } if can_make => Format::WebP,
@@ -212,7 +212,7 @@ impl Gallery {
         self.make(media, name, format).await
     }
 
-    /// The bytes of a rendition that was found, or a part of them; those of one that were lost are made again.
+    /// Opens the bytes of a rendition, or a range of them. A rendition whose bytes are lost is made again.
     ///
     /// # Errors
     /// [`NotShown`].
@@ -233,14 +233,14 @@ impl Gallery {
         blob.map(|blob| Shown { rendition, blob }).ok_or(NotShown::Later)
     }
 
-    /// Has a rendition made, once for all who ask for it at the same time, and waits for it, for a while.
+    /// Makes a rendition, once for all concurrent requests for it (single flight), and waits for it for a limited time.
     async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, NotShown> {
         let Some(source) = media.source.clone() else { return Err(NotShown::Gone) };
         let flight = (media.id, name.to_owned(), format);
         let _waiting = Waiting::of(&self.0.flights, media.space)?;
         let mut outcome = {
             let mut board = self.0.flights.board();
-            // Includes renditions whose requests were cancelled: they are made all the same.
+            // Includes renditions whose requests were cancelled: they are made nevertheless.
             let of_one = board.of_one.get(&media.space).map_or(0, |count| count.under_way);
             match board.under_way.get(&flight) {
                 Some(outcome) => outcome.clone(),
@@ -251,7 +251,7 @@ impl Gallery {
                     board.under_way.insert(flight.clone(), outcome.clone());
                     board.count(media.space, |count| count.under_way += 1);
                     let (gallery, media) = (self.clone(), media.clone());
-                    // In a task of its own: who asked first may go, and the others still wait.
+                    // A separate task: the first request may be cancelled while others wait.
                     tokio::spawn(async move {
                         let landing = Landing(gallery.clone(), media.space, flight.clone());
                         let permit = gallery.0.flights.permits.acquire(media.space, None).await;
@@ -259,7 +259,7 @@ impl Gallery {
                         drop((permit, landing));
                         tell.send_replace(Some(made.map_err(|error| match error {
                             NotShown::Failed(error) => {
-                                tracing::warn!(%error, media = %media.id, "a rendition was not made");
+                                tracing::warn!(%error, media = %media.id, "cannot make a rendition");
                                 Gone::ThisTime
                             }
                             NotShown::Later | NotShown::TooMany | NotShown::Processing => Gone::ThisTime,
@@ -290,7 +290,7 @@ impl Gallery {
             let all = inner.ports.store.renditions(media.space, media.id).await?;
             Ok::<_, Error>(all.into_iter().find(|one| one.name == name && one.format == format))
         };
-        // Another flight may have landed between the caller's look and this one.
+        // Another task may have made it since the caller looked.
         if let Some(rendition) = there().await? {
             return Ok(rendition);
         }
@@ -302,7 +302,7 @@ impl Gallery {
             Format::WebP => Encoding::WEBP,
             Format::Png => Encoding::Png,
         };
-        // The copy shows the crop, if there was one. The size of the uploaded picture is used: that of the copy is rounded.
+        // The copy shows the crop, if there is one. The size is computed from the uploaded picture, because that of the copy is rounded.
         let (width, height) = self.size_of(media, size);
         let size = picture::Rendition { name: size.name.clone(), fit: Fit::Fill, width, height };
         let recipe = Recipe { renditions: vec![size], crop: None, encoding };
@@ -310,11 +310,11 @@ impl Gallery {
         let rendered =
             self.render(media, source, copy.size_of(media.width, media.height), |_| recipe).await?;
         let rendered = rendered.ok_or_else(|| {
-            tracing::error!(media = %media.id, "the copy that renditions are made from is lost");
+            tracing::error!(media = %media.id, "the stored copy for renditions is lost");
             NotShown::Gone
         })?;
         let rendered = rendered.map_err(|rejected| {
-            tracing::error!(media = %media.id, %rejected, "the copy that renditions are made from is damaged");
+            tracing::error!(media = %media.id, %rejected, "the stored copy for renditions is damaged");
             NotShown::Gone
         })?;
         let image = rendered.images.into_iter().next().ok_or(NotShown::Gone)?;
@@ -323,7 +323,7 @@ impl Gallery {
         if inner.pictures.remember(media, rendition.clone()).await? {
             return Ok(rendition);
         }
-        // Another process was faster, or the picture is gone.
+        // Another process was faster, or the picture was deleted.
         inner.blobs.delete(&media.path(&rendition.blob)).await?;
         there().await?.ok_or(NotShown::Gone)
     }

@@ -1,4 +1,4 @@
-//! Order between rows and blobs: what died between the two is found here.
+//! Sweep: compares rows and blobs, and repairs differences that a crash left.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,29 +14,31 @@ use tokio::time::Instant;
 
 use super::Gallery;
 
-/// Spaces and pictures that are read at once.
+/// Spaces and pictures per page.
 const PAGE: u32 = 100;
-/// Pictures that are looked at before they are mended: enough to tell a place that is away from one that lost something.
+/// Pictures that are checked before repairs: enough to tell an unmounted or wrong store from one that lost some blobs.
 const ROUND: usize = 1_000;
-/// The blob that says where the next sweep of rows goes on; not there: at the beginning.
+/// Blob that holds the position of the last sweep of rows. If it does not exist, the sweep starts at the beginning.
 const CURSOR: &str = "sweep";
 /// Blob that holds the name of the last checked blob. If it does not exist, the sweep starts at the beginning.
 const BLOB_CURSOR: &str = "sweep-blobs";
-/// Blobs that are listed, and deleted, at a time.
+/// Blobs that are listed, and deleted, together.
 const BLOB_PAGE: usize = 1_000;
 
-/// How a sweep is made.
+/// Options of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep {
-    /// What is younger is left alone: it may be under way. More than a day, for which a picture may wait to be decoded.
+    /// Minimum age: younger rows and blobs may still be in progress. More than a day, for which a picture may wait to be decoded.
     pub grace: Duration,
-    /// Maximum number of repairs of each kind, so that a mistake does not delete everything. Blobs that no row names are deleted
-    /// beyond it, up to 100 times as many, as long as at least half of the checked pictures have a row.
+    /// Maximum number of repairs of each kind, so that a fault does not delete everything.
+    ///
+    /// Up to 100 times as many blobs without a row are deleted, as long as at least half of the checked pictures have a row.
     pub cap: usize,
-    /// Time for checking rows, from where the last sweep ended. Blobs are checked before that, for half as long. Default:
-    /// 5 min, which leaves the job time for the repairs.
+    /// Time for checking rows, from the position of the last sweep. Default: 5 min, which leaves the job time for repairs.
+    ///
+    /// Blobs are checked before that, for half as long.
     pub time: Duration,
-    /// Only looks: from the beginning, as far as the time allows.
+    /// Only checks: from the beginning, as far as the time allows.
     pub dry_run: bool,
 }
 
@@ -46,32 +48,32 @@ impl Default for Sweep {
     }
 }
 
-/// What a sweep found and, unless it only looked, mended.
+/// Findings of a sweep, repaired unless it was a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Blobs of pictures that no row names: deleted.
     pub orphans: Vec<String>,
-    /// Blobs of resumable uploads that ended long ago: deleted.
+    /// Number of blobs of resumable uploads that ended long ago: deleted.
     pub upload_parts: u64,
-    /// Pictures and those of their blobs that are not there: forgotten. A rendition is made again when it is asked for.
+    /// Pictures, and those of their blobs that are missing: removed from the row. A rendition is made again at the next request.
     pub lost: Vec<(MediaId, Vec<String>)>,
-    /// Pictures that nobody decodes any more: rejected.
+    /// Pictures that are still not decoded after [`Sweep::grace`]: rejected.
     pub stuck: Vec<MediaId>,
-    /// Photos that no entry names for [`GalleryOptions::unposted`](super::GalleryOptions::unposted): deleted.
+    /// Photos that no entry has named for [`GalleryOptions::unposted`](super::GalleryOptions::unposted): deleted.
     pub unposted: Vec<MediaId>,
-    /// Blobs that were begun and came to no end: removed. Not looked for by a dry run.
+    /// Number of unfinished blobs: removed. A dry run does not look for them.
     pub unfinished: u64,
 }
 
-/// How far rows were looked at.
+/// Position of a sweep of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct At {
     space: Space,
-    /// The last picture of it that was looked at, if there may be more.
+    /// Last checked picture of the space, if there may be more.
     picture: Option<MediaId>,
 }
 
-/// What may be looked at.
+/// Limits of a sweep of rows.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     before: Timestamp,
@@ -80,40 +82,42 @@ struct Bounds {
     until: Instant,
 }
 
-/// Pictures that are mended together.
+/// Findings that are repaired together.
 #[derive(Debug, Default)]
 struct Round {
     found: Swept,
-    /// Pictures whose blobs were looked for.
+    /// Number of pictures whose blobs were checked.
     looked: usize,
 }
 
 impl Round {
-    /// A place that is not mounted, or another one's, looks like one that lost everything.
+    /// Removes lost blobs from the findings if most pictures lost some: then the store is probably unmounted, or the wrong one.
     fn take_suspicious(&mut self) -> Option<Error> {
         let (lost, looked) = (self.found.lost.len(), self.looked);
         if lost < 2 || lost * 2 <= looked {
             return None;
         }
         self.found.lost.clear();
-        let what = format!("{lost} of {looked} pictures miss blobs: is this where they are kept?");
+        let what = format!(
+            "{lost} of {looked} checked pictures miss blobs; check that the blob store is mounted and is the right one"
+        );
         Some(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what))
     }
 }
 
-/// Folders of pictures whose blobs were checked. Blobs of one folder are mostly listed one after another.
+/// Folders of pictures whose blobs were checked. Blobs of one folder are mostly listed in sequence.
 #[derive(Debug, Default)]
 struct Folders {
     last: String,
     /// Blobs of the last folder that a row names.
     named: BTreeSet<String>,
     looked_at: usize,
-    /// Folders without a row, or whose row names nothing.
+    /// Number of folders without a row, or whose row names no blob.
     unnamed: usize,
 }
 
 impl Folders {
-    /// Whether so many blobs without a row need an operator: an old database, or one of another installation, names few blobs.
+    /// Whether so many blobs without a row need an operator: an old database, or that of another installation, names few blobs.
     const fn are_suspicious(&self, orphans: usize, cap: usize) -> bool {
         orphans >= cap && (self.unnamed * 2 > self.looked_at || orphans >= cap.saturating_mul(100))
     }
@@ -131,11 +135,11 @@ impl Swept {
 }
 
 impl Gallery {
-    /// Compares rows and blobs, and mends what does not fit.
+    /// Compares rows and blobs, and repairs differences.
     ///
     /// # Errors
-    /// Those of store and blobs; what was mended until then stays so. [`ErrorKind::Unavailable`] when of many pictures most miss blobs:
-    /// then they are not where they should be, and their rows are left alone; all else was swept.
+    /// The errors of store and blobs; repairs before the error stay. [`ErrorKind::Unavailable`] if most of many pictures miss blobs: the
+    /// blob store is probably the wrong one, so their rows are not changed; everything else was swept.
     pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
         let before = self.0.ports.now().minus(how.grace);
         let mut swept = Swept::default();
@@ -149,8 +153,8 @@ impl Gallery {
         suspicious.map_or(Ok(swept), Err)
     }
 
-    /// Deletes blobs from before `before` that no row names, page by page, from where the last sweep ended. A dry run only looks, from
-    /// the beginning.
+    /// Deletes blobs from before `before` that no row names, page by page, from the position of the last sweep. A dry run only checks,
+    /// from the beginning.
     async fn sweep_blobs(&self, how: Sweep, before: Timestamp, swept: &mut Swept) -> Result<(), Error> {
         let until = Instant::now() + how.time / 2;
         let blobs = &self.0.blobs;
@@ -167,7 +171,7 @@ impl Gallery {
                     break;
                 }
                 if is_upload_part(&blob.name) {
-                    // Without a look at rows: an upload has ended long before that age.
+                    // Rows are not read: an upload has ended long before that age.
                     if blob.modified < before.min(self.0.ports.now().minus(Self::RESUMABLE * 2)) {
                         swept.upload_parts += 1;
                         remove.push(blob.name.clone());
@@ -180,7 +184,7 @@ impl Gallery {
             }
             let ended = !full && page.len() < BLOB_PAGE;
             if !how.dry_run {
-                // Before the rows, which may be so many that the job times out before all are checked.
+                // Deleted before rows are checked, since the job may time out while it checks many rows.
                 blobs.delete_all(remove).await?;
                 match &after {
                     Some(name) if !ended => {
@@ -197,7 +201,7 @@ impl Gallery {
         }
     }
 
-    /// Whether a blob has a name of this library and its picture's row does not name it. Other files are never deleted.
+    /// Whether a blob's name is in the format of this library but its picture's row does not name it. Other files are never deleted.
     async fn is_orphan(&self, name: &str, folders: &mut Folders) -> Result<bool, Error> {
         let Some((folder, name)) = name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
             return Ok(false);
@@ -211,7 +215,7 @@ impl Gallery {
         Ok(!folders.named.contains(name))
     }
 
-    /// The blobs of a folder that its picture names.
+    /// Blobs of a folder that its picture names.
     async fn named_in(&self, folder: &str) -> Result<BTreeSet<String>, Error> {
         let id = folder.rsplit('/').next().and_then(|name| name.get(..36)?.parse::<MediaId>().ok());
         let store = &self.0.ports.store;
@@ -232,8 +236,9 @@ impl Gallery {
         Ok(renditions.into_iter().map(|rendition| rendition.blob).chain(source).collect())
     }
 
-    /// Looks at the rows of one space after the other, from where the last sweep ended, and mends them in rounds. What it tells of is
-    /// that lost blobs may be elsewhere: their rows were left alone.
+    /// Checks the rows of each space, from the position of the last sweep, and repairs them in rounds.
+    ///
+    /// Returns an error if the lost blobs may be in another store: their rows are not changed.
     async fn sweep_rows(
         &self,
         how: Sweep,
@@ -252,7 +257,7 @@ impl Gallery {
                     suspicious = Some(error);
                 }
                 self.mend(&round.found).await?;
-                // Where there is no more, the next begins anew.
+                // After the last row, the next sweep starts at the beginning.
                 let next = at.filter(|_| !ended);
                 if kept || next.is_some() {
                     self.keep_cursor(next).await?;
@@ -264,7 +269,7 @@ impl Gallery {
         Ok(suspicious)
     }
 
-    /// Looks on from there, and says how far it came, and whether that is the end.
+    /// Checks rows from a position; returns the position reached, and whether it is the end.
     async fn look_at_round(
         &self,
         mut at: Option<At>,
@@ -312,7 +317,7 @@ impl Gallery {
         Ok(())
     }
 
-    /// How far the last sweep came. Kept beside the pictures, where every process finds it.
+    /// Position of the last sweep, stored as a blob, where every process finds it.
     async fn cursor(&self) -> Result<Option<At>, Error> {
         let Some(text) = self.0.blobs.read(CURSOR, 100).await? else { return Ok(None) };
         Ok(std::str::from_utf8(&text).ok().and_then(|text| {
@@ -334,7 +339,7 @@ impl Gallery {
         }
     }
 
-    /// Looks at the pictures of a space after `after`: at one at least. None: at all of them; otherwise the last it looked at.
+    /// Checks at least one picture of a space after `after`. Returns the last one checked, or none if all were.
     async fn look_at_space(
         &self,
         space: Space,
@@ -373,7 +378,7 @@ impl Gallery {
             found.unposted.push(media.id);
             return Ok(());
         }
-        // Rows first: a blob is there before its row, so one without was lost, not made meanwhile.
+        // Rows are read before blobs: a blob is written before its row, so a missing blob was lost and is not merely new.
         let named = self.named(media).await?;
         if named.is_empty() {
             return Ok(());
@@ -391,7 +396,7 @@ impl Gallery {
     }
 }
 
-/// Whether a folder is named as [`Media::folder`] names folders: `{c|a}/{space}/{picture}-{key}`.
+/// Whether a folder's name is in the format of [`Media::folder`]: `{c|a}/{space}/{picture}-{key}`.
 fn is_ours(folder: &str) -> bool {
     let parts: Vec<_> = folder.split('/').collect();
     match parts[..] {
@@ -403,7 +408,7 @@ fn is_ours(folder: &str) -> bool {
     }
 }
 
-/// Whether a blob is named as those of resumable uploads are: `t/{account}/{key}`. Below that are those of earlier versions.
+/// Whether a blob's name is that of a resumable upload's part: `t/{account}/{key}`. Earlier versions used names below that.
 fn is_upload_part(name: &str) -> bool {
     let mut words = name.split('/');
     words.next() == Some("t") && words.next().is_some_and(is_id) && words.next().is_some_and(is_key)
@@ -417,7 +422,7 @@ fn is_id(text: &str) -> bool {
     text.parse::<MediaId>().is_ok()
 }
 
-/// Compares rows and blobs.
+/// Compares rows and blobs, and repairs differences.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SweepBlobs {}
 
@@ -429,12 +434,12 @@ impl Job for SweepBlobs {
     }
 }
 
-/// Sweeps as [`Sweep`] has it by default.
+/// Runs a sweep with the default options of [`Sweep`].
 #[derive(Debug, Clone)]
 pub struct SweepBlobsHandler(pub Gallery);
 
 impl SweepBlobsHandler {
-    /// How often it runs.
+    /// Schedule of the job: daily.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_hours(24), || SweepBlobs {})
@@ -451,7 +456,7 @@ impl Handler<SweepBlobs> for SweepBlobsHandler {
             let (upload_parts, unfinished) = (swept.upload_parts, swept.unfinished);
             tracing::info!(orphans, upload_parts, stuck, unposted, unfinished, "swept");
             if lost > 0 {
-                tracing::error!(lost, "blobs of pictures are not there");
+                tracing::error!(lost, "blobs of pictures are missing");
             }
         }
         Ok(())

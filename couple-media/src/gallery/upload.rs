@@ -1,4 +1,4 @@
-//! Taking a picture in, as its bytes come.
+//! Uploads of pictures with one request.
 
 use bytes::Bytes;
 use couple_core::{
@@ -12,21 +12,21 @@ use tokio::time::Instant;
 use super::{Gallery, foreign, upload_buffer::UploadBuffer};
 use crate::picture::{self, Kind, Rejected};
 
-/// The name of what is uploaded, in its own folder.
+/// Name of the uploaded file in its picture's folder.
 const UPLOAD: &str = "upload";
-/// What tells a picture's type.
+/// Number of bytes that are needed to recognise a picture's type.
 const TYPE: usize = 12;
-/// What mostly tells its size: a camera's headers, thumbnail included, have up to two segments of 64 KiB before that.
+/// Number of bytes that are mostly enough for a picture's size: a camera's headers may have two segments of 64 KiB before it.
 const HEAD: usize = 160 << 10;
 
-/// What is said of a picture beside its bytes.
+/// Metadata of an uploaded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    /// What it is for.
+    /// Purpose of the picture.
     pub purpose: Purpose,
-    /// The part of it that is shown, if not the whole.
+    /// Area of the picture that is shown. None: the whole.
     pub crop: Option<Crop>,
-    /// What is shown in place of it until it was decoded: a `ThumbHash`, of at most
+    /// `ThumbHash` shown until the picture is decoded, at most
     /// [`PLACEHOLDER_MOST`](couple_core::media::Media::PLACEHOLDER_MOST) bytes.
     pub placeholder: Option<Vec<u8>>,
 }
@@ -37,10 +37,10 @@ impl From<Purpose> for About {
     }
 }
 
-/// Why an upload was not taken.
+/// Reason for a refused upload.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTaken {
-    /// The rules say no.
+    /// The rules of the core refuse it.
     #[error(transparent)]
     Refused(Refusal),
     /// The file is not a picture of an accepted type.
@@ -54,28 +54,28 @@ pub enum NotTaken {
         "the picture has {width} × {height} pixels; at most {side} a side and {megapixels} million are accepted"
     )]
     TooLarge {
-        /// In pixels.
+        /// Width in pixels.
         width: u32,
-        /// In pixels.
+        /// Height in pixels.
         height: u32,
         /// [`Limits::side`](crate::picture::Limits::side).
         side: u32,
         /// [`Limits::megapixels`](crate::picture::Limits::megapixels).
         megapixels: u32,
     },
-    /// It is larger than it may be.
+    /// The file is larger than the limit.
     #[error("more than {limit} bytes")]
     TooManyBytes {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// No memory to join its parts became free in time: worth repeating.
+    /// No memory to join its parts was free in time. The client may repeat the request.
     #[error("too many uploads are joined at the same time")]
     Busy,
-    /// Whoever uploads was signed out meanwhile.
-    #[error("signed out meanwhile")]
+    /// The session ended during the upload.
+    #[error("the session ended during the upload")]
     SignedOut,
-    /// Something broke.
+    /// An internal failure.
     #[error(transparent)]
     Failed(Error),
 }
@@ -95,7 +95,7 @@ impl From<Failure<Refusal>> for NotTaken {
     }
 }
 
-/// An upload under way. Dropped before its end, it leaves nothing.
+/// An upload in progress. If it is dropped before its end, it leaves no blob.
 #[derive(Debug)]
 pub struct Uploading {
     gallery: Gallery,
@@ -108,7 +108,7 @@ pub struct Uploading {
 }
 
 impl Gallery {
-    /// Lets an upload begin. `length` is how many bytes it says it has, if it does.
+    /// Starts an upload. `length` is the number of bytes that the client declared, if any.
     ///
     /// # Errors
     /// [`NotTaken`].
@@ -126,7 +126,7 @@ impl Gallery {
         Ok(self.uploading(about, upload)?)
     }
 
-    /// Begins to write an upload that was admitted.
+    /// Starts to write an admitted upload.
     pub(super) fn uploading(&self, about: About, upload: Upload) -> Result<Uploading, Error> {
         let writer = self.0.blobs.write(&(upload.folder() + UPLOAD))?;
         Ok(Uploading {
@@ -142,7 +142,7 @@ impl Gallery {
 }
 
 impl Uploading {
-    /// Takes the next bytes.
+    /// Adds bytes.
     ///
     /// # Errors
     /// [`NotTaken`]: the upload cannot be continued.
@@ -161,7 +161,7 @@ impl Uploading {
         Ok(self.buffer.write(bytes).await?)
     }
 
-    /// When [`release`](Self::release) is due unless more bytes arrive. None: this upload holds little memory.
+    /// Time at which [`release`](Self::release) is due unless more bytes arrive. None: this upload holds little memory.
     #[must_use]
     pub fn release_at(&self) -> Option<Instant> {
         self.buffer.release_at()
@@ -175,9 +175,10 @@ impl Uploading {
         Ok(self.buffer.release().await?)
     }
 
-    /// Takes the picture. It, its state and the job that looks at it are one commit; the same bytes again are the picture that
-    /// is there. In a task of its own: whoever uploads may go, and leaves no blob without a name. `signed_in` is asked when all
-    /// bytes are kept, which may be long after they began to come.
+    /// Creates the picture, with its state and rendering job in one commit. The same bytes again return the existing picture.
+    ///
+    /// Runs in a separate task, so that a client that disconnects leaves no blob without a row. `signed_in` is called when all bytes
+    /// are stored, which may be long after the request began.
     ///
     /// # Errors
     /// [`NotTaken`].
@@ -214,17 +215,17 @@ impl Uploading {
         };
         let unused = match &added {
             Ok(stored) => !stored.created,
-            // It may be somebody's: the sweep will tell.
+            // A row may name the blob: the sweep decides.
             Err(NotTaken::Failed(_)) => false,
             Err(_) => true,
         };
         if unused && let Err(error) = gallery.0.blobs.delete_folder(&upload.folder()).await {
-            tracing::warn!(%error, "an upload that nobody needs waits for the sweep");
+            tracing::warn!(%error, "cannot delete an unneeded upload; the sweep will delete it");
         }
         added
     }
 
-    /// Upright, as the headers say.
+    /// Size of the upright picture, from its headers.
     fn size(&self) -> Result<Option<(u32, u32)>, NotTaken> {
         let limits = &self.gallery.0.options.limits;
         let size = match picture::inspect(&self.head, limits) {
@@ -243,7 +244,7 @@ impl Uploading {
     }
 }
 
-/// Ends what was begun, also when nobody waits for it any more.
+/// Runs work in a separate task, which completes even if the caller is cancelled.
 pub(super) async fn in_its_own_task<T: Send + 'static, E: From<Error> + Send + 'static>(
     work: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E> {

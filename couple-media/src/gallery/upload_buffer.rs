@@ -1,9 +1,9 @@
-//! The memory of uploads: parts that a store wants large, whose number is bounded, and clients that send slowly.
+//! Buffers of uploads: bounds the memory of large parts, also for clients that send slowly.
 //!
-//! A store may take a blob in large parts only (S3: 5 MiB), and as many uploads as a process has memory for may hold one. A slow client
-//! must not hold one: an upload starts with a small buffer, takes a part's memory once its bytes arrive quickly, and gives that back,
-//! with what it holds [staged](BlobWriter::stage), when they no longer do. So no client can keep the memory of a part from others for
-//! longer than [`PACE`] by sending slowly.
+//! A store may require large parts (S3: 5 MiB), and a limited number of uploads may hold one in memory. A slow client must not hold
+//! one: an upload starts with a small buffer, takes the memory of a part if its bytes arrive quickly, and returns it, with its
+//! bytes [staged](BlobWriter::stage), when they no longer do. So a slow client can keep the memory of a part from others for at most
+//! [`PACE`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,9 +21,9 @@ use crate::blobs::BlobWriter;
 const SMALL: usize = 128 << 10;
 /// Time in which an upload that holds a part's memory must receive [`SMALL`] bytes: 32 KiB/s.
 const PACE: Duration = Duration::from_secs(4);
-/// How long a quick upload waits for a part's memory before it is treated like a slow one.
+/// Maximum time that a fast upload waits for a part's memory before it is treated as a slow one.
 const PERMIT_WAIT: Duration = Duration::from_secs(1);
-/// How long a complete upload waits for memory to join its staged parts.
+/// Maximum time that a complete upload waits for memory to join its staged parts.
 const JOIN_WAIT: Duration = Duration::from_secs(30);
 
 /// Writes an upload, in small staged parts while its bytes arrive slowly.
@@ -32,7 +32,7 @@ pub(super) struct UploadBuffer {
     writer: BlobWriter,
     parts: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
-    /// When the bytes that are counted began to arrive; without the time that the store took.
+    /// Time at which the counted bytes began to arrive, without the time that the store took.
     since: Instant,
     counted: usize,
 }
@@ -65,7 +65,7 @@ impl UploadBuffer {
         Ok(())
     }
 
-    /// Counts bytes that arrived. Enough of them begin the time of a permit anew.
+    /// Counts bytes that arrived. After enough of them, the time of a permit starts again.
     fn count(&mut self, bytes: usize) {
         self.counted += bytes;
         if self.permit.is_some() && self.counted >= SMALL {
@@ -73,10 +73,10 @@ impl UploadBuffer {
         }
     }
 
-    /// Takes a part's memory if the bytes that fill the small buffer arrived quickly, else stages them.
+    /// Takes a part's memory if the bytes in the small buffer arrived quickly; otherwise stages them.
     async fn make_room(&mut self) -> Result<(), Error> {
         if self.since.elapsed() < PACE {
-            // Waits once: an upload that got no memory continues with small parts, which need no permit.
+            // Waits only once: an upload that got no memory continues with small parts, which need no permit.
             let wait = if self.writer.is_staged() { Duration::ZERO } else { PERMIT_WAIT };
             let permit = timeout(wait, self.parts.clone().acquire_owned()).await;
             self.permit = permit.ok().and_then(Result::ok);
@@ -102,7 +102,7 @@ impl UploadBuffer {
         Ok(())
     }
 
-    /// Writes the rest. Then the blob exists.
+    /// Writes the rest, after which the blob exists.
     pub(super) async fn finish(mut self) -> Result<(), NotTaken> {
         if self.writer.is_staged() && self.permit.is_none() {
             let permit = timeout(JOIN_WAIT, self.parts.clone().acquire_owned()).await;

@@ -1,4 +1,4 @@
-//! Animations: how much of one is kept, and its frames as a WebP (RFC 9649, section 2.7).
+//! Animations: decides how many frames are kept, and writes them as WebP (RFC 9649, section 2.7).
 
 use std::{io::Cursor, rc::Rc};
 
@@ -18,10 +18,10 @@ use super::{
     scale::Plan,
 };
 
-/// What a frame's place and time are written in, and so at most.
+/// Maximum value of a frame's position and duration, which have 24 bits.
 const U24: u32 = 0xFF_FFFF;
 
-/// The whole frames of a file, and how often they are shown; 0 is for ever.
+/// Number of complete frames in a file, and of repetitions; 0 repetitions is endless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) frames: u32,
@@ -35,7 +35,7 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 }
 
 impl Run {
-    /// Counts without decoding. Of a file that ends too early, what is there.
+    /// Counts frames without decoding. A truncated file counts the frames that are complete.
     pub(super) fn of(kind: Kind, bytes: &[u8]) -> Self {
         let mut run = Self { frames: 0, loops: 1 };
         match kind {
@@ -50,7 +50,7 @@ impl Run {
         for block in gif::Blocks::of(bytes)? {
             match block {
                 gif::Block::Frame(_) => self.frames = self.frames.saturating_add(1),
-                // It holds the number of repetitions.
+                // Number of repetitions.
                 gif::Block::Again(0) => self.loops = 0,
                 gif::Block::Again(again) => self.loops = again.saturating_add(1),
                 gif::Block::Other => {}
@@ -74,7 +74,7 @@ impl Run {
         }
     }
 
-    /// How many frames are kept: one, unless all of them are within the limits.
+    /// Number of frames that are kept: one, unless all of them are within the limits.
     pub(super) fn kept(self, width: u32, height: u32, limits: &Limits) -> u32 {
         let pixels = u64::from(width) * u64::from(height) * u64::from(self.frames);
         let within =
@@ -83,7 +83,7 @@ impl Run {
     }
 }
 
-/// All renditions of all frames. None if a rendition would be larger than an upload may be.
+/// Encodes all renditions of all frames. None if a rendition would be larger than an upload may be.
 pub(super) fn render(
     bytes: &[u8],
     info: &Info,
@@ -124,7 +124,7 @@ pub(super) fn render(
     Ok(placeholder.map(|placeholder| Rendered { width, height, animated: true, alpha, placeholder, images }))
 }
 
-/// Whole pictures, one for each frame, and their colours' profile.
+/// Decoded frames, each a whole picture, and their colour profile.
 fn frames<'a>(
     bytes: &'a [u8],
     kind: Kind,
@@ -146,7 +146,7 @@ fn frames<'a>(
     }
 }
 
-/// A rendition as its frames come. Of each frame it keeps the rectangle in which something changed.
+/// Encodes the frames of a rendition. Of each frame it keeps the rectangle in which something changed.
 #[derive(Clone, Default)]
 struct Writer {
     /// The `ANMF` chunks.
@@ -157,7 +157,7 @@ struct Writer {
 #[derive(Clone)]
 struct Last {
     pixels: Rc<Pixels>,
-    /// Milliseconds, and where in the body they are.
+    /// Duration in milliseconds, and its position in the body.
     time: u32,
     time_at: usize,
 }
@@ -172,14 +172,14 @@ impl Writer {
         };
         let time = time.min(U24);
         let Some(area) = area else {
-            // The picture before stays for longer.
+            // Nothing changed: the previous frame is shown for longer.
             if let Some(last) = &mut self.last {
                 last.time = last.time.saturating_add(time).min(U24);
                 self.body[last.time_at..last.time_at + 3].copy_from_slice(&u24(last.time));
             }
             return Ok(());
         };
-        // Places are written as halves.
+        // Positions are stored as halves, so they must be even.
         let (left, top) = (area.left & !1, area.top & !1);
         let (width, height) = (area.right - left, area.bottom - top);
         let file = if area == whole {
@@ -193,7 +193,7 @@ impl Writer {
             };
             encode::encode(&changed, encoding)?
         };
-        // The file of one picture without its own headers: the extended one is there if a part is transparent.
+        // The encoded frame without the file header; without the extended header, which exists if a part is transparent.
         let chunk = match file.get(12..) {
             Some([b'V', b'P', b'8', b'X', header @ ..]) => header.get(14..).unwrap_or_default(),
             chunk => chunk.unwrap_or_default(),
@@ -205,7 +205,7 @@ impl Writer {
         }
         let time_at = self.body.len();
         self.body.extend(u24(time));
-        // In the place of what was there, and it stays.
+        // Flags: no blending, and no disposal.
         self.body.push(0b10);
         self.body.extend(chunk);
         self.last = Some(Last { pixels, time, time_at });
@@ -251,7 +251,7 @@ struct Rectangle {
 }
 
 impl Rectangle {
-    /// What differs between two pictures of one size.
+    /// Bounding box of the difference between two pictures of one size.
     fn of_change(before: &RgbaImage, after: &RgbaImage) -> Option<Self> {
         let mut changed: Option<Self> = None;
         for (y, (old, new)) in (0..).zip(before.rows().zip(after.rows())) {
