@@ -24,8 +24,7 @@ macro_rules! ids {
                 let millis = u64::try_from(clock.now().micros() / 1000).unwrap_or(0);
                 Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
             }
-            /// Wraps an identifier that was stored, or created elsewhere (for example by a host with its own
-            /// users).
+            /// Wraps an identifier that was stored or created elsewhere, for example by a host.
             #[must_use]
             pub const fn from_uuid(id: Uuid) -> Self { Self(id) }
             /// Identifier as stored.

@@ -86,7 +86,10 @@ impl Ports {
             // The task may have panicked after the database committed.
             Err(panicked) => {
                 self.publish_twice(topics).await;
-                Err(Error::new(ErrorKind::TimedOut, "commit").context("panicked").source(panicked).into())
+                Err(Error::new(ErrorKind::TimedOut, "commit")
+                    .context("the commit task panicked")
+                    .source(panicked)
+                    .into())
             }
         }
     }

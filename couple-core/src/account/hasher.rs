@@ -163,7 +163,7 @@ fn yield_to_others() {
     // Only here is a niceness a thread's own; elsewhere it would be the whole process's.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(19) {
-        tracing::debug!(%error, "hashing threads keep their priority");
+        tracing::debug!(%error, "could not lower the priority of a password hashing thread");
     }
 }
 
@@ -178,7 +178,8 @@ impl Pool {
     fn push(&self, urgent: bool, task: Task) -> Result<(), Error> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.urgent.len() + waiting.other.len() >= self.most {
-            return Err(Error::new(ErrorKind::Overloaded, "hash password").context("too many wait"));
+            return Err(Error::new(ErrorKind::Overloaded, "hash password")
+                .context("too many passwords wait to be hashed"));
         }
         if urgent { &mut waiting.urgent } else { &mut waiting.other }.push_back(task);
         drop(waiting);

@@ -286,7 +286,7 @@ pub enum Refusal {
     #[error("too many tries; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
     /// The key came before with another request.
-    #[error("this Idempotency-Key came before with another request")]
+    #[error("this Idempotency-Key was used for another request")]
     KeyReused,
 }
 

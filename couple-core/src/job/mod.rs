@@ -1,11 +1,15 @@
-//! Jobs: the durable outbox and its worker.
+//! Background jobs: durable queues and the worker that runs them.
 //!
-//! A job is enqueued only inside a commit, so it exists exactly when what caused it does. A worker claims a batch under
-//! a lease; a claim has a random token that finishing must show, so a worker that was thought dead and comes back
-//! changes nothing. Attempts are counted at the claim: a job that kills its process still runs out of them. Such a job leaves all jobs
-//! abandoned that ran beside it. Abandoned jobs are claimed and run one at a time, so that from then on a crash costs an attempt of
-//! the job that causes it and of no other abandoned one.
-//! Delivery is at least once; [`Context::id`] is stable over all attempts and is what a handler passes on to be told apart.
+//! A job is enqueued only inside a commit, so it exists if and only if its cause does (transactional outbox).
+//! A worker claims a batch of jobs under a lease. Each claim has a random token that later changes of the job
+//! must show, so a worker whose lease has expired cannot change the job.
+//!
+//! The store counts an attempt at the claim: a job that crashes its process still uses up its attempts. A
+//! crash abandons all jobs that ran in the process. Abandoned jobs are claimed and run one at a time, so that
+//! a further crash costs an attempt only to the job that caused it, not to the other abandoned jobs.
+//!
+//! Delivery is at least once. [`Context::id`] is the same for all attempts; a handler passes it on as an
+//! idempotency key.
 
 mod port;
 mod registry;
@@ -26,50 +30,50 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Change, Clock, Entropy, Error, ErrorKind, JobId, Timestamp};
 
-/// A kind of work: its payload and its constants.
+/// Kind of background job: its payload and its constants.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The name it is stored under; unique, never reused for another payload.
+    /// Name under which the job is stored; unique, never reused for another payload.
     const NAME: &'static str;
-    /// The queue it waits in.
+    /// Name of the job's queue.
     const QUEUE: &'static str;
-    /// Claims before it is dead.
+    /// Maximum number of claims; after them the job is dead.
     const MAX_ATTEMPTS: i64 = 12;
-    /// How long after its due time it is still worth doing.
+    /// Time after the due time at which the job expires.
     const MAX_AGE: Duration = Duration::from_hours(24 * 3);
-    /// At most one live job has this key; enqueuing another is then a no-op.
+    /// Deduplication key: enqueuing is a no-op while a live job has the same key.
     fn dedupe_key(&self) -> Option<String> {
         None
     }
 }
 
-/// A job as it waits.
+/// Job to enqueue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Which.
+    /// Id of the job.
     pub id: JobId,
-    /// Its queue.
+    /// Name of the queue.
     pub queue: String,
-    /// Its kind.
+    /// [`Job::NAME`] of the job.
     pub name: String,
-    /// Its payload, JSON. Holds no secret.
+    /// Payload as JSON. Holds no secret.
     pub payload: String,
-    /// At most one live job has this key.
+    /// Deduplication key: at most one live job has it.
     pub dedupe_key: Option<String>,
-    /// When it may first run.
+    /// Earliest time at which the job may run.
     pub due_at: Timestamp,
-    /// When it is no longer worth doing.
+    /// Time after which the job is not run any more, but dead.
     pub expires_at: Timestamp,
-    /// Claims before it is dead.
+    /// Maximum number of claims; after them the job is dead.
     pub max_attempts: i64,
-    /// When it was enqueued.
+    /// Time of enqueuing.
     pub created_at: Timestamp,
 }
 
 impl NewJob {
-    /// A job due at `due_at`.
+    /// Creates a job that is due at `due_at`.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when the payload has no JSON form.
+    /// [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
     pub fn at<J: Job>(
         job: &J,
         due_at: Timestamp,
@@ -89,51 +93,51 @@ impl NewJob {
             created_at: clock.now(),
         })
     }
-    /// The change that enqueues a job due now.
+    /// Creates the change that enqueues a job which is due now.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when the payload has no JSON form.
+    /// [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
     pub fn now<J: Job>(job: &J, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Change, Error> {
         Ok(JobChange::Enqueue(Self::at(job, clock.now(), clock, entropy)?).into())
     }
 }
 
-/// A random token that finishing a job must show.
+/// Random token of a claim, required to finish, retry, renew or bury the job.
 pub type ClaimToken = i64;
 
-/// A job that a worker holds until its lease ends.
+/// Job that a worker has claimed, until its lease expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedJob {
-    /// What was enqueued; `due_at` is the end of the lease.
+    /// The enqueued job. `due_at` is the end of the lease.
     pub job: NewJob,
-    /// Which claim this is: 1 for the first.
+    /// Number of the claim, counted from 1.
     pub attempt: i64,
-    /// What finishing must show.
+    /// Token of the claim.
     pub claim: ClaimToken,
 }
 
-/// A job that will not run again by itself.
+/// Job in the dead-letter queue: it runs again only when it is replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadJob {
-    /// What was enqueued.
+    /// The enqueued job.
     pub job: NewJob,
-    /// How often it was claimed.
+    /// Number of claims.
     pub attempts: i64,
-    /// Why it is dead.
+    /// Error of the last attempt.
     pub error: String,
-    /// Since when.
+    /// Time at which the job died.
     pub died_at: Timestamp,
 }
 
-/// How a queue stands.
+/// Number of jobs in a queue by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueStats {
-    /// Jobs whose time has come and that nobody holds.
+    /// Due jobs without a lease.
     pub ready: u64,
-    /// Jobs that wait for their time or for a lease to end.
+    /// Jobs that are not due yet or have a lease.
     pub waiting: u64,
-    /// Jobs that will not run again by themselves.
+    /// Jobs in the dead-letter queue.
     pub dead: u64,
-    /// The earliest due time of all live jobs.
+    /// Earliest due time of all live jobs.
     pub next_due: Option<Timestamp>,
 }

@@ -1,124 +1,130 @@
-//! What jobs need of a store.
+//! Job changes and reads that a store supports.
 
 use async_trait::async_trait;
 
 use super::{ClaimToken, DeadJob, NewJob, QueueStats};
 use crate::{Error, JobId, Timestamp};
 
-/// Changes to the outbox.
+/// Changes to the job queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobChange {
-    /// Adds a job, unless a live one has its dedupe key: then nothing happens.
+    /// Adds a job. A no-op if a live job has the same deduplication key.
     Enqueue(NewJob),
-    /// Claims up to `limit` due jobs of a queue that are not abandoned, earliest first.
+    /// Claims up to `limit` due jobs of a queue that are not abandoned, earliest due time first.
     ///
-    /// Each claim counts an attempt; the job carries `claim` and is not due again before `lease_until`. A job is abandoned when a lease
-    /// of it ended without a result.
+    /// Each claim counts an attempt. The job then carries `claim` and is not due again before `lease_until`.
+    /// A job is abandoned when its lease expired without a result.
     Claim {
-        /// From where.
+        /// Name of the queue.
         queue: String,
-        /// Jobs due by now.
+        /// Current time: jobs that are due at or before it are claimed.
         now: Timestamp,
-        /// When the claim ends.
+        /// End of the lease.
         lease_until: Timestamp,
-        /// What finishing must show.
+        /// Token of the claim.
         claim: ClaimToken,
-        /// At most so many.
+        /// Maximum number of jobs.
         limit: u32,
     },
-    /// Claims the job of a queue that has been abandoned for longest, if any.
+    /// Claims the job of a queue that has been abandoned for the longest time, if any.
     ClaimAbandoned {
-        /// Queue of the job.
+        /// Name of the queue.
         queue: String,
-        /// Jobs whose lease ended by now.
+        /// Current time: a job is abandoned if its lease ended at or before it.
         now: Timestamp,
         /// End of the new lease.
         lease_until: Timestamp,
-        /// Token that finishing must show.
+        /// Token of the claim.
         claim: ClaimToken,
     },
-    /// Extends a lease. Precondition, here and below: the job still carries this claim
+    /// Extends a lease.
+    ///
+    /// Precondition, here and below: the job still has this claim
     /// ([`ClaimLost`](crate::Conflict::ClaimLost)).
     Renew {
-        /// Which.
+        /// Id of the job.
         id: JobId,
-        /// Whose.
+        /// Token of the claim.
         claim: ClaimToken,
-        /// When the claim ends now.
+        /// New end of the lease.
         lease_until: Timestamp,
     },
-    /// Removes a job that is done.
+    /// Removes a job that succeeded.
     Finish {
-        /// Which.
+        /// Id of the job.
         id: JobId,
-        /// Whose.
+        /// Token of the claim.
         claim: ClaimToken,
     },
-    /// Gives a job back, to be due later.
+    /// Ends the claim and makes the job due again later.
     Retry {
-        /// Which.
+        /// Id of the job.
         id: JobId,
-        /// Whose.
+        /// Token of the claim.
         claim: ClaimToken,
-        /// When next.
+        /// Time of the next attempt.
         due_at: Timestamp,
     },
-    /// Moves a job to the dead ones.
+    /// Moves a job to the dead-letter queue.
     Bury {
-        /// Which.
+        /// Id of the job.
         id: JobId,
-        /// Whose.
+        /// Token of the claim.
         claim: ClaimToken,
-        /// Why.
+        /// Error of the last attempt.
         error: String,
-        /// When.
+        /// Current time.
         at: Timestamp,
     },
-    /// Brings a dead job back, due at once, attempts at zero, without its dedupe key. Precondition: it is dead
-    /// ([`NoDeadJob`](crate::Conflict::NoDeadJob)).
+    /// Makes a dead job live and due immediately, with zero attempts and without its deduplication key.
+    ///
+    /// Precondition: it is dead ([`NoDeadJob`](crate::Conflict::NoDeadJob)).
     Replay {
-        /// Which.
+        /// Id of the job.
         id: JobId,
-        /// When.
+        /// Current time: the new due time.
         at: Timestamp,
-        /// When it is no longer worth doing.
+        /// New expiry of the job.
         expires_at: Timestamp,
     },
-    /// Removes up to `cap` dead jobs that died before `before`; counted.
+    /// Removes up to `cap` dead jobs that died before `before`. The commit returns their number.
     PurgeDead {
-        /// Jobs that died earlier go.
+        /// Jobs that died earlier are removed.
         before: Timestamp,
-        /// At most so many.
+        /// Maximum number of jobs to remove.
         cap: u32,
     },
 }
 
-/// What jobs read.
+/// Reads of the job queues, with the guarantees that a store must give.
 ///
-/// * **J1** A job is claimed by one: 16 claimers at once share out 200 jobs, none twice.
-/// * **J2** Jobs come in order of their due time, and none before it.
-/// * **J3** A leased job is not claimed again before its lease ends. Afterwards it is abandoned: it is claimed by itself, one job at a
-///   time, with the attempt counted, and ordinary claims pass over it until it was given back with a result.
-/// * **J4** A lost claim can neither renew, finish, retry nor bury.
-/// * **J5** A live dedupe key makes enqueuing a no-op; once the job is finished or dead the key is free.
-/// * **J6** Finishing and enqueuing the same key in one commit leaves one job.
-/// * **J7** Retrying makes the job due at the given time.
-/// * **J8** Dead jobs are listed, oldest first, replayed with attempts at zero, and purged by age, at most `cap`.
-/// * **J9** Queues do not see one another's jobs.
-/// * **J10** Jobs read back as they were enqueued, every field.
-/// * **J11** Stats count ready, waiting and dead jobs and tell the next due time.
+/// * **J1** A job is claimed once: 16 concurrent claimers share out 200 jobs, each job to one of them.
+/// * **J2** Jobs are claimed in the order of their due times, and never before.
+/// * **J3** A leased job is not claimed again before its lease ends. Afterwards it is abandoned: it is
+/// claimed alone, one job at a time, and the claim counts an attempt. Ordinary claims skip it until a worker
+/// gives it back with a result.
+/// * **J4** A worker that has lost its claim can neither renew, finish, retry nor bury the job.
+/// * **J5** While a live job has a deduplication key, enqueuing the key again is a no-op; once the job is
+/// finished or dead, the key is free.
+/// * **J6** Finishing a job and enqueuing its key again in one commit leaves one job.
+/// * **J7** A retry makes the job due at the given time.
+/// * **J8** Dead jobs are listed, oldest first, replayed with zero attempts, and purged by age, at most `cap`
+/// per change.
+/// * **J9** Claims and reads of a queue never return jobs of another queue.
+/// * **J10** Every field of a job reads back as it was enqueued.
+/// * **J11** Queue statistics count ready, waiting and dead jobs and contain the next due time.
 #[async_trait]
 pub trait JobReads: Send + Sync {
-    /// How a queue stands at `now`.
+    /// Number of jobs of a queue by state at `now`.
     ///
     /// # Errors
-    /// The store's, here as in every method below.
+    /// Errors of the store, as in every method below.
     async fn queue_stats(&self, queue: &str, now: Timestamp) -> Result<QueueStats, Error>;
-    /// The earliest due time of those of a queue's live jobs that carry no claim.
+    /// Earliest due time of the live jobs of a queue that have no claim.
     async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error>;
-    /// The earliest end of a lease of a queue's jobs: when it is over, a job is abandoned.
+    /// Earliest end of a lease in a queue; a job whose lease has ended is abandoned.
     async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error>;
-    /// Dead jobs in the order of their ids, after `after`.
+    /// Up to `limit` dead jobs after the id `after`, in the order of their ids.
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Which handler runs which job.
+//! Registry of job handlers.
 
 use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -7,33 +7,33 @@ use async_trait::async_trait;
 use super::{ClaimedJob, Job};
 use crate::{Error, JobId, Timestamp};
 
-/// What a handler knows of the job it runs.
+/// Information about the job that a handler runs.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// Stable over all attempts: pass it on, so that the other side can tell a repeat.
+    /// Id of the job, the same for all attempts. Pass it to remote services as an idempotency key.
     pub id: JobId,
-    /// Which attempt this is: 1 for the first.
+    /// Number of the attempt, counted from 1.
     pub attempt: i64,
-    /// When the job was enqueued.
+    /// Time of enqueuing.
     pub enqueued_at: Timestamp,
 }
 
-/// Why a job was not done.
+/// Failure of a job.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    /// Worth trying again.
+    /// Transient failure: the worker retries after a back-off.
     #[error("{0}")]
     Retry(Error),
-    /// Worth trying again, but not before that time.
+    /// Transient failure: the worker retries after the given time.
     #[error("{0}")]
     RetryAfter(Error, Duration),
-    /// Will never succeed.
+    /// Permanent failure: the job is dead.
     #[error("{0}")]
     Dead(Error),
 }
 
 impl From<Error> for JobError {
-    /// A rejection is for good; anything else may pass.
+    /// Rejections and corrupt data are permanent failures; all other errors are transient.
     fn from(error: Error) -> Self {
         match error.kind() {
             crate::ErrorKind::Rejected | crate::ErrorKind::Corrupt => Self::Dead(error),
@@ -42,10 +42,10 @@ impl From<Error> for JobError {
     }
 }
 
-/// Does a kind of job. Runs at least once per job; being run twice must do no harm.
+/// Handler of one kind of job. Runs at least once per job, so it must be idempotent.
 #[async_trait]
 pub trait Handler<J: Job>: Send + Sync + 'static {
-    /// Does one.
+    /// Runs one job.
     async fn run(&self, job: J, context: &Context) -> Result<(), JobError>;
 }
 
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Adds a handler, in place of one for the same name.
+    /// Adds a handler; replaces a handler for the same job name.
     #[must_use]
     pub fn with<J: Job>(mut self, handler: impl Handler<J>) -> Self {
         self.0.insert(J::NAME, Arc::new(Typed(handler, PhantomData)));
@@ -88,7 +88,7 @@ impl Registry {
         let context = Context { id: job.id, attempt: claimed.attempt, enqueued_at: job.created_at };
         match self.0.get(job.name.as_str()) {
             Some(handler) => handler.run(&job.payload, &context).await,
-            // A process of another version may know it: not dead yet.
+            // Retry, because a process of another version may have a handler.
             None => Err(JobError::Retry(
                 Error::new(crate::ErrorKind::Unavailable, "run job")
                     .context(format!("no handler for {}", job.name)),

@@ -1,4 +1,4 @@
-//! When to try again.
+//! Delays between attempts.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use crate::Entropy;
 
 /// Exponential back-off with full jitter: a random time up to `base · 2^(attempt-1)`, at most `most`.
 ///
-/// Full jitter spreads retries best for the work it costs (Brooker, "Exponential Backoff and Jitter", 2015).
+/// Full jitter spreads retries with the least total work (Brooker, "Exponential Backoff and Jitter", 2015).
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// The longest first wait.
+    /// Maximum delay after the first attempt.
     pub base: Duration,
-    /// The longest wait.
+    /// Maximum delay after any attempt.
     pub most: Duration,
 }
 
@@ -22,7 +22,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// How long to wait after claim number `attempt`.
+    /// Random delay after attempt `attempt`, which is counted from 1.
     #[must_use]
     pub fn wait(&self, attempt: i64, entropy: &dyn Entropy) -> Duration {
         let doublings = u32::try_from(attempt.clamp(1, 31) - 1).unwrap_or(0);
@@ -31,7 +31,7 @@ impl Backoff {
     }
 }
 
-/// A random time up to `longest`.
+/// Random duration up to `longest`.
 pub(super) fn fraction(longest: Duration, entropy: &dyn Entropy) -> Duration {
     let mut random = [0; 4];
     entropy.fill(&mut random);

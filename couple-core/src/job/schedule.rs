@@ -1,4 +1,4 @@
-//! Work that comes round again, and the purges of the outbox itself.
+//! Recurring jobs, and the purges of recorded outcomes and dead jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{Change, Error, IdempotencyChange, Ports, Timestamp, ports::settled};
 
 type Make = dyn Fn(&Ports, Timestamp) -> Result<NewJob, Error> + Send + Sync;
 
-/// A job that is enqueued again and again. Its dedupe key keeps it to one, over all processes.
+/// Recurring job. Its deduplication key allows one live job over all processes.
 #[derive(Clone)]
 pub struct Schedule {
     every: Duration,
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Schedule {
 }
 
 impl Schedule {
-    /// Runs what `make` makes every so often. The job must have a dedupe key.
+    /// Runs the job that `make` creates at the interval `every`. The job must have a deduplication key.
     #[must_use]
     pub fn every<J: Job>(every: Duration, make: impl Fn() -> J + Send + Sync + 'static) -> Self {
         Self {
@@ -42,22 +42,22 @@ impl Schedule {
         self.name
     }
 
-    /// The first run: some time within the interval, so that the schedules of many processes spread out.
+    /// First run: at a random time within the interval, so that many processes do not run it together.
     pub(super) fn first(&self, ports: &Ports) -> Result<Change, Error> {
         let due = ports.now().plus(fraction(self.every, &*ports.entropy));
         Ok(JobChange::Enqueue((self.make)(ports, due)?).into())
     }
 
-    /// The run after one that ends now.
+    /// Run after the one that ends now.
     pub(super) fn next(&self, ports: &Ports) -> Result<Change, Error> {
         Ok(JobChange::Enqueue((self.make)(ports, ports.now().plus(self.every))?).into())
     }
 }
 
-/// Rows that one purging commit removes.
+/// Number of rows that one purging commit removes.
 const BITE: u32 = 500;
 
-/// Purges in bites until one comes back short.
+/// Purges in batches until a batch is incomplete. Returns the number of removed rows.
 pub(crate) async fn purge_all(
     ports: &Ports,
     change: impl Fn(u32) -> Change + Send + Sync,
@@ -72,7 +72,7 @@ pub(crate) async fn purge_all(
     }
 }
 
-/// Purges recorded answers that have expired.
+/// Job that purges expired outcomes of idempotency keys.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeOutcomes {}
 
@@ -84,11 +84,11 @@ impl Job for PurgeOutcomes {
     }
 }
 
-/// Removes recorded answers that have expired.
+/// Handler that removes expired outcomes of idempotency keys.
 pub struct PurgeOutcomesHandler(pub Ports);
 
 impl PurgeOutcomesHandler {
-    /// How often it runs.
+    /// Schedule: every 10 minutes.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_mins(10), || PurgeOutcomes {})
@@ -104,7 +104,7 @@ impl Handler<PurgeOutcomes> for PurgeOutcomesHandler {
     }
 }
 
-/// Purges dead jobs that nobody came back for.
+/// Job that purges old dead jobs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeDead {}
 
@@ -116,13 +116,13 @@ impl Job for PurgeDead {
     }
 }
 
-/// Removes jobs that have been dead for 30 days.
+/// Handler that removes jobs that have been dead for 30 days.
 pub struct PurgeDeadHandler(pub Ports);
 
 impl PurgeDeadHandler {
     const KEPT: Duration = Duration::from_hours(24 * 30);
 
-    /// How often it runs.
+    /// Schedule: every 24 hours.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_hours(24), || PurgeDead {})

@@ -1,4 +1,4 @@
-//! The worker: claims, runs, renews, finishes.
+//! Worker: claims jobs, runs them, renews their leases and records their results.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,33 +14,35 @@ use super::{
 };
 use crate::{Change, CommitError, Error, ErrorKind, JobId, Ports, live::Topic, ports::settled};
 
-/// A queue and how many of its jobs one process runs at once.
+/// Queue, with the number of its jobs that one process runs concurrently.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    /// Its name.
+    /// Name of the queue.
     pub name: String,
-    /// So many at once.
+    /// Maximum number of concurrent jobs in this process.
     pub concurrency: usize,
 }
 
 impl Queue {
-    /// A queue of that name.
+    /// Creates a queue; a concurrency of 0 counts as 1.
     pub fn new(name: impl Into<String>, concurrency: usize) -> Self {
         Self { name: name.into(), concurrency: concurrency.max(1) }
     }
 }
 
-/// Numbers a host may change.
+/// Settings of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerOptions {
-    /// How long a claim lasts; renewed at a third of it. A dead worker's job runs again after at most this and one
-    /// poll, alone: after the abandoned jobs before it.
+    /// Duration of a lease; renewed after a third of it.
+    ///
+    /// A job of a dead worker runs again after at most one lease and one poll, after the jobs that were
+    /// abandoned earlier.
     pub lease: Duration,
-    /// How long nobody looks when nobody was told; jittered down to half.
+    /// Maximum time between two looks at the queue without a notice; jittered down to half of it.
     pub poll: Duration,
-    /// How long one run may take.
+    /// Maximum duration of one run.
     pub deadline: Duration,
-    /// When to try again.
+    /// Delays between attempts.
     pub backoff: Backoff,
 }
 
@@ -55,7 +57,7 @@ impl Default for WorkerOptions {
     }
 }
 
-/// Runs jobs of chosen queues, inside a server or as a process of its own.
+/// Worker that runs jobs of chosen queues, in a server or in a separate process.
 #[derive(Debug, Clone)]
 pub struct Worker {
     ports: Ports,
@@ -63,11 +65,11 @@ pub struct Worker {
     schedules: Arc<Vec<Schedule>>,
     queues: Vec<Queue>,
     options: WorkerOptions,
-    /// Held while an abandoned job is claimed and runs: one at a time in this process, whatever its queue.
+    /// Held while an abandoned job is claimed and run: one at a time per process, over all queues.
     alone: Arc<Mutex<()>>,
 }
 
-/// A running worker.
+/// Handle of a running worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
     stop: watch::Sender<bool>,
@@ -75,8 +77,9 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Claims no more, lets what runs finish, and returns when it has or `within` is over. What is cut off then runs
-    /// again elsewhere when its lease ends.
+    /// Graceful shutdown: claims no more jobs and waits up to `within` for running jobs.
+    ///
+    /// Jobs that still run then are aborted; another worker runs them again when their leases expire.
     pub async fn stop(mut self, within: Duration) {
         let _ = self.stop.send(true);
         let _ = timeout(within, async { while self.tasks.join_next().await.is_some() {} }).await;
@@ -84,11 +87,11 @@ impl WorkerHandle {
     }
 }
 
-/// Claims that a process holds, to be renewed until they are finished.
+/// Claims of this process, renewed until they are finished.
 type Held = Arc<Mutex<HashMap<JobId, i64>>>;
 
 impl Worker {
-    /// A worker over its ports.
+    /// Creates a worker.
     #[must_use]
     pub fn new(
         ports: Ports,
@@ -100,7 +103,7 @@ impl Worker {
         Self { ports, registry, schedules: Arc::new(schedules), queues, options, alone: Arc::default() }
     }
 
-    /// Starts its tasks on the current runtime.
+    /// Starts the worker's tasks on the current runtime.
     #[must_use]
     pub fn start(self) -> WorkerHandle {
         let (stop, stopped) = watch::channel(false);
@@ -112,10 +115,12 @@ impl Worker {
         WorkerHandle { stop, tasks }
     }
 
-    /// Runs whatever is due, and what that makes due, until nothing is: for tests. Returns how many runs there were.
+    /// Runs due jobs, and jobs that they enqueue, until no job is due.
+    ///
+    /// For tests. Returns the number of runs.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn run_until_idle(&self) -> Result<u64, Error> {
         let mut runs = 0;
         loop {
@@ -146,7 +151,7 @@ impl Worker {
         let mut wake = self.ports.bus.subscribe(vec![Topic::Queue(queue.name.clone())]).await;
         'serving: while !*stopped.borrow() {
             while running.try_join_next().is_some() {}
-            // Wait for room first: a job is claimed only when it can start.
+            // Wait for a free slot first, so that a claimed job starts immediately.
             tokio::select! {
                 biased;
                 _ = stopped.changed() => break,
@@ -187,7 +192,7 @@ impl Worker {
         while running.join_next().await.is_some() {}
     }
 
-    /// Until the next job is due, but at most a poll.
+    /// Time until the next job is due, at most one poll interval.
     async fn until_next(&self, queue: &str) -> Duration {
         let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
         match self.ports.store.next_due(queue).await {
@@ -196,8 +201,10 @@ impl Worker {
         }
     }
 
-    /// Runs the abandoned jobs of a queue, one after the other. One of them may have ended its process, so no other abandoned job
-    /// runs beside it. Looks once a poll: jobs are abandoned only where a worker died.
+    /// Runs the abandoned jobs of a queue, one after the other.
+    ///
+    /// Any of them may have crashed its process, so no other abandoned job runs beside it. Looks once per
+    /// poll interval, because jobs are abandoned only when a worker dies.
     async fn run_abandoned(self, queue: String, held: Held, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
             let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
@@ -206,7 +213,7 @@ impl Worker {
                 () = sleep(poll) => {}
             }
             while !*stopped.borrow() {
-                // Before the claim: a job that waits for its turn must not lose an attempt.
+                // Lock before claiming: a job that waits for the lock must not lose an attempt.
                 let _alone = self.alone.lock().await;
                 if *stopped.borrow() {
                     return;
@@ -214,7 +221,7 @@ impl Worker {
                 match self.claim_abandoned(&queue).await {
                     Ok(Some(job)) => {
                         let id = job.job.id;
-                        tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "runs an abandoned job");
+                        tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "running an abandoned job");
                         held.lock().await.insert(id, job.claim);
                         self.run_one(job).await;
                         held.lock().await.remove(&id);
@@ -231,7 +238,7 @@ impl Worker {
 
     async fn claim_abandoned(&self, queue: &str) -> Result<Option<ClaimedJob>, Error> {
         let now = self.ports.now();
-        // An idle queue must not cost a write.
+        // Read first, so that an idle queue costs no write.
         if self.ports.store.next_lease_end(queue).await?.is_none_or(|end| end > now) {
             return Ok(None);
         }
@@ -252,7 +259,7 @@ impl Worker {
 
     async fn claim(&self, queue: &str, limit: usize) -> Result<Vec<ClaimedJob>, Error> {
         let now = self.ports.now();
-        // An idle queue must not cost a write.
+        // Read first, so that an idle queue costs no write.
         if self.ports.store.next_due(queue).await?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
@@ -276,7 +283,7 @@ impl Worker {
                 let renew = JobChange::Renew { id, claim, lease_until: until };
                 match self.ports.commit(vec![renew.into()]).await {
                     Ok(_) => {}
-                    // Finished meanwhile, or another's by now; finishing will find out which.
+                    // The job has finished, or another worker has claimed it. Finishing the job shows which.
                     Err(CommitError::Conflict(_)) => {
                         held.lock().await.remove(&id);
                     }
@@ -288,10 +295,10 @@ impl Worker {
         }
     }
 
-    /// Runs one claimed job and writes what became of it.
+    /// Runs one claimed job and records its result.
     async fn run_one(&self, claimed: ClaimedJob) {
         let result = if claimed.attempt > claimed.job.max_attempts {
-            // Only a process that died in the middle leaves a job so.
+            // Only a process that died during a run leaves a job in this state.
             Err(JobError::Dead(Error::new(ErrorKind::Internal, "run job").context("attempts used up")))
         } else if self.ports.now() >= claimed.job.expires_at {
             Err(JobError::Dead(Error::new(ErrorKind::TimedOut, "run job").context("too old")))
@@ -301,16 +308,16 @@ impl Worker {
         match self.settle(&claimed, result).await {
             Ok(()) => {}
             Err(CommitError::Conflict(_)) => {
-                tracing::warn!(job = %claimed.job.id, name = claimed.job.name, "finished after the lease had ended");
+                tracing::warn!(job = %claimed.job.id, name = claimed.job.name, "job finished after its lease had ended");
             }
-            // Its lease will end and it will run again: at least once is what is promised.
+            // The lease expires and the job runs again: delivery is at least once.
             Err(CommitError::Failed(error)) => {
-                tracing::warn!(%error, job = %claimed.job.id, name = claimed.job.name, "could not settle a job");
+                tracing::warn!(%error, job = %claimed.job.id, name = claimed.job.name, "could not record the result of a job");
             }
         }
     }
 
-    /// Runs in a task of its own: a panic ends that job alone.
+    /// Runs the handler in a separate task, so that a panic fails only this job.
     async fn guarded(&self, claimed: &ClaimedJob) -> Result<(), JobError> {
         let (registry, job) = (self.registry.clone(), claimed.clone());
         let mut task = JoinSet::new();
@@ -345,7 +352,7 @@ impl Worker {
         let due_at = wait.map(|wait| now.plus(wait));
         match due_at {
             Some(due_at) if claimed.attempt < claimed.job.max_attempts && due_at < claimed.job.expires_at => {
-                tracing::info!(%error, job = %id, name = claimed.job.name, attempt = claimed.attempt, "will try again");
+                tracing::info!(%error, job = %id, name = claimed.job.name, attempt = claimed.attempt, "job failed and will be retried");
                 changes.push(JobChange::Retry { id, claim, due_at }.into());
             }
             _ => {
@@ -358,7 +365,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Sees to it that each schedule has a job that waits; one that does makes this a no-op.
+    /// Enqueues the first run of each schedule; a no-op for a schedule that has a live job.
     async fn keep_schedules(self, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
             let changes: Result<Vec<Change>, Error> =
@@ -368,7 +375,7 @@ impl Worker {
                 Err(error) => Err(error),
             };
             if let Err(error) = kept {
-                tracing::warn!(%error, "could not keep the schedules");
+                tracing::warn!(%error, "could not enqueue the scheduled jobs");
             }
             tokio::select! {
                 _ = stopped.changed() => return,

@@ -344,7 +344,7 @@ pub enum Refusal {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// They are in no couple, so there is nowhere for a photo.
-    #[error("you are in no couple")]
+    #[error("you are not in a couple")]
     NotPaired,
     /// There is none that they may see, or none that can be what they want it to be.
     #[error("there is no such picture")]
@@ -362,7 +362,7 @@ pub enum Refusal {
     #[error("too many uploads; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
     /// The key came before with another request.
-    #[error("this Idempotency-Key came before with another request")]
+    #[error("this Idempotency-Key was used for another request")]
     KeyReused,
 }
 

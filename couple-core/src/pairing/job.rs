@@ -1,4 +1,4 @@
-//! The background work of pairing: the mail of an invite, and forgetting old ones.
+//! Background jobs of pairing: invite mails and the purge of old invites.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,22 +12,23 @@ use crate::{
     mail::{Mail, Mailer, Message},
 };
 
-/// Tells the owner of an address that they are invited.
+/// Job that mails an invite to its target address.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InviteMail {
-    /// By this.
+    /// Id of the invite.
     pub invite: InviteId,
 }
 
 impl Job for InviteMail {
     const NAME: &'static str = "pairing.invite_mail";
     const QUEUE: &'static str = "mail";
-    // The mail waits through an outage of the mail server: MAX_AGE ends it, not the number of attempts.
+    // MAX_AGE limits the retries, not the number of attempts, so that the mail survives an outage of the mail
+    // server.
     const MAX_ATTEMPTS: i64 = 60;
     const MAX_AGE: Duration = Duration::from_hours(24);
 }
 
-/// Sends the mail of an invite, if it is still to be sent.
+/// Handler that sends the mail of an invite, if the invite is still open.
 pub struct InviteMailHandler {
     ports: Ports,
     directory: Arc<dyn Directory>,
@@ -35,7 +36,7 @@ pub struct InviteMailHandler {
 }
 
 impl InviteMailHandler {
-    /// Over its ports.
+    /// Creates the handler.
     #[must_use]
     pub fn new(ports: Ports, directory: Arc<dyn Directory>, mailer: Arc<dyn Mailer>) -> Self {
         Self { ports, directory, mailer }
@@ -46,7 +47,7 @@ impl InviteMailHandler {
 impl Handler<InviteMail> for InviteMailHandler {
     async fn run(&self, job: InviteMail, context: &Context) -> Result<(), JobError> {
         let store = &self.ports.store;
-        // Looked at again when it is sent: what was withdrawn, answered or blocked since is not mailed.
+        // Check again at sending time: an invite that was withdrawn, answered or blocked since is not mailed.
         let Some(invite) = store.invite(job.invite).await?.filter(|invite| invite.is_open(self.ports.now()))
         else {
             return Ok(());
@@ -55,7 +56,8 @@ impl Handler<InviteMail> for InviteMailHandler {
         if store.is_blocked_by_email(target.key(), invite.inviter).await? {
             return Ok(());
         }
-        // Asked for an address without an account too, as if it were the inviter's: the reads must not tell.
+        // Do the same read for an address without an account, with the inviter's id, so that the number of
+        // reads does not reveal whether the address has an account.
         let owner = self.directory.find_by_email(target.key()).await?;
         if store.is_blocked(owner.unwrap_or(invite.inviter), invite.inviter).await? {
             return Ok(());
@@ -77,7 +79,7 @@ impl Handler<InviteMail> for InviteMailHandler {
     }
 }
 
-/// Purges invites that have expired.
+/// Job that purges expired invites.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeInvites {}
 
@@ -89,7 +91,7 @@ impl Job for PurgeInvites {
     }
 }
 
-/// Removes invites a week after they expired: until then their sender may wonder what became of them.
+/// Handler that removes invites a week after their expiry. Until then their sender can see their state.
 pub struct PurgeInvitesHandler {
     ports: Ports,
 }
@@ -97,12 +99,12 @@ pub struct PurgeInvitesHandler {
 impl PurgeInvitesHandler {
     const KEPT: Duration = Duration::from_hours(24 * 7);
 
-    /// Over its ports.
+    /// Creates the handler.
     #[must_use]
     pub const fn new(ports: Ports) -> Self {
         Self { ports }
     }
-    /// How often it runs.
+    /// Schedule: every hour.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_hours(1), || PurgeInvites {})

@@ -1,22 +1,22 @@
-//! Pairing: how two people become exactly one couple, and stop being one.
+//! Pairing: how two accounts become one couple, and how a couple ends.
 //!
 //! ```text
-//!                    invite                          accept (the other's open invite)
+//!                    invite                          accept (the partner's open invite)
 //!   person ────────────────────────▶ inviting ─────────────────────────────────────────▶ couple, epoch 1
 //!     ▲   withdraw, decline, expiry     │  ▲                                                │
 //!     └─────────────────────────────────┘  └── invite again                                 │ leave (either one,
-//!     ▲                                                                                     │ nobody's consent)
+//!     ▲                                                                                     │ no consent needed)
 //!     └───────────────────── person, couple ended, epoch 2 ◀────────────────────────────────┘
 //!
-//!   Two invites by address that cross are one accept: whoever commits second founds the couple.
+//!   Two invites by address that cross count as an accept: the second commit creates the couple.
 //! ```
 //!
-//! The edges are [`rules`]: pure functions from what was read to changes. Whoever races is decided by the
-//! preconditions of those changes: an account is in at most one couple, an invite ends once, at most one open
-//! invite joins the same two addresses.
+//! Each edge is a function in [`rules`]: a pure function from the state that was read to changes. The
+//! preconditions of those changes resolve races: an account is in at most one couple, an invite is closed
+//! once, and at most one open invite connects the same two addresses.
 //!
-//! Nothing here knows about accounts but their ids: a host with users of its own implements [`Directory`] and
-//! passes a [`Person`].
+//! Pairing uses accounts only by their ids: a host with its own users implements [`Directory`] and passes a
+//! [`Person`].
 
 mod job;
 mod port;
@@ -38,90 +38,90 @@ use crate::{
     limits::{Rule, rules as limit},
 };
 
-/// One who pairs, as the host vouches for them.
+/// Authenticated user who pairs, as provided by the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// Who.
+    /// Id of the account.
     pub id: AccountId,
-    /// The address that is proven to be theirs. Without one they cannot pair.
+    /// Verified e-mail address of the account. Without one the account cannot pair.
     pub email: Option<EmailAddress>,
 }
 
-/// Where an invite is in its life. An open one past `expires_at` has expired.
+/// State of an invite. An open invite whose `expires_at` has passed is expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InviteState {
     /// Waiting for an answer.
     Open,
-    /// Answered with yes.
+    /// Accepted; a couple was created.
     Accepted {
-        /// By whom.
+        /// Account that accepted.
         by: AccountId,
-        /// What came of it.
+        /// Couple that was created.
         couple: CoupleId,
     },
-    /// Answered with no.
+    /// Declined by the recipient.
     Declined,
-    /// Taken back, or ended because its sender paired.
+    /// Withdrawn by the inviter, or closed because the inviter paired.
     Withdrawn,
 }
 
-/// An invitation to pair. Its code and link are derived from its id by the server's key ring.
+/// Invite to pair. Its code and its link are derived from its id and the key ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invite {
-    /// Which.
+    /// Id of the invite.
     pub id: InviteId,
-    /// Who asks.
+    /// Account that invites.
     pub inviter: AccountId,
-    /// The address of who asks.
+    /// Key of the inviter's address at the time of the invite.
     pub inviter_email: EmailKey,
-    /// The only address it works for, if it was sent to one.
+    /// Only address that may answer the invite; none if anyone with the code or link may.
     pub target: Option<EmailAddress>,
-    /// A line from the inviter.
+    /// Message of the inviter.
     pub message: Option<Label>,
     /// Keyed digest of the short code.
     pub code: Digest,
     /// SHA-256 of the link's token.
     pub link: Digest,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends by itself.
+    /// Time of expiry.
     pub expires_at: Timestamp,
-    /// How it stands.
+    /// State of the invite.
     pub state: InviteState,
 }
 
 impl Invite {
-    /// The key that at most one open invite may have: the unordered pair of addresses it would join.
+    /// Key of the unordered pair of addresses that the invite connects. At most one open invite has it.
     #[must_use]
     pub fn pair_key(&self) -> Option<Digest> {
         self.target.as_ref().map(|target| pair_key(&self.inviter_email, target.key()))
     }
-    /// Whether it can be answered at `now`.
+    /// Whether the invite can be answered at `now`.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.state == InviteState::Open && now < self.expires_at
     }
 }
 
-/// The key of an unordered pair of addresses.
+/// Key of an unordered pair of addresses.
 #[must_use]
 pub fn pair_key(one: &EmailKey, other: &EmailKey) -> Digest {
     let (low, high) = if one <= other { (one, other) } else { (other, one) };
     digest(&[b"pair", low.as_str().as_bytes(), high.as_str().as_bytes()])
 }
 
-/// Which of the two.
+/// Side of a couple: one of its two members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
-    /// The one who invited.
+    /// The member who sent the invite.
     First,
-    /// The one who accepted.
+    /// The member who accepted the invite.
     Second,
 }
 
 impl Side {
-    /// 0 or 1: the index into what a couple has two of.
+    /// Index 0 or 1 into arrays with one element per member.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -129,7 +129,7 @@ impl Side {
             Self::Second => 1,
         }
     }
-    /// Reads a stored index.
+    /// Side of a stored index; none unless the index is 0 or 1.
     #[must_use]
     pub const fn from_index(index: i64) -> Option<Self> {
         match index {
@@ -138,7 +138,7 @@ impl Side {
             _ => None,
         }
     }
-    /// The other of the two.
+    /// The other side.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -148,35 +148,35 @@ impl Side {
     }
 }
 
-/// Two people and what they share.
+/// Couple: two accounts and their shared state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Couple {
-    /// Which.
+    /// Id of the couple.
     pub id: CoupleId,
-    /// Who, by [`Side`].
+    /// Accounts of the members, by [`Side`].
     pub members: [AccountId; 2],
-    /// When they paired here.
+    /// Time of pairing.
     pub since: Timestamp,
-    /// 1 while it lives; rises when it ends. What carries an older one is dead.
+    /// 1 until the couple ends; incremented at its end. Data with an older epoch is invalid.
     pub epoch: i64,
-    /// When it ended.
+    /// Time at which the couple ended; none while it lives.
     pub ended_at: Option<Timestamp>,
-    /// What they call themselves.
+    /// Title that the couple chose.
     pub title: Option<Label>,
-    /// `YYYY-MM-DD`.
+    /// Anniversary, `YYYY-MM-DD`.
     pub anniversary: Option<String>,
-    /// The couple that the same two were before.
+    /// Latest earlier couple of the same two accounts.
     pub previous: Option<CoupleId>,
-    /// Who of them wants to see the previous couple's timeline again, by [`Side`].
+    /// Whether each member wants to restore the previous couple's timeline, by [`Side`].
     pub restore: [bool; 2],
-    /// The `seq` of the newest entry; 0 before the first.
+    /// `seq` of the newest entry; 0 while the log is empty.
     pub head_seq: i64,
-    /// Up to where each has read, by [`Side`].
+    /// `seq` up to which each member has read, by [`Side`].
     pub read: [i64; 2],
 }
 
 impl Couple {
-    /// Which side an account is.
+    /// Side of an account; none if it is not a member.
     #[must_use]
     pub fn side_of(&self, account: AccountId) -> Option<Side> {
         match self.members {
@@ -185,48 +185,50 @@ impl Couple {
             _ => None,
         }
     }
-    /// The account on a side.
+    /// Account on a side.
     #[must_use]
     pub const fn member(&self, side: Side) -> AccountId {
         self.members[side.index()]
     }
-    /// Whether both chose to see the previous couple's timeline.
+    /// Whether both members want to restore the previous couple's timeline.
     #[must_use]
     pub const fn restored(&self) -> bool {
         self.restore[0] && self.restore[1]
     }
 }
 
-/// One person's wish not to hear from another again.
+/// Block: one account refuses invites from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Who does not want to hear.
+    /// Account that blocks.
     pub blocker: AccountId,
-    /// Their address then, so that an invite to it can be dropped without asking who they are.
+    /// Address key of the blocker at the time of the block.
+    ///
+    /// An invite to it is dropped without looking up the account.
     pub blocker_email: EmailKey,
-    /// From whom.
+    /// Account that is blocked.
     pub blocked: AccountId,
-    /// Since when.
+    /// Time of the block.
     pub at: Timestamp,
 }
 
-/// What the other may see of somebody.
+/// Data of an account that its partner may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// What they are called.
+    /// Display name.
     pub display_name: DisplayName,
 }
 
-/// Numbers a host may change.
+/// Settings of pairing.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// How long an invite waits.
+    /// Lifetime of an invite.
     pub invite_lifetime: Duration,
-    /// How many invites one person may have waiting.
+    /// Maximum number of open invites per account.
     pub open_invites: usize,
-    /// Mails with an invite to one address, of all inviters.
+    /// Rate limit of invite mails to one address, from all inviters together.
     pub invite_mail_per_address: Rule,
-    /// Mails with an invite of one account to one address.
+    /// Rate limit of invite mails from one account to one address.
     pub invite_mail_per_account_and_address: Rule,
 }
 
@@ -241,53 +243,53 @@ impl Default for Policy {
     }
 }
 
-/// What a person may be told.
+/// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A field is not as it must be.
+    /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// They are in a couple.
+    /// The account is in a couple.
     #[error("you are in a couple")]
     AlreadyPaired,
-    /// They are in none.
-    #[error("you are in no couple")]
+    /// The account is in no couple.
+    #[error("you are not in a couple")]
     NotPaired,
-    /// Wrong, used, withdrawn, somebody else's, blocked: one answer for all.
+    /// The invite does not exist, is closed, is for another address, or is blocked: one refusal for all.
     #[error("there is no such invite")]
     InviteNotFound,
-    /// Their own invite, or one addressed to them, that waited too long.
+    /// The invite has expired. Only the owner of its target address sees this.
     #[error("the invite has expired")]
     InviteExpired,
-    /// It is their own.
+    /// The invite was sent by the account itself.
     #[error("this is your own invite")]
     OwnInvite,
-    /// They have as many waiting as one may.
+    /// The account has reached its limit of open invites.
     #[error("too many invites are waiting; withdraw one")]
     TooManyInvites,
-    /// Their address is not proven.
+    /// The account has no verified address.
     #[error("confirm your e-mail address first")]
     Unverified,
-    /// These two were no couple before.
+    /// The couple has no previous couple.
     #[error("there is no earlier timeline")]
     NoPrevious,
-    /// Nobody of theirs is blocked by that id.
+    /// The account has no block with this id.
     #[error("no such block")]
     BlockNotFound,
-    /// The session's account has asked to be deleted, or has another address by now.
+    /// The account has requested deletion, or has another address than the session assumes.
     #[error("sign in again")]
     Unauthenticated,
-    /// Too often.
+    /// A rate limit is used up; the value is the time until a retry can succeed.
     #[error("too many tries; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
-    /// The key came before with another request.
-    #[error("this Idempotency-Key came before with another request")]
+    /// The idempotency key was used for another request.
+    #[error("this Idempotency-Key was used for another request")]
     KeyReused,
 }
 
 impl Refusal {
-    /// A stable word for programs.
+    /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

@@ -1,7 +1,7 @@
-//! What pairing decides: the edges of the state machine, as pure functions.
+//! Decisions of pairing: the edges of the state machine, as pure functions.
 //!
-//! Each takes what was read and answers with the changes that the edge is. Races are not decided here but by the
-//! preconditions of those changes: whoever loses reads again and comes here with what is then true.
+//! Each function takes the state that was read and returns the changes of one edge. The preconditions of
+//! those changes resolve races: a caller whose commit conflicts reads the new state and decides again.
 
 use super::{Block, Couple, Invite, InviteState, PairingChange, Person, Policy, Refusal, Side};
 use crate::{
@@ -10,12 +10,12 @@ use crate::{
     typed,
 };
 
-/// Letters in a short code: 50 bits.
+/// Number of letters in a short code: 50 bits.
 const LETTERS: usize = 10;
-/// Kind of a link's token, which the token begins with.
+/// Kind of a link token, which is also its prefix.
 const LINK: &str = "invite";
 
-/// An invite's short code, as it is shown: `XXXXX-XXXXX`.
+/// Short code of an invite, as displayed: `XXXXX-XXXXX`.
 #[must_use]
 pub fn code_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
     let letters = keys.letters("invite-code", &[invite.as_uuid().as_bytes()], LETTERS);
@@ -23,65 +23,68 @@ pub fn code_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
     Secret::new(format!("{left}-{right}"))
 }
 
-/// An invite's link token: 192 bits.
+/// Link token of an invite: 192 bits.
 #[must_use]
 pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
     keys.bearer(LINK, &[invite.as_uuid().as_bytes()])
 }
 
-/// The typed code of an invite in the form in which codes are compared. None: the text is no code.
+/// Normalises the typed code of an invite; none if the text is not a code.
 ///
-/// Case, spaces, dashes, look-alikes and full-width forms do not matter.
+/// Ignores case, spaces and dashes; accepts look-alikes and full-width forms.
 #[must_use]
 pub fn typed_code(text: &str) -> Option<String> {
     typed::letters(text, LETTERS)
 }
 
-/// The link's token in a text: the token itself, or the link that holds it. None: there is none.
+/// Finds the link token in a text that is a token or a link; none if there is no token.
 #[must_use]
 pub fn typed_link(text: &str) -> Option<&str> {
     typed::link_token(text, LINK)
 }
 
-/// The digest under which a code is stored and found. Keyed, because 50 bits alone could be searched.
+/// Digest under which a code is stored. Keyed, because 50 bits could be found by brute force.
 #[must_use]
 pub fn code_digest(keys: &Keyring, typed: &str) -> Digest {
     keys.derive("invite-code-digest", &[typed_code(typed).unwrap_or_default().as_bytes()])
 }
 
-/// How a link's token is found.
+/// Digest under which a link token is stored.
 #[must_use]
 pub fn link_digest(token: &str) -> Digest {
     digest(&[token.as_bytes()])
 }
 
-/// What is known when somebody invites.
+/// State that [`invite`] decides from.
 pub struct Inviting<'a> {
-    /// The couple they are in.
+    /// Current couple of the inviter.
     pub couple: Option<&'a Couple>,
-    /// Their open invites, expired ones too.
+    /// Open invites of the inviter, including expired ones.
     pub open: &'a [Invite],
-    /// The open invite between the same two addresses, whoever sent it.
+    /// Open invite between the same two addresses, in either direction.
     pub between: Option<&'a Invite>,
-    /// Whether the sender of `between` is blocked by, or blocks, the inviter.
+    /// Whether the invite in `between` cannot be accepted: a block, or its sender may not pair.
     pub between_blocked: bool,
-    /// The invite to be.
+    /// Invite to create.
     pub invite: &'a Invite,
 }
 
-/// What inviting comes to.
+/// Decision of [`invite`].
 #[derive(Debug)]
 pub enum Invited {
-    /// A new invite waits.
+    /// A new invite is created by these changes.
     Waiting(Vec<Change>),
-    /// The other had invited them: accept that.
+    /// The target has already invited the inviter: accept that invite.
     Crossing(InviteId),
 }
 
-/// *person → inviting*. An invite that crosses another is an accept; a newer one to the same address replaces the older.
+/// *person → inviting*. An invite that crosses another one becomes an accept.
+///
+/// A new invite to an address replaces the earlier one to the same address.
 ///
 /// # Errors
-/// [`Refusal::AlreadyPaired`], [`Refusal::OwnInvite`] for one's own address, [`Refusal::TooManyInvites`].
+/// [`Refusal::AlreadyPaired`], [`Refusal::OwnInvite`] for the inviter's own address,
+/// [`Refusal::TooManyInvites`].
 pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<Invited, Refusal> {
     let invite = read.invite;
     if read.couple.is_some() {
@@ -96,9 +99,10 @@ pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<In
         if theirs && between.is_open(now) && !read.between_blocked {
             return Ok(Invited::Crossing(between.id));
         }
-        // The member's row before the invite's, as every commit locks them.
+        // Lock the row of the member before the row of the invite: every commit uses this order.
         changes.push(PairingChange::ExpectUnpaired { account: invite.inviter }.into());
-        // One's own older one, or one that nobody can answer: its place is needed.
+        // The inviter's earlier invite, or an invite that can no longer be answered: close it, because only one may
+        // be open.
         changes.push(close(between, InviteState::Withdrawn));
     }
     let waiting = read
@@ -113,11 +117,12 @@ pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<In
     Ok(Invited::Waiting(changes))
 }
 
-/// Whether an invite is one that `person` may see and answer; why not is the same answer for a stranger.
+/// Checks that `person` may see and answer an invite.
 ///
 /// # Errors
-/// [`Refusal::InviteNotFound`], [`Refusal::OwnInvite`], and [`Refusal::InviteExpired`] only to those who
-/// knew of it: its sender, and the owner of the address it was sent to.
+/// [`Refusal::Unverified`]; [`Refusal::OwnInvite`] for the sender; [`Refusal::InviteExpired`] for the owner
+/// of the target address, who knows of the invite; [`Refusal::InviteNotFound`] for everyone else, whatever
+/// the reason.
 pub fn answerable<'a>(
     invite: Option<&'a Invite>,
     person: &Person,
@@ -139,35 +144,37 @@ pub fn answerable<'a>(
     Ok(invite)
 }
 
-/// What is known when somebody accepts.
+/// State that [`accept`] decides from.
 pub struct Accepting<'a> {
-    /// Who.
+    /// User who accepts.
     pub person: &'a Person,
-    /// The couple they are in.
+    /// Current couple of the user.
     pub couple: Option<&'a Couple>,
-    /// The invite, in whatever state.
+    /// The invite, in any state.
     pub invite: Option<&'a Invite>,
-    /// Whether either blocks the other.
+    /// Whether the invite cannot be answered: a block, or its sender may not pair.
     pub blocked: bool,
-    /// The couple that the same two were before.
+    /// Latest earlier couple of the same two accounts.
     pub previous: Option<CoupleId>,
-    /// What a new couple is called.
+    /// Id for the new couple.
     pub id: CoupleId,
 }
 
-/// What accepting comes to.
+/// Decision of [`accept`].
 #[derive(Debug)]
 pub enum Accepted {
-    /// They become a couple.
+    /// A new couple is created by these changes.
     Founded(Box<Couple>, Vec<Change>),
-    /// They are, by this very invite: a repeat after a lost answer.
+    /// The user accepted this invite before and is in its couple: a repeated request.
     Already(Box<Couple>),
 }
 
-/// *inviting → couple*. Founds the couple, ends both people's other invites and writes the first entry, in one commit.
+/// *inviting → couple*.
+///
+/// One commit adds the couple, closes all other invites of both and appends the first entry.
 ///
 /// # Errors
-/// [`Refusal::AlreadyPaired`], and those of [`answerable`].
+/// [`Refusal::AlreadyPaired`], and the refusals of [`answerable`].
 pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal> {
     if let (Some(couple), Some(invite)) = (read.couple, read.invite)
         && invite.state == (InviteState::Accepted { by: read.person.id, couple: couple.id })
@@ -191,7 +198,7 @@ pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal>
         head_seq: 0,
         read: [0, 0],
     };
-    // Members before invites, in the order in which every commit locks them.
+    // Lock the rows of members before the rows of invites: every commit uses this order.
     let changes = vec![
         PairingChange::Found(couple.clone()).into(),
         close(invite, InviteState::Accepted { by: read.person.id, couple: couple.id }),
@@ -202,10 +209,10 @@ pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal>
     Ok(Accepted::Founded(Box::new(Couple { head_seq: 1, ..couple }), changes))
 }
 
-/// *inviting → person*, by who was asked.
+/// *inviting → person*, by the recipient.
 ///
 /// # Errors
-/// Those of [`answerable`].
+/// The refusals of [`answerable`].
 pub fn decline(
     invite: Option<&Invite>,
     person: &Person,
@@ -215,10 +222,10 @@ pub fn decline(
     Ok(vec![close(answerable(invite, person, blocked, now)?, InviteState::Declined)])
 }
 
-/// *inviting → person*, by who asked.
+/// *inviting → person*, by the inviter.
 ///
 /// # Errors
-/// [`Refusal::InviteNotFound`] for anything but one's own open invite.
+/// [`Refusal::InviteNotFound`] unless it is an open invite of this account.
 pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change>, Refusal> {
     match invite {
         Some(invite) if invite.inviter == person && invite.state == InviteState::Open => {
@@ -228,7 +235,9 @@ pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change
     }
 }
 
-/// *couple → two persons*. Nobody's consent, at once, and nothing is appended that would tell.
+/// *couple → two persons*.
+///
+/// Takes effect immediately, without consent, and appends no entry that reveals it.
 ///
 /// # Errors
 /// [`Refusal::NotPaired`].
@@ -243,10 +252,10 @@ pub fn leave(
     Ok(std::iter::once(end).chain(block.then(|| block_partner(couple, person, now)).flatten()).collect())
 }
 
-/// Changes of a request to leave a couple that has ended meanwhile: none, or the block.
+/// Changes of a request to leave a couple that has already ended: none, or the block.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`] for a couple that the person was never in, or that has not ended.
+/// [`Refusal::NotPaired`] for a couple that the account was never in or that has not ended.
 pub fn left_already(
     couple: Option<&Couple>,
     person: &Person,
@@ -258,14 +267,16 @@ pub fn left_already(
     Ok(block.then(|| block_partner(couple, person, now)).flatten().into_iter().collect())
 }
 
-/// The change that blocks the partner, if the person has an address.
+/// Change that blocks the partner; none if the account has no address.
 fn block_partner(couple: &Couple, person: &Person, now: Timestamp) -> Option<Change> {
     let blocked = couple.member(couple.side_of(person.id)?.other());
     let blocker_email = person.email.as_ref()?.key().clone();
     Some(PairingChange::Block(Block { blocker: person.id, blocker_email, blocked, at: now }).into())
 }
 
-/// One of a couple says whether the previous timeline comes back; it does when both say so.
+/// Sets whether a member wants to restore the previous timeline.
+///
+/// It is restored when both members want it.
 ///
 /// # Errors
 /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
@@ -293,7 +304,7 @@ pub fn restore(
     Ok((after, changes))
 }
 
-/// The couple and which side of it a person is.
+/// The living couple, and the account's side of it.
 ///
 /// # Errors
 /// [`Refusal::NotPaired`].

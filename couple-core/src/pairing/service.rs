@@ -1,4 +1,4 @@
-//! The use cases of pairing.
+//! Use cases of pairing.
 
 use std::sync::Arc;
 
@@ -16,29 +16,31 @@ use crate::{
     timeline::{NewEntry, system},
 };
 
-/// What an invite takes.
+/// Request to create an invite.
 #[derive(Debug, Clone, Default)]
 pub struct Inviting {
-    /// The only address it is for; a mail goes there.
+    /// Only address that may answer the invite, and to which it is mailed; none for an invite to pass on.
     pub email: Option<String>,
-    /// A line for the other.
+    /// Message for the recipient.
     pub message: Option<String>,
 }
 
-/// How somebody names an invite that they got.
+/// Reference to a received invite.
 #[derive(Debug, Clone)]
 pub enum Named {
     /// The short code.
     Code(Secret<String>),
-    /// The link's token.
+    /// The link token, or the link with the token.
     Link(Secret<String>),
-    /// Its id, for one addressed to them.
+    /// The id of an invite to the account's own address.
     Id(InviteId),
 }
 
 impl Named {
-    /// The name in the form in which it is compared. A link that was pasted in place of its token or of a code is taken for
-    /// what it is; what cannot be a code or a link counts as no try.
+    /// Normalises the reference for comparison.
+    ///
+    /// Recognises a link in place of its token or of a code. A text that can be neither a code nor a link is
+    /// invalid and does not count as an attempt.
     fn normalized(&self) -> Result<Self, Invalid> {
         let linked = |text: &Secret<String>| {
             rules::typed_link(text.expose()).map(|token| Self::Link(Secret::new(token.to_owned())))
@@ -53,7 +55,7 @@ impl Named {
     }
 }
 
-/// An invite with what its sender passes on.
+/// Invite with the code and the link that its sender passes on.
 #[derive(Debug, Clone)]
 pub struct Sent {
     /// The invite.
@@ -64,16 +66,16 @@ pub struct Sent {
     pub link: Secret<String>,
 }
 
-/// What inviting came to.
+/// Result of an invite request.
 #[derive(Debug, Clone)]
 pub enum Founded {
-    /// It waits for an answer.
+    /// The invite waits for an answer.
     Waiting(Box<Sent>),
-    /// The other had invited them: they are a couple now.
+    /// The target had already invited the inviter: the two are a couple now.
     Couple(Box<Couple>),
 }
 
-/// What a repeat of an inviting request answers from.
+/// Recorded outcome of an invite request.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 enum Outcome {
     Waiting(InviteId),
@@ -82,7 +84,7 @@ enum Outcome {
 
 type Answer<T> = Result<T, Failure<Refusal>>;
 
-/// Inviting, answering, leaving, and what a couple says of itself.
+/// Service for invites, couples and blocks.
 #[derive(Clone)]
 pub struct Pairings {
     ports: Ports,
@@ -97,22 +99,23 @@ impl std::fmt::Debug for Pairings {
 }
 
 impl Pairings {
-    /// The service over its ports and whoever keeps the users.
+    /// Creates the service.
     #[must_use]
     pub fn new(ports: Ports, directory: Arc<dyn Directory>, policy: Policy) -> Self {
         Self { ports, directory, policy }
     }
 
-    /// What others may see of a person.
+    /// Public profile of an account.
     ///
     /// # Errors
-    /// The directory's.
+    /// Errors of the directory.
     pub async fn profile(&self, person: AccountId) -> Result<Option<Profile>, crate::Error> {
         self.directory.profile(person).await
     }
 
-    /// Invites somebody: whoever gets code or link, or only the owner of an address. Two who invite each other at the
-    /// same time end up as one couple.
+    /// Creates an invite, for the owner of an address or for anyone who gets its code or link.
+    ///
+    /// Two accounts that invite each other concurrently become one couple.
     ///
     /// # Errors
     /// [`Refusal::Unverified`], [`Refusal::AlreadyPaired`], [`Refusal::OwnInvite`], [`Refusal::TooManyInvites`],
@@ -157,14 +160,16 @@ impl Pairings {
         };
         loop {
             let store = &self.ports.store;
-            // The request was authenticated before this: the person may have asked to be deleted, or changed the address.
+            // Check again after authentication: the account may have requested deletion or changed its
+            // address since.
             self.require_may_pair(person).await?;
             let couple = store.couple_of(person.id).await?;
             let between = match &invite.target {
                 Some(target) => store.invite_between(&pair_key(email.key(), target.key())).await?,
                 None => None,
             };
-            // It crosses this invite only if its sender still has that address and may pair, and neither blocks the other.
+            // The invites cross only if the sender of the other one still has that address and may pair, and
+            // neither account blocks the other.
             let between_blocked = match (&between, &invite.target) {
                 (Some(between), Some(target)) => {
                     self.blocked(person.id, between.inviter).await?
@@ -199,7 +204,7 @@ impl Pairings {
             if let Some(outcome) = work.replay().await? {
                 return self.invited_before(outcome).await;
             }
-            // Lost to a crossing invite: whose commit came first has made us a couple already.
+            // A crossing invite that committed first has already created the couple.
             if let (Some(target), Some(couple)) =
                 (&invite.target, self.ports.store.couple_of(person.id).await?)
             {
@@ -223,20 +228,20 @@ impl Pairings {
         })
     }
 
-    /// The open invites that a person sent, with what to pass on.
+    /// Open invites that an account sent, with their codes and links.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn sent(&self, person: AccountId) -> Answer<Vec<Sent>> {
         let now = self.ports.now();
         let invites = self.ports.store.invites_of(person).await?;
         Ok(invites.into_iter().filter(|i| i.is_open(now)).map(|invite| self.with_code(invite)).collect())
     }
 
-    /// The open invites to a person's address, but those from whom they block.
+    /// Open invites to the address of an account, without those of blocked accounts.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn received(&self, person: &Person) -> Answer<Vec<Invite>> {
         let Some(email) = &person.email else { return Ok(Vec::new()) };
         let now = self.ports.now();
@@ -252,7 +257,7 @@ impl Pairings {
         Ok(open)
     }
 
-    /// Takes an invite back.
+    /// Withdraws an invite.
     ///
     /// # Errors
     /// [`Refusal::InviteNotFound`].
@@ -268,10 +273,11 @@ impl Pairings {
         }
     }
 
-    /// Who invites, before one says yes.
+    /// Preview of an invite: the invite and its sender's profile.
     ///
     /// # Errors
-    /// [`Refusal::InviteNotFound`] and the others of answering.
+    /// [`Refusal::InviteNotFound`], [`Refusal::InviteExpired`], [`Refusal::OwnInvite`], [`Refusal::Invalid`],
+    /// [`Refusal::Unverified`], [`Refusal::RateLimited`].
     pub async fn preview(&self, call: &Call, person: &Person, named: &Named) -> Answer<(Invite, Profile)> {
         let now = self.ports.now();
         let named = &named.normalized().map_err(refuse)?;
@@ -279,12 +285,13 @@ impl Pairings {
         let invite = self.find(named).await?;
         let blocked = self.closed_to(person.id, invite.as_ref()).await?;
         let invite = rules::answerable(invite.as_ref(), person, blocked, now).map_err(Failure::Refused)?;
-        // Somebody who paired meanwhile has no open invites; between the two commits they look like it.
+        // No check whether the inviter is in a couple: the commit that pairs an account also closes its open
+        // invites.
         let profile = self.directory.profile(invite.inviter).await?;
         Ok((invite.clone(), profile.ok_or(Failure::Refused(Refusal::InviteNotFound))?))
     }
 
-    /// Says yes.
+    /// Accepts an invite: the two accounts become a couple.
     ///
     /// # Errors
     /// [`Refusal::InviteNotFound`], [`Refusal::InviteExpired`], [`Refusal::OwnInvite`], [`Refusal::AlreadyPaired`],
@@ -301,7 +308,8 @@ impl Pairings {
             if !std::mem::replace(&mut allowed, true) {
                 self.allow_code(call, person.id, named).await?;
             }
-            // The couple before the invite: who is seen in one then sees what became of the invite.
+            // Read the couple before the invite: a read that finds the couple then also finds the invite
+            // closed.
             let couple = self.ports.store.couple_of(person.id).await?;
             let invite = self.find(named).await?;
             let (couple, changes) = match self.decide_accept(person, couple, invite, now).await? {
@@ -314,7 +322,7 @@ impl Pairings {
         }
     }
 
-    /// The couple that a repeated request founded, unless it ended since.
+    /// Couple that a repeated request created, unless it has ended since.
     async fn still(&self, id: CoupleId) -> Answer<Couple> {
         let couple = self.ports.store.couple(id).await?.filter(|couple| couple.ended_at.is_none());
         couple.ok_or(Failure::Refused(Refusal::NotPaired))
@@ -332,7 +340,7 @@ impl Pairings {
             (&couple, &invite)
             && *by == person.id
         {
-            // Read again what was accepted between the two reads.
+            // Read again: the invite was accepted between the two reads.
             couple = store.couple(*id).await?.filter(|couple| couple.ended_at.is_none());
         }
         if couple.is_none() {
@@ -344,7 +352,7 @@ impl Pairings {
                 .couples_of(person.id)
                 .await?
                 .into_iter()
-                // One in which nothing was ever said is nobody's to want back.
+                // A couple whose log holds only the entry of its pairing has no timeline to restore.
                 .find(|couple| couple.side_of(invite.inviter).is_some() && couple.head_seq > 1)
                 .map(|couple| couple.id),
             None => None,
@@ -355,10 +363,10 @@ impl Pairings {
         rules::accept(&read, now).map_err(Failure::Refused)
     }
 
-    /// Says no.
+    /// Declines an invite.
     ///
     /// # Errors
-    /// As [`preview`](Self::preview).
+    /// The same as for [`preview`](Self::preview), and [`Refusal::KeyReused`].
     pub async fn decline(&self, call: &Call, person: &Person, named: &Named) -> Answer<()> {
         let now = self.ports.now();
         let named = &named.normalized().map_err(refuse)?;
@@ -368,7 +376,8 @@ impl Pairings {
             let invite = self.find(named).await?;
             let blocked = self.closed_to(person.id, invite.as_ref()).await?;
             let decided = rules::decline(invite.as_ref(), person, blocked, now);
-            // Looked at last: the same request, under way at the same time, may have declined it meanwhile.
+            // Read the recorded outcome last: the same request, running concurrently, may have declined the
+            // invite.
             if work.replay::<(), Refusal>().await?.is_some() {
                 return Ok(());
             }
@@ -379,7 +388,7 @@ impl Pairings {
         }
     }
 
-    /// The couple that a person is in, and which side they are.
+    /// Current couple of an account, and the account's side.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`].
@@ -389,7 +398,7 @@ impl Pairings {
         Ok((couple.ok_or(Failure::Refused(Refusal::NotPaired))?, side))
     }
 
-    /// Sets what a couple calls itself. `None` leaves a field, `Some(None)` clears it.
+    /// Sets title and anniversary. `None` keeps a field, `Some(None)` clears it.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::Invalid`].
@@ -431,14 +440,16 @@ impl Pairings {
                 rules::append(&couple, NewEntry::system(system::COUPLE_CHANGED, Some(side), None, now)),
             ];
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                // Read again: the partner may have changed the other field meanwhile.
+                // Read again: the partner may have changed the other field concurrently.
                 let couple = self.ports.store.couple(couple.id).await?;
                 return couple.ok_or(Failure::Refused(Refusal::NotPaired));
             }
         }
     }
 
-    /// Says whether the previous couple's timeline shall be readable again; it is when both say so.
+    /// Sets whether a member wants to restore the previous couple's timeline.
+    ///
+    /// It is readable when both want it.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
@@ -460,12 +471,13 @@ impl Pairings {
         }
     }
 
-    /// Leaves the couple immediately, without the partner's consent. With `block`, the partner cannot invite again. `meant`
-    /// names the couple to leave: a late repeat then never ends another one, and a couple of the person that has ended
-    /// already is no error.
+    /// Leaves the couple immediately, without the partner's consent.
+    ///
+    /// With `block`, the partner cannot invite the account again. `meant` names the couple to leave, so that
+    /// a late repeat never ends another couple; if that couple has already ended, the request succeeds.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], also when `meant` is not a couple of this person; [`Refusal::KeyReused`].
+    /// [`Refusal::NotPaired`], also when the account was never in `meant`; [`Refusal::KeyReused`].
     pub async fn leave(
         &self,
         call: &Call,
@@ -477,7 +489,7 @@ impl Pairings {
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
             let couple = self.ports.store.couple_of(person.id).await?;
-            // After the couple: a repeat that is under way at the same time may have ended it meanwhile.
+            // Read after the couple: a concurrent repeat may have ended the couple.
             if work.replay::<(), Refusal>().await?.is_some() {
                 return Ok(());
             }
@@ -495,15 +507,15 @@ impl Pairings {
         }
     }
 
-    /// Whom a person blocks.
+    /// Blocks by an account.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn blocks(&self, person: AccountId) -> Answer<Vec<Block>> {
         Ok(self.ports.store.blocks_of(person).await?)
     }
 
-    /// Takes a block back.
+    /// Removes a block.
     ///
     /// # Errors
     /// [`Refusal::BlockNotFound`].
@@ -523,18 +535,19 @@ impl Pairings {
                 store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?
             }
             Named::Link(link) => store.invite_by_link(&rules::link_digest(link.expose())).await?,
-            // An id is no secret: it opens only what is addressed to the asker, or is their own.
+            // An id is no secret: it only finds invites with a target address, and `answerable` checks the
+            // address.
             Named::Id(id) => store.invite(*id).await?.filter(|invite| invite.target.is_some()),
         })
     }
 
-    /// Whether either blocks the other.
+    /// Whether one of two accounts blocks the other.
     async fn blocked(&self, one: AccountId, other: AccountId) -> Result<bool, crate::Error> {
         let store = &self.ports.store;
         Ok(store.is_blocked(one, other).await? || store.is_blocked(other, one).await?)
     }
 
-    /// Whether an invite cannot be answered by a person: one of the two blocks the other, or its sender may not pair any more.
+    /// Whether an account cannot answer an invite: a block, or its sender may not pair.
     async fn closed_to(&self, person: AccountId, invite: Option<&Invite>) -> Result<bool, crate::Error> {
         let Some(invite) = invite.filter(|invite| invite.state == InviteState::Open) else {
             return Ok(false);
@@ -543,7 +556,7 @@ impl Pairings {
             || !self.directory.may_pair(invite.inviter, &invite.inviter_email).await?)
     }
 
-    /// Refuses a person who asked to be deleted, or whose address is not theirs any more.
+    /// Refuses an account that requested deletion or has changed its address.
     async fn require_may_pair(&self, person: &Person) -> Answer<()> {
         let email = person.email.as_ref().ok_or(Failure::Refused(Refusal::Unverified))?;
         if self.directory.may_pair(person.id, email.key()).await? {

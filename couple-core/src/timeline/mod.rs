@@ -189,7 +189,7 @@ pub enum Refusal {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// They are in no couple.
-    #[error("you are in no couple")]
+    #[error("you are not in a couple")]
     NotPaired,
     /// There is no such entry.
     #[error("there is no such entry")]
