@@ -1,8 +1,9 @@
-//! Admission of requests about accounts: rate limits, and the daily bound on wrong passwords.
+//! Admission of account requests: rate limits, and the daily limit of wrong passwords.
 //!
-//! Strangers must not lock an owner out. So a limit that counts all clients of an address refuses only clients from unknown
-//! networks; a network is known for [`Policy::client_remembered`](super::Policy) after a proof of the address from it.
-//! A mailed code or link is never refused because of attempts of other clients.
+//! Other clients must not be able to lock out the owner of an address. So a limit that counts all clients of
+//! an address refuses only clients from unknown networks. A network is known for
+//! [`Policy::client_remembered`](super::Policy) after the address was proven from it. Attempts of other
+//! clients never cause a mailed code or link to be refused.
 
 use std::time::Duration;
 
@@ -12,21 +13,21 @@ use crate::{
     limits::{LimitKey, Limited, per_client},
 };
 
-/// An admitted attempt with a password, and where a wrong one is counted.
+/// Admitted password attempt, with the tally that counts it if the password is wrong.
 pub(super) struct Attempt {
     tally: TallyId,
-    /// The client's network, if it is known now and need not be remembered anew.
+    /// Whether the client's network is known, so that a sign-in need not remember it.
     remembered: bool,
 }
 
-/// A client network as it is stored: keyed, so that a leaked database contains no addresses of clients.
+/// Digest of a client network. Keyed, so that a leaked database contains no client addresses.
 pub(super) fn client_network(keys: &Keyring, call: &Call) -> Digest {
     let key = call.ip.map(LimitKey::client);
     keys.derive("client-network", &[key.as_ref().map_or("-", LimitKey::as_str).as_bytes()])
 }
 
 impl Accounts {
-    /// Admits a request that mails something to an address.
+    /// Admits a request that sends mail to an address.
     pub(super) async fn admit_mail(&self, call: &Call, limits: &MailLimits, email: &EmailKey) -> Answer<()> {
         let mut own = per_client(limits.per_client, call.ip);
         own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
@@ -41,7 +42,7 @@ impl Accounts {
         }
     }
 
-    /// Admits an attempt with a password for an address.
+    /// Admits a password attempt for an address.
     pub(super) async fn admit_password(&self, call: &Call, email: &EmailKey) -> Answer<Attempt> {
         let limits = &self.policy.limits;
         let mut own = per_client(limits.password.per_client, call.ip);
@@ -58,7 +59,9 @@ impl Accounts {
         Ok(attempt)
     }
 
-    /// Admits an attempt of a signed-in account to repeat its password. Strangers cannot refuse it.
+    /// Admits an attempt of a signed-in account to repeat its password.
+    ///
+    /// Other clients cannot cause a refusal.
     pub(super) async fn admit_repeated_password(&self, account: &Account) -> Answer<Attempt> {
         let rule = self.policy.limits.password_per_account;
         self.ports.allow(&[(rule, LimitKey::new("account", account.id))]).await?;
@@ -68,7 +71,7 @@ impl Accounts {
         Ok(attempt)
     }
 
-    /// Refuses an attempt when the day's guesses are used up.
+    /// Refuses an attempt when the daily limit of wrong passwords is reached.
     pub(super) async fn require_guesses(&self, attempt: &Attempt) -> Answer<()> {
         let now = self.ports.now();
         let counted = self.ports.store.tally(attempt.tally, now).await?;
@@ -78,9 +81,10 @@ impl Accounts {
         }
     }
 
-    /// Counts a wrong password and returns the error to answer.
+    /// Counts a wrong password and returns the error for the client.
     ///
-    /// [`Refusal::InvalidCredentials`], or [`Refusal::RateLimited`] when concurrent guesses have used up the guesses of the day.
+    /// [`Refusal::InvalidCredentials`], or [`Refusal::RateLimited`] when concurrent attempts have reached the
+    /// daily limit.
     pub(super) async fn wrong_password(&self, attempt: &Attempt) -> Failure<Refusal> {
         let now = self.ports.now();
         let count = AccountChange::CountTally {
@@ -99,9 +103,10 @@ impl Accounts {
         }
     }
 
-    /// Changes that a sign-in by password adds to its commit.
+    /// Changes that a sign-in with a password adds to its commit.
     ///
-    /// The commit succeeds only while the day's guesses are not used up; the client's network is known from then on.
+    /// The commit succeeds only below the daily limit of wrong passwords. It also makes the client's network
+    /// known.
     pub(super) fn right_password(
         &self,
         call: &Call,
@@ -116,7 +121,7 @@ impl Accounts {
         changes
     }
 
-    /// The change that fails a commit once the day's guesses are used up.
+    /// Change that makes a commit conflict when the daily limit of wrong passwords is reached.
     pub(super) fn require_below(&self, attempt: &Attempt, now: Timestamp) -> Change {
         let below = self.policy.password_guesses_per_day;
         AccountChange::RequireTally { id: attempt.tally, below, at: now }.into()
@@ -135,20 +140,20 @@ impl Accounts {
         self.ports.allow(&per_client(self.policy.limits.link_per_client, call.ip)).await
     }
 
-    /// The client's network, if the address was proven from it lately.
+    /// Tally of the client's network, if the address was proven from it recently.
     async fn known_client(&self, call: &Call, email: &EmailKey) -> Result<Option<Tally>, Error> {
         let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, call));
         self.ports.store.tally(id, self.ports.now()).await
     }
 
-    /// Remembers that an address was proven from the client's network.
+    /// Change that makes the client's network known, after a proof of the address from it.
     pub(super) fn remember_client(&self, call: &Call, email: &EmailKey, now: Timestamp) -> Change {
         let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, call));
         let tally = Tally { count: 1, expires_at: now.plus(self.policy.client_remembered) };
         AccountChange::PutTally { id, tally }.into()
     }
 
-    /// Forgets the wrong passwords of an address: its password has changed.
+    /// Changes that reset the wrong passwords of an address, after its password has changed.
     pub(super) fn forget_guesses(&self, email: &EmailKey, now: Timestamp) -> impl Iterator<Item = Change> {
         [false, true]
             .map(|known| TallyId::passwords(&self.ports.keys, email, known))
@@ -157,7 +162,7 @@ impl Accounts {
     }
 }
 
-/// The time in which wrong passwords are counted together.
+/// Period in which wrong passwords are counted together.
 const GUESS_WINDOW: Duration = Duration::from_hours(24);
 
 fn limited(until: Timestamp, now: Timestamp) -> Failure<Refusal> {

@@ -1,4 +1,4 @@
-//! All that is held of one person, but for their timeline, which is read page by page.
+//! Export of the data of an account, except its timelines, which are read page by page.
 
 use super::{Account, Session};
 use crate::{
@@ -6,29 +6,29 @@ use crate::{
     pairing::{Block, Couple, Invite},
 };
 
-/// Couples that are read together.
+/// Number of couples per read.
 const PAGE: u32 = 100;
 
-/// What is held of one person beside what they wrote.
+/// Stored data of an account, except its timelines.
 #[derive(Debug, Clone)]
 pub struct Export {
-    /// Who they are.
+    /// The account.
     pub account: Account,
-    /// Their signed-in devices.
+    /// Live sessions of the account.
     pub sessions: Vec<Session>,
-    /// Every couple that the account was ever in, in the order of their ids.
+    /// All couples that the account has been in, in the order of their ids.
     pub couples: Vec<Couple>,
-    /// Their waiting invites.
+    /// Open invites that the account sent.
     pub invites: Vec<Invite>,
-    /// Whom they block.
+    /// Blocks by the account.
     pub blocks: Vec<Block>,
 }
 
 impl Export {
-    /// Reads it; none for someone who is gone.
+    /// Reads the data; none if the account does not exist.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn read(ports: &Ports, id: AccountId) -> Result<Option<Self>, Error> {
         let store = &ports.store;
         let Some(account) = store.account(id).await? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Password hashing in a bounded pool of its own, so that it cannot starve the rest.
+//! Password hashing on a bounded thread pool, so that it cannot starve other work.
 
 use std::{
     collections::VecDeque,
@@ -12,19 +12,19 @@ use tokio::sync::oneshot;
 use super::password::{Memory, Password, PasswordHash, Stored};
 use crate::{Entropy, Error, ErrorKind};
 
-/// What one hash costs.
+/// Cost parameters of one hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashCost {
     /// Memory in KiB.
     pub memory: u32,
-    /// Passes over it.
+    /// Number of passes over the memory.
     pub passes: u32,
 }
 
 impl HashCost {
-    /// 19 MiB and two passes: the least that the OWASP password storage cheat sheet recommends for Argon2id.
+    /// 19 MiB and two passes: the OWASP password storage cheat sheet's minimum for Argon2id.
     pub const RECOMMENDED: Self = Self { memory: 19_456, passes: 2 };
-    /// As cheap as Argon2 gets: for tests, never for passwords that guard something.
+    /// Lowest cost that Argon2 supports. Only for tests, never for real passwords.
     pub const FOR_TESTS: Self = Self { memory: 8, passes: 1 };
 }
 
@@ -32,9 +32,9 @@ type Task = Box<dyn FnOnce(&mut Memory) + Send>;
 
 #[derive(Default)]
 struct Waiting {
-    /// Sign-ins: served first.
+    /// Verifications for sign-ins: run first.
     urgent: VecDeque<Task>,
-    /// Passwords that are being set.
+    /// Hashes of new passwords.
     other: VecDeque<Task>,
     closed: bool,
 }
@@ -45,14 +45,15 @@ struct Pool {
     most: usize,
 }
 
-/// Hashes and verifies passwords on a fixed number of threads with a bounded queue before them.
+/// Hashes and verifies passwords on a fixed number of threads with a bounded queue.
 ///
-/// Each thread keeps its memory, so hashes in flight, and their memory, never exceed the threads.
+/// Each thread keeps its memory, so the number of concurrent hashes, and their memory, never exceeds the
+/// number of threads.
 pub struct PasswordHasher {
     pool: Arc<Pool>,
     params: Params,
     entropy: Arc<dyn Entropy>,
-    /// What an unknown or password-less account is verified against: the same work, never a match.
+    /// Hash to verify for an account that does not exist or has no password: same work, never a match.
     decoy: PasswordHash,
 }
 
@@ -63,12 +64,13 @@ impl std::fmt::Debug for PasswordHasher {
 }
 
 impl PasswordHasher {
-    /// Starts `threads` threads, before which at most `waiting` passwords wait: as many as are done in the time that a
-    /// person waits.
+    /// Starts `threads` threads and a queue for at most `waiting` passwords.
+    ///
+    /// A suitable size is the number of hashes that are computed in the time that a user is willing to wait.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a cost that Argon2 does not know; [`ErrorKind::Unavailable`] when no
-    /// thread can be started.
+    /// [`ErrorKind::Misconfigured`] for cost parameters that Argon2 does not support;
+    /// [`ErrorKind::Unavailable`] when a thread cannot be started.
     pub fn new(
         cost: HashCost,
         threads: usize,
@@ -101,10 +103,10 @@ impl PasswordHasher {
         Ok(Self { pool, params, entropy, decoy })
     }
 
-    /// Hashes a password that is being set.
+    /// Hashes a new password.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] when too many wait.
+    /// [`ErrorKind::Overloaded`] when the queue is full.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Error> {
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
@@ -114,12 +116,14 @@ impl PasswordHasher {
             .ok_or_else(|| Error::new(ErrorKind::Internal, "hash password"))
     }
 
-    /// Verifies a password, in the same time whether or not there is one to compare with.
+    /// Verifies a password, in the same time whether or not there is a stored hash.
     ///
-    /// `Some` when it matches: with the hash that should replace the stored one, if that is weaker than today's.
+    /// `Some` if the password matches, with a new hash if the stored hash has a lower cost than the current
+    /// settings.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`] when too many wait; [`ErrorKind::Corrupt`] when the stored hash is none.
+    /// [`ErrorKind::Overloaded`] when the queue is full; [`ErrorKind::Corrupt`] when the stored hash is
+    /// malformed.
     pub async fn verify(
         &self,
         stored: Option<&PasswordHash>,
@@ -147,7 +151,7 @@ impl PasswordHasher {
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let task: Task = Box::new(move |memory| {
-            // Nobody waits any more: the request was given up.
+            // Skip the work of a cancelled request.
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
             }
@@ -157,10 +161,12 @@ impl PasswordHasher {
     }
 }
 
-/// Lowers this thread's priority: hashing takes what the rest leaves. Two hashing threads on two cores otherwise
-/// hold every other request back by a scheduler's slice at each step.
+/// Lowers the priority of the current thread, so that other work runs first.
+///
+/// With two hashing threads on two cores, every other request would otherwise wait for a time slice of the
+/// scheduler at each step.
 fn yield_to_others() {
-    // Only here is a niceness a thread's own; elsewhere it would be the whole process's.
+    // Only on Linux the nice value belongs to the thread; on other systems it would change the whole process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(19) {
         tracing::debug!(%error, "could not lower the priority of a password hashing thread");

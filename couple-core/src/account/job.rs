@@ -1,4 +1,6 @@
-//! The mails of accounts, as jobs. What a request must not know (is there an account?) is looked up here.
+//! Mail jobs of accounts.
+//!
+//! A job looks up what a request must not reveal: whether an address has an account.
 
 use std::sync::Arc;
 
@@ -13,92 +15,92 @@ use crate::{
     mail::{Mail, Mailer, Message},
 };
 
-/// A mail of the accounts. Carries the id that its code and link are derived from, never the code or link.
+/// Mail of an account. Holds the id from which code and link are derived, never the code or the link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "mail", rename_all = "snake_case")]
 pub enum MailJob {
-    /// Somebody signed up.
+    /// Confirmation of a sign-up.
     SignUp {
-        /// The token to be.
+        /// Id for the token.
         token: TokenId,
-        /// Where to.
+        /// Recipient.
         email: EmailAddress,
-        /// Their name.
+        /// Display name of the sign-up.
         display_name: DisplayName,
-        /// Their language.
+        /// Preferred language.
         locale: Option<Locale>,
-        /// Client network that requested it, keyed.
+        /// Client network that requested the mail, as a keyed digest.
         #[serde(default)]
         network: Option<Digest>,
     },
-    /// Somebody wants the sign-up mail again.
+    /// Repeated confirmation of a sign-up.
     Resend {
-        /// The token to be.
+        /// Id for the token.
         token: TokenId,
-        /// Where to.
+        /// Recipient.
         email: EmailAddress,
-        /// Client network that requested it, keyed.
+        /// Client network that requested the mail, as a keyed digest.
         #[serde(default)]
         network: Option<Digest>,
     },
-    /// Somebody wants a code to sign in with.
+    /// Code and link for signing in.
     SignIn {
-        /// The token to be.
+        /// Id for the token.
         token: TokenId,
-        /// Where to.
+        /// Recipient.
         email: EmailAddress,
-        /// Client network that requested it, keyed.
+        /// Client network that requested the mail, as a keyed digest.
         #[serde(default)]
         network: Option<Digest>,
     },
-    /// Somebody forgot a password.
+    /// Link for setting a new password.
     Password {
-        /// The token to be.
+        /// Id for the token.
         token: TokenId,
-        /// Where to.
+        /// Recipient.
         email: EmailAddress,
     },
-    /// An account wants another address.
+    /// Confirmation of a new address.
     Email {
-        /// Token that the request wrote.
+        /// Token that the request inserted.
         token: TokenId,
-        /// Whose.
+        /// Id of the account.
         account: AccountId,
-        /// The session that asked.
+        /// Session that requested the change.
         session: SessionId,
-        /// The new address.
+        /// New address of the account, and recipient.
         email: EmailAddress,
     },
-    /// Tells the present address that the account asked for another one, and how to cancel the change.
+    /// Tells the current address that a change was requested and how to cancel it.
     EmailAsked {
-        /// Token that cancels.
+        /// Token of the link that cancels the change.
         token: TokenId,
-        /// Present address.
+        /// Current address.
         to: EmailAddress,
-        /// Locale of the account.
+        /// Preferred language.
         locale: Option<Locale>,
     },
-    /// The address was changed; tells the old one.
+    /// Tells the old address that the address has changed.
     EmailChanged {
-        /// The old address.
+        /// Old address.
         to: EmailAddress,
-        /// Their language.
+        /// Preferred language.
         locale: Option<Locale>,
     },
-    /// The password was changed.
+    /// Tells the owner that the password has changed.
     PasswordChanged {
-        /// Whom to tell.
+        /// Recipient.
         to: EmailAddress,
-        /// Their language.
+        /// Preferred language.
         locale: Option<Locale>,
     },
-    /// The account will be deleted.
+    /// Tells the owner that the account will be deleted.
     DeletionScheduled {
-        /// Whom to tell.
+        /// Recipient.
         to: EmailAddress,
-        /// Their language.
+        /// Preferred language.
         locale: Option<Locale>,
-        /// When.
+        /// Time of the deletion.
         due: Timestamp,
     },
 }
@@ -106,11 +108,11 @@ pub enum MailJob {
 impl Job for MailJob {
     const NAME: &'static str = "account.mail";
     const QUEUE: &'static str = "mail";
-    // Waits are half an hour on average: a mail outlives an outage of the mail server of about a day.
+    // The average delay is half an hour: a mail survives an outage of the mail server of about a day.
     const MAX_ATTEMPTS: i64 = 60;
 }
 
-/// Sends the mails of accounts.
+/// Handler that sends the mails of accounts.
 pub struct MailJobHandler {
     ports: Ports,
     mailer: Arc<dyn Mailer>,
@@ -118,14 +120,16 @@ pub struct MailJobHandler {
 }
 
 impl MailJobHandler {
-    /// Over its ports.
+    /// Creates the handler.
     #[must_use]
     pub fn new(ports: Ports, mailer: Arc<dyn Mailer>, policy: Policy) -> Self {
         Self { ports, mailer, policy }
     }
 
-    /// The token of this job, written if it is not yet there. A retry after half of the code's life takes a fresh one:
-    /// the mail must not carry a dead code.
+    /// Returns the token of this job; inserts it if it does not exist.
+    ///
+    /// A retry after half of the code's lifetime inserts a fresh token, so that the mail never contains an
+    /// expired code.
     async fn token(&self, mailing: rules::Mailing<'_>) -> Result<Token, Error> {
         let now = self.ports.now();
         let written = self.ports.store.token(mailing.id).await?;
@@ -139,7 +143,7 @@ impl MailJobHandler {
         };
         let token = fresh.token(&self.ports.keys, &self.policy, now);
         match self.ports.commit(vec![AccountChange::InsertToken(token.clone()).into()]).await {
-            // Another worker of the same job was faster; its token is the same but for the time.
+            // A concurrent run of the same job inserted the token; it differs only in its time.
             Ok(_) | Err(CommitError::Conflict(Conflict::TokenExists(_))) => Ok(token),
             Err(CommitError::Conflict(conflict)) => {
                 Err(Error::new(crate::ErrorKind::Internal, "insert token").source(conflict))
@@ -148,8 +152,10 @@ impl MailJobHandler {
         }
     }
 
-    /// The token that a change of address wrote, if the change has not ended meanwhile. After half of the code's life a
-    /// new token replaces it: the mail must not contain an expired code.
+    /// Returns the token of a change of address, if the change is still open.
+    ///
+    /// After half of the code's lifetime a fresh token replaces it, so that the mail never contains an
+    /// expired code.
     async fn email_token(&self, id: TokenId) -> Result<Option<Token>, Error> {
         let now = self.ports.now();
         let open = |token: &Token| token.used_at.is_none() && token.used_form.is_none();
@@ -169,7 +175,8 @@ impl MailJobHandler {
         };
         let fresh = fresh.token(&self.ports.keys, &self.policy, now);
         let seen = SeenToken { tries: None, used_form: None };
-        // The new token is written only if the change has not ended; the old one stays for the next attempt of this job.
+        // Insert the fresh token only if the change is still open. Keep the old one, because the next attempt
+        // of this job refers to it.
         let changes = vec![
             AccountChange::RequireToken { id, seen }.into(),
             AccountChange::InsertToken(fresh.clone()).into(),
@@ -181,7 +188,7 @@ impl MailJobHandler {
         }
     }
 
-    /// A mail that confirms a sign-up.
+    /// Message that confirms a sign-up.
     fn confirm_sign_up(&self, token: &Token) -> Message {
         Message::ConfirmSignUp {
             code: rules::code_of(&self.ports.keys, token.id),
@@ -193,7 +200,7 @@ impl MailJobHandler {
         self.ports.links.to(page, &rules::link_of(&self.ports.keys, token.kind, token.id))
     }
 
-    /// What is to be sent, and to whom; none when there is nothing to say.
+    /// Recipient, language and content of a job's mail; none if no mail is to be sent.
     async fn compose(&self, job: MailJob) -> Result<Option<(EmailAddress, Option<Locale>, Message)>, Error> {
         let keys = &self.ports.keys;
         let mailing = |id, kind, email, account| rules::Mailing {
@@ -211,8 +218,9 @@ impl MailJobHandler {
                 let existing = self.ports.store.account_by_email(email.key()).await?;
                 let written = self.ports.store.token(token).await?;
                 if written.is_some_and(|token| token.used_at.is_some() || token.used_form.is_some()) {
-                    // An earlier run's mail arrived and was answered; this one runs because its worker died before
-                    // it could say so. "You have an account" would be the news of their own sign-up.
+                    // A previous run sent the mail and its recipient used it, but the worker died before it
+                    // finished the job. Now the address has an account, and "you have an account" would
+                    // report the recipient's own sign-up.
                     return Ok(None);
                 }
                 let mailing = rules::Mailing {
@@ -221,7 +229,8 @@ impl MailJobHandler {
                     network,
                     ..mailing(token, TokenKind::SignUp, &email, None)
                 };
-                // Written for a known address too: it makes wrong codes cost the same there, and confirms nothing.
+                // Insert a token for an address with an account too, so that wrong codes cost the same. It
+                // confirms nothing.
                 let token = self.token(mailing).await?;
                 if let Some(account) = existing {
                     Some((account.email, account.locale, Message::AlreadySignedUp))
@@ -234,8 +243,8 @@ impl MailJobHandler {
                 let mut open = self.ports.store.open_tokens(TokenKind::SignUp, email.key(), now).await?;
                 let existing = self.ports.store.account_by_email(email.key()).await?;
                 open.retain(|open| open.id != token && open.display_name.is_some());
-                // The name is from the sign-up of the same client network, else from the first sign-up: never from a stranger who
-                // signed up with the address after its owner.
+                // Take the name from the sign-up of the same client network, else from the first sign-up, so
+                // that a stranger who signs up later with the address cannot set it.
                 let own = open.iter().position(|open| open.network == network);
                 let waiting = own.map(|own| open.swap_remove(own)).or_else(|| open.pop());
                 let waiting = waiting.filter(|_| existing.is_none());
@@ -246,8 +255,8 @@ impl MailJobHandler {
                     network,
                     ..mailing(token, TokenKind::SignUp, to, None)
                 };
-                // Written for every address: wrong codes then cost the same everywhere. Without a name it confirms
-                // nothing.
+                // Insert a token for every address, so that wrong codes cost the same. Without a name it
+                // confirms nothing.
                 let token = self.token(mailing).await?;
                 waiting.map(|waiting| (waiting.email, waiting.locale, self.confirm_sign_up(&token)))
             }
@@ -274,7 +283,7 @@ impl MailJobHandler {
                 })
             }
             MailJob::Email { token, account, session: _, email } => {
-                // A password change, the end of the session or a cancellation has ended the token.
+                // The token is not open after a password change, the end of the session or a cancellation.
                 let Some(token) = self.email_token(token).await? else { return Ok(None) };
                 let Some(account) = self.ports.store.account(account).await? else { return Ok(None) };
                 if self.ports.store.account_by_email(email.key()).await?.is_some() {

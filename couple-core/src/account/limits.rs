@@ -1,54 +1,60 @@
-//! Rate limits of accounts. Each is a default that a host may change through [`Policy::limits`](super::Policy).
+//! Rate limits of accounts. A host may change each default through [`Policy::limits`](super::Policy).
 
 use std::time::Duration;
 
 use crate::limits::Rule;
 
-/// Limits of the requests that send one kind of mail.
+/// Rate limits of requests that send one kind of mail.
 ///
-/// A request takes from each allowance. The two per address count all clients; a client network from which the address
-/// signed in lately is not refused by them, so that strangers cannot use up an owner's mails.
+/// A request takes a token from each bucket. The two limits per address count all clients. They do not refuse
+/// a client network from which the address signed in recently, so that strangers cannot use up the owner's
+/// mails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailLimits {
-    /// Requests of one client network, for any address: wide, since an operator's NAT is one network.
+    /// Requests of one client network for any address.
+    ///
+    /// Wide, because the NAT of a mobile operator is one network.
     pub per_client: Rule,
-    /// Requests of one client network for one address: strict.
+    /// Requests of one client network for one address. Strict.
     pub per_client_and_address: Rule,
     /// Requests of all clients for one address.
     pub per_address: Rule,
-    /// Requests of all clients for one address over a day.
+    /// Requests of all clients for one address per day.
     pub per_address_and_day: Rule,
 }
 
-/// Limits of the requests that try a password or a mailed code.
+/// Rate limits of attempts with a password or a mailed code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuessLimits {
-    /// Attempts of one client network, for any address.
+    /// Attempts of one client network for any address.
     pub per_client: Rule,
     /// Attempts of one client network for one address.
     pub per_client_and_address: Rule,
 }
 
-/// Limits of sign-up, sign-in, recovery and changes of address.
+/// Rate limits of sign-up, sign-in, password recovery and changes of address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountLimits {
-    /// Mails that confirm a sign-up, the first and repeated ones.
+    /// Mails that confirm a sign-up, first and repeated ones.
     pub sign_up_mail: MailLimits,
-    /// Mails with a code and a link to sign in with.
+    /// Mails with a code and a link for signing in.
     pub sign_in_mail: MailLimits,
-    /// Mails with a link to set a password with.
+    /// Mails with a link for setting a password.
     pub password_mail: MailLimits,
-    /// Mails that confirm a change of address; counted for the new address.
+    /// Mails that confirm a change of address, counted for the new address.
     pub email_mail: MailLimits,
     /// Attempts with a password.
     pub password: GuessLimits,
-    /// Attempts with a password for one address by clients from whose network the address did not sign in lately.
+    /// Password attempts for one address from networks from which the address did not sign in recently.
     pub password_per_address: Rule,
-    /// Attempts of one signed-in account to repeat its password.
+    /// Attempts of a signed-in account to repeat its password.
     pub password_per_account: Rule,
-    /// Attempts with a mailed code. Wrong codes are bounded by [`Policy::code_tries`](super::Policy::code_tries) too.
+    /// Attempts with a mailed code. [`Policy::code_tries`](super::Policy::code_tries) also limits wrong
+    /// codes.
     pub code: GuessLimits,
-    /// Attempts of one client network with a mailed link. Links have 192 bits and need no limit per address.
+    /// Attempts of one client network with a mailed link.
+    ///
+    /// A link has 192 bits and needs no limit per address.
     pub link_per_client: Rule,
 }
 

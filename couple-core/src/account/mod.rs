@@ -1,8 +1,8 @@
-//! Accounts: who a person is, and how they prove it.
+//! Accounts: identity of users, and the proofs by which they sign in.
 //!
-//! Sign-up is e-mail first: it takes an address and a name and writes one job. The account comes into being when
-//! the code or link that the job mailed is confirmed, so every account has a proven address, an address that
-//! nobody confirmed reserves nothing, and nobody can plant a password on somebody else's.
+//! Sign-up starts with the e-mail address: it takes an address and a name and enqueues one job, which mails a
+//! code and a link. Confirming one of them creates the account. So every account has a verified address, an
+//! unconfirmed sign-up reserves nothing, and no user can set a password for the address of another person.
 
 mod admission;
 mod export;
@@ -37,49 +37,49 @@ use crate::{
     TokenId, idempotency::KeyReused,
 };
 
-/// A person whose address is proven.
+/// User with a verified e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Who.
+    /// Id of the account.
     pub id: AccountId,
-    /// The proven address. Its key is unique.
+    /// Verified e-mail address. Its key is unique.
     pub email: EmailAddress,
-    /// What they are called.
+    /// Display name.
     pub display_name: DisplayName,
-    /// The language of their mails.
+    /// Language of the account's mails.
     pub locale: Option<Locale>,
-    /// Where their day begins and ends.
+    /// Time zone of the user's calendar days.
     pub time_zone: Option<TimeZoneName>,
-    /// `YYYY-MM-DD`.
+    /// Birthday, `YYYY-MM-DD`.
     pub birthday: Option<String>,
-    /// None: they sign in with a mailed code.
+    /// Hash of the password; none if the user signs in with mailed codes.
     pub password: Option<PasswordHash>,
-    /// When the address was confirmed.
+    /// Time at which the address was confirmed.
     pub created_at: Timestamp,
-    /// When the account goes, if its owner asked for that and does not sign in before.
+    /// Time of deletion, if the owner requested it; a sign-in before then withdraws the request.
     pub deletion_due: Option<Timestamp>,
-    /// Rises with every change; the precondition of the next.
+    /// Incremented by every change; the precondition of the next change.
     pub version: i64,
 }
 
-/// What a mailed token proves. One of a kind is refused wherever another is expected.
+/// Purpose of a mailed token. A token is valid for its own kind only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenKind {
-    /// The address of a new account.
+    /// Confirms the address of a new account.
     SignUp,
-    /// That the owner of the address signs in.
+    /// Signs in the owner of the address.
     SignIn,
-    /// That the owner of the address sets a password.
+    /// Lets the owner of the address set a password.
     Password,
-    /// The new address of an account.
+    /// Confirms a new address of an account.
     Email,
-    /// Cancels the changes of address, by the owner of the old address.
+    /// Cancels pending changes of address; mailed to the old address.
     CancelEmail,
 }
 
 impl TokenKind {
-    /// The kind as stored, and as the prefix of its link tokens.
+    /// Kind as stored, and as prefix of its link tokens.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +90,7 @@ impl TokenKind {
             Self::CancelEmail => "cancel",
         }
     }
-    /// Reads what [`as_str`](Self::as_str) wrote.
+    /// Parses the result of [`as_str`](Self::as_str).
     #[must_use]
     pub fn from_stored(text: &str) -> Option<Self> {
         [Self::SignUp, Self::SignIn, Self::Password, Self::Email, Self::CancelEmail]
@@ -99,17 +99,17 @@ impl TokenKind {
     }
 }
 
-/// The two forms of a mailed proof.
+/// Form of a mailed token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProofForm {
-    /// The 6-digit code.
+    /// 6-digit code.
     Code,
-    /// The link.
+    /// Link.
     Link,
 }
 
 impl ProofForm {
-    /// The form as stored.
+    /// Form as stored.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -117,14 +117,14 @@ impl ProofForm {
             Self::Link => "link",
         }
     }
-    /// Reads what [`as_str`](Self::as_str) wrote.
+    /// Parses the result of [`as_str`](Self::as_str).
     #[must_use]
     pub fn from_stored(text: &str) -> Option<Self> {
         [Self::Code, Self::Link].into_iter().find(|form| form.as_str() == text)
     }
 }
 
-/// Wrong codes that were tried on a token, by one side.
+/// Number of wrong codes for a token, from one group of client networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tries {
     /// Codes from the client network that requested the mail.
@@ -133,108 +133,108 @@ pub enum Tries {
     Foreign(i64),
 }
 
-/// A mailed proof: a 6-digit code and a link, both derived from `id` by the server's key ring.
+/// Mailed token: a 6-digit code and a link, both derived from `id` with the key ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What code and link are derived from.
+    /// Id from which code and link are derived.
     pub id: TokenId,
-    /// What it proves.
+    /// Purpose of the token.
     pub kind: TokenKind,
-    /// The address it was mailed to, in the same row as what it proves.
+    /// Address to which it was mailed, and which it proves.
     pub email: EmailAddress,
-    /// Whose it is; none for a sign-up, and for a decoy that answers for an unknown address.
+    /// Account of the token; none for a sign-up, and for a token that was created for an unknown address.
     pub account: Option<AccountId>,
-    /// SHA-256 of the link's token.
+    /// SHA-256 of the link token.
     pub link: Digest,
-    /// Session that requested it, for a change of address. The token ends with the session.
+    /// Session that requested a change of address. The end of the session removes the token.
     pub session: Option<SessionId>,
-    /// Client network that requested it, keyed; none of tokens older than this field.
+    /// Client network that requested the mail, as a keyed digest; none in rows older than this field.
     pub network: Option<Digest>,
-    /// Number of wrong codes that were tried from `network`.
+    /// Number of wrong codes from `network`.
     pub tries: i64,
-    /// Number of wrong codes that were tried from other networks.
+    /// Number of wrong codes from other networks.
     pub foreign_tries: i64,
-    /// The one form that was used, while the other one is left.
+    /// Form that was used, while the other form can still be used.
     pub used_form: Option<ProofForm>,
-    /// The name given at sign-up.
+    /// Display name of the sign-up.
     pub display_name: Option<DisplayName>,
-    /// The locale given at sign-up.
+    /// Locale of the sign-up.
     pub locale: Option<Locale>,
-    /// When it was mailed.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When the code ends.
+    /// Expiry of the code.
     pub code_expires_at: Timestamp,
-    /// When the link ends.
+    /// Expiry of the link.
     pub expires_at: Timestamp,
-    /// When it was used or ended by a newer one's use.
+    /// Time at which the token was used or ended.
     pub used_at: Option<Timestamp>,
 }
 
-/// A signed-in device.
+/// Session: one device that is signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Which; safe to show.
+    /// Id of the session; no secret.
     pub id: SessionId,
-    /// Whose.
+    /// Account that owns the session.
     pub account: AccountId,
     /// SHA-256 of the bearer token.
     pub token: Digest,
-    /// What the device called itself.
+    /// Name that the device gave itself.
     pub device: Option<Label>,
-    /// When it signed in.
+    /// Time of the sign-in.
     pub created_at: Timestamp,
-    /// When its person last proved who they are.
+    /// Time at which the user last proved their identity.
     pub authenticated_at: Timestamp,
-    /// When it was last used, to within [`Policy::seen_resolution`].
+    /// Time of the last use, accurate to [`Policy::seen_resolution`].
     pub seen_at: Timestamp,
-    /// When it ends however much it is used.
+    /// Expiry of the session, however often it is used.
     pub expires_at: Timestamp,
 }
 
 impl Session {
-    /// Whether it is good at `now`.
+    /// Whether the session is valid at `now`.
     #[must_use]
     pub fn is_live(&self, policy: &Policy, now: Timestamp) -> bool {
         !self.left(policy, now).is_zero()
     }
-    /// For how long it is good after `now` if it is not used.
+    /// Remaining lifetime at `now` if the session is not used any more; zero if it has expired.
     #[must_use]
     pub fn left(&self, policy: &Policy, now: Timestamp) -> Duration {
         self.expires_at.min(self.seen_at.plus(policy.session_idle)).since(now)
     }
 }
 
-/// How long things last. Each number is a default that a host may change.
+/// Lifetimes and limits of accounts. A host may change each default.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// A mailed code: 10 minutes at most (NIST SP 800-63B-4, 3.1.3).
+    /// Lifetime of a mailed code: at most 10 minutes (NIST SP 800-63B-4, 3.1.3).
     pub code_lifetime: Duration,
-    /// A mailed link.
+    /// Lifetime of a mailed link.
     pub link_lifetime: Duration,
-    /// A link that sets a password.
+    /// Lifetime of a link that sets a password.
     pub password_link_lifetime: Duration,
-    /// Wrong codes after which a token accepts no code.
+    /// Number of wrong codes after which a token accepts no code.
     ///
-    /// Counted for the client network that requested the mail, and once for all other networks together.
+    /// Counted separately for the client network that requested the mail and for all other networks together.
     pub code_tries: i64,
-    /// Wrong passwords for one address within 24 hours, after which only a mailed code or link signs in.
+    /// Number of wrong passwords per address in 24 hours after which only mailed codes and links sign in.
     ///
-    /// Counted once for networks from which the address signed in lately, and once for all others. Kept in the store, so that it holds
-    /// without a rate limiter.
+    /// Counted separately for networks from which the address signed in recently and for all others. Stored
+    /// in the database, so that the limit holds without a rate limiter.
     pub password_guesses_per_day: i64,
     /// Time for which a client network is known after an address was proven from it.
     pub client_remembered: Duration,
     /// Rate limits.
     pub limits: AccountLimits,
-    /// A session that nobody uses.
+    /// Lifetime of a session that is not used.
     pub session_idle: Duration,
-    /// A session at most.
+    /// Maximum lifetime of a session.
     pub session_lifetime: Duration,
-    /// How stale `seen_at` may be, so that a request does not cost a write.
+    /// Maximum age of `seen_at` before a request updates it. Saves a write per request.
     pub seen_resolution: Duration,
-    /// How long after proving who they are a person may do what cannot be undone.
+    /// Time after a proof of identity in which a session may do what cannot be undone.
     pub recent: Duration,
-    /// Between asking for deletion and losing everything.
+    /// Time between a deletion request and the deletion.
     pub deletion_grace: Duration,
 }
 
@@ -257,41 +257,43 @@ impl Default for Policy {
     }
 }
 
-/// What a person may be told.
+/// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A field is not as it must be.
+    /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Address and password, or address and code, do not belong together.
+    /// The password or code does not match the address.
     #[error("the address and the password or code do not match")]
     InvalidCredentials,
-    /// The code or link is wrong, used or too old; which of them is not told.
+    /// The code or link is wrong, used or expired; the client does not learn which.
     #[error("the code or link is wrong, used or too old")]
     InvalidToken,
-    /// The link was used already. Only a client that has the link gets this answer, so guessing reveals nothing.
+    /// The link was used before.
+    ///
+    /// Only a client that has the link sees this, so it reveals nothing to a guess.
     #[error("this link was used already")]
     UsedToken,
-    /// No session, or one that ended.
+    /// There is no session, or it has ended.
     #[error("sign in first")]
     Unauthenticated,
-    /// The session is fine but its person proved themselves too long ago.
+    /// The session is valid, but its last proof of identity is too old.
     #[error("sign in again to do this")]
     RecentSignInRequired,
-    /// There is no such session of this person.
+    /// The account has no session with this id.
     #[error("no such session")]
     SessionNotFound,
-    /// Too often.
+    /// A rate limit is used up; the value is the time until a retry can succeed.
     #[error("too many tries; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
-    /// The key came before with another request.
+    /// The idempotency key was used for another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
 }
 
 impl Refusal {
-    /// A stable word for programs.
+    /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

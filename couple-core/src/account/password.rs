@@ -10,17 +10,17 @@ use zeroize::Zeroizing;
 
 use crate::{Digest, Invalid, Secret};
 
-/// A password as typed. Neither prints nor is stored.
+/// Password as typed. Never printed and never stored.
 #[derive(Debug, Clone)]
 pub struct Password(Secret<String>);
 
 impl Password {
-    /// At least so many characters where a password is the only factor (NIST SP 800-63B-4, 3.1.1.2).
+    /// Minimum length in characters where a password is the only factor (NIST SP 800-63B-4, 3.1.1.2).
     pub const LEAST: usize = 15;
-    /// At most so many bytes, so that hashing is bounded; never truncated.
+    /// Maximum length in bytes, which bounds the cost of hashing. Passwords are never truncated.
     pub const MOST: usize = 1024;
 
-    /// Checks a password that is to be set: length and a block list, no rules of composition.
+    /// Checks a new password: its length and a block list, no composition rules.
     ///
     /// # Errors
     /// [`Invalid`] with `too_short`, `too_long` or `too_common`.
@@ -36,21 +36,23 @@ impl Password {
         Ok(password)
     }
 
-    /// Takes a password that is to be compared. None when it is longer than any that could be set.
+    /// Takes a password for comparison; none if it is longer than any valid password.
     #[must_use]
     pub fn typed(typed: &Secret<String>) -> Option<Self> {
         if typed.expose().len() > Self::MOST {
             return None;
         }
-        // The same password typed on another keyboard may come in another normal form.
+        // Normalise, because keyboards differ in the normal form of the same password.
         Some(Self(Secret::new(typed.expose().nfc().collect())))
     }
 }
 
-/// Common passwords of the length that is allowed at all are repetitions, sequences, well-known phrases, and what
-/// stands next to the form: the app's, the person's and the address's own words.
+/// Whether a password of valid length is easy to guess.
+///
+/// Common long passwords consist of repetitions, sequences, well-known words, and the words in `context`: the
+/// names of the app and the user, and the local part of the address.
 fn is_common(text: &str, context: &[&str]) -> bool {
-    /// Words and rows that long common passwords are made of.
+    /// Words and keyboard rows that long common passwords consist of.
     const COMMON: [&str; 28] = [
         "password",
         "passwort",
@@ -83,7 +85,7 @@ fn is_common(text: &str, context: &[&str]) -> bool {
     ];
     let mut rest: String = text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
     let distinct = rest.chars().collect::<std::collections::HashSet<_>>().len();
-    // What is left once every common part is taken out has to be something.
+    // Remove every common part: at least five characters must be left.
     for word in COMMON.iter().copied().chain(context.iter().copied()) {
         let word: String = word.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
         if word.chars().count() >= 4 {
@@ -100,7 +102,7 @@ fn is_common(text: &str, context: &[&str]) -> bool {
     distinct < 5 || rest.chars().count() < 5
 }
 
-/// A password's hash: a PHC string with its own parameters. Does not print.
+/// Hash of a password: a PHC string with its parameters. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordHash(String);
@@ -112,18 +114,18 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    /// Takes a stored PHC string as it is.
+    /// Wraps a stored PHC string without checking it.
     pub fn from_stored(phc: impl Into<String>) -> Self {
         Self(phc.into())
     }
-    /// The PHC string.
+    /// PHC string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What a stored hash was made with.
+/// Parsed password hash: parameters, salt and hash.
 pub(super) struct Stored {
     params: Params,
     salt: Vec<u8>,
@@ -131,7 +133,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Refuses parameters that would let a stored string decide how much memory a sign-in takes.
+    /// Parses a PHC string. Refuses parameters that would make a sign-in use too much memory or time.
     pub(super) fn parse(phc: &PasswordHash) -> Option<Self> {
         let mut parts = phc.0.strip_prefix("$argon2id$v=19$")?.split('$');
         let (params, salt, hash, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
@@ -155,7 +157,7 @@ impl Stored {
     }
 }
 
-/// A hashing thread's own memory, kept from one hash to the next: fresh pages cost as much as a third of the hash.
+/// Working memory of a hashing thread, reused because fresh pages cost up to a third of a hash.
 pub(super) struct Memory(Vec<Block>);
 
 impl Memory {
@@ -174,7 +176,7 @@ impl Memory {
         Some(*out)
     }
 
-    /// Hashes with a salt. None only for parameters that `Params` would not have let pass.
+    /// Hashes with a salt; none only for parameters that `Params` does not allow.
     pub(super) fn hash(
         &mut self,
         params: &Params,

@@ -1,248 +1,268 @@
-//! What accounts need of a store.
+//! Account changes and reads that a store supports.
 
 use async_trait::async_trait;
 
 use super::{Account, ProofForm, Session, Tally, TallyId, Token, TokenKind, Tries};
 use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId};
 
-/// Changes to accounts, mailed tokens and sessions. Ending, touching and purging have no precondition: they hold for whatever is
-/// there.
+/// Changes to accounts, mailed tokens and sessions.
+///
+/// Changes that end, touch or purge rows have no precondition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountChange {
-    /// Adds an account. Precondition: neither its id nor its address key is taken
+    /// Adds an account. Precondition: its id and its address key are unused
     /// ([`AccountExists`](crate::Conflict::AccountExists)).
     Insert(Account),
-    /// Replaces an account that still has the given `version`
-    /// ([`AccountChanged`](crate::Conflict::AccountChanged)) and stores it with `version + 1`; its address key
-    /// must be nobody else's ([`AccountExists`](crate::Conflict::AccountExists)).
+    /// Replaces an account and stores it with `version + 1`.
+    ///
+    /// Preconditions: the stored account has the given `version`
+    /// ([`AccountChanged`](crate::Conflict::AccountChanged)); no other account has its address key
+    /// ([`AccountExists`](crate::Conflict::AccountExists)).
     Update(Account),
     /// Removes an account that still has this version, with its tokens and sessions.
     Erase {
-        /// Whose.
+        /// Id of the account.
         id: AccountId,
-        /// As it was read.
+        /// Version as it was read.
         version: i64,
     },
-    /// Adds a token. Preconditions: its id is not taken ([`TokenExists`](crate::Conflict::TokenExists)), and the
-    /// session that it names exists ([`SessionEnded`](crate::Conflict::SessionEnded)).
+    /// Adds a token.
+    ///
+    /// Preconditions: its id is unused ([`TokenExists`](crate::Conflict::TokenExists)), and the session that
+    /// it names exists ([`SessionEnded`](crate::Conflict::SessionEnded)).
     InsertToken(Token),
-    /// Uses a token. Precondition: it is unused and as it was read, as far as `seen` says
-    /// ([`TokenChanged`](crate::Conflict::TokenChanged)), so that a right guess cannot race past the last wrong one.
+    /// Marks a token as used.
+    ///
+    /// Precondition: it is unused and in the state `seen` ([`TokenChanged`](crate::Conflict::TokenChanged)),
+    /// so that a correct code cannot be accepted concurrently with the last allowed wrong one.
     RedeemToken {
-        /// Token to use.
+        /// Id of the token.
         id: TokenId,
-        /// State that must still hold.
+        /// State that the token must still have.
         seen: SeenToken,
         /// Time of use.
         at: Timestamp,
     },
-    /// Changes nothing. Precondition as of [`RedeemToken`](Self::RedeemToken).
+    /// Writes nothing. Precondition as for [`RedeemToken`](Self::RedeemToken).
     RequireToken {
-        /// Token to look at.
+        /// Id of the token.
         id: TokenId,
-        /// State that must still hold.
+        /// State that the token must still have.
         seen: SeenToken,
     },
-    /// Uses one of a token's two forms, code or link, and leaves the other usable. Precondition as of
-    /// [`RedeemToken`](Self::RedeemToken).
+    /// Marks one form of a token, code or link, as used; the other form stays usable.
+    ///
+    /// Precondition as for [`RedeemToken`](Self::RedeemToken).
     RedeemForm {
-        /// Token to use.
+        /// Id of the token.
         id: TokenId,
-        /// State that must still hold.
+        /// State that the token must still have.
         seen: SeenToken,
         /// Form that is used.
         form: ProofForm,
         /// Account that the other form signs in.
         account: AccountId,
     },
-    /// Counts a wrong code on every unused token of a kind for an address.
+    /// Counts a wrong code for every unused token of a kind and address.
     ///
-    /// For each token it counts as a try of the token's own network if the token was requested from `network`, else as a foreign try.
+    /// A token counts it in `tries` if the token was requested from `network`, else in `foreign_tries`.
     CountTries {
         /// Kind of the tokens.
         kind: TokenKind,
-        /// Address that they were mailed to.
+        /// Address to which they were mailed.
         email: EmailKey,
-        /// Client network that tried the code.
+        /// Client network of the attempt, as a keyed digest.
         network: Digest,
-        /// Time of the try; tokens whose code ended before do not count it.
+        /// Time of the attempt; tokens whose code has expired then do not count it.
         at: Timestamp,
     },
     /// Ends every unused token of a kind for an address.
     EndTokens {
-        /// Of this kind.
+        /// Kind of the tokens.
         kind: TokenKind,
-        /// Mailed to this address.
+        /// Address to which they were mailed.
         email: EmailKey,
-        /// Token that stays.
+        /// Token that stays usable.
         except: Option<TokenId>,
-        /// When.
+        /// Current time.
         at: Timestamp,
     },
-    /// Ends every unused token of a kind that is an account's, wherever it was mailed.
+    /// Ends every unused token of a kind of an account, for any address.
     EndTokensOf {
-        /// Whose.
+        /// Account of the tokens.
         account: AccountId,
-        /// Of this kind.
+        /// Kind of the tokens.
         kind: TokenKind,
-        /// Token that stays.
+        /// Token that stays usable.
         except: Option<TokenId>,
-        /// When.
+        /// Current time.
         at: Timestamp,
     },
-    /// Adds one to a tally; begins it anew if it is absent or has ended. Precondition: its count is below `below`
-    /// ([`TallyFull`](crate::Conflict::TallyFull)).
+    /// Adds one to a tally; starts it again if it does not exist or has expired.
+    ///
+    /// Precondition: its count is below `below` ([`TallyFull`](crate::Conflict::TallyFull)).
     CountTally {
-        /// Tally to count in.
+        /// Id of the tally.
         id: TallyId,
-        /// Exclusive upper bound of the count before this change.
+        /// Limit: the count before this change must be lower.
         below: i64,
-        /// Time of the count.
+        /// Current time.
         at: Timestamp,
-        /// End of a tally that begins with this count.
+        /// Expiry of a tally that starts with this count.
         expires_at: Timestamp,
     },
-    /// Changes nothing. Precondition: the tally's count is below `below`, or the tally is absent or has ended
+    /// Writes nothing.
+    ///
+    /// Precondition: the tally does not exist, has expired, or has a count below `below`
     /// ([`TallyFull`](crate::Conflict::TallyFull)).
     RequireTally {
-        /// Tally to look at.
+        /// Id of the tally.
         id: TallyId,
-        /// Exclusive upper bound of its count.
+        /// Limit: the count must be lower.
         below: i64,
-        /// Time at which it must not have ended to count.
+        /// Current time: a tally that has expired then does not count.
         at: Timestamp,
     },
-    /// Sets a tally, whatever it was.
+    /// Sets a tally, whatever its value.
     PutTally {
-        /// Tally to set.
+        /// Id of the tally.
         id: TallyId,
-        /// Its value from now on.
+        /// New value.
         tally: Tally,
     },
-    /// Removes up to `cap` tallies that ended before `before`, and counts them.
+    /// Removes up to `cap` tallies that expired before `before`. The commit returns their number.
     PurgeTallies {
-        /// Tallies that ended earlier are removed.
+        /// Tallies with an earlier expiry are removed.
         before: Timestamp,
-        /// Maximum number to remove.
+        /// Maximum number of tallies to remove.
         cap: u32,
     },
-    /// Adds a session. Precondition: its account still has this version
-    /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that what was proven of it still holds.
+    /// Adds a session.
+    ///
+    /// Precondition: its account still has this version
+    /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that the proof of identity is still valid.
     InsertSession {
-        /// The session.
+        /// Session to add.
         session: Session,
-        /// Of its account, as it was read or as this commit left it.
+        /// Version of the account, as it was read or as this commit left it.
         version: i64,
     },
-    /// Notes a session's use; a session that has ended stays so.
+    /// Updates the last use of a session. A no-op if the session has ended.
     TouchSession {
-        /// Whose.
+        /// Account that owns the session.
         account: AccountId,
-        /// Which.
+        /// Id of the session.
         id: SessionId,
-        /// When.
+        /// Time of the use.
         seen_at: Timestamp,
     },
-    /// Ends one session of an account, and removes the tokens that it requested; an absent session is no conflict.
+    /// Ends a session of an account, if it exists, and removes the tokens that the session requested.
     EndSession {
-        /// Whose.
+        /// Account that owns the session.
         account: AccountId,
-        /// Which.
+        /// Id of the session.
         id: SessionId,
     },
-    /// Ends all sessions of an account but one, and removes the tokens that they requested.
+    /// Ends all sessions of an account except one, and removes the tokens that they requested.
     EndSessions {
-        /// Whose.
+        /// Account that owns the sessions.
         account: AccountId,
-        /// The one that stays.
+        /// Session that stays.
         except: Option<SessionId>,
     },
-    /// Removes up to `cap` tokens that expired before `before`; counted.
+    /// Removes up to `cap` tokens that expired before `before`. The commit returns their number.
     PurgeTokens {
-        /// Tokens whose link ends earlier go.
+        /// Tokens whose link expired earlier are removed.
         before: Timestamp,
-        /// At most so many.
+        /// Maximum number of tokens to remove.
         cap: u32,
     },
-    /// Removes up to `cap` sessions that expired before `before` or were last seen before `idle`; counted.
+    /// Removes up to `cap` sessions that expired before `before` or were last used before `idle`.
+    ///
+    /// The commit returns their number.
     PurgeSessions {
-        /// Sessions that end earlier go.
+        /// Sessions with an earlier expiry are removed.
         before: Timestamp,
-        /// Sessions last seen earlier go.
+        /// Sessions with an earlier last use are removed.
         idle: Timestamp,
-        /// At most so many.
+        /// Maximum number of sessions to remove.
         cap: u32,
     },
 }
 
-/// State of a token that must hold when it is used.
+/// State that a token must still have when it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeenToken {
-    /// Wrong codes as they were read; none for a link, which wrong codes do not invalidate.
+    /// Number of wrong codes as it was read; none for a link, which wrong codes do not invalidate.
     pub tries: Option<Tries>,
     /// Form that was used before.
     pub used_form: Option<ProofForm>,
 }
 
-/// What accounts read.
+/// Reads of accounts, with the guarantees that a store must give.
 ///
-/// * **A1** Of two inserts with the same address key one conflicts; keys that differ in any byte do not.
-/// * **A2** An account reads back as it was written, every field, `version` one higher after each update.
-/// * **A3** An update of a stale version conflicts and changes nothing.
-/// * **A4** An update to a taken address key conflicts.
-/// * **A5** A token is redeemed once: of 50 at once exactly one commit succeeds.
-/// * **A6** Tries are counted one by one, each on every unused token of the kind and address; a token whose tries rose
-///   since they were read is not redeemed by its code.
-/// * **A7** Open tokens are listed by kind and address, unused and unexpired only, newest first.
-/// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, but the excepted one, and no
-///   other.
-/// * **A9** Ending sessions ends those of the account but the excepted one, and no other's.
-/// * **A10** Erasing an account takes its tokens and sessions along and frees its address.
-/// * **A11** Purges remove only what has expired, at most `cap`, and count it.
-/// * **A12** Accounts due for deletion are listed page by page, earliest first, at most `limit` in a page.
-/// * **A13** A session begins only for an account that still has the version that was read.
-/// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended session.
-/// * **A15** A token's two forms are each redeemed once, and ending the token ends the form that is left.
-/// * **A16** A tally counts concurrent counts one by one up to its bound, begins anew after its end, and is purged then.
-/// * **A17** Of the given bearer tokens, exactly those are returned whose sessions have not been ended.
+/// * **A1** Of two inserts with the same address key one conflicts; keys that differ in any byte do not
+/// conflict.
+/// * **A2** Every field of an account reads back as it was written; `version` is one higher after each
+/// update.
+/// * **A3** An update with an old version conflicts and changes nothing.
+/// * **A4** An update to an address key of another account conflicts.
+/// * **A5** A token is redeemed once: of 50 concurrent commits exactly one succeeds.
+/// * **A6** Each wrong code is counted on every unused token of the kind and address. A token is not redeemed
+/// by its code if its number of wrong codes has increased since it was read.
+/// * **A7** Open tokens of a kind and address are listed newest first, without used and expired ones.
+/// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, except the given
+/// one, and no others.
+/// * **A9** Ending sessions ends those of the account except the given one, and no others.
+/// * **A10** Erasing an account removes its tokens and sessions and frees its address.
+/// * **A11** Purges remove at most `cap` expired rows and return their number.
+/// * **A12** Accounts due for deletion are listed page by page, earliest first, at most `limit` per page.
+/// * **A13** A session is added only if its account still has the version that was read.
+/// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended
+/// session.
+/// * **A15** Each of the two forms of a token is redeemed once; ending the token also ends the unused form.
+/// * **A16** A tally counts every concurrent count up to its limit, starts again after its expiry, and is
+/// then purged.
+/// * **A17** Of the given bearer tokens, exactly those with a session that has not been ended are returned.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
-    /// The account with this id.
+    /// Account with this id.
     ///
     /// # Errors
-    /// The store's, here as in every method below.
+    /// Errors of the store, as in every method below.
     async fn account(&self, id: AccountId) -> Result<Option<Account>, Error>;
-    /// The account with this address.
+    /// Account with this address key.
     async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error>;
-    /// A page of the accounts whose deletion is due at `now`, ordered by due time and id.
+    /// Page of the accounts whose deletion is due at `now`, ordered by due time and id.
     ///
-    /// At most `limit` accounts, after the due time and id in `after`.
+    /// At most `limit` accounts after the due time and id in `after`.
     async fn accounts_to_delete(
         &self,
         now: Timestamp,
         after: Option<(Timestamp, AccountId)>,
         limit: u32,
     ) -> Result<Vec<Account>, Error>;
-    /// The token with this id, in whatever state.
+    /// Token with this id, in any state.
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error>;
-    /// The token with this link, in whatever state.
+    /// Token with this digest of its link token, in any state.
     async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error>;
-    /// Tokens of a kind mailed to an address that are unused and whose link lasts beyond `now`, newest first,
-    /// at most 32.
+    /// Unused tokens of a kind and address whose link is valid at `now`, newest first, at most 32.
     async fn open_tokens(
         &self,
         kind: TokenKind,
         email: &EmailKey,
         now: Timestamp,
     ) -> Result<Vec<Token>, Error>;
-    /// The session with this bearer token, and its account.
+    /// Session with this digest of its bearer token, and its account.
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error>;
-    /// An account's sessions, newest first, at most 200.
+    /// Sessions of an account, newest first, at most 200.
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error>;
-    /// A tally that has not ended at `now`.
+    /// Tally that has not expired at `now`.
     async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error>;
-    /// The given bearer tokens whose sessions have not been ended, in any order; an expired session may count as either. Asked every
-    /// second for every session that a process follows: an adapter uses the index on tokens, and bounds each statement.
+    /// Those of the given bearer tokens whose sessions have not been ended, in any order.
+    ///
+    /// An expired session may count either way. Each process calls this every second with all sessions of its
+    /// live streams: an adapter uses the index on tokens and bounds each statement.
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error>;
 }
 

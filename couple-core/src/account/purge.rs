@@ -1,8 +1,9 @@
-//! Deleting accounts for good.
+//! Permanent deletion of accounts.
 //!
-//! A mistake here destroys data, so the purge plans first, checks each step again and works in bounded steps: no commit touches
-//! more than [`ENTRY_STEP`] entries, [`PICTURE_STEP`] pictures or [`ROW_STEP`] rows of another kind. An account that fails is
-//! logged, counted and skipped, so that it never keeps the others from being deleted.
+//! A mistake here destroys data. So the purge checks the account before each step and works in bounded steps:
+//! no commit changes more than [`ENTRY_STEP`] entries, [`PICTURE_STEP`] pictures or [`ROW_STEP`] rows of
+//! another kind. An account that fails is logged, counted and skipped, so that it does not block the deletion
+//! of other accounts.
 
 use std::{
     collections::BTreeMap,
@@ -26,33 +27,35 @@ use crate::{
     timeline::TimelineChange,
 };
 
-/// What a purge would remove of one account.
+/// Result of a dry run: data of one account that a purge would remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgePlan {
     /// Account that would be deleted.
     pub account: AccountId,
-    /// End of its grace period.
+    /// End of the grace period.
     pub due: Timestamp,
     /// Couple that would end.
     pub ends: Option<CoupleId>,
     /// Couples in which the account's entries would become tombstones; the partner's entries stay.
     pub erases: Vec<(CoupleId, Side)>,
-    /// Number of pictures that would be deleted: its avatars and its uploads to its couples; the partner's pictures stay.
+    /// Number of pictures that would be deleted: the account's avatars and uploads.
+    ///
+    /// The partner's pictures stay.
     pub pictures: usize,
 }
 
 /// Report of one run of the purge.
 #[derive(Debug, Default)]
 pub struct PurgeReport {
-    /// Number of accounts that were deleted.
+    /// Number of deleted accounts.
     pub purged: u32,
-    /// Number of accounts that ran out of time; a later run continues with them.
+    /// Number of accounts that reached a limit of the run; a later run continues with them.
     pub unfinished: u32,
-    /// Accounts that failed, with the error. A later run tries again.
+    /// Accounts that failed, with the error. A later run retries them.
     pub failed: Vec<(AccountId, Error)>,
 }
 
-/// Purges accounts whose grace period is over. Every hour, a few at a time.
+/// Job that deletes accounts whose grace period has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeAccounts {}
 
@@ -64,73 +67,76 @@ impl Job for PurgeAccounts {
     }
 }
 
-/// Position in the list of accounts that are due: due time and id of an account.
+/// Cursor in the list of due accounts: due time and id of an account.
 type DueCursor = (Timestamp, AccountId);
 
-/// Deletes accounts whose grace period is over, up to a number in one run.
+/// Handler that deletes accounts whose grace period has ended, up to a maximum number per run.
 pub struct PurgeAccountsHandler {
     ports: Ports,
     cap: u32,
-    /// Maximum number of commits for one account in one run.
+    /// Maximum number of commits per account and run.
     steps: u32,
-    /// Account after which the next run starts, so that an account that uses up the time of a run delays the others by one run.
+    /// Cursor after which the next run starts, so that a slow account delays the others by one run at most.
     next: Mutex<Option<DueCursor>>,
-    /// Couples whose log was erased in part, with the `seq` at which the next run continues.
+    /// Couples whose logs were partly erased, with the `seq` after which the next run continues.
     ///
-    /// Another process begins anew, which is safe and costs commits that change nothing.
+    /// Another process starts at the beginning of the log, which is safe but makes commits that change
+    /// nothing.
     erased: Mutex<BTreeMap<(AccountId, CoupleId), i64>>,
 }
 
-/// Length of the range of a log that one commit erases.
+/// Number of log positions that one commit erases.
 const ENTRY_STEP: u32 = 500;
-/// Pictures that one commit deletes: each takes about ten statements.
+/// Number of pictures that one commit deletes: each takes about ten statements.
 const PICTURE_STEP: usize = 10;
-/// Invites, and blocks, that one commit removes.
+/// Number of invites, and of blocks, that one commit removes.
 const ROW_STEP: u32 = 500;
-/// Due accounts, and couples of an account, that are read together.
+/// Number of due accounts, or of couples of an account, per read.
 const PAGE: u32 = 50;
-/// Time after which a run begins no other account. Less than a worker's default deadline of 10 min for a job.
+/// Time after which a run starts no further account. Below the worker's default deadline of 10 min.
 const RUN_TIME: Duration = Duration::from_mins(5);
-/// Commits that one account may take in one run: they erase a million entries.
+/// Maximum number of commits per account and run: enough to erase a million entries.
 const ACCOUNT_STEPS: u32 = 2_000;
-/// Failed accounts after which a run ends: the cause is then hardly in the accounts.
+/// Number of failed accounts after which a run ends: the accounts themselves are hardly the cause.
 const MAX_FAILED: usize = 100;
-/// Positions in logs that one process remembers.
+/// Maximum number of log positions that a process keeps.
 const MAX_POSITIONS: usize = 1_000;
 
-/// How the purge of one account ended.
+/// Result of purging one account.
 enum Outcome {
     Purged,
-    /// The time was over; a later run continues.
+    /// A limit was reached; a later run continues.
     Unfinished,
-    /// The account or its couple changed since it was read: a sign-in, for example. A later run reads it again.
+    /// The account or its couple changed since it was read, for example by a sign-in.
+    ///
+    /// A later run reads it again.
     Changed,
 }
 
 impl PurgeAccountsHandler {
-    /// Over its ports; at most `cap` accounts are deleted in one run.
+    /// Creates the handler; at most `cap` accounts are deleted per run.
     #[must_use]
     pub const fn new(ports: Ports, cap: u32) -> Self {
         Self { ports, cap, steps: ACCOUNT_STEPS, next: Mutex::new(None), erased: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Maximum number of commits for one account in one run; a later run continues. Default: 2,000.
+    /// Sets the maximum number of commits per account and run. Default: 2,000. A later run continues.
     #[must_use]
     pub const fn steps(mut self, steps: u32) -> Self {
         self.steps = steps;
         self
     }
 
-    /// How often it runs.
+    /// Schedule: every hour.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_hours(1), || PurgeAccounts {})
     }
 
-    /// A dry run: what a purge now would remove of the first `cap` accounts. Changes nothing.
+    /// Dry run: plans for the first `cap` due accounts. Changes nothing.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn plan(&self) -> Result<Vec<PurgePlan>, Error> {
         let mut plans = Vec::new();
         for account in self.ports.store.accounts_to_delete(self.ports.now(), None, self.cap).await? {
@@ -166,7 +172,7 @@ impl PurgeAccountsHandler {
         })
     }
 
-    /// The next page of an account's couples; none after the last.
+    /// Next page of an account's couples; none after the last page.
     async fn couples_page(
         &self,
         account: &Account,
@@ -177,12 +183,14 @@ impl PurgeAccountsHandler {
         Ok(Some(page).filter(|page| !page.is_empty()))
     }
 
-    /// Deletes accounts that are due: at most `cap`, for at most five minutes, each in a bounded number of commits.
+    /// Deletes due accounts: at most `cap`, for at most five minutes, each in a bounded number of commits.
     ///
-    /// Starts after the account at which the last run of this handler stopped. An account that fails is logged and skipped.
+    /// Starts after the account at which the last run of this handler stopped. Logs and skips an account that
+    /// fails.
     ///
     /// # Errors
-    /// The store's, when the list of accounts cannot be read. The report has the errors of single accounts.
+    /// Errors of the store, if the list of accounts cannot be read. The report contains the errors of single
+    /// accounts.
     pub async fn run_once(&self) -> Result<PurgeReport, Error> {
         let (now, until) = (self.ports.now(), Instant::now() + RUN_TIME);
         let start = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,7 +236,8 @@ impl PurgeAccountsHandler {
 
     async fn purge(&self, account: &Account, until: Instant) -> Result<Outcome, Error> {
         let now = self.ports.now();
-        // The first commit carries the version that was read: a sign-in since then wins, and nothing is lost.
+        // The first commit requires the version that was read: after a sign-in it conflicts, and nothing is
+        // deleted.
         let mut changes: Vec<Change> = vec![AccountChange::Update(account.clone()).into()];
         if let Some(couple) = self.ports.store.couple_of(account.id).await? {
             changes.push(PairingChange::End { id: couple.id, at: now }.into());
@@ -255,9 +264,9 @@ impl PurgeAccountsHandler {
             return Ok(stop);
         }
         let close = MediaChange::Close { account: account.id };
-        // Rows that were added since the removal, if any.
+        // Remove invites and blocks that were added since the previous step.
         let forget = PairingChange::Forget { account: account.id, cap: ROW_STEP };
-        // Its sessions were ended when the deletion was asked for, and a sign-in since then would have withdrawn it.
+        // A deletion request ends all sessions, and a sign-in since then would have withdrawn the request.
         let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
         let erased = self.still(vec![close.into(), forget.into(), erase.into()]).await?;
         Ok(if erased { Outcome::Purged } else { Outcome::Changed })
@@ -267,7 +276,10 @@ impl PurgeAccountsHandler {
         self.erased.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps where the log of a couple is erased up to. Without room the oldest accounts' positions go: their logs are read again.
+    /// Stores the position up to which a couple's log is erased.
+    ///
+    /// Above the limit the position with the lowest account id is dropped: a later run erases that log from
+    /// the beginning.
     fn keep_position(&self, key: (AccountId, CoupleId), after: i64) {
         let mut positions = self.positions();
         positions.insert(key, after);
@@ -276,12 +288,12 @@ impl PurgeAccountsHandler {
         }
     }
 
-    /// Commits; `false` when the account or its couple changed since it was read.
+    /// Commits; returns `false` if the account or its couple changed since it was read.
     async fn still(&self, changes: Vec<Change>) -> Result<bool, Error> {
         Ok(self.counted(changes).await?.is_some())
     }
 
-    /// Commits and returns the number of rows that were removed; none when the account or its couple changed since it was read.
+    /// Commits and returns the number of removed rows; none if the account or its couple changed.
     async fn counted(&self, changes: Vec<Change>) -> Result<Option<u64>, Error> {
         match self.ports.commit(changes).await {
             Ok(done) => Ok(Some(done.purged.iter().sum())),
@@ -291,17 +303,17 @@ impl PurgeAccountsHandler {
     }
 }
 
-/// The steps of one account's purge. A step that cannot continue returns the outcome of the purge.
+/// Steps of one account's purge. A step that cannot continue returns the outcome of the purge.
 struct Step<'a> {
     handler: &'a PurgeAccountsHandler,
     account: &'a Account,
     until: Instant,
-    /// Commits that are left to the account in this run.
+    /// Number of commits left for the account in this run.
     left: AtomicU32,
 }
 
 impl Step<'_> {
-    /// Before each commit: whether there is time left, and the account is still to be deleted for the same reason.
+    /// Checks before each commit that the run has time left and that the account's deletion is still due.
     async fn stop(&self) -> Result<Option<Outcome>, Error> {
         let left = self.left.load(Ordering::Relaxed);
         self.left.store(left.saturating_sub(1), Ordering::Relaxed);
@@ -313,7 +325,7 @@ impl Step<'_> {
         Ok((!due).then_some(Outcome::Changed))
     }
 
-    /// Deletes what the account uploaded to a space.
+    /// Deletes the pictures that the account uploaded to a space.
     async fn purge_pictures(&self, space: Space) -> Result<Option<Outcome>, Error> {
         let ports = &self.handler.ports;
         let mut after = None;
@@ -327,7 +339,8 @@ impl Step<'_> {
                 for media in some {
                     changes.extend(media::deletion(ports, media)?);
                 }
-                // An entry named the picture, or it was deleted, meanwhile: the next run reads it again.
+                // An entry has named the picture, or it was deleted, since it was read: the next run reads it
+                // again.
                 if !self.handler.still(changes).await? {
                     return Ok(Some(Outcome::Changed));
                 }
@@ -344,7 +357,8 @@ impl Step<'_> {
         let Some(author) = couple.side_of(self.account.id) else { return Ok(None) };
         let key = (self.account.id, couple.id);
         let mut after = self.handler.positions().get(&key).copied().unwrap_or(0);
-        // Nothing is appended to an ended couple's log, and that it has ended is checked by each change.
+        // No entry is appended to the log of an ended couple, and each change requires that the couple has
+        // ended.
         while after < couple.head_seq {
             if let Some(stop) = self.stop().await? {
                 self.handler.keep_position(key, after);
@@ -356,7 +370,7 @@ impl Step<'_> {
             }
             after += i64::from(ENTRY_STEP);
         }
-        // Kept until the account is purged, so that a later run does not begin with the couples that are done.
+        // Keep the position until the account is purged, so that a later run skips finished couples.
         self.handler.keep_position(key, after);
         Ok(None)
     }
@@ -386,14 +400,14 @@ impl Handler<PurgeAccounts> for PurgeAccountsHandler {
             tracing::info!(purged, unfinished, failed, "purged accounts");
         }
         let Some((account, error)) = report.failed.pop() else { return Ok(()) };
-        // Tried again with back-off, and dead in the end, so that an operator sees it.
+        // Retry with back-off; the job ends in the dead-letter queue, where an operator sees it.
         let said =
             format!("{failed} accounts failed, {purged} were purged; the last that failed is {account}");
         Err(JobError::Retry(Error::new(error.kind(), "purge accounts").context(said).source(error)))
     }
 }
 
-/// Purges tokens and sessions that have expired.
+/// Job that purges expired tokens, sessions and tallies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeTokens {}
 
@@ -405,19 +419,19 @@ impl Job for PurgeTokens {
     }
 }
 
-/// Removes expired tokens and sessions.
+/// Handler that removes expired tokens, sessions and tallies.
 pub struct PurgeTokensHandler {
     ports: Ports,
     policy: Policy,
 }
 
 impl PurgeTokensHandler {
-    /// Over its ports.
+    /// Creates the handler.
     #[must_use]
     pub const fn new(ports: Ports, policy: Policy) -> Self {
         Self { ports, policy }
     }
-    /// How often it runs.
+    /// Schedule: every 10 minutes.
     #[must_use]
     pub fn schedule() -> Schedule {
         Schedule::every(Duration::from_mins(10), || PurgeTokens {})
@@ -432,7 +446,7 @@ impl Handler<PurgeTokens> for PurgeTokensHandler {
         let tokens = |cap| AccountChange::PurgeTokens { before: now, cap }.into();
         let sessions = |cap| AccountChange::PurgeSessions { before: now, idle, cap }.into();
         let tallies = |cap| AccountChange::PurgeTallies { before: now, cap }.into();
-        // A failure to remove one of them must not keep the others from being removed.
+        // Return errors at the end, so that a failed purge of one table does not prevent the others.
         let tokens = crate::job::purge_all(&self.ports, tokens).await;
         let sessions = crate::job::purge_all(&self.ports, sessions).await;
         crate::job::purge_all(&self.ports, tallies).await?;

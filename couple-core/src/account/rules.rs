@@ -1,4 +1,4 @@
-//! What accounts decide: pure functions of what was read, the command, the time and fresh randomness.
+//! Decisions of accounts: pure functions of the state, the command, the time and random bytes.
 
 use super::{
     Account, AccountChange, PasswordHash, Policy, ProofForm, Refusal, SeenToken, Session, Token, TokenKind,
@@ -9,57 +9,57 @@ use crate::{
     Timestamp, TokenId, digest, pairing::PairingChange, typed,
 };
 
-/// Which purpose a token's code is derived under.
+/// Purpose under which codes are derived from the key ring.
 const CODE: &str = "mailed-code";
 
-/// The 6-digit code of a token.
+/// 6-digit code of a token.
 #[must_use]
 pub fn code_of(keys: &Keyring, token: TokenId) -> Secret<String> {
     keys.six_digits(CODE, &[token.as_uuid().as_bytes()])
 }
 
-/// A typed code as it is compared, spaces, dashes and digits of other scripts aside.
+/// Normalises a typed code: removes spaces and dashes, and folds digits of other scripts to ASCII.
 ///
 /// # Errors
-/// [`Invalid`] for a text other than six digits, before it counts as a try.
+/// [`Invalid`] for a text other than six digits, which does not count as an attempt.
 pub fn typed_code(code: &Secret<String>) -> Result<Secret<String>, Invalid> {
     typed::digits(code.expose(), 6).map(Secret::new).ok_or(Invalid::new("code", "invalid"))
 }
 
-/// The link token of a token: 192 bits, its kind in front.
+/// Link token of a token: its kind as a prefix, and 192 bits.
 #[must_use]
 pub fn link_of(keys: &Keyring, kind: TokenKind, token: TokenId) -> Secret<String> {
     keys.bearer(kind.as_str(), &[token.as_uuid().as_bytes()])
 }
 
-/// What is written of a token when it is mailed.
+/// Data for a new token.
 pub struct Mailing<'a> {
-    /// What code and link are derived from.
+    /// Id from which code and link are derived.
     pub id: TokenId,
-    /// What it proves.
+    /// Purpose of the token.
     pub kind: TokenKind,
-    /// Where it goes.
+    /// Recipient.
     pub email: &'a EmailAddress,
-    /// Whose it is.
+    /// Account of the token, if any.
     pub account: Option<AccountId>,
-    /// The name given at sign-up.
+    /// Display name of the sign-up.
     pub display_name: Option<DisplayName>,
-    /// The locale given at sign-up.
+    /// Locale of the sign-up.
     pub locale: Option<Locale>,
-    /// Session that requested it.
+    /// Session that requested the mail.
     pub session: Option<SessionId>,
-    /// Client network that requested it.
+    /// Client network that requested the mail, as a keyed digest.
     pub network: Option<Digest>,
 }
 
 impl Mailing<'_> {
-    /// The token's row at `now`.
+    /// Row of the token at `now`.
     #[must_use]
     pub fn token(self, keys: &Keyring, policy: &Policy, now: Timestamp) -> Token {
         let lifetime = match self.kind {
             TokenKind::SignUp | TokenKind::Email => policy.link_lifetime,
             TokenKind::SignIn | TokenKind::Password => policy.password_link_lifetime,
-            // The longest life of a token of the change, including one that its job mails late.
+            // Longest lifetime of the tokens of the change, including one that its job creates late.
             TokenKind::CancelEmail => policy.link_lifetime * 2,
         };
         Token {
@@ -83,8 +83,10 @@ impl Mailing<'_> {
     }
 }
 
-/// Whether a form of a token can be used now. The second form can be used as long as the code lasts: both are in one
-/// mail, so a client that has one form has both.
+/// Whether a form of a token can be used now.
+///
+/// After one form was used, the other can be used until the code expires: both are in the same mail, so a
+/// client that has one has both.
 fn is_form_open(token: &Token, form: ProofForm, now: Timestamp) -> bool {
     let end = match (form, token.used_form) {
         (ProofForm::Link, None) => token.expires_at,
@@ -93,10 +95,10 @@ fn is_form_open(token: &Token, form: ProofForm, now: Timestamp) -> bool {
     token.used_at.is_none() && token.used_form != Some(form) && now < end
 }
 
-/// Whether a token read by its link can still be used for `kind`.
+/// Checks that a token which was found by its link can still be used for `kind`.
 ///
 /// # Errors
-/// [`Refusal::UsedToken`] when its link was used, else `otherwise`.
+/// [`Refusal::UsedToken`] if the link was used, else `otherwise`.
 pub fn require_link(
     token: Option<Token>,
     kind: TokenKind,
@@ -110,44 +112,44 @@ pub fn require_link(
     }
 }
 
-/// A token, and the form in which it was shown.
+/// Token that a client presented, and the form that it presented.
 #[derive(Debug, Clone)]
 pub struct Shown {
     /// Token as it was read.
     pub token: Token,
-    /// Form that was shown.
+    /// Form that the client presented.
     pub form: ProofForm,
-    /// Tries as they were read, of the side that shows a code; none for a link.
+    /// Number of wrong codes as it was read, of the group that the client belongs to; none for a link.
     pub tries: Option<Tries>,
 }
 
 impl Shown {
-    /// A token that was shown by its link.
+    /// Token that was presented by its link.
     #[must_use]
     pub const fn link(token: Token) -> Self {
         Self { token, form: ProofForm::Link, tries: None }
     }
-    /// State of the token that must still hold when it is used.
+    /// State that the token must still have when it is used.
     const fn seen(&self) -> SeenToken {
         SeenToken { tries: self.tries, used_form: self.token.used_form }
     }
-    /// Whether the other form of the same mail was used before.
+    /// Whether the other form of the token was used before.
     #[must_use]
     pub const fn is_second(&self) -> bool {
         self.token.used_form.is_some()
     }
-    /// Uses the whole token.
+    /// Change that marks the whole token as used.
     fn redeem(&self, at: Timestamp) -> Change {
         AccountChange::RedeemToken { id: self.token.id, seen: self.seen(), at }.into()
     }
-    /// Uses the form that was shown. The other one, if it is left, then signs `account` in.
+    /// Change that marks the presented form as used. The other form, if unused, can then sign in `account`.
     fn redeem_form(&self, account: AccountId, at: Timestamp) -> Change {
         if self.is_second() {
             return self.redeem(at);
         }
         AccountChange::RedeemForm { id: self.token.id, seen: self.seen(), form: self.form, account }.into()
     }
-    /// Ends the tokens of the same kind and address, this one only if both of its forms are used.
+    /// Change that ends the tokens of the same kind and address; this token only if both forms are used.
     fn end_others(&self, at: Timestamp) -> Change {
         let except = (!self.is_second()).then_some(self.token.id);
         AccountChange::EndTokens { kind: self.token.kind, email: self.token.email.key().clone(), except, at }
@@ -155,10 +157,12 @@ impl Shown {
     }
 }
 
-/// Compares a typed code with every open token of an address: a second mail does not break the first.
+/// Compares a typed code with every open token of an address.
 ///
-/// Wrong codes from the network that requested a token, and from all others, are bounded each by itself: strangers cannot
-/// use up the tries of the client that asked for the mail.
+/// A second mail thus keeps the first one valid.
+///
+/// Wrong codes from the network that requested a token and from all other networks have separate limits:
+/// strangers cannot use up the attempts of the client that requested the mail.
 #[must_use]
 pub fn match_code(
     keys: &Keyring,
@@ -170,7 +174,7 @@ pub fn match_code(
 ) -> Option<Shown> {
     let typed = digest(&[code.expose().as_bytes()]);
     let mut right = None;
-    // All are compared, so that the time does not tell which came close.
+    // Compare all tokens, so that the time does not reveal which one matched.
     for token in open.iter().filter(|token| is_form_open(token, ProofForm::Code, now)) {
         let (tries, count) = if token.network.as_ref() == Some(network) {
             (Tries::Own(token.tries), token.tries)
@@ -185,7 +189,7 @@ pub fn match_code(
     right
 }
 
-/// Fields that the owner of an address gives at verification; they take precedence over those of any sign-up.
+/// Fields given at verification by the owner of the address; they override those of the sign-up.
 #[derive(Debug, Clone, Default)]
 pub struct Named {
     /// Display name, if given.
@@ -194,10 +198,10 @@ pub struct Named {
     pub locale: Option<Locale>,
 }
 
-/// A sign-up's code or link was confirmed: the account comes into being.
+/// Creates the account after a code or link of a sign-up was confirmed.
 ///
 /// # Errors
-/// [`Refusal::InvalidToken`] when the address got an account meanwhile.
+/// [`Refusal::InvalidToken`] if the address has an account by now.
 pub fn confirm_sign_up(
     shown: &Shown,
     existing: Option<&Account>,
@@ -232,10 +236,11 @@ pub fn confirm_sign_up(
     Ok((account, changes))
 }
 
-/// Somebody proved who they are: a session begins, and an asked-for deletion is called off.
+/// Adds a session after a proof of identity, and withdraws a deletion request.
 ///
 /// # Errors
-/// [`Refusal::InvalidCredentials`] once the deletion is due: what is being purged cannot come back by halves.
+/// [`Refusal::InvalidCredentials`] if the deletion is due: an account that is being purged cannot be
+/// restored.
 pub fn sign_in(
     account: &Account,
     rehashed: Option<PasswordHash>,
@@ -262,7 +267,7 @@ pub fn sign_in(
     Ok((account, changes))
 }
 
-/// A password is set: what was signed in is signed out, and mailed ways around it end.
+/// Sets a password; ends all sessions, open sign-in and password tokens, and pending address changes.
 #[must_use]
 pub fn set_password(
     account: &Account,
@@ -273,9 +278,9 @@ pub fn set_password(
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     changes.extend(shown.map(|shown| shown.redeem(now)));
-    // A change of address that somebody else asked for must not outlive this either.
+    // Also end changes of address, which an attacker may have requested.
     changes.extend(end_email_changes(account, now));
-    // Ends the second form of the mail that confirmed the sign-up, too.
+    // Also ends the unused form of the token that confirmed the sign-up.
     changes.push(end_tokens(TokenKind::SignUp, &account.email, now));
     changes.push(end_tokens(TokenKind::Password, &account.email, now));
     changes.push(end_tokens(TokenKind::SignIn, &account.email, now));
@@ -287,7 +292,7 @@ pub fn set_password(
     changes
 }
 
-/// A new address was confirmed: it replaces the old one, and what was mailed to the old one ends.
+/// Replaces the address after the new one was confirmed, and ends what was mailed to the old address.
 #[must_use]
 pub fn confirm_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Change> {
     vec![
@@ -300,7 +305,7 @@ pub fn confirm_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Ch
         }
         .into(),
         end_tokens_of(TokenKind::CancelEmail, account, now),
-        // Invites by address say that they come from the old one.
+        // Withdraw invites, because they name the old address as the sender's.
         PairingChange::WithdrawInvitesOf { inviter: account.id }.into(),
         end_tokens(TokenKind::SignUp, &account.email, now),
         end_tokens(TokenKind::SignIn, &account.email, now),
@@ -309,20 +314,20 @@ pub fn confirm_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Ch
     ]
 }
 
-/// The second form of the mail that confirmed a new address is shown: there is nothing left to change.
+/// Redeems the second form of a token that has confirmed a new address. Changes nothing else.
 #[must_use]
 pub fn confirm_email_again(shown: &Shown, now: Timestamp) -> Vec<Change> {
     vec![shown.redeem(now)]
 }
 
-/// The owner of the old address cancels every change of address that was asked for.
+/// Cancels all pending changes of address, for the owner of the old address.
 #[must_use]
 pub fn cancel_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Change> {
     let redeem = std::iter::once(shown.redeem(now));
     redeem.chain(end_email_changes(account, now)).collect()
 }
 
-/// Whether a session's person proved themselves lately enough for what cannot be undone.
+/// Checks that the session's last proof of identity is recent enough for what cannot be undone.
 ///
 /// # Errors
 /// [`Refusal::RecentSignInRequired`].
@@ -334,11 +339,11 @@ pub fn require_recent(session: &Session, policy: &Policy, now: Timestamp) -> Res
     }
 }
 
-/// An account asks to be deleted: everything that could still change it ends.
+/// Schedules the deletion of an account; ends sessions, sign-up tokens, invites and address changes.
 #[must_use]
 pub fn request_deletion(account: &Account, due: Timestamp, now: Timestamp) -> Vec<Change> {
     let mut changes = vec![
-        // Before the account's row, as every commit locks them.
+        // Lock the rows of invites before the row of the account: every commit uses this order.
         PairingChange::WithdrawInvitesOf { inviter: account.id }.into(),
         AccountChange::Update(Account { deletion_due: Some(due), ..account.clone() }).into(),
         AccountChange::EndSessions { account: account.id, except: None }.into(),
@@ -348,7 +353,7 @@ pub fn request_deletion(account: &Account, due: Timestamp, now: Timestamp) -> Ve
     changes
 }
 
-/// Ends the changes of address that an account asked for, and the links that cancel them.
+/// Changes that end pending changes of address and the links that cancel them.
 fn end_email_changes(account: &Account, at: Timestamp) -> [Change; 2] {
     [TokenKind::Email, TokenKind::CancelEmail].map(|kind| end_tokens_of(kind, account, at))
 }

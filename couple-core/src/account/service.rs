@@ -1,4 +1,4 @@
-//! The use cases of accounts.
+//! Use cases of accounts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,91 +22,90 @@ use crate::{
     text::parse_birthday,
 };
 
-/// What sign-up takes.
+/// Request to sign up.
 #[derive(Debug, Clone)]
 pub struct SignUp {
-    /// Where the code goes.
+    /// Address to which code and link are mailed.
     pub email: String,
-    /// What they are called.
+    /// Display name.
     pub display_name: String,
-    /// The language of their mails, as [`Locale::matched`] takes it.
+    /// Language of the account's mails, parsed by [`Locale::matched`].
     pub locale: Option<String>,
 }
 
-/// What a person shows of a mail.
+/// Proof from a mail: its code or its link.
 #[derive(Debug, Clone)]
 pub enum Proof {
-    /// The address and its 6-digit code.
+    /// Address and 6-digit code.
     Code {
-        /// Where it was mailed to.
+        /// Address to which the code was mailed.
         email: String,
         /// Six digits.
         code: Secret<String>,
     },
-    /// The link's token.
+    /// The link token.
     Link(Secret<String>),
 }
 
-/// Confirmation of a sign-up.
+/// Request to confirm a sign-up.
 #[derive(Debug, Clone)]
 pub struct Verification {
     /// Code or link of the mail.
     pub proof: Proof,
-    /// Password to choose, if any.
+    /// Password to set, if any.
     pub password: Option<Secret<String>>,
-    /// Display name, if the owner of the address gives one. Takes precedence over the name of the sign-up, which
-    /// a stranger may have sent.
+    /// Display name, if given. Overrides the name of the sign-up, which a stranger may have sent.
     pub display_name: Option<String>,
-    /// Locale, likewise.
+    /// Locale, if given. Overrides the locale of the sign-up.
     pub locale: Option<String>,
 }
 
-/// How a person signs in.
+/// Credentials of a sign-in.
 #[derive(Debug, Clone)]
 pub enum SignIn {
-    /// With a password.
+    /// Address and password.
     Password {
-        /// Whose.
+        /// Address of the account.
         email: String,
-        /// As typed.
+        /// Password as typed.
         password: Secret<String>,
     },
-    /// With a mailed code.
+    /// Address and mailed code.
     Code {
-        /// Whose.
+        /// Address of the account.
         email: String,
         /// Six digits.
         code: Secret<String>,
     },
-    /// With the token of a mailed link.
+    /// Token of a mailed link.
     Link(Secret<String>),
 }
 
-/// A person, their session, and the bearer token that is shown once.
+/// Result of a sign-in: account, session and bearer token, which is returned only once.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
-    /// Who.
+    /// The account.
     pub account: Account,
     /// The session.
     pub session: Session,
-    /// What the device shows from now on.
+    /// Bearer token that authenticates the device's requests.
     pub token: Secret<String>,
 }
 
-/// What a person may change about themselves. None leaves a field, `Some(None)` clears it.
+/// Changes of a profile. None keeps a field, `Some(None)` clears it.
 #[derive(Debug, Clone, Default)]
 pub struct ProfilePatch {
-    /// What they are called.
+    /// Display name.
     pub display_name: Option<String>,
-    /// The language of their mails, as [`Locale::matched`] takes it; one that it does not know clears the field.
+    /// Language of mails, parsed by [`Locale::matched`]; an unknown language clears the field.
     pub locale: Option<Option<String>>,
-    /// Where their day begins and ends.
+    /// Time zone of the user's calendar days, an IANA name.
     pub time_zone: Option<Option<String>>,
-    /// `YYYY-MM-DD`.
+    /// Birthday, `YYYY-MM-DD`.
     pub birthday: Option<Option<String>>,
 }
 
-/// What a session-making request answers from again. The seed is no secret without the key ring.
+/// Recorded outcome of a request that started a session. The seed is useless without the key ring.
 #[derive(Debug, Serialize, Deserialize)]
 struct Begun {
     session: SessionId,
@@ -116,7 +115,7 @@ struct Begun {
 
 pub(super) type Answer<T> = Result<T, Failure<Refusal>>;
 
-/// Sign-up, verification, sign-in, sessions, recovery, profile and deletion.
+/// Service for sign-up, verification, sign-in, sessions, password recovery, profile and deletion.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     pub(super) ports: Ports,
@@ -125,20 +124,22 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// The service over its ports.
+    /// Creates the service.
     #[must_use]
     pub fn new(ports: Ports, hasher: Arc<PasswordHasher>, policy: Policy) -> Self {
         Self { ports, hasher, policy: Arc::new(policy) }
     }
 
-    /// How long things last.
+    /// Lifetimes and limits.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Takes an address and a name, and mails a code and a link to it. The answer, and its time, are the same whether
-    /// or not the address has an account: the request only enqueues, the job looks.
+    /// Signs up: mails a code and a link to an address.
+    ///
+    /// The answer and its time are the same whether or not the address has an account: the request only
+    /// enqueues a job, and the job looks the address up.
     ///
     /// # Errors
     /// [`Refusal::Invalid`], [`Refusal::RateLimited`], [`Refusal::KeyReused`].
@@ -151,10 +152,10 @@ impl Accounts {
         self.enqueue_mail(call, &self.policy.limits.sign_up_mail, &email, &job).await
     }
 
-    /// Mails another code for a sign-up that is waiting; an address without one gets nothing.
+    /// Mails another code and link for an open sign-up. Sends nothing to an address without one.
     ///
     /// # Errors
-    /// As [`sign_up`](Self::sign_up).
+    /// The same as for [`sign_up`](Self::sign_up).
     pub async fn resend(&self, call: &Call, email: &str) -> Answer<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
         let job =
@@ -162,10 +163,10 @@ impl Accounts {
         self.enqueue_mail(call, &self.policy.limits.sign_up_mail, &email, &job).await
     }
 
-    /// Mails a code and a link to sign in with.
+    /// Mails a code and a link for signing in.
     ///
     /// # Errors
-    /// As [`sign_up`](Self::sign_up).
+    /// The same as for [`sign_up`](Self::sign_up).
     pub async fn request_code(&self, call: &Call, email: &str) -> Answer<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
         let job =
@@ -173,10 +174,10 @@ impl Accounts {
         self.enqueue_mail(call, &self.policy.limits.sign_in_mail, &email, &job).await
     }
 
-    /// Mails a link to set a new password with.
+    /// Mails a link for setting a new password.
     ///
     /// # Errors
-    /// As [`sign_up`](Self::sign_up).
+    /// The same as for [`sign_up`](Self::sign_up).
     pub async fn forgot_password(&self, call: &Call, email: &str) -> Answer<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
         let job = MailJob::Password { token: self.fresh_token(), email: email.clone() };
@@ -206,8 +207,10 @@ impl Accounts {
         }
     }
 
-    /// Confirms a sign-up: the account is created, with a password if one is chosen, and is signed in. The other form
-    /// of the same mail signs in too, as long as the code lasts; it sets the password only if there is none.
+    /// Confirms a sign-up: creates the account, sets a password if one is given, and starts a session.
+    ///
+    /// The other form of the same mail also signs in until the code expires; it sets the password only if
+    /// there is none.
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`], [`Refusal::Invalid`] for the password, the name or the
@@ -247,7 +250,7 @@ impl Accounts {
                 let name = named.display_name.as_ref().or(token.display_name.as_ref());
                 let context = [name.map_or("", DisplayName::as_str), local(&token.email)];
                 let chosen = Password::choose("password", typed, &context).map_err(refuse)?;
-                // Only who owns the address makes us pay for a hash.
+                // Hash only after the proof: hashing is expensive, so strangers must not cause it.
                 hash = Some(self.hasher.hash(chosen).await?);
             }
             let id = account.as_ref().map(|account| account.id);
@@ -281,11 +284,13 @@ impl Accounts {
         }
     }
 
-    /// Signs in. Wrong password, unknown address, no password: one answer, one hash.
+    /// Signs in.
+    ///
+    /// A wrong password, an unknown address and a missing password get the same refusal and cost one hash.
     ///
     /// # Errors
-    /// [`Refusal::InvalidCredentials`], [`Refusal::UsedToken`] for a used link, [`Refusal::InvalidToken`] for another
-    /// link, [`Refusal::RateLimited`].
+    /// [`Refusal::InvalidCredentials`], [`Refusal::UsedToken`] for a used link, [`Refusal::InvalidToken`] for
+    /// another invalid link, [`Refusal::RateLimited`].
     pub async fn sign_in(&self, call: &Call, command: &SignIn) -> Answer<SignedIn> {
         match command {
             SignIn::Password { email, password } => self.sign_in_by_password(call, email, password).await,
@@ -316,7 +321,7 @@ impl Accounts {
         loop {
             let account = self.ports.store.account_by_email(email.key()).await?;
             let stored = account.as_ref().and_then(|account| account.password.as_ref());
-            // A repeat after a conflict does not hash again, unless the password was changed meanwhile.
+            // After a conflict, hash again only if the stored password has changed.
             let known = verified.as_ref().filter(|(seen, _)| Some(seen) == stored);
             let rehashed = if let Some((_, rehashed)) = known {
                 rehashed.clone()
@@ -341,7 +346,7 @@ impl Accounts {
             if let Some(begun) = work.replay().await? {
                 return self.resume(begun).await;
             }
-            // Concurrent wrong guesses may have used up the day's.
+            // Concurrent wrong passwords may have reached the daily limit.
             self.require_guesses(&attempt).await?;
         }
     }
@@ -374,10 +379,10 @@ impl Accounts {
         }
     }
 
-    /// Who a bearer token belongs to.
+    /// Session and account of a bearer token.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] for anything but a live session's token.
+    /// [`Refusal::Unauthenticated`] unless the token belongs to a live session.
     pub async fn authenticate(&self, bearer: &Secret<String>) -> Answer<(Session, Account)> {
         let now = self.ports.now();
         let unknown = Failure::Refused(Refusal::Unauthenticated);
@@ -400,10 +405,12 @@ impl Accounts {
         Ok((session, account))
     }
 
-    /// Whether an account has a live session of this id: for requests that prove it otherwise than by its token.
+    /// Whether an account has a live session with this id.
+    ///
+    /// For requests that prove the session otherwise than by its token.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn has_session(&self, account: AccountId, id: SessionId) -> Result<bool, Error> {
         if !self.sessions(account).await?.iter().any(|session| session.id == id) {
             return Ok(false);
@@ -412,16 +419,16 @@ impl Accounts {
         Ok(account.is_some_and(|account| account.deletion_due.is_none()))
     }
 
-    /// For how long a session stays good if nobody ends it.
+    /// Remaining lifetime of a session if it is neither used nor ended.
     #[must_use]
     pub fn left(&self, session: &Session) -> Duration {
         session.left(&self.policy, self.ports.now())
     }
 
-    /// A person's live sessions, newest first.
+    /// Live sessions of an account, newest first.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn sessions(&self, account: AccountId) -> Result<Vec<Session>, Error> {
         let now = self.ports.now();
         let mut sessions = self.ports.store.sessions_of(account).await?;
@@ -429,17 +436,17 @@ impl Accounts {
         Ok(sessions)
     }
 
-    /// Signs a device out.
+    /// Ends the session of a device.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn sign_out(&self, session: &Session) -> Result<(), Error> {
         let end = AccountChange::EndSession { account: session.account, id: session.id };
         settled(self.ports.commit(vec![end.into()]).await)?;
         Ok(())
     }
 
-    /// Ends one session of a person.
+    /// Ends a session of an account.
     ///
     /// # Errors
     /// [`Refusal::SessionNotFound`].
@@ -451,16 +458,16 @@ impl Accounts {
         Ok(())
     }
 
-    /// Ends all sessions of a person but one.
+    /// Ends all sessions of an account except one.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn end_sessions(&self, account: AccountId, except: Option<SessionId>) -> Result<(), Error> {
         settled(self.ports.commit(vec![AccountChange::EndSessions { account, except }.into()]).await)?;
         Ok(())
     }
 
-    /// Sets a new password with a mailed link. Every session ends.
+    /// Sets a new password with a mailed link. Ends all sessions.
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`], [`Refusal::Invalid`] for the password, [`Refusal::RateLimited`].
@@ -493,8 +500,9 @@ impl Accounts {
         }
     }
 
-    /// Changes the password of who is signed in: every other session ends, and this one gets a new token. Someone
-    /// without a password needs a recent sign-in instead of it.
+    /// Changes the password: ends all other sessions and gives this session a new token.
+    ///
+    /// An account without a password needs a recent sign-in in place of its current password.
     ///
     /// # Errors
     /// [`Refusal::InvalidCredentials`], [`Refusal::RecentSignInRequired`], [`Refusal::Invalid`],
@@ -510,7 +518,8 @@ impl Accounts {
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
             let account = self.current(session.account).await?;
-            // With a password, only the password will do: a borrowed phone must not lock its owner out.
+            // If there is a password, a recent sign-in is not enough: a person with a borrowed phone must not
+            // lock out its owner.
             if account.password.is_some() && current.is_none() {
                 return Err(refuse(crate::Invalid::new("current_password", "required")));
             }
@@ -528,7 +537,7 @@ impl Accounts {
         }
     }
 
-    /// Changes what a person says of themselves.
+    /// Changes the profile of an account.
     ///
     /// # Errors
     /// [`Refusal::Invalid`].
@@ -575,8 +584,10 @@ impl Accounts {
         }
     }
 
-    /// Asks for a new address, which must confirm. Needs the password or a recent sign-in. The old address gets a link
-    /// that cancels the change; the end of the session cancels it too.
+    /// Requests a change of address, which the new address must confirm.
+    ///
+    /// Needs the password or a recent sign-in. The old address gets a link that cancels the change; the end
+    /// of the session cancels it too.
     ///
     /// # Errors
     /// [`Refusal::Invalid`], [`Refusal::InvalidCredentials`], [`Refusal::RecentSignInRequired`],
@@ -608,7 +619,7 @@ impl Accounts {
             network: self.network(call),
         };
         let (keys, policy) = (&self.ports.keys, &self.policy);
-        // Written here and not by the job, so that a cancellation finds it.
+        // Insert the tokens here and not in the job, so that a cancellation finds them.
         let change = rules::Mailing { session: Some(session.id), ..mailing(TokenKind::Email, &email) }
             .token(keys, policy, now);
         let cancel = mailing(TokenKind::CancelEmail, &account.email).token(keys, policy, now);
@@ -636,8 +647,9 @@ impl Accounts {
         }
     }
 
-    /// Confirms a new address. With a code, for the account that is signed in; a link needs no session and gives none.
-    /// The other form of the same mail is taken too, as long as the code lasts, and changes nothing more.
+    /// Confirms a new address, with a code for the signed-in account or with a link without a session.
+    ///
+    /// The other form of the same mail is also accepted until the code expires, and changes nothing more.
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`], [`Refusal::RateLimited`].
@@ -678,10 +690,10 @@ impl Accounts {
         }
     }
 
-    /// Cancels the changes of address that an account asked for, by the link that its address got.
+    /// Cancels pending changes of address with the link that was mailed to the old address.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`] also when the change was confirmed or ended, and
+    /// [`Refusal::InvalidToken`]; [`Refusal::UsedToken`], also after the change was confirmed or ended;
     /// [`Refusal::RateLimited`].
     pub async fn cancel_email_change(&self, call: &Call, link: &Secret<String>) -> Answer<()> {
         let now = self.ports.now();
@@ -699,7 +711,9 @@ impl Accounts {
         }
     }
 
-    /// Asks for the account to be deleted after a grace period, which a sign-in ends. All sessions end now.
+    /// Schedules the deletion of the account after a grace period, and ends all sessions.
+    ///
+    /// A sign-in before the end of the grace period withdraws the request.
     ///
     /// # Errors
     /// [`Refusal::RecentSignInRequired`], [`Refusal::InvalidCredentials`].
@@ -723,7 +737,7 @@ impl Accounts {
         }
     }
 
-    /// Whether a session is recent enough for an export.
+    /// Checks that the session's last proof of identity is recent enough for an export.
     ///
     /// # Errors
     /// [`Refusal::RecentSignInRequired`].
@@ -731,7 +745,9 @@ impl Accounts {
         rules::require_recent(session, &self.policy, self.ports.now())
     }
 
-    /// Checks the password if one is given, else requires a recent sign-in. The returned changes belong in the commit.
+    /// Checks the password if one is given, else requires a recent sign-in.
+    ///
+    /// The caller adds the returned changes to its commit.
     async fn reauthenticate(
         &self,
         session: &Session,
@@ -762,7 +778,7 @@ impl Accounts {
     async fn admit_proof(&self, call: &Call, proof: &Proof) -> Answer<()> {
         match proof {
             Proof::Code { email, code } => {
-                // A text that cannot be a code counts as no try.
+                // A text that cannot be a code does not count as an attempt.
                 rules::typed_code(code).map_err(refuse)?;
                 let email = EmailAddress::parse("email", email).map_err(refuse)?;
                 self.admit_code(call, email.key()).await
@@ -771,8 +787,10 @@ impl Accounts {
         }
     }
 
-    /// The token that a proof shows. A wrong code is counted before it is refused, with the same reads and writes
-    /// whether or not a code was mailed.
+    /// Finds the token of a proof.
+    ///
+    /// Counts a wrong code before refusing it, with the same reads and writes whether or not a code was
+    /// mailed.
     async fn prove(&self, call: &Call, proof: &Proof, kind: TokenKind, refusal: Refusal) -> Answer<Shown> {
         let now = self.ports.now();
         match proof {
@@ -805,7 +823,7 @@ impl Accounts {
         }
     }
 
-    /// The account that a sign-in or password token was mailed for, if the address is still its own.
+    /// Account of a token, if the token's address is still the account's address.
     async fn owner_of(&self, token: &Token) -> Answer<Option<Account>> {
         let Some(owner) = token.account else { return Ok(None) };
         let account = self.ports.store.account(owner).await?;
@@ -824,7 +842,7 @@ impl Accounts {
         self.ports.enqueue(&job(account.email.clone(), account.locale.clone()))
     }
 
-    /// The client's network, to be stored with a token.
+    /// Client network to store with a token, as a keyed digest.
     fn network(&self, call: &Call) -> Option<Digest> {
         Some(client_network(&self.ports.keys, call))
     }
@@ -859,7 +877,7 @@ impl Accounts {
         self.ports.keys.bearer("session", &[seed])
     }
 
-    /// Answers what the same request, under way at the same time, came to; else refuses.
+    /// Outcome of the same request that ran concurrently, if any; else the refusal.
     async fn resume_or(&self, work: &Transaction<'_>, refused: Failure<Refusal>) -> Answer<SignedIn> {
         match (&refused, work.replay().await?) {
             (Failure::Refused(_), Some(begun)) => self.resume(begun).await,
@@ -867,7 +885,7 @@ impl Accounts {
         }
     }
 
-    /// Answers a repeated request again, if its session still lives.
+    /// Answers a repeated request from its recorded outcome, if the session still exists.
     async fn resume(&self, begun: Begun) -> Answer<SignedIn> {
         let seed = HEXLOWER
             .decode(begun.seed.as_bytes())
@@ -900,7 +918,7 @@ fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {
     Failure::Refused(Refusal::Invalid(invalid))
 }
 
-/// The local part: a word that a password must not consist of.
+/// Local part of an address: a word that a password must not consist of.
 fn local(email: &EmailAddress) -> &str {
     email.as_str().rsplit_once('@').map_or("", |(local, _)| local)
 }
