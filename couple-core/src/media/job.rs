@@ -1,4 +1,6 @@
-//! What is to be done with a picture after the commit that asks for it. Whoever keeps the blobs handles it.
+//! Background jobs of pictures.
+//!
+//! The gallery of `couple-media`, which stores the blobs, has their handlers.
 
 use std::time::Duration;
 
@@ -6,31 +8,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MediaId, job::Job};
 
-/// Decodes an uploaded picture and makes what is made at once.
+/// Job that decodes an uploaded picture and makes the renditions that are made in advance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RenderMedia {
-    /// Which.
+    /// Id of the picture.
     pub media: MediaId,
 }
 
 impl Job for RenderMedia {
     const NAME: &'static str = "media.render";
     const QUEUE: &'static str = "media";
-    /// Whose job it was ends as rejected when it is not done by then.
+    /// After this time the picture is rejected.
     const MAX_AGE: Duration = Duration::from_hours(24);
 }
 
-/// Removes blobs that nothing names any more.
+/// Job that removes blobs that no row names any more.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DiscardBlobs {
-    /// Their whole names. One that ends with `/` stands for all that begin with it.
+    /// Full names of the blobs. A name that ends with `/` stands for all blobs with this prefix.
     pub names: Vec<String>,
 }
 
 impl Job for DiscardBlobs {
     const NAME: &'static str = "media.discard";
     const QUEUE: &'static str = "media";
-    /// Until the sweep would find them anyway.
+    /// Long enough: the sweep finds later blobs.
     const MAX_AGE: Duration = Duration::from_hours(24 * 7);
     const MAX_ATTEMPTS: i64 = 24;
 }

@@ -1,14 +1,15 @@
-//! Pictures: what is known of them, who may see them, and how much of them is kept.
+//! Pictures: their metadata, the rules for seeing them, and their sources and renditions.
 //!
 //! ```text
-//!   upload ──▶ processing ──▶ ready      renditions come, go unused, and come again
-//!                  └────────▶ rejected   its bytes go, the reason stays
+//!   upload ──▶ processing ──▶ ready      renditions are made, expire unused, and are made again
+//!                  └────────▶ rejected   its bytes are removed, the reason stays
 //! ```
 //!
-//! A photo belongs to a couple, an avatar to a person: each is a [`Space`], with a quota of its own, in which the same bytes are
-//! kept once. Nothing here knows pixels or holds bytes: a picture's bytes are blobs in its [folder](Media::folder), which whoever
-//! keeps blobs writes before the commit that names them and removes after the commit that forgets them. What dies between
-//! the two leaves a blob that nobody names, never a name without a blob.
+//! A photo belongs to a couple, an avatar to an account: each is a [`Space`] with its own quota, in which the
+//! same bytes are stored once. This module handles neither pixels nor bytes: the bytes of a picture are blobs
+//! in its [folder](Media::folder). The owner of the blob store writes a blob before the commit that names it
+//! and removes it after the commit that no longer does. A crash between the two leaves a blob without a row,
+//! never a row without its blob.
 
 mod job;
 mod port;
@@ -29,18 +30,18 @@ use uuid::Uuid;
 
 use crate::{AccountId, CoupleId, Digest, Invalid, MediaId, Timestamp, digest, idempotency::KeyReused};
 
-/// Whose pictures: the unit of quota, of deletion, and of keeping the same bytes once. Put in order by id.
+/// Owner of pictures: the unit of quota, deletion and deduplication. Ordered by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Space {
-    /// A person's: avatars.
+    /// Space of an account: avatars.
     Account(AccountId),
-    /// A couple's: photos.
+    /// Space of a couple: photos.
     Couple(CoupleId),
 }
 
 impl Space {
-    /// The id, whichever it is of.
+    /// Id of the account or couple.
     #[must_use]
     pub const fn as_uuid(self) -> Uuid {
         match self {
@@ -48,7 +49,7 @@ impl Space {
             Self::Couple(id) => id.as_uuid(),
         }
     }
-    /// 0 or 1: which of the two it is, as stored.
+    /// Kind of the space as stored: 0 for an account, 1 for a couple.
     #[must_use]
     pub const fn kind(self) -> i64 {
         match self {
@@ -56,7 +57,7 @@ impl Space {
             Self::Couple(_) => 1,
         }
     }
-    /// Reads a stored kind and id.
+    /// Space of a stored kind and id.
     #[must_use]
     pub const fn from_stored(kind: i64, id: Uuid) -> Option<Self> {
         match kind {
@@ -65,7 +66,7 @@ impl Space {
             _ => None,
         }
     }
-    /// What the names of all its blobs begin with.
+    /// Common prefix of the names of all blobs in the space.
     #[must_use]
     pub fn prefix(self) -> String {
         match self {
@@ -87,18 +88,18 @@ impl PartialOrd for Space {
     }
 }
 
-/// What a picture is for.
+/// Use of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Purpose {
-    /// A person's face: all its renditions are made at once.
+    /// Avatar of an account. All renditions are made in advance.
     Avatar,
-    /// An entry of the timeline: its renditions are made when they are asked for.
+    /// Photo of a timeline entry. Renditions are made on demand.
     Photo,
 }
 
 impl Purpose {
-    /// The purpose in a request.
+    /// Purpose as in requests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -108,19 +109,19 @@ impl Purpose {
     }
 }
 
-/// How far a picture is.
+/// Processing state of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Its bytes are there; nobody has decoded them.
+    /// Uploaded, but not decoded yet.
     Processing,
-    /// It can be shown.
+    /// Decoded: renditions can be shown.
     Ready,
-    /// It never will be: a word that says why.
+    /// Cannot be shown; the value is the reason, a stable word.
     Rejected(String),
 }
 
 impl State {
-    /// The state in an answer.
+    /// State as in responses.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -131,7 +132,7 @@ impl State {
     }
 }
 
-/// A rectangle of the upright picture, in its pixels, from the top left.
+/// Rectangle of the upright picture, in pixels from the top left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Crop {
     /// Left edge.
@@ -144,86 +145,92 @@ pub struct Crop {
     pub height: u32,
 }
 
-/// What renditions are made from.
+/// Stored file from which renditions are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its blob, within the picture's folder.
+    /// Name of the blob within the picture's folder.
     pub blob: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: i64,
-    /// Its media type.
+    /// Media type.
     pub media_type: String,
 }
 
-/// A picture.
+/// Metadata of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
-    /// Which.
+    /// Id of the picture.
     pub id: MediaId,
-    /// Where it belongs.
+    /// Space that the picture belongs to.
     pub space: Space,
-    /// Who uploaded it.
+    /// Account that uploaded the picture.
     pub owner: AccountId,
-    /// What it is for.
+    /// Purpose of the picture.
     pub purpose: Purpose,
-    /// How far it is.
+    /// Processing state.
     pub state: State,
-    /// SHA-256 of the bytes that were uploaded.
+    /// SHA-256 of the uploaded bytes.
     pub digest: Digest,
-    /// The part of it that is shown, if not the whole.
+    /// Part of the picture that is shown; none for all of it.
     pub crop: Option<Crop>,
-    /// 128 random bits, in base 32: what makes the names of its blobs unguessable.
+    /// 128 random bits in base 32, which make the names of the blobs unguessable.
     pub key: String,
-    /// None once it is not kept any more: what renditions there are then are all.
+    /// Source of renditions; none if it is no longer stored, so that no further renditions can be made.
     pub source: Option<Source>,
-    /// Upright, in pixels: until it is ready as its headers say, 0 where they do not.
+    /// Width in pixels, upright.
+    ///
+    /// Until the picture is ready, the width in the file's header, or 0 if unknown.
     pub width: u32,
-    /// Upright, in pixels, likewise.
+    /// Height in pixels, upright; until the picture is ready like `width`.
     pub height: u32,
-    /// Whether the uploaded file is an animation, shown as one or not; false until it is ready.
+    /// Whether the uploaded file is an animation, even if it is not shown as one; false until it is ready.
     pub animated: bool,
     /// Whether a part of the picture is transparent; false until it is ready.
     pub alpha: bool,
-    /// A `ThumbHash`, a blurred stand-in of some 25 bytes: until it is ready the one that came with the upload, if one did.
+    /// `ThumbHash` of about 25 bytes, shown while the picture loads.
+    ///
+    /// Until the picture is ready it is the one from the upload, if any.
     pub placeholder: Option<Vec<u8>>,
-    /// How many entries, or avatars, name it. Whatever changes it says how many it read.
+    /// Number of entries or avatars that name the picture.
+    ///
+    /// Changes of the picture require the number that was read.
     pub uses: i64,
-    /// When it was uploaded.
+    /// Time of upload.
     pub created_at: Timestamp,
 }
 
 impl Media {
-    /// The most bytes of a placeholder. A `ThumbHash` has some 25, and five at least.
+    /// Maximum length of a placeholder in bytes. A `ThumbHash` has 5 to about 25.
     pub const PLACEHOLDER_MOST: usize = 40;
 
-    /// What the names of all its blobs begin with.
+    /// Common prefix of the names of the picture's blobs.
     #[must_use]
     pub fn folder(&self) -> String {
         folder(self.space, self.id, &self.key)
     }
-    /// The whole name of one of its blobs.
+    /// Full name of a blob of the picture.
     #[must_use]
     pub fn path(&self, blob: &str) -> String {
         self.folder() + blob
     }
-    /// What only one picture of a space may have: who uploaded which bytes to be shown as what.
+    /// Digest of owner, purpose, content and crop. Unique within a space.
     #[must_use]
     pub fn identity(&self) -> Digest {
         identity(self.owner, self.purpose, &self.digest, self.crop)
     }
-    /// It, as it was read: what a change of it names.
+    /// Reference to the picture as it was read: the precondition of a change.
     #[must_use]
     pub const fn as_read(&self) -> AsRead {
         AsRead { space: self.space, id: self.id, uses: self.uses }
     }
 }
 
-/// What the names of a picture's blobs begin with: `{c|a}/{space}/{picture}-{key}/`.
+/// Common prefix of the names of a picture's blobs: `{c|a}/{space}/{picture}-{key}/`.
 fn folder(space: Space, id: MediaId, key: &str) -> String {
     format!("{}{id}-{key}/", space.prefix())
 }
 
-/// See [`Media::identity`].
+/// Digest of owner, purpose, content and crop; see [`Media::identity`].
 #[must_use]
 pub fn identity(owner: AccountId, purpose: Purpose, content: &Digest, crop: Option<Crop>) -> Digest {
     let edges = crop.map(|crop| [crop.x, crop.y, crop.width, crop.height].map(u32::to_be_bytes).concat());
@@ -235,20 +242,20 @@ pub fn identity(owner: AccountId, purpose: Purpose, content: &Digest, crop: Opti
     ])
 }
 
-/// How a rendition is encoded.
+/// Encoding of a rendition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// For everybody.
+    /// JPEG, for all clients.
     Jpeg,
-    /// For clients that accept it.
+    /// WebP, for clients that accept it.
     WebP,
-    /// For clients that accept it and no WebP, if a part of the picture is transparent.
+    /// PNG, for pictures with transparent parts and clients that accept PNG but not WebP.
     Png,
 }
 
 impl Format {
-    /// 0 to 2, as stored.
+    /// Index 0 to 2, as stored.
     #[must_use]
     pub const fn index(self) -> i64 {
         match self {
@@ -257,7 +264,7 @@ impl Format {
             Self::Png => 2,
         }
     }
-    /// Reads a stored index.
+    /// Format of a stored index.
     #[must_use]
     pub const fn from_index(index: i64) -> Option<Self> {
         match index {
@@ -267,7 +274,7 @@ impl Format {
             _ => None,
         }
     }
-    /// How its blobs' names end, without the dot.
+    /// File extension of the blobs, without the dot.
     #[must_use]
     pub const fn extension(self) -> &'static str {
         match self {
@@ -276,7 +283,7 @@ impl Format {
             Self::Png => "png",
         }
     }
-    /// Its media type (RFC 2046, RFC 2083, RFC 9649).
+    /// Media type (RFC 2046, RFC 2083, RFC 9649).
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
@@ -287,35 +294,35 @@ impl Format {
     }
 }
 
-/// A picture in one size and encoding.
+/// Rendition: a picture in one size and encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendition {
-    /// Which size: unique, with its format, within the picture.
+    /// Name of the size; name and format are unique within the picture.
     pub name: String,
-    /// How it is encoded.
+    /// Encoding.
     pub format: Format,
-    /// In pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: i64,
-    /// Its blob, within the picture's folder. A name is not used again when the rendition is made again.
+    /// Name of the blob within the picture's folder. A rendition that is made again has a new blob name.
     pub blob: String,
-    /// When it was made.
+    /// Time of creation.
     pub made_at: Timestamp,
-    /// When it was last asked for, to the day; none for one that is kept however long nobody asks.
+    /// Time of the last request, accurate to a day; none for a rendition that never expires.
     pub used_at: Option<Timestamp>,
 }
 
-/// Numbers a host may change.
+/// Settings of pictures.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Bytes of a couple's photos, renditions included.
+    /// Maximum bytes of a couple's photos, including renditions.
     pub couple_quota: i64,
-    /// Bytes of a person's avatars, renditions included.
+    /// Maximum bytes of an account's avatars, including renditions.
     pub account_quota: i64,
-    /// How stale [`Rendition::used_at`] may be, so that a request does not cost a write.
+    /// Maximum age of [`Rendition::used_at`] before a request updates it. Saves a write per request.
     pub used_resolution: Duration,
 }
 
@@ -326,7 +333,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The most bytes that a space may hold.
+    /// Maximum bytes in a space.
     #[must_use]
     pub const fn quota(&self, space: Space) -> i64 {
         match space {
@@ -336,38 +343,38 @@ impl Policy {
     }
 }
 
-/// What a person may be told.
+/// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A field is not as it must be.
+    /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// They are in no couple, so there is nowhere for a photo.
+    /// The account is in no couple, so a photo has no space.
     #[error("you are not in a couple")]
     NotPaired,
-    /// There is none that they may see, or none that can be what they want it to be.
+    /// There is no picture with this id that the account may see or use in this way.
     #[error("there is no such picture")]
     MediaNotFound,
-    /// The picture was rejected when it was decoded; `GET /v1/media/{media}` has the reason.
+    /// Decoding rejected the picture; `GET /v1/media/{media}` returns the reason.
     #[error("the picture was rejected; upload another one")]
     MediaRejected,
-    /// The picture was uploaded for another purpose: a photo is no avatar, and an avatar no photo.
+    /// The picture was uploaded for another purpose: a photo cannot be an avatar, or an avatar a photo.
     #[error("the picture was uploaded for another purpose")]
     WrongPurpose,
-    /// There is no room for it.
+    /// The space has no room for the picture.
     #[error("there is no room left for more pictures; delete some")]
     QuotaExceeded,
-    /// Too often.
+    /// A rate limit is used up; the value is the time until a retry can succeed.
     #[error("too many uploads; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
-    /// The key came before with another request.
+    /// The idempotency key was used for another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
 }
 
 impl Refusal {
-    /// A stable word for programs.
+    /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

@@ -1,131 +1,146 @@
-//! What pictures need of a store.
+//! Picture changes and reads that a store supports.
 
 use async_trait::async_trait;
 
 use super::{Format, Media, Rendition, Source, Space};
 use crate::{AccountId, CoupleId, Digest, Error, MediaId, Timestamp};
 
-/// A picture as it was read. The precondition of what names it so: it is there and named by as many as then
+/// Reference to a picture as it was read.
+///
+/// Precondition of every change that contains one: the picture exists and has the same number of uses
 /// ([`MediaChanged`](crate::Conflict::MediaChanged)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsRead {
-    /// Where it belongs.
+    /// Space of the picture.
     pub space: Space,
-    /// Which.
+    /// Id of the picture.
     pub id: MediaId,
-    /// How many named it.
+    /// Number of uses as it was read.
     pub uses: i64,
 }
 
-/// Changes to pictures and to what is kept of them.
+/// Changes to pictures, their sources and their renditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaChange {
-    /// Adds a picture. Preconditions, in this order: its couple lives ([`CoupleEnded`](crate::Conflict::CoupleEnded)), or its
-    /// account's space is not closed ([`SpaceClosed`](crate::Conflict::SpaceClosed)); neither its id nor, in its space, its
-    /// [identity](Media::identity) is there ([`MediaExists`](crate::Conflict::MediaExists)); with its source the space holds at
-    /// most `most` bytes ([`QuotaExceeded`](crate::Conflict::QuotaExceeded)).
+    /// Adds a picture.
+    ///
+    /// Preconditions, in this order: its couple has not ended
+    /// ([`CoupleEnded`](crate::Conflict::CoupleEnded)), or its account's space is not closed
+    /// ([`SpaceClosed`](crate::Conflict::SpaceClosed)); neither its id nor, in its space, its
+    /// [identity](Media::identity) exists ([`MediaExists`](crate::Conflict::MediaExists)); with its source
+    /// the space has at most `most` bytes ([`QuotaExceeded`](crate::Conflict::QuotaExceeded)).
     Insert {
-        /// What.
+        /// Picture to add.
         media: Media,
-        /// The space's quota.
+        /// Quota of the space in bytes.
         most: i64,
     },
-    /// Makes a picture ready. Precondition, here and for rejecting: it is processing, beside what [`AsRead`] says.
+    /// Makes a picture ready. Precondition, here and for rejecting, besides [`AsRead`]: it is processing.
     Finish {
-        /// Which.
+        /// Picture as it was read.
         of: AsRead,
-        /// Upright, in pixels.
+        /// Width in pixels, upright.
         width: u32,
-        /// Upright, in pixels.
+        /// Height in pixels, upright.
         height: u32,
         /// Whether the uploaded file is an animation.
         animated: bool,
-        /// Whether a part of it is transparent.
+        /// Whether a part of the picture is transparent.
         alpha: bool,
-        /// Its blurred stand-in.
+        /// `ThumbHash` of the picture.
         placeholder: Vec<u8>,
-        /// What is kept to make renditions from, in place of what was uploaded.
+        /// New source of renditions, in place of the uploaded file; none if no source is kept.
         source: Option<Source>,
-        /// Those that were made at once. Counted, never refused: the picture was let in.
+        /// Renditions made in advance. They count towards the quota but are never refused.
         renditions: Vec<Rendition>,
     },
-    /// Rejects a picture: its source goes.
+    /// Rejects a picture and removes its source.
     Reject {
-        /// Which.
+        /// Picture as it was read.
         of: AsRead,
-        /// A word that says why.
+        /// Reason, a stable word.
         reason: String,
     },
-    /// Notes that an entry names a photo. Preconditions: the couple lives; it is a photo of that owner, of that couple, and ready or
-    /// not as it was read ([`MediaChanged`](crate::Conflict::MediaChanged)): whoever names one that is processing is told later.
+    /// Counts a use of a photo by an entry.
+    ///
+    /// Preconditions: the couple has not ended; the picture is a photo of that owner and couple, and its
+    /// readiness is as it was read ([`MediaChanged`](crate::Conflict::MediaChanged)), because a couple learns
+    /// by a later entry when a processing picture becomes ready.
     Use {
-        /// Whose photo.
+        /// Couple of the photo.
         couple: CoupleId,
-        /// Which.
+        /// Id of the picture.
         id: MediaId,
-        /// Who must have uploaded it.
+        /// Account that must have uploaded it.
         owner: AccountId,
-        /// Whether it was ready, or processing.
+        /// State as it was read: true for ready, false for processing.
         ready: bool,
     },
-    /// Notes that one that named it does so no longer. Precondition beside what [`AsRead`] says: one does.
+    /// Counts off a use of a picture. Precondition besides [`AsRead`]: it has a use.
     Release(AsRead),
-    /// Removes a picture and its renditions. An avatar is then none.
+    /// Removes a picture and its renditions. If it is the account's avatar, the account then has none.
     Delete(AsRead),
-    /// Adds a rendition; counted, never refused. Preconditions: the picture is ready, and has none of that name and format
+    /// Adds a rendition. It counts towards the quota but is never refused.
+    ///
+    /// Preconditions: the picture is ready and has no rendition with this name and format
     /// ([`MediaChanged`](crate::Conflict::MediaChanged)).
     AddRendition {
-        /// Where the picture belongs.
+        /// Space of the picture.
         space: Space,
-        /// Of which picture.
+        /// Id of the picture.
         id: MediaId,
-        /// What.
+        /// Rendition to add.
         rendition: Rendition,
     },
-    /// Moves the time at which a rendition was last asked for forward; one that is not there, or is kept anyway, stays as it is.
+    /// Moves the time of a rendition's last request forward. A no-op if it does not exist or never expires.
     Touch {
-        /// Where the picture belongs.
+        /// Space of the picture.
         space: Space,
-        /// Of which picture.
+        /// Id of the picture.
         id: MediaId,
-        /// Which.
+        /// Name of the rendition.
         name: String,
-        /// Which.
+        /// Format of the rendition.
         format: Format,
-        /// When.
+        /// Time of the request.
         at: Timestamp,
     },
-    /// Forgets blobs of a picture: its source, if that is among them, and renditions. One that is not there is no conflict. No
-    /// precondition: a rendition that was asked for meanwhile is made again.
+    /// Removes blobs from a picture's row: renditions, and the source if it is among them.
+    ///
+    /// No precondition: an absent blob is skipped, and a rendition that is requested again is made again.
     Forget {
-        /// Where the picture belongs.
+        /// Space of the picture.
         space: Space,
-        /// Of which picture.
+        /// Id of the picture.
         id: MediaId,
-        /// Their names, within its folder.
+        /// Names of the blobs within the picture's folder.
         blobs: Vec<String>,
     },
-    /// Sets or, with none, removes the avatar of an account. Preconditions, in this order: the avatar is `before`
-    /// ([`AvatarChanged`](crate::Conflict::AvatarChanged)), because the caller deletes that one; the new one is an avatar in
-    /// the account's own space and not rejected ([`MediaChanged`](crate::Conflict::MediaChanged)).
+    /// Sets the avatar of an account, or removes it.
+    ///
+    /// Preconditions, in this order: the avatar is `before`
+    /// ([`AvatarChanged`](crate::Conflict::AvatarChanged)), because the caller deletes that picture; the new
+    /// one is an avatar in the account's own space and not rejected
+    /// ([`MediaChanged`](crate::Conflict::MediaChanged)).
     SetAvatar {
-        /// Account that shows the avatar.
+        /// Id of the account.
         account: AccountId,
-        /// The new avatar.
+        /// New avatar; none removes the avatar.
         media: Option<MediaId>,
-        /// The avatar as it was read.
+        /// Avatar as it was read.
         before: Option<MediaId>,
     },
-    /// Closes a person's space for good, for their deletion. Precondition: no picture is in it
-    /// ([`SpaceNotEmpty`](crate::Conflict::SpaceNotEmpty)).
+    /// Closes an account's space permanently, before the account is deleted.
+    ///
+    /// Precondition: the space holds no picture ([`SpaceNotEmpty`](crate::Conflict::SpaceNotEmpty)).
     Close {
-        /// Whose.
+        /// Account that owns the space.
         account: AccountId,
     },
 }
 
 impl MediaChange {
-    /// Whose pictures it changes.
+    /// Space that the change affects.
     #[must_use]
     pub const fn space(&self) -> Space {
         match self {
@@ -142,58 +157,60 @@ impl MediaChange {
     }
 }
 
-/// What is kept in a space.
+/// Usage of a space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// The bytes of all sources and renditions.
+    /// Total bytes of all sources and renditions.
     pub bytes: i64,
-    /// What the person shows of themselves.
+    /// Current avatar of the account.
     pub avatar: Option<MediaId>,
-    /// Whether nothing may come in any more.
+    /// Whether the space accepts no more pictures.
     pub closed: bool,
 }
 
-/// What pictures read.
+/// Reads of pictures, with the guarantees that a store must give.
 ///
-/// * **M1** Of 50 uploads at once of the same bytes, by the same person for the same purpose and crop, one is added; what
-///   differs in any of them, or in its space, is another picture.
-/// * **M2** A picture and its renditions read back as they were written, every field.
-/// * **M3** A space never holds more than the quota by uploads: of 50 at once as many are added as fit.
-/// * **M4** What a space holds is at every moment the sum of its pictures' sources and renditions.
-/// * **M5** A picture becomes ready or rejected once; a rejected one has no source.
-/// * **M6** Nothing is added to, nor named in, a couple that has ended; what is under way there still becomes ready.
-/// * **M7** An entry names only its author's photo of the same couple that is not rejected, and still as far as it was read; names
-///   are counted one by one.
-/// * **M8** A change that read another number of names changes nothing.
-/// * **M9** A rendition is added once, only to a ready picture: of 50 at once one.
-/// * **M10** Renditions that nobody asked for since are listed, longest first; asking moves the time forward only; those without a
-///   time are never listed.
-/// * **M11** Forgetting takes exactly the named blobs, and counts them off.
-/// * **M12** An account's avatar is its own picture; setting another replaces it, and deleting the picture removes it; it is set only
-///   while the avatar is the one that was read.
-/// * **M13** Deleting takes the picture, its renditions and its bytes; the same bytes may then come again.
-/// * **M14** A closed space takes nothing, and only an empty one is closed.
-/// * **M15** Spaces and pictures are listed in the order of their ids, page by page.
+/// * **M1** Of 50 concurrent uploads of the same bytes by the same account for the same purpose and crop, one
+/// is added. Uploads that differ in one of these or in the space are different pictures.
+/// * **M2** Every field of pictures and renditions reads back as it was written.
+/// * **M3** Uploads never exceed the quota of a space: of 50 concurrent uploads as many are added as fit.
+/// * **M4** The usage of a space is always the sum of its pictures' sources and renditions.
+/// * **M5** A picture becomes ready or rejected once; a rejected picture has no source.
+/// * **M6** No picture of an ended couple is added or used; a picture that is being processed still becomes
+/// ready.
+/// * **M7** An entry uses only a photo of its author and its couple that is not rejected and whose state is
+/// as it was read; each use is counted.
+/// * **M8** A change that read another number of uses conflicts and changes nothing.
+/// * **M9** A rendition is added once and only to a ready picture: of 50 concurrent commits one succeeds.
+/// * **M10** Unused renditions are listed, the longest unused first. A request only moves the time forward.
+/// Renditions without a time are never listed.
+/// * **M11** Forgetting removes exactly the named blobs and subtracts their bytes.
+/// * **M12** The avatar of an account is its own picture. Setting another one replaces it, deleting the
+/// picture removes it, and it is set only while the avatar is the one that was read.
+/// * **M13** Deleting removes the picture, its renditions and its bytes; the same bytes can be uploaded
+/// again.
+/// * **M14** A closed space accepts no picture, and only an empty space is closed.
+/// * **M15** Spaces and pictures are listed page by page in the order of their ids.
 #[async_trait]
 pub trait MediaReads: Send + Sync {
-    /// The picture with this id.
+    /// Picture with this id.
     ///
     /// # Errors
-    /// The store's, here as in every method below.
+    /// Errors of the store, as in every method below.
     async fn media(&self, id: MediaId) -> Result<Option<Media>, Error>;
-    /// The picture of a space with this [identity](Media::identity).
+    /// Picture of a space with this [identity](Media::identity).
     async fn media_by_identity(&self, space: Space, identity: &Digest) -> Result<Option<Media>, Error>;
-    /// A picture's renditions, by name and format.
+    /// Renditions of a picture, ordered by name and format.
     async fn renditions(&self, space: Space, id: MediaId) -> Result<Vec<Rendition>, Error>;
-    /// What a person shows of themselves.
+    /// Current avatar of an account.
     async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error>;
-    /// What is kept in a space.
+    /// Usage of a space.
     async fn media_space(&self, space: Space) -> Result<Kept, Error>;
-    /// Up to `limit` pictures of a space in the order of their ids, after `after`.
+    /// Up to `limit` pictures of a space after the id `after`, in the order of their ids.
     async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error>;
-    /// Up to `limit` spaces that are known, in the order of their ids, after `after`.
+    /// Up to `limit` spaces that have a row, after `after`, in the order of their ids.
     async fn media_spaces(&self, after: Option<Space>, limit: u32) -> Result<Vec<Space>, Error>;
-    /// Up to `limit` renditions that were last asked for before `before`, and of which picture, longest ago first.
+    /// Up to `limit` renditions last requested before `before`, with their pictures; longest unused first.
     async fn unused_renditions(
         &self,
         before: Timestamp,

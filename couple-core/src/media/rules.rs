@@ -1,4 +1,4 @@
-//! What is decided about pictures.
+//! Decisions about pictures, as pure functions.
 
 use data_encoding::BASE64;
 
@@ -9,11 +9,11 @@ use crate::{
     timeline::{Body, NewEntry, TimelineChange, rules::profile_changed, system},
 };
 
-/// What lets a picture in.
+/// Decides whether a picture is added, and returns the change.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`] for a photo without this couple, [`Refusal::QuotaExceeded`], [`Refusal::MediaNotFound`] for a person
-/// whose space is closed.
+/// [`Refusal::NotPaired`] for a photo without its living couple, [`Refusal::QuotaExceeded`],
+/// [`Refusal::MediaNotFound`] for an account whose space is closed.
 pub fn insert(
     media: &Media,
     couple: Option<&Couple>,
@@ -32,7 +32,7 @@ pub fn insert(
     Ok(MediaChange::Insert { media: media.clone(), most: policy.quota(media.space) })
 }
 
-/// Whether there is room for so many bytes more.
+/// Checks that a space has room for more bytes.
 ///
 /// # Errors
 /// [`Refusal::QuotaExceeded`].
@@ -41,8 +41,10 @@ pub fn room(space: Space, bytes: i64, kept: &Kept, policy: &Policy) -> Result<()
     if fits { Ok(()) } else { Err(Refusal::QuotaExceeded) }
 }
 
-/// Who sees a picture: whoever uploaded it; of a photo, the other of its couple while that lives, or once both want to see
-/// again what they were before; of an avatar, the partner. `couple` is the reader's own, now.
+/// Whether an account may see a picture. `couple` is the current couple of the account.
+///
+/// The uploader sees it. The partner sees avatars, photos of the couple while it lives, and photos of the
+/// previous couple once both members have restored its timeline.
 #[must_use]
 pub fn may_see(media: &Media, reader: AccountId, couple: Option<&Couple>) -> bool {
     if media.owner == reader {
@@ -56,26 +58,28 @@ pub fn may_see(media: &Media, reader: AccountId, couple: Option<&Couple>) -> boo
         }
 }
 
-/// What decoding a picture gave.
+/// Result of decoding a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// Upright, in pixels.
+    /// Width in pixels, upright.
     pub width: u32,
-    /// Upright, in pixels.
+    /// Height in pixels, upright.
     pub height: u32,
     /// Whether the uploaded file is an animation.
     pub animated: bool,
-    /// Whether a part of it is transparent.
+    /// Whether a part of the picture is transparent.
     pub alpha: bool,
-    /// Its blurred stand-in.
+    /// `ThumbHash` of the picture.
     pub placeholder: Vec<u8>,
-    /// What is kept to make renditions from. Its blob may be the one that was uploaded.
+    /// Source of renditions, if one is kept. Its blob may be the uploaded one.
     pub source: Option<Source>,
-    /// What was made at once.
+    /// Renditions made in advance.
     pub renditions: Vec<Rendition>,
 }
 
-/// *processing → ready*; those who look at it learn of it in the same commit. `couple` is the one that the picture is shown in.
+/// *processing → ready*.
+///
+/// The same commit appends the entry that notifies the couple in which the picture is shown.
 #[must_use]
 pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Timestamp) -> Vec<Change> {
     let Rendered { width, height, animated, alpha, placeholder, source, renditions } = rendered;
@@ -88,7 +92,7 @@ pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Ti
     told.into_iter().chain([finish.into()]).collect()
 }
 
-/// *processing → rejected*, likewise.
+/// *processing → rejected*. The same commit notifies the couple.
 #[must_use]
 pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestamp) -> Vec<Change> {
     let reject = MediaChange::Reject { of: media.as_read(), reason: reason.to_owned() };
@@ -96,14 +100,14 @@ pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestam
     told.into_iter().chain([reject.into()]).collect()
 }
 
-/// What is shown of a picture in place of it.
+/// JSON that a client shows until the picture is loaded.
 fn looks(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Value {
     let side = |side: u32| (side > 0).then_some(side);
     let placeholder = placeholder.map(|hash| BASE64.encode(hash));
     serde_json::json!({ "placeholder": placeholder, "width": side(width), "height": side(height) })
 }
 
-/// What an entry says of the photo that it names, as that is when it is appended.
+/// JSON about a photo that an entry stores when it is appended.
 #[must_use]
 pub fn seen(media: &Media) -> serde_json::Value {
     let mut seen = looks(media.width, media.height, media.placeholder.as_deref());
@@ -115,7 +119,7 @@ pub fn seen(media: &Media) -> serde_json::Value {
     seen
 }
 
-/// The entry that tells a couple of what became of a picture that it looks at.
+/// Entry that notifies the couple of a picture's new state; none if the picture is not in use.
 fn told(
     media: &Media,
     couple: Option<&Couple>,
@@ -139,7 +143,7 @@ fn told(
     Some(TimelineChange::Append { couple: couple.id, entry }.into())
 }
 
-/// Checks that an account can show its picture in a space for a purpose: the picture exists and is not rejected.
+/// Checks that an account can use its picture in a space for a purpose: it exists and is not rejected.
 ///
 /// # Errors
 /// [`Refusal::WrongPurpose`], [`Refusal::MediaRejected`]; [`Refusal::MediaNotFound`] also for another account's picture.
@@ -159,19 +163,19 @@ pub fn usable(
     if matches!(media.state, State::Rejected(_)) { Err(Refusal::MediaRejected) } else { Ok(media) }
 }
 
-/// The change that notes that an entry names its author's photo.
+/// Change that counts the use of an author's photo by an entry.
 ///
 /// # Errors
-/// As [`usable`].
+/// The same as for [`usable`].
 pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Result<MediaChange, Refusal> {
     let media = usable(media, Space::Couple(couple), owner, Purpose::Photo)?;
     Ok(MediaChange::Use { couple, id: media.id, owner, ready: media.state == State::Ready })
 }
 
-/// What a person shows of themselves from now on. What they showed before goes.
+/// Changes that set or remove an account's avatar and delete the previous one.
 ///
 /// # Errors
-/// As [`usable`], unless it is an avatar of their own that is not rejected.
+/// The same as for [`usable`].
 pub fn set_avatar(
     account: AccountId,
     media: Option<&Media>,
@@ -186,7 +190,7 @@ pub fn set_avatar(
     if wanted.is_some() {
         usable(media, Space::Account(account), account, Purpose::Avatar)?;
     }
-    // The couple's row before the person's, as everybody takes them.
+    // Lock the row of the couple before the row of the space: every commit uses this order.
     let shown = before.map(|before| before.id);
     let mut changes = vec![
         profile_changed(couple, account, at),

@@ -1,4 +1,4 @@
-//! The use cases of pictures.
+//! Use cases of pictures.
 
 use super::{
     Crop, DiscardBlobs, Format, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space,
@@ -13,60 +13,60 @@ use crate::{
     store::Transaction,
 };
 
-/// An upload that was let in: where its bytes go.
+/// Admitted upload: the place for its bytes.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    /// What the picture will be called, unless the same bytes are there.
+    /// Id for the picture, unless a picture with the same bytes exists.
     pub id: MediaId,
-    /// Where it will belong.
+    /// Space for the picture.
     pub space: Space,
-    /// Who uploads.
+    /// Account that uploads.
     pub owner: AccountId,
-    /// For what.
+    /// Purpose of the picture.
     pub purpose: Purpose,
     key: String,
 }
 
 impl Upload {
-    /// What the names of its blobs begin with. Nobody else writes there, now or later.
+    /// Common prefix for the names of the upload's blobs. No other upload ever writes there.
     #[must_use]
     pub fn folder(&self) -> String {
         folder(self.space, self.id, &self.key)
     }
 }
 
-/// What came with an upload, and was looked at.
+/// Uploaded file after inspection of its header.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// SHA-256 of the bytes.
     pub digest: Digest,
-    /// Their blob, in the upload's folder.
+    /// Blob with the bytes, in the folder of the upload.
     pub source: Source,
-    /// The part that is to be shown, if not the whole.
+    /// Part of the picture to show; none for all of it.
     pub crop: Option<Crop>,
-    /// Upright, in pixels, as its headers say; 0 where they do not.
+    /// Width in pixels, upright, from the file's header; 0 if unknown.
     pub width: u32,
-    /// Upright, in pixels, likewise.
+    /// Height in pixels, upright, from the file's header; 0 if unknown.
     pub height: u32,
-    /// A blurred stand-in until ours is there, by whoever uploads.
+    /// `ThumbHash` from the client, used until the picture is decoded.
     pub placeholder: Option<Vec<u8>>,
 }
 
-/// A picture, and whether this upload made it.
+/// Picture of an upload, and whether the upload created it.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// The picture.
     pub media: Media,
-    /// False: the same bytes were there, and what the upload wrote to its own folder is nobody's.
+    /// False if a picture with the same bytes exists. No row then names the blobs of the upload.
     pub created: bool,
 }
 
-/// Pictures that are read at once.
+/// Number of pictures per read.
 const PAGE: u32 = 100;
 
 type Answer<T> = Result<T, Failure<Refusal>>;
 
-/// Letting pictures in, showing them, and letting them go.
+/// Service for pictures: uploading, viewing, deleting, and avatars.
 #[derive(Debug, Clone)]
 pub struct Pictures {
     ports: Ports,
@@ -74,19 +74,19 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// The service over its ports.
+    /// Creates the service.
     #[must_use]
     pub const fn new(ports: Ports, policy: Policy) -> Self {
         Self { ports, policy }
     }
 
-    /// Its numbers.
+    /// Settings.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Lets an upload begin, before its bytes come. `length` is how many it says it has, if it does.
+    /// Admits an upload before its bytes are received. `length` is the declared number of bytes, if known.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::QuotaExceeded`], [`Refusal::RateLimited`].
@@ -95,7 +95,7 @@ impl Pictures {
         self.prepare(account, purpose, length).await
     }
 
-    /// Counts an upload of an account.
+    /// Takes a token from the upload rate limit of an account.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`].
@@ -103,7 +103,7 @@ impl Pictures {
         self.ports.allow(&[(limit::UPLOAD_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
-    /// Counts a request that adds bytes to a resumable upload of an account.
+    /// Takes a token from the rate limit of requests that append to resumable uploads of an account.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`].
@@ -111,7 +111,8 @@ impl Pictures {
         self.ports.allow(&[(limit::APPEND_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
-    /// Chooses where an upload goes, as [`begin`](Self::begin) does, without counting it.
+    /// Chooses id and space of an upload and checks the quota, as [`begin`](Self::begin) does, without a rate
+    /// limit.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::QuotaExceeded`].
@@ -137,13 +138,15 @@ impl Pictures {
         })
     }
 
-    /// Takes a picture whose bytes are kept: it, its state and its job are one commit. The same bytes again answer the picture
-    /// that is there, and write nothing; only one whose bytes we lost, or never looked at, makes room for them.
+    /// Adds a picture whose blob is stored: one commit inserts its row and its job.
+    ///
+    /// If a picture with the same bytes exists, that one is returned and nothing is written, unless its bytes
+    /// were lost or never decoded: then the new picture replaces it.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`] when the couple ended meanwhile, [`Refusal::QuotaExceeded`], [`Refusal::KeyReused`]. Then, and
-    /// when [`Stored::created`] is false, the upload's blobs are nobody's; after the store's own failure they may be
-    /// somebody's.
+    /// [`Refusal::NotPaired`] when the couple has ended, [`Refusal::QuotaExceeded`], [`Refusal::KeyReused`].
+    /// After these, and if [`Stored::created`] is false, no row names the upload's blobs; after an error of
+    /// the store a row may name them.
     pub async fn add(&self, call: &Call, upload: &Upload, received: Received) -> Answer<Stored> {
         let now = self.ports.now();
         let store = &self.ports.store;
@@ -191,7 +194,7 @@ impl Pictures {
         }
     }
 
-    /// Whether nothing can be shown of it for no fault of its own.
+    /// Whether the picture cannot be shown because its bytes were lost or could not be processed.
     async fn is_lost(&self, media: &Media) -> Result<bool, Error> {
         Ok(match &media.state {
             State::Processing => false,
@@ -201,7 +204,7 @@ impl Pictures {
         })
     }
 
-    /// What removes a picture; of an avatar that is shown the partner is told.
+    /// Changes that delete a picture. If it is an avatar in use, one of them notifies the partner.
     fn removal(
         &self,
         media: &Media,
@@ -215,14 +218,14 @@ impl Pictures {
         Ok(changes)
     }
 
-    /// A picture that a person may see, with its renditions.
+    /// Picture that an account may see, with its renditions.
     ///
     /// # Errors
-    /// [`Refusal::MediaNotFound`] for any other: whether there is one is not told.
+    /// [`Refusal::MediaNotFound`] for any other picture, whether or not it exists.
     pub async fn view(&self, reader: AccountId, id: MediaId) -> Answer<(Media, Vec<Rendition>)> {
         let none = || Failure::Refused(Refusal::MediaNotFound);
         let media = self.ports.store.media(id).await?.ok_or_else(none)?;
-        // Whoever uploaded it sees it anyway.
+        // The uploader may always see it, so the couple is not needed.
         let couple = match media.owner == reader {
             true => None,
             false => self.ports.store.couple_of(reader).await?,
@@ -234,10 +237,10 @@ impl Pictures {
         Ok((media, renditions))
     }
 
-    /// Deletes one's own picture, blobs and all. Entries that name it stay, and name nothing.
+    /// Deletes a picture of the account, with its blobs. Entries that name it stay and show no picture.
     ///
     /// # Errors
-    /// [`Refusal::MediaNotFound`] for anybody else's.
+    /// [`Refusal::MediaNotFound`] for a picture of another account.
     pub async fn delete(&self, account: AccountId, id: MediaId) -> Answer<()> {
         let now = self.ports.now();
         let call = Call::default();
@@ -253,7 +256,7 @@ impl Pictures {
         }
     }
 
-    /// Sets or, with none, takes back what a person shows of themselves. What they showed before is deleted.
+    /// Sets or removes the avatar of an account, and deletes the previous one.
     ///
     /// # Errors
     /// [`Refusal::MediaNotFound`], [`Refusal::MediaRejected`], [`Refusal::WrongPurpose`], [`Refusal::RateLimited`].
@@ -284,11 +287,12 @@ impl Pictures {
         }
     }
 
-    /// Makes a picture ready with what its blobs were made. False: somebody else did, or it is gone, and the new blobs are
-    /// nobody's.
+    /// Makes a picture ready with its decoded renditions.
+    ///
+    /// False if it is no longer processing or does not exist: no row then names the new blobs.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn finish(&self, id: MediaId, rendered: Rendered) -> Result<bool, Error> {
         self.settle(id, |media, couple, now| {
             let mut discard = Vec::new();
@@ -302,10 +306,10 @@ impl Pictures {
         .await
     }
 
-    /// Rejects a picture; its blobs go. False: it is gone, or not processing any more.
+    /// Rejects a picture and removes its blobs. False if it is no longer processing or does not exist.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn reject(&self, id: MediaId, reason: &str) -> Result<bool, Error> {
         self.settle(id, |media, couple, now| {
             (rules::reject(media, couple, reason, now), vec![media.folder()])
@@ -340,10 +344,12 @@ impl Pictures {
         }
     }
 
-    /// Remembers a rendition whose blob is kept. False: the picture has one meanwhile, or is gone, and the blob is nobody's.
+    /// Adds a rendition whose blob is stored.
+    ///
+    /// False if the picture has the rendition already or does not exist: no row then names the blob.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn remember(&self, media: &Media, rendition: Rendition) -> Result<bool, Error> {
         let add = MediaChange::AddRendition { space: media.space, id: media.id, rendition };
         match self.ports.commit(vec![add.into()]).await {
@@ -353,10 +359,10 @@ impl Pictures {
         }
     }
 
-    /// Notes that a rendition was asked for; at most one write in [`Policy::used_resolution`].
+    /// Records a request for a rendition, with at most one write per [`Policy::used_resolution`].
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn touch(&self, media: &Media, rendition: &Rendition) -> Result<(), Error> {
         let now = self.ports.now();
         let fresh = |used| now.since(used) < self.policy.used_resolution;
@@ -368,19 +374,19 @@ impl Pictures {
         crate::ports::settled(self.ports.commit(vec![touch.into()]).await).map(drop)
     }
 
-    /// Deletes a picture, unless it was named since it was read.
+    /// Deletes a picture, unless an entry or avatar has started to use it since it was read.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn expire(&self, media: &Media) -> Result<(), Error> {
         let changes = deletion(&self.ports, media)?;
         crate::ports::settled(self.ports.commit(changes).await).map(drop)
     }
 
-    /// Forgets blobs of a picture, and has them removed: those that nobody asks for, and those that are lost.
+    /// Removes blobs of a picture that are unused or lost, first from its row and then from the blob store.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn forget(&self, media: &Media, blobs: Vec<String>) -> Result<(), Error> {
         let names = blobs.iter().map(|blob| media.path(blob)).collect();
         let discard = self.ports.enqueue(&DiscardBlobs { names })?;
@@ -389,10 +395,12 @@ impl Pictures {
     }
 }
 
-/// A page of what a person uploaded to a space, and after what the next one begins; none: it was the last.
+/// Page of an account's uploads in a space, and the id after which the next page starts.
+///
+/// The id is none for the last page.
 ///
 /// # Errors
-/// The store's.
+/// Errors of the store.
 pub async fn uploaded(
     ports: &Ports,
     account: AccountId,
@@ -405,18 +413,18 @@ pub async fn uploaded(
     Ok((page, next))
 }
 
-/// Where a person may have uploaded something.
+/// Spaces in which an account may have uploaded pictures.
 pub fn spaces(account: AccountId, couples: impl Iterator<Item = CoupleId>) -> impl Iterator<Item = Space> {
     std::iter::once(Space::Account(account)).chain(couples.map(Space::Couple))
 }
 
-/// What removes a picture, and has its blobs removed.
+/// Changes that delete a picture and enqueue the removal of its blobs.
 pub(crate) fn deletion(ports: &Ports, media: &Media) -> Result<Vec<Change>, Error> {
     let discard = ports.enqueue(&DiscardBlobs { names: vec![media.folder()] })?;
     Ok(vec![MediaChange::Delete(media.as_read()).into(), discard])
 }
 
-/// What follows when an entry does not name a picture any more: the last that does takes it along.
+/// Changes after an entry has stopped naming a picture: the last use deletes the picture.
 pub(crate) async fn let_go(ports: &Ports, id: MediaId) -> Result<Vec<Change>, Error> {
     match ports.store.media(id).await? {
         None => Ok(Vec::new()),

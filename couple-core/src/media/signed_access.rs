@@ -1,7 +1,8 @@
 //! Signed access to one rendition, for URLs that a client loads without its bearer token (`<img src>`).
 //!
-//! The signature is an HMAC by the key ring over the picture, the rendition, the viewer and the expiry. The viewer names account,
-//! session, couple and epoch, so the server can require that all of them are unchanged.
+//! The signature is an HMAC with the key ring over the picture, the rendition, the viewer and the expiry. The
+//! viewer contains account, session, couple and epoch, so the server can require that all of them are
+//! unchanged.
 
 use std::time::Duration;
 
@@ -10,35 +11,37 @@ use uuid::Uuid;
 
 use crate::{AccountId, CoupleId, Digest, Keyring, MediaId, SessionId, Timestamp};
 
-/// The viewer that a signed access is bound to.
+/// Viewer to whom a signed access is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Viewer {
-    /// Account that the access was made for.
+    /// Account of the viewer.
     pub account: AccountId,
-    /// Session that the access was made in.
+    /// Session of the viewer.
     pub session: SessionId,
-    /// Living couple of the account at that time, with its epoch; none for an account without a couple.
+    /// Living couple of the account at the time of signing, with its epoch; none without a couple.
     pub couple: Option<(CoupleId, i64)>,
 }
 
-/// Step of expiry times, in microseconds: 5 min. Within a step the same access is signed again, so that a client's cache finds it.
+/// Granularity of expiry times in microseconds: 5 min.
+///
+/// Accesses signed within one step are equal, so that they hit a client's cache.
 const STEP: i64 = 5 * 60 * 1_000_000;
 
-/// Bytes before the signature: three ids, epoch, expiry.
+/// Number of bytes before the signature: three ids, epoch and expiry.
 const HEAD: usize = 3 * 16 + 2 * 8;
 
 impl Viewer {
-    /// Longest time that an access works: two steps.
+    /// Longest validity of an access: two steps.
     pub const LONGEST: Duration = Duration::from_mins(10);
 
-    /// Expiry of an access that is made now: 5 to 10 minutes later.
+    /// Expiry of an access that is signed at `now`: 5 to 10 minutes later.
     #[must_use]
     pub const fn expiry(now: Timestamp) -> Timestamp {
         let micros = now.micros();
         Timestamp::from_micros(micros - micros.rem_euclid(STEP) + 2 * STEP)
     }
 
-    /// Signs the access to one rendition until `expires_at`: 128 URL-safe characters.
+    /// Signs the access to one rendition until `expires_at`. Returns 128 URL-safe characters.
     #[must_use]
     pub fn sign(&self, keys: &Keyring, media: MediaId, rendition: &str, expires_at: Timestamp) -> String {
         let head = self.head(expires_at);
@@ -46,7 +49,7 @@ impl Viewer {
         BASE64URL_NOPAD.encode(&[&head[..], signature.as_bytes()].concat())
     }
 
-    /// Reads an access, if it was signed for this rendition and has not expired.
+    /// Verifies an access; none unless it was signed for this rendition and has not expired.
     #[must_use]
     pub fn verify(
         keys: &Keyring,

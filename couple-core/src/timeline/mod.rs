@@ -1,9 +1,9 @@
-//! The timeline: each couple's one append-only log.
+//! Timeline: the append-only log of a couple.
 //!
-//! An entry's `seq` is given out inside the commit that appends it, under the couple's row, so it is gapless and in
-//! commit order, and a reader by cursor misses nothing. What changes an entry (an edit, a deletion, a reaction) changes it in
-//! place *and* appends an entry that names it, so that a device that was away learns of it by
-//! reading on; the naming entry holds no copy, so what is deleted is gone.
+//! The commit that appends an entry assigns its `seq` under the lock of the couple's row. So the log has no
+//! gaps and is in commit order, and a reader with a cursor misses no entry. An edit, a deletion or a reaction
+//! changes the entry in place *and* appends an entry that targets it, so that a device that was offline
+//! learns of the change by reading on. The appended entry holds no copy, so deleted content is gone.
 
 mod port;
 pub mod rules;
@@ -18,22 +18,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Invalid, Timestamp, idempotency::KeyReused, pairing::Side};
 
-/// A piece of JSON, kept as its text.
+/// JSON value, stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Body(String);
 
 impl Body {
-    /// At most this many bytes of JSON.
+    /// Maximum length in bytes of the JSON text.
     pub const MOST: usize = 16 * 1024;
-    /// At most this many levels of objects and arrays, the value itself included.
+    /// Maximum number of nested objects and arrays, including the value itself.
     pub const MAX_LEVELS: usize = 32;
 
-    /// Takes a value that is not null.
+    /// Checks a JSON value and converts it to text.
     ///
     /// # Errors
-    /// [`Invalid`] when its text is longer than [`MOST`](Self::MOST), when it has more than [`MAX_LEVELS`](Self::MAX_LEVELS), and
-    /// when it holds a NUL or a number that JSON readers would change: no 64-bit integer, and beyond ±2^53.
+    /// [`Invalid`] when the text is longer than [`MOST`](Self::MOST), has more levels than
+    /// [`MAX_LEVELS`](Self::MAX_LEVELS), or contains a NUL or a number that JSON parsers would change: one
+    /// that is no 64-bit integer and is beyond ±2^53.
     pub fn new(field: &'static str, value: &serde_json::Value) -> Result<Self, Invalid> {
         check(value, Self::MAX_LEVELS).map_err(|code| Invalid::new(field, code))?;
         let text = value.to_string();
@@ -42,31 +43,31 @@ impl Body {
         }
         Ok(Self(text))
     }
-    /// Takes stored JSON text as it is.
+    /// Wraps stored JSON text without checking it.
     pub fn from_stored(text: impl Into<String>) -> Self {
         Self(text.into())
     }
-    /// The JSON text.
+    /// JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
-    /// The JSON text, taken out.
+    /// Converts into the JSON text.
     #[must_use]
     pub fn into_text(self) -> String {
         self.0
     }
-    /// The value; null when what is stored is no JSON.
+    /// Parses the text; null if the stored text is not JSON.
     #[must_use]
     pub fn value(&self) -> serde_json::Value {
         serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)
     }
 }
 
-/// Finds what makes a value unfit to be stored: more than `levels` levels, a NUL, a number that would not stay as it is.
+/// Error code of a value that cannot be stored: too many levels, a NUL, or an inexact number.
 fn check(value: &serde_json::Value, levels: usize) -> Result<(), &'static str> {
     use serde_json::Value;
-    /// 2^53: from here on a float does not tell neighbouring integers apart.
+    /// 2^53: from here on, neighbouring integers have the same floating-point value.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let nul = |text: &str| if text.contains('\0') { Err("control_character") } else { Ok(()) };
     match value {
@@ -83,81 +84,84 @@ fn check(value: &serde_json::Value, levels: usize) -> Result<(), &'static str> {
     }
 }
 
-/// Kinds that a person may append; an app adds its own as `x-…`.
+/// Kinds of entry that a client may append; an app defines its own as `x-…`.
 pub const PERSONAL_KINDS: [&str; 7] = ["text", "photo", "hug", "kiss", "mood", "place", "doodle"];
 
-/// Kinds that only the system appends.
+/// Kinds of entry that only the system appends.
 pub mod system {
-    /// The first entry of every couple.
+    /// First entry of every couple.
     pub const PAIRED: &str = "paired";
-    /// One of them changed what they are called.
+    /// A member changed their display name or avatar.
     pub const PROFILE_CHANGED: &str = "profile_changed";
-    /// The couple's title or anniversary changed.
+    /// Title or anniversary of the couple changed.
     pub const COUPLE_CHANGED: &str = "couple_changed";
-    /// The body of `target` was replaced.
+    /// The body of the entry `target` was replaced.
     pub const EDITED: &str = "entry_edited";
-    /// A picture that an entry names can be shown: `{"media_id": …, "placeholder": …, "width": …, "height": …}`.
+    /// A picture in use can be shown: `{"media_id": …, "placeholder": …, "width": …, "height": …}`.
     pub const MEDIA_READY: &str = "media_ready";
-    /// A picture that an entry names never will be: `{"media_id": …, "reason": …}`.
+    /// A picture in use was rejected: `{"media_id": …, "reason": …}`.
     pub const MEDIA_REJECTED: &str = "media_rejected";
-    /// `target` became a tombstone.
+    /// The entry `target` became a tombstone.
     pub const DELETED: &str = "entry_deleted";
-    /// A reaction on `target` was set or taken back.
+    /// A reaction to the entry `target` was set or removed.
     pub const REACTED: &str = "entry_reacted";
-    /// Both chose to see the previous couple's timeline.
+    /// Both members restored the previous couple's timeline.
     pub const RESTORED: &str = "restored";
 }
 
-/// The kind whose body names a picture, as `media_id`. What was known of the picture when the entry was appended stands beside
-/// that, as [`SEEN`].
+/// Kind whose body names a picture as `media_id`.
+///
+/// The system adds the picture's state at the time of the append, as [`SEEN`].
 pub const PHOTO: &str = "photo";
-/// The member of a photo's body that the system writes: `{"state": …, "placeholder": …, "width": …, "height": …}`.
+/// Member of a photo's body that only the system writes.
+///
+/// Its value is `{"state": …, "placeholder": …, "width": …, "height": …}`.
 pub const SEEN: &str = "media";
 
-/// One line of the log.
+/// Entry of a couple's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its place: 1, 2, 3, … within the couple.
+    /// Position in the couple's log: 1, 2, 3, ….
     pub seq: i64,
-    /// Who wrote it; none: the system.
+    /// Member who wrote the entry or caused it; none for entries of the system without an author.
     pub author: Option<Side>,
-    /// The author's own name for it, unique among theirs, so that a repeat is not a second entry.
+    /// Client-chosen id, unique per author: a repeated append creates no second entry.
     pub client_id: Option<String>,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: String,
-    /// What it says; none on a tombstone.
+    /// Content; none for a tombstone.
     pub body: Option<Body>,
-    /// The entry that this one changed.
+    /// `seq` of the entry that this entry reports a change of.
     pub target: Option<i64>,
-    /// When it was appended.
+    /// Time of the append.
     pub created_at: Timestamp,
-    /// When its body was last replaced.
+    /// Time of the last edit.
     pub edited_at: Option<Timestamp>,
-    /// When it became a tombstone.
+    /// Time at which the entry became a tombstone.
     pub deleted_at: Option<Timestamp>,
-    /// Each one's reaction, by [`Side`].
+    /// Reaction of each member, by [`Side`].
     pub reactions: [Option<String>; 2],
 }
 
-/// What is appended.
+/// Entry to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// Who writes; none: the system.
+    /// Member who writes the entry or causes it; none for entries of the system without an author.
     pub author: Option<Side>,
-    /// The author's own name for it.
+    /// Client-chosen id, unique per author.
     pub client_id: Option<String>,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: String,
-    /// What it says.
+    /// Content.
     pub body: Option<Body>,
-    /// The entry that it changes.
+    /// `seq` of the entry that this entry reports a change of.
     pub target: Option<i64>,
-    /// When.
+    /// Time of the append.
     pub at: Timestamp,
 }
 
 impl NewEntry {
-    /// The entry that this becomes at its place.
+    /// Entry as it is stored with its `seq`.
     #[must_use]
     pub fn at_seq(self, seq: i64) -> Entry {
         Entry {
@@ -174,57 +178,57 @@ impl NewEntry {
         }
     }
 
-    /// An entry of the system about what `by` did.
+    /// System entry about an action of the member `by`.
     #[must_use]
     pub fn system(kind: &str, by: Option<Side>, target: Option<i64>, at: Timestamp) -> Self {
         Self { author: by, client_id: None, kind: kind.to_owned(), body: None, target, at }
     }
 }
 
-/// What a person may be told.
+/// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A field is not as it must be.
+    /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// They are in no couple.
+    /// The account is in no couple.
     #[error("you are not in a couple")]
     NotPaired,
-    /// There is no such entry.
+    /// The couple has no entry with this `seq`.
     #[error("there is no such entry")]
     EntryNotFound,
-    /// It is the partner's or the system's.
+    /// The entry was written by the partner or the system.
     #[error("only its author may change an entry")]
     NotAuthor,
-    /// It was deleted.
+    /// The entry is a tombstone.
     #[error("the entry was deleted")]
     EntryDeleted,
-    /// The entry names no picture of its author's that this couple has.
+    /// The entry names a picture that is not one of its author's photos in this couple.
     #[error("there is no such picture")]
     MediaNotFound,
-    /// The picture that the entry names was rejected when it was decoded.
+    /// Decoding rejected the picture that the entry names.
     #[error("the picture was rejected; upload another one")]
     MediaRejected,
     /// The picture that the entry names was uploaded as an avatar.
     #[error("the picture was uploaded for another purpose")]
     MediaWrongPurpose,
-    /// The key or client id came before with another entry.
-    #[error("this key came before with another request")]
+    /// The idempotency key or client id was used for another entry.
+    #[error("this key was used for another request")]
     KeyReused,
-    /// There is nothing earlier, or not both chose to see it.
+    /// There is no previous couple, or not both members restored its timeline.
     #[error("there is no earlier timeline that both chose to see")]
     NoPrevious,
-    /// The cursor is of another couple or epoch: take a snapshot and go on from there.
-    #[error("this cursor belongs to an ended couple; start anew")]
+    /// The cursor belongs to another couple or epoch: take a snapshot and continue from there.
+    #[error("this cursor belongs to an ended couple; start without a cursor")]
     CursorReset,
-    /// Too often.
+    /// A rate limit is used up; the value is the time until a retry can succeed.
     #[error("too many requests; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
 }
 
 impl Refusal {
-    /// A stable word for programs.
+    /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

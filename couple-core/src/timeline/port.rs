@@ -1,87 +1,94 @@
-//! What the timeline needs of a store.
+//! Timeline changes and reads that a store supports.
 
 use async_trait::async_trait;
 
 use super::{Body, Entry, NewEntry};
 use crate::{CoupleId, Error, Timestamp, pairing::Side};
 
-/// Changes to a couple's log and read positions. Each has the precondition that the couple lives
-/// ([`CoupleEnded`](crate::Conflict::CoupleEnded)), but for erasing, which has its opposite.
+/// Changes to the log and the read positions of a couple.
+///
+/// Each has the precondition that the couple has not ended ([`CoupleEnded`](crate::Conflict::CoupleEnded)),
+/// except [`Erase`](Self::Erase), which requires that it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimelineChange {
-    /// Appends an entry and gives it the next `seq`. Precondition: its author has not used its client id
-    /// ([`ClientIdUsed`](crate::Conflict::ClientIdUsed)).
+    /// Appends an entry with the next `seq`.
+    ///
+    /// Precondition: its author has not used its client id ([`ClientIdUsed`](crate::Conflict::ClientIdUsed)).
     Append {
-        /// Whose log.
+        /// Couple of the log.
         couple: CoupleId,
-        /// What.
+        /// Entry to append.
         entry: NewEntry,
     },
-    /// Replaces a body. Precondition, here and below: the entry exists, is no tombstone and is `author`'s
-    /// ([`EntryClosed`](crate::Conflict::EntryClosed)). Of two concurrent edits the later one stays: each replaces the whole body.
+    /// Replaces the body of an entry. Of two concurrent edits the later one wins.
+    ///
+    /// Precondition, here and below: the entry exists, is no tombstone and has this author
+    /// ([`EntryClosed`](crate::Conflict::EntryClosed)).
     Edit {
-        /// Whose log.
+        /// Couple of the log.
         couple: CoupleId,
-        /// Which entry.
+        /// `seq` of the entry.
         seq: i64,
-        /// Whose it must be.
+        /// Author that the entry must have.
         author: Side,
-        /// What it says now.
+        /// New body.
         body: Body,
-        /// When.
+        /// Time of the edit.
         at: Timestamp,
     },
-    /// Makes an entry a tombstone: body and reactions go.
+    /// Makes an entry a tombstone: removes its body and reactions.
     Delete {
-        /// Whose log.
+        /// Couple of the log.
         couple: CoupleId,
-        /// Which entry.
+        /// `seq` of the entry.
         seq: i64,
-        /// Whose it must be.
+        /// Author that the entry must have.
         author: Side,
-        /// When.
+        /// Time of the deletion.
         at: Timestamp,
     },
     /// Sets or removes the reaction of one member. Precondition: the entry exists and is no tombstone.
     React {
-        /// Whose log.
+        /// Couple of the log.
         couple: CoupleId,
-        /// Which entry.
+        /// `seq` of the entry.
         seq: i64,
-        /// Who reacts.
+        /// Member who reacts.
         side: Side,
-        /// None takes it back.
+        /// New reaction; none removes it.
         emoji: Option<String>,
     },
-    /// Moves a read position forward, up to the newest entry; never back, whatever was read before.
+    /// Moves a read position forward, at most to the newest entry. Never moves it back.
     MarkRead {
-        /// Whose log.
+        /// Couple of the log.
         couple: CoupleId,
-        /// Who read.
+        /// Member who has read.
         side: Side,
-        /// Up to here.
+        /// `seq` of the last entry that was read.
         seq: i64,
     },
-    /// Erases the entries and reactions of one member in a range of the log, and counts the changed entries.
+    /// Erases the entries and reactions of one member in a range of the log.
     ///
-    /// The member's entries become tombstones without client ids, and the member's reactions to the partner's entries are removed. It
-    /// touches no entry outside the range, so its cost is bounded by `cap` however long the log is. Precondition: the couple has ended
-    /// ([`CoupleLives`](crate::Conflict::CoupleLives)).
+    /// The commit returns the number of changed entries.
+    ///
+    /// The member's entries become tombstones without client ids, and the member's reactions to the partner's
+    /// entries are removed. Entries outside the range are not read, so `cap` bounds the cost however long the
+    /// log is. Precondition: the couple has ended ([`CoupleLives`](crate::Conflict::CoupleLives)).
     Erase {
-        /// Couple whose log is erased.
+        /// Couple of the log.
         couple: CoupleId,
         /// Member whose entries and reactions are erased.
         author: Side,
         /// Deletion time of the tombstones.
         at: Timestamp,
-        /// The range begins after this `seq`; 0 for the beginning of the log.
+        /// The range starts after this `seq`; 0 for the beginning of the log.
         after: i64,
         /// Length of the range: it ends with the `seq` `after + cap`.
         cap: u32,
     },
 }
 
-/// Which part of a log to read, in `seq` order either way.
+/// Range of a log to read. Entries are in `seq` order in both cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
     /// The first `limit` entries with a greater `seq`.
@@ -90,29 +97,33 @@ pub enum Page {
     Before(i64),
 }
 
-/// What the timeline reads.
+/// Reads of the timeline, with the guarantees that a store must give.
 ///
-/// * **T1** `seq` starts at 1 and rises by one, gapless, under concurrent writers of one couple.
-/// * **T2** A reader that follows with [`Page::After`] sees every entry once, in order, while writers append.
-/// * **T3** A client id is used once per author: of 50 appends at once one succeeds; the other author may use the same.
-/// * **T4** An aborted commit leaves no gap.
-/// * **T5** Entries read back as they were written, every field, any Unicode.
-/// * **T6** Pages go both ways, keep `seq` order, respect `limit` and filter by kind.
-/// * **T7** Editing replaces the author's own body, never another's, never a tombstone's.
-/// * **T8** Deleting leaves a tombstone without body and reactions at the same `seq`.
-/// * **T9** A reaction is per side; a second replaces the first; none takes it back.
-/// * **T10** A read position never moves back nor past the newest entry.
-/// * **T11** Nothing can be written to an ended couple; what it holds can be read.
-/// * **T12** Erasing changes only one member's entries and reactions, only in the given range of an ended couple's log, and
-///   counts them; consecutive ranges up to the head of the log erase everything. A living couple's log is not changed.
-/// * **T13** Couples do not see one another's entries.
-/// * **T14** Unread entries are those that the author appended under a client id after a position and did not delete.
+/// * **T1** `seq` starts at 1 and has no gaps, also with concurrent writers of one couple.
+/// * **T2** A reader that follows with [`Page::After`] sees every entry once, in order, while others append.
+/// * **T3** An author uses a client id once: of 50 concurrent appends one succeeds. The other author may use
+/// the same id.
+/// * **T4** A commit that fails leaves no gap.
+/// * **T5** Every field of an entry reads back as it was written, with any Unicode text.
+/// * **T6** Pages in both directions keep `seq` order, respect `limit` and filter by kind.
+/// * **T7** An edit replaces a body of the author's own entry, never of the partner's entry or of a
+/// tombstone.
+/// * **T8** A deletion leaves a tombstone without body and reactions at the same `seq`.
+/// * **T9** Each member has one reaction per entry; a new one replaces it, and none removes it.
+/// * **T10** A read position never moves back, nor past the newest entry.
+/// * **T11** Nothing is written to the log of an ended couple; its entries can be read.
+/// * **T12** Erasing changes and counts only one member's entries and reactions, only in the given range of
+/// an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of a living
+/// couple does not change.
+/// * **T13** Reads of a couple never return entries of another couple.
+/// * **T14** Unread entries are those that the author appended with a client id after a position and that are
+/// no tombstones.
 #[async_trait]
 pub trait TimelineReads: Send + Sync {
     /// Up to `limit` entries in `seq` order, of one kind if `kind` is given.
     ///
     /// # Errors
-    /// The store's, here as in every method below.
+    /// Errors of the store, as in every method below.
     async fn entries(
         &self,
         couple: CoupleId,
@@ -120,16 +131,16 @@ pub trait TimelineReads: Send + Sync {
         limit: u32,
         kind: Option<&str>,
     ) -> Result<Vec<Entry>, Error>;
-    /// One entry.
+    /// Entry with this `seq`.
     async fn entry(&self, couple: CoupleId, seq: i64) -> Result<Option<Entry>, Error>;
-    /// The entry that an author named so.
+    /// Entry of an author with this client id.
     async fn entry_by_client_id(
         &self,
         couple: CoupleId,
         author: Side,
         client_id: &str,
     ) -> Result<Option<Entry>, Error>;
-    /// Up to `limit` entries of one author after `seq`, for an export.
+    /// Up to `limit` entries of one author after the `seq` `after`, for an export.
     async fn entries_by(
         &self,
         couple: CoupleId,
@@ -137,8 +148,9 @@ pub trait TimelineReads: Send + Sync {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Entry>, Error>;
-    /// How many entries with a greater `seq` than `after` the author appended under a client id, tombstones aside. The caller keeps
-    /// `after` near the newest entry: the adapter reads what lies between.
+    /// Number of an author's entries with a client id after the `seq` `after`, without tombstones.
+    ///
+    /// The caller keeps `after` close to the newest entry, because the adapter reads all entries in between.
     async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! What the timeline decides.
+//! Decisions of the timeline, as pure functions.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::{
     text::is_blank,
 };
 
-/// Checks a kind that a person appends: one of the core's own, or an app's `x-…`.
+/// Checks a kind that a client appends: one of the built-in kinds, or an app's own `x-…`.
 ///
 /// # Errors
-/// [`Invalid`] for anything else, the system's kinds among them.
+/// [`Invalid`] for any other kind, including those of the system.
 pub fn kind(kind: &str) -> Result<&str, Invalid> {
     let own = kind.strip_prefix("x-").is_some_and(|rest| {
         (1..=30).contains(&rest.len())
@@ -25,7 +25,9 @@ pub fn kind(kind: &str) -> Result<&str, Invalid> {
     if own || PERSONAL_KINDS.contains(&kind) { Ok(kind) } else { Err(Invalid::new("kind", "unknown_kind")) }
 }
 
-/// Checks a kind that entries are filtered by: 1 to 64 visible ASCII characters, the system's kinds among them.
+/// Checks a kind that entries are filtered by: 1 to 64 visible ASCII characters.
+///
+/// The system's kinds are valid.
 ///
 /// # Errors
 /// [`Invalid`].
@@ -34,10 +36,10 @@ pub fn kind_filter(kind: &str) -> Result<&str, Invalid> {
     if shaped { Ok(kind) } else { Err(Invalid::new("kind", "invalid")) }
 }
 
-/// Checks a kind of signal.
+/// Checks the kind of a signal.
 ///
 /// # Errors
-/// [`Invalid`] for anything but `typing`, `hug`, `kiss`, `thumb` and `x-…`.
+/// [`Invalid`] unless it is `typing`, `hug`, `kiss`, `thumb` or `x-…`.
 pub fn signal_kind(signal: &str) -> Result<&str, Invalid> {
     match signal {
         "typing" | "hug" | "kiss" | THUMB => Ok(signal),
@@ -46,28 +48,28 @@ pub fn signal_kind(signal: &str) -> Result<&str, Invalid> {
     }
 }
 
-/// The signal of one who presses a place of the screen: its body is `{"x": …, "y": …}`, each from 0 to 1.
+/// Signal of a member who presses on the screen. Its body is `{"x": …, "y": …}`, each from 0 to 1.
 pub const THUMB: &str = "thumb";
-/// The signal that both get when their thumbs meet.
+/// Signal that both members receive when they press the same place.
 pub const THUMB_KISS: &str = "thumb_kiss";
-/// How soon after one another two press for their thumbs to meet.
+/// Maximum time between two presses that meet.
 pub const THUMBS_WITHIN: Duration = Duration::from_millis(1_500);
-/// How near two places are, in parts of the screen, for thumbs there to meet: about a fingertip.
+/// Maximum distance between two presses that meet, as a fraction of the screen: about a fingertip.
 const THUMBS_NEAR: f64 = 0.1;
 
-/// A place of a screen, whatever its size.
+/// Position on a screen, relative to its size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
-    /// From the left, 0 to 1.
+    /// Distance from the left edge, 0 to 1.
     pub x: f64,
-    /// From the top, 0 to 1.
+    /// Distance from the top edge, 0 to 1.
     pub y: f64,
 }
 
-/// Where a thumb is.
+/// Position in the body of a thumb signal.
 ///
 /// # Errors
-/// [`Invalid`] for a body without such a place.
+/// [`Invalid`] for a body without a valid position.
 pub fn thumb(body: Option<&Value>) -> Result<Place, Invalid> {
     let part = |name: &str, field: &'static str| {
         let number = body.and_then(|body| body.get(name)).and_then(Value::as_f64);
@@ -76,14 +78,14 @@ pub fn thumb(body: Option<&Value>) -> Result<Place, Invalid> {
     Ok(Place { x: part("x", "body.x")?, y: part("y", "body.y")? })
 }
 
-/// Where two thumbs meet, half way; none: they are apart.
+/// Midpoint of two presses; none if they are too far apart to meet.
 #[must_use]
 pub fn thumbs_meet(one: Place, other: Place) -> Option<Place> {
     let near = (one.x - other.x).hypot(one.y - other.y) <= THUMBS_NEAR;
     near.then_some(Place { x: (one.x + other.x) / 2.0, y: (one.y + other.y) / 2.0 })
 }
 
-/// Checks an author's own name for an entry: 1 to 64 visible ASCII characters.
+/// Checks a client id: 1 to 64 visible ASCII characters.
 ///
 /// # Errors
 /// [`Invalid`].
@@ -92,8 +94,10 @@ pub fn client_id(id: &str) -> Result<&str, Invalid> {
     if shaped { Ok(id) } else { Err(Invalid::new("client_id", "invalid")) }
 }
 
-/// Checks the body of a kind: a `text` has a `text` that is not empty, a `photo` the id of a picture. What a photo says in the
-/// system's place is left out.
+/// Checks the body of a kind.
+///
+/// A `text` needs a `text` that is not blank, a `photo` the id of a picture. In a photo, the member [`SEEN`]
+/// is dropped, because only the system writes it.
 ///
 /// # Errors
 /// [`Invalid`].
@@ -114,7 +118,7 @@ pub fn body(kind: &str, value: &Value) -> Result<Body, Invalid> {
     Body::new("body", &unseen(value.clone()))
 }
 
-/// A photo's body without what the system says in it.
+/// Body of a photo without the member that the system writes.
 fn unseen(mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.remove(SEEN);
@@ -122,7 +126,7 @@ fn unseen(mut value: Value) -> Value {
     value
 }
 
-/// A photo's body with what the system says in it.
+/// Body of a photo with the member that the system writes.
 #[must_use]
 pub fn with_seen(body: &Body, seen: Value) -> Body {
     let mut value = body.value();
@@ -130,21 +134,22 @@ pub fn with_seen(body: &Body, seen: Value) -> Body {
     Body::from_stored(value.to_string())
 }
 
-/// The picture that a body names.
+/// Id of the picture that a body names.
 #[must_use]
 pub fn media_id(body: &Value) -> Option<MediaId> {
     body.get("media_id")?.as_str()?.parse().ok()
 }
 
-/// The picture that an entry names.
+/// Id of the picture that an entry names; none unless it is a photo.
 #[must_use]
 pub fn media_of(entry: &Entry) -> Option<MediaId> {
     let body = entry.body.as_ref().filter(|_| entry.kind == PHOTO)?;
     media_id(&body.value())
 }
 
-/// Checks a reaction: one to sixteen characters without space or control, whatever an emoji keyboard makes, not all of them
-/// invisible.
+/// Checks a reaction: 1 to 16 characters, not all ASCII or invisible, without spaces and controls.
+///
+/// Emoji are not enumerated: whatever an emoji keyboard produces is valid.
 ///
 /// # Errors
 /// [`Invalid`].
@@ -156,12 +161,12 @@ pub fn emoji(emoji: &str) -> Result<&str, Invalid> {
     if shaped { Ok(emoji) } else { Err(Invalid::new("emoji", "invalid")) }
 }
 
-/// What a repeat of a client id comes to: the entry that is there, if it is the same.
+/// Checks that a repeated client id has the same content as the existing entry.
 ///
 /// # Errors
-/// [`Refusal::KeyReused`] when it says something else.
+/// [`Refusal::KeyReused`] when the content differs.
 pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Refusal> {
-    // One that was edited or deleted since is still the entry that was asked for.
+    // An edited or deleted entry counts as the same: its original body is not stored.
     let touched = existing.edited_at.is_some() || existing.deleted_at.is_some();
     let says = |existing: &Body| match kind {
         PHOTO => unseen(existing.value()) == body.value(),
@@ -171,7 +176,7 @@ pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Refusal
     if same { Ok(()) } else { Err(Refusal::KeyReused) }
 }
 
-/// What replaces an entry's body: the new body, and the entry that tells of it.
+/// Changes that replace an entry's body and append the entry that reports it.
 ///
 /// # Errors
 /// [`Refusal::EntryNotFound`], [`Refusal::NotAuthor`], [`Refusal::EntryDeleted`].
@@ -186,7 +191,7 @@ pub fn edit(
     let mut body = body(&entry.kind, value)?;
     if entry.kind == PHOTO {
         if media_id(value) != media_of(entry) {
-            // Another picture is another entry.
+            // The picture of an entry cannot change: an entry with another picture is a new entry.
             return Err(Invalid::new("body.media_id", "cannot_change").into());
         }
         let before = entry.body.as_ref().map(Body::value).unwrap_or_default();
@@ -198,10 +203,10 @@ pub fn edit(
     Ok(vec![edit.into(), told(couple, system::EDITED, author, entry.seq, at)])
 }
 
-/// What makes an entry a tombstone.
+/// Changes that make an entry a tombstone and append the entry that reports it.
 ///
 /// # Errors
-/// As [`edit`].
+/// The same as for [`edit`], except [`Refusal::Invalid`].
 pub fn delete(
     couple: CoupleId,
     entry: Option<&Entry>,
@@ -213,7 +218,7 @@ pub fn delete(
     Ok(vec![delete.into(), told(couple, system::DELETED, author, entry.seq, at)])
 }
 
-/// What sets or takes back a reaction; nothing when it is so already.
+/// Changes that set or remove a reaction; none if the reaction is as wanted.
 ///
 /// # Errors
 /// [`Refusal::EntryNotFound`], [`Refusal::EntryDeleted`], [`Refusal::Invalid`].
@@ -236,9 +241,10 @@ pub fn react(
     Ok(vec![react.into(), told(couple, system::REACTED, side, entry.seq, at)])
 }
 
-/// The entry that tells the partner of a new name or avatar.
+/// Change that reports a new name or avatar to the partner.
 ///
-/// For an account that was read as unpaired, the precondition that it still is, because a partner would otherwise keep the previous name.
+/// For an account that was read as unpaired it is the precondition that the account still is: else a new
+/// partner would keep the previous name.
 #[must_use]
 pub fn profile_changed(couple: Option<&Couple>, who: AccountId, at: Timestamp) -> Change {
     let Some(couple) = couple else { return PairingChange::ExpectUnpaired { account: who }.into() };
@@ -246,7 +252,7 @@ pub fn profile_changed(couple: Option<&Couple>, who: AccountId, at: Timestamp) -
     TimelineChange::Append { couple: couple.id, entry }.into()
 }
 
-/// Whether a person wrote it, rather than the system about them.
+/// Whether a member wrote the entry, not the system.
 fn is_personal(entry: &Entry) -> bool {
     kind(&entry.kind).is_ok()
 }

@@ -1,4 +1,4 @@
-//! The use cases of the timeline.
+//! Use cases of the timeline.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,73 +12,73 @@ use crate::{
     store::Transaction,
 };
 
-/// What appending takes.
+/// Request to append an entry.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// The couple that it is meant for, if the caller says so: a late one then never reaches another.
+    /// Couple that the entry is meant for, if given: a late request then never reaches another couple.
     pub couple: Option<CoupleId>,
-    /// The author's own name for the entry: a repeat answers the same one.
+    /// Client-chosen id, unique per author: a repeated request returns the same entry.
     pub client_id: String,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: String,
-    /// What it says: a JSON object.
+    /// Content: a JSON object.
     pub body: serde_json::Value,
 }
 
-/// An entry, and whether this request made it.
+/// Appended entry, and whether this request created it.
 #[derive(Debug, Clone)]
 pub struct Appended {
     /// The entry.
     pub entry: Entry,
-    /// False: a repeat.
+    /// False for a repeated request.
     pub created: bool,
 }
 
-/// An entry with the one it changed, as that is now.
+/// Entry with the current state of the entry that it targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// The entry.
     pub entry: Entry,
-    /// What it changed, without what changed that.
+    /// Targeted entry, without its own target.
     pub target: Option<Entry>,
 }
 
-/// Where a person is: in which couple, on which side.
+/// Membership of an account in its couple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
-    /// Who.
+    /// Id of the account.
     pub account: AccountId,
-    /// In which couple.
+    /// Id of the couple.
     pub couple: CoupleId,
-    /// Of which epoch.
+    /// Epoch of the couple.
     pub epoch: i64,
-    /// On which side.
+    /// Side of the account.
     pub side: Side,
 }
 
 type Answer<T> = Result<T, Failure<Refusal>>;
 
-/// Appending, reading, changing, reacting.
+/// Service for the log of a couple: appending, reading, editing, reacting and signals.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     ports: Ports,
 }
 
 impl Timeline {
-    /// Entries in a page, unless it says otherwise.
+    /// Default number of entries per page.
     pub const PAGE: u32 = 50;
-    /// Entries in a page at most.
+    /// Maximum number of entries per page.
     pub const PAGE_MOST: u32 = 200;
-    /// Newest entries of a couple among which unread ones are counted: the bound of that query.
+    /// Number of newest entries among which unread ones are counted; bounds the cost of the query.
     pub const UNREAD_WINDOW: i64 = 1_000;
 
-    /// The service over its ports.
+    /// Creates the service.
     #[must_use]
     pub const fn new(ports: Ports) -> Self {
         Self { ports }
     }
 
-    /// The couple of a person, and where they are in it.
+    /// Current couple of an account, and the account's membership in it.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`].
@@ -90,7 +90,7 @@ impl Timeline {
         Ok((Membership { account, couple: couple.id, epoch: couple.epoch, side }, couple))
     }
 
-    /// The couple of a person, if it is the one that they mean.
+    /// Membership of an account, if its couple is the given one or none is given.
     async fn meant_for(&self, account: AccountId, couple: Option<CoupleId>) -> Answer<Membership> {
         let (at, _) = self.membership(account).await?;
         if couple.is_none_or(|couple| couple == at.couple) {
@@ -100,7 +100,7 @@ impl Timeline {
         }
     }
 
-    /// Appends an entry. The same client id again answers the same entry.
+    /// Appends an entry. A repeated client id returns the existing entry.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::MediaNotFound`], [`Refusal::KeyReused`],
@@ -115,21 +115,23 @@ impl Timeline {
         let mut again = false;
         loop {
             let at = self.meant_for(account, command.couple).await?;
-            // Under a key, another body or client id is refused before anything is looked up by client id.
+            // Replay first, so that an idempotency key with another body or client id is refused before a
+            // lookup by client id.
             if let Some((couple, _)) = work.replay::<(CoupleId, String), Refusal>().await?
                 && couple != at.couple
             {
-                // It was said to somebody else, and stays there.
+                // The entry belongs to an earlier couple and is not appended to this one.
                 return Err(Failure::Refused(Refusal::NotPaired));
             }
-            // Looked for only once a commit said that it is there: a repeat is rare.
+            // Look up the client id only after a conflict, because repeats are rare.
             let looked = std::mem::replace(&mut again, true);
             if looked
                 && let Some(entry) =
                     self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await?
             {
                 rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
-                // The first commit may have ended without a notice: its outcome was unknown, or its process died.
+                // The first commit may have published no notice: its outcome was unknown, or its process
+                // died.
                 self.ports.bus.publish(Topic::Couple(at.couple), Notice::Changed).await;
                 return Ok(Appended { entry, created: false });
             }
@@ -152,7 +154,7 @@ impl Timeline {
                         names = Some(name);
                         new.body = Some(rules::with_seen(&body, media::rules::seen(&media)));
                     }
-                    // A repeat of an entry whose picture is gone is still a repeat.
+                    // Look up the client id first: a repeat succeeds even if the picture has been deleted.
                     _ if !looked => continue,
                     (Err(media::Refusal::MediaRejected), _) => {
                         return Err(Failure::Refused(Refusal::MediaRejected));
@@ -168,14 +170,14 @@ impl Timeline {
             let outcome = (at.couple, client_id.to_owned());
             if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
                 let seq = committed.seqs.first().copied().ok_or_else(|| {
-                    crate::Error::new(crate::ErrorKind::Internal, "append").context("no seq came back")
+                    crate::Error::new(crate::ErrorKind::Internal, "append").context("the store returned no seq")
                 })?;
                 return Ok(Appended { entry: new.at_seq(seq), created: true });
             }
         }
     }
 
-    /// A page of the log.
+    /// Page of the log.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::Invalid`] for the kind.
@@ -191,7 +193,7 @@ impl Timeline {
         self.read(at.couple, page, limit, kind).await.map_err(Failure::Failed)
     }
 
-    /// A page of the previous couple's log, if both chose to see it, and which side this person was of it.
+    /// Page of the previous couple's log, if both members restored it, and the account's side there.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`], [`Refusal::Invalid`] for the kind.
@@ -206,16 +208,16 @@ impl Timeline {
         let none = || Failure::Refused(Refusal::NoPrevious);
         let (_, couple) = self.membership(account).await?;
         let id = couple.previous.filter(|_| couple.restored()).ok_or_else(none)?;
-        // They may have been the other way round then.
+        // The sides may have been the other way round in the previous couple.
         let previous = self.ports.store.couple(id).await?.ok_or_else(none)?;
         let side = previous.side_of(account).ok_or_else(none)?;
         Ok((side, self.read(id, page, limit, kind).await?))
     }
 
-    /// Entries with what they changed, for whoever has checked that they may be read.
+    /// Page of entries with their targets. The caller has checked that they may be read.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn read(
         &self,
         couple: CoupleId,
@@ -241,18 +243,18 @@ impl Timeline {
             .collect())
     }
 
-    /// Number of entries of the partner of `reader` that the reader has not read.
+    /// Number of the partner's entries that the member `reader` has not read.
     ///
     /// Counted among the newest [`UNREAD_WINDOW`](Self::UNREAD_WINDOW) entries of the couple.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn unread(&self, couple: &Couple, reader: Side) -> Result<u32, crate::Error> {
         let after = couple.read[reader.index()].max(couple.head_seq - Self::UNREAD_WINDOW);
         self.ports.store.unread(couple.id, reader.other(), after).await
     }
 
-    /// One entry.
+    /// Entry with this `seq`.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`].
@@ -261,7 +263,7 @@ impl Timeline {
         self.ports.store.entry(at.couple, seq).await?.ok_or(Failure::Refused(Refusal::EntryNotFound))
     }
 
-    /// Replaces the body of one's own entry.
+    /// Replaces the body of an entry that the account wrote.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`], [`Refusal::NotAuthor`], [`Refusal::EntryDeleted`],
@@ -271,16 +273,16 @@ impl Timeline {
         self.change(account, seq, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
     }
 
-    /// Makes one's own entry a tombstone. A picture that nothing else names goes with it.
+    /// Makes an entry that the account wrote a tombstone. Deletes its picture if no other entry uses it.
     ///
     /// # Errors
-    /// As [`edit`](Self::edit).
+    /// The same as for [`edit`](Self::edit).
     pub async fn delete(&self, account: AccountId, seq: i64) -> Answer<Entry> {
         let now = self.ports.now();
         self.change(account, seq, |at, entry| rules::delete(at.couple, entry, at.side, now)).await
     }
 
-    /// Sets or, with none, takes back one's reaction to an entry.
+    /// Sets or removes the account's reaction to an entry.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`], [`Refusal::EntryDeleted`], [`Refusal::Invalid`],
@@ -316,7 +318,7 @@ impl Timeline {
         }
     }
 
-    /// Moves one's read position forward; back is no error and changes nothing.
+    /// Moves the account's read position forward. An older position changes nothing and is no error.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::RateLimited`].
@@ -336,7 +338,7 @@ impl Timeline {
         }
     }
 
-    /// Sends something to the partner's connected devices, now or never.
+    /// Sends an ephemeral signal to the connected devices of the partner. It is never stored.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::RateLimited`].
@@ -354,7 +356,8 @@ impl Timeline {
         Ok(())
     }
 
-    /// The same for whoever has checked that they are in that couple: nothing is read.
+    /// Sends a signal as [`signal`](Self::signal) does, but without reading the couple, which the caller has
+    /// checked.
     ///
     /// # Errors
     /// [`Refusal::Invalid`], [`Refusal::RateLimited`].
@@ -374,10 +377,10 @@ impl Timeline {
         self.ports.bus.publish(Topic::Couple(at.couple), Notice::Signal { from: at.side, kind, body }).await;
     }
 
-    /// What a person wrote, for their export: up to 200 entries after `after`, of any couple they were ever in.
+    /// Up to 200 entries that an account wrote after `after`, in any couple it has been in. For an export.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`] for a couple that they were never in.
+    /// [`Refusal::NotPaired`] for a couple that the account was never in.
     pub async fn authored(&self, account: AccountId, couple: &Couple, after: i64) -> Answer<Vec<Entry>> {
         let side = couple.side_of(account).ok_or(Failure::Refused(Refusal::NotPaired))?;
         Ok(self.ports.store.entries_by(couple.id, side, after, Self::PAGE_MOST).await?)
@@ -388,7 +391,7 @@ impl Timeline {
     }
 }
 
-/// A signal that may be sent.
+/// Checks a signal.
 fn signal(kind: &str, body: Option<&serde_json::Value>) -> Answer<(String, Option<Body>)> {
     let kind = rules::signal_kind(kind).map_err(refuse)?;
     if kind == rules::THUMB {
