@@ -170,7 +170,8 @@ impl Timeline {
             let outcome = (at.couple, client_id.to_owned());
             if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
                 let seq = committed.seqs.first().copied().ok_or_else(|| {
-                    crate::Error::new(crate::ErrorKind::Internal, "append").context("the store returned no seq")
+                    crate::Error::new(crate::ErrorKind::Internal, "append")
+                        .context("the store returned no seq")
                 })?;
                 return Ok(Appended { entry: new.at_seq(seq), created: true });
             }
