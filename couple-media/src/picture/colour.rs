@@ -1,4 +1,4 @@
-//! From a picture's own colours to sRGB.
+//! Conversion of a picture's colours to sRGB.
 
 use image::RgbImage;
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
@@ -9,13 +9,13 @@ use super::{Rejected, jpeg::Colour};
 pub(super) struct Ink {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// 1, 3 or 4: grey, RGB, CMYK with 255 for full ink.
+    /// 1, 3 or 4: grey, RGB, or CMYK with 255 for full ink.
     pub(super) channels: usize,
     pub(super) samples: Vec<u8>,
 }
 
 impl Ink {
-    /// Of planes of one size, as a JPEG has them.
+    /// Interleaves planes of one size, as a JPEG has them.
     pub(super) fn of_planes(width: u32, height: u32, mut planes: Vec<Vec<u8>>, colour: Colour) -> Self {
         let mut samples = Vec::new();
         let channels = match (colour, &planes[..]) {
@@ -58,7 +58,7 @@ impl Ink {
         Self { width, height, channels, samples }
     }
 
-    /// Grey samples that are stored as RGB, as one channel if the profile is a grey one.
+    /// Reduces grey samples that are stored as RGB to one channel if the profile is for grey.
     pub(super) fn with_grey_alone(mut self, profile: Option<&[u8]>) -> Self {
         let profile = profile.and_then(|profile| ColorProfile::new_from_slice(profile).ok());
         if self.channels == 3 && profile.is_some_and(|profile| profile.color_space == DataColorSpace::Gray) {
@@ -68,7 +68,7 @@ impl Ink {
         self
     }
 
-    /// A profile that cannot be read, or is of another model than the picture, is left out of account, as browsers do.
+    /// Converts to sRGB. A profile that cannot be read, or is for another colour model, is ignored, as browsers do.
     pub(super) fn into_srgb(self, profile: Option<&[u8]>) -> Result<RgbImage, Rejected> {
         let Self { width, height, channels, samples } = self;
         let profile = profile.and_then(|profile| ColorProfile::new_from_slice(profile).ok());
@@ -101,17 +101,17 @@ fn by_profile(profile: &ColorProfile, channels: usize, samples: &[u8]) -> Option
     Some(converted)
 }
 
-/// Ink as light, as browsers show it where no profile says better.
+/// Converts CMYK to RGB as browsers do without a profile.
 fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     [c, m, y].map(|ink| (u16::from(255 - ink) * u16::from(255 - k) / 255).to_le_bytes()[0])
 }
 
-/// JFIF's conversion (ITU-T T.871, section 7): of Cr to red, Cb and Cr to green, Cb to blue, in 16 bits of fraction.
+/// JFIF's coefficients (ITU-T T.871, section 7): Cr to red, Cb and Cr to green, Cb to blue, with 16 fractional bits.
 pub(super) const JFIF: [i32; 4] = [91_881, 22_554, 46_802, 116_130];
-/// Of ITU-R BT.709 (H.273, matrix 1).
+/// Coefficients of ITU-R BT.709 (H.273, matrix 1).
 #[cfg(feature = "heic")]
 const BT709: [i32; 4] = [103_206, 12_276, 30_679, 121_609];
-/// Of ITU-R BT.2020 (H.273, matrix 9).
+/// Coefficients of ITU-R BT.2020 (H.273, matrix 9).
 #[cfg(feature = "heic")]
 const BT2020: [i32; 4] = [96_639, 10_784, 37_444, 123_299];
 

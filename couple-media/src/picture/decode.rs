@@ -1,4 +1,4 @@
-//! From bytes to samples, as small as what is wanted of them allows.
+//! Decodes a file to samples, at the smallest size that its renditions allow.
 
 use std::io::Cursor;
 
@@ -19,20 +19,20 @@ use super::{
 
 /// Minimum ratio of the decoded size of a JPEG to the size that a rendition needs.
 ///
-/// A block that is decoded at a part of its size aliases more than a mean of pixels does.
+/// A block that is decoded at a reduced size has more aliasing than a mean of pixels.
 const LEFT_OF_BLOCKS: f64 = 3.0;
-/// The same ratio, also of means, where a larger one would exceed the memory; libvips uses it always.
+/// The same ratio, also for means, if a larger one would exceed the memory limit; libvips always uses it.
 const LEFT_AT_LEAST: f64 = 2.0;
 
 pub(super) struct Decoded {
     pub(super) samples: Samples,
-    /// An ICC profile. None for sRGB.
+    /// ICC profile. None: sRGB.
     pub(super) profile: Option<Vec<u8>>,
-    /// Whether the file holds grey samples, so that a profile of grey fits although samples are in RGB here.
+    /// Whether the file holds grey samples, so that a grey profile applies although samples are in RGB here.
     pub(super) grey: bool,
 }
 
-/// Decodes what is to be shown at `scale` (1 at most) of its size.
+/// Decodes a picture for renditions that need `scale` (at most 1) of its size.
 pub(super) fn decode(
     bytes: &[u8],
     info: Info,
@@ -58,23 +58,23 @@ pub(super) fn decode(
     }
 }
 
-/// How large a picture is decoded.
+/// Size at which a picture is decoded, and the memory for it.
 #[derive(Debug, Clone, Copy)]
 struct Scaled {
     /// Decoded size of a JPEG, in eighths.
     eighths: usize,
     /// Factor by which other formats are scaled down while they are decoded.
     factor: u32,
-    /// Bytes that decoding takes, as an upper estimate.
+    /// Memory for decoding in bytes, as an upper estimate.
     memory: usize,
-    /// Bytes of these that hold the decoded samples.
+    /// Bytes of `memory` that hold the decoded samples.
     kept: usize,
-    /// Number of samples for each pixel, across and down.
+    /// Number of samples per pixel of the picture, horizontally and vertically.
     density: f64,
 }
 
 impl Info {
-    /// An upper estimate of the bytes that [`render`](super::render) takes beside the file, from its header alone.
+    /// Upper estimate of the memory in bytes that [`render`](super::render) takes beside the file, from its header alone.
     ///
     /// # Errors
     /// [`Rejected::CropOutside`].
@@ -83,10 +83,10 @@ impl Info {
         let size = self.scaled(plan.scale(), limits);
         let rows = f64::from(self.width.max(self.height)) * size.density;
         let views = plan.memory(rows, self.channels());
-        // Samples are scaled down between views, and then exist twice.
+        // Samples are scaled down between views, so for a moment they exist twice.
         let shown = 1.25 * size.kept as f64 + views;
         let moving = self.frames > 1 && matches!(recipe.encoding, Encoding::AnimatedWebP { .. });
-        // An animation holds its canvas, a frame, the frame before and all frames' bytes.
+        // An animation holds its canvas, a frame, the previous frame and the bytes of all frames.
         let animation = if moving { size.memory as f64 + views + limits.bytes as f64 } else { 0.0 };
         let most = shown.max(size.memory as f64) + animation;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded up; saturates")]
@@ -102,7 +102,7 @@ impl Info {
         }
     }
 
-    /// Decodes at the smallest scale that is enough for Lanczos, or at a smaller one where memory is short.
+    /// Chooses the smallest size that is sufficient for Lanczos, or a smaller one if memory is short.
     fn scaled(&self, scale: f64, limits: &Limits) -> Scaled {
         let (width, height) = (self.width as usize, self.height as usize);
         match &self.details {
@@ -118,7 +118,7 @@ impl Info {
                 let find = |least: f64, memory: usize| {
                     (eighths(least * scale)..=best).rev().map(of).find(|size| size.memory <= memory)
                 };
-                // Renditions take memory as well. A picture at only the wanted size is better than none.
+                // Renditions need memory as well. A picture decoded at exactly the needed size is better than none.
                 find(LEFT_AT_LEAST, limits.memory / 2)
                     .or_else(|| find(1.0, limits.memory))
                     .unwrap_or_else(|| of(best))
@@ -129,7 +129,7 @@ impl Info {
                         Details::Png(header) => png::memory(self.length, header, factor),
                         #[cfg(feature = "heic")]
                         Details::Heic(header) => super::heic::memory(header, factor),
-                        // The decoder's planes or rows, its pixels, and these with alpha.
+                        // The decoder's planes or rows, its pixels, and a copy with alpha.
                         _ => 12 * width * height + self.tables,
                     };
                     let density = match details {
@@ -148,13 +148,13 @@ impl Info {
 /// Bytes that every picture takes: tables, a thread's stack, small buffers.
 const BASE: usize = 1 << 20;
 
-/// The least number of eighths that is `scale` at least.
+/// Smallest number of eighths that is at least `scale`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 8")]
 fn eighths(scale: f64) -> usize {
     (8.0 * scale - 1e-6).ceil().clamp(1.0, 8.0) as usize
 }
 
-/// More than 64 would not make it faster.
+/// Factor by which a picture is scaled down while it is decoded. More than 64 would not be faster.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
 fn factor(scale: f64) -> u32 {
     (1.0 / scale + 1e-6).floor().clamp(1.0, 64.0) as u32
@@ -166,7 +166,7 @@ fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, 
     reader.limits(image_limits(limits));
     let mut decoder = reader.into_decoder().map_err(rejected)?;
     if decoder.total_bytes() > limits.memory as u64 / 2 {
-        return Err(Rejected::TooComplex("it needs too much memory".into()));
+        return Err(Rejected::TooComplex("decoding needs too much memory".into()));
     }
     let profile = profile(&mut decoder);
     let pixels = if limits.libwebp && format == ImageFormat::WebP { by_libwebp(bytes) } else { None };
@@ -190,8 +190,9 @@ pub(super) fn of_rgba(pixels: RgbaImage) -> Packed {
     Packed::of_rgba(width, height, pixels.into_raw())
 }
 
-/// None: it moves, is transparent, without loss or damaged, and the other decoder does what has to be done about that. Of a file
-/// without loss libwebp would take memory that no header bounds.
+/// Decodes a still, opaque, lossy WebP with libwebp. None: it is something else or damaged, which the other decoder handles.
+///
+/// A lossless file is excluded because libwebp's memory for it is not bounded by any header.
 fn by_libwebp(bytes: &[u8]) -> Option<RgbImage> {
     let seen = webp::BitstreamFeatures::new(bytes)?;
     let lossy = matches!(seen.format(), Some(webp::BitstreamFormat::Lossy));
@@ -202,14 +203,14 @@ fn by_libwebp(bytes: &[u8]) -> Option<RgbImage> {
     RgbImage::from_raw(decoded.width(), decoded.height(), decoded.to_vec())
 }
 
-/// What the `image` crate's decoders are held to.
+/// Limits for the decoders of the `image` crate.
 pub(super) fn image_limits(limits: &Limits) -> image::Limits {
     let mut allowed = image::Limits::default();
     allowed.max_alloc = Some(limits.memory as u64);
     allowed
 }
 
-/// A profile of a size that profiles have.
+/// ICC profile of a picture, if it has a plausible size.
 pub(super) fn profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
     decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= jpeg::PROFILE)
 }
@@ -218,7 +219,9 @@ pub(super) fn rejected(error: ImageError) -> Rejected {
     match error {
         ImageError::Unsupported(error) => Rejected::Unsupported(error.to_string()),
         ImageError::Limits(error) => match error.kind() {
-            LimitErrorKind::InsufficientMemory => Rejected::TooComplex("it needs too much memory".into()),
+            LimitErrorKind::InsufficientMemory => {
+                Rejected::TooComplex("decoding needs too much memory".into())
+            }
             _ => Rejected::TooComplex(error.to_string()),
         },
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {

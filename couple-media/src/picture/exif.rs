@@ -1,13 +1,13 @@
-//! The orientation in Exif metadata.
+//! Orientation in Exif metadata.
 
 use image::metadata::Orientation;
 
-/// The orientation in an Exif block, if there is one.
+/// Orientation in an Exif block, if there is one.
 ///
-/// Within a JPEG the block follows the identifier `Exif\0\0` (Exif 2.32, 4.7.2). PNG and WebP hold the block alone (PNG, third
-/// edition, 11.3.4.5; RFC 9649, 2.7.1.5), but many programs copy the identifier there, and some write it twice.
+/// In a JPEG the block follows the identifier `Exif\0\0` (Exif 2.32, 4.7.2). PNG and WebP hold the block alone (PNG, third edition,
+/// 11.3.4.5; RFC 9649, 2.7.1.5), but many programs write the identifier there too, and some write it twice.
 pub(super) fn orientation(mut block: &[u8]) -> Option<Orientation> {
-    // The second byte after the name is padding, whose value some cameras leave undefined.
+    // The second byte after `Exif` is padding, whose value some cameras leave undefined.
     while let [b'E', b'x', b'i', b'f', 0, _, rest @ ..] = block {
         block = rest;
     }

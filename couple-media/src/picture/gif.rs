@@ -1,4 +1,4 @@
-//! A GIF file's blocks (`GIF89a`, sections 18 to 27).
+//! Blocks of a GIF file (`GIF89a`, sections 18 to 27).
 
 use std::borrow::Cow;
 
@@ -6,17 +6,17 @@ use std::borrow::Cow;
 pub(super) enum Block {
     /// An image, with its descriptor: left, top, width and height in two bytes each, and flags.
     Frame([u8; 9]),
-    /// Number of repetitions of the animation; 0 means without end (Netscape's application extension).
+    /// Number of repetitions of the animation; 0 is endless (Netscape's application extension).
     Again(u16),
     /// Another extension.
     Other,
 }
 
-/// The blocks of a file, to its trailer or to the first that is not there as a whole.
+/// Blocks of a file, to its trailer or to the first incomplete block.
 pub(super) struct Blocks<'a>(&'a [u8]);
 
 impl<'a> Blocks<'a> {
-    /// None if the header is not whole.
+    /// None if the header is incomplete.
     pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes.get(6..)?;
         let screen = take(&mut rest, 7)?;
@@ -57,7 +57,7 @@ impl Iterator for Blocks<'_> {
     }
 }
 
-/// The file, with a screen as large as its first frame reaches where its own is empty, as browsers show it.
+/// The file; if its screen is empty, with a screen that fits its first frame, as browsers show it.
 pub(super) fn with_screen(bytes: &[u8]) -> Cow<'_, [u8]> {
     let screen = screen(bytes).map(|size| size.concat());
     match screen {
@@ -70,7 +70,7 @@ pub(super) fn with_screen(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Width and height of the screen, in two bytes each: of one without any pixel, how far the first frame reaches.
+/// Width and height of the screen, in two bytes each; if the screen is empty, the extent of the first frame.
 pub(super) fn screen(bytes: &[u8]) -> Option<[[u8; 2]; 2]> {
     let &[w0, w1, h0, h1] = bytes.strip_prefix(b"GIF8")?.get(2..6)?.first_chunk()?;
     if [w0, w1] != [0; 2] && [h0, h1] != [0; 2] {
@@ -93,7 +93,7 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Skips a colour table, if its flags say that there is one.
+/// Skips a colour table, if the flags declare one.
 fn skip_colour_table(rest: &mut &[u8], flags: u8) -> Option<()> {
     if flags & 0x80 != 0 {
         take(rest, 6 << (flags & 7))?;
@@ -101,7 +101,7 @@ fn skip_colour_table(rest: &mut &[u8], flags: u8) -> Option<()> {
     Some(())
 }
 
-/// Skips data blocks, to the empty one that ends them.
+/// Skips data blocks up to the empty one that ends them.
 fn skip_data(rest: &mut &[u8]) -> Option<()> {
     loop {
         match take(rest, 1)? {

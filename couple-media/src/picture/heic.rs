@@ -1,7 +1,7 @@
-//! HEIC: HEVC's intra pictures (ITU-T H.265) in HEIF, tile by tile, and made smaller on the way.
+//! HEIC: decodes HEVC intra pictures (ITU-T H.265) in HEIF, tile by tile, and scales them down meanwhile.
 //!
-//! Phones write 12 megapixels as 48 tiles, so memory is a tile's and what is kept of it, and the deadline is looked at
-//! between them. A picture in one piece is looked at between its slices, which are mostly one.
+//! Phones write 12 megapixels as 48 tiles, so memory is that of one tile and of the result, and the deadline is checked between
+//! tiles. In a picture without tiles the deadline is checked between slices, of which there is mostly one.
 
 use std::borrow::Cow;
 
@@ -24,10 +24,10 @@ use super::{
     samples::Samples,
 };
 
-/// A coded picture is this much larger than what is shown of it, at most: it consists of whole blocks.
+/// Maximum excess of a coded picture over its visible size, in pixels: it consists of whole blocks.
 const PADDING: u32 = 64;
 
-/// Decodes all planes at 1/`factor` of their size, or larger where tiles do not divide by it.
+/// Decodes all planes at 1/`factor` of their size, or larger if the tile size is not divisible by it.
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
@@ -42,7 +42,7 @@ pub(super) fn decode(
         .min()
         .unwrap_or(1);
     let size = (header.width, header.height);
-    // Three planes, and a fourth of alpha.
+    // Three planes, and a fourth for alpha.
     let kept = 4 * u64::from(size.0.div_ceil(factor)) * u64::from(size.1.div_ceil(factor));
     let left = (limits.memory as u64).saturating_sub(kept);
     let picture = Canvas::fill(bytes, &header.picture, size, factor, left, deadline)?;
@@ -55,7 +55,7 @@ pub(super) fn decode(
         }
     }
     if colour == Colour::Rgb {
-        // Coded as green, blue, red.
+        // Coded in the order green, blue, red.
         planes.rotate_right(1);
     }
     let profile = match &header.profile {
@@ -65,7 +65,7 @@ pub(super) fn decode(
     Ok(Decoded { samples: Samples::Planes(planes, colour), profile, grey: false })
 }
 
-/// Bytes that decoding to 1/`factor` takes: four planes of the result, and at most ten bytes for each pixel of a tile.
+/// Memory for decoding at 1/`factor`, in bytes: four planes of the result, and at most ten bytes per pixel of a tile.
 pub(super) fn memory(header: &Header, factor: u32) -> usize {
     let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
     let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);
@@ -74,7 +74,7 @@ pub(super) fn memory(header: &Header, factor: u32) -> usize {
         + tiles.max().unwrap_or(0)
 }
 
-/// The largest power of two up to `factor` by which each tile, and its chroma, divides.
+/// Largest power of two, at most `factor`, by which each tile and its chroma are divisible.
 fn divisor(grid: &Grid, factor: u32) -> u32 {
     let mut divisor = 1 << factor.max(1).ilog2();
     while grid.tiles.len() > 1
@@ -86,10 +86,10 @@ fn divisor(grid: &Grid, factor: u32) -> u32 {
     divisor
 }
 
-/// What code points mean, for ours. None is sRGB, or so near that browsers take it for that.
+/// ICC profile for code points (ITU-T H.273). None: sRGB, or so similar that browsers treat it as sRGB.
 fn profile(colour: Nclx) -> Result<Option<Vec<u8>>, Rejected> {
     if let 16 | 18 = colour.transfer {
-        return Err(Rejected::Unsupported("a high dynamic range".into()));
+        return Err(Rejected::Unsupported("high dynamic range".into()));
     }
     let profile = match colour.primaries {
         9 => ColorProfile::new_bt2020(),
@@ -99,7 +99,7 @@ fn profile(colour: Nclx) -> Result<Option<Vec<u8>>, Rejected> {
     Ok(profile.encode().ok())
 }
 
-/// A picture's planes, as its tiles come.
+/// Planes of a picture, filled tile by tile.
 struct Canvas {
     planes: Vec<Plane>,
     nclx: Nclx,
@@ -130,7 +130,7 @@ impl Canvas {
             }
             canvas.take(&frame, (left, top), grid, size, factor);
         }
-        canvas.ok_or_else(|| Rejected::Corrupt("it has no picture".into()))
+        canvas.ok_or_else(|| Rejected::Corrupt("the file has no picture".into()))
     }
 
     fn new(frame: &Frame, nclx: Nclx, (width, height): (u32, u32), factor: u32) -> Self {
@@ -151,7 +151,7 @@ impl Canvas {
         Self { planes: planes.collect(), nclx, chroma: frame.chroma_format }
     }
 
-    /// What is seen of a tile, each sample the mean of `factor` × `factor`.
+    /// Adds the visible part of a tile; each sample is the mean of `factor` × `factor`.
     fn take(&mut self, frame: &Frame, at: (u32, u32), grid: &Grid, size: (u32, u32), factor: u32) {
         for (index, plane) in self.planes.iter_mut().enumerate() {
             let (across, down) = subsampling(frame, index);
@@ -193,7 +193,7 @@ impl Canvas {
             (1, _) => Ok(Colour::Grey),
             (_, 0) if self.chroma == 3 => Ok(Colour::Rgb),
             (_, 1) => Ok(Colour::Bt709),
-            // BT.601, and what is not specified.
+            // BT.601, and unspecified.
             (_, 2 | 4..=6) => Ok(Colour::YCbCr),
             (_, 9) => Ok(Colour::Bt2020),
             (_, matrix) => Err(Rejected::Unsupported(format!("matrix {matrix}"))),
@@ -209,7 +209,7 @@ fn subsampling(frame: &Frame, plane: usize) -> (u32, u32) {
     }
 }
 
-/// For each level of a plane's samples, the byte that means the same in full range.
+/// Table that converts each level of a plane's samples to a byte in full range.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
 fn levels(frame: &Frame, plane: usize, colour: Nclx) -> Vec<u8> {
     let depth = frame.bit_depth[plane.min(1)].clamp(8, 16);
@@ -226,7 +226,7 @@ fn levels(frame: &Frame, plane: usize, colour: Nclx) -> Vec<u8> {
     (0..=u16::MAX >> (16 - depth)).map(byte).collect()
 }
 
-/// Puts what is seen through over white, in the planes that there are.
+/// Blends transparent pixels with white, in all planes.
 fn over_white(planes: &mut [Plane], alpha: &Plane, colour: Colour) {
     for (index, plane) in planes.iter_mut().enumerate() {
         let white = if index == 0 || colour == Colour::Rgb { 255 } else { 128 };
@@ -250,7 +250,7 @@ fn over_white(planes: &mut [Plane], alpha: &Plane, colour: Colour) {
     }
 }
 
-/// A coded picture, at least of the size that it is to fill, and the colour that it says itself.
+/// Decodes a coded picture, at least as large as its tile; also returns its own colour code points.
 fn frame(
     bytes: &[u8],
     coded: &Coded,
@@ -261,7 +261,7 @@ fn frame(
     let data = match &coded.data[..] {
         [range] => Cow::Borrowed(&bytes[range.clone()]),
         parts if parts.iter().map(ExactSizeIterator::len).sum::<usize>() > bytes.len() => {
-            return Err(Rejected::TooComplex("its parts overlap".into()));
+            return Err(Rejected::TooComplex("parts of the file overlap".into()));
         }
         parts => Cow::Owned(parts.iter().flat_map(|range| &bytes[range.clone()]).copied().collect()),
     };
@@ -283,7 +283,7 @@ fn frame(
     let mut last = None;
     for unit in units() {
         let unit = NalUnit::parse(unit?).map_err(rejected)?;
-        // Other layers are other views of it, or its depth.
+        // Other layers are other views, or depth.
         if !unit.header.unit_type.is_slice() || unit.header.layer_id != 0 {
             continue;
         }
@@ -297,7 +297,7 @@ fn frame(
         if state.is_none() {
             fits(sps, grid, memory)?;
         }
-        // A slice that goes back would have the same part decoded as often as there are slices.
+        // A slice that goes back would decode the same blocks as often as there are slices.
         if last.is_some_and(|last| header.slice_segment_address <= last) {
             return Err(Rejected::Corrupt("slices out of order".into()));
         }
@@ -327,12 +327,12 @@ fn frame(
         matrix: said.map_or(2, |vui| vui.matrix_coeffs.into()),
         full_range: said.is_some_and(|vui| vui.video_full_range_flag),
     };
-    // What is cut off at the right and below is not looked at anyway.
+    // Cropping at the right and bottom is not needed: those samples are not read.
     let [left, _, top, _] = sps.conf_win_offsets;
     Ok((if (left, top) == (0, 0) { frame } else { frame.cropped(sps) }, own))
 }
 
-/// The decoder sets memory aside by the size that a parameter set says, before anybody asks for a picture of it.
+/// Checks the declared size before decoding, because the decoder allocates memory by it.
 fn modest(sets: &ParameterSets, grid: &Grid) -> Result<(), Rejected> {
     let (most_width, most_height) =
         (grid.tile_width.saturating_add(PADDING), grid.tile_height.saturating_add(PADDING));
@@ -344,28 +344,28 @@ fn modest(sets: &ParameterSets, grid: &Grid) -> Result<(), Rejected> {
     }
 }
 
-/// Whether a coded picture is what its tile says, and may be decoded.
+/// Checks that a coded picture matches its tile and may be decoded.
 fn fits(sps: &Sps, grid: &Grid, memory: u64) -> Result<(), Rejected> {
     let (shown_width, shown_height) = sps.output_size();
     let (width, height) = (sps.pic_width_in_luma_samples, sps.pic_height_in_luma_samples);
     if shown_width < grid.tile_width || shown_height < grid.tile_height {
-        return Err(Rejected::Corrupt("a picture smaller than it says".into()));
+        return Err(Rejected::Corrupt("a coded picture is smaller than declared".into()));
     }
     if width > grid.tile_width.saturating_add(PADDING) || height > grid.tile_height.saturating_add(PADDING) {
         return Err(Rejected::TooLarge { width, height });
     }
     if sps.separate_colour_plane_flag {
-        return Err(Rejected::Unsupported("colours coded apart".into()));
+        return Err(Rejected::Unsupported("separately coded colour planes".into()));
     }
-    // Two bytes for each sample, two more of a plane while it is filtered, and what is known of each block.
+    // Two bytes per sample, two more per sample of a plane while it is filtered, and the state of each block.
     let each = if sps.chroma_format_idc < 2 { 7 } else { 10 };
     if u64::from(width) * u64::from(height) * each > memory {
-        return Err(Rejected::TooComplex("it needs too much memory".into()));
+        return Err(Rejected::TooComplex("decoding needs too much memory".into()));
     }
     Ok(())
 }
 
-/// The NAL units of a picture: its parameters (ISO/IEC 14496-15, 8.3.3.1), then its data.
+/// NAL units of a picture: its parameter sets (ISO/IEC 14496-15, 8.3.3.1), then its data.
 fn units<'a>(config: &'a [u8], data: &'a [u8]) -> impl Iterator<Item = Result<&'a [u8], Rejected>> {
     let length = config.get(21).map_or(4, |&byte| usize::from(byte & 3) + 1);
     let (mut arrays, mut left) = (config.get(23..).unwrap_or_default(), 0);
@@ -383,7 +383,7 @@ fn units<'a>(config: &'a [u8], data: &'a [u8]) -> impl Iterator<Item = Result<&'
     parameters.chain(coded)
 }
 
-/// A NAL unit behind its length. What follows a broken one is not looked at.
+/// Reads a NAL unit after its length. After an invalid one, the rest is not read.
 fn unit<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], Rejected> {
     let whole = std::mem::take(rest);
     let (size, after) = whole.split_at_checked(length).ok_or(Rejected::Truncated)?;

@@ -1,6 +1,6 @@
-//! HEIF's container (ISO/IEC 23008-12 in ISO/IEC 14496-12): which bytes are the picture, and how it is put together.
+//! HEIF container (ISO/IEC 23008-12 in ISO/IEC 14496-12): finds the coded pictures and their layout.
 //!
-//! Whatever a file claims, it is read in time proportional to its length.
+//! Reading takes time proportional to the file's length, even if the file is invalid.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -8,23 +8,23 @@ use image::metadata::Orientation;
 
 use super::{Limits, Rejected, jpeg::PROFILE};
 
-/// The most items, parts of items and properties. A phone's picture has some sixty.
+/// Maximum number of items, parts of items and properties. A phone's picture has about sixty.
 const MOST: usize = 10_000;
 
-/// A picture that is put together from coded ones.
+/// A picture that consists of coded pictures.
 #[derive(Debug)]
 pub(super) struct Header {
-    /// As it is stored, in pixels.
+    /// Width as stored, in pixels.
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) orientation: Orientation,
     pub(super) profile: Option<Vec<u8>>,
     pub(super) picture: Grid,
-    /// How much of each pixel is seen, as luma.
+    /// Opacity of the pixels, as luma.
     pub(super) alpha: Option<Grid>,
 }
 
-/// Coded pictures of one size, row by row.
+/// Coded pictures of one size, in rows.
 #[derive(Debug, Clone)]
 pub(super) struct Grid {
     pub(super) columns: u32,
@@ -34,7 +34,7 @@ pub(super) struct Grid {
     pub(super) colour: Option<Nclx>,
 }
 
-/// Where a coded picture is in the file.
+/// Position of a coded picture in the file.
 #[derive(Debug, Clone)]
 pub(super) struct Coded {
     pub(super) config: Range<usize>,
@@ -51,7 +51,7 @@ pub(super) struct Nclx {
 }
 
 impl Header {
-    /// Reads what the picture consists of; looks at no coded byte but whether it is there.
+    /// Reads the structure of the picture. Of coded bytes it only checks that they exist.
     pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Rejected> {
         let container = Container::read(bytes)?;
         let id = container.primary;
@@ -62,11 +62,11 @@ impl Header {
             match *property {
                 Property::Rotation(quarters) => turns.rotate(4 - quarters),
                 Property::Mirror { top_bottom } => turns.mirror(top_bottom),
-                // What programs write that pad a picture to an even size.
+                // Written by programs that pad a picture to an even size.
                 Property::Aperture(fractions) if turns == Turns::default() => {
                     (width, height) = aperture(fractions, width, height)?;
                 }
-                Property::Aperture(_) => return Err(unsupported("a crop of a turned picture")),
+                Property::Aperture(_) => return Err(unsupported("a crop of a rotated picture")),
                 _ => {}
             }
         }
@@ -92,7 +92,7 @@ impl Header {
     }
 }
 
-/// How a picture is turned, as a quarter clockwise so many times, then mirrored or not.
+/// Rotation and mirroring: a number of clockwise quarter turns, then mirrored or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Turns {
     quarters: u8,
@@ -126,11 +126,11 @@ impl Turns {
     }
 }
 
-/// A crop at the right and below: fractions of width, height and of how far its middle lies from the picture's.
+/// Size after a crop at the right and bottom, given as fractions: width, height, and offsets of the crop's centre.
 fn aperture(fractions: [u32; 8], width: u32, height: u32) -> Result<(u32, u32), Rejected> {
     let [w, wd, h, hd, x, xd, y, yd] = fractions;
     if [wd, hd, xd, yd].contains(&0) {
-        return Err(corrupt("a crop of no size"));
+        return Err(corrupt("a crop without size"));
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is compared")]
     let side = |value: u32, divisor: u32| (f64::from(value) / f64::from(divisor)).round() as u32;
@@ -156,9 +156,9 @@ enum Property {
     },
     Aperture([u32; 8]),
     Alpha,
-    /// What is known and changes nothing here: depths, brightness, what an auxiliary picture is.
+    /// Known and ignored: bit depths, brightness, the type of an auxiliary picture.
     Known,
-    /// What may be ignored, unless the file says that it must not be.
+    /// Unknown; ignored, unless the file marks it as essential.
     Other,
 }
 
@@ -166,7 +166,7 @@ enum Property {
 struct Item {
     kind: [u8; 4],
     data: Vec<Range<usize>>,
-    /// From 1, and whether it must be understood.
+    /// Index of each property, from 1, and whether it is essential.
     properties: Vec<(usize, bool)>,
 }
 
@@ -175,10 +175,10 @@ struct Container<'a> {
     primary: u32,
     items: BTreeMap<u32, Item>,
     properties: Vec<Property>,
-    /// What the primary item, and its alpha, are put together from.
+    /// Items that the primary item, and its alpha, are composed of.
     inputs: Vec<u32>,
     alpha_inputs: BTreeMap<u32, Vec<u32>>,
-    /// Items that say that they go with the primary one.
+    /// Auxiliary items that refer to the primary item.
     alpha: Vec<u32>,
 }
 
@@ -198,7 +198,7 @@ impl<'a> Container<'a> {
             }
         }
         let mut part = |kind: &[u8; 4]| boxes.remove(kind);
-        let missing = || corrupt("it has no picture");
+        let missing = || corrupt("the file has no picture");
         let mut pitm = part(b"pitm").ok_or_else(missing)?;
         let primary = if pitm.version()?.0 == 0 { pitm.u16()?.into() } else { pitm.u32()? };
         let mut container = Self {
@@ -337,7 +337,7 @@ impl<'a> Container<'a> {
         for _ in 0..count {
             let id = if version == 0 { ipma.u16()?.into() } else { ipma.u32()? };
             let properties = ipma.take(1)?[0];
-            // An item without properties is one, too.
+            // An item without properties counts as one.
             parts += usize::from(properties.max(1));
             few(parts)?;
             let mut of_item = Vec::with_capacity(properties.into());
@@ -379,7 +379,7 @@ impl<'a> Container<'a> {
     }
 
     fn item(&self, id: u32) -> Result<&Item, Rejected> {
-        self.items.get(&id).ok_or_else(|| corrupt("a part of it is missing"))
+        self.items.get(&id).ok_or_else(|| corrupt("an item is missing"))
     }
 
     fn properties(&self, item: &Item) -> Result<impl Iterator<Item = &Property>, Rejected> {
@@ -392,7 +392,7 @@ impl<'a> Container<'a> {
         Ok(item.properties.iter().filter_map(move |&(index, _)| of(index)))
     }
 
-    /// An image item's size and what it is put together from.
+    /// Size of an image item, and the grid of its coded pictures.
     fn grid(&self, id: u32, limits: &Limits) -> Result<(u32, u32, Grid), Rejected> {
         let item = self.item(id)?;
         let (columns, rows, size, ids) = match &item.kind {
@@ -406,7 +406,7 @@ impl<'a> Container<'a> {
                 };
                 (columns, rows, Some(size), inputs)
             }
-            _ => return Err(unsupported("a picture that is neither HEVC nor put together from it")),
+            _ => return Err(unsupported("a picture that is neither HEVC nor a grid of HEVC pictures")),
         };
         let (width, height) = match size {
             Some(size) => size,
@@ -414,7 +414,7 @@ impl<'a> Container<'a> {
         };
         limits.check_size(width, height)?;
         if ids.len() != (columns * rows) as usize {
-            return Err(corrupt("its parts are not as many as it says"));
+            return Err(corrupt("the number of tiles differs from the grid"));
         }
         few(ids.len())?;
         let mut colour = self.colour(item)?;
@@ -428,10 +428,10 @@ impl<'a> Container<'a> {
                 matches!(property, &Property::Rotation(1..) | Property::Mirror { .. } | Property::Aperture(_))
             };
             if item.kind != *b"hvc1" || part != id && self.properties(item)?.any(turned) {
-                return Err(unsupported("parts that are not simply pictures"));
+                return Err(unsupported("tiles that are not plain HEVC pictures"));
             }
             if *tile.get_or_insert(self.size(item)?) != self.size(item)? {
-                return Err(unsupported("parts of several sizes"));
+                return Err(unsupported("tiles of several sizes"));
             }
             let config = self.properties(item)?.find_map(|property| match property {
                 Property::Config(range) => Some(range.clone()),
@@ -441,23 +441,23 @@ impl<'a> Container<'a> {
                 return Err(Rejected::Truncated);
             }
             colour = colour.or(self.colour(item)?);
-            let config = config.ok_or_else(|| corrupt("a picture without its parameters"))?;
+            let config = config.ok_or_else(|| corrupt("a coded picture without its parameter sets"))?;
             tiles.push(Coded { config, data: item.data.clone() });
         }
         let (tile_width, tile_height) = tile.unwrap_or_default();
         limits.check_size(tile_width, tile_height)?;
-        // Neither too small, nor with parts that nothing is seen of.
+        // The tiles cover the picture, and no tile lies completely outside of it.
         let fits = |count: u32, part: u32, whole: u32| {
             let (count, part, whole) = (u64::from(count), u64::from(part), u64::from(whole));
             count * part >= whole && (count - 1) * part < whole
         };
         if !fits(columns, tile_width, width) || !fits(rows, tile_height, height) {
-            return Err(corrupt("its parts do not make a whole"));
+            return Err(corrupt("the tiles do not fit the picture"));
         }
         Ok((width, height, Grid { columns, tile_width, tile_height, tiles, colour }))
     }
 
-    /// What a grid says of itself: columns, rows, width and height.
+    /// Properties of a grid: columns, rows, width and height.
     fn layout(&self, item: &Item) -> Result<(u32, u32, (u32, u32)), Rejected> {
         let [range] = &item.data[..] else { return Err(unsupported("a grid in several parts")) };
         let mut grid = Reader { bytes: self.bytes, at: range.start, end: range.end.min(self.bytes.len()) };
@@ -474,7 +474,7 @@ impl<'a> Container<'a> {
             Property::Size(width, height) => Some((width, height)),
             _ => None,
         });
-        size.ok_or_else(|| corrupt("a picture of no size"))
+        size.ok_or_else(|| corrupt("a picture without size"))
     }
 
     fn colour(&self, item: &Item) -> Result<Option<Nclx>, Rejected> {
@@ -485,7 +485,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// What is left of a box.
+/// Reader of the rest of a box.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -501,7 +501,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Big-endian; what does not fit is as much as there can be, and so beyond every end.
+    /// Reads a big-endian number. One that does not fit becomes the maximum, which is beyond every end.
     fn number(&mut self, size: usize) -> Result<usize, Rejected> {
         let value = self.take(size)?.iter().fold(0_u128, |value, &byte| value << 8 | u128::from(byte));
         Ok(usize::try_from(value).unwrap_or(usize::MAX))
@@ -515,7 +515,7 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes(*self.take(4)?.first_chunk().ok_or(Rejected::Truncated)?))
     }
 
-    /// A full box's version and flags.
+    /// Reads version and flags of a full box.
     fn version(&mut self) -> Result<(u8, u32), Rejected> {
         let value = self.u32()?;
         Ok((value.to_be_bytes()[0], value & 0xFF_FFFF))
@@ -534,7 +534,7 @@ impl<'a> Reader<'a> {
             size => begin + size,
         };
         if end < self.at {
-            return Err(corrupt("a box that ends before it begins"));
+            return Err(corrupt("a box is shorter than its header"));
         }
         if end > self.end {
             return Err(Rejected::Truncated);
@@ -546,7 +546,7 @@ impl<'a> Reader<'a> {
 }
 
 fn few(count: usize) -> Result<(), Rejected> {
-    if count > MOST { Err(Rejected::TooComplex("it has too many parts".into())) } else { Ok(()) }
+    if count > MOST { Err(Rejected::TooComplex("the file has too many parts".into())) } else { Ok(()) }
 }
 
 fn corrupt(what: &str) -> Rejected {

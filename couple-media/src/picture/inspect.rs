@@ -1,4 +1,4 @@
-//! What a file's headers say, before anything is decoded.
+//! Reads a file's headers without decoding pixels.
 
 use std::io::Cursor;
 
@@ -6,48 +6,49 @@ use image::{ImageDecoder as _, ImageFormat, ImageReader, metadata::Orientation};
 
 use super::{Kind, Limits, Rejected, animation::Run, decode::rejected, exif, gif, jpeg, png, vp8l};
 
-/// What a picture's headers say.
+/// Properties of a picture, from its headers.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Info {
-    /// What it is.
+    /// Type of the file.
     pub kind: Kind,
-    /// Upright, in pixels.
+    /// Width of the upright picture, in pixels.
     pub width: u32,
-    /// Upright, in pixels.
+    /// Height of the upright picture, in pixels.
     pub height: u32,
-    /// How many frames [`Encoding::AnimatedWebP`](super::Encoding::AnimatedWebP) shows of it: 1, unless it is an animation (GIF,
-    /// WebP) within the limits.
+    /// Number of frames that [`Encoding::AnimatedWebP`](super::Encoding::AnimatedWebP) keeps.
+    ///
+    /// 1, unless the file is an animation (GIF, WebP) within the limits.
     pub frames: u32,
     /// Whether the file is an animation: it has several frames, within the limits or not.
     pub animated: bool,
     /// Length of the file, in bytes.
     pub(super) length: usize,
-    /// Bytes that tables of prefix codes take, of a lossless WebP.
+    /// Memory for tables of prefix codes of a lossless WebP, in bytes.
     pub(super) tables: usize,
     pub(super) orientation: Orientation,
     pub(super) details: Details,
 }
 
-/// What only the type's own decoder needs.
+/// Details for the decoder of the type.
 #[derive(Debug)]
 pub(super) enum Details {
     Jpeg(jpeg::Header),
     Png(png::Header),
     #[cfg(feature = "heic")]
     Heic(Box<super::heif::Header>),
-    /// The `image` crate reads them again.
+    /// The `image` crate reads the headers again.
     Other(ImageFormat),
 }
 
-/// Reads a picture's headers, and refuses what [`render`](super::render) would refuse by them.
+/// Reads a picture's headers, and rejects files that [`render`](super::render) would reject by them.
 ///
-/// Decodes no pixels. It looks for the end of the picture, so it takes about a millisecond for 4 MB, and no
-/// memory to speak of, whatever the headers claim.
+/// No pixels are decoded. It looks for the end of the picture, so it takes about a millisecond for 4 MB, and little memory,
+/// whatever the headers claim.
 ///
 /// # Errors
 ///
-/// Unknown, too large, too complex, or visibly damaged or truncated.
+/// The file is of an unknown type, too large, too complex, or visibly damaged or truncated.
 pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
     limits.check_bytes(bytes)?;
     let kind = Kind::of(bytes).ok_or(Rejected::UnknownType)?;
@@ -88,7 +89,7 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
     Ok(Info { kind, width, height, frames, animated, length: bytes.len(), tables, orientation, details })
 }
 
-/// How long a RIFF file says that it is.
+/// Length of a RIFF file, as it declares.
 fn riff_length(bytes: &[u8]) -> usize {
     match bytes {
         &[_, _, _, _, l0, l1, l2, l3, ..] => {
@@ -98,7 +99,7 @@ fn riff_length(bytes: &[u8]) -> usize {
     }
 }
 
-/// Whether rows become columns.
+/// Whether the orientation swaps width and height.
 pub(super) fn turned(orientation: Orientation) -> bool {
     matches!(
         orientation,

@@ -1,7 +1,6 @@
-//! What a file is, by its content.
+//! Types of picture files, recognised by content.
 
-/// A type of picture that is known, by its first bytes. What a client calls it (a name's ending, a `Content-Type`) is
-/// never asked.
+/// A supported type of picture, recognised by the first bytes. File names and `Content-Type` are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -13,13 +12,13 @@ pub enum Kind {
     WebP,
     /// GIF, animated or not.
     Gif,
-    /// HEIC: HEVC's intra pictures, in one piece or in tiles. Only with the feature `heic`.
+    /// HEIC: HEVC intra pictures, single or in tiles. Requires the feature `heic`.
     #[cfg(feature = "heic")]
     Heic,
 }
 
 impl Kind {
-    /// All types that are read.
+    /// All supported types.
     pub const ALL: &[Self] = &[
         Self::Jpeg,
         Self::Png,
@@ -29,7 +28,7 @@ impl Kind {
         Self::Heic,
     ];
 
-    /// Looks at the first twelve bytes.
+    /// Recognises a type by the first twelve bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
@@ -37,7 +36,7 @@ impl Kind {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(Self::Png),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
-            // `mif1` says that it is HEIF, and not of which kind.
+            // `mif1` is the brand of HEIF in general, whatever its codec.
             #[cfg(feature = "heic")]
             [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..]
                 if [b"heic", b"heix", b"heim", b"heis", b"mif1"]
@@ -50,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// Its media type (RFC 2046, RFC 9649).
+    /// Media type (RFC 2046, RFC 9649).
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {

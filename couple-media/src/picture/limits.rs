@@ -1,4 +1,4 @@
-//! What a picture may cost.
+//! Limits of a picture.
 
 use std::time::Duration;
 
@@ -6,32 +6,39 @@ use tokio::time::Instant;
 
 use super::Rejected;
 
-/// What is refused, before it costs more than it is worth.
+/// Limits of a picture, checked before it costs more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest file, in bytes. 20 MiB.
+    /// Maximum size of the file, in bytes. Default: 20 MiB.
     pub bytes: usize,
-    /// The most pixels, in millions. 210: phones take photos of up to 200. A JPEG is decoded at the scale that is needed, PNG and HEIC are
-    /// scaled down while they are decoded; [`memory`](Self::memory) also bounds WebP, GIF and interlaced PNG, which are decoded whole.
+    /// Maximum number of pixels, in millions. Default: 210, since phones take photos of up to 200.
+    ///
+    /// A JPEG is decoded at the needed scale, and PNG and HEIC are scaled down while they are decoded. WebP, GIF and interlaced PNG are
+    /// decoded at full size, so [`memory`](Self::memory) limits them further.
     pub megapixels: u32,
-    /// Maximum pixels in a row or column. Default: 65,535, the maximum of JPEG; the area bounds a picture further.
+    /// Maximum width and height, in pixels. Default: 65,535, the maximum of JPEG.
     pub side: u32,
-    /// The most memory that decoding may take, in bytes, beyond the file itself. 256 MiB: a progressive JPEG of 50 megapixels at its
-    /// full size, or one of 200 at a scale.
+    /// Maximum memory for decoding, in bytes, beside the file itself. Default: 256 MiB.
+    ///
+    /// That is enough for a progressive JPEG of 50 megapixels at full size, or one of 200 at a reduced size.
     pub memory: usize,
-    /// The most scans of a progressive JPEG. 100; libjpeg's own script for progressive files has 10. Each scan may
-    /// cost a pass over the whole picture.
+    /// Maximum number of scans of a progressive JPEG. Default: 100.
+    ///
+    /// libjpeg's script for progressive files has 10. Each scan may cost a pass over the whole picture.
     pub scans: u32,
-    /// The most frames of an animation that is kept as one. 1,000. Of one with more, or with more than
-    /// [`animation_megapixels`](Self::animation_megapixels) in all its frames, the first is shown.
+    /// Maximum number of frames of an animation. Default: 1,000.
+    ///
+    /// Of an animation with more, or with more than [`animation_megapixels`](Self::animation_megapixels) in all frames, only the first
+    /// frame is shown.
     pub frames: u32,
-    /// The most pixels of all frames of an animation together, in millions. 50: each of them is decoded and encoded.
+    /// Maximum number of pixels in all frames of an animation, in millions. Default: 50, since each is decoded and encoded.
     pub animation_megapixels: u32,
-    /// How long [`render`](super::render) may take. It is looked at between steps and rows, so what is being done ends first.
-    /// 10 s, some hundred times what a phone's picture takes.
+    /// Maximum duration of [`render`](super::render). Default: 10 s, some hundred times that of a phone's picture.
+    ///
+    /// It is checked between steps and rows, so the current step completes first.
     pub deadline: Duration,
-    /// Whether WebP that is lossy, still and opaque is decoded by libwebp, in half of the time, in C. No: `image-webp` is safe Rust.
+    /// Whether libwebp, in C, decodes lossy, still, opaque WebP, in half of the time. Default: no, the safe `image-webp` does.
     pub libwebp: bool,
 }
 
@@ -61,11 +68,11 @@ impl Limits {
         if width > self.side || height > self.side || pixels > u64::from(self.megapixels) * 1_000_000 {
             return Err(Rejected::TooLarge { width, height });
         }
-        if pixels == 0 { Err(Rejected::Corrupt("it has no pixels".into())) } else { Ok(()) }
+        if pixels == 0 { Err(Rejected::Corrupt("the picture has no pixels".into())) } else { Ok(()) }
     }
 }
 
-/// When to give up.
+/// Time at which rendering stops.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline(Instant);
 

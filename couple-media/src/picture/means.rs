@@ -1,16 +1,16 @@
 //! Scaling down by an integer factor: each sample is the mean of a square of samples.
 //!
-//! Means do not overshoot, so unlike a step of Lanczos they lose nothing to clipping: black lines on white stay as dark as they are.
+//! Means do not overshoot, so unlike Lanczos they lose nothing to clipping: black lines on white keep their brightness.
 
-/// The largest factor: sums of a column are 16 bits wide.
+/// Maximum factor: column sums have 16 bits.
 pub(super) const MOST: u32 = 64;
 
 /// Computes means of squares of samples, row by row.
 pub(super) struct Means {
     factor: usize,
-    /// Samples of a pixel, side by side.
+    /// Number of interleaved samples per pixel.
     channels: usize,
-    /// Sums of the rows since the last mean, column by column.
+    /// Sums of the rows since the last mean, by column.
     sums: Vec<u16>,
     summed: usize,
     samples: Vec<u8>,
@@ -35,13 +35,13 @@ impl Means {
         }
     }
 
-    /// Bytes of memory that the sums and the result take.
+    /// Memory for the sums and the result, in bytes.
     pub(super) fn bytes((width, height): (u32, u32), channels: usize, factor: u32) -> usize {
         let factor = factor.clamp(1, MOST);
         channels * (width.div_ceil(factor) as usize * height.div_ceil(factor) as usize + 2 * width as usize)
     }
 
-    /// Takes the next row: `channels` samples for each pixel.
+    /// Adds the next row: `channels` samples per pixel.
     pub(super) fn take(&mut self, row: &[u8]) {
         if self.factor == 1 {
             self.samples.extend_from_slice(row);
@@ -76,7 +76,7 @@ impl Means {
                     *sum += u32::from(value);
                 }
             }
-            // Exact enough to be the quotient: sums stay below 2^24.
+            // As exact as a division: sums stay below 2^24.
             let inverse = 1.0 / count as f32;
             self.samples.extend(sums.map(|sum| (sum as f32 * inverse + 0.5) as u8));
         }

@@ -1,4 +1,4 @@
-//! From an uploaded file to its renditions.
+//! Renders an uploaded file to its renditions.
 //!
 //! ```
 //! use couple_media::picture::{self, AVATARS, Encoding, Limits, Recipe, Rejected};
@@ -21,9 +21,9 @@
 //! # }
 //! ```
 //!
-//! What holds of every output: it was encoded anew from pixels, so nothing of the input's metadata, comments or
-//! trailing bytes is in it; it is upright and in sRGB; in JPEG what was transparent is white; it is never
-//! larger than the picture it shows. Of an animation the first frame is shown, unless it is asked for with [`Encoding::AnimatedWebP`].
+//! Every output is encoded from pixels, so it contains no metadata, comments or trailing bytes of the input. It is upright and in sRGB;
+//! in JPEG, transparent parts are white; it is never larger than the picture. Of an animation only the first frame is shown, unless
+//! the encoding is [`Encoding::AnimatedWebP`].
 
 mod animation;
 mod colour;
@@ -60,51 +60,52 @@ pub use size::upright_size;
 
 use limits::Deadline;
 
-/// What [`render`] made of a picture.
+/// Result of [`render`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     /// Width of the whole picture, upright, in pixels.
     pub width: u32,
     /// Height of the whole picture, upright, in pixels.
     pub height: u32,
-    /// Whether the file is an animation, shown as one or not.
+    /// Whether the file is an animation, whether or not it stays animated.
     pub animated: bool,
     /// Whether a part of the shown area is transparent.
     pub alpha: bool,
-    /// The picture (its crop, if there is one) as a [ThumbHash](https://evanw.github.io/thumbhash/): some 25 bytes
-    /// from which a client draws a blurred stand-in. Clients expect it in base64.
+    /// The picture (its crop, if there is one) as a [ThumbHash](https://evanw.github.io/thumbhash/).
+    ///
+    /// It has about 25 bytes, from which a client draws a blurred placeholder. Clients expect it in base64.
     pub placeholder: Vec<u8>,
-    /// One image for each rendition of the recipe, in its order.
+    /// One image per rendition of the recipe, in the same order.
     pub images: Vec<Image>,
 }
 
-/// One rendition, encoded.
+/// An encoded rendition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Which [`Rendition`] this is.
+    /// Name of the [`Rendition`].
     pub name: std::borrow::Cow<'static, str>,
-    /// In pixels; at most the rendition's.
+    /// Width in pixels; at most that of the rendition.
     pub width: u32,
-    /// In pixels; at most the rendition's.
+    /// Height in pixels; at most that of the rendition.
     pub height: u32,
-    /// A whole file; its media type is that of [`encoding`](Self::encoding).
+    /// Content of the file; its media type is that of [`encoding`](Self::encoding).
     pub bytes: Vec<u8>,
     /// Encoding of the file: that of the recipe, or the chosen one if the recipe leaves a choice.
     pub encoding: Encoding,
 }
 
-/// Decodes a picture once and makes all renditions of it.
+/// Decodes a picture once and makes all its renditions.
 ///
-/// Synchronous, and busy for tens of milliseconds: not for an async task. A decoder that panics ends here, as
-/// [`Rejected::Corrupt`]; it does not take the calling thread along.
+/// Synchronous, and takes tens of milliseconds of CPU time: call it on a blocking thread. A panic of a decoder is caught and returned as
+/// [`Rejected::Corrupt`].
 ///
 /// # Errors
 ///
-/// Why the picture cannot be taken. All of them are final: the same bytes are refused again.
-/// Only [`Rejected::TookTooLong`] depends on the machine.
+/// The reason why the picture is rejected. All reasons are permanent: the same bytes are rejected again. Only
+/// [`Rejected::TookTooLong`] depends on the machine.
 pub fn render(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Rejected> {
     catch_unwind(AssertUnwindSafe(|| render_or_panic(bytes, recipe, limits)))
-        .unwrap_or_else(|_| Err(Rejected::Corrupt("its decoder gave up".into())))
+        .unwrap_or_else(|_| Err(Rejected::Corrupt("the decoder panicked".into())))
 }
 
 fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Rejected> {
@@ -114,7 +115,7 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
     let plan = scale::Plan::new(&info, recipe)?;
     if matches!(recipe.encoding, Encoding::AnimatedWebP { .. })
         && info.frames > 1
-        // What cannot be shown moving, or not in half of the time, may still be a picture.
+        // If the animation fails, or takes half of the time, the first frame may still be shown.
         && let moving = Deadline::after(limits.deadline / 2)
         && let Ok(Some(rendered)) = animation::render(bytes, &info, &plan, recipe, limits, moving)
     {

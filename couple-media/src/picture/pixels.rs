@@ -1,4 +1,4 @@
-//! What a view is kept in between its resizing and its encoding.
+//! Pixels of a view between resizing and encoding.
 
 use std::borrow::Cow;
 
@@ -6,16 +6,16 @@ use image::{Rgb, RgbImage, RgbaImage, buffer::ConvertBuffer as _};
 
 use super::colour;
 
-/// A view, upright and in sRGB.
+/// Pixels of a view, upright and in sRGB.
 pub(super) enum Pixels {
     Rgb(RgbImage),
-    /// A part of the picture is transparent. Colours are not multiplied by alpha.
+    /// At least one pixel is transparent. Colours are not multiplied by alpha.
     Rgba(RgbaImage),
-    /// From JPEG to JPEG no colour is converted: chroma is as small in the output as it mostly is in the input.
+    /// From JPEG to JPEG colours are not converted: chroma is subsampled in the output as it mostly is in the input.
     Planes(Planes),
 }
 
-/// Luma, and both chroma at half of its width and height, rounded up (4:2:0), as JFIF has them (ITU-T T.871).
+/// Planes of luma, and of chroma at half of its width and height, rounded up (4:2:0), as in JFIF (ITU-T T.871).
 pub(super) struct Planes {
     pub(super) width: u32,
     pub(super) height: u32,
@@ -38,7 +38,7 @@ impl Pixels {
         matches!(self, Self::Rgba(_))
     }
 
-    /// Opaque: over white where it is transparent.
+    /// RGB pixels, blended with white where they are transparent.
     pub(super) fn to_rgb(&self) -> Cow<'_, RgbImage> {
         match self {
             Self::Rgb(pixels) => Cow::Borrowed(pixels),
@@ -49,7 +49,7 @@ impl Pixels {
         }
     }
 
-    /// With alpha, whether a part of it is transparent or not.
+    /// RGBA pixels, whether or not any is transparent.
     pub(super) fn to_rgba(&self) -> Cow<'_, RgbaImage> {
         match self {
             Self::Rgba(pixels) => Cow::Borrowed(pixels),
@@ -64,12 +64,12 @@ fn over_white([red, green, blue, alpha]: [u8; 4]) -> [u8; 3] {
 }
 
 impl Planes {
-    /// The width and height of chroma.
+    /// Width and height of chroma.
     pub(super) fn halved(width: u32, height: u32) -> (u32, u32) {
         (width.div_ceil(2), height.div_ceil(2))
     }
 
-    /// Each chroma sample for the four pixels that it stands for.
+    /// Converts to RGB: each chroma sample applies to its four pixels.
     fn to_rgb(&self) -> RgbImage {
         let (across, _) = Self::halved(self.width, self.height);
         RgbImage::from_fn(self.width, self.height, |x, y| {

@@ -1,4 +1,4 @@
-//! PNG, row by row, and made smaller on the way.
+//! PNG: decodes row by row and scales down meanwhile.
 
 mod colours;
 
@@ -24,27 +24,27 @@ pub(super) struct Header {
     /// Number of decoded channels: 3, or 4 with alpha.
     channels: usize,
     interlaced: bool,
-    /// Where a file without IEND stops; none for a complete file.
+    /// Position at which a file without IEND stops; none for a complete file.
     unended: Option<Unended>,
 }
 
 /// Usable length of a file without IEND: it ends with the last IDAT chunk, or with a part of it.
 #[derive(Debug, Clone, Copy)]
 struct Unended {
-    /// Length of the chunks that are whole, with the signature.
+    /// Length of the complete chunks, with the signature.
     whole: usize,
-    /// Number of existing bytes of the payload of the IDAT chunk after these.
+    /// Number of available payload bytes of the IDAT chunk after these.
     partial: usize,
 }
 
 impl Header {
-    /// Reads the chunks' headers (PNG, third edition, 5.3), to the end of the picture. Inflates nothing but a profile.
+    /// Reads the headers of all chunks (PNG, third edition, 5.3) up to the end of the picture. Inflates only a colour profile.
     pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Rejected> {
         let mut rest = bytes.get(8..).ok_or(Rejected::Truncated)?;
         let (kind, ihdr) = chunk(&mut rest)?;
         let (b"IHDR", &[w3, w2, w1, w0, h3, h2, h1, h0, _, colour_type, _, _, interlace]) = (kind, ihdr)
         else {
-            return Err(Rejected::Corrupt("it does not begin with its header".into()));
+            return Err(Rejected::Corrupt("the first chunk is not IHDR".into()));
         };
         let (width, height) = (u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]));
         limits.check_size(width, height)?;
@@ -63,13 +63,13 @@ impl Header {
             match chunk(&mut rest) {
                 Ok((b"IEND", _)) => break,
                 Ok((b"IDAT", _)) => pixels_until = Some(bytes.len() - rest.len()),
-                // The transparent palette entries, or the transparent colour.
+                // Transparent palette entries, or the transparent colour.
                 Ok((b"tRNS", _)) => header.channels = 4,
                 Ok((b"eXIf", payload)) => {
                     header.orientation = exif::orientation(payload).unwrap_or(header.orientation);
                 }
                 Ok((kind, payload)) => header.colours.take(*kind, payload),
-                // The decoder finds out whether pixels are missing.
+                // The decoder checks whether pixels are missing.
                 Err(_) => {
                     let partial = match before {
                         [_, _, _, _, b'I', b'D', b'A', b'T', payload @ ..] => payload.len(),
@@ -91,7 +91,7 @@ impl Header {
         let Some(Unended { whole, partial }) = self.unended else { return Cow::Borrowed(bytes) };
         let mut ended = bytes[..whole].to_vec();
         if partial > 0 {
-            // Its checksum, or a part of that, may follow: bytes after the compressed stream are ignored.
+            // The checksum, or a part of it, may follow: bytes after the compressed stream are ignored.
             let payload = &bytes[whole + 8..][..partial];
             ended.extend(u32::try_from(partial).unwrap_or(u32::MAX).to_be_bytes());
             ended.extend(b"IDAT");
@@ -103,12 +103,12 @@ impl Header {
     }
 }
 
-/// Width, height and orientation, as far as the chunks that are there say so.
+/// Width, height and orientation, if the available chunks contain them.
 pub(super) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
     let mut rest = head.get(8..)?;
     let (b"IHDR", &[w3, w2, w1, w0, h3, h2, h1, h0, ..]) = chunk(&mut rest).ok()? else { return None };
     let mut orientation = Orientation::NoTransforms;
-    // The first that is not there as a whole ends it: mostly that of the pixels.
+    // The first incomplete chunk ends the loop, mostly that of the pixels.
     while let Ok((kind, payload)) = chunk(&mut rest) {
         if kind == b"eXIf" {
             orientation = exif::orientation(payload).unwrap_or(orientation);
@@ -117,7 +117,7 @@ pub(super) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
     Some((u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]), orientation))
 }
 
-/// The next chunk's type and payload.
+/// Reads type and payload of the next chunk.
 fn chunk<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8; 4], &'a [u8]), Rejected> {
     let (length, after) = rest.split_first_chunk::<4>().ok_or(Rejected::Truncated)?;
     let (kind, after) = after.split_first_chunk::<4>().ok_or(Rejected::Truncated)?;
@@ -127,7 +127,7 @@ fn chunk<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8; 4], &'a [u8]), Rejected> {
     Ok((kind, payload))
 }
 
-/// Bytes that decoding a file of `length` bytes to 1/`factor` of its size takes.
+/// Memory in bytes for decoding a file of `length` bytes to 1/`factor` of its size.
 pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
     let (width, height, channels) = (header.width as usize, header.height as usize, header.channels);
     // The inflated row before it is scaled down, or all rows of an interlaced file.
@@ -138,10 +138,10 @@ pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
         .saturating_add(copy + INFLATER)
 }
 
-/// Bytes that an inflater takes: its window, buffers and tables.
+/// Memory of the inflater in bytes: window, buffers and tables.
 const INFLATER: usize = 256 << 10;
 
-/// As [`decode_whole`]; a file without its end that cannot be decoded is [`Rejected::Truncated`].
+/// Decodes as [`decode_whole`]; a file without its end that cannot be decoded is [`Rejected::Truncated`].
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,
@@ -155,7 +155,7 @@ pub(super) fn decode(
     })
 }
 
-/// Decodes to 1/`factor` of the size, each pixel the mean of `factor` × `factor`.
+/// Decodes to 1/`factor` of the size; each pixel is the mean of `factor` × `factor`.
 fn decode_whole(
     bytes: &[u8],
     header: &Header,
@@ -163,7 +163,7 @@ fn decode_whole(
     limits: &Limits,
     deadline: Deadline,
 ) -> Result<Packed, Rejected> {
-    let too_much = || Rejected::TooComplex("it needs too much memory".into());
+    let too_much = || Rejected::TooComplex("decoding needs too much memory".into());
     let size = (header.width, header.height);
     // One converted row is held in addition.
     let own = Means::bytes(size, header.channels, factor) + header.channels * header.width as usize;
@@ -208,7 +208,7 @@ fn decode_whole(
     Ok(Packed { width, height, channels: header.channels, samples, density }.without_idle_alpha())
 }
 
-/// Converts a row to RGB, or to RGB multiplied by alpha, and alpha.
+/// Converts a row to RGB, or to RGB multiplied by alpha, with alpha.
 fn unify(row: &[u8], colour: ColorType, channels: usize, to: &mut Vec<u8>) {
     let mut put = |pixel: [u8; 4]| {
         if channels == 4 {
@@ -234,7 +234,7 @@ fn rejected(error: DecodingError) -> Rejected {
         DecodingError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             Rejected::Truncated
         }
-        DecodingError::LimitsExceeded => Rejected::TooComplex("it needs too much memory".into()),
+        DecodingError::LimitsExceeded => Rejected::TooComplex("decoding needs too much memory".into()),
         error => Rejected::Corrupt(error.to_string()),
     }
 }

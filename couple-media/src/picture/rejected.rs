@@ -1,18 +1,17 @@
-//! Why a picture is not taken.
+//! Reasons for rejecting a picture.
 
-/// Why a picture is not taken. Every reason is final: the same bytes are refused again, so a job that meets one does not
-/// retry.
+/// Reason for rejecting a picture. Every reason is permanent: the same bytes are rejected again, so a job must not retry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
-    /// Not a picture, or of a type that is not taken.
+    /// Not a picture, or of an unsupported type.
     #[error("not a picture of a known type")]
     UnknownType,
     /// A JPEG with arithmetic coding (ITU-T T.81, annex D), which no browser shows either.
     #[error("a JPEG with arithmetic coding cannot be decoded; save it with Huffman coding")]
     ArithmeticJpeg,
-    /// A picture of a known type that uses a feature which is not decoded: lossless JPEG, twelve bits in a JPEG, ….
-    #[error("this kind of picture is not read: {0}")]
+    /// A picture of a known type with an unsupported feature: lossless JPEG, JPEG of 12 bits, ….
+    #[error("the file uses an unsupported feature: {0}")]
     Unsupported(String),
     /// The file is larger than [`Limits::bytes`](super::Limits::bytes).
     #[error("more than {limit} bytes")]
@@ -20,15 +19,15 @@ pub enum Rejected {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// More pixels than [`Limits::megapixels`](super::Limits::megapixels) or [`Limits::side`](super::Limits::side) let in.
+    /// More pixels than [`Limits::megapixels`](super::Limits::megapixels) or [`Limits::side`](super::Limits::side) allow.
     #[error("{width} × {height} pixels are too many")]
     TooLarge {
-        /// As its header says, in pixels.
+        /// Width in the file's header, in pixels.
         width: u32,
-        /// As its header says, in pixels.
+        /// Height in the file's header, in pixels.
         height: u32,
     },
-    /// Within the limits by its size, and made to cost more than such a picture should: too many scans, too much memory.
+    /// Within the limits of size, but more costly than such a picture should be: too many scans, too much memory.
     #[error("too costly to decode: {0}")]
     TooComplex(String),
     /// The file ends before the picture does.
@@ -37,16 +36,16 @@ pub enum Rejected {
     /// The file contradicts its own format.
     #[error("the file is damaged: {0}")]
     Corrupt(String),
-    /// The recipe's crop shows nothing of the picture.
+    /// The crop lies outside of the picture.
     #[error("the crop lies outside the picture")]
     CropOutside,
-    /// [`Limits::deadline`](super::Limits::deadline) is over.
-    #[error("took too long")]
+    /// [`Limits::deadline`](super::Limits::deadline) has passed.
+    #[error("decoding took too long")]
     TookTooLong,
 }
 
 impl Rejected {
-    /// A word that stays, for clients and for what is stored.
+    /// Stable code for clients and for the store.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

@@ -9,12 +9,12 @@ use super::{
 
 /// Minimum ratio of the kept samples to the size that a rendition needs, for the last step by Lanczos3.
 ///
-/// With a smaller ratio, aliases of the first step are visible as moiré.
+/// With a smaller ratio, aliasing of the first step is visible as moiré.
 pub(super) const LEFT_OF_MEANS: f64 = 3.0;
 
 /// The same ratio for samples that are scaled down for a smaller view.
 ///
-/// It is larger because a mean of few samples aliases, and these samples were decoded for other sizes anyway.
+/// It is larger because a mean of few samples has aliasing, and these samples were decoded for other sizes anyway.
 const LEFT_OF_REDUCED: f64 = 8.0;
 
 /// Samples of a picture.
@@ -23,19 +23,19 @@ pub(super) enum Samples {
     Packed(Packed),
 }
 
-/// Samples of all channels side by side.
+/// Interleaved samples of all channels.
 pub(super) struct Packed {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// 3 for RGB; 4 for RGB that is multiplied by alpha, so that means of it are right, and alpha.
+    /// 3 for RGB; 4 for RGB multiplied by alpha, so that means are correct, and alpha.
     pub(super) channels: usize,
     pub(super) samples: Vec<u8>,
-    /// Number of its pixels for one pixel of the picture, across and down.
+    /// Number of its pixels per pixel of the picture, horizontally and vertically.
     pub(super) density: f64,
 }
 
 impl Packed {
-    /// Pixels that may be transparent: `samples` are RGBA, not multiplied. Without alpha where all are opaque.
+    /// From RGBA samples that are not multiplied by alpha. Removes alpha if all pixels are opaque.
     pub(super) fn of_rgba(width: u32, height: u32, mut samples: Vec<u8>) -> Self {
         for pixel in samples.as_chunks_mut::<4>().0 {
             *pixel = multiplied(*pixel);
@@ -43,7 +43,7 @@ impl Packed {
         Self { width, height, channels: 4, samples, density: 1.0 }.without_idle_alpha()
     }
 
-    /// Without alpha, if every pixel is opaque.
+    /// Removes alpha if every pixel is opaque.
     pub(super) fn without_idle_alpha(mut self) -> Self {
         if self.channels == 4 && self.samples.as_chunks::<4>().0.iter().all(|pixel| pixel[3] == 255) {
             let pixels = self.samples.len() / 4;
@@ -78,9 +78,9 @@ pub(super) fn multiplied([red, green, blue, alpha]: [u8; 4]) -> [u8; 4] {
 }
 
 impl Samples {
-    /// Replaces samples that are much larger than a view at `scale` of the picture needs by their means; only smaller views follow.
+    /// Scales samples down by means if they are much larger than a view at `scale` needs; only smaller views may follow.
     ///
-    /// With `halved` chroma is needed at half of the scale.
+    /// With `halved`, chroma is needed at half of the scale.
     pub(super) fn reduced(self, scale: f64, halved: bool, deadline: Deadline) -> Result<Self, Rejected> {
         match self {
             Self::Packed(packed) => Ok(Self::Packed(match factor(packed.density, scale) {
@@ -101,7 +101,7 @@ impl Samples {
     }
 }
 
-/// The largest factor that keeps the ratio [`LEFT_OF_REDUCED`].
+/// Largest factor that keeps the ratio [`LEFT_OF_REDUCED`].
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
 fn factor(density: f64, scale: f64) -> u32 {
     (density / (scale * LEFT_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MOST)) as u32

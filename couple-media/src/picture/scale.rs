@@ -1,5 +1,4 @@
-//! Crops and scales pictures: means of samples where there are many more than a rendition needs, then one
-//! step of Lanczos.
+//! Crops and scales pictures: means if there are many more samples than a rendition needs, then one step of Lanczos.
 
 use std::rc::Rc;
 
@@ -21,13 +20,13 @@ use super::{
     samples::{Packed, Samples},
 };
 
-/// The most pixels on a side of WebP (RFC 9649, section 2.5).
+/// Maximum width and height of a WebP, in pixels (RFC 9649, section 2.5).
 const SIDE: u32 = 16_383;
 
 /// Minimum of the shorter side with [`Fit::Readable`], as a share of the rendition's side: 720 of 2048 pixels.
 const SHORT_SIDE: f64 = 45.0 / 128.0;
 
-/// What a placeholder is made of; a ThumbHash keeps about 7 × 7 waves of it.
+/// View from which the placeholder is computed; a ThumbHash keeps about 7 × 7 frequencies of it.
 const PLACEHOLDER: Rendition = Rendition::new("placeholder", Fit::Within, 64, 64);
 
 /// A rectangle of a picture, in fractions of pixels.
@@ -39,7 +38,7 @@ struct Area {
     height: f64,
 }
 
-/// A part of a picture at a size.
+/// An area of a picture, and the size at which it is shown.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct View {
     area: Area,
@@ -48,19 +47,19 @@ struct View {
 }
 
 impl View {
-    /// Pixels of the view for each pixel of the picture.
+    /// Pixels of the view per pixel of the picture.
     fn scale(&self) -> f64 {
         (f64::from(self.width) / self.area.width).max(f64::from(self.height) / self.area.height)
     }
 }
 
-/// What is to be made, computed before anything is decoded.
+/// Views to make, computed before decoding.
 pub(super) struct Plan {
     picture: (f64, f64),
     orientation: Orientation,
     views: Vec<View>,
     placeholder: View,
-    /// Whether all is encoded as JPEG, so that colours may stay as a JPEG has them.
+    /// Whether all views are encoded as JPEG, so that colours can stay in a JPEG's planes.
     planar: bool,
 }
 
@@ -87,24 +86,24 @@ impl Plan {
         self.views.iter().map(View::scale).reduce(f64::max).unwrap_or(self.placeholder.scale()).min(1.0)
     }
 
-    /// An upper estimate of the bytes for the views, and for scaling and encoding them, in addition to the decoded samples.
+    /// Upper estimate of the bytes for views, and for scaling and encoding them, in addition to the decoded samples.
     ///
-    /// These have at most `rows` rows of `channels` channels.
+    /// The samples have at most `rows` rows of `channels` channels.
     pub(super) fn memory(&self, rows: f64, channels: f64) -> f64 {
         let pixels = |view: &View| f64::from(view.width) * f64::from(view.height);
         let all: f64 = self.views.iter().map(pixels).sum();
         let largest = self.views.iter().map(pixels).fold(0.0, f64::max);
         let widest = self.views.iter().map(|view| f64::from(view.width.max(view.height))).fold(0.0, f64::max);
-        // Planes hold 1.5 bytes a pixel. RGBA holds 4; scaling and rotating it each need a copy; libwebp then takes some 14.
+        // Planes hold 1.5 bytes per pixel. RGBA holds 4; scaling and rotating it each need a copy; libwebp then takes about 14.
         let (kept, made) = if self.planar && channels < 4.0 { (1.5, 3.0) } else { (4.0, 18.0) };
         // Rows are resized before columns.
         kept * all + made * largest + channels * widest * rows
     }
 
-    /// Makes all views, the largest first, each from samples that are at least eight times as large where there are so many.
+    /// Makes all views, the largest first, each from samples that are at least eight times as large if possible.
     ///
-    /// A view is not made from a larger view, because each step would clip values that Lanczos makes brighter than white or darker
-    /// than black.
+    /// A view is not made from a larger view, because each step would clip values that Lanczos makes brighter than white or darker than
+    /// black.
     pub(super) fn views(&self, decoded: Decoded, deadline: Deadline) -> Result<Views, Rejected> {
         let Decoded { mut samples, profile, grey } = decoded;
         let planar = self.planar && profile.is_none() && matches!(samples, Samples::Planes(_, Colour::YCbCr));
@@ -130,7 +129,7 @@ impl Plan {
         Ok((self.views.iter().map(find).collect(), find(&self.placeholder)))
     }
 
-    /// A view, upright and in sRGB.
+    /// Makes a view, upright and in sRGB.
     fn view(
         &self,
         view: &View,
@@ -176,7 +175,7 @@ impl Plan {
         Ok(Pixels::Rgba(upright.into_rgba8()))
     }
 
-    /// A view in a JPEG's own planes, which are in sRGB where no profile says otherwise.
+    /// Makes a view in a JPEG's own planes, which are in sRGB without a profile.
     fn planar_view(&self, view: &View, planes: &[Plane]) -> Result<Planes, Rejected> {
         let View { area, width, height } = self.stored(view);
         let mut upright = Vec::with_capacity(planes.len());
@@ -193,7 +192,7 @@ impl Plan {
         Ok(Planes { width: view.width, height: view.height, luma, chroma: [cb, cr] })
     }
 
-    /// Where a view is in the picture as it is stored, which need not be upright.
+    /// The view in the stored picture, which need not be upright.
     fn stored(&self, view: &View) -> View {
         let (width, height) = self.picture;
         let Area { x, y, width: w, height: h } = view.area;
@@ -216,7 +215,7 @@ impl Plan {
     }
 }
 
-/// RGB and alpha of samples that are multiplied by alpha. Wholly transparent samples are black.
+/// RGB and alpha of samples that are multiplied by alpha. Completely transparent samples are black.
 fn divided(samples: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let pixels = samples.as_chunks::<4>().0;
     let colours = pixels.iter().flat_map(|&[red, green, blue, alpha]| {
@@ -233,7 +232,7 @@ fn missing() -> Rejected {
     Rejected::Corrupt("samples are missing".into())
 }
 
-/// The crop, cut to the picture.
+/// The crop, limited to the picture.
 fn shown(info: &Info, recipe: &Recipe) -> Result<Area, Rejected> {
     let whole = Crop { x: 0, y: 0, width: info.width, height: info.height };
     let Crop { x, y, width, height } = recipe.crop.unwrap_or(whole);
@@ -245,13 +244,13 @@ fn shown(info: &Info, recipe: &Recipe) -> Result<Area, Rejected> {
     Ok(Area { x: x.into(), y: y.into(), width: width.into(), height: height.into() })
 }
 
-/// How large a rendition of a whole picture is.
+/// Size of a rendition of a whole picture.
 pub(super) fn size(rendition: &Rendition, width: u32, height: u32) -> (u32, u32) {
     let view = view(Area { x: 0.0, y: 0.0, width: width.into(), height: height.into() }, rendition);
     (view.width, view.height)
 }
 
-/// What of the shown area a rendition takes, and at which size.
+/// View of a rendition: its part of the shown area, and its size.
 fn view(shown: Area, rendition: &Rendition) -> View {
     let (width, height) =
         (f64::from(rendition.width.clamp(1, SIDE)), f64::from(rendition.height.clamp(1, SIDE)));
@@ -302,7 +301,7 @@ fn union(a: Area, b: Area) -> Area {
     }
 }
 
-/// An area where each pixel is `across` by `down` samples.
+/// Converts an area from pixels to samples: `across` by `down` samples per pixel.
 fn within(area: Area, across: f64, down: f64) -> Area {
     Area { x: area.x * across, y: area.y * down, width: area.width * across, height: area.height * down }
 }
@@ -310,7 +309,7 @@ fn within(area: Area, across: f64, down: f64) -> Area {
 /// Samples to resize.
 struct Raster<'a> {
     kind: PixelType,
-    /// Of a row in memory.
+    /// Width of a row in memory.
     width: u32,
     height: u32,
     samples: &'a [u8],
@@ -337,9 +336,9 @@ fn resize_plane(plane: &Plane, area: Area, width: u32, height: u32) -> Result<Ve
     resize(&from, within(area, plane.across, plane.down), width, height)
 }
 
-/// Lanczos3, the steps' rounding aside what Pillow and libvips compute.
+/// Resizes with Lanczos3; the result equals that of Pillow and libvips up to rounding.
 fn resize(from: &Raster<'_>, area: Area, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
-    // Not the library's own choice among all its types: that would be compiled for each of them.
+    // Not through the library's own dispatch over all its pixel types, which would compile the code for each of them.
     match from.kind {
         PixelType::U8 => resize_typed::<U8>(from, area, width, height),
         PixelType::U8x4 => resize_typed::<U8x4>(from, area, width, height),
@@ -360,7 +359,7 @@ fn resize_typed<P: PixelTrait>(
         .map_err(|error| failed(&error))?;
     let mut samples = vec![0; width as usize * height as usize * P::size()];
     let mut to = TypedImage::<P>::from_buffer(width, height, &mut samples).map_err(|error| failed(&error))?;
-    // Rounding must not put the area's edge a hair outside.
+    // Rounding must not move the area's edge outside.
     let (right, bottom) = (f64::from(from.seen.0), f64::from(from.seen.1));
     let (x, y) = (area.x.clamp(0.0, right), area.y.clamp(0.0, bottom));
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).crop(

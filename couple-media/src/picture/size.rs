@@ -1,13 +1,13 @@
-//! How large a picture is, from as much of its beginning as there is.
+//! Size of a picture, from the available beginning of its file.
 
 use image::metadata::Orientation;
 
 use super::{Kind, Limits, gif, inspect::turned, jpeg, png};
 
-/// The width and height of a picture, upright, in pixels, by what its first bytes say. It looks for no end and promises nothing:
-/// [`inspect`](super::inspect) may still refuse the whole.
+/// Width and height of the upright picture in pixels, from the first bytes of its file.
 ///
-/// None: they do not say so yet, or say what would be refused.
+/// The rest of the file is not checked: [`inspect`](super::inspect) may still reject it. None: more bytes are needed, or the picture
+/// would be rejected.
 #[must_use]
 pub fn upright_size(head: &[u8], limits: &Limits) -> Option<(u32, u32)> {
     let (width, height, orientation) = match Kind::of(head)? {
@@ -29,14 +29,14 @@ fn two(low: u8, high: u8) -> u32 {
     u16::from_le_bytes([low, high]).into()
 }
 
-/// The first chunk of a WebP file (RFC 9649, 2.5 to 2.7).
+/// Reads the first chunk of a WebP file (RFC 9649, 2.5 to 2.7).
 fn webp(head: &[u8]) -> Option<(u32, u32, Orientation)> {
-    /// Of the extended format: its orientation stands at its end.
+    /// Flag of the extended format; the orientation is at the end of the file.
     const EXIF: u8 = 0x08;
     let plain = |width, height| Some((width, height, Orientation::NoTransforms));
     match (head.get(12..16)?, head.get(20..30)?) {
         (b"VP8 ", &[_, _, _, 0x9D, 0x01, 0x2A, w0, w1, h0, h1]) => {
-            // The two highest bits of each say how to scale (RFC 6386, 9.1).
+            // The two highest bits of each are a scaling factor (RFC 6386, 9.1).
             plain(two(w0, w1) & 0x3FFF, two(h0, h1) & 0x3FFF)
         }
         (b"VP8L", &[0x2F, b0, b1, b2, b3, ..]) => {

@@ -1,25 +1,24 @@
-//! How many prefix codes a lossless WebP asks for (RFC 9649, section 3), before a decoder makes a table of each.
+//! Counts the prefix codes of a lossless WebP (RFC 9649, section 3) before a decoder builds tables for them.
 //!
-//! `image-webp` keeps five tables for every group of prefix codes up to the highest that the entropy image names,
-//! whether or not they are used: 65,536 groups, and 1.3 GB, from a file that claims a few pixels. This reads as far as
-//! the entropy image, as `image-webp` reads it, and keeps nothing but that.
+//! `image-webp` builds five tables for every group of prefix codes up to the highest that the entropy image names, used or not: 65,536
+//! groups, and 1.3 GB, for a file that declares a few pixels. This module reads up to the entropy image, as `image-webp` does, and
+//! keeps only that.
 
 use super::{Limits, Rejected};
 
-/// What a group of five prefix codes takes at most: tables of 4 KiB.
+/// Maximum memory of a group of five prefix codes, in bytes: tables of 4 KiB.
 const GROUP: u64 = 5 * 4096;
 
-/// The order in which the lengths of the code for code lengths are written.
+/// Order in which the lengths of the code for code lengths are written.
 const ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// How many symbols the five codes of a group have, without those of the colour cache: green and lengths, red, blue,
-/// alpha, distances.
+/// Number of symbols of the five codes of a group, without the colour cache: green and lengths, red, blue, alpha, distances.
 const ALPHABETS: [usize; 5] = [280, 256, 256, 256, 40];
 
-/// The most symbols there are: green and lengths, and a colour cache of 11 bits.
+/// Maximum number of symbols: green and lengths, and a colour cache of 11 bits.
 const SYMBOLS: usize = 280 + (1 << 11);
 
-/// What the shortest distances stand for, across and up (section 3.5.2.2).
+/// Offsets of the shortest distances, across and up (section 3.5.2.2).
 #[rustfmt::skip]
 const NEAR: [(i64, i64); 120] = [
     (0, 1),  (1, 0),  (1, 1),  (-1, 1), (0, 2),  (2, 0),  (1, 2),  (-1, 2),
@@ -39,29 +38,29 @@ const NEAR: [(i64, i64); 120] = [
     (-6, 7), (7, 6),  (-7, 6), (8, 5),  (7, 7),  (-7, 7), (8, 6),  (8, 7),
 ];
 
-/// Refuses a WebP whose prefix codes would take more than half of the memory; encoders write some 2,600 groups at most.
+/// Rejects a WebP whose prefix codes would take more than half of the memory; encoders write about 2,600 groups at most.
 ///
-/// Looks at the streams that `image-webp` would decode, where it would find them: also beyond the end of a chunk
-/// around them, and behind a frame of odd size without the byte that fills up. The file is one that
-/// [`inspect`](super::inspect()) took, so its size is within the limits, and with it the time this takes.
+/// It reads the streams that `image-webp` would decode, wherever it would find them: even beyond the end of the enclosing chunk, and
+/// after a frame of odd size without its padding byte. [`inspect`](super::inspect()) has limited the file's size, and so the time that
+/// this takes.
 ///
-/// Returns the number of bytes that they take.
+/// Returns the memory for the prefix codes, in bytes.
 pub(super) fn check(file: &[u8], limits: &Limits) -> Result<usize, Rejected> {
     let mut most = 0;
-    // None: the file ends there, or the decoder would.
+    // None: the file ends there, or the decoder would stop.
     let _ = streams(file, limits, &mut |stream, size, headed| {
         most = most.max(groups(stream, size, headed).unwrap_or(0));
     });
     let bytes = usize::try_from(u64::from(most) * GROUP).unwrap_or(usize::MAX);
     if bytes > limits.memory / 2 {
-        return Err(Rejected::TooComplex("it has too many prefix codes".into()));
+        return Err(Rejected::TooComplex("the file has too many prefix codes".into()));
     }
     Ok(bytes)
 }
 
 type Size = (u32, u32);
 
-/// Shows every stream, its size, and whether it has a header.
+/// Calls `show` with every stream, its size, and whether it has a header.
 fn streams(file: &[u8], limits: &Limits, show: &mut impl FnMut(&[u8], Size, bool)) -> Option<()> {
     let first = Chunk::at(file, 12)?;
     match first.kind {
@@ -72,15 +71,15 @@ fn streams(file: &[u8], limits: &Limits, show: &mut impl FnMut(&[u8], Size, bool
     Some(())
 }
 
-/// The first chunks of their kind and those of the first frame, which the decoder takes where there are no others, with
-/// the canvas' size; then the frames.
+/// Streams of the extended format: the first chunk of each type, and those of the first frame, which the decoder uses if there are no
+/// others, with the canvas' size; then the frames.
 fn extended(
     file: &[u8],
     header: &Chunk<'_>,
     limits: &Limits,
     show: &mut impl FnMut(&[u8], Size, bool),
 ) -> Option<()> {
-    // The decoder does not ask how long this chunk is.
+    // The decoder does not check the length of this chunk.
     let fields = file.get(header.start..)?;
     let canvas = (u24(fields, 4)?.saturating_add(1), u24(fields, 7)?.saturating_add(1));
     let (mut still, mut alpha, mut frame) = (None, None, None);
@@ -106,7 +105,7 @@ fn extended(
     frames(file, frame?, canvas, limits, show)
 }
 
-/// The first stream of every frame, as far as all their pixels are within the limits: more frames are not decoded.
+/// The first stream of every frame, up to the limit of pixels in all frames: further frames are not decoded.
 fn frames<'a>(
     file: &'a [u8],
     mut frame: Chunk<'a>,
@@ -123,7 +122,7 @@ fn frames<'a>(
             return None;
         }
         let chunk = Chunk::at(file, frame.start.checked_add(16)?)?;
-        // So no byte is in two frames.
+        // So that no byte belongs to two frames.
         if chunk.length.checked_add(chunk.length % 2)?.checked_add(24)? > frame.length {
             return None;
         }
@@ -136,11 +135,11 @@ fn frames<'a>(
 #[derive(Clone, Copy)]
 struct Chunk<'a> {
     kind: &'a [u8; 4],
-    /// Where in the file its payload begins.
+    /// Position of the payload in the file.
     start: usize,
-    /// As it says.
+    /// Declared length of the payload.
     length: usize,
-    /// As much of it as the file has.
+    /// Available part of the payload.
     payload: &'a [u8],
 }
 
@@ -153,12 +152,12 @@ impl<'a> Chunk<'a> {
         Some(Self { kind, start: at + 8, length, payload })
     }
 
-    /// Where the next one begins.
+    /// Position of the next chunk.
     fn next(&self) -> usize {
         self.start.saturating_add(self.length).saturating_add(self.length % 2)
     }
 
-    /// Shows its stream, if it has one. An `ALPH` chunk's first byte says how it is compressed (section 2.7.1.2).
+    /// Calls `show` with the chunk's stream, if it has one. The first byte of `ALPH` is its compression (section 2.7.1.2).
     fn show(&self, size: Size, show: &mut impl FnMut(&[u8], Size, bool)) {
         match (self.kind, self.payload) {
             (b"VP8L", stream) => show(stream, size, true),
@@ -173,25 +172,26 @@ fn u24(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes([low, middle, high, 0]))
 }
 
-/// What a stream with a header says of its size.
+/// Size in the header of a stream.
 fn size_in_header(stream: &[u8]) -> Option<Size> {
     Reader::of(stream).header()
 }
 
-/// How many groups of prefix codes the decoder would make for a stream of this size. With a header (`headed`), it must
-/// be of the same size. None: the stream cannot be read, and the decoder will say why.
+/// Number of groups of prefix codes that the decoder would create for a stream of this size.
+///
+/// With a header (`headed`), its size must be the same. None: the stream is invalid, and the decoder will report it.
 fn groups(stream: &[u8], size: Size, headed: bool) -> Option<u32> {
     let mut reader = Reader::of(stream);
-    // The decoder might read on, to something that cannot be foreseen.
+    // The decoder might continue to read, with unpredictable results.
     reader.groups(size, headed).map(|(groups, _)| groups).or(reader.wrapped.then_some(u32::MAX))
 }
 
-/// Reads bits from the least significant up.
+/// Reads bits, the least significant first.
 struct Reader<'a> {
     data: &'a [u8],
-    /// In bits.
+    /// Position in bits.
     at: usize,
-    /// Whether a code was met that is wrong and that the decoder takes.
+    /// Whether an invalid code was read that the decoder accepts.
     wrapped: bool,
 }
 
@@ -208,7 +208,7 @@ impl<'a> Reader<'a> {
         Some(bit)
     }
 
-    /// A number of so many bits, 18 at most.
+    /// Reads a number of `count` bits, at most 18.
     fn bits(&mut self, count: u32) -> Option<u32> {
         let mut value = 0;
         for place in 0..count {
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// Width and height (section 3.4).
+    /// Reads width and height (section 3.4).
     fn header(&mut self) -> Option<Size> {
         if self.bits(8)? != 0x2F {
             return None;
@@ -227,12 +227,12 @@ impl<'a> Reader<'a> {
         (self.bits(3)? == 0).then_some(size)
     }
 
-    /// The number of groups, and how many symbols the colour cache adds to the first code of each.
+    /// Number of groups, and number of symbols that the colour cache adds to the first code of each.
     fn groups(&mut self, size: Size, headed: bool) -> Option<(u32, usize)> {
         if headed && self.header()? != size {
             return None;
         }
-        // As the decoder, that keeps so many bits.
+        // The decoder keeps 16 bits as well.
         let (width, height) = (size.0 & 0xFFFF, size.1 & 0xFFFF);
         let width = self.transforms(width, height)?;
         let cached = self.cache()?;
@@ -241,12 +241,12 @@ impl<'a> Reader<'a> {
         }
         let bits = self.bits(3)? + 2;
         let entropy = self.image(subsampled(width, bits), subsampled(height, bits))?;
-        // Red and green.
+        // The group number is in red and green.
         let highest = entropy.iter().map(|pixel| pixel >> 8 & 0xFFFF).max().unwrap_or(0);
         Some((highest + 1, cached))
     }
 
-    /// Skips the transforms (section 3.5), and gives the width of what they leave.
+    /// Skips the transforms (section 3.5); returns the width of the transformed image.
     fn transforms(&mut self, mut width: u32, height: u32) -> Option<u32> {
         let mut seen = [false; 4];
         while self.bit()? {
@@ -270,7 +270,7 @@ impl<'a> Reader<'a> {
         Some(width)
     }
 
-    /// How many colours the cache has.
+    /// Number of colours in the cache.
     fn cache(&mut self) -> Option<usize> {
         if !self.bit()? {
             return Some(0);
@@ -279,12 +279,12 @@ impl<'a> Reader<'a> {
         (1..=11).contains(&bits).then_some(1 << bits)
     }
 
-    /// An image within the image, as alpha, red, green and blue from the top.
+    /// Reads an image within the image, as alpha, red, green and blue from the most significant byte.
     fn image(&mut self, width: u32, height: u32) -> Option<Vec<u32>> {
         let mut cache = vec![0; self.cache()?];
         let codes = self.group(cache.len())?;
         let count = width as usize * height as usize;
-        // Codes of one symbol each: no bits, however many pixels, and all are the same. One of them will do.
+        // Codes of one symbol each take no bits, and all pixels are equal. One pixel is sufficient.
         if let [Some(green), Some(red), Some(blue), Some(alpha), _] = codes.each_ref().map(Code::only)
             && green < 256
         {
@@ -307,7 +307,7 @@ impl<'a> Reader<'a> {
                 copy(&mut pixels, at, distance, length, &mut cache)?;
                 at += length;
             } else {
-                // It is not remembered anew: the decoder does not.
+                // Not cached again, as in the decoder.
                 pixels[at] = *cache.get(usize::from(symbol) - 280)?;
                 at += 1;
             }
@@ -315,7 +315,7 @@ impl<'a> Reader<'a> {
         Some(pixels)
     }
 
-    /// What a length or distance symbol and the bits after it stand for (section 3.5.2.2).
+    /// Value of a length or distance symbol and the bits after it (section 3.5.2.2).
     fn distance(&mut self, symbol: u16) -> Option<usize> {
         let symbol = u32::from(symbol);
         if symbol < 4 {
@@ -326,7 +326,7 @@ impl<'a> Reader<'a> {
         Some((offset + self.bits(more)?) as usize + 1)
     }
 
-    /// Five prefix codes.
+    /// Reads five prefix codes.
     fn group(&mut self, cached: usize) -> Option<[Code; 5]> {
         let [green, red, blue, alpha, distance] = ALPHABETS;
         Some([
@@ -338,7 +338,7 @@ impl<'a> Reader<'a> {
         ])
     }
 
-    /// A prefix code (section 3.7.2.1), simple or normal.
+    /// Reads a prefix code (section 3.7.2.1), simple or normal.
     fn code(&mut self, symbols: usize) -> Option<Code> {
         if self.bit()? {
             return self.simple_code(symbols);
@@ -375,7 +375,7 @@ impl<'a> Reader<'a> {
         Some(code)
     }
 
-    /// The lengths of a normal code's symbols; those that are not written are zero.
+    /// Reads the lengths of a normal code's symbols; absent ones are zero.
     fn lengths(&mut self, code: &Code, lengths: &mut [u8]) -> Option<()> {
         let mut written = lengths.len();
         if self.bit()? {
@@ -408,14 +408,14 @@ impl<'a> Reader<'a> {
 
 /// A canonical prefix code.
 struct Code {
-    /// How many codes there are of each length. None: there is one symbol, and it takes no bits.
+    /// Number of codes by length. All zero: there is one symbol, which takes no bits.
     counts: [u16; 16],
-    /// By their codes.
+    /// Symbols in the order of their codes.
     symbols: Vec<u16>,
 }
 
 impl Code {
-    /// `wrapped` becomes true if the code has too many symbols, and so many that the decoder's sum of 16 bits is right.
+    /// Sets `wrapped` if the code has so many symbols that the decoder's 16-bit sum overflows to the right value.
     fn of(lengths: &[u8], wrapped: &mut bool) -> Option<Self> {
         let mut code = Self { counts: [0; 16], symbols: Vec::new() };
         for &length in lengths.iter().filter(|&&length| length != 0) {
@@ -437,7 +437,7 @@ impl Code {
         (sum == whole).then_some(code)
     }
 
-    /// Its symbol, if there is but one.
+    /// The only symbol, if there is one.
     fn only(&self) -> Option<u16> {
         match self.symbols[..] {
             [symbol] => Some(symbol),
@@ -450,7 +450,7 @@ impl Code {
         if let Some(symbol) = self.only() {
             return Some(symbol);
         }
-        // The first code of this length, and the place of its symbol.
+        // First code of this length, and index of its symbol.
         let (mut code, mut first, mut place) = (0, 0, 0);
         for &count in &self.counts[1..] {
             let count = usize::from(count);
@@ -470,7 +470,7 @@ fn subsampled(size: u32, bits: u32) -> u32 {
     size.div_ceil(1 << bits)
 }
 
-/// By how much a palette of so many colours makes rows shorter, in bits.
+/// Number of bits by which a palette of so many colours shortens rows.
 fn packed(colours: u32) -> u32 {
     match colours {
         0..=2 => 3,
@@ -485,14 +485,14 @@ fn colour(alpha: u16, red: u16, green: u16, blue: u16) -> u32 {
 }
 
 fn remember(cache: &mut [u32], pixel: u32) {
-    // A cache has two colours at least.
+    // A cache has at least two colours.
     if cache.len() > 1 {
         let place = 0x1E35_A7BD_u32.wrapping_mul(pixel) >> (32 - cache.len().ilog2());
         cache[place as usize] = pixel;
     }
 }
 
-/// How many pixels back a written distance is.
+/// Distance in pixels of a written distance.
 fn distance(written: usize, width: u32) -> usize {
     match NEAR.get(written - 1) {
         Some((across, up)) => usize::try_from(across + up * i64::from(width)).unwrap_or(1).max(1),
@@ -507,7 +507,7 @@ fn copy(pixels: &mut [u32], at: usize, distance: usize, length: usize, cache: &m
     for place in at..at + length {
         let pixel = pixels[place - distance];
         pixels[place] = pixel;
-        // The decoder remembers none that are the same as the last.
+        // The decoder does not cache a pixel that equals the previous one.
         if distance > 1 {
             remember(cache, pixel);
         }
@@ -575,7 +575,7 @@ mod tests {
         }
     }
 
-    /// Goes on reading: every group's codes must be there.
+    /// Reads further: the codes of every group must exist.
     fn exact(stream: &[u8], size: Size) -> Option<u32> {
         let mut reader = Reader::of(stream);
         let (groups, cached) = reader.groups(size, true)?;
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_encoder_writes_is_counted_and_taken() {
+    fn groups_of_encoded_pictures_are_counted_and_accepted() {
         let mut most = 0;
         for picture in pictures() {
             let file = encoded(&picture);
@@ -615,7 +615,7 @@ mod tests {
             self
         }
 
-        /// A code of one symbol.
+        /// Writes a code of one symbol.
         fn only(self, symbol: u32) -> Self {
             self.bits(0b101, 3).bits(symbol, 8)
         }
@@ -624,7 +624,7 @@ mod tests {
             self.bits(0x2F, 8).bits(width - 1, 14).bits(height - 1, 14).bits(0, 4)
         }
 
-        /// No transforms, no cache, and an entropy image of blocks of four pixels, all of which name one group.
+        /// Writes no transforms, no cache, and an entropy image with blocks of four pixels, all of one group.
         fn group(self, index: u32) -> Self {
             self.bits(0, 2)
                 .bits(1, 1)
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_all_groups_is_refused_wherever_it_is() {
+    fn stream_with_all_groups_is_rejected_wherever_it_is() {
         let bomb = Writer::default().header(64, 64).group(0xFFFF).0;
         assert_eq!(groups(&bomb, (64, 64), true), Some(65_536));
         assert_eq!(groups(&Writer::default().header(64, 64).group(0x0102).0, (64, 64), true), Some(0x0103));
@@ -673,21 +673,21 @@ mod tests {
             assert!(refused(&riff(&[vp8x(), hidden.clone()])));
             assert!(refused(&riff(&[vp8x(), frame(hidden)])));
             assert!(refused(&riff(&[vp8x(), frame(&small), frame(hidden)])));
-            // The next frame without the byte that fills up.
+            // The next frame, without the padding byte.
             let mut odd = frame(&[&small[..], &[0]].concat());
             odd.pop();
             assert!(refused(&riff(&[vp8x(), odd, frame(hidden), frame(&small)])));
         }
         assert!(refused(&riff(std::slice::from_ref(&bomb))));
         assert!(!refused(&riff(&[vp8x(), frame(&small), frame(&small)])));
-        // A chunk that says to be longer than the file is.
+        // A chunk that declares more bytes than the file has.
         let mut longer = riff(&[bomb]);
         longer[16..20].fill(0xFF);
         assert!(refused(&longer));
     }
 
     #[test]
-    fn a_code_that_only_wraps_to_a_whole_one_is_refused() {
+    fn code_whose_sum_overflows_to_a_complete_one_is_rejected() {
         let mut wrapped = false;
         assert!(Code::of(&[1, 1, 1, 1, 2], &mut wrapped).is_none());
         assert!(!wrapped);
@@ -698,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_no_panic() {
+    fn damaged_file_does_not_panic() {
         let file = encoded(&palette(123, 77, 200));
         let bomb = riff(&[vp8x(), frame(&chunk(b"VP8L", &Writer::default().header(64, 64).group(9).0))]);
         for file in [file, encoded(&photo(90, 60)), bomb] {

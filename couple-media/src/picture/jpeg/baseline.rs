@@ -1,4 +1,4 @@
-//! Scans of sequential files: a block is whole when it is read.
+//! Decodes scans of sequential files: each block is complete when it is read.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,27 +11,27 @@ use super::{
 };
 use crate::picture::{Rejected, limits::Deadline};
 
-/// How many bytes of coded data are worth more threads than one: some ten milliseconds.
+/// Minimum bytes of coded data for a second thread: some ten milliseconds of work.
 const WORTH_A_THREAD: usize = 512 << 10;
-/// More would not make a first view of a photo faster: what comes after decoding takes as long.
+/// Maximum number of threads. More would not make a photo's first view faster: the work after decoding takes as long.
 const MOST_THREADS: usize = 4;
 
-/// What a component's blocks are read by.
+/// Tables and layout for a component's blocks.
 struct Component {
     dc: Table,
     ac: Table,
     quantiser: [f32; 64],
-    /// Blocks of it in a unit.
+    /// Blocks per unit.
     across: usize,
     down: usize,
-    /// Samples from one row of its plane to the next.
+    /// Samples between the beginnings of two rows of its plane.
     stride: usize,
 }
 
-/// What all of a scan is read by.
+/// State that all units of a scan share.
 struct Reader<'a> {
     components: Vec<Component>,
-    /// Units in a row of them.
+    /// Units per row.
     columns: usize,
     /// Units between restarts; 0 for none.
     restart: usize,
@@ -40,11 +40,11 @@ struct Reader<'a> {
     deadline: Deadline,
 }
 
-/// Rows of units that can be read without what is before them.
+/// Rows of units that can be read independently of the rows before them.
 struct Part<'a> {
     rows: usize,
     coded: &'a [u8],
-    /// Whether a restart must follow.
+    /// Whether a restart marker must follow.
     restarts: bool,
 }
 
@@ -103,7 +103,7 @@ impl Picture<'_> {
             for part in &work {
                 match std::thread::Builder::new().spawn_scoped(scope, move || read(part)) {
                     Ok(thread) => threads.push(thread),
-                    // The system has none to give, which says nothing about the picture.
+                    // The system could not start a thread, which does not concern the picture.
                     Err(_) => read(part)?,
                 }
             }
@@ -113,7 +113,7 @@ impl Picture<'_> {
         })
     }
 
-    /// Of a progressive file, transforms what all scans together have read. Hands over the planes.
+    /// For a progressive file, transforms the coefficients of all scans. Returns the planes.
     pub(super) fn finish(mut self, tables: &Tables) -> Result<Vec<Plane>, Rejected> {
         self.transform_all(tables)?;
         let planes = self.header.components.iter().zip(self.planes);
@@ -124,7 +124,7 @@ impl Picture<'_> {
 }
 
 impl Reader<'_> {
-    /// One part for each core where restarts allow it and it is worth a thread, or else one.
+    /// Splits the data into one part per core if restart markers allow it and it is worth a thread; otherwise returns one part.
     fn parts<'a>(&self, coded: &'a [u8], rows: usize) -> Vec<Part<'a>> {
         let whole = || vec![Part { rows, coded, restarts: false }];
         if coded.len() < WORTH_A_THREAD || self.restart == 0 || !self.restart.is_multiple_of(self.columns) {
@@ -137,7 +137,7 @@ impl Reader<'_> {
             .filter(|&at| matches!(coded.get(at + 1), Some(0xD0..=0xD7)))
             .take(intervals)
             .collect();
-        // Otherwise something is missing; who reads it in one go says what.
+        // Otherwise a marker is missing, which reading in one part reports.
         if threads == 1 || restarts.len() + 1 != intervals {
             return whole();
         }
@@ -158,7 +158,7 @@ impl Reader<'_> {
         parts
     }
 
-    /// Reads a part into the rows of the planes that are its own.
+    /// Reads a part into its rows of the planes.
     fn read(&self, part: &Part<'_>, mut planes: Vec<&mut [u8]>) -> Result<(), Rejected> {
         let mut bits = Bits::of(part.coded);
         let mut predicted = [0; 4];
@@ -185,7 +185,7 @@ impl Reader<'_> {
             }
         }
         if part.restarts && !bits.ended() {
-            return Err(Rejected::Corrupt("a restart is missing".into()));
+            return Err(Rejected::Corrupt("a restart marker is missing".into()));
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl Reader<'_> {
 }
 
 impl Component {
-    /// Reads a block (T.81, F.2.2); says where its last coefficient is.
+    /// Reads a block (T.81, F.2.2); returns the position of its last coefficient.
     #[inline]
     fn block(&self, bits: &mut Bits<'_>, predicted: &mut i32, block: &mut Block) -> Result<usize, Rejected> {
         bits.refill();

@@ -1,18 +1,18 @@
-//! Entropy-coded data, bit by bit.
+//! Bit reader for entropy-coded data.
 #![expect(clippy::cast_possible_truncation, reason = "only so many bits are taken as the number holds")]
 
 use crate::picture::Rejected;
 
-/// Reads bits from the most significant down, with stuffed zeros removed. Stops at a marker; what is read beyond it is zeros,
-/// and [`overrun`](Self::overrun) tells.
+/// Reads bits, the most significant first, without stuffed zeros. It stops at a marker and returns zeros beyond it, which
+/// [`overrun`](Self::overrun) reports.
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,
-    /// The next bits, from the top.
+    /// The next bits, aligned to the most significant one.
     buffer: u64,
-    /// How many of them are there.
+    /// Number of bits in the buffer.
     count: u32,
-    /// How many zeros were made up.
+    /// Number of zeros that were added beyond the end.
     made_up: u32,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Bits<'a> {
         }
         if let Some(next) = self.data.get(self.at..).and_then(|rest| rest.first_chunk()) {
             let next = u64::from_be_bytes(*next);
-            // No byte of it is 0xFF: no marker, nothing stuffed.
+            // No byte is 0xFF: no marker, and no stuffed zeros.
             if (!next).wrapping_sub(0x0101_0101_0101_0101) & next & 0x8080_8080_8080_8080 == 0 {
                 self.buffer |= next >> self.count;
                 let bytes = (63 - self.count) / 8;
@@ -49,7 +49,7 @@ impl<'a> Bits<'a> {
                     self.at += 2;
                     0xFF
                 }
-                // A filling byte before a marker.
+                // A fill byte before a marker.
                 Some([0xFF, 0xFF, ..]) => {
                     self.at += 1;
                     continue;
@@ -68,7 +68,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// The next `count` bits (1 to 16), left where they are.
+    /// Returns the next `count` bits (1 to 16) without consuming them.
     #[inline(always)]
     pub(super) fn peek(&self, count: u32) -> usize {
         (self.buffer >> (64 - count)) as usize
@@ -80,47 +80,47 @@ impl<'a> Bits<'a> {
         self.count = self.count.wrapping_sub(count);
     }
 
-    /// The next `count` bits (0 to 16) as an unsigned number.
+    /// Reads the next `count` bits (0 to 16) as an unsigned number.
     #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> i32 {
-        // Shifted twice, as a shift by 64 is none.
+        // Shifted twice, because a shift by 64 overflows.
         let value = (self.buffer >> 1 >> (63 - count)) as i32;
         self.skip(count);
         value
     }
 
-    /// One bit, refilled before.
+    /// Reads one bit, after a refill.
     #[inline(always)]
     pub(super) fn bit(&mut self) -> bool {
         self.refill();
         self.take(1) != 0
     }
 
-    /// The next `size` bits (0 to 16) as a difference (T.81, F.2.2.1, EXTEND).
+    /// Reads the next `size` bits (0 to 16) as a difference (T.81, F.2.2.1, EXTEND).
     #[inline(always)]
     pub(super) fn signed(&mut self, size: u32) -> i32 {
         extend(self.take(size), size)
     }
 
-    /// Whether more was read than there was.
+    /// Whether more bits were read than exist.
     pub(super) fn overrun(&self) -> bool {
         self.made_up > self.count
     }
 
-    /// Whether all was read but for bits and bytes that fill up.
+    /// Whether everything was read except for padding.
     pub(super) fn ended(&self) -> bool {
         !self.overrun()
             && self.count - self.made_up < 8
             && self.data[self.at..].iter().all(|&byte| byte == 0xFF)
     }
 
-    /// Moves on behind the next restart marker.
+    /// Continues after the next restart marker.
     ///
     /// # Errors
-    /// [`Rejected::Truncated`] where the data end here, [`Rejected::Corrupt`] where something else stands here.
+    /// [`Rejected::Truncated`] if the data end here, [`Rejected::Corrupt`] if something else follows.
     pub(super) fn restart(&mut self) -> Result<(), Rejected> {
-        let missing = || Rejected::Corrupt("a restart is missing".into());
-        // Whole bytes that are still unread mean that data and marker do not fit together.
+        let missing = || Rejected::Corrupt("a restart marker is missing".into());
+        // Whole bytes that are unread mean that data and marker do not match.
         if self.overrun() || self.count - self.made_up >= 8 {
             return Err(if self.at >= self.data.len() { Rejected::Truncated } else { missing() });
         }
@@ -139,6 +139,6 @@ impl<'a> Bits<'a> {
 
 #[inline(always)]
 pub(super) fn extend(value: i32, size: u32) -> i32 {
-    // 2^(size - 1) and more are themselves, less are negative.
+    // Values from 2^(size - 1) on are unchanged; lower ones stand for negative numbers.
     if size == 0 || value >> (size - 1) != 0 { value } else { value - (1 << size) + 1 }
 }

@@ -1,40 +1,39 @@
-//! What the segments before the pixels say.
+//! Reads the segments of a JPEG file, without coded data.
 
 use image::metadata::Orientation;
 
 use super::segments::{EOI, SOS, Segments};
 use crate::picture::{Limits, Rejected, exif};
 
-/// The most bytes of an ICC profile. Those of cameras and screens have some 500 to 4,000, those of printing presses up
-/// to 2 MB.
+/// Maximum bytes of an ICC profile. Profiles of cameras and screens have 500 to 4,000, those of printing presses up to 2 MB.
 pub(in crate::picture) const PROFILE: usize = 4 << 20;
 
-/// One of the planes that a picture is made of.
+/// A component, which is one plane of the picture.
 #[derive(Debug, Clone)]
 pub(super) struct Component {
     pub(super) id: u8,
-    /// How many blocks of it stand side by side in a unit (1 to 4).
+    /// Number of blocks side by side in a unit (1 to 4).
     pub(super) across: u32,
-    /// How many stand one below the other (1 to 4).
+    /// Number of blocks one below the other in a unit (1 to 4).
     pub(super) down: u32,
-    /// Which table it is quantised by.
+    /// Number of its quantisation table.
     pub(super) table: u8,
 }
 
-/// How the planes make a colour.
+/// Colour model of the planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::picture) enum Colour {
     Grey,
-    /// As JFIF and BT.601 have it, in full range.
+    /// YCbCr of JFIF and BT.601, in full range.
     YCbCr,
     #[cfg(feature = "heic")]
     Bt709,
     #[cfg(feature = "heic")]
     Bt2020,
     Rgb,
-    /// As Adobe's programs write it: 255 is no ink.
+    /// CMYK as Adobe's programs write it: 255 is no ink.
     Cmyk,
-    /// As [`Cmyk`](Self::Cmyk), its first three in YCbCr.
+    /// As [`Cmyk`](Self::Cmyk), with the first three components in YCbCr.
     Ycck,
 }
 
@@ -52,7 +51,7 @@ pub(in crate::picture) struct Header {
 }
 
 impl Header {
-    /// Reads all segments, to the end of the picture, and no coded data.
+    /// Reads all segments up to the end of the picture, without coded data.
     pub(in crate::picture) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Rejected> {
         let mut frame: Option<Frame> = None;
         let mut orientation = None;
@@ -102,7 +101,7 @@ impl Header {
             }
         }
         let frame =
-            frame.filter(|_| scans > 0).ok_or_else(|| Rejected::Corrupt("no picture in it".into()))?;
+            frame.filter(|_| scans > 0).ok_or_else(|| Rejected::Corrupt("the file has no picture".into()))?;
         Ok(Self {
             colour: colour(&frame.components, adobe, jfif)?,
             width: frame.width,
@@ -125,7 +124,7 @@ struct Frame {
 
 impl Frame {
     fn read(marker: u8, payload: &[u8]) -> Result<Self, Rejected> {
-        let damaged = || Rejected::Corrupt("its frame is damaged".into());
+        let damaged = || Rejected::Corrupt("the frame header is damaged".into());
         let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = payload else { return Err(damaged()) };
         if precision != 8 {
             return Err(Rejected::Unsupported(format!("a JPEG of {precision} bits")));
@@ -148,7 +147,7 @@ impl Frame {
             return Err(Rejected::Corrupt("more than ten blocks in a unit".into()));
         }
         if let [only] = &mut components[..] {
-            // One component stands alone, whatever its sampling says.
+            // A single component is not interleaved, so its sampling factors do not count.
             (only.across, only.down) = (1, 1);
         }
         Ok(Self {
@@ -160,7 +159,7 @@ impl Frame {
     }
 }
 
-/// As libjpeg guesses (`default_decompress_parms`).
+/// Guesses the colour model as libjpeg does (`default_decompress_parms`).
 fn colour(components: &[Component], adobe: Option<u8>, jfif: bool) -> Result<Colour, Rejected> {
     let ids: Vec<u8> = components.iter().map(|component| component.id).collect();
     Ok(match (components.len(), adobe) {
@@ -174,7 +173,7 @@ fn colour(components: &[Component], adobe: Option<u8>, jfif: bool) -> Result<Col
     })
 }
 
-/// The parts of an ICC profile (ICC.1, annex B.4).
+/// Chunks of an ICC profile (ICC.1, annex B.4).
 #[derive(Default)]
 struct Chunks<'a> {
     parts: Vec<(u8, &'a [u8])>,

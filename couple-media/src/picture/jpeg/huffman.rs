@@ -4,31 +4,31 @@
 use super::bits::{Bits, extend};
 use crate::picture::Rejected;
 
-/// How many bits are looked up at once. 2,048 entries of four bytes: the two tables of a scan stay in the first-level
-/// cache.
+/// Number of bits that are looked up together. 2,048 entries of four bytes: the two tables of a scan fit in the first-level cache.
 const LOOKED_UP: u32 = 11;
 
-/// A run that ends a block.
+/// Run length that ends a block.
 const END: u32 = 64;
-/// The value's bits do not fit in what is looked up.
+/// Flag of an entry: the bits of the value do not fit in the looked-up bits.
 const APART: u32 = 0x40;
 
 pub(super) struct Table {
-    /// By the next bits, what they begin with, value and all. From the low end: six bits of length, [`APART`], eight
-    /// bits of run from bit 8, and from bit 16 the value; with `APART`, of the code alone, with the value's size instead of the value.
-    /// Zero where the code is longer than what is looked up.
+    /// By the next bits: code and value together. Zero if the code is longer than the looked-up bits.
+    ///
+    /// From the least significant bit: six bits of length, [`APART`], eight bits of run from bit 8, and from bit 16 the value. With
+    /// `APART` the length is that of the code alone, and the value's size replaces the value.
     values: Vec<u32>,
-    /// By the next bits, symbol × 256 + length of the code; zero as above.
+    /// By the next bits: symbol × 256 + length of the code; zero as above.
     codes: Vec<u16>,
-    /// By length, one more than the largest code, aligned to 16 bits from the left.
+    /// By length: one more than the largest code, aligned to 16 bits from the left.
     limits: [u32; 18],
-    /// By length, what to add to a code to have its symbol's place.
+    /// By length: the offset from a code to the index of its symbol.
     offsets: [i32; 17],
     symbols: Vec<u8>,
 }
 
 impl Table {
-    /// `definition` begins with the 16 counts; so many symbols must follow.
+    /// `definition` begins with the 16 counts of codes by length; as many symbols must follow.
     pub(super) fn new(definition: &[u8], ac: bool) -> Result<Self, Rejected> {
         let damaged = || Rejected::Corrupt("a Huffman table is damaged".into());
         let (counts, symbols) = definition.split_first_chunk::<16>().ok_or_else(damaged)?;
@@ -71,7 +71,7 @@ impl Table {
         self.codes[first..first + (1 << free)].fill(u16::from(symbol) << 8 | length as u16);
     }
 
-    /// The next symbol; 16 bits must be there.
+    /// Reads the next symbol; 16 bits must be available.
     #[inline(always)]
     pub(super) fn symbol(&self, bits: &mut Bits<'_>) -> Result<u8, Rejected> {
         let entry = self.codes[bits.peek(LOOKED_UP)];
@@ -90,17 +90,17 @@ impl Table {
             length += 1;
         }
         if length > 16 {
-            return Err(Rejected::Corrupt("a code that is in no table".into()));
+            return Err(Rejected::Corrupt("an unknown Huffman code".into()));
         }
         bits.skip(length);
         let place = (next >> (16 - length)).cast_signed() + self.offsets[length as usize];
         self.symbols
             .get(usize::try_from(place).unwrap_or(usize::MAX))
             .copied()
-            .ok_or_else(|| Rejected::Corrupt("a code that is in no table".into()))
+            .ok_or_else(|| Rejected::Corrupt("an unknown Huffman code".into()))
     }
 
-    /// The next run of zeros and the value behind it; a run of at least 64 ends the block. 32 bits must be there.
+    /// Reads the next run of zeros and the value after it; a run of at least 64 ends the block. 32 bits must be available.
     #[inline(always)]
     pub(super) fn value(&self, bits: &mut Bits<'_>, ac: bool) -> Result<(usize, i32), Rejected> {
         let entry = self.values[bits.peek(LOOKED_UP)];
@@ -118,11 +118,11 @@ impl Table {
     }
 }
 
-/// A symbol's run and size.
+/// Run and size of a symbol.
 fn parts(symbol: u8, ac: bool) -> (u32, u32) {
     match (ac, symbol) {
         (true, 0xF0) => (15, 0),
-        // EOB; the other runs without a value mean nothing in a sequential file, and end the block as well.
+        // EOB; other runs without a value are invalid in a sequential file, and end the block as well.
         (true, symbol) if symbol & 15 == 0 => (END, 0),
         (true, symbol) => (u32::from(symbol >> 4), u32::from(symbol & 15)),
         (false, symbol) => (0, u32::from(symbol.min(16))),

@@ -1,23 +1,23 @@
-//! From a block's coefficients to samples, at a size that need not be the block's.
+//! Inverse transform of a block's coefficients to samples, at the block's size or smaller.
 //!
-//! The N × N lowest frequencies of a block, through an inverse transform of N points, are the block at N/8 of its size:
-//! what a perfect low-pass filter would leave of it. libjpeg-turbo scales in the same way.
+//! The inverse transform of N points of the N × N lowest frequencies is the block at N/8 of its size: the output of an ideal low-pass
+//! filter. libjpeg-turbo scales in the same way.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "samples are clamped to a byte, factors need no more than 24 bits"
 )]
 
-/// Where the k-th coefficient of a file stands in its block (T.81, figure A.6).
+/// Position in the block of the k-th coefficient of a file (T.81, figure A.6).
 pub(super) const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7,
     14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39,
     46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// A block's coefficients, dequantised, row by row of rising vertical frequency.
+/// Dequantised coefficients of a block, row by row in order of vertical frequency.
 pub(super) type Block = [f32; 64];
 
-/// Added to a number below 2^22 this leaves the number, rounded, in the lowest bits.
+/// Added to a number below 2^22, it leaves the rounded number in the lowest bits.
 const ROUND: f32 = 8_388_608.0;
 
 #[inline(always)]
@@ -25,15 +25,15 @@ fn sample(value: f32) -> u8 {
     ((value + 128.0).clamp(0.0, 255.0) + ROUND).to_bits() as u8
 }
 
-/// Turns blocks into N × N samples.
+/// Transforms blocks to N × N samples.
 pub(super) struct Transform {
-    /// By frequency, then by sample; rows filled up with zeros.
+    /// By frequency, then by sample; rows are padded with zeros.
     basis: [[f32; 8]; 8],
     size: usize,
 }
 
 impl Transform {
-    /// To `size` (1 to 8) samples a side.
+    /// A transform to `size` × `size` samples (1 to 8).
     pub(super) fn to(size: usize) -> Self {
         let mut basis = [[0.0; 8]; 8];
         for (frequency, row) in basis.iter_mut().enumerate().take(size) {
@@ -47,11 +47,11 @@ impl Transform {
         Self { basis, size }
     }
 
-    /// Writes the block's samples; `out` begins with the first one, its rows are `stride` apart. `last` is the
-    /// zigzag place of the last coefficient that is not zero, at least.
+    /// Writes the block's samples to `out`, whose rows are `stride` apart. `last` is at least the zigzag position of the last coefficient
+    /// that is not zero.
     #[inline]
     pub(super) fn run(&self, block: &Block, last: usize, out: &mut [u8], stride: usize) {
-        // The factors of `whole` hold the eighth.
+        // The factors of `whole` include the eighth.
         let flat = sample(if self.size == 8 { block[0] } else { block[0] * 0.125 });
         if last == 0 {
             for row in out.chunks_mut(stride).take(self.size) {
@@ -71,7 +71,7 @@ impl Transform {
         }
     }
 
-    /// `N` samples a side, computed in `L` lanes.
+    /// Transforms to `N` × `N` samples, with `L` lanes.
     #[inline(always)]
     fn lanes<const N: usize, const L: usize>(&self, block: &Block, out: &mut [u8], stride: usize) {
         let mut columns = [[0.0_f32; L]; N];
@@ -96,8 +96,9 @@ impl Transform {
     }
 }
 
-/// The factors that [`whole`] expects its coefficients multiplied by (Arai, Agui and Nakajima, 1988, as libjpeg's
-/// `jidctflt.c` scales them), row by row.
+/// Factors by which coefficients for [`whole`] are multiplied, row by row.
+///
+/// From Arai, Agui and Nakajima (1988), scaled as in libjpeg's `jidctflt.c`.
 pub(super) fn whole_scale() -> [f32; 64] {
     let factor = |frequency: usize| match frequency {
         0 => 1.0,
@@ -113,7 +114,7 @@ fn each(f: impl Fn(usize) -> f32) -> Row {
     std::array::from_fn(f)
 }
 
-/// Eight inverse transforms of eight points, side by side.
+/// Eight inverse transforms of eight points, in parallel lanes.
 #[inline(always)]
 fn eight(rows: [Row; 8]) -> [Row; 8] {
     const SQRT_2: f32 = std::f32::consts::SQRT_2;
@@ -146,7 +147,7 @@ fn transposed(rows: [Row; 8]) -> [Row; 8] {
     std::array::from_fn(|i| each(|j| rows[j][i]))
 }
 
-/// At the block's own size; its coefficients multiplied by [`whole_scale`].
+/// Transforms to the block's own size; its coefficients are multiplied by [`whole_scale`].
 fn whole(block: &Block, out: &mut [u8], stride: usize) {
     let rows = std::array::from_fn(|row| each(|column| block[8 * row + column]));
     let columns = transposed(eight(rows));
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_blocks_are_what_the_definition_says() {
+    fn fast_transform_equals_the_definition() {
         let mut block = [0.0; 64];
         for (place, value) in block.iter_mut().enumerate() {
             *value = ((place * 7919) % 41) as f32 - 20.0;
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_block_is_flat_at_every_size() {
+    fn flat_block_is_flat_at_every_size() {
         let mut block = [0.0; 64];
         block[0] = 8.0 * 40.0;
         for size in 1..=8 {

@@ -1,11 +1,11 @@
-//! JPEG, decoded at the size that is needed.
+//! JPEG decoder that decodes at a reduced size.
 //!
-//! Why our own: no safe decoder that is kept gives less than the whole picture, and four fifths of the work for an avatar is
-//! in what the whole picture has more (`docs/decisions/0012-own-jpeg-decoder.md`).
+//! It exists because no maintained safe decoder scales while decoding, and four fifths of the work for an avatar are pixels that are not
+//! needed (`docs/decisions/0012-own-jpeg-decoder.md`).
 //!
-//! It reads what phones, cameras and programs write: sequential and progressive Huffman-coded files of 8 bits with one,
-//! three or four components. Samples stay in the planes that the file has, so that chroma is scaled as small as it is. A large file
-//! with restarts is read by several threads.
+//! It decodes the files of phones, cameras and programs: sequential and progressive Huffman-coded files of 8 bits with one, three or
+//! four components. Samples stay in the file's planes, so that subsampled chroma is scaled at its own size. A large file with restart
+//! markers is decoded by several threads.
 
 mod baseline;
 mod bits;
@@ -42,13 +42,13 @@ pub(super) fn decode(
     let units = Units::of(header);
     let grids: Vec<Grid> = header.components.iter().map(|component| units.grid(header, component)).collect();
     if memory(header, eighths) > limits.memory {
-        return Err(Rejected::TooComplex("it needs too much memory".into()));
+        return Err(Rejected::TooComplex("decoding needs too much memory".into()));
     }
     let transform = Transform::to(eighths);
     let mut picture = Picture {
         header,
         units,
-        // Those of a progressive file follow when its coefficients are read.
+        // The planes of a progressive file are allocated when its coefficients are complete.
         planes: grids
             .iter()
             .map(|grid| {
@@ -68,7 +68,7 @@ pub(super) fn decode(
     for segment in Segments::of(bytes) {
         let segment = segment?;
         if !header.ended && received.complete(header) {
-            // Bytes in place of an EOI marker are not a part of the picture.
+            // Bytes in place of an EOI marker do not belong to the picture.
             break;
         }
         match segment.marker {
@@ -96,7 +96,7 @@ pub(super) fn decode(
     picture.finish(&tables)
 }
 
-/// Blocks of each component.
+/// Number of blocks of each component.
 fn blocks(header: &Header) -> impl Iterator<Item = usize> {
     let units = Units::of(header);
     header.components.iter().map(move |component| {
@@ -110,7 +110,7 @@ pub(super) fn kept(header: &Header, eighths: usize) -> usize {
     blocks(header).map(|blocks| blocks.saturating_mul(eighths * eighths)).fold(0, usize::saturating_add)
 }
 
-/// The most bytes that decoding all planes at `eighths`/8 of their size takes.
+/// Maximum memory in bytes for decoding all planes at `eighths`/8 of their size.
 pub(super) fn memory(header: &Header, eighths: usize) -> usize {
     if !header.progressive {
         return kept(header, eighths);
@@ -145,7 +145,7 @@ impl Received {
         }
     }
 
-    /// Whether no further scan can add anything. A sequential scan is a component's only one.
+    /// Whether no further scan can add anything. A component has only one sequential scan.
     fn complete(&self, header: &Header) -> bool {
         let needed = if header.progressive { 64 } else { 1 };
         self.0.iter().all(|low| low[..needed].iter().all(|low| *low == Some(0)))
@@ -158,7 +158,7 @@ struct Picture<'a> {
     units: Units,
     grids: Vec<Grid>,
     planes: Vec<Vec<u8>>,
-    /// Of a progressive file, which has its samples only when all scans are read.
+    /// Coefficients of a progressive file, whose samples are computed after all scans.
     coefficients: Option<progressive::Coefficients>,
     transform: Transform,
     eighths: usize,

@@ -1,33 +1,33 @@
-//! Where samples go.
+//! Layout of a component's blocks and samples.
 
-/// One component's samples.
+/// Samples of a component.
 pub(in crate::picture) struct Plane {
-    /// Of what belongs to the picture, in samples.
+    /// Width of the visible part, in samples.
     pub(in crate::picture) width: u32,
     pub(in crate::picture) height: u32,
-    /// From one row to the next; whole blocks.
+    /// Samples between the beginnings of two rows; whole blocks.
     pub(in crate::picture) stride: usize,
     pub(in crate::picture) samples: Vec<u8>,
-    /// How many samples stand for one pixel of the picture, across and down.
+    /// Number of samples per pixel of the picture, horizontally and vertically.
     pub(in crate::picture) across: f64,
     pub(in crate::picture) down: f64,
 }
 
-/// How a component's blocks lie.
+/// Layout of a component's blocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
-    /// Blocks that hold something of the picture.
+    /// Columns of blocks that contain a part of the picture.
     pub(super) columns: usize,
     pub(super) rows: usize,
-    /// Blocks in whole units.
+    /// Columns of blocks in whole units.
     pub(super) stride: usize,
     pub(super) height: usize,
-    /// Its width and height in samples.
+    /// Width in samples.
     pub(super) width_samples: u32,
     pub(super) height_samples: u32,
 }
 
-/// The sampling of a picture as a whole.
+/// Maximum sampling factors of a picture.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Units {
     pub(super) across: u32,
@@ -61,7 +61,7 @@ impl Units {
         }
     }
 
-    /// A component's plane at `eighths`/8 of its size.
+    /// Creates a component's plane at `eighths`/8 of its size.
     pub(super) fn plane(
         self,
         header: &super::Header,

@@ -1,7 +1,7 @@
-//! Scans of progressive files (T.81, annex G): each adds to coefficients that are kept until the end.
+//! Decodes scans of progressive files (T.81, annex G), which refine coefficients that are kept until the end.
 //!
-//! Kept are only those that the wanted size needs, and of the others whether they are zero, which later scans depend on.
-//! A scan of coefficients of which none is needed is not read at all.
+//! It keeps only coefficients that the wanted size needs, and of the others whether they are zero, on which later scans depend.
+//! A scan of which no coefficient is needed is skipped.
 #![expect(clippy::cast_possible_truncation, reason = "coefficients are 16 bits wide, runs 4")]
 
 use super::{
@@ -14,20 +14,20 @@ use super::{
 };
 use crate::picture::Rejected;
 
-/// The coefficients of all blocks.
+/// Coefficients of all blocks.
 pub(super) struct Coefficients {
-    /// By zigzag place, where in a block's kept ones a coefficient is.
+    /// By zigzag position: index of a coefficient among the kept ones of a block.
     slots: [Option<u8>; 64],
-    /// How many are kept of each block.
+    /// Number of coefficients that are kept per block.
     kept: usize,
     components: Vec<Kept>,
 }
 
 struct Kept {
     values: Vec<i16>,
-    /// For each block, a bit for each zigzag place that is not zero.
+    /// For each block, a bit per zigzag position: whether the coefficient is not zero.
     nonzero: Vec<u64>,
-    /// Scans that begin here or later in zigzag order are skipped.
+    /// Scans that begin at this zigzag position or later are skipped.
     end: usize,
 }
 
@@ -43,13 +43,13 @@ fn slots(eighths: usize) -> ([Option<u8>; 64], usize) {
     (slots, kept.into())
 }
 
-/// What [`Coefficients`] take for each block.
+/// Bytes per block that [`Coefficients`] take.
 pub(super) fn bytes_a_block(eighths: usize) -> usize {
     8 + 2 * slots(eighths).1
 }
 
 impl Coefficients {
-    /// With `all` no scan is skipped: coefficients that the wanted size does not need are read and discarded.
+    /// With `all`, no scan is skipped: coefficients that the wanted size does not need are read and discarded.
     pub(super) fn new(grids: &[Grid], eighths: usize, all: bool) -> Self {
         let (slots, kept) = slots(eighths);
         let needed = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
@@ -65,7 +65,7 @@ impl Coefficients {
     }
 }
 
-/// A block's coefficients while a scan is at it.
+/// Coefficients of the block that a scan is reading.
 struct At<'a> {
     slots: &'a [Option<u8>; 64],
     values: &'a mut [i16],
@@ -81,7 +81,7 @@ impl At<'_> {
         }
     }
 
-    /// One more bit of a coefficient that is not zero.
+    /// Adds one more bit to a coefficient that is not zero.
     #[inline(always)]
     fn sharpen(&mut self, k: usize, bit: i16) {
         if let Some(slot) = self.slots[k] {
@@ -201,7 +201,7 @@ impl Picture<'_> {
         Ok(())
     }
 
-    /// Transforms what the scans have read, if they were progressive.
+    /// Computes the samples from the coefficients of all scans, for a progressive file.
     pub(super) fn transform_all(&mut self, tables: &Tables) -> Result<(), Rejected> {
         let Some(coefficients) = self.coefficients.take() else { return Ok(()) };
         // The coefficients of a component are freed once its samples exist.
@@ -232,7 +232,7 @@ impl Picture<'_> {
     }
 }
 
-/// When the next restart is due.
+/// Countdown to the next restart marker.
 struct Restarts {
     interval: usize,
     left: usize,
@@ -243,7 +243,7 @@ impl Restarts {
         Self { interval, left: interval }
     }
 
-    /// Called before each unit; true when everything begins anew.
+    /// Called before each unit; returns whether the decoder restarts.
     fn due(&mut self, bits: &mut Bits<'_>) -> Result<bool, Rejected> {
         if self.interval == 0 {
             return Ok(false);
@@ -258,7 +258,7 @@ impl Restarts {
     }
 }
 
-/// A band's first scan (T.81, G.1.2.2).
+/// Reads the first scan of a band (T.81, G.1.2.2).
 #[inline]
 fn first(
     at: &mut At<'_>,
@@ -295,7 +295,7 @@ fn first(
     Ok(())
 }
 
-/// A band's further scans, one bit each (T.81, G.1.2.3).
+/// Reads a refinement scan of a band, one bit per coefficient (T.81, G.1.2.3).
 #[inline]
 fn further(
     at: &mut At<'_>,
@@ -320,7 +320,7 @@ fn further(
             } else {
                 fresh = if bits.take(1) != 0 { i32::from(bit) } else { -i32::from(bit) };
             }
-            // Over `run` zeros; what is not zero on the way gets its bit.
+            // Skips `run` zeros; each coefficient in between that is not zero gets its bit.
             while k <= scan.last {
                 if *at.nonzero >> k & 1 != 0 {
                     if bits.bit() {

@@ -12,20 +12,20 @@ pub(super) const DHT: u8 = 0xC4;
 pub(super) const DRI: u8 = 0xDD;
 const TEM: u8 = 0x01;
 
-/// A marker and what belongs to it.
+/// A marker segment.
 pub(super) struct Segment<'a> {
     pub(super) marker: u8,
-    /// Without its length.
+    /// Content without the length field.
     pub(super) payload: &'a [u8],
-    /// Of a scan, its entropy-coded data, restart markers included; otherwise empty.
+    /// Entropy-coded data of a scan, restart markers included; empty for other segments.
     pub(super) coded: &'a [u8],
 }
 
-/// The segments from after the start to the end of the image.
+/// Iterator over the segments between start and end of the image.
 ///
-/// A file that ends before its first scan ends in [`Rejected::Truncated`]. After a scan an EOI marker may be missing, with or
-/// without other bytes in its place (cameras and broken downloads leave such files): the iterator then ends without a segment
-/// of the type [`EOI`], and the decoder finds out whether blocks are missing.
+/// A file that ends before its first scan results in [`Rejected::Truncated`]. After a scan, an EOI marker may be missing or replaced by
+/// other bytes (cameras and interrupted downloads leave such files): the iterator then ends without an [`EOI`] segment, and the
+/// decoder checks whether blocks are missing.
 pub(super) struct Segments<'a> {
     rest: &'a [u8],
     /// Whether a scan was returned.
@@ -39,7 +39,7 @@ impl<'a> Segments<'a> {
     }
 
     fn read(&mut self) -> Result<Segment<'a>, Rejected> {
-        // What stands between segments is skipped, as every decoder does: some cameras pad.
+        // Bytes between segments are skipped, as by every decoder: some cameras pad.
         let marker = loop {
             let at = memchr(0xFF, self.rest).ok_or(Rejected::Truncated)?;
             self.rest = &self.rest[at + 1..];
@@ -61,7 +61,7 @@ impl<'a> Segments<'a> {
         let (length, after) = self.rest.split_first_chunk().ok_or(Rejected::Truncated)?;
         let length = usize::from(u16::from_be_bytes(*length))
             .checked_sub(2)
-            .ok_or_else(|| Rejected::Corrupt("a segment of no length".into()))?;
+            .ok_or_else(|| Rejected::Corrupt("a segment without a length".into()))?;
         let (payload, after) = after.split_at_checked(length).ok_or(Rejected::Truncated)?;
         let (coded, after) =
             if marker == SOS { after.split_at(coded_length(after)) } else { (&[][..], after) };

@@ -1,14 +1,14 @@
-//! How large a picture is, from its beginning.
+//! Size of a picture, from the beginning of its file.
 
 use image::metadata::Orientation;
 
 use super::segments::Segments;
 use crate::picture::exif;
 
-/// Width, height and orientation, as far as the segments that are there say so.
+/// Width, height and orientation, if the available segments contain them.
 pub(in crate::picture) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
     let (mut size, mut orientation) = (None, None);
-    // The first that is not there as a whole ends it.
+    // The first incomplete segment ends the loop.
     for segment in Segments::of(head).map_while(Result::ok) {
         match (segment.marker, segment.payload) {
             (0xC0..=0xC2, &[_, h1, h0, w1, w0, ..]) => {

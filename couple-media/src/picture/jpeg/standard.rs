@@ -1,6 +1,6 @@
-//! The Huffman tables that a file need not define (ITU-T T.81, annex K.3): frames of Motion JPEG leave them out.
+//! Standard Huffman tables (ITU-T T.81, annex K.3), for files that define none, such as frames of Motion JPEG.
 //!
-//! Each is as a DHT segment has it: how many codes there are of 1 to 16 bits, then their symbols.
+//! Each is in the format of a DHT segment: the number of codes of 1 to 16 bits, then their symbols.
 
 /// Tables of DC coefficients: luminance, chrominance (tables K.3 and K.4).
 pub(super) const DC: [&[u8]; 2] = [

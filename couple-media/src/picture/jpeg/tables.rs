@@ -1,4 +1,4 @@
-//! What scans are read by: tables, the restart interval, the scan's own header.
+//! Tables and parameters for decoding scans: quantisation, Huffman codes, restart interval, scan header.
 
 use super::{
     header::Header,
@@ -8,11 +8,10 @@ use super::{
 };
 use crate::picture::Rejected;
 
-/// The tables that are in force. Those of Huffman codes are made when a scan first asks for them, so that a file full of
-/// definitions costs nothing.
+/// Current tables. Huffman tables are built when a scan first uses them, so that a file full of definitions costs nothing.
 #[derive(Default)]
 pub(super) struct Tables {
-    /// By destination, in zigzag order.
+    /// Quantisation tables by destination, in zigzag order.
     quantisers: [Option<[u16; 64]>; 4],
     dc: [Option<Vec<u8>>; 4],
     ac: [Option<Vec<u8>>; 4],
@@ -60,21 +59,21 @@ impl Tables {
         Ok(())
     }
 
-    /// The table of DC codes at a destination, 0 to 3.
+    /// Returns the table of DC codes at a destination, 0 to 3.
     ///
-    /// In a sequential file, such as a frame of a Motion JPEG stream, the standard table if the file defines none.
+    /// In a sequential file, such as a frame of a Motion JPEG stream, it is the standard table if the file defines none.
     pub(super) fn dc(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
         let standard = || standard::DC.get(place).copied().filter(|_| !header.progressive);
         Table::new(self.dc[place].as_deref().or_else(standard).ok_or_else(damaged)?, false)
     }
 
-    /// The table of AC codes at a destination, likewise.
+    /// Returns the table of AC codes at a destination, 0 to 3, by the same rule.
     pub(super) fn ac(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
         let standard = || standard::AC.get(place).copied().filter(|_| !header.progressive);
         Table::new(self.ac[place].as_deref().or_else(standard).ok_or_else(damaged)?, true)
     }
 
-    /// What the k-th coefficient of a component is multiplied by before the transform to `eighths`.
+    /// Factors of a component's coefficients before the transform to `eighths`.
     pub(super) fn quantiser(
         &self,
         header: &Header,
@@ -91,22 +90,22 @@ impl Tables {
     }
 }
 
-/// A scan's header (T.81, B.2.3).
+/// Header of a scan (T.81, B.2.3).
 pub(super) struct Scan {
-    /// Each component's place in the frame, and its DC and AC tables.
+    /// Index in the frame of each component, and numbers of its DC and AC tables.
     pub(super) components: Vec<(usize, usize, usize)>,
     /// First and last coefficient, in zigzag order.
     pub(super) first: usize,
     pub(super) last: usize,
-    /// Which bit the scan before this one ended with; 0 in the first.
+    /// Lowest bit of the previous scan of these coefficients; 0 in the first scan.
     pub(super) high: u32,
-    /// Which bit this scan ends with.
+    /// Lowest bit of this scan.
     pub(super) low: u32,
 }
 
 impl Scan {
     pub(super) fn read(payload: &[u8], header: &Header) -> Result<Self, Rejected> {
-        let damaged = || Rejected::Corrupt("a scan's header is damaged".into());
+        let damaged = || Rejected::Corrupt("a scan header is damaged".into());
         let (&count, rest) = payload.split_first().ok_or_else(damaged)?;
         let (descriptions, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(damaged)?;
         let &[first, last, approximation, ..] = rest else { return Err(damaged()) };

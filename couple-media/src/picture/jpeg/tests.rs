@@ -1,4 +1,4 @@
-//! Beside zune-jpeg, as the `image` crate has it.
+//! Compares the decoder with zune-jpeg, through the `image` crate.
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 use super::{super::colour::Ink, *};
 
-/// Smooth, with edges and some noise: what photos are made of.
+/// A smooth picture with edges and some noise, like a photo.
 fn picture(width: u32, height: u32) -> RgbImage {
     let mut state = 12_345_u32;
     RgbImage::from_fn(width, height, |x, y| {
@@ -37,7 +37,7 @@ fn planes(bytes: &[u8], eighths: usize) -> (Header, Vec<Plane>) {
     (header, planes)
 }
 
-/// The planes without padding, chroma repeated to the size of luma.
+/// Planes without padding, with chroma upsampled to the size of luma.
 fn full(header: &Header, planes: &[Plane]) -> RgbImage {
     let (width, height) = (planes[0].width, planes[0].height);
     let same = planes
@@ -56,7 +56,7 @@ fn full(header: &Header, planes: &[Plane]) -> RgbImage {
     Ink::of_planes(width, height, same, header.colour).into_srgb(None).unwrap()
 }
 
-/// The largest and the mean difference.
+/// Maximum and mean difference.
 fn difference(a: &RgbImage, b: &RgbImage) -> (u8, f64) {
     assert_eq!(a.dimensions(), b.dimensions());
     let differences: Vec<u8> = a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).collect();
@@ -72,7 +72,7 @@ fn same_as_zune(bytes: &[u8]) {
 }
 
 #[test]
-fn sequential_files_are_what_zune_makes_of_them() {
+fn sequential_files_decode_as_with_zune() {
     for (width, height) in [(64, 64), (203, 117), (8, 8), (1, 1), (17, 300)] {
         let pixels = picture(width, height);
         same_as_zune(&encoded(&pixels, |e| e.set_sampling_factor(SamplingFactor::F_1_1)));
@@ -80,7 +80,7 @@ fn sequential_files_are_what_zune_makes_of_them() {
 }
 
 #[test]
-fn progressive_files_are_what_zune_makes_of_them() {
+fn progressive_files_decode_as_with_zune() {
     for (width, height) in [(64, 64), (203, 117), (8, 8), (1, 1), (17, 300)] {
         let pixels = picture(width, height);
         for scans in [2, 4, 10, 30] {
@@ -92,9 +92,9 @@ fn progressive_files_are_what_zune_makes_of_them() {
     }
 }
 
-/// Beside the same file without restarts: zune-jpeg 0.5.15 shows other pixels than libjpeg does.
+/// Compared with the same file without restart markers: zune-jpeg 0.5.15 decodes other pixels than libjpeg does.
 #[test]
-fn restarts_change_nothing() {
+fn restart_markers_do_not_change_pixels() {
     let pixels = picture(203, 117);
     for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_2] {
         let (_, expected) = planes(&encoded(&pixels, |e| e.set_sampling_factor(sampling)), 8);
@@ -116,9 +116,9 @@ fn restarts_change_nothing() {
     }
 }
 
-/// A large file with restarts is read by several threads, where there are cores for them; what is wrong between two of them is seen.
+/// A large file with restart markers is decoded by several threads if there are cores for them; errors between two parts are detected.
 #[test]
-fn parts_are_as_the_whole() {
+fn parallel_decoding_equals_sequential_decoding() {
     let pixels = picture(1_203, 907);
     let with = |interval: u16| {
         encoded(&pixels, |e| {
@@ -153,7 +153,7 @@ fn parts_are_as_the_whole() {
     }
 }
 
-/// Every size and sampling comes out as the picture scaled: chroma at its own resolution.
+/// Every size and sampling shows the scaled picture, with chroma at its own resolution.
 #[test]
 fn every_scale_shows_the_picture() {
     let pixels = picture(200, 136);
@@ -187,9 +187,9 @@ fn every_scale_shows_the_picture() {
     }
 }
 
-/// A progressive file holds the same coefficients as a sequential one, and so gives the same samples at every scale.
+/// A progressive file holds the same coefficients as a sequential one, so it has the same samples at every scale.
 #[test]
-fn progressive_and_sequential_are_equal() {
+fn progressive_and_sequential_files_have_equal_samples() {
     let pixels = picture(150, 90);
     let sequential = encoded(&pixels, |e| e.set_sampling_factor(SamplingFactor::F_2_2));
     for scans in [3, 9, 20] {

@@ -1,4 +1,4 @@
-//! The colours that a PNG says its samples are in (PNG, third edition, 4.3 and 11.3.2).
+//! Colour space of a PNG (PNG, third edition, 4.3 and 11.3.2).
 
 use moxcms::{
     Chromaticity, CicpColorPrimaries, CicpProfile, ColorPrimaries, ColorProfile, MatrixCoefficients,
@@ -7,29 +7,30 @@ use moxcms::{
 
 use crate::picture::jpeg::PROFILE;
 
-/// Gamma that stands for sRGB, and the tolerance: the chunk holds no curve, only the nearest exponent.
+/// Gamma that represents sRGB, and its tolerance: the chunk holds an exponent, not the curve.
 const SRGB_GAMMA: f64 = 0.454_55;
 const SRGB_GAMMA_TOLERANCE: f64 = 0.005;
 
-/// Brightness of white in a picture of high dynamic range, as a share of the format's maximum: 203 of 10,000 cd/m²
-/// in PQ, and the light of a signal of 0.75 in HLG (ITU-R BT.2408, 2.1). Brighter values are shown as white.
+/// Brightness of white in a picture with high dynamic range, as a share of the format's maximum.
+///
+/// 203 of 10,000 cd/m² in PQ, and the light of a signal of 0.75 in HLG (ITU-R BT.2408, 2.1). Brighter values are shown as white.
 const PQ_WHITE: f64 = 203.0 / 10_000.0;
 const HLG_WHITE: f64 = 0.265;
 
-/// The chunks that describe colours. The first existing one in this order takes precedence.
+/// Chunks that describe colours. The first existing one in this order takes precedence.
 #[derive(Debug)]
 pub(in crate::picture) struct Colours {
-    /// Whether samples are grey, with or without alpha: then only a grey ICC profile fits.
+    /// Whether samples are grey, with or without alpha: then only a grey ICC profile applies.
     grey: bool,
     /// Code points (ITU-T H.273) of primaries and transfer function.
     cicp: Option<(u8, u8)>,
-    /// An ICC profile, inflated.
+    /// Inflated ICC profile.
     icc: Option<Vec<u8>>,
-    /// Whether an iCCP chunk was there. Only the first is inflated: each may take 4 MiB, and a file may hold thousands.
+    /// Whether an iCCP chunk was read. Only the first is inflated: each may take 4 MiB, and a file may have thousands.
     icc_seen: bool,
     srgb: bool,
     gamma: Option<f64>,
-    /// x and y of white, red, green and blue.
+    /// Chromaticities x and y of white, red, green and blue.
     chromaticities: Option<[f64; 8]>,
 }
 
@@ -59,7 +60,7 @@ impl Colours {
         self.grey
     }
 
-    /// An ICC profile of these colours; none for sRGB, and if no chunk describes them.
+    /// ICC profile of these colours. None: sRGB, or no chunk describes them.
     pub(in crate::picture) fn profile(self) -> Option<Vec<u8>> {
         let fits = |icc: &Vec<u8>| ColorProfile::new_from_slice(icc).is_ok();
         if let Some((primaries, transfer)) = self.cicp
@@ -95,15 +96,15 @@ impl Colours {
     }
 }
 
-/// A chunk's value in the precision of a profile.
+/// Converts a chunk's value to the precision of a profile.
 #[expect(clippy::cast_possible_truncation, reason = "five decimals, which single precision keeps")]
 const fn single(value: f64) -> f32 {
     value as f32
 }
 
-/// The profile of code points: `Some(None)` for sRGB, none for code points without a meaning.
+/// Profile for code points: `Some(None)` for sRGB, none for undefined code points.
 fn by_code_points(primaries: u8, transfer: u8) -> Option<Option<ColorProfile>> {
-    // Cameras' curves are shown as sRGB's, as browsers do.
+    // Curves of cameras are treated as that of sRGB, as browsers do.
     let transfer = if matches!(transfer, 1 | 6 | 14 | 15) { 13 } else { transfer };
     if (primaries, transfer) == (1, 13) {
         return Some(None);
@@ -116,7 +117,7 @@ fn by_code_points(primaries: u8, transfer: u8) -> Option<Option<ColorProfile>> {
         full_range: true,
     });
     profile.red_trc.as_ref()?;
-    // Values outside of the profile's tags would be applied in addition to them.
+    // The profile's own code points would be applied in addition to the tags.
     profile.cicp = None;
     if high {
         let light = if transfer == 16 { pq } else { hlg };
@@ -153,14 +154,14 @@ fn set_curve(profile: &mut ColorProfile, curve: &ToneReprCurve) {
     profile.cicp = None;
 }
 
-/// Whether chromaticities of white, red, green and blue are valid: the primaries are not on one line, and every y is positive.
+/// Whether chromaticities are valid: the primaries are not on one line, and every y is positive.
 fn spanned(&[_, white, red_x, red_y, green_x, green_y, blue_x, blue_y]: &[f64; 8]) -> bool {
     let area = (green_x - red_x) * (blue_y - red_y) - (blue_x - red_x) * (green_y - red_y);
     let lit = [white, red_y, green_y, blue_y].iter().all(|y| *y > 0.0);
     lit && area.abs() > 0.001
 }
 
-/// Numbers as gAMA and cHRM hold them: 100,000ths.
+/// Reads numbers of gAMA and cHRM, which are 100,000ths.
 fn numbers<const N: usize>(payload: &[u8]) -> Option<[f64; N]> {
     let (parts, []) = payload.as_chunks::<4>() else { return None };
     let numbers: Vec<f64> =
@@ -168,7 +169,7 @@ fn numbers<const N: usize>(payload: &[u8]) -> Option<[f64; N]> {
     numbers.try_into().ok()
 }
 
-/// A profile: its name, a zero, the method, the profile deflated. A profile that inflates beyond [`PROFILE`] is ignored.
+/// Reads an iCCP chunk: name, zero, method, deflated profile. A profile that inflates beyond [`PROFILE`] is ignored.
 fn inflated(payload: &[u8]) -> Option<Vec<u8>> {
     let name = payload.iter().take(80).position(|&byte| byte == 0)?;
     miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(payload.get(name + 2..)?, PROFILE).ok()
