@@ -1,5 +1,7 @@
-//! What buses between processes have in common: who publishes waits for nobody, what waits is sent together, and whoever may have
-//! missed something is told to look.
+//! Common part of the event buses between processes.
+//!
+//! A bounded outbox, batches and endless retries. Wherever notices may have been lost, a notice makes
+//! subscribers read the store.
 
 use std::{
     sync::{
@@ -20,49 +22,52 @@ use uuid::Uuid;
 
 use crate::MemoryBus;
 
-/// Notices that wait to be sent; what does not fit is made up for by one that tells everybody to look.
+/// Capacity of the outbox, in notices.
+///
+/// Notices that do not fit are replaced by one that makes all subscribers read the store.
 const QUEUE: usize = 4096;
-/// Notices sent in one round trip at most.
+/// Maximum number of notices per round trip.
 const BATCH: usize = 256;
-/// How often a quiet subscription is asked whether it lives, and how long the answer may take.
+/// Interval of liveness checks of a quiet subscription, and the time limit of each check.
 pub(crate) const PULSE: Duration = Duration::from_secs(1);
-/// When to try again, for ever.
+/// Delays between attempts to send or to subscribe, without a limit of attempts.
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(50), most: Duration::from_secs(1) };
 
-/// From whom, and about what: nothing stands for notices that were lost. What waits goes as one message, since a medium's work is by
-/// the message.
+/// Batch of notices: sending process, and topic and content of each notice; none for lost notices.
+///
+/// The batch is one message, because the cost of a transport is per message.
 type Message = (Uuid, Vec<Option<(Topic, Notice)>>);
 
-/// Carries text to every process that listens.
+/// Transport that carries texts to all processes.
 pub(crate) trait Medium: Send + Sync + 'static {
-    /// Its name in the log.
+    /// Name of the transport in log messages.
     const CALLED: &'static str;
-    /// The longest text that it carries, in bytes.
+    /// Maximum length of a text in bytes.
     const LONGEST: usize;
-    /// What hears the others.
+    /// Subscription to the texts of all processes.
     type Subscription: Send;
-    /// Begins to listen.
+    /// Subscribes.
     fn subscribe(&self) -> impl Future<Output = Result<Self::Subscription, Error>> + Send;
-    /// Passes on what comes, until the subscription is dead.
+    /// Passes received texts on until the subscription fails.
     fn hear(subscription: Self::Subscription, ear: &Ear) -> impl Future<Output = ()> + Send;
-    /// Sends texts; some may have been sent when it fails.
+    /// Sends texts. When it fails, some may have been sent.
     fn publish(&self, texts: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// A bus over a medium. A process hears itself without it.
+/// Event bus over a transport. Notices within the process do not use the transport.
 #[derive(Debug)]
 pub(crate) struct Between {
     local: MemoryBus,
     outbox: mpsc::Sender<(Topic, Notice)>,
-    /// Whether notices were dropped since it was last looked at.
+    /// Whether notices were dropped since the sender last checked.
     lost: Arc<AtomicBool>,
-    /// End with the bus.
+    /// Tasks, aborted when the bus is dropped.
     _tasks: JoinSet<()>,
 }
 
 impl Between {
     pub(crate) async fn start<M: Medium>(medium: M) -> Result<Self, Error> {
-        // Tells this bus from others for as long as it lives.
+        // Random id of this process's bus, by which it recognises its own messages.
         let mut origin = [0; 16];
         OsEntropy.fill(&mut origin);
         let (local, origin, medium) = (MemoryBus::new(), Uuid::from_bytes(origin), Arc::new(medium));
@@ -76,7 +81,7 @@ impl Between {
     }
 }
 
-/// Takes what others sent.
+/// Receiver of other processes' messages.
 pub(crate) struct Ear {
     local: MemoryBus,
     origin: Uuid,
@@ -85,7 +90,7 @@ pub(crate) struct Ear {
 impl Ear {
     pub(crate) async fn take(&self, text: &[u8]) {
         match serde_json::from_slice::<Message>(text) {
-            // Heard when it was published.
+            // An own message: local subscribers received it when it was published.
             Ok((from, _)) if from == self.origin => {}
             Ok((_, notices)) => {
                 for notice in notices {
@@ -95,7 +100,7 @@ impl Ear {
                     }
                 }
             }
-            // Of another version: something happened, nobody here knows what.
+            // A message of another version: its content is unknown, so all subscribers read the store.
             Err(_) => self.local.stir(),
         }
     }
@@ -106,7 +111,7 @@ async fn listen<M: Medium>(medium: Arc<M>, first: M::Subscription, ear: Ear) {
     loop {
         M::hear(subscription, &ear).await;
         tracing::warn!(
-            "the subscription to {} ended; notices of other processes are missed until it is back",
+            "the subscription to {} ended; notices of other processes are lost until the next subscription",
             M::CALLED
         );
         let mut attempt = 1;
@@ -114,7 +119,7 @@ async fn listen<M: Medium>(medium: Arc<M>, first: M::Subscription, ear: Ear) {
             sleep(AGAIN.wait(attempt, &OsEntropy)).await;
             match medium.subscribe().await {
                 Ok(subscription) => break subscription,
-                Err(error) => tracing::debug!(%error, attempt, "not subscribed yet"),
+                Err(error) => tracing::debug!(%error, attempt, "could not subscribe; will be retried"),
             }
             attempt += 1;
         };
@@ -132,7 +137,7 @@ async fn send<M: Medium>(
     let (mut batch, mut failed) = (Vec::with_capacity(BATCH), 0);
     loop {
         if failed > 0 {
-            // Others are owed a word, whether or not anything more is published.
+            // Retry without waiting for a new notice: other processes still need the failed ones.
             sleep(AGAIN.wait(failed, &OsEntropy)).await;
             while batch.len() < BATCH
                 && let Ok(one) = waiting.try_recv()
@@ -152,7 +157,9 @@ async fn send<M: Medium>(
     }
 }
 
-/// [`Message`]s as text, as few as `longest` bytes for each allow; of a notice that is too long for one, that it happened.
+/// Serializes notices into as few [`Message`] texts of at most `longest` bytes as possible.
+///
+/// A notice that is too long for a text is replaced by [`Notice::Changed`].
 fn write(
     origin: Uuid,
     longest: usize,

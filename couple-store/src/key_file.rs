@@ -1,4 +1,4 @@
-//! The key ring as a file.
+//! Key ring in a file.
 
 use std::{
     fs,
@@ -10,15 +10,16 @@ use couple_core::{Entropy, Error, ErrorKind, Keyring};
 
 use crate::private_file;
 
-/// A key ring that is kept in a file of its own, beside a store but not in it. Back it up with the store: without it
-/// mailed codes and links and waiting invites end.
+/// File that holds the key ring, beside the store but not in it.
+///
+/// Back it up with the store: without it mailed codes, mailed links and open invites become invalid.
 #[derive(Debug, Clone)]
 pub struct KeyFile {
     path: PathBuf,
 }
 
 impl KeyFile {
-    /// The file at `path`.
+    /// Names the file at `path`.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned() }
     }
@@ -26,8 +27,8 @@ impl KeyFile {
     /// Reads the file; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] when it cannot be read, is not 32 bytes long, or (on Unix) grants access to users other than its
-    /// owner and group: a reader of the key can forge mailed links.
+    /// [`ErrorKind::Misconfigured`] when it cannot be read, is not 32 bytes long, or (on Unix) is accessible
+    /// to users other than its owner and group: a reader of the key can forge mailed links.
     pub fn read(&self) -> Result<Option<Keyring>, Error> {
         if self.path.metadata().is_ok_and(|file| private_file::is_open_to_others(&file)) {
             return Err(self.wrong("is accessible to every user of this machine: run chmod 600 on it"));
@@ -42,10 +43,12 @@ impl KeyFile {
         }
     }
 
-    /// Reads it, or makes it and its folder, for its owner only. Of several that make it at once all have the same.
+    /// Reads the file. If it does not exist, creates it with its folder, accessible to its owner only.
+    ///
+    /// Concurrent processes that create it all get the same key.
     ///
     /// # Errors
-    /// As [`read`](Self::read), and when it cannot be written.
+    /// The errors of [`read`](Self::read), and [`ErrorKind::Misconfigured`] when the file cannot be written.
     pub fn open(&self, entropy: &dyn Entropy) -> Result<Keyring, Error> {
         if let Some(keys) = self.read()? {
             return Ok(keys);
@@ -55,10 +58,10 @@ impl KeyFile {
         entropy.fill(&mut random);
         let made = self.make(&key, u64::from_be_bytes(random));
         made.map_err(|error| self.wrong("cannot be written").source(error))?;
-        self.read()?.ok_or_else(|| self.wrong("is gone again"))
+        self.read()?.ok_or_else(|| self.wrong("was removed while it was opened"))
     }
 
-    /// Written beside its place, and linked into it unless one is there meanwhile.
+    /// Writes the key to a temporary file and links it to the path, unless the path exists by then.
     fn make(&self, key: &[u8], random: u64) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
             let mut builder = fs::DirBuilder::new();
@@ -74,7 +77,8 @@ impl KeyFile {
         let linked = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
             match fs::hard_link(&partial, &self.path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                // Some file systems have no links: the first one wins there as well, if it is not killed meanwhile.
+                // Some file systems have no hard links: create the file in place. A crash while writing
+                // leaves a partial file.
                 Err(_) => match options.open(&self.path) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                     opened => opened.and_then(|mut file| file.write_all(key).and_then(|()| file.sync_all())),

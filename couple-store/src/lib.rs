@@ -1,4 +1,4 @@
-//! Where a couple is kept, and what counts and calls within one process.
+//! Stores, and the event buses, presence and rate limiters of one process or of many.
 //!
 //! | port | adapter | for |
 //! |---|---|---|

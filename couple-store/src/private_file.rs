@@ -15,7 +15,9 @@ pub(crate) fn options() -> fs::OpenOptions {
     options
 }
 
-/// Whether users other than the owner and the group may read or write the file. Always false where there are no such permissions.
+/// Whether users other than the owner and the group can read or write the file.
+///
+/// False on systems other than Unix.
 pub(crate) fn is_open_to_others(file: &fs::Metadata) -> bool {
     #[cfg(unix)]
     return std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & OTHERS != 0;
@@ -26,7 +28,7 @@ pub(crate) fn is_open_to_others(file: &fs::Metadata) -> bool {
     }
 }
 
-/// Takes the permissions of users other than the owner and the group away from an existing file.
+/// Removes the permissions of users other than the owner and the group from an existing file.
 #[cfg(feature = "sqlite")]
 pub(crate) fn close_to_others(path: &std::path::Path) -> std::io::Result<()> {
     #[cfg(unix)]

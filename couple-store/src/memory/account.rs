@@ -192,7 +192,7 @@ impl Tables {
         self.tallies.get(&id).filter(|tally| tally.expires_at > at).copied()
     }
 
-    /// Removes the tokens that sessions of an account requested: one session's, or all but one's.
+    /// Removes the tokens that an account requested in the sessions for which `matches` returns true.
     fn remove_tokens(&mut self, account: AccountId, matches: impl Fn(SessionId) -> bool) {
         let requested = |token: &Token| token.account == Some(account) && token.session.is_some_and(&matches);
         for token in self.tokens.purge(u32::MAX, requested, |_| ()) {

@@ -1,4 +1,4 @@
-//! Notices within one process.
+//! Event bus within one process.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,10 +9,12 @@ use async_trait::async_trait;
 use couple_core::live::{Bus, Notice, Subscription, Topic};
 use tokio::sync::Notify;
 
-/// Notices that say more than that something happened, and wait for a subscriber; of more it is told that something happened.
+/// Capacity of a subscriber's queue, in notices.
+///
+/// When it is full, [`Notice::Changed`] replaces further notices.
 const WAITING: usize = 32;
 
-/// Carries notices within this process.
+/// Event bus that carries notices within this process.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryBus(Arc<Mutex<Topics>>);
 
@@ -22,8 +24,9 @@ struct Topics {
     next: u64,
 }
 
-/// One subscriber: any number of changes is one, what says more waits in a bounded queue. There are as many as live connections, so it
-/// takes no room for what is not there.
+/// Subscriber: [`Notice::Changed`] is stored as a flag, other notices in a bounded queue.
+///
+/// Each live connection has one, so the queue allocates no memory while it is empty.
 #[derive(Debug, Default)]
 struct Listener {
     told: Notify,
@@ -47,7 +50,7 @@ impl Listener {
     fn tell(&self, notice: &Notice) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
-            // Who is told to look sees what was appended then, and as it is by then.
+            // A subscriber that reads the store also sees the appended entry, in its current state.
             Notice::Changed => waiting.look(),
             Notice::Appended(_) if waiting.changed => {}
             Notice::Appended(_) if waiting.others.len() >= WAITING / 2 => waiting.look(),
@@ -58,7 +61,7 @@ impl Listener {
         self.told.notify_one();
     }
 
-    /// What there is; that something changed comes last.
+    /// Next notice; [`Notice::Changed`] comes after all others.
     fn take(&self) -> Option<Notice> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let other = waiting.others.pop_front();
@@ -67,13 +70,13 @@ impl Listener {
 }
 
 impl MemoryBus {
-    /// A bus with nobody on it.
+    /// Creates a bus without subscribers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tells everybody to look: something may have been missed.
+    /// Sends [`Notice::Changed`] to all subscribers, because notices may have been lost.
     pub fn stir(&self) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.values().flatten() {
@@ -81,7 +84,7 @@ impl MemoryBus {
         }
     }
 
-    /// How many topics are listened to: none once everybody left.
+    /// Number of topics with a subscriber.
     #[must_use]
     pub fn topics(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).listeners.len()

@@ -1,4 +1,4 @@
-//! The outbox in memory.
+//! Job queues in memory.
 
 use async_trait::async_trait;
 use couple_core::{
@@ -10,7 +10,7 @@ use super::{MemoryStore, NIL, table::Table};
 
 #[derive(Clone)]
 struct Row {
-    /// Its `due_at` moves: the end of the lease while it is claimed.
+    /// The job; its `due_at` is the end of the lease while it is claimed.
     job: NewJob,
     attempts: i64,
     claim: Option<ClaimToken>,
@@ -71,13 +71,13 @@ impl Tables {
         Ok(())
     }
 
-    /// Up to `limit` due jobs of a queue, earliest first: abandoned ones, or the others.
+    /// Up to `limit` due jobs of a queue, earliest due time first; either the abandoned ones or the others.
     fn due(&self, queue: &str, now: Timestamp, abandoned: bool, limit: u32) -> Vec<JobId> {
         let jobs = self.of_queue(queue).take_while(|(due, _)| *due <= now).map(|(_, id)| id);
         jobs.filter(|id| self.is_claimed(*id) == abandoned).take(limit as usize).collect()
     }
 
-    /// Due times and ids of a queue's live jobs, earliest first.
+    /// Due times and ids of the live jobs of a queue, earliest first.
     fn of_queue<'a>(&'a self, queue: &'a str) -> impl Iterator<Item = (Timestamp, JobId)> + 'a {
         let first = (queue.to_owned(), Timestamp::from_micros(i64::MIN), JobId::from_uuid(NIL));
         let from = self.by_due.range(first..).take_while(move |((q, _, _), ())| q == queue);
@@ -117,7 +117,7 @@ impl Tables {
         Some(row)
     }
 
-    /// Takes out a job that still carries this claim.
+    /// Removes and returns a job that has this claim.
     fn held(&mut self, id: JobId, claim: ClaimToken) -> Result<Row, Conflict> {
         if self.live.get(&id).is_none_or(|row| row.claim != Some(claim)) {
             return Err(Conflict::ClaimLost(id));

@@ -1,4 +1,4 @@
-//! Rate limits in this process, by `governor`'s GCRA.
+//! Rate limiter within one process, using GCRA from the crate `governor`.
 
 use std::{
     collections::HashMap,
@@ -20,10 +20,10 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-/// How many takes there are between two sweeps of keys whose allowance is whole again.
+/// Number of takes between two sweeps that remove full buckets.
 const SWEEP_EVERY: u32 = 10_000;
 
-/// Rate limits that this process counts for itself. Gone with it.
+/// Rate limiter in the memory of this process. A restart resets it.
 pub struct MemoryLimits {
     clock: SteadyClock,
     rules: Mutex<HashMap<Rule, Arc<Keyed>>>,
@@ -39,8 +39,9 @@ impl std::fmt::Debug for MemoryLimits {
 }
 
 impl MemoryLimits {
-    /// Counts by the monotonic time of this clock, so that corrections of the wall clock neither grant nor freeze an
-    /// allowance.
+    /// Creates a rate limiter that uses the monotonic time of `clock`.
+    ///
+    /// So corrections of the wall clock neither fill nor freeze a bucket.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let clock = SteadyClock { clock, latest: Arc::new(AtomicI64::new(i64::MIN)) };
@@ -54,7 +55,8 @@ impl MemoryLimits {
         }
         let wrong = || Error::new(ErrorKind::Misconfigured, "rate limit").context(rule.name);
         let burst = NonZeroU32::new(rule.burst).ok_or_else(wrong)?;
-        // Longer than a year overflows governor's arithmetic with large bursts, and is no rate limit.
+        // A period above a year overflows governor's arithmetic with a large burst, and no rate limit needs
+        // one.
         if rule.period > std::time::Duration::from_hours(24 * 366) {
             return Err(wrong());
         }
@@ -88,7 +90,9 @@ impl RateLimiter for MemoryLimits {
     }
 }
 
-/// The monotonic time of the injected clock. The latest reading is kept, for clocks whose monotonic time goes back.
+/// Monotonic time of the injected clock.
+///
+/// Stores the latest reading, for clocks whose monotonic time goes back.
 #[derive(Clone)]
 struct SteadyClock {
     clock: Arc<dyn Clock>,

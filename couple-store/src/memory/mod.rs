@@ -1,4 +1,4 @@
-//! Everything in this process's memory: the executable specification of a store.
+//! Adapters in the memory of this process; the store is the executable specification of a store.
 
 mod account;
 mod bus;
@@ -21,11 +21,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use couple_core::{Change, CommitError, Committed, Conflict, Error, Store};
 
-/// The least and the greatest id: the ends of a range of keys.
+/// Lowest and highest id, the ends of key ranges.
 const NIL: uuid::Uuid = uuid::Uuid::nil();
 const MAX: uuid::Uuid = uuid::Uuid::max();
 
-/// What is kept, by area.
+/// Tables by area.
 #[derive(Default)]
 struct State {
     account: account::Tables,
@@ -37,7 +37,7 @@ struct State {
     idempotency: idempotency::Tables,
 }
 
-/// A store in memory. Gone with the process.
+/// Store in the memory of this process. A restart loses all data.
 #[derive(Default)]
 pub struct MemoryStore(Mutex<State>);
 
@@ -48,14 +48,15 @@ impl std::fmt::Debug for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held has been undone by nobody, but every change checks before it writes.
+        // Ignore poisoning: each change checks its preconditions before it writes, so a panic leaves no
+        // partial change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,7 +74,7 @@ impl State {
         }
     }
 
-    /// Keeps what the commit wrote, or undoes it.
+    /// Ends a commit: keeps its writes, or undoes them.
     fn end(&mut self, keep: bool) {
         self.account.end(keep);
         self.pairing.end(keep);

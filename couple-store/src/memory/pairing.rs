@@ -14,12 +14,12 @@ pub(super) struct Tables {
     invites: Table<InviteId, Invite>,
     by_code: Table<Digest, InviteId>,
     by_link: Table<Digest, InviteId>,
-    /// Open ones only.
+    /// Open invites only.
     by_pair: Table<Digest, InviteId>,
     couples: Table<CoupleId, Couple>,
-    /// Who is in a couple now.
+    /// Current couple of each account.
     members: Table<AccountId, CoupleId>,
-    /// Who ever was in which.
+    /// All couples that an account has been in.
     history: Table<(AccountId, CoupleId), ()>,
     blocks: Table<(AccountId, AccountId), Block>,
 }
@@ -127,7 +127,7 @@ impl Tables {
         if self.members.has(&account) { Err(Conflict::Paired(account)) } else { Ok(()) }
     }
 
-    /// A couple that has not ended.
+    /// The couple, if it has not ended.
     pub(super) fn living(&self, id: CoupleId) -> Result<Couple, Conflict> {
         let couple = self.couples.get(&id).filter(|couple| couple.ended_at.is_none());
         couple.cloned().ok_or(Conflict::CoupleEnded(id))

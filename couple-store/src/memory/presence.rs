@@ -1,4 +1,4 @@
-//! Who is here, within one process.
+//! Presence within one process.
 
 use std::{
     collections::HashMap,
@@ -10,22 +10,22 @@ use async_trait::async_trait;
 use couple_core::{AccountId, Error, live::Presence};
 use tokio::time::Instant;
 
-/// Leases below which nobody is looked for who is gone.
+/// Number of leases below which expired ones are not removed.
 const FEW: usize = 1_024;
 
-/// Keeps leases in this process. Gone with it.
+/// Presence leases in the memory of this process. A restart loses them.
 #[derive(Debug, Default)]
 pub struct MemoryPresence(Mutex<Leases>);
 
 #[derive(Debug, Default)]
 struct Leases {
     until: HashMap<AccountId, Instant>,
-    /// How many there were when those that ended were last removed.
+    /// Number of leases after the last removal of expired ones.
     kept: usize,
 }
 
 impl MemoryPresence {
-    /// Nobody is here.
+    /// Creates a presence without leases.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,4 +1,4 @@
-//! A map that can take back what was written to it since the last end of a commit.
+//! Map that can undo the writes since the end of the last commit.
 
 use std::{collections::BTreeMap, ops::RangeBounds};
 
@@ -38,7 +38,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     pub(super) fn range(&self, keys: impl RangeBounds<K>) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.rows.range(keys)
     }
-    /// Removes up to `cap` rows that match, those with the least `age` first.
+    /// Removes up to `cap` rows that match, in the order of `age`.
     pub(super) fn purge<A: Ord>(
         &mut self,
         cap: u32,

@@ -1,4 +1,4 @@
-//! Notices between processes, over one channel that every process listens on.
+//! Event bus between processes, over one channel to which every process subscribes.
 
 use async_trait::async_trait;
 use couple_core::{
@@ -12,18 +12,18 @@ use tokio::time::timeout;
 use super::{Redis, pubsub};
 use crate::between::{Between, Ear, Medium, PULSE};
 
-/// Carries notices between processes over Redis. A process hears itself without it.
+/// Event bus between processes over Redis. Notices within the process do not use Redis.
 ///
-/// While Redis is away nothing is carried, and nobody is held up; when it is back every listener is told to look once, since
-/// notices may have been missed.
+/// While Redis is down no notice reaches other processes, and publishers do not wait. After a reconnect all
+/// subscribers get [`Notice::Changed`], because notices may have been lost.
 #[derive(Debug)]
 pub struct RedisBus(Between);
 
 impl RedisBus {
-    /// Begins to listen.
+    /// Subscribes and starts the tasks of the bus.
     ///
     /// # Errors
-    /// When it cannot subscribe now.
+    /// Errors of the first subscription.
     pub async fn start(redis: Redis) -> Result<Self, Error> {
         Between::start(redis).await.map(Self)
     }
@@ -35,7 +35,7 @@ fn channel(redis: &Redis) -> String {
 
 impl Medium for Redis {
     const CALLED: &'static str = "Redis";
-    // Each listener holds a message whole, twice while it is read.
+    // Each subscriber holds a whole message, and twice while it parses it.
     const LONGEST: usize = 64 * 1024;
     type Subscription = (PubSubSink, PubSubStream);
 

@@ -1,4 +1,4 @@
-//! Rate limits that all processes count together, by GCRA in one atomic script.
+//! Rate limiter shared by all processes, using GCRA in one atomic script.
 
 use std::{
     sync::{
@@ -19,10 +19,14 @@ use tokio::time::Instant;
 use super::Redis;
 use crate::MemoryLimits;
 
-/// The generic cell rate algorithm over one key: the time at which the allowance would be whole again, in microseconds.
-/// Returns how long to wait, 0 when it was taken. By the server's clock, so that those of the processes may differ.
-/// `whole` is never legitimately later than `now + step * burst`; a later value was written while the server's clock was
-/// ahead, and is corrected, so that a key does not stay refused for as long as the clock was ahead.
+/// Script of the generic cell rate algorithm for one key.
+///
+/// The stored value is the time in microseconds at which the bucket is full again.
+///
+/// Returns the time to wait, or 0 if a token was taken. It uses the clock of the Redis server, so that the
+/// clocks of processes may differ. `whole` is never legitimately later than `now + step * burst`: a later
+/// value was written while the server's clock was ahead. It is corrected, so that the key is not refused for
+/// as long as the clock was ahead.
 const TAKE: &str = r"
 local step, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if not now then
@@ -41,26 +45,27 @@ redis.call('SET', KEYS[1], string.format('%.0f', whole + step), 'PX', math.ceil(
 return 0
 ";
 
-/// After a failure Redis is left alone for so long, in microseconds.
+/// Time in microseconds after a failure in which Redis is not asked.
 const REST: i64 = 1_000_000;
 
-/// Share of an allowance that one process grants by itself while Redis is away. Four processes together then grant at
-/// most what Redis grants; one process alone grants a quarter.
+/// Divisor of an allowance that one process grants by itself while Redis is down.
+///
+/// Four processes together then grant at most the full allowance; a single process grants a quarter of it.
 const FALLBACK_SHARE: u32 = 4;
 
-/// Rate limits in Redis: one count for all processes.
+/// Rate limiter in Redis, shared by all processes.
 ///
-/// While Redis is away each process counts for itself, by a quarter of each rule's burst and rate, at least one. Each
-/// request that Redis counts is counted in this process too, so that a key that this process has used does not start
-/// anew when Redis goes away.
+/// While Redis is down, each process counts for itself with a quarter of each rule's burst and rate, at least
+/// one token. A process also counts the requests that Redis counts, so that a key which the process has used
+/// does not start with a full bucket when Redis fails.
 pub struct RedisLimits {
     redis: Redis,
     script: Script,
-    /// Tells the time instead of the server, in tests.
+    /// Clock used in place of the server's, in tests.
     clock: Option<Arc<dyn Clock>>,
     alone: MemoryLimits,
     begun: Instant,
-    /// Until when Redis is not asked, in microseconds since `begun`.
+    /// Time in microseconds since `begun` until which Redis is not asked.
     resting: AtomicI64,
 }
 
@@ -71,18 +76,18 @@ impl std::fmt::Debug for RedisLimits {
 }
 
 impl RedisLimits {
-    /// Counts in this Redis, by its clock.
+    /// Uses the clock of the Redis server.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         Self::build(redis, None, Arc::new(SystemClock))
     }
-    /// Counts by this clock instead: for tests.
+    /// Uses `clock` in place of the server's clock, for tests.
     #[must_use]
     pub fn with_clock(redis: Redis, clock: Arc<dyn Clock>) -> Self {
         Self::build(redis, Some(clock.clone()), clock)
     }
 
-    /// What the script is called by, for benches that call it from elsewhere.
+    /// SHA-1 of the script, for benchmarks that call it themselves.
     #[doc(hidden)]
     #[must_use]
     pub fn script_hash(&self) -> &str {
@@ -100,7 +105,7 @@ impl RedisLimits {
         }
     }
 
-    /// Share of a rule that this process grants by itself.
+    /// The rule with the share of its burst that this process grants by itself.
     fn share(rule: &Rule) -> Rule {
         Rule { burst: (rule.burst / FALLBACK_SHARE).max(1), ..*rule }
     }
@@ -109,7 +114,7 @@ impl RedisLimits {
         i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// Keys name addresses of people, which are not for whoever reads Redis.
+    /// Redis key of a bucket. Digested, because a limit key can contain an e-mail or client address.
     fn key(&self, rule: &Rule, key: &LimitKey) -> Vec<u8> {
         let mut name = format!("{}:limit:{}:", self.redis.prefix, rule.name).into_bytes();
         name.extend(&digest(&[key.as_str().as_bytes()]).as_bytes()[..16]);
@@ -140,7 +145,7 @@ impl RateLimiter for RedisLimits {
             match self.ask(rule, key).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    tracing::warn!(%error, "limits are counted by this process alone");
+                    tracing::warn!(%error, "Redis failed: this process counts rate limits by itself");
                     self.resting.store(self.elapsed() + REST, Ordering::Relaxed);
                 }
             }

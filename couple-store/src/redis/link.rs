@@ -1,4 +1,4 @@
-//! Connections to one server, a Sentinel's master or a Cluster, alike for the pool.
+//! Connections to a single server, to the master named by Sentinels, or to a Cluster, for the pool.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
-/// Makes connections.
+/// Connection manager of the pool.
 #[derive(Clone)]
 pub(super) enum Manager {
     One { client: Client, config: AsyncConnectionConfig },
@@ -24,7 +24,7 @@ enum Way {
     Cluster(ClusterConnection),
 }
 
-/// A connection that remembers whether it broke.
+/// Connection that knows whether it is broken.
 pub(super) struct Link {
     way: Way,
     broken: bool,
@@ -55,7 +55,7 @@ impl bb8::ManageConnection for Manager {
 }
 
 impl Link {
-    /// Of a server that is away, or is no master any more, nothing else is to be expected over this connection.
+    /// Marks the connection as broken if its server is down or is no longer the master.
     fn note<T>(&mut self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         if let Err(error) = &answer
             && (error.is_io_error()
@@ -72,7 +72,8 @@ impl Link {
 impl ConnectionLike for Link {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
-            // Given up half way, nobody knows whose answer comes next.
+            // Mark the connection as broken while a command runs: after a cancellation the next response
+            // would belong to it.
             let before = std::mem::replace(&mut self.broken, true);
             let answer = match &mut self.way {
                 Way::One(way) => way.req_packed_command(command).await,

@@ -1,10 +1,12 @@
-//! Redis: what many processes tell one another and count together. Nothing in it is missed for long when it is lost.
+//! Redis adapters: event bus, rate limiter and presence for many processes.
+//!
+//! They store nothing of lasting value.
 //!
 //! | adapter | while Redis is away |
 //! |---|---|
-//! | [`RedisBus`] | this process hears itself; who waits on another hears after the fallback interval, and all at once when Redis is back |
-//! | [`RedisLimits`] | each process counts for itself, so an allowance holds for each process instead of for all |
-//! | [`RedisPresence`] | who was known to be here is, until their lease would have ended |
+//! | [`RedisBus`] | notices reach only this process; others read the store at their fallback interval, and immediately after the reconnect |
+//! | [`RedisLimits`] | each process counts for itself with a quarter of each allowance |
+//! | [`RedisPresence`] | accounts that were present stay so until their lease expires |
 
 mod bus;
 mod limits;
@@ -28,14 +30,14 @@ use tokio::time::timeout;
 
 use link::Manager;
 
-/// How long a connection may take.
+/// Time limit of connecting.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long an answer may take.
+/// Time limit of a response.
 const ANSWER: Duration = Duration::from_millis(500);
 const SCHEMES: &str = "redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT, \
                        with rediss for TLS and USER:PASSWORD@ before the hosts";
 
-/// A pool of connections to Redis. Cheap to clone.
+/// Connection pool to Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     pool: bb8::Pool<Manager>,
@@ -64,24 +66,25 @@ fn failed(operation: &'static str, error: redis::RedisError) -> Error {
 }
 
 impl Redis {
-    /// Connects to one server (`redis://host:port`), to the master that Sentinels name
-    /// (`redis+sentinel://host:port,host:port/service`) or to a Cluster (`redis+cluster://host:port,host:port`); with
-    /// `rediss` over TLS. Up to `connections` connections. Name and password in a URL are for the servers; Sentinels are asked
-    /// without.
+    /// Connects, and checks the connection. The pool has up to `connections` connections.
+    ///
+    /// The URL names one server (`redis://host:port`), Sentinels that name the master
+    /// (`redis+sentinel://host:port,host:port/service`) or a Cluster (`redis+cluster://host:port,host:port`);
+    /// `rediss` uses TLS. User and password in the URL are for the servers; Sentinels are asked without them.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a URL that cannot be meant or a wrong password; [`ErrorKind::Unavailable`] when
-    /// nobody answers.
+    /// [`ErrorKind::Misconfigured`] for an invalid URL or a wrong password; [`ErrorKind::Unavailable`] when
+    /// no server responds.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, Error> {
         let manager = manager(url)?;
         let pool = bb8::Pool::builder()
             .max_size(connections.max(1))
             .connection_timeout(CONNECT)
-            // A broken connection shows itself when it is used.
+            // A broken connection is detected when it is used.
             .test_on_check_out(false)
             .retry_connection(false)
             .build_unchecked(manager.clone());
-        // By hand, since the pool says no more than that it took too long.
+        // Connect without the pool, whose error says only that a timeout occurred.
         let first = async {
             let mut link = bb8::ManageConnection::connect(&manager).await?;
             bb8::ManageConnection::is_valid(&manager, &mut link).await
@@ -89,13 +92,15 @@ impl Redis {
         match timeout(CONNECT * 3, first).await {
             Ok(answered) => answered.map_err(|error| failed("connect", error))?,
             Err(_) => {
-                return Err(Error::new(ErrorKind::Unavailable, "connect").context("Redis does not answer"));
+                return Err(Error::new(ErrorKind::Unavailable, "connect").context("Redis does not respond"));
             }
         }
         Ok(Self { pool, manager, prefix: "couple".into() })
     }
 
-    /// Begins the names of keys and channels with `prefix` instead of `couple`, for several hosts on one Redis.
+    /// Sets the prefix of keys and channels, by default `couple`.
+    ///
+    /// Installations with different prefixes can share a Redis server.
     #[must_use]
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = prefix.into();
@@ -112,7 +117,7 @@ impl Redis {
     }
 }
 
-/// Reads a URL. What is wrong is said without it: it may hold a password.
+/// Parses a URL. Errors do not contain it, because it may contain a password.
 fn manager(url: &str) -> Result<Manager, Error> {
     let wrong =
         || Error::new(ErrorKind::Misconfigured, "connect").context(format!("the URL of Redis is {SCHEMES}"));
@@ -159,7 +164,7 @@ fn manager(url: &str) -> Result<Manager, Error> {
             let addresses = nodes.iter().map(|node| node.addr().clone());
             let mut builder = SentinelClientBuilder::new(addresses, path, SentinelServerType::Master)
                 .map_err(|_| wrong())?;
-            // The Sentinels are reached as their URLs say; the master they name has to be told the same.
+            // The URLs apply to the Sentinels; the connection to the master needs the same settings.
             if plain == "rediss" {
                 builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
             }
@@ -176,7 +181,7 @@ fn manager(url: &str) -> Result<Manager, Error> {
     }
 }
 
-/// A connection that is only subscribed.
+/// Creates a connection that is used for subscriptions only.
 async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
     let connecting = async {
         match manager {
@@ -185,7 +190,7 @@ async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
                 let master = client.lock().await.async_get_client().await?;
                 master.get_async_pubsub().await
             }
-            // Within a cluster what is published at one node is heard at all.
+            // A Cluster forwards a published message to all of its nodes, so any node will do.
             Manager::Cluster { nodes, .. } => {
                 let mut last = None;
                 for node in nodes {
@@ -195,7 +200,7 @@ async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
                         Err(_) => {}
                     }
                 }
-                Err(last.unwrap_or_else(|| (redis::ErrorKind::Io, "no node answers").into()))
+                Err(last.unwrap_or_else(|| (redis::ErrorKind::Io, "no node responds").into()))
             }
         }
     };

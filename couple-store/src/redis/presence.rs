@@ -1,4 +1,4 @@
-//! Who is here, for all processes: keys that expire.
+//! Presence for all processes: Redis keys that expire.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use couple_core::{AccountId, Error, live::Presence};
 
 use super::{Redis, failed};
 
-/// Leases as keys that expire by the server's clock. While Redis is away nobody new is known to be here.
+/// Presence leases as keys that expire by the clock of the Redis server. Fails while Redis is down.
 #[derive(Debug, Clone)]
 pub struct RedisPresence(Redis);
 
 impl RedisPresence {
-    /// Keeps leases in this Redis.
+    /// Stores leases in this Redis.
     #[must_use]
     pub const fn new(redis: Redis) -> Self {
         Self(redis)
