@@ -14,7 +14,7 @@ use support::{assert_near, render, with_chunk, written};
 
 const KEPT: Encoding = Encoding::JpegUnlessTransparent { quality: 90 };
 
-/// A red disc with a soft edge, and nothing around it.
+/// A red disc with a soft edge on a transparent background.
 fn sticker() -> RgbaImage {
     RgbaImage::from_fn(400, 300, |x, y| {
         let distance = (x as f32 - 200.0).hypot(y as f32 - 150.0);
@@ -38,13 +38,13 @@ fn assert_sticker(image: &Image) {
     let (corner, middle) = (seen.get_pixel(3, 3).0, seen.get_pixel(100, 75).0);
     assert_eq!((corner[3], middle[3]), (0, 255));
     assert_near([middle[0], middle[1], middle[2]], [220, 30, 40], 12);
-    // A half transparent pixel has the colour of opaque pixels, not that of hidden ones beside it.
+    // A half transparent pixel has the colour of opaque pixels, not that of adjacent transparent ones.
     let edge = seen.pixels().find(|pixel| (100..160).contains(&pixel.0[3])).unwrap().0;
     assert_near([edge[0], edge[1], edge[2]], [220, 30, 40], 40);
 }
 
 #[test]
-fn transparency_stays_in_webp_and_png() {
+fn transparency_is_kept_in_webp_and_png() {
     for format in [ImageFormat::Png, ImageFormat::WebP] {
         let file = written(sticker(), format);
         for (encoding, used) in [
@@ -56,7 +56,7 @@ fn transparency_stays_in_webp_and_png() {
             assert!(rendered.alpha && !rendered.animated);
             assert_eq!(rendered.images[0].encoding, used);
             assert_sticker(&rendered.images[0]);
-            // The hash says that it has alpha (evanw.github.io/thumbhash).
+            // The hash has the flag of alpha (evanw.github.io/thumbhash).
             assert_ne!(rendered.placeholder[2] & 0x80, 0);
         }
         let flat = shown(&file, Encoding::JPEG);
@@ -67,7 +67,7 @@ fn transparency_stays_in_webp_and_png() {
 }
 
 #[test]
-fn opaque_picture_with_an_alpha_channel_is_kept_as_jpeg() {
+fn opaque_picture_with_an_alpha_channel_is_stored_as_jpeg() {
     let opaque = RgbaImage::from_pixel(400, 300, Rgba([220, 30, 40, 255]));
     let grey = DynamicImage::ImageLumaA8(image::GrayAlphaImage::from_pixel(40, 30, LumaA([9, 255])));
     for file in [
@@ -82,7 +82,7 @@ fn opaque_picture_with_an_alpha_channel_is_kept_as_jpeg() {
     }
 }
 
-/// A colour that stands for nothing (PNG, third edition, 11.3.1.1).
+/// Colour values that mark transparent pixels (PNG, third edition, 11.3.1.1).
 #[test]
 fn transparent_colours_of_png_are_transparent() {
     let file = support::png(&image::RgbImage::from_fn(40, 30, |x, _| {
@@ -96,7 +96,7 @@ fn transparent_colours_of_png_are_transparent() {
 }
 
 #[test]
-fn transparency_of_an_animation_stays() {
+fn transparency_of_an_animation_is_kept() {
     let still = sticker();
     let moved = RgbaImage::from_fn(400, 300, |x, y| *still.get_pixel((x + 60) % 400, y));
     let mut file = Vec::new();
@@ -113,8 +113,8 @@ fn transparency_of_an_animation_stays() {
     for (frame, x) in frames.iter().zip([100, 70]) {
         assert_eq!((frame.buffer().get_pixel(3, 3).0[3], frame.buffer().get_pixel(x, 75).0[3]), (0, 255));
     }
-    assert_eq!(frames[1].buffer().get_pixel(150, 75).0[3], 0, "where the disc was before");
-    // The first frame alone, where it is not kept moving.
+    assert_eq!(frames[1].buffer().get_pixel(150, 75).0[3], 0, "the disc has left this pixel");
+    // Only the first frame, if the encoding is not animated.
     let still = shown(&file, KEPT);
     assert!(still.animated && still.alpha);
     assert_eq!(still.images[0].encoding, Encoding::WebP { quality: 90 });

@@ -1,4 +1,4 @@
-//! Animations that stay so: their frames, times and turns, and what is not kept of them.
+//! Animations that stay animated: frames, durations and repetitions, and limits.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 mod support;
@@ -19,7 +19,7 @@ const RED: [u8; 3] = [230, 20, 20];
 const GREEN: [u8; 3] = [20, 220, 20];
 const BLUE: [u8; 3] = [20, 20, 230];
 
-/// A square of a colour in the corner of a field of another.
+/// A frame of one colour with a square of another colour in the corner.
 fn frame(field: [u8; 3], corner: [u8; 3]) -> RgbaImage {
     let opaque = |[r, g, b]: [u8; 3]| Rgba([r, g, b, 255]);
     RgbaImage::from_fn(120, 80, |x, y| opaque(if x >= 80 && y >= 40 { corner } else { field }))
@@ -39,7 +39,7 @@ fn gif(frames: &[(RgbaImage, u32)], repeat: Option<Repeat>) -> Vec<u8> {
     bytes
 }
 
-/// Red, then its corner green for longer, then all blue, for ever.
+/// Three frames: red; its corner green, for longer; all blue. Repeated endlessly.
 fn three() -> Vec<u8> {
     let frames = [(frame(RED, RED), 100), (frame(RED, GREEN), 250), (frame(BLUE, BLUE), 1_500)];
     gif(&frames, Some(Repeat::Infinite))
@@ -55,14 +55,14 @@ fn animated(bytes: &[u8], limits: &Limits) -> Result<picture::Rendered, Rejected
     picture::render(bytes, &recipe(Encoding::AnimatedWebP { quality: 95 }), limits)
 }
 
-/// The frames of a WebP and their times, as another decoder sees them.
+/// Frames of a WebP and their durations, as another decoder reads them.
 fn frames(webp: &[u8]) -> Vec<(RgbaImage, Duration)> {
     let decoder = WebPDecoder::new(Cursor::new(webp)).unwrap();
     let frames = decoder.into_frames().collect_frames().unwrap();
     frames.into_iter().map(|frame| (frame.buffer().clone(), frame.delay().into())).collect()
 }
 
-/// How often a WebP is shown.
+/// Number of repetitions of a WebP.
 fn loops(webp: &[u8]) -> u16 {
     let at = webp.windows(4).position(|kind| kind == b"ANIM").unwrap();
     u16::from_le_bytes([webp[at + 12], webp[at + 13]])
@@ -94,14 +94,14 @@ fn frames_keep_their_pixels_and_times() {
         }
         assert_eq!(loops(&image.bytes), 0);
     }
-    // What only the corner changes is not sent again.
+    // A frame in which only the corner changes contains only the corner.
     let whole =
         picture::render(&three(), &recipe(Encoding::WebP { quality: 95 }), &Limits::default()).unwrap();
     assert_eq!(whole.placeholder, rendered.placeholder);
 }
 
 #[test]
-fn a_still_picture_is_only_what_changes() {
+fn frame_contains_only_what_changes() {
     let still = frame(GREEN, BLUE);
     let bytes = gif(&[(still.clone(), 100), (still.clone(), 200), (still, 300), (frame(RED, RED), 50)], None);
     let rendered = animated(&bytes, &Limits::default()).unwrap();
@@ -116,7 +116,7 @@ fn a_still_picture_is_only_what_changes() {
 }
 
 #[test]
-fn what_comes_out_goes_through_again() {
+fn rendered_animation_can_be_rendered_again() {
     let once = animated(&three(), &Limits::default()).unwrap();
     let again = animated(&once.images[0].bytes, &Limits::default()).unwrap();
     assert_eq!(inspect(&once.images[0].bytes, &Limits::default()).unwrap().frames, 3);
@@ -128,23 +128,23 @@ fn what_comes_out_goes_through_again() {
     }
 }
 
-/// The first frame, unless it is asked for otherwise.
+/// Only the first frame is shown unless the recipe asks for an animation.
 #[test]
-fn the_first_frame_is_the_default() {
+fn first_frame_is_shown_by_default() {
     for encoding in [Encoding::JPEG, Encoding::WEBP] {
         let rendered = picture::render(&three(), &recipe(encoding), &Limits::default()).unwrap();
         let pixels = image::load_from_memory(&rendered.images[0].bytes).unwrap().into_rgba8();
         assert_at(&pixels, 0.85, 0.75, RED);
         assert!(!rendered.images[0].bytes.windows(4).any(|kind| kind == b"ANMF"));
     }
-    // A picture that does not move is a WebP as any other.
+    // A picture with one frame becomes an ordinary WebP.
     let still = gif(&[(frame(RED, BLUE), 100)], None);
     let rendered = animated(&still, &Limits::default()).unwrap();
     assert!(!rendered.images[0].bytes.windows(4).any(|kind| kind == b"ANMF"));
 }
 
 #[test]
-fn nothing_but_pixels_is_left() {
+fn metadata_of_an_animation_is_removed() {
     let mut bytes = three();
     let end = bytes.len() - 1;
     let secret = b"\x21\xfe\x0esecret comment\0\x21\xff\x0bXMP DataXMP\x06secret\0";
@@ -157,9 +157,9 @@ fn nothing_but_pixels_is_left() {
     }
 }
 
-/// A transparent pixel that shows the background does so in WebP, too.
+/// A transparent pixel that shows the background is transparent in WebP, too.
 #[test]
-fn transparent_part_of_an_animation_stays_transparent() {
+fn transparent_part_of_an_animation_is_kept() {
     let clear =
         RgbaImage::from_fn(40, 40, |x, _| if x < 20 { Rgba([0; 4]) } else { Rgba([20, 20, 230, 255]) });
     let rendered = animated(&gif(&[(clear, 40), (frame(RED, RED), 40)], None), &Limits::default());
@@ -168,12 +168,12 @@ fn transparent_part_of_an_animation_stays_transparent() {
     assert_at(&frames[0].0, 0.8, 0.5, BLUE);
 }
 
-/// 100,000 frames, and few frames that are many pixels in all: the first is shown.
+/// Of 100,000 frames, and of few frames with too many pixels in total, only the first is shown.
 #[test]
-fn too_much_is_one_frame() {
+fn animation_beyond_the_limits_becomes_its_first_frame() {
     let two = gif(&[(frame(RED, RED), 10), (frame(BLUE, BLUE), 10)], None);
     let single = gif(&[(frame(RED, RED), 10)], None);
-    // What the second frame adds, again and again.
+    // The bytes that the second frame adds, repeated.
     let frame = &two[single.len() - 1..two.len() - 1];
     let bomb = [&two[..two.len() - 1], &frame.repeat(99_998), b";"].concat();
     let mut limits = Limits::default();
@@ -198,9 +198,9 @@ fn too_much_is_one_frame() {
     assert_eq!(frames(|limits| limits.animation_megapixels = 2), 120);
 }
 
-/// A file that ends too early shows the frames that are whole; one that lies within a frame is refused.
+/// A truncated file shows its complete frames, or is refused if no frame is complete.
 #[test]
-fn damage_ends_somewhere() {
+fn truncated_animation_shows_its_complete_frames() {
     let bytes = three();
     for length in (0..bytes.len()).step_by(7) {
         if let Ok(rendered) = animated(&bytes[..length], &Limits::default()) {

@@ -1,4 +1,4 @@
-//! Blobs in memory and as files, proven by the kit.
+//! Blobs in memory and as files, checked by `couple-conformance`.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ mod within_a_folder {
 mod files {
     use super::*;
     couple_conformance::blobs!(async {
-        // Left for the system to remove: the checks take blobs, and nothing to hold.
+        // The system removes the folder: the checks take the blobs only, without a guard for the folder.
         Blobs::files(tempfile::tempdir().unwrap().keep()).unwrap()
     });
 }
 
-/// A process that dies leaves what it was writing; that is found by its age, and what is being written is not.
+/// A process that dies leaves unfinished files. They are found by their age; those still being written are kept.
 #[tokio::test]
-async fn what_came_to_no_end_is_removed() {
+async fn unfinished_file_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::files(folder.path()).unwrap();
     let mut writer = blobs.write("c/1/source").unwrap();
@@ -47,7 +47,7 @@ async fn what_came_to_no_end_is_removed() {
 }
 
 #[tokio::test]
-async fn a_folder_that_goes_away_is_told() {
+async fn removed_folder_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::files(folder.path()).unwrap();
     blobs.ping().await.unwrap();
@@ -58,7 +58,7 @@ async fn a_folder_that_goes_away_is_told() {
 
 /// A name cannot lead out of the folder.
 #[tokio::test]
-async fn names_stay_within() {
+async fn names_stay_within_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::files(folder.path().join("media")).unwrap();
     for name in ["../x", "a/../../x", "", "a//b", "."] {
@@ -70,7 +70,7 @@ async fn names_stay_within() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_told() {
+async fn folder_that_cannot_be_created_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Blobs::files(file.path().join("media")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");

@@ -1,4 +1,4 @@
-//! Small files that claim to be large, and files made to cost much.
+//! Small files that declare a large size, and files made to be costly.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -11,7 +11,7 @@ use couple_media::picture::{
 use support::{fields, gif, ihdr, jpeg, jpeg_with, photo, png, png_chunk, render, whole, with_segment};
 use tokio::time::Instant;
 
-/// A JPEG's header with a size of its own.
+/// Replaces the size in a JPEG's header.
 fn resized(jpeg: &[u8], width: u16, height: u16) -> Vec<u8> {
     let frame = jpeg.windows(2).position(|pair| matches!(pair, [0xFF, 0xC0 | 0xC2])).unwrap();
     let mut bytes = jpeg.to_vec();
@@ -20,7 +20,7 @@ fn resized(jpeg: &[u8], width: u16, height: u16) -> Vec<u8> {
     bytes
 }
 
-/// What the process has taken at most, in KiB; Linux tells it.
+/// Peak memory of the process in KiB (Linux).
 #[cfg(target_os = "linux")]
 fn most_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -28,9 +28,9 @@ fn most_memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// 60,000 × 60,000 in every type: refused by the header, in less than 10 ms and 20 MiB.
+/// 60,000 × 60,000 pixels in every type: rejected by the header, within 10 ms and 20 MiB.
 #[test]
-fn huge_headers_cost_nothing() {
+fn huge_declared_size_is_rejected_cheaply() {
     let mut webp = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0".to_vec();
     webp.extend([&59_999_u32.to_le_bytes()[..3], &59_999_u32.to_le_bytes()[..3]].concat());
     let mut huge_gif = gif(&fields(8, 8));
@@ -46,7 +46,7 @@ fn huge_headers_cost_nothing() {
         assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
         assert_eq!(refused, Rejected::TooLarge { width: 60_000, height: 60_000 });
     }
-    // 16,384 is the most that WebP's own chunks can say; this one says more and has none.
+    // The maximum of WebP's own chunks is 16,384; this file declares more and has no such chunk.
     let begun = Instant::now();
     render(&webp, &whole()).unwrap_err();
     assert!(begun.elapsed() < Duration::from_millis(10));
@@ -55,7 +55,7 @@ fn huge_headers_cost_nothing() {
 }
 
 #[test]
-fn limits_are_what_they_say() {
+fn each_limit_is_enforced() {
     let file = jpeg(&photo(400, 300));
     let with = |set: fn(&mut Limits)| {
         let mut limits = Limits::default();
@@ -76,9 +76,9 @@ fn limits_are_what_they_say() {
     }
 }
 
-/// A file of a few kilobytes that is 48 megapixels of one colour, as such files go: shown, in the memory allowed.
+/// A file of a few kilobytes with 48 megapixels of one colour is shown within the memory limit.
 #[test]
-fn flat_and_large_is_shown_within_its_memory() {
+fn large_flat_picture_is_shown_within_the_memory_limit() {
     let rows = vec![0; (8_000 * 3 + 1) * 6_000];
     let file = [
         ihdr(8_000, 6_000, [8, 2, 0, 0, 0]),
@@ -95,9 +95,9 @@ fn flat_and_large_is_shown_within_its_memory() {
     assert_eq!(picture::render(&file, &recipe, &limits).unwrap_err().code(), "too_complex");
 }
 
-/// A tiny JPEG that claims 48 megapixels ends as soon as its data do.
+/// A tiny JPEG that declares 48 megapixels is rejected when its data end.
 #[test]
-fn a_claim_without_data_ends_early() {
+fn declared_size_without_data_is_rejected_early() {
     let small = jpeg(&photo(16, 16));
     let progressive = jpeg_with(&photo(16, 16), |e| e.set_progressive_scans(9));
     for file in [small, progressive] {
@@ -111,9 +111,9 @@ fn a_claim_without_data_ends_early() {
     }
 }
 
-/// Two thousand scans, each of which may cost a pass over the picture.
+/// 2,000 scans, each of which may cost a pass over the picture.
 #[test]
-fn many_scans_are_refused_at_once() {
+fn many_scans_are_rejected_before_decoding() {
     let file = jpeg_with(&photo(64, 64), |e| e.set_progressive_scans(9));
     let at = file.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
     let (scan, end) = (&file[at..file.len() - 2], &file[file.len() - 2..]);
@@ -123,7 +123,7 @@ fn many_scans_are_refused_at_once() {
     assert!(begun.elapsed() < Duration::from_millis(100));
 }
 
-/// Definitions of tables without end, and segments of one byte.
+/// Very many definitions of tables, and segments of one byte.
 #[test]
 fn many_segments_cost_no_more_than_their_bytes() {
     let file = jpeg(&photo(64, 64));
@@ -140,9 +140,9 @@ fn many_segments_cost_no_more_than_their_bytes() {
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
-/// The first of 100,000 frames is all that is decoded.
+/// Of 100,000 frames only the first is decoded.
 #[test]
-fn a_gif_of_many_frames_is_its_first() {
+fn gif_of_many_frames_shows_its_first_frame() {
     let file = gif(&fields(64, 48));
     let (start, trailer) = (13 + 3 * (2 << (file[10] & 7)) * usize::from(file[10] >> 7), file.len() - 1);
     let tiny = [0x2C, 0, 0, 0, 0, 1, 0, 1, 0, 0x80, 0, 0, 0, 255, 255, 255, 2, 2, 0x44, 0x01, 0];
@@ -154,7 +154,7 @@ fn a_gif_of_many_frames_is_its_first() {
 }
 
 #[test]
-fn the_deadline_ends_it() {
+fn rendering_stops_at_the_deadline() {
     let mut limits = Limits::default();
     limits.deadline = Duration::ZERO;
     for file in [jpeg(&photo(600, 400)), png(&photo(600, 400))] {
@@ -162,9 +162,9 @@ fn the_deadline_ends_it() {
     }
 }
 
-/// What a host asks for is cut to what there is.
+/// Sizes and crops of a recipe are limited to the picture.
 #[test]
-fn odd_recipes_are_served() {
+fn unusual_recipes_are_rendered() {
     let file = jpeg(&photo(333, 17));
     let fits = [(1, 1), (0, 0), (20_000, 20_000), (5, 4_000), (4_000, 5), (u32::MAX, u32::MAX)];
     let renditions: Vec<_> = [Fit::Cover, Fit::Within]

@@ -1,4 +1,4 @@
-//! Every colour model, depth and layout, by its pixels.
+//! Every colour model, depth and layout, checked by pixels.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -27,7 +27,7 @@ fn flat(seen: &RgbImage) -> [u8; 3] {
 }
 
 #[test]
-fn every_type_shows_its_picture() {
+fn every_type_is_decoded() {
     let pixels = fields(120, 88);
     for file in [jpeg(&pixels), png(&pixels), webp(&pixels), support::gif(&pixels)] {
         assert_fields(&shown(&file));
@@ -37,7 +37,7 @@ fn every_type_shows_its_picture() {
 }
 
 #[test]
-fn sixteen_bits_grey_and_alpha() {
+fn sixteen_bit_grey_and_alpha_are_decoded() {
     let wide: ImageBuffer<Rgb<u16>, Vec<u16>> = ImageBuffer::from_fn(120, 88, |x, y| {
         Rgb(fields(120, 88).get_pixel(x, y).0.map(|v| u16::from(v) * 257))
     });
@@ -51,7 +51,7 @@ fn sixteen_bits_grey_and_alpha() {
     let grey_wide: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(40, 30, Luma([140 * 257]));
     assert_near(flat(&shown(&written(grey_wide, ImageFormat::Png))), [140; 3], 2);
 
-    // Half of a colour over white; nothing of one is white, whatever it hides.
+    // A half transparent colour is blended with white; a transparent pixel is white, whatever its colour.
     let half = RgbaImage::from_pixel(40, 30, Rgba([200, 0, 100, 128]));
     for format in [ImageFormat::Png, ImageFormat::WebP] {
         assert_near(flat(&shown(&written(half.clone(), format))), [227, 127, 177], 4);
@@ -64,9 +64,9 @@ fn deflated(bytes: &[u8]) -> Vec<u8> {
     miniz_oxide::deflate::compress_to_vec_zlib(bytes, 6)
 }
 
-/// Two pixels a byte, sixteen colours.
+/// Two pixels per byte, sixteen colours.
 #[test]
-fn palettes_and_small_depths() {
+fn palettes_and_small_depths_are_decoded() {
     let row = |left: u8, right: u8| [&[0][..], &[left; 20], &[right; 20]].concat();
     let rows = [row(0x00, 0x11).repeat(30), row(0x22, 0x33).repeat(30)].concat();
     let palette = [220, 30, 30, 30, 200, 40, 40, 40, 210, 240, 240, 240];
@@ -78,7 +78,7 @@ fn palettes_and_small_depths() {
     ]
     .concat();
     assert_fields(&shown(&file));
-    // One bit.
+    // One bit per pixel.
     let rows: Vec<u8> =
         (0..64).flat_map(|y| [&[0_u8][..], &[if y < 32 { 0x00 } else { 0xFF }; 8]].concat()).collect();
     let file = [ihdr(64, 64, [1, 0, 0, 0, 0]), png_chunk(b"IDAT", &deflated(&rows)), png_chunk(b"IEND", &[])]
@@ -90,7 +90,7 @@ fn palettes_and_small_depths() {
 
 /// Adam7: seven passes over the picture (PNG, third edition, 8.2).
 #[test]
-fn interlaced() {
+fn interlaced_png_is_decoded() {
     let pixels = fields(120, 88);
     let mut rows = Vec::new();
     for (left, top, across, down) in
@@ -107,9 +107,9 @@ fn interlaced() {
     assert_fields(&shown(&file));
 }
 
-/// As Adobe's programs write it, with 255 for no ink: in CMYK and in YCCK.
+/// CMYK and YCCK as Adobe's programs write them, with 255 for no ink.
 #[test]
-fn ink() {
+fn cmyk_and_ycck_are_converted_to_rgb() {
     for (ink, light) in [
         ([255, 0, 0, 0], [0, 255, 255]),
         ([0, 200, 40, 0], [255, 55, 215]),
@@ -124,7 +124,7 @@ fn ink() {
     }
 }
 
-/// What Display P3 calls a colour, in sRGB: both have sRGB's curve; the matrices are those of CSS Color 4, section 18.
+/// Converts a colour from Display P3 to sRGB: both have sRGB's curve; the matrices are those of CSS Color 4, section 18.
 fn from_p3(colour: [u8; 3]) -> [u8; 3] {
     let linear = colour.map(|value| {
         let v = f64::from(value) / 255.0;
@@ -153,7 +153,7 @@ fn display_p3_becomes_srgb() {
         ] {
             assert_near(flat(&shown(&file)), from_p3(colour), 5);
         }
-        // In two parts, the second first.
+        // The profile in two chunks, the second first.
         let (a, b) = profile.split_at(profile.len() / 2);
         let file = with_segment(&jpeg(&pixels), 0xE2, &[b"ICC_PROFILE\0\x01\x02", a].concat());
         let file = with_segment(&file, 0xE2, &[b"ICC_PROFILE\0\x02\x02", b].concat());
@@ -163,7 +163,7 @@ fn display_p3_becomes_srgb() {
 }
 
 #[test]
-fn profiles_that_do_not_fit_are_left_out_of_account() {
+fn unsuitable_profiles_are_ignored() {
     let pixels = fields(120, 88);
     let grey = ColorProfile::new_gray_with_gamma(2.2).encode().unwrap();
     let p3 = ColorProfile::new_display_p3().encode().unwrap();
@@ -179,7 +179,7 @@ fn profiles_that_do_not_fit_are_left_out_of_account() {
 }
 
 #[test]
-fn of_an_animation_the_first_frame() {
+fn still_encoding_shows_the_first_frame() {
     let mut bytes = Vec::new();
     {
         let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
@@ -190,9 +190,9 @@ fn of_an_animation_the_first_frame() {
     assert_fields(&shown(&bytes));
 }
 
-/// Twelve bits, arithmetic codes and lossless files are told apart from damage.
+/// 12 bits, arithmetic coding and lossless files are distinguished from damage.
 #[test]
-fn rare_kinds_of_jpeg_say_so() {
+fn unsupported_kinds_of_jpeg_are_named() {
     let file = jpeg(&photo(64, 64));
     let frame = file.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
     for marker in [0xC3, 0xC5, 0xC9, 0xCA] {
@@ -207,7 +207,7 @@ fn rare_kinds_of_jpeg_say_so() {
     assert!(matches!(render(&twelve, &whole()), Err(Rejected::Unsupported(_))));
 }
 
-/// A file without the segments of one marker.
+/// The file without segments of one marker.
 fn without(file: &[u8], marker: u8) -> Vec<u8> {
     let (mut kept, mut at) = (file[..2].to_vec(), 2);
     while file[at + 1] != 0xDA {
@@ -221,9 +221,9 @@ fn without(file: &[u8], marker: u8) -> Vec<u8> {
     kept
 }
 
-/// As the frames of a Motion JPEG stream have none.
+/// Like frames of a Motion JPEG stream, which define no tables.
 #[test]
-fn jpeg_without_huffman_tables_is_read_by_the_standard_ones() {
+fn jpeg_without_huffman_tables_is_decoded_by_the_standard_ones() {
     let pixels = photo(97, 61);
     for file in [jpeg(&pixels), jpeg_with(&pixels, |e| e.set_restart_interval(3))] {
         let bare = without(&file, 0xC4);
@@ -241,17 +241,17 @@ fn gif_with_an_empty_screen_is_as_large_as_its_first_frame() {
     file[6..10].fill(0);
     assert_fields(&shown(&file));
     assert_eq!(upright_size(&file, &Limits::default()), Some((120, 88)));
-    // Without a frame there is nothing to show.
+    // A file without a frame has nothing to show.
     assert!(matches!(render(&file[..13], &whole()), Err(Rejected::Corrupt(_) | Rejected::Truncated)));
 }
 
-/// As PNG's gAMA and cHRM hold numbers.
+/// Numbers in the format of gAMA and cHRM.
 fn hundred_thousandths<const N: usize>(numbers: [u32; N]) -> Vec<u8> {
     numbers.map(u32::to_be_bytes).concat()
 }
 
 const LINEAR: u32 = 100_000;
-/// White, red, green and blue of Display P3.
+/// Chromaticities of white, red, green and blue of Display P3.
 const P3: [u32; 8] = [31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000];
 
 #[test]
@@ -262,7 +262,7 @@ fn png_colours_without_a_profile_are_honoured() {
         for file in [&chromaticities, &with_chunk(&file, b"cICP", &[12, 13, 0, 1])] {
             assert_near(flat(&shown(file)), from_p3(colour), 4);
         }
-        // sRGB says more than the numbers beside it; a gamma of 1/2.2 is how sRGB is written.
+        // An sRGB chunk takes precedence over the numbers; a gamma of 1/2.2 stands for sRGB.
         let gamma = with_chunk(&file, b"gAMA", &hundred_thousandths([45_455]));
         for file in [&with_chunk(&chromaticities, b"sRGB", &[0]), &gamma] {
             assert_near(flat(&shown(file)), colour, 3);
@@ -277,7 +277,7 @@ fn png_colours_without_a_profile_are_honoured() {
     let grey = written(GrayImage::from_pixel(40, 30, Luma([55])), ImageFormat::Png);
     let grey = with_chunk(&grey, b"gAMA", &hundred_thousandths([LINEAR]));
     assert_near(flat(&shown(&grey)), [128; 3], 2);
-    // 203 cd/m² in PQ, and a signal of 0.75 in HLG, is white; half of the light is half of it.
+    // 203 cd/m² in PQ, and a signal of 0.75 in HLG, are white; half of the light is half of white.
     for (transfer, white, half) in [(16, 148, 130), (18, 191, 155)] {
         for (signal, wanted) in [(white, 254), (half, 188), (255, 255)] {
             let file = with_chunk(
@@ -291,7 +291,7 @@ fn png_colours_without_a_profile_are_honoured() {
 }
 
 #[test]
-fn damaged_colour_chunks_are_left_out_of_account() {
+fn damaged_colour_chunks_are_ignored() {
     let file = png(&fields(120, 88));
     let chunks: [(&[u8; 4], Vec<u8>); 7] = [
         (b"gAMA", hundred_thousandths([0])),
@@ -308,7 +308,7 @@ fn damaged_colour_chunks_are_left_out_of_account() {
 }
 
 #[test]
-fn png_colour_chunks_have_an_order() {
+fn png_colour_chunks_take_precedence_in_order() {
     let profile = |profile: ColorProfile| [b"some\0\0", &deflated(&profile.encode().unwrap())[..]].concat();
     let p3 = profile(ColorProfile::new_display_p3());
     let colour = [200, 90, 80];
@@ -317,14 +317,14 @@ fn png_colour_chunks_have_an_order() {
     assert_near(flat(&shown(&with_chunk(&with_profile, b"sRGB", &[0]))), from_p3(colour), 4);
     let code_points = with_chunk(&with_profile, b"cICP", &[1, 13, 0, 1]);
     assert_near(flat(&shown(&code_points)), colour, 3);
-    // A profile that is none leaves it to the others.
+    // Instead of an invalid profile the other chunks apply.
     let broken =
         with_chunk(&with_chunk(&file, b"iCCP", b"some\0\0not deflated"), b"cHRM", &hundred_thousandths(P3));
     assert_near(flat(&shown(&broken)), from_p3(colour), 4);
 }
 
 #[test]
-fn grey_profiles_of_grey_pngs_are_honoured() {
+fn grey_profile_applies_to_grey_png_only() {
     let profile = ColorProfile::new_gray_with_gamma(1.0).encode().unwrap();
     let profile = [b"grey\0\0", &deflated(&profile)[..]].concat();
     let grey = written(GrayImage::from_pixel(40, 30, Luma([55])), ImageFormat::Png);
@@ -332,13 +332,13 @@ fn grey_profiles_of_grey_pngs_are_honoured() {
     let alpha = ImageBuffer::from_pixel(40, 30, LumaA([55_u8, 255]));
     let alpha = written(DynamicImage::ImageLumaA8(alpha), ImageFormat::Png);
     assert_near(flat(&shown(&with_chunk(&alpha, b"iCCP", &profile))), [128; 3], 3);
-    // Of colours it says nothing.
+    // It does not apply to a picture in colours.
     let colours = png(&RgbImage::from_pixel(48, 32, Rgb([55; 3])));
     assert_near(flat(&shown(&with_chunk(&colours, b"iCCP", &profile))), [55; 3], 3);
 }
 
 #[test]
-fn every_way_of_writing_a_jpeg_gives_the_same_picture() {
+fn every_jpeg_structure_gives_the_same_picture() {
     let pixels = photo(333, 222);
     let reference = shown(&jpeg(&pixels));
     for scans in [2, 9, 30] {

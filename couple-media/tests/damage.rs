@@ -1,4 +1,4 @@
-//! Files that were cut off or altered: shown or refused with a reason, soon, whatever is wrong with them.
+//! Truncated or altered files: shown, or rejected with a reason, within a bounded time.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -26,9 +26,9 @@ fn avatars() -> Recipe {
     Recipe { renditions: AVATARS.to_vec(), crop: None, encoding: Encoding::JPEG }
 }
 
-/// At every hundredth of its length: a picture of which a part is missing is not shown as if it were whole.
+/// Cut off at every hundredth of the length: an incomplete picture is not shown as if it were complete.
 #[test]
-fn what_is_cut_off_is_refused() {
+fn truncated_file_is_rejected() {
     for (name, file) in files() {
         for percent in 0..100 {
             let cut = &file[..file.len() * percent / 100];
@@ -37,7 +37,7 @@ fn what_is_cut_off_is_refused() {
             assert!(fits, "{name} at {percent} %: {refused:?}");
             assert!(!refused.code().is_empty());
         }
-        // The last byte of the others says no more than that nothing follows.
+        // For the other types the last byte contains no pixels.
         if name == "webp" {
             assert_eq!(render(&file[..file.len() - 1], &avatars()), Err(Rejected::Truncated));
         }
@@ -45,7 +45,7 @@ fn what_is_cut_off_is_refused() {
     }
 }
 
-/// Bytes that files have in place of their end: nothing, padding, text, a second picture, markers without their segments.
+/// Bytes that some files have in place of the end marker: none, padding, text, a second picture, markers without segments.
 fn trailers() -> [Vec<u8>; 6] {
     let other = jpeg(&photo(16, 16));
     [
@@ -59,7 +59,7 @@ fn trailers() -> [Vec<u8>; 6] {
 }
 
 #[test]
-fn jpeg_without_eoi_is_shown_if_all_blocks_are_there() {
+fn jpeg_without_eoi_is_shown_if_all_blocks_exist() {
     for (name, file) in files().into_iter().filter(|(_, file)| file.starts_with(&[0xFF, 0xD8])) {
         let (wanted, unended) = (render(&file, &avatars()).unwrap(), &file[..file.len() - 2]);
         for trailer in trailers() {
@@ -73,16 +73,16 @@ fn jpeg_without_eoi_is_shown_if_all_blocks_are_there() {
     }
 }
 
-/// Also a scan that the wanted sizes do not need.
+/// Even if the wanted sizes do not need the scan.
 #[test]
-fn progressive_jpeg_without_one_of_its_scans_is_refused() {
+fn progressive_jpeg_without_one_of_its_scans_is_rejected() {
     let file = jpeg_with(&photo(97, 61), |e| e.set_progressive_scans(9));
     let tiny = Recipe { renditions: AVATARS[3..].to_vec(), ..avatars() };
     let scans: Vec<usize> = memchr(&file, [0xFF, 0xDA]);
     assert!(scans.len() > 5);
     for at in scans {
         assert_eq!(render(&file[..at], &tiny), Err(Rejected::Truncated), "{at}");
-        // Its header and one byte.
+        // The scan's header and one byte.
         assert_eq!(render(&file[..at + 11], &tiny), Err(Rejected::Truncated), "{at}");
     }
 }
@@ -92,7 +92,7 @@ fn memchr(bytes: &[u8], marker: [u8; 2]) -> Vec<usize> {
 }
 
 #[test]
-fn png_without_iend_is_shown_if_all_rows_are_there() {
+fn png_without_iend_is_shown_if_all_rows_exist() {
     let pixels = photo(97, 61);
     let rows: Vec<u8> =
         pixels.rows().flat_map(|row| [0].into_iter().chain(row.flat_map(|pixel| pixel.0))).collect();
@@ -107,7 +107,7 @@ fn png_without_iend_is_shown_if_all_rows_are_there() {
         let shown = render(&[&whole[..all], &trailer].concat(), &avatars());
         assert_eq!(shown.as_ref(), Ok(&wanted), "{} bytes behind it", trailer.len());
     }
-    // IEND in part, no checksum of the chunk, no checksum of the stream either.
+    // Without a part of IEND, without the chunk's checksum, and without the stream's checksum.
     for missing in [1, 11, 12 + 1, 12 + 4, 12 + 8] {
         assert_eq!(render(&whole[..whole.len() - missing], &avatars()).as_ref(), Ok(&wanted), "{missing}");
     }
@@ -116,9 +116,9 @@ fn png_without_iend_is_shown_if_all_rows_are_there() {
     }
 }
 
-/// 10,000 files with one bit wrong each.
+/// 10,000 files with one wrong bit each.
 #[test]
-fn single_bits_do_no_harm() {
+fn single_bit_errors_do_not_panic() {
     let files = files();
     let variants = 10_000 / files.len() + 1;
     let mut state = 1_u32;
@@ -147,9 +147,9 @@ fn single_bits_do_no_harm() {
     }
 }
 
-/// What is behind the headers is other bytes altogether.
+/// All bytes after the headers are replaced.
 #[test]
-fn noise_behind_a_header_is_refused_or_shown() {
+fn noise_after_a_header_is_rejected_or_shown() {
     let mut state = 7_u32;
     for (name, file) in files() {
         for _ in 0..50 {

@@ -1,4 +1,4 @@
-//! HEIC, put together, turned, coloured and damaged here.
+//! HEIC files composed here: tiles, rotation, colour, alpha, limits, damage.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 #[path = "support/heic.rs"]
@@ -32,7 +32,7 @@ fn assert_fields(pixels: &RgbImage, [top_left, top_right, bottom_left, bottom_ri
 }
 
 #[test]
-fn a_picture_in_one_piece() {
+fn picture_without_tiles_is_decoded() {
     let file = single(&[]);
     let info = inspect(&file, &Limits::default()).unwrap();
     assert_eq!(
@@ -48,9 +48,9 @@ fn a_picture_in_one_piece() {
     }
 }
 
-/// `irot` is anticlockwise, `imir` comes after it, and Exif's orientation says again what they say.
+/// `irot` is anticlockwise, `imir` is applied after it, and the orientation in Exif repeats them.
 #[test]
-fn turned_once() {
+fn orientation_is_applied_once() {
     let irot = |quarters: u8| a_box(b"irot", &[quarters]);
     let imir = |axis: u8| a_box(b"imir", &[axis]);
     let cases = [
@@ -84,9 +84,9 @@ fn turned_once() {
     }
 }
 
-/// As phones write it: tiles, of which the last stand over.
+/// Tiles as phones write them; the last row and column extend beyond the picture.
 #[test]
-fn tiles_make_a_picture() {
+fn tiles_are_joined() {
     let with = |columns: u8, rows: u8, width, height, more: &[Vec<u8>]| {
         let tiles = (0..columns * rows).map(|_| coded(FIELDS, &[srgb()]));
         heic(&std::iter::once(grid(columns, rows, width, height, more)).chain(tiles).collect::<Vec<_>>())
@@ -103,7 +103,7 @@ fn tiles_make_a_picture() {
             assert_colour(&pixels, x, y, colour);
         }
     }
-    // Smaller on the way: every factor, and what does not divide.
+    // Scaled down while decoding: by every factor, and with sizes that are not divisible.
     for side in [250, 128, 64, 50, 32, 16] {
         let rendered = render(&file, &within(side)).unwrap();
         let small = seen(&rendered.images[0]);
@@ -118,12 +118,12 @@ fn tiles_make_a_picture() {
             assert!(small.abs_diff(large) <= 4, "{side}: {small} for {large}");
         }
     }
-    // Cut off: 101 × 75 of 128 × 128, turned.
+    // Cropped: 101 × 75 of 128 × 128, and rotated.
     let pixels = shown(&with(2, 2, 101, 75, &[a_box(b"irot", &[3])]));
     assert_eq!(pixels.dimensions(), (75, 101));
     assert_colour(&pixels, 0.9, 0.1, RED);
     assert_colour(&pixels, 0.9, 0.45, GREEN);
-    // A profile or code points of the grid, or of its tiles, are the picture's.
+    // A profile or code points of the grid, or of its tiles, apply to the picture.
     assert_eq!(
         render(&with(2, 2, 128, 129, &[]), &whole()).unwrap_err(),
         Rejected::Corrupt("the tiles do not fit the picture".into())
@@ -131,22 +131,22 @@ fn tiles_make_a_picture() {
     assert!(matches!(render(&with(2, 2, 64, 128, &[]), &whole()), Err(Rejected::Corrupt(_))));
 }
 
-/// What another matrix, range and other primaries make of the same samples.
+/// The same samples with other matrices, ranges and primaries.
 #[test]
-fn code_points_count() {
+fn colour_code_points_are_applied() {
     let with = |primaries, transfer, matrix, full| {
         shown(&heic(&[coded(FIELDS, &[nclx(primaries, transfer, matrix, full)])]))
     };
     let red = |pixels: &RgbImage| colour_at(pixels, 0.25, 0.25);
     let plain = red(&with(1, 13, 6, true));
     assert_eq!(red(&with(1, 13, 5, true)), plain);
-    // Y 87, Cb 96, Cr 223 in BT.709's matrix.
+    // Y 87, Cb 96, Cr 223 with the matrix of BT.709.
     let other = red(&with(1, 13, 1, true));
     assert!(other.iter().zip([236, 48, 28]).all(|(&seen, wanted)| seen.abs_diff(wanted) < 8), "{other:?}");
-    // White of 240 is beyond what is white in limited range.
+    // In limited range, 240 is above white.
     let limited = with(1, 13, 6, false);
     assert_colour(&limited, 0.75, 0.75, [255, 255, 255]);
-    // Red of Display P3 is more than sRGB has.
+    // Red of Display P3 is outside of sRGB.
     let wide = red(&with(12, 13, 6, true));
     assert!(wide[0] > plain[0] + 8 && wide[1] < plain[1], "{wide:?}");
     let widest = red(&with(9, 13, 9, true));
@@ -155,7 +155,7 @@ fn code_points_count() {
         let file = heic(&[coded(FIELDS, &[nclx(9, transfer, 9, true)])]);
         assert!(matches!(render(&file, &whole()), Err(Rejected::Unsupported(_))));
     }
-    // A profile goes before code points.
+    // A profile takes precedence over code points.
     let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
     let profile = a_box(b"colr", &[b"prof", &profile[..]].concat());
     let pixels = shown(&heic(&[coded(FIELDS, &[srgb(), profile])]));
@@ -165,15 +165,15 @@ fn code_points_count() {
     assert_fields(&grey, [[0; 3], [255; 3], [0; 3], [255; 3]]);
 }
 
-/// What is not seen is white.
+/// Transparent pixels are white.
 #[test]
-fn alpha_over_white() {
+fn alpha_is_blended_with_white() {
     let alpha = full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0");
     let mut halves = coded(HALVES, &[srgb(), alpha]);
     halves.refers = vec![(*b"auxl", vec![1])];
     let pixels = shown(&heic(&[coded(FIELDS, &[srgb()]), halves]));
     assert_fields(&pixels, [[255; 3], GREEN, [255; 3], WHITE]);
-    // A depth map or a thumbnail is none of it.
+    // A depth map or a thumbnail is not alpha.
     let mut depth = coded(HALVES, &[full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth\0")]);
     depth.refers = vec![(*b"auxl", vec![1])];
     let mut thumbnail = coded(HALVES, &[]);
@@ -182,9 +182,9 @@ fn alpha_over_white() {
     assert_fields(&pixels, [RED, GREEN, BLUE, WHITE]);
 }
 
-/// What programs write that pad to an even size.
+/// Written by programs that pad a picture to an even size.
 #[test]
-fn a_crop_at_the_right_and_below() {
+fn crop_at_the_right_and_bottom_is_applied() {
     let clap = |width: u32, height: u32, x: i32, y: i32| {
         let parts = [width, 1, height, 1, x.cast_unsigned(), 2, y.cast_unsigned(), 2];
         a_box(b"clap", &parts.map(u32::to_be_bytes).concat())
@@ -197,12 +197,12 @@ fn a_crop_at_the_right_and_below() {
 }
 
 #[test]
-fn limits_hold_before_anything_is_decoded() {
+fn limits_are_checked_before_decoding() {
     let huge = heic(&[grid(250, 250, 60_000, 60_000, &[]), coded(FIELDS, &[srgb()])]);
     let begun = Instant::now();
     assert_eq!(render(&huge, &whole()), Err(Rejected::TooLarge { width: 60_000, height: 60_000 }));
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    // A coded picture of another size than its box says.
+    // The coded picture has another size than its box declares.
     let mut item = coded(FIELDS, &[srgb()]);
     item.properties[1] = ispe(65, 64);
     assert!(matches!(render(&heic(&[item]), &whole()), Err(Rejected::Corrupt(_))));
@@ -214,11 +214,11 @@ fn limits_hold_before_anything_is_decoded() {
     assert!(matches!(with(|limits| limits.memory = 30_000), Err(Rejected::TooComplex(_))));
     assert!(with(|limits| limits.memory = 60_000).is_ok());
     assert_eq!(with(|limits| limits.deadline = Duration::ZERO), Err(Rejected::TookTooLong));
-    // The same slice again and again: a picture's worth of work for each.
+    // The same slice many times, each as much work as a picture.
     let [config, data] = FIELDS;
     let mut item = coded([config, data], &[srgb()]);
     let mut again = item.data.clone();
-    // Not the first of its picture.
+    // Clears the flag of the first slice.
     again[6] &= 0x7F;
     for _ in 0..1_000 {
         item.data.extend(&again);
@@ -233,9 +233,9 @@ fn limits_hold_before_anything_is_decoded() {
     }
 }
 
-/// At every length, and with every bit turned: shown or refused, and no decoder panics.
+/// Cut off at every length, and with every bit flipped: shown or rejected, and no decoder panics.
 #[test]
-fn damage_is_refused_or_shown() {
+fn damaged_heic_is_rejected_or_shown() {
     let mut halves = coded(HALVES, &[full(b"auxC", b"urn:mpeg:hevc:2015:auxid:1\0")]);
     halves.refers = vec![(*b"auxl", vec![1])];
     let whole_file = heic(&[grid(1, 1, 60, 62, &[srgb(), a_box(b"irot", &[1])]), coded(FIELDS, &[]), halves]);

@@ -1,4 +1,4 @@
-"""Writes HEIC files with libheif and x265, and beside each what libheif itself sees in it: libheif.py FOLDER."""
+"""Writes HEIC files with libheif and x265, and for each a PNG of libheif's own decoding: libheif.py FOLDER."""
 
 import io
 import sys

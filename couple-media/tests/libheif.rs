@@ -1,4 +1,4 @@
-//! HEIC files of libheif and x265, beside what libheif sees in them.
+//! HEIC files of libheif and x265, compared with libheif's decoding.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::Command};
 use support::{render, seen, ssim, whole, within};
 
 #[test]
-fn what_libheif_writes_is_seen_as_it_sees_it() {
+fn heic_of_libheif_decodes_as_with_libheif() {
     let clients = std::env::var_os("COUPLE_TEST_CLIENTS")
         .expect("COUPLE_TEST_CLIENTS is not set: ./test runs tests/clients/install FOLDER and sets it");
     let folder = tempfile::tempdir().unwrap();
@@ -31,7 +31,7 @@ fn what_libheif_writes_is_seen_as_it_sees_it() {
         let likeness = if wanted.height() < 16 { 1.0 } else { ssim(&seen(&rendered.images[0]), &wanted) };
         assert!(likeness > 0.98, "{name}: {likeness}");
         assert!(!rendered.images[0].bytes.windows(3).any(|part| part == b"Mkr"), "{name}");
-        // Smaller on the way, beside a resize of all of it.
+        // Scaled down while decoding, compared with a resize of the whole.
         if name.starts_with("tiles") {
             let small = seen(&render(&bytes, &within(100)).unwrap().images[0]);
             let filter = image::imageops::FilterType::Lanczos3;

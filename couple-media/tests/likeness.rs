@@ -1,4 +1,4 @@
-//! Beside a reference: the whole picture decoded by another decoder, and resized in one step.
+//! Compares renditions with a reference: the whole picture decoded by another decoder, and resized in one step.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -11,7 +11,7 @@ fn recipe(renditions: &[couple_media::picture::Rendition]) -> Recipe {
     Recipe { renditions: renditions.to_vec(), crop: None, encoding: Encoding::Jpeg { quality: 100 } }
 }
 
-/// The middle of a picture, as large as its sides allow.
+/// The largest square in the middle of a picture.
 fn square(pixels: &RgbImage) -> RgbImage {
     let (width, height) = pixels.dimensions();
     let side = width.min(height);
@@ -19,7 +19,7 @@ fn square(pixels: &RgbImage) -> RgbImage {
 }
 
 #[test]
-fn avatars_look_like_the_reference() {
+fn avatars_are_similar_to_the_reference() {
     // Sizes that are decoded at every number of eighths.
     for (width, height) in [(640, 512), (1100, 900), (1701, 1301), (2600, 2050)] {
         let pixels = photo(width, height);
@@ -37,7 +37,7 @@ fn avatars_look_like_the_reference() {
 }
 
 #[test]
-fn photos_look_like_the_reference() {
+fn photos_are_similar_to_the_reference() {
     for (width, height) in [(900, 700), (2500, 1000), (3000, 2200)] {
         let pixels = photo(width, height);
         for file in [jpeg(&pixels), png(&pixels)] {
@@ -51,15 +51,15 @@ fn photos_look_like_the_reference() {
     }
 }
 
-/// Thin white lines on black, and thin black ones on white: between them Lanczos would go below black and above white, which is lost
-/// wherever a step of it is stored.
+/// Thin white lines on black, and black ones on white: between the lines Lanczos goes below black and above white, which is clipped
+/// when an intermediate step is stored.
 #[test]
-fn drawings_keep_their_brightness() {
+fn line_drawings_keep_their_brightness() {
     for (line, ground) in [(255, 0), (0, 255)] {
         let pixels = RgbImage::from_fn(2000, 2000, |x, y| {
             Rgb([if x % 23 < 3 || y % 29 < 3 { line } else { ground }; 3])
         });
-        // A JPEG's blocks at a part of their size are clipped when they are decoded.
+        // Blocks of a JPEG that are decoded at a reduced size are clipped.
         for (file, most) in [(png(&pixels), 2.5), (jpeg(&pixels), 4.0)] {
             for image in render(&file, &recipe(&AVATARS)).unwrap().images {
                 let wanted = imageops::resize(&pixels, image.width, image.height, FilterType::Lanczos3);
@@ -78,7 +78,7 @@ fn drawings_keep_their_brightness() {
 }
 
 #[test]
-fn what_is_small_stays_as_it_is() {
+fn small_picture_keeps_its_pixels() {
     let pixels = photo(60, 40);
     for file in [jpeg(&pixels), png(&pixels), webp(&pixels), gif(&pixels)] {
         let rendered = render(&file, &recipe(&AVATARS)).unwrap();
@@ -90,13 +90,13 @@ fn what_is_small_stays_as_it_is() {
     }
 }
 
-/// Rings that grow finer than the output can show: what cannot be shown must vanish, not turn into other rings.
+/// Rings that become finer than the output can show must vanish, and not appear as other rings.
 #[test]
-fn a_zone_plate_shows_no_false_rings() {
+fn zone_plate_has_no_aliasing() {
     const SIDE: u32 = 3_024;
     let pixels = RgbImage::from_fn(SIDE, SIDE, |x, y| {
         let (x, y) = (f64::from(x) - 1511.5, f64::from(y) - 1511.5);
-        // Reaches the file's own limit of half a wave a pixel at the edge.
+        // At the edge it reaches the file's own limit of half a wave per pixel.
         let phase = std::f64::consts::PI * (x * x + y * y) / f64::from(SIDE);
         Rgb([(128.0 + 100.0 * phase.cos()) as u8; 3])
     });
@@ -113,9 +113,9 @@ fn a_zone_plate_shows_no_false_rings() {
     }
 }
 
-/// The other decoder of WebP sees what the safe one does, and leaves to it what it cannot read.
+/// libwebp decodes the same pixels as the safe decoder, which handles files that are not for libwebp.
 #[test]
-fn libwebp_sees_the_same() {
+fn libwebp_decodes_the_same_pixels() {
     let with = |libwebp| {
         let mut limits = Limits::default();
         limits.libwebp = libwebp;
@@ -142,7 +142,7 @@ fn libwebp_sees_the_same() {
 }
 
 #[test]
-fn webp_is_as_alike_and_smaller() {
+fn webp_is_as_similar_as_jpeg_and_smaller() {
     let pixels = photo(1600, 1200);
     let file = jpeg(&pixels);
     let of = |encoding| render(&file, &Recipe { encoding, ..recipe(&PHOTOS) }).unwrap().images;
@@ -154,9 +154,9 @@ fn webp_is_as_alike_and_smaller() {
     }
 }
 
-/// A size as large as the kept copy is encoded twice; it must look and weigh as if it were encoded once, within 1 %.
+/// A rendition as large as the stored copy is encoded twice; it must be as similar and as small as one encoded once, within 1 %.
 #[test]
-fn size_made_from_the_kept_copy_is_as_good_as_one_made_from_the_upload() {
+fn rendition_of_the_stored_copy_is_as_good_as_one_of_the_upload() {
     for (width, height) in [(640, 480), (1024, 768), (1500, 1001)] {
         let upload = jpeg(&photo(width, height));
         let reference = image::load_from_memory(&upload).unwrap().into_rgb8();

@@ -1,4 +1,4 @@
-//! Nothing of what goes in comes out but pixels.
+//! Renditions contain pixels only, and no metadata of the upload.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -11,11 +11,11 @@ use support::{
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><exif:GPSLatitude>48,51.49N</exif:GPSLatitude>\
     <xmpGImg:image>SECRETTHUMB</xmpGImg:image></x:xmpmeta>";
 
-/// What a JPEG or WebP of ours consists of: nothing that could hold a word.
+/// Checks that a JPEG or WebP of ours has no segments or chunks that could hold metadata.
 fn assert_bare(bytes: &[u8]) {
     if bytes.starts_with(b"RIFF") {
         assert_eq!(&bytes[8..12], b"WEBP");
-        assert_eq!(&bytes[12..16], b"VP8 ", "the simple format, which has one chunk");
+        assert_eq!(&bytes[12..16], b"VP8 ", "the simple format, with one chunk");
         let length = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize;
         assert_eq!(20 + length + length % 2, bytes.len());
         return;
@@ -31,7 +31,7 @@ fn assert_bare(bytes: &[u8]) {
         at += 2 + length;
     }
     let end = bytes.windows(2).position(|pair| pair == [0xFF, 0xD9]).unwrap();
-    assert_eq!(end + 2, bytes.len(), "nothing behind the end");
+    assert_eq!(end + 2, bytes.len(), "no bytes after the end");
 }
 
 fn assert_clean(file: &[u8]) {
@@ -51,7 +51,7 @@ fn assert_clean(file: &[u8]) {
 }
 
 #[test]
-fn no_place_no_thumbnail_no_words() {
+fn location_thumbnail_and_text_are_removed() {
     let pixels = photo(600, 400);
     for orientation in [1, 6] {
         let exif = exif(orientation, true);
@@ -72,7 +72,7 @@ fn no_place_no_thumbnail_no_words() {
 }
 
 #[test]
-fn polyglots_come_out_harmless() {
+fn polyglot_file_becomes_a_plain_picture() {
     let pixels = photo(300, 200);
     let html = b"<html><script>alert('SECRET')</script></html>";
     assert_clean(&with_segment(&jpeg(&pixels), 0xFE, html));
@@ -83,7 +83,7 @@ fn polyglots_come_out_harmless() {
 }
 
 #[test]
-fn what_is_no_picture_is_refused() {
+fn other_file_types_are_rejected() {
     let svg = b"<svg xmlns=\"http://www.w3.org/2000/svg\" onload=\"alert(1)\"/>";
     for file in [
         &svg[..],
@@ -100,9 +100,9 @@ fn what_is_no_picture_is_refused() {
     }
 }
 
-/// The placeholder too is of the shown pixels alone.
+/// The placeholder also shows only the cropped area.
 #[test]
-fn the_placeholder_shows_the_crop() {
+fn placeholder_shows_the_crop() {
     let file = jpeg(&fields(400, 400));
     let average = |crop| {
         let recipe = Recipe { crop, ..support::within(64) };

@@ -1,4 +1,4 @@
-//! All eight orientations, in both byte orders, wherever a file can say so.
+//! All eight orientations, in both byte orders and in all file types.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -10,7 +10,7 @@ use support::{
     webp_with, with_chunk,
 };
 
-/// The picture as a camera stores it that was held so that showing it takes this orientation (Exif 2.32, 4.6.4, table 6).
+/// The picture as stored by a camera that was rotated so that this orientation makes it upright (Exif 2.32, 4.6.4, table 6).
 fn stored(upright: &RgbImage, orientation: u16) -> RgbImage {
     match orientation {
         1 => upright.clone(),
@@ -25,12 +25,12 @@ fn stored(upright: &RgbImage, orientation: u16) -> RgbImage {
 }
 
 #[test]
-fn every_orientation_comes_out_upright() {
+fn every_orientation_is_made_upright() {
     let upright = fields(96, 64);
     for orientation in 1..=8 {
         for big_endian in [false, true] {
             let (pixels, exif) = (stored(&upright, orientation), exif(orientation, big_endian));
-            // Where the block should stand alone many programs write JPEG's identifier before it, some twice.
+            // PNG and WebP hold the block alone, but many programs write JPEG's identifier before it, and some write it twice.
             let named = [b"Exif\0\0", &exif[..]].concat();
             let twice = [b"Exif\0\0", &named[..]].concat();
             let files = [
@@ -45,7 +45,7 @@ fn every_orientation_comes_out_upright() {
             for (kind, file) in files.iter().enumerate() {
                 let info = inspect(file, &Limits::default()).unwrap();
                 assert_eq!((info.width, info.height), (96, 64), "{orientation} {kind}");
-                // Known from the beginning alone, where the orientation stands there: in WebP it comes last.
+                // Known from the beginning of the file if the orientation is there: in WebP it is at the end.
                 let early = upright_size(&file[..file.len() - 20], &Limits::default());
                 assert_eq!(early, (kind < 4).then_some((96, 64)), "{orientation} {kind}");
                 let seen = shown(file);
@@ -58,9 +58,9 @@ fn every_orientation_comes_out_upright() {
     }
 }
 
-/// Every type tells its size in its first bytes, and nothing before those are there.
+/// The first bytes of every type contain the size; before they have arrived, there is none.
 #[test]
-fn a_size_is_known_from_the_beginning() {
+fn size_is_known_from_the_first_bytes() {
     let (pixels, limits) = (photo(301, 202), Limits::default());
     let lossless = webp::Encoder::from_rgb(&pixels, 301, 202).encode_lossless().to_vec();
     let extended = webp_with(&pixels, 0x20, &[(b"ICCP", b"none")]);
@@ -76,9 +76,9 @@ fn a_size_is_known_from_the_beginning() {
     assert_eq!(upright_size(&png(&pixels), &strict), None);
 }
 
-/// A crop is of the upright picture, whatever way it is stored, and decoded at a scale or not.
+/// A crop applies to the upright picture, whatever its stored orientation and decoding scale.
 #[test]
-fn a_crop_is_of_the_upright_picture() {
+fn crop_applies_to_the_upright_picture() {
     let upright = photo(1200, 800);
     let crop = Crop { x: 130, y: 270, width: 420, height: 420 };
     let wanted = imageops::crop_imm(&upright, crop.x, crop.y, crop.width, crop.height).to_image();
@@ -101,7 +101,7 @@ fn a_crop_is_of_the_upright_picture() {
 }
 
 #[test]
-fn photos_turn_as_a_whole() {
+fn uncropped_photos_are_rotated() {
     let upright = photo(900, 1300);
     let file = with_chunk(&png(&stored(&upright, 6)), b"eXIf", &exif(6, true));
     let recipe =
@@ -115,9 +115,9 @@ fn photos_turn_as_a_whole() {
     }
 }
 
-/// Directories that lead in a circle, point nowhere or claim four thousand million entries.
+/// Directories in a loop, with invalid offsets, or that declare four thousand million entries.
 #[test]
-fn looped_and_broken_directories_do_no_harm() {
+fn looped_and_broken_directories_are_ignored() {
     let upright = fields(96, 64);
     let looped = b"II\x2a\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x08\0\0\0\x08\0\0\0".to_vec();
     let nowhere = b"MM\0\x2a\xff\xff\xff\xf0".to_vec();

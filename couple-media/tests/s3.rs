@@ -1,4 +1,4 @@
-//! Blobs in S3, proven by the kit against a server that speaks it.
+//! Blobs in S3, checked by `couple-conformance` against an S3-compatible server.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// The address of the server that `./test` starts.
+/// Address of the server that `./test` starts.
 fn server() -> String {
     std::env::var("COUPLE_TEST_S3").expect("COUPLE_TEST_S3 is not set: ./test starts a server and sets it")
 }
 
 fn options(endpoint: &str) -> S3Options {
-    // More patience than its default: the tests share the machine.
+    // Longer timeouts than the default: the tests share the machine.
     S3Options::new("couple")
         .endpoint(endpoint)
         .credentials("test", &Secret::new("sesame".to_owned()))
         .timeout(Duration::from_secs(30))
 }
 
-/// A folder of its own: the checks of all tests use the same names.
+/// Blobs in a separate folder: the checks of all tests use the same names.
 fn blobs() -> Blobs {
     let name = std::thread::current().name().unwrap_or("").replace("::", "/");
     options(&server()).prefix(format!("{}/{name}", std::process::id())).open().unwrap()
@@ -32,9 +32,9 @@ fn blobs() -> Blobs {
 
 couple_conformance::blobs!(async { blobs() });
 
-/// Whoever has a link reads its blob, without a word about who they are.
+/// A signed link reads its blob without credentials.
 #[tokio::test]
-async fn a_link_reads() {
+async fn signed_link_reads_its_blob() {
     let blobs = blobs();
     blobs.ping().await.unwrap();
     blobs.put("a/b.webp", Bytes::from_static(b"picture")).await.unwrap();
@@ -50,9 +50,9 @@ async fn a_link_reads() {
     assert!(answer.to_ascii_lowercase().contains("content-type: image/webp"), "{answer}");
 }
 
-/// Away, or silent: an error in time.
+/// A server that is unreachable, or does not respond, causes an error in time.
 #[tokio::test]
-async fn away() {
+async fn unreachable_or_silent_server_is_an_error_in_time() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for address in [closed, silent.local_addr().unwrap()] {
@@ -73,7 +73,7 @@ async fn away() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told() {
+async fn errors_name_their_cause() {
     let error = S3Options::new("").endpoint(server()).prefix("a b/../c").open().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
     let missing = S3Options::new("no-such-bucket")

@@ -1,4 +1,4 @@
-//! Tall, wide and very large pictures: which sizes they get, and in how much memory.
+//! Tall, wide and very large pictures: the sizes of their renditions, and memory.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -26,14 +26,14 @@ fn photos_within_three_to_one_fit_a_square() {
     assert_eq!(sizes(60, 40), [(60, 40); 4]);
 }
 
-/// Text in a screenshot is readable at 720 pixels across.
+/// Text in a screenshot is readable at a width of 720 pixels.
 #[test]
-fn long_photos_are_bounded_by_their_shorter_side() {
+fn long_photos_keep_a_minimum_shorter_side() {
     assert_eq!(sizes(1080, 8000), [(1080, 8000), (720, 5333), (380, 2813), (113, 833)]);
     assert_eq!(sizes(1080, 14_000)[..2], [(1080, 14_000), (720, 9333)]);
     assert_eq!(sizes(16_382, 3628)[..2], [(6502, 1440), (3251, 720)]);
     assert_eq!(sizes(700, 9000)[1], (700, 9000));
-    // The maximum of WebP bounds the longer side.
+    // The maximum of WebP limits the longer side.
     assert_eq!(sizes(3000, 65_535)[1], (720, 15_728));
     assert_eq!(sizes(800, 60_000)[0], (218, 16_383));
     for (width, height) in [(1080, 8000), (16_382, 3628), (3000, 65_535), (800, 60_000)] {
@@ -53,9 +53,9 @@ fn tall_screenshot_is_shown() {
     assert!(ssim(&shown, &imageops::resize(&pixels, 720, 9333, FilterType::Lanczos3)) > 0.98);
 }
 
-/// The copy of each as a worker makes it, and the bytes that it takes at most.
+/// Makes the stored copy of each picture, as a worker does, and checks the peak memory.
 #[test]
-fn panoramas_and_200_megapixels_are_shown_within_the_memory_allowed() {
+fn panoramas_and_200_megapixels_are_shown_within_the_memory_limit() {
     let mut limits = Limits::default();
     // For a machine that is busy with other tests.
     limits.deadline = Duration::from_secs(120);
@@ -75,7 +75,7 @@ fn panoramas_and_200_megapixels_are_shown_within_the_memory_allowed() {
     }
 }
 
-/// Bytes that this process holds now; what it holds at most is counted anew from here (Linux, `proc(5)`).
+/// Current memory of this process in bytes; resets its peak (Linux, `proc(5)`).
 fn reset_peak() -> usize {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     status("VmRSS")
@@ -91,7 +91,7 @@ fn status(field: &str) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// Permits are taken by the estimate, so it must not be less than the memory that is used.
+/// Permits are taken by the estimate, so it must not be less than the memory used.
 #[test]
 fn estimated_memory_is_not_exceeded() {
     let mut limits = Limits::default();
@@ -121,7 +121,7 @@ fn estimated_memory_is_not_exceeded() {
             let before = reset_peak();
             picture::render(&file, &recipe, &limits).unwrap();
             let taken = peak() - before;
-            assert!(taken <= estimate, "{name}, {encoding:?}: {taken} bytes, not {estimate}");
+            assert!(taken <= estimate, "{name}, {encoding:?}: {taken} bytes, estimated {estimate}");
         }
     }
 }

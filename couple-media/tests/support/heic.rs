@@ -1,6 +1,6 @@
-//! HEIC around two coded pictures of 64 × 64, made once with libheif and x265.
+//! Composes HEIC files of two coded pictures of 64 × 64, which were made with libheif and x265.
 
-/// `support::fields`: red, green above blue, white; its parameters and its one NAL unit.
+/// `support::fields` (red, green above blue, white): its parameter sets and its one NAL unit.
 pub(crate) const FIELDS: [&str; 2] = [
     "0103700000009000000000001ef000fcfdf8f800000f03600001001840010c01ffff03700000030090000003000003001eba\
      0240610001002b42010103700000030090000003000003001ea020810596ea4929ae6e021a0c0800000300c8000003000840\
@@ -8,7 +8,7 @@ pub(crate) const FIELDS: [&str; 2] = [
     "0000003d2801af04783c13772adfe8e4a9fffde8e1b2fee890a2b9cfd84c7bffd61affff7312cefcffccafe8dfb8cbb7ffc5\
      c9f19813fe55f5f0fddd931ff65dfe",
 ];
-/// Black at the left, white at the right, without chroma.
+/// Black on the left, white on the right, without chroma.
 pub(crate) const HALVES: [&str; 2] = [
     "0104080000009ff8000000001ef000fcfcf8f800000f03600001001740010c01ffff0408000003009ff800000300001eba02\
      4061000100264201010408000003009ff800000300001ec08204165ba924a6b9b02000000303200000030021620001000744\
@@ -37,7 +37,7 @@ pub(crate) fn nclx(primaries: u16, transfer: u16, matrix: u16, full: bool) -> Ve
     a_box(b"colr", &[b"nclx", &points[..], &[u8::from(full) << 7]].concat())
 }
 
-/// As libheif writes it for sRGB.
+/// Code points that libheif writes for sRGB.
 pub(crate) fn srgb() -> Vec<u8> {
     nclx(1, 13, 6, true)
 }
@@ -54,7 +54,7 @@ pub(crate) fn coded([config, data]: [&str; 2], more: &[Vec<u8>]) -> Item {
     Item { kind: *b"hvc1", data: hex(data), properties, refers: Vec::new() }
 }
 
-/// Tiles of the items from 2 on.
+/// Grid of tiles: the items from 2 on.
 pub(crate) fn grid(columns: u8, rows: u8, width: u16, height: u16, more: &[Vec<u8>]) -> Item {
     let (w, h) = (width.to_be_bytes(), height.to_be_bytes());
     let data = [&[0, 0, rows - 1, columns - 1], &w[..], &h].concat();
@@ -63,7 +63,7 @@ pub(crate) fn grid(columns: u8, rows: u8, width: u16, height: u16, more: &[Vec<u
     Item { kind: *b"grid", data, properties, refers: vec![(*b"dimg", tiles)] }
 }
 
-/// A file of items that are counted from 1, the first of which is the picture.
+/// File of items that are numbered from 1; the first is the picture.
 pub(crate) fn heic(items: &[Item]) -> Vec<u8> {
     let ftyp = a_box(b"ftyp", b"heic\0\0\0\0mif1heic");
     let (mut infos, mut ipco, mut ipma, mut iref) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

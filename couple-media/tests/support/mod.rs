@@ -1,5 +1,5 @@
-//! Pictures made for tests, and how alike two are.
-#![allow(dead_code, reason = "each test uses its part")]
+//! Pictures for tests, and their comparison.
+#![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 
@@ -9,7 +9,7 @@ use couple_media::picture::{self, Encoding, Fit, Limits, Recipe, Rejected, Rende
 use image::{ImageFormat, Rgb, RgbImage};
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 
-/// Smooth, with edges and grain: what photos are made of.
+/// A smooth picture with edges and grain, like a photo.
 pub(crate) fn photo(width: u32, height: u32) -> RgbImage {
     let mut state = 12_345_u32;
     RgbImage::from_fn(width, height, |x, y| {
@@ -63,13 +63,13 @@ pub(crate) fn gif(pixels: &RgbImage) -> Vec<u8> {
     written(pixels.clone(), ImageFormat::Gif)
 }
 
-/// A segment directly after a JPEG's start.
+/// Inserts a segment directly after a JPEG's start.
 pub(crate) fn with_segment(jpeg: &[u8], marker: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len() + 2).unwrap().to_be_bytes();
     [&jpeg[..2], &[0xFF, marker], &length, payload, &jpeg[2..]].concat()
 }
 
-/// A grey JPEG of any size in a few bits for each block, every coefficient zero: baseline with chroma at half of the size, or progressive.
+/// Grey JPEG of any size with few bits per block, every coefficient zero: baseline with subsampled chroma, or progressive.
 pub(crate) fn flat_jpeg(width: u16, height: u16, progressive: bool) -> Vec<u8> {
     let segment = |marker: u8, payload: &[u8]| {
         let length = u16::try_from(payload.len() + 2).unwrap().to_be_bytes();
@@ -78,7 +78,7 @@ pub(crate) fn flat_jpeg(width: u16, height: u16, progressive: bool) -> Vec<u8> {
     let [h1, h0] = height.to_be_bytes();
     let [w1, w0] = width.to_be_bytes();
     let frame = [8, h1, h0, w1, w0, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0];
-    // One code of one bit in each table: a difference of zero, an end of block.
+    // Each table has one code of one bit: a difference of zero, or the end of a block.
     let table = |class: u8| [&[class, 1][..], &[0; 15], &[0]].concat();
     let scan = [3, 1, 0, 2, 0, 3, 0, 0, if progressive { 0 } else { 63 }, 0];
     let units = usize::from(width).div_ceil(16) * usize::from(height).div_ceil(16);
@@ -95,7 +95,7 @@ pub(crate) fn flat_jpeg(width: u16, height: u16, progressive: bool) -> Vec<u8> {
     .concat()
 }
 
-/// A chunk as PNG writes it.
+/// Encodes a PNG chunk.
 pub(crate) fn png_chunk(kind: &[u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut sum = u32::MAX;
     for &byte in kind.iter().chain(payload) {
@@ -107,7 +107,7 @@ pub(crate) fn png_chunk(kind: &[u8; 4], payload: &[u8]) -> Vec<u8> {
     [&(payload.len() as u32).to_be_bytes()[..], kind, payload, &(!sum).to_be_bytes()].concat()
 }
 
-/// A chunk directly after a PNG's header.
+/// Inserts a chunk directly after a PNG's header.
 pub(crate) fn with_chunk(png: &[u8], kind: &[u8; 4], payload: &[u8]) -> Vec<u8> {
     [&png[..33], &png_chunk(kind, payload), &png[33..]].concat()
 }
@@ -117,7 +117,7 @@ pub(crate) fn ihdr(width: u32, height: u32, rest: [u8; 5]) -> Vec<u8> {
     [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(b"IHDR", &payload)].concat()
 }
 
-/// Exif (2.32, 4.6) with an orientation, a place on earth and a thumbnail, in either byte order.
+/// Exif (2.32, 4.6) with an orientation, a GPS location and a thumbnail, in either byte order.
 pub(crate) fn exif(orientation: u16, big_endian: bool) -> Vec<u8> {
     let two = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
     let four = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
@@ -130,7 +130,7 @@ pub(crate) fn exif(orientation: u16, big_endian: bool) -> Vec<u8> {
     };
     let text = |value: &[u8; 4]| *value;
     let thumbnail = jpeg(&fields(16, 16));
-    // The first directory has three entries at 8, the second, of GPS, two at 50, the third, of the thumbnail, two at 80.
+    // The first directory has three entries at 8; the second, with GPS, two at 50; the third, of the thumbnail, two at 80.
     let mut bytes = if big_endian { b"MM".to_vec() } else { b"II".to_vec() };
     bytes.extend(two(42));
     bytes.extend(four(8));
@@ -154,12 +154,12 @@ pub(crate) fn exif(orientation: u16, big_endian: bool) -> Vec<u8> {
     bytes
 }
 
-/// As a JPEG has it.
+/// Inserts Exif into a JPEG.
 pub(crate) fn jpeg_exif(jpeg: &[u8], exif: &[u8]) -> Vec<u8> {
     with_segment(jpeg, 0xE1, &[b"Exif\0\0", exif].concat())
 }
 
-/// A lossy WebP in the extended format, with more chunks.
+/// Lossy WebP in the extended format, with additional chunks.
 pub(crate) fn webp_with(pixels: &RgbImage, flags: u8, chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let simple = webp(pixels);
     let mut body = b"WEBPVP8X\x0a\0\0\0".to_vec();
@@ -183,7 +183,7 @@ pub(crate) fn webp_with(pixels: &RgbImage, flags: u8, chunks: &[(&[u8; 4], &[u8]
     [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
 }
 
-/// The whole picture, at its own size, nearly without loss.
+/// Recipe for the whole picture at its own size, nearly lossless.
 pub(crate) fn whole() -> Recipe {
     within(12_000)
 }
@@ -197,19 +197,19 @@ pub(crate) fn render(bytes: &[u8], recipe: &Recipe) -> Result<Rendered, Rejected
     picture::render(bytes, recipe, &Limits::default())
 }
 
-/// A rendition's pixels.
+/// Pixels of a rendition.
 pub(crate) fn seen(image: &picture::Image) -> RgbImage {
     let pixels = image::load_from_memory(&image.bytes).unwrap().into_rgb8();
     assert_eq!(pixels.dimensions(), (image.width, image.height));
     pixels
 }
 
-/// What a picture looks like when it went through.
+/// Pixels of a rendered picture.
 pub(crate) fn shown(bytes: &[u8]) -> RgbImage {
     seen(&render(bytes, &whole()).unwrap().images[0])
 }
 
-/// The mean colour around a place, in fractions of the picture.
+/// Mean colour around a point, whose position is a fraction of the picture.
 pub(crate) fn colour_at(pixels: &RgbImage, x: f32, y: f32) -> [u8; 3] {
     let (x, y) = ((x * pixels.width() as f32) as u32, (y * pixels.height() as f32) as u32);
     let mut sums = [0_u32; 3];
@@ -226,7 +226,7 @@ pub(crate) fn colour_at(pixels: &RgbImage, x: f32, y: f32) -> [u8; 3] {
 #[track_caller]
 pub(crate) fn assert_near(seen: [u8; 3], wanted: [u8; 3], most: u8) {
     let near = seen.iter().zip(wanted).all(|(seen, wanted)| seen.abs_diff(wanted) <= most);
-    assert!(near, "{seen:?}, not {wanted:?}");
+    assert!(near, "{seen:?}, expected {wanted:?}");
 }
 
 fn luma(pixels: &RgbImage) -> Vec<f64> {
