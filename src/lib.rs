@@ -1,4 +1,4 @@
-#![doc = include_str!("../README.md")]
+#![doc = include_str!("lib.md")]
 
 mod builder;
 #[cfg(feature = "http")]
@@ -20,3 +20,14 @@ pub use couple_media::{blobs, gallery, picture};
 pub use couple_notify as notify;
 #[doc(inline)]
 pub use couple_store as store;
+
+/// Examples in Markdown files, compiled and run as documentation tests.
+#[cfg(doctest)]
+mod examples {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/quickstart.md")]
+    struct QuickStart;
+    #[doc = include_str!("../docs/adapters.md")]
+    struct Adapters;
+}
