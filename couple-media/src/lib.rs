@@ -9,3 +9,8 @@ pub mod blobs;
 pub mod fair_permits;
 pub mod gallery;
 pub mod picture;
+
+/// The example in `README.md`, compiled and run as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
