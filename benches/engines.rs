@@ -1,6 +1,6 @@
-//! The database servers side by side: sign-ups and entries per second through HTTP with pools of several sizes, and what one
-//! costs in processor time, here and at the server; jobs claimed and finished. Durable settings on. Everything runs on the
-//! same cores: the server, the database and the generator of requests.
+//! Compares the database servers: sign-ups and entries per second through HTTP with pools of several sizes, processor time of the
+//! process and of the database per operation, and jobs claimed and finished. Durable settings on. Server, database and load generator
+//! run on the same cores.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 #[path = "../tests/support/engine.rs"]
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 const TIME: Duration = Duration::from_secs(4);
 const COUPLES: usize = 500;
 
-/// Where a store is.
+/// Location of a store.
 enum Place<'a> {
     Sqlite,
     Server(&'a Engine),
@@ -112,7 +112,7 @@ fn through_http(place: &Place<'_>, connections: u32) {
     server.shutdown_background();
 }
 
-/// Jobs claimed and finished per second: `batch` in one commit each way, four workers at once.
+/// Jobs claimed and finished per second: `batch` per commit, four concurrent workers.
 async fn jobs(place: &Place<'_>, batch: u32) -> f64 {
     let store = place.open(10).await;
     let workers = 4;

@@ -1,6 +1,6 @@
-//! How cost grows: what a sign-up's commit, an append, a page of 50 and a job claimed and finished take, and what processor
-//! time, with 10,000 and 1,000,000 rows (or those of `COUPLE_GROWTH_ROWS`, with commas between them) in each table that they look
-//! into. The servers' caches are of 4 GiB: what is asked is how the work grows, not what a disk costs.
+//! Growth of cost: duration and processor time of a sign-up's commit, an append, a page of 50, and a job claimed and finished, with
+//! 10,000 and 1,000,000 rows (or those of `COUPLE_GROWTH_ROWS`, separated by commas) in each table that they read. The servers have
+//! caches of 4 GiB: the bench measures the growth of work, not of disk access.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 #[path = "../tests/support/engine.rs"]
@@ -27,7 +27,7 @@ use support::runtime;
 use tokio::time::Instant;
 
 const TIMES: usize = 3_000;
-/// The tables that the measured work looks into.
+/// Tables that the measured operations read.
 const TABLES: [&str; 3] = ["couple", "entry", "job"];
 
 async fn time<F: Future<Output = ()>>(what: &str, engine: &Engine, work: impl Fn(usize) -> F) {
@@ -67,7 +67,7 @@ fn job(queue: &str) -> NewJob {
 }
 
 async fn measure(store: Arc<dyn Store>, engine: &Engine, rows: u32) {
-    // Couples of 100 entries each, in no order.
+    // Couples of 100 entries each, in pseudo-random order.
     let couple = |n: usize| {
         let id = 1 + (n as u128 * 7_919) % u128::from(rows / 100 - 1);
         CoupleId::from_uuid(uuid::Uuid::from_u128(id))

@@ -1,7 +1,7 @@
-//! Live connections: what an idle one costs the server in memory, how soon the partner has an entry, how many are delivered per
-//! second, and how soon all are back who were dropped at once. The server is a process of its own with one thread, over the
-//! memory store, or SQLite for those who come back; the clients are here. `COUPLE_LIVE_CONNECTIONS` sets how many there are
-//! (9,000); each side needs as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
+//! Live connections: memory per idle connection, delay until the partner receives an entry, deliveries per second, and time until all
+//! clients have reconnected after all were disconnected together. The server is a separate process with one thread, over the memory
+//! store, or over SQLite for reconnects; the clients run in this process. `COUPLE_LIVE_CONNECTIONS` sets the number of connections
+//! (9,000); both processes need as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod people;
@@ -37,12 +37,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// Couples of whom both follow, for the rate of deliveries.
+/// Couples with connected clients, for the rate of deliveries.
 const TALKING: usize = 500;
 const ROUNDS: usize = 3;
-/// Entries that those who come back are behind.
+/// Number of entries that reconnecting clients have missed.
 const BEHIND: usize = 5;
-/// Tells a server's process what it is: how many couples it has, and whether they are kept on the disk.
+/// Environment variable of the server process: number of couples, and whether they are stored on disk.
 const ROLE: &str = "COUPLE_LIVE_SERVER";
 
 /// Counts reads by name.
@@ -61,7 +61,7 @@ fn now() -> u64 {
     u64::try_from(couple::Clock::now(&SystemClock).micros()).unwrap()
 }
 
-/// The server's process: answers, and does what it reads: `count`, or `RATE SECONDS`, where a rate of 0 is as fast as it can.
+/// Server process: serves requests, and executes commands from standard input: `count`, or `RATE SECONDS`, where a rate of 0 is maximum.
 fn be_the_server(role: &str) {
     let runtime = runtime(1);
     let inside = runtime.enter();
@@ -118,7 +118,7 @@ fn be_the_server(role: &str) {
                 if rate > 0.0 {
                     sleep_until(begun + Duration::from_secs_f64(f64::from(said) / rate)).await;
                 } else if said.is_multiple_of(64) {
-                    // Who writes without end lets others read now and then.
+                    // Yields, so that a writer without pauses does not starve readers.
                     tokio::task::yield_now().await;
                 }
                 say(&backend, speakers[said as usize % speakers.len()], said as usize).await;
@@ -199,7 +199,7 @@ impl Way {
         }
     }
 
-    /// Connects with a token, from a cursor on, and is answered as far as that goes.
+    /// Connects with a token, from a cursor on, and reads the first response.
     async fn connect(self, address: SocketAddr, token: &str, after: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -207,7 +207,7 @@ impl Way {
         let (path, more) = match self {
             Self::WebSocket => ("/v1/couple/live?", upgrade),
             Self::Events => ("/v1/couple/live?", "accept: text/event-stream\r\n"),
-            // Else the first of the two is answered when the second comes.
+            // Without it, the first member's poll would be answered when the second member connects.
             Self::Poll => ("/v1/couple/live?wait=50&presence=off&", ""),
             Self::SocketIo => ("/socket.io/?EIO=4&transport=websocket&", upgrade),
         };
@@ -216,7 +216,7 @@ impl Way {
         stream.write_all(request.as_bytes()).await.unwrap();
         if let Self::SocketIo = self {
             until(&mut stream, b"\"sid\"").await;
-            // Under a mask of zeros.
+            // The mask is zero.
             let said = format!("40{{\"token\":\"{token}\"}}");
             let mut frame = vec![0x81, 0x80 | u8::try_from(said.len()).unwrap(), 0, 0, 0, 0];
             frame.extend(said.as_bytes());
@@ -227,7 +227,7 @@ impl Way {
     }
 }
 
-/// Reads until a word has come.
+/// Reads until a word has arrived.
 async fn until(stream: &mut TcpStream, word: &[u8]) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while !seen.windows(word.len()).any(|window| window == word) {
@@ -237,17 +237,17 @@ async fn until(stream: &mut TcpStream, word: &[u8]) {
     }
 }
 
-/// One of the two in a couple.
+/// Token of a member of couple `n`.
 fn token(n: usize, which: &str) -> String {
     format!("bench-{n}-{which}-0123456789")
 }
 
-/// The `n`th of those who follow, each with one device.
+/// Token of the `n`th client; each account has one device.
 fn nth(n: usize) -> String {
     token(n / 2, if n.is_multiple_of(2) { "first" } else { "second" })
 }
 
-/// KiB for each of so many that wait, both in each couple with one device.
+/// Memory in KiB per idle connection; both members of each couple have one device.
 async fn idle(way: Way, connections: usize) -> f64 {
     let server = Server::start(connections.div_ceil(2), false);
     sleep(Duration::from_millis(200)).await;
@@ -262,13 +262,13 @@ async fn idle(way: Way, connections: usize) -> f64 {
     each
 }
 
-/// The times in a piece of a stream at which its entries were written.
+/// Times of writing of the entries in a part of a stream.
 fn times(text: &str) -> impl Iterator<Item = u64> {
     text.split("\"text\":\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok())
 }
 
-/// Two devices of the partner in each couple listen; what the server says at `rate` for `seconds` comes to so many deliveries
-/// per second and this p50 and p99, in milliseconds.
+/// Deliveries per second, p50 and p99 in milliseconds, of entries written at `rate` for `seconds`. Two devices of each partner
+/// are connected.
 async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
     let mut server = Server::start(TALKING, false);
     let (count, (sender, mut took)) = (Arc::new(AtomicUsize::new(0)), mpsc::unbounded_channel());
@@ -283,7 +283,7 @@ async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
                     Ok(got) => text.push_str(&String::from_utf8_lossy(&buffer[..got])),
                 }
                 let heard = now();
-                // An entry may be cut in two; what is complete ends with its cursor.
+                // An entry may be incomplete; a complete one ends with its cursor.
                 let whole = text.rfind("\"cursor\"").unwrap_or(0);
                 for said in times(&text[..whole]) {
                     count.fetch_add(1, Ordering::Relaxed);
@@ -296,7 +296,7 @@ async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
     let (said, took_all) = tokio::task::spawn_blocking(move || {
         let begun = Instant::now();
         let said = server.say(rate, seconds);
-        // What is still under way belongs to it.
+        // Waits for entries that are still being delivered.
         while count.load(Ordering::Relaxed) < said as usize * 2 && begun.elapsed() < Duration::from_secs(120)
         {
             std::thread::sleep(Duration::from_millis(1));
@@ -314,8 +314,8 @@ async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
     (said as f64 / took_all.as_secs_f64(), at(50), at(99))
 }
 
-/// All come back at once, each some entries behind: how many seconds it takes until the last has them, how often logs were read
-/// for each couple, and all reads for each couple.
+/// All clients reconnect together, each some entries behind. Returns seconds until the last has its entries, log reads per couple,
+/// and all reads per couple.
 async fn storm(connections: usize) -> (f64, f64, f64) {
     let mut server = Server::start(connections.div_ceil(2), true);
     let (address, begun) = (server.address, Instant::now());
@@ -360,12 +360,12 @@ fn main() {
         let (p50, p99) =
             (rounds.iter().map(|round| round.1).collect(), rounds.iter().map(|round| round.2).collect());
         println!(
-            "{}: 1,000 entries a second to two devices each: p50 {:.2} ms, p99 {:.2} ms",
+            "{}: 1,000 entries per second to two devices each: p50 {:.2} ms, p99 {:.2} ms",
             way.name(),
             median(p50),
             median(p99)
         );
         let most = (0..ROUNDS).map(|_| clients.block_on(deliver(way, 0, 3)).0).collect();
-        println!("{}: {:.0} deliveries a second at most, with writing", way.name(), median(most));
+        println!("{}: {:.0} deliveries per second at most, including writes", way.name(), median(most));
     }
 }

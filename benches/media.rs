@@ -1,5 +1,5 @@
-//! Pictures through HTTP, over SQLite and files, in a server process of its own with two workers: the first request of a rendition and
-//! those after it, unloaded; 10,000 uploads, and the process's memory meanwhile.
+//! Pictures through HTTP, over SQLite and files, in a separate server process with two workers: the first request of a rendition and
+//! later ones, unloaded; 10,000 uploads, and the process's memory meanwhile.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod people;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 const COUPLES: usize = 1_000;
 const PHOTOS: usize = 30;
 const UPLOADS: usize = 10_000;
-/// Uploads a second, in all: most of what two workers do of these pictures on two cores, beside what sends them.
+/// Uploads per second in total: nearly the capacity of two workers on two cores that also run the clients.
 const RATE: f64 = 60.0;
 const FOLDER: &str = "COUPLE_BENCH_FOLDER";
 
@@ -76,7 +76,7 @@ fn token(couple: usize) -> String {
     format!("bench-{couple}-first-0123456789")
 }
 
-/// A slope under grain, as a sensor has it.
+/// A gradient with noise like that of a sensor.
 fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let mut state = 1_u32;
     let pixels = image::RgbImage::from_fn(width, height, |x, y| {
@@ -92,7 +92,7 @@ fn jpeg(width: u32, height: u32) -> Vec<u8> {
     bytes
 }
 
-/// Another picture for the server, the same for the decoder: what follows its end does not count.
+/// A copy that differs for the server but not for the decoder, which ignores bytes after the end.
 fn numbered(picture: &[u8], n: usize) -> Bytes {
     [picture, &n.to_be_bytes()].concat().into()
 }
@@ -122,7 +122,7 @@ async fn until_ready(client: &mut Client, couple: usize, id: &str) {
         let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
         match said["state"].as_str().unwrap() {
             "ready" => return,
-            "processing" => assert!(Instant::now() < until, "it does not become ready"),
+            "processing" => assert!(Instant::now() < until, "the picture is not ready in time"),
             other => panic!("{other}"),
         }
         sleep(Duration::from_millis(20)).await;
@@ -162,7 +162,7 @@ async fn photos(address: SocketAddr) {
             assert_eq!(status, 200);
             took.push(begun.elapsed());
         }
-        report(&format!("first request of {size}, {accept}"), took);
+        report(&format!("first request for {size}, {accept}"), took);
     }
     for size in ["320", "1080", "2048"] {
         let mut took = Vec::new();
@@ -178,7 +178,7 @@ async fn photos(address: SocketAddr) {
     }
 }
 
-/// Resident memory in MiB, as `ps` tells it on Linux and macOS.
+/// Resident memory in MiB, from `ps` on Linux and macOS.
 fn resident(child: &Child) -> f64 {
     let said =
         Command::new("ps").args(["-o", "rss=", "-p", &child.id().to_string()]).output().unwrap().stdout;
@@ -187,7 +187,7 @@ fn resident(child: &Child) -> f64 {
 
 async fn uploads(address: SocketAddr, child: &Child) {
     let picture: Arc<Vec<u8>> = Arc::new(jpeg(1280, 960));
-    println!("avatars of 1.2 megapixels, {:.2} MB, {RATE} a second", picture.len() as f64 / 1e6);
+    println!("avatars of 1.2 megapixels, {:.2} MB, {RATE} per second", picture.len() as f64 / 1e6);
     let lanes = 16;
     let begun = Instant::now();
     let tasks: Vec<_> = (0..lanes)
@@ -228,5 +228,5 @@ async fn uploads(address: SocketAddr, child: &Child) {
     let most = memory.iter().copied().fold(0.0, f64::max);
     let quarter = |n: usize| memory[(memory.len() - 1) * n / 4];
     let quarters = [1, 2, 3, 4].map(quarter);
-    println!("memory of the server: most {most:.0} MiB; after each quarter {quarters:.0?}");
+    println!("memory of the server: peak {most:.0} MiB; after each quarter {quarters:.0?}");
 }

@@ -1,5 +1,6 @@
-//! Limits and notices over Redis per second, beside what `redis-benchmark` gets from the same server in the same run for the same
-//! script, and for one message to each notice (the bus sends many as one); and what looking up a session costs in each database, beside a `GET` of as many bytes.
+//! Rate limits and notices over Redis per second, compared with `redis-benchmark` on the same server in the same run: the same script,
+//! and one message per notice (the bus joins many notices into one message). Also the duration of looking up a session in each database,
+//! compared with a `GET` of as many bytes.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 #[path = "../tests/support/engine.rs"]
@@ -30,7 +31,7 @@ const TAKES: u32 = 40_000;
 const TASKS: u32 = 32;
 const CONNECTIONS: u32 = 4;
 
-/// Two who listen on a channel, as the two processes of [`notices`] do; they end when they are dropped.
+/// Two subscribers of a channel, like the two processes of [`notices`]; killed when dropped.
 struct Listeners([std::process::Child; 2]);
 
 impl Listeners {
@@ -54,7 +55,7 @@ impl Drop for Listeners {
     }
 }
 
-/// What `redis-benchmark` says of a command, per second.
+/// Requests per second that `redis-benchmark` reports for a command.
 fn theirs(port: u16, arguments: &[&str]) -> f64 {
     let out = Command::new("redis-benchmark")
         .args(["-p", &port.to_string(), "--csv"])
@@ -84,7 +85,7 @@ async fn takes(limits: Arc<RedisLimits>) -> f64 {
     f64::from(TAKES) / begun.elapsed().as_secs_f64()
 }
 
-/// Notices that reach the other process, per second: as many as it hears in two seconds while they are sent steadily.
+/// Notices per second that reach the other process: those that arrive in two seconds while they are sent steadily.
 async fn notices(redis: &Redis) -> f64 {
     let (one, other) =
         (RedisBus::start(redis.clone()).await.unwrap(), RedisBus::start(redis.clone()).await.unwrap());
@@ -95,7 +96,7 @@ async fn notices(redis: &Redis) -> f64 {
     let begun = Instant::now();
     for n in 0..total {
         one.publish(topic.clone(), Notice::Changed).await;
-        // As fast as they are carried: what does not fit the queue would only be made up for.
+        // At the rate at which they are delivered: notices beyond the queue's length would only cause a resync.
         if n % 1_000 == 999 {
             one.publish(last.clone(), Notice::Changed).await;
             end.next().await;
@@ -104,7 +105,7 @@ async fn notices(redis: &Redis) -> f64 {
     f64::from(total) / begun.elapsed().as_secs_f64()
 }
 
-/// Microseconds that a look-up takes, one after another.
+/// Microseconds per sequential look-up.
 async fn each<F: Future<Output = ()>>(work: impl Fn(usize) -> F) -> f64 {
     for n in 0..200 {
         work(n).await;
@@ -166,7 +167,7 @@ fn main() {
         seen[2].push(runtime.block_on(notices(&redis)));
         let publish = ["-c", "1", "-P", "250", "-n", "200000", "PUBLISH", "couple:bus", &payload];
         let listeners = Listeners::on(server.port, "couple:bus");
-        // Until they listen.
+        // Waits until they have subscribed.
         std::thread::sleep(Duration::from_millis(300));
         seen[3].push(theirs(server.port, &publish));
         drop(listeners);
@@ -178,7 +179,7 @@ fn main() {
         ours / theirs
     );
     println!(
-        "notices carried per second:   {carried:>8.0}   redis-benchmark {published:>8.0}   {:.2}   (to nobody {to_nobody:.0})",
+        "notices carried per second:   {carried:>8.0}   redis-benchmark {published:>8.0}   {:.2}   (without subscribers {to_nobody:.0})",
         carried / published
     );
 
@@ -187,13 +188,13 @@ fn main() {
     let (maria, post, get) = runtime.block_on(async {
         let maria = sessions(Arc::new(MySqlOptions::new(mariadb.fresh()).connect().await.unwrap())).await;
         let post = sessions(Arc::new(PostgresOptions::new(postgres.fresh()).connect().await.unwrap())).await;
-        // One take is one look-up by key, and a little more.
+        // Taking a token is one look-up by key, and slightly more.
         let rule = Rule { name: "look-up", burst: 1_000_000, period: Duration::from_hours(1) };
         let key = LimitKey::new("k", 1);
         let get = each(|_| async { limits.take(&rule, &key).await.unwrap().unwrap() }).await;
         (maria, post, get)
     });
     println!(
-        "microseconds for a session's look-up: MariaDB {maria:.0}, PostgreSQL {post:.0}; for one limit in Redis {get:.0}"
+        "microseconds per session look-up: MariaDB {maria:.0}, PostgreSQL {post:.0}; per rate limit in Redis {get:.0}"
     );
 }

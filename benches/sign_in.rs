@@ -1,5 +1,5 @@
-//! Password sign-ins per second through HTTP, beside the bare hash (Argon2id, 19 MiB, two passes, memory reused) on as many
-//! threads in the same run; rounds of both in turn, medians.
+//! Password sign-ins per second through HTTP, compared with the bare hash (Argon2id, 19 MiB, two passes, memory reused) on as many
+//! threads in the same run; interleaved rounds, medians.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod support;

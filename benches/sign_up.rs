@@ -1,6 +1,6 @@
-//! Sign-ups per second through HTTP on SQLite: on the disk before the answer, the mail queued in the same commit. 64
-//! connections, the generator on the same cores. With and without merging commits, and with the worker that writes each
-//! mail to a file beside it; rounds of all three in turn, medians.
+//! Sign-ups per second through HTTP on SQLite, durable before the response, with the mail queued in the same commit. 64 connections;
+//! the load generator runs on the same cores. With and without group commit, and with a worker that writes each mail to a file
+//! meanwhile; interleaved rounds, medians.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod support;
@@ -53,7 +53,7 @@ fn main() {
         }
     }
     let [merged, single, beside] = seen.map(median);
-    println!("sign-ups per second, merged commits:               {merged:>8.0}");
-    println!("sign-ups per second, one by one:                   {single:>8.0}");
-    println!("sign-ups per second, merged, worker mailing beside: {beside:>7.0}");
+    println!("sign-ups per second, group commit:                 {merged:>8.0}");
+    println!("sign-ups per second, one commit each:              {single:>8.0}");
+    println!("sign-ups per second, group commit, worker mailing: {beside:>7.0}");
 }

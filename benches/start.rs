@@ -1,4 +1,4 @@
-//! From starting the release server on an empty folder to its first answer; its memory at rest; its size.
+//! Release server: time from start in an empty folder to the first response, idle memory, and size of the binary.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod support;
@@ -22,7 +22,7 @@ fn answers(address: &str) -> bool {
     asked.is_ok() && stream.read_to_string(&mut said).is_ok() && said.starts_with("HTTP/1.1 200")
 }
 
-/// Resident memory in KiB, as `ps` tells it on Linux and macOS.
+/// Resident memory in KiB, from `ps` on Linux and macOS.
 fn resident(pid: u32) -> f64 {
     let said = Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output().unwrap().stdout;
     String::from_utf8(said).unwrap().trim().parse().unwrap()
@@ -55,7 +55,7 @@ fn main() {
         child.wait().unwrap();
         drop(std::fs::remove_dir_all(folder));
     }
-    println!("cold start to first answer: {:>6.1} ms", median(starts));
+    println!("cold start to first response: {:>6.1} ms", median(starts));
     println!("idle memory:                {:>6.1} MiB", median(memory));
     println!("release binary:             {:>6.1} MB", size as f64 / 1e6);
 }

@@ -1,9 +1,9 @@
-//! A third party's own store: one `commit` and a handful of reads, proven by the kit.
+//! A custom store: one `commit` and some reads, checked by `couple-conformance`.
 //!
-//! This one counts commits in front of the store in memory; one over another database looks the same. `cargo run
-//! --example own_store` uses it, `cargo test --example own_store` proves it.
+//! It counts commits and passes them to the memory store; a store over another database has the same structure. `cargo run --example
+//! own_store` uses it, `cargo test --example own_store` checks it.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +40,7 @@ impl Store for CountingStore {
     }
 }
 
-/// Each read of a port, answered by what is kept.
+/// Implements each read of a port by the inner store.
 macro_rules! reads {
     ($($port:ident { $($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)+ })+) => {$(
         #[async_trait]

@@ -1,7 +1,7 @@
-//! A host with users of its own takes pairing and the timeline alone: its people are known by their ids and proven
-//! addresses, and its own axum routes and authentication stand in front.
+//! A host with its own users uses only pairing and the timeline: users are known by their ids and verified addresses, and the host has
+//! its own axum routes and authentication.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ use couple::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-/// The host's own users.
+/// Users of the host.
 struct Users(HashMap<String, (Person, String)>);
 
 #[async_trait]
@@ -39,7 +39,7 @@ struct Host {
 }
 
 impl Host {
-    /// However the host knows who asks.
+    /// Authenticates the caller, by whatever means the host has.
     fn who(&self, headers: &HeaderMap) -> Person {
         let name = headers.get("x-user").and_then(|name| name.to_str().ok()).unwrap_or_default();
         self.users.0[name].0.clone()

@@ -1,6 +1,6 @@
-//! Two people meet and talk, in memory, without HTTP.
+//! Two users become a couple and exchange entries, in memory, without HTTP.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it did")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use couple::{
     Backend, Call,
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Founded::Waiting(sent) =
         backend.pairings().invite(&call, &person(&ana), &Inviting::default()).await?
     else {
-        return Err("nobody had invited Ana".into());
+        return Err("no invite to Ana was found".into());
     };
     backend.pairings().accept(&call, &person(&ben), &Named::Code(sent.code)).await?;
 

@@ -92,7 +92,7 @@ async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
     let blocked = tempfile::tempdir().unwrap();
     std::fs::create_dir(blocked.path().join("couple-data")).unwrap();
     std::fs::write(blocked.path().join("couple-data/mail"), "a file").unwrap();
-    refused(blocked.path(), &[], "cannot be written to");
+    refused(blocked.path(), &[], "cannot write to");
 }
 
 #[tokio::test]

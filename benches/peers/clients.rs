@@ -1,4 +1,4 @@
-//! Those who listen, and who speaks by HTTP.
+//! Clients: listeners, and publishers over HTTP.
 
 use std::{
     net::SocketAddr,
@@ -24,7 +24,7 @@ use crate::{
     support::Client,
 };
 
-/// Who says what is delivered.
+/// Origin of the published entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Inside,
@@ -34,7 +34,7 @@ pub(crate) enum Source {
 impl Source {
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Inside => "by the server itself",
+            Self::Inside => "in-process",
             Self::Http => "over HTTP",
         }
     }
@@ -42,7 +42,7 @@ impl Source {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
-    /// Entries a second; 0: as fast as it goes.
+    /// Entries per second; 0: maximum rate.
     pub(crate) rate: u32,
     pub(crate) seconds: u32,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Load {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) per_second: f64,
-    /// In milliseconds.
+    /// Delays in milliseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
@@ -64,17 +64,17 @@ async fn until(stream: &mut TcpStream, what: &[u8]) {
     }
 }
 
-/// Connects as listener `n`, and is answered as far as that goes.
+/// Connects as listener `n`, and reads the first response.
 async fn connect(peer: Peer, way: Way, address: SocketAddr, n: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(way.request(peer, n).as_bytes()).await.unwrap();
     match (peer, way) {
-        // Told of nothing until there is something.
+        // Sends nothing before the first entry.
         (Peer::Nchan, Way::Poll) => {}
         (Peer::Ours, Way::WebSocket | Way::Events) => until(&mut stream, b"caught_up").await,
         (_, Way::SocketIo) => {
             until(&mut stream, b"\"sid\"").await;
-            // Socket.IO's CONNECT, in a frame that is masked with zeros.
+            // Socket.IO's CONNECT, in a frame whose mask is zero.
             let connect = match peer {
                 Peer::Ours => format!(r#"40{{"token":"bench-{}-second-0123456789"}}"#, n % COUPLES),
                 _ => "40".to_owned(),
@@ -100,7 +100,7 @@ async fn connect_all(peer: Peer, way: Way, address: SocketAddr, count: usize) ->
     open
 }
 
-/// KiB of the server for each of so many that wait.
+/// Memory of the server in KiB per idle connection.
 pub(crate) async fn idle(peer: Peer, way: Way, connections: usize) -> f64 {
     let server = Server::start(peer);
     sleep(Duration::from_millis(300)).await;
@@ -112,15 +112,15 @@ pub(crate) async fn idle(peer: Peer, way: Way, connections: usize) -> f64 {
     each
 }
 
-/// What is before the time at which an entry was said.
+/// Text before the time of publication in an entry.
 const TEXT: &str = "\"text\":\"";
 
-/// The times in a piece of a stream at which its entries were said. Socket.IO's and nchan's are quoted as ours are.
+/// Times of publication of the entries in a part of a stream. Socket.IO and nchan quote them as ours does.
 fn times(text: &str) -> impl Iterator<Item = u64> {
     text.split(TEXT).skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok())
 }
 
-/// Two devices of the partner in each couple listen to `heard`, or to who says it.
+/// Delivers to two devices of the partner in each couple, connected to `heard`, or to the publishing server.
 pub(crate) async fn deliver(
     said: &mut Server,
     heard: Option<&Server>,
@@ -142,7 +142,7 @@ pub(crate) async fn deliver(
                     Ok(got) => text.push_str(&String::from_utf8_lossy(&buffer[..got])),
                 }
                 let heard = now();
-                // An entry may be cut in two; what is complete ends with the quote after its text.
+                // An entry may be incomplete; a complete one ends with the quote after its text.
                 let last = text.rfind(TEXT).map(|at| (at, at + TEXT.len()));
                 let whole =
                     last.map_or(0, |(at, from)| text[from..].find('"').map_or(at, |end| from + end + 1));
@@ -154,7 +154,7 @@ pub(crate) async fn deliver(
             }
         });
     }
-    // What connecting left to do is not measured.
+    // Work left over from connecting is not measured.
     sleep(Duration::from_millis(300)).await;
     let begun = Instant::now();
     let entries = match source {
@@ -165,7 +165,7 @@ pub(crate) async fn deliver(
         }
         Source::Http => publish(peer, address, load).await,
     };
-    // What is still under way belongs to it.
+    // Waits for entries that are still being delivered.
     while count.load(Ordering::Relaxed) < entries * 2 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{} of {entries}", count.load(Ordering::Relaxed));
         sleep(Duration::from_millis(1)).await;
@@ -181,7 +181,7 @@ pub(crate) async fn deliver(
     Seen { per_second, p50: at(50), p99: at(99) }
 }
 
-/// Says entries over sixteen connections; how many.
+/// Publishes entries over sixteen connections; returns their number.
 async fn publish(peer: Peer, address: SocketAddr, load: Load) -> usize {
     const LANES: u32 = 16;
     let (begun, mut lanes) = (Instant::now(), JoinSet::new());
@@ -212,7 +212,7 @@ async fn publish(peer: Peer, address: SocketAddr, load: Load) -> usize {
     lanes.join_all().await.iter().sum()
 }
 
-/// A frame like ours, byte for byte but for what is in it.
+/// A frame of the same length and structure as ours.
 fn frame(n: u32, at: u64) -> String {
     format!(
         r#"{{"type":"entry","entry":{{"seq":{n},"author":"partner","kind":"text","body":{{"text":"{at}"}},"target":null,"created_at":"2026-11-25T01:02:03.004Z","edited_at":null,"deleted_at":null,"reactions":{{}}}},"cursor":"0123abcd.1.{n}.0.0"}}"#

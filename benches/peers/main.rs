@@ -1,6 +1,6 @@
-//! Live delivery beside nginx with nchan, npm `ws` and npm `socket.io`: `benches/peers/run` installs them and runs this. In every round
-//! each server is started anew, in turn, and asked for the same: what an idle connection costs in memory, how much is delivered
-//! per second, how late the partner has it.
+//! Compares live delivery with nginx with nchan, npm `ws` and npm `socket.io`: `benches/peers/run` installs them and runs this bench. Each
+//! round starts each server anew, in turn, and measures memory per idle connection, deliveries per second, and delay until the partner
+//! receives an entry.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
 
 mod clients;
@@ -27,7 +27,7 @@ fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// What each round came to, by what was measured.
+/// Results of the rounds, by measurement.
 #[derive(Default)]
 struct Table(BTreeMap<(usize, String), Vec<f64>>);
 
@@ -45,7 +45,7 @@ impl Table {
     }
 }
 
-/// Every peer over every transport that it has.
+/// Every server with every transport that it has.
 const ALL: [(Peer, Way); 9] = [
     (Peer::Ours, Way::WebSocket),
     (Peer::Nchan, Way::WebSocket),
@@ -70,10 +70,10 @@ async fn memory(rounds: usize) {
             );
         }
     }
-    table.print(&format!("KiB for an idle connection at {connections}"));
+    table.print(&format!("KiB per idle connection at {connections}"));
 }
 
-/// Who says what is delivered: the server itself, or a client by HTTP, which is the only way into nchan.
+/// Origins of entries: in-process, or a client over HTTP, which is the only way for nchan.
 const SPOKEN: [(Peer, Way, Source); 8] = [
     (Peer::Ours, Way::WebSocket, Source::Inside),
     (Peer::Ws, Way::WebSocket, Source::Inside),
@@ -99,7 +99,7 @@ async fn spoken(
             take(
                 &mut table,
                 place,
-                format!("{} of {}, said {}", way.name(), peer.name(), source.name()),
+                format!("{} of {}, published {}", way.name(), peer.name(), source.name()),
                 seen,
             );
         }
@@ -109,13 +109,13 @@ async fn spoken(
 
 async fn throughput(rounds: usize) {
     let load = Load { rate: 0, seconds: 3 };
-    let title = "deliveries per second, two devices of each of 500 couples, as fast as they are said";
+    let title = "deliveries per second at the maximum rate, two devices in each of 500 couples";
     spoken(rounds, title, load, |table, place, what, seen| table.add(place, what, seen.per_second)).await;
 }
 
 async fn delay(rounds: usize) {
     let load = Load { rate: 2_000, seconds: 3 };
-    let title = "ms from before an entry is said to its arrival, at 2,000 a second";
+    let title = "ms from publication to arrival of an entry, at 2,000 per second";
     spoken(rounds, title, load, |table, place, what, seen| {
         table.add(2 * place, format!("{what}: p50"), seen.p50);
         table.add(2 * place + 1, format!("{what}: p99"), seen.p99);
@@ -123,7 +123,7 @@ async fn delay(rounds: usize) {
     .await;
 }
 
-/// Said in one process, heard at another, which learns of it over Redis or PostgreSQL.
+/// Published in one process and received from another, notified over Redis or PostgreSQL.
 async fn across(rounds: usize) {
     let load = Load { rate: 500, seconds: 3 };
     let (redis, mariadb) = (Engine::start("redis").await, Engine::start("mariadb").await);
@@ -133,8 +133,8 @@ async fn across(rounds: usize) {
     for _ in 0..rounds {
         let mut one = Server::ours(&["two", &redis]);
         let seen = deliver(&mut one, None, Peer::Ours, Way::WebSocket, Source::Inside, load).await;
-        table.add(0, "one store in memory, over Redis: p50", seen.p50);
-        table.add(1, "one store in memory, over Redis: p99", seen.p99);
+        table.add(0, "shared memory store, over Redis: p50", seen.p50);
+        table.add(1, "shared memory store, over Redis: p99", seen.p99);
         drop(one);
 
         let (database, folder) = (mariadb.fresh(), tempfile::tempdir().unwrap());
@@ -156,7 +156,7 @@ async fn across(rounds: usize) {
         table.add(4, "PostgreSQL alone: p50", seen.p50);
         table.add(5, "PostgreSQL alone: p99", seen.p99);
     }
-    table.print("ms from before an entry is said to its arrival at another process, at 500 a second");
+    table.print("ms from publication to arrival of an entry at another process, at 500 per second");
 }
 
 fn main() {
@@ -170,7 +170,7 @@ fn main() {
         ["throughput"] => run(Box::pin(throughput(rounds))),
         ["delay"] => run(Box::pin(delay(rounds))),
         ["across"] => run(Box::pin(across(rounds))),
-        // Every bench is also run by `cargo bench`: this one needs what its script installs.
-        _ => println!("benches/peers/run measures beside others"),
+        // `cargo bench` runs every bench; this one needs programs that its script installs.
+        _ => println!("run benches/peers/run to compare with other servers"),
     }
 }

@@ -1,4 +1,4 @@
-//! Our own server as a process with one thread: answers, and says what it is told to.
+//! Our server as a process with one thread; publishes entries on command.
 
 use std::{io::BufRead as _, path::Path, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ fn over(store: impl Store, folder: &Path) -> couple::BackendBuilder {
     Backend::builder().blobs(couple::blobs::Blobs::memory()).keys(keys).store(store).limits(Unlimited)
 }
 
-/// Puts the couples into a store that several processes share.
+/// Creates the couples in a store that several processes share.
 pub(crate) async fn seed(store: impl Store, folder: &Path) {
     let backend = over(store, folder).build().unwrap();
     people::seed(backend.ports(), COUPLES).await;
@@ -40,7 +40,7 @@ async fn with_redis(builder: couple::BackendBuilder, url: &str) -> Backend {
     builder.bus(RedisBus::start(redis).await.unwrap()).build().unwrap()
 }
 
-/// Who says, and who is listened to.
+/// Publishing and serving back end.
 async fn backends(how: &[&str]) -> [Backend; 2] {
     match how {
         [] => {
@@ -71,7 +71,7 @@ async fn backends(how: &[&str]) -> [Backend; 2] {
     }
 }
 
-/// Does what it reads: `RATE SECONDS`, where a rate of 0 is as fast as it can.
+/// Server process: executes commands from standard input: `RATE SECONDS`, where a rate of 0 is maximum.
 pub(crate) fn be_the_server(how: &[&str]) {
     let runtime = runtime(1);
     let inside = runtime.enter();
@@ -108,14 +108,14 @@ async fn say(backend: Backend, speakers: Vec<couple::AccountId>, rate: f64, seco
         if rate > 0.0 {
             sleep_until(begun + Duration::from_secs_f64(f64::from(said) / rate)).await;
         } else if said.is_multiple_of(64) {
-            // Who writes without end lets others read now and then.
+            // Yields, so that a writer without pauses does not starve readers.
             tokio::task::yield_now().await;
         }
         let (speaker, at) = (speakers[said as usize % speakers.len()], now());
         let (client_id, body) = (format!("{at}-{said}"), json!({ "text": at.to_string() }));
         let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
         if rate > 0.0 {
-            // One that takes long must not hold up those after it.
+            // A task per entry: a slow append must not delay later ones.
             let backend = backend.clone();
             under_way.spawn(async move {
                 backend.timeline().append(&Call::default(), speaker, &command).await.unwrap();

@@ -1,4 +1,4 @@
-//! The servers that are measured, each a process on a core of its own.
+//! The measured servers, each a process on a separate core.
 
 use std::{
     io::{BufRead as _, BufReader, Lines, Write as _},
@@ -47,7 +47,7 @@ impl Way {
         }
     }
 
-    /// The request of listener `n`, who is the partner in couple `n` modulo their number.
+    /// Request of listener `n`, who is the partner in couple `n` modulo the number of couples.
     pub(crate) fn request(self, peer: Peer, n: usize) -> String {
         let couple = n % COUPLES;
         let (path, more) = match peer {
@@ -83,7 +83,7 @@ pub(crate) struct Server {
     _folder: Option<tempfile::TempDir>,
 }
 
-/// On the core that the clients are not on, unless all cores are everybody's.
+/// Runs on a core that the clients do not use, unless there is only one.
 fn pinned(program: impl Into<PathBuf>) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", "0"]).arg(program.into());
@@ -110,14 +110,14 @@ impl Server {
         }
     }
 
-    /// Ours, on any core.
+    /// Our server, on any core.
     pub(crate) fn ours(how: &[&str]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("server").args(how);
         Self::talking(command)
     }
 
-    /// One that tells its address, and does what it is told.
+    /// A server that prints its address and executes commands.
     fn talking(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -170,12 +170,12 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Begins to say so many a second, for so long.
+    /// Starts publishing at a rate for a number of seconds.
     pub(crate) fn begin(&mut self, rate: u32, seconds: u32) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{rate} {seconds}").unwrap();
     }
 
-    /// How many it said.
+    /// Number of entries that the server published.
     pub(crate) fn said(&mut self) -> usize {
         self.out.as_mut().unwrap().next().unwrap().unwrap().parse().unwrap()
     }

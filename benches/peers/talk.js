@@ -1,11 +1,11 @@
-// Says what it is told to, as our own server does in its process: a line `RATE SECONDS` begins it (rate 0: as fast as it can), how many
-// entries were said is answered. `say(couple, frame)` sends to whoever listens to that couple.
+// Publishes entries on command, as our server does in its process: a line `RATE SECONDS` starts it (rate 0: maximum), and the number of
+// published entries is printed. `say(couple, frame)` sends to the listeners of the couple.
 const { createInterface } = require("node:readline");
 const COUPLES = 500;
 
 const micros = () => Math.round((performance.timeOrigin + performance.now()) * 1000);
 
-// A frame like ours, byte for byte but for what is in it.
+// A frame of the same length and structure as ours.
 function frame(said) {
   const text = String(micros());
   const entry = { seq: said, author: "partner", kind: "text", body: { text }, target: null };

@@ -1,4 +1,4 @@
-// npm `ws`: those who listen to a couple in a set, a frame written as text once for all of them.
+// npm `ws`: a set of listeners per couple; a frame is encoded once for all of them.
 const { createServer } = require("node:http");
 const { WebSocketServer } = require("ws");
 const talk = require("./talk");

@@ -1,9 +1,5 @@
-//! Couples who are signed in, and what they append.
-#![allow(
-    clippy::unwrap_used,
-    dead_code,
-    reason = "each bench uses its part, and stops where something is wrong"
-)]
+//! Couples with sessions, and requests that append entries.
+#![allow(clippy::unwrap_used, dead_code, reason = "each bench uses a part of it, and may panic")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +10,7 @@ use couple::{
     pairing::{Couple, PairingChange},
 };
 
-/// A person who is signed in with a known token.
+/// Account with a session whose token is known.
 fn person(ports: &Ports, n: usize, bearer: &str) -> (AccountId, [Change; 2]) {
     let (now, id) = (ports.now(), AccountId::new(&*ports.clock, &*ports.entropy));
     let account = Account {
@@ -42,7 +38,7 @@ fn person(ports: &Ports, n: usize, bearer: &str) -> (AccountId, [Change; 2]) {
     (id, [AccountChange::Insert(account).into(), AccountChange::InsertSession { session, version: 0 }.into()])
 }
 
-/// So many couples; the tokens of their people.
+/// Creates couples; returns the tokens of their members.
 pub(crate) async fn seed(ports: &Ports, couples: usize) -> Vec<String> {
     let mut tokens = Vec::new();
     for n in 0..couples {
@@ -73,7 +69,7 @@ pub(crate) async fn seed(ports: &Ports, couples: usize) -> Vec<String> {
     tokens
 }
 
-/// Requests that append, by everybody in turn.
+/// Requests that append entries, by each account in turn.
 pub(crate) fn entry(
     tokens: Arc<Vec<String>>,
     run: &'static str,

@@ -1,10 +1,6 @@
-//! What the benches share: a server on a runtime of its own, and a generator of requests, on the same cores.
-#![allow(dead_code, reason = "each bench uses its part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a bench stops where something is wrong, and says what it saw"
-)]
+//! Shared by the benches: a server on a separate runtime, and a load generator, on the same cores.
+#![allow(dead_code, reason = "each bench uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench may panic, and prints its results")]
 
 use std::{
     net::SocketAddr,
@@ -22,19 +18,19 @@ use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, runtime::Runtime, time::Instant};
 
-/// A new folder on the disk that the build is on.
+/// A new folder on the disk of the build.
 pub(crate) fn folder() -> PathBuf {
     let below = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tmp");
     std::fs::create_dir_all(&below).unwrap();
     tempfile::tempdir_in(below).unwrap().keep()
 }
 
-/// A runtime with so many threads.
+/// A runtime with the given number of threads.
 pub(crate) fn runtime(threads: usize) -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
 }
 
-/// Serves a backend from `runtime`, and tells where.
+/// Serves a backend from `runtime`; returns its address.
 pub(crate) fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
     let _inside = runtime.enter();
     let listener = couple::http::listen(([127, 0, 0, 1], 0).into()).unwrap();
@@ -49,7 +45,7 @@ pub(crate) fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
     address
 }
 
-/// One keep-alive connection.
+/// A client with one keep-alive connection.
 pub(crate) struct Client(SendRequest<Full<Bytes>>);
 
 impl Client {
@@ -77,7 +73,7 @@ impl Client {
     }
 }
 
-/// What a load came to.
+/// Result of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) per_second: f64,
@@ -85,7 +81,7 @@ pub(crate) struct Load {
     pub(crate) p99: Duration,
 }
 
-/// Sends requests over `connections` for `time`, as fast as they are answered, or `rate` a second in all.
+/// Sends requests over `connections` for `time`, as fast as they are answered, or `rate` per second in total.
 pub(crate) async fn load<F>(
     address: SocketAddr,
     connections: u64,
@@ -110,7 +106,7 @@ where
                     due += Duration::from_secs_f64(lane as f64 / rate);
                 }
                 while !stop.load(Ordering::Relaxed) {
-                    // With a rate, the time counts from when the request should have been sent.
+                    // With a rate, the duration counts from the time at which the request was due.
                     let from = if let Some(rate) = rate {
                         tokio::time::sleep_until(due).await;
                         let from = due;
@@ -140,7 +136,7 @@ where
     Load { per_second: took.len() as f64 / all.as_secs_f64(), p50: at(50), p99: at(99) }
 }
 
-/// The middle of what several rounds came to.
+/// Median of several rounds.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

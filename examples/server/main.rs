@@ -1,6 +1,6 @@
-//! The whole back end in one process: SQLite, mail as files, nothing to start first.
+//! The whole back end in one process: by default with SQLite and mails as files, without other services.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to whoever starts it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program prints messages for its operator")]
 
 mod settings;
 
@@ -26,10 +26,10 @@ use tokio::{net::TcpListener, sync::watch};
 
 use settings::{Database, Mail, Pictures, Settings};
 
-/// How long what is under way has to end when the process is told to stop.
+/// Maximum time for work in progress to end after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 const REDIS_CONNECTIONS: u32 = 4;
-/// Connections to the admin address: of monitoring and probes.
+/// Maximum connections to the admin address, which monitoring and probes use.
 const ADMIN_CONNECTIONS: usize = 256;
 
 fn main() -> ExitCode {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         None => tracing_subscriber::EnvFilter::new("info"),
         Some(text) => match tracing_subscriber::EnvFilter::try_new(&text) {
             Ok(filter) => filter,
-            Err(error) => return refuse(&format!("RUST_LOG={text} cannot be read: {error}")),
+            Err(error) => return refuse(&format!("RUST_LOG={text} is not a valid filter: {error}")),
         },
     };
     tracing_subscriber::fmt()
@@ -56,34 +56,32 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(&format!("the runtime does not start: {error}")),
+        Err(error) => return refuse(&format!("cannot start the runtime: {error}")),
     };
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let work =
-        async {
-            match arguments.as_slice() {
-                [] => run(settings).await,
-                [only] if only == "--migrate-only" => migrate_only(&settings).await,
-                _ => Err("there is one argument, --migrate-only; the rest is settings in the environment"
-                    .to_owned()),
-            }
-        };
+    let work = async {
+        match arguments.as_slice() {
+            [] => run(settings).await,
+            [only] if only == "--migrate-only" => migrate_only(&settings).await,
+            _ => Err("the only argument is --migrate-only; settings are environment variables".to_owned()),
+        }
+    };
     match runtime.block_on(work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(wrong) => refuse(&wrong),
     }
 }
 
-/// One clear line, and nothing changed.
+/// Prints the reason and exits without changes.
 fn refuse(wrong: &str) -> ExitCode {
     eprintln!("couple: {wrong}");
     ExitCode::FAILURE
 }
 
-/// Brings the schema up to date and ends: for a deployment that does so once, before its processes start.
+/// Migrates the schema and exits, for deployments that migrate once before they start processes.
 async fn migrate_only(settings: &Settings) -> Result<(), String> {
     if matches!(settings.database, Database::Memory) {
-        return Err("there is nothing to migrate in memory".to_owned());
+        return Err("COUPLE_DATABASE_URL=memory: has no schema to migrate".to_owned());
     }
     let builder = Backend::builder().blobs(Blobs::memory());
     let backend = keep(settings, builder).await?.build().map_err(|error| error.to_string())?;
@@ -93,7 +91,7 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
 }
 
 async fn run(settings: Settings) -> Result<(), String> {
-    // The address first: a server that runs already must not share its files with this one.
+    // The address is bound first: a second server at the same address must not open the files of a running one.
     let listener = if settings.answers() { Some(bind("COUPLE_LISTEN", settings.listen)?) } else { None };
     let admin = match settings.admin_listen {
         Some(address) => Some(bind("COUPLE_ADMIN_LISTEN", address)?),
@@ -111,7 +109,7 @@ async fn run(settings: Settings) -> Result<(), String> {
         metrics: settings.metrics,
         ..HttpOptions::default()
     };
-    // A process without an address for clients has nothing to hand over.
+    // A process that serves no clients needs no delay for load balancers.
     let stop_delay = if settings.answers() { settings.stop_delay } else { Duration::ZERO };
     let serving = ServeOptions {
         drain: DRAIN,
@@ -157,13 +155,13 @@ fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, String> {
             format!("{address} is in use: stop what runs there, or set {setting} to another address")
         }
         std::io::ErrorKind::PermissionDenied => {
-            format!("{address} may not be used: choose a port above 1023 in {setting}")
+            format!("no permission to listen on {address}: choose a port above 1023 in {setting}")
         }
-        _ => format!("{address} cannot be used: {error}: set {setting} to another address"),
+        _ => format!("cannot listen on {address}: {error}: set {setting} to another address"),
     })
 }
 
-/// Everything is looked at before anything is made: what stops the server leaves no trace.
+/// Builds the back end. Checks all settings first, so that a failed start changes nothing.
 async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let said = |error: couple::Error| error.to_string();
     let blobs = |error: couple::Error| format!("COUPLE_BLOBS: {}", told(&error));
@@ -171,7 +169,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         Mail::Files(_) => Letterhead::default(),
         Mail::Smtp { from, .. } => Letterhead::new("Couple", from).map_err(said)?,
     };
-    // Half of the connections read; one of those is left to requests while everybody comes back at once.
+    // Half of the connections read; one of these is left to requests when all clients reconnect together.
     let reads = match settings.database {
         Database::Memory | Database::Sqlite(_) => LiveOptions::default().reads,
         Database::MySql(_) | Database::Postgres(_) => (settings.connections as usize / 2).saturating_sub(1),
@@ -190,8 +188,10 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             match s3.ping().await {
                 Ok(()) => {}
                 Err(error) if error.kind() == couple::ErrorKind::Misconfigured => return Err(blobs(error)),
-                // It may come back; all but pictures goes on without it.
-                Err(error) => eprintln!("couple: {}: pictures wait for it", blobs(error)),
+                // The store may become available later; everything but pictures works without it.
+                Err(error) => {
+                    eprintln!("couple: {}: pictures are unavailable until it responds", blobs(error))
+                }
             }
             s3
         }
@@ -211,7 +211,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     };
     let builder = keep(settings, builder).await?;
     match &settings.database {
-        // Other processes over it are heard without Redis, too.
+        // PostgreSQL carries notices between processes without Redis.
         Database::Postgres(url) if settings.redis.is_none() => {
             Ok(builder.bus(PostgresBus::start(url).await.map_err(|error| told(&error))?))
         }
@@ -219,7 +219,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     }
 }
 
-/// The store, migrated, and the key that belongs to it.
+/// Opens the store, migrated, and the key that belongs to it.
 async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBuilder, String> {
     let said = |error: couple::Error| error.to_string();
     let path = match &settings.database {
@@ -244,22 +244,23 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
     let key_file = KeyFile::new(&key_path);
     let kept = key_file.read().map_err(said)?;
     if kept.is_none() && path.metadata().is_ok_and(|file| file.len() > 0) {
-        // Looked at first: what is no database of ours should be told so.
+        // Opened first, so that a file that is not our database is reported as such.
         SqliteOptions::new(path).open().await.map_err(said)?.close().await.map_err(said)?;
         return Err(format!(
-            "{} is missing beside {}: restore it from a backup, or move the database away to begin anew",
+            "{} is missing beside {}: restore it from a backup, or move the database away to start with a new one",
             key_path.display(),
             path.display()
         ));
     }
-    // The key before the database: killed in between, the next start finds a key and begins anew.
+    // The key is created before the database: after a crash in between, the next start uses the key.
     let keys = key_file.open(&OsEntropy).map_err(said)?;
     let store = SqliteOptions::new(path).open().await.map_err(said)?;
     Ok(builder.keys(keys).store(store))
 }
 
-/// The key that all processes over one database share. Made only while the database has no accounts; two hosts that both begin then
-/// must have been given one file.
+/// Key of all processes that share a database.
+///
+/// It is created only while the database has no accounts. If two hosts start then, they must have been given the same file.
 fn shared_key(settings: &Settings, is_new: bool) -> Result<Keyring, String> {
     let path = settings.key_file.as_deref().unwrap_or(Path::new("couple.key"));
     if !is_new {
@@ -276,13 +277,13 @@ fn shared_key(settings: &Settings, is_new: bool) -> Result<Keyring, String> {
     KeyFile::new(path).open(&OsEntropy).map_err(|error| error.to_string())
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, on one line.
 fn told(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        // Some say their cause themselves.
+        // Some errors include their cause.
         if !said.contains(&more) {
             said = format!("{said}: {more}");
         }
@@ -291,17 +292,14 @@ fn told(error: &dyn std::error::Error) -> String {
     said.replace('\n', " ")
 }
 
-/// For its owner only: what people write is in it.
+/// Creates a folder that only its owner can read, since it holds private data.
 fn make_folder(folder: &Path) -> Result<(), String> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).map_err(|error| {
-        format!(
-            "the folder {} cannot be made: {error}: choose another in COUPLE_DATABASE_URL",
-            folder.display()
-        )
+        format!("cannot create folder {}: {error}: choose another in COUPLE_DATABASE_URL", folder.display())
     })
 }
 
@@ -320,34 +318,35 @@ fn start_worker(backend: &Backend, role: &Role) -> Option<WorkerHandle> {
 
 fn announce(settings: &Settings) {
     let mut lines = vec![match &settings.role {
-        Role::Worker(names) if names.is_empty() => "couple works on all queues".to_owned(),
-        Role::Worker(names) => format!("couple works on {}", names.join(", ")),
+        Role::Worker(names) if names.is_empty() => "couple runs jobs of all queues".to_owned(),
+        Role::Worker(names) => format!("couple runs jobs of {}", names.join(", ")),
         Role::All | Role::Api => format!("couple listens on http://{}", settings.listen),
     }];
     lines.push(match &settings.database {
-        Database::Memory => "  keeps everything in memory: it is gone when this process ends".to_owned(),
-        Database::Sqlite(path) => format!("  keeps its data in {}", path.display()),
+        Database::Memory => "  stores all data in memory: it is lost when this process ends".to_owned(),
+        Database::Sqlite(path) => format!("  stores data in {}", path.display()),
         Database::MySql(_) => {
-            format!("  keeps its data in MySQL or MariaDB, over {} connections", settings.connections)
+            format!("  stores data in MySQL or MariaDB, with {} connections", settings.connections)
         }
         Database::Postgres(_) => {
-            format!("  keeps its data in PostgreSQL, over {} connections", settings.connections)
+            format!("  stores data in PostgreSQL, with {} connections", settings.connections)
         }
     });
     lines.push(match &settings.pictures {
-        Pictures::Memory => "  keeps pictures in memory: they are gone when this process ends".to_owned(),
-        Pictures::Files(folder) => format!("  keeps pictures as files in {}", folder.display()),
-        Pictures::S3 { bucket, .. } => format!("  keeps pictures in the bucket {bucket}"),
+        Pictures::Memory => "  stores pictures in memory: they are lost when this process ends".to_owned(),
+        Pictures::Files(folder) => format!("  stores pictures as files in {}", folder.display()),
+        Pictures::S3 { bucket, .. } => format!("  stores pictures in the bucket {bucket}"),
     });
     lines.push(match &settings.mail {
-        Mail::Files(folder) => format!("  writes mail as files into {}", folder.display()),
+        Mail::Files(folder) => format!("  writes mails as files to {}", folder.display()),
         Mail::Smtp { .. } => "  sends mail over SMTP".to_owned(),
     });
     if settings.redis.is_some() {
-        lines.push("  tells other processes, and counts with them, over Redis".to_owned());
+        lines.push("  uses Redis for notices between processes, rate limits and presence".to_owned());
     } else if matches!(settings.database, Database::Postgres(_)) {
         lines.push(
-            "  tells other processes over PostgreSQL; counts, and knows who is here, for itself".to_owned(),
+            "  uses PostgreSQL for notices between processes; rate limits and presence are per process"
+                .to_owned(),
         );
     }
     if !settings.limits {
@@ -357,7 +356,7 @@ fn announce(settings: &Settings) {
         let base = format!("http://{}", settings.listen);
         lines.push(format!(
             "\ntry it:\n  curl {base}/v1/accounts -H 'content-type: application/json' \
-             -d '{{\"email\":\"ana@example.org\",\"display_name\":\"Ana\"}}'\nthe contract: {base}/v1/openapi.json"
+             -d '{{\"email\":\"ana@example.org\",\"display_name\":\"Ana\"}}'\nOpenAPI document: {base}/v1/openapi.json"
         ));
     }
     for line in lines {
@@ -365,7 +364,7 @@ fn announce(settings: &Settings) {
     }
 }
 
-/// Ends when the process receives a signal to stop.
+/// Completes when `stop` becomes true.
 fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
     let mut stop = stop.subscribe();
     async move {

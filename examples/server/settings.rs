@@ -1,4 +1,4 @@
-//! Settings out of the environment. One that is not known is refused: it was meant to do something.
+//! Settings from the environment. An unknown `COUPLE_` variable is an error, since it has no effect.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use couple::{
     http::{IpNet, Origin, ProxyHeader, ServeOptions},
 };
 
-/// Not to be printed: a URL may hold a password.
+/// Database to use. Must not be printed: a URL may contain a password.
 pub(crate) enum Database {
     Memory,
     Sqlite(PathBuf),
@@ -42,11 +42,11 @@ pub(crate) struct Settings {
     pub(crate) proxy_header: ProxyHeader,
     pub(crate) cors_origins: Vec<Origin>,
     pub(crate) workers: usize,
-    /// Whether `COUPLE_LISTEN` serves `/metrics` too.
+    /// Whether `COUPLE_LISTEN` also serves `/metrics`.
     pub(crate) metrics: bool,
-    /// How long requests are still taken after SIGTERM.
+    /// Time for which requests are still accepted after SIGTERM.
     pub(crate) stop_delay: Duration,
-    /// Connections of one client network.
+    /// Maximum connections of one client network.
     pub(crate) connections_per_client: Option<usize>,
 }
 
@@ -73,12 +73,12 @@ const KNOWN: [&str; 19] = [
 ];
 
 impl Settings {
-    /// Whether this process answers requests.
+    /// Whether this process serves requests.
     pub(crate) fn answers(&self) -> bool {
         !matches!(self.role, Role::Worker(_))
     }
 
-    /// Reads them, or says in one line what is wrong.
+    /// Reads the settings, or returns an error message of one line.
     pub(crate) fn from_env(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, String> {
         let mut ours: Vec<(String, String)> = Vec::new();
         for (name, value) in vars {
@@ -89,7 +89,7 @@ impl Settings {
             }
         }
         if let Some((name, _)) = ours.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
-            return Err(format!("{name} is not a setting; there are: {}", KNOWN.join(", ")));
+            return Err(format!("{name} is not a setting; the settings are: {}", KNOWN.join(", ")));
         }
         let get = |name: &str| {
             ours.iter()
@@ -118,7 +118,7 @@ impl Settings {
                 .to_owned());
         }
         let redis = get("COUPLE_REDIS_URL").map(str::to_owned);
-        // Of an earlier server's files a database in memory would know none, and the sweep would take them.
+        // With a database in memory, pictures in files would have no rows after a restart, and the sweep would delete them.
         let default =
             if matches!(database, Database::Memory) { "memory:" } else { "file://couple-data/media" };
         let pictures = pictures(get("COUPLE_BLOBS").unwrap_or(default))?;
@@ -131,7 +131,7 @@ impl Settings {
             },
             url => match url.strip_prefix("file://") {
                 Some(folder) if !folder.is_empty() => Mail::Files(folder.into()),
-                // Not shown: it may hold a password.
+                // The value is not printed: it may contain a password.
                 _ => return Err("COUPLE_MAIL is neither file://FOLDER nor smtp://… nor smtps://…".to_owned()),
             },
         };
@@ -187,17 +187,18 @@ impl Settings {
                 })?
             }
         };
-        let connections_per_client =
-            match get("COUPLE_CONNECTIONS_PER_CLIENT") {
-                None => None,
-                Some(text) => Some(text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
-                    format!("COUPLE_CONNECTIONS_PER_CLIENT={text} is not a number from 1 on")
-                })?),
-            };
+        let connections_per_client = match get("COUPLE_CONNECTIONS_PER_CLIENT") {
+            None => None,
+            Some(text) => Some(text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
+                format!("COUPLE_CONNECTIONS_PER_CLIENT={text} is not a number of at least 1")
+            })?),
+        };
         let public_url = get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{listen}"), str::to_owned);
         let host = public_url.strip_prefix("http://").or_else(|| public_url.strip_prefix("https://"));
         if host.is_none_or(|host| host.trim_start_matches('/').is_empty()) {
-            return Err(format!("COUPLE_PUBLIC_URL={public_url} is not http:// or https:// and a host"));
+            return Err(format!(
+                "COUPLE_PUBLIC_URL={public_url} is not a URL of the form http://HOST or https://HOST"
+            ));
         }
         let admin_listen =
             get("COUPLE_ADMIN_LISTEN").map(|text| address("COUPLE_ADMIN_LISTEN", text)).transpose()?;
@@ -232,7 +233,7 @@ fn database(url: &str) -> Result<Database, String> {
         Some(("sqlite", path)) if !path.is_empty() => Ok(Database::Sqlite(path.into())),
         Some(("mysql" | "mariadb", _)) => Ok(Database::MySql(url.to_owned())),
         Some(("postgres" | "postgresql", _)) => Ok(Database::Postgres(url.to_owned())),
-        // Not shown: it may hold a password.
+        // The value is not printed: it may contain a password.
         _ => {
             Err("COUPLE_DATABASE_URL is none of memory:, sqlite://PATH, mysql://…, mariadb://…, postgres://…"
                 .to_owned())
@@ -250,7 +251,7 @@ fn pictures(url: &str) -> Result<Pictures, String> {
             let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
             Ok(Pictures::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
         }
-        // Not shown: it may hold a key, which belongs into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+        // The value is not printed: it may contain a key, which belongs in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
         _ => Err("COUPLE_BLOBS is none of memory:, file://FOLDER, s3://BUCKET/PREFIX".to_owned()),
     }
 }
@@ -279,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn none_is_needed() {
+    fn defaults_need_no_settings() {
         let Ok(settings) = read(&[("PATH", "/bin")]) else { panic!("refused") };
         assert!(settings.limits && settings.answers());
         assert_eq!(settings.public_url, "http://127.0.0.1:8080");
     }
 
     #[test]
-    fn pictures_are_kept_where_the_database_is() {
+    fn pictures_are_stored_where_the_database_is() {
         let kept = |vars| read(vars).map(|settings| settings.pictures);
         assert!(matches!(kept(&[]), Ok(Pictures::Files(_))));
         assert!(matches!(kept(&[("COUPLE_DATABASE_URL", "memory:")]), Ok(Pictures::Memory)));
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_one_line() {
+    fn invalid_setting_is_an_error_of_one_line() {
         for (name, value, says) in [
             ("COUPLE_PORT", "1", "COUPLE_PORT is not a setting"),
             ("COUPLE_LISTEN", "8080", "127.0.0.1:8080"),
@@ -308,13 +309,13 @@ mod tests {
             ("COUPLE_WORKERS", "0", "1 to 1024"),
             ("COUPLE_METRICS", "yes", "neither on nor off"),
             ("COUPLE_STOP_DELAY", "5s", "from 0 to 300"),
-            ("COUPLE_CONNECTIONS_PER_CLIENT", "0", "from 1 on"),
+            ("COUPLE_CONNECTIONS_PER_CLIENT", "0", "at least 1"),
             ("COUPLE_BLOBS", "s3://id:secret@bucket", "s3://BUCKET/PREFIX"),
             ("COUPLE_ROLE", "worker:cake", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
             ("COUPLE_PUBLIC_URL", "https://", "a host"),
         ] {
-            let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is taken") };
+            let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is accepted") };
             assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");
         }
     }

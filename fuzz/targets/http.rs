@@ -1,4 +1,4 @@
-//! No request makes the server fail: whatever the path, the headers and the body, the answer is below 500.
+//! Any path, headers and body: the response status is below 500.
 #![no_main]
 
 use std::cell::RefCell;
@@ -53,7 +53,7 @@ fuzz_target!(|input: (u8, u8, &str, &str, &[u8])| {
             .header("idempotency-key", header)
             .header("authorization", header)
             .body(Body::from(body.to_vec()));
-        // What is no HTTP does not reach the server.
+        // A request that is invalid HTTP does not reach the router.
         let Ok(request) = request else { return };
         let answer = runtime.block_on(app.clone().oneshot(request)).expect("infallible");
         assert!(answer.status().as_u16() < 500, "{} at {path}", answer.status());

@@ -1,4 +1,4 @@
-//! Whatever bytes come as a picture are shown or refused with a reason, and no decoder panics on the way.
+//! Any bytes are rendered or rejected with a reason, and no decoder panics.
 #![no_main]
 
 #[allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "the tests use the rest")]
@@ -13,7 +13,7 @@ use couple_media::picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected,
 use image::{DynamicImage, Frame, ImageFormat, codecs::gif::GifEncoder};
 use libfuzzer_sys::fuzz_target;
 
-/// Puts what the fuzzer begins with into its corpus: a picture of every kind, which it would hardly find by itself.
+/// Writes seeds to the corpus: a picture of every type, which the fuzzer would hardly find.
 fn seed() {
     let Some(corpus) = std::env::args().skip(1).map(PathBuf::from).find(|path| path.is_dir()) else { return };
     let (photo, fields) = (support::photo(40, 24), support::fields(16, 16));
@@ -46,7 +46,7 @@ fn seed() {
 
 fuzz_target!(init: seed(), |bytes: &[u8]| {
     let mut limits = Limits::default();
-    // What a second of fuzzing can look at.
+    // Sizes that a second of fuzzing can process.
     limits.megapixels = 1;
     limits.animation_megapixels = 1;
     limits.memory = 64 << 20;
@@ -64,7 +64,7 @@ fuzz_target!(init: seed(), |bytes: &[u8]| {
     };
     match render(bytes, &Recipe { renditions, crop: None, encoding }, &limits) {
         Ok(rendered) => {
-            let info = inspected.expect("what is rendered passed inspection");
+            let info = inspected.expect("a picture that is rendered passes inspection");
             assert_eq!((rendered.width, rendered.height), (info.width, info.height));
             let magic: &[u8] = if encoding == Encoding::JPEG { &[0xFF, 0xD8] } else { b"RIFF" };
             assert!(rendered.images.iter().all(|image| image.bytes.starts_with(magic)));

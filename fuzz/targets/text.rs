@@ -1,4 +1,4 @@
-//! What people type is refused or understood, and what was understood is understood again as the same.
+//! Text input is refused or parsed, and a parsed value parses again to itself.
 #![no_main]
 
 use couple::{
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     if let Ok(email) = EmailAddress::parse("email", text) {
         let again =
-            EmailAddress::parse("email", email.as_str()).expect("what was understood is understood again");
+            EmailAddress::parse("email", email.as_str()).expect("a parsed address parses again");
         assert_eq!(again.key(), email.key());
     }
     if let Ok(name) = DisplayName::parse("name", text) {
