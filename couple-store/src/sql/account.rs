@@ -28,7 +28,9 @@ macro_rules! token {
          expires_at, used_at, session_id, network, foreign_tries, used_form"
     };
 }
-/// An unused token with tries and used form as they were read; tries that are not given may be any.
+/// SQL condition: the token is unused and in the state that was read.
+///
+/// A number of tries that is null matches any.
 macro_rules! as_seen {
     ($tries:literal, $foreign:literal, $form:literal) => {
         concat!(
@@ -47,7 +49,7 @@ macro_rules! session {
     };
 }
 
-/// Tokens that [`PRESENT_SESSIONS`] asks about.
+/// Number of parameters of [`PRESENT_SESSIONS`].
 const SESSIONS_AT_ONCE: usize = 64;
 
 statements! {
@@ -209,7 +211,7 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(id.as_uuid())
                 .execute(connection)
                 .await?;
-            // After the session: a commit that adds a token of it holds the session's row.
+            // After the session's row: a commit that adds a token of the session locks that row first.
             let statement = Statement::<D>::new(REMOVE_TOKENS).bind(account.as_uuid()).bind(id.as_uuid());
             statement.execute(connection).await?;
             Ok(())
@@ -234,7 +236,7 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
-/// The account still has the version that was read.
+/// Checks that the account still has the version that was read.
 async fn unchanged<D: Dialect>(connection: &mut D::Connection, id: AccountId, version: i64) -> Applied {
     let stored = Statement::<D>::new(VERSION).bind(id.as_uuid()).rows(connection).await?;
     let stored = stored.first().map(|row| <D as super::dialect::Reads<i64>>::read(row, 0)).transpose()?;
@@ -255,7 +257,7 @@ async fn update<D: Dialect>(connection: &mut D::Connection, account: &Account) -
     one(statement.execute(connection).await?, changed)
 }
 
-/// Binds what an account says of itself, between its id and its version.
+/// Binds the fields of an account between its id and its version.
 fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D> {
     statement
         .bind(account.email.key().as_str())
@@ -301,7 +303,7 @@ async fn end_sessions<D: Dialect>(
     account: AccountId,
     except: Option<SessionId>,
 ) -> Applied {
-    // No session has the nil id, so excepting it excepts none.
+    // No session has the nil id: all sessions end.
     let except = except.map_or(uuid::Uuid::nil(), SessionId::as_uuid);
     for sql in [END_SESSIONS, REMOVE_OTHER_TOKENS] {
         Statement::<D>::new(sql).bind(account.as_uuid()).bind(except).execute(connection).await?;
@@ -358,7 +360,7 @@ fn decode_token<D: Dialect>(row: &mut Row<'_, D>) -> Result<Token, Error> {
     })
 }
 
-/// Binds what must still be so of a token.
+/// Binds the state that a token must still have.
 fn as_seen<D: Dialect>(statement: Statement<D>, seen: &SeenToken) -> Statement<D> {
     let (own, foreign) = match seen.tries {
         None => (None, None),
@@ -382,10 +384,10 @@ fn decode_session<D: Dialect>(row: &mut Row<'_, D>) -> Result<Session, Error> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// Whether nobody ever signed up, or all are gone: then its key may be made anew.
+    /// Whether there is no account. Then a new key ring can replace a lost one.
     ///
     /// # Errors
-    /// The database's.
+    /// Errors of the database.
     pub async fn has_no_accounts(&self) -> Result<bool, Error> {
         let first =
             self.read_one(Statement::new(FIRST).bind(Uuid::nil()), |row| row.take().map(|_: Uuid| ()));
@@ -434,7 +436,8 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut present = Vec::with_capacity(tokens.len());
         for asked in tokens.chunks(SESSIONS_AT_ONCE) {
-            // The last statement asks about its first token again and again: each text is prepared once.
+            // Fill the last statement with its first token: one statement text is prepared for every number
+            // of tokens.
             let missing = SESSIONS_AT_ONCE - asked.len();
             let all = asked.iter().chain(std::iter::repeat_n(&asked[0], missing));
             let statement = all.fold(Statement::new(PRESENT_SESSIONS), Statement::digest);

@@ -1,12 +1,12 @@
-//! One change as statements within a transaction.
+//! Applies one change as statements within a transaction.
 
 use couple_core::{Change, Committed, Conflict};
 
 use super::{Dialect, account, idempotency, job, media, pairing, timeline, upload};
 
-/// Why a change was not applied.
+/// Reason why a change was not applied.
 pub(super) enum Stop {
-    /// A precondition does not hold. Found before the change wrote anything.
+    /// A precondition did not hold. The change has written nothing.
     Conflict(Conflict),
     /// The database failed.
     Failed(sqlx::Error),
@@ -26,13 +26,15 @@ impl From<Conflict> for Stop {
 
 pub(super) type Applied = Result<(), Stop>;
 
-/// `conflict` unless exactly one row was changed.
+/// Returns `conflict` unless exactly one row was changed.
 pub(super) fn one(affected: u64, conflict: Conflict) -> Applied {
     if affected == 1 { Ok(()) } else { Err(conflict.into()) }
 }
 
-/// Applies one change. Every precondition is checked before the change's first write, so that a conflict in a commit's
-/// first change leaves nothing to undo.
+/// Applies one change.
+///
+/// Every precondition is checked before the first write of the change, so that a conflict in the first change
+/// of a commit leaves nothing to undo.
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &Change,

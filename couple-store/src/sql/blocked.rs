@@ -1,8 +1,8 @@
-//! Commits that a lock of another transaction blocks.
+//! Queue of commits that are blocked by a lock of another transaction.
 //!
-//! They wait here and not within a merged transaction, so that a row that another transaction holds (of another process, an operator's
-//! session or a backup) delays only the commits that need this row. One task with a separate connection retries them until each is
-//! committed or times out.
+//! They wait here and not within a merged transaction. So a row that another transaction holds (of another
+//! process, an operator's session or a backup) delays only the commits that need this row. One task with a
+//! separate connection retries them until each one is committed or times out.
 
 use std::{
     collections::HashMap,
@@ -20,14 +20,14 @@ use super::{
     writer::{QUEUE, Request, Session},
 };
 
-/// Pauses between two rounds that committed nothing: doubled from the shortest to the longest.
+/// Pauses between two rounds that committed nothing; doubled from the shortest to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Number of blocked commits for each key.
 type Keys = Arc<Mutex<HashMap<Uuid, usize>>>;
 
-/// A blocked commit's place: while it lasts, commits with the same key join it.
+/// Registration of a blocked commit's key: while it exists, commits with the same key join the queue.
 pub(super) struct Place {
     key: Uuid,
     keys: Keys,
@@ -58,9 +58,9 @@ impl BlockedQueue {
         (Self { queue, keys: Keys::default() }, inbox)
     }
 
-    /// Adds a commit; refuses it when the queue is full.
+    /// Adds a commit; fails it if the queue is full.
     pub(super) fn push(&self, mut request: Request) {
-        // A commit that is returned to the queue keeps its place.
+        // A commit that returns to the queue keeps its registration.
         if request.place.is_none() {
             request.place = self.place(request.key());
         }
@@ -77,7 +77,7 @@ impl BlockedQueue {
         })
     }
 
-    /// Takes out the commits whose key is blocked, and adds them.
+    /// Moves the commits whose key is blocked from `waiting` to this queue.
     pub(super) fn divert(&self, waiting: &mut Vec<Request>) {
         let is_blocked = |request: &mut Request| {
             let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,11 +114,12 @@ pub(super) async fn serve<D: Dialect>(
             }
         }
         let before = waiting.len();
-        // Answered while its caller still waits: nothing was written.
+        // Fail the commit while its caller still waits: nothing was written.
         for request in waiting.extract_if(.., |request| request.age() > patience * 9 / 10).collect::<Vec<_>>()
         {
             request.refuse(
-                Error::new(ErrorKind::Overloaded, "commit").context("a row that it changes is locked"),
+                Error::new(ErrorKind::Overloaded, "commit")
+                    .context("a row that the commit changes is locked by another transaction"),
             );
         }
         let mut left = Vec::new();

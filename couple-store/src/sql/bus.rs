@@ -1,4 +1,4 @@
-//! Notices between processes over PostgreSQL, on one channel of the database.
+//! Event bus between processes over PostgreSQL, on one channel of a database.
 
 use async_trait::async_trait;
 use couple_core::{
@@ -14,31 +14,36 @@ use tokio::{sync::Mutex, time::timeout};
 use super::{PostgresOptions, error::classify, server::Server as _};
 use crate::between::{Between, Ear, Medium, PULSE};
 
-/// What a statement may take, as the store's may.
+/// Time limit of a statement, equal to the store's.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 const CHANNEL: &str = "couple";
-// NOTIFY takes a lock on its whole server until its transaction is committed (postgresql.org/docs/current/sql-notify.html), so it is
-// never part of a store's, and one statement sends all that waits. It makes the transaction one that is written to the log: that
-// the disk has it matters to nobody, and would have others wait for the lock meanwhile.
+// NOTIFY holds a lock of the whole server until its transaction commits
+// (postgresql.org/docs/current/sql-notify.html). So it is never part of a store's transaction, and one
+// statement sends all waiting texts. NOTIFY also makes the transaction write to the write-ahead log;
+// synchronous_commit is off, because notices need no durability and a flush would prolong the lock.
 const NOTIFY: &str = "SELECT SET_CONFIG('synchronous_commit', 'off', TRUE), COUNT(PG_NOTIFY($1, text)) \
                       FROM UNNEST($2) AS text";
 
-/// Carries notices between processes over PostgreSQL's `LISTEN` and `NOTIFY`: for a host with PostgreSQL and without Redis. A process
-/// hears itself without it. It takes two connections of its own, which a pooler must not share between transactions.
+/// Event bus between processes over `LISTEN` and `NOTIFY`, for a host without Redis.
 ///
-/// While PostgreSQL is away nothing is carried, and nobody is held up; when it is back every listener is told to look once, since
-/// notices may have been missed. A signal of more than about 7,800 bytes is heard in its own process only; of
-/// messages that are the same and wait to be sent at once, one is, which concerns signals of about 3,900 bytes and more.
+/// Notices within the process do not use PostgreSQL. The bus has two connections, which a connection pooler
+/// must not share between transactions.
+///
+/// While PostgreSQL is down no notice reaches other processes, and publishers do not wait. After a reconnect
+/// all subscribers get [`Notice::Changed`], because notices may have been lost. A signal of more than about
+/// 7,800 bytes reaches its own process only. PostgreSQL merges equal messages of one transaction, which can
+/// affect signals of about 3,900 bytes and more.
 #[derive(Debug)]
 pub struct PostgresBus(Between);
 
 impl PostgresBus {
-    /// Begins to listen in the database at `url`, as [`PostgresOptions::new`] takes it: that of the processes to be heard. The store
-    /// may be another.
+    /// Subscribes in the database at `url`, in the format of [`PostgresOptions::new`].
+    ///
+    /// All processes of an installation must use the same database; the store may be in another one.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a URL that cannot be meant, a wrong password, an unknown database;
-    /// [`ErrorKind::Unavailable`] when nobody answers.
+    /// [`ErrorKind::Misconfigured`] for an invalid URL, a wrong password or an unknown database;
+    /// [`ErrorKind::Unavailable`] when no server responds.
     pub async fn start(url: impl Into<String>) -> Result<Self, Error> {
         let mut options = PostgresOptions::new(url).read_url()?;
         let place = Postgres::place(&options);
@@ -67,7 +72,7 @@ impl Medium for Link {
 
     async fn subscribe(&self) -> Result<PgListener, Error> {
         let subscribing = async {
-            // A pool for each, since a listener that is dropped keeps its connection until the server answers.
+            // A pool per listener, because a dropped listener keeps its connection until the server responds.
             let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone());
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
@@ -94,7 +99,7 @@ impl Medium for Link {
 
     async fn publish(&self, texts: &[String]) -> Result<(), Error> {
         let mut sender = self.sender.lock().await;
-        // Put back only once it has answered.
+        // Put the connection back only after it has responded.
         let mut connection = match sender.take() {
             Some(connection) => connection,
             None => within("connect", self.options.connect()).await?,
@@ -109,7 +114,7 @@ impl Medium for Link {
 async fn within<T>(operation: &'static str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
     match timeout(PATIENCE, work).await {
         Ok(done) => done.map_err(|error| classify::<Postgres>(operation, error)),
-        Err(_) => Err(Error::new(ErrorKind::Unavailable, operation).context("PostgreSQL does not answer")),
+        Err(_) => Err(Error::new(ErrorKind::Unavailable, operation).context("PostgreSQL does not respond")),
     }
 }
 

@@ -1,4 +1,6 @@
-//! What a driver must be able to do, with every bound on the driver itself, so that `D: Dialect` implies it all.
+//! Requirements for a database driver.
+//!
+//! All bounds are on the driver itself, so that `D: Dialect` implies them.
 
 use std::{future::Future, time::Duration};
 
@@ -11,12 +13,12 @@ use uuid::Uuid;
 
 use super::{job::Built, spelling::Sql};
 
-/// A driver that can bind a `T`.
+/// Driver that can bind a `T`.
 pub trait Binds<'t, T>: Database {
-    /// Adds a value to the arguments.
+    /// Appends a value to the arguments.
     ///
     /// # Errors
-    /// When it cannot be encoded.
+    /// The value cannot be encoded.
     fn bind(args: &mut Self::Arguments, value: T) -> Result<(), BoxDynError>;
 }
 
@@ -26,12 +28,12 @@ impl<'t, DB: Database, T: Encode<'t, DB> + Type<DB> + 't> Binds<'t, T> for DB {
     }
 }
 
-/// A driver that can read a `T` out of a column.
+/// Driver that can decode a `T` from a column.
 pub trait Reads<T>: Database {
-    /// The value in a column, by its index.
+    /// Value of the column with this index.
     ///
     /// # Errors
-    /// When it does not decode as one.
+    /// The value cannot be decoded.
     fn read(row: &Self::Row, column: usize) -> sqlx::Result<T>;
 }
 
@@ -41,32 +43,32 @@ where
     usize: ColumnIndex<DB::Row>,
 {
     fn read(row: &DB::Row, column: usize) -> sqlx::Result<T> {
-        // Unchecked against the column's declared type: MySQL calls text that is kept as bytes binary. What does not decode is
-        // still an error.
+        // Do not check the declared type of the column: MySQL reports text in a binary column as binary. A
+        // value that cannot be decoded is still an error.
         row.try_get_unchecked(column)
     }
 }
 
-/// A driver whose connection runs statements.
+/// Driver whose connections run statements.
 pub trait Runs: Database {
-    /// Runs a statement and tells what it did.
+    /// Runs a statement and returns its result.
     fn execute<'c>(
         connection: &'c mut Self::Connection,
         sql: SqlStr,
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Self::QueryResult>> + Send + 'c;
-    /// Runs a statement to its end and returns its rows.
+    /// Runs a statement and returns all of its rows.
     fn fetch_all<'c>(
         connection: &'c mut Self::Connection,
         sql: SqlStr,
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Vec<Self::Row>>> + Send + 'c;
-    /// Runs statements that have no arguments and returns their rows. The text is built of our own constants and of ids only.
+    /// Runs statements without arguments and returns their rows. The text contains only constants and ids.
     fn fetch_raw(
         connection: &mut Self::Connection,
         sql: String,
     ) -> impl Future<Output = sqlx::Result<Vec<Self::Row>>> + Send + '_;
-    /// Runs statements that have no arguments.
+    /// Runs statements without arguments.
     fn run<'c>(
         connection: &'c mut Self::Connection,
         sql: &'static str,
@@ -100,7 +102,7 @@ where
     }
 }
 
-/// A database system: the column types this crate uses, and what the systems disagree about.
+/// Database system: the column types that this crate uses, and the differences between the systems.
 pub trait Dialect:
     Runs
     + for<'a> Binds<'a, &'a str>
@@ -120,42 +122,45 @@ pub trait Dialect:
     + Reads<Uuid>
     + Reads<Option<Uuid>>
 {
-    /// Opens a writing transaction.
+    /// Statement that starts a writing transaction.
     const BEGIN: &'static str;
-    /// How long a read, or a transaction, may take before its connection is given up. None where nobody else can hold
-    /// things up.
-    const PATIENCE: Option<Duration>;
-    /// Statement that makes a connection fail instead of waiting for a row lock.
+    /// Time limit of a read or a transaction, after which its connection is closed.
     ///
-    /// None if the database has no such setting, or no other process writes.
+    /// None if no other process can hold locks.
+    const PATIENCE: Option<Duration>;
+    /// Statement that makes a connection fail immediately where it would wait for a row lock.
+    ///
+    /// None if the database has no such setting, or if no other process writes.
     const NO_WAIT: Option<&'static str>;
-    /// An id as it is written within a statement.
+    /// Literal of an id in the text of a statement.
     fn literal(id: Uuid) -> String;
-    /// Tries to take the lock under which a schema is brought up to date: one row with 1 when it was got. None where
-    /// [`BEGIN`](Self::BEGIN) takes it.
+    /// Query that tries to take the migration lock; its row is 1 if it succeeded.
+    ///
+    /// None if [`BEGIN`](Self::BEGIN) takes the lock.
     const LOCK: Option<Sql>;
-    /// Gives it back, where the end of a transaction does not.
+    /// Statement that releases the migration lock; none if the end of the transaction does.
     const UNLOCK: Option<Sql>;
-    /// This dialect's spelling of a statement.
+    /// Text of a statement in this dialect.
     fn spell(sql: Sql) -> &'static str;
-    /// How many rows a statement changed.
+    /// Number of rows that a statement changed.
     fn affected(result: &Self::QueryResult) -> u64;
-    /// What kind of failure a code of the database means.
+    /// Class of an error code of the database.
     fn kind_of(error: &dyn sqlx::error::DatabaseError) -> ErrorKind;
-    /// Whether the same transaction may succeed when it is run again from its beginning: it met another one.
+    /// Whether the same transaction may succeed when run again, because it conflicted with another one.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
-    /// Runs an update of one row that counts up, and tells the count; none when it found no row. One trip where the dialect
-    /// can tell at once.
+    /// Runs an update that increments a counter in one row and returns it; none if no row matched.
+    ///
+    /// One round trip if the dialect supports it.
     fn count_up<'c>(
         connection: &'c mut Self::Connection,
         sql: SqlStr,
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
-    /// The statements whose text depends on how many rows they touch.
+    /// Statements whose text depends on the number of rows.
     fn built() -> &'static Built;
 }
 
-/// [`Dialect::count_up`] where `UPDATE … RETURNING` is there.
+/// [`Dialect::count_up`] by `UPDATE … RETURNING`.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) async fn count_up_returning<D: Dialect>(
     connection: &mut D::Connection,
@@ -166,7 +171,7 @@ pub(super) async fn count_up_returning<D: Dialect>(
     rows.first().map(|row| <D as Reads<i64>>::read(row, 0)).transpose()
 }
 
-/// One statement with its arguments.
+/// Statement with its arguments.
 pub(super) struct Statement<D: Dialect> {
     sql: SqlStr,
     args: D::Arguments,
@@ -179,7 +184,7 @@ impl<D: Dialect> Statement<D> {
         Self { sql: D::spell(sql).into_sql_str(), args: D::Arguments::default(), refused: None }
     }
 
-    /// A statement whose text was built: of our own constants only, never of anybody's input.
+    /// Creates a statement from a generated text. The text consists of constants only, never of input.
     pub(super) fn built(sql: std::sync::Arc<str>) -> Self {
         use sqlx::SqlSafeStr as _;
         Self { sql: AssertSqlSafe(sql).into_sql_str(), args: D::Arguments::default(), refused: None }
@@ -205,7 +210,7 @@ impl<D: Dialect> Statement<D> {
         self.bind(digest.as_bytes().as_slice())
     }
 
-    /// Runs it and tells how many rows it changed.
+    /// Runs the statement and returns the number of changed rows.
     pub(super) async fn execute(self, connection: &mut D::Connection) -> sqlx::Result<u64> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error));
@@ -213,7 +218,7 @@ impl<D: Dialect> Statement<D> {
         Ok(D::affected(&D::execute(connection, self.sql, self.args).await?))
     }
 
-    /// Runs an update that counts up: see [`Dialect::count_up`].
+    /// Runs an update that increments a counter; see [`Dialect::count_up`].
     pub(super) async fn count_up(self, connection: &mut D::Connection) -> sqlx::Result<Option<i64>> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error));
@@ -229,7 +234,7 @@ impl<D: Dialect> Statement<D> {
     }
 }
 
-/// A row that is read from left to right.
+/// Row whose columns are read from left to right.
 pub(super) struct Row<'r, D: Dialect> {
     row: &'r D::Row,
     next: usize,
@@ -240,7 +245,7 @@ impl<'r, D: Dialect> Row<'r, D> {
         Self { row, next: 0 }
     }
 
-    /// The next column.
+    /// Value of the next column.
     pub(super) fn take<T>(&mut self) -> Result<T, Error>
     where
         D: Reads<T>,

@@ -1,10 +1,10 @@
-//! What a driver's error means to a caller.
+//! Conversion of driver errors.
 
 use couple_core::{Error, ErrorKind};
 
 use super::Dialect;
 
-/// Turns a driver's error into ours, with its source kept.
+/// Converts a driver error and keeps it as the source.
 pub(super) fn classify<D: Dialect>(operation: &'static str, error: sqlx::Error) -> Error {
     let kind = match &error {
         sqlx::Error::PoolTimedOut => ErrorKind::Overloaded,

@@ -1,4 +1,4 @@
-//! Answered requests in SQL.
+//! Recorded outcomes in SQL.
 
 use async_trait::async_trait;
 use couple_core::{Committed, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord};

@@ -1,4 +1,4 @@
-//! The outbox in SQL.
+//! Job queues in SQL.
 
 use std::sync::Arc;
 
@@ -46,11 +46,13 @@ statements! {
     DEAD = "SELECT ", columns!(), ", error, died_at FROM dead_job WHERE id > $1 ORDER BY id LIMIT $2";
 }
 
-/// New jobs of the commits in one transaction, written together: a call to the database costs far more than a row.
+/// New jobs of all commits in a transaction, inserted together: a round trip costs far more than a row.
 #[derive(Default)]
 pub(super) struct Enqueues<'a>(Vec<&'a NewJob>);
 
-/// Statements over several rows, by how many. Few sizes, so that few are prepared; larger first.
+/// Generated statements for several rows, by their number of rows, the largest first.
+///
+/// There are few sizes, so that few statements are prepared.
 #[derive(Debug)]
 pub struct Built {
     inserts: Sizes,
@@ -60,7 +62,9 @@ pub struct Built {
 type Sizes = [(usize, Arc<str>); 3];
 
 impl Built {
-    /// With placeholders that are numbered or not; `clash` is how an insert passes over what is there.
+    /// Generates the statements.
+    ///
+    /// `numbered`: placeholders are `$1`, …; `clash`: the clause that skips existing rows.
     pub(super) fn new(numbered: bool, clash: &str) -> Self {
         let list = |first: usize, count: usize| {
             let one = |n: usize| if numbered { format!("${}", first + n) } else { "?".to_owned() };
@@ -86,7 +90,7 @@ impl Built {
     }
 }
 
-/// Runs a statement of the right sizes over all of `rows`.
+/// Splits `rows` into the available statement sizes and runs a statement for each part.
 async fn in_pieces<'r, D: Dialect, T>(
     connection: &mut D::Connection,
     sizes: &Sizes,
@@ -105,7 +109,7 @@ async fn in_pieces<'r, D: Dialect, T>(
 }
 
 impl<'a> Enqueues<'a> {
-    /// Takes a change that enqueues; false for any other.
+    /// Collects a change that enqueues a job; returns false for any other change.
     pub(super) fn take(&mut self, change: &'a Change) -> bool {
         if let Change::Job(JobChange::Enqueue(job)) = change {
             self.0.push(job);
@@ -119,7 +123,7 @@ impl<'a> Enqueues<'a> {
     pub(super) fn back_to(&mut self, mark: usize) {
         self.0.truncate(mark);
     }
-    /// Writes those taken since a mark.
+    /// Inserts the jobs collected since a mark.
     pub(super) async fn write_since<D: Dialect>(
         &mut self,
         mark: usize,
@@ -203,7 +207,7 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
-/// Claims the jobs that a statement finds.
+/// Claims the jobs that a query returns.
 async fn claimed<D: Dialect>(
     connection: &mut D::Connection,
     due: Statement<D>,
@@ -233,7 +237,7 @@ async fn finish<D: Dialect>(connection: &mut D::Connection, id: JobId, claim: Cl
     one(finished, Conflict::ClaimLost(id))
 }
 
-/// A job and its attempts.
+/// Decodes a job and its number of attempts.
 fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<(NewJob, i64), Error> {
     let job = NewJob {
         id: JobId::from_uuid(row.take()?),

@@ -1,4 +1,4 @@
-//! Bringing a schema to the state that this version knows, under the database's own write lock.
+//! Schema migrations, under the migration lock of the database.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Dialect, Row, Statement, error::classify, spelling::Sql};
 
-/// One step of the schema; never edited once released.
+/// Migration of the schema; its SQL is never changed after a release.
 #[allow(unreachable_pub, reason = "named by a public trait, where one of its features is built")]
 pub struct Migration {
     pub(super) version: i64,
@@ -15,14 +15,16 @@ pub struct Migration {
     pub(super) sql: &'static str,
 }
 
-/// How long another process may take to migrate.
+/// Maximum time to wait for another process that migrates.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RECORD: &str =
     "CREATE TABLE IF NOT EXISTS couple_migration (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL)";
 const APPLIED: Sql = sql!("SELECT MAX(version) FROM couple_migration");
 const NOTE: Sql = sql!("INSERT INTO couple_migration (version, name) VALUES ($1, $2)");
 
-/// Applies what is missing, in one transaction: whoever comes at the same time waits and finds nothing to do.
+/// Applies the missing migrations in one transaction.
+///
+/// A concurrent process waits, and then finds none missing.
 pub(super) async fn migrate<D: Dialect>(
     connection: &mut D::Connection,
     migrations: &[Migration],
@@ -76,7 +78,7 @@ async fn missing<D: Dialect>(connection: &mut D::Connection, migrations: &[Migra
         )));
     }
     if applied < newest && applied > 0 {
-        tracing::info!(applied, newest, "bringing the schema up to date");
+        tracing::info!(applied, newest, "migrating the schema");
     }
     for migration in migrations.iter().filter(|migration| migration.version > applied) {
         D::run(connection, migration.sql).await.map_err(|error| {

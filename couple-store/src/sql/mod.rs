@@ -1,9 +1,10 @@
-//! Stores in SQL. Each statement is written once, for every dialect.
+//! Stores in SQL. Each statement is written once for all dialects.
 //!
-//! `dialect` says what a driver must be able to do and what the dialects disagree about; the files named after areas
-//! hold the statements and are generic over it; `writer` turns commits into transactions and merges those that
-//! wait; `sqlite` opens SQLite; `server` connects to the others, and `mysql` and `postgres` say how they differ; `bus` carries
-//! notices over PostgreSQL.
+//! `dialect` defines the requirements for a driver and the differences between dialects. The modules named
+//! after areas hold the statements and are generic over the dialect. `writer` runs commits as transactions
+//! and merges waiting commits (group commit); `blocked` retries commits that wait for a lock. `sqlite` opens
+//! SQLite; `server` connects to a server, with the differences of `mysql` and `postgres`. `bus` is an event
+//! bus over PostgreSQL.
 
 #[macro_use]
 mod spelling;
@@ -53,7 +54,7 @@ use dialect::{Row, Statement};
 use spelling::Sql;
 use writer::Writer;
 
-/// Waits as long as this dialect's patience lasts: `None` after that.
+/// Waits up to the dialect's time limit; none after that.
 async fn patiently<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
     match D::PATIENCE {
         None => Some(work.await),
@@ -61,13 +62,13 @@ async fn patiently<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// A store in SQL.
+/// Store in an SQL database.
 pub struct SqlStore<D: Dialect> {
     reads: Pool<D>,
     writer: Writer<D>,
-    /// For what is done beside reading and writing.
+    /// Connection for maintenance, such as checkpoints.
     housekeeping: Option<Pool<D>>,
-    /// Ends with the store.
+    /// Background tasks, aborted when the store is dropped.
     _background: tokio::task::JoinSet<()>,
 }
 
@@ -78,7 +79,7 @@ impl<D: Dialect> std::fmt::Debug for SqlStore<D> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// Runs a read on a connection of the pool and decodes its rows.
+    /// Runs a read on a pooled connection and decodes its rows.
     async fn read<T>(
         &self,
         statement: Statement<D>,
@@ -92,12 +93,12 @@ impl<D: Dialect> SqlStore<D> {
             let reading = statement.rows(&mut connection);
             match D::PATIENCE {
                 None => Some(reading.await),
-                // What waiting for a connection took is part of it.
+                // The limit includes the time spent waiting for a connection.
                 Some(patience) => tokio::time::timeout_at(begun + patience, reading).await.ok(),
             }
         };
         let Some(rows) = rows else {
-            // Whoever borrowed it next would wait for the answer to this.
+            // Do not return the connection to the pool: its next user would wait for this response.
             drop(connection.detach());
             return Err(late());
         };
@@ -114,7 +115,7 @@ impl<D: Dialect> SqlStore<D> {
     }
 }
 
-/// Every named statement as a dialect reads it, for tests of query plans.
+/// Every named statement in the text of a dialect, for tests of query plans.
 #[doc(hidden)]
 #[must_use]
 pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
@@ -150,7 +151,8 @@ impl<D: Dialect> Store for SqlStore<D> {
         if let Some(housekeeping) = &self.housekeeping {
             housekeeping.close().await;
         }
-        // Last, so that the last connection of all is the one that may tidy up: SQLite then folds its log into the file.
+        // Close the writer last: SQLite checkpoints its log when the last connection closes, and only a
+        // writer can.
         self.writer.close().await;
         Ok(())
     }

@@ -19,9 +19,9 @@ use super::{
     spelling::Sql,
 };
 
-/// A store in MySQL (8.0 or newer) or MariaDB (10.6 or newer).
+/// Store in MySQL (8.0 or newer) or MariaDB (10.6 or newer).
 pub type MySqlStore = SqlStore<MySql>;
-/// How it is opened.
+/// Settings of a store in MySQL or MariaDB.
 pub type MySqlOptions = ServerOptions<MySql>;
 
 const MIGRATIONS: &[Migration] = &[
@@ -47,9 +47,10 @@ fn number(error: &dyn DatabaseError) -> u16 {
 impl Dialect for MySql {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
-    // It waits for a second: the minimum of MySQL; in MariaDB SKIP LOCKED fails with error 1180 if the time-out is 0.
+    // Row locks time out after a second (SESSION): the minimum of MySQL; in MariaDB SKIP LOCKED fails with
+    // error 1180 if the time-out is 0.
     const NO_WAIT: Option<&'static str> = None;
-    // The server's, by name; it ends with the connection.
+    // Named lock of the server, released when the connection closes.
     const LOCK: Option<Sql> = Some(sql!("SELECT CAST(GET_LOCK(CONCAT('couple.', DATABASE()), 0) AS SIGNED)"));
     const UNLOCK: Option<Sql> = Some(sql!("SELECT RELEASE_LOCK(CONCAT('couple.', DATABASE()))"));
 
@@ -64,7 +65,7 @@ impl Dialect for MySql {
         sql: SqlStr,
         args: Self::Arguments,
     ) -> sqlx::Result<Option<i64>> {
-        // MariaDB has no UPDATE … RETURNING; what LAST_INSERT_ID(…) is given comes back with the answer.
+        // MariaDB has no UPDATE … RETURNING; the value of LAST_INSERT_ID(…) is part of the response.
         let done = Self::execute(connection, sql, args).await?;
         Ok(i64::try_from(done.last_insert_id()).ok().filter(|_| done.rows_affected() == 1))
     }
@@ -78,14 +79,14 @@ impl Dialect for MySql {
             1205 | 1213 | 1020 => ErrorKind::Overloaded,                                            // locks
             1317 | 1969 | 3024 => ErrorKind::TimedOut,
             1021 | 1114 => ErrorKind::Full,
-            1044 | 1045 | 1049 | 1142 | 1227 | 1698 | 3159 => ErrorKind::Misconfigured, // who, which database, what rights
+            1044 | 1045 | 1049 | 1142 | 1227 | 1698 | 3159 => ErrorKind::Misconfigured, // credentials, database, privileges
             1030 | 1034 | 1712 => ErrorKind::Corrupt,
             _ => ErrorKind::Internal,
         }
     }
     fn is_transient(error: &dyn DatabaseError) -> bool {
-        // Deadlock, lock time-out, changed since it was read; and a key that another transaction took between our looking
-        // and our inserting: looking again finds it.
+        // Deadlock, lock time-out, changed since it was read, and a key that another transaction inserted
+        // between our check and our insert: the next run finds it.
         matches!(number(error), 1213 | 1205 | 1020 | 1062)
     }
     fn built() -> &'static Built {
@@ -109,11 +110,11 @@ impl Server for MySql {
         "statement-cache-capacity",
     ];
     const SESSION: &'static [&'static str] = &[
-        // The default deadlocks those who enqueue against those who claim: it locks the gaps between rows.
+        // At the default level, which locks gaps between rows, enqueuing deadlocks with claiming.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        // Too long is an error, never cut off.
+        // A text that is too long is an error and is never truncated.
         "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION innodb_lock_wait_timeout = 1",
-        // MariaDB reads the one comment, MySQL the other.
+        // MariaDB executes the first comment, MySQL the second.
         "SET SESSION /*M! max_statement_time = 2, SESSION idle_transaction_timeout = 5, */ \
          /*!80000 max_execution_time = 2000, SESSION */ autocommit = 1",
     ];
@@ -127,7 +128,7 @@ impl Server for MySql {
         if found >= least {
             return Ok(());
         }
-        Err(format!("{name} {version} is too old: it takes {}.{} or newer", least.0, least.1))
+        Err(format!("{name} {version} is too old: {}.{} or newer is required", least.0, least.1))
     }
     fn migrations() -> &'static [Migration] {
         MIGRATIONS
@@ -148,8 +149,11 @@ mod tests {
     fn old_ones_are_named() {
         assert_eq!(MySql::check("10.11.19-MariaDB-deb12"), Ok(()));
         assert_eq!(MySql::check("8.0.36"), Ok(()));
-        let old = "MariaDB 10.5.29-MariaDB is too old: it takes 10.6 or newer".to_owned();
+        let old = "MariaDB 10.5.29-MariaDB is too old: 10.6 or newer is required".to_owned();
         assert_eq!(MySql::check("10.5.29-MariaDB"), Err(old));
-        assert_eq!(MySql::check("5.7.44"), Err("MySQL 5.7.44 is too old: it takes 8.0 or newer".to_owned()));
+        assert_eq!(
+            MySql::check("5.7.44"),
+            Err("MySQL 5.7.44 is too old: 8.0 or newer is required".to_owned())
+        );
     }
 }

@@ -104,7 +104,8 @@ pub(super) async fn apply<D: Dialect>(
             one(statement.execute(connection).await?, Conflict::InviteClosed(*id))
         }
         PairingChange::WithdrawInvitesOf { inviter } => {
-            // The lock keeps invites and foundings of this account waiting until the commit ends.
+            // The lock makes commits that add an invite of this account or pair it wait until this
+            // transaction ends.
             is_member::<D>(connection, *inviter).await?;
             Statement::<D>::new(WITHDRAW).bind(inviter.as_uuid()).execute(connection).await?;
             Ok(())
@@ -178,8 +179,9 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
-/// Whether this person is in a couple; until this transaction ends nobody else can change that. Everybody who invites or
-/// pairs has a row to lock: what is not there cannot be locked.
+/// Whether an account is in a couple. No other transaction can change that until this one ends.
+///
+/// Inserts a row for every account that invites or pairs, because only an existing row can be locked.
 async fn is_member<D: Dialect>(connection: &mut D::Connection, account: AccountId) -> sqlx::Result<bool> {
     Statement::<D>::new(ENROL).bind(account.as_uuid()).execute(connection).await?;
     let rows = Statement::<D>::new(MEMBER).bind(account.as_uuid()).rows(connection).await?;
@@ -189,8 +191,9 @@ async fn is_member<D: Dialect>(connection: &mut D::Connection, account: AccountI
     }
 }
 
-/// The address key of an account that the store has, and whether it asked to be deleted. Read under the lock of its `member`
-/// row, which a deletion request and a change of address take as well.
+/// Address key of an account, and whether it has requested deletion; none if it is not in the store.
+///
+/// Read under the lock of its `member` row, which a deletion request and a change of address take as well.
 async fn standing<D: Dialect>(
     connection: &mut D::Connection,
     account: AccountId,
@@ -242,7 +245,7 @@ async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invi
 }
 
 async fn found<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {
-    // Locked in one order by everybody, so that two who found the same couple wait and do not deadlock.
+    // Lock in the order of ids, so that two transactions with the same members wait and do not deadlock.
     let mut members = couple.members;
     members.sort_unstable();
     let mut paired = Vec::new();

@@ -16,9 +16,9 @@ use super::{
     spelling::Sql,
 };
 
-/// A store in PostgreSQL (13 or newer).
+/// Store in PostgreSQL (13 or newer).
 pub type PostgresStore = SqlStore<Postgres>;
-/// How it is opened.
+/// Settings of a store in PostgreSQL.
 pub type PostgresOptions = ServerOptions<Postgres>;
 
 const MIGRATIONS: &[Migration] = &[
@@ -44,9 +44,9 @@ const MIGRATIONS: &[Migration] = &[
 impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
-    // Milliseconds; 0 would wait for ever.
+    // In milliseconds; 0 would disable the time-out.
     const NO_WAIT: Option<&'static str> = Some("SET lock_timeout = 1");
-    // "couple" in ASCII; released by the end of the transaction.
+    // The number is "couple" in ASCII. The end of the transaction releases the lock.
     const LOCK: Option<Sql> =
         Some(sql!("SELECT CAST(CAST(pg_try_advisory_xact_lock(109321005624421) AS INT) AS BIGINT)"));
     const UNLOCK: Option<Sql> = None;
@@ -73,17 +73,17 @@ impl Dialect for Postgres {
             "53300" | "53400" | "55P03" | "40001" | "40P01" => ErrorKind::Overloaded,
             "57014" => ErrorKind::TimedOut,
             "53100" => ErrorKind::Full,
-            "25P03" | "25P04" | "25006" => ErrorKind::Unavailable, // ended for idling, read-only
+            "25P03" | "25P04" | "25006" => ErrorKind::Unavailable, // closed because it was idle, read-only
             "3D000" | "3F000" | "42501" => ErrorKind::Misconfigured,
             "XX001" | "XX002" => ErrorKind::Corrupt,
             code if code.starts_with("57P") || code.starts_with("08") => ErrorKind::Unavailable,
-            code if code.starts_with("28") => ErrorKind::Misconfigured, // who
+            code if code.starts_with("28") => ErrorKind::Misconfigured, // authentication
             _ => ErrorKind::Internal,
         }
     }
     fn is_transient(error: &dyn DatabaseError) -> bool {
-        // Serialization, deadlock, lock time-out; and a key that another transaction took between our looking and our
-        // inserting: looking again finds it.
+        // Serialization failure, deadlock, lock time-out, and a key that another transaction inserted between
+        // our check and our insert: the next run finds it.
         matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03" | "23505"))
     }
     fn built() -> &'static Built {
@@ -110,7 +110,8 @@ impl Server for Postgres {
         "options",
         "statement-cache-capacity",
     ];
-    // A lock is held for milliseconds; the server itself looks for deadlocks only after a second.
+    // Locks are held for milliseconds; without lock_timeout the server looks for deadlocks only after a
+    // second.
     const SESSION: &'static [&'static str] = &["SET default_transaction_isolation = 'read committed'; \
          SET statement_timeout = 2000; SET lock_timeout = 300; SET idle_in_transaction_session_timeout = 5000"];
     const VERSION: Sql = sql!("SHOW server_version");
@@ -120,7 +121,7 @@ impl Server for Postgres {
         if major.unwrap_or(0) >= 13 {
             return Ok(());
         }
-        Err(format!("PostgreSQL {version} is too old: it takes 13 or newer"))
+        Err(format!("PostgreSQL {version} is too old: 13 or newer is required"))
     }
     fn migrations() -> &'static [Migration] {
         MIGRATIONS
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn old_ones_are_named() {
         assert_eq!(Postgres::check("15.19 (Debian 15.19-0+deb12u1)"), Ok(()));
-        let old = "PostgreSQL 12.22 is too old: it takes 13 or newer".to_owned();
+        let old = "PostgreSQL 12.22 is too old: 13 or newer is required".to_owned();
         assert_eq!(Postgres::check("12.22"), Err(old));
     }
 }

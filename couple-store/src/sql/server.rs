@@ -1,4 +1,4 @@
-//! Connecting to a database server: what MySQL, MariaDB and PostgreSQL have in common.
+//! Connections to a database server: the common part of MySQL, MariaDB and PostgreSQL.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -14,42 +14,42 @@ use super::{
     writer::Writer,
 };
 
-/// How long a server may take to accept a connection when a program starts.
+/// Time limit of the first connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A connection that nobody used for so long is asked whether it lives before it is lent.
+/// Idle time after which a connection is checked before use; also the time limit of the check.
 const QUIET: Duration = Duration::from_millis(500);
 
 type Options<D> = <<D as sqlx::Database>::Connection as sqlx::Connection>::Options;
 
-/// A database server, and how its connections are made ready.
+/// Database server, and the setup of its connections.
 pub trait Server: Dialect {
-    /// The server's name in messages.
+    /// Name of the server in messages.
     const CALLED: &'static str;
-    /// What its URLs begin with.
+    /// Schemes of its URLs.
     const SCHEMES: &'static [&'static str];
-    /// The options that a URL may have after its `?`.
+    /// Options that a URL may have after its `?`.
     const KNOWN: &'static [&'static str];
-    /// Run on every connection: time-outs, isolation, strictness.
+    /// Statements for every new connection: time-outs, isolation level, strictness.
     const SESSION: &'static [&'static str];
-    /// Asks for the version, as text.
+    /// Query for the version, as text.
     const VERSION: Sql;
-    /// What to do about a version that is too old.
+    /// Checks that a version is supported.
     ///
     /// # Errors
-    /// A sentence that names the least version.
+    /// Message that names the minimum version.
     fn check(version: &str) -> Result<(), String>;
-    /// The schema, step by step.
+    /// Migrations of the schema.
     fn migrations() -> &'static [Migration];
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The URL is invalid.
     fn options(url: &str) -> sqlx::Result<Options<Self>>;
-    /// Host, port and database, without who signs in.
+    /// Host, port and database, without credentials.
     fn place(options: &Options<Self>) -> String;
 }
 
-/// How a store on a database server is opened.
+/// Settings of a store on a database server.
 #[derive(Clone)]
 pub struct ServerOptions<D> {
     url: String,
@@ -60,35 +60,38 @@ pub struct ServerOptions<D> {
 
 impl<D> std::fmt::Debug for ServerOptions<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL holds a password.
+        // The URL contains a password.
         f.debug_struct("ServerOptions").field("connections", &self.connections).finish_non_exhaustive()
     }
 }
 
 impl<D: Server> ServerOptions<D> {
-    /// The database at `url`: `scheme://user:password@host:port/database`, and options such as how TLS is used after `?`.
+    /// Sets the URL: `scheme://user:password@host:port/database`.
+    ///
+    /// Options, such as those of TLS, follow after `?`.
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), connections: 10, merge: 64, dialect: PhantomData }
     }
-    /// Maximum number of connections. Half of them write; one of these is for commits that a lock blocks. Default: 10; fewer than 3
-    /// count as 3.
+    /// Sets the maximum number of connections. Default: 10; the minimum is 3.
+    ///
+    /// Half of them write; one of these is for commits that a lock blocks.
     #[must_use]
     pub const fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
-    /// How many waiting commits become one transaction at most. Default: 64; 1 merges none.
+    /// Sets the maximum number of waiting commits per transaction. Default: 64; 1 disables merging.
     #[must_use]
     pub const fn merge(mut self, merge: usize) -> Self {
         self.merge = merge;
         self
     }
 
-    /// Connects and brings the schema up to date. Processes that do so at once wait for one another.
+    /// Connects and migrates the schema. Concurrent processes wait for one another.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a URL that cannot be meant, a wrong password, an unknown database, a server that is
-    /// too old or of another kind, a newer schema; [`ErrorKind::Unavailable`] when nobody answers.
+    /// [`ErrorKind::Misconfigured`] for an invalid URL, a wrong password, an unknown database, a server that
+    /// is too old or of another kind, or a newer schema; [`ErrorKind::Unavailable`] when no server responds.
     pub async fn connect(self) -> Result<SqlStore<D>, Error> {
         let options = self.read_url()?;
         let place = D::place(&options);
@@ -116,12 +119,12 @@ impl<D: Server> ServerOptions<D> {
             if !D::KNOWN.contains(&name) {
                 let known = D::KNOWN.join(", ");
                 return Err(wrong(format!(
-                    "the URL of {} has an option `{name}`, which is none of {known}",
+                    "the URL of {} has the unknown option `{name}`; known options are {known}",
                     D::CALLED
                 )));
             }
         }
-        // The driver's message may quote the URL, and that the password.
+        // Drop the driver's message: it may quote the URL with its password.
         D::options(&self.url).map_err(|_| {
             wrong(format!(
                 "the URL of {} cannot be read: {}://user:password@host:port/database",
@@ -131,16 +134,16 @@ impl<D: Server> ServerOptions<D> {
         })
     }
 
-    /// Looks who answers, and migrates.
+    /// Checks the server's version, and migrates the schema.
     async fn prepare(&self, options: &Options<D>) -> Result<(), Error> {
         let fail = |error| classify::<D>("connect", error);
         let connected = timeout(PATIENCE, options.connect()).await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, "connect")
-                .context(format!("nobody who speaks as {} does answered in 5 s", D::CALLED))
+                .context(format!("no {} server responded within 5 s", D::CALLED))
         })?;
         let mut connection = connected.map_err(|error| match error {
             sqlx::Error::Protocol(_) => Error::new(ErrorKind::Misconfigured, "connect")
-                .context(format!("whoever answered does not speak as {} does", D::CALLED))
+                .context(format!("the server does not use the protocol of {}", D::CALLED))
                 .source(error),
             other => fail(other),
         })?;
@@ -159,7 +162,7 @@ fn pool<D: Server>(connections: u32, options: Options<D>) -> Pool<D> {
     PoolOptions::<D>::new()
         .max_connections(connections)
         .acquire_timeout(D::PATIENCE.unwrap_or(PATIENCE))
-        // The check below, only for those that were quiet: a question before each use doubles what a read costs.
+        // Check only idle connections, below: a check before each use would double the cost of a read.
         .test_before_acquire(false)
         .before_acquire(|connection, seen| {
             Box::pin(async move {

@@ -1,18 +1,18 @@
-//! One statement in the spelling of each dialect, decided at compile time.
+//! Texts of a statement for each dialect, generated at compile time.
 
-/// A text with its placeholders as `$1`, `$2`, … and as `?`.
+/// Statement text with its placeholders as `$1`, `$2`, … and as `?`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text {
     #[cfg_attr(
         not(any(feature = "sqlite", feature = "postgres")),
-        expect(dead_code, reason = "nobody reads it")
+        expect(dead_code, reason = "only SQLite and PostgreSQL read it")
     )]
     pub(super) numbered: &'static str,
     #[cfg_attr(not(feature = "mysql"), allow(dead_code, reason = "only MySQL reads it"))]
     pub(super) unnumbered: &'static str,
 }
 
-/// A statement as each dialect reads it.
+/// Text of a statement for each dialect.
 #[derive(Debug, Clone, Copy)]
 pub struct Sql {
     #[cfg(feature = "sqlite")]
@@ -24,7 +24,7 @@ pub struct Sql {
 }
 
 impl Sql {
-    /// The same for every dialect.
+    /// The same text for every dialect.
     pub(super) const fn everywhere(text: Text) -> Self {
         Self {
             #[cfg(feature = "sqlite")]
@@ -35,7 +35,7 @@ impl Sql {
             postgres: text,
         }
     }
-    /// Says it differently for SQLite.
+    /// Sets another text for SQLite.
     #[cfg_attr(not(feature = "sqlite"), allow(unused_mut, unused_variables, reason = "SQLite is not built"))]
     pub(super) const fn sqlite(mut self, text: Text) -> Self {
         #[cfg(feature = "sqlite")]
@@ -44,7 +44,7 @@ impl Sql {
         }
         self
     }
-    /// Says it differently for MySQL and MariaDB.
+    /// Sets another text for MySQL and MariaDB.
     #[cfg_attr(not(feature = "mysql"), allow(unused_mut, unused_variables, reason = "MySQL is not built"))]
     pub(super) const fn mysql(mut self, text: Text) -> Self {
         #[cfg(feature = "mysql")]
@@ -55,8 +55,10 @@ impl Sql {
     }
 }
 
-/// The length of `sql` once every `$n` is a `?`. Refuses to compile unless the placeholders are `$1`, `$2`, …, in order,
-/// each once: then a dialect that only knows `?` reads the same statement.
+/// Length of `sql` with every `$n` replaced by `?`.
+///
+/// Fails to compile unless the placeholders are `$1`, `$2`, … in order, each once: then a dialect with `?`
+/// binds the same arguments.
 pub(super) const fn unnumbered_len(sql: &str) -> usize {
     let bytes = sql.as_bytes();
     let (mut i, mut len, mut next, mut quoted) = (0, 0, 1_u32, false);
@@ -79,7 +81,7 @@ pub(super) const fn unnumbered_len(sql: &str) -> usize {
     len
 }
 
-/// `sql` with a `?` for every `$n`.
+/// Replaces every `$n` of `sql` by `?`.
 pub(super) const fn unnumbered<const LEN: usize>(sql: &str) -> [u8; LEN] {
     let bytes = sql.as_bytes();
     let mut out = [0; LEN];
@@ -102,7 +104,7 @@ pub(super) const fn unnumbered<const LEN: usize>(sql: &str) -> [u8; LEN] {
     out
 }
 
-/// The bytes as text.
+/// Converts the bytes to text.
 pub(super) const fn text(bytes: &'static [u8]) -> &'static str {
     match str::from_utf8(bytes) {
         Ok(text) => text,
@@ -110,7 +112,7 @@ pub(super) const fn text(bytes: &'static [u8]) -> &'static str {
     }
 }
 
-/// A text in both spellings, its parts joined.
+/// Joins the parts of a text in both forms of placeholders.
 macro_rules! spelled {
     ($($part:expr),+) => {{
         const NUMBERED: &str = concat!($($part),+);
@@ -120,14 +122,16 @@ macro_rules! spelled {
     }};
 }
 
-/// A statement that every dialect reads, its parts joined; `=> mysql: …` or `=> sqlite: …` says it differently for one.
+/// Statement for every dialect, its parts joined.
+///
+/// `=> mysql: …` or `=> sqlite: …` sets another text for one dialect.
 macro_rules! sql {
     ($($part:expr),+ $(=> $dialect:ident: $($other:expr),+)*) => {
         $crate::sql::spelling::Sql::everywhere(spelled!($($part),+)) $(.$dialect(spelled!($($other),+)))*
     };
 }
 
-/// The statements of an area, by name, and the list of them that the tests of query plans go through.
+/// Named statements of an area, and a list of them for tests of query plans.
 macro_rules! statements {
     ($($name:ident = $($part:expr),+ $(=> $dialect:ident: $($other:expr),+)*;)+) => {
         $(const $name: $crate::sql::spelling::Sql = sql!($($part),+ $(=> $dialect: $($other),+)*);)+

@@ -1,4 +1,4 @@
-//! SQLite: one connection that writes, several that read beside it (WAL).
+//! SQLite: one connection that writes, and several that read concurrently (WAL).
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +28,7 @@ use super::{
     writer::Writer,
 };
 
-/// A store in one SQLite file. Every answered commit is on the disk (`synchronous=FULL`).
+/// Store in one SQLite file. A commit is durable before it returns (`synchronous=FULL`).
 pub type SqliteStore = SqlStore<Sqlite>;
 
 const MIGRATIONS: &[Migration] = &[
@@ -46,14 +46,15 @@ const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// Marks a file as ours in its header, so that another program's database is not taken for it: "coup".
+/// Application id in the file's header, "coup" in ASCII. Identifies a database of this crate.
 const APPLICATION_ID: i64 = 0x636f_7570;
 
 impl Dialect for Sqlite {
-    // Takes the write lock at once: a transaction that began reading could not be upgraded under WAL.
+    // Takes the write lock immediately: under WAL a transaction that started with a read cannot always become
+    // a writer.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
-    // The only writer is this process; a disk is as fast as it is.
+    // No limit: only this process writes, and the time of a commit depends on the disk alone.
     const PATIENCE: Option<Duration> = None;
     const NO_WAIT: Option<&'static str> = None;
     const LOCK: Option<Sql> = None;
@@ -66,7 +67,8 @@ impl Dialect for Sqlite {
         sql.sqlite.numbered
     }
     fn is_transient(_: &dyn DatabaseError) -> bool {
-        // With one writer, and its lock taken at the beginning, a transaction meets no other.
+        // A transaction never conflicts with another one: there is one writer, and it takes its lock at the
+        // start.
         false
     }
     fn built() -> &'static Built {
@@ -97,24 +99,24 @@ impl Dialect for Sqlite {
     }
 }
 
-/// The write-ahead log is folded into the file when it is larger than this.
+/// Size in bytes above which the write-ahead log is checkpointed.
 const LOG: u64 = 4 << 20;
 
-/// SQLite's name for a database's write-ahead log.
+/// Path of a database's write-ahead log.
 fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
 }
 
-/// SQLite's name for the index of a database's write-ahead log.
+/// Path of a database's shared-memory file, the index of the log.
 fn shared_memory_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-shm");
     name.into()
 }
 
-/// The kind of a failure to create the database file.
+/// Class of a failure to create the database file.
 fn unwritable(error: &std::io::Error) -> ErrorKind {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
@@ -122,26 +124,27 @@ fn unwritable(error: &std::io::Error) -> ErrorKind {
     }
 }
 
-/// Folds the log into the file from a connection of its own: on the writer's, whoever commits when the log is full would
-/// wait for all of it.
+/// Checkpoints the log on a separate connection.
+///
+/// On the writer's connection, the commit that fills the log would wait for the whole checkpoint.
 async fn checkpoint(pool: Pool<Sqlite>, log: PathBuf) {
     loop {
         sleep(Duration::from_millis(100)).await;
         if log.metadata().is_ok_and(|log| log.len() > LOG)
             && let Ok(mut connection) = pool.acquire().await
         {
-            // Passive: waits for nobody, and what it leaves is folded the next time.
+            // A passive checkpoint waits for no reader; the next one copies what it leaves.
             let done = Sqlite::run(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
             if let Err(error) = done {
-                tracing::warn!(%error, "could not checkpoint");
+                tracing::warn!(%error, "could not checkpoint the write-ahead log");
             }
-            // The log keeps its size and is used again from its beginning.
+            // The log file keeps its size and is overwritten from the start.
             sleep(Duration::from_millis(400)).await;
         }
     }
 }
 
-/// How a SQLite store is opened.
+/// Settings of a SQLite store.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
     path: PathBuf,
@@ -151,36 +154,40 @@ pub struct SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// The file at `path`; its folder must exist. A missing file is created for its owner only, and access of users other than owner and
-    /// group is removed from an existing one.
+    /// Sets the path of the file; its folder must exist.
+    ///
+    /// A missing file is created with access for its owner only. Access of users other than owner and group
+    /// is removed from an existing file.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned(), readers: 4, merge: 64, most_pages: None }
     }
-    /// How many connections read. Default: 4.
+    /// Sets the number of reading connections. Default: 4.
     #[must_use]
     pub const fn readers(mut self, readers: u32) -> Self {
         self.readers = readers;
         self
     }
-    /// How many waiting commits become one transaction at most. Default: 64; 1 merges none.
+    /// Sets the maximum number of waiting commits per transaction. Default: 64; 1 disables merging.
     #[must_use]
     pub const fn merge(mut self, merge: usize) -> Self {
         self.merge = merge;
         self
     }
 
-    /// How many pages of 4 KiB the file may have; more is refused as a full disk is. Default: as many as there is room for.
+    /// Sets the maximum size of the file in pages of 4 KiB; beyond it, commits fail as on a full disk.
+    ///
+    /// Default: none.
     #[must_use]
     pub const fn most_pages(mut self, pages: u32) -> Self {
         self.most_pages = Some(pages);
         self
     }
 
-    /// Opens the file and brings its schema up to date.
+    /// Opens the file and migrates its schema.
     ///
     /// # Errors
-    /// One that names the file and says what to do: not a database, another program's, of a newer version, not
-    /// writable, in use, disk full.
+    /// The error names the file and the remedy: not a database, another program's database, a newer schema,
+    /// not writable, in use, or disk full.
     pub async fn open(self) -> Result<SqliteStore, Error> {
         let name = self.path.display().to_string();
         let open = self.open_inner().await;
@@ -200,7 +207,7 @@ impl SqliteOptions {
 
     async fn open_inner(&self) -> Result<SqliteStore, Error> {
         let fail = |error| classify::<Sqlite>("open", error);
-        // An empty file is an empty database. SQLite gives the log beside it the same permissions.
+        // An empty file is a valid empty database. SQLite gives the log file the same permissions.
         if !self.path.exists() {
             let made = private_file::options().create(true).truncate(false).open(&self.path);
             made.map_err(|source| Error::new(unwritable(&source), "open").source(source))?;
@@ -211,7 +218,7 @@ impl SqliteOptions {
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(256)
             .disable_statement_logging();
-        // Look before anything is changed: another program's file stays as it is.
+        // Check before anything is changed, so that another program's file stays unchanged.
         let new = self.check(&options).await?;
         for file in [self.path.clone(), log_of(&self.path), shared_memory_of(&self.path)] {
             if file.exists()
@@ -246,9 +253,9 @@ impl SqliteOptions {
                     .await
                     .map_err(fail)?;
             }
-            // Only if the checkpointing beside it falls far behind: 64 MiB.
+            // Automatic checkpoints only if the background checkpoints fall far behind: at 64 MiB.
             Sqlite::run(&mut connection, "PRAGMA wal_autocheckpoint = 16384").await.map_err(fail)?;
-            // From here on somebody waits for an answer.
+            // From here on callers wait, so the limit is shorter.
             Sqlite::run(&mut connection, "PRAGMA busy_timeout = 2000").await.map_err(fail)?;
         }
         let reads = SqlitePoolOptions::new()
@@ -275,7 +282,7 @@ impl SqliteOptions {
         Ok(SqlStore { reads, writer, housekeeping: Some(housekeeping), _background: background })
     }
 
-    /// Refuses what is not ours or is damaged; true when there is nothing yet.
+    /// Refuses a damaged file and another program's database. Returns true for an empty database.
     async fn check(&self, options: &SqliteConnectOptions) -> Result<bool, Error> {
         const APPLICATION: Sql = sql!("SELECT application_id FROM pragma_application_id");
         const TABLES: Sql = sql!("SELECT COUNT(*) FROM sqlite_schema");

@@ -1,4 +1,4 @@
-//! Counts that outlive a process, in SQL.
+//! Tallies in SQL.
 
 use couple_core::{
     Committed, Conflict, Error, Timestamp,
@@ -19,7 +19,7 @@ statements! {
         => mysql: "DELETE FROM tally WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
 }
 
-/// Adds one, as long as fewer than `below` were counted.
+/// Adds one to a tally if its count is below `below`.
 pub(super) async fn count<D: Dialect>(
     connection: &mut D::Connection,
     id: TallyId,
@@ -45,7 +45,7 @@ pub(super) async fn count<D: Dialect>(
     Err(Conflict::TallyFull.into())
 }
 
-/// Fewer than `below` were counted.
+/// Checks that the count of a tally is below `below`.
 pub(super) async fn require<D: Dialect>(
     connection: &mut D::Connection,
     id: TallyId,
@@ -57,7 +57,7 @@ pub(super) async fn require<D: Dialect>(
     if counted.unwrap_or(0) < below { Ok(()) } else { Err(Conflict::TallyFull.into()) }
 }
 
-/// Sets a tally, whatever it was.
+/// Sets a tally, whatever its value.
 pub(super) async fn put<D: Dialect>(connection: &mut D::Connection, id: TallyId, tally: Tally) -> Applied {
     let statement = Statement::<D>::new(SET).bind(tally.count).time(tally.expires_at).digest(id.as_digest());
     if statement.execute(connection).await? == 0 {
@@ -66,7 +66,7 @@ pub(super) async fn put<D: Dialect>(connection: &mut D::Connection, id: TallyId,
     Ok(())
 }
 
-/// Removes what ended, at most `cap`.
+/// Removes up to `cap` expired tallies.
 pub(super) async fn purge<D: Dialect>(
     connection: &mut D::Connection,
     before: Timestamp,
@@ -78,7 +78,7 @@ pub(super) async fn purge<D: Dialect>(
     Ok(())
 }
 
-/// Whether it was absent.
+/// Inserts a tally; returns whether it did not exist.
 async fn insert<D: Dialect>(
     connection: &mut D::Connection,
     id: TallyId,

@@ -1,4 +1,4 @@
-//! The logs of couples in SQL.
+//! Logs of couples in SQL.
 
 use async_trait::async_trait;
 use couple_core::{
@@ -131,15 +131,16 @@ pub(super) async fn apply<D: Dialect>(
     }
 }
 
-/// Takes the next `seq` under the couple's row, which nobody else can take before this transaction ends. As few statements
-/// as there can be: each is a trip to the database.
+/// Appends an entry with the next `seq`, under the lock of the couple's row.
+///
+/// Uses as few statements as possible, because each is a round trip.
 async fn append<D: Dialect>(
     connection: &mut D::Connection,
     couple: CoupleId,
     entry: &NewEntry,
 ) -> Result<i64, super::apply::Stop> {
     let author = entry.author.map(stored);
-    // Without an author or a client id the comparison with null finds nothing.
+    // Without an author or a client id the comparison with NULL matches no row.
     let taken = Statement::<D>::new(TAKE_SEQ)
         .bind(couple.as_uuid())
         .bind(couple.as_uuid())
@@ -165,7 +166,7 @@ async fn append<D: Dialect>(
     Ok(seq)
 }
 
-/// Locks a couple's row; a conflict when it has ended.
+/// Locks the row of a couple; a conflict if it has ended.
 pub(super) async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
     let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
     if living.is_empty() { Err(Conflict::CoupleEnded(couple).into()) } else { Ok(()) }

@@ -1,7 +1,8 @@
 //! Resumable uploads in SQL.
 //!
-//! Every change of an upload first locks all unfinished uploads of its owner, in the order of their ids. So changes of one account wait
-//! for one another: concurrent appends cannot exceed the limit together, and no two transactions wait in a circle.
+//! Every change of an upload first locks all unfinished uploads of its owner, in the order of their ids. So
+//! the changes of one account are serialized: concurrent appends cannot exceed the limit together, and
+//! transactions do not deadlock.
 
 use async_trait::async_trait;
 use couple_core::{
@@ -31,7 +32,8 @@ statements! {
     UNFINISHED_BYTES = "SELECT CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM resumable_upload WHERE media_id IS NULL"
         => mysql: "SELECT CAST(COALESCE(SUM(received), 0) AS SIGNED) FROM resumable_upload WHERE media_id IS NULL";
     EXPIRED = "SELECT ", upload!(), " FROM resumable_upload WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
-    // MariaDB reads a small table in the order of ids otherwise, and waits for the locked rows of other accounts.
+    // FORCE INDEX: for a small table MariaDB would scan the primary key and wait for locked rows of other
+    // accounts.
     LOCK_OF = "SELECT id, received, writer FROM resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
         => mysql: "SELECT id, received, writer FROM resumable_upload FORCE INDEX (resumable_upload_owner) \
      WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
@@ -91,14 +93,14 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &U
     }
 }
 
-/// Unfinished uploads of one account, locked until the transaction ends: id, stored bytes and writer.
+/// Unfinished uploads of an account, locked until the transaction ends: id, stored bytes and writer.
 struct Unfinished(Vec<(UploadId, i64, i64)>);
 
 impl Unfinished {
     fn get(&self, id: UploadId) -> Result<&(UploadId, i64, i64), Conflict> {
         self.0.iter().find(|upload| upload.0 == id).ok_or(Conflict::UploadChanged(id))
     }
-    /// The writer of an upload that has `offset` bytes.
+    /// Writer of an upload; a conflict unless the upload has `offset` bytes.
     fn at(&self, id: UploadId, offset: i64) -> Result<i64, Conflict> {
         let &(_, stored, writer) = self.get(id)?;
         if stored == offset { Ok(writer) } else { Err(Conflict::UploadChanged(id)) }
@@ -137,7 +139,7 @@ async fn insert<D: Dialect>(connection: &mut D::Connection, upload: &ResumableUp
     one(inserted, Conflict::UploadChanged(upload.id))
 }
 
-/// `{bytes}:{blob}`, separated by spaces.
+/// Serializes parts as `{bytes}:{blob}`, separated by spaces.
 fn write_parts(parts: &[UploadPart]) -> String {
     let parts: Vec<String> = parts.iter().map(|part| format!("{}:{}", part.bytes, part.blob)).collect();
     parts.join(" ")

@@ -1,7 +1,8 @@
 //! Pictures in SQL.
 //!
-//! Every change takes the row that its space hangs on first: the couple's, as its log does, or that of the person's space. So
-//! what follows in a change is nobody else's meanwhile, and what a space holds is counted on without looking again.
+//! Every change first locks the row of the couple or, for an avatar, of the account's space. So no other
+//! transaction changes the space until the end of this one, and the space's usage can be updated without
+//! reading it again.
 
 mod reads;
 
@@ -180,12 +181,12 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
     }
 }
 
-/// What a space hangs on, held until this transaction ends.
+/// State that a change depends on, locked until the end of the transaction.
 struct Ground {
     space: Space,
-    /// Whether its couple is there and lives.
+    /// Whether the space's couple exists and has not ended.
     lives: bool,
-    /// None before the first picture.
+    /// Usage of the space; none before the first picture.
     kept: Option<Kept>,
 }
 
@@ -242,7 +243,8 @@ async fn insert<D: Dialect>(
         return Err(Conflict::QuotaExceeded.into());
     }
     match ground.kept {
-        // Two first ones at once: the second finds the row when it is run again.
+        // When two transactions insert the space's first picture concurrently, the second fails and finds the
+        // row in its next run.
         None => insert_space::<D>(connection, media.space, bytes, false).await?,
         Some(_) => count::<D>(connection, media.space, bytes).await?,
     }
@@ -347,7 +349,7 @@ async fn count<D: Dialect>(connection: &mut D::Connection, space: Space, bytes: 
     Ok(())
 }
 
-/// What a change looks at before it writes.
+/// State of a picture that a change checks before it writes.
 struct StateRow {
     state: i64,
     uses: i64,
@@ -380,7 +382,7 @@ async fn processing<D: Dialect>(connection: &mut D::Connection, of: AsRead) -> R
     if row.state == PROCESSING { Ok(row) } else { Err(Conflict::MediaChanged(of.id).into()) }
 }
 
-/// What of a rendition's row a change looks at.
+/// Columns of a rendition that a change checks.
 struct RenditionRow {
     name: String,
     format: Format,

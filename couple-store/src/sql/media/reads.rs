@@ -1,4 +1,4 @@
-//! What is read of pictures.
+//! Reads of pictures.
 
 use async_trait::async_trait;
 use couple_core::{
