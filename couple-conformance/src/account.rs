@@ -1,4 +1,4 @@
-//! A1–A16: accounts, mailed tokens, sessions and tallies.
+//! A1–A17: accounts, mailed tokens, sessions and tallies.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +13,7 @@ use couple_core::{
 
 use crate::world::{World, all, conflict, insert, must, race};
 
-/// One account per address key; keys that differ in any byte are others.
+/// An address key has one account; keys that differ in any byte are different addresses.
 pub async fn a1_one_account_per_address(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -29,7 +29,7 @@ pub async fn a1_one_account_per_address(store: impl Store) {
     }
 }
 
-/// Every field comes back, and the version rises.
+/// Every field of an account reads back, and each update increments its version.
 pub async fn a2_reads_back(store: impl Store) {
     let world = World::default();
     let plain = world.account("ana");
@@ -74,7 +74,7 @@ pub async fn a2_reads_back(store: impl Store) {
     );
 }
 
-/// What was changed since it was read cannot be overwritten.
+/// An account that was changed since it was read cannot be overwritten.
 pub async fn a3_stale_update(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
@@ -88,7 +88,7 @@ pub async fn a3_stale_update(store: impl Store) {
     assert_eq!(store.account(account.id).await.unwrap().unwrap().version, 1);
 }
 
-/// An update cannot take another's address; it frees its own old one.
+/// An update cannot take the address of another account. It frees the account's old address.
 pub async fn a4_update_to_taken_address(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account("ana"), world.account("ben"));
@@ -102,7 +102,7 @@ pub async fn a4_update_to_taken_address(store: impl Store) {
     must(&store, AccountChange::Insert(world.account("ana"))).await;
 }
 
-/// Exactly one of many redeems a token, of whatever kind.
+/// A token of any kind is redeemed once by concurrent commits.
 pub async fn a5_redeemed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -117,13 +117,15 @@ pub async fn a5_redeemed_once(store: impl Store) {
     }
 }
 
-/// The use of a token by its code after so many tries from its own network, or by its link.
+/// Change that redeems a token by its code, given its number of `tries`, else by its link.
 fn redeem(id: TokenId, tries: Option<i64>, at: Timestamp) -> AccountChange {
     let seen = SeenToken { tries: tries.map(Tries::Own), used_form: None };
     AccountChange::RedeemToken { id, seen, at }
 }
 
-/// Every concurrent wrong code counts, on every unused token of the kind and address; counts that were read before are stale.
+/// Every concurrent wrong code is counted, on every unused token of the kind and address.
+///
+/// A code is not redeemed if the count has changed since it was read.
 pub async fn a6_tries_one_by_one(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -154,7 +156,8 @@ pub async fn a6_tries_one_by_one(store: impl Store) {
         tries.push((token.tries, token.foreign_tries));
     }
     assert_eq!(tries, [(50, 1), (1, 50), (0, 51), (0, 0), (0, 0), (0, 0), (0, 0)]);
-    // A right code requires that the count of its side is as it was read; a link has no such precondition.
+    // A correct code requires that the count of its network group is as it was read; a link has no such
+    // precondition.
     let [token, second, ..] = &tokens;
     let changed = Conflict::TokenChanged(token.id);
     assert_eq!(conflict(&store, redeem(token.id, Some(49), world.now())).await, changed);
@@ -167,7 +170,7 @@ pub async fn a6_tries_one_by_one(store: impl Store) {
     must(&store, redeem(second.id, None, world.now())).await;
 }
 
-/// Unused, unexpired, of the kind and address, newest first.
+/// Open tokens are unused and unexpired tokens of the kind and address, listed newest first.
 pub async fn a7_open_tokens(store: impl Store) {
     let world = World::default();
     let mut expected = Vec::new();
@@ -185,12 +188,12 @@ pub async fn a7_open_tokens(store: impl Store) {
     let open = store.open_tokens(TokenKind::SignIn, ana.key(), world.now()).await.unwrap();
     assert_eq!(open, expected);
     must(&store, redeem(expected[0].id, Some(0), world.now())).await;
-    // The oldest expires first; at its very end it is over.
+    // The oldest token expires first; it is no longer open at the time of its expiry.
     let open = store.open_tokens(TokenKind::SignIn, ana.key(), expected[2].expires_at).await.unwrap();
     assert_eq!(open, expected[1..2]);
 }
 
-/// Only those of the kind and address end.
+/// Ending tokens ends only those of the kind and address, or of the kind and account.
 pub async fn a8_ending_tokens(store: impl Store) {
     let world = World::default();
     let tokens = [
@@ -213,7 +216,7 @@ pub async fn a8_ending_tokens(store: impl Store) {
         ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
     }
     assert_eq!(ended, [true, true, false, false, false]);
-    // By account, wherever they were mailed.
+    // By account, for any address.
     let (ana, ben) = (world.account_id(), world.account_id());
     let tokens = [
         (TokenKind::Email, ana, "x"),
@@ -236,7 +239,7 @@ pub async fn a8_ending_tokens(store: impl Store) {
     assert_eq!(ended, [true, true, false, false, false]);
 }
 
-/// What was proven of an account must still hold when its session begins.
+/// A session is added only if its account still has the version that was read.
 pub async fn a13_a_session_needs_its_account(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
@@ -249,17 +252,17 @@ pub async fn a13_a_session_needs_its_account(store: impl Store) {
     let later = AccountChange::InsertSession { session: session.clone(), version: 1 };
     must(&store, later).await;
     assert_eq!(store.sessions_of(account.id).await.unwrap(), [session]);
-    // In one commit with what makes the account so.
+    // In the same commit as the account.
     let ben = world.account("ben");
     all(&store, vec![insert(&ben), begin(&world.session(ben.id)).into()]).await;
 }
 
-/// A session of an account as it was inserted.
+/// Change that adds a session of an account with version 0.
 fn begin(session: &Session) -> AccountChange {
     AccountChange::InsertSession { session: session.clone(), version: 0 }
 }
 
-/// All of an account's but one, and nobody else's.
+/// Ending sessions ends those of the account except the given one, and no others.
 pub async fn a9_ending_sessions(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account("ana"), world.account("ben"));
@@ -271,7 +274,7 @@ pub async fn a9_ending_sessions(store: impl Store) {
     let touch = AccountChange::TouchSession { account: ana.id, id: keep.id, seen_at: world.later(9) };
     must(&store, touch).await;
     must(&store, AccountChange::EndSession { account: ana.id, id: single.id }).await;
-    // Not hers to end.
+    // The session of another account is not ended.
     must(&store, AccountChange::EndSession { account: ana.id, id: other.id }).await;
     assert_eq!(store.sessions_of(ana.id).await.unwrap().len(), 2);
     must(&store, AccountChange::EndSessions { account: ana.id, except: Some(keep.id) }).await;
@@ -282,12 +285,12 @@ pub async fn a9_ending_sessions(store: impl Store) {
     must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
     assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
     assert_eq!(store.sessions_of(ben.id).await.unwrap(), [other]);
-    // A late touch brings nothing back.
+    // A late use does not restore an ended session.
     must(&store, AccountChange::TouchSession { account: ana.id, id: end.id, seen_at: world.later(9) }).await;
     assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
 }
 
-/// More tokens than one statement asks for, in any order.
+/// Present sessions are found for more tokens than one statement can take, in any order.
 pub async fn a17_present_sessions(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
@@ -310,7 +313,7 @@ pub async fn a17_present_sessions(store: impl Store) {
     assert_eq!(store.present_sessions(&asked).await.unwrap(), []);
 }
 
-/// Tokens and sessions go along, and the address is free.
+/// Erasing an account removes its tokens and sessions and frees its address.
 pub async fn a10_erasing(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
@@ -328,7 +331,7 @@ pub async fn a10_erasing(store: impl Store) {
     must(&store, AccountChange::Insert(world.account("ana"))).await;
 }
 
-/// Only what has expired, so many at most, counted.
+/// Purges remove only expired rows, at most the given number, and return their number.
 pub async fn a11_purges(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
@@ -350,7 +353,7 @@ pub async fn a11_purges(store: impl Store) {
     assert_eq!(must(&store, sessions(end, world.later(1), 9)).await.purged, [3]);
 }
 
-/// Those whose grace period is over, earliest first.
+/// Accounts whose grace period has ended are listed, earliest first.
 pub async fn a12_due_for_deletion(store: impl Store) {
     let world = World::default();
     let names = |page: Vec<Account>| page.iter().map(|a| a.display_name.to_string()).collect::<Vec<_>>();
@@ -367,19 +370,21 @@ pub async fn a12_due_for_deletion(store: impl Store) {
     }
     let due = store.accounts_to_delete(world.later(30), None, 9).await.unwrap();
     let found = names(due.clone());
-    // Accounts with the same due time are ordered by id; ids of one millisecond are random.
+    // Accounts with the same due time are ordered by id; ids of the same millisecond are random.
     assert!(due.is_sorted_by_key(|account| (account.deletion_due, account.id)));
     assert_eq!((found.len(), found[0].as_str(), found[3].as_str()), (4, "a", "c"));
     assert_eq!(store.accounts_to_delete(world.later(30), None, 2).await.unwrap(), due[..2]);
     assert_eq!(store.accounts_to_delete(world.later(9), None, 9).await.unwrap(), []);
-    // Each page begins after an account, and accounts with the same due time are ordered by id.
+    // Each page starts after an account; accounts with the same due time are ordered by id.
     for n in 0..due.len() {
         let after = due[n].deletion_due.map(|at| (at, due[n].id));
         assert_eq!(store.accounts_to_delete(world.later(30), after, 9).await.unwrap(), due[n + 1..]);
     }
 }
 
-/// Tokens end with the session that requested them, and none is added afterwards, in either order of the two commits.
+/// Tokens end with the session that requested them, and no token is added afterwards.
+///
+/// Holds for either order of the two commits.
 pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
@@ -413,7 +418,7 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     assert_eq!(left().await, [false, false, false, true]);
     let late = conflict(&store, AccountChange::InsertToken(requested(Some(&one)))).await;
     assert_eq!(late, Conflict::SessionEnded(one.id));
-    // Begun, used for a request and ended at the same time: nothing is left.
+    // Concurrent commits add tokens of a session and end it: no token is left.
     let store = Arc::new(store);
     for _ in 0..20 {
         let session = world.session(ana.id);
@@ -429,7 +434,7 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     }
 }
 
-/// Code and link of a mail work once each, and what ends the token ends the form that is left.
+/// Code and link of a token are each redeemed once; ending the token ends the unused form.
 pub async fn a15_each_form_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -444,12 +449,12 @@ pub async fn a15_each_form_once(store: impl Store) {
         let half = store.token(token.id).await.unwrap().unwrap();
         assert_eq!((half.used_at, half.account), (None, Some(ana)));
         let open = store.open_tokens(TokenKind::SignUp, token.email.key(), world.now()).await.unwrap();
-        assert!(open.contains(&half), "its code can still be tried");
+        assert!(open.contains(&half), "a token with one unused form is open");
         let seen = SeenToken { tries: None, used_form: half.used_form };
         let rest = AccountChange::RedeemToken { id: token.id, seen, at: world.now() };
         assert_eq!(race(&store, (0..50).map(|_| vec![rest.clone().into()]).collect()).await, 1);
         assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
-        // Another token is ended while one of its forms is unused.
+        // Ending a token ends its unused form.
         let token = world.token(TokenKind::SignUp, "ben");
         must(&store, AccountChange::InsertToken(token.clone())).await;
         must(&store, AccountChange::RedeemForm { id: token.id, seen: fresh, form: first, account: ana })
@@ -467,7 +472,7 @@ pub async fn a15_each_form_once(store: impl Store) {
     }
 }
 
-/// Concurrent counts succeed up to the bound; further ones fail until the tally ends.
+/// Concurrent counts succeed up to the limit; further ones conflict until the tally expires.
 pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -485,9 +490,9 @@ pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
     assert_eq!(conflict(&store, require(20, world.later(99))).await, Conflict::TallyFull);
     must(&store, require(21, world.later(99))).await;
     must(&store, require(20, world.later(100))).await;
-    // Other tallies are not counted.
+    // Other tallies do not change.
     must(&store, count(2, now)).await;
-    // After its end the tally begins anew, with a new end.
+    // After its expiry the tally starts again, with a new expiry.
     let anew = AccountChange::CountTally {
         id: id(1),
         below: 20,

@@ -7,11 +7,11 @@ use couple_core::Timestamp;
 use couple_media::blobs::{Blobs, Listed};
 use futures_util::TryStreamExt as _;
 
-/// More than two parts of the largest that a blob is written in, and no whole number of them.
+/// Longer than two of the largest parts in which a blob is written, and no multiple of a part.
 const LONG: usize = 11_000_000;
 const MOST: u64 = 20 << 20;
 
-/// Bytes that differ everywhere.
+/// Pseudo-random bytes without repetition.
 fn bytes(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let words = std::iter::repeat_with(|| {
@@ -43,7 +43,7 @@ async fn names(blobs: &Blobs, folder: &str) -> Vec<String> {
     list(blobs, folder).await.into_iter().map(|listed| listed.name).collect()
 }
 
-/// Written in pieces that are no parts.
+/// Writes a blob in pieces that do not align with parts.
 async fn write(blobs: &Blobs, name: &str, bytes: &Bytes) {
     let mut writer = blobs.write(name).unwrap();
     let mut at = 0;
@@ -58,7 +58,7 @@ async fn write(blobs: &Blobs, name: &str, bytes: &Bytes) {
     writer.finish().await.unwrap();
 }
 
-/// Byte for byte, of every length, at once and in pieces.
+/// Blobs of any length read back byte for byte, written at once or in pieces.
 pub async fn o1_reads_back(blobs: Blobs) {
     for length in [0, 1, 131_072, 5 << 20, LONG] {
         let (whole, pieces) = (bytes(1, length), bytes(2, length));
@@ -70,11 +70,11 @@ pub async fn o1_reads_back(blobs: Blobs) {
     }
     let shorter = bytes(3, 10);
     write(&blobs, "a/pieces", &shorter).await;
-    assert_eq!(read(&blobs, "a/pieces").await.unwrap(), shorter, "what was there is replaced whole");
-    assert!(blobs.read("a/whole", 10).await.is_err(), "larger than it may be");
+    assert_eq!(read(&blobs, "a/pieces").await.unwrap(), shorter, "a second write replaces the whole blob");
+    assert!(blobs.read("a/whole", 10).await.is_err(), "a blob above the limit is an error");
 }
 
-/// Not before its end, and not without one.
+/// A blob does not exist before its writer has finished, and never if the writer is dropped.
 pub async fn o2_whole_or_not_at_all(blobs: Blobs) {
     let long = bytes(4, LONG);
     let mut writer = blobs.write("a/b").unwrap();
@@ -88,12 +88,16 @@ pub async fn o2_whole_or_not_at_all(blobs: Blobs) {
     blobs.put("a/b", bytes(5, 10)).await.unwrap();
     let mut writer = blobs.write("a/b").unwrap();
     writer.write(long.clone()).await.unwrap();
-    assert_eq!(read(&blobs, "a/b").await.unwrap(), bytes(5, 10), "as it was until it is replaced");
+    assert_eq!(
+        read(&blobs, "a/b").await.unwrap(),
+        bytes(5, 10),
+        "an unfinished write does not change the blob"
+    );
     writer.finish().await.unwrap();
     assert!(read(&blobs, "a/b").await.unwrap() == long);
 }
 
-/// A part of it, and what there is of a part that reaches beyond.
+/// Ranges read the requested part; a range beyond the end reads up to the end.
 pub async fn o3_ranges(blobs: Blobs) {
     let whole = bytes(6, 300_000);
     blobs.put("a/b", whole.clone()).await.unwrap();
@@ -112,7 +116,7 @@ pub async fn o3_ranges(blobs: Blobs) {
     assert!(blobs.get("a/c", Some(0..1)).await.unwrap().is_none());
 }
 
-/// Told, and no error.
+/// Missing blobs are reported as missing, not as an error.
 pub async fn o4_missing(blobs: Blobs) {
     blobs.put("a/b", bytes(7, 10)).await.unwrap();
     for name in ["a", "a/c", "c/b"] {
@@ -127,7 +131,7 @@ pub async fn o4_missing(blobs: Blobs) {
     assert!(names(&blobs, "a").await.is_empty());
 }
 
-/// With sizes and times; a name that begins alike is another folder.
+/// Lists contain sizes and times; a folder does not include names that only share its prefix.
 pub async fn o5_lists(blobs: Blobs) {
     for (name, length) in [("c/1/x/source", 5), ("c/1/y/320.jpg", 6), ("c/10/x/source", 7), ("a/1/z", 8)] {
         blobs.put(name, bytes(8, length)).await.unwrap();
@@ -138,12 +142,12 @@ pub async fn o5_lists(blobs: Blobs) {
     assert_eq!(all.iter().map(|listed| listed.size).collect::<Vec<_>>(), [8, 5, 6, 7]);
     assert_eq!(all[0].name, "a/1/z");
     for listed in all {
-        // By the store's clock, in whole seconds on S3; what matters is that it is a time, and a past one tomorrow.
+        // The store's clock; in whole seconds on S3. Check only that it is a plausible time.
         assert!(listed.modified > Timestamp::from_micros(1_700_000_000_000_000), "{listed:?}");
     }
 }
 
-/// As many as there are, and nothing beside.
+/// Deleting a folder deletes all of its blobs and no others.
 pub async fn o6_deletes_folders(blobs: Blobs) {
     for n in 0..1_100 {
         blobs.put(&format!("c/1/{n}/source"), bytes(9, 1)).await.unwrap();
@@ -152,10 +156,10 @@ pub async fn o6_deletes_folders(blobs: Blobs) {
     assert_eq!(blobs.delete_folder("c/1").await.unwrap(), 1_100);
     assert_eq!(names(&blobs, "").await, ["c/10/x"]);
     blobs.put("c/1/x", bytes(9, 2)).await.unwrap();
-    assert_eq!(names(&blobs, "c").await, ["c/1/x", "c/10/x"], "it can be used again");
+    assert_eq!(names(&blobs, "c").await, ["c/1/x", "c/10/x"], "a deleted folder can be used again");
 }
 
-/// Each gets what it wrote; the same name has one whole winner.
+/// Concurrent writers each read back their own blob; of writers of one name, one wins completely.
 pub async fn o7_many_at_once(blobs: Blobs) {
     let blobs = Arc::new(blobs);
     let tasks: Vec<_> = (0..16)
@@ -178,7 +182,7 @@ pub async fn o7_many_at_once(blobs: Blobs) {
     assert_eq!(names(&blobs, "").await, ["a/same"]);
 }
 
-/// A link names its blob and its end; what reads it, if the store has such links, is the adapter's own test.
+/// A signed link differs by blob and expiry. The adapter's own tests read through it.
 pub async fn o8_links(blobs: Blobs) {
     blobs.put("a/b", bytes(10, 10)).await.unwrap();
     if let Some(link) = blobs.signed("a/b", Duration::from_mins(1)).await.unwrap() {
@@ -189,7 +193,9 @@ pub async fn o8_links(blobs: Blobs) {
     }
 }
 
-/// Staged bytes, before and after whole parts, are joined in their order; nothing else is left, also of a writer that is dropped.
+/// Staged bytes, before and after whole parts, are joined in order.
+///
+/// No other blob is left behind, also by a writer that is dropped.
 pub async fn o9_staged_bytes_are_joined(blobs: Blobs) {
     let whole = bytes(11, LONG);
     for stages in [vec![0, 1, 200_000], vec![6_000_000, 6_000_001, LONG], vec![LONG - 1]] {
@@ -202,7 +208,11 @@ pub async fn o9_staged_bytes_are_joined(blobs: Blobs) {
             at = stage;
         }
         writer.write(whole.slice(at..)).await.unwrap();
-        assert_eq!(blobs.size("a/b").await.unwrap(), None, "not before its end");
+        assert_eq!(
+            blobs.size("a/b").await.unwrap(),
+            None,
+            "a blob does not exist before its writer has finished"
+        );
         writer.finish().await.unwrap();
         assert!(read(&blobs, "a/b").await.unwrap() == whole);
         only(&blobs, &["a/b"]).await;
@@ -222,10 +232,12 @@ async fn only(blobs: &Blobs, expected: &[&str]) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("staged blobs stay behind");
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("staged blobs are deleted in time");
 }
 
-/// Every blob once, in an order that holds while blobs before the page are deleted; and many deleted together.
+/// Pages list every blob once, also when blobs before the page are deleted.
+///
+/// Many blobs are deleted together.
 pub async fn o10_pages(blobs: Blobs) {
     let mut all = vec!["sweep".to_owned()];
     for n in 0..30 {

@@ -1,4 +1,4 @@
-//! B1–B4: notices.
+//! B1–B4: event bus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ async fn next(subscription: &mut Box<dyn Subscription>) -> Option<Notice> {
     timeout(Duration::from_secs(2), subscription.next()).await.ok()
 }
 
-/// What is published after subscribing arrives, also before anybody waits for it.
+/// A notice that is published after subscribing arrives, also if the subscriber waits for it later.
 pub async fn b1_reaches(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
     let mut one = bus.subscribe(vec![topic.clone()]).await;
@@ -41,7 +41,7 @@ pub async fn b1_reaches(bus: impl Bus) {
     }
 }
 
-/// A publisher never waits; who missed signals is told to look.
+/// A publisher never waits; a subscriber that missed signals receives [`Notice::Changed`].
 pub async fn b2_falls_behind(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
     let mut slow = bus.subscribe(vec![topic.clone()]).await;
@@ -55,10 +55,10 @@ pub async fn b2_falls_behind(bus: impl Bus) {
     while let Ok(notice) = timeout(Duration::from_millis(200), slow.next()).await {
         told |= notice == Notice::Changed;
     }
-    assert!(told, "what was missed goes unnoticed");
+    assert!(told, "no notice reports the missed notices");
 }
 
-/// No topic hears another's.
+/// A subscription receives no notices of other topics.
 pub async fn b3_topics_apart(bus: impl Bus) {
     let world = World::default();
     let (one, other) = (Topic::Couple(world.couple_id()), Topic::Account(world.account_id()));
@@ -68,7 +68,7 @@ pub async fn b3_topics_apart(bus: impl Bus) {
     assert!(timeout(Duration::from_millis(100), subscription.next()).await.is_err());
 }
 
-/// Leaving and coming back many times works as the first time did.
+/// Subscribing works after many dropped subscriptions.
 pub async fn b4_leaves_nothing(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
     for _ in 0..1_000 {

@@ -1,4 +1,4 @@
-//! The same random commits and reads go to a reference and to another store: both must answer alike, conflicts included.
+//! Differential test: random commits and reads must have equal results on a store and a reference.
 
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
@@ -23,12 +23,12 @@ use uuid::Uuid;
 
 use crate::World;
 
-/// How many sequences are tried: `COUPLE_DIFFERENTIAL_CASES`, else 64.
+/// Number of sequences: `COUPLE_DIFFERENTIAL_CASES`, by default 64.
 fn cases() -> u32 {
     std::env::var("COUPLE_DIFFERENTIAL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
 }
 
-/// Compares two stores over random sequences, and shrinks what differs.
+/// Compares two stores over random sequences, and shrinks a sequence that differs.
 pub fn run<S, R>(store: impl Fn() -> S, reference: impl Fn() -> R)
 where
     S: Future<Output = Arc<dyn Store>>,
@@ -46,7 +46,7 @@ where
             let (store, reference) = (store().await, reference().await);
             let mut made = HashSet::new();
             for changes in commits {
-                // Fresh ids are never used again; a sequence that does so says nothing.
+                // Real commits never reuse a fresh id: skip a commit that does.
                 if !changes.iter().all(|change| fresh_id(change).is_none_or(|id| made.insert(id))) {
                     continue;
                 }
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// The id that a change says is fresh.
+/// Id that a change requires to be fresh.
 fn fresh_id(change: &Change) -> Option<Uuid> {
     match change {
         Change::Pairing(PairingChange::Found(couple)) => Some(couple.id.as_uuid()),
@@ -83,7 +83,7 @@ fn answer(result: Result<Committed, CommitError>) -> Result<Result<Committed, Co
     }
 }
 
-/// Few of everything, so that random changes meet.
+/// Number of ids of each kind: few, so that random changes affect the same rows.
 const FEW: u8 = 4;
 const PICTURES: u8 = 6;
 
@@ -116,7 +116,7 @@ fn seen() -> impl Strategy<Value = SeenToken> {
         used_form: form.map(|form| FORMS[form]),
     })
 }
-/// Each number is used once: ids, codes and links are unique by how they are made.
+/// Each number is used once, because ids, codes and links are derived from it and must be unique.
 fn invite(n: u8) -> Invite {
     let from = n % FEW;
     let to = (n / FEW > 0).then(|| name(from + n / FEW));
@@ -147,8 +147,9 @@ fn account(n: u8, who: u8, due: Option<u8>, version: i64) -> Account {
     Account { id: account_id(n), deletion_due: due.map(at), version, ..World::default().account(name(who)) }
 }
 
-/// Up to 160 commits, most of one change: of a longer one a conflict undoes all. Each sequence is about one area, so that
-/// its changes meet, or about all of them; most begin with two couples.
+/// Up to 160 commits, most of them with one change, because a conflict undoes all changes of a commit.
+///
+/// Each sequence affects one area, so that its changes meet, or all areas; most start with two couples.
 fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
     let about = prop_oneof![
         1 => Just(account_change().boxed()),
@@ -324,12 +325,12 @@ fn pairing_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
-/// A field of a patch: not given, cleared, or one of two values.
+/// Field of a patch: not given, cleared, or one of two values.
 fn given(value: &'static str) -> impl Strategy<Value = Option<Option<String>>> {
     prop::option::of(prop::option::of((0..2_u8).prop_map(move |n| value[usize::from(n)..].to_owned())))
 }
 
-/// One of the couples that `Found` makes.
+/// Id of a couple that a `Found` change creates.
 fn living(n: u8) -> CoupleId {
     World::new(1000 + u64::from(n)).couple_id()
 }
@@ -362,7 +363,7 @@ fn timeline_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
-/// Few pictures, each always in the same place: two people's avatars, and photos of two couples.
+/// Few pictures, each always in the same space: avatars of two accounts, and photos of two couples.
 fn picture(n: u8, content: u8) -> Media {
     let world = World::default();
     let media = match n {
@@ -436,7 +437,7 @@ fn media_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
-/// Few uploads of two accounts; small offsets, writers and limits, so that changes conflict.
+/// Few uploads of two accounts, with small offsets, writers and limits, so that changes conflict.
 fn upload_change() -> impl Strategy<Value = Change> {
     let upload = || (0..FEW).prop_map(|n| (account_id(n % 2), upload_id(n)));
     let offset = || 0..4_i64;
@@ -515,7 +516,7 @@ fn idempotency_change() -> impl Strategy<Value = Change> {
     .prop_map(Change::from)
 }
 
-/// Everything that the reads tell, as text.
+/// Results of all reads, as text.
 async fn snapshot(store: &dyn Store) -> Vec<String> {
     let mut seen = Vec::new();
     macro_rules! see {

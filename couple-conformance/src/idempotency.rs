@@ -1,4 +1,4 @@
-//! I1–I2: answered requests.
+//! I1–I2: recorded outcomes.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn record(world: &World, scope: &str, n: u64) -> OutcomeRecord {
     }
 }
 
-/// Once; what loses writes nothing.
+/// An outcome is recorded once; a commit that conflicts writes nothing.
 pub async fn i1_recorded_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -32,7 +32,7 @@ pub async fn i1_recorded_once(store: impl Store) {
     assert_eq!(store.outcome(&digest(&[b"c"])).await.unwrap(), None);
 }
 
-/// An expired one is replaced; purges take only expired ones.
+/// An expired record is replaced; purges remove only expired records.
 pub async fn i2_expiry_and_purge(store: impl Store) {
     let world = World::default();
     let first = record(&world, "a", 1);

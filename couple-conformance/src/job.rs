@@ -1,4 +1,4 @@
-//! J1–J11: the outbox.
+//! J1–J11: job queues.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ fn enqueue(job: &NewJob) -> Change {
     JobChange::Enqueue(job.clone()).into()
 }
 
-/// Claimers at once share jobs out, none twice.
+/// Concurrent claimers share out the jobs: no job is claimed twice.
 pub async fn j1_claimed_by_one(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -50,7 +50,7 @@ pub async fn j1_claimed_by_one(store: impl Store) {
     assert_eq!(seen.len(), 200);
 }
 
-/// Earliest first; none before its time.
+/// Jobs are claimed by due time, the earliest first, and never before it.
 pub async fn j2_in_order_of_due_time(store: impl Store) {
     let world = World::default();
     for due in [30, 10, 40, 20] {
@@ -72,7 +72,9 @@ pub async fn j2_in_order_of_due_time(store: impl Store) {
     assert_eq!(must(&store, change(world.later(40), 9)).await.claimed.len(), 1);
 }
 
-/// Not before its end; afterwards, with the attempt counted.
+/// A leased job is not claimed before its lease ends.
+///
+/// Afterwards it is claimed as an abandoned job, and the claim counts an attempt.
 pub async fn j3_leases_end(store: impl Store) {
     let world = World::default();
     let job = world.job("q");
@@ -82,7 +84,7 @@ pub async fn j3_leases_end(store: impl Store) {
     assert_eq!(claim(&store, "q", world.later(29), 30, 2).await, []);
     must(&store, JobChange::Renew { id: job.id, claim: 1, lease_until: world.later(50) }).await;
     assert_eq!(claim(&store, "q", world.later(49), 30, 2).await, []);
-    // Ordinary claims pass over an abandoned job.
+    // Ordinary claims skip an abandoned job.
     let [other, third] = [world.job("q"), world.job("q")];
     all(&store, vec![enqueue(&other)]).await;
     let ids = |claimed: &[ClaimedJob]| claimed.iter().map(|one| one.job.id).collect::<Vec<_>>();
@@ -95,7 +97,7 @@ pub async fn j3_leases_end(store: impl Store) {
         lease_until: world.later(now + 30),
         claim,
     };
-    // Both are abandoned by then: they are claimed one at a time, the longest abandoned first.
+    // Both jobs are abandoned: they are claimed one at a time, the longest abandoned first.
     all(&store, vec![enqueue(&third)]).await;
     assert_eq!(must(&store, again(49, 4)).await.claimed, []);
     let second = must(&store, again(60, 5)).await.claimed;
@@ -110,7 +112,7 @@ pub async fn j3_leases_end(store: impl Store) {
     assert_eq!(ids(&claim(&store, "q", world.later(80), 10, 9).await), [third.id, job.id]);
 }
 
-/// The dead one comes back and changes nothing.
+/// A worker that has lost its claim cannot change the job.
 pub async fn j4_lost_claims(store: impl Store) {
     let world = World::default();
     let job = world.job("q");
@@ -140,7 +142,7 @@ pub async fn j4_lost_claims(store: impl Store) {
     for change in all_of(2, id) {
         assert_eq!(conflict(&store, change).await, Conflict::ClaimLost(id));
     }
-    // One that nobody claimed cannot be finished either.
+    // A job without a claim cannot be finished.
     let unclaimed = world.job("q");
     all(&store, vec![enqueue(&unclaimed)]).await;
     let finish = JobChange::Finish { id: unclaimed.id, claim: 0 };
@@ -151,11 +153,11 @@ fn keyed(world: &World, key: &str) -> NewJob {
     NewJob { dedupe_key: Some(key.to_owned()), ..world.job("q") }
 }
 
-/// One live job per key.
+/// A deduplication key has at most one live job.
 pub async fn j5_dedupe(store: impl Store) {
     let world = World::default();
     let first = keyed(&world, "k");
-    // Twice in one commit, and again in another, with another key beside it.
+    // Enqueue the key twice in one commit, and again in another commit together with another key.
     all(&store, vec![enqueue(&first), enqueue(&keyed(&world, "k"))]).await;
     all(&store, vec![enqueue(&keyed(&world, "k")), enqueue(&keyed(&world, "K"))]).await;
     let claimed = claim(&store, "q", world.now(), 30, 1).await;
@@ -171,7 +173,7 @@ pub async fn j5_dedupe(store: impl Store) {
     assert_eq!(claim(&store, "q", world.now(), 30, 4).await.len(), 1);
 }
 
-/// What comes round again.
+/// Finishing a job and enqueuing its key again in one commit leaves one job.
 pub async fn j6_finish_and_enqueue(store: impl Store) {
     let world = World::default();
     let first = keyed(&world, "k");
@@ -183,7 +185,7 @@ pub async fn j6_finish_and_enqueue(store: impl Store) {
     assert_eq!(claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [next.id]);
 }
 
-/// Due at the time that was said, and nobody's until then.
+/// A retried job is claimed at the given time, not before.
 pub async fn j7_retry(store: impl Store) {
     let world = World::default();
     let job = world.job("q");
@@ -196,7 +198,7 @@ pub async fn j7_retry(store: impl Store) {
     assert_eq!(claim(&store, "q", world.later(7), 30, 2).await[0].attempt, 2);
 }
 
-/// Listed, replayed, purged.
+/// Dead jobs are listed, replayed and purged.
 pub async fn j8_dead_jobs(store: impl Store) {
     let world = World::default();
     let mut ids: Vec<JobId> = Vec::new();
@@ -228,7 +230,7 @@ pub async fn j8_dead_jobs(store: impl Store) {
     assert_eq!(store.dead_jobs(None, 9).await.unwrap().len(), 1);
 }
 
-/// A queue is a world of its own.
+/// Claims and reads of a queue ignore the jobs of other queues.
 pub async fn j9_queues_apart(store: impl Store) {
     let world = World::default();
     let [a, b] = ["a", "b"].map(|queue| world.job(queue));
@@ -239,7 +241,7 @@ pub async fn j9_queues_apart(store: impl Store) {
     assert_eq!(claim(&store, "a", world.now(), 30, 1).await.len(), 1);
 }
 
-/// Every field, through a claim and through death.
+/// Every field of a job reads back, after a claim and in the dead-letter queue.
 pub async fn j10_reads_back(store: impl Store) {
     let world = World::default();
     let job = NewJob {
@@ -260,7 +262,7 @@ pub async fn j10_reads_back(store: impl Store) {
     assert_eq!(store.dead_jobs(None, 9).await.unwrap(), [expected]);
 }
 
-/// Ready, waiting, dead, next.
+/// Statistics count ready, waiting and dead jobs and contain the next due time.
 pub async fn j11_stats(store: impl Store) {
     let world = World::default();
     assert_eq!(store.queue_stats("q", world.now()).await.unwrap(), QueueStats::default());

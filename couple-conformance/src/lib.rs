@@ -1,4 +1,4 @@
-//! The kit that proves an adapter: one test for each numbered guarantee of each port, of the same name.
+//! Conformance kit for adapters: one test per numbered guarantee of each port, with the same name.
 //!
 //! ```ignore
 //! mod my_store {
@@ -6,8 +6,8 @@
 //! }
 //! ```
 //!
-//! The factory is an expression that makes a future of an empty store, anew for each test. Nothing here knows SQL or
-//! back-dates a row: time is what the changes say it is.
+//! The factory is an expression that creates a future of an empty store, a new one for each test. The kit
+//! contains no SQL and never changes stored times: changes carry the time.
 
 #![expect(clippy::missing_panics_doc, reason = "checks are assertions")]
 #![expect(clippy::unwrap_used, reason = "checks are assertions")]
@@ -46,11 +46,12 @@ macro_rules! checks {
     )+};
 }
 
-/// Defines one test for each guarantee of [`Store`](couple_core::Store) and of what it reads, and the differential test
-/// against a reference.
+/// Defines one test for each guarantee of [`Store`](couple_core::Store) and its reads.
 ///
-/// Takes an expression that makes a future of an empty store; for the differential test, also one of an empty
-/// reference.
+/// Also defines the differential test, if a reference is given.
+///
+/// Takes an expression that creates a future of an empty store; for the differential test, also one of an
+/// empty reference store.
 #[macro_export]
 macro_rules! store {
     ($factory:expr) => {
@@ -92,8 +93,9 @@ macro_rules! store {
     };
 }
 
-/// Defines one test for each guarantee of [`RateLimiter`](couple_core::limits::RateLimiter). Takes a function from a
-/// clock to a future of a limiter that counts by it.
+/// Defines one test for each guarantee of [`RateLimiter`](couple_core::limits::RateLimiter).
+///
+/// Takes a function from a clock to a future of a rate limiter that uses this clock.
 #[macro_export]
 macro_rules! limits {
     ($factory:expr) => {
@@ -138,7 +140,7 @@ macro_rules! presence {
     };
 }
 
-/// Defines one test for each guarantee that is asked of a store under [`Blobs`](couple_media::blobs::Blobs).
+/// Defines one test for each guarantee that [`Blobs`](couple_media::blobs::Blobs) needs of an object store.
 #[macro_export]
 macro_rules! blobs {
     ($factory:expr) => {

@@ -1,4 +1,4 @@
-//! L1–L6: rate limits.
+//! L1–L6: rate limiter.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ async fn use_up(limiter: &impl RateLimiter, name: &str) {
     }
 }
 
-/// `burst` at once and no more.
+/// A new bucket has `burst` tokens, and no more.
 pub async fn l1_burst(limiter: impl RateLimiter, _: &ManualClock) {
     use_up(&limiter, "a").await;
     assert!(take(&limiter, "a").await.is_err());
     assert!(take(&limiter, "a").await.is_err());
 }
 
-/// One more after `period / burst`, all after `period`.
+/// A bucket gains one token after `period / burst`, and is full after `period`.
 pub async fn l2_refill(limiter: impl RateLimiter, clock: &ManualClock) {
     use_up(&limiter, "a").await;
     clock.advance(Duration::from_secs(9));
@@ -43,7 +43,7 @@ pub async fn l2_refill(limiter: impl RateLimiter, clock: &ManualClock) {
     assert!(take(&limiter, "a").await.is_err());
 }
 
-/// Keys and rules do not share.
+/// Different keys and different rules do not share a bucket.
 pub async fn l3_apart(limiter: impl RateLimiter, _: &ManualClock) {
     use_up(&limiter, "a").await;
     use_up(&limiter, "b").await;
@@ -51,7 +51,7 @@ pub async fn l3_apart(limiter: impl RateLimiter, _: &ManualClock) {
     assert_eq!(limiter.take(&other, &key("a")).await.unwrap(), Ok(()));
 }
 
-/// The time told is the time it takes.
+/// A retry succeeds after the returned time.
 pub async fn l4_retry_after(limiter: impl RateLimiter, clock: &ManualClock) {
     use_up(&limiter, "a").await;
     let limited = take(&limiter, "a").await.unwrap_err();
@@ -60,7 +60,7 @@ pub async fn l4_retry_after(limiter: impl RateLimiter, clock: &ManualClock) {
     take(&limiter, "a").await.unwrap();
 }
 
-/// Exactly `burst` of many at once.
+/// Many concurrent callers get exactly `burst` tokens.
 pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
     let limiter = Arc::new(limiter);
     let tasks: Vec<_> = (0..64)
@@ -76,7 +76,9 @@ pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
     assert_eq!(taken, 5);
 }
 
-/// A wall clock that jumps ahead and is corrected does not freeze an allowance: waiting for the returned time always succeeds.
+/// A wall clock that jumps ahead and is corrected does not freeze a bucket.
+///
+/// A retry after the returned time always succeeds.
 pub async fn l6_clock_is_corrected(limiter: impl RateLimiter, clock: &ManualClock) {
     let right = clock.now();
     clock.set(right.plus(Duration::from_hours(24)));

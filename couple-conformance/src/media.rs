@@ -1,4 +1,4 @@
-//! M1–M15: pictures, and what is kept of them.
+//! M1–M15: pictures, their sources and their renditions.
 
 use std::sync::Arc;
 
@@ -46,10 +46,10 @@ async fn bytes(store: &impl Store, space: Space) -> i64 {
 }
 
 async fn get(store: &impl Store, id: MediaId) -> Media {
-    store.media(id).await.unwrap().expect("the picture is there")
+    store.media(id).await.unwrap().expect("the picture exists")
 }
 
-/// A photo of the first of a couple, committed.
+/// Adds a photo of the first member of a new couple.
 async fn uploaded(world: &World, store: &impl Store) -> (CoupleId, AccountId, Media) {
     let couple = world.founded(store).await;
     let photo = world.photo(couple.id, couple.members[0], "a");
@@ -57,7 +57,7 @@ async fn uploaded(world: &World, store: &impl Store) -> (CoupleId, AccountId, Me
     (couple.id, couple.members[0], photo)
 }
 
-/// The same bytes of the same person for the same purpose and crop: one.
+/// The same bytes of the same account for the same purpose and crop are one picture.
 pub async fn m1_identical_bytes_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -71,7 +71,7 @@ pub async fn m1_identical_bytes_once(store: impl Store) {
     let there = store.media_by_identity(photo.space, &photo.identity()).await.unwrap().unwrap();
     assert_eq!((there.digest, there.owner, there.purpose), (photo.digest, ana, Purpose::Photo));
     assert_eq!(conflict(&store, insert(&photo)).await, Conflict::MediaExists);
-    // Its id is one anywhere.
+    // A picture id is unique over all spaces.
     let elsewhere = Media { id: there.id, ..world.avatar(ben, "b") };
     assert_eq!(conflict(&store, insert(&elsewhere)).await, Conflict::MediaExists);
     let crop = |x| Some(Crop { x, y: 0, width: 5, height: 5 });
@@ -88,7 +88,7 @@ pub async fn m1_identical_bytes_once(store: impl Store) {
     assert_eq!(store.media_by_identity(photo.space, &digest(&[b"none"])).await.unwrap(), None);
 }
 
-/// Every field, at every stage.
+/// Every field of a picture reads back in every state.
 pub async fn m2_reads_back(store: impl Store) {
     let world = World::default();
     let (_, _, photo) = uploaded(&world, &store).await;
@@ -134,7 +134,7 @@ pub async fn m2_reads_back(store: impl Store) {
     );
 }
 
-/// As many as fit, however many come at once.
+/// Concurrent uploads succeed as long as they fit into the quota.
 pub async fn m3_quota(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -160,11 +160,11 @@ pub async fn m3_quota(store: impl Store) {
     let insert = |most| MediaChange::Insert { media: one_more.clone(), most };
     assert_eq!(conflict(&store, insert(799)).await, Conflict::QuotaExceeded);
     must(&store, insert(800)).await;
-    // That it is there already is said although there is no room.
+    // An existing picture is reported as existing also when there is no room.
     assert_eq!(conflict(&store, insert(0)).await, Conflict::MediaExists);
 }
 
-/// Counted on with every change.
+/// The usage of a space follows every change.
 pub async fn m4_what_is_kept_is_counted(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
@@ -200,7 +200,7 @@ pub async fn m4_what_is_kept_is_counted(store: impl Store) {
     }
 }
 
-/// One end, whoever comes first.
+/// A picture becomes ready or rejected once: one of many concurrent commits succeeds.
 pub async fn m5_ends_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -224,7 +224,7 @@ pub async fn m5_ends_once(store: impl Store) {
     assert_eq!(conflict(&store, reject(&unknown)).await, Conflict::MediaChanged(unknown.id));
 }
 
-/// Nothing new where a couple has ended, or never was.
+/// No picture is added to or used in a couple that has ended or does not exist.
 pub async fn m6_ended(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
@@ -236,14 +236,14 @@ pub async fn m6_ended(store: impl Store) {
     assert_eq!(conflict(&store, late).await, Conflict::CoupleEnded(couple));
     let named = MediaChange::Use { couple, id: photo.id, owner: ana, ready: false };
     assert_eq!(conflict(&store, named).await, Conflict::CoupleEnded(couple));
-    // It is still whose it is.
+    // The pictures of an ended couple can still be finished and deleted.
     must(&store, finish(&photo, Vec::new())).await;
     must(&store, add(&photo, world.rendition("64", Format::Jpeg))).await;
     must(&store, MediaChange::Delete(photo.as_read())).await;
     assert_eq!(bytes(&store, photo.space).await, 0);
 }
 
-/// One's own photo, of this couple.
+/// An entry uses only its author's photo of the same couple.
 pub async fn m7_naming(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -266,14 +266,15 @@ pub async fn m7_naming(store: impl Store) {
     let commits = (0..30).map(|_| vec![of(couple, photo.id, ana).into()]).collect();
     assert_eq!(race(&store, commits).await, 30);
     assert_eq!(get(&store, photo.id).await.uses, 30);
-    // Of those who read the same number one gives it back.
+    // Of concurrent commits that read the same number of uses, one counts a use off.
     let as_read = AsRead { uses: 30, ..photo.as_read() };
     let commits = (0..30).map(|_| vec![MediaChange::Release(as_read).into()]).collect();
     assert_eq!(race(&store, commits).await, 1);
     assert_eq!(get(&store, photo.id).await.uses, 29);
     let never = MediaChange::Release(bad.as_read());
     assert_eq!(conflict(&store, never).await, Conflict::MediaChanged(bad.id));
-    // Of a photo that became ready meanwhile nobody would tell whoever read that it is not.
+    // A use conflicts if the photo became ready since it was read: the couple would not learn that it is
+    // ready.
     let ready = |ready| MediaChange::Use { couple, id: photo.id, owner: ana, ready };
     assert_eq!(conflict(&store, ready(true)).await, Conflict::MediaChanged(photo.id));
     must(&store, finish(&get(&store, photo.id).await, Vec::new())).await;
@@ -281,7 +282,7 @@ pub async fn m7_naming(store: impl Store) {
     must(&store, ready(true)).await;
 }
 
-/// What read another number of names is too late.
+/// A change that read another number of uses conflicts.
 pub async fn m8_as_read(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
@@ -301,7 +302,7 @@ pub async fn m8_as_read(store: impl Store) {
     must(&store, MediaChange::Delete(now.as_read())).await;
 }
 
-/// Once, of a picture that is ready.
+/// A rendition is added once, and only to a ready picture.
 pub async fn m9_renditions_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -319,7 +320,7 @@ pub async fn m9_renditions_once(store: impl Store) {
     assert_eq!(conflict(&store, add(&unknown, rendition)).await, Conflict::MediaChanged(unknown.id));
 }
 
-/// Longest unused first; asking only moves it forward.
+/// Unused renditions are listed, the longest unused first; a request only moves the time forward.
 pub async fn m10_unused(store: impl Store) {
     let world = World::default();
     let (_, _, photo) = uploaded(&world, &store).await;
@@ -361,7 +362,7 @@ pub async fn m10_unused(store: impl Store) {
     assert_eq!((there[1].used_at, there[2].used_at), (Some(world.later(40)), None));
 }
 
-/// The named ones, and no other.
+/// Forgetting removes the named blobs and no others.
 pub async fn m11_forgetting(store: impl Store) {
     let world = World::default();
     let (_, _, photo) = uploaded(&world, &store).await;
@@ -384,14 +385,14 @@ pub async fn m11_forgetting(store: impl Store) {
     assert_eq!((left.source, left.state), (None, State::Ready));
     assert_eq!(names(store.renditions(photo.space, photo.id).await.unwrap()), ["128"]);
     assert_eq!(bytes(&store, photo.space).await, 10);
-    // It may be made again.
+    // The rendition can be made again.
     must(&store, add(&photo, world.rendition("64", Format::Jpeg))).await;
     let unknown =
         MediaChange::Forget { space: photo.space, id: world.avatar(photo.owner, "b").id, blobs: vec![] };
     must(&store, unknown).await;
 }
 
-/// One's own; another takes its place.
+/// An account's avatar is its own picture; setting another one replaces it.
 pub async fn m12_avatars(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
@@ -413,7 +414,7 @@ pub async fn m12_avatars(store: impl Store) {
     let uses = || async { (get(&store, one.id).await.uses, get(&store, other.id).await.uses) };
     must(&store, set(Some(&one), None)).await;
     must(&store, set(Some(&one), Some(&one))).await;
-    // A caller that read another avatar would not delete this one.
+    // A caller that read another avatar would delete the wrong picture.
     for before in [None, Some(&other)] {
         assert_eq!(conflict(&store, set(Some(&other), before)).await, Conflict::AvatarChanged(ana));
     }
@@ -428,12 +429,12 @@ pub async fn m12_avatars(store: impl Store) {
     must(&store, set(None, Some(&one))).await;
     must(&store, set(None, None)).await;
     assert_eq!((store.avatar_of(ana).await.unwrap(), get(&store, one.id).await.uses), (None, 0));
-    // Someone who never uploaded has none to take back, and a couple none at all.
+    // Removing an avatar is no conflict for an account without uploads; a couple's space has no avatar.
     must(&store, MediaChange::SetAvatar { account: world.account_id(), media: None, before: None }).await;
     assert_eq!(store.media_space(Space::Couple(couple)).await.unwrap().avatar, None);
 }
 
-/// All of it; then it may come again.
+/// Deleting removes a picture completely; the same bytes can be uploaded again.
 pub async fn m13_deleting(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
@@ -457,7 +458,7 @@ pub async fn m13_deleting(store: impl Store) {
     assert_eq!(store.media_by_identity(again.space, &photo.identity()).await.unwrap(), Some(again));
 }
 
-/// For good, and only an empty one.
+/// A space is closed permanently, and only if it is empty.
 pub async fn m14_closing(store: impl Store) {
     let world = World::default();
     let ana = world.account_id();
@@ -477,7 +478,7 @@ pub async fn m14_closing(store: impl Store) {
     }
 }
 
-/// In the order of their ids.
+/// Pictures and spaces are listed page by page in the order of their ids.
 pub async fn m15_pages(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;

@@ -11,17 +11,17 @@ use couple_core::{
 
 use crate::world::{World, all, append, conflict, insert, must, race};
 
-/// A change that adds an invite, with a high limit of open invites.
+/// Change that adds an invite, with a high limit of open invites.
 fn adding(invite: Invite) -> PairingChange {
     PairingChange::InsertInvite { invite, limit: 100 }
 }
 
-/// A change by which one member wants the previous timeline back.
+/// Change by which a member asks to restore the previous timeline.
 fn restore(couple: &Couple, side: Side, read: [bool; 2]) -> PairingChange {
     PairingChange::Restore { id: couple.id, side, wanted: true, read }
 }
 
-/// Many foundings at once that share a member: one.
+/// Of concurrent commits that add a couple with the same member, one succeeds.
 pub async fn p1_one_couple_per_account(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -36,7 +36,7 @@ pub async fn p1_one_couple_per_account(store: impl Store) {
     assert_eq!(store.couples_of(shared).await.unwrap().len(), 1);
 }
 
-/// Three people in three crossing couples: nobody is in half of one.
+/// Concurrent commits pair three accounts with each other: one couple with two members remains.
 pub async fn p2_both_or_neither(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -59,7 +59,7 @@ pub async fn p2_both_or_neither(store: impl Store) {
     assert_eq!(in_one, 2);
 }
 
-/// Accepted, declined, withdrawn: whichever comes first.
+/// An invite is closed once: accepted, declined or withdrawn.
 pub async fn p3_an_invite_ends_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -80,7 +80,9 @@ pub async fn p3_an_invite_ends_once(store: impl Store) {
     assert_eq!(store.invites_of(invite.inviter).await.unwrap(), []);
 }
 
-/// In either direction; free again once closed.
+/// A pair of addresses has one open invite, in either direction.
+///
+/// After it is closed the pair is free again.
 pub async fn p4_one_invite_per_pair(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -102,12 +104,12 @@ pub async fn p4_one_invite_per_pair(store: impl Store) {
     let again = world.invite(ben, "ben", Some("ana"));
     must(&store, adding(again.clone())).await;
     assert_eq!(store.invite_between(&pair).await.unwrap(), Some(again));
-    // Invites to nobody in particular are free of that.
+    // The limit does not apply to invites without a target address.
     must(&store, adding(world.invite(ana, "ana", None))).await;
     must(&store, adding(world.invite(ana, "ana", None))).await;
 }
 
-/// Someone in a couple cannot invite.
+/// An account in a couple cannot add an invite.
 pub async fn p5_paired_cannot_invite(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
@@ -115,7 +117,7 @@ pub async fn p5_paired_cannot_invite(store: impl Store) {
     assert_eq!(conflict(&store, invite).await, Conflict::Paired(couple.members[1]));
 }
 
-/// All open ones of the account, and no other's.
+/// Withdrawing closes all open invites of the account and no others.
 pub async fn p6_withdrawing(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
@@ -140,7 +142,7 @@ pub async fn p6_withdrawing(store: impl Store) {
     must(&store, adding(world.invite(ana, "ana", Some("cleo")))).await;
 }
 
-/// The epoch rises, both are free, once.
+/// Ending a couple increments the epoch and unpairs both members, once.
 pub async fn p7_ending(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -156,7 +158,7 @@ pub async fn p7_ending(store: impl Store) {
     assert_eq!(conflict(&store, end).await, Conflict::CoupleEnded(couple.id));
 }
 
-/// What needs a living couple conflicts.
+/// Changes that need a living couple conflict after the couple's end.
 pub async fn p8_ended_is_closed(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
@@ -177,7 +179,7 @@ pub async fn p8_ended_is_closed(store: impl Store) {
     }
 }
 
-/// Every field.
+/// Every field of invites and couples reads back.
 pub async fn p9_reads_back(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
@@ -212,7 +214,9 @@ pub async fn p9_reads_back(store: impl Store) {
     assert_eq!(store.couple_of(ben).await.unwrap(), Some(described));
 }
 
-/// By id, by address then, in one direction; replaced and removed.
+/// Blocks are found by the blocker's id and by the address at that time, in one direction only.
+///
+/// A block can be replaced and removed.
 pub async fn p10_blocks(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
@@ -232,7 +236,7 @@ pub async fn p10_blocks(store: impl Store) {
     assert!(!store.is_blocked(ana, ben).await.unwrap());
 }
 
-/// All couples of an account, newest first.
+/// All couples of an account are listed, newest first and page by page.
 pub async fn p11_history(store: impl Store) {
     let world = World::default();
     let members = [world.account_id(), world.account_id()];
@@ -260,7 +264,7 @@ pub async fn p11_history(store: impl Store) {
     assert_eq!(store.couples_of(world.account_id()).await.unwrap(), []);
 }
 
-/// Purges by expiry; forgets by account.
+/// A purge removes invites by expiry; forgetting removes invites and blocks of an account.
 pub async fn p12_purging_and_forgetting(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
@@ -287,7 +291,7 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
     assert_eq!(store.invites_of(ben).await.unwrap(), [theirs]);
     assert!(!store.is_blocked(ana, ben).await.unwrap());
     assert!(!store.is_blocked(ben, ana).await.unwrap());
-    // One change removes at most its bound of each kind, and repeated changes remove everything.
+    // One change removes at most `cap` rows of each kind; repeated changes remove all rows.
     let cleo = world.account_id();
     for n in 0..5 {
         let other = world.account_id();
@@ -300,7 +304,7 @@ pub async fn p12_purging_and_forgetting(store: impl Store) {
         assert_eq!(store.invites_of(cleo).await.unwrap().len(), left);
         assert_eq!(store.blocks_of(cleo).await.unwrap().len(), left);
     }
-    // A purged couple of words: what the timeline holds is not an invite's to take.
+    // A purge of invites does not change couples or their timelines.
     let couple = world.founded(&store).await;
     all(&store, vec![append(couple.id, world.entry("a"))]).await;
     must(&store, purge(world.later(99_999), 99)).await;
@@ -332,7 +336,7 @@ pub async fn p13_describing_writes_only_given_fields(store: impl Store) {
     assert_eq!((cleared.title, cleared.anniversary), (None, anniversary));
 }
 
-/// Both members' wishes must be as they were read.
+/// A restore wish is set only if the wishes of both members are as they were read.
 pub async fn p14_restore_wish_needs_both_as_read(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -400,14 +404,14 @@ pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
         let late = PairingChange::Found(world.couple([partner.id, id]));
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
-        // An invite says whose address it is from.
+        // An invite must name the current address of its inviter.
         let other = adding(world.invite(partner.id, "someone-else", None));
         assert_eq!(conflict(&store, other).await, Conflict::AccountChanged(partner.id));
         must(&store, adding(world.invite(partner.id, &format!("q{n}"), None))).await;
     }
 }
 
-/// A precondition without a write.
+/// Expecting an account to be unpaired conflicts while it is in a couple.
 pub async fn p17_expecting_unpaired(store: impl Store) {
     let world = World::default();
     let expect = |account| PairingChange::ExpectUnpaired { account };

@@ -1,4 +1,4 @@
-//! P1–P3: who is here.
+//! P1–P3: presence.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::World;
 
 const LEASE: Duration = Duration::from_millis(400);
 
-/// From the renewal until the lease ends.
+/// An account is present from a renewal until its lease expires.
 pub async fn p1_for_a_lease(presence: impl Presence) {
     let ana = World::default().account_id();
     assert_eq!(presence.left(ana).await.unwrap(), None);
@@ -19,12 +19,12 @@ pub async fn p1_for_a_lease(presence: impl Presence) {
     sleep(LEASE / 2).await;
     presence.renew(ana, LEASE).await.unwrap();
     sleep(LEASE * 3 / 4).await;
-    assert!(presence.left(ana).await.unwrap().is_some(), "a lease that was renewed goes on");
+    assert!(presence.left(ana).await.unwrap().is_some(), "a renewal extends the lease");
     sleep(LEASE / 2).await;
     assert_eq!(presence.left(ana).await.unwrap(), None);
 }
 
-/// Who renews learns whether they were away.
+/// A renewal returns whether the account was away.
 pub async fn p2_comes_and_stays(presence: impl Presence) {
     let ana = World::default().account_id();
     assert!(presence.renew(ana, LEASE).await.unwrap());
@@ -33,7 +33,7 @@ pub async fn p2_comes_and_stays(presence: impl Presence) {
     assert!(presence.renew(ana, LEASE).await.unwrap());
 }
 
-/// One's lease is not another's.
+/// The lease of one account does not affect another account.
 pub async fn p3_apart(presence: impl Presence) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());

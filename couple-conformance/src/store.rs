@@ -1,4 +1,4 @@
-//! S1–S7: what every commit guarantees.
+//! S1–S7: guarantees of every commit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use couple_core::{CommitError, Committed, Conflict, Store, account::AccountChang
 
 use crate::world::{World, all, append, conflict, conflicts, insert, must, race};
 
-/// After a conflict nothing of the commit is visible, whatever came before it.
+/// After a conflict none of the commit's changes is visible.
 pub async fn s1_all_or_nothing(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
@@ -24,7 +24,7 @@ pub async fn s1_all_or_nothing(store: impl Store) {
     assert!(store.entry(couple.id, 1).await.unwrap().is_none());
 }
 
-/// A later change sees the earlier ones of its own commit.
+/// A change sees the earlier changes of the same commit.
 pub async fn s2_in_order(store: impl Store) {
     let world = World::default();
     let people = [world.account_id(), world.account_id()];
@@ -40,7 +40,7 @@ pub async fn s2_in_order(store: impl Store) {
     assert_eq!(store.couple_of(people[0]).await.unwrap().unwrap().id, second.id);
 }
 
-/// What was answered is seen by the next read.
+/// A read after a commit sees the commit.
 pub async fn s3_read_your_writes(store: impl Store) {
     let world = World::default();
     for n in 0..50 {
@@ -50,7 +50,7 @@ pub async fn s3_read_your_writes(store: impl Store) {
     }
 }
 
-/// A commit whose caller went away is whole: both of its changes, or none.
+/// A commit whose caller was cancelled is atomic: both of its changes are visible, or none.
 pub async fn s4_a_caller_may_stop_waiting(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -62,7 +62,7 @@ pub async fn s4_a_caller_may_stop_waiting(store: impl Store) {
         let _ = tokio::time::timeout(wait, store.commit(changes)).await;
         pairs.push((one.id, other.id));
     }
-    // Whatever was still under way ends before a later commit does.
+    // Commits that are still running end before a later commit does.
     must(&store, AccountChange::Insert(world.account("last"))).await;
     for (one, other) in pairs {
         let there =
@@ -71,7 +71,7 @@ pub async fn s4_a_caller_may_stop_waiting(store: impl Store) {
     }
 }
 
-/// Of many commits at once those that conflict, early or late in their changes, take no other along.
+/// Of concurrent commits, those that conflict do not affect the others.
 pub async fn s5_conflicts_do_not_spread(store: impl Store) {
     let world = World::default();
     let taken = world.account("taken");
@@ -99,13 +99,13 @@ pub async fn s5_conflicts_do_not_spread(store: impl Store) {
     }
 }
 
-/// Nothing in, nothing out.
+/// An empty commit succeeds and returns nothing.
 pub async fn s6_empty(store: impl Store) {
     assert!(matches!(store.commit(Vec::new()).await, Ok(out) if out == Committed::default()));
     assert!(matches!(store.ping().await, Ok(())));
 }
 
-/// No trimming, no folding, no collation.
+/// Text is compared byte by byte: no trimming, no case folding, no collation.
 pub async fn s7_text_is_exact(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;

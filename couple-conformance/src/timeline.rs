@@ -1,4 +1,4 @@
-//! T1–T14: a couple's log.
+//! T1–T14: the log of a couple.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ async fn log(store: &impl Store, couple: CoupleId) -> Vec<Entry> {
     store.entries(couple, Page::After(0), 1000, None).await.unwrap()
 }
 
-/// 1, 2, 3, … under many writers.
+/// `seq` is 1, 2, 3, … without gaps under concurrent writers.
 pub async fn t1_gapless(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -26,7 +26,7 @@ pub async fn t1_gapless(store: impl Store) {
     assert_eq!(store.couple(couple.id).await.unwrap().unwrap().head_seq, 200);
 }
 
-/// A reader by cursor sees each once and in order, while writers append.
+/// A reader with a cursor sees every entry once and in order while writers append.
 pub async fn t2_a_reader_misses_nothing(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -47,7 +47,7 @@ pub async fn t2_a_reader_misses_nothing(store: impl Store) {
     assert_eq!(writer.await.unwrap(), 300);
 }
 
-/// Once per author; the other may use the same, and the system has none.
+/// An author uses a client id once; the other author may use the same one, and the system uses none.
 pub async fn t3_client_id_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
@@ -66,7 +66,7 @@ pub async fn t3_client_id_once(store: impl Store) {
     assert_eq!(store.entry_by_client_id(couple.id, Side::First, "Same").await.unwrap(), None);
 }
 
-/// A commit that conflicts after it appended leaves no gap.
+/// A commit that conflicts after an append leaves no gap.
 pub async fn t4_no_gap_after_a_conflict(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
@@ -76,7 +76,7 @@ pub async fn t4_no_gap_after_a_conflict(store: impl Store) {
     assert_eq!(all(&store, vec![append(couple.id, world.entry("c"))]).await.seqs, [2]);
 }
 
-/// Every field, any Unicode.
+/// Every field of an entry reads back, with any Unicode text.
 pub async fn t5_reads_back(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
@@ -108,7 +108,7 @@ pub async fn t5_reads_back(store: impl Store) {
     assert_eq!(store.entry(couple.id, 3).await.unwrap(), None);
 }
 
-/// Both ways, in `seq` order, limited, by kind, by author.
+/// Pages in both directions keep `seq` order and the limit, and filter by kind and by author.
 pub async fn t6_pages(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
@@ -141,7 +141,7 @@ fn edit(couple: CoupleId, seq: i64, author: Side, world: &World) -> TimelineChan
     TimelineChange::Edit { couple, seq, author, body: Body::from_stored("{}"), at: world.later(1) }
 }
 
-/// One's own, while it is there.
+/// An author edits only their own entries, and no tombstones.
 pub async fn t7_editing(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
@@ -156,7 +156,7 @@ pub async fn t7_editing(store: impl Store) {
     assert_eq!(conflict(&store, edit(id, 3, Side::First, &world)).await, Conflict::EntryClosed(3));
 }
 
-/// A tombstone: no body, no reactions, same place, for good.
+/// Deleting leaves a tombstone: no body, no reactions, the same `seq`, permanently.
 pub async fn t8_deleting(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
@@ -172,11 +172,11 @@ pub async fn t8_deleting(store: impl Store) {
     for change in [delete(Side::First), react, edit(id, 1, Side::First, &world)] {
         assert_eq!(conflict(&store, change).await, Conflict::EntryClosed(1));
     }
-    // Its client id stays taken: a late repeat must not bring it back.
+    // The client id stays used, so that a late repeat cannot restore the entry.
     assert_eq!(conflicts(&store, vec![append(id, world.entry("a"))]).await, Conflict::ClientIdUsed);
 }
 
-/// One each.
+/// Each member has one reaction per entry.
 pub async fn t9_reacting(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
@@ -201,7 +201,7 @@ pub async fn t9_reacting(store: impl Store) {
     assert_eq!(conflict(&store, missing).await, Conflict::EntryClosed(2));
 }
 
-/// Forward only, up to the newest.
+/// A read position only moves forward, at most to the newest entry.
 pub async fn t10_read_positions(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
@@ -221,7 +221,7 @@ pub async fn t10_read_positions(store: impl Store) {
     }
 }
 
-/// Closed for writing, open for reading.
+/// The log of an ended couple can be read but not written.
 pub async fn t11_ended(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
@@ -240,7 +240,7 @@ pub async fn t11_ended(store: impl Store) {
     assert_eq!(log(&store, id).await.len(), 1);
 }
 
-/// One member's entries and reactions, of an ended couple, in one range of the log.
+/// Erasing affects one member's entries and reactions in one range of an ended couple's log.
 pub async fn t12_erasing(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
@@ -268,7 +268,7 @@ pub async fn t12_erasing(store: impl Store) {
         let changed = must(&store, erase(after, 3)).await.purged;
         let now = log(&store, id).await;
         let range = first..first + 3;
-        // A change touches no entry outside its range, and counts those in it that it changed.
+        // The change affects only entries in its range, and returns the number of changed ones.
         assert_eq!(now[range.end..], before[range.end..]);
         assert_eq!(now[..range.start], erased);
         let differ = now[range.clone()].iter().zip(&before[range]).filter(|(now, then)| now != then).count();
@@ -282,12 +282,12 @@ pub async fn t12_erasing(store: impl Store) {
         assert_eq!(entry.reactions, [None, other], "{n}");
     }
     assert_eq!(store.entry_by_client_id(id, Side::First, "0").await.unwrap(), None);
-    // Again, or beyond the log's head: nothing is left to change.
+    // A repetition, or a range beyond the head of the log, changes nothing.
     assert_eq!(must(&store, erase(0, 9)).await.purged, [0]);
     assert_eq!(must(&store, erase(9, 9)).await.purged, [0]);
 }
 
-/// No couple sees another's.
+/// Reads of a couple never return entries of another couple.
 pub async fn t13_couples_apart(store: impl Store) {
     let world = World::default();
     let (one, other) = (world.founded(&store).await.id, world.founded(&store).await.id);
@@ -299,7 +299,7 @@ pub async fn t13_couples_apart(store: impl Store) {
     assert_eq!(log(&store, world.couple_id()).await, []);
 }
 
-/// Entries of one author under a client id, after a position, tombstones aside.
+/// Unread entries are those of one author with a client id, after a position, without tombstones.
 pub async fn t14_unread(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;

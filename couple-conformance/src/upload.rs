@@ -19,7 +19,7 @@ fn claim(upload: &ResumableUpload, offset: i64, writer: i64, length: Option<i64>
     UploadChange::Claim { owner: upload.owner, id: upload.id, offset, writer, length }
 }
 
-/// Appends one part that has `bytes`.
+/// Change that appends `bytes` bytes and replaces the parts by one.
 fn append(upload: &ResumableUpload, writer: i64, offset: i64, bytes: i64, most: i64) -> UploadChange {
     let parts = vec![UploadPart { blob: format!("t/{offset}"), bytes: offset + bytes }];
     UploadChange::Append { owner: upload.owner, id: upload.id, writer, offset, bytes, parts, most }
@@ -45,7 +45,7 @@ async fn bytes(store: &impl Store, owner: AccountId) -> i64 {
     store.unfinished_uploads(owner).await.unwrap().bytes
 }
 
-/// An upload reads back every field, with and without the optional ones; an id is used once.
+/// Every field of an upload reads back, with and without the optional ones; an id is used once.
 pub async fn u1_reads_back(store: impl Store) {
     let world = World::default();
     let owner = world.account_id();
@@ -148,7 +148,7 @@ pub async fn u4_finishing(store: impl Store) {
     assert_eq!(race(&store, commits).await, 1);
     let finished = get(&*store, upload.id).await;
     assert!(finished.media.is_some_and(|id| media.contains(&id)) && finished.parts.is_empty());
-    assert_eq!(finished.offset, 30, "the offset stays");
+    assert_eq!(finished.offset, 30, "the offset does not change");
     let changed = Conflict::UploadChanged(upload.id);
     for change in [claim(&upload, 30, 2, None), append(&upload, 1, 30, 1, MOST), take_over(&upload, 30)] {
         assert_eq!(conflict(&store, change).await, changed);
@@ -187,7 +187,7 @@ pub async fn u6_taking_over(store: impl Store) {
     let join =
         |offset| vec![take_over(&first, 4).into(), take_over(&second, offset).into(), insert(&joined).into()];
     assert_eq!(conflicts(&store, join(3)).await, Conflict::UploadChanged(second.id));
-    assert_eq!(get(&store, first.id).await.offset, 4, "nothing of it happened");
+    assert_eq!(get(&store, first.id).await.offset, 4, "a commit that conflicts changes nothing");
     all(&store, join(4)).await;
     assert_eq!(store.upload(first.id).await.unwrap(), None);
     assert_eq!(store.unfinished_uploads(owner).await.unwrap(), UnfinishedUploads { count: 1, bytes: 8 });

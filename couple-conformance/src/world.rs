@@ -1,4 +1,4 @@
-//! What the checks make their rows of.
+//! Sample data for the checks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use couple_core::{
     upload::ResumableUpload,
 };
 
-/// A clock, randomness, and rows made of them.
+/// Clock, randomness, and sample rows created from them.
 #[derive(Debug)]
 pub struct World {
-    /// Stands still until moved.
+    /// Clock that moves only when a check moves it.
     pub clock: Arc<ManualClock>,
     entropy: SeededEntropy,
 }
@@ -29,37 +29,37 @@ impl Default for World {
 }
 
 impl World {
-    /// A world with its own ids.
+    /// Creates sample data with the ids of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { clock: Arc::default(), entropy: SeededEntropy::new(seed) }
     }
-    /// The time now.
+    /// Current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
-    /// The time in a while.
+    /// Time `seconds` from now.
     #[must_use]
     pub fn later(&self, seconds: u64) -> Timestamp {
         self.now().plus(Duration::from_secs(seconds))
     }
-    /// A person's id.
+    /// New account id.
     #[must_use]
     pub fn account_id(&self) -> AccountId {
         AccountId::new(&*self.clock, &self.entropy)
     }
-    /// A couple's id.
+    /// New couple id.
     #[must_use]
     pub fn couple_id(&self) -> CoupleId {
         CoupleId::new(&*self.clock, &self.entropy)
     }
-    /// An address.
+    /// Address of a name.
     #[must_use]
     pub fn email(&self, name: &str) -> EmailAddress {
         EmailAddress::parse("email", &format!("{name}@example.org")).expect("names are addresses")
     }
-    /// A new account.
+    /// New account.
     #[must_use]
     pub fn account(&self, name: &str) -> Account {
         Account {
@@ -75,7 +75,7 @@ impl World {
             version: 0,
         }
     }
-    /// An unused token that lasts an hour.
+    /// Unused token that is valid for an hour.
     #[must_use]
     pub fn token(&self, kind: TokenKind, name: &str) -> Token {
         let id = TokenId::new(&*self.clock, &self.entropy);
@@ -98,7 +98,7 @@ impl World {
             used_at: None,
         }
     }
-    /// A session that lasts an hour.
+    /// Session that is valid for an hour.
     #[must_use]
     pub fn session(&self, account: AccountId) -> Session {
         let id = SessionId::new(&*self.clock, &self.entropy);
@@ -113,7 +113,7 @@ impl World {
             expires_at: self.later(3600),
         }
     }
-    /// An open invite that waits an hour.
+    /// Open invite that is valid for an hour.
     #[must_use]
     pub fn invite(&self, inviter: AccountId, from: &str, to: Option<&str>) -> Invite {
         let id = InviteId::new(&*self.clock, &self.entropy);
@@ -130,7 +130,7 @@ impl World {
             state: InviteState::Open,
         }
     }
-    /// A new couple.
+    /// New couple.
     #[must_use]
     pub fn couple(&self, members: [AccountId; 2]) -> Couple {
         Couple {
@@ -147,13 +147,13 @@ impl World {
             read: [0, 0],
         }
     }
-    /// A couple of two new people, committed.
+    /// Commits a couple of two new accounts.
     pub async fn founded(&self, store: &impl Store) -> Couple {
         let couple = self.couple([self.account_id(), self.account_id()]);
         must(store, PairingChange::Found(couple.clone())).await;
         couple
     }
-    /// An entry of the first of a couple.
+    /// Text entry of the first member of a couple.
     #[must_use]
     pub fn entry(&self, client_id: &str) -> NewEntry {
         NewEntry {
@@ -165,12 +165,12 @@ impl World {
             at: self.now(),
         }
     }
-    /// A photo of 100 bytes that somebody has uploaded to their couple.
+    /// Photo of 100 bytes in the space of a couple.
     #[must_use]
     pub fn photo(&self, couple: CoupleId, owner: AccountId, content: &str) -> Media {
         self.media(Space::Couple(couple), owner, Purpose::Photo, content)
     }
-    /// An avatar of 100 bytes that somebody has uploaded.
+    /// Avatar of 100 bytes.
     #[must_use]
     pub fn avatar(&self, owner: AccountId, content: &str) -> Media {
         self.media(Space::Account(owner), owner, Purpose::Avatar, content)
@@ -199,7 +199,7 @@ impl World {
             created_at: self.now(),
         }
     }
-    /// A rendition of 10 bytes that was asked for when it was made.
+    /// Rendition of 10 bytes that was requested when it was made.
     #[must_use]
     pub fn rendition(&self, name: &str, format: Format) -> Rendition {
         Rendition {
@@ -213,7 +213,7 @@ impl World {
             used_at: Some(self.now()),
         }
     }
-    /// A resumable upload of 1,000 bytes, none of which are stored, that lasts an hour.
+    /// Resumable upload of 1,000 bytes without stored bytes that is valid for an hour.
     #[must_use]
     pub fn upload(&self, owner: AccountId) -> ResumableUpload {
         ResumableUpload {
@@ -230,7 +230,7 @@ impl World {
             expires_at: self.later(3600),
         }
     }
-    /// A job due now.
+    /// Job that is due now.
     #[must_use]
     pub fn job(&self, queue: &str) -> NewJob {
         NewJob {
@@ -257,12 +257,12 @@ pub(crate) async fn must(store: &impl Store, change: impl Into<Change>) -> Commi
     all(store, vec![change.into()]).await
 }
 
-/// Commits one change that must conflict, and says how.
+/// Commits one change that must conflict, and returns the conflict.
 pub(crate) async fn conflict(store: &impl Store, change: impl Into<Change>) -> Conflict {
     conflicts(store, vec![change.into()]).await
 }
 
-/// Commits changes that must conflict, and says how.
+/// Commits changes that must conflict, and returns the conflict.
 pub(crate) async fn conflicts(store: &impl Store, changes: Vec<Change>) -> Conflict {
     match store.commit(changes).await {
         Err(CommitError::Conflict(conflict)) => conflict,
@@ -270,7 +270,7 @@ pub(crate) async fn conflicts(store: &impl Store, changes: Vec<Change>) -> Confl
     }
 }
 
-/// Commits many at once, and counts those that succeeded; the others must have conflicted.
+/// Runs commits concurrently and returns how many succeeded; the others must have conflicted.
 pub(crate) async fn race(store: &Arc<impl Store>, commits: Vec<Vec<Change>>) -> usize {
     let start = Arc::new(tokio::sync::Barrier::new(commits.len()));
     let tasks: Vec<_> = commits
