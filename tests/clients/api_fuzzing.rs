@@ -1,5 +1,5 @@
-//! Requests that `schemathesis` derives from the OpenAPI document, valid and invalid, sent in three roles: no answer is a 5xx, and every
-//! answer has a status, a content type and a body that the document describes.
+//! Requests that `schemathesis` generates from the OpenAPI document, valid and invalid, sent in three roles: no response is a 5xx, and
+//! every response has a status, a content type and a body that the document describes.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::{
 
 /// Requests per operation and phase.
 const MAX_EXAMPLES: &str = "100";
-/// Operations that are left out: a live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others
-/// end the session or the couple that the role needs.
+/// Excluded operations: a live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others end the
+/// session or the couple that the role needs.
 const EXCLUDED: &str =
     "^(live_.*|media_(upload|create|append)|accounts_end_.*|accounts_delete_me|pairing_leave)$";
 
@@ -29,7 +29,9 @@ async fn conforms(token: Option<&str>, server: &Server) {
     if let Some(token) = token {
         command.args(["--header", &format!("Authorization: Bearer {token}")]);
     }
-    let ran = timeout(Duration::from_secs(900), command.output()).await.expect("within a quarter of an hour");
+    let ran = timeout(Duration::from_secs(900), command.output())
+        .await
+        .expect("schemathesis did not end within 15 minutes");
     let ran = ran.expect("schemathesis starts");
     let report = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{report}{}", String::from_utf8_lossy(&ran.stderr));
@@ -44,7 +46,7 @@ async fn answers_conform_to_the_openapi_document_in_every_role() {
     server.until_ready().await;
     let left = Client::new(server.address).call("DELETE", "/v1/couple", Some(&tokens[2]), None, None).await;
     assert_eq!(left.status, 204, "{left:?}");
-    // Without a session, in a couple, and in no couple any more.
+    // Without a session; in a couple; with a session whose couple has ended.
     for token in [None, Some(&*tokens[0]), Some(&*tokens[2])] {
         conforms(token, &server).await;
     }

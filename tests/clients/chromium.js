@@ -1,6 +1,6 @@
-// Chromium's own EventSource or WebSocket, on a page of the server's origin, or all that a page of another origin does:
-// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin PAGE. Driven over its DevTools protocol; what the page
-// logs is printed.
+// EventSource or WebSocket in Chromium, on a page of the server's origin, or all requests of a page of another origin:
+// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin PAGE. Driven over the DevTools protocol; prints what the
+// page logs.
 const { spawn } = require("node:child_process");
 const [base, token, profile, kind, page] = process.argv.slice(2);
 
@@ -53,19 +53,19 @@ const onPage = {
 };
 
 const quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-// Its sandbox needs what containers and root do not have; it sees nothing but our own server.
+// Containers and root lack what the sandbox needs; the browser loads pages of our own server only.
 const browser = spawn(
   process.env.COUPLE_TEST_CHROMIUM || "chromium",
   ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", ...quiet]
     .concat([`--user-data-dir=${profile}`, "--remote-debugging-pipe", "about:blank"]),
-  // It reads commands from 3 and answers on 4, and ends when that pipe does.
+  // Chromium reads commands from descriptor 3 and answers on 4, and exits when the pipe closes.
   { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] },
 );
 const [commands, answers] = [browser.stdio[3], browser.stdio[4]];
 commands.on("error", () => {});
 browser.on("error", (error) => console.error(error.message));
 browser.on("exit", (code) => process.exit(code ?? 1));
-// Whoever started this says that it is over by closing what is read here.
+// The parent process ends this program by closing its standard input.
 process.stdin.on("end", () => call("Browser.close")).resume();
 
 const waiting = new Map();

@@ -1,4 +1,4 @@
-"""PyPI `kosoku`, which runs Autobahn's cases: conformance.py URL. Prints how many came to what, every case that did not pass, and
+"""PyPI `kosoku` runs Autobahn's test cases: conformance.py URL. Prints the number of cases by result, every case that did not pass, and
 whether all conform."""
 
 import asyncio
@@ -7,14 +7,14 @@ from collections import Counter
 
 from kosoku import FailureError, run_fuzzingclient
 
-# NON-STRICT and INFORMATIONAL conform, and differ in what is left open.
+# NON-STRICT and INFORMATIONAL conform, and differ in what the standard leaves open.
 CONFORMING = ("OK", "NON-STRICT", "INFORMATIONAL")
 
 
 def passed(result) -> bool:
     if result.behavior.value in CONFORMING:
         return True
-    # 12 and 13 are of permessage-deflate (RFC 7692), an extension that we do not accept when it is offered: the frames are small.
+    # Cases 12 and 13 are about permessage-deflate (RFC 7692), an extension that the server declines: the frames are small.
     return result.case_id.startswith(("12.", "13.")) and result.behavior.value == "UNIMPLEMENTED"
 
 
@@ -28,7 +28,7 @@ async def main() -> int:
         if not passed(result) or result.behavior.value == "NON-STRICT":
             print(result.case_id, result.behavior.value, result.behavior_close.value, result.result)
     conform = all(passed(result) for result in results)
-    # What is asked for is this, and not the exit status: that was seen to be bad once, with every case conforming and no error told.
+    # The tests read this line and not the exit status, which was once not 0 although every case conformed and no error was reported.
     print("all conform" if conform else "not all conform", flush=True)
     return int(not conform)
 

@@ -1,6 +1,6 @@
-//! Autobahn's cases, run by `kosoku`. They ask for every message back, which no route of ours does: here the same loop and the
-//! same WebSocket, with small buffers as ours has, have an echo behind them. Only the limit of 4 KiB on what a client says is raised, for
-//! cases of up to 16 MiB.
+//! Autobahn's test cases, run by `kosoku`. They need an echo of every message, which no route has: here the same server loop and the
+//! same WebSocket, with small buffers as in the server, serve an echo. Only the limit of 4 KiB per message is raised, for cases of up to
+//! 16 MiB.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn echo(mut socket: WebSocket) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn autobahns_cases_pass() {
+async fn autobahn_test_cases_pass() {
     let upgrade = async |upgrade: WebSocketUpgrade| {
         upgrade
             .read_buffer_size(1024)
@@ -39,7 +39,7 @@ async fn autobahns_cases_pass() {
     let app = Router::new().route("/", any(upgrade));
     let serving = tokio::spawn(serve(listener, app, ServeOptions::default(), std::future::pending()));
     let out = timeout(Duration::from_secs(300), program("conformance.py").arg(url).output()).await;
-    let out = out.expect("within five minutes").unwrap();
+    let out = out.expect("kosoku did not end within five minutes").unwrap();
     let told = String::from_utf8_lossy(&out.stdout);
     println!("{told}");
     let errors = String::from_utf8_lossy(&out.stderr);

@@ -1,4 +1,4 @@
-// npm `eventsource`: comes back by itself, as a browser's does, after the server's `retry`.
+// npm `eventsource`: reconnects by itself, as a browser does, after the server's `retry`.
 const { EventSource } = require("eventsource");
 const [base, token] = process.argv.slice(2);
 

@@ -1,4 +1,4 @@
-// npm `event-source-polyfill`: comes back by itself, with its cursor in the query's `lastEventId`.
+// npm `event-source-polyfill`: reconnects by itself, with its cursor in the query's `lastEventId`.
 const { EventSourcePolyfill } = require("event-source-polyfill");
 const [base, token] = process.argv.slice(2);
 
@@ -8,7 +8,7 @@ source.onmessage = ({ data }) => {
   const frame = JSON.parse(data);
   if (frame.type === "entry") console.log(frame.entry.seq, frame.entry.body.text);
 };
-// An error after which it does not come back is the test's failure: it waits for entries in vain.
+// After an error that closes it for good, the test fails, because it waits for entries that never arrive.
 source.onerror = ({ status }) => {
   if (source.readyState === EventSourcePolyfill.CLOSED) console.error(`closed for good: ${status}`);
 };

@@ -1,4 +1,4 @@
-// The platform's own fetch, its body read as a stream: what React Native and workers do where there is no EventSource.
+// The platform's fetch, whose body is read as a stream: used by React Native and by workers without EventSource.
 const [base, token] = process.argv.slice(2);
 let cursor = "0";
 

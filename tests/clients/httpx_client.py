@@ -1,4 +1,4 @@
-"""PyPI `httpx-sse`: comes back with the last event's id."""
+"""PyPI `httpx-sse`: reconnects with the last event's id."""
 
 import json
 import sys

@@ -1,11 +1,7 @@
-//! Real clients, each as its users run it: cut twenty times while the partner writes, it comes back and has missed nothing.
+//! Third-party clients: each is disconnected twenty times while the partner writes, reconnects, and misses no entry.
 //!
-//! The programs beside this file print `SEQ TEXT` for each entry they are told. `tests/clients/install` brings their libraries.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test stops where something is not as it must be, and prints its figures"
-)]
+//! The programs in this folder print `SEQ TEXT` for each entry that they receive. `tests/clients/install` installs their libraries.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 mod api_fuzzing;
 mod conformance;
@@ -39,14 +35,14 @@ use tokio::{
 const CUTS: usize = 20;
 const BETWEEN_CUTS: usize = 20;
 
-/// Where the libraries are.
+/// Folder of the installed libraries.
 fn installed() -> PathBuf {
     std::env::var_os("COUPLE_TEST_CLIENTS")
         .map(PathBuf::from)
         .expect("COUPLE_TEST_CLIENTS is not set: ./test runs tests/clients/install FOLDER and sets it")
 }
 
-/// A program of this folder, by the ending of its name.
+/// Command for a program of this folder, by the extension of its name.
 fn program(name: &str) -> Command {
     let installed = installed();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
@@ -61,7 +57,7 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// What a client has printed: in the order in which it came, doubled ones included.
+/// Lines that a client has printed, in order, repeated ones included.
 struct Heard {
     lines: Lines<BufReader<ChildStdout>>,
     all: Vec<(usize, String)>,
@@ -72,8 +68,8 @@ impl Heard {
     async fn until(&mut self, seq: usize) {
         while self.last < seq {
             let line = timeout(Duration::from_secs(30), self.lines.next_line()).await;
-            let line = line.unwrap_or_else(|_| panic!("{seq} does not come after {}", self.last));
-            let line = line.unwrap().unwrap_or_else(|| panic!("it ended after {}", self.last));
+            let line = line.unwrap_or_else(|_| panic!("{seq} did not arrive after {}", self.last));
+            let line = line.unwrap().unwrap_or_else(|| panic!("the client ended after {}", self.last));
             let (seq, text) = line.split_once(' ').unwrap_or_else(|| panic!("{line}"));
             let seq = seq.parse().unwrap_or_else(|_| panic!("{line}"));
             self.all.push((seq, text.to_owned()));
@@ -115,7 +111,7 @@ async fn resumes_through(cuts: usize, name: &str, more: &[&str]) {
                 partner.call("POST", "/v1/couple/entries", Some(&tokens[0]), Some(&entry), None).await;
             assert_eq!(answer.status, 201, "{answer:?}");
             written += 1;
-            // Cut once it is there, in the middle of what is written.
+            // Disconnected once it is connected, in the middle of the writes.
             if n == 0 {
                 heard.until(written).await;
             }
@@ -125,7 +121,7 @@ async fn resumes_through(cuts: usize, name: &str, more: &[&str]) {
         }
     }
     heard.until(written).await;
-    // What else comes after the last would be doubled.
+    // A further line after the last entry would be a repeated one.
     sleep(Duration::from_millis(200)).await;
     if name == "chromium.js" {
         drop(child.stdin.take());
@@ -154,10 +150,10 @@ async fn resumes_through(cuts: usize, name: &str, more: &[&str]) {
     );
     assert_eq!((lost, reordered, doubled), (0, 0, 0), "{:?}", heard.all);
     assert!(once.iter().all(|(seq, text)| *text == format!("entry-{}", seq - 1)), "{once:?}");
-    assert!(proxy.accepted() > cuts, "it was not cut: {} connections", proxy.accepted());
+    assert!(proxy.accepted() > cuts, "the client was not disconnected: {} connections", proxy.accepted());
 }
 
-/// Cut again and again while it sends, the whole arrives: the same bytes at once are the same picture.
+/// An upload that is interrupted several times arrives complete: the same bytes in one request are the same picture.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn npm_tus_js_client_resumes() {
     let folder = tempfile::tempdir().unwrap();
@@ -176,7 +172,7 @@ async fn npm_tus_js_client_resumes() {
     let place = timeout(Duration::from_secs(120), async {
         loop {
             tokio::select! {
-                line = lines.next_line() => break line.unwrap().expect("it ended without a picture"),
+                line = lines.next_line() => break line.unwrap().expect("the client ended without a picture"),
                 () = sleep(Duration::from_millis(60)), if cuts < CUTS => {
                     proxy.cut();
                     cuts += 1;
@@ -184,15 +180,15 @@ async fn npm_tus_js_client_resumes() {
             }
         }
     });
-    let place = place.await.expect("it does not end");
+    let place = place.await.expect("the client did not end");
     assert!(child.wait().await.unwrap().success());
     println!("tus.js: {cuts} cuts, {} connections, {} bytes", proxy.accepted(), picture.len());
-    assert!(cuts >= 3 && proxy.accepted() > 3, "it was not cut");
+    assert!(cuts >= 3 && proxy.accepted() > 3, "the upload was not interrupted");
 
     is_the_same(&server, &tokens[0], &file, &place).await;
 }
 
-/// Whether an upload became the picture of the file: the same bytes in one request are the same picture.
+/// Checks that an upload became the picture of the file: the same bytes in one request are the same picture.
 async fn is_the_same(server: &Server, token: &str, file: &Path, place: &str) {
     let direct = tokio::process::Command::new("curl")
         .args(["-sS", "--fail-with-body", "-H", &format!("authorization: Bearer {token}"), "--data-binary"])
@@ -202,16 +198,17 @@ async fn is_the_same(server: &Server, token: &str, file: &Path, place: &str) {
     assert_eq!(format!("/v1/media/{}", said["id"].as_str().unwrap()), place, "{said}");
 }
 
-/// Runs tus.js with options of the client until its upload has become a picture; the picture's URL.
+/// Runs tus.js with options of the client until its upload has become a picture; returns the picture's URL.
 async fn tus(server: SocketAddr, token: &str, file: &Path, options: serde_json::Value) -> String {
     let mut command = program("tus.js");
     command.args([format!("http://{server}").as_str(), token]).arg(file).arg(options.to_string());
-    let output = timeout(Duration::from_secs(120), command.output()).await.expect("it does not end").unwrap();
+    let output =
+        timeout(Duration::from_secs(120), command.output()).await.expect("the client did not end").unwrap();
     assert!(output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A server with a person who is in a couple, and a picture to upload.
+/// A server with a couple, and a picture to upload.
 async fn with_picture(folder: &Path) -> (Server, String, PathBuf) {
     let tokens = couples::seed_folder(folder, 1).await;
     let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn")];
@@ -257,7 +254,7 @@ async fn npm_tus_js_client_survives_a_killed_server() {
         let (address, token, file) = (server.address, token.clone(), file.clone());
         async move { tus(address, &token, &file, json!({ "retryDelays": retries })).await }
     });
-    // In the middle: some bytes are stored, and no picture is.
+    // Killed in the middle: some bytes are stored, and the picture is not created yet.
     let are_stored = has_file_below(folder.path(), "t");
     let until = Instant::now() + Duration::from_secs(60);
     while !are_stored() {
@@ -272,7 +269,7 @@ async fn npm_tus_js_client_survives_a_killed_server() {
     is_the_same(&server, &token, &file, &place).await;
 }
 
-/// Whether a folder with this name, somewhere below, has a file.
+/// Returns a check whether a folder with this name, anywhere below `folder`, has a file.
 fn has_file_below(folder: &Path, name: &'static str) -> impl Fn() -> bool {
     fn has(folder: &Path, name: &str, within: bool) -> bool {
         std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
@@ -285,7 +282,7 @@ fn has_file_below(folder: &Path, name: &'static str) -> impl Fn() -> bool {
     move || has(&folder, name, false)
 }
 
-/// A picture of some six megabytes: noise has no shorter form.
+/// A picture of about six megabytes, since noise cannot be compressed.
 fn noise() -> Vec<u8> {
     let mut state = 1_u32;
     let pixels = image::RgbImage::from_fn(1_500, 1_300, |_, _| {
@@ -348,9 +345,9 @@ async fn chromium_web_socket_resumes() {
     resumes("chromium.js", &["websocket"]).await;
 }
 
-/// A page of an origin that the server allows does all that a page of the server's own does.
+/// A page of an allowed origin can do everything that a page of the server's own origin can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chromium_page_of_another_origin() {
+async fn chromium_page_of_an_allowed_origin_can_use_the_api() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = couples::seed_folder(folder.path(), 1).await;
     let listener = couple::http::listen(free_address()).unwrap();
@@ -370,8 +367,8 @@ async fn chromium_page_of_another_origin() {
     let mut told = BTreeSet::new();
     while told.len() < 4 {
         let line = timeout(Duration::from_secs(30), lines.next_line()).await;
-        let line = line.unwrap_or_else(|_| panic!("nothing comes after {told:?}"));
-        told.insert(line.unwrap().unwrap_or_else(|| panic!("it ended after {told:?}")));
+        let line = line.unwrap_or_else(|_| panic!("nothing arrived after {told:?}"));
+        told.insert(line.unwrap().unwrap_or_else(|| panic!("the client ended after {told:?}")));
     }
     let wanted = [
         "EventSource from another origin",

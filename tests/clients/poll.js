@@ -1,4 +1,4 @@
-// A long poll after another, by the platform's own fetch.
+// Consecutive long polls with the platform's fetch.
 const [base, token] = process.argv.slice(2);
 let cursor = "0";
 

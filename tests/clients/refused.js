@@ -1,4 +1,4 @@
-// Large bodies that the server refuses before it has read them: the platform's own fetch gets the answer.
+// Large bodies that the server refuses before it has read them: the platform's fetch receives the response.
 const [base, token] = process.argv.slice(2);
 const json = { "content-type": "application/json" };
 const signed = { authorization: `Bearer ${token}` };

@@ -1,4 +1,4 @@
-"""Large bodies that the server refuses before it has read them: http.client, which sends all of a body first, gets the answer."""
+"""Large bodies that the server refuses before it has read them: http.client, which sends the whole body first, receives the response."""
 
 import http.client
 import json

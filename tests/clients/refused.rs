@@ -1,4 +1,4 @@
-//! Clients whose large body is refused before it was read: each gets the answer, and not a broken connection.
+//! Clients whose large body is refused before it is read: each receives the response, and not a broken connection.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn gets_its_answers(name: &str) {
     let base = format!("http://{address}");
     let out =
         timeout(Duration::from_secs(120), program(name).args([base.as_str(), &tokens[0]]).output()).await;
-    let out = out.expect("within two minutes").unwrap();
+    let out = out.expect("the client did not end within two minutes").unwrap();
     let errors = String::from_utf8_lossy(&out.stderr);
     let told = String::from_utf8_lossy(&out.stdout).into_owned();
     let expected = ["401 unauthenticated", "413 body_too_large", "422 invalid_field"];

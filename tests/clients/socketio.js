@@ -1,4 +1,4 @@
-// npm `socket.io-client`: comes back by itself, and says with each handshake where it was.
+// npm `socket.io-client`: reconnects by itself, and sends its cursor with each handshake.
 const { io } = require("socket.io-client");
 const [base, token] = process.argv.slice(2);
 let cursor = "0";

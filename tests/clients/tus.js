@@ -1,13 +1,13 @@
-// npm `tus-js-client`: uploads a file, continues by itself wherever it was cut, and prints the URL of the picture.
-// Arguments: base URL, session token, file, and options of the client as JSON. "silence": [ms, ...]: each connection is silent for so
-// long in the middle of its body.
+// npm `tus-js-client`: uploads a file, continues by itself after an interruption, and prints the URL of the picture.
+// Arguments: base URL, session token, file, and options of the client as JSON. "silence": [ms, ...]: each connection pauses for that
+// time in the middle of its body.
 const fs = require("node:fs");
 const { Readable } = require("node:stream");
 const tus = require("tus-js-client");
 const [base, token, file, json] = process.argv.slice(2);
 const { silence = [], ...options } = JSON.parse(json ?? "{}");
 
-// Node's own stack, which pauses in the middle of a body as a radio gap does.
+// Node's HTTP stack, with a pause in the middle of a body, like a gap in a mobile network.
 class SilentStack extends tus.DefaultHttpStack {
   createRequest(method, url) {
     const request = super.createRequest(method, url);

@@ -1,4 +1,4 @@
-"""PyPI `websockets`: comes back by itself, with the cursor of the last frame it was told."""
+"""PyPI `websockets`: reconnects with the cursor of the last frame that it received."""
 
 import json
 import sys

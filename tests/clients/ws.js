@@ -1,4 +1,4 @@
-// npm `ws`: comes back by itself, with the cursor of the last frame it was told.
+// npm `ws`: reconnects with the cursor of the last frame that it received.
 const { WebSocket } = require("ws");
 const [base, token] = process.argv.slice(2);
 let cursor = "0";

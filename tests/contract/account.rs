@@ -1,4 +1,4 @@
-//! The stories of accounts.
+//! Accounts: sign-up, sign-in, sessions, passwords, change of address, deletion.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,7 +15,7 @@ const PASSWORD: &str = "mauve kettle orbit";
 const OTHER: &str = "seven violet otters";
 
 #[tokio::test]
-async fn nobody_can_tell_whether_an_address_has_an_account() {
+async fn responses_do_not_reveal_whether_an_address_has_an_account() {
     let world = World::new();
     world.join_with_password("ana@example.org", PASSWORD).await;
     for (path, extra) in [
@@ -42,7 +42,7 @@ async fn nobody_can_tell_whether_an_address_has_an_account() {
     for mail in told.iter().filter(|mail| mail.to.as_str() == "nobody@example.org") {
         assert!(
             matches!(mail.message, Message::ConfirmSignUp { .. }),
-            "only the sign-up is mailed to a stranger"
+            "an unknown address gets only the mail of the sign-up"
         );
     }
     assert!(
@@ -52,7 +52,7 @@ async fn nobody_can_tell_whether_an_address_has_an_account() {
 }
 
 #[tokio::test]
-async fn a_link_confirms_as_a_code_does_and_looking_changes_nothing() {
+async fn link_confirms_like_a_code_and_opening_it_changes_nothing() {
     let world = World::new();
     world.sign_up("ana@example.org").await;
     let (code, link) = world.mailed("ana@example.org");
@@ -62,7 +62,7 @@ async fn a_link_confirms_as_a_code_does_and_looking_changes_nothing() {
     }
     let answer = world.open("/v1/accounts/verify", json!({"token": link})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    // The code of the same mail signs in too, to the same account; then both are used.
+    // The code of the same mail also signs in once, to the same account.
     let again = world.open("/v1/accounts/verify", json!({"email": "ana@example.org", "code": code})).await;
     assert_eq!((again.status, &again.body["account"]["id"]), (200, &answer.body["account"]["id"]));
     for body in [json!({"token": link}), json!({"email": "ana@example.org", "code": code})] {
@@ -92,7 +92,7 @@ async fn code_and_link_of_one_mail_sign_in_once_each_in_either_order() {
             assert!(sign_in(proof).await >= 400);
         }
     }
-    // The second one within the life of the code only, and not after a change of password.
+    // The second one works only within the lifetime of the code, and not after a change of password.
     for (email, wait, change) in [("late@example.org", 600, false), ("new@example.org", 0, true)] {
         world.sign_up(email).await;
         let (code, link) = world.mailed(email);
@@ -110,7 +110,7 @@ async fn code_and_link_of_one_mail_sign_in_once_each_in_either_order() {
 }
 
 #[tokio::test]
-async fn the_name_of_who_proves_the_address_wins() {
+async fn account_has_the_name_of_the_confirmed_sign_up() {
     let world = World::new();
     let sign_up = async |email: &str, name: &str| {
         world.open("/v1/accounts", json!({"email": email, "display_name": name, "locale": "en"})).await;
@@ -122,12 +122,12 @@ async fn the_name_of_who_proves_the_address_wins() {
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body["account"]["display_name"].as_str().unwrap().to_owned()
     };
-    // The first sign-up's mail, though another one came later.
+    // The first sign-up's mail is used, although another sign-up followed.
     sign_up("ana@example.org", "Ana").await;
     let (code, _) = world.mailed("ana@example.org");
     sign_up("ana@example.org", "WIN at https://evil.example").await;
     assert_eq!(named(json!({"email": "ana@example.org", "code": code})).await, "Ana");
-    // The fields of the verification take precedence over those of the sign-ups.
+    // Fields of the confirmation take precedence over those of the sign-ups.
     sign_up("cleo@example.org", "WIN").await;
     let (code, _) = world.mailed("cleo@example.org");
     let body = json!({"email": "cleo@example.org", "code": code, "display_name": "Cleo", "locale": "pt-BR"});
@@ -139,7 +139,7 @@ async fn the_name_of_who_proves_the_address_wins() {
 }
 
 #[tokio::test]
-async fn a_second_mail_does_not_break_the_first() {
+async fn second_mail_does_not_invalidate_the_first() {
     let world = World::new();
     world.sign_up("ana@example.org").await;
     let (first, _) = world.mailed("ana@example.org");
@@ -157,7 +157,7 @@ async fn a_second_mail_does_not_break_the_first() {
 }
 
 #[tokio::test]
-async fn a_code_ends_after_ten_minutes_and_after_five_tries() {
+async fn code_expires_after_ten_minutes_and_after_five_attempts() {
     let world = World::new();
     world.sign_up("ana@example.org").await;
     let (code, link) = world.mailed("ana@example.org");
@@ -172,13 +172,13 @@ async fn a_code_ends_after_ten_minutes_and_after_five_tries() {
     for _ in 0..5 {
         assert_eq!(verify(wrong).await, 422);
     }
-    assert_eq!(verify(&code).await, 422, "the sixth try");
-    // The link is another proof, with bits of its own.
+    assert_eq!(verify(&code).await, 422, "the sixth attempt");
+    // The link is an independent proof.
     assert_eq!(world.open("/v1/accounts/verify", json!({"token": link})).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_at_once_redeem_a_token_once() {
+async fn fifty_concurrent_requests_use_a_token_once() {
     let world = std::sync::Arc::new(World::new());
     world.join_with_password("ana@example.org", PASSWORD).await;
     world.open("/v1/sessions/code", json!({"email": "ana@example.org"})).await;
@@ -214,7 +214,7 @@ async fn fifty_at_once_redeem_a_token_once() {
 }
 
 #[tokio::test]
-async fn tokens_of_one_kind_are_refused_as_another() {
+async fn token_of_one_kind_is_refused_as_another() {
     let world = World::new();
     let session = world.join_with_password("ana@example.org", PASSWORD).await;
     world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
@@ -252,7 +252,7 @@ async fn tokens_of_one_kind_are_refused_as_another() {
 }
 
 #[tokio::test]
-async fn a_password_is_chosen_changed_and_reset() {
+async fn password_is_set_changed_and_reset() {
     let world = World::new();
     for (weak, why) in
         [("short", "too_short"), ("passwordpassword", "too_common"), (&*"x y".repeat(500), "too_long")]
@@ -300,7 +300,7 @@ async fn a_password_is_chosen_changed_and_reset() {
 }
 
 #[tokio::test]
-async fn sessions_are_listed_ended_and_end_by_themselves() {
+async fn sessions_are_listed_and_ended_and_expire() {
     let world = World::new();
     let one = world.join_with_password("ana@example.org", PASSWORD).await;
     let body = json!({"email": "ana@example.org", "password": PASSWORD});
@@ -318,7 +318,7 @@ async fn sessions_are_listed_ended_and_end_by_themselves() {
     assert_eq!(world.call("DELETE", &end, Some(&one), None).await.status, 204);
     assert_eq!(world.call("DELETE", &end, Some(&one), None).await.said(), (404, "session_not_found"));
     assert_eq!(world.get("/v1/me", &tokens[2]).await.status, 401);
-    // Somebody else's is not there.
+    // A session of another account is not found.
     let ben = world.join("ben@example.org").await;
     let theirs = world.get("/v1/sessions", &ben).await.body["sessions"][0]["id"].as_str().unwrap().to_owned();
     let answer = world.call("DELETE", &format!("/v1/sessions/{theirs}"), Some(&one), None).await;
@@ -326,7 +326,7 @@ async fn sessions_are_listed_ended_and_end_by_themselves() {
     assert_eq!(world.call("DELETE", "/v1/sessions", Some(&one), None).await.status, 204);
     assert_eq!(world.get("/v1/me", &tokens[0]).await.status, 401);
     assert_eq!(world.get("/v1/me", &one).await.status, 200);
-    // Used now and then it lives; not used for a month it does not; nor longer than a year.
+    // A session that is used lives up to a year; one that is not used for a month expires.
     for _ in 0..12 {
         world.later(Duration::from_hours(24 * 29));
         assert_eq!(world.get("/v1/me", &one).await.status, 200);
@@ -338,14 +338,14 @@ async fn sessions_are_listed_ended_and_end_by_themselves() {
 }
 
 #[tokio::test]
-async fn an_address_is_changed_by_its_new_owner_only() {
+async fn address_is_changed_by_its_new_owner_only() {
     let world = World::new();
     let ana = world.join_with_password("ana@example.org", PASSWORD).await;
     world.join("ben@example.org").await;
     world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
     world.work().await;
     let (_, old_reset) = world.mailed("ana@example.org");
-    // Two changes at once; to a taken address nothing but a note goes.
+    // Two concurrent changes; an address that is in use gets only a note.
     for to in ["one@example.org", "two@example.org", "ben@example.org"] {
         let body = json!({"new_email": to, "current_password": PASSWORD});
         assert_eq!(world.post("/v1/me/email", &ana, body).await.status, 202);
@@ -367,14 +367,14 @@ async fn an_address_is_changed_by_its_new_owner_only() {
             .iter()
             .any(|m| m.to.as_str() == "ana@example.org" && matches!(m.message, Message::EmailChanged))
     );
-    // What was mailed to the old address no longer opens the account.
+    // A link that was mailed to the old address no longer opens the account.
     let body = json!({"token": old_reset, "new_password": OTHER});
     assert_eq!(world.call("PUT", "/v1/password", None, Some(body)).await.said(), (422, "invalid_token"));
-    // One change ends the others that were asked for before it.
+    // One change cancels the others that were requested before it.
     let late = world.open("/v1/me/email/verify", json!({"token": one_link})).await;
     assert_eq!(late.said(), (422, "invalid_token"));
     assert_eq!(world.get("/v1/me", &ana).await.body["email"], "two@example.org");
-    // Without the password a recent sign-in is needed.
+    // Without the password, a recent sign-in is needed.
     world.later(Duration::from_secs(601));
     let stale = world.post("/v1/me/email", &ana, json!({"new_email": "x@example.org"})).await;
     assert_eq!(stale.said(), (403, "recent_sign_in_required"));
@@ -386,7 +386,7 @@ async fn an_address_is_changed_by_its_new_owner_only() {
 }
 
 #[tokio::test]
-async fn a_deleted_account_can_come_back_and_then_is_gone() {
+async fn account_can_be_restored_until_its_deletion_is_due() {
     let world = World::new();
     let ana = world.join_with_password("ana@example.org", PASSWORD).await;
     let ben = world.join("ben@example.org").await;
@@ -406,7 +406,7 @@ async fn a_deleted_account_can_come_back_and_then_is_gone() {
 
     world.call("DELETE", "/v1/me", Some(&ana), None).await;
     world.later(Duration::from_hours(24 * 14 + 1));
-    // A dry run says what would go, and changes nothing.
+    // A dry run lists the accounts, and changes nothing.
     let plan = purge.plan().await.unwrap();
     assert_eq!((plan.len(), plan[0].erases.len(), plan[0].ends.is_some()), (1, 1, true));
     assert_eq!(purge.plan().await.unwrap(), plan);
@@ -420,7 +420,7 @@ async fn a_deleted_account_can_come_back_and_then_is_gone() {
     assert_eq!(purge.plan().await.unwrap(), []);
     let gone = world.open("/v1/sessions", json!({"email": "ana@example.org", "password": PASSWORD})).await;
     assert_eq!(gone.said(), (401, "invalid_credentials"));
-    // Ben is free, and what he wrote is his.
+    // Ben's couple has ended, and his entries are still his.
     world.open("/v1/sessions/code", json!({"email": "ben@example.org"})).await;
     world.work().await;
     let (code, _) = world.mailed("ben@example.org");
@@ -432,12 +432,12 @@ async fn a_deleted_account_can_come_back_and_then_is_gone() {
     assert_eq!(entries.len(), 1, "{}", export.body);
     assert_eq!(entries[0]["body"]["text"], "his");
     assert_eq!(export.body["account"]["email"], "ben@example.org");
-    // The address is free again.
+    // The address can be used again.
     world.join("ana@example.org").await;
 }
 
 #[tokio::test]
-async fn a_repeat_answers_as_the_first_did() {
+async fn repeat_with_an_idempotency_key_returns_the_first_response() {
     let world = World::new();
     let body = json!({"email": "ana@example.org", "display_name": "Ana"});
     for _ in 0..3 {
@@ -445,7 +445,7 @@ async fn a_repeat_answers_as_the_first_did() {
         assert_eq!(answer.status, 202);
     }
     world.work().await;
-    assert_eq!(world.mails_to("ana@example.org"), 1, "a repeat mails nothing");
+    assert_eq!(world.mails_to("ana@example.org"), 1, "a repeat sends no mail");
     let other = json!({"email": "ana@example.org", "display_name": "Anna"});
     let answer = world.keyed("POST", "/v1/accounts", None, Some(other), Some("k1")).await;
     assert_eq!(answer.said(), (422, "idempotency_key_reused"));
@@ -458,7 +458,7 @@ async fn a_repeat_answers_as_the_first_did() {
     let invite = world.keyed("POST", "/v1/invites", Some(&ana), Some(json!({})), Some("k3")).await;
     let again = world.keyed("POST", "/v1/invites", Some(&ana), Some(json!({})), Some("k3")).await;
     assert_eq!(invite.body, again.body);
-    // Another's key replays nothing.
+    // The key of another account does not repeat the request.
     let ben = world.join("ben@example.org").await;
     let theirs = world.keyed("POST", "/v1/invites", Some(&ben), Some(json!({})), Some("k3")).await;
     assert_ne!(theirs.body["id"], invite.body["id"]);
@@ -467,7 +467,7 @@ async fn a_repeat_answers_as_the_first_did() {
 }
 
 #[tokio::test]
-async fn guessing_is_limited_for_each_address() {
+async fn password_attempts_are_limited_per_address() {
     let clock = std::sync::Arc::new(couple::ManualClock::default());
     let world = World::with(MemoryLimits::new(clock.clone()));
     world.join_with_password("ana@example.org", PASSWORD).await;
@@ -483,14 +483,14 @@ async fn guessing_is_limited_for_each_address() {
         }
     }
     assert_eq!(limited, 5);
-    assert_eq!(guess("ANA@EXAMPLE.ORG").await.status, 429, "the same address, typed otherwise");
+    assert_eq!(guess("ANA@EXAMPLE.ORG").await.status, 429, "the same address in another spelling");
     assert_eq!(guess("ben@example.org").await.status, 401);
     clock.advance(Duration::from_mins(15));
     assert_eq!(guess("ana@example.org").await.status, 401);
 }
 
 #[tokio::test]
-async fn a_dump_holds_nothing_that_could_be_used() {
+async fn leaked_database_contains_no_usable_secrets() {
     let world = World::new();
     let token = world.join_with_password("ana@example.org", PASSWORD).await;
     world.open("/v1/password/forgot", json!({"email": "ana@example.org"})).await;
@@ -520,10 +520,10 @@ async fn a_dump_holds_nothing_that_could_be_used() {
 }
 
 #[tokio::test]
-async fn a_change_of_address_does_not_outlive_a_password_change() {
+async fn password_change_cancels_a_change_of_address() {
     let world = World::new();
     let ana = world.join_with_password("ana@example.org", PASSWORD).await;
-    // Somebody with the phone in hand asks for their own address, twice: one mail is out, one still waits.
+    // An attacker with the victim's phone requests two changes: one mail is sent, the other is still queued.
     world.post("/v1/me/email", &ana, json!({"new_email": "evil@example.org"})).await;
     world.work().await;
     let (_, link) = world.mailed("evil@example.org");
@@ -539,7 +539,7 @@ async fn a_change_of_address_does_not_outlive_a_password_change() {
 }
 
 #[tokio::test]
-async fn a_change_of_address_ends_with_the_session_that_asked() {
+async fn end_of_the_session_cancels_its_change_of_address() {
     for all in [false, true] {
         let world = World::new();
         let owner = world.join_with_password("ana@example.org", PASSWORD).await;
@@ -547,7 +547,7 @@ async fn a_change_of_address_ends_with_the_session_that_asked() {
         let stolen = world.open("/v1/sessions", body).await;
         let id = stolen.body["session"]["id"].as_str().unwrap().to_owned();
         let stolen = stolen.body["session"]["token"].as_str().unwrap().to_owned();
-        // One mail is out, another one still waits.
+        // One mail is sent, the other is still queued.
         world.post("/v1/me/email", &stolen, json!({"new_email": "evil@example.org"})).await;
         world.work().await;
         let (_, link) = world.mailed("evil@example.org");
@@ -559,7 +559,7 @@ async fn a_change_of_address_ends_with_the_session_that_asked() {
         let late = world.open("/v1/me/email/verify", json!({"token": link})).await;
         assert_eq!(late.said(), (422, "invalid_token"));
         assert_eq!(world.get("/v1/me", &owner).await.body["email"], "ana@example.org");
-        // The change that the owner asked for continues.
+        // The owner's own request continues.
         world.post("/v1/me/email", &owner, json!({"new_email": "ana2@example.org"})).await;
         world.work().await;
         let (_, link) = world.mailed("ana2@example.org");
@@ -568,7 +568,7 @@ async fn a_change_of_address_ends_with_the_session_that_asked() {
 }
 
 #[tokio::test]
-async fn the_old_address_is_told_of_a_change_and_can_cancel_it() {
+async fn old_address_is_notified_of_a_change_and_can_cancel_it() {
     let world = World::new();
     let ana = world.join_with_password("ana@example.org", PASSWORD).await;
     let ask = async || {
@@ -584,7 +584,7 @@ async fn the_old_address_is_told_of_a_change_and_can_cancel_it() {
     };
     let cancel = ask().await;
     let (code, confirm) = world.mailed("new@example.org");
-    // Looking changes nothing.
+    // Opening the page changes nothing.
     for method in ["GET", "HEAD"] {
         assert_eq!(world.call(method, "/open/cancel", None, None).await.status, 200);
     }
@@ -596,7 +596,7 @@ async fn the_old_address_is_told_of_a_change_and_can_cancel_it() {
     assert_eq!(late.said(), (422, "invalid_token"));
     let again = world.open("/v1/me/email/cancel", json!({"token": cancel})).await;
     assert_eq!(again.said(), (422, "invalid_token"));
-    // A confirmed change is not cancelled any more; code and link both confirm.
+    // A confirmed change cannot be cancelled any more; code and link both confirm.
     let cancel = ask().await;
     let (code, confirm) = world.mailed("new@example.org");
     assert_eq!(world.open("/v1/me/email/cancel", json!({"token": confirm})).await.status, 422);
@@ -610,7 +610,7 @@ async fn the_old_address_is_told_of_a_change_and_can_cancel_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_key_at_the_same_time_answers_the_same() {
+async fn concurrent_requests_with_one_key_get_the_same_response() {
     let world = std::sync::Arc::new(World::new());
     world.sign_up("ana@example.org").await;
     let (code, _) = world.mailed("ana@example.org");
@@ -633,7 +633,7 @@ async fn the_same_key_at_the_same_time_answers_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sign_in_that_races_a_password_change_leaves_no_session() {
+async fn sign_in_concurrent_with_a_password_change_leaves_no_session() {
     for _ in 0..10 {
         let world = std::sync::Arc::new(World::new());
         let ana = world.join_with_password("ana@example.org", PASSWORD).await;
@@ -650,7 +650,11 @@ async fn a_sign_in_that_races_a_password_change_leaves_no_session() {
         for sign_in in sign_ins {
             let answer = sign_in.await.unwrap();
             if let Some(token) = answer.body["session"]["token"].as_str() {
-                assert_eq!(world.get("/v1/me", token).await.status, 401, "the old password's session lives");
+                assert_eq!(
+                    world.get("/v1/me", token).await.status,
+                    401,
+                    "the session of the old password is still valid"
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! An animation that the host keeps moves for those who take WebP, and for nobody else.
+//! An animation, if the host keeps it animated, is animated for clients that accept WebP, and for no others.
 
 use axum::{
     body::{Body, to_bytes},
@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 
 use crate::world::World;
 
-/// Red, then blue.
+/// An animation: red, then blue.
 fn moving() -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new(&mut bytes);
@@ -33,13 +33,13 @@ async fn fetch(world: &World, path: &str, token: &str, accept: &str) -> (u16, St
     (head.status.as_u16(), kind, to_bytes(body, 1 << 24).await.unwrap().to_vec())
 }
 
-/// How many frames of a WebP there are; none of one that does not move.
+/// Number of frames of an animated WebP; 0 if it is not animated.
 fn frames(bytes: &[u8]) -> usize {
     bytes.windows(4).filter(|kind| kind == b"ANMF").count()
 }
 
 #[tokio::test]
-async fn an_animation_moves_where_the_host_keeps_it() {
+async fn animation_is_animated_if_the_host_enables_it() {
     for (animated, expected) in [(true, 2), (false, 0)] {
         let options = GalleryOptions { animated, ..GalleryOptions::default() };
         let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
@@ -52,7 +52,7 @@ async fn an_animation_moves_where_the_host_keeps_it() {
         let picture = world.get(&format!("/v1/media/{id}"), &ben).await;
         assert_eq!(picture.text("state"), "ready", "{}", picture.body);
         assert_eq!((&picture.body["width"], &picture.body["height"]), (&json!(400), &json!(300)));
-        // Said of the file, whether the server keeps it moving or not.
+        // Properties of the file, whether or not the server keeps it animated.
         assert_eq!((&picture.body["animated"], &picture.body["alpha"]), (&json!(true), &json!(false)));
         assert!(!picture.text("placeholder").is_empty());
 
@@ -71,9 +71,9 @@ async fn an_animation_moves_where_the_host_keeps_it() {
     }
 }
 
-/// What does not move is kept as it is without that.
+/// A still picture is stored as without the option.
 #[tokio::test]
-async fn a_still_picture_stays_one() {
+async fn still_picture_stays_still() {
     let options = GalleryOptions { animated: true, ..GalleryOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;

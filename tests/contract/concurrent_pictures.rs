@@ -1,4 +1,4 @@
-//! Many pictures at the same time: uploads and galleries of one client, and clients that send slowly.
+//! Many concurrent pictures: uploads and galleries of one client, and clients that send slowly.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -70,7 +70,7 @@ async fn gallery_of_40_new_photos_opened_in_parallel_is_shown() {
 }
 
 #[tokio::test]
-async fn uploads_beyond_the_queue_are_refused_with_a_code_of_their_own() {
+async fn uploads_beyond_the_queue_are_refused_with_their_own_code() {
     let short = Duration::from_millis(30);
     let options =
         HttpOptions { uploads: 2, uploads_per_account: 1, upload_wait: short, ..HttpOptions::default() };
@@ -93,7 +93,7 @@ async fn uploads_beyond_the_queue_are_refused_with_a_code_of_their_own() {
     }
 }
 
-/// Also where all of them together have more than a part in memory.
+/// Even if all of them together hold more than a part in memory.
 #[tokio::test]
 async fn slow_uploads_of_32_accounts_do_not_stop_the_34_uploads_of_another_account() {
     let world = World::new();
@@ -107,7 +107,8 @@ async fn slow_uploads_of_32_accounts_do_not_stop_the_34_uploads_of_another_accou
     let ana = world.join("ana@example.org").await;
     sleep(Duration::from_millis(50)).await;
     let uploads = (0..34).map(|n| world.upload(&ana, "purpose=avatar", png(20 + n, 10)));
-    let answers = timeout(Duration::from_secs(20), join_all(uploads)).await.expect("they wait for slow ones");
+    let answers =
+        timeout(Duration::from_secs(20), join_all(uploads)).await.expect("fast uploads waited for slow ones");
     for answer in answers {
         assert_eq!(answer.status, 202, "{}", answer.body);
     }
@@ -115,16 +116,16 @@ async fn slow_uploads_of_32_accounts_do_not_stop_the_34_uploads_of_another_accou
     slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// A picture with bytes behind it: larger than what an upload may hold without a permit.
+/// A picture with bytes after its end: larger than an upload may hold without a permit.
 fn padded(side: u32, length: usize) -> Vec<u8> {
     let mut bytes = png(side, side);
     bytes.extend((bytes.len()..length).map(|n| (n % 251).to_le_bytes()[0]));
     bytes
 }
 
-/// The only permit to hold a part in memory belongs to an upload that was quick and then stalls; the store takes parts of 5 MiB.
+/// The only permit for a part in memory belongs to an upload that was fast and then stalls; the store takes parts of 5 MiB.
 #[tokio::test]
-async fn stalled_upload_gives_its_memory_to_others_and_can_go_on() {
+async fn stalled_upload_releases_its_memory_and_can_continue() {
     let options = GalleryOptions { upload_parts: 1, ..GalleryOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
@@ -137,7 +138,7 @@ async fn stalled_upload_gives_its_memory_to_others_and_can_go_on() {
     }));
     let stalled = world.raw(upload(&ana, "photo", Body::from_stream(halves)));
     let meanwhile = async {
-        // Begun after the other one has the permit.
+        // Begins after the other upload has the permit.
         sleep(Duration::from_millis(100)).await;
         let answer = world.upload(&ben, "purpose=photo", padded(301, 1_000_000)).await;
         assert_eq!(answer.status, 202, "{}", answer.body);
@@ -157,5 +158,5 @@ async fn stalled_upload_gives_its_memory_to_others_and_can_go_on() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(5), none_staged).await.expect("staged blobs stay behind");
+    timeout(Duration::from_secs(5), none_staged).await.expect("staged blobs were not deleted");
 }

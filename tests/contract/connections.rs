@@ -1,4 +1,4 @@
-//! The server loop under clients that hold connections, send slowly, or send what it refuses.
+//! The server loop with clients that hold connections, send slowly, or send invalid requests.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -45,7 +45,7 @@ fn quick() -> ServeOptions {
 }
 
 impl Server {
-    /// A connection of a client by its address.
+    /// Opens a connection from a client address.
     async fn connect(&self, client: [u8; 4]) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((Ipv4Addr::from(client), 0).into()).unwrap();
@@ -54,7 +54,7 @@ impl Server {
 
     async fn send(&self, client: [u8; 4], text: &str) -> TcpStream {
         let mut stream = self.connect(client).await;
-        // A refused connection may be closed already.
+        // The server may have closed a refused connection already.
         let _ = stream.write_all(text.as_bytes()).await;
         stream
     }
@@ -63,7 +63,7 @@ impl Server {
         read(&mut self.send(client, text).await).await
     }
 
-    /// Another client is served promptly.
+    /// Checks that another client is served promptly.
     async fn serves_another(&self) {
         for _ in 0..5 {
             let begun = Instant::now();
@@ -87,12 +87,12 @@ impl Answer {
     }
 }
 
-/// All that comes until the connection ends.
+/// Reads until the connection ends.
 async fn read(stream: &mut TcpStream) -> Answer {
-    try_read(stream).await.expect("there is an answer")
+    try_read(stream).await.expect("there is a response")
 }
 
-/// The same, or none if the connection ends without an answer.
+/// As [`read`], or none if the connection ends without a response.
 async fn try_read(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
     let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await.expect("it ends");
@@ -109,7 +109,7 @@ fn post(path: &str, headers: &str, length: usize) -> String {
 
 const JSON: &str = "content-type: application/json\r\n";
 
-/// The address of an Engine.IO session, which needs no account.
+/// URL of an Engine.IO session, which needs no account.
 async fn engine_session(server: &Server) -> String {
     let path = "/socket.io/?EIO=4&transport=polling";
     let asked = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
@@ -131,7 +131,7 @@ async fn stalled_bodies_of_one_client_leave_other_clients_served() {
         held.push(server.send([127, 0, 0, 2], &post(path, kind, 4_000)).await);
     }
     server.serves_another().await;
-    // Few refused connections get an answer at the same time.
+    // Only some refused connections get a response concurrently.
     let told = async {
         loop {
             if let Some(refused) = try_read(&mut server.send([127, 0, 0, 2], HEALTHZ).await).await {
@@ -140,7 +140,7 @@ async fn stalled_bodies_of_one_client_leave_other_clients_served() {
             sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(Duration::from_secs(10), told).await.expect("it is told");
+    timeout(Duration::from_secs(10), told).await.expect("a refused connection gets a response");
 }
 
 #[tokio::test]
@@ -155,15 +155,15 @@ async fn idle_connections_and_endless_heads_of_one_client_leave_other_clients_se
     }
 }
 
-/// Many clients together may fill every connection: those that wait longest are closed for new ones.
+/// Many clients together may use all connections: those that have waited longest are closed for new ones.
 #[tokio::test]
-async fn idle_connections_of_many_clients_give_way_to_new_requests() {
+async fn idle_connections_of_many_clients_are_closed_for_new_requests() {
     let server = start(ServeOptions { connections: 100, ..quick() });
     let mut held = Vec::new();
     for n in 0..100 {
         held.push(server.connect([127, 0, 1, n]).await);
     }
-    // A connection that was just accepted is about to send its request.
+    // A connection that was just accepted is not closed, since its request may be arriving.
     sleep(Duration::from_millis(300)).await;
     server.serves_another().await;
     // A connection in use is not closed for others.
@@ -185,7 +185,7 @@ async fn idle_connections_of_many_clients_give_way_to_new_requests() {
 }
 
 #[tokio::test]
-async fn a_stalled_body_ends_on_every_route() {
+async fn stalled_body_times_out_on_every_route() {
     let server = start(ServeOptions { body_timeout: Duration::from_millis(300), ..quick() });
     let polling = engine_session(&server).await;
     let token = server.world.join("ana@example.org").await;
@@ -206,9 +206,9 @@ async fn a_stalled_body_ends_on_every_route() {
     assert_eq!(stalled.said(), (408, "body_timed_out"));
 }
 
-/// 1,000 bytes a second, as a bad mobile network carries them, are enough for as long as they come; 25 are not.
+/// 1,000 bytes per second, the rate of a bad mobile network, are enough; 25 are not.
 #[tokio::test]
-async fn a_body_at_the_least_rate_is_taken_and_a_slower_one_is_not() {
+async fn body_at_the_minimum_rate_is_accepted_and_a_slower_one_is_not() {
     let server = start(ServeOptions { body_timeout: Duration::from_millis(800), ..quick() });
     let padding = " ".repeat(2_000);
     let body = format!("{}{padding}", json!({"email": "ana@example.org", "display_name": "Ana"}));
@@ -232,9 +232,9 @@ async fn a_body_at_the_least_rate_is_taken_and_a_slower_one_is_not() {
     }
 }
 
-/// Many clients write the whole body before they read anything.
+/// Many clients send the whole body before they read the response.
 #[tokio::test]
-async fn a_refusal_reaches_a_client_that_sends_all_of_its_body_first() {
+async fn refusal_reaches_a_client_that_sends_its_whole_body_first() {
     let server = start(quick());
     let token = server.world.join("ana@example.org").await;
     let signed = format!("authorization: Bearer {token}\r\n");
@@ -251,14 +251,15 @@ async fn a_refusal_reaches_a_client_that_sends_all_of_its_body_first() {
         let piece = vec![b'x'; 64 << 10];
         let mut left = length;
         while left > 0 {
-            let sent = stream.write(&piece[..left.min(piece.len())]).await.expect("it is read");
+            let sent =
+                stream.write(&piece[..left.min(piece.len())]).await.expect("the server reads the body");
             left -= sent;
         }
         let answer = read(&mut stream).await;
         assert_eq!(answer.said(), expected, "{path}");
         assert!(answer.head.contains("connection: close"), "{path}: {answer:?}");
     }
-    // A connection survives a small body that its handler does not read.
+    // A connection can be reused after a small body that its handler does not read.
     let two = format!("{}{}{HEALTHZ}", post("/v1/nothing", "", 5), "hello");
     let mut stream = server.send([127, 0, 0, 2], &two).await;
     let mut text = String::new();
@@ -267,7 +268,7 @@ async fn a_refusal_reaches_a_client_that_sends_all_of_its_body_first() {
 }
 
 #[tokio::test]
-async fn a_wrong_head_is_answered_with_a_problem() {
+async fn invalid_head_is_answered_with_a_problem() {
     let server = start(quick());
     let close = "connection: close\r\n\r\n";
     let long = "x".repeat(40_000);
@@ -292,7 +293,7 @@ async fn a_wrong_head_is_answered_with_a_problem() {
         }
         assert!(expected.0 != 405 || answer.head.contains("allow: post"), "{answer:?}");
     }
-    // On a connection that was used before, too.
+    // The same on a reused connection.
     let mut stream = server.send(client, "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await;
     let mut some = [0; 16];
     stream.read_exact(&mut some).await.unwrap();
@@ -304,7 +305,7 @@ async fn a_wrong_head_is_answered_with_a_problem() {
 }
 
 #[tokio::test]
-async fn another_version_of_websocket_gets_426() {
+async fn unsupported_websocket_version_gets_426() {
     let server = start(quick());
     let upgrade = "GET /v1/couple/live HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 8\r\n\r\n";
@@ -318,7 +319,7 @@ async fn another_version_of_websocket_gets_426() {
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_of_a_path_means_the_same_route() {
+async fn trailing_slash_matches_the_same_route() {
     let world = World::new();
     let token = world.join("ana@example.org").await;
     assert_eq!(world.get("/v1/me/", &token).await.text("email"), "ana@example.org");
@@ -330,9 +331,9 @@ async fn a_slash_at_the_end_of_a_path_means_the_same_route() {
     assert_eq!(world.get("/couple/v1/me/", &token).await.text("email"), "ana@example.org");
 }
 
-/// Some mail programs escape the `#` of a link: its token then comes to the server as a part of the path.
+/// Some mail programs escape the `#` of a link: the server then receives its token as a part of the path.
 #[tokio::test]
-async fn a_link_with_an_escaped_fragment_leads_to_its_page() {
+async fn link_with_an_escaped_fragment_redirects_to_its_page() {
     let world = World::new();
     let answer = world.call("GET", "/open/verify%23abc-DEF_123", None, None).await;
     assert_eq!(answer.status, 303);
@@ -346,7 +347,7 @@ async fn a_link_with_an_escaped_fragment_leads_to_its_page() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_still_accepts_for_a_while() {
+async fn stopping_server_accepts_connections_during_the_stop_delay() {
     let mut server =
         start(ServeOptions { stop_delay: Duration::from_millis(1_500), ..ServeOptions::default() });
     let readyz = "GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
@@ -361,7 +362,7 @@ async fn a_server_that_stops_still_accepts_for_a_while() {
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
-/// Counting jobs reads all of them: scrapes in quick succession share one count.
+/// Counting jobs reads all of them: frequent scrapes share one count.
 #[tokio::test]
 async fn scrapes_of_metrics_share_a_count_of_jobs() {
     let server = start(quick());
@@ -377,11 +378,11 @@ async fn scrapes_of_metrics_share_a_count_of_jobs() {
     assert_eq!(server.world.open("/v1/accounts", body).await.status, 202);
     let again = scrape().await;
     assert!(again.contains(none), "{again}");
-    assert!(again.contains("route=\"/v1/accounts\""), "what costs nothing is up to date: {again}");
+    assert!(again.contains("route=\"/v1/accounts\""), "the other metrics are up to date: {again}");
 }
 
 #[tokio::test]
-async fn metrics_are_served_only_where_they_were_asked_for() {
+async fn metrics_are_served_only_if_enabled() {
     let world = World::new();
     assert_eq!(world.call("GET", "/metrics", None, None).await.said(), (404, "not_found"));
     let (_, admin) = couple::http::routers(world.backend.clone(), HttpOptions::default());

@@ -31,7 +31,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.to_str().unwrap())
 }
 
-/// Routes of the document, and those that stand in none.
+/// Routes of the document, and those that are not documented.
 async fn routes(world: &World) -> Vec<(String, String)> {
     let documented = operations(world).await.into_iter().map(|(method, path, _)| (method, path));
     let mut all: Vec<_> = documented.map(|(method, path)| (method, path.replace(['{', '}'], ""))).collect();
@@ -93,9 +93,9 @@ async fn every_answer_to_an_allowed_origin_can_be_read_by_its_page() {
     }
 }
 
-/// A plain `OPTIONS` is not a preflight request: tus clients ask with it what the server can do.
+/// An `OPTIONS` request without the preflight headers: tus clients use it to query the server's features.
 #[tokio::test]
-async fn options_of_uploads_stay_what_they_are() {
+async fn options_request_of_tus_is_not_a_preflight_request() {
     let world = allowing(&[APP]);
     let request = Request::options("/v1/uploads").header("origin", APP);
     let answer = world.raw(request.body(Body::empty()).unwrap()).await;
@@ -105,7 +105,7 @@ async fn options_of_uploads_stay_what_they_are() {
 }
 
 #[tokio::test]
-async fn no_origin_is_allowed_by_default_and_any_by_a_star() {
+async fn no_origin_is_allowed_by_default_and_every_origin_with_a_star() {
     let world = World::new();
     let refused = preflight(&world, APP, "POST", "/v1/sessions").await;
     assert_eq!(refused.said(), (405, "method_not_allowed"));

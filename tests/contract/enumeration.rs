@@ -1,5 +1,5 @@
-//! No answer reveals whether an address has an account: every request without a proof gets the same answer, and causes the same
-//! reads and writes of the store, by the request and by the jobs that it starts.
+//! No response reveals whether an address has an account: every request without a proof gets the same response, and causes the same
+//! reads and writes of the store, by the request and by the jobs that it enqueues.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +22,7 @@ use crate::{
 const TARGET: &str = "ana@example.org";
 const PASSWORD: &str = "mauve kettle orbit";
 
-/// Every read by its name, and every commit by the kinds of its changes.
+/// Records every read by name, and every commit by the kinds of its changes.
 #[derive(Default)]
 struct Trace(Mutex<Vec<String>>);
 
@@ -59,13 +59,13 @@ enum State {
     Deleted,
 }
 
-/// Requests for the address before the test, in each state.
+/// Requests for the address before the test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Before {
     Nothing,
-    /// A code to sign in with and a confirmation were asked for four times.
+    /// A sign-in code and a confirmation were each requested four times.
     Mails,
-    /// The daily bound on wrong passwords is reached.
+    /// The daily limit of wrong passwords is reached.
     Locked,
 }
 
@@ -80,7 +80,7 @@ const REQUESTS: [(&str, &str); 8] = [
     ("/v1/invites", "{}"),
 ];
 
-/// A world whose address is in a state, with another account that is signed in.
+/// A world whose address has a state, and another account that is signed in.
 async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
     let trace = Arc::new(Trace::default());
     let builder = Backend::builder()
@@ -123,7 +123,7 @@ async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
     (world, trace, inviter)
 }
 
-/// Reads and writes of jobs, in any order and without the worker's own claims: queues are processed concurrently.
+/// Reads and writes of jobs, sorted and without the worker's own claims: queues run concurrently.
 fn work_of(mut trace: Vec<String>) -> Vec<String> {
     trace.retain(|step| step != "commit" && step != "next_due" && !step.contains("Job("));
     trace.sort();
@@ -152,7 +152,7 @@ async fn every_address_costs_the_same_reads_and_writes() {
                 let worked = work_of(trace.take());
                 let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
                 headers.sort();
-                // An invite's answer has a new id and a new code.
+                // The response to an invite has a new id and a new code.
                 let said = if path == "/v1/invites" { Value::Null } else { answer.body };
                 let seen = (answer.status, said, headers, asked, worked);
                 let expected = expected.get_or_insert_with(|| seen.clone());
@@ -163,7 +163,7 @@ async fn every_address_costs_the_same_reads_and_writes() {
 }
 
 #[tokio::test]
-async fn a_wrong_code_costs_the_same_whether_or_not_one_waits() {
+async fn wrong_code_costs_the_same_with_and_without_a_pending_code() {
     for (path, body) in [REQUESTS[2], REQUESTS[4]] {
         let mut traces = Vec::new();
         for before in [Before::Nothing, Before::Mails] {
@@ -186,11 +186,11 @@ async fn resends_leave_as_many_tokens_for_every_address() {
         let kind = couple::core::account::TokenKind::SignUp;
         open.push(world.backend.ports().store.open_tokens(kind, email.key(), now).await.unwrap().len());
     }
-    // An address with a sign-up has one token more: that of its own sign-up mail.
+    // An address with a sign-up has one more token: that of its sign-up mail.
     assert_eq!(open, [4, 4, 5, 5]);
 }
 
-/// Lenient, for a machine that runs other tests beside this one: what is exact is counted above.
+/// Lenient, because the machine runs other tests meanwhile: exact costs are compared above.
 #[tokio::test]
 async fn every_address_takes_about_the_same_time() {
     for (path, body) in REQUESTS {

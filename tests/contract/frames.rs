@@ -1,5 +1,4 @@
-//! WebSocket frames that are not what RFC 6455 says, or that somebody chose to be a nuisance: each gets its code, and nobody else
-//! hears of it.
+//! WebSocket frames that violate RFC 6455 or a limit: each gets its close code, and other connections are not affected.
 
 use std::time::Duration;
 
@@ -19,10 +18,10 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::socket::{Served, Socket, closed, frame};
 
-/// Bytes of a message that a client may send.
+/// Maximum bytes of a client's message.
 const MESSAGE: usize = 4096;
 
-/// A frame under a mask of zeros, which leaves its bytes as they are; `first` has the flags and the kind.
+/// A frame whose mask is zero, which leaves its bytes unchanged; `first` has the flags and the opcode.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match u8::try_from(payload.len()) {
@@ -44,7 +43,7 @@ async fn open(served: &Served, token: &str) -> Socket {
 }
 
 #[tokio::test]
-async fn who_breaks_the_protocol_is_told_and_let_go() {
+async fn protocol_violation_closes_the_connection_with_its_code() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut partner = open(&served, &ben).await;
@@ -52,27 +51,27 @@ async fn who_breaks_the_protocol_is_told_and_let_go() {
     let unlike: Vec<u8> = typing.iter().map(|byte| byte ^ 0x80).collect();
     let cases: [(&str, Vec<u8>, u16); 17] = [
         ("no mask", vec![0x81, 0x01, b'x'], 1002),
-        ("a mask that is not the one it says", masked(0x81, &unlike), 1007),
-        ("a reserved kind", masked(0x83, b""), 1002),
-        ("a reserved kind of control", masked(0x8b, b""), 1002),
+        ("text that the mask makes invalid", masked(0x81, &unlike), 1007),
+        ("a reserved opcode", masked(0x83, b""), 1002),
+        ("a reserved control opcode", masked(0x8b, b""), 1002),
         ("a reserved bit", masked(0xc1, b"x"), 1002),
         ("a ping that is too long", masked(0x89, &[0; 256]), 1002),
-        ("a ping in pieces", masked(0x09, b""), 1002),
-        ("the rest of nothing", masked(0x80, b"x"), 1002),
-        ("another message within one", [masked(0x01, b"x"), masked(0x81, b"y")].concat(), 1002),
+        ("a fragmented ping", masked(0x09, b""), 1002),
+        ("a continuation without a message", masked(0x80, b"x"), 1002),
+        ("a message within a fragmented message", [masked(0x01, b"x"), masked(0x81, b"y")].concat(), 1002),
         ("half a close code", masked(0x88, &[0x03]), 1002),
-        ("text that is none", masked(0x81, &[0xff]), 1007),
-        ("text that is none, in pieces", [masked(0x01, &[0xc3]), masked(0x80, b"x")].concat(), 1007),
-        ("a byte too much", masked(0x81, &[b'x'; MESSAGE + 1]), 1009),
+        ("invalid UTF-8", masked(0x81, &[0xff]), 1007),
+        ("invalid UTF-8 in fragments", [masked(0x01, &[0xc3]), masked(0x80, b"x")].concat(), 1007),
+        ("one byte too many", masked(0x81, &[b'x'; MESSAGE + 1]), 1009),
         ("gigabytes", vec![0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], 1009),
-        ("more than there is", [vec![0x82, 0xff], vec![0xff; 8], vec![0; 4]].concat(), 1009),
+        ("the largest possible length", [vec![0x82, 0xff], vec![0xff; 8], vec![0; 4]].concat(), 1009),
         (
-            "pieces that are too much",
+            "fragments that are too long in total",
             [0x01, 0x00, 0x00].map(|first| masked(first, &[b'x'; 2_000])).concat(),
             1009,
         ),
         (
-            "a byte too much, in the last piece",
+            "one byte too many in the last fragment",
             [masked(0x01, &[b'x'; MESSAGE]), masked(0x80, b"x")].concat(),
             1009,
         ),
@@ -80,24 +79,24 @@ async fn who_breaks_the_protocol_is_told_and_let_go() {
     for (what, bytes, code) in cases {
         let mut socket = open(&served, &ana).await;
         socket.get_mut().write_all(&bytes).await.unwrap();
-        let told = closed(&mut socket).await.unwrap_or_else(|| panic!("{what}: not a word"));
+        let told = closed(&mut socket).await.unwrap_or_else(|| panic!("{what}: no close frame"));
         assert_eq!(u16::from(told.code), code, "{what}: {told}");
     }
     served.until_open(1).await;
-    // Nobody else was harmed.
+    // Other connections are not affected.
     served.world.say(&ana, "still-here").await;
     assert_eq!(frame(&mut partner).await["entry"]["body"]["text"], "still-here");
 }
 
-/// What is allowed, however odd, is heard.
+/// Unusual but valid messages are accepted.
 #[tokio::test]
-async fn a_message_in_pieces_is_one_message() {
+async fn fragmented_message_is_one_message() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let (mut by_ana, mut by_ben) = (open(&served, &ana).await, open(&served, &ben).await);
     let said = json!({"type": "signal", "kind": "hug", "body": {"words": "é".repeat(1_900)}}).to_string();
     assert!(said.len() > 3_800 && said.len() <= MESSAGE);
-    // Cut within letters too, with a ping and an empty piece between.
+    // Split within characters too, with a ping and an empty fragment in between.
     let mut kind = OpCode::Data(Data::Text);
     for piece in said.as_bytes().chunks(701) {
         by_ana.send(Message::Frame(Frame::message(piece.to_vec(), kind, false))).await.unwrap();
@@ -111,7 +110,7 @@ async fn a_message_in_pieces_is_one_message() {
     let answered =
         async { while by_ana.next().await.unwrap().unwrap() != Message::Pong(b"between".to_vec().into()) {} };
     timeout(Duration::from_secs(2), answered).await.expect("a pong");
-    // Binary is not what is spoken here, and no harm; nor is the longest message there may be.
+    // A binary message is ignored, and so is the longest possible text.
     for odd in [Message::binary(vec![0xff; MESSAGE]), Message::text("x".repeat(MESSAGE))] {
         by_ana.send(odd).await.unwrap();
     }
@@ -120,7 +119,7 @@ async fn a_message_in_pieces_is_one_message() {
 }
 
 #[tokio::test]
-async fn a_goodbye_is_answered() {
+async fn close_frame_is_answered() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     for code in [1000, 1001, 4000] {
@@ -141,7 +140,7 @@ fn close_header() -> tokio_tungstenite::tungstenite::protocol::frame::FrameHeade
 }
 
 #[tokio::test]
-async fn chatter_ends() {
+async fn too_many_messages_close_the_connection() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut socket = open(&served, &ana).await;
@@ -154,10 +153,10 @@ async fn chatter_ends() {
     served.until_open(0).await;
 }
 
-/// What never ends is not waited for: a frame, a message in pieces without end, a word for who reads and says nothing. Each
-/// holds its own place only, for as long as it takes to ask twice whether somebody is there.
+/// An incomplete frame, a fragmented message without end, and a client that reads nothing hold only their own permits, until
+/// two pings are unanswered.
 #[tokio::test]
-async fn what_never_ends_holds_its_own_place_only_and_not_for_long() {
+async fn unfinished_messages_hold_only_their_own_permits_until_two_pings() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let (mut half, mut pieces, mut mute) =
@@ -170,9 +169,9 @@ async fn what_never_ends_holds_its_own_place_only_and_not_for_long() {
     let begun = Instant::now();
     let mut open = 3;
     while open > 0 {
-        // Twice 30 s at most, and what a busy machine adds.
-        assert!(begun.elapsed() < Duration::from_secs(80), "{open} stay");
-        // A letter now and then is no sign of life.
+        // Twice 30 s at most, and some more on a busy machine.
+        assert!(begun.elapsed() < Duration::from_secs(80), "{open} are still open");
+        // Single bytes do not count as a sign of life.
         let _ = half.get_mut().write_all(b"x").await;
         let _ = pieces.get_mut().write_all(&masked(0x00, b"")).await;
         let _ = other.send(Message::Pong(Vec::new().into())).await;

@@ -1,5 +1,4 @@
-//! Strangers who guess and who flood: they get no further than their bound, and the owner of an address is never locked
-//! out.
+//! Attackers who guess passwords and codes, or flood an address: rate limits hold, and the owner of an address is never locked out.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +19,7 @@ const PASSWORD: &str = "mauve kettle orbit";
 const OTHER: &str = "seven violet otters";
 const OWNER: &str = "198.51.100.7";
 
-/// A world whose limits count by its own clock.
+/// A world whose rate limits use its own clock.
 fn limited() -> World {
     let (mailer, clock) = (MemoryMailer::new(), Arc::new(ManualClock::default()));
     let backend = Backend::builder()
@@ -51,7 +50,7 @@ async fn post(world: &World, ip: &str, path: &str, body: Value) -> Answer {
     from(world, ip, "POST", path, body).await
 }
 
-/// A stranger's address: each number is another network.
+/// Address of an attacker: each number is in another network.
 fn stranger(n: u32) -> String {
     format!("203.{}.{}.9", n / 250, n % 250)
 }
@@ -70,7 +69,7 @@ async fn by_password(world: &World, ip: &str, email: &str, password: &str) -> u1
     post(world, ip, "/v1/sessions", json!({ "email": email, "password": password })).await.status
 }
 
-/// Every stranger tries everything against the address. Returns the number of checked passwords.
+/// Every attacker tries every proof against the address. Returns the number of checked passwords.
 async fn flood(world: &World, email: &str, strangers: std::ops::Range<u32>) -> usize {
     let mut guesses = 0;
     for ip in strangers.map(stranger) {
@@ -89,21 +88,21 @@ async fn flood(world: &World, email: &str, strangers: std::ops::Range<u32>) -> u
 }
 
 #[tokio::test]
-async fn strangers_cannot_lock_an_owner_out() {
+async fn attackers_cannot_lock_an_owner_out() {
     let world = limited();
     let email = "ana@example.org";
     join(&world, email).await;
     let guesses = flood(&world, email, 0..60).await;
-    assert_eq!(guesses, 30, "the allowance of the address");
+    assert_eq!(guesses, 30, "the limit of the address");
     assert_eq!(
         by_password(&world, &stranger(9_999), email, PASSWORD).await,
         429,
-        "a stranger's, even the right one"
+        "from an attacker's network, even the right password"
     );
 
-    // By password from the network that the account was confirmed from.
+    // By password, from the network from which the account was confirmed.
     assert_eq!(by_password(&world, OWNER, email, PASSWORD).await, 201);
-    // By code, while strangers try wrong ones.
+    // By code, while attackers try wrong codes.
     assert_eq!(post(&world, OWNER, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
     world.work().await;
     let (code, _) = world.mailed(email);
@@ -128,7 +127,7 @@ async fn strangers_cannot_lock_an_owner_out() {
 }
 
 #[tokio::test]
-async fn an_owner_elsewhere_gets_in_by_the_mail_that_strangers_asked_for() {
+async fn owner_in_a_new_network_can_use_the_mail_that_an_attacker_requested() {
     let world = limited();
     let email = "ana@example.org";
     join(&world, email).await;
@@ -141,13 +140,13 @@ async fn an_owner_elsewhere_gets_in_by_the_mail_that_strangers_asked_for() {
     });
     let link = links.next_back().unwrap();
     assert_eq!(post(&world, elsewhere, "/v1/sessions", json!({ "token": link })).await.status, 201);
-    // From now on this network is known too.
+    // The new network is known from now on.
     assert_eq!(by_password(&world, elsewhere, email, PASSWORD).await, 201);
     assert_eq!(post(&world, elsewhere, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
 }
 
 #[tokio::test]
-async fn guesses_of_a_day_are_bounded_without_a_limiter() {
+async fn daily_password_attempts_are_limited_without_a_rate_limiter() {
     let world = World::with(Unlimited);
     let email = "ana@example.org";
     join(&world, email).await;
@@ -162,13 +161,13 @@ async fn guesses_of_a_day_are_bounded_without_a_limiter() {
     assert_eq!(refused.said(), (429, "rate_limited"));
     let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=86_400).contains(&wait), "{wait}");
-    // An unknown address gets the same answers.
+    // An unknown address gets the same responses.
     for n in 0..130 {
         let status = by_password(&world, &stranger(n), "nobody@example.org", OTHER).await;
         assert_eq!(status, if n < 100 { 401 } else { 429 });
     }
     assert_eq!(by_password(&world, OWNER, email, PASSWORD).await, 201, "the owner's own network");
-    // Passwords have a separate bound, which does not apply to mailed proofs.
+    // Passwords have a separate limit, which does not apply to mailed proofs.
     for n in 0..101 {
         assert_eq!(by_password(&world, OWNER, email, OTHER).await, if n < 100 { 401 } else { 429 });
     }
@@ -184,7 +183,7 @@ async fn guesses_of_a_day_are_bounded_without_a_limiter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_guesses_share_the_bound_of_a_day() {
+async fn concurrent_password_attempts_share_the_daily_limit() {
     let world = Arc::new(World::with(Unlimited));
     let email = "ana@example.org";
     join(&world, email).await;
@@ -206,13 +205,13 @@ async fn concurrent_guesses_share_the_bound_of_a_day() {
 }
 
 #[tokio::test]
-async fn a_shared_network_signs_many_up_and_an_address_is_mailed_to_rarely() {
+async fn shared_network_allows_many_sign_ups_and_an_address_gets_few_mails() {
     let world = limited();
     for n in 0..100 {
         let body = json!({ "email": format!("p{n}@example.org"), "display_name": "P" });
         assert_eq!(post(&world, OWNER, "/v1/accounts", body).await.status, 202, "{n}");
     }
-    // Codes and passwords have separate allowances.
+    // Codes and passwords have separate limits.
     let email = json!({ "email": "p1@example.org" });
     for path in ["/v1/sessions/code", "/v1/password/forgot"] {
         let mut taken = 0;
@@ -224,7 +223,7 @@ async fn a_shared_network_signs_many_up_and_an_address_is_mailed_to_rarely() {
 }
 
 #[tokio::test]
-async fn one_ipv6_subscriber_is_one_client_however_many_networks_it_uses() {
+async fn networks_of_one_ipv6_subscriber_share_a_limit() {
     let world = limited();
     let mut taken = 0;
     for n in 0..1_300 {
@@ -232,11 +231,11 @@ async fn one_ipv6_subscriber_is_one_client_however_many_networks_it_uses() {
         let body = json!({ "email": format!("p{n}@example.org"), "password": OTHER });
         taken += usize::from(post(&world, &ip, "/v1/sessions", body).await.status == 401);
     }
-    assert_eq!(taken, 120 * 8, "the allowance of a /48");
+    assert_eq!(taken, 120 * 8, "the limit of a /48");
 }
 
 #[tokio::test]
-async fn invites_leave_an_owner_their_mails() {
+async fn invites_do_not_use_up_the_mails_of_an_address() {
     let world = limited();
     join(&world, "ana@example.org").await;
     for n in 0..4 {

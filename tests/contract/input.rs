@@ -1,4 +1,4 @@
-//! Bad input: every route of the document answers it with the right status and a stable code.
+//! Invalid input: every route of the document answers it with the right status and a stable code.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Answer, World};
 
-/// Method and path of every operation, and whether it takes JSON.
+/// Method and path of every operation, and whether it accepts JSON.
 pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
     let document = world.call("GET", "/v1/openapi.json", None, None).await.body;
     assert_eq!(document["openapi"], "3.1.0");
@@ -31,16 +31,16 @@ pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
     all
 }
 
-/// What generators of clients ask of it: references that lead somewhere, and a name for each operation.
+/// The document meets the needs of client generators: references resolve, and each operation has a unique id.
 #[tokio::test]
-async fn the_document_is_whole() {
+async fn openapi_document_is_complete() {
     let document = World::new().call("GET", "/v1/openapi.json", None, None).await.body;
     let mut names = BTreeSet::new();
     for (_, operation) in
         document["paths"].as_object().unwrap().values().filter_map(Value::as_object).flatten()
     {
         let name = operation["operationId"].as_str().unwrap();
-        assert!(names.insert(name), "{name} is the name of two");
+        assert!(names.insert(name), "two operations have the id {name}");
     }
     let mut unread = vec![&document];
     while let Some(value) = unread.pop() {
@@ -48,7 +48,7 @@ async fn the_document_is_whole() {
             Value::Object(fields) => {
                 if let Some(to) = fields.get("$ref").and_then(Value::as_str) {
                     let there = to.strip_prefix('#').and_then(|to| document.pointer(to));
-                    assert!(there.is_some(), "{to} is not there");
+                    assert!(there.is_some(), "the reference {to} does not resolve");
                 }
                 unread.extend(fields.values());
             }
@@ -137,7 +137,7 @@ async fn unknown_paths_and_methods_are_problems() {
                 continue;
             }
             let answer = sent(&world, method, path, "x", "application/json", b"{}".to_vec()).await;
-            // Another template may take the path: `current` is a session's id as well.
+            // Another template may match the path: `current` can be a session's id as well.
             if answer.status != 401 {
                 assert_eq!(answer.said(), (405, "method_not_allowed"), "{method} {path}");
                 assert!(answer.headers.contains_key("allow"), "{method} {path}");
@@ -147,7 +147,7 @@ async fn unknown_paths_and_methods_are_problems() {
 }
 
 #[tokio::test]
-async fn fields_are_named() {
+async fn invalid_fields_are_named() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let long = "x".repeat(2_000);
@@ -264,7 +264,7 @@ async fn fields_are_named() {
 }
 
 #[tokio::test]
-async fn no_secret_is_quoted_back() {
+async fn errors_do_not_contain_secrets() {
     let world = World::new();
     let body = r#"{"email":"a@b.de","password":12345678901234567,"code":"#;
     let answer = sent(&world, "POST", "/v1/sessions", "x", "application/json", body.into()).await;
@@ -275,7 +275,7 @@ async fn no_secret_is_quoted_back() {
 }
 
 #[tokio::test]
-async fn the_router_mounts_under_any_prefix() {
+async fn router_can_be_mounted_under_any_prefix() {
     use tower::ServiceExt as _;
     let world = World::new();
     let host = axum::Router::new()

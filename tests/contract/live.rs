@@ -1,4 +1,4 @@
-//! The stories of live delivery.
+//! Live delivery over long polls and event streams.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ async fn poll(world: &World, token: &str, query: &str) -> Value {
     answer.body
 }
 
-/// Polls in the background, and is given time to begin waiting.
+/// Starts a poll in the background, and waits until it is waiting.
 async fn waiting(world: &Arc<World>, token: &str, query: &str) -> tokio::task::JoinHandle<Value> {
     let (world, token, query) = (world.clone(), token.to_owned(), query.to_owned());
     let task = tokio::spawn(async move { poll(&world, &token, &query).await });
@@ -34,7 +34,7 @@ async fn woken(task: tokio::task::JoinHandle<Value>) -> Value {
 }
 
 #[tokio::test]
-async fn a_poll_waits_is_woken_and_goes_on_where_it_was() {
+async fn poll_waits_for_an_entry_and_continues_from_its_cursor() {
     let world = Arc::new(World::new());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let all = poll(&world, &ben, "after=0&wait=0").await;
@@ -44,10 +44,10 @@ async fn a_poll_waits_is_woken_and_goes_on_where_it_was() {
     world.say(&ana, "hello").await;
     let told = woken(task).await;
     assert_eq!(told["frames"][0]["entry"]["body"]["text"], "hello");
-    // The same cursor again: the same entry, at once.
+    // The same cursor again returns the same entry immediately.
     let again = poll(&world, &ben, &format!("after={cursor}&wait=20")).await;
     assert_eq!(again["frames"], told["frames"]);
-    // Nothing comes: an empty answer, and a cursor as good as before.
+    // Without a new entry the response is empty, and its cursor is still valid.
     let cursor = told["cursor"].as_str().unwrap();
     let none = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!((&none["frames"], none["cursor"].as_str()), (&json!([]), Some(cursor)));
@@ -64,7 +64,7 @@ async fn signals_and_read_positions_arrive() {
         woken(task).await["frames"],
         json!([{"type": "signal", "from": "partner", "kind": "hug", "body": {"x": 0.5}}])
     );
-    // One's own signal does not come back, and nothing of it is stored.
+    // A client's own signal is not returned to it, and no signal is stored.
     world.post("/v1/couple/signals", &ben, json!({"kind": "kiss"})).await;
     let cursor = poll(&world, &ben, "wait=0").await["cursor"].as_str().unwrap().to_owned();
     let task = waiting(&world, &ben, &format!("after={cursor}&wait=20")).await;
@@ -72,13 +72,13 @@ async fn signals_and_read_positions_arrive() {
     let told = woken(task).await;
     let read = json!([{"type": "read", "my_read_seq": 0, "partner_read_seq": 1, "cursor": told["cursor"]}]);
     assert_eq!(told["frames"], read);
-    // Who was away learns of it on coming back.
+    // A client that was disconnected receives it when it reconnects.
     let back = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!(back["frames"][0]["type"], "read");
 }
 
 #[tokio::test]
-async fn leaving_and_signing_out_end_the_stream() {
+async fn leaving_the_couple_and_signing_out_end_the_stream() {
     let world = Arc::new(World::new());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let (by_ben, by_ana) =
@@ -94,7 +94,7 @@ async fn leaving_and_signing_out_end_the_stream() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_couple_is_reset() {
+async fn cursor_of_another_couple_causes_a_resync() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     world.say(&ana, "one").await;
@@ -109,9 +109,9 @@ async fn a_cursor_of_another_couple_is_reset() {
     }
 }
 
-/// Who finds no room is told so, and when to come back; those who are there stay.
+/// A connection beyond the limit gets 503 with `Retry-After`; open ones continue.
 #[tokio::test]
-async fn a_full_house_says_when_to_come_back() {
+async fn connection_beyond_the_limit_gets_retry_after() {
     let options = HttpOptions { live_connections: 1, ..HttpOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
@@ -135,9 +135,9 @@ async fn event_stream(world: &World, token: &str) -> (HeaderMap, Body) {
     (head.headers, body)
 }
 
-/// Neither a cache nor a compressing or buffering proxy may hold an event back.
+/// Neither a cache nor a compressing or buffering proxy may delay an event.
 #[tokio::test]
-async fn event_streams_pass_through_proxies_at_once() {
+async fn event_streams_have_headers_against_buffering() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (headers, body) = event_stream(&world, &ana).await;
@@ -150,7 +150,7 @@ async fn event_streams_pass_through_proxies_at_once() {
 
 /// A browser's `EventSource` reconnects after a stream that ended, but not after a status other than 200.
 #[tokio::test]
-async fn an_event_stream_too_many_is_told_to_come_back_later() {
+async fn event_stream_beyond_the_limit_gets_a_bye_with_a_retry() {
     let options = HttpOptions { live_per_account: 2, live_connections: 3, ..HttpOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
@@ -168,14 +168,14 @@ async fn an_event_stream_too_many_is_told_to_come_back_later() {
         assert!(!text.contains("id: "), "the cursor that the client has stays: {text}");
     };
     refused(&ana, "too_many_streams", 60_000, 120_000).await;
-    // Other transports get a status, and so do permanent errors.
+    // Other transports get a status, and so does a permanent error.
     let answer = world.get("/v1/couple/live?wait=0", &ana).await;
     assert_eq!(answer.said(), (429, "too_many_streams"));
     let third = event_stream(&world, &ben).await.1;
     refused(&ben, "overloaded", 5_000, 15_000).await;
     let request = Request::get("/v1/couple/live").header("accept", "text/event-stream");
     assert_eq!(world.raw(request.body(Body::empty()).unwrap()).await.said(), (401, "unauthenticated"));
-    // Existing streams stay.
+    // Existing streams continue.
     world.say(&ben, "hello").await;
     for body in open.into_iter().chain([third]) {
         let mut parts = body.into_data_stream();
@@ -187,7 +187,7 @@ async fn an_event_stream_too_many_is_told_to_come_back_later() {
             }
             false
         });
-        assert!(told.await.expect("an open stream is told"));
+        assert!(told.await.expect("an open stream receives the entry"));
     }
 }
 
@@ -200,7 +200,7 @@ async fn unknown_query_parameters_are_ignored_and_unknown_body_fields_refused() 
     let cursor =
         poll(&world, &ben, "after=0&wait=0&_=1700000000000").await["cursor"].as_str().unwrap().to_owned();
     world.say(&ana, "two").await;
-    // As npm `event-source-polyfill` resumes: its parameter is newer than the page's own.
+    // Npm `event-source-polyfill` resumes this way: its parameter is newer than the page's own.
     let told = poll(&world, &ben, &format!("after=0&wait=0&lastEventId={cursor}")).await;
     assert_eq!(told["frames"].as_array().unwrap().len(), 1, "{told}");
     assert_eq!(told["frames"][0]["entry"]["body"]["text"], "two");
@@ -224,7 +224,7 @@ async fn unknown_query_parameters_are_ignored_and_unknown_body_fields_refused() 
 }
 
 #[tokio::test]
-async fn draining_says_goodbye() {
+async fn draining_ends_streams_with_a_bye() {
     let world = Arc::new(World::new());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let task = waiting(&world, &ana, "wait=30").await;
@@ -235,7 +235,7 @@ async fn draining_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_newer_poll_of_the_same_device_supersedes_the_older() {
+async fn newer_poll_of_a_device_supersedes_the_older() {
     let world = Arc::new(World::new());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let older = waiting(&world, &ben, "wait=30&device=tab").await;
@@ -245,7 +245,7 @@ async fn a_newer_poll_of_the_same_device_supersedes_the_older() {
     let told = woken(older).await;
     assert_eq!(told["frames"][0]["reason"], "superseded", "{told}");
     assert!(told["frames"][0]["retry_after_ms"].as_u64() >= Some(1_000) && told["cursor"].is_string());
-    // Theirs go on, and get what comes.
+    // Polls of other devices continue, and receive the entry.
     assert!(!beside.is_finished() && !nameless.is_finished());
     world.say(&ana, "hello").await;
     for task in [beside, nameless, newer] {
@@ -255,9 +255,9 @@ async fn a_newer_poll_of_the_same_device_supersedes_the_older() {
     assert_eq!(world.get(&format!("/v1/couple/live?{long}"), &ben).await.said(), (422, "invalid_field"));
 }
 
-/// A device that polls anew takes the place of its own older poll, however many places its person has.
+/// A device's new poll takes the permit of its older poll, even at the account's limit.
 #[tokio::test]
-async fn a_superseding_poll_needs_no_place_of_its_own() {
+async fn superseding_poll_needs_no_second_permit() {
     let world = Arc::new(World::new());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let mut open = Vec::new();
@@ -271,7 +271,7 @@ async fn a_superseding_poll_needs_no_place_of_its_own() {
 }
 
 #[tokio::test]
-async fn thumbs_that_meet_buzz_for_both() {
+async fn thumbs_at_the_same_point_send_a_thumb_kiss_to_both() {
     let world = Arc::new(World::new());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let press = async |token: &str, x: f64| {
@@ -283,10 +283,10 @@ async fn thumbs_that_meet_buzz_for_both() {
         waiting(&world, &ben, "wait=30&presence=off").await,
     );
     press(&ana, 0.25).await;
-    // He sees where her thumb is; she hears nothing of her own.
+    // He receives the point of her thumb; she does not receive her own signal.
     let thumb = json!({"type": "signal", "from": "partner", "kind": "thumb", "body": {"x": 0.25, "y": 0.5}});
     assert_eq!(woken(by_ben).await["frames"], json!([thumb]));
-    // Far away from it: no kiss.
+    // Far away from it: no `thumb_kiss`.
     press(&ben, 0.75).await;
     assert_eq!(woken(by_ana).await["frames"][0]["kind"], "thumb");
     let (by_ana, by_ben) = (
@@ -297,7 +297,7 @@ async fn thumbs_that_meet_buzz_for_both() {
     let kiss =
         json!({"type": "signal", "from": "system", "kind": "thumb_kiss", "body": {"x": 0.75, "y": 0.5}});
     assert_eq!(woken(by_ana).await["frames"], json!([kiss]));
-    // Ben's poll ends with the first of what came to him, her thumb.
+    // Ben's poll ends with the first signal that he receives, her thumb.
     assert_eq!(woken(by_ben).await["frames"][0]["kind"], "thumb");
     let refused =
         world.post("/v1/couple/signals", &ana, json!({"kind": "thumb", "body": {"x": 2, "y": 0}})).await;

@@ -1,5 +1,5 @@
-//! The HTTP contract, spoken to the router in this process: who may what, what is refused and how, and the stories of
-//! accounts, pairing and the timeline. Runs over memory; the same services over SQLite are proven by the kit and by the day.
+//! The HTTP contract, through the router in this process: authorization, validation, accounts, pairing, timeline, live delivery and
+//! pictures. Uses the memory store; `couple-conformance` and `tests/day.rs` test the same services over SQLite.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod account;

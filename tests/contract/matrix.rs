@@ -1,4 +1,4 @@
-//! Who may what: every operation of the document × everybody who might ask. An operation without a row fails.
+//! Authorization: every operation of the document for every kind of caller. An operation without a row fails.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ use crate::{
     world::World,
 };
 
-/// Who asks, in the order of a row.
+/// Kinds of callers, in the order of a row.
 const WHO: [&str; 6] = ["nobody", "revoked", "unpaired", "other couple", "partner", "author"];
 
-/// What each is answered. Entry 2 is the author's; another couple has an entry 2 of its own, so it is 404 or theirs.
+/// Expected statuses. Entry 2 is the author's; the other couple has its own entry 2, so the status is 404 or that of its own entry.
 fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
     let none = Value::Null;
     let person = |status: u16| [401, 401, status, status, status, status];
@@ -24,7 +24,7 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         }
         ("POST", "/v1/accounts/verify") => (all(422), json!({"token": "verify_x"})),
         ("POST", "/v1/sessions") => (all(401), json!({"email": "x@example.org", "password": "x"})),
-        // Whoever comes with a dead session is told so rather than taken for nobody.
+        // A request with an ended session gets 401 and is not treated as one without a session.
         ("PUT", "/v1/password") => (
             [422, 401, 422, 422, 422, 422],
             json!({"token": "reset_x", "new_password": "mauve kettle orbit"}),
@@ -72,7 +72,7 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         }
         ("DELETE", "/v1/couple/entries/{seq}/reaction") => ([401, 401, 404, 404, 204, 204], none),
         ("DELETE", "/v1/couple/entries/{seq}") => ([401, 401, 404, 404, 403, 204], none),
-        // These end what the others need: asked last.
+        // These end what the other callers need, so their order is fixed below.
         ("DELETE", "/v1/couple") => ([401, 401, 404, 204, 404, 204], none),
         ("DELETE", "/v1/sessions/current") => (person(204), none),
         ("DELETE", "/v1/me") => (person(202), none),
@@ -81,9 +81,9 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
 }
 
 #[tokio::test]
-async fn who_may_what() {
+async fn every_operation_checks_authorization() {
     for (method, path, _) in operations(&World::new()).await {
-        // Another couple's ids answer as missing ones do; for that it has one entry less.
+        // Ids of another couple are answered like unknown ones; so the other couple has one entry less.
         let (expected, body) = row(&method, &path).unwrap_or_else(|| panic!("{method} {path} has no row"));
         let world = World::new();
         let (author, partner) = world.couple("ana@example.org", "ben@example.org").await;
@@ -106,7 +106,7 @@ async fn who_may_what() {
         for who in order {
             let mut path = filled(&path).replace("/entries/1", "/entries/2");
             if method == "GET" && path.ends_with("/entries/2") {
-                // Everybody's first entry is the system's, and readable.
+                // The first entry of every couple is the system's, and readable.
                 path = path.replace("/entries/2", "/entries/1");
             }
             if path == "/v1/media" {
@@ -127,7 +127,7 @@ async fn who_may_what() {
 }
 
 #[tokio::test]
-async fn an_ex_partner_is_a_stranger() {
+async fn former_partner_has_no_access() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     world.say(&ana, "ours").await;

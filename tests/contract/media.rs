@@ -1,4 +1,4 @@
-//! Pictures: from an upload to what the two see, and what nobody else does.
+//! Pictures: upload, states, renditions, access, quotas, deletion, sweep.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::world::{Answer, World, png};
 
 const NOBODY: &str = "0190aaaa-0000-7000-8000-000000000000";
 
-/// Status, headers and bytes.
+/// Status, headers and body of a response.
 async fn fetch(
     world: &World,
     path: &str,
@@ -45,7 +45,7 @@ async fn show(world: &World, token: &str, id: &str) -> i64 {
     answer.body["seq"].as_i64().unwrap()
 }
 
-/// The frames' entries, after `seq`.
+/// Entries in the frames after `seq`.
 async fn heard(world: &World, token: &str, seq: i64) -> Vec<Value> {
     let answer = world.get(&format!("/v1/couple/live?after={seq}&wait=0"), token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -61,12 +61,12 @@ fn said(answer: &Answer) -> (u16, String) {
     (answer.status, answer.code().to_owned())
 }
 
-/// The partner sees the entry at once and is told when the picture can be shown; then in every size, in what they accept.
+/// The partner sees the entry immediately, is notified when the picture is ready, and can load each rendition in accepted formats.
 #[tokio::test]
-async fn a_photo() {
+async fn photo_becomes_ready_and_has_renditions() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
-    // Its own ThumbHash, as a client that escapes no `+` writes it.
+    // The client's own ThumbHash, with an unescaped `+`.
     let uploaded =
         world.upload(&ana, "purpose=photo&placeholder=3OcRJYB4d3h/iIeHeEh3eIhw+j3A", png(1200, 600)).await;
     assert_eq!((uploaded.status, uploaded.text("state")), (202, "processing".to_owned()));
@@ -124,9 +124,9 @@ async fn a_photo() {
     assert_eq!(world.get(&format!("{path}/321"), &ben).await.said(), (404, "media_not_found"));
 }
 
-/// What one has is not sent again, and a part of it comes alone (RFC 9110).
+/// A cached picture is not sent again, and a range of it can be requested (RFC 9110).
 #[tokio::test]
-async fn tags_and_ranges() {
+async fn etags_and_ranges_are_supported() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let path = format!("/v1/media/{}/320", world.photo(&ana, 700).await);
@@ -153,9 +153,9 @@ async fn tags_and_ranges() {
     );
 }
 
-/// The same bytes are one picture, whatever else comes with them.
+/// The same bytes are the same picture, whatever the other parameters.
 #[tokio::test]
-async fn the_same_again() {
+async fn repeated_upload_returns_the_same_picture() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let first = world.upload(&ana, "purpose=photo", png(300, 200)).await;
@@ -167,7 +167,7 @@ async fn the_same_again() {
     assert_eq!(world.upload(&ana, "purpose=photo", png(300, 200)).await.text("state"), "ready");
     assert_ne!(world.upload(&ben, "purpose=photo", png(300, 200)).await.text("id"), first.text("id"));
 
-    // Under a key: another picture is another request.
+    // With an idempotency key, another picture is a different request.
     let keyed = async |bytes: Vec<u8>| {
         let request = Request::post("/v1/media?purpose=photo")
             .header("authorization", format!("Bearer {ana}"))
@@ -179,9 +179,9 @@ async fn the_same_again() {
     assert_eq!(keyed(png(101, 100)).await.said(), (422, "idempotency_key_reused"));
 }
 
-/// Another's picture is as one that there is not; an ended couple's is its owner's alone.
+/// A picture of another account is answered like an unknown one; a picture of an ended couple is visible to its owner only.
 #[tokio::test]
-async fn who_sees_it() {
+async fn picture_is_visible_to_the_couple_only() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
@@ -193,7 +193,7 @@ async fn who_sees_it() {
         assert_eq!(said(&world.get(path, &cleo).await), said(&world.get(&nobody, &cleo).await));
     }
     assert_eq!(world.call("DELETE", &paths[0], Some(&ben), None).await.said(), (404, "media_not_found"));
-    // Nor can it be shown as one's own.
+    // It cannot be used by another account either.
     for token in [&ben, &cleo] {
         let body = json!({"client_id": "x", "kind": "photo", "body": {"media_id": id}});
         assert_eq!(world.post("/v1/couple/entries", token, body).await.said(), (404, "media_not_found"));
@@ -209,9 +209,9 @@ async fn who_sees_it() {
     assert_eq!(late.said(), (404, "not_paired"));
 }
 
-/// Refused at once, and nothing is kept; what only decoding shows is told as the picture's state.
+/// Rejected immediately, without storing anything; errors found while decoding become the picture's state.
 #[tokio::test]
-async fn what_is_no_picture() {
+async fn other_files_are_rejected() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     for bytes in
@@ -258,9 +258,9 @@ async fn what_is_no_picture() {
     assert!(kept(&world).await.is_empty());
 }
 
-/// Who is signed out while their bytes come has uploaded nothing.
+/// If the session ends during an upload, no picture is stored.
 #[tokio::test]
-async fn signed_out_meanwhile() {
+async fn end_of_the_session_cancels_its_upload() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (send, receive) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
@@ -273,7 +273,7 @@ async fn signed_out_meanwhile() {
         let bytes = png(200, 200);
         let (first, last) = bytes.split_at(bytes.len() / 2);
         send.send(first.to_vec()).await.unwrap();
-        // Taken, so the upload is under way.
+        // The bytes were accepted, so the upload is in progress.
         send.send(last.to_vec()).await.unwrap();
         assert_eq!(world.call("DELETE", "/v1/sessions/current", Some(&ana), None).await.status, 204);
         drop(send);
@@ -283,9 +283,9 @@ async fn signed_out_meanwhile() {
     assert!(kept(&world).await.is_empty());
 }
 
-/// Told before it is read where it says so, and cut off where it does not.
+/// Rejected before reading if the length is declared, and otherwise at the limit.
 #[tokio::test]
-async fn too_large_too_slow_too_many() {
+async fn large_slow_and_too_many_uploads_are_rejected() {
     let limits = {
         let mut options = GalleryOptions::default();
         options.limits.bytes = 100_000;
@@ -316,7 +316,7 @@ async fn too_large_too_slow_too_many() {
     assert_eq!(world.raw(streamed(png(10, 10), true)).await.said(), (408, "body_timed_out"));
     assert!(kept(&world).await.is_empty());
 
-    // The quota counts what was taken; what does not fit leaves nothing.
+    // The quota counts accepted pictures; a rejected one leaves no bytes.
     let padded = |side: u32| {
         let mut bytes = png(side, side);
         bytes.resize(90_000, 0);
@@ -329,9 +329,9 @@ async fn too_large_too_slow_too_many() {
     assert_eq!(kept(&world).await, one);
 }
 
-/// A face: cropped, in all sizes at once, shown to the partner and, small, to whoever holds an invite.
+/// Cropped, in all sizes immediately, visible to the partner and, in a small size, to recipients of an invite.
 #[tokio::test]
-async fn an_avatar() {
+async fn avatar_is_cropped_and_shown_to_the_partner_and_in_invites() {
     let world = World::new();
     let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
     let uploaded = world.upload(&ana, "purpose=avatar&crop=100,0,300,300", png(600, 300)).await;
@@ -350,7 +350,7 @@ async fn an_avatar() {
     let seen = world.post("/v1/invites/preview", &ben, json!({"code": invite})).await;
     let data = seen.body["from"]["avatar"].as_str().unwrap();
     assert!(data.starts_with("data:image/jpeg;base64,/9j/") && data.len() < 20_000, "{data}");
-    // An invite does not hang on a picture.
+    // An invite can be previewed without the picture.
     let blobs = world.backend.gallery().blobs();
     let glimpsed = kept(&world).await.into_iter().find(|name| name.contains("/128-")).unwrap();
     let bytes = blobs.read(&glimpsed, 1 << 20).await.unwrap().unwrap();
@@ -368,11 +368,11 @@ async fn an_avatar() {
         assert_eq!((status, headers["content-type"].to_str().unwrap()), (200, "image/jpeg"));
         let pixels = image::load_from_memory(&bytes).unwrap().to_rgb8();
         assert_eq!(pixels.dimensions(), (side, side));
-        // The left edge of what is shown is where the crop begins: red grows from there.
+        // The left edge of the rendition is where the crop begins: red increases from there.
         let red = f64::from(pixels.get_pixel(side / 8, side / 2).0[0]);
         assert!((red - 137.5).abs() < 8.0, "{size}: {red}");
     }
-    assert_eq!(world.backend.gallery().stats().rendered, before, "they were made at once");
+    assert_eq!(world.backend.gallery().stats().rendered, before, "they were made after the upload");
 
     let seq = world.get("/v1/couple", &ben).await.body["head_seq"].as_i64().unwrap();
     let second = world.upload(&ana, "purpose=avatar", png(200, 200)).await.text("id");
@@ -387,9 +387,9 @@ async fn an_avatar() {
     assert_eq!(set(NOBODY).await.said(), (404, "media_not_found"));
 }
 
-/// Deleted by its owner, or with the last entry that shows it: its bytes go too.
+/// A picture is deleted by its owner, or with the last entry that names it; its bytes are deleted, too.
 #[tokio::test]
-async fn deletion_takes_the_bytes() {
+async fn deletion_removes_the_bytes() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let (first, second) = (world.photo(&ana, 400).await, world.photo(&ana, 401).await);
@@ -407,9 +407,9 @@ async fn deletion_takes_the_bytes() {
     assert!(kept(&world).await.is_empty());
 }
 
-/// However many ask for a size at once, it is made once; nobody asks for long, it goes, and comes back when somebody does.
+/// Concurrent requests for a rendition make it once; an unused rendition is removed, and made again at the next request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn made_once_gone_unused_and_back() {
+async fn rendition_is_made_once_removed_when_unused_and_made_again() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 900).await;
@@ -425,9 +425,9 @@ async fn made_once_gone_unused_and_back() {
     fetch(&world, &path, &ben, &[]).await;
     world.later(Duration::from_hours(24 * 20));
     world.work().await;
-    assert_eq!(there().await, 1, "it was asked for");
+    assert_eq!(there().await, 1, "it was requested");
     world.later(Duration::from_hours(24 * 31));
-    // Started, a worker keeps the schedules: here they are enqueued by hand.
+    // A started worker runs schedules; in this test the job is enqueued directly.
     let ports = world.backend.ports();
     ports.commit(vec![ports.enqueue(&couple::gallery::ExpireRenditions {}).unwrap()]).await.unwrap();
     world.work().await;
@@ -438,9 +438,9 @@ async fn made_once_gone_unused_and_back() {
     assert_ne!(headers["etag"], answers[0].1["etag"]);
 }
 
-/// Who asks for many sizes at once is told to wait; another couple is not.
+/// Too many concurrent requests of one couple get 429; another couple is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_couple_holds_nobody_up() {
+async fn requests_of_one_couple_do_not_delay_another() {
     let options = GalleryOptions { waiting_of_one: 1, ..GalleryOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
@@ -457,15 +457,15 @@ async fn one_couple_holds_nobody_up() {
         *status == 429 && headers.contains_key("retry-after") && code
     });
     assert_eq!((made > 0, told.count()), (true, asked.len() - made));
-    assert!(made < asked.len(), "one at a time, at once");
+    assert!(made < asked.len(), "requests are concurrent, and the limit is one");
     for path in &asked {
-        assert_eq!(fetch(&world, path, &ana, &[]).await.0, 200, "in a moment");
+        assert_eq!(fetch(&world, path, &ana, &[]).await.0, 200, "a later request succeeds");
     }
 }
 
-/// What cannot be made again is kept, however long nobody asks.
+/// A rendition that cannot be made again is kept, even if it is not requested.
 #[tokio::test]
-async fn the_last_of_a_picture_stays() {
+async fn rendition_of_a_lost_copy_is_kept() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 900).await;
@@ -485,9 +485,9 @@ async fn the_last_of_a_picture_stays() {
     assert_eq!((status, still), (200, bytes));
 }
 
-/// Rows and blobs that do not fit are found, only told of where only a look is wanted, and mended.
+/// Differences between rows and blobs are found, only reported by a dry run, and otherwise repaired.
 #[tokio::test]
-async fn the_sweep() {
+async fn sweep_repairs_differences_between_rows_and_blobs() {
     let world = World::of(Backend::builder().limits(Unlimited), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let gallery = world.backend.gallery();
@@ -498,7 +498,7 @@ async fn the_sweep() {
     let blobs = gallery.blobs();
     let good = kept(&world).await;
     let of = |id: &str| good.iter().find(|name| name.contains(id) && name.contains("/320-")).unwrap().clone();
-    // Of an upload that was never committed, and of a picture that does not name it.
+    // Blobs of an upload that was never committed, and of a picture whose row does not name them.
     let orphans = BTreeSet::from([
         format!("c/{NOBODY}/{NOBODY}-abcdefgh/upload"),
         of(&whole).replace("/320-", "/321-"),
@@ -506,7 +506,7 @@ async fn the_sweep() {
     for name in &orphans {
         blobs.put(name, vec![1].into()).await.unwrap();
     }
-    // Others keep what is theirs in the same place.
+    // Files of other programs in the same store.
     let others = BTreeSet::from([
         "backups/2026/dump.sql".to_owned(),
         "c/notes/list.txt".to_owned(),
@@ -522,8 +522,12 @@ async fn the_sweep() {
     let stuck = world.upload(&ana, "purpose=photo", png(302, 302)).await.text("id");
 
     let sweep = async |how: Sweep| gallery.sweep(how).await.unwrap();
-    assert_eq!(sweep(Sweep::default()).await, Swept::default(), "all of it is young");
-    // Blobs are as old as they are; the clock is moved past them.
+    assert_eq!(
+        sweep(Sweep::default()).await,
+        Swept::default(),
+        "everything is younger than the grace period"
+    );
+    // Blobs have the real time; the clock is moved far beyond it.
     world.later(Duration::from_hours(24 * 365 * 20));
     let look = Sweep { dry_run: true, ..Sweep::default() };
     let seen = sweep(look).await;
@@ -535,24 +539,24 @@ async fn the_sweep() {
     assert_eq!(sweep(Sweep { cap: 1, ..look }).await.orphans.len(), 1);
     assert_eq!(sweep(Sweep::default()).await, seen);
     world.work().await;
-    assert_eq!(sweep(Sweep::default()).await, Swept::default(), "all of it is mended");
+    assert_eq!(sweep(Sweep::default()).await, Swept::default(), "everything is repaired");
     assert_eq!(kept(&world).await.intersection(&orphans).count(), 0);
     assert!(kept(&world).await.is_superset(&others));
-    assert!(blobs.delete_folder("").await.is_err(), "nobody means everything");
+    assert!(blobs.delete_folder("").await.is_err(), "an empty folder name is an error");
     let token = world.sign_in("ana@example.org").await;
     assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
 }
 
-/// Photos that nobody posts go after a week.
+/// Photos that no entry names are deleted after a week.
 pub(crate) fn forgetful() -> World {
     let options =
         GalleryOptions { unposted: Some(Duration::from_hours(24 * 7)), ..GalleryOptions::default() };
     World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default())
 }
 
-/// Where the host wants it, a photo that nobody posts goes; one that is posted, and a face, stay.
+/// If the host enables it, a photo that no entry names is deleted; a posted photo and an avatar stay.
 #[tokio::test]
-async fn what_is_never_posted_expires() {
+async fn photo_without_an_entry_expires() {
     let world = forgetful();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (posted, never) = (world.photo(&ana, 300).await, world.photo(&ana, 301).await);
@@ -576,9 +580,9 @@ async fn what_is_never_posted_expires() {
     assert_eq!(world.get(&format!("/v1/media/{never}"), &ana).await.said(), (404, "media_not_found"));
 }
 
-/// A sweep that ends early goes on from there.
+/// A sweep that stops early is continued by the next one.
 #[tokio::test]
-async fn a_sweep_goes_on_where_it_ended() {
+async fn sweep_continues_from_its_last_position() {
     let world = forgetful();
     let gallery = world.backend.gallery();
     let mut ids = BTreeSet::new();
@@ -598,12 +602,12 @@ async fn a_sweep_goes_on_where_it_ended() {
     assert_eq!(gallery.sweep(Sweep { time: Duration::ZERO, ..little }).await.unwrap(), Swept::default());
     assert!(kept(&world).await.contains("sweep"));
     assert_eq!(gallery.sweep(little).await.unwrap(), Swept::default());
-    assert!(!kept(&world).await.contains("sweep"), "it is through");
+    assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
 }
 
-/// Where a store signs links, and the host wants them, a picture is answered with one; the store itself is not asked.
+/// If the store signs links, and the host enables them, a picture is answered with a link, without a request to the store.
 #[tokio::test]
-async fn a_link_to_the_store() {
+async fn picture_is_answered_with_a_signed_link() {
     let secret = couple::Secret::new("sesame".to_owned());
     let store =
         couple::blobs::S3Options::new("bucket").endpoint("http://127.0.0.1:9").credentials("id", &secret);
@@ -635,14 +639,14 @@ async fn a_link_to_the_store() {
     let link = headers["location"].to_str().unwrap();
     assert!(link.starts_with("http://127.0.0.1:9/bucket/c/") && link.contains(&blob), "{link}");
     assert!(link.contains("X-Amz-Expires=90") && !link.contains("sesame"), "{link}");
-    // What is away takes nothing else along, and is told.
+    // An unavailable store does not make the server unready, but is reported.
     let ready = world.call("GET", "/readyz", None, None).await;
     assert_eq!((ready.status, &ready.body["pictures"]), (200, &json!("unavailable")));
 }
 
-/// A store of pictures that takes what is asked and never answers holds no probe up, also after one gave up.
+/// A blob store that accepts requests and never answers does not delay a probe, even after a cancelled one.
 #[tokio::test]
-async fn a_store_of_pictures_that_hangs() {
+async fn hanging_blob_store_does_not_delay_readiness() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = format!("http://{}", silent.local_addr().unwrap());
     let secret = couple::Secret::new("sesame".to_owned());
@@ -650,16 +654,19 @@ async fn a_store_of_pictures_that_hangs() {
     let builder = Backend::builder().limits(Unlimited).blobs(store.open().unwrap());
     let world = World::of(builder, HttpOptions::default());
     let probe = || world.call("GET", "/readyz", None, None);
-    assert!(tokio::time::timeout(Duration::from_millis(20), probe()).await.is_err(), "it gave up");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(20), probe()).await.is_err(),
+        "the first probe was cancelled"
+    );
     for _ in 0..3 {
         let ready = tokio::time::timeout(Duration::from_secs(1), probe()).await.unwrap();
         assert_eq!((ready.status, &ready.body["pictures"]), (200, &json!("unavailable")));
     }
 }
 
-/// A place for pictures that is not mounted is not taken for one that lost them all.
+/// An unmounted store of pictures is not treated as one that has lost all pictures.
 #[tokio::test]
-async fn a_place_that_is_away_costs_no_picture() {
+async fn unmounted_blob_store_loses_no_picture() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let ids = [world.photo(&ana, 300).await, world.photo(&ana, 301).await];
@@ -681,9 +688,9 @@ async fn a_place_that_is_away_costs_no_picture() {
     }
 }
 
-/// Without a copy, all sizes are made at once, and stay.
+/// Without a stored copy, all renditions are made after the upload, and are kept.
 #[tokio::test]
-async fn nothing_is_kept_but_sizes() {
+async fn without_a_copy_all_renditions_are_made_and_kept() {
     let options = GalleryOptions { copy: None, ..GalleryOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;

@@ -1,4 +1,4 @@
-//! The stories of pairing.
+//! Pairing: invites, couples, blocks, restoring an earlier timeline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_accepts_make_one_couple() {
+async fn concurrent_accepts_create_one_couple() {
     let world = Arc::new(World::new());
     let ana = world.join("ana@example.org").await;
     let code = world.post("/v1/invites", &ana, json!({})).await.text("code");
@@ -28,7 +28,7 @@ async fn a_hundred_accepts_make_one_couple() {
     for task in tasks {
         let (who, status, couple) = task.await.unwrap();
         match status {
-            // A repeat by the one who won answers the same couple.
+            // A repeat by the successful account returns the same couple.
             201 => drop(founded.insert((who, couple))),
             status => assert!(matches!(status, 404 | 409), "{status}"),
         }
@@ -62,7 +62,7 @@ async fn crossing_invites_become_one_couple_and_both_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn among_three_nobody_is_in_two_couples() {
+async fn crossing_invites_of_three_accounts_create_one_couple() {
     let world = Arc::new(World::new());
     let emails = ["ana@example.org", "ben@example.org", "cleo@example.org"];
     let mut tokens = Vec::new();
@@ -99,7 +99,7 @@ async fn among_three_nobody_is_in_two_couples() {
 }
 
 #[tokio::test]
-async fn pairing_ends_both_peoples_other_invites() {
+async fn pairing_ends_other_invites_of_both_members() {
     let world = World::new();
     let (ana, ben, cleo) = (
         world.join("ana@example.org").await,
@@ -120,7 +120,7 @@ async fn pairing_ends_both_peoples_other_invites() {
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_tell_what_became_of_an_invite() {
+async fn outcome_of_an_invite_is_hidden_from_other_accounts() {
     let world = World::new();
     let (ana, ben, cleo) = (
         world.join("ana@example.org").await,
@@ -148,13 +148,13 @@ async fn a_stranger_cannot_tell_what_became_of_an_invite() {
         answers.iter().all(|answer| *answer == answers[0] && answer["code"] == "invite_not_found"),
         "{answers:?}"
     );
-    // Whom it was addressed to may know that it waited too long.
+    // The account to which it was addressed may know that it has expired.
     let received = world.get("/v1/invites", &ben).await;
     assert_eq!(received.body["received"], json!([]));
 }
 
 #[tokio::test]
-async fn an_addressed_invite_works_for_its_owner_only() {
+async fn addressed_invite_works_for_its_addressee_only() {
     let world = World::new();
     let (ana, ben, cleo) = (
         world.join("ana@example.org").await,
@@ -168,7 +168,7 @@ async fn an_addressed_invite_works_for_its_owner_only() {
     for named in [json!({"code": code}), json!({"token": link}), json!({"id": sent.text("id")})] {
         assert_eq!(world.post("/v1/invites/accept", &cleo, named).await.said(), (404, "invite_not_found"));
     }
-    // An id alone opens nothing that is not addressed.
+    // An id works only for an invite that is addressed to the account.
     let open = world.post("/v1/invites", &ana, json!({})).await.text("id");
     assert_eq!(
         world.post("/v1/invites/preview", &ben, json!({"id": open})).await.said(),
@@ -179,24 +179,24 @@ async fn an_addressed_invite_works_for_its_owner_only() {
     let accepted = world.post("/v1/invites/accept", &ben, json!({"id": sent.text("id")})).await;
     assert_eq!(accepted.status, 201);
     let again = world.post("/v1/invites/accept", &ben, json!({"code": code})).await;
-    assert_eq!((again.status, &again.body), (201, &accepted.body), "a repeat answers the same couple");
+    assert_eq!((again.status, &again.body), (201, &accepted.body), "a repeat returns the same couple");
     let own = world.post("/v1/invites", &cleo, json!({"email": "cleo@example.org"})).await;
     assert_eq!(own.said(), (409, "own_invite"));
 }
 
 #[tokio::test]
-async fn a_block_looks_like_an_expired_invite() {
+async fn block_is_answered_like_an_unknown_invite() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     assert_eq!(world.call("DELETE", "/v1/couple?block=true", Some(&ana), None).await.status, 204);
     let mails = world.mails_to("ana@example.org");
-    // Ben invites: it is taken as ever, and Ana hears nothing.
+    // Ben's invite is accepted by the server as usual, and Ana does not see it.
     let sent = world.post("/v1/invites", &ben, json!({"email": "ana@example.org"})).await;
     assert_eq!(sent.status, 201, "{}", sent.body);
     world.work().await;
     assert_eq!(world.mails_to("ana@example.org"), mails);
     assert_eq!(world.get("/v1/invites", &ana).await.body["received"], json!([]));
-    // Ben finds a code of Ana's: it looks wrong.
+    // Ben has a code of Ana's: it is answered like a wrong code.
     let code = world.post("/v1/invites", &ana, json!({})).await.text("code");
     for path in ["/v1/invites/preview", "/v1/invites/accept", "/v1/invites/decline"] {
         assert_eq!(world.post(path, &ben, json!({ "code": code })).await.said(), (404, "invite_not_found"));
@@ -209,7 +209,7 @@ async fn a_block_looks_like_an_expired_invite() {
 }
 
 #[tokio::test]
-async fn a_new_partner_sees_nothing_old_and_the_same_two_choose() {
+async fn new_partner_sees_no_old_entries_and_former_couple_can_restore_them() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     world.say(&ana, "before").await;
@@ -240,7 +240,7 @@ async fn a_new_partner_sees_nothing_old_and_the_same_two_choose() {
 }
 
 #[tokio::test]
-async fn a_late_repeat_reaches_no_other_couple() {
+async fn late_repeat_does_not_reach_another_couple() {
     let world = World::new();
     let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
     let invite = world.post("/v1/invites", &ana, json!({})).await.text("code");
@@ -255,7 +255,7 @@ async fn a_late_repeat_reaches_no_other_couple() {
         async || world.keyed("POST", "/v1/couple/entries", Some(&ana), Some(entry.clone()), Some("e")).await;
     assert_eq!(say().await.status, 201);
     world.call("DELETE", "/v1/couple?block=true", Some(&ana), None).await;
-    // The ex learns nothing by repeating.
+    // The former partner learns nothing from a repeat.
     assert_eq!(accept().await.said(), (404, "not_paired"));
     let cleo = world.join("cleo@example.org").await;
     world.pair(&ana, &cleo).await;
@@ -272,7 +272,7 @@ async fn a_late_repeat_reaches_no_other_couple() {
 }
 
 #[tokio::test]
-async fn a_late_repeat_of_leaving_ends_no_later_couple() {
+async fn late_repeat_of_leaving_does_not_end_a_later_couple() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let old = world.get("/v1/couple", &ana).await.text("id");
@@ -290,7 +290,7 @@ async fn a_late_repeat_of_leaving_ends_no_later_couple() {
     assert_eq!(leave("", None, Some("k")).await.status, 204);
     let cleo = world.join("cleo@example.org").await;
     world.pair(&ana, &cleo).await;
-    // By key and by couple.
+    // Repeats by key and by couple.
     assert_eq!(leave("", None, Some("k")).await.status, 204);
     assert_eq!(leave("", Some(&old), None).await.status, 204);
     assert_eq!(leave("?block=true", None, Some("k")).await.said(), (422, "idempotency_key_reused"));
@@ -301,7 +301,7 @@ async fn a_late_repeat_of_leaving_ends_no_later_couple() {
     let stranger = world.couple("dan@example.org", "eve@example.org").await.0;
     let other = world.get("/v1/couple", &stranger).await.text("id");
     assert_eq!(leave("", Some(&other), None).await.said(), (404, "not_paired"));
-    // A block that was asked for is not lost when the other left first.
+    // A block is applied even if the partner has left first.
     assert_eq!(world.get("/v1/blocks", &ana).await.body["blocks"], json!([]));
     assert_eq!(leave("?block=true", Some(&old), None).await.status, 204);
     assert_eq!(world.get("/v1/blocks", &ana).await.body["blocks"].as_array().unwrap().len(), 1);
@@ -324,11 +324,11 @@ async fn deletion_request_withdraws_invites_and_ends_pairing() {
             assert_eq!(answer.said(), (404, "invite_not_found"), "{path}");
         }
     }
-    // An invite in the other direction waits: it crosses nothing.
+    // A pending invite in the other direction does not cross a withdrawn one.
     let crossing = world.post("/v1/invites", &ben, json!({ "email": "ana@example.org" })).await;
     assert_eq!((crossing.status, crossing.body["couple"].is_null()), (201, true));
     world.work().await;
-    // Signing in calls the deletion off.
+    // A sign-in cancels the deletion.
     let ana = world.sign_in("ana@example.org").await;
     let answer = world.post("/v1/invites/accept", &ana, json!({ "id": crossing.text("id") })).await;
     assert_eq!(answer.status, 201, "{}", answer.body);

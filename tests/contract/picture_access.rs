@@ -1,4 +1,4 @@
-//! Signed URLs of renditions, as `<img>` loads them: without the `Authorization` header.
+//! Signed URLs of renditions, as `<img>` loads them: without an `Authorization` header.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn refused(world: &World, url: &str) -> bool {
     (status, code) == (403, json!("access_invalid"))
 }
 
-/// The signed URL of a rendition in the answer about a picture.
+/// Signed URL of a rendition in the response about a picture.
 async fn url(world: &World, token: &str, id: &str, rendition: &str) -> String {
     let answer = world.get(&format!("/v1/media/{id}"), token).await;
     let all = answer.body["renditions"].as_array().unwrap();
@@ -53,7 +53,7 @@ async fn signed_url_shows_the_rendition_without_a_header() {
     }
     assert_ne!(url(&world, &ana, &id, "320").await, url(&world, &ben, &id, "320").await);
     assert_eq!(world.call("GET", &format!("/v1/media/{id}/320"), None, None).await.status, 401);
-    // Answers about accounts and couples have them, too.
+    // Responses about accounts and couples contain signed URLs, too.
     let avatar = world.upload(&ana, "purpose=avatar", png(200, 200)).await.text("id");
     let set = world.call("PUT", "/v1/me/avatar", Some(&ana), Some(json!({"media_id": avatar}))).await;
     assert_eq!(set.status, 204);
@@ -93,7 +93,7 @@ async fn signed_url_expires_within_10_minutes() {
     let id = world.photo(&ana, 500).await;
     let good = url(&world, &ana, &id, "320").await;
     world.later(Duration::from_secs(299));
-    assert_eq!(load(&world, &good).await.0, 200, "for 5 minutes at least");
+    assert_eq!(load(&world, &good).await.0, 200, "valid for at least 5 minutes");
     world.later(Duration::from_secs(301));
     assert!(refused(&world, &good).await);
     assert_eq!(load(&world, &url(&world, &ana, &id, "320").await).await.0, 200);
@@ -125,7 +125,7 @@ async fn signed_url_ends_with_its_couple_and_not_by_pairing_again() {
     }
     world.pair(&ana, &ben).await;
     for url in [&own, &partners] {
-        assert!(refused(&world, url).await, "of the couple before");
+        assert!(refused(&world, url).await, "a URL of the earlier couple");
     }
     assert_eq!(load(&world, &url(&world, &ana, &id, "320").await).await.0, 200, "the owner's own picture");
 }

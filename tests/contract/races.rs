@@ -1,4 +1,4 @@
-//! Requests that decide from the same reading: no acknowledged update is lost, and no bound is passed.
+//! Concurrent requests that decide from the same state: no acknowledged update is lost, and no limit is exceeded.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use tokio::sync::Barrier;
 
 use crate::world::{World, png};
 
-/// Sends requests concurrently: method, path, token, body. Their statuses, in order.
+/// Sends requests concurrently (method, path, token, body). Returns their statuses in order.
 async fn at_once(world: &Arc<World>, requests: Vec<(&'static str, &'static str, String, Value)>) -> Vec<u16> {
     let start = Arc::new(Barrier::new(requests.len()));
     let tasks: Vec<_> = requests
@@ -28,7 +28,7 @@ async fn at_once(world: &Arc<World>, requests: Vec<(&'static str, &'static str, 
     statuses
 }
 
-/// How many entries of each kind a couple's log has.
+/// Number of entries of each kind in a couple's log.
 async fn kinds(world: &World, token: &str) -> BTreeMap<String, usize> {
     let page = world.get("/v1/couple/entries?after=0&limit=200", token).await;
     let mut kinds = BTreeMap::new();
@@ -66,7 +66,7 @@ async fn concurrent_restore_wishes_write_one_restored_entry() {
         world.say(&ana, &format!("e{n}")).await;
         assert_eq!(world.call("DELETE", "/v1/couple", Some(&ana), None).await.status, 204);
         world.pair(&ana, &ben).await;
-        // Each from two devices.
+        // Each member from two devices.
         let yes = |token: &String| ("PUT", "/v1/couple/previous", token.clone(), json!({ "wanted": true }));
         let statuses = at_once(&world, vec![yes(&ana), yes(&ben), yes(&ana), yes(&ben)]).await;
         assert_eq!(statuses, [200; 4]);
@@ -120,7 +120,7 @@ async fn concurrent_avatars_leave_one_picture() {
         for id in &uploads {
             left += usize::from(world.get(&format!("/v1/media/{id}"), &ana).await.status == 200);
         }
-        assert_eq!(left, 1, "round {round}: what was shown before is deleted");
+        assert_eq!(left, 1, "round {round}: the previous pictures are deleted");
         assert_eq!(world.call("DELETE", "/v1/me/avatar", Some(&ana), None).await.status, 204);
     }
 }
