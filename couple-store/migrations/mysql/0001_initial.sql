@@ -1,5 +1,6 @@
--- Ids are UUIDv7 as 16 bytes, digests 32 bytes, times microseconds since 1970 UTC, truth 0 or 1. Text that is looked up is kept
--- as bytes: a collation would fold case or trailing spaces. MySQL commits each definition by itself, so each can be run again.
+-- Ids are UUIDv7 (16 bytes), digests 32 bytes, times microseconds since 1970-01-01 UTC, booleans 0 or 1.
+-- Text that is compared is stored as bytes, because a collation would ignore case or trailing spaces.
+-- MySQL commits each definition immediately, so each statement can be repeated.
 
 CREATE TABLE IF NOT EXISTS account (
     id BINARY(16) NOT NULL PRIMARY KEY,
@@ -61,7 +62,7 @@ CREATE TABLE IF NOT EXISTS invite (
     message TEXT,
     code BINARY(32) NOT NULL,
     link BINARY(32) NOT NULL,
-    -- Set while the invite is open and bound to an address: at most one open invite joins two addresses.
+    -- Set while the invite is open and has a target address. Unique: a pair of addresses has one open invite.
     pair_key BINARY(32),
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
@@ -94,14 +95,14 @@ CREATE TABLE IF NOT EXISTS couple (
     read_second BIGINT NOT NULL
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
--- Who is in a couple now: the key keeps everybody to one. Who invites or was in one has a row without a couple: a row that
--- is there can be locked.
+-- Current couple of an account; the primary key allows one. NULL for an account without a couple that sends
+-- invites or was in a couple: its row exists because only an existing row can be locked.
 CREATE TABLE IF NOT EXISTS member (
     account_id BINARY(16) NOT NULL PRIMARY KEY,
     couple_id BINARY(16)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
--- Who ever was in which couple.
+-- All couples that an account has been in.
 CREATE TABLE IF NOT EXISTS membership (
     account_id BINARY(16) NOT NULL,
     couple_id BINARY(16) NOT NULL,
@@ -121,7 +122,7 @@ CREATE TABLE IF NOT EXISTS block (
 CREATE TABLE IF NOT EXISTS entry (
     couple_id BINARY(16) NOT NULL,
     seq BIGINT NOT NULL,
-    -- 0 the first of the two, 1 the second, none the system
+    -- 0 first member, 1 second member, NULL system
     author BIGINT,
     client_id VARBINARY(255),
     kind VARBINARY(255) NOT NULL,
@@ -138,11 +139,11 @@ CREATE TABLE IF NOT EXISTS entry (
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS media (
-    -- 0 a person's avatars, 1 a couple's photos
+    -- 0 avatars of an account, 1 photos of a couple
     space_kind BIGINT NOT NULL,
     space_id BINARY(16) NOT NULL,
     id BINARY(16) NOT NULL,
-    -- Of owner, purpose, digest and crop: the same picture is there once.
+    -- Digest of owner, purpose, content and crop; unique within a space.
     identity BINARY(32) NOT NULL,
     owner BINARY(16) NOT NULL,
     -- 0 avatar, 1 photo
@@ -173,20 +174,20 @@ CREATE TABLE IF NOT EXISTS media_rendition (
     space_id BINARY(16) NOT NULL,
     media_id BINARY(16) NOT NULL,
     name VARBINARY(64) NOT NULL,
-    -- 0 JPEG, 1 WebP
+    -- 0 JPEG, 1 WebP, 2 PNG
     format BIGINT NOT NULL,
     width BIGINT NOT NULL,
     height BIGINT NOT NULL,
     bytes BIGINT NOT NULL,
     blob_name TEXT NOT NULL,
     made_at BIGINT NOT NULL,
-    -- None: kept however long nobody asks.
+    -- Time of the last request; NULL for a rendition that never expires.
     used_at BIGINT,
     PRIMARY KEY (space_id, media_id, name, format),
     KEY media_rendition_used (used_at, media_id, name, format)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
--- What is kept in each space. A closed one stays, so that nothing comes in late.
+-- Usage of each space. The row of a closed space stays, so that it accepts no late picture.
 CREATE TABLE IF NOT EXISTS media_space (
     space_id BINARY(16) NOT NULL PRIMARY KEY,
     kind BIGINT NOT NULL,
@@ -201,7 +202,7 @@ CREATE TABLE IF NOT EXISTS job (
     name VARBINARY(255) NOT NULL,
     payload MEDIUMTEXT NOT NULL,
     dedupe_key VARBINARY(512),
-    -- When it may next be claimed: the end of the lease while a worker holds it.
+    -- Time of the next possible claim; the end of the lease while a worker holds the job.
     due_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     max_attempts BIGINT NOT NULL,

@@ -1,5 +1,5 @@
--- Proofs of an address: who requested a token, which of its forms was used, and counts that outlive a process.
--- The statement commits by itself: it is skipped where an earlier, interrupted run has already made it.
+-- Proofs of an address: session and client network that requested a token, its used form, and persistent tallies.
+-- MySQL commits the statement immediately: skip it if an earlier, interrupted run has already executed it.
 SET @missing = (SELECT COUNT(*) = 0 FROM information_schema.columns
     WHERE table_schema = DATABASE() AND table_name = 'token' AND column_name = 'session_id');
 SET @statement = IF(@missing, 'ALTER TABLE token ADD COLUMN session_id BINARY(16), ADD COLUMN network BINARY(32), ADD COLUMN foreign_tries BIGINT NOT NULL DEFAULT 0, ADD COLUMN used_form VARBINARY(16)', 'DO 0');

@@ -1,5 +1,5 @@
--- Ids are UUIDv7, digests 32 bytes, times microseconds since 1970 UTC, truth 0 or 1. Where rows are put in order,
--- the index ends with the key.
+-- Ids are UUIDv7, digests 32 bytes, times microseconds since 1970-01-01 UTC, booleans 0 or 1.
+-- An index for an ordered read ends with the key.
 
 CREATE TABLE account (
     id           UUID NOT NULL PRIMARY KEY,
@@ -61,7 +61,7 @@ CREATE TABLE invite (
     message       TEXT,
     code          BYTEA NOT NULL,
     link          BYTEA NOT NULL,
-    -- Set while the invite is open and bound to an address: at most one open invite joins two addresses.
+    -- Set while the invite is open and has a target address. Unique: a pair of addresses has one open invite.
     pair_key      BYTEA,
     created_at    BIGINT NOT NULL,
     expires_at    BIGINT NOT NULL,
@@ -94,14 +94,14 @@ CREATE TABLE couple (
     read_second    BIGINT NOT NULL
 );
 
--- Who is in a couple now: the key keeps everybody to one. Who invites or was in one has a row without a couple: a row that
--- is there can be locked.
+-- Current couple of an account; the primary key allows one. NULL for an account without a couple that sends
+-- invites or was in a couple: its row exists because only an existing row can be locked.
 CREATE TABLE member (
     account_id UUID NOT NULL PRIMARY KEY,
     couple_id  UUID
 );
 
--- Who ever was in which couple.
+-- All couples that an account has been in.
 CREATE TABLE membership (
     account_id UUID NOT NULL,
     couple_id  UUID NOT NULL,
@@ -121,7 +121,7 @@ CREATE INDEX block_blocked ON block (blocked);
 CREATE TABLE entry (
     couple_id       UUID NOT NULL,
     seq             BIGINT NOT NULL,
-    -- 0 the first of the two, 1 the second, none the system
+    -- 0 first member, 1 second member, NULL system
     author          BIGINT,
     client_id       TEXT COLLATE "C",
     kind            TEXT COLLATE "C" NOT NULL,
@@ -138,11 +138,11 @@ CREATE UNIQUE INDEX entry_client ON entry (couple_id, author, client_id) WHERE c
 CREATE INDEX entry_kind ON entry (couple_id, kind, seq);
 
 CREATE TABLE media (
-    -- 0 a person's avatars, 1 a couple's photos
+    -- 0 avatars of an account, 1 photos of a couple
     space_kind   BIGINT NOT NULL,
     space_id     UUID NOT NULL,
     id           UUID NOT NULL,
-    -- Of owner, purpose, digest and crop: the same picture is there once.
+    -- Digest of owner, purpose, content and crop; unique within a space.
     identity     BYTEA NOT NULL,
     owner        UUID NOT NULL,
     -- 0 avatar, 1 photo
@@ -173,20 +173,20 @@ CREATE TABLE media_rendition (
     space_id  UUID NOT NULL,
     media_id  UUID NOT NULL,
     name      TEXT COLLATE "C" NOT NULL,
-    -- 0 JPEG, 1 WebP
+    -- 0 JPEG, 1 WebP, 2 PNG
     format    BIGINT NOT NULL,
     width     BIGINT NOT NULL,
     height    BIGINT NOT NULL,
     bytes     BIGINT NOT NULL,
     blob_name TEXT NOT NULL,
     made_at   BIGINT NOT NULL,
-    -- None: kept however long nobody asks.
+    -- Time of the last request; NULL for a rendition that never expires.
     used_at   BIGINT,
     PRIMARY KEY (space_id, media_id, name, format)
 );
 CREATE INDEX media_rendition_used ON media_rendition (used_at, media_id, name, format) WHERE used_at IS NOT NULL;
 
--- What is kept in each space. A closed one stays, so that nothing comes in late.
+-- Usage of each space. The row of a closed space stays, so that it accepts no late picture.
 CREATE TABLE media_space (
     space_id UUID NOT NULL PRIMARY KEY,
     kind     BIGINT NOT NULL,
@@ -201,7 +201,7 @@ CREATE TABLE job (
     name         TEXT COLLATE "C" NOT NULL,
     payload      TEXT NOT NULL,
     dedupe_key   TEXT COLLATE "C",
-    -- When it may next be claimed: the end of the lease while a worker holds it.
+    -- Time of the next possible claim; the end of the lease while a worker holds the job.
     due_at       BIGINT NOT NULL,
     expires_at   BIGINT NOT NULL,
     max_attempts BIGINT NOT NULL,

@@ -1,4 +1,4 @@
--- Proofs of an address: who requested a token, which of its forms was used, and counts that outlive a process.
+-- Proofs of an address: session and client network that requested a token, its used form, and persistent tallies.
 ALTER TABLE token ADD COLUMN session_id UUID;
 ALTER TABLE token ADD COLUMN network BYTEA;
 ALTER TABLE token ADD COLUMN foreign_tries BIGINT NOT NULL DEFAULT 0;

@@ -1,21 +1,21 @@
--- Uploads that come in several requests (tus). The bytes are in the blobs that `parts` names.
+-- Resumable uploads (tus). The bytes are in the blobs that `parts` names.
 CREATE TABLE resumable_upload (
     id            UUID NOT NULL PRIMARY KEY,
     owner         UUID NOT NULL,
-    -- Couple of the owner when the upload was created; NULL: independent of a couple.
+    -- Couple of the owner when the upload was created; NULL if the upload does not depend on a couple.
     couple_id     UUID,
-    -- In bytes; NULL until the client declares it.
+    -- Length in bytes; NULL until the client declares it.
     total_length  BIGINT,
-    -- Stored bytes.
+    -- Number of stored bytes.
     received      BIGINT NOT NULL,
-    -- {bytes}:{blob}, separated by spaces.
+    -- Blobs as {bytes}:{blob}, separated by spaces.
     parts         TEXT NOT NULL,
     -- Fencing token of the latest request that claimed the upload.
     writer        BIGINT NOT NULL,
     -- Upload-Metadata and Upload-Concat as the client sent them.
     metadata      TEXT NOT NULL,
     concatenation TEXT,
-    -- Picture that the upload became; NULL: unfinished.
+    -- Picture that was created from the upload; NULL while it is unfinished.
     media_id      UUID,
     expires_at    BIGINT NOT NULL
 );

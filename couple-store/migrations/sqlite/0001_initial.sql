@@ -1,5 +1,5 @@
--- Ids are UUIDv7 as 16 bytes, digests 32 bytes, times microseconds since 1970 UTC, truth 0 or 1.
--- Tables without a row id are kept in the order of their key: a couple's rows lie together.
+-- Ids are UUIDv7 (16 bytes), digests 32 bytes, times microseconds since 1970-01-01 UTC, booleans 0 or 1.
+-- WITHOUT ROWID stores rows in the order of the primary key, so that the rows of a couple are adjacent.
 
 CREATE TABLE account (
     id           BLOB    NOT NULL PRIMARY KEY,
@@ -61,7 +61,7 @@ CREATE TABLE invite (
     message       TEXT,
     code          BLOB    NOT NULL,
     link          BLOB    NOT NULL,
-    -- Set while the invite is open and bound to an address: at most one open invite joins two addresses.
+    -- Set while the invite is open and has a target address. Unique: a pair of addresses has one open invite.
     pair_key      BLOB,
     created_at    INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,
@@ -94,14 +94,14 @@ CREATE TABLE couple (
     read_second    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Who is in a couple now: the key keeps everybody to one. Who invites or was in one has a row without a couple: a row that
--- is there can be locked.
+-- Current couple of an account; the primary key allows one. NULL for an account without a couple that sends
+-- invites or was in a couple: its row exists because only an existing row can be locked.
 CREATE TABLE member (
     account_id BLOB NOT NULL PRIMARY KEY,
     couple_id  BLOB
 ) STRICT, WITHOUT ROWID;
 
--- Who ever was in which couple.
+-- All couples that an account has been in.
 CREATE TABLE membership (
     account_id BLOB NOT NULL,
     couple_id  BLOB NOT NULL,
@@ -121,7 +121,7 @@ CREATE INDEX block_blocked ON block (blocked);
 CREATE TABLE entry (
     couple_id       BLOB    NOT NULL,
     seq             INTEGER NOT NULL,
-    -- 0 the first of the two, 1 the second, none the system
+    -- 0 first member, 1 second member, NULL system
     author          INTEGER,
     client_id       TEXT,
     kind            TEXT    NOT NULL,
@@ -138,11 +138,11 @@ CREATE UNIQUE INDEX entry_client ON entry (couple_id, author, client_id) WHERE c
 CREATE INDEX entry_kind ON entry (couple_id, kind, seq);
 
 CREATE TABLE media (
-    -- 0 a person's avatars, 1 a couple's photos
+    -- 0 avatars of an account, 1 photos of a couple
     space_kind   INTEGER NOT NULL,
     space_id     BLOB    NOT NULL,
     id           BLOB    NOT NULL,
-    -- Of owner, purpose, digest and crop: the same picture is there once.
+    -- Digest of owner, purpose, content and crop; unique within a space.
     identity     BLOB    NOT NULL,
     owner        BLOB    NOT NULL,
     -- 0 avatar, 1 photo
@@ -173,20 +173,20 @@ CREATE TABLE media_rendition (
     space_id  BLOB    NOT NULL,
     media_id  BLOB    NOT NULL,
     name      TEXT    NOT NULL,
-    -- 0 JPEG, 1 WebP
+    -- 0 JPEG, 1 WebP, 2 PNG
     format    INTEGER NOT NULL,
     width     INTEGER NOT NULL,
     height    INTEGER NOT NULL,
     bytes     INTEGER NOT NULL,
     blob_name TEXT    NOT NULL,
     made_at   INTEGER NOT NULL,
-    -- None: kept however long nobody asks.
+    -- Time of the last request; NULL for a rendition that never expires.
     used_at   INTEGER,
     PRIMARY KEY (space_id, media_id, name, format)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX media_rendition_used ON media_rendition (used_at, media_id, name, format) WHERE used_at IS NOT NULL;
 
--- What is kept in each space. A closed one stays, so that nothing comes in late.
+-- Usage of each space. The row of a closed space stays, so that it accepts no late picture.
 CREATE TABLE media_space (
     space_id BLOB    NOT NULL PRIMARY KEY,
     kind     INTEGER NOT NULL,
@@ -201,7 +201,7 @@ CREATE TABLE job (
     name         TEXT    NOT NULL,
     payload      TEXT    NOT NULL,
     dedupe_key   TEXT,
-    -- When it may next be claimed: the end of the lease while a worker holds it.
+    -- Time of the next possible claim; the end of the lease while a worker holds the job.
     due_at       INTEGER NOT NULL,
     expires_at   INTEGER NOT NULL,
     max_attempts INTEGER NOT NULL,
