@@ -119,7 +119,7 @@ impl<D: Server> ServerOptions<D> {
             if !D::KNOWN.contains(&name) {
                 let known = D::KNOWN.join(", ");
                 return Err(wrong(format!(
-                    "the URL of {} has the unknown option `{name}`; known options are {known}",
+                    "the URL of {} has an option `{name}` that is not supported; supported options are {known}",
                     D::CALLED
                 )));
             }
