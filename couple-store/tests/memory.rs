@@ -1,4 +1,4 @@
-//! What keeps everything in memory, proven by the kit.
+//! Adapters in memory pass the conformance kit.
 
 use std::sync::Arc;
 

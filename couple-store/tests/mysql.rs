@@ -1,4 +1,4 @@
-//! MariaDB, proven by the kit and held against memory.
+//! The store on MariaDB passes the conformance kit and matches the memory store.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod support;
@@ -106,7 +106,7 @@ mod connecting {
         }
     }
 
-    /// MySQL commits each definition by itself: what a kill cut short is finished by the next start.
+    /// MySQL commits each definition immediately: the next start completes an interrupted migration.
     #[tokio::test]
     async fn a_half_applied_migration_is_finished() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
@@ -127,8 +127,9 @@ mod queries {
 
     use super::*;
 
-    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay: 100,000 rows,
-    /// or those of `COUPLE_PLAN_ROWS`.
+    /// Every query uses an index, on tables that are large enough for an index to pay off.
+    ///
+    /// The tables have 100,000 rows, or the number in `COUPLE_PLAN_ROWS`.
     #[tokio::test]
     async fn none_scans_a_table() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
@@ -139,7 +140,7 @@ mod queries {
             let plan = support::mysql::explain(&mut connection, sql).await;
             for row in plan {
                 let table = row.get::<Option<String>, _>("table").unwrap_or_default();
-                // What is inserted into, and a row that is made up.
+                // Skip the target table of an insert, and derived tables.
                 if row.get::<String, _>("select_type") == "INSERT" || table.starts_with('<') {
                     continue;
                 }

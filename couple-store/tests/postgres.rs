@@ -1,4 +1,4 @@
-//! PostgreSQL, proven by the kit and held against memory.
+//! The store on PostgreSQL passes the conformance kit and matches the memory store.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 mod support;
@@ -94,12 +94,12 @@ mod connecting {
         }
     }
 
-    /// PostgreSQL's definitions are part of the transaction: what a kill cut short left nothing.
+    /// Migrations are part of a transaction in PostgreSQL: an interrupted migration leaves nothing.
     #[tokio::test]
     async fn a_migration_is_all_or_nothing() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        // In the way of the last steps.
+        // Make one of the last statements fail.
         sqlx::raw_sql("CREATE TABLE outcome (x INT)").execute(&mut connection).await.unwrap();
         let (_, said) = refused(&url).await;
         assert!(said.contains("migration 1 initial"), "{said}");
@@ -116,8 +116,9 @@ mod queries {
 
     use super::*;
 
-    /// Every statement that finds rows is served by an index, over tables large enough that a scan would not pay: 100,000 rows,
-    /// or those of `COUPLE_PLAN_ROWS`.
+    /// Every query uses an index, on tables that are large enough for an index to pay off.
+    ///
+    /// The tables have 100,000 rows, or the number in `COUPLE_PLAN_ROWS`.
     #[tokio::test]
     async fn none_scans_a_table() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
@@ -126,7 +127,7 @@ mod queries {
         support::postgres::seed(&mut connection, support::rows(), |_| true).await;
         for (name, sql) in couple_store::sql::statements::<Postgres>() {
             let plan = support::postgres::explain(&mut connection, sql).await;
-            // With scans made dear, a plan that has one has no other way.
+            // Scans are disabled: a plan contains one only if there is no alternative.
             assert!(!plan.contains("Seq Scan on"), "{name} scans: {sql}\n{plan}");
             let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF"].contains(&name);
             assert!(few || !plan.contains("Sort Key"), "{name} sorts: {sql}\n{plan}");
@@ -134,7 +135,7 @@ mod queries {
     }
 }
 
-/// The bus over `LISTEN` and `NOTIFY`.
+/// Event bus over `LISTEN` and `NOTIFY`.
 mod bus {
     use std::time::Duration;
 
@@ -152,7 +153,7 @@ mod bus {
 
     use super::*;
 
-    /// How long anything may take here, on a machine that does much else.
+    /// Time limit of every wait, also on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn fresh() -> String {
@@ -162,7 +163,7 @@ mod bus {
         PostgresBus::start(url).await.unwrap()
     }
 
-    /// Two processes: one publishes, the other listens.
+    /// Event buses of two processes.
     struct Across {
         here: PostgresBus,
         there: PostgresBus,
@@ -200,7 +201,7 @@ mod bus {
         timeout(PATIENCE, subscription.next()).await.expect("it is heard")
     }
 
-    /// Publishes until it is heard: after what; fails after `PATIENCE`.
+    /// Publishes until a notice arrives; returns the time, or fails after `PATIENCE`.
     async fn carried(here: &PostgresBus, far: &mut Box<dyn Subscription>, on: &Topic) -> Duration {
         let begun = Instant::now();
         loop {
@@ -212,14 +213,16 @@ mod bus {
         }
     }
 
-    /// Ends every connection of the buses: how many.
+    /// Closes all connections of the buses; returns their number.
     async fn cut(server: &mut PgConnection) -> i64 {
         let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
                    WHERE datname = current_database() AND application_name = 'couple bus'";
         sqlx::query_scalar(cut).fetch_one(server).await.unwrap()
     }
 
-    /// Whatever is published while connections are cut is heard, or looked for, without anybody saying another word.
+    /// A notice that is published while connections are cut arrives without another publish.
+    ///
+    /// In its place the subscriber may get a notice to read the store.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn its_connections_are_cut() {
         let url = fresh().await;
@@ -234,19 +237,19 @@ mod bus {
             while timeout(Duration::from_millis(50), far.next()).await.is_ok() {}
             assert!(cut(&mut server).await >= 2, "listeners at least");
             let begun = Instant::now();
-            // Before, while or after the connections are seen to be gone.
+            // Before, during or after the buses notice the loss of their connections.
             sleep(Duration::from_millis(n % 4)).await;
             here.publish(talk.clone(), Notice::Changed).await;
             assert_eq!(heard(&mut far).await, Notice::Changed);
             slowest = slowest.max(begun.elapsed());
-            // Who listens to something else is told to look, too.
+            // A subscriber of another topic also gets a notice to read the store.
             assert_eq!(heard(&mut aside).await, Notice::Changed);
             while timeout(Duration::from_millis(50), aside.next()).await.is_ok() {}
         }
         println!("cut 20 times: heard after at most {} ms", slowest.as_millis());
     }
 
-    /// Only what sends is cut: the batch that was lost is made up for.
+    /// Only the sending connection is cut: the lost batch is replaced by a notice to read the store.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_sends_is_cut() {
         let url = fresh().await;
@@ -266,7 +269,9 @@ mod bus {
         }
     }
 
-    /// Behind a proxy that stops answering: a publisher is not held up, and all of it ends when the server answers again.
+    /// Behind a proxy that stops forwarding, a publisher does not wait.
+    ///
+    /// Notices resume when the server responds again.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn silence() {
         let url = fresh().await;
@@ -284,13 +289,13 @@ mod bus {
         }
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
         assert_eq!(heard(&mut near).await, Notice::Changed);
-        // Until both have noticed.
+        // Wait until both buses have noticed.
         sleep(Duration::from_secs(4)).await;
         proxy.silence(false);
         println!("carried again after {} ms", carried(&here, &mut far, &talk).await.as_millis());
     }
 
-    /// A signal that no notification can hold becomes a word to look; one that it can arrives whole.
+    /// A signal that exceeds a notification becomes a notice to read the store; a shorter one is complete.
     #[tokio::test]
     async fn long_signals() {
         let bus = across().await;

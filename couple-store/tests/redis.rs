@@ -1,4 +1,4 @@
-//! Redis, alone, behind Sentinels and as a Cluster, proven by the kit.
+//! Redis adapters on one server, behind Sentinels and on a Cluster pass the conformance kit.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ mod support;
 
 use support::engine::Engine;
 
-/// Connected, with names of its own: the checks of all tests use the same ids.
+/// Connects with a key prefix per test, because the checks of all tests use the same ids.
 async fn connect(variable: &str) -> Redis {
     let redis = Redis::connect(&support::url_of(variable), 2).await.unwrap();
     let name = std::thread::current().name().unwrap_or("").to_owned();
@@ -26,7 +26,7 @@ async fn limits(variable: &str, clock: Arc<dyn Clock>) -> RedisLimits {
     RedisLimits::with_clock(connect(variable).await, clock)
 }
 
-/// Two processes: one publishes, the other listens.
+/// Event buses of two processes.
 struct Across {
     here: RedisBus,
     there: RedisBus,
@@ -71,7 +71,7 @@ kit!(one, "COUPLE_TEST_REDIS");
 kit!(sentinel, "COUPLE_TEST_REDIS_SENTINEL");
 kit!(cluster, "COUPLE_TEST_REDIS_CLUSTER");
 
-/// By the server's clock: a process whose own clock is wrong counts as the others do.
+/// Allowances follow the clock of the Redis server, whatever the clock of the process.
 #[tokio::test]
 async fn counts_by_the_servers_clock() {
     let limits = RedisLimits::new(connect("COUPLE_TEST_REDIS").await);
@@ -96,7 +96,7 @@ async fn bad_connections_say_what_is_wrong() {
     assert!(!support::told(&error).contains("sesame"), "{error}");
 }
 
-/// A key that was used up stays so when Redis goes away, and another key gets less than Redis would grant.
+/// While Redis is down, a used-up key stays used up, and another key gets less than Redis would grant.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_are_stricter_while_redis_is_away() {
     let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
@@ -118,8 +118,9 @@ async fn limits_are_stricter_while_redis_is_away() {
     assert_eq!(granted(&fresh).await, 5, "a quarter of 20");
 }
 
-/// Behind a proxy that stops answering: nobody is held up for long, each process counts for itself, and all of it ends when
-/// Redis answers again.
+/// Behind a proxy that stops forwarding, publishers do not wait and rate limits still count.
+///
+/// Each process counts for itself. When Redis responds again, notices and shared counts resume.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent() {
     let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
@@ -161,8 +162,9 @@ async fn silent() {
     println!("carried again after {} ms", back.elapsed().as_millis());
 }
 
-/// The master dies: limits are counted all along, and once the Sentinels have named another, processes count together and
-/// hear one another again.
+/// After the master has died, rate limits still count.
+///
+/// Shared counts and notices resume once the Sentinels have elected a new master.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover() {
     let mut master = Engine::start("redis").await;
@@ -175,7 +177,7 @@ async fn a_failover() {
     ];
     let hosts = sentinels.each_ref().map(|one| format!("127.0.0.1:{}", one.port)).join(",");
     let url = format!("redis+sentinel://{hosts}/couple");
-    // Until the Sentinels know one another and the replica.
+    // Wait until the Sentinels know one another and the replica.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (one, other) = (Redis::connect(&url, 2).await.unwrap(), Redis::connect(&url, 2).await.unwrap());
     let limits = [RedisLimits::new(one.clone()), RedisLimits::new(other.clone())];
@@ -187,7 +189,7 @@ async fn a_failover() {
     let begun = tokio::time::Instant::now();
     let mut n = 0;
     loop {
-        // One allowance: given once by both together, or by each where they are alone.
+        // One token: granted once by both processes together, or by each process while Redis is down.
         n += 1;
         let (rule, key) =
             (Rule { name: "r", burst: 1, period: Duration::from_hours(1) }, LimitKey::new("k", n));

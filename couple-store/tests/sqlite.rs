@@ -1,4 +1,4 @@
-//! SQLite, proven by the kit and held against memory.
+//! The store on SQLite passes the conformance kit and matches the memory store.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
 use std::{path::PathBuf, sync::Arc};
@@ -9,7 +9,7 @@ use couple_store::{
     sql::{SqliteOptions, SqliteStore},
 };
 
-/// A new folder below the build's own; `./test` clears them.
+/// New folder in the build directory; `./test` removes old ones.
 fn folder() -> PathBuf {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep()
 }
@@ -33,7 +33,7 @@ mod shared {
     couple_conformance::store!(async { Arc::new(open(64).await) as Arc<dyn Store> });
 }
 
-/// A panic in the task that writes fails the commits of its transaction alone: the task is started again.
+/// A panic in the writer fails only the commits of its transaction; the writer is restarted.
 #[tokio::test]
 async fn a_writer_that_panics_goes_on() {
     use couple_core::{CommitError, media::MediaChange};
@@ -48,13 +48,13 @@ async fn a_writer_that_panics_goes_on() {
     };
     store.commit(insert("first", 1)).await.unwrap();
     for n in 0..3 {
-        // A sum that overflows is a panic, as tests are built.
+        // The sum overflows, which panics in debug builds.
         match store.commit(insert("overflow", i64::MAX)).await {
             Err(CommitError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::TimedOut),
             other => panic!("{other:?}"),
         }
         store.ping().await.unwrap();
-        // Nothing was written, and nothing holds a lock.
+        // Nothing was written, and no lock is held.
         store.commit(insert(&n.to_string(), 1)).await.unwrap();
     }
     store.close().await.unwrap();
@@ -75,7 +75,7 @@ mod opening {
         let store = SqliteOptions::new(&path).open().await.unwrap();
         let insert = couple_core::account::AccountChange::Insert(account.clone());
         store.commit(vec![insert.into()]).await.unwrap();
-        // As after a kill: nothing is closed.
+        // As after a crash: the first store is not closed.
         let again = SqliteOptions::new(&path).open().await.unwrap();
         use couple_core::account::AccountReads as _;
         assert_eq!(again.account(account.id).await.unwrap(), Some(account));
@@ -96,7 +96,7 @@ mod opening {
         for file in &files {
             assert_eq!(mode(file), 0o600, "{}", file.display());
         }
-        // Files of an earlier version, which every user could read.
+        // Files of an earlier version, readable by every user.
         for file in &files {
             std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o664)).unwrap();
         }
@@ -163,7 +163,7 @@ mod opening {
         };
         assert_eq!(refused.kind(), ErrorKind::Full);
         assert!(refused.is_retryable() && kept.len() > 50, "{refused} after {}", kept.len());
-        // Reading goes on, and with room again so does writing.
+        // Reads still work; with free space writes work again.
         assert_eq!(store.account(kept[0].id).await.unwrap().as_ref(), Some(&kept[0]));
         store.close().await.unwrap();
         let store = SqliteOptions::new(&path).open().await.unwrap();
@@ -193,7 +193,7 @@ mod opening {
 mod queries {
     use super::*;
 
-    /// Every statement that the store reads or finds rows with is served by an index.
+    /// Every query uses an index.
     #[tokio::test]
     async fn none_scans_a_table() {
         use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
@@ -210,11 +210,11 @@ mod queries {
             let plan = sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
             for row in plan {
                 let step: String = row.get("detail");
-                // One row that is made up, and what a subquery found.
+                // Skip constant rows and the results of subqueries.
                 let made = ["CONSTANT ROW", "SUBQUERY", "SCAN one"].iter().any(|made| step.contains(made));
                 let scans = step.starts_with("SCAN") && !made;
                 assert!(!scans, "{name} scans: {step}\n{sql}");
-                // A few rows of one person or one address may be put in order.
+                // Sorting the few rows of one account or one address is allowed.
                 let sorts = step.contains("USE TEMP B-TREE FOR ORDER BY");
                 let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF"];
                 assert!(!sorts || few.contains(&name), "{name} sorts: {step}\n{sql}");

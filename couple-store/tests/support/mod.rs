@@ -1,4 +1,4 @@
-//! Databases of their own for tests, on the servers that `./test` starts.
+//! Databases for tests, each test with its own, on the servers that `./test` starts.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 #[path = "../../../tests/support/engine.rs"]
@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, Connection, Database, Executor};
 
-/// Where a server is, as `./test` says.
+/// URL of a server, as set by `./test`.
 pub(crate) fn url_of(variable: &str) -> String {
     std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is not set: ./test starts the servers and sets it"))
 }
 
-/// The URL of a new, empty database on the server that `variable` names.
+/// URL of a new, empty database on the server of the environment variable `variable`.
 pub(crate) async fn fresh<D: Database>(variable: &str) -> String
 where
     for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
@@ -34,7 +34,7 @@ where
     format!("{base}/{name}")
 }
 
-/// An error and what caused it, as a program prints it.
+/// Message of an error with its causes, as a program prints it.
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();
@@ -45,7 +45,7 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
     said
 }
 
-/// Rows of each table over which plans are looked at.
+/// Number of rows per table for tests of query plans.
 pub(crate) fn rows() -> u32 {
     std::env::var("COUPLE_PLAN_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(100_000)
 }

@@ -1,4 +1,4 @@
-//! Many rows, and what the server would do with a statement.
+//! Tables with many rows, and query plans.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
 
 use sqlx::{AssertSqlSafe, MySqlConnection, mysql::MySqlRow};
 
-/// Rows of one transaction.
+/// Maximum number of rows per transaction.
 const AT_ONCE: u32 = 1_000_000;
 
 /// Fills each of the tables that is `wanted` with `rows` rows.
@@ -71,7 +71,7 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
     }
 }
 
-/// The numbers from 1 to at least `most`, in a table: only MariaDB makes them up.
+/// Creates a table with the numbers from 1 to at least `most`: only MariaDB can generate a sequence.
 async fn numbers(connection: &mut MySqlConnection, most: u32) {
     let begin = "CREATE TABLE number (n INT PRIMARY KEY); INSERT INTO number VALUES (1)";
     sqlx::raw_sql(begin).execute(&mut *connection).await.unwrap();
@@ -83,7 +83,7 @@ async fn numbers(connection: &mut MySqlConnection, most: u32) {
     }
 }
 
-/// The plan of a statement, with values of the kinds that its columns have: the plan depends on them.
+/// Query plan of a statement, with placeholder values of the columns' types, on which the plan depends.
 pub(crate) async fn explain(connection: &mut MySqlConnection, sql: &str) -> Vec<MySqlRow> {
     let mut filled = String::new();
     for piece in sql.split_inclusive('?') {

@@ -1,4 +1,4 @@
-//! Many rows, and what the server would do with a statement.
+//! Tables with many rows, and query plans.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
     sqlx::raw_sql("ANALYZE").execute(connection).await.unwrap();
 }
 
-/// The plan of a statement, whatever its values are, where a scan or a sort is only taken when there is no other way.
+/// Generic query plan of a statement, with scans and sorts only where the planner has no alternative.
 pub(crate) async fn explain(connection: &mut PgConnection, sql: &str) -> String {
     let count = sql.matches('$').count();
     let values = vec!["NULL"; count].join(", ");

@@ -1,4 +1,4 @@
-//! A proxy on loopback that delays what passes, stops passing it on, or cuts.
+//! Proxy on loopback that delays, stops or cuts connections.
 #![allow(dead_code, reason = "each uses its part")]
 #![allow(clippy::unwrap_used, reason = "stops where something is not as it must be")]
 
@@ -19,7 +19,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Passes on what comes, late. Ends with its owner.
+/// Forwards bytes with a delay. Ends when it is dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     silent: Arc<AtomicBool>,
@@ -29,7 +29,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// In front of `server`, with `delay` in each direction.
+    /// Starts a proxy for `server`, with `delay` in each direction.
     pub(crate) async fn start(server: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -53,22 +53,22 @@ impl Proxy {
         Self { address, silent, accepted, cuts, _tasks: tasks }
     }
 
-    /// From now on nothing passes: a black hole, whose connections stay open. Or everything does again.
+    /// Stops forwarding, with connections kept open, or resumes it.
     pub(crate) fn silence(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
     }
 
-    /// Ends every connection that there is, wherever it is in a word.
+    /// Closes all connections immediately, also within a message.
     pub(crate) fn cut(&self) {
         self.cuts.send_replace(());
     }
 
-    /// How many connections there have been.
+    /// Number of connections accepted so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// A server's URL with this proxy in its place.
+    /// URL of a server with the address of this proxy.
     pub(crate) fn url(&self, url: &str) -> String {
         let (before, after) = url.split_once('@').unwrap();
         let (_, database) = after.split_once('/').unwrap();
@@ -76,7 +76,7 @@ impl Proxy {
     }
 }
 
-/// Where a URL leads.
+/// Address of the server in a URL.
 pub(crate) fn server_of(url: &str) -> SocketAddr {
     url.split_once('@').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
 }
@@ -98,7 +98,7 @@ async fn pass(
             while silent.load(Ordering::SeqCst) {
                 sleep(Duration::from_millis(10)).await;
             }
-            // The other way may be cut already: what the server says of a request that was cut off must not arrive.
+            // The other direction may be cut already: the response to a truncated request must not arrive.
             if ways.has_changed().unwrap_or(true) || to.write_all(&buffer[..n]).await.is_err() {
                 return;
             }
