@@ -60,7 +60,7 @@ pub enum IdempotencyChange {
 ///
 /// * **I1** Of two commits that record the same unexpired scope, one conflicts and writes nothing.
 /// * **I2** An expired record is replaced; a purge removes at most `cap` expired records and returns their
-/// number.
+///   number.
 #[async_trait]
 pub trait IdempotencyReads: Send + Sync {
     /// Record of a scope, expired or not.

@@ -77,7 +77,7 @@ pub trait Subscription: Send + Sync {
 ///
 /// * **B1** A notice that is published after a subscription was made reaches that subscription.
 /// * **B2** A slow subscriber receives [`Notice::Changed`] in place of the notices it missed; a publisher
-/// never waits for it. [`Notice::Appended`] arrives unchanged or as [`Notice::Changed`].
+///   never waits for it. [`Notice::Appended`] arrives unchanged or as [`Notice::Changed`].
 /// * **B3** A subscription receives no notices of other topics.
 /// * **B4** A dropped subscription frees everything that it used.
 #[async_trait]
@@ -102,7 +102,7 @@ pub trait Presence: Send + Sync + 'static {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error>;
     /// Remaining time of an account's lease; none if the account is away.
     ///
-    /// Failures of the adapter's storage.
+    /// # Errors
     /// Failures of the adapter's storage.
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error>;
 }

@@ -164,13 +164,13 @@ pub enum CommitError {
 /// * **S1** A commit is atomic: after a conflict or an error none of its changes is visible.
 /// * **S2** Changes apply in order; a change sees the earlier changes of the same commit.
 /// * **S3** Every read that starts after a commit returned `Ok` sees the commit. In a durable adapter the
-/// commit survives the end of the process.
+///   commit survives the end of the process.
 /// * **S4** A caller that is cancelled does not interrupt its commit.
 /// * **S5** A conflict of one caller never fails another caller's commit, and delays it only by the work it
-/// takes.
+///   takes.
 /// * **S6** An empty commit succeeds and changes nothing.
 /// * **S7** Text is stored exactly: compared byte by byte, without trimming or case folding; any valid
-/// Unicode but NUL.
+///   Unicode but NUL.
 #[async_trait]
 pub trait Store:
     AccountReads

@@ -150,14 +150,14 @@ impl UploadChange {
 ///
 /// * **U1** Every field of an upload reads back as it was written.
 /// * **U2** Of 50 concurrent appends at the same offset one succeeds; after a claim the previous writer
-/// cannot append.
+///   cannot append.
 /// * **U3** The unfinished uploads of an account never exceed the limit together, also under 50 concurrent
-/// appends to different uploads.
+///   appends to different uploads.
 /// * **U4** An upload is finished once. A finished upload takes no bytes and does not count as unfinished.
 /// * **U5** A declared length does not change.
 /// * **U6** Taking over parts, and inserting the upload that has them, is atomic.
 /// * **U7** Expired uploads are listed by expiry, the earliest first; removing an upload twice is no
-/// conflict.
+///   conflict.
 #[async_trait]
 pub trait UploadReads: Send + Sync {
     /// Upload with this id, expired or not.

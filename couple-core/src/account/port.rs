@@ -202,27 +202,27 @@ pub struct SeenToken {
 /// Reads of accounts, with the guarantees that a store must give.
 ///
 /// * **A1** Of two inserts with the same address key one conflicts; keys that differ in any byte do not
-/// conflict.
+///   conflict.
 /// * **A2** Every field of an account reads back as it was written; `version` is one higher after each
-/// update.
+///   update.
 /// * **A3** An update with an old version conflicts and changes nothing.
 /// * **A4** An update to an address key of another account conflicts.
 /// * **A5** A token is redeemed once: of 50 concurrent commits exactly one succeeds.
 /// * **A6** Each wrong code is counted on every unused token of the kind and address. A token is not redeemed
-/// by its code if its number of wrong codes has increased since it was read.
+///   by its code if its number of wrong codes has increased since it was read.
 /// * **A7** Open tokens of a kind and address are listed newest first, without used and expired ones.
 /// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, except the given
-/// one, and no others.
+///   one, and no others.
 /// * **A9** Ending sessions ends those of the account except the given one, and no others.
 /// * **A10** Erasing an account removes its tokens and sessions and frees its address.
 /// * **A11** Purges remove at most `cap` expired rows and return their number.
 /// * **A12** Accounts due for deletion are listed page by page, earliest first, at most `limit` per page.
 /// * **A13** A session is added only if its account still has the version that was read.
 /// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended
-/// session.
+///   session.
 /// * **A15** Each of the two forms of a token is redeemed once; ending the token also ends the unused form.
 /// * **A16** A tally counts every concurrent count up to its limit, starts again after its expiry, and is
-/// then purged.
+///   then purged.
 /// * **A17** Of the given bearer tokens, exactly those with a session that has not been ended are returned.
 #[async_trait]
 pub trait AccountReads: Send + Sync {

@@ -101,15 +101,15 @@ pub enum JobChange {
 /// * **J1** A job is claimed once: 16 concurrent claimers share out 200 jobs, each job to one of them.
 /// * **J2** Jobs are claimed in the order of their due times, and never before.
 /// * **J3** A leased job is not claimed again before its lease ends. Afterwards it is abandoned: it is
-/// claimed alone, one job at a time, and the claim counts an attempt. Ordinary claims skip it until a worker
-/// gives it back with a result.
+///   claimed alone, one job at a time, and the claim counts an attempt. Ordinary claims skip it until a
+///   worker gives it back with a result.
 /// * **J4** A worker that has lost its claim can neither renew, finish, retry nor bury the job.
 /// * **J5** While a live job has a deduplication key, enqueuing the key again is a no-op; once the job is
-/// finished or dead, the key is free.
+///   finished or dead, the key is free.
 /// * **J6** Finishing a job and enqueuing its key again in one commit leaves one job.
 /// * **J7** A retry makes the job due at the given time.
 /// * **J8** Dead jobs are listed, oldest first, replayed with zero attempts, and purged by age, at most `cap`
-/// per change.
+///   per change.
 /// * **J9** Claims and reads of a queue never return jobs of another queue.
 /// * **J10** Every field of a job reads back as it was enqueued.
 /// * **J11** Queue statistics count ready, waiting and dead jobs and contain the next due time.

@@ -171,24 +171,24 @@ pub struct Kept {
 /// Reads of pictures, with the guarantees that a store must give.
 ///
 /// * **M1** Of 50 concurrent uploads of the same bytes by the same account for the same purpose and crop, one
-/// is added. Uploads that differ in one of these or in the space are different pictures.
+///   is added. Uploads that differ in one of these or in the space are different pictures.
 /// * **M2** Every field of pictures and renditions reads back as it was written.
 /// * **M3** Uploads never exceed the quota of a space: of 50 concurrent uploads as many are added as fit.
 /// * **M4** The usage of a space is always the sum of its pictures' sources and renditions.
 /// * **M5** A picture becomes ready or rejected once; a rejected picture has no source.
 /// * **M6** No picture of an ended couple is added or used; a picture that is being processed still becomes
-/// ready.
+///   ready.
 /// * **M7** An entry uses only a photo of its author and its couple that is not rejected and whose state is
-/// as it was read; each use is counted.
+///   as it was read; each use is counted.
 /// * **M8** A change that read another number of uses conflicts and changes nothing.
 /// * **M9** A rendition is added once and only to a ready picture: of 50 concurrent commits one succeeds.
 /// * **M10** Unused renditions are listed, the longest unused first. A request only moves the time forward.
-/// Renditions without a time are never listed.
+///   Renditions without a time are never listed.
 /// * **M11** Forgetting removes exactly the named blobs and subtracts their bytes.
 /// * **M12** The avatar of an account is its own picture. Setting another one replaces it, deleting the
-/// picture removes it, and it is set only while the avatar is the one that was read.
+///   picture removes it, and it is set only while the avatar is the one that was read.
 /// * **M13** Deleting removes the picture, its renditions and its bytes; the same bytes can be uploaded
-/// again.
+///   again.
 /// * **M14** A closed space accepts no picture, and only an empty space is closed.
 /// * **M15** Spaces and pictures are listed page by page in the order of their ids.
 #[async_trait]

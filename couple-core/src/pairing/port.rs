@@ -115,33 +115,33 @@ pub enum PairingChange {
 /// Reads of pairing, with the guarantees that a store must give.
 ///
 /// * **P1** An account is in at most one couple: of 50 concurrent commits that add a couple with the same
-/// member, one succeeds.
+///   member, one succeeds.
 /// * **P2** Both members are in the couple, or neither is.
 /// * **P3** An invite is closed once: of 50 concurrent closing commits one succeeds.
 /// * **P4** Of two concurrent invites between the same two addresses, in either direction, one conflicts;
-/// after it is closed the pair is free again.
+///   after it is closed the pair is free again.
 /// * **P5** An account in a couple cannot add an invite.
 /// * **P6** Withdrawing closes all open invites of the account and no others.
 /// * **P7** Ending a couple increments the epoch, unpairs both members, keeps the couple readable by id, and
-/// happens once.
+///   happens once.
 /// * **P8** A change that needs a living couple conflicts after the couple's end.
 /// * **P9** Every field of invites and couples reads back as it was written.
 /// * **P10** Blocks are found by the blocker's id and by the blocker's address at the time of the block, in
-/// one direction only.
+///   one direction only.
 /// * **P11** The couples of an account, including ended ones, are listed newest first. A paged list, in the
-/// order of ids, returns all of them.
+///   order of ids, returns all of them.
 /// * **P12** A purge removes at most `cap` expired invites and returns their number. Forgetting an account
-/// removes its invites and blocks, at most `cap` of each kind per change, and repeated changes come to an
-/// end.
+///   removes its invites and blocks, at most `cap` of each kind per change, and repeated changes
+///   remove everything.
 /// * **P13** Describing writes only the given fields: concurrent changes of title and anniversary are both
-/// kept.
+///   kept.
 /// * **P14** A restore wish is set only while both wishes are as they were read: of 50 concurrent changes
-/// after the same read one succeeds.
+///   after the same read one succeeds.
 /// * **P15** An account never has more than `limit` open invites: of 50 concurrent inserts as many succeed as
-/// fit. Closed and expired invites do not count.
+///   fit. Closed and expired invites do not count.
 /// * **P16** An account with a deletion request, or with another address than its invite, cannot add the
-/// invite, and an account with a deletion request cannot be paired. When a deletion request, an invite and a
-/// pairing are concurrent, no open invite and no new couple remains after the request.
+///   invite, and an account with a deletion request cannot be paired. When a deletion request, an invite and
+///   a pairing are concurrent, no open invite and no new couple remains after the request.
 /// * **P17** Expecting an account to be unpaired conflicts when the account is in a couple.
 #[async_trait]
 pub trait PairingReads: Send + Sync {

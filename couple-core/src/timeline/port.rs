@@ -102,22 +102,22 @@ pub enum Page {
 /// * **T1** `seq` starts at 1 and has no gaps, also with concurrent writers of one couple.
 /// * **T2** A reader that follows with [`Page::After`] sees every entry once, in order, while others append.
 /// * **T3** An author uses a client id once: of 50 concurrent appends one succeeds. The other author may use
-/// the same id.
+///   the same id.
 /// * **T4** A commit that fails leaves no gap.
 /// * **T5** Every field of an entry reads back as it was written, with any Unicode text.
 /// * **T6** Pages in both directions keep `seq` order, respect `limit` and filter by kind.
 /// * **T7** An edit replaces a body of the author's own entry, never of the partner's entry or of a
-/// tombstone.
+///   tombstone.
 /// * **T8** A deletion leaves a tombstone without body and reactions at the same `seq`.
 /// * **T9** Each member has one reaction per entry; a new one replaces it, and none removes it.
 /// * **T10** A read position never moves back, nor past the newest entry.
 /// * **T11** Nothing is written to the log of an ended couple; its entries can be read.
 /// * **T12** Erasing changes and counts only one member's entries and reactions, only in the given range of
-/// an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of a living
-/// couple does not change.
+///   an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of a
+///   living couple does not change.
 /// * **T13** Reads of a couple never return entries of another couple.
 /// * **T14** Unread entries are those that the author appended with a client id after a position and that are
-/// no tombstones.
+///   no tombstones.
 #[async_trait]
 pub trait TimelineReads: Send + Sync {
     /// Up to `limit` entries in `seq` order, of one kind if `kind` is given.
