@@ -2,7 +2,7 @@
 //! clients have reconnected after all were disconnected together. The server is a separate process with one thread, over the memory
 //! store, or over SQLite for reconnects; the clients run in this process. `COUPLE_LIVE_CONNECTIONS` sets the number of connections
 //! (9,000); both processes need as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod people;
 mod support;

@@ -1,6 +1,6 @@
 //! Pictures through HTTP, over SQLite and files, in a separate server process with two workers: the first request of a rendition and
 //! later ones, unloaded; 10,000 uploads, and the process's memory meanwhile.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod people;
 mod support;

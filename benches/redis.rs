@@ -1,7 +1,7 @@
 //! Rate limits and notices over Redis per second, compared with `redis-benchmark` on the same server in the same run: the same script,
 //! and one message per notice (the bus joins many notices into one message). Also the duration of looking up a session in each database,
 //! compared with a `GET` of as many bytes.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 #[path = "../tests/support/engine.rs"]
 mod engine;

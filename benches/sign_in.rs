@@ -1,6 +1,6 @@
 //! Password sign-ins per second through HTTP, compared with the bare hash (Argon2id, 19 MiB, two passes, memory reused) on as many
 //! threads in the same run; interleaved rounds, medians.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Release server: time from start in an empty folder to the first response, idle memory, and size of the binary.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench says what it saw")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod support;
 

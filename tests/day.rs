@@ -1,5 +1,5 @@
-//! A couple's whole day, a hundred times over, through HTTP alone, while the server is killed again and again.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! A day of a hundred couples, through HTTP alone, while the server is killed repeatedly.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -31,11 +31,11 @@ fn random(below: usize) -> usize {
     u32::from_be_bytes(bytes) as usize % below
 }
 
-/// What all people of the day share.
+/// State that all clients of the day share.
 struct Day {
     folder: PathBuf,
     address: std::net::SocketAddr,
-    /// Steps that the server acknowledged.
+    /// Number of steps that the server acknowledged.
     progress: AtomicUsize,
 }
 
@@ -48,7 +48,7 @@ impl Day {
 #[derive(Clone)]
 struct Person {
     email: String,
-    /// As mail headers write it.
+    /// Address as mail headers encode it.
     mailbox: String,
     name: String,
 }
@@ -86,7 +86,7 @@ fn person(n: usize) -> Person {
     }
 }
 
-/// Signs up, reads the code out of the mail, confirms. Returns the session's token.
+/// Signs up, reads the code in the mail, and confirms. Returns the session's token.
 async fn join(day: &Day, client: &mut Client, person: &Person) -> String {
     let body = json!({ "email": person.email, "display_name": person.name });
     let key = format!("up-{}", person.email.replace(|c: char| !c.is_ascii_graphic(), "_"));
@@ -110,13 +110,13 @@ async fn join(day: &Day, client: &mut Client, person: &Person) -> String {
     answer.body["session"]["token"].as_str().unwrap().to_owned()
 }
 
-/// Pairs two people by one of the ways there are.
+/// Pairs two accounts in one of the possible ways.
 async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&str; 2]) {
     let (mut one, mut other) = (Client::new(day.address), Client::new(day.address));
     let (key, accept_key) = (format!("i-{n}"), format!("a-{n}"));
     let [ana, ben] = tokens;
     let named = match way {
-        // By code, by link.
+        // By code, and by link.
         0 | 1 => {
             let body = json!({ "message": "Komm 👋" });
             let sent = one.call("POST", "/v1/invites", Some(ana), Some(&body), Some(&key)).await;
@@ -129,7 +129,7 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
                 json!({ "token": link.split_once('#').unwrap().1 })
             }
         }
-        // By address: the mail comes, and the invite is listed.
+        // By address: the mail arrives, and the invite is listed.
         2 => {
             let body = json!({ "email": people[1].email });
             let sent = one.call("POST", "/v1/invites", Some(ana), Some(&body), Some(&key)).await;
@@ -147,7 +147,7 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
             assert_eq!(listed.body["received"][0]["from"]["display_name"], people[0].name.as_str());
             json!({ "id": listed.body["received"][0]["id"] })
         }
-        // Both at once.
+        // Both invite each other concurrently.
         _ => {
             let (to_ben, to_ana) = (json!({ "email": people[1].email }), json!({ "email": people[0].email }));
             let other_key = format!("j-{n}");
@@ -168,7 +168,7 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
     day.acknowledged();
 }
 
-/// Sends one's half of the messages, and returns their acknowledged places.
+/// Sends this account's half of the messages; returns their acknowledged `seq`s.
 async fn talk(day: &Day, token: &str, who: usize) -> BTreeMap<i64, String> {
     let mut client = Client::new(day.address);
     let mut acknowledged = BTreeMap::new();
@@ -184,7 +184,7 @@ async fn talk(day: &Day, token: &str, who: usize) -> BTreeMap<i64, String> {
     acknowledged
 }
 
-/// Takes frames in; true once every message was seen. Each entry must be the next one.
+/// Adds a frame; returns true once every message was received. Each entry must be the next one.
 fn heard(log: &mut Vec<Value>, frame: &Value) -> bool {
     if frame["type"] == "entry" {
         let seq = frame["entry"]["seq"].as_i64().unwrap();
@@ -230,7 +230,7 @@ async fn listen_by_events(day: &Day, token: &str) -> Vec<Value> {
             continue;
         }
         let (mut body, mut text) = (answer.into_body(), String::new());
-        // A chunk that breaks off in the middle of an event is dropped with the connection, as a browser does.
+        // A chunk that breaks off within an event is dropped with the connection, as a browser does.
         while let Some(Ok(chunk)) = body.frame().await {
             text.push_str(&String::from_utf8_lossy(chunk.data_ref().map_or(&[], |data| data)));
             while let Some((event, rest)) = text.split_once("\n\n") {
@@ -267,7 +267,7 @@ async fn couple(day: Arc<Day>, n: usize) {
         listen_by_events(&day, &ben),
     );
 
-    // Both read the whole log: gapless, the same, with every acknowledged message in its place.
+    // Both read the whole log: no gaps, the same for both, every acknowledged message at its `seq`.
     let mut logs = Vec::new();
     for (client, token) in [(&mut one, &ana), (&mut other, &ben)] {
         let answer =
@@ -276,7 +276,7 @@ async fn couple(day: Arc<Day>, n: usize) {
     }
     let (log, partners) = (&logs[0], &logs[1]);
     assert_eq!(log[0]["kind"], "paired");
-    assert_eq!(log.len(), MESSAGES + 1, "an entry is lost or doubled: {log:?}");
+    assert_eq!(log.len(), MESSAGES + 1, "an entry is lost or duplicated: {log:?}");
     for (n, (entry, partners)) in log.iter().zip(partners).enumerate() {
         assert_eq!(entry["seq"], n + 1);
         for field in ["seq", "kind", "body", "created_at"] {
@@ -285,11 +285,7 @@ async fn couple(day: Arc<Day>, n: usize) {
     }
     for (seq, id) in mine.into_iter().chain(theirs) {
         let text = log[usize::try_from(seq).unwrap() - 1]["body"]["text"].as_str().unwrap();
-        assert_eq!(
-            text,
-            format!("message {id} 💌"),
-            "an acknowledged message is not where it was said to be"
-        );
+        assert_eq!(text, format!("message {id} 💌"), "an acknowledged message is not at its `seq`");
     }
     for heard in [by_poll, by_events] {
         for (entry, heard) in log.iter().zip(&heard) {
@@ -298,7 +294,7 @@ async fn couple(day: Arc<Day>, n: usize) {
     }
 }
 
-/// Kills the server at random moments of the work, and starts it again.
+/// Kills the server at random times during the work, and restarts it.
 async fn kill_and_restart(
     day: Arc<Day>,
     binary: PathBuf,
@@ -321,7 +317,7 @@ async fn kill_and_restart(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_people_meet_and_talk_while_the_server_is_killed() {
+async fn hundred_couples_lose_no_message_while_the_server_is_killed() {
     let (couples, kills) = (setting("COUPLE_DAY_COUPLES", 100), setting("COUPLE_DAY_KILLS", 10));
     let folder = tempfile::tempdir().unwrap();
     let day = Arc::new(Day {
@@ -329,7 +325,7 @@ async fn two_hundred_people_meet_and_talk_while_the_server_is_killed() {
         address: free_address(),
         progress: AtomicUsize::new(0),
     });
-    // Signing up, confirming, inviting, answering, talking.
+    // Acknowledged steps: sign-up, confirmation, invite, answer, messages.
     let steps = couples * (4 + 2 + MESSAGES) - couples;
     let settings = vec![("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn"), ("COUPLE_METRICS", "on")];
     let killer = tokio::spawn(kill_and_restart(day.clone(), support::binary(), settings, kills, steps));
@@ -344,7 +340,7 @@ async fn two_hundred_people_meet_and_talk_while_the_server_is_killed() {
     println!("{couples} couples, {kills} kills, {} acknowledged steps", day.progress.load(Ordering::SeqCst));
 }
 
-/// No job is left or dead but those that come round again.
+/// Checks that no job is left or dead, except scheduled ones.
 async fn nothing_waits(day: &Day, server: &Server) {
     let mut client = Client::new(server.address);
     let mut said = String::new();

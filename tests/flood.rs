@@ -1,5 +1,5 @@
-//! A flood of sign-ins leaves other requests served: hashing has threads of its own, and a bounded queue before them.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Many concurrent sign-ins do not delay other requests: hashing has separate threads with a bounded queue.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use support::{Client, Server, code_in, free_address, mails_to};
 use tokio::time::Instant;
 
-/// The 99th percentile of reading one's own account, one request after another, until it is enough.
+/// 99th percentile of consecutive requests for the caller's account, until `enough` returns true.
 async fn p99(client: &mut Client, token: &str, mut enough: impl FnMut(usize) -> bool) -> Duration {
     let mut took = Vec::new();
     while !enough(took.len()) {
@@ -23,7 +23,7 @@ async fn p99(client: &mut Client, token: &str, mut enough: impl FnMut(usize) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_hundred_sign_ins_do_not_starve_the_rest() {
+async fn three_hundred_sign_ins_do_not_starve_other_requests() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let server = Server::spawn(
@@ -74,7 +74,7 @@ async fn three_hundred_sign_ins_do_not_starve_the_rest() {
     }
     println!("p99 quiet {quiet:?}, flooded {flooded:?}; {} answered 401, {} 503", answers[0], answers[1]);
     assert!(answers[0] > 0 && answers[1] > 0, "the queue is bounded: {answers:?}");
-    // Aimed at is three times the quiet p99; seen is four to ten times, with the 300 clients on the same two cores. What is
-    // held here is less, for a machine that runs other tests beside this one.
-    assert!(flooded < Duration::from_millis(250), "others are held back: {flooded:?} beside {quiet:?}");
+    // The goal is three times the idle p99; measured are four to ten times, with 300 clients on the same two cores. The limit here is
+    // higher, for a machine that runs other tests meanwhile.
+    assert!(flooded < Duration::from_millis(250), "other requests are delayed: {flooded:?}, idle {quiet:?}");
 }

@@ -1,5 +1,5 @@
-//! What following costs the store, and what holds when nobody is told of anything.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Live streams: reads of the store per stream, and behaviour when notices are lost.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     collections::HashMap,
@@ -38,16 +38,16 @@ mod people;
 #[path = "support/watched.rs"]
 mod watched;
 
-/// Counts reads by name, and how many are under way at once.
+/// Counts reads by name, and concurrent ones.
 #[derive(Default)]
 struct Counts {
     reads: Mutex<HashMap<&'static str, usize>>,
     commits: AtomicUsize,
     now: AtomicUsize,
     peak: AtomicUsize,
-    /// How long a read takes longer.
+    /// Additional duration of each read.
     slow: Mutex<Duration>,
-    /// How long the answer about a session takes longer, once it is read.
+    /// Additional time until the result of a session's read is returned.
     late: Mutex<Duration>,
 }
 
@@ -81,7 +81,7 @@ impl Counts {
     fn of(&self, read: &str) -> usize {
         self.reads.lock().unwrap().get(read).copied().unwrap_or(0)
     }
-    /// All that something that happened caused: sessions are asked about by the clock.
+    /// All reads but the periodic check of sessions.
     fn all(&self) -> usize {
         let reads = self.reads.lock().unwrap();
         reads.iter().filter(|(read, _)| **read != "present_sessions").map(|(_, count)| count).sum()
@@ -92,12 +92,12 @@ impl Counts {
     }
 }
 
-/// A bus that loses what it is told to lose.
+/// A bus that loses the selected notices.
 #[derive(Clone)]
 struct Lossy {
     bus: MemoryBus,
     lost: fn(&Topic) -> bool,
-    /// As if everybody were another process.
+    /// Whether notices carry no entry, as between processes.
     abroad: bool,
 }
 
@@ -124,7 +124,7 @@ struct World {
     counts: Arc<Counts>,
 }
 
-/// What follows a couple's log.
+/// An event stream of a couple's log.
 struct Events(BodyDataStream);
 
 impl World {
@@ -178,7 +178,7 @@ impl World {
 }
 
 impl Events {
-    /// What comes until a word is in it.
+    /// Reads until a word has arrived.
     async fn until(&mut self, word: &str) -> String {
         let mut seen = String::new();
         while !seen.contains(word) {
@@ -195,9 +195,9 @@ fn nothing(_: &Topic) -> bool {
     false
 }
 
-/// Everybody is dropped at once, each five entries behind, and comes back at once.
+/// All clients are disconnected together, each five entries behind, and reconnect together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_reads_each_log_once_and_leaves_connections_to_others() {
+async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
     let (couples, folder, counts) = (200, tempfile::tempdir().unwrap(), Arc::new(Counts::default()));
     let store = SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap();
     let store = Watched(store, counts.clone());
@@ -224,17 +224,17 @@ async fn a_storm_reads_each_log_once_and_leaves_connections_to_others() {
     let per_couple = |read: &str| counts.of(read) as f64 / couples as f64;
     assert_eq!(open.len(), 2 * couples);
     assert!(per_couple("entries") <= 1.2, "logs read {} times", per_couple("entries"));
-    // Who asks, before and after subscribing, and where: that is the policy, for each connection.
+    // Reads for authorization: session and couple, before and after subscribing, for each connection.
     assert!(per_couple("session_by_token") <= 4.0, "{:?}", counts.reads);
     assert!(per_couple("couple_of") + per_couple("couple") <= 4.0, "{:?}", counts.reads);
     let peak = counts.peak.load(Ordering::SeqCst);
-    assert!(peak <= LiveOptions::default().reads, "{peak} read at once");
+    assert!(peak <= LiveOptions::default().reads, "{peak} concurrent reads");
 }
 
-/// Both of them, two devices each: an entry is read once for all, or not at all where this process wrote it, and their sessions are not
-/// asked for again for each.
+/// With two devices of each member, an entry is read once for all, or not at all if this process wrote it; their sessions are not read
+/// again for each entry.
 #[tokio::test]
-async fn an_entry_is_read_once_at_most_for_all_who_follow() {
+async fn entry_is_read_at_most_once_for_all_streams() {
     for abroad in [false, true] {
         let counts = Arc::new(Counts::default());
         let store = Watched(MemoryStore::new(), counts.clone());
@@ -255,7 +255,7 @@ async fn an_entry_is_read_once_at_most_for_all_who_follow() {
             }
         }
         let (counts, read) = (&world.counts, if abroad { 20 } else { 0 });
-        // Appending asks whose session it is, and where they are, by itself.
+        // Appending itself reads the session and the couple.
         assert!(counts.of("session_by_token") <= 20 + 4, "{:?}", counts.reads);
         assert_eq!(counts.of("couple_of"), 20, "{:?}", counts.reads);
         assert!(counts.of("entries") <= read && counts.of("couple") <= read + 1, "{:?}", counts.reads);
@@ -263,9 +263,9 @@ async fn an_entry_is_read_once_at_most_for_all_who_follow() {
     }
 }
 
-/// Who knows an entry from its notice, and missed the one before, reads.
+/// A stream that gets an entry's notice, and missed that of the entry before, reads the log.
 #[tokio::test]
-async fn a_notice_that_was_lost_is_made_up_for_by_the_next() {
+async fn lost_notice_is_recovered_by_the_next() {
     fn every_other(topic: &Topic) -> bool {
         static SAID: AtomicUsize = AtomicUsize::new(0);
         matches!(topic, Topic::Couple(_)) && SAID.fetch_add(1, Ordering::SeqCst) % 2 == 1
@@ -287,9 +287,9 @@ async fn a_notice_that_was_lost_is_made_up_for_by_the_next() {
     assert!(places.is_sorted(), "{seen}");
 }
 
-/// Who is here, who types, hugs and presses: none of it is written, and while it is said nothing is read for it but whether it may be.
+/// Presence and signals are not stored, and cause no reads but those of authorization.
 #[tokio::test]
-async fn what_is_for_now_is_not_kept() {
+async fn presence_and_signals_are_not_stored() {
     let world = World::new(1, nothing, LiveOptions::default()).await;
     let mut events = world.follow(&world.tokens[0], "").await;
     events.until("caught_up").await;
@@ -308,11 +308,11 @@ async fn what_is_for_now_is_not_kept() {
         events.until(&format!("\"kind\":\"{kind}\"")).await;
     }
     assert_eq!(world.counts.commits.load(Ordering::SeqCst), 0);
-    // Whose session it is, where they are, and, once, whether who follows still may.
+    // Reads of session and couple for each signal, and one check of the streams' sessions.
     assert!(world.counts.all() <= 3 * 2 + 4, "{:?}", world.counts.reads);
 }
 
-/// Presence that cannot be asked for now and then.
+/// Presence that fails on request.
 #[derive(Clone, Default)]
 struct Flaky(Arc<MemoryPresence>, Arc<AtomicBool>);
 
@@ -329,9 +329,9 @@ impl Presence for Flaky {
     }
 }
 
-/// Who was here stays so while it cannot be asked, for as long as was said.
+/// If presence cannot be queried, a partner who was present stays so until the lease expires.
 #[tokio::test]
-async fn nobody_goes_because_it_cannot_be_asked_whether_they_are_here() {
+async fn failure_to_query_presence_keeps_the_last_state() {
     let presence = Flaky::default();
     let builder = Backend::builder().limits(Unlimited).presence(presence.clone());
     let backend = builder.build().unwrap();
@@ -346,7 +346,7 @@ async fn nobody_goes_because_it_cannot_be_asked_whether_they_are_here() {
     let (_, account) =
         world.backend.accounts().authenticate(&Secret::new(world.tokens[1].clone())).await.unwrap();
     let (at, _) = world.backend.timeline().membership(account.id).await.unwrap();
-    // Has everybody look again.
+    // Makes every stream query again.
     world.backend.ports().bus.publish(Topic::Couple(at.couple), Notice::Here(at.side)).await;
     sleep(Duration::from_millis(100)).await;
     world.say(&world.tokens[1], "a-word").await;
@@ -354,9 +354,9 @@ async fn nobody_goes_because_it_cannot_be_asked_whether_they_are_here() {
     assert!(!told.contains("away"), "{told}");
 }
 
-/// That a session ended was not heard: nothing is told more than two seconds after.
+/// If the notice of a session's end is lost, no frame is sent more than two seconds later.
 #[tokio::test]
-async fn who_signed_out_is_told_nothing_even_if_nobody_heard_of_it() {
+async fn ended_session_receives_no_frame_even_if_its_notice_is_lost() {
     let world = World::new(1, |topic| matches!(topic, Topic::Account(_)), LiveOptions::default()).await;
     let [one, other] = [&world.tokens[0], &world.tokens[1]];
     let mut events = world.follow(other, "?presence=off").await;
@@ -368,9 +368,9 @@ async fn who_signed_out_is_told_nothing_even_if_nobody_heard_of_it() {
     assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
 }
 
-/// Every notice is lost: an ended session ends its streams all the same, and what finds it costs a statement a second.
+/// If every notice is lost, an ended session still ends its streams, at the cost of one statement per second.
 #[tokio::test]
-async fn an_ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
+async fn ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
     let world = World::new(20, |_| true, LiveOptions::default()).await;
     let mut open = Vec::new();
     for token in &world.tokens {
@@ -391,9 +391,9 @@ async fn an_ended_session_ends_its_stream_within_two_seconds_without_a_notice() 
     assert!((1..=rounds).contains(&(asked as u64)), "{asked} statements in {rounds} rounds");
 }
 
-/// An answer that took long is as old as its question.
+/// A slow result counts as old as its query.
 #[tokio::test]
-async fn a_slow_answer_about_a_session_is_not_trusted_for_longer() {
+async fn slow_result_of_a_session_check_is_not_trusted_longer() {
     let live = LiveOptions { session_check: Duration::from_hours(1), ..LiveOptions::default() };
     let world = World::new(1, |topic| matches!(topic, Topic::Account(_)), live).await;
     let accounts = world.backend.accounts();
@@ -413,7 +413,7 @@ async fn a_slow_answer_about_a_session_is_not_trusted_for_longer() {
     *world.counts.late.lock().unwrap() = Duration::from_millis(1_500);
     world.counts.begin();
     say("before").await;
-    // The session is read as soon as it is asked for; the answer takes its time.
+    // The session is read immediately; the result is delayed.
     let sign_out_while_it_waits = async {
         while world.counts.of("session_by_token") == 0 {
             sleep(Duration::from_millis(5)).await;
@@ -429,9 +429,9 @@ async fn a_slow_answer_about_a_session_is_not_trusted_for_longer() {
     assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
 }
 
-/// That a couple ended was not heard either.
+/// The same if the notice of a couple's end is lost.
 #[tokio::test]
-async fn an_ended_couple_is_told_nothing_even_if_nobody_heard_of_it() {
+async fn ended_couple_receives_no_frame_even_if_its_notice_is_lost() {
     let world = World::new(1, |topic| matches!(topic, Topic::Couple(_)), LiveOptions::default()).await;
     let mut events = world.follow(&world.tokens[1], "?presence=off").await;
     events.until("away").await;
@@ -440,7 +440,7 @@ async fn an_ended_couple_is_told_nothing_even_if_nobody_heard_of_it() {
     let leaver = Person { id: leaver.id, email: Some(leaver.email) };
     world.backend.pairings().leave(&Call::default(), &leaver, None, false).await.unwrap();
     sleep(Duration::from_millis(2_050)).await;
-    // The other device comes to the same room, and is not let in.
+    // The other device joins the same room, and is refused.
     let request =
         Request::get("/v1/couple/live").header("authorization", format!("Bearer {}", world.tokens[1]));
     let answer = world.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -449,9 +449,9 @@ async fn an_ended_couple_is_told_nothing_even_if_nobody_heard_of_it() {
     assert!(told.contains("not_paired"), "{told}");
 }
 
-/// Every notice is lost: everything comes within the sweep.
+/// If every notice is lost, everything arrives with the next sweep.
 #[tokio::test]
-async fn a_bus_that_carries_nothing_costs_the_sweep() {
+async fn bus_that_loses_everything_delays_entries_by_the_sweep() {
     let live = LiveOptions { sweep: Duration::from_millis(500), ..LiveOptions::default() };
     let world = World::new(1, |_| true, live).await;
     let [one, other] = [&world.tokens[0], &world.tokens[1]];
@@ -469,9 +469,9 @@ async fn a_bus_that_carries_nothing_costs_the_sweep() {
     assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
 }
 
-/// A session that ends by itself ends its stream then, not when it is next looked at.
+/// An expiring session ends its stream when it expires, not at the next check.
 #[tokio::test]
-async fn a_session_that_expires_ends_its_stream() {
+async fn expired_session_ends_its_stream() {
     let policy = couple::account::Policy { session_idle: Duration::from_millis(1_200), ..Default::default() };
     let backend = Backend::builder().limits(Unlimited).accounts(policy).build().unwrap();
     let tokens = people::seed(backend.ports(), 1).await;
@@ -484,10 +484,10 @@ async fn a_session_that_expires_ends_its_stream() {
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(2), "{took:?}");
 }
 
-/// What was deleted or edited before somebody came is not told as it was, though others have it in a tail that they share.
+/// An entry that was deleted or edited before a stream opened is not sent in its old state, even if it is in the shared tail.
 #[tokio::test]
-async fn what_was_changed_is_not_told_from_a_stale_tail() {
-    // Nobody who is here hears of the changes: the reading that a stream opens on must find them.
+async fn changed_entry_is_not_sent_from_a_stale_tail() {
+    // Open streams get no notice of the changes: the read at the opening of a stream must find them.
     let world = World::new(1, |topic| matches!(topic, Topic::Couple(_)), LiveOptions::default()).await;
     let one = &world.tokens[0];
     let (_, account) = world.backend.accounts().authenticate(&Secret::new(one.clone())).await.unwrap();
@@ -504,7 +504,7 @@ async fn what_was_changed_is_not_told_from_a_stale_tail() {
     assert!(!told.contains("\"first\"") && !told.contains("\"second\""), "{told}");
     assert_eq!(told.matches("\"text\":\"edited\"").count(), 2, "{told}");
     assert_eq!(told.matches("\"reactions\":{\"partner\":\"❤️\"}").count(), 2, "{told}");
-    // And again, now that what tells of the changes is in the tail itself.
+    // Again, now that the entries about the changes are in the tail itself.
     timeline.edit(account.id, 1, &json!({ "text": "again" })).await.unwrap();
     timeline.react(account.id, 3, None).await.unwrap();
     let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
@@ -512,9 +512,9 @@ async fn what_was_changed_is_not_told_from_a_stale_tail() {
     assert_eq!(told.matches("\"text\":\"again\"").count(), 3, "{told}");
 }
 
-/// Who is far behind gets there by pages of their own, without a gap, while others write.
+/// A client that is far behind catches up in pages of its own, without a gap, while the partner writes.
 #[tokio::test]
-async fn who_is_far_behind_catches_up_beside_those_who_are_not() {
+async fn client_far_behind_catches_up_without_delaying_others() {
     let world = World::new(1, nothing, LiveOptions::default()).await;
     let one = &world.tokens[0];
     let mut near = world.follow(&world.tokens[1], "").await;
@@ -543,9 +543,9 @@ async fn who_is_far_behind_catches_up_beside_those_who_are_not() {
     }
 }
 
-/// However many strangers want to be looked up, who follows already is told.
+/// Many new clients that wait to be authenticated do not delay open streams.
 #[tokio::test]
-async fn a_crowd_at_the_door_holds_up_nobody_inside() {
+async fn waiting_new_clients_do_not_delay_open_streams() {
     let world = World::new(1, nothing, LiveOptions::default()).await;
     let mut inside = world.follow(&world.tokens[1], "").await;
     inside.until("caught_up").await;

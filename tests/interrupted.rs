@@ -1,10 +1,6 @@
-//! Whatever dies or is away, at whatever step: each picture that was acknowledged ends ready or rejected, no blob stays that
-//! nobody names, and what a space holds is what is there.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test stops where something is not as it must be, and prints its figures"
-)]
+//! Crashes and outages at any step: each acknowledged picture becomes ready or rejected, no blob without a row remains, and the stored
+//! size of a space is the sum of its blobs.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 #[path = "support/couples.rs"]
 mod couples;
@@ -39,7 +35,7 @@ use serde_json::json;
 use support::{Client, Server, binary, free_address};
 use watched::Watched;
 
-/// What outlives a process.
+/// State that outlives a process.
 struct Kept {
     store: Arc<MemoryStore>,
     blobs: Arc<InMemory>,
@@ -58,7 +54,7 @@ impl Kept {
         self.couple.members[0]
     }
 
-    /// A process over it.
+    /// A process over this state.
     fn process(&self, fate: &Arc<Fate>) -> Backend {
         let blobs = Blobs::over(FatedBlobs(self.blobs.clone(), fate.clone()));
         Backend::builder()
@@ -83,11 +79,11 @@ fn png(shade: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// What was answered.
+/// Acknowledged results.
 #[derive(Default)]
 struct Answered {
     uploaded: BTreeSet<MediaId>,
-    /// Which may be gone, because that was asked for.
+    /// Pictures whose deletion was requested, so they may be gone.
     let_go: BTreeSet<MediaId>,
     shown: Option<MediaId>,
 }
@@ -101,7 +97,7 @@ async fn upload(gallery: &Gallery, by: AccountId, purpose: Purpose, bytes: Vec<u
     Some(uploading.finish(|_| Call::default(), async { Ok(true) }).await.ok()?.media.id)
 }
 
-/// Somebody's evening with pictures. What fails is tried no more than once: a client may give up.
+/// A session of a user with pictures. Failed operations are not repeated: a client may give up.
 async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>>) {
     let gallery = backend.gallery();
     let put = async |purpose, bytes| {
@@ -112,7 +108,7 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
     let work = async || drop(backend.worker().run_until_idle().await);
     let avatar = put(Purpose::Avatar, png(1)).await;
     let photo = put(Purpose::Photo, png(2)).await;
-    // The same bytes again, as after a lost answer.
+    // The same bytes again, as after a lost response.
     let photo = put(Purpose::Photo, png(2)).await.or(photo);
     if avatar.is_some() {
         let _ = gallery.pictures().set_avatar(ana, avatar).await;
@@ -136,7 +132,7 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
             }
         }
     }
-    // One that is none inside.
+    // A truncated file.
     let mut broken = png(3);
     broken.truncate(100);
     put(Purpose::Photo, broken).await;
@@ -153,7 +149,7 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
     work().await;
 }
 
-/// Runs an evening on a runtime of its own, and ends that with all its tasks when the process dies.
+/// Runs the session on a separate runtime, and ends that with all its tasks when the process dies.
 fn live(kept: &Kept, fate: &Arc<Fate>) -> Arc<Mutex<Answered>> {
     let answered = Arc::new(Mutex::new(Answered::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -168,10 +164,10 @@ fn live(kept: &Kept, fate: &Arc<Fate>) -> Arc<Mutex<Answered>> {
     answered
 }
 
-/// A later process: works off what was left, and sweeps.
+/// A later process: runs the remaining jobs, and sweeps.
 async fn recover(kept: &Kept) -> Swept {
     let backend = kept.process(&Fate::new(Kind::Well));
-    // Leases end, and what failed is tried again.
+    // Leases expire, and failed jobs are retried.
     for _ in 0..24 {
         kept.clock.advance(Duration::from_mins(30));
         backend.worker().run_until_idle().await.unwrap();
@@ -186,7 +182,7 @@ async fn recover(kept: &Kept) -> Swept {
     swept
 }
 
-/// Rows and blobs fit: no picture is under way, each name has its blob and each blob its name, and what spaces hold is the sum.
+/// Checks that rows and blobs match: no picture is in progress, each row has its blobs and each blob its row, and sizes are the sums.
 async fn fits(store: &impl Store, blobs: &Blobs) {
     let listed: Vec<_> = blobs.list("").try_collect().await.unwrap();
     let mut there: BTreeMap<String, i64> =
@@ -195,7 +191,7 @@ async fn fits(store: &impl Store, blobs: &Blobs) {
         let mut held = 0;
         for media in store.media_in(space, None, 1000).await.unwrap() {
             assert_ne!(media.state, State::Processing, "{media:?}");
-            // Its bytes were there when it was taken.
+            // Its bytes existed when it was accepted.
             assert_ne!(media.state, State::Rejected("lost".to_owned()), "{media:?}");
             let renditions = store.renditions(space, media.id).await.unwrap();
             let source = media.source.iter().map(|source| (source.blob.clone(), source.bytes));
@@ -209,17 +205,17 @@ async fn fits(store: &impl Store, blobs: &Blobs) {
         }
         assert_eq!(store.media_space(space).await.unwrap().bytes, held, "{space:?}");
     }
-    assert_eq!(there, BTreeMap::new(), "blobs that nobody names");
+    assert_eq!(there, BTreeMap::new(), "blobs without a row");
 }
 
-/// Everything fits, and nothing of what was answered is lost.
+/// Checks that rows and blobs match, and that no acknowledged result is lost.
 async fn check(kept: &Kept, answered: &Answered) {
     let blobs = Blobs::over(FatedBlobs(kept.blobs.clone(), Fate::new(Kind::Well)));
     fits(&kept.store, &blobs).await;
     for id in answered.uploaded.difference(&answered.let_go) {
         assert!(kept.store.media(*id).await.unwrap().is_some(), "an acknowledged picture is gone");
     }
-    // Those who looked at it were told once what became of it.
+    // Clients that saw the picture were notified exactly once of its final state.
     if let Some(shown) = answered.shown {
         let log = kept.store.entries(kept.couple.id, Page::After(0), 100, None).await.unwrap();
         let told = |entry: &&couple::timeline::Entry| {
@@ -228,11 +224,11 @@ async fn check(kept: &Kept, answered: &Answered) {
         };
         let told = log.iter().filter(told).count();
         let gone = kept.store.media(shown).await.unwrap().is_none();
-        assert!(told == 1 || (gone && told == 0), "told {told} times");
+        assert!(told == 1 || (gone && told == 0), "notified {told} times");
     }
 }
 
-/// One fate after the other; how many there are is told by an evening that goes well.
+/// Tries one fault after another; a session without faults counts the steps.
 fn every(fates: impl Fn([u64; 3]) -> Vec<Kind>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let try_one = |kind: Kind| {
@@ -244,7 +240,7 @@ fn every(fates: impl Fn([u64; 3]) -> Vec<Kind>) {
         (fate.steps(), swept, kept)
     };
     let (steps, swept, kept) = try_one(Kind::Well);
-    assert_eq!(swept, Swept::default(), "an evening that goes well leaves nothing to sweep");
+    assert_eq!(swept, Swept::default(), "a session without faults leaves nothing to sweep");
     assert_eq!(runtime.block_on(kept.store.media_in(Space::Account(kept.ana()), None, 9)).unwrap().len(), 1);
     let (mut orphans, mut lost, mut stuck, mut tried) = (0, 0, 0, 0);
     for kind in fates(steps) {
@@ -255,39 +251,39 @@ fn every(fates: impl Fn([u64; 3]) -> Vec<Kind>) {
         tried += 1;
     }
     println!(
-        "{tried} fates of an evening of {steps:?} steps: {orphans} orphans swept, {lost} lost, {stuck} stuck"
+        "{tried} faults in a session of {steps:?} steps: {orphans} orphans swept, {lost} lost, {stuck} stuck"
     );
-    assert!(tried > 20 && lost == 0, "no name without a blob");
+    assert!(tried > 20 && lost == 0, "no row without its blobs");
 }
 
 #[test]
-fn a_process_dies_at_any_step() {
+fn process_may_die_at_any_step() {
     every(|[all, ..]| (0..all).map(Kind::Dies).collect());
 }
 
 #[test]
-fn blobs_are_away_at_any_step() {
+fn blob_store_may_be_unavailable_at_any_step() {
     every(|[_, blobs, _]| (0..blobs).map(Kind::Away).collect());
 }
 
 #[test]
-fn the_disk_is_full_at_any_step() {
+fn disk_may_be_full_at_any_step() {
     every(|[_, blobs, _]| (0..blobs).map(Kind::Full).collect());
 }
 
 #[test]
-fn any_commit_is_refused() {
+fn any_commit_may_fail() {
     every(|[.., commits]| (0..commits).map(Kind::Refused).collect());
 }
 
 #[test]
-fn the_answer_to_any_commit_is_lost() {
+fn result_of_any_commit_may_be_lost() {
     every(|[.., commits]| (0..commits).map(Kind::Unheard).collect());
 }
 
-/// Who goes away after the last byte leaves a picture, and no blob without a name.
+/// A client that disconnects after the last byte leaves a picture, and no blob without a row.
 #[tokio::test]
-async fn whoever_uploads_goes_away_at_the_end() {
+async fn client_that_disconnects_after_the_last_byte_leaves_a_picture() {
     let kept = Kept::new().await;
     let backend = kept.process(&Fate::new(Kind::Well));
     let mut uploading = backend.gallery().upload(kept.ana(), Purpose::Avatar.into(), None).await.unwrap();
@@ -300,28 +296,28 @@ async fn whoever_uploads_goes_away_at_the_end() {
         Ok(true)
     };
     tokio::select! {
-        _ = uploading.finish(|_| Call::default(), signed_in) => panic!("nobody said that it may"),
+        _ = uploading.finish(|_| Call::default(), signed_in) => panic!("`signed_in` has not returned"),
         asked = asking => asked.unwrap(),
     }
     go_on.send(()).unwrap();
     let until = tokio::time::Instant::now() + Duration::from_secs(30);
     while kept.store.media_in(Space::Account(kept.ana()), None, 9).await.unwrap().is_empty() {
-        assert!(tokio::time::Instant::now() < until, "nobody went on");
+        assert!(tokio::time::Instant::now() < until, "the upload did not continue");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(recover(&kept).await, Swept::default());
     check(&kept, &Answered::default()).await;
 }
 
-/// A picture that takes its process along, however often it is tried, is given up with a reason.
+/// A picture that kills its process at every attempt is rejected with a reason.
 #[tokio::test]
-async fn a_poison_picture_is_given_up() {
+async fn picture_that_kills_its_process_is_rejected() {
     let kept = Kept::new().await;
     let backend = kept.process(&Fate::new(Kind::Well));
     let id = upload(backend.gallery(), kept.ana(), Purpose::Photo, png(1)).await.unwrap();
     let mut died = 0;
     while kept.store.media(id).await.unwrap().unwrap().state == State::Processing {
-        // Whoever claims it is never heard of again, until the one whose attempt is the last.
+        // The claiming worker dies, up to the last attempt.
         if died < RenderMedia::MAX_ATTEMPTS - 1 {
             let (queue, now) = (RenderMedia::QUEUE.to_owned(), kept.clock.now());
             let lease_until = now.plus(Duration::from_secs(30));
@@ -338,14 +334,14 @@ async fn a_poison_picture_is_given_up() {
     }
     let media = kept.store.media(id).await.unwrap().unwrap();
     assert_eq!(media.state, State::Rejected("unavailable".to_owned()));
-    assert_eq!(backend.gallery().stats().rendered, 0, "it was not decoded once more");
+    assert_eq!(backend.gallery().stats().rendered, 0, "it was not decoded again");
     recover(&kept).await;
     check(&kept, &Answered::default()).await;
 }
 
-/// The server example, killed again and again while people upload.
+/// The server example is killed repeatedly while clients upload.
 #[tokio::test]
-async fn a_server_is_killed_while_people_upload() {
+async fn kills_of_the_server_lose_no_upload() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let tokens = couples::seed_folder(folder.path(), 1).await;
     let (address, binary) = (free_address(), binary());
@@ -379,7 +375,7 @@ async fn a_server_is_killed_while_people_upload() {
         kills += 1;
         server = start();
         server.until_ready().await;
-        assert!(kills < 200, "the uploads come to no end");
+        assert!(kills < 200, "the uploads do not end");
     }
     let mut client = Client::new(address);
     let mut taken = 0;
@@ -390,7 +386,7 @@ async fn a_server_is_killed_while_people_upload() {
             let state = loop {
                 let answer = client.call("GET", &path, Some(&token), None, None).await;
                 match answer.body["state"].as_str().unwrap_or_else(|| panic!("{answer:?}")) {
-                    // A dead process's job runs again when its lease has ended.
+                    // A job of a killed process runs again when its lease has expired.
                     "processing" if begun.elapsed() < Duration::from_secs(180) => {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
@@ -407,7 +403,7 @@ async fn a_server_is_killed_while_people_upload() {
     let blobs = Blobs::files(data.join("media")).unwrap();
     let keys = KeyFile::new(data.join("couple.key")).open(&couple::OsEntropy).unwrap();
     let backend = Backend::builder().store(store.clone()).blobs(blobs.clone()).keys(keys).build().unwrap();
-    // What was to be removed when the last one was killed.
+    // Remaining removals of the last killed process.
     backend.worker().run_until_idle().await.unwrap();
     let now = Sweep { grace: Duration::ZERO, ..Sweep::default() };
     let swept = backend.gallery().sweep(now).await.unwrap();

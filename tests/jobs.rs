@@ -1,5 +1,5 @@
-//! The worker: what becomes of jobs that fail, panic, grow old, lose their lease or come round again.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! The worker: failing, panicking, expired and scheduled jobs, and lost leases.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     sync::{
@@ -24,9 +24,9 @@ enum Deed {
     Never,
     Panic,
     Hang,
-    /// Takes a moment.
+    /// Takes some time.
     Slow,
-    /// Ends its process.
+    /// Kills its process.
     Kill,
 }
 
@@ -39,7 +39,7 @@ impl Job for Deed {
 #[derive(Clone, Default)]
 struct Doer(Arc<AtomicUsize>, Arc<Crash>);
 
-/// Outcome of jobs that run beside a job that ends its process.
+/// Outcome of jobs that run concurrently with one that kills its process.
 #[derive(Default)]
 struct Crash {
     died: Notify,
@@ -66,7 +66,7 @@ impl Handler<Deed> for Doer {
                 Ok(())
             }
             Deed::Kill => {
-                // When the others have begun.
+                // When the other jobs have begun.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 self.1.died.notify_one();
                 std::future::pending().await
@@ -104,7 +104,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_again_when_it_said() {
+async fn failed_job_is_retried_at_the_requested_time() {
     let shop = Shop::new(WorkerOptions::default());
     shop.enqueue(Deed::FailTwice).await;
     for (wait, runs) in [(0, 1), (59, 1), (1, 2), (60, 3), (999, 3)] {
@@ -116,7 +116,7 @@ async fn a_failure_is_tried_again_when_it_said() {
 }
 
 #[tokio::test]
-async fn what_is_rejected_is_dead_at_once_and_can_be_replayed() {
+async fn rejected_job_is_dead_immediately_and_can_be_replayed() {
     let shop = Shop::new(WorkerOptions::default());
     shop.enqueue(Deed::Never).await;
     shop.worker.run_until_idle().await.unwrap();
@@ -132,7 +132,7 @@ async fn what_is_rejected_is_dead_at_once_and_can_be_replayed() {
 }
 
 #[tokio::test]
-async fn a_panic_ends_its_job_alone_and_runs_out_of_attempts() {
+async fn panic_ends_only_its_job_which_runs_out_of_attempts() {
     let shop = Shop::new(WorkerOptions::default());
     shop.enqueue(Deed::Panic).await;
     shop.enqueue(Deed::Succeed).await;
@@ -145,12 +145,12 @@ async fn a_panic_ends_its_job_alone_and_runs_out_of_attempts() {
 }
 
 #[tokio::test]
-async fn a_worker_that_died_is_replaced_and_its_late_word_refused() {
+async fn dead_worker_is_replaced_and_its_late_result_is_refused() {
     let shop = Shop::new(WorkerOptions::default());
     shop.enqueue(Deed::Succeed).await;
     let store = &shop.backend.ports().store;
     let now = couple::Clock::now(&*shop.clock);
-    // Claimed by a worker that is never heard of again …
+    // Claimed by a worker that dies …
     let claim = JobChange::Claim {
         queue: "deeds".to_owned(),
         now,
@@ -161,7 +161,7 @@ async fn a_worker_that_died_is_replaced_and_its_late_word_refused() {
     let claimed = store.commit(vec![claim.into()]).await.unwrap().claimed;
     shop.worker.run_until_idle().await.unwrap();
     assert_eq!(shop.runs(), 0);
-    // … until its lease has ended.
+    // … until its lease has expired.
     shop.clock.advance(Duration::from_secs(30));
     shop.worker.run_until_idle().await.unwrap();
     assert_eq!(shop.runs(), 1);
@@ -169,9 +169,9 @@ async fn a_worker_that_died_is_replaced_and_its_late_word_refused() {
     assert!(store.commit(vec![late.into()]).await.is_err());
 }
 
-/// A process that dies abandons all jobs in flight; only the one that ends it again and again runs out of attempts.
+/// A dying process abandons all its jobs; only the job that kills it repeatedly runs out of attempts.
 #[tokio::test]
-async fn a_job_that_kills_its_process_is_dead_in_the_end_and_the_others_are_done() {
+async fn job_that_kills_its_process_dies_and_the_others_complete() {
     let options = WorkerOptions { poll: Duration::from_millis(20), ..WorkerOptions::default() };
     let shop = Shop::new(options);
     for deed in [Deed::Slow, Deed::Slow, Deed::Kill, Deed::Slow, Deed::Slow, Deed::Slow] {
@@ -182,7 +182,7 @@ async fn a_job_that_kills_its_process_is_dead_in_the_end_and_the_others_are_done
     tokio::time::timeout(Duration::from_secs(60), async {
         while shop.dead().await.is_empty() || crash.done.load(Ordering::SeqCst) < 5 {
             let process = shop.worker.clone().start();
-            // The process ends when it is dropped, or when it has done its jobs.
+            // The process ends when it is dropped, or when its jobs are done.
             if tokio::time::timeout(Duration::from_secs(1), crash.died.notified()).await.is_ok() {
                 crashes += 1;
             }
@@ -199,7 +199,7 @@ async fn a_job_that_kills_its_process_is_dead_in_the_end_and_the_others_are_done
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_not_done() {
+async fn expired_job_is_not_run() {
     let shop = Shop::new(WorkerOptions::default());
     shop.enqueue(Deed::Succeed).await;
     shop.clock.advance(Deed::MAX_AGE);
@@ -209,7 +209,7 @@ async fn what_is_too_old_is_not_done() {
 }
 
 #[tokio::test]
-async fn a_run_has_a_deadline() {
+async fn job_run_has_a_deadline() {
     let shop = Shop::new(WorkerOptions { deadline: Duration::from_millis(50), ..WorkerOptions::default() });
     shop.enqueue(Deed::Hang).await;
     shop.worker.run_until_idle().await.unwrap();
@@ -219,7 +219,7 @@ async fn a_run_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn a_started_worker_is_woken_and_stops() {
+async fn started_worker_is_woken_and_can_be_stopped() {
     let shop = Shop::new(WorkerOptions::default());
     let handle = shop.worker.clone().start();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -239,10 +239,10 @@ async fn a_started_worker_is_woken_and_stops() {
 }
 
 #[tokio::test]
-async fn what_comes_round_again_waits_once() {
+async fn scheduled_job_is_queued_once() {
     let clock = Arc::new(ManualClock::default());
     let backend = Backend::builder().clock(clock.clone()).build().unwrap();
-    // Two processes keep the same schedules.
+    // Two processes have the same schedules.
     let handles = [backend.worker().start(), backend.worker().start()];
     tokio::time::sleep(Duration::from_millis(200)).await;
     for handle in handles {

@@ -1,5 +1,5 @@
-//! A notice follows every change that took effect, also where the answer to its commit was lost.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Every change that took effect is followed by a notice, even if the result of its commit was lost.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/watched.rs"]
 mod watched;
@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use watched::{Watch, Watched};
 
-/// Loses the answer to a commit that took effect.
+/// Loses the result of a commit that took effect.
 #[derive(Default)]
 struct Silence(AtomicBool);
 
@@ -78,16 +78,16 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_commit_of_unknown_outcome_is_followed_by_notices() {
+async fn commit_of_unknown_outcome_is_followed_by_notices() {
     let mut fixture = Fixture::new().await;
     fixture.silence.0.store(true, Ordering::SeqCst);
     assert!(fixture.append().await.is_err());
-    assert!(fixture.is_told(Duration::from_secs(2)).await, "at the answer");
+    assert!(fixture.is_told(Duration::from_secs(2)).await, "when the error is returned");
     assert!(fixture.is_told(Duration::from_secs(10)).await, "when the commit must have ended");
 }
 
 #[tokio::test]
-async fn a_repeat_that_finds_its_entry_is_followed_by_a_notice() {
+async fn repeat_that_finds_its_entry_is_followed_by_a_notice() {
     let mut fixture = Fixture::new().await;
     // As if a process had died between its commit and its notice.
     let entry = couple::timeline::NewEntry {
@@ -97,6 +97,6 @@ async fn a_repeat_that_finds_its_entry_is_followed_by_a_notice() {
     let append = TimelineChange::Append { couple: fixture.couple.id, entry };
     fixture.backend.ports().store.commit(vec![append.into()]).await.unwrap();
     assert!(!fixture.is_told(Duration::from_millis(50)).await);
-    assert!(!fixture.append().await.unwrap(), "it is there already");
+    assert!(!fixture.append().await.unwrap(), "the entry exists already");
     assert!(fixture.is_told(Duration::from_secs(2)).await);
 }

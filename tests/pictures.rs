@@ -1,5 +1,5 @@
-//! Pictures between two people: who sees them, how the log tells of them, and how they go.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Pictures of a couple: access, entries about them, and deletion.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use couple::{
 use couple_conformance::World;
 use serde_json::{Value, json};
 
-/// Two people, and what they work with.
+/// A couple, with services and store.
 struct Two {
     world: World,
     store: Arc<MemoryStore>,
@@ -72,7 +72,7 @@ impl Two {
         self.upload(who, Purpose::Photo, content).await.1
     }
 
-    /// As a worker that has decoded it.
+    /// Records the result of a worker that has decoded the picture.
     async fn render(&self, media: &Media) -> bool {
         let rendition = self.world.rendition("64", Format::Jpeg);
         let rendered = Rendered {
@@ -99,7 +99,7 @@ impl Two {
             Err(Failure::Failed(error)) => panic!("{error}"),
         }
     }
-    /// Kinds and bodies of the log, after `seq`.
+    /// Kinds and bodies of the log after `seq`.
     async fn log(&self, seq: i64) -> Vec<(String, Value)> {
         let read = self.backend.timeline().read(self.couple.id, Page::After(seq), 200, None).await.unwrap();
         let text = |view: timeline::View| {
@@ -121,7 +121,7 @@ impl Two {
         self.store.media_space(space).await.unwrap().bytes
     }
 
-    /// Takes what waits for whoever works on pictures: what is to be rendered, and what is to be removed.
+    /// Claims the jobs of pictures: pictures to render, and blobs to remove.
     async fn work(&self) -> (Vec<MediaId>, Vec<String>) {
         let claim = JobChange::Claim {
             queue: "media".into(),
@@ -142,7 +142,7 @@ impl Two {
                 other => panic!("{other}"),
             }
         }
-        // Those of one millisecond come in any order.
+        // Jobs of one millisecond have no order.
         (sorted(rendered), sorted(removed))
     }
 
@@ -153,7 +153,7 @@ impl Two {
 }
 
 #[tokio::test]
-async fn the_same_bytes_are_one_picture_and_one_job() {
+async fn same_bytes_are_one_picture_and_one_job() {
     let two = Two::new().await;
     let (upload, first) = two.upload(two.ana(), Purpose::Photo, "a").await;
     assert_eq!(first.space, Space::Couple(two.couple.id));
@@ -169,7 +169,7 @@ async fn the_same_bytes_are_one_picture_and_one_job() {
 }
 
 #[tokio::test]
-async fn what_was_lost_may_come_again() {
+async fn lost_picture_may_be_uploaded_again() {
     let two = Two::new().await;
     let photos = [two.photo(two.ana(), "a").await, two.photo(two.ana(), "b").await];
     for (photo, reason) in photos.iter().zip(["lost", "unavailable"]) {
@@ -180,7 +180,7 @@ async fn what_was_lost_may_come_again() {
     assert!(two.render(&gone).await);
     let there = two.store.renditions(gone.space, gone.id).await.unwrap();
     two.pictures.forget(&gone, vec!["master.jpg".into()]).await.unwrap();
-    assert_eq!(two.photo(two.ana(), "c").await.id, gone.id, "one of its sizes is there");
+    assert_eq!(two.photo(two.ana(), "c").await.id, gone.id, "one of its renditions exists");
     two.pictures.forget(&gone, vec![there[0].blob.clone()]).await.unwrap();
     two.work().await;
     let mut again = Vec::new();
@@ -192,14 +192,14 @@ async fn what_was_lost_may_come_again() {
     let removed = [&photos[0], &photos[1], &gone].map(Media::folder).to_vec();
     assert_eq!(two.work().await, (sorted(again), sorted(removed)));
     assert_eq!(two.kept(gone.space).await, 300);
-    // What is no picture stays none.
+    // A rejected picture stays rejected.
     let bad = two.photo(two.ana(), "d").await;
     assert!(two.pictures.reject(bad.id, "truncated").await.unwrap());
     assert_eq!(two.photo(two.ana(), "d").await.id, bad.id);
 }
 
 #[tokio::test]
-async fn a_quota_holds() {
+async fn quota_is_enforced() {
     let two = Two::new().await;
     let tight = Policy { couple_quota: 150, ..Policy::default() };
     let pictures = Pictures::new(two.backend.ports().clone(), tight);
@@ -225,7 +225,7 @@ async fn a_quota_holds() {
 }
 
 #[tokio::test]
-async fn an_entry_turns_sharp_when_its_photo_does() {
+async fn entries_are_updated_when_their_photo_is_ready() {
     let two = Two::new().await;
     let (early, late, bad) = (
         two.photo(two.ana(), "early").await,
@@ -236,7 +236,7 @@ async fn an_entry_turns_sharp_when_its_photo_does() {
     assert_eq!(two.post(two.ana(), "2", bad.id).await, Ok(2));
     assert!(two.render(&early).await);
     assert!(!two.render(&early).await);
-    // Nobody looks at it yet.
+    // No entry names it yet.
     assert!(two.render(&late).await);
     assert_eq!(two.post(two.ana(), "3", late.id).await, Ok(4));
     assert!(two.pictures.reject(bad.id, "truncated").await.unwrap());
@@ -246,14 +246,14 @@ async fn an_entry_turns_sharp_when_its_photo_does() {
     assert_eq!(kinds, ["media_ready", "photo", "media_rejected"]);
     let sharp = json!({ "media_id": early.id, "placeholder": "AQ==", "width": 50, "height": 30, "animated": false, "alpha": true });
     assert_eq!(log[0].1, sharp);
-    // Each says what was known when it was appended.
+    // Each entry has the state at the time when it was appended.
     let seen = two.log(0).await;
     let blurred = json!({ "state": "processing", "placeholder": "dGh1bWI=", "width": 40, "height": 30 });
     assert_eq!((&seen[0].1["media"], &seen[1].1["media"]), (&blurred, &blurred));
     let ready = json!({ "state": "ready", "placeholder": "AQ==", "width": 50, "height": 30, "animated": false, "alpha": true });
     assert_eq!((&log[1].1["media"], &log[1].1["text"]), (&ready, &json!("look")));
     assert_eq!(log[2].1, json!({ "media_id": bad.id, "reason": "truncated" }));
-    // What was uploaded is replaced by what is kept of it; of what is rejected nothing is kept.
+    // The upload is replaced by the stored copy; of a rejected picture nothing is stored.
     let removed = two.work().await.1;
     assert_eq!(removed, sorted(vec![early.path("upload"), late.path("upload"), bad.folder()]));
     assert_eq!(two.kept(early.space).await, 2 * 60);
@@ -261,7 +261,7 @@ async fn an_entry_turns_sharp_when_its_photo_does() {
 }
 
 #[tokio::test]
-async fn an_entry_names_only_its_authors_photo() {
+async fn entry_may_only_name_a_photo_of_its_author() {
     let two = &Two::new().await;
     let (photo, theirs) = (two.photo(two.ana(), "a").await, two.photo(two.ben(), "b").await);
     let avatar = two.upload(two.ana(), Purpose::Avatar, "c").await.1;
@@ -274,7 +274,7 @@ async fn an_entry_names_only_its_authors_photo() {
         assert_eq!(two.append(two.ana(), "x", body).await, Err("invalid_field".into()));
     }
     assert_eq!(two.post(two.ana(), "1", photo.id).await, Ok(1));
-    // Another picture is another entry; another text is not.
+    // A repeat with another picture is another entry; one with another text is not.
     let edit = |id| {
         let body = json!({ "media_id": id, "text": "look again" });
         async move { two.backend.timeline().edit(two.ana(), 1, &body).await }
@@ -283,7 +283,7 @@ async fn an_entry_names_only_its_authors_photo() {
     edit(photo.id).await.unwrap();
     let body = &two.log(0).await[0].1;
     assert_eq!((&body["text"], &body["media"]["width"]), (&json!("look again"), &json!(40)));
-    // What a client says in the system's place is not taken, and no reason for a repeat to be another entry.
+    // A client's `media` is ignored, and does not make a repeat a different entry.
     let mut body = json!({ "media_id": photo.id, "media": { "width": 7 } });
     assert_eq!(two.append(two.ana(), "0", body.clone()).await, Ok(3));
     body["media"] = Value::Null;
@@ -291,7 +291,7 @@ async fn an_entry_names_only_its_authors_photo() {
     let other = json!({ "media_id": photo.id, "text": "no" });
     assert_eq!(two.append(two.ana(), "0", other).await, Err("idempotency_key_reused".into()));
     assert_eq!(two.log(2).await[0].1["media"]["width"], 40);
-    // A repeat is one, even when the picture is gone.
+    // A repeat returns its entry even if the picture is deleted.
     two.pictures.delete(two.ana(), photo.id).await.unwrap();
     assert_eq!(two.post(two.ana(), "1", photo.id).await, Ok(1));
     assert_eq!(two.post(two.ana(), "2", photo.id).await, Err("media_not_found".into()));
@@ -300,7 +300,7 @@ async fn an_entry_names_only_its_authors_photo() {
 }
 
 #[tokio::test]
-async fn the_last_entry_takes_its_photo_along() {
+async fn deleting_the_last_entry_deletes_its_photo() {
     let two = Two::new().await;
     let photo = two.photo(two.ana(), "a").await;
     assert!(two.render(&photo).await);
@@ -318,7 +318,7 @@ async fn the_last_entry_takes_its_photo_along() {
 }
 
 #[tokio::test]
-async fn who_sees_what() {
+async fn pictures_are_visible_to_their_couple_only() {
     let two = Two::new().await;
     let photo = two.photo(two.ana(), "a").await;
     let avatar = two.upload(two.ana(), Purpose::Avatar, "b").await.1;
@@ -335,7 +335,7 @@ async fn who_sees_what() {
     for media in [&photo, &avatar] {
         assert!(two.sees(two.ana(), media).await && !two.sees(two.ben(), media).await);
     }
-    // A new couple does not see the old one's, unless both want to.
+    // A new couple of the same accounts does not see the old couple's pictures, unless both restore them.
     let again = Couple { previous: Some(two.couple.id), ..two.world.couple(two.couple.members) };
     two.store.commit(vec![PairingChange::Found(again.clone()).into()]).await.unwrap();
     assert!(two.sees(two.ben(), &avatar).await && !two.sees(two.ben(), &photo).await);
@@ -346,7 +346,7 @@ async fn who_sees_what() {
 }
 
 #[tokio::test]
-async fn what_is_late_tells_nobody() {
+async fn late_result_for_an_ended_couple_publishes_nothing() {
     let two = Two::new().await;
     let photo = two.photo(two.ana(), "a").await;
     two.post(two.ana(), "1", photo.id).await.unwrap();
@@ -371,7 +371,7 @@ async fn what_is_late_tells_nobody() {
 }
 
 #[tokio::test]
-async fn an_avatar_takes_the_place_of_the_one_before() {
+async fn new_avatar_replaces_the_previous_one() {
     let two = Two::new().await;
     let one = two.upload(two.ana(), Purpose::Avatar, "1").await.1;
     let other = two.upload(two.ana(), Purpose::Avatar, "2").await.1;
@@ -383,7 +383,7 @@ async fn an_avatar_takes_the_place_of_the_one_before() {
     two.work().await;
     set(Some(one.id)).await.unwrap();
     set(Some(one.id)).await.unwrap();
-    // It is shown while it is processed, and the partner told again when it can be.
+    // It is shown while it is processed, and the partner is notified again when it is ready.
     assert!(two.render(&one).await);
     set(Some(other.id)).await.unwrap();
     assert!(!two.there(&one).await);
@@ -399,7 +399,7 @@ async fn an_avatar_takes_the_place_of_the_one_before() {
 }
 
 #[tokio::test]
-async fn what_nobody_asks_for_is_touched_once_a_day() {
+async fn use_of_a_rendition_is_recorded_once_a_day() {
     let two = Two::new().await;
     let photo = two.photo(two.ana(), "a").await;
     two.render(&photo).await;
@@ -424,10 +424,10 @@ async fn what_nobody_asks_for_is_touched_once_a_day() {
 }
 
 #[tokio::test]
-async fn a_deleted_person_takes_their_pictures_along_and_no_other() {
+async fn deleted_account_deletes_only_its_own_pictures() {
     let two = Two::new().await;
     let mut own = vec![two.upload(two.ana(), Purpose::Avatar, "face").await.1];
-    // More than are read at once.
+    // More than one page.
     for n in 0..115 {
         own.push(two.photo(two.ana(), &n.to_string()).await);
     }
@@ -442,7 +442,7 @@ async fn a_deleted_person_takes_their_pictures_along_and_no_other() {
     let plan = purge.plan().await.unwrap();
     assert_eq!((plan.len(), plan[0].pictures), (1, 116));
     assert!(two.there(&own[0]).await, "a plan changes nothing");
-    // The schedule of the worker starts with a run within its interval.
+    // The worker's schedule starts with a run within its interval.
     two.store
         .commit(vec![two.backend.ports().enqueue(&couple::account::PurgeAccounts {}).unwrap()])
         .await

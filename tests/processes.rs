@@ -1,9 +1,5 @@
-//! Several processes over one database, and Redis or PostgreSQL's notifications: any of them answers anything, and one may die.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test stops where something is not as it must be, and prints its figures"
-)]
+//! Several processes over one database, with Redis or PostgreSQL's notifications: any of them serves any request, and one may die.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 #[path = "support/engine.rs"]
 mod engine;
@@ -51,7 +47,7 @@ impl Common {
         let mut settings = self.settings();
         settings.push(("COUPLE_ROLE", role));
         let server = Server::spawn(&support::binary(), self.folder(), free_address(), &settings);
-        // A worker listens nowhere.
+        // A worker has no listener.
         if !role.starts_with("worker") {
             server.until_ready().await;
         }
@@ -70,7 +66,7 @@ impl Common {
     }
 }
 
-/// Signs up at one process and confirms at another; the mail is written by a third.
+/// Signs up at one process and confirms at another; a third writes the mail.
 async fn join(common: &Common, [one, other]: [&Server; 2], name: &str) -> String {
     let email = format!("{name}@example.org");
     let body = json!({ "email": email, "display_name": name });
@@ -105,7 +101,7 @@ async fn poll(server: &Server, token: &str, query: &str) -> Value {
     answer.body
 }
 
-/// Waits for the first frame in the background, and is given time to begin.
+/// Waits for the first frame in the background; gives the poll time to begin.
 async fn waits(server: &Server, token: &str) -> JoinHandle<Value> {
     let (address, token) = (server.address, token.to_owned());
     let waiting = tokio::spawn(async move {
@@ -115,15 +111,15 @@ async fn waits(server: &Server, token: &str) -> JoinHandle<Value> {
     waiting
 }
 
-/// What carries notices from process to process.
+/// Carrier of notices between processes.
 enum Carrier {
     Redis(Engine),
-    /// Somebody else's connection to the database.
+    /// Another connection to the database, which kills those of the bus.
     Postgres(PgConnection),
 }
 
 impl Carrier {
-    /// Redis dies; the bus's connections to PostgreSQL do.
+    /// Kills Redis, or the bus's connections to PostgreSQL.
     async fn harm(&mut self) {
         match self {
             Self::Redis(redis) => redis.kill(),
@@ -155,7 +151,7 @@ async fn follows(server: &Server, token: &str) -> Socket {
     socket
 }
 
-/// Whether somebody is told something that has a word in it.
+/// Whether a frame that contains a word arrives.
 async fn hears(socket: &mut Socket, word: &str, within: Duration) -> bool {
     let told = async {
         while let Some(Ok(message)) = socket.next().await {
@@ -168,13 +164,13 @@ async fn hears(socket: &mut Socket, word: &str, within: Duration) -> bool {
     timeout(within, told).await.unwrap_or(false)
 }
 
-/// Both press the same place, each at a process of their own: both are told.
+/// Both members touch the same point at different processes: both get a `thumb_kiss`.
 async fn kiss(servers: [&Server; 2], tokens: [&str; 2]) {
     let mut by_ana = follows(servers[0], tokens[0]).await;
     let mut by_ben = follows(servers[1], tokens[1]).await;
     let thumb = r#"{"type":"signal","kind":"thumb","body":{"x":0.25,"y":0.75}}"#;
     let moment = Duration::from_secs(3);
-    // A machine that is busy may be too late for a moment: then they press again.
+    // On a busy machine the two may be too far apart in time: then they are repeated.
     for _ in 0..10 {
         by_ana.send(Message::text(thumb)).await.unwrap();
         if !hears(&mut by_ben, r#""from":"partner","kind":"thumb""#, moment).await {
@@ -190,7 +186,7 @@ async fn kiss(servers: [&Server; 2], tokens: [&str; 2]) {
     panic!("no kiss in ten attempts");
 }
 
-/// Workers for pictures come, die and go while pictures come: all of them are done, and shown by whichever process is asked.
+/// Workers for pictures start, die and stop while pictures are uploaded: all are rendered, and any process serves them.
 async fn pictures(common: &Common, servers: [&Server; 2], [ana, ben]: [&str; 2]) {
     let mut first = common.server("worker:media").await;
     let mut ids = Vec::new();
@@ -209,7 +205,7 @@ async fn pictures(common: &Common, servers: [&Server; 2], [ana, ben]: [&str; 2])
     let mut client = Client::new(servers[1].address);
     for (n, id) in ids.iter().enumerate() {
         let path = format!("/v1/media/{id}");
-        // What the dead one held is worked on when its lease has ended.
+        // Jobs of the killed worker run again when its lease has expired.
         while client.call("GET", &path, Some(ana), None, None).await.body["state"] != "ready" {
             assert!(begun.elapsed() < Duration::from_secs(120), "{id} is not ready");
             sleep(Duration::from_millis(100)).await;
@@ -224,7 +220,7 @@ async fn pictures(common: &Common, servers: [&Server; 2], [ana, ben]: [&str; 2])
 
 async fn day(common: Common, mut carrier: Carrier) {
     assert!(common.migrate().contains("up to date"));
-    // A second time there is nothing to do.
+    // The second run has nothing to migrate.
     assert!(common.migrate().contains("up to date"));
     let mut one = common.server("api").await;
     let (other, _worker) = (common.server("api").await, common.server("worker:mail").await);
@@ -235,7 +231,7 @@ async fn day(common: Common, mut carrier: Carrier) {
     post(&other, &ben, "/v1/invites/accept", json!({ "code": code })).await;
     pictures(&common, [&one, &other], [&ana, &ben]).await;
 
-    // Ben waits at one process, Ana writes at the other.
+    // Ben polls at one process, Ana writes at the other.
     let mut cursor = poll(&one, &ben, "after=0&wait=0").await["cursor"].as_str().unwrap().to_owned();
     for n in 0..5 {
         let query = format!("after={cursor}&wait=20");
@@ -257,14 +253,14 @@ async fn day(common: Common, mut carrier: Carrier) {
         cursor = told["cursor"].as_str().unwrap().to_owned();
     }
 
-    // One process dies: the other goes on from the same cursor.
+    // One process dies: the other continues from the same cursor.
     one.kill();
     let entry = json!({ "client_id": "b-1", "kind": "text", "body": { "text": "still there?" } });
     post(&other, &ben, "/v1/couple/entries", entry).await;
     let told = poll(&other, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!(told["frames"][0]["entry"]["body"]["text"], "still there?", "{told}");
 
-    // What carries notices dies, again and again: everything goes on, and is carried again once it is back.
+    // The carrier of notices dies repeatedly: requests continue, and notices are delivered again once it is back.
     let third = common.server("api").await;
     let (mut written, mut slowest) = (1, Duration::ZERO);
     for n in 0..20 {
@@ -279,13 +275,13 @@ async fn day(common: Common, mut carrier: Carrier) {
         carrier.mend().await;
     }
     println!(
-        "nothing carried 20 times: {} entries written, the slowest {} ms",
+        "20 outages of notices: {} entries written, the slowest {} ms",
         written - 1,
         slowest.as_millis()
     );
     let entries = poll(&third, &ben, &format!("after={cursor}&wait=0")).await;
     let seen = entries["frames"].as_array().unwrap().len();
-    assert!(seen >= 20, "a page of what was written, {seen}");
+    assert!(seen >= 20, "a page of the written entries, {seen}");
     let back = Instant::now();
     loop {
         let cursor = {
@@ -315,12 +311,12 @@ async fn day(common: Common, mut carrier: Carrier) {
         if tokio::time::timeout(Duration::from_secs(1), waiting).await.is_ok() {
             break;
         }
-        assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried 5 s after it is back");
+        assert!(back.elapsed() < Duration::from_secs(5), "no notice is delivered 5 s after it is back");
     }
 
     kiss([&other, &third], [&ana, &ben]).await;
 
-    // Who comes at one process is here for who waits at another, if Redis knows it; who signs out at one is let go at the other.
+    // Presence reaches a client at another process, with Redis only; a sign-out at one process ends a stream at the other.
     let by_ben = waits(&third, &ben).await;
     let by_ana = waits(&other, &ana).await;
     if matches!(carrier, Carrier::Redis(_)) {
@@ -333,12 +329,12 @@ async fn day(common: Common, mut carrier: Carrier) {
     assert_eq!(answer.status, 204, "{answer:?}");
     let told = by_ana.await.unwrap();
     assert_eq!(told["reason"], "signed_out", "{told}");
-    println!("let go at the other process after {} ms", left.elapsed().as_millis());
+    println!("stream ended at the other process after {} ms", left.elapsed().as_millis());
     assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
     endings([&other, &third], &ben).await;
 }
 
-/// Whose session is ended for them, who changes a password elsewhere and who is left: each is told at the other process.
+/// Ended by another session, by a password change, or by the end of the couple: the stream at the other process ends.
 async fn endings([other, third]: [&Server; 2], ben: &str) {
     let (address, moment) = (third.address, Duration::from_secs(2));
     let call = async |method: &str, path: &str, token: Option<&str>, body: Option<Value>| {
@@ -356,12 +352,12 @@ async fn endings([other, third]: [&Server; 2], ben: &str) {
     let (ended, ends) = (sign_in().await, sign_in().await);
     let mut by_ended = follows(other, &ended).await;
     call("DELETE", "/v1/sessions", Some(&ends), None).await;
-    assert!(hears(&mut by_ended, "signed_out", moment).await, "ended by another of theirs");
+    assert!(hears(&mut by_ended, "signed_out", moment).await, "ended by another session");
 
     let mut by_one = follows(other, &sign_in().await).await;
     let change = json!({ "new_password": "five other words of a kind", "current_password": words });
     let goes_on = token(call("PUT", "/v1/password", Some(&ends), Some(change)).await);
-    assert!(hears(&mut by_one, "signed_out", moment).await, "the password is another");
+    assert!(hears(&mut by_one, "signed_out", moment).await, "the password was changed");
 
     let mut by_last = follows(other, &goes_on).await;
     call("DELETE", "/v1/couple", Some(&goes_on), None).await;
@@ -376,17 +372,17 @@ async fn day_with_redis(engine: Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_day_over_mariadb_and_redis() {
+async fn processes_share_mariadb_and_redis() {
     day_with_redis(Engine::start("mariadb").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_day_over_postgres_and_redis() {
+async fn processes_share_postgres_and_redis() {
     day_with_redis(Engine::start("postgres").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_day_over_postgres_alone() {
+async fn processes_share_postgres_alone() {
     let postgres = Engine::start("postgres").await;
     let (folder, database) = (tempfile::tempdir().unwrap(), postgres.fresh());
     let carrier = Carrier::Postgres(PgConnection::connect(&database).await.unwrap());

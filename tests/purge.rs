@@ -1,5 +1,5 @@
-//! Deleting accounts for good: in bounded steps, one account's failure apart from the others.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Permanent deletion of accounts: in bounded steps, and independently of failures of other accounts.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/watched.rs"]
 mod watched;
@@ -26,7 +26,7 @@ use couple::{
 use couple_conformance::World;
 use watched::{Watch, Watched};
 
-/// Looks at each commit, and refuses those that erase chosen accounts.
+/// Observes each commit, and refuses those that erase selected accounts.
 #[derive(Default)]
 struct Observer {
     failing: Mutex<HashSet<AccountId>>,
@@ -74,7 +74,7 @@ impl<S: Store> Fixture<S> {
     fn purge(&self, cap: u32) -> PurgeAccountsHandler {
         PurgeAccountsHandler::new(self.backend.ports().clone(), cap)
     }
-    /// Adds an account that is due for deletion; those added earlier are due earlier.
+    /// Adds an account that is due for deletion; earlier ones are due earlier.
     async fn due(&self, name: &str) -> AccountId {
         let account = Account { deletion_due: Some(self.world.now()), ..self.world.account(name) };
         self.store.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
@@ -84,7 +84,7 @@ impl<S: Store> Fixture<S> {
     async fn gone(&self, id: AccountId) -> bool {
         self.store.account(id).await.unwrap().is_none()
     }
-    /// Founds a couple, as if its members had asked for their deletion only afterwards.
+    /// Creates a couple, as if its members had requested their deletion only afterwards.
     async fn couple(&self, members: [AccountId; 2]) -> Couple {
         let couple = self.world.couple(members);
         let mut due = Vec::new();
@@ -106,7 +106,7 @@ impl<S: Store> Fixture<S> {
     async fn update(&self, account: Account) {
         self.store.commit(vec![AccountChange::Update(account).into()]).await.unwrap();
     }
-    /// Appends entries, by the first member and the second in turn, each with a reaction of both.
+    /// Appends entries by both members in turn, each with a reaction of both.
     async fn fill(&self, couple: CoupleId, entries: i64) {
         for first in (0..entries).step_by(250) {
             let mut changes = Vec::new();
@@ -123,7 +123,7 @@ impl<S: Store> Fixture<S> {
             self.store.commit(changes).await.unwrap();
         }
     }
-    /// Checks that nothing that a member wrote is left in a log, and that what the partner wrote is.
+    /// Checks that nothing of a member is left in a log, and that the partner's entries are unchanged.
     async fn assert_erased(&self, couple: CoupleId, side: Side, entries: i64) {
         let mut seen = 0;
         loop {
@@ -144,7 +144,7 @@ impl<S: Store> Fixture<S> {
 }
 
 #[tokio::test]
-async fn an_account_whose_purge_fails_does_not_stop_the_others() {
+async fn failing_purge_of_an_account_does_not_stop_others() {
     let fixture = Fixture::new(MemoryStore::new());
     let (ana, ben, cleo) = (fixture.due("ana").await, fixture.due("ben").await, fixture.due("cleo").await);
     fixture.observer.failing.lock().unwrap().insert(ana);
@@ -159,7 +159,7 @@ async fn an_account_whose_purge_fails_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn failing_accounts_do_not_use_up_the_number_of_a_run() {
+async fn failing_accounts_do_not_count_against_the_limit_of_a_run() {
     let fixture = Fixture::new(MemoryStore::new());
     for n in 0..60 {
         let id = fixture.due(&format!("failing{n}")).await;
@@ -172,7 +172,7 @@ async fn failing_accounts_do_not_use_up_the_number_of_a_run() {
 }
 
 #[tokio::test]
-async fn a_failed_account_makes_the_job_try_again_and_be_dead_in_the_end() {
+async fn failing_account_makes_the_job_retry_and_finally_dead() {
     let fixture = Fixture::new(MemoryStore::new());
     let ana = fixture.due("ana").await;
     fixture.observer.failing.lock().unwrap().insert(ana);
@@ -188,7 +188,7 @@ async fn a_failed_account_makes_the_job_try_again_and_be_dead_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_purge_erases_every_couple_however_many_there_were() {
+async fn purge_erases_any_number_of_couples() {
     let fixture = Fixture::new(MemoryStore::new());
     let ana = fixture.due("ana").await;
     let mut couples = Vec::new();
@@ -206,7 +206,7 @@ async fn a_purge_erases_every_couple_however_many_there_were() {
     }
 }
 
-/// Steps are bounded, and there are as many as the log is long.
+/// Steps are bounded, and their number is proportional to the length of the log.
 async fn heavy(store: impl Store) {
     let fixture = Fixture::new(store);
     let (ana, cleo) = (fixture.due("ana").await, fixture.due("cleo").await);
@@ -236,20 +236,20 @@ async fn heavy(store: impl Store) {
 }
 
 #[tokio::test]
-async fn a_heavy_account_is_purged_in_bounded_steps_in_memory() {
+async fn large_account_is_purged_in_bounded_steps_in_memory() {
     heavy(MemoryStore::new()).await;
 }
 
 #[tokio::test]
-async fn a_heavy_account_is_purged_in_bounded_steps_in_sqlite() {
+async fn large_account_is_purged_in_bounded_steps_in_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     heavy(SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap()).await;
 }
 
-/// An account that takes longer than its time is left for later runs, which go on where the last one stopped; the others
-/// are purged meanwhile.
+/// An account that exceeds its time is continued by later runs, from the position at which the last one stopped; other accounts are
+/// purged meanwhile.
 #[tokio::test]
-async fn an_account_that_takes_long_delays_no_other_and_is_purged_in_the_end() {
+async fn slow_account_delays_no_other_and_is_finally_purged() {
     let fixture = Fixture::new(MemoryStore::new());
     let (ana, ben) = (fixture.due("ana").await, fixture.due("ben").await);
     let couple = fixture.couple([ana, fixture.world.account_id()]).await;

@@ -1,5 +1,5 @@
-//! The server example as a process: what stops it from starting, and how it ends.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! The server example as a process: errors at its start, and shutdown.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{Client, Server, code_in, free_address, mails_to};
 
 static BINARY: LazyLock<PathBuf> = LazyLock::new(support::binary);
 
-/// Every file below a folder, with what it holds.
+/// All files below a folder, with their content.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -31,7 +31,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// Starts a server that must not start: one line that says `why`, and nothing changed.
+/// Starts a server that must not start: it prints one line that contains `why`, and changes nothing.
 fn refused(folder: &Path, settings: &[(&str, &str)], why: &str) {
     stops(Command::new(&*BINARY), folder, settings, why);
 }
@@ -52,11 +52,11 @@ fn stops(mut start: Command, folder: &Path, settings: &[(&str, &str)], why: &str
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     assert!(said.starts_with("couple: ") && said.contains(why), "{why:?} is not in {said}");
     assert!(out.stdout.is_empty());
-    assert_eq!(files(folder), before, "something was changed");
+    assert_eq!(files(folder), before, "a file was changed");
 }
 
 #[tokio::test]
-async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
+async fn failed_start_prints_one_line_and_changes_nothing() {
     let empty = tempfile::tempdir().unwrap();
     refused(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
     refused(empty.path(), &[("COUPLE_DATABASE_URL", "oracle://u:hidden@h/d")], "sqlite://PATH");
@@ -71,7 +71,7 @@ async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
     refused(empty.path(), &[("COUPLE_ADMIN_LISTEN", taken.as_str())], "set COUPLE_ADMIN_LISTEN");
     drop(listener);
 
-    // A key file, a database and mails that are not what they should be.
+    // Invalid key file, database and mail folder.
     let broken = |name: &str, content: &[u8]| {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("couple-data/mail")).unwrap();
@@ -96,8 +96,8 @@ async fn what_stops_it_is_said_in_one_line_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_an_error_and_loses_nothing() {
-    // A limit of no byte for each file stands in for a disk; the signal that comes with it is ignored.
+async fn full_disk_is_an_error_and_loses_nothing() {
+    // A file size limit of 0 bytes simulates a full disk; its signal is ignored.
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("couple-data")).unwrap();
     let mut start = Command::new("/bin/sh");
@@ -106,7 +106,7 @@ async fn a_full_disk_is_an_error_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_clean_stop_leaves_one_whole_file_and_a_start_finds_everything() {
+async fn graceful_shutdown_leaves_one_complete_file() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut server = Server::spawn(&BINARY, folder.path(), address, &[]);
@@ -131,13 +131,13 @@ async fn a_clean_stop_leaves_one_whole_file_and_a_start_finds_everything() {
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.starts_with("couple.db"))
         .collect();
-    assert_eq!(names, ["couple.db"], "what is backed up is whole");
+    assert_eq!(names, ["couple.db"], "the backup is one complete file");
 
     let server = Server::spawn(&BINARY, folder.path(), address, &[]);
     server.until_ready().await;
     assert_eq!(client.call("GET", "/v1/me", Some(&token), None, None).await.status, 200);
     drop(server);
-    // Without its key the database is not taken for a new one.
+    // Without its key the database is not treated as a new one.
     std::fs::remove_file(folder.path().join("couple-data/couple.key")).unwrap();
     for name in ["couple.db-wal", "couple.db-shm"] {
         drop(std::fs::remove_file(folder.path().join("couple-data").join(name)));
@@ -156,16 +156,20 @@ async fn a_clean_stop_leaves_one_whole_file_and_a_start_finds_everything() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_told_to_stop_is_not_ready_but_accepts_for_a_while() {
+async fn stopping_server_is_not_ready_but_accepts_requests_for_a_while() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let mut server = Server::spawn(&BINARY, folder.path(), address, &[("COUPLE_STOP_DELAY", "4")]);
     server.until_ready().await;
     let status = async |path: &str| {
-        // A new connection each time.
-        Client::new(address).once("GET", path, None, None, &[]).await.expect("it is accepted").status
+        // A new connection for each request.
+        Client::new(address)
+            .once("GET", path, None, None, &[])
+            .await
+            .expect("the connection is accepted")
+            .status
     };
-    assert_eq!(status("/metrics").await, 404, "nobody asked for metrics here");
+    assert_eq!(status("/metrics").await, 404, "metrics are not enabled here");
     assert!(Command::new("kill").arg(server.pid().to_string()).status().unwrap().success());
     while status("/readyz").await != 503 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -1,5 +1,5 @@
-//! A server under steady use keeps its memory and its files: 20 seconds of it, or `COUPLE_SOAK_SECONDS`.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! A server under steady load does not grow in memory or open files: 20 seconds, or `COUPLE_SOAK_SECONDS`.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Resident memory in KiB, and open files, of a process, by proc(5).
+/// Resident memory in KiB, and number of open files, of a process (proc(5)).
 fn held(pid: u32) -> (u64, usize) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -22,7 +22,7 @@ fn held(pid: u32) -> (u64, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_piles_up() {
+async fn memory_and_open_files_do_not_grow() {
     let seconds = std::env::var("COUPLE_SOAK_SECONDS").map_or(20, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -60,7 +60,7 @@ async fn nothing_piles_up() {
             let mut n = 0;
             while Instant::now() < end {
                 n += 1;
-                // A connection for every ten requests: what a connection leaves behind would show.
+                // A connection for every ten requests, so that leaks per connection are found.
                 let mut client = Client::new(address);
                 for m in 0..10 {
                     let id = format!("{lane}-{n}-{m}");
@@ -98,12 +98,12 @@ async fn nothing_piles_up() {
     while let Some(lane) = lanes.join_next().await {
         requests += lane.unwrap();
     }
-    // Until the last connections are closed.
+    // Waits until the last connections are closed.
     sleep(Duration::from_millis(500)).await;
     let (memory_after, files_after) = held(server.pid());
     println!(
         "{requests} requests in {seconds} s: {memory} KiB and {files} files half way, {memory_after} KiB and {files_after} files at the end"
     );
     assert!(files_after <= files, "files are left open");
-    assert!(memory_after < memory + memory / 4 + 8_192, "memory piles up");
+    assert!(memory_after < memory + memory / 4 + 8_192, "memory has grown");
 }

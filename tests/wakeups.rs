@@ -1,9 +1,9 @@
-//! The protocol by which live streams are woken (a couple's room subscribes, then reads, then tells its streams), under seeded
-//! interleavings of who writes, who follows and who comes back: at every point where one may be overtaken by another, it now
-//! and then is. Nothing is ever waited for that has happened already, and nothing is told as it was before it was changed to
-//! somebody who came after that. 20,000 interleavings; `COUPLE_INTERLEAVINGS` sets another number. Three mutants are caught: one
-//! that reads before it subscribes, one that forgets what it is told while it reads, and one whose tail of the log is stale.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Wake-up protocol of live streams (a couple's room subscribes, reads, notifies its streams), under seeded interleavings of writers,
+//! streams and reconnects: each may overtake the others at every point. No stream waits for an event that has happened already, and
+//! none sends an entry in a state from before the stream opened. 20,000 interleavings; `COUPLE_INTERLEAVINGS` sets another number.
+//! Three mutants are detected: one that reads before it subscribes, one that drops notices that arrive while it reads, and one whose
+//! tail of the log is stale.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     pin::{Pin, pin},
@@ -34,24 +34,24 @@ mod people;
 #[path = "support/watched.rs"]
 mod watched;
 
-/// Entries that are written in one interleaving, the last by changing the first.
+/// Entries that are written in one interleaving; the last one changes the first.
 const ENTRIES: usize = 3;
-/// Turns of the runtime after which nothing that was spawned is still under way.
+/// Turns of the runtime after which no spawned task is still running.
 const QUIET: u32 = 128;
 
-/// What is wrong with those who follow.
+/// Fault in the code under test.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mutant {
     None,
-    /// They subscribe only when they begin to wait.
+    /// Subscribes only when it begins to wait.
     Late,
-    /// They mark what they were told as seen after they have read.
+    /// Marks notices as handled after it has read.
     Deaf,
-    /// They do not see that an entry was changed.
+    /// Does not apply changes of entries.
     Stale,
 }
 
-/// Decides who goes on: `SplitMix64`, whose few lines are in Steele, Lea and Flood (2014).
+/// Random number generator that chooses the next task: `SplitMix64` (Steele, Lea and Flood, 2014).
 #[derive(Clone, Default)]
 struct Dice(Arc<Mutex<u64>>);
 
@@ -67,7 +67,7 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % below
     }
-    /// Lets others go first, or not.
+    /// Yields to other tasks, or not.
     async fn pause(&self) {
         let turns = if self.roll(4) == 0 { 12 } else { 3 };
         for _ in 0..self.roll(turns) {
@@ -84,13 +84,13 @@ impl Dice {
     }
 }
 
-/// A bus whose users are overtaken.
+/// A bus with random delays.
 #[derive(Clone)]
 struct Slow {
     inner: MemoryBus,
     dice: Dice,
     mutant: Mutant,
-    /// How many read a log or a couple.
+    /// Number of running reads of a log or a couple.
     reading: Arc<AtomicUsize>,
 }
 
@@ -111,7 +111,7 @@ impl Bus for Slow {
         if self.dice.roll(32) > 0 {
             return self.inner.publish(topic, notice).await;
         }
-        // Overtaken by what is published after it.
+        // Later notices may overtake it.
         let slow = self.clone();
         drop(tokio::spawn(async move {
             slow.dice.pause().await;
@@ -141,7 +141,7 @@ impl Subscription for SlowSubscription {
     }
 }
 
-/// Reads of the store are overtaken too.
+/// Reads of the store have random delays, too.
 #[async_trait]
 impl Watch for Slow {
     async fn before(&self, read: &'static str) {
@@ -184,13 +184,13 @@ impl Wake for Flag {
     }
 }
 
-/// Runs all, each only when it was woken, in an order of the dice's, between what they have spawned. False: somebody waits for ever.
+/// Runs all futures, each only when it was woken, in random order, interleaved with spawned tasks. False: one waits for ever.
 async fn meet<const N: usize>(dice: &Dice, mut all: [Pin<&mut dyn Future<Output = ()>>; N]) -> bool {
     let flags: [Arc<Flag>; N] = std::array::from_fn(|_| Arc::new(Flag(true.into())));
     let (mut done, mut quiet) = ([false; N], 0);
     while done != [true; N] {
         let ready: Vec<usize> = (0..N).filter(|&n| !done[n] && flags[n].0.load(Ordering::SeqCst)).collect();
-        // Commits and rooms are tasks of their own, which only the runtime can run.
+        // Commits and rooms are separate tasks, which only the runtime can run.
         if ready.is_empty() || dice.roll(4) == 0 {
             quiet = if ready.is_empty() { quiet + 1 } else { 0 };
             if quiet == QUIET {
@@ -216,7 +216,7 @@ struct Stage {
     head: i64,
 }
 
-/// What an entry says.
+/// Text of an entry.
 fn said(line: &Line) -> String {
     line.view.entry.body.as_ref().map_or_else(String::new, |body| body.as_str().to_owned())
 }
@@ -239,7 +239,7 @@ impl Stage {
         Self { backend, bus, dice, couple: [couple[0], couple[1]], head: 0 }
     }
 
-    /// Comes early or late.
+    /// Yields a random number of times.
     async fn dawdle(&self) {
         for _ in 0..self.dice.roll(12) {
             self.dice.pause().await;
@@ -251,8 +251,8 @@ impl Stage {
         self.backend.live().open(account, gate, Some(cursor)).await.unwrap()
     }
 
-    /// One writes and changes what they wrote; a device of theirs may follow; the partner follows too, and is cut off now and then
-    /// and comes back to where the story began. Whether everything arrived, in order, as it then was.
+    /// One member writes and changes entries, and may follow with a device; the partner follows, is interrupted at random, and reconnects
+    /// from the first cursor. Returns whether everything arrived, in order, in its state at that time.
     async fn play(&mut self, seed: u64) -> bool {
         self.dice.seed(seed);
         let (backend, dice, head) = (&self.backend, &self.dice, self.head);
@@ -310,16 +310,16 @@ impl Stage {
         for _ in 0..QUIET {
             tokio::task::yield_now().await;
         }
-        assert_eq!(self.bus.inner.topics(), 0, "a subscription is left behind");
+        assert_eq!(self.bus.inner.topics(), 0, "a subscription was not removed");
         let all = (head + 1..=self.head).collect::<Vec<_>>();
         arrived && seen == all && here == all && fresh.into_inner()
     }
 }
 
-/// The first seed at which somebody waits for ever, or is told what is not so any more.
+/// The first seed at which a stream waits for ever, or sends an outdated entry.
 fn first_failure(mutant: Mutant, seeds: u64) -> Option<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    // The sweep, thirty seconds away, is not what saves us: it would take longer than all of this.
+    // The sweep, after thirty seconds, does not hide a failure: it takes longer than all interleavings.
     runtime.block_on(async {
         let mut stage = Stage::new(mutant).await;
         for seed in 0..seeds {
@@ -335,22 +335,22 @@ fn first_failure(mutant: Mutant, seeds: u64) -> Option<u64> {
 }
 
 #[test]
-fn nobody_waits_for_what_has_happened() {
+fn no_stream_waits_for_an_event_that_has_happened() {
     let seeds = std::env::var("COUPLE_INTERLEAVINGS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     assert_eq!(first_failure(Mutant::None, seeds), None);
 }
 
 #[test]
-fn who_reads_before_subscribing_is_caught() {
+fn mutant_that_reads_before_subscribing_is_detected() {
     assert!(first_failure(Mutant::Late, 20_000).is_some(), "the interleavings do not find the mutant");
 }
 
 #[test]
-fn who_forgets_what_is_told_while_reading_is_caught() {
+fn mutant_that_drops_notices_while_reading_is_detected() {
     assert!(first_failure(Mutant::Deaf, 20_000).is_some(), "the interleavings do not find the mutant");
 }
 
 #[test]
-fn a_stale_tail_is_caught() {
+fn mutant_with_a_stale_tail_is_detected() {
     assert!(first_failure(Mutant::Stale, 20_000).is_some(), "the interleavings do not find the mutant");
 }

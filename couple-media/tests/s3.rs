@@ -1,5 +1,5 @@
 //! Blobs in S3, checked by `couple-conformance` against an S3-compatible server.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! `SmtpMailer` against a scripted server.
 
 #![cfg(feature = "smtp")]
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::{Arc, Mutex};
 

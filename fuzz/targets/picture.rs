@@ -1,7 +1,7 @@
 //! Any bytes are rendered or rejected with a reason, and no decoder panics.
 #![no_main]
 
-#[allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "the tests use the rest")]
+#[allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "the tests use the other items")]
 #[path = "../../couple-media/tests/support/heic.rs"]
 mod heic;
 #[path = "../../couple-media/tests/support/mod.rs"]

@@ -193,7 +193,7 @@ impl Paging {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature for map_err")]
 pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
     let said = rejection.body_text();
     // "…: limit: invalid digit …", or "…: missing field `purpose`"

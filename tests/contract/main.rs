@@ -1,6 +1,6 @@
 //! The HTTP contract, through the router in this process: authorization, validation, accounts, pairing, timeline, live delivery and
 //! pictures. Uses the memory store; `couple-conformance` and `tests/day.rs` test the same services over SQLite.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod account;
 mod animated;

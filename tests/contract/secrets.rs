@@ -1,4 +1,4 @@
-//! What an onlooker learns: from how long an answer takes, and from the log.
+//! Side channels: response times and logs do not reveal secrets.
 
 use std::{
     io::Write,
@@ -13,7 +13,7 @@ use crate::world::World;
 
 const PASSWORD: &str = "mauve kettle orbit";
 
-/// The ratio of the median times that a known and an unknown address take, asked in turn.
+/// Ratio of the median response times for a known and an unknown address, requested in turn.
 async fn ratio(world: &World, path: &str, extra: &Value, samples: usize) -> f64 {
     let mut took = [Vec::new(), Vec::new()];
     for n in 0..samples {
@@ -33,10 +33,10 @@ async fn ratio(world: &World, path: &str, extra: &Value, samples: usize) -> f64 
     known / unknown
 }
 
-/// Medians within a tenth of one another. Another program on the machine may disturb a round, so three are tried; an answer
-/// that tells does so in each.
+/// Medians differ by at most a tenth. Other programs on the machine may disturb a round, so three are tried; a response time that
+/// reveals an account does so in each.
 #[tokio::test]
-async fn the_time_tells_nothing() {
+async fn response_time_does_not_reveal_an_account() {
     let mut world = World::new();
     world.join_with_password("ana@example.org", PASSWORD).await;
     for (path, extra) in [
@@ -52,7 +52,7 @@ async fn the_time_tells_nothing() {
             seen.push(ratio(&world, path, &extra, 500).await);
         }
     }
-    // With what a hash really costs: one, whether or not there is an account or a password.
+    // With the real cost of a hash: one hash is computed, with or without an account or a password.
     let mailer = MemoryMailer::new();
     let builder = Backend::builder().mailer(mailer.clone()).clock(world.clock.clone()).limits(Unlimited);
     world.backend = builder.hash_cost(HashCost::RECOMMENDED).build().unwrap();
@@ -81,7 +81,7 @@ impl Write for Log {
 }
 
 #[tokio::test]
-async fn the_log_holds_no_secret_at_its_most_talkative() {
+async fn log_at_its_most_verbose_contains_no_secret() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -89,7 +89,7 @@ async fn the_log_holds_no_secret_at_its_most_talkative() {
         .with_writer(move || writer.clone())
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    // Tests on other threads may have found that nobody listens.
+    // Tests on other threads may have cached that no subscriber is interested.
     tracing::callsite::rebuild_interest_cache();
     let world = World::new();
     let ana = world.join_with_password("ana@example.org", PASSWORD).await;

@@ -1,4 +1,4 @@
-//! The declared sizes of a photo, transparent photos, and the answers about both.
+//! Declared sizes of a photo, transparent photos, and the responses about both.
 
 use axum::{
     body::{Body, to_bytes},
@@ -19,7 +19,7 @@ async fn fetch(world: &World, path: &str, token: &str, accept: &str) -> (HeaderM
     (head.headers, to_bytes(body, 1 << 24).await.unwrap().to_vec())
 }
 
-/// A photo that both can see.
+/// Uploads a photo and posts it to the couple; returns its id.
 async fn shown(world: &World, token: &str, file: Vec<u8>) -> String {
     let id = world.upload(token, "purpose=photo", file).await.text("id");
     let body = json!({"client_id": id, "kind": "photo", "body": {"media_id": id}});
@@ -28,7 +28,7 @@ async fn shown(world: &World, token: &str, file: Vec<u8>) -> String {
     id
 }
 
-/// A grey JPEG, two bits for each block.
+/// A grey JPEG, two bits per block.
 fn grey(width: u16, height: u16) -> Vec<u8> {
     let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
     let mut file = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];
@@ -45,7 +45,7 @@ fn grey(width: u16, height: u16) -> Vec<u8> {
     file
 }
 
-/// Also above 4096 pixels, where sizes are made from a copy whose own size is rounded.
+/// Also above 4096 pixels, where renditions are made from a copy whose own size is rounded.
 #[tokio::test]
 async fn declared_sizes_are_exact_before_and_after_they_are_made() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! Live delivery over a real connection: web sockets and server-sent events, cut, abused, told to go.
+//! Live delivery over real connections: WebSockets and server-sent events, with interruptions, limits and shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,7 +19,7 @@ use tokio_tungstenite::{
 
 use crate::world::World;
 
-/// The world, served.
+/// A world with a server.
 pub(crate) struct Served {
     pub(crate) world: World,
     pub(crate) address: SocketAddr,
@@ -70,14 +70,14 @@ impl Served {
         client_async(request, stream).await.map(|(socket, _)| socket)
     }
 
-    /// How many live connections there are.
+    /// Number of live connections.
     pub(crate) async fn streams(&self) -> usize {
         let metrics = self.raw("GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await;
         let line = metrics.lines().find_map(|line| line.strip_prefix("couple_live_streams "));
         line.unwrap_or_else(|| panic!("no count in {metrics}")).parse().unwrap()
     }
 
-    /// Waits until there are so many live connections.
+    /// Waits until there are `count` live connections.
     pub(crate) async fn until_open(&self, count: usize) {
         let begun = Instant::now();
         loop {
@@ -90,7 +90,7 @@ impl Served {
         }
     }
 
-    /// What a plain request is answered, head and body, for as long as it is sent within a second.
+    /// Response to a request, head and body, as far as it arrives within a second.
     pub(crate) async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -100,7 +100,7 @@ impl Served {
     }
 }
 
-/// The next frame that is not about presence.
+/// The next frame other than presence.
 pub(crate) async fn frame(socket: &mut Socket) -> Value {
     loop {
         let frame = any_frame(socket).await;
@@ -136,7 +136,7 @@ pub(crate) async fn closed(socket: &mut Socket) -> Option<CloseFrame> {
 }
 
 #[tokio::test]
-async fn a_socket_gets_what_there_was_and_what_comes() {
+async fn websocket_gets_stored_and_new_entries() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut socket = served.connect(&ben, "?after=0").await.unwrap();
@@ -147,7 +147,7 @@ async fn a_socket_gets_what_there_was_and_what_comes() {
     assert_eq!(told["entry"]["body"]["text"], "hello");
     served.world.post("/v1/couple/signals", &ana, json!({"kind": "kiss"})).await;
     assert_eq!(frame(&mut socket).await["kind"], "kiss");
-    // What a client says is not asked for, and harms nobody.
+    // Other text of a client is ignored.
     socket.send(Message::text("hello?")).await.unwrap();
     socket.send(Message::Ping(vec![1].into())).await.unwrap();
     served.world.say(&ana, "again").await;
@@ -161,7 +161,7 @@ async fn a_socket_gets_what_there_was_and_what_comes() {
 }
 
 #[tokio::test]
-async fn signals_go_both_ways() {
+async fn signals_are_sent_in_both_directions() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut by_ana = served.connect(&ana, "").await.unwrap();
@@ -173,7 +173,7 @@ async fn signals_go_both_ways() {
     by_ana.send(say(json!({"type": "signal", "kind": "typing"}))).await.unwrap();
     let typing = json!({"type": "signal", "from": "partner", "kind": "typing", "body": null});
     assert_eq!(frame(&mut by_ben).await, typing);
-    // Both press the same place.
+    // Both members touch the same point.
     let thumb = |x: f64| say(json!({"type": "signal", "kind": "thumb", "body": {"x": x, "y": 0.5}}));
     by_ana.send(thumb(0.5)).await.unwrap();
     assert_eq!(frame(&mut by_ben).await["kind"], "thumb");
@@ -183,7 +183,7 @@ async fn signals_go_both_ways() {
         let kiss = frame(socket).await;
         assert_eq!((&kiss["kind"], &kiss["body"]), (&json!("thumb_kiss"), &json!({"x": 0.5, "y": 0.5})));
     }
-    // What cannot be taken is told so, and ends nothing.
+    // An invalid signal is refused, and the connection continues.
     for bad in [
         json!({"type": "signal"}),
         json!({"type": "signal", "kind": "paired"}),
@@ -195,7 +195,7 @@ async fn signals_go_both_ways() {
     }
 }
 
-/// Frames are counted as requests are.
+/// Signals over a connection count like requests.
 #[tokio::test]
 async fn signals_by_frame_have_the_same_limit() {
     let served =
@@ -211,7 +211,7 @@ async fn signals_by_frame_have_the_same_limit() {
 }
 
 #[tokio::test]
-async fn a_browser_offers_its_token_as_a_subprotocol() {
+async fn browser_sends_its_token_as_a_subprotocol() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     let offered = format!("couple, {ana}");
@@ -222,26 +222,26 @@ async fn a_browser_offers_its_token_as_a_subprotocol() {
 }
 
 #[tokio::test]
-async fn each_learns_that_the_other_is_here_unless_they_say_not() {
+async fn presence_of_the_partner_is_sent_unless_it_is_off() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let partner_of =
         async |token| served.world.get("/v1/couple", token).await.body["partner"]["presence"].clone();
     assert_eq!(partner_of(&ana).await, "away");
-    // Ben looks on, and says nothing of it.
+    // Ben is connected without presence.
     let mut by_ben = served.connect(&ben, "?presence=off").await.unwrap();
     assert_eq!(any_frame(&mut by_ben).await["type"], "caught_up");
     assert_eq!(any_frame(&mut by_ben).await, json!({"type": "presence", "presence": "away"}));
     let mut by_ana = served.connect(&ana, "").await.unwrap();
     assert_eq!(any_frame(&mut by_ana).await["type"], "caught_up");
     assert_eq!(any_frame(&mut by_ana).await, json!({"type": "presence", "presence": "away"}));
-    // He sees her come, at once.
+    // He receives her presence immediately.
     assert_eq!(any_frame(&mut by_ben).await, json!({"type": "presence", "presence": "here"}));
     assert_eq!((partner_of(&ben).await, partner_of(&ana).await), (json!("here"), json!("away")));
-    // She sees nothing of his, until he lets her.
+    // She receives his only once he announces it.
     let _open = served.connect(&ben, "").await.unwrap();
     assert_eq!(any_frame(&mut by_ana).await, json!({"type": "presence", "presence": "here"}));
-    // A poll is told of changes only: it would never wait otherwise.
+    // A poll returns only changes of presence: otherwise it would never wait.
     let polled = served.world.get("/v1/couple/live?wait=0", &ana).await;
     assert_eq!(polled.body["frames"], json!([]));
     let refused = served.connect(&ana, "?presence=maybe").await;
@@ -251,9 +251,9 @@ async fn each_learns_that_the_other_is_here_unless_they_say_not() {
     );
 }
 
-/// Cut twenty times, by both transports in turn, on whatever word: everything arrives once and in order.
+/// Interrupted twenty times, over both transports in turn, at random positions: everything arrives once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_cuts_lose_nothing() {
+async fn twenty_interruptions_lose_no_entry() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let (world, total) = (&served.world, 400);
@@ -305,7 +305,7 @@ async fn twenty_cuts_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_that_ends_and_a_couple_that_ends_close_theirs() {
+async fn end_of_a_session_or_couple_closes_its_connections() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut by_ben = served.connect(&ben, "").await.unwrap();
@@ -324,7 +324,7 @@ async fn a_session_that_ends_and_a_couple_that_ends_close_theirs() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_says_goodbye_and_ends() {
+async fn stopping_server_sends_bye_and_closes() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut socket = served.connect(&ana, "").await.unwrap();
@@ -340,7 +340,7 @@ async fn a_server_that_stops_says_goodbye_and_ends() {
 }
 
 #[tokio::test]
-async fn what_is_no_upgrade_is_refused() {
+async fn invalid_upgrade_is_refused() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     for (after, status) in [
@@ -368,9 +368,9 @@ async fn what_is_no_upgrade_is_refused() {
     assert!(told.starts_with("HTTP/1.1 426") && told.contains("upgrade_required"), "{told}");
 }
 
-/// A page's script sees neither protocol pings nor the connection's state.
+/// A page's script sees neither protocol pings nor the state of the connection.
 #[tokio::test]
-async fn a_script_can_tell_a_dead_connection() {
+async fn heartbeat_frames_are_sent_on_request() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut socket = served.connect(&ana, "?presence=off&heartbeat=5").await.unwrap();
@@ -400,14 +400,14 @@ async fn a_script_can_tell_a_dead_connection() {
     assert!(in_events.expect("a heartbeat within its time"));
     let message = message.expect("a heartbeat within its time").unwrap().unwrap();
     assert_eq!(message.to_text().unwrap(), r#"{"type":"ping"}"#);
-    // One that asked for none gets none: the next frame is what its partner says.
+    // A client that did not ask for heartbeats gets none: the next frame is its partner's entry.
     served.world.say(&ana, "hello").await;
     assert_eq!(frame(&mut quiet).await["type"], "entry");
 }
 
-/// Who takes nothing costs what the buffers of the connection hold, and that not for long; nobody else hears of it.
+/// A client that reads nothing costs the buffers of its connection for a limited time, and does not affect others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_takes_nothing_is_let_go_and_holds_nobody_up() {
+async fn client_that_reads_nothing_is_disconnected_and_delays_no_other() {
     let served =
         Served::with(ServeOptions { write_timeout: Duration::from_millis(500), ..ServeOptions::default() });
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
@@ -429,7 +429,7 @@ async fn who_takes_nothing_is_let_go_and_holds_nobody_up() {
     served.until_open(2).await;
     let mut socket = served.connect(&ben, "").await.unwrap();
     frame(&mut socket).await;
-    // More than the buffers of both sides hold.
+    // More than the buffers of both ends can hold.
     let (total, text) = (1_500, "x".repeat(15_000));
     let talk = async {
         for n in 0..total {
@@ -439,7 +439,7 @@ async fn who_takes_nothing_is_let_go_and_holds_nobody_up() {
     };
     let hear = async {
         for n in 0..total {
-            // The first is that they were paired.
+            // The first entry is that of the pairing.
             assert_eq!(frame(&mut socket).await["entry"]["seq"], n + 2);
         }
     };
@@ -448,9 +448,9 @@ async fn who_takes_nothing_is_let_go_and_holds_nobody_up() {
     drop(stuck);
 }
 
-/// Connections that are dropped without a word leave nothing behind.
+/// Connections that are dropped without a close leave no state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_goes_away_leaves_nothing_behind() {
+async fn dropped_connections_leave_no_state() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Socket.IO clients, frame by frame (Engine.IO 4, Socket.IO 5): the same stream, the same policy.
+//! Socket.IO clients, frame by frame (Engine.IO 4, Socket.IO 5): the same stream and policy as other transports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Served {
-    /// Begins an Engine.IO session over a WebSocket, and says so much of oneself.
+    /// Begins an Engine.IO session over a WebSocket, and connects to the namespace with `auth`.
     async fn socketio(&self, auth: &Value) -> Socket {
         let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", self.address);
         let stream = TcpStream::connect(self.address).await.unwrap();
@@ -28,7 +28,7 @@ impl Served {
         socket
     }
 
-    /// The same, let in.
+    /// As [`socketio`](Self::socketio), and waits until the client is connected.
     async fn follow(&self, auth: &Value) -> Socket {
         let mut socket = self.socketio(auth).await;
         let told = packet(&mut socket).await;
@@ -50,7 +50,7 @@ async fn packet(socket: &mut Socket) -> String {
     }
 }
 
-/// The next event that is not about presence: its frame, whose type is its name.
+/// Frame of the next event other than presence, whose type is its name.
 async fn event(socket: &mut Socket) -> Value {
     loop {
         let told = packet(socket).await;
@@ -64,7 +64,7 @@ async fn event(socket: &mut Socket) -> Value {
 }
 
 #[tokio::test]
-async fn a_client_gets_what_there_was_and_what_comes() {
+async fn socketio_client_gets_stored_and_new_entries() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut socket = served.follow(&json!({"token": ben, "cursor": "0"})).await;
@@ -73,7 +73,7 @@ async fn a_client_gets_what_there_was_and_what_comes() {
     served.world.say(&ana, "hello").await;
     assert_eq!(event(&mut socket).await["entry"]["body"]["text"], "hello");
     drop(socket);
-    // From its cursor on, over another transport or again over this one.
+    // Resumes from its cursor, over another transport or this one.
     let mut socket = served.follow(&json!({"token": ben, "cursor": cursor, "presence": "off"})).await;
     assert_eq!(event(&mut socket).await["entry"]["body"]["text"], "hello");
     assert_eq!(event(&mut socket).await["type"], "caught_up");
@@ -89,7 +89,7 @@ async fn a_client_gets_what_there_was_and_what_comes() {
 }
 
 #[tokio::test]
-async fn who_is_not_let_in_is_told_why() {
+async fn refused_client_gets_the_reason() {
     let served = Served::new();
     let lonely = served.world.join("eve@example.org").await;
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
@@ -113,7 +113,7 @@ async fn who_is_not_let_in_is_told_why() {
     }
     served.until_open(0).await;
     drop(served);
-    // Few, since a client that does not answer the first ping is ended after 20 s.
+    // Few connections, since a client that does not answer the first ping is disconnected after 20 s.
     let http = HttpOptions { metrics: true, live_per_account: 10, ..HttpOptions::default() };
     let served = Served::answering(World::new(), http, ServeOptions::default());
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
@@ -128,7 +128,7 @@ async fn who_is_not_let_in_is_told_why() {
 }
 
 #[tokio::test]
-async fn a_session_that_ends_and_a_process_that_goes_say_goodbye() {
+async fn end_of_a_session_and_shutdown_send_bye() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let (mut by_ana, mut by_ben) =
@@ -159,7 +159,7 @@ async fn unknown_keys_of_auth_are_ignored_and_a_seq_is_a_cursor() {
 }
 
 #[tokio::test]
-async fn a_script_can_tell_a_dead_connection() {
+async fn socketio_heartbeat_is_sent_on_request() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     let auth = json!({"token": ana, "presence": "off", "heartbeat": 5});
@@ -171,9 +171,9 @@ async fn a_script_can_tell_a_dead_connection() {
     assert_eq!(message.unwrap().unwrap().to_text().unwrap(), r#"42["ping",{"type":"ping"}]"#);
 }
 
-/// `41` may come before the library has noted that the client is connected.
+/// `41` may arrive before the library has recorded that the client is connected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_client_that_leaves_as_soon_as_it_is_let_in_holds_nothing() {
+async fn client_that_disconnects_immediately_leaves_no_permit() {
     let served = Arc::new(Served::new());
     let (_, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut clients = tokio::task::JoinSet::new();
@@ -224,7 +224,7 @@ fn handshake(client: &str, transport: &str) -> String {
     )
 }
 
-/// Handshakes are counted by client, and each for as long as its session lasts.
+/// Handshakes are counted per client, each for as long as its session lasts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_of_one_client_do_not_stop_others() {
     let served = behind_a_proxy(500, 100);
@@ -259,11 +259,11 @@ async fn handshakes_of_one_client_do_not_stop_others() {
         let returned = async {
             while !served.raw(&handshake("198.51.100.2", "websocket")).await.starts_with("HTTP/1.1 101") {}
         };
-        timeout(Duration::from_secs(5), returned).await.expect("their permits come back");
+        timeout(Duration::from_secs(5), returned).await.expect("their permits are returned");
     }
 }
 
-/// A client that connects to no namespace is ended; so is one whose namespace is over.
+/// A client that connects to no namespace is disconnected, and so is one whose namespace has ended.
 #[tokio::test]
 async fn sessions_without_a_namespace_end() {
     let served = behind_a_proxy(500, 1);
@@ -282,12 +282,12 @@ async fn sessions_without_a_namespace_end() {
             while served.raw(&handshake(client, "polling")).await.starts_with("HTTP/1.1 429") {}
         }
     };
-    timeout(Duration::from_secs(15), returned).await.expect("their permits come back");
+    timeout(Duration::from_secs(15), returned).await.expect("their permits are returned");
 }
 
-/// A session that began by polling continues as a WebSocket, and ends with it.
+/// A session that began with polling continues as a WebSocket, and ends with it.
 #[tokio::test]
-async fn a_polling_session_is_upgraded() {
+async fn polling_session_is_upgraded_to_a_websocket() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let begun = served.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: h\r\n\r\n").await;
@@ -306,14 +306,14 @@ async fn a_polling_session_is_upgraded() {
     assert_eq!(event(&mut socket).await["reason"], "signed_out");
     assert_eq!((packet(&mut socket).await.as_str(), packet(&mut socket).await.as_str()), ("41", "closed"));
     served.until_open(0).await;
-    // Another sid, or a second upgrade: refused before the connection is one.
+    // An unknown session id, or a second upgrade, is refused before the upgrade.
     let stream = TcpStream::connect(served.address).await.unwrap();
     assert!(client_async(&url, stream).await.is_err());
 }
 
-/// The last packets of a session that polls can be fetched; then it is over.
+/// The last packets of a polling session can be fetched; then it has ended.
 #[tokio::test]
-async fn goodbye_ends_a_polling_session() {
+async fn bye_ends_a_polling_session() {
     let served = Served::new();
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     let path = "/socket.io/?EIO=4&transport=polling";
@@ -336,11 +336,11 @@ async fn goodbye_ends_a_polling_session() {
     }
     assert!(told.contains("signed_out"), "{told}");
     let over = async { while !get(&sid).await.starts_with("HTTP/1.1 400") {} };
-    timeout(Duration::from_secs(5), over).await.expect("its session is over");
+    timeout(Duration::from_secs(5), over).await.expect("its session has ended");
     served.until_open(0).await;
 }
 
-/// Engine.IO's own long polling, on one process.
+/// Engine.IO's long polling, on one process.
 #[tokio::test]
 async fn polling_works_on_one_process() {
     let served = Served::new();
@@ -367,7 +367,7 @@ async fn polling_works_on_one_process() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_or_no_packet_ends_its_connection_only() {
+async fn invalid_packet_ends_only_its_own_connection() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut other = served.follow(&json!({"token": ben, "presence": "off"})).await;
@@ -386,7 +386,7 @@ async fn what_is_too_long_or_no_packet_ends_its_connection_only() {
         };
         timeout(Duration::from_secs(3), ended)
             .await
-            .unwrap_or_else(|_| panic!("{bad:.20} keeps the connection"));
+            .unwrap_or_else(|_| panic!("{bad:.20} does not end the connection"));
     }
     served.until_open(1).await;
     served.world.say(&ana, "still-here").await;

@@ -1,4 +1,4 @@
-//! A sweep that comes to its end, whatever it finds and however long it takes.
+//! The sweep completes, whatever it finds and however long it takes.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,9 +16,9 @@ use crate::{
 
 const WEEK: Duration = Duration::from_hours(24 * 7);
 
-/// Where most of a round miss blobs their rows are left alone, and all else is swept, to the end.
+/// If most pictures of a round miss blobs, their rows are not changed, and the sweep continues to the end.
 #[tokio::test]
-async fn what_is_suspicious_holds_nothing_up() {
+async fn suspicious_round_does_not_stop_the_sweep() {
     let world = World::of(Backend::builder().limits(Unlimited), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
@@ -32,22 +32,22 @@ async fn what_is_suspicious_holds_nothing_up() {
         gallery.blobs().delete(&name).await.unwrap();
     }
     world.later(Duration::from_hours(72));
-    // Two rounds: the first is full of what is lost.
+    // Two rounds: the first is full of lost pictures.
     let error = gallery.sweep(Sweep { cap: 2, ..Sweep::default() }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(!kept(&world).await.contains("sweep"), "it is through: the next begins anew");
+    assert!(!kept(&world).await.contains("sweep"), "the sweep is complete: the next starts at the beginning");
     let cleo = world.sign_in("cleo@example.org").await;
     assert_eq!(world.get(&format!("/v1/media/{stuck}"), &cleo).await.text("state"), "rejected");
     assert_eq!(world.get(&format!("/v1/media/{whole}"), &cleo).await.text("state"), "ready");
     for (name, bytes) in away {
         gallery.blobs().put(&name, bytes).await.unwrap();
     }
-    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default(), "no row was forgotten");
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default(), "no row was changed");
 }
 
-/// However many pictures one space has: the next sweep goes on within it.
+/// The next sweep continues within a space, however many pictures it has.
 #[tokio::test]
-async fn it_goes_on_within_a_space() {
+async fn sweep_continues_within_a_space() {
     let world = forgetful();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let mut ids = BTreeSet::new();
@@ -61,17 +61,17 @@ async fn it_goes_on_within_a_space() {
         let swept = gallery.sweep(Sweep { cap: 1, ..Sweep::default() }).await.unwrap();
         let [id] = swept.unposted[..] else { panic!("{swept:?}") };
         let cursor = gallery.blobs().read("sweep", 100).await.unwrap().unwrap();
-        assert!(cursor.ends_with(id.to_string().as_bytes()), "it says where to go on");
+        assert!(cursor.ends_with(id.to_string().as_bytes()), "the cursor is the last checked picture");
         seen.insert(id.to_string());
     }
     assert_eq!(seen, ids);
     assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default());
-    assert!(!kept(&world).await.contains("sweep"), "it is through");
+    assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
 }
 
-/// A photo that nobody posts stays, unless the host says how long: an app's own entries may name it.
+/// A photo that no entry names stays, unless the host sets a limit: an app's own entries may name it.
 #[tokio::test]
-async fn what_is_never_posted_stays() {
+async fn photo_without_an_entry_stays_by_default() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 300).await;

@@ -1,11 +1,11 @@
-//! The stories of the timeline.
+//! The timeline: appending, paging, editing, reactions, read positions.
 
 use serde_json::{Value, json};
 
 use crate::world::World;
 
 #[tokio::test]
-async fn the_same_client_id_is_the_same_entry() {
+async fn repeated_client_id_returns_the_same_entry() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let entry = json!({"client_id": "a", "kind": "text", "body": {"text": "hi"}});
@@ -15,11 +15,15 @@ async fn the_same_client_id_is_the_same_entry() {
     assert_eq!(first.body, again.body);
     let other = json!({"client_id": "a", "kind": "text", "body": {"text": "bye"}});
     assert_eq!(world.post("/v1/couple/entries", &ana, other).await.said(), (422, "idempotency_key_reused"));
-    assert_eq!(world.post("/v1/couple/entries", &ben, entry).await.status, 201, "the partner's own");
+    assert_eq!(
+        world.post("/v1/couple/entries", &ben, entry).await.status,
+        201,
+        "the partner's own client id"
+    );
 }
 
 #[tokio::test]
-async fn changes_are_entries_and_leave_no_copy() {
+async fn changes_append_entries_and_leave_no_copy() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let seq = world.say(&ana, "first-words").await;
@@ -32,7 +36,7 @@ async fn changes_are_entries_and_leave_no_copy() {
     let seen = world.get(&path, &ana).await;
     assert_eq!(seen.body["reactions"], json!({"partner": "❤️"}));
     assert_eq!(world.get(&path, &ben).await.body["reactions"], json!({"me": "❤️"}));
-    // The same again changes nothing and says nothing.
+    // A repeated reaction changes nothing and appends nothing.
     world.call("PUT", &reaction, Some(&ben), Some(json!({"emoji": "❤️"}))).await;
     let page = world.get("/v1/couple/entries?after=0", &ben).await;
     let kinds: Vec<&str> = page.body["entries"]
@@ -55,7 +59,7 @@ async fn changes_are_entries_and_leave_no_copy() {
     ] {
         assert_eq!(world.call(method, &path, Some(&ana), body).await.said(), (410, "entry_deleted"));
     }
-    // What the system says cannot be changed.
+    // Entries of the system cannot be changed.
     for path in ["/v1/couple/entries/1", "/v1/couple/entries/3"] {
         let answer = world.call("DELETE", path, Some(&ana), None).await;
         assert_eq!(answer.said(), (403, "not_author"));
@@ -66,7 +70,7 @@ async fn changes_are_entries_and_leave_no_copy() {
 }
 
 #[tokio::test]
-async fn pages_go_both_ways() {
+async fn pages_can_be_read_in_both_directions() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     for n in 0..9 {
@@ -82,7 +86,7 @@ async fn pages_go_both_ways() {
             .collect();
         (seqs, answer.body["next"].as_i64())
     };
-    assert_eq!(page("limit=4").await, (vec![7, 8, 9, 10], Some(7)), "the newest first of all");
+    assert_eq!(page("limit=4").await, (vec![7, 8, 9, 10], Some(7)), "the newest page by default");
     assert_eq!(page("limit=4&before=7").await, (vec![3, 4, 5, 6], Some(3)));
     assert_eq!(page("limit=4&before=3").await, (vec![1, 2], None));
     assert_eq!(page("limit=4&before=5").await, (vec![1, 2, 3, 4], None));
@@ -93,7 +97,7 @@ async fn pages_go_both_ways() {
 }
 
 #[tokio::test]
-async fn read_positions_only_rise() {
+async fn read_positions_never_move_back() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     for n in 0..3 {
@@ -108,7 +112,7 @@ async fn read_positions_only_rise() {
 }
 
 #[tokio::test]
-async fn the_partner_learns_of_a_new_name() {
+async fn partner_is_notified_of_a_new_name() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     world.call("PATCH", "/v1/me", Some(&ana), Some(json!({"display_name": "Anička", "locale": "cs"}))).await;

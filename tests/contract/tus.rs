@@ -1,4 +1,4 @@
-//! Uploads that resume, by tus 1.0.
+//! Resumable uploads with tus 1.0.
 
 use std::{collections::BTreeSet, io, time::Duration};
 
@@ -45,7 +45,7 @@ async fn send(
     answer
 }
 
-/// Begins one; its path.
+/// Creates an upload; returns its path.
 async fn begin(world: &World, token: &str, length: usize) -> String {
     let metadata = format!("{PHOTO},placeholder {}", BASE64.encode(b"3OcRJYB4d3h_iIeHeEh3eIhw-j3A"));
     let headers = [("upload-length", length.to_string()), ("upload-metadata", metadata)];
@@ -69,9 +69,9 @@ async fn at(world: &World, token: &str, path: &str) -> (u16, Option<usize>) {
     (answer.status, offset)
 }
 
-/// In pieces, one of which breaks off: what came of it is kept, and the whole is the picture.
+/// Sent in parts, one of which breaks off: its bytes are stored, and the upload becomes the picture.
 #[tokio::test]
-async fn in_pieces() {
+async fn upload_in_several_requests_becomes_a_picture() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let bytes = png(300, 300);
@@ -102,7 +102,7 @@ async fn in_pieces() {
         "clients repeat a 5xx"
     );
     assert_eq!(at(&world, &ana, &path).await, (200, Some(half + 100)));
-    // Whoever asks goes away: the request itself is dropped.
+    // The client disconnects: the request's future is dropped.
     let piece = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes[half + 100..half + 200].to_vec())]);
     let hanging = Body::from_stream(piece.chain(futures_util::stream::pending()));
     let given_up =
@@ -110,7 +110,7 @@ async fn in_pieces() {
     assert!(given_up.await.is_err());
     let until = tokio::time::Instant::now() + Duration::from_secs(10);
     while at(&world, &ana, &path).await != (200, Some(half + 200)) {
-        assert!(tokio::time::Instant::now() < until, "what came is lost");
+        assert!(tokio::time::Instant::now() < until, "the bytes that arrived are lost");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
@@ -125,14 +125,14 @@ async fn in_pieces() {
     assert_eq!((&early.body["state"], &early.body["width"]), (&json!("processing"), &json!(300)));
     world.work().await;
     assert_eq!(world.get(&place, &ben).await.text("state"), "ready");
-    // The same bytes by one request are the same picture.
+    // The same bytes in one request are the same picture.
     let same = world.upload(&ana, "purpose=photo", bytes).await;
     assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place));
 }
 
-/// A client that lost the answer asks while the first goes on: all of them answer the one picture, whole.
+/// A client that lost the response repeats the request while the first one is running: all return the same, complete picture.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn completed_by_many_at_once() {
+async fn concurrent_completions_return_one_picture() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let me = world.get("/v1/me", &ana).await.text("id").parse().unwrap();
@@ -140,7 +140,7 @@ async fn completed_by_many_at_once() {
     for side in 300..320 {
         let bytes = png(side, side);
         let path = begin(&world, &ana, bytes.len()).await;
-        // Without the HTTP layer, which would make the picture after the last byte.
+        // Without the HTTP layer, which would create the picture after the last byte.
         let upload = gallery.resume(me, id_of(&path)).await.unwrap();
         let mut appending = upload.append(0, None).await.unwrap();
         assert!(appending.write(bytes.clone().into()).await.unwrap());
@@ -168,7 +168,7 @@ async fn completed_by_many_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_refused() {
+async fn invalid_requests_are_refused() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let create = async |headers: &[(&str, &str)]| {
@@ -190,7 +190,7 @@ async fn what_is_refused() {
     is(create(&[("upload-metadata", &long), ("upload-length", "9")]).await, 422, "invalid_field");
 
     let path = begin(&world, &ana, 1_000).await;
-    // Another's, and one that was changed, are none.
+    // The upload of another account, and a changed id, are not found.
     assert_eq!(at(&world, &ben, &path).await, (404, None));
     assert_eq!(at(&world, &ana, "/v1/uploads/x").await, (404, None));
     assert_eq!(patch(&world, &ana, &path, 0, vec![1; 1_001].into()).await.said(), (413, "body_too_large"));
@@ -220,12 +220,12 @@ fn world_with(options: GalleryOptions) -> World {
     World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default())
 }
 
-/// Blobs with the bytes of resumable uploads.
+/// Blobs with bytes of resumable uploads.
 async fn parts(world: &World) -> Vec<String> {
     kept(world).await.into_iter().filter(|name| name.starts_with("t/")).collect()
 }
 
-/// A body whose bytes are sent by hand; it ends when the sender is dropped.
+/// A body whose bytes the test sends; it ends when the sender is dropped.
 fn by_hand() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
     let (send, receive) = mpsc::channel(8);
     let stream = futures_util::stream::unfold(receive, async |mut receive: mpsc::Receiver<_>| {
@@ -239,7 +239,7 @@ async fn unfinished_bytes_are_counted_when_they_arrive() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let largest = 20 << 20;
-    // Created while nothing has arrived, so that the check at creation sees nothing.
+    // Created before any bytes have arrived, so that the check at creation finds none.
     let mut paths = Vec::new();
     for _ in 0..8 {
         paths.push(begin(&world, &ana, largest).await);
@@ -265,7 +265,7 @@ async fn unfinished_bytes_are_counted_when_they_arrive() {
 }
 
 #[tokio::test]
-async fn unfinished_uploads_of_all_accounts_have_one_bound() {
+async fn unfinished_uploads_of_all_accounts_share_a_limit() {
     let world = world_with(GalleryOptions { unfinished_bytes: 3_000_000, ..GalleryOptions::default() });
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let (first, second) = (begin(&world, &ana, 9_000_000).await, begin(&world, &ben, 9_000_000).await);
@@ -275,7 +275,7 @@ async fn unfinished_uploads_of_all_accounts_have_one_bound() {
 }
 
 #[tokio::test]
-async fn number_of_unfinished_uploads_is_bounded() {
+async fn number_of_unfinished_uploads_is_limited() {
     let world = world_with(GalleryOptions { unfinished_uploads: 3, ..GalleryOptions::default() });
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     for _ in 0..3 {
@@ -330,7 +330,7 @@ async fn stored_bytes_are_never_overwritten_by_an_older_request() {
     let (hand, body) = by_hand();
     let newer = async {
         hand.send(Ok(vec![0; half / 2].into())).await.unwrap();
-        // The older request has claimed the upload once it has taken its bytes.
+        // The older request has claimed the upload once it has read its bytes.
         hand.reserve_many(8).await.unwrap();
         let answer = patch(&world, &ana, &path, 0, bytes[..half].to_vec().into()).await;
         assert_eq!(answer.status, 204, "{}", answer.body);
@@ -377,9 +377,9 @@ async fn newer_request_takes_over_the_permit_of_a_stalled_one() {
     );
 }
 
-/// Two requests in two processes: neither knows of the other but by the store.
+/// Two requests in two processes, which share only the store.
 #[tokio::test]
-async fn a_writer_of_another_process_is_fenced_off() {
+async fn writer_of_another_process_is_fenced_off() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (me, path) = (account_of(&world, &ana).await, begin(&world, &ana, 1_000).await);
@@ -402,7 +402,7 @@ async fn a_writer_of_another_process_is_fenced_off() {
     assert_eq!(gallery.blobs().read(blob, 1_000).await.unwrap().unwrap(), vec![1; 100]);
 }
 
-/// How long bytes may take is settable; that a gap of 55 s is allowed by default is a test of the pace itself.
+/// The maximum time for bytes can be set; a unit test of `Pace` checks that a gap of 55 s is allowed by default.
 #[tokio::test]
 async fn stalled_request_ends_with_a_status_that_clients_repeat() {
     let options = HttpOptions { upload_timeout: Duration::from_secs(6), ..HttpOptions::default() };
@@ -415,7 +415,7 @@ async fn stalled_request_ends_with_a_status_that_clients_repeat() {
         while at(&world, &ana, &path).await != (200, Some(10)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(!hand.is_closed(), "stored while the request goes on");
+        assert!(!hand.is_closed(), "stored while the request is running");
         hand.closed().await;
     };
     let (answer, ()) = tokio::join!(patch(&world, &ana, &path, 0, body), stored_meanwhile);
@@ -448,7 +448,7 @@ async fn upload_of_an_ended_couple_is_refused() {
 }
 
 #[tokio::test]
-async fn first_bytes_may_come_with_the_creation() {
+async fn first_bytes_may_be_sent_with_the_creation() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let answer = send(&world, &ana, "OPTIONS", "/v1/uploads", &[], Body::empty()).await;
@@ -466,7 +466,7 @@ async fn first_bytes_may_come_with_the_creation() {
     assert_eq!((answer.status, answer.headers["upload-offset"].to_str().unwrap()), (201, "700"));
     let path = format!("/v1/{}", answer.headers["location"].to_str().unwrap());
     assert_eq!(patch(&world, &ana, &path, 700, bytes[700..].to_vec().into()).await.status, 204);
-    // All of it; and a connection that breaks: the upload exists all the same.
+    // All bytes; then a connection that breaks: the upload exists nevertheless.
     let answer = send(&world, &ana, "POST", "/v1/uploads", &headers, bytes.clone().into()).await;
     assert_eq!(answer.status, 201);
     assert!(answer.headers.contains_key("content-location"));
@@ -530,7 +530,7 @@ async fn partial_uploads_are_joined() {
     assert_eq!(patch(&world, &ana, &two, 50, second[50..].to_vec().into()).await.status, 204);
     let asked = send(&world, &ana, "HEAD", &two, &[], Body::empty()).await;
     assert_eq!(asked.headers["upload-concat"], "partial");
-    assert!(!asked.headers.contains_key("content-location"), "a part is no picture");
+    assert!(!asked.headers.contains_key("content-location"), "no picture is made of a part");
 
     let theirs = partial(&ben, 5).await;
     assert_eq!(patch(&world, &ben, &theirs, 0, vec![1; 5].into()).await.status, 204);
@@ -549,12 +549,12 @@ async fn partial_uploads_are_joined() {
     assert_eq!(asked.headers["upload-concat"].to_str().unwrap(), format!("final;{one} {absolute}"));
     assert_eq!(asked.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
     assert_eq!(patch(&world, &ana, &path, bytes.len(), vec![].into()).await.said(), (403, "upload_is_final"));
-    assert_eq!(at(&world, &ana, &one).await, (404, None), "the whole has taken over its parts");
+    assert_eq!(at(&world, &ana, &one).await, (404, None), "the final upload has taken over its parts");
     assert_eq!(parts(&world).await.len(), 1, "only the other account's part is left");
 }
 
 #[tokio::test]
-async fn expired_uploads_are_removed_however_many() {
+async fn any_number_of_expired_uploads_is_removed() {
     let world = world_with(GalleryOptions { unfinished_uploads: 1_000, ..GalleryOptions::default() });
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let me = account_of(&world, &ana).await;
@@ -577,7 +577,7 @@ async fn expired_uploads_are_removed_however_many() {
     assert_eq!(at(&world, &ana, &last.unwrap()).await, (404, None));
 }
 
-/// Bytes that no row names, because a process died: the sweep deletes them however many they are, from where it stopped.
+/// Bytes that no row names, because a process died: the sweep deletes any number of them, from the position at which it stopped.
 #[tokio::test]
 async fn sweep_deletes_leftover_parts_beyond_its_cap_and_continues() {
     let world = World::new();
@@ -591,7 +591,7 @@ async fn sweep_deletes_leftover_parts_beyond_its_cap_and_continues() {
             .await
             .unwrap();
     }
-    // Blobs have the time of this machine, which is later than the clock's.
+    // Blobs have the machine's time, which is later than the test's clock.
     world.later(Duration::from_hours(24 * 365 * 20));
     // One page per run.
     let sweep = || gallery.sweep(Sweep { cap: 1, time: Duration::ZERO, ..Sweep::default() });
@@ -601,7 +601,7 @@ async fn sweep_deletes_leftover_parts_beyond_its_cap_and_continues() {
         removed += swept.upload_parts;
         assert!(swept.orphans.is_empty());
         if !kept(&world).await.contains("sweep-blobs") {
-            assert!(run >= 2, "it goes page by page");
+            assert!(run >= 2, "it deletes one page per run");
             break;
         }
     }

@@ -1,4 +1,4 @@
-//! Text that people type and paste: normalised where possible, else refused as a field error, never counted as a try.
+//! Text that users type and paste: normalised if possible, otherwise refused as a field error, without counting as an attempt.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::world::{Answer, World};
 
-/// The first field error of an answer.
+/// The first field error of a response.
 fn field(answer: &Answer) -> (u16, &str, &str, &str) {
     let first = &answer.body["errors"][0];
     let text = |name: &str| first[name].as_str().unwrap_or("");
     (answer.status, answer.code(), text("field"), text("code"))
 }
 
-/// A code with what people and keyboards make of it.
+/// A code in spellings that users and keyboards produce.
 fn variants(code: &str) -> Vec<String> {
     let (left, right) = code.split_at(code.len() / 2);
     let shifted = |by: u32| code.chars().map(move |c| char::from_u32(u32::from(c) + by).unwrap());
@@ -29,7 +29,7 @@ fn variants(code: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn mailed_codes_are_understood_as_people_type_them() {
+async fn mailed_codes_are_accepted_in_common_spellings() {
     let world = World::new();
     world.join("ana@example.org").await;
     for n in 0..6 {
@@ -44,7 +44,7 @@ async fn mailed_codes_are_understood_as_people_type_them() {
 }
 
 #[tokio::test]
-async fn malformed_codes_spend_no_try() {
+async fn malformed_codes_do_not_count_as_attempts() {
     let clock = Arc::new(couple::ManualClock::default());
     let world = World::with(couple::store::MemoryLimits::new(clock));
     world.sign_up("ana@example.org").await;
@@ -69,7 +69,7 @@ async fn malformed_codes_spend_no_try() {
 }
 
 #[tokio::test]
-async fn invite_codes_and_pasted_links_are_understood() {
+async fn invite_codes_and_pasted_links_are_accepted() {
     let world = World::new();
     let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
     let sent = world.post("/v1/invites", &ana, json!({})).await;
@@ -147,7 +147,7 @@ async fn raw(world: &World, token: &str, headers: &[(&str, &str)], body: &str) -
 }
 
 #[tokio::test]
-async fn json_that_cannot_be_kept_is_a_field_error() {
+async fn json_that_cannot_be_stored_is_a_field_error() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let entry = |value: &str| format!(r#"{{"client_id":"a","kind":"hug","body":{{"x":{value}}}}}"#);
@@ -204,7 +204,7 @@ async fn open_idempotency_keys_are_scoped_by_address() {
         world.keyed("POST", "/v1/accounts", None, Some(body), Some("1")).await
     };
     assert_eq!(sign_up("ana@example.org", "Ana").await.status, 202);
-    assert_eq!(sign_up("ben@example.org", "Ben").await.status, 202, "another address is another scope");
+    assert_eq!(sign_up("ben@example.org", "Ben").await.status, 202, "another address has another scope");
     assert_eq!(sign_up("ana@example.org", "Ana").await.status, 202);
     assert_eq!(sign_up("ana@example.org", "Mallory").await.said(), (422, "idempotency_key_reused"));
     world.work().await;

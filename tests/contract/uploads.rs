@@ -1,4 +1,4 @@
-//! Uploads as bytes or as a form, and refusals that an app can act on.
+//! Uploads as plain bytes or as a form, and refusals with details that an app can use.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::world::{Answer, World, png};
 
-/// Sends a form in pieces of 1,000 bytes.
+/// Sends a form in chunks of 1,000 bytes.
 async fn send(world: &World, token: &str, query: &str, form: Vec<u8>) -> Answer {
     let pieces: Vec<_> = form.chunks(1_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
     let request = Request::post(format!("/v1/media{query}"))
@@ -18,7 +18,7 @@ async fn send(world: &World, token: &str, query: &str, form: Vec<u8>) -> Answer 
     world.raw(request.body(Body::from_stream(stream::iter(pieces))).unwrap()).await
 }
 
-/// A form of parts, each with the parameters of its disposition, further headers, and its bytes.
+/// A form of parts, each with the parameters of its disposition, further headers, and bytes.
 fn form(parts: &[(&str, &str, &[u8])]) -> Vec<u8> {
     let mut form = Vec::new();
     for (disposition, headers, bytes) in parts {
@@ -85,7 +85,7 @@ async fn form_that_is_not_one_picture_is_refused_with_its_field() {
 }
 
 #[tokio::test]
-async fn refused_type_is_named_with_what_is_accepted() {
+async fn refused_type_is_named_with_accepted_types() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     for (bytes, found) in [
@@ -125,7 +125,7 @@ async fn too_large_pictures_are_refused_with_their_size_and_the_limit() {
 }
 
 #[tokio::test]
-async fn rejected_picture_and_photo_are_refused_as_avatar_with_codes_of_their_own() {
+async fn rejected_picture_and_photo_are_refused_as_avatar_with_their_own_codes() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let truncated = png(300, 300)[..2_000].to_vec();
@@ -174,7 +174,7 @@ async fn capabilities_and_document_name_the_limits() {
 }
 
 #[tokio::test]
-async fn pictures_are_listed_page_by_page_with_the_space_that_is_left() {
+async fn pictures_are_listed_in_pages_with_the_remaining_quota() {
     let policy = media::Policy { couple_quota: 10_000_000, ..media::Policy::default() };
     let world = World::of(Backend::builder().limits(Unlimited).pictures(policy), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
@@ -201,7 +201,7 @@ async fn pictures_are_listed_page_by_page_with_the_space_that_is_left() {
         let Some(next) = page.body["next"].as_str() else { break };
         path = format!("/v1/media?limit=2&after={next}");
     }
-    // Ids of one millisecond are in no order.
+    // Ids of one millisecond have no order.
     assert_eq!(seen.iter().collect::<BTreeSet<_>>(), ids.iter().collect());
     assert_eq!(seen.len(), 5);
     let mine = world.get("/v1/media?purpose=avatar", &ana).await;

@@ -1,4 +1,4 @@
-//! Answers that wait, as a client sees them on the wire: how they are framed, and what becomes of their connection.
+//! Responses that wait, as bytes on the wire: their framing, and reuse of the connection afterwards.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::{
 
 use crate::socket::Served;
 
-/// Long enough on a machine that is busy with other tests.
+/// Timeout that is long enough on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A connection on which nothing is done but what is written here.
+/// A raw connection.
 struct Wire<S = TcpStream>(BufReader<S>);
 
 impl Wire {
@@ -34,7 +34,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         line.strip_suffix("\r\n").unwrap_or_else(|| panic!("no line: {line:?}")).to_owned()
     }
 
-    /// A head as lines in lower case, the status first.
+    /// Reads a head as lines in lower case, the status first.
     async fn head(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
@@ -46,7 +46,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         }
     }
 
-    /// The head of an answer that comes in chunks.
+    /// Reads the head of a chunked response.
     async fn begins(&mut self) -> Vec<String> {
         let head = self.head().await;
         assert_eq!(head[0], "http/1.1 200 ok");
@@ -56,7 +56,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         head
     }
 
-    /// One chunk (RFC 9112, 7.1); the last one is empty.
+    /// Reads one chunk (RFC 9112, 7.1); the last one is empty.
     async fn chunk(&mut self) -> String {
         let line = self.line().await;
         let size = usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no size: {line:?}"));
@@ -67,7 +67,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         String::from_utf8(data).unwrap()
     }
 
-    /// All chunks up to the last.
+    /// Reads all chunks up to the last.
     async fn chunks(&mut self) -> String {
         let mut all = String::new();
         loop {
@@ -78,7 +78,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         }
     }
 
-    /// Events until one that says this.
+    /// Reads events until one contains `word`.
     async fn event(&mut self, word: &str) -> String {
         loop {
             let chunk = self.chunk().await;
@@ -89,7 +89,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         }
     }
 
-    /// A whole answer of known length: its status, and what it says.
+    /// Reads a response of known length: its status and body.
     async fn whole(&mut self) -> (String, Value) {
         let head = self.head().await;
         let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
@@ -98,14 +98,14 @@ impl<S: AsyncRead + Unpin> Wire<S> {
         (head[0].clone(), serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    /// Whatever comes until the server closes.
+    /// Reads until the server closes.
     async fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         let _ = timeout(SOON, self.0.read_to_end(&mut rest)).await.expect("it ends");
         String::from_utf8(rest).unwrap()
     }
 
-    /// Of a stream that is not in chunks.
+    /// Reads a line of a stream that is not chunked.
     async fn plain_line(&mut self) -> String {
         let mut line = String::new();
         timeout(SOON, self.0.read_line(&mut line)).await.expect("a line in time").unwrap();
@@ -131,13 +131,13 @@ fn events(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_poll_keeps_its_connection() {
+async fn connection_is_kept_after_a_poll() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut wire = Wire::new(&served).await;
     for n in 0..3 {
         wire.send(&poll(&ben)).await;
-        // The head says at once that it was heard; then it waits.
+        // The head is sent immediately; then the poll waits.
         let head = wire.begins().await;
         assert!(head.contains(&"content-type: application/json".to_owned()), "{head:?}");
         served.until_open(1).await;
@@ -152,13 +152,13 @@ async fn a_poll_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn what_is_asked_behind_a_poll_is_answered_after_it() {
+async fn requests_pipelined_after_a_poll_are_answered_after_it() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let me = get("/v1/me", &ben, "");
     let (first, second) = me.split_at(30);
     let mut wire = Wire::new(&served).await;
-    // Before it, together with it, and in pieces while it waits.
+    // Requests before it, in the same write, and in parts while it waits.
     wire.send(&format!("{me}{}{me}{first}", poll(&ben))).await;
     assert_eq!(wire.whole().await.0, "http/1.1 200 ok");
     wire.begins().await;
@@ -170,7 +170,7 @@ async fn what_is_asked_behind_a_poll_is_answered_after_it() {
     for _ in 0..2 {
         assert_eq!(wire.whole().await.1["email"], "ben@example.org");
     }
-    // More than is read ahead: nothing of it is lost.
+    // More than the server reads ahead: no byte is lost.
     let many = 700;
     wire.send(&format!("{}{}", poll(&ben), "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n".repeat(many))).await;
     wire.begins().await;
@@ -179,7 +179,7 @@ async fn what_is_asked_behind_a_poll_is_answered_after_it() {
     for _ in 0..many {
         assert_eq!(wire.whole().await.1["status"], "ok");
     }
-    // What is no request is refused when its turn comes.
+    // An invalid request is refused when it is read.
     wire.send(&format!("{}\0 what\r\n\r\n", poll(&ben))).await;
     wire.begins().await;
     served.world.say(&ana, "still").await;
@@ -187,12 +187,12 @@ async fn what_is_asked_behind_a_poll_is_answered_after_it() {
     assert!(wire.rest().await.starts_with("HTTP/1.1 400"));
 }
 
-/// The head of an answer that waits may itself have to wait, for a client that is slow to take what came before.
+/// The head of a response that waits may itself wait for a client that is slow to read earlier responses.
 #[tokio::test]
-async fn a_head_that_is_not_taken_yet_is_not_lost() {
+async fn head_for_a_slow_client_is_not_lost() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
-    // Both sides hold little, so that it often stops, anywhere.
+    // Small buffers on both ends, so that writes often stop, at any position.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(4 * 1024).unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -225,9 +225,9 @@ async fn a_head_that_is_not_taken_yet_is_not_lost() {
     server.abort();
 }
 
-/// Each event is a chunk or part of one, the last chunk ends the stream, and the connection is as good as before.
+/// Each event is a chunk or a part of one, the last chunk ends the stream, and the connection can be reused.
 #[tokio::test]
-async fn events_come_in_chunks_and_end() {
+async fn events_are_chunked_and_the_connection_is_kept() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut wire = Wire::new(&served).await;
@@ -254,7 +254,7 @@ async fn events_come_in_chunks_and_end() {
 }
 
 #[tokio::test]
-async fn who_goes_away_while_waiting_is_forgotten() {
+async fn disconnected_client_of_a_waiting_response_leaves_no_state() {
     let served = Served::new();
     let (_, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     for request in [poll(&ben), events(&ben)] {
@@ -276,9 +276,9 @@ async fn who_goes_away_while_waiting_is_forgotten() {
     }
 }
 
-/// A client of HTTP/1.0 knows no chunks; one that asks only for the head, or for one answer, gets just that.
+/// An HTTP/1.0 client supports no chunks; a HEAD request, or one that closes the connection, gets just that.
 #[tokio::test]
-async fn who_cannot_wait_like_that_is_answered_as_ever() {
+async fn other_clients_are_answered_by_hyper() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     for (request, ends) in [(poll(&ben), "}"), (events(&ben), "\n\n")] {
@@ -293,7 +293,7 @@ async fn who_cannot_wait_like_that_is_answered_as_ever() {
             let told: Value = serde_json::from_str(&wire.rest().await).unwrap();
             assert_eq!(told["frames"][0]["entry"]["body"]["text"], "old");
         } else {
-            // Without a size before it.
+            // No chunk size before it.
             assert_eq!([wire.plain_line().await, wire.plain_line().await], [": open\n", "\n"]);
             assert!(wire.plain_line().await.starts_with("data: "));
         }
@@ -305,7 +305,7 @@ async fn who_cannot_wait_like_that_is_answered_as_ever() {
         assert_eq!(wire.head().await[0], "http/1.1 200 ok");
         served.until_open(0).await;
         wire.send(&get("/v1/me", &ben, "")).await;
-        assert_eq!(wire.whole().await.0, "http/1.1 200 ok", "nothing came between");
+        assert_eq!(wire.whole().await.0, "http/1.1 200 ok", "no bytes in between");
     }
     let mut wire = Wire::new(&served).await;
     wire.send(&get("/v1/couple/live?wait=40", &ben, "connection: Keep-Alive, Close\r\n")).await;
@@ -314,7 +314,7 @@ async fn who_cannot_wait_like_that_is_answered_as_ever() {
     served.until_open(1).await;
     served.world.say(&ana, "once").await;
     assert!(wire.rest().await.contains("once"));
-    // A body on top of it.
+    // A GET request with a body.
     let mut wire = Wire::new(&served).await;
     wire.send(&get("/v1/couple/live?wait=40", &ben, "content-length: 4\r\n")).await;
     wire.send("body").await;
@@ -325,7 +325,7 @@ async fn who_cannot_wait_like_that_is_answered_as_ever() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_ends_what_waits() {
+async fn stopping_server_ends_waiting_responses() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let (mut polls, mut follows) = (Wire::new(&served).await, Wire::new(&served).await);
@@ -335,7 +335,7 @@ async fn a_server_that_stops_ends_what_waits() {
     follows.begins().await;
     served.until_open(2).await;
     served.stop.send(()).unwrap();
-    // Told to stop, it waits for what it has begun.
+    // The server waits for responses that have begun.
     sleep(Duration::from_millis(100)).await;
     assert!(!served.task.is_finished());
     served.world.backend.live().drain();
@@ -343,14 +343,14 @@ async fn a_server_that_stops_ends_what_waits() {
     assert_eq!(told["frames"][0]["reason"], "draining", "{told}");
     assert!(follows.event("draining").await.contains("retry_after_ms"));
     assert_eq!(follows.chunk().await, "");
-    // And closes: nothing more is answered.
+    // Then it closes: no further request is answered.
     assert_eq!(polls.rest().await + &follows.rest().await, "");
-    timeout(SOON, served.task).await.expect("it ends").unwrap();
+    timeout(SOON, served.task).await.expect("the server ends").unwrap();
 }
 
-/// The router by itself, under axum's own loop, which knows nothing of this.
+/// The router alone, under axum's own server loop.
 #[tokio::test]
-async fn another_server_loop_writes_them_too() {
+async fn axum_serve_also_writes_waiting_responses() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

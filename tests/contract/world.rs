@@ -1,4 +1,4 @@
-//! A backend in memory, its mails, its clock, and people in it.
+//! A back end in memory with its mails and clock, and helpers for accounts in it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ pub(crate) struct World {
     pub(crate) app: Router,
 }
 
-/// A picture in which every pixel is another.
+/// A picture whose pixels all differ.
 pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     let pixels = image::RgbImage::from_fn(width, height, |x, y| {
         image::Rgb([x, y, (x / 256 + y / 256) * 40].map(|value| value.to_le_bytes()[0]))
@@ -44,7 +44,7 @@ impl Answer {
     pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or("")
     }
-    /// Status and code in one, as tests compare them.
+    /// Status and code together, for comparisons.
     pub(crate) fn said(&self) -> (u16, &str) {
         (self.status, self.code())
     }
@@ -125,17 +125,17 @@ impl World {
         self.call("POST", path, Some(token), Some(body)).await
     }
 
-    /// Without a session.
+    /// Request without a session.
     pub(crate) async fn open(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, None, Some(body)).await
     }
 
-    /// Lets the worker do what there is to do.
+    /// Runs the worker until it is idle.
     pub(crate) async fn work(&self) {
         self.backend.worker().run_until_idle().await.unwrap();
     }
 
-    /// Code and link token of the newest mail to an address that has them.
+    /// Code and link token of the newest mail to an address that contains them.
     pub(crate) fn mailed(&self, email: &str) -> (String, String) {
         let mails = self.mailer.sent();
         let found = mails.iter().rev().filter(|mail| mail.to.as_str() == email).find_map(|mail| {
@@ -165,7 +165,7 @@ impl World {
         self.work().await;
     }
 
-    /// Signs up and confirms; the session's token.
+    /// Signs up and confirms; returns the session's token.
     pub(crate) async fn join(&self, email: &str) -> String {
         self.sign_up(email).await;
         let (code, _) = self.mailed(email);
@@ -174,7 +174,7 @@ impl World {
         answer.body["session"]["token"].as_str().unwrap().to_owned()
     }
 
-    /// Signs in by a mailed code; the session's token.
+    /// Signs in with a mailed code; returns the session's token.
     pub(crate) async fn sign_in(&self, email: &str) -> String {
         self.open("/v1/sessions/code", json!({ "email": email })).await;
         self.work().await;
@@ -193,7 +193,7 @@ impl World {
         answer.body["session"]["token"].as_str().unwrap().to_owned()
     }
 
-    /// Pairs two who are signed in.
+    /// Pairs two accounts.
     pub(crate) async fn pair(&self, one: &str, other: &str) {
         let sent = self.post("/v1/invites", one, json!({})).await;
         assert_eq!(sent.status, 201, "{}", sent.body);
@@ -201,7 +201,7 @@ impl World {
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
 
-    /// A couple of two new people.
+    /// Creates a couple of two new accounts.
     pub(crate) async fn couple(&self, one: &str, other: &str) -> (String, String) {
         let tokens = (self.join(one).await, self.join(other).await);
         self.pair(&tokens.0, &tokens.1).await;
@@ -215,7 +215,7 @@ impl World {
         self.raw(request.body(Body::from(bytes)).unwrap()).await
     }
 
-    /// A photo of so many pixels a side, ready; its id.
+    /// Uploads a photo with this side length, and waits until it is ready; returns its id.
     pub(crate) async fn photo(&self, token: &str, side: u32) -> String {
         let answer = self.upload(token, "purpose=photo", png(side, side)).await;
         assert_eq!(answer.status, 202, "{}", answer.body);

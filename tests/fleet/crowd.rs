@@ -1,4 +1,4 @@
-//! Crowds before one process: connections that are abandoned by the thousand, and readers who take nothing.
+//! Many connections to one process: thousands of abandoned ones, and clients that read nothing.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,11 +18,11 @@ use crate::{
     support::{self, Client, Server, free_address},
 };
 
-/// Connections of one wave: fewer than one process takes, and more than one account may have.
+/// Connections of one wave: fewer than one process accepts, and more than one account may have.
 const WAVE: usize = 2_000;
-/// At most so many waves until a process has what it keeps: its allocator gives little back, and takes more for a while.
+/// Maximum number of waves until the memory of a process is stable: its allocator returns little, and grows for a while.
 const WARM: usize = 12;
-/// What a person may have at once.
+/// Maximum live connections of one account.
 const EACH: usize = 10;
 
 async fn start(folder: &std::path::Path) -> Server {
@@ -30,7 +30,7 @@ async fn start(folder: &std::path::Path) -> Server {
         ("COUPLE_LIMITS", "off"),
         ("COUPLE_ROLE", "api"),
         ("COUPLE_METRICS", "on"),
-        // The whole crowd has one address.
+        // All clients have one address.
         ("COUPLE_TRUSTED_PROXIES", "127.0.0.0/8"),
         ("RUST_LOG", "error"),
     ];
@@ -46,12 +46,12 @@ fn memory(server: &Server) -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Open files, connections included.
+/// Number of open files, connections included.
 fn files(server: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count()
 }
 
-/// Live connections, as the process itself counts them.
+/// Number of live connections, as counted by the process.
 async fn streams(address: SocketAddr) -> usize {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -61,17 +61,17 @@ async fn streams(address: SocketAddr) -> usize {
     line.split_once(' ').unwrap().1.parse().unwrap()
 }
 
-/// How many files this process and its children may have open, proc(5).
+/// Maximum number of open files of this process and its children, proc(5).
 fn most_files() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     line.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX)
 }
 
-/// Asks for a couple's log, and reads no more than `answer` of what comes.
+/// Requests a couple's log, and reads only up to `answer`.
 async fn open(way: Way, address: SocketAddr, token: &str, after: &str, answer: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    // What the system takes on behalf of who reads nothing.
+    // Limits the bytes that the system buffers for a client that reads nothing.
     socket.set_recv_buffer_size(8 * 1024).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     let more = match way {
@@ -96,10 +96,10 @@ async fn open(way: Way, address: SocketAddr, token: &str, after: &str, answer: &
     stream
 }
 
-/// Opens so many, spread over everybody, and goes away: one half with a word, one half with a reset.
+/// Opens connections for all accounts and drops them: one half with a close, one half with a reset.
 async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
     let (address, mut opening, mut connections) = (server.address, JoinSet::new(), Vec::new());
-    // A poll is answered, and thereby over, when the partner comes.
+    // With presence, a poll would end when the partner connects.
     let presence = if way == Way::Poll { "off" } else { "on" };
     for n in 0..count {
         let token = tokens[n % tokens.len()].clone();
@@ -114,7 +114,7 @@ async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
     while let Some(one) = opening.join_next().await {
         connections.push(one.unwrap());
     }
-    // What a poll waits in is its body, which begins after the head that was read above.
+    // A poll waits in its body, which begins after the head that was read above.
     counted(server, count).await;
     for (n, connection) in connections.into_iter().enumerate() {
         if n % 2 == 0 {
@@ -125,7 +125,7 @@ async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_abandoned_by_the_thousand_leave_nothing_behind() {
+async fn thousands_of_abandoned_connections_leave_no_memory_or_files() {
     let _alone = ALONE.lock().await;
     let total = number("COUPLE_CROWD_ABANDONED", 10_000);
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ async fn connections_abandoned_by_the_thousand_leave_nothing_behind() {
     for way in Way::ALL {
         let server = start(folder.path()).await;
         let cold = memory(&server);
-        // The base is what the process keeps once it has had so many at once, whoever they were: two waves in turn take no more.
+        // The base is the memory of a process that has had so many connections: two waves in a row do not increase it.
         let (mut base, mut open_files, mut warm, mut flat) = (0, 0, 0, 0);
         while warm < WARM && flat < 2 {
             abandon(&server, way, &tokens, WAVE).await;
@@ -159,9 +159,9 @@ async fn connections_abandoned_by_the_thousand_leave_nothing_behind() {
     }
 }
 
-/// Whoever comes once too often is told so, by whatever transport, however often; they cost what a connection costs.
+/// Connections beyond an account's limit are refused, over every transport and any number of times; each costs no more than a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_many_connections_of_one_person_come_ten_stay() {
+async fn account_keeps_ten_connections_however_many_it_opens() {
     let _alone = ALONE.lock().await;
     let total = number("COUPLE_CROWD_OF_ONE", 2_000);
     assert!(most_files() >= total + 200, "ulimit -n allows {} open files, too few", most_files());
@@ -181,7 +181,7 @@ async fn however_many_connections_of_one_person_come_ten_stay() {
         opening.spawn(async move {
             let device = format!("&device={n}");
             let way = Way::ALL[n % 3];
-            // An event stream is refused by a frame: a browser never returns after another status than 200.
+            // An event stream is refused with a frame: a browser does not reconnect after another status than 200.
             let refusal = match way {
                 Way::Events => r#""reason":"too_many_streams""#,
                 _ => r#""code":"too_many_streams""#,
@@ -197,11 +197,11 @@ async fn however_many_connections_of_one_person_come_ten_stay() {
     }
     let each = memory(&server).saturating_sub(before) as f64 / refused.len() as f64;
     println!(
-        "{total} connections of one person: {} are refused, {each:.1} KiB for each while they stay",
+        "{total} connections of one account: {} are refused, {each:.1} KiB for each while they stay",
         refused.len()
     );
-    assert!(each <= 32.0, "{each} KiB for each who is refused");
-    // Those who were let in are still there, and so is everybody else's place.
+    assert!(each <= 32.0, "{each} KiB per refused connection");
+    // The accepted connections are still open, and other accounts can connect.
     assert_eq!(streams(address).await, EACH);
     drop(open(Way::WebSocket, address, &tokens[1], "", "caught_up").await);
     drop((refused, let_in));
@@ -219,7 +219,7 @@ async fn counted(server: &Server, wanted: usize) {
         }
         assert!(
             begun.elapsed() < Duration::from_secs(60),
-            "{seen} live connections after a minute, not {wanted}"
+            "{seen} live connections after a minute, expected {wanted}"
         );
         sleep(Duration::from_millis(20)).await;
     }
@@ -230,14 +230,14 @@ async fn gone(server: &Server) {
     counted(server, 0).await;
 }
 
-/// Memory and open files once nobody is connected, and a moment later.
+/// Memory and open files after all clients have disconnected and the process is idle.
 async fn settled(server: &Server) -> (usize, usize) {
     gone(server).await;
     sleep(Duration::from_secs(1)).await;
     (memory(server), files(server))
 }
 
-/// Waits until the process has nothing more to do.
+/// Waits until the process is idle.
 async fn idle(server: &Server) {
     for _ in 0..40 {
         let before = cpu(server.pid());
@@ -248,7 +248,7 @@ async fn idle(server: &Server) {
     }
 }
 
-/// How long entries take to the partner, from before they are sent.
+/// Delays of entries to the partner, measured from before they are sent.
 async fn talk(
     server: &Server,
     tokens: &[String],
@@ -267,7 +267,9 @@ async fn talk(
     }
     sleep(Duration::from_millis(200)).await;
     said.iter()
-        .map(|(pair, text, begun)| devices[*pair].when(text).expect("it was heard").duration_since(*begun))
+        .map(|(pair, text, begun)| {
+            devices[*pair].when(text).expect("the entry was received").duration_since(*begun)
+        })
         .collect()
 }
 
@@ -277,7 +279,7 @@ fn p99(mut took: Vec<Duration>) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_who_take_nothing_cost_little_and_hold_nobody_up() {
+async fn clients_that_read_nothing_cost_little_and_delay_no_other() {
     const ENTRIES: usize = 10_000;
     let _alone = ALONE.lock().await;
     let readers = number("COUPLE_CROWD_STALLED", 40);
@@ -294,7 +296,7 @@ async fn readers_who_take_nothing_cost_little_and_hold_nobody_up() {
         .map(|(n, pair)| Device::start(Way::ALL[n % 2], vec![server.address], pair[1].clone(), None))
         .collect();
     let (mut quiet, mut beside, mut growth) = (Vec::new(), Vec::new(), 0);
-    // The first round warms caches, and does not count.
+    // The first round warms caches, and is not measured.
     for round in 0..4 {
         let took = talk(&server, others, &devices, &format!("quiet-{round}"), 300).await;
         let before = memory(&server);
@@ -302,7 +304,7 @@ async fn readers_who_take_nothing_cost_little_and_hold_nobody_up() {
         for n in 0..readers {
             held.push(open(Way::ALL[n % 2], server.address, &stuck[n % stuck.len()], "&after=0", "").await);
         }
-        // Until what the system takes on their behalf is full.
+        // Waits until the system's buffers are full.
         idle(&server).await;
         counted(&server, readers + devices.len()).await;
         let took_beside = talk(&server, others, &devices, &format!("beside-{round}"), 300).await;
@@ -311,10 +313,13 @@ async fn readers_who_take_nothing_cost_little_and_hold_nobody_up() {
             quiet.extend(took);
             beside.extend(took_beside);
         }
-        // They are let go once they have taken nothing for ten seconds.
+        // They are disconnected after they have read nothing for ten seconds.
         let begun = Instant::now();
         while streams(server.address).await > devices.len() {
-            assert!(begun.elapsed() < Duration::from_secs(15), "who takes nothing stays");
+            assert!(
+                begun.elapsed() < Duration::from_secs(15),
+                "clients that read nothing are still connected"
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -326,7 +331,7 @@ async fn readers_who_take_nothing_cost_little_and_hold_nobody_up() {
         quiet.as_secs_f64() * 1e3,
         beside.as_secs_f64() * 1e3
     );
-    assert!(growth <= 128, "{growth} KiB for each");
-    // The ratio is a figure: other tests and a debug build's catching up decide it here. That nobody waits long is not.
+    assert!(growth <= 128, "{growth} KiB per connection");
+    // Only the absolute delay is checked: other tests, and a debug build that catches up, disturb the ratio.
     assert!(beside < Duration::from_secs(2), "{quiet:?} became {beside:?}");
 }

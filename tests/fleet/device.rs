@@ -1,4 +1,4 @@
-//! A device that follows its couple's log over one transport and comes back whenever it is cut off.
+//! A device that follows its couple's log over one transport, and reconnects when it is disconnected.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use tokio_tungstenite::{
 
 use crate::{below, support::Client};
 
-/// A transport of our own.
+/// Transport of the HTTP contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     WebSocket,
@@ -34,7 +34,7 @@ impl Way {
     pub(crate) const ALL: [Self; 3] = [Self::WebSocket, Self::Events, Self::Poll];
 }
 
-/// What a device speaks.
+/// Protocol of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speaks {
     Plain(Way),
@@ -53,19 +53,19 @@ impl From<Way> for Speaks {
     }
 }
 
-/// What a device was told.
+/// Frames that a device has received.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// By `seq`: the text, and when it came first.
+    /// By `seq`: text, and time of the first arrival.
     pub(crate) entries: BTreeMap<i64, (String, Instant)>,
-    /// The last `seq` that came first.
+    /// The highest `seq` that has arrived.
     last: i64,
     pub(crate) connections: usize,
-    /// Entries that came after a later one, without having come before.
+    /// Number of entries that first arrived after a later one.
     pub(crate) reordered: usize,
-    /// Entries that came again: what de-duplication by `seq` is for.
+    /// Number of repeated entries, which de-duplication by `seq` removes.
     pub(crate) again: usize,
-    /// Answers and frames that say the client is at fault.
+    /// Responses and frames that report an error of the client.
     pub(crate) faults: Vec<String>,
 }
 
@@ -116,7 +116,8 @@ impl Drop for Device {
 }
 
 impl Device {
-    /// Follows from the beginning, at each of `addresses` in turn; with a `life`, it goes away without a word at random moments, after
+    /// Follows from the beginning, at each of `addresses` in turn; with a `life`, it disconnects without a close at random times, after
+    /// that time on average.
     /// as long as that on average.
     pub(crate) fn start(
         way: impl Into<Speaks>,
@@ -146,7 +147,7 @@ impl Device {
                     }
                     Speaks::SocketIo => timeout(life, socketio(*address, &token, &mut cursor, &told)).await,
                 };
-                // A poll that was answered goes on at once.
+                // After a complete poll, the next one starts immediately.
                 if !matches!((way, ended), (Speaks::Plain(Way::Poll), Ok(Ok(())))) {
                     sleep(Duration::from_millis(20 + below(80))).await;
                 }
@@ -159,7 +160,7 @@ impl Device {
         self.heard.lock().unwrap().entries.len()
     }
 
-    /// When it heard the entry with this text.
+    /// Time at which it received the entry with this text.
     pub(crate) fn when(&self, text: &str) -> Option<Instant> {
         self.heard.lock().unwrap().entries.values().find(|(said, _)| said == text).map(|(_, at)| *at)
     }
@@ -200,7 +201,7 @@ async fn upgrade(
     }
 }
 
-/// Engine.IO 4 and Socket.IO 5: packets are text, and what they are is said by their first digits.
+/// Engine.IO 4 and Socket.IO 5: packets are text, and their first digits are their type.
 async fn socketio(
     address: SocketAddr,
     token: &str,
@@ -220,7 +221,7 @@ async fn socketio(
                 continue;
             }
             (_, Some("44")) => {
-                // Not let in: only what a status of 5xx would say is no fault of the client.
+                // Refused: this is a client error, except for codes that correspond to a 5xx status.
                 if !["overloaded", "unavailable", "timed_out", "internal"]
                     .iter()
                     .any(|code| text.contains(code))

@@ -1,6 +1,6 @@
-//! Server processes over one database and Redis, behind a balancer that sends whoever comes to the next one, while processes, Redis
-//! and connections are killed; and one process with crowds before it.
-#![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Server processes over one database and Redis, behind a load balancer that assigns each connection to the next process, while
+//! processes, Redis and connections are killed; and one process with very many connections.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../support/couples.rs"]
 mod couples;
@@ -16,10 +16,10 @@ mod proxy;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// These tests time what they see, so each has the machine to itself (`.config/nextest.toml` says so where every test is a process).
+/// These tests measure time, so each runs alone (`.config/nextest.toml` ensures it where every test is a process).
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A number from the environment: what `./test --long` makes larger.
+/// A number from the environment, which `./test --long` increases.
 fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
 }

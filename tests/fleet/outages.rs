@@ -1,4 +1,4 @@
-//! Redis goes away, for a while or for good: no entry is lost, and delivery is live again as soon as it is back.
+//! Redis outages, temporary and permanent: no entry is lost, and delivery is live again once Redis is back.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     support::Client,
 };
 
-/// What a notice that was lost costs: the sweep of a live connection, and a moment.
+/// Maximum delay after a lost notice: the sweep of a live connection, and some time more.
 const FALLBACK: Duration = Duration::from_secs(45);
 
-/// Devices at one process, by every transport, and their partner, who writes at another.
+/// Devices at one process, over every transport, and their partner, who writes at another.
 struct Talk {
     devices: Vec<Device>,
     partner: Client,
@@ -41,7 +41,7 @@ impl Talk {
         text
     }
 
-    /// How long until the slowest device has heard it.
+    /// Time until the slowest device has received it.
     async fn heard(&self, text: &str, patience: Duration) -> Option<Duration> {
         let begun = Instant::now();
         while begun.elapsed() < patience {
@@ -53,7 +53,7 @@ impl Talk {
         None
     }
 
-    /// How long until what is said is heard at once.
+    /// Time until a new entry is delivered immediately.
     async fn live_again(&mut self) -> Duration {
         let begun = Instant::now();
         loop {
@@ -61,7 +61,7 @@ impl Talk {
             if self.heard(&text, Duration::from_millis(100)).await.is_some() {
                 return begun.elapsed();
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is live again");
+            assert!(begun.elapsed() < Duration::from_secs(60), "delivery is not live again");
         }
     }
 
@@ -69,7 +69,11 @@ impl Talk {
         let begun = Instant::now();
         while self.devices.iter().any(|device| device.count() < self.written) {
             let counts: Vec<_> = self.devices.iter().map(Device::count).collect();
-            assert!(begun.elapsed() < patience, "of {} they heard {counts:?}", self.written);
+            assert!(
+                begun.elapsed() < patience,
+                "of {} entries the devices received {counts:?}",
+                self.written
+            );
             sleep(Duration::from_millis(10)).await;
         }
         for device in &self.devices {
@@ -82,13 +86,13 @@ impl Talk {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_goes_away_and_nothing_is_lost() {
+async fn redis_outage_loses_no_entry() {
     let _alone = ALONE.lock().await;
     let mut fleet = Fleet::start(2, 1).await;
     let mut talk = Talk::new(&fleet);
     talk.live_again().await;
 
-    // Its clients are cut off, of every kind, again and again.
+    // Connections of every type to Redis are killed, repeatedly.
     for _ in 0..50 {
         for kind in ["pubsub", "normal"] {
             let port = fleet.redis.port.to_string();
@@ -123,7 +127,7 @@ async fn redis_goes_away_and_nothing_is_lost() {
         assert!(live < Duration::from_secs(2), "{live:?}");
     }
 
-    // For good.
+    // Permanently.
     fleet.redis.kill();
     for _ in 0..50 {
         talk.say().await;
@@ -136,9 +140,9 @@ async fn redis_goes_away_and_nothing_is_lost() {
     );
 }
 
-/// Each poll goes to the next process, which has never heard of that client.
+/// Each poll goes to the next process, which has no state of that client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_polls_from_process_to_process_lose_nothing() {
+async fn thousand_polls_at_alternating_processes_lose_no_entry() {
     let _alone = ALONE.lock().await;
     let fleet = Fleet::start(3, 1).await;
     let device = Device::start(Way::Poll, fleet.addresses(), fleet.tokens[1].clone(), None);
@@ -148,9 +152,10 @@ async fn a_thousand_polls_from_process_to_process_lose_nothing() {
         let text = format!("said-{written}");
         append(&mut partner, &fleet.tokens[0], &text, &text).await;
         written += 1;
-        // The next once this one is heard: each poll waits, is woken at another process, and is followed by one at a third.
+        // The next entry is written once this one has arrived: each poll waits, is woken at another process, and the next one goes to a
+        // third.
         while device.count() < written {
-            assert!(begun.elapsed() < Duration::from_secs(120), "{text} is not heard");
+            assert!(begun.elapsed() < Duration::from_secs(120), "{text} did not arrive");
             sleep(Duration::from_millis(1)).await;
         }
     }

@@ -19,12 +19,12 @@ pub(crate) struct Fleet {
     _mariadb: Engine,
     pub(crate) redis: Engine,
     pub(crate) servers: Vec<Server>,
-    /// The tokens of all people, couple by couple.
+    /// Tokens of all accounts, couple by couple.
     pub(crate) tokens: Vec<String>,
 }
 
 impl Fleet {
-    /// So many processes, and couples who are signed in.
+    /// Starts processes, with couples that are signed in.
     pub(crate) async fn start(processes: usize, couples: usize) -> Self {
         let (mariadb, redis) = (Engine::start("mariadb").await, Engine::start("redis").await);
         let (folder, database) = (tempfile::tempdir().unwrap(), mariadb.fresh());
@@ -60,7 +60,7 @@ impl Fleet {
         self.servers.iter().map(|server| server.address).collect()
     }
 
-    /// SIGKILL, a moment, and it is there again.
+    /// Kills a process with SIGKILL, and restarts it after `away`.
     pub(crate) async fn kill_one(&mut self, which: usize, away: Duration) {
         self.servers[which].kill();
         sleep(away).await;
@@ -69,7 +69,7 @@ impl Fleet {
     }
 }
 
-/// Appends an entry as a phone on a train does: again, with the same `client_id`, until it is acknowledged.
+/// Appends an entry as a client on a bad network does: repeated with the same `client_id` until it is acknowledged.
 pub(crate) async fn append(client: &mut Client, token: &str, client_id: &str, text: &str) {
     let entry = json!({ "client_id": client_id, "kind": "text", "body": { "text": text } });
     for _ in 0..1_200 {
@@ -79,5 +79,5 @@ pub(crate) async fn append(client: &mut Client, token: &str, client_id: &str, te
             _ => sleep(Duration::from_millis(50)).await,
         }
     }
-    panic!("{client_id} is not taken within a minute");
+    panic!("{client_id} was not accepted within a minute");
 }

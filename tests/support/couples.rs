@@ -1,5 +1,5 @@
-//! Couples who are signed in, put into a store before the processes over it start.
-#![allow(dead_code, reason = "each test uses its part")]
+//! Couples with sessions, created in a store before the server processes start.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 #[path = "../../benches/people/mod.rs"]
 mod people;
@@ -13,7 +13,7 @@ use couple::{
     timeline::{Body, NewEntry, TimelineChange},
 };
 
-/// So many couples; the tokens of their people, two by two.
+/// Creates couples; returns the tokens of their members, two by two.
 pub(crate) async fn seed(store: impl Store, key_file: &Path, couples: usize) -> Vec<String> {
     let keys = KeyFile::new(key_file).open(&OsEntropy).unwrap();
     let backend =
@@ -23,7 +23,7 @@ pub(crate) async fn seed(store: impl Store, key_file: &Path, couples: usize) -> 
     tokens
 }
 
-/// The same in the folder of a server example that has not been started yet.
+/// Creates couples in the folder of a server example that was not started yet.
 pub(crate) async fn seed_folder(folder: &Path, couples: usize) -> Vec<String> {
     let data = folder.join("couple-data");
     std::fs::create_dir(&data).unwrap();
@@ -31,7 +31,7 @@ pub(crate) async fn seed_folder(folder: &Path, couples: usize) -> Vec<String> {
     seed(store, &data.join("couple.key"), couples).await
 }
 
-/// Entries in the log of one person's couple, in such a folder.
+/// Appends entries to the log of an account's couple, in such a folder.
 pub(crate) async fn fill(folder: &Path, token: &str, entries: usize, text: &str) {
     let data = folder.join("couple-data");
     let store = SqliteOptions::new(data.join("couple.db")).open().await.unwrap();

@@ -1,6 +1,6 @@
-//! A database server of a test's or a bench's own.
-#![allow(dead_code, reason = "each uses its part")]
-#![allow(clippy::unwrap_used, reason = "stops where something is not as it must be")]
+//! A database server for a single test or bench.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     net::TcpListener,
@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// A server process with its data in a folder; killed, by its id, when it is dropped.
+/// A server process with its data in a folder; killed, by its process id, when dropped.
 pub(crate) struct Engine {
     name: &'static str,
     arguments: Vec<String>,
@@ -31,7 +31,7 @@ impl Engine {
         Self::start_with(name, &[]).await
     }
 
-    /// With arguments of the server's own.
+    /// Starts a server with additional arguments.
     pub(crate) async fn start_with(name: &'static str, arguments: &[&str]) -> Self {
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ impl Engine {
         self.name
     }
 
-    /// The URL of a new, empty database.
+    /// URL of a new, empty database.
     pub(crate) fn fresh(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (name, port) = (format!("fresh_{}", NEXT.fetch_add(1, Ordering::Relaxed)), self.port.to_string());
@@ -58,7 +58,7 @@ impl Engine {
         format!("{scheme}://root@127.0.0.1:{port}/{name}")
     }
 
-    /// Processor seconds that the server's processes have used, those that ended since included.
+    /// Processor seconds of the server's processes, ended ones included.
     pub(crate) fn cpu(&self) -> f64 {
         let pid = self.child.id();
         let children =
@@ -67,21 +67,21 @@ impl Engine {
         ticks(pid, 4) + children.map(cpu).sum::<f64>()
     }
 
-    /// Whether it has not ended by itself.
+    /// Whether the process is running.
     pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// SIGKILL, by its id.
+    /// Sends SIGKILL to the process.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Starts it again over the same data, and waits until it answers.
+    /// Restarts it with the same data, and waits until it responds.
     pub(crate) async fn again(&mut self) {
         let begun = Instant::now();
-        // PostgreSQL's children take a moment to notice that their parent is gone.
+        // PostgreSQL's child processes take a moment to notice that their parent has died.
         loop {
             self.child = spawn(self.name, self.folder.path(), self.port, &self.arguments);
             for _ in 0..50 {
@@ -113,19 +113,19 @@ impl Engine {
     }
 }
 
-/// Processor seconds of a process, by `/proc/PID/stat` (proc(5)): user and system time in hundredths.
+/// Processor seconds of a process from `/proc/PID/stat` (proc(5)): user and system time in hundredths.
 pub(crate) fn cpu(pid: u32) -> f64 {
     ticks(pid, 2)
 }
 
-/// Of its own two counts, or also those of its children that ended (proc(5), fields 14 to 17).
+/// Sum of its own two counters, or also of those of its ended children (proc(5), fields 14 to 17).
 fn ticks(pid: u32, counts: usize) -> f64 {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
     let fields = stat.rsplit(')').next().unwrap().split_whitespace();
     fields.skip(11).take(counts).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
-/// A port where nobody listens, below those that outgoing connections are given: a server that is killed comes back to it.
+/// A free port below the range of outgoing connections, so that a killed server can use it again.
 pub(crate) fn free_port() -> u16 {
     use std::hash::{BuildHasher as _, RandomState};
     let random = || 10_000 + (RandomState::new().hash_one(0) % 9_000) as u16;

@@ -1,4 +1,4 @@
-//! What goes wrong with reads, commits and blobs, at a chosen step.
+//! Faults in reads, commits and blobs, injected at a chosen step.
 
 use std::{
     fmt,
@@ -22,33 +22,33 @@ use tokio::sync::Notify;
 
 use crate::watched::Watch;
 
-/// How a process ends, or what it meets.
+/// Fault of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing does.
+    /// None.
     Well,
-    /// It dies at this step of everything that it does with its store or its blobs, before or after that took effect.
+    /// The process dies at this step of its operations on store and blobs, before or after the operation took effect.
     Dies(u64),
-    /// Blobs are away for some steps, from this one on.
+    /// Blobs are unavailable for some steps from this one on.
     Away(u64),
-    /// Their disk is full for some steps, from this one on.
+    /// The disk of the blobs is full for some steps from this one on.
     Full(u64),
-    /// The store's disk is full at this commit.
+    /// The disk of the store is full at this commit.
     Refused(u64),
-    /// This commit takes effect, and nobody hears of it.
+    /// This commit takes effect, but its result is lost.
     Unheard(u64),
 }
 
-/// Steps for which something lasts.
+/// Number of steps that an outage lasts.
 const LASTS: u64 = 4;
 
-/// Counts steps.
+/// Counts steps, and injects the fault.
 #[derive(Debug)]
 pub(crate) struct Fate {
     kind: Kind,
-    /// Of store and blobs, each before and after.
+    /// Steps of store and blobs, each before and after the operation.
     all: AtomicU64,
-    /// Of blobs.
+    /// Steps of blobs.
     blobs: AtomicU64,
     commits: AtomicU64,
     pub(crate) died: Notify,
@@ -59,7 +59,7 @@ impl Fate {
         let [all, blobs, commits] = [0; 3].map(AtomicU64::new);
         Arc::new(Self { kind, all, blobs, commits, died: Notify::new() })
     }
-    /// Steps so far: of everything, of blobs; and commits.
+    /// Number of steps so far: in total, of blobs, and commits.
     pub(crate) fn steps(&self) -> [u64; 3] {
         [&self.all, &self.blobs, &self.commits].map(|steps| steps.load(Ordering::SeqCst))
     }
@@ -74,7 +74,7 @@ impl Fate {
         }
     }
 
-    /// Whether blobs answer now.
+    /// Checks whether blobs are available at this step.
     fn blobs_answer(&self) -> Result<()> {
         let step = self.blobs.fetch_add(1, Ordering::SeqCst);
         let (from, kind) = match self.kind {
@@ -115,13 +115,13 @@ impl Watch for Fate {
     }
 }
 
-/// Blobs in memory, under a fate.
+/// Blobs in memory, with injected faults.
 #[derive(Debug, Clone)]
 pub(crate) struct FatedBlobs(pub(crate) Arc<InMemory>, pub(crate) Arc<Fate>);
 
 impl fmt::Display for FatedBlobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("blobs under a fate")
+        f.write_str("blobs with injected faults")
     }
 }
 

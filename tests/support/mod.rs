@@ -1,6 +1,6 @@
-//! What the tests of whole processes share: a server of their own, and a client that comes back.
-#![allow(dead_code, reason = "each test uses its part")]
-#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+//! Shared by tests of whole processes: a server, and a client that reconnects.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     net::SocketAddr,
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// The server example, built as this test is.
+/// Builds the server example with the same profile and features as this test.
 pub(crate) fn binary() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     let profile = deps.ancestors().nth(2).unwrap();
@@ -23,7 +23,7 @@ pub(crate) fn binary() -> PathBuf {
     build
         .args(["build", "--quiet", "--locked", "--example", "server"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
-    // What a runner of tests says of this package would have dependencies built anew that watch the like.
+    // The test runner's variables about this package would cause dependencies that watch them to be rebuilt.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             build.env_remove(name);
@@ -32,7 +32,7 @@ pub(crate) fn binary() -> PathBuf {
     if profile.ends_with("release") {
         build.arg("--release");
     }
-    assert!(build.status().unwrap().success(), "the server example builds");
+    assert!(build.status().unwrap().success(), "cannot build the server example");
     profile.join("examples/server")
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A server process in a folder; killed, by its id, when it is dropped.
+/// A server process in a folder; killed, by its process id, when dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -69,7 +69,7 @@ impl Server {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
-    /// SIGKILL: nothing is written any more.
+    /// Sends SIGKILL to the process.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -85,7 +85,7 @@ impl Server {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the server does not become ready");
+        panic!("the server is not ready in time");
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
-/// A client on one connection, made anew when it broke.
+/// A client with one connection, which is opened again when it breaks.
 pub(crate) struct Client {
     address: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
@@ -166,7 +166,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// One try.
+    /// Sends the request once.
     pub(crate) async fn once(
         &mut self,
         method: &str,
@@ -188,7 +188,7 @@ impl Client {
         answer
     }
 
-    /// Uploads a picture, again and again until it is taken; its id.
+    /// Uploads a picture, repeatedly until it is accepted; returns its id.
     pub(crate) async fn upload(&mut self, token: &str, purpose: &str, bytes: &[u8]) -> String {
         let path = format!("/v1/media?purpose={purpose}");
         for _ in 0..600 {
@@ -209,7 +209,7 @@ impl Client {
         panic!("no upload in 30 s");
     }
 
-    /// Tries until there is an answer other than 503, as a phone on a train does.
+    /// Repeats a request until the response is other than 503, as a client on a bad network does.
     pub(crate) async fn call(
         &mut self,
         method: &str,
@@ -229,7 +229,7 @@ impl Client {
     }
 }
 
-/// The text of the mails to an address, oldest first.
+/// Texts of the mails to an address, oldest first.
 pub(crate) fn mails_to(folder: &Path, mailbox: &str) -> Vec<String> {
     let mut mails: Vec<(PathBuf, String)> = Vec::new();
     for file in std::fs::read_dir(folder.join("couple-data/mail")).into_iter().flatten().flatten() {
@@ -244,7 +244,7 @@ pub(crate) fn mails_to(folder: &Path, mailbox: &str) -> Vec<String> {
     mails.into_iter().map(|(_, text)| text).collect()
 }
 
-/// Six digits on a line of their own.
+/// Finds six digits on a separate line.
 pub(crate) fn code_in(mail: &str) -> Option<String> {
     mail.lines()
         .map(str::trim)

@@ -1,4 +1,4 @@
-//! A store that somebody looks at: who is told of every read and commit before and after it.
+//! A store with an observer that is called before and after every read and commit.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use couple::{
     timeline::{Entry, Page, TimelineReads},
 };
 
-/// Who looks.
+/// Observer of a store.
 #[async_trait]
 pub(crate) trait Watch: Send + Sync + 'static {
-    /// Before a read of this name, or a `commit`.
+    /// Called before a read of this name, or a `commit`.
     async fn before(&self, what: &'static str);
-    /// The changes of a commit, before it.
+    /// Called before a commit, with its changes.
     fn committing(&self, _: &[Change]) {}
-    /// After it.
+    /// Called after a read or commit.
     async fn after(&self, what: &'static str);
-    /// May change what was read of a log.
+    /// May change the entries that were read.
     fn entries(&self, _: &mut Vec<Entry>) {}
-    /// May refuse a commit for what it would change; it then has no effect.
+    /// May refuse a commit by its changes; it then has no effect.
     fn refuse(&self, _changes: &[Change]) -> Option<Error> {
         None
     }
-    /// May have a commit fail, without effect or after it took effect.
+    /// May make a commit fail, before or after it took effect.
     fn commit_fails(&self, _took_effect: bool) -> Option<Error> {
         None
     }
@@ -69,7 +69,7 @@ macro_rules! reads {
         impl<S: Store, W: Watch> $port for Watched<S, W> {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> {
                 self.1.before(stringify!($name)).await;
-                #[allow(unused_mut, reason = "only where it may be changed")]
+                #[allow(unused_mut, reason = "mutable in some expansions only")]
                 let mut out = self.0.$name($($arg),*).await;
                 $(if let Ok(out) = &mut out { self.1.$then(out) })?
                 self.1.after(stringify!($name)).await;

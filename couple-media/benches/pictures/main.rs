@@ -9,7 +9,7 @@
 //! in one step.
 //!
 //! It runs `setup` in this folder, which installs the two from their registries into `target/pictures`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench stops where something is wrong")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench may panic")]
 
 #[path = "../../tests/support/mod.rs"]
 mod support;

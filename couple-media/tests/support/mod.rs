@@ -1,6 +1,6 @@
 //! Pictures for tests, and their comparison.
 #![allow(dead_code, reason = "each test uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 
 use std::io::Cursor;

@@ -35,7 +35,7 @@ impl Cursor {
 }
 
 /// The last 32 bits of a `UUIDv7` are random.
-#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+#[expect(clippy::cast_possible_truncation, reason = "only the low bits are needed")]
 const fn tag(couple: CoupleId) -> u32 {
     couple.as_uuid().as_u128() as u32
 }

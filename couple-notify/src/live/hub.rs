@@ -57,7 +57,7 @@ pub struct Live(Arc<Hub>);
 
 /// Permit to read; bounds concurrent reads.
 #[derive(Debug)]
-#[expect(dead_code, reason = "given back when dropped")]
+#[expect(dead_code, reason = "returned when dropped")]
 pub struct Turn<'a> {
     turn: Option<SemaphorePermit<'a>>,
     arrival: Option<SemaphorePermit<'a>>,

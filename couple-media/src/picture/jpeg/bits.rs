@@ -1,5 +1,5 @@
 //! Bit reader for entropy-coded data.
-#![expect(clippy::cast_possible_truncation, reason = "only so many bits are taken as the number holds")]
+#![expect(clippy::cast_possible_truncation, reason = "at most 32 bits are read")]
 
 use crate::picture::Rejected;
 
