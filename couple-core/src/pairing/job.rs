@@ -91,7 +91,9 @@ impl Job for PurgeInvites {
     }
 }
 
-/// Handler that removes invites a week after their expiry. Until then their sender can see their state.
+/// Handler that removes invites a week after their expiry.
+///
+/// Until then the recipient gets `invite_expired` in place of `invite_not_found`.
 pub struct PurgeInvitesHandler {
     ports: Ports,
 }

@@ -271,7 +271,7 @@ pub enum Refusal {
     /// The account has no verified address.
     #[error("confirm your e-mail address first")]
     Unverified,
-    /// The couple has no previous couple.
+    /// The two members were no couple before.
     #[error("there is no earlier timeline")]
     NoPrevious,
     /// The account has no block with this id.

@@ -123,7 +123,7 @@ pub const SEEN: &str = "media";
 pub struct Entry {
     /// Position in the couple's log: 1, 2, 3, ….
     pub seq: i64,
-    /// Member who wrote the entry or caused it; none for entries of the system without an author.
+    /// Member who wrote or caused the entry; none if no member caused it.
     pub author: Option<Side>,
     /// Client-chosen id, unique per author: a repeated append creates no second entry.
     pub client_id: Option<String>,
@@ -146,7 +146,7 @@ pub struct Entry {
 /// Entry to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
-    /// Member who writes the entry or causes it; none for entries of the system without an author.
+    /// Member who writes or causes the entry; none if no member causes it.
     pub author: Option<Side>,
     /// Client-chosen id, unique per author.
     pub client_id: Option<String>,

@@ -243,8 +243,8 @@ pub fn react(
 
 /// Change that reports a new name or avatar to the partner.
 ///
-/// For an account that was read as unpaired it is the precondition that the account still is: else a new
-/// partner would keep the previous name.
+/// For an account that was read as unpaired, the change is the precondition that it still is: otherwise a new
+/// partner would keep the old name.
 #[must_use]
 pub fn profile_changed(couple: Option<&Couple>, who: AccountId, at: Timestamp) -> Change {
     let Some(couple) = couple else { return PairingChange::ExpectUnpaired { account: who }.into() };

@@ -103,8 +103,8 @@ impl Timeline {
     /// Appends an entry. A repeated client id returns the existing entry.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::MediaNotFound`], [`Refusal::KeyReused`],
-    /// [`Refusal::RateLimited`].
+    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::MediaNotFound`], [`Refusal::MediaRejected`],
+    /// [`Refusal::MediaWrongPurpose`], [`Refusal::KeyReused`], [`Refusal::RateLimited`].
     pub async fn append(&self, call: &Call, account: AccountId, command: &Append) -> Answer<Appended> {
         let now = self.ports.now();
         let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
