@@ -14,13 +14,13 @@ const PAGE: u32 = 100;
 pub struct Export {
     /// The account.
     pub account: Account,
-    /// Live sessions of the account.
+    /// Sessions of the account, newest first, at most 200.
     pub sessions: Vec<Session>,
     /// All couples that the account has been in, in the order of their ids.
     pub couples: Vec<Couple>,
-    /// Open invites that the account sent.
+    /// Open invites that the account sent, including expired ones, newest first, at most 200.
     pub invites: Vec<Invite>,
-    /// Blocks by the account.
+    /// Blocks by the account, newest first, at most 200.
     pub blocks: Vec<Block>,
 }
 
