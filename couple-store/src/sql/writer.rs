@@ -1,7 +1,8 @@
-//! Group commit: commits that wait for the disk at the same time become one transaction.
+//! Group commit: commits that wait at the same time become one transaction.
 //!
-//! A commit never waits for a row lock inside a merged transaction: a transaction first asks which of the rows it needs are free,
-//! leaves out the commits whose rows are not, and hands those to the [`blocked`] queue, where they are tried again apart.
+//! A commit never waits for a row lock inside a merged transaction. The writer first locks the rows that are
+//! free, leaves out the commits whose rows are not, and passes those to the [`blocked`] queue, which retries
+//! them separately.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -31,23 +32,23 @@ use super::{
     patiently,
 };
 
-/// Maximum number of commits that wait for a writer.
+/// Capacity of the queue of commits, per store.
 pub(super) const QUEUE: usize = 1024;
-/// Maximum time that a commit waits for its place in that queue.
+/// Maximum time that a commit waits to enter the queue.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Maximum number of runs of a commit that fails for a reason that may pass, other than a lock.
+/// Maximum number of runs of a commit that fails transiently for a reason other than a lock.
 const TRIES: u32 = 10;
 
 type Answer = Result<Committed, CommitError>;
 
-/// A commit that a caller waits for.
+/// Commit that a caller waits for.
 pub(super) struct Request {
     changes: Vec<Change>,
     answer: oneshot::Sender<Answer>,
     since: Instant,
-    /// Runs that failed for a reason that may pass, other than a lock.
+    /// Number of runs that failed transiently for a reason other than a lock.
     tries: u32,
-    /// Its place in the queue of blocked commits.
+    /// Registration in the queue of blocked commits.
     pub(super) place: Option<Place>,
 }
 
@@ -56,11 +57,11 @@ impl Request {
     pub(super) fn key(&self) -> Option<Uuid> {
         first_lock(&self.changes)
     }
-    /// Whether its caller has stopped waiting.
+    /// Whether the caller has stopped waiting.
     pub(super) fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
     }
-    /// Time since it was handed over.
+    /// Time since the commit entered the queue.
     pub(super) fn age(&self) -> Duration {
         self.since.elapsed()
     }
@@ -69,7 +70,7 @@ impl Request {
     }
 }
 
-/// Queue of commits that wait for the tasks that write.
+/// Queue of commits, and the writer tasks that run them.
 pub(super) struct Writer<D: Dialect> {
     door: RwLock<Option<mpsc::Sender<Request>>>,
     tasks: Mutex<JoinSet<()>>,
@@ -79,8 +80,8 @@ pub(super) struct Writer<D: Dialect> {
 impl<D: Dialect> Writer<D> {
     /// Starts `tasks` writers, each with a connection of `pool`.
     ///
-    /// A writer merges up to `merge` commits into one transaction. Where other transactions can hold locks, one more task and connection
-    /// retry blocked commits.
+    /// A writer merges up to `merge` commits into one transaction. If other transactions can hold locks, an
+    /// additional task with its own connection retries blocked commits.
     pub(super) fn start(pool: Pool<D>, tasks: u32, merge: usize) -> Self {
         let merge = merge.max(1);
         let (door, inbox) = mpsc::channel(QUEUE);
@@ -104,7 +105,7 @@ impl<D: Dialect> Writer<D> {
         Self { door: RwLock::new(Some(door)), tasks: Mutex::new(running), pool }
     }
 
-    /// Hands a commit over and waits for its result. One whose caller stops waiting is committed whole or not at all.
+    /// Enqueues a commit and waits for its result. If the caller is cancelled, the commit is still atomic.
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Answer {
         let failed = |kind, context: &str| Error::new(kind, "commit").context(context);
         let door = self.door.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -119,7 +120,8 @@ impl<D: Dialect> Writer<D> {
                 Ok(Err(_)) => return Err(failed(ErrorKind::Unavailable, "the writers ended").into()),
                 Err(_) => return Err(failed(ErrorKind::Overloaded, "too many commits wait").into()),
             }
-            // A writer that panicked may have done so after the database committed.
+            // A writer that panicked may have done so after the database committed, so the outcome is
+            // unknown.
             let unknown = || failed(ErrorKind::TimedOut, "the writer ended before it answered");
             answered.await.unwrap_or_else(|_| Err(unknown().into()))
         };
@@ -129,7 +131,7 @@ impl<D: Dialect> Writer<D> {
         }
     }
 
-    /// Waits for what was handed over before, and closes.
+    /// Closes the queue, waits for the commits in it, and closes the connections.
     pub(super) async fn close(&self) {
         drop(self.door.write().unwrap_or_else(PoisonError::into_inner).take());
         let mut tasks = self.tasks.lock().await;
@@ -138,7 +140,9 @@ impl<D: Dialect> Writer<D> {
     }
 }
 
-/// Runs a task, and starts it again when it panics. The commits that it held then fail with an unknown outcome.
+/// Runs a task and restarts it after a panic.
+///
+/// The commits that it held then fail with an unknown outcome.
 async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, start: impl Fn() -> F) {
     loop {
         // A `JoinSet` aborts its task when it is dropped.
@@ -177,7 +181,7 @@ async fn serve<D: Dialect>(
     }
 }
 
-/// A task's connection.
+/// Connection of a writer task.
 pub(super) struct Session<D: Dialect> {
     pub(super) pool: Pool<D>,
     /// Statements that run on a connection before it is used.
@@ -191,7 +195,7 @@ impl<D: Dialect> Session<D> {
             return Ok(connection);
         }
         let mut connection = self.pool.acquire().await?;
-        // After a panic it may be within a transaction: no other task may use it.
+        // After a panic the connection may be inside a transaction: no other task may use it.
         connection.close_on_drop();
         if let Some(sql) = self.prepare {
             D::run(&mut connection, sql).await?;
@@ -199,7 +203,9 @@ impl<D: Dialect> Session<D> {
         Ok(connection)
     }
 
-    /// Commits the waiting commits, and answers. Returns the commits that a lock of another transaction blocks.
+    /// Runs the waiting commits and sends their results.
+    ///
+    /// Returns the commits that a lock of another transaction blocks.
     pub(super) async fn round(&mut self, waiting: &mut Vec<Request>) -> Vec<Request> {
         let mut blocked = Vec::new();
         // Callers that stopped waiting have already returned a time-out.
@@ -215,7 +221,7 @@ impl<D: Dialect> Session<D> {
                 Ok(mut connection) => match write::<D>(&mut connection, waiting, &mut blocked).await {
                     Ok(()) => self.held = Some(connection),
                     Err(lost) => {
-                        // What state it is in nobody knows.
+                        // The state of the connection is unknown: close it.
                         drop(connection.detach());
                         if last {
                             refuse(waiting, &classify::<D>("commit", lost));
@@ -288,27 +294,31 @@ fn refuse(waiting: &mut Vec<Request>, error: &Error) {
     }
 }
 
-/// Result of each commit in a transaction; none for one that a lock of another transaction blocks.
+/// Result of each commit in a transaction; none for a commit that a lock of another transaction blocks.
 type Answers = Vec<Option<Result<Committed, Conflict>>>;
 
-/// What became of one transaction.
+/// Result of a transaction.
 enum End {
-    /// The transaction did not begin: the lock that it waited for concerns all commits.
+    /// The transaction did not start: the lock that it waited for concerns all commits.
     NotBegun(sqlx::Error),
-    /// It committed; these are the answers.
+    /// The transaction committed, with the result of each commit.
     Committed(Answers),
-    /// A commit met a conflict after it had written: only its own savepoint can undo that.
+    /// A commit conflicted after it had written: only a savepoint can undo it alone.
     NeedsSavepoints,
-    /// The database refused something, and undid it all. With the position of the commit that failed, where that is known.
+    /// The database reported an error and the transaction was rolled back.
+    ///
+    /// The position of the commit that failed is given if it is known.
     Failed(Option<usize>, sqlx::Error),
-    /// The connection broke before the commit: nothing was written.
+    /// The connection broke before COMMIT: nothing was written.
     Lost(sqlx::Error),
-    /// The connection broke while it committed, or nothing was heard in time.
+    /// The connection broke during COMMIT, or the database did not respond in time.
     Unknown(String),
 }
 
-/// Commits what waits and answers; what a lock blocks goes to `blocked`. `Err`: the connection is not to be used again, and what is
-/// left in `waiting` was not committed. Each turn answers or removes a commit, or begins to use savepoints.
+/// Runs the waiting commits and sends their results; moves commits that a lock blocks to `blocked`.
+///
+/// After `Err` the connection must not be used again, and the commits left in `waiting` were not committed.
+/// Each iteration removes a commit or switches to savepoints.
 async fn write<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &mut Vec<Request>,
@@ -333,7 +343,7 @@ async fn write<D: Dialect>(
                 refuse(waiting, &error);
             }
             End::NeedsSavepoints => savepoints = true,
-            // One caller's failure must not be another's.
+            // Run the commits one by one, so that a failure affects only the commit that causes it.
             End::Failed(None, _) if waiting.len() > 1 => {
                 let mut each = std::mem::take(waiting).into_iter();
                 for request in each.by_ref() {
@@ -363,13 +373,13 @@ async fn write<D: Dialect>(
     Ok(())
 }
 
-/// Whether a commit that failed so is worth running again: it met another transaction.
+/// Whether a commit should run again, because it failed due to another transaction.
 fn may_pass<D: Dialect>(error: &sqlx::Error, request: &mut Request) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     if !D::is_transient(error.as_ref()) {
         return false;
     }
-    // A lock may be held until the commit's time is over; a key that another transaction took is found by looking again.
+    // A lock may be held until the commit times out. After a duplicate key the next run finds the row.
     if D::kind_of(error.as_ref()) != ErrorKind::Overloaded {
         request.tries += 1;
     }
@@ -396,7 +406,7 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request
         Ok(Some(answers)) if answers.iter().all(Option::is_none) => End::Committed(answers),
         Ok(Some(answers)) => match D::run(connection, "COMMIT").await {
             Ok(()) => return End::Committed(answers),
-            // One that took too long may have happened nevertheless.
+            // A COMMIT that timed out may have taken effect.
             Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => End::Failed(None, error),
             Err(error) => return End::Unknown(error.to_string()),
         },
@@ -405,14 +415,15 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request
         Err((_, error)) => return End::Lost(error),
     };
     match D::run(connection, "ROLLBACK").await {
-        // The database may have rolled back by itself; that there is nothing to roll back is fine.
+        // An error means that the database has rolled back already, so there is nothing to roll back.
         Ok(()) | Err(sqlx::Error::Database(_)) => failed,
         Err(broken) => End::Lost(broken),
     }
 }
 
-/// Begins a transaction and locks those of the rows it needs that are free, in one trip. Returns the rows that another transaction
-/// holds: nothing waits for them here.
+/// Starts a transaction and locks the rows that are free, in one round trip.
+///
+/// Returns the rows that another transaction holds, without waiting for them.
 async fn begin<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &[Request],
@@ -480,7 +491,7 @@ async fn attempt<D: Dialect>(
     savepoints: bool,
 ) -> Result<Option<Answers>, (Option<usize>, sqlx::Error)> {
     let mut answers: Answers = Vec::with_capacity(waiting.len());
-    // New jobs of all commits go in together at the end: most of what a burst writes is jobs.
+    // Insert the new jobs of all commits at the end in one statement, because most rows of a burst are jobs.
     let mut enqueues = Enqueues::default();
     for (position, request) in waiting.iter().enumerate() {
         let failed = |error| (Some(position), error);
@@ -501,7 +512,7 @@ async fn attempt<D: Dialect>(
                 continue;
             }
             if matches!(change, Change::Job(_)) {
-                // It must see the jobs of its own commit.
+                // The change must see the jobs that its own commit enqueues.
                 enqueues.write_since::<D>(mark, connection).await.map_err(failed)?;
             }
             match apply::<D>(connection, change, &mut out).await {
