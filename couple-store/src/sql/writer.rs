@@ -482,9 +482,8 @@ async fn ids<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::R
     rows.iter().map(id).collect()
 }
 
-/// Runs the commits that need no row in `locked`. Returns none if savepoints are needed.
-///
-/// An error contains the position of the commit that failed, if it is known.
+/// Runs what waits but for what needs a row in `locked`. None: savepoints are needed. An error comes with the position of the commit
+/// that failed, where that is known.
 async fn attempt<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &[Request],
