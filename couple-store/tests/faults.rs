@@ -1,4 +1,5 @@
-//! Database servers that are far away, killed, or silent; callers that go away; transactions that meet.
+//! Faults of database servers: slow networks, crashes, black holes, cancelled callers and concurrent
+//! transactions.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -59,7 +60,7 @@ async fn founded(store: &dyn Store, world: &World) -> Couple {
     couple
 }
 
-/// The client ids of a couple's log, which must be gapless.
+/// Client ids of a couple's log, which must have no gaps.
 async fn log_of(store: &dyn Store, couple: CoupleId) -> Vec<String> {
     let mut ids = Vec::new();
     loop {
@@ -74,13 +75,15 @@ async fn log_of(store: &dyn Store, couple: CoupleId) -> Vec<String> {
     }
 }
 
-/// How MariaDB and PostgreSQL are started to be killed. By default MariaDB 10.11 writes its log past the page cache and reads it
-/// back through a mapping; killed and started again within milliseconds on a busy disk, it was seen to recover from
-/// an old page: two rows with one primary key, an assertion of its own. Through the page cache alone it was not.
+/// Options of MariaDB and PostgreSQL for the tests that kill them.
+///
+/// By default MariaDB 10.11 writes its log with direct I/O and reads it through a memory mapping. After a
+/// kill and a restart within milliseconds on a busy disk, it recovered from an old page: two rows had one
+/// primary key, or the server failed an assertion. With the log in the page cache this was never observed.
 const KILLED_WITH: [&[&str]; 2] =
     [&["--innodb-flush-method=fsync", "--innodb-log-file-buffering=ON", "--innodb-log-file-mmap=OFF"], &[]];
 
-/// Whether MariaDB finds its own tables corrupt. (PostgreSQL was never seen to.)
+/// Whether MariaDB reports its own tables as corrupt. PostgreSQL never did in these tests.
 async fn broken(url: &str) -> bool {
     use sqlx::{Connection as _, MySqlConnection, Row as _};
     let Ok(mut connection) = MySqlConnection::connect(url).await else { return false };
@@ -88,7 +91,7 @@ async fn broken(url: &str) -> bool {
     rows.iter().any(|row| row.get::<String, _>("Msg_text") != "OK")
 }
 
-/// Which server, how it is opened, and how it is asked about its connections.
+/// Tests for each server: how to open a store, and queries for open transactions and connections.
 macro_rules! engines {
     ($($name:ident: $db:ident, $options:ident, $variable:literal, $program:literal, open: $open:literal, connections: $connections:literal;)+) => {$(
         mod $name {
@@ -116,9 +119,9 @@ macro_rules! engines {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn callers_that_go_away() {
                 let url = fresh().await;
-                // Migrated without the proxy.
+                // Migrate without the proxy.
                 open(&url, 64).await.close().await.unwrap();
-                // There and back takes 20 ms.
+                // The round trip takes 20 ms.
                 let proxy = Proxy::start(server_of(&url), Duration::from_millis(10)).await;
                 let (far, near) = (open_with(&proxy.url(&url), 2, 60).await, open(&url, 64).await);
                 go_away(far.clone(), near).await;
@@ -126,7 +129,7 @@ macro_rules! engines {
                 let (open, connections) = (count(&url, $open).await, count(&url, $connections).await);
                 println!("{}: leaked transactions {open}, connections {connections}", stringify!($name));
                 assert_eq!(open, 0, "transactions are left open");
-                // Sixty and six of the stores, and the one that counts.
+                // The stores have 60 and 6 connections, and the query has one.
                 assert!(connections <= 67, "{connections} connections");
             }
 
@@ -139,7 +142,7 @@ macro_rules! engines {
                     let url = format!("{name}://root@127.0.0.1:{}/{name}", engine.port);
                     let store = open(&url, 64).await;
                     let Err(said) = kill(stringify!($name), store, &mut engine).await else { return };
-                    // Is it we, or does the server itself say that it came back broken?
+                    // Fail only if the server itself is not corrupt.
                     let broken = !engine.lives() || broken(&url).await;
                     assert!(broken && round < 3, "{said}");
                     println!("{}: began anew with another server, since this one came back corrupt: {said}", stringify!($name));
@@ -188,7 +191,7 @@ macro_rules! engines {
                 other.close().await.unwrap();
             }
 
-            /// 20,000 entries, or those of `COUPLE_PURGE_ENTRIES`.
+            /// Purges a couple with 20,000 entries, or the number in `COUPLE_PURGE_ENTRIES`.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_heavy_couple_is_purged() {
                 use sqlx::Connection as _;
@@ -235,18 +238,18 @@ engines! {
         connections: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME'";
 }
 
-/// Commits that need one row, and others that do not.
+/// Load of commits that need a locked row, and of commits that do not.
 struct Load {
     store: Arc<dyn Store>,
     world: Arc<World>,
-    /// Makes a commit that needs the row.
+    /// Creates a commit that needs the row.
     blocked: Box<dyn Fn() -> Vec<Change> + Send + Sync>,
     others: Vec<CoupleId>,
     refused: AtomicUsize,
 }
 
 impl Load {
-    /// With the id of the row that is to be locked.
+    /// Creates the load; also returns the id of the row to lock.
     async fn new(store: &Arc<dyn Store>, world: &Arc<World>, table: &str) -> (Arc<Self>, uuid::Uuid) {
         let couple = founded(&**store, world).await.id;
         let account = world.account("locked");
@@ -279,11 +282,13 @@ impl Load {
     async fn to_blocked(&self) -> Result<(), CommitError> {
         self.store.commit((self.blocked)()).await.map(drop)
     }
-    /// Commits that were refused because of the lock.
+    /// Number of commits that failed because of the lock.
     fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
-    /// How long 99 of 100 commits that do not need the row take at most, while ten clients commit what does. None of them fails.
+    /// 99th percentile of the time of commits that do not need the row.
+    ///
+    /// Meanwhile ten clients commit changes that need the row. No commit of the first kind fails.
     async fn p99_of_others(self: &Arc<Self>) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut clients, mut lanes) = (JoinSet::new(), JoinSet::new());
@@ -293,7 +298,7 @@ impl Load {
                 while !stop.load(Ordering::SeqCst) {
                     match load.to_blocked().await {
                         Ok(()) => {}
-                        // Nothing was written, and the error says so.
+                        // The error states that nothing was written.
                         Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => {
                             load.refused.fetch_add(1, Ordering::SeqCst);
                         }
@@ -306,7 +311,7 @@ impl Load {
             let load = self.clone();
             lanes.spawn(async move {
                 let (begun, mut took) = (Instant::now(), Vec::new());
-                // Longer than a blocked commit is kept waiting.
+                // Longer than the time limit of a blocked commit.
                 while begun.elapsed() < Duration::from_secs(4) {
                     let at = Instant::now();
                     let id = random(u64::MAX).to_string();
@@ -329,7 +334,7 @@ impl Load {
     }
 }
 
-/// A couple whose first member is due for deletion; another account is due after.
+/// Creates a couple whose first member is due for deletion; a further account is due later.
 async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
     let [ana, cleo] = ["ana", "cleo"].map(|name| world.account(name));
     let couple = world.couple([ana.id, world.account_id()]);
@@ -342,7 +347,7 @@ async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
     couple
 }
 
-/// Purges the due accounts, and checks the rest.
+/// Purges the due accounts, and checks that the partner's data remains.
 async fn purged(name: &str, store: Arc<dyn Store>, world: &World, couple: &Couple, entries: usize) {
     world.clock.advance(Duration::from_secs(9));
     let ports = Ports {
@@ -373,7 +378,7 @@ async fn purged(name: &str, store: Arc<dyn Store>, world: &World, couple: &Coupl
     assert_eq!((usize::try_from(seen).unwrap(), left), (entries, entries.div_ceil(2)));
 }
 
-/// 10,000 requests over a slow network, of which most are given up at a random moment.
+/// Sends 10,000 requests over a slow network and cancels most of them at a random time.
 async fn go_away(far: Arc<dyn Store>, near: Arc<dyn Store>) {
     let world = Arc::new(World::default());
     let (mut acknowledged, mut aborted) = (Vec::new(), 0);
@@ -424,8 +429,11 @@ async fn go_away(far: Arc<dyn Store>, near: Arc<dyn Store>) {
     far.ping().await.unwrap();
 }
 
-/// Kills the server again and again while entries are appended; every acknowledged one must be there once. `Err`: something that a
-/// sound server does not say.
+/// Kills the server repeatedly while entries are appended.
+///
+/// Every acknowledged entry must exist exactly once.
+///
+/// Returns `Err` for a result that a server without corruption cannot give.
 async fn kill(name: &str, store: Arc<dyn Store>, engine: &mut Engine) -> Result<(), String> {
     let world = Arc::new(World::default());
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -497,7 +505,9 @@ async fn kill(name: &str, store: Arc<dyn Store>, engine: &mut Engine) -> Result<
     Ok(())
 }
 
-/// Behind a proxy that stops answering every call ends in time, and everything works again when it answers.
+/// Behind a proxy that stops forwarding, every call ends in time.
+///
+/// Calls succeed again when the proxy forwards again.
 async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
     let world = Arc::new(World::default());
     let couple = founded(&*store, &world).await.id;
@@ -539,7 +549,7 @@ async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
     assert!(slowest < Duration::from_millis(2_500), "{slowest:?}");
 }
 
-/// Commits that lock two couples in opposite order: nobody hears of it.
+/// Commits that lock two couples in opposite order all succeed: the writer retries deadlocks.
 async fn deadlock(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = Arc::new(World::default());
     let (a, b) = (founded(&*one, &world).await.id, founded(&*one, &world).await.id);
@@ -564,7 +574,7 @@ async fn deadlock(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     assert_eq!(log_of(&*one, b).await.len(), 400);
 }
 
-/// Two processes change an account from the same state: one of them, and never both.
+/// Two processes update an account from the same version: exactly one succeeds.
 async fn lost_updates(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::default();
     let mut account = world.account("ana");
@@ -578,7 +588,7 @@ async fn lost_updates(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     }
 }
 
-/// Whoever is paired has no open invite, whichever came first.
+/// An account in a couple has no open invite, whichever commit is first.
 async fn pairing_or_inviting(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::new(2);
     for n in 0..100 {
@@ -599,7 +609,7 @@ async fn pairing_or_inviting(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     }
 }
 
-/// A sign-in that was proven by the old password does not outlive the change of it.
+/// A session that was proven by the old password does not survive a change of the password.
 async fn signing_in_or_locking_out(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::new(3);
     for n in 0..100 {
@@ -621,7 +631,7 @@ async fn signing_in_or_locking_out(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     }
 }
 
-/// Nothing is appended, and no reaction given, once a couple has ended.
+/// No entry and no reaction is added to a couple after its end.
 async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::new(4);
     for _ in 0..100 {
@@ -635,8 +645,11 @@ async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     }
 }
 
-/// What our writers do not rely on: sqlx's own `begin`, given up half way, leaves its transaction open on MySQL, and the
-/// next borrower's acknowledged write vanishes with it. When this test fails, the driver has mended it.
+/// Documents why the writers do not use sqlx's own `begin`: when it is cancelled, its transaction stays open
+/// on MySQL.
+///
+/// The next user of the connection then loses an acknowledged write. If this test fails, the driver has fixed
+/// it.
 #[tokio::test]
 async fn the_drivers_own_begin_leaks() {
     use sqlx::mysql::MySqlPoolOptions;
