@@ -482,8 +482,9 @@ async fn ids<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::R
     rows.iter().map(id).collect()
 }
 
-/// Runs what waits but for what needs a row in `locked`. None: savepoints are needed. An error comes with the position of the commit
-/// that failed, where that is known.
+/// Runs the commits that need no row in `locked`. Returns none if savepoints are needed.
+///
+/// An error contains the position of the commit that failed, if it is known.
 async fn attempt<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &[Request],
