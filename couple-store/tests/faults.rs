@@ -1,5 +1,4 @@
-//! Faults of database servers: slow networks, crashes, black holes, cancelled callers and concurrent
-//! transactions.
+//! Faults of database servers: slow networks, crashes, black holes, cancelled callers, deadlocks.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -238,18 +237,18 @@ engines! {
         connections: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME'";
 }
 
-/// Load of commits that need a locked row, and of commits that do not.
+/// Commits that need one row, and others that do not.
 struct Load {
     store: Arc<dyn Store>,
     world: Arc<World>,
-    /// Creates a commit that needs the row.
+    /// Makes a commit that needs the row.
     blocked: Box<dyn Fn() -> Vec<Change> + Send + Sync>,
     others: Vec<CoupleId>,
     refused: AtomicUsize,
 }
 
 impl Load {
-    /// Creates the load; also returns the id of the row to lock.
+    /// With the id of the row that is to be locked.
     async fn new(store: &Arc<dyn Store>, world: &Arc<World>, table: &str) -> (Arc<Self>, uuid::Uuid) {
         let couple = founded(&**store, world).await.id;
         let account = world.account("locked");
@@ -286,9 +285,7 @@ impl Load {
     fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
-    /// 99th percentile of the time of commits that do not need the row.
-    ///
-    /// Meanwhile ten clients commit changes that need the row. No commit of the first kind fails.
+    /// How long 99 of 100 commits that do not need the row take at most, while ten clients commit what does. None of them fails.
     async fn p99_of_others(self: &Arc<Self>) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut clients, mut lanes) = (JoinSet::new(), JoinSet::new());
@@ -298,7 +295,7 @@ impl Load {
                 while !stop.load(Ordering::SeqCst) {
                     match load.to_blocked().await {
                         Ok(()) => {}
-                        // The error states that nothing was written.
+                        // Nothing was written, and the error says so.
                         Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => {
                             load.refused.fetch_add(1, Ordering::SeqCst);
                         }
@@ -645,11 +642,10 @@ async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     }
 }
 
-/// Documents why the writers do not use sqlx's own `begin`: when it is cancelled, its transaction stays open
-/// on MySQL.
+/// Documents why the writers do not use sqlx's own `begin`.
 ///
-/// The next user of the connection then loses an acknowledged write. If this test fails, the driver has fixed
-/// it.
+/// When it is cancelled, its transaction stays open on MySQL, and the next user of the connection loses an
+/// acknowledged write. If this test fails, the driver has fixed it.
 #[tokio::test]
 async fn the_drivers_own_begin_leaks() {
     use sqlx::mysql::MySqlPoolOptions;
