@@ -1,5 +1,6 @@
-//! Entries appended per second through HTTP on SQLite with 1,000 couples, durable before the response: the peak rate with 64
-//! connections, then p50 and p99 at half of it, measured from the time at which each request was due.
+//! Entries appended per second through HTTP on SQLite with 1,000 couples, durable before the response.
+//!
+//! Measures the peak rate with 64 connections, then p50 and p99 at half of it, from the time at which each request was due.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod people;

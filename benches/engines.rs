@@ -1,6 +1,7 @@
-//! Compares the database servers: sign-ups and entries per second through HTTP with pools of several sizes, processor time of the
-//! process and of the database per operation, and jobs claimed and finished. Durable settings on. Server, database and load generator
-//! run on the same cores.
+//! Compares the database servers through HTTP, with durable settings.
+//!
+//! Measures sign-ups and entries per second with pools of several sizes, processor time of the process and of the database per operation,
+//! and jobs claimed and finished. Server, database and load generator run on the same cores.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 #[path = "../tests/support/engine.rs"]

@@ -1,6 +1,8 @@
-//! Growth of cost: duration and processor time of a sign-up's commit, an append, a page of 50, and a job claimed and finished, with
-//! 10,000 and 1,000,000 rows (or those of `COUPLE_GROWTH_ROWS`, separated by commas) in each table that they read. The servers have
-//! caches of 4 GiB: the bench measures the growth of work, not of disk access.
+//! Growth of the cost of commits, reads and jobs with the number of rows.
+//!
+//! Measures duration and processor time of a sign-up's commit, an append, a page of 50, and a job claimed and finished, with 10,000 and
+//! 1,000,000 rows (or those of `COUPLE_GROWTH_ROWS`, separated by commas) in each table that they read. The servers have caches of
+//! 4 GiB: the bench measures the growth of work, not of disk access.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 #[path = "../tests/support/engine.rs"]

@@ -1,7 +1,9 @@
-//! Live connections: memory per idle connection, delay until the partner receives an entry, deliveries per second, and time until all
-//! clients have reconnected after all were disconnected together. The server is a separate process with one thread, over the memory
-//! store, or over SQLite for reconnects; the clients run in this process. `COUPLE_LIVE_CONNECTIONS` sets the number of connections
-//! (9,000); both processes need as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
+//! Live connections: memory, delay, deliveries per second, and reconnects.
+//!
+//! Measures memory per idle connection, delay until the partner receives an entry, deliveries per second, and time until all clients have
+//! reconnected after all were disconnected together. The server is a separate process with one thread, over the memory store, or over
+//! SQLite for reconnects; the clients run in this process. `COUPLE_LIVE_CONNECTIONS` sets the number of connections (9,000); both
+//! processes need as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod people;
@@ -61,7 +63,9 @@ fn now() -> u64 {
     u64::try_from(couple::Clock::now(&SystemClock).micros()).unwrap()
 }
 
-/// Server process: serves requests, and executes commands from standard input: `count`, or `RATE SECONDS`, where a rate of 0 is maximum.
+/// Server process: serves requests, and executes commands from standard input.
+///
+/// A command is `count`, or `RATE SECONDS`, where a rate of 0 is the maximum.
 fn be_the_server(role: &str) {
     let runtime = runtime(1);
     let inside = runtime.enter();
@@ -267,8 +271,9 @@ fn times(text: &str) -> impl Iterator<Item = u64> {
     text.split("\"text\":\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok())
 }
 
-/// Deliveries per second, p50 and p99 in milliseconds, of entries written at `rate` for `seconds`. Two devices of each partner
-/// are connected.
+/// Deliveries per second, p50 and p99 in milliseconds, of entries written at `rate` for `seconds`.
+///
+/// Two devices of each partner are connected.
 async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
     let mut server = Server::start(TALKING, false);
     let (count, (sender, mut took)) = (Arc::new(AtomicUsize::new(0)), mpsc::unbounded_channel());
@@ -314,8 +319,9 @@ async fn deliver(way: Way, rate: u32, seconds: u32) -> (f64, f64, f64) {
     (said as f64 / took_all.as_secs_f64(), at(50), at(99))
 }
 
-/// All clients reconnect together, each some entries behind. Returns seconds until the last has its entries, log reads per couple,
-/// and all reads per couple.
+/// All clients reconnect together, each some entries behind.
+///
+/// Returns seconds until the last has its entries, log reads per couple, and all reads per couple.
 async fn storm(connections: usize) -> (f64, f64, f64) {
     let mut server = Server::start(connections.div_ceil(2), true);
     let (address, begun) = (server.address, Instant::now());

@@ -1,5 +1,6 @@
-//! Pictures through HTTP, over SQLite and files, in a separate server process with two workers: the first request of a rendition and
-//! later ones, unloaded; 10,000 uploads, and the process's memory meanwhile.
+//! Pictures through HTTP, over SQLite and files, in a separate server process with two workers.
+//!
+//! Measures the first request of a rendition and later ones, unloaded; 10,000 uploads, and the process's memory meanwhile.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod people;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 const COUPLES: usize = 1_000;
 const PHOTOS: usize = 30;
 const UPLOADS: usize = 10_000;
-/// Uploads per second in total: nearly the capacity of two workers on two cores that also run the clients.
+/// Uploads per second in total: nearly the capacity of two workers on cores that also run the clients.
 const RATE: f64 = 60.0;
 const FOLDER: &str = "COUPLE_BENCH_FOLDER";
 

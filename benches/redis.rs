@@ -1,6 +1,7 @@
-//! Rate limits and notices over Redis per second, compared with `redis-benchmark` on the same server in the same run: the same script,
-//! and one message per notice (the bus joins many notices into one message). Also the duration of looking up a session in each database,
-//! compared with a `GET` of as many bytes.
+//! Rate limits and notices over Redis per second, compared with `redis-benchmark`.
+//!
+//! Both use the same server in the same run: the same script, and one message per notice (the bus joins many notices into one message).
+//! Also the duration of looking up a session in each database, compared with a `GET` of as many bytes.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 #[path = "../tests/support/engine.rs"]
@@ -85,7 +86,7 @@ async fn takes(limits: Arc<RedisLimits>) -> f64 {
     f64::from(TAKES) / begun.elapsed().as_secs_f64()
 }
 
-/// Notices per second that reach the other process: those that arrive in two seconds while they are sent steadily.
+/// Notices per second that reach the other process in two seconds while they are sent steadily.
 async fn notices(redis: &Redis) -> f64 {
     let (one, other) =
         (RedisBus::start(redis.clone()).await.unwrap(), RedisBus::start(redis.clone()).await.unwrap());

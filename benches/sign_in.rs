@@ -1,5 +1,6 @@
-//! Password sign-ins per second through HTTP, compared with the bare hash (Argon2id, 19 MiB, two passes, memory reused) on as many
-//! threads in the same run; interleaved rounds, medians.
+//! Password sign-ins per second through HTTP, compared with the bare hash.
+//!
+//! The hash (Argon2id, 19 MiB, two passes, memory reused) uses as many threads in the same run; interleaved rounds, medians.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod support;

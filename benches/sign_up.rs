@@ -1,6 +1,7 @@
-//! Sign-ups per second through HTTP on SQLite, durable before the response, with the mail queued in the same commit. 64 connections;
-//! the load generator runs on the same cores. With and without group commit, and with a worker that writes each mail to a file
-//! meanwhile; interleaved rounds, medians.
+//! Sign-ups per second through HTTP on SQLite, durable before the response.
+//!
+//! The mail is queued in the same commit. 64 connections; the load generator runs on the same cores. With and without group commit, and
+//! with a worker that writes each mail to a file meanwhile; interleaved rounds, medians.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Release server: time from start in an empty folder to the first response, idle memory, and size of the binary.
+//! Release server: time from start to the first response, idle memory, and size of the binary.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 mod support;

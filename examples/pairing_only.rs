@@ -1,5 +1,6 @@
-//! A host with its own users uses only pairing and the timeline: users are known by their ids and verified addresses, and the host has
-//! its own axum routes and authentication.
+//! A host with its own users that uses only pairing and the timeline.
+//!
+//! Users are known by their ids and verified addresses, and the host has its own axum routes and authentication.
 
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
 

@@ -31,7 +31,7 @@ use couple_notify::{
 };
 use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
 
-/// Maximum number of accounts that one run of the purge deletes, so that a fault cannot delete all accounts.
+/// Maximum number of accounts per run of the purge, so that a fault cannot delete all accounts.
 const PURGED_AT_ONCE: u32 = 20;
 
 fn cores() -> usize {
@@ -224,7 +224,9 @@ impl BackendBuilder {
         self.store = Some(Arc::new(store));
         self
     }
-    /// Sets the event bus that notifies live streams and workers of committed changes. Default: within this process.
+    /// Sets the event bus that notifies live streams and workers of committed changes.
+    ///
+    /// Default: within this process.
     #[must_use]
     pub fn bus(mut self, bus: impl Bus) -> Self {
         self.bus = Some(Arc::new(bus));
@@ -266,7 +268,9 @@ impl BackendBuilder {
         self.entropy = entropy;
         self
     }
-    /// Sets the server's secret key. Required with a [`store`](Self::store). Default: random, valid until the process ends.
+    /// Sets the server's secret key.
+    ///
+    /// Required with a [`store`](Self::store). Default: random, valid until the process ends.
     ///
     /// It must be the same in every process and after every restart: `KeyFile` stores it.
     #[must_use]
@@ -303,7 +307,9 @@ impl BackendBuilder {
         worker: WorkerOptions;
         /// Sets the number of mails that are sent concurrently. Default: 8.
         mail_concurrency: usize;
-        /// Sets the number of pictures that are decoded concurrently; memory limits it further. Default: one per core.
+        /// Sets the number of pictures that are decoded concurrently; memory limits it further.
+        ///
+        /// Default: one per core.
         media_concurrency: usize;
         /// Adds handlers of the host's own jobs.
         jobs: Registry;

@@ -1,4 +1,4 @@
-//! Many concurrent sign-ins do not delay other requests: hashing has separate threads with a bounded queue.
+//! Many concurrent sign-ins do not delay other requests: hashing has its own threads and queue.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;

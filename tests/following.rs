@@ -231,8 +231,9 @@ async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
     assert!(peak <= LiveOptions::default().reads, "{peak} concurrent reads");
 }
 
-/// With two devices of each member, an entry is read once for all, or not at all if this process wrote it; their sessions are not read
-/// again for each entry.
+/// An entry is read once for all streams, or not at all if this process wrote it.
+///
+/// With two devices of each member; their sessions are not read again for each entry.
 #[tokio::test]
 async fn entry_is_read_at_most_once_for_all_streams() {
     for abroad in [false, true] {
@@ -368,7 +369,7 @@ async fn ended_session_receives_no_frame_even_if_its_notice_is_lost() {
     assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
 }
 
-/// If every notice is lost, an ended session still ends its streams, at the cost of one statement per second.
+/// If every notice is lost, an ended session still ends its streams, at one statement per second.
 #[tokio::test]
 async fn ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
     let world = World::new(20, |_| true, LiveOptions::default()).await;
@@ -484,7 +485,7 @@ async fn expired_session_ends_its_stream() {
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(2), "{took:?}");
 }
 
-/// An entry that was deleted or edited before a stream opened is not sent in its old state, even if it is in the shared tail.
+/// An entry that changed before a stream opened is sent in its new state, even from a shared tail.
 #[tokio::test]
 async fn changed_entry_is_not_sent_from_a_stale_tail() {
     // Open streams get no notice of the changes: the read at the opening of a stream must find them.

@@ -1,5 +1,7 @@
-//! Crashes and outages at any step: each acknowledged picture becomes ready or rejected, no blob without a row remains, and the stored
-//! size of a space is the sum of its blobs.
+//! Crashes and outages at any step of uploading and showing pictures.
+//!
+//! Each acknowledged picture becomes ready or rejected, no blob without a row remains, and the stored size of a space is the sum of its
+//! blobs.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 #[path = "support/couples.rs"]
@@ -182,7 +184,9 @@ async fn recover(kept: &Kept) -> Swept {
     swept
 }
 
-/// Checks that rows and blobs match: no picture is in progress, each row has its blobs and each blob its row, and sizes are the sums.
+/// Checks that rows and blobs match.
+///
+/// No picture is in progress, each row has its blobs and each blob its row, and sizes are the sums.
 async fn fits(store: &impl Store, blobs: &Blobs) {
     let listed: Vec<_> = blobs.list("").try_collect().await.unwrap();
     let mut there: BTreeMap<String, i64> =

@@ -1,4 +1,6 @@
-//! Several processes over one database, with Redis or PostgreSQL's notifications: any of them serves any request, and one may die.
+//! Several processes over one database, with Redis or PostgreSQL's notifications.
+//!
+//! Any of them serves any request, and one may die.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 #[path = "support/engine.rs"]
@@ -127,7 +129,7 @@ impl Carrier {
                 let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
                            WHERE datname = current_database() AND application_name = 'couple bus'";
                 let cut: i64 = sqlx::query_scalar(cut).fetch_one(connection).await.unwrap();
-                assert!(cut > 0, "nobody listens");
+                assert!(cut > 0, "the bus has no connection");
             }
         }
     }
@@ -186,7 +188,7 @@ async fn kiss(servers: [&Server; 2], tokens: [&str; 2]) {
     panic!("no kiss in ten attempts");
 }
 
-/// Workers for pictures start, die and stop while pictures are uploaded: all are rendered, and any process serves them.
+/// Workers start, die and stop while pictures are uploaded; all are rendered and served.
 async fn pictures(common: &Common, servers: [&Server; 2], [ana, ben]: [&str; 2]) {
     let mut first = common.server("worker:media").await;
     let mut ids = Vec::new();
@@ -248,7 +250,7 @@ async fn day(common: Common, mut carrier: Carrier) {
         let (told, heard) = waiting.await.unwrap();
         assert_eq!(told["frames"][0]["entry"]["body"]["text"], format!("hello {n}"), "{told}");
         let took = heard.duration_since(written);
-        println!("heard at the other process after {} ms", took.as_millis());
+        println!("received at the other process after {} ms", took.as_millis());
         assert!(took < Duration::from_secs(2), "{took:?}");
         cursor = told["cursor"].as_str().unwrap().to_owned();
     }
@@ -334,7 +336,7 @@ async fn day(common: Common, mut carrier: Carrier) {
     endings([&other, &third], &ben).await;
 }
 
-/// Ended by another session, by a password change, or by the end of the couple: the stream at the other process ends.
+/// The stream at the other process ends with its session, a password change, or the couple.
 async fn endings([other, third]: [&Server; 2], ben: &str) {
     let (address, moment) = (third.address, Duration::from_secs(2));
     let call = async |method: &str, path: &str, token: Option<&str>, body: Option<Value>| {

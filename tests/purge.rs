@@ -246,8 +246,7 @@ async fn large_account_is_purged_in_bounded_steps_in_sqlite() {
     heavy(SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap()).await;
 }
 
-/// An account that exceeds its time is continued by later runs, from the position at which the last one stopped; other accounts are
-/// purged meanwhile.
+/// An account that exceeds its time is continued by later runs; others are purged meanwhile.
 #[tokio::test]
 async fn slow_account_delays_no_other_and_is_finally_purged() {
     let fixture = Fixture::new(MemoryStore::new());

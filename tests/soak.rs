@@ -1,4 +1,6 @@
-//! A server under steady load does not grow in memory or open files: 20 seconds, or `COUPLE_SOAK_SECONDS`.
+//! A server under steady load does not grow in memory or open files.
+//!
+//! 20 seconds, or `COUPLE_SOAK_SECONDS`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![cfg(target_os = "linux")]
 

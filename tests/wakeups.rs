@@ -1,8 +1,9 @@
-//! Wake-up protocol of live streams (a couple's room subscribes, reads, notifies its streams), under seeded interleavings of writers,
-//! streams and reconnects: each may overtake the others at every point. No stream waits for an event that has happened already, and
-//! none sends an entry in a state from before the stream opened. 20,000 interleavings; `COUPLE_INTERLEAVINGS` sets another number.
-//! Three mutants are detected: one that reads before it subscribes, one that drops notices that arrive while it reads, and one whose
-//! tail of the log is stale.
+//! Wake-up protocol of live streams, under seeded interleavings of writers, streams and reconnects.
+//!
+//! A couple's room subscribes, reads, and notifies its streams; each may overtake the others at every point. No stream waits for an event
+//! that has happened already, and none sends an entry in a state from before the stream opened. 20,000 interleavings;
+//! `COUPLE_INTERLEAVINGS` sets another number. Three mutants are detected: one that reads before it subscribes, one that drops notices that
+//! arrive while it reads, and one whose tail of the log is stale.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -184,7 +185,9 @@ impl Wake for Flag {
     }
 }
 
-/// Runs all futures, each only when it was woken, in random order, interleaved with spawned tasks. False: one waits for ever.
+/// Runs all futures, each only when it was woken, in random order, interleaved with spawned tasks.
+///
+/// False: one waits for ever.
 async fn meet<const N: usize>(dice: &Dice, mut all: [Pin<&mut dyn Future<Output = ()>>; N]) -> bool {
     let flags: [Arc<Flag>; N] = std::array::from_fn(|_| Arc::new(Flag(true.into())));
     let (mut done, mut quiet) = ([false; N], 0);
@@ -251,8 +254,10 @@ impl Stage {
         self.backend.live().open(account, gate, Some(cursor)).await.unwrap()
     }
 
-    /// One member writes and changes entries, and may follow with a device; the partner follows, is interrupted at random, and reconnects
-    /// from the first cursor. Returns whether everything arrived, in order, in its state at that time.
+    /// One member writes and changes entries, and may follow; the partner follows and reconnects.
+    ///
+    /// The partner is interrupted at random, and reconnects from the first cursor. Returns whether everything arrived, in order, in its
+    /// state at that time.
     async fn play(&mut self, seed: u64) -> bool {
         self.dice.seed(seed);
         let (backend, dice, head) = (&self.backend, &self.dice, self.head);

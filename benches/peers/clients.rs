@@ -115,12 +115,14 @@ pub(crate) async fn idle(peer: Peer, way: Way, connections: usize) -> f64 {
 /// Text before the time of publication in an entry.
 const TEXT: &str = "\"text\":\"";
 
-/// Times of publication of the entries in a part of a stream. Socket.IO and nchan quote them as ours does.
+/// Times of publication of the entries in a part of a stream.
+///
+/// Socket.IO and nchan quote them as ours does.
 fn times(text: &str) -> impl Iterator<Item = u64> {
     text.split(TEXT).skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok())
 }
 
-/// Delivers to two devices of the partner in each couple, connected to `heard`, or to the publishing server.
+/// Delivers to two devices of each partner, connected to `heard`, or to the publishing server.
 pub(crate) async fn deliver(
     said: &mut Server,
     heard: Option<&Server>,

@@ -81,7 +81,7 @@ pub(crate) struct Load {
     pub(crate) p99: Duration,
 }
 
-/// Sends requests over `connections` for `time`, as fast as they are answered, or `rate` per second in total.
+/// Sends requests over `connections` for `time`, at the maximum rate or at `rate` per second in total.
 pub(crate) async fn load<F>(
     address: SocketAddr,
     connections: u64,

@@ -20,7 +20,9 @@ pub struct FairLimits {
     pub total: usize,
     /// Permits of one key.
     pub per_key: usize,
-    /// Permits that are reserved for keys without one: while no more than these are free, a key holds at most one.
+    /// Permits that are reserved for keys without one.
+    ///
+    /// While no more than these are free, a key holds at most one.
     pub reserved: usize,
     /// Maximum number of waiting requests in total.
     pub waiting: usize,

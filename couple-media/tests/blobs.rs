@@ -23,7 +23,9 @@ mod files {
     });
 }
 
-/// A process that dies leaves unfinished files. They are found by their age; those still being written are kept.
+/// A process that dies leaves unfinished files.
+///
+/// They are found by their age; those still being written are kept.
 #[tokio::test]
 async fn unfinished_file_is_removed() {
     let folder = tempfile::tempdir().unwrap();

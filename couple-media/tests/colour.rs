@@ -124,7 +124,9 @@ fn cmyk_and_ycck_are_converted_to_rgb() {
     }
 }
 
-/// Converts a colour from Display P3 to sRGB: both have sRGB's curve; the matrices are those of CSS Color 4, section 18.
+/// Converts a colour from Display P3 to sRGB.
+///
+/// Both have sRGB's curve; the matrices are those of CSS Color 4, section 18.
 fn from_p3(colour: [u8; 3]) -> [u8; 3] {
     let linear = colour.map(|value| {
         let v = f64::from(value) / 255.0;

@@ -45,7 +45,7 @@ fn truncated_file_is_rejected() {
     }
 }
 
-/// Bytes that some files have in place of the end marker: none, padding, text, a second picture, markers without segments.
+/// Bytes that some files have in place of the end marker.
 fn trailers() -> [Vec<u8>; 6] {
     let other = jpeg(&photo(16, 16));
     [

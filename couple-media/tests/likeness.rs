@@ -1,4 +1,4 @@
-//! Compares renditions with a reference: the whole picture decoded by another decoder, and resized in one step.
+//! Compares renditions with a whole picture decoded by another decoder and resized in one step.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -51,8 +51,9 @@ fn photos_are_similar_to_the_reference() {
     }
 }
 
-/// Thin white lines on black, and black ones on white: between the lines Lanczos goes below black and above white, which is clipped
-/// when an intermediate step is stored.
+/// Thin white lines on black, and black ones on white.
+///
+/// Between the lines Lanczos goes below black and above white, which is clipped when an intermediate step is stored.
 #[test]
 fn line_drawings_keep_their_brightness() {
     for (line, ground) in [(255, 0), (0, 255)] {
@@ -154,7 +155,9 @@ fn webp_is_as_similar_as_jpeg_and_smaller() {
     }
 }
 
-/// A rendition as large as the stored copy is encoded twice; it must be as similar and as small as one encoded once, within 1 %.
+/// A rendition as large as the stored copy is encoded twice.
+///
+/// It must be as similar and as small as one encoded once, within 1 %.
 #[test]
 fn rendition_of_the_stored_copy_is_as_good_as_one_of_the_upload() {
     for (width, height) in [(640, 480), (1024, 768), (1500, 1001)] {

@@ -10,7 +10,7 @@ use support::{
     webp_with, with_chunk,
 };
 
-/// The picture as stored by a camera that was rotated so that this orientation makes it upright (Exif 2.32, 4.6.4, table 6).
+/// The picture as stored by a camera for this orientation (Exif 2.32, 4.6.4, table 6).
 fn stored(upright: &RgbImage, orientation: u16) -> RgbImage {
     match orientation {
         1 => upright.clone(),

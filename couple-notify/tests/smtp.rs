@@ -20,8 +20,10 @@ async fn server(verdict: &'static str) -> (SmtpMailer, Arc<Mutex<String>>) {
     scripted("", &[(".", verdict)]).await
 }
 
-/// Serves one connection after another and records the commands. `answers` replaces the reply to a command, including `GREETING` and
-/// `.` (the end of a mail); `credentials` is the part of the URL before the host.
+/// Serves one connection after another and records the commands.
+///
+/// `answers` replaces the reply to a command, including `GREETING` and `.` (the end of a mail); `credentials` is the part of the URL before
+/// the host.
 async fn scripted(
     credentials: &str,
     answers: &[(&'static str, &'static str)],

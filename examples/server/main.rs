@@ -1,4 +1,4 @@
-//! The whole back end in one process: by default with SQLite and mails as files, without other services.
+//! The whole back end in one process, by default with SQLite and mails as files.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program prints messages for its operator")]
 

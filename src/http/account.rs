@@ -153,8 +153,9 @@ struct NewAccount {
     email: String,
     /// 1 to 64 characters, at least one of them visible.
     display_name: String,
-    /// Language of the account's mails, as a BCP 47 tag or as devices write it (`en_US`). It is stored in canonical form; a text
-    /// that names no language is ignored.
+    /// Language of the account's mails, as a BCP 47 tag or as devices write it (`en_US`).
+    ///
+    /// It is stored in canonical form; a text that names no language is ignored.
     locale: Option<String>,
 }
 
@@ -180,13 +181,17 @@ async fn sign_up(
 struct Verification {
     /// Address of the sign-up. Required with `code`.
     email: Option<String>,
-    /// Six digits; spaces, dashes and digits of other scripts are accepted. Anything else is refused without counting as an attempt.
+    /// Six digits; spaces, dashes and digits of other scripts are accepted.
+    ///
+    /// Anything else is refused without counting as an attempt.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
     /// Token of the mailed link, instead of `email` and `code`.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
-    /// At least 15 characters. Without a password, sign-in is by mailed code. Ignored if the account has a password.
+    /// At least 15 characters.
+    ///
+    /// Without a password, sign-in is by mailed code. Ignored if the account has a password.
     #[schema(value_type = Option<String>)]
     password: Option<Secret<String>>,
     /// Display name of the account. Default: the name given at sign-up.
@@ -423,8 +428,9 @@ struct AccountPatch {
     #[schema(value_type = Option<String>)]
     display_name: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
-    /// Language of the account's mails, as a BCP 47 tag or as devices write it (`en_US`). It is stored in canonical form; a text
-    /// that names no language clears the field.
+    /// Language of the account's mails, as a BCP 47 tag or as devices write it (`en_US`).
+    ///
+    /// It is stored in canonical form; a text that names no language clears the field.
     #[schema(value_type = Option<String>)]
     locale: Option<Option<String>>,
     /// Name of a time zone in the IANA database.
@@ -484,7 +490,9 @@ async fn change_email(
 struct EmailProof {
     /// New address. Required with `code`.
     email: Option<String>,
-    /// Six digits; spaces, dashes and digits of other scripts are accepted. Anything else is refused without counting as an attempt.
+    /// Six digits; spaces, dashes and digits of other scripts are accepted.
+    ///
+    /// Anything else is refused without counting as an attempt.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
     /// Token of the mailed link, instead of `email` and `code`.

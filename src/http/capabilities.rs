@@ -38,7 +38,7 @@ struct MediaCapabilities {
     megapixels: u32,
     /// Maximum concurrent uploads of one account.
     concurrent_uploads: usize,
-    /// Maximum number of further uploads of one account that wait for a permit; more get 429 `too_many_uploads`.
+    /// Maximum number of further uploads of one account that wait; more get 429 `too_many_uploads`.
     waiting_uploads: usize,
     /// Maximum time that an upload waits for a permit, in seconds.
     upload_wait_seconds: u64,

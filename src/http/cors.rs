@@ -15,7 +15,9 @@ use axum::{
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-/// Time for which a browser may cache the response to a preflight request. Chromium caches none for more than two hours.
+/// Time for which a browser may cache the response to a preflight request.
+///
+/// Chromium caches none for more than two hours.
 const MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Response headers that a page may read beside those of the Fetch standard's safe list.
@@ -43,7 +45,9 @@ const EXPOSED: [&str; 21] = [
     "x-request-id",
 ];
 
-/// Origin (RFC 6454) whose pages may call this server, as in `https://app.example.org`; `*` allows every origin.
+/// Origin (RFC 6454) whose pages may call this server; `*` allows every origin.
+///
+/// Written as in `https://app.example.org`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 

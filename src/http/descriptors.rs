@@ -1,7 +1,8 @@
 //! Limit on open file descriptors, and the share of it that connections may use.
 
-/// Minimum and maximum number of descriptors reserved for database, picture files, Redis and listener; between them, an eighth of the
-/// limit.
+/// Minimum and maximum number of reserved descriptors; between them, an eighth of the limit.
+///
+/// They are for the database, picture files, Redis and the listener.
 const RESERVED: (u64, u64) = (64, 1024);
 
 /// Raises the soft limit on open files to the hard limit, and returns the resulting limit.

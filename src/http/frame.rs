@@ -122,7 +122,9 @@ pub(super) struct Said {
     body: Option<serde_json::Value>,
 }
 
-/// Client's frame in JSON: `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
+/// A frame that a client sends as JSON.
+///
+/// `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum SaidFrame {

@@ -27,7 +27,9 @@ use super::{App, HttpOptions, Problem, cors, extract::is_trusted, request_body::
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Maximum time for a body to arrive: the largest body over the slowest network that `serve` allows takes as long.
+/// Maximum time for a body to arrive.
+///
+/// The largest body over the slowest network that `serve` allows takes as long.
 const BODY: Duration = Duration::from_mins(5);
 
 /// Answers 503 when too many requests are being handled, or when one takes too long.

@@ -1,4 +1,6 @@
-//! Heartbeat frames: `ping` frames that a page's script can see, unlike pings and comments of the transport.
+//! Heartbeat frames: `ping` frames that a page's script can see.
+//!
+//! It sees neither pings nor comments of the transport.
 
 use std::{future::pending, ops::RangeInclusive, pin::Pin, time::Duration};
 

@@ -40,7 +40,9 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(live))
 }
 
-/// Duration of a poll, in seconds: minimum of the default, and maximum. Shorter than timeouts of proxies and phones.
+/// Duration of a poll, in seconds: minimum of the default, and maximum.
+///
+/// Shorter than timeouts of proxies and phones.
 const WAIT: u64 = 25;
 const WAIT_MOST: u64 = 50;
 /// Maximum length of a device's name, in bytes.
@@ -53,24 +55,31 @@ const FRAMES: usize = 200;
 struct Following {
     /// A cursor or a `seq` to continue after. Without one, only new entries are sent.
     after: Option<String>,
-    /// A cursor that takes precedence over `after`, for npm `event-source-polyfill`, which cannot send `Last-Event-ID`.
+    /// A cursor that takes precedence over `after`.
+    ///
+    /// For npm `event-source-polyfill`, which cannot send `Last-Event-ID`.
     #[serde(rename = "lastEventId")]
     last_event_id: Option<String>,
     /// Duration of a poll in seconds. Default: 25 to 50, at random.
     #[param(maximum = 50)]
     wait: Option<u64>,
-    /// Token of the session, for a browser's `EventSource`, which cannot send a header. Proxies may log it: prefer the header.
+    /// Token of the session, for a browser's `EventSource`, which cannot send a header.
+    ///
+    /// Proxies may log it: prefer the header.
     #[param(value_type = Option<String>)]
     access_token: Option<Secret<String>>,
     /// `off`: the caller is not shown as present to the partner.
     #[serde(default)]
     #[param(inline)]
     presence: Announced,
-    /// Name of the tab or device that polls, at most 64 characters. A newer poll of the same device supersedes the older one.
+    /// Name of the tab or device that polls, at most 64 characters.
+    ///
+    /// A newer poll of the same device supersedes the older one.
     #[param(max_length = 64)]
     device: Option<String>,
-    /// Seconds without another frame after which a stream or a WebSocket sends `{"type": "ping"}`, so that a script can detect a dead
-    /// connection. Without it, none is sent. A poll ignores it.
+    /// Seconds without another frame after which the server sends `{"type": "ping"}`. Default: none is sent.
+    ///
+    /// It lets a script on a stream or WebSocket detect a dead connection. A poll ignores it.
     #[param(minimum = 5, maximum = 120)]
     heartbeat: Option<u64>,
 }
@@ -214,7 +223,9 @@ pub(super) async fn open(
     Ok(stream)
 }
 
-/// Authenticates a live connection. A semaphore bounds concurrent look-ups, for the case that many clients reconnect together.
+/// Authenticates a live connection.
+///
+/// A semaphore bounds concurrent look-ups, for the case that many clients reconnect together.
 pub(super) async fn signed(app: &App, bearer: Secret<String>) -> Answer<Signed> {
     let _turn = app.backend.live().turn().await;
     Signed::by(app, bearer).await
@@ -234,7 +245,9 @@ pub(super) fn jitter(app: &App, most: u64) -> u64 {
     u64::from_be_bytes(random) % most.max(1)
 }
 
-/// Response to a poll. Its head is sent immediately, so that a waiting poll is one small future and not the whole handler stack.
+/// Response to a poll.
+///
+/// Its head is sent immediately, so that a waiting poll is one small future and not the whole handler stack.
 fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
     let poll = poll(Box::new(Poller { app, stream, place }), wait);
     let body = Body::from_stream(futures_util::stream::once(poll));

@@ -114,17 +114,23 @@ pub struct HttpOptions {
     ///
     /// A slower upload, or one of which nothing arrives for 60 s, gets 408; a resumable upload can be continued.
     pub upload_least: usize,
-    /// Lifetime of signed links to the blob store, with which pictures are answered. Default: none, the server sends the bytes.
+    /// Lifetime of signed links to the blob store, with which pictures are answered.
+    ///
+    /// Default: none, the server sends the bytes.
     ///
     /// It applies to stores that sign links. A link works for that long even if the couple ends meanwhile.
     pub media_links: Option<Duration>,
     /// Maximum concurrent live connections of one account; more get 429. Default: 10.
     pub live_per_account: usize,
-    /// Maximum Socket.IO connections of one client network that are not authenticated yet; more get 429. Default: 256.
+    /// Maximum Socket.IO connections of one client network that are not authenticated yet; more get 429.
+    ///
+    /// Default: 256.
     ///
     /// A client network is an IPv4 address or an IPv6 /64. All networks together have as many as `live_connections`.
     pub handshakes_per_client: usize,
-    /// Origins whose pages may call every route from a browser (CORS), preflight requests included. Default: none.
+    /// Origins whose pages may call every route from a browser (CORS), preflight requests included.
+    ///
+    /// Default: none.
     ///
     /// Credentials are never allowed: sessions are bearer tokens, not cookies. For the same reason the `Origin` of a WebSocket is not
     /// checked.
@@ -158,7 +164,9 @@ impl Default for HttpOptions {
     }
 }
 
-/// State shared by handlers. One pointer, because each layer around a handler clones it for each request.
+/// State shared by handlers.
+///
+/// One pointer, because each layer around a handler clones it for each request.
 #[derive(Clone)]
 struct App(Arc<Shared>);
 
@@ -224,7 +232,7 @@ pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
     contract(&App::new(backend, options))
 }
 
-/// Router of the whole contract, and a router for a separate admin address with metrics, health and readiness.
+/// Router of the whole contract, and a router for an admin address with metrics and health.
 pub fn routers(backend: Backend, options: HttpOptions) -> (Router, Router) {
     let app = App::new(backend, options);
     let (admin, _) = operations::routes().split_for_parts();
@@ -324,7 +332,7 @@ fn without_last_slash(mut request: Request) -> Request {
     request
 }
 
-/// Completes the OpenAPI document: the problem response and its codes, and a unique id for each operation.
+/// Completes the OpenAPI document: problem responses, their codes, and unique ids of operations.
 fn complete(api: &mut utoipa::openapi::OpenApi) {
     use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
     if let Some(components) = &mut api.components

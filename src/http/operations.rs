@@ -84,7 +84,7 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time for which a result of checking the blob store is cached: the check may cost a request over the network.
+/// Time for which the result of a check of the blob store is cached, since a check may use the network.
 const FRESH: Duration = Duration::from_secs(5);
 /// Maximum time to wait for the first result: shorter than the timeout of a probe.
 const FIRST: Duration = Duration::from_millis(200);

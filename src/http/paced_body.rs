@@ -20,8 +20,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Time in which [`HttpOptions::upload_least`] bytes must arrive. Twice [`IDLE`](Self::IDLE), so that a client that sends 1 kB/s may
-    /// also pause for that long.
+    /// Time in which [`HttpOptions::upload_least`] bytes must arrive.
+    ///
+    /// Twice [`IDLE`](Self::IDLE), so that a client that sends 1 kB/s may also pause for that long.
     pub(super) const STRETCH: Duration = Duration::from_secs(120);
     /// Maximum time between two reads.
     pub(super) const IDLE: Duration = Duration::from_secs(60);
@@ -76,7 +77,9 @@ impl PacedBody {
         Self { body, pace: Pace::new(options, now), idle_since: now, quiet_since: None }
     }
 
-    /// Reads the next bytes. Returns [`Read::Nothing`] at `until`, if that is before the client is too slow.
+    /// Reads the next bytes.
+    ///
+    /// Returns [`Read::Nothing`] at `until`, if that is before the client is too slow.
     ///
     /// It can be called again after that, and after a call was cancelled.
     pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {

@@ -22,7 +22,9 @@ const SCRIPT: &str = include_str!("page.js");
 /// Maximum length of a link's token.
 const TOKEN: usize = 256;
 
-/// Page and token of a link whose `#` a mail program escaped, with the token in the fragment again. None: it is no such link.
+/// Page and token of a link whose `#` a mail program escaped, with the token in the fragment again.
+///
+/// None: it is no such link.
 fn unescaped(page: &str) -> Option<String> {
     let (page, token) = page.split_once('#')?;
     let known = ["verify", "email", "password", "invite", "signin", "cancel"].contains(&page);

@@ -123,8 +123,10 @@ struct CoupleOut {
     head_seq: i64,
     my_read_seq: i64,
     partner_read_seq: i64,
-    /// Number of entries by the partner after `my_read_seq`, without edits, deletions, reactions, other system entries and deleted entries.
-    /// Counted among the newest 1,000 entries of the couple, so at most 1,000.
+    /// Number of entries by the partner after `my_read_seq`, at most 1,000.
+    ///
+    /// Edits, deletions, reactions, other system entries and deleted entries do not count. Counted among the newest 1,000 entries of the
+    /// couple.
     #[schema(minimum = 0, maximum = 1000)]
     unread: u32,
     /// Earlier timeline, if the same two accounts were a couple before.
@@ -260,8 +262,9 @@ async fn withdraw(State(app): State<App>, signed: Signed, Segment(id): Segment) 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct InviteName {
-    /// Short code; case, spaces, dashes, look-alike characters and full-width forms do not matter. The link is accepted here, too. Anything
-    /// else is refused without counting as an attempt.
+    /// Short code; case, spaces, dashes, look-alike characters and full-width forms do not matter.
+    ///
+    /// The link is accepted here, too. Anything else is refused without counting as an attempt.
     #[schema(value_type = Option<String>)]
     code: Option<Secret<String>>,
     /// Token of the link, or the link.

@@ -7,7 +7,9 @@ use super::{Answer, App, Problem, extract::Signed};
 /// Query parameter with the signed access.
 pub(super) const PARAMETER: &str = "access";
 
-/// Viewer for whom the URLs in a response are signed. `couple` is the current couple of the session's account.
+/// Viewer for whom the URLs in a response are signed.
+///
+/// `couple` is the current couple of the session's account.
 pub(super) fn viewer(signed: &Signed, couple: Option<&Couple>) -> Viewer {
     let couple = couple.filter(|couple| couple.ended_at.is_none());
     Viewer {
@@ -31,7 +33,9 @@ pub(super) fn sign(app: &App, viewer: &Viewer, media: MediaId, rendition: &str) 
     (format!("/v1/media/{media}/{rendition}?{PARAMETER}={access}"), expires_at)
 }
 
-/// Account for which a signed access was made, if its session is valid and its couple is the same, in the same epoch.
+/// Account for which a signed access was made.
+///
+/// Its session must be valid and its couple the same, in the same epoch.
 pub(super) async fn verify(app: &App, access: &str, media: MediaId, rendition: &str) -> Answer<AccountId> {
     let ports = app.backend.ports();
     let invalid = || Problem::new("access_invalid");

@@ -1,5 +1,6 @@
-//! Request bodies under the server loop: each must arrive at a minimum rate, and the rest that its handler does not read is
-//! drained.
+//! Request bodies under the server loop.
+//!
+//! Each must arrive at a minimum rate, and the rest that its handler does not read is drained.
 
 use std::{
     error::Error,
@@ -176,8 +177,9 @@ impl Unread {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether bytes of the body are still to come. A small body that has already arrived is drained, unless its client expects
-    /// `100 Continue` first (RFC 9110, 10.1.1).
+    /// Whether bytes of the body are still to come.
+    ///
+    /// A small body that has already arrived is drained, unless its client expects `100 Continue` first (RFC 9110, 10.1.1).
     pub(super) async fn is_left(&self, expects: bool) -> bool {
         let Some(mut incoming) = self.incoming().take() else { return false };
         if expects || incoming.size_hint().lower() > SMALL as u64 {

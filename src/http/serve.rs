@@ -49,7 +49,7 @@ const BACKLOG: u32 = 4096;
 const AT_ONCE: usize = 1024;
 /// Pause after the system could not accept a connection, most likely for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Maximum refused connections that concurrently get a response; further ones are closed without a response.
+/// Maximum refused connections that concurrently get a response; further ones are just closed.
 const TURNED_AWAY: usize = 32;
 
 /// Limits and timeouts of connections.
@@ -62,25 +62,32 @@ pub struct ServeOptions {
     ///
     /// [`raise_descriptor_limit`]: super::raise_descriptor_limit
     pub connections: usize,
-    /// Maximum connections of one IPv4 address or one IPv6 /64. Default: none, which is an eighth of `connections`.
+    /// Maximum connections of one IPv4 address or one IPv6 /64.
+    ///
+    /// Default: none, which is an eighth of `connections`.
     ///
     /// A /56 has twice as many and a /48 four times. The client's longest waiting connection is closed for a new one; if none waits, the
     /// new one gets 429.
     pub connections_per_client: Option<usize>,
     /// Peers that `connections_per_client` does not limit: reverse proxies. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// Maximum time for the head of a request to arrive, and so the maximum idle time of a connection. Default: 30 s.
+    /// Maximum time for the head of a request to arrive, and so the maximum idle time of a connection.
+    ///
+    /// Default: 30 s.
     pub head_timeout: Duration,
-    /// Maximum time for the next part of a request's body to arrive, on every route. Default: 65 s, a little more than for uploads.
+    /// Maximum time for the next part of a request's body to arrive, on every route.
+    ///
+    /// Default: 65 s, a little more than for uploads.
     ///
     /// Uploads have their own limits.
     pub body_timeout: Duration,
-    /// Minimum bytes of a body per second of waiting for it, on average over `body_timeout`. Default: 250, a quarter of the rate of a
-    /// bad mobile network.
+    /// Minimum bytes of a body per second of waiting for it, on average over `body_timeout`.
+    ///
+    /// Default: 250, a quarter of the rate of a bad mobile network.
     pub body_rate: u32,
     /// Maximum time for which a client may accept none of the bytes sent to it. Default: 10 s.
     pub write_timeout: Duration,
-    /// Maximum time to drain the rest of a request that was answered early, so that the client gets the response. Default: 30 s.
+    /// Maximum time to drain the rest of a request that was answered early. Default: 30 s.
     ///
     /// At most 32 MiB are read, and a pause of 5 s ends it.
     pub linger: Duration,
@@ -236,7 +243,9 @@ async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: So
     }
 }
 
-/// Answers requests until the connection ends or a response must wait; then returns its body. None: it was upgraded.
+/// Answers requests until the connection ends or a response must wait; then returns its body.
+///
+/// None: it was upgraded.
 async fn converse(
     answers: &Answers,
     mut connection: Box<Connection>,

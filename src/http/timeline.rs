@@ -68,9 +68,10 @@ pub(super) struct EntryOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
     kind: String,
-    /// Null on a tombstone and on most system entries. In a `photo`, `media` has the picture's state when it was appended:
-    /// `{"state", "placeholder", "width", "height"}`, and once it is ready `"animated"` and `"alpha"`. `media_ready` repeats all but
-    /// the state, with the `media_id`; `media_rejected` has a `reason`.
+    /// Null on a tombstone and on most system entries.
+    ///
+    /// In a `photo`, `media` has the picture's state when it was appended: `{"state", "placeholder", "width", "height"}`, and once it is
+    /// ready `"animated"` and `"alpha"`. `media_ready` repeats all but the state, with the `media_id`; `media_rejected` has a `reason`.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
     created_at: String,
@@ -127,8 +128,10 @@ struct NewEntryIn {
     client_id: String,
     /// `text`, `photo`, `hug`, `kiss`, `mood`, `place`, `doodle`, or an app's own `x-…`.
     kind: String,
-    /// Object of up to 16 KiB of JSON and 32 levels. A `text` has a `text`, a `photo` a `media_id`; the server replaces `media` of a
-    /// `photo`. Integers from -2^63 to 2^64-1 are kept exactly; other numbers beyond 2^53 are refused.
+    /// Object of up to 16 KiB of JSON and 32 levels.
+    ///
+    /// A `text` has a `text`, a `photo` a `media_id`; the server replaces `media` of a `photo`. Integers from -2^63 to 2^64-1 are kept
+    /// exactly; other numbers beyond 2^53 are refused.
     #[schema(value_type = Object)]
     body: serde_json::Value,
 }

@@ -1,4 +1,6 @@
-//! Resumable uploads with tus 1.0 (<https://tus.io/protocols/resumable-upload>): the core protocol and the [`EXTENSIONS`].
+//! Resumable uploads with tus 1.0: the core protocol and the [`EXTENSIONS`].
+//!
+//! See <https://tus.io/protocols/resumable-upload>.
 
 use axum::{
     body::Body as HttpBody,
@@ -107,7 +109,9 @@ fn declared_length(headers: &HeaderMap) -> Answer<Option<u64>> {
     }
 }
 
-/// Metadata of a file: `purpose`, for an avatar `crop`, and `placeholder`, as in the query of `POST /v1/media`.
+/// Metadata of a file, as in the query of `POST /v1/media`.
+///
+/// `purpose`, for an avatar `crop`, and `placeholder`.
 fn about(metadata: &str) -> Answer<About> {
     let value = |wanted: &str| {
         let pair = metadata
@@ -189,7 +193,9 @@ async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) ->
     Ok(upload.became(stored.media.id))
 }
 
-/// Stores a body from an offset on. If the body breaks off or is too slow, the bytes that arrived stay stored.
+/// Stores a body from an offset on.
+///
+/// If the body breaks off or is too slow, the bytes that arrived stay stored.
 ///
 /// The upload is claimed before the request waits for a permit, so that an older, stalled request for it returns its permit.
 async fn receive(

@@ -1,4 +1,6 @@
-//! A picture in `multipart/form-data` (RFC 7578), as most mobile SDKs send it: parsed as a stream, never buffered as a whole.
+//! A picture in `multipart/form-data` (RFC 7578), as most mobile SDKs send it.
+//!
+//! The form is parsed as a stream, and never buffered as a whole.
 
 use axum::body::Bytes;
 use memchr::memmem;
@@ -40,7 +42,9 @@ struct PartHead {
 }
 
 impl Form {
-    /// Creates the parser of a body, by its `Content-Type`. None: it is not `multipart/form-data` with a boundary.
+    /// Creates the parser of a body, by its `Content-Type`.
+    ///
+    /// None: it is not `multipart/form-data` with a boundary.
     pub(super) fn new(content_type: &str, body: PacedBody) -> Option<Self> {
         let (essence, parameters) = content_type.split_once(';')?;
         if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -52,7 +56,9 @@ impl Form {
         Some(Self { body, buffer: b"\r\n".to_vec(), delimiter, parts: 0 })
     }
 
-    /// Reads up to the picture: the first part with a file name, with a media type other than text, or with the name `file`.
+    /// Reads up to the picture.
+    ///
+    /// It is the first part with a file name, with a media type other than text, or with the name `file`.
     ///
     /// Unknown text fields are ignored: upload libraries add their own.
     pub(super) async fn picture(&mut self) -> Answer<Fields> {

@@ -25,11 +25,13 @@ use super::connection::Connection;
 /// Maximum bytes that are gathered before a write, unless a single frame is larger.
 const AT_ONCE: usize = 8 * 1024;
 
-/// Extension that marks a response that waits. A server that does not know it writes the response like any other.
+/// Extension that marks a response that waits.
+///
+/// A server that does not know it writes the response like any other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waits;
 
-/// Whether this module can write the response: hyper would send it in chunks and keep the connection open.
+/// Whether this module can write the response: chunked, and the connection stays open.
 pub(super) fn may_wait<B: axum::body::HttpBody>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.version() == Version::HTTP_11
@@ -105,7 +107,9 @@ impl Slot {
     }
 }
 
-/// Writes a body in chunks (RFC 9112, 7.1) until it ends. None: the client has disconnected, or the body failed.
+/// Writes a body in chunks (RFC 9112, 7.1) until it ends.
+///
+/// None: the client has disconnected, or the body failed.
 pub(super) async fn write(connection: &mut Connection, mut body: Body) -> Option<()> {
     let mut chunks = Chunks::default();
     poll_fn(|context| {

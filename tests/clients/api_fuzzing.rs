@@ -1,5 +1,7 @@
-//! Requests that `schemathesis` generates from the OpenAPI document, valid and invalid, sent in three roles: no response is a 5xx, and
-//! every response has a status, a content type and a body that the document describes.
+//! Requests that `schemathesis` generates from the OpenAPI document, sent in three roles.
+//!
+//! They are valid and invalid. No response is a 5xx, and every response has a status, a content type and a body that the document
+//! describes.
 
 use std::time::Duration;
 
@@ -12,8 +14,10 @@ use crate::{
 
 /// Requests per operation and phase.
 const MAX_EXAMPLES: &str = "100";
-/// Excluded operations: a live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others end the
-/// session or the couple that the role needs.
+/// Excluded operations.
+///
+/// A live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others end the session or the
+/// couple that the role needs.
 const EXCLUDED: &str =
     "^(live_.*|media_(upload|create|append)|accounts_end_.*|accounts_delete_me|pairing_leave)$";
 

@@ -1,6 +1,7 @@
-//! Autobahn's test cases, run by `kosoku`. They need an echo of every message, which no route has: here the same server loop and the
-//! same WebSocket, with small buffers as in the server, serve an echo. Only the limit of 4 KiB per message is raised, for cases of up to
-//! 16 MiB.
+//! Autobahn's test cases, run by `kosoku`.
+//!
+//! They need an echo of every message, which no route has: here the same server loop and the same WebSocket, with small buffers as in the
+//! server, serve an echo. Only the limit of 4 KiB per message is raised, for cases of up to 16 MiB.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Third-party clients: each is disconnected twenty times while the partner writes, reconnects, and misses no entry.
+//! Third-party clients, disconnected twenty times while the partner writes, miss no entry.
 //!
 //! The programs in this folder print `SEQ TEXT` for each entry that they receive. `tests/clients/install` installs their libraries.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
@@ -153,7 +153,9 @@ async fn resumes_through(cuts: usize, name: &str, more: &[&str]) {
     assert!(proxy.accepted() > cuts, "the client was not disconnected: {} connections", proxy.accepted());
 }
 
-/// An upload that is interrupted several times arrives complete: the same bytes in one request are the same picture.
+/// An upload that is interrupted several times arrives complete.
+///
+/// The same bytes in one request are the same picture.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn npm_tus_js_client_resumes() {
     let folder = tempfile::tempdir().unwrap();
@@ -188,7 +190,7 @@ async fn npm_tus_js_client_resumes() {
     is_the_same(&server, &tokens[0], &file, &place).await;
 }
 
-/// Checks that an upload became the picture of the file: the same bytes in one request are the same picture.
+/// Checks that an upload became the picture of the file, by uploading the same bytes in one request.
 async fn is_the_same(server: &Server, token: &str, file: &Path, place: &str) {
     let direct = tokio::process::Command::new("curl")
         .args(["-sS", "--fail-with-body", "-H", &format!("authorization: Bearer {token}"), "--data-binary"])
@@ -198,7 +200,7 @@ async fn is_the_same(server: &Server, token: &str, file: &Path, place: &str) {
     assert_eq!(format!("/v1/media/{}", said["id"].as_str().unwrap()), place, "{said}");
 }
 
-/// Runs tus.js with options of the client until its upload has become a picture; returns the picture's URL.
+/// Runs tus.js until its upload has become a picture; returns the picture's URL.
 async fn tus(server: SocketAddr, token: &str, file: &Path, options: serde_json::Value) -> String {
     let mut command = program("tus.js");
     command.args([format!("http://{server}").as_str(), token]).arg(file).arg(options.to_string());

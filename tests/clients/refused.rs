@@ -1,4 +1,4 @@
-//! Clients whose large body is refused before it is read: each receives the response, and not a broken connection.
+//! Clients whose large body is refused before it is read receive the response.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! An animation, if the host keeps it animated, is animated for clients that accept WebP, and for no others.
+//! Animations that the host keeps are animated for clients that accept WebP, and for no others.
 
 use axum::{
     body::{Body, to_bytes},

@@ -123,7 +123,7 @@ fn padded(side: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// The only permit for a part in memory belongs to an upload that was fast and then stalls; the store takes parts of 5 MiB.
+/// A fast upload takes the only permit for a part in memory, and stalls; parts have 5 MiB.
 #[tokio::test]
 async fn stalled_upload_releases_its_memory_and_can_continue() {
     let options = GalleryOptions { upload_parts: 1, ..GalleryOptions::default() };

@@ -155,7 +155,7 @@ async fn idle_connections_and_endless_heads_of_one_client_leave_other_clients_se
     }
 }
 
-/// Many clients together may use all connections: those that have waited longest are closed for new ones.
+/// Many clients may use all connections; those that have waited longest are closed for new ones.
 #[tokio::test]
 async fn idle_connections_of_many_clients_are_closed_for_new_requests() {
     let server = start(ServeOptions { connections: 100, ..quick() });
@@ -331,7 +331,7 @@ async fn trailing_slash_matches_the_same_route() {
     assert_eq!(world.get("/couple/v1/me/", &token).await.text("email"), "ana@example.org");
 }
 
-/// Some mail programs escape the `#` of a link: the server then receives its token as a part of the path.
+/// Some mail programs escape the `#` of a link, so the server receives its token in the path.
 #[tokio::test]
 async fn link_with_an_escaped_fragment_redirects_to_its_page() {
     let world = World::new();

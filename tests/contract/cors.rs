@@ -93,7 +93,7 @@ async fn every_answer_to_an_allowed_origin_can_be_read_by_its_page() {
     }
 }
 
-/// An `OPTIONS` request without the preflight headers: tus clients use it to query the server's features.
+/// An `OPTIONS` request without preflight headers is tus's query of the server's features.
 #[tokio::test]
 async fn options_request_of_tus_is_not_a_preflight_request() {
     let world = allowing(&[APP]);

@@ -1,5 +1,7 @@
-//! No response reveals whether an address has an account: every request without a proof gets the same response, and causes the same
-//! reads and writes of the store, by the request and by the jobs that it enqueues.
+//! No response reveals whether an address has an account.
+//!
+//! Every request without a proof gets the same response, and causes the same reads and writes of the store, by the request and by the jobs
+//! that it enqueues.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -1,4 +1,4 @@
-//! WebSocket frames that violate RFC 6455 or a limit: each gets its close code, and other connections are not affected.
+//! WebSocket frames that violate RFC 6455 or a limit close their own connection only.
 
 use std::time::Duration;
 
@@ -153,8 +153,9 @@ async fn too_many_messages_close_the_connection() {
     served.until_open(0).await;
 }
 
-/// An incomplete frame, a fragmented message without end, and a client that reads nothing hold only their own permits, until
-/// two pings are unanswered.
+/// Unfinished messages hold only their own permits, until two pings are unanswered.
+///
+/// An incomplete frame, a fragmented message without end, and a client that reads nothing.
 #[tokio::test]
 async fn unfinished_messages_hold_only_their_own_permits_until_two_pings() {
     let served = Served::new();

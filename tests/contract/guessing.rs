@@ -1,4 +1,4 @@
-//! Attackers who guess passwords and codes, or flood an address: rate limits hold, and the owner of an address is never locked out.
+//! Rate limits against guessing and flooding, which never lock the owner of an address out.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

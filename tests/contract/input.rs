@@ -31,7 +31,7 @@ pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
     all
 }
 
-/// The document meets the needs of client generators: references resolve, and each operation has a unique id.
+/// The document suits client generators: references resolve, and operations have unique ids.
 #[tokio::test]
 async fn openapi_document_is_complete() {
     let document = World::new().call("GET", "/v1/openapi.json", None, None).await.body;

@@ -148,7 +148,7 @@ async fn event_streams_have_headers_against_buffering() {
     assert_eq!(first, ": open\n\n");
 }
 
-/// A browser's `EventSource` reconnects after a stream that ended, but not after a status other than 200.
+/// A browser's `EventSource` reconnects after a stream ended, but not after a status other than 200.
 #[tokio::test]
 async fn event_stream_beyond_the_limit_gets_a_bye_with_a_retry() {
     let options = HttpOptions { live_per_account: 2, live_connections: 3, ..HttpOptions::default() };

@@ -1,5 +1,7 @@
-//! The HTTP contract, through the router in this process: authorization, validation, accounts, pairing, timeline, live delivery and
-//! pictures. Uses the memory store; `couple-conformance` and `tests/day.rs` test the same services over SQLite.
+//! The HTTP contract, through the router in this process, over the memory store.
+//!
+//! Authorization, validation, accounts, pairing, timeline, live delivery and pictures. `couple-conformance` and `tests/day.rs` test the
+//! same services over SQLite.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod account;

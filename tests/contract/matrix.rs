@@ -1,4 +1,6 @@
-//! Authorization: every operation of the document for every kind of caller. An operation without a row fails.
+//! Authorization: every operation of the document for every kind of caller.
+//!
+//! An operation without a row fails.
 
 use serde_json::{Value, json};
 
@@ -10,7 +12,9 @@ use crate::{
 /// Kinds of callers, in the order of a row.
 const WHO: [&str; 6] = ["nobody", "revoked", "unpaired", "other couple", "partner", "author"];
 
-/// Expected statuses. Entry 2 is the author's; the other couple has its own entry 2, so the status is 404 or that of its own entry.
+/// Expected statuses.
+///
+/// Entry 2 is the author's; the other couple has its own entry 2, so the status is 404 or that of its own entry.
 fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
     let none = Value::Null;
     let person = |status: u16| [401, 401, status, status, status, status];

@@ -61,7 +61,7 @@ fn said(answer: &Answer) -> (u16, String) {
     (answer.status, answer.code().to_owned())
 }
 
-/// The partner sees the entry immediately, is notified when the picture is ready, and can load each rendition in accepted formats.
+/// The partner sees the entry immediately, is notified when the picture is ready, and can load it.
 #[tokio::test]
 async fn photo_becomes_ready_and_has_renditions() {
     let world = World::new();
@@ -179,7 +179,7 @@ async fn repeated_upload_returns_the_same_picture() {
     assert_eq!(keyed(png(101, 100)).await.said(), (422, "idempotency_key_reused"));
 }
 
-/// A picture of another account is answered like an unknown one; a picture of an ended couple is visible to its owner only.
+/// Other accounts cannot see a picture; after the couple has ended, only its owner can.
 #[tokio::test]
 async fn picture_is_visible_to_the_couple_only() {
     let world = World::new();
@@ -209,7 +209,7 @@ async fn picture_is_visible_to_the_couple_only() {
     assert_eq!(late.said(), (404, "not_paired"));
 }
 
-/// Rejected immediately, without storing anything; errors found while decoding become the picture's state.
+/// Rejected without storing anything; errors found while decoding become the picture's state.
 #[tokio::test]
 async fn other_files_are_rejected() {
     let world = World::new();
@@ -329,7 +329,7 @@ async fn large_slow_and_too_many_uploads_are_rejected() {
     assert_eq!(kept(&world).await, one);
 }
 
-/// Cropped, in all sizes immediately, visible to the partner and, in a small size, to recipients of an invite.
+/// Visible to the partner and, in a small size, to recipients of an invite.
 #[tokio::test]
 async fn avatar_is_cropped_and_shown_to_the_partner_and_in_invites() {
     let world = World::new();
@@ -407,7 +407,7 @@ async fn deletion_removes_the_bytes() {
     assert!(kept(&world).await.is_empty());
 }
 
-/// Concurrent requests for a rendition make it once; an unused rendition is removed, and made again at the next request.
+/// Concurrent requests make a rendition once; an unused one is removed and made again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rendition_is_made_once_removed_when_unused_and_made_again() {
     let world = World::new();
@@ -605,7 +605,7 @@ async fn sweep_continues_from_its_last_position() {
     assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
 }
 
-/// If the store signs links, and the host enables them, a picture is answered with a link, without a request to the store.
+/// A picture is answered with a link if the store signs links and the host enables them.
 #[tokio::test]
 async fn picture_is_answered_with_a_signed_link() {
     let secret = couple::Secret::new("sesame".to_owned());
@@ -644,7 +644,7 @@ async fn picture_is_answered_with_a_signed_link() {
     assert_eq!((ready.status, &ready.body["pictures"]), (200, &json!("unavailable")));
 }
 
-/// A blob store that accepts requests and never answers does not delay a probe, even after a cancelled one.
+/// A blob store that never answers does not delay a probe, even after a cancelled one.
 #[tokio::test]
 async fn hanging_blob_store_does_not_delay_readiness() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Concurrent requests that decide from the same state: no acknowledged update is lost, and no limit is exceeded.
+//! Concurrent requests that decide from the same state lose no update and exceed no limit.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -33,8 +33,9 @@ async fn ratio(world: &World, path: &str, extra: &Value, samples: usize) -> f64 
     known / unknown
 }
 
-/// Medians differ by at most a tenth. Other programs on the machine may disturb a round, so three are tried; a response time that
-/// reveals an account does so in each.
+/// Medians differ by at most a tenth.
+///
+/// Other programs on the machine may disturb a round, so three are tried; a response time that reveals an account does so in each.
 #[tokio::test]
 async fn response_time_does_not_reveal_an_account() {
     let mut world = World::new();

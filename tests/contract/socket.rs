@@ -1,4 +1,4 @@
-//! Live delivery over real connections: WebSockets and server-sent events, with interruptions, limits and shutdown.
+//! Live delivery over WebSockets and server-sent events: interruptions, limits and shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -251,7 +251,7 @@ async fn presence_of_the_partner_is_sent_unless_it_is_off() {
     );
 }
 
-/// Interrupted twenty times, over both transports in turn, at random positions: everything arrives once and in order.
+/// Interrupted twenty times at random positions, over both transports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_interruptions_lose_no_entry() {
     let served = Served::new();
@@ -405,7 +405,7 @@ async fn heartbeat_frames_are_sent_on_request() {
     assert_eq!(frame(&mut quiet).await["type"], "entry");
 }
 
-/// A client that reads nothing costs the buffers of its connection for a limited time, and does not affect others.
+/// A client that reads nothing costs its connection's buffers for a limited time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_reads_nothing_is_disconnected_and_delays_no_other() {
     let served =

@@ -1,4 +1,4 @@
-//! Socket.IO clients, frame by frame (Engine.IO 4, Socket.IO 5): the same stream and policy as other transports.
+//! Socket.IO clients, frame by frame (Engine.IO 4, Socket.IO 5).
 
 use std::{sync::Arc, time::Duration};
 

@@ -16,7 +16,7 @@ use crate::{
 
 const WEEK: Duration = Duration::from_hours(24 * 7);
 
-/// If most pictures of a round miss blobs, their rows are not changed, and the sweep continues to the end.
+/// If most pictures of a round miss blobs, their rows stay, and the sweep continues to the end.
 #[tokio::test]
 async fn suspicious_round_does_not_stop_the_sweep() {
     let world = World::of(Backend::builder().limits(Unlimited), HttpOptions::default());

@@ -130,7 +130,7 @@ async fn upload_in_several_requests_becomes_a_picture() {
     assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place));
 }
 
-/// A client that lost the response repeats the request while the first one is running: all return the same, complete picture.
+/// A client that lost the response repeats the request while the first one is running.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_completions_return_one_picture() {
     let world = World::new();
@@ -347,8 +347,9 @@ async fn stored_bytes_are_never_overwritten_by_an_older_request() {
     assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place.to_owned()));
 }
 
-/// A stalled request holds the account's only permit. A newer one for the same upload takes it over; one for another upload is refused
-/// with a status that clients repeat, unlike 429.
+/// A stalled request holds the account's only permit.
+///
+/// A newer one for the same upload takes it over; one for another upload is refused with a status that clients repeat, unlike 429.
 #[tokio::test]
 async fn newer_request_takes_over_the_permit_of_a_stalled_one() {
     let options = HttpOptions {
@@ -402,7 +403,7 @@ async fn writer_of_another_process_is_fenced_off() {
     assert_eq!(gallery.blobs().read(blob, 1_000).await.unwrap().unwrap(), vec![1; 100]);
 }
 
-/// The maximum time for bytes can be set; a unit test of `Pace` checks that a gap of 55 s is allowed by default.
+/// The time limit can be set; a unit test of `Pace` checks that a gap of 55 s is allowed by default.
 #[tokio::test]
 async fn stalled_request_ends_with_a_status_that_clients_repeat() {
     let options = HttpOptions { upload_timeout: Duration::from_secs(6), ..HttpOptions::default() };
@@ -577,7 +578,7 @@ async fn any_number_of_expired_uploads_is_removed() {
     assert_eq!(at(&world, &ana, &last.unwrap()).await, (404, None));
 }
 
-/// Bytes that no row names, because a process died: the sweep deletes any number of them, from the position at which it stopped.
+/// The sweep deletes any number of bytes that no row names, from the position at which it stopped.
 #[tokio::test]
 async fn sweep_deletes_leftover_parts_beyond_its_cap_and_continues() {
     let world = World::new();

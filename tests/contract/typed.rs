@@ -1,4 +1,4 @@
-//! Text that users type and paste: normalised if possible, otherwise refused as a field error, without counting as an attempt.
+//! Typed and pasted text: normalised, or refused as a field error without counting as an attempt.
 
 use std::sync::Arc;
 

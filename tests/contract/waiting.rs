@@ -187,7 +187,7 @@ async fn requests_pipelined_after_a_poll_are_answered_after_it() {
     assert!(wire.rest().await.starts_with("HTTP/1.1 400"));
 }
 
-/// The head of a response that waits may itself wait for a client that is slow to read earlier responses.
+/// The head of a waiting response may itself wait for a client that is slow to read.
 #[tokio::test]
 async fn head_for_a_slow_client_is_not_lost() {
     let served = Served::new();
@@ -225,7 +225,7 @@ async fn head_for_a_slow_client_is_not_lost() {
     server.abort();
 }
 
-/// Each event is a chunk or a part of one, the last chunk ends the stream, and the connection can be reused.
+/// Each event is a chunk or a part of one, and the last chunk ends the stream.
 #[tokio::test]
 async fn events_are_chunked_and_the_connection_is_kept() {
     let served = Served::new();
@@ -276,7 +276,7 @@ async fn disconnected_client_of_a_waiting_response_leaves_no_state() {
     }
 }
 
-/// An HTTP/1.0 client supports no chunks; a HEAD request, or one that closes the connection, gets just that.
+/// HTTP/1.0 has no chunks; HEAD requests and closing connections are not kept waiting.
 #[tokio::test]
 async fn other_clients_are_answered_by_hyper() {
     let served = Served::new();

@@ -20,7 +20,9 @@ use crate::{
 
 /// Connections of one wave: fewer than one process accepts, and more than one account may have.
 const WAVE: usize = 2_000;
-/// Maximum number of waves until the memory of a process is stable: its allocator returns little, and grows for a while.
+/// Maximum number of waves until the memory of a process is stable.
+///
+/// Its allocator returns little memory, and grows for a while.
 const WARM: usize = 12;
 /// Maximum live connections of one account.
 const EACH: usize = 10;
@@ -159,7 +161,7 @@ async fn thousands_of_abandoned_connections_leave_no_memory_or_files() {
     }
 }
 
-/// Connections beyond an account's limit are refused, over every transport and any number of times; each costs no more than a connection.
+/// Connections beyond an account's limit are refused over every transport, at the cost of a connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn account_keeps_ten_connections_however_many_it_opens() {
     let _alone = ALONE.lock().await;

@@ -116,9 +116,9 @@ impl Drop for Device {
 }
 
 impl Device {
-    /// Follows from the beginning, at each of `addresses` in turn; with a `life`, it disconnects without a close at random times, after
-    /// that time on average.
-    /// as long as that on average.
+    /// Follows from the beginning, at each of `addresses` in turn.
+    ///
+    /// With a `life`, it disconnects without a close at random times, after that time on average.
     pub(crate) fn start(
         way: impl Into<Speaks>,
         addresses: Vec<SocketAddr>,

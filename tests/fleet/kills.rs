@@ -1,4 +1,4 @@
-//! Three processes behind a load balancer, with random kills and interruptions: no entry is lost, reordered or duplicated.
+//! Three processes behind a load balancer, killed and interrupted: no entry is lost or duplicated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

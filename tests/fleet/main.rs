@@ -1,5 +1,7 @@
-//! Server processes over one database and Redis, behind a load balancer that assigns each connection to the next process, while
-//! processes, Redis and connections are killed; and one process with very many connections.
+//! Server processes over one database and Redis, behind a load balancer, with faults.
+//!
+//! The balancer assigns each connection to the next process, while processes, Redis and connections are killed. Also one process with very
+//! many connections.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../support/couples.rs"]
@@ -16,7 +18,9 @@ mod proxy;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// These tests measure time, so each runs alone (`.config/nextest.toml` ensures it where every test is a process).
+/// These tests measure time, so each runs alone.
+///
+/// `.config/nextest.toml` ensures it where every test is a process.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A number from the environment, which `./test --long` increases.

@@ -1,4 +1,4 @@
-//! Redis outages, temporary and permanent: no entry is lost, and delivery is live again once Redis is back.
+//! Redis outages, temporary and permanent: no entry is lost, and delivery recovers.
 
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ async fn redis_outage_loses_no_entry() {
     }
     let took = talk.nothing_is_lost(FALLBACK).await;
     println!(
-        "Redis never returns: lost 0 of {}, the last heard after {:.1} s",
+        "Redis never returns: lost 0 of {}, the last received after {:.1} s",
         talk.written,
         took.as_secs_f64()
     );

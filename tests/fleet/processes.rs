@@ -69,7 +69,7 @@ impl Fleet {
     }
 }
 
-/// Appends an entry as a client on a bad network does: repeated with the same `client_id` until it is acknowledged.
+/// Appends an entry, repeated with the same `client_id` until it is acknowledged.
 pub(crate) async fn append(client: &mut Client, token: &str, client_id: &str, text: &str) {
     let entry = json!({ "client_id": client_id, "kind": "text", "body": { "text": text } });
     for _ in 0..1_200 {

@@ -27,7 +27,7 @@ use crate::watched::Watch;
 pub(crate) enum Kind {
     /// None.
     Well,
-    /// The process dies at this step of its operations on store and blobs, before or after the operation took effect.
+    /// The process dies at this step, before or after the operation took effect.
     Dies(u64),
     /// Blobs are unavailable for some steps from this one on.
     Away(u64),

@@ -1,5 +1,6 @@
-//! Renders pictures of a phone, compared with sharp (libvips) and with Pillow in a forked process (HEIC, with the feature `heic`:
-//! with Pillow over libheif).
+//! Renders pictures of a phone, compared with sharp (libvips) and with Pillow in a forked process.
+//!
+//! With the feature `heic`, HEIC is compared with Pillow over libheif.
 //!
 //! Each runs as a separate process on one core. Ours and sharp's render a picture once unmeasured and then several times, and print the
 //! processor time per picture; Pillow's starts a process for each picture and includes the start, as measured in production. Five

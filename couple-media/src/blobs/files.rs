@@ -47,7 +47,9 @@ fn make(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Removes the permissions of other users from the folder: files in it are created with the process's default permissions.
+/// Removes the permissions of other users from the folder.
+///
+/// Files in it are created with the process's default permissions.
 fn close_to_others(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -64,7 +66,9 @@ fn close_to_others(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Content of a blob in chunks: files in larger ones than the store's 8 KiB, each of which costs a switch to another thread.
+/// Content of a blob in chunks.
+///
+/// Chunks of files are larger than the store's 8 KiB, each of which costs a switch to another thread.
 pub(super) fn pieces(got: GetResult) -> BoxStream<'static, object_store::Result<Bytes>> {
     let GetResult { payload, range, .. } = got;
     match payload {

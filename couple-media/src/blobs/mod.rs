@@ -151,7 +151,9 @@ impl Blobs {
             .await?;
         Ok(())
     }
-    /// Starts to write a blob whose bytes arrive in chunks. The blob exists only after [`BlobWriter::finish`].
+    /// Starts to write a blob whose bytes arrive in chunks.
+    ///
+    /// The blob exists only after [`BlobWriter::finish`].
     ///
     /// # Errors
     /// An invalid name.
@@ -319,7 +321,9 @@ impl Blobs {
             }
         }
     }
-    /// Returns a link that reads a blob without credentials, valid for `lasting`. None: the store signs no links.
+    /// Returns a link that reads a blob without credentials, valid for `lasting`.
+    ///
+    /// None: the store signs no links.
     ///
     /// # Errors
     /// The error of the store, if it has to fetch credentials.

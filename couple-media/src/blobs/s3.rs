@@ -120,7 +120,7 @@ fn is_url(text: &str) -> bool {
     })
 }
 
-/// HTTP client with the HTTP and TLS libraries of the workspace; that of `object_store` would add others.
+/// HTTP client with the workspace's HTTP and TLS libraries; that of `object_store` would add others.
 #[derive(Debug)]
 struct Hyper {
     connect: Duration,

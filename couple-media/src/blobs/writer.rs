@@ -7,7 +7,7 @@ use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload, path::Path}
 
 use super::Blobs;
 
-/// Writes a blob in parts, and holds one part in memory; a blob that fits into one part is written with one request.
+/// Writes a blob in parts, and holds one part in memory. A blob of one part needs one request.
 ///
 /// A store may require large parts (S3: 5 MiB). For a writer whose bytes arrive slowly, [`stage`](Self::stage) writes the bytes in
 /// memory to a separate blob, and [`finish`](Self::finish) reads the staged blobs back, joins them and deletes them.
@@ -54,7 +54,7 @@ impl BlobWriter {
         self.staged > 0
     }
 
-    /// Frees memory beyond the bytes that the writer holds; it otherwise keeps the memory of a part for the next one.
+    /// Frees memory beyond the bytes in it. The writer otherwise keeps the memory of a part for the next one.
     pub fn shrink(&mut self) {
         self.part = BytesMut::from(&self.part[..]);
     }

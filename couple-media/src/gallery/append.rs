@@ -28,7 +28,9 @@ use super::{
 
 /// Bytes that are stored together. Larger blobs are not written again.
 const CHUNK: usize = 512 << 10;
-/// Maximum time that bytes wait in memory. The client sends these again if the process dies or a newer request takes over.
+/// Maximum time that bytes wait in memory.
+///
+/// The client sends these again if the process dies or a newer request takes over.
 const STORE_AFTER: Duration = Duration::from_secs(3);
 /// Time for which the sum of all unfinished uploads is cached.
 const SUM_AGE: Duration = Duration::from_secs(5);
@@ -81,7 +83,9 @@ impl Drop for Registration {
 }
 
 impl Appending {
-    /// Starts appending to an upload that this request has claimed. An older request of this process for the same upload ends.
+    /// Starts appending to an upload that this request has claimed.
+    ///
+    /// An older request of this process for the same upload ends.
     pub(super) fn start(upload: Resumable) -> Self {
         let (gallery, id, writer) = (upload.gallery.clone(), upload.row.id, upload.row.writer);
         let limit = gallery.0.options.limits.bytes;
@@ -94,7 +98,9 @@ impl Appending {
         Self { send, task, superseded, left, limit, registration: Registration { gallery, id, writer } }
     }
 
-    /// Adds bytes, and waits while earlier ones are being stored. False: storing failed; [`finish`](Self::finish) returns the error.
+    /// Adds bytes, and waits while earlier ones are being stored.
+    ///
+    /// False: storing failed; [`finish`](Self::finish) returns the error.
     ///
     /// # Errors
     /// [`NotTaken::TooManyBytes`]: more than the declared length, or than a picture may have. These bytes are not stored.
@@ -200,7 +206,9 @@ impl Resumable {
         }
     }
 
-    /// Removes small parts from the end of `parts`. Returns their bytes joined with the new ones, and their blobs.
+    /// Removes small parts from the end of `parts`.
+    ///
+    /// Returns their bytes joined with the new ones, and their blobs.
     async fn coalesce(
         &self,
         parts: &mut Vec<UploadPart>,
@@ -226,7 +234,9 @@ impl Resumable {
 }
 
 impl Gallery {
-    /// Checks that the unfinished uploads of all accounts leave room for `added` more bytes. Other processes' sum is some seconds old.
+    /// Checks that the unfinished uploads of all accounts leave room for `added` more bytes.
+    ///
+    /// Other processes' sum is some seconds old.
     async fn check_sum(&self, added: i64) -> Result<(), ResumeError> {
         let known = *locked(&self.0.appends.stored);
         let sum = match known.filter(|sum| sum.read_at.elapsed() < SUM_AGE) {

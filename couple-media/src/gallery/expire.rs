@@ -16,7 +16,7 @@ use super::Gallery;
 const PAGE: u32 = 100;
 /// Maximum number of pages per run; the next run continues.
 const PAGES: usize = 1_000;
-/// Number of failed removals after which a run ends: the cause is then hardly the renditions themselves.
+/// Number of failed removals after which a run ends, since the cause is hardly the renditions.
 const MAX_FAILED: usize = 100;
 
 /// Removes renditions that were not requested for a long time.
@@ -31,7 +31,7 @@ impl Job for ExpireRenditions {
     }
 }
 
-/// Removes renditions that were not requested for [`GalleryOptions::unused`](super::GalleryOptions::unused).
+/// Handler of [`ExpireRenditions`], by the age in [`GalleryOptions::unused`](super::GalleryOptions::unused).
 #[derive(Debug, Clone)]
 pub struct ExpireRenditionsHandler(pub Gallery);
 

@@ -100,7 +100,9 @@ impl Gallery {
         Recipe { renditions, crop, encoding }
     }
 
-    /// Width and height in pixels of a rendition of a photo, computed from the uploaded size and limited by the stored copy.
+    /// Width and height in pixels of a rendition of a photo.
+    ///
+    /// Computed from the uploaded size and limited by the stored copy.
     #[must_use]
     pub fn size_of(&self, media: &Media, size: &picture::Rendition) -> (u32, u32) {
         let (width, height) = size.size_of(media.width, media.height);

@@ -57,7 +57,9 @@ pub struct GalleryOptions {
     pub avatars: Vec<Rendition>,
     /// Renditions of photos, made at the first request, in JPEG or WebP.
     pub photos: Vec<Rendition>,
-    /// Side in pixels of the stored copy of a photo, from which renditions are made. Default: 4096, which fits 12 megapixels.
+    /// Side in pixels of the stored copy of a photo, from which renditions are made.
+    ///
+    /// Default: 4096, which fits 12 megapixels.
     ///
     /// The copy is upright, in sRGB and without metadata, in JPEG, or in WebP if a part of the photo is transparent. It fits into a
     /// square of this side, or is larger as for [`Fit::Readable`](crate::picture::Fit::Readable). None: no copy is stored, and all
@@ -75,28 +77,44 @@ pub struct GalleryOptions {
     ///
     /// Relevant for a store with parts of more than 128 KiB (S3: 5 MiB). Other uploads hold 128 KiB.
     pub upload_parts: usize,
-    /// Maximum time that a request waits for its rendition; less than the timeout of a request. Default: 8 s.
+    /// Maximum time that a request waits for its rendition; less than the timeout of a request.
+    ///
+    /// Default: 8 s.
     pub wait: Duration,
-    /// Maximum number of renditions that are queued or being made, and of requests that wait for them, in this process. Default: 512.
+    /// Maximum number of renditions in progress, and of requests that wait for them. Default: 512.
+    ///
+    /// It counts queued renditions and those being made in this process.
     ///
     /// A request beyond that is refused and may be repeated later.
     pub waiting: usize,
-    /// Maximum number of these renditions of one couple; twice as many requests may wait for them. Default: 128.
+    /// Maximum number of these renditions of one couple; twice as many requests may wait for them.
+    ///
+    /// Default: 128.
     ///
     /// Couples take turns, so a client that opens a whole gallery delays only its own couple's pictures.
     pub waiting_of_one: usize,
-    /// Time without a request after which a rendition is removed; the next request makes it again. Default: 30 days.
+    /// Time without a request after which a rendition is removed; the next request makes it again.
+    ///
+    /// Default: 30 days.
     pub unused: Duration,
-    /// Time after which a photo that no entry names is deleted, at least [`Sweep::grace`]. Default: none, it stays.
+    /// Time after which a photo that no entry names is deleted, at least [`Sweep::grace`].
+    ///
+    /// Default: none, it stays.
     ///
     /// Set it only if photos are used by entries of the kind `photo` alone: an entry of another kind, such as an app's own, does not
     /// count as a use of the photos that it names, so they would be deleted.
     pub unposted: Option<Duration>,
-    /// Maximum stored bytes of one account's unfinished resumable uploads; at least the largest picture. Default: 100 MiB.
+    /// Maximum stored bytes of one account's unfinished resumable uploads; at least the largest picture.
+    ///
+    /// Default: 100 MiB.
     pub unfinished_bytes_per_account: u64,
-    /// Maximum number of one account's unfinished resumable uploads; concurrent creations may exceed it. Default: 100.
+    /// Maximum number of one account's unfinished resumable uploads; concurrent creations may exceed it.
+    ///
+    /// Default: 100.
     pub unfinished_uploads: u32,
-    /// Maximum stored bytes of all unfinished resumable uploads; other processes may exceed it for 5 s. Default: 10 GiB.
+    /// Maximum stored bytes of all unfinished resumable uploads; other processes may exceed it for 5 s.
+    ///
+    /// Default: 10 GiB.
     pub unfinished_bytes: u64,
 }
 

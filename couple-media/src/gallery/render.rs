@@ -161,7 +161,9 @@ mod tests {
     use super::*;
     use crate::picture::{Encoding, Fit, Rendition};
 
-    /// A grey progressive JPEG with one scan, six bits per 16 × 16 pixels, whose coefficients take as much memory as any other's.
+    /// A grey progressive JPEG with one scan, six bits per 16 × 16 pixels.
+    ///
+    /// Its coefficients take as much memory as those of any other.
     fn progressive(width: u16, height: u16) -> Bytes {
         let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
         let mut file = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];
@@ -182,7 +184,9 @@ mod tests {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
     }
 
-    /// Eight concurrent renditions would take 400 MiB. A picture that needs more than the total is decoded alone.
+    /// Eight concurrent renditions would take 400 MiB.
+    ///
+    /// A picture that needs more than the total is decoded alone.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn concurrent_progressive_pictures_stay_within_the_memory_limit() {
         let blobs = Blobs::memory();

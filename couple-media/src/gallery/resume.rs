@@ -92,7 +92,9 @@ impl From<Failure<Refusal>> for ResumeError {
 pub struct Resumable {
     pub(super) gallery: Gallery,
     pub(super) row: ResumableUpload,
-    /// Partial uploads, with their lengths, that this upload joins. Until it has become a picture, it is not in the store.
+    /// Partial uploads, with their lengths, that this upload joins.
+    ///
+    /// Until it has become a picture, it is not in the store.
     joins: Vec<(UploadId, i64)>,
 }
 
@@ -100,7 +102,9 @@ impl Gallery {
     /// Lifetime of an upload, from its creation.
     pub const RESUMABLE: Duration = Duration::from_hours(24);
 
-    /// Creates an upload. A photo, or a part of one, belongs to the account's current couple, and to no later one.
+    /// Creates an upload.
+    ///
+    /// A photo, or a part of one, belongs to the account's current couple, and to no later one.
     ///
     /// # Errors
     /// [`ResumeError`].
@@ -361,7 +365,9 @@ impl Resumable {
         Ok(Appending::start(self))
     }
 
-    /// Makes the picture of a complete upload, in a separate task. Concurrent calls return the same picture.
+    /// Makes the picture of a complete upload, in a separate task.
+    ///
+    /// Concurrent calls return the same picture.
     ///
     /// `signed_in` is called when all bytes are in the picture's blob.
     ///

@@ -71,12 +71,16 @@ enum Gone {
     ThisTime,
 }
 
-/// Maximum number of a couple's renditions made concurrently in this process. Other couples take turns with it.
+/// Maximum number of a couple's renditions made concurrently in this process.
+///
+/// Other couples take turns with it.
 const CONCURRENT_OF_ONE: usize = 4;
-/// Maximum number of renditions made concurrently in this process. [`GalleryOptions::memory`] also limits them.
+/// Maximum number of renditions made concurrently in this process.
+///
+/// [`GalleryOptions::memory`] also limits them.
 const CONCURRENT: usize = 16;
 
-/// Renditions that are queued or being made in this process (single flight): each once, for all requests for it.
+/// Renditions that are queued or being made in this process, each once for all requests (single flight).
 #[derive(Debug)]
 pub(super) struct Flights {
     board: Mutex<Board>,
@@ -233,7 +237,7 @@ impl Gallery {
         blob.map(|blob| Shown { rendition, blob }).ok_or(NotShown::Later)
     }
 
-    /// Makes a rendition, once for all concurrent requests for it (single flight), and waits for it for a limited time.
+    /// Makes a rendition, once for all concurrent requests (single flight), and waits for a limited time.
     async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, NotShown> {
         let Some(source) = media.source.clone() else { return Err(NotShown::Gone) };
         let flight = (media.id, name.to_owned(), format);

@@ -16,11 +16,17 @@ use super::Gallery;
 
 /// Spaces and pictures per page.
 const PAGE: u32 = 100;
-/// Pictures that are checked before repairs: enough to tell an unmounted or wrong store from one that lost some blobs.
+/// Pictures that are checked before repairs.
+///
+/// Enough to tell an unmounted or wrong store from one that lost some blobs.
 const ROUND: usize = 1_000;
-/// Blob that holds the position of the last sweep of rows. If it does not exist, the sweep starts at the beginning.
+/// Blob that holds the position of the last sweep of rows.
+///
+/// If it does not exist, the sweep starts at the beginning.
 const CURSOR: &str = "sweep";
-/// Blob that holds the name of the last checked blob. If it does not exist, the sweep starts at the beginning.
+/// Blob that holds the name of the last checked blob.
+///
+/// If it does not exist, the sweep starts at the beginning.
 const BLOB_CURSOR: &str = "sweep-blobs";
 /// Blobs that are listed, and deleted, together.
 const BLOB_PAGE: usize = 1_000;
@@ -28,13 +34,17 @@ const BLOB_PAGE: usize = 1_000;
 /// Options of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweep {
-    /// Minimum age: younger rows and blobs may still be in progress. More than a day, for which a picture may wait to be decoded.
+    /// Minimum age: younger rows and blobs may still be in progress.
+    ///
+    /// More than a day, for which a picture may wait to be decoded.
     pub grace: Duration,
     /// Maximum number of repairs of each kind, so that a fault does not delete everything.
     ///
     /// Up to 100 times as many blobs without a row are deleted, as long as at least half of the checked pictures have a row.
     pub cap: usize,
-    /// Time for checking rows, from the position of the last sweep. Default: 5 min, which leaves the job time for repairs.
+    /// Time for checking rows, from the position of the last sweep.
+    ///
+    /// Default: 5 min, which leaves the job time for repairs.
     ///
     /// Blobs are checked before that, for half as long.
     pub time: Duration,
@@ -55,11 +65,14 @@ pub struct Swept {
     pub orphans: Vec<String>,
     /// Number of blobs of resumable uploads that ended long ago: deleted.
     pub upload_parts: u64,
-    /// Pictures, and those of their blobs that are missing: removed from the row. A rendition is made again at the next request.
+    /// Pictures, and those of their blobs that are missing: removed from the row.
+    ///
+    /// A rendition is made again at the next request.
     pub lost: Vec<(MediaId, Vec<String>)>,
     /// Pictures that are still not decoded after [`Sweep::grace`]: rejected.
     pub stuck: Vec<MediaId>,
-    /// Photos that no entry has named for [`GalleryOptions::unposted`](super::GalleryOptions::unposted): deleted.
+    /// Photos deleted because no entry has named them for
+    /// [`GalleryOptions::unposted`](super::GalleryOptions::unposted).
     pub unposted: Vec<MediaId>,
     /// Number of unfinished blobs: removed. A dry run does not look for them.
     pub unfinished: u64,
@@ -91,7 +104,9 @@ struct Round {
 }
 
 impl Round {
-    /// Removes lost blobs from the findings if most pictures lost some: then the store is probably unmounted, or the wrong one.
+    /// Removes lost blobs from the findings if most pictures lost some.
+    ///
+    /// The store is then probably unmounted, or the wrong one.
     fn take_suspicious(&mut self) -> Option<Error> {
         let (lost, looked) = (self.found.lost.len(), self.looked);
         if lost < 2 || lost * 2 <= looked {
@@ -117,7 +132,9 @@ struct Folders {
 }
 
 impl Folders {
-    /// Whether so many blobs without a row need an operator: an old database, or that of another installation, names few blobs.
+    /// Whether so many blobs without a row need an operator.
+    ///
+    /// An old database, or that of another installation, names few blobs.
     const fn are_suspicious(&self, orphans: usize, cap: usize) -> bool {
         orphans >= cap && (self.unnamed * 2 > self.looked_at || orphans >= cap.saturating_mul(100))
     }
@@ -153,8 +170,9 @@ impl Gallery {
         suspicious.map_or(Ok(swept), Err)
     }
 
-    /// Deletes blobs from before `before` that no row names, page by page, from the position of the last sweep. A dry run only checks,
-    /// from the beginning.
+    /// Deletes blobs from before `before` that no row names, page by page.
+    ///
+    /// It continues from the position of the last sweep. A dry run only checks, from the beginning.
     async fn sweep_blobs(&self, how: Sweep, before: Timestamp, swept: &mut Swept) -> Result<(), Error> {
         let until = Instant::now() + how.time / 2;
         let blobs = &self.0.blobs;
@@ -201,7 +219,9 @@ impl Gallery {
         }
     }
 
-    /// Whether a blob's name is in the format of this library but its picture's row does not name it. Other files are never deleted.
+    /// Whether a blob's name is in the format of this library but its picture's row does not name it.
+    ///
+    /// Other files are never deleted.
     async fn is_orphan(&self, name: &str, folders: &mut Folders) -> Result<bool, Error> {
         let Some((folder, name)) = name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
             return Ok(false);
@@ -339,7 +359,9 @@ impl Gallery {
         }
     }
 
-    /// Checks at least one picture of a space after `after`. Returns the last one checked, or none if all were.
+    /// Checks at least one picture of a space after `after`.
+    ///
+    /// Returns the last one checked, or none if all were.
     async fn look_at_space(
         &self,
         space: Space,
@@ -408,7 +430,9 @@ fn is_ours(folder: &str) -> bool {
     }
 }
 
-/// Whether a blob's name is that of a resumable upload's part: `t/{account}/{key}`. Earlier versions used names below that.
+/// Whether a blob's name is that of a resumable upload's part: `t/{account}/{key}`.
+///
+/// Earlier versions used names below that.
 fn is_upload_part(name: &str) -> bool {
     let mut words = name.split('/');
     words.next() == Some("t") && words.next().is_some_and(is_id) && words.next().is_some_and(is_key)

@@ -16,7 +16,9 @@ use crate::picture::{self, Kind, Rejected};
 const UPLOAD: &str = "upload";
 /// Number of bytes that are needed to recognise a picture's type.
 const TYPE: usize = 12;
-/// Number of bytes that are mostly enough for a picture's size: a camera's headers may have two segments of 64 KiB before it.
+/// Number of bytes that are mostly enough for a picture's size.
+///
+/// A camera's headers may have two segments of 64 KiB before it.
 const HEAD: usize = 160 << 10;
 
 /// Metadata of an uploaded picture.
@@ -26,8 +28,9 @@ pub struct About {
     pub purpose: Purpose,
     /// Area of the picture that is shown. None: the whole.
     pub crop: Option<Crop>,
-    /// `ThumbHash` shown until the picture is decoded, at most
-    /// [`PLACEHOLDER_MOST`](couple_core::media::Media::PLACEHOLDER_MOST) bytes.
+    /// `ThumbHash` shown until the picture is decoded.
+    ///
+    /// At most [`PLACEHOLDER_MOST`](couple_core::media::Media::PLACEHOLDER_MOST) bytes.
     pub placeholder: Option<Vec<u8>>,
 }
 
@@ -161,13 +164,15 @@ impl Uploading {
         Ok(self.buffer.write(bytes).await?)
     }
 
-    /// Time at which [`release`](Self::release) is due unless more bytes arrive. None: this upload holds little memory.
+    /// Time at which [`release`](Self::release) is due unless more bytes arrive.
+    ///
+    /// None: this upload holds little memory.
     #[must_use]
     pub fn release_at(&self) -> Option<Instant> {
         self.buffer.release_at()
     }
 
-    /// Writes the bytes in memory to the store, so that a stalled upload holds no memory that others wait for.
+    /// Writes the bytes in memory to the store, so that a stalled upload holds no memory.
     ///
     /// # Errors
     /// [`NotTaken`]: the upload cannot be continued.
@@ -175,7 +180,9 @@ impl Uploading {
         Ok(self.buffer.release().await?)
     }
 
-    /// Creates the picture, with its state and rendering job in one commit. The same bytes again return the existing picture.
+    /// Creates the picture, with its state and rendering job in one commit.
+    ///
+    /// The same bytes again return the existing picture.
     ///
     /// Runs in a separate task, so that a client that disconnects leaves no blob without a row. `signed_in` is called when all bytes
     /// are stored, which may be long after the request began.

@@ -68,7 +68,9 @@ impl Ink {
         self
     }
 
-    /// Converts to sRGB. A profile that cannot be read, or is for another colour model, is ignored, as browsers do.
+    /// Converts to sRGB.
+    ///
+    /// A profile that cannot be read, or is for another colour model, is ignored, as browsers do.
     pub(super) fn into_srgb(self, profile: Option<&[u8]>) -> Result<RgbImage, Rejected> {
         let Self { width, height, channels, samples } = self;
         let profile = profile.and_then(|profile| ColorProfile::new_from_slice(profile).ok());
@@ -106,7 +108,9 @@ fn without_profile([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     [c, m, y].map(|ink| (u16::from(255 - ink) * u16::from(255 - k) / 255).to_le_bytes()[0])
 }
 
-/// JFIF's coefficients (ITU-T T.871, section 7): Cr to red, Cb and Cr to green, Cb to blue, with 16 fractional bits.
+/// JFIF's coefficients (ITU-T T.871, section 7), with 16 fractional bits.
+///
+/// In order: Cr to red, Cb and Cr to green, Cb to blue.
 pub(super) const JFIF: [i32; 4] = [91_881, 22_554, 46_802, 116_130];
 /// Coefficients of ITU-R BT.709 (H.273, matrix 1).
 #[cfg(feature = "heic")]

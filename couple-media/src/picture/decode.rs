@@ -21,14 +21,14 @@ use super::{
 ///
 /// A block that is decoded at a reduced size has more aliasing than a mean of pixels.
 const LEFT_OF_BLOCKS: f64 = 3.0;
-/// The same ratio, also for means, if a larger one would exceed the memory limit; libvips always uses it.
+/// The same ratio, also for means, if a larger one would exceed the memory limit. libvips always uses it.
 const LEFT_AT_LEAST: f64 = 2.0;
 
 pub(super) struct Decoded {
     pub(super) samples: Samples,
     /// ICC profile. None: sRGB.
     pub(super) profile: Option<Vec<u8>>,
-    /// Whether the file holds grey samples, so that a grey profile applies although samples are in RGB here.
+    /// Whether the file holds grey samples: a grey profile then applies although samples are in RGB here.
     pub(super) grey: bool,
 }
 
@@ -74,7 +74,9 @@ struct Scaled {
 }
 
 impl Info {
-    /// Upper estimate of the memory in bytes that [`render`](super::render) takes beside the file, from its header alone.
+    /// Upper estimate of the memory of [`render`](super::render) in bytes, from the header alone.
+    ///
+    /// The file itself is not included.
     ///
     /// # Errors
     /// [`Rejected::CropOutside`].
@@ -190,7 +192,9 @@ pub(super) fn of_rgba(pixels: RgbaImage) -> Packed {
     Packed::of_rgba(width, height, pixels.into_raw())
 }
 
-/// Decodes a still, opaque, lossy WebP with libwebp. None: it is something else or damaged, which the other decoder handles.
+/// Decodes a still, opaque, lossy WebP with libwebp.
+///
+/// None: it is something else or damaged, which the other decoder handles.
 ///
 /// A lossless file is excluded because libwebp's memory for it is not bounded by any header.
 fn by_libwebp(bytes: &[u8]) -> Option<RgbImage> {

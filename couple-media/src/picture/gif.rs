@@ -70,7 +70,9 @@ pub(super) fn with_screen(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Width and height of the screen, in two bytes each; if the screen is empty, the extent of the first frame.
+/// Width and height of the screen, in two bytes each.
+///
+/// If the screen is empty, it is the extent of the first frame.
 pub(super) fn screen(bytes: &[u8]) -> Option<[[u8; 2]; 2]> {
     let &[w0, w1, h0, h1] = bytes.strip_prefix(b"GIF8")?.get(2..6)?.first_chunk()?;
     if [w0, w1] != [0; 2] && [h0, h1] != [0; 2] {

@@ -1,4 +1,4 @@
-//! HEIC: decodes HEVC intra pictures (ITU-T H.265) in HEIF, tile by tile, and scales them down meanwhile.
+//! HEIC: decodes HEVC intra pictures (ITU-T H.265) in HEIF tile by tile, and scales them down.
 //!
 //! Phones write 12 megapixels as 48 tiles, so memory is that of one tile and of the result, and the deadline is checked between
 //! tiles. In a picture without tiles the deadline is checked between slices, of which there is mostly one.
@@ -65,7 +65,9 @@ pub(super) fn decode(
     Ok(Decoded { samples: Samples::Planes(planes, colour), profile, grey: false })
 }
 
-/// Memory for decoding at 1/`factor`, in bytes: four planes of the result, and at most ten bytes per pixel of a tile.
+/// Memory for decoding at 1/`factor`, in bytes.
+///
+/// Four planes of the result, and at most ten bytes per pixel of a tile.
 pub(super) fn memory(header: &Header, factor: u32) -> usize {
     let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
     let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);

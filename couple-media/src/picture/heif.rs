@@ -126,7 +126,9 @@ impl Turns {
     }
 }
 
-/// Size after a crop at the right and bottom, given as fractions: width, height, and offsets of the crop's centre.
+/// Size after a crop at the right and bottom.
+///
+/// The fractions are width, height, and offsets of the crop's centre.
 fn aperture(fractions: [u32; 8], width: u32, height: u32) -> Result<(u32, u32), Rejected> {
     let [w, wd, h, hd, x, xd, y, yd] = fractions;
     if [wd, hd, xd, yd].contains(&0) {

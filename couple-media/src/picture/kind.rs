@@ -1,6 +1,8 @@
 //! Types of picture files, recognised by content.
 
-/// A supported type of picture, recognised by the first bytes. File names and `Content-Type` are ignored.
+/// A supported type of picture, recognised by the first bytes.
+///
+/// File names and `Content-Type` are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {

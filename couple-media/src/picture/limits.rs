@@ -32,13 +32,19 @@ pub struct Limits {
     /// Of an animation with more, or with more than [`animation_megapixels`](Self::animation_megapixels) in all frames, only the first
     /// frame is shown.
     pub frames: u32,
-    /// Maximum number of pixels in all frames of an animation, in millions. Default: 50, since each is decoded and encoded.
+    /// Maximum number of pixels in all frames of an animation, in millions.
+    ///
+    /// Default: 50, since each is decoded and encoded.
     pub animation_megapixels: u32,
-    /// Maximum duration of [`render`](super::render). Default: 10 s, some hundred times that of a phone's picture.
+    /// Maximum duration of [`render`](super::render).
+    ///
+    /// Default: 10 s, some hundred times that of a phone's picture.
     ///
     /// It is checked between steps and rows, so the current step completes first.
     pub deadline: Duration,
-    /// Whether libwebp, in C, decodes lossy, still, opaque WebP, in half of the time. Default: no, the safe `image-webp` does.
+    /// Whether libwebp, in C, decodes lossy, still, opaque WebP, in half of the time.
+    ///
+    /// Default: no, the safe `image-webp` does.
     pub libwebp: bool,
 }
 

@@ -11,11 +11,11 @@ pub(super) enum Pixels {
     Rgb(RgbImage),
     /// At least one pixel is transparent. Colours are not multiplied by alpha.
     Rgba(RgbaImage),
-    /// From JPEG to JPEG colours are not converted: chroma is subsampled in the output as it mostly is in the input.
+    /// Planes of YCbCr, for JPEG to JPEG: colours are not converted, and chroma is subsampled.
     Planes(Planes),
 }
 
-/// Planes of luma, and of chroma at half of its width and height, rounded up (4:2:0), as in JFIF (ITU-T T.871).
+/// Planes of luma, and of chroma at half of its width and height (4:2:0), as in JFIF (ITU-T T.871).
 pub(super) struct Planes {
     pub(super) width: u32,
     pub(super) height: u32,

@@ -38,7 +38,9 @@ struct Unended {
 }
 
 impl Header {
-    /// Reads the headers of all chunks (PNG, third edition, 5.3) up to the end of the picture. Inflates only a colour profile.
+    /// Reads the headers of all chunks (PNG, third edition, 5.3) up to the end of the picture.
+    ///
+    /// Inflates only a colour profile.
     pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Rejected> {
         let mut rest = bytes.get(8..).ok_or(Rejected::Truncated)?;
         let (kind, ihdr) = chunk(&mut rest)?;
@@ -141,7 +143,7 @@ pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
 /// Memory of the inflater in bytes: window, buffers and tables.
 const INFLATER: usize = 256 << 10;
 
-/// Decodes as [`decode_whole`]; a file without its end that cannot be decoded is [`Rejected::Truncated`].
+/// Decodes as [`decode_whole`]. A failure of a file without its end is [`Rejected::Truncated`].
 pub(super) fn decode(
     bytes: &[u8],
     header: &Header,

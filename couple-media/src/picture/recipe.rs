@@ -40,7 +40,9 @@ impl Rendition {
     }
 }
 
-/// How a picture is fitted into a rendition's size. No picture is enlarged: a smaller one keeps its size.
+/// How a picture is fitted into a rendition's size.
+///
+/// No picture is enlarged: a smaller one keeps its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fit {
     /// Fills the rendition's aspect ratio: the middle is kept and the rest is cut off.
@@ -58,7 +60,7 @@ pub enum Fit {
     Fill,
 }
 
-/// A rectangle of the upright picture, in its pixels ([`Info`](super::Info)'s `width` and `height`), from the top left.
+/// A rectangle of the upright picture, in its pixels, from the top left.
 ///
 /// The part outside of the picture is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,7 +143,7 @@ pub const AVATARS: [Rendition; 4] = [
     Rendition::new("64", Fit::Cover, 64, 64),
 ];
 
-/// Default renditions of a photo: within squares of 4096, 2048, 1080 and 320 pixels, [readable](Fit::Readable).
+/// Default renditions of a photo, [readable](Fit::Readable), within squares of 4096 to 320 pixels.
 pub const PHOTOS: [Rendition; 4] = [
     Rendition::new("4096", Fit::Readable, 4096, 4096),
     Rendition::new("2048", Fit::Readable, 2048, 2048),

@@ -1,6 +1,8 @@
 //! Reasons for rejecting a picture.
 
-/// Reason for rejecting a picture. Every reason is permanent: the same bytes are rejected again, so a job must not retry.
+/// Reason for rejecting a picture.
+///
+/// Every reason is permanent: the same bytes are rejected again, so a job must not retry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejected {
@@ -19,7 +21,7 @@ pub enum Rejected {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// More pixels than [`Limits::megapixels`](super::Limits::megapixels) or [`Limits::side`](super::Limits::side) allow.
+    /// More pixels than [`Limits`](super::Limits) allow, in total or in width or height.
     #[error("{width} × {height} pixels are too many")]
     TooLarge {
         /// Width in the file's header, in pixels.
@@ -27,7 +29,7 @@ pub enum Rejected {
         /// Height in the file's header, in pixels.
         height: u32,
     },
-    /// Within the limits of size, but more costly than such a picture should be: too many scans, too much memory.
+    /// Within the limits of size, but too costly: too many scans, too much memory.
     #[error("too costly to decode: {0}")]
     TooComplex(String),
     /// The file ends before the picture does.

@@ -78,7 +78,9 @@ pub(super) fn multiplied([red, green, blue, alpha]: [u8; 4]) -> [u8; 4] {
 }
 
 impl Samples {
-    /// Scales samples down by means if they are much larger than a view at `scale` needs; only smaller views may follow.
+    /// Scales samples down by means if they are much larger than a view at `scale` needs.
+    ///
+    /// Only smaller views may follow.
     ///
     /// With `halved`, chroma is needed at half of the scale.
     pub(super) fn reduced(self, scale: f64, halved: bool, deadline: Deadline) -> Result<Self, Rejected> {

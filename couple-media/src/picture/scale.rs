@@ -1,4 +1,6 @@
-//! Crops and scales pictures: means if there are many more samples than a rendition needs, then one step of Lanczos.
+//! Crops and scales pictures.
+//!
+//! Uses means if there are many more samples than a rendition needs, then one step of Lanczos.
 
 use std::rc::Rc;
 
@@ -23,7 +25,9 @@ use super::{
 /// Maximum width and height of a WebP, in pixels (RFC 9649, section 2.5).
 const SIDE: u32 = 16_383;
 
-/// Minimum of the shorter side with [`Fit::Readable`], as a share of the rendition's side: 720 of 2048 pixels.
+/// Minimum of the shorter side with [`Fit::Readable`], as a share of the rendition's side.
+///
+/// 720 of 2048 pixels.
 const SHORT_SIDE: f64 = 45.0 / 128.0;
 
 /// View from which the placeholder is computed; a ThumbHash keeps about 7 × 7 frequencies of it.
@@ -86,7 +90,9 @@ impl Plan {
         self.views.iter().map(View::scale).reduce(f64::max).unwrap_or(self.placeholder.scale()).min(1.0)
     }
 
-    /// Upper estimate of the bytes for views, and for scaling and encoding them, in addition to the decoded samples.
+    /// Upper estimate of the bytes for views, and for scaling and encoding them.
+    ///
+    /// The decoded samples are not included.
     ///
     /// The samples have at most `rows` rows of `channels` channels.
     pub(super) fn memory(&self, rows: f64, channels: f64) -> f64 {
@@ -100,7 +106,7 @@ impl Plan {
         kept * all + made * largest + channels * widest * rows
     }
 
-    /// Makes all views, the largest first, each from samples that are at least eight times as large if possible.
+    /// Makes all views, the largest first, each from samples at least eight times as large if possible.
     ///
     /// A view is not made from a larger view, because each step would clip values that Lanczos makes brighter than white or darker than
     /// black.

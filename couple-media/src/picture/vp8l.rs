@@ -1,4 +1,4 @@
-//! Counts the prefix codes of a lossless WebP (RFC 9649, section 3) before a decoder builds tables for them.
+//! Counts the prefix codes of a lossless WebP (RFC 9649, section 3) before tables are built for them.
 //!
 //! `image-webp` builds five tables for every group of prefix codes up to the highest that the entropy image names, used or not: 65,536
 //! groups, and 1.3 GB, for a file that declares a few pixels. This module reads up to the entropy image, as `image-webp` does, and
@@ -12,7 +12,9 @@ const GROUP: u64 = 5 * 4096;
 /// Order in which the lengths of the code for code lengths are written.
 const ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// Number of symbols of the five codes of a group, without the colour cache: green and lengths, red, blue, alpha, distances.
+/// Number of symbols of the five codes of a group, without the colour cache.
+///
+/// The codes are green and lengths, red, blue, alpha, distances.
 const ALPHABETS: [usize; 5] = [280, 256, 256, 256, 40];
 
 /// Maximum number of symbols: green and lengths, and a colour cache of 11 bits.
@@ -38,7 +40,9 @@ const NEAR: [(i64, i64); 120] = [
     (-6, 7), (7, 6),  (-7, 6), (8, 5),  (7, 7),  (-7, 7), (8, 6),  (8, 7),
 ];
 
-/// Rejects a WebP whose prefix codes would take more than half of the memory; encoders write about 2,600 groups at most.
+/// Rejects a WebP whose prefix codes would take more than half of the memory.
+///
+/// Encoders write about 2,600 groups at most.
 ///
 /// It reads the streams that `image-webp` would decode, wherever it would find them: even beyond the end of the enclosing chunk, and
 /// after a frame of odd size without its padding byte. [`inspect`](super::inspect()) has limited the file's size, and so the time that
@@ -71,8 +75,10 @@ fn streams(file: &[u8], limits: &Limits, show: &mut impl FnMut(&[u8], Size, bool
     Some(())
 }
 
-/// Streams of the extended format: the first chunk of each type, and those of the first frame, which the decoder uses if there are no
-/// others, with the canvas' size; then the frames.
+/// Streams of the extended format, then the frames.
+///
+/// The streams are the first chunk of each type, and those of the first frame, which the decoder uses if there are no others, with the
+/// canvas' size.
 fn extended(
     file: &[u8],
     header: &Chunk<'_>,
@@ -105,7 +111,7 @@ fn extended(
     frames(file, frame?, canvas, limits, show)
 }
 
-/// The first stream of every frame, up to the limit of pixels in all frames: further frames are not decoded.
+/// The first stream of every frame, up to the limit of pixels: further frames are not decoded.
 fn frames<'a>(
     file: &'a [u8],
     mut frame: Chunk<'a>,
@@ -157,7 +163,9 @@ impl<'a> Chunk<'a> {
         self.start.saturating_add(self.length).saturating_add(self.length % 2)
     }
 
-    /// Calls `show` with the chunk's stream, if it has one. The first byte of `ALPH` is its compression (section 2.7.1.2).
+    /// Calls `show` with the chunk's stream, if it has one.
+    ///
+    /// The first byte of `ALPH` is its compression (section 2.7.1.2).
     fn show(&self, size: Size, show: &mut impl FnMut(&[u8], Size, bool)) {
         match (self.kind, self.payload) {
             (b"VP8L", stream) => show(stream, size, true),
@@ -415,7 +423,7 @@ struct Code {
 }
 
 impl Code {
-    /// Sets `wrapped` if the code has so many symbols that the decoder's 16-bit sum overflows to the right value.
+    /// Sets `wrapped` if the code has too many symbols but the decoder's 16-bit sum overflows to the right value.
     fn of(lengths: &[u8], wrapped: &mut bool) -> Option<Self> {
         let mut code = Self { counts: [0; 16], symbols: Vec::new() };
         for &length in lengths.iter().filter(|&&length| length != 0) {

@@ -69,7 +69,9 @@ pub(crate) fn with_segment(jpeg: &[u8], marker: u8, payload: &[u8]) -> Vec<u8> {
     [&jpeg[..2], &[0xFF, marker], &length, payload, &jpeg[2..]].concat()
 }
 
-/// Grey JPEG of any size with few bits per block, every coefficient zero: baseline with subsampled chroma, or progressive.
+/// Grey JPEG of any size with few bits per block, every coefficient zero.
+///
+/// Baseline with subsampled chroma, or progressive.
 pub(crate) fn flat_jpeg(width: u16, height: u16, progressive: bool) -> Vec<u8> {
     let segment = |marker: u8, payload: &[u8]| {
         let length = u16::try_from(payload.len() + 2).unwrap().to_be_bytes();

@@ -29,7 +29,9 @@ pub struct LiveOptions {
     ///
     /// Fewer than the read connections of the store, so that clients that reconnect together leave some for other requests.
     pub reads: usize,
-    /// Time for which a room is kept after its last stream ended: a client that polls returns. Default: 5 s.
+    /// Time for which a room is kept after its last stream ended: a client that polls returns.
+    ///
+    /// Default: 5 s.
     pub linger: Duration,
     /// Time over which clients spread their reconnects when the process stops. Default: 10 s.
     pub drain: Duration,
@@ -71,8 +73,9 @@ pub(super) struct Hub {
     rooms: Mutex<Rooms>,
     pub(super) session_watch: SessionWatch,
     turns: Semaphore,
-    /// Permits that new clients need before they wait for a turn. There are fewer of them, so that many new clients do not delay the
-    /// rooms of open streams.
+    /// Permits that new clients need before they wait for a turn.
+    ///
+    /// There are fewer of them, so that many new clients do not delay the rooms of open streams.
     arrivals: Semaphore,
     draining: AtomicBool,
 }
@@ -111,7 +114,9 @@ impl Hub {
         Turn { turn: self.turns.acquire().await.ok(), arrival: None }
     }
 
-    /// Time until a room sweeps: randomised, up to a quarter less than the maximum, so that rooms do not sweep together.
+    /// Time until a room sweeps: up to a quarter less than the maximum, at random.
+    ///
+    /// So rooms do not sweep together.
     pub(super) fn sweep(&self) -> Duration {
         let mut random = [0];
         self.ports.entropy.fill(&mut random);
@@ -152,7 +157,9 @@ impl Hub {
         Some(Seat { room: room.clone(), side, announced: false })
     }
 
-    /// Joins the room of a couple, which is opened if necessary. Its tail begins after `after`, if possible.
+    /// Joins the room of a couple, which is opened if necessary.
+    ///
+    /// Its tail begins after `after`, if possible.
     fn seat(self: &Arc<Self>, couple: Couple, side: Side, after: i64) -> Seat {
         let mut rooms = self.rooms();
         let room = rooms.by_couple.get(&couple.id).cloned().unwrap_or_else(|| {
@@ -235,7 +242,9 @@ impl Live {
         Turn { arrival, ..self.0.turn().await }
     }
 
-    /// Opens a stream of an account's couple that continues after `after`, or without it at the end of the log.
+    /// Opens a stream of an account's couple that continues after `after`.
+    ///
+    /// Without `after` it starts at the end of the log.
     ///
     /// # Errors
     /// [`Refusal::NotPaired`], or the error of the store.

@@ -33,8 +33,9 @@ use super::{
     tail::{self, Tail},
 };
 
-/// Lease of a member's presence. It is renewed while a connection is open, so after a broken connection the member stays present
-/// for another 35 to 60 seconds.
+/// Lease of a member's presence.
+///
+/// It is renewed while a connection is open, so after a broken connection the member stays present for another 35 to 60 seconds.
 const LEASE: Duration = Duration::from_secs(60);
 /// Interval at which a lease is renewed.
 const RENEW: Duration = Duration::from_secs(25);
@@ -114,8 +115,10 @@ impl State {
         self.quiet = false;
     }
 
-    /// Records a `thumb`. If both members touch about the same point within a short time, both receive a signal `thumb_kiss`. Each
-    /// process derives it from the two signals, so the result is the same in every process.
+    /// Records a `thumb`.
+    ///
+    /// If both members touch about the same point within a short time, both receive a signal `thumb_kiss`. Each process derives it from the
+    /// two signals, so the result is the same in every process.
     fn press(&mut self, side: Side, place: Place) {
         let now = Instant::now();
         self.sides[side.index()].thumb = Some((place, now));

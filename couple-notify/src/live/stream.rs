@@ -16,7 +16,9 @@ use super::{
     tail::Next,
 };
 
-/// Maximum number of entries per page that a stream reads for itself, because they are older than its room's tail.
+/// Maximum number of entries per page that a stream reads for itself.
+///
+/// They are older than its room's tail.
 const PAGE: u32 = 20;
 
 /// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
@@ -59,7 +61,9 @@ pub struct Stream {
     page: VecDeque<Arc<Line>>,
     /// Number of the room's check that the gate answered, and when.
     checked: Option<(u64, Instant)>,
-    /// The gate has just answered: one frame may be sent however long that took, so that a slow store does not stall a stream.
+    /// The gate has just answered, so one frame may be sent however long the answer took.
+    ///
+    /// Otherwise a slow store would stall the stream.
     just_checked: bool,
     _watched: Option<Watched>,
     /// Number of signals that were handled.

@@ -47,7 +47,7 @@ fn make(folder: &Path) -> std::io::Result<()> {
     builder.create(folder)
 }
 
-/// Options that create a file that only its owner can read, even in a folder that others can read: mails contain codes.
+/// Options that create a file that only its owner can read, since mails contain codes.
 fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

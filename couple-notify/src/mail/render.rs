@@ -80,7 +80,9 @@ impl Letterhead {
             .map_err(refused)
     }
 
-    /// Subject and text of a message. Names appear in the text only, never in the subject or another header.
+    /// Subject and text of a message.
+    ///
+    /// Names appear in the text only, never in the subject or another header.
     fn words(&self, message: &Message) -> (String, String) {
         let app = &self.app;
         let ignore = "If this was not you, ignore this mail: nothing happens without the code.";
@@ -197,7 +199,9 @@ fn without_links(text: &str, max_chars: usize) -> String {
     out
 }
 
-/// A text part that every relay accepts: 8-bit bodies need the extension 8BITMIME, which not every relay has (RFC 6152).
+/// A text part that every relay accepts.
+///
+/// 8-bit bodies need the extension 8BITMIME, which not every relay has (RFC 6152).
 ///
 /// ASCII text is sent unencoded, so that a code and a link are readable in a mail file; any other text is sent in the shorter of
 /// quoted-printable and base64 (RFC 2045).

@@ -25,7 +25,9 @@ use super::{Letterhead, smtp_url::SmtpServer};
 
 /// Maximum time to connect: TCP, TLS, greeting, EHLO and sign-in together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum time to send one mail on an open connection. Below the five minutes of RFC 5321, 4.5.3.2: a mail that times out is sent again.
+/// Maximum time to send one mail on an open connection.
+///
+/// Below the five minutes of RFC 5321, 4.5.3.2: a mail that times out is sent again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum connections that are kept open for the next mail.
 const MAX_IDLE_CONNECTIONS: usize = 4;
@@ -52,7 +54,9 @@ impl fmt::Debug for SmtpMailer {
 }
 
 impl SmtpMailer {
-    /// Creates a mailer from a URL: `smtp://` or `smtps://`, with `USER:PASSWORD@` (percent-encoded) if the server requires it.
+    /// Creates a mailer from a URL.
+    ///
+    /// It is `smtp://` or `smtps://`, with `USER:PASSWORD@` (percent-encoded) if the server requires it.
     ///
     /// | URL | connection | default port |
     /// |---|---|---|

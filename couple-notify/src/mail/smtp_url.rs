@@ -42,7 +42,9 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Parses a URL as [`super::SmtpMailer::new`] documents it. Errors do not contain the URL, which may hold a password.
+    /// Parses a URL as [`super::SmtpMailer::new`] documents it.
+    ///
+    /// Errors do not contain the URL, which may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let wrong = |why: &str| Error::new(ErrorKind::Misconfigured, "SMTP URL").context(why);
         let url = Url::parse(url).map_err(|source| wrong("not a URL").source(source))?;

@@ -13,7 +13,9 @@ use crate::picture::{Rejected, limits::Deadline};
 
 /// Minimum bytes of coded data for a second thread: some ten milliseconds of work.
 const WORTH_A_THREAD: usize = 512 << 10;
-/// Maximum number of threads. More would not make a photo's first view faster: the work after decoding takes as long.
+/// Maximum number of threads.
+///
+/// More would not make a photo's first view faster: the work after decoding takes as long.
 const MOST_THREADS: usize = 4;
 
 /// Tables and layout for a component's blocks.
@@ -124,7 +126,7 @@ impl Picture<'_> {
 }
 
 impl Reader<'_> {
-    /// Splits the data into one part per core if restart markers allow it and it is worth a thread; otherwise returns one part.
+    /// Splits the data into one part per core if restart markers allow it; otherwise returns one part.
     fn parts<'a>(&self, coded: &'a [u8], rows: usize) -> Vec<Part<'a>> {
         let whole = || vec![Part { rows, coded, restarts: false }];
         if coded.len() < WORTH_A_THREAD || self.restart == 0 || !self.restart.is_multiple_of(self.columns) {

@@ -3,8 +3,9 @@
 
 use crate::picture::Rejected;
 
-/// Reads bits, the most significant first, without stuffed zeros. It stops at a marker and returns zeros beyond it, which
-/// [`overrun`](Self::overrun) reports.
+/// Reads bits, the most significant first, without stuffed zeros.
+///
+/// It stops at a marker and returns zeros beyond it, which [`overrun`](Self::overrun) reports.
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     at: usize,

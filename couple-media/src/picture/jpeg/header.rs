@@ -5,7 +5,9 @@ use image::metadata::Orientation;
 use super::segments::{EOI, SOS, Segments};
 use crate::picture::{Limits, Rejected, exif};
 
-/// Maximum bytes of an ICC profile. Profiles of cameras and screens have 500 to 4,000, those of printing presses up to 2 MB.
+/// Maximum bytes of an ICC profile.
+///
+/// Profiles of cameras and screens have 500 to 4,000, those of printing presses up to 2 MB.
 pub(in crate::picture) const PROFILE: usize = 4 << 20;
 
 /// A component, which is one plane of the picture.
@@ -45,7 +47,9 @@ pub(in crate::picture) struct Header {
     pub(in crate::picture) profile: Option<Vec<u8>>,
     pub(in crate::picture) colour: Colour,
     pub(super) progressive: bool,
-    /// Whether an EOI marker follows the last scan. Without it the decoder checks that every scan exists and is complete.
+    /// Whether an EOI marker follows the last scan.
+    ///
+    /// Without it the decoder checks that every scan exists and is complete.
     pub(super) ended: bool,
     pub(super) components: Vec<Component>,
 }

@@ -4,7 +4,9 @@
 use super::bits::{Bits, extend};
 use crate::picture::Rejected;
 
-/// Number of bits that are looked up together. 2,048 entries of four bytes: the two tables of a scan fit in the first-level cache.
+/// Number of bits that are looked up together.
+///
+/// 2,048 entries of four bytes: the two tables of a scan fit in the first-level cache.
 const LOOKED_UP: u32 = 11;
 
 /// Run length that ends a block.
@@ -100,7 +102,9 @@ impl Table {
             .ok_or_else(|| Rejected::Corrupt("an unknown Huffman code".into()))
     }
 
-    /// Reads the next run of zeros and the value after it; a run of at least 64 ends the block. 32 bits must be available.
+    /// Reads the next run of zeros and the value after it; a run of at least 64 ends the block.
+    ///
+    /// 32 bits must be available.
     #[inline(always)]
     pub(super) fn value(&self, bits: &mut Bits<'_>, ac: bool) -> Result<(usize, i32), Rejected> {
         let entry = self.values[bits.peek(LOOKED_UP)];

@@ -47,8 +47,9 @@ impl Transform {
         Self { basis, size }
     }
 
-    /// Writes the block's samples to `out`, whose rows are `stride` apart. `last` is at least the zigzag position of the last coefficient
-    /// that is not zero.
+    /// Writes the block's samples to `out`, whose rows are `stride` apart.
+    ///
+    /// `last` is at least the zigzag position of the last coefficient that is not zero.
     #[inline]
     pub(super) fn run(&self, block: &Block, last: usize, out: &mut [u8], stride: usize) {
         // The factors of `whole` include the eighth.

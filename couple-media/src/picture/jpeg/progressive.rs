@@ -1,4 +1,6 @@
-//! Decodes scans of progressive files (T.81, annex G), which refine coefficients that are kept until the end.
+//! Decodes scans of progressive files (T.81, annex G).
+//!
+//! Each scan refines coefficients that are kept until the end.
 //!
 //! It keeps only coefficients that the wanted size needs, and of the others whether they are zero, on which later scans depend.
 //! A scan of which no coefficient is needed is skipped.
@@ -49,7 +51,7 @@ pub(super) fn bytes_a_block(eighths: usize) -> usize {
 }
 
 impl Coefficients {
-    /// With `all`, no scan is skipped: coefficients that the wanted size does not need are read and discarded.
+    /// With `all`, no scan is skipped: unneeded coefficients are read and discarded.
     pub(super) fn new(grids: &[Grid], eighths: usize, all: bool) -> Self {
         let (slots, kept) = slots(eighths);
         let needed = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);

@@ -1,4 +1,4 @@
-//! Standard Huffman tables (ITU-T T.81, annex K.3), for files that define none, such as frames of Motion JPEG.
+//! Standard Huffman tables (ITU-T T.81, annex K.3), for files that define none, as in Motion JPEG.
 //!
 //! Each is in the format of a DHT segment: the number of codes of 1 to 16 bits, then their symbols.
 

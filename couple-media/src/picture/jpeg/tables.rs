@@ -1,4 +1,4 @@
-//! Tables and parameters for decoding scans: quantisation, Huffman codes, restart interval, scan header.
+//! Parameters of scans: quantisation, Huffman codes, restart interval, scan header.
 
 use super::{
     header::Header,
@@ -8,7 +8,9 @@ use super::{
 };
 use crate::picture::Rejected;
 
-/// Current tables. Huffman tables are built when a scan first uses them, so that a file full of definitions costs nothing.
+/// Current tables.
+///
+/// Huffman tables are built when a scan first uses them, so that a file full of definitions costs nothing.
 #[derive(Default)]
 pub(super) struct Tables {
     /// Quantisation tables by destination, in zigzag order.

@@ -92,7 +92,9 @@ fn progressive_files_decode_as_with_zune() {
     }
 }
 
-/// Compared with the same file without restart markers: zune-jpeg 0.5.15 decodes other pixels than libjpeg does.
+/// Compared with the same file without restart markers.
+///
+/// zune-jpeg 0.5.15 decodes other pixels than libjpeg does.
 #[test]
 fn restart_markers_do_not_change_pixels() {
     let pixels = picture(203, 117);
@@ -116,7 +118,7 @@ fn restart_markers_do_not_change_pixels() {
     }
 }
 
-/// A large file with restart markers is decoded by several threads if there are cores for them; errors between two parts are detected.
+/// A large file with restart markers is decoded by several threads; errors between parts are detected.
 #[test]
 fn parallel_decoding_equals_sequential_decoding() {
     let pixels = picture(1_203, 907);
@@ -187,7 +189,7 @@ fn every_scale_shows_the_picture() {
     }
 }
 
-/// A progressive file holds the same coefficients as a sequential one, so it has the same samples at every scale.
+/// A progressive and a sequential file with the same coefficients have the same samples at every scale.
 #[test]
 fn progressive_and_sequential_files_have_equal_samples() {
     let pixels = picture(150, 90);

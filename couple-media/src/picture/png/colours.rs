@@ -26,7 +26,9 @@ pub(in crate::picture) struct Colours {
     cicp: Option<(u8, u8)>,
     /// Inflated ICC profile.
     icc: Option<Vec<u8>>,
-    /// Whether an iCCP chunk was read. Only the first is inflated: each may take 4 MiB, and a file may have thousands.
+    /// Whether an iCCP chunk was read.
+    ///
+    /// Only the first is inflated: each may take 4 MiB, and a file may have thousands.
     icc_seen: bool,
     srgb: bool,
     gamma: Option<f64>,
@@ -169,7 +171,9 @@ fn numbers<const N: usize>(payload: &[u8]) -> Option<[f64; N]> {
     numbers.try_into().ok()
 }
 
-/// Reads an iCCP chunk: name, zero, method, deflated profile. A profile that inflates beyond [`PROFILE`] is ignored.
+/// Reads an iCCP chunk: name, zero, method, deflated profile.
+///
+/// A profile that inflates beyond [`PROFILE`] is ignored.
 fn inflated(payload: &[u8]) -> Option<Vec<u8>> {
     let name = payload.iter().take(80).position(|&byte| byte == 0)?;
     miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(payload.get(name + 2..)?, PROFILE).ok()
