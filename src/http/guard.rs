@@ -119,7 +119,7 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     let status = response.status();
     app.metrics.count(&method, &route, status, took);
     let request_id = id.to_str().unwrap_or_default();
-    tracing::debug!(request_id, %method, route, status = status.as_u16(), took_us = took.as_micros(), "answered");
+    tracing::debug!(request_id, %method, route, status = status.as_u16(), took_us = took.as_micros(), "request answered");
     // The duration of these depends on the client.
     let waits = route.ends_with("/live") || route == "/v1/media" || route.starts_with("/v1/uploads/");
     if took > Duration::from_secs(1) && !waits {

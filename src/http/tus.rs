@@ -260,7 +260,7 @@ async fn options(State(app): State<App>) -> Response {
         (status = 410, description = "`upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`: `Tus-Version` has the supported one", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: more than `Tus-Max-Size`; `unfinished_uploads_full`: the account has 100 unfinished uploads, or 100 MiB in them", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unknown_type`: the bytes are no picture; `unsupported_encoding`", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unknown_type`: the bytes are not a picture; `unsupported_encoding`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_field`: invalid metadata, or a length of 0", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
 async fn create(
@@ -329,7 +329,7 @@ async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBo
         (status = 404, description = "`upload_not_found`: there is no such upload of this account"),
         (status = 410, description = "`upload_expired`, or `upload_couple_ended`: the couple in which it was created has ended"),
         (status = 412, description = "`unsupported_tus_version`"),
-        (status = 415, description = "`unknown_type`: the bytes are no picture; the upload is removed")))]
+        (status = 415, description = "`unknown_type`: the bytes are not a picture; the upload is removed")))]
 async fn offset(
     State(app): State<App>,
     signed: Signed,
@@ -359,7 +359,7 @@ async fn offset(
         (status = 410, description = "`upload_expired`, or `upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "`body_too_large`: more than its length; `unfinished_uploads_full`: the unfinished uploads of the account have 100 MiB", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`; `unsupported_encoding`; `unknown_type`: the bytes are no picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "`unsupported_media_type`; `unsupported_encoding`; `unknown_type`: the bytes are not a picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
         (status = 423, description = "`upload_locked`: a newer request continues the upload", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 600 requests in a minute", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`upload_interrupted`: the body broke off, or nothing arrived for 60 s, or too little in 120 s; what arrived is stored. `uploads_busy`: too many concurrent uploads", body = Problem, content_type = "application/problem+json")))]

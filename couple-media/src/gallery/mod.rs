@@ -67,7 +67,7 @@ pub struct GalleryOptions {
     pub copy: Option<u32>,
     /// Whether an animated photo (GIF, WebP) stays animated for clients that accept WebP. Default: false.
     ///
-    /// Otherwise its first frame is shown: in JPEG, as an avatar, without a copy, and beyond [`Limits::frames`].
+    /// In JPEG, as an avatar, without a stored copy, and beyond [`Limits::frames`], only the first frame is shown.
     pub animated: bool,
     /// Maximum memory in bytes for pictures that are being decoded in this process. Default: 256 MiB.
     ///
