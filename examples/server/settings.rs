@@ -319,4 +319,12 @@ mod tests {
             assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");
         }
     }
+
+    #[test]
+    fn every_setting_is_documented() {
+        let page = include_str!("../../docs/configuration.md");
+        for name in KNOWN {
+            assert!(page.contains(&format!("`{name}`")), "{name} is missing in docs/configuration.md");
+        }
+    }
 }
