@@ -3,13 +3,24 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use couple_media::picture::{self, AVATARS, Encoding, Fit, Limits, PHOTOS, Recipe, Rendition, inspect};
 use image::{ImageFormat, Rgba, RgbaImage, imageops, imageops::FilterType};
 use support::{flat_jpeg, jpeg_with, photo, png, render, seen, ssim, webp, written};
 
 const COPY: Rendition = Rendition::new("copy", Fit::Readable, 4096, 4096);
+
+/// Held by each test that decodes a picture: the memory of a process includes that of tests beside the one that measures it, where a
+/// runner starts them as threads.
+static DECODING: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    DECODING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn recipe(renditions: &[Rendition], encoding: Encoding) -> Recipe {
     Recipe { renditions: renditions.to_vec(), crop: None, encoding }
@@ -45,6 +56,7 @@ fn long_photos_keep_a_minimum_shorter_side() {
 
 #[test]
 fn tall_screenshot_is_shown() {
+    let _alone = alone();
     let pixels = photo(1080, 14_000);
     let rendered =
         render(&jpeg_with(&pixels, |_| {}), &recipe(&PHOTOS[1..2], Encoding::Jpeg { quality: 100 })).unwrap();
@@ -56,6 +68,7 @@ fn tall_screenshot_is_shown() {
 /// Makes the stored copy of each picture, as a worker does, and checks the peak memory.
 #[test]
 fn panoramas_and_200_megapixels_are_shown_within_the_memory_limit() {
+    let _alone = alone();
     let mut limits = Limits::default();
     // For a machine that is busy with other tests.
     limits.deadline = Duration::from_secs(120);
@@ -94,6 +107,7 @@ fn status(field: &str) -> usize {
 /// Permits are taken by the estimate, so it must not be less than the memory used.
 #[test]
 fn estimated_memory_is_not_exceeded() {
+    let _alone = alone();
     let mut limits = Limits::default();
     limits.deadline = Duration::from_secs(120);
     let pixels = photo(2000, 1500);
