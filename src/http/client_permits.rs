@@ -1,52 +1,55 @@
 //! Permits that are counted in total and per client network.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use couple_core::limits::LimitKey;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::{Answer, Problem};
+use super::{Answer, Problem, client_network::NetworkCounts};
 
 /// Bounds the resources of clients that have not authenticated, in total and per client network.
+///
+/// Once half of the permits are held, the bound per network shrinks with the number of free permits, so that a stranger with many
+/// networks leaves permits to others.
 #[derive(Debug)]
 pub(super) struct ClientPermits {
-    total: Arc<Semaphore>,
+    total: usize,
     per_client: usize,
-    held: Mutex<HashMap<LimitKey, usize>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    total: usize,
+    by_network: NetworkCounts,
 }
 
 impl ClientPermits {
     pub(super) fn new(total: usize, per_client: usize) -> Arc<Self> {
-        let total = Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self { total, per_client, held: Mutex::default() })
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<LimitKey, usize>> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a permit. A client whose address is unknown counts in total only.
     pub(super) fn take(self: &Arc<Self>, client: Option<IpAddr>) -> Answer<ClientPermit> {
-        let client = client.map(LimitKey::client);
-        if let Some(client) = &client {
-            let mut held = self.held();
-            let count = held.get(client).copied().unwrap_or(0);
-            if count >= self.per_client {
-                return Err(Problem::new("too_many_streams"));
-            }
-            held.insert(client.clone(), count + 1);
-        }
-        // Created first, so that an error below decrements the client's count.
-        let mut permit = ClientPermit { permits: self.clone(), client, total: None };
-        permit.total = self.total.clone().try_acquire_owned().ok();
-        if permit.total.is_none() {
+        let mut held = self.held();
+        let free = self.total.saturating_sub(held.total);
+        if free == 0 {
             return Err(Problem::new("overloaded"));
         }
-        Ok(permit)
+        if let Some(client) = client {
+            let shrunk = self.per_client.saturating_mul(2).saturating_mul(free).div_ceil(self.total);
+            if held.by_network.full(client, self.per_client.min(shrunk)).is_some() {
+                return Err(Problem::new("too_many_streams"));
+            }
+            held.by_network.add(client);
+        }
+        held.total += 1;
+        drop(held);
+        Ok(ClientPermit { permits: self.clone(), client })
     }
 }
 
@@ -54,19 +57,15 @@ impl ClientPermits {
 #[derive(Debug)]
 pub(super) struct ClientPermit {
     permits: Arc<ClientPermits>,
-    client: Option<LimitKey>,
-    total: Option<OwnedSemaphorePermit>,
+    client: Option<IpAddr>,
 }
 
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let Some(client) = self.client.take() else { return };
         let mut held = self.permits.held();
-        if let Some(count) = held.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&client);
-            }
+        held.total -= 1;
+        if let Some(client) = self.client {
+            held.by_network.remove(client);
         }
     }
 }
@@ -75,21 +74,73 @@ impl Drop for ClientPermit {
 mod tests {
     use super::*;
 
+    fn take(permits: &Arc<ClientPermits>, client: &str) -> Answer<ClientPermit> {
+        permits.take(Some(client.parse().unwrap()))
+    }
+
+    fn code(taken: Answer<ClientPermit>) -> String {
+        taken.unwrap_err().code().to_owned()
+    }
+
     #[test]
     fn permits_are_counted_per_network_and_in_total() {
         let permits = ClientPermits::new(5, 2);
-        let take = |ip: &str| permits.take(Some(ip.parse().unwrap()));
-        let first = take("192.0.2.1").unwrap();
-        let second = take("::ffff:192.0.2.1").unwrap();
-        assert_eq!(take("192.0.2.1").unwrap_err().code(), "too_many_streams");
-        let household = (take("2001:db8::1").unwrap(), take("2001:db8::ffff:2").unwrap());
-        assert_eq!(take("2001:db8::3").unwrap_err().code(), "too_many_streams");
+        let first = take(&permits, "192.0.2.1").unwrap();
+        let second = take(&permits, "::ffff:192.0.2.1").unwrap();
+        assert_eq!(code(take(&permits, "192.0.2.1")), "too_many_streams");
+        let household = (take(&permits, "2001:db8::1").unwrap(), take(&permits, "2001:db8::ffff:2").unwrap());
+        assert_eq!(code(take(&permits, "2001:db8::3")), "too_many_streams");
         let unknown = permits.take(None).unwrap();
-        assert_eq!(take("192.0.2.2").unwrap_err().code(), "overloaded");
-        drop((first, second));
-        let again = (take("192.0.2.1").unwrap(), take("192.0.2.1").unwrap());
-        drop((household, unknown, again));
-        assert!(permits.held().is_empty());
-        assert_eq!(permits.total.available_permits(), 5);
+        assert_eq!(code(take(&permits, "192.0.2.2")), "overloaded");
+        drop((household, unknown));
+        let again = take(&permits, "192.0.2.2").unwrap();
+        drop((first, second, again));
+        assert!(permits.held().by_network.is_empty() && permits.held().total == 0);
+    }
+
+    #[test]
+    fn ipv6_clients_are_bounded_by_56_and_48_bits() {
+        let permits = ClientPermits::new(10_000, 256);
+        // Fills networks of a /48: each /64 until it is refused.
+        let fill = |prefixes: &mut dyn Iterator<Item = u16>| {
+            let mut held = Vec::new();
+            for prefix in prefixes {
+                while let Ok(permit) = take(&permits, &format!("2001:db8:1:{prefix:x}::1")) {
+                    held.push(permit);
+                }
+            }
+            held
+        };
+        assert_eq!(fill(&mut (0..1)).len(), 256);
+        assert_eq!(fill(&mut (0..256)).len(), 512, "of a /56");
+        assert_eq!(fill(&mut (0..=0xFFFF).step_by(64)).len(), 1_024, "of a /48");
+        assert!(permits.held().by_network.is_empty());
+    }
+
+    /// As many as the total allows, if the bound did not shrink: 40 addresses.
+    #[test]
+    fn many_networks_leave_permits_to_others() {
+        let permits = ClientPermits::new(10_000, 256);
+        let mut held = Vec::new();
+        for address in 0..100 {
+            while let Ok(permit) = take(&permits, &format!("198.51.100.{address}")) {
+                held.push(permit);
+            }
+        }
+        let other: Vec<_> = (0..3).map(|_| take(&permits, "192.0.2.1").unwrap()).collect();
+        // Permits return, at the latest, when the time to authenticate ends. Who takes them anew gets fewer.
+        for _ in 0..20 {
+            let half = held.len() / 2;
+            held.rotate_left(half);
+            held.truncate(half);
+            for address in 0..100 {
+                while let Ok(permit) = take(&permits, &format!("198.51.100.{address}")) {
+                    held.push(permit);
+                }
+            }
+        }
+        let free = 10_000 - permits.held().total;
+        assert!(free > 300, "{free} are free");
+        drop((held, other));
     }
 }

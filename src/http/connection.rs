@@ -30,6 +30,12 @@ const PAUSE_STOPPING: Duration = Duration::from_millis(500);
 /// State that a connection shares with its server: its entry in the table, and the signal to stop.
 pub(super) type Held = (Registration, watch::Receiver<bool>);
 
+/// A write that the client does not take.
+struct Stuck {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
 /// A client's connection, which ends when the client takes nothing for too long. It is removed from the table of connections when it is
 /// dropped, also after it became a WebSocket.
 pub(super) struct Connection {
@@ -38,7 +44,15 @@ pub(super) struct Connection {
     ahead: Vec<u8>,
     patience: Duration,
     /// Runs while the client takes nothing.
-    stuck: Option<Pin<Box<Sleep>>>,
+    stuck: Option<Stuck>,
+    /// How late the client is in taking what is written, by the least rate.
+    late: Duration,
+    /// Least rate at which the client must take what is written, in bytes a second, before the connection may be evicted.
+    rate: u32,
+    /// Whether hyper has something to write still.
+    writing: bool,
+    /// Whether the last read found nothing.
+    quiet: bool,
     /// Told whenever everything is written.
     slot: Option<Arc<Slot>>,
     /// An answer in place of one of hyper's own, which have no body.
@@ -47,8 +61,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) const fn new(stream: TcpStream, patience: Duration, held: Held) -> Self {
-        Self { stream, ahead: Vec::new(), patience, stuck: None, slot: None, instead: Vec::new(), held }
+    /// A connection whose client must take something within `patience`, and `rate` bytes a second while connections are short.
+    pub(super) const fn new(stream: TcpStream, patience: Duration, rate: u32, held: Held) -> Self {
+        Self {
+            stream,
+            ahead: Vec::new(),
+            patience,
+            stuck: None,
+            late: Duration::ZERO,
+            rate: if rate == 0 { 1 } else { rate },
+            writing: false,
+            quiet: false,
+            slot: None,
+            instead: Vec::new(),
+            held,
+        }
     }
 
     /// Activity of the connection, for the table of connections.
@@ -92,7 +119,8 @@ impl Connection {
     ///
     /// A socket that is closed with unread bytes is reset, and the client would lose the answer (RFC 9112, 9.6).
     pub(super) async fn close(mut self: Box<Self>, patience: Duration) {
-        if !self.registration().activity().leaves_unread() {
+        let activity = self.registration().activity();
+        if !activity.leaves_unread() || !activity.lingers() {
             return;
         }
         let mut stopping = self.stopping();
@@ -136,17 +164,41 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// What a write came to, unless it has waited too long.
-    fn patiently<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if wrote.is_ready() {
-            self.stuck = None;
-            return wrote;
+    /// Result of a write, unless it has waited too long.
+    fn patiently(
+        &mut self,
+        context: &mut Context<'_>,
+        wrote: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(wrote) = wrote else {
+            if self.stuck.is_none() {
+                let since = Instant::now();
+                let timer = Box::pin(tokio::time::sleep_until(since + self.patience));
+                self.stuck = Some(Stuck { since, timer });
+                self.registration().activity().blocked(self.late);
+            }
+            if let Some(stuck) = &mut self.stuck {
+                ready!(stuck.timer.as_mut().poll(context));
+            }
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        if let Some(stuck) = self.stuck.take() {
+            self.late += stuck.since.elapsed();
+            self.registration().activity().unblocked();
         }
-        let patience = self.patience;
-        let stuck =
-            self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + patience)));
-        ready!(stuck.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        if !self.late.is_zero()
+            && let Ok(bytes) = &wrote
+        {
+            self.late = self.late.saturating_sub(Duration::from_secs(*bytes as u64) / self.rate);
+        }
+        Poll::Ready(wrote)
+    }
+
+    /// Tells that the connection is idle, if hyper has nothing to write and the client nothing to read.
+    fn tell_idle(&self) {
+        if self.quiet && !self.writing {
+            self.registration().activity().idle();
+        }
     }
 }
 
@@ -158,11 +210,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-            if read.is_pending() {
-                self.registration().activity().idle();
-            }
+            self.quiet = read.is_pending();
+            self.tell_idle();
             return read;
         }
+        self.quiet = false;
         let taken = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead[..taken]);
         self.ahead.drain(..taken);
@@ -182,6 +234,7 @@ impl AsyncWrite for Connection {
         if self.replaced(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
+        self.writing = true;
         let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.patiently(context, wrote)
     }
@@ -195,6 +248,7 @@ impl AsyncWrite for Connection {
         {
             return Poll::Ready(Ok(bytes.len()));
         }
+        self.writing = true;
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.patiently(context, wrote)
     }
@@ -203,6 +257,9 @@ impl AsyncWrite for Connection {
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(context))?;
+        // hyper flushes once it has written all that it has.
+        self.writing = false;
+        self.tell_idle();
         if let Some(slot) = &self.slot {
             slot.flushed();
         }

@@ -1,11 +1,12 @@
 //! The table of open connections: how many there are, of which clients, and which of them only wait for their client.
 //!
-//! A connection that waits for its client (for a request, for the rest of a head or of a body) costs the server nothing to close. When no
-//! connection is free, the one that has waited longest is closed, so that a new request is accepted.
+//! A connection that waits for its client (for a request, for the rest of a head or of a body, for the client to take its answer) costs the
+//! server nothing to close. When no connection is free, some are closed, so that a new request is accepted: first those of the network that
+//! has most, and of those first the ones that have waited longest.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,10 +17,16 @@ use std::{
 use ipnet::IpNet;
 use tokio::{task::AbortHandle, time::Instant};
 
+use super::client_network::{Network, NetworkCounts};
+
 /// How long a connection must have waited for a request before it may be closed: one that was just accepted is about to send it.
 const YOUNG: Duration = Duration::from_millis(100);
-/// The same for the rest of a body: mobile networks pause for seconds.
+/// The same for the rest of a body, and for a client to take its answer: mobile networks pause for seconds. Time that bytes at the least
+/// rate take does not count.
 const PAUSED: Duration = Duration::from_secs(5);
+/// A network without connections that have waited long enough gives up younger ones if it has more than so many times as many as the network
+/// of the new client.
+const UNFAIR: usize = 2;
 /// How long no further search is made after one that found nothing: it looks at every connection.
 const FRUITLESS: Duration = Duration::from_millis(20);
 /// Networks whose last fruitless search is remembered before those of the past are forgotten.
@@ -45,35 +52,6 @@ pub(super) enum Full {
     Client,
 }
 
-/// An address, or the network that it is in: the prefix, its length in bits, and how many shares of `per_client` it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Network(IpAddr, u8);
-
-impl Network {
-    /// The networks that a client counts for, with their shares: an IPv6 client has a /64 at least, and often a /56 or a /48.
-    fn all(client: IpAddr) -> impl Iterator<Item = (Self, usize)> + Clone {
-        let prefixes: &[(u8, usize)] = match client {
-            IpAddr::V4(_) => &[(32, 1)],
-            IpAddr::V6(_) => &[(64, 1), (56, 2), (48, 4)],
-        };
-        prefixes.iter().map(move |&(bits, shares)| (Self::of(client, bits), shares))
-    }
-
-    fn of(client: IpAddr, bits: u8) -> Self {
-        let prefix = match client {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                Ipv4Addr::from(u32::from(address) & mask).into()
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-                Ipv6Addr::from(u128::from(address) & mask).into()
-            }
-        };
-        Self(prefix, bits)
-    }
-}
-
 /// All open connections.
 #[derive(Debug)]
 pub(super) struct ConnectionTable {
@@ -86,9 +64,18 @@ pub(super) struct ConnectionTable {
 struct Open {
     next: u64,
     by_id: HashMap<u64, Arc<Activity>>,
-    by_network: HashMap<Network, usize>,
-    /// No search before this time, in milliseconds: in all, and in a network. A network at its bound must not keep others from a search.
-    search_after: HashMap<Option<Network>, u64>,
+    by_network: NetworkCounts,
+    /// Searches that found nothing: in all, and in a network. A network at its bound must not keep others from a search.
+    fruitless: HashMap<Option<Network>, Fruitless>,
+}
+
+/// A search that found nothing to close.
+#[derive(Debug)]
+struct Fruitless {
+    /// No search like it before this time, in milliseconds.
+    until: u64,
+    /// Connections of the client's network. A client with fewer may find some.
+    own: usize,
 }
 
 impl ConnectionTable {
@@ -101,10 +88,10 @@ impl ConnectionTable {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.began.elapsed())
     }
 
-    /// Registers a connection; at the limit, closes those that have waited longest for their client.
+    /// Registers a connection; at a limit, closes connections that wait for their client.
     pub(super) fn register(self: &Arc<Self>, peer: IpAddr) -> Result<Registration, Full> {
         self.register_at(peer, self.now())
     }
@@ -114,93 +101,154 @@ impl ConnectionTable {
         let exempt = self.bounds.exempt.iter().any(|network| network.contains(&peer));
         let client = (!exempt).then_some(peer);
         let mut open = self.open();
-        for (network, shares) in client.into_iter().flat_map(Network::all) {
-            let most = self.bounds.per_client.saturating_mul(shares);
-            if open.by_network.get(&network).is_some_and(|count| *count >= most)
-                && !open.evict(now, (most / 64).max(1), Some(network))
-            {
+        while let Some((network, most)) =
+            client.and_then(|client| open.by_network.full(client, self.bounds.per_client))
+        {
+            let search = Search { now, most: (most / 64).max(1), network: Some(network), own: 0 };
+            if !open.evict(&search) {
                 return Err(Full::Client);
             }
         }
-        if open.by_id.len() >= self.bounds.total && !open.evict(now, (self.bounds.total / 64).max(1), None) {
-            return Err(Full::Total);
+        if open.by_id.len() >= self.bounds.total {
+            let own = client.map_or(0, |client| open.by_network.shares_of(client));
+            if !open.evict(&self.search_in_all(now, own)) {
+                return Err(Full::Total);
+            }
         }
         let id = open.next;
         open.next += 1;
-        let state = AtomicU64::new(pack(Phase::Request, now));
         let activity = Arc::new(Activity {
             client,
             began: self.began,
-            state,
+            state: AtomicU64::new(pack(Phase::Request, now)),
+            blocked: AtomicU64::new(NOT_BLOCKED),
             unread: AtomicBool::new(false),
             task: Mutex::default(),
         });
         open.by_id.insert(id, activity.clone());
-        for (network, _) in client.into_iter().flat_map(Network::all) {
-            *open.by_network.entry(network).or_default() += 1;
+        if let Some(client) = client {
+            open.by_network.add(client);
         }
         Ok(Registration { table: self.clone(), id, activity })
     }
 
+    const fn search_in_all(&self, now: u64, own: usize) -> Search {
+        let batch = self.bounds.total / 64;
+        Search { now, most: if batch > 0 { batch } else { 1 }, network: None, own }
+    }
+
     /// Closes a connection that waits for its client, if there is one: the system has no descriptor left.
     pub(super) fn make_room(&self) -> bool {
-        let now = self.now();
-        self.open().evict(now, (self.bounds.total / 64).max(1), None)
+        let search = self.search_in_all(self.now(), 0);
+        self.open().evict(&search)
     }
 }
 
+/// A search for connections that may be closed.
+#[derive(Debug)]
+struct Search {
+    /// Milliseconds.
+    now: u64,
+    /// Connections that are closed at most.
+    most: usize,
+    /// Network to search; none is all of them.
+    network: Option<Network>,
+    /// Connections of the network of the client that needs one.
+    own: usize,
+}
+
+/// A connection that waits for its client.
+#[derive(Debug)]
+struct Waiting {
+    id: u64,
+    state: u64,
+    /// Milliseconds.
+    since: u64,
+    /// Whether it has waited so long that it may be closed.
+    due: bool,
+    /// Whether it is in the middle of a request or an answer.
+    in_use: bool,
+    /// Connections of its network.
+    network: usize,
+}
+
 impl Open {
-    /// Closes up to `most` of the connections that have waited longest, in all or in a network. False: none.
+    /// Closes connections that wait for their client. False: none.
     ///
-    /// Connections that wait for a request come first, then one that waits for the rest of a body.
-    fn evict(&mut self, now: u64, most: usize, network: Option<Network>) -> bool {
-        if self.search_after.get(&network).is_some_and(|after| now < *after) {
+    /// In all, a network gives up connections as long as it has more than the client's own. Then those that wait for a request come first,
+    /// and those in the middle of a body or an answer last.
+    fn evict(&mut self, search: &Search) -> bool {
+        let &Search { now, most, network, own } = search;
+        if self.fruitless.get(&network).is_some_and(|last| now < last.until && own >= last.own) {
             return false;
         }
-        let inside = |activity: &Activity| {
-            network.is_none_or(|wanted| {
-                activity.client.is_some_and(|client| Network::of(client, wanted.1) == wanted)
-            })
+        let mut waiting = self.waiting(now, network);
+        let heaviest = waiting.iter().map(|one| one.network).max().unwrap_or(0);
+        let heavy = network.is_none() && heaviest > own + 1;
+        let unfair = heavy && heaviest > UNFAIR * (own + 1);
+        // The order in which they are closed; none: not at all.
+        let rank = |one: &Waiting| match (heavy && one.network == heaviest, one.due, one.in_use) {
+            (true, true, false) => Some(0),
+            (true, true, true) => Some(1),
+            (false, true, false) => Some(2),
+            (true, false, _) if unfair => Some(3),
+            (false, true, true) => Some(4),
+            _ => None,
         };
-        let waiting = |phase: Phase, at_least: Duration| {
-            let at_least = u64::try_from(at_least.as_millis()).unwrap_or(u64::MAX);
-            self.by_id.iter().filter_map(move |(id, activity)| {
-                let state = activity.state.load(Ordering::Acquire);
-                let (of, since) = unpack(state);
-                (of == phase as u64 && now.saturating_sub(since) >= at_least && inside(activity))
-                    .then_some((since, *id, state))
-            })
+        let first = waiting.iter().filter_map(rank).min();
+        waiting.retain(|one| first.is_some() && rank(one) == first);
+        let most = match first {
+            // No more than what makes them equal.
+            Some(0 | 1 | 3) => most.min((heaviest - own) / 2),
+            // These cost their clients something.
+            Some(4) => most / 8,
+            _ => most,
         };
-        let mut oldest: Vec<_> = waiting(Phase::Request, YOUNG).collect();
-        if oldest.len() > most {
-            oldest.select_nth_unstable(most - 1);
-            oldest.truncate(most);
-        }
-        if oldest.is_empty() {
-            oldest.extend(waiting(Phase::Body, PAUSED).min());
+        let most = most.max(1);
+        if waiting.len() > most {
+            waiting.select_nth_unstable_by_key(most - 1, |one| (one.since, one.id));
+            waiting.truncate(most);
         }
         let mut closed = false;
-        for (_, id, state) in oldest {
+        for Waiting { id, state, .. } in waiting {
             closed |= self.by_id.get(&id).is_some_and(|activity| activity.evict(state)) && self.remove(id);
         }
         if !closed {
-            if self.search_after.len() > MAX_SEARCHED_NETWORKS {
-                self.search_after.retain(|_, after| now < *after);
+            if self.fruitless.len() > MAX_SEARCHED_NETWORKS {
+                self.fruitless.retain(|_, last| now < last.until);
             }
-            self.search_after.insert(network, now + u64::try_from(FRUITLESS.as_millis()).unwrap_or(0));
+            self.fruitless.insert(network, Fruitless { until: now + millis(FRUITLESS), own });
         }
         closed
     }
 
+    /// Connections that wait for their client, in all or in a network.
+    fn waiting(&self, now: u64, network: Option<Network>) -> Vec<Waiting> {
+        let inside = |activity: &Activity| {
+            network.is_none_or(|wanted| activity.client.is_some_and(|client| wanted.contains(client)))
+        };
+        let waiting = self.by_id.iter().filter_map(|(id, activity)| {
+            let (state, phase, since) = activity.waits()?;
+            let due_after = match phase {
+                Phase::Lingering => Duration::ZERO,
+                Phase::Request => YOUNG,
+                _ => PAUSED,
+            };
+            let in_use = !matches!(phase, Phase::Lingering | Phase::Request);
+            let due = now.saturating_sub(since) >= millis(due_after);
+            inside(activity).then(|| {
+                let of = activity.client.filter(|_| network.is_none());
+                let network = of.map_or(0, |client| self.by_network.shares_of(client));
+                Waiting { id: *id, state, since, due, in_use, network }
+            })
+        });
+        waiting.collect()
+    }
+
     fn remove(&mut self, id: u64) -> bool {
         let Some(activity) = self.by_id.remove(&id) else { return false };
-        for (network, _) in activity.client.into_iter().flat_map(Network::all) {
-            if let Some(count) = self.by_network.get_mut(&network) {
-                *count -= 1;
-                if *count == 0 {
-                    self.by_network.remove(&network);
-                }
-            }
+        if let Some(client) = activity.client {
+            self.by_network.remove(client);
         }
         true
     }
@@ -218,10 +266,29 @@ enum Phase {
     Body,
     /// An answer was handed over to be written.
     Answered,
+    /// The last answer is written; what the client still sends is discarded.
+    Lingering,
     /// The connection was upgraded to another protocol.
     Upgraded,
     /// The connection is being closed.
     Evicted,
+}
+
+const PHASES: [Phase; 7] = [
+    Phase::Request,
+    Phase::Busy,
+    Phase::Body,
+    Phase::Answered,
+    Phase::Lingering,
+    Phase::Upgraded,
+    Phase::Evicted,
+];
+
+/// Value of [`Activity::blocked`] while the client takes what is written.
+const NOT_BLOCKED: u64 = u64::MAX;
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A phase, and since when in milliseconds.
@@ -240,6 +307,8 @@ pub(super) struct Activity {
     client: Option<IpAddr>,
     began: Instant,
     state: AtomicU64,
+    /// Since when the client has not taken what is written, in milliseconds.
+    blocked: AtomicU64,
     unread: AtomicBool,
     task: Mutex<Option<AbortHandle>>,
 }
@@ -248,14 +317,37 @@ impl Activity {
     /// Moves to a phase from one of `from`. False: it was in none of them.
     fn advance(&self, from: &[Phase], to: Phase) -> bool {
         let since = match to {
-            Phase::Request | Phase::Body => u64::try_from(self.began.elapsed().as_millis()).unwrap_or(0),
+            Phase::Request | Phase::Lingering => self.now(),
             _ => 0,
         };
+        self.advance_since(from, to, since)
+    }
+
+    fn advance_since(&self, from: &[Phase], to: Phase, since: u64) -> bool {
         let allowed = |state: u64| from.iter().any(|phase| *phase as u64 == unpack(state).0);
         let moved = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             allowed(state).then(|| pack(to, since))
         });
         moved.is_ok()
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.began.elapsed())
+    }
+
+    /// The state, phase and start of a wait for the client; none if the connection does not wait for its client.
+    fn waits(&self) -> Option<(u64, Phase, u64)> {
+        let state = self.state.load(Ordering::Acquire);
+        let (phase, since) = unpack(state);
+        let phase = PHASES.into_iter().find(|known| *known as u64 == phase)?;
+        match phase {
+            Phase::Request | Phase::Body | Phase::Lingering => Some((state, phase, since)),
+            Phase::Busy | Phase::Answered => {
+                let since = self.blocked.load(Ordering::Acquire);
+                (since != NOT_BLOCKED).then_some((state, phase, since))
+            }
+            Phase::Upgraded | Phase::Evicted => None,
+        }
     }
 
     fn is(&self, phase: Phase) -> bool {
@@ -267,11 +359,25 @@ impl Activity {
         self.advance(&[Phase::Request, Phase::Busy, Phase::Body, Phase::Answered], Phase::Busy)
     }
 
-    /// The rest of a body is waited for.
-    pub(super) fn awaits_body(&self) {
-        if !self.is(Phase::Body) {
-            self.advance(&[Phase::Busy], Phase::Body);
-        }
+    /// The rest of a body is waited for. Its client is `late` already: it sent fewer bytes than the least rate allows.
+    pub(super) fn awaits_body(&self, late: Duration) {
+        let since = self.now().saturating_sub(millis(late));
+        self.advance_since(&[Phase::Busy], Phase::Body, since);
+    }
+
+    /// The client does not take what is written. It is `late` already: it took fewer bytes than the least rate allows.
+    pub(super) fn blocked(&self, late: Duration) {
+        self.blocked.store(self.now().saturating_sub(millis(late)), Ordering::Release);
+    }
+
+    /// The client takes what is written.
+    pub(super) fn unblocked(&self) {
+        self.blocked.store(NOT_BLOCKED, Ordering::Release);
+    }
+
+    /// The last answer is written, and the rest of what the client sends is discarded. False: the connection is being closed.
+    pub(super) fn lingers(&self) -> bool {
+        self.advance(&[Phase::Request, Phase::Busy, Phase::Body, Phase::Answered], Phase::Lingering)
     }
 
     /// A part of a body arrived.
@@ -290,7 +396,7 @@ impl Activity {
         self.task().take();
     }
 
-    /// The client sends nothing that is left unread.
+    /// Everything is written, and the client sends nothing that is left unread.
     pub(super) fn idle(&self) {
         if self.is(Phase::Answered) {
             self.advance(&[Phase::Answered], Phase::Request);
@@ -412,7 +518,7 @@ mod tests {
             })
         };
         let (used, sending) = (at(0, 1).unwrap(), at(0, 1).unwrap());
-        sending.activity().awaits_body();
+        sending.activity().awaits_body(Duration::ZERO);
         let idle = table.register_at([192, 0, 2, 2].into(), 0).unwrap();
         assert_eq!(at(50, 3).unwrap_err(), Full::Total, "it was accepted just now");
         let second = at(1_000, 3).unwrap();
@@ -424,5 +530,59 @@ mod tests {
         assert_eq!(table.open().by_id.len(), 3);
         drop((idle, sending, used, second, third));
         assert!(table.open().by_id.is_empty() && table.open().by_network.is_empty());
+    }
+
+    /// Until they have as many connections as others, also where each connection has just begun to wait.
+    #[test]
+    fn networks_with_most_connections_give_way_first() {
+        let table = table(60, 30);
+        let at = |now, client: &str| table.register_at(client.parse().unwrap(), now);
+        let mut idle: Vec<_> = (0..4).map(|n| at(0, &format!("198.51.100.{n}")).unwrap()).collect();
+        let heavy: Vec<_> = (0..28).map(|_| at(0, "192.0.2.1").unwrap()).collect();
+        let network: Vec<_> = (0..28).map(|n| at(0, &format!("2001:db8:1:{n}00::1")).unwrap()).collect();
+        let open = |of: &[Registration]| of.iter().filter(|one| !one.activity().is(Phase::Evicted)).count();
+        // A /48 has four shares, so its 28 connections are as 7 of an address.
+        for n in 0..15 {
+            idle.push(at(10, &format!("203.0.113.{n}")).unwrap());
+        }
+        assert_eq!((open(&idle), open(&heavy), open(&network)), (19, 13, 28));
+        let more: Vec<_> = (0..20).map(|n| at(1_000, &format!("203.0.113.{}", 100 + n)).unwrap()).collect();
+        assert_eq!((open(&idle), open(&more)), (19, 20));
+        assert!(open(&heavy).abs_diff(open(&network) / 4) <= 1, "{} and {}", open(&heavy), open(&network));
+    }
+
+    #[test]
+    fn a_client_that_finds_no_connection_keeps_no_other_from_a_search() {
+        let table = table(4, 4);
+        let at = |client: [u8; 4]| table.register_at(client.into(), 0);
+        let heavy: Vec<_> = (0..3).map(|_| at([192, 0, 2, 1]).unwrap()).collect();
+        let busy = at([192, 0, 2, 2]).unwrap();
+        busy.activity().begin();
+        assert_eq!(at([192, 0, 2, 1]).unwrap_err(), Full::Total);
+        let other = at([192, 0, 2, 3]).unwrap();
+        assert_eq!(heavy.iter().filter(|one| one.activity().is(Phase::Evicted)).count(), 1);
+        drop((busy, other));
+    }
+
+    #[test]
+    fn clients_that_do_not_take_their_answers_give_way() {
+        let table = table(2, 2);
+        let answering = |client: [u8; 4]| {
+            table.register_at(client.into(), 0).inspect(|registration| {
+                registration.activity().begin();
+                registration.activity().answered();
+            })
+        };
+        let (slow, quick) = (answering([192, 0, 2, 1]).unwrap(), answering([192, 0, 2, 2]).unwrap());
+        slow.activity().blocked(Duration::ZERO);
+        let other = |now| table.register_at([192, 0, 2, 3].into(), now);
+        assert_eq!(other(1_000).unwrap_err(), Full::Total);
+        let another = other(60_000).unwrap();
+        assert!(slow.activity().is(Phase::Evicted) && quick.activity().is(Phase::Answered));
+        drop(another);
+        let again = answering([192, 0, 2, 1]).unwrap();
+        again.activity().blocked(Duration::ZERO);
+        again.activity().unblocked();
+        assert_eq!(other(120_000).unwrap_err(), Full::Total, "it takes its answer again");
     }
 }

@@ -3,18 +3,21 @@
 //! The library keeps a session open for as long as its client answers pings, whether or not it is connected to a namespace. So each
 //! session carries a [`Session`] of ours in the extensions of the request that began it, and its WebSocket runs over a [`Wire`]
 //! that can be closed from here.
+//!
+//! The library takes messages as fast as its client sends them, so they are counted here: the frames of a WebSocket and the packets of the
+//! polling transport's requests.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
-    future::{Ready, ready},
+    future::{self, Ready},
     io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -30,12 +33,20 @@ use socketioxide::service::SocketIoService;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Notify, oneshot},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::{Service as _, util::ServiceFn};
 
-use super::{Answer, App, Problem, client_permits::ClientPermit, extract, socketio::PATH};
+use super::{
+    Answer, App, Problem,
+    client_permits::ClientPermit,
+    extract,
+    guard::BODY,
+    message_rate::MessageRate,
+    request_body::body_problem,
+    socketio::{MESSAGE, PATH},
+};
 
 /// Time for a client to read the last packets and to close the session itself.
 const PARTING: Duration = Duration::from_secs(1);
@@ -46,7 +57,7 @@ const OPEN_PACKET: usize = 1024;
 pub(super) type Otherwise = ServiceFn<fn(Request) -> Ready<Result<Response, Infallible>>>;
 
 pub(super) fn not_found(_: Request) -> Ready<Result<Response, Infallible>> {
-    ready(Ok(Problem::new("not_found").into_response()))
+    future::ready(Ok(Problem::new("not_found").into_response()))
 }
 
 /// The Socket.IO library, behind the count of its sessions.
@@ -118,13 +129,39 @@ impl Engine {
                 let session = session.ok_or_else(|| Problem::new("malformed_request").detail("unknown sid"));
                 session.and_then(|session| self.upgrade(request, session))
             }
-            (Some(_), false) => return self.pass_on(request).await,
+            (Some(sid), false) => {
+                let session = self.polling().get(sid).and_then(Weak::upgrade);
+                return match session {
+                    Some(session) => self.exchange(&session, request).await,
+                    None => self.pass_on(request).await,
+                };
+            }
         };
         Ok(answer.unwrap_or_else(Problem::into_response))
     }
 
     async fn pass_on(&self, request: Request) -> Result<Response, Infallible> {
         Ok(self.service.clone().call(request).await?.map(Body::new))
+    }
+
+    /// Passes on a request of a session that polls. Ends a session that its client closes, and one that sends what is not accepted.
+    async fn exchange(&self, session: &Session, request: Request) -> Result<Response, Infallible> {
+        let (head, body) = request.into_parts();
+        let (body, closes) = match head.method {
+            Method::POST => match session.packets(body).await {
+                Ok((packets, closes)) => (Body::from(packets), closes),
+                Err(problem) => {
+                    session.end_polling().await;
+                    return Ok(problem.into_response());
+                }
+            },
+            _ => (body, false),
+        };
+        let response = self.pass_on(Request::from_parts(head, body)).await?;
+        if closes || !response.status().is_success() {
+            session.end_polling().await;
+        }
+        Ok(response)
     }
 
     fn begin(self: &Arc<Self>, request: &Request) -> Answer<Arc<Session>> {
@@ -136,6 +173,7 @@ impl Engine {
             permit: Mutex::new(Some(permit)),
             asked: AtomicBool::new(false),
             wire: Mutex::new(None),
+            rate: Mutex::new(MessageRate::new()),
             over: Notify::new(),
         }))
     }
@@ -217,6 +255,8 @@ pub(super) struct Session {
     asked: AtomicBool,
     /// Closes the session's WebSocket when dropped.
     wire: Mutex<Option<oneshot::Sender<()>>>,
+    /// Bound on what the client sends.
+    rate: Mutex<MessageRate>,
     /// Notified when its WebSocket is closed.
     over: Notify,
 }
@@ -230,6 +270,34 @@ impl Session {
     /// Returns the permit of a session that is now counted by its account.
     pub(super) fn release_permit(&self) {
         drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Whether the client may send so many more messages.
+    fn allows(&self, messages: u32) -> bool {
+        messages == 0 || self.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(messages)
+    }
+
+    /// Reads the packets of a request, and whether one of them closes the session.
+    async fn packets(&self, body: Body) -> Answer<(Bytes, bool)> {
+        let read = timeout(BODY, to_bytes(body, MESSAGE)).await;
+        let packets =
+            read.map_err(|_| Problem::new("body_timed_out"))?.map_err(|error| body_problem(&error))?;
+        let (mut count, mut closes) = (0, false);
+        for packet in packets.split(|byte| *byte == SEPARATOR) {
+            count += 1;
+            closes |= packet.first() == Some(&CLOSE_PACKET);
+        }
+        if self.allows(count) { Ok((packets, closes)) } else { Err(Problem::new("rate_limited")) }
+    }
+
+    /// Ends a session that polls, unless it has become a WebSocket meanwhile, and returns its permit.
+    ///
+    /// The library keeps what it has of a session that ended until the time to authenticate ends.
+    async fn end_polling(&self) {
+        if self.wire.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.release_permit();
+            self.close().await;
+        }
     }
 
     fn set_wire(&self, wire: Option<oneshot::Sender<()>>) {
@@ -249,7 +317,7 @@ impl Session {
         if let (Some(sid), Some(engine)) = (self.sid.get(), self.engine.upgrade()) {
             // As its client would: one close packet. A session that has become a WebSocket refuses it.
             let uri = format!("{PATH}?EIO=4&transport=polling&sid={sid}");
-            let mut request = Request::new(Body::from(Bytes::from_static(b"1")));
+            let mut request = Request::new(Body::from(Bytes::from_static(&[CLOSE_PACKET])));
             *request.method_mut() = Method::POST;
             if let Ok(uri) = uri.parse() {
                 *request.uri_mut() = uri;
@@ -267,8 +335,71 @@ impl Drop for Session {
     }
 }
 
-/// The close packet of Engine.IO, `1`, as a client's text frame with an empty mask (RFC 6455, 5.2).
-const CLOSE_FRAME: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, b'1'];
+/// Separates packets of one request (Engine.IO 4).
+const SEPARATOR: u8 = 0x1E;
+/// The close packet of Engine.IO.
+const CLOSE_PACKET: u8 = b'1';
+/// The same as a client's text frame with an empty mask (RFC 6455, 5.2).
+const CLOSE_FRAME: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, CLOSE_PACKET];
+/// A server's close frame with the code 1008, policy violation (RFC 6455, 7.4.1).
+const REFUSAL_FRAME: [u8; 4] = [0x88, 2, 0x03, 0xF0];
+/// Maximum bytes that are read and discarded of a client that sent too many messages, so that it gets the close frame.
+const DISCARDED: usize = 1 << 20;
+
+/// Finds the frames in one direction of a WebSocket (RFC 6455, 5.2).
+#[derive(Debug, Default)]
+struct Frames {
+    head: [u8; 14],
+    in_head: usize,
+    left: u64,
+}
+
+impl Frames {
+    /// Number of frames whose head ends in `bytes`.
+    fn count(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut count = 0;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                self.left -= skipped as u64;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.head[self.in_head] = bytes[0];
+            self.in_head += 1;
+            bytes = &bytes[1..];
+            if let Some(length) = payload_length(&self.head[..self.in_head]) {
+                (self.left, self.in_head) = (length, 0);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Whether the last frame is complete.
+    const fn is_between(&self) -> bool {
+        self.in_head == 0 && self.left == 0
+    }
+}
+
+/// Length of a frame's payload by its head; none if the head is not complete.
+fn payload_length(head: &[u8]) -> Option<u64> {
+    let second = *head.get(1)?;
+    let mask = if second & 0x80 != 0 { 4 } else { 0 };
+    let extended = match second & 0x7F {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let length = head.get(2..2 + extended)?;
+    if head.len() < 2 + extended + mask {
+        return None;
+    }
+    Some(match extended {
+        0 => u64::from(second & 0x7F),
+        _ => length.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+    })
+}
 
 /// A session's WebSocket connection. Once the session is closed from here, it reads as if its client had closed it: the library then
 /// writes what waits, and ends the connection.
@@ -277,8 +408,18 @@ struct Wire {
     /// None: the session is closed.
     closing: Option<oneshot::Receiver<()>>,
     session: Arc<Session>,
+    read: Frames,
+    written: Frames,
+    /// The client sent too many messages.
+    refused: Option<Refused>,
     /// Dropped with the connection.
     _gone: oneshot::Sender<()>,
+}
+
+/// State of a connection whose client sent too many messages.
+struct Refused {
+    until: Pin<Box<Sleep>>,
+    discarded: usize,
 }
 
 impl Wire {
@@ -286,7 +427,42 @@ impl Wire {
         let (close, closing) = oneshot::channel();
         let (gone, ended) = oneshot::channel();
         session.set_wire(Some(close));
-        (Self { io: TokioIo::new(upgraded), closing: Some(closing), session, _gone: gone }, ended)
+        let wire = Self {
+            io: TokioIo::new(upgraded),
+            closing: Some(closing),
+            session,
+            read: Frames::default(),
+            written: Frames::default(),
+            refused: None,
+            _gone: gone,
+        };
+        (wire, ended)
+    }
+
+    /// Tells the client that it sent too many messages. From here on, nothing that the library writes is sent.
+    fn refuse(&mut self, context: &mut Context<'_>) {
+        if self.written.is_between() {
+            // A client that takes nothing is not told.
+            let _ = Pin::new(&mut self.io).poll_write(context, &REFUSAL_FRAME);
+        }
+        self.refused = Some(Refused { until: Box::pin(sleep(PARTING)), discarded: 0 });
+    }
+
+    /// Reads and discards what a refused client sends, until it closes the connection, for a moment.
+    fn poll_discard(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(refused) = &mut self.refused else { return Poll::Ready(Ok(())) };
+        let begin = buffer.filled().len();
+        while refused.discarded < DISCARDED && refused.until.as_mut().poll(context).is_pending() {
+            let read = ready!(Pin::new(&mut self.io).poll_read(context, buffer));
+            let bytes = buffer.filled().len() - begin;
+            buffer.set_filled(begin);
+            if read.is_err() || bytes == 0 {
+                break;
+            }
+            refused.discarded += bytes;
+        }
+        // The end of the connection, as the library sees it.
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -303,15 +479,27 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(closing) = &mut self.closing else { return Poll::Ready(Ok(())) };
+        let wire = &mut *self;
+        if wire.refused.is_some() {
+            return wire.poll_discard(context, buffer);
+        }
+        let Some(closing) = &mut wire.closing else { return Poll::Ready(Ok(())) };
         if Pin::new(closing).poll(context).is_ready() {
-            self.closing = None;
+            wire.closing = None;
             if buffer.remaining() >= CLOSE_FRAME.len() {
                 buffer.put_slice(&CLOSE_FRAME);
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let begin = buffer.filled().len();
+        ready!(Pin::new(&mut wire.io).poll_read(context, buffer))?;
+        let frames = wire.read.count(&buffer.filled()[begin..]);
+        if wire.session.allows(frames) {
+            return Poll::Ready(Ok(()));
+        }
+        buffer.set_filled(begin);
+        wire.refuse(context);
+        wire.poll_discard(context, buffer)
     }
 }
 
@@ -321,22 +509,39 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        if self.refused.is_some() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(Pin::new(&mut self.io).poll_write(context, bytes))?;
+        self.written.count(&bytes[..written]);
+        Poll::Ready(Ok(written))
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(context)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_however_they_arrive() {
+        let mut bytes = vec![0x81, 0x81, 1, 2, 3, 4, b'2'];
+        bytes.extend([0x82, 0xFE, 1, 0, 1, 2, 3, 4]);
+        bytes.extend([0; 256]);
+        bytes.extend([0x89, 0]);
+        bytes.extend([0x81, 0x7F, 0, 0, 0, 0, 0, 0, 0, 3]);
+        bytes.extend(b"abc");
+        for size in [1, 2, 3, 7, 100, 1_000] {
+            let mut frames = Frames::default();
+            assert_eq!(bytes.chunks(size).map(|part| frames.count(part)).sum::<u32>(), 4, "{size}");
+            assert!(frames.is_between());
+            frames.count(&bytes[..8]);
+            assert!(!frames.is_between());
+        }
     }
 }

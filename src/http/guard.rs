@@ -30,7 +30,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Maximum time for a body to arrive.
 ///
 /// The largest body over the slowest network that `serve` allows takes as long.
-const BODY: Duration = Duration::from_mins(5);
+pub(super) const BODY: Duration = Duration::from_mins(5);
 
 /// Answers 503 when too many requests are being handled, or when one takes too long.
 ///

@@ -15,6 +15,7 @@
 
 mod account;
 mod capabilities;
+mod client_network;
 #[cfg(feature = "socketio")]
 mod client_permits;
 mod connection;
@@ -30,6 +31,7 @@ mod guard;
 mod heartbeat;
 mod live;
 mod media;
+mod message_rate;
 mod operations;
 mod paced_body;
 mod page;
@@ -122,11 +124,13 @@ pub struct HttpOptions {
     pub media_links: Option<Duration>,
     /// Maximum concurrent live connections of one account; more get 429. Default: 10.
     pub live_per_account: usize,
-    /// Maximum Socket.IO connections of one client network that are not authenticated yet; more get 429.
+    /// Maximum Socket.IO connections of one client that are not authenticated yet; more get 429.
     ///
-    /// Default: 256.
+    /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All together have as many as
+    /// `live_connections`. Once half of those are open, each client has fewer. Default: 256.
     ///
-    /// A client network is an IPv4 address or an IPv6 /64. All networks together have as many as `live_connections`.
+    /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All together have as many as
+    /// `live_connections`. Once half of those are open, each client has fewer.
     pub handshakes_per_client: usize,
     /// Origins whose pages may call every route from a browser (CORS), preflight requests included.
     ///

@@ -138,7 +138,7 @@ impl Body for RequestBody {
                             Some(timer) => timer.as_mut().reset(late),
                             none => *none = Some(Box::pin(tokio::time::sleep_until(late))),
                         }
-                        self.activity.awaits_body();
+                        self.activity.awaits_body(self.pace.idle.saturating_sub(self.credit));
                     }
                     Waiting::Since(_) => {}
                 }

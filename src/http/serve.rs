@@ -199,7 +199,8 @@ pub async fn serve(
                 let activity = registration.activity().clone();
                 let held = (registration, stopping.subscribe());
                 // Boxed, because it is moved often.
-                let connection = Box::new(Connection::new(stream, options.write_timeout, held));
+                let connection = Connection::new(stream, options.write_timeout, options.body_rate, held);
+                let connection = Box::new(connection);
                 let task = tokio::spawn(answer(answers.clone(), connection, peer));
                 activity.served_by(task.abort_handle());
             }
@@ -487,6 +488,33 @@ mod tests {
         ends.notify_one();
         let again = async { while !all_of(ask(server.address, GET).await).await.ends_with("hello") {} };
         timeout(Duration::from_secs(5), again).await.expect("the permit is free again");
+    }
+
+    /// The last frame of an answer was handed over long before it is written.
+    #[tokio::test]
+    async fn an_answer_that_is_being_written_is_not_idle() {
+        let much = get(async || vec![b'x'; 64 << 20]);
+        let options =
+            ServeOptions { connections: 1, connections_per_client: Some(2), ..ServeOptions::default() };
+        let server = start(Router::new().route("/", much), options);
+        let mut slow = ask(server.address, "GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+        let mut begun = [0; 12];
+        slow.read_exact(&mut begun).await.unwrap();
+        sleep(Duration::from_millis(300)).await;
+        let told = all_of(TcpStream::connect(server.address).await.unwrap()).await;
+        assert!(told.starts_with("HTTP/1.1 503"), "{told}");
+        let mut bytes = 0;
+        let mut space = vec![0; 1 << 20];
+        while bytes < 64 << 20 {
+            bytes += timeout(Duration::from_secs(5), slow.read(&mut space)).await.unwrap().unwrap();
+            assert!(bytes > 0);
+        }
+        // It is idle from then on.
+        sleep(Duration::from_millis(300)).await;
+        let mut next = ask(server.address, GET).await;
+        let mut begun = [0; 12];
+        next.read_exact(&mut begun).await.unwrap();
+        assert_eq!(&begun, b"HTTP/1.1 200");
     }
 
     #[tokio::test]

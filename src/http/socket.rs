@@ -15,6 +15,7 @@ use super::{
     frame::{self, FrameOut, reason},
     heartbeat::Heartbeat,
     live::jitter,
+    message_rate::MessageRate,
     places::Place,
 };
 
@@ -23,8 +24,6 @@ pub(super) const PROTOCOL: &str = "couple";
 
 /// Maximum bytes of a client's message: a signal or a `ping`.
 const MESSAGE: usize = 4096;
-/// Maximum messages of a client between two pings: more than the rate limit on signals allows.
-const CHATTER: u32 = 500;
 /// Maximum time for which a client may accept no bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum time to wait for the client's close frame.
@@ -67,7 +66,7 @@ async fn follow(mut follower: Box<Follower>) {
     let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
     // One timer for all frames: a new one for each would be registered and removed each time.
     let mut ping = pin!(sleep_until(next_ping(app)));
-    let mut heard = 1;
+    let (mut heard, mut rate) = (true, MessageRate::new());
     loop {
         let mut over = None;
         let message = tokio::select! {
@@ -81,9 +80,9 @@ async fn follow(mut follower: Box<Follower>) {
             message = socket.recv() => match message {
                 // tungstenite has queued the response, which another read sends.
                 Some(Ok(Message::Close(_))) => return Box::pin(drain(socket)).await,
-                Some(Ok(_)) if heard > CHATTER => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
+                Some(Ok(_)) if !rate.allows(1) => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
                 Some(Ok(message)) => {
-                    heard += 1;
+                    heard = true;
                     let Message::Text(text) = message else { continue };
                     match Box::pin(frame::hear(stream, &text)).await {
                         Some(answer) => Message::Text(answer.into()),
@@ -98,10 +97,10 @@ async fn follow(mut follower: Box<Follower>) {
             },
             () = ping.as_mut() => {
                 // The client sent nothing since the last ping, not even a pong: it is gone.
-                if heard == 0 {
+                if !heard {
                     return;
                 }
-                heard = 0;
+                heard = false;
                 ping.as_mut().reset(next_ping(app));
                 Message::Ping(Vec::new().into())
             }

@@ -42,7 +42,7 @@ use super::{
 pub(super) const PATH: &str = "/socket.io/";
 
 /// What a client may send at once, in bytes.
-const MESSAGE: usize = 4096;
+pub(super) const MESSAGE: usize = 4096;
 /// Messages that wait for a client.
 const QUEUE: usize = 32;
 /// How long a client may take nothing.

@@ -184,6 +184,64 @@ async fn idle_connections_of_many_clients_are_closed_for_new_requests() {
     assert_eq!(read(&mut poll).await.status, 200);
 }
 
+/// Each of some clients sends the head of a request, and one byte of its body after another. Ends when it is dropped.
+async fn drip(server: &Server, clients: u8, each: usize) -> tokio::task::JoinSet<()> {
+    let mut drips = tokio::task::JoinSet::new();
+    for client in 0..clients {
+        for _ in 0..each {
+            let mut stream = server.send([127, 0, 3, client], &post("/v1/accounts", JSON, 4_000)).await;
+            drips.spawn(async move {
+                while stream.write_all(b" ").await.is_ok() {
+                    sleep(Duration::from_millis(250)).await;
+                }
+            });
+        }
+    }
+    drips
+}
+
+/// Each byte is progress, but a body at such a rate would hold its connection for as long as it takes.
+#[tokio::test]
+async fn dripping_bodies_give_way_to_new_requests() {
+    let server = start(ServeOptions { connections: 40, ..quick() });
+    let drips = drip(&server, 40, 1).await;
+    sleep(Duration::from_millis(6_500)).await;
+    server.serves_another().await;
+    drop(drips);
+}
+
+/// A few addresses that hold every connection leave a share to each further one, also with requests that have just begun.
+#[tokio::test]
+async fn networks_with_many_connections_give_way_to_others() {
+    let server = start(ServeOptions { connections: 80, connections_per_client: Some(10), ..quick() });
+    let drips = drip(&server, 8, 10).await;
+    server.serves_another().await;
+    let mut others = Vec::new();
+    for n in 0..30 {
+        let mut other = server.send([127, 0, 4, n], "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await;
+        let mut begun = [0; 12];
+        timeout(Duration::from_secs(2), other.read_exact(&mut begun)).await.unwrap().unwrap();
+        assert_eq!(&begun, b"HTTP/1.1 200", "{n}");
+        others.push(other);
+    }
+    drop(drips);
+}
+
+/// A connection that is only closed gently costs nobody anything when it is closed sooner.
+#[tokio::test]
+async fn lingering_connections_give_way_to_new_requests() {
+    let server = start(ServeOptions { connections: 20, ..quick() });
+    let mut held = Vec::new();
+    for n in 0..20 {
+        let mut stream = server.send([127, 0, 3, n], &post("/v1/nothing", "", 1 << 20)).await;
+        let mut begun = [0; 12];
+        timeout(Duration::from_secs(2), stream.read_exact(&mut begun)).await.unwrap().unwrap();
+        assert_eq!(&begun, b"HTTP/1.1 404");
+        held.push(stream);
+    }
+    server.serves_another().await;
+}
+
 #[tokio::test]
 async fn stalled_body_times_out_on_every_route() {
     let server = start(ServeOptions { body_timeout: Duration::from_millis(300), ..quick() });
@@ -204,6 +262,41 @@ async fn stalled_body_times_out_on_every_route() {
     }
     let stalled = server.ask([127, 0, 0, 2], &post("/v1/accounts", JSON, 4_000)).await;
     assert_eq!(stalled.said(), (408, "body_timed_out"));
+}
+
+/// Sends a request in two halves with a silence in between; the answer.
+async fn with_silence(server: &Server, head: String, body: Vec<u8>, silence: Duration) -> Answer {
+    let mut stream = server.send([127, 0, 0, 2], &head).await;
+    let (first, second) = body.split_at(body.len() / 2);
+    stream.write_all(first).await.unwrap();
+    sleep(silence).await;
+    stream.write_all(second).await.unwrap();
+    read(&mut stream).await
+}
+
+/// As long as a phone needs to change its network.
+#[tokio::test]
+async fn uploads_survive_a_silence_of_ten_seconds() {
+    let server = start(quick());
+    let (token, _) = server.world.couple("ana@example.org", "ben@example.org").await;
+    let signed = format!("authorization: Bearer {token}\r\nconnection: close\r\n");
+    let silence = Duration::from_secs(10);
+    let raw = crate::world::png(300, 200);
+    let form = [
+        b"--b\r\ncontent-disposition: form-data; name=file; filename=a.png\r\n\r\n".as_slice(),
+        &crate::world::png(301, 200),
+        b"\r\n--b--\r\n",
+    ];
+    let form = form.concat();
+    let path = "/v1/media?purpose=photo";
+    let multipart = format!("{signed}content-type: multipart/form-data; boundary=b\r\n");
+    let (raw, form) = tokio::join!(
+        with_silence(&server, post(path, &signed, raw.len()), raw, silence),
+        with_silence(&server, post(path, &multipart, form.len()), form, silence),
+    );
+    for answer in [raw, form] {
+        assert_eq!((answer.status, &answer.body["state"]), (202, &json!("processing")), "{answer:?}");
+    }
 }
 
 /// 1,000 bytes per second, the rate of a bad mobile network, are enough; 25 are not.

@@ -285,6 +285,136 @@ async fn sessions_without_a_namespace_end() {
     timeout(Duration::from_secs(15), returned).await.expect("their permits are returned");
 }
 
+/// One request of a session that polls; the answer.
+async fn polled(served: &Served, client: &str, sid: &str, packets: Option<&str>) -> String {
+    let (method, body) = if let Some(body) = packets { ("POST", body) } else { ("GET", "") };
+    let request = format!(
+        "{method} /socket.io/?EIO=4&transport=polling{sid} HTTP/1.1\r\nhost: h\r\nx-forwarded-for: {client}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    served.raw(&request).await
+}
+
+/// Begins a session that polls; `&sid=…`.
+async fn begin_polling(served: &Served, client: &str) -> String {
+    let begun = polled(served, client, "", None).await;
+    let sid = begun.split("\"sid\":\"").nth(1).unwrap_or_else(|| panic!("{begun}"));
+    format!("&sid={}", sid.split('"').next().unwrap())
+}
+
+/// A client that closes its session may begin the next one, and one that sends no packet loses its session.
+#[tokio::test]
+async fn permit_of_a_polling_session_returns_when_it_ends() {
+    let served = behind_a_proxy(500, 1);
+    let client = "198.51.100.1";
+    for (packets, status) in [("1", "200"), ("3\u{1e}1", "200"), ("nonsense", "400"), ("1", "200")] {
+        let sid = begin_polling(&served, client).await;
+        assert!(polled(&served, client, "", None).await.starts_with("HTTP/1.1 429"), "one at a time");
+        let answer = polled(&served, client, &sid, Some(packets)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{packets}: {answer}");
+        let over = polled(&served, client, &sid, None).await;
+        assert!(over.starts_with("HTTP/1.1 400"), "{packets}: {over}");
+    }
+}
+
+/// Clients of a /48 count together, however many /64s they come from.
+#[tokio::test]
+async fn handshakes_of_a_48_do_not_stop_others() {
+    let served = behind_a_proxy(1_000, 10);
+    let mut begun = 0;
+    for network in 0..60 {
+        let client = format!("2001:db8:1:{:x}::1", network << 8);
+        begun += usize::from(polled(&served, &client, "", None).await.starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(begun, 40);
+    assert!(polled(&served, "2001:db8:2::1", "", None).await.starts_with("HTTP/1.1 200"));
+}
+
+/// The client gets a close frame with the code for a violated policy, over each kind of connection that goes both ways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flood_of_messages_ends_its_connection_only() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut other = served.follow(&json!({"token": ben, "presence": "off"})).await;
+    assert_eq!(event(&mut other).await["type"], "caught_up");
+    let signal = r#"42["signal",{"kind":"kiss"}]"#;
+    for message in [
+        Message::text(signal),
+        Message::text("3"),
+        Message::text("40/other,"),
+        Message::Ping(Vec::new().into()),
+        Message::Pong(Vec::new().into()),
+    ] {
+        let mut flood = served.follow(&json!({"token": ana, "presence": "off"})).await;
+        // As many as a client may send at a time.
+        for _ in 0..400 {
+            flood.send(message.clone()).await.unwrap();
+        }
+        flood.send(Message::text(r#"42["ping"]"#)).await.unwrap();
+        while !packet_of_any_kind(&mut flood).await.is_some_and(|told| told.contains("pong")) {}
+        assert_eq!(flooded(flood, &message).await, Some(1008), "{message:?}");
+    }
+    let flood = served.connect(&ana, "?presence=off").await.unwrap();
+    assert_eq!(flooded(flood, &Message::text(r#"{"type":"ping"}"#)).await, Some(1008));
+    served.until_open(1).await;
+    served.world.say(&ana, "still-here").await;
+    while event(&mut other).await["type"] != "entry" {}
+}
+
+/// The next text.
+async fn packet_of_any_kind(socket: &mut Socket) -> Option<String> {
+    let message = timeout(Duration::from_secs(5), socket.next()).await.expect("within five seconds");
+    match message.expect("it is open").expect("it is open") {
+        Message::Text(text) => Some(text.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+/// Sends a message again and again until the connection is closed; the code that closes it.
+async fn flooded(socket: Socket, message: &Message) -> Option<u16> {
+    let (mut sends, mut hears) = socket.split();
+    let message = message.clone();
+    let sent = tokio::spawn(async move {
+        for _ in 0..20_000 {
+            if sends.send(message.clone()).await.is_err() {
+                return;
+            }
+        }
+    });
+    let closed = async {
+        loop {
+            match hears.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| u16::from(frame.code)),
+                Some(Ok(_)) => {}
+                None | Some(Err(_)) => return None,
+            }
+        }
+    };
+    let code = timeout(Duration::from_secs(10), closed).await.expect("a flood is not ended");
+    sent.abort();
+    code
+}
+
+#[tokio::test]
+async fn flood_of_packets_ends_a_polling_session() {
+    let served = Served::new();
+    let client = "198.51.100.1";
+    for (packets, requests) in [("3\u{1e}".repeat(600) + "3", 1), ("3\u{1e}".repeat(100) + "3", 5)] {
+        let sid = begin_polling(&served, client).await;
+        for _ in 1..requests {
+            assert!(polled(&served, client, &sid, Some(&packets)).await.ends_with("ok"));
+        }
+        let refused = polled(&served, client, &sid, Some(&packets)).await;
+        assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("\"rate_limited\""), "{refused}");
+        assert!(refused.contains("retry-after: "), "{refused}");
+        assert!(polled(&served, client, &sid, None).await.starts_with("HTTP/1.1 400"), "it has ended");
+    }
+    let sid = begin_polling(&served, client).await;
+    let long = polled(&served, client, &sid, Some(&"3".repeat(5_000))).await;
+    assert!(long.starts_with("HTTP/1.1 413"), "{long}");
+}
+
 /// A session that began with polling continues as a WebSocket, and ends with it.
 #[tokio::test]
 async fn polling_session_is_upgraded_to_a_websocket() {
