@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 /// Limits of [`FairPermits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +60,51 @@ struct Shared<K: Eq + Hash + Clone> {
 
 struct State<K: Eq + Hash + Clone> {
     held: usize,
+    hold_times: HoldTimes,
     waiting: usize,
     next_waiter: u64,
     keys: HashMap<K, KeyState<K>>,
     /// Keys with waiting requests, in round-robin order.
     turns: VecDeque<K>,
+}
+
+/// How long permits are held: an average of those that were returned, and of those that are held.
+struct HoldTimes {
+    began: Instant,
+    /// Sum of the times at which the permits that are held were taken, since `began`.
+    taken: Duration,
+    /// Exponential moving average of the permits that were returned.
+    average: Option<Duration>,
+}
+
+impl HoldTimes {
+    /// Part of the average that the newest permit has: one in so many.
+    const WEIGHT: u32 = 8;
+
+    fn take(&mut self) -> Instant {
+        let now = Instant::now();
+        self.taken += now - self.began;
+        now
+    }
+
+    fn put_back(&mut self, taken: Instant) {
+        self.taken = self.taken.saturating_sub(taken - self.began);
+        let held = taken.elapsed();
+        self.average = Some(match self.average {
+            Some(average) => average - average / Self::WEIGHT + held / Self::WEIGHT,
+            None => held,
+        });
+    }
+
+    /// Expected time for which a permit is held, while `held` of them are.
+    fn expected(&self, held: usize) -> Duration {
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        let so_far = match held {
+            0 => Duration::ZERO,
+            _ => self.began.elapsed().saturating_sub(self.taken / held),
+        };
+        self.average.unwrap_or_default().max(so_far)
+    }
 }
 
 struct KeyState<K: Eq + Hash + Clone> {
@@ -75,7 +118,11 @@ struct Waiter<K: Eq + Hash + Clone> {
 }
 
 /// A permit; returned when dropped.
-pub struct FairPermit<K: Eq + Hash + Clone>(Arc<Shared<K>>, K);
+pub struct FairPermit<K: Eq + Hash + Clone> {
+    shared: Arc<Shared<K>>,
+    key: K,
+    taken: Instant,
+}
 
 impl<K: Eq + Hash + Clone> fmt::Debug for FairPermits<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,8 +141,15 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
     #[must_use]
     pub fn new(limits: FairLimits) -> Self {
         let limits = FairLimits { total: limits.total.max(1), per_key: limits.per_key.max(1), ..limits };
-        let state =
-            State { held: 0, waiting: 0, next_waiter: 0, keys: HashMap::new(), turns: VecDeque::new() };
+        let hold_times = HoldTimes { began: Instant::now(), taken: Duration::ZERO, average: None };
+        let state = State {
+            held: 0,
+            hold_times,
+            waiting: 0,
+            next_waiter: 0,
+            keys: HashMap::new(),
+            turns: VecDeque::new(),
+        };
         Self(Arc::new(Shared { limits, state: Mutex::new(state) }))
     }
 
@@ -111,6 +165,19 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
         self.0.lock().held
     }
 
+    /// Estimated time until one more request of a key gets a permit, from the queues and from how long permits are held.
+    #[must_use]
+    pub fn expected_wait(&self, key: &K) -> Duration {
+        let state = self.0.lock();
+        let held_for = state.hold_times.expected(state.held);
+        let (own, queued) = state.keys.get(key).map_or((0, 0), |of| (of.held, of.queue.len()));
+        // The permits that return to this key are those that it holds, or its turns among the keys that wait.
+        let turns = state.turns.len() + usize::from(queued == 0);
+        let in_turn = ((queued + 1) * turns).div_ceil(self.0.limits.total);
+        let behind_own = (queued + 1).checked_div(own).unwrap_or(0);
+        held_for.saturating_mul(u32::try_from(in_turn.max(behind_own)).unwrap_or(u32::MAX))
+    }
+
     /// Takes a permit; waits for it at most `deadline`, or without limit if that is none.
     ///
     /// # Errors
@@ -120,8 +187,8 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
             let shared = &self.0;
             let mut state = shared.lock();
             if state.may_take(&key, &shared.limits) {
-                state.take(&key);
-                return Ok(FairPermit(shared.clone(), key));
+                let taken = state.take(&key);
+                return Ok(FairPermit { shared: shared.clone(), key, taken });
             }
             let queued = state.keys.get(&key).map_or(0, |of| of.queue.len());
             if queued >= shared.limits.waiting_per_key {
@@ -178,10 +245,11 @@ impl<K: Eq + Hash + Clone> State<K> {
         free > 0 && held < most
     }
 
-    fn take(&mut self, key: &K) {
+    fn take(&mut self, key: &K) -> Instant {
         self.held += 1;
         self.keys.entry(key.clone()).or_insert_with(|| KeyState { held: 0, queue: VecDeque::new() }).held +=
             1;
+        self.hold_times.take()
     }
 
     fn enqueue(&mut self, key: &K) -> (u64, oneshot::Receiver<FairPermit<K>>) {
@@ -207,7 +275,7 @@ impl<K: Eq + Hash + Clone> State<K> {
     }
 
     /// Grants free permits to waiting requests, in round-robin order.
-    fn grant(&mut self, limits: &FairLimits) -> Vec<(K, Waiter<K>)> {
+    fn grant(&mut self, limits: &FairLimits) -> Vec<(K, Instant, Waiter<K>)> {
         let mut granted = Vec::new();
         let mut skipped = 0;
         while skipped < self.turns.len()
@@ -217,8 +285,8 @@ impl<K: Eq + Hash + Clone> State<K> {
             let waiter = self.keys.get_mut(&key).filter(|_| may).and_then(|of| of.queue.pop_front());
             if let Some(waiter) = waiter {
                 self.waiting -= 1;
-                self.take(&key);
-                granted.push((key.clone(), waiter));
+                let taken = self.take(&key);
+                granted.push((key.clone(), taken, waiter));
                 skipped = 0;
             } else {
                 skipped += 1;
@@ -233,10 +301,11 @@ impl<K: Eq + Hash + Clone> State<K> {
 
 impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
     fn drop(&mut self) {
-        let Self(shared, key) = self;
+        let Self { shared, key, taken } = self;
         let granted = {
             let mut state = shared.lock();
             state.held -= 1;
+            state.hold_times.put_back(*taken);
             if let Some(of) = state.keys.get_mut(key) {
                 of.held -= 1;
             }
@@ -244,8 +313,8 @@ impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
             state.grant(&shared.limits)
         };
         // Sent without the lock: a permit whose request was dropped is dropped here, which takes the lock again.
-        for (key, waiter) in granted {
-            drop(waiter.grant.send(FairPermit(shared.clone(), key)));
+        for (key, taken, waiter) in granted {
+            drop(waiter.grant.send(FairPermit { shared: shared.clone(), key, taken }));
         }
     }
 }
@@ -319,6 +388,27 @@ mod tests {
         assert_eq!(permits.acquire(1, None).await.unwrap_err(), Denied::OwnLimit);
         let _other: Vec<Request> = (0..2).map(|_| wait(&permits, 2)).collect();
         assert_eq!(permits.acquire(2, None).await.unwrap_err(), Denied::Full);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expected_wait_grows_with_the_queue_and_with_how_long_permits_are_held() {
+        let permits = FairPermits::new(FairLimits { total: 2, per_key: 2, ..LIMITS });
+        let second = Duration::from_secs(1);
+        assert_eq!(permits.expected_wait(&1), Duration::ZERO, "nothing is known yet");
+        let held = (take(&permits, 1), take(&permits, 1));
+        tokio::time::advance(4 * second).await;
+        drop(held);
+        assert_eq!(permits.expected_wait(&1), 4 * second);
+        let held = (take(&permits, 1), take(&permits, 1));
+        // Of its own two permits, one returns every two seconds on average: each further pair waits longer.
+        let queue: Vec<Request> = (0..5).map(|_| wait(&permits, 1)).collect();
+        assert_eq!(permits.expected_wait(&1), 12 * second);
+        // Another key has its turn before the rest of that queue.
+        assert_eq!(permits.expected_wait(&2), 4 * second);
+        tokio::time::advance(10 * second).await;
+        assert_eq!(permits.expected_wait(&2), 10 * second, "those that are held take longer");
+        drop((queue, held));
+        assert_eq!(permits.0.lock().hold_times.taken, Duration::ZERO);
     }
 
     #[tokio::test]

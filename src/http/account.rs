@@ -221,7 +221,7 @@ fn proof(
 
 /// Confirm a sign-up: create the account and sign it in.
 ///
-/// Code and link of one mail work once each, the second of them within the 10 minutes of the code; the second one signs in to the same
+/// Code and link of one mail work once each, the second of them within the {{code-lifetime}} of the code; the second one signs in to the same
 /// account.
 #[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
@@ -270,10 +270,10 @@ struct Credentials {
 
 /// Sign in by password, mailed code or mailed link.
 ///
-/// Code and link of one mail work once each, the second of them within the 10 minutes of the code.
+/// Code and link of one mail work once each, the second of them within the {{code-lifetime}} of the code.
 ///
-/// An address allows 100 wrong passwords in 24 hours from networks without a sign-in to it in the last 90 days, and 100 from the
-/// others; further attempts get 429 until the 24 hours are over. Mailed codes and links still work.
+/// An address allows {{password-guesses}} wrong passwords in 24 hours from networks without a sign-in to it in the last
+/// {{client-remembered}}, and {{password-guesses}} from the others; further attempts get 429 until the 24 hours are over. Mailed codes and links still work.
 #[utoipa::path(post, path = "/v1/sessions", tag = "accounts", request_body = Credentials,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 201, description = "Signed in", body = SignedInOut)))]
@@ -503,7 +503,7 @@ struct EmailProof {
 /// Confirm a new address with the mailed code or link.
 ///
 /// The code needs a session; the link needs no session and returns none. Code and link of one mail work once each, the second of them
-/// within the 10 minutes of the code.
+/// within the {{code-lifetime}} of the code.
 #[utoipa::path(post, path = "/v1/me/email/verify", tag = "accounts", security((), ("session" = [])),
     request_body = EmailProof, responses((status = 204, description = "The account has the new address")))]
 async fn confirm_email(
@@ -549,7 +549,7 @@ struct Deletion {
     deletion_due: String,
 }
 
-/// Request deletion of the account. Needs a sign-in within 10 minutes.
+/// Request deletion of the account. Needs a sign-in within {{recent}}.
 ///
 /// All sessions end. A sign-in before the deletion is due cancels it.
 #[utoipa::path(delete, path = "/v1/me", tag = "accounts", security(("session" = [])),

@@ -1,5 +1,7 @@
 //! Limits of this server, as a route and in the OpenAPI document.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -52,6 +54,10 @@ struct MediaCapabilities {
     upload_rate_seconds: u64,
     /// Lifetime of a resumable upload (tus), in seconds.
     resumable_seconds: u64,
+    /// Maximum number of unfinished resumable uploads of one account; more get 413 `unfinished_uploads_full`.
+    unfinished_uploads: u32,
+    /// Maximum bytes in the unfinished resumable uploads of one account.
+    unfinished_bytes: u64,
     /// Maximum bytes of a couple's photos, renditions included.
     photo_quota_bytes: i64,
     /// Maximum bytes of an account's avatars, renditions included.
@@ -102,6 +108,8 @@ impl Capabilities {
                 upload_rate_bytes: options.upload_least,
                 upload_rate_seconds: Pace::STRETCH.as_secs(),
                 resumable_seconds: Gallery::RESUMABLE.as_secs(),
+                unfinished_uploads: gallery.options().unfinished_uploads,
+                unfinished_bytes: gallery.options().unfinished_bytes_per_account,
                 photo_quota_bytes: policy.couple_quota,
                 avatar_quota_bytes: policy.account_quota,
                 photo_renditions: renditions(Purpose::Photo),
@@ -147,5 +155,54 @@ pub(super) fn document(api: &mut OpenApi, app: &App) {
     let upload = api.paths.paths.get_mut("/v1/media").and_then(|item| item.post.as_mut());
     if let Some(upload) = upload {
         upload.description.get_or_insert_default().push_str(&text);
+    }
+}
+
+/// Replaces `{{name}}` in the texts of the document by configured limits.
+pub(super) fn with_limits(document: &str, app: &App) -> String {
+    let (accounts, gallery) = (app.backend.accounts().policy(), app.backend.gallery().options());
+    let limits = [
+        ("code-lifetime", duration(accounts.code_lifetime)),
+        ("recent", duration(accounts.recent)),
+        ("password-guesses", accounts.password_guesses_per_day.to_string()),
+        ("client-remembered", duration(accounts.client_remembered)),
+        ("unfinished-uploads", gallery.unfinished_uploads.to_string()),
+        ("unfinished-bytes", bytes(gallery.unfinished_bytes_per_account)),
+    ];
+    limits
+        .iter()
+        .fold(document.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+}
+
+/// Formats a duration in the largest unit of which it is a multiple.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let (unit, name) = units
+        .into_iter()
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
+        .unwrap_or((1, "second"));
+    let count = seconds / unit;
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Formats a number of bytes, in MiB if it is a multiple of one.
+fn bytes(bytes: u64) -> String {
+    if bytes > 0 && bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{bytes} bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_in_whole_units() {
+        let texts = [60, 90, 3_600, 86_400 * 90, 0].map(|seconds| duration(Duration::from_secs(seconds)));
+        assert_eq!(texts, ["1 minute", "90 seconds", "1 hour", "90 days", "0 seconds"]);
+        assert_eq!([bytes(100 << 20), bytes(1_000_000), bytes(0)], ["100 MiB", "1000000 bytes", "0 bytes"]);
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(export))
 }
 
-/// Export all data of the account as JSON. Needs a sign-in within 10 minutes.
+/// Export all data of the account as JSON. Needs a sign-in within {{recent}}.
 #[utoipa::path(get, path = "/v1/me/export", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "The data of the account", body = serde_json::Value)))]
 async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {

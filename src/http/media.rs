@@ -1,9 +1,6 @@
 //! Pictures over HTTP.
 
-use std::{
-    ops::{ControlFlow, Range},
-    time::Duration,
-};
+use std::ops::{ControlFlow, Range};
 
 use axum::{
     Json,
@@ -78,6 +75,10 @@ pub(super) struct MediaOut {
     /// `took_too_long`, `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never decoded).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Explanation of the rejection for developers: the limit that the picture exceeds, and for `too_large` its size. Present with
+    /// `too_large`, `too_many_bytes`, `too_complex` and `took_too_long`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
     /// A ThumbHash in base64, a blurred stand-in: the one that came with the upload, if one did, until it is ready.
     placeholder: Option<String>,
     /// Upright, in pixels: what its headers say, if they do, until it is ready.
@@ -98,10 +99,7 @@ pub(super) struct MediaOut {
 impl MediaOut {
     fn new(app: &App, media: &Media, made: &[Rendition], viewer: &Viewer) -> Self {
         let ready = media.state == MediaState::Ready;
-        let reason = match &media.state {
-            MediaState::Processing | MediaState::Ready => None,
-            MediaState::Rejected(reason) => Some(reason.clone()),
-        };
+        let (reason, detail) = media.state.rejection().unzip();
         let mut renditions = Vec::new();
         let gallery = app.backend.gallery();
         for size in gallery.sizes(media.purpose).iter().filter(|_| ready) {
@@ -125,7 +123,8 @@ impl MediaOut {
             purpose: media.purpose.as_str(),
             owner_id: media.owner.to_string(),
             state: media.state.as_str(),
-            reason,
+            reason: reason.map(str::to_owned),
+            detail: detail.flatten().map(str::to_owned),
             placeholder: media.placeholder.as_ref().map(|hash| BASE64.encode(hash)),
             width: (media.width > 0).then_some(media.width),
             height: (media.height > 0).then_some(media.height),
@@ -174,7 +173,7 @@ impl From<NotTaken> for Problem {
             NotTaken::TooManyBytes { limit } => {
                 Self::new("body_too_large").detail(format!("at most {limit} bytes are accepted"))
             }
-            NotTaken::Busy => Self::new("uploads_busy").retry_after(Duration::from_secs(5)),
+            NotTaken::Busy { expected_wait } => Self::new("uploads_busy").retry_within_reason(expected_wait),
             NotTaken::SignedOut => Self::new("unauthenticated"),
             NotTaken::Failed(error) => error.into(),
         }
@@ -187,8 +186,12 @@ impl From<NotShown> for Problem {
             NotShown::Unknown => Self::new("media_not_found"),
             NotShown::Processing => Self::new("media_processing"),
             NotShown::Gone => Self::new("media_gone"),
-            NotShown::Later => Self::new("rendition_pending").retry_after(Duration::from_secs(2)),
-            NotShown::TooMany => Self::new("too_many_renditions").retry_after(Duration::from_secs(2)),
+            NotShown::Later { expected_wait } => {
+                Self::new("rendition_pending").retry_within_reason(expected_wait)
+            }
+            NotShown::TooMany { expected_wait } => {
+                Self::new("too_many_renditions").retry_within_reason(expected_wait)
+            }
             NotShown::Failed(error) => error.into(),
         }
     }

@@ -290,7 +290,8 @@ fn contract(app: &App) -> Router {
     api.merge(free_api);
     complete(&mut api);
     capabilities::document(&mut api, app);
-    let document: axum::body::Bytes = serde_json::to_vec(&api).unwrap_or_default().into();
+    let document = serde_json::to_string(&api).unwrap_or_default();
+    let document = axum::body::Bytes::from(capabilities::with_limits(&document, app));
     let mut router = bounded.merge(free).route(
         "/v1/openapi.json",
         get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),

@@ -153,6 +153,14 @@ impl Problem {
         self.retry_after = Some(wait);
         self
     }
+    /// Sets `Retry-After` to an estimate of the time until the request succeeds: at most a minute, since it may be wrong.
+    pub(super) fn retry_within_reason(self, expected: Duration) -> Self {
+        self.retry_after(expected.min(Duration::from_mins(1)))
+    }
+    /// The same problem under another code.
+    pub(super) fn with_code(self, code: &str) -> Self {
+        Self { retry_after: self.retry_after, ..Self::new(code) }
+    }
     /// Whether the same request may succeed later.
     pub(super) const fn is_temporary(&self) -> bool {
         matches!(self.status, 429 | 503)

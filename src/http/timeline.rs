@@ -71,7 +71,8 @@ pub(super) struct EntryOut {
     /// Null on a tombstone and on most system entries.
     ///
     /// In a `photo`, `media` has the picture's state when it was appended: `{"state", "placeholder", "width", "height"}`, and once it is
-    /// ready `"animated"` and `"alpha"`. `media_ready` repeats all but the state, with the `media_id`; `media_rejected` has a `reason`.
+    /// ready `"animated"` and `"alpha"`. `media_ready` repeats all but the state, with the `media_id`; `media_rejected` has a
+    /// `reason` and, as the picture has, a `detail`.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
     created_at: String,

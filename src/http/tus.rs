@@ -19,7 +19,6 @@ use super::{
     extract::{Meta, Segment, Signed, require_no_coding},
     media::{read_about, still_signed_in},
     paced_body::{PacedBody, Read},
-    upload_permits::UPLOADS_RETRY_AFTER,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -174,7 +173,7 @@ async fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
 /// Replaces 429 by 503: tus clients repeat a request after a 503, but give up after a 429.
 fn busy(problem: Problem) -> Problem {
     match problem.code() {
-        "too_many_uploads" => Problem::new("uploads_busy").retry_after(UPLOADS_RETRY_AFTER),
+        "too_many_uploads" => problem.with_code("uploads_busy"),
         _ => problem,
     }
 }
@@ -259,7 +258,7 @@ async fn options(State(app): State<App>) -> Response {
         (status = 409, description = "`quota_exceeded`; `upload_incomplete`: a part of a final upload is not complete or not partial", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "`upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`: `Tus-Version` has the supported one", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`body_too_large`: more than `Tus-Max-Size`; `unfinished_uploads_full`: the account has 100 unfinished uploads, or 100 MiB in them", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`: more than `Tus-Max-Size`; `unfinished_uploads_full`: the account has {{unfinished-uploads}} unfinished uploads, or {{unfinished-bytes}} in them", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unknown_type`: the bytes are not a picture; `unsupported_encoding`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_field`: invalid metadata, or a length of 0", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
@@ -358,7 +357,7 @@ async fn offset(
         (status = 409, description = "`upload_conflict`: the upload has another number of bytes; `quota_exceeded`", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "`upload_expired`, or `upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`body_too_large`: more than its length; `unfinished_uploads_full`: the unfinished uploads of the account have 100 MiB", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "`body_too_large`: more than its length; `unfinished_uploads_full`: the unfinished uploads of the account have {{unfinished-bytes}}", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`; `unsupported_encoding`; `unknown_type`: the bytes are not a picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
         (status = 423, description = "`upload_locked`: a newer request continues the upload", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 600 requests in a minute", body = Problem, content_type = "application/problem+json"),

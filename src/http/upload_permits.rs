@@ -11,8 +11,6 @@ use super::{Answer, HttpOptions, Problem};
 pub(super) const WAITING_PER_ACCOUNT: usize = 54;
 /// Maximum number of uploads that wait for a permit in total.
 const WAITING: usize = 1024;
-/// Time after which a client may repeat a refused upload.
-pub(super) const UPLOADS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Permits of uploads. Half of them are for accounts that hold none.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ impl UploadPermits {
                 Denied::OwnLimit => "too_many_uploads",
                 Denied::Full => "uploads_busy",
             };
-            Problem::new(code).retry_after(UPLOADS_RETRY_AFTER)
+            Problem::new(code).retry_within_reason(self.permits.expected_wait(&account))
         })
     }
 }

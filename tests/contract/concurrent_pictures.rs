@@ -80,11 +80,17 @@ async fn uploads_beyond_the_queue_are_refused_with_their_own_code() {
     let held = in_background(&world, upload(&ana, "avatar", stalled(png(10, 10))));
     sleep(short).await;
     let answer = world.upload(&ana, "purpose=avatar", png(11, 10)).await;
-    assert_eq!(refused(&answer), (429, "too_many_uploads", "5"));
+    assert_eq!(refused(&answer), (429, "too_many_uploads", "1"));
     let other = in_background(&world, upload(&ben, "avatar", stalled(png(10, 10))));
     sleep(short).await;
     let answer = world.upload(&cleo, "purpose=avatar", png(11, 10)).await;
-    assert_eq!(refused(&answer), (503, "uploads_busy", "5"));
+    assert_eq!(refused(&answer), (503, "uploads_busy", "1"));
+    // The longer permits are held, the longer the expected wait.
+    sleep(Duration::from_millis(1_200)).await;
+    let answer = world.upload(&ana, "purpose=avatar", png(11, 10)).await;
+    assert_eq!(refused(&answer), (429, "too_many_uploads", "2"));
+    let answer = world.upload(&cleo, "purpose=avatar", png(11, 10)).await;
+    assert_eq!(refused(&answer), (503, "uploads_busy", "2"));
     held.abort();
     other.abort();
     let _ = (held.await, other.await);

@@ -1,4 +1,4 @@
-//! Live delivery over WebSockets and server-sent events: interruptions, limits and shutdown.
+//! Live delivery over WebSocket and server-sent events: interruptions, limits and shutdown.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,9 +1,9 @@
 //! Uploads as plain bytes or as a form, and refusals with details that an app can use.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{body::Body, http::Request};
-use couple::{Backend, core::limits::Unlimited, gallery::GalleryOptions, http::HttpOptions, media};
+use couple::{Backend, account, core::limits::Unlimited, gallery::GalleryOptions, http::HttpOptions, media};
 use futures_util::stream;
 use serde_json::json;
 
@@ -211,4 +211,79 @@ async fn pictures_are_listed_in_pages_with_the_remaining_quota() {
     for query in ["limit=0", "limit=101", "limit=x", "after=x", "purpose=x"] {
         assert_eq!(world.get(&format!("/v1/media?{query}"), &ana).await.said(), (422, "invalid_field"));
     }
+}
+
+/// The size of a picture may stand behind what the server reads of an upload before it answers.
+#[tokio::test]
+async fn picture_that_is_found_too_large_while_decoded_names_size_and_limits() {
+    let mut bytes = vec![0xFF, 0xD8];
+    for _ in 0..6 {
+        bytes.extend([0xFF, 0xE2, 0xFF, 0xFF]);
+        bytes.resize(bytes.len() + 0xFFFD, 0);
+    }
+    bytes.extend([
+        0xFF, 0xC0, 0, 17, 8, 0xEA, 0x60, 0xEA, 0x60, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0, 0xFF, 0xD9,
+    ]);
+    let mut options = GalleryOptions::default();
+    options.limits.side = 50_000;
+    let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let answer = world.upload(&ana, "purpose=photo", bytes).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let entry = json!({"client_id": "1", "kind": "photo", "body": {"media_id": answer.text("id")}});
+    assert_eq!(world.post("/v1/couple/entries", &ana, entry).await.status, 201);
+    world.work().await;
+    let picture = world.get(&format!("/v1/media/{}", answer.text("id")), &ana).await;
+    let told =
+        world.get("/v1/couple/entries?kind=media_rejected", &ana).await.body["entries"][0]["body"].clone();
+    for body in [&picture.body, &told] {
+        assert_eq!(body["reason"], "too_large", "{body}");
+        let detail = body["detail"].as_str().unwrap();
+        for part in ["60000 × 60000 pixels", "50000 a side", "210 million"] {
+            assert!(detail.contains(part), "{detail}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn document_states_the_configured_limits() {
+    let minutes = Duration::from_mins;
+    let policy = account::Policy {
+        code_lifetime: minutes(7),
+        recent: minutes(120),
+        password_guesses_per_day: 37,
+        client_remembered: minutes(60 * 24 * 11),
+        ..account::Policy::default()
+    };
+    let mut options = GalleryOptions {
+        unfinished_uploads: 41,
+        unfinished_bytes_per_account: 43 << 20,
+        ..GalleryOptions::default()
+    };
+    (options.limits.bytes, options.limits.side, options.limits.megapixels) = (1_234_567, 4_321, 17);
+    let builder = Backend::builder().accounts(policy).gallery(options);
+    let http = HttpOptions { upload_least: 5_432, upload_wait: minutes(2), ..HttpOptions::default() };
+    let document =
+        async |world: World| world.call("GET", "/v1/openapi.json", None, None).await.body.to_string();
+    let changed = document(World::of(builder, http)).await;
+    let usual = document(World::new()).await;
+    for (now, before) in [
+        ("within the 7 minutes of the code", "within the 10 minutes of the code"),
+        ("sign-in within 2 hours", "sign-in within 10 minutes"),
+        ("allows 37 wrong passwords", "allows 100 wrong passwords"),
+        ("last 11 days", "last 90 days"),
+        ("has 41 unfinished uploads, or 43 MiB", "has 100 unfinished uploads, or 100 MiB"),
+        (
+            "1234567 bytes; 4321 pixels a side; 17 megapixels",
+            "20971520 bytes; 65535 pixels a side; 210 megapixels",
+        ),
+        ("54 more wait for 120 s", "54 more wait for 30 s"),
+        ("and 5432 bytes in each 120 s", "and 30720 bytes in each 120 s"),
+    ] {
+        // Line breaks of the source are as good as spaces.
+        let (changed, usual) = (changed.replace("\\n", " "), usual.replace("\\n", " "));
+        assert!(changed.contains(now) && !changed.contains(before), "{now}");
+        assert!(usual.contains(before) && !usual.contains(now), "{before}");
+    }
+    assert!(!changed.contains("{{"), "a limit has no value");
 }

@@ -116,7 +116,8 @@ pub enum State {
     Processing,
     /// Decoded: renditions can be shown.
     Ready,
-    /// Cannot be shown; the value is the reason, a stable word.
+    /// It cannot be shown: the reason, as a stable word. A colon, a space and a detail follow where the word alone does not say which
+    /// limit the picture exceeds.
     Rejected(String),
 }
 
@@ -129,6 +130,23 @@ impl State {
             Self::Ready => "ready",
             Self::Rejected(_) => "rejected",
         }
+    }
+
+    /// The word and the detail of a rejection.
+    #[must_use]
+    pub fn rejection(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Rejected(reason) => Some(split_reason(reason)),
+            Self::Processing | Self::Ready => None,
+        }
+    }
+}
+
+/// The word and the detail of a reason.
+pub(crate) fn split_reason(reason: &str) -> (&str, Option<&str>) {
+    match reason.split_once(": ") {
+        Some((word, detail)) => (word, Some(detail)),
+        None => (reason, None),
     }
 }
 

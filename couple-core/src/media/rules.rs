@@ -2,7 +2,9 @@
 
 use data_encoding::BASE64;
 
-use super::{Kept, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space, State};
+use super::{
+    Kept, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space, State, split_reason,
+};
 use crate::{
     AccountId, Change, CoupleId, MediaId, Timestamp,
     pairing::Couple,
@@ -96,7 +98,12 @@ pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Ti
 #[must_use]
 pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestamp) -> Vec<Change> {
     let reject = MediaChange::Reject { of: media.as_read(), reason: reason.to_owned() };
-    let told = told(media, couple, system::MEDIA_REJECTED, serde_json::json!({ "reason": reason }), at);
+    let (word, detail) = split_reason(reason);
+    let mut body = serde_json::json!({ "reason": word });
+    if let Some(detail) = detail {
+        body["detail"] = detail.into();
+    }
+    let told = told(media, couple, system::MEDIA_REJECTED, body, at);
     told.into_iter().chain([reject.into()]).collect()
 }
 

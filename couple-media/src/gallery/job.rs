@@ -8,8 +8,8 @@ use couple_core::{
     media::{self, DiscardBlobs, Format, Media, Purpose, RenderMedia, Source, State, rules},
 };
 
-use super::Gallery;
-use crate::picture::{self, Crop, Encoding, Fit, Info, Recipe};
+use super::{Gallery, NotTaken};
+use crate::picture::{self, Crop, Encoding, Fit, Info, Limits, Recipe, Rejected};
 
 /// Encoding of the stored copy of an animation.
 const ANIMATED_COPY: Encoding = Encoding::AnimatedWebP { quality: 90 };
@@ -48,7 +48,7 @@ impl RenderMediaHandler {
         let rendered = match gallery.render(media, source, size, recipe).await? {
             None => return reject("lost").await,
             Some(Ok(rendered)) => rendered,
-            Some(Err(rejected)) => return reject(rejected.code()).await,
+            Some(Err(rejected)) => return reject(&reason(&rejected, &inner.options.limits)).await,
         };
         let picture::Rendered { width, height, animated, alpha, placeholder, images } = rendered;
         let now = inner.ports.now();
@@ -76,6 +76,20 @@ impl RenderMediaHandler {
         }
         Ok(())
     }
+}
+
+/// Formats the reason of a rejection, with the limit that the picture exceeds.
+fn reason(rejected: &Rejected, limits: &Limits) -> String {
+    let detail = match *rejected {
+        Rejected::TooLarge { width, height } => {
+            let (side, megapixels) = (limits.side, limits.megapixels);
+            NotTaken::TooLarge { width, height, side, megapixels }.to_string()
+        }
+        Rejected::TooManyBytes { .. } | Rejected::TooComplex(_) => rejected.to_string(),
+        Rejected::TookTooLong => format!("it takes more than {} s to decode", limits.deadline.as_secs_f32()),
+        _ => return rejected.code().to_owned(),
+    };
+    format!("{}: {detail}", rejected.code())
 }
 
 /// Rendition for the stored copy of a photo.

@@ -31,7 +31,6 @@ use couple_core::{
     media::{Pictures, Policy},
     upload::ResumableUpload,
 };
-use tokio::sync::Semaphore;
 
 pub use append::Appending;
 pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
@@ -45,6 +44,7 @@ pub use upload::{About, NotTaken, Uploading};
 
 use crate::{
     blobs::Blobs,
+    fair_permits::{FairLimits, FairPermits},
     picture::{AVATARS, Limits, PHOTOS, Rendition},
 };
 
@@ -153,7 +153,7 @@ struct Inner {
     renderer: render::Renderer,
     flights: show::Flights,
     /// Permits to hold a part of an upload in memory.
-    parts: Arc<Semaphore>,
+    parts: FairPermits<()>,
     appends: append::Appends,
 }
 
@@ -165,7 +165,13 @@ impl Gallery {
             pictures: Pictures::new(ports.clone(), policy),
             renderer: render::Renderer::new(&options),
             flights: show::Flights::new(&options),
-            parts: Arc::new(Semaphore::new(options.upload_parts.clamp(1, Semaphore::MAX_PERMITS))),
+            parts: FairPermits::new(FairLimits {
+                total: options.upload_parts,
+                per_key: options.upload_parts,
+                reserved: 0,
+                waiting: usize::MAX,
+                waiting_per_key: usize::MAX,
+            }),
             appends: append::Appends::default(),
             ports,
             blobs,

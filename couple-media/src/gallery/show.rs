@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use couple_core::{
@@ -51,10 +52,16 @@ pub enum NotShown {
     Gone,
     /// The rendition is being made or is queued; a later request finds it.
     #[error("the rendition is being made")]
-    Later,
+    Later {
+        /// Estimated time until it can be made.
+        expected_wait: Duration,
+    },
     /// The maximum number of requests waits for renditions of the same couple.
     #[error("too many concurrent requests for renditions of the same couple")]
-    TooMany,
+    TooMany {
+        /// Estimated time until one more can be made.
+        expected_wait: Duration,
+    },
     /// An internal failure.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -131,6 +138,14 @@ impl Flights {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// A rendition of a space that is not made in time.
+    fn later(&self, space: Space) -> NotShown {
+        NotShown::Later { expected_wait: self.permits.expected_wait(&space) }
+    }
+    /// One request too many for renditions of a space.
+    fn too_many(&self, space: Space) -> NotShown {
+        NotShown::TooMany { expected_wait: self.permits.expected_wait(&space) }
+    }
 }
 
 /// Removes a rendition from the board when making it ends, even by a panic.
@@ -151,10 +166,10 @@ impl<'a> Waiting<'a> {
     fn of(flights: &'a Flights, space: Space) -> Result<Self, NotShown> {
         let mut board = flights.board();
         if board.of_one.get(&space).is_some_and(|count| count.waiting >= 2 * flights.most_of_one) {
-            return Err(NotShown::TooMany);
+            return Err(flights.too_many(space));
         }
         if board.waiting >= flights.most {
-            return Err(NotShown::Later);
+            return Err(flights.later(space));
         }
         board.waiting += 1;
         board.count(space, |count| count.waiting += 1);
@@ -234,7 +249,7 @@ impl Gallery {
         self.0.pictures.forget(media, vec![rendition.blob.clone()]).await?;
         let rendition = self.make(media, &rendition.name, rendition.format).await?;
         let blob = self.0.blobs.get(&media.path(&rendition.blob), range).await?;
-        blob.map(|blob| Shown { rendition, blob }).ok_or(NotShown::Later)
+        blob.map(|blob| Shown { rendition, blob }).ok_or_else(|| self.0.flights.later(media.space))
     }
 
     /// Makes a rendition, once for all concurrent requests (single flight), and waits for a limited time.
@@ -248,8 +263,12 @@ impl Gallery {
             let of_one = board.of_one.get(&media.space).map_or(0, |count| count.under_way);
             match board.under_way.get(&flight) {
                 Some(outcome) => outcome.clone(),
-                None if of_one >= self.0.flights.most_of_one => return Err(NotShown::TooMany),
-                None if board.under_way.len() >= self.0.flights.most => return Err(NotShown::Later),
+                None if of_one >= self.0.flights.most_of_one => {
+                    return Err(self.0.flights.too_many(media.space));
+                }
+                None if board.under_way.len() >= self.0.flights.most => {
+                    return Err(self.0.flights.later(media.space));
+                }
                 None => {
                     let (tell, outcome) = watch::channel(None);
                     board.under_way.insert(flight.clone(), outcome.clone());
@@ -266,7 +285,9 @@ impl Gallery {
                                 tracing::warn!(%error, media = %media.id, "cannot make a rendition");
                                 Gone::ThisTime
                             }
-                            NotShown::Later | NotShown::TooMany | NotShown::Processing => Gone::ThisTime,
+                            NotShown::Later { .. } | NotShown::TooMany { .. } | NotShown::Processing => {
+                                Gone::ThisTime
+                            }
                             NotShown::Unknown | NotShown::Gone => Gone::ForGood,
                         })));
                     });
@@ -278,7 +299,7 @@ impl Gallery {
         match done.ok().and_then(Result::ok).and_then(|outcome| outcome.clone()) {
             Some(Ok(rendition)) => Ok(rendition),
             Some(Err(Gone::ForGood)) => Err(NotShown::Gone),
-            Some(Err(Gone::ThisTime)) | None => Err(NotShown::Later),
+            Some(Err(Gone::ThisTime)) | None => Err(self.0.flights.later(media.space)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Uploads of pictures with one request.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use couple_core::{
     AccountId, Call, Digest, Error, ErrorKind, Failure,
@@ -74,7 +76,10 @@ pub enum NotTaken {
     },
     /// No memory to join its parts was free in time. The client may repeat the request.
     #[error("too many uploads are joined at the same time")]
-    Busy,
+    Busy {
+        /// Estimated time until there is memory.
+        expected_wait: Duration,
+    },
     /// The session ended during the upload.
     #[error("the session ended during the upload")]
     SignedOut,

@@ -5,17 +5,17 @@
 //! bytes [staged](BlobWriter::stage), when they no longer do. So a slow client can keep the memory of a part from others for at most
 //! [`PACE`].
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use couple_core::Error;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 
 use super::NotTaken;
-use crate::blobs::BlobWriter;
+use crate::{
+    blobs::BlobWriter,
+    fair_permits::{FairPermit, FairPermits},
+};
 
 /// Bytes that every upload may hold without a permit.
 const SMALL: usize = 128 << 10;
@@ -30,15 +30,15 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct UploadBuffer {
     writer: BlobWriter,
-    parts: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
+    parts: FairPermits<()>,
+    permit: Option<FairPermit<()>>,
     /// Time at which the counted bytes began to arrive, without the time that the store took.
     since: Instant,
     counted: usize,
 }
 
 impl UploadBuffer {
-    pub(super) fn new(writer: BlobWriter, parts: Arc<Semaphore>) -> Self {
+    pub(super) fn new(writer: BlobWriter, parts: FairPermits<()>) -> Self {
         Self { writer, parts, permit: None, since: Instant::now(), counted: 0 }
     }
 
@@ -78,8 +78,7 @@ impl UploadBuffer {
         if self.since.elapsed() < PACE {
             // Waits only once: an upload that got no memory continues with small parts, which need no permit.
             let wait = if self.writer.is_staged() { Duration::ZERO } else { PERMIT_WAIT };
-            let permit = timeout(wait, self.parts.clone().acquire_owned()).await;
-            self.permit = permit.ok().and_then(Result::ok);
+            self.permit = self.parts.acquire((), Some(wait)).await.ok();
         }
         if self.permit.is_none() {
             self.writer.stage().await?;
@@ -105,8 +104,9 @@ impl UploadBuffer {
     /// Writes the rest, after which the blob exists.
     pub(super) async fn finish(mut self) -> Result<(), NotTaken> {
         if self.writer.is_staged() && self.permit.is_none() {
-            let permit = timeout(JOIN_WAIT, self.parts.clone().acquire_owned()).await;
-            self.permit = Some(permit.ok().and_then(Result::ok).ok_or(NotTaken::Busy)?);
+            let permit = self.parts.acquire((), Some(JOIN_WAIT)).await;
+            let busy = |_| NotTaken::Busy { expected_wait: self.parts.expected_wait(&()) };
+            self.permit = Some(permit.map_err(busy)?);
         }
         Ok(self.writer.finish().await?)
     }
