@@ -1,6 +1,6 @@
 // EventSource or WebSocket in Chromium, on a page of the server's origin, or all requests of a page of another origin:
-// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin PAGE. Driven over the DevTools protocol; prints what the
-// page logs.
+// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin|uppy PAGE. Driven over the DevTools protocol; prints what
+// the page logs.
 const { spawn } = require("node:child_process");
 const [base, token, profile, kind, page] = process.argv.slice(2);
 
@@ -49,6 +49,39 @@ const onPage = {
       headers: { authorization, "tus-resumable": "1.0.0", "upload-length": "9", "upload-metadata": metadata },
     });
     console.log(`tus ${upload.status} ${upload.headers.has("location")}`);
+    const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
+    canvas.getContext("2d").fillRect(100, 100, 200, 200);
+    const picture = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+    const media = `${base}/v1/media`;
+    let answer = await fetch(`${media}?purpose=photo`, { method: "POST", headers: { authorization }, body: picture });
+    let { id, state, renditions } = await answer.json();
+    while (state === "processing") {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      answer = await fetch(`${media}/${id}`, { headers: { authorization } });
+      ({ state, renditions } = await answer.json());
+    }
+    const image = new Image();
+    image.onload = () => console.log(`img ${image.naturalWidth} × ${image.naturalHeight}`);
+    image.onerror = () => console.log("img failed");
+    // The link begins with the server's public URL, which is not where the test reaches it.
+    const { pathname, search } = new URL(renditions.find(({ name }) => name === "320").signed_url, base);
+    image.src = base + pathname + search;
+    document.body.append(image);
+  },
+  uppy: async function (token, base) {
+    const uppy = newUppy(`${base}/v1/media?purpose=photo`, `Bearer ${token}`);
+    const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 160 });
+    const context = canvas.getContext("2d");
+    const noise = context.createImageData(canvas.width, canvas.height);
+    for (let n = 0; n < 10; n++) {
+      for (let at = 0; at < noise.data.length; at += 51200) crypto.getRandomValues(noise.data.subarray(at, at + 51200));
+      context.putImageData(noise, 0, 0);
+      const data = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+      uppy.addFile({ name: `photo-${n}.png`, type: data.type, data });
+    }
+    const { successful, failed } = await uppy.upload();
+    const ids = new Set(successful.map(({ response }) => response.body.id));
+    console.log(`uppy ${successful.length} ${failed.length} ${ids.size}`);
   },
 };
 

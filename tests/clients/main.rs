@@ -347,14 +347,12 @@ async fn chromium_web_socket_resumes() {
     resumes("chromium.js", &["websocket"]).await;
 }
 
-/// A page of an allowed origin can do everything that a page of the server's own origin can.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chromium_page_of_an_allowed_origin_can_use_the_api() {
+/// Runs a function of `chromium.js` on a page of an origin that the server allows, until it has logged `wanted`, in any order.
+async fn on_page_of_another_origin(kind: &str, page: axum::Router, wanted: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let tokens = couples::seed_folder(folder.path(), 1).await;
     let listener = couple::http::listen(free_address()).unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
-    let page = axum::Router::new().route("/", axum::routing::get(async || "a page"));
     tokio::spawn(couple::http::serve(listener, page, ServeOptions::default(), std::future::pending()));
     let settings = [("COUPLE_LIMITS", "off"), ("RUST_LOG", "warn"), ("COUPLE_CORS_ORIGINS", origin.as_str())];
     let server = Server::spawn(&support::binary(), folder.path(), free_address(), &settings);
@@ -363,22 +361,48 @@ async fn chromium_page_of_an_allowed_origin_can_use_the_api() {
     command
         .args([format!("http://{}", server.address), tokens[1].clone()])
         .arg(folder.path().join("chromium"));
-    command.args(["crossOrigin", &origin]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args([kind, &origin]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut told = BTreeSet::new();
-    while told.len() < 4 {
-        let line = timeout(Duration::from_secs(30), lines.next_line()).await;
+    while told.len() < wanted.len() {
+        let line = timeout(Duration::from_secs(60), lines.next_line()).await;
         let line = line.unwrap_or_else(|_| panic!("nothing arrived after {told:?}"));
         told.insert(line.unwrap().unwrap_or_else(|| panic!("the client ended after {told:?}")));
     }
+    assert_eq!(told, wanted.iter().map(|&line| line.to_owned()).collect());
+    drop(child.stdin.take());
+    child.wait().await.unwrap();
+}
+
+/// A page of an allowed origin can do everything that a page of the server's own origin can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chromium_page_of_an_allowed_origin_can_use_the_api() {
+    let page = axum::Router::new().route("/", axum::routing::get(async || "a page"));
     let wanted = [
         "EventSource from another origin",
         "WebSocket from another origin",
         "fetch 201 true",
         "tus 201 true",
+        "img 320 × 240",
     ];
-    assert_eq!(told, wanted.map(str::to_owned).into());
-    drop(child.stdin.take());
-    child.wait().await.unwrap();
+    on_page_of_another_origin("crossOrigin", page, &wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm_uppy_uploads_ten_files_at_once() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/uppy.js");
+    let bundle = Command::new(installed().join("node_modules/.bin/esbuild"))
+        .env("NODE_PATH", installed().join("node_modules"))
+        .arg(script)
+        .args(["--bundle", "--log-level=error"])
+        .output();
+    let bundle = bundle.await.unwrap();
+    assert!(bundle.status.success(), "{}", String::from_utf8_lossy(&bundle.stderr));
+    let script = ([(axum::http::header::CONTENT_TYPE, "text/javascript")], bundle.stdout);
+    let html = axum::response::Html("<!doctype html><script src=uppy.js></script>");
+    let page = axum::Router::new()
+        .route("/", axum::routing::get(async move || html))
+        .route("/uppy.js", axum::routing::get(async move || script));
+    on_page_of_another_origin("uppy", page, &["uppy 10 0 10"]).await;
 }
