@@ -1,4 +1,4 @@
-//! Networks that a client's address belongs to, and what each of them holds.
+//! Networks to which a client's address belongs, and counts of resources per network.
 
 use std::{
     collections::HashMap,
@@ -10,9 +10,9 @@ use std::{
 pub(super) struct Network(IpAddr, u8);
 
 impl Network {
-    /// Networks that a client counts for, with their shares of a bound per client.
+    /// Networks in which a client is counted, with their multiples of the limit per client.
     ///
-    /// An IPv4 client counts for its address. An IPv6 client has a /64 at least, and often a /56 or a /48.
+    /// An IPv4 client is counted by its address. An IPv6 client has at least a /64, and often a /56 or a /48.
     pub(super) fn all(client: IpAddr) -> impl Iterator<Item = (Self, usize)> + Clone {
         let client = client.to_canonical();
         let prefixes: &[(u8, usize)] = match client {
@@ -43,19 +43,19 @@ impl Network {
     }
 }
 
-/// Number of things that the clients of each network hold. Networks that hold nothing have no entry.
+/// Number of resources held by the clients of each network. Networks without any have no entry.
 #[derive(Debug, Default)]
 pub(super) struct NetworkCounts(HashMap<Network, (usize, usize)>);
 
 impl NetworkCounts {
-    /// Counts one more for a client.
+    /// Adds one resource of a client.
     pub(super) fn add(&mut self, client: IpAddr) {
         for (network, shares) in Network::all(client) {
             self.0.entry(network).or_insert((0, shares)).0 += 1;
         }
     }
 
-    /// Counts one less for a client.
+    /// Removes one resource of a client.
     pub(super) fn remove(&mut self, client: IpAddr) {
         for (network, _) in Network::all(client) {
             if let Some((count, _)) = self.0.get_mut(&network) {
@@ -67,7 +67,7 @@ impl NetworkCounts {
         }
     }
 
-    /// The first network of a client that holds as many as `per_client` allows, and how many those are.
+    /// The first network of a client that has reached its limit, and its number of resources.
     pub(super) fn full(&self, client: IpAddr, per_client: usize) -> Option<(Network, usize)> {
         Network::all(client).find_map(|(network, shares)| {
             let most = per_client.saturating_mul(shares);
@@ -75,7 +75,7 @@ impl NetworkCounts {
         })
     }
 
-    /// What a client's networks hold, in shares: that of the network with most.
+    /// Maximum number of resources per share in a client's networks.
     pub(super) fn shares_of(&self, client: IpAddr) -> usize {
         Network::all(client).map(|(network, shares)| self.count(&network) / shares).max().unwrap_or(0)
     }

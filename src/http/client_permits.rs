@@ -7,10 +7,10 @@ use std::{
 
 use super::{Answer, Problem, client_network::NetworkCounts};
 
-/// Bounds the resources of clients that have not authenticated, in total and per client network.
+/// Limits resources of clients that have not authenticated, in total and per client network.
 ///
-/// Once half of the permits are held, the bound per network shrinks with the number of free permits, so that a stranger with many
-/// networks leaves permits to others.
+/// Once half of the permits are in use, the limit per network decreases with the number of free permits, so that an attacker with many
+/// networks leaves permits for other clients.
 #[derive(Debug)]
 pub(super) struct ClientPermits {
     total: usize,
@@ -53,7 +53,7 @@ impl ClientPermits {
     }
 }
 
-/// One permit; returned when dropped.
+/// A permit; returned when dropped.
 #[derive(Debug)]
 pub(super) struct ClientPermit {
     permits: Arc<ClientPermits>,
@@ -99,9 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_clients_are_bounded_by_56_and_48_bits() {
+    fn ipv6_clients_are_limited_per_56_and_48_bit_prefix() {
         let permits = ClientPermits::new(10_000, 256);
-        // Fills networks of a /48: each /64 until it is refused.
+        // Takes permits for networks of a /48: for each /64 until one is refused.
         let fill = |prefixes: &mut dyn Iterator<Item = u16>| {
             let mut held = Vec::new();
             for prefix in prefixes {
@@ -112,12 +112,12 @@ mod tests {
             held
         };
         assert_eq!(fill(&mut (0..1)).len(), 256);
-        assert_eq!(fill(&mut (0..256)).len(), 512, "of a /56");
-        assert_eq!(fill(&mut (0..=0xFFFF).step_by(64)).len(), 1_024, "of a /48");
+        assert_eq!(fill(&mut (0..256)).len(), 512, "the limit of a /56");
+        assert_eq!(fill(&mut (0..=0xFFFF).step_by(64)).len(), 1_024, "the limit of a /48");
         assert!(permits.held().by_network.is_empty());
     }
 
-    /// As many as the total allows, if the bound did not shrink: 40 addresses.
+    /// With a constant limit, 40 addresses could take all permits.
     #[test]
     fn many_networks_leave_permits_to_others() {
         let permits = ClientPermits::new(10_000, 256);
@@ -128,7 +128,7 @@ mod tests {
             }
         }
         let other: Vec<_> = (0..3).map(|_| take(&permits, "192.0.2.1").unwrap()).collect();
-        // Permits return, at the latest, when the time to authenticate ends. Who takes them anew gets fewer.
+        // Permits return at the latest when the time to authenticate ends. A network that takes them again gets fewer.
         for _ in 0..20 {
             let half = held.len() / 2;
             held.rotate_left(half);
@@ -140,7 +140,7 @@ mod tests {
             }
         }
         let free = 10_000 - permits.held().total;
-        assert!(free > 300, "{free} are free");
+        assert!(free > 300, "{free} permits are free");
         drop((held, other));
     }
 }

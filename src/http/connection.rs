@@ -1,4 +1,4 @@
-//! A client's connection, as the server loop keeps it.
+//! A client's connection in the server loop.
 
 use std::{
     io,
@@ -17,51 +17,54 @@ use tokio::{
 
 use super::{Problem, connection_table::Registration, waiting::Slot};
 
-/// What is read of a client at most before it has its answer.
+/// Maximum bytes that are read ahead of a client's pending response.
 pub(super) const AHEAD: usize = 16 * 1024;
 
-/// Maximum bytes that are read and discarded before a connection is closed: more than the largest picture.
+/// Maximum bytes that are discarded before a connection is closed: more than the largest picture.
 const DISCARDED: usize = 32 << 20;
-/// Pause of the client after which its connection is closed.
+/// Maximum pause of the client while its bytes are discarded.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The same while the server stops.
 const PAUSE_STOPPING: Duration = Duration::from_millis(500);
 
-/// State that a connection shares with its server: its entry in the table, and the signal to stop.
+/// State that a connection shares with its server: entry in the table, and stop signal.
 pub(super) type Held = (Registration, watch::Receiver<bool>);
 
-/// A write that the client does not take.
+/// A write that the client does not accept.
 struct Stuck {
     since: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-/// A client's connection, which ends when the client takes nothing for too long. It is removed from the table of connections when it is
-/// dropped, also after it became a WebSocket.
+/// A client's connection, which ends when the client accepts no bytes for too long.
+///
+/// It is removed from the table of connections when dropped, even after it was upgraded to a WebSocket.
 pub(super) struct Connection {
     stream: TcpStream,
-    /// What was read and not asked for yet.
+    /// Bytes that were read from the client but not requested yet.
     ahead: Vec<u8>,
     patience: Duration,
-    /// Runs while the client takes nothing.
+    /// Set while the client accepts no bytes.
     stuck: Option<Stuck>,
-    /// How late the client is in taking what is written, by the least rate.
+    /// Delay of the client in accepting bytes, compared with the minimum rate.
     late: Duration,
-    /// Least rate at which the client must take what is written, in bytes a second, before the connection may be evicted.
+    /// Minimum rate in bytes per second at which the client must accept bytes, else the connection may be closed.
     rate: u32,
-    /// Whether hyper has something to write still.
+    /// Whether hyper has bytes to write.
     writing: bool,
-    /// Whether the last read found nothing.
+    /// Whether the last read found no bytes.
     quiet: bool,
-    /// Told whenever everything is written.
+    /// Notified whenever everything is written.
     slot: Option<Arc<Slot>>,
-    /// An answer in place of one of hyper's own, which have no body.
+    /// Response in place of one of hyper's own, which have no body.
     instead: Vec<u8>,
     held: Held,
 }
 
 impl Connection {
-    /// A connection whose client must take something within `patience`, and `rate` bytes a second while connections are short.
+    /// Creates a connection whose client must accept bytes within `patience`.
+    ///
+    /// While connections are scarce, it must accept `rate` bytes per second.
     pub(super) const fn new(stream: TcpStream, patience: Duration, rate: u32, held: Held) -> Self {
         Self {
             stream,
@@ -78,22 +81,22 @@ impl Connection {
         }
     }
 
-    /// Activity of the connection, for the table of connections.
+    /// Entry of the connection in the table of connections.
     pub(super) const fn registration(&self) -> &Registration {
         &self.held.0
     }
 
-    /// Whether its server is told to stop.
+    /// Signal that the server is stopping.
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {
         self.held.1.clone()
     }
 
-    /// Has a slot told whenever everything is written.
+    /// Sets a slot that is notified whenever everything is written.
     pub(super) fn tell(&mut self, slot: Arc<Slot>) {
         self.slot = Some(slot);
     }
 
-    /// Takes it back from who read `read` of it and did not ask for that.
+    /// Takes the connection back from hyper, with bytes that hyper has read but not used.
     pub(super) fn back(&mut self, read: &[u8]) {
         self.slot = None;
         if !read.is_empty() {
@@ -101,8 +104,9 @@ impl Connection {
         }
     }
 
-    /// Ready once the client is gone. What it sends meanwhile is kept until it is asked for; one that sends too much is not read
-    /// any more, and gone when it takes nothing.
+    /// Completes when the client has disconnected.
+    ///
+    /// Bytes that it sends meanwhile are kept. Beyond [`AHEAD`] bytes it is not read any more, and a disconnect is noticed by writes only.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.ahead.len() < AHEAD {
             let mut space = [0; 1024];
@@ -115,9 +119,11 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Closes the connection with a lingering read, for at most `patience`: bytes that the client still sends are discarded.
+    /// Closes the connection with a lingering read of at most `patience`.
     ///
-    /// A socket that is closed with unread bytes is reset, and the client would lose the answer (RFC 9112, 9.6).
+    /// Bytes that the client still sends are discarded.
+    ///
+    /// A socket that is closed with unread bytes is reset, and the client would lose the response (RFC 9112, 9.6).
     pub(super) async fn close(mut self: Box<Self>, patience: Duration) {
         let activity = self.registration().activity();
         if !activity.leaves_unread() || !activity.lingers() {
@@ -141,7 +147,7 @@ impl Connection {
         }
     }
 
-    /// Replaces one of hyper's own answers, which report an invalid head and have no body, with a problem.
+    /// Replaces one of hyper's own responses to an invalid head, which have no body, by a problem.
     fn replaced(&mut self, bytes: &[u8]) -> bool {
         if !self.registration().activity().has_no_request() || !self.instead.is_empty() {
             return false;
@@ -152,7 +158,7 @@ impl Connection {
         true
     }
 
-    /// Writes the problem in place of hyper's answer.
+    /// Writes the problem in place of hyper's response.
     fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.instead.is_empty() {
             let wrote = Pin::new(&mut self.stream).poll_write(context, &self.instead);
@@ -164,7 +170,7 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Result of a write, unless it has waited too long.
+    /// Result of a write, or an error if it has waited too long.
     fn patiently(
         &mut self,
         context: &mut Context<'_>,
@@ -194,7 +200,7 @@ impl Connection {
         Poll::Ready(wrote)
     }
 
-    /// Tells that the connection is idle, if hyper has nothing to write and the client nothing to read.
+    /// Records that the connection is idle, if everything is written and no bytes are left to read.
     fn tell_idle(&self) {
         if self.quiet && !self.writing {
             self.registration().activity().idle();
@@ -257,7 +263,7 @@ impl AsyncWrite for Connection {
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_instead(context))?;
-        // hyper flushes once it has written all that it has.
+        // hyper flushes once it has written everything.
         self.writing = false;
         self.tell_idle();
         if let Some(slot) = &self.slot {
@@ -271,7 +277,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// A whole answer with a problem as its body, after which the connection is closed.
+/// A complete response with a problem, after which the connection is closed.
 pub(super) fn last_answer(problem: &Problem) -> Vec<u8> {
     let body = serde_json::to_string(problem).unwrap_or_default();
     let retry =
@@ -287,7 +293,7 @@ pub(super) fn last_answer(problem: &Problem) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The answer in place of one that hyper writes itself. None: it is not one of those.
+/// Response in place of one of hyper's own. None: `bytes` are not one of these.
 fn own_words(bytes: &[u8]) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(bytes).ok()?.strip_prefix("HTTP/1.1 ")?.strip_suffix("\r\n\r\n")?;
     if !head.to_ascii_lowercase().contains("\r\ncontent-length: 0") || head.contains("\r\n\r\n") {

@@ -1,8 +1,8 @@
-//! The table of open connections: how many there are, of which clients, and which of them only wait for their client.
+//! Table of open connections, with their clients and activity.
 //!
-//! A connection that waits for its client (for a request, for the rest of a head or of a body, for the client to take its answer) costs the
-//! server nothing to close. When no connection is free, some are closed, so that a new request is accepted: first those of the network that
-//! has most, and of those first the ones that have waited longest.
+//! A connection that waits for its client (for a request, for the rest of a head or of a body, or for the client to read its response) can
+//! be closed at no cost to the server. When no connection is free, some of these are closed so that a new one can be accepted: first those
+//! of the network that has most, and of those first the ones that have waited longest.
 
 use std::{
     collections::HashMap,
@@ -19,27 +19,31 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::client_network::{Network, NetworkCounts};
 
-/// How long a connection must have waited for a request before it may be closed: one that was just accepted is about to send it.
+/// Minimum time that a connection must have waited for a request before it may be closed.
+///
+/// The request of a new connection is probably about to arrive.
 const YOUNG: Duration = Duration::from_millis(100);
-/// The same for the rest of a body, and for a client to take its answer: mobile networks pause for seconds. Time that bytes at the least
-/// rate take does not count.
+/// The same for the rest of a body, and for a response that the client does not read.
+///
+/// Mobile networks pause for seconds. The time that bytes take at the minimum rate does not count.
 const PAUSED: Duration = Duration::from_secs(5);
-/// A network without connections that have waited long enough gives up younger ones if it has more than so many times as many as the network
-/// of the new client.
+/// Factor by which a network must exceed the new client's network to lose connections that have waited less.
 const UNFAIR: usize = 2;
-/// How long no further search is made after one that found nothing: it looks at every connection.
+/// Minimum time after a fruitless search before the next one, since a search reads every connection.
 const FRUITLESS: Duration = Duration::from_millis(20);
-/// Networks whose last fruitless search is remembered before those of the past are forgotten.
+/// Maximum number of networks whose last fruitless search is stored before outdated ones are removed.
 const MAX_SEARCHED_NETWORKS: usize = 1024;
 
-/// Bounds of the table.
+/// Limits of the table.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// Connections in total.
+    /// Maximum number of connections in total.
     pub(super) total: usize,
-    /// Connections of one IPv4 address or one IPv6 /64. A /56 has twice as many, a /48 four times.
+    /// Maximum number of connections of one IPv4 address or one IPv6 /64.
+    ///
+    /// A /56 has twice as many, a /48 four times.
     pub(super) per_client: usize,
-    /// Peers that are not bounded by `per_client`: proxies, whose connections are of many clients.
+    /// Peers that `per_client` does not limit: proxies, whose connections belong to many clients.
     pub(super) exempt: Vec<IpNet>,
 }
 
@@ -65,16 +69,18 @@ struct Open {
     next: u64,
     by_id: HashMap<u64, Arc<Activity>>,
     by_network: NetworkCounts,
-    /// Searches that found nothing: in all, and in a network. A network at its bound must not keep others from a search.
+    /// Fruitless searches: of all connections, and by network.
+    ///
+    /// A network at its limit must not prevent searches for other networks.
     fruitless: HashMap<Option<Network>, Fruitless>,
 }
 
-/// A search that found nothing to close.
+/// A search that found no connection to close.
 #[derive(Debug)]
 struct Fruitless {
-    /// No search like it before this time, in milliseconds.
+    /// Time of the next search of this kind, in milliseconds.
     until: u64,
-    /// Connections of the client's network. A client with fewer may find some.
+    /// Number of connections of the client's network. A search for a network with fewer may succeed.
     own: usize,
 }
 
@@ -91,7 +97,7 @@ impl ConnectionTable {
         millis(self.began.elapsed())
     }
 
-    /// Registers a connection; at a limit, closes connections that wait for their client.
+    /// Registers a connection. At a limit, closes connections that wait for their client.
     pub(super) fn register(self: &Arc<Self>, peer: IpAddr) -> Result<Registration, Full> {
         self.register_at(peer, self.now())
     }
@@ -137,7 +143,7 @@ impl ConnectionTable {
         Search { now, most: if batch > 0 { batch } else { 1 }, network: None, own }
     }
 
-    /// Closes a connection that waits for its client, if there is one: the system has no descriptor left.
+    /// Closes a connection that waits for its client, if there is one, to free a file descriptor.
     pub(super) fn make_room(&self) -> bool {
         let search = self.search_in_all(self.now(), 0);
         self.open().evict(&search)
@@ -147,13 +153,13 @@ impl ConnectionTable {
 /// A search for connections that may be closed.
 #[derive(Debug)]
 struct Search {
-    /// Milliseconds.
+    /// Time in milliseconds.
     now: u64,
-    /// Connections that are closed at most.
+    /// Maximum number of connections to close.
     most: usize,
     /// Network to search; none is all of them.
     network: Option<Network>,
-    /// Connections of the network of the client that needs one.
+    /// Number of connections of the new client's network.
     own: usize,
 }
 
@@ -162,21 +168,21 @@ struct Search {
 struct Waiting {
     id: u64,
     state: u64,
-    /// Milliseconds.
+    /// Time in milliseconds.
     since: u64,
-    /// Whether it has waited so long that it may be closed.
+    /// Whether it has waited long enough to be closed.
     due: bool,
-    /// Whether it is in the middle of a request or an answer.
+    /// Whether it is in the middle of a request or a response.
     in_use: bool,
-    /// Connections of its network.
+    /// Number of connections of its network.
     network: usize,
 }
 
 impl Open {
-    /// Closes connections that wait for their client. False: none.
+    /// Closes connections that wait for their client. Returns whether any was closed.
     ///
-    /// In all, a network gives up connections as long as it has more than the client's own. Then those that wait for a request come first,
-    /// and those in the middle of a body or an answer last.
+    /// Without a network to search, a network loses connections while it has more than the client's own. Connections that wait for a
+    /// request are closed first, and those in the middle of a body or a response last.
     fn evict(&mut self, search: &Search) -> bool {
         let &Search { now, most, network, own } = search;
         if self.fruitless.get(&network).is_some_and(|last| now < last.until && own >= last.own) {
@@ -186,7 +192,7 @@ impl Open {
         let heaviest = waiting.iter().map(|one| one.network).max().unwrap_or(0);
         let heavy = network.is_none() && heaviest > own + 1;
         let unfair = heavy && heaviest > UNFAIR * (own + 1);
-        // The order in which they are closed; none: not at all.
+        // The order in which they are closed; none: they are not.
         let rank = |one: &Waiting| match (heavy && one.network == heaviest, one.due, one.in_use) {
             (true, true, false) => Some(0),
             (true, true, true) => Some(1),
@@ -198,9 +204,9 @@ impl Open {
         let first = waiting.iter().filter_map(rank).min();
         waiting.retain(|one| first.is_some() && rank(one) == first);
         let most = match first {
-            // No more than what makes them equal.
+            // At most as many as make both networks equal.
             Some(0 | 1 | 3) => most.min((heaviest - own) / 2),
-            // These cost their clients something.
+            // Closing these interrupts a request of their clients.
             Some(4) => most / 8,
             _ => most,
         };
@@ -222,7 +228,7 @@ impl Open {
         closed
     }
 
-    /// Connections that wait for their client, in all or in a network.
+    /// Connections that wait for their client, in total or of a network.
     fn waiting(&self, now: u64, network: Option<Network>) -> Vec<Waiting> {
         let inside = |activity: &Activity| {
             network.is_none_or(|wanted| activity.client.is_some_and(|client| wanted.contains(client)))
@@ -264,9 +270,9 @@ enum Phase {
     Busy,
     /// The connection waits for its client: for the rest of a body.
     Body,
-    /// An answer was handed over to be written.
+    /// A response was passed to hyper for writing.
     Answered,
-    /// The last answer is written; what the client still sends is discarded.
+    /// The last response is written; bytes that the client still sends are discarded.
     Lingering,
     /// The connection was upgraded to another protocol.
     Upgraded,
@@ -284,14 +290,14 @@ const PHASES: [Phase; 7] = [
     Phase::Evicted,
 ];
 
-/// Value of [`Activity::blocked`] while the client takes what is written.
+/// Value of [`Activity::blocked`] while the client accepts bytes.
 const NOT_BLOCKED: u64 = u64::MAX;
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A phase, and since when in milliseconds.
+/// Packs a phase and its start in milliseconds.
 const fn pack(phase: Phase, since: u64) -> u64 {
     (since << 8) | phase as u64
 }
@@ -300,21 +306,21 @@ const fn unpack(state: u64) -> (u64, u64) {
     (state & 0xff, state >> 8)
 }
 
-/// Activity of one connection; the tasks that read and write it update it.
+/// Activity of one connection, updated by the tasks that read and write it.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Client networks that the connection counts for; none for a proxy.
+    /// Address by which the connection is counted; none for a proxy.
     client: Option<IpAddr>,
     began: Instant,
     state: AtomicU64,
-    /// Since when the client has not taken what is written, in milliseconds.
+    /// Time since which the client has accepted no bytes, in milliseconds.
     blocked: AtomicU64,
     unread: AtomicBool,
     task: Mutex<Option<AbortHandle>>,
 }
 
 impl Activity {
-    /// Moves to a phase from one of `from`. False: it was in none of them.
+    /// Moves to a phase from one of `from`. Returns whether it was in one of them.
     fn advance(&self, from: &[Phase], to: Phase) -> bool {
         let since = match to {
             Phase::Request | Phase::Lingering => self.now(),
@@ -354,56 +360,62 @@ impl Activity {
         unpack(self.state.load(Ordering::Acquire)).0 == phase as u64
     }
 
-    /// A request arrived. False: the connection is being closed, and must not answer it.
+    /// Records that a request arrived. False: the connection is being closed, and must not answer it.
     pub(super) fn begin(&self) -> bool {
         self.advance(&[Phase::Request, Phase::Busy, Phase::Body, Phase::Answered], Phase::Busy)
     }
 
-    /// The rest of a body is waited for. Its client is `late` already: it sent fewer bytes than the least rate allows.
+    /// Records that the connection waits for the rest of a body.
+    ///
+    /// The client is `late` already if it has sent fewer bytes than the minimum rate allows.
     pub(super) fn awaits_body(&self, late: Duration) {
         let since = self.now().saturating_sub(millis(late));
         self.advance_since(&[Phase::Busy], Phase::Body, since);
     }
 
-    /// The client does not take what is written. It is `late` already: it took fewer bytes than the least rate allows.
+    /// Records that the client accepts no bytes.
+    ///
+    /// It is `late` already if it has accepted fewer bytes than the minimum rate allows.
     pub(super) fn blocked(&self, late: Duration) {
         self.blocked.store(self.now().saturating_sub(millis(late)), Ordering::Release);
     }
 
-    /// The client takes what is written.
+    /// Records that the client accepts bytes.
     pub(super) fn unblocked(&self) {
         self.blocked.store(NOT_BLOCKED, Ordering::Release);
     }
 
-    /// The last answer is written, and the rest of what the client sends is discarded. False: the connection is being closed.
+    /// Records that the last response is written, and that further bytes of the client are discarded.
+    ///
+    /// False: the connection is being closed.
     pub(super) fn lingers(&self) -> bool {
         self.advance(&[Phase::Request, Phase::Busy, Phase::Body, Phase::Answered], Phase::Lingering)
     }
 
-    /// A part of a body arrived.
+    /// Records that a part of a body arrived.
     pub(super) fn body_came(&self) {
         self.advance(&[Phase::Body], Phase::Busy);
     }
 
-    /// An answer was handed over.
+    /// Records that a response was passed to hyper for writing.
     pub(super) fn answered(&self) {
         self.advance(&[Phase::Busy, Phase::Body], Phase::Answered);
     }
 
-    /// The connection becomes one of another protocol, which has its own bounds.
+    /// Records that the connection was upgraded to another protocol, which has its own limits.
     pub(super) fn upgraded(&self) {
         self.advance(&[Phase::Busy, Phase::Body], Phase::Upgraded);
         self.task().take();
     }
 
-    /// Everything is written, and the client sends nothing that is left unread.
+    /// Records that everything is written, and that the client has sent nothing that is not read.
     pub(super) fn idle(&self) {
         if self.is(Phase::Answered) {
             self.advance(&[Phase::Answered], Phase::Request);
         }
     }
 
-    /// The client may be sending bytes that will not be read.
+    /// Records that the client may be sending bytes that will not be read.
     pub(super) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
@@ -413,12 +425,12 @@ impl Activity {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Whether no request is being answered, nor an answer written.
+    /// Whether no request is being handled, and no response written.
     pub(super) fn has_no_request(&self) -> bool {
         self.is(Phase::Request)
     }
 
-    /// Names the task that serves the connection, so that it can be closed while it waits.
+    /// Sets the task that serves the connection, so that it can be closed while it waits.
     pub(super) fn served_by(&self, task: AbortHandle) {
         let mut served_by = self.task();
         if self.is(Phase::Evicted) {
@@ -481,12 +493,12 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_bounded_per_address_and_network() {
+    fn connections_are_limited_per_address_and_network() {
         let table = table(100, 2);
         let mut held = Vec::new();
         held.extend((0..2).map(|_| busy(&table, "192.0.2.1").unwrap()));
         assert_eq!(busy(&table, "192.0.2.1").unwrap_err(), Full::Client);
-        // The same client, as a dual-stack socket shows its address.
+        // The same client, with its address as a dual-stack socket reports it.
         assert_eq!(busy(&table, "::ffff:192.0.2.1").unwrap_err(), Full::Client);
         held.push(busy(&table, "192.0.2.2").unwrap());
         held.extend((0..8).map(|_| busy(&table, "10.0.0.1").unwrap()));
@@ -510,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_that_waited_longest_gives_way() {
+    fn connection_that_waited_longest_is_closed_first() {
         let table = table(3, 3);
         let at = |now, last| {
             table.register_at([192, 0, 2, last].into(), now).inspect(|registration| {
@@ -520,11 +532,11 @@ mod tests {
         let (used, sending) = (at(0, 1).unwrap(), at(0, 1).unwrap());
         sending.activity().awaits_body(Duration::ZERO);
         let idle = table.register_at([192, 0, 2, 2].into(), 0).unwrap();
-        assert_eq!(at(50, 3).unwrap_err(), Full::Total, "it was accepted just now");
+        assert_eq!(at(50, 3).unwrap_err(), Full::Total, "it has just been accepted");
         let second = at(1_000, 3).unwrap();
         assert!(idle.activity().is(Phase::Evicted) && !idle.activity().begin());
         assert!(used.activity().is(Phase::Busy) && sending.activity().is(Phase::Body));
-        assert_eq!(at(2_000, 4).unwrap_err(), Full::Total, "the body may still come");
+        assert_eq!(at(2_000, 4).unwrap_err(), Full::Total, "the body may still arrive");
         let third = at(60_000, 4).unwrap();
         assert!(sending.activity().is(Phase::Evicted) && used.activity().is(Phase::Busy));
         assert_eq!(table.open().by_id.len(), 3);
@@ -532,16 +544,16 @@ mod tests {
         assert!(table.open().by_id.is_empty() && table.open().by_network.is_empty());
     }
 
-    /// Until they have as many connections as others, also where each connection has just begun to wait.
+    /// Until they have as many connections as other networks, even if all connections have just begun to wait.
     #[test]
-    fn networks_with_most_connections_give_way_first() {
+    fn connections_of_the_largest_network_are_closed_first() {
         let table = table(60, 30);
         let at = |now, client: &str| table.register_at(client.parse().unwrap(), now);
         let mut idle: Vec<_> = (0..4).map(|n| at(0, &format!("198.51.100.{n}")).unwrap()).collect();
         let heavy: Vec<_> = (0..28).map(|_| at(0, "192.0.2.1").unwrap()).collect();
         let network: Vec<_> = (0..28).map(|n| at(0, &format!("2001:db8:1:{n}00::1")).unwrap()).collect();
         let open = |of: &[Registration]| of.iter().filter(|one| !one.activity().is(Phase::Evicted)).count();
-        // A /48 has four shares, so its 28 connections are as 7 of an address.
+        // A /48 has four shares, so its 28 connections count as 7 of an address.
         for n in 0..15 {
             idle.push(at(10, &format!("203.0.113.{n}")).unwrap());
         }
@@ -552,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_finds_no_connection_keeps_no_other_from_a_search() {
+    fn fruitless_search_for_a_client_does_not_prevent_others() {
         let table = table(4, 4);
         let at = |client: [u8; 4]| table.register_at(client.into(), 0);
         let heavy: Vec<_> = (0..3).map(|_| at([192, 0, 2, 1]).unwrap()).collect();
@@ -565,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_do_not_take_their_answers_give_way() {
+    fn connections_of_clients_that_read_nothing_are_closed() {
         let table = table(2, 2);
         let answering = |client: [u8; 4]| {
             table.register_at(client.into(), 0).inspect(|registration| {
@@ -583,6 +595,6 @@ mod tests {
         let again = answering([192, 0, 2, 1]).unwrap();
         again.activity().blocked(Duration::ZERO);
         again.activity().unblocked();
-        assert_eq!(other(120_000).unwrap_err(), Full::Total, "it takes its answer again");
+        assert_eq!(other(120_000).unwrap_err(), Full::Total, "the client reads again");
     }
 }

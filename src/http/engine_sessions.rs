@@ -1,11 +1,11 @@
-//! Engine.IO sessions below Socket.IO: counted per client network until they authenticate, and closed with their Socket.IO connection.
+//! Engine.IO sessions, on which Socket.IO connections are based.
 //!
-//! The library keeps a session open for as long as its client answers pings, whether or not it is connected to a namespace. So each
-//! session carries a [`Session`] of ours in the extensions of the request that began it, and its WebSocket runs over a [`Wire`]
-//! that can be closed from here.
+//! They are counted per client network until they authenticate, and closed with their Socket.IO connection. The library keeps a session
+//! open while its client answers pings, whether or not it is connected to a namespace. So this module adds a [`Session`] to the
+//! extensions of the request that began a session, and runs its WebSocket over a [`Wire`], which this module can close.
 //!
-//! The library takes messages as fast as its client sends them, so they are counted here: the frames of a WebSocket and the packets of the
-//! polling transport's requests.
+//! The library accepts messages as fast as its client sends them, so this module counts the frames of a WebSocket and the packets of
+//! polling requests.
 
 use std::{
     collections::HashMap,
@@ -50,32 +50,34 @@ use super::{
 
 /// Time for a client to read the last packets and to close the session itself.
 const PARTING: Duration = Duration::from_secs(1);
-/// Maximum size of the answer that begins a session, in bytes.
+/// Maximum size of the response that begins a session, in bytes.
 const OPEN_PACKET: usize = 1024;
 
-/// Answers paths that are not the library's.
+/// Service that answers paths that are not the library's.
 pub(super) type Otherwise = ServiceFn<fn(Request) -> Ready<Result<Response, Infallible>>>;
 
 pub(super) fn not_found(_: Request) -> Ready<Result<Response, Infallible>> {
     future::ready(Ok(Problem::new("not_found").into_response()))
 }
 
-/// The Socket.IO library, behind the count of its sessions.
+/// The Socket.IO library, with limits on its sessions.
 pub(super) struct Engine {
     app: App,
     service: SocketIoService<Otherwise>,
-    /// Sessions that began by polling, by their `sid`: those that a later request may upgrade.
+    /// Sessions that began with polling, by `sid`; a later request may upgrade them.
     polling: Mutex<HashMap<String, Weak<Session>>>,
 }
 
-/// Kind of a request to the engine.
+/// Parameters of a request to the engine.
 struct Asked<'a> {
     sid: Option<&'a str>,
     websocket: bool,
 }
 
 impl<'a> Asked<'a> {
-    /// Whether the library reads the same values: it takes `websocket` of `transport=websocket=x`, and another of two `sid`.
+    /// Whether the library reads the same values as this module.
+    ///
+    /// It reads `websocket` from `transport=websocket=x`, and a different one of two `sid`.
     fn is_unambiguous(uri: &Uri) -> bool {
         ["EIO", "transport", "sid"].iter().all(|name| {
             let mut values = uri.query().unwrap_or("").split('&').filter_map(|pair| {
@@ -111,7 +113,7 @@ impl Engine {
         let uri = request.uri().clone();
         if !Asked::is_unambiguous(&uri) {
             let problem =
-                Problem::new("malformed_request").detail("EIO, transport and sid may stand once each");
+                Problem::new("malformed_request").detail("EIO, transport and sid may occur only once each");
             return Ok(problem.into_response());
         }
         let asked = Asked::by(&uri);
@@ -144,7 +146,9 @@ impl Engine {
         Ok(self.service.clone().call(request).await?.map(Body::new))
     }
 
-    /// Passes on a request of a session that polls. Ends a session that its client closes, and one that sends what is not accepted.
+    /// Forwards a request of a polling session.
+    ///
+    /// Ends the session if its client closes it, or sends invalid packets.
     async fn exchange(&self, session: &Session, request: Request) -> Result<Response, Infallible> {
         let (head, body) = request.into_parts();
         let (body, closes) = match head.method {
@@ -178,7 +182,7 @@ impl Engine {
         }))
     }
 
-    /// Notes the `sid` of a session that begins by polling, out of its open packet: `0{"sid":"…",…}`.
+    /// Stores the `sid` of a session that begins with polling, from its open packet `0{"sid":"…",…}`.
     async fn register(&self, session: Arc<Session>, response: Response) -> Response {
         if response.status() != StatusCode::OK {
             return response;
@@ -197,7 +201,7 @@ impl Engine {
         Response::from_parts(head, Body::from(packet))
     }
 
-    /// Turns the connection into a session's WebSocket (RFC 6455, 4.2.2).
+    /// Upgrades the connection to a session's WebSocket (RFC 6455, 4.2.2).
     fn upgrade(&self, mut request: Request, session: Arc<Session>) -> Answer<Response> {
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned();
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
@@ -213,7 +217,7 @@ impl Engine {
             let polled = session.sid.get().is_some();
             let (wire, gone) = Wire::over(upgraded, session.clone());
             let _ = service.call((wire, begun)).await;
-            // A probe that fails leaves the library's session as one that is upgrading for ever.
+            // After a failed probe, the library's session would stay in the state of upgrading for ever.
             if polled {
                 let _ = gone.await;
                 session.close().await;
@@ -229,7 +233,9 @@ impl Engine {
     }
 }
 
-/// Copies the parts of a request that its session keeps, which would otherwise keep the read buffer of 8 KiB, too.
+/// Copies the parts of a request that its session keeps.
+///
+/// They would otherwise keep the read buffer of 8 KiB in memory.
 fn detached(mut request: Request) -> Request {
     for value in request.headers_mut().values_mut() {
         if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
@@ -239,15 +245,15 @@ fn detached(mut request: Request) -> Request {
     if let Ok(copy) = request.uri().to_string().parse() {
         *request.uri_mut() = copy;
     }
-    // The same address once more, for the routes within routes.
+    // Another copy of the URI, for nested routers.
     request.extensions_mut().remove::<OriginalUri>();
     request
 }
 
-/// One Engine.IO session.
+/// An Engine.IO session.
 pub(super) struct Session {
     engine: Weak<Engine>,
-    /// Of a session that began by polling.
+    /// `sid` of a session that began with polling.
     sid: OnceLock<String>,
     /// Held until the session authenticates or ends.
     permit: Mutex<Option<ClientPermit>>,
@@ -255,29 +261,29 @@ pub(super) struct Session {
     asked: AtomicBool,
     /// Closes the session's WebSocket when dropped.
     wire: Mutex<Option<oneshot::Sender<()>>>,
-    /// Bound on what the client sends.
+    /// Rate limit of the client's messages.
     rate: Mutex<MessageRate>,
     /// Notified when its WebSocket is closed.
     over: Notify,
 }
 
 impl Session {
-    /// Whether this is the first request to connect: a session gets one answer, and is closed after it.
+    /// Whether this is the first request to connect. A session gets one response, and is closed after it.
     pub(super) fn asks_first(&self) -> bool {
         !self.asked.swap(true, Ordering::Relaxed)
     }
 
-    /// Returns the permit of a session that is now counted by its account.
+    /// Returns the permit of a session that has authenticated and is now counted by its account.
     pub(super) fn release_permit(&self) {
         drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Whether the client may send so many more messages.
+    /// Whether the client may send this number of further messages.
     fn allows(&self, messages: u32) -> bool {
         messages == 0 || self.rate.lock().unwrap_or_else(PoisonError::into_inner).allows(messages)
     }
 
-    /// Reads the packets of a request, and whether one of them closes the session.
+    /// Reads the packets of a request; returns also whether one of them closes the session.
     async fn packets(&self, body: Body) -> Answer<(Bytes, bool)> {
         let read = timeout(BODY, to_bytes(body, MESSAGE)).await;
         let packets =
@@ -290,9 +296,9 @@ impl Session {
         if self.allows(count) { Ok((packets, closes)) } else { Err(Problem::new("rate_limited")) }
     }
 
-    /// Ends a session that polls, unless it has become a WebSocket meanwhile, and returns its permit.
+    /// Ends a polling session, unless it was upgraded meanwhile, and returns its permit.
     ///
-    /// The library keeps what it has of a session that ended until the time to authenticate ends.
+    /// The library keeps its state of an ended session until the time to authenticate ends.
     async fn end_polling(&self) {
         if self.wire.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             self.release_permit();
@@ -301,11 +307,11 @@ impl Session {
     }
 
     fn set_wire(&self, wire: Option<oneshot::Sender<()>>) {
-        // An older one is closed: a session has one WebSocket.
+        // An older WebSocket is closed: a session has only one.
         drop(std::mem::replace(&mut *self.wire.lock().unwrap_or_else(PoisonError::into_inner), wire));
     }
 
-    /// Closes the session, a moment after its last packets.
+    /// Closes the session after its client has had [`PARTING`] to read the last packets.
     pub(super) async fn part(&self) {
         let _ = timeout(PARTING, self.over.notified()).await;
         self.close().await;
@@ -315,7 +321,7 @@ impl Session {
     async fn close(&self) {
         self.set_wire(None);
         if let (Some(sid), Some(engine)) = (self.sid.get(), self.engine.upgrade()) {
-            // As its client would: one close packet. A session that has become a WebSocket refuses it.
+            // Sends a close packet, as its client would. A session that was upgraded refuses it.
             let uri = format!("{PATH}?EIO=4&transport=polling&sid={sid}");
             let mut request = Request::new(Body::from(Bytes::from_static(&[CLOSE_PACKET])));
             *request.method_mut() = Method::POST;
@@ -339,11 +345,13 @@ impl Drop for Session {
 const SEPARATOR: u8 = 0x1E;
 /// The close packet of Engine.IO.
 const CLOSE_PACKET: u8 = b'1';
-/// The same as a client's text frame with an empty mask (RFC 6455, 5.2).
+/// The close packet as a client's text frame with a zero mask (RFC 6455, 5.2).
 const CLOSE_FRAME: [u8; 7] = [0x81, 0x81, 0, 0, 0, 0, CLOSE_PACKET];
 /// A server's close frame with the code 1008, policy violation (RFC 6455, 7.4.1).
 const REFUSAL_FRAME: [u8; 4] = [0x88, 2, 0x03, 0xF0];
-/// Maximum bytes that are read and discarded of a client that sent too many messages, so that it gets the close frame.
+/// Maximum bytes that are discarded of a client that sent too many messages.
+///
+/// Reading them lets the client receive the close frame.
 const DISCARDED: usize = 1 << 20;
 
 /// Finds the frames in one direction of a WebSocket (RFC 6455, 5.2).
@@ -401,8 +409,9 @@ fn payload_length(head: &[u8]) -> Option<u64> {
     })
 }
 
-/// A session's WebSocket connection. Once the session is closed from here, it reads as if its client had closed it: the library then
-/// writes what waits, and ends the connection.
+/// WebSocket connection of a session, which this module can close.
+///
+/// Once closed, it reads as if its client had closed it: the library then writes pending packets, and ends the connection.
 struct Wire {
     io: TokioIo<Upgraded>,
     /// None: the session is closed.
@@ -439,16 +448,16 @@ impl Wire {
         (wire, ended)
     }
 
-    /// Tells the client that it sent too many messages. From here on, nothing that the library writes is sent.
+    /// Sends the close frame for too many messages. Later writes of the library are dropped.
     fn refuse(&mut self, context: &mut Context<'_>) {
         if self.written.is_between() {
-            // A client that takes nothing is not told.
+            // A client that accepts no bytes gets no close frame.
             let _ = Pin::new(&mut self.io).poll_write(context, &REFUSAL_FRAME);
         }
         self.refused = Some(Refused { until: Box::pin(sleep(PARTING)), discarded: 0 });
     }
 
-    /// Reads and discards what a refused client sends, until it closes the connection, for a moment.
+    /// Discards bytes of a refused client until it closes the connection, for a limited time.
     fn poll_discard(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(refused) = &mut self.refused else { return Poll::Ready(Ok(())) };
         let begin = buffer.filled().len();
@@ -461,7 +470,7 @@ impl Wire {
             }
             refused.discarded += bytes;
         }
-        // The end of the connection, as the library sees it.
+        // The library sees the end of the connection.
         Poll::Ready(Ok(()))
     }
 }

@@ -36,15 +36,15 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(set_avatar, clear_avatar))
 }
 
-/// What is bounded by itself: its bodies are large, and are not held.
+/// Routes with their own limits, because their bodies are large and are streamed.
 pub(super) fn uploads() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(upload))
 }
 
-/// A rendition's bytes never change: what is made anew has another tag.
+/// Caching of renditions, whose bytes never change: one that is made again has another tag.
 const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-/// A size that a picture can be had in.
+/// A rendition of a picture.
 #[derive(Debug, Serialize, ToSchema)]
 struct RenditionOut {
     name: String,
@@ -54,10 +54,13 @@ struct RenditionOut {
     height: u32,
     /// JPEG or, for photos and if the request accepts it, WebP or PNG. Needs the `Authorization` header.
     url: String,
-    /// URL that needs no `Authorization` header, for `<img>`. Works until `signed_url_expires_at`, and no longer than the session
-    /// and the couple that it was made in.
+    /// URL that needs no `Authorization` header, for `<img>`.
+    ///
+    /// It works until `signed_url_expires_at`, and no longer than the session and the couple for which it was made.
     signed_url: String,
-    /// 5 to 10 minutes after the answer. Within 5 minutes answers give the same URL.
+    /// Expiry of `signed_url`, 5 to 10 minutes after the response.
+    ///
+    /// Within 5 minutes, responses contain the same URL.
     signed_url_expires_at: String,
 }
 
@@ -71,28 +74,36 @@ pub(super) struct MediaOut {
     owner_id: String,
     /// `processing`, `ready` or `rejected`.
     state: &'static str,
-    /// Reason of the rejection, as a stable word: `truncated`, `corrupt`, `unsupported`, `arithmetic_jpeg`, `too_large`, `too_complex`,
-    /// `took_too_long`, `crop_outside`, `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never decoded).
+    /// Reason for the rejection, as a stable code.
+    ///
+    /// `truncated`, `corrupt`, `unsupported`, `arithmetic_jpeg`, `too_large`, `too_complex`, `took_too_long`, `crop_outside`,
+    /// `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never decoded).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// Explanation of the rejection for developers: the limit that the picture exceeds, and for `too_large` its size. Present with
     /// `too_large`, `too_many_bytes`, `too_complex` and `took_too_long`.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// A ThumbHash in base64, a blurred stand-in: the one that came with the upload, if one did, until it is ready.
+    /// ThumbHash in base64, for a blurred placeholder.
+    ///
+    /// Until the picture is ready, that of the upload, if any.
     placeholder: Option<String>,
-    /// Upright, in pixels: what its headers say, if they do, until it is ready.
+    /// Width of the upright picture, in pixels. Until the picture is ready, from its headers, if known.
     width: Option<u32>,
-    /// Upright, in pixels, likewise.
+    /// Height of the upright picture, in pixels, by the same rule.
     height: Option<u32>,
-    /// Whether the uploaded file is an animation; false until the picture is ready. WebP is animated if the server keeps animations, JPEG
-    /// shows the first frame.
+    /// Whether the uploaded file is an animation; false until the picture is ready.
+    ///
+    /// WebP is animated if the server keeps animations; JPEG shows the first frame.
     animated: bool,
-    /// Whether a part of the picture is transparent; false until the picture is ready. In JPEG and in avatars that part is white; a photo
-    /// is transparent in WebP and PNG.
+    /// Whether a part of the picture is transparent; false until the picture is ready.
+    ///
+    /// That part is white in JPEG and in avatars, and transparent in WebP and PNG of a photo.
     alpha: bool,
-    /// A photo's shorter side is not made smaller than 45/128 of the size's name, where it has so many pixels: a screenshot of
-    /// 1080 × 8000 pixels is 720 × 5333 in the size `2048`.
+    /// Renditions of the picture.
+    ///
+    /// The shorter side of a photo is at least 45/128 of the rendition's name, if the photo has so many pixels: a screenshot of 1080 × 8000
+    /// pixels is 720 × 5333 in the rendition `2048`.
     renditions: Vec<RenditionOut>,
 }
 
@@ -135,7 +146,7 @@ impl MediaOut {
     }
 }
 
-/// An account's avatar, for a viewer.
+/// Avatar of an account, for a viewer.
 pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> Answer<Option<MediaOut>> {
     let store = &app.backend.ports().store;
     let Some(media) = store.avatar_of(of).await? else { return Ok(None) };
@@ -143,7 +154,7 @@ pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> Answer<
     Ok(Some(MediaOut::new(app, &media, &made, viewer)))
 }
 
-/// What whoever holds an invite sees of the one who invites: small, and no name by which to ask for more.
+/// Avatar of an inviter, small, as a `data:` URL, which gives a recipient of the invite no access to the picture.
 pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> {
     let (store, gallery) = (&app.backend.ports().store, app.backend.gallery());
     let Some(media) = store.avatar_of(of).await?.filter(|media| media.state == MediaState::Ready) else {
@@ -152,9 +163,9 @@ pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> 
     let made = store.renditions(media.space, media.id).await?;
     let enough = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
     let Some(rendition) = enough.or_else(|| made.iter().max_by_key(|one| one.width)) else { return Ok(None) };
-    // An invite is worth seeing without a face.
+    // An invite can be shown without a picture.
     let bytes = gallery.blobs().read(&media.path(&rendition.blob), 64 << 10).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, media = %media.id, "an invite is shown without a picture");
+        tracing::warn!(%error, media = %media.id, "cannot read the avatar of an inviter: the invite is shown without it");
         None
     });
     Ok(bytes.map(|bytes| format!("data:{};base64,{}", rendition.format.media_type(), BASE64.encode(&bytes))))
@@ -202,14 +213,15 @@ impl From<NotShown> for Problem {
 struct UploadQuery {
     /// `avatar` or `photo`. Required here, or as a field of the form before its file.
     purpose: Option<String>,
-    /// Of an avatar, the part that is shown: `x,y,width,height` in pixels of the upright picture.
+    /// Visible area of an avatar: `x,y,width,height` in pixels of the upright picture.
     crop: Option<String>,
-    /// A ThumbHash that the client made of what it shows itself, in base64, up to 40 bytes: the partner sees it at once. The server's
-    /// own takes its place once the picture is ready.
+    /// ThumbHash of the picture, computed by the client, in base64, up to 40 bytes.
+    ///
+    /// The partner sees it immediately. The server's own replaces it once the picture is ready.
     placeholder: Option<String>,
 }
 
-/// What is said of a picture: what it is for, which part of it is shown, and what stands in for it meanwhile.
+/// Metadata of an upload: purpose, visible area, placeholder.
 pub(super) fn read_about(purpose: &str, crop: Option<&str>, placeholder: Option<&str>) -> Answer<About> {
     let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
     let purpose = match purpose {
@@ -231,20 +243,24 @@ pub(super) fn read_about(purpose: &str, crop: Option<&str>, placeholder: Option<
     Ok(About { purpose, crop, placeholder })
 }
 
-/// Either alphabet of base64 (RFC 4648), padded or not. A `+` that a query does not escape is read as a space.
+/// Decodes base64 in either alphabet (RFC 4648), padded or not.
+///
+/// An unescaped `+` in a query is decoded as a space, so spaces are accepted for it.
 fn hash(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=').replace('-', "+").replace('_', "/").replace(' ', "+");
     let hash = BASE64_NOPAD.decode(text.as_bytes()).ok()?;
     is_whole(&hash).then_some(hash)
 }
 
-/// Whether a ThumbHash is as long as its header says (evanw.github.io/thumbhash): clients' decoders read on without looking.
+/// Whether a ThumbHash has the length that its header declares (evanw.github.io/thumbhash).
+///
+/// Decoders of clients do not check it.
 fn is_whole(hash: &[u8]) -> bool {
     let &[_, _, low, middle, high, ..] = hash else { return false };
     let (alpha, landscape, side) = (low & 0x80 != 0, high & 0x80 != 0, usize::from(middle & 7));
     let long = if alpha { 5 } else { 7 };
     let (across, down) = if landscape { (long, side.max(3)) } else { (side.max(3), long) };
-    // Of a channel's frequencies those in a triangle, without the first.
+    // Frequencies of a channel in a triangle, without the first one.
     let terms = |across: usize, down: usize| {
         (0..down).map(|y| (across * (down - y)).div_ceil(down) - usize::from(y == 0)).sum::<usize>()
     };
@@ -253,7 +269,7 @@ fn is_whole(hash: &[u8]) -> bool {
     side > 0 && hash.len() <= Media::PLACEHOLDER_MOST && hash.len() == header + nibbles.div_ceil(2)
 }
 
-/// Whether a session, which may have begun long ago, is one still.
+/// Checks whether a session is still valid, at the end of a long upload.
 pub(super) fn still_signed_in(
     app: &App,
     signed: &Signed,
@@ -272,13 +288,13 @@ pub(super) fn still_signed_in(
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only documents the form")]
 struct UploadForm {
-    /// `avatar` or `photo`, unless the query has it. Before the file, as the other fields.
+    /// `avatar` or `photo`, unless the query contains it. Fields must precede the file.
     purpose: Option<String>,
-    /// As in the query.
+    /// As the parameter of the query.
     crop: Option<String>,
-    /// As in the query.
+    /// As the parameter of the query.
     placeholder: Option<String>,
-    /// The picture: the one part with a file name, of any name.
+    /// The picture: the only part with a file name; its field name does not matter.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
 }
@@ -289,17 +305,17 @@ enum UploadBody {
     Form(Form),
 }
 
-/// Upload a picture: JPEG, PNG, WebP, GIF, or HEIC where the server reads it.
+/// Upload a picture: JPEG, PNG, WebP, GIF, or HEIC if the server supports it.
 ///
-/// The type is recognised by the content. The body is the picture, or a form with one file. The answer comes before the picture is
+/// The type is recognised by the content. The body is the picture, or a form with one file. The response is sent before the picture is
 /// decoded; uploading the same bytes again returns the existing picture. Concurrent uploads of an account beyond its limit wait, and get
 /// 429 `too_many_uploads` if they wait too long or too many wait; 503 `uploads_busy` if other accounts hold all permits. 408
 /// `body_timed_out` if no bytes arrive for 60 s or too few in 120 s. `GET /v1/capabilities` has every limit.
 #[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "Beside the bytes, which do the same")),
+        ("Idempotency-Key" = Option<String>, Header, description = "Optional: the same bytes have the same effect")),
     request_body(description = "The bytes", content(("application/octet-stream"), (UploadForm = "multipart/form-data"))),
-    responses((status = 202, description = "Taken; look for its state, or for `media_ready` in the timeline", body = MediaOut),
-        (status = 200, description = "It was there", body = MediaOut)))]
+    responses((status = 202, description = "Accepted; watch its state, or `media_ready` in the timeline", body = MediaOut),
+        (status = 200, description = "The picture exists already", body = MediaOut)))]
 async fn upload(
     State(app): State<App>,
     signed: Signed,
@@ -356,7 +372,7 @@ async fn upload(
     Ok((status, Json(MediaOut::new(&app, &stored.media, &made, &viewer))))
 }
 
-/// Passes a picture on as it arrives. While no bytes arrive, the upload frees its memory.
+/// Stores a picture as it arrives. While no bytes arrive, the upload frees its memory.
 async fn receive(uploading: &mut Uploading, body: &mut UploadBody) -> Answer<()> {
     loop {
         let until = uploading.release_at();
@@ -383,11 +399,11 @@ struct MediaPage {
     /// `after` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
-    /// Space for pictures of this purpose.
+    /// Quota for pictures of this purpose.
     quota: QuotaOut,
 }
 
-/// Space for pictures, in bytes, renditions included.
+/// Quota for pictures, in bytes, renditions included.
 #[derive(Debug, Serialize, ToSchema)]
 struct QuotaOut {
     limit: i64,
@@ -400,13 +416,13 @@ struct QuotaOut {
 struct MediaQuery {
     /// `photo` (default): the couple's photos, by both members. `avatar`: the account's avatars.
     purpose: Option<String>,
-    /// Id of the last picture of the page before.
+    /// Id of the last picture of the previous page.
     after: Option<String>,
-    /// Pictures of a page, 1 to 100. Default: 50.
+    /// Maximum number of pictures per page, 1 to 100. Default: 50.
     limit: Option<u32>,
 }
 
-/// List pictures: the couple's photos, or the account's avatars, with the space that is left.
+/// List pictures (the couple's photos, or the account's avatars) and their quota.
 #[utoipa::path(get, path = "/v1/media", tag = "media", security(("session" = [])), params(MediaQuery),
     responses((status = 200, description = "In the order of upload, oldest first", body = MediaPage)))]
 async fn list(
@@ -433,7 +449,7 @@ async fn list(
     let next = page.last().filter(|_| page.len() == limit as usize).map(|media| media.id.to_string());
     let mut media = Vec::with_capacity(page.len());
     for one in page {
-        // The sizes of a picture with a copy are known without them.
+        // The renditions of a picture with a stored copy are known without reading them.
         let known = one.source.is_some() || one.state != MediaState::Ready;
         let made = if known { Vec::new() } else { store.renditions(one.space, one.id).await? };
         media.push(MediaOut::new(&app, &one, &made, &viewer));
@@ -447,20 +463,20 @@ fn media_id(path: &str) -> Answer<MediaId> {
     path.parse().map_err(|_| Problem::new("media_not_found"))
 }
 
-/// A picture of one's own or, while they are a couple, of the partner.
+/// Get a picture of the account or, during the couple, of the partner.
 #[utoipa::path(get, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
-    params(("id" = String, Path, description = "Of the picture")),
-    responses((status = 200, description = "How far it is, and in which sizes it can be had", body = MediaOut)))]
+    params(("id" = String, Path, description = "Id of the picture")),
+    responses((status = 200, description = "State and renditions of the picture", body = MediaOut)))]
 async fn look(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<Json<MediaOut>> {
     let (media, made) = app.backend.gallery().pictures().view(signed.id(), media_id(&id)?).await?;
     let viewer = picture_access::viewer_of(&app, &signed).await?;
     Ok(Json(MediaOut::new(&app, &media, &made, &viewer)))
 }
 
-/// Deletes a picture of one's own. Entries that name it stay.
+/// Delete a picture of the account. Entries that name it stay.
 #[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
-    params(("id" = String, Path, description = "Of the picture")),
-    responses((status = 204, description = "Gone, and its bytes in a moment")))]
+    params(("id" = String, Path, description = "Id of the picture")),
+    responses((status = 204, description = "Deleted; its bytes are removed soon after")))]
 async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
     app.backend.gallery().pictures().delete(signed.id(), media_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -479,15 +495,15 @@ struct RenditionQuery {
 /// and too many requests of one couple get 429 `too_many_renditions`. A signed access that expired, was tampered with, or whose session or
 /// couple ended gets 403 `access_invalid`.
 #[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ()),
-    params(("id" = String, Path, description = "Of the picture"), ("rendition" = String, Path, description = "Its name"),
+    params(("id" = String, Path, description = "Id of the picture"), ("rendition" = String, Path, description = "Name of the rendition"),
         RenditionQuery,
-        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo comes as that, and moves where the server keeps animations; with `image/png`, one with transparent parts comes as that; else JPEG, over white"),
+        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo is sent as WebP, animated if the server keeps animations; with `image/png`, a photo with transparent parts is sent as PNG; otherwise JPEG on white"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-None-Match" = Option<String>, Header, description = "The tag of what one has")),
+        ("If-None-Match" = Option<String>, Header, description = "Tag of the cached rendition")),
     responses((status = 200, description = "The bytes", content(("image/jpeg"), ("image/webp"), ("image/png"))),
-        (status = 206, description = "Those that were asked for", content(("image/jpeg"), ("image/webp"), ("image/png"))),
-        (status = 304, description = "As one has it"),
-        (status = 307, description = "Where the server is set up so: at the store, by a link that lasts a moment")))]
+        (status = 206, description = "The requested range of bytes", content(("image/jpeg"), ("image/webp"), ("image/png"))),
+        (status = 304, description = "The cached rendition is current"),
+        (status = 307, description = "If the server is configured so: a link to the blob store with a short lifetime")))]
 async fn rendition(
     State(app): State<App>,
     signed: Option<Signed>,
@@ -510,7 +526,7 @@ async fn rendition(
         .header(header::VARY, "accept, authorization")
         .header(header::REFERRER_POLICY, "no-referrer")
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
-    // A page that isolates itself (COEP) shows only what allows it; the signature is the permission.
+    // An isolated page (COEP) shows only resources that allow it; the signature is the permission.
     let answer = match by_url {
         true => answer.header("cross-origin-resource-policy", "cross-origin"),
         false => answer,
@@ -541,7 +557,7 @@ async fn rendition(
     let partial = range.is_some();
     let shown = gallery.open(&media, found, range).await?;
     let (of, sent) = (shown.blob.size, shown.blob.range.clone());
-    // One that was lost and made again has another tag than the one that was found.
+    // A rendition that was lost and made again has another tag than the one that was found.
     let answer = answer
         .header(header::ETAG, format!("\"{}\"", shown.rendition.blob))
         .header(header::CONTENT_TYPE, shown.rendition.format.media_type())
@@ -557,7 +573,9 @@ async fn rendition(
     answer.body(HttpBody::from_stream(shown.blob.bytes)).map_err(failed)
 }
 
-/// Whether WebP and PNG are named, and not with a quality of 0. A client that accepts `*/*` gets JPEG, which every client can show.
+/// Whether WebP and PNG are accepted by name, with a quality other than 0.
+///
+/// A client that accepts `*/*` gets JPEG, which every client can show.
 fn accepts(headers: &HeaderMap) -> Accepts {
     let named = |wanted: &str| {
         let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
@@ -580,8 +598,9 @@ fn named(headers: &HeaderMap, tag: &str) -> bool {
         .any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }
 
-/// The range that is asked for, if it is one that is understood (RFC 9110, 14.2: any other is as if none were); breaks where it
-/// lies behind the end.
+/// The requested range, if it is supported; another range is ignored (RFC 9110, 14.2).
+///
+/// Breaks if the range lies after the end.
 fn range(headers: &HeaderMap, tag: &str, size: u64) -> ControlFlow<(), Option<Range<u64>>> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::IF_RANGE).is_some_and(|other| other != tag) {
@@ -614,23 +633,24 @@ fn range(headers: &HeaderMap, tag: &str, size: u64) -> ControlFlow<(), Option<Ra
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AvatarIn {
-    /// Id of an avatar that the account uploaded, ready or in processing. A rejected one gets 409 `media_rejected`, a photo 409
-    /// `media_wrong_purpose`.
+    /// Id of an avatar that the account uploaded, ready or in processing.
+    ///
+    /// A rejected one gets 409 `media_rejected`, a photo 409 `media_wrong_purpose`.
     media_id: String,
 }
 
-/// Shows a picture of oneself. The one before is deleted.
+/// Set the account's avatar. The previous one is deleted.
 #[utoipa::path(put, path = "/v1/me/avatar", tag = "media", security(("session" = [])), request_body = AvatarIn,
-    responses((status = 204, description = "Shown, once it is ready")))]
+    responses((status = 204, description = "Set; it is shown once it is ready")))]
 async fn set_avatar(State(app): State<App>, signed: Signed, body: Body<AvatarIn>) -> Answer<StatusCode> {
     let id = media_id(&body.value.media_id)?;
     app.backend.gallery().pictures().set_avatar(signed.id(), Some(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes it back, and deletes it.
+/// Remove the account's avatar and delete the picture.
 #[utoipa::path(delete, path = "/v1/me/avatar", tag = "media", security(("session" = [])),
-    responses((status = 204, description = "None is shown")))]
+    responses((status = 204, description = "The account has no avatar")))]
 async fn clear_avatar(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
     app.backend.gallery().pictures().set_avatar(signed.id(), None).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -640,9 +660,9 @@ async fn clear_avatar(State(app): State<App>, signed: Signed) -> Answer<StatusCo
 mod tests {
     use super::*;
 
-    /// Examples of the format's page; cut, longer, and with a side of nothing.
+    /// Examples of the format's page: complete, truncated, too long, and with a side of 0.
     #[test]
-    fn a_placeholder_is_as_long_as_it_says() {
+    fn placeholder_must_have_its_declared_length() {
         for good in ["1QcSHQRnh493V4dIh4eXh1h4kJUI", "3OcRJYB4d3h/iIeHeEh3eIhw+j3A"] {
             let whole = hash(good).unwrap();
             for length in 0..whole.len() {
@@ -656,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges() {
+    fn ranges_are_parsed_as_in_rfc_9110() {
         let asked = |text: &'static str| {
             let headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(text))]);
             range(&headers, "\"t\"", 1000)
@@ -678,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn webp_is_named() {
+    fn webp_must_be_accepted_by_name() {
         let accepts = |text: &'static str| {
             super::accepts(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(text))])).webp
         };

@@ -1,8 +1,7 @@
-//! Live delivery to Socket.IO clients: the frames of every transport, as events that are named as they are.
+//! Live delivery to Socket.IO clients: the frames of every transport, as events named by their type.
 //!
-//! Over a WebSocket any process serves any connection, as everywhere. Engine.IO's long polling is the one transport that is
-//! sticky: its requests must all reach the process that began it. Behind a balancer have clients set
-//! `transports: ["websocket"]`.
+//! Over a WebSocket any process serves any connection, as with the other transports. Engine.IO's long polling needs sticky sessions: all
+//! its requests must reach the process that began it. Behind a load balancer, clients should set `transports: ["websocket"]`.
 
 use std::{
     fmt,
@@ -38,22 +37,22 @@ use super::{
     places::Place,
 };
 
-/// Where clients look for it unless they are told otherwise.
+/// Path of Engine.IO, the default of clients.
 pub(super) const PATH: &str = "/socket.io/";
 
-/// What a client may send at once, in bytes.
+/// Maximum bytes of a client's message.
 pub(super) const MESSAGE: usize = 4096;
-/// Messages that wait for a client.
+/// Maximum number of messages that are queued for a client.
 const QUEUE: usize = 32;
-/// How long a client may take nothing.
+/// Maximum time for which a client may accept no bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client has to authenticate; then the library closes its session.
+/// Maximum time for a client to authenticate; then the library closes its session.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// `auth` of a client that connects. Unknown keys are ignored.
 struct Auth {
     token: Secret<String>,
-    /// Without one: from now on.
+    /// Cursor to continue after. Without one, only new entries are sent.
     cursor: Option<Cursor>,
     presence: Announced,
     heartbeat: Option<Duration>,
@@ -67,7 +66,7 @@ impl Auth {
         let invalid = |name: &str| Problem::new("invalid_field").field(name, "invalid");
         let cursor = value("cursor").map(|cursor| match cursor {
             Value::String(text) => text.parse().map_err(|_| invalid("cursor")),
-            // A plain `seq`.
+            // A `seq`.
             Value::Number(seq) => seq.to_string().parse().map_err(|_| invalid("cursor")),
             _ => Err(invalid("cursor")),
         });
@@ -83,7 +82,7 @@ impl Auth {
     }
 }
 
-/// Why a client is not let in: a problem's code is the message of its `connect_error`.
+/// Reason for refusing a client; the problem's code is the message of its `connect_error`.
 struct Refused(Problem);
 
 impl fmt::Display for Refused {
@@ -92,7 +91,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// An authenticated client whose connection does not follow the log yet.
+/// An authenticated client, before its task starts.
 struct Follower {
     stream: Stream,
     place: Place,
@@ -106,15 +105,15 @@ struct Follower {
 
 /// An event that a client sends.
 enum Event {
-    /// None: the argument is not a signal.
+    /// A signal. None: the argument is not a signal.
     Signal(Option<Said>),
     Ping,
 }
 
-/// Result of a client's authentication, for the handler of its connection.
+/// Result of a client's authentication, taken by the handler of its connection.
 type Opened = Arc<Mutex<Option<Follower>>>;
 
-/// Answers Socket.IO clients.
+/// Route of Socket.IO clients.
 pub(super) fn route(app: &App) -> MethodRouter<App> {
     let (service, io) = SocketIo::builder()
         .req_path("/socket.io")
@@ -165,7 +164,7 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     let signed = signed(app, auth.token).await?;
     let place = app.streams.take(signed.id())?;
     let stream = super::live::open(app, &signed, auth.cursor, auth.presence).await?;
-    // Before the client learns that it is connected: it may leave, or send an event, from then on.
+    // Registered before the client is notified that it is connected, since it may disconnect or send an event from then on.
     let (gone, left) = mpsc::channel(1);
     socket.on_disconnect(async move || {
         let _ = gone.try_send(());
@@ -173,7 +172,7 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     let (said, hears) = mpsc::channel(4);
     let pinged = said.clone();
     socket.on("signal", async move |TryData(frame): TryData<Said>| {
-        // Full: as if the network had lost it.
+        // If the queue is full, the signal is lost, as signals may be.
         let _ = said.try_send(Event::Signal(frame.ok()));
     });
     socket.on("ping", async move || {
@@ -183,7 +182,7 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     Ok(Follower { stream, place, session: session.clone(), left, hears, heartbeat })
 }
 
-/// Serves the client until it disconnects or is disconnected. Then closes its session, and returns its permit.
+/// Serves the client until its connection ends. Then closes its session and returns its permit.
 async fn follow(app: &App, socket: SocketRef, follower: Follower) {
     let Follower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
     let side = stream.membership().side;
@@ -210,13 +209,13 @@ async fn follow(app: &App, socket: SocketRef, follower: Follower) {
         heartbeat.restart();
     }
     drop(stream);
-    // What was said goes out first.
+    // Pending packets are sent before the disconnect.
     let _ = socket.disconnect();
     session.part().await;
     drop(place);
 }
 
-/// Whether it was taken.
+/// Sends an event; returns whether the client accepted it in time.
 async fn send(socket: &SocketRef, event: &str, text: &str) -> bool {
     let frame: &RawValue = serde_json::from_str(text).unwrap_or(RawValue::NULL);
     let patience = Instant::now() + PATIENCE;
