@@ -68,17 +68,17 @@ struct State<K: Eq + Hash + Clone> {
     turns: VecDeque<K>,
 }
 
-/// How long permits are held: an average of those that were returned, and of those that are held.
+/// Durations for which permits are held: averages of returned and of held ones.
 struct HoldTimes {
     began: Instant,
-    /// Sum of the times at which the permits that are held were taken, since `began`.
+    /// Sum of the times since `began` at which the held permits were taken.
     taken: Duration,
-    /// Exponential moving average of the permits that were returned.
+    /// Exponential moving average of the durations of returned permits.
     average: Option<Duration>,
 }
 
 impl HoldTimes {
-    /// Part of the average that the newest permit has: one in so many.
+    /// Inverse of the newest permit's weight in the average.
     const WEIGHT: u32 = 8;
 
     fn take(&mut self) -> Instant {
@@ -96,7 +96,7 @@ impl HoldTimes {
         });
     }
 
-    /// Expected time for which a permit is held, while `held` of them are.
+    /// Expected duration for which a permit is held, while `held` permits are held.
     fn expected(&self, held: usize) -> Duration {
         let held = u32::try_from(held).unwrap_or(u32::MAX);
         let so_far = match held {
@@ -165,13 +165,15 @@ impl<K: Eq + Hash + Clone> FairPermits<K> {
         self.0.lock().held
     }
 
-    /// Estimated time until one more request of a key gets a permit, from the queues and from how long permits are held.
+    /// Estimated time until another request of a key gets a permit.
+    ///
+    /// It depends on the queues and on the durations for which permits are held.
     #[must_use]
     pub fn expected_wait(&self, key: &K) -> Duration {
         let state = self.0.lock();
         let held_for = state.hold_times.expected(state.held);
         let (own, queued) = state.keys.get(key).map_or((0, 0), |of| (of.held, of.queue.len()));
-        // The permits that return to this key are those that it holds, or its turns among the keys that wait.
+        // This key gets the permits that it holds itself, or its turns among the waiting keys.
         let turns = state.turns.len() + usize::from(queued == 0);
         let in_turn = ((queued + 1) * turns).div_ceil(self.0.limits.total);
         let behind_own = (queued + 1).checked_div(own).unwrap_or(0);
@@ -391,7 +393,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn expected_wait_grows_with_the_queue_and_with_how_long_permits_are_held() {
+    async fn expected_wait_grows_with_the_queue_and_with_the_duration_of_permits() {
         let permits = FairPermits::new(FairLimits { total: 2, per_key: 2, ..LIMITS });
         let second = Duration::from_secs(1);
         assert_eq!(permits.expected_wait(&1), Duration::ZERO, "nothing is known yet");
@@ -400,13 +402,13 @@ mod tests {
         drop(held);
         assert_eq!(permits.expected_wait(&1), 4 * second);
         let held = (take(&permits, 1), take(&permits, 1));
-        // Of its own two permits, one returns every two seconds on average: each further pair waits longer.
+        // Of its own two permits, one is returned every two seconds on average: each further pair waits longer.
         let queue: Vec<Request> = (0..5).map(|_| wait(&permits, 1)).collect();
         assert_eq!(permits.expected_wait(&1), 12 * second);
-        // Another key has its turn before the rest of that queue.
+        // Another key has its turn before the rest of this queue.
         assert_eq!(permits.expected_wait(&2), 4 * second);
         tokio::time::advance(10 * second).await;
-        assert_eq!(permits.expected_wait(&2), 10 * second, "those that are held take longer");
+        assert_eq!(permits.expected_wait(&2), 10 * second, "held permits take longer");
         drop((queue, held));
         assert_eq!(permits.0.lock().hold_times.taken, Duration::ZERO);
     }

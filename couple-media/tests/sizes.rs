@@ -14,8 +14,9 @@ use support::{flat_jpeg, jpeg_with, photo, png, render, seen, ssim, webp, writte
 
 const COPY: Rendition = Rendition::new("copy", Fit::Readable, 4096, 4096);
 
-/// Held by each test that decodes a picture: the memory of a process includes that of tests beside the one that measures it, where a
-/// runner starts them as threads.
+/// Held by each test that decodes a picture.
+///
+/// If the runner starts tests as threads, the measured memory of the process includes that of concurrent tests.
 static DECODING: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {

@@ -221,8 +221,8 @@ fn proof(
 
 /// Confirm a sign-up: create the account and sign it in.
 ///
-/// Code and link of one mail work once each, the second of them within the {{code-lifetime}} of the code; the second one signs in to the same
-/// account.
+/// Code and link of one mail work once each, the second of them within the {{code-lifetime}} of the code; the second one signs in to the
+/// same account.
 #[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
@@ -273,7 +273,8 @@ struct Credentials {
 /// Code and link of one mail work once each, the second of them within the {{code-lifetime}} of the code.
 ///
 /// An address allows {{password-guesses}} wrong passwords in 24 hours from networks without a sign-in to it in the last
-/// {{client-remembered}}, and {{password-guesses}} from the others; further attempts get 429 until the 24 hours are over. Mailed codes and links still work.
+/// {{client-remembered}}, and {{password-guesses}} from the others; further attempts get 429 until the 24 hours are over. Mailed codes
+/// and links still work.
 #[utoipa::path(post, path = "/v1/sessions", tag = "accounts", request_body = Credentials,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 201, description = "Signed in", body = SignedInOut)))]

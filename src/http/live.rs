@@ -77,7 +77,9 @@ struct Following {
     /// A newer poll of the same device supersedes the older one.
     #[param(max_length = 64)]
     device: Option<String>,
-    /// Seconds without another frame after which the server sends `{"type": "ping"}`. Default: none is sent.
+    /// Seconds without another frame after which the server sends `{"type": "ping"}`.
+    ///
+    /// Default: none is sent.
     ///
     /// It lets a script on a stream or WebSocket detect a dead connection. A poll ignores it.
     #[param(minimum = 5, maximum = 120)]
@@ -129,8 +131,8 @@ impl Gate for SessionGate {
 /// header, offers two subprotocols, `couple` and the session's token. `Accept: text/event-stream`: server-sent events, whose `id` is
 /// the cursor, so that `Last-Event-ID` resumes. Otherwise a long poll, which is answered as soon as there is a frame.
 ///
-/// Over a WebSocket a client may send `{"type": "ping"}`, which is answered with `{"type": "pong"}`. A client that sends more than 500 messages
-/// at a time, or 20 a second over a longer time, is disconnected with the code 1008.
+/// Over a WebSocket a client may send `{"type": "ping"}`, which is answered with `{"type": "pong"}`. A client that sends more than 500
+/// messages in a burst, or 20 per second over a longer time, is disconnected with the code 1008.
 ///
 /// A browser's `EventSource` does not reconnect after a status other than 200. So an event stream that is temporarily refused (429 and
 /// 503 over the other transports) gets 200, one `bye` frame whose `reason` is the problem's `code`, and a `retry` of 60 to 120 s after

@@ -80,8 +80,9 @@ pub(super) struct MediaOut {
     /// `unknown_type`, `too_many_bytes`, `lost` (its bytes) or `unavailable` (it was never decoded).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Explanation of the rejection for developers: the limit that the picture exceeds, and for `too_large` its size. Present with
-    /// `too_large`, `too_many_bytes`, `too_complex` and `took_too_long`.
+    /// Explanation of the rejection for developers: the exceeded limit, and for `too_large` the size.
+    ///
+    /// Present with `too_large`, `too_many_bytes`, `too_complex` and `took_too_long`.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     /// ThumbHash in base64, for a blurred placeholder.

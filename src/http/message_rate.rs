@@ -1,20 +1,22 @@
-//! Bound on the messages of a client over a connection that goes both ways.
+//! Rate limit of a client's messages over a bidirectional connection.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time that one message takes of the allowance: 20 a second.
+/// Time in which one message is added to the allowance: 20 per second.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// The whole allowance: 500 messages.
+/// Time in which the full allowance of 500 messages is added.
 const ALLOWANCE: Duration = Duration::from_secs(25);
 
-/// Token bucket for messages: 500 at a time and 20 a second, which is more than the limit on signals lets through.
+/// Token bucket for messages: a burst of 500, and 20 per second.
 ///
-/// A transport bounds the size of each message, so it bounds bytes, too.
+/// That is more than the rate limit on signals allows.
+///
+/// A transport limits the size of each message, so bytes are limited, too.
 #[derive(Debug)]
 pub(super) struct MessageRate {
-    /// When the whole allowance is available again.
+    /// Time at which the full allowance is available again.
     full_at: Instant,
 }
 
@@ -23,7 +25,7 @@ impl MessageRate {
         Self { full_at: Instant::now() }
     }
 
-    /// Takes messages from the allowance. False: they are more than are left.
+    /// Takes messages from the allowance. False: the allowance is too small.
     pub(super) fn allows(&mut self, messages: u32) -> bool {
         self.allows_at(messages, Instant::now())
     }
@@ -43,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_bounded_at_a_time_and_in_the_long_run() {
+    fn messages_are_limited_in_bursts_and_over_time() {
         let mut rate = MessageRate::new();
         let now = rate.full_at;
         assert!(rate.allows_at(499, now) && rate.allows_at(1, now) && !rate.allows_at(1, now));

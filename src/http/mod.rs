@@ -126,11 +126,8 @@ pub struct HttpOptions {
     pub live_per_account: usize,
     /// Maximum Socket.IO connections of one client that are not authenticated yet; more get 429.
     ///
-    /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All together have as many as
-    /// `live_connections`. Once half of those are open, each client has fewer. Default: 256.
-    ///
-    /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All together have as many as
-    /// `live_connections`. Once half of those are open, each client has fewer.
+    /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All clients together have as many as
+    /// `live_connections`. Once half of these are open, each client has fewer. Default: 256.
     pub handshakes_per_client: usize,
     /// Origins whose pages may call every route from a browser (CORS), preflight requests included.
     ///

@@ -153,7 +153,7 @@ impl Problem {
         self.retry_after = Some(wait);
         self
     }
-    /// Sets `Retry-After` to an estimate of the time until the request succeeds: at most a minute, since it may be wrong.
+    /// Sets `Retry-After` to an estimated time, at most a minute, since the estimate may be wrong.
     pub(super) fn retry_within_reason(self, expected: Duration) -> Self {
         self.retry_after(expected.min(Duration::from_mins(1)))
     }

@@ -490,9 +490,9 @@ mod tests {
         timeout(Duration::from_secs(5), again).await.expect("the permit is free again");
     }
 
-    /// The last frame of an answer was handed over long before it is written.
+    /// The last frame of a response is passed to hyper long before it is written.
     #[tokio::test]
-    async fn an_answer_that_is_being_written_is_not_idle() {
+    async fn response_that_is_being_written_is_not_idle() {
         let much = get(async || vec![b'x'; 64 << 20]);
         let options =
             ServeOptions { connections: 1, connections_per_client: Some(2), ..ServeOptions::default() };
@@ -509,7 +509,7 @@ mod tests {
             bytes += timeout(Duration::from_secs(5), slow.read(&mut space)).await.unwrap().unwrap();
             assert!(bytes > 0);
         }
-        // It is idle from then on.
+        // The connection is idle from then on.
         sleep(Duration::from_millis(300)).await;
         let mut next = ask(server.address, GET).await;
         let mut begun = [0; 12];

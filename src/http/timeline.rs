@@ -72,7 +72,7 @@ pub(super) struct EntryOut {
     ///
     /// In a `photo`, `media` has the picture's state when it was appended: `{"state", "placeholder", "width", "height"}`, and once it is
     /// ready `"animated"` and `"alpha"`. `media_ready` repeats all but the state, with the `media_id`; `media_rejected` has a
-    /// `reason` and, as the picture has, a `detail`.
+    /// `reason` and, if the picture has one, a `detail`.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
     created_at: String,

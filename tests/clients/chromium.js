@@ -63,7 +63,7 @@ const onPage = {
     const image = new Image();
     image.onload = () => console.log(`img ${image.naturalWidth} × ${image.naturalHeight}`);
     image.onerror = () => console.log("img failed");
-    // The link begins with the server's public URL, which is not where the test reaches it.
+    // The URL begins with the server's public URL, which differs from its address in the test.
     const { pathname, search } = new URL(renditions.find(({ name }) => name === "320").signed_url, base);
     image.src = base + pathname + search;
     document.body.append(image);

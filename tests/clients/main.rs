@@ -347,7 +347,7 @@ async fn chromium_web_socket_resumes() {
     resumes("chromium.js", &["websocket"]).await;
 }
 
-/// Runs a function of `chromium.js` on a page of an origin that the server allows, until it has logged `wanted`, in any order.
+/// Runs a function of `chromium.js` on a page of an allowed origin, until it has logged `wanted`, in any order.
 async fn on_page_of_another_origin(kind: &str, page: axum::Router, wanted: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let tokens = couples::seed_folder(folder.path(), 1).await;
@@ -390,7 +390,7 @@ async fn chromium_page_of_an_allowed_origin_can_use_the_api() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn npm_uppy_uploads_ten_files_at_once() {
+async fn npm_uppy_uploads_ten_files_concurrently() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/uppy.js");
     let bundle = Command::new(installed().join("node_modules/.bin/esbuild"))
         .env("NODE_PATH", installed().join("node_modules"))

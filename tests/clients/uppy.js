@@ -1,4 +1,4 @@
-// Uppy on a page, as an app would bundle it: its XHR upload with the fewest options.
+// Uppy on a page, as an app bundles it: XHR upload with minimal options.
 import Uppy from "@uppy/core";
 import XHRUpload from "@uppy/xhr-upload";
 

@@ -184,7 +184,7 @@ async fn idle_connections_of_many_clients_are_closed_for_new_requests() {
     assert_eq!(read(&mut poll).await.status, 200);
 }
 
-/// Each of some clients sends the head of a request, and one byte of its body after another. Ends when it is dropped.
+/// Clients that send the head of a request, and single bytes of its body, until the result is dropped.
 async fn drip(server: &Server, clients: u8, each: usize) -> tokio::task::JoinSet<()> {
     let mut drips = tokio::task::JoinSet::new();
     for client in 0..clients {
@@ -200,9 +200,9 @@ async fn drip(server: &Server, clients: u8, each: usize) -> tokio::task::JoinSet
     drips
 }
 
-/// Each byte is progress, but a body at such a rate would hold its connection for as long as it takes.
+/// Single bytes are progress, but such a body would hold its connection for a very long time.
 #[tokio::test]
-async fn dripping_bodies_give_way_to_new_requests() {
+async fn very_slow_bodies_are_closed_for_new_requests() {
     let server = start(ServeOptions { connections: 40, ..quick() });
     let drips = drip(&server, 40, 1).await;
     sleep(Duration::from_millis(6_500)).await;
@@ -210,9 +210,9 @@ async fn dripping_bodies_give_way_to_new_requests() {
     drop(drips);
 }
 
-/// A few addresses that hold every connection leave a share to each further one, also with requests that have just begun.
+/// If a few addresses hold all connections, each further address gets a share, even if their requests have just begun.
 #[tokio::test]
-async fn networks_with_many_connections_give_way_to_others() {
+async fn networks_with_many_connections_lose_some_to_others() {
     let server = start(ServeOptions { connections: 80, connections_per_client: Some(10), ..quick() });
     let drips = drip(&server, 8, 10).await;
     server.serves_another().await;
@@ -227,9 +227,9 @@ async fn networks_with_many_connections_give_way_to_others() {
     drop(drips);
 }
 
-/// A connection that is only closed gently costs nobody anything when it is closed sooner.
+/// A connection that is only lingering may be closed sooner.
 #[tokio::test]
-async fn lingering_connections_give_way_to_new_requests() {
+async fn lingering_connections_are_closed_for_new_requests() {
     let server = start(ServeOptions { connections: 20, ..quick() });
     let mut held = Vec::new();
     for n in 0..20 {
@@ -264,7 +264,7 @@ async fn stalled_body_times_out_on_every_route() {
     assert_eq!(stalled.said(), (408, "body_timed_out"));
 }
 
-/// Sends a request in two halves with a silence in between; the answer.
+/// Sends a request in two halves with a pause in between; returns the response.
 async fn with_silence(server: &Server, head: String, body: Vec<u8>, silence: Duration) -> Answer {
     let mut stream = server.send([127, 0, 0, 2], &head).await;
     let (first, second) = body.split_at(body.len() / 2);
@@ -274,9 +274,9 @@ async fn with_silence(server: &Server, head: String, body: Vec<u8>, silence: Dur
     read(&mut stream).await
 }
 
-/// As long as a phone needs to change its network.
+/// A phone needs about as long to change its network.
 #[tokio::test]
-async fn uploads_survive_a_silence_of_ten_seconds() {
+async fn uploads_survive_a_pause_of_ten_seconds() {
     let server = start(quick());
     let (token, _) = server.world.couple("ana@example.org", "ben@example.org").await;
     let signed = format!("authorization: Bearer {token}\r\nconnection: close\r\n");

@@ -285,7 +285,7 @@ async fn sessions_without_a_namespace_end() {
     timeout(Duration::from_secs(15), returned).await.expect("their permits are returned");
 }
 
-/// One request of a session that polls; the answer.
+/// Sends a request of a polling session; returns the response.
 async fn polled(served: &Served, client: &str, sid: &str, packets: Option<&str>) -> String {
     let (method, body) = if let Some(body) = packets { ("POST", body) } else { ("GET", "") };
     let request = format!(
@@ -296,21 +296,21 @@ async fn polled(served: &Served, client: &str, sid: &str, packets: Option<&str>)
     served.raw(&request).await
 }
 
-/// Begins a session that polls; `&sid=…`.
+/// Begins a polling session; returns `&sid=…`.
 async fn begin_polling(served: &Served, client: &str) -> String {
     let begun = polled(served, client, "", None).await;
     let sid = begun.split("\"sid\":\"").nth(1).unwrap_or_else(|| panic!("{begun}"));
     format!("&sid={}", sid.split('"').next().unwrap())
 }
 
-/// A client that closes its session may begin the next one, and one that sends no packet loses its session.
+/// A client that closes its session may begin another one; a client that sends an invalid packet loses its session.
 #[tokio::test]
 async fn permit_of_a_polling_session_returns_when_it_ends() {
     let served = behind_a_proxy(500, 1);
     let client = "198.51.100.1";
     for (packets, status) in [("1", "200"), ("3\u{1e}1", "200"), ("nonsense", "400"), ("1", "200")] {
         let sid = begin_polling(&served, client).await;
-        assert!(polled(&served, client, "", None).await.starts_with("HTTP/1.1 429"), "one at a time");
+        assert!(polled(&served, client, "", None).await.starts_with("HTTP/1.1 429"), "one session at a time");
         let answer = polled(&served, client, &sid, Some(packets)).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{packets}: {answer}");
         let over = polled(&served, client, &sid, None).await;
@@ -318,9 +318,9 @@ async fn permit_of_a_polling_session_returns_when_it_ends() {
     }
 }
 
-/// Clients of a /48 count together, however many /64s they come from.
+/// Clients of a /48 share a limit, whatever their /64.
 #[tokio::test]
-async fn handshakes_of_a_48_do_not_stop_others() {
+async fn handshakes_of_a_48_bit_prefix_do_not_stop_others() {
     let served = behind_a_proxy(1_000, 10);
     let mut begun = 0;
     for network in 0..60 {
@@ -331,7 +331,7 @@ async fn handshakes_of_a_48_do_not_stop_others() {
     assert!(polled(&served, "2001:db8:2::1", "", None).await.starts_with("HTTP/1.1 200"));
 }
 
-/// The client gets a close frame with the code for a violated policy, over each kind of connection that goes both ways.
+/// The client gets a close frame for a policy violation, over each kind of bidirectional connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_of_messages_ends_its_connection_only() {
     let served = Served::new();
@@ -347,7 +347,7 @@ async fn flood_of_messages_ends_its_connection_only() {
         Message::Pong(Vec::new().into()),
     ] {
         let mut flood = served.follow(&json!({"token": ana, "presence": "off"})).await;
-        // As many as a client may send at a time.
+        // As many messages as a client may send in a burst.
         for _ in 0..400 {
             flood.send(message.clone()).await.unwrap();
         }
@@ -362,7 +362,7 @@ async fn flood_of_messages_ends_its_connection_only() {
     while event(&mut other).await["type"] != "entry" {}
 }
 
-/// The next text.
+/// The next text message.
 async fn packet_of_any_kind(socket: &mut Socket) -> Option<String> {
     let message = timeout(Duration::from_secs(5), socket.next()).await.expect("within five seconds");
     match message.expect("it is open").expect("it is open") {
@@ -371,7 +371,7 @@ async fn packet_of_any_kind(socket: &mut Socket) -> Option<String> {
     }
 }
 
-/// Sends a message again and again until the connection is closed; the code that closes it.
+/// Sends a message repeatedly until the connection is closed; returns the close code.
 async fn flooded(socket: Socket, message: &Message) -> Option<u16> {
     let (mut sends, mut hears) = socket.split();
     let message = message.clone();
@@ -391,7 +391,7 @@ async fn flooded(socket: Socket, message: &Message) -> Option<u16> {
             }
         }
     };
-    let code = timeout(Duration::from_secs(10), closed).await.expect("a flood is not ended");
+    let code = timeout(Duration::from_secs(10), closed).await.expect("the connection is not closed");
     sent.abort();
     code
 }

@@ -213,9 +213,9 @@ async fn pictures_are_listed_in_pages_with_the_remaining_quota() {
     }
 }
 
-/// The size of a picture may stand behind what the server reads of an upload before it answers.
+/// The size of a picture may be after the bytes that the server reads before its response.
 #[tokio::test]
-async fn picture_that_is_found_too_large_while_decoded_names_size_and_limits() {
+async fn picture_found_too_large_while_decoding_is_rejected_with_size_and_limits() {
     let mut bytes = vec![0xFF, 0xD8];
     for _ in 0..6 {
         bytes.extend([0xFF, 0xE2, 0xFF, 0xFF]);
@@ -280,7 +280,7 @@ async fn document_states_the_configured_limits() {
         ("54 more wait for 120 s", "54 more wait for 30 s"),
         ("and 5432 bytes in each 120 s", "and 30720 bytes in each 120 s"),
     ] {
-        // Line breaks of the source are as good as spaces.
+        // Line breaks of the source count as spaces.
         let (changed, usual) = (changed.replace("\\n", " "), usual.replace("\\n", " "));
         assert!(changed.contains(now) && !changed.contains(before), "{now}");
         assert!(usual.contains(before) && !usual.contains(now), "{before}");

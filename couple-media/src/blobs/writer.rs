@@ -54,7 +54,9 @@ impl BlobWriter {
         self.staged > 0
     }
 
-    /// Frees memory beyond the bytes in it. The writer otherwise keeps the memory of a part for the next one.
+    /// Frees memory beyond the bytes in it.
+    ///
+    /// The writer otherwise keeps the memory of a part for the next one.
     pub fn shrink(&mut self) {
         self.part = BytesMut::from(&self.part[..]);
     }

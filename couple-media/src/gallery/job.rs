@@ -78,7 +78,7 @@ impl RenderMediaHandler {
     }
 }
 
-/// Formats the reason of a rejection, with the limit that the picture exceeds.
+/// Formats the reason for a rejection, with the exceeded limit.
 fn reason(rejected: &Rejected, limits: &Limits) -> String {
     let detail = match *rejected {
         Rejected::TooLarge { width, height } => {

@@ -179,7 +179,7 @@ mod tests {
         file.into()
     }
 
-    /// Counts the bytes that are allocated, which unlike the resident memory leaves out what the system's allocator keeps for reuse.
+    /// Counts allocated bytes, which unlike the resident memory exclude memory that the allocator keeps for reuse.
     #[global_allocator]
     static ALLOCATOR: PeakAlloc = PeakAlloc;
 

@@ -53,13 +53,13 @@ pub enum NotShown {
     /// The rendition is being made or is queued; a later request finds it.
     #[error("the rendition is being made")]
     Later {
-        /// Estimated time until it can be made.
+        /// Estimated time until the rendition is made.
         expected_wait: Duration,
     },
     /// The maximum number of requests waits for renditions of the same couple.
     #[error("too many concurrent requests for renditions of the same couple")]
     TooMany {
-        /// Estimated time until one more can be made.
+        /// Estimated time until another request can wait.
         expected_wait: Duration,
     },
     /// An internal failure.
@@ -138,11 +138,11 @@ impl Flights {
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// A rendition of a space that is not made in time.
+    /// Error for a rendition that is not made in time.
     fn later(&self, space: Space) -> NotShown {
         NotShown::Later { expected_wait: self.permits.expected_wait(&space) }
     }
-    /// One request too many for renditions of a space.
+    /// Error for too many requests for renditions of a space.
     fn too_many(&self, space: Space) -> NotShown {
         NotShown::TooMany { expected_wait: self.permits.expected_wait(&space) }
     }

@@ -77,7 +77,7 @@ pub enum NotTaken {
     /// No memory to join its parts was free in time. The client may repeat the request.
     #[error("too many uploads are joined at the same time")]
     Busy {
-        /// Estimated time until there is memory.
+        /// Estimated time until memory is free.
         expected_wait: Duration,
     },
     /// The session ended during the upload.
