@@ -24,7 +24,7 @@ pub(super) const AHEAD: usize = 16 * 1024;
 const DISCARDED: usize = 32 << 20;
 /// Maximum pause of the client while its bytes are discarded.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The same while the server stops.
+/// Maximum pause of the client while its bytes are discarded and the server is stopping.
 const PAUSE_STOPPING: Duration = Duration::from_millis(500);
 
 /// State that a connection shares with its server: entry in the table, and stop signal.

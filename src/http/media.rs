@@ -48,9 +48,9 @@ const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=31536000,
 #[derive(Debug, Serialize, ToSchema)]
 struct RenditionOut {
     name: String,
-    /// In pixels.
+    /// Width in pixels.
     width: u32,
-    /// In pixels.
+    /// Height in pixels.
     height: u32,
     /// JPEG or, for photos and if the request accepts it, WebP or PNG. Needs the `Authorization` header.
     url: String,
@@ -155,7 +155,7 @@ pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> Answer<
     Ok(Some(MediaOut::new(app, &media, &made, viewer)))
 }
 
-/// Avatar of an inviter, small, as a `data:` URL, which gives a recipient of the invite no access to the picture.
+/// Small avatar of an inviter as a `data:` URL, which gives no access to the picture itself.
 pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> {
     let (store, gallery) = (&app.backend.ports().store, app.backend.gallery());
     let Some(media) = store.avatar_of(of).await?.filter(|media| media.state == MediaState::Ready) else {
@@ -291,9 +291,9 @@ pub(super) fn still_signed_in(
 struct UploadForm {
     /// `avatar` or `photo`, unless the query contains it. Fields must precede the file.
     purpose: Option<String>,
-    /// As the parameter of the query.
+    /// Visible area of an avatar, as in the query.
     crop: Option<String>,
-    /// As the parameter of the query.
+    /// ThumbHash, as in the query.
     placeholder: Option<String>,
     /// The picture: the only part with a file name; its field name does not matter.
     #[schema(value_type = String, format = Binary)]

@@ -47,7 +47,7 @@ impl Streams {
         self.take_beside(account, 0)
     }
 
-    /// Takes a permit for an account, `leaving` of whose connections are about to end.
+    /// Takes a permit for an account that has `leaving` connections about to end.
     fn take_beside(self: &Arc<Self>, account: AccountId, leaving: usize) -> Answer<Place> {
         let Ok(permit) = self.all.clone().try_acquire_owned() else {
             return Err(Problem::new("overloaded"));

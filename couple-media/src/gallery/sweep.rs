@@ -71,8 +71,9 @@ pub struct Swept {
     pub lost: Vec<(MediaId, Vec<String>)>,
     /// Pictures that are still not decoded after [`Sweep::grace`]: rejected.
     pub stuck: Vec<MediaId>,
-    /// Photos deleted because no entry has named them for
-    /// [`GalleryOptions::unposted`](super::GalleryOptions::unposted).
+    /// Photos that no entry has named for a long time: deleted.
+    ///
+    /// See [`GalleryOptions::unposted`](super::GalleryOptions::unposted).
     pub unposted: Vec<MediaId>,
     /// Number of unfinished blobs: removed. A dry run does not look for them.
     pub unfinished: u64,

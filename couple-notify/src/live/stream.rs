@@ -41,7 +41,7 @@ pub trait Gate: Send + Sync + 'static {
     }
 }
 
-/// What the client knows of the partner's presence.
+/// Client's knowledge of the partner's presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     Not,
