@@ -444,11 +444,12 @@ fn upload_change() -> impl Strategy<Value = Change> {
     let writer = || 0..2_i64;
     let parts = |bytes| vec![UploadPart { blob: "t".to_owned(), bytes }];
     prop_oneof![
-        2 => (upload(), offset(), prop::option::of(1..3_i64), 0..12_u8).prop_map(
-            |((owner, id), offset, length, time)| {
+        2 => (upload(), offset(), prop::option::of(1..3_i64), 0..12_u8, 1..4_i64).prop_map(
+            |((owner, id), offset, length, time, most)| {
                 let world = World::default();
                 let upload = world.upload(owner);
-                UploadChange::Insert(ResumableUpload { id, length, offset, expires_at: at(time), ..upload })
+                let upload = ResumableUpload { id, length, offset, expires_at: at(time), ..upload };
+                UploadChange::Insert { upload, most }
             }
         ),
         2 => (upload(), offset(), writer(), prop::option::of(1..3_i64)).prop_map(

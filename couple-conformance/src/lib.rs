@@ -74,7 +74,7 @@ macro_rules! store {
             media: m1_identical_bytes_once, m2_reads_back, m3_quota, m4_what_is_kept_is_counted, m5_ends_once, m6_ended,
                 m7_naming, m8_as_read, m9_renditions_once, m10_unused, m11_forgetting, m12_avatars, m13_deleting,
                 m14_closing, m15_pages;
-            upload: u1_reads_back, u2_one_writer, u3_limit, u4_finishing, u5_length, u6_taking_over, u7_expiry;
+            upload: u1_reads_back, u2_one_writer, u3_limit, u4_finishing, u5_length, u6_taking_over, u7_expiry, u8_number_of_unfinished;
             job: j1_claimed_by_one, j2_in_order_of_due_time, j3_leases_end, j4_lost_claims, j5_dedupe,
                 j6_finish_and_enqueue, j7_retry, j8_dead_jobs, j9_queues_apart, j10_reads_back, j11_stats;
             idempotency: i1_recorded_once, i2_expiry_and_purge;

@@ -1,4 +1,4 @@
-//! U1–U7: resumable uploads.
+//! U1–U8: resumable uploads.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::world::{World, all, conflict, conflicts, must, race};
 const MOST: i64 = 1 << 40;
 
 fn insert(upload: &ResumableUpload) -> UploadChange {
-    UploadChange::Insert(upload.clone())
+    UploadChange::Insert { upload: upload.clone(), most: MOST }
 }
 
 fn claim(upload: &ResumableUpload, offset: i64, writer: i64, length: Option<i64>) -> UploadChange {
@@ -216,4 +216,29 @@ pub async fn u7_expiry(store: impl Store) {
     all(&store, vec![remove(&uploads[1]).into(), remove(&uploads[2]).into()]).await;
     all(&store, vec![remove(&uploads[1]).into(), remove(&uploads[2]).into()]).await;
     assert_eq!(expired(99, 9).await, [uploads[0].id, uploads[3].id]);
+}
+
+/// Concurrent inserts never exceed the number of unfinished uploads together.
+pub async fn u8_number_of_unfinished(store: impl Store) {
+    let (world, store) = (World::default(), Arc::new(store));
+    let (owner, other) = (world.account_id(), world.account_id());
+    let insert = |upload: &ResumableUpload| UploadChange::Insert { upload: upload.clone(), most: 5 };
+    let uploads: Vec<_> = (0..50).map(|_| world.upload(owner)).collect();
+    let commits = uploads.iter().map(|upload| vec![insert(upload).into()]).collect();
+    assert_eq!(race(&store, commits).await, 5);
+    assert_eq!(store.unfinished_uploads(owner).await.unwrap().count, 5);
+    assert_eq!(conflict(&store, insert(&world.upload(owner))).await, Conflict::QuotaExceeded);
+    must(&store, insert(&world.upload(other))).await;
+    // A finished upload does not count, neither when it is inserted nor afterwards.
+    let media = world.photo(world.couple_id(), owner, "a").id;
+    must(&store, insert(&ResumableUpload { media: Some(media), ..world.upload(owner) })).await;
+    let mut stored = None;
+    for upload in &uploads {
+        if store.upload(upload.id).await.unwrap().is_some() {
+            stored = Some(upload);
+        }
+    }
+    must(&store, finish(stored.expect("five uploads are stored"), media)).await;
+    must(&store, insert(&world.upload(owner))).await;
+    assert_eq!(conflict(&store, insert(&world.upload(owner))).await, Conflict::QuotaExceeded);
 }

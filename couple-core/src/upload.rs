@@ -60,9 +60,15 @@ pub struct UnfinishedUploads {
 /// Under another owner an upload does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadChange {
-    /// Adds an upload. Precondition: the id is unused ([`UploadChanged`](crate::Conflict::UploadChanged),
-    /// here and below).
-    Insert(ResumableUpload),
+    /// Adds an upload. Preconditions, in this order: if it is unfinished, its owner has fewer than `most` unfinished uploads
+    /// ([`QuotaExceeded`](crate::Conflict::QuotaExceeded)); no upload has its id
+    /// ([`UploadChanged`](crate::Conflict::UploadChanged), here and below).
+    Insert {
+        /// The new upload.
+        upload: ResumableUpload,
+        /// Maximum number of unfinished uploads of the owner, this one included.
+        most: i64,
+    },
     /// Gives one request the right to append and fences off the previous writer.
     ///
     /// Preconditions: the upload is unfinished, has `offset` bytes, and its length is unknown or equal to
@@ -136,7 +142,7 @@ impl UploadChange {
     #[must_use]
     pub const fn owner(&self) -> AccountId {
         match self {
-            Self::Insert(upload) => upload.owner,
+            Self::Insert { upload, .. } => upload.owner,
             Self::Claim { owner, .. }
             | Self::Append { owner, .. }
             | Self::TakeOver { owner, .. }
@@ -158,6 +164,8 @@ impl UploadChange {
 /// * **U6** Taking over parts, and inserting the upload that has them, is atomic.
 /// * **U7** Expired uploads are listed by expiry, the earliest first; removing an upload twice is no
 ///   conflict.
+/// * **U8** An account never has more unfinished uploads than `most`: 50 concurrent inserts add as many as fit; finished ones do not
+///   count.
 #[async_trait]
 pub trait UploadReads: Send + Sync {
     /// Upload with this id, expired or not.

@@ -186,8 +186,8 @@ async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) ->
     // This reads and writes the bytes once more, so it is rate limited and needs a permit as an upload does, even for a HEAD.
     app.backend.gallery().pictures().allow_append(signed.id()).await?;
     let _permit = app.uploads.take(signed.id()).await.map_err(busy)?;
-    let by = signed.id();
-    let call = move |digest: &couple_core::Digest| meta.call_with(by, digest.as_bytes());
+    // No idempotency key: an upload becomes a picture once, whatever key its requests have.
+    let call = move |_: &couple_core::Digest| meta.plain();
     let stored = upload.complete(about(upload.metadata())?, call, still_signed_in(app, signed)).await?;
     Ok(upload.became(stored.media.id))
 }
@@ -396,9 +396,10 @@ async fn append(
     params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
     responses((status = 204, description = "The upload no longer exists"),
         (status = 404, description = "`upload_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 410, description = "`upload_expired`, or `upload_couple_ended`", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`upload_expired`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json")))]
 async fn end(State(app): State<App>, signed: Signed, _: Tus, Segment(name): Segment) -> Answer<Response> {
-    find(&app, &signed, &name).await?.end().await?;
+    let id = name.parse().map_err(|_| Problem::new("upload_not_found"))?;
+    app.backend.gallery().cancel(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -446,6 +446,105 @@ async fn upload_of_an_ended_couple_is_refused() {
     assert_eq!(at(&world, &ana, &path).await, (410, None));
     let answer = patch(&world, &ana, &avatar, 0, bytes.into()).await;
     assert_eq!(answer.status, 204, "an avatar belongs to no couple: {}", answer.body);
+    // It counts as unfinished until it is removed.
+    assert_eq!(unfinished(&world, &ana).await, 1);
+    assert_eq!(send(&world, &ana, "DELETE", &path, &[], Body::empty()).await.status, 204);
+    assert_eq!(unfinished(&world, &ana).await, 0);
+    assert_eq!(send(&world, &ana, "DELETE", &path, &[], Body::empty()).await.status, 404);
+}
+
+/// Number of unfinished uploads of an account.
+async fn unfinished(world: &World, token: &str) -> i64 {
+    let token = couple::Secret::new(token.to_owned());
+    let (_, account) = world.backend.accounts().authenticate(&token).await.unwrap();
+    world.backend.ports().store.unfinished_uploads(account.id).await.unwrap().count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_creations_do_not_exceed_the_number_of_unfinished_uploads() {
+    let world = world_with(GalleryOptions { unfinished_uploads: 5, ..GalleryOptions::default() });
+    let world = std::sync::Arc::new(world);
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let mut creations = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let (world, ana) = (world.clone(), ana.clone());
+        creations.spawn(async move {
+            let headers = [("upload-length", "9"), ("upload-metadata", PHOTO)];
+            send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await
+        });
+    }
+    let mut created = 0;
+    while let Some(answer) = creations.join_next().await {
+        let answer = answer.unwrap();
+        if answer.status == 201 {
+            created += 1;
+        } else {
+            assert_eq!(answer.said(), (413, "unfinished_uploads_full"));
+        }
+    }
+    assert_eq!((created, unfinished(&world, &ana).await), (5, 5));
+}
+
+#[tokio::test]
+async fn one_idempotency_key_for_several_uploads_delays_no_picture() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let mut places = BTreeSet::new();
+    for side in [300, 301] {
+        let bytes = png(side, side);
+        let path = begin(&world, &ana, bytes.len()).await;
+        let headers = [
+            ("content-type", "application/offset+octet-stream"),
+            ("upload-offset", "0"),
+            ("idempotency-key", "the same for each"),
+        ];
+        let answer = send(&world, &ana, "PATCH", &path, &headers, bytes.into()).await;
+        assert_eq!(answer.status, 204, "{}", answer.body);
+        places.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
+    }
+    assert_eq!((places.len(), unfinished(&world, &ana).await), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_final_uploads_of_the_same_parts_all_have_the_picture() {
+    let world = std::sync::Arc::new(World::new());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    for side in 300..310 {
+        let bytes = png(side, side);
+        let length = bytes.len().to_string();
+        let headers = [
+            ("upload-concat", "partial"),
+            ("upload-length", length.as_str()),
+            ("content-type", "application/offset+octet-stream"),
+        ];
+        let part = send(&world, &ana, "POST", "/v1/uploads", &headers, bytes.into()).await;
+        assert_eq!(part.status, 201, "{}", part.body);
+        let concat = format!("final;/v1/{}", part.headers["location"].to_str().unwrap());
+        let mut finals = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let (world, ana, concat) = (world.clone(), ana.clone(), concat.clone());
+            finals.spawn(async move {
+                let headers = [("upload-concat", concat.as_str()), ("upload-metadata", PHOTO)];
+                send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await
+            });
+        }
+        let mut places = BTreeSet::new();
+        while let Some(answer) = finals.join_next().await {
+            let answer = answer.unwrap();
+            if answer.status == 201 {
+                let path = format!("/v1/{}", answer.headers["location"].to_str().unwrap());
+                let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+                assert_eq!(asked.status, 200, "the upload does not exist");
+                assert_eq!(asked.headers["content-location"], answer.headers["content-location"]);
+                places.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
+            } else {
+                let late = [(423, "upload_locked"), (404, "upload_not_found")];
+                assert!(late.contains(&answer.said()), "{}", answer.body);
+            }
+        }
+        assert_eq!(places.len(), 1);
+    }
+    assert_eq!(unfinished(&world, &ana).await, 0);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use couple_core::{
-    AccountId, Call, CommitError, CoupleId, Digest, Error, ErrorKind, Failure, MediaId, Timestamp, UploadId,
+    AccountId, Call, CommitError, Conflict, CoupleId, Digest, Error, ErrorKind, Failure, MediaId, Timestamp,
+    UploadId,
     media::{Purpose, Refusal, Space, Stored},
     upload::{ResumableUpload, UploadChange},
 };
@@ -132,7 +133,9 @@ impl Gallery {
             media: None,
             expires_at: self.0.ports.now().plus(Self::RESUMABLE),
         };
-        self.commit(vec![UploadChange::Insert(row.clone())]).await?;
+        // Again with the commit: concurrent requests see the same number.
+        let most = i64::from(self.0.options.unfinished_uploads);
+        self.commit(vec![UploadChange::Insert { upload: row.clone(), most }]).await?;
         Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
     }
 
@@ -192,11 +195,7 @@ impl Gallery {
     /// # Errors
     /// [`ResumeError::NotFound`], also for another account's; [`ResumeError::Expired`]; [`ResumeError::CoupleEnded`]; the store's error.
     pub async fn resume(&self, by: AccountId, id: UploadId) -> Result<Resumable, ResumeError> {
-        let row = self.0.ports.store.upload(id).await?.filter(|row| row.owner == by);
-        let row = row.ok_or(ResumeError::NotFound)?;
-        if self.0.ports.now() >= row.expires_at {
-            return Err(ResumeError::Expired);
-        }
+        let row = self.row_of(by, id).await?;
         if row.media.is_none()
             && let Some(bound) = row.couple
             && self.0.ports.store.couple_of(by).await?.is_none_or(|couple| couple.id != bound)
@@ -204,6 +203,21 @@ impl Gallery {
             return Err(ResumeError::CoupleEnded);
         }
         Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
+    }
+
+    /// Removes an upload of an account and its bytes, also after its couple has ended. A picture that was made of it stays.
+    ///
+    /// # Errors
+    /// [`ResumeError::NotFound`], [`ResumeError::Expired`]; the error of the store.
+    pub async fn cancel(&self, by: AccountId, id: UploadId) -> Result<(), ResumeError> {
+        let row = self.row_of(by, id).await?;
+        Resumable { gallery: self.clone(), row, joins: Vec::new() }.end().await
+    }
+
+    async fn row_of(&self, by: AccountId, id: UploadId) -> Result<ResumableUpload, ResumeError> {
+        let row = self.0.ports.store.upload(id).await?.filter(|row| row.owner == by);
+        let row = row.ok_or(ResumeError::NotFound)?;
+        if self.0.ports.now() >= row.expires_at { Err(ResumeError::Expired) } else { Ok(row) }
     }
 
     /// Limit of the unfinished bytes of one account: at least the size of the largest picture.
@@ -245,6 +259,7 @@ impl Gallery {
         let changes = changes.into_iter().map(Into::into).collect();
         match self.0.ports.commit(changes).await {
             Ok(_) => Ok(()),
+            Err(CommitError::Conflict(Conflict::QuotaExceeded)) => Err(ResumeError::TooMuchUnfinished),
             Err(CommitError::Conflict(_)) => Err(ResumeError::Superseded),
             Err(CommitError::Failed(error)) => Err(error.into()),
         }
@@ -384,13 +399,20 @@ impl Resumable {
             match upload.try_complete(about, call, signed_in).await {
                 Ok(Some(stored)) => {
                     match upload.gallery.commit(upload.finished(stored.media.id)).await {
+                        Ok(()) => {}
+                        // A concurrent request joined the same parts: this upload has the picture too.
+                        Err(ResumeError::Superseded) if !upload.joins.is_empty() => {
+                            upload.gallery.commit(vec![upload.whole(stored.media.id)]).await?;
+                        }
                         // Another task made the same picture, or the client removed the upload meanwhile.
-                        Ok(()) | Err(ResumeError::Superseded) => {}
+                        Err(ResumeError::Superseded) => {}
                         Err(other) => return Err(other),
                     }
                     upload.discard_parts().await;
                     Ok(stored)
                 }
+                // A concurrent request joined the same parts, and has removed their blobs.
+                Ok(None) if upload.is_missing_a_part().await? => Err(ResumeError::Superseded),
                 Ok(None) => Ok(upload.completed_by_another().await?),
                 Err(ResumeError::NotTaken(
                     error @ (NotTaken::UnknownType { .. } | NotTaken::TooLarge { .. }),
@@ -415,8 +437,23 @@ impl Resumable {
             return vec![UploadChange::Finish { owner, id, media }];
         }
         let joins = self.joins.iter().map(|&(id, offset)| UploadChange::TakeOver { owner, id, offset });
-        let whole = ResumableUpload { media: Some(media), parts: Vec::new(), ..self.row.clone() };
-        joins.chain([UploadChange::Insert(whole)]).collect()
+        joins.chain([self.whole(media)]).collect()
+    }
+
+    /// Change that inserts an upload that joins others, as finished.
+    fn whole(&self, media: MediaId) -> UploadChange {
+        let upload = ResumableUpload { media: Some(media), parts: Vec::new(), ..self.row.clone() };
+        UploadChange::Insert { upload, most: i64::MAX }
+    }
+
+    /// Whether one of the uploads that this one joins is gone.
+    async fn is_missing_a_part(&self) -> Result<bool, Error> {
+        for &(id, _) in &self.joins {
+            if self.gallery.0.ports.store.upload(id).await?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn completed_by_another(&self) -> Result<Stored, Error> {

@@ -16,7 +16,10 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn apply(&mut self, change: UploadChange) -> Result<(), Conflict> {
         match change {
-            UploadChange::Insert(upload) => {
+            UploadChange::Insert { upload, most } => {
+                if upload.media.is_none() && self.of(upload.owner).count >= most {
+                    return Err(Conflict::QuotaExceeded);
+                }
                 if self.uploads.has(&upload.id) {
                     return Err(Conflict::UploadChanged(upload.id));
                 }

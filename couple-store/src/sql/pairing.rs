@@ -182,7 +182,10 @@ pub(super) async fn apply<D: Dialect>(
 /// Whether an account is in a couple. No other transaction can change that until this one ends.
 ///
 /// Inserts a row for every account that invites or pairs, because only an existing row can be locked.
-async fn is_member<D: Dialect>(connection: &mut D::Connection, account: AccountId) -> sqlx::Result<bool> {
+pub(super) async fn is_member<D: Dialect>(
+    connection: &mut D::Connection,
+    account: AccountId,
+) -> sqlx::Result<bool> {
     Statement::<D>::new(ENROL).bind(account.as_uuid()).execute(connection).await?;
     let rows = Statement::<D>::new(MEMBER).bind(account.as_uuid()).rows(connection).await?;
     match rows.first() {

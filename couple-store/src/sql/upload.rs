@@ -15,6 +15,7 @@ use super::{
     Dialect, Row, SqlStore, Statement,
     apply::{Applied, one},
     dialect::Reads,
+    pairing,
 };
 
 macro_rules! upload {
@@ -51,11 +52,11 @@ statements! {
 
 pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &UploadChange) -> Applied {
     let unfinished = match change {
-        UploadChange::Insert(upload) => return insert::<D>(connection, upload).await,
+        UploadChange::Insert { upload, most } => return insert::<D>(connection, upload, *most).await,
         other => lock::<D>(connection, other.owner()).await?,
     };
     match change {
-        UploadChange::Insert(_) => Ok(()),
+        UploadChange::Insert { .. } => Ok(()),
         UploadChange::Claim { id, offset, writer, length, .. } => {
             unfinished.at(*id, *offset)?;
             let statement = Statement::<D>::new(CLAIM).bind(*writer).bind(*length).bind(id.as_uuid());
@@ -119,7 +120,16 @@ async fn lock<D: Dialect>(connection: &mut D::Connection, owner: AccountId) -> s
     rows.iter().map(read).collect::<sqlx::Result<_>>().map(Unfinished)
 }
 
-async fn insert<D: Dialect>(connection: &mut D::Connection, upload: &ResumableUpload) -> Applied {
+async fn insert<D: Dialect>(connection: &mut D::Connection, upload: &ResumableUpload, most: i64) -> Applied {
+    if upload.media.is_none() {
+        // The rows of concurrent inserts cannot be locked yet: the owner's row in `member` is locked instead.
+        pairing::is_member::<D>(connection, upload.owner).await?;
+        let rows = Statement::<D>::new(UNFINISHED_OF).bind(upload.owner.as_uuid()).rows(connection).await?;
+        let count = rows.first().map(|row| <D as Reads<i64>>::read(row, 0)).transpose()?;
+        if count.unwrap_or(0) >= most {
+            return Err(Conflict::QuotaExceeded.into());
+        }
+    }
     let parts = write_parts(&upload.parts);
     let inserted = Statement::<D>::new(INSERT)
         .bind(upload.id.as_uuid())
