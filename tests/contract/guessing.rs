@@ -133,7 +133,11 @@ async fn owner_in_a_new_network_can_use_the_mail_that_an_attacker_requested() {
     join(&world, email).await;
     flood(&world, email, 0..40).await;
     let elsewhere = "192.0.2.200";
-    assert_eq!(post(&world, elsewhere, "/v1/sessions/code", json!({ "email": email })).await.status, 429);
+    // Accepted, and no mail: a refusal would reveal which networks are known.
+    let sent = world.mailer.sent().len();
+    assert_eq!(post(&world, elsewhere, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
+    world.work().await;
+    assert_eq!(world.mailer.sent().len(), sent);
     let mut links = world.mailer.sent().into_iter().filter_map(|mail| match mail.message {
         Message::SignInCode { link, .. } => Some(link.expose().split_once('#').unwrap().1.to_owned()),
         _ => None,
@@ -180,6 +184,66 @@ async fn daily_password_attempts_are_limited_without_a_rate_limiter() {
     );
     world.later(Duration::from_hours(24));
     assert_eq!(guess(0).await, 401);
+}
+
+async fn by_code(world: &World, ip: &str, email: &str, code: &str) -> u16 {
+    post(world, ip, "/v1/sessions", json!({ "email": email, "code": code })).await.status
+}
+
+/// Requests a code and a link to sign in with.
+async fn mail_code(world: &World, email: &str) -> (String, String) {
+    assert_eq!(post(world, OWNER, "/v1/sessions/code", json!({ "email": email })).await.status, 202);
+    world.work().await;
+    world.mailed(email)
+}
+
+#[tokio::test]
+async fn daily_wrong_codes_are_limited_without_a_rate_limiter() {
+    let world = World::with(Unlimited);
+    let email = "ana@example.org";
+    join(&world, email).await;
+    let mut looked_at = 0;
+    for n in 0..130 {
+        // Of any kind: each proves the address.
+        let path = ["/v1/sessions", "/v1/accounts/verify"][n as usize % 2];
+        let body = json!({ "email": email, "code": "000000" });
+        looked_at += usize::from(post(&world, &stranger(n), path, body).await.status != 429);
+    }
+    assert_eq!(looked_at, 100);
+    // An unknown address gets the same answers.
+    for n in 0..130 {
+        let status = by_code(&world, &stranger(n), "nobody@example.org", "000000").await;
+        assert_eq!(status, if n < 100 { 401 } else { 429 });
+    }
+    let (code, link) = mail_code(&world, email).await;
+    assert_eq!(by_code(&world, &stranger(999), email, &code).await, 429, "even the right one");
+    assert_eq!(by_code(&world, OWNER, email, &code).await, 201, "the owner's own network");
+    // Another network of the owner: by link, and from then on by code.
+    let elsewhere = "192.0.2.200";
+    let (_, second) = mail_code(&world, email).await;
+    assert_ne!(link, second);
+    assert_eq!(post(&world, elsewhere, "/v1/sessions", json!({ "token": second })).await.status, 201);
+    let (code, _) = mail_code(&world, email).await;
+    assert_eq!(by_code(&world, elsewhere, email, &code).await, 201);
+    world.later(Duration::from_hours(24));
+    assert_eq!(by_code(&world, &stranger(0), email, "000000").await, 401);
+}
+
+#[tokio::test]
+async fn wrong_passwords_of_a_stolen_session_do_not_lock_the_owner_out() {
+    let world = World::with(Unlimited);
+    let email = "ana@example.org";
+    join(&world, email).await;
+    let session = post(&world, OWNER, "/v1/sessions", json!({ "email": email, "password": PASSWORD })).await;
+    let token = session.body["session"]["token"].as_str().unwrap().to_owned();
+    let mut looked_at = 0;
+    for _ in 0..110 {
+        let body = json!({ "current_password": OTHER, "new_password": "thief's new passphrase" });
+        looked_at +=
+            usize::from(world.call("PUT", "/v1/password", Some(&token), Some(body)).await.status == 401);
+    }
+    assert_eq!(looked_at, 100);
+    assert_eq!(by_password(&world, OWNER, email, PASSWORD).await, 201);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,6 +296,41 @@ async fn networks_of_one_ipv6_subscriber_share_a_limit() {
         taken += usize::from(post(&world, &ip, "/v1/sessions", body).await.status == 401);
     }
     assert_eq!(taken, 120 * 8, "the limit of a /48");
+}
+
+/// All clients of an address have used up its mails: every client that has not used up its own gets the same answer, so that none
+/// learns whether its network is known.
+#[tokio::test]
+async fn no_client_learns_whether_the_address_was_proven_from_its_network() {
+    let world = limited();
+    let email = "ana@example.org";
+    join(&world, email).await;
+    for path in ["/v1/sessions/code", "/v1/password/forgot", "/v1/accounts/verify/resend"] {
+        for n in 0..12 {
+            post(&world, &stranger(n), path, json!({ "email": email })).await;
+        }
+        world.work().await;
+        let mut seen = Vec::new();
+        for ip in [OWNER, &stranger(99)] {
+            let sent = world.mailer.sent().len();
+            let answer = post(&world, ip, path, json!({ "email": email })).await;
+            world.work().await;
+            let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+            headers.sort();
+            seen.push((answer.status, answer.body.to_string(), headers));
+            // A resend to an address with an account sends nothing.
+            let mails = usize::from(ip == OWNER && !path.ends_with("resend"));
+            assert_eq!(world.mailer.sent().len() - sent, mails, "{path} {ip}");
+        }
+        assert_eq!((seen[0].0, &seen[0]), (202, &seen[1]), "{path}");
+        // A client that has used up its own limit is refused.
+        let mut refused = 0;
+        for _ in 0..6 {
+            refused +=
+                usize::from(post(&world, &stranger(99), path, json!({ "email": email })).await.status == 429);
+        }
+        assert!(refused >= 2, "{path}");
+    }
 }
 
 #[tokio::test]

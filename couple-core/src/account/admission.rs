@@ -1,9 +1,9 @@
-//! Admission of account requests: rate limits, and the daily limit of wrong passwords.
+//! Admission of account requests: rate limits, and the daily limits of wrong passwords and codes.
 //!
 //! Other clients must not be able to lock out the owner of an address. So a limit that counts all clients of
 //! an address refuses only clients from unknown networks. A network is known for
 //! [`Policy::client_remembered`](super::Policy) after the address was proven from it. Attempts of other
-//! clients never cause a mailed code or link to be refused.
+//! clients never cause a mailed link to be refused, nor a mailed code that is sent from a known network.
 
 use std::time::Duration;
 
@@ -13,11 +13,20 @@ use crate::{
     limits::{LimitKey, Limited, per_client},
 };
 
-/// Admitted password attempt, with the tally that counts it if the password is wrong.
+/// Admitted attempt with a password or a mailed code, with the tally that counts it if it is wrong.
 pub(super) struct Attempt {
     tally: TallyId,
+    /// Exclusive upper bound of the tally.
+    below: i64,
     /// Whether the client's network is known, so that a sign-in need not remember it.
     remembered: bool,
+}
+
+impl Attempt {
+    /// Change that makes a commit conflict when the daily limit is reached.
+    pub(super) fn require_below(&self, now: Timestamp) -> Change {
+        AccountChange::RequireTally { id: self.tally, below: self.below, at: now }.into()
+    }
 }
 
 /// Digest of a client network. Keyed, so that a leaked database contains no client addresses.
@@ -28,17 +37,24 @@ pub(super) fn client_network(keys: &Keyring, call: &Call) -> Digest {
 
 impl Accounts {
     /// Admits a request that sends mail to an address.
-    pub(super) async fn admit_mail(&self, call: &Call, limits: &MailLimits, email: &EmailKey) -> Answer<()> {
+    ///
+    /// False: no mail may be sent, and the client must not be told. All clients of the address have used up its limit, and this
+    /// client's network is unknown; a refusal would tell clients of known networks that theirs is known.
+    pub(super) async fn admit_mail(
+        &self,
+        call: &Call,
+        limits: &MailLimits,
+        email: &EmailKey,
+    ) -> Answer<bool> {
         let mut own = per_client(limits.per_client, call.ip);
         own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
         self.ports.allow(&own).await?;
+        let known = self.known_client(call, email).await?.is_some();
         let all = [limits.per_address, limits.per_address_and_day].map(|rule| (rule, LimitKey::email(email)));
-        match self.ports.allow(&all).await {
-            Err(Failure::Refused(limited)) if self.known_client(call, email).await?.is_none() => {
-                Err(Failure::Refused(limited))
-            }
+        match self.ports.allow::<Refusal>(&all).await {
+            Ok(()) => Ok(true),
+            Err(Failure::Refused(_)) => Ok(known),
             Err(Failure::Failed(error)) => Err(error.into()),
-            Ok(()) | Err(Failure::Refused(_)) => Ok(()),
         }
     }
 
@@ -54,7 +70,8 @@ impl Accounts {
         }
         let tally = TallyId::passwords(&self.ports.keys, email, known.is_some());
         let fresh = self.ports.now().plus(self.policy.client_remembered * 3 / 4);
-        let attempt = Attempt { tally, remembered: known.is_some_and(|known| known.expires_at > fresh) };
+        let remembered = known.is_some_and(|known| known.expires_at > fresh);
+        let attempt = Attempt { tally, below: self.policy.password_guesses_per_day, remembered };
         self.require_guesses(&attempt).await?;
         Ok(attempt)
     }
@@ -65,8 +82,9 @@ impl Accounts {
     pub(super) async fn admit_repeated_password(&self, account: &Account) -> Answer<Attempt> {
         let rule = self.policy.limits.password_per_account;
         self.ports.allow(&[(rule, LimitKey::new("account", account.id))]).await?;
-        let tally = TallyId::passwords(&self.ports.keys, account.email.key(), true);
-        let attempt = Attempt { tally, remembered: true };
+        // Not a tally of sign-ins: whoever has a session must not lock the owner out.
+        let tally = TallyId::repeated_passwords(&self.ports.keys, account.email.key());
+        let attempt = Attempt { tally, below: self.policy.password_guesses_per_day, remembered: true };
         self.require_guesses(&attempt).await?;
         Ok(attempt)
     }
@@ -75,26 +93,31 @@ impl Accounts {
     pub(super) async fn require_guesses(&self, attempt: &Attempt) -> Answer<()> {
         let now = self.ports.now();
         let counted = self.ports.store.tally(attempt.tally, now).await?;
-        match counted.filter(|counted| counted.count >= self.policy.password_guesses_per_day) {
+        match counted.filter(|counted| counted.count >= attempt.below) {
             Some(full) => Err(limited(full.expires_at, now)),
             None => Ok(()),
         }
     }
 
-    /// Counts a wrong password and returns the error for the client.
+    /// Counts a wrong password or code, together with `changes`, and returns the error for the client.
     ///
-    /// [`Refusal::InvalidCredentials`], or [`Refusal::RateLimited`] when concurrent attempts have reached the
-    /// daily limit.
-    pub(super) async fn wrong_password(&self, attempt: &Attempt) -> Failure<Refusal> {
+    /// `refusal`, or [`Refusal::RateLimited`] when concurrent attempts have reached the daily limit.
+    pub(super) async fn wrong_guess(
+        &self,
+        attempt: &Attempt,
+        mut changes: Vec<Change>,
+        refusal: Refusal,
+    ) -> Failure<Refusal> {
         let now = self.ports.now();
         let count = AccountChange::CountTally {
             id: attempt.tally,
-            below: self.policy.password_guesses_per_day,
+            below: attempt.below,
             at: now,
             expires_at: now.plus(GUESS_WINDOW),
         };
-        match self.ports.commit(vec![count.into()]).await {
-            Ok(_) => Failure::Refused(Refusal::InvalidCredentials),
+        changes.push(count.into());
+        match self.ports.commit(changes).await {
+            Ok(_) => Failure::Refused(refusal),
             Err(CommitError::Conflict(Conflict::TallyFull)) => limited(now.plus(GUESS_WINDOW), now),
             Err(CommitError::Conflict(conflict)) => {
                 Error::new(ErrorKind::Internal, "count guess").source(conflict).into()
@@ -114,25 +137,25 @@ impl Accounts {
         attempt: &Attempt,
         now: Timestamp,
     ) -> Vec<Change> {
-        let mut changes = vec![self.require_below(attempt, now)];
+        let mut changes = vec![attempt.require_below(now)];
         if !attempt.remembered {
             changes.push(self.remember_client(call, email, now));
         }
         changes
     }
 
-    /// Change that makes a commit conflict when the daily limit of wrong passwords is reached.
-    pub(super) fn require_below(&self, attempt: &Attempt, now: Timestamp) -> Change {
-        let below = self.policy.password_guesses_per_day;
-        AccountChange::RequireTally { id: attempt.tally, below, at: now }.into()
-    }
-
     /// Admits an attempt with a mailed code.
-    pub(super) async fn admit_code(&self, call: &Call, email: &EmailKey) -> Answer<()> {
+    pub(super) async fn admit_code(&self, call: &Call, email: &EmailKey) -> Answer<Attempt> {
         let limits = &self.policy.limits.code;
         let mut own = per_client(limits.per_client, call.ip);
         own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
-        self.ports.allow(&own).await
+        self.ports.allow(&own).await?;
+        let known = self.known_client(call, email).await?.is_some();
+        let tally = TallyId::codes(&self.ports.keys, email, known);
+        // A proof by mail remembers the network anew each time.
+        let attempt = Attempt { tally, below: self.policy.code_guesses_per_day, remembered: false };
+        self.require_guesses(&attempt).await?;
+        Ok(attempt)
     }
 
     /// Admits an attempt with a mailed link.
@@ -155,9 +178,11 @@ impl Accounts {
 
     /// Changes that reset the wrong passwords of an address, after its password has changed.
     pub(super) fn forget_guesses(&self, email: &EmailKey, now: Timestamp) -> impl Iterator<Item = Change> {
-        [false, true]
-            .map(|known| TallyId::passwords(&self.ports.keys, email, known))
+        let keys = &self.ports.keys;
+        let of_sign_in = [false, true].map(|known| TallyId::passwords(keys, email, known));
+        of_sign_in
             .into_iter()
+            .chain([TallyId::repeated_passwords(keys, email)])
             .map(move |id| AccountChange::PutTally { id, tally: Tally { count: 0, expires_at: now } }.into())
     }
 }

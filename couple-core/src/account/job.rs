@@ -103,6 +103,8 @@ pub enum MailJob {
         /// Time of the deletion.
         due: Timestamp,
     },
+    /// No mail: takes the place of a mail that a limit of its address suppresses.
+    Suppressed,
 }
 
 impl Job for MailJob {
@@ -307,6 +309,7 @@ impl MailJobHandler {
             MailJob::DeletionScheduled { to, locale, due } => {
                 Some((to, locale, Message::DeletionScheduled { due }))
             }
+            MailJob::Suppressed => None,
         })
     }
 }

@@ -222,6 +222,10 @@ pub struct Policy {
     /// Counted separately for networks from which the address signed in recently and for all others. Stored
     /// in the database, so that the limit holds without a rate limiter.
     pub password_guesses_per_day: i64,
+    /// Wrong mailed codes for one address within 24 hours, after which only a mailed link proves the address.
+    ///
+    /// Counted and stored as wrong passwords are.
+    pub code_guesses_per_day: i64,
     /// Time for which a client network is known after an address was proven from it.
     pub client_remembered: Duration,
     /// Rate limits.
@@ -246,6 +250,7 @@ impl Default for Policy {
             password_link_lifetime: Duration::from_hours(1),
             code_tries: 5,
             password_guesses_per_day: 100,
+            code_guesses_per_day: 100,
             client_remembered: Duration::from_hours(24 * 90),
             limits: AccountLimits::default(),
             session_idle: Duration::from_hours(24 * 30),

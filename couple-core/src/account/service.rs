@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Account, AccountChange, MailJob, MailLimits, Password, PasswordHash, PasswordHasher, Policy, Refusal,
-    Session, TallyId, Token, TokenKind,
-    admission::client_network,
+    Session, Token, TokenKind,
+    admission::{Attempt, client_network},
     rules::{self, Named, Shown},
 };
 use crate::{
@@ -105,6 +105,22 @@ pub struct ProfilePatch {
     pub birthday: Option<Option<String>>,
 }
 
+/// Proof of an address whose attempt was admitted.
+enum AdmittedProof {
+    Code { attempt: Attempt, email: EmailAddress, code: Secret<String> },
+    Link(Secret<String>),
+}
+
+impl AdmittedProof {
+    /// Change that makes a commit conflict when the daily limit of wrong codes is reached.
+    fn require_below(&self, now: Timestamp) -> Option<Change> {
+        match self {
+            Self::Code { attempt, .. } => Some(attempt.require_below(now)),
+            Self::Link(_) => None,
+        }
+    }
+}
+
 /// Recorded outcome of a request that started a session. The seed is useless without the key ring.
 #[derive(Debug, Serialize, Deserialize)]
 struct Begun {
@@ -192,15 +208,20 @@ impl Accounts {
         job: &MailJob,
     ) -> Answer<()> {
         let mut work = Transaction::new(&self.ports, call, self.ports.now());
-        let mut admitted = false;
+        let mut enqueue = None;
         loop {
             if work.replay::<(), Refusal>().await?.is_some() {
                 return Ok(());
             }
-            if !std::mem::replace(&mut admitted, true) {
-                self.admit_mail(call, limits, email.key()).await?;
-            }
-            let changes = vec![self.ports.enqueue(job)?];
+            let enqueue = match &enqueue {
+                Some(enqueue) => Change::clone(enqueue),
+                None => {
+                    let sent = self.admit_mail(call, limits, email.key()).await?;
+                    // A job in any case: the time of the answer must not tell which of them it is.
+                    enqueue.insert(self.ports.enqueue(if sent { job } else { &MailJob::Suppressed })?).clone()
+                }
+            };
+            let changes = vec![enqueue];
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
@@ -228,11 +249,10 @@ impl Accounts {
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
-        self.admit_proof(call, &command.proof).await?;
+        let proof = self.admit_proof(call, &command.proof).await?;
         let mut hash = None;
         loop {
-            let shown = match self.prove(call, &command.proof, TokenKind::SignUp, Refusal::InvalidToken).await
-            {
+            let shown = match self.prove(call, &proof, TokenKind::SignUp, Refusal::InvalidToken).await {
                 Ok(shown) => shown,
                 Err(refused) => return self.resume_or(&work, refused).await,
             };
@@ -273,6 +293,7 @@ impl Accounts {
                 Ok(decided) => decided,
                 Err(refused) => return self.resume_or(&work, refused).await,
             };
+            changes.extend(proof.require_below(now));
             changes.push(self.remember_client(call, token.email.key(), now));
             let outcome = Begun { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
@@ -330,7 +351,9 @@ impl Accounts {
                     Some(typed) => self.hasher.verify(stored, typed).await?,
                     None => None,
                 };
-                let Some(rehashed) = matches else { return Err(self.wrong_password(&attempt).await) };
+                let Some(rehashed) = matches else {
+                    return Err(self.wrong_guess(&attempt, Vec::new(), Refusal::InvalidCredentials).await);
+                };
                 verified = stored.map(|seen| (seen.clone(), rehashed.clone()));
                 rehashed
             };
@@ -357,9 +380,9 @@ impl Accounts {
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
-        self.admit_proof(call, proof).await?;
+        let proof = self.admit_proof(call, proof).await?;
         loop {
-            let shown = match self.prove(call, proof, TokenKind::SignIn, refusal.clone()).await {
+            let shown = match self.prove(call, &proof, TokenKind::SignIn, refusal.clone()).await {
                 Ok(shown) => shown,
                 Err(refused) => return self.resume_or(&work, refused).await,
             };
@@ -368,6 +391,7 @@ impl Accounts {
             let (session, bearer, seed) = self.begin_session(account.id, call, now);
             let (account, mut changes) = rules::sign_in(&account, None, Some(&shown), session.clone(), now)
                 .map_err(Failure::Refused)?;
+            changes.extend(proof.require_below(now));
             changes.push(self.remember_client(call, account.email.key(), now));
             let outcome = Begun { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
@@ -482,7 +506,7 @@ impl Accounts {
         let mut work = Transaction::new(&self.ports, call, now);
         let mut hash = None;
         loop {
-            let proof = Proof::Link(link.clone());
+            let proof = AdmittedProof::Link(link.clone());
             let shown = self.prove(call, &proof, TokenKind::Password, Refusal::InvalidToken).await?;
             let account =
                 self.owner_of(&shown.token).await?.ok_or(Failure::Refused(Refusal::InvalidToken))?;
@@ -607,7 +631,7 @@ impl Accounts {
         if work.replay::<(), Refusal>().await?.is_some() {
             return Ok(());
         }
-        self.admit_mail(call, &self.policy.limits.email_mail, email.key()).await?;
+        let sent = self.admit_mail(call, &self.policy.limits.email_mail, email.key()).await?;
         let mailing = |kind, email| rules::Mailing {
             id: self.fresh_token(),
             kind,
@@ -624,7 +648,11 @@ impl Accounts {
             .token(keys, policy, now);
         let cancel = mailing(TokenKind::CancelEmail, &account.email).token(keys, policy, now);
         let jobs = [
-            MailJob::Email { token: change.id, account: account.id, session: session.id, email },
+            if sent {
+                MailJob::Email { token: change.id, account: account.id, session: session.id, email }
+            } else {
+                MailJob::Suppressed
+            },
             MailJob::EmailAsked {
                 token: cancel.id,
                 to: account.email.clone(),
@@ -660,10 +688,10 @@ impl Accounts {
         proof: &Proof,
     ) -> Answer<()> {
         let now = self.ports.now();
-        self.admit_proof(call, proof).await?;
+        let proof = self.admit_proof(call, proof).await?;
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
-            let shown = self.prove(call, proof, TokenKind::Email, Refusal::InvalidToken).await?;
+            let shown = self.prove(call, &proof, TokenKind::Email, Refusal::InvalidToken).await?;
             let token = &shown.token;
             let owner = token.account.filter(|owner| signed_in.is_none_or(|id| id == *owner));
             let account = match owner {
@@ -672,7 +700,7 @@ impl Accounts {
             };
             let holder = self.ports.store.account_by_email(token.email.key()).await?.map(|holder| holder.id);
             let account = account.filter(|account| account.deletion_due.is_none());
-            let changes = match account {
+            let mut changes = match account {
                 Some(account) if shown.is_second() && holder == Some(account.id) => {
                     rules::confirm_email_again(&shown, now)
                 }
@@ -684,6 +712,7 @@ impl Accounts {
                 }
                 _ => return Err(Failure::Refused(Refusal::InvalidToken)),
             };
+            changes.extend(proof.require_below(now));
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
             }
@@ -700,7 +729,7 @@ impl Accounts {
         self.admit_link(call).await?;
         let mut work = Transaction::new(&self.ports, call, now);
         loop {
-            let proof = Proof::Link(link.clone());
+            let proof = AdmittedProof::Link(link.clone());
             let shown = self.prove(call, &proof, TokenKind::CancelEmail, Refusal::InvalidToken).await?;
             let account = self.owner_of(&shown.token).await?;
             let account = account.ok_or(Failure::Refused(Refusal::InvalidToken))?;
@@ -764,8 +793,8 @@ impl Accounts {
             None => None,
         };
         match matches {
-            Some(_) => Ok(vec![self.require_below(&attempt, self.ports.now())]),
-            None => Err(self.wrong_password(&attempt).await),
+            Some(_) => Ok(vec![attempt.require_below(self.ports.now())]),
+            None => Err(self.wrong_guess(&attempt, Vec::new(), Refusal::InvalidCredentials).await),
         }
     }
 
@@ -775,15 +804,19 @@ impl Accounts {
         Ok(self.hasher.hash(chosen).await?)
     }
 
-    async fn admit_proof(&self, call: &Call, proof: &Proof) -> Answer<()> {
+    async fn admit_proof(&self, call: &Call, proof: &Proof) -> Answer<AdmittedProof> {
         match proof {
             Proof::Code { email, code } => {
                 // A text that cannot be a code does not count as an attempt.
-                rules::typed_code(code).map_err(refuse)?;
+                let code = rules::typed_code(code).map_err(refuse)?;
                 let email = EmailAddress::parse("email", email).map_err(refuse)?;
-                self.admit_code(call, email.key()).await
+                let attempt = self.admit_code(call, email.key()).await?;
+                Ok(AdmittedProof::Code { attempt, email, code })
             }
-            Proof::Link(_) => self.admit_link(call).await,
+            Proof::Link(link) => {
+                self.admit_link(call).await?;
+                Ok(AdmittedProof::Link(link.clone()))
+            }
         }
     }
 
@@ -791,10 +824,16 @@ impl Accounts {
     ///
     /// Counts a wrong code before refusing it, with the same reads and writes whether or not a code was
     /// mailed.
-    async fn prove(&self, call: &Call, proof: &Proof, kind: TokenKind, refusal: Refusal) -> Answer<Shown> {
+    async fn prove(
+        &self,
+        call: &Call,
+        proof: &AdmittedProof,
+        kind: TokenKind,
+        refusal: Refusal,
+    ) -> Answer<Shown> {
         let now = self.ports.now();
         match proof {
-            Proof::Link(link) => {
+            AdmittedProof::Link(link) => {
                 if link.expose().is_empty() || link.expose().len() > 256 {
                     return Err(Failure::Refused(refusal));
                 }
@@ -802,23 +841,16 @@ impl Accounts {
                 let token = rules::require_link(token, kind, now, &refusal).map_err(Failure::Refused)?;
                 Ok(Shown::link(token))
             }
-            Proof::Code { email, code } => {
-                let email = EmailAddress::parse("email", email).map_err(refuse)?;
-                let code = &rules::typed_code(code).map_err(refuse)?;
+            AdmittedProof::Code { attempt, email, code } => {
+                // Concurrent wrong codes may have reached the daily limit since the attempt was admitted.
+                self.require_guesses(attempt).await?;
                 let (keys, network) = (&self.ports.keys, client_network(&self.ports.keys, call));
                 let open = self.ports.store.open_tokens(kind, email.key(), now).await?;
                 if let Some(shown) = rules::match_code(keys, &open, code, &network, &self.policy, now) {
                     return Ok(shown);
                 }
                 let tries = AccountChange::CountTries { kind, email: email.key().clone(), network, at: now };
-                let tally = AccountChange::CountTally {
-                    id: TallyId::codes(keys, email.key(), kind),
-                    below: i64::MAX,
-                    at: now,
-                    expires_at: now.plus(Duration::from_hours(24)),
-                };
-                settled(self.ports.commit(vec![tries.into(), tally.into()]).await)?;
-                Err(Failure::Refused(refusal))
+                Err(self.wrong_guess(attempt, vec![tries.into()], refusal).await)
             }
         }
     }

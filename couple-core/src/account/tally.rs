@@ -1,6 +1,6 @@
 //! Tallies: persistent counts of wrong proofs, and of networks from which an address was proven.
 
-use crate::{Digest, EmailKey, Keyring, Timestamp, account::TokenKind};
+use crate::{Digest, EmailKey, Keyring, Timestamp};
 
 /// Id of a tally. A keyed digest: a leaked database reveals neither e-mail nor client addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,10 +22,15 @@ impl TallyId {
     pub fn passwords(keys: &Keyring, email: &EmailKey, known: bool) -> Self {
         Self::of(keys, if known { "passwords-known" } else { "passwords" }, email, &[])
     }
-    /// Tally of wrong mailed codes of one kind for an address.
+    /// Tally of wrong passwords that signed-in clients sent again, to confirm what they do.
     #[must_use]
-    pub fn codes(keys: &Keyring, email: &EmailKey, kind: TokenKind) -> Self {
-        Self::of(keys, "codes", email, kind.as_str().as_bytes())
+    pub fn repeated_passwords(keys: &Keyring, email: &EmailKey) -> Self {
+        Self::of(keys, "passwords-repeated", email, &[])
+    }
+    /// Tally of wrong mailed codes for an address from known networks, or from unknown ones.
+    #[must_use]
+    pub fn codes(keys: &Keyring, email: &EmailKey, known: bool) -> Self {
+        Self::of(keys, if known { "codes-known" } else { "codes" }, email, &[])
     }
     /// Tally of proofs of an address from one client network.
     #[must_use]
