@@ -49,6 +49,8 @@ struct Counts {
     slow: Mutex<Duration>,
     /// Additional time until the result of a session's read is returned.
     late: Mutex<Duration>,
+    /// Whether the next read of present sessions panics.
+    panics: AtomicBool,
 }
 
 #[async_trait]
@@ -59,6 +61,10 @@ impl Watch for Counts {
             return;
         }
         *self.reads.lock().unwrap().entry(what).or_default() += 1;
+        assert!(
+            what != "present_sessions" || !self.panics.swap(false, Ordering::SeqCst),
+            "a read that panics"
+        );
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.peak.fetch_max(now, Ordering::SeqCst);
         let slow = *self.slow.lock().unwrap();
@@ -390,6 +396,20 @@ async fn ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
     let asked = world.counts.of("present_sessions");
     let rounds = begun.elapsed().as_secs() + 1;
     assert!((1..=rounds).contains(&(asked as u64)), "{asked} statements in {rounds} rounds");
+}
+
+#[tokio::test]
+async fn an_ended_session_ends_its_stream_after_the_watch_has_panicked() {
+    let world = World::new(1, |_| true, LiveOptions::default()).await;
+    let token = &world.tokens[0];
+    let mut events = world.follow(token, "?presence=off").await;
+    events.until("caught_up").await;
+    world.counts.panics.store(true, Ordering::SeqCst);
+    while world.counts.panics.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    world.sign_out(token).await;
+    tokio::time::timeout(Duration::from_secs(3), events.until("signed_out")).await.unwrap();
 }
 
 /// A slow result counts as old as its query.

@@ -10,7 +10,10 @@ use std::{
 };
 
 use couple_core::Digest;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use super::{hub::Hub, room::Room};
 
@@ -52,7 +55,7 @@ impl SessionWatch {
         // Keep the newer of two rooms: the account has left the other one.
         followed.room = room.clone();
         if !std::mem::replace(&mut state.running, true) {
-            drop(tokio::spawn(run(hub.clone())));
+            drop(tokio::spawn(supervise(hub.clone())));
         }
         Watched { hub: hub.clone(), token }
     }
@@ -96,6 +99,21 @@ impl Drop for Watched {
             if followed.streams == 0 {
                 state.sessions.remove(&self.token);
             }
+        }
+    }
+}
+
+/// Runs the task, and starts it again when it panics: else no later stream would start it.
+async fn supervise(hub: Arc<Hub>) {
+    loop {
+        // A `JoinSet` aborts its task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn(run(hub.clone()));
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(%error, "the watch for ended sessions panicked and is started again");
+            }
+            _ => return,
         }
     }
 }
