@@ -36,6 +36,25 @@ impl Job for Deed {
     const MAX_ATTEMPTS: i64 = 4;
 }
 
+/// A job of another queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Letter;
+
+impl Job for Letter {
+    const NAME: &'static str = "test.letter";
+    const QUEUE: &'static str = "letters";
+}
+
+struct Postman(Arc<Crash>);
+
+#[async_trait]
+impl Handler<Letter> for Postman {
+    async fn run(&self, _: Letter, _: &Context) -> Result<(), JobError> {
+        self.0.done.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
 #[derive(Clone, Default)]
 struct Doer(Arc<AtomicUsize>, Arc<Crash>);
 
@@ -196,6 +215,36 @@ async fn job_that_kills_its_process_dies_and_the_others_complete() {
     let dead = shop.dead().await;
     assert_eq!((dead.len(), dead[0].job.payload.as_str()), (1, "\"Kill\""));
     assert!(crash.most_attempts.load(Ordering::SeqCst) <= 2, "a crash counts once for the others");
+}
+
+#[tokio::test]
+async fn an_abandoned_job_does_not_wait_for_a_long_one_of_another_queue() {
+    let alone = Duration::from_millis(300);
+    let shop = Shop::new(WorkerOptions::default());
+    let (ports, crash) = (shop.backend.ports(), shop.done.1.clone());
+    let registry = Registry::default().with(shop.done.clone()).with(Postman(crash.clone()));
+    let queues = ["deeds", "letters"].map(|queue| Queue::new(queue, 4)).to_vec();
+    let options = WorkerOptions { poll: Duration::from_millis(10), alone, ..WorkerOptions::default() };
+    let _worker = Worker::new(ports.clone(), registry, Vec::new(), queues, options).start();
+    let abandon = async |enqueue, queue: &str| {
+        let now = couple::Clock::now(&*shop.clock);
+        let claim = JobChange::Claim { queue: queue.to_owned(), now, lease_until: now, claim: 7, limit: 1 };
+        assert_eq!(ports.commit(vec![enqueue, claim.into()]).await.unwrap().claimed.len(), 1);
+    };
+    abandon(ports.enqueue(&Deed::Hang).unwrap(), "deeds").await;
+    while shop.runs() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    abandon(ports.enqueue(&Letter).unwrap(), "letters").await;
+    tokio::time::sleep(alone / 2).await;
+    assert_eq!(crash.done.load(Ordering::SeqCst), 0, "alone at first");
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while crash.done.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

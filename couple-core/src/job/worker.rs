@@ -42,6 +42,11 @@ pub struct WorkerOptions {
     pub poll: Duration,
     /// Maximum duration of one run.
     pub deadline: Duration,
+    /// Time for which an abandoned job is the only abandoned one that runs in its process.
+    ///
+    /// Afterwards abandoned jobs of other queues may run beside it: a job that crashes its process is
+    /// assumed to do so earlier.
+    pub alone: Duration,
     /// Delays between attempts.
     pub backoff: Backoff,
 }
@@ -52,6 +57,7 @@ impl Default for WorkerOptions {
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(10),
             deadline: Duration::from_mins(10),
+            alone: Duration::from_secs(10),
             backoff: Backoff::default(),
         }
     }
@@ -65,7 +71,7 @@ pub struct Worker {
     schedules: Arc<Vec<Schedule>>,
     queues: Vec<Queue>,
     options: WorkerOptions,
-    /// Held while an abandoned job is claimed and run: one at a time per process, over all queues.
+    /// Held while an abandoned job is claimed and begins to run: see [`WorkerOptions::alone`].
     alone: Arc<Mutex<()>>,
 }
 
@@ -203,8 +209,8 @@ impl Worker {
 
     /// Runs the abandoned jobs of a queue, one after the other.
     ///
-    /// Any of them may have crashed its process, so no other abandoned job runs beside it. Looks once per
-    /// poll interval, because jobs are abandoned only when a worker dies.
+    /// Any of them may have crashed its process, so for [`WorkerOptions::alone`] no other abandoned job runs
+    /// beside it. Looks once per poll interval, because jobs are abandoned only when a worker dies.
     async fn run_abandoned(self, queue: String, held: Held, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
             let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
@@ -214,7 +220,7 @@ impl Worker {
             }
             while !*stopped.borrow() {
                 // Lock before claiming: a job that waits for the lock must not lose an attempt.
-                let _alone = self.alone.lock().await;
+                let alone = self.alone.lock().await;
                 if *stopped.borrow() {
                     return;
                 }
@@ -223,7 +229,12 @@ impl Worker {
                         let id = job.job.id;
                         tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "running an abandoned job");
                         held.lock().await.insert(id, job.claim);
-                        self.run_one(job).await;
+                        let mut run = std::pin::pin!(self.run_one(job));
+                        if timeout(self.options.alone, &mut run).await.is_err() {
+                            // A long job must not delay the mails that were abandoned with it.
+                            drop(alone);
+                            run.await;
+                        }
                         held.lock().await.remove(&id);
                     }
                     Ok(None) => break,
