@@ -18,12 +18,17 @@ use std::{
 
 use couple_conformance::World;
 use couple_core::{
-    Change, CommitError, Conflict, CoupleId, Entropy as _, ErrorKind, Keyring, OsEntropy, Ports, Store,
-    account::{Account, AccountChange, PurgeAccountsHandler},
+    Change, CommitError, Conflict, CoupleId, Entropy as _, Error, ErrorKind, IdempotencyChange, Keyring,
+    OsEntropy, OutcomeRecord, Ports, Store,
+    account::{Account, AccountChange, PurgeAccountsHandler, SeenToken, Tally, TallyId, Token, TokenKind},
+    digest,
+    job::{JobChange, NewJob},
     limits::Unlimited,
     mail::Links,
-    pairing::{Couple, PairingChange},
+    media::{Format, MediaChange},
+    pairing::{Block, Couple, InviteState, PairingChange, Side},
     timeline::{Page, TimelineChange},
+    upload::UploadChange,
 };
 use couple_store::{
     MemoryBus, MemoryPresence,
@@ -167,6 +172,10 @@ macro_rules! engines {
             fn literal(id: uuid::Uuid) -> String {
                 if $program == "mariadb" { format!("x'{}'", id.simple()) } else { format!("'{id}'") }
             }
+            fn literal_bytes(bytes: &[u8]) -> String {
+                let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                if $program == "mariadb" { format!("x'{}'", hex.concat()) } else { format!("'\\x{}'", hex.concat()) }
+            }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_held_row_lock_delays_no_other_commit() {
@@ -174,20 +183,61 @@ macro_rules! engines {
                 let url = fresh().await;
                 let (store, world) = (open_with(&url, 64, 10).await, Arc::new(World::default()));
                 let mut other = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
-                for table in ["couple", "account"] {
-                    let (work, id) = Load::new(&store, &world, table).await;
-                    let calm = work.p99_of_others().await;
+                let (mut took, literals) = (Vec::new(), Literals { id: literal, bytes: literal_bytes });
+                for row in HeldRow::ALL {
+                    let (work, lock) = Load::new(&store, &world, row, &literals).await;
                     execute(&mut other, "BEGIN".to_owned()).await;
-                    let lock = format!("SELECT id FROM {table} WHERE id = {} FOR UPDATE", literal(id));
                     execute(&mut other, lock).await;
-                    let locked = work.p99_of_others().await;
-                    println!("{} {table}: p99 of others {calm:?}, beside a held lock {locked:?}", stringify!($name));
-                    assert!(work.refused() > 0, "some were told to come back");
-                    assert!(locked <= calm * 2 + Duration::from_millis(50), "{calm:?} {locked:?}");
+                    let locked = work.p99_of_others(Duration::from_secs(3)).await;
+                    let refused = work.refused();
                     execute(&mut other, "ROLLBACK".to_owned()).await;
                     work.to_blocked().await.unwrap();
+                    let calm = work.p99_of_others(Duration::from_secs(1)).await;
+                    println!("{} {row:?}: p99 of others {calm:?}, beside a held lock {locked:?}", stringify!($name));
+                    assert!(refused > 0, "{row:?}: no commit was blocked");
+                    took.push((row, calm, locked));
+                }
+                for (row, calm, locked) in took {
+                    assert!(locked <= calm * 2 + Duration::from_millis(50), "{row:?}: {calm:?} {locked:?}");
                 }
                 other.close().await.unwrap();
+            }
+
+            /// Jobs are written at the end of a merged transaction, so a lock that one of them meets fails all commits, and each is run
+            /// again by itself.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_commit_whose_caller_gave_up_is_not_run_again() {
+                use sqlx::Connection as _;
+                let url = fresh().await;
+                let (store, world) = (open_with(&url, 64, 3).await, World::default());
+                let couple = founded(&*store, &world).await.id;
+                let mut other = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
+                execute(&mut other, "BEGIN".to_owned()).await;
+                for key in ["one", "two"] {
+                    execute(&mut other, insert_job(&literal(world.job("q").id.as_uuid()), key)).await;
+                }
+                let run = |changes: Vec<Change>| {
+                    let store = store.clone();
+                    tokio::spawn(async move { store.commit(changes).await })
+                };
+                // A claim, so that MariaDB waits too.
+                let enqueue = |key| {
+                    let (now, lease_until) = (world.now(), world.later(60));
+                    let claim = JobChange::Claim { queue: "none".to_owned(), now, lease_until, claim: 7, limit: 1 };
+                    vec![claim.into(), enqueue_once(&world, key)]
+                };
+                // Waits for the lock in the only task that merges commits, until its time-out.
+                let _first = run(enqueue("one"));
+                sleep(Duration::from_millis(50)).await;
+                let _second = run(enqueue("two"));
+                let given_up = run(vec![append(couple, &world, "late")]);
+                let lock_timeout = if $program == "mariadb" { 1_000 } else { 300 };
+                sleep(Duration::from_millis(lock_timeout * 3 / 2)).await;
+                given_up.abort();
+                sleep(Duration::from_millis(lock_timeout * 2)).await;
+                execute(&mut other, "ROLLBACK".to_owned()).await;
+                other.close().await.unwrap();
+                assert_eq!(log_of(&*store, couple).await, Vec::<String>::new());
             }
 
             /// Purges a couple with 20,000 entries, or the number in `COUPLE_PURGE_ENTRIES`.
@@ -237,38 +287,92 @@ engines! {
         connections: "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = 'NAME'";
 }
 
+/// Writes ids and bytes within a statement.
+struct Literals {
+    id: fn(uuid::Uuid) -> String,
+    bytes: fn(&[u8]) -> String,
+}
+
+/// A row that another transaction holds, and the change that needs it.
+#[derive(Debug, Clone, Copy)]
+enum HeldRow {
+    Couple,
+    Account,
+    Entry,
+    Member,
+    MemberOfCouple,
+    Invite,
+    InviteOfInviter,
+    Block,
+    Session,
+    SessionOfAccount,
+    Token,
+    TokenOfAddress,
+    TokenOfAccount,
+    Tally,
+    ExpiredTally,
+    Space,
+    Upload,
+    Job,
+    DedupeKey,
+    DeadJob,
+    Outcome,
+}
+
+impl HeldRow {
+    const ALL: [Self; 21] = [
+        Self::Couple,
+        Self::Account,
+        Self::Entry,
+        Self::Member,
+        Self::MemberOfCouple,
+        Self::Invite,
+        Self::InviteOfInviter,
+        Self::Block,
+        Self::Session,
+        Self::SessionOfAccount,
+        Self::Token,
+        Self::TokenOfAddress,
+        Self::TokenOfAccount,
+        Self::Tally,
+        Self::ExpiredTally,
+        Self::Space,
+        Self::Upload,
+        Self::Job,
+        Self::DedupeKey,
+        Self::DeadJob,
+        Self::Outcome,
+    ];
+}
+
+type MakeChange = Box<dyn Fn() -> Change + Send + Sync>;
+
 /// Commits that need one row, and others that do not.
 struct Load {
     store: Arc<dyn Store>,
     world: Arc<World>,
-    /// Makes a commit that needs the row.
-    blocked: Box<dyn Fn() -> Vec<Change> + Send + Sync>,
+    /// Makes a change that needs the row.
+    blocked: MakeChange,
     others: Vec<CoupleId>,
     refused: AtomicUsize,
 }
 
 impl Load {
-    /// With the id of the row that is to be locked.
-    async fn new(store: &Arc<dyn Store>, world: &Arc<World>, table: &str) -> (Arc<Self>, uuid::Uuid) {
-        let couple = founded(&**store, world).await.id;
-        let account = world.account("locked");
-        if table == "account" {
-            store.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
-        }
+    /// With the statement that locks the row.
+    async fn new(
+        store: &Arc<dyn Store>,
+        world: &Arc<World>,
+        row: HeldRow,
+        literals: &Literals,
+    ) -> (Arc<Self>, String) {
         let mut others = Vec::new();
         for _ in 0..4 {
             others.push(founded(&**store, world).await.id);
         }
-        let id = if table == "couple" { couple.as_uuid() } else { account.id.as_uuid() };
-        let for_blocked = world.clone();
-        let blocked: Box<dyn Fn() -> Vec<Change> + Send + Sync> = if table == "couple" {
-            Box::new(move || vec![append(couple, &for_blocked, &random(u64::MAX).to_string())])
-        } else {
-            Box::new(move || {
-                let session = for_blocked.session(account.id);
-                vec![AccountChange::InsertSession { session, version: account.version }.into()]
-            })
-        };
+        let (before, lock, blocked) = held(world, row, literals);
+        if !before.is_empty() {
+            store.commit(before).await.unwrap();
+        }
         let load = Self {
             store: store.clone(),
             world: world.clone(),
@@ -276,17 +380,21 @@ impl Load {
             others,
             refused: AtomicUsize::new(0),
         };
-        (Arc::new(load), id)
+        (Arc::new(load), lock)
     }
-    async fn to_blocked(&self) -> Result<(), CommitError> {
-        self.store.commit((self.blocked)()).await.map(drop)
+    /// Some changes conflict once they were committed.
+    async fn to_blocked(&self) -> Result<(), Error> {
+        match self.store.commit(vec![(self.blocked)()]).await {
+            Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(CommitError::Failed(error)) => Err(error),
+        }
     }
     /// Number of commits that failed because of the lock.
     fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
     /// How long 99 of 100 commits that do not need the row take at most, while ten clients commit what does. None of them fails.
-    async fn p99_of_others(self: &Arc<Self>) -> Duration {
+    async fn p99_of_others(self: &Arc<Self>, measured: Duration) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut clients, mut lanes) = (JoinSet::new(), JoinSet::new());
         for _ in 0..10 {
@@ -296,7 +404,7 @@ impl Load {
                     match load.to_blocked().await {
                         Ok(()) => {}
                         // Nothing was written, and the error says so.
-                        Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => {
+                        Err(error) if error.kind() == ErrorKind::Overloaded => {
                             load.refused.fetch_add(1, Ordering::SeqCst);
                         }
                         Err(error) => panic!("{error}"),
@@ -308,8 +416,7 @@ impl Load {
             let load = self.clone();
             lanes.spawn(async move {
                 let (begun, mut took) = (Instant::now(), Vec::new());
-                // Longer than the time limit of a blocked commit.
-                while begun.elapsed() < Duration::from_secs(4) {
+                while begun.elapsed() < measured {
                     let at = Instant::now();
                     let id = random(u64::MAX).to_string();
                     load.store.commit(vec![append(couple, &load.world, &id)]).await.unwrap();
@@ -328,6 +435,181 @@ impl Load {
         }
         took.sort_unstable();
         took[took.len() * 99 / 100]
+    }
+}
+
+/// Statement that inserts a job with a dedupe key.
+fn insert_job(id: &str, key: &str) -> String {
+    format!(
+        "INSERT INTO job (id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at, attempts) \
+         VALUES ({id}, 'q', 'n', '{{}}', '{key}', 0, 0, 1, 0, 0)"
+    )
+}
+
+fn enqueue_once(world: &World, key: &str) -> Change {
+    JobChange::Enqueue(NewJob { dedupe_key: Some(key.to_owned()), ..world.job("q") }).into()
+}
+
+/// Changes that make a row, the statement that locks it, and a change that needs it.
+fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, String, MakeChange) {
+    let Literals { id: literal, bytes } = literals;
+    let name = format!("{row:?}");
+    let (account, now) = (world.account(&name), world.now());
+    let (id, email) = (account.id, account.email.key().clone());
+    let network = digest(&[b"network"]);
+    let select = |table: &str, column: &str, value: String| {
+        format!("SELECT {column} FROM {table} WHERE {column} = {value} FOR UPDATE")
+    };
+    let by_id = |table: &str, id: uuid::Uuid| select(table, "id", literal(id));
+    let of = |change: AccountChange| -> MakeChange { Box::new(move || change.clone().into()) };
+    let seen = SeenToken { tries: None, used_form: None };
+    let couple = world.couple([id, world.account_id()]);
+    let found: Change = PairingChange::Found(couple.clone()).into();
+    match row {
+        HeldRow::Couple | HeldRow::Entry => {
+            let for_blocked = world.clone();
+            let first = append(couple.id, world, "first");
+            let couple_id = couple.id;
+            let (lock, blocked): (_, MakeChange) = if matches!(row, HeldRow::Couple) {
+                let blocked = move || append(couple_id, &for_blocked, &random(u64::MAX).to_string());
+                (by_id("couple", couple_id.as_uuid()), Box::new(blocked))
+            } else {
+                let react = move || {
+                    let emoji = Some("x".to_owned());
+                    TimelineChange::React { couple: couple_id, seq: 1, side: Side::First, emoji }.into()
+                };
+                (select("entry", "couple_id", literal(couple_id.as_uuid())), Box::new(react))
+            };
+            (vec![found, first], lock, blocked)
+        }
+        HeldRow::Account => {
+            let for_blocked = world.clone();
+            let blocked = move || {
+                let session = for_blocked.session(id);
+                AccountChange::InsertSession { session, version: 0 }.into()
+            };
+            (vec![AccountChange::Insert(account).into()], by_id("account", id.as_uuid()), Box::new(blocked))
+        }
+        HeldRow::Member => {
+            let expect = move || PairingChange::ExpectUnpaired { account: id }.into();
+            (vec![expect()], select("member", "account_id", literal(id.as_uuid())), Box::new(expect))
+        }
+        HeldRow::MemberOfCouple => {
+            let end = move || PairingChange::End { id: couple.id, at: now }.into();
+            (vec![found], select("member", "account_id", literal(id.as_uuid())), Box::new(end))
+        }
+        HeldRow::Invite | HeldRow::InviteOfInviter => {
+            let invite = world.invite(id, &name, None);
+            let (lock, invite_id) = (by_id("invite", invite.id.as_uuid()), invite.id);
+            let insert = PairingChange::InsertInvite { invite, limit: 10 }.into();
+            let blocked: MakeChange = if matches!(row, HeldRow::Invite) {
+                Box::new(move || {
+                    PairingChange::CloseInvite { id: invite_id, to: InviteState::Declined }.into()
+                })
+            } else {
+                Box::new(move || PairingChange::WithdrawInvitesOf { inviter: id }.into())
+            };
+            (vec![insert], lock, blocked)
+        }
+        HeldRow::Block => {
+            let block = Block { blocker: id, blocker_email: email, blocked: world.account_id(), at: now };
+            let unblock = PairingChange::Unblock { blocker: id, blocked: block.blocked };
+            let lock = select("block", "blocker", literal(id.as_uuid()));
+            (vec![PairingChange::Block(block).into()], lock, Box::new(move || unblock.clone().into()))
+        }
+        HeldRow::Session | HeldRow::SessionOfAccount => {
+            let session = world.session(id);
+            let lock = select("session", "account_id", literal(id.as_uuid()));
+            let blocked = if matches!(row, HeldRow::Session) {
+                AccountChange::TouchSession { account: id, id: session.id, seen_at: now }
+            } else {
+                AccountChange::EndSessions { account: id, except: None }
+            };
+            let insert = AccountChange::InsertSession { session, version: 0 };
+            (vec![AccountChange::Insert(account).into(), insert.into()], lock, of(blocked))
+        }
+        HeldRow::Token | HeldRow::TokenOfAddress | HeldRow::TokenOfAccount => {
+            let token = Token { account: Some(id), ..world.token(TokenKind::SignIn, &name) };
+            let (lock, kind) = (by_id("token", token.id.as_uuid()), TokenKind::SignIn);
+            let blocked = match row {
+                HeldRow::Token => AccountChange::RequireToken { id: token.id, seen },
+                HeldRow::TokenOfAddress => AccountChange::CountTries { kind, email, network, at: now },
+                _ => AccountChange::EndTokensOf { account: id, kind, except: None, at: now },
+            };
+            (vec![AccountChange::InsertToken(token).into()], lock, of(blocked))
+        }
+        HeldRow::Tally | HeldRow::ExpiredTally => {
+            let tally_id = TallyId::from_digest(digest(&[name.as_bytes()]));
+            let lock = select("tally", "id", bytes(tally_id.as_digest().as_bytes()));
+            let put = |tally| AccountChange::PutTally { id: tally_id, tally };
+            if matches!(row, HeldRow::Tally) {
+                let count = AccountChange::CountTally {
+                    id: tally_id,
+                    below: i64::MAX,
+                    at: now,
+                    expires_at: world.later(60),
+                };
+                return (vec![put(Tally { count: 1, expires_at: world.later(60) }).into()], lock, of(count));
+            }
+            let expired = put(Tally { count: 1, expires_at: now });
+            (vec![expired.into()], lock, of(AccountChange::PurgeTallies { before: world.later(1), cap: 100 }))
+        }
+        HeldRow::Space => {
+            let media = world.avatar(id, "a");
+            let (space, media_id) = (media.space, media.id);
+            let insert = MediaChange::Insert { media, most: 1000 };
+            let touch = move || {
+                let (name, format) = ("64".to_owned(), Format::Jpeg);
+                MediaChange::Touch { space, id: media_id, name, format, at: now }.into()
+            };
+            let lock = select("media_space", "space_id", literal(space.as_uuid()));
+            (vec![insert.into()], lock, Box::new(touch))
+        }
+        HeldRow::Upload => {
+            let upload = world.upload(id);
+            let claim = UploadChange::Claim { owner: id, id: upload.id, offset: 0, writer: 1, length: None };
+            let lock = by_id("resumable_upload", upload.id.as_uuid());
+            (
+                vec![UploadChange::Insert { upload, most: 9 }.into()],
+                lock,
+                Box::new(move || claim.clone().into()),
+            )
+        }
+        HeldRow::Job | HeldRow::DeadJob => {
+            let job = world.job(&name);
+            let (job_id, claim) = (job.id, 7);
+            let before = vec![
+                JobChange::Enqueue(job).into(),
+                JobChange::Claim { queue: name, now, lease_until: world.later(60), claim, limit: 1 }.into(),
+            ];
+            if matches!(row, HeldRow::Job) {
+                let renew = JobChange::Renew { id: job_id, claim, lease_until: world.later(60) };
+                return (before, by_id("job", job_id.as_uuid()), Box::new(move || renew.clone().into()));
+            }
+            let bury = JobChange::Bury { id: job_id, claim, error: "no".to_owned(), at: now };
+            let replay = JobChange::Replay { id: job_id, at: now, expires_at: world.later(60) };
+            let before = before.into_iter().chain([bury.into()]).collect();
+            (before, by_id("dead_job", job_id.as_uuid()), Box::new(move || replay.clone().into()))
+        }
+        HeldRow::DedupeKey => {
+            let insert = insert_job(&literal(world.job(&name).id.as_uuid()), &name);
+            let for_blocked = world.clone();
+            let enqueue = move || enqueue_once(&for_blocked, &name);
+            (Vec::new(), insert, Box::new(enqueue))
+        }
+        HeldRow::Outcome => {
+            let scope = digest(&[b"scope"]);
+            // Expired when the next one is recorded.
+            let record = IdempotencyChange::Record(OutcomeRecord {
+                scope,
+                request: scope,
+                outcome: "{}".to_owned(),
+                recorded_at: now,
+                expires_at: now,
+            });
+            let lock = select("outcome", "scope", bytes(scope.as_bytes()));
+            (vec![record.clone().into()], lock, Box::new(move || record.clone().into()))
+        }
     }
 }
 

@@ -129,6 +129,8 @@ mod queries {
             let plan = support::postgres::explain(&mut connection, sql).await;
             // Scans are disabled: a plan contains one only if there is no alternative.
             assert!(!plan.contains("Seq Scan on"), "{name} scans: {sql}\n{plan}");
+            let leased = ["NEXT_LEASE_END", "ABANDONED"].contains(&name);
+            assert!(!leased || plan.contains("job_leased"), "{name} reads the jobs that wait: {sql}\n{plan}");
             let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF"].contains(&name);
             assert!(few || !plan.contains("Sort Key"), "{name} sorts: {sql}\n{plan}");
         }

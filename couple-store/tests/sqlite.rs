@@ -214,6 +214,11 @@ mod queries {
                 let made = ["CONSTANT ROW", "SUBQUERY", "SCAN one"].iter().any(|made| step.contains(made));
                 let scans = step.starts_with("SCAN") && !made;
                 assert!(!scans, "{name} scans: {step}\n{sql}");
+                let leased = ["NEXT_LEASE_END", "ABANDONED"].contains(&name);
+                assert!(
+                    !leased || step.contains("job_leased"),
+                    "{name} reads the jobs that wait: {step}\n{sql}"
+                );
                 // Sorting the few rows of one account or one address is allowed.
                 let sorts = step.contains("USE TEMP B-TREE FOR ORDER BY");
                 let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF"];

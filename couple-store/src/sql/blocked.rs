@@ -5,18 +5,21 @@
 //! separate connection retries them until each one is committed or times out.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use couple_core::{Error, ErrorKind};
 use sqlx::Pool;
-use tokio::{sync::mpsc, time::sleep};
-use uuid::Uuid;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
     Dialect,
+    locks::Lock,
     writer::{QUEUE, Request, Session},
 };
 
@@ -24,24 +27,94 @@ use super::{
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Number of blocked commits for each key.
-type Keys = Arc<Mutex<HashMap<Uuid, usize>>>;
+/// How long commits with a lock are kept apart after one with it was refused. Only a lock time-out finds some locks, and a merged
+/// transaction must not wait for the same one again and again.
+const SUSPECTED: Duration = Duration::from_secs(10);
 
-/// Registration of a blocked commit's key: while it exists, commits with the same key join the queue.
+/// A lock that blocks commits, or did so shortly before.
+#[derive(Default)]
+struct Blocking {
+    /// Commits that are in the queue.
+    commits: usize,
+    /// Transactions of this process that may wait for it.
+    transactions: usize,
+    /// When commits with this lock are merged with others again, if none is in the queue.
+    suspected_until: Option<Instant>,
+}
+
+impl Blocking {
+    fn blocks(&self, now: Instant) -> bool {
+        self.commits > 0 || self.transactions > 0 || self.suspected_until.is_some_and(|until| now < until)
+    }
+}
+
+/// Number of locks above which those that block no more are removed.
+const MANY_LOCKS: usize = 4_096;
+
+type Locks = Arc<Mutex<HashMap<Lock, Blocking>>>;
+
+fn locked(locks: &Locks) -> MutexGuard<'_, HashMap<Lock, Blocking>> {
+    locks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A blocked commit's place: while it lasts, commits that share a lock with it join it.
 pub(super) struct Place {
-    key: Uuid,
-    keys: Keys,
+    own: Vec<Lock>,
+    all: Locks,
+    refused: bool,
+}
+
+impl Place {
+    fn new(own: Vec<Lock>, all: Locks) -> Self {
+        {
+            let mut blocking = locked(&all);
+            for lock in &own {
+                blocking.entry(*lock).or_default().commits += 1;
+            }
+        }
+        Self { own, all, refused: false }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = keys.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                keys.remove(&self.key);
+        let now = Instant::now();
+        release(&mut locked(&self.all), &self.own, now, |blocking| {
+            blocking.commits -= 1;
+            blocking.suspected_until = self.refused.then(|| now + SUSPECTED);
+        });
+    }
+}
+
+/// A transaction that may wait for locks, until it is dropped.
+pub(super) struct Running {
+    own: Vec<Lock>,
+    all: Locks,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        release(&mut locked(&self.all), &self.own, Instant::now(), |blocking| blocking.transactions -= 1);
+    }
+}
+
+/// Updates locks, and removes those that block no more.
+fn release(
+    all: &mut HashMap<Lock, Blocking>,
+    own: &[Lock],
+    now: Instant,
+    mut update: impl FnMut(&mut Blocking),
+) {
+    for lock in own {
+        if let Entry::Occupied(mut entry) = all.entry(*lock) {
+            update(entry.get_mut());
+            if !entry.get().blocks(now) {
+                entry.remove();
             }
         }
+    }
+    if all.len() > MANY_LOCKS {
+        all.retain(|_, blocking| blocking.blocks(now));
     }
 }
 
@@ -49,43 +122,44 @@ impl Drop for Place {
 #[derive(Clone)]
 pub(super) struct BlockedQueue {
     queue: mpsc::Sender<Request>,
-    keys: Keys,
+    locks: Locks,
 }
 
 impl BlockedQueue {
     pub(super) fn new(length: usize) -> (Self, mpsc::Receiver<Request>) {
         let (queue, inbox) = mpsc::channel(length);
-        (Self { queue, keys: Keys::default() }, inbox)
+        (Self { queue, locks: Locks::default() }, inbox)
     }
 
     /// Adds a commit; fails it if the queue is full.
     pub(super) fn push(&self, mut request: Request) {
-        // A commit that returns to the queue keeps its registration.
-        if request.place.is_none() {
-            request.place = self.place(request.key());
-        }
+        request.place = Some(Place::new(request.locks().to_vec(), self.locks.clone()));
         if let Err(error) = self.queue.try_send(request) {
             let full = Error::new(ErrorKind::Overloaded, "commit").context("too many commits wait for locks");
             error.into_inner().refuse(full);
         }
     }
 
-    fn place(&self, key: Option<Uuid>) -> Option<Place> {
-        key.map(|key| {
-            *self.keys.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
-            Place { key, keys: self.keys.clone() }
-        })
-    }
-
-    /// Moves the commits whose key is blocked from `waiting` to this queue.
-    pub(super) fn divert(&self, waiting: &mut Vec<Request>) {
-        let is_blocked = |request: &mut Request| {
-            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            request.key().is_some_and(|key| keys.contains_key(&key))
-        };
-        for request in waiting.extract_if(.., is_blocked).collect::<Vec<_>>() {
+    /// Takes out the commits that must not be merged with others, and adds them to the queue: those with a lock that blocks, and those
+    /// whose rows are not known before they run. Until the result is dropped, commits that share a lock with the remaining ones are
+    /// taken out as well, unless the database tells at once whether it is free: only one transaction waits for it.
+    pub(super) fn divert(&self, waiting: &mut Vec<Request>) -> Running {
+        let now = Instant::now();
+        let mut all = locked(&self.locks);
+        let blocks = |lock: &Lock| all.get(lock).is_some_and(|blocking| blocking.blocks(now));
+        let is_apart =
+            |request: &mut Request| request.locks_unknown_rows() || request.locks().iter().any(blocks);
+        let apart: Vec<_> = waiting.extract_if(.., is_apart).collect();
+        let own = waiting.iter().flat_map(Request::locks).filter(|lock| !matches!(lock, Lock::Row(..)));
+        let own: Vec<Lock> = own.copied().collect();
+        for lock in &own {
+            all.entry(*lock).or_default().transactions += 1;
+        }
+        drop(all);
+        for request in apart {
             self.push(request);
         }
+        Running { own, all: self.locks.clone() }
     }
 }
 
@@ -97,7 +171,7 @@ pub(super) async fn serve<D: Dialect>(
     patience: Duration,
 ) {
     let mut inbox = inbox.lock().await;
-    let mut session = Session { pool, prepare: D::NO_WAIT, held: None };
+    let mut session = Session { pool, waits: false, held: None };
     let mut waiting: Vec<Request> = Vec::new();
     let mut pause = SHORTEST_PAUSE;
     loop {
@@ -115,17 +189,25 @@ pub(super) async fn serve<D: Dialect>(
         }
         let before = waiting.len();
         // Fail the commit while its caller still waits: nothing was written.
-        for request in waiting.extract_if(.., |request| request.age() > patience * 9 / 10).collect::<Vec<_>>()
+        for mut request in
+            waiting.extract_if(.., |request| request.age() > patience * 9 / 10).collect::<Vec<_>>()
         {
+            if let Some(place) = &mut request.place {
+                place.refused = true;
+            }
             request.refuse(
                 Error::new(ErrorKind::Overloaded, "commit")
                     .context("a row that the commit changes is locked by another transaction"),
             );
         }
         let mut left = Vec::new();
+        let purges: Vec<_> = waiting.extract_if(.., |request| request.locks_unknown_rows()).collect();
         while !waiting.is_empty() {
             let mut batch: Vec<Request> = waiting.drain(..waiting.len().min(merge)).collect();
             left.extend(session.round(&mut batch).await);
+        }
+        for purge in purges {
+            left.extend(session.round(&mut vec![purge]).await);
         }
         waiting = left;
         pause = if waiting.len() < before { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };

@@ -102,6 +102,17 @@ where
     }
 }
 
+/// How long a transaction waits for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockWait {
+    /// As long as the session's lock time-out.
+    TimeOut,
+    /// As shortly as the database can, or not at all.
+    Brief,
+    /// Not at all, if the database has such a setting.
+    Never,
+}
+
 /// Database system: the column types that this crate uses, and the differences between the systems.
 pub trait Dialect:
     Runs
@@ -128,12 +139,17 @@ pub trait Dialect:
     ///
     /// None if no other process can hold locks.
     const PATIENCE: Option<Duration>;
-    /// Statement that makes a connection fail immediately where it would wait for a row lock.
+    /// Statements that set how long a transaction waits for locks: one to put before [`BEGIN`](Self::BEGIN), and one for the end of the
+    /// same trip.
     ///
-    /// None if the database has no such setting, or if no other process writes.
-    const NO_WAIT: Option<&'static str>;
+    /// None if no other transaction writes.
+    fn lock_wait(wait: LockWait) -> Option<[&'static str; 2]>;
+    /// Text after the name of a table whose rows are selected by primary key, so that rows with other keys are not read.
+    const BY_PRIMARY_KEY: &'static str;
     /// Literal of an id in the text of a statement.
     fn literal(id: Uuid) -> String;
+    /// Literal of bytes, given in hexadecimal, in the text of a statement.
+    fn literal_bytes(hex: &str) -> String;
     /// Query that tries to take the migration lock; its row is 1 if it succeeded.
     ///
     /// None if [`BEGIN`](Self::BEGIN) takes the lock.

@@ -25,7 +25,9 @@ statements! {
         => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL ORDER BY due_at, id LIMIT $3";
     ABANDONED = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
-        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3";
+        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3"
+        => mysql: "SELECT ", columns!(), " FROM job FORCE INDEX (job_claim) WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
+     ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED";
     HOLD = "SELECT 1 FROM job WHERE id = $1 AND claim = $2 FOR UPDATE"
         => sqlite: "SELECT 1 FROM job WHERE id = $1 AND claim = $2";
     RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
@@ -39,7 +41,8 @@ statements! {
     PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)"
         => mysql: "DELETE FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2";
     NEXT_DUE = "SELECT due_at FROM job WHERE queue = $1 AND claim IS NULL ORDER BY due_at, id LIMIT 1";
-    NEXT_LEASE_END = "SELECT due_at FROM job WHERE queue = $1 AND claim IS NOT NULL ORDER BY due_at, id LIMIT 1";
+    NEXT_LEASE_END = "SELECT MIN(due_at) FROM job WHERE queue = $1 AND claim IS NOT NULL"
+        => mysql: "SELECT MIN(due_at) FROM job FORCE INDEX (job_claim) WHERE queue = $1 AND claim IS NOT NULL";
     STATS = "SELECT (SELECT COUNT(*) FROM job WHERE queue = $1 AND due_at <= $2), \
      (SELECT COUNT(*) FROM job WHERE queue = $3 AND due_at > $4), \
      (SELECT COUNT(*) FROM dead_job WHERE queue = $5), (SELECT MIN(due_at) FROM job WHERE queue = $6)";
@@ -283,7 +286,8 @@ impl<D: Dialect> JobReads for SqlStore<D> {
         self.read_one(Statement::new(NEXT_DUE).bind(queue), |row| Row::time(row)).await
     }
     async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        self.read_one(Statement::new(NEXT_LEASE_END).bind(queue), |row| Row::time(row)).await
+        let end = self.read_one(Statement::new(NEXT_LEASE_END).bind(queue), |row| Row::opt_time(row)).await;
+        Ok(end?.flatten())
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
         let after = after.map_or(uuid::Uuid::nil(), JobId::as_uuid);

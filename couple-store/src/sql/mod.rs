@@ -2,7 +2,7 @@
 //!
 //! `dialect` defines the requirements for a driver and the differences between dialects. The modules named
 //! after areas hold the statements and are generic over the dialect. `writer` runs commits as transactions
-//! and merges waiting commits (group commit); `blocked` retries commits that wait for a lock. `sqlite` opens
+//! and merges waiting commits (group commit); `locks` defines what each change locks; `blocked` retries commits that wait for a lock. `sqlite` opens
 //! SQLite; `server` connects to a server, with the differences of `mysql` and `postgres`. `bus` is an event
 //! bus over PostgreSQL.
 
@@ -18,6 +18,7 @@ mod dialect;
 mod error;
 mod idempotency;
 mod job;
+mod locks;
 mod media;
 mod migrate;
 #[cfg(feature = "mysql")]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, SqlStore,
-    dialect::Runs as _,
+    dialect::{LockWait, Runs as _},
     job::Built,
     migrate::Migration,
     server::{Server, ServerOptions},
@@ -37,6 +37,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "resumable_upload",
         sql: include_str!("../../migrations/mysql/0004_resumable_upload.sql"),
     },
+    Migration {
+        version: 5,
+        name: "job_leased",
+        sql: include_str!("../../migrations/mysql/0005_job_leased.sql"),
+    },
 ];
 
 fn number(error: &dyn DatabaseError) -> u16 {
@@ -47,15 +52,25 @@ fn number(error: &dyn DatabaseError) -> u16 {
 impl Dialect for MySql {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
-    // Row locks time out after a second (SESSION): the minimum of MySQL; in MariaDB SKIP LOCKED fails with
-    // error 1180 if the time-out is 0.
-    const NO_WAIT: Option<&'static str> = None;
+    const BY_PRIMARY_KEY: &'static str = " FORCE INDEX (PRIMARY)";
     // Named lock of the server, released when the connection closes.
     const LOCK: Option<Sql> = Some(sql!("SELECT CAST(GET_LOCK(CONCAT('couple.', DATABASE()), 0) AS SIGNED)"));
     const UNLOCK: Option<Sql> = Some(sql!("SELECT RELEASE_LOCK(CONCAT('couple.', DATABASE()))"));
 
+    fn lock_wait(wait: LockWait) -> Option<[&'static str; 2]> {
+        // The minimum of MySQL is one second. In MariaDB SKIP LOCKED fails with error 1180 while the time-out is 0.
+        const ONE_SECOND: &str = "SET SESSION innodb_lock_wait_timeout = 1; ";
+        const ZERO: &str = "; SET @no_wait = 1 /*M! , SESSION innodb_lock_wait_timeout = 0 */";
+        Some(match wait {
+            LockWait::TimeOut => [ONE_SECOND, ""],
+            LockWait::Brief | LockWait::Never => [ONE_SECOND, ZERO],
+        })
+    }
     fn literal(id: Uuid) -> String {
         format!("x'{}'", id.simple())
+    }
+    fn literal_bytes(hex: &str) -> String {
+        format!("x'{hex}'")
     }
     fn spell(sql: Sql) -> &'static str {
         sql.mysql.unnumbered

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, SqlStore,
-    dialect::count_up_returning,
+    dialect::{LockWait, count_up_returning},
     job::Built,
     migrate::Migration,
     server::{Server, ServerOptions},
@@ -38,21 +38,36 @@ const MIGRATIONS: &[Migration] = &[
         name: "resumable_upload",
         sql: include_str!("../../migrations/postgres/0004_resumable_upload.sql"),
     },
+    Migration {
+        version: 5,
+        name: "job_leased",
+        sql: include_str!("../../migrations/postgres/0005_job_leased.sql"),
+    },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN";
     const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
-    // In milliseconds; 0 would disable the time-out.
-    const NO_WAIT: Option<&'static str> = Some("SET lock_timeout = 1");
+    const BY_PRIMARY_KEY: &'static str = "";
     // The number is "couple" in ASCII. The end of the transaction releases the lock.
     const LOCK: Option<Sql> =
         Some(sql!("SELECT CAST(CAST(pg_try_advisory_xact_lock(109321005624421) AS INT) AS BIGINT)"));
     const UNLOCK: Option<Sql> = None;
 
+    fn lock_wait(wait: LockWait) -> Option<[&'static str; 2]> {
+        // In milliseconds; 0 would disable the time-out.
+        Some(match wait {
+            LockWait::TimeOut => ["", ""],
+            LockWait::Brief => ["", "; SET LOCAL lock_timeout = 50"],
+            LockWait::Never => ["", "; SET LOCAL lock_timeout = 1"],
+        })
+    }
     fn literal(id: Uuid) -> String {
         format!("'{id}'::uuid")
+    }
+    fn literal_bytes(hex: &str) -> String {
+        format!("'\\x{hex}'::bytea")
     }
     fn spell(sql: Sql) -> &'static str {
         sql.postgres.numbered

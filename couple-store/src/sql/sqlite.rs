@@ -20,7 +20,7 @@ use crate::private_file;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    dialect::{Runs, count_up_returning},
+    dialect::{LockWait, Runs, count_up_returning},
     error::classify,
     job::Built,
     migrate::{Migration, migrate},
@@ -44,6 +44,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "resumable_upload",
         sql: include_str!("../../migrations/sqlite/0004_resumable_upload.sql"),
     },
+    Migration {
+        version: 5,
+        name: "job_leased",
+        sql: include_str!("../../migrations/sqlite/0005_job_leased.sql"),
+    },
 ];
 
 /// Application id in the file's header, "coup" in ASCII. Identifies a database of this crate.
@@ -56,12 +61,18 @@ impl Dialect for Sqlite {
 
     // No limit: only this process writes, and the time of a commit depends on the disk alone.
     const PATIENCE: Option<Duration> = None;
-    const NO_WAIT: Option<&'static str> = None;
+    const BY_PRIMARY_KEY: &'static str = "";
     const LOCK: Option<Sql> = None;
     const UNLOCK: Option<Sql> = None;
 
+    fn lock_wait(_: LockWait) -> Option<[&'static str; 2]> {
+        None
+    }
     fn literal(id: Uuid) -> String {
         format!("x'{}'", id.simple())
+    }
+    fn literal_bytes(hex: &str) -> String {
+        format!("x'{hex}'")
     }
     fn spell(sql: Sql) -> &'static str {
         sql.sqlite.numbered

@@ -5,15 +5,12 @@
 //! them separately.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use couple_core::{
-    Change, CommitError, Committed, Conflict, CoupleId, Error, ErrorKind, account::AccountChange,
-    media::Space, pairing::PairingChange, timeline::TimelineChange,
-};
+use couple_core::{Change, CommitError, Committed, Conflict, Error, ErrorKind, job::JobChange};
 use sqlx::{Pool, pool::PoolConnection};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -21,14 +18,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use uuid::Uuid;
-
 use super::{
-    Dialect, Row,
+    Dialect,
     apply::{Stop, apply},
     blocked::{self, BlockedQueue, Place},
+    dialect::LockWait,
     error::classify,
     job::Enqueues,
+    locks::{self, Lock, locks_of},
     patiently,
 };
 
@@ -44,6 +41,8 @@ type Answer = Result<Committed, CommitError>;
 /// Commit that a caller waits for.
 pub(super) struct Request {
     changes: Vec<Change>,
+    /// What the changes lock, in order.
+    locks: Vec<Lock>,
     answer: oneshot::Sender<Answer>,
     since: Instant,
     /// Number of runs that failed transiently for a reason other than a lock.
@@ -53,9 +52,29 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The row that identifies what it waits for: commits with one key are blocked together.
-    pub(super) fn key(&self) -> Option<Uuid> {
-        first_lock(&self.changes)
+    /// What it locks, in order: commits that share a lock are blocked together.
+    pub(super) fn locks(&self) -> &[Lock] {
+        &self.locks
+    }
+    /// Whether one of its statements skips locked rows.
+    fn skips_locked_rows(&self) -> bool {
+        let skips = |change: &Change| {
+            matches!(change, Change::Job(JobChange::Claim { .. } | JobChange::ClaimAbandoned { .. }))
+        };
+        self.changes.iter().any(skips)
+    }
+    /// Whether it locks rows that are known only when it runs.
+    pub(super) fn locks_unknown_rows(&self) -> bool {
+        self.locks.iter().any(|lock| matches!(lock, Lock::Expired(_)))
+    }
+    /// Whether it is not worth running after `other` met a locked row in the same round: it shares a lock and might wait for another
+    /// time-out, or, where nothing waits, it has the same locks.
+    fn fails_with(&self, other: &Self, waits: bool) -> bool {
+        if waits {
+            self.locks.iter().any(|lock| other.locks.contains(lock))
+        } else {
+            !self.locks.is_empty() && self.locks == other.locks
+        }
     }
     /// Whether the caller has stopped waiting.
     pub(super) fn is_abandoned(&self) -> bool {
@@ -113,7 +132,8 @@ impl<D: Dialect> Writer<D> {
             return Err(failed(ErrorKind::Unavailable, "the store is closed").into());
         };
         let (answer, answered) = oneshot::channel();
-        let request = Request { changes, answer, since: Instant::now(), tries: 0, place: None };
+        let locks = locks_of(&changes);
+        let request = Request { changes, locks, answer, since: Instant::now(), tries: 0, place: None };
         let whole = async {
             match timeout(PATIENCE, door.send(request)).await {
                 Ok(Ok(())) => {}
@@ -164,11 +184,9 @@ async fn serve<D: Dialect>(
     merge: usize,
 ) {
     let mut waiting = Vec::with_capacity(merge);
-    let mut session = Session { pool, prepare: None, held: None };
+    let mut session = Session { pool, waits: true, held: None };
     while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
-        if let Some(blocked) = &blocked {
-            blocked.divert(&mut waiting);
-        }
+        let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
         let left = session.round(&mut waiting).await;
         for request in left {
             match &blocked {
@@ -178,14 +196,16 @@ async fn serve<D: Dialect>(
                 }
             }
         }
+        // After the blocked commits are in the queue, whose locks block from then on.
+        drop(running);
     }
 }
 
 /// Connection of a writer task.
 pub(super) struct Session<D: Dialect> {
     pub(super) pool: Pool<D>,
-    /// Statements that run on a connection before it is used.
-    pub(super) prepare: Option<&'static str>,
+    /// Whether it waits for locks, up to the lock time-out.
+    pub(super) waits: bool,
     pub(super) held: Option<PoolConnection<D>>,
 }
 
@@ -197,9 +217,6 @@ impl<D: Dialect> Session<D> {
         let mut connection = self.pool.acquire().await?;
         // After a panic the connection may be inside a transaction: no other task may use it.
         connection.close_on_drop();
-        if let Some(sql) = self.prepare {
-            D::run(&mut connection, sql).await?;
-        }
         Ok(connection)
     }
 
@@ -208,84 +225,31 @@ impl<D: Dialect> Session<D> {
     /// Returns the commits that a lock of another transaction blocks.
     pub(super) async fn round(&mut self, waiting: &mut Vec<Request>) -> Vec<Request> {
         let mut blocked = Vec::new();
-        // Callers that stopped waiting have already returned a time-out.
-        waiting.retain(|request| !request.is_abandoned());
         // Writers that lock rows in one order do not wait for one another in a circle.
-        waiting.sort_by_cached_key(Request::key);
+        waiting.sort_by(|one, other| one.locks.first().cmp(&other.locks.first()));
         // A connection that died unused is found out by using it; what did not get as far as its commit goes to another.
         for last in [false, true] {
             if waiting.is_empty() {
                 break;
             }
             match self.connect().await {
-                Ok(mut connection) => match write::<D>(&mut connection, waiting, &mut blocked).await {
-                    Ok(()) => self.held = Some(connection),
-                    Err(lost) => {
-                        // The state of the connection is unknown: close it.
-                        drop(connection.detach());
-                        if last {
-                            refuse(waiting, &classify::<D>("commit", lost));
+                Ok(mut connection) => {
+                    match write::<D>(&mut connection, self.waits, waiting, &mut blocked).await {
+                        Ok(()) => self.held = Some(connection),
+                        Err(lost) => {
+                            // The state of the connection is unknown: close it.
+                            drop(connection.detach());
+                            if last {
+                                refuse(waiting, &classify::<D>("commit", lost));
+                            }
                         }
                     }
-                },
+                }
                 Err(error) => refuse(waiting, &classify::<D>("commit", error)),
             }
         }
         blocked
     }
-}
-
-/// The couple or else the account whose row a commit locks first.
-fn first_lock(changes: &[Change]) -> Option<Uuid> {
-    let account = || {
-        changes.iter().find_map(|change| match change {
-            Change::Account(AccountChange::Update(account)) => Some(account.id.as_uuid()),
-            Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.account.as_uuid()),
-            Change::Account(AccountChange::Erase { id, .. }) => Some(id.as_uuid()),
-            Change::Pairing(PairingChange::InsertInvite { invite, .. }) => Some(invite.inviter.as_uuid()),
-            Change::Pairing(PairingChange::Found(couple)) => {
-                couple.members.iter().min().map(|id| id.as_uuid())
-            }
-            Change::Media(change) => Some(change.space().as_uuid()),
-            Change::Upload(change) => Some(change.owner().as_uuid()),
-            _ => None,
-        })
-    };
-    couples_of(changes).next().map(CoupleId::as_uuid).or_else(account)
-}
-
-/// The couples whose rows a commit locks.
-fn couples_of(changes: &[Change]) -> impl Iterator<Item = CoupleId> {
-    changes.iter().filter_map(|change| match change {
-        Change::Timeline(
-            TimelineChange::Append { couple, .. }
-            | TimelineChange::Edit { couple, .. }
-            | TimelineChange::Delete { couple, .. }
-            | TimelineChange::React { couple, .. }
-            | TimelineChange::MarkRead { couple, .. }
-            | TimelineChange::Erase { couple, .. },
-        ) => Some(*couple),
-        Change::Pairing(
-            PairingChange::Describe { id, .. }
-            | PairingChange::Restore { id, .. }
-            | PairingChange::End { id, .. },
-        ) => Some(*id),
-        Change::Media(change) => match change.space() {
-            Space::Couple(id) => Some(id),
-            Space::Account(_) => None,
-        },
-        _ => None,
-    })
-}
-
-/// The accounts whose rows a commit locks.
-fn accounts_of(changes: &[Change]) -> impl Iterator<Item = Uuid> {
-    changes.iter().filter_map(|change| match change {
-        Change::Account(AccountChange::Update(account)) => Some(account.id.as_uuid()),
-        Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.account.as_uuid()),
-        Change::Account(AccountChange::Erase { id, .. }) => Some(id.as_uuid()),
-        _ => None,
-    })
 }
 
 fn refuse(waiting: &mut Vec<Request>, error: &Error) {
@@ -321,12 +285,25 @@ enum End {
 /// Each iteration removes a commit or switches to savepoints.
 async fn write<D: Dialect>(
     connection: &mut D::Connection,
+    may_wait: bool,
     waiting: &mut Vec<Request>,
     blocked: &mut Vec<Request>,
 ) -> Result<(), sqlx::Error> {
     let mut savepoints = false;
-    while !waiting.is_empty() {
-        let end = patiently::<D, _>(transact::<D>(connection, waiting, savepoints)).await;
+    loop {
+        // Callers that stopped waiting, perhaps since the run before, have already returned a time-out.
+        waiting.retain(|request| !request.is_abandoned());
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let wait = match may_wait {
+            // MariaDB skips locked rows only if it would wait for them otherwise.
+            _ if waiting.iter().any(Request::skips_locked_rows) => LockWait::TimeOut,
+            true => LockWait::Brief,
+            false => LockWait::Never,
+        };
+        let waits = wait != LockWait::Never;
+        let end = patiently::<D, _>(transact::<D>(connection, wait, waiting, savepoints)).await;
         match end.unwrap_or_else(|| End::Unknown("no answer in time".to_owned())) {
             End::Committed(answers) => {
                 for (request, answer) in waiting.drain(..).zip(answers) {
@@ -347,8 +324,12 @@ async fn write<D: Dialect>(
             End::Failed(None, _) if waiting.len() > 1 => {
                 let mut each = std::mem::take(waiting).into_iter();
                 for request in each.by_ref() {
+                    if blocked.iter().any(|other| request.fails_with(other, waits)) {
+                        blocked.push(request);
+                        continue;
+                    }
                     let mut one = vec![request];
-                    if let Err(lost) = Box::pin(write::<D>(connection, &mut one, blocked)).await {
+                    if let Err(lost) = Box::pin(write::<D>(connection, may_wait, &mut one, blocked)).await {
                         waiting.extend(one.into_iter().chain(each));
                         return Err(lost);
                     }
@@ -357,6 +338,10 @@ async fn write<D: Dialect>(
             End::Failed(at, error) => {
                 let mut request = waiting.remove(at.unwrap_or(0));
                 if may_pass::<D>(&error, &mut request) {
+                    if D::lock_wait(wait).is_some() && is_locked::<D>(&error) {
+                        // In front of it: where all have the same locks, each is tried first in its turn.
+                        blocked.extend(waiting.extract_if(.., |other| other.fails_with(&request, waits)));
+                    }
                     blocked.push(request);
                 } else {
                     request.refuse(classify::<D>("commit", error));
@@ -370,7 +355,6 @@ async fn write<D: Dialect>(
             }
         }
     }
-    Ok(())
 }
 
 /// Whether a commit should run again, because it failed due to another transaction.
@@ -386,6 +370,11 @@ fn may_pass<D: Dialect>(error: &sqlx::Error, request: &mut Request) -> bool {
     request.tries <= TRIES
 }
 
+/// Whether a commit failed because another transaction held a lock.
+fn is_locked<D: Dialect>(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) == ErrorKind::Overloaded)
+}
+
 /// The database has answered, so the connection works; else it is lost.
 fn answered<D: Dialect>(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) != ErrorKind::Unavailable || D::PATIENCE.is_none())
@@ -397,8 +386,13 @@ fn timed_out<D: Dialect>(error: &sqlx::Error) -> bool {
 }
 
 /// Runs one transaction over all that waits.
-async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request], savepoints: bool) -> End {
-    let locked = match begin::<D>(connection, waiting).await {
+async fn transact<D: Dialect>(
+    connection: &mut D::Connection,
+    wait: LockWait,
+    waiting: &[Request],
+    savepoints: bool,
+) -> End {
+    let locked = match begin::<D>(connection, wait, waiting).await {
         Ok(locked) => locked,
         Err(end) => return end,
     };
@@ -426,19 +420,18 @@ async fn transact<D: Dialect>(connection: &mut D::Connection, waiting: &[Request
 /// Returns the rows that another transaction holds, without waiting for them.
 async fn begin<D: Dialect>(
     connection: &mut D::Connection,
+    wait: LockWait,
     waiting: &[Request],
-) -> Result<HashSet<Uuid>, End> {
-    let couples: BTreeSet<Uuid> =
-        waiting.iter().flat_map(|request| couples_of(&request.changes)).map(CoupleId::as_uuid).collect();
-    let accounts: BTreeSet<Uuid> = waiting.iter().flat_map(|request| accounts_of(&request.changes)).collect();
-    if D::PATIENCE.is_none() || (couples.is_empty() && accounts.is_empty()) {
+) -> Result<HashSet<Lock>, End> {
+    let Some([before, after]) = D::lock_wait(wait) else {
         return match D::run(connection, D::BEGIN).await {
             Ok(()) => Ok(HashSet::new()),
             Err(error) if answered::<D>(&error) => Err(End::NotBegun(error)),
             Err(error) => Err(End::Lost(error)),
         };
-    }
-    match free_and_held::<D>(connection, [("couple", couples), ("account", accounts)]).await {
+    };
+    let wanted = waiting.iter().flat_map(|request| request.locks.iter().copied());
+    match locks::look::<D>(connection, &format!("{before}{}", D::BEGIN), after, wanted).await {
         Ok(held) => Ok(held),
         Err(error) if answered::<D>(&error) => match D::run(connection, "ROLLBACK").await {
             Ok(()) | Err(sqlx::Error::Database(_)) => Err(End::Failed(None, error)),
@@ -448,47 +441,13 @@ async fn begin<D: Dialect>(
     }
 }
 
-/// Begins a transaction, locks the free rows, and returns the ids of the rows that exist and are locked.
-async fn free_and_held<D: Dialect>(
-    connection: &mut D::Connection,
-    tables: [(&str, BTreeSet<Uuid>); 2],
-) -> sqlx::Result<HashSet<Uuid>> {
-    let select = |ids: &BTreeSet<Uuid>, table: &str, how: &str| {
-        let ids: Vec<String> = ids.iter().map(|id| D::literal(*id)).collect();
-        let ids = ids.join(", ");
-        if ids.is_empty() {
-            String::new()
-        } else {
-            format!("; SELECT id FROM {table} WHERE id IN ({ids}){how}")
-        }
-    };
-    let all: Vec<String> =
-        tables.iter().map(|(table, ids)| select(ids, table, " FOR UPDATE SKIP LOCKED")).collect();
-    let free = ids::<D>(connection, format!("{}{}", D::BEGIN, all.concat())).await?;
-    let missing: Vec<String> = tables
-        .iter()
-        .map(|(table, ids)| select(&ids.iter().copied().filter(|id| !free.contains(id)).collect(), table, ""))
-        .collect();
-    // A row that does not exist is not locked; the commit itself finds that out.
-    match missing.concat().strip_prefix("; ") {
-        None => Ok(HashSet::new()),
-        Some(sql) => ids::<D>(connection, sql.to_owned()).await,
-    }
-}
-
-async fn ids<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::Result<HashSet<Uuid>> {
-    let rows = D::fetch_raw(connection, sql).await?;
-    let id = |row| Row::<D>::new(row).take::<Uuid>().map_err(|error| sqlx::Error::Decode(error.into()));
-    rows.iter().map(id).collect()
-}
-
 /// Runs the commits that need no row in `locked`. Returns none if savepoints are needed.
 ///
 /// An error contains the position of the commit that failed, if it is known.
 async fn attempt<D: Dialect>(
     connection: &mut D::Connection,
     waiting: &[Request],
-    locked: &HashSet<Uuid>,
+    locked: &HashSet<Lock>,
     savepoints: bool,
 ) -> Result<Option<Answers>, (Option<usize>, sqlx::Error)> {
     let mut answers: Answers = Vec::with_capacity(waiting.len());
@@ -496,9 +455,7 @@ async fn attempt<D: Dialect>(
     let mut enqueues = Enqueues::default();
     for (position, request) in waiting.iter().enumerate() {
         let failed = |error| (Some(position), error);
-        let mut rows =
-            couples_of(&request.changes).map(CoupleId::as_uuid).chain(accounts_of(&request.changes));
-        if rows.any(|row| locked.contains(&row)) {
+        if request.locks.iter().any(|lock| locked.contains(lock)) {
             answers.push(None);
             continue;
         }

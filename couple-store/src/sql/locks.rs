@@ -1,0 +1,438 @@
+//! Rows that commits lock, for all kinds of changes.
+//!
+//! A merged transaction must not wait for a lock that another transaction holds, because all its commits would wait. So every change
+//! names what it locks. [`Lock::Row`]s are looked at when a transaction begins: a commit that needs a held row is left out. A lock that
+//! cannot be looked at is found by a lock time-out; after that, commits with the same lock are not merged with others.
+
+use std::collections::{HashMap, HashSet};
+
+use couple_core::{
+    AccountId, Change, CoupleId, EmailKey, IdempotencyChange, SessionId,
+    account::{AccountChange, TallyId},
+    digest,
+    job::JobChange,
+    media::{MediaChange, Space},
+    pairing::PairingChange,
+    timeline::TimelineChange,
+    upload::UploadChange,
+};
+use uuid::Uuid;
+
+use super::{Dialect, Row};
+
+/// What a commit locks. The order is the order in which the commits of one transaction are sorted, by the first lock of each, so that
+/// concurrent transactions lock in one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Lock {
+    /// A row that is found by its primary key.
+    Row(Table, Key),
+    /// Tokens of one address, by the digest of its key, and the account with this address.
+    Address(Key),
+    /// Sessions and tokens of one account.
+    OfAccount(Uuid),
+    /// Invites of one account.
+    InvitesOf(Uuid),
+    /// The open invite that joins two addresses, by the digest of its pair key.
+    Pair(Key),
+    /// Blocks by, and of, one account.
+    BlocksOf(Uuid),
+    /// Resumable uploads of one account.
+    UploadsOf(Uuid),
+    /// The live job with a dedupe key, by the digest of the key.
+    Dedupe(Key),
+    /// A dead job.
+    DeadJob(Uuid),
+    /// The recorded outcome of an idempotency key.
+    Outcome(Key),
+    /// Rows of a table that are found by their age.
+    Expired(&'static str),
+}
+
+/// Primary key; shorter ones end with zeros.
+type Key = [u8; 32];
+
+/// Tables whose rows are looked at, in the order in which commits lock them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Table {
+    Member,
+    Invite,
+    Couple,
+    Space,
+    Account,
+    Session,
+    Token,
+    Tally,
+    Job,
+}
+
+fn row(table: Table, id: Uuid) -> Lock {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(id.as_bytes());
+    Lock::Row(table, key)
+}
+
+fn session(account: AccountId, id: SessionId) -> Lock {
+    Lock::Row(Table::Session, session_key(account.as_uuid(), id.as_uuid()))
+}
+
+fn session_key(account: Uuid, id: Uuid) -> Key {
+    let mut key = [0; 32];
+    key[..16].copy_from_slice(account.as_bytes());
+    key[16..].copy_from_slice(id.as_bytes());
+    key
+}
+
+fn account(id: AccountId) -> Lock {
+    row(Table::Account, id.as_uuid())
+}
+
+fn member(id: AccountId) -> Lock {
+    row(Table::Member, id.as_uuid())
+}
+
+fn couple(id: CoupleId) -> Lock {
+    row(Table::Couple, id.as_uuid())
+}
+
+fn tally(id: TallyId) -> Lock {
+    Lock::Row(Table::Tally, *id.as_digest().as_bytes())
+}
+
+fn address(email: &EmailKey) -> Lock {
+    Lock::Address(*digest(&[email.as_str().as_bytes()]).as_bytes())
+}
+
+/// The locks of a commit in order, without rows that the commit itself inserts before it locks them.
+pub(super) fn locks_of(changes: &[Change]) -> Vec<Lock> {
+    let mut locks = Vec::new();
+    let mut inserted = Vec::new();
+    for change in changes {
+        let from = locks.len();
+        add_locks(change, &mut locks);
+        if !inserted.is_empty() {
+            let mut position = 0;
+            locks.retain(|lock| {
+                position += 1;
+                position <= from || !inserted.contains(lock)
+            });
+        }
+        inserted.extend(inserted_by(change));
+    }
+    locks.sort_unstable();
+    locks.dedup();
+    locks
+}
+
+/// The row that a change inserts, if it can be looked at.
+fn inserted_by(change: &Change) -> Option<Lock> {
+    match change {
+        Change::Account(AccountChange::Insert(new)) => Some(account(new.id)),
+        Change::Account(AccountChange::InsertToken(token)) => Some(row(Table::Token, token.id.as_uuid())),
+        Change::Account(AccountChange::InsertSession { session: new, .. }) => {
+            Some(session(new.account, new.id))
+        }
+        Change::Pairing(PairingChange::InsertInvite { invite, .. }) => {
+            Some(row(Table::Invite, invite.id.as_uuid()))
+        }
+        Change::Pairing(PairingChange::Found(new)) => Some(couple(new.id)),
+        Change::Job(JobChange::Enqueue(job)) => Some(row(Table::Job, job.id.as_uuid())),
+        _ => None,
+    }
+}
+
+/// Adds what a change locks. No arm stands for variants that it does not name: a new variant must say what it locks.
+fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
+    match change {
+        Change::Account(change) => of_account_change(change, locks),
+        Change::Pairing(change) => of_pairing_change(change, locks),
+        // Entries are locked under the row of their couple.
+        Change::Timeline(
+            TimelineChange::Append { couple: id, .. }
+            | TimelineChange::Edit { couple: id, .. }
+            | TimelineChange::Delete { couple: id, .. }
+            | TimelineChange::React { couple: id, .. }
+            | TimelineChange::MarkRead { couple: id, .. }
+            | TimelineChange::Erase { couple: id, .. },
+        ) => locks.push(couple(*id)),
+        // Pictures and renditions are locked under the row of their space.
+        Change::Media(change) => {
+            if let Space::Couple(id) = change.space() {
+                locks.push(couple(id));
+            }
+            match change {
+                MediaChange::Insert { .. }
+                | MediaChange::Finish { .. }
+                | MediaChange::Reject { .. }
+                | MediaChange::Use { .. }
+                | MediaChange::Release(_)
+                | MediaChange::Delete(_)
+                | MediaChange::AddRendition { .. }
+                | MediaChange::Touch { .. }
+                | MediaChange::Forget { .. }
+                | MediaChange::SetAvatar { .. }
+                | MediaChange::Close { .. } => locks.push(row(Table::Space, change.space().as_uuid())),
+            }
+        }
+        Change::Upload(change) => match change {
+            UploadChange::Insert { upload, .. } => locks.push(member(upload.owner)),
+            UploadChange::Claim { owner, .. }
+            | UploadChange::Append { owner, .. }
+            | UploadChange::TakeOver { owner, .. }
+            | UploadChange::Finish { owner, .. }
+            | UploadChange::Remove { owner, .. } => locks.push(Lock::UploadsOf(owner.as_uuid())),
+        },
+        Change::Job(change) => match change {
+            JobChange::Enqueue(job) => {
+                let key = |key: &String| Lock::Dedupe(*digest(&[key.as_bytes()]).as_bytes());
+                locks.extend(job.dedupe_key.as_ref().map(key));
+            }
+            // They skip locked rows.
+            JobChange::Claim { .. } | JobChange::ClaimAbandoned { .. } => {}
+            JobChange::Renew { id, .. }
+            | JobChange::Finish { id, .. }
+            | JobChange::Retry { id, .. }
+            | JobChange::Bury { id, .. } => locks.push(row(Table::Job, id.as_uuid())),
+            JobChange::Replay { id, .. } => locks.push(Lock::DeadJob(id.as_uuid())),
+            JobChange::PurgeDead { .. } => locks.push(Lock::Expired("dead_job")),
+        },
+        Change::Idempotency(IdempotencyChange::Record(record)) => {
+            locks.push(Lock::Outcome(*record.scope.as_bytes()));
+        }
+        Change::Idempotency(IdempotencyChange::Purge { .. }) => locks.push(Lock::Expired("outcome")),
+    }
+}
+
+fn of_account_change(change: &AccountChange, locks: &mut Vec<Lock>) {
+    match change {
+        AccountChange::Insert(new) => locks.push(address(new.email.key())),
+        AccountChange::Update(new) => locks.extend([account(new.id), address(new.email.key())]),
+        AccountChange::Erase { id, .. } => locks.extend([account(*id), Lock::OfAccount(id.as_uuid())]),
+        AccountChange::InsertToken(token) => {
+            let requester = token.account.zip(token.session);
+            locks.extend(requester.map(|(account, id)| session(account, id)));
+        }
+        AccountChange::RedeemToken { id, .. }
+        | AccountChange::RequireToken { id, .. }
+        | AccountChange::RedeemForm { id, .. } => locks.push(row(Table::Token, id.as_uuid())),
+        AccountChange::CountTries { email, .. } | AccountChange::EndTokens { email, .. } => {
+            locks.push(address(email));
+        }
+        AccountChange::EndTokensOf { account, .. } => locks.push(Lock::OfAccount(account.as_uuid())),
+        AccountChange::CountTally { id, .. } | AccountChange::PutTally { id, .. } => locks.push(tally(*id)),
+        // It reads without a lock.
+        AccountChange::RequireTally { .. } => {}
+        AccountChange::InsertSession { session, .. } => locks.push(account(session.account)),
+        AccountChange::TouchSession { account, id, .. } => locks.push(session(*account, *id)),
+        AccountChange::EndSession { account, id } => {
+            locks.extend([session(*account, *id), Lock::OfAccount(account.as_uuid())]);
+        }
+        AccountChange::EndSessions { account, .. } => locks.push(Lock::OfAccount(account.as_uuid())),
+        AccountChange::PurgeTallies { .. } => locks.push(Lock::Expired("tally")),
+        AccountChange::PurgeTokens { .. } => locks.push(Lock::Expired("token")),
+        AccountChange::PurgeSessions { .. } => locks.push(Lock::Expired("session")),
+    }
+}
+
+fn of_pairing_change(change: &PairingChange, locks: &mut Vec<Lock>) {
+    match change {
+        PairingChange::InsertInvite { invite, .. } => {
+            locks.push(member(invite.inviter));
+            locks.extend(invite.pair_key().map(|pair| Lock::Pair(*pair.as_bytes())));
+        }
+        PairingChange::CloseInvite { id, .. } => locks.push(row(Table::Invite, id.as_uuid())),
+        PairingChange::WithdrawInvitesOf { inviter } => {
+            locks.extend([member(*inviter), Lock::InvitesOf(inviter.as_uuid())]);
+        }
+        PairingChange::Found(new) => locks.extend(new.members.map(member)),
+        PairingChange::ExpectUnpaired { account } => locks.push(member(*account)),
+        PairingChange::Describe { id, .. } | PairingChange::Restore { id, .. } => locks.push(couple(*id)),
+        // The rows of its members in `member` are locked under the row of the couple.
+        PairingChange::End { id, .. } => locks.push(couple(*id)),
+        PairingChange::Block(block) => {
+            let both = [block.blocker, block.blocked];
+            locks.extend(both.map(|id| Lock::BlocksOf(id.as_uuid())));
+        }
+        PairingChange::Unblock { blocker, blocked } => {
+            locks.extend([blocker, blocked].map(|id| Lock::BlocksOf(id.as_uuid())));
+        }
+        PairingChange::Forget { account, .. } => {
+            let id = account.as_uuid();
+            locks.extend([member(*account), Lock::InvitesOf(id), Lock::BlocksOf(id)]);
+        }
+        PairingChange::PurgeInvites { .. } => locks.push(Lock::Expired("invite")),
+    }
+}
+
+impl Table {
+    const ALL: [Self; 9] = [
+        Self::Member,
+        Self::Invite,
+        Self::Couple,
+        Self::Space,
+        Self::Account,
+        Self::Session,
+        Self::Token,
+        Self::Tally,
+        Self::Job,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Invite => "invite",
+            Self::Couple => "couple",
+            Self::Space => "media_space",
+            Self::Account => "account",
+            Self::Session => "session",
+            Self::Token => "token",
+            Self::Tally => "tally",
+            Self::Job => "job",
+        }
+    }
+
+    /// Columns of the primary key.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Member => "account_id",
+            Self::Space => "space_id",
+            Self::Session => "account_id, id",
+            Self::Invite | Self::Couple | Self::Account | Self::Token | Self::Tally | Self::Job => "id",
+        }
+    }
+
+    /// Whether a row comes to exist with the first change that needs it.
+    const fn is_made_on_demand(self) -> bool {
+        matches!(self, Self::Member | Self::Space | Self::Tally)
+    }
+
+    /// Selects those of `keys` that exist. `how` ends the statement.
+    fn select<D: Dialect>(self, keys: &[Key], how: &str) -> String {
+        let one = |key: &Key| match self {
+            Self::Tally => D::literal_bytes(&format!("{}{}", uuid(key, 0).simple(), uuid(key, 16).simple())),
+            _ => D::literal(uuid(key, 0)),
+        };
+        let condition = if self == Self::Session {
+            let (first, second) = (|key| D::literal(uuid(key, 0)), |key| D::literal(uuid(key, 16)));
+            let pair = |key| format!("(account_id = {} AND id = {})", first(key), second(key));
+            keys.iter().map(pair).collect::<Vec<_>>().join(" OR ")
+        } else {
+            format!("{} IN ({})", self.key(), keys.iter().map(one).collect::<Vec<_>>().join(", "))
+        };
+        let (number, key, name, index) = (self as u8, self.key(), self.name(), D::BY_PRIMARY_KEY);
+        format!("; SELECT {number}, {key} FROM {name}{index} WHERE {condition}{how}")
+    }
+}
+
+fn uuid(key: &Key, from: usize) -> Uuid {
+    let mut id = [0; 16];
+    id.copy_from_slice(&key[from..from + 16]);
+    Uuid::from_bytes(id)
+}
+
+/// Locks those rows of `wanted` that are free, in the trip that `begin` takes. Returns those that another transaction holds: nothing
+/// waits for them here.
+///
+/// A row that does not exist is not held; the commit finds that out. A row that ought to exist and is not free is looked for in a second
+/// trip. Where rows often do not exist yet, the first trip asks for them twice instead.
+pub(super) async fn look<D: Dialect>(
+    connection: &mut D::Connection,
+    begin: &str,
+    then: &str,
+    wanted: impl Iterator<Item = Lock>,
+) -> sqlx::Result<HashSet<Lock>> {
+    let mut keys = Table::ALL.map(|table| (table, Vec::new()));
+    for lock in wanted {
+        if let Lock::Row(table, key) = lock {
+            keys[table as usize].1.push(key);
+        }
+    }
+    let mut sql = begin.to_owned();
+    for (table, keys) in &mut keys {
+        keys.sort_unstable();
+        keys.dedup();
+        if keys.is_empty() {
+            continue;
+        }
+        sql.push_str(&table.select::<D>(keys, " FOR UPDATE SKIP LOCKED"));
+        if table.is_made_on_demand() {
+            // Without a lock: a row that is returned only here is held.
+            sql.push_str(&table.select::<D>(keys, ""));
+        }
+    }
+    sql.push_str(then);
+    let mut times_seen = HashMap::<Lock, u32>::new();
+    for row in found::<D>(connection, sql).await? {
+        *times_seen.entry(row).or_insert(0) += 1;
+    }
+    let (mut held, mut missing) = (HashSet::new(), String::new());
+    for (table, keys) in keys {
+        let seen = |key: &Key| times_seen.get(&Lock::Row(table, *key)).copied().unwrap_or(0);
+        if table.is_made_on_demand() {
+            held.extend(keys.iter().filter(|key| seen(key) == 1).map(|key| Lock::Row(table, *key)));
+        } else {
+            let unseen: Vec<Key> = keys.into_iter().filter(|key| seen(key) == 0).collect();
+            if !unseen.is_empty() {
+                missing.push_str(&table.select::<D>(&unseen, ""));
+            }
+        }
+    }
+    if let Some(sql) = missing.strip_prefix("; ") {
+        held.extend(found::<D>(connection, sql.to_owned()).await?);
+    }
+    Ok(held)
+}
+
+/// The rows that statements of [`Table::select`] return.
+async fn found<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::Result<Vec<Lock>> {
+    let rows = D::fetch_raw(connection, sql).await?;
+    let lock = |fetched: &D::Row| {
+        let mut columns = Row::<D>::new(fetched);
+        let number = columns.take::<i64>()?;
+        let table = Table::ALL.into_iter().find(|table| i64::from(*table as u8) == number);
+        Ok(match table {
+            Some(Table::Tally) => Lock::Row(Table::Tally, *columns.digest("tally", "id")?.as_bytes()),
+            Some(Table::Session) => Lock::Row(Table::Session, session_key(columns.take()?, columns.take()?)),
+            Some(table) => row(table, columns.take()?),
+            None => return Err(couple_core::Error::corrupt("row", "table", number)),
+        })
+    };
+    let decoded = rows.iter().map(lock).collect::<Result<_, couple_core::Error>>();
+    decoded.map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use couple_conformance::World;
+    use couple_core::account::TokenKind;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_the_commit_inserts_are_not_looked_at() {
+        let world = World::default();
+        let (new, token) = (world.account("ana"), world.token(TokenKind::SignUp, "ana"));
+        let begun = world.session(new.id);
+        let locks = locks_of(&[
+            AccountChange::Insert(new.clone()).into(),
+            AccountChange::InsertSession { session: begun.clone(), version: 0 }.into(),
+            AccountChange::TouchSession { account: new.id, id: begun.id, seen_at: world.now() }.into(),
+            AccountChange::InsertToken(token).into(),
+        ]);
+        assert_eq!(locks, [address(new.email.key())]);
+        let other = AccountChange::InsertSession { session: begun, version: 0 };
+        assert_eq!(locks_of(&[other.into()]), [account(new.id)], "an account of an earlier commit");
+    }
+
+    #[test]
+    fn locks_are_sorted_and_named_once() {
+        let world = World::default();
+        let founded = world.couple([world.account_id(), world.account_id()]);
+        let [one, two] = founded.members;
+        let withdraw = |inviter| PairingChange::WithdrawInvitesOf { inviter }.into();
+        let locks = locks_of(&[withdraw(two), PairingChange::Found(founded).into(), withdraw(one)]);
+        let mut members = [member(one), member(two)];
+        members.sort_unstable();
+        assert_eq!(locks[..2], members);
+        assert_eq!(locks.len(), 4);
+    }
+}
