@@ -190,7 +190,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
                 Err(error) if error.kind() == couple::ErrorKind::Misconfigured => return Err(blobs(error)),
                 // The store may become available later; everything but pictures works without it.
                 Err(error) => {
-                    eprintln!("couple: {}: pictures are unavailable until it responds", blobs(error))
+                    eprintln!("couple: {}: pictures are unavailable until it responds", blobs(error));
                 }
             }
             s3
