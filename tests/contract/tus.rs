@@ -1,16 +1,19 @@
 //! Resumable uploads with tus 1.0.
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use axum::{
     body::{Body, Bytes},
     http::Request,
 };
 use couple::{
-    Backend,
+    Backend, Keyring,
+    blobs::Blobs,
     core::{AccountId, UploadId, limits::Unlimited},
     gallery::{GalleryOptions, Sweep},
     http::HttpOptions,
+    store::MemoryStore,
 };
 use data_encoding::BASE64;
 use futures_util::StreamExt as _;
@@ -19,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     media::kept,
+    watched::{Watch, Watched},
     world::{Answer, World, png},
 };
 
@@ -460,10 +464,28 @@ async fn unfinished(world: &World, token: &str) -> i64 {
     world.backend.ports().store.unfinished_uploads(account.id).await.unwrap().count
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// Delays the answer to how many uploads are unfinished, so that concurrent requests all see the same number.
+struct LateNumber;
+
+#[async_trait]
+impl Watch for LateNumber {
+    async fn before(&self, _: &'static str) {}
+    async fn after(&self, what: &'static str) {
+        if what == "unfinished_uploads" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn concurrent_creations_do_not_exceed_the_number_of_unfinished_uploads() {
-    let world = world_with(GalleryOptions { unfinished_uploads: 5, ..GalleryOptions::default() });
-    let world = std::sync::Arc::new(world);
+    let builder = Backend::builder()
+        .store(Watched(MemoryStore::new(), Arc::new(LateNumber)))
+        .keys(Keyring::new([7; 32]))
+        .blobs(Blobs::memory())
+        .limits(Unlimited)
+        .gallery(GalleryOptions { unfinished_uploads: 5, ..GalleryOptions::default() });
+    let world = Arc::new(World::of(builder, HttpOptions::default()));
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let mut creations = tokio::task::JoinSet::new();
     for _ in 0..30 {
@@ -507,7 +529,7 @@ async fn one_idempotency_key_for_several_uploads_delays_no_picture() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_final_uploads_of_the_same_parts_all_have_the_picture() {
-    let world = std::sync::Arc::new(World::new());
+    let world = Arc::new(World::new());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     for side in 300..310 {
         let bytes = png(side, side);
