@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use couple::{Backend, account::HashCost, core::limits::Unlimited, notify::mail::MemoryMailer};
@@ -50,7 +51,10 @@ async fn response_time_does_not_reveal_an_account() {
         let mut seen = Vec::new();
         while !seen.iter().any(|ratio| (0.9..=1.1).contains(ratio)) {
             assert!(seen.len() < 3, "{path}: known to unknown {seen:?}");
-            seen.push(ratio(&world, path, &extra, 500).await);
+            // Fewer wrong codes than an address may get in a day: the unknown addresses differ.
+            let samples = if path == "/v1/sessions" { 90 } else { 500 };
+            world.later(Duration::from_hours(25));
+            seen.push(ratio(&world, path, &extra, samples).await);
         }
     }
     // With the real cost of a hash: one hash is computed, with or without an account or a password.
