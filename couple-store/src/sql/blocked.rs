@@ -190,7 +190,7 @@ pub(super) async fn serve<D: Dialect>(
         let before = waiting.len();
         // Fail the commit while its caller still waits: nothing was written.
         for mut request in
-            waiting.extract_if(.., |request| request.age() > patience * 9 / 10).collect::<Vec<_>>()
+            waiting.extract_if(.., |request| request.age() > patience * 3 / 4).collect::<Vec<_>>()
         {
             if let Some(place) = &mut request.place {
                 place.refused = true;
