@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use tracing::Instrument as _;
+
 use crate::{
     Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, Store,
     Timestamp,
@@ -63,7 +65,9 @@ impl Ports {
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let (topics, appended) = (topics_of(&changes), only_appended(&changes));
         let (ports, mut changed) = (self.clone(), topics.clone());
-        let whole = tokio::spawn(async move {
+        // Child of the caller's span, so that what the store logs names the request or job.
+        let span = tracing::info_span!("commit", changes = changes.len());
+        let work = async move {
             let result = ports.store.commit(changes).await;
             match &result {
                 Ok(committed) => {
@@ -80,8 +84,8 @@ impl Ports {
                 Err(_) => {}
             }
             result
-        });
-        match whole.await {
+        };
+        match tokio::spawn(work.instrument(span)).await {
             Ok(result) => result,
             // The task may have panicked after the database committed.
             Err(panicked) => {

@@ -22,10 +22,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
 
 use super::{App, HttpOptions, Problem, cors, extract::is_trusted, request_body::body_problem};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Maximum time for a body to arrive.
 ///
@@ -111,22 +112,28 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let begun = Instant::now();
+    let request_id = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", request_id, http.request.method = %method, http.route = route);
     let mut response = match &app.cors {
-        Some(layer) => Box::pin(cors::share(layer, request, next)).await,
-        None => next.run(request).await,
+        Some(layer) => Box::pin(cors::share(layer, request, next)).instrument(span.clone()).await,
+        None => next.run(request).instrument(span.clone()).await,
     };
     let took = begun.elapsed();
     let status = response.status();
     app.metrics.count(&method, &route, status, took);
-    let request_id = id.to_str().unwrap_or_default();
-    tracing::debug!(request_id, %method, route, status = status.as_u16(), took_us = took.as_micros(), "request answered");
+    let _entered = span.enter();
+    tracing::debug!(
+        http.response.status_code = status.as_u16(),
+        duration_us = took.as_micros(),
+        "request answered"
+    );
     // The duration of these depends on the client.
     let waits = route.ends_with("/live") || route == "/v1/media" || route.starts_with("/v1/uploads/");
     if took > Duration::from_secs(1) && !waits {
-        tracing::warn!(request_id, %method, route, took_ms = took.as_millis(), "slow request");
+        tracing::warn!(duration_ms = took.as_millis(), "slow request");
     }
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
+    headers.insert(REQUEST_ID, id.clone());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Responses contain private data: shared caches must not store them.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

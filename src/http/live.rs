@@ -21,6 +21,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -28,6 +29,7 @@ use super::{
     Answer, App, Problem,
     extract::{self, Signed},
     frame::{self, FrameOut},
+    guard::REQUEST_ID,
     heartbeat::{self, Heartbeat},
     places::{Place, Poll},
     socket,
@@ -197,7 +199,7 @@ async fn answer_live(
     };
     let bearer = bearer.ok_or_else(|| Problem::new("unauthenticated"))?;
     let signed = signed(app, bearer).await?;
-    let open = open(app, &signed, after, presence);
+    let open = open(app, &signed, after, presence, stream_span(headers));
     if let Ok(upgrade) = upgrade {
         let place = app.streams.take(signed.id())?;
         let stream = open.await?;
@@ -211,15 +213,25 @@ async fn answer_live(
     Ok(answer(app.clone(), open.await?, place, Duration::from_secs(wait)))
 }
 
+/// Span of a live stream, tied to its request by the request id.
+///
+/// It has no parent: as a child it would keep the request's span in memory as long as the stream is open.
+pub(super) fn stream_span(headers: &HeaderMap) -> Span {
+    let request_id = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    tracing::info_span!(parent: None, "live_stream", request_id)
+}
+
 /// Opens a live stream of the caller's couple.
 pub(super) async fn open(
     app: &App,
     signed: &Signed,
     after: Option<Cursor>,
     presence: Announced,
+    span: Span,
 ) -> Answer<Stream> {
     let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
     let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    stream.set_span(span);
     if presence == Announced::On {
         stream.announce();
     }

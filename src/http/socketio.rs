@@ -33,7 +33,7 @@ use super::{
     engine_sessions::{Engine, Session, not_found},
     frame::{self, FrameOut, Said},
     heartbeat::{self, Heartbeat},
-    live::{Announced, signed},
+    live::{Announced, signed, stream_span},
     places::Place,
 };
 
@@ -163,7 +163,8 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     let auth = Auth::read(auth)?;
     let signed = signed(app, auth.token).await?;
     let place = app.streams.take(signed.id())?;
-    let stream = super::live::open(app, &signed, auth.cursor, auth.presence).await?;
+    let span = stream_span(&socket.req_parts().headers);
+    let stream = super::live::open(app, &signed, auth.cursor, auth.presence, span).await?;
     // Registered before the client is notified that it is connected, since it may disconnect or send an event from then on.
     let (gone, left) = mpsc::channel(1);
     socket.on_disconnect(async move || {

@@ -25,6 +25,7 @@ mod socket;
 mod socketio;
 mod sweep;
 mod timeline;
+mod tracing;
 mod tus;
 mod typed;
 mod uploads;

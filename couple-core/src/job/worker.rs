@@ -8,6 +8,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use tracing::Instrument as _;
+
 use super::{
     ClaimedJob, JobChange, JobError, Registry, Schedule,
     retry::{Backoff, fraction},
@@ -306,8 +308,19 @@ impl Worker {
         }
     }
 
-    /// Runs one claimed job and records its result.
+    /// Runs one claimed job and records its result, in a span of the job.
     async fn run_one(&self, claimed: ClaimedJob) {
+        let span = tracing::info_span!(
+            "job",
+            job.id = %claimed.job.id,
+            job.name = claimed.job.name,
+            job.attempt = claimed.attempt,
+            messaging.destination.name = claimed.job.queue,
+        );
+        self.run_claimed(claimed).instrument(span).await;
+    }
+
+    async fn run_claimed(&self, claimed: ClaimedJob) {
         let result = if claimed.attempt > claimed.job.max_attempts {
             // Only a process that died during a run leaves a job in this state.
             Err(JobError::Dead(Error::new(ErrorKind::Internal, "run job").context("attempts used up")))
@@ -318,12 +331,10 @@ impl Worker {
         };
         match self.settle(&claimed, result).await {
             Ok(()) => {}
-            Err(CommitError::Conflict(_)) => {
-                tracing::warn!(job = %claimed.job.id, name = claimed.job.name, "job finished after its lease had ended");
-            }
+            Err(CommitError::Conflict(_)) => tracing::warn!("job finished after its lease had ended"),
             // The lease expires and the job runs again: delivery is at least once.
             Err(CommitError::Failed(error)) => {
-                tracing::warn!(%error, job = %claimed.job.id, name = claimed.job.name, "could not record the result of a job");
+                tracing::warn!(%error, "could not record the result of a job");
             }
         }
     }
@@ -332,7 +343,7 @@ impl Worker {
     async fn guarded(&self, claimed: &ClaimedJob) -> Result<(), JobError> {
         let (registry, job) = (self.registry.clone(), claimed.clone());
         let mut task = JoinSet::new();
-        task.spawn(async move { registry.run(&job).await });
+        task.spawn(async move { registry.run(&job).await }.in_current_span());
         match timeout(self.options.deadline, task.join_next()).await {
             Ok(Some(Ok(result))) => result,
             Ok(Some(Err(panicked))) => {
@@ -363,11 +374,11 @@ impl Worker {
         let due_at = wait.map(|wait| now.plus(wait));
         match due_at {
             Some(due_at) if claimed.attempt < claimed.job.max_attempts && due_at < claimed.job.expires_at => {
-                tracing::info!(%error, job = %id, name = claimed.job.name, attempt = claimed.attempt, "job failed and will be retried");
+                tracing::info!(%error, "job failed and will be retried");
                 changes.push(JobChange::Retry { id, claim, due_at }.into());
             }
             _ => {
-                tracing::error!(%error, job = %id, name = claimed.job.name, attempt = claimed.attempt, "job is dead");
+                tracing::error!(%error, "job is dead");
                 changes.push(JobChange::Bury { id, claim, error: error.to_string(), at: now }.into());
                 changes.extend(next);
             }

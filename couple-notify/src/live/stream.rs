@@ -8,6 +8,7 @@ use couple_core::{
     timeline::{Membership, Page, Refusal},
 };
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::{
     Bye, Cursor, Frame, Line, Reset,
@@ -71,6 +72,8 @@ pub struct Stream {
     partner: Known,
     told_caught_up: bool,
     over: bool,
+    /// Span of the stream's reads.
+    span: Span,
 }
 
 impl std::fmt::Debug for Stream {
@@ -112,6 +115,7 @@ impl Stream {
             partner: Known::Not,
             told_caught_up: false,
             over: false,
+            span: Span::none(),
         }
     }
 
@@ -124,6 +128,11 @@ impl Stream {
     #[must_use]
     pub const fn cursor(&self) -> Cursor {
         self.cursor
+    }
+
+    /// Sets the span in which the stream reads the store and asks its gate.
+    pub fn set_span(&mut self, span: Span) {
+        self.span = span;
     }
 
     /// Announces the account's presence to the partner, while the stream is open and for some time after.
@@ -189,13 +198,15 @@ impl Stream {
                     }
                     // Boxed: a waiting stream must not reserve memory for reads.
                     Look::Check => {
-                        let checked = Box::pin(self.check()).await;
+                        let span = self.span.clone();
+                        let checked = Box::pin(self.check().instrument(span)).await;
                         self.just_checked = checked.is_ok();
                         checked
                     }
                     Look::Page => {
                         self.just_checked = false;
-                        Box::pin(self.read()).await
+                        let span = self.span.clone();
+                        Box::pin(self.read().instrument(span)).await
                     }
                 }
             };

@@ -1,0 +1,84 @@
+//! Tracing: what a store logs names the request, job or live stream that caused it.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use axum::{body::Body, http::Request};
+use couple::{Backend, core::limits::Unlimited, store::MemoryStore};
+
+use crate::{
+    watched::{Watch, Watched},
+    world::World,
+};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Store that logs a warning for every read and commit.
+struct Warnings;
+
+#[async_trait]
+impl Watch for Warnings {
+    async fn before(&self, what: &'static str) {
+        tracing::warn!("store: {what}");
+    }
+    async fn after(&self, _: &'static str) {}
+}
+
+fn request(path: &str, token: &str, id: &str, body: &str) -> Request<Body> {
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json")
+        .header("x-request-id", id)
+        .body(Body::from(body.to_owned()))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn log_of_the_store_names_the_request_the_job_or_the_stream() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    // Tests on other threads may have cached that no subscriber is interested.
+    tracing::callsite::rebuild_interest_cache();
+    let store = Watched(MemoryStore::new(), Arc::new(Warnings));
+    let world = World::of(Backend::builder().store(store).limits(Unlimited), Default::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let entry = r#"{"client_id": "a", "kind": "text", "body": {"text": "hello"}}"#;
+    assert_eq!(world.raw(request("/v1/couple/entries", &ana, "append-1", entry)).await.status, 201);
+    assert_eq!(world.raw(request("/v1/couple/live?after=0&wait=0", &ana, "live-1", "")).await.status, 200);
+    world.sign_up("cem@example.org").await;
+    world.work().await;
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines = |what: &str, all: &[&str]| {
+        text.lines().filter(|line| line.ends_with(what) && all.iter().all(|part| line.contains(part))).count()
+    };
+    let append = r#"request{request_id="append-1" http.request.method=POST http.route="/v1/couple/entries"}"#;
+    assert_eq!(lines("store: commit", &[append, "commit{changes=1}"]), 1, "{text}");
+    assert!(lines("store: couple_of", &[append]) >= 1, "{text}");
+    assert!(lines("store: session_by_token", &[r#"live_stream{request_id="live-1"}"#]) >= 1, "{text}");
+    let job = r#"job.name="account.mail" job.attempt=1 messaging.destination.name="mail"}"#;
+    assert!(lines("store: commit", &["job{job.id=", job, "commit{changes="]) >= 1, "{text}");
+}
