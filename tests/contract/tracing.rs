@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{body::Body, http::Request};
-use couple::{Backend, core::limits::Unlimited, store::MemoryStore};
+use couple::{Backend, Keyring, core::limits::Unlimited, http::HttpOptions, store::MemoryStore};
 
 use crate::{
     watched::{Watch, Watched},
@@ -63,7 +63,8 @@ async fn log_of_the_store_names_the_request_the_job_or_the_stream() {
     // Tests on other threads may have cached that no subscriber is interested.
     tracing::callsite::rebuild_interest_cache();
     let store = Watched(MemoryStore::new(), Arc::new(Warnings));
-    let world = World::of(Backend::builder().store(store).limits(Unlimited), Default::default());
+    let builder = Backend::builder().store(store).keys(Keyring::new([7; 32])).limits(Unlimited);
+    let world = World::of(builder, HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let entry = r#"{"client_id": "a", "kind": "text", "body": {"text": "hello"}}"#;
     assert_eq!(world.raw(request("/v1/couple/entries", &ana, "append-1", entry)).await.status, 201);
