@@ -1,5 +1,5 @@
 //! HEIC files composed here: tiles, rotation, colour, alpha, limits, damage.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 #[path = "support/heic.rs"]
 mod made;
@@ -165,14 +165,25 @@ fn colour_code_points_are_applied() {
     assert_fields(&grey, [[0; 3], [255; 3], [0; 3], [255; 3]]);
 }
 
-/// Transparent pixels are white.
 #[test]
-fn alpha_is_blended_with_white() {
+fn alpha_stays_in_png_and_webp_and_is_white_in_jpeg() {
     let alpha = full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0");
     let mut halves = coded(HALVES, &[srgb(), alpha]);
     halves.refers = vec![(*b"auxl", vec![1])];
-    let pixels = shown(&heic(&[coded(FIELDS, &[srgb()]), halves]));
-    assert_fields(&pixels, [[255; 3], GREEN, [255; 3], WHITE]);
+    let file = heic(&[coded(FIELDS, &[srgb()]), halves]);
+    assert_fields(&shown(&file), [[255; 3], GREEN, [255; 3], WHITE]);
+    for encoding in [Encoding::Png, Encoding::WEBP, Encoding::COPY] {
+        let rendered = render(&file, &Recipe { encoding, ..whole() }).unwrap();
+        assert!(rendered.alpha);
+        let pixels = image::load_from_memory(&rendered.images[0].bytes).unwrap().into_rgba8();
+        let at = |x: f32, y: f32| {
+            pixels.get_pixel((x * pixels.width() as f32) as u32, (y * pixels.height() as f32) as u32).0
+        };
+        assert_eq!([at(0.25, 0.25)[3], at(0.25, 0.75)[3], at(0.75, 0.75)[3]], [0, 0, 255], "{encoding:?}");
+        let [colour @ .., alpha] = at(0.75, 0.25);
+        assert_eq!(alpha, 255);
+        assert_near(colour, GREEN, 12);
+    }
     // A depth map or a thumbnail is not alpha.
     let mut depth = coded(HALVES, &[full(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth\0")]);
     depth.refers = vec![(*b"auxl", vec![1])];

@@ -99,7 +99,7 @@ pub(super) struct MediaOut {
     animated: bool,
     /// Whether a part of the picture is transparent; false until the picture is ready.
     ///
-    /// That part is white in JPEG and in avatars, and transparent in WebP and PNG of a photo.
+    /// That part is white in JPEG, and transparent in WebP and PNG.
     alpha: bool,
     /// Renditions of the picture.
     ///
@@ -450,8 +450,8 @@ async fn list(
     let next = page.last().filter(|_| page.len() == limit as usize).map(|media| media.id.to_string());
     let mut media = Vec::with_capacity(page.len());
     for one in page {
-        // The renditions of a picture with a stored copy are known without reading them.
-        let known = one.source.is_some() || one.state != MediaState::Ready;
+        // The renditions of a photo with a stored copy are known without reading them.
+        let known = one.source.is_some() && one.purpose == Purpose::Photo || one.state != MediaState::Ready;
         let made = if known { Vec::new() } else { store.renditions(one.space, one.id).await? };
         media.push(MediaOut::new(&app, &one, &made, &viewer));
     }
@@ -498,7 +498,7 @@ struct RenditionQuery {
 #[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ()),
     params(("id" = String, Path, description = "Id of the picture"), ("rendition" = String, Path, description = "Name of the rendition"),
         RenditionQuery,
-        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo is sent as WebP, animated if the server keeps animations; with `image/png`, a photo with transparent parts is sent as PNG; otherwise JPEG on white"),
+        ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo or an avatar with transparent parts is sent as WebP, a photo animated if the server keeps animations; with `image/png`, a picture with transparent parts is sent as PNG; otherwise JPEG on white"),
         ("Range" = Option<String>, Header, description = "One range of bytes"),
         ("If-None-Match" = Option<String>, Header, description = "Tag of the cached rendition")),
     responses((status = 200, description = "The bytes", content(("image/jpeg"), ("image/webp"), ("image/png"))),

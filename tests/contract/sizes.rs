@@ -1,4 +1,4 @@
-//! Declared sizes of a photo, transparent photos, and the responses about both.
+//! Declared sizes of a photo, transparent photos and avatars, and the responses about them.
 
 use axum::{
     body::{Body, to_bytes},
@@ -24,6 +24,15 @@ async fn shown(world: &World, token: &str, file: Vec<u8>) -> String {
     let id = world.upload(token, "purpose=photo", file).await.text("id");
     let body = json!({"client_id": id, "kind": "photo", "body": {"media_id": id}});
     assert_eq!(world.post("/v1/couple/entries", token, body).await.status, 201);
+    world.work().await;
+    id
+}
+
+/// An avatar that the account shows.
+async fn avatar(world: &World, token: &str, file: Vec<u8>) -> String {
+    let id = world.upload(token, "purpose=avatar", file).await.text("id");
+    let body = json!({ "media_id": id });
+    assert_eq!(world.call("PUT", "/v1/me/avatar", Some(token), Some(body)).await.status, 204);
     world.work().await;
     id
 }
@@ -103,4 +112,43 @@ async fn transparent_photo_is_transparent_for_clients_that_accept_webp_or_png() 
     let (headers, _) = fetch(&world, &format!("/v1/media/{photo}/320"), &ben, "image/png,*/*").await;
     assert_eq!(headers["content-type"], "image/jpeg");
     assert_eq!(world.get(&format!("/v1/media/{photo}"), &ben).await.body["alpha"], json!(false));
+}
+
+/// An avatar is made in JPEG at once, over white; with transparent parts also in the formats that show them.
+#[tokio::test]
+async fn transparent_avatar_is_transparent_for_clients_that_accept_webp_or_png() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let sticker = RgbaImage::from_fn(400, 300, |x, _| Rgba([220, 30, 40, if x < 200 { 0 } else { 255 }]));
+    let opaque = RgbaImage::from_pixel(400, 300, Rgba([220, 30, 40, 255]));
+    for (pixels, alpha) in [(sticker, true), (opaque, false)] {
+        let mut file = std::io::Cursor::new(Vec::new());
+        pixels.write_to(&mut file, ImageFormat::Png).unwrap();
+        let id = avatar(&world, &ana, file.into_inner()).await;
+        let path = format!("/v1/media/{id}");
+        let before = world.get(&path, &ben).await.body;
+        assert_eq!(before["alpha"], json!(alpha));
+        for (accept, kind) in [
+            ("image/png,image/webp,*/*", "image/webp"),
+            ("image/png,*/*", "image/png"),
+            ("image/png;q=0,*/*", "image/jpeg"),
+            ("*/*", "image/jpeg"),
+        ] {
+            let kind = if alpha { kind } else { "image/jpeg" };
+            for (name, side) in [("512", 300), ("128", 128)] {
+                let (headers, bytes) = fetch(&world, &format!("{path}/{name}"), &ben, accept).await;
+                assert_eq!(headers["content-type"], kind, "{accept}");
+                let seen = image::load_from_memory(&bytes).unwrap().into_rgba8();
+                assert_eq!(seen.dimensions(), (side, side));
+                let (left, right) = (seen.get_pixel(8, 64).0, seen.get_pixel(side - 8, 64).0);
+                assert_eq!(right[3], 255);
+                match (alpha, kind) {
+                    (true, "image/jpeg") => assert!(left.iter().all(|&value| value > 250), "{left:?}"),
+                    (true, _) => assert_eq!(left[3], 0, "{accept}"),
+                    (false, _) => assert_eq!(left[3], 255),
+                }
+            }
+        }
+        assert_eq!(world.get(&path, &ben).await.body["renditions"], before["renditions"]);
+    }
 }

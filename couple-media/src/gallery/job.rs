@@ -50,7 +50,14 @@ impl RenderMediaHandler {
             Some(Ok(rendered)) => rendered,
             Some(Err(rejected)) => return reject(&reason(&rejected, &inner.options.limits)).await,
         };
-        let picture::Rendered { width, height, animated, alpha, placeholder, images } = rendered;
+        let picture::Rendered { width, height, animated, alpha, placeholder, mut images } = rendered;
+        // Of an avatar with transparent parts WebP and PNG are made on request, from a copy.
+        if media.purpose == Purpose::Avatar && alpha {
+            let recipe = |info: &Info| gallery.transparent_copy(media, info);
+            if let Some(Ok(copy)) = gallery.render(media, source, size, recipe).await? {
+                images.extend(copy.images);
+            }
+        }
         let now = inner.ports.now();
         let (mut copy, mut renditions) = (None, Vec::new());
         for image in images {
@@ -97,11 +104,14 @@ pub(super) fn copy(side: u32) -> picture::Rendition {
     picture::Rendition::new(COPY_NAME, Fit::Readable, side, side)
 }
 
+fn crop(media: &Media) -> Option<Crop> {
+    media.crop.map(|media::Crop { x, y, width, height }| Crop { x, y, width, height })
+}
+
 impl Gallery {
     /// Recipe of the renditions that are made after the upload.
     fn recipe(&self, media: &Media, info: &Info) -> Recipe {
         let options = &self.0.options;
-        let crop = media.crop.map(|media::Crop { x, y, width, height }| Crop { x, y, width, height });
         let (renditions, encoding) = match (media.purpose, options.copy) {
             (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
@@ -111,7 +121,26 @@ impl Gallery {
                 (vec![copy(side)], encoding)
             }
         };
-        Recipe { renditions, crop, encoding }
+        Recipe { renditions, crop: crop(media), encoding }
+    }
+
+    /// The copy of an avatar with transparent parts: its crop, as small as its sizes allow.
+    fn transparent_copy(&self, media: &Media, info: &Info) -> Recipe {
+        let crop = crop(media);
+        let (width, height) = crop.map_or((info.width, info.height), |crop| {
+            (
+                crop.width.min(info.width.saturating_sub(crop.x)),
+                crop.height.min(info.height.saturating_sub(crop.y)),
+            )
+        });
+        let needed = |size: &picture::Rendition| {
+            (f64::from(size.width) / f64::from(width)).max(f64::from(size.height) / f64::from(height))
+        };
+        let scale = self.0.options.avatars.iter().map(needed).fold(0.0, f64::max).min(1.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the side")]
+        let [width, height] = [width, height].map(|side| (f64::from(side) * scale).ceil() as u32);
+        let copy = picture::Rendition::new(COPY_NAME, Fit::Fill, width, height);
+        Recipe { renditions: vec![copy], crop, encoding: Encoding::COPY }
     }
 
     /// Width and height in pixels of a rendition of a photo.

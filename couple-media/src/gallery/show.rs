@@ -215,8 +215,8 @@ impl Gallery {
             State::Ready => {}
         }
         let there = |format| renditions.iter().find(|one| one.name == name && one.format == format);
-        // Avatars were made after the upload; photos are made at the first request.
-        let can_make = media.purpose == Purpose::Photo && media.source.is_some();
+        // Avatars were made after the upload. Photos, and other formats of avatars with transparent parts, are made at the first request.
+        let can_make = media.source.is_some() && (media.purpose == Purpose::Photo || media.alpha);
         let format = match accepts {
             Accepts { webp: true, .. } if can_make => Format::WebP,
             Accepts { png: true, .. } if can_make && media.alpha => Format::Png,
@@ -328,12 +328,17 @@ impl Gallery {
             Format::Png => Encoding::Png,
         };
         // The copy shows the crop, if there is one. The size is computed from the uploaded picture, because that of the copy is rounded.
-        let (width, height) = self.size_of(media, size);
-        let size = picture::Rendition { name: size.name.clone(), fit: Fit::Fill, width, height };
+        let (size, copied) = match media.purpose {
+            Purpose::Photo => {
+                let (width, height) = self.size_of(media, size);
+                let copy = copy(inner.options.copy.unwrap_or(u32::MAX));
+                let size = picture::Rendition { name: size.name.clone(), fit: Fit::Fill, width, height };
+                (size, copy.size_of(media.width, media.height))
+            }
+            Purpose::Avatar => (size.clone(), (2 * size.width, 2 * size.height)),
+        };
         let recipe = Recipe { renditions: vec![size], crop: None, encoding };
-        let copy = copy(inner.options.copy.unwrap_or(u32::MAX));
-        let rendered =
-            self.render(media, source, copy.size_of(media.width, media.height), |_| recipe).await?;
+        let rendered = self.render(media, source, copied, |_| recipe).await?;
         let rendered = rendered.ok_or_else(|| {
             tracing::error!(media = %media.id, "the stored copy for renditions is lost");
             NotShown::Gone

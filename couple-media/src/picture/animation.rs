@@ -183,7 +183,7 @@ impl Writer {
         let (left, top) = (area.left & !1, area.top & !1);
         let (width, height) = (area.right - left, area.bottom - top);
         let file = if area == whole {
-            encode::encode(&pixels, encoding)?
+            encode::encode(&pixels, encoding, None)?
         } else {
             let crop = (left, top, width, height);
             let changed = if pixels.transparent() {
@@ -191,7 +191,7 @@ impl Writer {
             } else {
                 Pixels::Rgb(cropped(&*pixels.to_rgb(), crop))
             };
-            encode::encode(&changed, encoding)?
+            encode::encode(&changed, encoding, None)?
         };
         // The encoded frame without the file header; without the extended header, which exists if a part is transparent.
         let chunk = match file.get(12..) {

@@ -84,7 +84,7 @@ impl Info {
         let plan = Plan::new(self, recipe)?;
         let size = self.scaled(plan.scale(), limits);
         let rows = f64::from(self.width.max(self.height)) * size.density;
-        let views = plan.memory(rows, self.channels());
+        let views = plan.memory(rows, self.channels(), self.converted());
         // Samples are scaled down between views, so for a moment they exist twice.
         let shown = 1.25 * size.kept as f64 + views;
         let moving = self.frames > 1 && matches!(recipe.encoding, Encoding::AnimatedWebP { .. });
@@ -94,6 +94,16 @@ impl Info {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded up; saturates")]
         let most = most.ceil() as usize;
         Ok(most.saturating_add(BASE))
+    }
+
+    /// Number of a JPEG's planes, if their colours are converted.
+    fn converted(&self) -> Option<f64> {
+        match &self.details {
+            Details::Jpeg(header) if header.profile.is_some() || header.colour != jpeg::Colour::YCbCr => {
+                Some(header.planes() as f64)
+            }
+            _ => None,
+        }
     }
 
     fn channels(&self) -> f64 {

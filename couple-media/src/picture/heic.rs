@@ -17,11 +17,13 @@ use moxcms::ColorProfile;
 
 use super::{
     Limits, Rejected,
+    colour::Ink,
     decode::Decoded,
     heif::{Coded, Grid, Header, Nclx},
     jpeg::{Colour, Plane},
     limits::Deadline,
-    samples::Samples,
+    samples::{Packed, Samples},
+    scale,
 };
 
 /// Maximum excess of a coded picture over its visible size, in pixels: it consists of whole blocks.
@@ -42,18 +44,10 @@ pub(super) fn decode(
         .min()
         .unwrap_or(1);
     let size = (header.width, header.height);
-    // Three planes, and a fourth for alpha.
-    let kept = 4 * u64::from(size.0.div_ceil(factor)) * u64::from(size.1.div_ceil(factor));
-    let left = (limits.memory as u64).saturating_sub(kept);
+    let left = limits.memory.saturating_sub(kept(header, factor)) as u64;
     let picture = Canvas::fill(bytes, &header.picture, size, factor, left, deadline)?;
     let colour = picture.colour()?;
     let mut planes = picture.planes;
-    if let Some(grid) = &header.alpha {
-        let alpha = Canvas::fill(bytes, grid, size, factor, left, deadline)?;
-        if let Some(alpha) = alpha.planes.first() {
-            over_white(&mut planes, alpha, colour);
-        }
-    }
     if colour == Colour::Rgb {
         // Coded in the order green, blue, red.
         planes.rotate_right(1);
@@ -62,18 +56,48 @@ pub(super) fn decode(
         Some(profile) => Some(profile.clone()),
         None => profile(picture.nclx)?,
     };
-    Ok(Decoded { samples: Samples::Planes(planes, colour), profile, grey: false })
+    let samples = match &header.alpha {
+        None => Samples::Planes(planes, colour),
+        Some(grid) => {
+            let alpha = Canvas::fill(bytes, grid, size, factor, left, deadline)?;
+            Samples::Packed(transparent(planes, colour, alpha, factor)?)
+        }
+    };
+    Ok(Decoded { samples, profile, grey: false })
+}
+
+/// Joins the colours, converted to RGB, with alpha.
+fn transparent(planes: Vec<Plane>, colour: Colour, alpha: Canvas, factor: u32) -> Result<Packed, Rejected> {
+    let missing = || Rejected::Corrupt("samples are missing".into());
+    let [luma, ..] = &planes[..] else { return Err(missing()) };
+    let (width, height) = (luma.width, luma.height);
+    let mut large = Vec::with_capacity(planes.len());
+    for plane in planes {
+        large.push(scale::enlarged(plane, width, height)?);
+    }
+    let colours = Ink::of_planes(width, height, large, colour).into_srgb(None)?;
+    let alpha = alpha.planes.into_iter().next().ok_or_else(missing)?.samples;
+    let pixels = colours.pixels().zip(alpha).flat_map(|(pixel, alpha)| {
+        let [red, green, blue] = pixel.0;
+        [red, green, blue, alpha]
+    });
+    Ok(Packed { density: 1.0 / f64::from(factor), ..Packed::of_rgba(width, height, pixels.collect()) })
 }
 
 /// Memory for decoding at 1/`factor`, in bytes.
 ///
-/// Four planes of the result, and at most ten bytes per pixel of a tile.
+/// Four planes of the result, three times as many to join them with alpha, and at most ten bytes per pixel of a tile.
 pub(super) fn memory(header: &Header, factor: u32) -> usize {
     let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
     let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);
     let tiles = grids.map(|grid| 10 * grid.tile_width as usize * grid.tile_height as usize);
-    4 * header.width.div_ceil(factor) as usize * header.height.div_ceil(factor) as usize
-        + tiles.max().unwrap_or(0)
+    kept(header, factor) + tiles.max().unwrap_or(0)
+}
+
+/// Bytes of these for the result.
+fn kept(header: &Header, factor: u32) -> usize {
+    let bytes = if header.alpha.is_some() { 16 } else { 4 };
+    bytes * header.width.div_ceil(factor) as usize * header.height.div_ceil(factor) as usize
 }
 
 /// Largest power of two, at most `factor`, by which each tile and its chroma are divisible.
@@ -226,30 +250,6 @@ fn levels(frame: &Frame, plane: usize, colour: Nclx) -> Vec<u8> {
     };
     let byte = |level: u16| ((f32::from(level) - zero) * 255.0 / span + base).round().clamp(0.0, 255.0) as u8;
     (0..=u16::MAX >> (16 - depth)).map(byte).collect()
-}
-
-/// Blends transparent pixels with white, in all planes.
-fn over_white(planes: &mut [Plane], alpha: &Plane, colour: Colour) {
-    for (index, plane) in planes.iter_mut().enumerate() {
-        let white = if index == 0 || colour == Colour::Rgb { 255 } else { 128 };
-        let of = |fine: f64, coarse: f64| if fine > 1.5 * coarse { 2 } else { 1 };
-        let (across, down) = (of(alpha.across, plane.across), of(alpha.down, plane.down));
-        for (y, row) in plane.samples.chunks_exact_mut(plane.stride).enumerate() {
-            for (x, sample) in row.iter_mut().enumerate() {
-                let columns = x * across..(x * across + across).min(alpha.stride);
-                let rows = y * down..(y * down + down).min(alpha.height as usize);
-                let (mut sum, mut count) = (0, 0);
-                for y in rows {
-                    for &alpha in &alpha.samples[y * alpha.stride..][columns.clone()] {
-                        (sum, count) = (sum + u32::from(alpha), count + 1);
-                    }
-                }
-                let most = 255 * count.max(1);
-                let mixed = u32::from(*sample) * sum + white * (most - sum) + most / 2;
-                *sample = u8::try_from(mixed / most).unwrap_or(u8::MAX);
-            }
-        }
-    }
 }
 
 /// Decodes a coded picture, at least as large as its tile; also returns its own colour code points.

@@ -89,6 +89,16 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
     Ok(Info { kind, width, height, frames, animated, length: bytes.len(), tables, orientation, details })
 }
 
+impl Info {
+    /// Quantiser steps of a JPEG, upright; none if colours are converted.
+    pub(super) fn quantisation(&self) -> Option<&jpeg::Quantisation> {
+        match &self.details {
+            Details::Jpeg(header) => header.quantisation.as_ref().filter(|_| header.profile.is_none()),
+            _ => None,
+        }
+    }
+}
+
 /// Length of a RIFF file, as it declares.
 fn riff_length(bytes: &[u8]) -> usize {
     match bytes {

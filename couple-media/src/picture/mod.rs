@@ -121,18 +121,23 @@ fn render_or_panic(bytes: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Ren
     {
         return Ok(rendered);
     }
+    let source = info.quantisation().cloned();
     let decoded = decode::decode(bytes, info, plan.scale(), limits, deadline)?;
     deadline.check()?;
     let (views, smallest) = plan.views(decoded, deadline)?;
     let mut images = Vec::with_capacity(views.len());
     for (rendition, pixels) in recipe.renditions.iter().zip(views) {
         deadline.check()?;
-        let (width, height) = pixels.size();
+        let size = pixels.size();
         images.push(Image {
             name: rendition.name.clone(),
-            width,
-            height,
-            bytes: encode::encode(&pixels, recipe.encoding)?,
+            width: size.0,
+            height: size.1,
+            bytes: encode::encode(
+                &pixels,
+                recipe.encoding,
+                source.as_ref().filter(|_| size == (width, height)),
+            )?,
             encoding: encode::used(&pixels, recipe.encoding),
         });
     }

@@ -92,6 +92,8 @@ pub enum Encoding {
         quality: u8,
     },
     /// As [`Jpeg`](Self::Jpeg), or lossy WebP with alpha if a part of the picture is transparent.
+    ///
+    /// A JPEG that is not scaled keeps its own quantiser steps if they are coarser, so that its blocks keep their coefficients.
     JpegUnlessTransparent {
         /// Quality from 1 to 100.
         quality: u8,
@@ -117,11 +119,11 @@ impl Encoding {
     /// WebP at quality 80, animated if the picture is.
     pub const ANIMATED_WEBP: Self = Self::AnimatedWebP { quality: 80 };
 
-    /// Encoding of the stored copy of a photo, from which renditions are made: JPEG at quality 93.
+    /// Encoding of the stored copy of a photo, from which renditions are made: JPEG at quality 93 or less.
     ///
-    /// A rendition that is not scaled down is encoded twice. With a copy of quality 90, whose quantiser steps are half of those of quality
-    /// 80, that costs up to 21 % more bytes and 0.04 of SSIM (uploads of quality 95). With 93 it is 9 % fewer to 1 % more bytes and at most
-    /// 0.006 of SSIM (four photos, uploads of quality 80 to 95), mostly at most 0.001.
+    /// The copy has the quantiser steps of the upload if these are coarser. A rendition that is not scaled down is encoded twice: with
+    /// the same steps, nothing is lost by that. With a copy of quality 90, whose steps are half of those of quality 80, it cost up to
+    /// 21 % more bytes and 0.04 of SSIM (uploads of quality 95).
     pub const COPY: Self = Self::JpegUnlessTransparent { quality: 93 };
 
     /// Media type of an opaque picture in this encoding.

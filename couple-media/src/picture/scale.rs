@@ -94,14 +94,20 @@ impl Plan {
     ///
     /// The decoded samples are not included.
     ///
-    /// The samples have at most `rows` rows of `channels` channels.
-    pub(super) fn memory(&self, rows: f64, channels: f64) -> f64 {
+    /// The samples have at most `rows` rows of `channels` channels. `converted` is the number of planes of a JPEG whose colours are converted.
+    pub(super) fn memory(&self, rows: f64, channels: f64, converted: Option<f64>) -> f64 {
         let pixels = |view: &View| f64::from(view.width) * f64::from(view.height);
         let all: f64 = self.views.iter().map(pixels).sum();
         let largest = self.views.iter().map(pixels).fold(0.0, f64::max);
         let widest = self.views.iter().map(|view| f64::from(view.width.max(view.height))).fold(0.0, f64::max);
-        // Planes hold 1.5 bytes per pixel. RGBA holds 4; scaling and rotating it each need a copy; libwebp then takes about 14.
-        let (kept, made) = if self.planar && channels < 4.0 { (1.5, 3.0) } else { (4.0, 18.0) };
+        let (kept, made) = match converted {
+            // Planes hold 1.5 bytes per pixel.
+            None if self.planar && channels < 4.0 => (1.5, 3.0),
+            // Planes at the size of luma are interleaved, and then converted to RGB of 3 bytes.
+            Some(planes) if self.planar => (3.0, (2.0 * planes).max(6.0)),
+            // RGBA holds 4; scaling and rotating it each need a copy; libwebp then takes about 14.
+            _ => (4.0, 18.0),
+        };
         // Rows are resized before columns.
         kept * all + made * largest + channels * widest * rows
     }
@@ -340,6 +346,16 @@ fn resize_plane(plane: &Plane, area: Area, width: u32, height: u32) -> Result<Ve
     let from =
         Raster { seen: (plane.width, plane.height), ..Raster::grey((stride, plane.height), &plane.samples) };
     resize(&from, within(area, plane.across, plane.down), width, height)
+}
+
+/// Resizes a whole plane to the size of a plane that is as large or larger.
+#[cfg(feature = "heic")]
+pub(super) fn enlarged(plane: Plane, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
+    if (plane.width, plane.height, plane.stride) == (width, height, width as usize) {
+        return Ok(plane.samples);
+    }
+    let area = Area { x: 0.0, y: 0.0, width: plane.width.into(), height: plane.height.into() };
+    resize_plane(&Plane { across: 1.0, down: 1.0, ..plane }, area, width, height)
 }
 
 /// Resizes with Lanczos3; the result equals that of Pillow and libvips up to rounding.

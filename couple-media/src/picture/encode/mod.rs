@@ -4,15 +4,25 @@ mod jpeg;
 
 use png::{BitDepth, ColorType};
 
-use super::{Encoding, Rejected, pixels::Pixels};
+use super::{Encoding, Rejected, jpeg::Quantisation, pixels::Pixels};
 
 /// Fails for no picture that [`scale`](super::scale) makes.
-pub(super) fn encode(pixels: &Pixels, encoding: Encoding) -> Result<Vec<u8>, Rejected> {
+///
+/// `source` is the quantisation of the JPEG that the pixels are from, if they are as many as there. A copy that is kept of it, but no picture
+/// that is shown to clients, takes on the coarser steps: its blocks then have the same coefficients, in no more bytes.
+pub(super) fn encode(
+    pixels: &Pixels,
+    encoding: Encoding,
+    source: Option<&Quantisation>,
+) -> Result<Vec<u8>, Rejected> {
     match (encoding, pixels) {
         (Encoding::JpegUnlessTransparent { quality }, Pixels::Rgba(_))
         | (Encoding::WebP { quality } | Encoding::AnimatedWebP { quality }, _) => webp(pixels, quality),
+        (Encoding::JpegUnlessTransparent { quality }, Pixels::Planes(_)) => {
+            jpeg::encode(pixels, quality.clamp(1, 100), source).map_err(|error| failed(&error))
+        }
         (Encoding::Jpeg { quality } | Encoding::JpegUnlessTransparent { quality }, _) => {
-            jpeg::encode(pixels, quality.clamp(1, 100)).map_err(|error| failed(&error))
+            jpeg::encode(pixels, quality.clamp(1, 100), None).map_err(|error| failed(&error))
         }
         (Encoding::Png, _) => png(pixels),
     }

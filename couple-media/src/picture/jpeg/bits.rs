@@ -1,4 +1,4 @@
-//! Bit reader for entropy-coded data.
+//! Bit reader and bit writer for entropy-coded data.
 #![expect(clippy::cast_possible_truncation, reason = "at most 32 bits are read")]
 
 use crate::picture::Rejected;
@@ -142,4 +142,75 @@ impl<'a> Bits<'a> {
 pub(super) fn extend(value: i32, size: u32) -> i32 {
     // Values from 2^(size - 1) on are unchanged; lower ones stand for negative numbers.
     if size == 0 || value >> (size - 1) != 0 { value } else { value - (1 << size) + 1 }
+}
+
+/// Writes bits from the most significant down, with a zero stuffed after each 0xFF, to the end of a file that has begun.
+pub(super) struct BitWriter {
+    bytes: Vec<u8>,
+    /// Bits that are not written yet, from the low end.
+    buffer: u64,
+    /// How many they are: less than 32.
+    count: u32,
+}
+
+impl BitWriter {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, buffer: 0, count: 0 }
+    }
+
+    /// The file, before the first bit.
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends the low `count` bits (0 to 32); the others are zero.
+    #[inline(always)]
+    pub(super) fn put(&mut self, bits: u32, count: u32) {
+        self.buffer = self.buffer << count | u64::from(bits);
+        self.count += count;
+        if self.count >= 32 {
+            self.count -= 32;
+            self.write((self.buffer >> self.count) as u32);
+        }
+    }
+
+    #[inline(always)]
+    fn write(&mut self, four: u32) {
+        let bytes = four.to_be_bytes();
+        // No byte of it is 0xFF.
+        if (!four).wrapping_sub(0x0101_0101) & four & 0x8080_8080 == 0 {
+            self.bytes.extend_from_slice(&bytes);
+        } else {
+            bytes.into_iter().for_each(|byte| self.write_byte(byte));
+        }
+    }
+
+    fn write_byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+        if byte == 0xFF {
+            self.bytes.push(0);
+        }
+    }
+
+    /// Fills up the last byte with ones.
+    fn fill(&mut self) {
+        let free = self.count.next_multiple_of(8) - self.count;
+        self.buffer = self.buffer << free | ((1 << free) - 1);
+        self.count += free;
+        while self.count > 0 {
+            self.count -= 8;
+            self.write_byte((self.buffer >> self.count) as u8);
+        }
+    }
+
+    /// Ends a restart interval.
+    pub(super) fn marker(&mut self, marker: u8) {
+        self.fill();
+        self.bytes.extend([0xFF, marker]);
+    }
+
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.fill();
+        self.bytes
+    }
 }

@@ -2,8 +2,12 @@
 
 use image::metadata::Orientation;
 
-use super::segments::{EOI, SOS, Segments};
-use crate::picture::{Limits, Rejected, exif};
+use super::{
+    idct::ZIGZAG,
+    segments::{DQT, EOI, SOS, Segments},
+    tables::Tables,
+};
+use crate::picture::{Limits, Rejected, exif, inspect::turned};
 
 /// Maximum bytes of an ICC profile.
 ///
@@ -52,6 +56,16 @@ pub(in crate::picture) struct Header {
     /// Without it the decoder checks that every scan exists and is complete.
     pub(super) ended: bool,
     pub(super) components: Vec<Component>,
+    /// None where blocks of the upright picture are not those of the file.
+    pub(in crate::picture) quantisation: Option<Quantisation>,
+}
+
+/// Quantiser steps of a picture's blocks, upright, row by row of rising vertical frequency.
+#[derive(Debug, Clone)]
+pub(in crate::picture) struct Quantisation {
+    pub(in crate::picture) luma: [u16; 64],
+    /// None if chroma is not half as wide and half as high as luma (4:2:0), so that its blocks change when it is scaled.
+    pub(in crate::picture) chroma: Option<[u16; 64]>,
 }
 
 impl Header {
@@ -63,6 +77,7 @@ impl Header {
         let (mut adobe, mut jfif) = (None, false);
         let mut scans = 0;
         let mut ended = false;
+        let mut tables = Tables::default();
         for segment in Segments::of(bytes) {
             let segment = segment?;
             match (segment.marker, segment.payload) {
@@ -91,6 +106,8 @@ impl Header {
                 (0xEE, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) => {
                     adobe = Some(*transform);
                 }
+                // The decoder refuses a damaged table.
+                (DQT, payload) if scans == 0 => drop(tables.quantisation(payload)),
                 (EOI, _) => ended = true,
                 (SOS, _) => {
                     if frame.is_none() {
@@ -106,17 +123,52 @@ impl Header {
         }
         let frame =
             frame.filter(|_| scans > 0).ok_or_else(|| Rejected::Corrupt("the file has no picture".into()))?;
+        let colour = colour(&frame.components, adobe, jfif)?;
+        let orientation = orientation.unwrap_or(Orientation::NoTransforms);
         Ok(Self {
-            colour: colour(&frame.components, adobe, jfif)?,
+            quantisation: Some(colour)
+                .filter(|colour| *colour == Colour::YCbCr)
+                .and_then(|_| quantisation(&frame, orientation, &tables)),
+            colour,
             width: frame.width,
             height: frame.height,
-            orientation: orientation.unwrap_or(Orientation::NoTransforms),
+            orientation,
             profile: profile.whole(),
             progressive: frame.progressive,
             ended,
             components: frame.components,
         })
     }
+}
+
+impl Header {
+    /// Number of planes: 1, 3 or 4.
+    pub(in crate::picture) fn planes(&self) -> usize {
+        self.components.len()
+    }
+}
+
+/// None where blocks of the upright picture are not those of the file.
+fn quantisation(frame: &Frame, orientation: Orientation, tables: &Tables) -> Option<Quantisation> {
+    let [luma, chroma, other] = &frame.components[..] else { return None };
+    // A mirrored picture has the same blocks only if it ends with whole units.
+    let whole = frame.width.is_multiple_of(16) && frame.height.is_multiple_of(16);
+    if orientation != Orientation::NoTransforms && !whole {
+        return None;
+    }
+    let steps = |component: &Component| {
+        let table = tables.steps(usize::from(component.table))?;
+        let mut steps = [0; 64];
+        for (&step, place) in table.iter().zip(ZIGZAG.map(usize::from)) {
+            let place = if turned(orientation) { place % 8 * 8 + place / 8 } else { place };
+            steps[place] = step;
+        }
+        steps.iter().all(|step| (1..=255).contains(step)).then_some(steps)
+    };
+    let halved = [chroma, other].iter().all(|chroma| {
+        (2 * chroma.across, 2 * chroma.down) == (luma.across, luma.down) && chroma.table == other.table
+    });
+    Some(Quantisation { luma: steps(luma)?, chroma: halved.then(|| steps(chroma)).flatten() })
 }
 
 struct Frame {

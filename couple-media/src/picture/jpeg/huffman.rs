@@ -141,3 +141,177 @@ fn looked_up(symbol: u8, length: u32, more: u32, free: u32, ac: bool) -> u32 {
     let value = extend((more >> (free - size)).cast_signed(), size);
     value.cast_unsigned() << 16 | run << 8 | (length + size)
 }
+
+/// The longest code of a JPEG.
+const LONGEST: usize = 16;
+
+/// Codes to write symbols with.
+pub(super) struct Codes {
+    /// As a DHT segment has it: the number of codes of each length, then their symbols. Empty without codes.
+    definition: Vec<u8>,
+    /// By symbol, the code and its length.
+    codes: [(u16, u8); 256],
+}
+
+impl Codes {
+    /// The shortest codes for symbols that occur so often, with none of all ones (T.81, annex K.2).
+    pub(super) fn optimal(counts: &[u32; 256]) -> Self {
+        let mut codes = Self { definition: Vec::new(), codes: [(0, 0); 256] };
+        let mut symbols: Vec<(u64, u8)> =
+            (0..=u8::MAX).map(|symbol| (counts[usize::from(symbol)].into(), symbol)).collect();
+        symbols.retain(|&(count, _)| count > 0);
+        if symbols.is_empty() {
+            return codes;
+        }
+        symbols.sort_by_key(|&(count, symbol)| (std::cmp::Reverse(count), symbol));
+        let lengths = lengths(&symbols.iter().map(|&(count, _)| count).collect::<Vec<_>>());
+        let mut numbers = [0; LONGEST];
+        let (mut code, mut before) = (0_u32, 0);
+        for (&(_, symbol), &length) in symbols.iter().zip(&lengths) {
+            code <<= length - before;
+            before = length;
+            codes.codes[usize::from(symbol)] = (code as u16, length as u8);
+            numbers[length - 1] += 1_u8;
+            code += 1;
+        }
+        codes.definition = numbers.into_iter().chain(symbols.iter().map(|&(_, symbol)| symbol)).collect();
+        codes
+    }
+
+    pub(super) fn definition(&self) -> &[u8] {
+        &self.definition
+    }
+
+    /// A symbol's code and its length; the symbol was among those counted.
+    #[inline(always)]
+    pub(super) fn code(&self, symbol: u8) -> (u32, u32) {
+        let (code, length) = self.codes[usize::from(symbol)];
+        (code.into(), length.into())
+    }
+}
+
+/// Lengths of the best codes of at most 16 bits for symbols that occur so often, most often first, leaving the code of all ones unused.
+///
+/// By package-merge (Larmore and Hirschberg, 1990): at each level the list of the level before, in pairs, is merged with the symbols. The
+/// cheapest 2n - 2 entries of the last list contain each symbol as often as its code has bits.
+fn lengths(counts: &[u64]) -> Vec<usize> {
+    // The rarest symbol of all has the last code, of all ones.
+    let rarest_first: Vec<u64> = std::iter::once(0).chain(counts.iter().rev().copied()).collect();
+    let symbols = rarest_first.len();
+    // For each entry of each level, whether it is a symbol. Symbols are in their order in each list.
+    let mut levels = vec![vec![true; symbols]];
+    let mut list = rarest_first.clone();
+    for _ in 1..LONGEST {
+        let mut pairs = list.as_chunks::<2>().0.iter().map(|[a, b]| a + b).peekable();
+        let mut single = rarest_first.iter().copied().peekable();
+        let (mut merged, mut level) = (Vec::with_capacity(2 * symbols), Vec::with_capacity(2 * symbols));
+        loop {
+            let symbol = match (single.peek(), pairs.peek()) {
+                (Some(symbol), Some(pair)) => symbol <= pair,
+                (symbol, pair) if symbol.is_none() && pair.is_none() => break,
+                (symbol, _) => symbol.is_some(),
+            };
+            merged.extend(if symbol { single.next() } else { pairs.next() });
+            level.push(symbol);
+        }
+        list = merged;
+        levels.push(level);
+    }
+    let mut lengths = vec![0; symbols];
+    let mut taken = 2 * symbols - 2;
+    for level in levels.iter().rev() {
+        let of_symbols = level[..taken].iter().filter(|&&symbol| symbol).count();
+        lengths[..of_symbols].iter_mut().for_each(|length| *length += 1);
+        taken = 2 * (taken - of_symbols);
+    }
+    lengths[1..].iter().rev().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(of: impl IntoIterator<Item = u32>) -> [u32; 256] {
+        let mut counts = [0; 256];
+        counts.iter_mut().zip(of).for_each(|(count, value)| *count = value);
+        counts
+    }
+
+    /// Bits that all symbols take, and the sum of 2^(16 - length) over all codes.
+    fn cost(counts: &[u32; 256]) -> (u64, u32) {
+        let codes = Codes::optimal(counts);
+        let (mut bits, mut space, mut seen) = (0, 0, 0);
+        for (symbol, &count) in (0..=u8::MAX).zip(counts).filter(|(_, count)| **count > 0) {
+            let (code, length) = codes.code(symbol);
+            assert!((1..=16).contains(&length) && code + 1 < 1 << length, "all ones are reserved");
+            bits += u64::from(count) * u64::from(length);
+            space += 1 << (16 - length);
+            seen += 1;
+        }
+        assert_eq!(codes.definition().len(), 16 + seen);
+        // The table that is written gives the symbols back.
+        let table = Table::new(codes.definition(), true).unwrap();
+        for symbol in (0..=u8::MAX).filter(|&symbol| counts[usize::from(symbol)] > 0) {
+            let (code, length) = codes.code(symbol);
+            let bytes = (code << (32 - length)).to_be_bytes();
+            let stuffed: Vec<u8> = bytes
+                .iter()
+                .flat_map(|&byte| [byte, 0].into_iter().take(1 + usize::from(byte == 0xFF)))
+                .collect();
+            let mut bits = Bits::of(&stuffed);
+            bits.refill();
+            assert_eq!(table.symbol(&mut bits).unwrap(), symbol);
+        }
+        (bits, space)
+    }
+
+    #[test]
+    fn one_symbol_takes_one_bit() {
+        assert_eq!(cost(&counts([0, 0, 7])), (7, 1 << 15));
+        assert!(Codes::optimal(&[0; 256]).definition().is_empty());
+    }
+
+    /// Bits that all symbols take without a limit of lengths: the sum of all nodes of a Huffman tree, the reserved code included.
+    fn least(counts: &[u32; 256]) -> u64 {
+        let mut nodes: Vec<u64> =
+            counts.iter().filter(|count| **count > 0).map(|&count| count.into()).collect();
+        nodes.push(0);
+        let mut sum = 0;
+        while nodes.len() > 1 {
+            nodes.sort_by_key(|&node| std::cmp::Reverse(node));
+            let node = nodes.pop().unwrap() + nodes.pop().unwrap();
+            nodes.push(node);
+            sum += node;
+        }
+        sum
+    }
+
+    #[test]
+    fn codes_are_as_short_as_their_counts_allow() {
+        for counts in [
+            counts([8, 4, 2]),
+            counts([1, 1, 2, 2]),
+            counts([1; 256]),
+            counts((0..162).map(|k| 1 + k * k % 97)),
+            counts((0..200).map(|k| 20_000 / (k + 1))),
+        ] {
+            assert_eq!(cost(&counts).0, least(&counts));
+        }
+    }
+
+    /// Without the limit the rarest symbols of a Fibonacci series would have codes of more than 30 bits.
+    #[test]
+    fn codes_have_at_most_sixteen_bits() {
+        let mut pair = (1_u32, 1_u32);
+        let series = std::iter::from_fn(|| {
+            pair = (pair.1, pair.0.checked_add(pair.1)?);
+            Some(pair.0)
+        });
+        let counts = counts(series.take(40));
+        let (bits, space) = cost(&counts);
+        // All 2^16 places but the reserved one are used.
+        assert_eq!(space, (1 << 16) - 1);
+        let least = least(&counts);
+        assert!(bits > least && bits * 1000 < least * 1001, "{bits}, without a limit {least}");
+    }
+}

@@ -12,6 +12,7 @@ mod bits;
 mod header;
 mod huffman;
 mod idct;
+mod optimise;
 mod planes;
 mod progressive;
 mod segments;
@@ -21,7 +22,8 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub(super) use header::{Colour, Header, PROFILE};
+pub(super) use header::{Colour, Header, PROFILE, Quantisation};
+pub(super) use optimise::optimised;
 pub(super) use planes::Plane;
 pub(super) use size::size;
 

@@ -39,6 +39,11 @@ impl Tables {
         Ok(())
     }
 
+    /// The quantiser steps at a destination, 0 to 3, in zigzag order.
+    pub(super) fn steps(&self, place: usize) -> Option<&[u16; 64]> {
+        self.quantisers.get(place)?.as_ref()
+    }
+
     pub(super) fn huffman(&mut self, mut payload: &[u8]) -> Result<(), Rejected> {
         while let Some((&head, rest)) = payload.split_first() {
             let counts = rest.first_chunk::<16>().ok_or_else(damaged)?;
