@@ -6,10 +6,10 @@
 //! processes need as many open files. `COUPLE_LIVE_PART` runs one part: `idle`, `deliver` or `storm`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
+#[path = "../tests/support/observed_store.rs"]
+mod observed_store;
 mod people;
 mod support;
-#[path = "../tests/support/watched.rs"]
-mod watched;
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use std::{
 };
 
 use couple::{
-    AccountId, Backend, Call, Keyring, Secret, SystemClock,
+    AccountId, Backend, Keyring, RequestContext, Secret, SystemClock,
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions, listen, router_with, serve},
     store::{MemoryStore, sql::SqliteOptions},
@@ -52,7 +52,7 @@ const ROLE: &str = "COUPLE_LIVE_SERVER";
 struct Counts(Mutex<HashMap<&'static str, usize>>);
 
 #[async_trait::async_trait]
-impl watched::Watch for Counts {
+impl observed_store::StoreObserver for Counts {
     async fn before(&self, what: &'static str) {
         *self.0.lock().unwrap().entry(what).or_default() += 1;
     }
@@ -77,7 +77,7 @@ fn be_the_server(role: &str) {
         .keys(Keyring::new([0; 32]));
     let backend = if on_disk == "true" {
         let store = runtime.block_on(SqliteOptions::new(support::folder().join("couple.db")).open()).unwrap();
-        builder.store(watched::Watched(store, counts.clone()))
+        builder.store(observed_store::ObservedStore(store, counts.clone()))
     } else {
         builder.store(MemoryStore::new())
     };
@@ -137,7 +137,7 @@ fn be_the_server(role: &str) {
 async fn say(backend: &Backend, speaker: AccountId, n: usize) {
     let (client_id, body) = (format!("{}-{n}", now()), json!({ "text": now().to_string() }));
     let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
-    backend.timeline().append(&Call::default(), speaker, &command).await.unwrap();
+    backend.timeline().append(&RequestContext::default(), speaker, &command).await.unwrap();
 }
 
 struct Server {

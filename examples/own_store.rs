@@ -17,7 +17,7 @@ use couple::{
         upload::{ResumableUpload, UnfinishedUploads, UploadReads},
     },
     job::{DeadJob, JobReads, QueueStats},
-    media::{Kept, Media, MediaReads, Rendition, Space},
+    media::{Media, MediaReads, Rendition, Space, SpaceUsage},
     pairing::{Block, Couple, Invite, PairingReads, Side},
     store::MemoryStore,
     timeline::{Entry, Page, TimelineReads},
@@ -92,7 +92,7 @@ reads! {
         media_by_identity(space: Space, identity: &Digest) -> Option<Media>;
         renditions(space: Space, id: MediaId) -> Vec<Rendition>;
         avatar_of(account: AccountId) -> Option<Media>;
-        media_space(space: Space) -> Kept;
+        media_space(space: Space) -> SpaceUsage;
         media_in(space: Space, after: Option<MediaId>, limit: u32) -> Vec<Media>;
         media_spaces(after: Option<Space>, limit: u32) -> Vec<Space>;
         unused_renditions(before: Timestamp, limit: u32) -> Vec<(MediaId, Rendition)>;
@@ -124,7 +124,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let sign_up =
         couple::account::SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
-    backend.accounts().sign_up(&couple::Call::default(), &sign_up).await?;
+    backend.accounts().sign_up(&couple::RequestContext::default(), &sign_up).await?;
     backend.worker().run_until_idle().await?;
     println!("a sign-up and its mail took {} commits", store.commits.load(Ordering::Relaxed));
     Ok(())

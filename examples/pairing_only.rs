@@ -9,9 +9,9 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, http::HeaderMap, routing::post};
 use couple::{
-    AccountId, Backend, Call, Error, Secret,
+    AccountId, Backend, Error, RequestContext, Secret,
     core::{DisplayName, EmailAddress, EmailKey},
-    pairing::{Directory, Founded, Inviting, Named, Pairings, Person, Policy, Profile},
+    pairing::{Directory, InviteOutcome, InviteRef, NewInvite, PairingPolicy, Pairings, Person, Profile},
     timeline::{Append, Page, Timeline},
 };
 use serde_json::{Value, json};
@@ -49,9 +49,9 @@ impl Host {
 
 async fn invite(State(host): State<Host>, headers: HeaderMap) -> Json<Value> {
     let person = host.who(&headers);
-    match host.pairings.invite(&Call::default(), &person, &Inviting::default()).await {
-        Ok(Founded::Waiting(sent)) => Json(json!({ "code": sent.code.expose() })),
-        Ok(Founded::Couple(_)) => Json(json!({ "paired": true })),
+    match host.pairings.invite(&RequestContext::default(), &person, &NewInvite::default()).await {
+        Ok(InviteOutcome::Pending(sent)) => Json(json!({ "code": sent.code.expose() })),
+        Ok(InviteOutcome::Paired(_)) => Json(json!({ "paired": true })),
         Err(failure) => Json(json!({ "error": failure.to_string() })),
     }
 }
@@ -59,7 +59,7 @@ async fn invite(State(host): State<Host>, headers: HeaderMap) -> Json<Value> {
 async fn accept(State(host): State<Host>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
     let code = Secret::new(body["code"].as_str().unwrap_or_default().to_owned());
     let person = host.who(&headers);
-    match host.pairings.accept(&Call::default(), &person, &Named::Code(code)).await {
+    match host.pairings.accept(&RequestContext::default(), &person, &InviteRef::Code(code)).await {
         Ok(couple) => Json(json!({ "couple": couple.id.to_string() })),
         Err(failure) => Json(json!({ "error": failure.to_string() })),
     }
@@ -67,7 +67,7 @@ async fn accept(State(host): State<Host>, headers: HeaderMap, Json(body): Json<V
 
 async fn say(State(host): State<Host>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
     let entry = Append { couple: None, client_id: "1".into(), kind: "text".into(), body };
-    match host.timeline.append(&Call::default(), host.who(&headers).id, &entry).await {
+    match host.timeline.append(&RequestContext::default(), host.who(&headers).id, &entry).await {
         Ok(done) => Json(json!({ "seq": done.entry.seq })),
         Err(failure) => Json(json!({ "error": failure.to_string() })),
     }
@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let users = Arc::new(Users(users));
     let host = Host {
-        pairings: Pairings::new(ports.clone(), users.clone(), Policy::default()),
+        pairings: Pairings::new(ports.clone(), users.clone(), PairingPolicy::default()),
         timeline: Timeline::new(ports),
         users,
     };

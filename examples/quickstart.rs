@@ -3,11 +3,11 @@
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use couple::{
-    Backend, Call,
+    Backend, RequestContext,
     account::{Proof, SignUp, SignedIn, Verification},
     core::mail::Message,
     notify::mail::MemoryMailer,
-    pairing::{Founded, Inviting, Named, Person},
+    pairing::{InviteOutcome, InviteRef, NewInvite, Person},
     timeline::{Append, Page},
 };
 
@@ -18,13 +18,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ana = join(&backend, &mailer, "ana@example.org", "Ana").await?;
     let ben = join(&backend, &mailer, "ben@example.org", "Ben").await?;
 
-    let call = Call::default();
-    let Founded::Waiting(sent) =
-        backend.pairings().invite(&call, &person(&ana), &Inviting::default()).await?
+    let call = RequestContext::default();
+    let InviteOutcome::Pending(sent) =
+        backend.pairings().invite(&call, &person(&ana), &NewInvite::default()).await?
     else {
         return Err("no invite to Ana was found".into());
     };
-    backend.pairings().accept(&call, &person(&ben), &Named::Code(sent.code)).await?;
+    backend.pairings().accept(&call, &person(&ben), &InviteRef::Code(sent.code)).await?;
 
     let body = serde_json::json!({ "text": "hello" });
     let hello = Append { couple: None, client_id: "1".into(), kind: "text".into(), body };
@@ -42,14 +42,14 @@ async fn join(
     name: &str,
 ) -> Result<SignedIn, Box<dyn std::error::Error>> {
     let sign_up = SignUp { email: email.into(), display_name: name.into(), locale: None };
-    backend.accounts().sign_up(&Call::default(), &sign_up).await?;
+    backend.accounts().sign_up(&RequestContext::default(), &sign_up).await?;
     backend.worker().run_until_idle().await?;
     let Some(Message::ConfirmSignUp { code, .. }) = mailer.last_to(email).map(|mail| mail.message) else {
         return Err("no mail came".into());
     };
     let proof = Proof::Code { email: email.into(), code };
     let command = Verification { proof, password: None, display_name: None, locale: None };
-    Ok(backend.accounts().verify(&Call::default(), &command).await?)
+    Ok(backend.accounts().verify(&RequestContext::default(), &command).await?)
 }
 
 fn person(signed: &SignedIn) -> Person {

@@ -161,9 +161,9 @@ pub struct BackendBuilder {
     public_url: String,
     hash_cost: HashCost,
     hash_threads: Option<usize>,
-    accounts: account::Policy,
-    pairing: pairing::Policy,
-    pictures: media::Policy,
+    accounts: account::AccountPolicy,
+    pairing: pairing::PairingPolicy,
+    pictures: media::MediaPolicy,
     gallery: GalleryOptions,
     live: LiveOptions,
     worker: WorkerOptions,
@@ -193,9 +193,9 @@ impl Default for BackendBuilder {
             public_url: "http://127.0.0.1:8080".to_owned(),
             hash_cost: HashCost::RECOMMENDED,
             hash_threads: None,
-            accounts: account::Policy::default(),
-            pairing: pairing::Policy::default(),
-            pictures: media::Policy::default(),
+            accounts: account::AccountPolicy::default(),
+            pairing: pairing::PairingPolicy::default(),
+            pictures: media::MediaPolicy::default(),
             gallery: GalleryOptions::default(),
             live: LiveOptions::default(),
             worker: WorkerOptions::default(),
@@ -294,11 +294,11 @@ impl BackendBuilder {
         /// Sets the cost of a password hash. Default: [`HashCost::RECOMMENDED`].
         hash_cost: HashCost;
         /// Sets lifetimes of codes, links and sessions.
-        accounts: account::Policy;
+        accounts: account::AccountPolicy;
         /// Sets the lifetime and the maximum number of invites.
-        pairing: pairing::Policy;
+        pairing: pairing::PairingPolicy;
         /// Sets quotas of pictures.
-        pictures: media::Policy;
+        pictures: media::MediaPolicy;
         /// Sets renditions of pictures, and limits of decoding.
         gallery: GalleryOptions;
         /// Sets intervals and limits of live streams.

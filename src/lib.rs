@@ -9,8 +9,8 @@ pub use builder::{Backend, BackendBuilder, Role};
 pub use couple_core as core;
 #[doc(inline)]
 pub use couple_core::{
-    AccountId, Call, Clock, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, ManualClock, OsEntropy,
-    Secret, Store, SystemClock, Timestamp,
+    AccountId, Clock, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, ManualClock, OsEntropy,
+    RequestContext, Secret, Store, SystemClock, Timestamp,
 };
 #[doc(inline)]
 pub use couple_core::{account, job, limits, mail, media, pairing, timeline};

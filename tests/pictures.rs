@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use couple::{
-    AccountId, Backend, Call, Failure, Keyring, Store,
+    AccountId, Backend, Failure, Keyring, RequestContext, Store,
     account::{Account, AccountChange, PurgeAccountsHandler},
     core::{MediaId, digest},
     job::{JobChange, Worker, WorkerOptions},
     media::{
-        DiscardBlobs, Format, Media, MediaReads as _, Pictures, Policy, Purpose, Received, Refusal,
-        RenderMedia, Rendition, Source, Space, State, Upload, rules::Rendered,
+        AdmittedUpload, DiscardBlobs, Format, InspectedUpload, Media, MediaError, MediaPolicy,
+        MediaReads as _, MediaState, Pictures, Purpose, RenderMedia, Rendition, Source, Space,
+        rules::Rendered,
     },
     pairing::{Couple, PairingChange, Person},
     store::MemoryStore,
@@ -44,7 +45,7 @@ impl Two {
         let mut changes: Vec<_> = people.map(|one| AccountChange::Insert(one).into()).into();
         changes.push(PairingChange::Found(couple.clone()).into());
         store.commit(changes).await.unwrap();
-        let pictures = Pictures::new(backend.ports().clone(), Policy::default());
+        let pictures = Pictures::new(backend.ports().clone(), MediaPolicy::default());
         Self { world, store, backend, pictures, couple }
     }
     fn ana(&self) -> AccountId {
@@ -54,9 +55,9 @@ impl Two {
         self.couple.members[1]
     }
 
-    async fn upload(&self, who: AccountId, purpose: Purpose, content: &str) -> (Upload, Media) {
+    async fn upload(&self, who: AccountId, purpose: Purpose, content: &str) -> (AdmittedUpload, Media) {
         let upload = self.pictures.begin(who, purpose, Some(100)).await.unwrap();
-        let received = Received {
+        let received = InspectedUpload {
             digest: digest(&[content.as_bytes()]),
             source: Source { blob: "upload".into(), bytes: 100, media_type: "image/png".into() },
             crop: None,
@@ -64,7 +65,7 @@ impl Two {
             height: 30,
             placeholder: (purpose == Purpose::Photo).then(|| b"thumb".to_vec()),
         };
-        let stored = self.pictures.add(&Call::default(), &upload, received).await.unwrap();
+        let stored = self.pictures.add(&RequestContext::default(), &upload, received).await.unwrap();
         assert_eq!(stored.created, stored.media.id == upload.id);
         (upload, stored.media)
     }
@@ -93,7 +94,7 @@ impl Two {
     }
     async fn append(&self, who: AccountId, name: &str, body: Value) -> Result<i64, String> {
         let append = Append { couple: None, client_id: name.into(), kind: "photo".into(), body };
-        match self.backend.timeline().append(&Call::default(), who, &append).await {
+        match self.backend.timeline().append(&RequestContext::default(), who, &append).await {
             Ok(appended) => Ok(appended.entry.seq),
             Err(Failure::Refused(refusal)) => Err(refusal.code().into_owned()),
             Err(Failure::Failed(error)) => panic!("{error}"),
@@ -102,7 +103,7 @@ impl Two {
     /// Kinds and bodies of the log after `seq`.
     async fn log(&self, seq: i64) -> Vec<(String, Value)> {
         let read = self.backend.timeline().read(self.couple.id, Page::After(seq), 200, None).await.unwrap();
-        let text = |view: timeline::View| {
+        let text = |view: timeline::EntryView| {
             (view.entry.kind, view.entry.body.map_or(Value::Null, |body| body.value()))
         };
         read.into_iter().map(text).collect()
@@ -110,7 +111,7 @@ impl Two {
     async fn sees(&self, who: AccountId, media: &Media) -> bool {
         match self.pictures.view(who, media.id).await {
             Ok((seen, _)) => seen.id == media.id,
-            Err(Failure::Refused(Refusal::MediaNotFound)) => false,
+            Err(Failure::Refused(MediaError::MediaNotFound)) => false,
             Err(other) => panic!("{other}"),
         }
     }
@@ -148,7 +149,7 @@ impl Two {
 
     async fn leave(&self) {
         let person = Person { id: self.ana(), email: Some(self.world.email("ana")) };
-        self.backend.pairings().leave(&Call::default(), &person, None, false).await.unwrap();
+        self.backend.pairings().leave(&RequestContext::default(), &person, None, false).await.unwrap();
     }
 }
 
@@ -201,15 +202,15 @@ async fn lost_picture_may_be_uploaded_again() {
 #[tokio::test]
 async fn quota_is_enforced() {
     let two = Two::new().await;
-    let tight = Policy { couple_quota: 150, ..Policy::default() };
+    let tight = MediaPolicy { couple_quota: 150, ..MediaPolicy::default() };
     let pictures = Pictures::new(two.backend.ports().clone(), tight);
     let begin = |bytes| pictures.begin(two.ana(), Purpose::Photo, Some(bytes));
-    assert!(matches!(begin(151).await, Err(Failure::Refused(Refusal::QuotaExceeded))));
-    assert!(matches!(begin(u64::MAX).await, Err(Failure::Refused(Refusal::QuotaExceeded))));
+    assert!(matches!(begin(151).await, Err(Failure::Refused(MediaError::QuotaExceeded))));
+    assert!(matches!(begin(u64::MAX).await, Err(Failure::Refused(MediaError::QuotaExceeded))));
     let uploads = [begin(100).await.unwrap(), begin(100).await.unwrap()];
     let mut stored = Vec::new();
     for (n, upload) in uploads.iter().enumerate() {
-        let received = Received {
+        let received = InspectedUpload {
             digest: digest(&[&[u8::try_from(n).unwrap()]]),
             source: Source { blob: "upload".into(), bytes: 100, media_type: "image/png".into() },
             crop: None,
@@ -217,10 +218,10 @@ async fn quota_is_enforced() {
             height: 1,
             placeholder: None,
         };
-        stored.push(pictures.add(&Call::default(), upload, received).await);
+        stored.push(pictures.add(&RequestContext::default(), upload, received).await);
     }
     assert!(stored[0].is_ok());
-    assert!(matches!(stored[1], Err(Failure::Refused(Refusal::QuotaExceeded))));
+    assert!(matches!(stored[1], Err(Failure::Refused(MediaError::QuotaExceeded))));
     assert_eq!(two.kept(Space::Couple(two.couple.id)).await, 100);
 }
 
@@ -279,7 +280,7 @@ async fn entry_may_only_name_a_photo_of_its_author() {
         let body = json!({ "media_id": id, "text": "look again" });
         async move { two.backend.timeline().edit(two.ana(), 1, &body).await }
     };
-    assert!(matches!(edit(theirs.id).await, Err(Failure::Refused(timeline::Refusal::Invalid(_)))));
+    assert!(matches!(edit(theirs.id).await, Err(Failure::Refused(timeline::TimelineError::Invalid(_)))));
     edit(photo.id).await.unwrap();
     let body = &two.log(0).await[0].1;
     assert_eq!((&body["text"], &body["media"]["width"]), (&json!("look again"), &json!(40)));
@@ -296,7 +297,7 @@ async fn entry_may_only_name_a_photo_of_its_author() {
     assert_eq!(two.post(two.ana(), "1", photo.id).await, Ok(1));
     assert_eq!(two.post(two.ana(), "2", photo.id).await, Err("media_not_found".into()));
     let not_mine = two.pictures.delete(two.ana(), theirs.id).await;
-    assert!(matches!(not_mine, Err(Failure::Refused(Refusal::MediaNotFound))));
+    assert!(matches!(not_mine, Err(Failure::Refused(MediaError::MediaNotFound))));
 }
 
 #[tokio::test]
@@ -354,9 +355,9 @@ async fn late_result_for_an_ended_couple_publishes_nothing() {
     two.leave().await;
     let head = two.log(0).await.len();
     assert!(two.render(&photo).await);
-    assert_eq!(two.store.media(photo.id).await.unwrap().unwrap().state, State::Ready);
+    assert_eq!(two.store.media(photo.id).await.unwrap().unwrap().state, MediaState::Ready);
     assert_eq!(two.log(0).await.len(), head);
-    let received = Received {
+    let received = InspectedUpload {
         digest: digest(&[b"late"]),
         source: Source { blob: "upload".into(), bytes: 1, media_type: "image/png".into() },
         crop: None,
@@ -364,10 +365,10 @@ async fn late_result_for_an_ended_couple_publishes_nothing() {
         height: 1,
         placeholder: None,
     };
-    let late = two.pictures.add(&Call::default(), &upload, received).await;
-    assert!(matches!(late, Err(Failure::Refused(Refusal::NotPaired))));
+    let late = two.pictures.add(&RequestContext::default(), &upload, received).await;
+    assert!(matches!(late, Err(Failure::Refused(MediaError::NotPaired))));
     let begin = two.pictures.begin(two.ana(), Purpose::Photo, None).await;
-    assert!(matches!(begin, Err(Failure::Refused(Refusal::NotPaired))));
+    assert!(matches!(begin, Err(Failure::Refused(MediaError::NotPaired))));
 }
 
 #[tokio::test]
@@ -378,8 +379,8 @@ async fn new_avatar_replaces_the_previous_one() {
     let theirs = two.upload(two.ben(), Purpose::Avatar, "1").await.1;
     let photo = two.photo(two.ana(), "3").await;
     let set = |id| two.pictures.set_avatar(two.ana(), id);
-    assert!(matches!(set(Some(theirs.id)).await, Err(Failure::Refused(Refusal::MediaNotFound))));
-    assert!(matches!(set(Some(photo.id)).await, Err(Failure::Refused(Refusal::WrongPurpose))));
+    assert!(matches!(set(Some(theirs.id)).await, Err(Failure::Refused(MediaError::MediaNotFound))));
+    assert!(matches!(set(Some(photo.id)).await, Err(Failure::Refused(MediaError::WrongPurpose))));
     two.work().await;
     set(Some(one.id)).await.unwrap();
     set(Some(one.id)).await.unwrap();

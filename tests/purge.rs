@@ -1,8 +1,8 @@
 //! Permanent deletion of accounts: in bounded steps, and independently of failures of other accounts.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "support/watched.rs"]
-mod watched;
+#[path = "support/observed_store.rs"]
+mod observed_store;
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use couple::{
     timeline::{NewEntry, Page, TimelineChange, TimelineReads as _},
 };
 use couple_conformance::World;
-use watched::{Watch, Watched};
+use observed_store::{ObservedStore, StoreObserver};
 
 /// Observes each commit, and refuses those that erase selected accounts.
 #[derive(Default)]
@@ -35,7 +35,7 @@ struct Observer {
 }
 
 #[async_trait]
-impl Watch for Observer {
+impl StoreObserver for Observer {
     async fn before(&self, _: &'static str) {}
     async fn after(&self, _: &'static str) {}
     fn refuse(&self, changes: &[Change]) -> Option<Error> {
@@ -52,7 +52,7 @@ impl Watch for Observer {
 }
 
 struct Fixture<S> {
-    store: Arc<Watched<S, Observer>>,
+    store: Arc<ObservedStore<S, Observer>>,
     observer: Arc<Observer>,
     world: World,
     backend: Backend,
@@ -61,7 +61,7 @@ struct Fixture<S> {
 impl<S: Store> Fixture<S> {
     fn new(store: S) -> Self {
         let (observer, world) = (Arc::new(Observer::default()), World::default());
-        let store = Arc::new(Watched(store, observer.clone()));
+        let store = Arc::new(ObservedStore(store, observer.clone()));
         let backend = Backend::builder()
             .store(store.clone())
             .blobs(couple::blobs::Blobs::memory())

@@ -18,22 +18,22 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    AccountId, Backend, Call, Error, Keyring,
+    AccountId, Backend, Error, Keyring, RequestContext,
     core::{
         limits::Unlimited,
         live::{Bus, Notice, Subscription, Topic},
     },
-    notify::live::{Cursor, Frame, Gate, Line, LiveOptions},
+    notify::live::{Cursor, EncodedEntry, Frame, Gate, LiveOptions},
     store::{MemoryBus, MemoryStore},
     timeline::{Append, Entry},
 };
+use observed_store::{ObservedStore, StoreObserver};
 use serde_json::json;
-use watched::{Watch, Watched};
 
+#[path = "support/observed_store.rs"]
+mod observed_store;
 #[path = "../benches/people/mod.rs"]
 mod people;
-#[path = "support/watched.rs"]
-mod watched;
 
 /// Entries that are written in one interleaving; the last one changes the first.
 const ENTRIES: usize = 3;
@@ -144,7 +144,7 @@ impl Subscription for SlowSubscription {
 
 /// Reads of the store have random delays, too.
 #[async_trait]
-impl Watch for Slow {
+impl StoreObserver for Slow {
     async fn before(&self, read: &'static str) {
         if ["couple", "entries"].contains(&read) {
             self.reading.fetch_add(1, Ordering::SeqCst);
@@ -220,7 +220,7 @@ struct Stage {
 }
 
 /// Text of an entry.
-fn said(line: &Line) -> String {
+fn said(line: &EncodedEntry) -> String {
     line.view.entry.body.as_ref().map_or_else(String::new, |body| body.as_str().to_owned())
 }
 
@@ -228,7 +228,7 @@ impl Stage {
     async fn new(mutant: Mutant) -> Self {
         let dice = Dice::default();
         let bus = Slow { inner: MemoryBus::new(), dice: dice.clone(), mutant, reading: Arc::default() };
-        let store = Watched(MemoryStore::new(), Arc::new(bus.clone()));
+        let store = ObservedStore(MemoryStore::new(), Arc::new(bus.clone()));
         let builder =
             Backend::builder().blobs(couple::blobs::Blobs::memory()).store(store).keys(Keyring::new([0; 32]));
         let live = LiveOptions { linger: Duration::ZERO, ..LiveOptions::default() };
@@ -268,7 +268,7 @@ impl Stage {
                 dice.pause().await;
                 let (client_id, body) = (format!("{seed}-{n}"), json!({ "text": "before" }));
                 let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
-                backend.timeline().append(&Call::default(), writer, &command).await.unwrap();
+                backend.timeline().append(&RequestContext::default(), writer, &command).await.unwrap();
             }
             dice.pause().await;
             backend.timeline().edit(writer, head + 1, &json!({ "text": "after" })).await.unwrap();

@@ -3,7 +3,7 @@
 use std::{io::BufRead as _, path::Path, sync::Arc, time::Duration};
 
 use couple::{
-    Backend, Call, OsEntropy, Secret, Store, SystemClock,
+    Backend, OsEntropy, RequestContext, Secret, Store, SystemClock,
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions, listen, router_with, serve},
     store::{
@@ -118,10 +118,10 @@ async fn say(backend: Backend, speakers: Vec<couple::AccountId>, rate: f64, seco
             // A task per entry: a slow append must not delay later ones.
             let backend = backend.clone();
             under_way.spawn(async move {
-                backend.timeline().append(&Call::default(), speaker, &command).await.unwrap();
+                backend.timeline().append(&RequestContext::default(), speaker, &command).await.unwrap();
             });
         } else {
-            backend.timeline().append(&Call::default(), speaker, &command).await.unwrap();
+            backend.timeline().append(&RequestContext::default(), speaker, &command).await.unwrap();
         }
         said += 1;
     }

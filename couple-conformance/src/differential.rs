@@ -10,7 +10,7 @@ use couple_core::{
     },
     digest,
     job::{JobChange, NewJob},
-    media::{AsRead, Format, Media, MediaChange, Rendition, Source, Space},
+    media::{ExpectedMedia, Format, Media, MediaChange, Rendition, Source, Space},
     pairing::{Block, Invite, InviteState, PairingChange, Side},
     timeline::{Body, NewEntry, Page, TimelineChange},
     upload::{ResumableUpload, UploadChange, UploadPart},
@@ -381,7 +381,7 @@ fn media_change() -> impl Strategy<Value = Change> {
     let place = || n().prop_map(|n| (picture(n, 0).space, media_id(n)));
     let seen = || {
         (place(), prop_oneof![3 => Just(0), 2 => Just(1), 1 => Just(2)])
-            .prop_map(|((space, id), uses)| AsRead { space, id, uses })
+            .prop_map(|((space, id), uses)| ExpectedMedia { space, id, uses })
     };
     let time = || (0..12_u8).prop_map(at);
     let format = || prop_oneof![Just(Format::Jpeg), Just(Format::WebP), Just(Format::Png)];

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use couple_core::{
     AccountId, Change, Conflict, CoupleId, MediaId, Store, Timestamp, digest,
-    media::{AsRead, Crop, Format, Kept, Media, MediaChange, Purpose, Rendition, Source, Space, State},
+    media::{
+        Crop, ExpectedMedia, Format, Media, MediaChange, MediaState, Purpose, Rendition, Source, Space,
+        SpaceUsage,
+    },
     pairing::PairingChange,
 };
 
@@ -106,7 +109,7 @@ pub async fn m2_reads_back(store: impl Store) {
     };
     must(&store, finish(&photo, vec![small.clone(), large.clone()])).await;
     let ready = Media {
-        state: State::Ready,
+        state: MediaState::Ready,
         width: 40,
         height: 30,
         animated: true,
@@ -125,12 +128,13 @@ pub async fn m2_reads_back(store: impl Store) {
     must(&store, add(&photo, same.clone())).await;
     assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), [same, large, small]);
     must(&store, reject(&avatar)).await;
-    let rejected = Media { state: State::Rejected("truncated".to_owned()), source: None, ..avatar.clone() };
+    let rejected =
+        Media { state: MediaState::Rejected("truncated".to_owned()), source: None, ..avatar.clone() };
     assert_eq!(get(&store, avatar.id).await, rejected);
     assert_eq!(store.media(MediaId::from_uuid(uuid::Uuid::max())).await.unwrap(), None);
     assert_eq!(
         store.media_space(world.photo(world.couple_id(), avatar.owner, "y").space).await.unwrap(),
-        Kept::default()
+        SpaceUsage::default()
     );
 }
 
@@ -211,8 +215,8 @@ pub async fn m5_ends_once(store: impl Store) {
     });
     assert_eq!(race(&store, commits.collect()).await, 1);
     match get(&store, photo.id).await {
-        Media { state: State::Ready, source: Some(_), placeholder: Some(_), .. } => {}
-        Media { state: State::Rejected(reason), source: None, placeholder: None, .. } => {
+        Media { state: MediaState::Ready, source: Some(_), placeholder: Some(_), .. } => {}
+        Media { state: MediaState::Rejected(reason), source: None, placeholder: None, .. } => {
             assert_eq!(reason, "truncated");
         }
         other => panic!("{other:?}"),
@@ -267,7 +271,7 @@ pub async fn m7_naming(store: impl Store) {
     assert_eq!(race(&store, commits).await, 30);
     assert_eq!(get(&store, photo.id).await.uses, 30);
     // Of concurrent commits that read the same number of uses, one counts a use off.
-    let as_read = AsRead { uses: 30, ..photo.as_read() };
+    let as_read = ExpectedMedia { uses: 30, ..photo.as_read() };
     let commits = (0..30).map(|_| vec![MediaChange::Release(as_read).into()]).collect();
     assert_eq!(race(&store, commits).await, 1);
     assert_eq!(get(&store, photo.id).await.uses, 29);
@@ -382,7 +386,7 @@ pub async fn m11_forgetting(store: impl Store) {
     assert!(get(&store, photo.id).await.source.is_some());
     must(&store, forget(&["master.jpg"])).await;
     let left = get(&store, photo.id).await;
-    assert_eq!((left.source, left.state), (None, State::Ready));
+    assert_eq!((left.source, left.state), (None, MediaState::Ready));
     assert_eq!(names(store.renditions(photo.space, photo.id).await.unwrap()), ["128"]);
     assert_eq!(bytes(&store, photo.space).await, 10);
     // The rendition can be made again.
@@ -423,7 +427,7 @@ pub async fn m12_avatars(store: impl Store) {
     must(&store, set(Some(&other), Some(&one))).await;
     assert_eq!(store.media_space(one.space).await.unwrap().avatar, Some(other.id));
     assert_eq!(uses().await, (0, 1));
-    must(&store, MediaChange::Delete(AsRead { uses: 1, ..other.as_read() })).await;
+    must(&store, MediaChange::Delete(ExpectedMedia { uses: 1, ..other.as_read() })).await;
     assert_eq!(store.avatar_of(ana).await.unwrap(), None);
     must(&store, set(Some(&one), None)).await;
     must(&store, set(None, Some(&one))).await;
@@ -467,12 +471,12 @@ pub async fn m14_closing(store: impl Store) {
     must(&store, insert(&avatar)).await;
     must(&store, MediaChange::SetAvatar { account: ana, media: Some(avatar.id), before: None }).await;
     assert_eq!(conflict(&store, close(ana)).await, Conflict::SpaceNotEmpty(ana));
-    must(&store, MediaChange::Delete(AsRead { uses: 1, ..avatar.as_read() })).await;
+    must(&store, MediaChange::Delete(ExpectedMedia { uses: 1, ..avatar.as_read() })).await;
     let never = world.account_id();
     for account in [ana, ana, never] {
         must(&store, close(account)).await;
         let kept = store.media_space(Space::Account(account)).await.unwrap();
-        assert_eq!(kept, Kept { bytes: 0, avatar: None, closed: true });
+        assert_eq!(kept, SpaceUsage { bytes: 0, avatar: None, closed: true });
         let late = insert(&world.avatar(account, "b"));
         assert_eq!(conflict(&store, late).await, Conflict::SpaceClosed(account));
     }

@@ -6,9 +6,9 @@ use crate::{Idempotency, Label};
 
 /// Per-request context: client address, device and idempotency key.
 ///
-/// [`Call::default`] is the context of calls that the host makes itself.
+/// [`RequestContext::default`] is the context of calls that the host makes itself.
 #[derive(Debug, Clone, Default)]
-pub struct Call {
+pub struct RequestContext {
     /// Client address, taken from proxy headers only behind trusted proxies. The key of limits per client.
     pub ip: Option<IpAddr>,
     /// Name that the device gives itself, shown in the list of sessions.

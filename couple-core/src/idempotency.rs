@@ -17,7 +17,7 @@ pub struct Idempotency {
 
 impl Idempotency {
     /// Retention of an outcome.
-    pub const KEPT: Duration = Duration::from_hours(24);
+    pub const RETENTION: Duration = Duration::from_hours(24);
 }
 
 /// Refusal: the idempotency key was used for another request.

@@ -37,7 +37,7 @@ pub mod timeline;
 mod typed;
 pub mod upload;
 
-pub use call::Call;
+pub use call::RequestContext;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use email::{EmailAddress, EmailKey};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
@@ -46,5 +46,5 @@ pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId, 
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
 pub use secret::{Digest, Keyring, Secret, digest};
-pub use store::{Change, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, Transaction};
+pub use store::{Change, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, UnitOfWork};
 pub use text::{DisplayName, Invalid, Label, Locale, TimeZoneName};

@@ -24,7 +24,7 @@ pub enum Topic {
 
 /// Hint that the store has news. It may be lost, duplicated or reordered, so receivers read the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Abroad")]
+#[serde(into = "RemoteNotice")]
 pub enum Notice {
     /// Something was written: read the store.
     Changed,
@@ -50,13 +50,13 @@ pub enum Notice {
 
 /// Serialized form of a notice, for other processes.
 #[derive(Serialize)]
-enum Abroad {
+enum RemoteNotice {
     Changed,
     Here(Side),
     Signal { from: Side, kind: String, body: Option<Body> },
 }
 
-impl From<Notice> for Abroad {
+impl From<Notice> for RemoteNotice {
     fn from(notice: Notice) -> Self {
         match notice {
             Notice::Changed | Notice::Appended(_) => Self::Changed,

@@ -44,7 +44,7 @@ impl std::fmt::Debug for Ports {
 }
 
 /// Time after which a commit of unknown outcome has ended. Stores limit a transaction to two seconds.
-const LATE: Duration = Duration::from_secs(3);
+const MAX_COMMIT_TIME: Duration = Duration::from_secs(3);
 
 impl Ports {
     /// Current time.
@@ -103,7 +103,7 @@ impl Ports {
         self.publish_changed(&topics).await;
         let ports = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(LATE).await;
+            tokio::time::sleep(MAX_COMMIT_TIME).await;
             ports.publish_changed(&topics).await;
         });
     }
@@ -137,7 +137,7 @@ impl Ports {
 }
 
 /// Turns a conflict that the caller does not expect into an error.
-pub(crate) fn settled(result: Result<Committed, CommitError>) -> Result<Committed, Error> {
+pub(crate) fn without_conflict(result: Result<Committed, CommitError>) -> Result<Committed, Error> {
     result.map_err(|error| match error {
         CommitError::Failed(error) => error,
         CommitError::Conflict(conflict) => Error::new(ErrorKind::Overloaded, "commit").source(conflict),

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    AccountId, Call, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, SessionId,
-    Timestamp, TokenId, UploadId,
+    AccountId, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, RequestContext,
+    SessionId, Timestamp, TokenId, UploadId,
     account::{AccountChange, AccountReads},
     idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord},
     job::{ClaimedJob, JobChange, JobReads},
@@ -247,17 +247,17 @@ pub struct Decision<T> {
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Transaction<'a> {
+pub struct UnitOfWork<'a> {
     ports: &'a Ports,
     idempotency: Option<&'a Idempotency>,
     now: Timestamp,
     attempts: u32,
 }
 
-impl<'a> Transaction<'a> {
+impl<'a> UnitOfWork<'a> {
     /// Starts a use case at the time `now`.
     #[must_use]
-    pub const fn new(ports: &'a Ports, call: &'a Call, now: Timestamp) -> Self {
+    pub const fn new(ports: &'a Ports, call: &'a RequestContext, now: Timestamp) -> Self {
         Self { ports, idempotency: call.idempotency.as_ref(), now, attempts: 0 }
     }
 
@@ -296,7 +296,7 @@ impl<'a> Transaction<'a> {
                     request: key.request,
                     outcome: text,
                     recorded_at: self.now,
-                    expires_at: self.now.plus(Idempotency::KEPT),
+                    expires_at: self.now.plus(Idempotency::RETENTION),
                 })
                 .into(),
             );

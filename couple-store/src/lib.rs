@@ -15,13 +15,13 @@
 //! | | [`RedisPresence`](redis::RedisPresence) (feature `redis`) | many processes |
 //! | a [`Keyring`](couple_core::Keyring) | [`KeyFile`] | what mailed codes are derived from |
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod between;
 mod key_file;
 mod memory;
 mod private_file;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod remote_bus;
 #[cfg(feature = "sql")]
 pub mod sql;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 /// Permissions of all users but the owner and the group.
 #[cfg(unix)]
-const OTHERS: u32 = 0o007;
+const OTHER_USERS_MODE: u32 = 0o007;
 
 /// Options that create a file readable and writable by its owner only.
 pub(crate) fn options() -> fs::OpenOptions {
@@ -20,7 +20,7 @@ pub(crate) fn options() -> fs::OpenOptions {
 /// False on systems other than Unix.
 pub(crate) fn is_open_to_others(file: &fs::Metadata) -> bool {
     #[cfg(unix)]
-    return std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & OTHERS != 0;
+    return std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & OTHER_USERS_MODE != 0;
     #[cfg(not(unix))]
     {
         let _ = file;
@@ -37,7 +37,7 @@ pub(crate) fn close_to_others(path: &std::path::Path) -> std::io::Result<()> {
         let file = path.metadata()?;
         if is_open_to_others(&file) {
             let mut permissions = file.permissions();
-            permissions.set_mode(permissions.mode() & !OTHERS);
+            permissions.set_mode(permissions.mode() & !OTHER_USERS_MODE);
             fs::set_permissions(path, permissions)?;
         }
     }

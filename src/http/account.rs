@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
-    extract::{Body, Meta, Segment, Signed},
+    ApiResult, App, Problem,
+    extract::{AuthSession, Body, PathParam, RequestMeta},
     media::{self, MediaOut},
     nullable, picture_access, time,
 };
@@ -79,7 +79,7 @@ struct MeOut {
 }
 
 impl MeOut {
-    async fn new(app: &App, signed: &Signed, account: Account) -> Answer<Json<Self>> {
+    async fn new(app: &App, signed: &AuthSession, account: Account) -> ApiResult<Json<Self>> {
         let avatar = media::avatar(app, account.id, &picture_access::viewer_of(app, signed).await?).await?;
         Ok(Json(Self { account: account.into(), avatar }))
     }
@@ -167,9 +167,9 @@ struct NewAccount {
     responses((status = 202, description = "A mail is being sent", body = Status)))]
 async fn sign_up(
     State(app): State<App>,
-    meta: Meta,
+    meta: RequestMeta,
     body: Body<NewAccount>,
-) -> Answer<(StatusCode, Json<Status>)> {
+) -> ApiResult<(StatusCode, Json<Status>)> {
     let call = meta.open_call(&body.value.email, &body);
     let NewAccount { email, display_name, locale } = body.value;
     app.backend.accounts().sign_up(&call, &SignUp { email, display_name, locale }).await?;
@@ -226,7 +226,11 @@ fn proof(
 #[utoipa::path(post, path = "/v1/accounts/verify", tag = "accounts", request_body = Verification,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 200, description = "Confirmed and signed in", body = SignedInOut)))]
-async fn verify(State(app): State<App>, meta: Meta, body: Body<Verification>) -> Answer<Json<SignedInOut>> {
+async fn verify(
+    State(app): State<App>,
+    meta: RequestMeta,
+    body: Body<Verification>,
+) -> ApiResult<Json<SignedInOut>> {
     let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let Verification { email, code, token, password, display_name, locale } = body.value;
     let command = account::Verification { proof: proof(email, code, token)?, password, display_name, locale };
@@ -245,9 +249,9 @@ struct Address {
     responses((status = 202, description = "If there is a pending sign-up, a mail is being sent", body = Status)))]
 async fn resend(
     State(app): State<App>,
-    meta: Meta,
+    meta: RequestMeta,
     body: Body<Address>,
-) -> Answer<(StatusCode, Json<Status>)> {
+) -> ApiResult<(StatusCode, Json<Status>)> {
     let call = meta.open_call(&body.value.email, &body);
     app.backend.accounts().resend(&call, &body.value.email).await?;
     Ok(SENT)
@@ -280,9 +284,9 @@ struct Credentials {
     responses((status = 201, description = "Signed in", body = SignedInOut)))]
 async fn sign_in(
     State(app): State<App>,
-    meta: Meta,
+    meta: RequestMeta,
     body: Body<Credentials>,
-) -> Answer<(StatusCode, Json<SignedInOut>)> {
+) -> ApiResult<(StatusCode, Json<SignedInOut>)> {
     let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let command = match body.value {
         Credentials { email: Some(email), password: Some(password), code: None, token: None } => {
@@ -309,9 +313,9 @@ async fn sign_in(
     responses((status = 202, description = "If there is an account, a mail is being sent", body = Status)))]
 async fn request_code(
     State(app): State<App>,
-    meta: Meta,
+    meta: RequestMeta,
     body: Body<Address>,
-) -> Answer<(StatusCode, Json<Status>)> {
+) -> ApiResult<(StatusCode, Json<Status>)> {
     let call = meta.open_call(&body.value.email, &body);
     app.backend.accounts().request_code(&call, &body.value.email).await?;
     Ok(SENT)
@@ -320,7 +324,7 @@ async fn request_code(
 /// List the account's sessions.
 #[utoipa::path(get, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Sessions)))]
-async fn list_sessions(State(app): State<App>, signed: Signed) -> Answer<Json<Sessions>> {
+async fn list_sessions(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<Sessions>> {
     let sessions = app.backend.accounts().sessions(signed.id()).await?;
     let sessions = sessions.into_iter().map(|session| SessionOut::new(session, signed.session.id)).collect();
     Ok(Json(Sessions { sessions }))
@@ -335,7 +339,7 @@ struct Sessions {
 /// Sign out: end the current session.
 #[utoipa::path(delete, path = "/v1/sessions/current", tag = "accounts", security(("session" = [])),
     responses((status = 204, description = "Signed out")))]
-async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
+async fn end_current_session(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
     app.backend.accounts().sign_out(&signed.session).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -344,7 +348,11 @@ async fn end_current_session(State(app): State<App>, signed: Signed) -> Answer<S
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "accounts", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the session")),
     responses((status = 204, description = "Signed out")))]
-async fn end_session(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
+async fn end_session(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(id): PathParam,
+) -> ApiResult<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("session_not_found"))?;
     app.backend.accounts().end_session(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -353,7 +361,7 @@ async fn end_session(State(app): State<App>, signed: Signed, Segment(id): Segmen
 /// End all other sessions of the account.
 #[utoipa::path(delete, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
     responses((status = 204, description = "All other sessions have ended")))]
-async fn end_other_sessions(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
+async fn end_other_sessions(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
     app.backend.accounts().end_sessions(signed.id(), Some(signed.session.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -363,9 +371,9 @@ async fn end_other_sessions(State(app): State<App>, signed: Signed) -> Answer<St
     responses((status = 202, description = "If there is an account, a mail is being sent", body = Status)))]
 async fn forgot_password(
     State(app): State<App>,
-    meta: Meta,
+    meta: RequestMeta,
     body: Body<Address>,
-) -> Answer<(StatusCode, Json<Status>)> {
+) -> ApiResult<(StatusCode, Json<Status>)> {
     let call = meta.open_call(&body.value.email, &body);
     app.backend.accounts().forgot_password(&call, &body.value.email).await?;
     Ok(SENT)
@@ -394,10 +402,10 @@ struct NewPassword {
         (status = 204, description = "Set with a link's token; sign in")))]
 async fn set_password(
     State(app): State<App>,
-    signed: Option<Signed>,
-    meta: Meta,
+    signed: Option<AuthSession>,
+    meta: RequestMeta,
     body: Body<NewPassword>,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let accounts = app.backend.accounts();
     let NewPassword { token, current_password, new_password } = body.value;
     match (token, signed) {
@@ -418,7 +426,7 @@ async fn set_password(
 /// Get the caller's account.
 #[utoipa::path(get, path = "/v1/me", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "The account", body = MeOut)))]
-async fn me(State(app): State<App>, signed: Signed) -> Answer<Json<MeOut>> {
+async fn me(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<MeOut>> {
     MeOut::new(&app, &signed, signed.account.clone()).await
 }
 
@@ -447,7 +455,11 @@ struct AccountPatch {
 /// Change the caller's profile. Absent fields stay, null clears a field.
 #[utoipa::path(patch, path = "/v1/me", tag = "accounts", security(("session" = [])), request_body = AccountPatch,
     responses((status = 200, description = "The account", body = MeOut)))]
-async fn update_me(State(app): State<App>, signed: Signed, body: Body<AccountPatch>) -> Answer<Json<MeOut>> {
+async fn update_me(
+    State(app): State<App>,
+    signed: AuthSession,
+    body: Body<AccountPatch>,
+) -> ApiResult<Json<MeOut>> {
     let AccountPatch { display_name, locale, time_zone, birthday } = body.value;
     // The display name cannot be cleared.
     let display_name = display_name.map(Option::unwrap_or_default);
@@ -473,10 +485,10 @@ struct NewEmail {
     responses((status = 202, description = "A mail to the new address is being sent", body = Status)))]
 async fn change_email(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     body: Body<NewEmail>,
-) -> Answer<(StatusCode, Json<Status>)> {
+) -> ApiResult<(StatusCode, Json<Status>)> {
     let call = meta.call(signed.id(), &body);
     let NewEmail { new_email, current_password } = body.value;
     app.backend
@@ -509,10 +521,10 @@ struct EmailProof {
     request_body = EmailProof, responses((status = 204, description = "The account has the new address")))]
 async fn confirm_email(
     State(app): State<App>,
-    signed: Option<Signed>,
-    meta: Meta,
+    signed: Option<AuthSession>,
+    meta: RequestMeta,
     body: Body<EmailProof>,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     let EmailProof { email, code, token } = body.value;
     let proof = proof(email, code, token)?;
     if matches!(proof, Proof::Code { .. }) && signed.is_none() {
@@ -536,9 +548,9 @@ struct EmailCancellation {
     responses((status = 204, description = "The account keeps its address")))]
 async fn cancel_email_change(
     State(app): State<App>,
-    meta: Meta,
+    meta: RequestMeta,
     body: Body<EmailCancellation>,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     app.backend.accounts().cancel_email_change(&meta.plain(), &body.value.token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -557,9 +569,9 @@ struct Deletion {
     responses((status = 202, description = "All sessions have ended; the account is deleted when it is due", body = Deletion)))]
 async fn delete_me(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
-) -> Answer<(StatusCode, Json<Deletion>)> {
+    signed: AuthSession,
+    meta: RequestMeta,
+) -> ApiResult<(StatusCode, Json<Deletion>)> {
     let due = app.backend.accounts().request_deletion(&meta.plain(), &signed.session, None).await?;
     Ok((StatusCode::ACCEPTED, Json(Deletion { status: "deletion_scheduled", deletion_due: time(due) })))
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Answer, Problem, client_network::NetworkCounts};
+use super::{ApiResult, Problem, client_network::NetworkCounts};
 
 /// Limits resources of clients that have not authenticated, in total and per client network.
 ///
@@ -34,7 +34,7 @@ impl ClientPermits {
     }
 
     /// Takes a permit. A client whose address is unknown counts in total only.
-    pub(super) fn take(self: &Arc<Self>, client: Option<IpAddr>) -> Answer<ClientPermit> {
+    pub(super) fn take(self: &Arc<Self>, client: Option<IpAddr>) -> ApiResult<ClientPermit> {
         let mut held = self.held();
         let free = self.total.saturating_sub(held.total);
         if free == 0 {
@@ -74,11 +74,11 @@ impl Drop for ClientPermit {
 mod tests {
     use super::*;
 
-    fn take(permits: &Arc<ClientPermits>, client: &str) -> Answer<ClientPermit> {
+    fn take(permits: &Arc<ClientPermits>, client: &str) -> ApiResult<ClientPermit> {
         permits.take(Some(client.parse().unwrap()))
     }
 
-    fn code(taken: Answer<ClientPermit>) -> String {
+    fn code(taken: ApiResult<ClientPermit>) -> String {
         taken.unwrap_err().code().to_owned()
     }
 

@@ -15,20 +15,20 @@ use tokio::{
     time::{Instant, Sleep, timeout_at},
 };
 
-use super::{Problem, connection_table::Registration, waiting::Slot};
+use super::{Problem, connection_table::Registration, streaming_response::Slot};
 
 /// Maximum bytes that are read ahead of a client's pending response.
-pub(super) const AHEAD: usize = 16 * 1024;
+pub(super) const READ_AHEAD_BYTES: usize = 16 * 1024;
 
 /// Maximum bytes that are discarded before a connection is closed: more than the largest picture.
-const DISCARDED: usize = 32 << 20;
+const MAX_DISCARDED_BYTES: usize = 32 << 20;
 /// Maximum pause of the client while its bytes are discarded.
-const PAUSE: Duration = Duration::from_secs(5);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum pause of the client while its bytes are discarded and the server is stopping.
 const PAUSE_STOPPING: Duration = Duration::from_millis(500);
 
 /// State that a connection shares with its server: entry in the table, and stop signal.
-pub(super) type Held = (Registration, watch::Receiver<bool>);
+pub(super) type ConnectionState = (Registration, watch::Receiver<bool>);
 
 /// A write that the client does not accept.
 struct Stuck {
@@ -58,14 +58,14 @@ pub(super) struct Connection {
     slot: Option<Arc<Slot>>,
     /// Response in place of one of hyper's own, which have no body.
     instead: Vec<u8>,
-    held: Held,
+    held: ConnectionState,
 }
 
 impl Connection {
     /// Creates a connection whose client must accept bytes within `patience`.
     ///
     /// While connections are scarce, it must accept `rate` bytes per second.
-    pub(super) const fn new(stream: TcpStream, patience: Duration, rate: u32, held: Held) -> Self {
+    pub(super) const fn new(stream: TcpStream, patience: Duration, rate: u32, held: ConnectionState) -> Self {
         Self {
             stream,
             ahead: Vec::new(),
@@ -106,9 +106,9 @@ impl Connection {
 
     /// Completes when the client has disconnected.
     ///
-    /// Bytes that it sends meanwhile are kept. Beyond [`AHEAD`] bytes it is not read any more, and a disconnect is noticed by writes only.
+    /// Bytes that it sends meanwhile are kept. Beyond [`READ_AHEAD_BYTES`] bytes it is not read any more, and a disconnect is noticed by writes only.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.ahead.len() < AHEAD {
+        while self.ahead.len() < READ_AHEAD_BYTES {
             let mut space = [0; 1024];
             let mut buffer = ReadBuf::new(&mut space);
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
@@ -133,9 +133,9 @@ impl Connection {
         let until = Instant::now() + patience;
         let _ = timeout_at(until, self.stream.shutdown()).await;
         let mut space = vec![0; 16 * 1024];
-        let mut left = DISCARDED;
+        let mut left = MAX_DISCARDED_BYTES;
         while left > 0 {
-            let pause = if *stopping.borrow_and_update() { PAUSE_STOPPING } else { PAUSE };
+            let pause = if *stopping.borrow_and_update() { PAUSE_STOPPING } else { DISCARD_TIMEOUT };
             let read = timeout_at(until.min(Instant::now() + pause), self.stream.read(&mut space));
             tokio::select! {
                 read = read => match read {
@@ -302,7 +302,7 @@ fn own_words(bytes: &[u8]) -> Option<Vec<u8>> {
     let problem = match head.get(..3)? {
         "400" => Problem::new("malformed_request").detail("the head is not HTTP/1.1"),
         "414" => Problem::new("uri_too_long"),
-        "431" => Problem::new("head_too_large").detail(format!("at most {AHEAD} bytes")),
+        "431" => Problem::new("head_too_large").detail(format!("at most {READ_AHEAD_BYTES} bytes")),
         _ => return None,
     };
     Some(last_answer(&problem))

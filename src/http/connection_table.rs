@@ -22,15 +22,15 @@ use super::client_network::{Network, NetworkCounts};
 /// Minimum time that a connection must have waited for a request before it may be closed.
 ///
 /// The request of a new connection is probably about to arrive.
-const YOUNG: Duration = Duration::from_millis(100);
+const MIN_REQUEST_WAIT: Duration = Duration::from_millis(100);
 /// The same for the rest of a body, and for a response that the client does not read.
 ///
 /// Mobile networks pause for seconds. The time that bytes take at the minimum rate does not count.
-const PAUSED: Duration = Duration::from_secs(5);
+const MIN_BODY_WAIT: Duration = Duration::from_secs(5);
 /// Factor by which a network must exceed the new client's network to lose connections that have waited less.
 const UNFAIR: usize = 2;
 /// Minimum time after a fruitless search before the next one, since a search reads every connection.
-const FRUITLESS: Duration = Duration::from_millis(20);
+const SEARCH_PAUSE: Duration = Duration::from_millis(20);
 /// Maximum number of networks whose last fruitless search is stored before outdated ones are removed.
 const MAX_SEARCHED_NETWORKS: usize = 1024;
 
@@ -61,11 +61,11 @@ pub(super) enum Full {
 pub(super) struct ConnectionTable {
     bounds: Bounds,
     began: Instant,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
     by_id: HashMap<u64, Arc<Activity>>,
     by_network: NetworkCounts,
@@ -89,7 +89,7 @@ impl ConnectionTable {
         Arc::new(Self { bounds, began: Instant::now(), open: Mutex::default() })
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,7 +178,7 @@ struct Waiting {
     network: usize,
 }
 
-impl Open {
+impl OpenConnections {
     /// Closes connections that wait for their client. Returns whether any was closed.
     ///
     /// Without a network to search, a network loses connections while it has more than the client's own. Connections that wait for a
@@ -223,7 +223,7 @@ impl Open {
             if self.fruitless.len() > MAX_SEARCHED_NETWORKS {
                 self.fruitless.retain(|_, last| now < last.until);
             }
-            self.fruitless.insert(network, Fruitless { until: now + millis(FRUITLESS), own });
+            self.fruitless.insert(network, Fruitless { until: now + millis(SEARCH_PAUSE), own });
         }
         closed
     }
@@ -237,8 +237,8 @@ impl Open {
             let (state, phase, since) = activity.waits()?;
             let due_after = match phase {
                 Phase::Lingering => Duration::ZERO,
-                Phase::Request => YOUNG,
-                _ => PAUSED,
+                Phase::Request => MIN_REQUEST_WAIT,
+                _ => MIN_BODY_WAIT,
             };
             let in_use = !matches!(phase, Phase::Lingering | Phase::Request);
             let due = now.saturating_sub(since) >= millis(due_after);

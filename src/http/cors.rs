@@ -21,7 +21,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 const MAX_AGE: Duration = Duration::from_hours(1);
 
 /// Response headers that a page may read beside those of the Fetch standard's safe list.
-const EXPOSED: [&str; 21] = [
+const EXPOSED_HEADERS: [&str; 21] = [
     "accept-ranges",
     "content-disposition",
     "content-location",
@@ -123,7 +123,7 @@ pub(super) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
             ])
             // Any header is allowed: no request header proves who sends the request.
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers(EXPOSED.map(HeaderName::from_static))
+            .expose_headers(EXPOSED_HEADERS.map(HeaderName::from_static))
             .max_age(MAX_AGE),
     )
 }

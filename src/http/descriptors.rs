@@ -3,7 +3,7 @@
 /// Minimum and maximum number of reserved descriptors; between them, an eighth of the limit.
 ///
 /// They are for the database, picture files, Redis and the listener.
-const RESERVED: (u64, u64) = (64, 1024);
+const RESERVED_RANGE: (u64, u64) = (64, 1024);
 
 /// Raises the soft limit on open files to the hard limit, and returns the resulting limit.
 ///
@@ -52,7 +52,7 @@ pub(super) fn affordable(wanted: usize) -> usize {
 }
 
 fn within(limit: u64) -> usize {
-    let reserved = (limit / 8).clamp(RESERVED.0, RESERVED.1);
+    let reserved = (limit / 8).clamp(RESERVED_RANGE.0, RESERVED_RANGE.1);
     usize::try_from(limit.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! They are counted per client network until they authenticate, and closed with their Socket.IO connection. The library keeps a session
 //! open while its client answers pings, whether or not it is connected to a namespace. So this module adds a [`Session`] to the
-//! extensions of the request that began a session, and runs its WebSocket over a [`Wire`], which this module can close.
+//! extensions of the request that began a session, and runs its WebSocket over a [`SessionWire`], which this module can close.
 //!
 //! The library accepts messages as fast as its client sends them, so this module counts the frames of a WebSocket and the packets of
 //! polling requests.
@@ -39,17 +39,17 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tower::{Service as _, util::ServiceFn};
 
 use super::{
-    Answer, App, Problem,
+    ApiResult, App, Problem,
     client_permits::ClientPermit,
     extract,
-    guard::BODY,
+    guard::BODY_TIMEOUT,
     message_rate::MessageRate,
     request_body::body_problem,
-    socketio::{MESSAGE, PATH},
+    socketio::{MAX_MESSAGE_BYTES, PATH},
 };
 
 /// Time for a client to read the last packets and to close the session itself.
-const PARTING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum size of the response that begins a session, in bytes.
 const OPEN_PACKET: usize = 1024;
 
@@ -69,12 +69,12 @@ pub(super) struct Engine {
 }
 
 /// Parameters of a request to the engine.
-struct Asked<'a> {
+struct EngineRequest<'a> {
     sid: Option<&'a str>,
     websocket: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> EngineRequest<'a> {
     /// Whether the library reads the same values as this module.
     ///
     /// It reads `websocket` from `transport=websocket=x`, and a different one of two `sid`.
@@ -111,12 +111,12 @@ impl Engine {
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
         let mut request = detached(request);
         let uri = request.uri().clone();
-        if !Asked::is_unambiguous(&uri) {
+        if !EngineRequest::is_unambiguous(&uri) {
             let problem =
                 Problem::new("malformed_request").detail("EIO, transport and sid may occur only once each");
             return Ok(problem.into_response());
         }
-        let asked = Asked::by(&uri);
+        let asked = EngineRequest::by(&uri);
         let answer = match (asked.sid, asked.websocket) {
             (None, true) => self.begin(&request).and_then(|session| self.upgrade(request, session)),
             (None, false) => match self.begin(&request) {
@@ -168,7 +168,7 @@ impl Engine {
         Ok(response)
     }
 
-    fn begin(self: &Arc<Self>, request: &Request) -> Answer<Arc<Session>> {
+    fn begin(self: &Arc<Self>, request: &Request) -> ApiResult<Arc<Session>> {
         let client = extract::client_address(&self.app, request.extensions(), request.headers());
         let permit = self.app.handshakes.take(client)?;
         Ok(Arc::new(Session {
@@ -202,7 +202,7 @@ impl Engine {
     }
 
     /// Upgrades the connection to a session's WebSocket (RFC 6455, 4.2.2).
-    fn upgrade(&self, mut request: Request, session: Arc<Session>) -> Answer<Response> {
+    fn upgrade(&self, mut request: Request, session: Arc<Session>) -> ApiResult<Response> {
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY).cloned();
         let upgrade = request.extensions_mut().remove::<OnUpgrade>();
         let (Some(key), Some(upgrade), &Method::GET) = (key, upgrade, request.method()) else {
@@ -215,7 +215,7 @@ impl Engine {
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             let polled = session.sid.get().is_some();
-            let (wire, gone) = Wire::over(upgraded, session.clone());
+            let (wire, gone) = SessionWire::over(upgraded, session.clone());
             let _ = service.call((wire, begun)).await;
             // After a failed probe, the library's session would stay in the state of upgrading for ever.
             if polled {
@@ -284,8 +284,8 @@ impl Session {
     }
 
     /// Reads the packets of a request; returns also whether one of them closes the session.
-    async fn packets(&self, body: Body) -> Answer<(Bytes, bool)> {
-        let read = timeout(BODY, to_bytes(body, MESSAGE)).await;
+    async fn packets(&self, body: Body) -> ApiResult<(Bytes, bool)> {
+        let read = timeout(BODY_TIMEOUT, to_bytes(body, MAX_MESSAGE_BYTES)).await;
         let packets =
             read.map_err(|_| Problem::new("body_timed_out"))?.map_err(|error| body_problem(&error))?;
         let (mut count, mut closes) = (0, false);
@@ -311,9 +311,9 @@ impl Session {
         drop(std::mem::replace(&mut *self.wire.lock().unwrap_or_else(PoisonError::into_inner), wire));
     }
 
-    /// Closes the session after its client has had [`PARTING`] to read the last packets.
+    /// Closes the session after its client has had [`CLOSE_TIMEOUT`] to read the last packets.
     pub(super) async fn part(&self) {
-        let _ = timeout(PARTING, self.over.notified()).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.over.notified()).await;
         self.close().await;
     }
 
@@ -412,7 +412,7 @@ fn payload_length(head: &[u8]) -> Option<u64> {
 /// WebSocket connection of a session, which this module can close.
 ///
 /// Once closed, it reads as if its client had closed it: the library then writes pending packets, and ends the connection.
-struct Wire {
+struct SessionWire {
     io: TokioIo<Upgraded>,
     /// None: the session is closed.
     closing: Option<oneshot::Receiver<()>>,
@@ -431,7 +431,7 @@ struct Refused {
     discarded: usize,
 }
 
-impl Wire {
+impl SessionWire {
     fn over(upgraded: Upgraded, session: Arc<Session>) -> (Self, oneshot::Receiver<()>) {
         let (close, closing) = oneshot::channel();
         let (gone, ended) = oneshot::channel();
@@ -454,7 +454,7 @@ impl Wire {
             // A client that accepts no bytes gets no close frame.
             let _ = Pin::new(&mut self.io).poll_write(context, &REFUSAL_FRAME);
         }
-        self.refused = Some(Refused { until: Box::pin(sleep(PARTING)), discarded: 0 });
+        self.refused = Some(Refused { until: Box::pin(sleep(CLOSE_TIMEOUT)), discarded: 0 });
     }
 
     /// Discards bytes of a refused client until it closes the connection, for a limited time.
@@ -475,14 +475,14 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for SessionWire {
     fn drop(&mut self) {
         self.session.release_permit();
         self.session.over.notify_one();
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for SessionWire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -512,7 +512,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for SessionWire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -18,9 +18,9 @@ use couple_core::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
+    ApiResult, App, Problem,
     account::{AccountOut, SessionOut},
-    extract::Signed,
+    extract::AuthSession,
     time,
     timeline::EntryOut,
 };
@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Export all data of the account as JSON. Needs a sign-in within {{recent}}.
 #[utoipa::path(get, path = "/v1/me/export", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "The data of the account", body = serde_json::Value)))]
-async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
+async fn export(State(app): State<App>, signed: AuthSession) -> ApiResult<Response> {
     app.backend.accounts().require_recent(&signed.session)?;
     let export = Export::read(app.backend.ports(), signed.id()).await?;
     let export = export.ok_or_else(|| Problem::new("unauthenticated"))?;
@@ -63,7 +63,7 @@ async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
     text.pop();
     text.push_str(",\"pictures\":[");
     let begin =
-        Writing { app, account: signed.id(), first: true, part: Part::Pictures(spaces, None), couples };
+        DocumentState { app, account: signed.id(), first: true, part: Part::Pictures(spaces, None), couples };
     let pages = futures_util::stream::unfold((Some(begin), text), |(writing, mut text)| async move {
         let mut writing = writing?;
         // After a failure the body is cut off, so that the client does not take an incomplete document for a complete one.
@@ -80,7 +80,7 @@ async fn export(State(app): State<App>, signed: Signed) -> Answer<Response> {
 }
 
 /// Progress of an export.
-struct Writing {
+struct DocumentState {
     app: App,
     account: AccountId,
     /// Whether the next item is the first of its list, so needs no comma.
@@ -96,9 +96,9 @@ enum Part {
     Entries(i64),
 }
 
-impl Writing {
+impl DocumentState {
     /// Writes the next page; returns `false` after the last one.
-    async fn page(&mut self, text: &mut String) -> Result<bool, Failure<timeline::Refusal>> {
+    async fn page(&mut self, text: &mut String) -> Result<bool, Failure<timeline::TimelineError>> {
         let items = match &mut self.part {
             Part::Pictures(spaces, after) => {
                 let Some(&space) = spaces.front() else {

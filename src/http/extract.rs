@@ -11,7 +11,7 @@ use axum::{
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts},
 };
 use couple_core::{
-    AccountId, Call, Digest, EmailAddress, Idempotency, Keyring, Label, Secret,
+    AccountId, Digest, EmailAddress, Idempotency, Keyring, Label, RequestContext, Secret,
     account::{Account, Session},
     digest,
     pairing::Person,
@@ -123,9 +123,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 /// A path parameter. A value that cannot be decoded is not found.
-pub(super) struct Segment(pub(super) String);
+pub(super) struct PathParam(pub(super) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Segment {
+impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -137,13 +137,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 }
 
 /// Authenticated caller: the session of a request and its account.
-pub(super) struct Signed {
+pub(super) struct AuthSession {
     pub(super) account: Account,
     pub(super) session: Session,
     pub(super) bearer: Secret<String>,
 }
 
-impl Signed {
+impl AuthSession {
     pub(super) const fn id(&self) -> AccountId {
         self.account.id
     }
@@ -156,7 +156,7 @@ impl Signed {
     }
 }
 
-impl FromRequestParts<App> for Signed {
+impl FromRequestParts<App> for AuthSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
@@ -164,7 +164,7 @@ impl FromRequestParts<App> for Signed {
     }
 }
 
-impl OptionalFromRequestParts<App> for Signed {
+impl OptionalFromRequestParts<App> for AuthSession {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Problem> {
@@ -188,7 +188,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, Problem> {
 }
 
 /// Metadata of a request: client address, device, idempotency key.
-pub(super) struct Meta {
+pub(super) struct RequestMeta {
     ip: Option<IpAddr>,
     device: Option<Label>,
     key: Option<String>,
@@ -196,20 +196,20 @@ pub(super) struct Meta {
     keys: Keyring,
 }
 
-impl Meta {
+impl RequestMeta {
     /// Context of an authenticated request with a body.
-    pub(super) fn call<T>(&self, account: AccountId, body: &Body<T>) -> Call {
+    pub(super) fn call<T>(&self, account: AccountId, body: &Body<T>) -> RequestContext {
         self.call_with(account, &body.bytes)
     }
     /// Context of an authenticated request whose idempotency fingerprint is computed from `body`.
-    pub(super) fn call_with(&self, account: AccountId, body: &[u8]) -> Call {
+    pub(super) fn call_with(&self, account: AccountId, body: &[u8]) -> RequestContext {
         let who = account.to_string();
         self.scoped(body, |key| digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]))
     }
     /// Context of a request without a session.
     ///
     /// Its idempotency key is scoped by `subject`, the address or token in its body, so that equal keys of two clients do not collide.
-    pub(super) fn open_call<T>(&self, subject: &str, body: &Body<T>) -> Call {
+    pub(super) fn open_call<T>(&self, subject: &str, body: &Body<T>) -> RequestContext {
         let email = EmailAddress::parse("email", subject).ok();
         let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
         let parts = |key: &str| {
@@ -219,21 +219,21 @@ impl Meta {
         };
         self.scoped(&body.bytes, parts)
     }
-    fn scoped(&self, body: &[u8], scope: impl Fn(&str) -> Digest) -> Call {
+    fn scoped(&self, body: &[u8], scope: impl Fn(&str) -> Digest) -> RequestContext {
         let idempotency = self.key.as_ref().map(|key| Idempotency {
             scope: scope(key),
             // Keyed hash: the body may contain a password, which could be guessed from a plain hash in a leaked database.
             request: self.keys.derive("idempotency-request", &[body]),
         });
-        Call { ip: self.ip, device: self.device.clone(), idempotency }
+        RequestContext { ip: self.ip, device: self.device.clone(), idempotency }
     }
     /// Context of a request without an idempotency key.
-    pub(super) fn plain(&self) -> Call {
-        Call { ip: self.ip, device: self.device.clone(), idempotency: None }
+    pub(super) fn plain(&self) -> RequestContext {
+        RequestContext { ip: self.ip, device: self.device.clone(), idempotency: None }
     }
 }
 
-impl FromRequestParts<App> for Meta {
+impl FromRequestParts<App> for RequestMeta {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {

@@ -1,7 +1,7 @@
 //! Frames of a live connection as JSON, the same over every transport.
 
 use couple_core::pairing::Side;
-use couple_notify::live::{Bye, Frame, Reset, Stream};
+use couple_notify::live::{CloseReason, Frame, Reset, Stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
@@ -100,12 +100,12 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
         }
         Frame::Bye(why) => {
             let retry_after_ms = match why {
-                Bye::SignedOut | Bye::NotPaired => 0,
+                CloseReason::SignedOut | CloseReason::NotPaired => 0,
                 // Reconnects are spread over the time that the process has to stop.
-                Bye::Draining => {
+                CloseReason::Draining => {
                     jitter(app, u64::try_from(app.backend.live().options().drain.as_millis()).unwrap_or(0))
                 }
-                Bye::Unavailable => 1_000 + jitter(app, 4_000),
+                CloseReason::Unavailable => 1_000 + jitter(app, 4_000),
             };
             FrameOut::Bye { reason: reason(*why), retry_after_ms }
         }
@@ -116,7 +116,7 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
 /// A client's signal over a bidirectional connection.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Said {
+pub(super) struct ClientFrame {
     kind: String,
     #[serde(default)]
     body: Option<serde_json::Value>,
@@ -127,8 +127,8 @@ pub(super) struct Said {
 /// `{"type": "signal", "kind": …, "body": …}`, or `{"type": "ping"}`, which is answered.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum SaidFrame {
-    Signal(Said),
+enum ClientFrameJson {
+    Signal(ClientFrame),
     Ping,
 }
 
@@ -137,8 +137,8 @@ pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     value.get("type")?;
     match serde_json::from_value(value) {
-        Ok(SaidFrame::Signal(said)) => pass_on(stream, &said).await,
-        Ok(SaidFrame::Ping) => Some(FrameOut::Pong.text()),
+        Ok(ClientFrameJson::Signal(said)) => pass_on(stream, &said).await,
+        Ok(ClientFrameJson::Ping) => Some(FrameOut::Pong.text()),
         Err(_) => Some(refused("invalid_field")),
     }
 }
@@ -149,17 +149,17 @@ pub(super) fn refused(code: &str) -> String {
 }
 
 /// Forwards a signal to the partner. Returns a frame if it was refused.
-pub(super) async fn pass_on(stream: &mut Stream, said: &Said) -> Option<String> {
+pub(super) async fn pass_on(stream: &mut Stream, said: &ClientFrame) -> Option<String> {
     let problem = stream.signal(&said.kind, said.body.as_ref()).await.err()?;
     Some(refused(Problem::from(problem).code()))
 }
 
 /// Reason for the end of a stream, as in a `bye` frame.
-pub(super) const fn reason(why: Bye) -> &'static str {
+pub(super) const fn reason(why: CloseReason) -> &'static str {
     match why {
-        Bye::SignedOut => "signed_out",
-        Bye::NotPaired => "not_paired",
-        Bye::Draining => "draining",
-        Bye::Unavailable => "unavailable",
+        CloseReason::SignedOut => "signed_out",
+        CloseReason::NotPaired => "not_paired",
+        CloseReason::Draining => "draining",
+        CloseReason::Unavailable => "unavailable",
     }
 }

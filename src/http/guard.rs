@@ -31,7 +31,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Maximum time for a body to arrive.
 ///
 /// The largest body over the slowest network that `serve` allows takes as long.
-pub(super) const BODY: Duration = Duration::from_mins(5);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Answers 503 when too many requests are being handled, or when one takes too long.
 ///
@@ -44,7 +44,7 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
         Poll::Ready(taken) => Ok(taken),
         Poll::Pending => {
             yield_now().await;
-            timeout(BODY, body).await
+            timeout(BODY_TIMEOUT, body).await
         }
     };
     let request = match taken {

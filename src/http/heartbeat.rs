@@ -6,15 +6,15 @@ use std::{future::pending, ops::RangeInclusive, pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{Answer, Problem};
+use super::{ApiResult, Problem};
 
 /// Range of the heartbeat interval that a client may request, in seconds.
-const SECONDS: RangeInclusive<u64> = 5..=120;
+const ALLOWED_SECONDS: RangeInclusive<u64> = 5..=120;
 
 /// Checks the `heartbeat` that a client requests.
-pub(super) fn interval(seconds: Option<u64>) -> Answer<Option<Duration>> {
+pub(super) fn interval(seconds: Option<u64>) -> ApiResult<Option<Duration>> {
     match seconds {
-        Some(seconds) if !SECONDS.contains(&seconds) => {
+        Some(seconds) if !ALLOWED_SECONDS.contains(&seconds) => {
             Err(Problem::new("invalid_field").field("heartbeat", "out_of_range"))
         }
         seconds => Ok(seconds.map(Duration::from_secs)),

@@ -26,15 +26,15 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
-    extract::{self, Signed},
+    ApiResult, App, Problem,
+    extract::{self, AuthSession},
     frame::{self, FrameOut},
     guard::REQUEST_ID,
     heartbeat::{self, Heartbeat},
-    places::{Place, Poll},
     socket,
+    stream_permits::{Poll, StreamPermit},
+    streaming_response::StreamingResponse,
     timeline::bad_query,
-    waiting::Waits,
 };
 use crate::Backend;
 
@@ -45,12 +45,12 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Duration of a poll, in seconds: minimum of the default, and maximum.
 ///
 /// Shorter than timeouts of proxies and phones.
-const WAIT: u64 = 25;
+const DEFAULT_WAIT_SECONDS: u64 = 25;
 const WAIT_MOST: u64 = 50;
 /// Maximum length of a device's name, in bytes.
-const DEVICE: usize = 64;
+const MAX_DEVICE_CHARS: usize = 64;
 /// Maximum number of frames in one response to a poll.
-const FRAMES: usize = 200;
+const MAX_FRAMES: usize = 200;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -150,7 +150,7 @@ async fn live(
     headers: HeaderMap,
     query: Result<Query<Following>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let Query(query) = query.map_err(bad_query)?;
     let events = upgrade.is_err() && accepts_events(&headers);
     match answer_live(&app, &headers, query, upgrade, events).await {
@@ -171,13 +171,13 @@ async fn answer_live(
     query: Following,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     events: bool,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let Following { after, last_event_id, wait, access_token, presence, device, heartbeat } = query;
-    let wait = wait.unwrap_or_else(|| WAIT + jitter(app, WAIT_MOST - WAIT));
+    let wait = wait.unwrap_or_else(|| DEFAULT_WAIT_SECONDS + jitter(app, WAIT_MOST - DEFAULT_WAIT_SECONDS));
     if wait > WAIT_MOST {
         return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
     }
-    if device.as_ref().is_some_and(|device| device.len() > DEVICE) {
+    if device.as_ref().is_some_and(|device| device.len() > MAX_DEVICE_CHARS) {
         return Err(Problem::new("invalid_field").field("device", "too_long"));
     }
     let heartbeat = heartbeat::interval(heartbeat)?;
@@ -224,11 +224,11 @@ pub(super) fn stream_span(headers: &HeaderMap) -> Span {
 /// Opens a live stream of the caller's couple.
 pub(super) async fn open(
     app: &App,
-    signed: &Signed,
+    signed: &AuthSession,
     after: Option<Cursor>,
     presence: Announced,
     span: Span,
-) -> Answer<Stream> {
+) -> ApiResult<Stream> {
     let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
     let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
     stream.set_span(span);
@@ -241,9 +241,9 @@ pub(super) async fn open(
 /// Authenticates a live connection.
 ///
 /// A semaphore bounds concurrent look-ups, for the case that many clients reconnect together.
-pub(super) async fn signed(app: &App, bearer: Secret<String>) -> Answer<Signed> {
+pub(super) async fn signed(app: &App, bearer: Secret<String>) -> ApiResult<AuthSession> {
     let _turn = app.backend.live().turn().await;
-    Signed::by(app, bearer).await
+    AuthSession::by(app, bearer).await
 }
 
 /// Token among the offered subprotocols, beside [`PROTOCOL`](socket::PROTOCOL).
@@ -264,27 +264,27 @@ pub(super) fn jitter(app: &App, most: u64) -> u64 {
 ///
 /// Its head is sent immediately, so that a waiting poll is one small future and not the whole handler stack.
 fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
-    let poll = poll(Box::new(Poller { app, stream, place }), wait);
+    let poll = poll(Box::new(PollState { app, stream, place }), wait);
     let body = Body::from_stream(futures_util::stream::once(poll));
-    (Extension(Waits), [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    (Extension(StreamingResponse), [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// State of a poll, boxed: otherwise its future reserves space for it twice.
-struct Poller {
+struct PollState {
     app: App,
     stream: Stream,
     place: Poll,
 }
 
-async fn poll(mut poller: Box<Poller>, wait: Duration) -> Result<String, Infallible> {
-    let Poller { app, stream, place } = &mut *poller;
+async fn poll(mut poller: Box<PollState>, wait: Duration) -> Result<String, Infallible> {
+    let PollState { app, stream, place } = &mut *poller;
     let side = stream.membership().side;
     // The poll before has reported presence: otherwise every poll would end immediately.
     stream.knows_presence();
     let mut frames = Vec::new();
     let deadline = Instant::now() + wait;
     let mut caught_up = false;
-    while frames.len() < FRAMES {
+    while frames.len() < MAX_FRAMES {
         // Frames that are available now are sent even if `wait` is over; only then does the deadline apply.
         let next = if caught_up {
             tokio::select! {
@@ -318,7 +318,7 @@ async fn poll(mut poller: Box<Poller>, wait: Duration) -> Result<String, Infalli
     Ok(serde_json::to_string(&Polled { frames, cursor: stream.cursor().to_string() }).unwrap_or_default())
 }
 
-fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -> Response {
+fn follow(app: App, stream: Stream, place: StreamPermit, heartbeat: Option<Duration>) -> Response {
     let side = stream.membership().side;
     let retry = Duration::from_millis(1_000 + jitter(&app, 2_000));
     let keep_alive = match heartbeat {
@@ -341,7 +341,7 @@ fn follow(app: App, stream: Stream, place: Place, heartbeat: Option<Duration>) -
         }
         Some((Ok::<_, Infallible>(event), (held, None)))
     });
-    (Extension(Waits), event_stream(events, keep_alive)).into_response()
+    (Extension(StreamingResponse), event_stream(events, keep_alive)).into_response()
 }
 
 /// Ends an event stream that cannot be served for now, so that a browser reconnects.

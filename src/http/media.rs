@@ -11,17 +11,17 @@ use axum::{
 };
 use couple_core::{
     AccountId, Error, Failure, MediaId,
-    media::{Crop, Media, Purpose, Rendition, Space, State as MediaState, Viewer},
+    media::{Crop, Media, MediaState, Purpose, Rendition, Space, Viewer},
 };
-use couple_media::gallery::{About, Accepts, NotShown, NotTaken, Uploading};
+use couple_media::gallery::{Accepts, RenditionError, UploadError, UploadMetadata, Uploading};
 use data_encoding::{BASE64, BASE64_NOPAD};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem, capabilities,
-    extract::{Body, Meta, Segment, Signed, require_no_coding},
+    ApiResult, App, Problem, capabilities,
+    extract::{AuthSession, Body, PathParam, RequestMeta, require_no_coding},
     paced_body::{PacedBody, Read},
     picture_access, time,
     timeline::bad_query,
@@ -42,7 +42,7 @@ pub(super) fn uploads() -> OpenApiRouter<App> {
 }
 
 /// Caching of renditions, whose bytes never change: one that is made again has another tag.
-const CACHED: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+const CACHE_CONTROL_IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 /// A rendition of a picture.
 #[derive(Debug, Serialize, ToSchema)]
@@ -148,7 +148,7 @@ impl MediaOut {
 }
 
 /// Avatar of an account, for a viewer.
-pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> Answer<Option<MediaOut>> {
+pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> ApiResult<Option<MediaOut>> {
     let store = &app.backend.ports().store;
     let Some(media) = store.avatar_of(of).await? else { return Ok(None) };
     let made = store.renditions(media.space, media.id).await?;
@@ -156,7 +156,7 @@ pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> Answer<
 }
 
 /// Small avatar of an inviter as a `data:` URL, which gives no access to the picture itself.
-pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> {
+pub(super) async fn glimpse(app: &App, of: AccountId) -> ApiResult<Option<String>> {
     let (store, gallery) = (&app.backend.ports().store, app.backend.gallery());
     let Some(media) = store.avatar_of(of).await?.filter(|media| media.state == MediaState::Ready) else {
         return Ok(None);
@@ -172,39 +172,41 @@ pub(super) async fn glimpse(app: &App, of: AccountId) -> Answer<Option<String>> 
     Ok(bytes.map(|bytes| format!("data:{};base64,{}", rendition.format.media_type(), BASE64.encode(&bytes))))
 }
 
-impl From<NotTaken> for Problem {
-    fn from(not: NotTaken) -> Self {
+impl From<UploadError> for Problem {
+    fn from(not: UploadError) -> Self {
         match not {
-            NotTaken::Refused(refusal) => refusal.into(),
-            NotTaken::UnknownType { found } => {
+            UploadError::Refused(refusal) => refusal.into(),
+            UploadError::UnknownType { found } => {
                 let accepted = capabilities::accepted_types().join(", ");
                 let detail = format!("found {found}; accepted are {accepted}");
                 Self::new("unknown_type").detail(detail).accept(accepted)
             }
-            NotTaken::TooLarge { .. } => Self::new("picture_too_large").detail(not.to_string()),
-            NotTaken::TooManyBytes { limit } => {
+            UploadError::TooLarge { .. } => Self::new("picture_too_large").detail(not.to_string()),
+            UploadError::TooManyBytes { limit } => {
                 Self::new("body_too_large").detail(format!("at most {limit} bytes are accepted"))
             }
-            NotTaken::Busy { expected_wait } => Self::new("uploads_busy").retry_within_reason(expected_wait),
-            NotTaken::SignedOut => Self::new("unauthenticated"),
-            NotTaken::Failed(error) => error.into(),
+            UploadError::Busy { expected_wait } => {
+                Self::new("uploads_busy").retry_within_reason(expected_wait)
+            }
+            UploadError::SignedOut => Self::new("unauthenticated"),
+            UploadError::Failed(error) => error.into(),
         }
     }
 }
 
-impl From<NotShown> for Problem {
-    fn from(not: NotShown) -> Self {
+impl From<RenditionError> for Problem {
+    fn from(not: RenditionError) -> Self {
         match not {
-            NotShown::Unknown => Self::new("media_not_found"),
-            NotShown::Processing => Self::new("media_processing"),
-            NotShown::Gone => Self::new("media_gone"),
-            NotShown::Later { expected_wait } => {
+            RenditionError::Unknown => Self::new("media_not_found"),
+            RenditionError::Processing => Self::new("media_processing"),
+            RenditionError::Gone => Self::new("media_gone"),
+            RenditionError::Later { expected_wait } => {
                 Self::new("rendition_pending").retry_within_reason(expected_wait)
             }
-            NotShown::TooMany { expected_wait } => {
+            RenditionError::TooMany { expected_wait } => {
                 Self::new("too_many_renditions").retry_within_reason(expected_wait)
             }
-            NotShown::Failed(error) => error.into(),
+            RenditionError::Failed(error) => error.into(),
         }
     }
 }
@@ -223,7 +225,11 @@ struct UploadQuery {
 }
 
 /// Metadata of an upload: purpose, visible area, placeholder.
-pub(super) fn read_about(purpose: &str, crop: Option<&str>, placeholder: Option<&str>) -> Answer<About> {
+pub(super) fn read_about(
+    purpose: &str,
+    crop: Option<&str>,
+    placeholder: Option<&str>,
+) -> ApiResult<UploadMetadata> {
     let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
     let purpose = match purpose {
         "avatar" => Purpose::Avatar,
@@ -241,7 +247,7 @@ pub(super) fn read_about(purpose: &str, crop: Option<&str>, placeholder: Option<
     };
     let crop = crop.map(|crop| edges(crop).ok_or_else(|| wrong("crop"))).transpose()?;
     let placeholder = placeholder.map(|text| hash(text).ok_or_else(|| wrong("placeholder"))).transpose()?;
-    Ok(About { purpose, crop, placeholder })
+    Ok(UploadMetadata { purpose, crop, placeholder })
 }
 
 /// Decodes base64 in either alphabet (RFC 4648), padded or not.
@@ -273,7 +279,7 @@ fn is_whole(hash: &[u8]) -> bool {
 /// Checks whether a session is still valid, at the end of a long upload.
 pub(super) fn still_signed_in(
     app: &App,
-    signed: &Signed,
+    signed: &AuthSession,
 ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
     let (accounts, bearer) = (app.backend.accounts().clone(), signed.bearer.clone());
     async move {
@@ -319,12 +325,12 @@ enum UploadBody {
         (status = 200, description = "The picture exists already", body = MediaOut)))]
 async fn upload(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     headers: HeaderMap,
     query: Result<Query<UploadQuery>, QueryRejection>,
     body: HttpBody,
-) -> Answer<(StatusCode, Json<MediaOut>)> {
+) -> ApiResult<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
     require_no_coding(&headers)?;
     let _permit = app.uploads.take(signed.id()).await?;
@@ -353,7 +359,7 @@ async fn upload(
     let length = length.filter(|_| matches!(body, UploadBody::Raw(_)));
     let uploading = app.backend.gallery().upload(signed.id(), about, length).await;
     let mut uploading = uploading.map_err(|error| match (error, length) {
-        (NotTaken::TooManyBytes { limit }, Some(length)) => Problem::new("body_too_large")
+        (UploadError::TooManyBytes { limit }, Some(length)) => Problem::new("body_too_large")
             .detail(format!("the picture has {length} bytes; at most {limit} are accepted")),
         (error, _) => error.into(),
     })?;
@@ -374,7 +380,7 @@ async fn upload(
 }
 
 /// Stores a picture as it arrives. While no bytes arrive, the upload frees its memory.
-async fn receive(uploading: &mut Uploading, body: &mut UploadBody) -> Answer<()> {
+async fn receive(uploading: &mut Uploading, body: &mut UploadBody) -> ApiResult<()> {
     loop {
         let until = uploading.release_at();
         let read = match body {
@@ -428,9 +434,9 @@ struct MediaQuery {
     responses((status = 200, description = "In the order of upload, oldest first", body = MediaPage)))]
 async fn list(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     query: Result<Query<MediaQuery>, QueryRejection>,
-) -> Answer<Json<MediaPage>> {
+) -> ApiResult<Json<MediaPage>> {
     let Query(MediaQuery { purpose, after, limit }) = query.map_err(bad_query)?;
     let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
     let store = &app.backend.ports().store;
@@ -460,7 +466,7 @@ async fn list(
     Ok(Json(MediaPage { media, next, quota: QuotaOut { limit, used, remaining: (limit - used).max(0) } }))
 }
 
-fn media_id(path: &str) -> Answer<MediaId> {
+fn media_id(path: &str) -> ApiResult<MediaId> {
     path.parse().map_err(|_| Problem::new("media_not_found"))
 }
 
@@ -468,7 +474,11 @@ fn media_id(path: &str) -> Answer<MediaId> {
 #[utoipa::path(get, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the picture")),
     responses((status = 200, description = "State and renditions of the picture", body = MediaOut)))]
-async fn look(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<Json<MediaOut>> {
+async fn look(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(id): PathParam,
+) -> ApiResult<Json<MediaOut>> {
     let (media, made) = app.backend.gallery().pictures().view(signed.id(), media_id(&id)?).await?;
     let viewer = picture_access::viewer_of(&app, &signed).await?;
     Ok(Json(MediaOut::new(&app, &media, &made, &viewer)))
@@ -478,7 +488,11 @@ async fn look(State(app): State<App>, signed: Signed, Segment(id): Segment) -> A
 #[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the picture")),
     responses((status = 204, description = "Deleted; its bytes are removed soon after")))]
-async fn delete(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
+async fn delete(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(id): PathParam,
+) -> ApiResult<StatusCode> {
     app.backend.gallery().pictures().delete(signed.id(), media_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -507,11 +521,11 @@ struct RenditionQuery {
         (status = 307, description = "If the server is configured so: a link to the blob store with a short lifetime")))]
 async fn rendition(
     State(app): State<App>,
-    signed: Option<Signed>,
+    signed: Option<AuthSession>,
     path: Option<Path<(String, String)>>,
     query: Result<Query<RenditionQuery>, QueryRejection>,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let Some(Path((id, name))) = path else { return Err(Problem::new("media_not_found")) };
     let gallery = app.backend.gallery();
     let (reader, by_url) = match (signed, query.ok().and_then(|Query(query)| query.access)) {
@@ -523,7 +537,7 @@ async fn rendition(
     let found = gallery.find(&media, &made, &name, accepts(&headers)).await?;
     let tag = format!("\"{}\"", found.blob);
     let answer = Response::builder()
-        .header(header::CACHE_CONTROL, CACHED)
+        .header(header::CACHE_CONTROL, CACHE_CONTROL_IMMUTABLE)
         .header(header::VARY, "accept, authorization")
         .header(header::REFERRER_POLICY, "no-referrer")
         .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'");
@@ -643,7 +657,11 @@ struct AvatarIn {
 /// Set the account's avatar. The previous one is deleted.
 #[utoipa::path(put, path = "/v1/me/avatar", tag = "media", security(("session" = [])), request_body = AvatarIn,
     responses((status = 204, description = "Set; it is shown once it is ready")))]
-async fn set_avatar(State(app): State<App>, signed: Signed, body: Body<AvatarIn>) -> Answer<StatusCode> {
+async fn set_avatar(
+    State(app): State<App>,
+    signed: AuthSession,
+    body: Body<AvatarIn>,
+) -> ApiResult<StatusCode> {
     let id = media_id(&body.value.media_id)?;
     app.backend.gallery().pictures().set_avatar(signed.id(), Some(id)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -652,7 +670,7 @@ async fn set_avatar(State(app): State<App>, signed: Signed, body: Body<AvatarIn>
 /// Remove the account's avatar and delete the picture.
 #[utoipa::path(delete, path = "/v1/me/avatar", tag = "media", security(("session" = [])),
     responses((status = 204, description = "The account has no avatar")))]
-async fn clear_avatar(State(app): State<App>, signed: Signed) -> Answer<StatusCode> {
+async fn clear_avatar(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
     app.backend.gallery().pictures().set_avatar(signed.id(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

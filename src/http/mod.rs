@@ -37,18 +37,18 @@ mod paced_body;
 mod page;
 mod pairing;
 mod picture_access;
-mod places;
 mod problem;
 mod request_body;
 mod serve;
 mod socket;
 #[cfg(feature = "socketio")]
 mod socketio;
+mod stream_permits;
+mod streaming_response;
 mod timeline;
 mod tus;
 mod upload_form;
 mod upload_permits;
-mod waiting;
 
 pub use cors::{NotAnOrigin, Origin};
 pub use descriptors::raise_descriptor_limit;
@@ -182,7 +182,7 @@ struct Shared {
     backend: Backend,
     options: HttpOptions,
     requests: Arc<Semaphore>,
-    streams: Arc<places::Streams>,
+    streams: Arc<stream_permits::StreamPermits>,
     uploads: upload_permits::UploadPermits,
     #[cfg(feature = "socketio")]
     handshakes: Arc<client_permits::ClientPermits>,
@@ -248,7 +248,7 @@ impl App {
     fn new(backend: Backend, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
             requests: Arc::new(Semaphore::new(options.concurrency)),
-            streams: places::Streams::new(options.live_connections, options.live_per_account),
+            streams: stream_permits::StreamPermits::new(options.live_connections, options.live_per_account),
             uploads: upload_permits::UploadPermits::new(&options),
             #[cfg(feature = "socketio")]
             handshakes: client_permits::ClientPermits::new(
@@ -378,4 +378,4 @@ where
     serde::Deserialize::deserialize(from).map(Some)
 }
 
-type Answer<T> = Result<T, Problem>;
+type ApiResult<T> = Result<T, Problem>;

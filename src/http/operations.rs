@@ -32,7 +32,7 @@ use tokio::{
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Answer, App, Problem};
+use super::{ApiResult, App, Problem};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
@@ -68,12 +68,12 @@ struct Readiness {
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, description = "Send requests here", body = Readiness),
         (status = 503, description = "Send requests elsewhere: the process is stopping, or its store does not answer")))]
-async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
+async fn readyz(State(app): State<App>) -> ApiResult<Json<Readiness>> {
     if app.backend.is_stopping() {
         return Err(Problem::new("unavailable").detail("stopping"));
     }
     let store = async {
-        match timeout(PATIENCE, app.backend.ports().store.ping()).await {
+        match timeout(CHECK_TIMEOUT, app.backend.ports().store.ping()).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Problem::new("timed_out").detail("the store does not answer")),
         }
@@ -83,11 +83,11 @@ async fn readyz(State(app): State<App>) -> Answer<Json<Readiness>> {
     Ok(Json(Readiness { status: "ready", pictures: if pictures { "ok" } else { "unavailable" } }))
 }
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for which the result of a check of the blob store is cached, since a check may use the network.
-const FRESH: Duration = Duration::from_secs(5);
+const BLOB_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum time to wait for the first result: shorter than the timeout of a probe.
-const FIRST: Duration = Duration::from_millis(200);
+const FIRST_BLOB_CHECK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Last result of checking the blob store of pictures, and its time.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +101,7 @@ impl PicturesAnswer {
     /// Returns the last known result, or waits briefly for the first one.
     async fn answer(&self, blobs: &Blobs) -> bool {
         let known = *self.last.borrow();
-        if known.is_none_or(|(at, _)| at.elapsed() >= FRESH)
+        if known.is_none_or(|(at, _)| at.elapsed() >= BLOB_CHECK_INTERVAL)
             && let Ok(asking) = self.asking.clone().try_lock_owned()
         {
             // A separate task: the probe may be cancelled before the check is done.
@@ -116,13 +116,13 @@ impl PicturesAnswer {
             return answered;
         }
         let mut coming = self.last.subscribe();
-        let first = timeout(FIRST, coming.wait_for(Option::is_some)).await;
+        let first = timeout(FIRST_BLOB_CHECK_TIMEOUT, coming.wait_for(Option::is_some)).await;
         matches!(first, Ok(Ok(answer)) if answer.is_some_and(|(_, answered)| answered))
     }
 }
 
 async fn ask(blobs: &Blobs) -> bool {
-    match timeout(PATIENCE, blobs.ping()).await {
+    match timeout(CHECK_TIMEOUT, blobs.ping()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::error!(%error, "the blob store of pictures does not answer");
@@ -211,7 +211,7 @@ impl Metrics {
 }
 
 /// Time for which a count of jobs is cached: counting reads every job.
-const COUNTED: Duration = Duration::from_secs(15);
+const JOB_COUNT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Time of the last count of jobs.
 #[derive(Debug, Clone, Default)]
@@ -221,11 +221,11 @@ impl JobCounts {
     /// Counts jobs for the metrics, unless a recent count exists or a count is running.
     async fn refresh(&self, app: &App) {
         let Ok(mut counted) = self.0.try_lock() else { return };
-        if counted.is_some_and(|at| at.elapsed() < COUNTED) {
+        if counted.is_some_and(|at| at.elapsed() < JOB_COUNT_INTERVAL) {
             return;
         }
         *counted = Some(Instant::now());
-        match timeout(PATIENCE, count_jobs(app)).await {
+        match timeout(CHECK_TIMEOUT, count_jobs(app)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot count jobs for the metrics"),
             Err(_) => tracing::warn!("counting jobs for the metrics timed out"),
@@ -245,7 +245,7 @@ async fn count_jobs(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
-async fn metrics(State(app): State<App>) -> Answer<Response> {
+async fn metrics(State(app): State<App>) -> ApiResult<Response> {
     app.job_counts.refresh(&app).await;
     app.metrics.streams.set(i64::try_from(app.streams.count()).unwrap_or(i64::MAX));
     let stats = app.backend.gallery().stats();

@@ -6,14 +6,14 @@ use axum::body::{Body as HttpBody, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, HttpOptions, Problem, request_body::body_problem};
+use super::{ApiResult, HttpOptions, Problem, request_body::body_problem};
 
 /// Bounds of a slow upload: idle time, rate, and total time. Time that the store takes does not count.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Deadline of the whole upload.
     until: Instant,
-    /// Minimum bytes that must arrive in each [`STRETCH`](Self::STRETCH).
+    /// Minimum bytes that must arrive in each [`RATE_WINDOW`](Self::RATE_WINDOW).
     least: usize,
     came: usize,
     stretch_until: Instant,
@@ -22,18 +22,18 @@ pub(super) struct Pace {
 impl Pace {
     /// Time in which [`HttpOptions::upload_least`] bytes must arrive.
     ///
-    /// Twice [`IDLE`](Self::IDLE), so that a client that sends 1 kB/s may also pause for that long.
-    pub(super) const STRETCH: Duration = Duration::from_secs(120);
+    /// Twice [`IDLE_TIMEOUT`](Self::IDLE_TIMEOUT), so that a client that sends 1 kB/s may also pause for that long.
+    pub(super) const RATE_WINDOW: Duration = Duration::from_secs(120);
     /// Maximum time between two reads.
-    pub(super) const IDLE: Duration = Duration::from_secs(60);
+    pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
     pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
         let until = now + options.upload_timeout;
-        Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::STRETCH }
+        Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::RATE_WINDOW }
     }
     /// Deadline of the next bytes.
     pub(super) fn late(&self, now: Instant) -> Instant {
-        self.until.min(self.stretch_until).min(now + Self::IDLE)
+        self.until.min(self.stretch_until).min(now + Self::IDLE_TIMEOUT)
     }
     /// Excludes the time spent on storing bytes, which must not count against the client.
     pub(super) fn kept(&mut self, took: Duration) {
@@ -44,7 +44,7 @@ impl Pace {
     pub(super) fn came(&mut self, bytes: usize, now: Instant) {
         self.came += bytes;
         if self.came >= self.least {
-            (self.came, self.stretch_until) = (0, now + Self::STRETCH);
+            (self.came, self.stretch_until) = (0, now + Self::RATE_WINDOW);
         }
     }
 }
@@ -82,7 +82,7 @@ impl PacedBody {
     /// Returns [`Read::Nothing`] at `until`, if that is before the client is too slow.
     ///
     /// It can be called again after that, and after a call was cancelled.
-    pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {
+    pub(super) async fn read(&mut self, until: Option<Instant>) -> ApiResult<Read> {
         let now = Instant::now();
         let took = now - self.idle_since;
         self.pace.kept(took);

@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 
-use super::{App, Problem, extract::Segment};
+use super::{App, Problem, extract::PathParam};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/open/{page}", get(page))
@@ -20,7 +20,7 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Maximum length of a link's token.
-const TOKEN: usize = 256;
+const MAX_TOKEN_CHARS: usize = 256;
 
 /// Page and token of a link whose `#` a mail program escaped, with the token in the fragment again.
 ///
@@ -29,11 +29,11 @@ fn unescaped(page: &str) -> Option<String> {
     let (page, token) = page.split_once('#')?;
     let known = ["verify", "email", "password", "invite", "signin", "cancel"].contains(&page);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    (known && (1..=TOKEN).contains(&token.len()) && token.bytes().all(plain))
+    (known && (1..=MAX_TOKEN_CHARS).contains(&token.len()) && token.bytes().all(plain))
         .then(|| format!("{page}#{token}"))
 }
 
-async fn page(Segment(page): Segment) -> Response {
+async fn page(PathParam(page): PathParam) -> Response {
     if let Some(link) = unescaped(&page) {
         // Relative to the requested address, so that it works under any prefix.
         let headers = [(header::LOCATION, link), (header::REFERRER_POLICY, "no-referrer".to_owned())];

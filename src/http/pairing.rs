@@ -7,15 +7,15 @@ use axum::{
 };
 use couple_core::{
     AccountId, Secret,
-    pairing::{Couple, Founded, Invite, Inviting, Named, Profile, Sent, Side},
+    pairing::{Couple, Invite, InviteOutcome, InviteRef, NewInvite, Profile, SentInvite, Side},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
-    extract::{Body, Meta, Segment, Signed},
+    ApiResult, App, Problem,
+    extract::{AuthSession, Body, PathParam, RequestMeta},
     frame::presence,
     media::{self, MediaOut},
     nullable, picture_access, time,
@@ -43,7 +43,7 @@ struct ProfileOut {
 }
 
 impl ProfileOut {
-    async fn new(app: &App, of: AccountId, profile: Profile) -> Answer<Self> {
+    async fn new(app: &App, of: AccountId, profile: Profile) -> ApiResult<Self> {
         let avatar = media::glimpse(app, of).await?;
         Ok(Self { display_name: profile.display_name.to_string(), avatar })
     }
@@ -64,8 +64,8 @@ struct SentOut {
     expires_at: String,
 }
 
-impl From<Sent> for SentOut {
-    fn from(sent: Sent) -> Self {
+impl From<SentInvite> for SentOut {
+    fn from(sent: SentInvite) -> Self {
         Self {
             id: sent.invite.id.to_string(),
             code: sent.code.expose().clone(),
@@ -88,7 +88,7 @@ struct ReceivedOut {
 }
 
 impl ReceivedOut {
-    async fn new(app: &App, invite: Invite, from: Profile) -> Answer<Self> {
+    async fn new(app: &App, invite: Invite, from: Profile) -> ApiResult<Self> {
         Ok(Self {
             id: invite.id.to_string(),
             from: ProfileOut::new(app, invite.inviter, from).await?,
@@ -148,9 +148,9 @@ struct CoupleAnswer {
     couple: CoupleOut,
 }
 
-async fn couple_out(app: &App, signed: &Signed, couple: Couple, side: Side) -> Answer<CoupleOut> {
+async fn couple_out(app: &App, signed: &AuthSession, couple: Couple, side: Side) -> ApiResult<CoupleOut> {
     let viewer = picture_access::viewer(signed, Some(&couple));
-    let member = async |side: Side| -> Answer<MemberOut> {
+    let member = async |side: Side| -> ApiResult<MemberOut> {
         let id = couple.member(side);
         let profile = app.backend.pairings().profile(id).await?;
         let display_name = profile.map(|p| p.display_name.to_string());
@@ -180,13 +180,13 @@ async fn couple_out(app: &App, signed: &Signed, couple: Couple, side: Side) -> A
     })
 }
 
-fn side_of(couple: &Couple, signed: &Signed) -> Answer<Side> {
+fn side_of(couple: &Couple, signed: &AuthSession) -> ApiResult<Side> {
     couple.side_of(signed.id()).ok_or_else(|| Problem::new("not_paired"))
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewInvite {
+struct NewInviteIn {
     /// The only address that may accept the invite; it gets a mail.
     email: Option<String>,
     /// A message to the partner.
@@ -196,21 +196,23 @@ struct NewInvite {
 /// Invite a partner by code, by link or, with `email`, by address.
 ///
 /// If that address has already invited the caller, the two become a couple.
-#[utoipa::path(post, path = "/v1/invites", tag = "pairing", security(("session" = [])), request_body = NewInvite,
+#[utoipa::path(post, path = "/v1/invites", tag = "pairing", security(("session" = [])), request_body = NewInviteIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeat with the same key returns the first response")),
     responses((status = 201, description = "A pending invite; or, if the two invites crossed, `{couple}`", body = InvitedOut)))]
 async fn invite(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
-    body: Body<NewInvite>,
-) -> Answer<(StatusCode, Json<InvitedOut>)> {
+    signed: AuthSession,
+    meta: RequestMeta,
+    body: Body<NewInviteIn>,
+) -> ApiResult<(StatusCode, Json<InvitedOut>)> {
     let call = meta.call(signed.id(), &body);
-    let NewInvite { email, message } = body.value;
-    let command = Inviting { email, message };
+    let NewInviteIn { email, message } = body.value;
+    let command = NewInvite { email, message };
     match app.backend.pairings().invite(&call, &signed.person(), &command).await? {
-        Founded::Waiting(sent) => Ok((StatusCode::CREATED, Json(InvitedOut::Waiting(SentOut::from(*sent))))),
-        Founded::Couple(couple) => {
+        InviteOutcome::Pending(sent) => {
+            Ok((StatusCode::CREATED, Json(InvitedOut::Waiting(SentOut::from(*sent)))))
+        }
+        InviteOutcome::Paired(couple) => {
             let side = side_of(&couple, &signed)?;
             let couple = couple_out(&app, &signed, *couple, side).await?;
             Ok((StatusCode::CREATED, Json(InvitedOut::Couple(Box::new(CoupleAnswer { couple })))))
@@ -236,7 +238,7 @@ struct Invites {
 /// List pending invites that the caller sent, or that are addressed to the caller.
 #[utoipa::path(get, path = "/v1/invites", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Invites)))]
-async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Invites>> {
+async fn list_invites(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<Invites>> {
     let pairings = app.backend.pairings();
     let sent = pairings.sent(signed.id()).await?.into_iter().map(SentOut::from).collect();
     let mut received = Vec::new();
@@ -252,7 +254,11 @@ async fn list_invites(State(app): State<App>, signed: Signed) -> Answer<Json<Inv
 #[utoipa::path(delete, path = "/v1/invites/{id}", tag = "pairing", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the invite")),
     responses((status = 204, description = "Withdrawn")))]
-async fn withdraw(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
+async fn withdraw(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(id): PathParam,
+) -> ApiResult<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("invite_not_found"))?;
     app.backend.pairings().withdraw(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -275,11 +281,13 @@ struct InviteName {
 }
 
 impl InviteName {
-    fn named(self) -> Answer<Named> {
+    fn named(self) -> ApiResult<InviteRef> {
         match (self.code, self.token, self.id) {
-            (Some(code), None, None) => Ok(Named::Code(code)),
-            (None, Some(token), None) => Ok(Named::Link(token)),
-            (None, None, Some(id)) => id.parse().map(Named::Id).map_err(|_| Problem::new("invite_not_found")),
+            (Some(code), None, None) => Ok(InviteRef::Code(code)),
+            (None, Some(token), None) => Ok(InviteRef::Link(token)),
+            (None, None, Some(id)) => {
+                id.parse().map(InviteRef::Id).map_err(|_| Problem::new("invite_not_found"))
+            }
             _ => Err(Problem::new("invalid_field").field("code", "exactly_one_of_code_token_id")),
         }
     }
@@ -290,10 +298,10 @@ impl InviteName {
     request_body = InviteName, responses((status = 200, description = "The invite", body = ReceivedOut)))]
 async fn preview(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     body: Body<InviteName>,
-) -> Answer<Json<ReceivedOut>> {
+) -> ApiResult<Json<ReceivedOut>> {
     let named = body.value.named()?;
     let (invite, from) = app.backend.pairings().preview(&meta.plain(), &signed.person(), &named).await?;
     Ok(Json(ReceivedOut::new(&app, invite, from).await?))
@@ -306,10 +314,10 @@ async fn preview(
     responses((status = 201, description = "The new couple", body = CoupleAnswer)))]
 async fn accept(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     body: Body<InviteName>,
-) -> Answer<(StatusCode, Json<CoupleAnswer>)> {
+) -> ApiResult<(StatusCode, Json<CoupleAnswer>)> {
     let call = meta.call(signed.id(), &body);
     let named = body.value.named()?;
     let couple = app.backend.pairings().accept(&call, &signed.person(), &named).await?;
@@ -322,10 +330,10 @@ async fn accept(
     request_body = InviteName, responses((status = 204, description = "Declined")))]
 async fn decline(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     body: Body<InviteName>,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     let call = meta.call(signed.id(), &body);
     let named = body.value.named()?;
     app.backend.pairings().decline(&call, &signed.person(), &named).await?;
@@ -335,7 +343,7 @@ async fn decline(
 /// Get the caller's couple.
 #[utoipa::path(get, path = "/v1/couple", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "The couple", body = CoupleOut)))]
-async fn couple(State(app): State<App>, signed: Signed) -> Answer<Json<CoupleOut>> {
+async fn couple(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<CoupleOut>> {
     let (couple, side) = app.backend.pairings().couple_of(signed.id()).await?;
     Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }
@@ -357,9 +365,9 @@ struct CouplePatch {
     responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn describe(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     body: Body<CouplePatch>,
-) -> Answer<Json<CoupleOut>> {
+) -> ApiResult<Json<CoupleOut>> {
     let CouplePatch { title, anniversary } = body.value;
     let couple = app.backend.pairings().describe(signed.id(), title, anniversary).await?;
     let side = side_of(&couple, &signed)?;
@@ -385,11 +393,11 @@ struct Leaving {
     responses((status = 204, description = "Left")))]
 async fn leave(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     headers: HeaderMap,
     query: Result<Query<Leaving>, axum::extract::rejection::QueryRejection>,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     let Query(Leaving { block }) = query.map_err(super::timeline::bad_query)?;
     let meant = super::timeline::meant(&headers)?;
     let named = meant.map(|id| id.to_string()).unwrap_or_default();
@@ -407,7 +415,11 @@ struct Restoring {
 /// Choose whether to restore the earlier timeline. It can be read once both members want it.
 #[utoipa::path(put, path = "/v1/couple/previous", tag = "pairing", security(("session" = [])),
     request_body = Restoring, responses((status = 200, description = "The couple", body = CoupleOut)))]
-async fn restore(State(app): State<App>, signed: Signed, body: Body<Restoring>) -> Answer<Json<CoupleOut>> {
+async fn restore(
+    State(app): State<App>,
+    signed: AuthSession,
+    body: Body<Restoring>,
+) -> ApiResult<Json<CoupleOut>> {
     let couple = app.backend.pairings().restore(signed.id(), body.value.wanted).await?;
     let side = side_of(&couple, &signed)?;
     Ok(Json(couple_out(&app, &signed, couple, side).await?))
@@ -430,7 +442,7 @@ struct Blocks {
 /// List the accounts that the caller blocks.
 #[utoipa::path(get, path = "/v1/blocks", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Blocks)))]
-async fn blocks(State(app): State<App>, signed: Signed) -> Answer<Json<Blocks>> {
+async fn blocks(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<Blocks>> {
     let pairings = app.backend.pairings();
     let mut blocks = Vec::new();
     for block in pairings.blocks(signed.id()).await? {
@@ -448,7 +460,11 @@ async fn blocks(State(app): State<App>, signed: Signed) -> Answer<Json<Blocks>> 
 #[utoipa::path(delete, path = "/v1/blocks/{id}", tag = "pairing", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the blocked account")),
     responses((status = 204, description = "Removed")))]
-async fn unblock(State(app): State<App>, signed: Signed, Segment(id): Segment) -> Answer<StatusCode> {
+async fn unblock(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(id): PathParam,
+) -> ApiResult<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("block_not_found"))?;
     app.backend.pairings().unblock(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -2,7 +2,7 @@
 
 use couple_core::{AccountId, MediaId, Timestamp, media::Viewer, pairing::Couple};
 
-use super::{Answer, App, Problem, extract::Signed};
+use super::{ApiResult, App, Problem, extract::AuthSession};
 
 /// Query parameter with the signed access.
 pub(super) const PARAMETER: &str = "access";
@@ -10,7 +10,7 @@ pub(super) const PARAMETER: &str = "access";
 /// Viewer for whom the URLs in a response are signed.
 ///
 /// `couple` is the current couple of the session's account.
-pub(super) fn viewer(signed: &Signed, couple: Option<&Couple>) -> Viewer {
+pub(super) fn viewer(signed: &AuthSession, couple: Option<&Couple>) -> Viewer {
     let couple = couple.filter(|couple| couple.ended_at.is_none());
     Viewer {
         account: signed.id(),
@@ -20,7 +20,7 @@ pub(super) fn viewer(signed: &Signed, couple: Option<&Couple>) -> Viewer {
 }
 
 /// Viewer of a session, for which the couple is read from the store.
-pub(super) async fn viewer_of(app: &App, signed: &Signed) -> Answer<Viewer> {
+pub(super) async fn viewer_of(app: &App, signed: &AuthSession) -> ApiResult<Viewer> {
     let couple = app.backend.ports().store.couple_of(signed.id()).await?;
     Ok(viewer(signed, couple.as_ref()))
 }
@@ -36,7 +36,7 @@ pub(super) fn sign(app: &App, viewer: &Viewer, media: MediaId, rendition: &str) 
 /// Account for which a signed access was made.
 ///
 /// Its session must be valid and its couple the same, in the same epoch.
-pub(super) async fn verify(app: &App, access: &str, media: MediaId, rendition: &str) -> Answer<AccountId> {
+pub(super) async fn verify(app: &App, access: &str, media: MediaId, rendition: &str) -> ApiResult<AccountId> {
     let ports = app.backend.ports();
     let invalid = || Problem::new("access_invalid");
     let viewer = Viewer::verify(&ports.keys, media, rendition, access, ports.now()).ok_or_else(invalid)?;

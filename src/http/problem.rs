@@ -7,7 +7,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use couple_core::{Error, ErrorKind, Failure, Invalid, account, media, pairing, timeline};
+use couple_core::{
+    Error, ErrorKind, Failure, Invalid, account::AccountError, media::MediaError, pairing::PairingError,
+    timeline::TimelineError,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -237,21 +240,21 @@ impl From<Error> for Problem {
     }
 }
 
-macro_rules! from_refusals {
-    ($($area:ident),+) => {$(
-        impl From<$area::Refusal> for Problem {
-            fn from(refusal: $area::Refusal) -> Self {
+macro_rules! from_area_errors {
+    ($($error:ident),+) => {$(
+        impl From<$error> for Problem {
+            fn from(refusal: $error) -> Self {
                 match refusal {
-                    $area::Refusal::Invalid(invalid) => Self::invalid(invalid),
-                    $area::Refusal::RateLimited(wait) => {
+                    $error::Invalid(invalid) => Self::invalid(invalid),
+                    $error::RateLimited(wait) => {
                         Self::new("rate_limited").detail(refusal.to_string()).retry_after(wait)
                     }
                     _ => Self::new(&refusal.code()).detail(refusal.to_string()),
                 }
             }
         }
-        impl From<Failure<$area::Refusal>> for Problem {
-            fn from(failure: Failure<$area::Refusal>) -> Self {
+        impl From<Failure<$error>> for Problem {
+            fn from(failure: Failure<$error>) -> Self {
                 match failure {
                     Failure::Refused(refusal) => refusal.into(),
                     Failure::Failed(error) => error.into(),
@@ -260,7 +263,7 @@ macro_rules! from_refusals {
         }
     )+};
 }
-from_refusals!(account, media, pairing, timeline);
+from_area_errors!(AccountError, MediaError, PairingError, TimelineError);
 
 #[cfg(test)]
 mod tests {
@@ -268,10 +271,10 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_code() {
-        use account::Refusal as A;
-        use media::Refusal as M;
-        use pairing::Refusal as P;
-        use timeline::Refusal as T;
+        use AccountError as A;
+        use MediaError as M;
+        use PairingError as P;
+        use TimelineError as T;
         let wait = Duration::ZERO;
         let codes = [
             A::InvalidCredentials.code(),

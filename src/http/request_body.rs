@@ -22,7 +22,7 @@ use tokio::{
 use super::{Problem, connection_table::Activity};
 
 /// Maximum bytes of an unread body that are drained so that the connection can be reused.
-const SMALL: usize = 64 * 1024;
+const SMALL_BODY_BYTES: usize = 64 * 1024;
 
 /// Minimum rate of a body.
 ///
@@ -65,13 +65,13 @@ pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     pace: BodyPace,
     credit: Duration,
-    waiting: Waiting,
+    waiting: WaitState,
     timer: Option<Pin<Box<Sleep>>>,
     unread: Unread,
     activity: Arc<Activity>,
 }
 
-enum Waiting {
+enum WaitState {
     /// No read was requested yet: hyper reads only on request, on its next turn.
     Not,
     /// One read was requested.
@@ -83,16 +83,16 @@ impl RequestBody {
     pub(super) fn new(incoming: Incoming, pace: BodyPace, activity: Arc<Activity>) -> (Self, Unread) {
         let unread = Unread::default();
         let (incoming, credit) = (Some(incoming), pace.idle);
-        let (waiting, timer) = (Waiting::Not, None);
+        let (waiting, timer) = (WaitState::Not, None);
         (Self { incoming, pace, credit, waiting, timer, unread: unread.clone(), activity }, unread)
     }
 
     fn came(&mut self, bytes: usize) {
-        if let Waiting::Since(since) = self.waiting {
+        if let WaitState::Since(since) = self.waiting {
             self.credit = self.credit.saturating_sub(since.elapsed());
             self.activity.body_came();
         }
-        self.waiting = Waiting::Asked;
+        self.waiting = WaitState::Asked;
         let earned = Duration::from_secs(bytes as u64) / self.pace.rate.max(1);
         self.credit = self.pace.idle.min(self.credit + earned);
     }
@@ -125,14 +125,14 @@ impl Body for RequestBody {
             Poll::Pending => {
                 match self.waiting {
                     // Most bodies have arrived by the next turn, and need no timer.
-                    Waiting::Not => {
-                        self.waiting = Waiting::Asked;
+                    WaitState::Not => {
+                        self.waiting = WaitState::Asked;
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Waiting::Asked => {
+                    WaitState::Asked => {
                         let now = Instant::now();
-                        self.waiting = Waiting::Since(now);
+                        self.waiting = WaitState::Since(now);
                         let late = now + self.credit;
                         match &mut self.timer {
                             Some(timer) => timer.as_mut().reset(late),
@@ -140,7 +140,7 @@ impl Body for RequestBody {
                         }
                         self.activity.awaits_body(self.pace.idle.saturating_sub(self.credit));
                     }
-                    Waiting::Since(_) => {}
+                    WaitState::Since(_) => {}
                 }
                 if let Some(timer) = &mut self.timer {
                     ready!(timer.as_mut().poll(context));
@@ -161,7 +161,7 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Waiting::Since(_) = self.waiting {
+        if let WaitState::Since(_) = self.waiting {
             self.activity.body_came();
         }
         *self.unread.incoming() = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
@@ -182,12 +182,12 @@ impl Unread {
     /// A small body that has already arrived is drained, unless its client expects `100 Continue` first (RFC 9110, 10.1.1).
     pub(super) async fn is_left(&self, expects: bool) -> bool {
         let Some(mut incoming) = self.incoming().take() else { return false };
-        if expects || incoming.size_hint().lower() > SMALL as u64 {
+        if expects || incoming.size_hint().lower() > SMALL_BODY_BYTES as u64 {
             return true;
         }
         let mut read = 0;
         let mut turns = 0;
-        while read <= SMALL {
+        while read <= SMALL_BODY_BYTES {
             let frame = {
                 let mut frame = pin!(incoming.frame());
                 std::future::poll_fn(|context| Poll::Ready(frame.as_mut().poll(context))).await

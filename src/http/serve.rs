@@ -36,19 +36,19 @@ use tower::ServiceExt as _;
 
 use super::{
     Problem,
-    connection::{AHEAD, Connection, last_answer},
+    connection::{Connection, READ_AHEAD_BYTES, last_answer},
     connection_table::{Activity, Bounds, ConnectionTable, Full},
     descriptors::affordable,
     request_body::{BodyPace, RequestBody},
-    waiting::{self, Slot},
+    streaming_response::{self, Slot},
 };
 
 /// Maximum connections that wait to be accepted: after a restart all clients reconnect within a moment.
-const BACKLOG: u32 = 4096;
+const ACCEPT_BACKLOG: u32 = 4096;
 /// Maximum connections that are accepted before the loop yields to other tasks.
 const AT_ONCE: usize = 1024;
 /// Pause after the system could not accept a connection, most likely for lack of file descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum refused connections that concurrently get a response; further ones are just closed.
 const TURNED_AWAY: usize = 32;
 
@@ -126,7 +126,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(ACCEPT_BACKLOG)
 }
 
 /// Serves connections with `router` until `stop` completes and `stop_delay` has passed.
@@ -150,11 +150,11 @@ pub async fn serve(
     let stopping = watch::Sender::new(false);
     let mut http = http1::Builder::new();
     // The buffer into which a connection reads, and so the maximum size of a request's head.
-    http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(AHEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(READ_AHEAD_BYTES);
     let pace = BodyPace { idle: options.body_timeout, rate: options.body_rate };
-    let answers = Arc::new(Answers { http, router, pace, linger: options.linger });
+    let answers = Arc::new(ConnectionServices { http, router, pace, linger: options.linger });
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
-    let mut refusals = Refusals::default();
+    let mut refusals = RefusalWarnings::default();
     let mut stop = pin!(async {
         stop.await;
         sleep(options.stop_delay).await;
@@ -185,7 +185,7 @@ pub async fn serve(
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 if !table.make_room() {
-                    sleep(PAUSE).await;
+                    sleep(ACCEPT_RETRY_PAUSE).await;
                 }
                 // The tasks of closed connections must run to close them.
                 yield_now().await;
@@ -221,20 +221,20 @@ pub async fn serve(
 }
 
 /// Shared state of all connections.
-struct Answers {
+struct ConnectionServices {
     http: http1::Builder,
     router: Router,
     pace: BodyPace,
     linger: Duration,
 }
 
-async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: SocketAddr) {
+async fn answer(answers: Arc<ConnectionServices>, mut connection: Box<Connection>, peer: SocketAddr) {
     loop {
         // Boxed: a waiting connection must not keep memory for parsing requests.
         match Box::pin(converse(&answers, connection, peer)).await {
             Some((back, Some(body))) => {
                 connection = back;
-                if waiting::write(&mut connection, body).await.is_none() {
+                if streaming_response::write(&mut connection, body).await.is_none() {
                     return;
                 }
             }
@@ -248,7 +248,7 @@ async fn answer(answers: Arc<Answers>, mut connection: Box<Connection>, peer: So
 ///
 /// None: it was upgraded.
 async fn converse(
-    answers: &Answers,
+    answers: &ConnectionServices,
     mut connection: Box<Connection>,
     peer: SocketAddr,
 ) -> Option<(Box<Connection>, Option<Body>)> {
@@ -257,7 +257,7 @@ async fn converse(
     connection.tell(slot.clone());
     let activity = connection.registration().activity().clone();
     let service = service_fn(|request: Request<Incoming>| {
-        let slot = waiting::may_wait(&request).then(|| slot.clone());
+        let slot = streaming_response::may_wait(&request).then(|| slot.clone());
         let (router, activity) = (answers.router.clone(), activity.clone());
         let begun = activity.begin();
         let pace = answers.pace;
@@ -297,7 +297,7 @@ async fn converse(
                 Some(slot) => slot.keep(response),
                 None => response,
             };
-            Ok::<_, Infallible>(response.map(|body| AnswerBody { body, activity }))
+            Ok::<_, Infallible>(response.map(|body| ResponseBody { body, activity }))
         }
     });
     let mut http = answers.http.serve_connection(TokioIo::new(connection), service).with_upgrades();
@@ -343,12 +343,12 @@ fn malformed<B>(request: &Request<B>) -> Option<Problem> {
 }
 
 /// Body of a response that records when it was sent.
-struct AnswerBody {
+struct ResponseBody {
     body: Body,
     activity: Arc<Activity>,
 }
 
-impl hyper::body::Body for AnswerBody {
+impl hyper::body::Body for ResponseBody {
     type Data = axum::body::Bytes;
     type Error = axum::Error;
 
@@ -368,7 +368,7 @@ impl hyper::body::Body for AnswerBody {
     }
 }
 
-impl Drop for AnswerBody {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         self.activity.answered();
     }
@@ -376,20 +376,20 @@ impl Drop for AnswerBody {
 
 /// Times of the last warnings about refused connections: at most one per minute and reason.
 #[derive(Debug, Default)]
-struct Refusals {
+struct RefusalWarnings {
     total: Option<Instant>,
     client: Option<Instant>,
 }
 
-impl Refusals {
-    const INTERVAL: Duration = Duration::from_secs(60);
+impl RefusalWarnings {
+    const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
     fn tell(&mut self, full: Full, peer: SocketAddr) {
         let last = match full {
             Full::Total => &mut self.total,
             Full::Client => &mut self.client,
         };
-        if last.is_some_and(|last| last.elapsed() < Self::INTERVAL) {
+        if last.is_some_and(|last| last.elapsed() < Self::WARNING_INTERVAL) {
             return;
         }
         *last = Some(Instant::now());

@@ -6,7 +6,7 @@ use axum::{
     extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
     response::Response,
 };
-use couple_notify::live::{Bye, Frame, Stream};
+use couple_notify::live::{CloseReason, Frame, Stream};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
@@ -16,25 +16,25 @@ use super::{
     heartbeat::Heartbeat,
     live::jitter,
     message_rate::MessageRate,
-    places::Place,
+    stream_permits::StreamPermit,
 };
 
 /// Subprotocol for clients that must name one.
 pub(super) const PROTOCOL: &str = "couple";
 
 /// Maximum bytes of a client's message: a signal or a `ping`.
-const MESSAGE: usize = 4096;
+const MAX_MESSAGE_BYTES: usize = 4096;
 /// Maximum time for which a client may accept no bytes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time to wait for the client's close frame.
-const PARTING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Upgrades the connection to a WebSocket that sends the frames of `stream`.
 pub(super) fn upgrade(
     app: App,
     upgrade: WebSocketUpgrade,
     stream: Stream,
-    place: Place,
+    place: StreamPermit,
     heartbeat: Heartbeat,
 ) -> Response {
     upgrade
@@ -42,26 +42,32 @@ pub(super) fn upgrade(
         // Grows for clients that send more. The default costs every idle connection 128 KiB.
         .read_buffer_size(256)
         .write_buffer_size(0)
-        .max_message_size(MESSAGE)
-        .max_frame_size(MESSAGE)
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
         // A separate task: the task that upgrades has memory for all messages that pass through it.
         .on_upgrade(move |socket| {
-            drop(tokio::spawn(follow(Box::new(Follower { app, socket, stream, heartbeat, _place: place }))));
+            drop(tokio::spawn(follow(Box::new(SocketFollower {
+                app,
+                socket,
+                stream,
+                heartbeat,
+                _place: place,
+            }))));
             ready(())
         })
 }
 
 /// State of a WebSocket's task, boxed: otherwise the task reserves space for it twice.
-struct Follower {
+struct SocketFollower {
     app: App,
     socket: WebSocket,
     stream: Stream,
     heartbeat: Heartbeat,
-    _place: Place,
+    _place: StreamPermit,
 }
 
-async fn follow(mut follower: Box<Follower>) {
-    let Follower { app, socket, stream, heartbeat, .. } = &mut *follower;
+async fn follow(mut follower: Box<SocketFollower>) {
+    let SocketFollower { app, socket, stream, heartbeat, .. } = &mut *follower;
     let side = stream.membership().side;
     let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
     // One timer for all frames: a new one for each would be registered and removed each time.
@@ -114,9 +120,9 @@ async fn follow(mut follower: Box<Follower>) {
         }
         if let Some(why) = over {
             let code = match why {
-                Bye::SignedOut | Bye::NotPaired => close_code::POLICY,
-                Bye::Draining => close_code::RESTART,
-                Bye::Unavailable => close_code::AGAIN,
+                CloseReason::SignedOut | CloseReason::NotPaired => close_code::POLICY,
+                CloseReason::Draining => close_code::RESTART,
+                CloseReason::Unavailable => close_code::AGAIN,
             };
             return Box::pin(part(socket, code, reason(why))).await;
         }
@@ -125,7 +131,7 @@ async fn follow(mut follower: Box<Follower>) {
 
 /// Sends a message; returns whether the client accepted it in time.
 async fn send(socket: &mut WebSocket, message: Message) -> bool {
-    timeout(PATIENCE, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
+    timeout(SEND_TIMEOUT, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
 
 async fn part(socket: &mut WebSocket, code: u16, reason: &'static str) {
@@ -134,9 +140,9 @@ async fn part(socket: &mut WebSocket, code: u16, reason: &'static str) {
     }
 }
 
-/// Reads and discards messages until the client closes, or [`PARTING`] is over.
+/// Reads and discards messages until the client closes, or [`CLOSE_TIMEOUT`] is over.
 async fn drain(socket: &mut WebSocket) {
-    let _ = timeout(PARTING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+    let _ = timeout(CLOSE_TIMEOUT, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
 }
 
 /// Close code for a client's error (RFC 6455, 7.4.1). None: the connection is lost.

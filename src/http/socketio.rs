@@ -29,25 +29,25 @@ use tokio::{
 use tower::service_fn;
 
 use super::{
-    Answer, App, Problem,
+    ApiResult, App, Problem,
     engine_sessions::{Engine, Session, not_found},
-    frame::{self, FrameOut, Said},
+    frame::{self, ClientFrame, FrameOut},
     heartbeat::{self, Heartbeat},
     live::{Announced, signed, stream_span},
-    places::Place,
+    stream_permits::StreamPermit,
 };
 
 /// Path of Engine.IO, the default of clients.
 pub(super) const PATH: &str = "/socket.io/";
 
 /// Maximum bytes of a client's message.
-pub(super) const MESSAGE: usize = 4096;
+pub(super) const MAX_MESSAGE_BYTES: usize = 4096;
 /// Maximum number of messages that are queued for a client.
-const QUEUE: usize = 32;
+const MAX_QUEUED_PACKETS: usize = 32;
 /// Maximum time for which a client may accept no bytes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time for a client to authenticate; then the library closes its session.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `auth` of a client that connects. Unknown keys are ignored.
 struct Auth {
@@ -59,7 +59,7 @@ struct Auth {
 }
 
 impl Auth {
-    fn read(auth: &Value) -> Answer<Self> {
+    fn read(auth: &Value) -> ApiResult<Self> {
         let token = auth.get("token").and_then(Value::as_str);
         let token = Secret::new(token.ok_or_else(|| Problem::new("unauthenticated"))?.to_owned());
         let value = |name: &str| auth.get(name).filter(|value| !value.is_null());
@@ -83,18 +83,18 @@ impl Auth {
 }
 
 /// Reason for refusing a client; the problem's code is the message of its `connect_error`.
-struct Refused(Problem);
+struct ConnectError(Problem);
 
-impl fmt::Display for Refused {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.code())
     }
 }
 
 /// An authenticated client, before its task starts.
-struct Follower {
+struct PendingFollower {
     stream: Stream,
-    place: Place,
+    place: StreamPermit,
     session: Arc<Session>,
     /// Notified when the client is disconnected.
     left: mpsc::Receiver<()>,
@@ -106,12 +106,12 @@ struct Follower {
 /// An event that a client sends.
 enum Event {
     /// A signal. None: the argument is not a signal.
-    Signal(Option<Said>),
+    Signal(Option<ClientFrame>),
     Ping,
 }
 
 /// Result of a client's authentication, taken by the handler of its connection.
-type Opened = Arc<Mutex<Option<Follower>>>;
+type AuthResult = Arc<Mutex<Option<PendingFollower>>>;
 
 /// Route of Socket.IO clients.
 pub(super) fn route(app: &App) -> MethodRouter<App> {
@@ -119,36 +119,36 @@ pub(super) fn route(app: &App) -> MethodRouter<App> {
         .req_path("/socket.io")
         .ping_interval(Duration::from_secs(25))
         .ping_timeout(Duration::from_secs(20))
-        .connect_timeout(HANDSHAKE)
-        .max_payload(MESSAGE as u64)
-        .ws_max_message_size(MESSAGE)
-        .ws_max_frame_size(MESSAGE)
+        .connect_timeout(HANDSHAKE_TIMEOUT)
+        .max_payload(MAX_MESSAGE_BYTES as u64)
+        .ws_max_message_size(MAX_MESSAGE_BYTES)
+        .ws_max_frame_size(MAX_MESSAGE_BYTES)
         .ws_read_buffer_size(256)
-        .max_buffer_size(QUEUE)
+        .max_buffer_size(MAX_QUEUED_PACKETS)
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(service_fn(not_found as fn(_) -> _));
     let (door, inside) = (app.clone(), app.clone());
     let let_in = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
         let session = socket.req_parts().extensions.get::<Arc<Session>>().cloned();
-        let session = session.ok_or_else(|| Refused(Problem::new("internal_error")))?;
+        let session = session.ok_or_else(|| ConnectError(Problem::new("internal_error")))?;
         if !session.asks_first() {
-            return Err(Refused(Problem::new("malformed_request")));
+            return Err(ConnectError(Problem::new("malformed_request")));
         }
         match open(&door, &socket, &session, &auth.unwrap_or_default()).await {
             Ok(follower) => {
                 session.release_permit();
-                let opened: Opened = Arc::new(Mutex::new(Some(follower)));
+                let opened: AuthResult = Arc::new(Mutex::new(Some(follower)));
                 socket.extensions.insert(opened);
-                Ok::<(), Refused>(())
+                Ok::<(), ConnectError>(())
             }
             Err(problem) => {
                 tokio::spawn(async move { session.part().await });
-                Err(Refused(problem))
+                Err(ConnectError(problem))
             }
         }
     };
     let begin = async move |socket: SocketRef| {
-        let opened = socket.extensions.remove::<Opened>();
+        let opened = socket.extensions.remove::<AuthResult>();
         let opened = opened.and_then(|opened| opened.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(follower) = opened {
             follow(&inside, socket, follower).await;
@@ -159,7 +159,12 @@ pub(super) fn route(app: &App) -> MethodRouter<App> {
     any_service(service_fn(move |request: Request| engine.clone().answer(request)))
 }
 
-async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Value) -> Answer<Follower> {
+async fn open(
+    app: &App,
+    socket: &SocketRef,
+    session: &Arc<Session>,
+    auth: &Value,
+) -> ApiResult<PendingFollower> {
     let auth = Auth::read(auth)?;
     let signed = signed(app, auth.token).await?;
     let place = app.streams.take(signed.id())?;
@@ -172,7 +177,7 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
     });
     let (said, hears) = mpsc::channel(4);
     let pinged = said.clone();
-    socket.on("signal", async move |TryData(frame): TryData<Said>| {
+    socket.on("signal", async move |TryData(frame): TryData<ClientFrame>| {
         // If the queue is full, the signal is lost, as signals may be.
         let _ = said.try_send(Event::Signal(frame.ok()));
     });
@@ -180,12 +185,12 @@ async fn open(app: &App, socket: &SocketRef, session: &Arc<Session>, auth: &Valu
         let _ = pinged.try_send(Event::Ping);
     });
     let heartbeat = Heartbeat::new(auth.heartbeat);
-    Ok(Follower { stream, place, session: session.clone(), left, hears, heartbeat })
+    Ok(PendingFollower { stream, place, session: session.clone(), left, hears, heartbeat })
 }
 
 /// Serves the client until its connection ends. Then closes its session and returns its permit.
-async fn follow(app: &App, socket: SocketRef, follower: Follower) {
-    let Follower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
+async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
+    let PendingFollower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
     let side = stream.membership().side;
     loop {
         let (name, text) = tokio::select! {
@@ -219,7 +224,7 @@ async fn follow(app: &App, socket: SocketRef, follower: Follower) {
 /// Sends an event; returns whether the client accepted it in time.
 async fn send(socket: &SocketRef, event: &str, text: &str) -> bool {
     let frame: &RawValue = serde_json::from_str(text).unwrap_or(RawValue::NULL);
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + SEND_TIMEOUT;
     loop {
         match socket.emit(event, frame) {
             Ok(()) => return true,

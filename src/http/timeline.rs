@@ -8,7 +8,7 @@ use axum::{
 use couple_core::{
     CoupleId,
     pairing::Side,
-    timeline::{Append, Entry, Page, Timeline, View},
+    timeline::{Append, Entry, EntryView, Page, Timeline},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,8 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
-    extract::{Body, Meta, Segment, Signed},
+    ApiResult, App, Problem,
+    extract::{AuthSession, Body, PathParam, RequestMeta},
     time,
 };
 
@@ -109,7 +109,7 @@ impl EntryOut {
             target: target.map(|target| Box::new(Self::new(target, reader, None))),
         }
     }
-    pub(super) fn of(view: View, reader: Side) -> Self {
+    pub(super) fn of(view: EntryView, reader: Side) -> Self {
         Self::new(view.entry, Some(reader), view.target)
     }
 }
@@ -146,11 +146,11 @@ struct NewEntryIn {
         (status = 200, description = "The entry exists already: the `client_id` was repeated", body = EntryOut)))]
 async fn append(
     State(app): State<App>,
-    signed: Signed,
-    meta: Meta,
+    signed: AuthSession,
+    meta: RequestMeta,
     headers: HeaderMap,
     body: Body<NewEntryIn>,
-) -> Answer<(StatusCode, Json<EntryOut>)> {
+) -> ApiResult<(StatusCode, Json<EntryOut>)> {
     let call = meta.call(signed.id(), &body);
     let NewEntryIn { client_id, kind, body } = body.value;
     let couple = meant(&headers)?;
@@ -178,10 +178,10 @@ struct Paging {
 }
 
 impl Paging {
-    fn page(&self) -> Answer<(Page, u32)> {
+    fn page(&self) -> ApiResult<(Page, u32)> {
         let wrong = |field| Err(Problem::new("invalid_field").field(field, "out_of_range"));
-        let limit = self.limit.unwrap_or(Timeline::PAGE);
-        if !(1..=Timeline::PAGE_MOST).contains(&limit) {
+        let limit = self.limit.unwrap_or(Timeline::DEFAULT_PAGE_SIZE);
+        if !(1..=Timeline::MAX_PAGE_SIZE).contains(&limit) {
             return wrong("limit");
         }
         match (self.after, self.before) {
@@ -206,7 +206,7 @@ pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
     Problem::new("invalid_field").field(field, "invalid")
 }
 
-fn entries_out(views: Vec<View>, reader: Side, page: Page, limit: u32) -> EntriesOut {
+fn entries_out(views: Vec<EntryView>, reader: Side, page: Page, limit: u32) -> EntriesOut {
     let full = views.len() == limit as usize;
     let next = match page {
         Page::After(_) => views.last(),
@@ -222,9 +222,9 @@ fn entries_out(views: Vec<View>, reader: Side, page: Page, limit: u32) -> Entrie
     responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
 async fn page(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     query: Result<Query<Paging>, QueryRejection>,
-) -> Answer<Json<EntriesOut>> {
+) -> ApiResult<Json<EntriesOut>> {
     let Query(paging) = query.map_err(bad_query)?;
     let (page, limit) = paging.page()?;
     let timeline = app.backend.timeline();
@@ -238,9 +238,9 @@ async fn page(
     params(Paging), responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
 async fn previous(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     query: Result<Query<Paging>, QueryRejection>,
-) -> Answer<Json<EntriesOut>> {
+) -> ApiResult<Json<EntriesOut>> {
     let Query(paging) = query.map_err(bad_query)?;
     let (page, limit) = paging.page()?;
     let (side, views) =
@@ -249,13 +249,13 @@ async fn previous(
 }
 
 /// Id of the couple that a write is for, from its `Couple-Id` header.
-pub(super) fn meant(headers: &HeaderMap) -> Answer<Option<CoupleId>> {
+pub(super) fn meant(headers: &HeaderMap) -> ApiResult<Option<CoupleId>> {
     let Some(id) = headers.get("couple-id") else { return Ok(None) };
     let id = id.to_str().ok().and_then(|id| id.parse().ok());
     id.map(Some).ok_or_else(|| Problem::new("not_paired"))
 }
 
-fn seq(path: &str) -> Answer<i64> {
+fn seq(path: &str) -> ApiResult<i64> {
     path.parse().map_err(|_| Problem::new("entry_not_found"))
 }
 
@@ -267,7 +267,11 @@ fn own(entry: Entry, reader: Side) -> Json<EntryOut> {
 #[utoipa::path(get, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "`seq` of the entry")),
     responses((status = 200, description = "The entry", body = EntryOut)))]
-async fn entry(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<Json<EntryOut>> {
+async fn entry(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(path): PathParam,
+) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
     Ok(own(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
@@ -286,10 +290,10 @@ struct EditIn {
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn edit(
     State(app): State<App>,
-    signed: Signed,
-    Segment(path): Segment,
+    signed: AuthSession,
+    PathParam(path): PathParam,
     body: Body<EditIn>,
-) -> Answer<Json<EntryOut>> {
+) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
     Ok(own(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
@@ -299,7 +303,11 @@ async fn edit(
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "`seq` of the entry")),
     responses((status = 204, description = "Deleted")))]
-async fn delete(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<StatusCode> {
+async fn delete(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(path): PathParam,
+) -> ApiResult<StatusCode> {
     app.backend.timeline().delete(signed.id(), seq(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -316,10 +324,10 @@ struct ReactionIn {
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn react(
     State(app): State<App>,
-    signed: Signed,
-    Segment(path): Segment,
+    signed: AuthSession,
+    PathParam(path): PathParam,
     body: Body<ReactionIn>,
-) -> Answer<Json<EntryOut>> {
+) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
     Ok(own(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
@@ -329,7 +337,11 @@ async fn react(
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "`seq` of the entry")),
     responses((status = 204, description = "Removed")))]
-async fn unreact(State(app): State<App>, signed: Signed, Segment(path): Segment) -> Answer<StatusCode> {
+async fn unreact(
+    State(app): State<App>,
+    signed: AuthSession,
+    PathParam(path): PathParam,
+) -> ApiResult<StatusCode> {
     app.backend.timeline().react(signed.id(), seq(&path)?, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -343,7 +355,7 @@ struct ReadIn {
 /// Advance the caller's read position. It never moves back.
 #[utoipa::path(put, path = "/v1/couple/read", tag = "timeline", security(("session" = [])), request_body = ReadIn,
     responses((status = 204, description = "The read position is stored")))]
-async fn mark_read(State(app): State<App>, signed: Signed, body: Body<ReadIn>) -> Answer<StatusCode> {
+async fn mark_read(State(app): State<App>, signed: AuthSession, body: Body<ReadIn>) -> ApiResult<StatusCode> {
     app.backend.timeline().mark_read(signed.id(), body.value.seq).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -367,10 +379,10 @@ struct SignalIn {
     request_body = SignalIn, responses((status = 202, description = "Sent to connected devices")))]
 async fn signal(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     headers: HeaderMap,
     body: Body<SignalIn>,
-) -> Answer<StatusCode> {
+) -> ApiResult<StatusCode> {
     let SignalIn { kind, body } = body.value;
     app.backend.timeline().signal(signed.id(), meant(&headers)?, &kind, body.as_ref()).await?;
     Ok(StatusCode::ACCEPTED)

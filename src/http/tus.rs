@@ -10,13 +10,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use couple_core::UploadId;
-use couple_media::gallery::{About, NewUpload, PARTIAL, Resumable, ResumeError};
+use couple_media::gallery::{NewUpload, PARTIAL_FOLDER, Resumable, ResumeError, UploadMetadata};
 use data_encoding::BASE64;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, App, Problem,
-    extract::{Meta, Segment, Signed, require_no_coding},
+    ApiResult, App, Problem,
+    extract::{AuthSession, PathParam, RequestMeta, require_no_coding},
     media::{read_about, still_signed_in},
     paced_body::{PacedBody, Read},
 };
@@ -45,7 +45,7 @@ const METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Content type of bytes that are appended at an offset.
-const BYTES: &str = "application/offset+octet-stream";
+const CHUNK_TYPE: &str = "application/offset+octet-stream";
 /// Maximum bytes of `Upload-Metadata`, which is stored and sent back.
 const METADATA_MOST: usize = 2_048;
 /// Maximum number of partial uploads that one final upload joins.
@@ -69,7 +69,7 @@ impl From<ResumeError> for Problem {
     fn from(error: ResumeError) -> Self {
         let detail = error.to_string();
         match error {
-            ResumeError::NotTaken(not) => not.into(),
+            ResumeError::Upload(not) => not.into(),
             ResumeError::NotFound => Self::new("upload_not_found"),
             ResumeError::Expired => Self::new("upload_expired"),
             ResumeError::CoupleEnded => Self::new("upload_couple_ended"),
@@ -83,22 +83,22 @@ impl From<ResumeError> for Problem {
     }
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Answer<Option<&'h str>> {
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> ApiResult<Option<&'h str>> {
     let unreadable = |_| Problem::new("malformed_request").detail(format!("{name} is not ASCII text"));
     headers.get(name).map(|value| value.to_str().map_err(unreadable)).transpose()
 }
 
-fn number(headers: &HeaderMap, name: &HeaderName) -> Answer<Option<u64>> {
+fn number(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<u64>> {
     let wrong = |_| Problem::new("malformed_request").detail(format!("{name} is not a number"));
     text(headers, name)?.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
-fn needed<T>(value: Option<T>, name: &HeaderName) -> Answer<T> {
+fn needed<T>(value: Option<T>, name: &HeaderName) -> ApiResult<T> {
     value.ok_or_else(|| Problem::new("malformed_request").detail(format!("{name} is missing")))
 }
 
 /// Length of a new upload; none if it is deferred.
-fn declared_length(headers: &HeaderMap) -> Answer<Option<u64>> {
+fn declared_length(headers: &HeaderMap) -> ApiResult<Option<u64>> {
     let deferred = number(headers, &DEFER_LENGTH)?;
     match (number(headers, &LENGTH)?, deferred) {
         (Some(length), None) => Ok(Some(length)),
@@ -111,7 +111,7 @@ fn declared_length(headers: &HeaderMap) -> Answer<Option<u64>> {
 /// Metadata of a file, as in the query of `POST /v1/media`.
 ///
 /// `purpose`, for an avatar `crop`, and `placeholder`.
-fn about(metadata: &str) -> Answer<About> {
+fn about(metadata: &str) -> ApiResult<UploadMetadata> {
     let value = |wanted: &str| {
         let pair = metadata
             .split(',')
@@ -124,7 +124,7 @@ fn about(metadata: &str) -> Answer<About> {
 }
 
 /// Partial uploads that a final upload names by their URLs.
-fn partials(urls: &str) -> Answer<Vec<UploadId>> {
+fn partials(urls: &str) -> ApiResult<Vec<UploadId>> {
     let id = |url: &str| url.trim_end_matches('/').rsplit('/').next().and_then(|id| id.parse().ok());
     let ids: Option<Vec<UploadId>> = urls.split_ascii_whitespace().map(id).collect();
     ids.filter(|ids| ids.len() <= PARTIALS_MOST).ok_or_else(|| {
@@ -165,7 +165,7 @@ fn http_date(seconds: i64) -> Option<HeaderValue> {
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
 }
 
-async fn find(app: &App, signed: &Signed, name: &str) -> Answer<Resumable> {
+async fn find(app: &App, signed: &AuthSession, name: &str) -> ApiResult<Resumable> {
     let id = name.parse().map_err(|_| Problem::new("upload_not_found"))?;
     Ok(app.backend.gallery().resume(signed.id(), id).await?)
 }
@@ -179,7 +179,12 @@ fn busy(problem: Problem) -> Problem {
 }
 
 /// Creates the picture once all bytes are stored.
-async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) -> Answer<Resumable> {
+async fn completed(
+    app: &App,
+    upload: Resumable,
+    meta: RequestMeta,
+    signed: &AuthSession,
+) -> ApiResult<Resumable> {
     if !upload.is_complete() || upload.media().is_some() {
         return Ok(upload);
     }
@@ -199,12 +204,12 @@ async fn completed(app: &App, upload: Resumable, meta: Meta, signed: &Signed) ->
 /// The upload is claimed before the request waits for a permit, so that an older, stalled request for it returns its permit.
 async fn receive(
     app: &App,
-    signed: &Signed,
+    signed: &AuthSession,
     upload: Resumable,
     from: u64,
     length: Option<u64>,
     body: HttpBody,
-) -> Answer<Resumable> {
+) -> ApiResult<Resumable> {
     let mut appending = upload.append(from, length).await?;
     let permit = tokio::select! {
         permit = app.uploads.take(signed.id()) => permit,
@@ -264,12 +269,12 @@ async fn options(State(app): State<App>) -> Response {
         (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
 async fn create(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     _: Tus,
-    meta: Meta,
+    meta: RequestMeta,
     headers: HeaderMap,
     body: HttpBody,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     require_no_coding(&headers)?;
     let metadata = text(&headers, &METADATA)?.unwrap_or("").to_owned();
     if metadata.len() > METADATA_MOST {
@@ -278,7 +283,7 @@ async fn create(
     let (gallery, concatenation) = (app.backend.gallery(), text(&headers, &CONCAT)?);
     let new = NewUpload { metadata, concatenation: concatenation.map(str::to_owned), ..NewUpload::default() };
     let mut upload = match concatenation {
-        Some(PARTIAL) => {
+        Some(PARTIAL_FOLDER) => {
             gallery.begin(signed.id(), NewUpload { length: declared_length(&headers)?, ..new }).await?
         }
         None => {
@@ -295,7 +300,7 @@ async fn create(
             gallery.join(signed.id(), NewUpload { purpose, ..new }, &partials(urls)?).await?
         }
     };
-    if !upload.is_final() && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == BYTES) {
+    if !upload.is_final() && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == CHUNK_TYPE) {
         upload = first_bytes(&app, &signed, upload, body).await?;
     }
     let upload = completed(&app, upload, meta, &signed).await?;
@@ -310,7 +315,12 @@ async fn create(
 /// Stores the bytes that a client sends with the creation of an upload.
 ///
 /// If they do not all arrive, the upload still exists: the client continues from the offset in the response.
-async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBody) -> Answer<Resumable> {
+async fn first_bytes(
+    app: &App,
+    signed: &AuthSession,
+    upload: Resumable,
+    body: HttpBody,
+) -> ApiResult<Resumable> {
     let id = upload.id();
     match receive(app, signed, upload, 0, None, body).await {
         Ok(upload) => Ok(upload),
@@ -331,11 +341,11 @@ async fn first_bytes(app: &App, signed: &Signed, upload: Resumable, body: HttpBo
         (status = 415, description = "`unknown_type`: the bytes are not a picture; the upload is removed")))]
 async fn offset(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     _: Tus,
-    meta: Meta,
-    Segment(name): Segment,
-) -> Answer<Response> {
+    meta: RequestMeta,
+    PathParam(name): PathParam,
+) -> ApiResult<Response> {
     // A process may have died after it stored the last byte and before it created the picture.
     let upload = completed(&app, find(&app, &signed, &name).await?, meta, &signed).await?;
     Ok(told(&upload, StatusCode::OK))
@@ -364,15 +374,15 @@ async fn offset(
         (status = 503, description = "`upload_interrupted`: the body broke off, or nothing arrived for 60 s, or too little in 120 s; what arrived is stored. `uploads_busy`: too many concurrent uploads", body = Problem, content_type = "application/problem+json")))]
 async fn append(
     State(app): State<App>,
-    signed: Signed,
+    signed: AuthSession,
     _: Tus,
-    meta: Meta,
-    Segment(name): Segment,
+    meta: RequestMeta,
+    PathParam(name): PathParam,
     headers: HeaderMap,
     body: HttpBody,
-) -> Answer<Response> {
-    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != BYTES) {
-        return Err(Problem::new("unsupported_media_type").detail(format!("send {BYTES}")));
+) -> ApiResult<Response> {
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != CHUNK_TYPE) {
+        return Err(Problem::new("unsupported_media_type").detail(format!("send {CHUNK_TYPE}")));
     }
     require_no_coding(&headers)?;
     let from = needed(number(&headers, &OFFSET)?, &OFFSET)?;
@@ -398,7 +408,12 @@ async fn append(
         (status = 404, description = "`upload_not_found`", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "`upload_expired`", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json")))]
-async fn end(State(app): State<App>, signed: Signed, _: Tus, Segment(name): Segment) -> Answer<Response> {
+async fn end(
+    State(app): State<App>,
+    signed: AuthSession,
+    _: Tus,
+    PathParam(name): PathParam,
+) -> ApiResult<Response> {
     let id = name.parse().map_err(|_| Problem::new("upload_not_found"))?;
     app.backend.gallery().cancel(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -7,7 +7,7 @@ use memchr::memmem;
 use tokio::time::Instant;
 
 use super::{
-    Answer, Problem,
+    ApiResult, Problem,
     paced_body::{PacedBody, Read},
 };
 
@@ -61,7 +61,7 @@ impl Form {
     /// It is the first part with a file name, with a media type other than text, or with the name `file`.
     ///
     /// Unknown text fields are ignored: upload libraries add their own.
-    pub(super) async fn picture(&mut self) -> Answer<Fields> {
+    pub(super) async fn picture(&mut self) -> ApiResult<Fields> {
         let mut fields = Fields::default();
         self.text(TEXT_LIMIT).await?;
         while let Some(head) = self.next_part().await? {
@@ -84,7 +84,7 @@ impl Form {
     }
 
     /// Reads the rest of the form after the picture.
-    pub(super) async fn finish(&mut self) -> Answer<()> {
+    pub(super) async fn finish(&mut self) -> ApiResult<()> {
         while let Some(head) = self.next_part().await? {
             if head.is_file {
                 let problem = Problem::new("invalid_field").field(head.name, "one_file_only");
@@ -96,7 +96,7 @@ impl Form {
     }
 
     /// Reads the next bytes of a part; [`Read::End`] after its last bytes.
-    pub(super) async fn read(&mut self, until: Option<Instant>) -> Answer<Read> {
+    pub(super) async fn read(&mut self, until: Option<Instant>) -> ApiResult<Read> {
         loop {
             let found = memmem::find(&self.buffer, &self.delimiter);
             // Bytes that may be the beginning of a delimiter stay in the buffer.
@@ -122,7 +122,7 @@ impl Form {
     }
 
     /// Reads a text field.
-    async fn text(&mut self, limit: usize) -> Answer<Vec<u8>> {
+    async fn text(&mut self, limit: usize) -> ApiResult<Vec<u8>> {
         let mut text = Vec::new();
         while let Read::Bytes(bytes) = self.read(None).await? {
             text.extend_from_slice(&bytes);
@@ -134,7 +134,7 @@ impl Form {
     }
 
     /// Reads the head of the part after a delimiter. None: it was the last delimiter.
-    async fn next_part(&mut self) -> Answer<Option<PartHead>> {
+    async fn next_part(&mut self) -> ApiResult<Option<PartHead>> {
         // The buffer begins after a delimiter, so a part without headers has an empty line here.
         let end = loop {
             if self.buffer.starts_with(b"--") {
@@ -219,7 +219,7 @@ mod tests {
     use super::{super::HttpOptions, *};
 
     /// Name and bytes of the parts of a form that arrives in pieces of this size.
-    async fn parts(form: &str, piece: usize) -> Answer<Vec<(String, String)>> {
+    async fn parts(form: &str, piece: usize) -> ApiResult<Vec<(String, String)>> {
         let pieces: Vec<_> =
             form.as_bytes().chunks(piece).map(|part| Ok::<_, std::io::Error>(part.to_vec())).collect();
         let body = PacedBody::new(Body::from_stream(stream::iter(pieces)), &HttpOptions::default());

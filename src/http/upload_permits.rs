@@ -5,12 +5,12 @@ use std::time::Duration;
 use couple_core::AccountId;
 use couple_media::fair_permits::{Denied, FairLimits, FairPermit, FairPermits};
 
-use super::{Answer, HttpOptions, Problem};
+use super::{ApiResult, HttpOptions, Problem};
 
 /// Maximum number of uploads of one account that wait for a permit.
 pub(super) const WAITING_PER_ACCOUNT: usize = 54;
 /// Maximum number of uploads that wait for a permit in total.
-const WAITING: usize = 1024;
+const MAX_QUEUED_UPLOADS: usize = 1024;
 
 /// Permits of uploads. Half of them are for accounts that hold none.
 #[derive(Debug)]
@@ -25,14 +25,14 @@ impl UploadPermits {
             total: options.uploads,
             per_key: options.uploads_per_account,
             reserved: options.uploads / 2,
-            waiting: WAITING,
+            waiting: MAX_QUEUED_UPLOADS,
             waiting_per_key: WAITING_PER_ACCOUNT,
         });
         Self { permits, deadline: options.upload_wait }
     }
 
     /// Waits for a permit of an account.
-    pub(super) async fn take(&self, account: AccountId) -> Answer<FairPermit<AccountId>> {
+    pub(super) async fn take(&self, account: AccountId) -> ApiResult<FairPermit<AccountId>> {
         self.permits.acquire(account, Some(self.deadline)).await.map_err(|denied| {
             let code = match denied {
                 Denied::OwnLimit => "too_many_uploads",

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     media::kept,
-    world::{Answer, World, png},
+    world::{TestResponse, World, png},
 };
 
 fn upload(token: &str, purpose: &str, body: Body) -> Request<Body> {
@@ -42,7 +42,7 @@ fn in_background(world: &World, request: Request<Body>) -> tokio::task::JoinHand
     tokio::spawn(async move { drop(tower::ServiceExt::oneshot(app, request).await) })
 }
 
-fn refused(answer: &Answer) -> (u16, &str, &str) {
+fn refused(answer: &TestResponse) -> (u16, &str, &str) {
     (answer.status, answer.code(), answer.headers["retry-after"].to_str().unwrap())
 }
 

@@ -59,7 +59,7 @@ impl Server {
         stream
     }
 
-    async fn ask(&self, client: [u8; 4], text: &str) -> Answer {
+    async fn ask(&self, client: [u8; 4], text: &str) -> TestResponse {
         read(&mut self.send(client, text).await).await
     }
 
@@ -75,32 +75,32 @@ impl Server {
 }
 
 #[derive(Debug)]
-struct Answer {
+struct TestResponse {
     status: u16,
     head: String,
     body: Value,
 }
 
-impl Answer {
+impl TestResponse {
     fn said(&self) -> (u16, &str) {
         (self.status, self.body["code"].as_str().unwrap_or(""))
     }
 }
 
 /// Reads until the connection ends.
-async fn read(stream: &mut TcpStream) -> Answer {
+async fn read(stream: &mut TcpStream) -> TestResponse {
     try_read(stream).await.expect("there is a response")
 }
 
 /// As [`read`], or none if the connection ends without a response.
-async fn try_read(stream: &mut TcpStream) -> Option<Answer> {
+async fn try_read(stream: &mut TcpStream) -> Option<TestResponse> {
     let mut bytes = Vec::new();
     let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes)).await.expect("it ends");
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let body = serde_json::from_str(body).unwrap_or(Value::Null);
-    Some(Answer { status, head: head.to_ascii_lowercase(), body })
+    Some(TestResponse { status, head: head.to_ascii_lowercase(), body })
 }
 
 fn post(path: &str, headers: &str, length: usize) -> String {
@@ -265,7 +265,7 @@ async fn stalled_body_times_out_on_every_route() {
 }
 
 /// Sends a request in two halves with a pause in between; returns the response.
-async fn with_silence(server: &Server, head: String, body: Vec<u8>, silence: Duration) -> Answer {
+async fn with_silence(server: &Server, head: String, body: Vec<u8>, silence: Duration) -> TestResponse {
     let mut stream = server.send([127, 0, 0, 2], &head).await;
     let (first, second) = body.split_at(body.len() / 2);
     stream.write_all(first).await.unwrap();

@@ -8,7 +8,7 @@ use couple::{Backend, core::limits::Unlimited, http::HttpOptions};
 
 use crate::{
     input::operations,
-    world::{Answer, World},
+    world::{TestResponse, World},
 };
 
 const APP: &str = "https://app.example.org";
@@ -19,7 +19,7 @@ fn allowing(origins: &[&str]) -> World {
     World::of(Backend::builder().limits(Unlimited), options)
 }
 
-async fn preflight(world: &World, origin: &str, method: &str, path: &str) -> Answer {
+async fn preflight(world: &World, origin: &str, method: &str, path: &str) -> TestResponse {
     let request = Request::options(path)
         .header("origin", origin)
         .header("access-control-request-method", method)

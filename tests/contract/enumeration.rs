@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    watched::{Watch, Watched},
+    observed_store::{ObservedStore, StoreObserver},
     world::World,
 };
 
@@ -38,7 +38,7 @@ impl Trace {
 }
 
 #[async_trait]
-impl Watch for Trace {
+impl StoreObserver for Trace {
     async fn before(&self, what: &'static str) {
         self.add(what.to_owned());
     }
@@ -86,7 +86,7 @@ const REQUESTS: [(&str, &str); 8] = [
 async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
     let trace = Arc::new(Trace::default());
     let builder = Backend::builder()
-        .store(Watched(MemoryStore::new(), trace.clone()))
+        .store(ObservedStore(MemoryStore::new(), trace.clone()))
         .keys(Keyring::new([7; 32]))
         .blobs(Blobs::memory())
         .limits(Unlimited);
@@ -132,7 +132,7 @@ fn work_of(mut trace: Vec<String>) -> Vec<String> {
     trace
 }
 
-async fn ask(world: &World, inviter: &str, path: &str, body: &str) -> crate::world::Answer {
+async fn ask(world: &World, inviter: &str, path: &str, body: &str) -> crate::world::TestResponse {
     let mut body: Value = serde_json::from_str(body).unwrap();
     body["email"] = TARGET.into();
     let token = (path == "/v1/invites").then_some(inviter);

@@ -13,7 +13,7 @@ use couple::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World};
+use crate::world::{TestResponse, World};
 
 const PASSWORD: &str = "mauve kettle orbit";
 const OTHER: &str = "seven violet otters";
@@ -34,7 +34,7 @@ fn limited() -> World {
 }
 
 /// A request from a client address.
-async fn from(world: &World, ip: &str, method: &str, path: &str, body: Value) -> Answer {
+async fn from(world: &World, ip: &str, method: &str, path: &str, body: Value) -> TestResponse {
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -46,7 +46,7 @@ async fn from(world: &World, ip: &str, method: &str, path: &str, body: Value) ->
     world.raw(request).await
 }
 
-async fn post(world: &World, ip: &str, path: &str, body: Value) -> Answer {
+async fn post(world: &World, ip: &str, path: &str, body: Value) -> TestResponse {
     from(world, ip, "POST", path, body).await
 }
 

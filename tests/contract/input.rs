@@ -6,7 +6,7 @@ use axum::{body::Body, http::Request};
 use couple::http::CODES;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World};
+use crate::world::{TestResponse, World};
 
 /// Method and path of every operation, and whether it accepts JSON.
 pub(crate) async fn operations(world: &World) -> Vec<(String, String, bool)> {
@@ -64,7 +64,14 @@ pub(crate) fn filled(path: &str) -> String {
         .replace("{id}", "0190aaaa-0000-7000-8000-000000000000")
 }
 
-async fn sent(world: &World, method: &str, path: &str, token: &str, kind: &str, body: Vec<u8>) -> Answer {
+async fn sent(
+    world: &World,
+    method: &str,
+    path: &str,
+    token: &str,
+    kind: &str,
+    body: Vec<u8>,
+) -> TestResponse {
     let request = Request::builder()
         .method(method)
         .uri(filled(path))

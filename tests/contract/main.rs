@@ -1,6 +1,6 @@
 //! The HTTP contract, through the router in this process, over the memory store.
 //!
-//! Authorization, validation, accounts, pairing, timeline, live delivery and pictures. `couple-conformance` and `tests/day.rs` test the
+//! Authorization, validation, accounts, pairing, timeline, live delivery and pictures. `couple-conformance` and `tests/crash_recovery.rs` test the
 //! same services over SQLite.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,6 +16,8 @@ mod input;
 mod live;
 mod matrix;
 mod media;
+#[path = "../support/observed_store.rs"]
+mod observed_store;
 mod pairing;
 mod picture_access;
 mod races;
@@ -23,13 +25,11 @@ mod secrets;
 mod sizes;
 mod socket;
 mod socketio;
+mod streaming;
 mod sweep;
 mod timeline;
 mod tracing;
 mod tus;
-mod typed;
+mod typed_text;
 mod uploads;
-mod waiting;
-#[path = "../support/watched.rs"]
-mod watched;
 mod world;

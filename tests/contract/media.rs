@@ -9,7 +9,7 @@ use axum::{
 use couple::{
     Backend,
     core::limits::Unlimited,
-    gallery::{GalleryOptions, Sweep, Swept},
+    gallery::{GalleryOptions, Sweep, SweepReport},
     http::HttpOptions,
     media,
 };
@@ -18,7 +18,7 @@ use image::ImageFormat;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::world::{Answer, World, png};
+use crate::world::{TestResponse, World, png};
 
 const NOBODY: &str = "0190aaaa-0000-7000-8000-000000000000";
 
@@ -57,7 +57,7 @@ pub(crate) async fn kept(world: &World) -> BTreeSet<String> {
     world.backend.gallery().blobs().list("").map_ok(|blob| blob.name).try_collect().await.unwrap()
 }
 
-fn said(answer: &Answer) -> (u16, String) {
+fn said(answer: &TestResponse) -> (u16, String) {
     (answer.status, answer.code().to_owned())
 }
 
@@ -292,7 +292,7 @@ async fn large_slow_and_too_many_uploads_are_rejected() {
         options
     };
     let options = HttpOptions { upload_timeout: Duration::from_millis(300), ..HttpOptions::default() };
-    let policy = media::Policy { couple_quota: 150_000, ..media::Policy::default() };
+    let policy = media::MediaPolicy { couple_quota: 150_000, ..media::MediaPolicy::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(limits).pictures(policy), options);
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let mut large = png(10, 10);
@@ -524,7 +524,7 @@ async fn sweep_repairs_differences_between_rows_and_blobs() {
     let sweep = async |how: Sweep| gallery.sweep(how).await.unwrap();
     assert_eq!(
         sweep(Sweep::default()).await,
-        Swept::default(),
+        SweepReport::default(),
         "everything is younger than the grace period"
     );
     // Blobs have the real time; the clock is moved far beyond it.
@@ -539,7 +539,7 @@ async fn sweep_repairs_differences_between_rows_and_blobs() {
     assert_eq!(sweep(Sweep { cap: 1, ..look }).await.orphans.len(), 1);
     assert_eq!(sweep(Sweep::default()).await, seen);
     world.work().await;
-    assert_eq!(sweep(Sweep::default()).await, Swept::default(), "everything is repaired");
+    assert_eq!(sweep(Sweep::default()).await, SweepReport::default(), "everything is repaired");
     assert_eq!(kept(&world).await.intersection(&orphans).count(), 0);
     assert!(kept(&world).await.is_superset(&others));
     assert!(blobs.delete_folder("").await.is_err(), "an empty folder name is an error");
@@ -565,7 +565,7 @@ async fn photo_without_an_entry_expires() {
     world.work().await;
     let gallery = world.backend.gallery();
     world.later(Duration::from_hours(24 * 6));
-    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default());
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), SweepReport::default());
     world.later(Duration::from_hours(48));
     let found = gallery.sweep(Sweep { dry_run: true, ..Sweep::default() }).await.unwrap();
     assert_eq!(
@@ -599,9 +599,12 @@ async fn sweep_continues_from_its_last_position() {
         seen.extend(swept.unposted.iter().map(ToString::to_string));
     }
     assert_eq!(seen, ids);
-    assert_eq!(gallery.sweep(Sweep { time: Duration::ZERO, ..little }).await.unwrap(), Swept::default());
+    assert_eq!(
+        gallery.sweep(Sweep { time: Duration::ZERO, ..little }).await.unwrap(),
+        SweepReport::default()
+    );
     assert!(kept(&world).await.contains("sweep"));
-    assert_eq!(gallery.sweep(little).await.unwrap(), Swept::default());
+    assert_eq!(gallery.sweep(little).await.unwrap(), SweepReport::default());
     assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
 }
 
@@ -681,7 +684,7 @@ async fn unmounted_blob_store_loses_no_picture() {
     for (name, bytes) in away {
         blobs.put(&name, bytes).await.unwrap();
     }
-    assert_eq!(world.backend.gallery().sweep(Sweep::default()).await.unwrap(), Swept::default());
+    assert_eq!(world.backend.gallery().sweep(Sweep::default()).await.unwrap(), SweepReport::default());
     let token = world.sign_in("ana@example.org").await;
     for id in ids {
         assert_eq!(fetch(&world, &format!("/v1/media/{id}/320"), &token, &[]).await.0, 200);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use couple::{
     Backend, ErrorKind,
     core::limits::Unlimited,
-    gallery::{Sweep, Swept},
+    gallery::{Sweep, SweepReport},
     http::HttpOptions,
 };
 
@@ -42,7 +42,7 @@ async fn suspicious_round_does_not_stop_the_sweep() {
     for (name, bytes) in away {
         gallery.blobs().put(&name, bytes).await.unwrap();
     }
-    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default(), "no row was changed");
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), SweepReport::default(), "no row was changed");
 }
 
 /// The next sweep continues within a space, however many pictures it has.
@@ -65,7 +65,7 @@ async fn sweep_continues_within_a_space() {
         seen.insert(id.to_string());
     }
     assert_eq!(seen, ids);
-    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), Swept::default());
+    assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), SweepReport::default());
     assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
 }
 
@@ -76,7 +76,7 @@ async fn photo_without_an_entry_stays_by_default() {
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 300).await;
     world.later(WEEK * 100);
-    assert_eq!(world.backend.gallery().sweep(Sweep::default()).await.unwrap(), Swept::default());
+    assert_eq!(world.backend.gallery().sweep(Sweep::default()).await.unwrap(), SweepReport::default());
     let ana = world.sign_in("ana@example.org").await;
     assert_eq!(world.get(&format!("/v1/media/{id}"), &ana).await.text("state"), "ready");
 }

@@ -10,7 +10,7 @@ use axum::{body::Body, http::Request};
 use couple::{Backend, Keyring, core::limits::Unlimited, http::HttpOptions, store::MemoryStore};
 
 use crate::{
-    watched::{Watch, Watched},
+    observed_store::{ObservedStore, StoreObserver},
     world::World,
 };
 
@@ -31,7 +31,7 @@ impl Write for Log {
 struct Warnings;
 
 #[async_trait]
-impl Watch for Warnings {
+impl StoreObserver for Warnings {
     async fn before(&self, what: &'static str) {
         tracing::warn!("store: {what}");
     }
@@ -62,7 +62,7 @@ async fn log_of_the_store_names_the_request_the_job_or_the_stream() {
     let guard = tracing::subscriber::set_default(subscriber);
     // Tests on other threads may have cached that no subscriber is interested.
     tracing::callsite::rebuild_interest_cache();
-    let store = Watched(MemoryStore::new(), Arc::new(Warnings));
+    let store = ObservedStore(MemoryStore::new(), Arc::new(Warnings));
     let builder = Backend::builder().store(store).keys(Keyring::new([7; 32])).limits(Unlimited);
     let world = World::of(builder, HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;

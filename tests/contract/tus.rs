@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     media::kept,
-    watched::{Watch, Watched},
-    world::{Answer, World, png},
+    observed_store::{ObservedStore, StoreObserver},
+    world::{TestResponse, World, png},
 };
 
 const PHOTO: &str = "purpose cGhvdG8=";
@@ -35,7 +35,7 @@ async fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: Body,
-) -> Answer {
+) -> TestResponse {
     let mut request =
         Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
     if !headers.iter().any(|(name, _)| *name == "tus-resumable") {
@@ -59,7 +59,7 @@ async fn begin(world: &World, token: &str, length: usize) -> String {
     format!("/v1/{}", answer.headers["location"].to_str().unwrap())
 }
 
-async fn patch(world: &World, token: &str, path: &str, offset: usize, body: Body) -> Answer {
+async fn patch(world: &World, token: &str, path: &str, offset: usize, body: Body) -> TestResponse {
     let offset = offset.to_string();
     let headers = [("content-type", "application/offset+octet-stream"), ("upload-offset", offset.as_str())];
     send(world, token, "PATCH", path, &headers, body).await
@@ -468,7 +468,7 @@ async fn unfinished(world: &World, token: &str) -> i64 {
 struct LateNumber;
 
 #[async_trait]
-impl Watch for LateNumber {
+impl StoreObserver for LateNumber {
     async fn before(&self, _: &'static str) {}
     async fn after(&self, what: &'static str) {
         if what == "unfinished_uploads" {
@@ -480,7 +480,7 @@ impl Watch for LateNumber {
 #[tokio::test]
 async fn concurrent_creations_do_not_exceed_the_number_of_unfinished_uploads() {
     let builder = Backend::builder()
-        .store(Watched(MemoryStore::new(), Arc::new(LateNumber)))
+        .store(ObservedStore(MemoryStore::new(), Arc::new(LateNumber)))
         .keys(Keyring::new([7; 32]))
         .blobs(Blobs::memory())
         .limits(Unlimited)

@@ -7,10 +7,10 @@ use couple::{Backend, account, core::limits::Unlimited, gallery::GalleryOptions,
 use futures_util::stream;
 use serde_json::json;
 
-use crate::world::{Answer, World, png};
+use crate::world::{TestResponse, World, png};
 
 /// Sends a form in chunks of 1,000 bytes.
-async fn send(world: &World, token: &str, query: &str, form: Vec<u8>) -> Answer {
+async fn send(world: &World, token: &str, query: &str, form: Vec<u8>) -> TestResponse {
     let pieces: Vec<_> = form.chunks(1_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
     let request = Request::post(format!("/v1/media{query}"))
         .header("authorization", format!("Bearer {token}"))
@@ -65,7 +65,7 @@ async fn form_that_is_not_one_picture_is_refused_with_its_field() {
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let bytes = png(30, 20);
     let (file, photo) = ((FILE, "", bytes.as_slice()), "?purpose=photo");
-    let field = |answer: &Answer| (answer.status, answer.body["errors"][0].clone());
+    let field = |answer: &TestResponse| (answer.status, answer.body["errors"][0].clone());
     let none = send(&world, &ana, photo, form(&[("name=\"purpose\"", "", b"photo")])).await;
     assert_eq!(field(&none), (422, json!({"field": "file", "code": "required"})));
     let two = send(&world, &ana, photo, form(&[file, file])).await;
@@ -151,7 +151,7 @@ async fn rejected_picture_and_photo_are_refused_as_avatar_with_their_own_codes()
 async fn capabilities_and_document_name_the_limits() {
     let mut options = GalleryOptions::default();
     options.limits.bytes = 1_234_567;
-    let policy = media::Policy { couple_quota: 7_654_321, ..media::Policy::default() };
+    let policy = media::MediaPolicy { couple_quota: 7_654_321, ..media::MediaPolicy::default() };
     let http = HttpOptions { uploads_per_account: 7, ..HttpOptions::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options).pictures(policy), http);
     let answer = world.call("GET", "/v1/capabilities", None, None).await;
@@ -175,7 +175,7 @@ async fn capabilities_and_document_name_the_limits() {
 
 #[tokio::test]
 async fn pictures_are_listed_in_pages_with_the_remaining_quota() {
-    let policy = media::Policy { couple_quota: 10_000_000, ..media::Policy::default() };
+    let policy = media::MediaPolicy { couple_quota: 10_000_000, ..media::MediaPolicy::default() };
     let world = World::of(Backend::builder().limits(Unlimited).pictures(policy), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let mut ids = Vec::new();
@@ -248,12 +248,12 @@ async fn picture_found_too_large_while_decoding_is_rejected_with_size_and_limits
 #[tokio::test]
 async fn document_states_the_configured_limits() {
     let minutes = Duration::from_mins;
-    let policy = account::Policy {
+    let policy = account::AccountPolicy {
         code_lifetime: minutes(7),
         recent: minutes(120),
         password_guesses_per_day: 37,
         client_remembered: minutes(60 * 24 * 11),
-        ..account::Policy::default()
+        ..account::AccountPolicy::default()
     };
     let mut options = GalleryOptions {
         unfinished_uploads: 41,

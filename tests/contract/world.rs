@@ -34,13 +34,13 @@ pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     bytes.into_inner()
 }
 
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or("")
     }
@@ -74,12 +74,12 @@ impl World {
         self.clock.advance(by);
     }
 
-    pub(crate) async fn raw(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn raw(&self, request: Request<Body>) -> TestResponse {
         let answer = self.app.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let bytes = to_bytes(body, 1 << 24).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: head.status.as_u16(), headers: head.headers, body }
+        TestResponse { status: head.status.as_u16(), headers: head.headers, body }
     }
 
     pub(crate) async fn keyed(
@@ -89,7 +89,7 @@ impl World {
         token: Option<&str>,
         body: Option<Value>,
         key: Option<&str>,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -113,20 +113,20 @@ impl World {
         path: &str,
         token: Option<&str>,
         body: Option<Value>,
-    ) -> Answer {
+    ) -> TestResponse {
         self.keyed(method, path, token, body, None).await
     }
 
-    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> TestResponse {
         self.call("GET", path, Some(token), None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> TestResponse {
         self.call("POST", path, Some(token), Some(body)).await
     }
 
     /// Request without a session.
-    pub(crate) async fn open(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn open(&self, path: &str, body: Value) -> TestResponse {
         self.call("POST", path, None, Some(body)).await
     }
 
@@ -209,7 +209,7 @@ impl World {
     }
 
     /// Uploads bytes as a picture.
-    pub(crate) async fn upload(&self, token: &str, query: &str, bytes: Vec<u8>) -> Answer {
+    pub(crate) async fn upload(&self, token: &str, query: &str, bytes: Vec<u8>) -> TestResponse {
         let request =
             Request::post(format!("/v1/media?{query}")).header("authorization", format!("Bearer {token}"));
         self.raw(request.body(Body::from(bytes)).unwrap()).await

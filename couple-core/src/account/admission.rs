@@ -2,14 +2,17 @@
 //!
 //! Other clients must not be able to lock out the owner of an address. So a limit that counts all clients of
 //! an address refuses only clients from unknown networks. A network is known for
-//! [`Policy::client_remembered`](super::Policy) after the address was proven from it. Attempts of other
+//! [`AccountPolicy::client_remembered`](super::AccountPolicy) after the address was proven from it. Attempts of other
 //! clients never cause a mailed link to be refused, nor a mailed code that is sent from a known network.
 
 use std::time::Duration;
 
-use super::{Account, AccountChange, Accounts, MailLimits, Refusal, Tally, TallyId, service::Answer};
+use super::{
+    Account, AccountChange, AccountError, Accounts, MailLimits, Tally, TallyId, service::AccountResult,
+};
 use crate::{
-    Call, Change, CommitError, Conflict, Digest, EmailKey, Error, ErrorKind, Failure, Keyring, Timestamp,
+    Change, CommitError, Conflict, Digest, EmailKey, Error, ErrorKind, Failure, Keyring, RequestContext,
+    Timestamp,
     limits::{LimitKey, Limited, per_client},
 };
 
@@ -30,7 +33,7 @@ impl Attempt {
 }
 
 /// Digest of a client network. Keyed, so that a leaked database contains no client addresses.
-pub(super) fn client_network(keys: &Keyring, call: &Call) -> Digest {
+pub(super) fn client_network(keys: &Keyring, call: &RequestContext) -> Digest {
     let key = call.ip.map(LimitKey::client);
     keys.derive("client-network", &[key.as_ref().map_or("-", LimitKey::as_str).as_bytes()])
 }
@@ -42,16 +45,16 @@ impl Accounts {
     /// client's network is unknown; a refusal would tell clients of known networks that theirs is known.
     pub(super) async fn admit_mail(
         &self,
-        call: &Call,
+        call: &RequestContext,
         limits: &MailLimits,
         email: &EmailKey,
-    ) -> Answer<bool> {
+    ) -> AccountResult<bool> {
         let mut own = per_client(limits.per_client, call.ip);
         own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
         self.ports.allow(&own).await?;
         let known = self.known_client(call, email).await?.is_some();
         let all = [limits.per_address, limits.per_address_and_day].map(|rule| (rule, LimitKey::email(email)));
-        match self.ports.allow::<Refusal>(&all).await {
+        match self.ports.allow::<AccountError>(&all).await {
             Ok(()) => Ok(true),
             Err(Failure::Refused(_)) => Ok(known),
             Err(Failure::Failed(error)) => Err(error.into()),
@@ -59,7 +62,11 @@ impl Accounts {
     }
 
     /// Admits a password attempt for an address.
-    pub(super) async fn admit_password(&self, call: &Call, email: &EmailKey) -> Answer<Attempt> {
+    pub(super) async fn admit_password(
+        &self,
+        call: &RequestContext,
+        email: &EmailKey,
+    ) -> AccountResult<Attempt> {
         let limits = &self.policy.limits;
         let mut own = per_client(limits.password.per_client, call.ip);
         own.push((limits.password.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
@@ -79,7 +86,7 @@ impl Accounts {
     /// Admits an attempt of a signed-in account to repeat its password.
     ///
     /// Other clients cannot cause a refusal.
-    pub(super) async fn admit_repeated_password(&self, account: &Account) -> Answer<Attempt> {
+    pub(super) async fn admit_repeated_password(&self, account: &Account) -> AccountResult<Attempt> {
         let rule = self.policy.limits.password_per_account;
         self.ports.allow(&[(rule, LimitKey::new("account", account.id))]).await?;
         // Not a tally of sign-ins: whoever has a session must not lock the owner out.
@@ -90,7 +97,7 @@ impl Accounts {
     }
 
     /// Refuses an attempt when the daily limit of wrong passwords is reached.
-    pub(super) async fn require_guesses(&self, attempt: &Attempt) -> Answer<()> {
+    pub(super) async fn require_guesses(&self, attempt: &Attempt) -> AccountResult<()> {
         let now = self.ports.now();
         let counted = self.ports.store.tally(attempt.tally, now).await?;
         match counted.filter(|counted| counted.count >= attempt.below) {
@@ -101,13 +108,13 @@ impl Accounts {
 
     /// Counts a wrong password or code, together with `changes`, and returns the error for the client.
     ///
-    /// `refusal`, or [`Refusal::RateLimited`] when concurrent attempts have reached the daily limit.
+    /// `refusal`, or [`AccountError::RateLimited`] when concurrent attempts have reached the daily limit.
     pub(super) async fn wrong_guess(
         &self,
         attempt: &Attempt,
         mut changes: Vec<Change>,
-        refusal: Refusal,
-    ) -> Failure<Refusal> {
+        refusal: AccountError,
+    ) -> Failure<AccountError> {
         let now = self.ports.now();
         let count = AccountChange::CountTally {
             id: attempt.tally,
@@ -132,7 +139,7 @@ impl Accounts {
     /// known.
     pub(super) fn right_password(
         &self,
-        call: &Call,
+        call: &RequestContext,
         email: &EmailKey,
         attempt: &Attempt,
         now: Timestamp,
@@ -145,7 +152,7 @@ impl Accounts {
     }
 
     /// Admits an attempt with a mailed code.
-    pub(super) async fn admit_code(&self, call: &Call, email: &EmailKey) -> Answer<Attempt> {
+    pub(super) async fn admit_code(&self, call: &RequestContext, email: &EmailKey) -> AccountResult<Attempt> {
         let limits = &self.policy.limits.code;
         let mut own = per_client(limits.per_client, call.ip);
         own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
@@ -159,18 +166,18 @@ impl Accounts {
     }
 
     /// Admits an attempt with a mailed link.
-    pub(super) async fn admit_link(&self, call: &Call) -> Answer<()> {
+    pub(super) async fn admit_link(&self, call: &RequestContext) -> AccountResult<()> {
         self.ports.allow(&per_client(self.policy.limits.link_per_client, call.ip)).await
     }
 
     /// Tally of the client's network, if the address was proven from it recently.
-    async fn known_client(&self, call: &Call, email: &EmailKey) -> Result<Option<Tally>, Error> {
+    async fn known_client(&self, call: &RequestContext, email: &EmailKey) -> Result<Option<Tally>, Error> {
         let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, call));
         self.ports.store.tally(id, self.ports.now()).await
     }
 
     /// Change that makes the client's network known, after a proof of the address from it.
-    pub(super) fn remember_client(&self, call: &Call, email: &EmailKey, now: Timestamp) -> Change {
+    pub(super) fn remember_client(&self, call: &RequestContext, email: &EmailKey, now: Timestamp) -> Change {
         let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, call));
         let tally = Tally { count: 1, expires_at: now.plus(self.policy.client_remembered) };
         AccountChange::PutTally { id, tally }.into()
@@ -190,6 +197,6 @@ impl Accounts {
 /// Period in which wrong passwords are counted together.
 const GUESS_WINDOW: Duration = Duration::from_hours(24);
 
-fn limited(until: Timestamp, now: Timestamp) -> Failure<Refusal> {
+fn limited(until: Timestamp, now: Timestamp) -> Failure<AccountError> {
     Failure::Refused(Limited { retry_after: until.since(now) }.into())
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Number of couples per read.
-const PAGE: u32 = 100;
+const MAX_ROWS_PER_READ: u32 = 100;
 
 /// Stored data of an account, except its timelines.
 #[derive(Debug, Clone)]
@@ -34,8 +34,9 @@ impl Export {
         let Some(account) = store.account(id).await? else { return Ok(None) };
         let mut couples: Vec<Couple> = Vec::new();
         loop {
-            let page = store.couples_page(id, couples.last().map(|couple| couple.id), PAGE).await?;
-            let last = page.len() < PAGE as usize;
+            let page =
+                store.couples_page(id, couples.last().map(|couple| couple.id), MAX_ROWS_PER_READ).await?;
+            let last = page.len() < MAX_ROWS_PER_READ as usize;
             couples.extend(page);
             if last {
                 break;

@@ -9,7 +9,7 @@ use std::{
 use argon2::Params;
 use tokio::sync::oneshot;
 
-use super::password::{Memory, Password, PasswordHash, Stored};
+use super::password::{HashMemory, HashParameters, Password, PasswordHash};
 use crate::{Entropy, Error, ErrorKind};
 
 /// Cost parameters of one hash.
@@ -28,19 +28,19 @@ impl HashCost {
     pub const FOR_TESTS: Self = Self { memory: 8, passes: 1 };
 }
 
-type Task = Box<dyn FnOnce(&mut Memory) + Send>;
+type HashTask = Box<dyn FnOnce(&mut HashMemory) + Send>;
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedTask {
     /// Verifications for sign-ins: run first.
-    urgent: VecDeque<Task>,
+    urgent: VecDeque<HashTask>,
     /// Hashes of new passwords.
-    other: VecDeque<Task>,
+    other: VecDeque<HashTask>,
     closed: bool,
 }
 
 struct Pool {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedTask>,
     filled: Condvar,
     most: usize,
 }
@@ -130,7 +130,7 @@ impl PasswordHasher {
         password: Password,
     ) -> Result<Option<Option<PasswordHash>>, Error> {
         let known = stored.is_some();
-        let stored = Stored::parse(stored.unwrap_or(&self.decoy))
+        let stored = HashParameters::parse(stored.unwrap_or(&self.decoy))
             .ok_or_else(|| Error::corrupt("account", "password", "an account"))?;
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
@@ -147,10 +147,10 @@ impl PasswordHasher {
     async fn run<T: Send + 'static>(
         &self,
         urgent: bool,
-        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+        work: impl FnOnce(&mut HashMemory) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let task: Task = Box::new(move |memory| {
+        let task: HashTask = Box::new(move |memory| {
             // Skip the work of a cancelled request.
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
@@ -181,7 +181,7 @@ impl Drop for PasswordHasher {
 }
 
 impl Pool {
-    fn push(&self, urgent: bool, task: Task) -> Result<(), Error> {
+    fn push(&self, urgent: bool, task: HashTask) -> Result<(), Error> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.urgent.len() + waiting.other.len() >= self.most {
             return Err(Error::new(ErrorKind::Overloaded, "hash password")
@@ -194,7 +194,7 @@ impl Pool {
     }
 
     fn work(&self) {
-        let mut memory = Memory::new();
+        let mut memory = HashMemory::new();
         loop {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let task = loop {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{AccountChange, Policy, SeenToken, Token, TokenKind, rules};
+use super::{AccountChange, AccountPolicy, SeenToken, Token, TokenKind, rules};
 use crate::{
     AccountId, CommitError, Conflict, Digest, DisplayName, EmailAddress, Error, Locale, Ports, Secret,
     SessionId, Timestamp, TokenId,
@@ -118,13 +118,13 @@ impl Job for MailJob {
 pub struct MailJobHandler {
     ports: Ports,
     mailer: Arc<dyn Mailer>,
-    policy: Policy,
+    policy: AccountPolicy,
 }
 
 impl MailJobHandler {
     /// Creates the handler.
     #[must_use]
-    pub fn new(ports: Ports, mailer: Arc<dyn Mailer>, policy: Policy) -> Self {
+    pub fn new(ports: Ports, mailer: Arc<dyn Mailer>, policy: AccountPolicy) -> Self {
         Self { ports, mailer, policy }
     }
 
@@ -132,14 +132,14 @@ impl MailJobHandler {
     ///
     /// A retry after half of the code's lifetime inserts a fresh token, so that the mail never contains an
     /// expired code.
-    async fn token(&self, mailing: rules::Mailing<'_>) -> Result<Token, Error> {
+    async fn token(&self, mailing: rules::NewToken<'_>) -> Result<Token, Error> {
         let now = self.ports.now();
         let written = self.ports.store.token(mailing.id).await?;
         let fresh = match written {
             Some(token) if now < token.created_at.plus(self.policy.code_lifetime / 2) => return Ok(token),
             Some(_) => {
                 let id = TokenId::new(&*self.ports.clock, &*self.ports.entropy);
-                rules::Mailing { id, ..mailing }
+                rules::NewToken { id, ..mailing }
             }
             None => mailing,
         };
@@ -165,7 +165,7 @@ impl MailJobHandler {
         if now < written.created_at.plus(self.policy.code_lifetime / 2) {
             return Ok(Some(written));
         }
-        let fresh = rules::Mailing {
+        let fresh = rules::NewToken {
             id: TokenId::new(&*self.ports.clock, &*self.ports.entropy),
             kind: written.kind,
             email: &written.email,
@@ -205,7 +205,7 @@ impl MailJobHandler {
     /// Recipient, language and content of a job's mail; none if no mail is to be sent.
     async fn compose(&self, job: MailJob) -> Result<Option<(EmailAddress, Option<Locale>, Message)>, Error> {
         let keys = &self.ports.keys;
-        let mailing = |id, kind, email, account| rules::Mailing {
+        let mailing = |id, kind, email, account| rules::NewToken {
             id,
             kind,
             email,
@@ -225,7 +225,7 @@ impl MailJobHandler {
                     // report the recipient's own sign-up.
                     return Ok(None);
                 }
-                let mailing = rules::Mailing {
+                let mailing = rules::NewToken {
                     display_name: Some(display_name),
                     locale: locale.clone(),
                     network,
@@ -251,7 +251,7 @@ impl MailJobHandler {
                 let waiting = own.map(|own| open.swap_remove(own)).or_else(|| open.pop());
                 let waiting = waiting.filter(|_| existing.is_none());
                 let to = waiting.as_ref().map_or(&email, |waiting| &waiting.email);
-                let mailing = rules::Mailing {
+                let mailing = rules::NewToken {
                     display_name: waiting.as_ref().and_then(|waiting| waiting.display_name.clone()),
                     locale: waiting.as_ref().and_then(|waiting| waiting.locale.clone()),
                     network,
@@ -265,7 +265,7 @@ impl MailJobHandler {
             MailJob::SignIn { token, email, network } => {
                 let account = self.ports.store.account_by_email(email.key()).await?;
                 let id = account.as_ref().map(|account| account.id);
-                let mailing = rules::Mailing { network, ..mailing(token, TokenKind::SignIn, &email, id) };
+                let mailing = rules::NewToken { network, ..mailing(token, TokenKind::SignIn, &email, id) };
                 let token = self.token(mailing).await?;
                 account.map(|account| {
                     let message = Message::SignInCode {

@@ -1,4 +1,4 @@
-//! Rate limits of accounts. A host may change each default through [`Policy::limits`](super::Policy).
+//! Rate limits of accounts. A host may change each default through [`AccountPolicy::limits`](super::AccountPolicy).
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub struct AccountLimits {
     pub password_per_address: Rule,
     /// Attempts of a signed-in account to repeat its password.
     pub password_per_account: Rule,
-    /// Attempts with a mailed code. [`Policy::code_tries`](super::Policy::code_tries) also limits wrong
+    /// Attempts with a mailed code. [`AccountPolicy::code_tries`](super::AccountPolicy::code_tries) also limits wrong
     /// codes.
     pub code: GuessLimits,
     /// Attempts of one client network with a mailed link.

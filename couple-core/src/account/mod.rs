@@ -185,7 +185,7 @@ pub struct Session {
     pub created_at: Timestamp,
     /// Time at which the user last proved their identity.
     pub authenticated_at: Timestamp,
-    /// Time of the last use, accurate to [`Policy::seen_resolution`].
+    /// Time of the last use, accurate to [`AccountPolicy::seen_resolution`].
     pub seen_at: Timestamp,
     /// Expiry of the session, however often it is used.
     pub expires_at: Timestamp,
@@ -194,19 +194,19 @@ pub struct Session {
 impl Session {
     /// Whether the session is valid at `now`.
     #[must_use]
-    pub fn is_live(&self, policy: &Policy, now: Timestamp) -> bool {
+    pub fn is_live(&self, policy: &AccountPolicy, now: Timestamp) -> bool {
         !self.left(policy, now).is_zero()
     }
     /// Remaining lifetime at `now` if the session is not used any more; zero if it has expired.
     #[must_use]
-    pub fn left(&self, policy: &Policy, now: Timestamp) -> Duration {
+    pub fn left(&self, policy: &AccountPolicy, now: Timestamp) -> Duration {
         self.expires_at.min(self.seen_at.plus(policy.session_idle)).since(now)
     }
 }
 
 /// Lifetimes and limits of accounts. A host may change each default.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct AccountPolicy {
     /// Lifetime of a mailed code: at most 10 minutes (NIST SP 800-63B-4, 3.1.3).
     pub code_lifetime: Duration,
     /// Lifetime of a mailed link.
@@ -242,7 +242,7 @@ pub struct Policy {
     pub deletion_grace: Duration,
 }
 
-impl Default for Policy {
+impl Default for AccountPolicy {
     fn default() -> Self {
         Self {
             code_lifetime: Duration::from_mins(10),
@@ -265,7 +265,7 @@ impl Default for Policy {
 /// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum AccountError {
     /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -297,7 +297,7 @@ pub enum Refusal {
     KeyReused,
 }
 
-impl Refusal {
+impl AccountError {
     /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
@@ -314,13 +314,13 @@ impl Refusal {
     }
 }
 
-impl From<KeyReused> for Refusal {
+impl From<KeyReused> for AccountError {
     fn from(_: KeyReused) -> Self {
         Self::KeyReused
     }
 }
 
-impl From<crate::limits::Limited> for Refusal {
+impl From<crate::limits::Limited> for AccountError {
     fn from(limited: crate::limits::Limited) -> Self {
         Self::RateLimited(limited.retry_after)
     }

@@ -16,9 +16,9 @@ pub struct Password(Secret<String>);
 
 impl Password {
     /// Minimum length in characters where a password is the only factor (NIST SP 800-63B-4, 3.1.1.2).
-    pub const LEAST: usize = 15;
+    pub const MIN_CHARS: usize = 15;
     /// Maximum length in bytes, which bounds the cost of hashing. Passwords are never truncated.
-    pub const MOST: usize = 1024;
+    pub const MAX_BYTES: usize = 1024;
 
     /// Checks a new password: its length and a block list, no composition rules.
     ///
@@ -27,7 +27,7 @@ impl Password {
     pub fn choose(field: &'static str, typed: &Secret<String>, context: &[&str]) -> Result<Self, Invalid> {
         let password = Self::typed(typed).ok_or(Invalid::new(field, "too_long"))?;
         let text = password.0.expose();
-        if text.chars().count() < Self::LEAST {
+        if text.chars().count() < Self::MIN_CHARS {
             return Err(Invalid::new(field, "too_short"));
         }
         if is_common(text, context) {
@@ -39,7 +39,7 @@ impl Password {
     /// Takes a password for comparison; none if it is longer than any valid password.
     #[must_use]
     pub fn typed(typed: &Secret<String>) -> Option<Self> {
-        if typed.expose().len() > Self::MOST {
+        if typed.expose().len() > Self::MAX_BYTES {
             return None;
         }
         // Normalise, because keyboards differ in the normal form of the same password.
@@ -53,7 +53,7 @@ impl Password {
 /// names of the app and the user, and the local part of the address.
 fn is_common(text: &str, context: &[&str]) -> bool {
     /// Words and keyboard rows that long common passwords consist of.
-    const COMMON: [&str; 28] = [
+    const COMMON_PASSWORDS: [&str; 28] = [
         "password",
         "passwort",
         "contrasena",
@@ -86,7 +86,7 @@ fn is_common(text: &str, context: &[&str]) -> bool {
     let mut rest: String = text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
     let distinct = rest.chars().collect::<std::collections::HashSet<_>>().len();
     // Remove every common part: at least five characters must be left.
-    for word in COMMON.iter().copied().chain(context.iter().copied()) {
+    for word in COMMON_PASSWORDS.iter().copied().chain(context.iter().copied()) {
         let word: String = word.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
         if word.chars().count() >= 4 {
             rest = rest.replace(&word, "");
@@ -126,13 +126,13 @@ impl PasswordHash {
 }
 
 /// Parsed password hash: parameters, salt and hash.
-pub(super) struct Stored {
+pub(super) struct HashParameters {
     params: Params,
     salt: Vec<u8>,
     hash: [u8; 32],
 }
 
-impl Stored {
+impl HashParameters {
     /// Parses a PHC string. Refuses parameters that would make a sign-in use too much memory or time.
     pub(super) fn parse(phc: &PasswordHash) -> Option<Self> {
         let mut parts = phc.0.strip_prefix("$argon2id$v=19$")?.split('$');
@@ -158,9 +158,9 @@ impl Stored {
 }
 
 /// Working memory of a hashing thread, reused because fresh pages cost up to a third of a hash.
-pub(super) struct Memory(Vec<Block>);
+pub(super) struct HashMemory(Vec<Block>);
 
-impl Memory {
+impl HashMemory {
     pub(super) const fn new() -> Self {
         Self(Vec::new())
     }
@@ -194,7 +194,7 @@ impl Memory {
         )))
     }
 
-    pub(super) fn verify(&mut self, stored: &Stored, password: &Password) -> bool {
+    pub(super) fn verify(&mut self, stored: &HashParameters, password: &Password) -> bool {
         self.raw(&stored.params, password, &stored.salt)
             .is_some_and(|hash| Digest::from_bytes(hash).same_as(&Digest::from_bytes(stored.hash)))
     }
@@ -234,13 +234,13 @@ mod tests {
     fn phc_strings_are_read_back_and_bounded() {
         let params = Params::new(64, 1, 1, Some(32)).unwrap();
         let password = Password::typed(&Secret::new("x".to_owned())).unwrap();
-        let hash = Memory::new().hash(&params, &password, &[7; 16]).unwrap();
-        let stored = Stored::parse(&hash).unwrap();
-        assert!(Memory::new().verify(&stored, &password));
-        assert!(!Memory::new().verify(&stored, &Password::typed(&Secret::new("y".to_owned())).unwrap()));
+        let hash = HashMemory::new().hash(&params, &password, &[7; 16]).unwrap();
+        let stored = HashParameters::parse(&hash).unwrap();
+        assert!(HashMemory::new().verify(&stored, &password));
+        assert!(!HashMemory::new().verify(&stored, &Password::typed(&Secret::new("y".to_owned())).unwrap()));
         assert!(stored.weaker_than(&Params::new(128, 1, 1, Some(32)).unwrap()));
-        assert!(Stored::parse(&PasswordHash(hash.0.replace("m=64", "m=4000000"))).is_none());
-        assert!(Stored::parse(&PasswordHash("plain".into())).is_none());
+        assert!(HashParameters::parse(&PasswordHash(hash.0.replace("m=64", "m=4000000"))).is_none());
+        assert!(HashParameters::parse(&PasswordHash("plain".into())).is_none());
         assert_eq!(format!("{hash:?} {password:?}"), "PasswordHash(…) Password(Secret(…))");
     }
 
@@ -249,7 +249,7 @@ mod tests {
         let params = Params::new(64, 1, 1, Some(32)).unwrap();
         let composed = Password::typed(&Secret::new("caf\u{e9}".to_owned())).unwrap();
         let decomposed = Password::typed(&Secret::new("cafe\u{301}".to_owned())).unwrap();
-        let hash = Memory::new().hash(&params, &composed, &[7; 16]).unwrap();
-        assert!(Memory::new().verify(&Stored::parse(&hash).unwrap(), &decomposed));
+        let hash = HashMemory::new().hash(&params, &composed, &[7; 16]).unwrap();
+        assert!(HashMemory::new().verify(&HashParameters::parse(&hash).unwrap(), &decomposed));
     }
 }

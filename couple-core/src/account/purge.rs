@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Account, AccountChange, Policy};
+use super::{Account, AccountChange, AccountPolicy};
 use crate::{
     AccountId, Change, CommitError, CoupleId, Error, Ports, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
@@ -92,7 +92,7 @@ const PICTURE_STEP: usize = 10;
 /// Number of invites, and of blocks, that one commit removes.
 const ROW_STEP: u32 = 500;
 /// Number of due accounts, or of couples of an account, per read.
-const PAGE: u32 = 50;
+const MAX_ROWS_PER_READ: u32 = 50;
 /// Time after which a run starts no further account. Below the worker's default deadline of 10 min.
 const RUN_TIME: Duration = Duration::from_mins(5);
 /// Maximum number of commits per account and run: enough to erase a million entries.
@@ -103,7 +103,7 @@ const MAX_FAILED: usize = 100;
 const MAX_POSITIONS: usize = 1_000;
 
 /// Result of purging one account.
-enum Outcome {
+enum PurgeOutcome {
     Purged,
     /// A limit was reached; a later run continues.
     Unfinished,
@@ -178,7 +178,7 @@ impl PurgeAccountsHandler {
         account: &Account,
         after: &mut Option<CoupleId>,
     ) -> Result<Option<Vec<Couple>>, Error> {
-        let page = self.ports.store.couples_page(account.id, *after, PAGE).await?;
+        let page = self.ports.store.couples_page(account.id, *after, MAX_ROWS_PER_READ).await?;
         *after = page.last().map(|couple| couple.id).or(*after);
         Ok(Some(page).filter(|page| !page.is_empty()))
     }
@@ -197,7 +197,7 @@ impl PurgeAccountsHandler {
         let mut report = PurgeReport::default();
         let (mut after, mut wrapped) = (start, start.is_none());
         'run: loop {
-            let page = self.ports.store.accounts_to_delete(now, after, PAGE).await?;
+            let page = self.ports.store.accounts_to_delete(now, after, MAX_ROWS_PER_READ).await?;
             for account in &page {
                 let at = (account.deletion_due.unwrap_or_default(), account.id);
                 let enough = report.purged >= self.cap || report.failed.len() >= MAX_FAILED;
@@ -210,19 +210,19 @@ impl PurgeAccountsHandler {
                 after = Some(at);
                 tracing::info!(account = %account.id, "purging an account");
                 match self.purge(account, until).await {
-                    Ok(Outcome::Purged) => {
+                    Ok(PurgeOutcome::Purged) => {
                         self.positions().retain(|(purged, _), _| *purged != at.1);
                         report.purged += 1;
                     }
-                    Ok(Outcome::Unfinished) => report.unfinished += 1,
-                    Ok(Outcome::Changed) => {}
+                    Ok(PurgeOutcome::Unfinished) => report.unfinished += 1,
+                    Ok(PurgeOutcome::Changed) => {}
                     Err(error) => {
                         tracing::error!(%error, account = %account.id, "could not purge an account");
                         report.failed.push((account.id, error));
                     }
                 }
             }
-            if page.len() < PAGE as usize {
+            if page.len() < MAX_ROWS_PER_READ as usize {
                 after = None;
                 if wrapped {
                     break;
@@ -234,7 +234,7 @@ impl PurgeAccountsHandler {
         Ok(report)
     }
 
-    async fn purge(&self, account: &Account, until: Instant) -> Result<Outcome, Error> {
+    async fn purge(&self, account: &Account, until: Instant) -> Result<PurgeOutcome, Error> {
         let now = self.ports.now();
         // The first commit requires the version that was read: after a sign-in it conflicts, and nothing is
         // deleted.
@@ -243,9 +243,9 @@ impl PurgeAccountsHandler {
             changes.push(PairingChange::End { id: couple.id, at: now }.into());
         }
         if !self.still(changes).await? {
-            return Ok(Outcome::Changed);
+            return Ok(PurgeOutcome::Changed);
         }
-        let step = Step { handler: self, account, until, left: AtomicU32::new(self.steps) };
+        let step = PurgeStep { handler: self, account, until, left: AtomicU32::new(self.steps) };
         if let Some(stop) = step.purge_pictures(Space::Account(account.id)).await? {
             return Ok(stop);
         }
@@ -269,7 +269,7 @@ impl PurgeAccountsHandler {
         // A deletion request ends all sessions, and a sign-in since then would have withdrawn the request.
         let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
         let erased = self.still(vec![close.into(), forget.into(), erase.into()]).await?;
-        Ok(if erased { Outcome::Purged } else { Outcome::Changed })
+        Ok(if erased { PurgeOutcome::Purged } else { PurgeOutcome::Changed })
     }
 
     fn positions(&self) -> MutexGuard<'_, BTreeMap<(AccountId, CoupleId), i64>> {
@@ -304,7 +304,7 @@ impl PurgeAccountsHandler {
 }
 
 /// Steps of one account's purge. A step that cannot continue returns the outcome of the purge.
-struct Step<'a> {
+struct PurgeStep<'a> {
     handler: &'a PurgeAccountsHandler,
     account: &'a Account,
     until: Instant,
@@ -312,21 +312,21 @@ struct Step<'a> {
     left: AtomicU32,
 }
 
-impl Step<'_> {
+impl PurgeStep<'_> {
     /// Checks before each commit that the run has time left and that the account's deletion is still due.
-    async fn stop(&self) -> Result<Option<Outcome>, Error> {
+    async fn stop(&self) -> Result<Option<PurgeOutcome>, Error> {
         let left = self.left.load(Ordering::Relaxed);
         self.left.store(left.saturating_sub(1), Ordering::Relaxed);
         if left == 0 || Instant::now() >= self.until {
-            return Ok(Some(Outcome::Unfinished));
+            return Ok(Some(PurgeOutcome::Unfinished));
         }
         let current = self.handler.ports.store.account(self.account.id).await?;
         let due = current.is_some_and(|current| current.deletion_due == self.account.deletion_due);
-        Ok((!due).then_some(Outcome::Changed))
+        Ok((!due).then_some(PurgeOutcome::Changed))
     }
 
     /// Deletes the pictures that the account uploaded to a space.
-    async fn purge_pictures(&self, space: Space) -> Result<Option<Outcome>, Error> {
+    async fn purge_pictures(&self, space: Space) -> Result<Option<PurgeOutcome>, Error> {
         let ports = &self.handler.ports;
         let mut after = None;
         loop {
@@ -342,7 +342,7 @@ impl Step<'_> {
                 // An entry has named the picture, or it was deleted, since it was read: the next run reads it
                 // again.
                 if !self.handler.still(changes).await? {
-                    return Ok(Some(Outcome::Changed));
+                    return Ok(Some(PurgeOutcome::Changed));
                 }
             }
             if next.is_none() {
@@ -353,7 +353,7 @@ impl Step<'_> {
     }
 
     /// Erases the account's entries and reactions of an ended couple, one range of the log after the other.
-    async fn erase_entries(&self, couple: &Couple, at: Timestamp) -> Result<Option<Outcome>, Error> {
+    async fn erase_entries(&self, couple: &Couple, at: Timestamp) -> Result<Option<PurgeOutcome>, Error> {
         let Some(author) = couple.side_of(self.account.id) else { return Ok(None) };
         let key = (self.account.id, couple.id);
         let mut after = self.handler.positions().get(&key).copied().unwrap_or(0);
@@ -366,7 +366,7 @@ impl Step<'_> {
             }
             let erase = TimelineChange::Erase { couple: couple.id, author, at, after, cap: ENTRY_STEP };
             if !self.handler.still(vec![erase.into()]).await? {
-                return Ok(Some(Outcome::Changed));
+                return Ok(Some(PurgeOutcome::Changed));
             }
             after += i64::from(ENTRY_STEP);
         }
@@ -376,14 +376,14 @@ impl Step<'_> {
     }
 
     /// Removes the account's invites and blocks.
-    async fn forget_rows(&self) -> Result<Option<Outcome>, Error> {
+    async fn forget_rows(&self) -> Result<Option<PurgeOutcome>, Error> {
         loop {
             if let Some(stop) = self.stop().await? {
                 return Ok(Some(stop));
             }
             let forget = PairingChange::Forget { account: self.account.id, cap: ROW_STEP };
             match self.handler.counted(vec![forget.into()]).await? {
-                None => return Ok(Some(Outcome::Changed)),
+                None => return Ok(Some(PurgeOutcome::Changed)),
                 Some(removed) if removed < u64::from(ROW_STEP) => return Ok(None),
                 Some(_) => {}
             }
@@ -422,13 +422,13 @@ impl Job for PurgeTokens {
 /// Handler that removes expired tokens, sessions and tallies.
 pub struct PurgeTokensHandler {
     ports: Ports,
-    policy: Policy,
+    policy: AccountPolicy,
 }
 
 impl PurgeTokensHandler {
     /// Creates the handler.
     #[must_use]
-    pub const fn new(ports: Ports, policy: Policy) -> Self {
+    pub const fn new(ports: Ports, policy: AccountPolicy) -> Self {
         Self { ports, policy }
     }
     /// Schedule: every 10 minutes.

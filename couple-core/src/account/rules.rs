@@ -1,8 +1,8 @@
 //! Decisions of accounts: pure functions of the state, the command, the time and random bytes.
 
 use super::{
-    Account, AccountChange, PasswordHash, Policy, ProofForm, Refusal, SeenToken, Session, Token, TokenKind,
-    Tries,
+    Account, AccountChange, AccountError, AccountPolicy, PasswordHash, ProofForm, SeenToken, Session, Token,
+    TokenKind, Tries,
 };
 use crate::{
     AccountId, Change, Digest, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, SessionId,
@@ -10,12 +10,12 @@ use crate::{
 };
 
 /// Purpose under which codes are derived from the key ring.
-const CODE: &str = "mailed-code";
+const CODE_PURPOSE: &str = "mailed-code";
 
 /// 6-digit code of a token.
 #[must_use]
 pub fn code_of(keys: &Keyring, token: TokenId) -> Secret<String> {
-    keys.six_digits(CODE, &[token.as_uuid().as_bytes()])
+    keys.six_digits(CODE_PURPOSE, &[token.as_uuid().as_bytes()])
 }
 
 /// Normalises a typed code: removes spaces and dashes, and folds digits of other scripts to ASCII.
@@ -33,7 +33,7 @@ pub fn link_of(keys: &Keyring, kind: TokenKind, token: TokenId) -> Secret<String
 }
 
 /// Data for a new token.
-pub struct Mailing<'a> {
+pub struct NewToken<'a> {
     /// Id from which code and link are derived.
     pub id: TokenId,
     /// Purpose of the token.
@@ -52,10 +52,10 @@ pub struct Mailing<'a> {
     pub network: Option<Digest>,
 }
 
-impl Mailing<'_> {
+impl NewToken<'_> {
     /// Row of the token at `now`.
     #[must_use]
-    pub fn token(self, keys: &Keyring, policy: &Policy, now: Timestamp) -> Token {
+    pub fn token(self, keys: &Keyring, policy: &AccountPolicy, now: Timestamp) -> Token {
         let lifetime = match self.kind {
             TokenKind::SignUp | TokenKind::Email => policy.link_lifetime,
             TokenKind::SignIn | TokenKind::Password => policy.password_link_lifetime,
@@ -98,23 +98,23 @@ fn is_form_open(token: &Token, form: ProofForm, now: Timestamp) -> bool {
 /// Checks that a token which was found by its link can still be used for `kind`.
 ///
 /// # Errors
-/// [`Refusal::UsedToken`] if the link was used, else `otherwise`.
+/// [`AccountError::UsedToken`] if the link was used, else `otherwise`.
 pub fn require_link(
     token: Option<Token>,
     kind: TokenKind,
     now: Timestamp,
-    otherwise: &Refusal,
-) -> Result<Token, Refusal> {
+    otherwise: &AccountError,
+) -> Result<Token, AccountError> {
     match token.filter(|token| token.kind == kind) {
         Some(token) if is_form_open(&token, ProofForm::Link, now) => Ok(token),
-        Some(token) if token.used_at.is_some() || token.used_form.is_some() => Err(Refusal::UsedToken),
+        Some(token) if token.used_at.is_some() || token.used_form.is_some() => Err(AccountError::UsedToken),
         _ => Err(otherwise.clone()),
     }
 }
 
 /// Token that a client presented, and the form that it presented.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct PresentedToken {
     /// Token as it was read.
     pub token: Token,
     /// Form that the client presented.
@@ -123,7 +123,7 @@ pub struct Shown {
     pub tries: Option<Tries>,
 }
 
-impl Shown {
+impl PresentedToken {
     /// Token that was presented by its link.
     #[must_use]
     pub const fn link(token: Token) -> Self {
@@ -169,9 +169,9 @@ pub fn match_code(
     open: &[Token],
     code: &Secret<String>,
     network: &Digest,
-    policy: &Policy,
+    policy: &AccountPolicy,
     now: Timestamp,
-) -> Option<Shown> {
+) -> Option<PresentedToken> {
     let typed = digest(&[code.expose().as_bytes()]);
     let mut right = None;
     // Compare all tokens, so that the time does not reveal which one matched.
@@ -183,7 +183,7 @@ pub fn match_code(
         };
         let same = digest(&[code_of(keys, token.id).expose().as_bytes()]).same_as(&typed);
         if same && count < policy.code_tries && right.is_none() {
-            right = Some(Shown { token: token.clone(), form: ProofForm::Code, tries: Some(tries) });
+            right = Some(PresentedToken { token: token.clone(), form: ProofForm::Code, tries: Some(tries) });
         }
     }
     right
@@ -191,7 +191,7 @@ pub fn match_code(
 
 /// Fields given at verification by the owner of the address; they override those of the sign-up.
 #[derive(Debug, Clone, Default)]
-pub struct Named {
+pub struct VerifiedFields {
     /// Display name, if given.
     pub display_name: Option<DisplayName>,
     /// Locale, if given.
@@ -201,18 +201,18 @@ pub struct Named {
 /// Creates the account after a code or link of a sign-up was confirmed.
 ///
 /// # Errors
-/// [`Refusal::InvalidToken`] if the address has an account by now.
+/// [`AccountError::InvalidToken`] if the address has an account by now.
 pub fn confirm_sign_up(
-    shown: &Shown,
+    shown: &PresentedToken,
     existing: Option<&Account>,
-    named: Named,
+    named: VerifiedFields,
     password: Option<PasswordHash>,
     session: Session,
     now: Timestamp,
-) -> Result<(Account, Vec<Change>), Refusal> {
+) -> Result<(Account, Vec<Change>), AccountError> {
     let token = &shown.token;
     let (None, false, Some(signed_up)) = (existing, shown.is_second(), token.display_name.clone()) else {
-        return Err(Refusal::InvalidToken);
+        return Err(AccountError::InvalidToken);
     };
     let display_name = named.display_name.unwrap_or(signed_up);
     let account = Account {
@@ -239,17 +239,17 @@ pub fn confirm_sign_up(
 /// Adds a session after a proof of identity, and withdraws a deletion request.
 ///
 /// # Errors
-/// [`Refusal::InvalidCredentials`] if the deletion is due: an account that is being purged cannot be
+/// [`AccountError::InvalidCredentials`] if the deletion is due: an account that is being purged cannot be
 /// restored.
 pub fn sign_in(
     account: &Account,
     rehashed: Option<PasswordHash>,
-    shown: Option<&Shown>,
+    shown: Option<&PresentedToken>,
     session: Session,
     now: Timestamp,
-) -> Result<(Account, Vec<Change>), Refusal> {
+) -> Result<(Account, Vec<Change>), AccountError> {
     if account.deletion_due.is_some_and(|due| due <= now) {
-        return Err(Refusal::InvalidCredentials);
+        return Err(AccountError::InvalidCredentials);
     }
     let mut changes = Vec::new();
     if let Some(shown) = shown {
@@ -272,7 +272,7 @@ pub fn sign_in(
 pub fn set_password(
     account: &Account,
     password: PasswordHash,
-    shown: Option<&Shown>,
+    shown: Option<&PresentedToken>,
     replacement: Option<Session>,
     now: Timestamp,
 ) -> Vec<Change> {
@@ -294,7 +294,7 @@ pub fn set_password(
 
 /// Replaces the address after the new one was confirmed, and ends what was mailed to the old address.
 #[must_use]
-pub fn confirm_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Change> {
+pub fn confirm_email(account: &Account, shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
     vec![
         shown.redeem_form(account.id, now),
         AccountChange::EndTokensOf {
@@ -316,13 +316,13 @@ pub fn confirm_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Ch
 
 /// Redeems the second form of a token that has confirmed a new address. Changes nothing else.
 #[must_use]
-pub fn confirm_email_again(shown: &Shown, now: Timestamp) -> Vec<Change> {
+pub fn confirm_email_again(shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
     vec![shown.redeem(now)]
 }
 
 /// Cancels all pending changes of address, for the owner of the old address.
 #[must_use]
-pub fn cancel_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Change> {
+pub fn cancel_email(account: &Account, shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
     let redeem = std::iter::once(shown.redeem(now));
     redeem.chain(end_email_changes(account, now)).collect()
 }
@@ -330,12 +330,12 @@ pub fn cancel_email(account: &Account, shown: &Shown, now: Timestamp) -> Vec<Cha
 /// Checks that the session's last proof of identity is recent enough for what cannot be undone.
 ///
 /// # Errors
-/// [`Refusal::RecentSignInRequired`].
-pub fn require_recent(session: &Session, policy: &Policy, now: Timestamp) -> Result<(), Refusal> {
+/// [`AccountError::RecentSignInRequired`].
+pub fn require_recent(session: &Session, policy: &AccountPolicy, now: Timestamp) -> Result<(), AccountError> {
     if now < session.authenticated_at.plus(policy.recent) {
         Ok(())
     } else {
-        Err(Refusal::RecentSignInRequired)
+        Err(AccountError::RecentSignInRequired)
     }
 }
 
@@ -377,7 +377,7 @@ mod tests {
         let keys = Keyring::new([3; 32]);
         let clock = ManualClock::default();
         let email = EmailAddress::parse("email", "ana@example.org").unwrap();
-        let mailing = Mailing {
+        let mailing = NewToken {
             id: TokenId::new(&clock, &SeededEntropy::new(1)),
             kind,
             email: &email,
@@ -387,13 +387,13 @@ mod tests {
             session: None,
             network: Some(digest(&[b"own"])),
         };
-        (keys.clone(), mailing.token(&keys, &Policy::default(), Timestamp::default()))
+        (keys.clone(), mailing.token(&keys, &AccountPolicy::default(), Timestamp::default()))
     }
 
     #[test]
     fn a_code_lasts_ten_minutes_and_five_tries() {
         let (keys, mut token) = mailed(TokenKind::SignIn);
-        let policy = Policy::default();
+        let policy = AccountPolicy::default();
         let code = code_of(&keys, token.id);
         let at = |s| Timestamp::default().plus(Duration::from_secs(s));
         let own = digest(&[b"own"]);
@@ -415,7 +415,8 @@ mod tests {
         let right = |token: &Token, network: &[u8]| {
             let open = std::slice::from_ref(token);
             let network = digest(&[network]);
-            match_code(&keys, open, &code, &network, &Policy::default(), Timestamp::default()).is_some()
+            match_code(&keys, open, &code, &network, &AccountPolicy::default(), Timestamp::default())
+                .is_some()
         };
         token.foreign_tries = 5;
         assert!(right(&token, b"own"));
@@ -433,10 +434,11 @@ mod tests {
         let by_link = Token { used_form: Some(ProofForm::Link), ..token.clone() };
         let by_code = Token { used_form: Some(ProofForm::Code), ..token };
         let code_works = |token: &Token, now| {
-            match_code(&keys, std::slice::from_ref(token), &code, &own, &Policy::default(), now).is_some()
+            match_code(&keys, std::slice::from_ref(token), &code, &own, &AccountPolicy::default(), now)
+                .is_some()
         };
         let link_works = |token: &Token, now| {
-            require_link(Some(token.clone()), TokenKind::SignIn, now, &Refusal::InvalidToken).is_ok()
+            require_link(Some(token.clone()), TokenKind::SignIn, now, &AccountError::InvalidToken).is_ok()
         };
         assert!(code_works(&by_link, at(599)) && !code_works(&by_link, at(600)));
         assert!(link_works(&by_code, at(599)) && !link_works(&by_code, at(600)));
@@ -447,9 +449,9 @@ mod tests {
     fn kinds_are_kept_apart() {
         let (keys, token) = mailed(TokenKind::SignIn);
         let link =
-            |kind| require_link(Some(token.clone()), kind, Timestamp::default(), &Refusal::InvalidToken);
+            |kind| require_link(Some(token.clone()), kind, Timestamp::default(), &AccountError::InvalidToken);
         assert!(link(TokenKind::SignIn).is_ok());
-        assert!(matches!(link(TokenKind::Password), Err(Refusal::InvalidToken)));
+        assert!(matches!(link(TokenKind::Password), Err(AccountError::InvalidToken)));
         assert_ne!(
             link_of(&keys, TokenKind::SignIn, token.id).expose(),
             link_of(&keys, TokenKind::Password, token.id).expose()

@@ -7,18 +7,18 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Account, AccountChange, MailJob, MailLimits, Password, PasswordHash, PasswordHasher, Policy, Refusal,
-    Session, Token, TokenKind,
+    Account, AccountChange, AccountError, AccountPolicy, MailJob, MailLimits, Password, PasswordHash,
+    PasswordHasher, Session, Token, TokenKind,
     admission::{Attempt, client_network},
-    rules::{self, Named, Shown},
+    rules::{self, PresentedToken, VerifiedFields},
 };
 use crate::{
-    AccountId, Call, Change, Decision, Digest, DisplayName, EmailAddress, EmailKey, Error, Failure, Locale,
-    Ports, Secret, SessionId, TimeZoneName, Timestamp, TokenId, digest,
+    AccountId, Change, Decision, Digest, DisplayName, EmailAddress, EmailKey, Error, Failure, Locale, Ports,
+    RequestContext, Secret, SessionId, TimeZoneName, Timestamp, TokenId, digest,
     limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
     pairing::{Directory, Profile},
-    ports::settled,
-    store::Transaction,
+    ports::without_conflict,
+    store::UnitOfWork,
     text::parse_birthday,
 };
 
@@ -123,32 +123,32 @@ impl AdmittedProof {
 
 /// Recorded outcome of a request that started a session. The seed is useless without the key ring.
 #[derive(Debug, Serialize, Deserialize)]
-struct Begun {
+struct SessionOutcome {
     session: SessionId,
     account: AccountId,
     seed: String,
 }
 
-pub(super) type Answer<T> = Result<T, Failure<Refusal>>;
+pub(super) type AccountResult<T> = Result<T, Failure<AccountError>>;
 
 /// Service for sign-up, verification, sign-in, sessions, password recovery, profile and deletion.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     pub(super) ports: Ports,
     hasher: Arc<PasswordHasher>,
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<AccountPolicy>,
 }
 
 impl Accounts {
     /// Creates the service.
     #[must_use]
-    pub fn new(ports: Ports, hasher: Arc<PasswordHasher>, policy: Policy) -> Self {
+    pub fn new(ports: Ports, hasher: Arc<PasswordHasher>, policy: AccountPolicy) -> Self {
         Self { ports, hasher, policy: Arc::new(policy) }
     }
 
     /// Lifetimes and limits.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &AccountPolicy {
         &self.policy
     }
 
@@ -158,8 +158,8 @@ impl Accounts {
     /// enqueues a job, and the job looks the address up.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`], [`Refusal::RateLimited`], [`Refusal::KeyReused`].
-    pub async fn sign_up(&self, call: &Call, command: &SignUp) -> Answer<()> {
+    /// [`AccountError::Invalid`], [`AccountError::RateLimited`], [`AccountError::KeyReused`].
+    pub async fn sign_up(&self, call: &RequestContext, command: &SignUp) -> AccountResult<()> {
         let email = EmailAddress::parse("email", &command.email).map_err(refuse)?;
         let display_name = DisplayName::parse("display_name", &command.display_name).map_err(refuse)?;
         let locale = command.locale.as_deref().and_then(Locale::matched);
@@ -172,7 +172,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The same as for [`sign_up`](Self::sign_up).
-    pub async fn resend(&self, call: &Call, email: &str) -> Answer<()> {
+    pub async fn resend(&self, call: &RequestContext, email: &str) -> AccountResult<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
         let job =
             MailJob::Resend { token: self.fresh_token(), email: email.clone(), network: self.network(call) };
@@ -183,7 +183,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The same as for [`sign_up`](Self::sign_up).
-    pub async fn request_code(&self, call: &Call, email: &str) -> Answer<()> {
+    pub async fn request_code(&self, call: &RequestContext, email: &str) -> AccountResult<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
         let job =
             MailJob::SignIn { token: self.fresh_token(), email: email.clone(), network: self.network(call) };
@@ -194,7 +194,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The same as for [`sign_up`](Self::sign_up).
-    pub async fn forgot_password(&self, call: &Call, email: &str) -> Answer<()> {
+    pub async fn forgot_password(&self, call: &RequestContext, email: &str) -> AccountResult<()> {
         let email = EmailAddress::parse("email", email).map_err(refuse)?;
         let job = MailJob::Password { token: self.fresh_token(), email: email.clone() };
         self.enqueue_mail(call, &self.policy.limits.password_mail, &email, &job).await
@@ -202,15 +202,15 @@ impl Accounts {
 
     async fn enqueue_mail(
         &self,
-        call: &Call,
+        call: &RequestContext,
         limits: &MailLimits,
         email: &EmailAddress,
         job: &MailJob,
-    ) -> Answer<()> {
-        let mut work = Transaction::new(&self.ports, call, self.ports.now());
+    ) -> AccountResult<()> {
+        let mut work = UnitOfWork::new(&self.ports, call, self.ports.now());
         let mut enqueue = None;
         loop {
-            if work.replay::<(), Refusal>().await?.is_some() {
+            if work.replay::<(), AccountError>().await?.is_some() {
                 return Ok(());
             }
             let enqueue = match &enqueue {
@@ -234,25 +234,25 @@ impl Accounts {
     /// there is none.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`], [`Refusal::Invalid`] for the password, the name or the
-    /// locale, [`Refusal::RateLimited`].
-    pub async fn verify(&self, call: &Call, command: &Verification) -> Answer<SignedIn> {
+    /// [`AccountError::InvalidToken`], [`AccountError::UsedToken`], [`AccountError::Invalid`] for the password, the name or the
+    /// locale, [`AccountError::RateLimited`].
+    pub async fn verify(&self, call: &RequestContext, command: &Verification) -> AccountResult<SignedIn> {
         let now = self.ports.now();
-        let named = Named {
+        let named = VerifiedFields {
             display_name: match &command.display_name {
                 Some(name) => Some(DisplayName::parse("display_name", name).map_err(refuse)?),
                 None => None,
             },
             locale: command.locale.as_deref().and_then(Locale::matched),
         };
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
         let proof = self.admit_proof(call, &command.proof).await?;
         let mut hash = None;
         loop {
-            let shown = match self.prove(call, &proof, TokenKind::SignUp, Refusal::InvalidToken).await {
+            let shown = match self.prove(call, &proof, TokenKind::SignUp, AccountError::InvalidToken).await {
                 Ok(shown) => shown,
                 Err(refused) => return self.resume_or(&work, refused).await,
             };
@@ -279,7 +279,7 @@ impl Accounts {
             let chosen = hash.clone().filter(|_| may_choose);
             let decided = match &account {
                 Some(account) => rules::sign_in(account, chosen, Some(&shown), session.clone(), now)
-                    .map_err(|_| Refusal::InvalidToken),
+                    .map_err(|_| AccountError::InvalidToken),
                 None => rules::confirm_sign_up(
                     &shown,
                     existing.as_ref(),
@@ -295,7 +295,7 @@ impl Accounts {
             };
             changes.extend(proof.require_below(now));
             changes.push(self.remember_client(call, token.email.key(), now));
-            let outcome = Begun { session: session.id, account: account.id, seed };
+            let outcome = SessionOutcome { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
             }
@@ -310,29 +310,29 @@ impl Accounts {
     /// A wrong password, an unknown address and a missing password get the same refusal and cost one hash.
     ///
     /// # Errors
-    /// [`Refusal::InvalidCredentials`], [`Refusal::UsedToken`] for a used link, [`Refusal::InvalidToken`] for
-    /// another invalid link, [`Refusal::RateLimited`].
-    pub async fn sign_in(&self, call: &Call, command: &SignIn) -> Answer<SignedIn> {
+    /// [`AccountError::InvalidCredentials`], [`AccountError::UsedToken`] for a used link, [`AccountError::InvalidToken`] for
+    /// another invalid link, [`AccountError::RateLimited`].
+    pub async fn sign_in(&self, call: &RequestContext, command: &SignIn) -> AccountResult<SignedIn> {
         match command {
             SignIn::Password { email, password } => self.sign_in_by_password(call, email, password).await,
             SignIn::Code { email, code } => {
                 let proof = Proof::Code { email: email.clone(), code: code.clone() };
-                self.sign_in_by_mail(call, &proof, Refusal::InvalidCredentials).await
+                self.sign_in_by_mail(call, &proof, AccountError::InvalidCredentials).await
             }
             SignIn::Link(link) => {
-                self.sign_in_by_mail(call, &Proof::Link(link.clone()), Refusal::InvalidToken).await
+                self.sign_in_by_mail(call, &Proof::Link(link.clone()), AccountError::InvalidToken).await
             }
         }
     }
 
     async fn sign_in_by_password(
         &self,
-        call: &Call,
+        call: &RequestContext,
         email: &str,
         password: &Secret<String>,
-    ) -> Answer<SignedIn> {
+    ) -> AccountResult<SignedIn> {
         let now = self.ports.now();
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
@@ -352,17 +352,19 @@ impl Accounts {
                     None => None,
                 };
                 let Some(rehashed) = matches else {
-                    return Err(self.wrong_guess(&attempt, Vec::new(), Refusal::InvalidCredentials).await);
+                    return Err(self
+                        .wrong_guess(&attempt, Vec::new(), AccountError::InvalidCredentials)
+                        .await);
                 };
                 verified = stored.map(|seen| (seen.clone(), rehashed.clone()));
                 rehashed
             };
-            let account = account.ok_or(Failure::Refused(Refusal::InvalidCredentials))?;
+            let account = account.ok_or(Failure::Refused(AccountError::InvalidCredentials))?;
             let (session, bearer, seed) = self.begin_session(account.id, call, now);
             let (account, mut changes) =
                 rules::sign_in(&account, rehashed, None, session.clone(), now).map_err(Failure::Refused)?;
             changes.extend(self.right_password(call, email.key(), &attempt, now));
-            let outcome = Begun { session: session.id, account: account.id, seed };
+            let outcome = SessionOutcome { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
             }
@@ -374,9 +376,14 @@ impl Accounts {
         }
     }
 
-    async fn sign_in_by_mail(&self, call: &Call, proof: &Proof, refusal: Refusal) -> Answer<SignedIn> {
+    async fn sign_in_by_mail(
+        &self,
+        call: &RequestContext,
+        proof: &Proof,
+        refusal: AccountError,
+    ) -> AccountResult<SignedIn> {
         let now = self.ports.now();
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         if let Some(begun) = work.replay().await? {
             return self.resume(begun).await;
         }
@@ -393,7 +400,7 @@ impl Accounts {
                 .map_err(Failure::Refused)?;
             changes.extend(proof.require_below(now));
             changes.push(self.remember_client(call, account.email.key(), now));
-            let outcome = Begun { session: session.id, account: account.id, seed };
+            let outcome = SessionOutcome { session: session.id, account: account.id, seed };
             if work.commit(Decision { changes, outcome }).await?.is_some() {
                 return Ok(SignedIn { account, session, token: bearer });
             }
@@ -406,10 +413,10 @@ impl Accounts {
     /// Session and account of a bearer token.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] unless the token belongs to a live session.
-    pub async fn authenticate(&self, bearer: &Secret<String>) -> Answer<(Session, Account)> {
+    /// [`AccountError::Unauthenticated`] unless the token belongs to a live session.
+    pub async fn authenticate(&self, bearer: &Secret<String>) -> AccountResult<(Session, Account)> {
         let now = self.ports.now();
-        let unknown = Failure::Refused(Refusal::Unauthenticated);
+        let unknown = Failure::Refused(AccountError::Unauthenticated);
         if bearer.expose().is_empty() || bearer.expose().len() > 256 {
             return Err(unknown);
         }
@@ -423,7 +430,7 @@ impl Accounts {
         if now >= session.seen_at.plus(self.policy.seen_resolution) {
             let touch =
                 AccountChange::TouchSession { account: session.account, id: session.id, seen_at: now };
-            settled(self.ports.commit(vec![touch.into()]).await)?;
+            without_conflict(self.ports.commit(vec![touch.into()]).await)?;
             session.seen_at = now;
         }
         Ok((session, account))
@@ -466,19 +473,19 @@ impl Accounts {
     /// Errors of the store.
     pub async fn sign_out(&self, session: &Session) -> Result<(), Error> {
         let end = AccountChange::EndSession { account: session.account, id: session.id };
-        settled(self.ports.commit(vec![end.into()]).await)?;
+        without_conflict(self.ports.commit(vec![end.into()]).await)?;
         Ok(())
     }
 
     /// Ends a session of an account.
     ///
     /// # Errors
-    /// [`Refusal::SessionNotFound`].
-    pub async fn end_session(&self, account: AccountId, id: SessionId) -> Answer<()> {
+    /// [`AccountError::SessionNotFound`].
+    pub async fn end_session(&self, account: AccountId, id: SessionId) -> AccountResult<()> {
         if !self.ports.store.sessions_of(account).await?.iter().any(|session| session.id == id) {
-            return Err(Failure::Refused(Refusal::SessionNotFound));
+            return Err(Failure::Refused(AccountError::SessionNotFound));
         }
-        settled(self.ports.commit(vec![AccountChange::EndSession { account, id }.into()]).await)?;
+        without_conflict(self.ports.commit(vec![AccountChange::EndSession { account, id }.into()]).await)?;
         Ok(())
     }
 
@@ -487,29 +494,31 @@ impl Accounts {
     /// # Errors
     /// Errors of the store.
     pub async fn end_sessions(&self, account: AccountId, except: Option<SessionId>) -> Result<(), Error> {
-        settled(self.ports.commit(vec![AccountChange::EndSessions { account, except }.into()]).await)?;
+        without_conflict(
+            self.ports.commit(vec![AccountChange::EndSessions { account, except }.into()]).await,
+        )?;
         Ok(())
     }
 
     /// Sets a new password with a mailed link. Ends all sessions.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`], [`Refusal::Invalid`] for the password, [`Refusal::RateLimited`].
+    /// [`AccountError::InvalidToken`], [`AccountError::Invalid`] for the password, [`AccountError::RateLimited`].
     pub async fn reset_password(
         &self,
-        call: &Call,
+        call: &RequestContext,
         link: &Secret<String>,
         new: &Secret<String>,
-    ) -> Answer<()> {
+    ) -> AccountResult<()> {
         let now = self.ports.now();
         self.admit_link(call).await?;
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         let mut hash = None;
         loop {
             let proof = AdmittedProof::Link(link.clone());
-            let shown = self.prove(call, &proof, TokenKind::Password, Refusal::InvalidToken).await?;
+            let shown = self.prove(call, &proof, TokenKind::Password, AccountError::InvalidToken).await?;
             let account =
-                self.owner_of(&shown.token).await?.ok_or(Failure::Refused(Refusal::InvalidToken))?;
+                self.owner_of(&shown.token).await?.ok_or(Failure::Refused(AccountError::InvalidToken))?;
             let hash = match &hash {
                 Some(hash) => PasswordHash::clone(hash),
                 None => hash.insert(self.hash_new(&account, new).await?).clone(),
@@ -529,17 +538,17 @@ impl Accounts {
     /// An account without a password needs a recent sign-in in place of its current password.
     ///
     /// # Errors
-    /// [`Refusal::InvalidCredentials`], [`Refusal::RecentSignInRequired`], [`Refusal::Invalid`],
-    /// [`Refusal::RateLimited`].
+    /// [`AccountError::InvalidCredentials`], [`AccountError::RecentSignInRequired`], [`AccountError::Invalid`],
+    /// [`AccountError::RateLimited`].
     pub async fn change_password(
         &self,
-        call: &Call,
+        call: &RequestContext,
         session: &Session,
         current: Option<&Secret<String>>,
         new: &Secret<String>,
-    ) -> Answer<SignedIn> {
+    ) -> AccountResult<SignedIn> {
         let now = self.ports.now();
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
             let account = self.current(session.account).await?;
             // If there is a password, a recent sign-in is not enough: a person with a borrowed phone must not
@@ -564,10 +573,10 @@ impl Accounts {
     /// Changes the profile of an account.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`].
-    pub async fn update_profile(&self, id: AccountId, patch: &ProfilePatch) -> Answer<Account> {
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+    /// [`AccountError::Invalid`].
+    pub async fn update_profile(&self, id: AccountId, patch: &ProfilePatch) -> AccountResult<Account> {
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, self.ports.now());
         let mut allowed = false;
         loop {
             let mut account = self.current(id).await?;
@@ -614,25 +623,25 @@ impl Accounts {
     /// of the session cancels it too.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`], [`Refusal::InvalidCredentials`], [`Refusal::RecentSignInRequired`],
-    /// [`Refusal::Unauthenticated`], [`Refusal::RateLimited`].
+    /// [`AccountError::Invalid`], [`AccountError::InvalidCredentials`], [`AccountError::RecentSignInRequired`],
+    /// [`AccountError::Unauthenticated`], [`AccountError::RateLimited`].
     pub async fn change_email(
         &self,
-        call: &Call,
+        call: &RequestContext,
         session: &Session,
         new_email: &str,
         current_password: Option<&Secret<String>>,
-    ) -> Answer<()> {
+    ) -> AccountResult<()> {
         let email = EmailAddress::parse("new_email", new_email).map_err(refuse)?;
         let account = self.current(session.account).await?;
         let required = self.reauthenticate(session, &account, current_password).await?;
         let now = self.ports.now();
-        let mut work = Transaction::new(&self.ports, call, now);
-        if work.replay::<(), Refusal>().await?.is_some() {
+        let mut work = UnitOfWork::new(&self.ports, call, now);
+        if work.replay::<(), AccountError>().await?.is_some() {
             return Ok(());
         }
         let sent = self.admit_mail(call, &self.policy.limits.email_mail, email.key()).await?;
-        let mailing = |kind, email| rules::Mailing {
+        let mailing = |kind, email| rules::NewToken {
             id: self.fresh_token(),
             kind,
             email,
@@ -644,7 +653,7 @@ impl Accounts {
         };
         let (keys, policy) = (&self.ports.keys, &self.policy);
         // Insert the tokens here and not in the job, so that a cancellation finds them.
-        let change = rules::Mailing { session: Some(session.id), ..mailing(TokenKind::Email, &email) }
+        let change = rules::NewToken { session: Some(session.id), ..mailing(TokenKind::Email, &email) }
             .token(keys, policy, now);
         let cancel = mailing(TokenKind::CancelEmail, &account.email).token(keys, policy, now);
         let jobs = [
@@ -666,11 +675,11 @@ impl Accounts {
         }
         loop {
             let decision = Decision { changes: changes.clone(), outcome: () };
-            if work.commit(decision).await?.is_some() || work.replay::<(), Refusal>().await?.is_some() {
+            if work.commit(decision).await?.is_some() || work.replay::<(), AccountError>().await?.is_some() {
                 return Ok(());
             }
             if !self.ports.store.sessions_of(account.id).await?.iter().any(|live| live.id == session.id) {
-                return Err(Failure::Refused(Refusal::Unauthenticated));
+                return Err(Failure::Refused(AccountError::Unauthenticated));
             }
         }
     }
@@ -680,18 +689,18 @@ impl Accounts {
     /// The other form of the same mail is also accepted until the code expires, and changes nothing more.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`], [`Refusal::UsedToken`], [`Refusal::RateLimited`].
+    /// [`AccountError::InvalidToken`], [`AccountError::UsedToken`], [`AccountError::RateLimited`].
     pub async fn confirm_email(
         &self,
-        call: &Call,
+        call: &RequestContext,
         signed_in: Option<AccountId>,
         proof: &Proof,
-    ) -> Answer<()> {
+    ) -> AccountResult<()> {
         let now = self.ports.now();
         let proof = self.admit_proof(call, proof).await?;
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
-            let shown = self.prove(call, &proof, TokenKind::Email, Refusal::InvalidToken).await?;
+            let shown = self.prove(call, &proof, TokenKind::Email, AccountError::InvalidToken).await?;
             let token = &shown.token;
             let owner = token.account.filter(|owner| signed_in.is_none_or(|id| id == *owner));
             let account = match owner {
@@ -710,7 +719,7 @@ impl Accounts {
                     changes.push(self.tell(&account, |to, locale| MailJob::EmailChanged { to, locale })?);
                     changes
                 }
-                _ => return Err(Failure::Refused(Refusal::InvalidToken)),
+                _ => return Err(Failure::Refused(AccountError::InvalidToken)),
             };
             changes.extend(proof.require_below(now));
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
@@ -722,17 +731,21 @@ impl Accounts {
     /// Cancels pending changes of address with the link that was mailed to the old address.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`]; [`Refusal::UsedToken`], also after the change was confirmed or ended;
-    /// [`Refusal::RateLimited`].
-    pub async fn cancel_email_change(&self, call: &Call, link: &Secret<String>) -> Answer<()> {
+    /// [`AccountError::InvalidToken`]; [`AccountError::UsedToken`], also after the change was confirmed or ended;
+    /// [`AccountError::RateLimited`].
+    pub async fn cancel_email_change(
+        &self,
+        call: &RequestContext,
+        link: &Secret<String>,
+    ) -> AccountResult<()> {
         let now = self.ports.now();
         self.admit_link(call).await?;
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
             let proof = AdmittedProof::Link(link.clone());
-            let shown = self.prove(call, &proof, TokenKind::CancelEmail, Refusal::InvalidToken).await?;
+            let shown = self.prove(call, &proof, TokenKind::CancelEmail, AccountError::InvalidToken).await?;
             let account = self.owner_of(&shown.token).await?;
-            let account = account.ok_or(Failure::Refused(Refusal::InvalidToken))?;
+            let account = account.ok_or(Failure::Refused(AccountError::InvalidToken))?;
             let changes = rules::cancel_email(&account, &shown, now);
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 return Ok(());
@@ -745,16 +758,16 @@ impl Accounts {
     /// A sign-in before the end of the grace period withdraws the request.
     ///
     /// # Errors
-    /// [`Refusal::RecentSignInRequired`], [`Refusal::InvalidCredentials`].
+    /// [`AccountError::RecentSignInRequired`], [`AccountError::InvalidCredentials`].
     pub async fn request_deletion(
         &self,
-        call: &Call,
+        call: &RequestContext,
         session: &Session,
         current_password: Option<&Secret<String>>,
-    ) -> Answer<Timestamp> {
+    ) -> AccountResult<Timestamp> {
         let now = self.ports.now();
         let due = now.plus(self.policy.deletion_grace);
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
             let account = self.current(session.account).await?;
             let mut changes = self.reauthenticate(session, &account, current_password).await?;
@@ -769,8 +782,8 @@ impl Accounts {
     /// Checks that the session's last proof of identity is recent enough for an export.
     ///
     /// # Errors
-    /// [`Refusal::RecentSignInRequired`].
-    pub fn require_recent(&self, session: &Session) -> Result<(), Refusal> {
+    /// [`AccountError::RecentSignInRequired`].
+    pub fn require_recent(&self, session: &Session) -> Result<(), AccountError> {
         rules::require_recent(session, &self.policy, self.ports.now())
     }
 
@@ -782,7 +795,7 @@ impl Accounts {
         session: &Session,
         account: &Account,
         password: Option<&Secret<String>>,
-    ) -> Answer<Vec<Change>> {
+    ) -> AccountResult<Vec<Change>> {
         let Some(password) = password else {
             self.require_recent(session).map_err(Failure::Refused)?;
             return Ok(Vec::new());
@@ -794,17 +807,17 @@ impl Accounts {
         };
         match matches {
             Some(_) => Ok(vec![attempt.require_below(self.ports.now())]),
-            None => Err(self.wrong_guess(&attempt, Vec::new(), Refusal::InvalidCredentials).await),
+            None => Err(self.wrong_guess(&attempt, Vec::new(), AccountError::InvalidCredentials).await),
         }
     }
 
-    async fn hash_new(&self, account: &Account, new: &Secret<String>) -> Answer<PasswordHash> {
+    async fn hash_new(&self, account: &Account, new: &Secret<String>) -> AccountResult<PasswordHash> {
         let context = [account.display_name.as_str(), local(&account.email)];
         let chosen = Password::choose("new_password", new, &context).map_err(refuse)?;
         Ok(self.hasher.hash(chosen).await?)
     }
 
-    async fn admit_proof(&self, call: &Call, proof: &Proof) -> Answer<AdmittedProof> {
+    async fn admit_proof(&self, call: &RequestContext, proof: &Proof) -> AccountResult<AdmittedProof> {
         match proof {
             Proof::Code { email, code } => {
                 // A text that cannot be a code does not count as an attempt.
@@ -826,11 +839,11 @@ impl Accounts {
     /// mailed.
     async fn prove(
         &self,
-        call: &Call,
+        call: &RequestContext,
         proof: &AdmittedProof,
         kind: TokenKind,
-        refusal: Refusal,
-    ) -> Answer<Shown> {
+        refusal: AccountError,
+    ) -> AccountResult<PresentedToken> {
         let now = self.ports.now();
         match proof {
             AdmittedProof::Link(link) => {
@@ -839,7 +852,7 @@ impl Accounts {
                 }
                 let token = self.ports.store.token_by_link(&digest(&[link.expose().as_bytes()])).await?;
                 let token = rules::require_link(token, kind, now, &refusal).map_err(Failure::Refused)?;
-                Ok(Shown::link(token))
+                Ok(PresentedToken::link(token))
             }
             AdmittedProof::Code { attempt, email, code } => {
                 // Concurrent wrong codes may have reached the daily limit since the attempt was admitted.
@@ -856,14 +869,14 @@ impl Accounts {
     }
 
     /// Account of a token, if the token's address is still the account's address.
-    async fn owner_of(&self, token: &Token) -> Answer<Option<Account>> {
+    async fn owner_of(&self, token: &Token) -> AccountResult<Option<Account>> {
         let Some(owner) = token.account else { return Ok(None) };
         let account = self.ports.store.account(owner).await?;
         Ok(account.filter(|account| account.email.key() == token.email.key()))
     }
 
-    async fn current(&self, id: AccountId) -> Answer<Account> {
-        self.ports.store.account(id).await?.ok_or(Failure::Refused(Refusal::Unauthenticated))
+    async fn current(&self, id: AccountId) -> AccountResult<Account> {
+        self.ports.store.account(id).await?.ok_or(Failure::Refused(AccountError::Unauthenticated))
     }
 
     fn tell(
@@ -875,7 +888,7 @@ impl Accounts {
     }
 
     /// Client network to store with a token, as a keyed digest.
-    fn network(&self, call: &Call) -> Option<Digest> {
+    fn network(&self, call: &RequestContext) -> Option<Digest> {
         Some(client_network(&self.ports.keys, call))
     }
 
@@ -886,7 +899,7 @@ impl Accounts {
     fn begin_session(
         &self,
         account: AccountId,
-        call: &Call,
+        call: &RequestContext,
         now: Timestamp,
     ) -> (Session, Secret<String>, String) {
         let mut seed = [0; 32];
@@ -910,7 +923,11 @@ impl Accounts {
     }
 
     /// Outcome of the same request that ran concurrently, if any; else the refusal.
-    async fn resume_or(&self, work: &Transaction<'_>, refused: Failure<Refusal>) -> Answer<SignedIn> {
+    async fn resume_or(
+        &self,
+        work: &UnitOfWork<'_>,
+        refused: Failure<AccountError>,
+    ) -> AccountResult<SignedIn> {
         match (&refused, work.replay().await?) {
             (Failure::Refused(_), Some(begun)) => self.resume(begun).await,
             _ => Err(refused),
@@ -918,7 +935,7 @@ impl Accounts {
     }
 
     /// Answers a repeated request from its recorded outcome, if the session still exists.
-    async fn resume(&self, begun: Begun) -> Answer<SignedIn> {
+    async fn resume(&self, begun: SessionOutcome) -> AccountResult<SignedIn> {
         let seed = HEXLOWER
             .decode(begun.seed.as_bytes())
             .map_err(|_| Error::corrupt("outcome", "outcome", begun.session))?;
@@ -926,7 +943,7 @@ impl Accounts {
         let stored: Digest = digest(&[token.expose().as_bytes()]);
         match self.ports.store.session_by_token(&stored).await? {
             Some((session, account)) => Ok(SignedIn { account, session, token }),
-            None => Err(Failure::Refused(Refusal::InvalidCredentials)),
+            None => Err(Failure::Refused(AccountError::InvalidCredentials)),
         }
     }
 }
@@ -946,8 +963,8 @@ impl Directory for Accounts {
     }
 }
 
-fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {
-    Failure::Refused(Refusal::Invalid(invalid))
+fn refuse(invalid: crate::Invalid) -> Failure<AccountError> {
+    Failure::Refused(AccountError::Invalid(invalid))
 }
 
 /// Local part of an address: a word that a password must not consist of.

@@ -50,14 +50,14 @@ pub trait Handler<J: Job>: Send + Sync + 'static {
 }
 
 #[async_trait]
-trait Erased: Send + Sync {
+trait ErasedHandler: Send + Sync {
     async fn run(&self, payload: &str, context: &Context) -> Result<(), JobError>;
 }
 
-struct Typed<J, H>(H, PhantomData<fn() -> J>);
+struct TypedHandler<J, H>(H, PhantomData<fn() -> J>);
 
 #[async_trait]
-impl<J: Job, H: Handler<J>> Erased for Typed<J, H> {
+impl<J: Job, H: Handler<J>> ErasedHandler for TypedHandler<J, H> {
     async fn run(&self, payload: &str, context: &Context) -> Result<(), JobError> {
         let job = serde_json::from_str(payload)
             .map_err(|source| JobError::Dead(Error::corrupt("job", "payload", context.id).source(source)))?;
@@ -67,7 +67,7 @@ impl<J: Job, H: Handler<J>> Erased for Typed<J, H> {
 
 /// Handlers by the names of their jobs.
 #[derive(Default, Clone)]
-pub struct Registry(BTreeMap<&'static str, Arc<dyn Erased>>);
+pub struct Registry(BTreeMap<&'static str, Arc<dyn ErasedHandler>>);
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,7 +79,7 @@ impl Registry {
     /// Adds a handler; replaces a handler for the same job name.
     #[must_use]
     pub fn with<J: Job>(mut self, handler: impl Handler<J>) -> Self {
-        self.0.insert(J::NAME, Arc::new(Typed(handler, PhantomData)));
+        self.0.insert(J::NAME, Arc::new(TypedHandler(handler, PhantomData)));
         self
     }
 

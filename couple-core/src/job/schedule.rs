@@ -6,16 +6,16 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Handler, Job, JobChange, JobError, NewJob, retry::fraction};
-use crate::{Change, Error, IdempotencyChange, Ports, Timestamp, ports::settled};
+use crate::{Change, Error, IdempotencyChange, Ports, Timestamp, ports::without_conflict};
 
-type Make = dyn Fn(&Ports, Timestamp) -> Result<NewJob, Error> + Send + Sync;
+type JobFactory = dyn Fn(&Ports, Timestamp) -> Result<NewJob, Error> + Send + Sync;
 
 /// Recurring job. Its deduplication key allows one live job over all processes.
 #[derive(Clone)]
 pub struct Schedule {
     every: Duration,
     name: &'static str,
-    make: Arc<Make>,
+    make: Arc<JobFactory>,
 }
 
 impl std::fmt::Debug for Schedule {
@@ -55,7 +55,7 @@ impl Schedule {
 }
 
 /// Number of rows that one purging commit removes.
-const BITE: u32 = 500;
+const MAX_ROWS_PER_COMMIT: u32 = 500;
 
 /// Purges in batches until a batch is incomplete. Returns the number of removed rows.
 pub(crate) async fn purge_all(
@@ -64,9 +64,12 @@ pub(crate) async fn purge_all(
 ) -> Result<u64, Error> {
     let mut total = 0;
     loop {
-        let purged = settled(ports.commit(vec![change(BITE)]).await)?.purged.iter().sum::<u64>();
+        let purged = without_conflict(ports.commit(vec![change(MAX_ROWS_PER_COMMIT)]).await)?
+            .purged
+            .iter()
+            .sum::<u64>();
         total += purged;
-        if purged < u64::from(BITE) {
+        if purged < u64::from(MAX_ROWS_PER_COMMIT) {
             return Ok(total);
         }
     }
@@ -120,7 +123,7 @@ impl Job for PurgeDead {
 pub struct PurgeDeadHandler(pub Ports);
 
 impl PurgeDeadHandler {
-    const KEPT: Duration = Duration::from_hours(24 * 30);
+    const RETENTION: Duration = Duration::from_hours(24 * 30);
 
     /// Schedule: every 24 hours.
     #[must_use]
@@ -132,7 +135,7 @@ impl PurgeDeadHandler {
 #[async_trait]
 impl Handler<PurgeDead> for PurgeDeadHandler {
     async fn run(&self, _: PurgeDead, _: &Context) -> Result<(), JobError> {
-        let before = self.0.now().minus(Self::KEPT);
+        let before = self.0.now().minus(Self::RETENTION);
         purge_all(&self.0, |cap| JobChange::PurgeDead { before, cap }.into()).await?;
         Ok(())
     }

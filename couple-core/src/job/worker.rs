@@ -14,7 +14,7 @@ use super::{
     ClaimedJob, JobChange, JobError, Registry, Schedule,
     retry::{Backoff, fraction},
 };
-use crate::{Change, CommitError, Error, ErrorKind, JobId, Ports, live::Topic, ports::settled};
+use crate::{Change, CommitError, Error, ErrorKind, JobId, Ports, live::Topic, ports::without_conflict};
 
 /// Queue, with the number of its jobs that one process runs concurrently.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ impl WorkerHandle {
 }
 
 /// Claims of this process, renewed until they are finished.
-type Held = Arc<Mutex<HashMap<JobId, i64>>>;
+type HeldClaims = Arc<Mutex<HashMap<JobId, i64>>>;
 
 impl Worker {
     /// Creates a worker.
@@ -151,7 +151,7 @@ impl Worker {
 
     async fn serve(self, queue: Queue, mut stopped: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(queue.concurrency));
-        let held = Held::default();
+        let held = HeldClaims::default();
         let mut running = JoinSet::new();
         let mut renewing = JoinSet::new();
         renewing.spawn(self.clone().renew(held.clone()));
@@ -213,7 +213,7 @@ impl Worker {
     ///
     /// Any of them may have crashed its process, so for [`WorkerOptions::alone`] no other abandoned job runs
     /// beside it. Looks once per poll interval, because jobs are abandoned only when a worker dies.
-    async fn run_abandoned(self, queue: String, held: Held, mut stopped: watch::Receiver<bool>) {
+    async fn run_abandoned(self, queue: String, held: HeldClaims, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
             let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
             tokio::select! {
@@ -261,7 +261,7 @@ impl Worker {
             lease_until: now.plus(self.options.lease),
             claim: self.claim_token(),
         };
-        Ok(settled(self.ports.commit(vec![change.into()]).await)?.claimed.pop())
+        Ok(without_conflict(self.ports.commit(vec![change.into()]).await)?.claimed.pop())
     }
 
     fn claim_token(&self) -> i64 {
@@ -283,10 +283,10 @@ impl Worker {
             claim: self.claim_token(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX).min(256),
         };
-        Ok(settled(self.ports.commit(vec![change.into()]).await)?.claimed)
+        Ok(without_conflict(self.ports.commit(vec![change.into()]).await)?.claimed)
     }
 
-    async fn renew(self, held: Held) {
+    async fn renew(self, held: HeldClaims) {
         loop {
             sleep(self.options.lease / 3).await;
             let until = self.ports.now().plus(self.options.lease);
@@ -393,7 +393,7 @@ impl Worker {
             let changes: Result<Vec<Change>, Error> =
                 self.schedules.iter().map(|s| s.first(&self.ports)).collect();
             let kept = match changes {
-                Ok(changes) => settled(self.ports.commit(changes).await).map(drop),
+                Ok(changes) => without_conflict(self.ports.commit(changes).await).map(drop),
                 Err(error) => Err(error),
             };
             if let Err(error) = kept {

@@ -18,9 +18,9 @@ mod service;
 mod signed_access;
 
 pub use job::{DiscardBlobs, RenderMedia};
-pub use port::{AsRead, Kept, MediaChange, MediaReads};
-pub use service::{Pictures, Received, Stored, Upload, spaces, uploaded};
-pub(crate) use service::{deletion, let_go};
+pub use port::{ExpectedMedia, MediaChange, MediaReads, SpaceUsage};
+pub use service::{AdmittedUpload, InspectedUpload, Pictures, StoredMedia, spaces, uploaded};
+pub(crate) use service::{deletion, release_media};
 pub use signed_access::Viewer;
 
 use std::{borrow::Cow, cmp::Ordering, time::Duration};
@@ -111,7 +111,7 @@ impl Purpose {
 
 /// Processing state of a picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum MediaState {
     /// Uploaded, but not decoded yet.
     Processing,
     /// Decoded: renditions can be shown.
@@ -121,7 +121,7 @@ pub enum State {
     Rejected(String),
 }
 
-impl State {
+impl MediaState {
     /// State as in responses.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -186,7 +186,7 @@ pub struct Media {
     /// Purpose of the picture.
     pub purpose: Purpose,
     /// Processing state.
-    pub state: State,
+    pub state: MediaState,
     /// SHA-256 of the uploaded bytes.
     pub digest: Digest,
     /// Part of the picture that is shown; none for all of it.
@@ -238,8 +238,8 @@ impl Media {
     }
     /// Reference to the picture as it was read: the precondition of a change.
     #[must_use]
-    pub const fn as_read(&self) -> AsRead {
-        AsRead { space: self.space, id: self.id, uses: self.uses }
+    pub const fn as_read(&self) -> ExpectedMedia {
+        ExpectedMedia { space: self.space, id: self.id, uses: self.uses }
     }
 }
 
@@ -335,7 +335,7 @@ pub struct Rendition {
 
 /// Settings of pictures.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy {
+pub struct MediaPolicy {
     /// Maximum bytes of a couple's photos, including renditions.
     pub couple_quota: i64,
     /// Maximum bytes of an account's avatars, including renditions.
@@ -344,13 +344,13 @@ pub struct Policy {
     pub used_resolution: Duration,
 }
 
-impl Default for Policy {
+impl Default for MediaPolicy {
     fn default() -> Self {
         Self { couple_quota: 10 << 30, account_quota: 100 << 20, used_resolution: Duration::from_hours(24) }
     }
 }
 
-impl Policy {
+impl MediaPolicy {
     /// Maximum bytes in a space.
     #[must_use]
     pub const fn quota(&self, space: Space) -> i64 {
@@ -364,7 +364,7 @@ impl Policy {
 /// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum MediaError {
     /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -391,7 +391,7 @@ pub enum Refusal {
     KeyReused,
 }
 
-impl Refusal {
+impl MediaError {
     /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
@@ -408,13 +408,13 @@ impl Refusal {
     }
 }
 
-impl From<KeyReused> for Refusal {
+impl From<KeyReused> for MediaError {
     fn from(_: KeyReused) -> Self {
         Self::KeyReused
     }
 }
 
-impl From<crate::limits::Limited> for Refusal {
+impl From<crate::limits::Limited> for MediaError {
     fn from(limited: crate::limits::Limited) -> Self {
         Self::RateLimited(limited.retry_after)
     }

@@ -10,7 +10,7 @@ use crate::{AccountId, CoupleId, Digest, Error, MediaId, Timestamp};
 /// Precondition of every change that contains one: the picture exists and has the same number of uses
 /// ([`MediaChanged`](crate::Conflict::MediaChanged)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AsRead {
+pub struct ExpectedMedia {
     /// Space of the picture.
     pub space: Space,
     /// Id of the picture.
@@ -35,10 +35,10 @@ pub enum MediaChange {
         /// Quota of the space in bytes.
         most: i64,
     },
-    /// Makes a picture ready. Precondition, here and for rejecting, besides [`AsRead`]: it is processing.
+    /// Makes a picture ready. Precondition, here and for rejecting, besides [`ExpectedMedia`]: it is processing.
     Finish {
         /// Picture as it was read.
-        of: AsRead,
+        of: ExpectedMedia,
         /// Width in pixels, upright.
         width: u32,
         /// Height in pixels, upright.
@@ -57,7 +57,7 @@ pub enum MediaChange {
     /// Rejects a picture and removes its source.
     Reject {
         /// Picture as it was read.
-        of: AsRead,
+        of: ExpectedMedia,
         /// Reason, a stable word.
         reason: String,
     },
@@ -76,10 +76,10 @@ pub enum MediaChange {
         /// State as it was read: true for ready, false for processing.
         ready: bool,
     },
-    /// Counts off a use of a picture. Precondition besides [`AsRead`]: it has a use.
-    Release(AsRead),
+    /// Counts off a use of a picture. Precondition besides [`ExpectedMedia`]: it has a use.
+    Release(ExpectedMedia),
     /// Removes a picture and its renditions. If it is the account's avatar, the account then has none.
-    Delete(AsRead),
+    Delete(ExpectedMedia),
     /// Adds a rendition. It counts towards the quota but is never refused.
     ///
     /// Preconditions: the picture is ready and has no rendition with this name and format
@@ -159,7 +159,7 @@ impl MediaChange {
 
 /// Usage of a space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct SpaceUsage {
     /// Total bytes of all sources and renditions.
     pub bytes: i64,
     /// Current avatar of the account.
@@ -205,7 +205,7 @@ pub trait MediaReads: Send + Sync {
     /// Current avatar of an account.
     async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error>;
     /// Usage of a space.
-    async fn media_space(&self, space: Space) -> Result<Kept, Error>;
+    async fn media_space(&self, space: Space) -> Result<SpaceUsage, Error>;
     /// Up to `limit` pictures of a space after the id `after`, in the order of their ids.
     async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error>;
     /// Up to `limit` spaces that have a row, after `after`, in the order of their ids.
@@ -232,7 +232,7 @@ impl<S: MediaReads + ?Sized> MediaReads for std::sync::Arc<S> {
     async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error> {
         (**self).avatar_of(account).await
     }
-    async fn media_space(&self, space: Space) -> Result<Kept, Error> {
+    async fn media_space(&self, space: Space) -> Result<SpaceUsage, Error> {
         (**self).media_space(space).await
     }
     async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error> {

@@ -3,7 +3,8 @@
 use data_encoding::BASE64;
 
 use super::{
-    Kept, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space, State, split_reason,
+    Media, MediaChange, MediaError, MediaPolicy, MediaState, Purpose, Rendition, Source, Space, SpaceUsage,
+    split_reason,
 };
 use crate::{
     AccountId, Change, CoupleId, MediaId, Timestamp,
@@ -14,21 +15,21 @@ use crate::{
 /// Decides whether a picture is added, and returns the change.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`] for a photo without its living couple, [`Refusal::QuotaExceeded`],
-/// [`Refusal::MediaNotFound`] for an account whose space is closed.
+/// [`MediaError::NotPaired`] for a photo without its living couple, [`MediaError::QuotaExceeded`],
+/// [`MediaError::MediaNotFound`] for an account whose space is closed.
 pub fn insert(
     media: &Media,
     couple: Option<&Couple>,
-    kept: &Kept,
-    policy: &Policy,
-) -> Result<MediaChange, Refusal> {
+    kept: &SpaceUsage,
+    policy: &MediaPolicy,
+) -> Result<MediaChange, MediaError> {
     if let Space::Couple(id) = media.space
         && couple.is_none_or(|couple| couple.id != id || couple.ended_at.is_some())
     {
-        return Err(Refusal::NotPaired);
+        return Err(MediaError::NotPaired);
     }
     if kept.closed {
-        return Err(Refusal::MediaNotFound);
+        return Err(MediaError::MediaNotFound);
     }
     room(media.space, media.source.as_ref().map_or(0, |source| source.bytes), kept, policy)?;
     Ok(MediaChange::Insert { media: media.clone(), most: policy.quota(media.space) })
@@ -37,10 +38,10 @@ pub fn insert(
 /// Checks that a space has room for more bytes.
 ///
 /// # Errors
-/// [`Refusal::QuotaExceeded`].
-pub fn room(space: Space, bytes: i64, kept: &Kept, policy: &Policy) -> Result<(), Refusal> {
+/// [`MediaError::QuotaExceeded`].
+pub fn room(space: Space, bytes: i64, kept: &SpaceUsage, policy: &MediaPolicy) -> Result<(), MediaError> {
     let fits = kept.bytes.checked_add(bytes).is_some_and(|all| all <= policy.quota(space));
-    if fits { Ok(()) } else { Err(Refusal::QuotaExceeded) }
+    if fits { Ok(()) } else { Err(MediaError::QuotaExceeded) }
 }
 
 /// Whether an account may see a picture. `couple` is the current couple of the account.
@@ -119,7 +120,7 @@ fn looks(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Val
 pub fn seen(media: &Media) -> serde_json::Value {
     let mut seen = looks(media.width, media.height, media.placeholder.as_deref());
     seen["state"] = media.state.as_str().into();
-    if media.state == State::Ready {
+    if media.state == MediaState::Ready {
         seen["animated"] = media.animated.into();
         seen["alpha"] = media.alpha.into();
     }
@@ -153,30 +154,30 @@ fn told(
 /// Checks that an account can use its picture in a space for a purpose: it exists and is not rejected.
 ///
 /// # Errors
-/// [`Refusal::WrongPurpose`], [`Refusal::MediaRejected`]; [`Refusal::MediaNotFound`] also for another account's picture.
+/// [`MediaError::WrongPurpose`], [`MediaError::MediaRejected`]; [`MediaError::MediaNotFound`] also for another account's picture.
 pub fn usable(
     media: Option<&Media>,
     space: Space,
     owner: AccountId,
     purpose: Purpose,
-) -> Result<&Media, Refusal> {
-    let media = media.filter(|media| media.owner == owner).ok_or(Refusal::MediaNotFound)?;
+) -> Result<&Media, MediaError> {
+    let media = media.filter(|media| media.owner == owner).ok_or(MediaError::MediaNotFound)?;
     if media.purpose != purpose {
-        return Err(Refusal::WrongPurpose);
+        return Err(MediaError::WrongPurpose);
     }
     if media.space != space {
-        return Err(Refusal::MediaNotFound);
+        return Err(MediaError::MediaNotFound);
     }
-    if matches!(media.state, State::Rejected(_)) { Err(Refusal::MediaRejected) } else { Ok(media) }
+    if matches!(media.state, MediaState::Rejected(_)) { Err(MediaError::MediaRejected) } else { Ok(media) }
 }
 
 /// Change that counts the use of an author's photo by an entry.
 ///
 /// # Errors
 /// The same as for [`usable`].
-pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Result<MediaChange, Refusal> {
+pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Result<MediaChange, MediaError> {
     let media = usable(media, Space::Couple(couple), owner, Purpose::Photo)?;
-    Ok(MediaChange::Use { couple, id: media.id, owner, ready: media.state == State::Ready })
+    Ok(MediaChange::Use { couple, id: media.id, owner, ready: media.state == MediaState::Ready })
 }
 
 /// Changes that set or remove an account's avatar and delete the previous one.
@@ -190,7 +191,7 @@ pub fn set_avatar(
     before: Option<&Media>,
     couple: Option<&Couple>,
     at: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
+) -> Result<Vec<Change>, MediaError> {
     if before.map(|before| before.id) == wanted {
         return Ok(Vec::new());
     }

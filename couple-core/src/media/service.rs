@@ -1,21 +1,22 @@
 //! Use cases of pictures.
 
 use super::{
-    Crop, DiscardBlobs, Format, Media, MediaChange, Policy, Purpose, Refusal, Rendition, Source, Space,
-    State, folder, identity,
+    Crop, DiscardBlobs, Format, Media, MediaChange, MediaError, MediaPolicy, MediaState, Purpose, Rendition,
+    Source, Space, folder, identity,
     rules::{self, Rendered},
 };
 use crate::{
-    AccountId, Call, Change, CommitError, CoupleId, Decision, Digest, Error, Failure, MediaId, Ports,
+    AccountId, Change, CommitError, CoupleId, Decision, Digest, Error, Failure, MediaId, Ports,
+    RequestContext,
     limits::{LimitKey, rules as limit},
     media::RenderMedia,
     pairing::Couple,
-    store::Transaction,
+    store::UnitOfWork,
 };
 
 /// Admitted upload: the place for its bytes.
 #[derive(Debug, Clone)]
-pub struct Upload {
+pub struct AdmittedUpload {
     /// Id for the picture, unless a picture with the same bytes exists.
     pub id: MediaId,
     /// Space for the picture.
@@ -27,7 +28,7 @@ pub struct Upload {
     key: String,
 }
 
-impl Upload {
+impl AdmittedUpload {
     /// Common prefix for the names of the upload's blobs. No other upload ever writes there.
     #[must_use]
     pub fn folder(&self) -> String {
@@ -37,7 +38,7 @@ impl Upload {
 
 /// Uploaded file after inspection of its header.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub struct InspectedUpload {
     /// SHA-256 of the bytes.
     pub digest: Digest,
     /// Blob with the bytes, in the folder of the upload.
@@ -54,7 +55,7 @@ pub struct Received {
 
 /// Picture of an upload, and whether the upload created it.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredMedia {
     /// The picture.
     pub media: Media,
     /// False if a picture with the same bytes exists. No row then names the blobs of the upload.
@@ -62,35 +63,40 @@ pub struct Stored {
 }
 
 /// Number of pictures per read.
-const PAGE: u32 = 100;
+const MAX_ROWS_PER_READ: u32 = 100;
 
-type Answer<T> = Result<T, Failure<Refusal>>;
+type MediaResult<T> = Result<T, Failure<MediaError>>;
 
 /// Service for pictures: uploading, viewing, deleting, and avatars.
 #[derive(Debug, Clone)]
 pub struct Pictures {
     ports: Ports,
-    policy: Policy,
+    policy: MediaPolicy,
 }
 
 impl Pictures {
     /// Creates the service.
     #[must_use]
-    pub const fn new(ports: Ports, policy: Policy) -> Self {
+    pub const fn new(ports: Ports, policy: MediaPolicy) -> Self {
         Self { ports, policy }
     }
 
     /// Settings.
     #[must_use]
-    pub const fn policy(&self) -> &Policy {
+    pub const fn policy(&self) -> &MediaPolicy {
         &self.policy
     }
 
     /// Admits an upload before its bytes are received. `length` is the declared number of bytes, if known.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::QuotaExceeded`], [`Refusal::RateLimited`].
-    pub async fn begin(&self, account: AccountId, purpose: Purpose, length: Option<u64>) -> Answer<Upload> {
+    /// [`MediaError::NotPaired`], [`MediaError::QuotaExceeded`], [`MediaError::RateLimited`].
+    pub async fn begin(
+        &self,
+        account: AccountId,
+        purpose: Purpose,
+        length: Option<u64>,
+    ) -> MediaResult<AdmittedUpload> {
         self.allow_upload(account).await?;
         self.prepare(account, purpose, length).await
     }
@@ -98,16 +104,16 @@ impl Pictures {
     /// Takes a token from the upload rate limit of an account.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`].
-    pub async fn allow_upload(&self, account: AccountId) -> Answer<()> {
+    /// [`MediaError::RateLimited`].
+    pub async fn allow_upload(&self, account: AccountId) -> MediaResult<()> {
         self.ports.allow(&[(limit::UPLOAD_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
     /// Takes a token from the rate limit of requests that append to resumable uploads of an account.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`].
-    pub async fn allow_append(&self, account: AccountId) -> Answer<()> {
+    /// [`MediaError::RateLimited`].
+    pub async fn allow_append(&self, account: AccountId) -> MediaResult<()> {
         self.ports.allow(&[(limit::APPEND_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
@@ -115,13 +121,18 @@ impl Pictures {
     /// limit.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::QuotaExceeded`].
-    pub async fn prepare(&self, account: AccountId, purpose: Purpose, length: Option<u64>) -> Answer<Upload> {
+    /// [`MediaError::NotPaired`], [`MediaError::QuotaExceeded`].
+    pub async fn prepare(
+        &self,
+        account: AccountId,
+        purpose: Purpose,
+        length: Option<u64>,
+    ) -> MediaResult<AdmittedUpload> {
         let space = match purpose {
             Purpose::Avatar => Space::Account(account),
             Purpose::Photo => {
                 let couple = self.ports.store.couple_of(account).await?;
-                Space::Couple(couple.ok_or(Failure::Refused(Refusal::NotPaired))?.id)
+                Space::Couple(couple.ok_or(Failure::Refused(MediaError::NotPaired))?.id)
             }
         };
         let bytes = i64::try_from(length.unwrap_or(0)).unwrap_or(i64::MAX);
@@ -129,7 +140,7 @@ impl Pictures {
         rules::room(space, bytes, &kept, &self.policy).map_err(Failure::Refused)?;
         let mut key = [0; 16];
         self.ports.entropy.fill(&mut key);
-        Ok(Upload {
+        Ok(AdmittedUpload {
             id: MediaId::new(&*self.ports.clock, &*self.ports.entropy),
             space,
             owner: account,
@@ -144,10 +155,15 @@ impl Pictures {
     /// were lost or never decoded: then the new picture replaces it.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`] when the couple has ended, [`Refusal::QuotaExceeded`], [`Refusal::KeyReused`].
-    /// After these, and if [`Stored::created`] is false, no row names the upload's blobs; after an error of
+    /// [`MediaError::NotPaired`] when the couple has ended, [`MediaError::QuotaExceeded`], [`MediaError::KeyReused`].
+    /// After these, and if [`StoredMedia::created`] is false, no row names the upload's blobs; after an error of
     /// the store a row may name them.
-    pub async fn add(&self, call: &Call, upload: &Upload, received: Received) -> Answer<Stored> {
+    pub async fn add(
+        &self,
+        call: &RequestContext,
+        upload: &AdmittedUpload,
+        received: InspectedUpload,
+    ) -> MediaResult<StoredMedia> {
         let now = self.ports.now();
         let store = &self.ports.store;
         let media = Media {
@@ -155,7 +171,7 @@ impl Pictures {
             space: upload.space,
             owner: upload.owner,
             purpose: upload.purpose,
-            state: State::Processing,
+            state: MediaState::Processing,
             digest: received.digest,
             crop: received.crop,
             key: upload.key.clone(),
@@ -169,18 +185,18 @@ impl Pictures {
             created_at: now,
         };
         let identity = identity(media.owner, media.purpose, &media.digest, media.crop);
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
-            if let Some(id) = work.replay::<MediaId, Refusal>().await? {
-                let media = store.media(id).await?.ok_or(Failure::Refused(Refusal::MediaNotFound))?;
-                return Ok(Stored { created: media.id == upload.id, media });
+            if let Some(id) = work.replay::<MediaId, MediaError>().await? {
+                let media = store.media(id).await?.ok_or(Failure::Refused(MediaError::MediaNotFound))?;
+                return Ok(StoredMedia { created: media.id == upload.id, media });
             }
             let couple = store.couple_of(upload.owner).await?;
             let before = store.media_by_identity(upload.space, &identity).await?;
             let mut changes = Vec::new();
             if let Some(before) = before {
                 if !self.is_lost(&before).await? {
-                    return Ok(Stored { created: before.id == upload.id, media: before });
+                    return Ok(StoredMedia { created: before.id == upload.id, media: before });
                 }
                 changes = self.removal(&before, couple.as_ref(), now)?;
             }
@@ -189,7 +205,7 @@ impl Pictures {
                 rules::insert(&media, couple.as_ref(), &kept, &self.policy).map_err(Failure::Refused)?;
             changes.extend([insert.into(), self.ports.enqueue(&RenderMedia { media: media.id })?]);
             if work.commit(Decision { changes, outcome: media.id }).await?.is_some() {
-                return Ok(Stored { media, created: true });
+                return Ok(StoredMedia { media, created: true });
             }
         }
     }
@@ -197,10 +213,10 @@ impl Pictures {
     /// Whether the picture cannot be shown because its bytes were lost or could not be processed.
     async fn is_lost(&self, media: &Media) -> Result<bool, Error> {
         Ok(match &media.state {
-            State::Processing => false,
-            State::Rejected(reason) => matches!(reason.as_str(), "lost" | "unavailable"),
-            State::Ready if media.source.is_some() => false,
-            State::Ready => self.ports.store.renditions(media.space, media.id).await?.is_empty(),
+            MediaState::Processing => false,
+            MediaState::Rejected(reason) => matches!(reason.as_str(), "lost" | "unavailable"),
+            MediaState::Ready if media.source.is_some() => false,
+            MediaState::Ready => self.ports.store.renditions(media.space, media.id).await?.is_empty(),
         })
     }
 
@@ -221,9 +237,9 @@ impl Pictures {
     /// Picture that an account may see, with its renditions.
     ///
     /// # Errors
-    /// [`Refusal::MediaNotFound`] for any other picture, whether or not it exists.
-    pub async fn view(&self, reader: AccountId, id: MediaId) -> Answer<(Media, Vec<Rendition>)> {
-        let none = || Failure::Refused(Refusal::MediaNotFound);
+    /// [`MediaError::MediaNotFound`] for any other picture, whether or not it exists.
+    pub async fn view(&self, reader: AccountId, id: MediaId) -> MediaResult<(Media, Vec<Rendition>)> {
+        let none = || Failure::Refused(MediaError::MediaNotFound);
         let media = self.ports.store.media(id).await?.ok_or_else(none)?;
         // The uploader may always see it, so the couple is not needed.
         let couple = match media.owner == reader {
@@ -240,14 +256,14 @@ impl Pictures {
     /// Deletes a picture of the account, with its blobs. Entries that name it stay and show no picture.
     ///
     /// # Errors
-    /// [`Refusal::MediaNotFound`] for a picture of another account.
-    pub async fn delete(&self, account: AccountId, id: MediaId) -> Answer<()> {
+    /// [`MediaError::MediaNotFound`] for a picture of another account.
+    pub async fn delete(&self, account: AccountId, id: MediaId) -> MediaResult<()> {
         let now = self.ports.now();
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, now);
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, now);
         loop {
             let media = self.ports.store.media(id).await?.filter(|media| media.owner == account);
-            let media = media.ok_or(Failure::Refused(Refusal::MediaNotFound))?;
+            let media = media.ok_or(Failure::Refused(MediaError::MediaNotFound))?;
             let couple = self.ports.store.couple_of(account).await?;
             let changes = self.removal(&media, couple.as_ref(), now)?;
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
@@ -259,13 +275,13 @@ impl Pictures {
     /// Sets or removes the avatar of an account, and deletes the previous one.
     ///
     /// # Errors
-    /// [`Refusal::MediaNotFound`], [`Refusal::MediaRejected`], [`Refusal::WrongPurpose`], [`Refusal::RateLimited`].
-    pub async fn set_avatar(&self, account: AccountId, wanted: Option<MediaId>) -> Answer<()> {
+    /// [`MediaError::MediaNotFound`], [`MediaError::MediaRejected`], [`MediaError::WrongPurpose`], [`MediaError::RateLimited`].
+    pub async fn set_avatar(&self, account: AccountId, wanted: Option<MediaId>) -> MediaResult<()> {
         let now = self.ports.now();
         let store = &self.ports.store;
         self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, LimitKey::new("account", account))]).await?;
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, now);
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, now);
         loop {
             let media = match wanted {
                 Some(id) => store.media(id).await?,
@@ -323,11 +339,11 @@ impl Pictures {
         decide: impl Fn(&Media, Option<&Couple>, crate::Timestamp) -> (Vec<Change>, Vec<String>) + Send + Sync,
     ) -> Result<bool, Error> {
         let now = self.ports.now();
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, now);
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, now);
         loop {
             let media = self.ports.store.media(id).await?;
-            let Some(media) = media.filter(|media| media.state == State::Processing) else {
+            let Some(media) = media.filter(|media| media.state == MediaState::Processing) else {
                 return Ok(false);
             };
             let couple = match media.space {
@@ -359,7 +375,7 @@ impl Pictures {
         }
     }
 
-    /// Records a request for a rendition, with at most one write per [`Policy::used_resolution`].
+    /// Records a request for a rendition, with at most one write per [`MediaPolicy::used_resolution`].
     ///
     /// # Errors
     /// Errors of the store.
@@ -371,7 +387,7 @@ impl Pictures {
         }
         let (name, format): (String, Format) = (rendition.name.clone(), rendition.format);
         let touch = MediaChange::Touch { space: media.space, id: media.id, name, format, at: now };
-        crate::ports::settled(self.ports.commit(vec![touch.into()]).await).map(drop)
+        crate::ports::without_conflict(self.ports.commit(vec![touch.into()]).await).map(drop)
     }
 
     /// Deletes a picture, unless an entry or avatar has started to use it since it was read.
@@ -380,7 +396,7 @@ impl Pictures {
     /// Errors of the store.
     pub async fn expire(&self, media: &Media) -> Result<(), Error> {
         let changes = deletion(&self.ports, media)?;
-        crate::ports::settled(self.ports.commit(changes).await).map(drop)
+        crate::ports::without_conflict(self.ports.commit(changes).await).map(drop)
     }
 
     /// Removes blobs of a picture that are unused or lost, first from its row and then from the blob store.
@@ -391,7 +407,7 @@ impl Pictures {
         let names = blobs.iter().map(|blob| media.path(blob)).collect();
         let discard = self.ports.enqueue(&DiscardBlobs { names })?;
         let forget = MediaChange::Forget { space: media.space, id: media.id, blobs };
-        crate::ports::settled(self.ports.commit(vec![forget.into(), discard]).await).map(drop)
+        crate::ports::without_conflict(self.ports.commit(vec![forget.into(), discard]).await).map(drop)
     }
 }
 
@@ -407,8 +423,8 @@ pub async fn uploaded(
     space: Space,
     after: Option<MediaId>,
 ) -> Result<(Vec<Media>, Option<MediaId>), Error> {
-    let mut page = ports.store.media_in(space, after, PAGE).await?;
-    let next = page.last().filter(|_| page.len() == PAGE as usize).map(|media| media.id);
+    let mut page = ports.store.media_in(space, after, MAX_ROWS_PER_READ).await?;
+    let next = page.last().filter(|_| page.len() == MAX_ROWS_PER_READ as usize).map(|media| media.id);
     page.retain(|media| media.owner == account);
     Ok((page, next))
 }
@@ -425,7 +441,7 @@ pub(crate) fn deletion(ports: &Ports, media: &Media) -> Result<Vec<Change>, Erro
 }
 
 /// Changes after an entry has stopped naming a picture: the last use deletes the picture.
-pub(crate) async fn let_go(ports: &Ports, id: MediaId) -> Result<Vec<Change>, Error> {
+pub(crate) async fn release_media(ports: &Ports, id: MediaId) -> Result<Vec<Change>, Error> {
     match ports.store.media(id).await? {
         None => Ok(Vec::new()),
         Some(media) if media.uses > 1 => Ok(vec![MediaChange::Release(media.as_read()).into()]),

@@ -25,20 +25,20 @@ pub struct Viewer {
 /// Granularity of expiry times in microseconds: 5 min.
 ///
 /// Accesses signed within one step are equal, so that they hit a client's cache.
-const STEP: i64 = 5 * 60 * 1_000_000;
+const EXPIRY_STEP_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Number of bytes before the signature: three ids, epoch and expiry.
-const HEAD: usize = 3 * 16 + 2 * 8;
+const PAYLOAD_BYTES: usize = 3 * 16 + 2 * 8;
 
 impl Viewer {
     /// Longest validity of an access: two steps.
-    pub const LONGEST: Duration = Duration::from_mins(10);
+    pub const MAX_LIFETIME: Duration = Duration::from_mins(10);
 
     /// Expiry of an access that is signed at `now`: 5 to 10 minutes later.
     #[must_use]
     pub const fn expiry(now: Timestamp) -> Timestamp {
         let micros = now.micros();
-        Timestamp::from_micros(micros - micros.rem_euclid(STEP) + 2 * STEP)
+        Timestamp::from_micros(micros - micros.rem_euclid(EXPIRY_STEP_MICROS) + 2 * EXPIRY_STEP_MICROS)
     }
 
     /// Signs the access to one rendition until `expires_at`. Returns 128 URL-safe characters.
@@ -59,7 +59,7 @@ impl Viewer {
         now: Timestamp,
     ) -> Option<Self> {
         let bytes = BASE64URL_NOPAD.decode(access.as_bytes()).ok()?;
-        let (head, given) = bytes.split_first_chunk::<HEAD>()?;
+        let (head, given) = bytes.split_first_chunk::<PAYLOAD_BYTES>()?;
         let given = Digest::from_bytes(given.try_into().ok()?);
         if !signature(keys, head, media, rendition).same_as(&given) {
             return None;
@@ -75,9 +75,9 @@ impl Viewer {
         (now < Timestamp::from_micros(number(56)?)).then_some(viewer)
     }
 
-    fn head(&self, expires_at: Timestamp) -> [u8; HEAD] {
+    fn head(&self, expires_at: Timestamp) -> [u8; PAYLOAD_BYTES] {
         let (couple, epoch) = self.couple.map_or((Uuid::nil(), 0), |(id, epoch)| (id.as_uuid(), epoch));
-        let mut head = [0; HEAD];
+        let mut head = [0; PAYLOAD_BYTES];
         head[..16].copy_from_slice(self.account.as_uuid().as_bytes());
         head[16..32].copy_from_slice(self.session.as_uuid().as_bytes());
         head[32..48].copy_from_slice(couple.as_bytes());
@@ -87,7 +87,7 @@ impl Viewer {
     }
 }
 
-fn signature(keys: &Keyring, head: &[u8; HEAD], media: MediaId, rendition: &str) -> Digest {
+fn signature(keys: &Keyring, head: &[u8; PAYLOAD_BYTES], media: MediaId, rendition: &str) -> Digest {
     keys.derive("rendition-access", &[head, media.as_uuid().as_bytes(), rendition.as_bytes()])
 }
 
@@ -132,10 +132,10 @@ mod tests {
         for seconds in 0..600 {
             let now = Timestamp::from_micros(NOW.micros() + seconds * 1_000_000);
             let left = Viewer::expiry(now).micros() - now.micros();
-            assert!(left > STEP && left <= 2 * STEP, "{left}");
+            assert!(left > EXPIRY_STEP_MICROS && left <= 2 * EXPIRY_STEP_MICROS, "{left}");
         }
-        let begin = Timestamp::from_micros(NOW.micros() - NOW.micros() % STEP);
-        let last = Timestamp::from_micros(begin.micros() + STEP - 1);
+        let begin = Timestamp::from_micros(NOW.micros() - NOW.micros() % EXPIRY_STEP_MICROS);
+        let last = Timestamp::from_micros(begin.micros() + EXPIRY_STEP_MICROS - 1);
         assert_eq!(Viewer::expiry(begin), Viewer::expiry(last));
     }
 }

@@ -99,7 +99,7 @@ pub struct PurgeInvitesHandler {
 }
 
 impl PurgeInvitesHandler {
-    const KEPT: Duration = Duration::from_hours(24 * 7);
+    const RETENTION: Duration = Duration::from_hours(24 * 7);
 
     /// Creates the handler.
     #[must_use]
@@ -116,7 +116,7 @@ impl PurgeInvitesHandler {
 #[async_trait]
 impl Handler<PurgeInvites> for PurgeInvitesHandler {
     async fn run(&self, _: PurgeInvites, _: &Context) -> Result<(), JobError> {
-        let before = self.ports.now().minus(Self::KEPT);
+        let before = self.ports.now().minus(Self::RETENTION);
         crate::job::purge_all(&self.ports, |cap| PairingChange::PurgeInvites { before, cap }.into()).await?;
         Ok(())
     }

@@ -25,7 +25,7 @@ mod service;
 
 pub use job::{InviteMail, InviteMailHandler, PurgeInvites, PurgeInvitesHandler};
 pub use port::{Directory, PairingChange, PairingReads};
-pub use service::{Founded, Inviting, Named, Pairings, Sent};
+pub use service::{InviteOutcome, InviteRef, NewInvite, Pairings, SentInvite};
 
 use std::{borrow::Cow, time::Duration};
 
@@ -221,7 +221,7 @@ pub struct Profile {
 
 /// Settings of pairing.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct PairingPolicy {
     /// Lifetime of an invite.
     pub invite_lifetime: Duration,
     /// Maximum number of open invites per account.
@@ -232,7 +232,7 @@ pub struct Policy {
     pub invite_mail_per_account_and_address: Rule,
 }
 
-impl Default for Policy {
+impl Default for PairingPolicy {
     fn default() -> Self {
         Self {
             invite_lifetime: Duration::from_hours(24),
@@ -246,7 +246,7 @@ impl Default for Policy {
 /// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum PairingError {
     /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -288,7 +288,7 @@ pub enum Refusal {
     KeyReused,
 }
 
-impl Refusal {
+impl PairingError {
     /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
@@ -310,13 +310,13 @@ impl Refusal {
     }
 }
 
-impl From<KeyReused> for Refusal {
+impl From<KeyReused> for PairingError {
     fn from(_: KeyReused) -> Self {
         Self::KeyReused
     }
 }
 
-impl From<crate::limits::Limited> for Refusal {
+impl From<crate::limits::Limited> for PairingError {
     fn from(limited: crate::limits::Limited) -> Self {
         Self::RateLimited(limited.retry_after)
     }

@@ -3,7 +3,7 @@
 //! Each function takes the state that was read and returns the changes of one edge. The preconditions of
 //! those changes resolve races: a caller whose commit conflicts reads the new state and decides again.
 
-use super::{Block, Couple, Invite, InviteState, PairingChange, Person, Policy, Refusal, Side};
+use super::{Block, Couple, Invite, InviteState, PairingChange, PairingError, PairingPolicy, Person, Side};
 use crate::{
     AccountId, Change, CoupleId, Digest, InviteId, Keyring, Secret, Timestamp, digest,
     timeline::{NewEntry, TimelineChange, system},
@@ -11,22 +11,22 @@ use crate::{
 };
 
 /// Number of letters in a short code: 50 bits.
-const LETTERS: usize = 10;
+const CODE_LETTERS: usize = 10;
 /// Kind of a link token, which is also its prefix.
-const LINK: &str = "invite";
+const LINK_PURPOSE: &str = "invite";
 
 /// Short code of an invite, as displayed: `XXXXX-XXXXX`.
 #[must_use]
 pub fn code_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
-    let letters = keys.letters("invite-code", &[invite.as_uuid().as_bytes()], LETTERS);
-    let (left, right) = letters.expose().split_at(LETTERS / 2);
+    let letters = keys.letters("invite-code", &[invite.as_uuid().as_bytes()], CODE_LETTERS);
+    let (left, right) = letters.expose().split_at(CODE_LETTERS / 2);
     Secret::new(format!("{left}-{right}"))
 }
 
 /// Link token of an invite: 192 bits.
 #[must_use]
 pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
-    keys.bearer(LINK, &[invite.as_uuid().as_bytes()])
+    keys.bearer(LINK_PURPOSE, &[invite.as_uuid().as_bytes()])
 }
 
 /// Normalises the typed code of an invite; none if the text is not a code.
@@ -34,13 +34,13 @@ pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
 /// Ignores case, spaces and dashes; accepts look-alikes and full-width forms.
 #[must_use]
 pub fn typed_code(text: &str) -> Option<String> {
-    typed::letters(text, LETTERS)
+    typed::letters(text, CODE_LETTERS)
 }
 
 /// Finds the link token in a text that is a token or a link; none if there is no token.
 #[must_use]
 pub fn typed_link(text: &str) -> Option<&str> {
-    typed::link_token(text, LINK)
+    typed::link_token(text, LINK_PURPOSE)
 }
 
 /// Digest under which a code is stored. Keyed, because 50 bits could be found by brute force.
@@ -56,7 +56,7 @@ pub fn link_digest(token: &str) -> Digest {
 }
 
 /// State that [`invite`] decides from.
-pub struct Inviting<'a> {
+pub struct InviteFacts<'a> {
     /// Current couple of the inviter.
     pub couple: Option<&'a Couple>,
     /// Open invites of the inviter, including expired ones.
@@ -71,7 +71,7 @@ pub struct Inviting<'a> {
 
 /// Decision of [`invite`].
 #[derive(Debug)]
-pub enum Invited {
+pub enum InviteDecision {
     /// A new invite is created by these changes.
     Waiting(Vec<Change>),
     /// The target has already invited the inviter: accept that invite.
@@ -83,21 +83,25 @@ pub enum Invited {
 /// A new invite to an address replaces the earlier one to the same address.
 ///
 /// # Errors
-/// [`Refusal::AlreadyPaired`], [`Refusal::OwnInvite`] for the inviter's own address,
-/// [`Refusal::TooManyInvites`].
-pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<Invited, Refusal> {
+/// [`PairingError::AlreadyPaired`], [`PairingError::OwnInvite`] for the inviter's own address,
+/// [`PairingError::TooManyInvites`].
+pub fn invite(
+    read: &InviteFacts<'_>,
+    policy: &PairingPolicy,
+    now: Timestamp,
+) -> Result<InviteDecision, PairingError> {
     let invite = read.invite;
     if read.couple.is_some() {
-        return Err(Refusal::AlreadyPaired);
+        return Err(PairingError::AlreadyPaired);
     }
     if invite.target.as_ref().is_some_and(|target| *target.key() == invite.inviter_email) {
-        return Err(Refusal::OwnInvite);
+        return Err(PairingError::OwnInvite);
     }
     let mut changes = Vec::new();
     if let Some(between) = read.between {
         let theirs = between.inviter != invite.inviter;
         if theirs && between.is_open(now) && !read.between_blocked {
-            return Ok(Invited::Crossing(between.id));
+            return Ok(InviteDecision::Crossing(between.id));
         }
         // Lock the row of the member before the row of the invite: every commit uses this order.
         changes.push(PairingChange::ExpectUnpaired { account: invite.inviter }.into());
@@ -110,42 +114,42 @@ pub fn invite(read: &Inviting<'_>, policy: &Policy, now: Timestamp) -> Result<In
         .iter()
         .filter(|open| open.is_open(now) && read.between.is_none_or(|between| between.id != open.id));
     if waiting.count() >= policy.open_invites {
-        return Err(Refusal::TooManyInvites);
+        return Err(PairingError::TooManyInvites);
     }
     let limit = u32::try_from(policy.open_invites).unwrap_or(u32::MAX);
     changes.push(PairingChange::InsertInvite { invite: invite.clone(), limit }.into());
-    Ok(Invited::Waiting(changes))
+    Ok(InviteDecision::Waiting(changes))
 }
 
 /// Checks that `person` may see and answer an invite.
 ///
 /// # Errors
-/// [`Refusal::Unverified`]; [`Refusal::OwnInvite`] for the sender; [`Refusal::InviteExpired`] for the owner
-/// of the target address, who knows of the invite; [`Refusal::InviteNotFound`] for everyone else, whatever
+/// [`PairingError::Unverified`]; [`PairingError::OwnInvite`] for the sender; [`PairingError::InviteExpired`] for the owner
+/// of the target address, who knows of the invite; [`PairingError::InviteNotFound`] for everyone else, whatever
 /// the reason.
 pub fn answerable<'a>(
     invite: Option<&'a Invite>,
     person: &Person,
     blocked: bool,
     now: Timestamp,
-) -> Result<&'a Invite, Refusal> {
-    let Some(email) = &person.email else { return Err(Refusal::Unverified) };
-    let Some(invite) = invite else { return Err(Refusal::InviteNotFound) };
+) -> Result<&'a Invite, PairingError> {
+    let Some(email) = &person.email else { return Err(PairingError::Unverified) };
+    let Some(invite) = invite else { return Err(PairingError::InviteNotFound) };
     if invite.inviter == person.id {
-        return Err(Refusal::OwnInvite);
+        return Err(PairingError::OwnInvite);
     }
     let addressed = invite.target.as_ref().is_some_and(|target| target.key() == email.key());
     if (invite.target.is_some() && !addressed) || blocked || invite.state != InviteState::Open {
-        return Err(Refusal::InviteNotFound);
+        return Err(PairingError::InviteNotFound);
     }
     if !invite.is_open(now) {
-        return Err(if addressed { Refusal::InviteExpired } else { Refusal::InviteNotFound });
+        return Err(if addressed { PairingError::InviteExpired } else { PairingError::InviteNotFound });
     }
     Ok(invite)
 }
 
 /// State that [`accept`] decides from.
-pub struct Accepting<'a> {
+pub struct AcceptFacts<'a> {
     /// User who accepts.
     pub person: &'a Person,
     /// Current couple of the user.
@@ -162,11 +166,11 @@ pub struct Accepting<'a> {
 
 /// Decision of [`accept`].
 #[derive(Debug)]
-pub enum Accepted {
+pub enum AcceptDecision {
     /// A new couple is created by these changes.
-    Founded(Box<Couple>, Vec<Change>),
+    Paired(Box<Couple>, Vec<Change>),
     /// The user accepted this invite before and is in its couple: a repeated request.
-    Already(Box<Couple>),
+    AlreadyPaired(Box<Couple>),
 }
 
 /// *inviting → couple*.
@@ -174,16 +178,16 @@ pub enum Accepted {
 /// One commit adds the couple, closes all other invites of both and appends the first entry.
 ///
 /// # Errors
-/// [`Refusal::AlreadyPaired`], and the refusals of [`answerable`].
-pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal> {
+/// [`PairingError::AlreadyPaired`], and the refusals of [`answerable`].
+pub fn accept(read: &AcceptFacts<'_>, now: Timestamp) -> Result<AcceptDecision, PairingError> {
     if let (Some(couple), Some(invite)) = (read.couple, read.invite)
         && invite.state == (InviteState::Accepted { by: read.person.id, couple: couple.id })
     {
-        return Ok(Accepted::Already(Box::new(couple.clone())));
+        return Ok(AcceptDecision::AlreadyPaired(Box::new(couple.clone())));
     }
     let invite = answerable(read.invite, read.person, read.blocked, now)?;
     if read.couple.is_some() {
-        return Err(Refusal::AlreadyPaired);
+        return Err(PairingError::AlreadyPaired);
     }
     let couple = Couple {
         id: read.id,
@@ -206,7 +210,7 @@ pub fn accept(read: &Accepting<'_>, now: Timestamp) -> Result<Accepted, Refusal>
         PairingChange::WithdrawInvitesOf { inviter: read.person.id }.into(),
         append(&couple, NewEntry::system(system::PAIRED, None, None, now)),
     ];
-    Ok(Accepted::Founded(Box::new(Couple { head_seq: 1, ..couple }), changes))
+    Ok(AcceptDecision::Paired(Box::new(Couple { head_seq: 1, ..couple }), changes))
 }
 
 /// *inviting → person*, by the recipient.
@@ -218,20 +222,20 @@ pub fn decline(
     person: &Person,
     blocked: bool,
     now: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
+) -> Result<Vec<Change>, PairingError> {
     Ok(vec![close(answerable(invite, person, blocked, now)?, InviteState::Declined)])
 }
 
 /// *inviting → person*, by the inviter.
 ///
 /// # Errors
-/// [`Refusal::InviteNotFound`] unless it is an open invite of this account.
-pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change>, Refusal> {
+/// [`PairingError::InviteNotFound`] unless it is an open invite of this account.
+pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change>, PairingError> {
     match invite {
         Some(invite) if invite.inviter == person && invite.state == InviteState::Open => {
             Ok(vec![close(invite, InviteState::Withdrawn)])
         }
-        _ => Err(Refusal::InviteNotFound),
+        _ => Err(PairingError::InviteNotFound),
     }
 }
 
@@ -240,14 +244,14 @@ pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change
 /// Takes effect immediately, without consent, and appends no entry that reveals it.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`].
+/// [`PairingError::NotPaired`].
 pub fn leave(
     couple: Option<&Couple>,
     person: &Person,
     block: bool,
     now: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
-    let (couple, _) = seated(couple, person.id)?;
+) -> Result<Vec<Change>, PairingError> {
+    let (couple, _) = require_member(couple, person.id)?;
     let end: Change = PairingChange::End { id: couple.id, at: now }.into();
     Ok(std::iter::once(end).chain(block.then(|| block_partner(couple, person, now)).flatten()).collect())
 }
@@ -255,15 +259,15 @@ pub fn leave(
 /// Changes of a request to leave a couple that has already ended: none, or the block.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`] for a couple that the account was never in or that has not ended.
-pub fn left_already(
+/// [`PairingError::NotPaired`] for a couple that the account was never in or that has not ended.
+pub fn already_ended(
     couple: Option<&Couple>,
     person: &Person,
     block: bool,
     now: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
+) -> Result<Vec<Change>, PairingError> {
     let own = couple.filter(|couple| couple.side_of(person.id).is_some() && couple.ended_at.is_some());
-    let couple = own.ok_or(Refusal::NotPaired)?;
+    let couple = own.ok_or(PairingError::NotPaired)?;
     Ok(block.then(|| block_partner(couple, person, now)).flatten().into_iter().collect())
 }
 
@@ -279,16 +283,16 @@ fn block_partner(couple: &Couple, person: &Person, now: Timestamp) -> Option<Cha
 /// It is restored when both members want it.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
+/// [`PairingError::NotPaired`], [`PairingError::NoPrevious`].
 pub fn restore(
     couple: Option<&Couple>,
     person: AccountId,
     wanted: bool,
     now: Timestamp,
-) -> Result<(Couple, Vec<Change>), Refusal> {
-    let (couple, side) = seated(couple, person)?;
+) -> Result<(Couple, Vec<Change>), PairingError> {
+    let (couple, side) = require_member(couple, person)?;
     if couple.previous.is_none() {
-        return Err(Refusal::NoPrevious);
+        return Err(PairingError::NoPrevious);
     }
     let mut after = couple.clone();
     if couple.restore[side.index()] == wanted {
@@ -307,10 +311,10 @@ pub fn restore(
 /// The living couple, and the account's side of it.
 ///
 /// # Errors
-/// [`Refusal::NotPaired`].
-pub fn seated(couple: Option<&Couple>, person: AccountId) -> Result<(&Couple, Side), Refusal> {
-    let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Refusal::NotPaired)?;
-    let side = couple.side_of(person).ok_or(Refusal::NotPaired)?;
+/// [`PairingError::NotPaired`].
+pub fn require_member(couple: Option<&Couple>, person: AccountId) -> Result<(&Couple, Side), PairingError> {
+    let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(PairingError::NotPaired)?;
+    let side = couple.side_of(person).ok_or(PairingError::NotPaired)?;
     Ok((couple, side))
 }
 
@@ -364,10 +368,16 @@ mod tests {
                 state: InviteState::Open,
             }
         }
-        fn accept(&self, person: &Person, invite: &Invite) -> Result<Accepted, Refusal> {
+        fn accept(&self, person: &Person, invite: &Invite) -> Result<AcceptDecision, PairingError> {
             let id = CoupleId::new(&self.clock, &self.entropy);
-            let read =
-                Accepting { person, couple: None, invite: Some(invite), blocked: false, previous: None, id };
+            let read = AcceptFacts {
+                person,
+                couple: None,
+                invite: Some(invite),
+                blocked: false,
+                previous: None,
+                id,
+            };
             accept(&read, Timestamp::default())
         }
     }
@@ -385,7 +395,7 @@ mod tests {
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let (theirs, mine) = (world.invite(&ana, Some(&ben)), world.invite(&ben, Some(&ana)));
         assert_eq!(theirs.pair_key(), mine.pair_key());
-        let read = Inviting {
+        let read = InviteFacts {
             couple: None,
             open: &[],
             between: Some(&theirs),
@@ -394,11 +404,11 @@ mod tests {
         };
         let now = Timestamp::default();
         assert!(
-            matches!(invite(&read, &Policy::default(), now), Ok(Invited::Crossing(id)) if id == theirs.id)
+            matches!(invite(&read, &PairingPolicy::default(), now), Ok(InviteDecision::Crossing(id)) if id == theirs.id)
         );
-        let blocked = Inviting { between_blocked: true, ..read };
+        let blocked = InviteFacts { between_blocked: true, ..read };
         assert!(
-            matches!(invite(&blocked, &Policy::default(), now), Ok(Invited::Waiting(changes)) if changes.len() == 3)
+            matches!(invite(&blocked, &PairingPolicy::default(), now), Ok(InviteDecision::Waiting(changes)) if changes.len() == 3)
         );
     }
 
@@ -408,10 +418,10 @@ mod tests {
         let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
         let sent = world.invite(&ana, Some(&ben));
         assert!(world.accept(&ben, &sent).is_ok());
-        assert_eq!(world.accept(&cleo, &sent).unwrap_err(), Refusal::InviteNotFound);
-        assert_eq!(world.accept(&ana, &sent).unwrap_err(), Refusal::OwnInvite);
+        assert_eq!(world.accept(&cleo, &sent).unwrap_err(), PairingError::InviteNotFound);
+        assert_eq!(world.accept(&ana, &sent).unwrap_err(), PairingError::OwnInvite);
         let unverified = Person { email: None, ..ben };
-        assert_eq!(world.accept(&unverified, &sent).unwrap_err(), Refusal::Unverified);
+        assert_eq!(world.accept(&unverified, &sent).unwrap_err(), PairingError::Unverified);
     }
 
     #[test]
@@ -422,13 +432,13 @@ mod tests {
         for state in [InviteState::Declined, InviteState::Withdrawn] {
             assert_eq!(
                 world.accept(&ben, &Invite { state, ..open.clone() }).unwrap_err(),
-                Refusal::InviteNotFound
+                PairingError::InviteNotFound
             );
         }
         let expired = Invite { expires_at: Timestamp::default(), ..open };
-        assert_eq!(world.accept(&ben, &expired).unwrap_err(), Refusal::InviteNotFound);
+        assert_eq!(world.accept(&ben, &expired).unwrap_err(), PairingError::InviteNotFound);
         let told = Invite { target: ben.email.clone(), ..expired };
-        assert_eq!(world.accept(&ben, &told).unwrap_err(), Refusal::InviteExpired);
+        assert_eq!(world.accept(&ben, &told).unwrap_err(), PairingError::InviteExpired);
     }
 
     #[test]
@@ -436,9 +446,9 @@ mod tests {
         let world = World::new();
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let sent = world.invite(&ana, None);
-        let Ok(Accepted::Founded(couple, _)) = world.accept(&ben, &sent) else { panic!("not founded") };
+        let Ok(AcceptDecision::Paired(couple, _)) = world.accept(&ben, &sent) else { panic!("not founded") };
         let now = Timestamp::default();
-        assert_eq!(restore(Some(&couple), ana.id, true, now).unwrap_err(), Refusal::NoPrevious);
+        assert_eq!(restore(Some(&couple), ana.id, true, now).unwrap_err(), PairingError::NoPrevious);
         let again = Couple { previous: Some(couple.id), ..*couple };
         let (one, changes) = restore(Some(&again), ana.id, true, now).unwrap();
         assert!(!one.restored() && changes.len() == 1);

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use super::{
-    Block, Couple, Directory, Invite, InviteMail, InviteState, PairingChange, Person, Policy, Profile,
-    Refusal, Side, pair_key,
-    rules::{self, Accepted, Accepting, Invited},
+    Block, Couple, Directory, Invite, InviteMail, InviteState, PairingChange, PairingError, PairingPolicy,
+    Person, Profile, Side, pair_key,
+    rules::{self, AcceptDecision, AcceptFacts, InviteDecision},
 };
 use crate::{
-    AccountId, Call, CoupleId, Decision, EmailAddress, Failure, Invalid, InviteId, Label, Ports, Secret,
+    AccountId, CoupleId, Decision, EmailAddress, Failure, Invalid, InviteId, Label, Ports, RequestContext,
+    Secret,
     limits::{LimitKey, per_client, rules as limit},
-    ports::settled,
-    store::Transaction,
+    ports::without_conflict,
+    store::UnitOfWork,
     text::parse_day,
     timeline::{NewEntry, system},
 };
 
 /// Request to create an invite.
 #[derive(Debug, Clone, Default)]
-pub struct Inviting {
+pub struct NewInvite {
     /// Only address that may answer the invite, and to which it is mailed; none for an invite to pass on.
     pub email: Option<String>,
     /// Message for the recipient.
@@ -27,7 +28,7 @@ pub struct Inviting {
 
 /// Reference to a received invite.
 #[derive(Debug, Clone)]
-pub enum Named {
+pub enum InviteRef {
     /// The short code.
     Code(Secret<String>),
     /// The link token, or the link with the token.
@@ -36,7 +37,7 @@ pub enum Named {
     Id(InviteId),
 }
 
-impl Named {
+impl InviteRef {
     /// Normalises the reference for comparison.
     ///
     /// Recognises a link in place of its token or of a code. A text that can be neither a code nor a link is
@@ -57,7 +58,7 @@ impl Named {
 
 /// Invite with the code and the link that its sender passes on.
 #[derive(Debug, Clone)]
-pub struct Sent {
+pub struct SentInvite {
     /// The invite.
     pub invite: Invite,
     /// The short code.
@@ -68,28 +69,28 @@ pub struct Sent {
 
 /// Result of an invite request.
 #[derive(Debug, Clone)]
-pub enum Founded {
+pub enum InviteOutcome {
     /// The invite waits for an answer.
-    Waiting(Box<Sent>),
+    Pending(Box<SentInvite>),
     /// The target had already invited the inviter: the two are a couple now.
-    Couple(Box<Couple>),
+    Paired(Box<Couple>),
 }
 
 /// Recorded outcome of an invite request.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
-enum Outcome {
+enum RecordedOutcome {
     Waiting(InviteId),
     Couple(CoupleId),
 }
 
-type Answer<T> = Result<T, Failure<Refusal>>;
+type PairingResult<T> = Result<T, Failure<PairingError>>;
 
 /// Service for invites, couples and blocks.
 #[derive(Clone)]
 pub struct Pairings {
     ports: Ports,
     directory: Arc<dyn Directory>,
-    policy: Policy,
+    policy: PairingPolicy,
 }
 
 impl std::fmt::Debug for Pairings {
@@ -101,7 +102,7 @@ impl std::fmt::Debug for Pairings {
 impl Pairings {
     /// Creates the service.
     #[must_use]
-    pub fn new(ports: Ports, directory: Arc<dyn Directory>, policy: Policy) -> Self {
+    pub fn new(ports: Ports, directory: Arc<dyn Directory>, policy: PairingPolicy) -> Self {
         Self { ports, directory, policy }
     }
 
@@ -118,11 +119,16 @@ impl Pairings {
     /// Two accounts that invite each other concurrently become one couple.
     ///
     /// # Errors
-    /// [`Refusal::Unverified`], [`Refusal::AlreadyPaired`], [`Refusal::OwnInvite`], [`Refusal::TooManyInvites`],
-    /// [`Refusal::Invalid`], [`Refusal::RateLimited`], [`Refusal::KeyReused`].
-    pub async fn invite(&self, call: &Call, person: &Person, command: &Inviting) -> Answer<Founded> {
+    /// [`PairingError::Unverified`], [`PairingError::AlreadyPaired`], [`PairingError::OwnInvite`], [`PairingError::TooManyInvites`],
+    /// [`PairingError::Invalid`], [`PairingError::RateLimited`], [`PairingError::KeyReused`].
+    pub async fn invite(
+        &self,
+        call: &RequestContext,
+        person: &Person,
+        command: &NewInvite,
+    ) -> PairingResult<InviteOutcome> {
         let now = self.ports.now();
-        let email = person.email.as_ref().ok_or(Failure::Refused(Refusal::Unverified))?;
+        let email = person.email.as_ref().ok_or(Failure::Refused(PairingError::Unverified))?;
         let target = match &command.email {
             Some(email) => Some(EmailAddress::parse("email", email).map_err(refuse)?),
             None => None,
@@ -131,7 +137,7 @@ impl Pairings {
             Some(text) => Some(Label::parse("message", text).map_err(refuse)?),
             None => None,
         };
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         if let Some(outcome) = work.replay().await? {
             return self.invited_before(outcome).await;
         }
@@ -177,7 +183,7 @@ impl Pairings {
                 }
                 _ => false,
             };
-            let read = rules::Inviting {
+            let read = rules::InviteFacts {
                 couple: couple.as_ref(),
                 open: &store.invites_of(person.id).await?,
                 between: between.as_ref(),
@@ -186,16 +192,20 @@ impl Pairings {
             };
             let (outcome, mut changes) =
                 match rules::invite(&read, &self.policy, now).map_err(Failure::Refused)? {
-                    Invited::Waiting(changes) => (Outcome::Waiting(id), changes),
-                    Invited::Crossing(_) => {
+                    InviteDecision::Waiting(changes) => (RecordedOutcome::Waiting(id), changes),
+                    InviteDecision::Crossing(_) => {
                         match self.decide_accept(person, couple.clone(), between, now).await {
-                            Ok(Accepted::Founded(couple, changes)) => (Outcome::Couple(couple.id), changes),
-                            Ok(Accepted::Already(couple)) => return Ok(Founded::Couple(couple)),
+                            Ok(AcceptDecision::Paired(couple, changes)) => {
+                                (RecordedOutcome::Couple(couple.id), changes)
+                            }
+                            Ok(AcceptDecision::AlreadyPaired(couple)) => {
+                                return Ok(InviteOutcome::Paired(couple));
+                            }
                             Err(refused) => return Err(refused),
                         }
                     }
                 };
-            if matches!(outcome, Outcome::Waiting(_)) && invite.target.is_some() {
+            if matches!(outcome, RecordedOutcome::Waiting(_)) && invite.target.is_some() {
                 changes.push(self.ports.enqueue(&InviteMail { invite: id })?);
             }
             if let Some((_, outcome)) = work.commit(Decision { changes, outcome }).await? {
@@ -208,23 +218,23 @@ impl Pairings {
             if let (Some(target), Some(couple)) =
                 (&invite.target, self.ports.store.couple_of(person.id).await?)
             {
-                let side = rules::seated(Some(&couple), person.id).map_err(Failure::Refused)?.1;
+                let side = rules::require_member(Some(&couple), person.id).map_err(Failure::Refused)?.1;
                 let partner = self.directory.find_by_email(target.key()).await?;
                 if partner == Some(couple.member(side.other())) {
-                    return Ok(Founded::Couple(Box::new(couple)));
+                    return Ok(InviteOutcome::Paired(Box::new(couple)));
                 }
             }
         }
     }
 
-    async fn invited_before(&self, outcome: Outcome) -> Answer<Founded> {
-        let gone = || Failure::Refused(Refusal::InviteNotFound);
+    async fn invited_before(&self, outcome: RecordedOutcome) -> PairingResult<InviteOutcome> {
+        let gone = || Failure::Refused(PairingError::InviteNotFound);
         Ok(match outcome {
-            Outcome::Waiting(id) => {
+            RecordedOutcome::Waiting(id) => {
                 let invite = self.ports.store.invite(id).await?.ok_or_else(gone)?;
-                Founded::Waiting(Box::new(self.with_code(invite)))
+                InviteOutcome::Pending(Box::new(self.with_code(invite)))
             }
-            Outcome::Couple(id) => Founded::Couple(Box::new(self.still(id).await?)),
+            RecordedOutcome::Couple(id) => InviteOutcome::Paired(Box::new(self.still(id).await?)),
         })
     }
 
@@ -232,7 +242,7 @@ impl Pairings {
     ///
     /// # Errors
     /// Errors of the store.
-    pub async fn sent(&self, person: AccountId) -> Answer<Vec<Sent>> {
+    pub async fn sent(&self, person: AccountId) -> PairingResult<Vec<SentInvite>> {
         let now = self.ports.now();
         let invites = self.ports.store.invites_of(person).await?;
         Ok(invites.into_iter().filter(|i| i.is_open(now)).map(|invite| self.with_code(invite)).collect())
@@ -242,7 +252,7 @@ impl Pairings {
     ///
     /// # Errors
     /// Errors of the store.
-    pub async fn received(&self, person: &Person) -> Answer<Vec<Invite>> {
+    pub async fn received(&self, person: &Person) -> PairingResult<Vec<Invite>> {
         let Some(email) = &person.email else { return Ok(Vec::new()) };
         let now = self.ports.now();
         let mut open = Vec::new();
@@ -260,10 +270,10 @@ impl Pairings {
     /// Withdraws an invite.
     ///
     /// # Errors
-    /// [`Refusal::InviteNotFound`].
-    pub async fn withdraw(&self, person: AccountId, id: InviteId) -> Answer<()> {
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+    /// [`PairingError::InviteNotFound`].
+    pub async fn withdraw(&self, person: AccountId, id: InviteId) -> PairingResult<()> {
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, self.ports.now());
         loop {
             let invite = self.ports.store.invite(id).await?;
             let changes = rules::withdraw(invite.as_ref(), person).map_err(Failure::Refused)?;
@@ -276,33 +286,43 @@ impl Pairings {
     /// Preview of an invite: the invite and its sender's profile.
     ///
     /// # Errors
-    /// [`Refusal::InviteNotFound`], [`Refusal::InviteExpired`], [`Refusal::OwnInvite`], [`Refusal::Invalid`],
-    /// [`Refusal::Unverified`], [`Refusal::RateLimited`].
-    pub async fn preview(&self, call: &Call, person: &Person, named: &Named) -> Answer<(Invite, Profile)> {
+    /// [`PairingError::InviteNotFound`], [`PairingError::InviteExpired`], [`PairingError::OwnInvite`], [`PairingError::Invalid`],
+    /// [`PairingError::Unverified`], [`PairingError::RateLimited`].
+    pub async fn preview(
+        &self,
+        call: &RequestContext,
+        person: &Person,
+        named: &InviteRef,
+    ) -> PairingResult<(Invite, Profile)> {
         let now = self.ports.now();
         let named = &named.normalized().map_err(refuse)?;
         self.allow_code(call, person.id, named).await?;
         let invite = self.find(named).await?;
-        let blocked = self.closed_to(person.id, invite.as_ref()).await?;
+        let blocked = self.is_closed_to(person.id, invite.as_ref()).await?;
         let invite = rules::answerable(invite.as_ref(), person, blocked, now).map_err(Failure::Refused)?;
         // No check whether the inviter is in a couple: the commit that pairs an account also closes its open
         // invites.
         let profile = self.directory.profile(invite.inviter).await?;
-        Ok((invite.clone(), profile.ok_or(Failure::Refused(Refusal::InviteNotFound))?))
+        Ok((invite.clone(), profile.ok_or(Failure::Refused(PairingError::InviteNotFound))?))
     }
 
     /// Accepts an invite: the two accounts become a couple.
     ///
     /// # Errors
-    /// [`Refusal::InviteNotFound`], [`Refusal::InviteExpired`], [`Refusal::OwnInvite`], [`Refusal::AlreadyPaired`],
-    /// [`Refusal::Unverified`], [`Refusal::RateLimited`], [`Refusal::KeyReused`].
-    pub async fn accept(&self, call: &Call, person: &Person, named: &Named) -> Answer<Couple> {
+    /// [`PairingError::InviteNotFound`], [`PairingError::InviteExpired`], [`PairingError::OwnInvite`], [`PairingError::AlreadyPaired`],
+    /// [`PairingError::Unverified`], [`PairingError::RateLimited`], [`PairingError::KeyReused`].
+    pub async fn accept(
+        &self,
+        call: &RequestContext,
+        person: &Person,
+        named: &InviteRef,
+    ) -> PairingResult<Couple> {
         let now = self.ports.now();
         let named = &named.normalized().map_err(refuse)?;
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         let mut allowed = false;
         loop {
-            if let Some(id) = work.replay::<CoupleId, Refusal>().await? {
+            if let Some(id) = work.replay::<CoupleId, PairingError>().await? {
                 return self.still(id).await;
             }
             if !std::mem::replace(&mut allowed, true) {
@@ -313,8 +333,8 @@ impl Pairings {
             let couple = self.ports.store.couple_of(person.id).await?;
             let invite = self.find(named).await?;
             let (couple, changes) = match self.decide_accept(person, couple, invite, now).await? {
-                Accepted::Already(couple) => return Ok(*couple),
-                Accepted::Founded(couple, changes) => (couple, changes),
+                AcceptDecision::AlreadyPaired(couple) => return Ok(*couple),
+                AcceptDecision::Paired(couple, changes) => (couple, changes),
             };
             if work.commit(Decision { changes, outcome: couple.id }).await?.is_some() {
                 return Ok(*couple);
@@ -323,9 +343,9 @@ impl Pairings {
     }
 
     /// Couple that a repeated request created, unless it has ended since.
-    async fn still(&self, id: CoupleId) -> Answer<Couple> {
+    async fn still(&self, id: CoupleId) -> PairingResult<Couple> {
         let couple = self.ports.store.couple(id).await?.filter(|couple| couple.ended_at.is_none());
-        couple.ok_or(Failure::Refused(Refusal::NotPaired))
+        couple.ok_or(Failure::Refused(PairingError::NotPaired))
     }
 
     async fn decide_accept(
@@ -334,7 +354,7 @@ impl Pairings {
         mut couple: Option<Couple>,
         invite: Option<Invite>,
         now: crate::Timestamp,
-    ) -> Answer<Accepted> {
+    ) -> PairingResult<AcceptDecision> {
         let store = &self.ports.store;
         if let (None, Some(Invite { state: InviteState::Accepted { by, couple: id }, .. })) =
             (&couple, &invite)
@@ -346,7 +366,7 @@ impl Pairings {
         if couple.is_none() {
             self.require_may_pair(person).await?;
         }
-        let blocked = self.closed_to(person.id, invite.as_ref()).await?;
+        let blocked = self.is_closed_to(person.id, invite.as_ref()).await?;
         let previous = match &invite {
             Some(invite) => store
                 .couples_of(person.id)
@@ -359,26 +379,31 @@ impl Pairings {
         };
         let id = CoupleId::new(&*self.ports.clock, &*self.ports.entropy);
         let read =
-            Accepting { person, couple: couple.as_ref(), invite: invite.as_ref(), blocked, previous, id };
+            AcceptFacts { person, couple: couple.as_ref(), invite: invite.as_ref(), blocked, previous, id };
         rules::accept(&read, now).map_err(Failure::Refused)
     }
 
     /// Declines an invite.
     ///
     /// # Errors
-    /// The same as for [`preview`](Self::preview), and [`Refusal::KeyReused`].
-    pub async fn decline(&self, call: &Call, person: &Person, named: &Named) -> Answer<()> {
+    /// The same as for [`preview`](Self::preview), and [`PairingError::KeyReused`].
+    pub async fn decline(
+        &self,
+        call: &RequestContext,
+        person: &Person,
+        named: &InviteRef,
+    ) -> PairingResult<()> {
         let now = self.ports.now();
         let named = &named.normalized().map_err(refuse)?;
         self.allow_code(call, person.id, named).await?;
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
             let invite = self.find(named).await?;
-            let blocked = self.closed_to(person.id, invite.as_ref()).await?;
+            let blocked = self.is_closed_to(person.id, invite.as_ref()).await?;
             let decided = rules::decline(invite.as_ref(), person, blocked, now);
             // Read the recorded outcome last: the same request, running concurrently, may have declined the
             // invite.
-            if work.replay::<(), Refusal>().await?.is_some() {
+            if work.replay::<(), PairingError>().await?.is_some() {
                 return Ok(());
             }
             let changes = decided.map_err(Failure::Refused)?;
@@ -391,23 +416,23 @@ impl Pairings {
     /// Current couple of an account, and the account's side.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`].
-    pub async fn couple_of(&self, person: AccountId) -> Answer<(Couple, Side)> {
+    /// [`PairingError::NotPaired`].
+    pub async fn couple_of(&self, person: AccountId) -> PairingResult<(Couple, Side)> {
         let couple = self.ports.store.couple_of(person).await?;
-        let side = rules::seated(couple.as_ref(), person).map_err(Failure::Refused)?.1;
-        Ok((couple.ok_or(Failure::Refused(Refusal::NotPaired))?, side))
+        let side = rules::require_member(couple.as_ref(), person).map_err(Failure::Refused)?.1;
+        Ok((couple.ok_or(Failure::Refused(PairingError::NotPaired))?, side))
     }
 
     /// Sets title and anniversary. `None` keeps a field, `Some(None)` clears it.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::Invalid`].
+    /// [`PairingError::NotPaired`], [`PairingError::Invalid`].
     pub async fn describe(
         &self,
         person: AccountId,
         title: Option<Option<String>>,
         anniversary: Option<Option<String>>,
-    ) -> Answer<Couple> {
+    ) -> PairingResult<Couple> {
         let now = self.ports.now();
         let title = title
             .map(|title| title.map(|title| Label::parse("title", &title)).transpose())
@@ -417,8 +442,8 @@ impl Pairings {
             .map(|day| day.map(|day| parse_day("anniversary", &day)).transpose())
             .transpose()
             .map_err(refuse)?;
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, now);
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, now);
         let mut allowed = false;
         loop {
             let (couple, side) = self.couple_of(person).await?;
@@ -442,7 +467,7 @@ impl Pairings {
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 // Read again: the partner may have changed the other field concurrently.
                 let couple = self.ports.store.couple(couple.id).await?;
-                return couple.ok_or(Failure::Refused(Refusal::NotPaired));
+                return couple.ok_or(Failure::Refused(PairingError::NotPaired));
             }
         }
     }
@@ -452,11 +477,11 @@ impl Pairings {
     /// It is readable when both want it.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`].
-    pub async fn restore(&self, person: AccountId, wanted: bool) -> Answer<Couple> {
+    /// [`PairingError::NotPaired`], [`PairingError::NoPrevious`].
+    pub async fn restore(&self, person: AccountId, wanted: bool) -> PairingResult<Couple> {
         let now = self.ports.now();
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, now);
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, now);
         self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, account_key(person))]).await?;
         loop {
             let couple = self.ports.store.couple_of(person).await?;
@@ -477,26 +502,26 @@ impl Pairings {
     /// a late repeat never ends another couple; if that couple has already ended, the request succeeds.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], also when the account was never in `meant`; [`Refusal::KeyReused`].
+    /// [`PairingError::NotPaired`], also when the account was never in `meant`; [`PairingError::KeyReused`].
     pub async fn leave(
         &self,
-        call: &Call,
+        call: &RequestContext,
         person: &Person,
         meant: Option<CoupleId>,
         block: bool,
-    ) -> Answer<()> {
+    ) -> PairingResult<()> {
         let now = self.ports.now();
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         loop {
             let couple = self.ports.store.couple_of(person.id).await?;
             // Read after the couple: a concurrent repeat may have ended the couple.
-            if work.replay::<(), Refusal>().await?.is_some() {
+            if work.replay::<(), PairingError>().await?.is_some() {
                 return Ok(());
             }
             let changes = match meant {
                 Some(id) if couple.as_ref().is_none_or(|couple| couple.id != id) => {
                     let named = self.ports.store.couple(id).await?;
-                    rules::left_already(named.as_ref(), person, block, now)
+                    rules::already_ended(named.as_ref(), person, block, now)
                 }
                 _ => rules::leave(couple.as_ref(), person, block, now),
             };
@@ -511,33 +536,33 @@ impl Pairings {
     ///
     /// # Errors
     /// Errors of the store.
-    pub async fn blocks(&self, person: AccountId) -> Answer<Vec<Block>> {
+    pub async fn blocks(&self, person: AccountId) -> PairingResult<Vec<Block>> {
         Ok(self.ports.store.blocks_of(person).await?)
     }
 
     /// Removes a block.
     ///
     /// # Errors
-    /// [`Refusal::BlockNotFound`].
-    pub async fn unblock(&self, person: AccountId, blocked: AccountId) -> Answer<()> {
+    /// [`PairingError::BlockNotFound`].
+    pub async fn unblock(&self, person: AccountId, blocked: AccountId) -> PairingResult<()> {
         if !self.ports.store.is_blocked(person, blocked).await? {
-            return Err(Failure::Refused(Refusal::BlockNotFound));
+            return Err(Failure::Refused(PairingError::BlockNotFound));
         }
         let unblock = PairingChange::Unblock { blocker: person, blocked };
-        settled(self.ports.commit(vec![unblock.into()]).await)?;
+        without_conflict(self.ports.commit(vec![unblock.into()]).await)?;
         Ok(())
     }
 
-    async fn find(&self, named: &Named) -> Answer<Option<Invite>> {
+    async fn find(&self, named: &InviteRef) -> PairingResult<Option<Invite>> {
         let store = &self.ports.store;
         Ok(match named {
-            Named::Code(code) => {
+            InviteRef::Code(code) => {
                 store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?
             }
-            Named::Link(link) => store.invite_by_link(&rules::link_digest(link.expose())).await?,
+            InviteRef::Link(link) => store.invite_by_link(&rules::link_digest(link.expose())).await?,
             // An id is no secret: it only finds invites with a target address, and `answerable` checks the
             // address.
-            Named::Id(id) => store.invite(*id).await?.filter(|invite| invite.target.is_some()),
+            InviteRef::Id(id) => store.invite(*id).await?.filter(|invite| invite.target.is_some()),
         })
     }
 
@@ -548,7 +573,7 @@ impl Pairings {
     }
 
     /// Whether an account cannot answer an invite: a block, or its sender may not pair.
-    async fn closed_to(&self, person: AccountId, invite: Option<&Invite>) -> Result<bool, crate::Error> {
+    async fn is_closed_to(&self, person: AccountId, invite: Option<&Invite>) -> Result<bool, crate::Error> {
         let Some(invite) = invite.filter(|invite| invite.state == InviteState::Open) else {
             return Ok(false);
         };
@@ -557,19 +582,24 @@ impl Pairings {
     }
 
     /// Refuses an account that requested deletion or has changed its address.
-    async fn require_may_pair(&self, person: &Person) -> Answer<()> {
-        let email = person.email.as_ref().ok_or(Failure::Refused(Refusal::Unverified))?;
+    async fn require_may_pair(&self, person: &Person) -> PairingResult<()> {
+        let email = person.email.as_ref().ok_or(Failure::Refused(PairingError::Unverified))?;
         if self.directory.may_pair(person.id, email.key()).await? {
             Ok(())
         } else {
-            Err(Failure::Refused(Refusal::Unauthenticated))
+            Err(Failure::Refused(PairingError::Unauthenticated))
         }
     }
 
-    async fn allow_code(&self, call: &Call, person: AccountId, named: &Named) -> Answer<()> {
+    async fn allow_code(
+        &self,
+        call: &RequestContext,
+        person: AccountId,
+        named: &InviteRef,
+    ) -> PairingResult<()> {
         let mut wanted = per_client(limit::CODE_PER_CLIENT, call.ip);
         wanted.push((limit::CODE_PER_ACCOUNT, account_key(person)));
-        if let Named::Code(code) = named {
+        if let InviteRef::Code(code) = named {
             let digest = rules::code_digest(&self.ports.keys, code.expose());
             wanted.push((
                 limit::TRY_PER_CODE,
@@ -579,10 +609,10 @@ impl Pairings {
         self.ports.allow(&wanted).await
     }
 
-    fn with_code(&self, invite: Invite) -> Sent {
+    fn with_code(&self, invite: Invite) -> SentInvite {
         let code = rules::code_of(&self.ports.keys, invite.id);
         let link = self.ports.links.to("invite", &rules::link_of(&self.ports.keys, invite.id));
-        Sent { invite, code, link }
+        SentInvite { invite, code, link }
     }
 }
 
@@ -590,6 +620,6 @@ fn account_key(id: AccountId) -> LimitKey {
     LimitKey::new("account", id)
 }
 
-fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {
-    Failure::Refused(Refusal::Invalid(invalid))
+fn refuse(invalid: crate::Invalid) -> Failure<PairingError> {
+    Failure::Refused(PairingError::Invalid(invalid))
 }

@@ -10,7 +10,7 @@ pub mod rules;
 mod service;
 
 pub use port::{Page, TimelineChange, TimelineReads};
-pub use service::{Append, Appended, Membership, Timeline, View};
+pub use service::{Append, Appended, EntryView, Membership, Timeline};
 
 use std::{borrow::Cow, time::Duration};
 
@@ -25,20 +25,20 @@ pub struct Body(String);
 
 impl Body {
     /// Maximum length in bytes of the JSON text.
-    pub const MOST: usize = 16 * 1024;
+    pub const MAX_BODY_BYTES: usize = 16 * 1024;
     /// Maximum number of nested objects and arrays, including the value itself.
     pub const MAX_LEVELS: usize = 32;
 
     /// Checks a JSON value and converts it to text.
     ///
     /// # Errors
-    /// [`Invalid`] when the text is longer than [`MOST`](Self::MOST), has more levels than
+    /// [`Invalid`] when the text is longer than [`MAX_BODY_BYTES`](Self::MAX_BODY_BYTES), has more levels than
     /// [`MAX_LEVELS`](Self::MAX_LEVELS), or contains a NUL or a number that JSON parsers would change: one
     /// that is no 64-bit integer and is beyond ±2^53.
     pub fn new(field: &'static str, value: &serde_json::Value) -> Result<Self, Invalid> {
         check(value, Self::MAX_LEVELS).map_err(|code| Invalid::new(field, code))?;
         let text = value.to_string();
-        if text.len() > Self::MOST {
+        if text.len() > Self::MAX_BODY_BYTES {
             return Err(Invalid::new(field, "too_long"));
         }
         Ok(Self(text))
@@ -68,12 +68,14 @@ impl Body {
 fn check(value: &serde_json::Value, levels: usize) -> Result<(), &'static str> {
     use serde_json::Value;
     /// 2^53: from here on, neighbouring integers have the same floating-point value.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
+    const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
     let nul = |text: &str| if text.contains('\0') { Err("control_character") } else { Ok(()) };
     match value {
         Value::String(text) => nul(text),
         Value::Number(number) if !number.is_f64() => Ok(()),
-        Value::Number(number) if number.as_f64().is_none_or(|n| n.abs() >= EXACT) => Err("number_not_exact"),
+        Value::Number(number) if number.as_f64().is_none_or(|n| n.abs() >= MAX_EXACT_INTEGER) => {
+            Err("number_not_exact")
+        }
         Value::Array(_) | Value::Object(_) if levels == 0 => Err("too_deep"),
         Value::Array(items) => items.iter().try_for_each(|item| check(item, levels - 1)),
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
@@ -188,7 +190,7 @@ impl NewEntry {
 /// Refusal that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum TimelineError {
     /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -227,7 +229,7 @@ pub enum Refusal {
     RateLimited(Duration),
 }
 
-impl Refusal {
+impl TimelineError {
     /// Stable error code of the HTTP contract.
     #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
@@ -248,13 +250,13 @@ impl Refusal {
     }
 }
 
-impl From<KeyReused> for Refusal {
+impl From<KeyReused> for TimelineError {
     fn from(_: KeyReused) -> Self {
         Self::KeyReused
     }
 }
 
-impl From<crate::limits::Limited> for Refusal {
+impl From<crate::limits::Limited> for TimelineError {
     fn from(limited: crate::limits::Limited) -> Self {
         Self::RateLimited(limited.retry_after)
     }

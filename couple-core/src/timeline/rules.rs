@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, Refusal, SEEN, TimelineChange, system};
+use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, SEEN, TimelineChange, TimelineError, system};
 use crate::{
     AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
     pairing::{Couple, PairingChange, Side},
@@ -164,8 +164,8 @@ pub fn emoji(emoji: &str) -> Result<&str, Invalid> {
 /// Checks that a repeated client id has the same content as the existing entry.
 ///
 /// # Errors
-/// [`Refusal::KeyReused`] when the content differs.
-pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Refusal> {
+/// [`TimelineError::KeyReused`] when the content differs.
+pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), TimelineError> {
     // An edited or deleted entry counts as the same: its original body is not stored.
     let touched = existing.edited_at.is_some() || existing.deleted_at.is_some();
     let says = |existing: &Body| match kind {
@@ -173,20 +173,20 @@ pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Refusal
         _ => existing == body,
     };
     let same = existing.kind == kind && (touched || existing.body.as_ref().is_some_and(says));
-    if same { Ok(()) } else { Err(Refusal::KeyReused) }
+    if same { Ok(()) } else { Err(TimelineError::KeyReused) }
 }
 
 /// Changes that replace an entry's body and append the entry that reports it.
 ///
 /// # Errors
-/// [`Refusal::EntryNotFound`], [`Refusal::NotAuthor`], [`Refusal::EntryDeleted`].
+/// [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryDeleted`].
 pub fn edit(
     couple: CoupleId,
     entry: Option<&Entry>,
     author: Side,
     value: &Value,
     at: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
+) -> Result<Vec<Change>, TimelineError> {
     let entry = own(entry, author)?;
     let mut body = body(&entry.kind, value)?;
     if entry.kind == PHOTO {
@@ -206,13 +206,13 @@ pub fn edit(
 /// Changes that make an entry a tombstone and append the entry that reports it.
 ///
 /// # Errors
-/// The same as for [`edit`], except [`Refusal::Invalid`].
+/// The same as for [`edit`], except [`TimelineError::Invalid`].
 pub fn delete(
     couple: CoupleId,
     entry: Option<&Entry>,
     author: Side,
     at: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
+) -> Result<Vec<Change>, TimelineError> {
     let entry = own(entry, author)?;
     let delete = TimelineChange::Delete { couple, seq: entry.seq, author, at };
     Ok(vec![delete.into(), told(couple, system::DELETED, author, entry.seq, at)])
@@ -221,18 +221,18 @@ pub fn delete(
 /// Changes that set or remove a reaction; none if the reaction is as wanted.
 ///
 /// # Errors
-/// [`Refusal::EntryNotFound`], [`Refusal::EntryDeleted`], [`Refusal::Invalid`].
+/// [`TimelineError::EntryNotFound`], [`TimelineError::EntryDeleted`], [`TimelineError::Invalid`].
 pub fn react(
     couple: CoupleId,
     entry: Option<&Entry>,
     side: Side,
     wanted: Option<&str>,
     at: Timestamp,
-) -> Result<Vec<Change>, Refusal> {
+) -> Result<Vec<Change>, TimelineError> {
     let wanted = wanted.map(emoji).transpose()?;
-    let entry = entry.filter(|entry| is_personal(entry)).ok_or(Refusal::EntryNotFound)?;
+    let entry = entry.filter(|entry| is_personal(entry)).ok_or(TimelineError::EntryNotFound)?;
     if entry.deleted_at.is_some() {
-        return Err(Refusal::EntryDeleted);
+        return Err(TimelineError::EntryDeleted);
     }
     if entry.reactions[side.index()].as_deref() == wanted {
         return Ok(Vec::new());
@@ -257,13 +257,13 @@ fn is_personal(entry: &Entry) -> bool {
     kind(&entry.kind).is_ok()
 }
 
-fn own(entry: Option<&Entry>, author: Side) -> Result<&Entry, Refusal> {
-    let entry = entry.ok_or(Refusal::EntryNotFound)?;
+fn own(entry: Option<&Entry>, author: Side) -> Result<&Entry, TimelineError> {
+    let entry = entry.ok_or(TimelineError::EntryNotFound)?;
     if entry.author != Some(author) || !is_personal(entry) {
-        return Err(Refusal::NotAuthor);
+        return Err(TimelineError::NotAuthor);
     }
     if entry.deleted_at.is_some() {
-        return Err(Refusal::EntryDeleted);
+        return Err(TimelineError::EntryDeleted);
     }
     Ok(entry)
 }
@@ -316,7 +316,7 @@ mod tests {
         assert!(body("hug", &json!({})).is_ok());
         assert!(body("hug", &json!({"a": "\u{0}"})).is_err());
         assert!(body("hug", &json!({"a": "\\u0000"})).is_ok());
-        assert!(body("hug", &json!({"a": "x".repeat(Body::MOST)})).is_err());
+        assert!(body("hug", &json!({"a": "x".repeat(Body::MAX_BODY_BYTES)})).is_err());
         let nested = |levels: usize| {
             let text = format!("{}{{}}{}", "{\"a\":".repeat(levels - 1), "}".repeat(levels - 1));
             body("hug", &serde_json::from_str(&text).unwrap()).map_err(|invalid| invalid.code)

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Body, Entry, NewEntry, PHOTO, Page, Refusal, TimelineChange, rules};
+use super::{Body, Entry, NewEntry, PHOTO, Page, TimelineChange, TimelineError, rules};
 use crate::{
-    AccountId, Call, Change, CoupleId, Decision, Failure, Ports,
+    AccountId, Change, CoupleId, Decision, Failure, Ports, RequestContext,
     limits::{LimitKey, rules as limit},
     live::{Notice, Topic},
     media,
     pairing::{Couple, Side},
-    store::Transaction,
+    store::UnitOfWork,
 };
 
 /// Request to append an entry.
@@ -36,7 +36,7 @@ pub struct Appended {
 
 /// Entry with the current state of the entry that it targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct EntryView {
     /// The entry.
     pub entry: Entry,
     /// Targeted entry, without its own target.
@@ -56,7 +56,7 @@ pub struct Membership {
     pub side: Side,
 }
 
-type Answer<T> = Result<T, Failure<Refusal>>;
+type TimelineResult<T> = Result<T, Failure<TimelineError>>;
 
 /// Service for the log of a couple: appending, reading, editing, reacting and signals.
 #[derive(Debug, Clone)]
@@ -66,9 +66,9 @@ pub struct Timeline {
 
 impl Timeline {
     /// Default number of entries per page.
-    pub const PAGE: u32 = 50;
+    pub const DEFAULT_PAGE_SIZE: u32 = 50;
     /// Maximum number of entries per page.
-    pub const PAGE_MOST: u32 = 200;
+    pub const MAX_PAGE_SIZE: u32 = 200;
     /// Number of newest entries among which unread ones are counted; bounds the cost of the query.
     pub const UNREAD_WINDOW: i64 = 1_000;
 
@@ -81,47 +81,57 @@ impl Timeline {
     /// Current couple of an account, and the account's membership in it.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`].
-    pub async fn membership(&self, account: AccountId) -> Answer<(Membership, Couple)> {
+    /// [`TimelineError::NotPaired`].
+    pub async fn membership(&self, account: AccountId) -> TimelineResult<(Membership, Couple)> {
         let couple = self.ports.store.couple_of(account).await?;
-        let couple =
-            couple.filter(|couple| couple.ended_at.is_none()).ok_or(Failure::Refused(Refusal::NotPaired))?;
-        let side = couple.side_of(account).ok_or(Failure::Refused(Refusal::NotPaired))?;
+        let couple = couple
+            .filter(|couple| couple.ended_at.is_none())
+            .ok_or(Failure::Refused(TimelineError::NotPaired))?;
+        let side = couple.side_of(account).ok_or(Failure::Refused(TimelineError::NotPaired))?;
         Ok((Membership { account, couple: couple.id, epoch: couple.epoch, side }, couple))
     }
 
     /// Membership of an account, if its couple is the given one or none is given.
-    async fn meant_for(&self, account: AccountId, couple: Option<CoupleId>) -> Answer<Membership> {
+    async fn require_current_couple(
+        &self,
+        account: AccountId,
+        couple: Option<CoupleId>,
+    ) -> TimelineResult<Membership> {
         let (at, _) = self.membership(account).await?;
         if couple.is_none_or(|couple| couple == at.couple) {
             Ok(at)
         } else {
-            Err(Failure::Refused(Refusal::NotPaired))
+            Err(Failure::Refused(TimelineError::NotPaired))
         }
     }
 
     /// Appends an entry. A repeated client id returns the existing entry.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::MediaNotFound`], [`Refusal::MediaRejected`],
-    /// [`Refusal::MediaWrongPurpose`], [`Refusal::KeyReused`], [`Refusal::RateLimited`].
-    pub async fn append(&self, call: &Call, account: AccountId, command: &Append) -> Answer<Appended> {
+    /// [`TimelineError::NotPaired`], [`TimelineError::Invalid`], [`TimelineError::MediaNotFound`], [`TimelineError::MediaRejected`],
+    /// [`TimelineError::MediaWrongPurpose`], [`TimelineError::KeyReused`], [`TimelineError::RateLimited`].
+    pub async fn append(
+        &self,
+        call: &RequestContext,
+        account: AccountId,
+        command: &Append,
+    ) -> TimelineResult<Appended> {
         let now = self.ports.now();
         let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
         let kind = rules::kind(&command.kind).map_err(refuse)?;
         let body = rules::body(kind, &command.body).map_err(refuse)?;
-        let mut work = Transaction::new(&self.ports, call, now);
+        let mut work = UnitOfWork::new(&self.ports, call, now);
         self.allow_write(account).await?;
         let mut again = false;
         loop {
-            let at = self.meant_for(account, command.couple).await?;
+            let at = self.require_current_couple(account, command.couple).await?;
             // Replay first, so that an idempotency key with another body or client id is refused before a
             // lookup by client id.
-            if let Some((couple, _)) = work.replay::<(CoupleId, String), Refusal>().await?
+            if let Some((couple, _)) = work.replay::<(CoupleId, String), TimelineError>().await?
                 && couple != at.couple
             {
                 // The entry belongs to an earlier couple and is not appended to this one.
-                return Err(Failure::Refused(Refusal::NotPaired));
+                return Err(Failure::Refused(TimelineError::NotPaired));
             }
             // Look up the client id only after a conflict, because repeats are rare.
             let looked = std::mem::replace(&mut again, true);
@@ -156,13 +166,13 @@ impl Timeline {
                     }
                     // Look up the client id first: a repeat succeeds even if the picture has been deleted.
                     _ if !looked => continue,
-                    (Err(media::Refusal::MediaRejected), _) => {
-                        return Err(Failure::Refused(Refusal::MediaRejected));
+                    (Err(media::MediaError::MediaRejected), _) => {
+                        return Err(Failure::Refused(TimelineError::MediaRejected));
                     }
-                    (Err(media::Refusal::WrongPurpose), _) => {
-                        return Err(Failure::Refused(Refusal::MediaWrongPurpose));
+                    (Err(media::MediaError::WrongPurpose), _) => {
+                        return Err(Failure::Refused(TimelineError::MediaWrongPurpose));
                     }
-                    _ => return Err(Failure::Refused(Refusal::MediaNotFound)),
+                    _ => return Err(Failure::Refused(TimelineError::MediaNotFound)),
                 }
             }
             let append = TimelineChange::Append { couple: at.couple, entry: new.clone() };
@@ -181,14 +191,14 @@ impl Timeline {
     /// Page of the log.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::Invalid`] for the kind.
+    /// [`TimelineError::NotPaired`], [`TimelineError::Invalid`] for the kind.
     pub async fn page(
         &self,
         account: AccountId,
         page: Page,
         limit: u32,
         kind: Option<&str>,
-    ) -> Answer<Vec<View>> {
+    ) -> TimelineResult<Vec<EntryView>> {
         let kind = kind.map(rules::kind_filter).transpose().map_err(refuse)?;
         let (at, _) = self.membership(account).await?;
         self.read(at.couple, page, limit, kind).await.map_err(Failure::Failed)
@@ -197,16 +207,16 @@ impl Timeline {
     /// Page of the previous couple's log, if both members restored it, and the account's side there.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::NoPrevious`], [`Refusal::Invalid`] for the kind.
+    /// [`TimelineError::NotPaired`], [`TimelineError::NoPrevious`], [`TimelineError::Invalid`] for the kind.
     pub async fn previous_page(
         &self,
         account: AccountId,
         page: Page,
         limit: u32,
         kind: Option<&str>,
-    ) -> Answer<(Side, Vec<View>)> {
+    ) -> TimelineResult<(Side, Vec<EntryView>)> {
         let kind = kind.map(rules::kind_filter).transpose().map_err(refuse)?;
-        let none = || Failure::Refused(Refusal::NoPrevious);
+        let none = || Failure::Refused(TimelineError::NoPrevious);
         let (_, couple) = self.membership(account).await?;
         let id = couple.previous.filter(|_| couple.restored()).ok_or_else(none)?;
         // The sides may have been the other way round in the previous couple.
@@ -225,8 +235,8 @@ impl Timeline {
         page: Page,
         limit: u32,
         kind: Option<&str>,
-    ) -> Result<Vec<View>, crate::Error> {
-        let limit = limit.clamp(1, Self::PAGE_MOST);
+    ) -> Result<Vec<EntryView>, crate::Error> {
+        let limit = limit.clamp(1, Self::MAX_PAGE_SIZE);
         let entries = self.ports.store.entries(couple, page, limit, kind).await?;
         let wanted: BTreeSet<i64> = entries.iter().filter_map(|entry| entry.target).collect();
         let mut targets: HashMap<i64, Entry> = HashMap::new();
@@ -240,7 +250,7 @@ impl Timeline {
         }
         Ok(entries
             .into_iter()
-            .map(|entry| View { target: entry.target.and_then(|seq| targets.get(&seq).cloned()), entry })
+            .map(|entry| EntryView { target: entry.target.and_then(|seq| targets.get(&seq).cloned()), entry })
             .collect())
     }
 
@@ -258,18 +268,23 @@ impl Timeline {
     /// Entry with this `seq`.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`].
-    pub async fn entry(&self, account: AccountId, seq: i64) -> Answer<Entry> {
+    /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`].
+    pub async fn entry(&self, account: AccountId, seq: i64) -> TimelineResult<Entry> {
         let (at, _) = self.membership(account).await?;
-        self.ports.store.entry(at.couple, seq).await?.ok_or(Failure::Refused(Refusal::EntryNotFound))
+        self.ports.store.entry(at.couple, seq).await?.ok_or(Failure::Refused(TimelineError::EntryNotFound))
     }
 
     /// Replaces the body of an entry that the account wrote.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`], [`Refusal::NotAuthor`], [`Refusal::EntryDeleted`],
-    /// [`Refusal::Invalid`], [`Refusal::RateLimited`].
-    pub async fn edit(&self, account: AccountId, seq: i64, body: &serde_json::Value) -> Answer<Entry> {
+    /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryDeleted`],
+    /// [`TimelineError::Invalid`], [`TimelineError::RateLimited`].
+    pub async fn edit(
+        &self,
+        account: AccountId,
+        seq: i64,
+        body: &serde_json::Value,
+    ) -> TimelineResult<Entry> {
         let now = self.ports.now();
         self.change(account, seq, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
     }
@@ -278,7 +293,7 @@ impl Timeline {
     ///
     /// # Errors
     /// The same as for [`edit`](Self::edit).
-    pub async fn delete(&self, account: AccountId, seq: i64) -> Answer<Entry> {
+    pub async fn delete(&self, account: AccountId, seq: i64) -> TimelineResult<Entry> {
         let now = self.ports.now();
         self.change(account, seq, |at, entry| rules::delete(at.couple, entry, at.side, now)).await
     }
@@ -286,9 +301,9 @@ impl Timeline {
     /// Sets or removes the account's reaction to an entry.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::EntryNotFound`], [`Refusal::EntryDeleted`], [`Refusal::Invalid`],
-    /// [`Refusal::RateLimited`].
-    pub async fn react(&self, account: AccountId, seq: i64, emoji: Option<&str>) -> Answer<Entry> {
+    /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`], [`TimelineError::EntryDeleted`], [`TimelineError::Invalid`],
+    /// [`TimelineError::RateLimited`].
+    pub async fn react(&self, account: AccountId, seq: i64, emoji: Option<&str>) -> TimelineResult<Entry> {
         let now = self.ports.now();
         self.change(account, seq, |at, entry| rules::react(at.couple, entry, at.side, emoji, now)).await
     }
@@ -297,10 +312,10 @@ impl Timeline {
         &self,
         account: AccountId,
         seq: i64,
-        decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<Change>, Refusal> + Send + Sync,
-    ) -> Answer<Entry> {
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+        decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<Change>, TimelineError> + Send + Sync,
+    ) -> TimelineResult<Entry> {
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, self.ports.now());
         self.allow_write(account).await?;
         loop {
             let (at, _) = self.membership(account).await?;
@@ -310,11 +325,11 @@ impl Timeline {
             if changes.iter().any(deletes)
                 && let Some(id) = entry.as_ref().and_then(rules::media_of)
             {
-                changes.extend(media::let_go(&self.ports, id).await?);
+                changes.extend(media::release_media(&self.ports, id).await?);
             }
             if work.commit(Decision { changes, outcome: () }).await?.is_some() {
                 let entry = self.ports.store.entry(at.couple, seq).await?;
-                return entry.ok_or(Failure::Refused(Refusal::EntryNotFound));
+                return entry.ok_or(Failure::Refused(TimelineError::EntryNotFound));
             }
         }
     }
@@ -322,10 +337,10 @@ impl Timeline {
     /// Moves the account's read position forward. An older position changes nothing and is no error.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::RateLimited`].
-    pub async fn mark_read(&self, account: AccountId, seq: i64) -> Answer<()> {
-        let call = Call::default();
-        let mut work = Transaction::new(&self.ports, &call, self.ports.now());
+    /// [`TimelineError::NotPaired`], [`TimelineError::RateLimited`].
+    pub async fn mark_read(&self, account: AccountId, seq: i64) -> TimelineResult<()> {
+        let call = RequestContext::default();
+        let mut work = UnitOfWork::new(&self.ports, &call, self.ports.now());
         self.allow_write(account).await?;
         loop {
             let (at, couple) = self.membership(account).await?;
@@ -342,17 +357,17 @@ impl Timeline {
     /// Sends an ephemeral signal to the connected devices of the partner. It is never stored.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], [`Refusal::Invalid`], [`Refusal::RateLimited`].
+    /// [`TimelineError::NotPaired`], [`TimelineError::Invalid`], [`TimelineError::RateLimited`].
     pub async fn signal(
         &self,
         account: AccountId,
         couple: Option<CoupleId>,
         kind: &str,
         body: Option<&serde_json::Value>,
-    ) -> Answer<()> {
+    ) -> TimelineResult<()> {
         let (kind, body) = signal(kind, body)?;
         self.allow_write(account).await?;
-        let at = self.meant_for(account, couple).await?;
+        let at = self.require_current_couple(account, couple).await?;
         self.publish(&at, kind, body).await;
         Ok(())
     }
@@ -361,13 +376,13 @@ impl Timeline {
     /// checked.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`], [`Refusal::RateLimited`].
+    /// [`TimelineError::Invalid`], [`TimelineError::RateLimited`].
     pub async fn signal_from(
         &self,
         at: &Membership,
         kind: &str,
         body: Option<&serde_json::Value>,
-    ) -> Answer<()> {
+    ) -> TimelineResult<()> {
         let (kind, body) = signal(kind, body)?;
         self.allow_write(at.account).await?;
         self.publish(at, kind, body).await;
@@ -381,19 +396,24 @@ impl Timeline {
     /// Up to 200 entries that an account wrote after `after`, in any couple it has been in. For an export.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`] for a couple that the account was never in.
-    pub async fn authored(&self, account: AccountId, couple: &Couple, after: i64) -> Answer<Vec<Entry>> {
-        let side = couple.side_of(account).ok_or(Failure::Refused(Refusal::NotPaired))?;
-        Ok(self.ports.store.entries_by(couple.id, side, after, Self::PAGE_MOST).await?)
+    /// [`TimelineError::NotPaired`] for a couple that the account was never in.
+    pub async fn authored(
+        &self,
+        account: AccountId,
+        couple: &Couple,
+        after: i64,
+    ) -> TimelineResult<Vec<Entry>> {
+        let side = couple.side_of(account).ok_or(Failure::Refused(TimelineError::NotPaired))?;
+        Ok(self.ports.store.entries_by(couple.id, side, after, Self::MAX_PAGE_SIZE).await?)
     }
 
-    async fn allow_write(&self, account: AccountId) -> Answer<()> {
+    async fn allow_write(&self, account: AccountId) -> TimelineResult<()> {
         self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 }
 
 /// Checks a signal.
-fn signal(kind: &str, body: Option<&serde_json::Value>) -> Answer<(String, Option<Body>)> {
+fn signal(kind: &str, body: Option<&serde_json::Value>) -> TimelineResult<(String, Option<Body>)> {
     let kind = rules::signal_kind(kind).map_err(refuse)?;
     if kind == rules::THUMB {
         rules::thumb(body).map_err(refuse)?;
@@ -402,6 +422,6 @@ fn signal(kind: &str, body: Option<&serde_json::Value>) -> Answer<(String, Optio
     Ok((kind.to_owned(), body))
 }
 
-fn refuse(invalid: crate::Invalid) -> Failure<Refusal> {
-    Failure::Refused(Refusal::Invalid(invalid))
+fn refuse(invalid: crate::Invalid) -> Failure<TimelineError> {
+    Failure::Refused(TimelineError::Invalid(invalid))
 }

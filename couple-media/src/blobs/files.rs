@@ -14,7 +14,7 @@ use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use object_store::{GetResult, GetResultPayload, local::LocalFileSystem};
 use tokio::task::spawn_blocking;
 
-use super::{Blobs, FILE_PART, Listed};
+use super::{Blobs, FILE_PART_BYTES, Listed};
 
 impl Blobs {
     /// Stores blobs as files under a folder. A write returns after the blob is on the disk.
@@ -32,7 +32,7 @@ impl Blobs {
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| wrong().source(error))?;
         Ok(Self {
             files: Some(folder.to_owned()),
-            part: FILE_PART,
+            part: FILE_PART_BYTES,
             ..Self::over(store.with_fsync(true).with_automatic_cleanup(true))
         })
     }
@@ -54,10 +54,10 @@ fn close_to_others(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        const OTHERS: u32 = 0o007;
+        const OTHER_USERS_MODE: u32 = 0o007;
         let mut permissions = folder.metadata()?.permissions();
-        if permissions.mode() & OTHERS != 0 {
-            permissions.set_mode(permissions.mode() & !OTHERS);
+        if permissions.mode() & OTHER_USERS_MODE != 0 {
+            permissions.set_mode(permissions.mode() & !OTHER_USERS_MODE);
             std::fs::set_permissions(folder, permissions)?;
         }
     }
@@ -78,7 +78,7 @@ pub(super) fn pieces(got: GetResult) -> BoxStream<'static, object_store::Result<
                 if range.is_empty() {
                     return Ok(None);
                 }
-                let length = (range.end - range.start).min(FILE_PART as u64);
+                let length = (range.end - range.start).min(FILE_PART_BYTES as u64);
                 let read = spawn_blocking(move || {
                     let bytes = read(&mut file, range.start, length)?;
                     Ok::<_, io::Error>((bytes, file))
@@ -145,7 +145,7 @@ pub(super) async fn remove_unfinished(
 }
 
 /// Maximum number of directory entries that are held in memory: a directory may have any number.
-const NAMES: usize = 10_000;
+const MAX_NAMES_HELD: usize = 10_000;
 
 /// Returns the next files after `after`, in the order of their paths' components.
 pub(super) async fn page(root: PathBuf, after: Option<String>, limit: usize) -> Result<Vec<Listed>, Error> {
@@ -196,7 +196,7 @@ fn walk(folder: &Path, prefix: &str, after: &[&str], limit: usize, page: &mut Ve
     }
 }
 
-/// Up to [`NAMES`] names of a directory in order: those after a name, or from it on.
+/// Up to [`MAX_NAMES_HELD`] names of a directory in order: those after a name, or from it on.
 fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<String>> {
     let mut least = BinaryHeap::new();
     let entries = match std::fs::read_dir(folder) {
@@ -209,7 +209,7 @@ fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<St
         let wanted = from.is_none_or(|(from, inclusive)| name > *from || (*inclusive && name == *from));
         if wanted {
             least.push(name);
-            if least.len() > NAMES {
+            if least.len() > MAX_NAMES_HELD {
                 least.pop();
             }
         }

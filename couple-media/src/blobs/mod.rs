@@ -44,11 +44,11 @@ pub use writer::BlobWriter;
 use error::{failed, late};
 
 /// Minimum size of a part in S3, except the last one, in bytes.
-const PART: usize = 5 << 20;
+const MIN_PART_BYTES: usize = 5 << 20;
 /// Size of a chunk when reading a file, in bytes.
-const FILE_PART: usize = 128 << 10;
+const FILE_PART_BYTES: usize = 128 << 10;
 /// Default timeout of one step of a store.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Blob store. Cheap to clone.
 #[derive(Clone)]
@@ -117,8 +117,8 @@ impl Blobs {
             signer: None,
             files: None,
             prefix: Path::default(),
-            part: PART,
-            patience: PATIENCE,
+            part: MIN_PART_BYTES,
+            patience: STEP_TIMEOUT,
         }
     }
     /// Puts all blobs under a folder of the store.

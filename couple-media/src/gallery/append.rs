@@ -1,6 +1,6 @@
 //! Stores the bytes of a resumable upload as they arrive.
 //!
-//! Bytes are collected in memory and stored as a blob when they are [`CHUNK`] bytes, after [`STORE_AFTER`], and when the request ends. A
+//! Bytes are collected in memory and stored as a blob when they are [`CHUNK_BYTES`] bytes, after [`STORE_AFTER`], and when the request ends. A
 //! blob is never changed. A blob that is small compared with the bytes after it is read and written again together with them, so that
 //! an upload of many tiny requests has few blobs (each small one is at least twice as large as the next).
 
@@ -22,12 +22,12 @@ use tokio::{
 };
 
 use super::{
-    Gallery, NotTaken,
+    Gallery, UploadError,
     resume::{Resumable, ResumeError, bytes as signed},
 };
 
 /// Bytes that are stored together. Larger blobs are not written again.
-const CHUNK: usize = 512 << 10;
+const CHUNK_BYTES: usize = 512 << 10;
 /// Maximum time that bytes wait in memory.
 ///
 /// The client sends these again if the process dies or a newer request takes over.
@@ -103,10 +103,10 @@ impl Appending {
     /// False: storing failed; [`finish`](Self::finish) returns the error.
     ///
     /// # Errors
-    /// [`NotTaken::TooManyBytes`]: more than the declared length, or than a picture may have. These bytes are not stored.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<bool, NotTaken> {
+    /// [`UploadError::TooManyBytes`]: more than the declared length, or than a picture may have. These bytes are not stored.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<bool, UploadError> {
         let left = self.left.checked_sub(bytes.len() as u64);
-        self.left = left.ok_or(NotTaken::TooManyBytes { limit: self.limit })?;
+        self.left = left.ok_or(UploadError::TooManyBytes { limit: self.limit })?;
         Ok(self.send.send(bytes).await.is_ok())
     }
 
@@ -141,9 +141,9 @@ async fn store(mut upload: Resumable, mut receive: mpsc::Receiver<Bytes>) -> Res
         match next {
             Ok(Some(mut bytes)) => {
                 while !bytes.is_empty() {
-                    let room = bytes.len().min(CHUNK - waiting.len());
+                    let room = bytes.len().min(CHUNK_BYTES - waiting.len());
                     waiting.extend_from_slice(&bytes.split_to(room));
-                    if waiting.len() == CHUNK {
+                    if waiting.len() == CHUNK_BYTES {
                         upload.store(waiting.split().freeze()).await?;
                         due = None;
                     }
@@ -214,7 +214,7 @@ impl Resumable {
         parts: &mut Vec<UploadPart>,
         new: Bytes,
     ) -> Result<(Bytes, Vec<String>), ResumeError> {
-        let (chunk, mut size, mut small) = (signed(CHUNK as u64), signed(new.len() as u64), Vec::new());
+        let (chunk, mut size, mut small) = (signed(CHUNK_BYTES as u64), signed(new.len() as u64), Vec::new());
         while let Some(last) = parts.pop_if(|last| last.bytes < chunk && last.bytes < 2 * size) {
             size += last.bytes;
             small.push(last);
@@ -224,7 +224,7 @@ impl Resumable {
         }
         let mut whole = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
         for part in small.iter().rev() {
-            let read = self.gallery.0.blobs.read(&part.blob, 2 * CHUNK as u64).await?;
+            let read = self.gallery.0.blobs.read(&part.blob, 2 * CHUNK_BYTES as u64).await?;
             // A newer request replaced the blob.
             whole.extend_from_slice(&read.ok_or(ResumeError::Superseded)?);
         }

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::Gallery;
 
 /// Renditions per page.
-const PAGE: u32 = 100;
+const MAX_ROWS_PER_READ: u32 = 100;
 /// Maximum number of pages per run; the next run continues.
-const PAGES: usize = 1_000;
+const MAX_READS_PER_RUN: usize = 1_000;
 /// Number of failed removals after which a run ends, since the cause is hardly the renditions.
 const MAX_FAILED: usize = 100;
 
@@ -51,8 +51,8 @@ impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
         // Renditions that could not be removed stay first in the list, so each page is read longer by their number.
         let mut failed: BTreeSet<(MediaId, String, i64)> = BTreeSet::new();
         let mut last_error = None;
-        for _ in 0..PAGES {
-            let limit = PAGE + u32::try_from(failed.len()).unwrap_or(PAGE);
+        for _ in 0..MAX_READS_PER_RUN {
+            let limit = MAX_ROWS_PER_READ + u32::try_from(failed.len()).unwrap_or(MAX_ROWS_PER_READ);
             let unused = inner.ports.store.unused_renditions(before, limit).await?;
             for (id, rendition) in &unused {
                 let key = (*id, rendition.name.clone(), rendition.format.index());

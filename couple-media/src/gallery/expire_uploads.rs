@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::Gallery;
 
 /// Uploads that are removed with one commit: few, since a commit must end within two seconds.
-const PAGE: u32 = 10;
+const MAX_ROWS_PER_READ: u32 = 10;
 /// Maximum duration of a run; the next run continues.
-const RUN: Duration = Duration::from_mins(4);
+const MAX_RUN_TIME: Duration = Duration::from_mins(4);
 
 /// Removes expired resumable uploads and their bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,11 +45,11 @@ impl ExpireUploadsHandler {
 #[async_trait]
 impl Handler<ExpireUploads> for ExpireUploadsHandler {
     async fn run(&self, _: ExpireUploads, _: &Context) -> Result<(), JobError> {
-        let (gallery, until) = (&self.0, Instant::now() + RUN);
+        let (gallery, until) = (&self.0, Instant::now() + MAX_RUN_TIME);
         let ports = &gallery.0.ports;
         while Instant::now() < until {
-            let mut expired = ports.store.expired_uploads(ports.now(), PAGE).await?;
-            let last = expired.len() < PAGE as usize;
+            let mut expired = ports.store.expired_uploads(ports.now(), MAX_ROWS_PER_READ).await?;
+            let last = expired.len() < MAX_ROWS_PER_READ as usize;
             // Sorted by the order in which commits lock rows.
             expired.sort_by_key(|upload| upload.owner);
             let remove =

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use couple_core::{
     Error, Timestamp,
     job::{Context, Handler, Job as _, JobError},
-    media::{self, DiscardBlobs, Format, Media, Purpose, RenderMedia, Source, State, rules},
+    media::{self, DiscardBlobs, Format, Media, MediaState, Purpose, RenderMedia, Source, rules},
 };
 
-use super::{Gallery, NotTaken};
+use super::{Gallery, UploadError};
 use crate::picture::{self, Crop, Encoding, Fit, Info, Limits, Recipe, Rejected};
 
 /// Encoding of the stored copy of an animation.
@@ -25,7 +25,7 @@ impl Handler<RenderMedia> for RenderMediaHandler {
     async fn run(&self, job: RenderMedia, context: &Context) -> Result<(), JobError> {
         let gallery = &self.0.0;
         let media = gallery.ports.store.media(job.media).await?;
-        let Some(media) = media.filter(|media| media.state == State::Processing) else { return Ok(()) };
+        let Some(media) = media.filter(|media| media.state == MediaState::Processing) else { return Ok(()) };
         // All attempts failed, or killed their process without reporting an error. The last attempt is not tried: it rejects the
         // picture with a reason, so that it does not stay in processing.
         if context.attempt >= RenderMedia::MAX_ATTEMPTS {
@@ -90,7 +90,7 @@ fn reason(rejected: &Rejected, limits: &Limits) -> String {
     let detail = match *rejected {
         Rejected::TooLarge { width, height } => {
             let (side, megapixels) = (limits.side, limits.megapixels);
-            NotTaken::TooLarge { width, height, side, megapixels }.to_string()
+            UploadError::TooLarge { width, height, side, megapixels }.to_string()
         }
         Rejected::TooManyBytes { .. } | Rejected::TooComplex(_) => rejected.to_string(),
         Rejected::TookTooLong => format!("it takes more than {} s to decode", limits.deadline.as_secs_f32()),

@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use couple_core::{
     Ports,
-    media::{Pictures, Policy},
+    media::{MediaPolicy, Pictures},
     upload::ResumableUpload,
 };
 
@@ -37,10 +37,10 @@ pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
 pub use expire_uploads::{ExpireUploads, ExpireUploadsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
 pub use render::Stats;
-pub use resume::{NewUpload, PARTIAL, Resumable, ResumeError};
-pub use show::{Accepts, NotShown, Shown};
-pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, Swept};
-pub use upload::{About, NotTaken, Uploading};
+pub use resume::{NewUpload, PARTIAL_FOLDER, Resumable, ResumeError};
+pub use show::{Accepts, RenditionError, Shown};
+pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, SweepReport};
+pub use upload::{UploadError, UploadMetadata, Uploading};
 
 use crate::{
     blobs::Blobs,
@@ -151,7 +151,7 @@ struct Inner {
     blobs: Blobs,
     options: GalleryOptions,
     renderer: render::Renderer,
-    flights: show::Flights,
+    flights: show::SingleFlight,
     /// Permits to hold a part of an upload in memory.
     parts: FairPermits<()>,
     appends: append::Appends,
@@ -160,11 +160,11 @@ struct Inner {
 impl Gallery {
     /// Creates a gallery over ports and blobs.
     #[must_use]
-    pub fn new(ports: Ports, policy: Policy, blobs: Blobs, options: GalleryOptions) -> Self {
+    pub fn new(ports: Ports, policy: MediaPolicy, blobs: Blobs, options: GalleryOptions) -> Self {
         Self(Arc::new(Inner {
             pictures: Pictures::new(ports.clone(), policy),
             renderer: render::Renderer::new(&options),
-            flights: show::Flights::new(&options),
+            flights: show::SingleFlight::new(&options),
             parts: FairPermits::new(FairLimits {
                 total: options.upload_parts,
                 per_key: options.upload_parts,

@@ -29,13 +29,13 @@ pub struct Stats {
 }
 
 /// Assumed number of pixels of a picture of unknown size: that of a phone's photo.
-const UNKNOWN: u64 = 12_000_000;
+const ASSUMED_PIXELS: u64 = 12_000_000;
 /// Bytes per pixel that are reserved before the header of a picture is read.
 ///
 /// 1.5 for its planes, as many for those of the stored copy, and the rest for encoding.
-const EXPECTED: u64 = 6;
+const ASSUMED_BYTES_PER_PIXEL: u64 = 6;
 /// Bytes per permit.
-const UNIT: usize = 1 << 10;
+const PERMIT_BYTES: usize = 1 << 10;
 
 #[derive(Debug)]
 pub(super) struct Renderer {
@@ -49,7 +49,7 @@ pub(super) struct Renderer {
 
 impl Renderer {
     pub(super) fn new(options: &GalleryOptions) -> Self {
-        let most = u32::try_from(options.memory / UNIT).unwrap_or(u32::MAX).max(1);
+        let most = u32::try_from(options.memory / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
             permits: Arc::new(Semaphore::new(most as usize)),
             most,
@@ -61,7 +61,7 @@ impl Renderer {
 
     /// Number of permits for `bytes` bytes; at most the total.
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.most)
+        u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.most)
     }
 
     async fn room(&self, permits: u32) -> Result<OwnedSemaphorePermit, Error> {
@@ -114,7 +114,7 @@ impl Renderer {
         Stats {
             rendered: self.rendered.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
-            memory: u64::try_from(held.saturating_mul(UNIT)).unwrap_or(u64::MAX),
+            memory: u64::try_from(held.saturating_mul(PERMIT_BYTES)).unwrap_or(u64::MAX),
         }
     }
 }
@@ -136,10 +136,12 @@ impl Gallery {
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
         let Inner { renderer, blobs, .. } = &*self.0;
         let pixels = match u64::from(size.0) * u64::from(size.1) {
-            0 => UNKNOWN,
+            0 => ASSUMED_PIXELS,
             pixels => pixels,
         };
-        let expected = pixels.saturating_mul(EXPECTED).saturating_add(u64::try_from(blob.bytes).unwrap_or(0));
+        let expected = pixels
+            .saturating_mul(ASSUMED_BYTES_PER_PIXEL)
+            .saturating_add(u64::try_from(blob.bytes).unwrap_or(0));
         let expected = usize::try_from(expected).unwrap_or(usize::MAX);
         let done = renderer.render(expected, (blobs, &media.path(&blob.blob)), recipe).await?;
         let count = match &done {

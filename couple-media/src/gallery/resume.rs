@@ -7,17 +7,17 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use couple_core::{
-    AccountId, Call, CommitError, Conflict, CoupleId, Digest, Error, ErrorKind, Failure, MediaId, Timestamp,
-    UploadId,
-    media::{Purpose, Refusal, Space, Stored},
+    AccountId, CommitError, Conflict, CoupleId, Digest, Error, ErrorKind, Failure, MediaId, RequestContext,
+    Timestamp, UploadId,
+    media::{MediaError, Purpose, Space, StoredMedia},
     upload::{ResumableUpload, UploadChange},
 };
 use futures_util::TryStreamExt as _;
 
-use super::{About, Gallery, NotTaken, append::Appending, upload::in_its_own_task};
+use super::{Gallery, UploadError, UploadMetadata, append::Appending, upload::in_its_own_task};
 
-/// `Upload-Concat` of an upload that is a part of another.
-pub const PARTIAL: &str = "partial";
+/// `AdmittedUpload-Concat` of an upload that is a part of another.
+pub const PARTIAL_FOLDER: &str = "partial";
 
 /// Properties of a resumable upload that the client gives at its creation.
 #[derive(Debug, Clone, Default)]
@@ -26,9 +26,9 @@ pub struct NewUpload {
     pub purpose: Option<Purpose>,
     /// Total length in bytes, if the client knows it.
     pub length: Option<u64>,
-    /// `Upload-Metadata` as received.
+    /// `AdmittedUpload-Metadata` as received.
     pub metadata: String,
-    /// `Upload-Concat` as received.
+    /// `AdmittedUpload-Concat` as received.
     pub concatenation: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct NewUpload {
 pub enum ResumeError {
     /// Refused for the same reasons as an upload with one request.
     #[error(transparent)]
-    NotTaken(NotTaken),
+    Upload(UploadError),
     /// The account has no upload with this id.
     #[error("no such upload")]
     NotFound,
@@ -70,21 +70,21 @@ pub enum ResumeError {
     TooMuchUnfinished,
 }
 
-impl From<NotTaken> for ResumeError {
-    fn from(error: NotTaken) -> Self {
-        Self::NotTaken(error)
+impl From<UploadError> for ResumeError {
+    fn from(error: UploadError) -> Self {
+        Self::Upload(error)
     }
 }
 
 impl From<Error> for ResumeError {
     fn from(error: Error) -> Self {
-        Self::NotTaken(error.into())
+        Self::Upload(error.into())
     }
 }
 
-impl From<Failure<Refusal>> for ResumeError {
-    fn from(failure: Failure<Refusal>) -> Self {
-        Self::NotTaken(failure.into())
+impl From<Failure<MediaError>> for ResumeError {
+    fn from(failure: Failure<MediaError>) -> Self {
+        Self::Upload(failure.into())
     }
 }
 
@@ -101,7 +101,7 @@ pub struct Resumable {
 
 impl Gallery {
     /// Lifetime of an upload, from its creation.
-    pub const RESUMABLE: Duration = Duration::from_hours(24);
+    pub const UPLOAD_LIFETIME: Duration = Duration::from_hours(24);
 
     /// Creates an upload.
     ///
@@ -131,7 +131,7 @@ impl Gallery {
             metadata: new.metadata,
             concatenation: new.concatenation,
             media: None,
-            expires_at: self.0.ports.now().plus(Self::RESUMABLE),
+            expires_at: self.0.ports.now().plus(Self::UPLOAD_LIFETIME),
         };
         // Again with the commit: concurrent requests see the same number.
         let most = i64::from(self.0.options.unfinished_uploads);
@@ -159,7 +159,7 @@ impl Gallery {
         let (mut joins, mut joined, mut offset, mut couples) = (Vec::new(), Vec::new(), 0, Vec::new());
         for &id in parts {
             let part = self.resume(by, id).await?.row;
-            let partial = part.concatenation.as_deref() == Some(PARTIAL);
+            let partial = part.concatenation.as_deref() == Some(PARTIAL_FOLDER);
             if !partial || part.media.is_some() || part.length != Some(part.offset) {
                 return Err(ResumeError::NotJoinable);
             }
@@ -185,7 +185,7 @@ impl Gallery {
             metadata: new.metadata,
             concatenation: new.concatenation,
             media: None,
-            expires_at: self.0.ports.now().plus(Self::RESUMABLE),
+            expires_at: self.0.ports.now().plus(Self::UPLOAD_LIFETIME),
         };
         Ok(Resumable { gallery: self.clone(), row, joins })
     }
@@ -232,7 +232,7 @@ impl Gallery {
     ) -> Result<(), ResumeError> {
         let limit = self.0.options.limits.bytes;
         match length {
-            Some(length) if length > limit as u64 => Err(NotTaken::TooManyBytes { limit }.into()),
+            Some(length) if length > limit as u64 => Err(UploadError::TooManyBytes { limit }.into()),
             Some(0) if purpose.is_some() => Err(ResumeError::Empty),
             _ => Ok(()),
         }
@@ -298,12 +298,12 @@ impl Resumable {
     pub fn offset(&self) -> u64 {
         count(self.row.offset)
     }
-    /// `Upload-Metadata` as received.
+    /// `AdmittedUpload-Metadata` as received.
     #[must_use]
     pub fn metadata(&self) -> &str {
         &self.row.metadata
     }
-    /// `Upload-Concat` as received.
+    /// `AdmittedUpload-Concat` as received.
     #[must_use]
     pub fn concatenation(&self) -> Option<&str> {
         self.row.concatenation.as_deref()
@@ -327,12 +327,12 @@ impl Resumable {
     /// Whether this is a final upload, which joins other uploads.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        self.concatenation().is_some_and(|concatenation| concatenation != PARTIAL)
+        self.concatenation().is_some_and(|concatenation| concatenation != PARTIAL_FOLDER)
     }
     /// Whether this is a partial upload, of which no picture is made.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        self.row.concatenation.as_deref() == Some(PARTIAL)
+        self.row.concatenation.as_deref() == Some(PARTIAL_FOLDER)
     }
     /// Whether all bytes are stored and a picture is to be made.
     #[must_use]
@@ -390,10 +390,10 @@ impl Resumable {
     /// [`ResumeError`]. An upload that is not a picture is removed; after any other error the call may be repeated.
     pub async fn complete(
         &self,
-        about: About,
-        call: impl FnOnce(&Digest) -> Call + Send + 'static,
+        about: UploadMetadata,
+        call: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
-    ) -> Result<Stored, ResumeError> {
+    ) -> Result<StoredMedia, ResumeError> {
         let upload = self.clone();
         in_its_own_task(async move {
             match upload.try_complete(about, call, signed_in).await {
@@ -414,14 +414,14 @@ impl Resumable {
                 // A concurrent request joined the same parts, and has removed their blobs.
                 Ok(None) if upload.is_missing_a_part().await? => Err(ResumeError::Superseded),
                 Ok(None) => Ok(upload.completed_by_another().await?),
-                Err(ResumeError::NotTaken(
-                    error @ (NotTaken::UnknownType { .. } | NotTaken::TooLarge { .. }),
+                Err(ResumeError::Upload(
+                    error @ (UploadError::UnknownType { .. } | UploadError::TooLarge { .. }),
                 )) => {
                     upload.end().await?;
                     Err(error.into())
                 }
                 // A photo of an ended couple must never belong to the next couple.
-                Err(ResumeError::NotTaken(NotTaken::Refused(Refusal::NotPaired))) => {
+                Err(ResumeError::Upload(UploadError::Refused(MediaError::NotPaired))) => {
                     Err(ResumeError::CoupleEnded)
                 }
                 Err(other) => Err(other),
@@ -456,23 +456,23 @@ impl Resumable {
         Ok(false)
     }
 
-    async fn completed_by_another(&self) -> Result<Stored, Error> {
+    async fn completed_by_another(&self) -> Result<StoredMedia, Error> {
         let store = &self.gallery.0.ports.store;
         let media = match store.upload(self.row.id).await?.and_then(|row| row.media) {
             Some(id) => store.media(id).await?,
             None => None,
         };
         let away = || Error::new(ErrorKind::Unavailable, "complete upload").context("bytes are missing");
-        media.map(|media| Stored { media, created: false }).ok_or_else(away)
+        media.map(|media| StoredMedia { media, created: false }).ok_or_else(away)
     }
 
     /// Makes the picture. None: a part is missing.
     async fn try_complete(
         &self,
-        about: About,
-        call: impl FnOnce(&Digest) -> Call + Send + 'static,
+        about: UploadMetadata,
+        call: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
-    ) -> Result<Option<Stored>, ResumeError> {
+    ) -> Result<Option<StoredMedia>, ResumeError> {
         let inner = &self.gallery.0;
         let upload = inner.pictures.prepare(self.row.owner, about.purpose, Some(self.offset())).await?;
         let bound = match upload.space {

@@ -9,7 +9,7 @@ use std::{
 
 use couple_core::{
     Error, MediaId,
-    media::{Format, Media, Purpose, Rendition, Source, Space, State},
+    media::{Format, Media, MediaState, Purpose, Rendition, Source, Space},
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -40,7 +40,7 @@ pub struct Accepts {
 
 /// Reason why a rendition cannot be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum NotShown {
+pub enum RenditionError {
     /// The picture has no rendition of this name.
     #[error("there is no such rendition")]
     Unknown,
@@ -67,9 +67,9 @@ pub enum NotShown {
     Failed(#[from] Error),
 }
 
-type Flight = (MediaId, String, Format);
+type RenditionKey = (MediaId, String, Format);
 /// Outcome of making a rendition, for all waiting requests; none while it is made.
-type Outcome = Option<Result<Rendition, Gone>>;
+type RenderResult = Option<Result<Rendition, Gone>>;
 
 /// Reason why a rendition could not be made, for all waiting requests.
 #[derive(Debug, Clone, Copy)]
@@ -85,11 +85,11 @@ const CONCURRENT_OF_ONE: usize = 4;
 /// Maximum number of renditions made concurrently in this process.
 ///
 /// [`GalleryOptions::memory`] also limits them.
-const CONCURRENT: usize = 16;
+const MAX_CONCURRENT: usize = 16;
 
 /// Renditions that are queued or being made in this process, each once for all requests (single flight).
 #[derive(Debug)]
-pub(super) struct Flights {
+pub(super) struct SingleFlight {
     board: Mutex<Board>,
     permits: FairPermits<Space>,
     most: usize,
@@ -98,7 +98,7 @@ pub(super) struct Flights {
 
 #[derive(Debug, Default)]
 struct Board {
-    under_way: HashMap<Flight, watch::Receiver<Outcome>>,
+    under_way: HashMap<RenditionKey, watch::Receiver<RenderResult>>,
     /// Counts by space; a space without counts has no entry.
     of_one: HashMap<Space, Count>,
     /// Number of waiting requests.
@@ -122,11 +122,11 @@ impl Board {
     }
 }
 
-impl Flights {
+impl SingleFlight {
     pub(super) fn new(options: &GalleryOptions) -> Self {
         let (most, most_of_one) = (options.waiting, options.waiting_of_one);
         let permits = FairPermits::new(FairLimits {
-            total: CONCURRENT,
+            total: MAX_CONCURRENT,
             per_key: CONCURRENT_OF_ONE,
             reserved: 0,
             // The board limits waiting requests.
@@ -139,17 +139,17 @@ impl Flights {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Error for a rendition that is not made in time.
-    fn later(&self, space: Space) -> NotShown {
-        NotShown::Later { expected_wait: self.permits.expected_wait(&space) }
+    fn later(&self, space: Space) -> RenditionError {
+        RenditionError::Later { expected_wait: self.permits.expected_wait(&space) }
     }
     /// Error for too many requests for renditions of a space.
-    fn too_many(&self, space: Space) -> NotShown {
-        NotShown::TooMany { expected_wait: self.permits.expected_wait(&space) }
+    fn too_many(&self, space: Space) -> RenditionError {
+        RenditionError::TooMany { expected_wait: self.permits.expected_wait(&space) }
     }
 }
 
 /// Removes a rendition from the board when making it ends, even by a panic.
-struct Landing(Gallery, Space, Flight);
+struct Landing(Gallery, Space, RenditionKey);
 
 impl Drop for Landing {
     fn drop(&mut self) {
@@ -160,10 +160,10 @@ impl Drop for Landing {
 }
 
 /// A waiting request; removed from the count when dropped.
-struct Waiting<'a>(&'a Flights, Space);
+struct Waiting<'a>(&'a SingleFlight, Space);
 
 impl<'a> Waiting<'a> {
-    fn of(flights: &'a Flights, space: Space) -> Result<Self, NotShown> {
+    fn of(flights: &'a SingleFlight, space: Space) -> Result<Self, RenditionError> {
         let mut board = flights.board();
         if board.of_one.get(&space).is_some_and(|count| count.waiting >= 2 * flights.most_of_one) {
             return Err(flights.too_many(space));
@@ -201,18 +201,18 @@ impl Gallery {
     /// JPEG. WebP and PNG are used only if the rendition exists or can be made. `renditions` are the existing ones.
     ///
     /// # Errors
-    /// [`NotShown`].
+    /// [`RenditionError`].
     pub async fn find(
         &self,
         media: &Media,
         renditions: &[Rendition],
         name: &str,
         accepts: Accepts,
-    ) -> Result<Rendition, NotShown> {
+    ) -> Result<Rendition, RenditionError> {
         match media.state {
-            State::Processing => return Err(NotShown::Processing),
-            State::Rejected(_) => return Err(NotShown::Gone),
-            State::Ready => {}
+            MediaState::Processing => return Err(RenditionError::Processing),
+            MediaState::Rejected(_) => return Err(RenditionError::Gone),
+            MediaState::Ready => {}
         }
         let there = |format| renditions.iter().find(|one| one.name == name && one.format == format);
         // Avatars were made after the upload. Photos, and other formats of avatars with transparent parts, are made at the first request.
@@ -226,7 +226,7 @@ impl Gallery {
             return Ok(rendition.clone());
         }
         if !self.sizes(media.purpose).iter().any(|size| size.name == name) {
-            return Err(NotShown::Unknown);
+            return Err(RenditionError::Unknown);
         }
         self.make(media, name, format).await
     }
@@ -234,13 +234,13 @@ impl Gallery {
     /// Opens the bytes of a rendition, or a range of them. A rendition whose bytes are lost is made again.
     ///
     /// # Errors
-    /// [`NotShown`].
+    /// [`RenditionError`].
     pub async fn open(
         &self,
         media: &Media,
         rendition: Rendition,
         range: Option<Range<u64>>,
-    ) -> Result<Shown, NotShown> {
+    ) -> Result<Shown, RenditionError> {
         if let Some(blob) = self.0.blobs.get(&media.path(&rendition.blob), range.clone()).await? {
             self.0.pictures.touch(media, &rendition).await?;
             return Ok(Shown { rendition, blob });
@@ -253,8 +253,8 @@ impl Gallery {
     }
 
     /// Makes a rendition, once for all concurrent requests (single flight), and waits for a limited time.
-    async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, NotShown> {
-        let Some(source) = media.source.clone() else { return Err(NotShown::Gone) };
+    async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, RenditionError> {
+        let Some(source) = media.source.clone() else { return Err(RenditionError::Gone) };
         let flight = (media.id, name.to_owned(), format);
         let _waiting = Waiting::of(&self.0.flights, media.space)?;
         let mut outcome = {
@@ -281,14 +281,14 @@ impl Gallery {
                         let made = gallery.try_make(&media, &source, &flight.1, format).await;
                         drop((permit, landing));
                         tell.send_replace(Some(made.map_err(|error| match error {
-                            NotShown::Failed(error) => {
+                            RenditionError::Failed(error) => {
                                 tracing::warn!(%error, media = %media.id, "cannot make a rendition");
                                 Gone::ThisTime
                             }
-                            NotShown::Later { .. } | NotShown::TooMany { .. } | NotShown::Processing => {
-                                Gone::ThisTime
-                            }
-                            NotShown::Unknown | NotShown::Gone => Gone::ForGood,
+                            RenditionError::Later { .. }
+                            | RenditionError::TooMany { .. }
+                            | RenditionError::Processing => Gone::ThisTime,
+                            RenditionError::Unknown | RenditionError::Gone => Gone::ForGood,
                         })));
                     });
                     outcome
@@ -298,7 +298,7 @@ impl Gallery {
         let done = timeout(self.0.options.wait, outcome.wait_for(Option::is_some)).await;
         match done.ok().and_then(Result::ok).and_then(|outcome| outcome.clone()) {
             Some(Ok(rendition)) => Ok(rendition),
-            Some(Err(Gone::ForGood)) => Err(NotShown::Gone),
+            Some(Err(Gone::ForGood)) => Err(RenditionError::Gone),
             Some(Err(Gone::ThisTime)) | None => Err(self.0.flights.later(media.space)),
         }
     }
@@ -309,7 +309,7 @@ impl Gallery {
         source: &Source,
         name: &str,
         format: Format,
-    ) -> Result<Rendition, NotShown> {
+    ) -> Result<Rendition, RenditionError> {
         let inner = &self.0;
         let there = async || {
             let all = inner.ports.store.renditions(media.space, media.id).await?;
@@ -320,7 +320,7 @@ impl Gallery {
             return Ok(rendition);
         }
         let size =
-            self.sizes(media.purpose).iter().find(|size| size.name == name).ok_or(NotShown::Unknown)?;
+            self.sizes(media.purpose).iter().find(|size| size.name == name).ok_or(RenditionError::Unknown)?;
         let encoding = match format {
             Format::Jpeg => Encoding::JPEG,
             Format::WebP if inner.options.animated => Encoding::ANIMATED_WEBP,
@@ -341,13 +341,13 @@ impl Gallery {
         let rendered = self.render(media, source, copied, |_| recipe).await?;
         let rendered = rendered.ok_or_else(|| {
             tracing::error!(media = %media.id, "the stored copy for renditions is lost");
-            NotShown::Gone
+            RenditionError::Gone
         })?;
         let rendered = rendered.map_err(|rejected| {
             tracing::error!(media = %media.id, %rejected, "the stored copy for renditions is damaged");
-            NotShown::Gone
+            RenditionError::Gone
         })?;
-        let image = rendered.images.into_iter().next().ok_or(NotShown::Gone)?;
+        let image = rendered.images.into_iter().next().ok_or(RenditionError::Gone)?;
         let now = inner.ports.now();
         let (rendition, _) = self.keep(media, image, Some(now), now).await?;
         if inner.pictures.remember(media, rendition.clone()).await? {
@@ -355,6 +355,6 @@ impl Gallery {
         }
         // Another process was faster, or the picture was deleted.
         inner.blobs.delete(&media.path(&rendition.blob)).await?;
-        there().await?.ok_or(NotShown::Gone)
+        there().await?.ok_or(RenditionError::Gone)
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use couple_core::{
     Error, ErrorKind, MediaId, Timestamp,
     job::{Context, Handler, Job, JobError, Schedule},
-    media::{Media, Purpose, Space, State},
+    media::{Media, MediaState, Purpose, Space},
 };
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -15,15 +15,15 @@ use tokio::time::Instant;
 use super::Gallery;
 
 /// Spaces and pictures per page.
-const PAGE: u32 = 100;
+const MAX_ROWS_PER_READ: u32 = 100;
 /// Pictures that are checked before repairs.
 ///
 /// Enough to tell an unmounted or wrong store from one that lost some blobs.
-const ROUND: usize = 1_000;
+const MAX_BLOBS_PER_ROUND: usize = 1_000;
 /// Blob that holds the position of the last sweep of rows.
 ///
 /// If it does not exist, the sweep starts at the beginning.
-const CURSOR: &str = "sweep";
+const CURSOR_NAME: &str = "sweep";
 /// Blob that holds the name of the last checked blob.
 ///
 /// If it does not exist, the sweep starts at the beginning.
@@ -60,7 +60,7 @@ impl Default for Sweep {
 
 /// Findings of a sweep, repaired unless it was a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepReport {
     /// Blobs of pictures that no row names: deleted.
     pub orphans: Vec<String>,
     /// Number of blobs of resumable uploads that ended long ago: deleted.
@@ -99,7 +99,7 @@ struct Bounds {
 /// Findings that are repaired together.
 #[derive(Debug, Default)]
 struct Round {
-    found: Swept,
+    found: SweepReport,
     /// Number of pictures whose blobs were checked.
     looked: usize,
 }
@@ -141,7 +141,7 @@ impl Folders {
     }
 }
 
-impl Swept {
+impl SweepReport {
     fn is_full(&self, cap: usize) -> bool {
         [self.lost.len(), self.stuck.len(), self.unposted.len()].iter().any(|&found| found >= cap)
     }
@@ -158,9 +158,9 @@ impl Gallery {
     /// # Errors
     /// The errors of store and blobs; repairs before the error stay. [`ErrorKind::Unavailable`] if most of many pictures miss blobs: the
     /// blob store is probably the wrong one, so their rows are not changed; everything else was swept.
-    pub async fn sweep(&self, how: Sweep) -> Result<Swept, Error> {
+    pub async fn sweep(&self, how: Sweep) -> Result<SweepReport, Error> {
         let before = self.0.ports.now().minus(how.grace);
-        let mut swept = Swept::default();
+        let mut swept = SweepReport::default();
         self.sweep_blobs(how, before, &mut swept).await?;
         let suspicious = self.sweep_rows(how, before, &mut swept).await?;
         if !how.dry_run {
@@ -174,7 +174,7 @@ impl Gallery {
     /// Deletes blobs from before `before` that no row names, page by page.
     ///
     /// It continues from the position of the last sweep. A dry run only checks, from the beginning.
-    async fn sweep_blobs(&self, how: Sweep, before: Timestamp, swept: &mut Swept) -> Result<(), Error> {
+    async fn sweep_blobs(&self, how: Sweep, before: Timestamp, swept: &mut SweepReport) -> Result<(), Error> {
         let until = Instant::now() + how.time / 2;
         let blobs = &self.0.blobs;
         let from = if how.dry_run { None } else { blobs.read(BLOB_CURSOR, 1_000).await? };
@@ -191,7 +191,7 @@ impl Gallery {
                 }
                 if is_upload_part(&blob.name) {
                     // Rows are not read: an upload has ended long before that age.
-                    if blob.modified < before.min(self.0.ports.now().minus(Self::RESUMABLE * 2)) {
+                    if blob.modified < before.min(self.0.ports.now().minus(Self::UPLOAD_LIFETIME * 2)) {
                         swept.upload_parts += 1;
                         remove.push(blob.name.clone());
                     }
@@ -264,7 +264,7 @@ impl Gallery {
         &self,
         how: Sweep,
         before: Timestamp,
-        swept: &mut Swept,
+        swept: &mut SweepReport,
     ) -> Result<Option<Error>, Error> {
         let unposted = self.0.options.unposted.map(|age| self.0.ports.now().minus(age));
         let bounds = Bounds { before, unposted, cap: how.cap, until: Instant::now() + how.time };
@@ -297,12 +297,13 @@ impl Gallery {
         bounds: Bounds,
         round: &mut Round,
     ) -> Result<(Option<At>, bool), Error> {
-        while round.looked < ROUND && Instant::now() < bounds.until {
+        while round.looked < MAX_BLOBS_PER_ROUND && Instant::now() < bounds.until {
             let (spaces, last) = match at {
                 Some(At { space, picture: Some(_) }) => (vec![space], false),
                 _ => {
-                    let spaces = self.0.ports.store.media_spaces(at.map(|at| at.space), PAGE).await?;
-                    let last = spaces.len() < PAGE as usize;
+                    let spaces =
+                        self.0.ports.store.media_spaces(at.map(|at| at.space), MAX_ROWS_PER_READ).await?;
+                    let last = spaces.len() < MAX_ROWS_PER_READ as usize;
                     (spaces, last)
                 }
             };
@@ -321,7 +322,7 @@ impl Gallery {
         Ok((at, false))
     }
 
-    async fn mend(&self, found: &Swept) -> Result<(), Error> {
+    async fn mend(&self, found: &SweepReport) -> Result<(), Error> {
         for (id, blobs) in &found.lost {
             if let Some(media) = self.0.ports.store.media(*id).await? {
                 self.0.pictures.forget(&media, blobs.clone()).await?;
@@ -340,7 +341,7 @@ impl Gallery {
 
     /// Position of the last sweep, stored as a blob, where every process finds it.
     async fn cursor(&self) -> Result<Option<At>, Error> {
-        let Some(text) = self.0.blobs.read(CURSOR, 100).await? else { return Ok(None) };
+        let Some(text) = self.0.blobs.read(CURSOR_NAME, 100).await? else { return Ok(None) };
         Ok(std::str::from_utf8(&text).ok().and_then(|text| {
             let mut words = text.split(' ');
             let (kind, id) = (words.next()?.parse().ok()?, words.next()?.parse::<MediaId>().ok()?);
@@ -351,11 +352,11 @@ impl Gallery {
 
     async fn keep_cursor(&self, at: Option<At>) -> Result<(), Error> {
         match at {
-            None => self.0.blobs.delete(CURSOR).await,
+            None => self.0.blobs.delete(CURSOR_NAME).await,
             Some(At { space, picture }) => {
                 let picture = picture.map_or_else(String::new, |id| format!(" {id}"));
                 let text = format!("{} {}{picture}", space.kind(), MediaId::from_uuid(space.as_uuid()));
-                self.0.blobs.put(CURSOR, text.into()).await
+                self.0.blobs.put(CURSOR_NAME, text.into()).await
             }
         }
     }
@@ -371,7 +372,7 @@ impl Gallery {
         round: &mut Round,
     ) -> Result<Option<MediaId>, Error> {
         loop {
-            let page = self.0.ports.store.media_in(space, after, PAGE).await?;
+            let page = self.0.ports.store.media_in(space, after, MAX_ROWS_PER_READ).await?;
             for media in &page {
                 self.look_at(media, bounds, round).await?;
                 after = Some(media.id);
@@ -379,7 +380,7 @@ impl Gallery {
                     return Ok(after);
                 }
             }
-            if page.len() < PAGE as usize {
+            if page.len() < MAX_ROWS_PER_READ as usize {
                 return Ok(None);
             }
         }
@@ -390,7 +391,7 @@ impl Gallery {
         if media.created_at >= bounds.before {
             return Ok(());
         }
-        if media.state == State::Processing {
+        if media.state == MediaState::Processing {
             found.stuck.push(media.id);
             return Ok(());
         }
@@ -475,7 +476,7 @@ impl SweepBlobsHandler {
 impl Handler<SweepBlobs> for SweepBlobsHandler {
     async fn run(&self, _: SweepBlobs, _: &Context) -> Result<(), JobError> {
         let swept = self.0.sweep(Sweep::default()).await?;
-        if swept != Swept::default() {
+        if swept != SweepReport::default() {
             let (orphans, lost, stuck) = (swept.orphans.len(), swept.lost.len(), swept.stuck.len());
             let unposted = swept.unposted.len();
             let (upload_parts, unfinished) = (swept.upload_parts, swept.unfinished);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couple_core::{
-    AccountId, Call, Digest, Error, ErrorKind, Failure,
-    media::{Crop, Purpose, Received, Refusal, Source, Stored, Upload},
+    AccountId, Digest, Error, ErrorKind, Failure, RequestContext,
+    media::{AdmittedUpload, Crop, InspectedUpload, MediaError, Purpose, Source, StoredMedia},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -15,17 +15,17 @@ use super::{Gallery, foreign, upload_buffer::UploadBuffer};
 use crate::picture::{self, Kind, Rejected};
 
 /// Name of the uploaded file in its picture's folder.
-const UPLOAD: &str = "upload";
+const UPLOAD_FOLDER: &str = "upload";
 /// Number of bytes that are needed to recognise a picture's type.
-const TYPE: usize = 12;
+const TYPE_BYTES: usize = 12;
 /// Number of bytes that are mostly enough for a picture's size.
 ///
 /// A camera's headers may have two segments of 64 KiB before it.
-const HEAD: usize = 160 << 10;
+const HEADER_BYTES: usize = 160 << 10;
 
 /// Metadata of an uploaded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
+pub struct UploadMetadata {
     /// Purpose of the picture.
     pub purpose: Purpose,
     /// Area of the picture that is shown. None: the whole.
@@ -36,7 +36,7 @@ pub struct About {
     pub placeholder: Option<Vec<u8>>,
 }
 
-impl From<Purpose> for About {
+impl From<Purpose> for UploadMetadata {
     fn from(purpose: Purpose) -> Self {
         Self { purpose, crop: None, placeholder: None }
     }
@@ -44,10 +44,10 @@ impl From<Purpose> for About {
 
 /// Reason for a refused upload.
 #[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
+pub enum UploadError {
     /// The rules of the core refuse it.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(MediaError),
     /// The file is not a picture of an accepted type.
     #[error("not a picture of an accepted type: {found}")]
     UnknownType {
@@ -88,14 +88,14 @@ pub enum NotTaken {
     Failed(Error),
 }
 
-impl From<Error> for NotTaken {
+impl From<Error> for UploadError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<Failure<Refusal>> for NotTaken {
-    fn from(failure: Failure<Refusal>) -> Self {
+impl From<Failure<MediaError>> for UploadError {
+    fn from(failure: Failure<MediaError>) -> Self {
         match failure {
             Failure::Refused(refusal) => Self::Refused(refusal),
             Failure::Failed(error) => Self::Failed(error),
@@ -107,8 +107,8 @@ impl From<Failure<Refusal>> for NotTaken {
 #[derive(Debug)]
 pub struct Uploading {
     gallery: Gallery,
-    about: About,
-    upload: Upload,
+    about: UploadMetadata,
+    upload: AdmittedUpload,
     buffer: UploadBuffer,
     digest: Sha256,
     head: Vec<u8>,
@@ -119,31 +119,35 @@ impl Gallery {
     /// Starts an upload. `length` is the number of bytes that the client declared, if any.
     ///
     /// # Errors
-    /// [`NotTaken`].
+    /// [`UploadError`].
     pub async fn upload(
         &self,
         by: AccountId,
-        about: About,
+        about: UploadMetadata,
         length: Option<u64>,
-    ) -> Result<Uploading, NotTaken> {
+    ) -> Result<Uploading, UploadError> {
         let limit = self.0.options.limits.bytes;
         if length.is_some_and(|length| length > limit as u64) {
-            return Err(NotTaken::TooManyBytes { limit });
+            return Err(UploadError::TooManyBytes { limit });
         }
         let upload = self.0.pictures.begin(by, about.purpose, length).await?;
         Ok(self.uploading(about, upload)?)
     }
 
     /// Starts to write an admitted upload.
-    pub(super) fn uploading(&self, about: About, upload: Upload) -> Result<Uploading, Error> {
-        let writer = self.0.blobs.write(&(upload.folder() + UPLOAD))?;
+    pub(super) fn uploading(
+        &self,
+        about: UploadMetadata,
+        upload: AdmittedUpload,
+    ) -> Result<Uploading, Error> {
+        let writer = self.0.blobs.write(&(upload.folder() + UPLOAD_FOLDER))?;
         Ok(Uploading {
             gallery: self.clone(),
             about,
             upload,
             buffer: UploadBuffer::new(writer, self.0.parts.clone()),
             digest: Sha256::new(),
-            head: Vec::with_capacity(TYPE),
+            head: Vec::with_capacity(TYPE_BYTES),
             length: 0,
         })
     }
@@ -153,16 +157,16 @@ impl Uploading {
     /// Adds bytes.
     ///
     /// # Errors
-    /// [`NotTaken`]: the upload cannot be continued.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), NotTaken> {
+    /// [`UploadError`]: the upload cannot be continued.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
         let limit = self.gallery.0.options.limits.bytes;
         self.length += bytes.len();
         if self.length > limit {
-            return Err(NotTaken::TooManyBytes { limit });
+            return Err(UploadError::TooManyBytes { limit });
         }
         let before = self.head.len();
-        self.head.extend_from_slice(&bytes[..bytes.len().min(HEAD - before)]);
-        if before < TYPE && self.head.len() >= TYPE {
+        self.head.extend_from_slice(&bytes[..bytes.len().min(HEADER_BYTES - before)]);
+        if before < TYPE_BYTES && self.head.len() >= TYPE_BYTES {
             self.kind()?;
         }
         self.digest.update(&bytes);
@@ -180,8 +184,8 @@ impl Uploading {
     /// Writes the bytes in memory to the store, so that a stalled upload holds no memory.
     ///
     /// # Errors
-    /// [`NotTaken`]: the upload cannot be continued.
-    pub async fn release(&mut self) -> Result<(), NotTaken> {
+    /// [`UploadError`]: the upload cannot be continued.
+    pub async fn release(&mut self) -> Result<(), UploadError> {
         Ok(self.buffer.release().await?)
     }
 
@@ -193,42 +197,42 @@ impl Uploading {
     /// are stored, which may be long after the request began.
     ///
     /// # Errors
-    /// [`NotTaken`].
+    /// [`UploadError`].
     pub async fn finish(
         self,
-        call: impl FnOnce(&Digest) -> Call + Send + 'static,
+        call: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
-    ) -> Result<Stored, NotTaken> {
+    ) -> Result<StoredMedia, UploadError> {
         in_its_own_task(self.end(call, signed_in)).await
     }
 
     async fn end(
         self,
-        call: impl FnOnce(&Digest) -> Call + Send,
+        call: impl FnOnce(&Digest) -> RequestContext + Send,
         signed_in: impl Future<Output = Result<bool, Error>> + Send,
-    ) -> Result<Stored, NotTaken> {
+    ) -> Result<StoredMedia, UploadError> {
         let (kind, size) = (self.kind()?, self.size()?);
         let Self { gallery, about, upload, buffer, digest, length, .. } = self;
         buffer.finish().await?;
         let digest = Digest::from_bytes(digest.finalize().into());
         let source = Source {
-            blob: UPLOAD.to_owned(),
+            blob: UPLOAD_FOLDER.to_owned(),
             bytes: i64::try_from(length).unwrap_or(i64::MAX),
             media_type: kind.media_type().to_owned(),
         };
         let (width, height) = size.unwrap_or_default();
-        let About { crop, placeholder, .. } = about;
+        let UploadMetadata { crop, placeholder, .. } = about;
         let call = call(&digest);
-        let received = Received { digest, source, crop, width, height, placeholder };
+        let received = InspectedUpload { digest, source, crop, width, height, placeholder };
         let added = match signed_in.await {
-            Ok(true) => gallery.0.pictures.add(&call, &upload, received).await.map_err(NotTaken::from),
-            Ok(false) => Err(NotTaken::SignedOut),
-            Err(error) => Err(NotTaken::Failed(error)),
+            Ok(true) => gallery.0.pictures.add(&call, &upload, received).await.map_err(UploadError::from),
+            Ok(false) => Err(UploadError::SignedOut),
+            Err(error) => Err(UploadError::Failed(error)),
         };
         let unused = match &added {
             Ok(stored) => !stored.created,
             // A row may name the blob: the sweep decides.
-            Err(NotTaken::Failed(_)) => false,
+            Err(UploadError::Failed(_)) => false,
             Err(_) => true,
         };
         if unused && let Err(error) = gallery.0.blobs.delete_folder(&upload.folder()).await {
@@ -238,21 +242,21 @@ impl Uploading {
     }
 
     /// Size of the upright picture, from its headers.
-    fn size(&self) -> Result<Option<(u32, u32)>, NotTaken> {
+    fn size(&self) -> Result<Option<(u32, u32)>, UploadError> {
         let limits = &self.gallery.0.options.limits;
         let size = match picture::inspect(&self.head, limits) {
             Ok(info) if self.length == self.head.len() => Some((info.width, info.height)),
             Err(Rejected::TooLarge { width, height }) => {
                 let (side, megapixels) = (limits.side, limits.megapixels);
-                return Err(NotTaken::TooLarge { width, height, side, megapixels });
+                return Err(UploadError::TooLarge { width, height, side, megapixels });
             }
             _ => picture::upright_size(&self.head, limits),
         };
         Ok(size)
     }
 
-    fn kind(&self) -> Result<Kind, NotTaken> {
-        Kind::of(&self.head).ok_or_else(|| NotTaken::UnknownType { found: foreign::describe(&self.head) })
+    fn kind(&self) -> Result<Kind, UploadError> {
+        Kind::of(&self.head).ok_or_else(|| UploadError::UnknownType { found: foreign::describe(&self.head) })
     }
 }
 

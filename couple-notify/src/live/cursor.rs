@@ -53,23 +53,23 @@ impl fmt::Display for Cursor {
 
 /// The text is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotACursor;
+pub struct InvalidCursor;
 
 impl FromStr for Cursor {
-    type Err = NotACursor;
-    fn from_str(text: &str) -> Result<Self, NotACursor> {
+    type Err = InvalidCursor;
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let number = |part: &str| {
-            part.parse::<i64>().ok().filter(|n| *n >= 0 && !part.starts_with('+')).ok_or(NotACursor)
+            part.parse::<i64>().ok().filter(|n| *n >= 0 && !part.starts_with('+')).ok_or(InvalidCursor)
         };
         let parts: Vec<&str> = text.split('.').take(6).collect();
         match parts.as_slice() {
             [seq] => Ok(Self::at(number(seq)?)),
             [tag, epoch, seq, first, second] if tag.len() == 8 => Ok(Self {
-                couple: Some((u32::from_str_radix(tag, 16).map_err(|_| NotACursor)?, number(epoch)?)),
+                couple: Some((u32::from_str_radix(tag, 16).map_err(|_| InvalidCursor)?, number(epoch)?)),
                 seq: number(seq)?,
                 read: Some([number(first)?, number(second)?]),
             }),
-            _ => Err(NotACursor),
+            _ => Err(InvalidCursor),
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
         for bad in
             ["", "-1", "+1", "a", "1.2", "000000ab.1.42.3", "000000ab.1.42.3.4.5", "zzzzzzzz.1.1.1.1", "1e3"]
         {
-            assert_eq!(bad.parse::<Cursor>(), Err(NotACursor), "{bad}");
+            assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use couple_core::{
     pairing::Side,
-    timeline::{Body, View},
+    timeline::{Body, EntryView},
 };
 use serde_json::value::RawValue;
 
@@ -12,7 +12,7 @@ use super::Cursor;
 
 /// Reason for the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bye {
+pub enum CloseReason {
     /// The session ended or expired.
     SignedOut,
     /// The couple ended.
@@ -34,18 +34,18 @@ pub enum Reset {
 ///
 /// It is read once for all streams, and encoded once for each of the two members.
 #[derive(Debug)]
-pub struct Line {
+pub struct EncodedEntry {
     /// The entry.
-    pub view: View,
+    pub view: EntryView,
     json: [OnceLock<Box<RawValue>>; 2],
 }
 
-impl Line {
-    pub(super) const fn new(view: View) -> Self {
+impl EncodedEntry {
+    pub(super) const fn new(view: EntryView) -> Self {
         Self { view, json: [OnceLock::new(), OnceLock::new()] }
     }
     /// JSON for a reader, encoded by `make` at the first call.
-    pub fn json(&self, reader: Side, make: impl FnOnce(&View) -> Box<RawValue>) -> &RawValue {
+    pub fn json(&self, reader: Side, make: impl FnOnce(&EntryView) -> Box<RawValue>) -> &RawValue {
         self.json[reader.index()].get_or_init(|| make(&self.view))
     }
     /// Approximate size in bytes, JSON included.
@@ -62,7 +62,7 @@ pub enum Frame {
     /// An entry, in `seq` order, with the cursor after it.
     Entry {
         /// The entry.
-        line: Arc<Line>,
+        line: Arc<EncodedEntry>,
         /// Cursor after the entry.
         cursor: Cursor,
     },
@@ -100,5 +100,5 @@ pub enum Frame {
         cursor: Cursor,
     },
     /// The stream has ended.
-    Bye(Bye),
+    Bye(CloseReason),
 }

@@ -12,11 +12,11 @@ use std::{
 use couple_core::{
     AccountId, CoupleId, Error, ErrorKind, Failure, Ports,
     pairing::{Couple, Side},
-    timeline::{Membership, Refusal, Timeline},
+    timeline::{Membership, Timeline, TimelineError},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Bye, Cursor, Gate, Reset, Stream, room::Room, session_watch::SessionWatch};
+use super::{CloseReason, Cursor, Gate, Reset, Stream, room::Room, session_watch::SessionWatch};
 
 /// Intervals and limits of live delivery.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ pub struct Live(Arc<Hub>);
 /// Permit to read; bounds concurrent reads.
 #[derive(Debug)]
 #[expect(dead_code, reason = "returned when dropped")]
-pub struct Turn<'a> {
+pub struct ReadPermit<'a> {
     turn: Option<SemaphorePermit<'a>>,
     arrival: Option<SemaphorePermit<'a>>,
 }
@@ -110,8 +110,8 @@ impl Hub {
     }
 
     /// Waits for a permit to read.
-    pub(super) async fn turn(&self) -> Turn<'_> {
-        Turn { turn: self.turns.acquire().await.ok(), arrival: None }
+    pub(super) async fn turn(&self) -> ReadPermit<'_> {
+        ReadPermit { turn: self.turns.acquire().await.ok(), arrival: None }
     }
 
     /// Time until a room sweeps: up to a quarter less than the maximum, at random.
@@ -149,18 +149,18 @@ impl Hub {
     }
 
     /// Joins the open room of the account's couple, if there is one.
-    fn seat_of(self: &Arc<Self>, account: AccountId) -> Option<Seat> {
+    fn seat_of(self: &Arc<Self>, account: AccountId) -> Option<Registration> {
         let rooms = self.rooms();
         let room = rooms.by_couple.get(rooms.by_account.get(&account)?)?;
         let side = room.state().couple.side_of(account)?;
         room.enter(side);
-        Some(Seat { room: room.clone(), side, announced: false })
+        Some(Registration { room: room.clone(), side, announced: false })
     }
 
     /// Joins the room of a couple, which is opened if necessary.
     ///
     /// Its tail begins after `after`, if possible.
-    fn seat(self: &Arc<Self>, couple: Couple, side: Side, after: i64) -> Seat {
+    fn seat(self: &Arc<Self>, couple: Couple, side: Side, after: i64) -> Registration {
         let mut rooms = self.rooms();
         let room = rooms.by_couple.get(&couple.id).cloned().unwrap_or_else(|| {
             let (id, members) = (couple.id, couple.members);
@@ -171,19 +171,19 @@ impl Hub {
             room
         });
         room.enter(side);
-        Seat { room, side, announced: false }
+        Registration { room, side, announced: false }
     }
 }
 
 /// Membership of a stream in its couple's room.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Registration {
     pub(super) room: Arc<Room>,
     pub(super) side: Side,
     announced: bool,
 }
 
-impl Seat {
+impl Registration {
     pub(super) fn announce(&mut self) {
         if !std::mem::replace(&mut self.announced, true) {
             self.room.announce(self.side);
@@ -191,7 +191,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.room.leave(self.side, self.announced);
     }
@@ -237,9 +237,9 @@ impl Live {
     /// Waits for a permit to read, for callers that authenticate a client before [`open`](Self::open).
     ///
     /// Drop it before `open`. If there is more than one permit, this method leaves one for the rooms of open streams.
-    pub async fn turn(&self) -> Turn<'_> {
+    pub async fn turn(&self) -> ReadPermit<'_> {
         let arrival = self.0.arrivals.acquire().await.ok();
-        Turn { arrival, ..self.0.turn().await }
+        ReadPermit { arrival, ..self.0.turn().await }
     }
 
     /// Opens a stream of an account's couple that continues after `after`.
@@ -247,13 +247,13 @@ impl Live {
     /// Without `after` it starts at the end of the log.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`], or the error of the store.
+    /// [`TimelineError::NotPaired`], or the error of the store.
     pub async fn open(
         &self,
         account: AccountId,
         gate: Arc<dyn Gate>,
         after: Option<Cursor>,
-    ) -> Result<Stream, Failure<Refusal>> {
+    ) -> Result<Stream, Failure<TimelineError>> {
         // The partner or another device may have a stream here: then one read serves both.
         if let Some(seat) = self.0.seat_of(account)
             && let Ok(couple) = seat.room.ask().await
@@ -268,14 +268,14 @@ impl Live {
         let seat = self.0.seat(couple, at.side, from);
         match seat.room.ask().await {
             Ok(couple) => Ok(self.sit(seat, account, gate, &couple, after)),
-            Err(Bye::NotPaired) => Err(Failure::Refused(Refusal::NotPaired)),
+            Err(CloseReason::NotPaired) => Err(Failure::Refused(TimelineError::NotPaired)),
             Err(_) => Err(Failure::Failed(Error::new(ErrorKind::Unavailable, "follow a couple's log"))),
         }
     }
 
     fn sit(
         &self,
-        seat: Seat,
+        seat: Registration,
         account: AccountId,
         gate: Arc<dyn Gate>,
         couple: &Couple,

@@ -22,6 +22,6 @@ mod stream;
 mod tail;
 
 pub use cursor::Cursor;
-pub use frame::{Bye, Frame, Line, Reset};
-pub use hub::{Live, LiveOptions, Turn};
+pub use frame::{CloseReason, EncodedEntry, Frame, Reset};
+pub use hub::{Live, LiveOptions, ReadPermit};
 pub use stream::{Gate, Stream};

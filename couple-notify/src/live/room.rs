@@ -17,7 +17,7 @@ use couple_core::{
     live::{Notice, Topic},
     pairing::{Couple, Side},
     timeline::{
-        Body, Page, View,
+        Body, EntryView, Page,
         rules::{self, Place},
     },
 };
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    Bye,
+    CloseReason,
     hub::Hub,
     stream,
     tail::{self, Tail},
@@ -36,11 +36,11 @@ use super::{
 /// Lease of a member's presence.
 ///
 /// It is renewed while a connection is open, so after a broken connection the member stays present for another 35 to 60 seconds.
-const LEASE: Duration = Duration::from_secs(60);
+const PRESENCE_LEASE: Duration = Duration::from_secs(60);
 /// Interval at which a lease is renewed.
-const RENEW: Duration = Duration::from_secs(25);
+const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(25);
 /// Signals that are kept for streams that are busy. A stream that falls further behind misses some.
-const SIGNALS: usize = 16;
+const MAX_KEPT_SIGNALS: usize = 16;
 
 /// A signal.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub(super) struct Signal {
 pub(super) struct Room {
     pub(super) hub: Arc<Hub>,
     pub(super) id: CoupleId,
-    state: Mutex<State>,
+    state: Mutex<RoomState>,
     /// Wakes the streams: there may be something to send.
     pub(super) told: Notify,
     /// Wakes the task: there may be something to do.
@@ -63,7 +63,7 @@ pub(super) struct Room {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct RoomState {
     /// The couple, as of the last read.
     pub(super) couple: Arc<Couple>,
     pub(super) tail: Tail,
@@ -80,7 +80,7 @@ pub(super) struct State {
     /// Time at which an empty room closes.
     close_at: Instant,
     /// Reason for the end of the room.
-    pub(super) over: Option<Bye>,
+    pub(super) over: Option<CloseReason>,
     signals: VecDeque<Signal>,
     /// Number of signals so far.
     pub(super) signalled: u64,
@@ -105,9 +105,9 @@ pub(super) struct Presence {
     thumb: Option<(Place, Instant)>,
 }
 
-impl State {
+impl RoomState {
     fn push(&mut self, from: Option<Side>, kind: String, body: Option<Body>) {
-        if self.signals.len() == SIGNALS {
+        if self.signals.len() == MAX_KEPT_SIGNALS {
             self.signals.pop_front();
         }
         self.signals.push_back(Signal { from, kind, body });
@@ -162,8 +162,8 @@ impl Room {
     /// Creates the room of a couple that was just read; its tail begins after `after`, if possible.
     pub(super) fn new(hub: Arc<Hub>, couple: Couple, after: i64) -> Self {
         let (id, sweep_at) = (couple.id, Instant::now() + hub.sweep());
-        let start = after.clamp((couple.head_seq - i64::from(tail::ENTRIES)).max(0), couple.head_seq);
-        let state = State {
+        let start = after.clamp((couple.head_seq - i64::from(tail::MAX_ENTRIES)).max(0), couple.head_seq);
+        let state = RoomState {
             couple: Arc::new(couple),
             tail: Tail::new(start),
             asked: 0,
@@ -181,7 +181,7 @@ impl Room {
         Self { hub, id, state: Mutex::new(state), told: Notify::new(), nudge: Notify::new() }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, RoomState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -235,7 +235,7 @@ impl Room {
     }
 
     /// Waits for a read that begins after this call.
-    pub(super) async fn ask(&self) -> Result<Arc<Couple>, Bye> {
+    pub(super) async fn ask(&self) -> Result<Arc<Couple>, CloseReason> {
         let asked = {
             let mut state = self.state();
             state.asked += 1;
@@ -265,7 +265,7 @@ impl Room {
     }
 
     /// Ends the room and its streams.
-    pub(super) fn end(&self, why: Bye) {
+    pub(super) fn end(&self, why: CloseReason) {
         self.state().over.get_or_insert(why);
         self.told.notify_waiters();
     }
@@ -295,7 +295,7 @@ impl Room {
             let presence = &mut state.sides[side.index()];
             match presence.renew_at {
                 Some(at) if at <= now => {
-                    presence.renew_at = Some(now + RENEW);
+                    presence.renew_at = Some(now + LEASE_RENEW_INTERVAL);
                     return Step::Renew(side);
                 }
                 Some(at) => until = until.min(at),
@@ -367,10 +367,10 @@ impl Room {
             Notice::Appended(entry) if state.tail.has(entry.seq) => return,
             // If the last read is too old, the streams would not trust it and request a read immediately.
             Notice::Appended(entry)
-                if state.tail.awaits(entry.seq) && state.read_at.elapsed() < stream::TRUST =>
+                if state.tail.awaits(entry.seq) && state.read_at.elapsed() < stream::GATE_TRUST_TIME =>
             {
                 let entry = Arc::unwrap_or_clone(entry);
-                state.tail.extend(vec![View { entry, target: None }]);
+                state.tail.extend(vec![EntryView { entry, target: None }]);
                 state.quiet = false;
             }
             Notice::Appended(_) => {
@@ -395,22 +395,22 @@ impl Room {
     }
 
     /// Reads the couple, and the log if it has grown.
-    async fn read(&self, asked: u64) -> Result<(), Bye> {
+    async fn read(&self, asked: u64) -> Result<(), CloseReason> {
         let unavailable = |error: couple_core::Error| {
             tracing::warn!(%error, "cannot read a couple's log for its live streams");
-            Bye::Unavailable
+            CloseReason::Unavailable
         };
         let _turn = self.hub.turn().await;
         // Taken before the query: the result may be as old as that.
         let began = Instant::now();
         let couple = self.hub.ports.store.couple(self.id).await.map_err(unavailable)?;
-        let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(Bye::NotPaired)?;
+        let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(CloseReason::NotPaired)?;
         let from = self.state().tail.missing(couple.head_seq);
         let views = match from {
             Some(from) => self
                 .hub
                 .timeline
-                .read(self.id, Page::After(from), tail::ENTRIES, None)
+                .read(self.id, Page::After(from), tail::MAX_ENTRIES, None)
                 .await
                 .map_err(unavailable)?,
             None => Vec::new(),
@@ -428,7 +428,7 @@ impl Room {
     /// Renews a member's presence. Failures are ignored: presence is not essential.
     async fn renew(&self, side: Side) {
         let (ports, who) = (&self.hub.ports, self.state().couple.member(side));
-        if ports.presence.renew(who, LEASE).await.unwrap_or(false) {
+        if ports.presence.renew(who, PRESENCE_LEASE).await.unwrap_or(false) {
             ports.bus.publish(Topic::Couple(self.id), Notice::Here(side)).await;
         }
     }
@@ -448,7 +448,9 @@ impl Room {
             // On failure the last known lease stays valid.
             Err(_) => presence.left_at.and_then(|at| at.checked_duration_since(now)),
         };
-        let again = left.map_or(RENEW, |left| (left + Duration::from_millis(50)).min(RENEW));
+        let again = left.map_or(LEASE_RENEW_INTERVAL, |left| {
+            (left + Duration::from_millis(50)).min(LEASE_RENEW_INTERVAL)
+        });
         // A notice that arrived meanwhile has scheduled an earlier query.
         presence.look_at = presence.look_at.or(Some(now + again));
         if presence.here.replace(left.is_some()) != Some(left.is_some()) {
@@ -464,6 +466,6 @@ struct Ending<'a>(&'a Room);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.hub.forget(self.0);
-        self.0.end(Bye::Unavailable);
+        self.0.end(CloseReason::Unavailable);
     }
 }

@@ -22,10 +22,10 @@ const SESSIONS_AT_ONCE: usize = 512;
 
 /// Sessions that are followed in this process, by the digests of their bearer tokens.
 #[derive(Debug, Default)]
-pub(super) struct SessionWatch(Mutex<State>);
+pub(super) struct SessionWatch(Mutex<WatchState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct WatchState {
     sessions: HashMap<Digest, Followed>,
     running: bool,
 }
@@ -39,7 +39,7 @@ struct Followed {
 }
 
 impl SessionWatch {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,14 +5,14 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use couple_core::{
     Digest, Error, Failure,
-    timeline::{Membership, Page, Refusal},
+    timeline::{Membership, Page, TimelineError},
 };
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    Bye, Cursor, Frame, Line, Reset,
-    hub::Seat,
+    CloseReason, Cursor, EncodedEntry, Frame, Reset,
+    hub::Registration,
     session_watch::{SessionWatch, Watched},
     tail::Next,
 };
@@ -20,10 +20,10 @@ use super::{
 /// Maximum number of entries per page that a stream reads for itself.
 ///
 /// They are older than its room's tail.
-const PAGE: u32 = 20;
+const MAX_ENTRIES_PER_READ: u32 = 20;
 
 /// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
-pub(super) const TRUST: Duration = Duration::from_secs(2);
+pub(super) const GATE_TRUST_TIME: Duration = Duration::from_secs(2);
 
 /// Checks whether a stream may continue, by the same policy as for a request.
 #[async_trait]
@@ -44,7 +44,7 @@ pub trait Gate: Send + Sync + 'static {
 
 /// Client's knowledge of the partner's presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
+enum KnownPresence {
     Not,
     /// The first result counts as known, because the client has just asked.
     First,
@@ -53,13 +53,13 @@ enum Known {
 
 /// A live stream of frames from a cursor on, which ends with a [`Frame::Bye`].
 pub struct Stream {
-    seat: Seat,
+    seat: Registration,
     gate: Arc<dyn Gate>,
     at: Membership,
     cursor: Cursor,
     reset: Option<Reset>,
     /// Entries read for this stream only.
-    page: VecDeque<Arc<Line>>,
+    page: VecDeque<Arc<EncodedEntry>>,
     /// Number of the room's check that the gate answered, and when.
     checked: Option<(u64, Instant)>,
     /// The gate has just answered, so one frame may be sent however long the answer took.
@@ -69,7 +69,7 @@ pub struct Stream {
     _watched: Option<Watched>,
     /// Number of signals that were handled.
     signals: u64,
-    partner: Known,
+    partner: KnownPresence,
     told_caught_up: bool,
     over: bool,
     /// Span of the stream's reads.
@@ -83,7 +83,7 @@ impl std::fmt::Debug for Stream {
 }
 
 /// Next action of a stream.
-enum Look {
+enum NextAction {
     Tell(Frame),
     Check,
     Page,
@@ -92,7 +92,7 @@ enum Look {
 
 impl Stream {
     pub(super) fn new(
-        seat: Seat,
+        seat: Registration,
         gate: Arc<dyn Gate>,
         at: Membership,
         cursor: Cursor,
@@ -112,7 +112,7 @@ impl Stream {
             page: VecDeque::new(),
             checked: None,
             signals,
-            partner: Known::Not,
+            partner: KnownPresence::Not,
             told_caught_up: false,
             over: false,
             span: Span::none(),
@@ -143,7 +143,7 @@ impl Stream {
     }
     /// Assumes that the client knows the partner's presence: only changes are sent.
     pub const fn knows_presence(&mut self) {
-        self.partner = Known::First;
+        self.partner = KnownPresence::First;
     }
 
     /// Sends a signal to the partner's connected devices. It is not stored.
@@ -151,19 +151,19 @@ impl Stream {
     /// The store is read at most every two seconds for it, to check that the account may still send.
     ///
     /// # Errors
-    /// [`Refusal::NotPaired`] once the stream has ended, otherwise as [`Timeline::signal`](couple_core::timeline::Timeline::signal).
+    /// [`TimelineError::NotPaired`] once the stream has ended, otherwise as [`Timeline::signal`](couple_core::timeline::Timeline::signal).
     pub async fn signal(
         &mut self,
         kind: &str,
         body: Option<&serde_json::Value>,
-    ) -> Result<(), Failure<Refusal>> {
+    ) -> Result<(), Failure<TimelineError>> {
         let room = self.seat.room.clone();
         let sure = |stream: &Self| {
             let state = room.state();
             state.over.is_none() && stream.trusted(state.checks, state.read_at)
         };
         if !sure(self) && (self.over || Box::pin(self.check()).await.is_err()) {
-            return Err(Failure::Refused(Refusal::NotPaired));
+            return Err(Failure::Refused(TimelineError::NotPaired));
         }
         room.hub.timeline.signal_from(&self.at, kind, body).await
     }
@@ -171,7 +171,7 @@ impl Stream {
     /// Whether the gate's last answer and the room's last read are recent enough to send a frame.
     fn trusted(&self, checks: u64, read_at: Instant) -> bool {
         self.checked.is_some_and(|(answered, at)| {
-            answered == checks && (self.just_checked || at.min(read_at).elapsed() < TRUST)
+            answered == checks && (self.just_checked || at.min(read_at).elapsed() < GATE_TRUST_TIME)
         })
     }
 
@@ -187,23 +187,23 @@ impl Stream {
                 let mut told = pin!(room.told.notified());
                 told.as_mut().enable();
                 match self.look() {
-                    Look::Tell(frame) => {
+                    NextAction::Tell(frame) => {
                         self.just_checked = false;
                         return Some(frame);
                     }
-                    Look::Wait => {
+                    NextAction::Wait => {
                         self.just_checked = false;
                         told.await;
                         continue;
                     }
                     // Boxed: a waiting stream must not reserve memory for reads.
-                    Look::Check => {
+                    NextAction::Check => {
                         let span = self.span.clone();
                         let checked = Box::pin(self.check().instrument(span)).await;
                         self.just_checked = checked.is_ok();
                         checked
                     }
-                    Look::Page => {
+                    NextAction::Page => {
                         self.just_checked = false;
                         let span = self.span.clone();
                         Box::pin(self.read().instrument(span)).await
@@ -217,49 +217,49 @@ impl Stream {
         }
     }
 
-    fn look(&mut self) -> Look {
+    fn look(&mut self) -> NextAction {
         let room = self.seat.room.clone();
         let state = room.state();
-        let over = if room.hub.is_draining() { Some(Bye::Draining) } else { state.over };
+        let over = if room.hub.is_draining() { Some(CloseReason::Draining) } else { state.over };
         if let Some(why) = over {
             self.over = true;
-            return Look::Tell(Frame::Bye(why));
+            return NextAction::Tell(Frame::Bye(why));
         }
         if self.checked.is_none_or(|(answered, _)| answered != state.checks) {
-            return Look::Check;
+            return NextAction::Check;
         }
         if let Some(reason) = self.reset.take() {
-            return Look::Tell(Frame::Reset { reason, cursor: self.cursor });
+            return NextAction::Tell(Frame::Reset { reason, cursor: self.cursor });
         }
         let trusted = self.trusted(state.checks, state.read_at);
         let next = match self.page.front() {
-            Some(line) => Next::Line(line.clone()),
+            Some(line) => Next::Entry(line.clone()),
             None => state.tail.after(self.cursor.seq),
         };
         match next {
-            Next::Line(line) => {
+            Next::Entry(line) => {
                 if !trusted {
-                    return Look::Check;
+                    return NextAction::Check;
                 }
                 if self.page.pop_front().is_none_or(|_| self.page.is_empty()) {
                     self.page = VecDeque::new();
                 }
                 self.cursor.seq = line.view.entry.seq;
-                return Look::Tell(Frame::Entry { line, cursor: self.cursor });
+                return NextAction::Tell(Frame::Entry { line, cursor: self.cursor });
             }
-            Next::Older if trusted => return Look::Page,
-            Next::Older => return Look::Check,
+            Next::Older if trusted => return NextAction::Page,
+            Next::Older => return NextAction::Check,
             Next::Nothing => {}
         }
         if self.cursor.read != Some(state.couple.read) {
             if !trusted {
-                return Look::Check;
+                return NextAction::Check;
             }
             self.cursor.read = Some(state.couple.read);
-            return Look::Tell(Frame::Read { read: state.couple.read, cursor: self.cursor });
+            return NextAction::Tell(Frame::Read { read: state.couple.read, cursor: self.cursor });
         }
         if !std::mem::replace(&mut self.told_caught_up, true) {
-            return Look::Tell(Frame::CaughtUp { cursor: self.cursor });
+            return NextAction::Tell(Frame::CaughtUp { cursor: self.cursor });
         }
         while let Some((number, signal)) = state.signal(self.signals) {
             if signal.from == Some(self.at.side) {
@@ -267,60 +267,65 @@ impl Stream {
                 continue;
             }
             if !trusted {
-                return Look::Check;
+                return NextAction::Check;
             }
             self.signals = number + 1;
             let (from, kind, body) = (signal.from, signal.kind.clone(), signal.body.clone());
-            return Look::Tell(Frame::Signal { from, kind, body });
+            return NextAction::Tell(Frame::Signal { from, kind, body });
         }
         match (self.partner, state.sides[self.at.side.other().index()].here) {
-            (Known::First, Some(here)) => self.partner = Known::Here(here),
-            (known, Some(here)) if known != Known::Here(here) => {
+            (KnownPresence::First, Some(here)) => self.partner = KnownPresence::Here(here),
+            (known, Some(here)) if known != KnownPresence::Here(here) => {
                 if !trusted {
-                    return Look::Check;
+                    return NextAction::Check;
                 }
-                self.partner = Known::Here(here);
-                return Look::Tell(Frame::Presence { here });
+                self.partner = KnownPresence::Here(here);
+                return NextAction::Tell(Frame::Presence { here });
             }
             _ => {}
         }
-        Look::Wait
+        NextAction::Wait
     }
 
     /// Checks that the client may still follow.
-    async fn check(&mut self) -> Result<(), Bye> {
+    async fn check(&mut self) -> Result<(), CloseReason> {
         let room = &self.seat.room;
         // Read before asking the gate: a notice that arrives meanwhile causes another check.
         let (checks, read_at) = {
             let state = room.state();
             (state.checks, state.read_at)
         };
-        if read_at.elapsed() >= TRUST {
+        if read_at.elapsed() >= GATE_TRUST_TIME {
             room.ask().await?;
         }
         let (open, began) = {
             let _turn = room.hub.turn().await;
             // Taken before the query: the answer may be as old as that.
             let began = Instant::now();
-            (self.gate.open_for().await.map_err(|_| Bye::Unavailable)?, began)
+            (self.gate.open_for().await.map_err(|_| CloseReason::Unavailable)?, began)
         };
-        let left = open.ok_or(Bye::SignedOut)?;
+        let left = open.ok_or(CloseReason::SignedOut)?;
         self.checked = Some((checks, began));
         room.look_by(Instant::now() + left.min(Duration::from_hours(1)));
         Ok(())
     }
 
     /// Reads a page of entries that are older than the room's tail.
-    async fn read(&mut self) -> Result<(), Bye> {
+    async fn read(&mut self) -> Result<(), CloseReason> {
         let room = &self.seat.room;
         let _turn = room.hub.turn().await;
         let page = Page::After(self.cursor.seq);
-        let views = room.hub.timeline.read(room.id, page, PAGE, None).await.map_err(|_| Bye::Unavailable)?;
+        let views = room
+            .hub
+            .timeline
+            .read(room.id, page, MAX_ENTRIES_PER_READ, None)
+            .await
+            .map_err(|_| CloseReason::Unavailable)?;
         if views.is_empty() {
             // The log is shorter than the couple's `head_seq`.
-            return Err(Bye::Unavailable);
+            return Err(CloseReason::Unavailable);
         }
-        self.page = views.into_iter().map(|view| Arc::new(Line::new(view))).collect();
+        self.page = views.into_iter().map(|view| Arc::new(EncodedEntry::new(view))).collect();
         Ok(())
     }
 }

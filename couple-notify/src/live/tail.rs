@@ -5,21 +5,21 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use couple_core::timeline::{Entry, View};
+use couple_core::timeline::{Entry, EntryView};
 
-use super::Line;
+use super::EncodedEntry;
 
 /// Maximum number of entries.
-pub(super) const ENTRIES: u32 = 32;
+pub(super) const MAX_ENTRIES: u32 = 32;
 /// Maximum number of bytes, unless a single entry is larger.
-const BYTES: usize = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 
 /// Consecutive entries.
 #[derive(Debug)]
 pub(super) struct Tail {
     /// `seq` before the first entry.
     start: i64,
-    lines: VecDeque<Arc<Line>>,
+    lines: VecDeque<Arc<EncodedEntry>>,
     bytes: usize,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Tail {
 #[derive(Debug)]
 pub(super) enum Next {
     /// The next entry.
-    Line(Arc<Line>),
+    Entry(Arc<EncodedEntry>),
     /// The next entry is older than the tail.
     Older,
     /// There is no further entry.
@@ -49,8 +49,8 @@ impl Tail {
         if head <= self.end() {
             return None;
         }
-        if head - self.end() > i64::from(ENTRIES) {
-            *self = Self::new(head - i64::from(ENTRIES));
+        if head - self.end() > i64::from(MAX_ENTRIES) {
+            *self = Self::new(head - i64::from(MAX_ENTRIES));
         }
         Some(self.end())
     }
@@ -66,7 +66,7 @@ impl Tail {
     }
 
     /// Adds entries that were read, and updates the entries that they changed.
-    pub(super) fn extend(&mut self, views: Vec<View>) {
+    pub(super) fn extend(&mut self, views: Vec<EntryView>) {
         for view in views {
             if view.entry.seq != self.end() + 1 {
                 *self = Self::new(view.entry.seq - 1);
@@ -74,11 +74,11 @@ impl Tail {
             if let Some(target) = &view.target {
                 self.renew(target);
             }
-            let line = Arc::new(Line::new(view));
+            let line = Arc::new(EncodedEntry::new(view));
             self.bytes += line.size();
             self.lines.push_back(line);
         }
-        while self.lines.len() > ENTRIES as usize || (self.bytes > BYTES && self.lines.len() > 1) {
+        while self.lines.len() > MAX_ENTRIES as usize || (self.bytes > MAX_BYTES && self.lines.len() > 1) {
             let gone = self.lines.pop_front();
             self.bytes -= gone.map_or(0, |line| line.size());
             self.start += 1;
@@ -88,16 +88,16 @@ impl Tail {
     /// Replaces an entry, and its copies as a target, by its current state.
     fn renew(&mut self, entry: &Entry) {
         for line in &mut self.lines {
-            let View { entry: own, target } = &line.view;
+            let EntryView { entry: own, target } = &line.view;
             let view = if own.seq == entry.seq {
-                View { entry: entry.clone(), target: target.clone() }
+                EntryView { entry: entry.clone(), target: target.clone() }
             } else if target.as_ref().is_some_and(|target| target.seq == entry.seq) {
-                View { entry: own.clone(), target: Some(entry.clone()) }
+                EntryView { entry: own.clone(), target: Some(entry.clone()) }
             } else {
                 continue;
             };
             self.bytes -= line.size();
-            *line = Arc::new(Line::new(view));
+            *line = Arc::new(EncodedEntry::new(view));
             self.bytes += line.size();
         }
     }
@@ -113,7 +113,7 @@ impl Tail {
             return Next::Older;
         }
         let at = usize::try_from(seq - self.start).unwrap_or(usize::MAX);
-        self.lines.get(at).map_or(Next::Nothing, |line| Next::Line(line.clone()))
+        self.lines.get(at).map_or(Next::Nothing, |line| Next::Entry(line.clone()))
     }
 }
 
@@ -135,13 +135,13 @@ mod tests {
         new.at_seq(seq)
     }
 
-    fn view(seq: i64) -> View {
-        View { entry: entry(seq, "x", None), target: None }
+    fn view(seq: i64) -> EntryView {
+        EntryView { entry: entry(seq, "x", None), target: None }
     }
 
-    fn line(tail: &Tail, after: i64) -> Arc<Line> {
+    fn line(tail: &Tail, after: i64) -> Arc<EncodedEntry> {
         match tail.after(after) {
-            Next::Line(line) => line,
+            Next::Entry(line) => line,
             other => panic!("{other:?}"),
         }
     }
@@ -172,13 +172,13 @@ mod tests {
         let mut tail = Tail::new(0);
         tail.extend(vec![
             view(1),
-            View { entry: entry(2, "", Some(1)), target: Some(entry(1, "once", None)) },
+            EntryView { entry: entry(2, "", Some(1)), target: Some(entry(1, "once", None)) },
         ]);
         assert_eq!(line(&tail, 0).view.entry, entry(1, "once", None));
         let first = line(&tail, 0);
         let json = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         assert_eq!(first.json(Side::First, |_| json("1")).get(), "1");
-        tail.extend(vec![View { entry: entry(3, "", Some(1)), target: Some(entry(1, "twice", None)) }]);
+        tail.extend(vec![EntryView { entry: entry(3, "", Some(1)), target: Some(entry(1, "twice", None)) }]);
         assert_eq!(line(&tail, 0).view.entry, entry(1, "twice", None));
         assert_eq!(line(&tail, 1).view.target, Some(entry(1, "twice", None)));
         // The JSON of the replaced entry was dropped with it.
@@ -190,9 +190,9 @@ mod tests {
         let mut tail = Tail::new(0);
         let long = "x".repeat(15_000);
         for seq in 1..=20 {
-            tail.extend(vec![View { entry: entry(seq, &long, None), target: None }]);
+            tail.extend(vec![EntryView { entry: entry(seq, &long, None), target: None }]);
         }
-        assert!(tail.bytes <= BYTES && tail.lines.len() == 1, "{} in {}", tail.bytes, tail.lines.len());
+        assert!(tail.bytes <= MAX_BYTES && tail.lines.len() == 1, "{} in {}", tail.bytes, tail.lines.len());
         assert_eq!(line(&tail, 19).view.entry.seq, 20);
     }
 }

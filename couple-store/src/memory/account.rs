@@ -11,7 +11,7 @@ use couple_core::{
 use super::{MAX, MemoryStore, NIL, table::Table};
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct AccountTables {
     accounts: Table<AccountId, Account>,
     by_email: Table<EmailKey, AccountId>,
     tokens: Table<TokenId, Token>,
@@ -22,7 +22,7 @@ pub(super) struct Tables {
     tallies: Table<TallyId, Tally>,
 }
 
-impl Tables {
+impl AccountTables {
     pub(super) fn get(&self, id: AccountId) -> Option<&Account> {
         self.accounts.get(&id)
     }

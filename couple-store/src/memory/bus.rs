@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 /// Capacity of a subscriber's queue, in notices.
 ///
 /// When it is full, [`Notice::Changed`] replaces further notices.
-const WAITING: usize = 32;
+const MAX_QUEUED_SIGNALS: usize = 32;
 
 /// Event bus that carries notices within this process.
 #[derive(Debug, Clone, Default)]
@@ -53,8 +53,8 @@ impl Listener {
             // A subscriber that reads the store also sees the appended entry, in its current state.
             Notice::Changed => waiting.look(),
             Notice::Appended(_) if waiting.changed => {}
-            Notice::Appended(_) if waiting.others.len() >= WAITING / 2 => waiting.look(),
-            other if waiting.others.len() < WAITING => waiting.others.push_back(other.clone()),
+            Notice::Appended(_) if waiting.others.len() >= MAX_QUEUED_SIGNALS / 2 => waiting.look(),
+            other if waiting.others.len() < MAX_QUEUED_SIGNALS => waiting.others.push_back(other.clone()),
             _ => waiting.look(),
         }
         drop(waiting);
@@ -77,7 +77,7 @@ impl MemoryBus {
     }
 
     /// Sends [`Notice::Changed`] to all subscribers, because notices may have been lost.
-    pub fn stir(&self) {
+    pub fn notify_all(&self) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.values().flatten() {
             listener.tell(&Notice::Changed);

@@ -6,11 +6,11 @@ use couple_core::{Committed, Conflict, Digest, Error, IdempotencyChange, Idempot
 use super::{MemoryStore, table::Table};
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct IdempotencyTables {
     outcomes: Table<Digest, OutcomeRecord>,
 }
 
-impl Tables {
+impl IdempotencyTables {
     pub(super) fn apply(&mut self, change: IdempotencyChange, out: &mut Committed) -> Result<(), Conflict> {
         match change {
             IdempotencyChange::Record(record) => {

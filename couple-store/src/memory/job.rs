@@ -9,7 +9,7 @@ use couple_core::{
 use super::{MemoryStore, NIL, table::Table};
 
 #[derive(Clone)]
-struct Row {
+struct JobRow {
     /// The job; its `due_at` is the end of the lease while it is claimed.
     job: NewJob,
     attempts: i64,
@@ -17,20 +17,20 @@ struct Row {
 }
 
 #[derive(Default)]
-pub(super) struct Tables {
-    live: Table<JobId, Row>,
+pub(super) struct JobTables {
+    live: Table<JobId, JobRow>,
     by_due: Table<(String, Timestamp, JobId), ()>,
     by_key: Table<String, JobId>,
     dead: Table<JobId, DeadJob>,
 }
 
-impl Tables {
+impl JobTables {
     pub(super) fn apply(&mut self, change: JobChange, out: &mut Committed) -> Result<(), Conflict> {
         match change {
             JobChange::Enqueue(job) => {
                 let taken = job.dedupe_key.as_ref().is_some_and(|key| self.by_key.has(key));
                 if !taken && !self.live.has(&job.id) {
-                    self.insert(Row { job, attempts: 0, claim: None });
+                    self.insert(JobRow { job, attempts: 0, claim: None });
                 }
             }
             JobChange::Claim { queue, now, lease_until, claim, limit } => {
@@ -60,7 +60,7 @@ impl Tables {
             JobChange::Replay { id, at, expires_at } => {
                 let dead = self.dead.remove(&id).ok_or(Conflict::NoDeadJob(id))?;
                 let job = NewJob { due_at: at, expires_at, dedupe_key: None, ..dead.job };
-                self.insert(Row { job, attempts: 0, claim: None });
+                self.insert(JobRow { job, attempts: 0, claim: None });
             }
             JobChange::PurgeDead { before, cap } => {
                 out.purged.push(
@@ -100,7 +100,7 @@ impl Tables {
         }
     }
 
-    fn insert(&mut self, row: Row) {
+    fn insert(&mut self, row: JobRow) {
         self.by_due.put((row.job.queue.clone(), row.job.due_at, row.job.id), ());
         if let Some(key) = &row.job.dedupe_key {
             self.by_key.put(key.clone(), row.job.id);
@@ -108,7 +108,7 @@ impl Tables {
         self.live.put(row.job.id, row);
     }
 
-    fn remove(&mut self, id: JobId) -> Option<Row> {
+    fn remove(&mut self, id: JobId) -> Option<JobRow> {
         let row = self.live.remove(&id)?;
         self.by_due.remove(&(row.job.queue.clone(), row.job.due_at, id));
         if let Some(key) = &row.job.dedupe_key {
@@ -118,7 +118,7 @@ impl Tables {
     }
 
     /// Removes and returns a job that has this claim.
-    fn held(&mut self, id: JobId, claim: ClaimToken) -> Result<Row, Conflict> {
+    fn held(&mut self, id: JobId, claim: ClaimToken) -> Result<JobRow, Conflict> {
         if self.live.get(&id).is_none_or(|row| row.claim != Some(claim)) {
             return Err(Conflict::ClaimLost(id));
         }

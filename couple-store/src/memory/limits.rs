@@ -25,12 +25,12 @@ const SWEEP_EVERY: u32 = 10_000;
 
 /// Rate limiter in the memory of this process. A restart resets it.
 pub struct MemoryLimits {
-    clock: SteadyClock,
+    clock: MonotonicClock,
     rules: Mutex<HashMap<Rule, Arc<Keyed>>>,
     taken: AtomicU32,
 }
 
-type Keyed = Governor<LimitKey, DashMapStateStore<LimitKey>, SteadyClock, NoOpMiddleware<Micros>>;
+type Keyed = Governor<LimitKey, DashMapStateStore<LimitKey>, MonotonicClock, NoOpMiddleware<Micros>>;
 
 impl std::fmt::Debug for MemoryLimits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,7 +44,7 @@ impl MemoryLimits {
     /// So corrections of the wall clock neither fill nor freeze a bucket.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let clock = SteadyClock { clock, latest: Arc::new(AtomicI64::new(i64::MIN)) };
+        let clock = MonotonicClock { clock, latest: Arc::new(AtomicI64::new(i64::MIN)) };
         Self { clock, rules: Mutex::default(), taken: AtomicU32::new(0) }
     }
 
@@ -94,12 +94,12 @@ impl RateLimiter for MemoryLimits {
 ///
 /// Stores the latest reading, for clocks whose monotonic time goes back.
 #[derive(Clone)]
-struct SteadyClock {
+struct MonotonicClock {
     clock: Arc<dyn Clock>,
     latest: Arc<AtomicI64>,
 }
 
-impl governor::clock::Clock for SteadyClock {
+impl governor::clock::Clock for MonotonicClock {
     type Instant = Micros;
     fn now(&self) -> Micros {
         let now = i64::try_from(self.clock.monotonic().as_micros()).unwrap_or(i64::MAX);

@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use couple_core::{
     AccountId, Conflict, Digest, Error, MediaId, Timestamp,
-    media::{AsRead, Format, Kept, Media, MediaChange, MediaReads, Purpose, Rendition, Source, Space, State},
+    media::{
+        ExpectedMedia, Format, Media, MediaChange, MediaReads, MediaState, Purpose, Rendition, Source, Space,
+        SpaceUsage,
+    },
 };
 
 use super::{MAX, MemoryStore, NIL, pairing, table::Table};
@@ -11,16 +14,20 @@ use super::{MAX, MemoryStore, NIL, pairing, table::Table};
 type RenditionKey = (MediaId, String, Format);
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct MediaTables {
     media: Table<(Space, MediaId), Media>,
     by_id: Table<MediaId, Space>,
     by_identity: Table<(Space, Digest), MediaId>,
     renditions: Table<RenditionKey, Rendition>,
-    spaces: Table<Space, Kept>,
+    spaces: Table<Space, SpaceUsage>,
 }
 
-impl Tables {
-    pub(super) fn apply(&mut self, couples: &pairing::Tables, change: MediaChange) -> Result<(), Conflict> {
+impl MediaTables {
+    pub(super) fn apply(
+        &mut self,
+        couples: &pairing::PairingTables,
+        change: MediaChange,
+    ) -> Result<(), Conflict> {
         match change {
             MediaChange::Insert { media, most } => {
                 match media.space {
@@ -39,7 +46,7 @@ impl Tables {
                 if bytes > most {
                     return Err(Conflict::QuotaExceeded);
                 }
-                self.spaces.put(media.space, Kept { bytes, ..kept });
+                self.spaces.put(media.space, SpaceUsage { bytes, ..kept });
                 self.by_id.put(media.id, media.space);
                 self.by_identity.put(identity, media.id);
                 self.media.put((media.space, media.id), media);
@@ -48,7 +55,7 @@ impl Tables {
                 let media = self.processing(of)?;
                 let made: i64 = renditions.iter().map(|rendition| rendition.bytes).sum();
                 let before = length(&media);
-                let (state, placeholder) = (State::Ready, Some(placeholder));
+                let (state, placeholder) = (MediaState::Ready, Some(placeholder));
                 let media = Media { state, width, height, animated, alpha, placeholder, source, ..media };
                 self.count(of.space, length(&media) - before + made);
                 self.media.put((of.space, of.id), media);
@@ -59,12 +66,14 @@ impl Tables {
             MediaChange::Reject { of, reason } => {
                 let media = self.processing(of)?;
                 self.count(of.space, -length(&media));
-                self.media
-                    .put((of.space, of.id), Media { state: State::Rejected(reason), source: None, ..media });
+                self.media.put(
+                    (of.space, of.id),
+                    Media { state: MediaState::Rejected(reason), source: None, ..media },
+                );
             }
             MediaChange::Use { couple, id, owner, ready } => {
                 couples.living(couple)?;
-                let state = if ready { State::Ready } else { State::Processing };
+                let state = if ready { MediaState::Ready } else { MediaState::Processing };
                 let named = self.get(Space::Couple(couple), id).filter(|media| {
                     media.owner == owner && media.purpose == Purpose::Photo && media.state == state
                 });
@@ -88,7 +97,7 @@ impl Tables {
                 self.count(of.space, -bytes);
                 let kept = self.kept(of.space);
                 if kept.avatar == Some(of.id) {
-                    self.spaces.put(of.space, Kept { avatar: None, ..kept });
+                    self.spaces.put(of.space, SpaceUsage { avatar: None, ..kept });
                 }
                 self.by_identity.remove(&(of.space, media.identity()));
                 self.by_id.remove(&of.id);
@@ -96,7 +105,7 @@ impl Tables {
             }
             MediaChange::AddRendition { space, id, rendition } => {
                 let key = (id, rendition.name.clone(), rendition.format);
-                let ready = self.get(space, id).is_some_and(|media| media.state == State::Ready);
+                let ready = self.get(space, id).is_some_and(|media| media.state == MediaState::Ready);
                 if !ready || self.renditions.has(&key) {
                     return Err(Conflict::MediaChanged(id));
                 }
@@ -136,7 +145,7 @@ impl Tables {
                 }
                 if let Some(id) = media {
                     let avatar = self.get(space, id).filter(|media| {
-                        media.purpose == Purpose::Avatar && !matches!(media.state, State::Rejected(_))
+                        media.purpose == Purpose::Avatar && !matches!(media.state, MediaState::Rejected(_))
                     });
                     let media = avatar.cloned().ok_or(Conflict::MediaChanged(id))?;
                     self.uses(&media, 1);
@@ -144,40 +153,40 @@ impl Tables {
                 if let Some(before) = kept.avatar.and_then(|id| self.get(space, id)).cloned() {
                     self.uses(&before, -1);
                 }
-                self.spaces.put(space, Kept { avatar: media, ..kept });
+                self.spaces.put(space, SpaceUsage { avatar: media, ..kept });
             }
             MediaChange::Close { account } => {
                 let space = Space::Account(account);
                 if self.of(space).next().is_some() {
                     return Err(Conflict::SpaceNotEmpty(account));
                 }
-                self.spaces.put(space, Kept { closed: true, ..Kept::default() });
+                self.spaces.put(space, SpaceUsage { closed: true, ..SpaceUsage::default() });
             }
         }
         Ok(())
     }
 
-    fn kept(&self, space: Space) -> Kept {
+    fn kept(&self, space: Space) -> SpaceUsage {
         self.spaces.get(&space).copied().unwrap_or_default()
     }
 
     fn count(&mut self, space: Space, bytes: i64) {
         let kept = self.kept(space);
-        self.spaces.put(space, Kept { bytes: kept.bytes + bytes, ..kept });
+        self.spaces.put(space, SpaceUsage { bytes: kept.bytes + bytes, ..kept });
     }
 
     fn get(&self, space: Space, id: MediaId) -> Option<&Media> {
         self.media.get(&(space, id))
     }
 
-    fn as_read(&self, of: AsRead) -> Result<Media, Conflict> {
+    fn as_read(&self, of: ExpectedMedia) -> Result<Media, Conflict> {
         let media = self.get(of.space, of.id).filter(|media| media.uses == of.uses);
         media.cloned().ok_or(Conflict::MediaChanged(of.id))
     }
 
-    fn processing(&self, of: AsRead) -> Result<Media, Conflict> {
+    fn processing(&self, of: ExpectedMedia) -> Result<Media, Conflict> {
         let media = self.as_read(of)?;
-        if media.state == State::Processing { Ok(media) } else { Err(Conflict::MediaChanged(of.id)) }
+        if media.state == MediaState::Processing { Ok(media) } else { Err(Conflict::MediaChanged(of.id)) }
     }
 
     fn uses(&mut self, media: &Media, more: i64) {
@@ -233,7 +242,7 @@ impl MediaReads for MemoryStore {
         let space = Space::Account(account);
         Ok(tables.kept(space).avatar.and_then(|id| tables.get(space, id)).cloned())
     }
-    async fn media_space(&self, space: Space) -> Result<Kept, Error> {
+    async fn media_space(&self, space: Space) -> Result<SpaceUsage, Error> {
         Ok(self.state().media.kept(space))
     }
     async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error> {

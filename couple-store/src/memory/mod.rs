@@ -28,13 +28,13 @@ const MAX: uuid::Uuid = uuid::Uuid::max();
 /// Tables by area.
 #[derive(Default)]
 struct State {
-    account: account::Tables,
-    pairing: pairing::Tables,
-    timeline: timeline::Tables,
-    media: media::Tables,
-    upload: upload::Tables,
-    job: job::Tables,
-    idempotency: idempotency::Tables,
+    account: account::AccountTables,
+    pairing: pairing::PairingTables,
+    timeline: timeline::TimelineTables,
+    media: media::MediaTables,
+    upload: upload::UploadTables,
+    job: job::JobTables,
+    idempotency: idempotency::IdempotencyTables,
 }
 
 /// Store in the memory of this process. A restart loses all data.

@@ -10,7 +10,7 @@ use couple_core::{
 use super::{MAX, MemoryStore, NIL, account, table::Table};
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct PairingTables {
     invites: Table<InviteId, Invite>,
     by_code: Table<Digest, InviteId>,
     by_link: Table<Digest, InviteId>,
@@ -24,10 +24,10 @@ pub(super) struct Tables {
     blocks: Table<(AccountId, AccountId), Block>,
 }
 
-impl Tables {
+impl PairingTables {
     pub(super) fn apply(
         &mut self,
-        accounts: &account::Tables,
+        accounts: &account::AccountTables,
         change: PairingChange,
         out: &mut Committed,
     ) -> Result<(), Conflict> {

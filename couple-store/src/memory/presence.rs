@@ -11,7 +11,7 @@ use couple_core::{AccountId, Error, live::Presence};
 use tokio::time::Instant;
 
 /// Number of leases below which expired ones are not removed.
-const FEW: usize = 1_024;
+const MIN_LEASES_TO_SWEEP: usize = 1_024;
 
 /// Presence leases in the memory of this process. A restart loses them.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Presence for MemoryPresence {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         let now = Instant::now();
         let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if leases.until.len() >= FEW.max(leases.kept * 2) {
+        if leases.until.len() >= MIN_LEASES_TO_SWEEP.max(leases.kept * 2) {
             leases.until.retain(|_, until| *until > now);
             leases.kept = leases.until.len();
         }

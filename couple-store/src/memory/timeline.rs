@@ -10,15 +10,15 @@ use couple_core::{
 use super::{MemoryStore, pairing, table::Table};
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct TimelineTables {
     entries: Table<(CoupleId, i64), Entry>,
     by_client_id: Table<(CoupleId, Side, String), i64>,
 }
 
-impl Tables {
+impl TimelineTables {
     pub(super) fn apply(
         &mut self,
-        couples: &mut pairing::Tables,
+        couples: &mut pairing::PairingTables,
         change: TimelineChange,
         out: &mut Committed,
     ) -> Result<(), Conflict> {

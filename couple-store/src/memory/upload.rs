@@ -9,11 +9,11 @@ use couple_core::{
 use super::{MemoryStore, table::Table};
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct UploadTables {
     uploads: Table<UploadId, ResumableUpload>,
 }
 
-impl Tables {
+impl UploadTables {
     pub(super) fn apply(&mut self, change: UploadChange) -> Result<(), Conflict> {
         match change {
             UploadChange::Insert { upload, most } => {

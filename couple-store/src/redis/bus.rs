@@ -10,14 +10,14 @@ use redis::aio::{PubSubSink, PubSubStream};
 use tokio::time::timeout;
 
 use super::{Redis, pubsub};
-use crate::between::{Between, Ear, Medium, PULSE};
+use crate::remote_bus::{PING_INTERVAL, RemoteBus, RemoteReceiver, Transport};
 
 /// Event bus between processes over Redis. Notices within the process do not use Redis.
 ///
 /// While Redis is down no notice reaches other processes, and publishers do not wait. After a reconnect all
 /// subscribers get [`Notice::Changed`], because notices may have been lost.
 #[derive(Debug)]
-pub struct RedisBus(Between);
+pub struct RedisBus(RemoteBus);
 
 impl RedisBus {
     /// Subscribes and starts the tasks of the bus.
@@ -25,7 +25,7 @@ impl RedisBus {
     /// # Errors
     /// Errors of the first subscription.
     pub async fn start(redis: Redis) -> Result<Self, Error> {
-        Between::start(redis).await.map(Self)
+        RemoteBus::start(redis).await.map(Self)
     }
 }
 
@@ -33,10 +33,10 @@ fn channel(redis: &Redis) -> String {
     format!("{}:bus", redis.prefix)
 }
 
-impl Medium for Redis {
-    const CALLED: &'static str = "Redis";
+impl Transport for Redis {
+    const NAME: &'static str = "Redis";
     // Each subscriber holds a whole message, and twice while it parses it.
-    const LONGEST: usize = 64 * 1024;
+    const MAX_TEXT_BYTES: usize = 64 * 1024;
     type Subscription = (PubSubSink, PubSubStream);
 
     async fn subscribe(&self) -> Result<Self::Subscription, Error> {
@@ -45,13 +45,16 @@ impl Medium for Redis {
         Ok(connection.split())
     }
 
-    async fn hear((mut sink, mut stream): Self::Subscription, ear: &Ear) {
+    async fn hear((mut sink, mut stream): Self::Subscription, ear: &RemoteReceiver) {
         loop {
-            match timeout(PULSE, stream.next()).await {
+            match timeout(PING_INTERVAL, stream.next()).await {
                 Ok(Some(message)) => ear.take(message.get_payload_bytes()).await,
                 Ok(None) => return,
                 Err(_) => {
-                    if !timeout(PULSE, sink.ping::<redis::Value>()).await.is_ok_and(|pong| pong.is_ok()) {
+                    if !timeout(PING_INTERVAL, sink.ping::<redis::Value>())
+                        .await
+                        .is_ok_and(|pong| pong.is_ok())
+                    {
                         return;
                     }
                 }

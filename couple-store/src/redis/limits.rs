@@ -27,7 +27,7 @@ use crate::MemoryLimits;
 /// clocks of processes may differ. `whole` is never legitimately later than `now + step * burst`: a later
 /// value was written while the server's clock was ahead. It is corrected, so that the key is not refused for
 /// as long as the clock was ahead.
-const TAKE: &str = r"
+const TAKE_SCRIPT: &str = r"
 local step, burst, now = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if not now then
   local time = redis.call('TIME')
@@ -46,7 +46,7 @@ return 0
 ";
 
 /// Time in microseconds after a failure in which Redis is not asked.
-const REST: i64 = 1_000_000;
+const RETRY_AFTER_FAILURE: i64 = 1_000_000;
 
 /// Divisor of an allowance that one process grants by itself while Redis is down.
 ///
@@ -97,7 +97,7 @@ impl RedisLimits {
     fn build(redis: Redis, clock: Option<Arc<dyn Clock>>, alone: Arc<dyn Clock>) -> Self {
         Self {
             redis,
-            script: Script::new(TAKE),
+            script: Script::new(TAKE_SCRIPT),
             clock,
             alone: MemoryLimits::new(alone),
             begun: Instant::now(),
@@ -146,7 +146,7 @@ impl RateLimiter for RedisLimits {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     tracing::warn!(%error, "Redis failed: this process counts rate limits by itself");
-                    self.resting.store(self.elapsed() + REST, Ordering::Relaxed);
+                    self.resting.store(self.elapsed() + RETRY_AFTER_FAILURE, Ordering::Relaxed);
                 }
             }
         }

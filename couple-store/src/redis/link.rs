@@ -25,16 +25,16 @@ enum Way {
 }
 
 /// Connection that knows whether it is broken.
-pub(super) struct Link {
+pub(super) struct RedisConnection {
     way: Way,
     broken: bool,
 }
 
 impl bb8::ManageConnection for Manager {
-    type Connection = Link;
+    type Connection = RedisConnection;
     type Error = RedisError;
 
-    async fn connect(&self) -> Result<Link, RedisError> {
+    async fn connect(&self) -> Result<RedisConnection, RedisError> {
         let way = match self {
             Self::One { client, config } => {
                 Way::One(client.get_multiplexed_async_connection_with_config(config).await?)
@@ -44,17 +44,17 @@ impl bb8::ManageConnection for Manager {
             }
             Self::Cluster { client, .. } => Way::Cluster(client.get_async_connection().await?),
         };
-        Ok(Link { way, broken: false })
+        Ok(RedisConnection { way, broken: false })
     }
-    async fn is_valid(&self, link: &mut Link) -> Result<(), RedisError> {
+    async fn is_valid(&self, link: &mut RedisConnection) -> Result<(), RedisError> {
         redis::cmd("PING").query_async(link).await
     }
-    fn has_broken(&self, link: &mut Link) -> bool {
+    fn has_broken(&self, link: &mut RedisConnection) -> bool {
         link.broken
     }
 }
 
-impl Link {
+impl RedisConnection {
     /// Marks the connection as broken if its server is down or is no longer the master.
     fn note<T>(&mut self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         if let Err(error) = &answer
@@ -69,7 +69,7 @@ impl Link {
     }
 }
 
-impl ConnectionLike for Link {
+impl ConnectionLike for RedisConnection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             // Mark the connection as broken while a command runs: after a cancellation the next response

@@ -31,9 +31,9 @@ use tokio::time::timeout;
 use link::Manager;
 
 /// Time limit of connecting.
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit of a response.
-const ANSWER: Duration = Duration::from_millis(500);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 const SCHEMES: &str = "redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT, \
                        with rediss for TLS and USER:PASSWORD@ before the hosts";
 
@@ -79,7 +79,7 @@ impl Redis {
         let manager = manager(url)?;
         let pool = bb8::Pool::builder()
             .max_size(connections.max(1))
-            .connection_timeout(CONNECT)
+            .connection_timeout(CONNECT_TIMEOUT)
             // A broken connection is detected when it is used.
             .test_on_check_out(false)
             .retry_connection(false)
@@ -89,7 +89,7 @@ impl Redis {
             let mut link = bb8::ManageConnection::connect(&manager).await?;
             bb8::ManageConnection::is_valid(&manager, &mut link).await
         };
-        match timeout(CONNECT * 3, first).await {
+        match timeout(CONNECT_TIMEOUT * 3, first).await {
             Ok(answered) => answered.map_err(|error| failed("connect", error))?,
             Err(_) => {
                 return Err(Error::new(ErrorKind::Unavailable, "connect").context("Redis does not respond"));
@@ -121,8 +121,9 @@ impl Redis {
 fn manager(url: &str) -> Result<Manager, Error> {
     let wrong =
         || Error::new(ErrorKind::Misconfigured, "connect").context(format!("the URL of Redis is {SCHEMES}"));
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
     let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
     let (plain, many) = match scheme.split_once('+') {
         None => (scheme, None),
@@ -152,8 +153,8 @@ fn manager(url: &str) -> Result<Manager, Error> {
                 .map_err(|_| wrong())?;
             hints.truncate(16);
             let client = ClusterClientBuilder::new(nodes)
-                .connection_timeout(CONNECT)
-                .response_timeout(ANSWER)
+                .connection_timeout(CONNECT_TIMEOUT)
+                .response_timeout(RESPONSE_TIMEOUT)
                 .retries(3)
                 .build()
                 .map_err(|_| wrong())?;
@@ -194,7 +195,7 @@ async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
             Manager::Cluster { nodes, .. } => {
                 let mut last = None;
                 for node in nodes {
-                    match timeout(CONNECT / 2, node.get_async_pubsub()).await {
+                    match timeout(CONNECT_TIMEOUT / 2, node.get_async_pubsub()).await {
                         Ok(Ok(connection)) => return Ok(connection),
                         Ok(Err(error)) => last = Some(error),
                         Err(_) => {}
@@ -204,7 +205,7 @@ async fn pubsub(manager: &Manager) -> Result<PubSub, Error> {
             }
         }
     };
-    match timeout(CONNECT * 2, connecting).await {
+    match timeout(CONNECT_TIMEOUT * 2, connecting).await {
         Ok(connected) => connected.map_err(|error| failed("subscribe", error)),
         Err(_) => Err(Error::new(ErrorKind::Unavailable, "subscribe").context("Redis")),
     }

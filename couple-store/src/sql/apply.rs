@@ -5,26 +5,26 @@ use couple_core::{Change, Committed, Conflict};
 use super::{Dialect, account, idempotency, job, media, pairing, timeline, upload};
 
 /// Reason why a change was not applied.
-pub(super) enum Stop {
+pub(super) enum ApplyError {
     /// A precondition did not hold. The change has written nothing.
     Conflict(Conflict),
     /// The database failed.
     Failed(sqlx::Error),
 }
 
-impl From<sqlx::Error> for Stop {
+impl From<sqlx::Error> for ApplyError {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<Conflict> for Stop {
+impl From<Conflict> for ApplyError {
     fn from(conflict: Conflict) -> Self {
         Self::Conflict(conflict)
     }
 }
 
-pub(super) type Applied = Result<(), Stop>;
+pub(super) type Applied = Result<(), ApplyError>;
 
 /// Returns `conflict` unless exactly one row was changed.
 pub(super) fn one(affected: u64, conflict: Conflict) -> Applied {

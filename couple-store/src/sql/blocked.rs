@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Dialect,
     locks::Lock,
-    writer::{QUEUE, Request, Session},
+    writer::{CommitRequest, MAX_QUEUED_COMMITS, WriterConnection},
 };
 
 /// Pauses between two rounds that committed nothing; doubled from the shortest to the longest.
@@ -121,18 +121,18 @@ fn release(
 /// Queue of blocked commits.
 #[derive(Clone)]
 pub(super) struct BlockedQueue {
-    queue: mpsc::Sender<Request>,
+    queue: mpsc::Sender<CommitRequest>,
     locks: Locks,
 }
 
 impl BlockedQueue {
-    pub(super) fn new(length: usize) -> (Self, mpsc::Receiver<Request>) {
+    pub(super) fn new(length: usize) -> (Self, mpsc::Receiver<CommitRequest>) {
         let (queue, inbox) = mpsc::channel(length);
         (Self { queue, locks: Locks::default() }, inbox)
     }
 
     /// Adds a commit; fails it if the queue is full.
-    pub(super) fn push(&self, mut request: Request) {
+    pub(super) fn push(&self, mut request: CommitRequest) {
         request.place = Some(Place::new(request.locks().to_vec(), self.locks.clone()));
         if let Err(error) = self.queue.try_send(request) {
             let full = Error::new(ErrorKind::Overloaded, "commit").context("too many commits wait for locks");
@@ -143,14 +143,14 @@ impl BlockedQueue {
     /// Takes out the commits that must not be merged with others, and adds them to the queue: those with a lock that blocks, and those
     /// whose rows are not known before they run. Until the result is dropped, commits that share a lock with the remaining ones are
     /// taken out as well, unless the database tells at once whether it is free: only one transaction waits for it.
-    pub(super) fn divert(&self, waiting: &mut Vec<Request>) -> Running {
+    pub(super) fn divert(&self, waiting: &mut Vec<CommitRequest>) -> Running {
         let now = Instant::now();
         let mut all = locked(&self.locks);
         let blocks = |lock: &Lock| all.get(lock).is_some_and(|blocking| blocking.blocks(now));
         let is_apart =
-            |request: &mut Request| request.locks_unknown_rows() || request.locks().iter().any(blocks);
+            |request: &mut CommitRequest| request.locks_unknown_rows() || request.locks().iter().any(blocks);
         let apart: Vec<_> = waiting.extract_if(.., is_apart).collect();
-        let own = waiting.iter().flat_map(Request::locks).filter(|lock| !matches!(lock, Lock::Row(..)));
+        let own = waiting.iter().flat_map(CommitRequest::locks).filter(|lock| !matches!(lock, Lock::Row(..)));
         let own: Vec<Lock> = own.copied().collect();
         for lock in &own {
             all.entry(*lock).or_default().transactions += 1;
@@ -166,22 +166,22 @@ impl BlockedQueue {
 /// Retries blocked commits until they time out.
 pub(super) async fn serve<D: Dialect>(
     pool: Pool<D>,
-    inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<Request>>>,
+    inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<CommitRequest>>>,
     merge: usize,
     patience: Duration,
 ) {
     let mut inbox = inbox.lock().await;
-    let mut session = Session { pool, waits: false, held: None };
-    let mut waiting: Vec<Request> = Vec::new();
+    let mut session = WriterConnection { pool, waits: false, held: None };
+    let mut waiting: Vec<CommitRequest> = Vec::new();
     let mut pause = SHORTEST_PAUSE;
     loop {
         if waiting.is_empty() {
             pause = SHORTEST_PAUSE;
-            if inbox.recv_many(&mut waiting, QUEUE).await == 0 {
+            if inbox.recv_many(&mut waiting, MAX_QUEUED_COMMITS).await == 0 {
                 return;
             }
         } else {
-            while waiting.len() < QUEUE
+            while waiting.len() < MAX_QUEUED_COMMITS
                 && let Ok(request) = inbox.try_recv()
             {
                 waiting.push(request);
@@ -203,7 +203,7 @@ pub(super) async fn serve<D: Dialect>(
         let mut left = Vec::new();
         let purges: Vec<_> = waiting.extract_if(.., |request| request.locks_unknown_rows()).collect();
         while !waiting.is_empty() {
-            let mut batch: Vec<Request> = waiting.drain(..waiting.len().min(merge)).collect();
+            let mut batch: Vec<CommitRequest> = waiting.drain(..waiting.len().min(merge)).collect();
             left.extend(session.round(&mut batch).await);
         }
         for purge in purges {

@@ -12,10 +12,10 @@ use sqlx::{
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{PostgresOptions, error::classify, server::Server as _};
-use crate::between::{Between, Ear, Medium, PULSE};
+use crate::remote_bus::{PING_INTERVAL, RemoteBus, RemoteReceiver, Transport};
 
 /// Time limit of a statement, equal to the store's.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+const STATEMENT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 const CHANNEL: &str = "couple";
 // NOTIFY holds a lock of the whole server until its transaction commits
 // (postgresql.org/docs/current/sql-notify.html). So it is never part of a store's transaction, and one
@@ -34,7 +34,7 @@ const NOTIFY: &str = "SELECT SET_CONFIG('synchronous_commit', 'off', TRUE), COUN
 /// 7,800 bytes reaches its own process only. PostgreSQL merges equal messages of one transaction, which can
 /// affect signals of about 3,900 bytes and more.
 #[derive(Debug)]
-pub struct PostgresBus(Between);
+pub struct PostgresBus(RemoteBus);
 
 impl PostgresBus {
     /// Subscribes in the database at `url`, in the format of [`PostgresOptions::new`].
@@ -52,7 +52,7 @@ impl PostgresBus {
         }
         let start = async {
             let sender = Mutex::new(Some(within("connect", options.connect()).await?));
-            Between::start(Link { options, sender }).await
+            RemoteBus::start(PostgresTransport { options, sender }).await
         };
         start.await.map(Self).map_err(|error| {
             Error::new(error.kind(), "listen").context(format!("PostgreSQL at {place}")).source(error)
@@ -60,14 +60,14 @@ impl PostgresBus {
     }
 }
 
-struct Link {
+struct PostgresTransport {
     options: PgConnectOptions,
     sender: Mutex<Option<PgConnection>>,
 }
 
-impl Medium for Link {
-    const CALLED: &'static str = "PostgreSQL";
-    const LONGEST: usize = 7_999;
+impl Transport for PostgresTransport {
+    const NAME: &'static str = "PostgreSQL";
+    const MAX_TEXT_BYTES: usize = 7_999;
     type Subscription = PgListener;
 
     async fn subscribe(&self) -> Result<PgListener, Error> {
@@ -82,14 +82,14 @@ impl Medium for Link {
         within("subscribe", subscribing).await
     }
 
-    async fn hear(mut listener: PgListener, ear: &Ear) {
+    async fn hear(mut listener: PgListener, ear: &RemoteReceiver) {
         loop {
-            match timeout(PULSE, listener.try_recv()).await {
+            match timeout(PING_INTERVAL, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => ear.take(notification.payload().as_bytes()).await,
                 Ok(_) => return,
                 Err(_) => {
                     let pong = sqlx::query("SELECT 1").execute(&mut listener);
-                    if !timeout(PULSE, pong).await.is_ok_and(|pong| pong.is_ok()) {
+                    if !timeout(PING_INTERVAL, pong).await.is_ok_and(|pong| pong.is_ok()) {
                         return;
                     }
                 }
@@ -112,7 +112,7 @@ impl Medium for Link {
 }
 
 async fn within<T>(operation: &'static str, work: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
-    match timeout(PATIENCE, work).await {
+    match timeout(STATEMENT_TIMEOUT, work).await {
         Ok(done) => done.map_err(|error| classify::<Postgres>(operation, error)),
         Err(_) => Err(Error::new(ErrorKind::Unavailable, operation).context("PostgreSQL does not respond")),
     }

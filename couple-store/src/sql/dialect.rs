@@ -11,7 +11,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{job::Built, spelling::Sql};
+use super::{job::BatchStatements, spelling::Sql};
 
 /// Driver that can bind a `T`.
 pub trait Binds<'t, T>: Database {
@@ -138,7 +138,7 @@ pub trait Dialect:
     /// Time limit of a read or a transaction, after which its connection is closed.
     ///
     /// None if no other process can hold locks.
-    const PATIENCE: Option<Duration>;
+    const TRANSACTION_TIMEOUT: Option<Duration>;
     /// Statements that set how long a transaction waits for locks: one to put before [`BEGIN`](Self::BEGIN), and one for the end of the
     /// same trip.
     ///
@@ -173,7 +173,7 @@ pub trait Dialect:
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
     /// Statements whose text depends on the number of rows.
-    fn built() -> &'static Built;
+    fn built() -> &'static BatchStatements;
 }
 
 /// [`Dialect::count_up`] by `UPDATE … RETURNING`.

@@ -57,14 +57,14 @@ pub(super) struct Enqueues<'a>(Vec<&'a NewJob>);
 ///
 /// There are few sizes, so that few statements are prepared.
 #[derive(Debug)]
-pub struct Built {
+pub struct BatchStatements {
     inserts: Sizes,
     claims: Sizes,
 }
 
 type Sizes = [(usize, Arc<str>); 3];
 
-impl Built {
+impl BatchStatements {
     /// Generates the statements.
     ///
     /// `numbered`: placeholders are `$1`, …; `clash`: the clause that skips existing rows.

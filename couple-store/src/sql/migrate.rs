@@ -16,7 +16,7 @@ pub struct Migration {
 }
 
 /// Maximum time to wait for another process that migrates.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const RECORD: &str =
     "CREATE TABLE IF NOT EXISTS couple_migration (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL)";
 const APPLIED: Sql = sql!("SELECT MAX(version) FROM couple_migration");
@@ -55,7 +55,7 @@ async fn lock<D: Dialect>(connection: &mut D::Connection, sql: Sql) -> Result<()
         {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > MIGRATION_LOCK_TIMEOUT {
             return Err(Error::new(ErrorKind::Unavailable, "migrate")
                 .context("another process has been migrating this database for a minute"));
         }

@@ -56,8 +56,8 @@ use spelling::Sql;
 use writer::Writer;
 
 /// Waits up to the dialect's time limit; none after that.
-async fn patiently<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
-    match D::PATIENCE {
+async fn within_timeout<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
+    match D::TRANSACTION_TIMEOUT {
         None => Some(work.await),
         Some(patience) => tokio::time::timeout(patience, work).await.ok(),
     }
@@ -89,10 +89,11 @@ impl<D: Dialect> SqlStore<D> {
         let fail = |error| error::classify::<D>("read", error);
         let late = || Error::new(ErrorKind::TimedOut, "read").context(D::NAME);
         let begun = tokio::time::Instant::now();
-        let mut connection = patiently::<D, _>(self.reads.acquire()).await.ok_or_else(late)?.map_err(fail)?;
+        let mut connection =
+            within_timeout::<D, _>(self.reads.acquire()).await.ok_or_else(late)?.map_err(fail)?;
         let rows = {
             let reading = statement.rows(&mut connection);
-            match D::PATIENCE {
+            match D::TRANSACTION_TIMEOUT {
                 None => Some(reading.await),
                 // The limit includes the time spent waiting for a connection.
                 Some(patience) => tokio::time::timeout_at(begun + patience, reading).await.ok(),

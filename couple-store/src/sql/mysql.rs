@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     Dialect, SqlStore,
     dialect::{LockWait, Runs as _},
-    job::Built,
+    job::BatchStatements,
     migrate::Migration,
     server::{Server, ServerOptions},
     spelling::Sql,
@@ -51,7 +51,7 @@ fn number(error: &dyn DatabaseError) -> u16 {
 // Error numbers: mariadb.com/kb/en/mariadb-error-codes, dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
 impl Dialect for MySql {
     const BEGIN: &'static str = "BEGIN";
-    const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+    const TRANSACTION_TIMEOUT: Option<Duration> = Some(Duration::from_secs(2));
     const BY_PRIMARY_KEY: &'static str = " FORCE INDEX (PRIMARY)";
     // Named lock of the server, released when the connection closes.
     const LOCK: Option<Sql> = Some(sql!("SELECT CAST(GET_LOCK(CONCAT('couple.', DATABASE()), 0) AS SIGNED)"));
@@ -104,17 +104,17 @@ impl Dialect for MySql {
         // between our check and our insert: the next run finds it.
         matches!(number(error), 1213 | 1205 | 1020 | 1062)
     }
-    fn built() -> &'static Built {
-        static BUILT: LazyLock<Built> =
-            LazyLock::new(|| Built::new(false, "ON DUPLICATE KEY UPDATE id = id"));
+    fn built() -> &'static BatchStatements {
+        static BUILT: LazyLock<BatchStatements> =
+            LazyLock::new(|| BatchStatements::new(false, "ON DUPLICATE KEY UPDATE id = id"));
         &BUILT
     }
 }
 
 impl Server for MySql {
-    const CALLED: &'static str = "MySQL or MariaDB";
+    const ENGINE_NAME: &'static str = "MySQL or MariaDB";
     const SCHEMES: &'static [&'static str] = &["mysql", "mariadb"];
-    const KNOWN: &'static [&'static str] = &[
+    const URL_OPTIONS: &'static [&'static str] = &[
         "ssl-mode",
         "ssl-ca",
         "ssl-cert",
@@ -124,7 +124,7 @@ impl Server for MySql {
         "socket",
         "statement-cache-capacity",
     ];
-    const SESSION: &'static [&'static str] = &[
+    const SESSION_SETUP: &'static [&'static str] = &[
         // At the default level, which locks gaps between rows, enqueuing deadlocks with claiming.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         // A text that is too long is an error and is never truncated.
@@ -133,7 +133,7 @@ impl Server for MySql {
         "SET SESSION /*M! max_statement_time = 2, SESSION idle_transaction_timeout = 5, */ \
          /*!80000 max_execution_time = 2000, SESSION */ autocommit = 1",
     ];
-    const VERSION: Sql = sql!("SELECT VERSION()");
+    const VERSION_QUERY: Sql = sql!("SELECT VERSION()");
 
     fn check(version: &str) -> Result<(), String> {
         let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());

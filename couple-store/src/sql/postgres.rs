@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Dialect, SqlStore,
     dialect::{LockWait, count_up_returning},
-    job::Built,
+    job::BatchStatements,
     migrate::Migration,
     server::{Server, ServerOptions},
     spelling::Sql,
@@ -48,7 +48,7 @@ const MIGRATIONS: &[Migration] = &[
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN";
-    const PATIENCE: Option<Duration> = Some(Duration::from_secs(2));
+    const TRANSACTION_TIMEOUT: Option<Duration> = Some(Duration::from_secs(2));
     const BY_PRIMARY_KEY: &'static str = "";
     // The number is "couple" in ASCII. The end of the transaction releases the lock.
     const LOCK: Option<Sql> =
@@ -101,16 +101,17 @@ impl Dialect for Postgres {
         // our check and our insert: the next run finds it.
         matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03" | "23505"))
     }
-    fn built() -> &'static Built {
-        static BUILT: LazyLock<Built> = LazyLock::new(|| Built::new(true, "ON CONFLICT DO NOTHING"));
+    fn built() -> &'static BatchStatements {
+        static BUILT: LazyLock<BatchStatements> =
+            LazyLock::new(|| BatchStatements::new(true, "ON CONFLICT DO NOTHING"));
         &BUILT
     }
 }
 
 impl Server for Postgres {
-    const CALLED: &'static str = "PostgreSQL";
+    const ENGINE_NAME: &'static str = "PostgreSQL";
     const SCHEMES: &'static [&'static str] = &["postgres", "postgresql"];
-    const KNOWN: &'static [&'static str] = &[
+    const URL_OPTIONS: &'static [&'static str] = &[
         "sslmode",
         "sslrootcert",
         "sslcert",
@@ -127,9 +128,11 @@ impl Server for Postgres {
     ];
     // Locks are held for milliseconds; without lock_timeout the server looks for deadlocks only after a
     // second.
-    const SESSION: &'static [&'static str] = &["SET default_transaction_isolation = 'read committed'; \
-         SET statement_timeout = 2000; SET lock_timeout = 300; SET idle_in_transaction_session_timeout = 5000"];
-    const VERSION: Sql = sql!("SHOW server_version");
+    const SESSION_SETUP: &'static [&'static str] = &[
+        "SET default_transaction_isolation = 'read committed'; \
+         SET statement_timeout = 2000; SET lock_timeout = 300; SET idle_in_transaction_session_timeout = 5000",
+    ];
+    const VERSION_QUERY: Sql = sql!("SHOW server_version");
 
     fn check(version: &str) -> Result<(), String> {
         let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse::<u32>().ok());

@@ -15,24 +15,24 @@ use super::{
 };
 
 /// Time limit of the first connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle time after which a connection is checked before use; also the time limit of the check.
-const QUIET: Duration = Duration::from_millis(500);
+const CHECK_AFTER_IDLE: Duration = Duration::from_millis(500);
 
 type Options<D> = <<D as sqlx::Database>::Connection as sqlx::Connection>::Options;
 
 /// Database server, and the setup of its connections.
 pub trait Server: Dialect {
     /// Name of the server in messages.
-    const CALLED: &'static str;
+    const ENGINE_NAME: &'static str;
     /// Schemes of its URLs.
     const SCHEMES: &'static [&'static str];
     /// Options that a URL may have after its `?`.
-    const KNOWN: &'static [&'static str];
+    const URL_OPTIONS: &'static [&'static str];
     /// Statements for every new connection: time-outs, isolation level, strictness.
-    const SESSION: &'static [&'static str];
+    const SESSION_SETUP: &'static [&'static str];
     /// Query for the version, as text.
-    const VERSION: Sql;
+    const VERSION_QUERY: Sql;
     /// Checks that a version is supported.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl<D: Server> ServerOptions<D> {
         let place = D::place(&options);
         let told = |error: Error| {
             let kind = error.kind();
-            Error::new(kind, "connect").context(format!("{} at {place}", D::CALLED)).source(error)
+            Error::new(kind, "connect").context(format!("{} at {place}", D::ENGINE_NAME)).source(error)
         };
         self.prepare(&options).await.map_err(told)?;
         // One of the writing connections is for blocked commits.
@@ -111,16 +111,16 @@ impl<D: Server> ServerOptions<D> {
     pub(super) fn read_url(&self) -> Result<Options<D>, Error> {
         let wrong = |said: String| Error::new(ErrorKind::Misconfigured, "connect").context(said);
         if !D::SCHEMES.iter().any(|scheme| self.url.starts_with(&format!("{scheme}://"))) {
-            return Err(wrong(format!("the URL of {} begins with {}://", D::CALLED, D::SCHEMES[0])));
+            return Err(wrong(format!("the URL of {} begins with {}://", D::ENGINE_NAME, D::SCHEMES[0])));
         }
         let query = self.url.split_once('?').map_or("", |(_, query)| query);
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let name = option.split('=').next().unwrap_or(option);
-            if !D::KNOWN.contains(&name) {
-                let known = D::KNOWN.join(", ");
+            if !D::URL_OPTIONS.contains(&name) {
+                let known = D::URL_OPTIONS.join(", ");
                 return Err(wrong(format!(
                     "the URL of {} has an option `{name}` that is not supported; supported options are {known}",
-                    D::CALLED
+                    D::ENGINE_NAME
                 )));
             }
         }
@@ -128,7 +128,7 @@ impl<D: Server> ServerOptions<D> {
         D::options(&self.url).map_err(|_| {
             wrong(format!(
                 "the URL of {} cannot be read: {}://user:password@host:port/database",
-                D::CALLED,
+                D::ENGINE_NAME,
                 D::SCHEMES[0]
             ))
         })
@@ -137,17 +137,17 @@ impl<D: Server> ServerOptions<D> {
     /// Checks the server's version, and migrates the schema.
     async fn prepare(&self, options: &Options<D>) -> Result<(), Error> {
         let fail = |error| classify::<D>("connect", error);
-        let connected = timeout(PATIENCE, options.connect()).await.map_err(|_| {
+        let connected = timeout(STARTUP_TIMEOUT, options.connect()).await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, "connect")
-                .context(format!("no {} server responded within 5 s", D::CALLED))
+                .context(format!("no {} server responded within 5 s", D::ENGINE_NAME))
         })?;
         let mut connection = connected.map_err(|error| match error {
             sqlx::Error::Protocol(_) => Error::new(ErrorKind::Misconfigured, "connect")
-                .context(format!("the server does not use the protocol of {}", D::CALLED))
+                .context(format!("the server does not use the protocol of {}", D::ENGINE_NAME))
                 .source(error),
             other => fail(other),
         })?;
-        let rows = Statement::<D>::new(D::VERSION).rows(&mut connection).await.map_err(fail)?;
+        let rows = Statement::<D>::new(D::VERSION_QUERY).rows(&mut connection).await.map_err(fail)?;
         let version: String = match rows.first() {
             Some(row) => Row::<D>::new(row).take()?,
             None => String::new(),
@@ -161,18 +161,18 @@ impl<D: Server> ServerOptions<D> {
 fn pool<D: Server>(connections: u32, options: Options<D>) -> Pool<D> {
     PoolOptions::<D>::new()
         .max_connections(connections)
-        .acquire_timeout(D::PATIENCE.unwrap_or(PATIENCE))
+        .acquire_timeout(D::TRANSACTION_TIMEOUT.unwrap_or(STARTUP_TIMEOUT))
         // Check only idle connections, below: a check before each use would double the cost of a read.
         .test_before_acquire(false)
         .before_acquire(|connection, seen| {
             Box::pin(async move {
-                Ok(seen.idle_for < QUIET
-                    || timeout(QUIET, connection.ping()).await.is_ok_and(|pong| pong.is_ok()))
+                Ok(seen.idle_for < CHECK_AFTER_IDLE
+                    || timeout(CHECK_AFTER_IDLE, connection.ping()).await.is_ok_and(|pong| pong.is_ok()))
             })
         })
         .after_connect(|connection, _| {
             Box::pin(async move {
-                for sql in D::SESSION {
+                for sql in D::SESSION_SETUP {
                     D::run(connection, sql).await?;
                 }
                 Ok(())

@@ -22,7 +22,7 @@ use super::{
     Dialect, Row, SqlStore, Statement,
     dialect::{LockWait, Runs, count_up_returning},
     error::classify,
-    job::Built,
+    job::BatchStatements,
     migrate::{Migration, migrate},
     spelling::Sql,
     writer::Writer,
@@ -60,7 +60,7 @@ impl Dialect for Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
     // No limit: only this process writes, and the time of a commit depends on the disk alone.
-    const PATIENCE: Option<Duration> = None;
+    const TRANSACTION_TIMEOUT: Option<Duration> = None;
     const BY_PRIMARY_KEY: &'static str = "";
     const LOCK: Option<Sql> = None;
     const UNLOCK: Option<Sql> = None;
@@ -82,8 +82,9 @@ impl Dialect for Sqlite {
         // start.
         false
     }
-    fn built() -> &'static Built {
-        static BUILT: LazyLock<Built> = LazyLock::new(|| Built::new(true, "ON CONFLICT DO NOTHING"));
+    fn built() -> &'static BatchStatements {
+        static BUILT: LazyLock<BatchStatements> =
+            LazyLock::new(|| BatchStatements::new(true, "ON CONFLICT DO NOTHING"));
         &BUILT
     }
     fn count_up<'c>(

@@ -138,7 +138,7 @@ async fn append<D: Dialect>(
     connection: &mut D::Connection,
     couple: CoupleId,
     entry: &NewEntry,
-) -> Result<i64, super::apply::Stop> {
+) -> Result<i64, super::apply::ApplyError> {
     let author = entry.author.map(stored);
     // Without an author or a client id the comparison with NULL matches no row.
     let taken = Statement::<D>::new(TAKE_SEQ)

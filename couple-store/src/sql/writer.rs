@@ -20,30 +20,30 @@ use tokio::{
 
 use super::{
     Dialect,
-    apply::{Stop, apply},
+    apply::{ApplyError, apply},
     blocked::{self, BlockedQueue, Place},
     dialect::LockWait,
     error::classify,
     job::Enqueues,
     locks::{self, Lock, locks_of},
-    patiently,
+    within_timeout,
 };
 
 /// Capacity of the queue of commits, per store.
-pub(super) const QUEUE: usize = 1024;
+pub(super) const MAX_QUEUED_COMMITS: usize = 1024;
 /// Maximum time that a commit waits to enter the queue.
-const PATIENCE: Duration = Duration::from_secs(2);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of runs of a commit that fails transiently for a reason other than a lock.
-const TRIES: u32 = 10;
+const MAX_TRIES: u32 = 10;
 
-type Answer = Result<Committed, CommitError>;
+type CommitResult = Result<Committed, CommitError>;
 
 /// Commit that a caller waits for.
-pub(super) struct Request {
+pub(super) struct CommitRequest {
     changes: Vec<Change>,
     /// What the changes lock, in order.
     locks: Vec<Lock>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<CommitResult>,
     since: Instant,
     /// Number of runs that failed transiently for a reason other than a lock.
     tries: u32,
@@ -51,7 +51,7 @@ pub(super) struct Request {
     pub(super) place: Option<Place>,
 }
 
-impl Request {
+impl CommitRequest {
     /// What it locks, in order: commits that share a lock are blocked together.
     pub(super) fn locks(&self) -> &[Lock] {
         &self.locks
@@ -91,7 +91,7 @@ impl Request {
 
 /// Queue of commits, and the writer tasks that run them.
 pub(super) struct Writer<D: Dialect> {
-    door: RwLock<Option<mpsc::Sender<Request>>>,
+    queue: RwLock<Option<mpsc::Sender<CommitRequest>>>,
     tasks: Mutex<JoinSet<()>>,
     pool: Pool<D>,
 }
@@ -103,11 +103,11 @@ impl<D: Dialect> Writer<D> {
     /// additional task with its own connection retries blocked commits.
     pub(super) fn start(pool: Pool<D>, tasks: u32, merge: usize) -> Self {
         let merge = merge.max(1);
-        let (door, inbox) = mpsc::channel(QUEUE);
+        let (queue, inbox) = mpsc::channel(MAX_QUEUED_COMMITS);
         let inbox = Arc::new(Mutex::new(inbox));
         let mut running = JoinSet::new();
-        let blocked = D::PATIENCE.map(|patience| {
-            let (queue, inbox) = BlockedQueue::new(QUEUE);
+        let blocked = D::TRANSACTION_TIMEOUT.map(|patience| {
+            let (queue, inbox) = BlockedQueue::new(MAX_QUEUED_COMMITS);
             let inbox = Arc::new(Mutex::new(inbox));
             let pool = pool.clone();
             running.spawn(supervise("blocked commits", move || {
@@ -121,21 +121,21 @@ impl<D: Dialect> Writer<D> {
                 serve(pool.clone(), inbox.clone(), blocked.clone(), merge)
             }));
         }
-        Self { door: RwLock::new(Some(door)), tasks: Mutex::new(running), pool }
+        Self { queue: RwLock::new(Some(queue)), tasks: Mutex::new(running), pool }
     }
 
     /// Enqueues a commit and waits for its result. If the caller is cancelled, the commit is still atomic.
-    pub(super) async fn commit(&self, changes: Vec<Change>) -> Answer {
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> CommitResult {
         let failed = |kind, context: &str| Error::new(kind, "commit").context(context);
-        let door = self.door.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(door) = door else {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(queue) = queue else {
             return Err(failed(ErrorKind::Unavailable, "the store is closed").into());
         };
         let (answer, answered) = oneshot::channel();
         let locks = locks_of(&changes);
-        let request = Request { changes, locks, answer, since: Instant::now(), tries: 0, place: None };
+        let request = CommitRequest { changes, locks, answer, since: Instant::now(), tries: 0, place: None };
         let whole = async {
-            match timeout(PATIENCE, door.send(request)).await {
+            match timeout(QUEUE_TIMEOUT, queue.send(request)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(failed(ErrorKind::Unavailable, "the writers ended").into()),
                 Err(_) => return Err(failed(ErrorKind::Overloaded, "too many commits wait").into()),
@@ -145,7 +145,7 @@ impl<D: Dialect> Writer<D> {
             let unknown = || failed(ErrorKind::TimedOut, "the writer ended before it answered");
             answered.await.unwrap_or_else(|_| Err(unknown().into()))
         };
-        match patiently::<D, _>(whole).await {
+        match within_timeout::<D, _>(whole).await {
             Some(answer) => answer,
             None => Err(failed(ErrorKind::TimedOut, "no answer in time").into()),
         }
@@ -153,7 +153,7 @@ impl<D: Dialect> Writer<D> {
 
     /// Closes the queue, waits for the commits in it, and closes the connections.
     pub(super) async fn close(&self) {
-        drop(self.door.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
         let mut tasks = self.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
         self.pool.close().await;
@@ -179,12 +179,12 @@ async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, 
 
 async fn serve<D: Dialect>(
     pool: Pool<D>,
-    inbox: Arc<Mutex<mpsc::Receiver<Request>>>,
+    inbox: Arc<Mutex<mpsc::Receiver<CommitRequest>>>,
     blocked: Option<BlockedQueue>,
     merge: usize,
 ) {
     let mut waiting = Vec::with_capacity(merge);
-    let mut session = Session { pool, waits: true, held: None };
+    let mut session = WriterConnection { pool, waits: true, held: None };
     while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
         let left = session.round(&mut waiting).await;
@@ -202,14 +202,14 @@ async fn serve<D: Dialect>(
 }
 
 /// Connection of a writer task.
-pub(super) struct Session<D: Dialect> {
+pub(super) struct WriterConnection<D: Dialect> {
     pub(super) pool: Pool<D>,
     /// Whether it waits for locks, up to the lock time-out.
     pub(super) waits: bool,
     pub(super) held: Option<PoolConnection<D>>,
 }
 
-impl<D: Dialect> Session<D> {
+impl<D: Dialect> WriterConnection<D> {
     async fn connect(&mut self) -> sqlx::Result<PoolConnection<D>> {
         if let Some(connection) = self.held.take() {
             return Ok(connection);
@@ -223,7 +223,7 @@ impl<D: Dialect> Session<D> {
     /// Runs the waiting commits and sends their results.
     ///
     /// Returns the commits that a lock of another transaction blocks.
-    pub(super) async fn round(&mut self, waiting: &mut Vec<Request>) -> Vec<Request> {
+    pub(super) async fn round(&mut self, waiting: &mut Vec<CommitRequest>) -> Vec<CommitRequest> {
         let mut blocked = Vec::new();
         // Writers that lock rows in one order do not wait for one another in a circle.
         waiting.sort_by(|one, other| one.locks.first().cmp(&other.locks.first()));
@@ -252,7 +252,7 @@ impl<D: Dialect> Session<D> {
     }
 }
 
-fn refuse(waiting: &mut Vec<Request>, error: &Error) {
+fn refuse(waiting: &mut Vec<CommitRequest>, error: &Error) {
     for request in waiting.drain(..) {
         request.refuse(Error::new(error.kind(), "commit").context(error.to_string()));
     }
@@ -262,7 +262,7 @@ fn refuse(waiting: &mut Vec<Request>, error: &Error) {
 type Answers = Vec<Option<Result<Committed, Conflict>>>;
 
 /// Result of a transaction.
-enum End {
+enum TransactionEnd {
     /// The transaction did not start: the lock that it waited for concerns all commits.
     NotBegun(sqlx::Error),
     /// The transaction committed, with the result of each commit.
@@ -286,8 +286,8 @@ enum End {
 async fn write<D: Dialect>(
     connection: &mut D::Connection,
     may_wait: bool,
-    waiting: &mut Vec<Request>,
-    blocked: &mut Vec<Request>,
+    waiting: &mut Vec<CommitRequest>,
+    blocked: &mut Vec<CommitRequest>,
 ) -> Result<(), sqlx::Error> {
     let mut savepoints = false;
     loop {
@@ -298,14 +298,14 @@ async fn write<D: Dialect>(
         }
         let wait = match may_wait {
             // MariaDB skips locked rows only if it would wait for them otherwise.
-            _ if waiting.iter().any(Request::skips_locked_rows) => LockWait::TimeOut,
+            _ if waiting.iter().any(CommitRequest::skips_locked_rows) => LockWait::TimeOut,
             true => LockWait::Brief,
             false => LockWait::Never,
         };
         let waits = wait != LockWait::Never;
-        let end = patiently::<D, _>(transact::<D>(connection, wait, waiting, savepoints)).await;
-        match end.unwrap_or_else(|| End::Unknown("no answer in time".to_owned())) {
-            End::Committed(answers) => {
+        let end = within_timeout::<D, _>(transact::<D>(connection, wait, waiting, savepoints)).await;
+        match end.unwrap_or_else(|| TransactionEnd::Unknown("no answer in time".to_owned())) {
+            TransactionEnd::Committed(answers) => {
                 for (request, answer) in waiting.drain(..).zip(answers) {
                     match answer {
                         Some(answer) => {
@@ -315,13 +315,13 @@ async fn write<D: Dialect>(
                     }
                 }
             }
-            End::NeedsSavepoints if savepoints => {
+            TransactionEnd::NeedsSavepoints if savepoints => {
                 let error = Error::new(ErrorKind::Internal, "commit").context("a savepoint did not hold");
                 refuse(waiting, &error);
             }
-            End::NeedsSavepoints => savepoints = true,
+            TransactionEnd::NeedsSavepoints => savepoints = true,
             // Run the commits one by one, so that a failure affects only the commit that causes it.
-            End::Failed(None, _) if waiting.len() > 1 => {
+            TransactionEnd::Failed(None, _) if waiting.len() > 1 => {
                 let mut each = std::mem::take(waiting).into_iter();
                 for request in each.by_ref() {
                     if blocked.iter().any(|other| request.fails_with(other, waits)) {
@@ -335,7 +335,7 @@ async fn write<D: Dialect>(
                     }
                 }
             }
-            End::Failed(at, error) => {
+            TransactionEnd::Failed(at, error) => {
                 let mut request = waiting.remove(at.unwrap_or(0));
                 if may_pass::<D>(&error, &mut request) {
                     if D::lock_wait(wait).is_some() && is_locked::<D>(&error) {
@@ -347,9 +347,9 @@ async fn write<D: Dialect>(
                     request.refuse(classify::<D>("commit", error));
                 }
             }
-            End::NotBegun(error) => refuse(waiting, &classify::<D>("commit", error)),
-            End::Lost(error) => return Err(error),
-            End::Unknown(said) => {
+            TransactionEnd::NotBegun(error) => refuse(waiting, &classify::<D>("commit", error)),
+            TransactionEnd::Lost(error) => return Err(error),
+            TransactionEnd::Unknown(said) => {
                 refuse(waiting, &Error::new(ErrorKind::TimedOut, "commit").context(said));
                 return Err(sqlx::Error::WorkerCrashed);
             }
@@ -358,7 +358,7 @@ async fn write<D: Dialect>(
 }
 
 /// Whether a commit should run again, because it failed due to another transaction.
-fn may_pass<D: Dialect>(error: &sqlx::Error, request: &mut Request) -> bool {
+fn may_pass<D: Dialect>(error: &sqlx::Error, request: &mut CommitRequest) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     if !D::is_transient(error.as_ref()) {
         return false;
@@ -367,7 +367,7 @@ fn may_pass<D: Dialect>(error: &sqlx::Error, request: &mut Request) -> bool {
     if D::kind_of(error.as_ref()) != ErrorKind::Overloaded {
         request.tries += 1;
     }
-    request.tries <= TRIES
+    request.tries <= MAX_TRIES
 }
 
 /// Whether a commit failed because another transaction held a lock.
@@ -377,7 +377,7 @@ fn is_locked<D: Dialect>(error: &sqlx::Error) -> bool {
 
 /// The database has answered, so the connection works; else it is lost.
 fn answered<D: Dialect>(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) != ErrorKind::Unavailable || D::PATIENCE.is_none())
+    matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) != ErrorKind::Unavailable || D::TRANSACTION_TIMEOUT.is_none())
         || matches!(error, sqlx::Error::Decode(_) | sqlx::Error::Encode(_))
 }
 
@@ -389,29 +389,31 @@ fn timed_out<D: Dialect>(error: &sqlx::Error) -> bool {
 async fn transact<D: Dialect>(
     connection: &mut D::Connection,
     wait: LockWait,
-    waiting: &[Request],
+    waiting: &[CommitRequest],
     savepoints: bool,
-) -> End {
+) -> TransactionEnd {
     let locked = match begin::<D>(connection, wait, waiting).await {
         Ok(locked) => locked,
         Err(end) => return end,
     };
     let failed = match attempt::<D>(connection, waiting, &locked, savepoints).await {
-        Ok(Some(answers)) if answers.iter().all(Option::is_none) => End::Committed(answers),
+        Ok(Some(answers)) if answers.iter().all(Option::is_none) => TransactionEnd::Committed(answers),
         Ok(Some(answers)) => match D::run(connection, "COMMIT").await {
-            Ok(()) => return End::Committed(answers),
+            Ok(()) => return TransactionEnd::Committed(answers),
             // A COMMIT that timed out may have taken effect.
-            Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => End::Failed(None, error),
-            Err(error) => return End::Unknown(error.to_string()),
+            Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => {
+                TransactionEnd::Failed(None, error)
+            }
+            Err(error) => return TransactionEnd::Unknown(error.to_string()),
         },
-        Ok(None) => End::NeedsSavepoints,
-        Err((at, error)) if answered::<D>(&error) => End::Failed(at, error),
-        Err((_, error)) => return End::Lost(error),
+        Ok(None) => TransactionEnd::NeedsSavepoints,
+        Err((at, error)) if answered::<D>(&error) => TransactionEnd::Failed(at, error),
+        Err((_, error)) => return TransactionEnd::Lost(error),
     };
     match D::run(connection, "ROLLBACK").await {
         // An error means that the database has rolled back already, so there is nothing to roll back.
         Ok(()) | Err(sqlx::Error::Database(_)) => failed,
-        Err(broken) => End::Lost(broken),
+        Err(broken) => TransactionEnd::Lost(broken),
     }
 }
 
@@ -421,23 +423,23 @@ async fn transact<D: Dialect>(
 async fn begin<D: Dialect>(
     connection: &mut D::Connection,
     wait: LockWait,
-    waiting: &[Request],
-) -> Result<HashSet<Lock>, End> {
+    waiting: &[CommitRequest],
+) -> Result<HashSet<Lock>, TransactionEnd> {
     let Some([before, after]) = D::lock_wait(wait) else {
         return match D::run(connection, D::BEGIN).await {
             Ok(()) => Ok(HashSet::new()),
-            Err(error) if answered::<D>(&error) => Err(End::NotBegun(error)),
-            Err(error) => Err(End::Lost(error)),
+            Err(error) if answered::<D>(&error) => Err(TransactionEnd::NotBegun(error)),
+            Err(error) => Err(TransactionEnd::Lost(error)),
         };
     };
     let wanted = waiting.iter().flat_map(|request| request.locks.iter().copied());
     match locks::look::<D>(connection, &format!("{before}{}", D::BEGIN), after, wanted).await {
         Ok(held) => Ok(held),
         Err(error) if answered::<D>(&error) => match D::run(connection, "ROLLBACK").await {
-            Ok(()) | Err(sqlx::Error::Database(_)) => Err(End::Failed(None, error)),
-            Err(broken) => Err(End::Lost(broken)),
+            Ok(()) | Err(sqlx::Error::Database(_)) => Err(TransactionEnd::Failed(None, error)),
+            Err(broken) => Err(TransactionEnd::Lost(broken)),
         },
-        Err(error) => Err(End::Lost(error)),
+        Err(error) => Err(TransactionEnd::Lost(error)),
     }
 }
 
@@ -446,7 +448,7 @@ async fn begin<D: Dialect>(
 /// An error contains the position of the commit that failed, if it is known.
 async fn attempt<D: Dialect>(
     connection: &mut D::Connection,
-    waiting: &[Request],
+    waiting: &[CommitRequest],
     locked: &HashSet<Lock>,
     savepoints: bool,
 ) -> Result<Option<Answers>, (Option<usize>, sqlx::Error)> {
@@ -475,8 +477,8 @@ async fn attempt<D: Dialect>(
             }
             match apply::<D>(connection, change, &mut out).await {
                 Ok(()) => {}
-                Err(Stop::Failed(error)) => return Err(failed(error)),
-                Err(Stop::Conflict(conflict)) => {
+                Err(ApplyError::Failed(error)) => return Err(failed(error)),
+                Err(ApplyError::Conflict(conflict)) => {
                     stopped = Some((n, conflict));
                     break;
                 }

@@ -8,13 +8,15 @@ mod reads;
 
 use couple_core::{
     Conflict, CoupleId, MediaId,
-    media::{AsRead, Format, Kept, Media, MediaChange, Purpose, Rendition, Source, Space, State},
+    media::{
+        ExpectedMedia, Format, Media, MediaChange, MediaState, Purpose, Rendition, Source, Space, SpaceUsage,
+    },
 };
 use uuid::Uuid;
 
 use super::{
     Dialect, Statement,
-    apply::{Applied, Stop, one},
+    apply::{Applied, ApplyError, one},
     dialect::Reads,
 };
 
@@ -77,7 +79,7 @@ statements! {
 
 pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &MediaChange) -> Applied {
     let space = change.space();
-    let ground = Ground::take::<D>(connection, space).await?;
+    let ground = LockedSpace::take::<D>(connection, space).await?;
     match change {
         MediaChange::Insert { media, most } => insert::<D>(connection, &ground, media, *most).await,
         MediaChange::Finish { of, width, height, animated, alpha, placeholder, source, renditions } => {
@@ -182,16 +184,16 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
 }
 
 /// State that a change depends on, locked until the end of the transaction.
-struct Ground {
+struct LockedSpace {
     space: Space,
     /// Whether the space's couple exists and has not ended.
     lives: bool,
     /// Usage of the space; none before the first picture.
-    kept: Option<Kept>,
+    kept: Option<SpaceUsage>,
 }
 
-impl Ground {
-    async fn take<D: Dialect>(connection: &mut D::Connection, space: Space) -> Result<Self, Stop> {
+impl LockedSpace {
+    async fn take<D: Dialect>(connection: &mut D::Connection, space: Space) -> Result<Self, ApplyError> {
         let mut lives = false;
         if let Space::Couple(couple) = space {
             let rows = Statement::<D>::new(LOCK_COUPLE).bind(couple.as_uuid()).rows(connection).await?;
@@ -201,7 +203,7 @@ impl Ground {
         }
         let rows = Statement::<D>::new(LOCK_SPACE).bind(space.as_uuid()).rows(connection).await?;
         let kept = match rows.first() {
-            Some(row) => Some(Kept {
+            Some(row) => Some(SpaceUsage {
                 bytes: <D as Reads<i64>>::read(row, 0)?,
                 avatar: <D as Reads<Option<Uuid>>>::read(row, 1)?.map(MediaId::from_uuid),
                 closed: <D as Reads<i64>>::read(row, 2)? != 0,
@@ -228,7 +230,7 @@ impl Ground {
 
 async fn insert<D: Dialect>(
     connection: &mut D::Connection,
-    ground: &Ground,
+    ground: &LockedSpace,
     media: &Media,
     most: i64,
 ) -> Applied {
@@ -249,9 +251,9 @@ async fn insert<D: Dialect>(
         Some(_) => count::<D>(connection, media.space, bytes).await?,
     }
     let (state, reason) = match &media.state {
-        State::Processing => (PROCESSING, None),
-        State::Ready => (READY, None),
-        State::Rejected(reason) => (REJECTED, Some(reason.as_str())),
+        MediaState::Processing => (PROCESSING, None),
+        MediaState::Ready => (READY, None),
+        MediaState::Rejected(reason) => (REJECTED, Some(reason.as_str())),
     };
     let crop = media.crop.map(|crop| [crop.x, crop.y, crop.width, crop.height].map(i64::from));
     let edge = |n: usize| crop.map(|crop| crop[n]);
@@ -372,12 +374,18 @@ async fn state<D: Dialect>(
     }))
 }
 
-async fn as_read<D: Dialect>(connection: &mut D::Connection, of: AsRead) -> Result<StateRow, Stop> {
+async fn as_read<D: Dialect>(
+    connection: &mut D::Connection,
+    of: ExpectedMedia,
+) -> Result<StateRow, ApplyError> {
     let row = state::<D>(connection, of.space, of.id).await?.filter(|row| row.uses == of.uses);
     row.ok_or_else(|| Conflict::MediaChanged(of.id).into())
 }
 
-async fn processing<D: Dialect>(connection: &mut D::Connection, of: AsRead) -> Result<StateRow, Stop> {
+async fn processing<D: Dialect>(
+    connection: &mut D::Connection,
+    of: ExpectedMedia,
+) -> Result<StateRow, ApplyError> {
     let row = as_read::<D>(connection, of).await?;
     if row.state == PROCESSING { Ok(row) } else { Err(Conflict::MediaChanged(of.id).into()) }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use couple_core::{
     AccountId, Digest, Error, MediaId, Timestamp,
-    media::{Crop, Format, Kept, Media, MediaReads, Purpose, Rendition, Source, Space, State},
+    media::{Crop, Format, Media, MediaReads, MediaState, Purpose, Rendition, Source, Space, SpaceUsage},
 };
 use uuid::Uuid;
 
@@ -29,9 +29,9 @@ fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<Media, Error> {
         _ => return Err(corrupt("purpose")),
     };
     let state = match (row.take::<i64>()?, row.take::<Option<String>>()?) {
-        (PROCESSING, _) => State::Processing,
-        (READY, _) => State::Ready,
-        (REJECTED, Some(reason)) => State::Rejected(reason),
+        (PROCESSING, _) => MediaState::Processing,
+        (READY, _) => MediaState::Ready,
+        (REJECTED, Some(reason)) => MediaState::Rejected(reason),
         _ => return Err(corrupt("state")),
     };
     let digest = row.digest("media", "digest")?;
@@ -109,9 +109,9 @@ impl<D: Dialect> MediaReads for SqlStore<D> {
     async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error> {
         self.read_one(Statement::new(AVATAR_OF).bind(account.as_uuid()), decode).await
     }
-    async fn media_space(&self, space: Space) -> Result<Kept, Error> {
+    async fn media_space(&self, space: Space) -> Result<SpaceUsage, Error> {
         let decode = |row: &mut Row<'_, D>| {
-            Ok(Kept {
+            Ok(SpaceUsage {
                 bytes: row.take()?,
                 avatar: row.take::<Option<Uuid>>()?.map(MediaId::from_uuid),
                 closed: row.take::<i64>()? != 0,

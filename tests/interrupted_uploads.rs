@@ -6,11 +6,11 @@
 
 #[path = "support/couples.rs"]
 mod couples;
-#[path = "support/fate.rs"]
-mod fate;
+#[path = "support/observed_store.rs"]
+mod observed_store;
+#[path = "support/step_faults.rs"]
+mod step_faults;
 mod support;
-#[path = "support/watched.rs"]
-mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,33 +19,33 @@ use std::{
 };
 
 use couple::{
-    AccountId, Backend, Call, Clock as _, Keyring, ManualClock, Store, SystemClock,
+    AccountId, Backend, Clock as _, Keyring, ManualClock, RequestContext, Store, SystemClock,
     blobs::Blobs,
     core::MediaId,
-    gallery::{Accepts, Gallery, Sweep, Swept},
+    gallery::{Accepts, Gallery, Sweep, SweepReport},
     job::{Job as _, JobChange, JobReads as _, WorkerOptions},
-    media::{MediaReads as _, Purpose, RenderMedia, Space, State},
+    media::{MediaReads as _, MediaState, Purpose, RenderMedia, Space},
     pairing::Couple,
     store::{KeyFile, MemoryStore, sql::SqliteOptions},
     timeline::{Append, Page, TimelineReads as _},
 };
 use couple_conformance::World;
-use fate::{Fate, FatedBlobs, Kind};
 use futures_util::TryStreamExt as _;
 use object_store::memory::InMemory;
+use observed_store::ObservedStore;
 use serde_json::json;
+use step_faults::{FaultPlan, FaultyBlobs, Kind};
 use support::{Client, Server, binary, free_address};
-use watched::Watched;
 
 /// State that outlives a process.
-struct Kept {
+struct SpaceUsage {
     store: Arc<MemoryStore>,
     blobs: Arc<InMemory>,
     clock: Arc<ManualClock>,
     couple: Couple,
 }
 
-impl Kept {
+impl SpaceUsage {
     async fn new() -> Self {
         let (store, world) = (Arc::new(MemoryStore::new()), World::default());
         let couple = world.founded(&store).await;
@@ -57,10 +57,10 @@ impl Kept {
     }
 
     /// A process over this state.
-    fn process(&self, fate: &Arc<Fate>) -> Backend {
-        let blobs = Blobs::over(FatedBlobs(self.blobs.clone(), fate.clone()));
+    fn process(&self, fate: &Arc<FaultPlan>) -> Backend {
+        let blobs = Blobs::over(FaultyBlobs(self.blobs.clone(), fate.clone()));
         Backend::builder()
-            .store(Watched(self.store.clone(), fate.clone()))
+            .store(ObservedStore(self.store.clone(), fate.clone()))
             .blobs(blobs)
             .keys(Keyring::new([7; 32]))
             .clock(self.clock.clone())
@@ -96,7 +96,7 @@ async fn upload(gallery: &Gallery, by: AccountId, purpose: Purpose, bytes: Vec<u
     for piece in bytes.chunks(700) {
         uploading.write(bytes::Bytes::copy_from_slice(piece)).await.ok()?;
     }
-    Some(uploading.finish(|_| Call::default(), async { Ok(true) }).await.ok()?.media.id)
+    Some(uploading.finish(|_| RequestContext::default(), async { Ok(true) }).await.ok()?.media.id)
 }
 
 /// A session of a user with pictures. Failed operations are not repeated: a client may give up.
@@ -119,7 +119,12 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
     if let Some(photo) = photo {
         let body = json!({ "media_id": photo });
         let append = Append { couple: None, client_id: "1".into(), kind: "photo".into(), body };
-        seq = backend.timeline().append(&Call::default(), ana, &append).await.ok().map(|done| done.entry.seq);
+        seq = backend
+            .timeline()
+            .append(&RequestContext::default(), ana, &append)
+            .await
+            .ok()
+            .map(|done| done.entry.seq);
         if seq.is_some() {
             answered.lock().unwrap().shown = Some(photo);
         }
@@ -152,7 +157,7 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
 }
 
 /// Runs the session on a separate runtime, and ends that with all its tasks when the process dies.
-fn live(kept: &Kept, fate: &Arc<Fate>) -> Arc<Mutex<Answered>> {
+fn live(kept: &SpaceUsage, fate: &Arc<FaultPlan>) -> Arc<Mutex<Answered>> {
     let answered = Arc::new(Mutex::new(Answered::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -167,8 +172,8 @@ fn live(kept: &Kept, fate: &Arc<Fate>) -> Arc<Mutex<Answered>> {
 }
 
 /// A later process: runs the remaining jobs, and sweeps.
-async fn recover(kept: &Kept) -> Swept {
-    let backend = kept.process(&Fate::new(Kind::Well));
+async fn recover(kept: &SpaceUsage) -> SweepReport {
+    let backend = kept.process(&FaultPlan::new(Kind::Well));
     // Leases expire, and failed jobs are retried.
     for _ in 0..24 {
         kept.clock.advance(Duration::from_mins(30));
@@ -178,7 +183,7 @@ async fn recover(kept: &Kept) -> Swept {
     let swept = backend.gallery().sweep(Sweep::default()).await.unwrap();
     backend.worker().run_until_idle().await.unwrap();
     let again = backend.gallery().sweep(Sweep::default()).await.unwrap();
-    assert_eq!(again, Swept::default(), "a second sweep finds nothing");
+    assert_eq!(again, SweepReport::default(), "a second sweep finds nothing");
     assert_eq!(kept.store.dead_jobs(None, 10).await.unwrap(), []);
     backend.close().await.unwrap();
     swept
@@ -194,16 +199,16 @@ async fn fits(store: &impl Store, blobs: &Blobs) {
     for space in store.media_spaces(None, 100).await.unwrap() {
         let mut held = 0;
         for media in store.media_in(space, None, 1000).await.unwrap() {
-            assert_ne!(media.state, State::Processing, "{media:?}");
+            assert_ne!(media.state, MediaState::Processing, "{media:?}");
             // Its bytes existed when it was accepted.
-            assert_ne!(media.state, State::Rejected("lost".to_owned()), "{media:?}");
+            assert_ne!(media.state, MediaState::Rejected("lost".to_owned()), "{media:?}");
             let renditions = store.renditions(space, media.id).await.unwrap();
             let source = media.source.iter().map(|source| (source.blob.clone(), source.bytes));
             for (blob, bytes) in source.chain(renditions.into_iter().map(|one| (one.blob, one.bytes))) {
                 assert_eq!(there.remove(&media.path(&blob)), Some(bytes), "{blob} of {media:?}");
                 held += bytes;
             }
-            if matches!(media.state, State::Ready) && media.purpose == Purpose::Avatar {
+            if matches!(media.state, MediaState::Ready) && media.purpose == Purpose::Avatar {
                 assert_eq!(store.renditions(space, media.id).await.unwrap().len(), 4);
             }
         }
@@ -213,8 +218,8 @@ async fn fits(store: &impl Store, blobs: &Blobs) {
 }
 
 /// Checks that rows and blobs match, and that no acknowledged result is lost.
-async fn check(kept: &Kept, answered: &Answered) {
-    let blobs = Blobs::over(FatedBlobs(kept.blobs.clone(), Fate::new(Kind::Well)));
+async fn check(kept: &SpaceUsage, answered: &Answered) {
+    let blobs = Blobs::over(FaultyBlobs(kept.blobs.clone(), FaultPlan::new(Kind::Well)));
     fits(&kept.store, &blobs).await;
     for id in answered.uploaded.difference(&answered.let_go) {
         assert!(kept.store.media(*id).await.unwrap().is_some(), "an acknowledged picture is gone");
@@ -236,15 +241,15 @@ async fn check(kept: &Kept, answered: &Answered) {
 fn every(fates: impl Fn([u64; 3]) -> Vec<Kind>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let try_one = |kind: Kind| {
-        let kept = runtime.block_on(Kept::new());
-        let fate = Fate::new(kind);
+        let kept = runtime.block_on(SpaceUsage::new());
+        let fate = FaultPlan::new(kind);
         let answered = live(&kept, &fate);
         let swept = runtime.block_on(recover(&kept));
         runtime.block_on(check(&kept, &answered.lock().unwrap()));
         (fate.steps(), swept, kept)
     };
     let (steps, swept, kept) = try_one(Kind::Well);
-    assert_eq!(swept, Swept::default(), "a session without faults leaves nothing to sweep");
+    assert_eq!(swept, SweepReport::default(), "a session without faults leaves nothing to sweep");
     assert_eq!(runtime.block_on(kept.store.media_in(Space::Account(kept.ana()), None, 9)).unwrap().len(), 1);
     let (mut orphans, mut lost, mut stuck, mut tried) = (0, 0, 0, 0);
     for kind in fates(steps) {
@@ -288,8 +293,8 @@ fn result_of_any_commit_may_be_lost() {
 /// A client that disconnects after the last byte leaves a picture, and no blob without a row.
 #[tokio::test]
 async fn client_that_disconnects_after_the_last_byte_leaves_a_picture() {
-    let kept = Kept::new().await;
-    let backend = kept.process(&Fate::new(Kind::Well));
+    let kept = SpaceUsage::new().await;
+    let backend = kept.process(&FaultPlan::new(Kind::Well));
     let mut uploading = backend.gallery().upload(kept.ana(), Purpose::Avatar.into(), None).await.unwrap();
     uploading.write(png(1).into()).await.unwrap();
     let (asked, asking) = tokio::sync::oneshot::channel();
@@ -300,7 +305,7 @@ async fn client_that_disconnects_after_the_last_byte_leaves_a_picture() {
         Ok(true)
     };
     tokio::select! {
-        _ = uploading.finish(|_| Call::default(), signed_in) => panic!("`signed_in` has not returned"),
+        _ = uploading.finish(|_| RequestContext::default(), signed_in) => panic!("`signed_in` has not returned"),
         asked = asking => asked.unwrap(),
     }
     go_on.send(()).unwrap();
@@ -309,18 +314,18 @@ async fn client_that_disconnects_after_the_last_byte_leaves_a_picture() {
         assert!(tokio::time::Instant::now() < until, "the upload did not continue");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(recover(&kept).await, Swept::default());
+    assert_eq!(recover(&kept).await, SweepReport::default());
     check(&kept, &Answered::default()).await;
 }
 
 /// A picture that kills its process at every attempt is rejected with a reason.
 #[tokio::test]
 async fn picture_that_kills_its_process_is_rejected() {
-    let kept = Kept::new().await;
-    let backend = kept.process(&Fate::new(Kind::Well));
+    let kept = SpaceUsage::new().await;
+    let backend = kept.process(&FaultPlan::new(Kind::Well));
     let id = upload(backend.gallery(), kept.ana(), Purpose::Photo, png(1)).await.unwrap();
     let mut died = 0;
-    while kept.store.media(id).await.unwrap().unwrap().state == State::Processing {
+    while kept.store.media(id).await.unwrap().unwrap().state == MediaState::Processing {
         // The claiming worker dies, up to the last attempt.
         if died < RenderMedia::MAX_ATTEMPTS - 1 {
             let (queue, now) = (RenderMedia::QUEUE.to_owned(), kept.clock.now());
@@ -337,7 +342,7 @@ async fn picture_that_kills_its_process_is_rejected() {
         kept.clock.advance(Duration::from_mins(1));
     }
     let media = kept.store.media(id).await.unwrap().unwrap();
-    assert_eq!(media.state, State::Rejected("unavailable".to_owned()));
+    assert_eq!(media.state, MediaState::Rejected("unavailable".to_owned()));
     assert_eq!(backend.gallery().stats().rendered, 0, "it was not decoded again");
     recover(&kept).await;
     check(&kept, &Answered::default()).await;

@@ -20,7 +20,7 @@ use object_store::{
 };
 use tokio::sync::Notify;
 
-use crate::watched::Watch;
+use crate::observed_store::StoreObserver;
 
 /// Fault of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ const LASTS: u64 = 4;
 
 /// Counts steps, and injects the fault.
 #[derive(Debug)]
-pub(crate) struct Fate {
+pub(crate) struct FaultPlan {
     kind: Kind,
     /// Steps of store and blobs, each before and after the operation.
     all: AtomicU64,
@@ -54,7 +54,7 @@ pub(crate) struct Fate {
     pub(crate) died: Notify,
 }
 
-impl Fate {
+impl FaultPlan {
     pub(crate) fn new(kind: Kind) -> Arc<Self> {
         let [all, blobs, commits] = [0; 3].map(AtomicU64::new);
         Arc::new(Self { kind, all, blobs, commits, died: Notify::new() })
@@ -93,7 +93,7 @@ impl Fate {
 }
 
 #[async_trait]
-impl Watch for Fate {
+impl StoreObserver for FaultPlan {
     async fn before(&self, _: &'static str) {
         self.step().await;
     }
@@ -117,15 +117,15 @@ impl Watch for Fate {
 
 /// Blobs in memory, with injected faults.
 #[derive(Debug, Clone)]
-pub(crate) struct FatedBlobs(pub(crate) Arc<InMemory>, pub(crate) Arc<Fate>);
+pub(crate) struct FaultyBlobs(pub(crate) Arc<InMemory>, pub(crate) Arc<FaultPlan>);
 
-impl fmt::Display for FatedBlobs {
+impl fmt::Display for FaultyBlobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("blobs with injected faults")
     }
 }
 
-impl FatedBlobs {
+impl FaultyBlobs {
     async fn through<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.1.step().await;
         self.1.blobs_answer()?;
@@ -136,7 +136,7 @@ impl FatedBlobs {
 }
 
 #[async_trait]
-impl ObjectStore for FatedBlobs {
+impl ObjectStore for FaultyBlobs {
     async fn put_opts(&self, to: &Path, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.through(self.0.put_opts(to, bytes, options)).await
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::world::{Answer, World};
+use crate::world::{TestResponse, World};
 
 /// The first field error of a response.
-fn field(answer: &Answer) -> (u16, &str, &str, &str) {
+fn field(answer: &TestResponse) -> (u16, &str, &str, &str) {
     let first = &answer.body["errors"][0];
     let text = |name: &str| first[name].as_str().unwrap_or("");
     (answer.status, answer.code(), text("field"), text("code"))
@@ -137,7 +137,7 @@ async fn invisible_texts_and_future_birthdays_are_refused() {
     }
 }
 
-async fn raw(world: &World, token: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+async fn raw(world: &World, token: &str, headers: &[(&str, &str)], body: &str) -> TestResponse {
     let mut request = Request::post("/v1/couple/entries").header("authorization", format!("Bearer {token}"));
     for (name, value) in headers {
         request = request.header(*name, *value);

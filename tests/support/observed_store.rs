@@ -12,14 +12,14 @@ use couple::{
         upload::{ResumableUpload, UnfinishedUploads, UploadReads},
     },
     job::{DeadJob, JobReads, QueueStats},
-    media::{Kept, Media, MediaReads, Rendition, Space},
+    media::{Media, MediaReads, Rendition, Space, SpaceUsage},
     pairing::{Block, Couple, Invite, PairingReads, Side},
     timeline::{Entry, Page, TimelineReads},
 };
 
 /// Observer of a store.
 #[async_trait]
-pub(crate) trait Watch: Send + Sync + 'static {
+pub(crate) trait StoreObserver: Send + Sync + 'static {
     /// Called before a read of this name, or a `commit`.
     async fn before(&self, what: &'static str);
     /// Called before a commit, with its changes.
@@ -38,10 +38,10 @@ pub(crate) trait Watch: Send + Sync + 'static {
     }
 }
 
-pub(crate) struct Watched<S, W>(pub(crate) S, pub(crate) Arc<W>);
+pub(crate) struct ObservedStore<S, W>(pub(crate) S, pub(crate) Arc<W>);
 
 #[async_trait]
-impl<S: Store, W: Watch> Store for Watched<S, W> {
+impl<S: Store, W: StoreObserver> Store for ObservedStore<S, W> {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.1.before("commit").await;
         self.1.committing(&changes);
@@ -66,7 +66,7 @@ impl<S: Store, W: Watch> Store for Watched<S, W> {
 macro_rules! reads {
     ($($port:ident { $($name:ident($($arg:ident: $type:ty),*) -> $out:ty $(, $then:ident)?;)+ })+) => {$(
         #[async_trait]
-        impl<S: Store, W: Watch> $port for Watched<S, W> {
+        impl<S: Store, W: StoreObserver> $port for ObservedStore<S, W> {
             $(async fn $name(&self, $($arg: $type),*) -> Result<$out, Error> {
                 self.1.before(stringify!($name)).await;
                 #[allow(unused_mut, reason = "mutable in some expansions only")]
@@ -119,7 +119,7 @@ reads! {
         media_by_identity(space: Space, identity: &Digest) -> Option<Media>;
         renditions(space: Space, id: MediaId) -> Vec<Rendition>;
         avatar_of(account: AccountId) -> Option<Media>;
-        media_space(space: Space) -> Kept;
+        media_space(space: Space) -> SpaceUsage;
         media_in(space: Space, after: Option<MediaId>, limit: u32) -> Vec<Media>;
         media_spaces(after: Option<Space>, limit: u32) -> Vec<Space>;
         unused_renditions(before: Timestamp, limit: u32) -> Vec<(MediaId, Rendition)>;

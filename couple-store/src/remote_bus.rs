@@ -25,13 +25,13 @@ use crate::MemoryBus;
 /// Capacity of the outbox, in notices.
 ///
 /// Notices that do not fit are replaced by one that makes all subscribers read the store.
-const QUEUE: usize = 4096;
+const MAX_QUEUED_NOTICES: usize = 4096;
 /// Maximum number of notices per round trip.
-const BATCH: usize = 256;
+const MAX_NOTICES_PER_MESSAGE: usize = 256;
 /// Interval of liveness checks of a quiet subscription, and the time limit of each check.
-pub(crate) const PULSE: Duration = Duration::from_secs(1);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Delays between attempts to send or to subscribe, without a limit of attempts.
-const AGAIN: Backoff = Backoff { base: Duration::from_millis(50), most: Duration::from_secs(1) };
+const RETRY_BACKOFF: Backoff = Backoff { base: Duration::from_millis(50), most: Duration::from_secs(1) };
 
 /// Batch of notices: sending process, and topic and content of each notice; none for lost notices.
 ///
@@ -39,24 +39,24 @@ const AGAIN: Backoff = Backoff { base: Duration::from_millis(50), most: Duration
 type Message = (Uuid, Vec<Option<(Topic, Notice)>>);
 
 /// Transport that carries texts to all processes.
-pub(crate) trait Medium: Send + Sync + 'static {
+pub(crate) trait Transport: Send + Sync + 'static {
     /// Name of the transport in log messages.
-    const CALLED: &'static str;
+    const NAME: &'static str;
     /// Maximum length of a text in bytes.
-    const LONGEST: usize;
+    const MAX_TEXT_BYTES: usize;
     /// Subscription to the texts of all processes.
     type Subscription: Send;
     /// Subscribes.
     fn subscribe(&self) -> impl Future<Output = Result<Self::Subscription, Error>> + Send;
     /// Passes received texts on until the subscription fails.
-    fn hear(subscription: Self::Subscription, ear: &Ear) -> impl Future<Output = ()> + Send;
+    fn hear(subscription: Self::Subscription, ear: &RemoteReceiver) -> impl Future<Output = ()> + Send;
     /// Sends texts. When it fails, some may have been sent.
     fn publish(&self, texts: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Event bus over a transport. Notices within the process do not use the transport.
 #[derive(Debug)]
-pub(crate) struct Between {
+pub(crate) struct RemoteBus {
     local: MemoryBus,
     outbox: mpsc::Sender<(Topic, Notice)>,
     /// Whether notices were dropped since the sender last checked.
@@ -65,29 +65,29 @@ pub(crate) struct Between {
     _tasks: JoinSet<()>,
 }
 
-impl Between {
-    pub(crate) async fn start<M: Medium>(medium: M) -> Result<Self, Error> {
+impl RemoteBus {
+    pub(crate) async fn start<M: Transport>(medium: M) -> Result<Self, Error> {
         // Random id of this process's bus, by which it recognises its own messages.
         let mut origin = [0; 16];
         OsEntropy.fill(&mut origin);
         let (local, origin, medium) = (MemoryBus::new(), Uuid::from_bytes(origin), Arc::new(medium));
-        let (outbox, waiting) = mpsc::channel(QUEUE);
+        let (outbox, waiting) = mpsc::channel(MAX_QUEUED_NOTICES);
         let lost = Arc::new(AtomicBool::new(false));
         let first = medium.subscribe().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(medium.clone(), first, Ear { local: local.clone(), origin }));
+        tasks.spawn(listen(medium.clone(), first, RemoteReceiver { local: local.clone(), origin }));
         tasks.spawn(send(medium, waiting, lost.clone(), origin));
         Ok(Self { local, outbox, lost, _tasks: tasks })
     }
 }
 
 /// Receiver of other processes' messages.
-pub(crate) struct Ear {
+pub(crate) struct RemoteReceiver {
     local: MemoryBus,
     origin: Uuid,
 }
 
-impl Ear {
+impl RemoteReceiver {
     pub(crate) async fn take(&self, text: &[u8]) {
         match serde_json::from_slice::<Message>(text) {
             // An own message: local subscribers received it when it was published.
@@ -96,60 +96,60 @@ impl Ear {
                 for notice in notices {
                     match notice {
                         Some((topic, notice)) => self.local.publish(topic, notice).await,
-                        None => self.local.stir(),
+                        None => self.local.notify_all(),
                     }
                 }
             }
             // A message of another version: its content is unknown, so all subscribers read the store.
-            Err(_) => self.local.stir(),
+            Err(_) => self.local.notify_all(),
         }
     }
 }
 
-async fn listen<M: Medium>(medium: Arc<M>, first: M::Subscription, ear: Ear) {
+async fn listen<M: Transport>(medium: Arc<M>, first: M::Subscription, ear: RemoteReceiver) {
     let mut subscription = first;
     loop {
         M::hear(subscription, &ear).await;
         tracing::warn!(
             "the subscription to {} ended; notices of other processes are lost until the next subscription",
-            M::CALLED
+            M::NAME
         );
         let mut attempt = 1;
         subscription = loop {
-            sleep(AGAIN.wait(attempt, &OsEntropy)).await;
+            sleep(RETRY_BACKOFF.wait(attempt, &OsEntropy)).await;
             match medium.subscribe().await {
                 Ok(subscription) => break subscription,
                 Err(error) => tracing::debug!(%error, attempt, "could not subscribe; will be retried"),
             }
             attempt += 1;
         };
-        tracing::info!("subscribed to {} again", M::CALLED);
-        ear.local.stir();
+        tracing::info!("subscribed to {} again", M::NAME);
+        ear.local.notify_all();
     }
 }
 
-async fn send<M: Medium>(
+async fn send<M: Transport>(
     medium: Arc<M>,
     mut waiting: mpsc::Receiver<(Topic, Notice)>,
     lost: Arc<AtomicBool>,
     origin: Uuid,
 ) {
-    let (mut batch, mut failed) = (Vec::with_capacity(BATCH), 0);
+    let (mut batch, mut failed) = (Vec::with_capacity(MAX_NOTICES_PER_MESSAGE), 0);
     loop {
         if failed > 0 {
             // Retry without waiting for a new notice: other processes still need the failed ones.
-            sleep(AGAIN.wait(failed, &OsEntropy)).await;
-            while batch.len() < BATCH
+            sleep(RETRY_BACKOFF.wait(failed, &OsEntropy)).await;
+            while batch.len() < MAX_NOTICES_PER_MESSAGE
                 && let Ok(one) = waiting.try_recv()
             {
                 batch.push(one);
             }
-        } else if waiting.recv_many(&mut batch, BATCH).await == 0 {
+        } else if waiting.recv_many(&mut batch, MAX_NOTICES_PER_MESSAGE).await == 0 {
             return;
         }
         let owed = lost.swap(false, Ordering::Relaxed) || failed > 0;
         let notices = batch.drain(..).map(Some).chain(owed.then_some(None));
-        let texts = write(origin, M::LONGEST, notices);
+        let texts = write(origin, M::MAX_TEXT_BYTES, notices);
         failed = match medium.publish(&texts).await {
             Ok(()) => 0,
             Err(_) => failed + 1,
@@ -191,7 +191,7 @@ fn write(
 }
 
 #[async_trait]
-impl Bus for Between {
+impl Bus for RemoteBus {
     async fn publish(&self, topic: Topic, notice: Notice) {
         self.local.publish(topic.clone(), notice.clone()).await;
         if self.outbox.try_send((topic, notice)).is_err() {

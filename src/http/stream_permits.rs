@@ -8,27 +8,27 @@ use std::{
 use couple_core::{AccountId, SessionId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{Answer, Problem};
+use super::{ApiResult, Problem};
 
 /// Identifies a poll: its session, and the name of its tab or device.
-type Poller = (SessionId, Option<String>);
+type PollKey = (SessionId, Option<String>);
 
 /// Limits of live connections, in total and per account.
 #[derive(Debug)]
-pub(super) struct Streams {
-    open: Mutex<Open>,
+pub(super) struct StreamPermits {
+    open: Mutex<OpenStreams>,
     all: Arc<Semaphore>,
     most: usize,
     per_account: usize,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenStreams {
     by_account: HashMap<AccountId, usize>,
-    polls: HashMap<Poller, Arc<Notify>>,
+    polls: HashMap<PollKey, Arc<Notify>>,
 }
 
-impl Streams {
+impl StreamPermits {
     pub(super) fn new(most: usize, per_account: usize) -> Arc<Self> {
         let all = Arc::new(Semaphore::new(most));
         Arc::new(Self { open: Mutex::default(), all, most, per_account })
@@ -39,16 +39,16 @@ impl Streams {
         self.most - self.all.available_permits()
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenStreams> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn take(self: &Arc<Self>, account: AccountId) -> Answer<Place> {
+    pub(super) fn take(self: &Arc<Self>, account: AccountId) -> ApiResult<StreamPermit> {
         self.take_beside(account, 0)
     }
 
     /// Takes a permit for an account that has `leaving` connections about to end.
-    fn take_beside(self: &Arc<Self>, account: AccountId, leaving: usize) -> Answer<Place> {
+    fn take_beside(self: &Arc<Self>, account: AccountId, leaving: usize) -> ApiResult<StreamPermit> {
         let Ok(permit) = self.all.clone().try_acquire_owned() else {
             return Err(Problem::new("overloaded"));
         };
@@ -59,7 +59,7 @@ impl Streams {
         }
         *count += 1;
         drop(open);
-        Ok(Place { streams: self.clone(), account, _permit: permit })
+        Ok(StreamPermit { streams: self.clone(), account, _permit: permit })
     }
 
     /// Takes a permit for a poll, which supersedes an older poll of the same device.
@@ -68,7 +68,7 @@ impl Streams {
         account: AccountId,
         session: SessionId,
         device: Option<String>,
-    ) -> Answer<Poll> {
+    ) -> ApiResult<Poll> {
         let (poller, newer) = ((session, device), Arc::new(Notify::new()));
         let older = self.open().polls.insert(poller.clone(), newer.clone());
         if let Some(older) = &older {
@@ -82,13 +82,13 @@ impl Streams {
 
 /// Permit of one live connection; returned when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    streams: Arc<Streams>,
+pub(super) struct StreamPermit {
+    streams: Arc<StreamPermits>,
     account: AccountId,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.streams.open();
         if let Some(count) = open.by_account.get_mut(&self.account) {
@@ -104,7 +104,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Poll {
     ticket: Ticket,
-    _place: Place,
+    _place: StreamPermit,
 }
 
 impl Poll {
@@ -116,8 +116,8 @@ impl Poll {
 
 #[derive(Debug)]
 struct Ticket {
-    streams: Arc<Streams>,
-    poller: Poller,
+    streams: Arc<StreamPermits>,
+    poller: PollKey,
     newer: Arc<Notify>,
 }
 

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 8 * 1024;
 ///
 /// A server that does not know it writes the response like any other.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Waits;
+pub(super) struct StreamingResponse;
 
 /// Whether this module can write the response: chunked, and the connection stays open.
 pub(super) fn may_wait<B: axum::body::HttpBody>(request: &Request<B>) -> bool {
@@ -70,7 +70,7 @@ impl Slot {
     pub(super) fn keep(&self, response: Response) -> Response {
         let (parts, body) = response.into_parts();
         let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::CONNECTION];
-        let plain = parts.extensions.get::<Waits>().is_some()
+        let plain = parts.extensions.get::<StreamingResponse>().is_some()
             && parts.status == StatusCode::OK
             && parts.version == Version::HTTP_11
             && body.size_hint().exact().is_none()

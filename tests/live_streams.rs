@@ -16,7 +16,7 @@ use axum::{
     http::Request,
 };
 use couple::{
-    AccountId, Backend, Call, Error, ErrorKind, Keyring, Secret,
+    AccountId, Backend, Error, ErrorKind, Keyring, RequestContext, Secret,
     core::{
         limits::Unlimited,
         live::{Bus, Notice, Presence, Subscription, Topic},
@@ -28,15 +28,15 @@ use couple::{
     timeline::Append,
 };
 use futures_util::StreamExt as _;
+use observed_store::{ObservedStore, StoreObserver};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
-use watched::{Watch, Watched};
 
+#[path = "support/observed_store.rs"]
+mod observed_store;
 #[path = "../benches/people/mod.rs"]
 mod people;
-#[path = "support/watched.rs"]
-mod watched;
 
 /// Counts reads by name, and concurrent ones.
 #[derive(Default)]
@@ -54,7 +54,7 @@ struct Counts {
 }
 
 #[async_trait]
-impl Watch for Counts {
+impl StoreObserver for Counts {
     async fn before(&self, what: &'static str) {
         if what == "commit" {
             self.commits.fetch_add(1, Ordering::SeqCst);
@@ -137,7 +137,7 @@ impl World {
     async fn new(couples: usize, lost: fn(&Topic) -> bool, live: LiveOptions) -> Self {
         let counts = Arc::new(Counts::default());
         let bus = Lossy { bus: MemoryBus::new(), lost, abroad: false };
-        Self::over(Watched(MemoryStore::new(), counts.clone()), counts, couples, bus, live).await
+        Self::over(ObservedStore(MemoryStore::new(), counts.clone()), counts, couples, bus, live).await
     }
 
     async fn over(
@@ -173,7 +173,7 @@ impl World {
             self.backend.accounts().authenticate(&Secret::new(token.to_owned())).await.unwrap();
         let body = json!({ "text": id });
         let command = Append { couple: None, client_id: id.to_owned(), kind: "text".to_owned(), body };
-        self.backend.timeline().append(&Call::default(), account.id, &command).await.unwrap();
+        self.backend.timeline().append(&RequestContext::default(), account.id, &command).await.unwrap();
     }
 
     async fn sign_out(&self, token: &str) {
@@ -206,7 +206,7 @@ fn nothing(_: &Topic) -> bool {
 async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
     let (couples, folder, counts) = (200, tempfile::tempdir().unwrap(), Arc::new(Counts::default()));
     let store = SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap();
-    let store = Watched(store, counts.clone());
+    let store = ObservedStore(store, counts.clone());
     let bus = Lossy { bus: MemoryBus::new(), lost: nothing, abroad: false };
     let world = World::over(store, counts, couples, bus, LiveOptions::default()).await;
     for n in 0..5 {
@@ -244,7 +244,7 @@ async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
 async fn entry_is_read_at_most_once_for_all_streams() {
     for abroad in [false, true] {
         let counts = Arc::new(Counts::default());
-        let store = Watched(MemoryStore::new(), counts.clone());
+        let store = ObservedStore(MemoryStore::new(), counts.clone());
         let bus = Lossy { bus: MemoryBus::new(), lost: nothing, abroad };
         let world = World::over(store, counts, 1, bus, LiveOptions::default()).await;
         let mut open = Vec::new();
@@ -426,7 +426,7 @@ async fn slow_result_of_a_session_check_is_not_trusted_longer() {
         let body = json!({ "text": id });
         let command = Append { couple: None, client_id: id.to_owned(), kind: "text".to_owned(), body };
         let writer = sessions[0].account;
-        world.backend.timeline().append(&Call::default(), writer, &command).await.unwrap();
+        world.backend.timeline().append(&RequestContext::default(), writer, &command).await.unwrap();
     };
     let mut events = world.follow(&world.tokens[1], "?presence=off").await;
     events.until("away").await;
@@ -459,7 +459,7 @@ async fn ended_couple_receives_no_frame_even_if_its_notice_is_lost() {
     let leaver = Secret::new(world.tokens[0].clone());
     let (_, leaver) = world.backend.accounts().authenticate(&leaver).await.unwrap();
     let leaver = Person { id: leaver.id, email: Some(leaver.email) };
-    world.backend.pairings().leave(&Call::default(), &leaver, None, false).await.unwrap();
+    world.backend.pairings().leave(&RequestContext::default(), &leaver, None, false).await.unwrap();
     sleep(Duration::from_millis(2_050)).await;
     // The other device joins the same room, and is refused.
     let request =
@@ -493,7 +493,8 @@ async fn bus_that_loses_everything_delays_entries_by_the_sweep() {
 /// An expiring session ends its stream when it expires, not at the next check.
 #[tokio::test]
 async fn expired_session_ends_its_stream() {
-    let policy = couple::account::Policy { session_idle: Duration::from_millis(1_200), ..Default::default() };
+    let policy =
+        couple::account::AccountPolicy { session_idle: Duration::from_millis(1_200), ..Default::default() };
     let backend = Backend::builder().limits(Unlimited).accounts(policy).build().unwrap();
     let tokens = people::seed(backend.ports(), 1).await;
     let app = router_with(backend.clone(), HttpOptions::default());

@@ -1,8 +1,8 @@
 //! Every change that took effect is followed by a notice, even if the result of its commit was lost.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[path = "support/watched.rs"]
-mod watched;
+#[path = "support/observed_store.rs"]
+mod observed_store;
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    Backend, Call, Error, ErrorKind, Failure, Keyring, Store as _,
+    Backend, Error, ErrorKind, Failure, Keyring, RequestContext, Store as _,
     account::AccountChange,
     core::live::{Subscription, Topic},
     pairing::{Couple, PairingChange},
@@ -22,16 +22,16 @@ use couple::{
     timeline::{Append, TimelineChange},
 };
 use couple_conformance::World;
+use observed_store::{ObservedStore, StoreObserver};
 use serde_json::json;
 use tokio::time::timeout;
-use watched::{Watch, Watched};
 
 /// Loses the result of a commit that took effect.
 #[derive(Default)]
 struct Silence(AtomicBool);
 
 #[async_trait]
-impl Watch for Silence {
+impl StoreObserver for Silence {
     async fn before(&self, _: &'static str) {}
     async fn after(&self, _: &'static str) {}
     fn commit_fails(&self, took_effect: bool) -> Option<Error> {
@@ -52,7 +52,7 @@ impl Fixture {
     async fn new() -> Self {
         let (world, silence) = (World::default(), Arc::new(Silence::default()));
         let backend = Backend::builder()
-            .store(Watched(MemoryStore::new(), silence.clone()))
+            .store(ObservedStore(MemoryStore::new(), silence.clone()))
             .blobs(couple::blobs::Blobs::memory())
             .keys(Keyring::new([7; 32]))
             .clock(world.clock.clone())
@@ -66,11 +66,11 @@ impl Fixture {
         let notices = backend.ports().bus.subscribe(vec![Topic::Couple(couple.id)]).await;
         Self { backend, silence, world, couple, notices }
     }
-    async fn append(&self) -> Result<bool, Failure<couple::timeline::Refusal>> {
+    async fn append(&self) -> Result<bool, Failure<couple::timeline::TimelineError>> {
         let command =
             Append { couple: None, client_id: "one".into(), kind: "text".into(), body: json!({"text": "1"}) };
         let ana = self.couple.members[0];
-        Ok(self.backend.timeline().append(&Call::default(), ana, &command).await?.created)
+        Ok(self.backend.timeline().append(&RequestContext::default(), ana, &command).await?.created)
     }
     async fn is_told(&mut self, within: Duration) -> bool {
         timeout(within, self.notices.next()).await.is_ok()
