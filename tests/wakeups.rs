@@ -46,7 +46,7 @@ enum Mutant {
     None,
     /// Subscribes only when it begins to wait.
     Late,
-    /// Marks notices as handled after it has read.
+    /// Marks notices as handled only after its read, so it loses notices that arrive during the read.
     Deaf,
     /// Does not apply changes of entries.
     Stale,

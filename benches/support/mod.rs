@@ -73,7 +73,7 @@ impl Client {
     }
 }
 
-/// Result of a load.
+/// Measured throughput and response times of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) per_second: f64,

@@ -29,7 +29,8 @@ pub enum ErrorKind {
 
 /// Error of a port: kind, operation, context and source.
 ///
-/// Never shown to clients. Each area has its own enum of refusals that a client may see.
+/// Never shown to clients. Each area has its own enum of errors that a client may see, for example
+/// [`AccountError`](crate::account::AccountError).
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,

@@ -20,7 +20,7 @@ impl Idempotency {
     pub const RETENTION: Duration = Duration::from_hours(24);
 }
 
-/// Refusal: the idempotency key was used for another request.
+/// Error: the idempotency key was used for another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyReused;
 

@@ -130,7 +130,7 @@ impl fmt::Debug for LimitKey {
     }
 }
 
-/// Refusal: a rate limit is used up.
+/// Error: a rate limit is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limited {
     /// Time until a retry can succeed.

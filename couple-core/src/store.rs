@@ -239,7 +239,7 @@ pub struct Decision<T> {
 /// Read–decide–commit loop of a use case: replays a recorded outcome and retries after a conflict.
 ///
 /// ```ignore
-/// let mut work = Transaction::new(&ports, &call, now);
+/// let mut work = UnitOfWork::new(&ports, &call, now);
 /// loop {
 ///     if let Some(outcome) = work.replay().await? { return answer(outcome) }
 ///     let decision = rules::decide(read().await?)?;

@@ -19,9 +19,9 @@ use tokio::{
 /// Limits of [`FairPermits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FairLimits {
-    /// Permits in total.
+    /// Total number of permits.
     pub total: usize,
-    /// Permits of one key.
+    /// Maximum number of permits of one key.
     pub per_key: usize,
     /// Permits that are reserved for keys without one.
     ///

@@ -384,7 +384,7 @@ impl Load {
         };
         (Arc::new(load), lock)
     }
-    /// Some changes conflict once they were committed.
+    /// Commits the change that needs the locked row. A conflict counts as success: some changes can be committed once only.
     async fn to_blocked(&self) -> Result<(), Error> {
         match self.store.commit(vec![(self.blocked)()]).await {
             Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
@@ -395,7 +395,9 @@ impl Load {
     fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
-    /// How long 99 of 100 commits that do not need the row take at most, while ten clients commit what does. None of them fails.
+    /// 99th percentile of the time of commits that do not need the locked row, while ten clients commit changes that need it.
+    ///
+    /// None of the measured commits fails.
     async fn p99_of_others(self: &Arc<Self>, measured: Duration) -> Duration {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut clients, mut lanes) = (JoinSet::new(), JoinSet::new());

@@ -262,7 +262,7 @@ impl Default for AccountPolicy {
     }
 }
 
-/// Refusal that a client may see.
+/// Error of an account use case that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccountError {

@@ -361,7 +361,7 @@ impl MediaPolicy {
     }
 }
 
-/// Refusal that a client may see.
+/// Error of a picture use case that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MediaError {

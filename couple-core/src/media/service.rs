@@ -14,7 +14,7 @@ use crate::{
     store::UnitOfWork,
 };
 
-/// Admitted upload: the place for its bytes.
+/// Upload that the rate limit and the quota admit, before its bytes arrive.
 #[derive(Debug, Clone)]
 pub struct AdmittedUpload {
     /// Id for the picture, unless a picture with the same bytes exists.

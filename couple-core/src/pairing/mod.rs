@@ -243,7 +243,7 @@ impl Default for PairingPolicy {
     }
 }
 
-/// Refusal that a client may see.
+/// Error of a pairing use case that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PairingError {

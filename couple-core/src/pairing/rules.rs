@@ -178,7 +178,7 @@ pub enum AcceptDecision {
 /// One commit adds the couple, closes all other invites of both and appends the first entry.
 ///
 /// # Errors
-/// [`PairingError::AlreadyPaired`], and the refusals of [`answerable`].
+/// [`PairingError::AlreadyPaired`], and the errors of [`answerable`].
 pub fn accept(read: &AcceptFacts<'_>, now: Timestamp) -> Result<AcceptDecision, PairingError> {
     if let (Some(couple), Some(invite)) = (read.couple, read.invite)
         && invite.state == (InviteState::Accepted { by: read.person.id, couple: couple.id })
@@ -216,7 +216,7 @@ pub fn accept(read: &AcceptFacts<'_>, now: Timestamp) -> Result<AcceptDecision, 
 /// *inviting → person*, by the recipient.
 ///
 /// # Errors
-/// The refusals of [`answerable`].
+/// The errors of [`answerable`].
 pub fn decline(
     invite: Option<&Invite>,
     person: &Person,

@@ -187,7 +187,7 @@ impl NewEntry {
     }
 }
 
-/// Refusal that a client may see.
+/// Error of a timeline use case that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimelineError {

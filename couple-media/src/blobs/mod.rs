@@ -47,7 +47,7 @@ use error::{failed, late};
 const MIN_PART_BYTES: usize = 5 << 20;
 /// Size of a chunk when reading a file, in bytes.
 const FILE_PART_BYTES: usize = 128 << 10;
-/// Default timeout of one step of a store.
+/// Default time limit of one request to the blob store.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Blob store. Cheap to clone.

@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 
 use super::{Gallery, UploadError, UploadMetadata, append::Appending, upload::in_its_own_task};
 
-/// `AdmittedUpload-Concat` of an upload that is a part of another.
+/// `Upload-Concat` of an upload that is a part of another.
 pub const PARTIAL_FOLDER: &str = "partial";
 
 /// Properties of a resumable upload that the client gives at its creation.
@@ -26,9 +26,9 @@ pub struct NewUpload {
     pub purpose: Option<Purpose>,
     /// Total length in bytes, if the client knows it.
     pub length: Option<u64>,
-    /// `AdmittedUpload-Metadata` as received.
+    /// `Upload-Metadata` as received.
     pub metadata: String,
-    /// `AdmittedUpload-Concat` as received.
+    /// `Upload-Concat` as received.
     pub concatenation: Option<String>,
 }
 
@@ -298,12 +298,12 @@ impl Resumable {
     pub fn offset(&self) -> u64 {
         count(self.row.offset)
     }
-    /// `AdmittedUpload-Metadata` as received.
+    /// `Upload-Metadata` as received.
     #[must_use]
     pub fn metadata(&self) -> &str {
         &self.row.metadata
     }
-    /// `AdmittedUpload-Concat` as received.
+    /// `Upload-Concat` as received.
     #[must_use]
     pub fn concatenation(&self) -> Option<&str> {
         self.row.concatenation.as_deref()

@@ -140,7 +140,7 @@ pub trait Dialect:
     /// None if no other process can hold locks.
     const TRANSACTION_TIMEOUT: Option<Duration>;
     /// Statements that set how long a transaction waits for locks: one to put before [`BEGIN`](Self::BEGIN), and one for the end of the
-    /// same trip.
+    /// same round trip.
     ///
     /// None if no other transaction writes.
     fn lock_wait(wait: LockWait) -> Option<[&'static str; 2]>;
