@@ -99,7 +99,7 @@ pub(super) struct MediaOut {
     animated: bool,
     /// Whether a part of the picture is transparent; false until the picture is ready.
     ///
-    /// That part is white in JPEG, and transparent in WebP and PNG.
+    /// The transparent part is white in JPEG, and transparent in WebP and PNG.
     alpha: bool,
     /// Renditions of the picture.
     ///
@@ -456,7 +456,7 @@ async fn list(
     let next = page.last().filter(|_| page.len() == limit as usize).map(|media| media.id.to_string());
     let mut media = Vec::with_capacity(page.len());
     for one in page {
-        // The renditions of a photo with a stored copy are known without reading them.
+        // The renditions of a photo with a stored copy follow from its size, so their rows are not read.
         let known = one.source.is_some() && one.purpose == Purpose::Photo || one.state != MediaState::Ready;
         let made = if known { Vec::new() } else { store.renditions(one.space, one.id).await? };
         media.push(MediaOut::new(&app, &one, &made, &viewer));

@@ -28,7 +28,7 @@ async fn shown(world: &World, token: &str, file: Vec<u8>) -> String {
     id
 }
 
-/// An avatar that the account shows.
+/// Uploads an avatar and sets it as the account's avatar.
 async fn avatar(world: &World, token: &str, file: Vec<u8>) -> String {
     let id = world.upload(token, "purpose=avatar", file).await.text("id");
     let body = json!({ "media_id": id });
@@ -114,7 +114,7 @@ async fn transparent_photo_is_transparent_for_clients_that_accept_webp_or_png() 
     assert_eq!(world.get(&format!("/v1/media/{photo}"), &ben).await.body["alpha"], json!(false));
 }
 
-/// An avatar is made in JPEG at once, over white; with transparent parts also in the formats that show them.
+/// An avatar is rendered as JPEG after the upload, on white; with transparent parts it is also available as WebP and PNG.
 #[tokio::test]
 async fn transparent_avatar_is_transparent_for_clients_that_accept_webp_or_png() {
     let world = World::new();

@@ -51,7 +51,7 @@ impl RenderMediaHandler {
             Some(Err(rejected)) => return reject(&reason(&rejected, &inner.options.limits)).await,
         };
         let picture::Rendered { width, height, animated, alpha, placeholder, mut images } = rendered;
-        // Of an avatar with transparent parts WebP and PNG are made on request, from a copy.
+        // WebP and PNG of an avatar with transparent parts are made on request, from a copy.
         if media.purpose == Purpose::Avatar && alpha {
             let recipe = |info: &Info| gallery.transparent_copy(media, info);
             if let Some(Ok(copy)) = gallery.render(media, source, size, recipe).await? {
@@ -124,7 +124,7 @@ impl Gallery {
         Recipe { renditions, crop: crop(media), encoding }
     }
 
-    /// The copy of an avatar with transparent parts: its crop, as small as its sizes allow.
+    /// Recipe of the copy of an avatar with transparent parts: its crop, no larger than the largest size needs.
     fn transparent_copy(&self, media: &Media, info: &Info) -> Recipe {
         let crop = crop(media);
         let (width, height) = crop.map_or((info.width, info.height), |crop| {

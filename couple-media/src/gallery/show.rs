@@ -215,7 +215,7 @@ impl Gallery {
             MediaState::Ready => {}
         }
         let there = |format| renditions.iter().find(|one| one.name == name && one.format == format);
-        // Avatars were made after the upload. Photos, and other formats of avatars with transparent parts, are made at the first request.
+        // JPEG of avatars is made after the upload. Photos, and WebP and PNG of avatars with transparent parts, at the first request.
         let can_make = media.source.is_some() && (media.purpose == Purpose::Photo || media.alpha);
         let format = match accepts {
             Accepts { webp: true, .. } if can_make => Format::WebP,

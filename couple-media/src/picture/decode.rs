@@ -96,7 +96,7 @@ impl Info {
         Ok(most.saturating_add(BASE))
     }
 
-    /// Number of a JPEG's planes, if their colours are converted.
+    /// Number of planes of a JPEG whose colours are converted; none for other pictures.
     fn converted(&self) -> Option<f64> {
         match &self.details {
             Details::Jpeg(header) if header.profile.is_some() || header.colour != jpeg::Colour::YCbCr => {

@@ -66,7 +66,7 @@ pub(super) fn decode(
     Ok(Decoded { samples, profile, grey: false })
 }
 
-/// Joins the colours, converted to RGB, with alpha.
+/// Converts the colour planes to RGB, and joins them with alpha to RGBA.
 fn transparent(planes: Vec<Plane>, colour: Colour, alpha: Canvas, factor: u32) -> Result<Packed, Rejected> {
     let missing = || Rejected::Corrupt("samples are missing".into());
     let [luma, ..] = &planes[..] else { return Err(missing()) };
@@ -86,7 +86,7 @@ fn transparent(planes: Vec<Plane>, colour: Colour, alpha: Canvas, factor: u32) -
 
 /// Memory for decoding at 1/`factor`, in bytes.
 ///
-/// Four planes of the result, three times as many to join them with alpha, and at most ten bytes per pixel of a tile.
+/// Four bytes per pixel of the result, 16 if alpha is joined, and at most ten per pixel of a tile.
 pub(super) fn memory(header: &Header, factor: u32) -> usize {
     let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
     let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);
@@ -94,7 +94,7 @@ pub(super) fn memory(header: &Header, factor: u32) -> usize {
     kept(header, factor) + tiles.max().unwrap_or(0)
 }
 
-/// Bytes of these for the result.
+/// Memory for the result, in bytes.
 fn kept(header: &Header, factor: u32) -> usize {
     let bytes = if header.alpha.is_some() { 16 } else { 4 };
     bytes * header.width.div_ceil(factor) as usize * header.height.div_ceil(factor) as usize

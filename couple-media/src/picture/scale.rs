@@ -103,9 +103,9 @@ impl Plan {
         let (kept, made) = match converted {
             // Planes hold 1.5 bytes per pixel.
             None if self.planar && channels < 4.0 => (1.5, 3.0),
-            // Planes at the size of luma are interleaved, and then converted to RGB of 3 bytes.
+            // Planes of the size of luma are interleaved, and then converted to RGB of 3 bytes per pixel.
             Some(planes) if self.planar => (3.0, (2.0 * planes).max(6.0)),
-            // RGBA holds 4; scaling and rotating it each need a copy; libwebp then takes about 14.
+            // RGBA takes 4 bytes per pixel. Scaling and rotating need a copy each; afterwards libwebp takes about 14.
             _ => (4.0, 18.0),
         };
         // Rows are resized before columns.
@@ -348,7 +348,7 @@ fn resize_plane(plane: &Plane, area: Area, width: u32, height: u32) -> Result<Ve
     resize(&from, within(area, plane.across, plane.down), width, height)
 }
 
-/// Resizes a whole plane to the size of a plane that is as large or larger.
+/// Enlarges a plane to `width` × `height`. A plane of this size is returned unchanged.
 #[cfg(feature = "heic")]
 pub(super) fn enlarged(plane: Plane, width: u32, height: u32) -> Result<Vec<u8>, Rejected> {
     if (plane.width, plane.height, plane.stride) == (width, height, width as usize) {

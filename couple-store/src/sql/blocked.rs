@@ -23,22 +23,24 @@ use super::{
     writer::{CommitRequest, MAX_QUEUED_COMMITS, WriterConnection},
 };
 
-/// Pauses between two rounds that committed nothing; doubled from the shortest to the longest.
+/// First pause after a round that committed nothing; doubled up to [`LONGEST_PAUSE`].
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+/// Maximum pause between two rounds.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long commits with a lock are kept apart after one with it was refused. Only a lock time-out finds some locks, and a merged
-/// transaction must not wait for the same one again and again.
+/// Time for which commits with a lock stay in this queue after the lock made a commit time out.
+///
+/// Some held locks are noticed by a lock time-out only, so a merged transaction would wait for the same lock again and again.
 const SUSPECTED: Duration = Duration::from_secs(10);
 
-/// A lock that blocks commits, or did so shortly before.
+/// Reasons why commits with a lock must not be merged with others.
 #[derive(Default)]
 struct Blocking {
-    /// Commits that are in the queue.
+    /// Number of commits in the queue that need the lock.
     commits: usize,
-    /// Transactions of this process that may wait for it.
+    /// Number of running transactions of this process that may wait for the lock.
     transactions: usize,
-    /// When commits with this lock are merged with others again, if none is in the queue.
+    /// End of [`SUSPECTED`] after a refused commit; none if no commit was refused.
     suspected_until: Option<Instant>,
 }
 
@@ -48,7 +50,7 @@ impl Blocking {
     }
 }
 
-/// Number of locks above which those that block no more are removed.
+/// Number of locks above which all locks that no longer block are removed.
 const MANY_LOCKS: usize = 4_096;
 
 type Locks = Arc<Mutex<HashMap<Lock, Blocking>>>;
@@ -57,7 +59,7 @@ fn locked(locks: &Locks) -> MutexGuard<'_, HashMap<Lock, Blocking>> {
     locks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A blocked commit's place: while it lasts, commits that share a lock with it join it.
+/// Registration of a blocked commit. Until it is dropped, commits that share a lock with it are queued here, too.
 pub(super) struct Place {
     own: Vec<Lock>,
     all: Locks,
@@ -86,7 +88,7 @@ impl Drop for Place {
     }
 }
 
-/// A transaction that may wait for locks, until it is dropped.
+/// Registration of a transaction that may wait for locks, until it is dropped.
 pub(super) struct Running {
     own: Vec<Lock>,
     all: Locks,
@@ -98,7 +100,7 @@ impl Drop for Running {
     }
 }
 
-/// Updates locks, and removes those that block no more.
+/// Updates locks, and removes those that no longer block.
 fn release(
     all: &mut HashMap<Lock, Blocking>,
     own: &[Lock],
@@ -140,9 +142,11 @@ impl BlockedQueue {
         }
     }
 
-    /// Takes out the commits that must not be merged with others, and adds them to the queue: those with a lock that blocks, and those
-    /// whose rows are not known before they run. Until the result is dropped, commits that share a lock with the remaining ones are
-    /// taken out as well, unless the database tells at once whether it is free: only one transaction waits for it.
+    /// Moves the commits that must not be merged with others from `waiting` to the queue.
+    ///
+    /// These are commits that need a blocking lock, and commits whose rows are not known before they run. Until the result is dropped,
+    /// commits of other transactions that share a lock with the remaining ones are moved, too: only one transaction waits for each lock.
+    /// [`Lock::Row`]s are exempt, because nothing waits for them.
     pub(super) fn divert(&self, waiting: &mut Vec<CommitRequest>) -> Running {
         let now = Instant::now();
         let mut all = locked(&self.locks);

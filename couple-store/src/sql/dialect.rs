@@ -105,11 +105,11 @@ where
 /// How long a transaction waits for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockWait {
-    /// As long as the session's lock time-out.
+    /// Until the session's lock time-out.
     TimeOut,
-    /// As shortly as the database can, or not at all.
+    /// For the shortest time that the database can set, or not at all.
     Brief,
-    /// Not at all, if the database has such a setting.
+    /// Not at all, if the database has such a setting; else as [`Brief`](Self::Brief).
     Never,
 }
 

@@ -1,8 +1,8 @@
-//! Rows that commits lock, for all kinds of changes.
+//! Locks that each change needs, and a check which of them other transactions hold.
 //!
 //! A merged transaction must not wait for a lock that another transaction holds, because all its commits would wait. So every change
-//! names what it locks. [`Lock::Row`]s are looked at when a transaction begins: a commit that needs a held row is left out. A lock that
-//! cannot be looked at is found by a lock time-out; after that, commits with the same lock are not merged with others.
+//! declares its locks. When a transaction begins, it locks the free rows among its [`Lock::Row`]s; a commit that needs a held row is left
+//! out. A held lock of another kind is noticed by a lock time-out only; after that, commits with the same lock are not merged with others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,11 +20,12 @@ use uuid::Uuid;
 
 use super::{Dialect, Row};
 
-/// What a commit locks. The order is the order in which the commits of one transaction are sorted, by the first lock of each, so that
-/// concurrent transactions lock in one order.
+/// Lock that a commit needs: a row, or a set of rows.
+///
+/// Commits of a transaction are sorted by their first locks in this order, so that concurrent transactions lock in the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Lock {
-    /// A row that is found by its primary key.
+    /// A row with a known primary key, which can be checked without waiting.
     Row(Table, Key),
     /// Tokens of one address, by the digest of its key, and the account with this address.
     Address(Key),
@@ -44,14 +45,14 @@ pub(super) enum Lock {
     DeadJob(Uuid),
     /// The recorded outcome of an idempotency key.
     Outcome(Key),
-    /// Rows of a table that are found by their age.
+    /// Old rows of a table; their keys are not known before the statement runs.
     Expired(&'static str),
 }
 
-/// Primary key; shorter ones end with zeros.
+/// Primary key, padded with zeros.
 type Key = [u8; 32];
 
-/// Tables whose rows are looked at, in the order in which commits lock them.
+/// Tables whose rows are checked, in the order in which commits lock them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Table {
     Member,
@@ -102,7 +103,7 @@ fn address(email: &EmailKey) -> Lock {
     Lock::Address(*digest(&[email.as_str().as_bytes()]).as_bytes())
 }
 
-/// The locks of a commit in order, without rows that the commit itself inserts before it locks them.
+/// Locks of a commit in order, without rows that an earlier change of the commit inserts.
 pub(super) fn locks_of(changes: &[Change]) -> Vec<Lock> {
     let mut locks = Vec::new();
     let mut inserted = Vec::new();
@@ -123,7 +124,7 @@ pub(super) fn locks_of(changes: &[Change]) -> Vec<Lock> {
     locks
 }
 
-/// The row that a change inserts, if it can be looked at.
+/// Row that a change inserts, if its table is one of [`Table`].
 fn inserted_by(change: &Change) -> Option<Lock> {
     match change {
         Change::Account(AccountChange::Insert(new)) => Some(account(new.id)),
@@ -140,12 +141,14 @@ fn inserted_by(change: &Change) -> Option<Lock> {
     }
 }
 
-/// Adds what a change locks. No arm stands for variants that it does not name: a new variant must say what it locks.
+/// Adds the locks of a change.
+///
+/// There is no wildcard arm: a new variant does not compile until its locks are declared.
 fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
     match change {
         Change::Account(change) => of_account_change(change, locks),
         Change::Pairing(change) => of_pairing_change(change, locks),
-        // Entries are locked under the row of their couple.
+        // Entries are changed only while the row of their couple is locked.
         Change::Timeline(
             TimelineChange::Append { couple: id, .. }
             | TimelineChange::Edit { couple: id, .. }
@@ -154,7 +157,7 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
             | TimelineChange::MarkRead { couple: id, .. }
             | TimelineChange::Erase { couple: id, .. },
         ) => locks.push(couple(*id)),
-        // Pictures and renditions are locked under the row of their space.
+        // Pictures and renditions are changed only while the row of their space is locked.
         Change::Media(change) => {
             if let Space::Couple(id) = change.space() {
                 locks.push(couple(id));
@@ -186,7 +189,7 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
                 let key = |key: &String| Lock::Dedupe(*digest(&[key.as_bytes()]).as_bytes());
                 locks.extend(job.dedupe_key.as_ref().map(key));
             }
-            // They skip locked rows.
+            // Claims skip locked rows.
             JobChange::Claim { .. } | JobChange::ClaimAbandoned { .. } => {}
             JobChange::Renew { id, .. }
             | JobChange::Finish { id, .. }
@@ -219,7 +222,7 @@ fn of_account_change(change: &AccountChange, locks: &mut Vec<Lock>) {
         }
         AccountChange::EndTokensOf { account, .. } => locks.push(Lock::OfAccount(account.as_uuid())),
         AccountChange::CountTally { id, .. } | AccountChange::PutTally { id, .. } => locks.push(tally(*id)),
-        // It reads without a lock.
+        // Reads without a lock.
         AccountChange::RequireTally { .. } => {}
         AccountChange::InsertSession { session, .. } => locks.push(account(session.account)),
         AccountChange::TouchSession { account, id, .. } => locks.push(session(*account, *id)),
@@ -246,7 +249,7 @@ fn of_pairing_change(change: &PairingChange, locks: &mut Vec<Lock>) {
         PairingChange::Found(new) => locks.extend(new.members.map(member)),
         PairingChange::ExpectUnpaired { account } => locks.push(member(*account)),
         PairingChange::Describe { id, .. } | PairingChange::Restore { id, .. } => locks.push(couple(*id)),
-        // The rows of its members in `member` are locked under the row of the couple.
+        // The members' rows in `member` are changed only while the couple's row is locked.
         PairingChange::End { id, .. } => locks.push(couple(*id)),
         PairingChange::Block(block) => {
             let both = [block.blocker, block.blocked];
@@ -300,12 +303,12 @@ impl Table {
         }
     }
 
-    /// Whether a row comes to exist with the first change that needs it.
+    /// Whether the first change that needs a row inserts it.
     const fn is_made_on_demand(self) -> bool {
         matches!(self, Self::Member | Self::Space | Self::Tally)
     }
 
-    /// Selects those of `keys` that exist. `how` ends the statement.
+    /// Statement that selects the existing rows among `keys`, with `how` as its end.
     fn select<D: Dialect>(self, keys: &[Key], how: &str) -> String {
         let one = |key: &Key| match self {
             Self::Tally => D::literal_bytes(&format!("{}{}", uuid(key, 0).simple(), uuid(key, 16).simple())),
@@ -329,11 +332,10 @@ fn uuid(key: &Key, from: usize) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-/// Locks those rows of `wanted` that are free, in the trip that `begin` takes. Returns those that another transaction holds: nothing
-/// waits for them here.
+/// Locks the free rows of `wanted` in the round trip of `begin`. Returns the rows that another transaction holds, without waiting.
 ///
-/// A row that does not exist is not held; the commit finds that out. A row that ought to exist and is not free is looked for in a second
-/// trip. Where rows often do not exist yet, the first trip asks for them twice instead.
+/// A row that `SKIP LOCKED` does not return is held or does not exist. A second round trip without a lock finds out which. For tables
+/// whose rows are made on demand, this select is part of the first round trip. A row that does not exist is not held.
 pub(super) async fn look<D: Dialect>(
     connection: &mut D::Connection,
     begin: &str,
@@ -355,7 +357,7 @@ pub(super) async fn look<D: Dialect>(
         }
         sql.push_str(&table.select::<D>(keys, " FOR UPDATE SKIP LOCKED"));
         if table.is_made_on_demand() {
-            // Without a lock: a row that is returned only here is held.
+            // Selects without a lock: a row that is returned here only is held.
             sql.push_str(&table.select::<D>(keys, ""));
         }
     }
@@ -382,7 +384,7 @@ pub(super) async fn look<D: Dialect>(
     Ok(held)
 }
 
-/// The rows that statements of [`Table::select`] return.
+/// Runs statements of [`Table::select`] and decodes the rows that they return.
 async fn found<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::Result<Vec<Lock>> {
     let rows = D::fetch_raw(connection, sql).await?;
     let lock = |fetched: &D::Row| {

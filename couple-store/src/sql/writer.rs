@@ -41,7 +41,7 @@ type CommitResult = Result<Committed, CommitError>;
 /// Commit that a caller waits for.
 pub(super) struct CommitRequest {
     changes: Vec<Change>,
-    /// What the changes lock, in order.
+    /// Locks that the changes need, in order.
     locks: Vec<Lock>,
     answer: oneshot::Sender<CommitResult>,
     since: Instant,
@@ -52,23 +52,24 @@ pub(super) struct CommitRequest {
 }
 
 impl CommitRequest {
-    /// What it locks, in order: commits that share a lock are blocked together.
+    /// Locks that the commit needs, in order.
     pub(super) fn locks(&self) -> &[Lock] {
         &self.locks
     }
-    /// Whether one of its statements skips locked rows.
+    /// Whether a statement of the commit skips locked rows.
     fn skips_locked_rows(&self) -> bool {
         let skips = |change: &Change| {
             matches!(change, Change::Job(JobChange::Claim { .. } | JobChange::ClaimAbandoned { .. }))
         };
         self.changes.iter().any(skips)
     }
-    /// Whether it locks rows that are known only when it runs.
+    /// Whether the commit locks rows whose keys are not known before it runs.
     pub(super) fn locks_unknown_rows(&self) -> bool {
         self.locks.iter().any(|lock| matches!(lock, Lock::Expired(_)))
     }
-    /// Whether it is not worth running after `other` met a locked row in the same round: it shares a lock and might wait for another
-    /// time-out, or, where nothing waits, it has the same locks.
+    /// Whether the commit would fail, too, after `other` met a held lock in the same round.
+    ///
+    /// If transactions wait for locks, a shared lock suffices: it could cost another time-out. Otherwise all locks must be the same.
     fn fails_with(&self, other: &Self, waits: bool) -> bool {
         if waits {
             self.locks.iter().any(|lock| other.locks.contains(lock))
@@ -196,7 +197,7 @@ async fn serve<D: Dialect>(
                 }
             }
         }
-        // After the blocked commits are in the queue, whose locks block from then on.
+        // Drop the registration only now: the locks of the commits in the queue block from here on.
         drop(running);
     }
 }
@@ -204,7 +205,7 @@ async fn serve<D: Dialect>(
 /// Connection of a writer task.
 pub(super) struct WriterConnection<D: Dialect> {
     pub(super) pool: Pool<D>,
-    /// Whether it waits for locks, up to the lock time-out.
+    /// Whether its transactions wait for locks, up to the lock time-out.
     pub(super) waits: bool,
     pub(super) held: Option<PoolConnection<D>>,
 }
@@ -227,7 +228,7 @@ impl<D: Dialect> WriterConnection<D> {
         let mut blocked = Vec::new();
         // Writers that lock rows in one order do not wait for one another in a circle.
         waiting.sort_by(|one, other| one.locks.first().cmp(&other.locks.first()));
-        // A connection that died unused is found out by using it; what did not get as far as its commit goes to another.
+        // A connection that broke while idle is noticed by its use; commits that were not yet committed run again on another one.
         for last in [false, true] {
             if waiting.is_empty() {
                 break;
@@ -291,13 +292,13 @@ async fn write<D: Dialect>(
 ) -> Result<(), sqlx::Error> {
     let mut savepoints = false;
     loop {
-        // Callers that stopped waiting, perhaps since the run before, have already returned a time-out.
+        // Remove commits whose caller has timed out, perhaps during the previous run.
         waiting.retain(|request| !request.is_abandoned());
         if waiting.is_empty() {
             return Ok(());
         }
         let wait = match may_wait {
-            // MariaDB skips locked rows only if it would wait for them otherwise.
+            // In MariaDB, SKIP LOCKED fails while the lock time-out is 0.
             _ if waiting.iter().any(CommitRequest::skips_locked_rows) => LockWait::TimeOut,
             true => LockWait::Brief,
             false => LockWait::Never,
@@ -339,7 +340,7 @@ async fn write<D: Dialect>(
                 let mut request = waiting.remove(at.unwrap_or(0));
                 if may_pass::<D>(&error, &mut request) {
                     if D::lock_wait(wait).is_some() && is_locked::<D>(&error) {
-                        // In front of it: where all have the same locks, each is tried first in its turn.
+                        // Queue these before `request`, so that each of them is the first to run in one of the next rounds.
                         blocked.extend(waiting.extract_if(.., |other| other.fails_with(&request, waits)));
                     }
                     blocked.push(request);
@@ -375,7 +376,7 @@ fn is_locked<D: Dialect>(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) == ErrorKind::Overloaded)
 }
 
-/// The database has answered, so the connection works; else it is lost.
+/// Whether an error is a response of the database, so that the connection still works.
 fn answered<D: Dialect>(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) != ErrorKind::Unavailable || D::TRANSACTION_TIMEOUT.is_none())
         || matches!(error, sqlx::Error::Decode(_) | sqlx::Error::Encode(_))
@@ -385,7 +386,7 @@ fn timed_out<D: Dialect>(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if D::kind_of(error.as_ref()) == ErrorKind::TimedOut)
 }
 
-/// Runs one transaction over all that waits.
+/// Runs the waiting commits in one transaction.
 async fn transact<D: Dialect>(
     connection: &mut D::Connection,
     wait: LockWait,

@@ -10,12 +10,14 @@ use crate::picture::{
     pixels::{Pixels, Planes},
 };
 
-/// From how many pixels on each row of units begins anew (a few bytes for each), so that more cores than one can decode it: a kept
-/// copy, while somebody waits for what is made of it.
+/// Minimum number of pixels for restart markers, one per row of units and a few bytes each.
+///
+/// Several threads can decode a file with restart markers, such as a kept copy from which a client waits for a rendition.
 const RESTARTED: u32 = 4 << 20;
 
-/// The sums of the steps of quality 50 (T.81, tables K.1 and K.2).
+/// Sum of the luma steps of quality 50 (T.81, table K.1).
 const LUMA: u32 = 3_688;
+/// Sum of the chroma steps of quality 50 (T.81, table K.2).
 const CHROMA: u32 = 5_505;
 
 pub(super) fn encode(
@@ -46,24 +48,24 @@ pub(super) fn encode(
             encoder.encode(&pixels.to_rgb(), width, height, ColorType::Rgb)?;
         }
         Pixels::Planes(planes) => {
-            // It asks for chroma of each pixel; of four that are the same it is to take one.
+            // The encoder asks for the chroma of every pixel: `Doubled` repeats each sample four times, and `Nearest` takes one of the four.
             encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Nearest);
             encoder.encode_image(Doubled { planes, width, height })?;
         }
     }
-    // The encoder's own optimised tables come with a scan for each component: valid, but more memory here and in every decoder, and some
-    // decoders show such a file wrong.
+    // With its own optimised tables the encoder writes a scan for each component. That is valid, but takes more memory here and in every
+    // decoder, and some decoders show such files wrongly.
     Ok(jpeg::optimised(&bytes).unwrap_or(bytes))
 }
 
-/// Whether steps are larger, in total, than those of a quality, where those of quality 50 have the sum `sum`.
+/// Whether the sum of `steps` exceeds that of `quality`. `sum` is the sum of the steps of quality 50.
 fn is_coarser(steps: &[u16; 64], sum: u32, quality: u8) -> bool {
     let quality = u32::from(quality);
     let percent = if quality < 50 { 5_000 / quality } else { 200 - 2 * quality };
     100 * steps.iter().map(|&step| u32::from(step)).sum::<u32>() > sum * percent
 }
 
-/// Planes, as the encoder asks for them.
+/// Adapter that gives subsampled planes to the encoder, which asks for one chroma sample per pixel.
 struct Doubled<'a> {
     planes: &'a Planes,
     width: u16,

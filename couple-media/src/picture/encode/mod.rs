@@ -1,4 +1,4 @@
-//! From pixels to a file.
+//! Encoders: write pixels as JPEG, WebP or PNG.
 
 mod jpeg;
 
@@ -6,10 +6,10 @@ use png::{BitDepth, ColorType};
 
 use super::{Encoding, Rejected, jpeg::Quantisation, pixels::Pixels};
 
-/// Fails for no picture that [`scale`](super::scale) makes.
+/// Encodes pixels. Succeeds for every picture that [`scale`](super::scale) makes.
 ///
-/// `source` is the quantisation of the JPEG that the pixels are from, if they are as many as there. A copy that is kept of it, but no picture
-/// that is shown to clients, takes on the coarser steps: its blocks then have the same coefficients, in no more bytes.
+/// `source` is the quantisation of the uploaded JPEG, if its pixels were not scaled. The kept copy, but no rendition for clients, uses its
+/// steps where they are coarser: the blocks of the copy then have the coefficients of the upload, and take no more bytes.
 pub(super) fn encode(
     pixels: &Pixels,
     encoding: Encoding,
@@ -28,7 +28,7 @@ pub(super) fn encode(
     }
 }
 
-/// The encoding that a picture gets where it depends on whether a part of it is transparent.
+/// Encoding that is used for a picture, depending on whether a part of it is transparent.
 pub(super) fn used(pixels: &Pixels, encoding: Encoding) -> Encoding {
     match (encoding, pixels) {
         (Encoding::JpegUnlessTransparent { quality }, Pixels::Rgba(_)) => Encoding::WebP { quality },

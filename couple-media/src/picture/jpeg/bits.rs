@@ -13,7 +13,7 @@ pub(super) struct Bits<'a> {
     buffer: u64,
     /// Number of bits in the buffer.
     count: u32,
-    /// Number of zeros that were added beyond the end.
+    /// Number of zero bits that were added beyond the end of the data.
     made_up: u32,
 }
 

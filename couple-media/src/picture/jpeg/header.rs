@@ -56,15 +56,15 @@ pub(in crate::picture) struct Header {
     /// Without it the decoder checks that every scan exists and is complete.
     pub(super) ended: bool,
     pub(super) components: Vec<Component>,
-    /// None where blocks of the upright picture are not those of the file.
+    /// None if the blocks of the upright picture differ from those of the file.
     pub(in crate::picture) quantisation: Option<Quantisation>,
 }
 
-/// Quantiser steps of a picture's blocks, upright, row by row of rising vertical frequency.
+/// Quantiser steps of the blocks of the upright picture, row by row, with rising vertical frequency.
 #[derive(Debug, Clone)]
 pub(in crate::picture) struct Quantisation {
     pub(in crate::picture) luma: [u16; 64],
-    /// None if chroma is not half as wide and half as high as luma (4:2:0), so that its blocks change when it is scaled.
+    /// None unless chroma is half as wide and half as high as luma (4:2:0): other chroma is resampled, so its blocks change.
     pub(in crate::picture) chroma: Option<[u16; 64]>,
 }
 
@@ -148,10 +148,10 @@ impl Header {
     }
 }
 
-/// None where blocks of the upright picture are not those of the file.
+/// Quantiser steps of the upright picture; none if its blocks differ from those of the file.
 fn quantisation(frame: &Frame, orientation: Orientation, tables: &Tables) -> Option<Quantisation> {
     let [luma, chroma, other] = &frame.components[..] else { return None };
-    // A mirrored picture has the same blocks only if it ends with whole units.
+    // A mirrored or rotated picture has the same blocks only if both sides are multiples of the unit's 16 pixels.
     let whole = frame.width.is_multiple_of(16) && frame.height.is_multiple_of(16);
     if orientation != Orientation::NoTransforms && !whole {
         return None;

@@ -142,19 +142,19 @@ fn looked_up(symbol: u8, length: u32, more: u32, free: u32, ac: bool) -> u32 {
     value.cast_unsigned() << 16 | run << 8 | (length + size)
 }
 
-/// The longest code of a JPEG.
+/// Maximum length of a Huffman code in JPEG, in bits.
 const LONGEST: usize = 16;
 
-/// Codes to write symbols with.
+/// Huffman codes for encoding.
 pub(super) struct Codes {
-    /// As a DHT segment has it: the number of codes of each length, then their symbols. Empty without codes.
+    /// Table as in a DHT segment: the number of codes of each length, then their symbols. Empty if no symbol has a code.
     definition: Vec<u8>,
-    /// By symbol, the code and its length.
+    /// Code and its length in bits, by symbol.
     codes: [(u16, u8); 256],
 }
 
 impl Codes {
-    /// The shortest codes for symbols that occur so often, with none of all ones (T.81, annex K.2).
+    /// Optimal codes for symbols with these counts; no code consists of ones only (T.81, annex K.2).
     pub(super) fn optimal(counts: &[u32; 256]) -> Self {
         let mut codes = Self { definition: Vec::new(), codes: [(0, 0); 256] };
         let mut symbols: Vec<(u64, u8)> =
@@ -182,7 +182,7 @@ impl Codes {
         &self.definition
     }
 
-    /// A symbol's code and its length; the symbol was among those counted.
+    /// Code of a symbol and its length in bits. The symbol must have had a count above zero.
     #[inline(always)]
     pub(super) fn code(&self, symbol: u8) -> (u32, u32) {
         let (code, length) = self.codes[usize::from(symbol)];
@@ -190,15 +190,16 @@ impl Codes {
     }
 }
 
-/// Lengths of the best codes of at most 16 bits for symbols that occur so often, most often first, leaving the code of all ones unused.
+/// Lengths of the optimal codes of at most 16 bits for symbols with these counts, which must be in descending order.
 ///
-/// By package-merge (Larmore and Hirschberg, 1990): at each level the list of the level before, in pairs, is merged with the symbols. The
-/// cheapest 2n - 2 entries of the last list contain each symbol as often as its code has bits.
+/// One code is reserved, so that no symbol gets the code of ones only. Computed by package-merge (Larmore and Hirschberg, 1990): at each
+/// level the entries of the previous level are paired, and merged with the symbols. A symbol is as often among the cheapest 2n - 2 entries
+/// of the last level as its code has bits.
 fn lengths(counts: &[u64]) -> Vec<usize> {
-    // The rarest symbol of all has the last code, of all ones.
+    // A reserved symbol with the count 0 gets the last code, which consists of ones only.
     let rarest_first: Vec<u64> = std::iter::once(0).chain(counts.iter().rev().copied()).collect();
     let symbols = rarest_first.len();
-    // For each entry of each level, whether it is a symbol. Symbols are in their order in each list.
+    // Whether each entry of each level is a symbol, not a pair. Each level has its symbols in the order of `rarest_first`.
     let mut levels = vec![vec![true; symbols]];
     let mut list = rarest_first.clone();
     for _ in 1..LONGEST {
@@ -237,7 +238,7 @@ mod tests {
         counts
     }
 
-    /// Bits that all symbols take, and the sum of 2^(16 - length) over all codes.
+    /// Number of bits of all symbols, and the sum of 2^(16 - length) over all codes.
     fn cost(counts: &[u32; 256]) -> (u64, u32) {
         let codes = Codes::optimal(counts);
         let (mut bits, mut space, mut seen) = (0, 0, 0);
@@ -249,7 +250,7 @@ mod tests {
             seen += 1;
         }
         assert_eq!(codes.definition().len(), 16 + seen);
-        // The table that is written gives the symbols back.
+        // The decoder reads the symbols back with the written table.
         let table = Table::new(codes.definition(), true).unwrap();
         for symbol in (0..=u8::MAX).filter(|&symbol| counts[usize::from(symbol)] > 0) {
             let (code, length) = codes.code(symbol);
@@ -271,7 +272,7 @@ mod tests {
         assert!(Codes::optimal(&[0; 256]).definition().is_empty());
     }
 
-    /// Bits that all symbols take without a limit of lengths: the sum of all nodes of a Huffman tree, the reserved code included.
+    /// Number of bits of all symbols if code lengths were unlimited: the sum of the inner nodes of a Huffman tree with the reserved code.
     fn least(counts: &[u32; 256]) -> u64 {
         let mut nodes: Vec<u64> =
             counts.iter().filter(|count| **count > 0).map(|&count| count.into()).collect();
@@ -299,7 +300,7 @@ mod tests {
         }
     }
 
-    /// Without the limit the rarest symbols of a Fibonacci series would have codes of more than 30 bits.
+    /// With counts of a Fibonacci series and no limit, the rarest symbols would have codes of more than 30 bits.
     #[test]
     fn codes_have_at_most_sixteen_bits() {
         let mut pair = (1_u32, 1_u32);
@@ -309,7 +310,7 @@ mod tests {
         });
         let counts = counts(series.take(40));
         let (bits, space) = cost(&counts);
-        // All 2^16 places but the reserved one are used.
+        // The codes cover all 2^16 combinations of bits except the reserved one.
         assert_eq!(space, (1 << 16) - 1);
         let least = least(&counts);
         assert!(bits > least && bits * 1000 < least * 1001, "{bits}, without a limit {least}");

@@ -1,7 +1,7 @@
-//! Writes a sequential JPEG anew with Huffman tables made for it, without loss (what `jpegtran -optimize` does).
+//! Rewrites a sequential JPEG losslessly with Huffman tables made for it, as `jpegtran -optimize` does.
 //!
-//! An encoder that keeps no coefficients has to use tables made for an average photo. This reads the codes of its output twice: first to
-//! count them, then to write them with the best tables for these counts. So it takes no memory but the two files.
+//! An encoder that keeps no coefficients has to use tables made for an average photo. This module reads the symbols of its output twice:
+//! first to count them, then to write them with the optimal tables for these counts. It needs memory for the two files only.
 
 use super::{
     Header, Limits, Tables,
@@ -15,7 +15,7 @@ use crate::picture::Rejected;
 
 /// Rewrites a JPEG of one sequential scan.
 ///
-/// None: the file has another form or is damaged, or would become no smaller.
+/// None if the file has several scans, is progressive or damaged, or would not become smaller.
 pub(in crate::picture) fn optimised(bytes: &[u8]) -> Option<Vec<u8>> {
     let limits = Limits { megapixels: u32::MAX, ..Limits::default() };
     let header = Header::read(bytes, &limits).ok()?;
@@ -84,7 +84,9 @@ fn write_segment(to: &mut Vec<u8>, marker: u8, payload: &[u8]) {
     to.extend(payload);
 }
 
-/// Receives the symbols of a scan in their order. `table` is the destination of a table, `bits` the value after the symbol.
+/// Consumer of the symbols of a scan, in order.
+///
+/// `table` is the number of a Huffman table, 0 to 3; `bits` are the bits of the value that follows the symbol.
 trait Symbols {
     fn dc(&mut self, table: usize, size: u8, bits: u32);
     fn ac(&mut self, table: usize, symbol: u8, bits: u32);
@@ -140,10 +142,11 @@ impl Symbols for Writer {
 struct Component {
     dc: Table,
     ac: Table,
-    /// Destinations of its tables.
+    /// Numbers of its DC and AC tables, 0 to 3.
     places: (usize, usize),
-    /// Blocks of it in a unit.
+    /// Columns of blocks in a unit (MCU).
     across: usize,
+    /// Rows of blocks in a unit (MCU).
     down: usize,
     grid: Grid,
 }
@@ -152,7 +155,7 @@ struct Component {
 struct Reader {
     components: Vec<Component>,
     units: Units,
-    /// Units between restarts; 0 for none.
+    /// Number of units between restart markers; 0 if there are no such markers.
     restart: usize,
 }
 
@@ -202,7 +205,9 @@ impl Reader {
 }
 
 impl Component {
-    /// Reads its blocks of a unit. `read` and `written` are the DC coefficients before, in the file and in the one that is written.
+    /// Reads the component's blocks of one unit.
+    ///
+    /// `read` and `written` are the DC coefficients of the previous block: in the input, and in the output.
     #[inline]
     fn unit(
         &self,
@@ -217,7 +222,7 @@ impl Component {
                 if column < self.grid.columns && row < self.grid.rows {
                     self.block(bits, read, written, to)?;
                 } else {
-                    // No pixel of it is shown. The cheapest block takes its place, as in libjpeg's files.
+                    // No pixel of the block is shown. It is replaced by the block with the shortest code, as libjpeg does.
                     self.block(bits, read, &mut 0, &mut Nowhere)?;
                     to.dc(self.places.0, 0, 0);
                     to.ac(self.places.1, 0, 0);
@@ -227,7 +232,7 @@ impl Component {
         Ok(())
     }
 
-    /// Reads a block (T.81, F.2.2).
+    /// Reads one block (T.81, F.2.2) and passes its symbols to `to`.
     #[inline]
     fn block(
         &self,
@@ -259,7 +264,7 @@ impl Component {
     }
 }
 
-/// Size and bits of a difference of DC coefficients (T.81, F.1.2.1).
+/// Number of bits, and the bits, that encode a difference of DC coefficients (T.81, F.1.2.1).
 #[inline]
 fn difference_bits(difference: i32) -> Result<(u8, u32), Rejected> {
     let size = u32::BITS - difference.unsigned_abs().leading_zeros();
@@ -269,7 +274,7 @@ fn difference_bits(difference: i32) -> Result<(u8, u32), Rejected> {
     Ok((size, value.cast_unsigned() & ((1 << size) - 1)))
 }
 
-/// Forgets symbols.
+/// Discards symbols.
 struct Nowhere;
 
 impl Symbols for Nowhere {
@@ -294,11 +299,11 @@ mod tests {
     use super::*;
     use crate::picture::{jpeg, limits::Deadline};
 
-    /// Those with all components in one scan.
+    /// Chroma subsamplings for which the encoder writes all components in one scan.
     const SAMPLINGS: [SamplingFactor; 4] =
         [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_1_2, SamplingFactor::F_2_2];
 
-    /// Numbers that look random.
+    /// Pseudorandom numbers (linear congruential generator).
     struct Random(u64);
 
     impl Random {
@@ -312,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Samples of a photo, or noise, or one colour, of `channels` channels.
+    /// Interleaved samples with `channels` channels: like a photo, noise, or one colour.
     fn samples(kind: &str, (width, height): (u16, u16), channels: usize) -> Vec<u8> {
         let mut random = Random(5);
         let mut samples = Vec::new();
@@ -344,7 +349,7 @@ mod tests {
         bytes
     }
 
-    /// What is shown of each plane.
+    /// Decoded samples of each plane, without the padding.
     fn shown(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Rejected> {
         let limits = Limits::default();
         let header = Header::read(bytes, &limits)?;
@@ -358,7 +363,7 @@ mod tests {
             .collect())
     }
 
-    /// The optimised file, or the file itself if it would become no smaller.
+    /// Asserts that optimising keeps all pixels; returns the optimised file, or `file` if it would not become smaller.
     #[track_caller]
     fn assert_same_pixels(file: &[u8]) -> Vec<u8> {
         let optimised = optimised(file).unwrap_or_else(|| file.to_vec());
@@ -437,7 +442,7 @@ mod tests {
         }
     }
 
-    /// Blocks that lie outside of the picture take a code of a bit or two: a row of 16 × 16 units that shows 8 rows costs hardly more than one of 8.
+    /// A block outside the picture takes one or two bits: a row of units that shows 8 of its 16 rows is little larger than a row of 8.
     #[test]
     fn blocks_outside_of_the_picture_cost_next_to_nothing() {
         let grey = |size| {
@@ -460,11 +465,11 @@ mod tests {
         for file in [&progressive, &scan_each, &plain[..plain.len() - 2], &plain[..200], b""] {
             assert_eq!(optimised(file), None);
         }
-        // A second time nothing is left to gain.
+        // An optimised file cannot become smaller.
         assert_eq!(optimised(&optimised(&plain).unwrap()), None);
     }
 
-    /// A damaged file is refused, or shows what it showed.
+    /// A damaged file is left alone, or decodes to the same pixels or error as before.
     #[test]
     fn damage_does_not_grow() {
         let size = (67, 45);

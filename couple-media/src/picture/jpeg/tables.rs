@@ -39,7 +39,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The quantiser steps at a destination, 0 to 3, in zigzag order.
+    /// Steps of the quantiser table with this number (0 to 3), in zigzag order.
     pub(super) fn steps(&self, place: usize) -> Option<&[u16; 64]> {
         self.quantisers.get(place)?.as_ref()
     }
