@@ -1,6 +1,6 @@
 //! Compares live delivery with nginx with nchan, npm `ws` and npm `socket.io`.
 //!
-//! `benches/peers/run` installs them and runs this bench. Each round starts each server anew, in turn, and measures memory per idle
+//! `benches/peers/run` installs them and runs this bench. Each round starts the servers one after the other, and measures memory per idle
 //! connection, deliveries per second, and delay until the partner receives an entry.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 

@@ -277,8 +277,8 @@ pub async fn m7_naming(store: impl Store) {
     assert_eq!(get(&store, photo.id).await.uses, 29);
     let never = MediaChange::Release(bad.as_read());
     assert_eq!(conflict(&store, never).await, Conflict::MediaChanged(bad.id));
-    // A use conflicts if the photo became ready since it was read: the couple would not learn that it is
-    // ready.
+    // A use conflicts if the photo became ready since it was read: no later entry would tell the couple that it
+    // is ready.
     let ready = |ready| MediaChange::Use { couple, id: photo.id, owner: ana, ready };
     assert_eq!(conflict(&store, ready(true)).await, Conflict::MediaChanged(photo.id));
     must(&store, finish(&get(&store, photo.id).await, Vec::new())).await;

@@ -123,7 +123,7 @@ fn many_scans_are_rejected_before_decoding() {
     assert!(begun.elapsed() < Duration::from_millis(100));
 }
 
-/// Very many definitions of tables, and segments of one byte.
+/// Files with very many definitions of tables, and with very many segments of one byte.
 #[test]
 fn many_segments_cost_no_more_than_their_bytes() {
     let file = jpeg(&photo(64, 64));

@@ -103,7 +103,7 @@ pub(super) struct MediaOut {
     alpha: bool,
     /// Renditions of the picture.
     ///
-    /// The shorter side of a photo is at least 45/128 of the rendition's name, if the photo has so many pixels: a screenshot of 1080 × 8000
+    /// The shorter side of a photo is at least 45/128 of the rendition's name, unless the photo itself is smaller: a screenshot of 1080 × 8000
     /// pixels is 720 × 5333 in the rendition `2048`.
     renditions: Vec<RenditionOut>,
 }

@@ -298,8 +298,8 @@ async fn networks_of_one_ipv6_subscriber_share_a_limit() {
     assert_eq!(taken, 120 * 8, "the limit of a /48");
 }
 
-/// All clients of an address have used up its mails: every client that has not used up its own gets the same answer, so that none
-/// learns whether its network is known.
+/// When the mail limit of an address is used up, every client below its own limit gets the same answer, whether or not its network
+/// is known.
 #[tokio::test]
 async fn no_client_learns_whether_the_address_was_proven_from_its_network() {
     let world = limited();

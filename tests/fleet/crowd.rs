@@ -135,7 +135,7 @@ async fn thousands_of_abandoned_connections_leave_no_memory_or_files() {
     for way in Way::ALL {
         let server = start(folder.path()).await;
         let cold = memory(&server);
-        // The base is the memory of a process that has had so many connections: two waves in a row do not increase it.
+        // The base is the memory of a warm process: waves are repeated until two in a row do not increase it.
         let (mut base, mut open_files, mut warm, mut flat) = (0, 0, 0, 0);
         while warm < WARM && flat < 2 {
             abandon(&server, way, &tokens, WAVE).await;
@@ -211,7 +211,7 @@ async fn account_keeps_ten_connections_however_many_it_opens() {
     open(Way::Events, address, &tokens[0], "", "caught_up").await;
 }
 
-/// Waits until there are so many live connections.
+/// Waits until the server counts `wanted` live connections.
 async fn counted(server: &Server, wanted: usize) {
     let begun = Instant::now();
     loop {

@@ -85,11 +85,11 @@ impl Accounts {
 
     /// Admits an attempt of a signed-in account to repeat its password.
     ///
-    /// Other clients cannot cause a refusal.
+    /// Attempts of other clients do not count.
     pub(super) async fn admit_repeated_password(&self, account: &Account) -> AccountResult<Attempt> {
         let rule = self.policy.limits.password_per_account;
         self.ports.allow(&[(rule, LimitKey::new("account", account.id))]).await?;
-        // Not a tally of sign-ins: whoever has a session must not lock the owner out.
+        // A separate tally: a client with a stolen session must not use up the attempts to sign in.
         let tally = TallyId::repeated_passwords(&self.ports.keys, account.email.key());
         let attempt = Attempt { tally, below: self.policy.password_guesses_per_day, remembered: true };
         self.require_guesses(&attempt).await?;
@@ -159,7 +159,7 @@ impl Accounts {
         self.ports.allow(&own).await?;
         let known = self.known_client(call, email).await?.is_some();
         let tally = TallyId::codes(&self.ports.keys, email, known);
-        // A proof by mail remembers the network anew each time.
+        // `remembered: false`: after each proof by mail, the network becomes known for another period.
         let attempt = Attempt { tally, below: self.policy.code_guesses_per_day, remembered: false };
         self.require_guesses(&attempt).await?;
         Ok(attempt)

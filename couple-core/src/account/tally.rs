@@ -22,7 +22,7 @@ impl TallyId {
     pub fn passwords(keys: &Keyring, email: &EmailKey, known: bool) -> Self {
         Self::of(keys, if known { "passwords-known" } else { "passwords" }, email, &[])
     }
-    /// Tally of wrong passwords that signed-in clients sent again, to confirm what they do.
+    /// Tally of wrong passwords of signed-in clients, which repeat the password to confirm an operation.
     #[must_use]
     pub fn repeated_passwords(keys: &Keyring, email: &EmailKey) -> Self {
         Self::of(keys, "passwords-repeated", email, &[])

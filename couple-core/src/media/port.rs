@@ -64,8 +64,8 @@ pub enum MediaChange {
     /// Counts a use of a photo by an entry.
     ///
     /// Preconditions: the couple has not ended; the picture is a photo of that owner and couple, and its
-    /// readiness is as it was read ([`MediaChanged`](crate::Conflict::MediaChanged)), because a couple learns
-    /// by a later entry when a processing picture becomes ready.
+    /// readiness is as it was read ([`MediaChanged`](crate::Conflict::MediaChanged)), because an entry
+    /// `media_ready` follows only for a picture that was still processing.
     Use {
         /// Couple of the photo.
         couple: CoupleId,

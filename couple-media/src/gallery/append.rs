@@ -1,8 +1,8 @@
 //! Stores the bytes of a resumable upload as they arrive.
 //!
-//! Bytes are collected in memory and stored as a blob when they are [`CHUNK_BYTES`] bytes, after [`STORE_AFTER`], and when the request ends. A
-//! blob is never changed. A blob that is small compared with the bytes after it is read and written again together with them, so that
-//! an upload of many tiny requests has few blobs (each small one is at least twice as large as the next).
+//! Bytes are collected in memory. They are stored as a blob when [`CHUNK_BYTES`] have arrived, after [`STORE_AFTER`], and when the request
+//! ends. A blob is never changed. A blob that is small compared with the bytes after it is replaced by one with both, so that an upload
+//! of many tiny requests has few blobs: each blob below [`CHUNK_BYTES`] is at least twice as large as the next.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use super::{
     resume::{Resumable, ResumeError, bytes as signed},
 };
 
-/// Bytes that are stored together. Larger blobs are not written again.
+/// Number of bytes that are stored as one blob. A blob of this size or more is not replaced.
 const CHUNK_BYTES: usize = 512 << 10;
 /// Maximum time that bytes wait in memory.
 ///

@@ -16,7 +16,7 @@ use super::Gallery;
 const MAX_ROWS_PER_READ: u32 = 100;
 /// Maximum number of pages per run; the next run continues.
 const MAX_READS_PER_RUN: usize = 1_000;
-/// Number of failed removals after which a run ends, since the cause is hardly the renditions.
+/// Number of failed removals after which a run ends: so many point to a failing blob store.
 const MAX_FAILED: usize = 100;
 
 /// Removes renditions that were not requested for a long time.

@@ -56,7 +56,7 @@ pub enum ResumeError {
     /// A newer request continues the upload.
     #[error("another request continues the upload")]
     Superseded,
-    /// The declared length differs from the one before, or is less than what is stored.
+    /// The declared length differs from the length declared before, or is less than the stored bytes.
     #[error("the length differs from what was declared or stored before")]
     Length,
     /// The length is 0.

@@ -51,7 +51,7 @@ pub enum Fit {
     Within,
     /// As [`Within`](Self::Within), but text in a tall screenshot stays readable.
     ///
-    /// If a picture is taller or wider than 128:45 (2.84:1), its shorter side is 45/128 of the rendition's, if it has so many pixels,
+    /// If a picture is taller or wider than 128:45 (2.84:1), its shorter side is 45/128 of the rendition's, or its own if that is smaller,
     /// and its longer side is at most 16,383 pixels. Example: a picture of 1080 × 8000 becomes 720 × 5333 within a square of 2048.
     Readable,
     /// Shows all of the picture at exactly the rendition's size, or at its own size if that is smaller.

@@ -478,7 +478,7 @@ fn subsampled(size: u32, bits: u32) -> u32 {
     size.div_ceil(1 << bits)
 }
 
-/// Number of bits by which a palette of so many colours shortens rows.
+/// Number of bits by which the width of a picture with a palette of `colours` is shifted right (section 3.5.4).
 fn packed(colours: u32) -> u32 {
     match colours {
         0..=2 => 3,

@@ -145,7 +145,7 @@ async fn checkpoint(pool: Pool<Sqlite>, log: PathBuf) {
         if log.metadata().is_ok_and(|log| log.len() > LOG)
             && let Ok(mut connection) = pool.acquire().await
         {
-            // A passive checkpoint waits for no reader; the next one copies what it leaves.
+            // A passive checkpoint does not wait for readers; the next one copies the remaining pages.
             let done = Sqlite::run(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
             if let Err(error) = done {
                 tracing::warn!(%error, "could not checkpoint the write-ahead log");
