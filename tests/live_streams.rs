@@ -38,7 +38,7 @@ mod observed_store;
 #[path = "../benches/people/mod.rs"]
 mod people;
 
-/// Counts reads by name, and concurrent ones.
+/// Counts reads by name, and how many run concurrently.
 #[derive(Default)]
 struct Counts {
     reads: Mutex<HashMap<&'static str, usize>>,

@@ -69,7 +69,7 @@ pub(crate) async fn seed(ports: &Ports, couples: usize) -> Vec<String> {
     tokens
 }
 
-/// Requests that append entries, by each account in turn.
+/// Generator of requests that append entries; the accounts take turns.
 pub(crate) fn entry(
     tokens: Arc<Vec<String>>,
     run: &'static str,

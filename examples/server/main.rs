@@ -219,7 +219,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     }
 }
 
-/// Opens the store, migrated, and the key that belongs to it.
+/// Opens and migrates the database, reads or creates its key file, and passes both to the builder.
 async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBuilder, String> {
     let said = |error: couple::Error| error.to_string();
     let path = match &settings.database {

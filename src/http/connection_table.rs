@@ -172,9 +172,9 @@ struct Waiting {
     since: u64,
     /// Whether it has waited long enough to be closed.
     due: bool,
-    /// Whether it is in the middle of a request or a response.
+    /// Whether the connection is in the middle of a request or a response.
     in_use: bool,
-    /// Number of connections of its network.
+    /// Number of connections of the same network.
     network: usize,
 }
 

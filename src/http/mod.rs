@@ -99,7 +99,7 @@ pub struct HttpOptions {
     pub live_connections: usize,
     /// Proxies whose `Forwarded` or `X-Forwarded-For` header is trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// Header that those proxies write. Default: `X-Forwarded-For`.
+    /// Header that the trusted proxies write. Default: `X-Forwarded-For`.
     pub proxy_header: ProxyHeader,
     /// Maximum concurrent uploads; further ones wait. Default: 256.
     ///

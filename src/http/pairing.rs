@@ -138,7 +138,7 @@ struct CoupleOut {
 struct PreviousOut {
     /// Whether the caller wants to restore it.
     wanted: bool,
-    /// Whether both want to, so that it can be read.
+    /// Whether both members want to restore it, so that it can be read.
     restored: bool,
 }
 

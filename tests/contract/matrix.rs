@@ -76,7 +76,7 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         }
         ("DELETE", "/v1/couple/entries/{seq}/reaction") => ([401, 401, 404, 404, 204, 204], none),
         ("DELETE", "/v1/couple/entries/{seq}") => ([401, 401, 404, 404, 403, 204], none),
-        // These end what the other callers need, so their order is fixed below.
+        // These operations end sessions or couples that the other callers need, so their order is fixed below.
         ("DELETE", "/v1/couple") => ([401, 401, 404, 204, 404, 204], none),
         ("DELETE", "/v1/sessions/current") => (person(204), none),
         ("DELETE", "/v1/me") => (person(202), none),

@@ -53,7 +53,7 @@ impl Talk {
         None
     }
 
-    /// Time until a new entry is delivered immediately.
+    /// Measures the time until new entries are delivered without delay again.
     async fn live_again(&mut self) -> Duration {
         let begun = Instant::now();
         loop {

@@ -25,7 +25,7 @@ use crate::observed_store::StoreObserver;
 /// Fault of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// None.
+    /// No fault.
     Well,
     /// The process dies at this step, before or after the operation took effect.
     Dies(u64),

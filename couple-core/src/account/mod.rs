@@ -154,7 +154,7 @@ pub struct Token {
     pub tries: i64,
     /// Number of wrong codes from other networks.
     pub foreign_tries: i64,
-    /// Form that was used, while the other form can still be used.
+    /// Form that was used first, code or link. The other form stays usable until `used_at` is set.
     pub used_form: Option<ProofForm>,
     /// Display name of the sign-up.
     pub display_name: Option<DisplayName>,

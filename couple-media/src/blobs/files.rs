@@ -196,7 +196,7 @@ fn walk(folder: &Path, prefix: &str, after: &[&str], limit: usize, page: &mut Ve
     }
 }
 
-/// Up to [`MAX_NAMES_HELD`] names of a directory in order: those after a name, or from it on.
+/// Up to [`MAX_NAMES_HELD`] names of a directory in order, from or after a given name.
 fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<String>> {
     let mut least = BinaryHeap::new();
     let entries = match std::fs::read_dir(folder) {

@@ -208,7 +208,7 @@ impl Resumable {
 
     /// Removes small parts from the end of `parts`.
     ///
-    /// Returns their bytes joined with the new ones, and their blobs.
+    /// Returns the stored bytes joined with the new ones, and the replaced blobs.
     async fn coalesce(
         &self,
         parts: &mut Vec<UploadPart>,

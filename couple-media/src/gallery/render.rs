@@ -32,7 +32,7 @@ pub struct Stats {
 const ASSUMED_PIXELS: u64 = 12_000_000;
 /// Bytes per pixel that are reserved before the header of a picture is read.
 ///
-/// 1.5 for its planes, as many for those of the stored copy, and the rest for encoding.
+/// 1.5 for the planes of the picture, 1.5 for those of the stored copy, and 3 for encoding.
 const ASSUMED_BYTES_PER_PIXEL: u64 = 6;
 /// Bytes per permit.
 const PERMIT_BYTES: usize = 1 << 10;
@@ -166,7 +166,7 @@ mod tests {
 
     /// A grey progressive JPEG with one scan, six bits per 16 × 16 pixels.
     ///
-    /// Its coefficients take as much memory as those of any other.
+    /// Its coefficients take as much memory as those of any progressive JPEG of this size.
     fn progressive(width: u16, height: u16) -> Bytes {
         let ([w1, w0], [h1, h0]) = (width.to_be_bytes(), height.to_be_bytes());
         let mut file = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];

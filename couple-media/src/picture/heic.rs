@@ -1,6 +1,6 @@
 //! HEIC: decodes HEVC intra pictures (ITU-T H.265) in HEIF tile by tile, and scales them down.
 //!
-//! Phones write 12 megapixels as 48 tiles, so memory is that of one tile and of the result, and the deadline is checked between
+//! Phones write 12 megapixels as 48 tiles, so memory is needed for one tile and for the result, and the deadline is checked between
 //! tiles. In a picture without tiles the deadline is checked between slices, of which there is mostly one.
 
 use std::borrow::Cow;

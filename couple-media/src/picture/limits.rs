@@ -38,7 +38,7 @@ pub struct Limits {
     pub animation_megapixels: u32,
     /// Maximum duration of [`render`](super::render).
     ///
-    /// Default: 10 s, some hundred times that of a phone's picture.
+    /// Default: 10 s, some hundred times the time for a phone's photo.
     ///
     /// It is checked between steps and rows, so the current step completes first.
     pub deadline: Duration,

@@ -325,7 +325,7 @@ struct Raster<'a> {
     width: u32,
     height: u32,
     samples: &'a [u8],
-    /// Width and height of the picture in it.
+    /// Width and height of the picture; rows in memory may be longer.
     seen: (u32, u32),
 }
 

@@ -67,8 +67,9 @@ pub(super) struct RoomState {
     /// The couple, as of the last read.
     pub(super) couple: Arc<Couple>,
     pub(super) tail: Tail,
-    /// Number of requested reads, and of those that are done.
+    /// Number of requested reads.
     asked: u64,
+    /// Number of requests that a finished read has served.
     read: u64,
     /// Start of the last read.
     pub(super) read_at: Instant,
@@ -92,7 +93,7 @@ pub(super) struct RoomState {
 pub(super) struct Presence {
     /// Number of the member's streams.
     streams: usize,
-    /// Number of those that announce presence.
+    /// Number of the member's streams that announce presence.
     announcing: usize,
     /// Next renewal of the lease.
     renew_at: Option<Instant>,

@@ -84,7 +84,7 @@ impl SessionWatch {
     }
 }
 
-/// A stream of a watched session; removed when dropped.
+/// Registration of a stream whose session is watched; removed when dropped.
 #[derive(Debug)]
 pub(super) struct Watched {
     hub: Arc<Hub>,

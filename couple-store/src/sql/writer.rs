@@ -264,7 +264,7 @@ type Answers = Vec<Option<Result<Committed, Conflict>>>;
 
 /// Result of a transaction.
 enum TransactionEnd {
-    /// The transaction did not start: the lock that it waited for concerns all commits.
+    /// The transaction did not begin: the database reported an error, for example a lock on the whole file.
     NotBegun(sqlx::Error),
     /// The transaction committed, with the result of each commit.
     Committed(Answers),

@@ -20,7 +20,7 @@ pub(super) struct Component {
     pub(super) id: u8,
     /// Number of blocks side by side in a unit (1 to 4).
     pub(super) across: u32,
-    /// Number of blocks one below the other in a unit (1 to 4).
+    /// Number of rows of blocks in a unit (1 to 4).
     pub(super) down: u32,
     /// Number of its quantisation table.
     pub(super) table: u8,

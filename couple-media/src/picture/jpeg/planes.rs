@@ -19,7 +19,7 @@ pub(super) struct Grid {
     /// Columns of blocks that contain a part of the picture.
     pub(super) columns: usize,
     pub(super) rows: usize,
-    /// Columns of blocks in whole units.
+    /// Columns of blocks, rounded up to whole units.
     pub(super) stride: usize,
     pub(super) height: usize,
     /// Width in samples.
