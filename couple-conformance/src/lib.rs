@@ -140,7 +140,9 @@ macro_rules! presence {
     };
 }
 
-/// Defines one test for each guarantee that [`Blobs`](couple_media::blobs::Blobs) needs of an object store.
+/// Defines one test for each guarantee of an object store that [`Blobs`] needs.
+///
+/// [`Blobs`]: couple_media::blobs::Blobs
 #[macro_export]
 macro_rules! blobs {
     ($factory:expr) => {

@@ -21,7 +21,9 @@ pub struct Rule {
     pub period: Duration,
 }
 
-/// Rate limits of all areas but accounts, whose limits are [`AccountLimits`](crate::account::AccountLimits).
+/// Rate limits of all areas except accounts.
+///
+/// Those of accounts are [`AccountLimits`](crate::account::AccountLimits).
 ///
 /// A limit per code makes guessing one code hopeless. A limit per client stops one host from guessing many
 /// codes, and is wide enough for a household or an office behind one address.

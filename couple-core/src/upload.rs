@@ -60,7 +60,9 @@ pub struct UnfinishedUploads {
 /// Under another owner an upload does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadChange {
-    /// Adds an upload. Preconditions, in this order: if it is unfinished, its owner has fewer than `most` unfinished uploads
+    /// Adds an upload.
+    ///
+    /// Preconditions, in this order: if it is unfinished, its owner has fewer than `most` unfinished uploads
     /// ([`QuotaExceeded`](crate::Conflict::QuotaExceeded)); no upload has its id
     /// ([`UploadChanged`](crate::Conflict::UploadChanged), here and below).
     Insert {

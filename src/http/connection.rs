@@ -48,7 +48,9 @@ pub(super) struct Connection {
     stuck: Option<Stuck>,
     /// Delay of the client in accepting bytes, compared with the minimum rate.
     late: Duration,
-    /// Minimum rate in bytes per second at which the client must accept bytes, else the connection may be closed.
+    /// Minimum rate at which the client must accept bytes, in bytes per second.
+    ///
+    /// A connection with a slower client may be closed.
     rate: u32,
     /// Whether hyper has bytes to write.
     writing: bool,

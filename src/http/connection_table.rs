@@ -27,7 +27,9 @@ const MIN_REQUEST_WAIT: Duration = Duration::from_millis(100);
 ///
 /// Mobile networks pause for seconds. The time that bytes take at the minimum rate does not count.
 const MIN_BODY_WAIT: Duration = Duration::from_secs(5);
-/// Factor by which a network must exceed the new client's network to lose connections that have waited less.
+/// Factor between connections of two networks above which the larger one loses young connections, too.
+///
+/// Young connections have waited less than the minimum time. The smaller network is that of the new client.
 const UNFAIR: usize = 2;
 /// Minimum time after a fruitless search before the next one, since a search reads every connection.
 const SEARCH_PAUSE: Duration = Duration::from_millis(20);
@@ -341,7 +343,7 @@ impl Activity {
         millis(self.began.elapsed())
     }
 
-    /// The state, phase and start of a wait for the client; none if the connection does not wait for its client.
+    /// State, phase and start of a wait for the client; none if the connection does not wait for it.
     fn waits(&self) -> Option<(u64, Phase, u64)> {
         let state = self.state.load(Ordering::Acquire);
         let (phase, since) = unpack(state);
@@ -544,7 +546,7 @@ mod tests {
         assert!(table.open().by_id.is_empty() && table.open().by_network.is_empty());
     }
 
-    /// Until they have as many connections as other networks, even if all connections have just begun to wait.
+    /// They are closed until no network has more than the others, even if all have just begun to wait.
     #[test]
     fn connections_of_the_largest_network_are_closed_first() {
         let table = table(60, 30);

@@ -1,4 +1,6 @@
-//! Rate limits of accounts. A host may change each default through [`AccountPolicy::limits`](super::AccountPolicy).
+//! Rate limits of accounts.
+//!
+//! A host may change each default through [`AccountPolicy::limits`](super::AccountPolicy).
 
 use std::time::Duration;
 
@@ -49,8 +51,9 @@ pub struct AccountLimits {
     pub password_per_address: Rule,
     /// Attempts of a signed-in account to repeat its password.
     pub password_per_account: Rule,
-    /// Attempts with a mailed code. [`AccountPolicy::code_tries`](super::AccountPolicy::code_tries) also limits wrong
-    /// codes.
+    /// Attempts with a mailed code.
+    ///
+    /// [`AccountPolicy::code_tries`](super::AccountPolicy::code_tries) also limits wrong codes.
     pub code: GuessLimits,
     /// Attempts of one client network with a mailed link.
     ///

@@ -222,7 +222,7 @@ pub struct AccountPolicy {
     /// Counted separately for networks from which the address signed in recently and for all others. Stored
     /// in the database, so that the limit holds without a rate limiter.
     pub password_guesses_per_day: i64,
-    /// Wrong mailed codes for one address within 24 hours, after which only a mailed link proves the address.
+    /// Number of wrong mailed codes per address in 24 hours after which only mailed links prove it.
     ///
     /// Counted and stored as wrong passwords are.
     pub code_guesses_per_day: i64,

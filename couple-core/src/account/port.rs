@@ -10,8 +10,9 @@ use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId};
 /// Changes that end, touch or purge rows have no precondition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountChange {
-    /// Adds an account. Precondition: its id and its address key are unused
-    /// ([`AccountExists`](crate::Conflict::AccountExists)).
+    /// Adds an account.
+    ///
+    /// Precondition: its id and its address key are unused ([`AccountExists`](crate::Conflict::AccountExists)).
     Insert(Account),
     /// Replaces an account and stores it with `version + 1`.
     ///

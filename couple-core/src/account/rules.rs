@@ -292,7 +292,7 @@ pub fn set_password(
     changes
 }
 
-/// Replaces the address after the new one was confirmed, and ends the tokens that were mailed to the old address.
+/// Replaces the address after confirmation, and ends tokens that were mailed to the old address.
 #[must_use]
 pub fn confirm_email(account: &Account, shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
     vec![

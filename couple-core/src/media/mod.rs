@@ -116,8 +116,9 @@ pub enum MediaState {
     Processing,
     /// Decoded: renditions can be shown.
     Ready,
-    /// It cannot be shown: the reason, as a stable word. A colon, a space and a detail follow where the word alone does not say which
-    /// limit the picture exceeds.
+    /// Cannot be shown. The text is the reason, as a stable word.
+    ///
+    /// A colon, a space and a detail follow where the word does not say which limit the picture exceeds.
     Rejected(String),
 }
 

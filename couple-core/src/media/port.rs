@@ -35,7 +35,9 @@ pub enum MediaChange {
         /// Quota of the space in bytes.
         most: i64,
     },
-    /// Makes a picture ready. Precondition, here and for rejecting, besides [`ExpectedMedia`]: it is processing.
+    /// Makes a picture ready.
+    ///
+    /// Precondition, here and for rejecting, besides [`ExpectedMedia`]: it is processing.
     Finish {
         /// Picture as it was read.
         of: ExpectedMedia,

@@ -80,7 +80,7 @@ pub struct Rendered {
     pub renditions: Vec<Rendition>,
 }
 
-/// *processing → ready*.
+/// Makes a processing picture ready.
 ///
 /// The same commit appends the entry that notifies the couple in which the picture is shown.
 #[must_use]
@@ -95,7 +95,9 @@ pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Ti
     told.into_iter().chain([finish.into()]).collect()
 }
 
-/// *processing → rejected*. The same commit notifies the couple.
+/// Rejects a processing picture.
+///
+/// The same commit appends the entry that notifies the couple.
 #[must_use]
 pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestamp) -> Vec<Change> {
     let reject = MediaChange::Reject { of: media.as_read(), reason: reason.to_owned() };

@@ -117,8 +117,9 @@ impl Pictures {
         self.ports.allow(&[(limit::APPEND_PER_ACCOUNT, LimitKey::new("account", account))]).await
     }
 
-    /// Chooses id and space of an upload and checks the quota, as [`begin`](Self::begin) does, without a rate
-    /// limit.
+    /// Chooses id and space of an upload and checks the quota.
+    ///
+    /// As [`begin`](Self::begin), but without the rate limit.
     ///
     /// # Errors
     /// [`MediaError::NotPaired`], [`MediaError::QuotaExceeded`].

@@ -1,6 +1,6 @@
-//! Decisions of pairing: the edges of the state machine, as pure functions.
+//! Decisions of pairing: the transitions of the state machine, as pure functions.
 //!
-//! Each function takes the state that was read and returns the changes of one edge. The preconditions of
+//! Each function takes the state that was read and returns the changes of one transition. The preconditions of
 //! those changes resolve races: a caller whose commit conflicts reads the new state and decides again.
 
 use super::{Block, Couple, Invite, InviteState, PairingChange, PairingError, PairingPolicy, Person, Side};
@@ -78,7 +78,7 @@ pub enum InviteDecision {
     Crossing(InviteId),
 }
 
-/// *person → inviting*. An invite that crosses another one becomes an accept.
+/// Creates an invite, or accepts the crossing invite of the invited user.
 ///
 /// A new invite to an address replaces the earlier one to the same address.
 ///
@@ -173,7 +173,7 @@ pub enum AcceptDecision {
     AlreadyPaired(Box<Couple>),
 }
 
-/// *inviting → couple*.
+/// Accepts an invite: pairs the inviter and the recipient.
 ///
 /// One commit adds the couple, closes all other invites of both and appends the first entry.
 ///
@@ -213,7 +213,7 @@ pub fn accept(read: &AcceptFacts<'_>, now: Timestamp) -> Result<AcceptDecision, 
     Ok(AcceptDecision::Paired(Box::new(Couple { head_seq: 1, ..couple }), changes))
 }
 
-/// *inviting → person*, by the recipient.
+/// Closes an invite that its recipient declines.
 ///
 /// # Errors
 /// The errors of [`answerable`].
@@ -226,7 +226,7 @@ pub fn decline(
     Ok(vec![close(answerable(invite, person, blocked, now)?, InviteState::Declined)])
 }
 
-/// *inviting → person*, by the inviter.
+/// Closes an invite that its inviter withdraws.
 ///
 /// # Errors
 /// [`PairingError::InviteNotFound`] unless it is an open invite of this account.
@@ -239,7 +239,7 @@ pub fn withdraw(invite: Option<&Invite>, person: AccountId) -> Result<Vec<Change
     }
 }
 
-/// *couple → two persons*.
+/// Ends a couple; optionally also blocks the partner.
 ///
 /// Takes effect immediately, without consent, and appends no entry that reveals it.
 ///

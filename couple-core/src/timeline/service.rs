@@ -372,8 +372,9 @@ impl Timeline {
         Ok(())
     }
 
-    /// Sends a signal as [`signal`](Self::signal) does, but without reading the couple, which the caller has
-    /// checked.
+    /// Sends a signal of a member whose couple the caller has checked.
+    ///
+    /// As [`signal`](Self::signal), but does not read the couple.
     ///
     /// # Errors
     /// [`TimelineError::Invalid`], [`TimelineError::RateLimited`].

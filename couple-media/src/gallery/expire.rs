@@ -31,7 +31,9 @@ impl Job for ExpireRenditions {
     }
 }
 
-/// Handler of [`ExpireRenditions`], by the age in [`GalleryOptions::unused`](super::GalleryOptions::unused).
+/// Handler of [`ExpireRenditions`].
+///
+/// The age is [`GalleryOptions::unused`](super::GalleryOptions::unused).
 #[derive(Debug, Clone)]
 pub struct ExpireRenditionsHandler(pub Gallery);
 

@@ -124,7 +124,9 @@ impl Gallery {
         Recipe { renditions, crop: crop(media), encoding }
     }
 
-    /// Recipe of the copy of an avatar with transparent parts: its crop, no larger than the largest size needs.
+    /// Recipe of the copy of an avatar with transparent parts.
+    ///
+    /// The copy shows the crop, and is no larger than the largest size of an avatar needs.
     fn transparent_copy(&self, media: &Media, info: &Info) -> Recipe {
         let crop = crop(media);
         let (width, height) = crop.map_or((info.width, info.height), |crop| {

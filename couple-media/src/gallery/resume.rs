@@ -205,7 +205,9 @@ impl Gallery {
         Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
     }
 
-    /// Removes an upload of an account and its bytes, also after its couple has ended. A picture that was made of it stays.
+    /// Removes an upload of an account and its bytes, also after its couple has ended.
+    ///
+    /// A picture that was made of it stays.
     ///
     /// # Errors
     /// [`ResumeError::NotFound`], [`ResumeError::Expired`]; the error of the store.

@@ -133,7 +133,7 @@ struct Folders {
 }
 
 impl Folders {
-    /// Whether there are so many blobs without a row that an operator must check the database before they are deleted.
+    /// Whether the number of blobs without a row is so high that an operator must check the database first.
     ///
     /// An old database, or that of another installation, names few blobs.
     const fn are_suspicious(&self, orphans: usize, cap: usize) -> bool {

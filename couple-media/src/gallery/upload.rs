@@ -74,7 +74,9 @@ pub enum UploadError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The memory for joining the parts of the upload was not free in time. The client may repeat the request.
+    /// The memory for joining the parts of the upload was not free in time.
+    ///
+    /// The client may repeat the request.
     #[error("too many uploads are joined at the same time")]
     Busy {
         /// Estimated time until memory is free.

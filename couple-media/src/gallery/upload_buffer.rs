@@ -19,7 +19,7 @@ use crate::{
 
 /// Bytes that every upload may hold without a permit.
 const SMALL_UPLOAD_BYTES: usize = 128 << 10;
-/// Time in which an upload that holds a part's memory must receive [`SMALL_UPLOAD_BYTES`] bytes: 32 KiB/s.
+/// Time in which an upload with a part in memory must receive [`SMALL_UPLOAD_BYTES`]: 32 KiB/s.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(4);
 /// Maximum time that a fast upload waits for a part's memory before it is treated as a slow one.
 const PERMIT_WAIT: Duration = Duration::from_secs(1);

@@ -21,7 +21,9 @@ use super::{
 ///
 /// A block that is decoded at a reduced size has more aliasing than a mean of pixels.
 const LEFT_OF_BLOCKS: f64 = 3.0;
-/// The same ratio, also for means, if a larger one would exceed the memory limit. libvips always uses it.
+/// The same ratio, also for means, if a larger one would exceed the memory limit.
+///
+/// libvips always uses this ratio.
 const LEFT_AT_LEAST: f64 = 2.0;
 
 pub(super) struct Decoded {

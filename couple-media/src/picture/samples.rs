@@ -103,8 +103,7 @@ impl Samples {
     }
 }
 
-/// Largest factor by which samples can be averaged so that [`LEFT_OF_REDUCED`] samples are left per pixel of the
-/// view.
+/// Largest factor for averaging samples that leaves [`LEFT_OF_REDUCED`] samples per pixel of the view.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
 fn factor(density: f64, scale: f64) -> u32 {
     (density / (scale * LEFT_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MOST)) as u32

@@ -199,7 +199,7 @@ struct Reader<'a> {
     data: &'a [u8],
     /// Position in bits.
     at: usize,
-    /// Whether an invalid code was read that the decoder accepts.
+    /// Whether a code was read that is invalid, but that the decoder accepts.
     wrapped: bool,
 }
 
@@ -423,7 +423,9 @@ struct Code {
 }
 
 impl Code {
-    /// Sets `wrapped` if the code has too many symbols but the decoder's 16-bit sum overflows to the right value.
+    /// Builds a code from the lengths of its symbols.
+    ///
+    /// Sets `wrapped` if there are too many symbols, but the decoder's 16-bit sum overflows to the right value.
     fn of(lengths: &[u8], wrapped: &mut bool) -> Option<Self> {
         let mut code = Self { counts: [0; 16], symbols: Vec::new() };
         for &length in lengths.iter().filter(|&&length| length != 0) {
@@ -478,7 +480,7 @@ fn subsampled(size: u32, bits: u32) -> u32 {
     size.div_ceil(1 << bits)
 }
 
-/// Number of bits by which the width of a picture with a palette of `colours` is shifted right (section 3.5.4).
+/// Number of bits by which a palette of `colours` shifts the picture's width right (section 3.5.4).
 fn packed(colours: u32) -> u32 {
     match colours {
         0..=2 => 3,

@@ -59,7 +59,9 @@ fn locked(locks: &Locks) -> MutexGuard<'_, HashMap<Lock, Blocking>> {
     locks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Registration of a blocked commit. Until it is dropped, commits that share a lock with it are queued here, too.
+/// Registration of a blocked commit.
+///
+/// Until it is dropped, commits that share a lock with it are queued here, too.
 pub(super) struct Place {
     own: Vec<Lock>,
     all: Locks,

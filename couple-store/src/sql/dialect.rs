@@ -139,12 +139,13 @@ pub trait Dialect:
     ///
     /// None if no other process can hold locks.
     const TRANSACTION_TIMEOUT: Option<Duration>;
-    /// Statements that set how long a transaction waits for locks: one to put before [`BEGIN`](Self::BEGIN), and one for the end of the
-    /// same round trip.
+    /// Statements that set how long a transaction waits for locks.
     ///
-    /// None if no other transaction writes.
+    /// The first is put before [`BEGIN`](Self::BEGIN), the second at the end of the same round trip. None if no other transaction writes.
     fn lock_wait(wait: LockWait) -> Option<[&'static str; 2]>;
-    /// Text after the name of a table whose rows are selected by primary key, so that rows with other keys are not read.
+    /// Index hint after the name of a table whose rows are selected by primary key.
+    ///
+    /// Without it, a database may read (and lock) rows with other keys.
     const BY_PRIMARY_KEY: &'static str;
     /// Literal of an id in the text of a statement.
     fn literal(id: Uuid) -> String;

@@ -332,7 +332,9 @@ fn uuid(key: &Key, from: usize) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-/// Locks the free rows of `wanted` in the round trip of `begin`. Returns the rows that another transaction holds, without waiting.
+/// Locks the free rows of `wanted`, and returns the rows that another transaction holds.
+///
+/// Takes the round trip of `begin`, and does not wait for locks.
 ///
 /// A row that `SKIP LOCKED` does not return is held or does not exist. A second round trip without a lock finds out which. For tables
 /// whose rows are made on demand, this select is part of the first round trip. A row that does not exist is not held.

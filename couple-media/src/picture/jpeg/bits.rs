@@ -144,12 +144,14 @@ pub(super) fn extend(value: i32, size: u32) -> i32 {
     if size == 0 || value >> (size - 1) != 0 { value } else { value - (1 << size) + 1 }
 }
 
-/// Writes bits from the most significant down, with a zero stuffed after each 0xFF, to the end of a file that has begun.
+/// Appends entropy-coded bits to a file, the most significant first.
+///
+/// A zero byte is stuffed after each 0xFF.
 pub(super) struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits that are not written yet, from the low end.
+    /// Bits that are not written yet, aligned to the least significant one.
     buffer: u64,
-    /// How many they are: less than 32.
+    /// Number of these bits, less than 32.
     count: u32,
 }
 
@@ -158,7 +160,7 @@ impl BitWriter {
         Self { bytes, buffer: 0, count: 0 }
     }
 
-    /// The file, before the first bit.
+    /// The file, to which segments can be added before the first bit.
     pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }

@@ -64,7 +64,9 @@ pub(in crate::picture) struct Header {
 #[derive(Debug, Clone)]
 pub(in crate::picture) struct Quantisation {
     pub(in crate::picture) luma: [u16; 64],
-    /// None unless chroma is half as wide and half as high as luma (4:2:0): other chroma is resampled, so its blocks change.
+    /// None unless chroma has half the width and height of luma (4:2:0).
+    ///
+    /// Other chroma is resampled, so its blocks change.
     pub(in crate::picture) chroma: Option<[u16; 64]>,
 }
 

@@ -147,7 +147,9 @@ const LONGEST: usize = 16;
 
 /// Huffman codes for encoding.
 pub(super) struct Codes {
-    /// Table as in a DHT segment: the number of codes of each length, then their symbols. Empty if no symbol has a code.
+    /// Table as in a DHT segment: the number of codes of each length, then their symbols.
+    ///
+    /// Empty if no symbol has a code.
     definition: Vec<u8>,
     /// Code and its length in bits, by symbol.
     codes: [(u16, u8); 256],
@@ -190,9 +192,9 @@ impl Codes {
     }
 }
 
-/// Lengths of the optimal codes of at most 16 bits for symbols with these counts, which must be in descending order.
+/// Lengths of the optimal codes of at most 16 bits for symbols with these counts.
 ///
-/// One code is reserved, so that no symbol gets the code of ones only. Computed by package-merge (Larmore and Hirschberg, 1990): at each
+/// The counts must be in descending order. One code is reserved, so that no symbol gets the code of ones only. Computed by package-merge (Larmore and Hirschberg, 1990): at each
 /// level the entries of the previous level are paired, and merged with the symbols. A symbol is as often among the cheapest 2n - 2 entries
 /// of the last level as its code has bits.
 fn lengths(counts: &[u64]) -> Vec<usize> {
@@ -272,7 +274,9 @@ mod tests {
         assert!(Codes::optimal(&[0; 256]).definition().is_empty());
     }
 
-    /// Number of bits of all symbols if code lengths were unlimited: the sum of the inner nodes of a Huffman tree with the reserved code.
+    /// Number of bits of all symbols if code lengths were unlimited.
+    ///
+    /// This is the sum of the inner nodes of a Huffman tree that includes the reserved code.
     fn least(counts: &[u32; 256]) -> u64 {
         let mut nodes: Vec<u64> =
             counts.iter().filter(|count| **count > 0).map(|&count| count.into()).collect();

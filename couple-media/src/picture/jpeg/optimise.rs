@@ -363,7 +363,9 @@ mod tests {
             .collect())
     }
 
-    /// Asserts that optimising keeps all pixels; returns the optimised file, or `file` if it would not become smaller.
+    /// Asserts that optimising keeps all pixels, and returns the optimised file.
+    ///
+    /// Returns `file` if it would not become smaller.
     #[track_caller]
     fn assert_same_pixels(file: &[u8]) -> Vec<u8> {
         let optimised = optimised(file).unwrap_or_else(|| file.to_vec());
@@ -442,7 +444,7 @@ mod tests {
         }
     }
 
-    /// A block outside the picture takes one or two bits: a row of units that shows 8 of its 16 rows is little larger than a row of 8.
+    /// A row of units of 16 × 16 that shows 8 rows of pixels takes less than three quarters of a full one.
     #[test]
     fn blocks_outside_of_the_picture_cost_next_to_nothing() {
         let grey = |size| {
