@@ -353,14 +353,14 @@ type MakeChange = Box<dyn Fn() -> Change + Send + Sync>;
 struct Load {
     store: Arc<dyn Store>,
     world: Arc<World>,
-    /// Makes a change that needs the row.
+    /// Creates a change that needs the locked row.
     blocked: MakeChange,
     others: Vec<CoupleId>,
     refused: AtomicUsize,
 }
 
 impl Load {
-    /// With the statement that locks the row.
+    /// Creates the rows of the load. Also returns the statement that locks the row.
     async fn new(
         store: &Arc<dyn Store>,
         world: &Arc<World>,

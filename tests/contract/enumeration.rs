@@ -65,7 +65,7 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Before {
     Nothing,
-    /// A sign-in code and a confirmation were each requested four times.
+    /// A sign-in code, and the repetition of the sign-up mail, were each requested four times.
     Mails,
     /// The daily limit of wrong passwords is reached.
     Locked,

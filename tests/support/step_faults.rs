@@ -84,7 +84,7 @@ impl FaultPlan {
         };
         if (from..from + LASTS).contains(&step) {
             return Err(object_store::Error::Generic {
-                store: "fate",
+                store: "step faults",
                 source: std::io::Error::from(kind).into(),
             });
         }

@@ -225,7 +225,7 @@ impl Room {
         }
     }
 
-    /// Sweeps no later than at this time: a session expires without a notice.
+    /// Makes the room sweep at `at` at the latest, because a session expires without a notice.
     pub(super) fn look_by(&self, at: Instant) {
         let mut state = self.state();
         if at < state.sweep_at {
