@@ -108,7 +108,8 @@ impl Connection {
 
     /// Completes when the client has disconnected.
     ///
-    /// Bytes that it sends meanwhile are kept. Beyond [`READ_AHEAD_BYTES`] bytes it is not read any more, and a disconnect is noticed by writes only.
+    /// Up to [`READ_AHEAD_BYTES`] bytes that it sends meanwhile are kept. Beyond that nothing is read, and a disconnect is noticed by
+    /// writes only.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.ahead.len() < READ_AHEAD_BYTES {
             let mut space = [0; 1024];

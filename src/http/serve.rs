@@ -77,9 +77,7 @@ pub struct ServeOptions {
     pub head_timeout: Duration,
     /// Maximum time for the next part of a request's body to arrive, on every route.
     ///
-    /// Default: 65 s, a little more than for uploads.
-    ///
-    /// Uploads have their own limits.
+    /// Default: 65 s, a little more than for uploads, which have their own limits.
     pub body_timeout: Duration,
     /// Minimum bytes of a body per second of waiting for it, on average over `body_timeout`.
     ///

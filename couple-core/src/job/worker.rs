@@ -40,7 +40,7 @@ pub struct WorkerOptions {
     /// A job of a dead worker runs again after at most one lease and one poll, after the jobs that were
     /// abandoned earlier.
     pub lease: Duration,
-    /// Maximum time between two looks at the queue without a notice; jittered down to half of it.
+    /// Maximum time between two reads of the queue without a notice; jittered down to half of it.
     pub poll: Duration,
     /// Maximum duration of one run.
     pub deadline: Duration,
@@ -212,7 +212,7 @@ impl Worker {
     /// Runs the abandoned jobs of a queue, one after the other.
     ///
     /// Any of them may have crashed its process, so for [`WorkerOptions::alone`] no other abandoned job runs
-    /// beside it. Looks once per poll interval, because jobs are abandoned only when a worker dies.
+    /// beside it. Reads the queue once per poll interval, because jobs are abandoned only when a worker dies.
     async fn run_abandoned(self, queue: String, held: HeldClaims, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
             let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);

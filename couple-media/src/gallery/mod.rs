@@ -5,8 +5,8 @@
 //!                                          │
 //!                      queue `media`       ▼
 //!                      decode once ──▶ avatars: all sizes · photos: a copy to make sizes from ──▶ ready
-//!  request ──▶ blob there? ──▶ bytes
-//!                 └ no ──▶ decode the copy, once for all who wait ──▶ blob, row ──▶ bytes
+//!  request ──▶ blob exists? ──▶ bytes
+//!                 └ no ──▶ decode the copy, once for all requests ──▶ blob, row ──▶ bytes
 //! ```
 //!
 //! A blob is written before the commit that names it and deleted after the commit that no longer names it. So a crash in between
@@ -54,8 +54,10 @@ pub struct GalleryOptions {
     /// Limits of a picture.
     pub limits: Limits,
     /// Renditions of avatars, made after the upload, in JPEG.
+    ///
+    /// With transparent parts they are also made at the first request, in WebP or PNG.
     pub avatars: Vec<Rendition>,
-    /// Renditions of photos, made at the first request, in JPEG or WebP.
+    /// Renditions of photos, made at the first request, in JPEG, WebP or PNG.
     pub photos: Vec<Rendition>,
     /// Side in pixels of the stored copy of a photo, from which renditions are made.
     ///
@@ -108,7 +110,7 @@ pub struct GalleryOptions {
     ///
     /// Default: 100 MiB.
     pub unfinished_bytes_per_account: u64,
-    /// Maximum number of one account's unfinished resumable uploads; concurrent creations may exceed it.
+    /// Maximum number of one account's unfinished resumable uploads.
     ///
     /// Default: 100.
     pub unfinished_uploads: u32,

@@ -315,7 +315,7 @@ impl Gallery {
             let all = inner.ports.store.renditions(media.space, media.id).await?;
             Ok::<_, Error>(all.into_iter().find(|one| one.name == name && one.format == format))
         };
-        // Another task may have made it since the caller looked.
+        // Another task may have made it since the caller read the row.
         if let Some(rendition) = there().await? {
             return Ok(rendition);
         }
