@@ -8,7 +8,8 @@
 pub mod blobs;
 pub mod fair_permits;
 pub mod gallery;
-pub mod picture;
+
+pub use couple_picture as picture;
 
 /// The example in `README.md`, compiled and run as a documentation test.
 #[cfg(doctest)]

@@ -2,9 +2,9 @@
 #![no_main]
 
 #[allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation, reason = "the tests use the other items")]
-#[path = "../../couple-media/tests/support/heic.rs"]
+#[path = "../../couple-media/picture/tests/support/heic.rs"]
 mod heic;
-#[path = "../../couple-media/tests/support/mod.rs"]
+#[path = "../../couple-media/picture/tests/support/mod.rs"]
 mod support;
 
 use std::{path::PathBuf, time::Duration};

@@ -1,0 +1,494 @@
+//! Rewrites a sequential JPEG losslessly with Huffman tables made for it, as `jpegtran -optimize` does.
+//!
+//! An encoder that keeps no coefficients has to use tables made for an average photo. This module reads the symbols of its output twice:
+//! first to count them, then to write them with the optimal tables for these counts. It needs memory for the two files only.
+
+use super::{
+    Header, Limits, Tables,
+    bits::{BitWriter, Bits},
+    huffman::{Codes, Table},
+    planes::{Grid, Units},
+    segments::{DHT, DRI, EOI, SOI, SOS, Segments},
+    tables::Scan,
+};
+use crate::Rejected;
+
+/// Rewrites a JPEG of one sequential scan.
+///
+/// None if the file has several scans, is progressive or damaged, or would not become smaller.
+pub(crate) fn optimised(bytes: &[u8]) -> Option<Vec<u8>> {
+    let limits = Limits { megapixels: u32::MAX, ..Limits::default() };
+    let header = Header::read(bytes, &limits).ok()?;
+    let rewritten = rewrite(bytes, &header).ok()??;
+    (rewritten.len() < bytes.len()).then_some(rewritten)
+}
+
+fn rewrite(bytes: &[u8], header: &Header) -> Result<Option<Vec<u8>>, Rejected> {
+    if header.progressive || !header.ended {
+        return Ok(None);
+    }
+    let mut tables = Tables::default();
+    let mut rewritten = Vec::with_capacity(bytes.len());
+    rewritten.extend([0xFF, SOI]);
+    let mut scans = 0;
+    for segment in Segments::of(bytes) {
+        let segment = segment?;
+        match segment.marker {
+            DHT => {
+                tables.huffman(segment.payload)?;
+                continue;
+            }
+            DRI => tables.restart(segment.payload)?,
+            _ => {}
+        }
+        if segment.marker == EOI {
+            rewritten.extend([0xFF, EOI]);
+            continue;
+        }
+        if segment.marker != SOS {
+            write_segment(&mut rewritten, segment.marker, segment.payload);
+            continue;
+        }
+        let scan = Scan::read(segment.payload, header)?;
+        scans += 1;
+        if scans > 1 || scan.components.len() != header.components.len() {
+            return Ok(None);
+        }
+        let reader = Reader::new(header, &scan, &tables)?;
+        let mut counts = Counts { dc: [[0; 256]; 4], ac: [[0; 256]; 4] };
+        reader.read(segment.coded, &mut counts)?;
+        let codes = |counts: &[[u32; 256]; 4]| counts.each_ref().map(Codes::optimal);
+        let mut writer = Writer {
+            dc: codes(&counts.dc),
+            ac: codes(&counts.ac),
+            bits: BitWriter::of(rewritten),
+            restarts: 0,
+        };
+        for (class, codes) in [(0x00, &writer.dc), (0x10, &writer.ac)] {
+            for (place, codes) in (0..).zip(codes).filter(|(_, codes)| !codes.definition().is_empty()) {
+                write_segment(writer.bits.bytes(), DHT, &[&[class | place], codes.definition()].concat());
+            }
+        }
+        write_segment(writer.bits.bytes(), SOS, segment.payload);
+        reader.read(segment.coded, &mut writer)?;
+        rewritten = writer.bits.finish();
+    }
+    Ok((scans == 1).then_some(rewritten))
+}
+
+fn write_segment(to: &mut Vec<u8>, marker: u8, payload: &[u8]) {
+    // A payload that was read has at most 65,533 bytes; a table has at most 273.
+    let length = u16::try_from(payload.len() + 2).unwrap_or(u16::MAX);
+    to.extend([0xFF, marker]);
+    to.extend(length.to_be_bytes());
+    to.extend(payload);
+}
+
+/// Consumer of the symbols of a scan, in order.
+///
+/// `table` is the number of a Huffman table, 0 to 3; `bits` are the bits of the value that follows the symbol.
+trait Symbols {
+    fn dc(&mut self, table: usize, size: u8, bits: u32);
+    fn ac(&mut self, table: usize, symbol: u8, bits: u32);
+    fn restart(&mut self);
+}
+
+struct Counts {
+    dc: [[u32; 256]; 4],
+    ac: [[u32; 256]; 4],
+}
+
+impl Symbols for Counts {
+    #[inline]
+    fn dc(&mut self, table: usize, size: u8, _: u32) {
+        self.dc[table][usize::from(size)] += 1;
+    }
+
+    #[inline]
+    fn ac(&mut self, table: usize, symbol: u8, _: u32) {
+        self.ac[table][usize::from(symbol)] += 1;
+    }
+
+    fn restart(&mut self) {}
+}
+
+struct Writer {
+    dc: [Codes; 4],
+    ac: [Codes; 4],
+    bits: BitWriter,
+    restarts: u8,
+}
+
+impl Symbols for Writer {
+    #[inline]
+    fn dc(&mut self, table: usize, size: u8, bits: u32) {
+        let (code, length) = self.dc[table].code(size);
+        self.bits.put(code << size | bits, length + u32::from(size));
+    }
+
+    #[inline]
+    fn ac(&mut self, table: usize, symbol: u8, bits: u32) {
+        let (code, length) = self.ac[table].code(symbol);
+        let size = symbol & 15;
+        self.bits.put(code << size | bits, length + u32::from(size));
+    }
+
+    fn restart(&mut self) {
+        self.bits.marker(0xD0 + self.restarts % 8);
+        self.restarts = self.restarts.wrapping_add(1);
+    }
+}
+
+struct Component {
+    dc: Table,
+    ac: Table,
+    /// Numbers of its DC and AC tables, 0 to 3.
+    places: (usize, usize),
+    /// Columns of blocks in a unit (MCU).
+    across: usize,
+    /// Rows of blocks in a unit (MCU).
+    down: usize,
+    grid: Grid,
+}
+
+/// Reads the symbols of a scan.
+struct Reader {
+    components: Vec<Component>,
+    units: Units,
+    /// Number of units between restart markers; 0 if there are no such markers.
+    restart: usize,
+}
+
+impl Reader {
+    fn new(header: &Header, scan: &Scan, tables: &Tables) -> Result<Self, Rejected> {
+        let units = Units::of(header);
+        let mut components = Vec::with_capacity(scan.components.len());
+        for &(place, dc, ac) in &scan.components {
+            let described = &header.components[place];
+            components.push(Component {
+                dc: tables.dc(header, dc)?,
+                ac: tables.ac(header, ac)?,
+                places: (dc, ac),
+                across: described.across as usize,
+                down: described.down as usize,
+                grid: units.grid(header, described),
+            });
+        }
+        Ok(Self { components, units, restart: tables.restart })
+    }
+
+    fn read(&self, coded: &[u8], to: &mut impl Symbols) -> Result<(), Rejected> {
+        let mut bits = Bits::of(coded);
+        let (mut read, mut written) = ([0; 4], [0; 4]);
+        let mut left = self.restart;
+        for row in 0..self.units.rows {
+            for column in 0..self.units.columns {
+                if self.restart > 0 {
+                    if left == 0 {
+                        bits.restart()?;
+                        to.restart();
+                        left = self.restart;
+                        (read, written) = ([0; 4], [0; 4]);
+                    }
+                    left -= 1;
+                }
+                for ((component, read), written) in self.components.iter().zip(&mut read).zip(&mut written) {
+                    component.unit(&mut bits, (column, row), (read, written), to)?;
+                }
+            }
+            if bits.overrun() {
+                return Err(Rejected::Truncated);
+            }
+        }
+        if bits.ended() { Ok(()) } else { Err(damaged()) }
+    }
+}
+
+impl Component {
+    /// Reads the component's blocks of one unit.
+    ///
+    /// `read` and `written` are the DC coefficients of the previous block: in the input, and in the output.
+    #[inline]
+    fn unit(
+        &self,
+        bits: &mut Bits<'_>,
+        (column, row): (usize, usize),
+        (read, written): (&mut i32, &mut i32),
+        to: &mut impl Symbols,
+    ) -> Result<(), Rejected> {
+        for y in 0..self.down {
+            for x in 0..self.across {
+                let (column, row) = (self.across * column + x, self.down * row + y);
+                if column < self.grid.columns && row < self.grid.rows {
+                    self.block(bits, read, written, to)?;
+                } else {
+                    // No pixel of the block is shown. It is replaced by the block with the shortest code, as libjpeg does.
+                    self.block(bits, read, &mut 0, &mut Nowhere)?;
+                    to.dc(self.places.0, 0, 0);
+                    to.ac(self.places.1, 0, 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one block (T.81, F.2.2) and passes its symbols to `to`.
+    #[inline]
+    fn block(
+        &self,
+        bits: &mut Bits<'_>,
+        read: &mut i32,
+        written: &mut i32,
+        to: &mut impl Symbols,
+    ) -> Result<(), Rejected> {
+        bits.refill();
+        let (_, difference) = self.dc.value(bits, false)?;
+        *read = read.wrapping_add(difference);
+        let difference = read.wrapping_sub(*written);
+        *written = *read;
+        let (size, value) = difference_bits(difference)?;
+        to.dc(self.places.0, size, value);
+        let mut k = 1;
+        while k < 64 {
+            bits.refill();
+            let symbol = self.ac.symbol(bits)?;
+            let (run, size) = (symbol >> 4, u32::from(symbol & 15));
+            to.ac(self.places.1, symbol, bits.take(size).cast_unsigned());
+            match (run, size) {
+                (0, 0) => return Ok(()),
+                (15, _) | (_, 1..) => k += usize::from(run) + 1,
+                _ => return Err(damaged()),
+            }
+        }
+        if k == 64 { Ok(()) } else { Err(damaged()) }
+    }
+}
+
+/// Number of bits, and the bits, that encode a difference of DC coefficients (T.81, F.1.2.1).
+#[inline]
+fn difference_bits(difference: i32) -> Result<(u8, u32), Rejected> {
+    let size = u32::BITS - difference.unsigned_abs().leading_zeros();
+    // 8-bit samples have sizes up to 11.
+    let size = u8::try_from(size).ok().filter(|size| *size <= 11).ok_or_else(damaged)?;
+    let value = if difference < 0 { difference - 1 } else { difference };
+    Ok((size, value.cast_unsigned() & ((1 << size) - 1)))
+}
+
+/// Discards symbols.
+struct Nowhere;
+
+impl Symbols for Nowhere {
+    fn dc(&mut self, _: usize, _: u8, _: u32) {}
+    fn ac(&mut self, _: usize, _: u8, _: u32) {}
+    fn restart(&mut self) {}
+}
+
+fn damaged() -> Rejected {
+    Rejected::Corrupt("its coded data are damaged".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+
+    use std::time::Duration;
+
+    use image::{ImageFormat, load_from_memory_with_format};
+    use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+
+    use super::*;
+    use crate::{jpeg, limits::Deadline};
+
+    /// Chroma subsamplings for which the encoder writes all components in one scan.
+    const SAMPLINGS: [SamplingFactor; 4] =
+        [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_1_2, SamplingFactor::F_2_2];
+
+    /// Pseudorandom numbers (linear congruential generator).
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u32 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as u32
+        }
+
+        fn below(&mut self, end: usize) -> usize {
+            self.next() as usize % end
+        }
+    }
+
+    /// Interleaved samples with `channels` channels: like a photo, noise, or one colour.
+    fn samples(kind: &str, (width, height): (u16, u16), channels: usize) -> Vec<u8> {
+        let mut random = Random(5);
+        let mut samples = Vec::new();
+        for y in 0..height {
+            for x in 0..width {
+                for channel in 0..channels {
+                    let wave = (f32::from(x) * 0.05 + f32::from(y) * 0.02 * (channel + 1) as f32).sin();
+                    samples.push(match kind {
+                        "photo" => (110.0 + 90.0 * wave) as u8 + random.below(16) as u8,
+                        "noise" => (255 * random.below(2)) as u8,
+                        _ => 90,
+                    });
+                }
+            }
+        }
+        samples
+    }
+
+    fn encoded(
+        samples: &[u8],
+        (width, height): (u16, u16),
+        colours: ColorType,
+        set: impl FnOnce(&mut Encoder<&mut Vec<u8>>),
+    ) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = Encoder::new(&mut bytes, 80);
+        set(&mut encoder);
+        encoder.encode(samples, width, height, colours).unwrap();
+        bytes
+    }
+
+    /// Decoded samples of each plane, without the padding.
+    fn shown(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Rejected> {
+        let limits = Limits::default();
+        let header = Header::read(bytes, &limits)?;
+        let planes = jpeg::decode(bytes, &header, 8, &limits, Deadline::after(Duration::from_secs(60)))?;
+        Ok(planes
+            .iter()
+            .map(|plane| {
+                let rows = plane.samples.chunks(plane.stride).take(plane.height as usize);
+                rows.flat_map(|row| &row[..plane.width as usize]).copied().collect()
+            })
+            .collect())
+    }
+
+    /// Asserts that optimising keeps all pixels, and returns the optimised file.
+    ///
+    /// Returns `file` if it would not become smaller.
+    #[track_caller]
+    fn assert_same_pixels(file: &[u8]) -> Vec<u8> {
+        let optimised = optimised(file).unwrap_or_else(|| file.to_vec());
+        assert!(optimised.len() <= file.len());
+        assert!(shown(file).unwrap() == shown(&optimised).unwrap(), "by our decoder");
+        let [before, after] = [file, &optimised[..]]
+            .map(|file| load_from_memory_with_format(file, ImageFormat::Jpeg).unwrap().into_bytes());
+        assert!(before == after, "by zune-jpeg");
+        optimised
+    }
+
+    #[test]
+    fn optimised_file_has_the_same_pixels_in_fewer_bytes() {
+        for size in [(1, 1), (8, 8), (9, 7), (16, 16), (17, 33), (64, 64), (203, 117), (320, 200)] {
+            for kind in ["photo", "noise", "flat"] {
+                for quality in [20, 80, 93, 100] {
+                    let grey = encoded(&samples(kind, size, 1), size, ColorType::Luma, |e| {
+                        e.set_quality(quality);
+                    });
+                    assert!(assert_same_pixels(&grey).len() < grey.len());
+                    for sampling in SAMPLINGS {
+                        let file = encoded(&samples(kind, size, 3), size, ColorType::Rgb, |e| {
+                            e.set_quality(quality);
+                            e.set_sampling_factor(sampling);
+                        });
+                        let optimised = assert_same_pixels(&file);
+                        assert!(optimised.len() < file.len(), "{kind}, {size:?}, {sampling:?}, {quality}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn restarts_are_kept() {
+        let size = (203, 117);
+        for sampling in SAMPLINGS {
+            let pixels = samples("photo", size, 3);
+            let with = |interval| {
+                encoded(&pixels, size, ColorType::Rgb, |e| {
+                    e.set_sampling_factor(sampling);
+                    e.set_restart_interval(interval);
+                })
+            };
+            let plain = shown(&with(0)).unwrap();
+            let restarts = |file: &[u8]| {
+                file.windows(2).filter(|pair| pair[0] == 0xFF && (0xD0..=0xD7).contains(&pair[1])).count()
+            };
+            for interval in [1, 3, 13, 200] {
+                let file = with(interval);
+                let optimised = optimised(&file).unwrap();
+                assert!(optimised.len() < file.len());
+                assert_eq!(restarts(&optimised), restarts(&file));
+                assert!(shown(&optimised).unwrap() == plain, "{sampling:?}, {interval}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_random_picture_has_the_same_pixels() {
+        let mut random = Random(1);
+        for _ in 0..300 {
+            let size = (1 + random.below(70) as u16, 1 + random.below(70) as u16);
+            // From flat to noise, so that rare and frequent symbols occur in all proportions.
+            let (level, spread) = (random.below(200), 1 + random.below(56));
+            let every = 1 + random.below(64);
+            let (quality, sampling) = (1 + random.below(100) as u8, SAMPLINGS[random.below(4)]);
+            let pixels: Vec<u8> = (0..3 * usize::from(size.0) * usize::from(size.1))
+                .map(|_| (level + if random.below(every) == 0 { random.below(spread) } else { 0 }) as u8)
+                .collect();
+            let file = encoded(&pixels, size, ColorType::Rgb, |e| {
+                e.set_quality(quality);
+                e.set_sampling_factor(sampling);
+            });
+            assert_same_pixels(&file);
+        }
+    }
+
+    /// A row of units of 16 × 16 that shows 8 rows of pixels takes less than three quarters of a full one.
+    #[test]
+    fn blocks_outside_of_the_picture_cost_next_to_nothing() {
+        let grey = |size| {
+            encoded(&samples("photo", size, 3), size, ColorType::Rgb, |e| {
+                e.set_sampling_factor(SamplingFactor::F_2_2);
+            })
+        };
+        let optimised = |size| optimised(&grey(size)).unwrap().len();
+        let (half, whole) = (optimised((1600, 8)), optimised((1600, 16)));
+        assert!(half * 100 < whole * 75, "{half} bytes for 8 rows, {whole} for 16");
+    }
+
+    #[test]
+    fn files_of_another_form_are_left_alone() {
+        let size = (40, 30);
+        let pixels = samples("photo", size, 3);
+        let plain = encoded(&pixels, size, ColorType::Rgb, |_| {});
+        let progressive = encoded(&pixels, size, ColorType::Rgb, |e| e.set_progressive(true));
+        let scan_each = encoded(&pixels, size, ColorType::Rgb, |e| e.set_optimized_huffman_tables(true));
+        for file in [&progressive, &scan_each, &plain[..plain.len() - 2], &plain[..200], b""] {
+            assert_eq!(optimised(file), None);
+        }
+        // An optimised file cannot become smaller.
+        assert_eq!(optimised(&optimised(&plain).unwrap()), None);
+    }
+
+    /// A damaged file is left alone, or decodes to the same pixels or error as before.
+    #[test]
+    fn damage_does_not_grow() {
+        let size = (67, 45);
+        let file = encoded(&samples("photo", size, 3), size, ColorType::Rgb, |e| {
+            e.set_sampling_factor(SamplingFactor::F_2_2);
+            e.set_restart_interval(4);
+        });
+        let (mut random, mut taken) = (Random(3), 0);
+        for _ in 0..1_000 {
+            let mut damaged = file.clone();
+            let at = random.below(damaged.len());
+            damaged[at] ^= 1 << random.below(8);
+            if let Some(optimised) = optimised(&damaged) {
+                taken += 1;
+                assert!(shown(&damaged) == shown(&optimised), "{at}");
+            }
+        }
+        assert!(taken > 50, "{taken}");
+    }
+}
