@@ -9,7 +9,7 @@ mod support;
 
 use std::{path::PathBuf, time::Duration};
 
-use couple_media::picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected, inspect, render, upright_size};
+use couple_picture::{AVATARS, Encoding, Limits, PHOTOS, Recipe, Rejected, inspect, render, upright_size};
 use image::{DynamicImage, Frame, ImageFormat, codecs::gif::GifEncoder};
 use libfuzzer_sys::fuzz_target;
 
