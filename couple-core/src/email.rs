@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_fold_what_is_the_same() {
+    fn equal_addresses_have_one_key() {
         for (text, expected) in [
             (" Ana.Lu+app@Example.COM ", "ana.lu+app@example.com"),
             ("zoe@münchen.de", "zoe@xn--mnchen-3ya.de"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_address_is_refused() {
+    fn invalid_address_is_refused() {
         for text in [
             "a",
             "a@",

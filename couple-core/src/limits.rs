@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_fold() {
+    fn addresses_of_one_client_have_one_key() {
         let key = |ip: &str| LimitKey::client(ip.parse().unwrap()).0;
         assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
         assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));

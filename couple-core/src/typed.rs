@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_in_what_they_were_pasted_with() {
+    fn tokens_are_found_in_pasted_text() {
         for typed in [
             "invite_aB-_9",
             "https://example.org/open/invite#invite_aB-_9",

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_made_with_its_folder_and_stays() {
+    fn key_file_is_created_with_its_folder_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let file = KeyFile::new(folder.path().join("data/new/couple.key"));
         assert!(file.read().unwrap().is_none());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_makes_it_at_once_has_the_same() {
+    fn concurrent_creators_read_one_key() {
         let folder = tempfile::tempdir().unwrap();
         let file = KeyFile::new(folder.path().join("couple.key"));
         let all = std::sync::Barrier::new(8);

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_few_messages_as_their_length_allows() {
+    fn notices_are_packed_into_few_messages() {
         let about = |n: usize, notice| Some((Topic::Queue(n.to_string()), notice));
         let notices = || (0..100).map(|n| about(n, Notice::Changed)).chain([None]);
         let all: Vec<_> = notices().collect();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_too_long_it_is_said_that_it_happened() {
+    fn oversized_notice_becomes_changed() {
         let topic = Topic::Queue("q".to_owned());
         let signal =
             Notice::Signal { from: couple_core::pairing::Side::First, kind: "x-".repeat(100), body: None };

@@ -121,7 +121,7 @@ macro_rules! engines {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn callers_that_go_away() {
+            async fn abandoned_commits_are_whole_or_absent() {
                 let url = fresh().await;
                 // Migrate without the proxy.
                 open(&url, 64).await.close().await.unwrap();
@@ -138,7 +138,7 @@ macro_rules! engines {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn killed() {
+            async fn acknowledged_commits_survive_kills() {
                 for round in 1.. {
                     let with = KILLED_WITH[usize::from($program == "postgres")];
                     let mut engine = Engine::start_with($program, with).await;
@@ -154,14 +154,14 @@ macro_rules! engines {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn silent() {
+            async fn silent_server_does_not_block_callers() {
                 let url = fresh().await;
                 let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
                 black_hole(stringify!($name), open(&proxy.url(&url), 64).await, &proxy).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn deadlocks_are_nobodys_business() {
+            async fn deadlocks_are_retried() {
                 let url = fresh().await;
                 deadlock(open(&url, 1).await, open(&url, 64).await).await;
             }

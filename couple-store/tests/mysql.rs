@@ -38,7 +38,7 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn a_url_that_cannot_be_meant() {
+    async fn invalid_url_is_refused() {
         let (kind, said) = refused("http://root:sesame@127.0.0.1/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("begins with mysql://"), "{said}");
@@ -50,7 +50,7 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn a_wrong_password_is_not_told() {
+    async fn error_hides_the_password() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
         let name = url.rsplit_once('/').unwrap().1;
@@ -70,14 +70,14 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn nobody_there() {
+    async fn unreachable_server_is_reported() {
         let (kind, said) = refused("mysql://root:sesame@127.0.0.1:1/couple").await;
         assert_eq!(kind, ErrorKind::Unavailable, "{said}");
         assert!(said.contains("127.0.0.1:1/couple"), "{said}");
     }
 
     #[tokio::test]
-    async fn another_kind_of_server() {
+    async fn server_of_another_engine_is_refused() {
         let url = support::url_of("COUPLE_TEST_POSTGRES");
         let place = url.rsplit_once('@').unwrap().1;
         let (kind, said) = refused(&format!("mysql://root@{place}")).await;
@@ -98,7 +98,7 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn many_may_migrate_at_once() {
+    async fn concurrent_migrations_apply_once() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         let connect = || tokio::spawn(MySqlOptions::new(&url).connections(2).connect());
         for one in (0..8).map(|_| connect()).collect::<Vec<_>>() {
@@ -134,7 +134,7 @@ mod queries {
     ///
     /// The tables have 100,000 rows, or the number in `COUPLE_PLAN_ROWS`.
     #[tokio::test]
-    async fn none_scans_a_table() {
+    async fn every_query_uses_an_index() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         drop(MySqlOptions::new(&url).connect().await.unwrap());
         let mut connection = MySqlConnection::connect(&url).await.unwrap();

@@ -38,7 +38,7 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn a_url_that_cannot_be_meant() {
+    async fn invalid_url_is_refused() {
         let (kind, said) = refused("http://root:sesame@127.0.0.1/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("begins with postgres://"), "{said}");
@@ -58,14 +58,14 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn nobody_there() {
+    async fn unreachable_server_is_reported() {
         let (kind, said) = refused("postgres://root:sesame@127.0.0.1:1/couple").await;
         assert_eq!(kind, ErrorKind::Unavailable, "{said}");
         assert!(said.contains("127.0.0.1:1/couple"), "{said}");
     }
 
     #[tokio::test]
-    async fn another_kind_of_server() {
+    async fn server_of_another_engine_is_refused() {
         let url = support::url_of("COUPLE_TEST_MARIADB");
         let place = url.rsplit_once('@').unwrap().1;
         let (kind, said) = refused(&format!("postgres://root@{place}")).await;
@@ -86,7 +86,7 @@ mod connecting {
     }
 
     #[tokio::test]
-    async fn many_may_migrate_at_once() {
+    async fn concurrent_migrations_apply_once() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         let connect = || tokio::spawn(PostgresOptions::new(&url).connections(2).connect());
         for one in (0..8).map(|_| connect()).collect::<Vec<_>>() {
@@ -120,7 +120,7 @@ mod queries {
     ///
     /// The tables have 100,000 rows, or the number in `COUPLE_PLAN_ROWS`.
     #[tokio::test]
-    async fn none_scans_a_table() {
+    async fn every_query_uses_an_index() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         drop(PostgresOptions::new(&url).connect().await.unwrap());
         let mut connection = PgConnection::connect(&url).await.unwrap();
@@ -253,7 +253,7 @@ mod bus {
 
     /// Only the sending connection is cut: the lost batch is replaced by a notice to read the store.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_sends_is_cut() {
+    async fn sender_reconnects_after_a_cut() {
         let url = fresh().await;
         let (here, there) = (start(&url).await, start(&url).await);
         let mut server = PgConnection::connect(&url).await.unwrap();
@@ -275,7 +275,7 @@ mod bus {
     ///
     /// Notices resume when the server responds again.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn silence() {
+    async fn publisher_does_not_wait_for_a_silent_server() {
         let url = fresh().await;
         let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
         let (here, there) = (start(&proxy.url(&url)).await, start(&proxy.url(&url)).await);
@@ -299,7 +299,7 @@ mod bus {
 
     /// A signal that exceeds a notification becomes a notice to read the store; a shorter one is complete.
     #[tokio::test]
-    async fn long_signals() {
+    async fn oversized_signals_become_changed() {
         let bus = across().await;
         let talk = topic("talk");
         let mut far = bus.subscribe(vec![talk.clone()]).await;
@@ -312,7 +312,7 @@ mod bus {
     }
 
     #[tokio::test]
-    async fn where_it_cannot_listen() {
+    async fn unreachable_bus_hides_the_password() {
         let error = PostgresBus::start("postgres://root:sesame@127.0.0.1:1/couple").await.unwrap_err();
         let said = support::told(&error);
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{said}");

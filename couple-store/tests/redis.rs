@@ -122,7 +122,7 @@ async fn limits_are_stricter_while_redis_is_away() {
 ///
 /// Each process counts for itself. When Redis responds again, notices and shared counts resume.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent() {
+async fn silent_server_does_not_block_callers() {
     let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
     let proxy = support::proxy::Proxy::start(server, Duration::ZERO).await;
     let (here, there) = (format!("redis://{}", proxy.address), support::url_of("COUPLE_TEST_REDIS"));
@@ -166,7 +166,7 @@ async fn silent() {
 ///
 /// Shared counts and notices resume once the Sentinels have elected a new master.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover() {
+async fn connection_follows_a_failover() {
     let mut master = Engine::start("redis").await;
     let port = master.port.to_string();
     let _replica = Engine::start_with("redis", &["--replicaof", "127.0.0.1", &port]).await;

@@ -35,7 +35,7 @@ mod shared {
 
 /// A panic in the writer fails only the commits of its transaction; the writer is restarted.
 #[tokio::test]
-async fn a_writer_that_panics_goes_on() {
+async fn writer_restarts_after_a_panic() {
     use couple_core::{CommitError, media::MediaChange};
     let (store, world) = (open(64).await, couple_conformance::World::default());
     let couple = world.founded(&store).await;
@@ -69,7 +69,7 @@ mod opening {
     }
 
     #[tokio::test]
-    async fn what_was_committed_is_there_again() {
+    async fn commits_survive_a_reopen() {
         let path = folder().join("couple.db");
         let account = couple_conformance::World::default().account("ana");
         let store = SqliteOptions::new(&path).open().await.unwrap();
@@ -195,7 +195,7 @@ mod queries {
 
     /// Every query uses an index.
     #[tokio::test]
-    async fn none_scans_a_table() {
+    async fn every_query_uses_an_index() {
         use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
         let path = folder().join("couple.db");
         drop(SqliteOptions::new(&path).open().await.unwrap());

@@ -44,7 +44,7 @@ mod tests {
     use crate::SeededEntropy;
 
     #[test]
-    fn waits_grow_and_end() {
+    fn backoff_grows_up_to_its_limit() {
         let (backoff, entropy) = (Backoff::default(), SeededEntropy::new(1));
         for attempt in [1, 2, 8, 64, i64::MAX] {
             let most = backoff.base.saturating_mul(1 << (attempt.min(31) - 1)).min(backoff.most);

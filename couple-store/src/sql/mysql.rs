@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_ones_are_named() {
+    fn old_versions_are_refused_by_name() {
         assert_eq!(MySql::check("10.11.19-MariaDB-deb12"), Ok(()));
         assert_eq!(MySql::check("8.0.36"), Ok(()));
         let old = "MariaDB 10.5.29-MariaDB is too old: 10.6 or newer is required".to_owned();

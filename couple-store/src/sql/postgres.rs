@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_ones_are_named() {
+    fn old_versions_are_refused_by_name() {
         assert_eq!(Postgres::check("15.19 (Debian 15.19-0+deb12u1)"), Ok(()));
         let old = "PostgreSQL 12.22 is too old: 13 or newer is required".to_owned();
         assert_eq!(Postgres::check("12.22"), Err(old));
