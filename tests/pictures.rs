@@ -96,7 +96,7 @@ impl Two {
         let append = Append { couple: None, client_id: name.into(), kind: "photo".into(), body };
         match self.backend.timeline().append(&RequestContext::default(), who, &append).await {
             Ok(appended) => Ok(appended.entry.seq),
-            Err(Failure::Refused(refusal)) => Err(refusal.code().into_owned()),
+            Err(Failure::Refused(refusal)) => Err(refusal.code().to_owned()),
             Err(Failure::Failed(error)) => panic!("{error}"),
         }
     }

@@ -14,6 +14,23 @@
 //! [`media`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
 //! `port.rs` the reads and changes that a store must support, and `service.rs` the use cases.
 
+/// Converts refusals that are the same in every area into the area's error.
+macro_rules! from_common_refusals {
+    ($error:ty) => {
+        impl From<$crate::KeyReused> for $error {
+            fn from(_: $crate::KeyReused) -> Self {
+                Self::KeyReused
+            }
+        }
+
+        impl From<$crate::limits::Limited> for $error {
+            fn from(limited: $crate::limits::Limited) -> Self {
+                Self::RateLimited(limited.retry_after)
+            }
+        }
+    };
+}
+
 pub mod account;
 mod call;
 mod clock;

@@ -7,13 +7,11 @@ use tracing::Instrument as _;
 use crate::{
     Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, Store,
     Timestamp,
-    account::AccountChange,
-    job::{Job, JobChange, NewJob},
+    job::{Job, NewJob},
     limits::{LimitKey, Limited, RateLimiter, Rule},
     live::{Bus, Notice, Presence, Topic},
     mail::Links,
-    pairing::PairingChange,
-    timeline::{NewEntry, TimelineChange},
+    timeline::NewEntry,
 };
 
 /// Ports that services use. Cheap to clone.
@@ -63,7 +61,8 @@ impl Ports {
     /// # Errors
     /// Conflicts and errors of the store.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
-        let (topics, appended) = (topics_of(&changes), only_appended(&changes));
+        let topics: HashSet<Topic> = changes.iter().flat_map(Change::topics).collect();
+        let appended = only_appended(&changes);
         let (ports, mut changed) = (self.clone(), topics.clone());
         // Child of the caller's span, so that what the store logs names the request or job.
         let span = tracing::info_span!("commit", changes = changes.len());
@@ -150,49 +149,6 @@ pub(crate) fn without_conflict(result: Result<Committed, CommitError>) -> Result
 fn only_appended(changes: &[Change]) -> Option<(CoupleId, NewEntry)> {
     let mut of_couples =
         changes.iter().filter(|change| matches!(change, Change::Timeline(_) | Change::Pairing(_)));
-    match (of_couples.next(), of_couples.next()) {
-        (Some(Change::Timeline(TimelineChange::Append { couple, entry })), None)
-            if entry.target.is_none() =>
-        {
-            Some((*couple, entry.clone()))
-        }
-        _ => None,
-    }
-}
-
-fn topics_of(changes: &[Change]) -> HashSet<Topic> {
-    let mut topics = HashSet::new();
-    for change in changes {
-        match change {
-            Change::Account(
-                AccountChange::EndSession { account, .. }
-                | AccountChange::EndSessions { account, .. }
-                | AccountChange::Erase { id: account, .. },
-            ) => {
-                topics.insert(Topic::Account(*account));
-            }
-            Change::Pairing(PairingChange::Found(couple)) => {
-                topics.extend(couple.members.map(Topic::Account));
-            }
-            Change::Pairing(PairingChange::End { id, .. } | PairingChange::Describe { id, .. }) => {
-                topics.insert(Topic::Couple(*id));
-            }
-            Change::Timeline(
-                TimelineChange::Append { couple, .. } | TimelineChange::MarkRead { couple, .. },
-            ) => {
-                topics.insert(Topic::Couple(*couple));
-            }
-            Change::Job(JobChange::Enqueue(job)) => {
-                topics.insert(Topic::Queue(job.queue.clone()));
-            }
-            Change::Account(_)
-            | Change::Pairing(_)
-            | Change::Timeline(_)
-            | Change::Media(_)
-            | Change::Job(_)
-            | Change::Upload(_)
-            | Change::Idempotency(_) => {}
-        }
-    }
-    topics
+    let (couple, entry) = of_couples.next()?.appended()?;
+    (entry.target.is_none() && of_couples.next().is_none()).then(|| (couple, entry.clone()))
 }

@@ -9,9 +9,10 @@ use crate::{
     account::{AccountChange, AccountReads},
     idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord},
     job::{ClaimedJob, JobChange, JobReads},
+    live::Topic,
     media::{MediaChange, MediaReads},
     pairing::{PairingChange, PairingReads},
-    timeline::{TimelineChange, TimelineReads},
+    timeline::{NewEntry, TimelineChange, TimelineReads},
     upload::{UploadChange, UploadReads},
 };
 
@@ -35,6 +36,119 @@ pub enum Change {
     Job(JobChange),
     /// Change to the recorded outcomes of idempotency keys.
     Idempotency(IdempotencyChange),
+}
+
+impl Change {
+    /// Topics whose subscribers read again after the change.
+    ///
+    /// There is no wildcard arm: a new variant does not compile until its topics are declared.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        match self {
+            Self::Account(change) => match change {
+                AccountChange::EndSession { account, .. }
+                | AccountChange::EndSessions { account, .. }
+                | AccountChange::Erase { id: account, .. } => vec![Topic::Account(*account)],
+                AccountChange::Insert(_)
+                | AccountChange::Update(_)
+                | AccountChange::InsertToken(_)
+                | AccountChange::RedeemToken { .. }
+                | AccountChange::RequireToken { .. }
+                | AccountChange::RedeemForm { .. }
+                | AccountChange::CountTries { .. }
+                | AccountChange::EndTokens { .. }
+                | AccountChange::EndTokensOf { .. }
+                | AccountChange::CountTally { .. }
+                | AccountChange::PutTally { .. }
+                | AccountChange::RequireTally { .. }
+                | AccountChange::InsertSession { .. }
+                | AccountChange::TouchSession { .. }
+                | AccountChange::PurgeTallies { .. }
+                | AccountChange::PurgeTokens { .. }
+                | AccountChange::PurgeSessions { .. } => Vec::new(),
+            },
+            Self::Pairing(change) => match change {
+                PairingChange::Found(couple) => couple.members.map(Topic::Account).into(),
+                PairingChange::End { id, .. } | PairingChange::Describe { id, .. } => {
+                    vec![Topic::Couple(*id)]
+                }
+                // Their commits append an entry, if clients are to learn of them.
+                PairingChange::Restore { .. }
+                | PairingChange::InsertInvite { .. }
+                | PairingChange::CloseInvite { .. }
+                | PairingChange::WithdrawInvitesOf { .. }
+                | PairingChange::ExpectUnpaired { .. }
+                | PairingChange::Block(_)
+                | PairingChange::Unblock { .. }
+                | PairingChange::Forget { .. }
+                | PairingChange::PurgeInvites { .. } => Vec::new(),
+            },
+            Self::Timeline(change) => match change {
+                TimelineChange::Append { couple, .. } | TimelineChange::MarkRead { couple, .. } => {
+                    vec![Topic::Couple(*couple)]
+                }
+                // A commit that edits, deletes or reacts also appends an entry, which notifies.
+                TimelineChange::Edit { .. }
+                | TimelineChange::Delete { .. }
+                | TimelineChange::React { .. }
+                | TimelineChange::Erase { .. } => Vec::new(),
+            },
+            Self::Job(change) => match change {
+                JobChange::Enqueue(job) => vec![Topic::Queue(job.queue.clone())],
+                JobChange::Claim { .. }
+                | JobChange::ClaimAbandoned { .. }
+                | JobChange::Renew { .. }
+                | JobChange::Finish { .. }
+                | JobChange::Retry { .. }
+                | JobChange::Bury { .. }
+                | JobChange::Replay { .. }
+                | JobChange::PurgeDead { .. } => Vec::new(),
+            },
+            Self::Media(
+                MediaChange::Insert { .. }
+                | MediaChange::Finish { .. }
+                | MediaChange::Reject { .. }
+                | MediaChange::Use { .. }
+                | MediaChange::Release(_)
+                | MediaChange::Delete(_)
+                | MediaChange::AddRendition { .. }
+                | MediaChange::Touch { .. }
+                | MediaChange::Forget { .. }
+                | MediaChange::SetAvatar { .. }
+                | MediaChange::Close { .. },
+            )
+            | Self::Upload(
+                UploadChange::Insert { .. }
+                | UploadChange::Claim { .. }
+                | UploadChange::Append { .. }
+                | UploadChange::TakeOver { .. }
+                | UploadChange::Finish { .. }
+                | UploadChange::Remove { .. },
+            )
+            | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. }) => Vec::new(),
+        }
+    }
+
+    /// Couple and entry of a change that appends an entry.
+    #[must_use]
+    pub const fn appended(&self) -> Option<(CoupleId, &NewEntry)> {
+        match self {
+            Self::Timeline(TimelineChange::Append { couple, entry }) => Some((*couple, entry)),
+            Self::Timeline(
+                TimelineChange::Edit { .. }
+                | TimelineChange::Delete { .. }
+                | TimelineChange::React { .. }
+                | TimelineChange::MarkRead { .. }
+                | TimelineChange::Erase { .. },
+            )
+            | Self::Account(_)
+            | Self::Pairing(_)
+            | Self::Media(_)
+            | Self::Upload(_)
+            | Self::Job(_)
+            | Self::Idempotency(_) => None,
+        }
+    }
 }
 
 macro_rules! from_area {

@@ -249,7 +249,7 @@ macro_rules! from_area_errors {
                     $error::RateLimited(wait) => {
                         Self::new("rate_limited").detail(refusal.to_string()).retry_after(wait)
                     }
-                    _ => Self::new(&refusal.code()).detail(refusal.to_string()),
+                    _ => Self::new(refusal.code()).detail(refusal.to_string()),
                 }
             }
         }
@@ -308,7 +308,7 @@ mod tests {
             T::MediaWrongPurpose.code(),
         ];
         for code in codes {
-            assert_eq!(Problem::new(&code).code(), code);
+            assert_eq!(Problem::new(code).code(), code);
         }
         assert_eq!(Problem::new("no such code").code(), "internal_error");
     }

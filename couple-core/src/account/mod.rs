@@ -28,13 +28,13 @@ pub use purge::{
 pub use service::{Accounts, ProfilePatch, Proof, SignIn, SignUp, SignedIn, Verification};
 pub use tally::{Tally, TallyId};
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, Digest, DisplayName, EmailAddress, Invalid, Label, Locale, SessionId, TimeZoneName, Timestamp,
-    TokenId, idempotency::KeyReused,
+    TokenId,
 };
 
 /// User with a verified e-mail address.
@@ -300,8 +300,8 @@ pub enum AccountError {
 impl AccountError {
     /// Stable error code of the HTTP contract.
     #[must_use]
-    pub fn code(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
+    pub const fn code(&self) -> &'static str {
+        match self {
             Self::Invalid(_) => "invalid_field",
             Self::InvalidCredentials => "invalid_credentials",
             Self::InvalidToken | Self::UsedToken => "invalid_token",
@@ -310,18 +310,8 @@ impl AccountError {
             Self::SessionNotFound => "session_not_found",
             Self::RateLimited(_) => "rate_limited",
             Self::KeyReused => "idempotency_key_reused",
-        })
+        }
     }
 }
 
-impl From<KeyReused> for AccountError {
-    fn from(_: KeyReused) -> Self {
-        Self::KeyReused
-    }
-}
-
-impl From<crate::limits::Limited> for AccountError {
-    fn from(limited: crate::limits::Limited) -> Self {
-        Self::RateLimited(limited.retry_after)
-    }
-}
+from_common_refusals!(AccountError);

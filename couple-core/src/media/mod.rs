@@ -23,12 +23,12 @@ pub use service::{AdmittedUpload, InspectedUpload, Pictures, StoredMedia, spaces
 pub(crate) use service::{deletion, release_media};
 pub use signed_access::Viewer;
 
-use std::{borrow::Cow, cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{AccountId, CoupleId, Digest, Invalid, MediaId, Timestamp, digest, idempotency::KeyReused};
+use crate::{AccountId, CoupleId, Digest, Invalid, MediaId, Timestamp, digest};
 
 /// Owner of pictures: the unit of quota, deletion and deduplication. Ordered by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -395,8 +395,8 @@ pub enum MediaError {
 impl MediaError {
     /// Stable error code of the HTTP contract.
     #[must_use]
-    pub fn code(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
+    pub const fn code(&self) -> &'static str {
+        match self {
             Self::Invalid(_) => "invalid_field",
             Self::NotPaired => "not_paired",
             Self::MediaNotFound => "media_not_found",
@@ -405,18 +405,8 @@ impl MediaError {
             Self::QuotaExceeded => "quota_exceeded",
             Self::RateLimited(_) => "rate_limited",
             Self::KeyReused => "idempotency_key_reused",
-        })
+        }
     }
 }
 
-impl From<KeyReused> for MediaError {
-    fn from(_: KeyReused) -> Self {
-        Self::KeyReused
-    }
-}
-
-impl From<crate::limits::Limited> for MediaError {
-    fn from(limited: crate::limits::Limited) -> Self {
-        Self::RateLimited(limited.retry_after)
-    }
-}
+from_common_refusals!(MediaError);

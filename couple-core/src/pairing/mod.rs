@@ -27,14 +27,13 @@ pub use job::{InviteMail, InviteMailHandler, PurgeInvites, PurgeInvitesHandler};
 pub use port::{Directory, PairingChange, PairingReads};
 pub use service::{InviteOutcome, InviteRef, NewInvite, Pairings, SentInvite};
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, Invalid, InviteId, Label, Timestamp,
     digest,
-    idempotency::KeyReused,
     limits::{Rule, rules as limit},
 };
 
@@ -291,8 +290,8 @@ pub enum PairingError {
 impl PairingError {
     /// Stable error code of the HTTP contract.
     #[must_use]
-    pub fn code(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
+    pub const fn code(&self) -> &'static str {
+        match self {
             Self::Invalid(_) => "invalid_field",
             Self::AlreadyPaired => "already_paired",
             Self::NotPaired => "not_paired",
@@ -306,18 +305,8 @@ impl PairingError {
             Self::Unauthenticated => "unauthenticated",
             Self::RateLimited(_) => "rate_limited",
             Self::KeyReused => "idempotency_key_reused",
-        })
+        }
     }
 }
 
-impl From<KeyReused> for PairingError {
-    fn from(_: KeyReused) -> Self {
-        Self::KeyReused
-    }
-}
-
-impl From<crate::limits::Limited> for PairingError {
-    fn from(limited: crate::limits::Limited) -> Self {
-        Self::RateLimited(limited.retry_after)
-    }
-}
+from_common_refusals!(PairingError);

@@ -12,11 +12,11 @@ mod service;
 pub use port::{Page, TimelineChange, TimelineReads};
 pub use service::{Append, Appended, EntryView, Membership, Timeline};
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Invalid, Timestamp, idempotency::KeyReused, pairing::Side};
+use crate::{Invalid, Timestamp, pairing::Side};
 
 /// JSON value, stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,8 +232,8 @@ pub enum TimelineError {
 impl TimelineError {
     /// Stable error code of the HTTP contract.
     #[must_use]
-    pub fn code(&self) -> Cow<'static, str> {
-        Cow::Borrowed(match self {
+    pub const fn code(&self) -> &'static str {
+        match self {
             Self::Invalid(_) => "invalid_field",
             Self::NotPaired => "not_paired",
             Self::EntryNotFound => "entry_not_found",
@@ -246,18 +246,8 @@ impl TimelineError {
             Self::NoPrevious => "no_previous",
             Self::CursorReset => "cursor_reset",
             Self::RateLimited(_) => "rate_limited",
-        })
+        }
     }
 }
 
-impl From<KeyReused> for TimelineError {
-    fn from(_: KeyReused) -> Self {
-        Self::KeyReused
-    }
-}
-
-impl From<crate::limits::Limited> for TimelineError {
-    fn from(limited: crate::limits::Limited) -> Self {
-        Self::RateLimited(limited.retry_after)
-    }
-}
+from_common_refusals!(TimelineError);
