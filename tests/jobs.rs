@@ -247,6 +247,41 @@ async fn an_abandoned_job_does_not_wait_for_a_long_one_of_another_queue() {
     .unwrap();
 }
 
+/// As after an outage of the store that lasts longer than the lease: no renewal has reached the store, and the worker reads the queue
+/// before its next renewal, which is due after 10 s.
+#[tokio::test]
+async fn running_job_with_an_expired_lease_is_renewed_and_not_run_again() {
+    let shop = Shop::new(WorkerOptions { poll: Duration::from_millis(10), ..WorkerOptions::default() });
+    let process = shop.worker.clone().start();
+    shop.enqueue(Deed::Hang).await;
+    let ports = shop.backend.ports();
+    let is_leased = async || {
+        let end = ports.store.next_lease_end("deeds").await.unwrap();
+        end.is_some_and(|end| end > couple::Clock::now(&*shop.clock))
+    };
+    for _ in 0..3 {
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while !is_leased().await || shop.runs() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        shop.clock.advance(Duration::from_secs(35));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(is_leased().await, "the lease is live");
+    assert_eq!(shop.runs(), 1);
+    // Another worker claims the job after the end of this process.
+    drop(process);
+    shop.clock.advance(Duration::from_secs(31));
+    let now = couple::Clock::now(&*shop.clock);
+    let lease_until = now.plus(Duration::from_secs(30));
+    let claim = JobChange::ClaimAbandoned { queue: "deeds".to_owned(), now, lease_until, claim: 7 };
+    let claimed = ports.commit(vec![claim.into()]).await.unwrap().claimed;
+    assert_eq!(claimed[0].attempt, 2, "the run was one attempt");
+}
+
 #[tokio::test]
 async fn expired_job_is_not_run() {
     let shop = Shop::new(WorkerOptions::default());

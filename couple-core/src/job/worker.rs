@@ -1,6 +1,10 @@
 //! Worker: claims jobs, runs them, renews their leases and records their results.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, Semaphore, watch},
@@ -11,7 +15,7 @@ use tokio::{
 use tracing::Instrument as _;
 
 use super::{
-    ClaimedJob, JobChange, JobError, Registry, Schedule,
+    ClaimToken, ClaimedJob, JobChange, JobError, Registry, Schedule,
     retry::{Backoff, fraction},
 };
 use crate::{Change, CommitError, Error, ErrorKind, JobId, Ports, live::Topic, ports::without_conflict};
@@ -95,8 +99,28 @@ impl WorkerHandle {
     }
 }
 
-/// Claims of this process, renewed until they are finished.
-type HeldClaims = Arc<Mutex<HashMap<JobId, i64>>>;
+/// Claims of the jobs of a queue that this process runs; their leases are renewed.
+#[derive(Debug, Clone, Default)]
+struct HeldClaims(Arc<std::sync::Mutex<HashMap<JobId, ClaimToken>>>);
+
+impl HeldClaims {
+    fn locked(&self) -> MutexGuard<'_, HashMap<JobId, ClaimToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn insert(&self, job: &ClaimedJob) {
+        self.locked().insert(job.job.id, job.claim);
+    }
+    /// Removes a claim, but not a later claim of the same job.
+    fn remove(&self, id: JobId, claim: ClaimToken) {
+        let mut claims = self.locked();
+        if claims.get(&id) == Some(&claim) {
+            claims.remove(&id);
+        }
+    }
+    fn all(&self) -> Vec<(JobId, ClaimToken)> {
+        self.locked().iter().map(|(id, claim)| (*id, *claim)).collect()
+    }
+}
 
 impl Worker {
     /// Creates a worker.
@@ -179,12 +203,12 @@ impl Worker {
             let full = claimed.len() == room;
             for job in claimed {
                 let Ok(slot) = slots.clone().acquire_owned().await else { break 'serving };
-                held.lock().await.insert(job.job.id, job.claim);
+                held.insert(&job);
                 let (worker, held) = (self.clone(), held.clone());
                 running.spawn(async move {
-                    let id = job.job.id;
+                    let (id, claim) = (job.job.id, job.claim);
                     worker.run_one(job).await;
-                    held.lock().await.remove(&id);
+                    held.remove(id, claim);
                     drop(slot);
                 });
             }
@@ -226,18 +250,18 @@ impl Worker {
                 if *stopped.borrow() {
                     return;
                 }
-                match self.claim_abandoned(&queue).await {
+                match self.claim_abandoned_by_others(&queue, &held).await {
                     Ok(Some(job)) => {
-                        let id = job.job.id;
+                        let (id, claim) = (job.job.id, job.claim);
                         tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "running an abandoned job");
-                        held.lock().await.insert(id, job.claim);
+                        held.insert(&job);
                         let mut run = std::pin::pin!(self.run_one(job));
                         if timeout(self.options.alone, &mut run).await.is_err() {
                             // A long job must not delay the mails that were abandoned with it.
                             drop(alone);
                             run.await;
                         }
-                        held.lock().await.remove(&id);
+                        held.remove(id, claim);
                     }
                     Ok(None) => break,
                     Err(error) => {
@@ -249,12 +273,33 @@ impl Worker {
         }
     }
 
-    async fn claim_abandoned(&self, queue: &str) -> Result<Option<ClaimedJob>, Error> {
-        let now = self.ports.now();
-        // Read first, so that an idle queue costs no write.
-        if self.ports.store.next_lease_end(queue).await?.is_none_or(|end| end > now) {
+    /// Claims an abandoned job that this process does not run.
+    ///
+    /// While the store does not respond for longer than a lease, the leases of the jobs that this process runs
+    /// expire. They are renewed first: a job that no other worker has claimed must not run a second time.
+    async fn claim_abandoned_by_others(
+        &self,
+        queue: &str,
+        held: &HeldClaims,
+    ) -> Result<Option<ClaimedJob>, Error> {
+        if !self.has_abandoned(queue).await? {
             return Ok(None);
         }
+        self.renew_all(held).await?;
+        self.claim_abandoned(queue).await
+    }
+
+    /// Whether a lease in the queue has expired. A read, so that an idle queue costs no write.
+    async fn has_abandoned(&self, queue: &str) -> Result<bool, Error> {
+        let now = self.ports.now();
+        Ok(self.ports.store.next_lease_end(queue).await?.is_some_and(|end| end <= now))
+    }
+
+    async fn claim_abandoned(&self, queue: &str) -> Result<Option<ClaimedJob>, Error> {
+        if !self.has_abandoned(queue).await? {
+            return Ok(None);
+        }
+        let now = self.ports.now();
         let change = JobChange::ClaimAbandoned {
             queue: queue.to_owned(),
             now,
@@ -289,23 +334,29 @@ impl Worker {
     async fn renew(self, held: HeldClaims) {
         loop {
             sleep(self.options.lease / 3).await;
-            let until = self.ports.now().plus(self.options.lease);
-            let claims: Vec<(JobId, i64)> =
-                held.lock().await.iter().map(|(id, claim)| (*id, *claim)).collect();
-            for (id, claim) in claims {
-                let renew = JobChange::Renew { id, claim, lease_until: until };
-                match self.ports.commit(vec![renew.into()]).await {
-                    Ok(_) => {}
-                    // The job has finished, or another worker has claimed it. Finishing the job shows which.
-                    Err(CommitError::Conflict(_)) => {
-                        held.lock().await.remove(&id);
-                    }
-                    Err(CommitError::Failed(error)) => {
-                        tracing::warn!(%error, job = %id, "could not renew a lease");
-                    }
+            // A claim that could not be renewed is logged and renewed in the next round.
+            let _ = self.renew_all(&held).await;
+        }
+    }
+
+    /// Renews the leases of all held claims, also of those that have expired; removes claims that are lost.
+    ///
+    /// Continues after an error, and returns the last one.
+    async fn renew_all(&self, held: &HeldClaims) -> Result<(), Error> {
+        let mut renewed = Ok(());
+        for (id, claim) in held.all() {
+            let lease_until = self.ports.now().plus(self.options.lease);
+            match self.ports.commit(vec![JobChange::Renew { id, claim, lease_until }.into()]).await {
+                Ok(_) => {}
+                // The job has finished, or another worker has claimed it. Finishing the job shows which.
+                Err(CommitError::Conflict(_)) => held.remove(id, claim),
+                Err(CommitError::Failed(error)) => {
+                    tracing::warn!(%error, job = %id, "could not renew a lease");
+                    renewed = Err(error);
                 }
             }
         }
+        renewed
     }
 
     /// Runs one claimed job and records its result, in a span of the job.
@@ -404,5 +455,38 @@ impl Worker {
                 () = sleep(Duration::from_mins(10)) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ManualClock, OsEntropy, Timestamp};
+
+    #[test]
+    fn end_of_an_old_claim_keeps_the_later_claim_of_the_job() {
+        let (held, clock) = (HeldClaims::default(), ManualClock::default());
+        let id = JobId::new(&clock, &OsEntropy);
+        let claimed = |claim| {
+            let due_at = Timestamp::default();
+            let job = super::super::NewJob {
+                id,
+                queue: String::new(),
+                name: String::new(),
+                payload: String::new(),
+                dedupe_key: None,
+                due_at,
+                expires_at: due_at,
+                max_attempts: 1,
+                created_at: due_at,
+            };
+            ClaimedJob { job, attempt: 1, claim }
+        };
+        held.insert(&claimed(1));
+        held.insert(&claimed(2));
+        held.remove(id, 1);
+        assert_eq!(held.all(), [(id, 2)]);
+        held.remove(id, 2);
+        assert_eq!(held.all(), []);
     }
 }
