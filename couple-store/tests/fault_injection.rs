@@ -205,8 +205,32 @@ macro_rules! engines {
                 other.close().await.unwrap();
             }
 
-            /// Jobs are written at the end of a merged transaction, so a lock that one of them meets fails all commits, and each is run
-            /// again by itself.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn many_held_row_locks_cost_other_commits_one_lock_timeout() {
+                use sqlx::Connection as _;
+                let url = fresh().await;
+                // One task merges commits.
+                let (store, world) = (open_with(&url, 64, 3).await, Arc::new(World::default()));
+                let burst = Burst::new(&store, &world).await;
+                let (calm, refused) = burst.slowest_append().await;
+                assert_eq!(refused, 0);
+                let mut other = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
+                execute(&mut other, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned()).await;
+                execute(&mut other, "BEGIN".to_owned()).await;
+                for token in &burst.tokens {
+                    let id = literal(token.id.as_uuid());
+                    execute(&mut other, format!("UPDATE token SET tries = tries WHERE id = {id}")).await;
+                }
+                let (locked, refused) = burst.slowest_append().await;
+                execute(&mut other, "ROLLBACK".to_owned()).await;
+                other.close().await.unwrap();
+                println!("{}: slowest append {calm:?}, beside 20 held locks {locked:?}", stringify!($name));
+                assert_eq!(refused, burst.tokens.len());
+                assert!(locked <= calm * 2 + Duration::from_millis(600), "{calm:?} {locked:?}");
+            }
+
+            /// Jobs are written at the end of a merged transaction, so a lock that one of them meets fails all commits, which then run
+            /// again.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_commit_whose_caller_gave_up_is_not_run_again() {
                 use sqlx::Connection as _;
@@ -439,6 +463,64 @@ impl Load {
         }
         took.sort_unstable();
         took[took.len() * 99 / 100]
+    }
+}
+
+/// Commits that arrive together: wrong codes for 20 addresses, appends to 34 couples, and a claim of jobs.
+struct Burst {
+    store: Arc<dyn Store>,
+    world: Arc<World>,
+    tokens: Vec<Token>,
+    couples: Vec<CoupleId>,
+}
+
+impl Burst {
+    async fn new(store: &Arc<dyn Store>, world: &Arc<World>) -> Self {
+        let mut couples = Vec::new();
+        for _ in 0..34 {
+            couples.push(founded(&**store, world).await.id);
+        }
+        let tokens: Vec<Token> =
+            (0..20).map(|n| world.token(TokenKind::SignIn, &format!("held{n}"))).collect();
+        let inserts = tokens.iter().map(|token| AccountChange::InsertToken(token.clone()).into());
+        store.commit(inserts.collect()).await.unwrap();
+        Self { store: store.clone(), world: world.clone(), tokens, couples }
+    }
+    /// Commits all, and returns the time of the slowest append and the number of wrong codes that were refused.
+    async fn slowest_append(&self) -> (Duration, usize) {
+        let (at, now, network) = (Instant::now(), self.world.now(), digest(&[b"network"]));
+        let (mut codes, mut appends) = (JoinSet::new(), JoinSet::new());
+        let claim = JobChange::Claim {
+            queue: "none".to_owned(),
+            now,
+            lease_until: self.world.later(60),
+            claim: 7,
+            limit: 1,
+        };
+        for token in &self.tokens {
+            let (store, email) = (self.store.clone(), token.email.key().clone());
+            let count = AccountChange::CountTries { kind: token.kind, email, network, at: now };
+            codes.spawn(async move { store.commit(vec![count.into()]).await });
+        }
+        let changes =
+            self.couples.iter().map(|couple| append(*couple, &self.world, &random(u64::MAX).to_string()));
+        for change in changes.chain([claim.into()]) {
+            let store = self.store.clone();
+            appends.spawn(async move {
+                store.commit(vec![change]).await.unwrap();
+                at.elapsed()
+            });
+        }
+        let slowest = appends.join_all().await.into_iter().max().unwrap();
+        let mut refused = 0;
+        for code in codes.join_all().await {
+            match code {
+                Ok(_) => {}
+                Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        (slowest, refused)
     }
 }
 

@@ -28,7 +28,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// Maximum pause between two rounds.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Time for which commits with a lock stay in this queue after the lock made a commit time out.
+/// Time for which commits with a lock stay in this queue after a commit with the lock timed out.
 ///
 /// Some held locks are noticed by a lock time-out only, so a merged transaction would wait for the same lock again and again.
 const SUSPECTED: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ struct Blocking {
     commits: usize,
     /// Number of running transactions of this process that may wait for the lock.
     transactions: usize,
-    /// End of [`SUSPECTED`] after a refused commit; none if no commit was refused.
+    /// End of [`SUSPECTED`] after a refused commit; none if no commit was refused, or one succeeded later. Never set for a row.
     suspected_until: Option<Instant>,
 }
 
@@ -65,7 +65,18 @@ fn locked(locks: &Locks) -> MutexGuard<'_, HashMap<Lock, Blocking>> {
 pub(super) struct Place {
     own: Vec<Lock>,
     all: Locks,
-    refused: bool,
+    end: PlaceEnd,
+}
+
+/// What the end of a blocked commit shows about its locks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PlaceEnd {
+    /// Nothing: the commit conflicted, failed for another reason, or was abandoned by its caller.
+    Unknown,
+    /// The commit timed out: its locks are suspected.
+    Refused,
+    /// The commit had all its locks: they are free.
+    Committed,
 }
 
 impl Place {
@@ -76,16 +87,29 @@ impl Place {
                 blocking.entry(*lock).or_default().commits += 1;
             }
         }
-        Self { own, all, refused: false }
+        Self { own, all, end: PlaceEnd::Unknown }
+    }
+    /// Records that the commit was refused because it timed out.
+    fn refused(&mut self) {
+        self.end = PlaceEnd::Refused;
+    }
+    /// Records that the commit succeeded.
+    pub(super) fn committed(&mut self) {
+        self.end = PlaceEnd::Committed;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let now = Instant::now();
-        release(&mut locked(&self.all), &self.own, now, |blocking| {
+        release(&mut locked(&self.all), &self.own, now, |lock, blocking| {
             blocking.commits -= 1;
-            blocking.suspected_until = self.refused.then(|| now + SUSPECTED);
+            match self.end {
+                // The next transaction sees whether a row is held, without waiting for it.
+                PlaceEnd::Refused if !lock.is_row() => blocking.suspected_until = Some(now + SUSPECTED),
+                PlaceEnd::Committed => blocking.suspected_until = None,
+                PlaceEnd::Refused | PlaceEnd::Unknown => {}
+            }
         });
     }
 }
@@ -98,7 +122,7 @@ pub(super) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        release(&mut locked(&self.all), &self.own, Instant::now(), |blocking| blocking.transactions -= 1);
+        release(&mut locked(&self.all), &self.own, Instant::now(), |_, blocking| blocking.transactions -= 1);
     }
 }
 
@@ -107,11 +131,11 @@ fn release(
     all: &mut HashMap<Lock, Blocking>,
     own: &[Lock],
     now: Instant,
-    mut update: impl FnMut(&mut Blocking),
+    mut update: impl FnMut(&Lock, &mut Blocking),
 ) {
     for lock in own {
         if let Entry::Occupied(mut entry) = all.entry(*lock) {
-            update(entry.get_mut());
+            update(lock, entry.get_mut());
             if !entry.get().blocks(now) {
                 entry.remove();
             }
@@ -156,7 +180,7 @@ impl BlockedQueue {
         let is_apart =
             |request: &mut CommitRequest| request.locks_unknown_rows() || request.locks().iter().any(blocks);
         let apart: Vec<_> = waiting.extract_if(.., is_apart).collect();
-        let own = waiting.iter().flat_map(CommitRequest::locks).filter(|lock| !matches!(lock, Lock::Row(..)));
+        let own = waiting.iter().flat_map(CommitRequest::locks).filter(|lock| !lock.is_row());
         let own: Vec<Lock> = own.copied().collect();
         for lock in &own {
             all.entry(*lock).or_default().transactions += 1;
@@ -199,7 +223,7 @@ pub(super) async fn serve<D: Dialect>(
             waiting.extract_if(.., |request| request.age() > patience * 3 / 4).collect::<Vec<_>>()
         {
             if let Some(place) = &mut request.place {
-                place.refused = true;
+                place.refused();
             }
             request.refuse(
                 Error::new(ErrorKind::Overloaded, "commit")
@@ -220,5 +244,49 @@ pub(super) async fn serve<D: Dialect>(
         if !waiting.is_empty() {
             sleep(pause).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::locks::Table;
+
+    const ROW: Lock = Lock::Row(Table::Couple, [1; 32]);
+    const ADDRESS: Lock = Lock::Address([2; 32]);
+
+    fn place(locks: &Locks) -> Place {
+        Place::new(vec![ROW, ADDRESS], locks.clone())
+    }
+
+    fn blocks(locks: &Locks, lock: Lock) -> bool {
+        locked(locks).get(&lock).is_some_and(|blocking| blocking.blocks(Instant::now()))
+    }
+
+    #[test]
+    fn refused_commit_makes_its_locks_suspect_but_not_its_rows() {
+        let locks = Locks::default();
+        let mut refused = place(&locks);
+        assert!(blocks(&locks, ROW) && blocks(&locks, ADDRESS), "while the commit waits");
+        refused.refused();
+        drop(refused);
+        assert!(blocks(&locks, ADDRESS));
+        assert!(!blocks(&locks, ROW), "whether a row is held is seen without waiting");
+    }
+
+    #[test]
+    fn only_a_successful_commit_clears_a_suspicion() {
+        let locks = Locks::default();
+        let (mut refused, mut committed) = (place(&locks), place(&locks));
+        let abandoned = place(&locks);
+        refused.refused();
+        drop(refused);
+        drop(abandoned);
+        committed.committed();
+        assert_eq!(locked(&locks)[&ADDRESS].commits, 1);
+        assert!(locked(&locks)[&ADDRESS].suspected_until.is_some(), "an abandoned commit shows nothing");
+        drop(committed);
+        assert!(!blocks(&locks, ADDRESS));
+        assert!(locked(&locks).is_empty());
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Lock {
     InvitesOf(Uuid),
     /// The open invite that joins two addresses, by the digest of its pair key.
     Pair(Key),
+    /// Rows in `member` of the members of one couple; their keys are not known before the statement runs.
+    MembersOf(Uuid),
     /// Blocks by, and of, one account.
     BlocksOf(Uuid),
     /// Resumable uploads of one account.
@@ -47,6 +49,13 @@ pub(super) enum Lock {
     Outcome(Key),
     /// Old rows of a table; their keys are not known before the statement runs.
     Expired(&'static str),
+}
+
+impl Lock {
+    /// Whether it is a row with a known primary key, which can be checked without waiting.
+    pub(super) const fn is_row(&self) -> bool {
+        matches!(self, Self::Row(..))
+    }
 }
 
 /// Primary key, padded with zeros.
@@ -125,6 +134,9 @@ pub(super) fn locks_of(changes: &[Change]) -> Vec<Lock> {
 }
 
 /// Row that a change inserts, if its table is one of [`Table`].
+///
+/// Rows that are made on demand are not among them, because they may exist already. There is no wildcard arm: a new
+/// variant does not compile until it is decided here.
 fn inserted_by(change: &Change) -> Option<Lock> {
     match change {
         Change::Account(AccountChange::Insert(new)) => Some(account(new.id)),
@@ -137,7 +149,77 @@ fn inserted_by(change: &Change) -> Option<Lock> {
         }
         Change::Pairing(PairingChange::Found(new)) => Some(couple(new.id)),
         Change::Job(JobChange::Enqueue(job)) => Some(row(Table::Job, job.id.as_uuid())),
-        _ => None,
+        Change::Job(JobChange::Replay { id, .. }) => Some(row(Table::Job, id.as_uuid())),
+        Change::Account(
+            AccountChange::Update(_)
+            | AccountChange::Erase { .. }
+            | AccountChange::RedeemToken { .. }
+            | AccountChange::RequireToken { .. }
+            | AccountChange::RedeemForm { .. }
+            | AccountChange::CountTries { .. }
+            | AccountChange::EndTokens { .. }
+            | AccountChange::EndTokensOf { .. }
+            | AccountChange::CountTally { .. }
+            | AccountChange::RequireTally { .. }
+            | AccountChange::PutTally { .. }
+            | AccountChange::PurgeTallies { .. }
+            | AccountChange::TouchSession { .. }
+            | AccountChange::EndSession { .. }
+            | AccountChange::EndSessions { .. }
+            | AccountChange::PurgeTokens { .. }
+            | AccountChange::PurgeSessions { .. },
+        )
+        | Change::Pairing(
+            PairingChange::CloseInvite { .. }
+            | PairingChange::WithdrawInvitesOf { .. }
+            | PairingChange::ExpectUnpaired { .. }
+            | PairingChange::Describe { .. }
+            | PairingChange::Restore { .. }
+            | PairingChange::End { .. }
+            | PairingChange::Block(_)
+            | PairingChange::Unblock { .. }
+            | PairingChange::Forget { .. }
+            | PairingChange::PurgeInvites { .. },
+        )
+        | Change::Job(
+            JobChange::Claim { .. }
+            | JobChange::ClaimAbandoned { .. }
+            | JobChange::Renew { .. }
+            | JobChange::Finish { .. }
+            | JobChange::Retry { .. }
+            | JobChange::Bury { .. }
+            | JobChange::PurgeDead { .. },
+        )
+        | Change::Timeline(
+            TimelineChange::Append { .. }
+            | TimelineChange::Edit { .. }
+            | TimelineChange::Delete { .. }
+            | TimelineChange::React { .. }
+            | TimelineChange::MarkRead { .. }
+            | TimelineChange::Erase { .. },
+        )
+        | Change::Media(
+            MediaChange::Insert { .. }
+            | MediaChange::Finish { .. }
+            | MediaChange::Reject { .. }
+            | MediaChange::Use { .. }
+            | MediaChange::Release(_)
+            | MediaChange::Delete(_)
+            | MediaChange::AddRendition { .. }
+            | MediaChange::Touch { .. }
+            | MediaChange::Forget { .. }
+            | MediaChange::SetAvatar { .. }
+            | MediaChange::Close { .. },
+        )
+        | Change::Upload(
+            UploadChange::Insert { .. }
+            | UploadChange::Claim { .. }
+            | UploadChange::Append { .. }
+            | UploadChange::TakeOver { .. }
+            | UploadChange::Finish { .. }
+            | UploadChange::Remove { .. },
+        )
+        | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. }) => None,
     }
 }
 
@@ -249,8 +331,8 @@ fn of_pairing_change(change: &PairingChange, locks: &mut Vec<Lock>) {
         PairingChange::Found(new) => locks.extend(new.members.map(member)),
         PairingChange::ExpectUnpaired { account } => locks.push(member(*account)),
         PairingChange::Describe { id, .. } | PairingChange::Restore { id, .. } => locks.push(couple(*id)),
-        // The members' rows in `member` are changed only while the couple's row is locked.
-        PairingChange::End { id, .. } => locks.push(couple(*id)),
+        // Also unpairs both members in `member`, whose rows other commits lock without the couple's.
+        PairingChange::End { id, .. } => locks.extend([couple(*id), Lock::MembersOf(id.as_uuid())]),
         PairingChange::Block(block) => {
             let both = [block.blocker, block.blocked];
             locks.extend(both.map(|id| Lock::BlocksOf(id.as_uuid())));
@@ -425,6 +507,14 @@ mod tests {
         assert_eq!(locks, [address(new.email.key())]);
         let other = AccountChange::InsertSession { session: begun, version: 0 };
         assert_eq!(locks_of(&[other.into()]), [account(new.id)], "an account of an earlier commit");
+    }
+
+    #[test]
+    fn end_of_a_couple_names_the_rows_of_its_members() {
+        let world = World::default();
+        let couple_id = world.couple([world.account_id(), world.account_id()]).id;
+        let locks = locks_of(&[PairingChange::End { id: couple_id, at: world.now() }.into()]);
+        assert_eq!(locks, [couple(couple_id), Lock::MembersOf(couple_id.as_uuid())]);
     }
 
     #[test]

@@ -67,6 +67,10 @@ impl CommitRequest {
     pub(super) fn locks_unknown_rows(&self) -> bool {
         self.locks.iter().any(|lock| matches!(lock, Lock::Expired(_)))
     }
+    /// Whether the commit needs a lock that cannot be checked without waiting for it.
+    fn has_unchecked_locks(&self) -> bool {
+        self.locks.iter().any(|lock| !lock.is_row())
+    }
     /// Whether the commit would fail, too, after `other` met a held lock in the same round.
     ///
     /// If transactions wait for locks, a shared lock suffices: it could cost another time-out. Otherwise all locks must be the same.
@@ -225,7 +229,21 @@ impl<D: Dialect> WriterConnection<D> {
     ///
     /// Returns the commits that a lock of another transaction blocks.
     pub(super) async fn round(&mut self, waiting: &mut Vec<CommitRequest>) -> Vec<CommitRequest> {
-        let mut blocked = Vec::new();
+        let mut blocked = BlockedCommits::default();
+        let mut claims = Vec::new();
+        if D::TRANSACTION_TIMEOUT.is_some() && waiting.iter().any(CommitRequest::has_unchecked_locks) {
+            // A transaction that claims jobs waits longer for locks. Claims alone need none.
+            claims.extend(
+                waiting.extract_if(.., |request| request.skips_locked_rows() && request.locks.is_empty()),
+            );
+        }
+        self.run(waiting, &mut blocked).await;
+        self.run(&mut claims, &mut blocked).await;
+        blocked.commits
+    }
+
+    /// Runs commits and sends their results; moves those that a lock blocks to `blocked`.
+    async fn run(&mut self, waiting: &mut Vec<CommitRequest>, blocked: &mut BlockedCommits) {
         // Writers that lock rows in one order do not wait for one another in a circle.
         waiting.sort_by(|one, other| one.locks.first().cmp(&other.locks.first()));
         // A connection that broke while idle is noticed by its use; commits that were not yet committed run again on another one.
@@ -235,7 +253,7 @@ impl<D: Dialect> WriterConnection<D> {
             }
             match self.connect().await {
                 Ok(mut connection) => {
-                    match write::<D>(&mut connection, self.waits, waiting, &mut blocked).await {
+                    match write::<D>(&mut connection, self.waits, waiting, blocked).await {
                         Ok(()) => self.held = Some(connection),
                         Err(lost) => {
                             // The state of the connection is unknown: close it.
@@ -249,7 +267,30 @@ impl<D: Dialect> WriterConnection<D> {
                 Err(error) => refuse(waiting, &classify::<D>("commit", error)),
             }
         }
-        blocked
+    }
+}
+
+/// Commits of a round that locks of other transactions block.
+#[derive(Default)]
+struct BlockedCommits {
+    commits: Vec<CommitRequest>,
+    /// Whether the round has waited for a lock until the time-out.
+    has_waited: bool,
+}
+
+impl BlockedCommits {
+    /// Whether a commit must leave the round, because it could cost another time-out.
+    ///
+    /// After a time-out, all commits with locks that cannot be checked leave: each of these locks could be held, too.
+    fn excludes(&self, request: &CommitRequest, waits: bool) -> bool {
+        self.has_waited && request.has_unchecked_locks()
+            || self.commits.iter().any(|other| request.fails_with(other, waits))
+    }
+
+    /// Moves the commits that must leave the round.
+    fn take_from(&mut self, waiting: &mut Vec<CommitRequest>, waits: bool) {
+        let excluded: Vec<_> = waiting.extract_if(.., |request| self.excludes(request, waits)).collect();
+        self.commits.extend(excluded);
     }
 }
 
@@ -288,7 +329,7 @@ async fn write<D: Dialect>(
     connection: &mut D::Connection,
     may_wait: bool,
     waiting: &mut Vec<CommitRequest>,
-    blocked: &mut Vec<CommitRequest>,
+    blocked: &mut BlockedCommits,
 ) -> Result<(), sqlx::Error> {
     let mut savepoints = false;
     loop {
@@ -307,12 +348,15 @@ async fn write<D: Dialect>(
         let end = within_timeout::<D, _>(transact::<D>(connection, wait, waiting, savepoints)).await;
         match end.unwrap_or_else(|| TransactionEnd::Unknown("no answer in time".to_owned())) {
             TransactionEnd::Committed(answers) => {
-                for (request, answer) in waiting.drain(..).zip(answers) {
+                for (mut request, answer) in waiting.drain(..).zip(answers) {
                     match answer {
                         Some(answer) => {
+                            if let (Ok(_), Some(place)) = (&answer, &mut request.place) {
+                                place.committed();
+                            }
                             let _ = request.answer.send(answer.map_err(CommitError::Conflict));
                         }
-                        None => blocked.push(request),
+                        None => blocked.commits.push(request),
                     }
                 }
             }
@@ -321,12 +365,21 @@ async fn write<D: Dialect>(
                 refuse(waiting, &error);
             }
             TransactionEnd::NeedsSavepoints => savepoints = true,
-            // Run the commits one by one, so that a failure affects only the commit that causes it.
-            TransactionEnd::Failed(None, _) if waiting.len() > 1 => {
+            TransactionEnd::Failed(None, error) if waiting.len() > 1 => {
+                if waits && D::lock_wait(wait).is_some() && is_locked::<D>(&error) {
+                    blocked.has_waited = true;
+                    let before = waiting.len();
+                    blocked.take_from(waiting, waits);
+                    if waiting.len() < before {
+                        // Probably the commit that met the lock is among those that left.
+                        continue;
+                    }
+                }
+                // Run the commits one by one, so that a failure affects only the commit that causes it.
                 let mut each = std::mem::take(waiting).into_iter();
                 for request in each.by_ref() {
-                    if blocked.iter().any(|other| request.fails_with(other, waits)) {
-                        blocked.push(request);
+                    if blocked.excludes(&request, waits) {
+                        blocked.commits.push(request);
                         continue;
                     }
                     let mut one = vec![request];
@@ -340,10 +393,15 @@ async fn write<D: Dialect>(
                 let mut request = waiting.remove(at.unwrap_or(0));
                 if may_pass::<D>(&error, &mut request) {
                     if D::lock_wait(wait).is_some() && is_locked::<D>(&error) {
-                        // Queue these before `request`, so that each of them is the first to run in one of the next rounds.
-                        blocked.extend(waiting.extract_if(.., |other| other.fails_with(&request, waits)));
+                        blocked.has_waited |= waits;
+                        blocked.commits.push(request);
+                        let position = blocked.commits.len() - 1;
+                        blocked.take_from(waiting, waits);
+                        // Queue it last, so that each of the others is the first to run in one of the next rounds.
+                        blocked.commits[position..].rotate_left(1);
+                    } else {
+                        blocked.commits.push(request);
                     }
-                    blocked.push(request);
                 } else {
                     request.refuse(classify::<D>("commit", error));
                 }
