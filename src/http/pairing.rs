@@ -186,6 +186,7 @@ fn side_of(couple: &Couple, signed: &AuthSession) -> ApiResult<Side> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewInvite)]
 struct NewInviteIn {
     /// The only address that may accept the invite; it gets a mail.
     email: Option<String>,
