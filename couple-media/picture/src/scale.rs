@@ -384,12 +384,11 @@ fn resize_typed<P: PixelTrait>(
     // Rounding must not move the area's edge outside.
     let (right, bottom) = (f64::from(from.seen.0), f64::from(from.seen.1));
     let (x, y) = (area.x.clamp(0.0, right), area.y.clamp(0.0, bottom));
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).crop(
-        x,
-        y,
-        area.width.min(right - x),
-        area.height.min(bottom - y),
-    );
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
+        // Samples are multiplied by alpha already. By default the library multiplies a copy of them again.
+        .use_alpha(false)
+        .crop(x, y, area.width.min(right - x), area.height.min(bottom - y));
     Resizer::new().resize_typed(&image, &mut to, &options).map_err(|error| failed(&error))?;
     Ok(samples)
 }

@@ -66,6 +66,20 @@ fn transparency_is_kept_in_webp_and_png() {
     }
 }
 
+/// Of two adjacent pixels, an opaque one has twice the weight of one that is half transparent.
+#[test]
+fn colours_are_weighted_by_alpha_once() {
+    let stripes = RgbaImage::from_fn(400, 300, |x, _| {
+        if x % 2 == 0 { Rgba([255, 0, 0, 255]) } else { Rgba([0, 255, 0, 128]) }
+    });
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        let rendered = shown(&written(stripes.clone(), format), Encoding::Png);
+        let [red, green, blue, alpha] = pixels(&rendered.images[0]).get_pixel(100, 75).0;
+        assert_near([red, green, blue], [170, 85, 0], 4);
+        assert!(alpha.abs_diff(191) <= 3, "{alpha}");
+    }
+}
+
 #[test]
 fn opaque_picture_with_an_alpha_channel_is_stored_as_jpeg() {
     let opaque = RgbaImage::from_pixel(400, 300, Rgba([220, 30, 40, 255]));

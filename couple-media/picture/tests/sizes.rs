@@ -139,9 +139,10 @@ fn estimated_memory_is_not_exceeded() {
         ] {
             let recipe = recipe(renditions, encoding);
             let estimate = inspect(&file, &limits).unwrap().memory(&recipe, &limits).unwrap();
-            let before = reset_peak();
+            let before = ALLOCATOR.current_usage();
+            ALLOCATOR.reset_peak_usage();
             picture::render(&file, &recipe, &limits).unwrap();
-            let taken = peak() - before;
+            let taken = ALLOCATOR.peak_usage() - before;
             assert!(taken <= estimate, "{name}, {encoding:?}: {taken} bytes, estimated {estimate}");
         }
     }
