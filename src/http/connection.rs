@@ -48,6 +48,8 @@ pub(super) struct Connection {
     stuck: Option<Stuck>,
     /// Delay of the client in accepting bytes, compared with the minimum rate.
     late: Duration,
+    /// Time since which everything is written. It reduces the delay.
+    written_at: Option<Instant>,
     /// Minimum rate at which the client must accept bytes, in bytes per second.
     ///
     /// A connection with a slower client may be closed.
@@ -74,6 +76,7 @@ impl Connection {
             patience,
             stuck: None,
             late: Duration::ZERO,
+            written_at: None,
             rate: if rate == 0 { 1 } else { rate },
             writing: false,
             quiet: false,
@@ -173,12 +176,24 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Records that everything is written.
+    ///
+    /// The time until the next write reduces the client's delay: a client that catches up with a stream of rare events is not late.
+    pub(super) fn all_written(&mut self) {
+        if self.written_at.is_none() {
+            self.written_at = Some(Instant::now());
+        }
+    }
+
     /// Result of a write, or an error if it has waited too long.
     fn patiently(
         &mut self,
         context: &mut Context<'_>,
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        if let Some(written_at) = self.written_at.take() {
+            self.late = self.late.saturating_sub(written_at.elapsed());
+        }
         let Poll::Ready(wrote) = wrote else {
             if self.stuck.is_none() {
                 let since = Instant::now();
@@ -268,6 +283,7 @@ impl AsyncWrite for Connection {
         ready!(self.poll_instead(context))?;
         // hyper flushes once it has written everything.
         self.writing = false;
+        self.all_written();
         self.tell_idle();
         if let Some(slot) = &self.slot {
             slot.flushed();
@@ -309,4 +325,53 @@ fn own_words(bytes: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     Some(last_answer(&problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::Ipv4Addr};
+
+    use tokio::{net::TcpListener, time::advance};
+
+    use super::*;
+    use crate::http::connection_table::{Bounds, ConnectionTable};
+
+    async fn connection(rate: u32) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let table = ConnectionTable::new(Bounds { total: 1, per_client: 1, exempt: Vec::new() });
+        let held = (table.register(peer.ip()).unwrap(), watch::channel(false).1);
+        (Connection::new(stream, Duration::from_secs(30), rate, held), client)
+    }
+
+    /// The client accepts no bytes for a time, and then one byte.
+    async fn stall(connection: &mut Connection, time: Duration) {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(connection.patiently(&mut context, Poll::Pending).is_pending());
+        advance(time).await;
+        assert!(connection.patiently(&mut context, Poll::Ready(Ok(1))).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_catches_up_is_not_late() {
+        let (mut connection, _client) = connection(1_000).await;
+        for _ in 0..100 {
+            stall(&mut connection, Duration::from_secs(3)).await;
+            poll_fn(|context| Pin::new(&mut connection).poll_flush(context)).await.unwrap();
+            advance(Duration::from_secs(60)).await;
+        }
+        assert!(connection.late <= Duration::from_secs(3), "{:?}", connection.late);
+    }
+
+    /// A download has more bytes to write immediately.
+    #[tokio::test(start_paused = true)]
+    async fn client_that_reads_slowly_is_late() {
+        let (mut connection, _client) = connection(1_000).await;
+        for _ in 0..100 {
+            stall(&mut connection, Duration::from_secs(3)).await;
+            poll_fn(|context| Pin::new(&mut connection).poll_flush(context)).await.unwrap();
+        }
+        assert!(connection.late > Duration::from_secs(290), "{:?}", connection.late);
+    }
 }

@@ -23,7 +23,7 @@ use tokio::io::AsyncWrite as _;
 use super::connection::Connection;
 
 /// Maximum bytes that are gathered before a write, unless a single frame is larger.
-const AT_ONCE: usize = 8 * 1024;
+const MAX_BUFFERED_BYTES: usize = 8 * 1024;
 
 /// Extension that marks a response that waits.
 ///
@@ -128,6 +128,7 @@ pub(super) async fn write(connection: &mut Connection, mut body: Body) -> Option
                 }
             }
             if chunks.bytes.is_empty() {
+                connection.all_written();
                 return if chunks.end { Poll::Ready(Some(())) } else { Poll::Pending };
             }
             match ready!(Pin::new(&mut *connection).poll_write(context, &chunks.bytes)) {
@@ -149,7 +150,7 @@ struct Chunks {
 impl Chunks {
     /// Gathers the frames that a body has ready, as far as there is space. None: the body failed.
     fn gather(&mut self, body: &mut Body, context: &mut Context<'_>) -> Poll<Option<()>> {
-        while !self.end && self.bytes.len() < AT_ONCE {
+        while !self.end && self.bytes.len() < MAX_BUFFERED_BYTES {
             match ready!(Pin::new(&mut *body).poll_frame(context)) {
                 Some(Ok(frame)) => {
                     // An empty chunk would end the body. Trailers are dropped: none were announced.
