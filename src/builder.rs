@@ -32,7 +32,7 @@ use couple_notify::{
 use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
 
 /// Maximum number of accounts per run of the purge, so that a fault cannot delete all accounts.
-const PURGED_AT_ONCE: u32 = 20;
+const MAX_ACCOUNTS_PER_PURGE: u32 = 20;
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -370,7 +370,7 @@ impl BackendBuilder {
             .with(ExpireRenditionsHandler(gallery.clone()))
             .with(ExpireUploadsHandler(gallery.clone()))
             .with(SweepBlobsHandler(gallery.clone()))
-            .with(PurgeAccountsHandler::new(ports.clone(), PURGED_AT_ONCE))
+            .with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE))
             .with(PurgeTokensHandler::new(ports.clone(), self.accounts))
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))

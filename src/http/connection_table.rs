@@ -30,7 +30,7 @@ const MIN_BODY_WAIT: Duration = Duration::from_secs(5);
 /// Factor between connections of two networks above which the larger one loses young connections, too.
 ///
 /// Young connections have waited less than the minimum time. The smaller network is that of the new client.
-const UNFAIR: usize = 2;
+const UNFAIR_FACTOR: usize = 2;
 /// Minimum time after a fruitless search before the next one, since a search reads every connection.
 const SEARCH_PAUSE: Duration = Duration::from_millis(20);
 /// Maximum number of networks whose last fruitless search is stored before outdated ones are removed.
@@ -193,7 +193,7 @@ impl OpenConnections {
         let mut waiting = self.waiting(now, network);
         let heaviest = waiting.iter().map(|one| one.network).max().unwrap_or(0);
         let heavy = network.is_none() && heaviest > own + 1;
-        let unfair = heavy && heaviest > UNFAIR * (own + 1);
+        let unfair = heavy && heaviest > UNFAIR_FACTOR * (own + 1);
         // The order in which they are closed; none: they are not.
         let rank = |one: &Waiting| match (heavy && one.network == heaviest, one.due, one.in_use) {
             (true, true, false) => Some(0),

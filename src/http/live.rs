@@ -46,7 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 ///
 /// Shorter than timeouts of proxies and phones.
 const DEFAULT_WAIT_SECONDS: u64 = 25;
-const WAIT_MOST: u64 = 50;
+const MAX_WAIT_SECONDS: u64 = 50;
 /// Maximum length of a device's name, in bytes.
 const MAX_DEVICE_CHARS: usize = 64;
 /// Maximum number of frames in one response to a poll.
@@ -173,8 +173,9 @@ async fn answer_live(
     events: bool,
 ) -> ApiResult<Response> {
     let Following { after, last_event_id, wait, access_token, presence, device, heartbeat } = query;
-    let wait = wait.unwrap_or_else(|| DEFAULT_WAIT_SECONDS + jitter(app, WAIT_MOST - DEFAULT_WAIT_SECONDS));
-    if wait > WAIT_MOST {
+    let wait =
+        wait.unwrap_or_else(|| DEFAULT_WAIT_SECONDS + jitter(app, MAX_WAIT_SECONDS - DEFAULT_WAIT_SECONDS));
+    if wait > MAX_WAIT_SECONDS {
         return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
     }
     if device.as_ref().is_some_and(|device| device.len() > MAX_DEVICE_CHARS) {

@@ -46,11 +46,11 @@ use super::{
 /// Maximum connections that wait to be accepted: after a restart all clients reconnect within a moment.
 const ACCEPT_BACKLOG: u32 = 4096;
 /// Maximum connections that are accepted before the loop yields to other tasks.
-const AT_ONCE: usize = 1024;
+const MAX_ACCEPTS_PER_TURN: usize = 1024;
 /// Pause after the system could not accept a connection, most likely for lack of file descriptors.
 const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum refused connections that concurrently get a response; further ones are just closed.
-const TURNED_AWAY: usize = 32;
+const MAX_CONCURRENT_REFUSALS: usize = 32;
 
 /// Limits and timeouts of connections.
 #[derive(Debug, Clone)]
@@ -151,7 +151,7 @@ pub async fn serve(
     http.timer(TokioTimer::new()).header_read_timeout(options.head_timeout).max_buf_size(READ_AHEAD_BYTES);
     let pace = BodyPace { idle: options.body_timeout, rate: options.body_rate };
     let answers = Arc::new(ConnectionServices { http, router, pace, linger: options.linger });
-    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let turned_away = Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS));
     let mut refusals = RefusalWarnings::default();
     let mut stop = pin!(async {
         stop.await;
@@ -166,7 +166,7 @@ pub async fn serve(
             () = stop.as_mut() => break,
         };
         taken += 1;
-        if taken.is_multiple_of(AT_ONCE) {
+        if taken.is_multiple_of(MAX_ACCEPTS_PER_TURN) {
             yield_now().await;
         }
         let (stream, peer) = match accepted {

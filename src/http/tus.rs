@@ -47,9 +47,9 @@ const EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Content type of bytes that are appended at an offset.
 const CHUNK_TYPE: &str = "application/offset+octet-stream";
 /// Maximum bytes of `Upload-Metadata`, which is stored and sent back.
-const METADATA_MOST: usize = 2_048;
+const MAX_METADATA_BYTES: usize = 2_048;
 /// Maximum number of partial uploads that one final upload joins.
-const PARTIALS_MOST: usize = 64;
+const MAX_PARTIAL_UPLOADS: usize = 64;
 
 /// Extractor that requires the supported tus version.
 struct Tus;
@@ -127,8 +127,9 @@ fn about(metadata: &str) -> ApiResult<UploadMetadata> {
 fn partials(urls: &str) -> ApiResult<Vec<UploadId>> {
     let id = |url: &str| url.trim_end_matches('/').rsplit('/').next().and_then(|id| id.parse().ok());
     let ids: Option<Vec<UploadId>> = urls.split_ascii_whitespace().map(id).collect();
-    ids.filter(|ids| ids.len() <= PARTIALS_MOST).ok_or_else(|| {
-        let detail = format!("Upload-Concat: name at most {PARTIALS_MOST} partial uploads by their URLs");
+    ids.filter(|ids| ids.len() <= MAX_PARTIAL_UPLOADS).ok_or_else(|| {
+        let detail =
+            format!("Upload-Concat: name at most {MAX_PARTIAL_UPLOADS} partial uploads by their URLs");
         Problem::new("malformed_request").detail(detail)
     })
 }
@@ -277,7 +278,7 @@ async fn create(
 ) -> ApiResult<Response> {
     require_no_coding(&headers)?;
     let metadata = text(&headers, &METADATA)?.unwrap_or("").to_owned();
-    if metadata.len() > METADATA_MOST {
+    if metadata.len() > MAX_METADATA_BYTES {
         return Err(Problem::new("invalid_field").field(METADATA.as_str(), "too_long"));
     }
     let (gallery, concatenation) = (app.backend.gallery(), text(&headers, &CONCAT)?);
