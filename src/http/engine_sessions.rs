@@ -4,6 +4,9 @@
 //! open while its client answers pings, whether or not it is connected to a namespace. So this module adds a [`Session`] to the
 //! extensions of the request that began a session, and runs its WebSocket over a [`SessionWire`], which this module can close.
 //!
+//! The library stores the head of the request that began a session, and keeps its state of a session that has ended until the time to
+//! authenticate ends. So this module passes on only a small head, and counts sessions in memory by permits of their own.
+//!
 //! The library accepts messages as fast as its client sends them, so this module counts the frames of a WebSocket and the packets of
 //! polling requests.
 
@@ -23,12 +26,13 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{OriginalUri, Request},
+    extract::Request,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::gauge::Gauge;
 use socketioxide::service::SocketIoService;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -42,7 +46,7 @@ use super::{
     ApiResult, App, Problem,
     client_permits::ClientPermit,
     extract,
-    guard::BODY_TIMEOUT,
+    guard::{BODY_TIMEOUT, REQUEST_ID},
     message_rate::MessageRate,
     request_body::body_problem,
     socketio::{MAX_MESSAGE_BYTES, PATH},
@@ -109,7 +113,6 @@ impl Engine {
     }
 
     pub(super) async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
-        let mut request = detached(request);
         let uri = request.uri().clone();
         if !EngineRequest::is_unambiguous(&uri) {
             let problem =
@@ -121,8 +124,9 @@ impl Engine {
             (None, true) => self.begin(&request).and_then(|session| self.upgrade(request, session)),
             (None, false) => match self.begin(&request) {
                 Ok(session) => {
-                    request.extensions_mut().insert(session.clone());
-                    return Ok(self.register(session, self.pass_on(request).await?).await);
+                    let mut begun = stored_head(&request, &session).map(|()| Body::empty());
+                    *begun.method_mut() = request.method().clone();
+                    return Ok(self.register(session, self.pass_on(begun).await?).await);
                 }
                 Err(problem) => Err(problem),
             },
@@ -170,15 +174,19 @@ impl Engine {
 
     fn begin(self: &Arc<Self>, request: &Request) -> ApiResult<Arc<Session>> {
         let client = extract::client_address(&self.app, request.extensions(), request.headers());
-        let permit = self.app.handshakes.take(client)?;
+        let handshake = self.app.handshakes.take(client)?;
+        let retained = self.app.retained_sessions.take(client)?;
+        self.app.metrics.socketio_sessions.inc();
         Ok(Arc::new(Session {
             engine: Arc::downgrade(self),
             sid: OnceLock::new(),
-            permit: Mutex::new(Some(permit)),
+            handshake: Mutex::new(Some(handshake)),
+            retained: Mutex::new(Some(retained)),
             asked: AtomicBool::new(false),
-            wire: Mutex::new(None),
+            wire: Mutex::default(),
             rate: Mutex::new(MessageRate::new()),
             over: Notify::new(),
+            gauge: self.app.metrics.socketio_sessions.clone(),
         }))
     }
 
@@ -208,9 +216,7 @@ impl Engine {
         let (Some(key), Some(upgrade), &Method::GET) = (key, upgrade, request.method()) else {
             return Err(Problem::new("malformed_request").detail("not a valid WebSocket upgrade"));
         };
-        let mut begun = Request::new(());
-        *begun.uri_mut() = request.uri().clone();
-        begun.extensions_mut().insert(session.clone());
+        let begun = stored_head(&request, &session);
         let mut service = self.service.clone();
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
@@ -233,21 +239,23 @@ impl Engine {
     }
 }
 
-/// Copies the parts of a request that its session keeps.
+/// Request to begin or upgrade a session, with the parts that the library and [`super::socketio`] read.
 ///
-/// They would otherwise keep the read buffer of 8 KiB in memory.
-fn detached(mut request: Request) -> Request {
-    for value in request.headers_mut().values_mut() {
-        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
-            *value = copy;
-        }
+/// The library stores it with the session. Copies are made because a part of a request keeps the whole read buffer in memory.
+fn stored_head(request: &Request, session: &Arc<Session>) -> axum::http::Request<()> {
+    let read = |pair: &&str| ["EIO=", "transport=", "sid="].iter().any(|name| pair.starts_with(name));
+    let pairs: Vec<&str> = request.uri().query().unwrap_or("").split('&').filter(read).collect();
+    let mut head = axum::http::Request::new(());
+    if let Ok(uri) = format!("{}?{}", request.uri().path(), pairs.join("&")).parse() {
+        *head.uri_mut() = uri;
     }
-    if let Ok(copy) = request.uri().to_string().parse() {
-        *request.uri_mut() = copy;
+    if let Some(id) = request.headers().get(REQUEST_ID)
+        && let Ok(copy) = HeaderValue::from_bytes(id.as_bytes())
+    {
+        head.headers_mut().insert(REQUEST_ID, copy);
     }
-    // Another copy of the URI, for nested routers.
-    request.extensions_mut().remove::<OriginalUri>();
-    request
+    head.extensions_mut().insert(session.clone());
+    head
 }
 
 /// An Engine.IO session.
@@ -256,15 +264,27 @@ pub(super) struct Session {
     /// `sid` of a session that began with polling.
     sid: OnceLock<String>,
     /// Held until the session authenticates or ends.
-    permit: Mutex<Option<ClientPermit>>,
+    handshake: Mutex<Option<ClientPermit>>,
+    /// Held until the client is connected to the namespace, or the library drops its state of the session.
+    retained: Mutex<Option<ClientPermit>>,
     /// Whether its client has asked to connect to the namespace.
     asked: AtomicBool,
-    /// Closes the session's WebSocket when dropped.
-    wire: Mutex<Option<oneshot::Sender<()>>>,
+    wire: Mutex<WireState>,
     /// Rate limit of the client's messages.
     rate: Mutex<MessageRate>,
     /// Notified when its WebSocket is closed.
     over: Notify,
+    /// Number of sessions in memory.
+    gauge: Gauge,
+}
+
+/// WebSocket of a session.
+#[derive(Debug, Default)]
+struct WireState {
+    /// Closes the WebSocket when dropped. None: the session has no WebSocket.
+    close: Option<oneshot::Sender<()>>,
+    /// Whether the session has ended. A later WebSocket is closed immediately.
+    ended: bool,
 }
 
 impl Session {
@@ -275,7 +295,14 @@ impl Session {
 
     /// Returns the permit of a session that has authenticated and is now counted by its account.
     pub(super) fn release_permit(&self) {
-        drop(self.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.handshake.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Stops counting a session whose client is connected to the namespace.
+    ///
+    /// The library drops its state of such a session as soon as the session ends.
+    pub(super) fn release_retained(&self) {
+        drop(self.retained.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Whether the client may send this number of further messages.
@@ -300,15 +327,27 @@ impl Session {
     ///
     /// The library keeps its state of an ended session until the time to authenticate ends.
     async fn end_polling(&self) {
-        if self.wire.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        let ends = {
+            let mut wire = self.wire();
+            let ends = wire.close.is_none();
+            // No upgrade may come between this check and the close packet.
+            wire.ended |= ends;
+            ends
+        };
+        if ends {
             self.release_permit();
             self.close().await;
         }
     }
 
-    fn set_wire(&self, wire: Option<oneshot::Sender<()>>) {
-        // An older WebSocket is closed: a session has only one.
-        drop(std::mem::replace(&mut *self.wire.lock().unwrap_or_else(PoisonError::into_inner), wire));
+    fn wire(&self) -> MutexGuard<'_, WireState> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the WebSocket of the session. Closes an older one, and the new one if the session has ended.
+    fn set_wire(&self, close: oneshot::Sender<()>) {
+        let mut wire = self.wire();
+        wire.close = (!wire.ended).then_some(close);
     }
 
     /// Closes the session after its client has had [`CLOSE_TIMEOUT`] to read the last packets.
@@ -319,7 +358,7 @@ impl Session {
 
     /// Closes the session, whatever its transport.
     async fn close(&self) {
-        self.set_wire(None);
+        *self.wire() = WireState { close: None, ended: true };
         if let (Some(sid), Some(engine)) = (self.sid.get(), self.engine.upgrade()) {
             // Sends a close packet, as its client would. A session that was upgraded refuses it.
             let uri = format!("{PATH}?EIO=4&transport=polling&sid={sid}");
@@ -335,6 +374,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.gauge.dec();
         if let (Some(sid), Some(engine)) = (self.sid.get(), self.engine.upgrade()) {
             engine.polling().remove(sid);
         }
@@ -435,7 +475,7 @@ impl SessionWire {
     fn over(upgraded: Upgraded, session: Arc<Session>) -> (Self, oneshot::Receiver<()>) {
         let (close, closing) = oneshot::channel();
         let (gone, ended) = oneshot::channel();
-        session.set_wire(Some(close));
+        session.set_wire(close);
         let wire = Self {
             io: TokioIo::new(upgraded),
             closing: Some(closing),
@@ -536,6 +576,50 @@ impl AsyncWrite for SessionWire {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn session() -> Arc<Session> {
+        Arc::new(Session {
+            engine: Weak::new(),
+            sid: OnceLock::new(),
+            handshake: Mutex::default(),
+            retained: Mutex::default(),
+            asked: AtomicBool::new(false),
+            wire: Mutex::default(),
+            rate: Mutex::new(MessageRate::new()),
+            over: Notify::new(),
+            gauge: Gauge::default(),
+        })
+    }
+
+    /// The upgrade may have begun before the session ended.
+    #[tokio::test]
+    async fn websocket_of_an_ended_session_is_closed() {
+        let (session, (close, mut closed)) = (session(), oneshot::channel());
+        session.end_polling().await;
+        session.set_wire(close);
+        assert_eq!(closed.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+
+        let (session, (close, mut closed)) = (self::session(), oneshot::channel());
+        session.set_wire(close);
+        session.end_polling().await;
+        assert_eq!(closed.try_recv(), Err(oneshot::error::TryRecvError::Empty), "it was upgraded before");
+    }
+
+    #[test]
+    fn stored_head_of_a_request_is_small() {
+        let padding = "a".repeat(6_000);
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = format!("{PATH}?a={padding}&EIO=4&transport=polling&b=c").parse().unwrap();
+        let value = HeaderValue::try_from(padding).unwrap();
+        request.headers_mut().insert("x-padding", value.clone());
+        request.headers_mut().insert(header::USER_AGENT, value);
+        request.headers_mut().insert(REQUEST_ID, HeaderValue::from_static("id"));
+        request.extensions_mut().insert([0_u8; 1_000]);
+        let head = stored_head(&request, &session());
+        assert_eq!(head.uri().to_string(), format!("{PATH}?EIO=4&transport=polling"));
+        assert_eq!((head.headers().len(), &head.headers()[REQUEST_ID]), (1, &HeaderValue::from_static("id")));
+        assert!(head.extensions().get::<Arc<Session>>().is_some() && head.extensions().len() == 1);
+    }
 
     #[test]
     fn frames_are_counted_however_they_arrive() {

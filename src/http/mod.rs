@@ -128,6 +128,9 @@ pub struct HttpOptions {
     ///
     /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All clients together have as many as
     /// `live_connections`. Once half of these are open, each client has fewer. Default: 256.
+    ///
+    /// A connection that ends without authenticating uses memory for up to 10 s. Together with these, a client may have four times as
+    /// many, and all clients twice as many.
     pub handshakes_per_client: usize,
     /// Origins whose pages may call every route from a browser (CORS), preflight requests included.
     ///
@@ -141,6 +144,15 @@ pub struct HttpOptions {
     /// The router for the admin address, see [`routers`], always serves it.
     pub metrics: bool,
 }
+
+/// Maximum Socket.IO sessions in memory that have not authenticated, as a multiple of `handshakes_per_client`.
+///
+/// More than 1, because a client whose session has ended may begin another one immediately.
+#[cfg(feature = "socketio")]
+const RETAINED_SESSIONS_PER_CLIENT: usize = 4;
+/// The same for all clients, as a multiple of `live_connections`.
+#[cfg(feature = "socketio")]
+const RETAINED_SESSIONS_IN_TOTAL: usize = 2;
 
 impl Default for HttpOptions {
     fn default() -> Self {
@@ -186,6 +198,9 @@ struct Shared {
     uploads: upload_permits::UploadPermits,
     #[cfg(feature = "socketio")]
     handshakes: Arc<client_permits::ClientPermits>,
+    /// Permits of Socket.IO sessions in memory that have not authenticated, including ended ones.
+    #[cfg(feature = "socketio")]
+    retained_sessions: Arc<client_permits::ClientPermits>,
     cors: Option<CorsLayer>,
     metrics: operations::Metrics,
     pictures: operations::PicturesAnswer,
@@ -254,6 +269,11 @@ impl App {
             handshakes: client_permits::ClientPermits::new(
                 options.live_connections,
                 options.handshakes_per_client,
+            ),
+            #[cfg(feature = "socketio")]
+            retained_sessions: client_permits::ClientPermits::new(
+                options.live_connections.saturating_mul(RETAINED_SESSIONS_IN_TOTAL),
+                options.handshakes_per_client.saturating_mul(RETAINED_SESSIONS_PER_CLIENT),
             ),
             cors: cors::layer(&options.cors_origins),
             metrics: operations::Metrics::default(),

@@ -164,6 +164,8 @@ pub(super) struct Metrics {
     rendered: Counter,
     rejected: Counter,
     picture_memory: Gauge,
+    #[cfg(feature = "socketio")]
+    pub(super) socketio_sessions: Gauge,
 }
 
 impl Default for Metrics {
@@ -186,6 +188,14 @@ impl Default for Metrics {
             "Bytes set aside for pictures being decoded here",
             picture_memory.clone(),
         );
+        #[cfg(feature = "socketio")]
+        let socketio_sessions = Gauge::default();
+        #[cfg(feature = "socketio")]
+        registry.register(
+            "socketio_sessions",
+            "Socket.IO sessions in memory, including ended ones",
+            socketio_sessions.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             requests,
@@ -195,6 +205,8 @@ impl Default for Metrics {
             rendered,
             rejected,
             picture_memory,
+            #[cfg(feature = "socketio")]
+            socketio_sessions,
         }
     }
 }

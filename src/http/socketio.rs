@@ -191,6 +191,7 @@ async fn open(
 /// Serves the client until its connection ends. Then closes its session and returns its permit.
 async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
     let PendingFollower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
+    session.release_retained();
     let side = stream.membership().side;
     loop {
         let (name, text) = tokio::select! {
