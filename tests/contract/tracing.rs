@@ -7,7 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{body::Body, http::Request};
-use couple::{Backend, Keyring, core::limits::Unlimited, http::HttpOptions, store::MemoryStore};
+use couple::{
+    Backend, Keyring, blobs::Blobs, core::limits::Unlimited, http::HttpOptions, store::MemoryStore,
+};
 
 use crate::{
     observed_store::{ObservedStore, StoreObserver},
@@ -63,7 +65,8 @@ async fn log_of_the_store_names_the_request_the_job_or_the_stream() {
     // Tests on other threads may have cached that no subscriber is interested.
     tracing::callsite::rebuild_interest_cache();
     let store = ObservedStore(MemoryStore::new(), Arc::new(Warnings));
-    let builder = Backend::builder().store(store).keys(Keyring::new([7; 32])).limits(Unlimited);
+    let builder =
+        Backend::builder().store(store).keys(Keyring::new([7; 32])).blobs(Blobs::memory()).limits(Unlimited);
     let world = World::of(builder, HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let entry = r#"{"client_id": "a", "kind": "text", "body": {"text": "hello"}}"#;
