@@ -313,7 +313,7 @@ mod tests {
             ("COUPLE_BLOBS", "s3://id:secret@bucket", "s3://BUCKET/PREFIX"),
             ("COUPLE_ROLE", "worker:cake", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
-            ("COUPLE_PUBLIC_URL", "https://", "a host"),
+            ("COUPLE_PUBLIC_URL", "https://", "https://HOST"),
         ] {
             let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is accepted") };
             assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");

@@ -52,7 +52,7 @@ struct RenditionOut {
     width: u32,
     /// Height in pixels.
     height: u32,
-    /// JPEG or, for photos and if the request accepts it, WebP or PNG. Needs the `Authorization` header.
+    /// JPEG or, if the request accepts it, WebP or PNG. Needs the `Authorization` header.
     url: String,
     /// URL that needs no `Authorization` header, for `<img>`.
     ///

@@ -60,7 +60,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("picture_too_large", 413, "The picture has too many pixels"),
     ("unfinished_uploads_full", 413, "Too many unfinished uploads: finish or cancel some"),
     ("uri_too_long", 414, "The address is too long"),
-    ("unsupported_media_type", 415, "Send application/json"),
+    ("unsupported_media_type", 415, "Unsupported content type"),
     ("unsupported_encoding", 415, "Send the body uncompressed"),
     ("unknown_type", 415, "Not a picture of a known type"),
     ("range_not_satisfiable", 416, "No such range"),

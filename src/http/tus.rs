@@ -249,7 +249,7 @@ async fn options(State(app): State<App>) -> Response {
 
 /// Create a resumable upload (tus 1.0).
 ///
-/// Extensions: creation, creation-with-upload, creation-defer-length, concatenation. An upload lasts 24 hours. A photo belongs to the
+/// Extensions: creation, creation-with-upload, creation-defer-length, concatenation, termination, expiration. An upload lasts 24 hours. A photo belongs to the
 /// couple in which the account is when the upload is created; once that couple has ended, the upload is refused with 410.
 #[utoipa::path(post, path = "/v1/uploads", tag = "media", security(("session" = [])),
     params(("Tus-Resumable" = String, Header, description = "`1.0.0`"),

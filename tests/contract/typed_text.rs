@@ -96,6 +96,33 @@ async fn invite_codes_and_pasted_links_are_accepted() {
 }
 
 #[tokio::test]
+async fn pasted_account_links_are_accepted() {
+    let world = World::new();
+    let pasted = |token: &str, n: usize| {
+        let link = format!("https://app.example.org/open/page#{token}");
+        [format!(" {token}\n"), link.clone(), format!("<{link}>"), link.replace('#', "%23")][n].clone()
+    };
+    for n in 0..4 {
+        let email = format!("ana{n}@example.org");
+        world.sign_up(&email).await;
+        let (_, token) = world.mailed(&email);
+        let answer = world.open("/v1/accounts/verify", json!({ "token": pasted(&token, n) })).await;
+        assert_eq!(answer.status, 200, "{n}: {}", answer.body);
+        world.open("/v1/sessions/code", json!({ "email": email })).await;
+        world.work().await;
+        let (_, token) = world.mailed(&email);
+        let answer = world.open("/v1/sessions", json!({ "token": pasted(&token, n) })).await;
+        assert_eq!(answer.status, 201, "{n}: {}", answer.body);
+        world.open("/v1/password/forgot", json!({ "email": email })).await;
+        world.work().await;
+        let (_, token) = world.mailed(&email);
+        let body = json!({ "token": pasted(&token, n), "new_password": "mauve kettle orbit" });
+        let answer = world.call("PUT", "/v1/password", None, Some(body)).await;
+        assert_eq!(answer.status, 204, "{n}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn locale_is_matched_and_never_refused() {
     let world = World::new();
     let body = json!({ "email": "ana@example.org", "display_name": "Ana", "locale": "en_US" });

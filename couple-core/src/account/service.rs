@@ -20,6 +20,7 @@ use crate::{
     ports::without_conflict,
     store::UnitOfWork,
     text::parse_birthday,
+    typed,
 };
 
 /// Request to sign up.
@@ -847,10 +848,11 @@ impl Accounts {
         let now = self.ports.now();
         match proof {
             AdmittedProof::Link(link) => {
-                if link.expose().is_empty() || link.expose().len() > 256 {
+                // People paste the whole link, with blanks or brackets around it.
+                let Some(link) = typed::link_token(link.expose(), kind.as_str()) else {
                     return Err(Failure::Refused(refusal));
-                }
-                let token = self.ports.store.token_by_link(&digest(&[link.expose().as_bytes()])).await?;
+                };
+                let token = self.ports.store.token_by_link(&digest(&[link.as_bytes()])).await?;
                 let token = rules::require_link(token, kind, now, &refusal).map_err(Failure::Refused)?;
                 Ok(PresentedToken::link(token))
             }
