@@ -68,7 +68,7 @@ pub(super) struct Place {
     end: PlaceEnd,
 }
 
-/// What the end of a blocked commit shows about its locks.
+/// End of a blocked commit, by which its locks become suspect or trusted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PlaceEnd {
     /// Nothing: the commit conflicted, failed for another reason, or was abandoned by its caller.
