@@ -1,16 +1,12 @@
 //! Side channels: response times and logs do not reveal secrets.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use couple::{Backend, account::HashCost, core::limits::Unlimited, notify::mail::MemoryMailer};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::world::World;
+use crate::world::{Log, World};
 
 const PASSWORD: &str = "mauve kettle orbit";
 
@@ -69,19 +65,6 @@ async fn response_time_does_not_reveal_an_account() {
     while !seen.iter().any(|ratio| (0.9..=1.1).contains(ratio)) {
         assert!(seen.len() < 3, "sign-in: known to unknown {seen:?}");
         seen.push(ratio(&world, "/v1/sessions", &wrong, 60).await);
-    }
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

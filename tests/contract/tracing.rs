@@ -1,9 +1,6 @@
 //! Tracing: what a store logs names the request, job or live stream that caused it.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::{body::Body, http::Request};
@@ -13,21 +10,8 @@ use couple::{
 
 use crate::{
     observed_store::{ObservedStore, StoreObserver},
-    world::World,
+    world::{Log, World},
 };
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Store that logs a warning for every read and commit.
 struct Warnings;

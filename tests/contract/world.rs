@@ -230,3 +230,17 @@ impl World {
         answer.body["seq"].as_i64().unwrap()
     }
 }
+
+/// Writer that keeps what is logged.
+#[derive(Clone, Default)]
+pub(crate) struct Log(pub(crate) std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

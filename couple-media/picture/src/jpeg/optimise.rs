@@ -447,12 +447,12 @@ mod tests {
     /// A row of units of 16 × 16 that shows 8 rows of pixels takes less than three quarters of a full one.
     #[test]
     fn blocks_outside_of_the_picture_cost_next_to_nothing() {
-        let grey = |size| {
+        let coloured = |size| {
             encoded(&samples("photo", size, 3), size, ColorType::Rgb, |e| {
                 e.set_sampling_factor(SamplingFactor::F_2_2);
             })
         };
-        let optimised = |size| optimised(&grey(size)).unwrap().len();
+        let optimised = |size| optimised(&coloured(size)).unwrap().len();
         let (half, whole) = (optimised((1600, 8)), optimised((1600, 16)));
         assert!(half * 100 < whole * 75, "{half} bytes for 8 rows, {whole} for 16");
     }
