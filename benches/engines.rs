@@ -132,7 +132,7 @@ async fn jobs(place: &Place<'_>, batch: u32) -> f64 {
                 let lease_until = now.plus(Duration::from_secs(30));
                 let claim =
                     JobChange::Claim { queue: queue.to_owned(), now, lease_until, claim, limit: batch };
-                let claimed = store.commit(vec![claim.into()]).await.unwrap().claimed;
+                let claimed = store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs();
                 let finish: Vec<Change> = claimed
                     .iter()
                     .map(|one| JobChange::Finish { id: one.job.id, claim: one.claim }.into())

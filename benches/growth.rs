@@ -111,7 +111,7 @@ async fn measure(store: Arc<dyn Store>, engine: &Engine, rows: u32) {
                 claim: n as i64 + 1,
                 limit: 1,
             };
-            let claimed = store.commit(vec![claim.into()]).await.unwrap().claimed.remove(0);
+            let claimed = store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs().remove(0);
             let finish = JobChange::Finish { id: claimed.job.id, claim: claimed.claim };
             store.commit(vec![finish.into()]).await.unwrap();
         }

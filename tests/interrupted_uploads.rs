@@ -334,7 +334,7 @@ async fn picture_that_kills_its_process_is_rejected() {
                 0 => JobChange::Claim { queue, now, lease_until, claim: died, limit: 1 },
                 _ => JobChange::ClaimAbandoned { queue, now, lease_until, claim: died },
             };
-            assert_eq!(kept.store.commit(vec![claim.into()]).await.unwrap().claimed.len(), 1);
+            assert_eq!(kept.store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs().len(), 1);
             died += 1;
         } else {
             backend.worker().run_until_idle().await.unwrap();

@@ -177,7 +177,7 @@ async fn dead_worker_is_replaced_and_its_late_result_is_refused() {
         claim: 7,
         limit: 1,
     };
-    let claimed = store.commit(vec![claim.into()]).await.unwrap().claimed;
+    let claimed = store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs();
     shop.worker.run_until_idle().await.unwrap();
     assert_eq!(shop.runs(), 0);
     // … until its lease has expired.
@@ -229,7 +229,7 @@ async fn an_abandoned_job_does_not_wait_for_a_long_one_of_another_queue() {
     let abandon = async |enqueue, queue: &str| {
         let now = couple::Clock::now(&*shop.clock);
         let claim = JobChange::Claim { queue: queue.to_owned(), now, lease_until: now, claim: 7, limit: 1 };
-        assert_eq!(ports.commit(vec![enqueue, claim.into()]).await.unwrap().claimed.len(), 1);
+        assert_eq!(ports.commit(vec![enqueue, claim.into()]).await.unwrap().into_claimed_jobs().len(), 1);
     };
     abandon(ports.enqueue(&Deed::Hang).unwrap(), "deeds").await;
     while shop.runs() == 0 {
@@ -278,7 +278,7 @@ async fn running_job_with_an_expired_lease_is_renewed_and_not_run_again() {
     let now = couple::Clock::now(&*shop.clock);
     let lease_until = now.plus(Duration::from_secs(30));
     let claim = JobChange::ClaimAbandoned { queue: "deeds".to_owned(), now, lease_until, claim: 7 };
-    let claimed = ports.commit(vec![claim.into()]).await.unwrap().claimed;
+    let claimed = ports.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs();
     assert_eq!(claimed[0].attempt, 2, "the run was one attempt");
 }
 

@@ -132,7 +132,7 @@ impl Two {
             limit: 1000,
         };
         let (mut rendered, mut removed) = (Vec::new(), Vec::new());
-        for claimed in self.store.commit(vec![claim.into()]).await.unwrap().claimed {
+        for claimed in self.store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs() {
             match claimed.job.name.as_str() {
                 "media.render" => {
                     rendered.push(serde_json::from_str::<RenderMedia>(&claimed.job.payload).unwrap().media);

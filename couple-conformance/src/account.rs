@@ -343,14 +343,14 @@ pub async fn a11_purges(store: impl Store) {
     let end = world.later(3600);
     let nobody = world.now().minus(std::time::Duration::from_secs(1));
     let tokens = |before, cap| AccountChange::PurgeTokens { before, cap };
-    assert_eq!(must(&store, tokens(end, 9)).await.purged, [0]);
+    assert_eq!(must(&store, tokens(end, 9)).await.rows_affected(), 0);
     let later = world.later(3601);
-    assert_eq!(must(&store, tokens(later, 3)).await.purged, [3]);
-    assert_eq!(must(&store, tokens(later, 3)).await.purged, [2]);
+    assert_eq!(must(&store, tokens(later, 3)).await.rows_affected(), 3);
+    assert_eq!(must(&store, tokens(later, 3)).await.rows_affected(), 2);
     let sessions = |before, idle, cap| AccountChange::PurgeSessions { before, idle, cap };
-    assert_eq!(must(&store, sessions(end, nobody, 9)).await.purged, [0]);
-    assert_eq!(must(&store, sessions(later, nobody, 2)).await.purged, [2]);
-    assert_eq!(must(&store, sessions(end, world.later(1), 9)).await.purged, [3]);
+    assert_eq!(must(&store, sessions(end, nobody, 9)).await.rows_affected(), 0);
+    assert_eq!(must(&store, sessions(later, nobody, 2)).await.rows_affected(), 2);
+    assert_eq!(must(&store, sessions(end, world.later(1), 9)).await.rows_affected(), 3);
 }
 
 /// Accounts whose grace period has ended are listed, earliest first.
@@ -508,8 +508,8 @@ pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
         assert_eq!(store.tally(id(3), now).await.unwrap(), live);
     }
     let purge = |before, cap| AccountChange::PurgeTallies { before, cap };
-    assert_eq!(must(&store, purge(now, 9)).await.purged, [0]);
-    assert_eq!(must(&store, purge(world.later(101), 1)).await.purged, [1]);
-    assert_eq!(must(&store, purge(world.later(101), 9)).await.purged, [1]);
+    assert_eq!(must(&store, purge(now, 9)).await.rows_affected(), 0);
+    assert_eq!(must(&store, purge(world.later(101), 1)).await.rows_affected(), 1);
+    assert_eq!(must(&store, purge(world.later(101), 9)).await.rows_affected(), 1);
     assert_eq!(store.tally(id(1), now).await.unwrap().map(|tally| tally.count), Some(1));
 }

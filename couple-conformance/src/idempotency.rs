@@ -50,8 +50,8 @@ pub async fn i2_expiry_and_purge(store: impl Store) {
         must(&store, IdempotencyChange::Record(record(&world, scope, n as u64))).await;
     }
     let purge = |before, cap| IdempotencyChange::Purge { before, cap };
-    assert_eq!(must(&store, purge(world.later(60), 9)).await.purged, [0]);
-    assert_eq!(must(&store, purge(world.later(61), 2)).await.purged, [2]);
-    assert_eq!(must(&store, purge(world.later(61), 2)).await.purged, [1]);
+    assert_eq!(must(&store, purge(world.later(60), 9)).await.rows_affected(), 0);
+    assert_eq!(must(&store, purge(world.later(61), 2)).await.rows_affected(), 2);
+    assert_eq!(must(&store, purge(world.later(61), 2)).await.rows_affected(), 1);
     assert!(store.outcome(&first.scope).await.unwrap().is_some());
 }

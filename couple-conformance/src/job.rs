@@ -32,7 +32,7 @@ pub async fn j1_claimed_by_one(store: impl Store) {
                         claim: token,
                         limit: 7,
                     };
-                    let claimed = must(&*store, change).await.claimed;
+                    let claimed = must(&*store, change).await.into_claimed_jobs();
                     if claimed.is_empty() {
                         return mine;
                     }
@@ -65,11 +65,11 @@ pub async fn j2_in_order_of_due_time(store: impl Store) {
         claim: 1,
         limit,
     };
-    let payloads = must(&store, change(world.later(30), 2)).await.claimed;
+    let payloads = must(&store, change(world.later(30), 2)).await.into_claimed_jobs();
     assert_eq!(payloads.len(), 2);
     assert_eq!(store.next_due("q").await.unwrap(), Some(world.later(30)));
-    assert_eq!(must(&store, change(world.later(30), 9)).await.claimed.len(), 1);
-    assert_eq!(must(&store, change(world.later(40), 9)).await.claimed.len(), 1);
+    assert_eq!(must(&store, change(world.later(30), 9)).await.into_claimed_jobs().len(), 1);
+    assert_eq!(must(&store, change(world.later(40), 9)).await.into_claimed_jobs().len(), 1);
 }
 
 /// A leased job is not claimed before its lease ends.
@@ -99,16 +99,16 @@ pub async fn j3_leases_end(store: impl Store) {
     };
     // Both jobs are abandoned: they are claimed one at a time, the longest abandoned first.
     all(&store, vec![enqueue(&third)]).await;
-    assert_eq!(must(&store, again(49, 4)).await.claimed, []);
-    let second = must(&store, again(60, 5)).await.claimed;
+    assert_eq!(must(&store, again(49, 4)).await.into_claimed_jobs(), []);
+    let second = must(&store, again(60, 5)).await.into_claimed_jobs();
     assert_eq!((ids(&second), second[0].attempt, second[0].claim), (vec![job.id], 2, 5));
     assert_eq!(second[0].job.due_at, world.later(90));
-    let second = must(&store, again(60, 6)).await.claimed;
+    let second = must(&store, again(60, 6)).await.into_claimed_jobs();
     assert_eq!((ids(&second), second[0].attempt), (vec![other.id], 2));
-    assert_eq!(must(&store, again(60, 7)).await.claimed, []);
+    assert_eq!(must(&store, again(60, 7)).await.into_claimed_jobs(), []);
     // A job that was given back with a result is no longer abandoned.
     must(&store, JobChange::Retry { id: job.id, claim: 5, due_at: world.later(70) }).await;
-    assert_eq!(must(&store, again(80, 8)).await.claimed, []);
+    assert_eq!(must(&store, again(80, 8)).await.into_claimed_jobs(), []);
     assert_eq!(ids(&claim(&store, "q", world.later(80), 10, 9).await), [third.id, job.id]);
 }
 
@@ -224,9 +224,9 @@ pub async fn j8_dead_jobs(store: impl Store) {
     assert_eq!(claimed[0].job.expires_at, world.later(60));
     let died = |n: u64| world.now().minus(Duration::from_secs(40 - n * 10));
     let purge = |before: Timestamp, cap| JobChange::PurgeDead { before, cap };
-    assert_eq!(must(&store, purge(died(0), 9)).await.purged, [0]);
-    assert_eq!(must(&store, purge(died(3), 1)).await.purged, [1]);
-    assert_eq!(must(&store, purge(died(3), 9)).await.purged, [1]);
+    assert_eq!(must(&store, purge(died(0), 9)).await.rows_affected(), 0);
+    assert_eq!(must(&store, purge(died(3), 1)).await.rows_affected(), 1);
+    assert_eq!(must(&store, purge(died(3), 9)).await.rows_affected(), 1);
     assert_eq!(store.dead_jobs(None, 9).await.unwrap().len(), 1);
 }
 

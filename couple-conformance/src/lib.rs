@@ -57,7 +57,7 @@ macro_rules! store {
     ($factory:expr) => {
         $crate::checks! { $factory;
             store: s1_all_or_nothing, s2_in_order, s3_read_your_writes, s4_a_caller_may_stop_waiting,
-                s5_conflicts_do_not_spread, s6_empty, s7_text_is_exact;
+                s5_conflicts_do_not_spread, s6_empty, s7_text_is_exact, s8_one_result_per_change;
             account: a1_one_account_per_address, a2_reads_back, a3_stale_update, a4_update_to_taken_address,
                 a5_redeemed_once, a6_tries_one_by_one, a7_open_tokens, a8_ending_tokens, a9_ending_sessions,
                 a10_erasing, a11_purges, a12_due_for_deletion,

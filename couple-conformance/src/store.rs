@@ -1,10 +1,16 @@
-//! S1–S7: guarantees of every commit.
+//! S1–S8: guarantees of every commit.
 
 use std::{sync::Arc, time::Duration};
 
-use couple_core::{CommitError, Committed, Conflict, Store, account::AccountChange, pairing::PairingChange};
+use couple_core::{
+    ChangeResult, CommitError, Committed, Conflict, Store,
+    account::AccountChange,
+    job::{ClaimedJob, JobChange, NewJob},
+    pairing::{PairingChange, Side},
+    timeline::TimelineChange,
+};
 
-use crate::world::{World, all, append, conflict, conflicts, insert, must, race};
+use crate::world::{World, all, append, concurrently, conflict, conflicts, insert, must, race};
 
 /// After a conflict none of the commit's changes is visible.
 pub async fn s1_all_or_nothing(store: impl Store) {
@@ -14,7 +20,7 @@ pub async fn s1_all_or_nothing(store: impl Store) {
     let changes = vec![
         insert(&ana),
         append(couple.id, world.entry("one")),
-        couple_core::job::JobChange::Enqueue(world.job("q")).into(),
+        JobChange::Enqueue(world.job("q")).into(),
         insert(&again),
     ];
     assert_eq!(conflicts(&store, changes).await, Conflict::AccountExists);
@@ -36,7 +42,7 @@ pub async fn s2_in_order(store: impl Store) {
         PairingChange::End { id: first.id, at: world.now() }.into(),
         PairingChange::Found(second.clone()).into(),
     ];
-    assert_eq!(all(&store, changes).await.seqs, [1, 2]);
+    assert!(all(&store, changes).await.appended_seqs().eq([1, 2]));
     assert_eq!(store.couple_of(people[0]).await.unwrap().unwrap().id, second.id);
 }
 
@@ -114,7 +120,7 @@ pub async fn s7_text_is_exact(store: impl Store) {
         all(&store, vec![append(couple.id, world.entry(id))]).await;
     }
     for (n, id) in ids.into_iter().enumerate() {
-        let found = store.entry_by_client_id(couple.id, couple_core::pairing::Side::First, id).await.unwrap();
+        let found = store.entry_by_client_id(couple.id, Side::First, id).await.unwrap();
         assert_eq!(found.map(|entry| entry.seq), Some(n as i64 + 1), "{id:?}");
         let again = append(couple.id, world.entry(id));
         assert!(matches!(
@@ -123,4 +129,47 @@ pub async fn s7_text_is_exact(store: impl Store) {
         ));
     }
     let _ = conflict(&store, PairingChange::Found(couple)).await;
+}
+
+/// Each of many concurrent commits returns one result for each of its changes, in their order.
+pub async fn s8_one_result_per_change(store: impl Store) {
+    let world = World::default();
+    must(&store, AccountChange::Insert(world.account("taken"))).await;
+    let store = Arc::new(store);
+    let (mut commits, mut expected) = (Vec::new(), Vec::new());
+    for n in 0..48_i64 {
+        let couple = world.founded(&*store).await.id;
+        let job = world.job(&format!("q{n}"));
+        let lease_until = world.later(30);
+        let claim =
+            JobChange::Claim { queue: job.queue.clone(), now: world.now(), lease_until, claim: n, limit: 9 };
+        let erase = TimelineChange::Erase { couple, author: Side::First, at: world.now(), after: 0, cap: 9 };
+        let mut changes = vec![
+            JobChange::Enqueue(job.clone()).into(),
+            append(couple, world.entry("one")),
+            claim.into(),
+            insert(&world.account(&format!("p{n}"))),
+            append(couple, world.entry("two")),
+            PairingChange::End { id: couple, at: world.now() }.into(),
+            erase.into(),
+        ];
+        if n % 3 == 2 {
+            changes.push(insert(&world.account("taken")));
+            expected.push(Err(Conflict::AccountExists));
+        } else {
+            let claimed = ClaimedJob { job: NewJob { due_at: lease_until, ..job }, attempt: 1, claim: n };
+            let results = [
+                ChangeResult::Applied,
+                ChangeResult::Appended { seq: 1 },
+                ChangeResult::Claimed(vec![claimed]),
+                ChangeResult::Applied,
+                ChangeResult::Appended { seq: 2 },
+                ChangeResult::Applied,
+                ChangeResult::RowsAffected(2),
+            ];
+            expected.push(Ok(results.into_iter().collect()));
+        }
+        commits.push(changes);
+    }
+    assert_eq!(concurrently(&store, commits).await, expected);
 }

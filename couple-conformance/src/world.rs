@@ -272,6 +272,14 @@ pub(crate) async fn conflicts(store: &impl Store, changes: Vec<Change>) -> Confl
 
 /// Runs commits concurrently and returns how many succeeded; the others must have conflicted.
 pub(crate) async fn race(store: &Arc<impl Store>, commits: Vec<Vec<Change>>) -> usize {
+    concurrently(store, commits).await.iter().filter(|result| result.is_ok()).count()
+}
+
+/// Runs commits concurrently and returns the result of each, in their order. None may fail.
+pub(crate) async fn concurrently(
+    store: &Arc<impl Store>,
+    commits: Vec<Vec<Change>>,
+) -> Vec<Result<Committed, Conflict>> {
     let start = Arc::new(tokio::sync::Barrier::new(commits.len()));
     let tasks: Vec<_> = commits
         .into_iter()
@@ -280,18 +288,18 @@ pub(crate) async fn race(store: &Arc<impl Store>, commits: Vec<Vec<Change>>) -> 
             tokio::spawn(async move {
                 start.wait().await;
                 match store.commit(changes).await {
-                    Ok(_) => 1,
-                    Err(CommitError::Conflict(_)) => 0,
+                    Ok(committed) => Ok(committed),
+                    Err(CommitError::Conflict(conflict)) => Err(conflict),
                     Err(CommitError::Failed(error)) => panic!("{error}"),
                 }
             })
         })
         .collect();
-    let mut succeeded = 0;
+    let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {
-        succeeded += task.await.expect("no commit panics");
+        results.push(task.await.expect("no commit panics"));
     }
-    succeeded
+    results
 }
 
 pub(crate) fn append(couple: CoupleId, entry: NewEntry) -> Change {
@@ -312,7 +320,7 @@ pub(crate) async fn claim(
         claim: token,
         limit: 1000,
     };
-    must(store, claim).await.claimed
+    must(store, claim).await.into_claimed_jobs()
 }
 
 pub(crate) fn insert(account: &Account) -> Change {

@@ -63,5 +63,7 @@ pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId, 
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
 pub use secret::{Digest, Keyring, Secret, digest};
-pub use store::{Change, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, UnitOfWork};
+pub use store::{
+    Change, ChangeResult, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, UnitOfWork,
+};
 pub use text::{DisplayName, Invalid, Label, Locale, TimeZoneName};

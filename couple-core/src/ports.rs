@@ -70,9 +70,9 @@ impl Ports {
             let result = ports.store.commit(changes).await;
             match &result {
                 Ok(committed) => {
-                    if let Some(((couple, entry), seq)) = appended.zip(committed.seqs.first()) {
+                    if let Some(((couple, entry), seq)) = appended.zip(committed.appended_seqs().next()) {
                         changed.remove(&Topic::Couple(couple));
-                        let notice = Notice::Appended(Arc::new(entry.at_seq(*seq)));
+                        let notice = Notice::Appended(Arc::new(entry.at_seq(seq)));
                         ports.bus.publish(Topic::Couple(couple), notice).await;
                     }
                     ports.publish_changed(&changed).await;

@@ -168,15 +168,68 @@ from_area! {
     Idempotency(IdempotencyChange),
 }
 
-/// Results of a commit, in the order of the changes that produced them.
+/// Result of one change of a commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChangeResult {
+    /// The change was applied and returns no data.
+    Applied,
+    /// `seq` of the entry that [`TimelineChange::Append`] appended.
+    Appended {
+        /// Position of the entry in the log of its couple.
+        seq: i64,
+    },
+    /// Jobs that [`JobChange::Claim`] or [`JobChange::ClaimAbandoned`] claimed, earliest due time first.
+    Claimed(Vec<ClaimedJob>),
+    /// Number of rows that a change with a `cap` removed or erased.
+    RowsAffected(u64),
+}
+
+/// Results of a commit: one [`ChangeResult`] for each change, in the order of the changes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Committed {
-    /// `seq` of each appended entry.
-    pub seqs: Vec<i64>,
-    /// Claimed jobs.
-    pub claimed: Vec<ClaimedJob>,
-    /// Number of rows that each purging or erasing change removed.
-    pub purged: Vec<u64>,
+    results: Vec<ChangeResult>,
+}
+
+impl Committed {
+    /// Result of each change, in the order of the changes.
+    #[must_use]
+    pub fn results(&self) -> &[ChangeResult] {
+        &self.results
+    }
+
+    /// `seq` of each appended entry, in order.
+    pub fn appended_seqs(&self) -> impl Iterator<Item = i64> + '_ {
+        self.results.iter().filter_map(|result| match result {
+            ChangeResult::Appended { seq } => Some(*seq),
+            ChangeResult::Applied | ChangeResult::Claimed(_) | ChangeResult::RowsAffected(_) => None,
+        })
+    }
+
+    /// All claimed jobs, in order.
+    #[must_use]
+    pub fn into_claimed_jobs(self) -> Vec<ClaimedJob> {
+        let claimed = self.results.into_iter().filter_map(|result| match result {
+            ChangeResult::Claimed(jobs) => Some(jobs),
+            ChangeResult::Applied | ChangeResult::Appended { .. } | ChangeResult::RowsAffected(_) => None,
+        });
+        claimed.flatten().collect()
+    }
+
+    /// Total number of rows that the changes with a `cap` removed or erased.
+    #[must_use]
+    pub fn rows_affected(&self) -> u64 {
+        let rows = self.results.iter().map(|result| match result {
+            ChangeResult::RowsAffected(rows) => *rows,
+            ChangeResult::Applied | ChangeResult::Appended { .. } | ChangeResult::Claimed(_) => 0,
+        });
+        rows.sum()
+    }
+}
+
+impl FromIterator<ChangeResult> for Committed {
+    fn from_iter<I: IntoIterator<Item = ChangeResult>>(results: I) -> Self {
+        Self { results: results.into_iter().collect() }
+    }
 }
 
 /// Precondition that did not hold. The caller reads and decides again.
@@ -285,6 +338,8 @@ pub enum CommitError {
 /// * **S6** An empty commit succeeds and changes nothing.
 /// * **S7** Text is stored exactly: compared byte by byte, without trimming or case folding; any valid
 ///   Unicode but NUL.
+/// * **S8** A commit returns exactly one result for each change, in the order of the changes, however many
+///   commits run concurrently.
 #[async_trait]
 pub trait Store:
     AccountReads

@@ -296,7 +296,7 @@ impl PurgeAccountsHandler {
     /// Commits and returns the number of removed rows; none if the account or its couple changed.
     async fn counted(&self, changes: Vec<Change>) -> Result<Option<u64>, Error> {
         match self.ports.commit(changes).await {
-            Ok(done) => Ok(Some(done.purged.iter().sum())),
+            Ok(committed) => Ok(Some(committed.rows_affected())),
             Err(CommitError::Conflict(_)) => Ok(None),
             Err(CommitError::Failed(error)) => Err(error),
         }

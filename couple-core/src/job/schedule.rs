@@ -64,10 +64,8 @@ pub(crate) async fn purge_all(
 ) -> Result<u64, Error> {
     let mut total = 0;
     loop {
-        let purged = without_conflict(ports.commit(vec![change(MAX_ROWS_PER_COMMIT)]).await)?
-            .purged
-            .iter()
-            .sum::<u64>();
+        let committed = without_conflict(ports.commit(vec![change(MAX_ROWS_PER_COMMIT)]).await)?;
+        let purged = committed.rows_affected();
         total += purged;
         if purged < u64::from(MAX_ROWS_PER_COMMIT) {
             return Ok(total);

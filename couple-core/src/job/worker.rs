@@ -306,7 +306,7 @@ impl Worker {
             lease_until: now.plus(self.options.lease),
             claim: self.claim_token(),
         };
-        Ok(without_conflict(self.ports.commit(vec![change.into()]).await)?.claimed.pop())
+        Ok(without_conflict(self.ports.commit(vec![change.into()]).await)?.into_claimed_jobs().pop())
     }
 
     fn claim_token(&self) -> i64 {
@@ -328,7 +328,7 @@ impl Worker {
             claim: self.claim_token(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX).min(256),
         };
-        Ok(without_conflict(self.ports.commit(vec![change.into()]).await)?.claimed)
+        Ok(without_conflict(self.ports.commit(vec![change.into()]).await)?.into_claimed_jobs())
     }
 
     async fn renew(self, held: HeldClaims) {

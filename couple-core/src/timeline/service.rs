@@ -179,7 +179,7 @@ impl Timeline {
             let changes = std::iter::once(append.into()).chain(names.map(Change::from)).collect();
             let outcome = (at.couple, client_id.to_owned());
             if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
-                let seq = committed.seqs.first().copied().ok_or_else(|| {
+                let seq = committed.appended_seqs().next().ok_or_else(|| {
                     crate::Error::new(crate::ErrorKind::Internal, "append")
                         .context("the store returned no seq")
                 })?;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Committed, Conflict, Digest, EmailKey, Error, SessionId, Timestamp, TokenId,
+    AccountId, ChangeResult, Conflict, Digest, EmailKey, Error, SessionId, Timestamp, TokenId,
     account::{
         Account, AccountChange, AccountReads, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
     },
@@ -27,7 +27,7 @@ impl AccountTables {
         self.accounts.get(&id)
     }
 
-    pub(super) fn apply(&mut self, change: AccountChange, out: &mut Committed) -> Result<(), Conflict> {
+    pub(super) fn apply(&mut self, change: AccountChange) -> Result<ChangeResult, Conflict> {
         match change {
             AccountChange::Insert(account) => {
                 if self.accounts.has(&account.id) || self.by_email.has(account.email.key()) {
@@ -122,7 +122,7 @@ impl AccountTables {
             AccountChange::PurgeTallies { before, cap } => {
                 let purged =
                     self.tallies.purge(cap, |tally| tally.expires_at < before, |tally| tally.expires_at);
-                out.purged.push(purged.len() as u64);
+                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }
             AccountChange::InsertSession { session, version } => {
                 self.current(session.account, version)?;
@@ -148,7 +148,7 @@ impl AccountTables {
                 for token in &purged {
                     self.unindex(token);
                 }
-                out.purged.push(purged.len() as u64);
+                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }
             AccountChange::PurgeSessions { before, idle, cap } => {
                 let mut purged = self.sessions.purge(
@@ -165,10 +165,10 @@ impl AccountTables {
                 for session in &purged {
                     self.by_bearer.remove(&session.token);
                 }
-                out.purged.push(purged.len() as u64);
+                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }
         }
-        Ok(())
+        Ok(ChangeResult::Applied)
     }
 
     fn current(&self, id: AccountId, version: i64) -> Result<Account, Conflict> {

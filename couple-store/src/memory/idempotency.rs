@@ -1,7 +1,9 @@
 //! Recorded outcomes in memory.
 
 use async_trait::async_trait;
-use couple_core::{Committed, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord};
+use couple_core::{
+    ChangeResult, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord,
+};
 
 use super::{MemoryStore, table::Table};
 
@@ -11,7 +13,7 @@ pub(super) struct IdempotencyTables {
 }
 
 impl IdempotencyTables {
-    pub(super) fn apply(&mut self, change: IdempotencyChange, out: &mut Committed) -> Result<(), Conflict> {
+    pub(super) fn apply(&mut self, change: IdempotencyChange) -> Result<ChangeResult, Conflict> {
         match change {
             IdempotencyChange::Record(record) => {
                 let used = self.outcomes.get(&record.scope);
@@ -21,14 +23,12 @@ impl IdempotencyTables {
                 self.outcomes.put(record.scope, record);
             }
             IdempotencyChange::Purge { before, cap } => {
-                out.purged.push(
-                    self.outcomes
-                        .purge(cap, |record| record.expires_at < before, |record| record.expires_at)
-                        .len() as u64,
-                );
+                let purged =
+                    self.outcomes.purge(cap, |record| record.expires_at < before, |record| record.expires_at);
+                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }
         }
-        Ok(())
+        Ok(ChangeResult::Applied)
     }
 
     pub(super) fn end(&mut self, keep: bool) {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    Committed, Conflict, Error, JobId, Timestamp,
+    ChangeResult, Conflict, Error, JobId, Timestamp,
     job::{ClaimToken, ClaimedJob, DeadJob, JobChange, JobReads, NewJob, QueueStats},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct JobTables {
 }
 
 impl JobTables {
-    pub(super) fn apply(&mut self, change: JobChange, out: &mut Committed) -> Result<(), Conflict> {
+    pub(super) fn apply(&mut self, change: JobChange) -> Result<ChangeResult, Conflict> {
         match change {
             JobChange::Enqueue(job) => {
                 let taken = job.dedupe_key.as_ref().is_some_and(|key| self.by_key.has(key));
@@ -34,10 +34,12 @@ impl JobTables {
                 }
             }
             JobChange::Claim { queue, now, lease_until, claim, limit } => {
-                self.claim(&self.due(&queue, now, false, limit), lease_until, claim, out);
+                let due = self.due(&queue, now, false, limit);
+                return Ok(ChangeResult::Claimed(self.claim(&due, lease_until, claim)));
             }
             JobChange::ClaimAbandoned { queue, now, lease_until, claim } => {
-                self.claim(&self.due(&queue, now, true, 1), lease_until, claim, out);
+                let abandoned = self.due(&queue, now, true, 1);
+                return Ok(ChangeResult::Claimed(self.claim(&abandoned, lease_until, claim)));
             }
             JobChange::Renew { id, claim, lease_until } => {
                 let mut row = self.held(id, claim)?;
@@ -63,12 +65,11 @@ impl JobTables {
                 self.insert(JobRow { job, attempts: 0, claim: None });
             }
             JobChange::PurgeDead { before, cap } => {
-                out.purged.push(
-                    self.dead.purge(cap, |dead| dead.died_at < before, |dead| dead.died_at).len() as u64,
-                );
+                let purged = self.dead.purge(cap, |dead| dead.died_at < before, |dead| dead.died_at);
+                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }
         }
-        Ok(())
+        Ok(ChangeResult::Applied)
     }
 
     /// Up to `limit` due jobs of a queue, earliest due time first; either the abandoned ones or the others.
@@ -88,16 +89,18 @@ impl JobTables {
         self.live.get(&id).is_some_and(|row| row.claim.is_some())
     }
 
-    fn claim(&mut self, jobs: &[JobId], lease_until: Timestamp, claim: ClaimToken, out: &mut Committed) {
+    fn claim(&mut self, jobs: &[JobId], lease_until: Timestamp, claim: ClaimToken) -> Vec<ClaimedJob> {
+        let mut claimed = Vec::with_capacity(jobs.len());
         for id in jobs {
             if let Some(mut row) = self.remove(*id) {
                 row.job.due_at = lease_until;
                 row.attempts += 1;
                 row.claim = Some(claim);
-                out.claimed.push(ClaimedJob { job: row.job.clone(), attempt: row.attempts, claim });
+                claimed.push(ClaimedJob { job: row.job.clone(), attempt: row.attempts, claim });
                 self.insert(row);
             }
         }
+        claimed
     }
 
     fn insert(&mut self, row: JobRow) {

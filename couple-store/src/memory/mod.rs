@@ -19,7 +19,7 @@ pub use presence::MemoryPresence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use couple_core::{Change, CommitError, Committed, Conflict, Error, Store};
+use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, Store};
 
 /// Lowest and highest id, the ends of key ranges.
 const NIL: uuid::Uuid = uuid::Uuid::nil();
@@ -62,15 +62,15 @@ impl MemoryStore {
 }
 
 impl State {
-    fn apply(&mut self, change: Change, out: &mut Committed) -> Result<(), Conflict> {
+    fn apply(&mut self, change: Change) -> Result<ChangeResult, Conflict> {
         match change {
-            Change::Account(change) => self.account.apply(change, out),
-            Change::Pairing(change) => self.pairing.apply(&self.account, change, out),
-            Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change, out),
-            Change::Media(change) => self.media.apply(&self.pairing, change),
-            Change::Upload(change) => self.upload.apply(change),
-            Change::Job(change) => self.job.apply(change, out),
-            Change::Idempotency(change) => self.idempotency.apply(change, out),
+            Change::Account(change) => self.account.apply(change),
+            Change::Pairing(change) => self.pairing.apply(&self.account, change),
+            Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
+            Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
+            Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
+            Change::Job(change) => self.job.apply(change),
+            Change::Idempotency(change) => self.idempotency.apply(change),
         }
     }
 
@@ -90,11 +90,9 @@ impl State {
 impl Store for MemoryStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let mut state = self.state();
-        let mut out = Committed::default();
-        let applied = changes.into_iter().try_for_each(|change| state.apply(change, &mut out));
-        state.end(applied.is_ok());
-        applied?;
-        Ok(out)
+        let committed = changes.into_iter().map(|change| state.apply(change)).collect::<Result<_, _>>();
+        state.end(committed.is_ok());
+        Ok(committed?)
     }
 
     async fn ping(&self) -> Result<(), Error> {

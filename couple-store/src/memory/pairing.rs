@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Committed, Conflict, CoupleId, Digest, EmailKey, Error, InviteId,
+    AccountId, ChangeResult, Conflict, CoupleId, Digest, EmailKey, Error, InviteId,
     account::Account,
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads},
 };
@@ -29,8 +29,7 @@ impl PairingTables {
         &mut self,
         accounts: &account::AccountTables,
         change: PairingChange,
-        out: &mut Committed,
-    ) -> Result<(), Conflict> {
+    ) -> Result<ChangeResult, Conflict> {
         match change {
             PairingChange::InsertInvite { invite, limit } => {
                 self.unpaired(invite.inviter)?;
@@ -109,7 +108,8 @@ impl PairingTables {
                 }
                 let made = self.blocks.purge(cap, |block| block.blocker == account, |_| ());
                 let suffered = self.blocks.purge(cap, |block| block.blocked == account, |_| ());
-                out.purged.push((invites.len() + made.len() + suffered.len()) as u64);
+                let forgotten = invites.len() + made.len() + suffered.len();
+                return Ok(ChangeResult::RowsAffected(forgotten as u64));
             }
             PairingChange::PurgeInvites { before, cap } => {
                 let purged =
@@ -117,10 +117,10 @@ impl PairingTables {
                 for invite in &purged {
                     self.unindex(invite);
                 }
-                out.purged.push(purged.len() as u64);
+                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }
         }
-        Ok(())
+        Ok(ChangeResult::Applied)
     }
 
     fn unpaired(&self, account: AccountId) -> Result<(), Conflict> {

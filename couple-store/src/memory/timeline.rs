@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    Committed, Conflict, CoupleId, Error,
+    ChangeResult, Conflict, CoupleId, Error,
     pairing::Side,
     timeline::{Entry, Page, TimelineChange, TimelineReads},
 };
@@ -20,8 +20,7 @@ impl TimelineTables {
         &mut self,
         couples: &mut pairing::PairingTables,
         change: TimelineChange,
-        out: &mut Committed,
-    ) -> Result<(), Conflict> {
+    ) -> Result<ChangeResult, Conflict> {
         match change {
             TimelineChange::Append { couple: id, entry } => {
                 let mut couple = couples.living(id)?;
@@ -36,7 +35,7 @@ impl TimelineTables {
                 let seq = couple.head_seq;
                 couples.put_couple(couple);
                 self.entries.put((id, seq), entry.at_seq(seq));
-                out.seqs.push(seq);
+                return Ok(ChangeResult::Appended { seq });
             }
             TimelineChange::Edit { couple, seq, author, body, at } => {
                 couples.living(couple)?;
@@ -73,7 +72,7 @@ impl TimelineTables {
                 let reacted = |entry: &Entry| entry.reactions[author.index()].is_some();
                 let affected: Vec<Entry> =
                     range.filter(|entry| own(entry) || reacted(entry)).cloned().collect();
-                out.purged.push(affected.len() as u64);
+                let rows = affected.len() as u64;
                 for mut entry in affected {
                     if own(&entry) {
                         if let Some(client_id) = entry.client_id.take() {
@@ -85,9 +84,10 @@ impl TimelineTables {
                     }
                     self.entries.put((id, entry.seq), entry);
                 }
+                return Ok(ChangeResult::RowsAffected(rows));
             }
         }
-        Ok(())
+        Ok(ChangeResult::Applied)
     }
 
     fn own(&self, couple: CoupleId, seq: i64, author: Side) -> Result<Entry, Conflict> {

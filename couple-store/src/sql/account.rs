@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Committed, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
+    AccountId, ChangeResult, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
     SessionId, TimeZoneName, Timestamp, TokenId,
     account::{
         Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, one},
+    apply::{Applied, ApplyError, one},
     tally,
 };
 
@@ -110,41 +110,39 @@ statements! {
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &AccountChange,
-    out: &mut Committed,
-) -> Applied {
+) -> Result<ChangeResult, ApplyError> {
     match change {
         AccountChange::Insert(account) => {
             let statement = fields(Statement::<D>::new(INSERT).bind(account.id.as_uuid()), account)
                 .bind(account.version)
                 .bind(account.id.as_uuid())
                 .bind(account.email.key().as_str());
-            one(statement.execute(connection).await?, Conflict::AccountExists)
+            one(statement.execute(connection).await?, Conflict::AccountExists)?;
         }
-        AccountChange::Update(account) => update::<D>(connection, account).await,
+        AccountChange::Update(account) => update::<D>(connection, account).await?,
         AccountChange::Erase { id, version } => {
             let erased =
                 Statement::<D>::new(ERASE).bind(id.as_uuid()).bind(*version).execute(connection).await?;
             one(erased, Conflict::AccountChanged(*id))?;
             end_sessions::<D>(connection, *id, None).await?;
             Statement::<D>::new(ERASE_TOKENS).bind(id.as_uuid()).execute(connection).await?;
-            Ok(())
         }
-        AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await,
+        AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await?,
         AccountChange::RedeemToken { id, seen, at } => {
             let statement = Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid());
-            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))
+            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))?;
         }
         AccountChange::RequireToken { id, seen } => {
             let statement = Statement::<D>::new(HOLD_TOKEN).bind(id.as_uuid());
             let held = as_seen(statement, seen).rows(connection).await?.len();
-            one(held as u64, Conflict::TokenChanged(*id))
+            one(held as u64, Conflict::TokenChanged(*id))?;
         }
         AccountChange::RedeemForm { id, seen, form, account } => {
             let statement = Statement::<D>::new(REDEEM_FORM)
                 .bind(form.as_str())
                 .bind(account.as_uuid())
                 .bind(id.as_uuid());
-            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))
+            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))?;
         }
         AccountChange::CountTries { kind, email, network, at } => {
             Statement::<D>::new(COUNT_TRIES)
@@ -155,7 +153,6 @@ pub(super) async fn apply<D: Dialect>(
                 .time(*at)
                 .execute(connection)
                 .await?;
-            Ok(())
         }
         AccountChange::EndTokens { kind, email, except, at } => {
             let statement = Statement::<D>::new(END_TOKENS)
@@ -164,7 +161,6 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(kind.as_str())
                 .bind(except.map_or(Uuid::nil(), TokenId::as_uuid));
             statement.execute(connection).await?;
-            Ok(())
         }
         AccountChange::EndTokensOf { account, kind, except, at } => {
             let statement = Statement::<D>::new(END_TOKENS_OF)
@@ -173,17 +169,17 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(kind.as_str())
                 .bind(except.map_or(Uuid::nil(), TokenId::as_uuid));
             statement.execute(connection).await?;
-            Ok(())
         }
         AccountChange::CountTally { id, below, at, expires_at } => {
-            tally::count::<D>(connection, *id, *below, *at, *expires_at).await
+            tally::count::<D>(connection, *id, *below, *at, *expires_at).await?;
         }
         AccountChange::RequireTally { id, below, at } => {
-            tally::require::<D>(connection, *id, *below, *at).await
+            tally::require::<D>(connection, *id, *below, *at).await?;
         }
-        AccountChange::PutTally { id, tally } => tally::put::<D>(connection, *id, *tally).await,
+        AccountChange::PutTally { id, tally } => tally::put::<D>(connection, *id, *tally).await?,
         AccountChange::PurgeTallies { before, cap } => {
-            tally::purge::<D>(connection, *before, *cap, out).await
+            let purged = tally::purge::<D>(connection, *before, *cap).await?;
+            return Ok(ChangeResult::RowsAffected(purged));
         }
         AccountChange::InsertSession { session, version } => {
             unchanged::<D>(connection, session.account, *version).await?;
@@ -197,13 +193,11 @@ pub(super) async fn apply<D: Dialect>(
                 .time(session.seen_at)
                 .time(session.expires_at);
             statement.execute(connection).await?;
-            Ok(())
         }
         AccountChange::TouchSession { account, id, seen_at } => {
             let statement =
                 Statement::<D>::new(TOUCH).time(*seen_at).bind(account.as_uuid()).bind(id.as_uuid());
             statement.execute(connection).await?;
-            Ok(())
         }
         AccountChange::EndSession { account, id } => {
             Statement::<D>::new(END_SESSION)
@@ -214,15 +208,13 @@ pub(super) async fn apply<D: Dialect>(
             // After the session's row: a commit that adds a token of the session locks that row first.
             let statement = Statement::<D>::new(REMOVE_TOKENS).bind(account.as_uuid()).bind(id.as_uuid());
             statement.execute(connection).await?;
-            Ok(())
         }
         AccountChange::EndSessions { account, except } => {
-            end_sessions::<D>(connection, *account, *except).await
+            end_sessions::<D>(connection, *account, *except).await?;
         }
         AccountChange::PurgeTokens { before, cap } => {
             let statement = Statement::<D>::new(PURGE_TOKENS).time(*before).bind(i64::from(*cap));
-            out.purged.push(statement.execute(connection).await?);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(statement.execute(connection).await?));
         }
         AccountChange::PurgeSessions { before, idle, cap } => {
             let mut purged = 0;
@@ -230,10 +222,10 @@ pub(super) async fn apply<D: Dialect>(
                 let left = i64::from(*cap) - i64::try_from(purged).unwrap_or(0);
                 purged += Statement::<D>::new(sql).time(*earlier).bind(left).execute(connection).await?;
             }
-            out.purged.push(purged);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(purged));
         }
     }
+    Ok(ChangeResult::Applied)
 }
 
 /// Checks that the account still has the version that was read.

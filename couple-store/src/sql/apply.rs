@@ -1,6 +1,6 @@
 //! Applies one change as statements within a transaction.
 
-use couple_core::{Change, Committed, Conflict};
+use couple_core::{Change, ChangeResult, Conflict};
 
 use super::{Dialect, account, idempotency, job, media, pairing, timeline, upload};
 
@@ -38,15 +38,16 @@ pub(super) fn one(affected: u64, conflict: Conflict) -> Applied {
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &Change,
-    out: &mut Committed,
-) -> Applied {
+) -> Result<ChangeResult, ApplyError> {
     match change {
-        Change::Account(change) => account::apply::<D>(connection, change, out).await,
-        Change::Pairing(change) => pairing::apply::<D>(connection, change, out).await,
-        Change::Timeline(change) => timeline::apply::<D>(connection, change, out).await,
-        Change::Media(change) => media::apply::<D>(connection, change).await,
-        Change::Upload(change) => upload::apply::<D>(connection, change).await,
-        Change::Job(change) => job::apply::<D>(connection, change, out).await,
-        Change::Idempotency(change) => idempotency::apply::<D>(connection, change, out).await,
+        Change::Account(change) => account::apply::<D>(connection, change).await,
+        Change::Pairing(change) => pairing::apply::<D>(connection, change).await,
+        Change::Timeline(change) => timeline::apply::<D>(connection, change).await,
+        Change::Media(change) => media::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied),
+        Change::Upload(change) => {
+            upload::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied)
+        }
+        Change::Job(change) => job::apply::<D>(connection, change).await,
+        Change::Idempotency(change) => idempotency::apply::<D>(connection, change).await,
     }
 }

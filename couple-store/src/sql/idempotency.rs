@@ -1,11 +1,13 @@
 //! Recorded outcomes in SQL.
 
 use async_trait::async_trait;
-use couple_core::{Committed, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord};
+use couple_core::{
+    ChangeResult, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord,
+};
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, one},
+    apply::{ApplyError, one},
 };
 
 statements! {
@@ -21,8 +23,7 @@ statements! {
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &IdempotencyChange,
-    out: &mut Committed,
-) -> Applied {
+) -> Result<ChangeResult, ApplyError> {
     match change {
         IdempotencyChange::Record(record) => {
             Statement::<D>::new(FORGET_EXPIRED)
@@ -39,15 +40,15 @@ pub(super) async fn apply<D: Dialect>(
                 .digest(&record.scope)
                 .execute(connection)
                 .await?;
-            one(written, Conflict::KeyUsed)
+            one(written, Conflict::KeyUsed)?;
         }
         IdempotencyChange::Purge { before, cap } => {
             let purged =
                 Statement::<D>::new(PURGE).time(*before).bind(i64::from(*cap)).execute(connection).await?;
-            out.purged.push(purged);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(purged));
         }
     }
+    Ok(ChangeResult::Applied)
 }
 
 fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<OutcomeRecord, Error> {

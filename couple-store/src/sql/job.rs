@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use couple_core::{
-    Change, Committed, Conflict, Error, JobId, Timestamp,
+    Change, ChangeResult, Conflict, Error, JobId, Timestamp,
     job::{ClaimToken, ClaimedJob, DeadJob, JobChange, JobReads, NewJob, QueueStats},
 };
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, one},
+    apply::{Applied, ApplyError, one},
 };
 
 macro_rules! columns {
@@ -155,32 +155,32 @@ impl<'a> Enqueues<'a> {
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &JobChange,
-    out: &mut Committed,
-) -> Applied {
+) -> Result<ChangeResult, ApplyError> {
     match change {
         JobChange::Enqueue(job) => {
             let change = Change::Job(JobChange::Enqueue(job.clone()));
             let mut enqueues = Enqueues::default();
             enqueues.take(&change);
             enqueues.write_since::<D>(0, connection).await?;
-            Ok(())
         }
         JobChange::Claim { queue, now, lease_until, claim, limit } => {
             let due = Statement::<D>::new(DUE).bind(queue.as_str()).time(*now).bind(i64::from(*limit));
-            claimed::<D>(connection, due, *lease_until, *claim, out).await
+            let claimed = claim_due::<D>(connection, due, *lease_until, *claim).await?;
+            return Ok(ChangeResult::Claimed(claimed));
         }
         JobChange::ClaimAbandoned { queue, now, lease_until, claim } => {
             let due = Statement::<D>::new(ABANDONED).bind(queue.as_str()).time(*now).bind(1_i64);
-            claimed::<D>(connection, due, *lease_until, *claim, out).await
+            let claimed = claim_due::<D>(connection, due, *lease_until, *claim).await?;
+            return Ok(ChangeResult::Claimed(claimed));
         }
         JobChange::Renew { id, claim, lease_until } => {
             let statement = Statement::<D>::new(RENEW).time(*lease_until).bind(id.as_uuid()).bind(*claim);
-            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))
+            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
         }
-        JobChange::Finish { id, claim } => finish::<D>(connection, *id, *claim).await,
+        JobChange::Finish { id, claim } => finish::<D>(connection, *id, *claim).await?,
         JobChange::Retry { id, claim, due_at } => {
             let statement = Statement::<D>::new(RETRY).time(*due_at).bind(id.as_uuid()).bind(*claim);
-            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))
+            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
         }
         JobChange::Bury { id, claim, error, at } => {
             let held = Statement::<D>::new(HOLD).bind(id.as_uuid()).bind(*claim).rows(connection).await?;
@@ -190,13 +190,12 @@ pub(super) async fn apply<D: Dialect>(
             let statement =
                 Statement::<D>::new(BURY).bind(error.as_str()).time(*at).bind(id.as_uuid()).bind(*claim);
             statement.execute(connection).await?;
-            finish::<D>(connection, *id, *claim).await
+            finish::<D>(connection, *id, *claim).await?;
         }
         JobChange::Replay { id, at, expires_at } => {
             let statement = Statement::<D>::new(REPLAY).time(*at).time(*expires_at).bind(id.as_uuid());
             one(statement.execute(connection).await?, Conflict::NoDeadJob(*id))?;
             Statement::<D>::new(FORGET_DEAD).bind(id.as_uuid()).execute(connection).await?;
-            Ok(())
         }
         JobChange::PurgeDead { before, cap } => {
             let purged = Statement::<D>::new(PURGE_DEAD)
@@ -204,20 +203,19 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(i64::from(*cap))
                 .execute(connection)
                 .await?;
-            out.purged.push(purged);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(purged));
         }
     }
+    Ok(ChangeResult::Applied)
 }
 
 /// Claims the jobs that a query returns.
-async fn claimed<D: Dialect>(
+async fn claim_due<D: Dialect>(
     connection: &mut D::Connection,
     due: Statement<D>,
     lease_until: Timestamp,
     claim: ClaimToken,
-    out: &mut Committed,
-) -> Applied {
+) -> sqlx::Result<Vec<ClaimedJob>> {
     let due = due.rows(connection).await?;
     let mut claimed = Vec::with_capacity(due.len());
     for row in due {
@@ -231,8 +229,7 @@ async fn claimed<D: Dialect>(
         jobs.iter().fold(statement, |statement, one| statement.bind(one.job.id.as_uuid()))
     })
     .await?;
-    out.claimed.extend(claimed);
-    Ok(())
+    Ok(claimed)
 }
 
 async fn finish<D: Dialect>(connection: &mut D::Connection, id: JobId, claim: ClaimToken) -> Applied {

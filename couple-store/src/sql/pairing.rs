@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Committed, Conflict, CoupleId, Digest, EmailAddress, EmailKey, Error, InviteId, Label,
+    AccountId, ChangeResult, Conflict, CoupleId, Digest, EmailAddress, EmailKey, Error, InviteId, Label,
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads, Side},
 };
 use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, one},
+    apply::{Applied, ApplyError, one},
     dialect::Reads,
     timeline,
 };
@@ -93,29 +93,28 @@ statements! {
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &PairingChange,
-    out: &mut Committed,
-) -> Applied {
+) -> Result<ChangeResult, ApplyError> {
     match change {
-        PairingChange::InsertInvite { invite, limit } => insert_invite::<D>(connection, invite, *limit).await,
+        PairingChange::InsertInvite { invite, limit } => {
+            insert_invite::<D>(connection, invite, *limit).await?
+        }
         PairingChange::CloseInvite { id, to } => {
             let (state, by, couple) = stored_state(*to);
             let statement =
                 Statement::<D>::new(CLOSE_INVITE).bind(state).bind(by).bind(couple).bind(id.as_uuid());
-            one(statement.execute(connection).await?, Conflict::InviteClosed(*id))
+            one(statement.execute(connection).await?, Conflict::InviteClosed(*id))?;
         }
         PairingChange::WithdrawInvitesOf { inviter } => {
             // The lock makes commits that add an invite of this account or pair it wait until this
             // transaction ends.
             is_member::<D>(connection, *inviter).await?;
             Statement::<D>::new(WITHDRAW).bind(inviter.as_uuid()).execute(connection).await?;
-            Ok(())
         }
-        PairingChange::Found(couple) => found::<D>(connection, couple).await,
+        PairingChange::Found(couple) => found::<D>(connection, couple).await?,
         PairingChange::ExpectUnpaired { account } => {
             if is_member::<D>(connection, *account).await? {
                 return Err(Conflict::Paired(*account).into());
             }
-            Ok(())
         }
         PairingChange::Describe { id, title, anniversary } => {
             let statement = Statement::<D>::new(DESCRIBE)
@@ -124,7 +123,7 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(i64::from(anniversary.is_some()))
                 .bind(anniversary.as_ref().and_then(Option::as_deref))
                 .bind(id.as_uuid());
-            one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))
+            one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))?;
         }
         PairingChange::Restore { id, side, wanted, read } => {
             timeline::living::<D>(connection, *id).await?;
@@ -137,7 +136,7 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(id.as_uuid())
                 .bind(i64::from(read[0]))
                 .bind(i64::from(read[1]));
-            one(statement.execute(connection).await?, Conflict::CoupleChanged(*id))
+            one(statement.execute(connection).await?, Conflict::CoupleChanged(*id))?;
         }
         PairingChange::End { id, at } => {
             let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
@@ -147,7 +146,6 @@ pub(super) async fn apply<D: Dialect>(
                 let [first, second] = [0, 1].map(|column| <D as Reads<Uuid>>::read(row, column));
                 Statement::<D>::new(LEAVE).bind(first?).bind(second?).execute(connection).await?;
             }
-            Ok(())
         }
         PairingChange::Block(block) => {
             unblock::<D>(connection, block.blocker, block.blocked).await?;
@@ -158,9 +156,8 @@ pub(super) async fn apply<D: Dialect>(
                 .time(block.at)
                 .execute(connection)
                 .await?;
-            Ok(())
         }
-        PairingChange::Unblock { blocker, blocked } => unblock::<D>(connection, *blocker, *blocked).await,
+        PairingChange::Unblock { blocker, blocked } => unblock::<D>(connection, *blocker, *blocked).await?,
         PairingChange::Forget { account, cap } => {
             let mut forgotten = 0;
             for sql in [FORGET_INVITES, FORGET_BLOCKS_BY, FORGET_BLOCKS_OF] {
@@ -168,15 +165,14 @@ pub(super) async fn apply<D: Dialect>(
                 forgotten += statement.execute(connection).await?;
             }
             Statement::<D>::new(RESIGN).bind(account.as_uuid()).execute(connection).await?;
-            out.purged.push(forgotten);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(forgotten));
         }
         PairingChange::PurgeInvites { before, cap } => {
             let statement = Statement::<D>::new(PURGE_INVITES).time(*before).bind(i64::from(*cap));
-            out.purged.push(statement.execute(connection).await?);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(statement.execute(connection).await?));
         }
     }
+    Ok(ChangeResult::Applied)
 }
 
 /// Whether an account is in a couple. No other transaction can change that until this one ends.

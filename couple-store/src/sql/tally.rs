@@ -1,7 +1,7 @@
 //! Tallies in SQL.
 
 use couple_core::{
-    Committed, Conflict, Error, Timestamp,
+    Conflict, Error, Timestamp,
     account::{Tally, TallyId},
 };
 
@@ -66,16 +66,14 @@ pub(super) async fn put<D: Dialect>(connection: &mut D::Connection, id: TallyId,
     Ok(())
 }
 
-/// Removes up to `cap` expired tallies.
+/// Removes up to `cap` expired tallies; returns their number.
 pub(super) async fn purge<D: Dialect>(
     connection: &mut D::Connection,
     before: Timestamp,
     cap: u32,
-    out: &mut Committed,
-) -> Applied {
+) -> sqlx::Result<u64> {
     let statement = Statement::<D>::new(PURGE).time(before).bind(i64::from(cap));
-    out.purged.push(statement.execute(connection).await?);
-    Ok(())
+    statement.execute(connection).await
 }
 
 /// Inserts a tally; returns whether it did not exist.

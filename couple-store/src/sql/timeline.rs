@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    Committed, Conflict, CoupleId, Error,
+    ChangeResult, Conflict, CoupleId, Error,
     pairing::Side,
     timeline::{Body, Entry, NewEntry, Page, TimelineChange, TimelineReads},
 };
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, one},
+    apply::{Applied, ApplyError, one},
 };
 
 macro_rules! entry {
@@ -63,12 +63,10 @@ statements! {
 pub(super) async fn apply<D: Dialect>(
     connection: &mut D::Connection,
     change: &TimelineChange,
-    out: &mut Committed,
-) -> Applied {
+) -> Result<ChangeResult, ApplyError> {
     match change {
         TimelineChange::Append { couple, entry } => {
-            out.seqs.push(append::<D>(connection, *couple, entry).await?);
-            Ok(())
+            return Ok(ChangeResult::Appended { seq: append::<D>(connection, *couple, entry).await? });
         }
         TimelineChange::Edit { couple, seq, author, body, at } => {
             living::<D>(connection, *couple).await?;
@@ -78,13 +76,13 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(couple.as_uuid())
                 .bind(*seq)
                 .bind(stored(*author));
-            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))
+            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::Delete { couple, seq, author, at } => {
             living::<D>(connection, *couple).await?;
             let statement =
                 Statement::<D>::new(DELETE).time(*at).bind(couple.as_uuid()).bind(*seq).bind(stored(*author));
-            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))
+            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::React { couple, seq, side, emoji } => {
             living::<D>(connection, *couple).await?;
@@ -93,7 +91,7 @@ pub(super) async fn apply<D: Dialect>(
                 Side::Second => REACT_SECOND,
             };
             let statement = Statement::<D>::new(sql).bind(emoji.as_deref()).bind(couple.as_uuid()).bind(*seq);
-            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))
+            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::MarkRead { couple, side, seq } => {
             living::<D>(connection, *couple).await?;
@@ -103,7 +101,6 @@ pub(super) async fn apply<D: Dialect>(
             };
             let statement = Statement::<D>::new(sql).bind(*seq).bind(*seq).bind(couple.as_uuid()).bind(*seq);
             statement.execute(connection).await?;
-            Ok(())
         }
         TimelineChange::Erase { couple, author, at, after, cap } => {
             let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
@@ -125,10 +122,10 @@ pub(super) async fn apply<D: Dialect>(
             };
             let statement = Statement::<D>::new(unreact).bind(couple.as_uuid()).bind(*after).bind(end);
             erased += statement.execute(connection).await?;
-            out.purged.push(erased);
-            Ok(())
+            return Ok(ChangeResult::RowsAffected(erased));
         }
     }
+    Ok(ChangeResult::Applied)
 }
 
 /// Appends an entry with the next `seq`, under the lock of the couple's row.
@@ -138,7 +135,7 @@ async fn append<D: Dialect>(
     connection: &mut D::Connection,
     couple: CoupleId,
     entry: &NewEntry,
-) -> Result<i64, super::apply::ApplyError> {
+) -> Result<i64, ApplyError> {
     let author = entry.author.map(stored);
     // Without an author or a client id the comparison with NULL matches no row.
     let taken = Statement::<D>::new(TAKE_SEQ)

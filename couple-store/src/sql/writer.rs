@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use couple_core::{Change, CommitError, Committed, Conflict, Error, ErrorKind, job::JobChange};
+use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, job::JobChange};
 use sqlx::{Pool, pool::PoolConnection};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -524,18 +524,19 @@ async fn attempt<D: Dialect>(
             D::run(connection, "SAVEPOINT one").await.map_err(failed)?;
         }
         let mark = enqueues.mark();
-        let mut out = Committed::default();
+        let mut results = Vec::with_capacity(request.changes.len());
         let mut stopped = None;
         for (n, change) in request.changes.iter().enumerate() {
             if enqueues.take(change) {
+                results.push(ChangeResult::Applied);
                 continue;
             }
             if matches!(change, Change::Job(_)) {
                 // The change must see the jobs that its own commit enqueues.
                 enqueues.write_since::<D>(mark, connection).await.map_err(failed)?;
             }
-            match apply::<D>(connection, change, &mut out).await {
-                Ok(()) => {}
+            match apply::<D>(connection, change).await {
+                Ok(result) => results.push(result),
                 Err(ApplyError::Failed(error)) => return Err(failed(error)),
                 Err(ApplyError::Conflict(conflict)) => {
                     stopped = Some((n, conflict));
@@ -548,7 +549,7 @@ async fn attempt<D: Dialect>(
                 if savepoints {
                     D::run(connection, "RELEASE SAVEPOINT one").await.map_err(failed)?;
                 }
-                answers.push(Some(Ok(out)));
+                answers.push(Some(Ok(results.into_iter().collect())));
             }
             Some((n, conflict)) => {
                 enqueues.back_to(mark);
