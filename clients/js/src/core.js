@@ -1,0 +1,440 @@
+import { Emitter } from "./emitter.js";
+import { CoupleError, asCoupleError } from "./errors.js";
+import { Http } from "./http.js";
+import { Live } from "./live.js";
+import { Outbox } from "./outbox.js";
+import { Replica } from "./replica.js";
+import { Writer, memoryStore } from "./store.js";
+import { Tabs } from "./tabs.js";
+import { Uploads } from "./uploads.js";
+import { backoffDelay, randomId, sortable } from "./util.js";
+
+/** @import { ClientOptions, Couple, Events, QueueItem, Session, SessionReason, Status, TransportName } from "./types.js" */
+/** @import { Message } from "./replica.js" */
+
+/** Entries after which the couple is read again. */
+const COUPLE_KINDS = new Set(["paired", "restored", "profile_changed", "couple_changed"]);
+
+/** @param {ClientOptions} options */
+function withDefaults(options) {
+  const { baseUrl, backoff = { first: 500, most: 30_000 }, heartbeat = 25 } = options;
+  if (!/^https?:\/\//.test(baseUrl)) throw new TypeError(`baseUrl must begin with http:// or https://: ${baseUrl}`);
+  const fetch = options.fetch ?? globalThis.fetch;
+  return {
+    baseUrl: baseUrl.replace(/\/+$/, ""),
+    storage: options.storage ?? memoryStore(),
+    transports: options.transports ?? /** @type {TransportName[]} */ (["websocket", "sse", "poll"]),
+    // Browsers refuse a `fetch` that is called as a method of another object.
+    fetch: /** @type {typeof globalThis.fetch} */ ((input, init) => fetch(input, init)),
+    WebSocket: options.WebSocket ?? globalThis.WebSocket,
+    locks: options.locks,
+    channel: options.channel,
+    name: options.name ?? "couple",
+    presence: options.presence ?? true,
+    cacheSize: options.cacheSize ?? 500,
+    requestTimeout: options.requestTimeout ?? 30_000,
+    uploadChunk: options.uploadChunk ?? 262_144,
+    random: options.random ?? Math.random,
+    heartbeat,
+    backoff,
+  };
+}
+
+/**
+ * The engine behind a client. State is changed by messages: the leader makes them, applies them, stores their changes and sends them to the
+ * other tabs, which apply them too.
+ */
+export class Core {
+  /** @type {Emitter<Events>} */
+  events = new Emitter();
+  /** @type {Session | null} */
+  session = null;
+  /** @type {Status} */
+  status = { state: "idle", transport: null, retryAt: null, reason: null, online: true, leader: false };
+  options;
+  http;
+  /** @type {Replica} */
+  replica;
+  writer;
+  live = new Live(this);
+  outbox = new Outbox(this);
+  uploads = new Uploads(this);
+  ready;
+  #tabs;
+  #wanted = false;
+  #closed = false;
+  #online = new AbortController();
+  /** @type {any[] | null} messages of other tabs that arrived before storage was loaded */
+  #early = [];
+  #lastOrder = 0;
+  /** Ids of writes of this tab. */
+  #own = new Set();
+  /** @type {Promise<Couple | null> | null} */
+  #refreshing = null;
+  #refreshAgain = false;
+  #announced = false;
+
+  /** @param {ClientOptions} options */
+  constructor(options) {
+    this.options = withDefaults(options);
+    const { baseUrl, fetch, requestTimeout, backoff, random, storage, name, locks, channel, cacheSize } = this.options;
+    this.replica = new Replica(cacheSize);
+    this.writer = new Writer(storage);
+    this.http = new Http({
+      baseUrl,
+      fetch,
+      backoff,
+      random,
+      timeout: requestTimeout,
+      token: () => this.session?.token,
+      refused: (token) => token === this.session?.token && this.expire(),
+      online: () => this.#online.signal,
+    });
+    this.#tabs = new Tabs({ name, locks, channel, onMessage: (message) => this.#receive(message) });
+    this.ready = this.#start();
+    // Reported by `ready`; without a listener it must not end a program.
+    this.ready.catch(() => {});
+  }
+
+  random() {
+    return this.options.random();
+  }
+
+  /** @param {number} failures */
+  delay(failures) {
+    return backoffDelay(failures, this.options.backoff, this.options.random);
+  }
+
+  /** @returns {number} a number greater than all before, by which writes are sorted */
+  nextOrder() {
+    this.#lastOrder = Math.max(this.#lastOrder + 1, Date.now() * 1000);
+    return this.#lastOrder;
+  }
+
+  /** Why the live connection cannot be opened now. */
+  blocked() {
+    if (!this.#wanted) return "idle";
+    if (this.#online.signal.aborted) return "offline";
+    if (!this.session) return "signed_out";
+    return null;
+  }
+
+  canSend() {
+    return this.#tabs.leader && !this.#closed && this.session !== null && !this.#online.signal.aborted;
+  }
+
+  async #start() {
+    const stored = await this.#read("");
+    this.session = stored.find(([key]) => key === "session")?.[1] ?? null;
+    this.replica.load(stored);
+    this.uploads.load(stored);
+    for (const { order } of this.replica.queue) this.#lastOrder = Math.max(this.#lastOrder, Number.parseInt(order, 10));
+    const early = this.#early ?? [];
+    this.#early = null;
+    for (const message of early) this.#receive(message);
+    this.#tabs.send({ hello: true });
+    void this.#tabs.elect(() => this.#lead());
+  }
+
+  /** @param {string} prefix */
+  async #read(prefix) {
+    try {
+      return await this.options.storage.entries(prefix);
+    } catch (cause) {
+      throw new CoupleError("storage_failed", { message: "cannot read the stored state", cause });
+    }
+  }
+
+  /** This tab is the leader now. */
+  async #lead() {
+    if (this.options.locks) {
+      // The leader before can have stored more than it had told, or told more than it had stored.
+      await this.writer.idle();
+      const stored = await this.#read("");
+      this.replica.load(stored);
+      this.uploads.load(stored);
+      this.#keep(this.replica.save());
+    }
+    this.setStatus({ leader: true });
+    void this.live.run();
+    void this.outbox.run();
+    void this.uploads.run();
+  }
+
+  // Messages between tabs.
+
+  /**
+   * Applies a change of the local copy here and in all other tabs.
+   * @param {Message} message
+   */
+  publish(message) {
+    this.#apply(message);
+    this.#tabs.send({ apply: message });
+  }
+
+  /** @param {Message} message */
+  #apply(message) {
+    const before = this.replica.couple?.id;
+    const { changes, events } = this.replica.apply(message);
+    if (this.#tabs.leader && changes.length > 0) this.#keep(changes);
+    for (const [type, value] of events) {
+      if (type === "timeline") this.#announceTimeline();
+      else if (type === "refused") this.events.emit(type, { item: /** @type {any} */ (value).item, error: revived(/** @type {any} */ (value).error) });
+      else this.events.emit(type, /** @type {any} */ (value));
+    }
+    if (!this.#tabs.leader) return;
+    if (message.type === "queued" || message.type === "discarded") this.outbox.wake();
+    if (message.type === "frame" && message.frame.type === "entry" && COUPLE_KINDS.has(message.frame.entry?.kind ?? "")) {
+      void this.refreshCouple().catch(() => {});
+    }
+    // Paired, or left: the connection belongs to the couple before.
+    if (message.type === "couple" && this.replica.couple?.id !== before) this.live.restart();
+  }
+
+  /** Emits `timeline` once for all changes of one turn of the event loop. */
+  #announceTimeline() {
+    if (this.#announced) return;
+    this.#announced = true;
+    void Promise.resolve().then(() => {
+      this.#announced = false;
+      this.events.emit("timeline", undefined);
+    });
+  }
+
+  /** @param {any} message */
+  #receive(message) {
+    if (this.#closed) return;
+    if (this.#early) {
+      this.#early.push(message);
+      return;
+    }
+    if (message.apply) this.#apply(message.apply);
+    if (message.upload) this.uploads.apply(message.upload);
+    if (message.frame) this.events.emit("frame", message.frame);
+    if (message.error) this.events.emit("error", revived(message.error));
+    if (message.session) this.#applySession(message.session.session, message.session.reason);
+    if (message.online !== undefined) this.#applyOnline(message.online);
+    if (message.wanted !== undefined) this.#applyWanted(message.wanted);
+    if (message.status && !this.#tabs.leader) this.#applyStatus({ ...message.status, leader: false });
+    if (message.state && !this.#tabs.leader && message.state.replica.last >= this.replica.last) {
+      const { queue } = this.replica;
+      this.replica.restore(message.state.replica);
+      // The leader did not know these yet when it sent its state.
+      for (const item of queue) if (this.#own.has(item.id)) this.replica.apply({ type: "queued", item });
+      this.#announceTimeline();
+    }
+    if (message.hello && this.#tabs.leader) {
+      this.#tabs.send({ state: { replica: this.replica.state() }, status: this.status, wanted: this.#wanted });
+    }
+    if (message.control && this.#tabs.leader) this.control(message.control.name, message.control.value);
+  }
+
+  /**
+   * Runs a command in the leader.
+   * @param {"kill" | "setTransport" | "refresh"} name
+   * @param {any} [value]
+   */
+  control(name, value) {
+    if (!this.#tabs.leader) this.#tabs.send({ control: { name, value } });
+    else if (name === "kill") this.live.kill();
+    else if (name === "setTransport") this.live.setTransport(value);
+    else this.live.wake();
+  }
+
+  /** @param {import("./types.js").Upload} upload */
+  publishUpload(upload) {
+    this.uploads.apply(upload);
+    this.#tabs.send({ upload });
+  }
+
+  /** @param {Events["frame"]} frame */
+  report(frame) {
+    this.events.emit("frame", frame);
+    this.#tabs.send({ frame });
+  }
+
+  /** @param {CoupleError} error */
+  reportError(error) {
+    this.events.emit("error", error);
+  }
+
+  /**
+   * Stores changes that must not get lost: after a failure they are part of the next write.
+   * @param {import("./types.js").Changes} changes
+   */
+  #keep(changes) {
+    this.writer.write(changes, { keep: true }).catch((error) => this.reportError(error));
+  }
+
+  /** @param {Partial<Status>} change */
+  setStatus(change) {
+    const status = { ...this.status, ...change };
+    this.#applyStatus(status);
+    if (this.#tabs.leader) this.#tabs.send({ status });
+  }
+
+  /** @param {Status} status */
+  #applyStatus(status) {
+    const names = /** @type {(keyof Status)[]} */ (Object.keys(status));
+    if (names.every((name) => status[name] === this.status[name])) return;
+    this.status = Object.freeze(status);
+    this.events.emit("status", status);
+  }
+
+  // Settings that are the same in all tabs.
+
+  /** @param {boolean} wanted */
+  setWanted(wanted) {
+    this.#applyWanted(wanted);
+    this.#tabs.send({ wanted });
+  }
+
+  /** @param {boolean} wanted */
+  #applyWanted(wanted) {
+    if (this.#wanted === wanted) return;
+    this.#wanted = wanted;
+    this.live.restart();
+  }
+
+  /** @param {boolean} online */
+  setOnline(online) {
+    this.#applyOnline(online);
+    this.#tabs.send({ online });
+  }
+
+  /** @param {boolean} online */
+  #applyOnline(online) {
+    if (online === !this.#online.signal.aborted) return;
+    if (online) this.#online = new AbortController();
+    else this.#online.abort();
+    this.setStatus({ online });
+    this.#wakeAll();
+  }
+
+  #wakeAll() {
+    this.live.restart();
+    this.outbox.wake();
+    this.uploads.wake();
+  }
+
+  /** The live connection works: what waits for the network can be sent. */
+  networkWorks() {
+    this.outbox.wake();
+    this.uploads.wake();
+  }
+
+  // Session.
+
+  /**
+   * Starts, replaces or ends the session, in all tabs.
+   * @param {Session | null} session
+   * @param {SessionReason} reason
+   */
+  async setSession(session, reason) {
+    const owner = (await this.#read("owner"))[0]?.[1];
+    const ended = reason === "signed_out" || reason === "deleted";
+    if (ended || (session && owner !== undefined && owner !== session.account_id)) {
+      await this.writer.idle();
+      const stored = await this.#read("");
+      this.publish({ type: "cleared" });
+      this.uploads.clear();
+      await this.writer.write(stored.map(([key]) => [key, undefined]));
+    }
+    this.#applySession(session, reason);
+    this.#tabs.send({ session: { session, reason } });
+    await this.writer.write([["session", session ?? undefined], ...(session ? [/** @type {[string, any]} */ (["owner", session.account_id])] : [])]);
+  }
+
+  /**
+   * @param {Session | null} session
+   * @param {SessionReason} reason
+   */
+  #applySession(session, reason) {
+    this.session = session;
+    this.events.emit("session", { session, reason });
+    this.#wakeAll();
+  }
+
+  /** The server has refused the session's token. What is stored is kept for the same account. */
+  expire() {
+    if (!this.session) return;
+    this.#applySession(null, "expired");
+    this.#tabs.send({ session: { session: null, reason: "expired" } });
+    this.#keep([["session", undefined]]);
+  }
+
+  // The couple and the queue.
+
+  /**
+   * Reads the couple.
+   * @returns {Promise<Couple | null>}
+   */
+  refreshCouple() {
+    // A question that is under way can have been answered before the change.
+    if (this.#refreshing) this.#refreshAgain = true;
+    this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = null));
+    return this.#refreshing;
+  }
+
+  /** @returns {Promise<Couple | null>} */
+  async #refresh() {
+    let couple = null;
+    do {
+      this.#refreshAgain = false;
+      try {
+        couple = await this.http.call("GET", "/v1/couple");
+      } catch (error) {
+        if (asCoupleError(error).code !== "not_paired") throw error;
+      }
+    } while (this.#refreshAgain);
+    this.publish({ type: "couple", couple });
+    return couple;
+  }
+
+  /**
+   * Adds a write to the queue.
+   * @param {Pick<QueueItem, "type" | "key"> & Partial<QueueItem>} write
+   * @param {import("./types.js").Changes} [more] changes to store together with it
+   * @returns {Promise<void>} when it is stored
+   */
+  async enqueue(write, more = []) {
+    await this.ready;
+    if (!this.session) throw new CoupleError("signed_out", { message: "sign in first" });
+    if (this.replica.couple === undefined) await this.refreshCouple();
+    if (!this.replica.couple) throw new CoupleError("not_paired", { message: "you are in no couple" });
+    const id = randomId();
+    /** @type {QueueItem} */
+    const item = {
+      id,
+      order: `${sortable(this.nextOrder())}-${id}`,
+      couple_id: this.replica.couple.id,
+      seq: null,
+      created_at: new Date().toISOString(),
+      attempts: 0,
+      error: null,
+      ...write,
+    };
+    await this.writer.write([[`q:${item.order}`, item], ...more]);
+    this.#own.add(id);
+    this.publish({ type: "queued", item });
+  }
+
+  async close() {
+    if (this.#closed) return;
+    await this.ready.catch(() => {});
+    this.#closed = true;
+    this.live.stop();
+    this.outbox.stop();
+    this.uploads.stop();
+    // Requests under way end as after a lost connection.
+    this.#online.abort();
+    await this.writer.idle();
+    this.#tabs.close();
+    await this.options.storage.close();
+  }
+}
+
+/** @param {{ code: string, status?: number, message?: string, errors?: any[] }} error error as another tab sent it */
+function revived({ code, ...more }) {
+  return new CoupleError(code, more);
+}

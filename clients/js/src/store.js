@@ -1,0 +1,82 @@
+import { CoupleError } from "./errors.js";
+
+/** @import { Changes, Store } from "./types.js" */
+
+/**
+ * A store in memory, lost when the program ends.
+ * @returns {Store}
+ */
+export function memoryStore() {
+  /** @type {Map<string, any>} */
+  const values = new Map();
+  return {
+    async entries(prefix) {
+      const found = [...values].filter(([key]) => key.startsWith(prefix));
+      return found.sort(([one], [other]) => (one < other ? -1 : 1));
+    },
+    async write(changes) {
+      applyChanges(values, changes);
+    },
+    async close() {},
+  };
+}
+
+/**
+ * @param {Map<string, any>} values
+ * @param {Changes} changes
+ */
+export function applyChanges(values, changes) {
+  for (const [key, value] of changes) {
+    if (value === undefined) values.delete(key);
+    else values.set(key, value);
+  }
+}
+
+/**
+ * Writes to a store one after another. Changes that arrive during a write are merged into the next one, which is atomic: so an entry and the
+ * cursor after it, given in one call, are stored together.
+ */
+export class Writer {
+  /** @type {{ changes: Changes, keep: boolean }[]} */
+  #waiting = [];
+  /** @type {Promise<void> | null} the write that will take the waiting changes */
+  #next = null;
+  /** @type {Promise<void>} */
+  #last = Promise.resolve();
+  #store;
+
+  /** @param {Store} store */
+  constructor(store) {
+    this.#store = store;
+  }
+
+  /**
+   * @param {Changes} changes
+   * @param {{ keep?: boolean }} [options] `keep`: after a failure, the changes are part of the next write; otherwise they are given up, and
+   *   the caller reports that
+   * @returns {Promise<void>} resolves when they are stored; rejects with `storage_failed`
+   */
+  write(changes, { keep = false } = {}) {
+    this.#waiting.push({ changes, keep });
+    this.#next ??= this.#last.then(() => this.#flush());
+    this.#last = this.#next.catch(() => {});
+    return this.#next;
+  }
+
+  /** Resolves when all changes so far are stored. */
+  idle() {
+    return this.#last;
+  }
+
+  async #flush() {
+    const batch = this.#waiting;
+    this.#waiting = [];
+    this.#next = null;
+    try {
+      await this.#store.write(batch.flatMap(({ changes }) => changes));
+    } catch (cause) {
+      this.#waiting.unshift(...batch.filter(({ keep }) => keep));
+      throw new CoupleError("storage_failed", { detail: cause instanceof Error ? cause.message : String(cause), cause });
+    }
+  }
+}
