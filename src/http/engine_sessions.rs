@@ -48,7 +48,7 @@ use super::{
     extract,
     guard::{BODY_TIMEOUT, REQUEST_ID},
     message_rate::MessageRate,
-    request_body::body_problem,
+    server::body_problem,
     socketio::{MAX_MESSAGE_BYTES, PATH},
 };
 

@@ -24,7 +24,7 @@ use tokio::{
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use super::{App, HttpOptions, Problem, cors, extract::is_trusted, request_body::body_problem};
+use super::{App, HttpOptions, Problem, cors, extract::is_trusted, server::body_problem};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

@@ -31,9 +31,9 @@ use super::{
     frame::{self, FrameOut},
     guard::REQUEST_ID,
     heartbeat::{self, Heartbeat},
+    server::StreamingResponse,
     socket,
     stream_permits::{Poll, StreamPermit},
-    streaming_response::StreamingResponse,
     timeline::bad_query,
 };
 use crate::Backend;

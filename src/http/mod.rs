@@ -18,10 +18,7 @@ mod capabilities;
 mod client_network;
 #[cfg(feature = "socketio")]
 mod client_permits;
-mod connection;
-mod connection_table;
 mod cors;
-mod descriptors;
 #[cfg(feature = "socketio")]
 mod engine_sessions;
 mod export;
@@ -38,22 +35,19 @@ mod page;
 mod pairing;
 mod picture_access;
 mod problem;
-mod request_body;
-mod serve;
+mod server;
 mod socket;
 #[cfg(feature = "socketio")]
 mod socketio;
 mod stream_permits;
-mod streaming_response;
 mod timeline;
 mod tus;
 mod upload_form;
 mod upload_permits;
 
 pub use cors::{NotAnOrigin, Origin};
-pub use descriptors::raise_descriptor_limit;
 pub use problem::{CODES, FieldError, Problem};
-pub use serve::{ServeOptions, listen, serve};
+pub use server::{ServeOptions, listen, raise_descriptor_limit, serve};
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 

@@ -6,7 +6,7 @@ use axum::body::{Body as HttpBody, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ApiResult, HttpOptions, Problem, request_body::body_problem};
+use super::{ApiResult, HttpOptions, Problem, server::body_problem};
 
 /// Bounds of a slow upload: idle time, rate, and total time. Time that the store takes does not count.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl PacedBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::request_body::BodyTimedOut;
+    use crate::http::server::BodyTimedOut;
 
     #[test]
     fn time_of_the_store_is_not_counted() {

@@ -15,23 +15,20 @@ use tokio::{
     time::{Instant, Sleep, timeout_at},
 };
 
-use super::{Problem, connection_table::Registration, streaming_response::Slot};
-
-/// Maximum bytes that are read ahead of a client's pending response.
-pub(super) const READ_AHEAD_BYTES: usize = 16 * 1024;
+use super::{body_slot::BodySlot, connection_table::Registration, options::READ_AHEAD_BYTES, refusal};
 
 /// Maximum bytes that are discarded before a connection is closed: more than the largest picture.
 const MAX_DISCARDED_BYTES: usize = 32 << 20;
 /// Maximum pause of the client while its bytes are discarded.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum pause of the client while its bytes are discarded and the server is stopping.
-const PAUSE_STOPPING: Duration = Duration::from_millis(500);
+const STOPPING_DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// State that a connection shares with its server: entry in the table, and stop signal.
 pub(super) type ConnectionState = (Registration, watch::Receiver<bool>);
 
 /// A write that the client does not accept.
-struct Stuck {
+struct BlockedWrite {
     since: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -43,11 +40,12 @@ pub(super) struct Connection {
     stream: TcpStream,
     /// Bytes that were read from the client but not requested yet.
     ahead: Vec<u8>,
-    patience: Duration,
+    /// Maximum time for which the client may accept no bytes.
+    write_timeout: Duration,
     /// Set while the client accepts no bytes.
-    stuck: Option<Stuck>,
+    blocked_write: Option<BlockedWrite>,
     /// Delay of the client in accepting bytes, compared with the minimum rate.
-    late: Duration,
+    delay: Duration,
     /// Time since which everything is written. It reduces the delay.
     written_at: Option<Instant>,
     /// Minimum rate at which the client must accept bytes, in bytes per second.
@@ -57,52 +55,57 @@ pub(super) struct Connection {
     /// Whether hyper has bytes to write.
     writing: bool,
     /// Whether the last read found no bytes.
-    quiet: bool,
+    read_blocked: bool,
     /// Notified whenever everything is written.
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<BodySlot>>,
     /// Response in place of one of hyper's own, which have no body.
-    instead: Vec<u8>,
-    held: ConnectionState,
+    replacement: Vec<u8>,
+    state: ConnectionState,
 }
 
 impl Connection {
-    /// Creates a connection whose client must accept bytes within `patience`.
+    /// Creates a connection whose client must accept bytes within `write_timeout`.
     ///
     /// While connections are scarce, it must accept `rate` bytes per second.
-    pub(super) const fn new(stream: TcpStream, patience: Duration, rate: u32, held: ConnectionState) -> Self {
+    pub(super) const fn new(
+        stream: TcpStream,
+        write_timeout: Duration,
+        rate: u32,
+        state: ConnectionState,
+    ) -> Self {
         Self {
             stream,
             ahead: Vec::new(),
-            patience,
-            stuck: None,
-            late: Duration::ZERO,
+            write_timeout,
+            blocked_write: None,
+            delay: Duration::ZERO,
             written_at: None,
             rate: if rate == 0 { 1 } else { rate },
             writing: false,
-            quiet: false,
+            read_blocked: false,
             slot: None,
-            instead: Vec::new(),
-            held,
+            replacement: Vec::new(),
+            state,
         }
     }
 
     /// Entry of the connection in the table of connections.
     pub(super) const fn registration(&self) -> &Registration {
-        &self.held.0
+        &self.state.0
     }
 
     /// Signal that the server is stopping.
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {
-        self.held.1.clone()
+        self.state.1.clone()
     }
 
     /// Sets a slot that is notified whenever everything is written.
-    pub(super) fn tell(&mut self, slot: Arc<Slot>) {
+    pub(super) fn notify_of_flushes(&mut self, slot: Arc<BodySlot>) {
         self.slot = Some(slot);
     }
 
     /// Takes the connection back from hyper, with bytes that hyper has read but not used.
-    pub(super) fn back(&mut self, read: &[u8]) {
+    pub(super) fn take_back(&mut self, read: &[u8]) {
         self.slot = None;
         if !read.is_empty() {
             self.ahead.splice(..0, read.iter().copied());
@@ -113,7 +116,7 @@ impl Connection {
     ///
     /// Up to [`READ_AHEAD_BYTES`] bytes that it sends meanwhile are kept. Beyond that nothing is read, and a disconnect is noticed by
     /// writes only.
-    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.ahead.len() < READ_AHEAD_BYTES {
             let mut space = [0; 1024];
             let mut buffer = ReadBuf::new(&mut space);
@@ -125,23 +128,24 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Closes the connection with a lingering read of at most `patience`.
+    /// Closes the connection with a lingering read of at most `linger`.
     ///
     /// Bytes that the client still sends are discarded.
     ///
     /// A socket that is closed with unread bytes is reset, and the client would lose the response (RFC 9112, 9.6).
-    pub(super) async fn close(mut self: Box<Self>, patience: Duration) {
+    pub(super) async fn close(mut self: Box<Self>, linger: Duration) {
         let activity = self.registration().activity();
         if !activity.leaves_unread() || !activity.lingers() {
             return;
         }
         let mut stopping = self.stopping();
-        let until = Instant::now() + patience;
+        let until = Instant::now() + linger;
         let _ = timeout_at(until, self.stream.shutdown()).await;
         let mut space = vec![0; 16 * 1024];
         let mut left = MAX_DISCARDED_BYTES;
         while left > 0 {
-            let pause = if *stopping.borrow_and_update() { PAUSE_STOPPING } else { DISCARD_TIMEOUT };
+            let pause =
+                if *stopping.borrow_and_update() { STOPPING_DISCARD_TIMEOUT } else { DISCARD_TIMEOUT };
             let read = timeout_at(until.min(Instant::now() + pause), self.stream.read(&mut space));
             tokio::select! {
                 read = read => match read {
@@ -154,23 +158,23 @@ impl Connection {
     }
 
     /// Replaces one of hyper's own responses to an invalid head, which have no body, by a problem.
-    fn replaced(&mut self, bytes: &[u8]) -> bool {
-        if !self.registration().activity().has_no_request() || !self.instead.is_empty() {
+    fn replaces(&mut self, bytes: &[u8]) -> bool {
+        if !self.registration().activity().has_no_request() || !self.replacement.is_empty() {
             return false;
         }
-        let Some(answer) = own_words(bytes) else { return false };
-        self.instead = answer;
+        let Some(answer) = refusal::replacement(bytes) else { return false };
+        self.replacement = answer;
         self.registration().activity().leave_unread();
         true
     }
 
     /// Writes the problem in place of hyper's response.
-    fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.instead.is_empty() {
-            let wrote = Pin::new(&mut self.stream).poll_write(context, &self.instead);
-            match ready!(self.patiently(context, wrote))? {
+    fn poll_replacement(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.replacement.is_empty() {
+            let wrote = Pin::new(&mut self.stream).poll_write(context, &self.replacement);
+            match ready!(self.limit_write(context, wrote))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => drop(self.instead.drain(..written)),
+                written => drop(self.replacement.drain(..written)),
             }
         }
         Poll::Ready(Ok(()))
@@ -186,41 +190,41 @@ impl Connection {
     }
 
     /// Result of a write, or an error if it has waited too long.
-    fn patiently(
+    fn limit_write(
         &mut self,
         context: &mut Context<'_>,
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Some(written_at) = self.written_at.take() {
-            self.late = self.late.saturating_sub(written_at.elapsed());
+            self.delay = self.delay.saturating_sub(written_at.elapsed());
         }
         let Poll::Ready(wrote) = wrote else {
-            if self.stuck.is_none() {
+            if self.blocked_write.is_none() {
                 let since = Instant::now();
-                let timer = Box::pin(tokio::time::sleep_until(since + self.patience));
-                self.stuck = Some(Stuck { since, timer });
-                self.registration().activity().blocked(self.late);
+                let timer = Box::pin(tokio::time::sleep_until(since + self.write_timeout));
+                self.blocked_write = Some(BlockedWrite { since, timer });
+                self.registration().activity().blocked(self.delay);
             }
-            if let Some(stuck) = &mut self.stuck {
-                ready!(stuck.timer.as_mut().poll(context));
+            if let Some(blocked) = &mut self.blocked_write {
+                ready!(blocked.timer.as_mut().poll(context));
             }
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         };
-        if let Some(stuck) = self.stuck.take() {
-            self.late += stuck.since.elapsed();
+        if let Some(blocked) = self.blocked_write.take() {
+            self.delay += blocked.since.elapsed();
             self.registration().activity().unblocked();
         }
-        if !self.late.is_zero()
+        if !self.delay.is_zero()
             && let Ok(bytes) = &wrote
         {
-            self.late = self.late.saturating_sub(Duration::from_secs(*bytes as u64) / self.rate);
+            self.delay = self.delay.saturating_sub(Duration::from_secs(*bytes as u64) / self.rate);
         }
         Poll::Ready(wrote)
     }
 
     /// Records that the connection is idle, if everything is written and no bytes are left to read.
-    fn tell_idle(&self) {
-        if self.quiet && !self.writing {
+    fn record_idle(&self) {
+        if self.read_blocked && !self.writing {
             self.registration().activity().idle();
         }
     }
@@ -234,11 +238,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
             let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-            self.quiet = read.is_pending();
-            self.tell_idle();
+            self.read_blocked = read.is_pending();
+            self.record_idle();
             return read;
         }
-        self.quiet = false;
+        self.read_blocked = false;
         let taken = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead[..taken]);
         self.ahead.drain(..taken);
@@ -255,12 +259,12 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.replaced(bytes) {
+        if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.writing = true;
         let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.patiently(context, wrote)
+        self.limit_write(context, wrote)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
@@ -268,63 +272,32 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let [bytes] = slices
-            && self.replaced(bytes)
+            && self.replaces(bytes)
         {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.writing = true;
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.patiently(context, wrote)
+        self.limit_write(context, wrote)
     }
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(context))?;
+        ready!(self.poll_replacement(context))?;
         // hyper flushes once it has written everything.
         self.writing = false;
         self.all_written();
-        self.tell_idle();
+        self.record_idle();
         if let Some(slot) = &self.slot {
             slot.flushed();
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_instead(context))?;
+        ready!(self.poll_replacement(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
-}
-
-/// A complete response with a problem, after which the connection is closed.
-pub(super) fn last_answer(problem: &Problem) -> Vec<u8> {
-    let body = serde_json::to_string(problem).unwrap_or_default();
-    let retry =
-        problem.retry_seconds().map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
-    let status = problem.status();
-    format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n{retry}\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default(),
-        body.len()
-    )
-    .into_bytes()
-}
-
-/// Response in place of one of hyper's own. None: `bytes` are not one of these.
-fn own_words(bytes: &[u8]) -> Option<Vec<u8>> {
-    let head = std::str::from_utf8(bytes).ok()?.strip_prefix("HTTP/1.1 ")?.strip_suffix("\r\n\r\n")?;
-    if !head.to_ascii_lowercase().contains("\r\ncontent-length: 0") || head.contains("\r\n\r\n") {
-        return None;
-    }
-    let problem = match head.get(..3)? {
-        "400" => Problem::new("malformed_request").detail("the head is not HTTP/1.1"),
-        "414" => Problem::new("uri_too_long"),
-        "431" => Problem::new("head_too_large").detail(format!("at most {READ_AHEAD_BYTES} bytes")),
-        _ => return None,
-    };
-    Some(last_answer(&problem))
 }
 
 #[cfg(test)]
@@ -333,24 +306,24 @@ mod tests {
 
     use tokio::{net::TcpListener, time::advance};
 
+    use super::super::connection_table::{Bounds, ConnectionTable};
     use super::*;
-    use crate::http::connection_table::{Bounds, ConnectionTable};
 
     async fn connection(rate: u32) -> (Connection, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         let table = ConnectionTable::new(Bounds { total: 1, per_client: 1, exempt: Vec::new() });
-        let held = (table.register(peer.ip()).unwrap(), watch::channel(false).1);
-        (Connection::new(stream, Duration::from_secs(30), rate, held), client)
+        let state = (table.register(peer.ip()).unwrap(), watch::channel(false).1);
+        (Connection::new(stream, Duration::from_secs(30), rate, state), client)
     }
 
     /// The client accepts no bytes for a time, and then one byte.
     async fn stall(connection: &mut Connection, time: Duration) {
         let mut context = Context::from_waker(std::task::Waker::noop());
-        assert!(connection.patiently(&mut context, Poll::Pending).is_pending());
+        assert!(connection.limit_write(&mut context, Poll::Pending).is_pending());
         advance(time).await;
-        assert!(connection.patiently(&mut context, Poll::Ready(Ok(1))).is_ready());
+        assert!(connection.limit_write(&mut context, Poll::Ready(Ok(1))).is_ready());
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,7 +334,7 @@ mod tests {
             poll_fn(|context| Pin::new(&mut connection).poll_flush(context)).await.unwrap();
             advance(Duration::from_secs(60)).await;
         }
-        assert!(connection.late <= Duration::from_secs(3), "{:?}", connection.late);
+        assert!(connection.delay <= Duration::from_secs(3), "{:?}", connection.delay);
     }
 
     /// A download has more bytes to write immediately.
@@ -372,6 +345,6 @@ mod tests {
             stall(&mut connection, Duration::from_secs(3)).await;
             poll_fn(|context| Pin::new(&mut connection).poll_flush(context)).await.unwrap();
         }
-        assert!(connection.late > Duration::from_secs(290), "{:?}", connection.late);
+        assert!(connection.delay > Duration::from_secs(290), "{:?}", connection.delay);
     }
 }

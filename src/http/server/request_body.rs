@@ -19,7 +19,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Problem, connection_table::Activity};
+use super::activity::Activity;
+use crate::http::Problem;
 
 /// Maximum bytes of an unread body that are drained so that the connection can be reused.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
@@ -37,7 +38,7 @@ pub(super) struct BodyPace {
 
 /// The body arrived too slowly.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BodyTimedOut;
+pub(in crate::http) struct BodyTimedOut;
 
 impl fmt::Display for BodyTimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +49,7 @@ impl fmt::Display for BodyTimedOut {
 impl Error for BodyTimedOut {}
 
 /// The problem that reports an error of a request body.
-pub(super) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
+pub(in crate::http) fn body_problem(error: &(dyn Error + 'static)) -> Problem {
     let mut causes = std::iter::successors(Some(error), |error| (*error).source());
     if causes.clone().any(<dyn Error>::is::<BodyTimedOut>) {
         return Problem::new("body_timed_out");
@@ -180,7 +181,7 @@ impl Unread {
     /// Whether bytes of the body are still to come.
     ///
     /// A small body that has already arrived is drained, unless its client expects `100 Continue` first (RFC 9110, 10.1.1).
-    pub(super) async fn is_left(&self, expects: bool) -> bool {
+    pub(super) async fn remains(&self, expects: bool) -> bool {
         let Some(mut incoming) = self.incoming().take() else { return false };
         if expects || incoming.size_hint().lower() > SMALL_BODY_BYTES as u64 {
             return true;
