@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 SYSTEM_KINDS = {"edit": "entry_edited", "delete": "entry_deleted", "react": "entry_reacted"}
 KIND = re.compile(r"text|photo|hug|kiss|mood|place|doodle|x-[a-z0-9._-]{1,30}")
-NOW = "2026-01-01T00:00:00.000000Z"
+ACCOUNT = "00000000-0000-7000-8000-00000000000a"
+SINCE = "2026-01-01T00:00:00.000000Z"
 MAX_BODY_BYTES = 16 * 1024
 
 
@@ -24,14 +25,20 @@ class Problem(Exception):
 class CoupleLog:
     def __init__(self, token):
         self.tokens = {token}
-        self.couple_number = 1
+        self.couple_number, self.paired = 1, True
         self.epoch = 0
+        self.ticks = 0
         self.entries = []
         self.seqs = {}  # client_id -> seq
         self.keys = {}  # Idempotency-Key -> body of its first request
         self.violations = []  # what the client did although the contract forbids it
         self.on_change = lambda: None
         self.append("system", None, "paired", None)
+
+    def now(self):
+        """A time after every earlier one."""
+        self.ticks += 1
+        return "2026-01-01T00:%02d:%02d.%06dZ" % (self.ticks // 60_000_000, self.ticks // 1_000_000 % 60, self.ticks % 1_000_000)
 
     # -- State ------------------------------------------------------------------------------------------------------------------------
 
@@ -72,14 +79,14 @@ class CoupleLog:
 
     def other_couple(self):
         """The account is now in another couple, with an empty log."""
-        self.couple_number += 1
+        self.couple_number, self.paired = self.couple_number + 1, True
         self.entries, self.seqs = [], {}
         self.append("system", None, "paired", None)
 
     # -- Writes -----------------------------------------------------------------------------------------------------------------------
 
     def append(self, author, client_id, kind, body, target=None):
-        entry = {"seq": self.head + 1, "author": author, "kind": kind, "body": body, "created_at": NOW, "reactions": {}}
+        entry = {"seq": self.head + 1, "author": author, "kind": kind, "body": body, "created_at": self.now(), "reactions": {}}
         if client_id is not None and author == "me":
             entry["client_id"] = client_id
             self.seqs[client_id] = entry["seq"]
@@ -111,11 +118,11 @@ class CoupleLog:
     def edit(self, author, seq, body):
         entry = self._own(author, seq)
         self._check(entry["kind"], body)
-        return self._change(author, seq, "edit", body=body, edited_at=NOW)
+        return self._change(author, seq, "edit", body=body, edited_at=self.now())
 
     def delete(self, author, seq):
         self._own(author, seq)
-        return self._change(author, seq, "delete", body=None, deleted_at=NOW, reactions={})
+        return self._change(author, seq, "delete", body=None, deleted_at=self.now(), reactions={})
 
     def react(self, author, seq, emoji):
         entry = self.find(seq)
@@ -166,20 +173,22 @@ class CoupleLog:
     def handle(self, request):
         """Status and JSON of the answer; None instead of JSON for an empty body."""
         self.authenticate(request)
-        couple = request.headers.get("couple-id")
-        if couple is not None and couple != self.couple_id:
+        if not self.paired and request.path.startswith("/v1/couple"):
+            raise Problem(404, "not_paired")
+        # As the real server, only where a late request would do most harm.
+        if request.path in ("/v1/couple/entries", "/v1/couple/signals") and request.headers.get("couple-id", self.couple_id) != self.couple_id:
             raise Problem(404, "not_paired")
         entry = re.fullmatch(r"/v1/couple/entries/(\d+)(/reaction)?", request.path)
         route = "%s %s" % (request.method, re.sub(r"\d+", "N", request.path[3:]) if entry else request.path[3:])
         seq = int(entry.group(1)) if entry else 0
         if route == "GET /me":
-            return 200, {"id": "00000000-0000-7000-8000-00000000000a", "email": "me@example.org", "display_name": "Me", "locale": None,
-                         "time_zone": None, "birthday": None, "has_password": False, "created_at": NOW, "deletion_due": None,
+            return 200, {"id": ACCOUNT, "email": "me@example.org", "display_name": "Me", "locale": None,
+                         "time_zone": None, "birthday": None, "has_password": False, "created_at": SINCE, "deletion_due": None,
                          "avatar": None}
         if route == "GET /couple":
-            me = {"id": "00000000-0000-7000-8000-00000000000a", "display_name": "Me", "avatar": None}
+            me = {"id": ACCOUNT, "display_name": "Me", "avatar": None}
             partner = {"id": "00000000-0000-7000-8000-00000000000b", "display_name": "Partner", "avatar": None, "presence": "away"}
-            return 200, {"id": self.couple_id, "since": NOW, "title": None, "anniversary": None, "me": me, "partner": partner,
+            return 200, {"id": self.couple_id, "since": SINCE, "title": None, "anniversary": None, "me": me, "partner": partner,
                          "head_seq": self.head, "my_read_seq": 0, "partner_read_seq": 0, "unread": 0, "previous": None}
         if route == "GET /couple/entries":
             return 200, self._page(request.query)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 
+from couple_log import ACCOUNT
 from scripted_server import ScriptedServer
 
 # Sent with `start`, so that a scenario takes seconds: a client may otherwise wait for longer between attempts.
@@ -102,8 +103,8 @@ class ClientProcess:
 class Trial:
     """One run of a scenario: a server, a client, and what the client was told to write."""
 
-    def __init__(self, command, transport, seed, server=None):
-        self.command, self.transport = command, transport
+    def __init__(self, command, transport, seed, patience=30, server=None):
+        self.command, self.transport, self.patience = command, transport, patience
         self.random = random.Random(seed)
         self.folder = tempfile.mkdtemp(prefix="couple-conformance-")
         self.stderr = open(os.path.join(self.folder, "stderr"), "wb")
@@ -116,6 +117,7 @@ class Trial:
         return self.server.log
 
     async def begin(self, start=True):
+        self.partner("the first entry")  # so that `caught_up` waits for something
         await self.server.up()
         await self.launch(start)
 
@@ -127,7 +129,8 @@ class Trial:
 
     async def start(self):
         os.makedirs(self.store, exist_ok=True)
-        await self.client.call("start", url=self.server.url, token=self.token, store=self.store, transport=self.transport, **HINTS)
+        await self.client.call("start", url=self.server.url, token=self.token, account_id=ACCOUNT, store=self.store,
+                               transport=self.transport, **HINTS)
 
     @property
     def store(self):
@@ -185,8 +188,9 @@ class Trial:
         return [(at, request, status) for at, request, status in self.server.requests
                 if at >= since and live in (None, request.is_live) and write in (None, request.is_write)]
 
-    async def caught_up(self, seconds=30):
+    async def caught_up(self, seconds=None):
         """Waits until the queue is empty and the client shows the server's log: nothing lost, doubled or reordered."""
+        seconds = seconds or self.patience
         until, pause = time.monotonic() + seconds, 0.02
         while True:
             try:
@@ -202,16 +206,18 @@ class Trial:
             pause = min(2 * pause, 0.5)
 
     async def shown(self):
-        """Entries and pending entries that the client shows now; fails if an entry is shown twice."""
+        """Entries and pending entries that the client shows now; fails if an own entry is shown twice or not at all."""
         answer = await self.client.call("log")
         entries, pending = answer["entries"], answer["pending"]
         counts = Counter([entry["client_id"] for entry in entries if entry.get("client_id")] + pending)
         twice = [client_id for client_id, count in counts.items() if count > 1]
         if twice:
             raise ShownTwice("shown twice: %s" % shorten(twice))
+        hidden = [client_id for client_id, _, _ in self.told if client_id not in self.rejected and client_id not in counts]
+        require(not hidden, "neither in the log nor pending: %s" % shorten(hidden))
         return entries, pending
 
-    async def converge(self, seconds=30):
+    async def converge(self, seconds=None):
         """`caught_up`, and the server has each entry of the client once, in the order of writing."""
         await self.caught_up(seconds)
         if self.log.violations:

@@ -183,6 +183,8 @@ class ScriptedServer:
 
     async def _follow(self, request, reader, writer):
         self.log.authenticate(request)
+        if not self.log.paired:
+            raise Problem(404, "not_paired")
         after = request.headers.get("last-event-id") or request.query.get("lastEventId") or request.query.get("after")
         position = self.log.head if after is None else self.log.position(after)
         fault = self.stream_faults.pop(0) if self.stream_faults else StreamFault()
@@ -307,6 +309,8 @@ class Out:
             self.writer.write(data)
             return await self.writer.drain()
         for n in range(len(data)):
+            if self.writer.transport.is_closing():
+                raise Cut
             self.writer.write(data[n : n + 1])
             await asyncio.sleep(0)
 

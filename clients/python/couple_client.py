@@ -116,6 +116,7 @@ class CoupleClient:
             couple = self.request("GET", "/v1/couple")["id"]
             with self.change:
                 self.put("couple", couple)
+                self.change.notify_all()
         answer = self.request("GET", "/v1/couple/live?after=%s&wait=%d" % (cursor, self.poll_wait), live=True)
         with self.change, self.db:  # one transaction
             self.db.execute("BEGIN")
@@ -152,18 +153,21 @@ class CoupleClient:
 
     def send(self):
         with self.change:
-            row = self.db.execute("SELECT id, client_id, method, path, body, couple FROM queue WHERE seq IS NULL ORDER BY id LIMIT 1").fetchone()
-            if row is None:
+            columns, current = "id, client_id, method, path, body, couple", self.get("couple")
+            row = self.db.execute("SELECT %s FROM queue WHERE seq IS NULL ORDER BY id LIMIT 1" % columns).fetchone()
+            if row is None or current is None:
                 self.change.wait(1)
                 return
         number, client_id, method, path, body, couple = row
-        headers = {"Couple-Id": couple} if couple else {}
+        headers, answer = {}, None
         if client_id:
-            headers["Idempotency-Key"] = client_id
+            headers = {"Idempotency-Key": client_id, "Couple-Id": couple or current}
         try:
+            if couple not in (None, current):
+                # The server checks the couple of an entry, but a change names only the `seq`, which the new couple may have, too.
+                raise Refused("not_paired")
             answer = self.request(method, path, body, headers)
         except Refused as refused:
-            answer = None
             if not (method == "DELETE" and refused.code == "entry_deleted"):  # otherwise the first attempt had succeeded
                 self.on_event("rejected", client_id=client_id, code=refused.code)
         with self.change:
