@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, ApplyError, one},
+    apply_error::{Applied, ApplyError, require_one_row},
     tally,
 };
 
@@ -117,32 +117,38 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(account.version)
                 .bind(account.id.as_uuid())
                 .bind(account.email.key().as_str());
-            one(statement.execute(connection).await?, Conflict::AccountExists)?;
+            require_one_row(statement.execute(connection).await?, Conflict::AccountExists)?;
         }
         AccountChange::Update(account) => update::<D>(connection, account).await?,
         AccountChange::Erase { id, version } => {
             let erased =
                 Statement::<D>::new(ERASE).bind(id.as_uuid()).bind(*version).execute(connection).await?;
-            one(erased, Conflict::AccountChanged(*id))?;
+            require_one_row(erased, Conflict::AccountChanged(*id))?;
             end_sessions::<D>(connection, *id, None).await?;
             Statement::<D>::new(ERASE_TOKENS).bind(id.as_uuid()).execute(connection).await?;
         }
         AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await?,
         AccountChange::RedeemToken { id, seen, at } => {
             let statement = Statement::<D>::new(REDEEM).time(*at).bind(id.as_uuid());
-            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))?;
+            require_one_row(
+                as_seen(statement, seen).execute(connection).await?,
+                Conflict::TokenChanged(*id),
+            )?;
         }
         AccountChange::RequireToken { id, seen } => {
             let statement = Statement::<D>::new(HOLD_TOKEN).bind(id.as_uuid());
             let held = as_seen(statement, seen).rows(connection).await?.len();
-            one(held as u64, Conflict::TokenChanged(*id))?;
+            require_one_row(held as u64, Conflict::TokenChanged(*id))?;
         }
         AccountChange::RedeemForm { id, seen, form, account } => {
             let statement = Statement::<D>::new(REDEEM_FORM)
                 .bind(form.as_str())
                 .bind(account.as_uuid())
                 .bind(id.as_uuid());
-            one(as_seen(statement, seen).execute(connection).await?, Conflict::TokenChanged(*id))?;
+            require_one_row(
+                as_seen(statement, seen).execute(connection).await?,
+                Conflict::TokenChanged(*id),
+            )?;
         }
         AccountChange::CountTries { kind, email, network, at } => {
             Statement::<D>::new(COUNT_TRIES)
@@ -246,7 +252,7 @@ async fn update<D: Dialect>(connection: &mut D::Connection, account: &Account) -
     }
     let statement =
         fields(Statement::<D>::new(UPDATE), account).bind(account.id.as_uuid()).bind(account.version);
-    one(statement.execute(connection).await?, changed)
+    require_one_row(statement.execute(connection).await?, changed)
 }
 
 /// Binds the fields of an account between its id and its version.
@@ -266,7 +272,7 @@ fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D
 async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token) -> Applied {
     if let (Some(account), Some(session)) = (token.account, token.session) {
         let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
-        one(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
+        require_one_row(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
     }
     let statement = Statement::<D>::new(INSERT_TOKEN)
         .bind(token.id.as_uuid())
@@ -287,7 +293,7 @@ async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token)
         .bind(token.foreign_tries)
         .bind(token.used_form.map(ProofForm::as_str))
         .bind(token.id.as_uuid());
-    one(statement.execute(connection).await?, Conflict::TokenExists(token.id))
+    require_one_row(statement.execute(connection).await?, Conflict::TokenExists(token.id))
 }
 
 async fn end_sessions<D: Dialect>(

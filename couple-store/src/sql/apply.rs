@@ -1,35 +1,8 @@
 //! Applies one change as statements within a transaction.
 
-use couple_core::{Change, ChangeResult, Conflict};
+use couple_core::{Change, ChangeResult};
 
-use super::{Dialect, account, idempotency, job, media, pairing, timeline, upload};
-
-/// Reason why a change was not applied.
-pub(super) enum ApplyError {
-    /// A precondition did not hold. The change has written nothing.
-    Conflict(Conflict),
-    /// The database failed.
-    Failed(sqlx::Error),
-}
-
-impl From<sqlx::Error> for ApplyError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Conflict> for ApplyError {
-    fn from(conflict: Conflict) -> Self {
-        Self::Conflict(conflict)
-    }
-}
-
-pub(super) type Applied = Result<(), ApplyError>;
-
-/// Returns `conflict` unless exactly one row was changed.
-pub(super) fn one(affected: u64, conflict: Conflict) -> Applied {
-    if affected == 1 { Ok(()) } else { Err(conflict.into()) }
-}
+use super::{Dialect, account, apply_error::ApplyError, idempotency, job, media, pairing, timeline, upload};
 
 /// Applies one change.
 ///

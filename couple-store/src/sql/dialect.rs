@@ -11,7 +11,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{job::BatchStatements, spelling::Sql};
+use super::{job_batch::BatchStatements, spelling::Sql};
 
 /// Driver that can bind a `T`.
 pub trait Binds<'t, T>: Database {
@@ -175,6 +175,14 @@ pub trait Dialect:
     ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
     /// Statements whose text depends on the number of rows.
     fn built() -> &'static BatchStatements;
+}
+
+/// Waits up to [`Dialect::TRANSACTION_TIMEOUT`]; none after that.
+pub(super) async fn within_timeout<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
+    match D::TRANSACTION_TIMEOUT {
+        None => Some(work.await),
+        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+    }
 }
 
 /// [`Dialect::count_up`] by `UPDATE … RETURNING`.

@@ -7,7 +7,7 @@ use couple_core::{
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{ApplyError, one},
+    apply_error::{ApplyError, require_one_row},
 };
 
 statements! {
@@ -40,7 +40,7 @@ pub(super) async fn apply<D: Dialect>(
                 .digest(&record.scope)
                 .execute(connection)
                 .await?;
-            one(written, Conflict::KeyUsed)?;
+            require_one_row(written, Conflict::KeyUsed)?;
         }
         IdempotencyChange::Purge { before, cap } => {
             let purged =

@@ -10,32 +10,27 @@ use couple_core::{
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, ApplyError, one},
+    apply_error::{Applied, ApplyError, require_one_row},
+    job_batch::{StatementsBySize, job_columns},
 };
 
-macro_rules! columns {
-    () => {
-        "id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at, attempts"
-    };
-}
-
 statements! {
-    DUE = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL \
+    DUE = "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
-        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL ORDER BY due_at, id LIMIT $3";
-    ABANDONED = "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
+        => sqlite: "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL ORDER BY due_at, id LIMIT $3";
+    ABANDONED = "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
-        => sqlite: "SELECT ", columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3"
-        => mysql: "SELECT ", columns!(), " FROM job FORCE INDEX (job_claim) WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
+        => sqlite: "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3"
+        => mysql: "SELECT ", job_columns!(), " FROM job FORCE INDEX (job_claim) WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED";
     HOLD = "SELECT 1 FROM job WHERE id = $1 AND claim = $2 FOR UPDATE"
         => sqlite: "SELECT 1 FROM job WHERE id = $1 AND claim = $2";
     RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
     FINISH = "DELETE FROM job WHERE id = $1 AND claim = $2";
     RETRY = "UPDATE job SET due_at = $1, claim = NULL WHERE id = $2 AND claim = $3";
-    BURY = "INSERT INTO dead_job (", columns!(), ", error, died_at) \
-     SELECT ", columns!(), ", $1, $2 FROM job WHERE id = $3 AND claim = $4";
-    REPLAY = "INSERT INTO job (", columns!(), ") \
+    BURY = "INSERT INTO dead_job (", job_columns!(), ", error, died_at) \
+     SELECT ", job_columns!(), ", $1, $2 FROM job WHERE id = $3 AND claim = $4";
+    REPLAY = "INSERT INTO job (", job_columns!(), ") \
      SELECT id, queue, name, payload, NULL, $1, $2, max_attempts, created_at, 0 FROM dead_job WHERE id = $3";
     FORGET_DEAD = "DELETE FROM dead_job WHERE id = $1";
     PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)"
@@ -46,57 +41,17 @@ statements! {
     STATS = "SELECT (SELECT COUNT(*) FROM job WHERE queue = $1 AND due_at <= $2), \
      (SELECT COUNT(*) FROM job WHERE queue = $3 AND due_at > $4), \
      (SELECT COUNT(*) FROM dead_job WHERE queue = $5), (SELECT MIN(due_at) FROM job WHERE queue = $6)";
-    DEAD = "SELECT ", columns!(), ", error, died_at FROM dead_job WHERE id > $1 ORDER BY id LIMIT $2";
+    DEAD = "SELECT ", job_columns!(), ", error, died_at FROM dead_job WHERE id > $1 ORDER BY id LIMIT $2";
 }
 
 /// New jobs of all commits in a transaction, inserted together: a round trip costs far more than a row.
 #[derive(Default)]
 pub(super) struct Enqueues<'a>(Vec<&'a NewJob>);
 
-/// Generated statements for several rows, by their number of rows, the largest first.
-///
-/// There are few sizes, so that few statements are prepared.
-#[derive(Debug)]
-pub struct BatchStatements {
-    inserts: Sizes,
-    claims: Sizes,
-}
-
-type Sizes = [(usize, Arc<str>); 3];
-
-impl BatchStatements {
-    /// Generates the statements.
-    ///
-    /// `numbered`: placeholders are `$1`, …; `clash`: the clause that skips existing rows.
-    pub(super) fn new(numbered: bool, clash: &str) -> Self {
-        let list = |first: usize, count: usize| {
-            let one = |n: usize| if numbered { format!("${}", first + n) } else { "?".to_owned() };
-            (0..count).map(one).collect::<Vec<_>>().join(", ")
-        };
-        let columns = columns!().split(", ").count();
-        let insert = |rows: usize| {
-            let rows: Vec<_> =
-                (0..rows).map(|row| format!("({})", list(row * columns + 1, columns))).collect();
-            format!(concat!("INSERT INTO job (", columns!(), ") VALUES {} {}"), rows.join(", "), clash)
-        };
-        let claim = |rows: usize| {
-            let (due, claim, ids) = (list(1, 1), list(2, 1), list(3, rows));
-            format!(
-                "UPDATE job SET due_at = {due}, attempts = attempts + 1, claim = {claim} WHERE id IN ({ids})"
-            )
-        };
-        let sizes = [64, 8, 1];
-        Self {
-            inserts: sizes.map(|rows| (rows, insert(rows).into())),
-            claims: sizes.map(|rows| (rows, claim(rows).into())),
-        }
-    }
-}
-
 /// Splits `rows` into the available statement sizes and runs a statement for each part.
 async fn in_pieces<'r, D: Dialect, T>(
     connection: &mut D::Connection,
-    sizes: &Sizes,
+    sizes: &StatementsBySize,
     rows: &'r [T],
     bind: impl Fn(&Arc<str>, &'r [T]) -> Statement<D>,
 ) -> sqlx::Result<()> {
@@ -175,12 +130,12 @@ pub(super) async fn apply<D: Dialect>(
         }
         JobChange::Renew { id, claim, lease_until } => {
             let statement = Statement::<D>::new(RENEW).time(*lease_until).bind(id.as_uuid()).bind(*claim);
-            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
+            require_one_row(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
         }
         JobChange::Finish { id, claim } => finish::<D>(connection, *id, *claim).await?,
         JobChange::Retry { id, claim, due_at } => {
             let statement = Statement::<D>::new(RETRY).time(*due_at).bind(id.as_uuid()).bind(*claim);
-            one(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
+            require_one_row(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
         }
         JobChange::Bury { id, claim, error, at } => {
             let held = Statement::<D>::new(HOLD).bind(id.as_uuid()).bind(*claim).rows(connection).await?;
@@ -194,7 +149,7 @@ pub(super) async fn apply<D: Dialect>(
         }
         JobChange::Replay { id, at, expires_at } => {
             let statement = Statement::<D>::new(REPLAY).time(*at).time(*expires_at).bind(id.as_uuid());
-            one(statement.execute(connection).await?, Conflict::NoDeadJob(*id))?;
+            require_one_row(statement.execute(connection).await?, Conflict::NoDeadJob(*id))?;
             Statement::<D>::new(FORGET_DEAD).bind(id.as_uuid()).execute(connection).await?;
         }
         JobChange::PurgeDead { before, cap } => {
@@ -234,7 +189,7 @@ async fn claim_due<D: Dialect>(
 
 async fn finish<D: Dialect>(connection: &mut D::Connection, id: JobId, claim: ClaimToken) -> Applied {
     let finished = Statement::<D>::new(FINISH).bind(id.as_uuid()).bind(claim).execute(connection).await?;
-    one(finished, Conflict::ClaimLost(id))
+    require_one_row(finished, Conflict::ClaimLost(id))
 }
 
 /// Decodes a job and its number of attempts.

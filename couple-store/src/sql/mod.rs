@@ -1,8 +1,9 @@
 //! Stores in SQL. Each statement is written once for all dialects.
 //!
 //! `dialect` defines the requirements for a driver and the differences between dialects. The modules named
-//! after areas hold the statements and are generic over the dialect. `writer` runs commits as transactions
-//! and merges waiting commits (group commit); `locks` defines what each change locks; `blocked` retries commits that wait for a lock. `sqlite` opens
+//! after areas hold the statements and are generic over the dialect; `apply` chooses the area of a change.
+//! `writer` merges waiting commits (group commit) and `transaction` runs them; `locks` defines what each
+//! change locks; `blocked` retries commits that wait for a lock, which `lock_registry` records. `sqlite` opens
 //! SQLite; `server` connects to a server, with the differences of `mysql` and `postgres`. `bus` is an event
 //! bus over PostgreSQL.
 
@@ -11,13 +12,17 @@ mod spelling;
 
 mod account;
 mod apply;
+mod apply_error;
 mod blocked;
 #[cfg(feature = "postgres")]
 mod bus;
+mod commit_request;
 mod dialect;
 mod error;
 mod idempotency;
 mod job;
+mod job_batch;
+mod lock_registry;
 mod locks;
 mod media;
 mod migrate;
@@ -32,6 +37,7 @@ mod server;
 mod sqlite;
 mod tally;
 mod timeline;
+mod transaction;
 mod upload;
 mod writer;
 
@@ -51,17 +57,9 @@ use async_trait::async_trait;
 use couple_core::{Change, CommitError, Committed, Error, ErrorKind, Store};
 use sqlx::Pool;
 
-use dialect::{Row, Statement};
+use dialect::{Row, Statement, within_timeout};
 use spelling::Sql;
 use writer::Writer;
-
-/// Waits up to the dialect's time limit; none after that.
-async fn within_timeout<D: Dialect, T>(work: impl Future<Output = T>) -> Option<T> {
-    match D::TRANSACTION_TIMEOUT {
-        None => Some(work.await),
-        Some(patience) => tokio::time::timeout(patience, work).await.ok(),
-    }
-}
 
 /// Store in an SQL database.
 pub struct SqlStore<D: Dialect> {
@@ -96,7 +94,7 @@ impl<D: Dialect> SqlStore<D> {
             match D::TRANSACTION_TIMEOUT {
                 None => Some(reading.await),
                 // The limit includes the time spent waiting for a connection.
-                Some(patience) => tokio::time::timeout_at(begun + patience, reading).await.ok(),
+                Some(limit) => tokio::time::timeout_at(begun + limit, reading).await.ok(),
             }
         };
         let Some(rows) = rows else {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     Dialect, SqlStore,
     dialect::{LockWait, Runs as _},
-    job::BatchStatements,
+    job_batch::BatchStatements,
     migrate::Migration,
     server::{Server, ServerOptions},
     spelling::Sql,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, ApplyError, one},
+    apply_error::{Applied, ApplyError, require_one_row},
     dialect::Reads,
     timeline,
 };
@@ -96,13 +96,13 @@ pub(super) async fn apply<D: Dialect>(
 ) -> Result<ChangeResult, ApplyError> {
     match change {
         PairingChange::InsertInvite { invite, limit } => {
-            insert_invite::<D>(connection, invite, *limit).await?
+            insert_invite::<D>(connection, invite, *limit).await?;
         }
         PairingChange::CloseInvite { id, to } => {
             let (state, by, couple) = stored_state(*to);
             let statement =
                 Statement::<D>::new(CLOSE_INVITE).bind(state).bind(by).bind(couple).bind(id.as_uuid());
-            one(statement.execute(connection).await?, Conflict::InviteClosed(*id))?;
+            require_one_row(statement.execute(connection).await?, Conflict::InviteClosed(*id))?;
         }
         PairingChange::WithdrawInvitesOf { inviter } => {
             // The lock makes commits that add an invite of this account or pair it wait until this
@@ -123,7 +123,7 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(i64::from(anniversary.is_some()))
                 .bind(anniversary.as_ref().and_then(Option::as_deref))
                 .bind(id.as_uuid());
-            one(statement.execute(connection).await?, Conflict::CoupleEnded(*id))?;
+            require_one_row(statement.execute(connection).await?, Conflict::CoupleEnded(*id))?;
         }
         PairingChange::Restore { id, side, wanted, read } => {
             timeline::living::<D>(connection, *id).await?;
@@ -136,11 +136,11 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(id.as_uuid())
                 .bind(i64::from(read[0]))
                 .bind(i64::from(read[1]));
-            one(statement.execute(connection).await?, Conflict::CoupleChanged(*id))?;
+            require_one_row(statement.execute(connection).await?, Conflict::CoupleChanged(*id))?;
         }
         PairingChange::End { id, at } => {
             let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
-            one(ended, Conflict::CoupleEnded(*id))?;
+            require_one_row(ended, Conflict::CoupleEnded(*id))?;
             let members = Statement::<D>::new(MEMBERS).bind(id.as_uuid()).rows(connection).await?;
             if let Some(row) = members.first() {
                 let [first, second] = [0, 1].map(|column| <D as Reads<Uuid>>::read(row, column));
@@ -240,7 +240,7 @@ async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invi
         .bind(by)
         .bind(couple)
         .bind(pair);
-    one(statement.execute(connection).await?, Conflict::InviteCrossed)
+    require_one_row(statement.execute(connection).await?, Conflict::InviteCrossed)
 }
 
 async fn found<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Dialect, SqlStore,
     dialect::{LockWait, count_up_returning},
-    job::BatchStatements,
+    job_batch::BatchStatements,
     migrate::Migration,
     server::{Server, ServerOptions},
     spelling::Sql,

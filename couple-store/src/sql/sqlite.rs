@@ -22,7 +22,7 @@ use super::{
     Dialect, Row, SqlStore, Statement,
     dialect::{LockWait, Runs, count_up_returning},
     error::classify,
-    job::BatchStatements,
+    job_batch::BatchStatements,
     migrate::{Migration, migrate},
     spelling::Sql,
     writer::Writer,

@@ -5,7 +5,7 @@ use couple_core::{
     account::{Tally, TallyId},
 };
 
-use super::{Dialect, Row, SqlStore, Statement, apply::Applied};
+use super::{Dialect, Row, SqlStore, Statement, apply_error::Applied};
 
 statements! {
     TALLY = "SELECT counted, expires_at FROM tally WHERE id = $1 AND expires_at > $2";

@@ -9,7 +9,7 @@ use couple_core::{
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, ApplyError, one},
+    apply_error::{Applied, ApplyError, require_one_row},
 };
 
 macro_rules! entry {
@@ -76,13 +76,13 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(couple.as_uuid())
                 .bind(*seq)
                 .bind(stored(*author));
-            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
+            require_one_row(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::Delete { couple, seq, author, at } => {
             living::<D>(connection, *couple).await?;
             let statement =
                 Statement::<D>::new(DELETE).time(*at).bind(couple.as_uuid()).bind(*seq).bind(stored(*author));
-            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
+            require_one_row(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::React { couple, seq, side, emoji } => {
             living::<D>(connection, *couple).await?;
@@ -91,7 +91,7 @@ pub(super) async fn apply<D: Dialect>(
                 Side::Second => REACT_SECOND,
             };
             let statement = Statement::<D>::new(sql).bind(emoji.as_deref()).bind(couple.as_uuid()).bind(*seq);
-            one(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
+            require_one_row(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::MarkRead { couple, side, seq } => {
             living::<D>(connection, *couple).await?;

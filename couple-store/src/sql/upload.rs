@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    apply::{Applied, one},
+    apply_error::{Applied, require_one_row},
     dialect::Reads,
     pairing,
 };
@@ -61,7 +61,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &U
             unfinished.at(*id, *offset)?;
             let statement = Statement::<D>::new(CLAIM).bind(*writer).bind(*length).bind(id.as_uuid());
             let statement = statement.bind(*length).bind(*length);
-            one(statement.execute(connection).await?, Conflict::UploadChanged(*id))
+            require_one_row(statement.execute(connection).await?, Conflict::UploadChanged(*id))
         }
         UploadChange::Append { id, writer, offset, bytes, parts, most, .. } => {
             if unfinished.at(*id, *offset)? != *writer {
@@ -146,7 +146,7 @@ async fn insert<D: Dialect>(connection: &mut D::Connection, upload: &ResumableUp
         .bind(upload.id.as_uuid())
         .execute(connection)
         .await?;
-    one(inserted, Conflict::UploadChanged(upload.id))
+    require_one_row(inserted, Conflict::UploadChanged(upload.id))
 }
 
 /// Serializes parts as `{bytes}:{blob}`, separated by spaces.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, Statement,
-    apply::{Applied, ApplyError, one},
+    apply_error::{Applied, ApplyError, require_one_row},
     dialect::Reads,
 };
 
@@ -112,7 +112,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
             let state = if *ready { READY } else { PROCESSING };
             let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(PHOTO);
             let statement = statement.bind(state).bind(state);
-            one(statement.execute(connection).await?, Conflict::MediaChanged(*id))
+            require_one_row(statement.execute(connection).await?, Conflict::MediaChanged(*id))
         }
         MediaChange::Release(of) => {
             if as_read::<D>(connection, *of).await?.uses == 0 {
@@ -160,7 +160,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
                 let Space::Account(owner) = space else { return Err(Conflict::MediaChanged(*id).into()) };
                 let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(AVATAR);
                 let statement = statement.bind(PROCESSING).bind(READY);
-                one(statement.execute(connection).await?, Conflict::MediaChanged(*id))?;
+                require_one_row(statement.execute(connection).await?, Conflict::MediaChanged(*id))?;
             }
             if let Some(before) = before {
                 Statement::<D>::new(RELEASE).of(space, before).execute(connection).await?;

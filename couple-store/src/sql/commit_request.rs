@@ -1,0 +1,76 @@
+//! Commits that wait for a writer.
+
+use std::time::Duration;
+
+use couple_core::{Change, CommitError, Committed, Error, job::JobChange};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    lock_registry::CommitRegistration,
+    locks::{Lock, locks_of},
+};
+
+/// Capacity of each queue of commits, per store.
+pub(super) const MAX_QUEUED_COMMITS: usize = 1024;
+
+/// Answer to the caller of a commit.
+pub(super) type CommitResult = Result<Committed, CommitError>;
+
+/// Commit that a caller waits for.
+pub(super) struct CommitRequest {
+    pub(super) changes: Vec<Change>,
+    /// Locks that the changes need, in order.
+    pub(super) locks: Vec<Lock>,
+    pub(super) answer: oneshot::Sender<CommitResult>,
+    since: Instant,
+    /// Number of runs that failed transiently for a reason other than a lock.
+    pub(super) tries: u32,
+    /// Registration as a blocked commit; none until a lock blocks it.
+    pub(super) registration: Option<CommitRegistration>,
+}
+
+impl CommitRequest {
+    /// Creates a request, and the receiver of its result.
+    pub(super) fn new(changes: Vec<Change>) -> (Self, oneshot::Receiver<CommitResult>) {
+        let (answer, answered) = oneshot::channel();
+        let locks = locks_of(&changes);
+        (Self { changes, locks, answer, since: Instant::now(), tries: 0, registration: None }, answered)
+    }
+    /// Whether a statement of the commit skips locked rows.
+    pub(super) fn skips_locked_rows(&self) -> bool {
+        let skips = |change: &Change| {
+            matches!(change, Change::Job(JobChange::Claim { .. } | JobChange::ClaimAbandoned { .. }))
+        };
+        self.changes.iter().any(skips)
+    }
+    /// Whether the commit locks rows whose keys are not known before it runs.
+    pub(super) fn locks_unknown_rows(&self) -> bool {
+        self.locks.iter().any(|lock| matches!(lock, Lock::Expired(_)))
+    }
+    /// Whether the commit needs a lock that cannot be checked without waiting for it.
+    pub(super) fn has_unchecked_locks(&self) -> bool {
+        self.locks.iter().any(|lock| !lock.is_row())
+    }
+    /// Whether the commit would fail, too, after `other` met a held lock in the same round.
+    ///
+    /// If transactions wait for locks, a shared lock suffices: it could cost another time-out. Otherwise all locks must be the same.
+    pub(super) fn fails_with(&self, other: &Self, waits: bool) -> bool {
+        if waits {
+            self.locks.iter().any(|lock| other.locks.contains(lock))
+        } else {
+            !self.locks.is_empty() && self.locks == other.locks
+        }
+    }
+    /// Whether the caller has stopped waiting.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+    /// Time since the commit entered the queue.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+    /// Fails the commit: its caller gets the error.
+    pub(super) fn refuse(self, error: Error) {
+        let _ = self.answer.send(Err(error.into()));
+    }
+}
