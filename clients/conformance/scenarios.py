@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from driver import require
+from scripted_server import StreamFault
 
 SCENARIOS = []
 TEXTS = ("grüße 💞", "שלום עולם", "\u202eabc", "a\nb\r\nc", "U+2028 \u2028 and U+2029 \u2029 end lines in JavaScript", "data: x\n\ndata: y",
@@ -78,8 +79,7 @@ async def cut_without_traffic_resumes(t):
 @scenario(every_transport=True)
 async def repeated_frames_are_one_entry(t):
     """A frame that arrives twice is one entry."""
-    for _ in range(10):
-        t.server.add_stream_fault(duplicate=True)
+    t.server.every_stream = StreamFault(duplicate=True)
     t.partner()
     await t.begin()
     await t.until_live()
@@ -105,8 +105,7 @@ async def exchanged_frames_end_in_order(t):
 @scenario(every_transport=True)
 async def bytes_in_any_portion(t):
     """Bytes that arrive one at a time, also within a character, make the same frames."""
-    for _ in range(10):
-        t.server.add_stream_fault(one_byte_at_a_time=True)
+    t.server.every_stream = StreamFault(one_byte_at_a_time=True)
     await t.begin()
     await t.until_live()
     for text in TEXTS:
@@ -117,8 +116,7 @@ async def bytes_in_any_portion(t):
 @scenario(every_transport=True, transports=("websocket", "sse"))
 async def all_forms_of_a_frame_are_understood(t):
     """WebSocket messages in fragments with pings in between, and events with comments, CRLF and several `data` lines, are understood."""
-    for _ in range(5):
-        t.server.add_stream_fault(fragment=True)
+    t.server.every_stream = StreamFault(fragment=True)
     t.partner("grüße")
     await t.begin()
     await t.until_live()
@@ -132,8 +130,7 @@ async def unknown_frames_are_ignored(t):
     """Frames, fields and kinds of entries that the client does not know are ignored or kept, and stop nothing."""
     frames = [{"type": "x-new", "cursor_hint": 1}, {"type": "presence", "presence": "here", "x": {}},
               {"type": "signal", "from": "partner", "kind": "x-wave", "body": None}, {"type": "refused", "code": "x"}]
-    for _ in range(3):
-        t.server.add_stream_fault(inject=frames)
+    t.server.every_stream = StreamFault(inject=frames)
     await t.begin()
     await t.until_live()
     t.log.append("partner", None, "x-game.move", {"move": [1, {"a": None}], "text": 7})
@@ -405,15 +402,21 @@ async def answer_older_than_the_frames(t):
     await asyncio.sleep(0.5)
     fault.release.set()
     await t.converge()
-    if "edit" not in t.ready["supports"]:
-        return
-    fault = t.server.add("hold", "PATCH")
-    await t.client.call("edit", seq=t.seq_of(client_id), body={"text": "edited here"})
-    await fault.reached.wait()
-    t.log.edit("me", t.seq_of(client_id), {"text": "edited later, on another device"})
-    await asyncio.sleep(0.5)
-    fault.release.set()
-    await t.converge()
+    seq, changes = t.seq_of(client_id), []
+    if "edit" in t.ready["supports"]:
+        elsewhere = {"text": "edited later, on another device"}
+        changes.append(("PATCH", "edit", {"body": {"text": "edited here"}}, lambda: t.log.edit("me", seq, elsewhere)))
+    if "react" in t.ready["supports"]:
+        changes.append(("PUT", "react", {"emoji": "🙂"}, lambda: t.log.react("me", seq, "🙃")))
+        changes.append(("DELETE", "react", {"emoji": None}, lambda: t.log.react("me", seq, "💞")))
+    for method, do, fields, on_another_device in changes:
+        fault = t.server.add("hold", method)
+        await t.client.call(do, seq=seq, **fields)
+        await fault.reached.wait()
+        on_another_device()
+        await asyncio.sleep(0.5)
+        fault.release.set()
+        await t.converge()
 
 
 @scenario()

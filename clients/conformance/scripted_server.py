@@ -69,6 +69,7 @@ class ScriptedServer:
         self.log = CoupleLog(token)
         self.log.on_change = self._notify
         self.faults, self.stream_faults = [], []
+        self.every_stream = StreamFault()  # of connections for which `stream_faults` has none
         self.requests = []  # (time, request, status) of every request; status None: cut
         self.open_streams = {}  # connection -> queue of frames to send; None ends it
         self._writers, self._listener, self.port = set(), None, 0
@@ -187,7 +188,7 @@ class ScriptedServer:
             raise Problem(404, "not_paired")
         after = request.headers.get("last-event-id") or request.query.get("lastEventId") or request.query.get("after")
         position = self.log.head if after is None else self.log.position(after)
-        fault = self.stream_faults.pop(0) if self.stream_faults else StreamFault()
+        fault = self.stream_faults.pop(0) if self.stream_faults else self.every_stream
         self._note(request, 101 if request.transport == "websocket" else 200)
         pending = list(fault.inject)
         if position is None:

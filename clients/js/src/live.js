@@ -159,6 +159,8 @@ export class Live {
         failed.push(name);
       }
     }
+    // A WebSocket does not show with which status it was refused, for example 401; a request does.
+    if (failed.at(-1) === "websocket") await this.#core.http.json("GET", "/v1/couple", { signal });
     throw error;
   }
 

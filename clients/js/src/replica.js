@@ -49,6 +49,8 @@ export class Replica {
   #log = new Map();
   /** @type {Map<number, Entry>} */
   #ahead = new Map();
+  /** Item whose entry a frame has changed while its request was on its way: the answer may be older than the frame. @type {string | null} */
+  #overtaken = null;
   /** @type {Map<number, Entry> | null} changed entries that are older than `first`, while a page of older ones is read */
   #older = null;
   /** `seq` from which on entries are stored. */
@@ -204,6 +206,8 @@ export class Replica {
         if (entry.seq !== this.last + 1) return;
         this.last = entry.seq;
         this.#ahead.delete(entry.seq);
+        const sending = this.queue[0];
+        if (sending && sending.seq === entry.target_seq) this.#overtaken = sending.id;
         if (CHANGE_KINDS.has(entry.kind)) this.#change(entry, changes);
         else this.#put(entry, changes);
         // After a crash the stored cursor can be behind what was reported; in one process, nothing is reported twice.
@@ -368,8 +372,9 @@ export class Replica {
     const item = this.queue.find((item) => item.id === id);
     if (!item) return;
     this.#unqueue(item, effects);
+    const overtaken = this.#overtaken === id || (entry !== null && item.type === "append" && this.#log.has(entry.seq));
     if (entry && entry.seq > this.last) this.#ahead.set(entry.seq, entry);
-    else if (entry) this.#put(entry, changes);
+    else if (entry && !overtaken) this.#put(entry, changes);
     if (item.type === "append" && entry) {
       // Changes of the entry that were written before it had a `seq`.
       this.queue = this.queue.map((later) => {
@@ -381,7 +386,7 @@ export class Replica {
     }
     const target = item.seq === null ? undefined : (this.#log.get(item.seq) ?? this.#ahead.get(item.seq));
     if (target && item.type === "delete") this.#update({ ...target, body: null, deleted_at: new Date().toISOString() }, changes);
-    if (target && item.type === "react" && !entry) {
+    if (target && item.type === "react" && !entry && !overtaken) {
       this.#update({ ...target, reactions: { ...target.reactions, me: item.emoji ?? undefined } }, changes);
     }
     if (item.type === "read" && this.couple && (item.seq ?? 0) > this.couple.my_read_seq) {

@@ -135,8 +135,9 @@ async function overEvents(connection) {
       text = events.pop() ?? "";
       for (const event of events) {
         guard.alive();
-        const data = /^data: ?(.*)$/m.exec(event);
-        if (data) connection.frame(JSON.parse(data[1]));
+        // Not `.` and `$`: for them U+2028, which JSON may contain, ends a line.
+        const data = Array.from(event.matchAll(/(?:^|\n)data:([^\r\n]*)/g), ([, line]) => line).join("\n");
+        if (data) connection.frame(JSON.parse(data));
       }
     }
   } catch (error) {
