@@ -175,6 +175,8 @@ export class Core {
   /** @param {Message} message */
   #apply(message) {
     const before = this.replica.couple?.id;
+    // A write in this tab comes after each one that its user has seen.
+    if (message.type === "queued") this.#lastOrder = Math.max(this.#lastOrder, Number.parseInt(message.item.order, 10));
     const { changes, events } = this.replica.apply(message);
     if (this.#tabs.leader && changes.length > 0) this.#keep(changes);
     for (const [type, value] of events) {

@@ -19,7 +19,8 @@ export class Emitter {
   }
 
   /**
-   * Calls each listener. One that throws does not disturb the others: its error becomes an unhandled rejection.
+   * Calls each listener. One that throws does not disturb the others: its error is reported as an uncaught one, or on the console where the
+   * platform has no `reportError`.
    * @template {keyof Events} Type
    * @param {Type} type
    * @param {Events[Type]} value
@@ -29,7 +30,8 @@ export class Emitter {
       try {
         listener(value);
       } catch (error) {
-        void Promise.reject(error);
+        if (globalThis.reportError) globalThis.reportError(error);
+        else console.error(error);
       }
     }
   }

@@ -1,0 +1,537 @@
+/** The engine against a server in memory that misbehaves. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { createClient, memoryStore } from "../src/index.js";
+import { FakeServer, json, problem, until } from "./support/fake-server.js";
+import { Browser } from "./support/tabs.js";
+
+/** A signed-in client of a server with one entry. */
+async function started(options = {}, server = new FakeServer()) {
+  if (server.log.length === 0) server.append("system", "paired", null);
+  const client = createClient({ ...server.options, .../** @type {any} */ (options) });
+  const seen = /** @type {any[]} */ ([]);
+  const events = /** @type {Record<string, any[]>} */ ({});
+  for (const type of /** @type {const} */ (["session", "status", "reset", "refused", "error", "signal", "presence", "read"])) {
+    events[type] = [];
+    client.on(type, (value) => events[type].push(value));
+  }
+  client.on("entry", (entry) => seen.push(entry));
+  await client.account.signIn({ email: "ana@example.org", password: "a long password" });
+  return { client, server, seen, events };
+}
+
+/** The same, connected. */
+async function live(options = {}, server = new FakeServer()) {
+  const one = await started(options, server);
+  one.client.connect();
+  await until(() => one.client.status.state === "live");
+  return one;
+}
+
+const texts = (/** @type {any} */ client) => client.timeline.entries.filter((/** @type {any} */ { kind }) => kind === "text").map((/** @type {any} */ { body }) => body?.text);
+
+test("an entry is visible while it waits, and the same entry when it is confirmed", async () => {
+  const { client, server } = await live();
+  client.setOnline(false);
+  const entry = await client.timeline.append("text", { text: "hello" });
+  assert.equal(entry.state, "waiting");
+  assert.equal(entry.seq, null);
+  assert.deepEqual(texts(client), ["hello"]);
+  client.setOnline(true);
+  await until(() => client.timeline.get(entry.key)?.state === "confirmed");
+  assert.deepEqual(texts(client), ["hello"]);
+  assert.equal(client.timeline.get(entry.key)?.seq, 2);
+  assert.equal(server.log.length, 2);
+  await client.close();
+});
+
+test("entries is the same array until something changes", async () => {
+  const { client } = await live();
+  const before = client.timeline.entries;
+  assert.equal(client.timeline.entries, before);
+  await client.timeline.append("text", { text: "hello" });
+  assert.notEqual(client.timeline.entries, before);
+  assert.equal(client.timeline.entries[0], before[0]);
+  await client.close();
+});
+
+test("edits, deletions and reactions of an entry that waits are sent after it", async () => {
+  const { client, server } = await live();
+  client.setOnline(false);
+  const [one, two] = [await client.timeline.append("text", { text: "one" }), await client.timeline.append("text", { text: "two" })];
+  await client.timeline.edit(one.key, { text: "one!" });
+  await client.timeline.react(one.key, "❤️");
+  await client.timeline.delete(two.key);
+  assert.equal(client.timeline.get(one.key)?.changing, true);
+  assert.equal(client.timeline.get(one.key)?.body?.text, "one!");
+  assert.equal(client.timeline.get(one.key)?.reactions.me, "❤️");
+  assert.equal(client.timeline.get(two.key)?.body, null);
+  client.setOnline(true);
+  await until(() => client.timeline.queue.length === 0 && !client.timeline.get(two.key)?.changing);
+  await until(() => server.log.length === 6);
+  assert.deepEqual(server.log.map(({ kind }) => kind), ["paired", "text", "text", "entry_edited", "entry_reacted", "entry_deleted"]);
+  assert.equal(server.log[1].body.text, "one!");
+  assert.equal(server.log[1].reactions.me, "❤️");
+  assert.ok(client.timeline.get(two.key)?.deleted_at);
+  await client.close();
+});
+
+test("a lost answer does not double an entry, and later entries keep their order", async () => {
+  const { client, server } = await live();
+  let lost = 0;
+  server.loseAnswer = ({ method }) => method === "POST" && ++lost % 2 === 1;
+  for (let n = 0; n < 10; n++) await client.timeline.append("text", { text: String(n) });
+  await until(() => client.timeline.queue.length === 0);
+  assert.deepEqual(server.log.slice(1).map(({ body }) => body.text), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+  assert.ok(lost >= 10);
+  await client.close();
+});
+
+test("a repeated deletion whose answer was lost counts as done", async () => {
+  const { client, server, events } = await live();
+  const { key } = await client.timeline.append("text", { text: "hello" });
+  await until(() => client.timeline.queue.length === 0);
+  let lost = false;
+  server.loseAnswer = ({ method }) => method === "DELETE" && !lost && (lost = true);
+  await client.timeline.delete(key);
+  await until(() => client.timeline.queue.length === 0);
+  assert.deepEqual(events.refused, []);
+  assert.ok(client.timeline.get(key)?.deleted_at);
+  await client.close();
+});
+
+test("a refused entry is removed with its changes, and the others are sent", async () => {
+  const { client, server, events } = await live();
+  client.setOnline(false);
+  const bad = await client.timeline.append("nonsense", { text: "bad" });
+  await client.timeline.edit(bad.key, { text: "worse" });
+  await client.timeline.append("text", { text: "good" });
+  server.intercept = ({ body }) => (body?.kind === "nonsense" ? problem(422, "invalid_field") : undefined);
+  client.setOnline(true);
+  await until(() => client.timeline.queue.length === 0);
+  assert.deepEqual(events.refused.map(({ item, error }) => [item.type, error.code, error.status]), [["append", "invalid_field", 422], ["edit", "invalid_field", 422]]);
+  assert.equal(client.timeline.get(bad.key), undefined);
+  assert.deepEqual(texts(client), ["good"]);
+  await client.close();
+});
+
+test("an answer that is not from the server keeps the queue", async () => {
+  const { client, server, events } = await live();
+  const portal = (/** @type {number} */ status) => new Response("<h1>Welcome to the hotel</h1>", { status, headers: { "content-type": "text/html" } });
+  const answers = [portal(200), portal(403), portal(404), json(200, { hello: "there" }), problem(500, "internal_error")];
+  server.intercept = ({ method }) => (method === "POST" ? answers.shift() : undefined);
+  await client.timeline.append("text", { text: "hello" });
+  await until(() => client.timeline.queue.length === 0);
+  assert.equal(answers.length, 0);
+  assert.deepEqual(events.refused, []);
+  assert.equal(server.log.length, 2);
+  await client.close();
+});
+
+test("Retry-After is honoured, also when the connection comes back meanwhile", async () => {
+  const { client, server } = await live();
+  const times = /** @type {number[]} */ ([]);
+  server.intercept = ({ method }) => {
+    if (method !== "POST") return undefined;
+    times.push(Date.now());
+    return times.length === 1 ? problem(429, "rate_limited", { "retry-after": "1" }) : undefined;
+  };
+  await client.timeline.append("text", { text: "hello" });
+  await until(() => times.length === 1 && client.timeline.queue[0]?.error !== null);
+  assert.equal(client.timeline.queue[0].error?.code, "rate_limited");
+  client.kill();
+  await until(() => client.timeline.queue.length === 0);
+  assert.ok(times[1] - times[0] >= 990, `${times[1] - times[0]}`);
+  await client.close();
+});
+
+test("an expired session keeps everything for the same account", async () => {
+  const { client, server, events } = await live();
+  server.token = "token-2";
+  await client.timeline.append("text", { text: "one" });
+  await until(() => client.session === null);
+  assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "expired"]);
+  await until(() => client.status.state === "signed_out");
+  await assert.rejects(client.timeline.append("text", { text: "two" }), { code: "signed_out" });
+  assert.deepEqual(texts(client), ["one"]);
+  await client.account.signIn({ email: "ana@example.org", password: "a long password" });
+  await until(() => client.timeline.queue.length === 0 && client.status.state === "live");
+  assert.deepEqual(server.log.map(({ body }) => body?.text), [undefined, "one"]);
+  await client.close();
+});
+
+test("another account does not get the data of the one before", async () => {
+  const { client, server } = await live();
+  client.setOnline(false);
+  await client.timeline.append("text", { text: "secret" });
+  server.token = "token-2";
+  client.setOnline(true);
+  await until(() => client.session === null);
+  server.accountId = "account-2";
+  await client.account.signIn({ email: "ben@example.org", password: "a long password" });
+  assert.deepEqual(texts(client), []);
+  assert.deepEqual(client.timeline.queue, []);
+  await until(() => client.status.state === "live");
+  assert.equal(server.log.length, 1);
+  await client.close();
+});
+
+test("signing out deletes what is stored, also when the server cannot be reached", async () => {
+  const storage = memoryStore();
+  const { client, server } = await live({ storage });
+  server.append("partner", "text", { text: "secret" });
+  await until(() => texts(client).length === 1);
+  client.setOnline(false);
+  await client.timeline.append("text", { text: "mine" });
+  await client.account.signOut();
+  assert.equal(client.session, null);
+  assert.deepEqual(await storage.entries(""), []);
+  assert.deepEqual(texts(client), []);
+  await client.close();
+});
+
+test("transports are tried in their order, and the best one that works is used", async () => {
+  const server = new FakeServer();
+  server.transports = new Set(["sse", "poll"]);
+  const { client, seen } = await live({}, server);
+  assert.equal(client.status.transport, "sse");
+  server.transports = new Set(["poll"]);
+  server.cut();
+  await until(() => client.status.transport === "poll" && client.status.state === "live");
+  server.append("partner", "text", { text: "by poll" });
+  await until(() => seen.length === 1);
+  server.transports = new Set(["websocket", "sse", "poll"]);
+  client.setTransport("websocket");
+  await until(() => client.status.transport === "websocket" && client.status.state === "live");
+  server.append("partner", "text", { text: "by socket" });
+  await until(() => seen.length === 2);
+  await client.close();
+});
+
+test("a transport that failed twice in a row is left out", async () => {
+  const server = new FakeServer();
+  server.transports = new Set(["sse", "poll"]);
+  const { client } = await live({}, server);
+  const sockets = () => server.requests.filter((request) => request.startsWith("WEBSOCKET")).length;
+  for (let n = 0; n < 3; n++) {
+    const opened = server.opened;
+    server.cut();
+    await until(() => server.opened > opened && client.status.state === "live");
+  }
+  assert.equal(sockets(), 2);
+  await client.close();
+});
+
+test("a platform without WebSocket and streaming fetch polls", async () => {
+  const server = new FakeServer();
+  const fetch = async (/** @type {any} */ url, /** @type {any} */ init) => {
+    const response = await server.fetch(url, init);
+    if (init.headers.accept === "text/event-stream") Object.defineProperty(response, "body", { value: undefined });
+    return response;
+  };
+  const { client } = await live({ WebSocket: class { constructor() { throw new TypeError("no sockets here"); } }, fetch }, server);
+  assert.equal(client.status.transport, "poll");
+  await client.close();
+});
+
+test("bye is honoured: the client reconnects after the time that the server asked for", async () => {
+  const { client, server, events } = await live();
+  server.broadcast({ type: "bye", reason: "draining", retry_after_ms: 150 });
+  await until(() => client.status.state === "waiting");
+  const { opened } = server;
+  assert.equal(client.status.reason, "draining");
+  await sleep(100);
+  assert.equal(server.opened, opened);
+  await until(() => client.status.state === "live");
+  server.broadcast({ type: "bye", reason: "signed_out", retry_after_ms: 0 });
+  await until(() => client.status.state === "signed_out");
+  assert.equal(events.session.at(-1).reason, "expired");
+  await client.close();
+});
+
+test("a bye for an ended couple clears the local copy, and a new couple is followed", async () => {
+  const { client, server, events } = await live();
+  server.append("partner", "text", { text: "old" });
+  await until(() => texts(client).length === 1);
+  server.paired = false;
+  server.broadcast({ type: "bye", reason: "not_paired", retry_after_ms: 0 });
+  await until(() => client.status.state === "not_paired");
+  assert.equal(client.couple, null);
+  assert.deepEqual(client.timeline.entries, []);
+  await assert.rejects(client.timeline.append("text", { text: "to nobody" }), { code: "not_paired" });
+  Object.assign(server, { paired: true, coupleNumber: 2, log: [] });
+  server.append("system", "paired", null);
+  await client.refresh();
+  await until(() => client.status.state === "live");
+  assert.equal(client.couple?.id, "couple-2");
+  assert.equal(client.timeline.entries.length, 1);
+  assert.deepEqual(events.reset, []);
+  await client.close();
+});
+
+test("a write for an ended couple is not sent to the next one", async () => {
+  const { client, server, events } = await live();
+  server.append("partner", "text", { text: "old" });
+  await until(() => texts(client).length === 1);
+  client.setOnline(false);
+  await client.timeline.append("text", { text: "for the old couple" });
+  await client.timeline.react("2", "❤️");
+  Object.assign(server, { coupleNumber: 2, log: [] });
+  for (const kind of ["paired", "text", "text", "text"]) server.append("partner", kind, { text: "new" });
+  client.setOnline(true);
+  await until(() => events.refused.length === 2);
+  assert.ok(server.log.every(({ author, reactions }) => author !== "me" && !reactions.me));
+  await until(() => client.couple?.id === "couple-2" && client.status.state === "live");
+  await client.close();
+});
+
+test("a reset replaces the local copy, without doubles", async () => {
+  const { client, server, events, seen } = await live();
+  for (let n = 0; n < 5; n++) server.append("partner", "text", { text: String(n) });
+  await until(() => texts(client).length === 5);
+  client.setOnline(false);
+  server.log.length = 3;
+  client.setOnline(true);
+  await until(() => client.status.state === "live" && events.reset.length === 1);
+  assert.deepEqual(events.reset, [{ reason: "cursor_unknown" }]);
+  assert.deepEqual(texts(client), ["0", "1"]);
+  server.append("partner", "text", { text: "after" });
+  await until(() => texts(client).length === 3);
+  assert.deepEqual(texts(client), ["0", "1", "after"]);
+  assert.equal(seen.at(-1).body.text, "after");
+  await client.close();
+});
+
+test("a gap in the log is never shown: the client reads again", async () => {
+  const { client, server, seen } = await live();
+  server.connections.forEach((connection) => (connection.after += 1));
+  server.log.push({ seq: 2, author: "partner", kind: "text", body: { text: "two" }, created_at: "", reactions: {} });
+  server.append("partner", "text", { text: "three" });
+  await until(() => seen.length === 2);
+  assert.deepEqual(seen.map(({ seq }) => seq), [2, 3]);
+  assert.deepEqual(texts(client), ["two", "three"]);
+  await client.close();
+});
+
+test("entries that arrive twice are reported once", async () => {
+  const { client, server, seen } = await live();
+  const entry = server.append("partner", "text", { text: "once" });
+  server.broadcast({ type: "entry", entry, cursor: server.cursor(entry.seq) });
+  server.append("partner", "text", { text: "twice" });
+  await until(() => seen.length === 2);
+  assert.deepEqual(seen.map(({ seq }) => seq), [2, 3]);
+  await client.close();
+});
+
+test("the client continues from the stored cursor after a restart", async () => {
+  const storage = memoryStore();
+  const { client, server } = await live({ storage });
+  server.append("partner", "text", { text: "before" });
+  await until(() => texts(client).length === 1);
+  await client.close();
+  server.append("partner", "text", { text: "meanwhile" });
+  server.requests.length = 0;
+  const next = createClient({ ...server.options, storage });
+  const seen = /** @type {any[]} */ ([]);
+  next.on("entry", ({ seq }) => seen.push(seq));
+  await next.ready;
+  assert.deepEqual(texts(next), ["before"]);
+  next.connect();
+  await until(() => next.status.state === "live");
+  assert.deepEqual(texts(next), ["before", "meanwhile"]);
+  assert.deepEqual(seen, [3]);
+  assert.ok(!server.requests.some((request) => request.startsWith("GET /v1/couple/entries")), "no snapshot was needed");
+  await next.close();
+});
+
+test("only the newest entries are stored, and older ones are read from the server", async () => {
+  const storage = memoryStore();
+  const { client, server } = await live({ storage, cacheSize: 20 });
+  for (let n = 0; n < 100; n++) server.append("partner", "text", { text: String(n) });
+  await until(() => texts(client).length === 100);
+  await client.close();
+  assert.ok((await storage.entries("e:")).length <= 34);
+  const next = createClient({ ...server.options, storage });
+  await next.ready;
+  const loaded = texts(next).length;
+  assert.ok(loaded >= 20 && next.timeline.hasOlder);
+  assert.equal(await next.timeline.loadOlder(200), false);
+  assert.equal(texts(next).length, 100);
+  assert.deepEqual(texts(next), Array.from({ length: 100 }, (_, n) => String(n)));
+  await next.close();
+});
+
+test("an edit that arrives while an older page is read is not lost", async () => {
+  const server = new FakeServer();
+  for (let n = 0; n < 250; n++) server.append("partner", "text", { text: String(n) });
+  const { client } = await live({}, server);
+  assert.ok(client.timeline.hasOlder);
+  server.intercept = async ({ path }) => {
+    if (!path.includes("before=")) return undefined;
+    server.intercept = () => undefined;
+    const page = await server.fetch(`http://fake${path}`, { headers: { authorization: `Bearer ${server.token}` } });
+    // The page was read before the edit, and arrives after it.
+    Object.assign(server.log[4], { body: { text: "edited" }, edited_at: new Date().toISOString() });
+    server.append("partner", "entry_edited", null, { target_seq: 5 });
+    await sleep(20);
+    return page;
+  };
+  await client.timeline.loadOlder(200);
+  assert.equal(client.timeline.get("5")?.body?.text, "edited");
+  await client.close();
+});
+
+test("a write that cannot be stored is rejected and not shown, and the log survives a failure of the storage", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  const { write } = storage;
+  storage.write = async () => {
+    throw new Error("the disk is full");
+  };
+  await assert.rejects(client.timeline.append("text", { text: "mine" }), { code: "storage_failed" });
+  assert.deepEqual(texts(client), []);
+  server.append("partner", "text", { text: "one" });
+  await until(() => events.error.length > 0);
+  storage.write = write;
+  server.append("partner", "text", { text: "two" });
+  await until(() => texts(client).length === 2);
+  await client.close();
+  const stored = await storage.entries("");
+  assert.deepEqual(stored.filter(([key]) => key.startsWith("e:")).map(([, { seq }]) => seq), [1, 2, 3]);
+  assert.equal(stored.filter(([key]) => key.startsWith("q:")).length, 0);
+});
+
+test("a listener that throws does not disturb the others", async (t) => {
+  const { client, server } = await live();
+  const reported = t.mock.method(console, "error", () => {});
+  client.on("entry", () => {
+    throw new Error("a bug of the app");
+  });
+  let heard = 0;
+  client.on("entry", () => (heard += 1));
+  server.append("partner", "text", { text: "hello" });
+  await until(() => heard === 1);
+  assert.match(String(reported.mock.calls[0].arguments[0]), /a bug of the app/);
+  await client.close();
+});
+
+test("a connection on which nothing arrives is replaced", async (t) => {
+  const { client, server } = await live({ heartbeat: 5 });
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  server.broadcast({ type: "ping" });
+  const { opened } = server;
+  for (let second = 0; second < 25; second++) {
+    t.mock.timers.tick(1_000);
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.ok(server.opened > opened, "the client has not reconnected");
+  t.mock.timers.reset();
+  await client.close();
+});
+
+test("signals go over the WebSocket, otherwise by a request", async () => {
+  const { client, server, events } = await live();
+  const frames = /** @type {any[]} */ ([]);
+  client.on("frame", ({ direction, frame }) => direction === "out" && frames.push(frame));
+  await client.signal("hug");
+  assert.ok(server.requests.includes('FRAME {"type":"signal","kind":"hug"}'));
+  assert.deepEqual(frames, [{ type: "signal", kind: "hug", body: undefined }]);
+  client.setTransport("sse");
+  await until(() => client.status.transport === "sse" && client.status.state === "live");
+  await client.signal("thumb", { x: 0.5, y: 0.5 });
+  assert.ok(server.requests.includes("POST /v1/couple/signals"));
+  server.broadcast({ type: "signal", from: "partner", kind: "kiss" });
+  await until(() => events.signal.length === 1);
+  assert.deepEqual(events.signal, [{ from: "partner", kind: "kiss", body: null }]);
+  await client.close();
+});
+
+test("presence, read positions and the state of a photo are kept current", async () => {
+  const { client, server, events } = await live();
+  server.broadcast({ type: "presence", presence: "here" });
+  server.broadcast({ type: "read", my_read_seq: 0, partner_read_seq: 1, cursor: server.cursor(1) });
+  await until(() => client.timeline.partnerRead === 1);
+  assert.equal(client.couple?.partner.presence, "here");
+  assert.deepEqual(events.presence, ["here"]);
+  server.append("partner", "photo", { media_id: "m1", media: { state: "processing", width: null } });
+  await until(() => client.timeline.unread === 1);
+  server.append("system", "media_ready", { media_id: "m1", width: 320, placeholder: "abc" });
+  await until(() => client.timeline.get("2")?.body?.media.state === "ready");
+  assert.deepEqual(client.timeline.get("2")?.body, { media_id: "m1", media: { state: "ready", width: 320, placeholder: "abc" } });
+  assert.equal(client.timeline.entries.length, 2);
+  await client.timeline.markRead();
+  assert.equal(client.timeline.unread, 0);
+  await until(() => client.timeline.queue.length === 0);
+  assert.ok(server.requests.includes("PUT /v1/couple/read"));
+  assert.equal(client.timeline.myRead, 3);
+  await client.close();
+});
+
+test("one tab holds the connection, and all tabs see and write", async () => {
+  const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
+  const tab = { storage, locks: browser.locks, channel: browser.channel };
+  const { client: one } = await live(tab, server);
+  const two = createClient({ ...server.options, ...tab });
+  const seen = /** @type {any[]} */ ([]);
+  two.on("entry", ({ seq }) => seen.push(seq));
+  await until(() => two.status.state === "live");
+  assert.equal(one.status.leader, true);
+  assert.equal(two.status.leader, false);
+  assert.equal(server.connections.size, 1);
+  server.append("partner", "text", { text: "to both" });
+  await until(() => texts(one).length === 1 && texts(two).length === 1);
+  const { key } = await two.timeline.append("text", { text: "from the second tab" });
+  await until(() => one.timeline.get(key)?.state === "confirmed" && two.timeline.get(key)?.state === "confirmed");
+  two.kill();
+  await until(() => server.opened === 2 && two.status.state === "live");
+  two.setTransport("sse");
+  await until(() => two.status.transport === "sse" && two.status.state === "live");
+  // The leader is closed in the middle of writes of both tabs.
+  server.intercept = ({ method }) => (method === "POST" ? problem(503, "unavailable") : undefined);
+  await one.timeline.append("text", { text: "a" });
+  await until(() => texts(two).length === 3);
+  await two.timeline.append("text", { text: "b" });
+  await one.close();
+  server.intercept = () => undefined;
+  await until(() => two.status.leader && two.status.state === "live" && two.timeline.queue.length === 0);
+  assert.equal(server.connections.size, 1);
+  assert.deepEqual(texts(two), ["to both", "from the second tab", "a", "b"]);
+  await until(() => seen.length === 4);
+  assert.deepEqual(seen, [2, 3, 4, 5]);
+  await two.close();
+});
+
+test("signing in, out and an expired session reach all tabs", async () => {
+  const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
+  const tab = { storage, locks: browser.locks, channel: browser.channel };
+  const { client: one } = await live(tab, server);
+  const two = createClient({ ...server.options, ...tab });
+  await until(() => two.status.state === "live");
+  server.token = "token-2";
+  await two.refresh().catch(() => {});
+  await until(() => one.session === null && two.session === null && one.status.state === "signed_out");
+  await two.account.signIn({ email: "ana@example.org", password: "a long password" });
+  await until(() => one.session !== null && one.status.state === "live");
+  await one.account.signOut();
+  await until(() => two.session === null && two.timeline.entries.length === 0);
+  await one.close();
+  await two.close();
+});
+
+test("calls are repeated after a temporary failure, unless that could act twice", async () => {
+  const { client, server } = await started();
+  const failing = (/** @type {number} */ times) => (server.intercept = ({ path }) => (path.startsWith("/v1/invites") && times-- > 0 ? problem(503, "unavailable") : undefined));
+  const calls = () => server.requests.filter((request) => request.includes("/v1/invites")).length;
+  server.requests.length = 0;
+  failing(5);
+  await assert.rejects(client.pairing.invite(), { code: "unavailable", status: 503, temporary: true });
+  assert.equal(calls(), 3);
+  server.requests.length = 0;
+  failing(5);
+  await assert.rejects(client.pairing.preview({ code: "x" }), { code: "unavailable" });
+  assert.equal(calls(), 1);
+  await client.close();
+});
