@@ -23,8 +23,10 @@ class Problem(Exception):
 
 
 class CoupleLog:
-    def __init__(self, token):
-        self.tokens = {token}
+    account = ACCOUNT
+
+    def __init__(self):
+        self.tokens, self.sessions = set(), 0
         self.couple_number, self.paired = 1, True
         self.epoch = 0
         self.ticks = 0
@@ -67,6 +69,16 @@ class CoupleLog:
         if "target_seq" not in entry:
             return entry
         return dict(entry, target=self.entries[entry["target_seq"] - 1])
+
+    def new_session(self):
+        """Token of a new session of the account."""
+        self.sessions += 1
+        self.tokens.add("token-%d" % self.sessions)
+        return "token-%d" % self.sessions
+
+    def end_sessions(self):
+        self.tokens.clear()
+        self.on_change()
 
     def restored_from_backup(self, kept):
         """The log loses its newest entries, as after a restore; every cursor becomes unknown."""
@@ -232,7 +244,8 @@ class Request:
 
     def __init__(self, method, target, headers, body=b""):
         url = urlsplit(target)
-        self.method, self.path, self.headers, self.body = method, url.path.rstrip("/") or "/", headers, body
+        self.method, self.target, self.headers, self.body = method, target, headers, body
+        self.path = url.path.rstrip("/") or "/"
         self.query = {name: values[-1] for name, values in parse_qs(url.query).items()}
 
     @property

@@ -10,8 +10,6 @@ import tempfile
 import time
 from collections import Counter
 
-from couple_log import ACCOUNT
-from scripted_server import ScriptedServer
 
 # Sent with `start`, so that a scenario takes seconds: a client may otherwise wait for longer between attempts.
 HINTS = {"heartbeat_s": 5, "poll_wait_s": 2, "max_backoff_ms": 200}
@@ -103,14 +101,14 @@ class ClientProcess:
 class Trial:
     """One run of a scenario: a server, a client, and what the client was told to write."""
 
-    def __init__(self, command, transport, seed, patience=30, server=None):
+    def __init__(self, command, transport, seed, patience, server):
         self.command, self.transport, self.patience = command, transport, patience
         self.random = random.Random(seed)
         self.folder = tempfile.mkdtemp(prefix="couple-conformance-")
         self.stderr = open(os.path.join(self.folder, "stderr"), "wb")
-        self.server = server or ScriptedServer()
-        self.token, self.told, self.rejected, self.ready = "token-1", [], set(), None
-        self.client = None
+        self.server = server
+        self.token, self.told, self.rejected, self.ready = None, [], set(), None
+        self.client, self.partners = None, 0
 
     @property
     def log(self):
@@ -118,6 +116,7 @@ class Trial:
 
     async def begin(self, start=True):
         self.partner("the first entry")  # so that `caught_up` waits for something
+        self.token = self.log.new_session()
         await self.server.up()
         await self.launch(start)
 
@@ -129,7 +128,7 @@ class Trial:
 
     async def start(self):
         os.makedirs(self.store, exist_ok=True)
-        await self.client.call("start", url=self.server.url, token=self.token, account_id=ACCOUNT, store=self.store,
+        await self.client.call("start", url=self.server.url, token=self.token, account_id=self.log.account, store=self.store,
                                transport=self.transport, **HINTS)
 
     @property
@@ -145,6 +144,7 @@ class Trial:
         if self.client:
             await self.client.kill()
         await self.server.down()
+        self.server.clean()
         self.stderr.close()
         with open(self.stderr.name, errors="replace") as file:
             errors = file.read()
@@ -166,7 +166,12 @@ class Trial:
             await self.append()
 
     def partner(self, text=None):
-        return self.log.append("partner", None, "text", {"text": text or "p-%d" % (self.log.head + 1)})["seq"]
+        self.partners += 1
+        return self.log.append("partner", None, "text", {"text": text or "p-%d" % self.partners})["seq"]
+
+    async def sign_in(self):
+        self.token = self.log.new_session()
+        await self.client.call("sign_in", token=self.token)
 
     def seq_of(self, client_id):
         return self.log.seqs[client_id]

@@ -65,8 +65,8 @@ class Cut(Exception):
 
 
 class ScriptedServer:
-    def __init__(self, token="token-1"):
-        self.log = CoupleLog(token)
+    def __init__(self):
+        self.log = CoupleLog()
         self.log.on_change = self._notify
         self.faults, self.stream_faults = [], []
         self.every_stream = StreamFault()  # of connections for which `stream_faults` has none
@@ -80,6 +80,12 @@ class ScriptedServer:
     @property
     def url(self):
         return "http://127.0.0.1:%d" % self.port
+
+    def prepare(self):
+        """Makes `log` usable, before clients can connect."""
+
+    def clean(self):
+        """Frees what the server has."""
 
     async def up(self):
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
@@ -169,16 +175,24 @@ class ScriptedServer:
                 await asyncio.sleep(fault.seconds)
         if request.is_live:
             return await self._follow(request, reader, writer)
-        status, answer = self.log.handle(request)
+        status, body, headers = await self.handle(request)
         self._note(request, status)
         if fault and fault.kind == "cut_after":
             raise Cut
         if fault and fault.kind == "hold":
             await fault.release.wait()
         cut = fault is not None and fault.kind == "cut_answer"
-        await send_answer(writer, status, None if answer is None else json.dumps(answer, ensure_ascii=False).encode(), cut=cut)
+        await send_answer(writer, status, body, headers, cut)
         if cut:
             raise Cut
+
+    async def handle(self, request):
+        """Status, body and headers of the answer to a request that is not live."""
+        status, answer = self.log.handle(request)
+        return status, None if answer is None else json.dumps(answer, ensure_ascii=False).encode(), ()
+
+    def next_stream_fault(self):
+        return self.stream_faults.pop(0) if self.stream_faults else self.every_stream
 
     # -- Live -------------------------------------------------------------------------------------------------------------------------
 
@@ -188,7 +202,7 @@ class ScriptedServer:
             raise Problem(404, "not_paired")
         after = request.headers.get("last-event-id") or request.query.get("lastEventId") or request.query.get("after")
         position = self.log.head if after is None else self.log.position(after)
-        fault = self.stream_faults.pop(0) if self.stream_faults else self.every_stream
+        fault = self.next_stream_fault()
         self._note(request, 101 if request.transport == "websocket" else 200)
         pending = list(fault.inject)
         if position is None:
@@ -479,11 +493,12 @@ def problem_headers(problem):
 def answer_bytes(status, body, headers=()):
     lines = ["HTTP/1.1 %d X" % status]
     names = {name for name, _ in headers}
+    headers = list(headers) + [header for header in ALLOW_BROWSERS if header[0] not in names]
     if body is not None and "content-type" not in names:
         lines.append("content-type: application/json")
     if status != 204:
         lines.append("content-length: %d" % len(body or b""))
-    lines += ["%s: %s" % header for header in list(headers) + ALLOW_BROWSERS]
+    lines += ["%s: %s" % header for header in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + (body or b"")
 
 

@@ -28,9 +28,9 @@ def soak(writes, cuts):
 
 class Faults:
     def __init__(self, trial):
-        self.t, self.tokens = trial, 1
-        self.kinds = [(self.cut_all, 20), (self.cut_streams, 10), (self.fail_a_write, 30), (self.fail_a_stream, 15), (self.offline, 5),
-                      (self.transport, 5), (self.server_killed, 5), (self.token_expires, 4), (self.client_killed, 3), (self.rate_limit, 1)]
+        self.t = trial
+        self.kinds = [(self.cut_all, 20), (self.cut_streams, 10), (self.fail_a_write, 25), (self.fail_a_stream, 15), (self.offline, 5),
+                      (self.transport, 5), (self.server_killed, 12), (self.token_expires, 4), (self.client_killed, 3), (self.rate_limit, 1)]
 
     async def next(self):
         kind, = self.t.random.choices([kind for kind, _ in self.kinds], [weight for _, weight in self.kinds])
@@ -72,14 +72,10 @@ class Faults:
         """The session ends; as soon as the client reports it, the app signs in again."""
         t = self.t
         before = len([event for event in t.client.events if event["event"] == "signed_out"])
-        t.log.tokens.clear()
-        t.partner()
+        t.log.end_sessions()
         await t.until(lambda: len([event for event in t.client.events if event["event"] == "signed_out"]) > before,
                       "the client did not report the end of its session")
-        self.tokens += 1
-        t.token = "token-%d" % self.tokens
-        t.log.tokens.add(t.token)
-        await t.client.call("sign_in", token=t.token)
+        await t.sign_in()
 
     async def client_killed(self):
         await self.t.restart_client()
