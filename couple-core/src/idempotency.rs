@@ -69,10 +69,3 @@ pub trait IdempotencyReads: Send + Sync {
     /// Errors of the store.
     async fn outcome(&self, scope: &Digest) -> Result<Option<OutcomeRecord>, Error>;
 }
-
-#[async_trait]
-impl<S: IdempotencyReads + ?Sized> IdempotencyReads for std::sync::Arc<S> {
-    async fn outcome(&self, scope: &Digest) -> Result<Option<OutcomeRecord>, Error> {
-        (**self).outcome(scope).await
-    }
-}

@@ -34,6 +34,7 @@ macro_rules! from_common_refusals {
 pub mod account;
 mod call;
 mod clock;
+mod delegate_reads;
 mod email;
 mod entropy;
 mod error;
@@ -54,6 +55,8 @@ pub mod timeline;
 mod typed;
 pub mod upload;
 
+#[doc(hidden)]
+pub use async_trait::async_trait as __async_trait;
 pub use call::RequestContext;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use email::{EmailAddress, EmailKey};

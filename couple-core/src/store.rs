@@ -378,6 +378,8 @@ pub trait Store:
     }
 }
 
+crate::delegate_reads!([S: Store + ?Sized] std::sync::Arc<S>, |store| **store);
+
 #[async_trait]
 impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {

@@ -182,19 +182,3 @@ pub trait UploadReads: Send + Sync {
     /// Up to `limit` uploads that expired at or before `now`, ordered by expiry, then by id.
     async fn expired_uploads(&self, now: Timestamp, limit: u32) -> Result<Vec<ResumableUpload>, Error>;
 }
-
-#[async_trait]
-impl<S: UploadReads + ?Sized> UploadReads for std::sync::Arc<S> {
-    async fn upload(&self, id: UploadId) -> Result<Option<ResumableUpload>, Error> {
-        (**self).upload(id).await
-    }
-    async fn unfinished_uploads(&self, owner: AccountId) -> Result<UnfinishedUploads, Error> {
-        (**self).unfinished_uploads(owner).await
-    }
-    async fn unfinished_bytes(&self) -> Result<i64, Error> {
-        (**self).unfinished_bytes().await
-    }
-    async fn expired_uploads(&self, now: Timestamp, limit: u32) -> Result<Vec<ResumableUpload>, Error> {
-        (**self).expired_uploads(now, limit).await
-    }
-}

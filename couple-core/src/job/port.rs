@@ -127,19 +127,3 @@ pub trait JobReads: Send + Sync {
     /// Up to `limit` dead jobs after the id `after`, in the order of their ids.
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error>;
 }
-
-#[async_trait]
-impl<S: JobReads + ?Sized> JobReads for std::sync::Arc<S> {
-    async fn queue_stats(&self, queue: &str, now: Timestamp) -> Result<QueueStats, Error> {
-        (**self).queue_stats(queue, now).await
-    }
-    async fn next_due(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        (**self).next_due(queue).await
-    }
-    async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        (**self).next_lease_end(queue).await
-    }
-    async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
-        (**self).dead_jobs(after, limit).await
-    }
-}

@@ -219,35 +219,3 @@ pub trait MediaReads: Send + Sync {
         limit: u32,
     ) -> Result<Vec<(MediaId, Rendition)>, Error>;
 }
-
-#[async_trait]
-impl<S: MediaReads + ?Sized> MediaReads for std::sync::Arc<S> {
-    async fn media(&self, id: MediaId) -> Result<Option<Media>, Error> {
-        (**self).media(id).await
-    }
-    async fn media_by_identity(&self, space: Space, identity: &Digest) -> Result<Option<Media>, Error> {
-        (**self).media_by_identity(space, identity).await
-    }
-    async fn renditions(&self, space: Space, id: MediaId) -> Result<Vec<Rendition>, Error> {
-        (**self).renditions(space, id).await
-    }
-    async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error> {
-        (**self).avatar_of(account).await
-    }
-    async fn media_space(&self, space: Space) -> Result<SpaceUsage, Error> {
-        (**self).media_space(space).await
-    }
-    async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error> {
-        (**self).media_in(space, after, limit).await
-    }
-    async fn media_spaces(&self, after: Option<Space>, limit: u32) -> Result<Vec<Space>, Error> {
-        (**self).media_spaces(after, limit).await
-    }
-    async fn unused_renditions(
-        &self,
-        before: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(MediaId, Rendition)>, Error> {
-        (**self).unused_renditions(before, limit).await
-    }
-}

@@ -181,54 +181,6 @@ pub trait PairingReads: Send + Sync {
     async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error>;
 }
 
-#[async_trait]
-impl<S: PairingReads + ?Sized> PairingReads for std::sync::Arc<S> {
-    async fn couple(&self, id: CoupleId) -> Result<Option<Couple>, Error> {
-        (**self).couple(id).await
-    }
-    async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error> {
-        (**self).couple_of(account).await
-    }
-    async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
-        (**self).couples_of(account).await
-    }
-    async fn couples_page(
-        &self,
-        account: AccountId,
-        after: Option<CoupleId>,
-        limit: u32,
-    ) -> Result<Vec<Couple>, Error> {
-        (**self).couples_page(account, after, limit).await
-    }
-    async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
-        (**self).invite(id).await
-    }
-    async fn invite_by_code(&self, code: &Digest) -> Result<Option<Invite>, Error> {
-        (**self).invite_by_code(code).await
-    }
-    async fn invite_by_link(&self, link: &Digest) -> Result<Option<Invite>, Error> {
-        (**self).invite_by_link(link).await
-    }
-    async fn invite_between(&self, pair_key: &Digest) -> Result<Option<Invite>, Error> {
-        (**self).invite_between(pair_key).await
-    }
-    async fn invites_of(&self, inviter: AccountId) -> Result<Vec<Invite>, Error> {
-        (**self).invites_of(inviter).await
-    }
-    async fn invites_to(&self, target: &EmailKey) -> Result<Vec<Invite>, Error> {
-        (**self).invites_to(target).await
-    }
-    async fn blocks_of(&self, blocker: AccountId) -> Result<Vec<Block>, Error> {
-        (**self).blocks_of(blocker).await
-    }
-    async fn is_blocked(&self, blocker: AccountId, blocked: AccountId) -> Result<bool, Error> {
-        (**self).is_blocked(blocker, blocked).await
-    }
-    async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error> {
-        (**self).is_blocked_by_email(blocker, blocked).await
-    }
-}
-
 /// Port to the user accounts, `couple`'s or a host's, that pairing and the timeline use.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {

@@ -153,39 +153,3 @@ pub trait TimelineReads: Send + Sync {
     /// The caller keeps `after` close to the newest entry, because the adapter reads all entries in between.
     async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error>;
 }
-
-#[async_trait]
-impl<S: TimelineReads + ?Sized> TimelineReads for std::sync::Arc<S> {
-    async fn entries(
-        &self,
-        couple: CoupleId,
-        page: Page,
-        limit: u32,
-        kind: Option<&str>,
-    ) -> Result<Vec<Entry>, Error> {
-        (**self).entries(couple, page, limit, kind).await
-    }
-    async fn entry(&self, couple: CoupleId, seq: i64) -> Result<Option<Entry>, Error> {
-        (**self).entry(couple, seq).await
-    }
-    async fn entry_by_client_id(
-        &self,
-        couple: CoupleId,
-        author: Side,
-        client_id: &str,
-    ) -> Result<Option<Entry>, Error> {
-        (**self).entry_by_client_id(couple, author, client_id).await
-    }
-    async fn entries_by(
-        &self,
-        couple: CoupleId,
-        author: Side,
-        after: i64,
-        limit: u32,
-    ) -> Result<Vec<Entry>, Error> {
-        (**self).entries_by(couple, author, after, limit).await
-    }
-    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error> {
-        (**self).unread(couple, author, after).await
-    }
-}
