@@ -1,0 +1,375 @@
+/** The conversation of a couple. */
+
+import { fill, h, icon, iconButton } from "./dom.js";
+import { avatar } from "./pictures.js";
+import { messageView } from "./message.js";
+import { dayOf, describeStatus, explain } from "./texts.js";
+
+/** Milliseconds between two `typing` signals, and for which one is shown. */
+const TYPING_EVERY = 2_500;
+const TYPING_SHOWN = 4_000;
+/** Distance from the end, in pixels, within which the log follows new entries. */
+const NEAR_END = 80;
+
+/**
+ * @param {import("./phone.js").Phone} phone
+ * @returns {import("./phone.js").Screen}
+ */
+export function chatScreen(phone) {
+  const { client } = phone;
+  const { timeline } = client;
+  /** @type {(() => void)[]} */
+  const undo = [];
+  const listen = (/** @type {any} */ type, /** @type {(value: any) => void} */ listener) => undo.push(client.on(type, listener));
+
+  // Head: the partner.
+
+  const face = h("span");
+  const name = h("bdi");
+  const presence = h("p", { class: "presence small" });
+  const settings = () => void import("./settings.js").then(({ openSettings }) => openSettings(phone));
+  const head = h("header", { class: "chat-head" }, face, h("div", { class: "grow" }, h("h2", { tabindex: "-1" }, name), presence), iconButton("more", "Settings", { onclick: settings }));
+  let typingUntil = 0;
+  let shownFace = "";
+
+  function showPartner() {
+    const partner = client.couple?.partner;
+    if (!partner) return;
+    name.textContent = partner.display_name ?? "Deleted account";
+    const { status } = client;
+    // Without a connection, the presence of the partner is not known.
+    const state = status.state !== "live" ? "unknown" : Date.now() < typingUntil ? "typing" : (partner.presence ?? "away");
+    presence.dataset.state = state;
+    presence.textContent = { typing: "typing …", here: "here", away: "away" }[state] ?? describeStatus({ ...status, retryAt: null });
+    const facts = `${partner.display_name} ${partner.avatar?.id}`;
+    if (facts !== shownFace) fill(face, [avatar(client, partner.avatar, partner.display_name)]);
+    shownFace = facts;
+    const { title } = client.couple ?? {};
+    caption.textContent = title ?? "";
+  }
+
+  // The log.
+
+  const caption = h("p", { class: "caption", dir: "auto" });
+  const older = h("button", { type: "button", class: "plain small", hidden: true, onclick: loadOlder }, "Earlier messages");
+  const previous = h("div", { class: "center" });
+  const list = h("ol", { class: "messages", "aria-label": "Messages", onkeydown: moveFocus });
+  const log = h("div", { class: "log", onscroll: scrolled, tabindex: "-1" }, previous, older, caption, list);
+  const toEnd = iconButton("down", "Newest messages", { class: "to-end", hidden: true, onclick: () => scrollToEnd() });
+  /** @type {Map<string, { view: any, signature: any[], element: HTMLElement }>} */
+  const shown = new Map();
+  /** @type {Map<string, any>} failed uploads, by the key of their entry */
+  const failed = new Map();
+
+  /** Entries, and photos that are still uploaded. */
+  function rows() {
+    const rows = timeline.entries.map((entry) => ({ key: entry.key, entry, upload: null }));
+    const known = new Set(rows.map(({ key }) => key));
+    for (const upload of [...client.media.uploads, ...failed.values()]) {
+      const key = `me:${upload.entry?.client_id}`;
+      if (upload.entry && !known.has(key)) rows.push({ key, entry: null, upload });
+    }
+    return rows;
+  }
+
+  function render() {
+    const follow = isNearEnd();
+    const { partnerRead } = timeline;
+    const partnerName = client.couple?.partner.display_name ?? "";
+    const left = new Set(shown.keys());
+    let day = "";
+    let place = list.firstElementChild;
+    const put = (/** @type {Element} */ element) => {
+      if (element === place) place = place.nextElementSibling;
+      else list.insertBefore(element, place);
+    };
+    for (const { key, entry, upload } of rows()) {
+      const isRead = entry?.seq != null && entry.author === "me" && entry.seq <= partnerRead;
+      const newDay = entry ? dayOf(entry.created_at) : day;
+      const signature = [entry, upload, isRead, newDay === day ? "" : newDay, partnerName];
+      const known = shown.get(key);
+      left.delete(key);
+      if (known && known.signature.every((value, at) => value === signature[at])) {
+        day = newDay;
+        put(known.element);
+        continue;
+      }
+      const view = known?.view ?? messageView(phone, { edit: startEdit, dismiss: dismissUpload });
+      view.update({ entry, upload, isRead, day: newDay === day ? null : newDay });
+      day = newDay;
+      shown.set(key, { view, signature, element: view.element });
+      put(view.element);
+    }
+    for (const key of left) {
+      shown.get(key)?.view.close();
+      shown.get(key)?.element.remove();
+      shown.delete(key);
+    }
+    list.querySelectorAll(".message-menu").forEach((button, at, all) => (/** @type {HTMLElement} */ (button).tabIndex = at === all.length - 1 ? 0 : -1));
+    older.hidden = !timeline.hasOlder;
+    if (follow) scrollToEnd();
+    showToEnd();
+    markRead();
+  }
+
+  /** Arrow keys move between the menus of messages; only one of them is reached by the tab key. */
+  function moveFocus(/** @type {KeyboardEvent} */ event) {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    const menus = [...list.querySelectorAll(".message-menu")];
+    const at = menus.indexOf(/** @type {any} */ (document.activeElement));
+    const next = /** @type {HTMLElement | undefined} */ (menus[at + (step ?? 0)]);
+    if (!step || at < 0 || !next) return;
+    event.preventDefault();
+    for (const menu of menus) /** @type {HTMLElement} */ (menu).tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+    next.scrollIntoView({ block: "nearest" });
+  }
+
+  function isNearEnd() {
+    return log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+  }
+
+  function scrollToEnd() {
+    log.scrollTop = log.scrollHeight;
+  }
+
+  function showToEnd() {
+    toEnd.hidden = isNearEnd();
+  }
+
+  function scrolled() {
+    showToEnd();
+    markRead();
+  }
+
+  function markRead() {
+    if (!phone.onScreen || document.visibilityState !== "visible" || timeline.unread === 0 || !isNearEnd()) return;
+    timeline.markRead().catch(() => {});
+  }
+
+  async function loadOlder() {
+    const before = log.scrollHeight - log.scrollTop;
+    try {
+      await timeline.loadOlder();
+      render();
+      log.scrollTop = log.scrollHeight - before;
+    } catch (error) {
+      phone.notify(explain(error));
+    }
+  }
+
+  // The composer.
+
+  let lastTyping = 0;
+  /** @type {string | null} key of the message that is edited */
+  let editing = null;
+  const text = h("textarea", { rows: "1", "aria-label": "Message", placeholder: "Message", dir: "auto", oninput: typed, onkeydown: keyed, onpaste: pasted });
+  const send = iconButton("send", "Send", { type: "submit", class: "primary send" });
+  const editBar = h("div", { class: "edit-bar", hidden: true }, h("span", { class: "grow" }, "Editing"), iconButton("close", "Stop editing", { onclick: stopEdit }));
+  const pictures = h("input", { type: "file", accept: "image/*", multiple: true, hidden: true, onchange: chosen });
+  const more = h("div", { class: "composer-more" },
+    iconButton("photo", "Send photos", { onclick: () => pictures.click() }),
+    iconButton("camera", "Take a photo", { onclick: () => void import("./camera.js").then(({ openCamera }) => openCamera(phone, sendPhoto)) }),
+    iconButton("heart", "Send a hug", { onclick: () => act(timeline.append("hug", {})) }),
+    iconButton("thumb", "Thumb kiss", { onclick: openThumb }),
+  );
+  const composer = h("form", { class: "composer", onsubmit: submit }, editBar, more, h("div", { class: "composer-line" }, text, send), pictures);
+
+  async function act(/** @type {Promise<unknown>} */ promise) {
+    try {
+      await promise;
+      scrollToEnd();
+    } catch (error) {
+      phone.notify(explain(error));
+    }
+  }
+
+  function fit() {
+    text.style.height = "auto";
+    text.style.height = `${Math.min(text.scrollHeight + 2, 140)}px`;
+  }
+
+  function typed() {
+    fit();
+    const now = Date.now();
+    if (editing || !text.value.trim() || now - lastTyping < TYPING_EVERY || client.status.state !== "live") return;
+    lastTyping = now;
+    client.signal("typing").catch(() => {});
+  }
+
+  function keyed(/** @type {KeyboardEvent} */ event) {
+    if (event.key === "Escape" && editing) {
+      event.preventDefault();
+      stopEdit();
+    }
+    // Enter confirms a word of an input method editor.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    composer.requestSubmit();
+  }
+
+  function submit(/** @type {Event} */ event) {
+    event.preventDefault();
+    const body = { text: text.value.trim() };
+    if (!body.text) return;
+    if (editing) void act(timeline.edit(editing, body));
+    else void act(timeline.append("text", body));
+    lastTyping = 0;
+    if (editing) stopEdit();
+    else text.value = "";
+    fit();
+    text.focus();
+  }
+
+  function startEdit(/** @type {any} */ entry) {
+    editing = entry.key;
+    text.value = entry.body.text;
+    editBar.hidden = false;
+    more.hidden = true;
+    fit();
+    text.focus();
+  }
+
+  function stopEdit() {
+    editing = null;
+    text.value = "";
+    editBar.hidden = true;
+    more.hidden = false;
+    fit();
+    text.focus();
+  }
+
+  // Photos.
+
+  function chosen() {
+    for (const file of pictures.files) void sendPhoto(file);
+    pictures.value = "";
+  }
+
+  function pasted(/** @type {ClipboardEvent} */ event) {
+    const files = [...(event.clipboardData?.files ?? [])].filter(({ type }) => type.startsWith("image/"));
+    if (files.length > 0) event.preventDefault();
+    for (const file of files) void sendPhoto(file);
+  }
+
+  async function sendPhoto(/** @type {File} */ file) {
+    try {
+      const { entry } = await client.media.upload(file, { purpose: "photo", entry: { body: { name: file.name } } });
+      phone.keepPreview(entry?.client_id, file);
+      render();
+      scrollToEnd();
+    } catch (error) {
+      phone.notify(explain(error));
+    }
+  }
+
+  function dismissUpload(/** @type {any} */ upload) {
+    if (upload.state === "failed") failed.delete(upload.id);
+    else client.media.cancel(upload.id).catch((error) => phone.notify(explain(error)));
+    render();
+  }
+
+  function openThumb() {
+    void import("./thumb.js").then(({ openThumbPad }) => openThumbPad(phone));
+  }
+
+  // An earlier timeline with the same partner.
+
+  let shownPrevious = "";
+
+  function showPrevious() {
+    const state = client.couple?.previous ?? null;
+    const facts = JSON.stringify(state);
+    if (facts === shownPrevious) return;
+    shownPrevious = facts;
+    const set = (/** @type {boolean} */ wanted) => () => act(client.pairing.restore(wanted));
+    const texts = state?.wanted ? "You want your earlier messages back. Your partner has to agree." : "You were a couple before. Do you want your earlier messages back?";
+    fill(previous, [
+      state?.restored && h("button", { type: "button", class: "plain small", onclick: () => void import("./previous.js").then(({ openPrevious }) => openPrevious(phone)) }, "Messages from before"),
+      state && !state.restored && h("div", { class: "card stack center" }, h("p", {}, texts), h("button", { type: "button", onclick: set(!state.wanted) }, state.wanted ? "Keep them away" : "Restore them")),
+    ]);
+  }
+
+  // Events.
+
+  listen("timeline", render);
+  listen("status", showPartner);
+  listen("couple", () => {
+    showPartner();
+    showPrevious();
+    render();
+  });
+  listen("upload", (upload) => {
+    if (upload.state === "failed" && upload.entry) failed.set(upload.id, upload);
+    render();
+  });
+  listen("entry", (entry) => {
+    if (entry.author !== "partner") return;
+    typingUntil = 0;
+    showPartner();
+    if (entry.kind === "text") phone.say(`${name.textContent}: ${entry.body?.text}`);
+    if (entry.kind === "photo") phone.say(`${name.textContent} sent a photo`);
+    if (entry.kind === "hug") {
+      phone.say(`${name.textContent} hugs you`);
+      celebrate(phone.element, "🤗");
+    }
+  });
+  listen("signal", ({ kind, from }) => {
+    if (kind === "typing") {
+      typingUntil = Date.now() + TYPING_SHOWN;
+      showPartner();
+      setTimeout(showPartner, TYPING_SHOWN + 50);
+    }
+    if (kind === "thumb" && from === "partner" && !phone.thumbPad && !thumbNotice) {
+      const close = phone.notify(`${name.textContent} holds a thumb on the screen`, { action: "Meet it", act: openThumb, seconds: 6 });
+      thumbNotice = setTimeout(() => {
+        thumbNotice = 0;
+        close();
+      }, 6_000);
+    }
+  });
+  /** @type {any} */
+  let thumbNotice = 0;
+  document.addEventListener("visibilitychange", markRead);
+  undo.push(() => document.removeEventListener("visibilitychange", markRead));
+
+  const element = h("div", { class: "chat" }, head, h("div", { class: "log-frame" }, log, toEnd), composer);
+  const resized = new ResizeObserver(() => {
+    if (atEnd) scrollToEnd();
+  });
+  let atEnd = true;
+  log.addEventListener("scroll", () => (atEnd = isNearEnd()));
+  resized.observe(log);
+  resized.observe(list);
+  showPartner();
+  showPrevious();
+  render();
+
+  const close = () => {
+    resized.disconnect();
+    for (const end of undo) end();
+    for (const { view } of shown.values()) view.close();
+  };
+  const appear = () => {
+    scrollToEnd();
+    fit();
+    markRead();
+  };
+  return { element, close, shown: appear };
+}
+
+/**
+ * Lets some emoji rise over a phone.
+ * @param {HTMLElement} phone
+ * @param {string} emoji
+ */
+export function celebrate(phone, emoji) {
+  const shower = h("div", { class: "shower", "aria-hidden": "true" }, Array.from({ length: 9 }, () => h("span", {}, emoji)));
+  [...shower.children].forEach((span, at) => {
+    /** @type {HTMLElement} */ (span).style.left = `${8 + at * 10}%`;
+    /** @type {HTMLElement} */ (span).style.animationDelay = `${((at * 5) % 9) * 60}ms`;
+  });
+  phone.append(shower);
+  setTimeout(() => shower.remove(), 2_600);
+}

@@ -1,0 +1,48 @@
+/** The developer's mailbox at `/dev/mail`, so that a phone can show the mails of its user. Absent when the server sends real mail. */
+
+/** @typedef {{ id: string, to: string, subject: string, text: string, code?: string, link?: string }} Mail */
+
+/** @type {Set<(mail: Mail) => void>} */
+const listeners = new Set();
+/** @type {EventSource | null} */
+let source = null;
+
+/**
+ * Calls `listener` for the newest mail to an address, and for each one that follows.
+ * @param {string} email
+ * @param {(mail: Mail) => void} listener
+ * @returns {() => void} ends it
+ */
+export function watchMail(email, listener) {
+  const address = email.toLowerCase();
+  const mine = (/** @type {Mail} */ { to }) => (/<([^>]*)>/.exec(to)?.[1] ?? to).toLowerCase() === address;
+  const seen = new Set();
+  const hear = (/** @type {Mail} */ mail) => {
+    if (!mine(mail) || seen.has(mail.id)) return;
+    seen.add(mail.id);
+    listener(mail);
+  };
+  listeners.add(hear);
+  if (!source) {
+    // Open only while a phone waits for a mail: browsers allow six connections to one server.
+    source = new EventSource("/dev/mail/events");
+    source.addEventListener("mail", ({ data }) => listeners.forEach((each) => each(JSON.parse(data))));
+  }
+  const ask = async () => {
+    const response = await fetch("/dev/mail/messages");
+    /** @type {Mail[]} */
+    const mails = response.ok ? await response.json() : [];
+    const newest = mails.find(mine);
+    if (newest) hear(newest);
+  };
+  source.addEventListener("open", ask);
+  if (source.readyState === EventSource.OPEN) ask().catch(() => {});
+  const opened = source;
+  return () => {
+    opened.removeEventListener("open", ask);
+    listeners.delete(hear);
+    if (listeners.size > 0) return;
+    source?.close();
+    source = null;
+  };
+}

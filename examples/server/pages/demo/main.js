@@ -1,0 +1,53 @@
+/** The page: two phones side by side, one on a narrow screen; `?phone=1` shows one alone. */
+
+import { h } from "./dom.js";
+import { inspector, networkControls } from "./inspector.js";
+import { Phone } from "./phone.js";
+
+const alone = Number(new URLSearchParams(location.search).get("phone"));
+const numbers = alone === 1 || alone === 2 ? [alone] : [1, 2];
+const phones = numbers.map((number) => new Phone(number));
+const [first, second] = phones;
+if (second) [first.other, second.other] = [second, first];
+
+const stage = /** @type {HTMLElement} */ (document.querySelector("#stage"));
+const picker = /** @type {HTMLElement} */ (document.querySelector("#picker"));
+/** One phone at a time. */
+const narrow = matchMedia("(max-width: 47.99rem)");
+/** Room for the inspectors beside the phones. */
+const wide = matchMedia("(min-width: 76rem)");
+let chosen = numbers[0];
+
+for (const phone of phones) {
+  const title = h("h2", { class: "station-title" }, nameOf(phone));
+  const details = inspector(phone);
+  const network = h("div", { class: "station-head" }, title, h("a", { class: "small", href: `?phone=${phone.number}`, target: "_blank" }, "Alone in a tab"));
+  const station = h("section", { class: "station", "data-phone": phone.number, "aria-label": `Phone ${phone.number}` }, network, networkControls(phone), phone.element, details);
+  stage.append(station);
+  details.open = wide.matches;
+  wide.addEventListener("change", () => (details.open = wide.matches));
+  const pick = h("button", { type: "button", onclick: () => choose(phone.number) }, nameOf(phone));
+  picker.append(pick);
+  phone.addEventListener("change", () => {
+    title.textContent = pick.textContent = nameOf(phone);
+    if (alone) document.title = `${nameOf(phone)} – couple`;
+  });
+}
+document.documentElement.classList.toggle("alone", phones.length === 1);
+narrow.addEventListener("change", () => choose(chosen));
+choose(chosen);
+
+/** @param {Phone} phone */
+function nameOf(phone) {
+  return phone.userName ? `${phone.userName}’s phone` : `Phone ${phone.number}`;
+}
+
+/** @param {number} number phone that is shown on a narrow screen */
+function choose(number) {
+  chosen = number;
+  document.documentElement.dataset.chosen = String(number);
+  phones.forEach((phone, at) => {
+    phone.setOnScreen(!narrow.matches || phone.number === number);
+    picker.children[at].setAttribute("aria-pressed", String(phone.number === number));
+  });
+}

@@ -1,0 +1,183 @@
+/** Two users become a couple: inviting by code, link, QR code or address, and accepting. */
+
+import { field, fill, form, h, icon } from "./dom.js";
+import { initial } from "./pictures.js";
+import { dateOf, explain } from "./texts.js";
+
+/** Milliseconds between two questions for invites to the user's address. */
+const ASK_EVERY = 4_000;
+
+/**
+ * @param {import("./phone.js").Phone} phone
+ * @returns {import("./phone.js").Screen}
+ */
+export function pairingScreen(phone) {
+  const { client } = phone;
+  const { pairing } = client;
+  /** @type {string} */
+  let shownInvites = "";
+  let closed = false;
+  const sent = h("div", { class: "stack" });
+  const received = h("div", { class: "stack" });
+  const offer = h("div");
+
+  const message = field("Message (optional)", { name: "message", maxlength: 200, dir: "auto" });
+  const email = field("Only for this address (optional)", { name: "email", type: "email", dir: "ltr", hint: "The invite is then also mailed there." });
+  const invite = form(
+    [message, email],
+    [h("details", {}, h("summary", {}, "Add a message or an address"), message.element, email.element), h("button", { class: "primary wide" }, "Invite")],
+    async (values) => {
+      const body = Object.fromEntries(Object.entries(values).filter(([, value]) => value));
+      await pairing.invite(body);
+      message.input.value = email.input.value = "";
+      await load();
+    },
+    explain,
+  );
+
+  const code = field("Code or link of an invite", { name: "code", required: true, dir: "ltr", autocomplete: "off" });
+  const join = form([code], [code.element, h("button", { class: "wide" }, "Show the invite")], async ({ code }) => preview(refOf(code)), explain);
+
+  /** @param {any} ref */
+  async function preview(ref) {
+    const found = await pairing.preview(ref);
+    const problem = h("p", { class: "problem", role: "alert" });
+    const run = (/** @type {(ref: any) => Promise<any>} */ act) => async () => {
+      problem.textContent = "";
+      try {
+        await act.call(pairing, ref);
+        sheet.close();
+        await load();
+      } catch (error) {
+        problem.textContent = explain(error);
+      }
+    };
+    const picture = found.from.avatar ? h("img", { class: "avatar big", src: found.from.avatar, alt: "" }) : h("span", { class: "avatar big", "aria-hidden": "true" }, initial(found.from.display_name));
+    const sheet = phone.sheet("Invite", [
+      h("div", { class: "center stack" }, picture, h("p", { class: "big-text" }, h("bdi", {}, found.from.display_name), " invites you"), found.message && h("blockquote", { dir: "auto" }, found.message)),
+      problem,
+      h("div", { class: "row" }, h("button", { type: "button", onclick: run(pairing.decline) }, "Decline"), h("button", { type: "button", class: "primary", onclick: run(pairing.accept) }, "Accept")),
+    ], { class: "low" });
+  }
+
+  const open = async (/** @type {any} */ ref) => {
+    try {
+      await preview(ref);
+    } catch (error) {
+      phone.notify(explain(error));
+    }
+  };
+
+  /** @param {any} one */
+  function sentInvite(one) {
+    const copy = (/** @type {string} */ text, /** @type {string} */ what) => async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        phone.notify(`${what} copied.`, { seconds: 3 });
+      } catch {
+        phone.notify("The browser does not allow to copy. Select the text instead.");
+      }
+    };
+    const withdraw = async () => {
+      try {
+        await pairing.withdraw(one.id);
+        await load();
+      } catch (error) {
+        phone.notify(explain(error));
+      }
+    };
+    const square = h("div", { class: "qr" });
+    void import("./qr.js").then(({ qrCode }) => square.append(qrCode(one.link, "QR code of the link")));
+    return h(
+      "article",
+      { class: "card invite" },
+      h("p", { class: "small muted" }, one.email ? `Invite for ${one.email}` : "Your invite: tell the code, or show the QR code"),
+      h("p", { class: "invite-code", dir: "ltr" }, one.code),
+      square,
+      h("div", { class: "row" }, h("button", { type: "button", onclick: copy(one.code, "Code") }, icon("copy"), "Code"), h("button", { type: "button", onclick: copy(one.link, "Link") }, icon("copy"), "Link")),
+      one.message && h("blockquote", { dir: "auto" }, one.message),
+      h("p", { class: "small muted" }, `Valid until ${dateOf(one.expires_at)}`),
+      h("button", { type: "button", class: "plain danger", onclick: withdraw }, "Withdraw"),
+    );
+  }
+
+  async function load() {
+    const invites = await pairing.invites();
+    const text = JSON.stringify(invites);
+    if (closed || text === shownInvites) return;
+    shownInvites = text;
+    const focused = sent.contains(document.activeElement) || received.contains(document.activeElement);
+    fill(sent, invites.sent.map(sentInvite));
+    fill(received, [
+      invites.received.map((one) =>
+        h("article", { class: "card row between" }, h("p", {}, h("bdi", {}, one.from.display_name), " invites you"), h("button", { type: "button", class: "primary", onclick: () => open({ id: one.id }) }, "Show")),
+      ),
+    ]);
+    if (focused) heading.focus();
+    phone.openInvite = invites.sent.find(({ email }) => !email || email === phone.other?.me?.email) ?? null;
+    phone.changed();
+  }
+
+  /** The other phone of this page has an invite: as if its QR code were scanned. */
+  function showOffer() {
+    const { other } = phone;
+    const open_ = other?.openInvite;
+    fill(offer, [
+      open_ &&
+        h("div", { class: "card row between" },
+          h("p", {}, h("bdi", {}, other?.userName ?? "The other phone"), " shows an invite"),
+          h("button", { type: "button", onclick: () => open({ token: open_.link }) }, "Scan it")),
+    ]);
+  }
+
+  const heading = h("h2", { tabindex: "-1" }, "Find each other");
+  const element = h(
+    "div",
+    { class: "page" },
+    h("div", { class: "hero" }, heading, h("p", { class: "muted" }, "Two people make a couple: one invites, the other accepts.")),
+    received,
+    offer,
+    h("div", { class: "stack" }, sent, invite),
+    h("div", { class: "stack" }, h("h3", {}, "Have you been invited?"), join),
+    h("button", { type: "button", class: "plain", onclick: () => void import("./settings.js").then(({ openSettings }) => openSettings(phone)) }, "Profile, sessions, sign out"),
+  );
+
+  let endMail = () => {};
+  const watch = () => {
+    if (!phone.me) return;
+    endMail();
+    endMail = phone.watchMail(phone.me.email, ({ link, code }) => (link?.includes("/open/invite#") && !code ? { label: "Open invite", act: () => open({ token: link }) } : null));
+  };
+  watch();
+  phone.addEventListener("change", watchOnce);
+  let watched = phone.me?.email;
+  function watchOnce() {
+    if (phone.me?.email === watched) return;
+    watched = phone.me?.email;
+    watch();
+  }
+  phone.other?.addEventListener("change", showOffer);
+  showOffer();
+  const poll = () => {
+    if (phone.onScreen && document.visibilityState === "visible") load().catch(() => {});
+  };
+  poll();
+  const timer = setInterval(poll, ASK_EVERY);
+  const close = () => {
+    closed = true;
+    clearInterval(timer);
+    endMail();
+    phone.removeEventListener("change", watchOnce);
+    phone.other?.removeEventListener("change", showOffer);
+    phone.openInvite = null;
+  };
+  return { element, close };
+}
+
+/**
+ * A code, or a link or its token, as a user types or pastes it.
+ * @param {string} text
+ */
+function refOf(text) {
+  return /[#_/]/.test(text) ? { token: text } : { code: text };
+}

@@ -1,0 +1,296 @@
+/** One phone: a client of its own with its own storage, and the screen that fits its state. */
+
+import { createClient } from "/client/browser.js";
+
+import { chatScreen } from "./chat.js";
+import { fill, h, icon, iconButton, uniqueId } from "./dom.js";
+import { watchMail } from "./mailbox.js";
+import { pairingScreen } from "./pairing.js";
+import { signInScreen } from "./sign-in.js";
+import { describeStatus } from "./texts.js";
+
+/** @typedef {{ element: HTMLElement, close?: () => void, shown?: () => void }} Screen */
+
+export class Phone extends EventTarget {
+  /** @type {any} account of the user, with avatar */
+  me = null;
+  /** Code and link of an open invite, which the other phone of the page can use. */
+  /** @type {any} */
+  openInvite = null;
+  /** Whether the pad of the thumb kiss is open. */
+  thumbPad = false;
+  /** @type {Phone | null} the other phone of the page */
+  other = null;
+  /** Whether the user can see this phone. */
+  onScreen = true;
+
+  #screen = h("div", { class: "screen" });
+  #notices = h("div", { class: "notices" });
+  #mails = h("div", { class: "mails" });
+  /** For screen readers. */
+  #speaker = h("p", { class: "hidden-text", role: "status" });
+  /** @type {Screen | null} */
+  #current = null;
+  #route = "";
+  #ready = false;
+  /** @type {Map<string, string>} addresses of own photos that the server does not show yet, by `client_id` */
+  #previews = new Map();
+  /** @type {{ element: HTMLElement, close: () => void }[]} sheets above the screen, the topmost last */
+  #sheets = [];
+
+  /** @param {number} number */
+  constructor(number) {
+    super();
+    this.number = number;
+    this.client = createClient({ baseUrl: "/", name: `couple-demo-${number}` });
+    this.element = h("div", { class: "phone" }, this.#mails, this.#screen, this.#notices, this.#speaker);
+    this.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      if (event.key !== "Escape" || event.defaultPrevented || this.#sheets.length === 0) return;
+      event.preventDefault();
+      this.#sheets.at(-1)?.close();
+    });
+    const { client } = this;
+    client.on("session", ({ session, reason }) => {
+      if (reason === "expired") this.notify("This session was ended. Sign in again to go on: what waits here is kept.");
+      if (!session) this.#forget();
+      else if (reason === "signed_in") this.loadProfile();
+      this.route();
+    });
+    client.on("couple", () => {
+      if (client.couple) this.openInvite = null;
+      this.route();
+      this.changed();
+    });
+    client.on("refused", ({ item, error }) => {
+      const text = item.body?.text;
+      this.notify(`Not sent: ${error.message}.${text ? ` “${text}”` : ""}`);
+    });
+    client.on("error", (error) => this.notify(`${error.message} (${error.code})`));
+    client.on("status", () => this.route());
+    client.connect();
+    void client.ready.then(() => {
+      if (client.session) this.loadProfile();
+      this.route();
+    });
+    this.route();
+  }
+
+  /** Tells the page that name, invite or session changed. */
+  changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Name of the user, once known. */
+  get userName() {
+    return this.client.couple?.me.display_name ?? this.me?.display_name ?? null;
+  }
+
+  loadProfile() {
+    const ask = async () => {
+      this.me = await this.client.account.me();
+      this.route();
+      this.changed();
+    };
+    ask().catch(() => {});
+  }
+
+  #forget() {
+    this.me = null;
+    this.openInvite = null;
+    for (const sheet of [...this.#sheets].reverse()) sheet.close();
+    this.changed();
+  }
+
+  /** Shows the screen that fits the state. */
+  route() {
+    const { client } = this;
+    let route = "loading";
+    if (client.session === null && this.#ready) route = "sign-in";
+    else if (client.couple) route = `chat ${client.couple.id}`;
+    else if (client.couple === null) route = "pairing";
+    if (route === "loading") void client.ready.then(() => this.#markReady());
+    if (route === this.#route) {
+      if (route === "loading") this.#current?.shown?.();
+      return;
+    }
+    this.#route = route;
+    const screens = { "sign-in": signInScreen, pairing: pairingScreen, chat: chatScreen, loading: loadingScreen };
+    const make = screens[/** @type {keyof typeof screens} */ (route.split(" ")[0])];
+    const focused = this.element.contains(document.activeElement) && document.activeElement !== document.body;
+    this.#current?.close?.();
+    if (route !== "loading") for (const sheet of [...this.#sheets].reverse()) sheet.close();
+    this.#current = make(this);
+    fill(this.#screen, [this.#current.element]);
+    this.#current.shown?.();
+    if (focused) this.#focusFirst(this.#screen);
+  }
+
+  #markReady() {
+    if (this.#ready) return;
+    this.#ready = true;
+    this.route();
+  }
+
+  /** @param {HTMLElement} container */
+  #focusFirst(container) {
+    const first = container.querySelector("[autofocus]") ?? container.querySelector("h2, h3");
+    if (!(first instanceof HTMLElement)) return;
+    if (/^H/.test(first.tagName)) first.tabIndex = -1;
+    first.focus({ preventScroll: true });
+  }
+
+  /** The phone became visible or hidden on a narrow page. */
+  setOnScreen(/** @type {boolean} */ onScreen) {
+    this.onScreen = onScreen;
+    if (onScreen) this.#current?.shown?.();
+  }
+
+  /**
+   * Shows a dialog above the screen.
+   * @param {string} title
+   * @param {any[]} children
+   * @param {{ class?: string, closed?: () => void }} [options]
+   * @returns {{ element: HTMLElement, close: () => void }}
+   */
+  sheet(title, children, { class: kind = "", closed } = {}) {
+    const id = uniqueId();
+    const before = document.activeElement;
+    const close = () => {
+      if (!this.#sheets.includes(sheet)) return;
+      this.#sheets = this.#sheets.filter((other) => other !== sheet);
+      element.remove();
+      this.#setInert();
+      closed?.();
+      if (before instanceof HTMLElement && before.isConnected && this.element.contains(before)) before.focus({ preventScroll: true });
+    };
+    const head = h("header", { class: "sheet-head" }, h("h2", { id, tabindex: "-1" }, title), iconButton("close", "Close", { onclick: () => close() }));
+    const element = h("div", { class: `sheet ${kind}`, role: "dialog", "aria-modal": "true", "aria-labelledby": id }, head, h("div", { class: "sheet-body" }, children));
+    const backdrop = (/** @type {Event} */ event) => event.target === element && close();
+    element.addEventListener("click", backdrop);
+    const sheet = { element, close };
+    this.#sheets.push(sheet);
+    this.element.append(element);
+    this.#setInert();
+    this.#focusFirst(element);
+    return sheet;
+  }
+
+  /** Only the topmost sheet can be used. */
+  #setInert() {
+    const top = this.#sheets.at(-1)?.element;
+    this.#screen.inert = top !== undefined;
+    for (const { element } of this.#sheets) element.inert = element !== top;
+  }
+
+  /**
+   * Asks before something that cannot be undone.
+   * @param {{ title: string, text: string, action: string, option?: string }} question
+   * @param {(option: boolean) => Promise<unknown>} act
+   * @param {(error: any) => string} explain
+   */
+  confirm({ title, text, action, option }, act, explain) {
+    const check = option ? h("input", { type: "checkbox" }) : null;
+    const problem = h("p", { class: "problem", role: "alert" });
+    const run = async () => {
+      go.disabled = true;
+      problem.textContent = "";
+      try {
+        await act(check?.checked ?? false);
+        sheet.close();
+      } catch (error) {
+        problem.textContent = explain(error);
+      }
+      go.disabled = false;
+    };
+    const go = h("button", { type: "button", class: "danger solid", onclick: run }, action);
+    const buttons = h("div", { class: "row" }, h("button", { type: "button", onclick: () => sheet.close() }, "Cancel"), go);
+    const sheet = this.sheet(title, [h("p", {}, text), check && h("label", { class: "check" }, check, option), problem, buttons], { class: "low" });
+  }
+
+  /**
+   * Shows a short message for some seconds.
+   * @param {string} text
+   * @param {{ action?: string, act?: () => void, seconds?: number }} [options]
+   */
+  notify(text, { action, act, seconds = 8 } = {}) {
+    const close = () => notice.remove();
+    const run = () => {
+      close();
+      act?.();
+    };
+    const button = action && h("button", { type: "button", class: "plain", onclick: run }, action);
+    const notice = h("div", { class: "notice", role: "status" }, h("p", { dir: "auto" }, text), button, iconButton("close", "Dismiss", { onclick: close }));
+    this.#notices.append(notice);
+    setTimeout(close, seconds * 1000);
+    return close;
+  }
+
+  /**
+   * Shows an own photo from this device until the server has it.
+   * @param {string} clientId
+   * @param {Blob} file
+   */
+  keepPreview(clientId, file) {
+    if (!this.#previews.has(clientId)) this.#previews.set(clientId, URL.createObjectURL(file));
+  }
+
+  /** @param {string} clientId */
+  preview(clientId) {
+    return this.#previews.get(clientId);
+  }
+
+  /** @param {string} clientId */
+  dropPreview(clientId) {
+    const address = this.#previews.get(clientId);
+    if (address) URL.revokeObjectURL(address);
+    this.#previews.delete(clientId);
+  }
+
+  /**
+   * Says something to users of screen readers.
+   * @param {string} text
+   */
+  say(text) {
+    this.#speaker.textContent = text;
+  }
+
+  /**
+   * Shows mails to an address as notices, with a button that uses them.
+   * @param {string} email
+   * @param {(mail: import("./mailbox.js").Mail) => ({ label: string, act: () => void } | null)} offer what a mail is good for; null: nothing
+   * @returns {() => void} ends it
+   */
+  watchMail(email, offer) {
+    /** @type {HTMLElement | null} */
+    let shown = null;
+    const end = watchMail(email, (mail) => {
+      const use = offer(mail);
+      if (!use) return;
+      const close = () => notice.remove();
+      const run = () => {
+        close();
+        use.act();
+      };
+      const button = h("button", { type: "button", class: "primary", onclick: run }, use.label);
+      const texts = h("div", {}, h("p", { class: "small clip", dir: "auto" }, `Mail: ${mail.subject}`), mail.code && h("p", { class: "mail-code" }, mail.code));
+      const notice = h("div", { class: "notice mail", role: "status" }, icon("mail"), texts, button, iconButton("close", "Dismiss", { onclick: close }));
+      this.#mails.replaceChildren(notice);
+      shown = notice;
+    });
+    return () => {
+      end();
+      shown?.remove();
+    };
+  }
+}
+
+/**
+ * @param {Phone} phone
+ * @returns {Screen}
+ */
+function loadingScreen(phone) {
+  const text = h("p", { class: "muted" });
+  // A quick start shows nothing, so that the screen does not flicker.
+  const element = h("div", { class: "loading" }, h("div", { class: "spinner" }), text);
+  return { element, shown: () => void (text.textContent = `${describeStatus(phone.client.status)} …`) };
+}

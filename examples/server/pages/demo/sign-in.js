@@ -1,0 +1,133 @@
+/** Signing up and in. */
+
+import { field, form, h } from "./dom.js";
+import { explain } from "./texts.js";
+
+const NAMES = ["Ana", "Ben"];
+
+/**
+ * @param {import("./phone.js").Phone} phone
+ * @returns {import("./phone.js").Screen}
+ */
+export function signInScreen(phone) {
+  const { account } = phone.client;
+  const element = h("div", { class: "page sign-in" });
+  let endMail = () => {};
+
+  /**
+   * @param {string} title
+   * @param {any} text
+   * @param {any[]} children
+   */
+  function show(title, text, children) {
+    const focused = element.contains(document.activeElement);
+    const heading = h("h2", { tabindex: "-1" }, title);
+    element.replaceChildren(h("div", { class: "hero" }, heading, h("p", { class: "muted" }, text)), ...children.flat());
+    if (focused) (element.querySelector("[autofocus]") ?? heading).focus();
+  }
+
+  /**
+   * @param {string} text
+   * @param {() => void} onclick
+   */
+  const link = (text, onclick) => h("button", { type: "button", class: "plain", onclick }, text);
+  const submit = (/** @type {string} */ text) => h("button", { class: "primary wide" }, text);
+
+  function start() {
+    endMail();
+    const suggestion = NAMES[phone.number - 1] ?? "";
+    // Another address each time, so that the demo can be played again.
+    const address = `${suggestion.toLowerCase()}-${Math.random().toString(36).slice(2, 6)}@example.org`;
+    const name = field("Your name", { name: "display_name", value: suggestion, autocomplete: "off", required: true, dir: "auto" });
+    const email = field("E-mail address", { name: "email", type: "email", value: address, autocomplete: "off", required: true, dir: "ltr" });
+    const send = async (/** @type {any} */ values) => {
+      await account.signUp(values);
+      code({ ...values, verb: "verify" });
+    };
+    show("Hello", "An account needs a name and an address. A code is mailed to it.", [
+      form([name, email], [name.element, email.element, submit("Create account")], send, explain),
+      link("I have an account", signIn),
+    ]);
+  }
+
+  function signIn() {
+    endMail();
+    const email = field("E-mail address", { name: "email", type: "email", autocomplete: "username", required: true, dir: "ltr", autofocus: true });
+    const password = field("Password", { name: "password", type: "password", autocomplete: "current-password", hint: "Leave it empty to get a code by mail." });
+    const send = async (/** @type {any} */ values) => {
+      if (values.password) return account.signIn(values);
+      await account.requestCode(values.email);
+      code({ email: values.email, verb: "signIn" });
+    };
+    show("Welcome back", "Sign in with your password, or with a code by mail.", [
+      form([email, password], [email.element, password.element, submit("Sign in")], send, explain),
+      link("Forgot the password", () => forgot(email.input.value)),
+      link("I am new here", start),
+    ]);
+  }
+
+  /** @param {string} address */
+  function forgot(address) {
+    const email = field("E-mail address", { name: "email", type: "email", value: address, required: true, dir: "ltr", autofocus: true });
+    const send = async (/** @type {any} */ values) => {
+      await account.forgotPassword(values.email);
+      newPassword(values.email);
+    };
+    show("New password", "A link to set a new password is mailed to you.", [form([email], [email.element, submit("Mail the link")], send, explain), link("Back", signIn)]);
+  }
+
+  /** @param {string} email */
+  function newPassword(email) {
+    const token = field("Link from the mail", { name: "token", required: true, dir: "ltr", autofocus: true });
+    const password = field("New password", { name: "new_password", type: "password", autocomplete: "new-password", required: true, hint: "At least 15 characters." });
+    const send = async (/** @type {any} */ values) => {
+      await account.setPassword(values);
+      phone.notify("The password was changed.");
+      signIn();
+    };
+    show("New password", ["If ", h("bdi", {}, email), " has an account, a mail is on its way."], [form([token, password], [token.element, password.element, submit("Set the password")], send, explain), link("Back", signIn)]);
+    endMail = phone.watchMail(email, ({ link, code }) => (link && !code ? { label: "Use link", act: () => void (token.input.value = link) } : null));
+  }
+
+  /** @param {{ email: string, verb: "verify" | "signIn" }} target */
+  function code({ email, verb }) {
+    const input = field("Code", {
+      name: "code",
+      inputmode: "numeric",
+      autocomplete: "one-time-code",
+      required: true,
+      autofocus: true,
+      dir: "ltr",
+      maxlength: 12,
+      class: "code",
+    });
+    const password = field("Password (optional)", { name: "password", type: "password", autocomplete: "new-password", hint: "At least 15 characters. Without one, you sign in by mailed code." });
+    const send = async (/** @type {any} */ { code, password: chosen }) => {
+      if (verb === "signIn") await account.signIn({ email, code });
+      else await account.verify({ email, code, ...(chosen && { password: chosen }) });
+    };
+    const isNew = verb === "verify";
+    const element = form(isNew ? [input, password] : [input], [input.element, isNew && password.element, submit(isNew ? "Confirm" : "Sign in")], send, explain);
+    const again = async () => {
+      try {
+        await (isNew ? account.resend(email) : account.requestCode(email));
+        phone.notify("Another code is on its way.");
+      } catch (error) {
+        phone.notify(explain(error));
+      }
+    };
+    show("Enter the code", ["Six digits were mailed to ", h("bdi", {}, email), "."], [element, link("Mail another code", again), link("Back", isNew ? start : signIn)]);
+    endMail = phone.watchMail(email, (mail) => {
+      if (!mail.code) return null;
+      const act = () => {
+        input.input.value = mail.code;
+        // With a password typed already, the code completes the form; else the user may still want one.
+        element.requestSubmit();
+      };
+      return { label: "Use code", act };
+    });
+  }
+
+  start();
+  return { element, close: () => endMail() };
+}
