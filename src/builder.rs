@@ -148,6 +148,8 @@ impl Backend {
 }
 
 /// Builder of a [`Backend`]: each method replaces one part.
+///
+/// A part may be shared: an `Arc` of an implementation, or of a `dyn` trait, is an implementation.
 pub struct BackendBuilder {
     store: Option<Arc<dyn Store>>,
     bus: Option<Arc<dyn Bus>>,
@@ -258,14 +260,14 @@ impl BackendBuilder {
     }
     /// Sets the clock. Default: the system's.
     #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
     /// Sets the source of randomness. Default: the system's.
     #[must_use]
-    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
-        self.entropy = entropy;
+    pub fn entropy(mut self, entropy: impl Entropy) -> Self {
+        self.entropy = Arc::new(entropy);
         self
     }
     /// Sets the server's secret key.
@@ -402,5 +404,24 @@ impl BackendBuilder {
             worker: self.worker,
             stopping: AtomicBool::new(false),
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_may_be_shared() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new());
+        let presence: Arc<dyn Presence> = Arc::new(MemoryPresence::new());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let limits: Arc<dyn RateLimiter> = Arc::new(MemoryLimits::new(clock.clone()));
+        let mailer: Arc<dyn Mailer> = Arc::new(MemoryMailer::new());
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let builder = Backend::builder().store(store).bus(bus).presence(presence).limits(limits).mailer(mailer);
+        let builder = builder.clock(clock).entropy(entropy).keys(Keyring::new([7; 32])).blobs(Blobs::memory());
+        builder.hash_cost(HashCost::FOR_TESTS).build().unwrap();
     }
 }

@@ -88,6 +88,16 @@ pub trait Bus: Send + Sync + 'static {
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription>;
 }
 
+#[async_trait]
+impl<B: Bus + ?Sized> Bus for Arc<B> {
+    async fn publish(&self, topic: Topic, notice: Notice) {
+        (**self).publish(topic, notice).await;
+    }
+    async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
+        (**self).subscribe(topics).await
+    }
+}
+
 /// Presence: leases that expire by themselves and leave no record of past presence.
 ///
 /// * **P1** An account is present from a renewal until its lease expires.
@@ -105,4 +115,14 @@ pub trait Presence: Send + Sync + 'static {
     /// # Errors
     /// Failures of the adapter's storage.
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error>;
+}
+
+#[async_trait]
+impl<P: Presence + ?Sized> Presence for Arc<P> {
+    async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
+        (**self).renew(account, lease).await
+    }
+    async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        (**self).left(account).await
+    }
 }
