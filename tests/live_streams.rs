@@ -572,15 +572,15 @@ async fn waiting_new_clients_do_not_delay_open_streams() {
     let mut inside = world.follow(&world.tokens[1], "").await;
     inside.until("caught_up").await;
     let live = world.backend.live();
-    let (mut in_turn, mut waiting) = (Vec::new(), 0);
+    let (mut permits, mut waiting) = (Vec::new(), 0);
     for _ in 0..20 {
-        match timeout(Duration::from_millis(5), live.turn()).await {
-            Ok(turn) => in_turn.push(turn),
+        match timeout(Duration::from_millis(5), live.read_permit()).await {
+            Ok(permit) => permits.push(permit),
             Err(_) => waiting += 1,
         }
     }
     assert_eq!(
-        (in_turn.len(), waiting),
+        (permits.len(), waiting),
         (LiveOptions::default().reads - 1, 20 - (LiveOptions::default().reads - 1))
     );
     world.say(&world.tokens[0], "e-1").await;

@@ -243,7 +243,7 @@ pub(super) async fn open(
 ///
 /// A semaphore bounds concurrent look-ups, for the case that many clients reconnect together.
 pub(super) async fn signed(app: &App, bearer: Secret<String>) -> ApiResult<AuthSession> {
-    let _turn = app.backend.live().turn().await;
+    let _permit = app.backend.live().read_permit().await;
     AuthSession::by(app, bearer).await
 }
 

@@ -13,15 +13,18 @@
 //! | If all notices are lost, an entry, or the end of a couple, is delayed by at most [`LiveOptions::sweep`]. | Every room reads without a notice at that interval. |
 //! | A stream never sends an entry in a state from before the stream opened, if the entry was deleted or edited since. | A stream opens with a read that began after it joined; see `tail.rs`. |
 
+mod context;
 mod cursor;
 mod frame;
 mod hub;
+mod registration;
 mod room;
 mod session_watch;
 mod stream;
 mod tail;
 
+pub use context::{LiveOptions, ReadPermit};
 pub use cursor::Cursor;
 pub use frame::{CloseReason, EncodedEntry, Frame, Reset};
-pub use hub::{Live, LiveOptions, ReadPermit};
+pub use hub::Live;
 pub use stream::{Gate, Stream};

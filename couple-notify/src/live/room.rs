@@ -28,8 +28,7 @@ use tokio::{
 
 use super::{
     CloseReason,
-    hub::Hub,
-    stream,
+    context::{GATE_TRUST_TIME, LiveContext},
     tail::{self, Tail},
 };
 
@@ -53,13 +52,13 @@ pub(super) struct Signal {
 
 #[derive(Debug)]
 pub(super) struct Room {
-    pub(super) hub: Arc<Hub>,
+    pub(super) context: Arc<LiveContext>,
     pub(super) id: CoupleId,
     state: Mutex<RoomState>,
     /// Wakes the streams: there may be something to send.
-    pub(super) told: Notify,
+    pub(super) stream_wakeup: Notify,
     /// Wakes the task: there may be something to do.
-    nudge: Notify,
+    task_wakeup: Notify,
 }
 
 #[derive(Debug)]
@@ -68,7 +67,7 @@ pub(super) struct RoomState {
     pub(super) couple: Arc<Couple>,
     pub(super) tail: Tail,
     /// Number of requested reads.
-    asked: u64,
+    requested: u64,
     /// Number of requests that a finished read has served.
     read: u64,
     /// Start of the last read.
@@ -99,7 +98,7 @@ pub(super) struct Presence {
     renew_at: Option<Instant>,
     /// Whether the member is present, and the time of the next query.
     pub(super) here: Option<bool>,
-    look_at: Option<Instant>,
+    query_at: Option<Instant>,
     /// Expiry of the lease, as of the last query.
     left_at: Option<Instant>,
     /// Point that the member touches, and since when.
@@ -154,20 +153,28 @@ impl RoomState {
 enum Step {
     Read(u64),
     Renew(Side),
-    Look(Side),
+    QueryPresence(Side),
     Wait(Instant),
     Close,
 }
 
+/// Open rooms of the process, from which a room removes itself at its end.
+pub(super) trait OpenRooms: Send + Sync + 'static {
+    /// Removes a room that has ended.
+    fn remove(&self, room: &Room);
+    /// Removes a room, unless a stream has joined it. Returns whether it was removed.
+    fn remove_if_empty(&self, room: &Room) -> bool;
+}
+
 impl Room {
     /// Creates the room of a couple that was just read; its tail begins after `after`, if possible.
-    pub(super) fn new(hub: Arc<Hub>, couple: Couple, after: i64) -> Self {
-        let (id, sweep_at) = (couple.id, Instant::now() + hub.sweep());
+    pub(super) fn new(context: Arc<LiveContext>, couple: Couple, after: i64) -> Self {
+        let (id, sweep_at) = (couple.id, Instant::now() + context.sweep_interval());
         let start = after.clamp((couple.head_seq - i64::from(tail::MAX_ENTRIES)).max(0), couple.head_seq);
         let state = RoomState {
             couple: Arc::new(couple),
             tail: Tail::new(start),
-            asked: 0,
+            requested: 0,
             read: 0,
             read_at: Instant::now(),
             checks: 0,
@@ -179,7 +186,13 @@ impl Room {
             signalled: 0,
             sides: Default::default(),
         };
-        Self { hub, id, state: Mutex::new(state), told: Notify::new(), nudge: Notify::new() }
+        Self {
+            context,
+            id,
+            state: Mutex::new(state),
+            stream_wakeup: Notify::new(),
+            task_wakeup: Notify::new(),
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, RoomState> {
@@ -193,7 +206,7 @@ impl Room {
         if state.sides[side.index()].streams == 1 {
             // The partner's presence was not queried before.
             let partner = &mut state.sides[side.other().index()];
-            (partner.here, partner.look_at) = (None, Some(Instant::now()));
+            (partner.here, partner.query_at) = (None, Some(Instant::now()));
         }
     }
 
@@ -207,9 +220,9 @@ impl Room {
             own.renew_at = None;
         }
         if state.is_empty() {
-            state.close_at = Instant::now() + self.hub.linger();
+            state.close_at = Instant::now() + self.context.options.linger;
             drop(state);
-            self.nudge.notify_one();
+            self.task_wakeup.notify_one();
         }
     }
 
@@ -221,31 +234,31 @@ impl Room {
         if own.renew_at.is_none() {
             own.renew_at = Some(Instant::now());
             drop(state);
-            self.nudge.notify_one();
+            self.task_wakeup.notify_one();
         }
     }
 
     /// Makes the room sweep at `at` at the latest, because a session expires without a notice.
-    pub(super) fn look_by(&self, at: Instant) {
+    pub(super) fn sweep_by(&self, at: Instant) {
         let mut state = self.state();
         if at < state.sweep_at {
             state.sweep_at = at;
             drop(state);
-            self.nudge.notify_one();
+            self.task_wakeup.notify_one();
         }
     }
 
     /// Waits for a read that begins after this call.
-    pub(super) async fn ask(&self) -> Result<Arc<Couple>, CloseReason> {
+    pub(super) async fn request_read(&self) -> Result<Arc<Couple>, CloseReason> {
         let asked = {
             let mut state = self.state();
-            state.asked += 1;
-            state.asked
+            state.requested += 1;
+            state.requested
         };
-        self.nudge.notify_one();
+        self.task_wakeup.notify_one();
         loop {
-            let mut told = pin!(self.told.notified());
-            told.as_mut().enable();
+            let mut wakeup = pin!(self.stream_wakeup.notified());
+            wakeup.as_mut().enable();
             {
                 let state = self.state();
                 if let Some(over) = state.over {
@@ -255,20 +268,25 @@ impl Room {
                     return Ok(state.couple.clone());
                 }
             }
-            told.await;
+            wakeup.await;
         }
+    }
+
+    /// Wakes all streams.
+    pub(super) fn notify_streams(&self) {
+        self.stream_wakeup.notify_waiters();
     }
 
     /// Makes every stream ask its gate again.
     pub(super) fn check_all(&self) {
         self.state().checks += 1;
-        self.told.notify_waiters();
+        self.notify_streams();
     }
 
     /// Ends the room and its streams.
     pub(super) fn end(&self, why: CloseReason) {
         self.state().over.get_or_insert(why);
-        self.told.notify_waiters();
+        self.notify_streams();
     }
 
     fn step(&self) -> Step {
@@ -279,16 +297,16 @@ impl Room {
             return if state.close_at <= now { Step::Close } else { Step::Wait(state.close_at) };
         }
         if state.sweep_at <= now {
-            state.sweep_at = now + self.hub.sweep();
+            state.sweep_at = now + self.context.sweep_interval();
             if std::mem::replace(&mut state.quiet, true) {
                 state.tail.rest();
                 state.signals = VecDeque::new();
             }
             state.checks += 1;
-            state.asked += 1;
+            state.requested += 1;
         }
-        if state.asked > state.read {
-            return Step::Read(state.asked);
+        if state.requested > state.read {
+            return Step::Read(state.requested);
         }
         let mut until = state.sweep_at;
         for side in [Side::First, Side::Second] {
@@ -302,10 +320,10 @@ impl Room {
                 Some(at) => until = until.min(at),
                 None => {}
             }
-            match presence.look_at.filter(|_| followed) {
+            match presence.query_at.filter(|_| followed) {
                 Some(at) if at <= now => {
-                    presence.look_at = None;
-                    return Step::Look(side);
+                    presence.query_at = None;
+                    return Step::QueryPresence(side);
                 }
                 Some(at) => until = until.min(at),
                 None => {}
@@ -315,10 +333,10 @@ impl Room {
     }
 
     /// Runs until the room is empty, or has ended.
-    pub(super) async fn run(self: Arc<Self>) {
-        let ending = Ending(&self);
+    pub(super) async fn run(self: Arc<Self>, rooms: Arc<impl OpenRooms>) {
+        let ending = Ending { room: &self, rooms: &*rooms };
         let members = self.state().couple.members.map(Topic::Account).to_vec();
-        let bus = self.hub.ports.bus.clone();
+        let bus = self.context.ports.bus.clone();
         // Subscribe before the first read: a change between the two is read and notified, so it cannot be missed.
         let mut log = bus.subscribe(vec![Topic::Couple(self.id)]).await;
         let mut sessions = bus.subscribe(members).await;
@@ -330,15 +348,15 @@ impl Room {
                     Ok(()) => {}
                     Err(why) => {
                         // A client that comes later opens a new room.
-                        self.hub.forget(&self);
+                        rooms.remove(&self);
                         self.end(why);
                         break;
                     }
                 },
-                Step::Close if self.hub.close(&self) => break,
+                Step::Close if rooms.remove_if_empty(&self) => break,
                 Step::Close => {}
                 Step::Renew(side) => Box::pin(self.renew(side)).await,
-                Step::Look(side) => Box::pin(self.look(side)).await,
+                Step::QueryPresence(side) => Box::pin(self.query_presence(side)).await,
                 Step::Wait(until) => {
                     if alarm.deadline() != until {
                         alarm.as_mut().reset(until);
@@ -347,9 +365,9 @@ impl Room {
                         // Biased: ended sessions are handled before any frame is sent.
                         biased;
                         _ = sessions.next() => self.check_all(),
-                        () = self.nudge.notified() => {}
+                        () = self.task_wakeup.notified() => {}
                         () = alarm.as_mut() => {}
-                        notice = log.next() => self.hear(notice),
+                        notice = log.next() => self.handle_notice(notice),
                     }
                 }
             }
@@ -357,29 +375,29 @@ impl Room {
         drop(ending);
     }
 
-    fn hear(&self, notice: Notice) {
+    fn handle_notice(&self, notice: Notice) {
         let mut state = self.state();
         match notice {
             Notice::Changed => {
-                state.asked += 1;
+                state.requested += 1;
                 return;
             }
             // A repeated notice, or the entry was read meanwhile.
             Notice::Appended(entry) if state.tail.has(entry.seq) => return,
             // If the last read is too old, the streams would not trust it and request a read immediately.
             Notice::Appended(entry)
-                if state.tail.awaits(entry.seq) && state.read_at.elapsed() < stream::GATE_TRUST_TIME =>
+                if state.tail.awaits(entry.seq) && state.read_at.elapsed() < GATE_TRUST_TIME =>
             {
                 let entry = Arc::unwrap_or_clone(entry);
                 state.tail.extend(vec![EntryView { entry, target: None }]);
                 state.quiet = false;
             }
             Notice::Appended(_) => {
-                state.asked += 1;
+                state.requested += 1;
                 return;
             }
             Notice::Here(side) => {
-                state.sides[side.index()].look_at = Some(Instant::now());
+                state.sides[side.index()].query_at = Some(Instant::now());
                 return;
             }
             Notice::Signal { from, kind, body } => {
@@ -392,7 +410,7 @@ impl Room {
             }
         }
         drop(state);
-        self.told.notify_waiters();
+        self.notify_streams();
     }
 
     /// Reads the couple, and the log if it has grown.
@@ -401,15 +419,15 @@ impl Room {
             tracing::warn!(%error, "cannot read a couple's log for its live streams");
             CloseReason::Unavailable
         };
-        let _turn = self.hub.turn().await;
+        let _permit = self.context.read_permit().await;
         // Taken before the query: the result may be as old as that.
         let began = Instant::now();
-        let couple = self.hub.ports.store.couple(self.id).await.map_err(unavailable)?;
+        let couple = self.context.ports.store.couple(self.id).await.map_err(unavailable)?;
         let couple = couple.filter(|couple| couple.ended_at.is_none()).ok_or(CloseReason::NotPaired)?;
         let from = self.state().tail.missing(couple.head_seq);
         let views = match from {
             Some(from) => self
-                .hub
+                .context
                 .timeline
                 .read(self.id, Page::After(from), tail::MAX_ENTRIES, None)
                 .await
@@ -422,22 +440,22 @@ impl Room {
         state.couple = Arc::new(couple);
         (state.read, state.read_at) = (asked, began);
         drop(state);
-        self.told.notify_waiters();
+        self.notify_streams();
         Ok(())
     }
 
     /// Renews a member's presence. Failures are ignored: presence is not essential.
     async fn renew(&self, side: Side) {
-        let (ports, who) = (&self.hub.ports, self.state().couple.member(side));
+        let (ports, who) = (&self.context.ports, self.state().couple.member(side));
         if ports.presence.renew(who, PRESENCE_LEASE).await.unwrap_or(false) {
             ports.bus.publish(Topic::Couple(self.id), Notice::Here(side)).await;
         }
     }
 
     /// Queries a member's presence, and schedules the next query for when it may have changed.
-    async fn look(&self, side: Side) {
+    async fn query_presence(&self, side: Side) {
         let who = self.state().couple.member(side);
-        let left = self.hub.ports.presence.left(who).await;
+        let left = self.context.ports.presence.left(who).await;
         let mut state = self.state();
         let presence = &mut state.sides[side.index()];
         let now = Instant::now();
@@ -453,20 +471,23 @@ impl Room {
             (left + Duration::from_millis(50)).min(LEASE_RENEW_INTERVAL)
         });
         // A notice that arrived meanwhile has scheduled an earlier query.
-        presence.look_at = presence.look_at.or(Some(now + again));
+        presence.query_at = presence.query_at.or(Some(now + again));
         if presence.here.replace(left.is_some()) != Some(left.is_some()) {
             drop(state);
-            self.told.notify_waiters();
+            self.notify_streams();
         }
     }
 }
 
 /// Ends the room when its task ends for whatever reason, even a panic, so that no stream waits for it.
-struct Ending<'a>(&'a Room);
+struct Ending<'a, R: OpenRooms> {
+    room: &'a Room,
+    rooms: &'a R,
+}
 
-impl Drop for Ending<'_> {
+impl<R: OpenRooms> Drop for Ending<'_, R> {
     fn drop(&mut self) {
-        self.0.hub.forget(self.0);
-        self.0.end(CloseReason::Unavailable);
+        self.rooms.remove(self.room);
+        self.room.end(CloseReason::Unavailable);
     }
 }

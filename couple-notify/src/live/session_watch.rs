@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use couple_core::Digest;
@@ -15,14 +16,20 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{hub::Hub, room::Room};
+use super::{context::LiveContext, room::Room};
 
 /// Maximum number of sessions per query, so that other reads can run in between.
-const SESSIONS_AT_ONCE: usize = 512;
+const MAX_SESSIONS_PER_QUERY: usize = 512;
+
+/// Minimum interval between two checks.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Sessions that are followed in this process, by the digests of their bearer tokens.
-#[derive(Debug, Default)]
-pub(super) struct SessionWatch(Mutex<WatchState>);
+#[derive(Debug)]
+pub(super) struct SessionWatch {
+    context: Arc<LiveContext>,
+    state: Mutex<WatchState>,
+}
 
 #[derive(Debug, Default)]
 struct WatchState {
@@ -39,13 +46,17 @@ struct Followed {
 }
 
 impl SessionWatch {
+    pub(super) fn new(context: Arc<LiveContext>) -> Self {
+        Self { context, state: Mutex::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, WatchState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a stream of a session, and starts the task if it is not running.
-    pub(super) fn follow(hub: &Arc<Hub>, token: Digest, room: &Arc<Room>) -> Watched {
-        let mut state = hub.session_watch.state();
+    pub(super) fn follow(self: &Arc<Self>, token: Digest, room: &Arc<Room>) -> WatchedSession {
+        let mut state = self.state();
         let followed = state.sessions.entry(token).or_insert_with(|| Followed {
             streams: 0,
             room: room.clone(),
@@ -55,9 +66,9 @@ impl SessionWatch {
         // Keep the newer of two rooms: the account has left the other one.
         followed.room = room.clone();
         if !std::mem::replace(&mut state.running, true) {
-            drop(tokio::spawn(supervise(hub.clone())));
+            drop(tokio::spawn(supervise(self.clone())));
         }
-        Watched { hub: hub.clone(), token }
+        WatchedSession { watch: self.clone(), token }
     }
 
     /// Sessions to check. None: no session is followed, and the task ends.
@@ -86,14 +97,14 @@ impl SessionWatch {
 
 /// Registration of a stream whose session is watched; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Watched {
-    hub: Arc<Hub>,
+pub(super) struct WatchedSession {
+    watch: Arc<SessionWatch>,
     token: Digest,
 }
 
-impl Drop for Watched {
+impl Drop for WatchedSession {
     fn drop(&mut self) {
-        let mut state = self.hub.session_watch.state();
+        let mut state = self.watch.state();
         if let Some(followed) = state.sessions.get_mut(&self.token) {
             followed.streams -= 1;
             if followed.streams == 0 {
@@ -104,11 +115,11 @@ impl Drop for Watched {
 }
 
 /// Runs the task, and starts it again when it panics: else no later stream would start it.
-async fn supervise(hub: Arc<Hub>) {
+async fn supervise(watch: Arc<SessionWatch>) {
     loop {
         // A `JoinSet` aborts its task when it is dropped.
         let mut task = JoinSet::new();
-        task.spawn(run(hub.clone()));
+        task.spawn(run(watch.clone()));
         match task.join_next().await {
             Some(Err(error)) if error.is_panic() => {
                 tracing::error!(%error, "the watch for ended sessions panicked and is started again");
@@ -118,21 +129,21 @@ async fn supervise(hub: Arc<Hub>) {
     }
 }
 
-async fn run(hub: Arc<Hub>) {
-    let every = hub.session_check();
-    let mut round = interval_at(Instant::now() + every, every);
+async fn run(watch: Arc<SessionWatch>) {
+    let interval = watch.context.options.session_check.max(MIN_CHECK_INTERVAL);
+    let mut round = interval_at(Instant::now() + interval, interval);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
-        let Some(open) = hub.session_watch.open() else { return };
-        for asked in open.chunks(SESSIONS_AT_ONCE) {
+        let Some(open) = watch.open() else { return };
+        for asked in open.chunks(MAX_SESSIONS_PER_QUERY) {
             let present = {
-                let _turn = hub.turn().await;
-                hub.ports.store.present_sessions(asked).await
+                let _permit = watch.context.read_permit().await;
+                watch.context.ports.store.present_sessions(asked).await
             };
             match present {
                 Ok(present) => {
-                    for room in hub.session_watch.end_others(asked, &present) {
+                    for room in watch.end_others(asked, &present) {
                         room.check_all();
                     }
                 }

@@ -11,19 +11,14 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    CloseReason, Cursor, EncodedEntry, Frame, Reset,
-    hub::Registration,
-    session_watch::{SessionWatch, Watched},
-    tail::Next,
+    CloseReason, Cursor, EncodedEntry, Frame, Reset, context::GATE_TRUST_TIME, registration::Registration,
+    session_watch::WatchedSession, tail::Next,
 };
 
 /// Maximum number of entries per page that a stream reads for itself.
 ///
 /// They are older than its room's tail.
 const MAX_ENTRIES_PER_READ: u32 = 20;
-
-/// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
-pub(super) const GATE_TRUST_TIME: Duration = Duration::from_secs(2);
 
 /// Checks whether a stream may continue, by the same policy as for a request.
 #[async_trait]
@@ -53,7 +48,7 @@ enum KnownPresence {
 
 /// A live stream of frames from a cursor on, which ends with a [`Frame::Bye`].
 pub struct Stream {
-    seat: Registration,
+    registration: Registration,
     gate: Arc<dyn Gate>,
     at: Membership,
     cursor: Cursor,
@@ -66,11 +61,11 @@ pub struct Stream {
     ///
     /// Otherwise a slow store would stall the stream.
     just_checked: bool,
-    _watched: Option<Watched>,
+    _watched: Option<WatchedSession>,
     /// Number of signals that were handled.
     signals: u64,
     partner: KnownPresence,
-    told_caught_up: bool,
+    sent_caught_up: bool,
     over: bool,
     /// Span of the stream's reads.
     span: Span,
@@ -84,7 +79,7 @@ impl std::fmt::Debug for Stream {
 
 /// Next action of a stream.
 enum NextAction {
-    Tell(Frame),
+    Send(Frame),
     Check,
     Page,
     Wait,
@@ -92,19 +87,18 @@ enum NextAction {
 
 impl Stream {
     pub(super) fn new(
-        seat: Registration,
+        registration: Registration,
+        watched: Option<WatchedSession>,
         gate: Arc<dyn Gate>,
         at: Membership,
         cursor: Cursor,
         reset: Option<Reset>,
     ) -> Self {
-        let signals = seat.room.state().signalled;
-        let hub = &seat.room.hub;
-        let watched = gate.session().map(|token| SessionWatch::follow(hub, token, &seat.room));
+        let signals = registration.room.state().signalled;
         Self {
             just_checked: false,
             _watched: watched,
-            seat,
+            registration,
             gate,
             at,
             cursor,
@@ -113,7 +107,7 @@ impl Stream {
             checked: None,
             signals,
             partner: KnownPresence::Not,
-            told_caught_up: false,
+            sent_caught_up: false,
             over: false,
             span: Span::none(),
         }
@@ -139,7 +133,7 @@ impl Stream {
     ///
     /// Without it the partner cannot tell the account from an absent one.
     pub fn announce(&mut self) {
-        self.seat.announce();
+        self.registration.announce();
     }
     /// Assumes that the client knows the partner's presence: only changes are sent.
     pub const fn knows_presence(&mut self) {
@@ -157,7 +151,7 @@ impl Stream {
         kind: &str,
         body: Option<&serde_json::Value>,
     ) -> Result<(), Failure<TimelineError>> {
-        let room = self.seat.room.clone();
+        let room = self.registration.room.clone();
         let sure = |stream: &Self| {
             let state = room.state();
             state.over.is_none() && stream.trusted(state.checks, state.read_at)
@@ -165,7 +159,7 @@ impl Stream {
         if !sure(self) && (self.over || Box::pin(self.check()).await.is_err()) {
             return Err(Failure::Refused(TimelineError::NotPaired));
         }
-        room.hub.timeline.signal_from(&self.at, kind, body).await
+        room.context.timeline.signal_from(&self.at, kind, body).await
     }
 
     /// Whether the gate's last answer and the room's last read are recent enough to send a frame.
@@ -183,17 +177,17 @@ impl Stream {
         loop {
             let done = {
                 // Registered before the state is read, so that a later notification is not missed.
-                let room = self.seat.room.clone();
-                let mut told = pin!(room.told.notified());
-                told.as_mut().enable();
-                match self.look() {
-                    NextAction::Tell(frame) => {
+                let room = self.registration.room.clone();
+                let mut wakeup = pin!(room.stream_wakeup.notified());
+                wakeup.as_mut().enable();
+                match self.next_action() {
+                    NextAction::Send(frame) => {
                         self.just_checked = false;
                         return Some(frame);
                     }
                     NextAction::Wait => {
                         self.just_checked = false;
-                        told.await;
+                        wakeup.await;
                         continue;
                     }
                     // Boxed: a waiting stream must not reserve memory for reads.
@@ -217,19 +211,19 @@ impl Stream {
         }
     }
 
-    fn look(&mut self) -> NextAction {
-        let room = self.seat.room.clone();
+    fn next_action(&mut self) -> NextAction {
+        let room = self.registration.room.clone();
         let state = room.state();
-        let over = if room.hub.is_draining() { Some(CloseReason::Draining) } else { state.over };
+        let over = if room.context.is_draining() { Some(CloseReason::Draining) } else { state.over };
         if let Some(why) = over {
             self.over = true;
-            return NextAction::Tell(Frame::Bye(why));
+            return NextAction::Send(Frame::Bye(why));
         }
         if self.checked.is_none_or(|(answered, _)| answered != state.checks) {
             return NextAction::Check;
         }
         if let Some(reason) = self.reset.take() {
-            return NextAction::Tell(Frame::Reset { reason, cursor: self.cursor });
+            return NextAction::Send(Frame::Reset { reason, cursor: self.cursor });
         }
         let trusted = self.trusted(state.checks, state.read_at);
         let next = match self.page.front() {
@@ -245,7 +239,7 @@ impl Stream {
                     self.page = VecDeque::new();
                 }
                 self.cursor.seq = line.view.entry.seq;
-                return NextAction::Tell(Frame::Entry { line, cursor: self.cursor });
+                return NextAction::Send(Frame::Entry { line, cursor: self.cursor });
             }
             Next::Older if trusted => return NextAction::Page,
             Next::Older => return NextAction::Check,
@@ -256,10 +250,10 @@ impl Stream {
                 return NextAction::Check;
             }
             self.cursor.read = Some(state.couple.read);
-            return NextAction::Tell(Frame::Read { read: state.couple.read, cursor: self.cursor });
+            return NextAction::Send(Frame::Read { read: state.couple.read, cursor: self.cursor });
         }
-        if !std::mem::replace(&mut self.told_caught_up, true) {
-            return NextAction::Tell(Frame::CaughtUp { cursor: self.cursor });
+        if !std::mem::replace(&mut self.sent_caught_up, true) {
+            return NextAction::Send(Frame::CaughtUp { cursor: self.cursor });
         }
         while let Some((number, signal)) = state.signal(self.signals) {
             if signal.from == Some(self.at.side) {
@@ -271,7 +265,7 @@ impl Stream {
             }
             self.signals = number + 1;
             let (from, kind, body) = (signal.from, signal.kind.clone(), signal.body.clone());
-            return NextAction::Tell(Frame::Signal { from, kind, body });
+            return NextAction::Send(Frame::Signal { from, kind, body });
         }
         match (self.partner, state.sides[self.at.side.other().index()].here) {
             (KnownPresence::First, Some(here)) => self.partner = KnownPresence::Here(here),
@@ -280,7 +274,7 @@ impl Stream {
                     return NextAction::Check;
                 }
                 self.partner = KnownPresence::Here(here);
-                return NextAction::Tell(Frame::Presence { here });
+                return NextAction::Send(Frame::Presence { here });
             }
             _ => {}
         }
@@ -289,34 +283,34 @@ impl Stream {
 
     /// Checks that the client may still follow.
     async fn check(&mut self) -> Result<(), CloseReason> {
-        let room = &self.seat.room;
+        let room = &self.registration.room;
         // Read before asking the gate: a notice that arrives meanwhile causes another check.
         let (checks, read_at) = {
             let state = room.state();
             (state.checks, state.read_at)
         };
         if read_at.elapsed() >= GATE_TRUST_TIME {
-            room.ask().await?;
+            room.request_read().await?;
         }
         let (open, began) = {
-            let _turn = room.hub.turn().await;
+            let _permit = room.context.read_permit().await;
             // Taken before the query: the answer may be as old as that.
             let began = Instant::now();
             (self.gate.open_for().await.map_err(|_| CloseReason::Unavailable)?, began)
         };
         let left = open.ok_or(CloseReason::SignedOut)?;
         self.checked = Some((checks, began));
-        room.look_by(Instant::now() + left.min(Duration::from_hours(1)));
+        room.sweep_by(Instant::now() + left.min(Duration::from_hours(1)));
         Ok(())
     }
 
     /// Reads a page of entries that are older than the room's tail.
     async fn read(&mut self) -> Result<(), CloseReason> {
-        let room = &self.seat.room;
-        let _turn = room.hub.turn().await;
+        let room = &self.registration.room;
+        let _permit = room.context.read_permit().await;
         let page = Page::After(self.cursor.seq);
         let views = room
-            .hub
+            .context
             .timeline
             .read(room.id, page, MAX_ENTRIES_PER_READ, None)
             .await

@@ -21,7 +21,10 @@ use lettre::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{Letterhead, smtp_url::SmtpServer};
+use super::{
+    Letterhead,
+    smtp_url::{SmtpServer, retryable_error},
+};
 
 /// Maximum time to connect: TCP, TLS, greeting, EHLO and sign-in together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,9 +116,10 @@ impl Mailer for SmtpMailer {
     async fn send(&self, mail: &Mail) -> Result<(), Error> {
         let message = self.letterhead.render(mail)?;
         let mut connection = self.connection().await?;
-        let sent = timeout(SEND_TIMEOUT, hand_over(&mut connection, &message)).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server stopped answering"))
-        });
+        let sent =
+            timeout(SEND_TIMEOUT, send_message(&mut connection, &message)).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server stopped answering"))
+            });
         // After a refusal the connection is in the middle of a mail transaction, so it is closed instead of reset.
         if sent.is_ok() {
             self.keep_idle(connection);
@@ -125,48 +129,43 @@ impl Mailer for SmtpMailer {
 }
 
 /// Sends one mail over an open connection: sender, recipients, content.
-async fn hand_over(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Error> {
+async fn send_message(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Error> {
     let envelope = message.envelope();
     let sender = MailFrom::new(envelope.from().cloned(), Vec::new());
     connection.command(sender).await.map_err(|error| {
-        outage(error).context("the SMTP server refuses the sender: check the address that mail is sent from")
+        retryable_error(error)
+            .context("the SMTP server refuses the sender: check the address that mail is sent from")
     })?;
     for recipient in envelope.to() {
-        connection.command(Rcpt::new(recipient.clone(), Vec::new())).await.map_err(about_the_recipient)?;
+        connection.command(Rcpt::new(recipient.clone(), Vec::new())).await.map_err(recipient_error)?;
     }
-    connection.command(Data).await.map_err(about_the_mail)?;
-    connection.message(&message.formatted()).await.map_err(about_the_mail)?;
+    connection.command(Data).await.map_err(message_error)?;
+    connection.message(&message.formatted()).await.map_err(message_error)?;
     Ok(())
-}
-
-/// A failure that is independent of the mail, so it is retried whatever its code.
-pub(super) fn outage(error: smtp::Error) -> Error {
-    let kind = if error.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
-    Error::new(kind, "send mail").source(error)
 }
 
 /// A failure at `RCPT TO`.
 ///
 /// Many relays refuse the client, the sign-in or the sender only here (Postfix's `smtpd_delay_reject`): policy
-/// (5.7.x), sender addresses (5.1.7, 5.1.8) and a 554 without a status are outages (RFC 3463, 3.2 and 3.8).
-fn about_the_recipient(error: smtp::Error) -> Error {
+/// (5.7.x), sender addresses (5.1.7, 5.1.8) and a 554 without a status are retried (RFC 3463, 3.2 and 3.8).
+fn recipient_error(error: smtp::Error) -> Error {
     let text = error.to_string();
     let says = |status: &str| text.contains(&format!(" {status}"));
     let unspecific = error.status().map(u16::from) == Some(554) && !says("5.1.") && !says("5.2.");
     if says("5.7.") || says("5.1.7") || says("5.1.8") || unspecific {
-        outage(error)
+        retryable_error(error)
     } else {
-        about_the_mail(error)
+        message_error(error)
     }
 }
 
 /// A failure after the sender was accepted.
 ///
 /// A 5xx is final, unless it is about the protocol or a missing sign-in (RFC 5321, 4.2.2 and RFC 4954, 6).
-fn about_the_mail(error: smtp::Error) -> Error {
+fn message_error(error: smtp::Error) -> Error {
     match error.status().map(u16::from) {
-        Some(500 | 502 | 503 | 530 | 534 | 535 | 538) => outage(error),
+        Some(500 | 502 | 503 | 530 | 534 | 535 | 538) => retryable_error(error),
         Some(_) if error.is_permanent() => Error::new(ErrorKind::Rejected, "send mail").source(error),
-        _ => outage(error),
+        _ => retryable_error(error),
     }
 }

@@ -4,14 +4,13 @@ use std::{fmt, net::IpAddr};
 
 use couple_core::{Error, ErrorKind};
 use lettre::transport::smtp::{
+    self,
     authentication::{Credentials, DEFAULT_MECHANISMS},
     client::{AsyncSmtpConnection, TlsParameters},
     extension::ClientId,
 };
 use percent_encoding::percent_decode_str;
 use url::Url;
-
-use super::smtp::outage;
 
 /// Encryption of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +105,7 @@ impl SmtpServer {
         let server = (self.host.as_str(), self.port);
         let mut connection = AsyncSmtpConnection::connect_tokio1(server, None, &hello, tls, None)
             .await
-            .map_err(|error| outage(error).context("cannot connect to the SMTP server"))?;
+            .map_err(|error| retryable_error(error).context("cannot connect to the SMTP server"))?;
         let starttls = match self.encryption {
             Encryption::Required => true,
             Encryption::Opportunistic => connection.can_starttls(),
@@ -114,16 +113,22 @@ impl SmtpServer {
         };
         if starttls {
             connection.starttls(self.tls.clone(), &hello).await.map_err(|error| {
-                outage(error).context("the SMTP connection cannot be encrypted by STARTTLS")
+                retryable_error(error).context("the SMTP connection cannot be encrypted by STARTTLS")
             })?;
         }
         if let Some(credentials) = &self.credentials {
             connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(|error| {
-                outage(error).context("the SMTP server refuses the sign-in: check user and password")
+                retryable_error(error).context("the SMTP server refuses the sign-in: check user and password")
             })?;
         }
         Ok(connection)
     }
+}
+
+/// A failure that is independent of the mail, so it is retried whatever its code.
+pub(super) fn retryable_error(error: smtp::Error) -> Error {
+    let kind = if error.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
+    Error::new(kind, "send mail").source(error)
 }
 
 #[cfg(test)]

@@ -1,0 +1,112 @@
+//! What the rooms, the streams and the watch for ended sessions of a process share.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use couple_core::{Ports, timeline::Timeline};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
+pub(super) const GATE_TRUST_TIME: Duration = Duration::from_secs(2);
+
+/// Intervals and limits of live delivery.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveOptions {
+    /// Maximum time between two reads of a followed couple. Default: 30 s.
+    ///
+    /// It bounds the delay of an entry whose notice is lost.
+    pub sweep: Duration,
+    /// Maximum concurrent reads. Default: 3.
+    ///
+    /// Fewer than the read connections of the store, so that clients that reconnect together leave some for other requests.
+    pub reads: usize,
+    /// Time for which a room is kept after its last stream ended: a client that polls returns.
+    ///
+    /// Default: 5 s.
+    pub linger: Duration,
+    /// Time over which clients spread their reconnects when the process stops. Default: 10 s.
+    pub drain: Duration,
+    /// Interval at which the store is asked which followed sessions have ended. Default: 1 s.
+    ///
+    /// It bounds the delay of a sign-out whose notice is lost.
+    pub session_check: Duration,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self {
+            sweep: Duration::from_secs(30),
+            reads: 3,
+            linger: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+            session_check: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Permit to read; bounds concurrent reads.
+#[derive(Debug)]
+#[expect(dead_code, reason = "returned when dropped")]
+pub struct ReadPermit<'a> {
+    read: Option<SemaphorePermit<'a>>,
+    arrival: Option<SemaphorePermit<'a>>,
+}
+
+/// Ports, options, and permits to read.
+#[derive(Debug)]
+pub(super) struct LiveContext {
+    pub(super) ports: Ports,
+    pub(super) timeline: Timeline,
+    pub(super) options: LiveOptions,
+    reads: Semaphore,
+    /// Permits that new clients need before they wait for a permit to read.
+    ///
+    /// There are fewer of them, so that many new clients do not delay the rooms of open streams.
+    arrivals: Semaphore,
+    draining: AtomicBool,
+}
+
+impl LiveContext {
+    pub(super) fn new(ports: Ports, options: LiveOptions) -> Self {
+        let reads = options.reads.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            timeline: Timeline::new(ports.clone()),
+            ports,
+            options,
+            reads: Semaphore::new(reads),
+            arrivals: Semaphore::new((reads - 1).max(1)),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits for a permit to read.
+    pub(super) async fn read_permit(&self) -> ReadPermit<'_> {
+        ReadPermit { read: self.reads.acquire().await.ok(), arrival: None }
+    }
+
+    /// Waits for a permit to read for a new client.
+    pub(super) async fn arrival_permit(&self) -> ReadPermit<'_> {
+        let arrival = self.arrivals.acquire().await.ok();
+        ReadPermit { arrival, ..self.read_permit().await }
+    }
+
+    /// Time until a room sweeps: up to a quarter less than the maximum, at random.
+    ///
+    /// So rooms do not sweep together.
+    pub(super) fn sweep_interval(&self) -> Duration {
+        let mut random = [0];
+        self.ports.entropy.fill(&mut random);
+        self.options.sweep.mul_f64(0.75 + f64::from(random[0]) / 1_024.0)
+    }
+
+    /// Ends all streams of the process.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+}
