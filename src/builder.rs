@@ -420,8 +420,10 @@ mod tests {
         let limits: Arc<dyn RateLimiter> = Arc::new(MemoryLimits::new(clock.clone()));
         let mailer: Arc<dyn Mailer> = Arc::new(MemoryMailer::new());
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-        let builder = Backend::builder().store(store).bus(bus).presence(presence).limits(limits).mailer(mailer);
-        let builder = builder.clock(clock).entropy(entropy).keys(Keyring::new([7; 32])).blobs(Blobs::memory());
+        let builder =
+            Backend::builder().store(store).bus(bus).presence(presence).limits(limits).mailer(mailer);
+        let builder =
+            builder.clock(clock).entropy(entropy).keys(Keyring::new([7; 32])).blobs(Blobs::memory());
         builder.hash_cost(HashCost::FOR_TESTS).build().unwrap();
     }
 }

@@ -49,9 +49,14 @@ use super::{
     guard::{BODY_TIMEOUT, REQUEST_ID},
     message_rate::MessageRate,
     server::body_problem,
-    socketio::{MAX_MESSAGE_BYTES, PATH},
+    websocket_frames::FrameCounter,
 };
 
+/// Path of Engine.IO, the default of clients.
+pub(super) const PATH: &str = "/socket.io/";
+
+/// Maximum bytes of a client's message.
+pub(super) const MAX_MESSAGE_BYTES: usize = 4096;
 /// Time for a client to read the last packets and to close the session itself.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum size of the response that begins a session, in bytes.
@@ -394,61 +399,6 @@ const REFUSAL_FRAME: [u8; 4] = [0x88, 2, 0x03, 0xF0];
 /// Reading them lets the client receive the close frame.
 const DISCARDED: usize = 1 << 20;
 
-/// Finds the frames in one direction of a WebSocket (RFC 6455, 5.2).
-#[derive(Debug, Default)]
-struct Frames {
-    head: [u8; 14],
-    in_head: usize,
-    left: u64,
-}
-
-impl Frames {
-    /// Number of frames whose head ends in `bytes`.
-    fn count(&mut self, mut bytes: &[u8]) -> u32 {
-        let mut count = 0;
-        while !bytes.is_empty() {
-            if self.left > 0 {
-                let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-                self.left -= skipped as u64;
-                bytes = &bytes[skipped..];
-                continue;
-            }
-            self.head[self.in_head] = bytes[0];
-            self.in_head += 1;
-            bytes = &bytes[1..];
-            if let Some(length) = payload_length(&self.head[..self.in_head]) {
-                (self.left, self.in_head) = (length, 0);
-                count += 1;
-            }
-        }
-        count
-    }
-
-    /// Whether the last frame is complete.
-    const fn is_between(&self) -> bool {
-        self.in_head == 0 && self.left == 0
-    }
-}
-
-/// Length of a frame's payload by its head; none if the head is not complete.
-fn payload_length(head: &[u8]) -> Option<u64> {
-    let second = *head.get(1)?;
-    let mask = if second & 0x80 != 0 { 4 } else { 0 };
-    let extended = match second & 0x7F {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    let length = head.get(2..2 + extended)?;
-    if head.len() < 2 + extended + mask {
-        return None;
-    }
-    Some(match extended {
-        0 => u64::from(second & 0x7F),
-        _ => length.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
-    })
-}
-
 /// WebSocket connection of a session, which this module can close.
 ///
 /// Once closed, it reads as if its client had closed it: the library then writes pending packets, and ends the connection.
@@ -457,8 +407,8 @@ struct SessionWire {
     /// None: the session is closed.
     closing: Option<oneshot::Receiver<()>>,
     session: Arc<Session>,
-    read: Frames,
-    written: Frames,
+    read: FrameCounter,
+    written: FrameCounter,
     /// The client sent too many messages.
     refused: Option<Refused>,
     /// Dropped with the connection.
@@ -480,8 +430,8 @@ impl SessionWire {
             io: TokioIo::new(upgraded),
             closing: Some(closing),
             session,
-            read: Frames::default(),
-            written: Frames::default(),
+            read: FrameCounter::default(),
+            written: FrameCounter::default(),
             refused: None,
             _gone: gone,
         };
@@ -619,22 +569,5 @@ mod tests {
         assert_eq!(head.uri().to_string(), format!("{PATH}?EIO=4&transport=polling"));
         assert_eq!((head.headers().len(), &head.headers()[REQUEST_ID]), (1, &HeaderValue::from_static("id")));
         assert!(head.extensions().get::<Arc<Session>>().is_some() && head.extensions().len() == 1);
-    }
-
-    #[test]
-    fn frames_are_counted_however_they_arrive() {
-        let mut bytes = vec![0x81, 0x81, 1, 2, 3, 4, b'2'];
-        bytes.extend([0x82, 0xFE, 1, 0, 1, 2, 3, 4]);
-        bytes.extend([0; 256]);
-        bytes.extend([0x89, 0]);
-        bytes.extend([0x81, 0x7F, 0, 0, 0, 0, 0, 0, 0, 3]);
-        bytes.extend(b"abc");
-        for size in [1, 2, 3, 7, 100, 1_000] {
-            let mut frames = Frames::default();
-            assert_eq!(bytes.chunks(size).map(|part| frames.count(part)).sum::<u32>(), 4, "{size}");
-            assert!(frames.is_between());
-            frames.count(&bytes[..8]);
-            assert!(!frames.is_between());
-        }
     }
 }

@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 
 use super::{
     App, Problem,
-    live::jitter,
     timeline::{By, EntryOut},
 };
 
@@ -103,9 +102,9 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
                 CloseReason::SignedOut | CloseReason::NotPaired => 0,
                 // Reconnects are spread over the time that the process has to stop.
                 CloseReason::Draining => {
-                    jitter(app, u64::try_from(app.backend.live().options().drain.as_millis()).unwrap_or(0))
+                    app.jitter(u64::try_from(app.backend.live().options().drain.as_millis()).unwrap_or(0))
                 }
-                CloseReason::Unavailable => 1_000 + jitter(app, 4_000),
+                CloseReason::Unavailable => 1_000 + app.jitter(4_000),
             };
             FrameOut::Bye { reason: reason(*why), retry_after_ms }
         }

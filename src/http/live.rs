@@ -174,7 +174,7 @@ async fn answer_live(
 ) -> ApiResult<Response> {
     let Following { after, last_event_id, wait, access_token, presence, device, heartbeat } = query;
     let wait =
-        wait.unwrap_or_else(|| DEFAULT_WAIT_SECONDS + jitter(app, MAX_WAIT_SECONDS - DEFAULT_WAIT_SECONDS));
+        wait.unwrap_or_else(|| DEFAULT_WAIT_SECONDS + app.jitter(MAX_WAIT_SECONDS - DEFAULT_WAIT_SECONDS));
     if wait > MAX_WAIT_SECONDS {
         return Err(Problem::new("invalid_field").field("wait", "out_of_range"));
     }
@@ -254,13 +254,6 @@ fn offered_token(upgrade: &WebSocketUpgrade) -> Option<Secret<String>> {
     others.next().map(|token| Secret::new(token.to_owned()))
 }
 
-/// Random number of milliseconds below `most`, which spreads reconnects of clients.
-pub(super) fn jitter(app: &App, most: u64) -> u64 {
-    let mut random = [0; 8];
-    app.backend.ports().entropy.fill(&mut random);
-    u64::from_be_bytes(random) % most.max(1)
-}
-
 /// Response to a poll.
 ///
 /// Its head is sent immediately, so that a waiting poll is one small future and not the whole handler stack.
@@ -291,7 +284,7 @@ async fn poll(mut poller: Box<PollState>, wait: Duration) -> Result<String, Infa
             tokio::select! {
                 next = timeout_at(deadline, stream.next()) => next.unwrap_or(None),
                 () = place.superseded() => {
-                    let retry_after_ms = 1_000 + jitter(app, 1_000);
+                    let retry_after_ms = 1_000 + app.jitter(1_000);
                     frames.push(FrameOut::Bye { reason: "superseded", retry_after_ms }.text());
                     None
                 }
@@ -321,12 +314,12 @@ async fn poll(mut poller: Box<PollState>, wait: Duration) -> Result<String, Infa
 
 fn follow(app: App, stream: Stream, place: StreamPermit, heartbeat: Option<Duration>) -> Response {
     let side = stream.membership().side;
-    let retry = Duration::from_millis(1_000 + jitter(&app, 2_000));
+    let retry = Duration::from_millis(1_000 + app.jitter(2_000));
     let keep_alive = match heartbeat {
         Some(interval) => {
             KeepAlive::new().interval(interval).event(Event::default().data(FrameOut::Ping.text()))
         }
-        None => KeepAlive::new().interval(Duration::from_millis(20_000 + jitter(&app, 10_000))).text("ping"),
+        None => KeepAlive::new().interval(Duration::from_millis(20_000 + app.jitter(10_000))).text("ping"),
     };
     let begin = (Box::new((app, stream, place)), Some(retry));
     let events = futures_util::stream::unfold(begin, move |(mut held, retry)| async move {
@@ -352,7 +345,7 @@ fn come_back_later(app: &App, problem: &Problem) -> Response {
         "too_many_streams" => (60_000, 60_000),
         _ => (5_000, 10_000),
     };
-    let retry_after_ms = least + jitter(app, spread);
+    let retry_after_ms = least + app.jitter(spread);
     let bye = FrameOut::Bye { reason: problem.code(), retry_after_ms };
     let event = Event::default().data(bye.text()).retry(Duration::from_millis(retry_after_ms));
     event_stream(futures_util::stream::iter([Ok(event)]), KeepAlive::new()).into_response()

@@ -35,6 +35,7 @@ mod page;
 mod pairing;
 mod picture_access;
 mod problem;
+mod rendition;
 mod server;
 mod socket;
 #[cfg(feature = "socketio")]
@@ -44,6 +45,8 @@ mod timeline;
 mod tus;
 mod upload_form;
 mod upload_permits;
+#[cfg(feature = "socketio")]
+mod websocket_frames;
 
 pub use cors::{NotAnOrigin, Origin};
 pub use problem::{CODES, FieldError, Problem};
@@ -254,6 +257,13 @@ pub fn routers(backend: Backend, options: HttpOptions) -> (Router, Router) {
 }
 
 impl App {
+    /// Random number of milliseconds below `max`, which spreads reconnects of clients.
+    fn jitter(&self, max: u64) -> u64 {
+        let mut random = [0; 8];
+        self.backend.ports().entropy.fill(&mut random);
+        u64::from_be_bytes(random) % max.max(1)
+    }
+
     fn new(backend: Backend, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
             requests: Arc::new(Semaphore::new(options.concurrency)),
@@ -287,6 +297,7 @@ fn contract(app: &App) -> Router {
         .merge(pairing::routes())
         .merge(timeline::routes())
         .merge(media::routes())
+        .merge(rendition::routes())
         .split_for_parts();
     let bounded = bounded
         .merge(page::routes())
@@ -309,7 +320,7 @@ fn contract(app: &App) -> Router {
     );
     #[cfg(feature = "socketio")]
     {
-        router = router.route(socketio::PATH, socketio::route(app));
+        router = router.route(engine_sessions::PATH, socketio::route(app));
     }
     if app.options.metrics {
         router = router.merge(operations::metrics_route());

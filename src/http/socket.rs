@@ -14,7 +14,6 @@ use super::{
     App,
     frame::{self, FrameOut, reason},
     heartbeat::Heartbeat,
-    live::jitter,
     message_rate::MessageRate,
     stream_permits::StreamPermit,
 };
@@ -69,7 +68,7 @@ struct SocketFollower {
 async fn follow(mut follower: Box<SocketFollower>) {
     let SocketFollower { app, socket, stream, heartbeat, .. } = &mut *follower;
     let side = stream.membership().side;
-    let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + jitter(app, 10_000));
+    let next_ping = |app: &App| Instant::now() + Duration::from_millis(20_000 + app.jitter(10_000));
     // One timer for all frames: a new one for each would be registered and removed each time.
     let mut ping = pin!(sleep_until(next_ping(app)));
     let (mut heard, mut rate) = (true, MessageRate::new());

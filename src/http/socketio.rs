@@ -30,18 +30,13 @@ use tower::service_fn;
 
 use super::{
     ApiResult, App, Problem,
-    engine_sessions::{Engine, Session, not_found},
+    engine_sessions::{Engine, MAX_MESSAGE_BYTES, Session, not_found},
     frame::{self, ClientFrame, FrameOut},
     heartbeat::{self, Heartbeat},
     live::{Announced, signed, stream_span},
     stream_permits::StreamPermit,
 };
 
-/// Path of Engine.IO, the default of clients.
-pub(super) const PATH: &str = "/socket.io/";
-
-/// Maximum bytes of a client's message.
-pub(super) const MAX_MESSAGE_BYTES: usize = 4096;
 /// Maximum number of messages that are queued for a client.
 const MAX_QUEUED_PACKETS: usize = 32;
 /// Maximum time for which a client may accept no bytes.
