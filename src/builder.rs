@@ -280,7 +280,11 @@ impl BackendBuilder {
         self.keys = Some(keys);
         self
     }
-    /// Sets the URL with which links in mails and URLs of pictures begin. Default: `http://127.0.0.1:8080`.
+    /// Sets the URL under which clients find the router, with the prefix under which the host mounts it.
+    ///
+    /// Default: `http://127.0.0.1:8080`.
+    ///
+    /// Links in mails and URLs of pictures begin with it.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = url.into();

@@ -99,7 +99,7 @@ impl<M: Mailer + ?Sized> Mailer for std::sync::Arc<M> {
     }
 }
 
-/// Builds the links in mails. Uses configuration only: no request header can change a link.
+/// Builds the URLs that clients receive. Uses configuration only: no request header can change a link.
 #[derive(Debug, Clone)]
 pub struct Links {
     base: String,
@@ -116,11 +116,35 @@ impl Links {
     pub fn below(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
+    /// Path of the public URL, without a slash at its end: the prefix under which clients find the router.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        let authority = self.base.split_once("://").map_or("", |(_, authority)| authority);
+        authority.find('/').map_or("", |at| &authority[at..])
+    }
     /// URL of the page for a token.
     ///
     /// The token is in the fragment, which clients do not send to servers or proxies.
     #[must_use]
     pub fn to(&self, page: &str, token: &Secret<String>) -> Secret<String> {
         Secret::new(format!("{}/open/{page}#{}", self.base, token.expose()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_is_the_path_of_the_public_url() {
+        for (url, prefix) in [
+            ("https://my.app", ""),
+            ("https://my.app/", ""),
+            ("https://my.app/api/", "/api"),
+            ("http://127.0.0.1:8080/a/b", "/a/b"),
+            ("no URL", ""),
+        ] {
+            assert_eq!(Links::new(url).prefix(), prefix, "{url}");
+        }
     }
 }

@@ -112,7 +112,7 @@ impl DocumentState {
                     spaces.pop_front();
                 }
                 *after = next;
-                own.iter().map(picture).collect::<Vec<_>>()
+                own.iter().map(|media| picture(&self.app, media)).collect::<Vec<_>>()
             }
             Part::Entries(after) => {
                 let Some(couple) = self.couples.front() else {
@@ -146,7 +146,7 @@ impl DocumentState {
 }
 
 /// A picture, with its URL, which works as long as the account exists.
-fn picture(media: &Media) -> serde_json::Value {
+fn picture(app: &App, media: &Media) -> serde_json::Value {
     let couple = match media.space {
         Space::Couple(id) => Some(id.to_string()),
         Space::Account(_) => None,
@@ -158,6 +158,6 @@ fn picture(media: &Media) -> serde_json::Value {
         "created_at": time(media.created_at),
         "width": (media.width > 0).then_some(media.width),
         "height": (media.height > 0).then_some(media.height),
-        "url": format!("/v1/media/{}", media.id),
+        "url": app.backend.ports().links.below(&format!("/v1/media/{}", media.id)),
     })
 }

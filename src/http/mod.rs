@@ -1,8 +1,10 @@
 //! The HTTP contract as an axum router, which a host can mount under any prefix.
 //!
+//! [`public_url`](crate::BackendBuilder::public_url) must include the prefix, since URLs in responses and mails begin with it.
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let backend = couple::Backend::builder().build()?;
+//! let backend = couple::Backend::builder().public_url("https://my.app/couple").build()?;
 //! let app: axum::Router = axum::Router::new().nest("/couple", couple::http::router(backend));
 //! # Ok(()) }
 //! ```
@@ -52,12 +54,12 @@ pub use cors::{NotAnOrigin, Origin};
 pub use problem::{CODES, FieldError, Problem};
 pub use server::{ServeOptions, listen, raise_descriptor_limit, serve};
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{convert::Infallible, ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    http::{Uri, header},
+    extract::{DefaultBodyLimit, FromRequestParts, Request},
+    http::{Uri, header, request::Parts},
     middleware,
     routing::get,
 };
@@ -68,7 +70,10 @@ use tower::ServiceExt as _;
 use tower_http::cors::CorsLayer;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        Server,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -312,6 +317,9 @@ fn contract(app: &App) -> Router {
     api.merge(free_api);
     complete(&mut api);
     capabilities::document(&mut api, app);
+    // Without it, clients of the document would look for the routes at the root of its host.
+    let prefix = app.backend.ports().links.prefix();
+    api.servers = (!prefix.is_empty()).then(|| vec![Server::new(prefix)]);
     let document = serde_json::to_string(&api).unwrap_or_default();
     let document = axum::body::Bytes::from(capabilities::with_limits(&document, app));
     let mut router = bounded.merge(free).route(
@@ -343,11 +351,31 @@ fn contract(app: &App) -> Router {
     })
 }
 
+/// Number of slashes at the end of the requested path, which its route does not have.
+#[derive(Debug, Clone, Copy, Default)]
+struct TrailingSlashes(usize);
+
+impl TrailingSlashes {
+    /// Reference, relative to the requested URL, to a path in the folder of the route.
+    fn sibling(self, path: &str) -> String {
+        "../".repeat(self.0) + path
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for TrailingSlashes {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or_default())
+    }
+}
+
 /// Removes slashes at the end of the path, so that it matches the route without them.
 fn without_last_slash(mut request: Request) -> Request {
     let uri = request.uri();
     let path = uri.path().trim_end_matches('/');
-    if path.is_empty() || path.len() == uri.path().len() {
+    let slashes = uri.path().len() - path.len();
+    if path.is_empty() || slashes == 0 {
         return request;
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -355,6 +383,7 @@ fn without_last_slash(mut request: Request) -> Request {
     parts.path_and_query = format!("{path}{query}").parse().ok();
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
+        request.extensions_mut().insert(TrailingSlashes(slashes));
     }
     request
 }

@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 
-use super::{App, Problem, extract::PathParam};
+use super::{App, Problem, TrailingSlashes, extract::PathParam};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/open/{page}", get(page))
@@ -33,10 +33,11 @@ fn unescaped(page: &str) -> Option<String> {
         .then(|| format!("{page}#{token}"))
 }
 
-async fn page(PathParam(page): PathParam) -> Response {
+async fn page(slashes: TrailingSlashes, PathParam(page): PathParam) -> Response {
     if let Some(link) = unescaped(&page) {
         // Relative to the requested address, so that it works under any prefix.
-        let headers = [(header::LOCATION, link), (header::REFERRER_POLICY, "no-referrer".to_owned())];
+        let headers =
+            [(header::LOCATION, slashes.sibling(&link)), (header::REFERRER_POLICY, "no-referrer".to_owned())];
         return (StatusCode::SEE_OTHER, headers).into_response();
     }
     let (title, lead, button, field) = match page.as_str() {

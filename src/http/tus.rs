@@ -15,7 +15,7 @@ use data_encoding::BASE64;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    ApiResult, App, Problem,
+    ApiResult, App, Problem, TrailingSlashes,
     extract::{AuthSession, PathParam, RequestMeta, require_no_coding},
     media::{read_about, still_signed_in},
     paced_body::{PacedBody, Read},
@@ -134,7 +134,8 @@ fn partials(urls: &str) -> ApiResult<Vec<UploadId>> {
     })
 }
 
-fn told(upload: &Resumable, status: StatusCode) -> Response {
+/// Response with the state of an upload.
+fn upload_response(app: &App, upload: &Resumable, status: StatusCode) -> Response {
     let mut answer = status.into_response();
     let headers = answer.headers_mut();
     headers.insert(OFFSET, upload.offset().into());
@@ -142,7 +143,8 @@ fn told(upload: &Resumable, status: StatusCode) -> Response {
         Some(length) => headers.insert(LENGTH, length.into()),
         None => headers.insert(DEFER_LENGTH, HeaderValue::from_static("1")),
     };
-    let media = upload.media().map(|id| format!("/v1/media/{id}"));
+    let prefix = app.backend.ports().links.prefix();
+    let media = upload.media().map(|id| format!("{prefix}/v1/media/{id}"));
     let metadata = Some(upload.metadata()).filter(|metadata| !metadata.is_empty());
     let values = [
         (METADATA, metadata),
@@ -273,6 +275,7 @@ async fn create(
     signed: AuthSession,
     _: Tus,
     meta: RequestMeta,
+    slashes: TrailingSlashes,
     headers: HeaderMap,
     body: HttpBody,
 ) -> ApiResult<Response> {
@@ -305,11 +308,11 @@ async fn create(
         upload = first_bytes(&app, &signed, upload, body).await?;
     }
     let upload = completed(&app, upload, meta, &signed).await?;
-    let mut answer = told(&upload, StatusCode::CREATED);
+    let mut answer = upload_response(&app, &upload, StatusCode::CREATED);
     // Relative to the requested URL, so that it works under any prefix.
-    let place = HeaderValue::try_from(format!("uploads/{}", upload.id()));
-    let place = place.map_err(|_| Problem::new("internal_error"))?;
-    answer.headers_mut().insert(header::LOCATION, place);
+    let location = slashes.sibling(&format!("uploads/{}", upload.id()));
+    let location = HeaderValue::try_from(location).map_err(|_| Problem::new("internal_error"))?;
+    answer.headers_mut().insert(header::LOCATION, location);
     Ok(answer)
 }
 
@@ -349,7 +352,7 @@ async fn offset(
 ) -> ApiResult<Response> {
     // A process may have died after it stored the last byte and before it created the picture.
     let upload = completed(&app, find(&app, &signed, &name).await?, meta, &signed).await?;
-    Ok(told(&upload, StatusCode::OK))
+    Ok(upload_response(&app, &upload, StatusCode::OK))
 }
 
 /// Append bytes to a resumable upload.
@@ -395,11 +398,11 @@ async fn append(
     }
     // A client that lost the response to its last bytes may repeat the request.
     if upload.media().is_some() && upload.offset() == from {
-        return Ok(told(&upload, StatusCode::NO_CONTENT));
+        return Ok(upload_response(&app, &upload, StatusCode::NO_CONTENT));
     }
     let upload = receive(&app, &signed, upload, from, length, body).await?;
     let upload = completed(&app, upload, meta, &signed).await?;
-    Ok(told(&upload, StatusCode::NO_CONTENT))
+    Ok(upload_response(&app, &upload, StatusCode::NO_CONTENT))
 }
 
 /// Cancel a resumable upload and delete its bytes. A picture that was made of it stays.

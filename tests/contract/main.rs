@@ -20,6 +20,7 @@ mod media;
 mod observed_store;
 mod pairing;
 mod picture_access;
+mod prefix;
 mod races;
 mod secrets;
 mod sizes;
