@@ -11,6 +11,8 @@ const SNAPSHOT_PAGES = 5;
 const PAGE_SIZE = 200;
 /** First and longest wait, in milliseconds, between two questions whether the user is in a couple now. */
 const PAIRING_POLL = { first: 2_000, most: 30_000 };
+/** Shortest time, in milliseconds, after which the couple is read again while the client polls. */
+const COUPLE_POLL = 10_000;
 /** First and longest time, in milliseconds, for which a transport that does not work is left out. */
 const TRANSPORT_PENALTY = { first: 60_000, most: 30 * 60_000 };
 
@@ -36,6 +38,8 @@ export class Live {
   /** @type {((text: string) => void) | null} */
   #send = null;
   #device = randomId();
+  /** Time of the last question for the couple on behalf of polls. */
+  #polledCouple = 0;
 
   /** @param {Core} core */
   constructor(core) {
@@ -198,12 +202,15 @@ export class Live {
 
   /** @param {TransportName} name */
   #caughtUp(name) {
+    // Polls do not report the presence of the partner at their beginning, nor changes between two of them.
+    if (name === "poll" && Date.now() - this.#polledCouple > COUPLE_POLL) {
+      this.#polledCouple = Date.now();
+      void this.#core.refreshCouple().catch(() => {});
+    }
     if (this.#core.status.state === "live") return;
     this.#failures = 0;
     this.#core.setStatus({ state: "live", transport: name, retryAt: null, reason: null });
     this.#core.networkWorks();
-    // The frames of polls do not begin with the presence of the partner.
-    if (name === "poll") void this.#core.refreshCouple().catch(() => {});
   }
 
   /** Transports to try, in order. */

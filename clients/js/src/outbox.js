@@ -69,8 +69,8 @@ export class Outbox {
     if (type === "append") {
       return entryOf(await http.json("POST", "/v1/couple/entries", { ...options, body: { client_id, kind, body } }));
     }
-    // A `seq` means an entry of one couple, and these routes do not check the couple.
-    if (replica.couple === undefined) await this.#core.refreshCouple();
+    // A `seq` means an entry of one couple, and these routes do not check the couple. A live connection would have told of its end.
+    if (this.#core.status.state !== "live") await this.#core.refreshCouple();
     if (replica.couple?.id !== couple_id) throw new CoupleError("not_paired", { status: 404, message: "the couple has ended" });
     // A change of an entry that had no `seq` yet when the change was written.
     const seq = item.seq ?? replica.get(key)?.seq ?? null;

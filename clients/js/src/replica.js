@@ -263,10 +263,20 @@ export class Replica {
    * @param {Effects} effects
    */
   #setCouple(couple, effects) {
-    if (!couple || (this.couple && this.couple.id !== couple.id)) this.#clearLog(effects);
-    if (couple || this.couple !== null) effects.events.push(["couple", couple]);
+    const before = this.couple;
+    if (couple && before?.id === couple.id) {
+      // The answer can be older than the last frame with the read positions, which never move back.
+      const my_read_seq = Math.max(couple.my_read_seq, before.my_read_seq);
+      const partner_read_seq = Math.max(couple.partner_read_seq, before.partner_read_seq);
+      couple = { ...couple, my_read_seq, partner_read_seq };
+    } else if (before || !couple) {
+      this.#clearLog(effects);
+    }
     this.couple = couple;
     effects.changes.push(["couple", couple ?? undefined]);
+    if (couple || before !== null) effects.events.push(["couple", couple]);
+    const presence = couple?.partner.presence;
+    if (presence && presence !== before?.partner.presence) effects.events.push(["presence", presence]);
   }
 
   /** @param {Effects} effects */

@@ -20,7 +20,6 @@ export function timelineCollectionOptions({ client, id = "couple-timeline", tomb
   return {
     id,
     getKey: ({ key }) => key,
-    compare: (one, other) => positionOf(one) - positionOf(other) || (one.created_at < other.created_at ? -1 : 1),
     sync: {
       rowUpdateMode: "full",
       sync({ begin, write, commit, markReady }) {
@@ -72,9 +71,4 @@ export function newEntry(kind, body) {
   const client_id = randomId();
   const created_at = new Date().toISOString();
   return { key: `me:${client_id}`, client_id, seq: null, author: "me", kind, body, created_at, reactions: {}, state: "waiting", changing: false };
-}
-
-/** @param {TimelineEntry} entry */
-function positionOf({ seq }) {
-  return seq ?? Number.MAX_SAFE_INTEGER;
 }

@@ -215,8 +215,10 @@ export class Uploads {
     if (!record || !blob) throw new CoupleError("storage_failed", { message: `the bytes of upload ${id} are not stored` });
     let { offset, media } = await this.#offset(record, signal);
     if (!record.url) {
-      // A photo belongs to the couple in which the user chose it.
-      if (record.couple_id && this.#core.replica.couple?.id !== record.couple_id) throw new CoupleError("upload_couple_ended", { status: 410 });
+      // A photo is for the couple in which the user chose it.
+      if (record.couple_id && (await this.#core.refreshCouple())?.id !== record.couple_id) {
+        throw new CoupleError("upload_couple_ended", { status: 410 });
+      }
       const headers = { ...TUS, "upload-length": String(blob.size), "upload-metadata": record.metadata };
       const response = await this.#request("POST", "/v1/uploads", headers, undefined, signal);
       record.url = new URL(response.headers.get("location") ?? "", http.url("/v1/uploads")).href;
@@ -281,7 +283,8 @@ export class Uploads {
       const { client_id, body } = upload.entry;
       // In one write with the removal: the entry is appended once, whatever happens.
       const write = /** @type {const} */ ({ type: "append", key: `me:${client_id}`, client_id, kind: "photo" });
-      await this.#core.enqueue({ ...write, body: { ...body, media_id: upload.media_id } }, removed);
+      const couple_id = record?.couple_id ?? null;
+      await this.#core.enqueue({ ...write, couple_id, body: { ...body, media_id: upload.media_id } }, removed);
     } else {
       await this.#core.writer.write(removed);
     }

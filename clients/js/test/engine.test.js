@@ -1,17 +1,29 @@
 /** The engine against a server in memory that misbehaves. */
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { createClient, memoryStore } from "../src/index.js";
 import { FakeServer, json, problem, until } from "./support/fake-server.js";
 import { Browser } from "./support/tabs.js";
 
+const clients = /** @type {import("../src/index.js").Client[]} */ ([]);
+afterEach(async () => {
+  for (const client of clients.splice(0)) await client.close();
+});
+
+/** @param {any} options */
+function opened(options) {
+  const client = createClient(options);
+  clients.push(client);
+  return client;
+}
+
 /** A signed-in client of a server with one entry. */
 async function started(options = {}, server = new FakeServer()) {
   if (server.log.length === 0) server.append("system", "paired", null);
-  const client = createClient({ ...server.options, .../** @type {any} */ (options) });
+  const client = opened({ ...server.options, .../** @type {any} */ (options) });
   const seen = /** @type {any[]} */ ([]);
   const events = /** @type {Record<string, any[]>} */ ({});
   for (const type of /** @type {const} */ (["session", "status", "reset", "refused", "error", "signal", "presence", "read"])) {
@@ -45,7 +57,6 @@ test("an entry is visible while it waits, and the same entry when it is confirme
   assert.deepEqual(texts(client), ["hello"]);
   assert.equal(client.timeline.get(entry.key)?.seq, 2);
   assert.equal(server.log.length, 2);
-  await client.close();
 });
 
 test("entries is the same array until something changes", async () => {
@@ -55,7 +66,6 @@ test("entries is the same array until something changes", async () => {
   await client.timeline.append("text", { text: "hello" });
   assert.notEqual(client.timeline.entries, before);
   assert.equal(client.timeline.entries[0], before[0]);
-  await client.close();
 });
 
 test("edits, deletions and reactions of an entry that waits are sent after it", async () => {
@@ -76,7 +86,6 @@ test("edits, deletions and reactions of an entry that waits are sent after it", 
   assert.equal(server.log[1].body.text, "one!");
   assert.equal(server.log[1].reactions.me, "❤️");
   assert.ok(client.timeline.get(two.key)?.deleted_at);
-  await client.close();
 });
 
 test("a lost answer does not double an entry, and later entries keep their order", async () => {
@@ -87,7 +96,6 @@ test("a lost answer does not double an entry, and later entries keep their order
   await until(() => client.timeline.queue.length === 0);
   assert.deepEqual(server.log.slice(1).map(({ body }) => body.text), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
   assert.ok(lost >= 10);
-  await client.close();
 });
 
 test("a repeated deletion whose answer was lost counts as done", async () => {
@@ -100,7 +108,6 @@ test("a repeated deletion whose answer was lost counts as done", async () => {
   await until(() => client.timeline.queue.length === 0);
   assert.deepEqual(events.refused, []);
   assert.ok(client.timeline.get(key)?.deleted_at);
-  await client.close();
 });
 
 test("a refused entry is removed with its changes, and the others are sent", async () => {
@@ -115,7 +122,6 @@ test("a refused entry is removed with its changes, and the others are sent", asy
   assert.deepEqual(events.refused.map(({ item, error }) => [item.type, error.code, error.status]), [["append", "invalid_field", 422], ["edit", "invalid_field", 422]]);
   assert.equal(client.timeline.get(bad.key), undefined);
   assert.deepEqual(texts(client), ["good"]);
-  await client.close();
 });
 
 test("an answer that is not from the server keeps the queue", async () => {
@@ -128,7 +134,6 @@ test("an answer that is not from the server keeps the queue", async () => {
   assert.equal(answers.length, 0);
   assert.deepEqual(events.refused, []);
   assert.equal(server.log.length, 2);
-  await client.close();
 });
 
 test("Retry-After is honoured, also when the connection comes back meanwhile", async () => {
@@ -145,7 +150,6 @@ test("Retry-After is honoured, also when the connection comes back meanwhile", a
   client.kill();
   await until(() => client.timeline.queue.length === 0);
   assert.ok(times[1] - times[0] >= 990, `${times[1] - times[0]}`);
-  await client.close();
 });
 
 test("an expired session keeps everything for the same account", async () => {
@@ -160,7 +164,6 @@ test("an expired session keeps everything for the same account", async () => {
   await client.account.signIn({ email: "ana@example.org", password: "a long password" });
   await until(() => client.timeline.queue.length === 0 && client.status.state === "live");
   assert.deepEqual(server.log.map(({ body }) => body?.text), [undefined, "one"]);
-  await client.close();
 });
 
 test("another account does not get the data of the one before", async () => {
@@ -176,7 +179,6 @@ test("another account does not get the data of the one before", async () => {
   assert.deepEqual(client.timeline.queue, []);
   await until(() => client.status.state === "live");
   assert.equal(server.log.length, 1);
-  await client.close();
 });
 
 test("signing out deletes what is stored, also when the server cannot be reached", async () => {
@@ -190,7 +192,6 @@ test("signing out deletes what is stored, also when the server cannot be reached
   assert.equal(client.session, null);
   assert.deepEqual(await storage.entries(""), []);
   assert.deepEqual(texts(client), []);
-  await client.close();
 });
 
 test("transports are tried in their order, and the best one that works is used", async () => {
@@ -208,7 +209,6 @@ test("transports are tried in their order, and the best one that works is used",
   await until(() => client.status.transport === "websocket" && client.status.state === "live");
   server.append("partner", "text", { text: "by socket" });
   await until(() => seen.length === 2);
-  await client.close();
 });
 
 test("a transport that failed twice in a row is left out", async () => {
@@ -222,7 +222,6 @@ test("a transport that failed twice in a row is left out", async () => {
     await until(() => server.opened > opened && client.status.state === "live");
   }
   assert.equal(sockets(), 2);
-  await client.close();
 });
 
 test("a platform without WebSocket and streaming fetch polls", async () => {
@@ -234,7 +233,6 @@ test("a platform without WebSocket and streaming fetch polls", async () => {
   };
   const { client } = await live({ WebSocket: class { constructor() { throw new TypeError("no sockets here"); } }, fetch }, server);
   assert.equal(client.status.transport, "poll");
-  await client.close();
 });
 
 test("bye is honoured: the client reconnects after the time that the server asked for", async () => {
@@ -249,7 +247,6 @@ test("bye is honoured: the client reconnects after the time that the server aske
   server.broadcast({ type: "bye", reason: "signed_out", retry_after_ms: 0 });
   await until(() => client.status.state === "signed_out");
   assert.equal(events.session.at(-1).reason, "expired");
-  await client.close();
 });
 
 test("a bye for an ended couple clears the local copy, and a new couple is followed", async () => {
@@ -259,7 +256,7 @@ test("a bye for an ended couple clears the local copy, and a new couple is follo
   server.paired = false;
   server.broadcast({ type: "bye", reason: "not_paired", retry_after_ms: 0 });
   await until(() => client.status.state === "not_paired");
-  assert.equal(client.couple, null);
+  assert.equal(client.couple?.id, undefined);
   assert.deepEqual(client.timeline.entries, []);
   await assert.rejects(client.timeline.append("text", { text: "to nobody" }), { code: "not_paired" });
   Object.assign(server, { paired: true, coupleNumber: 2, log: [] });
@@ -269,7 +266,6 @@ test("a bye for an ended couple clears the local copy, and a new couple is follo
   assert.equal(client.couple?.id, "couple-2");
   assert.equal(client.timeline.entries.length, 1);
   assert.deepEqual(events.reset, []);
-  await client.close();
 });
 
 test("a write for an ended couple is not sent to the next one", async () => {
@@ -285,7 +281,6 @@ test("a write for an ended couple is not sent to the next one", async () => {
   await until(() => events.refused.length === 2);
   assert.ok(server.log.every(({ author, reactions }) => author !== "me" && !reactions.me));
   await until(() => client.couple?.id === "couple-2" && client.status.state === "live");
-  await client.close();
 });
 
 test("a reset replaces the local copy, without doubles", async () => {
@@ -302,7 +297,6 @@ test("a reset replaces the local copy, without doubles", async () => {
   await until(() => texts(client).length === 3);
   assert.deepEqual(texts(client), ["0", "1", "after"]);
   assert.equal(seen.at(-1).body.text, "after");
-  await client.close();
 });
 
 test("a gap in the log is never shown: the client reads again", async () => {
@@ -313,17 +307,15 @@ test("a gap in the log is never shown: the client reads again", async () => {
   await until(() => seen.length === 2);
   assert.deepEqual(seen.map(({ seq }) => seq), [2, 3]);
   assert.deepEqual(texts(client), ["two", "three"]);
-  await client.close();
 });
 
 test("entries that arrive twice are reported once", async () => {
-  const { client, server, seen } = await live();
+  const { server, seen } = await live();
   const entry = server.append("partner", "text", { text: "once" });
   server.broadcast({ type: "entry", entry, cursor: server.cursor(entry.seq) });
   server.append("partner", "text", { text: "twice" });
   await until(() => seen.length === 2);
   assert.deepEqual(seen.map(({ seq }) => seq), [2, 3]);
-  await client.close();
 });
 
 test("the client continues from the stored cursor after a restart", async () => {
@@ -334,7 +326,7 @@ test("the client continues from the stored cursor after a restart", async () => 
   await client.close();
   server.append("partner", "text", { text: "meanwhile" });
   server.requests.length = 0;
-  const next = createClient({ ...server.options, storage });
+  const next = opened({ ...server.options, storage });
   const seen = /** @type {any[]} */ ([]);
   next.on("entry", ({ seq }) => seen.push(seq));
   await next.ready;
@@ -344,7 +336,6 @@ test("the client continues from the stored cursor after a restart", async () => 
   assert.deepEqual(texts(next), ["before", "meanwhile"]);
   assert.deepEqual(seen, [3]);
   assert.ok(!server.requests.some((request) => request.startsWith("GET /v1/couple/entries")), "no snapshot was needed");
-  await next.close();
 });
 
 test("only the newest entries are stored, and older ones are read from the server", async () => {
@@ -354,14 +345,13 @@ test("only the newest entries are stored, and older ones are read from the serve
   await until(() => texts(client).length === 100);
   await client.close();
   assert.ok((await storage.entries("e:")).length <= 34);
-  const next = createClient({ ...server.options, storage });
+  const next = opened({ ...server.options, storage });
   await next.ready;
   const loaded = texts(next).length;
   assert.ok(loaded >= 20 && next.timeline.hasOlder);
   assert.equal(await next.timeline.loadOlder(200), false);
   assert.equal(texts(next).length, 100);
   assert.deepEqual(texts(next), Array.from({ length: 100 }, (_, n) => String(n)));
-  await next.close();
 });
 
 test("an edit that arrives while an older page is read is not lost", async () => {
@@ -381,7 +371,6 @@ test("an edit that arrives while an older page is read is not lost", async () =>
   };
   await client.timeline.loadOlder(200);
   assert.equal(client.timeline.get("5")?.body?.text, "edited");
-  await client.close();
 });
 
 test("a write that cannot be stored is rejected and not shown, and the log survives a failure of the storage", async () => {
@@ -415,11 +404,10 @@ test("a listener that throws does not disturb the others", async (t) => {
   server.append("partner", "text", { text: "hello" });
   await until(() => heard === 1);
   assert.match(String(reported.mock.calls[0].arguments[0]), /a bug of the app/);
-  await client.close();
 });
 
 test("a connection on which nothing arrives is replaced", async (t) => {
-  const { client, server } = await live({ heartbeat: 5 });
+  const { server } = await live({ heartbeat: 5 });
   t.mock.timers.enable({ apis: ["setTimeout"] });
   server.broadcast({ type: "ping" });
   const { opened } = server;
@@ -429,7 +417,6 @@ test("a connection on which nothing arrives is replaced", async (t) => {
   }
   assert.ok(server.opened > opened, "the client has not reconnected");
   t.mock.timers.reset();
-  await client.close();
 });
 
 test("signals go over the WebSocket, otherwise by a request", async () => {
@@ -446,7 +433,6 @@ test("signals go over the WebSocket, otherwise by a request", async () => {
   server.broadcast({ type: "signal", from: "partner", kind: "kiss" });
   await until(() => events.signal.length === 1);
   assert.deepEqual(events.signal, [{ from: "partner", kind: "kiss", body: null }]);
-  await client.close();
 });
 
 test("presence, read positions and the state of a photo are kept current", async () => {
@@ -455,7 +441,7 @@ test("presence, read positions and the state of a photo are kept current", async
   server.broadcast({ type: "read", my_read_seq: 0, partner_read_seq: 1, cursor: server.cursor(1) });
   await until(() => client.timeline.partnerRead === 1);
   assert.equal(client.couple?.partner.presence, "here");
-  assert.deepEqual(events.presence, ["here"]);
+  assert.deepEqual(events.presence, ["away", "here"]);
   server.append("partner", "photo", { media_id: "m1", media: { state: "processing", width: null } });
   await until(() => client.timeline.unread === 1);
   server.append("system", "media_ready", { media_id: "m1", width: 320, placeholder: "abc" });
@@ -467,14 +453,13 @@ test("presence, read positions and the state of a photo are kept current", async
   await until(() => client.timeline.queue.length === 0);
   assert.ok(server.requests.includes("PUT /v1/couple/read"));
   assert.equal(client.timeline.myRead, 3);
-  await client.close();
 });
 
 test("one tab holds the connection, and all tabs see and write", async () => {
   const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
   const tab = { storage, locks: browser.locks, channel: browser.channel };
   const { client: one } = await live(tab, server);
-  const two = createClient({ ...server.options, ...tab });
+  const two = opened({ ...server.options, ...tab });
   const seen = /** @type {any[]} */ ([]);
   two.on("entry", ({ seq }) => seen.push(seq));
   await until(() => two.status.state === "live");
@@ -501,14 +486,13 @@ test("one tab holds the connection, and all tabs see and write", async () => {
   assert.deepEqual(texts(two), ["to both", "from the second tab", "a", "b"]);
   await until(() => seen.length === 4);
   assert.deepEqual(seen, [2, 3, 4, 5]);
-  await two.close();
 });
 
 test("signing in, out and an expired session reach all tabs", async () => {
   const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
   const tab = { storage, locks: browser.locks, channel: browser.channel };
   const { client: one } = await live(tab, server);
-  const two = createClient({ ...server.options, ...tab });
+  const two = opened({ ...server.options, ...tab });
   await until(() => two.status.state === "live");
   server.token = "token-2";
   await two.refresh().catch(() => {});
@@ -517,8 +501,6 @@ test("signing in, out and an expired session reach all tabs", async () => {
   await until(() => one.session !== null && one.status.state === "live");
   await one.account.signOut();
   await until(() => two.session === null && two.timeline.entries.length === 0);
-  await one.close();
-  await two.close();
 });
 
 test("calls are repeated after a temporary failure, unless that could act twice", async () => {
@@ -533,5 +515,4 @@ test("calls are repeated after a temporary failure, unless that could act twice"
   failing(5);
   await assert.rejects(client.pairing.preview({ code: "x" }), { code: "unavailable" });
   assert.equal(calls(), 1);
-  await client.close();
 });
