@@ -68,6 +68,7 @@ export class FakeServer {
     for (const { send } of [...this.connections]) send(frame);
   }
 
+  /** @param {{ after: number, send: (frame: any) => void }} connection */
   #catchUp(connection) {
     while (connection.after < this.log.length) {
       const entry = this.log[connection.after++];
