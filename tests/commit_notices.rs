@@ -61,7 +61,7 @@ impl Fixture {
         let people = [world.account("ana"), world.account("ben")];
         let couple = world.couple([people[0].id, people[1].id]);
         let mut changes: Vec<_> = people.map(|one| AccountChange::Insert(one).into()).into();
-        changes.push(PairingChange::Found(couple.clone()).into());
+        changes.push(PairingChange::Pair(couple.clone()).into());
         backend.ports().store.commit(changes).await.unwrap();
         let notices = backend.ports().bus.subscribe(vec![Topic::Couple(couple.id)]).await;
         Self { backend, silence, world, couple, notices }

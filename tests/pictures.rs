@@ -43,7 +43,7 @@ impl Two {
         let people = [world.account("ana"), world.account("ben")];
         let couple = world.couple([people[0].id, people[1].id]);
         let mut changes: Vec<_> = people.map(|one| AccountChange::Insert(one).into()).into();
-        changes.push(PairingChange::Found(couple.clone()).into());
+        changes.push(PairingChange::Pair(couple.clone()).into());
         store.commit(changes).await.unwrap();
         let pictures = Pictures::new(backend.ports().clone(), MediaPolicy::default());
         Self { world, store, backend, pictures, couple }
@@ -338,7 +338,7 @@ async fn pictures_are_visible_to_their_couple_only() {
     }
     // A new couple of the same accounts does not see the old couple's pictures, unless both restore them.
     let again = Couple { previous: Some(two.couple.id), ..two.world.couple(two.couple.members) };
-    two.store.commit(vec![PairingChange::Found(again.clone()).into()]).await.unwrap();
+    two.store.commit(vec![PairingChange::Pair(again.clone()).into()]).await.unwrap();
     assert!(two.sees(two.ben(), &avatar).await && !two.sees(two.ben(), &photo).await);
     two.backend.pairings().restore(two.ana(), true).await.unwrap();
     assert!(!two.sees(two.ben(), &photo).await);

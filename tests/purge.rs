@@ -95,7 +95,7 @@ impl<S: Store> Fixture<S> {
                 self.update(Account { deletion_due: None, ..account }).await;
             }
         }
-        self.store.commit(vec![PairingChange::Found(couple.clone()).into()]).await.unwrap();
+        self.store.commit(vec![PairingChange::Pair(couple.clone()).into()]).await.unwrap();
         for (id, deletion_due) in members.into_iter().zip(due) {
             if let Some(account) = self.store.account(id).await.unwrap() {
                 self.update(Account { deletion_due, ..account }).await;

@@ -62,7 +62,7 @@ pub(crate) async fn seed(ports: &Ports, couples: usize) -> Vec<String> {
             head_seq: 0,
             read: [0, 0],
         };
-        changes.push(PairingChange::Found(couple).into());
+        changes.push(PairingChange::Pair(couple).into());
         ports.store.commit(changes).await.unwrap();
         tokens.extend(bearers);
     }

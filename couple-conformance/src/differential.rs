@@ -67,7 +67,7 @@ where
 /// Id that a change requires to be fresh.
 fn fresh_id(change: &Change) -> Option<Uuid> {
     match change {
-        Change::Pairing(PairingChange::Found(couple)) => Some(couple.id.as_uuid()),
+        Change::Pairing(PairingChange::Pair(couple)) => Some(couple.id.as_uuid()),
         Change::Pairing(PairingChange::InsertInvite { invite, .. }) => Some(invite.id.as_uuid()),
         Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.id.as_uuid()),
         Change::Job(JobChange::Enqueue(job)) => Some(job.id.as_uuid()),
@@ -168,7 +168,7 @@ fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
         prop::collection::vec(commit, 1..160).prop_map(move |commits| {
             let founded = (0..2).filter(|_| couples > 0).map(|n| {
                 let members = [account_id(2 * n), account_id(2 * n + 1)];
-                vec![PairingChange::Found(World::new(1000 + u64::from(n)).couple(members)).into()]
+                vec![PairingChange::Pair(World::new(1000 + u64::from(n)).couple(members)).into()]
             });
             founded.chain(commits).collect()
         })
@@ -300,7 +300,7 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         1 => n().prop_map(|a| PairingChange::WithdrawInvitesOf { inviter: account_id(a) }),
         1 => (n(), n(), 0..2 * FEW).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
             let world = World::new(1000 + u64::from(seed));
-            PairingChange::Found(world.couple([account_id(a), account_id(b)]))
+            PairingChange::Pair(world.couple([account_id(a), account_id(b)]))
         }),
         1 => n().prop_map(|a| PairingChange::ExpectUnpaired { account: account_id(a) }),
         2 => (n(), given("Us"), given("2020-02-29")).prop_map(|(c, title, anniversary)| PairingChange::Describe {

@@ -29,7 +29,7 @@ pub async fn p1_one_couple_per_account(store: impl Store) {
     let commits = (0..50).map(|n| {
         let other = world.account_id();
         let members = if n % 2 == 0 { [shared, other] } else { [other, shared] };
-        vec![PairingChange::Found(world.couple(members)).into()]
+        vec![PairingChange::Pair(world.couple(members)).into()]
     });
     let commits = commits.collect();
     assert_eq!(race(&store, commits).await, 1);
@@ -44,7 +44,7 @@ pub async fn p2_both_or_neither(store: impl Store) {
     let mut commits = Vec::new();
     for n in 0..60 {
         let members = [people[n % 3], people[(n + 1) % 3]];
-        commits.push(vec![PairingChange::Found(world.couple(members)).into()]);
+        commits.push(vec![PairingChange::Pair(world.couple(members)).into()]);
     }
     assert_eq!(race(&store, commits).await, 1);
     let mut in_one = 0;
@@ -154,7 +154,7 @@ pub async fn p7_ending(store: impl Store) {
     for member in couple.members {
         assert_eq!(store.couple_of(member).await.unwrap(), None);
     }
-    must(&store, PairingChange::Found(world.couple(couple.members))).await;
+    must(&store, PairingChange::Pair(world.couple(couple.members))).await;
     assert_eq!(conflict(&store, end).await, Conflict::CoupleEnded(couple.id));
 }
 
@@ -200,7 +200,7 @@ pub async fn p9_reads_back(store: impl Store) {
     assert_eq!(store.invite(plain.id).await.unwrap(), Some(Invite { state: to, ..plain }));
 
     let couple = Couple { previous: Some(world.couple_id()), ..world.couple([ana, ben]) };
-    must(&store, PairingChange::Found(couple.clone())).await;
+    must(&store, PairingChange::Pair(couple.clone())).await;
     assert_eq!(store.couple(couple.id).await.unwrap().as_ref(), Some(&couple));
     let (title, anniversary) = (Some(Label::from_stored("Us ❤️")), Some("2020-02-29".to_owned()));
     let describe = PairingChange::Describe {
@@ -243,7 +243,7 @@ pub async fn p11_history(store: impl Store) {
     let mut expected = Vec::new();
     for _ in 0..3 {
         let couple = world.couple(members);
-        must(&store, PairingChange::Found(couple.clone())).await;
+        must(&store, PairingChange::Pair(couple.clone())).await;
         must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
         expected.insert(0, couple.id);
         world.clock.advance(Duration::from_secs(1));
@@ -394,7 +394,7 @@ pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
             request,
             vec![adding(world.invite(id, &name, None)).into()],
             vec![
-                PairingChange::Found(couple.clone()).into(),
+                PairingChange::Pair(couple.clone()).into(),
                 PairingChange::WithdrawInvitesOf { inviter: id }.into(),
             ],
         ];
@@ -405,7 +405,7 @@ pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
         }
         let late = adding(world.invite(id, &name, None));
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
-        let late = PairingChange::Found(world.couple([partner.id, id]));
+        let late = PairingChange::Pair(world.couple([partner.id, id]));
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
         // An invite must name the current address of its inviter.
         let other = adding(world.invite(partner.id, "someone-else", None));

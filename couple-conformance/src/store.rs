@@ -36,11 +36,11 @@ pub async fn s2_in_order(store: impl Store) {
     let people = [world.account_id(), world.account_id()];
     let (first, second) = (world.couple(people), world.couple(people));
     let changes = vec![
-        PairingChange::Found(first.clone()).into(),
+        PairingChange::Pair(first.clone()).into(),
         append(first.id, world.entry("one")),
         append(first.id, world.entry("two")),
         PairingChange::End { id: first.id, at: world.now() }.into(),
-        PairingChange::Found(second.clone()).into(),
+        PairingChange::Pair(second.clone()).into(),
     ];
     assert!(all(&store, changes).await.appended_seqs().eq([1, 2]));
     assert_eq!(store.couple_of(people[0]).await.unwrap().unwrap().id, second.id);
@@ -128,7 +128,7 @@ pub async fn s7_text_is_exact(store: impl Store) {
             Err(CommitError::Conflict(Conflict::ClientIdUsed))
         ));
     }
-    let _ = conflict(&store, PairingChange::Found(couple)).await;
+    let _ = conflict(&store, PairingChange::Pair(couple)).await;
 }
 
 /// Each of many concurrent commits returns one result for each of its changes, in their order.

@@ -150,7 +150,7 @@ impl World {
     /// Commits a couple of two new accounts.
     pub async fn founded(&self, store: &impl Store) -> Couple {
         let couple = self.couple([self.account_id(), self.account_id()]);
-        must(store, PairingChange::Found(couple.clone())).await;
+        must(store, PairingChange::Pair(couple.clone())).await;
         couple
     }
     /// Text entry of the first member of a couple.

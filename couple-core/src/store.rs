@@ -68,7 +68,7 @@ impl Change {
                 | AccountChange::PurgeSessions { .. } => Vec::new(),
             },
             Self::Pairing(change) => match change {
-                PairingChange::Found(couple) => couple.members.map(Topic::Account).into(),
+                PairingChange::Pair(couple) => couple.members.map(Topic::Account).into(),
                 PairingChange::End { id, .. } | PairingChange::Describe { id, .. } => {
                     vec![Topic::Couple(*id)]
                 }

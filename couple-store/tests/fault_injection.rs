@@ -60,7 +60,7 @@ fn append(couple: CoupleId, world: &World, client_id: &str) -> Change {
 
 async fn founded(store: &dyn Store, world: &World) -> Couple {
     let couple = world.couple([world.account_id(), world.account_id()]);
-    store.commit(vec![PairingChange::Found(couple.clone()).into()]).await.unwrap();
+    store.commit(vec![PairingChange::Pair(couple.clone()).into()]).await.unwrap();
     couple
 }
 
@@ -550,7 +550,7 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
     let of = |change: AccountChange| -> MakeChange { Box::new(move || change.clone().into()) };
     let seen = SeenToken { tries: None, used_form: None };
     let couple = world.couple([id, world.account_id()]);
-    let found: Change = PairingChange::Found(couple.clone()).into();
+    let found: Change = PairingChange::Pair(couple.clone()).into();
     match row {
         HeldRow::Couple | HeldRow::Entry => {
             let for_blocked = world.clone();
@@ -703,7 +703,7 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
 async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
     let [ana, cleo] = ["ana", "cleo"].map(|name| world.account(name));
     let couple = world.couple([ana.id, world.account_id()]);
-    let mut changes = vec![PairingChange::Found(couple.clone()).into()];
+    let mut changes = vec![PairingChange::Pair(couple.clone()).into()];
     for (account, due) in [(ana, 1), (cleo, 2)] {
         let account = Account { deletion_due: Some(world.later(due)), ..account };
         changes.push(AccountChange::Insert(account).into());
@@ -960,7 +960,7 @@ async fn pairing_or_inviting(one: Arc<dyn Store>, other: Arc<dyn Store>) {
         let people = [world.account_id(), world.account_id()];
         let invite = world.invite(people[0], &format!("p{n}"), None);
         let pair = vec![
-            PairingChange::Found(world.couple(people)).into(),
+            PairingChange::Pair(world.couple(people)).into(),
             PairingChange::WithdrawInvitesOf { inviter: people[0] }.into(),
         ];
         let invite = PairingChange::InsertInvite { invite, limit: 10 };

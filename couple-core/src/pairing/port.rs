@@ -40,7 +40,7 @@ pub enum PairingChange {
     /// Preconditions, in this order: neither member is in a couple ([`Paired`](crate::Conflict::Paired));
     /// neither member's account, if the store has one, has a deletion request
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)).
-    Found(Couple),
+    Pair(Couple),
     /// Writes nothing. Precondition: the account is in no couple ([`Paired`](crate::Conflict::Paired)).
     ///
     /// Until the transaction ends, no other commit can pair the account.

@@ -204,7 +204,7 @@ pub fn accept(read: &AcceptFacts<'_>, now: Timestamp) -> Result<AcceptDecision, 
     };
     // Lock the rows of members before the rows of invites: every commit uses this order.
     let changes = vec![
-        PairingChange::Found(couple.clone()).into(),
+        PairingChange::Pair(couple.clone()).into(),
         close(invite, InviteState::Accepted { by: read.person.id, couple: couple.id }),
         PairingChange::WithdrawInvitesOf { inviter: invite.inviter }.into(),
         PairingChange::WithdrawInvitesOf { inviter: read.person.id }.into(),

@@ -63,7 +63,7 @@ impl PairingTables {
                 }
             }
             PairingChange::ExpectUnpaired { account } => self.unpaired(account)?,
-            PairingChange::Found(couple) => {
+            PairingChange::Pair(couple) => {
                 for member in couple.members {
                     self.unpaired(member)?;
                 }

@@ -67,8 +67,8 @@ impl Transport for Redis {
         for text in texts {
             commands.cmd("PUBLISH").arg(&channel).arg(text).ignore();
         }
-        let mut link = self.link("publish").await?;
-        commands.query_async::<()>(&mut *link).await.map_err(|error| super::failed("publish", error))
+        let mut connection = self.connection("publish").await?;
+        commands.query_async::<()>(&mut *connection).await.map_err(|error| super::failed("publish", error))
     }
 }
 

@@ -130,9 +130,9 @@ impl RedisLimits {
         } else {
             call.arg("");
         }
-        let mut link = self.redis.link("rate limit").await?;
+        let mut connection = self.redis.connection("rate limit").await?;
         let wait: u64 =
-            call.invoke_async(&mut *link).await.map_err(|error| super::failed("rate limit", error))?;
+            call.invoke_async(&mut *connection).await.map_err(|error| super::failed("rate limit", error))?;
         Ok(if wait == 0 { Ok(()) } else { Err(Limited { retry_after: Duration::from_micros(wait) }) })
     }
 }

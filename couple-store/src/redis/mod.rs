@@ -9,8 +9,8 @@
 //! | [`RedisPresence`] | accounts that were present stay so until their lease expires |
 
 mod bus;
+mod connection;
 mod limits;
-mod link;
 mod presence;
 
 pub use bus::RedisBus;
@@ -28,7 +28,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use link::Manager;
+use connection::Manager;
 
 /// Time limit of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,8 +86,8 @@ impl Redis {
             .build_unchecked(manager.clone());
         // Connect without the pool, whose error says only that a timeout occurred.
         let first = async {
-            let mut link = bb8::ManageConnection::connect(&manager).await?;
-            bb8::ManageConnection::is_valid(&manager, &mut link).await
+            let mut connection = bb8::ManageConnection::connect(&manager).await?;
+            bb8::ManageConnection::is_valid(&manager, &mut connection).await
         };
         match timeout(CONNECT_TIMEOUT * 3, first).await {
             Ok(answered) => answered.map_err(|error| failed("connect", error))?,
@@ -107,7 +107,7 @@ impl Redis {
         self
     }
 
-    async fn link(&self, operation: &'static str) -> Result<bb8::PooledConnection<'_, Manager>, Error> {
+    async fn connection(&self, operation: &'static str) -> Result<bb8::PooledConnection<'_, Manager>, Error> {
         self.pool.get().await.map_err(|error| match error {
             bb8::RunError::User(error) => failed(operation, error),
             bb8::RunError::TimedOut => {

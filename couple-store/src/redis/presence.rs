@@ -26,19 +26,20 @@ impl RedisPresence {
 #[async_trait]
 impl Presence for RedisPresence {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
-        let mut link = self.0.link("presence").await?;
+        let mut connection = self.0.connection("presence").await?;
         let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut command = redis::cmd("SET");
         command.arg(self.key(account)).arg(1).arg("PX").arg(lease).arg("GET");
         let before: Option<u8> =
-            command.query_async(&mut *link).await.map_err(|error| failed("presence", error))?;
+            command.query_async(&mut *connection).await.map_err(|error| failed("presence", error))?;
         Ok(before.is_none())
     }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
-        let mut link = self.0.link("presence").await?;
+        let mut connection = self.0.connection("presence").await?;
         let mut command = redis::cmd("PTTL");
         command.arg(self.key(account));
-        let left: i64 = command.query_async(&mut *link).await.map_err(|error| failed("presence", error))?;
+        let left: i64 =
+            command.query_async(&mut *connection).await.map_err(|error| failed("presence", error))?;
         Ok(u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_millis))
     }
 }

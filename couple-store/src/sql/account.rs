@@ -49,8 +49,8 @@ macro_rules! session {
     };
 }
 
-/// Number of parameters of [`PRESENT_SESSIONS`].
-const SESSIONS_AT_ONCE: usize = 64;
+/// Number of sessions that one [`PRESENT_SESSIONS`] looks up: its number of parameters.
+const MAX_SESSIONS_PER_QUERY: usize = 64;
 
 statements! {
     ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
@@ -237,7 +237,8 @@ pub(super) async fn apply<D: Dialect>(
 /// Checks that the account still has the version that was read.
 async fn unchanged<D: Dialect>(connection: &mut D::Connection, id: AccountId, version: i64) -> Applied {
     let stored = Statement::<D>::new(VERSION).bind(id.as_uuid()).rows(connection).await?;
-    let stored = stored.first().map(|row| <D as super::dialect::Reads<i64>>::read(row, 0)).transpose()?;
+    let stored =
+        stored.first().map(|row| <D as super::dialect::ReadColumn<i64>>::read(row, 0)).transpose()?;
     if stored == Some(version) { Ok(()) } else { Err(Conflict::AccountChanged(id).into()) }
 }
 
@@ -246,7 +247,7 @@ async fn update<D: Dialect>(connection: &mut D::Connection, account: &Account) -
     unchanged::<D>(connection, account.id, account.version).await?;
     let owner = Statement::<D>::new(EMAIL_OWNER).bind(account.email.key().as_str()).rows(connection).await?;
     let owner =
-        owner.first().map(|row| <D as super::dialect::Reads<uuid::Uuid>>::read(row, 0)).transpose()?;
+        owner.first().map(|row| <D as super::dialect::ReadColumn<uuid::Uuid>>::read(row, 0)).transpose()?;
     if owner.is_some_and(|owner| owner != account.id.as_uuid()) {
         return Err(Conflict::AccountExists.into());
     }
@@ -433,10 +434,10 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut present = Vec::with_capacity(tokens.len());
-        for asked in tokens.chunks(SESSIONS_AT_ONCE) {
+        for asked in tokens.chunks(MAX_SESSIONS_PER_QUERY) {
             // Fill the last statement with its first token: one statement text is prepared for every number
             // of tokens.
-            let missing = SESSIONS_AT_ONCE - asked.len();
+            let missing = MAX_SESSIONS_PER_QUERY - asked.len();
             let all = asked.iter().chain(std::iter::repeat_n(&asked[0], missing));
             let statement = all.fold(Statement::new(PRESENT_SESSIONS), Statement::digest);
             present.extend(self.read(statement, |row| row.digest("session", "token")).await?);

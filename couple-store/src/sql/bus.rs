@@ -46,7 +46,7 @@ impl PostgresBus {
     /// [`ErrorKind::Unavailable`] when no server responds.
     pub async fn start(url: impl Into<String>) -> Result<Self, Error> {
         let mut options = PostgresOptions::new(url).read_url()?;
-        let place = Postgres::place(&options);
+        let address = Postgres::address(&options);
         if options.get_application_name().is_none() {
             options = options.application_name("couple bus");
         }
@@ -55,7 +55,7 @@ impl PostgresBus {
             RemoteBus::start(PostgresTransport { options, sender }).await
         };
         start.await.map(Self).map_err(|error| {
-            Error::new(error.kind(), "listen").context(format!("PostgreSQL at {place}")).source(error)
+            Error::new(error.kind(), "listen").context(format!("PostgreSQL at {address}")).source(error)
         })
     }
 }

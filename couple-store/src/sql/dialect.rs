@@ -11,10 +11,10 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{job_batch::BatchStatements, spelling::Sql};
+use super::{dialect_text::Sql, job_batch::BatchStatements};
 
 /// Driver that can bind a `T`.
-pub trait Binds<'t, T>: Database {
+pub trait BindValue<'t, T>: Database {
     /// Appends a value to the arguments.
     ///
     /// # Errors
@@ -22,14 +22,14 @@ pub trait Binds<'t, T>: Database {
     fn bind(args: &mut Self::Arguments, value: T) -> Result<(), BoxDynError>;
 }
 
-impl<'t, DB: Database, T: Encode<'t, DB> + Type<DB> + 't> Binds<'t, T> for DB {
+impl<'t, DB: Database, T: Encode<'t, DB> + Type<DB> + 't> BindValue<'t, T> for DB {
     fn bind(args: &mut DB::Arguments, value: T) -> Result<(), BoxDynError> {
         args.add(value)
     }
 }
 
 /// Driver that can decode a `T` from a column.
-pub trait Reads<T>: Database {
+pub trait ReadColumn<T>: Database {
     /// Value of the column with this index.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ pub trait Reads<T>: Database {
     fn read(row: &Self::Row, column: usize) -> sqlx::Result<T>;
 }
 
-impl<DB: Database, T> Reads<T> for DB
+impl<DB: Database, T> ReadColumn<T> for DB
 where
     T: for<'r> Decode<'r, DB> + Type<DB>,
     usize: ColumnIndex<DB::Row>,
@@ -50,7 +50,7 @@ where
 }
 
 /// Driver whose connections run statements.
-pub trait Runs: Database {
+pub trait ExecuteStatement: Database {
     /// Runs a statement and returns its result.
     fn execute<'c>(
         connection: &'c mut Self::Connection,
@@ -75,7 +75,7 @@ pub trait Runs: Database {
     ) -> impl Future<Output = sqlx::Result<()>> + Send + 'c;
 }
 
-impl<DB: Database> Runs for DB
+impl<DB: Database> ExecuteStatement for DB
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     DB::Arguments: IntoArguments<DB>,
@@ -115,23 +115,23 @@ pub enum LockWait {
 
 /// Database system: the column types that this crate uses, and the differences between the systems.
 pub trait Dialect:
-    Runs
-    + for<'a> Binds<'a, &'a str>
-    + for<'a> Binds<'a, Option<&'a str>>
-    + for<'a> Binds<'a, &'a [u8]>
-    + for<'a> Binds<'a, Option<&'a [u8]>>
-    + for<'a> Binds<'a, i64>
-    + for<'a> Binds<'a, Option<i64>>
-    + for<'a> Binds<'a, Uuid>
-    + for<'a> Binds<'a, Option<Uuid>>
-    + Reads<String>
-    + Reads<Option<String>>
-    + Reads<Vec<u8>>
-    + Reads<Option<Vec<u8>>>
-    + Reads<i64>
-    + Reads<Option<i64>>
-    + Reads<Uuid>
-    + Reads<Option<Uuid>>
+    ExecuteStatement
+    + for<'a> BindValue<'a, &'a str>
+    + for<'a> BindValue<'a, Option<&'a str>>
+    + for<'a> BindValue<'a, &'a [u8]>
+    + for<'a> BindValue<'a, Option<&'a [u8]>>
+    + for<'a> BindValue<'a, i64>
+    + for<'a> BindValue<'a, Option<i64>>
+    + for<'a> BindValue<'a, Uuid>
+    + for<'a> BindValue<'a, Option<Uuid>>
+    + ReadColumn<String>
+    + ReadColumn<Option<String>>
+    + ReadColumn<Vec<u8>>
+    + ReadColumn<Option<Vec<u8>>>
+    + ReadColumn<i64>
+    + ReadColumn<Option<i64>>
+    + ReadColumn<Uuid>
+    + ReadColumn<Option<Uuid>>
 {
     /// Statement that starts a writing transaction.
     const BEGIN: &'static str;
@@ -158,7 +158,7 @@ pub trait Dialect:
     /// Statement that releases the migration lock; none if the end of the transaction does.
     const UNLOCK: Option<Sql>;
     /// Text of a statement in this dialect.
-    fn spell(sql: Sql) -> &'static str;
+    fn text_of(sql: Sql) -> &'static str;
     /// Number of rows that a statement changed.
     fn affected(result: &Self::QueryResult) -> u64;
     /// Class of an error code of the database.
@@ -193,7 +193,7 @@ pub(super) async fn count_up_returning<D: Dialect>(
     args: D::Arguments,
 ) -> sqlx::Result<Option<i64>> {
     let rows = D::fetch_all(connection, sql, args).await?;
-    rows.first().map(|row| <D as Reads<i64>>::read(row, 0)).transpose()
+    rows.first().map(|row| <D as ReadColumn<i64>>::read(row, 0)).transpose()
 }
 
 /// Statement with its arguments.
@@ -206,7 +206,7 @@ pub(super) struct Statement<D: Dialect> {
 impl<D: Dialect> Statement<D> {
     pub(super) fn new(sql: Sql) -> Self {
         use sqlx::SqlSafeStr as _;
-        Self { sql: D::spell(sql).into_sql_str(), args: D::Arguments::default(), refused: None }
+        Self { sql: D::text_of(sql).into_sql_str(), args: D::Arguments::default(), refused: None }
     }
 
     /// Creates a statement from a generated text. The text consists of constants only, never of input.
@@ -217,7 +217,7 @@ impl<D: Dialect> Statement<D> {
 
     pub(super) fn bind<'t, T>(mut self, value: T) -> Self
     where
-        D: Binds<'t, T>,
+        D: BindValue<'t, T>,
     {
         if let Err(error) = D::bind(&mut self.args, value) {
             self.refused.get_or_insert(error);
@@ -273,11 +273,11 @@ impl<'r, D: Dialect> Row<'r, D> {
     /// Value of the next column.
     pub(super) fn take<T>(&mut self) -> Result<T, Error>
     where
-        D: Reads<T>,
+        D: ReadColumn<T>,
     {
         let column = self.next;
         self.next += 1;
-        <D as Reads<T>>::read(self.row, column).map_err(|source| {
+        <D as ReadColumn<T>>::read(self.row, column).map_err(|source| {
             Error::new(ErrorKind::Corrupt, "decode").context(format!("column {column}")).source(source)
         })
     }

@@ -147,7 +147,7 @@ fn inserted_by(change: &Change) -> Option<Lock> {
         Change::Pairing(PairingChange::InsertInvite { invite, .. }) => {
             Some(row(Table::Invite, invite.id.as_uuid()))
         }
-        Change::Pairing(PairingChange::Found(new)) => Some(couple(new.id)),
+        Change::Pairing(PairingChange::Pair(new)) => Some(couple(new.id)),
         Change::Job(JobChange::Enqueue(job)) => Some(row(Table::Job, job.id.as_uuid())),
         Change::Job(JobChange::Replay { id, .. }) => Some(row(Table::Job, id.as_uuid())),
         Change::Account(
@@ -328,7 +328,7 @@ fn of_pairing_change(change: &PairingChange, locks: &mut Vec<Lock>) {
         PairingChange::WithdrawInvitesOf { inviter } => {
             locks.extend([member(*inviter), Lock::InvitesOf(inviter.as_uuid())]);
         }
-        PairingChange::Found(new) => locks.extend(new.members.map(member)),
+        PairingChange::Pair(new) => locks.extend(new.members.map(member)),
         PairingChange::ExpectUnpaired { account } => locks.push(member(*account)),
         PairingChange::Describe { id, .. } | PairingChange::Restore { id, .. } => locks.push(couple(*id)),
         // Also unpairs both members in `member`, whose rows other commits lock without the couple's.
@@ -520,10 +520,10 @@ mod tests {
     #[test]
     fn locks_are_sorted_and_named_once() {
         let world = World::default();
-        let founded = world.couple([world.account_id(), world.account_id()]);
-        let [one, two] = founded.members;
+        let new = world.couple([world.account_id(), world.account_id()]);
+        let [one, two] = new.members;
         let withdraw = |inviter| PairingChange::WithdrawInvitesOf { inviter }.into();
-        let locks = locks_of(&[withdraw(two), PairingChange::Found(founded).into(), withdraw(one)]);
+        let locks = locks_of(&[withdraw(two), PairingChange::Pair(new).into(), withdraw(one)]);
         let mut members = [member(one), member(two)];
         members.sort_unstable();
         assert_eq!(locks[..2], members);

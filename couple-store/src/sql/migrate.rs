@@ -5,7 +5,7 @@ use std::time::Duration;
 use couple_core::{Error, ErrorKind};
 use tokio::time::{Instant, sleep};
 
-use super::{Dialect, Row, Statement, error::classify, spelling::Sql};
+use super::{Dialect, Row, Statement, dialect_text::Sql, error::classify};
 
 /// Migration of the schema; its SQL is never changed after a release.
 #[allow(unreachable_pub, reason = "named by a public trait, where one of its features is built")]

@@ -8,7 +8,7 @@
 //! bus over PostgreSQL.
 
 #[macro_use]
-mod spelling;
+mod dialect_text;
 
 mod account;
 mod apply;
@@ -58,7 +58,7 @@ use couple_core::{Change, CommitError, Committed, Error, ErrorKind, Store};
 use sqlx::Pool;
 
 use dialect::{Row, Statement, within_timeout};
-use spelling::Sql;
+use dialect_text::Sql;
 use writer::Writer;
 
 /// Store in an SQL database.
@@ -131,7 +131,7 @@ pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
     ]
     .concat()
     .into_iter()
-    .map(|(name, sql)| (name, D::spell(sql)))
+    .map(|(name, sql)| (name, D::text_of(sql)))
     .collect()
 }
 

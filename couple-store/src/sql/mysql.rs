@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::{
     Dialect, SqlStore,
-    dialect::{LockWait, Runs as _},
+    dialect::{ExecuteStatement as _, LockWait},
+    dialect_text::Sql,
     job_batch::BatchStatements,
     migrate::Migration,
     server::{Server, ServerOptions},
-    spelling::Sql,
 };
 
 /// Store in MySQL (8.0 or newer) or MariaDB (10.6 or newer).
@@ -72,7 +72,7 @@ impl Dialect for MySql {
     fn literal_bytes(hex: &str) -> String {
         format!("x'{hex}'")
     }
-    fn spell(sql: Sql) -> &'static str {
+    fn text_of(sql: Sql) -> &'static str {
         sql.mysql.unnumbered
     }
     async fn count_up(
@@ -151,7 +151,7 @@ impl Server for MySql {
     fn options(url: &str) -> sqlx::Result<MySqlConnectOptions> {
         Ok(url.parse::<MySqlConnectOptions>()?.statement_cache_capacity(256).disable_statement_logging())
     }
-    fn place(options: &MySqlConnectOptions) -> String {
+    fn address(options: &MySqlConnectOptions) -> String {
         format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""))
     }
 }

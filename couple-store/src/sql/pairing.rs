@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Dialect, Row, SqlStore, Statement,
     apply_error::{Applied, ApplyError, require_one_row},
-    dialect::Reads,
+    dialect::ReadColumn,
     timeline,
 };
 
@@ -110,7 +110,7 @@ pub(super) async fn apply<D: Dialect>(
             is_member::<D>(connection, *inviter).await?;
             Statement::<D>::new(WITHDRAW).bind(inviter.as_uuid()).execute(connection).await?;
         }
-        PairingChange::Found(couple) => found::<D>(connection, couple).await?,
+        PairingChange::Pair(couple) => pair::<D>(connection, couple).await?,
         PairingChange::ExpectUnpaired { account } => {
             if is_member::<D>(connection, *account).await? {
                 return Err(Conflict::Paired(*account).into());
@@ -143,7 +143,7 @@ pub(super) async fn apply<D: Dialect>(
             require_one_row(ended, Conflict::CoupleEnded(*id))?;
             let members = Statement::<D>::new(MEMBERS).bind(id.as_uuid()).rows(connection).await?;
             if let Some(row) = members.first() {
-                let [first, second] = [0, 1].map(|column| <D as Reads<Uuid>>::read(row, column));
+                let [first, second] = [0, 1].map(|column| <D as ReadColumn<Uuid>>::read(row, column));
                 Statement::<D>::new(LEAVE).bind(first?).bind(second?).execute(connection).await?;
             }
         }
@@ -185,7 +185,7 @@ pub(super) async fn is_member<D: Dialect>(
     Statement::<D>::new(ENROL).bind(account.as_uuid()).execute(connection).await?;
     let rows = Statement::<D>::new(MEMBER).bind(account.as_uuid()).rows(connection).await?;
     match rows.first() {
-        Some(row) => Ok(<D as Reads<Option<Uuid>>>::read(row, 0)?.is_some()),
+        Some(row) => Ok(<D as ReadColumn<Option<Uuid>>>::read(row, 0)?.is_some()),
         None => Ok(false),
     }
 }
@@ -199,8 +199,8 @@ async fn standing<D: Dialect>(
 ) -> sqlx::Result<Option<(String, bool)>> {
     let rows = Statement::<D>::new(STANDING).bind(account.as_uuid()).rows(connection).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let due = <D as Reads<Option<i64>>>::read(row, 1)?;
-    Ok(Some((<D as Reads<String>>::read(row, 0)?, due.is_some())))
+    let due = <D as ReadColumn<Option<i64>>>::read(row, 1)?;
+    Ok(Some((<D as ReadColumn<String>>::read(row, 0)?, due.is_some())))
 }
 
 async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invite, limit: u32) -> Applied {
@@ -243,7 +243,7 @@ async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invi
     require_one_row(statement.execute(connection).await?, Conflict::InviteCrossed)
 }
 
-async fn found<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {
+async fn pair<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {
     // Lock in the order of ids, so that two transactions with the same members wait and do not deadlock.
     let mut members = couple.members;
     members.sort_unstable();

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::{
     Dialect, SqlStore,
     dialect::{LockWait, count_up_returning},
+    dialect_text::Sql,
     job_batch::BatchStatements,
     migrate::Migration,
     server::{Server, ServerOptions},
-    spelling::Sql,
 };
 
 /// Store in PostgreSQL (13 or newer).
@@ -69,7 +69,7 @@ impl Dialect for Postgres {
     fn literal_bytes(hex: &str) -> String {
         format!("'\\x{hex}'::bytea")
     }
-    fn spell(sql: Sql) -> &'static str {
+    fn text_of(sql: Sql) -> &'static str {
         sql.postgres.numbered
     }
     fn count_up<'c>(
@@ -147,7 +147,7 @@ impl Server for Postgres {
     fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
         Ok(url.parse::<PgConnectOptions>()?.statement_cache_capacity(256).disable_statement_logging())
     }
-    fn place(options: &PgConnectOptions) -> String {
+    fn address(options: &PgConnectOptions) -> String {
         format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""))
     }
 }

@@ -8,9 +8,9 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     Dialect, Row, SqlStore, Statement,
+    dialect_text::Sql,
     error::classify,
     migrate::{Migration, migrate},
-    spelling::Sql,
     writer::Writer,
 };
 
@@ -46,7 +46,7 @@ pub trait Server: Dialect {
     /// The URL is invalid.
     fn options(url: &str) -> sqlx::Result<Options<Self>>;
     /// Host, port and database, without credentials.
-    fn place(options: &Options<Self>) -> String;
+    fn address(options: &Options<Self>) -> String;
 }
 
 /// Settings of a store on a database server.
@@ -94,10 +94,10 @@ impl<D: Server> ServerOptions<D> {
     /// is too old or of another kind, or a newer schema; [`ErrorKind::Unavailable`] when no server responds.
     pub async fn connect(self) -> Result<SqlStore<D>, Error> {
         let options = self.read_url()?;
-        let place = D::place(&options);
+        let address = D::address(&options);
         let told = |error: Error| {
             let kind = error.kind();
-            Error::new(kind, "connect").context(format!("{} at {place}", D::ENGINE_NAME)).source(error)
+            Error::new(kind, "connect").context(format!("{} at {address}", D::ENGINE_NAME)).source(error)
         };
         self.prepare(&options).await.map_err(told)?;
         // One of the writing connections is for blocked commits.

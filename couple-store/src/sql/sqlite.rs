@@ -20,11 +20,11 @@ use crate::private_file;
 
 use super::{
     Dialect, Row, SqlStore, Statement,
-    dialect::{LockWait, Runs, count_up_returning},
+    dialect::{ExecuteStatement, LockWait, count_up_returning},
+    dialect_text::Sql,
     error::classify,
     job_batch::BatchStatements,
     migrate::{Migration, migrate},
-    spelling::Sql,
     writer::Writer,
 };
 
@@ -74,7 +74,7 @@ impl Dialect for Sqlite {
     fn literal_bytes(hex: &str) -> String {
         format!("x'{hex}'")
     }
-    fn spell(sql: Sql) -> &'static str {
+    fn text_of(sql: Sql) -> &'static str {
         sql.sqlite.numbered
     }
     fn is_transient(_: &dyn DatabaseError) -> bool {
@@ -112,7 +112,7 @@ impl Dialect for Sqlite {
 }
 
 /// Size in bytes above which the write-ahead log is checkpointed.
-const LOG: u64 = 4 << 20;
+const MAX_LOG_BYTES: u64 = 4 << 20;
 
 /// Path of a database's write-ahead log.
 fn log_of(path: &Path) -> PathBuf {
@@ -142,7 +142,7 @@ fn unwritable(error: &std::io::Error) -> ErrorKind {
 async fn checkpoint(pool: Pool<Sqlite>, log: PathBuf) {
     loop {
         sleep(Duration::from_millis(100)).await;
-        if log.metadata().is_ok_and(|log| log.len() > LOG)
+        if log.metadata().is_ok_and(|log| log.len() > MAX_LOG_BYTES)
             && let Ok(mut connection) = pool.acquire().await
         {
             // A passive checkpoint does not wait for readers; the next one copies the remaining pages.

@@ -53,7 +53,7 @@ pub(super) async fn require<D: Dialect>(
     at: Timestamp,
 ) -> Applied {
     let rows = Statement::<D>::new(TALLY).digest(id.as_digest()).time(at).rows(connection).await?;
-    let counted = rows.first().map(|row| <D as super::dialect::Reads<i64>>::read(row, 0)).transpose()?;
+    let counted = rows.first().map(|row| <D as super::dialect::ReadColumn<i64>>::read(row, 0)).transpose()?;
     if counted.unwrap_or(0) < below { Ok(()) } else { Err(Conflict::TallyFull.into()) }
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     Dialect, Row, SqlStore, Statement,
     apply_error::{Applied, require_one_row},
-    dialect::Reads,
+    dialect::ReadColumn,
     pairing,
 };
 
@@ -114,8 +114,8 @@ impl Unfinished {
 async fn lock<D: Dialect>(connection: &mut D::Connection, owner: AccountId) -> sqlx::Result<Unfinished> {
     let rows = Statement::<D>::new(LOCK_OF).bind(owner.as_uuid()).rows(connection).await?;
     let read = |row| {
-        let id = UploadId::from_uuid(<D as Reads<Uuid>>::read(row, 0)?);
-        Ok((id, <D as Reads<i64>>::read(row, 1)?, <D as Reads<i64>>::read(row, 2)?))
+        let id = UploadId::from_uuid(<D as ReadColumn<Uuid>>::read(row, 0)?);
+        Ok((id, <D as ReadColumn<i64>>::read(row, 1)?, <D as ReadColumn<i64>>::read(row, 2)?))
     };
     rows.iter().map(read).collect::<sqlx::Result<_>>().map(Unfinished)
 }
@@ -125,7 +125,7 @@ async fn insert<D: Dialect>(connection: &mut D::Connection, upload: &ResumableUp
         // The rows of concurrent inserts cannot be locked yet: the owner's row in `member` is locked instead.
         pairing::is_member::<D>(connection, upload.owner).await?;
         let rows = Statement::<D>::new(UNFINISHED_OF).bind(upload.owner.as_uuid()).rows(connection).await?;
-        let count = rows.first().map(|row| <D as Reads<i64>>::read(row, 0)).transpose()?;
+        let count = rows.first().map(|row| <D as ReadColumn<i64>>::read(row, 0)).transpose()?;
         if count.unwrap_or(0) >= most {
             return Err(Conflict::QuotaExceeded.into());
         }

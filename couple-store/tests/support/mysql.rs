@@ -8,11 +8,11 @@
 use sqlx::{AssertSqlSafe, MySqlConnection, mysql::MySqlRow};
 
 /// Maximum number of rows per transaction.
-const AT_ONCE: u32 = 1_000_000;
+const MAX_ROWS_PER_TRANSACTION: u32 = 1_000_000;
 
 /// Fills each of the tables that is `wanted` with `rows` rows.
 pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: impl Fn(&str) -> bool) {
-    numbers(connection, rows.min(AT_ONCE)).await;
+    numbers(connection, rows.min(MAX_ROWS_PER_TRANSACTION)).await;
     let id = |n: &str| format!("UNHEX(LPAD(HEX({n}), 32, '0'))");
     let digest = |n: &str| format!("UNHEX(SHA2({n}, 256))");
     let (one, other, pair) = (id("seq"), id("seq + 1000000000"), id("seq DIV 100"));
@@ -59,8 +59,8 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
         if !wanted(name) {
             continue;
         }
-        for from in (0..rows).step_by(AT_ONCE as usize) {
-            let some = AT_ONCE.min(rows - from);
+        for from in (0..rows).step_by(MAX_ROWS_PER_TRANSACTION as usize) {
+            let some = MAX_ROWS_PER_TRANSACTION.min(rows - from);
             let insert = format!(
                 "INSERT INTO {table} FROM (SELECT {from} + n AS seq FROM number WHERE n <= {some} ORDER BY n) AS numbers"
             );

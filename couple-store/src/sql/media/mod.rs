@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{
     Dialect, Statement,
     apply_error::{Applied, ApplyError, require_one_row},
-    dialect::Reads,
+    dialect::ReadColumn,
 };
 
 macro_rules! media {
@@ -198,15 +198,15 @@ impl LockedSpace {
         if let Space::Couple(couple) = space {
             let rows = Statement::<D>::new(LOCK_COUPLE).bind(couple.as_uuid()).rows(connection).await?;
             if let Some(row) = rows.first() {
-                lives = <D as Reads<Option<i64>>>::read(row, 0)?.is_none();
+                lives = <D as ReadColumn<Option<i64>>>::read(row, 0)?.is_none();
             }
         }
         let rows = Statement::<D>::new(LOCK_SPACE).bind(space.as_uuid()).rows(connection).await?;
         let kept = match rows.first() {
             Some(row) => Some(SpaceUsage {
-                bytes: <D as Reads<i64>>::read(row, 0)?,
-                avatar: <D as Reads<Option<Uuid>>>::read(row, 1)?.map(MediaId::from_uuid),
-                closed: <D as Reads<i64>>::read(row, 2)? != 0,
+                bytes: <D as ReadColumn<i64>>::read(row, 0)?,
+                avatar: <D as ReadColumn<Option<Uuid>>>::read(row, 1)?.map(MediaId::from_uuid),
+                closed: <D as ReadColumn<i64>>::read(row, 2)? != 0,
             }),
             None => None,
         };
@@ -367,10 +367,10 @@ async fn state<D: Dialect>(
     let rows = Statement::<D>::new(STATE).of(space, id).rows(connection).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(StateRow {
-        state: <D as Reads<i64>>::read(row, 0)?,
-        uses: <D as Reads<i64>>::read(row, 1)?,
-        source: <D as Reads<Option<String>>>::read(row, 2)?,
-        bytes: <D as Reads<Option<i64>>>::read(row, 3)?.unwrap_or(0),
+        state: <D as ReadColumn<i64>>::read(row, 0)?,
+        uses: <D as ReadColumn<i64>>::read(row, 1)?,
+        source: <D as ReadColumn<Option<String>>>::read(row, 2)?,
+        bytes: <D as ReadColumn<Option<i64>>>::read(row, 3)?.unwrap_or(0),
     }))
 }
 
@@ -407,10 +407,10 @@ async fn renditions_of<D: Dialect>(
     rows.iter()
         .map(|row| {
             Ok(RenditionRow {
-                name: <D as Reads<String>>::read(row, 1)?,
-                format: Format::from_index(<D as Reads<i64>>::read(row, 2)?).unwrap_or(Format::Jpeg),
-                bytes: <D as Reads<i64>>::read(row, 5)?,
-                blob: <D as Reads<String>>::read(row, 6)?,
+                name: <D as ReadColumn<String>>::read(row, 1)?,
+                format: Format::from_index(<D as ReadColumn<i64>>::read(row, 2)?).unwrap_or(Format::Jpeg),
+                bytes: <D as ReadColumn<i64>>::read(row, 5)?,
+                blob: <D as ReadColumn<String>>::read(row, 6)?,
             })
         })
         .collect()

@@ -46,11 +46,11 @@ impl bb8::ManageConnection for Manager {
         };
         Ok(RedisConnection { way, broken: false })
     }
-    async fn is_valid(&self, link: &mut RedisConnection) -> Result<(), RedisError> {
-        redis::cmd("PING").query_async(link).await
+    async fn is_valid(&self, connection: &mut RedisConnection) -> Result<(), RedisError> {
+        redis::cmd("PING").query_async(connection).await
     }
-    fn has_broken(&self, link: &mut RedisConnection) -> bool {
-        link.broken
+    fn has_broken(&self, connection: &mut RedisConnection) -> bool {
+        connection.broken
     }
 }
 

@@ -113,12 +113,12 @@ pub(super) const fn text(bytes: &'static [u8]) -> &'static str {
 }
 
 /// Joins the parts of a text in both forms of placeholders.
-macro_rules! spelled {
+macro_rules! text {
     ($($part:expr),+) => {{
         const NUMBERED: &str = concat!($($part),+);
-        const LEN: usize = $crate::sql::spelling::unnumbered_len(NUMBERED);
-        const BYTES: [u8; LEN] = $crate::sql::spelling::unnumbered(NUMBERED);
-        $crate::sql::spelling::Text { numbered: NUMBERED, unnumbered: $crate::sql::spelling::text(&BYTES) }
+        const LEN: usize = $crate::sql::dialect_text::unnumbered_len(NUMBERED);
+        const BYTES: [u8; LEN] = $crate::sql::dialect_text::unnumbered(NUMBERED);
+        $crate::sql::dialect_text::Text { numbered: NUMBERED, unnumbered: $crate::sql::dialect_text::text(&BYTES) }
     }};
 }
 
@@ -127,23 +127,23 @@ macro_rules! spelled {
 /// `=> mysql: …` or `=> sqlite: …` sets another text for one dialect.
 macro_rules! sql {
     ($($part:expr),+ $(=> $dialect:ident: $($other:expr),+)*) => {
-        $crate::sql::spelling::Sql::everywhere(spelled!($($part),+)) $(.$dialect(spelled!($($other),+)))*
+        $crate::sql::dialect_text::Sql::everywhere(text!($($part),+)) $(.$dialect(text!($($other),+)))*
     };
 }
 
 /// Named statements of an area, and a list of them for tests of query plans.
 macro_rules! statements {
     ($($name:ident = $($part:expr),+ $(=> $dialect:ident: $($other:expr),+)*;)+) => {
-        $(const $name: $crate::sql::spelling::Sql = sql!($($part),+ $(=> $dialect: $($other),+)*);)+
-        pub(super) const ALL: &[(&str, $crate::sql::spelling::Sql)] = &[$((stringify!($name), $name)),+];
+        $(const $name: $crate::sql::dialect_text::Sql = sql!($($part),+ $(=> $dialect: $($other),+)*);)+
+        pub(super) const ALL: &[(&str, $crate::sql::dialect_text::Sql)] = &[$((stringify!($name), $name)),+];
     };
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn spells() {
-        const SAME: super::Text = spelled!("SELECT 'é $9' WHERE a = $1 ", "AND b = $2");
+    fn placeholders_are_replaced_outside_quotes() {
+        const SAME: super::Text = text!("SELECT 'é $9' WHERE a = $1 ", "AND b = $2");
         assert_eq!(SAME.unnumbered, "SELECT 'é $9' WHERE a = ? AND b = ?");
         assert_eq!(SAME.numbered, "SELECT 'é $9' WHERE a = $1 AND b = $2");
     }
