@@ -65,7 +65,7 @@ impl SpaceUsage {
             .keys(Keyring::new([7; 32]))
             .clock(self.clock.clone())
             .limits(couple::limits::Unlimited)
-            .worker(WorkerOptions { deadline: Duration::from_secs(60), ..WorkerOptions::default() })
+            .worker(WorkerOptions::default().with_run_timeout(Duration::from_secs(60)))
             .hash_threads(1)
             .build()
             .unwrap()

@@ -173,7 +173,7 @@ async fn dead_worker_is_replaced_and_its_late_result_is_refused() {
     let claim = JobChange::Claim {
         queue: "deeds".to_owned(),
         now,
-        lease_until: now.plus(WorkerOptions::default().lease),
+        lease_until: now.plus(WorkerOptions::default().lease()),
         claim: 7,
         limit: 1,
     };
@@ -191,7 +191,7 @@ async fn dead_worker_is_replaced_and_its_late_result_is_refused() {
 /// A dying process abandons all its jobs; only the job that kills it repeatedly runs out of attempts.
 #[tokio::test]
 async fn job_that_kills_its_process_dies_and_the_others_complete() {
-    let options = WorkerOptions { poll: Duration::from_millis(20), ..WorkerOptions::default() };
+    let options = WorkerOptions::default().with_poll_interval(Duration::from_millis(20));
     let shop = Shop::new(options);
     for deed in [Deed::Slow, Deed::Slow, Deed::Kill, Deed::Slow, Deed::Slow, Deed::Slow] {
         shop.enqueue(deed).await;
@@ -224,7 +224,9 @@ async fn an_abandoned_job_does_not_wait_for_a_long_one_of_another_queue() {
     let (ports, crash) = (shop.backend.ports(), shop.done.1.clone());
     let registry = Registry::default().with(shop.done.clone()).with(Postman(crash.clone()));
     let queues = ["deeds", "letters"].map(|queue| Queue::new(queue, 4)).to_vec();
-    let options = WorkerOptions { poll: Duration::from_millis(10), alone, ..WorkerOptions::default() };
+    let options = WorkerOptions::default()
+        .with_poll_interval(Duration::from_millis(10))
+        .with_abandoned_isolation(alone);
     let _worker = Worker::new(ports.clone(), registry, Vec::new(), queues, options).start();
     let abandon = async |enqueue, queue: &str| {
         let now = couple::Clock::now(&*shop.clock);
@@ -251,7 +253,7 @@ async fn an_abandoned_job_does_not_wait_for_a_long_one_of_another_queue() {
 /// before its next renewal, which is due after 10 s.
 #[tokio::test]
 async fn running_job_with_an_expired_lease_is_renewed_and_not_run_again() {
-    let shop = Shop::new(WorkerOptions { poll: Duration::from_millis(10), ..WorkerOptions::default() });
+    let shop = Shop::new(WorkerOptions::default().with_poll_interval(Duration::from_millis(10)));
     let process = shop.worker.clone().start();
     shop.enqueue(Deed::Hang).await;
     let ports = shop.backend.ports();
@@ -294,7 +296,7 @@ async fn expired_job_is_not_run() {
 
 #[tokio::test]
 async fn job_run_has_a_deadline() {
-    let shop = Shop::new(WorkerOptions { deadline: Duration::from_millis(50), ..WorkerOptions::default() });
+    let shop = Shop::new(WorkerOptions::default().with_run_timeout(Duration::from_millis(50)));
     shop.enqueue(Deed::Hang).await;
     shop.worker.run_until_idle().await.unwrap();
     let stats =

@@ -234,7 +234,7 @@ async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
     assert!(per_couple("session_by_token") <= 4.0, "{:?}", counts.reads);
     assert!(per_couple("couple_of") + per_couple("couple") <= 4.0, "{:?}", counts.reads);
     let peak = counts.peak.load(Ordering::SeqCst);
-    assert!(peak <= LiveOptions::default().reads, "{peak} concurrent reads");
+    assert!(peak <= LiveOptions::default().max_concurrent_reads(), "{peak} concurrent reads");
 }
 
 /// An entry is read once for all streams, or not at all if this process wrote it.
@@ -415,7 +415,7 @@ async fn an_ended_session_ends_its_stream_after_the_watch_has_panicked() {
 /// A slow result counts as old as its query.
 #[tokio::test]
 async fn slow_result_of_a_session_check_is_not_trusted_longer() {
-    let live = LiveOptions { session_check: Duration::from_hours(1), ..LiveOptions::default() };
+    let live = LiveOptions::default().with_session_check_interval(Duration::from_hours(1));
     let world = World::new(1, |topic| matches!(topic, Topic::Account(_)), live).await;
     let accounts = world.backend.accounts();
     let mut sessions = Vec::new();
@@ -473,7 +473,7 @@ async fn ended_couple_receives_no_frame_even_if_its_notice_is_lost() {
 /// If every notice is lost, everything arrives with the next sweep.
 #[tokio::test]
 async fn bus_that_loses_everything_delays_entries_by_the_sweep() {
-    let live = LiveOptions { sweep: Duration::from_millis(500), ..LiveOptions::default() };
+    let live = LiveOptions::default().with_sweep_interval(Duration::from_millis(500));
     let world = World::new(1, |_| true, live).await;
     let [one, other] = [&world.tokens[0], &world.tokens[1]];
     let mut events = world.follow(other, "").await;
@@ -581,7 +581,10 @@ async fn waiting_new_clients_do_not_delay_open_streams() {
     }
     assert_eq!(
         (permits.len(), waiting),
-        (LiveOptions::default().reads - 1, 20 - (LiveOptions::default().reads - 1))
+        (
+            LiveOptions::default().max_concurrent_reads() - 1,
+            20 - (LiveOptions::default().max_concurrent_reads() - 1)
+        )
     );
     world.say(&world.tokens[0], "e-1").await;
     inside.until("e-1").await;

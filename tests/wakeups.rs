@@ -231,7 +231,7 @@ impl Stage {
         let store = ObservedStore(MemoryStore::new(), Arc::new(bus.clone()));
         let builder =
             Backend::builder().blobs(couple::blobs::Blobs::memory()).store(store).keys(Keyring::new([0; 32]));
-        let live = LiveOptions { linger: Duration::ZERO, ..LiveOptions::default() };
+        let live = LiveOptions::default().with_room_linger(Duration::ZERO);
         let backend = builder.bus(bus.clone()).limits(Unlimited).live(live).build().unwrap();
         let tokens = people::seed(backend.ports(), 1).await;
         let mut couple = Vec::new();

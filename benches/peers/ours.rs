@@ -84,12 +84,13 @@ pub(crate) fn be_the_server(how: &[&str]) {
     }
     let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
     println!("{}", listener.local_addr().unwrap());
-    let options = HttpOptions { live_connections: 20_000, live_per_account: 100, ..HttpOptions::default() };
+    let options =
+        HttpOptions::default().with_max_live_connections(20_000).with_max_live_connections_per_account(100);
     let app = router_with(listened, options);
     runtime.spawn(serve(
         listener,
         app,
-        ServeOptions { connections_per_client: Some(usize::MAX), ..ServeOptions::default() },
+        ServeOptions::default().with_max_connections_per_client(Some(usize::MAX)),
         std::future::pending(),
     ));
     drop(inside);

@@ -39,7 +39,7 @@ pub(crate) fn serve(runtime: &Runtime, backend: Backend) -> SocketAddr {
     runtime.spawn(couple::http::serve(
         listener,
         app,
-        ServeOptions { connections_per_client: Some(usize::MAX), ..ServeOptions::default() },
+        ServeOptions::default().with_max_connections_per_client(Some(usize::MAX)),
         std::future::pending(),
     ));
     address

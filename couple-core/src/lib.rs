@@ -14,6 +14,42 @@
 //! [`media`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
 //! `port.rs` the reads and changes that a store must support, and `service.rs` the use cases.
 
+/// Defines an options type: private fields, defaults, and one setter for each field.
+///
+/// An entry is the doc comment of the setter, then `field: type = default, setter;`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! options {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$doc:meta])* $vis:vis $field:ident: $type:ty = $default:expr, $setter:ident;)+
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $name {
+            $($vis $field: $type,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        impl $name {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub fn $setter(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
 /// Converts refusals that are the same in every area into the area's error.
 macro_rules! from_common_refusals {
     ($error:ty) => {

@@ -102,27 +102,23 @@ async fn run(settings: Settings) -> Result<(), String> {
     announce(&settings);
 
     let mut servers = Vec::new();
-    let options = HttpOptions {
-        trusted_proxies: settings.trusted_proxies.clone(),
-        proxy_header: settings.proxy_header,
-        cors_origins: settings.cors_origins.clone(),
-        metrics: settings.metrics,
-        ..HttpOptions::default()
-    };
+    let options = HttpOptions::default()
+        .with_trusted_proxies(settings.trusted_proxies.clone())
+        .with_proxy_header(settings.proxy_header)
+        .with_cors_origins(settings.cors_origins.clone())
+        .with_metrics(settings.metrics);
     // A process that serves no clients needs no delay for load balancers.
     let stop_delay = if settings.answers() { settings.stop_delay } else { Duration::ZERO };
-    let serving = ServeOptions {
-        drain: DRAIN,
-        stop_delay,
-        connections_per_client: settings.connections_per_client,
-        trusted_proxies: settings.trusted_proxies.clone(),
-        ..ServeOptions::default()
-    };
+    let serving = ServeOptions::default()
+        .with_drain_timeout(DRAIN)
+        .with_stop_delay(stop_delay)
+        .with_max_connections_per_client(settings.connections_per_client)
+        .with_trusted_proxies(settings.trusted_proxies.clone());
     let stop = watch::Sender::new(false);
     let (app, admin_app) = couple::http::routers(backend.clone(), options);
     if let Some(admin) = admin {
         let app = admin_app;
-        let serving = ServeOptions { connections: ADMIN_CONNECTIONS, ..serving.clone() };
+        let serving = serving.clone().with_max_connections(ADMIN_CONNECTIONS);
         servers.push(tokio::spawn(couple::http::serve(admin, app, serving, stopped(&stop))));
     }
     if let Some(listener) = listener {
@@ -171,10 +167,10 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     };
     // Half of the connections read; one of these is left to requests when all clients reconnect together.
     let reads = match settings.database {
-        Database::Memory | Database::Sqlite(_) => LiveOptions::default().reads,
+        Database::Memory | Database::Sqlite(_) => LiveOptions::default().max_concurrent_reads(),
         Database::MySql(_) | Database::Postgres(_) => (settings.connections as usize / 2).saturating_sub(1),
     };
-    let live = LiveOptions { reads, drain: DRAIN, ..LiveOptions::default() };
+    let live = LiveOptions::default().with_max_concurrent_reads(reads).with_reconnect_spread(DRAIN);
     let builder = Backend::builder().public_url(settings.public_url.clone()).live(live);
     let builder = match &settings.mail {
         Mail::Files(folder) => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),

@@ -180,7 +180,7 @@ impl Settings {
             other => return Err(format!("COUPLE_METRICS={other} is neither on nor off")),
         };
         let stop_delay = match get("COUPLE_STOP_DELAY") {
-            None => ServeOptions::default().stop_delay,
+            None => ServeOptions::default().stop_delay(),
             Some(text) => {
                 text.parse().ok().filter(|n| *n <= 300).map(Duration::from_secs).ok_or_else(|| {
                     format!("COUPLE_STOP_DELAY={text} is not a number of seconds from 0 to 300")

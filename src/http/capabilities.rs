@@ -94,18 +94,18 @@ impl Capabilities {
             sizes.map(bound).collect()
         };
         Self {
-            json_bytes: options.body_limit,
+            json_bytes: options.max_json_bytes,
             media: MediaCapabilities {
                 types: accepted_types(),
                 bytes: limits.bytes,
                 side: limits.side,
                 megapixels: limits.megapixels,
-                concurrent_uploads: options.uploads_per_account,
+                concurrent_uploads: options.max_concurrent_uploads_per_account,
                 waiting_uploads: upload_permits::WAITING_PER_ACCOUNT,
-                upload_wait_seconds: options.upload_wait.as_secs(),
+                upload_wait_seconds: options.max_upload_wait.as_secs(),
                 upload_seconds: options.upload_timeout.as_secs(),
                 upload_idle_seconds: Pace::IDLE_TIMEOUT.as_secs(),
-                upload_rate_bytes: options.upload_least,
+                upload_rate_bytes: Pace::window_bytes(options),
                 upload_rate_seconds: Pace::RATE_WINDOW.as_secs(),
                 resumable_seconds: Gallery::UPLOAD_LIFETIME.as_secs(),
                 unfinished_uploads: gallery.options().unfinished_uploads,

@@ -323,10 +323,8 @@ mod tests {
     use super::*;
 
     fn seen(peer: &str, trusted: &[&str], headers: &[(&'static str, &str)]) -> String {
-        let options = HttpOptions {
-            trusted_proxies: trusted.iter().map(|network| network.parse().unwrap()).collect(),
-            ..HttpOptions::default()
-        };
+        let options = HttpOptions::default()
+            .with_trusted_proxies(trusted.iter().map(|network| network.parse().unwrap()).collect());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());

@@ -101,9 +101,9 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
             let retry_after_ms = match why {
                 CloseReason::SignedOut | CloseReason::NotPaired => 0,
                 // Reconnects are spread over the time that the process has to stop.
-                CloseReason::Draining => {
-                    app.jitter(u64::try_from(app.backend.live().options().drain.as_millis()).unwrap_or(0))
-                }
+                CloseReason::Draining => app.jitter(
+                    u64::try_from(app.backend.live().options().reconnect_spread().as_millis()).unwrap_or(0),
+                ),
                 CloseReason::Unavailable => 1_000 + app.jitter(4_000),
             };
             FrameOut::Bye { reason: reason(*why), retry_after_ms }

@@ -38,7 +38,7 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_mins(5);
 /// The body is read first, so that a client that sends slowly holds no permit.
 pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let mut body = pin!(to_bytes(body, app.options.body_limit));
+    let mut body = pin!(to_bytes(body, app.options.max_json_bytes));
     // hyper delivers a body on the connection's next turn after it was requested. Only a body that has not arrived by then gets a timer.
     let taken = match poll_fn(|context| Poll::Ready(body.as_mut().poll(context))).await {
         Poll::Ready(taken) => Ok(taken),
@@ -55,7 +55,7 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
     let Ok(_place) = app.requests.clone().try_acquire_owned() else {
         return Problem::new("overloaded").into_response();
     };
-    match timeout(app.options.timeout, next.run(request)).await {
+    match timeout(app.options.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new("timed_out").into_response(),
     }
@@ -161,8 +161,7 @@ mod tests {
 
     #[test]
     fn forwarded_headers_from_an_untrusted_peer_are_warned_of_once() {
-        let options =
-            HttpOptions { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..HttpOptions::default() };
+        let options = HttpOptions::default().with_trusted_proxies(vec!["10.0.0.0/8".parse().unwrap()]);
         let mut forwarded = HeaderMap::new();
         forwarded.insert("x-forwarded-for", HeaderValue::from_static("198.51.100.7"));
         let warnings = ProxyWarnings::default();

@@ -12,7 +12,7 @@
 //! Serve it with [`serve`], which bounds the resources of each connection, or under `axum::serve` with
 //! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client see the client's address. For a graceful
 //! shutdown call `backend.announce_stop()`, so that readiness answers 503, and some seconds later `backend.live().drain()`, which
-//! ends live streams. Calls from browser pages of other origins are refused unless [`HttpOptions::cors_origins`] names those
+//! ends live streams. Calls from browser pages of other origins are refused unless [`HttpOptions::with_cors_origins`] names those
 //! origins.
 
 mod account;
@@ -88,63 +88,65 @@ pub enum ProxyHeader {
     Forwarded,
 }
 
-/// Limits and options of the HTTP contract.
-#[derive(Debug, Clone)]
-pub struct HttpOptions {
-    /// Maximum bytes of a JSON body. Default: 64 KiB.
-    pub body_limit: usize,
-    /// Maximum duration of a request, except live connections. Default: 10 s.
-    pub timeout: Duration,
-    /// Maximum concurrent requests, except live connections; more get 503. Default: 1,024.
-    pub concurrency: usize,
-    /// Maximum concurrent live connections; more get 503. Default: 10,000.
-    pub live_connections: usize,
-    /// Proxies whose `Forwarded` or `X-Forwarded-For` header is trusted. Default: none.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Header that the trusted proxies write. Default: `X-Forwarded-For`.
-    pub proxy_header: ProxyHeader,
-    /// Maximum concurrent uploads; further ones wait. Default: 256.
-    ///
-    /// While half of them are in use, each account has at most one. An upload holds at most 300 KiB of memory, and as many as
-    /// [`upload_parts`](crate::gallery::GalleryOptions::upload_parts) hold more.
-    pub uploads: usize,
-    /// Maximum concurrent uploads of one account; 54 more wait, and further ones get 429. Default: 10.
-    pub uploads_per_account: usize,
-    /// Maximum time that an upload waits for a permit before it gets 429 or 503. Default: 30 s.
-    pub upload_wait: Duration,
-    /// Maximum duration of an upload. Default: 1 h.
-    pub upload_timeout: Duration,
-    /// Minimum bytes of an upload that must arrive in each 120 s. Default: 30 KiB.
-    ///
-    /// A slower upload, or one of which nothing arrives for 60 s, gets 408; a resumable upload can be continued.
-    pub upload_least: usize,
-    /// Lifetime of signed links to the blob store, with which pictures are answered.
-    ///
-    /// Default: none, the server sends the bytes.
-    ///
-    /// It applies to stores that sign links. A link works for that long even if the couple ends meanwhile.
-    pub media_links: Option<Duration>,
-    /// Maximum concurrent live connections of one account; more get 429. Default: 10.
-    pub live_per_account: usize,
-    /// Maximum Socket.IO connections of one client that are not authenticated yet; more get 429.
-    ///
-    /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All clients together have as many as
-    /// `live_connections`. Once half of these are open, each client has fewer. Default: 256.
-    ///
-    /// A connection that ends without authenticating uses memory for up to 10 s. Together with these, a client may have four times as
-    /// many, and all clients twice as many.
-    pub handshakes_per_client: usize,
-    /// Origins whose pages may call every route from a browser (CORS), preflight requests included.
-    ///
-    /// Default: none.
-    ///
-    /// Credentials are never allowed: sessions are bearer tokens, not cookies. For the same reason the `Origin` of a WebSocket is not
-    /// checked.
-    pub cors_origins: Vec<Origin>,
-    /// Whether this router serves `GET /metrics`, to every client and without a session. Default: no.
-    ///
-    /// The router for the admin address, see [`routers`], always serves it.
-    pub metrics: bool,
+couple_core::options! {
+    /// Limits and options of the HTTP contract.
+    #[derive(Debug, Clone)]
+    pub struct HttpOptions {
+        /// Sets the maximum size of a JSON body, in bytes. Default: 64 KiB.
+        max_json_bytes: usize = 64 * 1024, with_max_json_bytes;
+        /// Sets the maximum duration of a request, except live connections. Default: 10 s.
+        request_timeout: Duration = Duration::from_secs(10), with_request_timeout;
+        /// Sets the maximum number of concurrent requests, except live connections; more get 503. Default: 1,024.
+        max_concurrent_requests: usize = 1024, with_max_concurrent_requests;
+        /// Sets the maximum number of concurrent live connections; more get 503. Default: 10,000.
+        max_live_connections: usize = 10_000, with_max_live_connections;
+        /// Sets the proxies whose `Forwarded` or `X-Forwarded-For` header is trusted. Default: none.
+        trusted_proxies: Vec<IpNet> = Vec::new(), with_trusted_proxies;
+        /// Sets the header that the trusted proxies write. Default: `X-Forwarded-For`.
+        proxy_header: ProxyHeader = ProxyHeader::XForwardedFor, with_proxy_header;
+        /// Sets the maximum number of concurrent uploads; further ones wait. Default: 256.
+        ///
+        /// While half of them are in use, each account has at most one. An upload holds at most 300 KiB of memory, and as many as
+        /// [`upload_parts`](crate::gallery::GalleryOptions::upload_parts) hold more.
+        max_concurrent_uploads: usize = 256, with_max_concurrent_uploads;
+        /// Sets the maximum number of concurrent uploads of one account; 54 more wait, and further ones get 429. Default: 10.
+        max_concurrent_uploads_per_account: usize = 10, with_max_concurrent_uploads_per_account;
+        /// Sets the maximum time that an upload waits for a permit before it gets 429 or 503. Default: 30 s.
+        max_upload_wait: Duration = Duration::from_secs(30), with_max_upload_wait;
+        /// Sets the maximum duration of an upload. Default: 1 h.
+        upload_timeout: Duration = Duration::from_hours(1), with_upload_timeout;
+        /// Sets the minimum rate of an upload, in bytes per second, on average over 120 s. Default: 256.
+        ///
+        /// A slower upload, or one of which nothing arrives for 60 s, gets 408; a resumable upload can be continued.
+        min_upload_rate: usize = 256, with_min_upload_rate;
+        /// Sets the lifetime of signed links to the blob store, with which pictures are answered.
+        ///
+        /// Default: none, the server sends the bytes.
+        ///
+        /// It applies to stores that sign links. A link works for that long even if the couple ends meanwhile.
+        signed_link_lifetime: Option<Duration> = None, with_signed_link_lifetime;
+        /// Sets the maximum number of concurrent live connections of one account; more get 429. Default: 10.
+        max_live_connections_per_account: usize = 10, with_max_live_connections_per_account;
+        /// Sets the maximum number of Socket.IO connections of one client that are not authenticated yet; more get 429.
+        ///
+        /// A client is an IPv4 address or an IPv6 /64; a /56 has twice as many and a /48 four times. All clients together have as many as
+        /// `max_live_connections`. Once half of these are open, each client has fewer. Default: 256.
+        ///
+        /// A connection that ends without authenticating uses memory for up to 10 s. Together with these, a client may have four times as
+        /// many, and all clients twice as many.
+        max_handshakes_per_client: usize = 256, with_max_handshakes_per_client;
+        /// Sets the origins whose pages may call every route from a browser (CORS), preflight requests included.
+        ///
+        /// Default: none.
+        ///
+        /// Credentials are never allowed: sessions are bearer tokens, not cookies. For the same reason the `Origin` of a WebSocket is not
+        /// checked.
+        cors_origins: Vec<Origin> = Vec::new(), with_cors_origins;
+        /// Sets whether this router serves `GET /metrics`, to every client and without a session. Default: no.
+        ///
+        /// The router for the admin address, see [`routers`], always serves it.
+        metrics: bool = false, with_metrics;
+    }
 }
 
 /// Maximum Socket.IO sessions in memory that have not authenticated, as a multiple of `handshakes_per_client`.
@@ -155,29 +157,6 @@ const RETAINED_SESSIONS_PER_CLIENT: usize = 4;
 /// The same for all clients, as a multiple of `live_connections`.
 #[cfg(feature = "socketio")]
 const RETAINED_SESSIONS_IN_TOTAL: usize = 2;
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            body_limit: 64 * 1024,
-            timeout: Duration::from_secs(10),
-            concurrency: 1024,
-            live_connections: 10_000,
-            uploads: 256,
-            uploads_per_account: 10,
-            upload_wait: Duration::from_secs(30),
-            upload_timeout: Duration::from_hours(1),
-            upload_least: 30 << 10,
-            media_links: None,
-            trusted_proxies: Vec::new(),
-            proxy_header: ProxyHeader::XForwardedFor,
-            live_per_account: 10,
-            handshakes_per_client: 256,
-            cors_origins: Vec::new(),
-            metrics: false,
-        }
-    }
-}
 
 /// State shared by handlers.
 ///
@@ -271,18 +250,21 @@ impl App {
 
     fn new(backend: Backend, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
-            requests: Arc::new(Semaphore::new(options.concurrency)),
-            streams: stream_permits::StreamPermits::new(options.live_connections, options.live_per_account),
+            requests: Arc::new(Semaphore::new(options.max_concurrent_requests)),
+            streams: stream_permits::StreamPermits::new(
+                options.max_live_connections,
+                options.max_live_connections_per_account,
+            ),
             uploads: upload_permits::UploadPermits::new(&options),
             #[cfg(feature = "socketio")]
             handshakes: client_permits::ClientPermits::new(
-                options.live_connections,
-                options.handshakes_per_client,
+                options.max_live_connections,
+                options.max_handshakes_per_client,
             ),
             #[cfg(feature = "socketio")]
             retained_sessions: client_permits::ClientPermits::new(
-                options.live_connections.saturating_mul(RETAINED_SESSIONS_IN_TOTAL),
-                options.handshakes_per_client.saturating_mul(RETAINED_SESSIONS_PER_CLIENT),
+                options.max_live_connections.saturating_mul(RETAINED_SESSIONS_IN_TOTAL),
+                options.max_handshakes_per_client.saturating_mul(RETAINED_SESSIONS_PER_CLIENT),
             ),
             cors: cors::layer(&options.cors_origins),
             metrics: operations::Metrics::default(),
@@ -340,7 +322,7 @@ fn contract(app: &App) -> Router {
         .layer((
             middleware::from_fn_with_state(app.clone(), guard::observed),
             guard::panics(),
-            DefaultBodyLimit::max(app.options.body_limit),
+            DefaultBodyLimit::max(app.options.max_json_bytes),
         ))
         .with_state(app.clone());
     let routes = router.clone();

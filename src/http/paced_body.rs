@@ -20,16 +20,22 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Time in which [`HttpOptions::upload_least`] bytes must arrive.
+    /// Time over which the rate of [`HttpOptions::with_min_upload_rate`] must be reached on average.
     ///
     /// Twice [`IDLE_TIMEOUT`](Self::IDLE_TIMEOUT), so that a client that sends 1 kB/s may also pause for that long.
     pub(super) const RATE_WINDOW: Duration = Duration::from_secs(120);
     /// Maximum time between two reads.
     pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+    /// Bytes that must arrive in each [`RATE_WINDOW`](Self::RATE_WINDOW).
+    pub(super) fn window_bytes(options: &HttpOptions) -> usize {
+        let seconds = usize::try_from(Self::RATE_WINDOW.as_secs()).unwrap_or(usize::MAX);
+        options.min_upload_rate.saturating_mul(seconds)
+    }
+
     pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
         let until = now + options.upload_timeout;
-        Self { until, least: options.upload_least, came: 0, stretch_until: now + Self::RATE_WINDOW }
+        Self { until, least: Self::window_bytes(options), came: 0, stretch_until: now + Self::RATE_WINDOW }
     }
     /// Deadline of the next bytes.
     pub(super) fn late(&self, now: Instant) -> Instant {
@@ -119,7 +125,7 @@ mod tests {
     #[test]
     fn time_of_the_store_is_not_counted() {
         let begun = Instant::now();
-        let mut pace = Pace::new(&HttpOptions { upload_least: 1000, ..HttpOptions::default() }, begun);
+        let mut pace = Pace::new(&HttpOptions::default().with_min_upload_rate(8), begun);
         let later = begun + Duration::from_secs(140);
         assert!(pace.late(later) < later);
         pace.kept(Duration::from_secs(40));
@@ -154,7 +160,7 @@ mod tests {
     fn idle_slow_and_endless_uploads_end() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
-        let options = HttpOptions { upload_least: 1000, ..HttpOptions::default() };
+        let options = HttpOptions::default().with_min_upload_rate(8);
         assert_eq!(Pace::new(&options, begun).late(begun), at(60), "no bytes at all");
         let mut drops = Pace::new(&options, begun);
         for seconds in (0..120).step_by(20) {

@@ -93,7 +93,7 @@ async fn rendition(
         let answer = answer.status(StatusCode::NOT_MODIFIED).header(header::ETAG, tag);
         return answer.body(HttpBody::empty()).map_err(failed);
     }
-    if let Some(lasting) = app.options.media_links
+    if let Some(lasting) = app.options.signed_link_lifetime
         && let Some(link) = gallery.blobs().signed(&media.path(&found.blob), lasting).await?
     {
         gallery.pictures().touch(&media, &found).await?;

@@ -22,13 +22,13 @@ pub(super) struct UploadPermits {
 impl UploadPermits {
     pub(super) fn new(options: &HttpOptions) -> Self {
         let permits = FairPermits::new(FairLimits {
-            total: options.uploads,
-            per_key: options.uploads_per_account,
-            reserved: options.uploads / 2,
+            total: options.max_concurrent_uploads,
+            per_key: options.max_concurrent_uploads_per_account,
+            reserved: options.max_concurrent_uploads / 2,
             waiting: MAX_QUEUED_UPLOADS,
             waiting_per_key: WAITING_PER_ACCOUNT,
         });
-        Self { permits, deadline: options.upload_wait }
+        Self { permits, deadline: options.max_upload_wait }
     }
 
     /// Waits for a permit of an account.

@@ -72,8 +72,10 @@ async fn gallery_of_40_new_photos_opened_in_parallel_is_shown() {
 #[tokio::test]
 async fn uploads_beyond_the_queue_are_refused_with_their_own_code() {
     let short = Duration::from_millis(30);
-    let options =
-        HttpOptions { uploads: 2, uploads_per_account: 1, upload_wait: short, ..HttpOptions::default() };
+    let options = HttpOptions::default()
+        .with_max_concurrent_uploads(2)
+        .with_max_concurrent_uploads_per_account(1)
+        .with_max_upload_wait(short);
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
     let cleo = world.join("cleo@example.org").await;

@@ -32,7 +32,7 @@ struct Server {
 
 fn start(options: ServeOptions) -> Server {
     let mut world = World::new();
-    world.app = router_with(world.backend.clone(), HttpOptions { metrics: true, ..HttpOptions::default() });
+    world.app = router_with(world.backend.clone(), HttpOptions::default().with_metrics(true));
     let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -41,7 +41,7 @@ fn start(options: ServeOptions) -> Server {
 }
 
 fn quick() -> ServeOptions {
-    ServeOptions { stop_delay: Duration::ZERO, ..ServeOptions::default() }
+    ServeOptions::default().with_stop_delay(Duration::ZERO)
 }
 
 impl Server {
@@ -122,7 +122,7 @@ async fn engine_session(server: &Server) -> String {
 
 #[tokio::test]
 async fn stalled_bodies_of_one_client_leave_other_clients_served() {
-    let server = start(ServeOptions { connections: CONNECTIONS, ..quick() });
+    let server = start(quick().with_max_connections(CONNECTIONS));
     let polling = engine_session(&server).await;
     let mut held = Vec::new();
     for n in 0..ATTACK {
@@ -146,7 +146,7 @@ async fn stalled_bodies_of_one_client_leave_other_clients_served() {
 #[tokio::test]
 async fn idle_connections_and_endless_heads_of_one_client_leave_other_clients_served() {
     for sent in ["", "GET /healthz HTTP/1.1\r\nhost: h\r\nx-endless: "] {
-        let server = start(ServeOptions { connections: CONNECTIONS, ..quick() });
+        let server = start(quick().with_max_connections(CONNECTIONS));
         let mut held = Vec::new();
         for _ in 0..ATTACK {
             held.push(server.send([127, 0, 0, 2], sent).await);
@@ -158,7 +158,7 @@ async fn idle_connections_and_endless_heads_of_one_client_leave_other_clients_se
 /// Many clients may use all connections; those that have waited longest are closed for new ones.
 #[tokio::test]
 async fn idle_connections_of_many_clients_are_closed_for_new_requests() {
-    let server = start(ServeOptions { connections: 100, ..quick() });
+    let server = start(quick().with_max_connections(100));
     let mut held = Vec::new();
     for n in 0..100 {
         held.push(server.connect([127, 0, 1, n]).await);
@@ -203,7 +203,7 @@ async fn drip(server: &Server, clients: u8, each: usize) -> tokio::task::JoinSet
 /// Single bytes are progress, but such a body would hold its connection for a very long time.
 #[tokio::test]
 async fn very_slow_bodies_are_closed_for_new_requests() {
-    let server = start(ServeOptions { connections: 40, ..quick() });
+    let server = start(quick().with_max_connections(40));
     let drips = drip(&server, 40, 1).await;
     sleep(Duration::from_millis(6_500)).await;
     server.serves_another().await;
@@ -213,7 +213,7 @@ async fn very_slow_bodies_are_closed_for_new_requests() {
 /// If a few addresses hold all connections, each further address gets a share, even if their requests have just begun.
 #[tokio::test]
 async fn networks_with_many_connections_lose_some_to_others() {
-    let server = start(ServeOptions { connections: 80, connections_per_client: Some(10), ..quick() });
+    let server = start(quick().with_max_connections(80).with_max_connections_per_client(Some(10)));
     let drips = drip(&server, 8, 10).await;
     server.serves_another().await;
     let mut others = Vec::new();
@@ -230,7 +230,7 @@ async fn networks_with_many_connections_lose_some_to_others() {
 /// A connection that is only lingering may be closed sooner.
 #[tokio::test]
 async fn lingering_connections_are_closed_for_new_requests() {
-    let server = start(ServeOptions { connections: 20, ..quick() });
+    let server = start(quick().with_max_connections(20));
     let mut held = Vec::new();
     for n in 0..20 {
         let mut stream = server.send([127, 0, 3, n], &post("/v1/nothing", "", 1 << 20)).await;
@@ -244,7 +244,7 @@ async fn lingering_connections_are_closed_for_new_requests() {
 
 #[tokio::test]
 async fn stalled_body_times_out_on_every_route() {
-    let server = start(ServeOptions { body_timeout: Duration::from_millis(300), ..quick() });
+    let server = start(quick().with_body_timeout(Duration::from_millis(300)));
     let polling = engine_session(&server).await;
     let token = server.world.join("ana@example.org").await;
     let signed = format!("authorization: Bearer {token}\r\n");
@@ -302,7 +302,7 @@ async fn uploads_survive_a_pause_of_ten_seconds() {
 /// 1,000 bytes per second, the rate of a bad mobile network, are enough; 25 are not.
 #[tokio::test]
 async fn body_at_the_minimum_rate_is_accepted_and_a_slower_one_is_not() {
-    let server = start(ServeOptions { body_timeout: Duration::from_millis(800), ..quick() });
+    let server = start(quick().with_body_timeout(Duration::from_millis(800)));
     let padding = " ".repeat(2_000);
     let body = format!("{}{padding}", json!({"email": "ana@example.org", "display_name": "Ana"}));
     for (piece, expected) in [(250, 202), (6, 408)] {
@@ -441,8 +441,7 @@ async fn link_with_an_escaped_fragment_redirects_to_its_page() {
 
 #[tokio::test]
 async fn stopping_server_accepts_connections_during_the_stop_delay() {
-    let mut server =
-        start(ServeOptions { stop_delay: Duration::from_millis(1_500), ..ServeOptions::default() });
+    let mut server = start(ServeOptions::default().with_stop_delay(Duration::from_millis(1_500)));
     let readyz = "GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
     let client = [127, 0, 0, 2];
     assert_eq!(server.ask(client, readyz).await.status, 200);

@@ -15,7 +15,7 @@ const APP: &str = "https://app.example.org";
 
 fn allowing(origins: &[&str]) -> World {
     let cors_origins = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-    let options = HttpOptions { cors_origins, metrics: true, ..HttpOptions::default() };
+    let options = HttpOptions::default().with_cors_origins(cors_origins).with_metrics(true);
     World::of(Backend::builder().limits(Unlimited), options)
 }
 

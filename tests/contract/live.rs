@@ -112,7 +112,7 @@ async fn cursor_of_another_couple_causes_a_resync() {
 /// A connection beyond the limit gets 503 with `Retry-After`; open ones continue.
 #[tokio::test]
 async fn connection_beyond_the_limit_gets_retry_after() {
-    let options = HttpOptions { live_connections: 1, ..HttpOptions::default() };
+    let options = HttpOptions::default().with_max_live_connections(1);
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let world = Arc::new(world);
@@ -151,7 +151,8 @@ async fn event_streams_have_headers_against_buffering() {
 /// A browser's `EventSource` reconnects after a stream ended, but not after a status other than 200.
 #[tokio::test]
 async fn event_stream_beyond_the_limit_gets_a_bye_with_a_retry() {
-    let options = HttpOptions { live_per_account: 2, live_connections: 3, ..HttpOptions::default() };
+    let options =
+        HttpOptions::default().with_max_live_connections_per_account(2).with_max_live_connections(3);
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let open = [event_stream(&world, &ana).await.1, event_stream(&world, &ana).await.1];

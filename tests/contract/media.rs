@@ -291,7 +291,7 @@ async fn large_slow_and_too_many_uploads_are_rejected() {
         options.limits.bytes = 100_000;
         options
     };
-    let options = HttpOptions { upload_timeout: Duration::from_millis(300), ..HttpOptions::default() };
+    let options = HttpOptions::default().with_upload_timeout(Duration::from_millis(300));
     let policy = media::MediaPolicy { couple_quota: 150_000, ..media::MediaPolicy::default() };
     let world = World::of(Backend::builder().limits(Unlimited).gallery(limits).pictures(policy), options);
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
@@ -614,7 +614,7 @@ async fn picture_is_answered_with_a_signed_link() {
     let secret = couple::Secret::new("sesame".to_owned());
     let store =
         couple::blobs::S3Options::new("bucket").endpoint("http://127.0.0.1:9").credentials("id", &secret);
-    let options = HttpOptions { media_links: Some(Duration::from_secs(90)), ..HttpOptions::default() };
+    let options = HttpOptions::default().with_signed_link_lifetime(Some(Duration::from_secs(90)));
     let world = World::of(Backend::builder().limits(Unlimited).blobs(store.open().unwrap()), options);
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let ports = world.backend.ports();

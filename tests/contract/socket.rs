@@ -43,13 +43,13 @@ impl Served {
     }
 
     fn serving(world: World, options: ServeOptions) -> Self {
-        let http = HttpOptions { metrics: true, live_per_account: 300, ..HttpOptions::default() };
+        let http = HttpOptions::default().with_metrics(true).with_max_live_connections_per_account(300);
         Self::answering(world, http, options)
     }
 
     pub(crate) fn answering(mut world: World, http: HttpOptions, options: ServeOptions) -> Self {
         world.app = router_with(world.backend.clone(), http);
-        let options = ServeOptions { stop_delay: Duration::ZERO, ..options };
+        let options = options.with_stop_delay(Duration::ZERO);
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -408,8 +408,7 @@ async fn heartbeat_frames_are_sent_on_request() {
 /// A client that reads nothing costs its connection's buffers for a limited time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_reads_nothing_is_disconnected_and_delays_no_other() {
-    let served =
-        Served::with(ServeOptions { write_timeout: Duration::from_millis(500), ..ServeOptions::default() });
+    let served = Served::with(ServeOptions::default().with_write_timeout(Duration::from_millis(500)));
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut stuck = Vec::new();
     for accept in ["text/event-stream", "*/*"] {

@@ -114,7 +114,7 @@ async fn refused_client_gets_the_reason() {
     served.until_open(0).await;
     drop(served);
     // Few connections, since a client that does not answer the first ping is disconnected after 20 s.
-    let http = HttpOptions { metrics: true, live_per_account: 10, ..HttpOptions::default() };
+    let http = HttpOptions::default().with_metrics(true).with_max_live_connections_per_account(10);
     let served = Served::answering(World::new(), http, ServeOptions::default());
     let (ana, _) = served.world.couple("ana@example.org", "ben@example.org").await;
     let mut open = Vec::new();
@@ -213,13 +213,11 @@ async fn client_that_disconnects_immediately_leaves_no_permit() {
 
 /// A server that counts sessions of clients behind a trusted proxy.
 fn behind_a_proxy(sessions: usize, per_client: usize) -> Served {
-    let http = HttpOptions {
-        metrics: true,
-        live_connections: sessions,
-        handshakes_per_client: per_client,
-        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
-        ..HttpOptions::default()
-    };
+    let http = HttpOptions::default()
+        .with_metrics(true)
+        .with_max_live_connections(sessions)
+        .with_max_handshakes_per_client(per_client)
+        .with_trusted_proxies(vec!["127.0.0.0/8".parse().unwrap()]);
     Served::answering(World::new(), http, ServeOptions::default())
 }
 

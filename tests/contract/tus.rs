@@ -356,11 +356,9 @@ async fn stored_bytes_are_never_overwritten_by_an_older_request() {
 /// A newer one for the same upload takes it over; one for another upload is refused with a status that clients repeat, unlike 429.
 #[tokio::test]
 async fn newer_request_takes_over_the_permit_of_a_stalled_one() {
-    let options = HttpOptions {
-        uploads_per_account: 1,
-        upload_wait: Duration::from_millis(300),
-        ..HttpOptions::default()
-    };
+    let options = HttpOptions::default()
+        .with_max_concurrent_uploads_per_account(1)
+        .with_max_upload_wait(Duration::from_millis(300));
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (path, other) = (begin(&world, &ana, 1_000).await, begin(&world, &ana, 1_000).await);
@@ -410,7 +408,7 @@ async fn writer_of_another_process_is_fenced_off() {
 /// The time limit can be set; a unit test of `Pace` checks that a gap of 55 s is allowed by default.
 #[tokio::test]
 async fn stalled_request_ends_with_a_status_that_clients_repeat() {
-    let options = HttpOptions { upload_timeout: Duration::from_secs(6), ..HttpOptions::default() };
+    let options = HttpOptions::default().with_upload_timeout(Duration::from_secs(6));
     let world = World::of(Backend::builder().limits(Unlimited), options);
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let path = begin(&world, &ana, 1_000).await;

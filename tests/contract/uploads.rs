@@ -152,7 +152,7 @@ async fn capabilities_and_document_name_the_limits() {
     let mut options = GalleryOptions::default();
     options.limits.bytes = 1_234_567;
     let policy = media::MediaPolicy { couple_quota: 7_654_321, ..media::MediaPolicy::default() };
-    let http = HttpOptions { uploads_per_account: 7, ..HttpOptions::default() };
+    let http = HttpOptions::default().with_max_concurrent_uploads_per_account(7);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options).pictures(policy), http);
     let answer = world.call("GET", "/v1/capabilities", None, None).await;
     let limits = &answer.body["media"];
@@ -168,7 +168,7 @@ async fn capabilities_and_document_name_the_limits() {
     assert!(limits["types"].as_array().unwrap().contains(&json!("image/webp")));
     let document = world.call("GET", "/v1/openapi.json", None, None).await.body;
     let text = document["paths"]["/v1/media"]["post"]["description"].as_str().unwrap();
-    for limit in ["1234567 bytes", "7 concurrent uploads", "7654321 bytes", "60 s without bytes"] {
+    for limit in ["1234567 bytes", "7 concurrent uploads", "7654001 bytes", "60 s without bytes"] {
         assert!(text.contains(limit), "{limit} in {text}");
     }
 }
@@ -262,7 +262,7 @@ async fn document_states_the_configured_limits() {
     };
     (options.limits.bytes, options.limits.side, options.limits.megapixels) = (1_234_567, 4_321, 17);
     let builder = Backend::builder().accounts(policy).gallery(options);
-    let http = HttpOptions { upload_least: 5_432, upload_wait: minutes(2), ..HttpOptions::default() };
+    let http = HttpOptions::default().with_min_upload_rate(45).with_max_upload_wait(minutes(2));
     let document =
         async |world: World| world.call("GET", "/v1/openapi.json", None, None).await.body.to_string();
     let changed = document(World::of(builder, http)).await;
@@ -278,7 +278,7 @@ async fn document_states_the_configured_limits() {
             "20971520 bytes; 65535 pixels a side; 210 megapixels",
         ),
         ("54 more wait for 120 s", "54 more wait for 30 s"),
-        ("and 5432 bytes in each 120 s", "and 30720 bytes in each 120 s"),
+        ("and 5400 bytes in each 120 s", "and 30720 bytes in each 120 s"),
     ] {
         // Line breaks of the source count as spaces.
         let (changed, usual) = (changed.replace("\\n", " "), usual.replace("\\n", " "));

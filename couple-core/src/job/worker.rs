@@ -36,36 +36,34 @@ impl Queue {
     }
 }
 
-/// Settings of a worker.
-#[derive(Debug, Clone, Copy)]
-pub struct WorkerOptions {
-    /// Duration of a lease; renewed after a third of it.
-    ///
-    /// A job of a dead worker runs again after at most one lease and one poll, after the jobs that were
-    /// abandoned earlier.
-    pub lease: Duration,
-    /// Maximum time between two reads of the queue without a notice; jittered down to half of it.
-    pub poll: Duration,
-    /// Maximum duration of one run.
-    pub deadline: Duration,
-    /// Time for which an abandoned job is the only abandoned one that runs in its process.
-    ///
-    /// Afterwards abandoned jobs of other queues may run beside it: a job that crashes its process is
-    /// assumed to do so earlier.
-    pub alone: Duration,
-    /// Delays between attempts.
-    pub backoff: Backoff,
+crate::options! {
+    /// Settings of a worker.
+    #[derive(Debug, Clone, Copy)]
+    pub struct WorkerOptions {
+        /// Sets the duration of a lease; renewed after a third of it.
+        ///
+        /// A job of a dead worker runs again after at most one lease and one poll, after the jobs that were
+        /// abandoned earlier.
+        lease: Duration = Duration::from_secs(30), with_lease;
+        /// Sets the maximum time between two reads of the queue without a notice; jittered down to half of it.
+        poll_interval: Duration = Duration::from_secs(10), with_poll_interval;
+        /// Sets the maximum duration of one run.
+        run_timeout: Duration = Duration::from_mins(10), with_run_timeout;
+        /// Sets the time for which an abandoned job is the only abandoned one that runs in its process.
+        ///
+        /// Afterwards abandoned jobs of other queues may run beside it: a job that crashes its process is
+        /// assumed to do so earlier.
+        abandoned_isolation: Duration = Duration::from_secs(10), with_abandoned_isolation;
+        /// Sets the delays between attempts.
+        backoff: Backoff = Backoff::default(), with_backoff;
+    }
 }
 
-impl Default for WorkerOptions {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(30),
-            poll: Duration::from_secs(10),
-            deadline: Duration::from_mins(10),
-            alone: Duration::from_secs(10),
-            backoff: Backoff::default(),
-        }
+impl WorkerOptions {
+    /// Duration of a lease.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        self.lease
     }
 }
 
@@ -77,8 +75,8 @@ pub struct Worker {
     schedules: Arc<Vec<Schedule>>,
     queues: Vec<Queue>,
     options: WorkerOptions,
-    /// Held while an abandoned job is claimed and begins to run: see [`WorkerOptions::alone`].
-    alone: Arc<Mutex<()>>,
+    /// Held while an abandoned job is claimed and begins to run: see [`WorkerOptions::with_abandoned_isolation`].
+    isolation: Arc<Mutex<()>>,
 }
 
 /// Handle of a running worker.
@@ -132,7 +130,7 @@ impl Worker {
         queues: Vec<Queue>,
         options: WorkerOptions,
     ) -> Self {
-        Self { ports, registry, schedules: Arc::new(schedules), queues, options, alone: Arc::default() }
+        Self { ports, registry, schedules: Arc::new(schedules), queues, options, isolation: Arc::default() }
     }
 
     /// Starts the worker's tasks on the current runtime.
@@ -196,7 +194,7 @@ impl Worker {
                     tracing::warn!(%error, queue = queue.name, "could not claim jobs");
                     tokio::select! {
                         _ = stopped.changed() => break 'serving,
-                        () = sleep(fraction(self.options.poll, &*self.ports.entropy)) => continue,
+                        () = sleep(fraction(self.options.poll_interval, &*self.ports.entropy)) => continue,
                     }
                 }
             };
@@ -226,7 +224,8 @@ impl Worker {
 
     /// Time until the next job is due, at most one poll interval.
     async fn until_next(&self, queue: &str) -> Duration {
-        let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
+        let poll =
+            self.options.poll_interval / 2 + fraction(self.options.poll_interval / 2, &*self.ports.entropy);
         match self.ports.store.next_due(queue).await {
             Ok(Some(due)) => due.since(self.ports.now()).clamp(Duration::from_millis(5), poll),
             Ok(None) | Err(_) => poll,
@@ -235,18 +234,19 @@ impl Worker {
 
     /// Runs the abandoned jobs of a queue, one after the other.
     ///
-    /// Any of them may have crashed its process, so for [`WorkerOptions::alone`] no other abandoned job runs
+    /// Any of them may have crashed its process, so for [`WorkerOptions::with_abandoned_isolation`] no other abandoned job runs
     /// beside it. Reads the queue once per poll interval, because jobs are abandoned only when a worker dies.
     async fn run_abandoned(self, queue: String, held: HeldClaims, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
-            let poll = self.options.poll / 2 + fraction(self.options.poll / 2, &*self.ports.entropy);
+            let poll = self.options.poll_interval / 2
+                + fraction(self.options.poll_interval / 2, &*self.ports.entropy);
             tokio::select! {
                 _ = stopped.changed() => return,
                 () = sleep(poll) => {}
             }
             while !*stopped.borrow() {
                 // Lock before claiming: a job that waits for the lock must not lose an attempt.
-                let alone = self.alone.lock().await;
+                let isolation = self.isolation.lock().await;
                 if *stopped.borrow() {
                     return;
                 }
@@ -256,9 +256,9 @@ impl Worker {
                         tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "running an abandoned job");
                         held.insert(&job);
                         let mut run = std::pin::pin!(self.run_one(job));
-                        if timeout(self.options.alone, &mut run).await.is_err() {
+                        if timeout(self.options.abandoned_isolation, &mut run).await.is_err() {
                             // A long job must not delay the mails that were abandoned with it.
-                            drop(alone);
+                            drop(isolation);
                             run.await;
                         }
                         held.remove(id, claim);
@@ -395,7 +395,7 @@ impl Worker {
         let (registry, job) = (self.registry.clone(), claimed.clone());
         let mut task = JoinSet::new();
         task.spawn(async move { registry.run(&job).await }.in_current_span());
-        match timeout(self.options.deadline, task.join_next()).await {
+        match timeout(self.options.run_timeout, task.join_next()).await {
             Ok(Some(Ok(result))) => result,
             Ok(Some(Err(panicked))) => {
                 Err(JobError::Retry(Error::new(ErrorKind::Internal, "run job").source(panicked)))

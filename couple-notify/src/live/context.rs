@@ -11,38 +11,42 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
 pub(super) const GATE_TRUST_TIME: Duration = Duration::from_secs(2);
 
-/// Intervals and limits of live delivery.
-#[derive(Debug, Clone, Copy)]
-pub struct LiveOptions {
-    /// Maximum time between two reads of a followed couple. Default: 30 s.
-    ///
-    /// It bounds the delay of an entry whose notice is lost.
-    pub sweep: Duration,
-    /// Maximum concurrent reads. Default: 3.
-    ///
-    /// Fewer than the read connections of the store, so that clients that reconnect together leave some for other requests.
-    pub reads: usize,
-    /// Time for which a room is kept after its last stream ended: a client that polls returns.
-    ///
-    /// Default: 5 s.
-    pub linger: Duration,
-    /// Time over which clients spread their reconnects when the process stops. Default: 10 s.
-    pub drain: Duration,
-    /// Interval at which the store is asked which followed sessions have ended. Default: 1 s.
-    ///
-    /// It bounds the delay of a sign-out whose notice is lost.
-    pub session_check: Duration,
+couple_core::options! {
+    /// Intervals and limits of live delivery.
+    #[derive(Debug, Clone, Copy)]
+    pub struct LiveOptions {
+        /// Sets the maximum time between two reads of a followed couple. Default: 30 s.
+        ///
+        /// It bounds the delay of an entry whose notice is lost.
+        pub(super) sweep_interval: Duration = Duration::from_secs(30), with_sweep_interval;
+        /// Sets the maximum number of concurrent reads. Default: 3.
+        ///
+        /// Fewer than the read connections of the store, so that clients that reconnect together leave some for other requests.
+        pub(super) max_concurrent_reads: usize = 3, with_max_concurrent_reads;
+        /// Sets the time for which a room is kept after its last stream ended: a client that polls returns.
+        ///
+        /// Default: 5 s.
+        pub(super) room_linger: Duration = Duration::from_secs(5), with_room_linger;
+        /// Sets the time over which clients spread their reconnects when the process stops. Default: 10 s.
+        pub(super) reconnect_spread: Duration = Duration::from_secs(10), with_reconnect_spread;
+        /// Sets the interval at which the store is asked which followed sessions have ended. Default: 1 s.
+        ///
+        /// It bounds the delay of a sign-out whose notice is lost.
+        pub(super) session_check_interval: Duration = Duration::from_secs(1), with_session_check_interval;
+    }
 }
 
-impl Default for LiveOptions {
-    fn default() -> Self {
-        Self {
-            sweep: Duration::from_secs(30),
-            reads: 3,
-            linger: Duration::from_secs(5),
-            drain: Duration::from_secs(10),
-            session_check: Duration::from_secs(1),
-        }
+impl LiveOptions {
+    /// Maximum number of concurrent reads.
+    #[must_use]
+    pub const fn max_concurrent_reads(&self) -> usize {
+        self.max_concurrent_reads
+    }
+
+    /// Time over which clients spread their reconnects when the process stops.
+    #[must_use]
+    pub const fn reconnect_spread(&self) -> Duration {
+        self.reconnect_spread
     }
 }
 
@@ -70,7 +74,7 @@ pub(super) struct LiveContext {
 
 impl LiveContext {
     pub(super) fn new(ports: Ports, options: LiveOptions) -> Self {
-        let reads = options.reads.clamp(1, Semaphore::MAX_PERMITS);
+        let reads = options.max_concurrent_reads.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             timeline: Timeline::new(ports.clone()),
             ports,
@@ -98,7 +102,7 @@ impl LiveContext {
     pub(super) fn sweep_interval(&self) -> Duration {
         let mut random = [0];
         self.ports.entropy.fill(&mut random);
-        self.options.sweep.mul_f64(0.75 + f64::from(random[0]) / 1_024.0)
+        self.options.sweep_interval.mul_f64(0.75 + f64::from(random[0]) / 1_024.0)
     }
 
     /// Ends all streams of the process.

@@ -220,7 +220,7 @@ impl Room {
             own.renew_at = None;
         }
         if state.is_empty() {
-            state.close_at = Instant::now() + self.context.options.linger;
+            state.close_at = Instant::now() + self.context.options.room_linger;
             drop(state);
             self.task_wakeup.notify_one();
         }

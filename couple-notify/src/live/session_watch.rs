@@ -1,7 +1,7 @@
 //! Watch for ended sessions whose notice was lost.
 //!
 //! A notice tells a process that a session has ended, but may be lost. So while sessions are followed here, one task asks the store every
-//! [`LiveOptions::session_check`](super::LiveOptions::session_check) which of them have ended. It runs one statement at a time,
+//! [`LiveOptions::with_session_check_interval`](super::LiveOptions::with_session_check_interval) which of them have ended. It runs one statement at a time,
 //! however many streams there are.
 
 use std::{
@@ -130,7 +130,7 @@ async fn supervise(watch: Arc<SessionWatch>) {
 }
 
 async fn run(watch: Arc<SessionWatch>) {
-    let interval = watch.context.options.session_check.max(MIN_CHECK_INTERVAL);
+    let interval = watch.context.options.session_check_interval.max(MIN_CHECK_INTERVAL);
     let mut round = interval_at(Instant::now() + interval, interval);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

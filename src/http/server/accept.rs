@@ -56,8 +56,8 @@ pub async fn serve(
     options: ServeOptions,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let total = affordable(options.connections);
-    let per_client = options.connections_per_client.unwrap_or(total / 8).max(1);
+    let total = affordable(options.max_connections);
+    let per_client = options.max_connections_per_client.unwrap_or(total / 8).max(1);
     let table = ConnectionTable::new(Bounds { total, per_client, exempt: options.trusted_proxies.clone() });
     // Notifies all connections; closed when the last connection has ended.
     let stopping = watch::Sender::new(false);
@@ -108,7 +108,7 @@ pub async fn serve(
                 let activity = registration.activity().clone();
                 let state = (registration, stopping.subscribe());
                 // Boxed, because it is moved often.
-                let connection = Connection::new(stream, options.write_timeout, options.body_rate, state);
+                let connection = Connection::new(stream, options.write_timeout, options.min_body_rate, state);
                 let connection = Box::new(connection);
                 let task = tokio::spawn(serve_connection(conversations.clone(), connection, peer));
                 activity.served_by(task.abort_handle());
@@ -126,7 +126,7 @@ pub async fn serve(
     }
     drop(listener);
     stopping.send_replace(true);
-    let _ = timeout(options.drain, stopping.closed()).await;
+    let _ = timeout(options.drain_timeout, stopping.closed()).await;
 }
 
 /// Times of the last warnings about refused connections: at most one per minute and reason.

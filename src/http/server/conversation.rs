@@ -46,8 +46,8 @@ pub(super) struct Conversations {
 
 impl Conversations {
     pub(super) fn new(router: Router, options: &ServeOptions) -> Self {
-        let pace = BodyPace { idle: options.body_timeout, rate: options.body_rate };
-        Self { http: hyper_settings(options), router, pace, linger: options.linger }
+        let pace = BodyPace { idle: options.body_timeout, rate: options.min_body_rate };
+        Self { http: hyper_settings(options), router, pace, linger: options.linger_timeout }
     }
 }
 

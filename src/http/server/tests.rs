@@ -19,7 +19,7 @@ struct Server {
 }
 
 fn start(router: Router, options: ServeOptions) -> Server {
-    let options = ServeOptions { stop_delay: Duration::ZERO, ..options };
+    let options = options.with_stop_delay(Duration::ZERO);
     let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -52,7 +52,7 @@ async fn handler_sees_the_client_address() {
 
 #[tokio::test]
 async fn connection_beyond_the_limit_gets_503() {
-    let options = ServeOptions { connections: 1, connections_per_client: Some(2), ..ServeOptions::default() };
+    let options = ServeOptions::default().with_max_connections(1).with_max_connections_per_client(Some(2));
     let (began, ends) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let held = (began.clone(), ends.clone());
     let slow = get(async move || {
@@ -79,7 +79,7 @@ async fn connection_beyond_the_limit_gets_503() {
 #[tokio::test]
 async fn response_that_is_being_written_is_not_idle() {
     let much = get(async || vec![b'x'; 64 << 20]);
-    let options = ServeOptions { connections: 1, connections_per_client: Some(2), ..ServeOptions::default() };
+    let options = ServeOptions::default().with_max_connections(1).with_max_connections_per_client(Some(2));
     let server = start(Router::new().route("/", much), options);
     let mut slow = ask(server.address, "GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     // By then hyper has taken the whole body; it writes more of it whenever the client reads.
@@ -104,7 +104,7 @@ async fn response_that_is_being_written_is_not_idle() {
 
 #[tokio::test]
 async fn incomplete_head_closes_the_connection() {
-    let options = ServeOptions { head_timeout: Duration::from_millis(200), ..ServeOptions::default() };
+    let options = ServeOptions::default().with_head_timeout(Duration::from_millis(200));
     let server = start(Router::new(), options);
     assert_eq!(
         all_of(ask(server.address, "GET / HTTP/1.1\r\nhost:").await).await.matches("200 OK").count(),
@@ -116,11 +116,9 @@ async fn incomplete_head_closes_the_connection() {
 async fn client_that_reads_nothing_is_disconnected() {
     // More than the buffers of both ends can hold.
     let much = get(async || vec![b'x'; 64 << 20]);
-    let options = ServeOptions {
-        write_timeout: Duration::from_millis(300),
-        drain: Duration::from_secs(30),
-        ..ServeOptions::default()
-    };
+    let options = ServeOptions::default()
+        .with_write_timeout(Duration::from_millis(300))
+        .with_drain_timeout(Duration::from_secs(30));
     let server = start(Router::new().route("/", much), options);
     let stuck = ask(server.address, GET).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
