@@ -70,8 +70,8 @@ impl NetworkCounts {
     /// The first network of a client that has reached its limit, and its number of resources.
     pub(super) fn full(&self, client: IpAddr, per_client: usize) -> Option<(Network, usize)> {
         Network::all(client).find_map(|(network, shares)| {
-            let most = per_client.saturating_mul(shares);
-            (self.count(&network) >= most).then_some((network, most))
+            let max = per_client.saturating_mul(shares);
+            (self.count(&network) >= max).then_some((network, max))
         })
     }
 

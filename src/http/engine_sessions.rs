@@ -356,7 +356,7 @@ impl Session {
     }
 
     /// Closes the session after its client has had [`CLOSE_TIMEOUT`] to read the last packets.
-    pub(super) async fn part(&self) {
+    pub(super) async fn close_gracefully(&self) {
         let _ = timeout(CLOSE_TIMEOUT, self.over.notified()).await;
         self.close().await;
     }

@@ -61,8 +61,8 @@ pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
 ///
 /// These are a lone surrogate, a number out of the range of floats, and more than 127 levels.
 fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
-    let said = error.to_string();
-    let says = |part: &str| said.contains(part);
+    let message = error.to_string();
+    let says = |part: &str| message.contains(part);
     if says("lone leading surrogate in hex escape") || says("unexpected end of hex escape") {
         Some("invalid_unicode")
     } else if says("number out of range") {
@@ -97,9 +97,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let field = if code == "too_deep" { path.split(['.', '[']).next() } else { Some(path.as_str()) };
             return Problem::new("invalid_field").field(field.filter(|f| !f.is_empty()).unwrap_or("."), code);
         }
-        let said = error.to_string();
+        let message = error.to_string();
         let named = |prefix: &str| {
-            said.strip_prefix(prefix).and_then(|rest| rest.split('`').next()).map(|name| {
+            message.strip_prefix(prefix).and_then(|rest| rest.split('`').next()).map(|name| {
                 match path.as_str() {
                     "." | "?" => name.to_owned(),
                     parent if parent == name || parent.ends_with(&format!(".{name}")) => parent.to_owned(),

@@ -132,11 +132,11 @@ enum ClientFrameJson {
 }
 
 /// Handles a client's frame, and returns the response, if any. Text that is no frame is ignored.
-pub(super) async fn hear(stream: &mut Stream, text: &str) -> Option<String> {
+pub(super) async fn handle_client_frame(stream: &mut Stream, text: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     value.get("type")?;
     match serde_json::from_value(value) {
-        Ok(ClientFrameJson::Signal(said)) => pass_on(stream, &said).await,
+        Ok(ClientFrameJson::Signal(signal)) => forward_signal(stream, &signal).await,
         Ok(ClientFrameJson::Ping) => Some(FrameOut::Pong.text()),
         Err(_) => Some(refused("invalid_field")),
     }
@@ -148,8 +148,8 @@ pub(super) fn refused(code: &str) -> String {
 }
 
 /// Forwards a signal to the partner. Returns a frame if it was refused.
-pub(super) async fn pass_on(stream: &mut Stream, said: &ClientFrame) -> Option<String> {
-    let problem = stream.signal(&said.kind, said.body.as_ref()).await.err()?;
+pub(super) async fn forward_signal(stream: &mut Stream, signal: &ClientFrame) -> Option<String> {
+    let problem = stream.signal(&signal.kind, signal.body.as_ref()).await.err()?;
     Some(refused(Problem::from(problem).code()))
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
         Ok(Err(error)) => return body_problem(&error).into_response(),
         Err(_) => return Problem::new("body_timed_out").into_response(),
     };
-    let Ok(_place) = app.requests.clone().try_acquire_owned() else {
+    let Ok(_permit) = app.requests.clone().try_acquire_owned() else {
         return Problem::new("overloaded").into_response();
     };
     match timeout(app.options.request_timeout, next.run(request)).await {
@@ -82,8 +82,8 @@ impl ProxyWarnings {
             IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
             IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local(),
         };
-        let told = if private { &self.private } else { &self.public };
-        if told.swap(true, Ordering::Relaxed) {
+        let warned = if private { &self.private } else { &self.public };
+        if warned.swap(true, Ordering::Relaxed) {
             return false;
         }
         tracing::warn!(

@@ -154,7 +154,7 @@ async fn live(
     let Query(query) = query.map_err(bad_query)?;
     let events = upgrade.is_err() && accepts_events(&headers);
     match answer_live(&app, &headers, query, upgrade, events).await {
-        Err(problem) if events && problem.is_temporary() => Ok(come_back_later(&app, &problem)),
+        Err(problem) if events && problem.is_temporary() => Ok(temporary_refusal(&app, &problem)),
         answer => answer,
     }
 }
@@ -202,16 +202,16 @@ async fn answer_live(
     let signed = signed(app, bearer).await?;
     let open = open(app, &signed, after, presence, stream_span(headers));
     if let Ok(upgrade) = upgrade {
-        let place = app.streams.take(signed.id())?;
+        let permit = app.streams.take(signed.id())?;
         let stream = open.await?;
-        return Ok(socket::upgrade(app.clone(), upgrade, stream, place, Heartbeat::new(heartbeat)));
+        return Ok(socket::upgrade(app.clone(), upgrade, stream, permit, Heartbeat::new(heartbeat)));
     }
     if events {
-        let place = app.streams.take(signed.id())?;
-        return Ok(follow(app.clone(), open.await?, place, heartbeat));
+        let permit = app.streams.take(signed.id())?;
+        return Ok(follow_events(app.clone(), open.await?, permit, heartbeat));
     }
-    let place = app.streams.take_poll(signed.id(), signed.session.id, device)?;
-    Ok(answer(app.clone(), open.await?, place, Duration::from_secs(wait)))
+    let permit = app.streams.take_poll(signed.id(), signed.session.id, device)?;
+    Ok(poll_response(app.clone(), open.await?, permit, Duration::from_secs(wait)))
 }
 
 /// Span of a live stream, tied to its request by the request id.
@@ -257,8 +257,8 @@ fn offered_token(upgrade: &WebSocketUpgrade) -> Option<Secret<String>> {
 /// Response to a poll.
 ///
 /// Its head is sent immediately, so that a waiting poll is one small future and not the whole handler stack.
-fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
-    let poll = poll(Box::new(PollState { app, stream, place }), wait);
+fn poll_response(app: App, stream: Stream, permit: Poll, wait: Duration) -> Response {
+    let poll = poll(Box::new(PollState { app, stream, permit }), wait);
     let body = Body::from_stream(futures_util::stream::once(poll));
     (Extension(StreamingResponse), [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
@@ -267,11 +267,11 @@ fn answer(app: App, stream: Stream, place: Poll, wait: Duration) -> Response {
 struct PollState {
     app: App,
     stream: Stream,
-    place: Poll,
+    permit: Poll,
 }
 
 async fn poll(mut poller: Box<PollState>, wait: Duration) -> Result<String, Infallible> {
-    let PollState { app, stream, place } = &mut *poller;
+    let PollState { app, stream, permit } = &mut *poller;
     let side = stream.membership().side;
     // The poll before has reported presence: otherwise every poll would end immediately.
     stream.knows_presence();
@@ -283,7 +283,7 @@ async fn poll(mut poller: Box<PollState>, wait: Duration) -> Result<String, Infa
         let next = if caught_up {
             tokio::select! {
                 next = timeout_at(deadline, stream.next()) => next.unwrap_or(None),
-                () = place.superseded() => {
+                () = permit.superseded() => {
                     let retry_after_ms = 1_000 + app.jitter(1_000);
                     frames.push(FrameOut::Bye { reason: "superseded", retry_after_ms }.text());
                     None
@@ -312,7 +312,7 @@ async fn poll(mut poller: Box<PollState>, wait: Duration) -> Result<String, Infa
     Ok(serde_json::to_string(&Polled { frames, cursor: stream.cursor().to_string() }).unwrap_or_default())
 }
 
-fn follow(app: App, stream: Stream, place: StreamPermit, heartbeat: Option<Duration>) -> Response {
+fn follow_events(app: App, stream: Stream, permit: StreamPermit, heartbeat: Option<Duration>) -> Response {
     let side = stream.membership().side;
     let retry = Duration::from_millis(1_000 + app.jitter(2_000));
     let keep_alive = match heartbeat {
@@ -321,7 +321,7 @@ fn follow(app: App, stream: Stream, place: StreamPermit, heartbeat: Option<Durat
         }
         None => KeepAlive::new().interval(Duration::from_millis(20_000 + app.jitter(10_000))).text("ping"),
     };
-    let begin = (Box::new((app, stream, place)), Some(retry));
+    let begin = (Box::new((app, stream, permit)), Some(retry));
     let events = futures_util::stream::unfold(begin, move |(mut held, retry)| async move {
         let (app, stream, _) = &mut *held;
         let frame = stream.next().await?;
@@ -339,13 +339,13 @@ fn follow(app: App, stream: Stream, place: StreamPermit, heartbeat: Option<Durat
 }
 
 /// Ends an event stream that cannot be served for now, so that a browser reconnects.
-fn come_back_later(app: &App, problem: &Problem) -> Response {
-    let (least, spread) = match problem.code() {
+fn temporary_refusal(app: &App, problem: &Problem) -> Response {
+    let (min_ms, spread_ms) = match problem.code() {
         // The limit applies while the account's other streams are open, and each new attempt costs a request.
         "too_many_streams" => (60_000, 60_000),
         _ => (5_000, 10_000),
     };
-    let retry_after_ms = least + app.jitter(spread);
+    let retry_after_ms = min_ms + app.jitter(spread_ms);
     let bye = FrameOut::Bye { reason: problem.code(), retry_after_ms };
     let event = Event::default().data(bye.text()).retry(Duration::from_millis(retry_after_ms));
     event_stream(futures_util::stream::iter([Ok(event)]), KeepAlive::new()).into_response()

@@ -149,7 +149,7 @@ pub(super) async fn avatar(app: &App, of: AccountId, viewer: &Viewer) -> ApiResu
 }
 
 /// Small avatar of an inviter as a `data:` URL, which gives no access to the picture itself.
-pub(super) async fn glimpse(app: &App, of: AccountId) -> ApiResult<Option<String>> {
+pub(super) async fn avatar_preview(app: &App, of: AccountId) -> ApiResult<Option<String>> {
     let (store, gallery) = (&app.backend.ports().store, app.backend.gallery());
     let Some(media) = store.avatar_of(of).await?.filter(|media| media.state == MediaState::Ready) else {
         return Ok(None);

@@ -107,7 +107,7 @@ impl PicturesAnswer {
             // A separate task: the probe may be cancelled before the check is done.
             let (last, blobs) = (self.last.clone(), blobs.clone());
             tokio::spawn(async move {
-                let answered = ask(&blobs).await;
+                let answered = is_available(&blobs).await;
                 last.send_replace(Some((Instant::now(), answered)));
                 drop(asking);
             });
@@ -121,7 +121,8 @@ impl PicturesAnswer {
     }
 }
 
-async fn ask(blobs: &Blobs) -> bool {
+/// Whether the blob store answers in time.
+async fn is_available(blobs: &Blobs) -> bool {
     match timeout(CHECK_TIMEOUT, blobs.ping()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {

@@ -12,11 +12,11 @@ use super::{ApiResult, HttpOptions, Problem, server::body_problem};
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Deadline of the whole upload.
-    until: Instant,
+    end: Instant,
     /// Minimum bytes that must arrive in each [`RATE_WINDOW`](Self::RATE_WINDOW).
-    least: usize,
-    came: usize,
-    stretch_until: Instant,
+    min_bytes: usize,
+    bytes: usize,
+    window_end: Instant,
 }
 
 impl Pace {
@@ -34,23 +34,23 @@ impl Pace {
     }
 
     pub(super) fn new(options: &HttpOptions, now: Instant) -> Self {
-        let until = now + options.upload_timeout;
-        Self { until, least: Self::window_bytes(options), came: 0, stretch_until: now + Self::RATE_WINDOW }
+        let end = now + options.upload_timeout;
+        Self { end, min_bytes: Self::window_bytes(options), bytes: 0, window_end: now + Self::RATE_WINDOW }
     }
     /// Deadline of the next bytes.
-    pub(super) fn late(&self, now: Instant) -> Instant {
-        self.until.min(self.stretch_until).min(now + Self::IDLE_TIMEOUT)
+    pub(super) fn deadline(&self, now: Instant) -> Instant {
+        self.end.min(self.window_end).min(now + Self::IDLE_TIMEOUT)
     }
     /// Excludes the time spent on storing bytes, which must not count against the client.
-    pub(super) fn kept(&mut self, took: Duration) {
-        self.until += took;
-        self.stretch_until += took;
+    pub(super) fn exclude(&mut self, took: Duration) {
+        self.end += took;
+        self.window_end += took;
     }
     /// Counts bytes that arrived.
-    pub(super) fn came(&mut self, bytes: usize, now: Instant) {
-        self.came += bytes;
-        if self.came >= self.least {
-            (self.came, self.stretch_until) = (0, now + Self::RATE_WINDOW);
+    pub(super) fn count(&mut self, bytes: usize, now: Instant) {
+        self.bytes += bytes;
+        if self.bytes >= self.min_bytes {
+            (self.bytes, self.window_end) = (0, now + Self::RATE_WINDOW);
         }
     }
 }
@@ -91,11 +91,11 @@ impl PacedBody {
     pub(super) async fn read(&mut self, until: Option<Instant>) -> ApiResult<Read> {
         let now = Instant::now();
         let took = now - self.idle_since;
-        self.pace.kept(took);
+        self.pace.exclude(took);
         let quiet_since = self.quiet_since.map_or(now, |since| since + took);
         self.quiet_since = Some(quiet_since);
         self.idle_since = now;
-        let late = self.pace.late(quiet_since);
+        let late = self.pace.deadline(quiet_since);
         let read = loop {
             let frame = timeout_at(until.map_or(late, |until| until.min(late)), self.body.frame()).await;
             match frame {
@@ -103,7 +103,7 @@ impl PacedBody {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(bytes) = frame.into_data() {
                         self.quiet_since = None;
-                        self.pace.came(bytes.len(), Instant::now());
+                        self.pace.count(bytes.len(), Instant::now());
                         break Ok(Read::Bytes(bytes));
                     }
                 }
@@ -127,9 +127,9 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(&HttpOptions::default().with_min_upload_rate(8), begun);
         let later = begun + Duration::from_secs(140);
-        assert!(pace.late(later) < later);
-        pace.kept(Duration::from_secs(40));
-        assert!(pace.late(later) > later);
+        assert!(pace.deadline(later) < later);
+        pace.exclude(Duration::from_secs(40));
+        assert!(pace.deadline(later) > later);
     }
 
     #[tokio::test]
@@ -150,9 +150,9 @@ mod tests {
         let mut now = begun;
         for second in 0..2_000 {
             let pause = if second % 100 == 99 { 55 } else { 1 };
-            assert!(pace.late(now) > now + Duration::from_secs(pause), "after {:?}", now - begun);
+            assert!(pace.deadline(now) > now + Duration::from_secs(pause), "after {:?}", now - begun);
             now += Duration::from_secs(pause);
-            pace.came(1_000, now);
+            pace.count(1_000, now);
         }
     }
 
@@ -161,18 +161,18 @@ mod tests {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let options = HttpOptions::default().with_min_upload_rate(8);
-        assert_eq!(Pace::new(&options, begun).late(begun), at(60), "no bytes at all");
+        assert_eq!(Pace::new(&options, begun).deadline(begun), at(60), "no bytes at all");
         let mut drops = Pace::new(&options, begun);
         for seconds in (0..120).step_by(20) {
-            assert!(drops.late(at(seconds)) > at(seconds));
-            drops.came(100, at(seconds));
+            assert!(drops.deadline(at(seconds)) > at(seconds));
+            drops.count(100, at(seconds));
         }
-        assert_eq!(drops.late(at(119)), at(120), "fewer bytes than needed");
+        assert_eq!(drops.deadline(at(119)), at(120), "fewer bytes than needed");
         let mut steady = Pace::new(&options, begun);
         for seconds in (0..3_600).step_by(50) {
-            assert!(steady.late(at(seconds)) > at(seconds), "after {seconds} s");
-            steady.came(1000, at(seconds));
+            assert!(steady.deadline(at(seconds)) > at(seconds), "after {seconds} s");
+            steady.count(1000, at(seconds));
         }
-        assert_eq!(steady.late(at(3_590)), at(3_600), "the whole upload has a deadline");
+        assert_eq!(steady.deadline(at(3_590)), at(3_600), "the whole upload has a deadline");
     }
 }

@@ -44,7 +44,7 @@ struct ProfileOut {
 
 impl ProfileOut {
     async fn new(app: &App, of: AccountId, profile: Profile) -> ApiResult<Self> {
-        let avatar = media::glimpse(app, of).await?;
+        let avatar = media::avatar_preview(app, of).await?;
         Ok(Self { display_name: profile.display_name.to_string(), avatar })
     }
 }
@@ -282,7 +282,7 @@ struct InviteName {
 }
 
 impl InviteName {
-    fn named(self) -> ApiResult<InviteRef> {
+    fn into_ref(self) -> ApiResult<InviteRef> {
         match (self.code, self.token, self.id) {
             (Some(code), None, None) => Ok(InviteRef::Code(code)),
             (None, Some(token), None) => Ok(InviteRef::Link(token)),
@@ -303,7 +303,7 @@ async fn preview(
     meta: RequestMeta,
     body: Body<InviteName>,
 ) -> ApiResult<Json<ReceivedOut>> {
-    let named = body.value.named()?;
+    let named = body.value.into_ref()?;
     let (invite, from) = app.backend.pairings().preview(&meta.plain(), &signed.person(), &named).await?;
     Ok(Json(ReceivedOut::new(&app, invite, from).await?))
 }
@@ -320,7 +320,7 @@ async fn accept(
     body: Body<InviteName>,
 ) -> ApiResult<(StatusCode, Json<CoupleAnswer>)> {
     let call = meta.call(signed.id(), &body);
-    let named = body.value.named()?;
+    let named = body.value.into_ref()?;
     let couple = app.backend.pairings().accept(&call, &signed.person(), &named).await?;
     let side = side_of(&couple, &signed)?;
     Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, &signed, couple, side).await? })))
@@ -336,7 +336,7 @@ async fn decline(
     body: Body<InviteName>,
 ) -> ApiResult<StatusCode> {
     let call = meta.call(signed.id(), &body);
-    let named = body.value.named()?;
+    let named = body.value.into_ref()?;
     app.backend.pairings().decline(&call, &signed.person(), &named).await?;
     Ok(StatusCode::NO_CONTENT)
 }

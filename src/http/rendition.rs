@@ -89,7 +89,7 @@ async fn rendition(
         false => answer,
     };
     let failed = |_| Problem::new("internal_error");
-    if named(&headers, &tag) {
+    if matches_tag(&headers, &tag) {
         let answer = answer.status(StatusCode::NOT_MODIFIED).header(header::ETAG, tag);
         return answer.body(HttpBody::empty()).map_err(failed);
     }
@@ -148,7 +148,7 @@ fn accepts(headers: &HeaderMap) -> Accepts {
 }
 
 /// Whether `If-None-Match` names a tag (RFC 9110, 13.1.2).
-fn named(headers: &HeaderMap, tag: &str) -> bool {
+fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
     tags.flat_map(|tags| tags.split(','))
         .map(str::trim)

@@ -33,7 +33,7 @@ pub(super) fn upgrade(
     app: App,
     upgrade: WebSocketUpgrade,
     stream: Stream,
-    place: StreamPermit,
+    permit: StreamPermit,
     heartbeat: Heartbeat,
 ) -> Response {
     upgrade
@@ -50,7 +50,7 @@ pub(super) fn upgrade(
                 socket,
                 stream,
                 heartbeat,
-                _place: place,
+                _permit: permit,
             }))));
             ready(())
         })
@@ -62,7 +62,7 @@ struct SocketFollower {
     socket: WebSocket,
     stream: Stream,
     heartbeat: Heartbeat,
-    _place: StreamPermit,
+    _permit: StreamPermit,
 }
 
 async fn follow(mut follower: Box<SocketFollower>) {
@@ -85,17 +85,17 @@ async fn follow(mut follower: Box<SocketFollower>) {
             message = socket.recv() => match message {
                 // tungstenite has queued the response, which another read sends.
                 Some(Ok(Message::Close(_))) => return Box::pin(drain(socket)).await,
-                Some(Ok(_)) if !rate.allows(1) => return Box::pin(part(socket, close_code::POLICY, "too much")).await,
+                Some(Ok(_)) if !rate.allows(1) => return Box::pin(close_with(socket, close_code::POLICY, "too much")).await,
                 Some(Ok(message)) => {
                     heard = true;
                     let Message::Text(text) = message else { continue };
-                    match Box::pin(frame::hear(stream, &text)).await {
+                    match Box::pin(frame::handle_client_frame(stream, &text)).await {
                         Some(answer) => Message::Text(answer.into()),
                         None => continue,
                     }
                 }
                 Some(Err(error)) => match fault(error) {
-                    Some(code) => return Box::pin(part(socket, code, "")).await,
+                    Some(code) => return Box::pin(close_with(socket, code, "")).await,
                     None => return,
                 },
                 None => return,
@@ -123,7 +123,7 @@ async fn follow(mut follower: Box<SocketFollower>) {
                 CloseReason::Draining => close_code::RESTART,
                 CloseReason::Unavailable => close_code::AGAIN,
             };
-            return Box::pin(part(socket, code, reason(why))).await;
+            return Box::pin(close_with(socket, code, reason(why))).await;
         }
     }
 }
@@ -133,7 +133,7 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
     timeout(SEND_TIMEOUT, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
 
-async fn part(socket: &mut WebSocket, code: u16, reason: &'static str) {
+async fn close_with(socket: &mut WebSocket, code: u16, reason: &'static str) {
     if send(socket, Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
         drain(socket).await;
     }

@@ -89,12 +89,12 @@ impl fmt::Display for ConnectError {
 /// An authenticated client, before its task starts.
 struct PendingFollower {
     stream: Stream,
-    place: StreamPermit,
+    permit: StreamPermit,
     session: Arc<Session>,
     /// Notified when the client is disconnected.
-    left: mpsc::Receiver<()>,
+    disconnected: mpsc::Receiver<()>,
     /// Events that the client sends.
-    hears: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Event>,
     heartbeat: Heartbeat,
 }
 
@@ -122,14 +122,14 @@ pub(super) fn route(app: &App) -> MethodRouter<App> {
         .max_buffer_size(MAX_QUEUED_PACKETS)
         .with_parser(ParserConfig::common().max_incoming_binaries(0))
         .build_with_inner_svc(service_fn(not_found as fn(_) -> _));
-    let (door, inside) = (app.clone(), app.clone());
-    let let_in = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
+    let (connect_app, follow_app) = (app.clone(), app.clone());
+    let authenticate = async move |socket: SocketRef, TryData(auth): TryData<Value>| {
         let session = socket.req_parts().extensions.get::<Arc<Session>>().cloned();
         let session = session.ok_or_else(|| ConnectError(Problem::new("internal_error")))?;
         if !session.asks_first() {
             return Err(ConnectError(Problem::new("malformed_request")));
         }
-        match open(&door, &socket, &session, &auth.unwrap_or_default()).await {
+        match open(&connect_app, &socket, &session, &auth.unwrap_or_default()).await {
             Ok(follower) => {
                 session.release_permit();
                 let opened: AuthResult = Arc::new(Mutex::new(Some(follower)));
@@ -137,7 +137,7 @@ pub(super) fn route(app: &App) -> MethodRouter<App> {
                 Ok::<(), ConnectError>(())
             }
             Err(problem) => {
-                tokio::spawn(async move { session.part().await });
+                tokio::spawn(async move { session.close_gracefully().await });
                 Err(ConnectError(problem))
             }
         }
@@ -146,10 +146,10 @@ pub(super) fn route(app: &App) -> MethodRouter<App> {
         let opened = socket.extensions.remove::<AuthResult>();
         let opened = opened.and_then(|opened| opened.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(follower) = opened {
-            follow(&inside, socket, follower).await;
+            follow(&follow_app, socket, follower).await;
         }
     };
-    let _: () = io.ns("/", begin.with(let_in));
+    let _: () = io.ns("/", begin.with(authenticate));
     let engine = Engine::new(app.clone(), service);
     any_service(service_fn(move |request: Request| engine.clone().answer(request)))
 }
@@ -162,30 +162,31 @@ async fn open(
 ) -> ApiResult<PendingFollower> {
     let auth = Auth::read(auth)?;
     let signed = signed(app, auth.token).await?;
-    let place = app.streams.take(signed.id())?;
+    let permit = app.streams.take(signed.id())?;
     let span = stream_span(&socket.req_parts().headers);
     let stream = super::live::open(app, &signed, auth.cursor, auth.presence, span).await?;
     // Registered before the client is notified that it is connected, since it may disconnect or send an event from then on.
-    let (gone, left) = mpsc::channel(1);
+    let (disconnect, disconnected) = mpsc::channel(1);
     socket.on_disconnect(async move || {
-        let _ = gone.try_send(());
+        let _ = disconnect.try_send(());
     });
-    let (said, hears) = mpsc::channel(4);
-    let pinged = said.clone();
+    let (sender, events) = mpsc::channel(4);
+    let ping_sender = sender.clone();
     socket.on("signal", async move |TryData(frame): TryData<ClientFrame>| {
         // If the queue is full, the signal is lost, as signals may be.
-        let _ = said.try_send(Event::Signal(frame.ok()));
+        let _ = sender.try_send(Event::Signal(frame.ok()));
     });
     socket.on("ping", async move || {
-        let _ = pinged.try_send(Event::Ping);
+        let _ = ping_sender.try_send(Event::Ping);
     });
     let heartbeat = Heartbeat::new(auth.heartbeat);
-    Ok(PendingFollower { stream, place, session: session.clone(), left, hears, heartbeat })
+    Ok(PendingFollower { stream, permit, session: session.clone(), disconnected, events, heartbeat })
 }
 
 /// Serves the client until its connection ends. Then closes its session and returns its permit.
 async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
-    let PendingFollower { mut stream, place, session, mut left, mut hears, mut heartbeat } = follower;
+    let PendingFollower { mut stream, permit, session, mut disconnected, mut events, mut heartbeat } =
+        follower;
     session.release_retained();
     let side = stream.membership().side;
     loop {
@@ -194,11 +195,11 @@ async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
                 Some(frame) => (frame::name(&frame), frame::text(app, &frame, side)),
                 None => break,
             },
-            _ = left.recv() => break,
-            Some(event) = hears.recv() => match event {
+            _ = disconnected.recv() => break,
+            Some(event) = events.recv() => match event {
                 Event::Ping => ("pong", FrameOut::Pong.text()),
                 Event::Signal(None) => ("refused", frame::refused("invalid_field")),
-                Event::Signal(Some(said)) => match Box::pin(frame::pass_on(&mut stream, &said)).await {
+                Event::Signal(Some(signal)) => match Box::pin(frame::forward_signal(&mut stream, &signal)).await {
                     Some(refused) => ("refused", refused),
                     None => continue,
                 },
@@ -213,18 +214,18 @@ async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
     drop(stream);
     // Pending packets are sent before the disconnect.
     let _ = socket.disconnect();
-    session.part().await;
-    drop(place);
+    session.close_gracefully().await;
+    drop(permit);
 }
 
 /// Sends an event; returns whether the client accepted it in time.
 async fn send(socket: &SocketRef, event: &str, text: &str) -> bool {
     let frame: &RawValue = serde_json::from_str(text).unwrap_or(RawValue::NULL);
-    let patience = Instant::now() + SEND_TIMEOUT;
+    let deadline = Instant::now() + SEND_TIMEOUT;
     loop {
         match socket.emit(event, frame) {
             Ok(()) => return true,
-            Err(SendError::Socket(SocketError::InternalChannelFull)) if Instant::now() < patience => {
+            Err(SendError::Socket(SocketError::InternalChannelFull)) if Instant::now() < deadline => {
                 sleep(Duration::from_millis(10)).await;
             }
             Err(_) => return false,

@@ -18,7 +18,7 @@ type PollKey = (SessionId, Option<String>);
 pub(super) struct StreamPermits {
     open: Mutex<OpenStreams>,
     all: Arc<Semaphore>,
-    most: usize,
+    max: usize,
     per_account: usize,
 }
 
@@ -29,14 +29,14 @@ struct OpenStreams {
 }
 
 impl StreamPermits {
-    pub(super) fn new(most: usize, per_account: usize) -> Arc<Self> {
-        let all = Arc::new(Semaphore::new(most));
-        Arc::new(Self { open: Mutex::default(), all, most, per_account })
+    pub(super) fn new(max: usize, per_account: usize) -> Arc<Self> {
+        let all = Arc::new(Semaphore::new(max));
+        Arc::new(Self { open: Mutex::default(), all, max, per_account })
     }
 
     /// Number of live connections.
     pub(super) fn count(&self) -> usize {
-        self.most - self.all.available_permits()
+        self.max - self.all.available_permits()
     }
 
     fn open(&self) -> MutexGuard<'_, OpenStreams> {
@@ -75,8 +75,8 @@ impl StreamPermits {
             older.notify_one();
         }
         let ticket = Ticket { streams: self.clone(), poller, newer };
-        let place = self.take_beside(account, usize::from(older.is_some()))?;
-        Ok(Poll { ticket, _place: place })
+        let permit = self.take_beside(account, usize::from(older.is_some()))?;
+        Ok(Poll { ticket, _permit: permit })
     }
 }
 
@@ -104,7 +104,7 @@ impl Drop for StreamPermit {
 #[derive(Debug)]
 pub(super) struct Poll {
     ticket: Ticket,
-    _place: StreamPermit,
+    _permit: StreamPermit,
 }
 
 impl Poll {

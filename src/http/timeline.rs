@@ -199,10 +199,10 @@ impl Paging {
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature for map_err")]
 pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
-    let said = rejection.body_text();
+    let message = rejection.body_text();
     // "…: limit: invalid digit …", or "…: missing field `purpose`"
-    let named = said.split(": ").nth(1).filter(|name| !name.contains([' ', '`']));
-    let field = named.or_else(|| said.split('`').nth(1)).unwrap_or("query").to_owned();
+    let named = message.split(": ").nth(1).filter(|name| !name.contains([' ', '`']));
+    let field = named.or_else(|| message.split('`').nth(1)).unwrap_or("query").to_owned();
     Problem::new("invalid_field").field(field, "invalid")
 }
 

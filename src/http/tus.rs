@@ -83,27 +83,27 @@ impl From<ResumeError> for Problem {
     }
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> ApiResult<Option<&'h str>> {
+fn header_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> ApiResult<Option<&'h str>> {
     let unreadable = |_| Problem::new("malformed_request").detail(format!("{name} is not ASCII text"));
     headers.get(name).map(|value| value.to_str().map_err(unreadable)).transpose()
 }
 
-fn number(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<u64>> {
+fn header_number(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<u64>> {
     let wrong = |_| Problem::new("malformed_request").detail(format!("{name} is not a number"));
-    text(headers, name)?.map(|text| text.parse().map_err(wrong)).transpose()
+    header_text(headers, name)?.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
-fn needed<T>(value: Option<T>, name: &HeaderName) -> ApiResult<T> {
+fn required<T>(value: Option<T>, name: &HeaderName) -> ApiResult<T> {
     value.ok_or_else(|| Problem::new("malformed_request").detail(format!("{name} is missing")))
 }
 
 /// Length of a new upload; none if it is deferred.
 fn declared_length(headers: &HeaderMap) -> ApiResult<Option<u64>> {
-    let deferred = number(headers, &DEFER_LENGTH)?;
-    match (number(headers, &LENGTH)?, deferred) {
+    let deferred = header_number(headers, &DEFER_LENGTH)?;
+    match (header_number(headers, &LENGTH)?, deferred) {
         (Some(length), None) => Ok(Some(length)),
         (None, Some(1)) => Ok(None),
-        (None, None) => needed(None, &LENGTH),
+        (None, None) => required(None, &LENGTH),
         _ => Err(Problem::new("malformed_request").detail("send Upload-Length, or Upload-Defer-Length: 1")),
     }
 }
@@ -111,7 +111,7 @@ fn declared_length(headers: &HeaderMap) -> ApiResult<Option<u64>> {
 /// Metadata of a file, as in the query of `POST /v1/media`.
 ///
 /// `purpose`, for an avatar `crop`, and `placeholder`.
-fn about(metadata: &str) -> ApiResult<UploadMetadata> {
+fn read_metadata(metadata: &str) -> ApiResult<UploadMetadata> {
     let value = |wanted: &str| {
         let pair = metadata
             .split(',')
@@ -196,7 +196,8 @@ async fn completed(
     let _permit = app.uploads.take(signed.id()).await.map_err(busy)?;
     // No idempotency key: an upload becomes a picture once, whatever key its requests have.
     let call = move |_: &couple_core::Digest| meta.plain();
-    let stored = upload.complete(about(upload.metadata())?, call, still_signed_in(app, signed)).await?;
+    let stored =
+        upload.complete(read_metadata(upload.metadata())?, call, still_signed_in(app, signed)).await?;
     Ok(upload.became(stored.media.id))
 }
 
@@ -244,8 +245,8 @@ async fn receive(
 #[utoipa::path(options, path = "/v1/uploads", tag = "media",
     responses((status = 204, description = "`Tus-Version`, `Tus-Extension`, and `Tus-Max-Size` in bytes")))]
 async fn options(State(app): State<App>) -> Response {
-    let most = app.backend.gallery().options().limits.bytes.to_string();
-    let headers = [("tus-extension", EXTENSIONS), ("tus-max-size", most.as_str())];
+    let max_bytes = app.backend.gallery().options().limits.bytes.to_string();
+    let headers = [("tus-extension", EXTENSIONS), ("tus-max-size", max_bytes.as_str())];
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
@@ -280,18 +281,18 @@ async fn create(
     body: HttpBody,
 ) -> ApiResult<Response> {
     require_no_coding(&headers)?;
-    let metadata = text(&headers, &METADATA)?.unwrap_or("").to_owned();
+    let metadata = header_text(&headers, &METADATA)?.unwrap_or("").to_owned();
     if metadata.len() > MAX_METADATA_BYTES {
         return Err(Problem::new("invalid_field").field(METADATA.as_str(), "too_long"));
     }
-    let (gallery, concatenation) = (app.backend.gallery(), text(&headers, &CONCAT)?);
+    let (gallery, concatenation) = (app.backend.gallery(), header_text(&headers, &CONCAT)?);
     let new = NewUpload { metadata, concatenation: concatenation.map(str::to_owned), ..NewUpload::default() };
     let mut upload = match concatenation {
         Some(PARTIAL_FOLDER) => {
             gallery.begin(signed.id(), NewUpload { length: declared_length(&headers)?, ..new }).await?
         }
         None => {
-            let purpose = Some(about(&new.metadata)?.purpose);
+            let purpose = Some(read_metadata(&new.metadata)?.purpose);
             gallery
                 .begin(signed.id(), NewUpload { purpose, length: declared_length(&headers)?, ..new })
                 .await?
@@ -300,7 +301,7 @@ async fn create(
             let urls = concatenation.strip_prefix("final;");
             let urls =
                 urls.ok_or_else(|| Problem::new("malformed_request").detail("Upload-Concat is not valid"))?;
-            let purpose = Some(about(&new.metadata)?.purpose);
+            let purpose = Some(read_metadata(&new.metadata)?.purpose);
             gallery.join(signed.id(), NewUpload { purpose, ..new }, &partials(urls)?).await?
         }
     };
@@ -389,8 +390,8 @@ async fn append(
         return Err(Problem::new("unsupported_media_type").detail(format!("send {CHUNK_TYPE}")));
     }
     require_no_coding(&headers)?;
-    let from = needed(number(&headers, &OFFSET)?, &OFFSET)?;
-    let length = number(&headers, &LENGTH)?;
+    let from = required(header_number(&headers, &OFFSET)?, &OFFSET)?;
+    let length = header_number(&headers, &LENGTH)?;
     app.backend.gallery().pictures().allow_append(signed.id()).await?;
     let upload = find(&app, &signed, &name).await?;
     if upload.is_final() {

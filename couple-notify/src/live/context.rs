@@ -1,4 +1,4 @@
-//! What the rooms, the streams and the watch for ended sessions of a process share.
+//! State that the rooms, the streams and the watch for ended sessions of a process share.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -17,7 +17,7 @@ pub(super) struct Registration {
 impl Registration {
     /// Adds a stream to a room.
     pub(super) fn new(room: Arc<Room>, side: Side) -> Self {
-        room.enter(side);
+        room.add_stream(side);
         Self { room, side, announced: false }
     }
 
@@ -31,6 +31,6 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.room.leave(self.side, self.announced);
+        self.room.remove_stream(self.side, self.announced);
     }
 }

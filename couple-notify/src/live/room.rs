@@ -119,7 +119,7 @@ impl RoomState {
     ///
     /// If both members touch about the same point within a short time, both receive a signal `thumb_kiss`. Each process derives it from the
     /// two signals, so the result is the same in every process.
-    fn press(&mut self, side: Side, place: Place) {
+    fn record_thumb(&mut self, side: Side, place: Place) {
         let now = Instant::now();
         self.sides[side.index()].thumb = Some((place, now));
         let other = self.sides[side.other().index()].thumb;
@@ -152,7 +152,7 @@ impl RoomState {
 /// Next step of the task.
 enum Step {
     Read(u64),
-    Renew(Side),
+    RenewPresence(Side),
     QueryPresence(Side),
     Wait(Instant),
     Close,
@@ -200,7 +200,7 @@ impl Room {
     }
 
     /// Adds a stream. The caller holds the hub's lock.
-    pub(super) fn enter(&self, side: Side) {
+    pub(super) fn add_stream(&self, side: Side) {
         let mut state = self.state();
         state.sides[side.index()].streams += 1;
         if state.sides[side.index()].streams == 1 {
@@ -211,7 +211,7 @@ impl Room {
     }
 
     /// Removes a stream.
-    pub(super) fn leave(&self, side: Side, announced: bool) {
+    pub(super) fn remove_stream(&self, side: Side, announced: bool) {
         let mut state = self.state();
         let own = &mut state.sides[side.index()];
         own.streams -= 1;
@@ -299,7 +299,7 @@ impl Room {
         if state.sweep_at <= now {
             state.sweep_at = now + self.context.sweep_interval();
             if std::mem::replace(&mut state.quiet, true) {
-                state.tail.rest();
+                state.tail.clear();
                 state.signals = VecDeque::new();
             }
             state.checks += 1;
@@ -315,7 +315,7 @@ impl Room {
             match presence.renew_at {
                 Some(at) if at <= now => {
                     presence.renew_at = Some(now + LEASE_RENEW_INTERVAL);
-                    return Step::Renew(side);
+                    return Step::RenewPresence(side);
                 }
                 Some(at) => until = until.min(at),
                 None => {}
@@ -355,7 +355,7 @@ impl Room {
                 },
                 Step::Close if rooms.remove_if_empty(&self) => break,
                 Step::Close => {}
-                Step::Renew(side) => Box::pin(self.renew(side)).await,
+                Step::RenewPresence(side) => Box::pin(self.renew_presence(side)).await,
                 Step::QueryPresence(side) => Box::pin(self.query_presence(side)).await,
                 Step::Wait(until) => {
                     if alarm.deadline() != until {
@@ -383,10 +383,10 @@ impl Room {
                 return;
             }
             // A repeated notice, or the entry was read meanwhile.
-            Notice::Appended(entry) if state.tail.has(entry.seq) => return,
+            Notice::Appended(entry) if state.tail.contains(entry.seq) => return,
             // If the last read is too old, the streams would not trust it and request a read immediately.
             Notice::Appended(entry)
-                if state.tail.awaits(entry.seq) && state.read_at.elapsed() < GATE_TRUST_TIME =>
+                if state.tail.is_next(entry.seq) && state.read_at.elapsed() < GATE_TRUST_TIME =>
             {
                 let entry = Arc::unwrap_or_clone(entry);
                 state.tail.extend(vec![EntryView { entry, target: None }]);
@@ -405,7 +405,7 @@ impl Room {
                     (kind == rules::THUMB).then(|| rules::thumb(body.as_ref().map(Body::value).as_ref()));
                 state.push(Some(from), kind, body);
                 if let Some(Ok(place)) = thumb {
-                    state.press(from, place);
+                    state.record_thumb(from, place);
                 }
             }
         }
@@ -445,7 +445,7 @@ impl Room {
     }
 
     /// Renews a member's presence. Failures are ignored: presence is not essential.
-    async fn renew(&self, side: Side) {
+    async fn renew_presence(&self, side: Side) {
         let (ports, who) = (&self.context.ports, self.state().couple.member(side));
         if ports.presence.renew(who, PRESENCE_LEASE).await.unwrap_or(false) {
             ports.bus.publish(Topic::Couple(self.id), Notice::Here(side)).await;

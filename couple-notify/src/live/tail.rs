@@ -56,12 +56,12 @@ impl Tail {
     }
 
     /// Whether `seq` comes next.
-    pub(super) fn awaits(&self, seq: i64) -> bool {
+    pub(super) fn is_next(&self, seq: i64) -> bool {
         seq == self.end() + 1
     }
 
     /// Whether `seq` is in the tail, or older.
-    pub(super) fn has(&self, seq: i64) -> bool {
+    pub(super) fn contains(&self, seq: i64) -> bool {
         seq <= self.end()
     }
 
@@ -72,21 +72,21 @@ impl Tail {
                 *self = Self::new(view.entry.seq - 1);
             }
             if let Some(target) = &view.target {
-                self.renew(target);
+                self.replace(target);
             }
             let line = Arc::new(EncodedEntry::new(view));
             self.bytes += line.size();
             self.lines.push_back(line);
         }
         while self.lines.len() > MAX_ENTRIES as usize || (self.bytes > MAX_BYTES && self.lines.len() > 1) {
-            let gone = self.lines.pop_front();
-            self.bytes -= gone.map_or(0, |line| line.size());
+            let removed = self.lines.pop_front();
+            self.bytes -= removed.map_or(0, |line| line.size());
             self.start += 1;
         }
     }
 
     /// Replaces an entry, and its copies as a target, by its current state.
-    fn renew(&mut self, entry: &Entry) {
+    fn replace(&mut self, entry: &Entry) {
         for line in &mut self.lines {
             let EntryView { entry: own, target } = &line.view;
             let view = if own.seq == entry.seq {
@@ -103,7 +103,7 @@ impl Tail {
     }
 
     /// Drops all entries, which every stream has received.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self::new(self.end());
     }
 
@@ -163,7 +163,7 @@ mod tests {
         tail.extend(vec![view(101)]);
         assert!(matches!(tail.after(68), Next::Older));
         assert_eq!(line(&tail, 100).view.entry.seq, 101);
-        tail.rest();
+        tail.clear();
         assert!(matches!(tail.after(100), Next::Older) && matches!(tail.after(101), Next::Nothing));
     }
 

@@ -55,8 +55,8 @@ impl BodySlot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the body of a streaming response, and replaces it by one that never produces a frame.
-    pub(super) fn keep(&self, response: Response) -> Response {
+    /// Holds the body of a streaming response, and replaces it by one that never produces a frame.
+    pub(super) fn hold(&self, response: Response) -> Response {
         let (parts, body) = response.into_parts();
         let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::CONNECTION];
         let plain = parts.extensions.get::<StreamingResponse>().is_some()

@@ -107,10 +107,10 @@ impl ConnectionTable {
         let exempt = self.bounds.exempt.iter().any(|network| network.contains(&peer));
         let client = (!exempt).then_some(peer);
         let mut open = self.open();
-        while let Some((network, most)) =
+        while let Some((network, max)) =
             client.and_then(|client| open.by_network.full(client, self.bounds.per_client))
         {
-            let search = Search { now, most: (most / 64).max(1), network: Some(network), own: 0 };
+            let search = Search { now, max: (max / 64).max(1), network: Some(network), own: 0 };
             if !open.evict(&search) {
                 return Err(Full::Client);
             }
@@ -133,7 +133,7 @@ impl ConnectionTable {
 
     const fn search_in_all(&self, now: u64, own: usize) -> Search {
         let batch = self.bounds.total / 64;
-        Search { now, most: if batch > 0 { batch } else { 1 }, network: None, own }
+        Search { now, max: if batch > 0 { batch } else { 1 }, network: None, own }
     }
 
     /// Closes a connection that waits for its client, if there is one, to free a file descriptor.
@@ -149,7 +149,7 @@ struct Search {
     /// Time in milliseconds.
     now: u64,
     /// Maximum number of connections to close.
-    most: usize,
+    max: usize,
     /// Network to search; none is all of them.
     network: Option<Network>,
     /// Number of connections of the new client's network.
@@ -177,7 +177,7 @@ impl OpenConnections {
     /// Without a network to search, a network loses connections while it has more than the client's own. Connections that wait for a
     /// request are closed first, and those in the middle of a body or a response last.
     fn evict(&mut self, search: &Search) -> bool {
-        let &Search { now, most, network, own } = search;
+        let &Search { now, max, network, own } = search;
         if self.fruitless.get(&network).is_some_and(|last| now < last.until && own >= last.own) {
             return false;
         }
@@ -196,17 +196,17 @@ impl OpenConnections {
         };
         let first = waiting.iter().filter_map(rank).min();
         waiting.retain(|one| first.is_some() && rank(one) == first);
-        let most = match first {
+        let max = match first {
             // At most as many as make both networks equal.
-            Some(0 | 1 | 3) => most.min((heaviest - own) / 2),
+            Some(0 | 1 | 3) => max.min((heaviest - own) / 2),
             // Closing these interrupts a request of their clients.
-            Some(4) => most / 8,
-            _ => most,
+            Some(4) => max / 8,
+            _ => max,
         };
-        let most = most.max(1);
-        if waiting.len() > most {
-            waiting.select_nth_unstable_by_key(most - 1, |one| (one.since, one.id));
-            waiting.truncate(most);
+        let max = max.max(1);
+        if waiting.len() > max {
+            waiting.select_nth_unstable_by_key(max - 1, |one| (one.since, one.id));
+            waiting.truncate(max);
         }
         let mut closed = false;
         for Waiting { id, state, .. } in waiting {

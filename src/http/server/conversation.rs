@@ -36,7 +36,7 @@ use super::{
 };
 use crate::http::Problem;
 
-/// What all conversations share: the settings of hyper, the router, and limits.
+/// State that all connections share: settings of hyper, the router, and limits.
 pub(super) struct Conversations {
     http: http1::Builder,
     router: Router,
@@ -134,7 +134,7 @@ async fn run_hyper(conversations: &Conversations, mut connection: Box<Connection
                 activity.upgraded();
             }
             let response = match slot {
-                Some(slot) => slot.keep(response),
+                Some(slot) => slot.hold(response),
                 None => response,
             };
             Ok::<_, Infallible>(response.map(|body| ResponseBody { body, activity }))

@@ -49,7 +49,7 @@
 //!    at the end of the stream. Test: `disconnect_drops_the_handler`.
 //! 7. *The head comes first.* hyper buffers the head in the poll in which the service returns, without a flush in between, and writes it
 //!    while the body is pending. A response of unknown length gets `transfer-encoding: chunked` and no `connection` header. So the first
-//!    flush after `BodySlot::keep` means that the head is written, and chunks may follow. Tests:
+//!    flush after `BodySlot::hold` means that the head is written, and chunks may follow. Tests:
 //!    `head_is_written_before_the_next_flush`, `head_for_a_slow_client_is_not_lost` (`streaming.rs`).
 //! 8. *A flush follows the last write.* hyper flushes the transport only when it has no more bytes to write. So `Connection` knows when
 //!    everything is written. Test: `transport_is_flushed_only_after_all_writes`.

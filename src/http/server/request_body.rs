@@ -88,7 +88,7 @@ impl RequestBody {
         (Self { incoming, pace, credit, waiting, timer, unread: unread.clone(), activity }, unread)
     }
 
-    fn came(&mut self, bytes: usize) {
+    fn record_progress(&mut self, bytes: usize) {
         if let WaitState::Since(since) = self.waiting {
             self.credit = self.credit.saturating_sub(since.elapsed());
             self.activity.body_came();
@@ -110,16 +110,16 @@ impl Body for RequestBody {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.came(frame.data_ref().map_or(0, Bytes::len));
+                self.record_progress(frame.data_ref().map_or(0, Bytes::len));
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.came(0);
+                self.record_progress(0);
                 self.incoming = None;
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
-                self.came(0);
+                self.record_progress(0);
                 self.incoming = None;
                 Poll::Ready(None)
             }

@@ -63,10 +63,10 @@ async fn connection_beyond_the_limit_gets_503() {
     let server = start(Router::new().route("/", slow), options);
     let first = ask(server.address, GET).await;
     began.notified().await;
-    let told = all_of(TcpStream::connect(server.address).await.unwrap()).await;
-    let (head, body) = told.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: 1"), "{told}");
-    assert!(head.contains(&format!("content-length: {}", body.len())), "{told}");
+    let text = all_of(TcpStream::connect(server.address).await.unwrap()).await;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: 1"), "{text}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{text}");
     assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "overloaded");
     ends.notify_one();
     assert!(all_of(first).await.ends_with("hello"));
@@ -86,8 +86,8 @@ async fn response_that_is_being_written_is_not_idle() {
     let mut begun = vec![0; 8 << 20];
     slow.read_exact(&mut begun).await.unwrap();
     sleep(Duration::from_millis(300)).await;
-    let told = all_of(TcpStream::connect(server.address).await.unwrap()).await;
-    assert!(told.starts_with("HTTP/1.1 503"), "{told}");
+    let text = all_of(TcpStream::connect(server.address).await.unwrap()).await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
     let mut bytes = begun.len();
     let mut space = vec![0; 1 << 20];
     while bytes < 64 << 20 {
