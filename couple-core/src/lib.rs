@@ -88,7 +88,7 @@ mod secret;
 mod store;
 mod text;
 pub mod timeline;
-mod typed;
+mod typed_text;
 pub mod upload;
 
 #[doc(hidden)]

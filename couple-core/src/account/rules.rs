@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     AccountId, Change, Digest, DisplayName, EmailAddress, Invalid, Keyring, Locale, Secret, SessionId,
-    Timestamp, TokenId, digest, pairing::PairingChange, typed,
+    Timestamp, TokenId, digest, pairing::PairingChange, typed_text,
 };
 
 /// Purpose under which codes are derived from the key ring.
@@ -23,7 +23,7 @@ pub fn code_of(keys: &Keyring, token: TokenId) -> Secret<String> {
 /// # Errors
 /// [`Invalid`] for a text other than six digits, which does not count as an attempt.
 pub fn typed_code(code: &Secret<String>) -> Result<Secret<String>, Invalid> {
-    typed::digits(code.expose(), 6).map(Secret::new).ok_or(Invalid::new("code", "invalid"))
+    typed_text::digits(code.expose(), 6).map(Secret::new).ok_or(Invalid::new("code", "invalid"))
 }
 
 /// Link token of a token: its kind as a prefix, and 192 bits.

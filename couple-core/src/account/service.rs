@@ -20,7 +20,7 @@ use crate::{
     ports::without_conflict,
     store::UnitOfWork,
     text::parse_birthday,
-    typed,
+    typed_text,
 };
 
 /// Request to sign up.
@@ -849,7 +849,7 @@ impl Accounts {
         match proof {
             AdmittedProof::Link(link) => {
                 // People paste the whole link, with blanks or brackets around it.
-                let Some(link) = typed::link_token(link.expose(), kind.as_str()) else {
+                let Some(link) = typed_text::link_token(link.expose(), kind.as_str()) else {
                     return Err(Failure::Refused(refusal));
                 };
                 let token = self.ports.store.token_by_link(&digest(&[link.as_bytes()])).await?;

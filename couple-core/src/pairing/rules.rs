@@ -7,7 +7,7 @@ use super::{Block, Couple, Invite, InviteState, PairingChange, PairingError, Pai
 use crate::{
     AccountId, Change, CoupleId, Digest, InviteId, Keyring, Secret, Timestamp, digest,
     timeline::{NewEntry, TimelineChange, system},
-    typed,
+    typed_text,
 };
 
 /// Number of letters in a short code: 50 bits.
@@ -34,13 +34,13 @@ pub fn link_of(keys: &Keyring, invite: InviteId) -> Secret<String> {
 /// Ignores case, spaces and dashes; accepts look-alikes and full-width forms.
 #[must_use]
 pub fn typed_code(text: &str) -> Option<String> {
-    typed::letters(text, CODE_LETTERS)
+    typed_text::letters(text, CODE_LETTERS)
 }
 
 /// Finds the link token in a text that is a token or a link; none if there is no token.
 #[must_use]
 pub fn typed_link(text: &str) -> Option<&str> {
-    typed::link_token(text, LINK_PURPOSE)
+    typed_text::link_token(text, LINK_PURPOSE)
 }
 
 /// Digest under which a code is stored. Keyed, because 50 bits could be found by brute force.
