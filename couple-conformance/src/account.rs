@@ -14,7 +14,7 @@ use couple_core::{
 use crate::world::{World, all, conflict, insert, must, race};
 
 /// An address key has one account; keys that differ in any byte are different addresses.
-pub async fn a1_one_account_per_address(store: impl Store) {
+pub async fn a1_address_key_has_one_account(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let commits = (0..50).map(|_| vec![insert(&world.account("ana"))]).collect();
@@ -30,7 +30,7 @@ pub async fn a1_one_account_per_address(store: impl Store) {
 }
 
 /// Every field of an account reads back, and each update increments its version.
-pub async fn a2_reads_back(store: impl Store) {
+pub async fn a2_account_fields_read_back(store: impl Store) {
     let world = World::default();
     let plain = world.account("ana");
     let full = Account {
@@ -75,7 +75,7 @@ pub async fn a2_reads_back(store: impl Store) {
 }
 
 /// An account that was changed since it was read cannot be overwritten.
-pub async fn a3_stale_update(store: impl Store) {
+pub async fn a3_stale_update_conflicts(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
     must(&store, AccountChange::Insert(account.clone())).await;
@@ -89,7 +89,7 @@ pub async fn a3_stale_update(store: impl Store) {
 }
 
 /// An update cannot take the address of another account. It frees the account's old address.
-pub async fn a4_update_to_taken_address(store: impl Store) {
+pub async fn a4_update_to_a_taken_address_conflicts(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account("ana"), world.account("ben"));
     all(&store, vec![insert(&ana), insert(&ben)]).await;
@@ -103,7 +103,7 @@ pub async fn a4_update_to_taken_address(store: impl Store) {
 }
 
 /// A token of any kind is redeemed once by concurrent commits.
-pub async fn a5_redeemed_once(store: impl Store) {
+pub async fn a5_token_is_redeemed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     for kind in
@@ -126,7 +126,7 @@ fn redeem(id: TokenId, tries: Option<i64>, at: Timestamp) -> AccountChange {
 /// Every concurrent wrong code is counted, on every unused token of the kind and address.
 ///
 /// A code is not redeemed if the count has changed since it was read.
-pub async fn a6_tries_one_by_one(store: impl Store) {
+pub async fn a6_each_wrong_code_is_counted(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let (own, other) = (digest(&[b"network"]), digest(&[b"other"]));
@@ -171,7 +171,7 @@ pub async fn a6_tries_one_by_one(store: impl Store) {
 }
 
 /// Open tokens are unused and unexpired tokens of the kind and address, listed newest first.
-pub async fn a7_open_tokens(store: impl Store) {
+pub async fn a7_open_tokens_are_listed_newest_first(store: impl Store) {
     let world = World::default();
     let mut expected = Vec::new();
     for n in 0..3 {
@@ -194,7 +194,7 @@ pub async fn a7_open_tokens(store: impl Store) {
 }
 
 /// Ending tokens ends only those of the kind and address, or of the kind and account.
-pub async fn a8_ending_tokens(store: impl Store) {
+pub async fn a8_only_matching_tokens_are_ended(store: impl Store) {
     let world = World::default();
     let tokens = [
         (TokenKind::SignIn, "ana"),
@@ -240,7 +240,7 @@ pub async fn a8_ending_tokens(store: impl Store) {
 }
 
 /// A session is added only if its account still has the version that was read.
-pub async fn a13_a_session_needs_its_account(store: impl Store) {
+pub async fn a13_session_requires_an_unchanged_account(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
     let session = world.session(account.id);
@@ -263,7 +263,7 @@ fn begin(session: &Session) -> AccountChange {
 }
 
 /// Ending sessions ends those of the account except the given one, and no others.
-pub async fn a9_ending_sessions(store: impl Store) {
+pub async fn a9_only_sessions_of_the_account_are_ended(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account("ana"), world.account("ben"));
     all(&store, vec![insert(&ana), insert(&ben)]).await;
@@ -291,7 +291,7 @@ pub async fn a9_ending_sessions(store: impl Store) {
 }
 
 /// Present sessions are found for more tokens than one statement can take, in any order.
-pub async fn a17_present_sessions(store: impl Store) {
+pub async fn a17_only_tokens_of_present_sessions_are_returned(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
     must(&store, AccountChange::Insert(ana.clone())).await;
@@ -314,7 +314,7 @@ pub async fn a17_present_sessions(store: impl Store) {
 }
 
 /// Erasing an account removes its tokens and sessions and frees its address.
-pub async fn a10_erasing(store: impl Store) {
+pub async fn a10_erasure_removes_tokens_and_sessions(store: impl Store) {
     let world = World::default();
     let ana = world.account("ana");
     let session = world.session(ana.id);
@@ -332,7 +332,7 @@ pub async fn a10_erasing(store: impl Store) {
 }
 
 /// Purges remove only expired rows, at most the given number, and return their number.
-pub async fn a11_purges(store: impl Store) {
+pub async fn a11_purge_removes_at_most_cap_expired_rows(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
     must(&store, AccountChange::Insert(account.clone())).await;
@@ -354,7 +354,7 @@ pub async fn a11_purges(store: impl Store) {
 }
 
 /// Accounts whose grace period has ended are listed, earliest first.
-pub async fn a12_due_for_deletion(store: impl Store) {
+pub async fn a12_due_accounts_are_listed_earliest_first(store: impl Store) {
     let world = World::default();
     let names = |page: Vec<Account>| page.iter().map(|a| a.display_name.to_string()).collect::<Vec<_>>();
     for (name, at) in [
@@ -435,7 +435,7 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
 }
 
 /// Code and link of a token are each redeemed once; ending the token ends the unused form.
-pub async fn a15_each_form_once(store: impl Store) {
+pub async fn a15_each_form_of_a_token_is_redeemed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let ana = world.account_id();
@@ -473,7 +473,7 @@ pub async fn a15_each_form_once(store: impl Store) {
 }
 
 /// Concurrent counts succeed up to the limit; further ones conflict until the tally expires.
-pub async fn a16_tallies_count_to_their_bound(store: impl Store) {
+pub async fn a16_tally_counts_up_to_its_limit(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let id = |n: u8| TallyId::from_digest(digest(&[b"tally", &[n]]));

@@ -59,7 +59,7 @@ async fn write(blobs: &Blobs, name: &str, bytes: &Bytes) {
 }
 
 /// Blobs of any length read back byte for byte, written at once or in pieces.
-pub async fn o1_reads_back(blobs: Blobs) {
+pub async fn o1_blob_reads_back_byte_for_byte(blobs: Blobs) {
     for length in [0, 1, 131_072, 5 << 20, LONG] {
         let (whole, pieces) = (bytes(1, length), bytes(2, length));
         blobs.put("a/whole", whole.clone()).await.unwrap();
@@ -75,7 +75,7 @@ pub async fn o1_reads_back(blobs: Blobs) {
 }
 
 /// A blob does not exist before its writer has finished, and never if the writer is dropped.
-pub async fn o2_whole_or_not_at_all(blobs: Blobs) {
+pub async fn o2_blob_exists_completely_or_not_at_all(blobs: Blobs) {
     let long = bytes(4, LONG);
     let mut writer = blobs.write("a/b").unwrap();
     writer.write(long.clone()).await.unwrap();
@@ -98,7 +98,7 @@ pub async fn o2_whole_or_not_at_all(blobs: Blobs) {
 }
 
 /// Ranges read the requested part; a range beyond the end reads up to the end.
-pub async fn o3_ranges(blobs: Blobs) {
+pub async fn o3_range_reads_only_the_requested_part(blobs: Blobs) {
     let whole = bytes(6, 300_000);
     blobs.put("a/b", whole.clone()).await.unwrap();
     for part in [0..1, 7..200_007, 299_999..300_000] {
@@ -117,7 +117,7 @@ pub async fn o3_ranges(blobs: Blobs) {
 }
 
 /// Missing blobs are reported as missing, not as an error.
-pub async fn o4_missing(blobs: Blobs) {
+pub async fn o4_missing_blob_is_reported_as_missing(blobs: Blobs) {
     blobs.put("a/b", bytes(7, 10)).await.unwrap();
     for name in ["a", "a/c", "c/b"] {
         assert_eq!(read(&blobs, name).await, None, "{name}");
@@ -132,7 +132,7 @@ pub async fn o4_missing(blobs: Blobs) {
 }
 
 /// Lists contain sizes and times; a folder does not include names that only share its prefix.
-pub async fn o5_lists(blobs: Blobs) {
+pub async fn o5_list_contains_only_blobs_of_its_folder(blobs: Blobs) {
     for (name, length) in [("c/1/x/source", 5), ("c/1/y/320.jpg", 6), ("c/10/x/source", 7), ("a/1/z", 8)] {
         blobs.put(name, bytes(8, length)).await.unwrap();
     }
@@ -148,7 +148,7 @@ pub async fn o5_lists(blobs: Blobs) {
 }
 
 /// Deleting a folder deletes all of its blobs and no others.
-pub async fn o6_deletes_folders(blobs: Blobs) {
+pub async fn o6_folder_is_deleted_completely(blobs: Blobs) {
     for n in 0..1_100 {
         blobs.put(&format!("c/1/{n}/source"), bytes(9, 1)).await.unwrap();
     }
@@ -160,7 +160,7 @@ pub async fn o6_deletes_folders(blobs: Blobs) {
 }
 
 /// Concurrent writers each read back their own blob; of writers of one name, one wins completely.
-pub async fn o7_many_at_once(blobs: Blobs) {
+pub async fn o7_one_of_concurrent_writes_wins_completely(blobs: Blobs) {
     let blobs = Arc::new(blobs);
     let tasks: Vec<_> = (0..16)
         .map(|n: u64| {
@@ -183,7 +183,7 @@ pub async fn o7_many_at_once(blobs: Blobs) {
 }
 
 /// A signed link differs by blob and expiry. The adapter's own tests read through it.
-pub async fn o8_links(blobs: Blobs) {
+pub async fn o8_signed_link_depends_on_blob_and_expiry(blobs: Blobs) {
     blobs.put("a/b", bytes(10, 10)).await.unwrap();
     if let Some(link) = blobs.signed("a/b", Duration::from_mins(1)).await.unwrap() {
         assert!(link.starts_with("http") && link.contains("a/b?"), "{link}");
@@ -196,7 +196,7 @@ pub async fn o8_links(blobs: Blobs) {
 /// Staged bytes, before and after whole parts, are joined in order.
 ///
 /// No other blob is left behind, also by a writer that is dropped.
-pub async fn o9_staged_bytes_are_joined(blobs: Blobs) {
+pub async fn o9_staged_bytes_are_joined_in_order(blobs: Blobs) {
     let whole = bytes(11, LONG);
     for stages in [vec![0, 1, 200_000], vec![6_000_000, 6_000_001, LONG], vec![LONG - 1]] {
         let mut writer = blobs.write("a/b").unwrap();
@@ -238,7 +238,7 @@ async fn only(blobs: &Blobs, expected: &[&str]) {
 /// Pages list every blob once, also when blobs before the page are deleted.
 ///
 /// Many blobs are deleted together.
-pub async fn o10_pages(blobs: Blobs) {
+pub async fn o10_pages_list_every_blob_once(blobs: Blobs) {
     let mut all = vec!["sweep".to_owned()];
     for n in 0..30 {
         all.push(format!("c/{}/x{}/source", n % 3, n / 3));

@@ -19,7 +19,7 @@ async fn next(subscription: &mut Box<dyn Subscription>) -> Option<Notice> {
 }
 
 /// A notice that is published after subscribing arrives, also if the subscriber waits for it later.
-pub async fn b1_reaches(bus: impl Bus) {
+pub async fn b1_notice_reaches_every_subscription(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
     let mut one = bus.subscribe(vec![topic.clone()]).await;
     let mut other = bus.subscribe(vec![topic.clone(), Topic::Queue("q".to_owned())]).await;
@@ -42,7 +42,7 @@ pub async fn b1_reaches(bus: impl Bus) {
 }
 
 /// A publisher never waits; a subscriber that missed signals receives [`Notice::Changed`].
-pub async fn b2_falls_behind(bus: impl Bus) {
+pub async fn b2_slow_subscriber_receives_changed(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
     let mut slow = bus.subscribe(vec![topic.clone()]).await;
     let flood = async {
@@ -59,7 +59,7 @@ pub async fn b2_falls_behind(bus: impl Bus) {
 }
 
 /// A subscription receives no notices of other topics.
-pub async fn b3_topics_apart(bus: impl Bus) {
+pub async fn b3_subscription_receives_only_its_topics(bus: impl Bus) {
     let world = World::default();
     let (one, other) = (Topic::Couple(world.couple_id()), Topic::Account(world.account_id()));
     let mut subscription = bus.subscribe(vec![one]).await;
@@ -69,7 +69,7 @@ pub async fn b3_topics_apart(bus: impl Bus) {
 }
 
 /// Subscribing works after many dropped subscriptions.
-pub async fn b4_leaves_nothing(bus: impl Bus) {
+pub async fn b4_dropped_subscriptions_are_removed(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
     for _ in 0..1_000 {
         drop(bus.subscribe(vec![topic.clone()]).await);

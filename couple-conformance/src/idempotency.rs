@@ -17,7 +17,7 @@ fn record(world: &World, scope: &str, n: u64) -> OutcomeRecord {
 }
 
 /// An outcome is recorded once; a commit that conflicts writes nothing.
-pub async fn i1_recorded_once(store: impl Store) {
+pub async fn i1_outcome_is_recorded_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let commits = (0..50).map(|n| vec![IdempotencyChange::Record(record(&world, "a", n)).into()]).collect();
@@ -33,7 +33,7 @@ pub async fn i1_recorded_once(store: impl Store) {
 }
 
 /// An expired record is replaced; purges remove only expired records.
-pub async fn i2_expiry_and_purge(store: impl Store) {
+pub async fn i2_expired_record_is_replaced_or_purged(store: impl Store) {
     let world = World::default();
     let first = record(&world, "a", 1);
     must(&store, IdempotencyChange::Record(first.clone())).await;

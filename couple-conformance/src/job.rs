@@ -14,7 +14,7 @@ fn enqueue(job: &NewJob) -> Change {
 }
 
 /// Concurrent claimers share out the jobs: no job is claimed twice.
-pub async fn j1_claimed_by_one(store: impl Store) {
+pub async fn j1_job_is_claimed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     all(&store, (0..200).map(|_| enqueue(&world.job("q"))).collect()).await;
@@ -51,7 +51,7 @@ pub async fn j1_claimed_by_one(store: impl Store) {
 }
 
 /// Jobs are claimed by due time, the earliest first, and never before it.
-pub async fn j2_in_order_of_due_time(store: impl Store) {
+pub async fn j2_jobs_are_claimed_in_order_of_due_time(store: impl Store) {
     let world = World::default();
     for due in [30, 10, 40, 20] {
         all(&store, vec![enqueue(&NewJob { due_at: world.later(due), ..world.job("q") })]).await;
@@ -75,7 +75,7 @@ pub async fn j2_in_order_of_due_time(store: impl Store) {
 /// A leased job is not claimed before its lease ends.
 ///
 /// Afterwards it is claimed as an abandoned job, and the claim counts an attempt.
-pub async fn j3_leases_end(store: impl Store) {
+pub async fn j3_leased_job_is_not_claimed_again(store: impl Store) {
     let world = World::default();
     let job = world.job("q");
     all(&store, vec![enqueue(&job)]).await;
@@ -113,7 +113,7 @@ pub async fn j3_leases_end(store: impl Store) {
 }
 
 /// A worker that has lost its claim cannot change the job.
-pub async fn j4_lost_claims(store: impl Store) {
+pub async fn j4_lost_claim_cannot_change_the_job(store: impl Store) {
     let world = World::default();
     let job = world.job("q");
     all(&store, vec![enqueue(&job)]).await;
@@ -154,7 +154,7 @@ fn keyed(world: &World, key: &str) -> NewJob {
 }
 
 /// A deduplication key has at most one live job.
-pub async fn j5_dedupe(store: impl Store) {
+pub async fn j5_deduplication_key_has_one_live_job(store: impl Store) {
     let world = World::default();
     let first = keyed(&world, "k");
     // Enqueue the key twice in one commit, and again in another commit together with another key.
@@ -174,7 +174,7 @@ pub async fn j5_dedupe(store: impl Store) {
 }
 
 /// Finishing a job and enqueuing its key again in one commit leaves one job.
-pub async fn j6_finish_and_enqueue(store: impl Store) {
+pub async fn j6_finish_and_enqueue_of_a_key_leave_one_job(store: impl Store) {
     let world = World::default();
     let first = keyed(&world, "k");
     all(&store, vec![enqueue(&first)]).await;
@@ -186,7 +186,7 @@ pub async fn j6_finish_and_enqueue(store: impl Store) {
 }
 
 /// A retried job is claimed at the given time, not before.
-pub async fn j7_retry(store: impl Store) {
+pub async fn j7_retried_job_is_due_at_the_given_time(store: impl Store) {
     let world = World::default();
     let job = world.job("q");
     all(&store, vec![enqueue(&job)]).await;
@@ -199,7 +199,7 @@ pub async fn j7_retry(store: impl Store) {
 }
 
 /// Dead jobs are listed, replayed and purged.
-pub async fn j8_dead_jobs(store: impl Store) {
+pub async fn j8_dead_jobs_are_listed_replayed_and_purged(store: impl Store) {
     let world = World::default();
     let mut ids: Vec<JobId> = Vec::new();
     for n in 0..4 {
@@ -231,7 +231,7 @@ pub async fn j8_dead_jobs(store: impl Store) {
 }
 
 /// Claims and reads of a queue ignore the jobs of other queues.
-pub async fn j9_queues_apart(store: impl Store) {
+pub async fn j9_claim_returns_no_job_of_another_queue(store: impl Store) {
     let world = World::default();
     let [a, b] = ["a", "b"].map(|queue| world.job(queue));
     all(&store, vec![enqueue(&a), enqueue(&b)]).await;
@@ -242,7 +242,7 @@ pub async fn j9_queues_apart(store: impl Store) {
 }
 
 /// Every field of a job reads back, after a claim and in the dead-letter queue.
-pub async fn j10_reads_back(store: impl Store) {
+pub async fn j10_job_fields_read_back(store: impl Store) {
     let world = World::default();
     let job = NewJob {
         payload: r#"{"a":"👋 ' \" \\"}"#.to_owned(),
@@ -263,7 +263,7 @@ pub async fn j10_reads_back(store: impl Store) {
 }
 
 /// Statistics count ready, waiting and dead jobs and contain the next due time.
-pub async fn j11_stats(store: impl Store) {
+pub async fn j11_statistics_count_jobs_by_state(store: impl Store) {
     let world = World::default();
     assert_eq!(store.queue_stats("q", world.now()).await.unwrap(), QueueStats::default());
     let dead = world.job("q");

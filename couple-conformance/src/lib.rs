@@ -1,4 +1,4 @@
-//! Conformance kit for adapters: one test per numbered guarantee of each port, with the same name.
+//! Conformance kit for adapters: one test per numbered guarantee of each port, named after the guarantee.
 //!
 //! ```ignore
 //! mod my_store {
@@ -56,28 +56,54 @@ macro_rules! checks {
 macro_rules! store {
     ($factory:expr) => {
         $crate::checks! { $factory;
-            store: s1_all_or_nothing, s2_in_order, s3_read_your_writes, s4_a_caller_may_stop_waiting,
-                s5_conflicts_do_not_spread, s6_empty, s7_text_is_exact, s8_one_result_per_change;
-            account: a1_one_account_per_address, a2_reads_back, a3_stale_update, a4_update_to_taken_address,
-                a5_redeemed_once, a6_tries_one_by_one, a7_open_tokens, a8_ending_tokens, a9_ending_sessions,
-                a10_erasing, a11_purges, a12_due_for_deletion,
-                a13_a_session_needs_its_account, a14_tokens_end_with_their_session, a15_each_form_once,
-                a16_tallies_count_to_their_bound, a17_present_sessions;
-            pairing: p1_one_couple_per_account, p2_both_or_neither, p3_an_invite_ends_once, p4_one_invite_per_pair,
-                p5_paired_cannot_invite, p6_withdrawing, p7_ending, p8_ended_is_closed, p9_reads_back, p10_blocks,
-                p11_history, p12_purging_and_forgetting, p13_describing_writes_only_given_fields,
-                p14_restore_wish_needs_both_as_read, p15_open_invites_have_a_limit,
-                p16_deletion_request_ends_pairing, p17_expecting_unpaired;
-            timeline: t1_gapless, t2_a_reader_misses_nothing, t3_client_id_once, t4_no_gap_after_a_conflict,
-                t5_reads_back, t6_pages, t7_editing, t8_deleting, t9_reacting, t10_read_positions, t11_ended,
-                t12_erasing, t13_couples_apart, t14_unread;
-            media: m1_identical_bytes_once, m2_reads_back, m3_quota, m4_what_is_kept_is_counted, m5_ends_once, m6_ended,
-                m7_naming, m8_as_read, m9_renditions_once, m10_unused, m11_forgetting, m12_avatars, m13_deleting,
-                m14_closing, m15_pages;
-            upload: u1_reads_back, u2_one_writer, u3_limit, u4_finishing, u5_length, u6_taking_over, u7_expiry, u8_number_of_unfinished;
-            job: j1_claimed_by_one, j2_in_order_of_due_time, j3_leases_end, j4_lost_claims, j5_dedupe,
-                j6_finish_and_enqueue, j7_retry, j8_dead_jobs, j9_queues_apart, j10_reads_back, j11_stats;
-            idempotency: i1_recorded_once, i2_expiry_and_purge;
+            store: s1_commit_is_atomic, s2_changes_apply_in_order, s3_read_after_a_commit_sees_it,
+                s4_commit_of_a_cancelled_caller_is_atomic, s5_conflict_does_not_fail_other_commits,
+                s6_empty_commit_succeeds, s7_text_is_stored_exactly,
+                s8_commit_returns_one_result_per_change;
+            account: a1_address_key_has_one_account, a2_account_fields_read_back,
+                a3_stale_update_conflicts, a4_update_to_a_taken_address_conflicts,
+                a5_token_is_redeemed_once, a6_each_wrong_code_is_counted,
+                a7_open_tokens_are_listed_newest_first, a8_only_matching_tokens_are_ended,
+                a9_only_sessions_of_the_account_are_ended, a10_erasure_removes_tokens_and_sessions,
+                a11_purge_removes_at_most_cap_expired_rows, a12_due_accounts_are_listed_earliest_first,
+                a13_session_requires_an_unchanged_account, a14_tokens_end_with_their_session,
+                a15_each_form_of_a_token_is_redeemed_once, a16_tally_counts_up_to_its_limit,
+                a17_only_tokens_of_present_sessions_are_returned;
+            pairing: p1_account_is_in_at_most_one_couple, p2_both_members_are_paired_or_neither,
+                p3_invite_is_closed_once, p4_address_pair_has_one_open_invite,
+                p5_paired_account_cannot_invite, p6_withdrawal_closes_all_open_invites,
+                p7_end_of_a_couple_unpairs_both_members, p8_change_of_an_ended_couple_conflicts,
+                p9_invite_and_couple_fields_read_back, p10_blocks_are_found_by_id_and_by_address,
+                p11_couples_are_listed_newest_first, p12_purge_and_forgetting_remove_at_most_cap_rows,
+                p13_describing_writes_only_given_fields, p14_restore_wish_requires_unchanged_wishes,
+                p15_open_invites_never_exceed_the_limit, p16_account_due_for_deletion_cannot_pair,
+                p17_expecting_unpaired_conflicts_when_paired;
+            timeline: t1_seq_has_no_gaps, t2_reader_sees_every_entry_once,
+                t3_author_uses_a_client_id_once, t4_failed_commit_leaves_no_gap,
+                t5_entry_fields_read_back, t6_pages_keep_seq_order_and_limit,
+                t7_author_edits_only_own_entries, t8_deletion_leaves_a_tombstone,
+                t9_member_has_one_reaction_per_entry, t10_read_position_never_moves_back,
+                t11_log_of_an_ended_couple_is_read_only, t12_erasure_changes_only_one_members_entries,
+                t13_read_returns_no_entry_of_another_couple, t14_unread_entries_of_an_author_are_counted;
+            media: m1_identical_bytes_are_one_picture, m2_picture_and_rendition_fields_read_back,
+                m3_uploads_never_exceed_the_quota, m4_usage_is_the_sum_of_stored_bytes,
+                m5_picture_becomes_ready_or_rejected_once, m6_ended_couple_accepts_no_picture,
+                m7_entry_uses_only_a_photo_of_its_author, m8_change_with_a_stale_use_count_conflicts,
+                m9_rendition_is_added_once, m10_longest_unused_renditions_are_listed_first,
+                m11_forgetting_removes_only_the_named_blobs, m12_avatar_is_a_picture_of_its_account,
+                m13_deletion_removes_picture_and_renditions, m14_closed_space_accepts_no_picture,
+                m15_spaces_and_pictures_are_listed_by_id;
+            upload: u1_upload_fields_read_back, u2_only_the_latest_writer_appends,
+                u3_unfinished_bytes_never_exceed_the_limit, u4_upload_is_finished_once,
+                u5_declared_length_does_not_change, u6_takeover_of_parts_is_atomic,
+                u7_expired_uploads_are_listed_by_expiry, u8_number_of_unfinished_uploads_is_limited;
+            job: j1_job_is_claimed_once, j2_jobs_are_claimed_in_order_of_due_time,
+                j3_leased_job_is_not_claimed_again, j4_lost_claim_cannot_change_the_job,
+                j5_deduplication_key_has_one_live_job, j6_finish_and_enqueue_of_a_key_leave_one_job,
+                j7_retried_job_is_due_at_the_given_time, j8_dead_jobs_are_listed_replayed_and_purged,
+                j9_claim_returns_no_job_of_another_queue, j10_job_fields_read_back,
+                j11_statistics_count_jobs_by_state;
+            idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged;
         }
     };
     ($factory:expr, reference: $reference:expr) => {
@@ -100,8 +126,9 @@ macro_rules! store {
 macro_rules! limits {
     ($factory:expr) => {
         $crate::limits! { @each $factory;
-            l1_burst, l2_refill, l3_apart, l4_retry_after, l5_concurrent,
-            l6_clock_is_corrected
+            l1_new_key_has_burst_tokens, l2_bucket_refills_over_its_period,
+            l3_keys_and_rules_do_not_share_a_bucket, l4_retry_after_the_stated_time_succeeds,
+            l5_concurrent_callers_get_exactly_burst_tokens, l6_corrected_clock_does_not_freeze_a_bucket
         }
     };
     (@each $factory:expr; $($name:ident),+) => {
@@ -125,7 +152,8 @@ macro_rules! limits {
 macro_rules! bus {
     ($factory:expr) => {
         $crate::checks! { $factory;
-            bus: b1_reaches, b2_falls_behind, b3_topics_apart, b4_leaves_nothing;
+            bus: b1_notice_reaches_every_subscription, b2_slow_subscriber_receives_changed,
+                b3_subscription_receives_only_its_topics, b4_dropped_subscriptions_are_removed;
         }
     };
 }
@@ -135,7 +163,8 @@ macro_rules! bus {
 macro_rules! presence {
     ($factory:expr) => {
         $crate::checks! { $factory;
-            presence: p1_for_a_lease, p2_comes_and_stays, p3_apart;
+            presence: pr1_account_is_present_until_its_lease_expires,
+                pr2_renewal_returns_whether_the_account_was_away, pr3_leases_of_accounts_are_independent;
         }
     };
 }
@@ -147,8 +176,11 @@ macro_rules! presence {
 macro_rules! blobs {
     ($factory:expr) => {
         $crate::checks! { $factory;
-            blobs: o1_reads_back, o2_whole_or_not_at_all, o3_ranges, o4_missing, o5_lists, o6_deletes_folders,
-                o7_many_at_once, o8_links, o9_staged_bytes_are_joined, o10_pages;
+            blobs: o1_blob_reads_back_byte_for_byte, o2_blob_exists_completely_or_not_at_all,
+                o3_range_reads_only_the_requested_part, o4_missing_blob_is_reported_as_missing,
+                o5_list_contains_only_blobs_of_its_folder, o6_folder_is_deleted_completely,
+                o7_one_of_concurrent_writes_wins_completely, o8_signed_link_depends_on_blob_and_expiry,
+                o9_staged_bytes_are_joined_in_order, o10_pages_list_every_blob_once;
         }
     };
 }

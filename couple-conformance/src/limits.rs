@@ -24,14 +24,14 @@ async fn use_up(limiter: &impl RateLimiter, name: &str) {
 }
 
 /// A new bucket has `burst` tokens, and no more.
-pub async fn l1_burst(limiter: impl RateLimiter, _: &ManualClock) {
+pub async fn l1_new_key_has_burst_tokens(limiter: impl RateLimiter, _: &ManualClock) {
     use_up(&limiter, "a").await;
     assert!(take(&limiter, "a").await.is_err());
     assert!(take(&limiter, "a").await.is_err());
 }
 
 /// A bucket gains one token after `period / burst`, and is full after `period`.
-pub async fn l2_refill(limiter: impl RateLimiter, clock: &ManualClock) {
+pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock: &ManualClock) {
     use_up(&limiter, "a").await;
     clock.advance(Duration::from_secs(9));
     assert!(take(&limiter, "a").await.is_err());
@@ -44,7 +44,7 @@ pub async fn l2_refill(limiter: impl RateLimiter, clock: &ManualClock) {
 }
 
 /// Different keys and different rules do not share a bucket.
-pub async fn l3_apart(limiter: impl RateLimiter, _: &ManualClock) {
+pub async fn l3_keys_and_rules_do_not_share_a_bucket(limiter: impl RateLimiter, _: &ManualClock) {
     use_up(&limiter, "a").await;
     use_up(&limiter, "b").await;
     let other = Rule { name: "other", ..RULE };
@@ -52,7 +52,7 @@ pub async fn l3_apart(limiter: impl RateLimiter, _: &ManualClock) {
 }
 
 /// A retry succeeds after the returned time.
-pub async fn l4_retry_after(limiter: impl RateLimiter, clock: &ManualClock) {
+pub async fn l4_retry_after_the_stated_time_succeeds(limiter: impl RateLimiter, clock: &ManualClock) {
     use_up(&limiter, "a").await;
     let limited = take(&limiter, "a").await.unwrap_err();
     assert!(limited.retry_after > Duration::ZERO && limited.retry_after <= Duration::from_secs(10));
@@ -61,7 +61,7 @@ pub async fn l4_retry_after(limiter: impl RateLimiter, clock: &ManualClock) {
 }
 
 /// Many concurrent callers get exactly `burst` tokens.
-pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
+pub async fn l5_concurrent_callers_get_exactly_burst_tokens(limiter: impl RateLimiter, _: &ManualClock) {
     let limiter = Arc::new(limiter);
     let tasks: Vec<_> = (0..64)
         .map(|_| {
@@ -79,7 +79,7 @@ pub async fn l5_concurrent(limiter: impl RateLimiter, _: &ManualClock) {
 /// A wall clock that jumps ahead and is corrected does not freeze a bucket.
 ///
 /// A retry after the returned time always succeeds.
-pub async fn l6_clock_is_corrected(limiter: impl RateLimiter, clock: &ManualClock) {
+pub async fn l6_corrected_clock_does_not_freeze_a_bucket(limiter: impl RateLimiter, clock: &ManualClock) {
     let right = clock.now();
     clock.set(right.plus(Duration::from_hours(24)));
     use_up(&limiter, "a").await;

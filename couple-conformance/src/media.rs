@@ -61,7 +61,7 @@ async fn uploaded(world: &World, store: &impl Store) -> (CoupleId, AccountId, Me
 }
 
 /// The same bytes of the same account for the same purpose and crop are one picture.
-pub async fn m1_identical_bytes_once(store: impl Store) {
+pub async fn m1_identical_bytes_are_one_picture(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -92,7 +92,7 @@ pub async fn m1_identical_bytes_once(store: impl Store) {
 }
 
 /// Every field of a picture reads back in every state.
-pub async fn m2_reads_back(store: impl Store) {
+pub async fn m2_picture_and_rendition_fields_read_back(store: impl Store) {
     let world = World::default();
     let (_, _, photo) = uploaded(&world, &store).await;
     assert_eq!(get(&store, photo.id).await, photo);
@@ -139,7 +139,7 @@ pub async fn m2_reads_back(store: impl Store) {
 }
 
 /// Concurrent uploads succeed as long as they fit into the quota.
-pub async fn m3_quota(store: impl Store) {
+pub async fn m3_uploads_never_exceed_the_quota(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -169,7 +169,7 @@ pub async fn m3_quota(store: impl Store) {
 }
 
 /// The usage of a space follows every change.
-pub async fn m4_what_is_kept_is_counted(store: impl Store) {
+pub async fn m4_usage_is_the_sum_of_stored_bytes(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
     let space = photo.space;
@@ -205,7 +205,7 @@ pub async fn m4_what_is_kept_is_counted(store: impl Store) {
 }
 
 /// A picture becomes ready or rejected once: one of many concurrent commits succeeds.
-pub async fn m5_ends_once(store: impl Store) {
+pub async fn m5_picture_becomes_ready_or_rejected_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let (_, _, photo) = uploaded(&world, &store).await;
@@ -229,7 +229,7 @@ pub async fn m5_ends_once(store: impl Store) {
 }
 
 /// No picture is added to or used in a couple that has ended or does not exist.
-pub async fn m6_ended(store: impl Store) {
+pub async fn m6_ended_couple_accepts_no_picture(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
     let unknown = world.couple_id();
@@ -248,7 +248,7 @@ pub async fn m6_ended(store: impl Store) {
 }
 
 /// An entry uses only its author's photo of the same couple.
-pub async fn m7_naming(store: impl Store) {
+pub async fn m7_entry_uses_only_a_photo_of_its_author(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let (couple, ana, photo) = uploaded(&world, &store).await;
@@ -287,7 +287,7 @@ pub async fn m7_naming(store: impl Store) {
 }
 
 /// A change that read another number of uses conflicts.
-pub async fn m8_as_read(store: impl Store) {
+pub async fn m8_change_with_a_stale_use_count_conflicts(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
     must(&store, MediaChange::Use { couple, id: photo.id, owner: ana, ready: false }).await;
@@ -307,7 +307,7 @@ pub async fn m8_as_read(store: impl Store) {
 }
 
 /// A rendition is added once, and only to a ready picture.
-pub async fn m9_renditions_once(store: impl Store) {
+pub async fn m9_rendition_is_added_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let (_, _, photo) = uploaded(&world, &store).await;
@@ -325,7 +325,7 @@ pub async fn m9_renditions_once(store: impl Store) {
 }
 
 /// Unused renditions are listed, the longest unused first; a request only moves the time forward.
-pub async fn m10_unused(store: impl Store) {
+pub async fn m10_longest_unused_renditions_are_listed_first(store: impl Store) {
     let world = World::default();
     let (_, _, photo) = uploaded(&world, &store).await;
     let used = |name: &str, used: Option<u64>| Rendition {
@@ -367,7 +367,7 @@ pub async fn m10_unused(store: impl Store) {
 }
 
 /// Forgetting removes the named blobs and no others.
-pub async fn m11_forgetting(store: impl Store) {
+pub async fn m11_forgetting_removes_only_the_named_blobs(store: impl Store) {
     let world = World::default();
     let (_, _, photo) = uploaded(&world, &store).await;
     must(
@@ -397,7 +397,7 @@ pub async fn m11_forgetting(store: impl Store) {
 }
 
 /// An account's avatar is its own picture; setting another one replaces it.
-pub async fn m12_avatars(store: impl Store) {
+pub async fn m12_avatar_is_a_picture_of_its_account(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
     let (one, other) = (world.avatar(ana, "a"), world.avatar(ana, "b"));
@@ -439,7 +439,7 @@ pub async fn m12_avatars(store: impl Store) {
 }
 
 /// Deleting removes a picture completely; the same bytes can be uploaded again.
-pub async fn m13_deleting(store: impl Store) {
+pub async fn m13_deletion_removes_picture_and_renditions(store: impl Store) {
     let world = World::default();
     let (couple, ana, photo) = uploaded(&world, &store).await;
     let other = world.photo(couple, ana, "b");
@@ -463,7 +463,7 @@ pub async fn m13_deleting(store: impl Store) {
 }
 
 /// A space is closed permanently, and only if it is empty.
-pub async fn m14_closing(store: impl Store) {
+pub async fn m14_closed_space_accepts_no_picture(store: impl Store) {
     let world = World::default();
     let ana = world.account_id();
     let avatar = world.avatar(ana, "a");
@@ -483,7 +483,7 @@ pub async fn m14_closing(store: impl Store) {
 }
 
 /// Pictures and spaces are listed page by page in the order of their ids.
-pub async fn m15_pages(store: impl Store) {
+pub async fn m15_spaces_and_pictures_are_listed_by_id(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let mut ids = Vec::new();

@@ -22,7 +22,7 @@ fn restore(couple: &Couple, side: Side, read: [bool; 2]) -> PairingChange {
 }
 
 /// Of concurrent commits that add a couple with the same member, one succeeds.
-pub async fn p1_one_couple_per_account(store: impl Store) {
+pub async fn p1_account_is_in_at_most_one_couple(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let shared = world.account_id();
@@ -37,7 +37,7 @@ pub async fn p1_one_couple_per_account(store: impl Store) {
 }
 
 /// Concurrent commits pair three accounts with each other: one couple with two members remains.
-pub async fn p2_both_or_neither(store: impl Store) {
+pub async fn p2_both_members_are_paired_or_neither(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let people = [world.account_id(), world.account_id(), world.account_id()];
@@ -60,7 +60,7 @@ pub async fn p2_both_or_neither(store: impl Store) {
 }
 
 /// An invite is closed once: accepted, declined or withdrawn.
-pub async fn p3_an_invite_ends_once(store: impl Store) {
+pub async fn p3_invite_is_closed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let invite = world.invite(world.account_id(), "ana", None);
@@ -83,7 +83,7 @@ pub async fn p3_an_invite_ends_once(store: impl Store) {
 /// A pair of addresses has one open invite, in either direction.
 ///
 /// After it is closed the pair is free again.
-pub async fn p4_one_invite_per_pair(store: impl Store) {
+pub async fn p4_address_pair_has_one_open_invite(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let (ana, ben) = (world.account_id(), world.account_id());
@@ -110,7 +110,7 @@ pub async fn p4_one_invite_per_pair(store: impl Store) {
 }
 
 /// An account in a couple cannot add an invite.
-pub async fn p5_paired_cannot_invite(store: impl Store) {
+pub async fn p5_paired_account_cannot_invite(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let invite = adding(world.invite(couple.members[1], "ana", None));
@@ -118,7 +118,7 @@ pub async fn p5_paired_cannot_invite(store: impl Store) {
 }
 
 /// Withdrawing closes all open invites of the account and no others.
-pub async fn p6_withdrawing(store: impl Store) {
+pub async fn p6_withdrawal_closes_all_open_invites(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     let invites = [
@@ -143,7 +143,7 @@ pub async fn p6_withdrawing(store: impl Store) {
 }
 
 /// Ending a couple increments the epoch and unpairs both members, once.
-pub async fn p7_ending(store: impl Store) {
+pub async fn p7_end_of_a_couple_unpairs_both_members(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -159,7 +159,7 @@ pub async fn p7_ending(store: impl Store) {
 }
 
 /// Changes that need a living couple conflict after the couple's end.
-pub async fn p8_ended_is_closed(store: impl Store) {
+pub async fn p8_change_of_an_ended_couple_conflicts(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let id = couple.id;
@@ -180,7 +180,7 @@ pub async fn p8_ended_is_closed(store: impl Store) {
 }
 
 /// Every field of invites and couples reads back.
-pub async fn p9_reads_back(store: impl Store) {
+pub async fn p9_invite_and_couple_fields_read_back(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     let plain = world.invite(ana, "ana", None);
@@ -217,7 +217,7 @@ pub async fn p9_reads_back(store: impl Store) {
 /// Blocks are found by the blocker's id and by the address at that time, in one direction only.
 ///
 /// A block can be replaced and removed.
-pub async fn p10_blocks(store: impl Store) {
+pub async fn p10_blocks_are_found_by_id_and_by_address(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     let email = world.email("ana").key().clone();
@@ -237,7 +237,7 @@ pub async fn p10_blocks(store: impl Store) {
 }
 
 /// All couples of an account are listed, newest first and page by page.
-pub async fn p11_history(store: impl Store) {
+pub async fn p11_couples_are_listed_newest_first(store: impl Store) {
     let world = World::default();
     let members = [world.account_id(), world.account_id()];
     let mut expected = Vec::new();
@@ -265,7 +265,7 @@ pub async fn p11_history(store: impl Store) {
 }
 
 /// A purge removes invites by expiry; forgetting removes invites and blocks of an account.
-pub async fn p12_purging_and_forgetting(store: impl Store) {
+pub async fn p12_purge_and_forgetting_remove_at_most_cap_rows(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     for _ in 0..3 {
@@ -340,7 +340,7 @@ pub async fn p13_describing_writes_only_given_fields(store: impl Store) {
 }
 
 /// A restore wish is set only if the wishes of both members are as they were read.
-pub async fn p14_restore_wish_needs_both_as_read(store: impl Store) {
+pub async fn p14_restore_wish_requires_unchanged_wishes(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -358,7 +358,7 @@ pub async fn p14_restore_wish_needs_both_as_read(store: impl Store) {
 }
 
 /// Concurrent invites of one account stop at the limit; closed and expired ones do not count.
-pub async fn p15_open_invites_have_a_limit(store: impl Store) {
+pub async fn p15_open_invites_never_exceed_the_limit(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let ana = world.account_id();
@@ -376,7 +376,7 @@ pub async fn p15_open_invites_have_a_limit(store: impl Store) {
 }
 
 /// After a deletion request the account has no open invite, adds none and cannot be paired.
-pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
+pub async fn p16_account_due_for_deletion_cannot_pair(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     for n in 0..20 {
@@ -415,7 +415,7 @@ pub async fn p16_deletion_request_ends_pairing(store: impl Store) {
 }
 
 /// Expecting an account to be unpaired conflicts while it is in a couple.
-pub async fn p17_expecting_unpaired(store: impl Store) {
+pub async fn p17_expecting_unpaired_conflicts_when_paired(store: impl Store) {
     let world = World::default();
     let expect = |account| PairingChange::ExpectUnpaired { account };
     must(&store, expect(world.account_id())).await;

@@ -1,4 +1,4 @@
-//! P1–P3: presence.
+//! PR1–PR3: presence.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::World;
 const LEASE: Duration = Duration::from_millis(400);
 
 /// An account is present from a renewal until its lease expires.
-pub async fn p1_for_a_lease(presence: impl Presence) {
+pub async fn pr1_account_is_present_until_its_lease_expires(presence: impl Presence) {
     let ana = World::default().account_id();
     assert_eq!(presence.left(ana).await.unwrap(), None);
     presence.renew(ana, LEASE).await.unwrap();
@@ -25,7 +25,7 @@ pub async fn p1_for_a_lease(presence: impl Presence) {
 }
 
 /// A renewal returns whether the account was away.
-pub async fn p2_comes_and_stays(presence: impl Presence) {
+pub async fn pr2_renewal_returns_whether_the_account_was_away(presence: impl Presence) {
     let ana = World::default().account_id();
     assert!(presence.renew(ana, LEASE).await.unwrap());
     assert!(!presence.renew(ana, LEASE).await.unwrap());
@@ -34,7 +34,7 @@ pub async fn p2_comes_and_stays(presence: impl Presence) {
 }
 
 /// The lease of one account does not affect another account.
-pub async fn p3_apart(presence: impl Presence) {
+pub async fn pr3_leases_of_accounts_are_independent(presence: impl Presence) {
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     presence.renew(ana, LEASE).await.unwrap();

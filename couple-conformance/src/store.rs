@@ -13,7 +13,7 @@ use couple_core::{
 use crate::world::{World, all, append, concurrently, conflict, conflicts, insert, must, race};
 
 /// After a conflict none of the commit's changes is visible.
-pub async fn s1_all_or_nothing(store: impl Store) {
+pub async fn s1_commit_is_atomic(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let (ana, again) = (world.account("ana"), world.account("ana"));
@@ -31,7 +31,7 @@ pub async fn s1_all_or_nothing(store: impl Store) {
 }
 
 /// A change sees the earlier changes of the same commit.
-pub async fn s2_in_order(store: impl Store) {
+pub async fn s2_changes_apply_in_order(store: impl Store) {
     let world = World::default();
     let people = [world.account_id(), world.account_id()];
     let (first, second) = (world.couple(people), world.couple(people));
@@ -47,7 +47,7 @@ pub async fn s2_in_order(store: impl Store) {
 }
 
 /// A read after a commit sees the commit.
-pub async fn s3_read_your_writes(store: impl Store) {
+pub async fn s3_read_after_a_commit_sees_it(store: impl Store) {
     let world = World::default();
     for n in 0..50 {
         let account = world.account(&format!("p{n}"));
@@ -57,7 +57,7 @@ pub async fn s3_read_your_writes(store: impl Store) {
 }
 
 /// A commit whose caller was cancelled is atomic: both of its changes are visible, or none.
-pub async fn s4_a_caller_may_stop_waiting(store: impl Store) {
+pub async fn s4_commit_of_a_cancelled_caller_is_atomic(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let mut pairs = Vec::new();
@@ -78,7 +78,7 @@ pub async fn s4_a_caller_may_stop_waiting(store: impl Store) {
 }
 
 /// Of concurrent commits, those that conflict do not affect the others.
-pub async fn s5_conflicts_do_not_spread(store: impl Store) {
+pub async fn s5_conflict_does_not_fail_other_commits(store: impl Store) {
     let world = World::default();
     let taken = world.account("taken");
     must(&store, AccountChange::Insert(taken.clone())).await;
@@ -106,13 +106,13 @@ pub async fn s5_conflicts_do_not_spread(store: impl Store) {
 }
 
 /// An empty commit succeeds and returns nothing.
-pub async fn s6_empty(store: impl Store) {
+pub async fn s6_empty_commit_succeeds(store: impl Store) {
     assert!(matches!(store.commit(Vec::new()).await, Ok(out) if out == Committed::default()));
     assert!(matches!(store.ping().await, Ok(())));
 }
 
 /// Text is compared byte by byte: no trimming, no case folding, no collation.
-pub async fn s7_text_is_exact(store: impl Store) {
+pub async fn s7_text_is_stored_exactly(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let ids = ["a", "A", "a ", "á", "a\u{301}", "ı", "i", "K", "\u{212A}", "👩‍❤️‍👨", "'; --", "%", "_", "\\"];
@@ -132,7 +132,7 @@ pub async fn s7_text_is_exact(store: impl Store) {
 }
 
 /// Each of many concurrent commits returns one result for each of its changes, in their order.
-pub async fn s8_one_result_per_change(store: impl Store) {
+pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
     let world = World::default();
     must(&store, AccountChange::Insert(world.account("taken"))).await;
     let store = Arc::new(store);

@@ -15,7 +15,7 @@ async fn log(store: &impl Store, couple: CoupleId) -> Vec<Entry> {
 }
 
 /// `seq` is 1, 2, 3, … without gaps under concurrent writers.
-pub async fn t1_gapless(store: impl Store) {
+pub async fn t1_seq_has_no_gaps(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -27,7 +27,7 @@ pub async fn t1_gapless(store: impl Store) {
 }
 
 /// A reader with a cursor sees every entry once and in order while writers append.
-pub async fn t2_a_reader_misses_nothing(store: impl Store) {
+pub async fn t2_reader_sees_every_entry_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -48,7 +48,7 @@ pub async fn t2_a_reader_misses_nothing(store: impl Store) {
 }
 
 /// An author uses a client id once; the other author may use the same one, and the system uses none.
-pub async fn t3_client_id_once(store: impl Store) {
+pub async fn t3_author_uses_a_client_id_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.founded(&store).await;
@@ -67,7 +67,7 @@ pub async fn t3_client_id_once(store: impl Store) {
 }
 
 /// A commit that conflicts after an append leaves no gap.
-pub async fn t4_no_gap_after_a_conflict(store: impl Store) {
+pub async fn t4_failed_commit_leaves_no_gap(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     all(&store, vec![append(couple.id, world.entry("a"))]).await;
@@ -78,7 +78,7 @@ pub async fn t4_no_gap_after_a_conflict(store: impl Store) {
 }
 
 /// Every field of an entry reads back, with any Unicode text.
-pub async fn t5_reads_back(store: impl Store) {
+pub async fn t5_entry_fields_read_back(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let new = NewEntry {
@@ -110,7 +110,7 @@ pub async fn t5_reads_back(store: impl Store) {
 }
 
 /// Pages in both directions keep `seq` order and the limit, and filter by kind and by author.
-pub async fn t6_pages(store: impl Store) {
+pub async fn t6_pages_keep_seq_order_and_limit(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     for n in 1..=20 {
@@ -143,7 +143,7 @@ fn edit(couple: CoupleId, seq: i64, author: Side, world: &World) -> TimelineChan
 }
 
 /// An author edits only their own entries, and no tombstones.
-pub async fn t7_editing(store: impl Store) {
+pub async fn t7_author_edits_only_own_entries(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
@@ -158,7 +158,7 @@ pub async fn t7_editing(store: impl Store) {
 }
 
 /// Deleting leaves a tombstone: no body, no reactions, the same `seq`, permanently.
-pub async fn t8_deleting(store: impl Store) {
+pub async fn t8_deletion_leaves_a_tombstone(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
@@ -178,7 +178,7 @@ pub async fn t8_deleting(store: impl Store) {
 }
 
 /// Each member has one reaction per entry.
-pub async fn t9_reacting(store: impl Store) {
+pub async fn t9_member_has_one_reaction_per_entry(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
@@ -203,7 +203,7 @@ pub async fn t9_reacting(store: impl Store) {
 }
 
 /// A read position only moves forward, at most to the newest entry.
-pub async fn t10_read_positions(store: impl Store) {
+pub async fn t10_read_position_never_moves_back(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
     for n in 0..5 {
@@ -223,7 +223,7 @@ pub async fn t10_read_positions(store: impl Store) {
 }
 
 /// The log of an ended couple can be read but not written.
-pub async fn t11_ended(store: impl Store) {
+pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
@@ -242,7 +242,7 @@ pub async fn t11_ended(store: impl Store) {
 }
 
 /// Erasing affects one member's entries and reactions in one range of an ended couple's log.
-pub async fn t12_erasing(store: impl Store) {
+pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
     let world = World::default();
     let id = world.founded(&store).await.id;
     for n in 0..9 {
@@ -289,7 +289,7 @@ pub async fn t12_erasing(store: impl Store) {
 }
 
 /// Reads of a couple never return entries of another couple.
-pub async fn t13_couples_apart(store: impl Store) {
+pub async fn t13_read_returns_no_entry_of_another_couple(store: impl Store) {
     let world = World::default();
     let (one, other) = (world.founded(&store).await.id, world.founded(&store).await.id);
     all(&store, vec![append(one, world.entry("a")), append(other, world.entry("a"))]).await;
@@ -301,7 +301,7 @@ pub async fn t13_couples_apart(store: impl Store) {
 }
 
 /// Unread entries are those of one author with a client id, after a position, without tombstones.
-pub async fn t14_unread(store: impl Store) {
+pub async fn t14_unread_entries_of_an_author_are_counted(store: impl Store) {
     let world = World::default();
     let couple = world.founded(&store).await;
     let by = |author, name: &str| append(couple.id, NewEntry { author: Some(author), ..world.entry(name) });

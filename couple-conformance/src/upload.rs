@@ -46,7 +46,7 @@ async fn bytes(store: &impl Store, owner: AccountId) -> i64 {
 }
 
 /// Every field of an upload reads back, with and without the optional ones; an id is used once.
-pub async fn u1_reads_back(store: impl Store) {
+pub async fn u1_upload_fields_read_back(store: impl Store) {
     let world = World::default();
     let owner = world.account_id();
     let plain = world.upload(owner);
@@ -76,7 +76,7 @@ pub async fn u1_reads_back(store: impl Store) {
 }
 
 /// Only the latest writer appends, once at each offset.
-pub async fn u2_one_writer(store: impl Store) {
+pub async fn u2_only_the_latest_writer_appends(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let upload = world.upload(world.account_id());
     let changed = Conflict::UploadChanged(upload.id);
@@ -110,7 +110,7 @@ pub async fn u2_one_writer(store: impl Store) {
 }
 
 /// Each append counts the bytes of all unfinished uploads of the account.
-pub async fn u3_limit(store: impl Store) {
+pub async fn u3_unfinished_bytes_never_exceed_the_limit(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let (owner, other) = (world.account_id(), world.account_id());
     let uploads: Vec<_> = (0..50).map(|_| world.upload(owner)).collect();
@@ -138,7 +138,7 @@ pub async fn u3_limit(store: impl Store) {
 }
 
 /// An upload is finished once, and then does not count as unfinished.
-pub async fn u4_finishing(store: impl Store) {
+pub async fn u4_upload_is_finished_once(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let upload = world.upload(world.account_id());
     all(&store, vec![insert(&upload).into(), claim(&upload, 0, 1, None).into()]).await;
@@ -158,7 +158,7 @@ pub async fn u4_finishing(store: impl Store) {
 }
 
 /// A length is declared once; declaring the same length again is no conflict.
-pub async fn u5_length(store: impl Store) {
+pub async fn u5_declared_length_does_not_change(store: impl Store) {
     let world = World::default();
     let upload = ResumableUpload { length: None, ..world.upload(world.account_id()) };
     let changed = Conflict::UploadChanged(upload.id);
@@ -175,7 +175,7 @@ pub async fn u5_length(store: impl Store) {
 }
 
 /// Parts move from some uploads to another in one commit.
-pub async fn u6_taking_over(store: impl Store) {
+pub async fn u6_takeover_of_parts_is_atomic(store: impl Store) {
     let world = World::default();
     let owner = world.account_id();
     let (first, second) = (world.upload(owner), world.upload(owner));
@@ -195,7 +195,7 @@ pub async fn u6_taking_over(store: impl Store) {
 }
 
 /// Expired uploads are listed by expiry, page by page, finished or not.
-pub async fn u7_expiry(store: impl Store) {
+pub async fn u7_expired_uploads_are_listed_by_expiry(store: impl Store) {
     let world = World::default();
     let owner = world.account_id();
     let uploads: Vec<_> = [30, 10, 20, 40]
@@ -219,7 +219,7 @@ pub async fn u7_expiry(store: impl Store) {
 }
 
 /// Concurrent inserts never exceed the number of unfinished uploads together.
-pub async fn u8_number_of_unfinished(store: impl Store) {
+pub async fn u8_number_of_unfinished_uploads_is_limited(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let (owner, other) = (world.account_id(), world.account_id());
     let insert = |upload: &ResumableUpload| UploadChange::Insert { upload: upload.clone(), most: 5 };

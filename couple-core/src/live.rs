@@ -100,9 +100,9 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
 /// Presence: leases that expire by themselves and leave no record of past presence.
 ///
-/// * **P1** An account is present from a renewal until its lease expires.
-/// * **P2** A renewal returns whether the account was away.
-/// * **P3** The lease of one account does not affect another account.
+/// * **PR1** An account is present from a renewal until its lease expires.
+/// * **PR2** A renewal returns whether the account was away.
+/// * **PR3** The lease of one account does not affect another account.
 #[async_trait]
 pub trait Presence: Send + Sync + 'static {
     /// Keeps an account present for `lease` from now on. Returns true if it was away.
