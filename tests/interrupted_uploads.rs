@@ -48,7 +48,7 @@ struct SpaceUsage {
 impl SpaceUsage {
     async fn new() -> Self {
         let (store, world) = (Arc::new(MemoryStore::new()), World::default());
-        let couple = world.founded(&store).await;
+        let couple = world.stored_couple(&store).await;
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         Self { store, blobs: Arc::default(), clock, couple }
     }

@@ -325,7 +325,7 @@ async fn pictures_are_visible_to_their_couple_only() {
     let avatar = two.upload(two.ana(), Purpose::Avatar, "b").await.1;
     two.post(two.ana(), "1", photo.id).await.unwrap();
     two.post(two.ana(), "2", photo.id).await.unwrap();
-    let strangers = two.world.founded(&two.store).await.members;
+    let strangers = two.world.stored_couple(&two.store).await.members;
     for media in [&photo, &avatar] {
         assert!(two.sees(two.ana(), media).await && two.sees(two.ben(), media).await);
         for stranger in strangers {

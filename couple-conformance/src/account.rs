@@ -54,7 +54,7 @@ pub async fn a2_account_fields_read_back(store: impl Store) {
     let owner = world.account("owner");
     must(&store, AccountChange::Insert(owner.clone())).await;
     let session = Session { device: Some(Label::from_stored("Phone")), ..world.session(owner.id) };
-    must(&store, begin(&session)).await;
+    must(&store, insert_session(&session)).await;
     assert_eq!(store.sessions_of(session.account).await.unwrap(), [session]);
     let token = Token {
         account: Some(world.account_id()),
@@ -245,20 +245,20 @@ pub async fn a13_session_requires_an_unchanged_account(store: impl Store) {
     let account = world.account("ana");
     let session = world.session(account.id);
     let changed = Conflict::AccountChanged(account.id);
-    assert_eq!(conflict(&store, begin(&session)).await, changed);
+    assert_eq!(conflict(&store, insert_session(&session)).await, changed);
     must(&store, AccountChange::Insert(account.clone())).await;
     must(&store, AccountChange::Update(account.clone())).await;
-    assert_eq!(conflict(&store, begin(&session)).await, changed);
+    assert_eq!(conflict(&store, insert_session(&session)).await, changed);
     let later = AccountChange::InsertSession { session: session.clone(), version: 1 };
     must(&store, later).await;
     assert_eq!(store.sessions_of(account.id).await.unwrap(), [session]);
     // In the same commit as the account.
     let ben = world.account("ben");
-    all(&store, vec![insert(&ben), begin(&world.session(ben.id)).into()]).await;
+    all(&store, vec![insert(&ben), insert_session(&world.session(ben.id)).into()]).await;
 }
 
 /// Change that adds a session of an account with version 0.
-fn begin(session: &Session) -> AccountChange {
+fn insert_session(session: &Session) -> AccountChange {
     AccountChange::InsertSession { session: session.clone(), version: 0 }
 }
 
@@ -269,7 +269,7 @@ pub async fn a9_only_sessions_of_the_account_are_ended(store: impl Store) {
     all(&store, vec![insert(&ana), insert(&ben)]).await;
     let [keep, end, single, other] = [ana.id, ana.id, ana.id, ben.id].map(|account| world.session(account));
     for session in [&keep, &end, &single, &other] {
-        must(&store, begin(session)).await;
+        must(&store, insert_session(session)).await;
     }
     let touch = AccountChange::TouchSession { account: ana.id, id: keep.id, seen_at: world.later(9) };
     must(&store, touch).await;
@@ -297,7 +297,7 @@ pub async fn a17_only_tokens_of_present_sessions_are_returned(store: impl Store)
     must(&store, AccountChange::Insert(ana.clone())).await;
     let sessions: Vec<_> = (0..150).map(|_| world.session(ana.id)).collect();
     for session in &sessions {
-        must(&store, begin(session)).await;
+        must(&store, insert_session(session)).await;
     }
     let ended = |n: usize| n.is_multiple_of(7) || n == 149;
     for (_, session) in sessions.iter().enumerate().filter(|(n, _)| ended(*n)) {
@@ -320,7 +320,7 @@ pub async fn a10_erasure_removes_tokens_and_sessions(store: impl Store) {
     let session = world.session(ana.id);
     let token = Token { account: Some(ana.id), ..world.token(TokenKind::SignIn, "ana") };
     let changes =
-        vec![insert(&ana), begin(&session).into(), AccountChange::InsertToken(token.clone()).into()];
+        vec![insert(&ana), insert_session(&session).into(), AccountChange::InsertToken(token.clone()).into()];
     all(&store, changes).await;
     let stale = AccountChange::Erase { id: ana.id, version: 7 };
     assert_eq!(conflict(&store, stale).await, Conflict::AccountChanged(ana.id));
@@ -338,7 +338,7 @@ pub async fn a11_purge_removes_at_most_cap_expired_rows(store: impl Store) {
     must(&store, AccountChange::Insert(account.clone())).await;
     for _ in 0..5 {
         must(&store, AccountChange::InsertToken(world.token(TokenKind::SignIn, "ana"))).await;
-        must(&store, begin(&world.session(account.id))).await;
+        must(&store, insert_session(&world.session(account.id))).await;
     }
     let end = world.later(3600);
     let nobody = world.now().minus(std::time::Duration::from_secs(1));
@@ -391,7 +391,7 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     must(&store, AccountChange::Insert(ana.clone())).await;
     let [one, two, kept] = [(); 3].map(|()| world.session(ana.id));
     for session in [&one, &two, &kept] {
-        must(&store, begin(session)).await;
+        must(&store, insert_session(session)).await;
     }
     let requested = |session: Option<&Session>| Token {
         account: Some(ana.id),
@@ -422,7 +422,7 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     let store = Arc::new(store);
     for _ in 0..20 {
         let session = world.session(ana.id);
-        must(&store, begin(&session)).await;
+        must(&store, insert_session(&session)).await;
         let tokens: Vec<Token> = (0..8).map(|_| requested(Some(&session))).collect();
         let mut commits: Vec<_> =
             tokens.iter().map(|token| vec![AccountChange::InsertToken(token.clone()).into()]).collect();

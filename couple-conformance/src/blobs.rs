@@ -9,10 +9,10 @@ use futures_util::TryStreamExt as _;
 
 /// Longer than two of the largest parts in which a blob is written, and no multiple of a part.
 const LONG: usize = 11_000_000;
-const MOST: u64 = 20 << 20;
+const READ_LIMIT: u64 = 20 << 20;
 
 /// Pseudo-random bytes without repetition.
-fn bytes(seed: u64, length: usize) -> Bytes {
+fn random_bytes(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let words = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -24,27 +24,27 @@ fn bytes(seed: u64, length: usize) -> Bytes {
 }
 
 async fn read(blobs: &Blobs, name: &str) -> Option<Bytes> {
-    blobs.read(name, MOST).await.unwrap()
+    blobs.read(name, READ_LIMIT).await.unwrap()
 }
 
-async fn range(blobs: &Blobs, name: &str, range: Range<u64>) -> (u64, Range<u64>, Bytes) {
+async fn read_range(blobs: &Blobs, name: &str, range: Range<u64>) -> (u64, Range<u64>, Bytes) {
     let blob = blobs.get(name, Some(range)).await.unwrap().unwrap();
     let pieces: Vec<Bytes> = blob.bytes.try_collect().await.unwrap();
     (blob.size, blob.range, pieces.concat().into())
 }
 
-async fn list(blobs: &Blobs, folder: &str) -> Vec<Listed> {
+async fn listed_blobs(blobs: &Blobs, folder: &str) -> Vec<Listed> {
     let mut listed: Vec<Listed> = blobs.list(folder).try_collect().await.unwrap();
     listed.sort_by(|one, other| one.name.cmp(&other.name));
     listed
 }
 
-async fn names(blobs: &Blobs, folder: &str) -> Vec<String> {
-    list(blobs, folder).await.into_iter().map(|listed| listed.name).collect()
+async fn blob_names(blobs: &Blobs, folder: &str) -> Vec<String> {
+    listed_blobs(blobs, folder).await.into_iter().map(|listed| listed.name).collect()
 }
 
 /// Writes a blob in pieces that do not align with parts.
-async fn write(blobs: &Blobs, name: &str, bytes: &Bytes) {
+async fn write_in_pieces(blobs: &Blobs, name: &str, bytes: &Bytes) {
     let mut writer = blobs.write(name).unwrap();
     let mut at = 0;
     for length in [1, 70_000, 3, 2_000_000].into_iter().cycle() {
@@ -61,36 +61,36 @@ async fn write(blobs: &Blobs, name: &str, bytes: &Bytes) {
 /// Blobs of any length read back byte for byte, written at once or in pieces.
 pub async fn o1_blob_reads_back_byte_for_byte(blobs: Blobs) {
     for length in [0, 1, 131_072, 5 << 20, LONG] {
-        let (whole, pieces) = (bytes(1, length), bytes(2, length));
+        let (whole, pieces) = (random_bytes(1, length), random_bytes(2, length));
         blobs.put("a/whole", whole.clone()).await.unwrap();
-        write(&blobs, "a/pieces", &pieces).await;
+        write_in_pieces(&blobs, "a/pieces", &pieces).await;
         assert!(read(&blobs, "a/whole").await.unwrap() == whole, "{length} at once");
         assert!(read(&blobs, "a/pieces").await.unwrap() == pieces, "{length} in pieces");
         assert_eq!(blobs.size("a/pieces").await.unwrap(), Some(length as u64));
     }
-    let shorter = bytes(3, 10);
-    write(&blobs, "a/pieces", &shorter).await;
+    let shorter = random_bytes(3, 10);
+    write_in_pieces(&blobs, "a/pieces", &shorter).await;
     assert_eq!(read(&blobs, "a/pieces").await.unwrap(), shorter, "a second write replaces the whole blob");
     assert!(blobs.read("a/whole", 10).await.is_err(), "a blob above the limit is an error");
 }
 
 /// A blob does not exist before its writer has finished, and never if the writer is dropped.
 pub async fn o2_blob_exists_completely_or_not_at_all(blobs: Blobs) {
-    let long = bytes(4, LONG);
+    let long = random_bytes(4, LONG);
     let mut writer = blobs.write("a/b").unwrap();
     writer.write(long.clone()).await.unwrap();
     assert_eq!(blobs.size("a/b").await.unwrap(), None);
-    assert!(names(&blobs, "").await.is_empty());
+    assert!(blob_names(&blobs, "").await.is_empty());
     drop(writer);
     assert_eq!(read(&blobs, "a/b").await, None);
-    assert!(names(&blobs, "").await.is_empty());
+    assert!(blob_names(&blobs, "").await.is_empty());
 
-    blobs.put("a/b", bytes(5, 10)).await.unwrap();
+    blobs.put("a/b", random_bytes(5, 10)).await.unwrap();
     let mut writer = blobs.write("a/b").unwrap();
     writer.write(long.clone()).await.unwrap();
     assert_eq!(
         read(&blobs, "a/b").await.unwrap(),
-        bytes(5, 10),
+        random_bytes(5, 10),
         "an unfinished write does not change the blob"
     );
     writer.finish().await.unwrap();
@@ -99,18 +99,18 @@ pub async fn o2_blob_exists_completely_or_not_at_all(blobs: Blobs) {
 
 /// Ranges read the requested part; a range beyond the end reads up to the end.
 pub async fn o3_range_reads_only_the_requested_part(blobs: Blobs) {
-    let whole = bytes(6, 300_000);
+    let whole = random_bytes(6, 300_000);
     blobs.put("a/b", whole.clone()).await.unwrap();
     for part in [0..1, 7..200_007, 299_999..300_000] {
         let at = usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap();
-        assert_eq!(range(&blobs, "a/b", part.clone()).await, (300_000, part, whole.slice(at)));
+        assert_eq!(read_range(&blobs, "a/b", part.clone()).await, (300_000, part, whole.slice(at)));
     }
     assert_eq!(
-        range(&blobs, "a/b", 299_000..400_000).await,
+        read_range(&blobs, "a/b", 299_000..400_000).await,
         (300_000, 299_000..300_000, whole.slice(299_000..))
     );
     for beyond in [300_000..300_001, 400_000..u64::MAX] {
-        let (size, _, bytes) = range(&blobs, "a/b", beyond).await;
+        let (size, _, bytes) = read_range(&blobs, "a/b", beyond).await;
         assert_eq!((size, bytes.len()), (300_000, 0));
     }
     assert!(blobs.get("a/c", Some(0..1)).await.unwrap().is_none());
@@ -118,7 +118,7 @@ pub async fn o3_range_reads_only_the_requested_part(blobs: Blobs) {
 
 /// Missing blobs are reported as missing, not as an error.
 pub async fn o4_missing_blob_is_reported_as_missing(blobs: Blobs) {
-    blobs.put("a/b", bytes(7, 10)).await.unwrap();
+    blobs.put("a/b", random_bytes(7, 10)).await.unwrap();
     for name in ["a", "a/c", "c/b"] {
         assert_eq!(read(&blobs, name).await, None, "{name}");
         assert_eq!(blobs.size(name).await.unwrap(), None, "{name}");
@@ -128,17 +128,17 @@ pub async fn o4_missing_blob_is_reported_as_missing(blobs: Blobs) {
     }
     assert_eq!(read(&blobs, "a/b").await, None);
     assert_eq!(blobs.delete_folder("a").await.unwrap(), 0);
-    assert!(names(&blobs, "a").await.is_empty());
+    assert!(blob_names(&blobs, "a").await.is_empty());
 }
 
 /// Lists contain sizes and times; a folder does not include names that only share its prefix.
 pub async fn o5_list_contains_only_blobs_of_its_folder(blobs: Blobs) {
     for (name, length) in [("c/1/x/source", 5), ("c/1/y/320.jpg", 6), ("c/10/x/source", 7), ("a/1/z", 8)] {
-        blobs.put(name, bytes(8, length)).await.unwrap();
+        blobs.put(name, random_bytes(8, length)).await.unwrap();
     }
-    assert_eq!(names(&blobs, "c/1").await, ["c/1/x/source", "c/1/y/320.jpg"]);
-    assert_eq!(names(&blobs, "c/1/x").await, ["c/1/x/source"]);
-    let all = list(&blobs, "").await;
+    assert_eq!(blob_names(&blobs, "c/1").await, ["c/1/x/source", "c/1/y/320.jpg"]);
+    assert_eq!(blob_names(&blobs, "c/1/x").await, ["c/1/x/source"]);
+    let all = listed_blobs(&blobs, "").await;
     assert_eq!(all.iter().map(|listed| listed.size).collect::<Vec<_>>(), [8, 5, 6, 7]);
     assert_eq!(all[0].name, "a/1/z");
     for listed in all {
@@ -150,13 +150,13 @@ pub async fn o5_list_contains_only_blobs_of_its_folder(blobs: Blobs) {
 /// Deleting a folder deletes all of its blobs and no others.
 pub async fn o6_folder_is_deleted_completely(blobs: Blobs) {
     for n in 0..1_100 {
-        blobs.put(&format!("c/1/{n}/source"), bytes(9, 1)).await.unwrap();
+        blobs.put(&format!("c/1/{n}/source"), random_bytes(9, 1)).await.unwrap();
     }
-    blobs.put("c/10/x", bytes(9, 1)).await.unwrap();
+    blobs.put("c/10/x", random_bytes(9, 1)).await.unwrap();
     assert_eq!(blobs.delete_folder("c/1").await.unwrap(), 1_100);
-    assert_eq!(names(&blobs, "").await, ["c/10/x"]);
-    blobs.put("c/1/x", bytes(9, 2)).await.unwrap();
-    assert_eq!(names(&blobs, "c").await, ["c/1/x", "c/10/x"], "a deleted folder can be used again");
+    assert_eq!(blob_names(&blobs, "").await, ["c/10/x"]);
+    blobs.put("c/1/x", random_bytes(9, 2)).await.unwrap();
+    assert_eq!(blob_names(&blobs, "c").await, ["c/1/x", "c/10/x"], "a deleted folder can be used again");
 }
 
 /// Concurrent writers each read back their own blob; of writers of one name, one wins completely.
@@ -166,9 +166,9 @@ pub async fn o7_one_of_concurrent_writes_wins_completely(blobs: Blobs) {
         .map(|n: u64| {
             let blobs = blobs.clone();
             tokio::spawn(async move {
-                let (own, same) = (bytes(n, 6_000_000), bytes(100 + n, 400_000));
-                write(&blobs, &format!("a/{n}"), &own).await;
-                write(&blobs, "a/same", &same).await;
+                let (own, same) = (random_bytes(n, 6_000_000), random_bytes(100 + n, 400_000));
+                write_in_pieces(&blobs, &format!("a/{n}"), &own).await;
+                write_in_pieces(&blobs, "a/same", &same).await;
                 assert!(read(&blobs, &format!("a/{n}")).await.unwrap() == own);
                 blobs.delete(&format!("a/{n}")).await.unwrap();
             })
@@ -178,13 +178,13 @@ pub async fn o7_one_of_concurrent_writes_wins_completely(blobs: Blobs) {
         task.await.unwrap();
     }
     let same = read(&blobs, "a/same").await.unwrap();
-    assert!((0..16).any(|n| same == bytes(100 + n, 400_000)));
-    assert_eq!(names(&blobs, "").await, ["a/same"]);
+    assert!((0..16).any(|n| same == random_bytes(100 + n, 400_000)));
+    assert_eq!(blob_names(&blobs, "").await, ["a/same"]);
 }
 
 /// A signed link differs by blob and expiry. The adapter's own tests read through it.
 pub async fn o8_signed_link_depends_on_blob_and_expiry(blobs: Blobs) {
-    blobs.put("a/b", bytes(10, 10)).await.unwrap();
+    blobs.put("a/b", random_bytes(10, 10)).await.unwrap();
     if let Some(link) = blobs.signed("a/b", Duration::from_mins(1)).await.unwrap() {
         assert!(link.starts_with("http") && link.contains("a/b?"), "{link}");
         let longer = blobs.signed("a/b", Duration::from_mins(2)).await.unwrap();
@@ -197,7 +197,7 @@ pub async fn o8_signed_link_depends_on_blob_and_expiry(blobs: Blobs) {
 ///
 /// No other blob is left behind, also by a writer that is dropped.
 pub async fn o9_staged_bytes_are_joined_in_order(blobs: Blobs) {
-    let whole = bytes(11, LONG);
+    let whole = random_bytes(11, LONG);
     for stages in [vec![0, 1, 200_000], vec![6_000_000, 6_000_001, LONG], vec![LONG - 1]] {
         let mut writer = blobs.write("a/b").unwrap();
         let mut at = 0;
@@ -215,20 +215,20 @@ pub async fn o9_staged_bytes_are_joined_in_order(blobs: Blobs) {
         );
         writer.finish().await.unwrap();
         assert!(read(&blobs, "a/b").await.unwrap() == whole);
-        only(&blobs, &["a/b"]).await;
+        wait_until_only(&blobs, &["a/b"]).await;
         blobs.delete("a/b").await.unwrap();
     }
     let mut writer = blobs.write("a/c").unwrap();
     writer.write(whole.slice(..1_000)).await.unwrap();
     writer.stage().await.unwrap();
     drop(writer);
-    only(&blobs, &[]).await;
+    wait_until_only(&blobs, &[]).await;
 }
 
 /// Waits until only these blobs exist: staged blobs are deleted in the background.
-async fn only(blobs: &Blobs, expected: &[&str]) {
+async fn wait_until_only(blobs: &Blobs, expected: &[&str]) {
     let wait = async {
-        while names(blobs, "").await != expected {
+        while blob_names(blobs, "").await != expected {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -246,7 +246,7 @@ pub async fn o10_pages_list_every_blob_once(blobs: Blobs) {
         all.push(format!("t/{n}/k"));
     }
     for name in &all {
-        blobs.put(name, bytes(11, 3)).await.unwrap();
+        blobs.put(name, random_bytes(11, 3)).await.unwrap();
     }
     all.sort();
     let (mut after, mut seen): (Option<String>, Vec<String>) = (None, Vec::new());
@@ -265,6 +265,6 @@ pub async fn o10_pages_list_every_blob_once(blobs: Blobs) {
     assert_eq!(seen, all);
     assert!(blobs.page(Some("zzz"), 7).await.unwrap().is_empty());
     blobs.delete_all(all).await.unwrap();
-    assert!(names(&blobs, "").await.is_empty());
+    assert!(blob_names(&blobs, "").await.is_empty());
     assert!(blobs.page(None, 7).await.unwrap().is_empty());
 }

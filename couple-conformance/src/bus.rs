@@ -14,7 +14,7 @@ fn signal(n: usize) -> Notice {
     Notice::Signal { from: Side::First, kind: format!("x-{n}"), body: None }
 }
 
-async fn next(subscription: &mut Box<dyn Subscription>) -> Option<Notice> {
+async fn next_notice(subscription: &mut Box<dyn Subscription>) -> Option<Notice> {
     timeout(Duration::from_secs(2), subscription.next()).await.ok()
 }
 
@@ -25,18 +25,18 @@ pub async fn b1_notice_reaches_every_subscription(bus: impl Bus) {
     let mut other = bus.subscribe(vec![topic.clone(), Topic::Queue("q".to_owned())]).await;
     bus.publish(topic.clone(), Notice::Changed).await;
     for subscription in [&mut one, &mut other] {
-        assert_eq!(next(subscription).await, Some(Notice::Changed));
+        assert_eq!(next_notice(subscription).await, Some(Notice::Changed));
     }
     bus.publish(topic.clone(), signal(1)).await;
     for subscription in [&mut one, &mut other] {
-        assert_eq!(next(subscription).await, Some(signal(1)));
+        assert_eq!(next_notice(subscription).await, Some(signal(1)));
     }
     bus.publish(Topic::Queue("q".to_owned()), Notice::Changed).await;
-    assert_eq!(next(&mut other).await, Some(Notice::Changed));
+    assert_eq!(next_notice(&mut other).await, Some(Notice::Changed));
     let appended = Notice::Appended(Arc::new(World::default().entry("a").at_seq(1)));
     bus.publish(topic, appended.clone()).await;
     for subscription in [&mut one, &mut other] {
-        let heard = next(subscription).await;
+        let heard = next_notice(subscription).await;
         assert!(heard == Some(Notice::Changed) || heard.as_ref() == Some(&appended), "{heard:?}");
     }
 }
@@ -76,5 +76,5 @@ pub async fn b4_dropped_subscriptions_are_removed(bus: impl Bus) {
     }
     let mut subscription = bus.subscribe(vec![topic.clone()]).await;
     bus.publish(topic, Notice::Changed).await;
-    assert_eq!(next(&mut subscription).await, Some(Notice::Changed));
+    assert_eq!(next_notice(&mut subscription).await, Some(Notice::Changed));
 }

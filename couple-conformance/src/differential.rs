@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::World;
 
 /// Number of sequences: `COUPLE_DIFFERENTIAL_CASES`, by default 64.
-fn cases() -> u32 {
+fn case_count() -> u32 {
     std::env::var("COUPLE_DIFFERENTIAL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
 }
 
@@ -40,7 +40,7 @@ where
         .build()
         .expect("a runtime starts");
     let mut runner =
-        TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
+        TestRunner::new(Config { cases: case_count(), failure_persistence: None, ..Config::default() });
     let result = runner.run(&commits(), |commits| {
         runtime.block_on(async {
             let (store, reference) = (store().await, reference().await);
@@ -50,8 +50,8 @@ where
                 if !changes.iter().all(|change| fresh_id(change).is_none_or(|id| made.insert(id))) {
                     continue;
                 }
-                let ours = answer(store.commit(changes.clone()).await)?;
-                let theirs = answer(reference.commit(changes.clone()).await)?;
+                let ours = commit_result(store.commit(changes.clone()).await)?;
+                let theirs = commit_result(reference.commit(changes.clone()).await)?;
                 prop_assert_eq!(ours, theirs, "after {:?}", changes);
             }
             let (ours, theirs) = (snapshot(&*store).await, snapshot(&*reference).await);
@@ -75,7 +75,9 @@ fn fresh_id(change: &Change) -> Option<Uuid> {
     }
 }
 
-fn answer(result: Result<Committed, CommitError>) -> Result<Result<Committed, Conflict>, TestCaseError> {
+fn commit_result(
+    result: Result<Committed, CommitError>,
+) -> Result<Result<Committed, Conflict>, TestCaseError> {
     match result {
         Ok(committed) => Ok(Ok(committed)),
         Err(CommitError::Conflict(conflict)) => Ok(Err(conflict)),
@@ -84,8 +86,8 @@ fn answer(result: Result<Committed, CommitError>) -> Result<Result<Committed, Co
 }
 
 /// Number of ids of each kind: few, so that random changes affect the same rows.
-const FEW: u8 = 4;
-const PICTURES: u8 = 6;
+const ID_COUNT: u8 = 4;
+const PICTURE_COUNT: u8 = 6;
 
 fn id(kind: u8, n: u8) -> Uuid {
     Uuid::from_u128((u128::from(kind) << 64) | (u128::from(n) + 1))
@@ -94,7 +96,7 @@ fn account_id(n: u8) -> AccountId {
     AccountId::from_uuid(id(1, n))
 }
 fn session(n: u8) -> Session {
-    World::new(5_000 + u64::from(n)).session(account_id(n % FEW))
+    World::new(5_000 + u64::from(n)).session(account_id(n % ID_COUNT))
 }
 fn token_id(n: u8) -> TokenId {
     TokenId::from_uuid(id(3, n))
@@ -106,7 +108,7 @@ fn tally_id(n: u8) -> TallyId {
     TallyId::from_digest(digest(&[b"tally", &[n]]))
 }
 const FORMS: [ProofForm; 2] = [ProofForm::Code, ProofForm::Link];
-fn seen() -> impl Strategy<Value = SeenToken> {
+fn seen_token() -> impl Strategy<Value = SeenToken> {
     (0..5_i64, prop::option::of(0..2_usize)).prop_map(|(tries, form)| SeenToken {
         tries: match tries {
             0 | 1 => Some(Tries::Own(tries)),
@@ -118,8 +120,8 @@ fn seen() -> impl Strategy<Value = SeenToken> {
 }
 /// Each number is used once, because ids, codes and links are derived from it and must be unique.
 fn invite(n: u8) -> Invite {
-    let from = n % FEW;
-    let to = (n / FEW > 0).then(|| name(from + n / FEW));
+    let from = n % ID_COUNT;
+    let to = (n / ID_COUNT > 0).then(|| name(from + n / ID_COUNT));
     World::new(u64::from(n)).invite(account_id(from), name(from), to)
 }
 fn couple_id(n: u8) -> CoupleId {
@@ -135,16 +137,21 @@ fn job_id(n: u8) -> JobId {
     JobId::from_uuid(id(6, n))
 }
 fn name(n: u8) -> &'static str {
-    ["ana", "ben", "cleo", "dan"][usize::from(n % FEW)]
+    ["ana", "ben", "cleo", "dan"][usize::from(n % ID_COUNT)]
 }
-fn at(n: u8) -> Timestamp {
+fn timestamp(n: u8) -> Timestamp {
     Timestamp::from_micros(i64::from(n) * 1_000_000)
 }
 const KINDS: [TokenKind; 2] = [TokenKind::SignUp, TokenKind::SignIn];
 const SIDES: [Side; 2] = [Side::First, Side::Second];
 
-fn account(n: u8, who: u8, due: Option<u8>, version: i64) -> Account {
-    Account { id: account_id(n), deletion_due: due.map(at), version, ..World::default().account(name(who)) }
+fn account(n: u8, person: u8, due: Option<u8>, version: i64) -> Account {
+    Account {
+        id: account_id(n),
+        deletion_due: due.map(timestamp),
+        version,
+        ..World::default().account(name(person))
+    }
 }
 
 /// Up to 160 commits, most of them with one change, because a conflict undoes all changes of a commit.
@@ -166,11 +173,11 @@ fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
             1 => prop::collection::vec(change, 2..4),
         ];
         prop::collection::vec(commit, 1..160).prop_map(move |commits| {
-            let founded = (0..2).filter(|_| couples > 0).map(|n| {
+            let pairings = (0..2).filter(|_| couples > 0).map(|n| {
                 let members = [account_id(2 * n), account_id(2 * n + 1)];
                 vec![PairingChange::Pair(World::new(1000 + u64::from(n)).couple(members)).into()]
             });
-            founded.chain(commits).collect()
+            pairings.chain(commits).collect()
         })
     })
 }
@@ -188,36 +195,36 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn account_change() -> impl Strategy<Value = Change> {
-    let n = || 0..FEW;
+    let n = || 0..ID_COUNT;
     let small = || 0..12_u8;
-    let sessions = || 0..3 * FEW;
+    let sessions = || 0..3 * ID_COUNT;
     prop_oneof![
         (n(), n()).prop_map(|(a, b)| AccountChange::Insert(account(a, b, None, 0))),
         (n(), n(), prop::option::of(small()), 0..3_i64)
             .prop_map(|(a, b, due, version)| AccountChange::Update(account(a, b, due, version))),
         (n(), 0..3_i64).prop_map(|(a, version)| AccountChange::Erase { id: account_id(a), version }),
         (n(), n(), 0..2_usize, prop::option::of(n()), small(), prop::option::of(sessions())).prop_map(
-            |(t, who, kind, owner, time, of)| {
+            |(t, person, kind, owner, time, of)| {
                 AccountChange::InsertToken(Token {
                     id: token_id(t),
                     link: digest(&[b"token", &[t]]),
                     account: owner.map(account_id),
                     session: of.map(|n| session(n).id),
                     network: owner.map(network),
-                    created_at: at(time),
-                    code_expires_at: at(time + 3),
-                    expires_at: at(time + 5),
-                    ..World::default().token(KINDS[kind], name(who))
+                    created_at: timestamp(time),
+                    code_expires_at: timestamp(time + 3),
+                    expires_at: timestamp(time + 5),
+                    ..World::default().token(KINDS[kind], name(person))
                 })
             }
         ),
-        (n(), seen(), small()).prop_map(|(t, seen, time)| AccountChange::RedeemToken {
+        (n(), seen_token(), small()).prop_map(|(t, seen, time)| AccountChange::RedeemToken {
             id: token_id(t),
             seen,
-            at: at(time)
+            at: timestamp(time)
         }),
-        (n(), seen()).prop_map(|(t, seen)| AccountChange::RequireToken { id: token_id(t), seen }),
-        (n(), seen(), 0..2_usize, n()).prop_map(|(t, seen, form, a)| AccountChange::RedeemForm {
+        (n(), seen_token()).prop_map(|(t, seen)| AccountChange::RequireToken { id: token_id(t), seen }),
+        (n(), seen_token(), 0..2_usize, n()).prop_map(|(t, seen, form, a)| AccountChange::RedeemForm {
             id: token_id(t),
             seen,
             form: FORMS[form],
@@ -228,46 +235,50 @@ fn account_change() -> impl Strategy<Value = Change> {
                 account: account_id(a),
                 kind: KINDS[kind],
                 except: t.map(token_id),
-                at: at(time),
+                at: timestamp(time),
             }
         }),
         (sessions(), small(), 0..3_i64).prop_map(|(n, time, version)| {
-            AccountChange::InsertSession { session: Session { seen_at: at(time), ..session(n) }, version }
+            AccountChange::InsertSession {
+                session: Session { seen_at: timestamp(time), ..session(n) },
+                version,
+            }
         }),
-        (0..2_usize, n(), n(), small()).prop_map(|(kind, who, from, time)| AccountChange::CountTries {
+        (0..2_usize, n(), n(), small()).prop_map(|(kind, person, from, time)| AccountChange::CountTries {
             kind: KINDS[kind],
-            email: World::default().email(name(who)).key().clone(),
+            email: World::default().email(name(person)).key().clone(),
             network: network(from),
-            at: at(time),
+            at: timestamp(time),
         }),
-        (0..2_usize, n(), small(), prop::option::of(n())).prop_map(|(kind, who, time, t)| {
+        (0..2_usize, n(), small(), prop::option::of(n())).prop_map(|(kind, person, time, t)| {
             AccountChange::EndTokens {
                 kind: KINDS[kind],
-                email: World::default().email(name(who)).key().clone(),
+                email: World::default().email(name(person)).key().clone(),
                 except: t.map(token_id),
-                at: at(time),
+                at: timestamp(time),
             }
         }),
         (n(), 0..4_i64, small()).prop_map(|(t, below, time)| AccountChange::CountTally {
             id: tally_id(t),
             below,
-            at: at(time),
-            expires_at: at(time + 4),
+            at: timestamp(time),
+            expires_at: timestamp(time + 4),
         }),
         (n(), 0..4_i64, small()).prop_map(|(t, below, time)| AccountChange::RequireTally {
             id: tally_id(t),
             below,
-            at: at(time),
+            at: timestamp(time),
         }),
         (n(), 0..4_i64, small()).prop_map(|(t, count, time)| AccountChange::PutTally {
             id: tally_id(t),
-            tally: Tally { count, expires_at: at(time) },
+            tally: Tally { count, expires_at: timestamp(time) },
         }),
-        (small(), 0..3_u32).prop_map(|(time, cap)| AccountChange::PurgeTallies { before: at(time), cap }),
+        (small(), 0..3_u32)
+            .prop_map(|(time, cap)| AccountChange::PurgeTallies { before: timestamp(time), cap }),
         (sessions(), small()).prop_map(|(n, time)| AccountChange::TouchSession {
             account: session(n).account,
             id: session(n).id,
-            seen_at: at(time),
+            seen_at: timestamp(time),
         }),
         (n(), sessions())
             .prop_map(|(a, s)| AccountChange::EndSession { account: account_id(a), id: session(s).id }),
@@ -275,10 +286,11 @@ fn account_change() -> impl Strategy<Value = Change> {
             account: account_id(a),
             except: s.map(|s| session(s).id)
         }),
-        (small(), 0..3_u32).prop_map(|(time, cap)| AccountChange::PurgeTokens { before: at(time), cap }),
+        (small(), 0..3_u32)
+            .prop_map(|(time, cap)| AccountChange::PurgeTokens { before: timestamp(time), cap }),
         (small(), small(), 0..3_u32).prop_map(|(time, idle, cap)| AccountChange::PurgeSessions {
-            before: at(time),
-            idle: at(idle),
+            before: timestamp(time),
+            idle: timestamp(idle),
             cap,
         }),
     ]
@@ -286,9 +298,10 @@ fn account_change() -> impl Strategy<Value = Change> {
 }
 
 fn pairing_change() -> impl Strategy<Value = Change> {
-    let n = || 0..FEW;
+    let n = || 0..ID_COUNT;
+    let couple = || n().prop_map(paired_couple_id);
     let side = || (0..2_usize).prop_map(|side| SIDES[side]);
-    let invites = || 0..4 * FEW;
+    let invites = || 0..4 * ID_COUNT;
     let state = prop_oneof![
         Just(InviteState::Declined),
         Just(InviteState::Withdrawn),
@@ -298,24 +311,26 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         3 => (invites(), 1..4_u32).prop_map(|(n, limit)| PairingChange::InsertInvite { invite: invite(n), limit }),
         2 => (invites(), state).prop_map(|(n, to)| PairingChange::CloseInvite { id: invite(n).id, to }),
         1 => n().prop_map(|a| PairingChange::WithdrawInvitesOf { inviter: account_id(a) }),
-        1 => (n(), n(), 0..2 * FEW).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
+        1 => (n(), n(), 0..2 * ID_COUNT).prop_filter("two people", |(a, b, _)| a != b).prop_map(|(a, b, seed)| {
             let world = World::new(1000 + u64::from(seed));
             PairingChange::Pair(world.couple([account_id(a), account_id(b)]))
         }),
         1 => n().prop_map(|a| PairingChange::ExpectUnpaired { account: account_id(a) }),
-        2 => (n(), given("Us"), given("2020-02-29")).prop_map(|(c, title, anniversary)| PairingChange::Describe {
-            id: living(c),
-            title: title.map(|title| title.map(Label::from_stored)),
-            anniversary,
-        }),
-        2 => (n(), side(), any::<bool>(), any::<[bool; 2]>())
-            .prop_map(|(c, side, wanted, read)| PairingChange::Restore { id: living(c), side, wanted, read }),
-        1 => (n(), 0..12_u8).prop_map(|(c, time)| PairingChange::End { id: living(c), at: at(time) }),
+        2 => (couple(), optional_field("Us"), optional_field("2020-02-29")).prop_map(
+            |(id, title, anniversary)| PairingChange::Describe {
+                id,
+                title: title.map(|title| title.map(Label::from_stored)),
+                anniversary,
+            }
+        ),
+        2 => (couple(), side(), any::<bool>(), any::<[bool; 2]>())
+            .prop_map(|(id, side, wanted, read)| PairingChange::Restore { id, side, wanted, read }),
+        1 => (couple(), 0..12_u8).prop_map(|(id, time)| PairingChange::End { id, at: timestamp(time) }),
         1 => (n(), n(), 0..12_u8).prop_map(|(a, b, time)| PairingChange::Block(Block {
             blocker: account_id(a),
             blocker_email: World::default().email(name(a)).key().clone(),
             blocked: account_id(b),
-            at: at(time),
+            at: timestamp(time),
         })),
         1 => (n(), n())
             .prop_map(|(a, b)| PairingChange::Unblock { blocker: account_id(a), blocked: account_id(b) }),
@@ -326,22 +341,22 @@ fn pairing_change() -> impl Strategy<Value = Change> {
 }
 
 /// Field of a patch: not given, cleared, or one of two values.
-fn given(value: &'static str) -> impl Strategy<Value = Option<Option<String>>> {
+fn optional_field(value: &'static str) -> impl Strategy<Value = Option<Option<String>>> {
     prop::option::of(prop::option::of((0..2_u8).prop_map(move |n| value[usize::from(n)..].to_owned())))
 }
 
-/// Id of a couple that a `Found` change creates.
-fn living(n: u8) -> CoupleId {
+/// Id of a couple that [`pairing_change`] adds.
+fn paired_couple_id(n: u8) -> CoupleId {
     World::new(1000 + u64::from(n)).couple_id()
 }
 
 fn timeline_change() -> impl Strategy<Value = Change> {
-    let couple = || (0..FEW).prop_map(living);
+    let couple = || (0..ID_COUNT).prop_map(paired_couple_id);
     let side = || (0..2_usize).prop_map(|side| SIDES[side]);
     let seq = || 1..6_i64;
-    let time = || (0..12_u8).prop_map(at);
+    let time = || (0..12_u8).prop_map(timestamp);
     prop_oneof![
-        4 => (couple(), prop::option::of(side()), 0..FEW, prop::option::of(seq())).prop_map(
+        4 => (couple(), prop::option::of(side()), 0..ID_COUNT, prop::option::of(seq())).prop_map(
             |(couple, author, client, target)| TimelineChange::Append {
                 couple,
                 entry: NewEntry { author, target, ..World::default().entry(name(client)) },
@@ -368,22 +383,22 @@ fn picture(n: u8, content: u8) -> Media {
     let world = World::default();
     let media = match n {
         0 | 1 => world.avatar(account_id(0), name(content)),
-        2 | 3 => world.photo(living(0), account_id(n % 2), name(content)),
-        4 => world.photo(living(1), account_id(2), name(content)),
+        2 | 3 => world.photo(paired_couple_id(0), account_id(n % 2), name(content)),
+        4 => world.photo(paired_couple_id(1), account_id(2), name(content)),
         _ => world.avatar(account_id(1), name(content)),
     };
     Media { id: media_id(n), ..media }
 }
 
 fn media_change() -> impl Strategy<Value = Change> {
-    let n = || 0..PICTURES;
+    let n = || 0..PICTURE_COUNT;
     let account = || (0..2_u8).prop_map(account_id);
     let place = || n().prop_map(|n| (picture(n, 0).space, media_id(n)));
     let seen = || {
         (place(), prop_oneof![3 => Just(0), 2 => Just(1), 1 => Just(2)])
             .prop_map(|((space, id), uses)| ExpectedMedia { space, id, uses })
     };
-    let time = || (0..12_u8).prop_map(at);
+    let time = || (0..12_u8).prop_map(timestamp);
     let format = || prop_oneof![Just(Format::Jpeg), Just(Format::WebP), Just(Format::Png)];
     let rendition = move || {
         (0..2_u8, format(), prop::option::of(time()), 1..9_i64).prop_map(|(size, format, used_at, bytes)| {
@@ -415,7 +430,7 @@ fn media_change() -> impl Strategy<Value = Change> {
         ),
         1 => seen().prop_map(|of| MediaChange::Reject { of, reason: "corrupt".to_owned() }),
         3 => (n(), 0..8_u8, any::<bool>()).prop_map(|(n, off, ready)| MediaChange::Use {
-            couple: living(if off == 0 { 0 } else { n / 4 }),
+            couple: paired_couple_id(if off == 0 { 0 } else { n / 4 }),
             id: media_id(n),
             owner: if off == 1 { account_id(3) } else { picture(n, 0).owner },
             ready,
@@ -439,7 +454,7 @@ fn media_change() -> impl Strategy<Value = Change> {
 
 /// Few uploads of two accounts, with small offsets, writers and limits, so that changes conflict.
 fn upload_change() -> impl Strategy<Value = Change> {
-    let upload = || (0..FEW).prop_map(|n| (account_id(n % 2), upload_id(n)));
+    let upload = || (0..ID_COUNT).prop_map(|n| (account_id(n % 2), upload_id(n)));
     let offset = || 0..4_i64;
     let writer = || 0..2_i64;
     let parts = |bytes| vec![UploadPart { blob: "t".to_owned(), bytes }];
@@ -448,7 +463,7 @@ fn upload_change() -> impl Strategy<Value = Change> {
             |((owner, id), offset, length, time, most)| {
                 let world = World::default();
                 let upload = world.upload(owner);
-                let upload = ResumableUpload { id, length, offset, expires_at: at(time), ..upload };
+                let upload = ResumableUpload { id, length, offset, expires_at: timestamp(time), ..upload };
                 UploadChange::Insert { upload, most }
             }
         ),
@@ -462,7 +477,7 @@ fn upload_change() -> impl Strategy<Value = Change> {
             }
         ),
         1 => (upload(), offset()).prop_map(|((owner, id), offset)| UploadChange::TakeOver { owner, id, offset }),
-        1 => (upload(), 0..PICTURES)
+        1 => (upload(), 0..PICTURE_COUNT)
             .prop_map(|((owner, id), media)| UploadChange::Finish { owner, id, media: media_id(media) }),
         1 => (upload(), 0..2_u8).prop_map(|((_, id), n)| UploadChange::Remove { owner: account_id(n), id }),
     ]
@@ -471,11 +486,11 @@ fn upload_change() -> impl Strategy<Value = Change> {
 
 fn job_change() -> impl Strategy<Value = Change> {
     let n = || 0..12_u8;
-    let time = || (0..12_u8).prop_map(at);
+    let time = || (0..12_u8).prop_map(timestamp);
     let claim = || 0..2_i64;
     let queue = || (0..2_u8).prop_map(|q| name(q).to_owned());
     prop_oneof![
-        3 => (n(), queue(), prop::option::of(0..FEW), time()).prop_map(|(id, queue, key, due_at)| {
+        3 => (n(), queue(), prop::option::of(0..ID_COUNT), time()).prop_map(|(id, queue, key, due_at)| {
             JobChange::Enqueue(NewJob {
                 id: job_id(id),
                 due_at,
@@ -505,65 +520,66 @@ fn job_change() -> impl Strategy<Value = Change> {
 
 fn idempotency_change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        (0..FEW, 0..12_u8).prop_map(|(n, time)| IdempotencyChange::Record(OutcomeRecord {
+        (0..ID_COUNT, 0..12_u8).prop_map(|(n, time)| IdempotencyChange::Record(OutcomeRecord {
             scope: digest(&[b"scope", &[n]]),
             request: digest(&[&[time]]),
             outcome: "{}".to_owned(),
-            recorded_at: at(time),
-            expires_at: at(time + 4),
+            recorded_at: timestamp(time),
+            expires_at: timestamp(time + 4),
         })),
-        (0..16_u8, 0..3_u32).prop_map(|(time, cap)| IdempotencyChange::Purge { before: at(time), cap }),
+        (0..16_u8, 0..3_u32)
+            .prop_map(|(time, cap)| IdempotencyChange::Purge { before: timestamp(time), cap }),
     ]
     .prop_map(Change::from)
 }
 
 /// Results of all reads, as text.
 async fn snapshot(store: &dyn Store) -> Vec<String> {
-    let mut seen = Vec::new();
-    macro_rules! see {
-        ($($read:expr),+ $(,)?) => {$( seen.push(format!("{:?}", $read.await)); )+};
+    let mut results = Vec::new();
+    macro_rules! record {
+        ($($read:expr),+ $(,)?) => {$( results.push(format!("{:?}", $read.await)); )+};
     }
-    let now = at(6);
-    for n in 0..FEW {
+    let now = timestamp(6);
+    for n in 0..ID_COUNT {
         let (account, email) = (account_id(n), World::default().email(name(n)).key().clone());
-        see!(store.account(account), store.account_by_email(&email), store.sessions_of(account));
-        see!(store.tally(tally_id(n), now));
-        see!(store.token(token_id(n)), store.token_by_link(&digest(&[b"token", &[n]])));
+        record!(store.account(account), store.account_by_email(&email), store.sessions_of(account));
+        record!(store.tally(tally_id(n), now));
+        record!(store.token(token_id(n)), store.token_by_link(&digest(&[b"token", &[n]])));
         for kind in KINDS {
-            see!(store.open_tokens(kind, &email, now));
+            record!(store.open_tokens(kind, &email, now));
         }
-        see!(store.couple_of(account), store.couples_of(account), store.invites_of(account));
-        see!(store.couples_page(account, None, 2));
-        see!(store.invites_to(&email), store.blocks_of(account));
-        for other in 0..FEW {
-            see!(store.is_blocked(account, account_id(other)));
-            see!(store.is_blocked_by_email(&email, account_id(other)));
+        record!(store.couple_of(account), store.couples_of(account), store.invites_of(account));
+        record!(store.couples_page(account, None, 2));
+        record!(store.invites_to(&email), store.blocks_of(account));
+        for other in 0..ID_COUNT {
+            record!(store.is_blocked(account, account_id(other)));
+            record!(store.is_blocked_by_email(&email, account_id(other)));
         }
-        let couple = living(n);
-        see!(store.couple(couple), store.entries(couple, Page::After(0), 100, None));
-        see!(store.entries(couple, Page::Before(4), 2, Some("text")), store.entry(couple, 2));
+        let couple = paired_couple_id(n);
+        record!(store.couple(couple), store.entries(couple, Page::After(0), 100, None));
+        record!(store.entries(couple, Page::Before(4), 2, Some("text")), store.entry(couple, 2));
         for side in SIDES {
-            see!(store.unread(couple, side, 0), store.unread(couple, side, 3));
-            see!(store.entries_by(couple, side, 1, 2), store.entry_by_client_id(couple, side, name(n)));
+            record!(store.unread(couple, side, 0), store.unread(couple, side, 3));
+            record!(store.entries_by(couple, side, 1, 2), store.entry_by_client_id(couple, side, name(n)));
         }
         for space in [Space::Account(account), Space::Couple(couple)] {
-            see!(store.media_space(space), store.media_in(space, Some(media_id(1)), 3));
+            record!(store.media_space(space), store.media_in(space, Some(media_id(1)), 3));
             let picture = Media { space, ..picture(2 + n % 2, n / 2) };
-            see!(store.media_by_identity(space, &picture.identity()));
-            for n in 0..PICTURES {
-                see!(store.renditions(space, media_id(n)));
+            record!(store.media_by_identity(space, &picture.identity()));
+            for n in 0..PICTURE_COUNT {
+                record!(store.renditions(space, media_id(n)));
             }
         }
-        see!(store.upload(upload_id(n)), store.unfinished_uploads(account));
-        see!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + 2)));
-        see!(store.outcome(&digest(&[b"scope", &[n]])));
-        see!(store.queue_stats(name(n), now), store.next_due(name(n)), store.next_lease_end(name(n)));
+        record!(store.upload(upload_id(n)), store.unfinished_uploads(account));
+        record!(store.avatar_of(account), store.media(media_id(n)), store.media(media_id(n + 2)));
+        record!(store.outcome(&digest(&[b"scope", &[n]])));
+        record!(store.queue_stats(name(n), now), store.next_due(name(n)), store.next_lease_end(name(n)));
     }
-    for n in 0..4 * FEW {
-        see!(store.invite(invite(n).id));
+    for n in 0..4 * ID_COUNT {
+        record!(store.invite(invite(n).id));
     }
-    see!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
-    see!(store.unfinished_bytes(), store.expired_uploads(now, 3));
-    see!(store.accounts_to_delete(now, None, 3), store.dead_jobs(None, 100));
-    seen
+    record!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
+    record!(store.unfinished_bytes(), store.expired_uploads(now, 3));
+    record!(store.accounts_to_delete(now, None, 3), store.dead_jobs(None, 100));
+    results
 }

@@ -149,37 +149,37 @@ pub async fn j4_lost_claim_cannot_change_the_job(store: impl Store) {
     assert_eq!(conflict(&store, finish).await, Conflict::ClaimLost(unclaimed.id));
 }
 
-fn keyed(world: &World, key: &str) -> NewJob {
+fn job_with_key(world: &World, key: &str) -> NewJob {
     NewJob { dedupe_key: Some(key.to_owned()), ..world.job("q") }
 }
 
 /// A deduplication key has at most one live job.
 pub async fn j5_deduplication_key_has_one_live_job(store: impl Store) {
     let world = World::default();
-    let first = keyed(&world, "k");
+    let first = job_with_key(&world, "k");
     // Enqueue the key twice in one commit, and again in another commit together with another key.
-    all(&store, vec![enqueue(&first), enqueue(&keyed(&world, "k"))]).await;
-    all(&store, vec![enqueue(&keyed(&world, "k")), enqueue(&keyed(&world, "K"))]).await;
+    all(&store, vec![enqueue(&first), enqueue(&job_with_key(&world, "k"))]).await;
+    all(&store, vec![enqueue(&job_with_key(&world, "k")), enqueue(&job_with_key(&world, "K"))]).await;
     let claimed = claim(&store, "q", world.now(), 30, 1).await;
     assert_eq!(claimed.len(), 2);
-    all(&store, vec![enqueue(&keyed(&world, "k"))]).await;
+    all(&store, vec![enqueue(&job_with_key(&world, "k"))]).await;
     assert_eq!(claim(&store, "q", world.now(), 30, 2).await, []);
     must(&store, JobChange::Finish { id: first.id, claim: 1 }).await;
-    let again = keyed(&world, "k");
+    let again = job_with_key(&world, "k");
     all(&store, vec![enqueue(&again)]).await;
     claim(&store, "q", world.now(), 30, 3).await;
     must(&store, JobChange::Bury { id: again.id, claim: 3, error: String::new(), at: world.now() }).await;
-    all(&store, vec![enqueue(&keyed(&world, "k"))]).await;
+    all(&store, vec![enqueue(&job_with_key(&world, "k"))]).await;
     assert_eq!(claim(&store, "q", world.now(), 30, 4).await.len(), 1);
 }
 
 /// Finishing a job and enqueuing its key again in one commit leaves one job.
 pub async fn j6_finish_and_enqueue_of_a_key_leave_one_job(store: impl Store) {
     let world = World::default();
-    let first = keyed(&world, "k");
+    let first = job_with_key(&world, "k");
     all(&store, vec![enqueue(&first)]).await;
     claim(&store, "q", world.now(), 30, 1).await;
-    let next = NewJob { due_at: world.later(5), ..keyed(&world, "k") };
+    let next = NewJob { due_at: world.later(5), ..job_with_key(&world, "k") };
     all(&store, vec![JobChange::Finish { id: first.id, claim: 1 }.into(), enqueue(&next)]).await;
     let claimed = claim(&store, "q", world.later(999), 30, 2).await;
     assert_eq!(claimed.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), [next.id]);

@@ -17,7 +17,7 @@ async fn take(limiter: &impl RateLimiter, name: &str) -> Result<(), Limited> {
     limiter.take(&RULE, &key(name)).await.unwrap()
 }
 
-async fn use_up(limiter: &impl RateLimiter, name: &str) {
+async fn take_burst(limiter: &impl RateLimiter, name: &str) {
     for _ in 0..5 {
         take(limiter, name).await.unwrap();
     }
@@ -25,35 +25,35 @@ async fn use_up(limiter: &impl RateLimiter, name: &str) {
 
 /// A new bucket has `burst` tokens, and no more.
 pub async fn l1_new_key_has_burst_tokens(limiter: impl RateLimiter, _: &ManualClock) {
-    use_up(&limiter, "a").await;
+    take_burst(&limiter, "a").await;
     assert!(take(&limiter, "a").await.is_err());
     assert!(take(&limiter, "a").await.is_err());
 }
 
 /// A bucket gains one token after `period / burst`, and is full after `period`.
 pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock: &ManualClock) {
-    use_up(&limiter, "a").await;
+    take_burst(&limiter, "a").await;
     clock.advance(Duration::from_secs(9));
     assert!(take(&limiter, "a").await.is_err());
     clock.advance(Duration::from_secs(1));
     take(&limiter, "a").await.unwrap();
     assert!(take(&limiter, "a").await.is_err());
     clock.advance(Duration::from_secs(50));
-    use_up(&limiter, "a").await;
+    take_burst(&limiter, "a").await;
     assert!(take(&limiter, "a").await.is_err());
 }
 
 /// Different keys and different rules do not share a bucket.
 pub async fn l3_keys_and_rules_do_not_share_a_bucket(limiter: impl RateLimiter, _: &ManualClock) {
-    use_up(&limiter, "a").await;
-    use_up(&limiter, "b").await;
+    take_burst(&limiter, "a").await;
+    take_burst(&limiter, "b").await;
     let other = Rule { name: "other", ..RULE };
     assert_eq!(limiter.take(&other, &key("a")).await.unwrap(), Ok(()));
 }
 
 /// A retry succeeds after the returned time.
 pub async fn l4_retry_after_the_stated_time_succeeds(limiter: impl RateLimiter, clock: &ManualClock) {
-    use_up(&limiter, "a").await;
+    take_burst(&limiter, "a").await;
     let limited = take(&limiter, "a").await.unwrap_err();
     assert!(limited.retry_after > Duration::ZERO && limited.retry_after <= Duration::from_secs(10));
     clock.advance(limited.retry_after);
@@ -82,7 +82,7 @@ pub async fn l5_concurrent_callers_get_exactly_burst_tokens(limiter: impl RateLi
 pub async fn l6_corrected_clock_does_not_freeze_a_bucket(limiter: impl RateLimiter, clock: &ManualClock) {
     let right = clock.now();
     clock.set(right.plus(Duration::from_hours(24)));
-    use_up(&limiter, "a").await;
+    take_burst(&limiter, "a").await;
     clock.set(right);
     for _ in 0..10 {
         if let Err(limited) = take(&limiter, "a").await {
@@ -92,6 +92,6 @@ pub async fn l6_corrected_clock_does_not_freeze_a_bucket(limiter: impl RateLimit
         }
     }
     clock.advance(Duration::from_secs(50));
-    use_up(&limiter, "a").await;
+    take_burst(&limiter, "a").await;
     assert!(take(&limiter, "a").await.is_err());
 }

@@ -13,10 +13,10 @@ use couple_core::{
 
 use crate::world::{World, all, conflict, must, race};
 
-const MOST: i64 = 1 << 40;
+const QUOTA: i64 = 1 << 40;
 
 fn insert(media: &Media) -> MediaChange {
-    MediaChange::Insert { media: media.clone(), most: MOST }
+    MediaChange::Insert { media: media.clone(), most: QUOTA }
 }
 
 fn finish(media: &Media, renditions: Vec<Rendition>) -> MediaChange {
@@ -40,21 +40,21 @@ fn reject(media: &Media) -> MediaChange {
     MediaChange::Reject { of: media.as_read(), reason: "truncated".to_owned() }
 }
 
-fn add(media: &Media, rendition: Rendition) -> MediaChange {
+fn add_rendition(media: &Media, rendition: Rendition) -> MediaChange {
     MediaChange::AddRendition { space: media.space, id: media.id, rendition }
 }
 
-async fn bytes(store: &impl Store, space: Space) -> i64 {
+async fn used_bytes(store: &impl Store, space: Space) -> i64 {
     store.media_space(space).await.unwrap().bytes
 }
 
-async fn get(store: &impl Store, id: MediaId) -> Media {
+async fn stored_media(store: &impl Store, id: MediaId) -> Media {
     store.media(id).await.unwrap().expect("the picture exists")
 }
 
 /// Adds a photo of the first member of a new couple.
-async fn uploaded(world: &World, store: &impl Store) -> (CoupleId, AccountId, Media) {
-    let couple = world.founded(store).await;
+async fn uploaded_photo(world: &World, store: &impl Store) -> (CoupleId, AccountId, Media) {
+    let couple = world.stored_couple(store).await;
     let photo = world.photo(couple.id, couple.members[0], "a");
     must(store, insert(&photo)).await;
     (couple.id, couple.members[0], photo)
@@ -64,7 +64,7 @@ async fn uploaded(world: &World, store: &impl Store) -> (CoupleId, AccountId, Me
 pub async fn m1_identical_bytes_are_one_picture(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let [ana, ben] = couple.members;
     let commits = (0..50).map(|_| vec![insert(&world.photo(couple.id, ana, "same")).into()]).collect();
     assert_eq!(race(&store, commits).await, 1);
@@ -94,12 +94,12 @@ pub async fn m1_identical_bytes_are_one_picture(store: impl Store) {
 /// Every field of a picture reads back in every state.
 pub async fn m2_picture_and_rendition_fields_read_back(store: impl Store) {
     let world = World::default();
-    let (_, _, photo) = uploaded(&world, &store).await;
-    assert_eq!(get(&store, photo.id).await, photo);
+    let (_, _, photo) = uploaded_photo(&world, &store).await;
+    assert_eq!(stored_media(&store, photo.id).await, photo);
     let crop = Some(Crop { x: 0, y: 1, width: 4_000_000_000, height: 3 });
     let avatar = Media { crop, placeholder: Some(vec![3; 40]), ..world.avatar(photo.owner, "x") };
     must(&store, insert(&avatar)).await;
-    assert_eq!(get(&store, avatar.id).await, avatar);
+    assert_eq!(stored_media(&store, avatar.id).await, avatar);
     let small = Rendition { used_at: None, ..world.rendition("64", Format::Jpeg) };
     let large = Rendition {
         width: 512,
@@ -122,15 +122,15 @@ pub async fn m2_picture_and_rendition_fields_read_back(store: impl Store) {
         }),
         ..photo.clone()
     };
-    assert_eq!(get(&store, photo.id).await, ready);
+    assert_eq!(stored_media(&store, photo.id).await, ready);
     assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), [large.clone(), small.clone()]);
     let same = Rendition { name: "512".to_owned(), ..world.rendition("512-j", Format::Jpeg) };
-    must(&store, add(&photo, same.clone())).await;
+    must(&store, add_rendition(&photo, same.clone())).await;
     assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), [same, large, small]);
     must(&store, reject(&avatar)).await;
     let rejected =
         Media { state: MediaState::Rejected("truncated".to_owned()), source: None, ..avatar.clone() };
-    assert_eq!(get(&store, avatar.id).await, rejected);
+    assert_eq!(stored_media(&store, avatar.id).await, rejected);
     assert_eq!(store.media(MediaId::from_uuid(uuid::Uuid::max())).await.unwrap(), None);
     assert_eq!(
         store.media_space(world.photo(world.couple_id(), avatar.owner, "y").space).await.unwrap(),
@@ -142,7 +142,7 @@ pub async fn m2_picture_and_rendition_fields_read_back(store: impl Store) {
 pub async fn m3_uploads_never_exceed_the_quota(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     for photo in [true, false] {
         let commits = (0..50).map(|n| {
             let name = format!("{n}");
@@ -157,9 +157,9 @@ pub async fn m3_uploads_never_exceed_the_quota(store: impl Store) {
         assert_eq!(race(&store, commits).await, 7);
     }
     let space = Space::Couple(couple.id);
-    assert_eq!(bytes(&store, space).await, 700);
-    assert_eq!(bytes(&store, Space::Account(couple.members[0])).await, 700);
-    assert_eq!(bytes(&store, Space::Account(couple.members[1])).await, 0);
+    assert_eq!(used_bytes(&store, space).await, 700);
+    assert_eq!(used_bytes(&store, Space::Account(couple.members[0])).await, 700);
+    assert_eq!(used_bytes(&store, Space::Account(couple.members[1])).await, 0);
     let one_more = world.photo(couple.id, couple.members[0], "more");
     let insert = |most| MediaChange::Insert { media: one_more.clone(), most };
     assert_eq!(conflict(&store, insert(799)).await, Conflict::QuotaExceeded);
@@ -171,13 +171,13 @@ pub async fn m3_uploads_never_exceed_the_quota(store: impl Store) {
 /// The usage of a space follows every change.
 pub async fn m4_usage_is_the_sum_of_stored_bytes(store: impl Store) {
     let world = World::default();
-    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let (couple, ana, photo) = uploaded_photo(&world, &store).await;
     let space = photo.space;
     let other = world.photo(couple, ana, "b");
     must(&store, insert(&other)).await;
     let mut steps: Vec<(Change, i64)> = vec![
         (finish(&photo, vec![world.rendition("64", Format::Jpeg)]).into(), 100 + 60 + 10),
-        (add(&photo, world.rendition("64", Format::WebP)).into(), 180),
+        (add_rendition(&photo, world.rendition("64", Format::WebP)).into(), 180),
         (reject(&other).into(), 80),
     ];
     let forget = |blobs: &[&str]| MediaChange::Forget {
@@ -190,10 +190,10 @@ pub async fn m4_usage_is_the_sum_of_stored_bytes(store: impl Store) {
     steps.push((forget(&["64.webp", "master.jpg"]).into(), 10));
     steps.push((forget(&["master.jpg"]).into(), 10));
     steps.push((MediaChange::Delete(photo.as_read()).into(), 0));
-    assert_eq!(bytes(&store, space).await, 200);
+    assert_eq!(used_bytes(&store, space).await, 200);
     for (change, expected) in steps {
         all(&store, vec![change.clone()]).await;
-        assert_eq!(bytes(&store, space).await, expected, "{change:?}");
+        assert_eq!(used_bytes(&store, space).await, expected, "{change:?}");
         let mut sum = 0;
         for media in store.media_in(space, None, 100).await.unwrap() {
             sum += media.source.map_or(0, |source| source.bytes);
@@ -208,13 +208,13 @@ pub async fn m4_usage_is_the_sum_of_stored_bytes(store: impl Store) {
 pub async fn m5_picture_becomes_ready_or_rejected_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let (_, _, photo) = uploaded(&world, &store).await;
+    let (_, _, photo) = uploaded_photo(&world, &store).await;
     let commits = (0..50).map(|n| {
         let end = if n % 2 == 0 { finish(&photo, Vec::new()) } else { reject(&photo) };
         vec![end.into()]
     });
     assert_eq!(race(&store, commits.collect()).await, 1);
-    match get(&store, photo.id).await {
+    match stored_media(&store, photo.id).await {
         Media { state: MediaState::Ready, source: Some(_), placeholder: Some(_), .. } => {}
         Media { state: MediaState::Rejected(reason), source: None, placeholder: None, .. } => {
             assert_eq!(reason, "truncated");
@@ -231,7 +231,7 @@ pub async fn m5_picture_becomes_ready_or_rejected_once(store: impl Store) {
 /// No picture is added to or used in a couple that has ended or does not exist.
 pub async fn m6_ended_couple_accepts_no_picture(store: impl Store) {
     let world = World::default();
-    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let (couple, ana, photo) = uploaded_photo(&world, &store).await;
     let unknown = world.couple_id();
     let nowhere = insert(&world.photo(unknown, ana, "b"));
     assert_eq!(conflict(&store, nowhere).await, Conflict::CoupleEnded(unknown));
@@ -242,17 +242,17 @@ pub async fn m6_ended_couple_accepts_no_picture(store: impl Store) {
     assert_eq!(conflict(&store, named).await, Conflict::CoupleEnded(couple));
     // The pictures of an ended couple can still be finished and deleted.
     must(&store, finish(&photo, Vec::new())).await;
-    must(&store, add(&photo, world.rendition("64", Format::Jpeg))).await;
+    must(&store, add_rendition(&photo, world.rendition("64", Format::Jpeg))).await;
     must(&store, MediaChange::Delete(photo.as_read())).await;
-    assert_eq!(bytes(&store, photo.space).await, 0);
+    assert_eq!(used_bytes(&store, photo.space).await, 0);
 }
 
 /// An entry uses only its author's photo of the same couple.
 pub async fn m7_entry_uses_only_a_photo_of_its_author(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let (couple, ana, photo) = uploaded(&world, &store).await;
-    let other = world.founded(&store).await;
+    let (couple, ana, photo) = uploaded_photo(&world, &store).await;
+    let other = world.stored_couple(&store).await;
     let of = |couple, id, owner| MediaChange::Use { couple, id, owner, ready: false };
     let avatar = world.avatar(ana, "a");
     must(&store, insert(&avatar)).await;
@@ -269,19 +269,19 @@ pub async fn m7_entry_uses_only_a_photo_of_its_author(store: impl Store) {
     }
     let commits = (0..30).map(|_| vec![of(couple, photo.id, ana).into()]).collect();
     assert_eq!(race(&store, commits).await, 30);
-    assert_eq!(get(&store, photo.id).await.uses, 30);
+    assert_eq!(stored_media(&store, photo.id).await.uses, 30);
     // Of concurrent commits that read the same number of uses, one counts a use off.
     let as_read = ExpectedMedia { uses: 30, ..photo.as_read() };
     let commits = (0..30).map(|_| vec![MediaChange::Release(as_read).into()]).collect();
     assert_eq!(race(&store, commits).await, 1);
-    assert_eq!(get(&store, photo.id).await.uses, 29);
+    assert_eq!(stored_media(&store, photo.id).await.uses, 29);
     let never = MediaChange::Release(bad.as_read());
     assert_eq!(conflict(&store, never).await, Conflict::MediaChanged(bad.id));
     // A use conflicts if the photo became ready since it was read: no later entry would tell the couple that it
     // is ready.
     let ready = |ready| MediaChange::Use { couple, id: photo.id, owner: ana, ready };
     assert_eq!(conflict(&store, ready(true)).await, Conflict::MediaChanged(photo.id));
-    must(&store, finish(&get(&store, photo.id).await, Vec::new())).await;
+    must(&store, finish(&stored_media(&store, photo.id).await, Vec::new())).await;
     assert_eq!(conflict(&store, ready(false)).await, Conflict::MediaChanged(photo.id));
     must(&store, ready(true)).await;
 }
@@ -289,7 +289,7 @@ pub async fn m7_entry_uses_only_a_photo_of_its_author(store: impl Store) {
 /// A change that read another number of uses conflicts.
 pub async fn m8_change_with_a_stale_use_count_conflicts(store: impl Store) {
     let world = World::default();
-    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let (couple, ana, photo) = uploaded_photo(&world, &store).await;
     must(&store, MediaChange::Use { couple, id: photo.id, owner: ana, ready: false }).await;
     let late = [
         finish(&photo, Vec::new()),
@@ -300,7 +300,7 @@ pub async fn m8_change_with_a_stale_use_count_conflicts(store: impl Store) {
     for change in late {
         assert_eq!(conflict(&store, change).await, Conflict::MediaChanged(photo.id));
     }
-    let now = get(&store, photo.id).await;
+    let now = stored_media(&store, photo.id).await;
     assert_eq!(now, Media { uses: 1, ..photo.clone() });
     must(&store, finish(&now, Vec::new())).await;
     must(&store, MediaChange::Delete(now.as_read())).await;
@@ -310,24 +310,31 @@ pub async fn m8_change_with_a_stale_use_count_conflicts(store: impl Store) {
 pub async fn m9_rendition_is_added_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let (_, _, photo) = uploaded(&world, &store).await;
+    let (_, _, photo) = uploaded_photo(&world, &store).await;
     let rendition = world.rendition("64", Format::Jpeg);
-    assert_eq!(conflict(&store, add(&photo, rendition.clone())).await, Conflict::MediaChanged(photo.id));
+    assert_eq!(
+        conflict(&store, add_rendition(&photo, rendition.clone())).await,
+        Conflict::MediaChanged(photo.id)
+    );
     must(&store, finish(&photo, Vec::new())).await;
-    let commits = (0..50)
-        .map(|n| vec![add(&photo, Rendition { blob: format!("64-{n}.jpg"), ..rendition.clone() }).into()]);
+    let commits = (0..50).map(|n| {
+        vec![add_rendition(&photo, Rendition { blob: format!("64-{n}.jpg"), ..rendition.clone() }).into()]
+    });
     assert_eq!(race(&store, commits.collect()).await, 1);
     assert_eq!(store.renditions(photo.space, photo.id).await.unwrap().len(), 1);
-    assert_eq!(bytes(&store, photo.space).await, 70);
-    must(&store, add(&photo, world.rendition("64", Format::WebP))).await;
+    assert_eq!(used_bytes(&store, photo.space).await, 70);
+    must(&store, add_rendition(&photo, world.rendition("64", Format::WebP))).await;
     let unknown = world.photo(world.couple_id(), photo.owner, "a");
-    assert_eq!(conflict(&store, add(&unknown, rendition)).await, Conflict::MediaChanged(unknown.id));
+    assert_eq!(
+        conflict(&store, add_rendition(&unknown, rendition)).await,
+        Conflict::MediaChanged(unknown.id)
+    );
 }
 
 /// Unused renditions are listed, the longest unused first; a request only moves the time forward.
 pub async fn m10_longest_unused_renditions_are_listed_first(store: impl Store) {
     let world = World::default();
-    let (_, _, photo) = uploaded(&world, &store).await;
+    let (_, _, photo) = uploaded_photo(&world, &store).await;
     let used = |name: &str, used: Option<u64>| Rendition {
         used_at: used.map(|seconds| world.later(seconds)),
         ..world.rendition(name, Format::Jpeg)
@@ -369,7 +376,7 @@ pub async fn m10_longest_unused_renditions_are_listed_first(store: impl Store) {
 /// Forgetting removes the named blobs and no others.
 pub async fn m11_forgetting_removes_only_the_named_blobs(store: impl Store) {
     let world = World::default();
-    let (_, _, photo) = uploaded(&world, &store).await;
+    let (_, _, photo) = uploaded_photo(&world, &store).await;
     must(
         &store,
         finish(&photo, vec![world.rendition("64", Format::Jpeg), world.rendition("128", Format::Jpeg)]),
@@ -383,14 +390,14 @@ pub async fn m11_forgetting_removes_only_the_named_blobs(store: impl Store) {
     must(&store, forget(&["64.jpg", "gone"])).await;
     let names = |there: Vec<Rendition>| there.into_iter().map(|rendition| rendition.name).collect::<Vec<_>>();
     assert_eq!(names(store.renditions(photo.space, photo.id).await.unwrap()), ["128"]);
-    assert!(get(&store, photo.id).await.source.is_some());
+    assert!(stored_media(&store, photo.id).await.source.is_some());
     must(&store, forget(&["master.jpg"])).await;
-    let left = get(&store, photo.id).await;
+    let left = stored_media(&store, photo.id).await;
     assert_eq!((left.source, left.state), (None, MediaState::Ready));
     assert_eq!(names(store.renditions(photo.space, photo.id).await.unwrap()), ["128"]);
-    assert_eq!(bytes(&store, photo.space).await, 10);
+    assert_eq!(used_bytes(&store, photo.space).await, 10);
     // The rendition can be made again.
-    must(&store, add(&photo, world.rendition("64", Format::Jpeg))).await;
+    must(&store, add_rendition(&photo, world.rendition("64", Format::Jpeg))).await;
     let unknown =
         MediaChange::Forget { space: photo.space, id: world.avatar(photo.owner, "b").id, blobs: vec![] };
     must(&store, unknown).await;
@@ -399,7 +406,7 @@ pub async fn m11_forgetting_removes_only_the_named_blobs(store: impl Store) {
 /// An account's avatar is its own picture; setting another one replaces it.
 pub async fn m12_avatar_is_a_picture_of_its_account(store: impl Store) {
     let world = World::default();
-    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let (couple, ana, photo) = uploaded_photo(&world, &store).await;
     let (one, other) = (world.avatar(ana, "a"), world.avatar(ana, "b"));
     let (bad, theirs) = (world.avatar(ana, "bad"), world.avatar(world.account_id(), "a"));
     for media in [&one, &other, &bad, &theirs] {
@@ -415,7 +422,8 @@ pub async fn m12_avatar_is_a_picture_of_its_account(store: impl Store) {
     for media in [&photo, &bad, &theirs] {
         assert_eq!(conflict(&store, set(Some(media), None)).await, Conflict::MediaChanged(media.id));
     }
-    let uses = || async { (get(&store, one.id).await.uses, get(&store, other.id).await.uses) };
+    let uses =
+        || async { (stored_media(&store, one.id).await.uses, stored_media(&store, other.id).await.uses) };
     must(&store, set(Some(&one), None)).await;
     must(&store, set(Some(&one), Some(&one))).await;
     // A caller that read another avatar would delete the wrong picture.
@@ -432,7 +440,7 @@ pub async fn m12_avatar_is_a_picture_of_its_account(store: impl Store) {
     must(&store, set(Some(&one), None)).await;
     must(&store, set(None, Some(&one))).await;
     must(&store, set(None, None)).await;
-    assert_eq!((store.avatar_of(ana).await.unwrap(), get(&store, one.id).await.uses), (None, 0));
+    assert_eq!((store.avatar_of(ana).await.unwrap(), stored_media(&store, one.id).await.uses), (None, 0));
     // Removing an avatar is no conflict for an account without uploads; a couple's space has no avatar.
     must(&store, MediaChange::SetAvatar { account: world.account_id(), media: None, before: None }).await;
     assert_eq!(store.media_space(Space::Couple(couple)).await.unwrap().avatar, None);
@@ -441,7 +449,7 @@ pub async fn m12_avatar_is_a_picture_of_its_account(store: impl Store) {
 /// Deleting removes a picture completely; the same bytes can be uploaded again.
 pub async fn m13_deletion_removes_picture_and_renditions(store: impl Store) {
     let world = World::default();
-    let (couple, ana, photo) = uploaded(&world, &store).await;
+    let (couple, ana, photo) = uploaded_photo(&world, &store).await;
     let other = world.photo(couple, ana, "b");
     must(&store, insert(&other)).await;
     for media in [&photo, &other] {
@@ -452,7 +460,7 @@ pub async fn m13_deletion_removes_picture_and_renditions(store: impl Store) {
     assert_eq!(store.renditions(photo.space, photo.id).await.unwrap(), []);
     assert_eq!(store.media_by_identity(photo.space, &photo.identity()).await.unwrap(), None);
     assert_eq!(store.unused_renditions(world.later(9999), 9).await.unwrap().len(), 1);
-    assert_eq!(bytes(&store, photo.space).await, 70);
+    assert_eq!(used_bytes(&store, photo.space).await, 70);
     assert_eq!(
         conflict(&store, MediaChange::Delete(photo.as_read())).await,
         Conflict::MediaChanged(photo.id)
@@ -485,7 +493,7 @@ pub async fn m14_closed_space_accepts_no_picture(store: impl Store) {
 /// Pictures and spaces are listed page by page in the order of their ids.
 pub async fn m15_spaces_and_pictures_are_listed_by_id(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let mut ids = Vec::new();
     for n in 0..7 {
         let photo = world.photo(couple.id, couple.members[n % 2], &n.to_string());

@@ -12,7 +12,7 @@ use couple_core::{
 use crate::world::{World, all, append, conflict, insert, must, race};
 
 /// Change that adds an invite, with a high limit of open invites.
-fn adding(invite: Invite) -> PairingChange {
+fn insert_invite(invite: Invite) -> PairingChange {
     PairingChange::InsertInvite { invite, limit: 100 }
 }
 
@@ -64,7 +64,7 @@ pub async fn p3_invite_is_closed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let invite = world.invite(world.account_id(), "ana", None);
-    must(&store, adding(invite.clone())).await;
+    must(&store, insert_invite(invite.clone())).await;
     let ends = [
         InviteState::Accepted { by: world.account_id(), couple: world.couple_id() },
         InviteState::Declined,
@@ -93,7 +93,7 @@ pub async fn p4_address_pair_has_one_open_invite(store: impl Store) {
         } else {
             world.invite(ben, "ben", Some("ana"))
         };
-        vec![adding(invite).into()]
+        vec![insert_invite(invite).into()]
     });
     let commits = commits.collect();
     assert_eq!(race(&store, commits).await, 1);
@@ -102,18 +102,18 @@ pub async fn p4_address_pair_has_one_open_invite(store: impl Store) {
     must(&store, PairingChange::CloseInvite { id: open.id, to: InviteState::Declined }).await;
     assert_eq!(store.invite_between(&pair).await.unwrap(), None);
     let again = world.invite(ben, "ben", Some("ana"));
-    must(&store, adding(again.clone())).await;
+    must(&store, insert_invite(again.clone())).await;
     assert_eq!(store.invite_between(&pair).await.unwrap(), Some(again));
     // The limit does not apply to invites without a target address.
-    must(&store, adding(world.invite(ana, "ana", None))).await;
-    must(&store, adding(world.invite(ana, "ana", None))).await;
+    must(&store, insert_invite(world.invite(ana, "ana", None))).await;
+    must(&store, insert_invite(world.invite(ana, "ana", None))).await;
 }
 
 /// An account in a couple cannot add an invite.
 pub async fn p5_paired_account_cannot_invite(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
-    let invite = adding(world.invite(couple.members[1], "ana", None));
+    let couple = world.stored_couple(&store).await;
+    let invite = insert_invite(world.invite(couple.members[1], "ana", None));
     assert_eq!(conflict(&store, invite).await, Conflict::Paired(couple.members[1]));
 }
 
@@ -128,7 +128,7 @@ pub async fn p6_withdrawal_closes_all_open_invites(store: impl Store) {
         world.invite(ben, "ben", None),
     ];
     for invite in &invites {
-        must(&store, adding(invite.clone())).await;
+        must(&store, insert_invite(invite.clone())).await;
     }
     must(&store, PairingChange::CloseInvite { id: invites[2].id, to: InviteState::Declined }).await;
     must(&store, PairingChange::WithdrawInvitesOf { inviter: ana }).await;
@@ -139,14 +139,14 @@ pub async fn p6_withdrawal_closes_all_open_invites(store: impl Store) {
     use InviteState::{Declined, Open, Withdrawn};
     assert_eq!(states, [Withdrawn, Withdrawn, Declined, Open]);
     assert_eq!(store.invites_to(world.email("cleo").key()).await.unwrap(), []);
-    must(&store, adding(world.invite(ana, "ana", Some("cleo")))).await;
+    must(&store, insert_invite(world.invite(ana, "ana", Some("cleo")))).await;
 }
 
 /// Ending a couple increments the epoch and unpairs both members, once.
 pub async fn p7_end_of_a_couple_unpairs_both_members(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let end = PairingChange::End { id: couple.id, at: world.later(5) };
     assert_eq!(race(&store, (0..50).map(|_| vec![end.clone().into()]).collect()).await, 1);
     let ended = store.couple(couple.id).await.unwrap().unwrap();
@@ -161,7 +161,7 @@ pub async fn p7_end_of_a_couple_unpairs_both_members(store: impl Store) {
 /// Changes that need a living couple conflict after the couple's end.
 pub async fn p8_change_of_an_ended_couple_conflicts(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let id = couple.id;
     let changes = || {
         vec![
@@ -187,7 +187,7 @@ pub async fn p9_invite_and_couple_fields_read_back(store: impl Store) {
     let full =
         Invite { message: Some(Label::from_stored("Hëllo 👋")), ..world.invite(ben, "ben", Some("cleo")) };
     for invite in [&plain, &full] {
-        must(&store, adding(invite.clone())).await;
+        must(&store, insert_invite(invite.clone())).await;
         assert_eq!(store.invite(invite.id).await.unwrap().as_ref(), Some(invite));
         assert_eq!(store.invite_by_code(&invite.code).await.unwrap().as_ref(), Some(invite));
         assert_eq!(store.invite_by_link(&invite.link).await.unwrap().as_ref(), Some(invite));
@@ -269,7 +269,7 @@ pub async fn p12_purge_and_forgetting_remove_at_most_cap_rows(store: impl Store)
     let world = World::default();
     let (ana, ben) = (world.account_id(), world.account_id());
     for _ in 0..3 {
-        must(&store, adding(world.invite(ana, "ana", None))).await;
+        must(&store, insert_invite(world.invite(ana, "ana", None))).await;
     }
     let purge = |before, cap| PairingChange::PurgeInvites { before, cap };
     assert_eq!(must(&store, purge(world.later(3600), 9)).await.rows_affected(), 0);
@@ -279,8 +279,8 @@ pub async fn p12_purge_and_forgetting_remove_at_most_cap_rows(store: impl Store)
     let email = world.email("x").key().clone();
     let block = |blocker, blocked| Block { blocker, blocker_email: email.clone(), blocked, at: world.now() };
     let changes = vec![
-        adding(addressed.clone()).into(),
-        adding(theirs.clone()).into(),
+        insert_invite(addressed.clone()).into(),
+        insert_invite(theirs.clone()).into(),
         PairingChange::Block(block(ana, ben)).into(),
         PairingChange::Block(block(ben, ana)).into(),
         PairingChange::Forget { account: ana, cap: 9 }.into(),
@@ -295,7 +295,7 @@ pub async fn p12_purge_and_forgetting_remove_at_most_cap_rows(store: impl Store)
     let cleo = world.account_id();
     for n in 0..5 {
         let other = world.account_id();
-        must(&store, adding(world.invite(cleo, &format!("c{n}"), None))).await;
+        must(&store, insert_invite(world.invite(cleo, &format!("c{n}"), None))).await;
         must(&store, PairingChange::Block(block(cleo, other))).await;
         must(&store, PairingChange::Block(block(other, cleo))).await;
     }
@@ -308,7 +308,7 @@ pub async fn p12_purge_and_forgetting_remove_at_most_cap_rows(store: impl Store)
         assert_eq!(store.blocks_of(cleo).await.unwrap().len(), left);
     }
     // A purge of invites does not change couples or their timelines.
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     all(&store, vec![append(couple.id, world.entry("a"))]).await;
     must(&store, purge(world.later(99_999), 99)).await;
     let read = TimelineChange::MarkRead { couple: couple.id, side: Side::First, seq: 1 };
@@ -319,7 +319,7 @@ pub async fn p12_purge_and_forgetting_remove_at_most_cap_rows(store: impl Store)
 pub async fn p13_describing_writes_only_given_fields(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let id = couple.id;
     let title = Some(Label::from_stored("Us"));
     let anniversary = Some("2020-02-29".to_owned());
@@ -343,7 +343,7 @@ pub async fn p13_describing_writes_only_given_fields(store: impl Store) {
 pub async fn p14_restore_wish_requires_unchanged_wishes(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let sides = [Side::First, Side::Second];
     let commits = (0..50).map(|n| vec![restore(&couple, sides[n % 2], [false, false]).into()]);
     let commits = commits.collect();
@@ -384,7 +384,7 @@ pub async fn p16_account_due_for_deletion_cannot_pair(store: impl Store) {
         let (account, partner) = (world.account(&name), world.account(&format!("q{n}")));
         let id = account.id;
         all(&store, vec![insert(&account), insert(&partner)]).await;
-        must(&store, adding(world.invite(id, &name, None))).await;
+        must(&store, insert_invite(world.invite(id, &name, None))).await;
         let request: Vec<Change> = vec![
             PairingChange::WithdrawInvitesOf { inviter: id }.into(),
             AccountChange::Update(Account { deletion_due: Some(world.later(99)), ..account }).into(),
@@ -392,7 +392,7 @@ pub async fn p16_account_due_for_deletion_cannot_pair(store: impl Store) {
         let couple = world.couple([partner.id, id]);
         let commits = vec![
             request,
-            vec![adding(world.invite(id, &name, None)).into()],
+            vec![insert_invite(world.invite(id, &name, None)).into()],
             vec![
                 PairingChange::Pair(couple.clone()).into(),
                 PairingChange::WithdrawInvitesOf { inviter: id }.into(),
@@ -403,14 +403,14 @@ pub async fn p16_account_due_for_deletion_cannot_pair(store: impl Store) {
         if store.couple_of(id).await.unwrap().is_some() {
             must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
         }
-        let late = adding(world.invite(id, &name, None));
+        let late = insert_invite(world.invite(id, &name, None));
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
         let late = PairingChange::Pair(world.couple([partner.id, id]));
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
         // An invite must name the current address of its inviter.
-        let other = adding(world.invite(partner.id, "someone-else", None));
+        let other = insert_invite(world.invite(partner.id, "someone-else", None));
         assert_eq!(conflict(&store, other).await, Conflict::AccountChanged(partner.id));
-        must(&store, adding(world.invite(partner.id, &format!("q{n}"), None))).await;
+        must(&store, insert_invite(world.invite(partner.id, &format!("q{n}"), None))).await;
     }
 }
 
@@ -419,7 +419,7 @@ pub async fn p17_expecting_unpaired_conflicts_when_paired(store: impl Store) {
     let world = World::default();
     let expect = |account| PairingChange::ExpectUnpaired { account };
     must(&store, expect(world.account_id())).await;
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     for member in couple.members {
         assert_eq!(conflict(&store, expect(member)).await, Conflict::Paired(member));
     }

@@ -15,7 +15,7 @@ use crate::world::{World, all, append, concurrently, conflict, conflicts, insert
 /// After a conflict none of the commit's changes is visible.
 pub async fn s1_commit_is_atomic(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let (ana, again) = (world.account("ana"), world.account("ana"));
     let changes = vec![
         insert(&ana),
@@ -114,7 +114,7 @@ pub async fn s6_empty_commit_succeeds(store: impl Store) {
 /// Text is compared byte by byte: no trimming, no case folding, no collation.
 pub async fn s7_text_is_stored_exactly(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let ids = ["a", "A", "a ", "á", "a\u{301}", "ı", "i", "K", "\u{212A}", "👩‍❤️‍👨", "'; --", "%", "_", "\\"];
     for id in ids {
         all(&store, vec![append(couple.id, world.entry(id))]).await;
@@ -138,7 +138,7 @@ pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
     let store = Arc::new(store);
     let (mut commits, mut expected) = (Vec::new(), Vec::new());
     for n in 0..48_i64 {
-        let couple = world.founded(&*store).await.id;
+        let couple = world.stored_couple(&*store).await.id;
         let job = world.job(&format!("q{n}"));
         let lease_until = world.later(30);
         let claim =

@@ -10,7 +10,7 @@ use couple_core::{
 
 use crate::world::{World, all, append, conflict, conflicts, must, race};
 
-async fn log(store: &impl Store, couple: CoupleId) -> Vec<Entry> {
+async fn all_entries(store: &impl Store, couple: CoupleId) -> Vec<Entry> {
     store.entries(couple, Page::After(0), 1000, None).await.unwrap()
 }
 
@@ -18,10 +18,10 @@ async fn log(store: &impl Store, couple: CoupleId) -> Vec<Entry> {
 pub async fn t1_seq_has_no_gaps(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let commits = (0..200).map(|n| vec![append(couple.id, world.entry(&n.to_string()))]).collect();
     assert_eq!(race(&store, commits).await, 200);
-    let seqs: Vec<i64> = log(&store, couple.id).await.iter().map(|entry| entry.seq).collect();
+    let seqs: Vec<i64> = all_entries(&store, couple.id).await.iter().map(|entry| entry.seq).collect();
     assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
     assert_eq!(store.couple(couple.id).await.unwrap().unwrap().head_seq, 200);
 }
@@ -30,7 +30,7 @@ pub async fn t1_seq_has_no_gaps(store: impl Store) {
 pub async fn t2_reader_sees_every_entry_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let commits: Vec<_> = (0..300).map(|n| vec![append(couple.id, world.entry(&n.to_string()))]).collect();
     let writer = {
         let store = store.clone();
@@ -51,7 +51,7 @@ pub async fn t2_reader_sees_every_entry_once(store: impl Store) {
 pub async fn t3_author_uses_a_client_id_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let commits = (0..50).map(|_| vec![append(couple.id, world.entry("same"))]).collect();
     assert_eq!(race(&store, commits).await, 1);
     let theirs = NewEntry { author: Some(Side::Second), ..world.entry("same") };
@@ -62,14 +62,14 @@ pub async fn t3_author_uses_a_client_id_once(store: impl Store) {
     }
     let system = NewEntry::system("paired", None, None, world.now());
     all(&store, vec![append(couple.id, system.clone()), append(couple.id, system)]).await;
-    assert_eq!(log(&store, couple.id).await.len(), 4);
+    assert_eq!(all_entries(&store, couple.id).await.len(), 4);
     assert_eq!(store.entry_by_client_id(couple.id, Side::First, "Same").await.unwrap(), None);
 }
 
 /// A commit that conflicts after an append leaves no gap.
 pub async fn t4_failed_commit_leaves_no_gap(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     all(&store, vec![append(couple.id, world.entry("a"))]).await;
     let changes = vec![append(couple.id, world.entry("b")), append(couple.id, world.entry("a"))];
     assert_eq!(conflicts(&store, changes).await, Conflict::ClientIdUsed);
@@ -80,7 +80,7 @@ pub async fn t4_failed_commit_leaves_no_gap(store: impl Store) {
 /// Every field of an entry reads back, with any Unicode text.
 pub async fn t5_entry_fields_read_back(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let new = NewEntry {
         author: Some(Side::Second),
         client_id: Some("c-1".to_owned()),
@@ -112,7 +112,7 @@ pub async fn t5_entry_fields_read_back(store: impl Store) {
 /// Pages in both directions keep `seq` order and the limit, and filter by kind and by author.
 pub async fn t6_pages_keep_seq_order_and_limit(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     for n in 1..=20 {
         let kind = if n % 5 == 0 { "hug" } else { "text" };
         let author = if n % 2 == 0 { Side::First } else { Side::Second };
@@ -145,7 +145,7 @@ fn edit(couple: CoupleId, seq: i64, author: Side, world: &World) -> TimelineChan
 /// An author edits only their own entries, and no tombstones.
 pub async fn t7_author_edits_only_own_entries(store: impl Store) {
     let world = World::default();
-    let id = world.founded(&store).await.id;
+    let id = world.stored_couple(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
     let system = NewEntry::system("paired", None, None, world.now());
     all(&store, vec![append(id, system)]).await;
@@ -160,7 +160,7 @@ pub async fn t7_author_edits_only_own_entries(store: impl Store) {
 /// Deleting leaves a tombstone: no body, no reactions, the same `seq`, permanently.
 pub async fn t8_deletion_leaves_a_tombstone(store: impl Store) {
     let world = World::default();
-    let id = world.founded(&store).await.id;
+    let id = world.stored_couple(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
     let react =
         TimelineChange::React { couple: id, seq: 1, side: Side::Second, emoji: Some("❤️".to_owned()) };
@@ -180,7 +180,7 @@ pub async fn t8_deletion_leaves_a_tombstone(store: impl Store) {
 /// Each member has one reaction per entry.
 pub async fn t9_member_has_one_reaction_per_entry(store: impl Store) {
     let world = World::default();
-    let id = world.founded(&store).await.id;
+    let id = world.stored_couple(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
     let react = |side, emoji: Option<&str>| TimelineChange::React {
         couple: id,
@@ -205,7 +205,7 @@ pub async fn t9_member_has_one_reaction_per_entry(store: impl Store) {
 /// A read position only moves forward, at most to the newest entry.
 pub async fn t10_read_position_never_moves_back(store: impl Store) {
     let world = World::default();
-    let id = world.founded(&store).await.id;
+    let id = world.stored_couple(&store).await.id;
     for n in 0..5 {
         all(&store, vec![append(id, world.entry(&n.to_string()))]).await;
     }
@@ -225,7 +225,7 @@ pub async fn t10_read_position_never_moves_back(store: impl Store) {
 /// The log of an ended couple can be read but not written.
 pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
     let world = World::default();
-    let id = world.founded(&store).await.id;
+    let id = world.stored_couple(&store).await.id;
     all(&store, vec![append(id, world.entry("a"))]).await;
     must(&store, PairingChange::End { id, at: world.now() }).await;
     let changes = [
@@ -238,13 +238,13 @@ pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
     for change in changes {
         assert_eq!(conflict(&store, change).await, Conflict::CoupleEnded(id));
     }
-    assert_eq!(log(&store, id).await.len(), 1);
+    assert_eq!(all_entries(&store, id).await.len(), 1);
 }
 
 /// Erasing affects one member's entries and reactions in one range of an ended couple's log.
 pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
     let world = World::default();
-    let id = world.founded(&store).await.id;
+    let id = world.stored_couple(&store).await.id;
     for n in 0..9 {
         let author = if n % 2 == 0 { Side::First } else { Side::Second };
         all(&store, vec![append(id, NewEntry { author: Some(author), ..world.entry(&n.to_string()) })]).await;
@@ -263,11 +263,11 @@ pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
         must(&store, TimelineChange::React { couple: id, seq, side, emoji: Some("❤️".to_owned()) }).await;
     }
     must(&store, PairingChange::End { id, at: world.now() }).await;
-    let before = log(&store, id).await;
+    let before = all_entries(&store, id).await;
     let mut erased = Vec::new();
     for (first, after) in [(0, 0), (3, 3), (6, 6)] {
         let changed = must(&store, erase(after, 3)).await.rows_affected();
-        let now = log(&store, id).await;
+        let now = all_entries(&store, id).await;
         let range = first..first + 3;
         // The change affects only entries in its range, and returns the number of changed ones.
         assert_eq!(now[range.end..], before[range.end..]);
@@ -291,19 +291,19 @@ pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
 /// Reads of a couple never return entries of another couple.
 pub async fn t13_read_returns_no_entry_of_another_couple(store: impl Store) {
     let world = World::default();
-    let (one, other) = (world.founded(&store).await.id, world.founded(&store).await.id);
+    let (one, other) = (world.stored_couple(&store).await.id, world.stored_couple(&store).await.id);
     all(&store, vec![append(one, world.entry("a")), append(other, world.entry("a"))]).await;
     all(&store, vec![append(one, world.entry("b"))]).await;
-    assert_eq!(log(&store, one).await.len(), 2);
-    assert_eq!(log(&store, other).await.len(), 1);
+    assert_eq!(all_entries(&store, one).await.len(), 2);
+    assert_eq!(all_entries(&store, other).await.len(), 1);
     assert_eq!(store.entry_by_client_id(other, Side::First, "b").await.unwrap(), None);
-    assert_eq!(log(&store, world.couple_id()).await, []);
+    assert_eq!(all_entries(&store, world.couple_id()).await, []);
 }
 
 /// Unread entries are those of one author with a client id, after a position, without tombstones.
 pub async fn t14_unread_entries_of_an_author_are_counted(store: impl Store) {
     let world = World::default();
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let by = |author, name: &str| append(couple.id, NewEntry { author: Some(author), ..world.entry(name) });
     let (first, second) = (Side::First, Side::Second);
     let system = |kind: &str, by| append(couple.id, NewEntry::system(kind, by, Some(1), world.now()));
@@ -319,7 +319,7 @@ pub async fn t14_unread_entries_of_an_author_are_counted(store: impl Store) {
         system("entry_deleted", Some(first)),
     ];
     all(&store, changes).await;
-    let other = world.founded(&store).await;
+    let other = world.stored_couple(&store).await;
     all(&store, vec![append(other.id, world.entry("a"))]).await;
     for (author, after, expected) in
         [(first, 0, 2), (first, 1, 1), (first, 6, 1), (first, 7, 0), (second, 0, 1), (second, 2, 0)]

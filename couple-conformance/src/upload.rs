@@ -9,10 +9,10 @@ use couple_core::{
 
 use crate::world::{World, all, conflict, conflicts, must, race};
 
-const MOST: i64 = 1 << 40;
+const QUOTA: i64 = 1 << 40;
 
 fn insert(upload: &ResumableUpload) -> UploadChange {
-    UploadChange::Insert { upload: upload.clone(), most: MOST }
+    UploadChange::Insert { upload: upload.clone(), most: QUOTA }
 }
 
 fn claim(upload: &ResumableUpload, offset: i64, writer: i64, length: Option<i64>) -> UploadChange {
@@ -37,11 +37,11 @@ fn remove(upload: &ResumableUpload) -> UploadChange {
     UploadChange::Remove { owner: upload.owner, id: upload.id }
 }
 
-async fn get(store: &impl Store, id: UploadId) -> ResumableUpload {
+async fn stored_upload(store: &impl Store, id: UploadId) -> ResumableUpload {
     store.upload(id).await.unwrap().expect("the upload exists")
 }
 
-async fn bytes(store: &impl Store, owner: AccountId) -> i64 {
+async fn unfinished_bytes(store: &impl Store, owner: AccountId) -> i64 {
     store.unfinished_uploads(owner).await.unwrap().bytes
 }
 
@@ -65,7 +65,7 @@ pub async fn u1_upload_fields_read_back(store: impl Store) {
     };
     for upload in [&plain, &full] {
         must(&store, insert(upload)).await;
-        assert_eq!(&get(&store, upload.id).await, upload);
+        assert_eq!(&stored_upload(&store, upload.id).await, upload);
         assert_eq!(conflict(&store, insert(upload)).await, Conflict::UploadChanged(upload.id));
     }
     assert_eq!(store.upload(world.upload(owner).id).await.unwrap(), None);
@@ -83,30 +83,30 @@ pub async fn u2_only_the_latest_writer_appends(store: impl Store) {
     assert_eq!(conflict(&store, claim(&upload, 0, 1, None)).await, changed, "it does not exist");
     must(&store, insert(&upload)).await;
     must(&store, claim(&upload, 0, 1, None)).await;
-    let commits = (1..=50).map(|n| vec![append(&upload, 1, 0, n, MOST).into()]).collect();
+    let commits = (1..=50).map(|n| vec![append(&upload, 1, 0, n, QUOTA).into()]).collect();
     assert_eq!(race(&store, commits).await, 1);
-    let offset = get(&store, upload.id).await.offset;
+    let offset = stored_upload(&store, upload.id).await.offset;
     let parts = vec![UploadPart { blob: "t/0".to_owned(), bytes: offset }];
-    assert_eq!(get(&store, upload.id).await.parts, parts);
+    assert_eq!(stored_upload(&store, upload.id).await.parts, parts);
 
     assert_eq!(conflict(&store, claim(&upload, 0, 2, None)).await, changed, "it has more bytes");
     must(&store, claim(&upload, offset, 2, None)).await;
     assert_eq!(
-        conflict(&store, append(&upload, 1, offset, 5, MOST)).await,
+        conflict(&store, append(&upload, 1, offset, 5, QUOTA)).await,
         changed,
         "the first is fenced off"
     );
-    must(&store, append(&upload, 2, offset, 5, MOST)).await;
-    assert_eq!(get(&store, upload.id).await.offset, offset + 5);
+    must(&store, append(&upload, 2, offset, 5, QUOTA)).await;
+    assert_eq!(stored_upload(&store, upload.id).await.offset, offset + 5);
     let commits = (3..53).map(|n| vec![claim(&upload, offset + 5, n, None).into()]).collect();
     assert_eq!(race(&store, commits).await, 50, "each claim succeeds; the last one counts");
-    let writer = get(&store, upload.id).await.writer;
-    must(&store, append(&upload, writer, offset + 5, 1, MOST)).await;
+    let writer = stored_upload(&store, upload.id).await.writer;
+    must(&store, append(&upload, writer, offset + 5, 1, QUOTA)).await;
 
     let other = ResumableUpload { owner: world.account_id(), ..upload.clone() };
     assert_eq!(conflict(&store, claim(&other, offset + 6, 9, None)).await, changed, "another account's");
     must(&store, remove(&other)).await;
-    assert_eq!(get(&store, upload.id).await.offset, offset + 6, "another account removes nothing");
+    assert_eq!(stored_upload(&store, upload.id).await.offset, offset + 6, "another account removes nothing");
 }
 
 /// Each append counts the bytes of all unfinished uploads of the account.
@@ -119,10 +119,10 @@ pub async fn u3_unfinished_bytes_never_exceed_the_limit(store: impl Store) {
     }
     let commits = uploads.iter().map(|upload| vec![append(upload, 1, 0, 10, 105).into()]).collect();
     assert_eq!(race(&store, commits).await, 10);
-    assert_eq!(bytes(&*store, owner).await, 100);
+    assert_eq!(unfinished_bytes(&*store, owner).await, 100);
     let mut empty = None;
     for upload in &uploads {
-        if get(&*store, upload.id).await.offset == 0 {
+        if stored_upload(&*store, upload.id).await.offset == 0 {
             empty = Some(upload);
         }
     }
@@ -134,7 +134,7 @@ pub async fn u3_unfinished_bytes_never_exceed_the_limit(store: impl Store) {
     must(&store, append(&theirs, 1, 0, 105, 105)).await;
     assert_eq!(store.unfinished_bytes().await.unwrap(), 210);
     must(&store, remove(empty)).await;
-    assert_eq!(bytes(&*store, owner).await, 100);
+    assert_eq!(unfinished_bytes(&*store, owner).await, 100);
 }
 
 /// An upload is finished once, and then does not count as unfinished.
@@ -142,15 +142,15 @@ pub async fn u4_upload_is_finished_once(store: impl Store) {
     let (world, store) = (World::default(), Arc::new(store));
     let upload = world.upload(world.account_id());
     all(&store, vec![insert(&upload).into(), claim(&upload, 0, 1, None).into()]).await;
-    must(&store, append(&upload, 1, 0, 30, MOST)).await;
+    must(&store, append(&upload, 1, 0, 30, QUOTA)).await;
     let media: Vec<_> = (0..50).map(|_| world.photo(world.couple_id(), upload.owner, "a").id).collect();
     let commits = media.iter().map(|media| vec![finish(&upload, *media).into()]).collect();
     assert_eq!(race(&store, commits).await, 1);
-    let finished = get(&*store, upload.id).await;
+    let finished = stored_upload(&*store, upload.id).await;
     assert!(finished.media.is_some_and(|id| media.contains(&id)) && finished.parts.is_empty());
     assert_eq!(finished.offset, 30, "the offset does not change");
     let changed = Conflict::UploadChanged(upload.id);
-    for change in [claim(&upload, 30, 2, None), append(&upload, 1, 30, 1, MOST), take_over(&upload, 30)] {
+    for change in [claim(&upload, 30, 2, None), append(&upload, 1, 30, 1, QUOTA), take_over(&upload, 30)] {
         assert_eq!(conflict(&store, change).await, changed);
     }
     assert_eq!(store.unfinished_uploads(upload.owner).await.unwrap(), UnfinishedUploads::default());
@@ -164,13 +164,13 @@ pub async fn u5_declared_length_does_not_change(store: impl Store) {
     let changed = Conflict::UploadChanged(upload.id);
     must(&store, insert(&upload)).await;
     must(&store, claim(&upload, 0, 1, None)).await;
-    assert_eq!(get(&store, upload.id).await.length, None);
+    assert_eq!(stored_upload(&store, upload.id).await.length, None);
     must(&store, claim(&upload, 0, 2, Some(9))).await;
-    assert_eq!(get(&store, upload.id).await.length, Some(9));
+    assert_eq!(stored_upload(&store, upload.id).await.length, Some(9));
     assert_eq!(conflict(&store, claim(&upload, 0, 3, Some(10))).await, changed);
     must(&store, claim(&upload, 0, 4, Some(9))).await;
     must(&store, claim(&upload, 0, 5, None)).await;
-    let now = get(&store, upload.id).await;
+    let now = stored_upload(&store, upload.id).await;
     assert_eq!((now.length, now.writer), (Some(9), 5));
 }
 
@@ -181,13 +181,13 @@ pub async fn u6_takeover_of_parts_is_atomic(store: impl Store) {
     let (first, second) = (world.upload(owner), world.upload(owner));
     for upload in [&first, &second] {
         all(&store, vec![insert(upload).into(), claim(upload, 0, 1, None).into()]).await;
-        must(&store, append(upload, 1, 0, 4, MOST)).await;
+        must(&store, append(upload, 1, 0, 4, QUOTA)).await;
     }
     let joined = ResumableUpload { offset: 8, ..world.upload(owner) };
     let join =
         |offset| vec![take_over(&first, 4).into(), take_over(&second, offset).into(), insert(&joined).into()];
     assert_eq!(conflicts(&store, join(3)).await, Conflict::UploadChanged(second.id));
-    assert_eq!(get(&store, first.id).await.offset, 4, "a commit that conflicts changes nothing");
+    assert_eq!(stored_upload(&store, first.id).await.offset, 4, "a commit that conflicts changes nothing");
     all(&store, join(4)).await;
     assert_eq!(store.upload(first.id).await.unwrap(), None);
     assert_eq!(store.unfinished_uploads(owner).await.unwrap(), UnfinishedUploads { count: 1, bytes: 8 });

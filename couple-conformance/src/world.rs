@@ -148,7 +148,7 @@ impl World {
         }
     }
     /// Commits a couple of two new accounts.
-    pub async fn founded(&self, store: &impl Store) -> Couple {
+    pub async fn stored_couple(&self, store: &impl Store) -> Couple {
         let couple = self.couple([self.account_id(), self.account_id()]);
         must(store, PairingChange::Pair(couple.clone())).await;
         couple

@@ -58,7 +58,7 @@ fn append(couple: CoupleId, world: &World, client_id: &str) -> Change {
     TimelineChange::Append { couple, entry: world.entry(client_id) }.into()
 }
 
-async fn founded(store: &dyn Store, world: &World) -> Couple {
+async fn stored_couple(store: &dyn Store, world: &World) -> Couple {
     let couple = world.couple([world.account_id(), world.account_id()]);
     store.commit(vec![PairingChange::Pair(couple.clone()).into()]).await.unwrap();
     couple
@@ -236,7 +236,7 @@ macro_rules! engines {
                 use sqlx::Connection as _;
                 let url = fresh().await;
                 let (store, world) = (open_with(&url, 64, 3).await, World::default());
-                let couple = founded(&*store, &world).await.id;
+                let couple = stored_couple(&*store, &world).await.id;
                 let mut other = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
                 execute(&mut other, "BEGIN".to_owned()).await;
                 for key in ["one", "two"] {
@@ -393,7 +393,7 @@ impl Load {
     ) -> (Arc<Self>, String) {
         let mut others = Vec::new();
         for _ in 0..4 {
-            others.push(founded(&**store, world).await.id);
+            others.push(stored_couple(&**store, world).await.id);
         }
         let (before, lock, blocked) = held(world, row, literals);
         if !before.is_empty() {
@@ -478,7 +478,7 @@ impl Burst {
     async fn new(store: &Arc<dyn Store>, world: &Arc<World>) -> Self {
         let mut couples = Vec::new();
         for _ in 0..34 {
-            couples.push(founded(&**store, world).await.id);
+            couples.push(stored_couple(&**store, world).await.id);
         }
         let tokens: Vec<Token> =
             (0..20).map(|n| world.token(TokenKind::SignIn, &format!("held{n}"))).collect();
@@ -804,7 +804,7 @@ async fn kill(name: &str, store: Arc<dyn Store>, engine: &mut Engine) -> Result<
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut lanes = JoinSet::new();
     for lane in 0..8 {
-        let couple = founded(&*store, &world).await.id;
+        let couple = stored_couple(&*store, &world).await.id;
         let (store, world, stop, done) = (store.clone(), world.clone(), stop.clone(), done.clone());
         lanes.spawn(async move {
             let (mut ok, mut refused, mut unknown) = (Vec::new(), 0, 0);
@@ -875,7 +875,7 @@ async fn kill(name: &str, store: Arc<dyn Store>, engine: &mut Engine) -> Result<
 /// Calls succeed again when the proxy forwards again.
 async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
     let world = Arc::new(World::default());
-    let couple = founded(&*store, &world).await.id;
+    let couple = stored_couple(&*store, &world).await.id;
     proxy.silence(true);
     let mut calls = JoinSet::new();
     for n in 0..40 {
@@ -917,7 +917,7 @@ async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
 /// Commits that lock two couples in opposite order all succeed: the writer retries deadlocks.
 async fn deadlock(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = Arc::new(World::default());
-    let (a, b) = (founded(&*one, &world).await.id, founded(&*one, &world).await.id);
+    let (a, b) = (stored_couple(&*one, &world).await.id, stored_couple(&*one, &world).await.id);
     let mut lanes = JoinSet::new();
     for lane in 0..8 {
         let (store, world) = (if lane % 2 == 0 { one.clone() } else { other.clone() }, world.clone());
@@ -1000,7 +1000,7 @@ async fn signing_in_or_locking_out(one: Arc<dyn Store>, other: Arc<dyn Store>) {
 async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::new(4);
     for _ in 0..100 {
-        let couple = founded(&*one, &world).await;
+        let couple = stored_couple(&*one, &world).await;
         let end = vec![PairingChange::End { id: couple.id, at: world.now() }.into()];
         let (ended, appended) =
             tokio::join!(one.commit(end), other.commit(vec![append(couple.id, &world, "late")]));

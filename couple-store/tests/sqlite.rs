@@ -38,7 +38,7 @@ mod shared {
 async fn writer_restarts_after_a_panic() {
     use couple_core::{CommitError, media::MediaChange};
     let (store, world) = (open(64).await, couple_conformance::World::default());
-    let couple = world.founded(&store).await;
+    let couple = world.stored_couple(&store).await;
     let insert = |content: &str, bytes| {
         let mut media = world.photo(couple.id, couple.members[0], content);
         if let Some(source) = &mut media.source {
