@@ -2,14 +2,20 @@
 
 import { createClient } from "/client/browser.js";
 
-import { chatScreen } from "./chat.js";
 import { fill, h, icon, iconButton, uniqueId } from "./dom.js";
 import { watchMail } from "./mailbox.js";
-import { pairingScreen } from "./pairing.js";
 import { signInScreen } from "./sign-in.js";
 import { describeStatus } from "./texts.js";
 
 /** @typedef {{ element: HTMLElement, close?: () => void, shown?: () => void }} Screen */
+
+/** Screens by route. Those that a new user does not see first are loaded when they are needed. */
+const SCREENS = {
+  loading: async () => loadingScreen,
+  "sign-in": async () => signInScreen,
+  pairing: async () => (await import("./pairing.js")).pairingScreen,
+  chat: async () => (await import("./chat.js")).chatScreen,
+};
 
 export class Phone extends EventTarget {
   /** @type {any} account of the user, with avatar */
@@ -68,10 +74,14 @@ export class Phone extends EventTarget {
     client.on("error", (error) => this.notify(`${error.message} (${error.code})`));
     client.on("status", () => this.route());
     client.connect();
-    void client.ready.then(() => {
-      if (client.session) this.loadProfile();
-      this.route();
-    });
+    client.ready.then(
+      () => {
+        this.#ready = true;
+        if (client.session) this.loadProfile();
+        this.route();
+      },
+      (error) => this.notify(`${error.message} (${error.code})`),
+    );
     this.route();
   }
 
@@ -103,32 +113,27 @@ export class Phone extends EventTarget {
 
   /** Shows the screen that fits the state. */
   route() {
-    const { client } = this;
+    const { session, couple } = this.client;
     let route = "loading";
-    if (client.session === null && this.#ready) route = "sign-in";
-    else if (client.couple) route = `chat ${client.couple.id}`;
-    else if (client.couple === null) route = "pairing";
-    if (route === "loading") void client.ready.then(() => this.#markReady());
-    if (route === this.#route) {
-      if (route === "loading") this.#current?.shown?.();
-      return;
-    }
+    if (this.#ready && !session) route = "sign-in";
+    else if (couple) route = `chat ${couple.id}`;
+    else if (couple === null) route = "pairing";
+    if (route !== this.#route) void this.#open(route);
+    else if (route === "loading") this.#current?.shown?.();
+  }
+
+  /** @param {string} route name of the screen, and for a conversation the id of the couple */
+  async #open(route) {
     this.#route = route;
-    const screens = { "sign-in": signInScreen, pairing: pairingScreen, chat: chatScreen, loading: loadingScreen };
-    const make = screens[/** @type {keyof typeof screens} */ (route.split(" ")[0])];
-    const focused = this.element.contains(document.activeElement) && document.activeElement !== document.body;
+    const make = await SCREENS[/** @type {keyof typeof SCREENS} */ (route.split(" ")[0])]();
+    if (route !== this.#route) return;
+    const hadFocus = this.element.contains(document.activeElement);
     this.#current?.close?.();
-    if (route !== "loading") for (const sheet of [...this.#sheets].reverse()) sheet.close();
+    for (const sheet of [...this.#sheets].reverse()) sheet.close();
     this.#current = make(this);
     fill(this.#screen, [this.#current.element]);
     this.#current.shown?.();
-    if (focused) this.#focusFirst(this.#screen);
-  }
-
-  #markReady() {
-    if (this.#ready) return;
-    this.#ready = true;
-    this.route();
+    if (hadFocus) this.#focusFirst(this.#screen);
   }
 
   /** @param {HTMLElement} container */

@@ -1,0 +1,466 @@
+/**
+ * The demo of the server example in Chromium: node --test clients/js/test-browser/
+ *
+ * COUPLE_TEST_CLIENTS is the folder of tests/clients/install, COUPLE_TEST_SERVER the path of the server example. If
+ * COUPLE_TEST_SCREENSHOTS is set, every state is painted to a file in that folder.
+ */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
+
+import { Server } from "../test/support/server.js";
+import { Demo, checkAccessibility, launch, pair, picture, until } from "./support.js";
+
+/** Compressed bytes of what a new user's browser loads. */
+const MAX_FIRST_LOAD = 60 * 1024;
+/** Disturbances of the connections in one conversation. */
+const SWITCHES = 20;
+const PASSWORD = "lakes bicycles tea 29 November";
+const CORPUS = [
+  `<img src=x onerror="window.attacked=1">`,
+  `<script>window.attacked=2</script>`,
+  `"><svg onload=window.attacked=3>`,
+  `javascript:window.attacked=4`,
+  `<a href="javascript:window.attacked=5">link</a>`,
+  `<style>*{display:none}</style>`,
+  `<iframe srcdoc="<script>parent.attacked=6</script>">`,
+  `{{constructor.constructor('window.attacked=7')()}}`,
+  `&lt;b&gt;not bold&lt;/b&gt;`,
+  `\u202Eevil\u202C`,
+];
+
+/** @type {Server} */
+let server;
+/** @type {any} */
+let browser;
+
+before(async () => {
+  server = await Server.start();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** @param {any} [options] */
+async function openPair(options) {
+  const demo = await Demo.open(browser, server.url, options);
+  const [ana, ben] = [demo.phone(1), demo.phone(2)];
+  const addresses = [await ana.signUp(), ""];
+  await ben.choose();
+  addresses[1] = await ben.signUp();
+  await pair(ana, ben);
+  return { demo, ana, ben, addresses };
+}
+
+test("the first load is small, complete and free of inline code", async () => {
+  const demo = await Demo.open(browser, server.url, { path: "/" });
+  const page = await demo.context.newPage();
+  /** @type {Promise<[string, Buffer]>[]} */
+  const bodies = [];
+  page.on("response", (/** @type {any} */ response) => {
+    const { pathname } = new URL(response.url());
+    if (!pathname.startsWith("/v1/")) bodies.push(response.body().then((/** @type {Buffer} */ body) => [pathname, body]));
+  });
+  const response = await page.goto(`${server.url}/demo/`);
+  const policy = response.headers()["content-security-policy"];
+  assert.match(policy, /script-src 'self'/);
+  assert.doesNotMatch(policy, /unsafe-inline|unsafe-eval/);
+  await page.getByRole("button", { name: "Create account" }).first().waitFor();
+  const loaded = await Promise.all(bodies);
+  const size = loaded.reduce((sum, [, body]) => sum + gzipSync(body).length, 0);
+  console.log(`demo: ${loaded.length} files, ${size} bytes, compressed; at most ${MAX_FIRST_LOAD}`);
+  assert.ok(size <= MAX_FIRST_LOAD);
+  const preloaded = await page.locator("link[rel=modulepreload], script").evaluateAll((/** @type {any[]} */ all) => all.map((one) => new URL(one.href ?? one.src).pathname));
+  const scripts = loaded.map(([path]) => path).filter((path) => path.endsWith(".js"));
+  assert.deepEqual(scripts.filter((path) => !preloaded.includes(path)), [], "modules that are not preloaded");
+  // The form of the first phone can be used as soon as it is part of the page.
+  await page.addInitScript(() => {
+    const observer = new MutationObserver(() => {
+      if (!document.querySelector(".sign-in form")) return;
+      observer.disconnect();
+      requestAnimationFrame(() => performance.mark("interactive"));
+    });
+    observer.observe(document, { childList: true, subtree: true });
+  });
+  /** @type {number[]} */
+  const times = [];
+  for (let run = 0; run < 5; run++) {
+    await page.goto(`${server.url}/demo/`);
+    times.push(await page.waitForFunction("performance.getEntriesByName('interactive')[0]?.startTime").then((/** @type {any} */ handle) => handle.jsonValue()));
+  }
+  console.log(`demo: interactive after ${Math.round(Math.min(...times))} ms`);
+  await demo.close();
+});
+
+test("two people sign up, pair, talk, leave, pair again and delete their accounts", async () => {
+  const demo = await Demo.open(browser, server.url);
+  const [ana, ben] = [demo.phone(1), demo.phone(2)];
+  const email = await ana.signUp({ name: "Ana", password: PASSWORD });
+  const benEmail = await ben.signUp({ name: "Ben" });
+
+  // By code, as Ben would type it.
+  await ana.element.getByText("Add a message or an address").click();
+  await ana.field("Message (optional)").fill("It is me");
+  await ana.button("Invite").click();
+  const code = await ana.element.locator(".invite-code").textContent();
+  await ana.element.locator(".qr svg").waitFor();
+  await ben.field("Code or link of an invite").fill("WRONG-CODE1");
+  await ben.button("Show the invite").click();
+  await ben.element.getByText("No open invite has this code.").waitFor();
+  await ben.field("Code or link of an invite").fill(code.toLowerCase().replace("-", " "));
+  await ben.button("Show the invite").click();
+  await ben.element.getByText("It is me").waitFor();
+  await ben.button("Accept").click();
+  await ben.message().waitFor();
+  await ana.message().waitFor();
+  await ana.element.locator(".presence", { hasText: "here" }).waitFor();
+  assert.equal(await ana.element.locator(".chat-head h2").textContent(), "Ben");
+
+  // Typing, messages, read receipts.
+  await ana.message().pressSequentially("Hel");
+  await ben.element.locator(".presence", { hasText: "typing" }).waitFor();
+  await ana.message().pressSequentially("lo Ben");
+  await ana.message().press("Enter");
+  await ben.bubble("Hello Ben").waitFor();
+  await ana.element.locator(".mine .state", { hasText: "Read" }).waitFor();
+  await ben.write("Hello Anna");
+  await ana.bubble("Hello Anna").waitFor();
+
+  // Edit, reaction, deletion.
+  await ben.openMenu(/Actions for: Hello Anna/);
+  await ben.button("Edit").click();
+  await ben.message().fill("Hello Ana");
+  await ben.message().press("Enter");
+  await ana.element.locator(".message", { hasText: "Hello Ana" }).getByText("edited").waitFor();
+  await ana.openMenu(/Actions for: Hello Ana/);
+  await ana.button("React with ❤️").click();
+  await ben.element.getByRole("img", { name: "Ana: ❤️" }).waitFor();
+  await ana.button(/Your reaction ❤️/).click();
+  await ben.element.getByRole("img", { name: "Ana: ❤️" }).waitFor({ state: "detached" });
+  await ana.openMenu(/Actions for: Hello Ben/);
+  await ana.button("Delete").click();
+  await ben.bubble("Message deleted").waitFor();
+
+  // Hug and thumb kiss.
+  await ana.button("Send a hug").click();
+  await ben.element.getByRole("img", { name: "Hug" }).waitFor();
+  await ana.button("Thumb kiss").click();
+  await ana.element.locator(".pad").click({ position: { x: 120, y: 240 } });
+  await ben.button("Meet it").click();
+  await ben.element.locator(".print.theirs").waitFor();
+  await ben.element.locator(".pad").click({ position: { x: 124, y: 236 } });
+  for (const phone of [ana, ben]) {
+    await phone.element.getByText("A kiss!").first().waitFor();
+    await phone.closeSheet();
+  }
+
+  // Photos from disk and camera, full view.
+  const photo = await picture(demo.page, 900, 600, false);
+  await ana.element.locator(".composer input[type=file]").setInputFiles({ name: "lake.png", mimeType: "image/png", buffer: photo });
+  await ben.button(/Photo, full view: lake.png/).click();
+  const full = ben.element.getByRole("img", { name: "Photo lake.png" });
+  await until(() => full.evaluate((/** @type {HTMLImageElement} */ image) => image.naturalWidth > 320), "the photo in full view");
+  await ben.closeSheet();
+  await ben.button("Take a photo").click();
+  await ben.button("Take the photo").click();
+  await ana.button(/Photo, full view: camera/).waitFor();
+
+  // Avatar with crop, name, title.
+  await ana.openSettings();
+  await ana.element.locator(".settings input[type=file]").setInputFiles({ name: "face.png", mimeType: "image/png", buffer: photo });
+  await ana.element.getByLabel("Zoom").fill("2");
+  await ana.element.locator(".crop").press("ArrowLeft");
+  await ana.button("Use picture").click();
+  await ana.button("Change picture").waitFor();
+  await until(async () => (await ben.element.locator(".chat-head .avatar img").count()) === 1, "the avatar of the partner");
+  await ana.field("Title").fill("Ana & Ben");
+  await ana.element.locator(".settings form", { hasText: "Title" }).getByRole("button", { name: "Save" }).click();
+  await ben.element.locator(".caption", { hasText: "Ana & Ben" }).waitFor();
+
+  // Sessions.
+  const second = await Demo.open(browser, server.url);
+  const elsewhere = second.phone(1);
+  await elsewhere.signInByCode(email);
+  await elsewhere.message().waitFor();
+  await elsewhere.bubble("Hello Ana").waitFor();
+  await ana.closeSheet();
+  await ana.openSettings();
+  await ana.button("End").click();
+  await elsewhere.element.getByText("This session was ended.").waitFor();
+  await elsewhere.button("Create account").waitFor();
+  await second.close();
+
+  // Leave, pair again, restore.
+  await ana.button("Leave the couple").click();
+  await ana.button("Leave").click();
+  for (const phone of [ana, ben]) await phone.element.getByRole("heading", { name: "Find each other" }).waitFor();
+  await pair(ben, ana);
+  await ana.button("Restore them").click();
+  await ben.button("Restore them").click();
+  await ben.button("Messages from before").click();
+  await ben.element.getByRole("dialog").getByText("Hello Ana").waitFor();
+  await ben.closeSheet();
+
+  // Leave with a block: no invite reaches the other.
+  await ana.openSettings();
+  await ana.button("Leave the couple").click();
+  await ana.element.getByLabel("Block Ben: no more invites").check();
+  await ana.button("Leave").click();
+  await ben.element.getByRole("heading", { name: "Find each other" }).waitFor();
+  await ana.button("Profile, sessions, sign out").click();
+  await ana.button("Unblock").click();
+  await ana.element.getByText("None").waitFor();
+
+  // Password.
+  await ana.button("Sign out").click();
+  await ana.button("I have an account").click();
+  await ana.field("E-mail address").fill(email);
+  await ana.field("Password").fill(PASSWORD);
+  await ana.button("Sign in").click();
+  await ana.button("Profile, sessions, sign out").click();
+  await ana.button("Delete the account").click();
+  await ana.button("Delete").click();
+  await ana.element.getByText("The account will be deleted on").waitFor();
+  await ana.button("Create account").waitFor();
+  await ben.element.getByRole("heading", { name: "Find each other" }).waitFor();
+  assert.match(benEmail, /^ben-/);
+  await demo.close();
+});
+
+test("nothing is lost, doubled or reordered while connections are disturbed", async () => {
+  const { demo, ana, ben } = await openPair();
+  const written = { ana: /** @type {string[]} */ ([]), ben: /** @type {string[]} */ ([]) };
+  const disturb = [
+    async (/** @type {any} */ phone) => void (await phone.button("Go offline").click()),
+    async (/** @type {any} */ phone) => {
+      if (await phone.button("Kill connection").isEnabled()) await phone.button("Kill connection").click();
+    },
+    async (/** @type {any} */ phone, /** @type {number} */ at) => void (await phone.element.getByLabel("Transport").selectOption(["sse", "poll", "websocket", ""][at % 4])),
+  ];
+  for (let at = 0; at < SWITCHES; at++) {
+    const phone = at % 2 === 0 ? ana : ben;
+    await disturb[at % 3](phone, at);
+    for (let n = 0; n < 3; n++) {
+      written.ana.push(`a${at}.${n}`);
+      await ana.write(`a${at}.${n}`);
+      written.ben.push(`b${at}.${n}`);
+      await ben.write(`b${at}.${n}`);
+    }
+    // Back online after a while.
+    for (const one of [ana, ben]) {
+      const offline = one.button("Go offline");
+      if (at % 4 === 3 && (await offline.getAttribute("aria-pressed")) === "true") await offline.click();
+    }
+  }
+  for (const one of [ana, ben]) {
+    if ((await one.button("Go offline").getAttribute("aria-pressed")) === "true") await one.button("Go offline").click();
+    await one.status("Live");
+  }
+  const all = SWITCHES * 6;
+  await until(async () => (await ana.texts()).length >= all && (await ben.texts()).length >= all, "all messages on both phones");
+  await until(async () => (await demo.page.getByText("to send").count()) === 0, "empty queues");
+  const [shownToAna, shownToBen] = [await ana.texts(), await ben.texts()];
+  assert.deepEqual(shownToAna, shownToBen, "both phones show the same log");
+  assert.deepEqual(shownToAna.filter((/** @type {string} */ text) => text.startsWith("a")), written.ana);
+  assert.deepEqual(shownToAna.filter((/** @type {string} */ text) => text.startsWith("b")), written.ben);
+  await demo.close();
+});
+
+test("an upload goes on after a reload", async () => {
+  const { demo, ana, ben } = await openPair();
+  const { page } = demo;
+  const photo = await picture(page, 1200, 900);
+  assert.ok(photo.length > 2_000_000);
+  let slow = true;
+  await page.route("**/v1/uploads/*", async (/** @type {any} */ route) => {
+    if (slow && route.request().method() === "PATCH") await new Promise((resolve) => setTimeout(resolve, 300));
+    await route.continue().catch(() => {});
+  });
+  await ana.element.locator(".composer input[type=file]").setInputFiles({ name: "noise.png", mimeType: "image/png", buffer: photo });
+  const progress = ana.element.locator("progress");
+  await until(async () => Number(await progress.getAttribute("value").catch(() => 0)) > 15, "the beginning of the upload");
+  await page.reload();
+  await ana.message().waitFor();
+  const resumed = Number(await progress.getAttribute("value"));
+  assert.ok(resumed < 100, `${resumed} %`);
+  slow = false;
+  await ben.button(/Photo, full view: noise.png/).waitFor();
+  await ana.button(/Photo, full view: noise.png/).waitFor();
+  assert.equal(await ben.element.locator(".photo-button").count(), 1);
+  assert.equal(await ana.element.locator(".photo-button").count(), 1);
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await demo.close();
+});
+
+test("two tabs of one phone share a connection, and the second takes over", async () => {
+  const { demo, ana, ben } = await openPair();
+  const tab = await demo.openTab(`${server.url}/demo/?phone=1`);
+  const other = demo.phone(1, tab);
+  await other.write("from the second tab");
+  await ana.bubble("from the second tab").waitFor();
+  await ben.bubble("from the second tab").waitFor();
+  await ana.write("from the first tab");
+  await other.bubble("from the first tab").waitFor();
+  // Offline in one tab is offline in all.
+  await ana.button("Go offline").click();
+  await other.write("written offline");
+  await ana.bubble("written offline").waitFor();
+  assert.equal(await ben.bubble("written offline").count(), 0);
+  await ana.button("Go offline").click();
+  await ben.bubble("written offline").waitFor();
+  // The first tab held the connections of both phones.
+  await demo.page.close();
+  await other.write("after the first tab closed");
+  await tab.locator(".mine .meta[data-state=sent]").first().waitFor();
+  const again = demo.phone(2, await demo.openTab(`${server.url}/demo/?phone=2`));
+  await again.bubble("after the first tab closed").waitFor();
+  assert.deepEqual(await again.texts(), await other.texts());
+  await demo.close();
+});
+
+test("a revoked session keeps what waits, and sends it after the next sign-in", async () => {
+  const { demo, ana, ben, addresses } = await openPair();
+  await ana.button("Go offline").click();
+  await ana.write("written before the session ended");
+  const second = await Demo.open(browser, server.url);
+  const elsewhere = second.phone(1);
+  await elsewhere.signInByCode(addresses[0]);
+  await elsewhere.message().waitFor();
+  await elsewhere.openSettings();
+  await elsewhere.button("End").click();
+  await elsewhere.button("End").waitFor({ state: "detached" });
+  await ana.button("Go offline").click();
+  await ana.element.getByText("This session was ended.").waitFor();
+  assert.equal(await ben.bubble("written before").count(), 0);
+  await ana.signInByCode(addresses[0]);
+  await ben.bubble("written before the session ended").waitFor();
+  assert.equal(await ana.bubble("written before the session ended").count(), 1);
+  await second.close();
+  await demo.close();
+});
+
+test("hostile names, messages, titles and file names are shown as text", async () => {
+  const demo = await Demo.open(browser, server.url);
+  const [ana, ben] = [demo.phone(1), demo.phone(2)];
+  await ana.signUp({ name: CORPUS[0] });
+  await ben.signUp({ name: CORPUS[2] });
+  await ana.element.getByText("Add a message or an address").click();
+  await ana.field("Message (optional)").fill(CORPUS[1]);
+  await ana.button("Invite").click();
+  await ben.button("Scan it").click();
+  await ben.element.getByText(CORPUS[1], { exact: true }).waitFor();
+  await ben.button("Accept").click();
+  await ben.message().waitFor();
+  assert.equal(await ben.element.locator(".chat-head h2").textContent(), CORPUS[0]);
+  assert.equal(await demo.page.locator(".station-title").first().textContent(), `${CORPUS[0]}’s phone`);
+  for (const text of CORPUS) await ana.write(text);
+  await until(async () => (await ben.texts()).length === CORPUS.length, "all messages");
+  assert.deepEqual(await ben.texts(), CORPUS);
+  assert.deepEqual(await ana.texts(), CORPUS);
+  await ana.openSettings();
+  for (const text of CORPUS.slice(0, 7)) {
+    await ana.field("Title").fill(text);
+    await ana.element.locator(".settings form", { hasText: "Title" }).getByRole("button", { name: "Save" }).click();
+    await until(async () => (await ben.element.locator(".caption").textContent()) === text, `title ${text}`);
+  }
+  await ana.closeSheet();
+  const photo = await picture(demo.page, 64, 64, false);
+  const name = `<img src=x onerror=attacked=8>.png`;
+  await ana.element.locator(".composer input[type=file]").setInputFiles({ name, mimeType: "image/png", buffer: photo });
+  await ben.element.getByRole("button", { name: `Photo, full view: ${name}` }).click();
+  await ben.element.getByRole("dialog").getByText(name).waitFor();
+  assert.equal(await demo.page.evaluate("typeof attacked"), "undefined");
+  assert.equal(await demo.page.locator("main :is(script, iframe, style, [onerror], [onload], a[href^=javascript])").count(), 0);
+  await demo.close();
+});
+
+for (const [scheme, width, direction] of /** @type {const} */ ([
+  ["light", 1280, "ltr"],
+  ["dark", 900, "ltr"],
+  ["dark", 360, "rtl"],
+])) {
+  test(`no state has an accessibility fault: ${scheme}, ${width} px, ${direction}`, async () => {
+    const demo = await Demo.open(browser, server.url, { scheme, width, path: "/" });
+    const { page } = demo;
+    const [ana, ben] = [demo.phone(1), demo.phone(2)];
+    const check = (/** @type {string} */ state) => checkAccessibility(page, `${scheme}-${width}-${direction}-${state}`);
+    await page.getByText("couple is running").waitFor();
+    await check("00-start");
+    await page.goto(`${server.url}/demo/`);
+    if (direction === "rtl") await page.getByRole("button", { name: "Right to left" }).click();
+    await ana.button("Create account").waitFor();
+    await check("01-sign-up");
+    await ana.button("I have an account").click();
+    await check("02-sign-in");
+    await ana.button("I am new here").click();
+    await ana.button("Create account").click();
+    await ana.button("Use code").waitFor();
+    await check("03-code");
+    await ana.field("Code").fill("000000");
+    await ana.button("Confirm").click();
+    await ana.element.locator(".wrong, .problem:not(:empty)").first().waitFor();
+    await check("04-wrong-code");
+    await ana.button("Use code").click();
+    await ana.element.getByRole("heading", { name: "Find each other" }).waitFor();
+    await ben.choose();
+    await ben.signUp();
+    await ana.choose();
+    await ana.button("Invite").click();
+    await ana.element.locator(".qr svg").waitFor();
+    await check("05-invite");
+    await ben.choose();
+    await ben.button("Scan it").click();
+    await ben.button("Accept").waitFor();
+    await check("06-preview");
+    await ben.button("Accept").click();
+    await ben.message().waitFor();
+    await ben.write("Good morning! Did you see the lake today?");
+    await ana.choose();
+    await ana.write("Not yet. Shall we go together after lunch? I can bring the bicycles.");
+    await ana.write("שלום, מה שלומך?");
+    await ana.write("🎉");
+    await ana.openMenu(/Actions for: Good morning/);
+    await check("07-menu");
+    await ana.button("React with ❤️").click();
+    await ana.openMenu(/Actions for: Not yet/);
+    await ana.button("Edit").click();
+    await check("08-edit");
+    await ana.message().press("Enter");
+    await ana.button("Send a hug").click();
+    const photo = await picture(page, 1200, 800, false);
+    await ana.element.locator(".composer input[type=file]").setInputFiles({ name: "lake.png", mimeType: "image/png", buffer: photo });
+    await ana.button(/Photo, full view/).waitFor();
+    await page.waitForTimeout(2_700);
+    await check("09-chat");
+    await ana.button(/Photo, full view/).click();
+    await check("10-photo");
+    await ana.closeSheet();
+    await ana.button("Take a photo").click();
+    await check("11-camera");
+    await ana.closeSheet();
+    await ana.button("Thumb kiss").click();
+    await ana.element.locator(".pad").click({ position: { x: 100, y: 150 } });
+    await check("12-thumb");
+    await ana.closeSheet();
+    await ana.openSettings();
+    await check("13-settings");
+    await ana.element.locator(".settings input[type=file]").setInputFiles({ name: "face.png", mimeType: "image/png", buffer: photo });
+    await ana.button("Use picture").waitFor();
+    await check("14-crop");
+    await ana.button("Cancel").click();
+    await ana.button("Leave the couple").click();
+    await check("15-confirm");
+    await ana.button("Cancel").click();
+    await ana.closeSheet();
+    await ana.button("Go offline").click();
+    await ana.write("Written offline");
+    await ana.element.locator(".inspector > summary").click();
+    await check("16-offline");
+    assert.equal(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, "no horizontal scroll");
+    await demo.close();
+  });
+}

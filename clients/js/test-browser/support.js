@@ -1,0 +1,245 @@
+/** Chromium on the demo of the server example. */
+
+import assert from "node:assert/strict";
+import { mkdir, readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const packages = process.env.COUPLE_TEST_CLIENTS;
+if (!packages) throw new Error("COUPLE_TEST_CLIENTS is not set: the folder of tests/clients/install");
+const load = createRequire(join(packages, "package.json"));
+const { chromium } = load("playwright-core");
+const axeSource = await readFile(load.resolve("axe-core/axe.min.js"), "utf8");
+
+/**
+ * What a browser reports of the network, although the demo expects it: 404 as long as there is no couple, 401 after the end of a session, a
+ * wrong code, and connections that a test cut.
+ */
+const EXPECTED = /^Failed to load resource: (the server responded with a status of (401|404|422) |net::ERR_)|^WebSocket connection to '[^']*' failed: /;
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.COUPLE_TEST_CHROMIUM || "/usr/bin/chromium",
+    // Containers and root lack what the sandbox needs; the browser loads pages of our own server only.
+    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
+  });
+}
+
+/** The demo in a browser profile of its own, with what it reports. */
+export class Demo {
+  /** @type {string[]} errors and warnings of the console, and dialogs */
+  problems = [];
+
+  /**
+   * @param {any} context
+   * @param {any} page
+   */
+  constructor(context, page) {
+    this.context = context;
+    this.page = page;
+  }
+
+  /**
+   * @param {any} browser
+   * @param {string} url
+   * @param {{ width?: number, height?: number, scheme?: "light" | "dark", path?: string }} [options]
+   */
+  static async open(browser, url, { width = 1280, height = 800, scheme = "light", path = "/demo/" } = {}) {
+    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, permissions: ["clipboard-read", "clipboard-write"] });
+    context.setDefaultTimeout(20_000);
+    const demo = new Demo(context, null);
+    demo.page = await demo.openTab(url + path);
+    return demo;
+  }
+
+  /** @param {string} url */
+  async openTab(url) {
+    const page = await this.context.newPage();
+    page.on("console", (/** @type {any} */ message) => {
+      if (["error", "warning"].includes(message.type()) && !EXPECTED.test(message.text())) this.problems.push(message.text());
+    });
+    page.on("pageerror", (/** @type {Error} */ error) => this.problems.push(String(error.stack)));
+    page.on("dialog", (/** @type {any} */ dialog) => {
+      this.problems.push(`dialog: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
+    await page.goto(url);
+    return page;
+  }
+
+  /** @param {number} number */
+  phone(number, page = this.page) {
+    return new PhoneDriver(page, number);
+  }
+
+  async close() {
+    await this.context.close();
+    assert.deepEqual(this.problems, []);
+  }
+}
+
+/** What a user does with one phone. */
+export class PhoneDriver {
+  /**
+   * @param {any} page
+   * @param {number} number
+   */
+  constructor(page, number) {
+    this.page = page;
+    this.number = number;
+    this.element = page.locator(`.station[data-phone="${number}"]`);
+  }
+
+  /** @param {string | RegExp} name */
+  button(name, exact = typeof name === "string") {
+    return this.element.getByRole("button", { name, exact });
+  }
+
+  /** @param {string} label */
+  field(label) {
+    return this.element.getByLabel(label, { exact: true });
+  }
+
+  /** On a narrow page. */
+  async choose() {
+    const pick = this.page.locator("#picker button").nth(this.number - 1);
+    if (await pick.isVisible()) await pick.click();
+  }
+
+  /** @param {{ name?: string, email?: string, password?: string }} [user] */
+  async signUp({ name, email, password } = {}) {
+    if (name !== undefined) await this.field("Your name").fill(name);
+    if (email !== undefined) await this.field("E-mail address").fill(email);
+    const address = await this.field("E-mail address").inputValue();
+    await this.button("Create account").click();
+    if (password) await this.field("Password (optional)").fill(password);
+    await this.button("Use code").click();
+    await this.element.getByRole("heading", { name: "Find each other" }).waitFor();
+    return address;
+  }
+
+  /** @param {string} email */
+  async signInByCode(email) {
+    const link = this.button("I have an account");
+    if (await link.isVisible()) await link.click();
+    await this.field("E-mail address").fill(email);
+    await this.button("Sign in").click();
+    await this.button("Use code").click();
+    await this.button("Use code").waitFor({ state: "hidden" });
+  }
+
+  message() {
+    return this.field("Message");
+  }
+
+  /** @param {string} text */
+  async write(text) {
+    await this.message().fill(text);
+    await this.message().press("Enter");
+  }
+
+  /** @param {string} text */
+  bubble(text) {
+    return this.element.locator(".bubble", { hasText: text });
+  }
+
+  /** Texts of the log, in order. */
+  texts() {
+    return this.element.locator(".messages .bubble p").allTextContents();
+  }
+
+  /** @param {RegExp} about */
+  async openMenu(about) {
+    const menu = this.element.getByRole("button", { name: about });
+    await menu.focus();
+    await menu.press("Enter");
+  }
+
+  async openSettings() {
+    await this.button("Settings").click();
+    await this.element.getByText("This phone").waitFor();
+  }
+
+  async closeSheet() {
+    await this.element.getByRole("button", { name: "Close", exact: true }).last().click();
+  }
+
+  /** @param {string} text */
+  async status(text) {
+    await this.element.locator(".controls .status", { hasText: text }).waitFor();
+  }
+}
+
+/**
+ * @param {PhoneDriver} one
+ * @param {PhoneDriver} other
+ */
+export async function pair(one, other) {
+  await one.choose();
+  await one.button("Invite").click();
+  await one.element.locator(".invite-code").waitFor();
+  await other.choose();
+  await other.button("Scan it").click();
+  await other.button("Accept").click();
+  await other.message().waitFor();
+  await one.choose();
+  await one.message().waitFor();
+}
+
+/**
+ * @param {any} page
+ * @param {string} state
+ */
+export async function checkAccessibility(page, state) {
+  // Colours of elements that still fade in are not those that a user sees.
+  await page.waitForTimeout(350);
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })");
+  const found = violations.map((/** @type {any} */ { id, help, nodes }) => `${id}: ${help}: ${nodes.map((/** @type {any} */ node) => node.target.join(" ")).join(", ")}`);
+  assert.deepEqual(found, [], `accessibility of ${state}`);
+  const folder = process.env.COUPLE_TEST_SCREENSHOTS;
+  if (!folder) return;
+  await mkdir(folder, { recursive: true });
+  await page.screenshot({ path: join(folder, `${state}.png`) });
+}
+
+/**
+ * @param {() => Promise<boolean>} condition
+ * @param {string} what
+ */
+export async function until(condition, what) {
+  for (const end = Date.now() + 30_000; !(await condition()); ) {
+    if (Date.now() > end) throw new Error(`timed out: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/**
+ * A PNG with noise, so that it cannot be compressed.
+ * @param {any} page in whose browser it is made
+ * @param {number} width
+ * @param {number} height
+ * @param {boolean} [noise] `false`: a gradient, which is small
+ */
+export async function picture(page, width, height, noise = true) {
+  const base64 = await page.evaluate(
+    async (/** @type {[number, number, boolean]} */ [width, height, noise]) => {
+      const canvas = Object.assign(document.createElement("canvas"), { width, height });
+      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+      const gradient = context.createLinearGradient(0, 0, width, height);
+      gradient.addColorStop(0, "skyblue");
+      gradient.addColorStop(1, "darkgreen");
+      context.fillStyle = gradient;
+      context.fillRect(0, 0, width, height);
+      if (noise) {
+        const data = context.createImageData(width, height);
+        for (let at = 0; at < data.data.length; at += 65_536) crypto.getRandomValues(data.data.subarray(at, at + 65_536));
+        for (let at = 3; at < data.data.length; at += 4) data.data[at] = 255;
+        context.putImageData(data, 0, 0);
+      }
+      return canvas.toDataURL("image/png").split(",")[1];
+    },
+    [width, height, noise],
+  );
+  return Buffer.from(base64, "base64");
+}
