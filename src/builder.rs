@@ -22,7 +22,7 @@ use couple_media::{
     blobs::Blobs,
     gallery::{
         DiscardBlobsHandler, ExpireRenditionsHandler, ExpireUploadsHandler, Gallery, GalleryOptions,
-        RenderMediaHandler, SweepBlobsHandler,
+        PictureRenderer, RenderMediaHandler, Renderer, SweepBlobsHandler,
     },
 };
 use couple_notify::{
@@ -157,6 +157,7 @@ pub struct BackendBuilder {
     limits: Option<Arc<dyn RateLimiter>>,
     mailer: Option<Arc<dyn Mailer>>,
     blobs: Option<Blobs>,
+    renderer: Arc<dyn Renderer>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     keys: Option<Keyring>,
@@ -189,6 +190,7 @@ impl Default for BackendBuilder {
             limits: None,
             mailer: None,
             blobs: None,
+            renderer: Arc::new(PictureRenderer),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             keys: None,
@@ -256,6 +258,12 @@ impl BackendBuilder {
     #[must_use]
     pub fn blobs(mut self, blobs: Blobs) -> Self {
         self.blobs = Some(blobs);
+        self
+    }
+    /// Sets the engine that decodes and renders pictures. Default: `couple-picture`.
+    #[must_use]
+    pub fn renderer(mut self, renderer: impl Renderer) -> Self {
+        self.renderer = Arc::new(renderer);
         self
     }
     /// Sets the clock. Default: the system's.
@@ -366,7 +374,7 @@ impl BackendBuilder {
         let accounts = Accounts::new(ports.clone(), hasher, self.accounts.clone());
         let directory: Arc<dyn Directory> = Arc::new(accounts.clone());
         let mailer = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
-        let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.gallery);
+        let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
         let registry = self
             .jobs
             .with(MailJobHandler::new(ports.clone(), mailer.clone(), self.accounts.clone()))

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderName, header},
 };
 use couple_core::media::{Purpose, Viewer};
-use couple_media::{gallery::Gallery, picture::Kind};
+use couple_media::gallery::Gallery;
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -31,7 +31,7 @@ struct Capabilities {
 #[derive(Debug, Serialize, ToSchema)]
 struct MediaCapabilities {
     /// Accepted media types, recognised by content.
-    types: Vec<&'static str>,
+    types: &'static [&'static str],
     /// Maximum bytes of a picture.
     bytes: usize,
     /// Maximum width and height in pixels.
@@ -96,7 +96,7 @@ impl Capabilities {
         Self {
             json_bytes: options.max_json_bytes,
             media: MediaCapabilities {
-                types: accepted_types(),
+                types: gallery.renderer().media_types(),
                 bytes: limits.bytes,
                 side: limits.side,
                 megapixels: limits.megapixels,
@@ -118,11 +118,6 @@ impl Capabilities {
             },
         }
     }
-}
-
-/// Media types that are accepted as pictures.
-pub(super) fn accepted_types() -> Vec<&'static str> {
-    Kind::ALL.iter().map(|kind| kind.media_type()).collect()
 }
 
 /// Get the limits of this server.

@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    ApiResult, App, Problem, capabilities,
+    ApiResult, App, Problem,
     extract::{AuthSession, Body, PathParam, RequestMeta, require_no_coding},
     paced_body::{PacedBody, Read},
     picture_access, time,
@@ -169,8 +169,8 @@ impl From<UploadError> for Problem {
     fn from(not: UploadError) -> Self {
         match not {
             UploadError::Refused(refusal) => refusal.into(),
-            UploadError::UnknownType { found } => {
-                let accepted = capabilities::accepted_types().join(", ");
+            UploadError::UnknownType { found, accepted } => {
+                let accepted = accepted.join(", ");
                 let detail = format!("found {found}; accepted are {accepted}");
                 Self::new("unknown_type").detail(detail).accept(accepted)
             }

@@ -22,6 +22,7 @@ mod pairing;
 mod picture_access;
 mod prefix;
 mod races;
+mod renderer;
 mod secrets;
 mod sizes;
 mod socket;

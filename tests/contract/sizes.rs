@@ -10,7 +10,7 @@ use tower::ServiceExt as _;
 
 use crate::world::World;
 
-async fn fetch(world: &World, path: &str, token: &str, accept: &str) -> (HeaderMap, Vec<u8>) {
+pub(crate) async fn fetch(world: &World, path: &str, token: &str, accept: &str) -> (HeaderMap, Vec<u8>) {
     let request =
         Request::get(path).header("authorization", format!("Bearer {token}")).header("accept", accept);
     let answer = world.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();

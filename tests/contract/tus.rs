@@ -11,7 +11,7 @@ use couple::{
     Backend, Keyring,
     blobs::Blobs,
     core::{AccountId, UploadId, limits::Unlimited},
-    gallery::{GalleryOptions, Sweep},
+    gallery::{GalleryOptions, PictureRenderer, Sweep},
     http::HttpOptions,
     store::MemoryStore,
 };
@@ -391,6 +391,7 @@ async fn writer_of_another_process_is_fenced_off() {
         world.backend.ports().clone(),
         *gallery.pictures().policy(),
         gallery.blobs().clone(),
+        Arc::new(PictureRenderer),
         GalleryOptions::default(),
     );
     let mut older = gallery.resume(me, id_of(&path)).await.unwrap().append(0, None).await.unwrap();

@@ -1,6 +1,6 @@
 //! Names of file types that are not accepted as pictures, for error messages.
 
-/// Names the type of a file that [`Kind::of`](crate::picture::Kind::of) does not recognise.
+/// Names the type of a file that the [`Renderer`](super::Renderer) does not recognise.
 pub(super) fn describe(head: &[u8]) -> &'static str {
     let has = |prefix: &[u8]| head.starts_with(prefix);
     let brand = |brands: &[&[u8; 4]]| brands.iter().any(|brand| head.get(8..12) == Some(&brand[..]));

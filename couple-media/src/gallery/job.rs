@@ -8,8 +8,8 @@ use couple_core::{
     media::{self, DiscardBlobs, Format, Media, MediaState, Purpose, RenderMedia, Source, rules},
 };
 
-use super::{Gallery, UploadError};
-use crate::picture::{self, Crop, Encoding, Fit, Info, Limits, Recipe, Rejected};
+use super::{Gallery, PictureHeader, UploadError};
+use crate::picture::{self, Crop, Encoding, Fit, Limits, Recipe, Rejected};
 
 /// Encoding of the stored copy of an animation.
 const ANIMATED_COPY: Encoding = Encoding::AnimatedWebP { quality: 90 };
@@ -44,7 +44,7 @@ impl RenderMediaHandler {
         let reject = async |reason: &str| inner.pictures.reject(media.id, reason).await.map(drop);
         let Some(source) = &media.source else { return reject("lost").await };
         let size = (media.width, media.height);
-        let recipe = |info: &Info| gallery.recipe(media, info);
+        let recipe = |header| gallery.recipe(media, header);
         let rendered = match gallery.render(media, source, size, recipe).await? {
             None => return reject("lost").await,
             Some(Ok(rendered)) => rendered,
@@ -53,7 +53,7 @@ impl RenderMediaHandler {
         let picture::Rendered { width, height, animated, alpha, placeholder, mut images } = rendered;
         // WebP and PNG of an avatar with transparent parts are made on request, from a copy.
         if media.purpose == Purpose::Avatar && alpha {
-            let recipe = |info: &Info| gallery.transparent_copy(media, info);
+            let recipe = |header| gallery.transparent_copy(media, header);
             if let Some(Ok(copy)) = gallery.render(media, source, size, recipe).await? {
                 images.extend(copy.images);
             }
@@ -110,14 +110,14 @@ fn crop(media: &Media) -> Option<Crop> {
 
 impl Gallery {
     /// Recipe of the renditions that are made after the upload.
-    fn recipe(&self, media: &Media, info: &Info) -> Recipe {
+    fn recipe(&self, media: &Media, header: PictureHeader) -> Recipe {
         let options = &self.0.options;
         let (renditions, encoding) = match (media.purpose, options.copy) {
             (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
             (Purpose::Photo, Some(side)) => {
                 let encoding =
-                    if options.animated && info.frames > 1 { ANIMATED_COPY } else { Encoding::COPY };
+                    if options.animated && header.frames > 1 { ANIMATED_COPY } else { Encoding::COPY };
                 (vec![copy(side)], encoding)
             }
         };
@@ -127,12 +127,12 @@ impl Gallery {
     /// Recipe of the copy of an avatar with transparent parts.
     ///
     /// The copy shows the crop, and is no larger than the largest size of an avatar needs.
-    fn transparent_copy(&self, media: &Media, info: &Info) -> Recipe {
+    fn transparent_copy(&self, media: &Media, header: PictureHeader) -> Recipe {
         let crop = crop(media);
-        let (width, height) = crop.map_or((info.width, info.height), |crop| {
+        let (width, height) = crop.map_or((header.width, header.height), |crop| {
             (
-                crop.width.min(info.width.saturating_sub(crop.x)),
-                crop.height.min(info.height.saturating_sub(crop.y)),
+                crop.width.min(header.width.saturating_sub(crop.x)),
+                crop.height.min(header.height.saturating_sub(crop.y)),
             )
         });
         let needed = |size: &picture::Rendition| {

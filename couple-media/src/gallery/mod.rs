@@ -13,11 +13,12 @@
 //! leaves a blob that no row names, which the [sweep](Sweep) deletes.
 
 mod append;
+mod bounded_renderer;
 mod expire;
 mod expire_uploads;
 mod foreign;
 mod job;
-mod render;
+mod renderer;
 mod resume;
 mod show;
 mod sweep;
@@ -33,10 +34,11 @@ use couple_core::{
 };
 
 pub use append::Appending;
+pub use bounded_renderer::Stats;
 pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
 pub use expire_uploads::{ExpireUploads, ExpireUploadsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
-pub use render::Stats;
+pub use renderer::{PictureHeader, PictureRenderer, RenderPlan, Renderer};
 pub use resume::{NewUpload, PARTIAL_FOLDER, Resumable, ResumeError};
 pub use show::{Accepts, RenditionError, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, SweepReport};
@@ -152,7 +154,7 @@ struct Inner {
     pictures: Pictures,
     blobs: Blobs,
     options: GalleryOptions,
-    renderer: render::Renderer,
+    renderer: bounded_renderer::BoundedRenderer,
     flights: show::SingleFlight,
     /// Permits to hold a part of an upload in memory.
     parts: FairPermits<()>,
@@ -160,12 +162,18 @@ struct Inner {
 }
 
 impl Gallery {
-    /// Creates a gallery over ports and blobs.
+    /// Creates a gallery over ports and blobs, with an engine for pictures: [`PictureRenderer`] or a host's own.
     #[must_use]
-    pub fn new(ports: Ports, policy: MediaPolicy, blobs: Blobs, options: GalleryOptions) -> Self {
+    pub fn new(
+        ports: Ports,
+        policy: MediaPolicy,
+        blobs: Blobs,
+        renderer: Arc<dyn Renderer>,
+        options: GalleryOptions,
+    ) -> Self {
         Self(Arc::new(Inner {
             pictures: Pictures::new(ports.clone(), policy),
-            renderer: render::Renderer::new(&options),
+            renderer: bounded_renderer::BoundedRenderer::new(renderer, &options),
             flights: show::SingleFlight::new(&options),
             parts: FairPermits::new(FairLimits {
                 total: options.upload_parts,
@@ -189,6 +197,11 @@ impl Gallery {
     #[must_use]
     pub fn blobs(&self) -> &Blobs {
         &self.0.blobs
+    }
+    /// Engine that reads and renders pictures.
+    #[must_use]
+    pub fn renderer(&self) -> &dyn Renderer {
+        self.0.renderer.engine()
     }
     /// Options of this gallery.
     #[must_use]

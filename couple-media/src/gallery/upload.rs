@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::{Gallery, foreign, upload_buffer::UploadBuffer};
-use crate::picture::{self, Kind, Rejected};
+use crate::picture::Rejected;
 
 /// Name of the uploaded file in its picture's folder.
 const UPLOAD_FOLDER: &str = "upload";
@@ -53,6 +53,8 @@ pub enum UploadError {
     UnknownType {
         /// Phrase that names the type of the file.
         found: &'static str,
+        /// Accepted media types.
+        accepted: &'static [&'static str],
     },
     /// The headers of the picture declare more pixels than are accepted.
     #[error(
@@ -169,7 +171,7 @@ impl Uploading {
         let before = self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(HEADER_BYTES - before)]);
         if before < TYPE_BYTES && self.head.len() >= TYPE_BYTES {
-            self.kind()?;
+            self.media_type()?;
         }
         self.digest.update(&bytes);
         Ok(self.buffer.write(bytes).await?)
@@ -213,14 +215,14 @@ impl Uploading {
         call: impl FnOnce(&Digest) -> RequestContext + Send,
         signed_in: impl Future<Output = Result<bool, Error>> + Send,
     ) -> Result<StoredMedia, UploadError> {
-        let (kind, size) = (self.kind()?, self.size()?);
+        let (media_type, size) = (self.media_type()?, self.size()?);
         let Self { gallery, about, upload, buffer, digest, length, .. } = self;
         buffer.finish().await?;
         let digest = Digest::from_bytes(digest.finalize().into());
         let source = Source {
             blob: UPLOAD_FOLDER.to_owned(),
             bytes: i64::try_from(length).unwrap_or(i64::MAX),
-            media_type: kind.media_type().to_owned(),
+            media_type: media_type.to_owned(),
         };
         let (width, height) = size.unwrap_or_default();
         let UploadMetadata { crop, placeholder, .. } = about;
@@ -246,19 +248,22 @@ impl Uploading {
     /// Size of the upright picture, from its headers.
     fn size(&self) -> Result<Option<(u32, u32)>, UploadError> {
         let limits = &self.gallery.0.options.limits;
-        let size = match picture::inspect(&self.head, limits) {
-            Ok(info) if self.length == self.head.len() => Some((info.width, info.height)),
+        match self.gallery.renderer().size(&self.head, self.length == self.head.len(), limits) {
+            Ok(size) => Ok(size),
             Err(Rejected::TooLarge { width, height }) => {
                 let (side, megapixels) = (limits.side, limits.megapixels);
-                return Err(UploadError::TooLarge { width, height, side, megapixels });
+                Err(UploadError::TooLarge { width, height, side, megapixels })
             }
-            _ => picture::upright_size(&self.head, limits),
-        };
-        Ok(size)
+            Err(_) => Ok(None),
+        }
     }
 
-    fn kind(&self) -> Result<Kind, UploadError> {
-        Kind::of(&self.head).ok_or_else(|| UploadError::UnknownType { found: foreign::describe(&self.head) })
+    fn media_type(&self) -> Result<&'static str, UploadError> {
+        let renderer = self.gallery.renderer();
+        renderer.media_type(&self.head).ok_or_else(|| UploadError::UnknownType {
+            found: foreign::describe(&self.head),
+            accepted: renderer.media_types(),
+        })
     }
 }
 

@@ -6,15 +6,18 @@ use std::sync::{
 };
 
 use couple_core::{
-    Error, ErrorKind,
+    Error, ErrorKind, Failure,
     media::{Media, Source},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Gallery, GalleryOptions, Inner};
+use super::{
+    Gallery, GalleryOptions, Inner,
+    renderer::{PictureHeader, RenderPlan, Renderer},
+};
 use crate::{
     blobs::Blobs,
-    picture::{self, Info, Limits, Recipe, Rejected, Rendered},
+    picture::{Limits, Recipe, Rejected, Rendered},
 };
 
 /// Counts of pictures rendered by this process.
@@ -37,8 +40,10 @@ const ASSUMED_BYTES_PER_PIXEL: u64 = 6;
 /// Bytes per permit.
 const PERMIT_BYTES: usize = 1 << 10;
 
+/// An engine with permits for memory.
 #[derive(Debug)]
-pub(super) struct Renderer {
+pub(super) struct BoundedRenderer {
+    engine: Arc<dyn Renderer>,
     permits: Arc<Semaphore>,
     /// Total number of permits.
     most: u32,
@@ -47,10 +52,11 @@ pub(super) struct Renderer {
     rejected: AtomicU64,
 }
 
-impl Renderer {
-    pub(super) fn new(options: &GalleryOptions) -> Self {
+impl BoundedRenderer {
+    pub(super) fn new(engine: Arc<dyn Renderer>, options: &GalleryOptions) -> Self {
         let most = u32::try_from(options.memory / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
+            engine,
             permits: Arc::new(Semaphore::new(most as usize)),
             most,
             limits: options.limits.clone(),
@@ -74,18 +80,13 @@ impl Renderer {
         &self,
         expected: usize,
         file: (&Blobs, &str),
-        recipe: impl FnOnce(&Info) -> Recipe,
+        recipe: impl Fn(PictureHeader) -> Recipe,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
         let read = || file.0.read(file.1, self.limits.bytes as u64);
         let mut permit = self.room(self.permits(expected)).await?;
         let Some(mut bytes) = read().await? else { return Ok(None) };
-        let info = match picture::inspect(&bytes, &self.limits) {
-            Ok(info) => info,
-            Err(rejected) => return Ok(Some(Err(rejected))),
-        };
-        let recipe = recipe(&info);
-        let memory = match info.memory(&recipe, &self.limits) {
-            Ok(memory) => memory,
+        let RenderPlan { recipe, memory } = match self.engine.plan(&bytes, &recipe, &self.limits) {
+            Ok(plan) => plan,
             Err(rejected) => return Ok(Some(Err(rejected))),
         };
         let needed = self.permits(memory.saturating_add(bytes.len()));
@@ -94,19 +95,27 @@ impl Renderer {
             Some(surplus) => drop(permit.split(surplus)),
             None => {
                 // Permit and file are released first: two pictures that hold permits and wait for more would deadlock.
-                drop((permit, bytes, info));
+                drop((permit, bytes));
                 permit = self.room(needed).await?;
                 let Some(again) = read().await? else { return Ok(None) };
                 bytes = again;
             }
         }
-        let limits = self.limits.clone();
+        let (engine, limits) = (self.engine.clone(), self.limits.clone());
         let work = tokio::task::spawn_blocking(move || {
             // The thread holds the permit: its memory is in use even if the caller is cancelled.
             let _permit = permit;
-            picture::render(&bytes, &recipe, &limits)
+            engine.render(&bytes, &recipe, &limits)
         });
-        Ok(Some(work.await.map_err(|panicked| wrong().source(panicked))?))
+        match work.await.map_err(|panicked| wrong().source(panicked))? {
+            Ok(rendered) => Ok(Some(Ok(rendered))),
+            Err(Failure::Refused(rejected)) => Ok(Some(Err(rejected))),
+            Err(Failure::Failed(error)) => Err(error),
+        }
+    }
+
+    pub(super) fn engine(&self) -> &dyn Renderer {
+        &*self.engine
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -132,7 +141,7 @@ impl Gallery {
         media: &Media,
         blob: &Source,
         size: (u32, u32),
-        recipe: impl FnOnce(&Info) -> Recipe,
+        recipe: impl Fn(PictureHeader) -> Recipe,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
         let Inner { renderer, blobs, .. } = &*self.0;
         let pixels = match u64::from(size.0) * u64::from(size.1) {
@@ -162,7 +171,10 @@ mod tests {
     use peak_alloc::PeakAlloc;
 
     use super::*;
-    use crate::picture::{Encoding, Fit, Rendition};
+    use crate::{
+        gallery::PictureRenderer,
+        picture::{Encoding, Fit, Rendition},
+    };
 
     /// A grey progressive JPEG with one scan, six bits per 16 × 16 pixels.
     ///
@@ -193,8 +205,10 @@ mod tests {
         let blobs = Blobs::memory();
         blobs.put("large", progressive(4000, 3000)).await.unwrap();
         for memory in [64 << 20, 256 << 20] {
-            let renderer = Renderer::new(&GalleryOptions { memory, ..GalleryOptions::default() });
-            let recipe = |_: &Info| Recipe {
+            let engine = Arc::new(PictureRenderer);
+            let renderer =
+                BoundedRenderer::new(engine, &GalleryOptions { memory, ..GalleryOptions::default() });
+            let recipe = |_| Recipe {
                 renditions: vec![Rendition::new("copy", Fit::Readable, 4096, 4096)],
                 crop: None,
                 encoding: Encoding::JPEG,
