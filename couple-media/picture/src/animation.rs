@@ -1,4 +1,4 @@
-//! Animations: decides how many frames are kept, and writes them as WebP (RFC 9649, section 2.7).
+//! Animations: writes frames as WebP (RFC 9649, section 2.7).
 
 use std::{io::Cursor, rc::Rc};
 
@@ -9,79 +9,18 @@ use image::{
 };
 
 use super::{
-    Encoding, Image, Info, Kind, Limits, Recipe, Rejected, Rendered,
-    decode::{Decoded, image_limits, of_rgba, rejected},
-    encode, gif,
+    Encoding, Image, Info, Kind, Limits, Recipe, Rejected, Rendered, encode,
+    frame_count::FrameCount,
+    gif,
+    image_decoder::{image_limits, profile, rejected},
     limits::Deadline,
     pixels::Pixels,
-    samples::Samples,
+    samples::{Decoded, Packed, Samples},
     scale::Plan,
 };
 
 /// Maximum value of a frame's position and duration, which have 24 bits.
 const U24: u32 = 0xFF_FFFF;
-
-/// Number of complete frames in a file, and of repetitions; 0 repetitions is endless.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) frames: u32,
-    loops: u16,
-}
-
-fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(count)?;
-    *rest = after;
-    Some(taken)
-}
-
-impl Run {
-    /// Counts frames without decoding. A truncated file counts the frames that are complete.
-    pub(super) fn of(kind: Kind, bytes: &[u8]) -> Self {
-        let mut run = Self { frames: 0, loops: 1 };
-        match kind {
-            Kind::Gif => run.gif(bytes),
-            Kind::WebP => run.webp(bytes),
-            _ => None,
-        };
-        run
-    }
-
-    fn gif(&mut self, bytes: &[u8]) -> Option<()> {
-        for block in gif::Blocks::of(bytes)? {
-            match block {
-                gif::Block::Frame(_) => self.frames = self.frames.saturating_add(1),
-                // Number of repetitions.
-                gif::Block::Again(0) => self.loops = 0,
-                gif::Block::Again(again) => self.loops = again.saturating_add(1),
-                gif::Block::Other => {}
-            }
-        }
-        Some(())
-    }
-
-    fn webp(&mut self, bytes: &[u8]) -> Option<()> {
-        let mut rest = bytes.get(12..)?;
-        loop {
-            let kind = take(&mut rest, 4)?;
-            let length = u32::from_le_bytes(take(&mut rest, 4)?.try_into().ok()?) as usize;
-            let payload = take(&mut rest, length)?;
-            match (kind, payload) {
-                (b"ANIM", &[_, _, _, _, low, high, ..]) => self.loops = u16::from_le_bytes([low, high]),
-                (b"ANMF", _) => self.frames = self.frames.saturating_add(1),
-                _ => {}
-            }
-            rest = rest.get(length % 2..)?;
-        }
-    }
-
-    /// Number of frames that are kept: one, unless all of them are within the limits.
-    pub(super) fn kept(self, width: u32, height: u32, limits: &Limits) -> u32 {
-        let pixels = u64::from(width) * u64::from(height) * u64::from(self.frames);
-        let within =
-            self.frames <= limits.frames && pixels <= u64::from(limits.animation_megapixels) * 1_000_000;
-        if within { self.frames.max(1) } else { 1 }
-    }
-}
 
 /// Encodes all renditions of all frames. None if a rendition would be larger than an upload may be.
 pub(super) fn render(
@@ -100,7 +39,9 @@ pub(super) fn render(
         deadline.check()?;
         let frame = frame.map_err(rejected)?;
         let (time, parts) = frame.delay().numer_denom_ms();
-        let samples = Samples::Packed(of_rgba(frame.into_buffer()));
+        let pixels = frame.into_buffer();
+        let packed = Packed::of_rgba(pixels.width(), pixels.height(), pixels.into_raw());
+        let samples = Samples::Packed(packed);
         let decoded = Decoded { samples, profile: profile.clone(), grey: false };
         let (views, smallest) = plan.views(decoded, deadline)?;
         alpha |= smallest.transparent();
@@ -113,7 +54,7 @@ pub(super) fn render(
             }
         }
     }
-    let loops = Run::of(info.kind, bytes).loops;
+    let loops = FrameCount::of(info.kind, bytes).loops;
     let images = recipe.renditions.iter().zip(writers).map(|(rendition, writer)| {
         let (width, height) = writer.size();
         let bytes = writer.finish(loops, alpha);
@@ -132,7 +73,7 @@ fn frames<'a>(
 ) -> Result<(Frames<'a>, Option<Vec<u8>>), Rejected> {
     fn prepared(decoder: &mut impl ImageDecoder, limits: &Limits) -> Result<Option<Vec<u8>>, Rejected> {
         decoder.set_limits(image_limits(limits)).map_err(rejected)?;
-        Ok(super::decode::profile(decoder))
+        Ok(profile(decoder))
     }
     let source = Cursor::new(bytes);
     if kind == Kind::Gif {

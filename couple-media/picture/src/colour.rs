@@ -3,7 +3,7 @@
 use image::RgbImage;
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 
-use super::{Rejected, jpeg::Colour};
+use super::{Rejected, samples::Colour};
 
 /// Interleaved samples of one colour model, of any number of channels.
 pub(super) struct Ink {

@@ -2,18 +2,16 @@
 
 use std::io::Cursor;
 
-use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage, RgbaImage,
-    error::LimitErrorKind,
-};
+use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, RgbImage};
 
 use super::{
     Encoding, Info, Limits, Recipe, Rejected, gif,
+    image_decoder::{image_limits, profile, rejected},
     inspect::Details,
     jpeg,
     limits::Deadline,
     png,
-    samples::{LEFT_OF_MEANS, Packed, Samples},
+    samples::{Colour, Decoded, LEFT_OF_MEANS, Packed, Samples},
     scale::Plan,
 };
 
@@ -25,14 +23,6 @@ const LEFT_OF_BLOCKS: f64 = 3.0;
 ///
 /// libvips always uses this ratio.
 const LEFT_AT_LEAST: f64 = 2.0;
-
-pub(super) struct Decoded {
-    pub(super) samples: Samples,
-    /// ICC profile. None: sRGB.
-    pub(super) profile: Option<Vec<u8>>,
-    /// Whether the file holds grey samples: a grey profile then applies although samples are in RGB here.
-    pub(super) grey: bool,
-}
 
 /// Decodes a picture for renditions that need `scale` (at most 1) of its size.
 pub(super) fn decode(
@@ -101,7 +91,7 @@ impl Info {
     /// Number of planes of a JPEG whose colours are converted; none for other pictures.
     fn converted(&self) -> Option<f64> {
         match &self.details {
-            Details::Jpeg(header) if header.profile.is_some() || header.colour != jpeg::Colour::YCbCr => {
+            Details::Jpeg(header) if header.profile.is_some() || header.colour != Colour::YCbCr => {
                 Some(header.planes() as f64)
             }
             _ => None,
@@ -185,23 +175,15 @@ fn other(bytes: &[u8], format: ImageFormat, limits: &Limits) -> Result<Decoded, 
     let profile = profile(&mut decoder);
     let pixels = if limits.libwebp && format == ImageFormat::WebP { by_libwebp(bytes) } else { None };
     let packed = match pixels {
-        Some(pixels) => of_rgb(pixels),
+        Some(pixels) => Packed::of_rgb(pixels.width(), pixels.height(), pixels.into_raw()),
         None => match DynamicImage::from_decoder(decoder).map_err(rejected)? {
-            DynamicImage::ImageRgb8(pixels) => of_rgb(pixels),
-            pixels => of_rgba(pixels.into_rgba8()),
+            DynamicImage::ImageRgb8(pixels) => {
+                Packed::of_rgb(pixels.width(), pixels.height(), pixels.into_raw())
+            }
+            pixels => Packed::of_rgba(pixels.width(), pixels.height(), pixels.into_rgba8().into_raw()),
         },
     };
     Ok(Decoded { samples: Samples::Packed(packed), profile, grey: false })
-}
-
-fn of_rgb(pixels: RgbImage) -> Packed {
-    let (width, height) = pixels.dimensions();
-    Packed { width, height, channels: 3, samples: pixels.into_raw(), density: 1.0 }
-}
-
-pub(super) fn of_rgba(pixels: RgbaImage) -> Packed {
-    let (width, height) = pixels.dimensions();
-    Packed::of_rgba(width, height, pixels.into_raw())
 }
 
 /// Decodes a still, opaque, lossy WebP with libwebp.
@@ -217,32 +199,4 @@ fn by_libwebp(bytes: &[u8]) -> Option<RgbImage> {
     }
     let decoded = webp::Decoder::new(bytes).decode()?;
     RgbImage::from_raw(decoded.width(), decoded.height(), decoded.to_vec())
-}
-
-/// Limits for the decoders of the `image` crate.
-pub(super) fn image_limits(limits: &Limits) -> image::Limits {
-    let mut allowed = image::Limits::default();
-    allowed.max_alloc = Some(limits.memory as u64);
-    allowed
-}
-
-/// ICC profile of a picture, if it has a plausible size.
-pub(super) fn profile(decoder: &mut impl ImageDecoder) -> Option<Vec<u8>> {
-    decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= jpeg::PROFILE)
-}
-
-pub(super) fn rejected(error: ImageError) -> Rejected {
-    match error {
-        ImageError::Unsupported(error) => Rejected::Unsupported(error.to_string()),
-        ImageError::Limits(error) => match error.kind() {
-            LimitErrorKind::InsufficientMemory => {
-                Rejected::TooComplex("decoding needs too much memory".into())
-            }
-            _ => Rejected::TooComplex(error.to_string()),
-        },
-        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Rejected::Truncated
-        }
-        error => Rejected::Corrupt(error.to_string()),
-    }
 }

@@ -18,11 +18,9 @@ use moxcms::ColorProfile;
 use super::{
     Limits, Rejected,
     colour::Ink,
-    decode::Decoded,
     heif::{Coded, Grid, Header, Nclx},
-    jpeg::{Colour, Plane},
     limits::Deadline,
-    samples::{Packed, Samples},
+    samples::{Colour, Decoded, Packed, Plane, Samples},
     scale,
 };
 

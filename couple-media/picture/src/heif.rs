@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use image::metadata::Orientation;
 
-use super::{Limits, Rejected, jpeg::PROFILE};
+use super::{Limits, Rejected, limits::MAX_PROFILE_BYTES};
 
 /// Maximum number of items, parts of items and properties. A phone's picture has about sixty.
 const MOST: usize = 10_000;
@@ -84,7 +84,9 @@ impl Header {
         let mut profile = None;
         for item in [Some(item), of_first].into_iter().flatten() {
             profile = profile.or(container.properties(item)?.find_map(|property| match property {
-                Property::Profile(range) if range.len() <= PROFILE => Some(bytes[range.clone()].to_vec()),
+                Property::Profile(range) if range.len() <= MAX_PROFILE_BYTES => {
+                    Some(bytes[range.clone()].to_vec())
+                }
                 _ => None,
             }));
         }

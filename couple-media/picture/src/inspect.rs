@@ -4,7 +4,15 @@ use std::io::Cursor;
 
 use image::{ImageDecoder as _, ImageFormat, ImageReader, metadata::Orientation};
 
-use super::{Kind, Limits, Rejected, animation::Run, decode::rejected, exif, gif, jpeg, png, vp8l};
+use super::{
+    Kind, Limits, Rejected,
+    frame_count::FrameCount,
+    gif,
+    image_decoder::rejected,
+    jpeg,
+    orientation::{self, swaps_sides},
+    png, vp8l,
+};
 
 /// Properties of a picture, from its headers.
 #[derive(Debug)]
@@ -77,15 +85,15 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
             let (width, height) = decoder.dimensions();
             limits.check_size(width, height)?;
             let exif = decoder.exif_metadata().ok().flatten();
-            let orientation = exif.and_then(|exif| exif::orientation(&exif));
+            let orientation = exif.and_then(|exif| orientation::read(&exif));
             let orientation = orientation.unwrap_or(Orientation::NoTransforms);
             (width, height, orientation, Details::Other(format))
         }
     };
-    let run = Run::of(kind, bytes);
-    let (frames, animated) = (run.kept(width, height, limits), run.frames > 1);
+    let count = FrameCount::of(kind, bytes);
+    let (frames, animated) = (count.kept(width, height, limits), count.frames > 1);
     let tables = if kind == Kind::WebP { vp8l::check(bytes, limits)? } else { 0 };
-    let (width, height) = if turned(orientation) { (height, width) } else { (width, height) };
+    let (width, height) = if swaps_sides(orientation) { (height, width) } else { (width, height) };
     Ok(Info { kind, width, height, frames, animated, length: bytes.len(), tables, orientation, details })
 }
 
@@ -107,15 +115,4 @@ fn riff_length(bytes: &[u8]) -> usize {
         }
         _ => usize::MAX,
     }
-}
-
-/// Whether the orientation swaps width and height.
-pub(super) fn turned(orientation: Orientation) -> bool {
-    matches!(
-        orientation,
-        Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH
-    )
 }

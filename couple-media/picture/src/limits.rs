@@ -4,6 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::Rejected;
 
+/// Maximum bytes of an ICC profile.
+///
+/// Profiles of cameras and screens have 500 to 4,000, those of printing presses up to 2 MB.
+pub(crate) const MAX_PROFILE_BYTES: usize = 4 << 20;
+
 /// Limits of a picture, checked before it costs more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

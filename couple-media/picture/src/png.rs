@@ -8,9 +8,10 @@ use image::metadata::Orientation;
 use png::{ColorType, DecodingError, Transformations};
 
 use super::{
-    Limits, Rejected, exif,
+    Limits, Rejected,
     limits::Deadline,
     means::Means,
+    orientation,
     samples::{Packed, multiplied},
 };
 use colours::Colours;
@@ -68,7 +69,7 @@ impl Header {
                 // Transparent palette entries, or the transparent colour.
                 Ok((b"tRNS", _)) => header.channels = 4,
                 Ok((b"eXIf", payload)) => {
-                    header.orientation = exif::orientation(payload).unwrap_or(header.orientation);
+                    header.orientation = orientation::read(payload).unwrap_or(header.orientation);
                 }
                 Ok((kind, payload)) => header.colours.take(*kind, payload),
                 // The decoder checks whether pixels are missing.
@@ -113,7 +114,7 @@ pub(super) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
     // The first incomplete chunk ends the loop, mostly that of the pixels.
     while let Ok((kind, payload)) = chunk(&mut rest) {
         if kind == b"eXIf" {
-            orientation = exif::orientation(payload).unwrap_or(orientation);
+            orientation = orientation::read(payload).unwrap_or(orientation);
         }
     }
     Some((u32::from_be_bytes([w3, w2, w1, w0]), u32::from_be_bytes([h3, h2, h1, h0]), orientation))

@@ -32,12 +32,6 @@ impl Rendition {
     pub const fn new(name: &'static str, fit: Fit, width: u32, height: u32) -> Self {
         Self { name: Cow::Borrowed(name), fit, width, height }
     }
-
-    /// Size in pixels of the rendition of a picture of the given size.
-    #[must_use]
-    pub fn size_of(&self, width: u32, height: u32) -> (u32, u32) {
-        super::scale::size(self, width, height)
-    }
 }
 
 /// How a picture is fitted into a rendition's size.

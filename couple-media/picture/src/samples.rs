@@ -2,7 +2,6 @@
 
 use super::{
     Rejected,
-    jpeg::{Colour, Plane},
     limits::Deadline,
     means::{MOST, Means},
 };
@@ -23,6 +22,45 @@ pub(super) enum Samples {
     Packed(Packed),
 }
 
+/// Colour model of the planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colour {
+    Grey,
+    /// YCbCr of JFIF and BT.601, in full range.
+    YCbCr,
+    #[cfg(feature = "heic")]
+    Bt709,
+    #[cfg(feature = "heic")]
+    Bt2020,
+    Rgb,
+    /// CMYK as Adobe's programs write it: 255 is no ink.
+    Cmyk,
+    /// As [`Cmyk`](Self::Cmyk), with the first three components in YCbCr.
+    Ycck,
+}
+
+/// Samples of a component.
+pub(super) struct Plane {
+    /// Width of the visible part, in samples.
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// Samples between the beginnings of two rows; whole blocks.
+    pub(super) stride: usize,
+    pub(super) samples: Vec<u8>,
+    /// Number of samples per pixel of the picture, horizontally and vertically.
+    pub(super) across: f64,
+    pub(super) down: f64,
+}
+
+/// A decoded picture.
+pub(super) struct Decoded {
+    pub(super) samples: Samples,
+    /// ICC profile. None: sRGB.
+    pub(super) profile: Option<Vec<u8>>,
+    /// Whether the file holds grey samples: a grey profile then applies although samples are in RGB here.
+    pub(super) grey: bool,
+}
+
 /// Interleaved samples of all channels.
 pub(super) struct Packed {
     pub(super) width: u32,
@@ -35,6 +73,11 @@ pub(super) struct Packed {
 }
 
 impl Packed {
+    /// From RGB samples.
+    pub(super) fn of_rgb(width: u32, height: u32, samples: Vec<u8>) -> Self {
+        Self { width, height, channels: 3, samples, density: 1.0 }
+    }
+
     /// From RGBA samples that are not multiplied by alpha. Removes alpha if all pixels are opaque.
     pub(super) fn of_rgba(width: u32, height: u32, mut samples: Vec<u8>) -> Self {
         for pixel in samples.as_chunks_mut::<4>().0 {

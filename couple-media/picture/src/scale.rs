@@ -14,12 +14,10 @@ use image::{DynamicImage, GrayImage, RgbaImage, metadata::Orientation};
 use super::{
     Crop, Encoding, Fit, Info, Recipe, Rejected, Rendition,
     colour::Ink,
-    decode::Decoded,
-    inspect::turned,
-    jpeg::{Colour, Plane},
     limits::Deadline,
+    orientation::swaps_sides,
     pixels::{Pixels, Planes},
-    samples::{Packed, Samples},
+    samples::{Colour, Decoded, Packed, Plane, Samples},
 };
 
 /// Maximum width and height of a WebP, in pixels (RFC 9649, section 2.5).
@@ -219,7 +217,7 @@ impl Plan {
             Orientation::Rotate270FlipH => (below, right),
             Orientation::Rotate270 => (below, x),
         };
-        if turned(self.orientation) {
+        if swaps_sides(self.orientation) {
             View { area: Area { x, y, width: h, height: w }, width: view.height, height: view.width }
         } else {
             View { area: Area { x, y, width: w, height: h }, ..*view }
@@ -256,10 +254,13 @@ fn shown(info: &Info, recipe: &Recipe) -> Result<Area, Rejected> {
     Ok(Area { x: x.into(), y: y.into(), width: width.into(), height: height.into() })
 }
 
-/// Size of a rendition of a whole picture.
-pub(super) fn size(rendition: &Rendition, width: u32, height: u32) -> (u32, u32) {
-    let view = view(Area { x: 0.0, y: 0.0, width: width.into(), height: height.into() }, rendition);
-    (view.width, view.height)
+impl Rendition {
+    /// Size in pixels of the rendition of a picture of the given size.
+    #[must_use]
+    pub fn size_of(&self, width: u32, height: u32) -> (u32, u32) {
+        let view = view(Area { x: 0.0, y: 0.0, width: width.into(), height: height.into() }, self);
+        (view.width, view.height)
+    }
 }
 
 /// View of a rendition: its part of the shown area, and its size.

@@ -2,7 +2,7 @@
 
 use image::metadata::Orientation;
 
-use super::{Kind, Limits, gif, inspect::turned, jpeg, png};
+use super::{Kind, Limits, gif, jpeg, orientation::swaps_sides, png};
 
 /// Width and height of the upright picture in pixels, from the first bytes of its file.
 ///
@@ -22,7 +22,7 @@ pub fn upright_size(head: &[u8], limits: &Limits) -> Option<(u32, u32)> {
         Kind::Heic => return None,
     };
     limits.check_size(width, height).ok()?;
-    Some(if turned(orientation) { (height, width) } else { (width, height) })
+    Some(if swaps_sides(orientation) { (height, width) } else { (width, height) })
 }
 
 fn two(low: u8, high: u8) -> u32 {

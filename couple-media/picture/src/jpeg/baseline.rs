@@ -3,13 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    Picture, Plane,
     bits::Bits,
     huffman::Table,
     idct::{Block, Transform, ZIGZAG},
-    tables::{Scan, Tables},
+    picture::Picture,
+    scan::Scan,
+    tables::Tables,
 };
-use crate::{Rejected, limits::Deadline};
+use crate::{Rejected, limits::Deadline, samples::Plane};
 
 /// Minimum bytes of coded data for a second thread: some ten milliseconds of work.
 const WORTH_A_THREAD: usize = 512 << 10;
@@ -60,9 +61,9 @@ impl Picture<'_> {
             let (across, down) =
                 if alone { (1, 1) } else { (described.across as usize, described.down as usize) };
             components.push(Component {
-                dc: tables.dc(self.header, dc)?,
-                ac: tables.ac(self.header, ac)?,
-                quantiser: tables.quantiser(self.header, place, self.eighths)?,
+                dc: tables.dc(dc, false)?,
+                ac: tables.ac(ac, false)?,
+                quantiser: tables.quantiser(described.table, self.eighths)?,
                 across,
                 down,
                 stride: self.grids[place].stride * self.eighths,

@@ -7,12 +7,12 @@ use super::{
     segments::{DQT, EOI, SOS, Segments},
     tables::Tables,
 };
-use crate::{Limits, Rejected, exif, inspect::turned};
-
-/// Maximum bytes of an ICC profile.
-///
-/// Profiles of cameras and screens have 500 to 4,000, those of printing presses up to 2 MB.
-pub(crate) const PROFILE: usize = 4 << 20;
+use crate::{
+    Limits, Rejected,
+    limits::MAX_PROFILE_BYTES,
+    orientation::{self, swaps_sides},
+    samples::Colour,
+};
 
 /// A component, which is one plane of the picture.
 #[derive(Debug, Clone)]
@@ -24,23 +24,6 @@ pub(super) struct Component {
     pub(super) down: u32,
     /// Number of its quantisation table.
     pub(super) table: u8,
-}
-
-/// Colour model of the planes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Colour {
-    Grey,
-    /// YCbCr of JFIF and BT.601, in full range.
-    YCbCr,
-    #[cfg(feature = "heic")]
-    Bt709,
-    #[cfg(feature = "heic")]
-    Bt2020,
-    Rgb,
-    /// CMYK as Adobe's programs write it: 255 is no ink.
-    Cmyk,
-    /// As [`Cmyk`](Self::Cmyk), with the first three components in YCbCr.
-    Ycck,
 }
 
 #[derive(Debug)]
@@ -102,7 +85,7 @@ impl Header {
                 }
                 (0xE0, [b'J', b'F', b'I', b'F', 0, ..]) => jfif = true,
                 (0xE1, payload) if payload.starts_with(b"Exif\0") => {
-                    orientation = orientation.or_else(|| exif::orientation(payload));
+                    orientation = orientation.or_else(|| orientation::read(payload));
                 }
                 (0xE2, payload) => profile.take(payload),
                 (0xEE, [b'A', b'd', b'o', b'b', b'e', _, _, _, _, _, _, transform, ..]) => {
@@ -162,7 +145,7 @@ fn quantisation(frame: &Frame, orientation: Orientation, tables: &Tables) -> Opt
         let table = tables.steps(usize::from(component.table))?;
         let mut steps = [0; 64];
         for (&step, place) in table.iter().zip(ZIGZAG.map(usize::from)) {
-            let place = if turned(orientation) { place % 8 * 8 + place / 8 } else { place };
+            let place = if swaps_sides(orientation) { place % 8 * 8 + place / 8 } else { place };
             steps[place] = step;
         }
         steps.iter().all(|step| (1..=255).contains(step)).then_some(steps)
@@ -242,14 +225,14 @@ impl<'a> Chunks<'a> {
     fn take(&mut self, payload: &'a [u8]) {
         if let Some([number, _, part @ ..]) = payload.strip_prefix(b"ICC_PROFILE\0") {
             self.length += part.len();
-            if self.length <= PROFILE {
+            if self.length <= MAX_PROFILE_BYTES {
                 self.parts.push((*number, part));
             }
         }
     }
 
     fn whole(mut self) -> Option<Vec<u8>> {
-        if self.parts.is_empty() || self.length > PROFILE {
+        if self.parts.is_empty() || self.length > MAX_PROFILE_BYTES {
             return None;
         }
         self.parts.sort_by_key(|(number, _)| *number);

@@ -9,12 +9,15 @@
 
 mod baseline;
 mod bits;
+mod coefficients;
 mod header;
 mod huffman;
 mod idct;
 mod optimise;
+mod picture;
 mod planes;
 mod progressive;
+mod scan;
 mod segments;
 mod size;
 mod standard;
@@ -22,14 +25,16 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub(super) use header::{Colour, Header, PROFILE, Quantisation};
+pub(super) use header::{Header, Quantisation};
 pub(super) use optimise::optimised;
-pub(super) use planes::Plane;
 pub(super) use size::size;
 
-use super::{Limits, Rejected, limits::Deadline};
+use super::{Limits, Rejected, limits::Deadline, samples::Plane};
+use coefficients::{Coefficients, bytes_per_block};
 use idct::Transform;
+use picture::Picture;
 use planes::{Grid, Units};
+use scan::Scan;
 use segments::{DHT, DQT, DRI, SOS, Segments};
 use tables::Tables;
 
@@ -57,9 +62,7 @@ pub(super) fn decode(
                 vec![0; if header.progressive { 0 } else { grid.stride * grid.height * eighths * eighths }]
             })
             .collect(),
-        coefficients: header
-            .progressive
-            .then(|| progressive::Coefficients::new(&grids, eighths, !header.ended)),
+        coefficients: header.progressive.then(|| Coefficients::new(&grids, eighths, !header.ended)),
         grids,
         transform,
         eighths,
@@ -78,7 +81,7 @@ pub(super) fn decode(
             DHT => tables.huffman(segment.payload)?,
             DRI => tables.restart(segment.payload)?,
             SOS => {
-                let scan = tables::Scan::read(segment.payload, header)?;
+                let scan = Scan::read(segment.payload, header)?;
                 if header.progressive {
                     picture.refine(&scan, &tables, segment.coded)?;
                 } else {
@@ -118,7 +121,7 @@ pub(super) fn memory(header: &Header, eighths: usize) -> usize {
         return kept(header, eighths);
     }
     // The coefficients of each component are freed once its samples are decoded.
-    let each = progressive::bytes_a_block(eighths);
+    let each = bytes_per_block(eighths);
     let mut left: usize =
         blocks(header).map(|blocks| blocks.saturating_mul(each)).fold(0, usize::saturating_add);
     let (mut planes, mut most) = (0_usize, 0);
@@ -138,7 +141,7 @@ impl Received {
         Self(vec![[None; 64]; header.components.len()])
     }
 
-    fn add(&mut self, scan: &tables::Scan) {
+    fn add(&mut self, scan: &Scan) {
         for &(component, ..) in &scan.components {
             let coefficients = self.0[component].iter_mut().enumerate();
             for (_, low) in coefficients.filter(|(k, _)| (scan.first..=scan.last).contains(k)) {
@@ -152,17 +155,4 @@ impl Received {
         let needed = if header.progressive { 64 } else { 1 };
         self.0.iter().all(|low| low[..needed].iter().all(|low| *low == Some(0)))
     }
-}
-
-/// A picture that is being decoded.
-struct Picture<'a> {
-    header: &'a Header,
-    units: Units,
-    grids: Vec<Grid>,
-    planes: Vec<Vec<u8>>,
-    /// Coefficients of a progressive file, whose samples are computed after all scans.
-    coefficients: Option<progressive::Coefficients>,
-    transform: Transform,
-    eighths: usize,
-    deadline: Deadline,
 }

@@ -1,17 +1,7 @@
 //! Layout of a component's blocks and samples.
 
-/// Samples of a component.
-pub(crate) struct Plane {
-    /// Width of the visible part, in samples.
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    /// Samples between the beginnings of two rows; whole blocks.
-    pub(crate) stride: usize,
-    pub(crate) samples: Vec<u8>,
-    /// Number of samples per pixel of the picture, horizontally and vertically.
-    pub(crate) across: f64,
-    pub(crate) down: f64,
-}
+use super::header::{Component, Header};
+use crate::samples::Plane;
 
 /// Layout of a component's blocks.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +27,7 @@ pub(super) struct Units {
 }
 
 impl Units {
-    pub(super) fn of(header: &super::Header) -> Self {
+    pub(super) fn of(header: &Header) -> Self {
         let across = header.components.iter().map(|component| component.across).max().unwrap_or(1);
         let down = header.components.iter().map(|component| component.down).max().unwrap_or(1);
         Self {
@@ -48,7 +38,7 @@ impl Units {
         }
     }
 
-    pub(super) fn grid(self, header: &super::Header, component: &super::header::Component) -> Grid {
+    pub(super) fn grid(self, header: &Header, component: &Component) -> Grid {
         let width_samples = (header.width * component.across).div_ceil(self.across);
         let height_samples = (header.height * component.down).div_ceil(self.down);
         Grid {
@@ -64,8 +54,8 @@ impl Units {
     /// Creates a component's plane at `eighths`/8 of its size.
     pub(super) fn plane(
         self,
-        header: &super::Header,
-        component: &super::header::Component,
+        header: &Header,
+        component: &Component,
         eighths: usize,
         samples: Vec<u8>,
     ) -> Plane {

@@ -1,97 +1,18 @@
 //! Decodes scans of progressive files (T.81, annex G).
 //!
-//! Each scan refines coefficients that are kept until the end.
-//!
-//! It keeps only coefficients that the wanted size needs, and of the others whether they are zero, on which later scans depend.
-//! A scan of which no coefficient is needed is skipped.
+//! Each scan refines coefficients that are kept until the end. A scan of which no coefficient is needed is skipped.
 #![expect(clippy::cast_possible_truncation, reason = "coefficients are 16 bits wide, runs 4")]
 
 use super::{
-    Picture,
     bits::Bits,
+    coefficients::{At, Coefficients},
     huffman::Table,
     idct::ZIGZAG,
-    planes::Grid,
-    tables::{Scan, Tables},
+    picture::Picture,
+    scan::Scan,
+    tables::Tables,
 };
 use crate::Rejected;
-
-/// Coefficients of all blocks.
-pub(super) struct Coefficients {
-    /// By zigzag position: index of a coefficient among the kept ones of a block.
-    slots: [Option<u8>; 64],
-    /// Number of coefficients that are kept per block.
-    kept: usize,
-    components: Vec<Kept>,
-}
-
-struct Kept {
-    values: Vec<i16>,
-    /// For each block, a bit per zigzag position: whether the coefficient is not zero.
-    nonzero: Vec<u64>,
-    /// Scans that begin at this zigzag position or later are skipped.
-    end: usize,
-}
-
-fn slots(eighths: usize) -> ([Option<u8>; 64], usize) {
-    let mut kept = 0;
-    let slots = ZIGZAG.map(|place| {
-        let needed = usize::from(place / 8) < eighths && usize::from(place % 8) < eighths;
-        needed.then(|| {
-            kept += 1;
-            kept - 1
-        })
-    });
-    (slots, kept.into())
-}
-
-/// Bytes per block that [`Coefficients`] take.
-pub(super) fn bytes_a_block(eighths: usize) -> usize {
-    8 + 2 * slots(eighths).1
-}
-
-impl Coefficients {
-    /// With `all`, no scan is skipped: unneeded coefficients are read and discarded.
-    pub(super) fn new(grids: &[Grid], eighths: usize, all: bool) -> Self {
-        let (slots, kept) = slots(eighths);
-        let needed = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        let end = if all { 64 } else { needed };
-        let components = grids
-            .iter()
-            .map(|grid| {
-                let blocks = grid.stride * grid.height;
-                Kept { values: vec![0; blocks * kept], nonzero: vec![0; blocks], end }
-            })
-            .collect();
-        Self { slots, kept, components }
-    }
-}
-
-/// Coefficients of the block that a scan is reading.
-struct At<'a> {
-    slots: &'a [Option<u8>; 64],
-    values: &'a mut [i16],
-    nonzero: &'a mut u64,
-}
-
-impl At<'_> {
-    #[inline(always)]
-    fn set(&mut self, k: usize, value: i32) {
-        *self.nonzero |= 1 << k;
-        if let Some(slot) = self.slots[k] {
-            self.values[usize::from(slot)] = value as i16;
-        }
-    }
-
-    /// Adds one more bit to a coefficient that is not zero.
-    #[inline(always)]
-    fn sharpen(&mut self, k: usize, bit: i16) {
-        if let Some(slot) = self.slots[k] {
-            let value = &mut self.values[usize::from(slot)];
-            *value = value.wrapping_add(if *value < 0 { -bit } else { bit });
-        }
-    }
-}
 
 impl Picture<'_> {
     /// Reads a scan of a progressive file.
@@ -116,7 +37,7 @@ impl Picture<'_> {
         let alone = scan.components.len() == 1;
         let mut decoders = Vec::with_capacity(scan.components.len());
         for &(_, dc, _) in &scan.components {
-            decoders.push(if scan.high == 0 { Some(tables.dc(self.header, dc)?) } else { None });
+            decoders.push(if scan.high == 0 { Some(tables.dc(dc, true)?) } else { None });
         }
         let first = scan.components[0].0;
         let (columns, rows) = if alone {
@@ -174,7 +95,7 @@ impl Picture<'_> {
         if scan.first >= component.end {
             return Ok(());
         }
-        let table = tables.ac(self.header, table)?;
+        let table = tables.ac(table, true)?;
         let mut restarts = Restarts::every(tables.restart);
         let mut bits = Bits::of(coded);
         let mut ended = 0_u32;
@@ -209,7 +130,7 @@ impl Picture<'_> {
         // The coefficients of a component are freed once its samples exist.
         for (place, (component, grid)) in coefficients.components.into_iter().zip(&self.grids).enumerate() {
             self.planes[place] = vec![0; grid.stride * grid.height * self.eighths * self.eighths];
-            let quantiser = tables.quantiser(self.header, place, self.eighths)?;
+            let quantiser = tables.quantiser(self.header.components[place].table, self.eighths)?;
             let stride = grid.stride * self.eighths;
             let kept: Vec<(usize, usize)> =
                 (0..64).filter_map(|k| Some((k, usize::from(coefficients.slots[k]?)))).collect();

@@ -3,7 +3,7 @@
 use image::metadata::Orientation;
 
 use super::segments::Segments;
-use crate::exif;
+use crate::orientation;
 
 /// Width, height and orientation, if the available segments contain them.
 pub(crate) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
@@ -15,7 +15,7 @@ pub(crate) fn size(head: &[u8]) -> Option<(u32, u32, Orientation)> {
                 size = Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()));
             }
             (0xE1, payload) if payload.starts_with(b"Exif\0") => {
-                orientation = orientation.or_else(|| exif::orientation(payload));
+                orientation = orientation.or_else(|| orientation::read(payload));
             }
             _ => {}
         }

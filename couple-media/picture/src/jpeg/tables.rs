@@ -1,7 +1,6 @@
-//! Parameters of scans: quantisation, Huffman codes, restart interval, scan header.
+//! Parameters of scans: quantisation, Huffman codes, restart interval.
 
 use super::{
-    header::Header,
     huffman::Table,
     idct::{ZIGZAG, whole_scale},
     standard,
@@ -69,79 +68,24 @@ impl Tables {
     /// Returns the table of DC codes at a destination, 0 to 3.
     ///
     /// In a sequential file, such as a frame of a Motion JPEG stream, it is the standard table if the file defines none.
-    pub(super) fn dc(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
-        let standard = || standard::DC.get(place).copied().filter(|_| !header.progressive);
+    pub(super) fn dc(&self, place: usize, progressive: bool) -> Result<Table, Rejected> {
+        let standard = || standard::DC.get(place).copied().filter(|_| !progressive);
         Table::new(self.dc[place].as_deref().or_else(standard).ok_or_else(damaged)?, false)
     }
 
     /// Returns the table of AC codes at a destination, 0 to 3, by the same rule.
-    pub(super) fn ac(&self, header: &Header, place: usize) -> Result<Table, Rejected> {
-        let standard = || standard::AC.get(place).copied().filter(|_| !header.progressive);
+    pub(super) fn ac(&self, place: usize, progressive: bool) -> Result<Table, Rejected> {
+        let standard = || standard::AC.get(place).copied().filter(|_| !progressive);
         Table::new(self.ac[place].as_deref().or_else(standard).ok_or_else(damaged)?, true)
     }
 
-    /// Factors of a component's coefficients before the transform to `eighths`.
-    pub(super) fn quantiser(
-        &self,
-        header: &Header,
-        component: usize,
-        eighths: usize,
-    ) -> Result<[f32; 64], Rejected> {
-        let place = usize::from(header.components[component].table);
-        let table = self.quantisers[place].ok_or_else(damaged)?;
+    /// Factors of coefficients before the transform to `eighths`, from the quantiser table with this number (0 to 3).
+    pub(super) fn quantiser(&self, table: u8, eighths: usize) -> Result<[f32; 64], Rejected> {
+        let table = self.quantisers[usize::from(table)].ok_or_else(damaged)?;
         let scale = whole_scale();
         Ok(std::array::from_fn(|k| {
             let scale = if eighths == 8 { scale[usize::from(ZIGZAG[k])] } else { 1.0 };
             f32::from(table[k]) * scale
         }))
-    }
-}
-
-/// Header of a scan (T.81, B.2.3).
-pub(super) struct Scan {
-    /// Index in the frame of each component, and numbers of its DC and AC tables.
-    pub(super) components: Vec<(usize, usize, usize)>,
-    /// First and last coefficient, in zigzag order.
-    pub(super) first: usize,
-    pub(super) last: usize,
-    /// Lowest bit of the previous scan of these coefficients; 0 in the first scan.
-    pub(super) high: u32,
-    /// Lowest bit of this scan.
-    pub(super) low: u32,
-}
-
-impl Scan {
-    pub(super) fn read(payload: &[u8], header: &Header) -> Result<Self, Rejected> {
-        let damaged = || Rejected::Corrupt("a scan header is damaged".into());
-        let (&count, rest) = payload.split_first().ok_or_else(damaged)?;
-        let (descriptions, rest) = rest.split_at_checked(2 * usize::from(count)).ok_or_else(damaged)?;
-        let &[first, last, approximation, ..] = rest else { return Err(damaged()) };
-        let mut components: Vec<(usize, usize, usize)> = Vec::with_capacity(4);
-        for description in descriptions.chunks_exact(2) {
-            let place = header
-                .components
-                .iter()
-                .position(|component| component.id == description[0])
-                .ok_or_else(damaged)?;
-            let (dc, ac) = (usize::from(description[1] >> 4), usize::from(description[1] & 15));
-            if dc > 3 || ac > 3 || components.iter().any(|(other, ..)| *other == place) {
-                return Err(damaged());
-            }
-            components.push((place, dc, ac));
-        }
-        let scan = Self {
-            components,
-            first: first.into(),
-            last: last.into(),
-            high: (approximation >> 4).into(),
-            low: (approximation & 15).into(),
-        };
-        let sound = match (header.progressive, scan.first) {
-            (false, _) => true,
-            (true, 0) => scan.last == 0,
-            (true, first) => first <= scan.last && scan.last < 64 && scan.components.len() == 1,
-        } && !scan.components.is_empty()
-            && (!header.progressive || scan.low <= 13 && (scan.high == 0 || scan.high == scan.low + 1));
-        if sound { Ok(scan) } else { Err(damaged()) }
     }
 }

@@ -5,7 +5,7 @@ use moxcms::{
     ToneReprCurve, TransferCharacteristics,
 };
 
-use crate::jpeg::PROFILE;
+use crate::limits::MAX_PROFILE_BYTES;
 
 /// Gamma that represents sRGB, and its tolerance: the chunk holds an exponent, not the curve.
 const SRGB_GAMMA: f64 = 0.454_55;
@@ -173,8 +173,8 @@ fn numbers<const N: usize>(payload: &[u8]) -> Option<[f64; N]> {
 
 /// Reads an iCCP chunk: name, zero, method, deflated profile.
 ///
-/// A profile that inflates beyond [`PROFILE`] is ignored.
+/// A profile that inflates beyond [`MAX_PROFILE_BYTES`] is ignored.
 fn inflated(payload: &[u8]) -> Option<Vec<u8>> {
     let name = payload.iter().take(80).position(|&byte| byte == 0)?;
-    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(payload.get(name + 2..)?, PROFILE).ok()
+    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(payload.get(name + 2..)?, MAX_PROFILE_BYTES).ok()
 }
