@@ -13,6 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use couple_core::{
     CommitError, Conflict, Error, ErrorKind, UploadId,
+    media::Purpose,
     upload::{UploadChange, UploadPart},
 };
 use tokio::{
@@ -86,7 +87,7 @@ impl Appending {
     /// Starts appending to an upload that this request has claimed.
     ///
     /// An older request of this process for the same upload ends.
-    pub(super) fn start(upload: Resumable) -> Self {
+    fn start(upload: Resumable) -> Self {
         let (gallery, id, writer) = (upload.gallery.clone(), upload.row.id, upload.row.writer);
         let limit = gallery.0.options.limits.bytes;
         let (newer, superseded) = oneshot::channel();
@@ -167,6 +168,46 @@ async fn store(mut upload: Resumable, mut receive: mpsc::Receiver<Bytes>) -> Res
 }
 
 impl Resumable {
+    /// Claims the upload for the calling request, which appends from offset `from` on.
+    ///
+    /// `length` is the total length, if the client declares it now.
+    ///
+    /// # Errors
+    /// [`ResumeError`].
+    pub async fn append(mut self, from: u64, length: Option<u64>) -> Result<Appending, ResumeError> {
+        let offset = self.offset();
+        if offset != from || self.row.media.is_some() {
+            return Err(ResumeError::Offset { offset });
+        }
+        if let Some(length) = length {
+            let purpose = (!self.is_partial()).then_some(Purpose::Photo);
+            self.gallery.check_length(purpose, Some(length))?;
+            if length < offset || self.length().is_some_and(|before| before != length) {
+                return Err(ResumeError::Length);
+            }
+        }
+        let mut token = [0; 8];
+        self.gallery.0.ports.entropy.fill(&mut token);
+        let (owner, id) = (self.row.owner, self.row.id);
+        self.row.writer = i64::from_be_bytes(token);
+        self.row.length = self.row.length.or(length.map(signed));
+        let (writer, offset) = (self.row.writer, self.row.offset);
+        let claim = UploadChange::Claim { owner, id, offset, writer, length: length.map(signed) };
+        match self.gallery.commit(vec![claim]).await {
+            Ok(()) => {}
+            Err(ResumeError::Superseded) => {
+                let offset = self.gallery.resume(owner, id).await?.offset();
+                return Err(if offset == from {
+                    ResumeError::Length
+                } else {
+                    ResumeError::Offset { offset }
+                });
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(Appending::start(self))
+    }
+
     /// Stores bytes at the end of the upload: first a blob, then a commit that names it.
     async fn store(&mut self, new: Bytes) -> Result<(), ResumeError> {
         let gallery = self.gallery.clone();

@@ -14,7 +14,7 @@ use couple_core::{
 };
 use futures_util::TryStreamExt as _;
 
-use super::{Gallery, UploadError, UploadMetadata, append::Appending, upload::in_its_own_task};
+use super::{Gallery, UploadError, UploadMetadata, upload::in_its_own_task};
 
 /// `Upload-Concat` of an upload that is a part of another.
 pub const PARTIAL_FOLDER: &str = "partial";
@@ -340,46 +340,6 @@ impl Resumable {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         !self.is_partial() && self.row.media.is_none() && self.row.length == Some(self.row.offset)
-    }
-
-    /// Claims the upload for the calling request, which appends from offset `from` on.
-    ///
-    /// `length` is the total length, if the client declares it now.
-    ///
-    /// # Errors
-    /// [`ResumeError`].
-    pub async fn append(mut self, from: u64, length: Option<u64>) -> Result<Appending, ResumeError> {
-        let offset = self.offset();
-        if offset != from || self.row.media.is_some() {
-            return Err(ResumeError::Offset { offset });
-        }
-        if let Some(length) = length {
-            let purpose = (!self.is_partial()).then_some(Purpose::Photo);
-            self.gallery.check_length(purpose, Some(length))?;
-            if length < offset || self.length().is_some_and(|before| before != length) {
-                return Err(ResumeError::Length);
-            }
-        }
-        let mut token = [0; 8];
-        self.gallery.0.ports.entropy.fill(&mut token);
-        let (owner, id) = (self.row.owner, self.row.id);
-        self.row.writer = i64::from_be_bytes(token);
-        self.row.length = self.row.length.or(length.map(bytes));
-        let (writer, offset) = (self.row.writer, self.row.offset);
-        let claim = UploadChange::Claim { owner, id, offset, writer, length: length.map(bytes) };
-        match self.gallery.commit(vec![claim]).await {
-            Ok(()) => {}
-            Err(ResumeError::Superseded) => {
-                let offset = self.gallery.resume(owner, id).await?.offset();
-                return Err(if offset == from {
-                    ResumeError::Length
-                } else {
-                    ResumeError::Offset { offset }
-                });
-            }
-            Err(other) => return Err(other),
-        }
-        Ok(Appending::start(self))
     }
 
     /// Makes the picture of a complete upload, in a separate task.
