@@ -83,7 +83,7 @@ struct RenditionBound {
 impl Capabilities {
     fn new(app: &App) -> Self {
         let (options, gallery) = (&app.options, app.backend.gallery());
-        let (limits, policy) = (&gallery.options().limits, gallery.pictures().policy());
+        let (limits, policy) = (gallery.options().limits(), gallery.pictures().policy());
         let renditions = |purpose| {
             let sizes = gallery.sizes(purpose).iter();
             let bound = |size: &couple_media::picture::Rendition| RenditionBound {
@@ -108,8 +108,8 @@ impl Capabilities {
                 upload_rate_bytes: Pace::window_bytes(options),
                 upload_rate_seconds: Pace::RATE_WINDOW.as_secs(),
                 resumable_seconds: Gallery::UPLOAD_LIFETIME.as_secs(),
-                unfinished_uploads: gallery.options().unfinished_uploads,
-                unfinished_bytes: gallery.options().unfinished_bytes_per_account,
+                unfinished_uploads: gallery.options().max_unfinished_uploads_per_account(),
+                unfinished_bytes: gallery.options().max_unfinished_bytes_per_account(),
                 photo_quota_bytes: policy.couple_quota,
                 avatar_quota_bytes: policy.account_quota,
                 photo_renditions: renditions(Purpose::Photo),
@@ -161,8 +161,8 @@ pub(super) fn with_limits(document: &str, app: &App) -> String {
         ("recent", duration(accounts.recent)),
         ("password-guesses", accounts.password_guesses_per_day.to_string()),
         ("client-remembered", duration(accounts.client_remembered)),
-        ("unfinished-uploads", gallery.unfinished_uploads.to_string()),
-        ("unfinished-bytes", bytes(gallery.unfinished_bytes_per_account)),
+        ("unfinished-uploads", gallery.max_unfinished_uploads_per_account().to_string()),
+        ("unfinished-bytes", bytes(gallery.max_unfinished_bytes_per_account())),
     ];
     limits
         .iter()

@@ -107,7 +107,7 @@ couple_core::options! {
         /// Sets the maximum number of concurrent uploads; further ones wait. Default: 256.
         ///
         /// While half of them are in use, each account has at most one. An upload holds at most 300 KiB of memory, and as many as
-        /// [`upload_parts`](crate::gallery::GalleryOptions::upload_parts) hold more.
+        /// [`max_upload_parts`](crate::gallery::GalleryOptions::with_max_upload_parts) hold more.
         max_concurrent_uploads: usize = 256, with_max_concurrent_uploads;
         /// Sets the maximum number of concurrent uploads of one account; 54 more wait, and further ones get 429. Default: 10.
         max_concurrent_uploads_per_account: usize = 10, with_max_concurrent_uploads_per_account;

@@ -41,7 +41,7 @@ fn frames(bytes: &[u8]) -> usize {
 #[tokio::test]
 async fn animation_is_animated_if_the_host_enables_it() {
     for (animated, expected) in [(true, 2), (false, 0)] {
-        let options = GalleryOptions { animated, ..GalleryOptions::default() };
+        let options = GalleryOptions::default().with_animated(animated);
         let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
         let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
         let answer = world.upload(&ana, "purpose=photo", moving()).await;
@@ -74,7 +74,7 @@ async fn animation_is_animated_if_the_host_enables_it() {
 /// A still picture is stored as without the option.
 #[tokio::test]
 async fn still_picture_stays_still() {
-    let options = GalleryOptions { animated: true, ..GalleryOptions::default() };
+    let options = GalleryOptions::default().with_animated(true);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 500).await;

@@ -134,7 +134,7 @@ fn padded(side: u32, length: usize) -> Vec<u8> {
 /// A fast upload takes the only permit for a part in memory, and stalls; parts have 5 MiB.
 #[tokio::test]
 async fn stalled_upload_releases_its_memory_and_can_continue() {
-    let options = GalleryOptions { upload_parts: 1, ..GalleryOptions::default() };
+    let options = GalleryOptions::default().with_max_upload_parts(1);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let (go_on, wait) = tokio::sync::oneshot::channel::<()>();

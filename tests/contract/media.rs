@@ -287,9 +287,9 @@ async fn end_of_the_session_cancels_its_upload() {
 #[tokio::test]
 async fn large_slow_and_too_many_uploads_are_rejected() {
     let limits = {
-        let mut options = GalleryOptions::default();
-        options.limits.bytes = 100_000;
-        options
+        let mut limits = couple::picture::Limits::default();
+        limits.bytes = 100_000;
+        GalleryOptions::default().with_limits(limits)
     };
     let options = HttpOptions::default().with_upload_timeout(Duration::from_millis(300));
     let policy = media::MediaPolicy { couple_quota: 150_000, ..media::MediaPolicy::default() };
@@ -441,7 +441,7 @@ async fn rendition_is_made_once_removed_when_unused_and_made_again() {
 /// Too many concurrent requests of one couple get 429; another couple is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_of_one_couple_do_not_delay_another() {
-    let options = GalleryOptions { waiting_of_one: 1, ..GalleryOptions::default() };
+    let options = GalleryOptions::default().with_max_pending_renditions_per_couple(1);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
@@ -549,8 +549,7 @@ async fn sweep_repairs_differences_between_rows_and_blobs() {
 
 /// Photos that no entry names are deleted after a week.
 pub(crate) fn forgetful() -> World {
-    let options =
-        GalleryOptions { unposted: Some(Duration::from_hours(24 * 7)), ..GalleryOptions::default() };
+    let options = GalleryOptions::default().with_unposted_photo_lifetime(Some(Duration::from_hours(24 * 7)));
     World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default())
 }
 
@@ -694,7 +693,7 @@ async fn unmounted_blob_store_loses_no_picture() {
 /// Without a stored copy, all renditions are made after the upload, and are kept.
 #[tokio::test]
 async fn without_a_copy_all_renditions_are_made_and_kept() {
-    let options = GalleryOptions { copy: None, ..GalleryOptions::default() };
+    let options = GalleryOptions::default().with_copy_side(None);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 1500).await;

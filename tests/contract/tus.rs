@@ -270,7 +270,7 @@ async fn unfinished_bytes_are_counted_when_they_arrive() {
 
 #[tokio::test]
 async fn unfinished_uploads_of_all_accounts_share_a_limit() {
-    let world = world_with(GalleryOptions { unfinished_bytes: 3_000_000, ..GalleryOptions::default() });
+    let world = world_with(GalleryOptions::default().with_max_unfinished_bytes(3_000_000));
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let (first, second) = (begin(&world, &ana, 9_000_000).await, begin(&world, &ben, 9_000_000).await);
     assert_eq!(patch(&world, &ana, &first, 0, vec![1; 2_000_000].into()).await.status, 204);
@@ -280,7 +280,7 @@ async fn unfinished_uploads_of_all_accounts_share_a_limit() {
 
 #[tokio::test]
 async fn number_of_unfinished_uploads_is_limited() {
-    let world = world_with(GalleryOptions { unfinished_uploads: 3, ..GalleryOptions::default() });
+    let world = world_with(GalleryOptions::default().with_max_unfinished_uploads_per_account(3));
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     for _ in 0..3 {
         begin(&world, &ana, 10).await;
@@ -483,7 +483,7 @@ async fn concurrent_creations_do_not_exceed_the_number_of_unfinished_uploads() {
         .keys(Keyring::new([7; 32]))
         .blobs(Blobs::memory())
         .limits(Unlimited)
-        .gallery(GalleryOptions { unfinished_uploads: 5, ..GalleryOptions::default() });
+        .gallery(GalleryOptions::default().with_max_unfinished_uploads_per_account(5));
     let world = Arc::new(World::of(builder, HttpOptions::default()));
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let mut creations = tokio::task::JoinSet::new();
@@ -676,7 +676,7 @@ async fn partial_uploads_are_joined() {
 
 #[tokio::test]
 async fn any_number_of_expired_uploads_is_removed() {
-    let world = world_with(GalleryOptions { unfinished_uploads: 1_000, ..GalleryOptions::default() });
+    let world = world_with(GalleryOptions::default().with_max_unfinished_uploads_per_account(1_000));
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let me = account_of(&world, &ana).await;
     let mut last = None;

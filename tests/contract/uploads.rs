@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::{body::Body, http::Request};
-use couple::{Backend, account, core::limits::Unlimited, gallery::GalleryOptions, http::HttpOptions, media};
+use couple::{
+    Backend, account, core::limits::Unlimited, gallery::GalleryOptions, http::HttpOptions, media,
+    picture::Limits,
+};
 use futures_util::stream;
 use serde_json::json;
 
@@ -106,9 +109,9 @@ async fn refused_type_is_named_with_accepted_types() {
 
 #[tokio::test]
 async fn too_large_pictures_are_refused_with_their_size_and_the_limit() {
-    let mut options = GalleryOptions::default();
-    options.limits.bytes = 100_000;
-    options.limits.side = 1_000;
+    let mut limits = Limits::default();
+    (limits.bytes, limits.side) = (100_000, 1_000);
+    let options = GalleryOptions::default().with_limits(limits);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let request = Request::post("/v1/media?purpose=photo").header("authorization", format!("Bearer {ana}"));
@@ -149,8 +152,9 @@ async fn rejected_picture_and_photo_are_refused_as_avatar_with_their_own_codes()
 
 #[tokio::test]
 async fn capabilities_and_document_name_the_limits() {
-    let mut options = GalleryOptions::default();
-    options.limits.bytes = 1_234_567;
+    let mut limits = Limits::default();
+    limits.bytes = 1_234_567;
+    let options = GalleryOptions::default().with_limits(limits);
     let policy = media::MediaPolicy { couple_quota: 7_654_321, ..media::MediaPolicy::default() };
     let http = HttpOptions::default().with_max_concurrent_uploads_per_account(7);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options).pictures(policy), http);
@@ -224,8 +228,9 @@ async fn picture_found_too_large_while_decoding_is_rejected_with_size_and_limits
     bytes.extend([
         0xFF, 0xC0, 0, 17, 8, 0xEA, 0x60, 0xEA, 0x60, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0, 0xFF, 0xD9,
     ]);
-    let mut options = GalleryOptions::default();
-    options.limits.side = 50_000;
+    let mut limits = Limits::default();
+    limits.side = 50_000;
+    let options = GalleryOptions::default().with_limits(limits);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let answer = world.upload(&ana, "purpose=photo", bytes).await;
@@ -255,12 +260,12 @@ async fn document_states_the_configured_limits() {
         client_remembered: minutes(60 * 24 * 11),
         ..account::AccountPolicy::default()
     };
-    let mut options = GalleryOptions {
-        unfinished_uploads: 41,
-        unfinished_bytes_per_account: 43 << 20,
-        ..GalleryOptions::default()
-    };
-    (options.limits.bytes, options.limits.side, options.limits.megapixels) = (1_234_567, 4_321, 17);
+    let mut limits = Limits::default();
+    (limits.bytes, limits.side, limits.megapixels) = (1_234_567, 4_321, 17);
+    let options = GalleryOptions::default()
+        .with_limits(limits)
+        .with_max_unfinished_uploads_per_account(41)
+        .with_max_unfinished_bytes_per_account(43 << 20);
     let builder = Backend::builder().accounts(policy).gallery(options);
     let http = HttpOptions::default().with_min_upload_rate(45).with_max_upload_wait(minutes(2));
     let document =

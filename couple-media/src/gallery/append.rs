@@ -288,7 +288,7 @@ impl Gallery {
                 bytes
             }
         };
-        if sum.saturating_add(added) > signed(self.0.options.unfinished_bytes) {
+        if sum.saturating_add(added) > signed(self.0.options.max_unfinished_bytes) {
             let full = Error::new(ErrorKind::Overloaded, "store upload");
             return Err(full
                 .context("the unfinished uploads of all accounts have reached their limit in bytes")

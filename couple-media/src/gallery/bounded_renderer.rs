@@ -27,7 +27,7 @@ pub struct Stats {
     pub rendered: u64,
     /// Number of pictures that could not be decoded.
     pub rejected: u64,
-    /// Bytes in use by pictures that are being decoded, at most [`GalleryOptions::memory`].
+    /// Bytes in use by pictures that are being decoded, at most [`GalleryOptions::with_memory_bytes`].
     pub memory: u64,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct BoundedRenderer {
 
 impl BoundedRenderer {
     pub(super) fn new(engine: Arc<dyn Renderer>, options: &GalleryOptions) -> Self {
-        let most = u32::try_from(options.memory / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
+        let most = u32::try_from(options.memory_bytes / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
             engine,
             permits: Arc::new(Semaphore::new(most as usize)),
@@ -206,8 +206,7 @@ mod tests {
         blobs.put("large", progressive(4000, 3000)).await.unwrap();
         for memory in [64 << 20, 256 << 20] {
             let engine = Arc::new(PictureRenderer);
-            let renderer =
-                BoundedRenderer::new(engine, &GalleryOptions { memory, ..GalleryOptions::default() });
+            let renderer = BoundedRenderer::new(engine, &GalleryOptions::default().with_memory_bytes(memory));
             let recipe = |_| Recipe {
                 renditions: vec![Rendition::new("copy", Fit::Readable, 4096, 4096)],
                 crop: None,

@@ -33,7 +33,7 @@ impl Job for ExpireRenditions {
 
 /// Handler of [`ExpireRenditions`].
 ///
-/// The age is [`GalleryOptions::unused`](super::GalleryOptions::unused).
+/// The age is [`GalleryOptions::with_unused_rendition_lifetime`](super::GalleryOptions::with_unused_rendition_lifetime).
 #[derive(Debug, Clone)]
 pub struct ExpireRenditionsHandler(pub Gallery);
 
@@ -49,7 +49,7 @@ impl ExpireRenditionsHandler {
 impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
     async fn run(&self, _: ExpireRenditions, _: &Context) -> Result<(), JobError> {
         let inner = &self.0.0;
-        let before = inner.ports.now().minus(inner.options.unused);
+        let before = inner.ports.now().minus(inner.options.unused_rendition_lifetime);
         // Renditions that could not be removed stay first in the list, so each page is read longer by their number.
         let mut failed: BTreeSet<(MediaId, String, i64)> = BTreeSet::new();
         let mut last_error = None;

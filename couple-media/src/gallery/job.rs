@@ -112,7 +112,7 @@ impl Gallery {
     /// Recipe of the renditions that are made after the upload.
     fn recipe(&self, media: &Media, header: PictureHeader) -> Recipe {
         let options = &self.0.options;
-        let (renditions, encoding) = match (media.purpose, options.copy) {
+        let (renditions, encoding) = match (media.purpose, options.copy_side) {
             (Purpose::Avatar, _) => (options.avatars.clone(), Encoding::JPEG),
             (Purpose::Photo, None) => (options.photos.clone(), Encoding::JPEG),
             (Purpose::Photo, Some(side)) => {
@@ -151,7 +151,7 @@ impl Gallery {
     #[must_use]
     pub fn size_of(&self, media: &Media, size: &picture::Rendition) -> (u32, u32) {
         let (width, height) = size.size_of(media.width, media.height);
-        match self.0.options.copy {
+        match self.0.options.copy_side {
             Some(side) => {
                 let most = copy(side).size_of(media.width, media.height);
                 (width.min(most.0), height.min(most.1))

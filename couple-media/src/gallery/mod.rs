@@ -18,6 +18,7 @@ mod expire;
 mod expire_uploads;
 mod foreign;
 mod job;
+mod options;
 mod renderer;
 mod resume;
 mod show;
@@ -25,7 +26,7 @@ mod sweep;
 mod upload;
 mod upload_buffer;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use couple_core::{
     Ports,
@@ -38,6 +39,7 @@ pub use bounded_renderer::Stats;
 pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
 pub use expire_uploads::{ExpireUploads, ExpireUploadsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
+pub use options::GalleryOptions;
 pub use renderer::{PictureHeader, PictureRenderer, RenderPlan, Renderer};
 pub use resume::{NewUpload, PARTIAL_FOLDER, Resumable, ResumeError};
 pub use show::{Accepts, RenditionError, Shown};
@@ -47,102 +49,7 @@ pub use upload::{UploadError, UploadMetadata, Uploading};
 use crate::{
     blobs::Blobs,
     fair_permits::{FairLimits, FairPermits},
-    picture::{AVATARS, Limits, PHOTOS, Rendition},
 };
-
-/// Options of the gallery.
-#[derive(Debug, Clone)]
-pub struct GalleryOptions {
-    /// Limits of a picture.
-    pub limits: Limits,
-    /// Renditions of avatars, made after the upload, in JPEG.
-    ///
-    /// With transparent parts they are also made at the first request, in WebP or PNG.
-    pub avatars: Vec<Rendition>,
-    /// Renditions of photos, made at the first request, in JPEG, WebP or PNG.
-    pub photos: Vec<Rendition>,
-    /// Side in pixels of the stored copy of a photo, from which renditions are made.
-    ///
-    /// Default: 4096, which fits 12 megapixels.
-    ///
-    /// The copy is upright, in sRGB and without metadata, in JPEG, or in WebP if a part of the photo is transparent. It fits into a
-    /// square of this side, or is larger as for [`Fit::Readable`](crate::picture::Fit::Readable). None: no copy is stored, and all
-    /// renditions are made after the upload, in JPEG.
-    pub copy: Option<u32>,
-    /// Whether an animated photo (GIF, WebP) stays animated for clients that accept WebP. Default: false.
-    ///
-    /// In JPEG, as an avatar, without a stored copy, and beyond [`Limits::frames`], only the first frame is shown.
-    pub animated: bool,
-    /// Maximum memory in bytes for pictures that are being decoded in this process. Default: 256 MiB.
-    ///
-    /// The memory of a picture is estimated from its header, the file included. Further pictures wait; a larger one is decoded alone.
-    pub memory: usize,
-    /// Maximum number of uploads that hold a part in memory. Default: 32.
-    ///
-    /// Relevant for a store with parts of more than 128 KiB (S3: 5 MiB). Other uploads hold 128 KiB.
-    pub upload_parts: usize,
-    /// Maximum time that a request waits for its rendition; less than the timeout of a request.
-    ///
-    /// Default: 8 s.
-    pub wait: Duration,
-    /// Maximum number of renditions in progress, and of requests that wait for them. Default: 512.
-    ///
-    /// It counts queued renditions and those being made in this process.
-    ///
-    /// A request beyond that is refused and may be repeated later.
-    pub waiting: usize,
-    /// Maximum number of these renditions of one couple; twice as many requests may wait for them.
-    ///
-    /// Default: 128.
-    ///
-    /// Couples take turns, so a client that opens a whole gallery delays only its own couple's pictures.
-    pub waiting_of_one: usize,
-    /// Time without a request after which a rendition is removed; the next request makes it again.
-    ///
-    /// Default: 30 days.
-    pub unused: Duration,
-    /// Time after which a photo that no entry names is deleted, at least [`Sweep::grace`].
-    ///
-    /// Default: none, it stays.
-    ///
-    /// Set it only if photos are used by entries of the kind `photo` alone: an entry of another kind, such as an app's own, does not
-    /// count as a use of the photos that it names, so they would be deleted.
-    pub unposted: Option<Duration>,
-    /// Maximum stored bytes of one account's unfinished resumable uploads; at least the largest picture.
-    ///
-    /// Default: 100 MiB.
-    pub unfinished_bytes_per_account: u64,
-    /// Maximum number of one account's unfinished resumable uploads.
-    ///
-    /// Default: 100.
-    pub unfinished_uploads: u32,
-    /// Maximum stored bytes of all unfinished resumable uploads; other processes may exceed it for 5 s.
-    ///
-    /// Default: 10 GiB.
-    pub unfinished_bytes: u64,
-}
-
-impl Default for GalleryOptions {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            avatars: AVATARS.to_vec(),
-            photos: PHOTOS.to_vec(),
-            copy: Some(4096),
-            animated: false,
-            memory: 256 << 20,
-            upload_parts: 32,
-            wait: Duration::from_secs(8),
-            waiting: 512,
-            waiting_of_one: 128,
-            unused: Duration::from_hours(24 * 30),
-            unposted: None,
-            unfinished_bytes_per_account: 100 << 20,
-            unfinished_uploads: 100,
-            unfinished_bytes: 10 << 30,
-        }
-    }
-}
 
 /// Gallery: pictures with their bytes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -176,8 +83,8 @@ impl Gallery {
             renderer: bounded_renderer::BoundedRenderer::new(renderer, &options),
             flights: show::SingleFlight::new(&options),
             parts: FairPermits::new(FairLimits {
-                total: options.upload_parts,
-                per_key: options.upload_parts,
+                total: options.max_upload_parts,
+                per_key: options.max_upload_parts,
                 reserved: 0,
                 waiting: usize::MAX,
                 waiting_per_key: usize::MAX,

@@ -115,7 +115,7 @@ impl Gallery {
         let couple = self.couple_for(by, new.purpose, new.length).await?;
         let unfinished = self.0.ports.store.unfinished_uploads(by).await?;
         let declared = new.length.map_or(0, bytes);
-        if unfinished.count >= i64::from(self.0.options.unfinished_uploads)
+        if unfinished.count >= i64::from(self.0.options.max_unfinished_uploads_per_account)
             || unfinished.bytes.saturating_add(declared) > self.unfinished_most()
         {
             return Err(ResumeError::TooMuchUnfinished);
@@ -134,7 +134,7 @@ impl Gallery {
             expires_at: self.0.ports.now().plus(Self::UPLOAD_LIFETIME),
         };
         // Again with the commit: concurrent requests see the same number.
-        let most = i64::from(self.0.options.unfinished_uploads);
+        let most = i64::from(self.0.options.max_unfinished_uploads_per_account);
         self.commit(vec![UploadChange::Insert { upload: row.clone(), most }]).await?;
         Ok(Resumable { gallery: self.clone(), row, joins: Vec::new() })
     }
@@ -224,7 +224,7 @@ impl Gallery {
 
     /// Limit of the unfinished bytes of one account: at least the size of the largest picture.
     pub(super) fn unfinished_most(&self) -> i64 {
-        bytes(self.0.options.unfinished_bytes_per_account.max(self.0.options.limits.bytes as u64))
+        bytes(self.0.options.max_unfinished_bytes_per_account.max(self.0.options.limits.bytes as u64))
     }
 
     pub(super) fn check_length(

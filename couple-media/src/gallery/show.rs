@@ -84,7 +84,7 @@ enum Gone {
 const CONCURRENT_OF_ONE: usize = 4;
 /// Maximum number of renditions made concurrently in this process.
 ///
-/// [`GalleryOptions::memory`] also limits them.
+/// [`GalleryOptions::with_memory_bytes`] also limits them.
 const MAX_CONCURRENT: usize = 16;
 
 /// Renditions that are queued or being made in this process, each once for all requests (single flight).
@@ -124,7 +124,7 @@ impl Board {
 
 impl SingleFlight {
     pub(super) fn new(options: &GalleryOptions) -> Self {
-        let (most, most_of_one) = (options.waiting, options.waiting_of_one);
+        let (most, most_of_one) = (options.max_pending_renditions, options.max_pending_renditions_per_couple);
         let permits = FairPermits::new(FairLimits {
             total: MAX_CONCURRENT,
             per_key: CONCURRENT_OF_ONE,
@@ -295,7 +295,7 @@ impl Gallery {
                 }
             }
         };
-        let done = timeout(self.0.options.wait, outcome.wait_for(Option::is_some)).await;
+        let done = timeout(self.0.options.max_rendition_wait, outcome.wait_for(Option::is_some)).await;
         match done.ok().and_then(Result::ok).and_then(|outcome| outcome.clone()) {
             Some(Ok(rendition)) => Ok(rendition),
             Some(Err(Gone::ForGood)) => Err(RenditionError::Gone),
@@ -331,7 +331,7 @@ impl Gallery {
         let (size, copied) = match media.purpose {
             Purpose::Photo => {
                 let (width, height) = self.size_of(media, size);
-                let copy = copy(inner.options.copy.unwrap_or(u32::MAX));
+                let copy = copy(inner.options.copy_side.unwrap_or(u32::MAX));
                 let size = picture::Rendition { name: size.name.clone(), fit: Fit::Fill, width, height };
                 (size, copy.size_of(media.width, media.height))
             }

@@ -73,7 +73,7 @@ pub struct SweepReport {
     pub stuck: Vec<MediaId>,
     /// Photos that no entry has named for a long time: deleted.
     ///
-    /// See [`GalleryOptions::unposted`](super::GalleryOptions::unposted).
+    /// See [`GalleryOptions::with_unposted_photo_lifetime`](super::GalleryOptions::with_unposted_photo_lifetime).
     pub unposted: Vec<MediaId>,
     /// Number of unfinished blobs: removed. A dry run does not look for them.
     pub unfinished: u64,
@@ -266,7 +266,7 @@ impl Gallery {
         before: Timestamp,
         swept: &mut SweepReport,
     ) -> Result<Option<Error>, Error> {
-        let unposted = self.0.options.unposted.map(|age| self.0.ports.now().minus(age));
+        let unposted = self.0.options.unposted_photo_lifetime.map(|age| self.0.ports.now().minus(age));
         let bounds = Bounds { before, unposted, cap: how.cap, until: Instant::now() + how.time };
         let mut at = if how.dry_run { None } else { self.cursor().await? };
         let (mut kept, mut ended, mut suspicious) = (at.is_some(), false, None);
