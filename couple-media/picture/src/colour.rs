@@ -6,7 +6,7 @@ use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 use super::{Rejected, samples::Colour};
 
 /// Interleaved samples of one colour model, of any number of channels.
-pub(super) struct Ink {
+pub(super) struct ColourSamples {
     pub(super) width: u32,
     pub(super) height: u32,
     /// 1, 3 or 4: grey, RGB, or CMYK with 255 for full ink.
@@ -14,7 +14,7 @@ pub(super) struct Ink {
     pub(super) samples: Vec<u8>,
 }
 
-impl Ink {
+impl ColourSamples {
     /// Interleaves planes of one size, as a JPEG has them.
     pub(super) fn of_planes(width: u32, height: u32, mut planes: Vec<Vec<u8>>, colour: Colour) -> Self {
         let mut samples = Vec::new();

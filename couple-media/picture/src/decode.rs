@@ -11,18 +11,18 @@ use super::{
     jpeg,
     limits::Deadline,
     png,
-    samples::{Colour, Decoded, LEFT_OF_MEANS, Packed, Samples},
+    samples::{Colour, Decoded, MIN_RATIO_OF_MEANS, Packed, Samples},
     scale::Plan,
 };
 
 /// Minimum ratio of the decoded size of a JPEG to the size that a rendition needs.
 ///
 /// A block that is decoded at a reduced size has more aliasing than a mean of pixels.
-const LEFT_OF_BLOCKS: f64 = 3.0;
+const MIN_RATIO_OF_BLOCKS: f64 = 3.0;
 /// The same ratio, also for means, if a larger one would exceed the memory limit.
 ///
 /// libvips always uses this ratio.
-const LEFT_AT_LEAST: f64 = 2.0;
+const MIN_RATIO: f64 = 2.0;
 
 /// Decodes a picture for renditions that need `scale` (at most 1) of its size.
 pub(super) fn decode(
@@ -60,7 +60,7 @@ struct Scaled {
     /// Memory for decoding in bytes, as an upper estimate.
     memory: usize,
     /// Bytes of `memory` that hold the decoded samples.
-    kept: usize,
+    sample_bytes: usize,
     /// Number of samples per pixel of the picture, horizontally and vertically.
     density: f64,
 }
@@ -78,7 +78,7 @@ impl Info {
         let rows = f64::from(self.width.max(self.height)) * size.density;
         let views = plan.memory(rows, self.channels(), self.converted());
         // Samples are scaled down between views, so for a moment they exist twice.
-        let shown = 1.25 * size.kept as f64 + views;
+        let shown = 1.25 * size.sample_bytes as f64 + views;
         let moving = self.frames > 1 && matches!(recipe.encoding, Encoding::AnimatedWebP { .. });
         // An animation holds its canvas, a frame, the previous frame and the bytes of all frames.
         let animation = if moving { size.memory as f64 + views + limits.bytes as f64 } else { 0.0 };
@@ -115,15 +115,15 @@ impl Info {
                     eighths,
                     factor: 1,
                     memory: jpeg::memory(header, eighths),
-                    kept: jpeg::kept(header, eighths),
+                    sample_bytes: jpeg::plane_bytes(header, eighths),
                     density: eighths as f64 / 8.0,
                 };
-                let best = eighths(LEFT_OF_BLOCKS * scale);
+                let best = eighths(MIN_RATIO_OF_BLOCKS * scale);
                 let find = |least: f64, memory: usize| {
                     (eighths(least * scale)..=best).rev().map(of).find(|size| size.memory <= memory)
                 };
                 // Renditions need memory as well. A picture decoded at exactly the needed size is better than none.
-                find(LEFT_AT_LEAST, limits.memory / 2)
+                find(MIN_RATIO, limits.memory / 2)
                     .or_else(|| find(1.0, limits.memory))
                     .unwrap_or_else(|| of(best))
             }
@@ -140,10 +140,10 @@ impl Info {
                         Details::Other(_) => 1.0,
                         _ => 1.0 / f64::from(factor),
                     };
-                    Scaled { eighths: 8, factor, memory, kept: memory, density }
+                    Scaled { eighths: 8, factor, memory, sample_bytes: memory, density }
                 };
-                let best = of(factor(LEFT_OF_MEANS * scale));
-                if best.memory <= limits.memory { best } else { of(factor(LEFT_AT_LEAST * scale)) }
+                let best = of(factor(MIN_RATIO_OF_MEANS * scale));
+                if best.memory <= limits.memory { best } else { of(factor(MIN_RATIO * scale)) }
             }
         }
     }

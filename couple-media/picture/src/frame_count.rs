@@ -58,7 +58,7 @@ impl FrameCount {
     }
 
     /// Number of frames that are kept: one, unless all of them are within the limits.
-    pub(super) fn kept(self, width: u32, height: u32, limits: &Limits) -> u32 {
+    pub(super) fn within_limits(self, width: u32, height: u32, limits: &Limits) -> u32 {
         let pixels = u64::from(width) * u64::from(height) * u64::from(self.frames);
         let within =
             self.frames <= limits.frames && pixels <= u64::from(limits.animation_megapixels) * 1_000_000;

@@ -17,7 +17,7 @@ use moxcms::ColorProfile;
 
 use super::{
     Limits, Rejected,
-    colour::Ink,
+    colour::ColourSamples,
     heif::{Coded, Grid, Header, Nclx},
     limits::Deadline,
     samples::{Colour, Decoded, Packed, Plane, Samples},
@@ -42,7 +42,7 @@ pub(super) fn decode(
         .min()
         .unwrap_or(1);
     let size = (header.width, header.height);
-    let left = limits.memory.saturating_sub(kept(header, factor)) as u64;
+    let left = limits.memory.saturating_sub(result_bytes(header, factor)) as u64;
     let picture = Canvas::fill(bytes, &header.picture, size, factor, left, deadline)?;
     let colour = picture.colour()?;
     let mut planes = picture.planes;
@@ -73,7 +73,7 @@ fn transparent(planes: Vec<Plane>, colour: Colour, alpha: Canvas, factor: u32) -
     for plane in planes {
         large.push(scale::enlarged(plane, width, height)?);
     }
-    let colours = Ink::of_planes(width, height, large, colour).into_srgb(None)?;
+    let colours = ColourSamples::of_planes(width, height, large, colour).into_srgb(None)?;
     let alpha = alpha.planes.into_iter().next().ok_or_else(missing)?.samples;
     let pixels = colours.pixels().zip(alpha).flat_map(|(pixel, alpha)| {
         let [red, green, blue] = pixel.0;
@@ -89,11 +89,11 @@ pub(super) fn memory(header: &Header, factor: u32) -> usize {
     let grids = [Some(&header.picture), header.alpha.as_ref()].into_iter().flatten();
     let factor = grids.clone().map(|grid| divisor(grid, factor)).min().unwrap_or(1);
     let tiles = grids.map(|grid| 10 * grid.tile_width as usize * grid.tile_height as usize);
-    kept(header, factor) + tiles.max().unwrap_or(0)
+    result_bytes(header, factor) + tiles.max().unwrap_or(0)
 }
 
 /// Memory for the result, in bytes.
-fn kept(header: &Header, factor: u32) -> usize {
+fn result_bytes(header: &Header, factor: u32) -> usize {
     let bytes = if header.alpha.is_some() { 16 } else { 4 };
     bytes * header.width.div_ceil(factor) as usize * header.height.div_ceil(factor) as usize
 }

@@ -9,7 +9,7 @@ use image::metadata::Orientation;
 use super::{Limits, Rejected, limits::MAX_PROFILE_BYTES};
 
 /// Maximum number of items, parts of items and properties. A phone's picture has about sixty.
-const MOST: usize = 10_000;
+const MAX_ITEMS: usize = 10_000;
 
 /// A picture that consists of coded pictures.
 #[derive(Debug)]
@@ -550,7 +550,7 @@ impl<'a> Reader<'a> {
 }
 
 fn few(count: usize) -> Result<(), Rejected> {
-    if count > MOST { Err(Rejected::TooComplex("the file has too many parts".into())) } else { Ok(()) }
+    if count > MAX_ITEMS { Err(Rejected::TooComplex("the file has too many parts".into())) } else { Ok(()) }
 }
 
 fn corrupt(what: &str) -> Rejected {

@@ -91,7 +91,7 @@ pub fn inspect(bytes: &[u8], limits: &Limits) -> Result<Info, Rejected> {
         }
     };
     let count = FrameCount::of(kind, bytes);
-    let (frames, animated) = (count.kept(width, height, limits), count.frames > 1);
+    let (frames, animated) = (count.within_limits(width, height, limits), count.frames > 1);
     let tables = if kind == Kind::WebP { vp8l::check(bytes, limits)? } else { 0 };
     let (width, height) = if swaps_sides(orientation) { (height, width) } else { (width, height) };
     Ok(Info { kind, width, height, frames, animated, length: bytes.len(), tables, orientation, details })

@@ -3,7 +3,7 @@
 //! Means do not overshoot, so unlike Lanczos they lose nothing to clipping: black lines on white keep their brightness.
 
 /// Maximum factor: column sums have 16 bits.
-pub(super) const MOST: u32 = 64;
+pub(super) const MAX_FACTOR: u32 = 64;
 
 /// Computes means of squares of samples, row by row.
 pub(super) struct Means {
@@ -20,9 +20,9 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// For a picture of `width` × `height` pixels; `factor` is at most [`MOST`].
+    /// For a picture of `width` × `height` pixels; `factor` is at most [`MAX_FACTOR`].
     pub(super) fn new((width, height): (u32, u32), channels: usize, factor: u32) -> Self {
-        let factor = factor.clamp(1, MOST);
+        let factor = factor.clamp(1, MAX_FACTOR);
         let (across, down) = (width.div_ceil(factor), height.div_ceil(factor));
         Self {
             factor: factor as usize,
@@ -37,7 +37,7 @@ impl Means {
 
     /// Memory for the sums and the result, in bytes.
     pub(super) fn bytes((width, height): (u32, u32), channels: usize, factor: u32) -> usize {
-        let factor = factor.clamp(1, MOST);
+        let factor = factor.clamp(1, MAX_FACTOR);
         channels * (width.div_ceil(factor) as usize * height.div_ceil(factor) as usize + 2 * width as usize)
     }
 

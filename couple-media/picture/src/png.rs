@@ -26,12 +26,12 @@ pub(super) struct Header {
     channels: usize,
     interlaced: bool,
     /// Position at which a file without IEND stops; none for a complete file.
-    unended: Option<Unended>,
+    missing_end: Option<MissingEnd>,
 }
 
 /// Usable length of a file without IEND: it ends with the last IDAT chunk, or with a part of it.
 #[derive(Debug, Clone, Copy)]
-struct Unended {
+struct MissingEnd {
     /// Length of the complete chunks, with the signature.
     whole: usize,
     /// Number of available payload bytes of the IDAT chunk after these.
@@ -58,7 +58,7 @@ impl Header {
             colours: Colours::of(colour_type & 2 == 0),
             channels: if colour_type & 4 == 0 { 3 } else { 4 },
             interlaced: interlace != 0,
-            unended: None,
+            missing_end: None,
         };
         let mut pixels_until = None;
         loop {
@@ -80,7 +80,7 @@ impl Header {
                     };
                     let whole = if partial > 0 { Some(bytes.len() - before.len()) } else { pixels_until };
                     let whole = whole.ok_or(Rejected::Truncated)?;
-                    header.unended = Some(Unended { whole, partial });
+                    header.missing_end = Some(MissingEnd { whole, partial });
                     break;
                 }
             }
@@ -91,7 +91,7 @@ impl Header {
     /// The file, completed if its end is missing.
     fn ended<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
-        let Some(Unended { whole, partial }) = self.unended else { return Cow::Borrowed(bytes) };
+        let Some(MissingEnd { whole, partial }) = self.missing_end else { return Cow::Borrowed(bytes) };
         let mut ended = bytes[..whole].to_vec();
         if partial > 0 {
             // The checksum, or a part of it, may follow: bytes after the compressed stream are ignored.
@@ -135,7 +135,7 @@ pub(super) fn memory(length: usize, header: &Header, factor: u32) -> usize {
     let (width, height, channels) = (header.width as usize, header.height as usize, header.channels);
     // The inflated row before it is scaled down, or all rows of an interlaced file.
     let rows = if header.interlaced { 2 * height } else { 4 };
-    let copy = if header.unended.is_some() { length } else { 0 };
+    let copy = if header.missing_end.is_some() { length } else { 0 };
     Means::bytes((header.width, header.height), channels, factor)
         .saturating_add(width.saturating_mul(channels).saturating_mul(rows))
         .saturating_add(copy + INFLATER)
@@ -153,7 +153,7 @@ pub(super) fn decode(
     deadline: Deadline,
 ) -> Result<Packed, Rejected> {
     decode_whole(bytes, header, factor, limits, deadline).map_err(|rejected| match rejected {
-        Rejected::Corrupt(_) if header.unended.is_some() => Rejected::Truncated,
+        Rejected::Corrupt(_) if header.missing_end.is_some() => Rejected::Truncated,
         rejected => rejected,
     })
 }
@@ -174,7 +174,7 @@ fn decode_whole(
     let mut means = Means::new(size, header.channels, factor);
     let bytes = header.ended(bytes);
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(&bytes[..]), png::Limits { bytes: left });
-    if header.unended.is_some_and(|unended| unended.partial > 0) {
+    if header.missing_end.is_some_and(|missing_end| missing_end.partial > 0) {
         decoder.ignore_checksums(true);
     }
     decoder.set_ignore_text_chunk(true);

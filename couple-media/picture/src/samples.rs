@@ -3,18 +3,18 @@
 use super::{
     Rejected,
     limits::Deadline,
-    means::{MOST, Means},
+    means::{MAX_FACTOR, Means},
 };
 
 /// Minimum ratio of the kept samples to the size that a rendition needs, for the last step by Lanczos3.
 ///
 /// With a smaller ratio, aliasing of the first step is visible as moiré.
-pub(super) const LEFT_OF_MEANS: f64 = 3.0;
+pub(super) const MIN_RATIO_OF_MEANS: f64 = 3.0;
 
 /// The same ratio for samples that are scaled down for a smaller view.
 ///
 /// It is larger because a mean of few samples has aliasing, and these samples were decoded for other sizes anyway.
-const LEFT_OF_REDUCED: f64 = 8.0;
+const MIN_RATIO_OF_REDUCED: f64 = 8.0;
 
 /// Samples of a picture.
 pub(super) enum Samples {
@@ -146,10 +146,10 @@ impl Samples {
     }
 }
 
-/// Largest factor for averaging samples that leaves [`LEFT_OF_REDUCED`] samples per pixel of the view.
+/// Largest factor for averaging samples that leaves [`MIN_RATIO_OF_REDUCED`] samples per pixel of the view.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 64")]
 fn factor(density: f64, scale: f64) -> u32 {
-    (density / (scale * LEFT_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MOST)) as u32
+    (density / (scale * MIN_RATIO_OF_REDUCED) + 1e-6).floor().clamp(1.0, f64::from(MAX_FACTOR)) as u32
 }
 
 fn reduce(plane: &Plane, factor: u32) -> Plane {

@@ -13,7 +13,7 @@ use image::{DynamicImage, GrayImage, RgbaImage, metadata::Orientation};
 
 use super::{
     Crop, Encoding, Fit, Info, Recipe, Rejected, Rendition,
-    colour::Ink,
+    colour::ColourSamples,
     limits::Deadline,
     orientation::swaps_sides,
     pixels::{Pixels, Planes},
@@ -148,13 +148,13 @@ impl Plan {
         grey: bool,
     ) -> Result<Pixels, Rejected> {
         let View { area, width, height } = self.stored(view);
-        let (ink, alpha) = match samples {
+        let (colours, alpha) = match samples {
             Samples::Planes(planes, colour) => {
                 let mut resized = Vec::with_capacity(planes.len());
                 for plane in planes {
                     resized.push(resize_plane(plane, area, width, height)?);
                 }
-                (Ink::of_planes(width, height, resized, *colour), None)
+                (ColourSamples::of_planes(width, height, resized, *colour), None)
             }
             Samples::Packed(packed) => {
                 let area = within(area, packed.density, packed.density);
@@ -165,11 +165,11 @@ impl Plan {
                 } else {
                     (samples, None)
                 };
-                let ink = Ink { width, height, channels: 3, samples };
-                (if grey { ink.with_grey_alone(profile) } else { ink }, alpha)
+                let colours = ColourSamples { width, height, channels: 3, samples };
+                (if grey { colours.with_grey_alone(profile) } else { colours }, alpha)
             }
         };
-        let colours = ink.into_srgb(profile)?;
+        let colours = colours.into_srgb(profile)?;
         let Some(alpha) = alpha else {
             let mut upright = DynamicImage::ImageRgb8(colours);
             upright.apply_orientation(self.orientation);

@@ -61,7 +61,7 @@ impl RenderMediaHandler {
         let now = inner.ports.now();
         let (mut copy, mut renditions) = (None, Vec::new());
         for image in images {
-            let (rendition, bytes) = gallery.keep(media, image, None, now).await?;
+            let (rendition, bytes) = gallery.store_rendition(media, image, None, now).await?;
             if rendition.name == COPY_NAME {
                 let media_type = rendition.format.media_type().to_owned();
                 copy = Some(Source { blob: rendition.blob, bytes, media_type });
@@ -161,7 +161,7 @@ impl Gallery {
     }
 
     /// Writes a rendition's blob, before the commit that names it.
-    pub(super) async fn keep(
+    pub(super) async fn store_rendition(
         &self,
         media: &Media,
         image: picture::Image,

@@ -14,14 +14,14 @@
 
 mod append;
 mod bounded_renderer;
-mod expire;
+mod expire_renditions;
 mod expire_uploads;
 mod foreign;
 mod job;
 mod options;
 mod renderer;
+mod renditions;
 mod resume;
-mod show;
 mod sweep;
 mod upload;
 mod upload_buffer;
@@ -36,13 +36,13 @@ use couple_core::{
 
 pub use append::Appending;
 pub use bounded_renderer::Stats;
-pub use expire::{ExpireRenditions, ExpireRenditionsHandler};
+pub use expire_renditions::{ExpireRenditions, ExpireRenditionsHandler};
 pub use expire_uploads::{ExpireUploads, ExpireUploadsHandler};
 pub use job::{DiscardBlobsHandler, RenderMediaHandler};
 pub use options::GalleryOptions;
 pub use renderer::{PictureHeader, PictureRenderer, RenderPlan, Renderer};
+pub use renditions::{Accepts, RenditionError, Shown};
 pub use resume::{NewUpload, PARTIAL_FOLDER, Resumable, ResumeError};
-pub use show::{Accepts, RenditionError, Shown};
 pub use sweep::{Sweep, SweepBlobs, SweepBlobsHandler, SweepReport};
 pub use upload::{UploadError, UploadMetadata, Uploading};
 
@@ -62,7 +62,7 @@ struct Inner {
     blobs: Blobs,
     options: GalleryOptions,
     renderer: bounded_renderer::BoundedRenderer,
-    flights: show::SingleFlight,
+    flights: renditions::SingleFlight,
     /// Permits to hold a part of an upload in memory.
     parts: FairPermits<()>,
     appends: append::Appends,
@@ -81,7 +81,7 @@ impl Gallery {
         Self(Arc::new(Inner {
             pictures: Pictures::new(ports.clone(), policy),
             renderer: bounded_renderer::BoundedRenderer::new(renderer, &options),
-            flights: show::SingleFlight::new(&options),
+            flights: renditions::SingleFlight::new(&options),
             parts: FairPermits::new(FairLimits {
                 total: options.max_upload_parts,
                 per_key: options.max_upload_parts,

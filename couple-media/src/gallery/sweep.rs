@@ -272,7 +272,7 @@ impl Gallery {
         let (mut kept, mut ended, mut suspicious) = (at.is_some(), false, None);
         while !ended && !swept.is_full(how.cap) && Instant::now() < bounds.until {
             let mut round = Round::default();
-            (at, ended) = self.look_at_round(at, bounds, &mut round).await?;
+            (at, ended) = self.check_round(at, bounds, &mut round).await?;
             if !how.dry_run {
                 if let Some(error) = round.take_suspicious() {
                     suspicious = Some(error);
@@ -281,7 +281,7 @@ impl Gallery {
                 // After the last row, the next sweep starts at the beginning.
                 let next = at.filter(|_| !ended);
                 if kept || next.is_some() {
-                    self.keep_cursor(next).await?;
+                    self.store_cursor(next).await?;
                     kept = next.is_some();
                 }
             }
@@ -291,7 +291,7 @@ impl Gallery {
     }
 
     /// Checks rows from a position; returns the position reached, and whether it is the end.
-    async fn look_at_round(
+    async fn check_round(
         &self,
         mut at: Option<At>,
         bounds: Bounds,
@@ -309,7 +309,7 @@ impl Gallery {
             };
             for space in spaces {
                 let after = at.filter(|at| at.space == space).and_then(|at| at.picture);
-                let picture = self.look_at_space(space, after, bounds, round).await?;
+                let picture = self.check_space(space, after, bounds, round).await?;
                 at = Some(At { space, picture });
                 if picture.is_some() {
                     return Ok((at, false));
@@ -350,7 +350,7 @@ impl Gallery {
         }))
     }
 
-    async fn keep_cursor(&self, at: Option<At>) -> Result<(), Error> {
+    async fn store_cursor(&self, at: Option<At>) -> Result<(), Error> {
         match at {
             None => self.0.blobs.delete(CURSOR_NAME).await,
             Some(At { space, picture }) => {
@@ -364,7 +364,7 @@ impl Gallery {
     /// Checks at least one picture of a space after `after`.
     ///
     /// Returns the last one checked, or none if all were.
-    async fn look_at_space(
+    async fn check_space(
         &self,
         space: Space,
         mut after: Option<MediaId>,
@@ -374,7 +374,7 @@ impl Gallery {
         loop {
             let page = self.0.ports.store.media_in(space, after, MAX_ROWS_PER_READ).await?;
             for media in &page {
-                self.look_at(media, bounds, round).await?;
+                self.check_media(media, bounds, round).await?;
                 after = Some(media.id);
                 if round.found.is_full(bounds.cap) || Instant::now() >= bounds.until {
                     return Ok(after);
@@ -386,7 +386,7 @@ impl Gallery {
         }
     }
 
-    async fn look_at(&self, media: &Media, bounds: Bounds, round: &mut Round) -> Result<(), Error> {
+    async fn check_media(&self, media: &Media, bounds: Bounds, round: &mut Round) -> Result<(), Error> {
         let found = &mut round.found;
         if media.created_at >= bounds.before {
             return Ok(());

@@ -13,11 +13,11 @@ use super::{
 use crate::{Rejected, limits::Deadline, samples::Plane};
 
 /// Minimum bytes of coded data for a second thread: some ten milliseconds of work.
-const WORTH_A_THREAD: usize = 512 << 10;
+const MIN_BYTES_FOR_THREADS: usize = 512 << 10;
 /// Maximum number of threads.
 ///
 /// More would not make a photo's first view faster: the work after decoding takes as long.
-const MOST_THREADS: usize = 4;
+const MAX_THREADS: usize = 4;
 
 /// Tables and layout for a component's blocks.
 struct Component {
@@ -130,10 +130,13 @@ impl Reader<'_> {
     /// Splits the data into one part per core if restart markers allow it; otherwise returns one part.
     fn parts<'a>(&self, coded: &'a [u8], rows: usize) -> Vec<Part<'a>> {
         let whole = || vec![Part { rows, coded, restarts: false }];
-        if coded.len() < WORTH_A_THREAD || self.restart == 0 || !self.restart.is_multiple_of(self.columns) {
+        if coded.len() < MIN_BYTES_FOR_THREADS
+            || self.restart == 0
+            || !self.restart.is_multiple_of(self.columns)
+        {
             return whole();
         }
-        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS));
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS));
         let rows_each = self.restart / self.columns;
         let intervals = rows.div_ceil(rows_each);
         let restarts: Vec<usize> = memchr::memchr_iter(0xFF, coded)

@@ -143,7 +143,7 @@ fn looked_up(symbol: u8, length: u32, more: u32, free: u32, ac: bool) -> u32 {
 }
 
 /// Maximum length of a Huffman code in JPEG, in bits.
-const LONGEST: usize = 16;
+const MAX_CODE_BITS: usize = 16;
 
 /// Huffman codes for encoding.
 pub(super) struct Codes {
@@ -167,7 +167,7 @@ impl Codes {
         }
         symbols.sort_by_key(|&(count, symbol)| (std::cmp::Reverse(count), symbol));
         let lengths = lengths(&symbols.iter().map(|&(count, _)| count).collect::<Vec<_>>());
-        let mut numbers = [0; LONGEST];
+        let mut numbers = [0; MAX_CODE_BITS];
         let (mut code, mut before) = (0_u32, 0);
         for (&(_, symbol), &length) in symbols.iter().zip(&lengths) {
             code <<= length - before;
@@ -204,7 +204,7 @@ fn lengths(counts: &[u64]) -> Vec<usize> {
     // Whether each entry of each level is a symbol, not a pair. Each level has its symbols in the order of `rarest_first`.
     let mut levels = vec![vec![true; symbols]];
     let mut list = rarest_first.clone();
-    for _ in 1..LONGEST {
+    for _ in 1..MAX_CODE_BITS {
         let mut pairs = list.as_chunks::<2>().0.iter().map(|[a, b]| a + b).peekable();
         let mut single = rarest_first.iter().copied().peekable();
         let (mut merged, mut level) = (Vec::with_capacity(2 * symbols), Vec::with_capacity(2 * symbols));

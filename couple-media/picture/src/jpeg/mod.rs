@@ -111,14 +111,14 @@ fn blocks(header: &Header) -> impl Iterator<Item = usize> {
 }
 
 /// Bytes of all planes at `eighths`/8 of their size.
-pub(super) fn kept(header: &Header, eighths: usize) -> usize {
+pub(super) fn plane_bytes(header: &Header, eighths: usize) -> usize {
     blocks(header).map(|blocks| blocks.saturating_mul(eighths * eighths)).fold(0, usize::saturating_add)
 }
 
 /// Maximum memory in bytes for decoding all planes at `eighths`/8 of their size.
 pub(super) fn memory(header: &Header, eighths: usize) -> usize {
     if !header.progressive {
-        return kept(header, eighths);
+        return plane_bytes(header, eighths);
     }
     // The coefficients of each component are freed once its samples are decoded.
     let each = bytes_per_block(eighths);

@@ -224,7 +224,7 @@ impl Component {
                     self.block(bits, read, written, to)?;
                 } else {
                     // No pixel of the block is shown. It is replaced by the block with the shortest code, as libjpeg does.
-                    self.block(bits, read, &mut 0, &mut Nowhere)?;
+                    self.block(bits, read, &mut 0, &mut Discard)?;
                     to.dc(self.places.0, 0, 0);
                     to.ac(self.places.1, 0, 0);
                 }
@@ -276,9 +276,9 @@ fn difference_bits(difference: i32) -> Result<(u8, u32), Rejected> {
 }
 
 /// Discards symbols.
-struct Nowhere;
+struct Discard;
 
-impl Symbols for Nowhere {
+impl Symbols for Discard {
     fn dc(&mut self, _: usize, _: u8, _: u32) {}
     fn ac(&mut self, _: usize, _: u8, _: u32) {}
     fn restart(&mut self) {}

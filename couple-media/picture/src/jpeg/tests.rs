@@ -6,7 +6,7 @@ use std::time::Duration;
 use image::{ImageFormat, RgbImage};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
-use super::{super::colour::Ink, *};
+use super::{super::colour::ColourSamples, *};
 
 /// A smooth picture with edges and some noise, like a photo.
 fn picture(width: u32, height: u32) -> RgbImage {
@@ -53,7 +53,7 @@ fn full(header: &Header, planes: &[Plane]) -> RgbImage {
                 .collect()
         })
         .collect();
-    Ink::of_planes(width, height, same, header.colour).into_srgb(None).unwrap()
+    ColourSamples::of_planes(width, height, same, header.colour).into_srgb(None).unwrap()
 }
 
 /// Maximum and mean difference.

@@ -183,7 +183,7 @@ fn files_of_another_form_are_left_alone() {
 
 /// A damaged file is left alone, or decodes to the same pixels or error as before.
 #[test]
-fn damage_does_not_grow() {
+fn rewriting_a_damaged_file_adds_no_damage() {
     let size = (67, 45);
     let file = encoded(&samples("photo", size, 3), size, ColorType::Rgb, |e| {
         e.set_sampling_factor(SamplingFactor::F_2_2);

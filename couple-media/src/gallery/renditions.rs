@@ -81,7 +81,7 @@ enum Gone {
 /// Maximum number of a couple's renditions made concurrently in this process.
 ///
 /// Other couples take turns with it.
-const CONCURRENT_OF_ONE: usize = 4;
+const MAX_CONCURRENT_PER_COUPLE: usize = 4;
 /// Maximum number of renditions made concurrently in this process.
 ///
 /// [`GalleryOptions::with_memory_bytes`] also limits them.
@@ -90,53 +90,54 @@ const MAX_CONCURRENT: usize = 16;
 /// Renditions that are queued or being made in this process, each once for all requests (single flight).
 #[derive(Debug)]
 pub(super) struct SingleFlight {
-    board: Mutex<Board>,
+    table: Mutex<FlightTable>,
     permits: FairPermits<Space>,
-    most: usize,
-    most_of_one: usize,
+    max_pending: usize,
+    max_pending_per_space: usize,
 }
 
 #[derive(Debug, Default)]
-struct Board {
-    under_way: HashMap<RenditionKey, watch::Receiver<RenderResult>>,
+struct FlightTable {
+    pending: HashMap<RenditionKey, watch::Receiver<RenderResult>>,
     /// Counts by space; a space without counts has no entry.
-    of_one: HashMap<Space, Count>,
+    by_space: HashMap<Space, Count>,
     /// Number of waiting requests.
     waiting: usize,
 }
 
 #[derive(Debug, Default)]
 struct Count {
-    under_way: usize,
+    pending: usize,
     waiting: usize,
 }
 
-impl Board {
+impl FlightTable {
     /// Changes the counts of a space.
     fn count(&mut self, space: Space, change: impl FnOnce(&mut Count)) {
-        let count = self.of_one.entry(space).or_default();
+        let count = self.by_space.entry(space).or_default();
         change(count);
-        if count.under_way == 0 && count.waiting == 0 {
-            self.of_one.remove(&space);
+        if count.pending == 0 && count.waiting == 0 {
+            self.by_space.remove(&space);
         }
     }
 }
 
 impl SingleFlight {
     pub(super) fn new(options: &GalleryOptions) -> Self {
-        let (most, most_of_one) = (options.max_pending_renditions, options.max_pending_renditions_per_couple);
+        let (max_pending, max_pending_per_space) =
+            (options.max_pending_renditions, options.max_pending_renditions_per_couple);
         let permits = FairPermits::new(FairLimits {
             total: MAX_CONCURRENT,
-            per_key: CONCURRENT_OF_ONE,
+            per_key: MAX_CONCURRENT_PER_COUPLE,
             reserved: 0,
-            // The board limits waiting requests.
+            // The table limits waiting requests.
             waiting: usize::MAX,
             waiting_per_key: usize::MAX,
         });
-        Self { board: Mutex::default(), permits, most, most_of_one }
+        Self { table: Mutex::default(), permits, max_pending, max_pending_per_space }
     }
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, FlightTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Error for a rendition that is not made in time.
     fn later(&self, space: Space) -> RenditionError {
@@ -148,40 +149,41 @@ impl SingleFlight {
     }
 }
 
-/// Removes a rendition from the board when making it ends, even by a panic.
-struct Landing(Gallery, Space, RenditionKey);
+/// Removes a rendition from the table when making it ends, even by a panic.
+struct FlightGuard(Gallery, Space, RenditionKey);
 
-impl Drop for Landing {
+impl Drop for FlightGuard {
     fn drop(&mut self) {
-        let mut board = self.0.0.flights.board();
-        board.under_way.remove(&self.2);
-        board.count(self.1, |count| count.under_way -= 1);
+        let mut table = self.0.0.flights.table();
+        table.pending.remove(&self.2);
+        table.count(self.1, |count| count.pending -= 1);
     }
 }
 
 /// A waiting request; removed from the count when dropped.
-struct Waiting<'a>(&'a SingleFlight, Space);
+struct WaitingRequest<'a>(&'a SingleFlight, Space);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingRequest<'a> {
     fn of(flights: &'a SingleFlight, space: Space) -> Result<Self, RenditionError> {
-        let mut board = flights.board();
-        if board.of_one.get(&space).is_some_and(|count| count.waiting >= 2 * flights.most_of_one) {
+        let mut table = flights.table();
+        if table.by_space.get(&space).is_some_and(|count| count.waiting >= 2 * flights.max_pending_per_space)
+        {
             return Err(flights.too_many(space));
         }
-        if board.waiting >= flights.most {
+        if table.waiting >= flights.max_pending {
             return Err(flights.later(space));
         }
-        board.waiting += 1;
-        board.count(space, |count| count.waiting += 1);
+        table.waiting += 1;
+        table.count(space, |count| count.waiting += 1);
         Ok(Self(flights, space))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
-        let mut board = self.0.board();
-        board.waiting -= 1;
-        board.count(self.1, |count| count.waiting -= 1);
+        let mut table = self.0.table();
+        table.waiting -= 1;
+        table.count(self.1, |count| count.waiting -= 1);
     }
 }
 
@@ -256,31 +258,31 @@ impl Gallery {
     async fn make(&self, media: &Media, name: &str, format: Format) -> Result<Rendition, RenditionError> {
         let Some(source) = media.source.clone() else { return Err(RenditionError::Gone) };
         let flight = (media.id, name.to_owned(), format);
-        let _waiting = Waiting::of(&self.0.flights, media.space)?;
+        let _waiting = WaitingRequest::of(&self.0.flights, media.space)?;
         let mut outcome = {
-            let mut board = self.0.flights.board();
+            let mut table = self.0.flights.table();
             // Includes renditions whose requests were cancelled: they are made nevertheless.
-            let of_one = board.of_one.get(&media.space).map_or(0, |count| count.under_way);
-            match board.under_way.get(&flight) {
+            let by_space = table.by_space.get(&media.space).map_or(0, |count| count.pending);
+            match table.pending.get(&flight) {
                 Some(outcome) => outcome.clone(),
-                None if of_one >= self.0.flights.most_of_one => {
+                None if by_space >= self.0.flights.max_pending_per_space => {
                     return Err(self.0.flights.too_many(media.space));
                 }
-                None if board.under_way.len() >= self.0.flights.most => {
+                None if table.pending.len() >= self.0.flights.max_pending => {
                     return Err(self.0.flights.later(media.space));
                 }
                 None => {
-                    let (tell, outcome) = watch::channel(None);
-                    board.under_way.insert(flight.clone(), outcome.clone());
-                    board.count(media.space, |count| count.under_way += 1);
+                    let (sender, outcome) = watch::channel(None);
+                    table.pending.insert(flight.clone(), outcome.clone());
+                    table.count(media.space, |count| count.pending += 1);
                     let (gallery, media) = (self.clone(), media.clone());
                     // A separate task: the first request may be cancelled while others wait.
                     tokio::spawn(async move {
-                        let landing = Landing(gallery.clone(), media.space, flight.clone());
+                        let guard = FlightGuard(gallery.clone(), media.space, flight.clone());
                         let permit = gallery.0.flights.permits.acquire(media.space, None).await;
                         let made = gallery.try_make(&media, &source, &flight.1, format).await;
-                        drop((permit, landing));
-                        tell.send_replace(Some(made.map_err(|error| match error {
+                        drop((permit, guard));
+                        sender.send_replace(Some(made.map_err(|error| match error {
                             RenditionError::Failed(error) => {
                                 tracing::warn!(%error, media = %media.id, "cannot make a rendition");
                                 Gone::ThisTime
@@ -349,7 +351,7 @@ impl Gallery {
         })?;
         let image = rendered.images.into_iter().next().ok_or(RenditionError::Gone)?;
         let now = inner.ports.now();
-        let (rendition, _) = self.keep(media, image, Some(now), now).await?;
+        let (rendition, _) = self.store_rendition(media, image, Some(now), now).await?;
         if inner.pictures.remember(media, rendition.clone()).await? {
             return Ok(rendition);
         }
