@@ -60,6 +60,8 @@ export class Core {
   outbox = new Outbox(this);
   uploads = new Uploads(this);
   ready;
+  /** @type {Promise<void>} settled once a refused token is dealt with */
+  expiring = Promise.resolve();
   #tabs;
   #wanted = false;
   #closed = false;
@@ -87,7 +89,7 @@ export class Core {
       random,
       timeout: requestTimeout,
       token: () => this.session?.token,
-      refused: (token) => token === this.session?.token && this.expire(),
+      refused: (token) => void (this.expiring = this.expire(token)),
       online: () => this.#online.signal,
     });
     this.#tabs = new Tabs({ name, locks, channel, onMessage: (message) => this.#receive(message) });
@@ -124,25 +126,40 @@ export class Core {
   }
 
   async #start() {
-    const stored = await this.#read("");
-    this.session = stored.find(([key]) => key === "session")?.[1] ?? null;
-    this.replica.load(stored);
-    this.uploads.load(stored);
-    for (const { order } of this.replica.queue) this.#lastOrder = Math.max(this.#lastOrder, Number.parseInt(order, 10));
+    this.session = await this.#storedSession();
+    const owner = this.session?.account_id ?? (await this.#storedValue("owner"));
+    this.writer.scope = owner ? scopeOf(owner) : "";
+    if (owner) await this.#load();
     const early = this.#early ?? [];
     this.#early = null;
     for (const message of early) this.#receive(message);
     this.#tabs.send({ hello: true });
-    void this.#tabs.elect(() => this.#lead());
+    this.#tabs.elect(() => this.#lead()).catch((error) => this.reportError(asCoupleError(error)));
   }
 
-  /** @param {string} prefix */
-  async #read(prefix) {
+  /** Reads the data of the account. */
+  async #load() {
+    const stored = await this.writer.read("");
+    this.replica.load(stored);
+    this.uploads.load(stored);
+    for (const { order } of this.replica.queue) this.#lastOrder = Math.max(this.#lastOrder, Number.parseInt(order, 10));
+  }
+
+  /**
+   * A value that belongs to no account.
+   * @param {string} name
+   */
+  async #storedValue(name) {
     try {
-      return await this.options.storage.entries(prefix);
+      return (await this.options.storage.entries(name)).find(([key]) => key === name)?.[1];
     } catch (cause) {
       throw new CoupleError("storage_failed", { message: "cannot read the stored state", cause });
     }
+  }
+
+  /** @returns {Promise<Session | null>} */
+  async #storedSession() {
+    return (await this.#storedValue("session")) ?? null;
   }
 
   /** This tab is the leader now. */
@@ -150,10 +167,10 @@ export class Core {
     if (this.options.locks) {
       // The leader before can have stored more than it had told, or told more than it had stored.
       await this.writer.idle();
-      const stored = await this.#read("");
-      this.replica.load(stored);
-      this.uploads.load(stored);
-      this.#keep(this.replica.save());
+      if (this.writer.scope) {
+        await this.#load();
+        this.#keep(this.replica.save());
+      }
     }
     this.setStatus({ leader: true });
     void this.live.run();
@@ -184,6 +201,7 @@ export class Core {
       else if (type === "refused") this.events.emit(type, { item: /** @type {any} */ (value).item, error: revived(/** @type {any} */ (value).error) });
       else this.events.emit(type, /** @type {any} */ (value));
     }
+    if (message.type === "cleared") this.#clear();
     if (!this.#tabs.leader) return;
     if (message.type === "queued" || message.type === "discarded") this.outbox.wake();
     if (message.type === "frame" && message.frame.type === "entry" && COUPLE_KINDS.has(message.frame.entry?.kind ?? "")) {
@@ -215,6 +233,7 @@ export class Core {
     if (message.frame) this.events.emit("frame", message.frame);
     if (message.error) this.events.emit("error", revived(message.error));
     if (message.session) this.#applySession(message.session.session, message.session.reason);
+    if (message.expired) this.#receiveExpired(message.expired);
     if (message.online !== undefined) this.#applyOnline(message.online);
     if (message.wanted !== undefined) this.#applyWanted(message.wanted);
     if (message.status && !this.#tabs.leader) this.#applyStatus({ ...message.status, leader: false });
@@ -333,18 +352,24 @@ export class Core {
    * @param {SessionReason} reason
    */
   async setSession(session, reason) {
-    const owner = (await this.#read("owner"))[0]?.[1];
     const ended = reason === "signed_out" || reason === "deleted";
-    if (ended || (session && owner !== undefined && owner !== session.account_id)) {
-      await this.writer.idle();
-      const stored = await this.#read("");
+    if (this.writer.scope && (ended || (session && this.writer.scope !== scopeOf(session.account_id)))) {
       this.publish({ type: "cleared" });
-      this.uploads.clear();
-      await this.writer.write(stored.map(([key]) => [key, undefined]));
+      await this.writer.wipe();
     }
+    const owner = session ? session.account_id : undefined;
+    await this.options.storage.write([["session", session ?? undefined], ["owner", owner]]);
     this.#applySession(session, reason);
     this.#tabs.send({ session: { session, reason } });
-    await this.writer.write([["session", session ?? undefined], ...(session ? [/** @type {[string, any]} */ (["owner", session.account_id])] : [])]);
+  }
+
+  /** The data of the account is deleted: what still arrives for it is dropped. */
+  #clear() {
+    this.session = null;
+    this.uploads.clear();
+    this.live.restart();
+    // The leader can have written after the tab in which the user signed out.
+    if (this.#tabs.leader) this.writer.wipe().catch((error) => this.reportError(asCoupleError(error)));
   }
 
   /**
@@ -353,16 +378,31 @@ export class Core {
    */
   #applySession(session, reason) {
     this.session = session;
+    if (session) this.writer.scope = scopeOf(session.account_id);
     this.events.emit("session", { session, reason });
     this.#wakeAll();
   }
 
-  /** The server has refused the session's token. What is stored is kept for the same account. */
-  expire() {
-    if (!this.session) return;
+  /**
+   * The server has refused a token. What is stored is kept for the same account.
+   * @param {string} token
+   */
+  async expire(token) {
+    if (token !== this.session?.token) return;
+    // Another tab can have replaced the token before this tab heard of it.
+    const stored = this.options.locks ? await this.#storedSession().catch(() => null) : null;
+    if (token !== this.session?.token) return;
+    if (stored && stored.token !== token) return this.#applySession(stored, "rotated");
     this.#applySession(null, "expired");
-    this.#tabs.send({ session: { session: null, reason: "expired" } });
-    this.#keep([["session", undefined]]);
+    this.#tabs.send({ expired: token });
+    await this.options.storage.write([["session", undefined]]).catch((error) => this.reportError(asCoupleError(error)));
+  }
+
+  /** @param {string} token token that the server refused in another tab */
+  #receiveExpired(token) {
+    if (this.session?.token === token) this.#applySession(null, "expired");
+    // The other tab did not know the new token and has deleted it.
+    else if (this.session) this.options.storage.write([["session", this.session]]).catch((error) => this.reportError(asCoupleError(error)));
   }
 
   // The couple and the queue.
@@ -434,6 +474,14 @@ export class Core {
     this.#tabs.close();
     await this.options.storage.close();
   }
+}
+
+/**
+ * Prefix of the keys of an account's data.
+ * @param {string} account
+ */
+function scopeOf(account) {
+  return `${account}/`;
 }
 
 /** @param {{ code: string, status?: number, message?: string, errors?: any[] }} error error as another tab sent it */

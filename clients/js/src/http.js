@@ -132,6 +132,16 @@ export class Http {
   }
 }
 
+/**
+ * Milliseconds of a `Retry-After` header, which is a number of seconds or, from some proxies, a date.
+ * @param {string | null} value
+ */
+function retryAfterOf(value) {
+  if (value === null) return null;
+  const milliseconds = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
+  return Number.isFinite(milliseconds) ? Math.max(0, milliseconds) : null;
+}
+
 /** @param {Response} response */
 function isJson(response) {
   return /^application\/([\w.]+\+)?json\b/.test(response.headers.get("content-type") ?? "");
@@ -144,8 +154,7 @@ function isJson(response) {
  */
 export async function problemOf(response) {
   const { status } = response;
-  const seconds = Number(response.headers.get("retry-after") ?? NaN);
-  const retryAfter = Number.isFinite(seconds) ? seconds * 1000 : null;
+  const retryAfter = retryAfterOf(response.headers.get("retry-after"));
   const text = await response.text().catch(() => "");
   if (text === "" && isJson(response)) {
     // The answer to a HEAD request.

@@ -97,10 +97,12 @@ export class Live {
       }
       this.#restarted = false;
       this.#attempt = new AbortController();
+      const token = this.#core.session?.token ?? "";
       const error = await this.#connect(this.#attempt.signal).then(() => new CoupleError("network_error"), asCoupleError);
       this.#attempt.abort();
       if (this.#stopped || this.#restarted) continue;
-      if (error.code === "signed_out") this.#core.expire();
+      if (error.code === "signed_out") await this.#core.expire(token);
+      await this.#core.expiring;
       if (error.code === "not_paired") {
         if (this.#core.replica.couple !== null) this.#core.publish({ type: "couple", couple: null });
         const delay = Math.min(PAIRING_POLL.most, PAIRING_POLL.first * 1.2 ** unpaired++) * (0.75 + this.#core.random() / 2);

@@ -42,6 +42,7 @@ export class Outbox {
         this.#core.publish({ type: "done", id: item.id, entry });
       } catch (cause) {
         const error = asCoupleError(cause);
+        await this.#core.expiring;
         // The session has ended, or this tab is closed: the item stays in the queue.
         if (this.#stopped || !this.#core.canSend()) continue;
         if (!error.temporary) {

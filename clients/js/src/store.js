@@ -33,10 +33,12 @@ export function applyChanges(values, changes) {
 }
 
 /**
- * Writes to a store one after another. Changes that arrive during a write are merged into the next one, which is atomic: so an entry and the
+ * Access to a store. Writes happen one after another. Changes that arrive during a write are merged into the next one, which is atomic: so an entry and the
  * cursor after it, given in one call, are stored together.
  */
 export class Writer {
+  /** Prefix of all keys: the account whose data they are. */
+  scope = "";
   /** @type {{ changes: Changes, keep: boolean }[]} */
   #waiting = [];
   /** @type {Promise<void> | null} the write that will take the waiting changes */
@@ -57,7 +59,8 @@ export class Writer {
    * @returns {Promise<void>} resolves when they are stored; rejects with `storage_failed`
    */
   write(changes, { keep = false } = {}) {
-    this.#waiting.push({ changes, keep });
+    const { scope } = this;
+    this.#waiting.push({ changes: changes.map(([key, value]) => [scope + key, value]), keep });
     this.#next ??= this.#last.then(() => this.#flush());
     this.#last = this.#next.catch(() => {});
     return this.#next;
@@ -66,6 +69,28 @@ export class Writer {
   /** Resolves when all changes so far are stored. */
   idle() {
     return this.#last;
+  }
+
+  /**
+   * @param {string} prefix
+   * @returns {Promise<[string, any][]>} the account's values whose key has the prefix
+   */
+  async read(prefix) {
+    const { scope } = this;
+    try {
+      const found = await this.#store.entries(scope + prefix);
+      return found.map(([key, value]) => [key.slice(scope.length), value]);
+    } catch (cause) {
+      throw new CoupleError("storage_failed", { message: "cannot read the stored state", cause });
+    }
+  }
+
+  /** Deletes all values of the account. */
+  async wipe() {
+    const { scope } = this;
+    await this.#last;
+    const found = await this.#store.entries(scope);
+    await this.#store.write(found.map(([key]) => [key, undefined]));
   }
 
   async #flush() {

@@ -45,8 +45,11 @@ export class Tabs {
       // The lock is held until this tab is closed.
       await closed;
     });
-    // Rejects if the tab is closed before it became the leader.
-    await held.catch(() => {});
+    await held.catch((error) => {
+      this.leader = false;
+      // Closed before it became the leader.
+      if (!this.#ended.signal.aborted) throw error;
+    });
   }
 
   /**

@@ -82,8 +82,8 @@ function overWebSocket(connection) {
   if (!WebSocket) return Promise.reject(new CoupleError("unsupported", { message: "no WebSocket on this platform" }));
   const url = http.url(path(connection, { heartbeat })).replace(/^http/, "ws");
   return new Promise((resolve, reject) => {
-    const guard = watchdog(signal, heartbeat * 1000 + GRACE);
     const socket = new WebSocket(url, ["couple", token]);
+    const guard = watchdog(signal, heartbeat * 1000 + GRACE);
     /** @param {unknown} [error] */
     const end = (error) => {
       guard.signal.removeEventListener("abort", abort);

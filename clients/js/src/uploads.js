@@ -48,7 +48,7 @@ export class Uploads {
 
   /** Forgets all uploads: the user has signed out. */
   clear() {
-    for (const { id } of this.list) this.#core.publishUpload({ ...this.#named(id), state: "cancelled" });
+    for (const upload of this.list) this.apply({ ...upload, state: "cancelled" });
   }
 
   /**
@@ -57,10 +57,10 @@ export class Uploads {
    * @returns {Promise<Upload>} when the bytes are stored on this device
    */
   async add(blob, { purpose, crop, placeholder, entry }) {
-    const { options, writer } = this.#core;
+    const { writer } = this.#core;
     const file = /** @type {Partial<File>} */ (blob);
     const fingerprint = file.name === undefined ? null : JSON.stringify([purpose, file.name, blob.size, blob.type, file.lastModified, crop]);
-    const records = (await options.storage.entries("u:")).map(([, record]) => /** @type {UploadRecord} */ (record));
+    const records = (await writer.read("u:")).map(([, record]) => /** @type {UploadRecord} */ (record));
     const same = fingerprint && records.find((record) => record.fingerprint === fingerprint);
     const known = same && this.list.find(({ id }) => id === same.upload.id);
     if (known) return known;
@@ -166,6 +166,7 @@ export class Uploads {
         failures = 0;
       } catch (cause) {
         const error = asCoupleError(cause);
+        await this.#core.expiring;
         if (this.#stopped || signal.aborted || !this.#core.canSend()) continue;
         const { code, status } = error;
         if (error.temporary || code === "upload_conflict") {
@@ -198,7 +199,7 @@ export class Uploads {
    * @returns {Promise<UploadRecord | undefined>}
    */
   async #record(id) {
-    const records = await this.#core.options.storage.entries("u:");
+    const records = await this.#core.writer.read("u:");
     return records.map(([, record]) => record).find(({ upload }) => upload.id === id);
   }
 
@@ -211,7 +212,7 @@ export class Uploads {
   async #send(id, signal, progressed) {
     const { http, options, writer } = this.#core;
     const record = await this.#record(id);
-    const blob = /** @type {Blob | undefined} */ ((await options.storage.entries(`b:${id}`))[0]?.[1]);
+    const blob = /** @type {Blob | undefined} */ ((await writer.read(`b:${id}`))[0]?.[1]);
     if (!record || !blob) throw new CoupleError("storage_failed", { message: `the bytes of upload ${id} are not stored` });
     let { offset, media } = await this.#offset(record, signal);
     if (!record.url) {

@@ -344,7 +344,7 @@ test("only the newest entries are stored, and older ones are read from the serve
   for (let n = 0; n < 100; n++) server.append("partner", "text", { text: String(n) });
   await until(() => texts(client).length === 100);
   await client.close();
-  assert.ok((await storage.entries("e:")).length <= 34);
+  assert.ok((await storage.entries("account-1/e:")).length <= 34);
   const next = opened({ ...server.options, storage });
   await next.ready;
   const loaded = texts(next).length;
@@ -389,8 +389,8 @@ test("a write that cannot be stored is rejected and not shown, and the log survi
   await until(() => texts(client).length === 2);
   await client.close();
   const stored = await storage.entries("");
-  assert.deepEqual(stored.filter(([key]) => key.startsWith("e:")).map(([, { seq }]) => seq), [1, 2, 3]);
-  assert.equal(stored.filter(([key]) => key.startsWith("q:")).length, 0);
+  assert.deepEqual(stored.filter(([key]) => key.startsWith("account-1/e:")).map(([, { seq }]) => seq), [1, 2, 3]);
+  assert.equal(stored.filter(([key]) => key.startsWith("account-1/q:")).length, 0);
 });
 
 test("a listener that throws does not disturb the others", async (t) => {
@@ -501,6 +501,22 @@ test("signing in, out and an expired session reach all tabs", async () => {
   await until(() => one.session !== null && one.status.state === "live");
   await one.account.signOut();
   await until(() => two.session === null && two.timeline.entries.length === 0);
+});
+
+test("a token that one tab has replaced does not end the session of another", async () => {
+  const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
+  const tab = { storage, locks: browser.locks, channel: browser.channel };
+  const { client: one } = await live(tab, server);
+  const two = opened({ ...server.options, ...tab });
+  await until(() => two.status.state === "live");
+  const reasons = /** @type {string[]} */ ([]);
+  two.on("session", ({ reason }) => reasons.push(reason));
+  server.token = "token-2";
+  await storage.write([["session", { id: "session", account_id: "account-1", token: "token-2", expires_at: "" }]]);
+  await two.refresh().catch(() => {});
+  await until(() => two.session?.token === "token-2");
+  assert.deepEqual(reasons, ["rotated"]);
+  await one.close();
 });
 
 test("calls are repeated after a temporary failure, unless that could act twice", async () => {

@@ -161,8 +161,8 @@ test("a file that is no picture fails once, and the next one is sent", async () 
   const good = await ana.media.upload(noise(20), { purpose: "photo" });
   await assert.rejects(ana.media.finished(bad.id), { code: "unknown_type", status: 415 });
   await ana.media.finished(good.id);
-  assert.deepEqual(await storage.entries("u:"), []);
-  assert.deepEqual(await storage.entries("b:"), []);
+  const keys = (await storage.entries("")).map(([key]) => key);
+  assert.ok(!keys.some((key) => /\/[ub]:/.test(key)), String(keys));
   assert.deepEqual(ana.timeline.queue, []);
 });
 

@@ -218,7 +218,7 @@ export class FakeServer {
 }
 
 /** Waits until something is true. @param {() => any} condition @param {string} [what] @param {number} [timeout] */
-export async function until(condition, what = condition.toString(), timeout = 10_000) {
+export async function until(condition, what = condition.toString(), timeout = 30_000) {
   const end = Date.now() + timeout;
   while (!(await condition())) {
     if (Date.now() > end) throw new Error(`did not happen: ${what}`);
