@@ -22,6 +22,8 @@ export function freePort() {
 export class Server {
   /** @type {import("node:child_process").ChildProcess | null} */
   #child = null;
+  /** @type {Record<string, string>} */
+  settings = {};
 
   /**
    * @param {string} folder
@@ -33,8 +35,10 @@ export class Server {
     this.url = `http://127.0.0.1:${port}`;
   }
 
-  static async start() {
+  /** @param {Record<string, string>} [settings] environment variables */
+  static async start(settings = {}) {
     const server = new Server(await mkdtemp(join(tmpdir(), "couple-client-")), await freePort());
+    server.settings = settings;
     await server.start();
     return server;
   }
@@ -42,8 +46,10 @@ export class Server {
   async start() {
     const program = process.env.COUPLE_TEST_SERVER;
     if (!program) throw new Error("COUPLE_TEST_SERVER is not set: the path of the server example");
-    const env = { ...process.env, COUPLE_LISTEN: `127.0.0.1:${this.port}`, COUPLE_LIMITS: "off", RUST_LOG: "error", COUPLE_STOP_DELAY: "0" };
-    for (const name of Object.keys(env)) if (name.startsWith("COUPLE_TEST_")) delete env[/** @type {keyof typeof env} */ (name)];
+    // The server refuses variables that it does not know.
+    const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("COUPLE_"));
+    const own = { COUPLE_LISTEN: `127.0.0.1:${this.port}`, COUPLE_LIMITS: "off", COUPLE_STOP_DELAY: "0", RUST_LOG: "error" };
+    const env = { ...Object.fromEntries(inherited), ...own, ...this.settings };
     this.#child = spawn(program, { cwd: this.folder, env, stdio: ["ignore", "ignore", "inherit"] });
     for (let tries = 0; ; tries++) {
       const ready = await fetch(`${this.url}/readyz`).then(({ ok }) => ok, () => false);
