@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 mod api_fuzzing;
+mod client_conformance;
 mod conformance;
 #[path = "../support/couples.rs"]
 mod couples;
