@@ -185,7 +185,7 @@ async fn talk(day: &Day, token: &str, who: usize) -> BTreeMap<i64, String> {
 }
 
 /// Adds a frame; returns true once every message was received. Each entry must be the next one.
-fn heard(log: &mut Vec<Value>, frame: &Value) -> bool {
+fn add_frame(log: &mut Vec<Value>, frame: &Value) -> bool {
     if frame["type"] == "entry" {
         let seq = frame["entry"]["seq"].as_i64().unwrap();
         assert_eq!(seq, log.len() as i64 + 1, "a gap, or a repeat after a resumed cursor");
@@ -209,7 +209,7 @@ async fn listen_by_poll(day: &Day, token: &str) -> Vec<Value> {
             continue;
         }
         for frame in answer.body["frames"].as_array().unwrap() {
-            if heard(&mut log, frame) {
+            if add_frame(&mut log, frame) {
                 return log;
             }
         }
@@ -243,7 +243,7 @@ async fn listen_by_events(day: &Day, token: &str) -> Vec<Value> {
                     }
                 }
                 if let Some(data) = data {
-                    if heard(&mut log, &serde_json::from_str(&data).unwrap()) {
+                    if add_frame(&mut log, &serde_json::from_str(&data).unwrap()) {
                         return log;
                     }
                     last_id = id.unwrap_or(last_id);

@@ -218,7 +218,7 @@ async fn job_that_kills_its_process_dies_and_the_others_complete() {
 }
 
 #[tokio::test]
-async fn an_abandoned_job_does_not_wait_for_a_long_one_of_another_queue() {
+async fn abandoned_job_does_not_wait_for_a_long_job_of_another_queue() {
     let alone = Duration::from_millis(300);
     let shop = Shop::new(WorkerOptions::default());
     let (ports, crash) = (shop.backend.ports(), shop.done.1.clone());

@@ -399,7 +399,7 @@ async fn ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
 }
 
 #[tokio::test]
-async fn an_ended_session_ends_its_stream_after_the_watch_has_panicked() {
+async fn ended_session_ends_its_stream_after_the_watch_has_panicked() {
     let world = World::new(1, |_| true, LiveOptions::default()).await;
     let token = &world.tokens[0];
     let mut events = world.follow(token, "?presence=off").await;

@@ -118,7 +118,7 @@ impl Two {
     async fn there(&self, media: &Media) -> bool {
         self.store.media(media.id).await.unwrap().is_some()
     }
-    async fn kept(&self, space: Space) -> i64 {
+    async fn used_bytes(&self, space: Space) -> i64 {
         self.store.media_space(space).await.unwrap().bytes
     }
 
@@ -166,7 +166,7 @@ async fn same_bytes_are_one_picture_and_one_job() {
     let theirs = two.photo(two.ben(), "a").await;
     assert_ne!(theirs.id, first.id);
     assert_eq!(two.work().await, (sorted(vec![first.id, theirs.id]), vec![]));
-    assert_eq!(two.kept(first.space).await, 200);
+    assert_eq!(two.used_bytes(first.space).await, 200);
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn lost_picture_may_be_uploaded_again() {
     }
     let removed = [&photos[0], &photos[1], &gone].map(Media::folder).to_vec();
     assert_eq!(two.work().await, (sorted(again), sorted(removed)));
-    assert_eq!(two.kept(gone.space).await, 300);
+    assert_eq!(two.used_bytes(gone.space).await, 300);
     // A rejected picture stays rejected.
     let bad = two.photo(two.ana(), "d").await;
     assert!(two.pictures.reject(bad.id, "truncated").await.unwrap());
@@ -222,7 +222,7 @@ async fn quota_is_enforced() {
     }
     assert!(stored[0].is_ok());
     assert!(matches!(stored[1], Err(Failure::Refused(MediaError::QuotaExceeded))));
-    assert_eq!(two.kept(Space::Couple(two.couple.id)).await, 100);
+    assert_eq!(two.used_bytes(Space::Couple(two.couple.id)).await, 100);
 }
 
 #[tokio::test]
@@ -257,7 +257,7 @@ async fn entries_are_updated_when_their_photo_is_ready() {
     // The upload is replaced by the stored copy; of a rejected picture nothing is stored.
     let removed = two.work().await.1;
     assert_eq!(removed, sorted(vec![early.path("upload"), late.path("upload"), bad.folder()]));
-    assert_eq!(two.kept(early.space).await, 2 * 60);
+    assert_eq!(two.used_bytes(early.space).await, 2 * 60);
     assert_eq!(two.post(two.ana(), "4", bad.id).await, Err("media_rejected".into()));
 }
 
@@ -315,7 +315,7 @@ async fn deleting_the_last_entry_deletes_its_photo() {
     two.backend.timeline().delete(two.ana(), 2).await.unwrap();
     assert!(!two.there(&photo).await);
     assert_eq!(two.work().await, (vec![], vec![photo.folder()]));
-    assert_eq!(two.kept(photo.space).await, 0);
+    assert_eq!(two.used_bytes(photo.space).await, 0);
 }
 
 #[tokio::test]
@@ -395,8 +395,8 @@ async fn new_avatar_replaces_the_previous_one() {
     let kinds: Vec<String> = two.log(0).await.into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(kinds, vec!["profile_changed"; 4]);
     assert_eq!(two.work().await.1, sorted(vec![one.path("upload"), one.folder(), other.folder()]));
-    assert_eq!(two.kept(Space::Account(two.ana())).await, 0);
-    assert_eq!(two.kept(Space::Account(two.ben())).await, 100);
+    assert_eq!(two.used_bytes(Space::Account(two.ana())).await, 0);
+    assert_eq!(two.used_bytes(Space::Account(two.ben())).await, 100);
 }
 
 #[tokio::test]
@@ -461,7 +461,7 @@ async fn deleted_account_deletes_only_its_own_pictures() {
     }
     assert_eq!(two.work().await.1, sorted(own.iter().map(Media::folder).collect()));
     assert!(two.there(&theirs).await && two.sees(two.ben(), &theirs).await);
-    assert_eq!(two.kept(theirs.space).await, 100);
+    assert_eq!(two.used_bytes(theirs.space).await, 100);
     let space = two.store.media_space(Space::Account(two.ana())).await.unwrap();
     assert!(space.closed && space.bytes == 0 && space.avatar.is_none());
     assert!(couple::account::AccountReads::account(&two.store, two.ana()).await.unwrap().is_none());

@@ -81,7 +81,7 @@ impl<S: Store> Fixture<S> {
         self.world.clock.advance(Duration::from_secs(1));
         account.id
     }
-    async fn gone(&self, id: AccountId) -> bool {
+    async fn is_erased(&self, id: AccountId) -> bool {
         self.store.account(id).await.unwrap().is_none()
     }
     /// Creates a couple, as if its members had requested their deletion only afterwards.
@@ -151,11 +151,11 @@ async fn failing_purge_of_an_account_does_not_stop_others() {
     let purge = fixture.purge(20);
     let report = purge.run_once().await.unwrap();
     assert_eq!((report.purged, report.failed.len(), report.failed[0].0), (2, 1, ana));
-    assert!(!fixture.gone(ana).await && fixture.gone(ben).await && fixture.gone(cleo).await);
+    assert!(!fixture.is_erased(ana).await && fixture.is_erased(ben).await && fixture.is_erased(cleo).await);
     fixture.observer.failing.lock().unwrap().clear();
     let report = purge.run_once().await.unwrap();
     assert_eq!((report.purged, report.failed.len()), (1, 0));
-    assert!(fixture.gone(ana).await);
+    assert!(fixture.is_erased(ana).await);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn failing_accounts_do_not_count_against_the_limit_of_a_run() {
     let last = fixture.due("last").await;
     let report = fixture.purge(2).run_once().await.unwrap();
     assert_eq!((report.purged, report.failed.len()), (1, 60));
-    assert!(fixture.gone(last).await);
+    assert!(fixture.is_erased(last).await);
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn heavy(store: impl Store) {
     fixture.store.commit(changes).await.unwrap();
     let report = fixture.purge(20).run_once().await.unwrap();
     assert_eq!((report.purged, report.unfinished, report.failed.len()), (2, 0, 0));
-    assert!(fixture.gone(ana).await && fixture.gone(cleo).await);
+    assert!(fixture.is_erased(ana).await && fixture.is_erased(cleo).await);
     fixture.assert_erased(couple.id, Side::First, 3_001).await;
     // Ranges of 500 entries, each once.
     assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 7);
@@ -256,9 +256,9 @@ async fn slow_account_delays_no_other_and_is_finally_purged() {
     let purge = fixture.purge(20).steps(5);
     let report = purge.run_once().await.unwrap();
     assert_eq!((report.purged, report.unfinished), (1, 1));
-    assert!(!fixture.gone(ana).await && fixture.gone(ben).await);
+    assert!(!fixture.is_erased(ana).await && fixture.is_erased(ben).await);
     let mut runs = 1;
-    while !fixture.gone(ana).await {
+    while !fixture.is_erased(ana).await {
         purge.run_once().await.unwrap();
         runs += 1;
         assert!(runs < 9, "no progress");

@@ -32,11 +32,11 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Starts a server that must not start: it prints one line that contains `why`, and changes nothing.
-fn refused(folder: &Path, settings: &[(&str, &str)], why: &str) {
-    stops(Command::new(&*BINARY), folder, settings, why);
+fn assert_start_fails(folder: &Path, settings: &[(&str, &str)], why: &str) {
+    assert_command_fails(Command::new(&*BINARY), folder, settings, why);
 }
 
-fn stops(mut start: Command, folder: &Path, settings: &[(&str, &str)], why: &str) {
+fn assert_command_fails(mut start: Command, folder: &Path, settings: &[(&str, &str)], why: &str) {
     let before = files(folder);
     let address = free_address().to_string();
     let out = start
@@ -58,17 +58,21 @@ fn stops(mut start: Command, folder: &Path, settings: &[(&str, &str)], why: &str
 #[tokio::test]
 async fn failed_start_prints_one_line_and_changes_nothing() {
     let empty = tempfile::tempdir().unwrap();
-    refused(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
-    refused(empty.path(), &[("COUPLE_DATABASE_URL", "oracle://u:hidden@h/d")], "sqlite://PATH");
-    refused(empty.path(), &[("RUST_LOG", "couple=loud")], "RUST_LOG");
+    assert_start_fails(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
+    assert_start_fails(empty.path(), &[("COUPLE_DATABASE_URL", "oracle://u:hidden@h/d")], "sqlite://PATH");
+    assert_start_fails(empty.path(), &[("RUST_LOG", "couple=loud")], "RUST_LOG");
     let bucket = [("COUPLE_BLOBS", "s3://bucket"), ("AWS_ENDPOINT_URL", "s3.example.org")];
-    refused(empty.path(), &bucket, "COUPLE_BLOBS: ");
-    refused(empty.path(), &[("COUPLE_MAIL", "smtp://h"), ("COUPLE_MAIL_FROM", "nobody")], "mail sender");
+    assert_start_fails(empty.path(), &bucket, "COUPLE_BLOBS: ");
+    assert_start_fails(
+        empty.path(),
+        &[("COUPLE_MAIL", "smtp://h"), ("COUPLE_MAIL_FROM", "nobody")],
+        "mail sender",
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let listener = std::net::TcpListener::bind(&taken);
-    refused(empty.path(), &[("COUPLE_LISTEN", taken.as_str())], "set COUPLE_LISTEN");
-    refused(empty.path(), &[("COUPLE_ADMIN_LISTEN", taken.as_str())], "set COUPLE_ADMIN_LISTEN");
+    assert_start_fails(empty.path(), &[("COUPLE_LISTEN", taken.as_str())], "set COUPLE_LISTEN");
+    assert_start_fails(empty.path(), &[("COUPLE_ADMIN_LISTEN", taken.as_str())], "set COUPLE_ADMIN_LISTEN");
     drop(listener);
 
     // Invalid key file, database and mail folder.
@@ -79,20 +83,20 @@ async fn failed_start_prints_one_line_and_changes_nothing() {
         folder
     };
     let key = broken("couple.key", b"short");
-    refused(key.path(), &[], "run chmod 600 on it");
+    assert_start_fails(key.path(), &[], "run chmod 600 on it");
     let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(key.path().join("couple-data/couple.key"), owner_only).unwrap();
-    refused(key.path(), &[], "is not a key file");
+    assert_start_fails(key.path(), &[], "is not a key file");
     let damaged =
         broken("couple.db", b"not a database, whatever its name says, but long enough to look like one");
-    refused(damaged.path(), &[], "is damaged or not a SQLite database");
+    assert_start_fails(damaged.path(), &[], "is damaged or not a SQLite database");
     let file = tempfile::tempdir().unwrap();
     std::fs::write(file.path().join("couple-data"), "a file").unwrap();
-    refused(file.path(), &[], "couple-data");
+    assert_start_fails(file.path(), &[], "couple-data");
     let blocked = tempfile::tempdir().unwrap();
     std::fs::create_dir(blocked.path().join("couple-data")).unwrap();
     std::fs::write(blocked.path().join("couple-data/mail"), "a file").unwrap();
-    refused(blocked.path(), &[], "cannot write to");
+    assert_start_fails(blocked.path(), &[], "cannot write to");
 }
 
 #[tokio::test]
@@ -102,7 +106,7 @@ async fn full_disk_is_an_error_and_loses_nothing() {
     std::fs::create_dir(folder.path().join("couple-data")).unwrap();
     let mut start = Command::new("/bin/sh");
     start.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\""]).arg(&*BINARY);
-    stops(start, folder.path(), &[], "couple.key cannot be written");
+    assert_command_fails(start, folder.path(), &[], "couple.key cannot be written");
 }
 
 #[tokio::test]

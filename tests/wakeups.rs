@@ -220,7 +220,7 @@ struct Stage {
 }
 
 /// Text of an entry.
-fn said(line: &EncodedEntry) -> String {
+fn entry_text(line: &EncodedEntry) -> String {
     line.view.entry.body.as_ref().map_or_else(String::new, |body| body.as_str().to_owned())
 }
 
@@ -298,7 +298,10 @@ impl Stage {
                 let cut = dice.roll(4);
                 while seen.len() < ENTRIES && cut != seen.len() as u64 {
                     if let Some(Frame::Entry { line, .. }) = stream.next().await {
-                        if came_after && line.view.entry.seq == head + 1 && said(&line).contains("before") {
+                        if came_after
+                            && line.view.entry.seq == head + 1
+                            && entry_text(&line).contains("before")
+                        {
                             fresh.store(false, Ordering::SeqCst);
                         }
                         seen.push(line.view.entry.seq);

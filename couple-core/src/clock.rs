@@ -183,13 +183,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_rfc_3339_with_three_digits() {
+    fn timestamp_is_written_as_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp::from_micros(1_767_225_600_000_000).to_rfc3339(), "2026-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_micros(1_767_225_600_123_999).to_rfc3339(), "2026-01-01T00:00:00.123Z");
     }
 
     #[test]
-    fn writes_days_as_the_calendar_has_them() {
+    fn days_are_written_as_calendar_dates() {
         let first = jiff::civil::date(0, 1, 1).to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
         let last = jiff::civil::date(9999, 12, 30).to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
         let mut at = first.as_microsecond();

@@ -141,21 +141,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_do_not_print() {
+    fn secrets_are_not_printed() {
         let secret = Secret::new("hunter2".to_owned());
         assert_eq!(format!("{secret:?}"), "Secret(…)");
         assert_eq!(format!("{:?}", Keyring::new([7; 32])), "Keyring(…)");
     }
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn digest_depends_on_the_boundaries_of_its_parts() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
         let keys = Keyring::new([1; 32]);
         assert_ne!(keys.derive("a", &[b"b"]), keys.derive("ab", &[]));
     }
 
     #[test]
-    fn codes_have_their_shape() {
+    fn codes_have_the_declared_length() {
         let keys = Keyring::new([1; 32]);
         for n in 0..100_u32 {
             let code = keys.six_digits("code", &[&n.to_be_bytes()]);

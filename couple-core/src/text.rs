@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_overrides_are_refused() {
+    fn invalid_names_are_refused() {
         for name in ["a\r\nBcc: x@y.z", "a\0", "a\u{202E}b", "a\u{2028}b", "\u{7f}"] {
             assert_eq!(
                 DisplayName::parse("n", name),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_and_days() {
+    fn invalid_time_zones_and_days_are_refused() {
         assert!(TimeZoneName::parse("z", "Europe/Berlin").is_ok());
         assert!(TimeZoneName::parse("z", "Mars/Olympus").is_err());
         assert!(parse_day("d", "2000-02-29").is_ok());

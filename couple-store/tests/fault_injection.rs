@@ -121,7 +121,7 @@ macro_rules! engines {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn abandoned_commits_are_whole_or_absent() {
+            async fn abandoned_commits_are_complete_or_absent() {
                 let url = fresh().await;
                 // Migrate without the proxy.
                 open(&url, 64).await.close().await.unwrap();
@@ -178,7 +178,7 @@ macro_rules! engines {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn a_held_row_lock_delays_no_other_commit() {
+            async fn held_row_lock_delays_no_other_commit() {
                 use sqlx::Connection as _;
                 let url = fresh().await;
                 let (store, world) = (open_with(&url, 64, 10).await, Arc::new(World::default()));
@@ -191,7 +191,7 @@ macro_rules! engines {
                     execute(&mut other, "BEGIN".to_owned()).await;
                     execute(&mut other, lock).await;
                     let locked = work.p99_of_others(Duration::from_secs(3)).await;
-                    let refused = work.refused();
+                    let refused = work.failed_count();
                     execute(&mut other, "ROLLBACK".to_owned()).await;
                     work.to_blocked().await.unwrap();
                     let calm = work.p99_of_others(Duration::from_secs(1)).await;
@@ -232,7 +232,7 @@ macro_rules! engines {
             /// Jobs are written at the end of a merged transaction, so a lock that one of them meets fails all commits, which then run
             /// again.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn a_commit_whose_caller_gave_up_is_not_run_again() {
+            async fn commit_of_a_cancelled_caller_is_not_retried() {
                 use sqlx::Connection as _;
                 let url = fresh().await;
                 let (store, world) = (open_with(&url, 64, 3).await, World::default());
@@ -268,11 +268,11 @@ macro_rules! engines {
 
             /// Purges a couple with 20,000 entries, or the number in `COUPLE_PURGE_ENTRIES`.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn a_heavy_couple_is_purged() {
+            async fn large_couple_is_purged() {
                 use sqlx::Connection as _;
                 let url = fresh().await;
                 let (store, world, entries) = (open(&url, 64).await, World::default(), setting("COUPLE_PURGE_ENTRIES", 20_000));
-                let couple = founded_for_deletion(&store, &world).await;
+                let couple = stored_couple_due_for_deletion(&store, &world).await;
                 let mut connection = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
                 let numbers = if $program == "mariadb" {
                     format!("(SELECT seq AS n FROM seq_1_to_{entries}) AS numbers")
@@ -286,12 +286,12 @@ macro_rules! engines {
                 );
                 execute(&mut connection, fill).await;
                 execute(&mut connection, format!("UPDATE couple SET head_seq = {entries} WHERE id = {id}")).await;
-                purged(stringify!($name), store, &world, &couple, entries).await;
+                purge_due_accounts(stringify!($name), store, &world, &couple, entries).await;
                 connection.close().await.unwrap();
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn no_update_is_lost_and_no_write_skewed() {
+            async fn concurrent_commits_have_no_lost_update_or_write_skew() {
                 let url = fresh().await;
                 let (one, other) = (open(&url, 1).await, open(&url, 64).await);
                 lost_updates(one.clone(), other.clone()).await;
@@ -416,7 +416,7 @@ impl Load {
         }
     }
     /// Number of commits that failed because of the lock.
-    fn refused(&self) -> usize {
+    fn failed_count(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
     /// 99th percentile of the time of commits that do not need the locked row, while ten clients commit changes that need it.
@@ -700,7 +700,7 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
 }
 
 /// Creates a couple whose first member is due for deletion; a further account is due later.
-async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
+async fn stored_couple_due_for_deletion(store: &dyn Store, world: &World) -> Couple {
     let [ana, cleo] = ["ana", "cleo"].map(|name| world.account(name));
     let couple = world.couple([ana.id, world.account_id()]);
     let mut changes = vec![PairingChange::Pair(couple.clone()).into()];
@@ -713,7 +713,13 @@ async fn founded_for_deletion(store: &dyn Store, world: &World) -> Couple {
 }
 
 /// Purges the due accounts, and checks that the partner's data remains.
-async fn purged(name: &str, store: Arc<dyn Store>, world: &World, couple: &Couple, entries: usize) {
+async fn purge_due_accounts(
+    name: &str,
+    store: Arc<dyn Store>,
+    world: &World,
+    couple: &Couple,
+    entries: usize,
+) {
     world.clock.advance(Duration::from_secs(9));
     let ports = Ports {
         store: store.clone(),
@@ -1015,7 +1021,7 @@ async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
 /// When it is cancelled, its transaction stays open on MySQL, and the next user of the connection loses an
 /// acknowledged write. If this test fails, the driver has fixed it.
 #[tokio::test]
-async fn the_drivers_own_begin_leaks() {
+async fn begin_of_the_driver_leaks_a_transaction() {
     use sqlx::mysql::MySqlPoolOptions;
     let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
     let proxy = Proxy::start(server_of(&url), Duration::from_millis(20)).await;

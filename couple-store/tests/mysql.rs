@@ -30,22 +30,22 @@ mod connecting {
 
     use super::*;
 
-    async fn refused(url: &str) -> (ErrorKind, String) {
+    async fn connect_error(url: &str) -> (ErrorKind, String) {
         let error = MySqlOptions::new(url).connect().await.unwrap_err();
-        let said = support::told(&error);
+        let said = support::error_text(&error);
         assert!(!said.contains("sesame"), "the password is told: {said}");
         (error.kind(), said)
     }
 
     #[tokio::test]
     async fn invalid_url_is_refused() {
-        let (kind, said) = refused("http://root:sesame@127.0.0.1/couple").await;
+        let (kind, said) = connect_error("http://root:sesame@127.0.0.1/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("begins with mysql://"), "{said}");
-        let (kind, said) = refused("mysql://root:sesame@127.0.0.1/couple?pool=7").await;
+        let (kind, said) = connect_error("mysql://root:sesame@127.0.0.1/couple?pool=7").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("an option `pool`"), "{said}");
-        let (kind, said) = refused("mysql://root:sesame@127.0.0.1:port/couple").await;
+        let (kind, said) = connect_error("mysql://root:sesame@127.0.0.1:port/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
     }
 
@@ -57,21 +57,21 @@ mod connecting {
         let user = format!("CREATE USER u_{name}@'127.0.0.1' IDENTIFIED BY 'other'");
         sqlx::raw_sql(AssertSqlSafe(user)).execute(&mut connection).await.unwrap();
         let place = url.rsplit_once('@').unwrap().1;
-        let (kind, said) = refused(&format!("mysql://u_{name}:sesame@{place}")).await;
+        let (kind, said) = connect_error(&format!("mysql://u_{name}:sesame@{place}")).await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
     }
 
     #[tokio::test]
-    async fn an_unknown_database_is_named() {
+    async fn unknown_database_is_named() {
         let url = support::url_of("COUPLE_TEST_MARIADB");
-        let (kind, said) = refused(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
+        let (kind, said) = connect_error(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
         assert!(said.contains("/nowhere"), "{said}");
     }
 
     #[tokio::test]
     async fn unreachable_server_is_reported() {
-        let (kind, said) = refused("mysql://root:sesame@127.0.0.1:1/couple").await;
+        let (kind, said) = connect_error("mysql://root:sesame@127.0.0.1:1/couple").await;
         assert_eq!(kind, ErrorKind::Unavailable, "{said}");
         assert!(said.contains("127.0.0.1:1/couple"), "{said}");
     }
@@ -80,19 +80,19 @@ mod connecting {
     async fn server_of_another_engine_is_refused() {
         let url = support::url_of("COUPLE_TEST_POSTGRES");
         let place = url.rsplit_once('@').unwrap().1;
-        let (kind, said) = refused(&format!("mysql://root@{place}")).await;
+        let (kind, said) = connect_error(&format!("mysql://root@{place}")).await;
         assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {said}");
         assert!(said.contains(place.split('/').next().unwrap()), "{said}");
     }
 
     #[tokio::test]
-    async fn a_newer_schema_is_refused() {
+    async fn newer_schema_is_refused() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         MySqlOptions::new(&url).connect().await.unwrap().close().await.unwrap();
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
         let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
-        let (kind, said) = refused(&url).await;
+        let (kind, said) = connect_error(&url).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
     }
@@ -108,7 +108,7 @@ mod connecting {
 
     /// MySQL commits each definition immediately: the next start completes an interrupted migration.
     #[tokio::test]
-    async fn a_half_applied_migration_is_finished() {
+    async fn half_applied_migration_is_finished() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         drop(MySqlOptions::new(&url).connect().await.unwrap());
         let mut connection = MySqlConnection::connect(&url).await.unwrap();

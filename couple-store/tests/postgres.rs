@@ -30,36 +30,36 @@ mod connecting {
 
     use super::*;
 
-    async fn refused(url: &str) -> (ErrorKind, String) {
+    async fn connect_error(url: &str) -> (ErrorKind, String) {
         let error = PostgresOptions::new(url).connect().await.unwrap_err();
-        let said = support::told(&error);
+        let said = support::error_text(&error);
         assert!(!said.contains("sesame"), "the password is told: {said}");
         (error.kind(), said)
     }
 
     #[tokio::test]
     async fn invalid_url_is_refused() {
-        let (kind, said) = refused("http://root:sesame@127.0.0.1/couple").await;
+        let (kind, said) = connect_error("http://root:sesame@127.0.0.1/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("begins with postgres://"), "{said}");
-        let (kind, said) = refused("postgres://root:sesame@127.0.0.1/couple?pool=7").await;
+        let (kind, said) = connect_error("postgres://root:sesame@127.0.0.1/couple?pool=7").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("an option `pool`"), "{said}");
-        let (kind, said) = refused("postgres://root:sesame@127.0.0.1:port/couple").await;
+        let (kind, said) = connect_error("postgres://root:sesame@127.0.0.1:port/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
     }
 
     #[tokio::test]
-    async fn an_unknown_database_is_named() {
+    async fn unknown_database_is_named() {
         let url = support::url_of("COUPLE_TEST_POSTGRES");
-        let (kind, said) = refused(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
+        let (kind, said) = connect_error(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
         assert!(said.contains("/nowhere"), "{said}");
     }
 
     #[tokio::test]
     async fn unreachable_server_is_reported() {
-        let (kind, said) = refused("postgres://root:sesame@127.0.0.1:1/couple").await;
+        let (kind, said) = connect_error("postgres://root:sesame@127.0.0.1:1/couple").await;
         assert_eq!(kind, ErrorKind::Unavailable, "{said}");
         assert!(said.contains("127.0.0.1:1/couple"), "{said}");
     }
@@ -68,19 +68,19 @@ mod connecting {
     async fn server_of_another_engine_is_refused() {
         let url = support::url_of("COUPLE_TEST_MARIADB");
         let place = url.rsplit_once('@').unwrap().1;
-        let (kind, said) = refused(&format!("postgres://root@{place}")).await;
+        let (kind, said) = connect_error(&format!("postgres://root@{place}")).await;
         assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {said}");
         assert!(said.contains(place.split('/').next().unwrap()), "{said}");
     }
 
     #[tokio::test]
-    async fn a_newer_schema_is_refused() {
+    async fn newer_schema_is_refused() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         PostgresOptions::new(&url).connect().await.unwrap().close().await.unwrap();
         let mut connection = PgConnection::connect(&url).await.unwrap();
         let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
-        let (kind, said) = refused(&url).await;
+        let (kind, said) = connect_error(&url).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
     }
@@ -96,12 +96,12 @@ mod connecting {
 
     /// Migrations are part of a transaction in PostgreSQL: an interrupted migration leaves nothing.
     #[tokio::test]
-    async fn a_migration_is_all_or_nothing() {
+    async fn migration_is_atomic() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
         let mut connection = PgConnection::connect(&url).await.unwrap();
         // Make one of the last statements fail.
         sqlx::raw_sql("CREATE TABLE outcome (x INT)").execute(&mut connection).await.unwrap();
-        let (_, said) = refused(&url).await;
+        let (_, said) = connect_error(&url).await;
         assert!(said.contains("migration 1 initial"), "{said}");
         let left = "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'";
         let left: i64 = sqlx::query_scalar(left).fetch_one(&mut connection).await.unwrap();
@@ -199,19 +199,19 @@ mod bus {
         Topic::Queue(name.to_owned())
     }
 
-    async fn heard(subscription: &mut Box<dyn Subscription>) -> Notice {
-        timeout(PATIENCE, subscription.next()).await.expect("it is heard")
+    async fn next_notice(subscription: &mut Box<dyn Subscription>) -> Notice {
+        timeout(PATIENCE, subscription.next()).await.expect("a notice arrives")
     }
 
     /// Publishes until a notice arrives; returns the time, or fails after `PATIENCE`.
-    async fn carried(here: &PostgresBus, far: &mut Box<dyn Subscription>, on: &Topic) -> Duration {
+    async fn delivery_time(here: &PostgresBus, far: &mut Box<dyn Subscription>, on: &Topic) -> Duration {
         let begun = Instant::now();
         loop {
             here.publish(on.clone(), Notice::Changed).await;
             if timeout(Duration::from_millis(100), far.next()).await.is_ok() {
                 return begun.elapsed();
             }
-            assert!(begun.elapsed() < PATIENCE, "nothing is carried");
+            assert!(begun.elapsed() < PATIENCE, "no notice is delivered");
         }
     }
 
@@ -226,7 +226,7 @@ mod bus {
     ///
     /// In its place the subscriber may get a notice to read the store.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn its_connections_are_cut() {
+    async fn cut_connections_lose_no_notice() {
         let url = fresh().await;
         let (here, there) = (start(&url).await, start(&url).await);
         let mut server = PgConnection::connect(&url).await.unwrap();
@@ -235,17 +235,17 @@ mod bus {
             (there.subscribe(vec![talk.clone()]).await, there.subscribe(vec![quiet]).await);
         let mut slowest = Duration::ZERO;
         for n in 0..20 {
-            carried(&here, &mut far, &talk).await;
+            delivery_time(&here, &mut far, &talk).await;
             while timeout(Duration::from_millis(50), far.next()).await.is_ok() {}
             assert!(cut(&mut server).await >= 2, "listeners at least");
             let begun = Instant::now();
             // Before, during or after the buses notice the loss of their connections.
             sleep(Duration::from_millis(n % 4)).await;
             here.publish(talk.clone(), Notice::Changed).await;
-            assert_eq!(heard(&mut far).await, Notice::Changed);
+            assert_eq!(next_notice(&mut far).await, Notice::Changed);
             slowest = slowest.max(begun.elapsed());
             // A subscriber of another topic also gets a notice to read the store.
-            assert_eq!(heard(&mut aside).await, Notice::Changed);
+            assert_eq!(next_notice(&mut aside).await, Notice::Changed);
             while timeout(Duration::from_millis(50), aside.next()).await.is_ok() {}
         }
         println!("cut 20 times: heard after at most {} ms", slowest.as_millis());
@@ -260,14 +260,14 @@ mod bus {
         let talk = topic("talk");
         let mut far = there.subscribe(vec![talk.clone()]).await;
         for _ in 0..20 {
-            carried(&here, &mut far, &talk).await;
+            delivery_time(&here, &mut far, &talk).await;
             while timeout(Duration::from_millis(50), far.next()).await.is_ok() {}
             let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
                        WHERE datname = current_database() AND query ILIKE '%pg_notify%' AND pid <> pg_backend_pid()";
             let cut: i64 = sqlx::query_scalar(cut).fetch_one(&mut server).await.unwrap();
             assert_eq!(cut, 1);
             here.publish(talk.clone(), Notice::Changed).await;
-            assert_eq!(heard(&mut far).await, Notice::Changed);
+            assert_eq!(next_notice(&mut far).await, Notice::Changed);
         }
     }
 
@@ -282,7 +282,7 @@ mod bus {
         let talk = topic("talk");
         let (mut near, mut far) =
             (here.subscribe(vec![talk.clone()]).await, there.subscribe(vec![talk.clone()]).await);
-        carried(&here, &mut far, &talk).await;
+        delivery_time(&here, &mut far, &talk).await;
         while timeout(Duration::from_millis(50), near.next()).await.is_ok() {}
         proxy.silence(true);
         let begun = Instant::now();
@@ -290,11 +290,11 @@ mod bus {
             here.publish(talk.clone(), Notice::Changed).await;
         }
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
-        assert_eq!(heard(&mut near).await, Notice::Changed);
+        assert_eq!(next_notice(&mut near).await, Notice::Changed);
         // Wait until both buses have noticed.
         sleep(Duration::from_secs(4)).await;
         proxy.silence(false);
-        println!("carried again after {} ms", carried(&here, &mut far, &talk).await.as_millis());
+        println!("carried again after {} ms", delivery_time(&here, &mut far, &talk).await.as_millis());
     }
 
     /// A signal that exceeds a notification becomes a notice to read the store; a shorter one is complete.
@@ -307,14 +307,14 @@ mod bus {
             let body = Body::from_stored("{}".to_owned() + &" ".repeat(length));
             let signal = Notice::Signal { from: Side::First, kind: "x-long".to_owned(), body: Some(body) };
             bus.publish(talk.clone(), signal.clone()).await;
-            assert_eq!(heard(&mut far).await, if whole { signal } else { Notice::Changed });
+            assert_eq!(next_notice(&mut far).await, if whole { signal } else { Notice::Changed });
         }
     }
 
     #[tokio::test]
     async fn unreachable_bus_hides_the_password() {
         let error = PostgresBus::start("postgres://root:sesame@127.0.0.1:1/couple").await.unwrap_err();
-        let said = support::told(&error);
+        let said = support::error_text(&error);
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{said}");
         assert!(said.contains("127.0.0.1:1/couple") && !said.contains("sesame"), "{said}");
         let error = PostgresBus::start("mysql://root:sesame@127.0.0.1/couple").await.unwrap_err();

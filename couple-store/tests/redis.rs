@@ -73,7 +73,7 @@ kit!(cluster, "COUPLE_TEST_REDIS_CLUSTER");
 
 /// Allowances follow the clock of the Redis server, whatever the clock of the process.
 #[tokio::test]
-async fn counts_by_the_servers_clock() {
+async fn limits_use_the_clock_of_the_server() {
     let limits = RedisLimits::new(connect("COUPLE_TEST_REDIS").await);
     let (rule, key) =
         (Rule { name: "r", burst: 2, period: Duration::from_millis(400) }, LimitKey::new("k", 1));
@@ -87,13 +87,13 @@ async fn counts_by_the_servers_clock() {
 }
 
 #[tokio::test]
-async fn bad_connections_say_what_is_wrong() {
+async fn connection_errors_name_their_cause() {
     let error = Redis::connect("redis://127.0.0.1:1", 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let place = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.to_owned();
     let error = Redis::connect(&format!("redis://u:sesame@{place}"), 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
-    assert!(!support::told(&error).contains("sesame"), "{error}");
+    assert!(!support::error_text(&error).contains("sesame"), "{error}");
 }
 
 /// While Redis is down, a used-up key stays used up, and another key gets less than Redis would grant.

@@ -63,7 +63,7 @@ async fn writer_restarts_after_a_panic() {
 mod opening {
     use super::*;
 
-    async fn refused(path: &std::path::Path) -> (ErrorKind, String) {
+    async fn open_error(path: &std::path::Path) -> (ErrorKind, String) {
         let error = SqliteOptions::new(path).open().await.unwrap_err();
         (error.kind(), error.to_string())
     }
@@ -107,17 +107,17 @@ mod opening {
     }
 
     #[tokio::test]
-    async fn a_damaged_file_is_named_and_left_alone() {
+    async fn damaged_file_is_named_and_unchanged() {
         let path = folder().join("couple.db");
         std::fs::write(&path, "this is a shopping list, not a database at all").unwrap();
-        let (kind, said) = refused(&path).await;
+        let (kind, said) = open_error(&path).await;
         assert_eq!(kind, ErrorKind::Corrupt, "{said}");
         assert!(said.contains("couple.db is damaged or not a SQLite database"), "{said}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is a shopping list, not a database at all");
     }
 
     #[tokio::test]
-    async fn a_foreign_database_is_left_alone() {
+    async fn foreign_database_is_unchanged() {
         use sqlx::{ConnectOptions as _, Connection as _};
         let path = folder().join("other.db");
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
@@ -125,14 +125,14 @@ mod opening {
         sqlx::raw_sql("CREATE TABLE account (x)").execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         let before = std::fs::read(&path).unwrap();
-        let (kind, said) = refused(&path).await;
+        let (kind, said) = open_error(&path).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("another program's database"), "{said}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
     #[tokio::test]
-    async fn a_newer_schema_is_refused() {
+    async fn newer_schema_is_refused() {
         use sqlx::{ConnectOptions as _, Connection as _};
         let path = folder().join("couple.db");
         drop(SqliteOptions::new(&path).open().await.unwrap());
@@ -141,13 +141,13 @@ mod opening {
         let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        let (kind, said) = refused(&path).await;
+        let (kind, said) = open_error(&path).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
         assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
     }
 
     #[tokio::test]
-    async fn a_full_disk_refuses_and_loses_nothing() {
+    async fn full_disk_is_an_error_and_loses_nothing() {
         use couple_core::account::{AccountChange, AccountReads as _};
         let path = folder().join("couple.db");
         let world = couple_conformance::World::default();
@@ -174,14 +174,14 @@ mod opening {
     }
 
     #[tokio::test]
-    async fn a_missing_folder_is_named() {
-        let (kind, said) = refused(&folder().join("nowhere/couple.db")).await;
+    async fn missing_folder_is_named() {
+        let (kind, said) = open_error(&folder().join("nowhere/couple.db")).await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
         assert!(said.contains("nowhere/couple.db"), "{said}");
     }
 
     #[tokio::test]
-    async fn many_may_open_and_migrate_at_once() {
+    async fn concurrent_opens_and_migrations_succeed() {
         let path = folder().join("couple.db");
         let opens: Vec<_> = (0..8).map(|_| tokio::spawn(SqliteOptions::new(&path).open())).collect();
         for open in opens {

@@ -117,7 +117,7 @@ async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
         connections.push(one.unwrap());
     }
     // A poll waits in its body, which begins after the head that was read above.
-    counted(server, count).await;
+    wait_for_streams(server, count).await;
     for (n, connection) in connections.into_iter().enumerate() {
         if n % 2 == 0 {
             connection.set_zero_linger().unwrap();
@@ -139,17 +139,17 @@ async fn thousands_of_abandoned_connections_leave_no_memory_or_files() {
         let (mut base, mut open_files, mut warm, mut flat) = (0, 0, 0, 0);
         while warm < WARM && flat < 2 {
             abandon(&server, way, &tokens, WAVE).await;
-            let (now, files) = settled(&server).await;
+            let (now, files) = idle_usage(&server).await;
             flat = if now as f64 <= base as f64 * 1.01 { flat + 1 } else { 0 };
             (base, open_files, warm) = (base.max(now), files, warm + 1);
         }
         let begun = Instant::now();
         for _ in 0..total.div_ceil(WAVE) {
             abandon(&server, way, &tokens, WAVE).await;
-            gone(&server).await;
+            wait_for_no_stream(&server).await;
         }
         let took = begun.elapsed();
-        let (after, files) = settled(&server).await;
+        let (after, files) = idle_usage(&server).await;
         println!(
             "{way:?}: {total} connections abandoned in {:.0} s: {cold} KiB at the start, {base} KiB after the first {warm} × {WAVE}, \
              {after} KiB after all: {:.2} times; {files} open files, {open_files} before",
@@ -207,12 +207,12 @@ async fn account_keeps_ten_connections_however_many_it_opens() {
     assert_eq!(streams(address).await, EACH);
     drop(open(Way::WebSocket, address, &tokens[1], "", "caught_up").await);
     drop((refused, let_in));
-    gone(&server).await;
+    wait_for_no_stream(&server).await;
     open(Way::Events, address, &tokens[0], "", "caught_up").await;
 }
 
 /// Waits until the server counts `wanted` live connections.
-async fn counted(server: &Server, wanted: usize) {
+async fn wait_for_streams(server: &Server, wanted: usize) {
     let begun = Instant::now();
     loop {
         let seen = streams(server.address).await;
@@ -228,13 +228,13 @@ async fn counted(server: &Server, wanted: usize) {
 }
 
 /// Waits until no live connection is left.
-async fn gone(server: &Server) {
-    counted(server, 0).await;
+async fn wait_for_no_stream(server: &Server) {
+    wait_for_streams(server, 0).await;
 }
 
 /// Memory and open files after all clients have disconnected and the process is idle.
-async fn settled(server: &Server) -> (usize, usize) {
-    gone(server).await;
+async fn idle_usage(server: &Server) -> (usize, usize) {
+    wait_for_no_stream(server).await;
     sleep(Duration::from_secs(1)).await;
     (memory(server), files(server))
 }
@@ -308,7 +308,7 @@ async fn clients_that_read_nothing_cost_little_and_delay_no_other() {
         }
         // Waits until the system's buffers are full.
         idle(&server).await;
-        counted(&server, readers + devices.len()).await;
+        wait_for_streams(&server, readers + devices.len()).await;
         let took_beside = talk(&server, others, &devices, &format!("beside-{round}"), 300).await;
         if round > 0 {
             growth = growth.max(memory(&server).saturating_sub(before) / readers);

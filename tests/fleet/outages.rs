@@ -42,7 +42,7 @@ impl Talk {
     }
 
     /// Time until the slowest device has received it.
-    async fn heard(&self, text: &str, patience: Duration) -> Option<Duration> {
+    async fn delivery_time(&self, text: &str, patience: Duration) -> Option<Duration> {
         let begun = Instant::now();
         while begun.elapsed() < patience {
             if self.devices.iter().all(|device| device.when(text).is_some()) {
@@ -58,7 +58,7 @@ impl Talk {
         let begun = Instant::now();
         loop {
             let text = self.say().await;
-            if self.heard(&text, Duration::from_millis(100)).await.is_some() {
+            if self.delivery_time(&text, Duration::from_millis(100)).await.is_some() {
                 return begun.elapsed();
             }
             assert!(begun.elapsed() < Duration::from_secs(60), "delivery is not live again");

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verifies_and_upgrades() {
+    async fn verification_upgrades_a_weaker_hash() {
         let weak = PasswordHasher::new(HashCost::FOR_TESTS, 1, 8, Arc::new(OsEntropy)).unwrap();
         let strong =
             PasswordHasher::new(HashCost { memory: 64, passes: 2 }, 1, 8, Arc::new(OsEntropy)).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_when_too_many_wait() {
+    async fn hashing_is_refused_when_too_many_wait() {
         let hasher = Arc::new(PasswordHasher::new(HashCost::RECOMMENDED, 1, 2, Arc::new(OsEntropy)).unwrap());
         let all = (0..20).map(|n| {
             let hasher = hasher.clone();

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn length_and_block_list() {
+    fn short_long_and_common_passwords_are_refused() {
         assert_eq!(choose("mauve kettle orbit"), Ok(()));
         assert_eq!(choose("пароль из пяти слов"), Ok(()));
         assert_eq!(choose("short"), Err("too_short"));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn both_normal_forms_are_one_password() {
+    fn password_matches_in_both_normal_forms() {
         let params = Params::new(64, 1, 1, Some(32)).unwrap();
         let composed = Password::typed(&Secret::new("caf\u{e9}".to_owned())).unwrap();
         let decomposed = Password::typed(&Secret::new("cafe\u{301}".to_owned())).unwrap();

@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_lasts_ten_minutes_and_five_tries() {
+    fn code_expires_after_ten_minutes_and_five_attempts() {
         let (keys, mut token) = mailed(TokenKind::SignIn);
         let policy = AccountPolicy::default();
         let code = code_of(&keys, token.id);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn tries_of_other_networks_are_counted_apart() {
+    fn attempts_of_other_networks_are_counted_separately() {
         let (keys, mut token) = mailed(TokenKind::SignIn);
         let code = code_of(&keys, token.id);
         let right = |token: &Token, network: &[u8]| {
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_kept_apart() {
+    fn token_of_one_kind_is_refused_as_another_kind() {
         let (keys, token) = mailed(TokenKind::SignIn);
         let link =
             |kind| require_link(Some(token.clone()), kind, Timestamp::default(), &AccountError::InvalidToken);

@@ -383,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn typed_codes_are_forgiven_case_and_look_alikes() {
+    fn typed_code_ignores_case_and_accepts_look_alikes() {
         let keys = Keyring::new([5; 32]);
         assert_eq!(code_digest(&keys, "a0b1c-d2e3f"), code_digest(&keys, "AOBLC D2E3F"));
         assert_eq!(typed_code("0"), None);
     }
 
     #[test]
-    fn crossing_invites_are_an_accept() {
+    fn crossing_invite_is_accepted() {
         let world = World::new();
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let (theirs, mine) = (world.invite(&ana, Some(&ben)), world.invite(&ben, Some(&ana)));
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_addressed_invite_is_for_that_address_only() {
+    fn addressed_invite_is_accepted_by_its_addressee_only() {
         let world = World::new();
         let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
         let sent = world.invite(&ana, Some(&ben));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_cannot_tell_why_an_invite_is_gone() {
+    fn state_of_a_closed_invite_is_hidden_from_strangers() {
         let world = World::new();
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let open = world.invite(&ana, None);
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn restoring_needs_both() {
+    fn restoring_requires_both_members() {
         let world = World::new();
         let (ana, ben) = (world.person("ana"), world.person("ben"));
         let sent = world.invite(&ana, None);

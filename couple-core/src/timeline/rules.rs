@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds() {
+    fn unknown_kinds_are_refused() {
         for good in ["text", "hug", "x-mood.v2", "x-a"] {
             assert!(kind(good).is_ok(), "{good}");
         }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies() {
+    fn invalid_bodies_are_refused() {
         assert!(body("text", &json!({"text": "hi", "x": [1]})).is_ok());
         for bad in [
             json!({"text": ""}),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn thumbs() {
+    fn thumbs_meet_only_if_valid_and_close() {
         let at = |x: f64, y: f64| thumb(Some(&json!({ "x": x, "y": y })));
         assert_eq!(at(0.5, 1.0), Ok(Place { x: 0.5, y: 1.0 }));
         for bad in

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls() {
+    fn invalid_url_is_refused_without_showing_it() {
         for url in [
             "redis://127.0.0.1:6379",
             "rediss://u:p@h:1/2",

@@ -494,7 +494,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_the_commit_inserts_are_not_looked_at() {
+    fn rows_inserted_by_the_commit_are_not_locked() {
         let world = World::default();
         let (new, token) = (world.account("ana"), world.token(TokenKind::SignUp, "ana"));
         let begun = world.session(new.id);
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_a_couple_names_the_rows_of_its_members() {
+    fn end_of_a_couple_locks_the_rows_of_its_members() {
         let world = World::default();
         let couple_id = world.couple([world.account_id(), world.account_id()]).id;
         let locks = locks_of(&[PairingChange::End { id: couple_id, at: world.now() }.into()]);
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_are_sorted_and_named_once() {
+    fn locks_are_sorted_and_unique() {
         let world = World::default();
         let new = world.couple([world.account_id(), world.account_id()]);
         let [one, two] = new.members;

@@ -37,7 +37,7 @@ where
 }
 
 /// Message of an error with its causes, as a program prints it.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
