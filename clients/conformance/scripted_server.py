@@ -73,6 +73,7 @@ class ScriptedServer:
         self.requests = []  # (time, request, status) of every request; status None: cut
         self.open_streams = {}  # connection -> queue of frames to send; None ends it
         self._writers, self._listener, self.port = set(), None, 0
+        self._tasks = set()  # asyncio itself does not keep them
         self._changed = asyncio.Event()
 
     # -- Running ----------------------------------------------------------------------------------------------------------------------
@@ -127,6 +128,7 @@ class ScriptedServer:
 
     async def _serve(self, reader, writer):
         self._writers.add(writer)
+        self._tasks.add(asyncio.current_task())
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             while True:
@@ -144,6 +146,7 @@ class ScriptedServer:
             reset(writer)
         finally:
             self._writers.discard(writer)
+            self._tasks.discard(asyncio.current_task())
             writer.close()
 
     def _note(self, request, status):
@@ -369,7 +372,8 @@ class EventStreamOut(Out):
         if self.fault.fragment:
             # All of this means the same (WHATWG HTML, 9.2.6). JSON may be split where a line end is white space.
             first, rest = data[0], data[1:]
-            return await self.chunk(("\r\n".join([": comment"] + lines + ["event: message", "data:" + first, "data: " + rest]) + "\r\n\r\n").encode())
+            lines = [": comment"] + lines + ["event: message", "data:" + first, "data: " + rest]
+            return await self.chunk(("\r\n".join(lines) + "\r\n\r\n").encode())
         await self.chunk(("\n".join(lines + ["data: " + data]) + "\n\n").encode())
 
     async def end(self, frame, _cursor):

@@ -1,9 +1,10 @@
 """A complete client of a couple's log in one file, with the standard library of Python 3.9 only. It is documentation: read it beside
 docs/http.md before you write a client in another language. It passes clients/conformance.
 
-    client = CoupleClient("store", "https://api.example.org", token, print)
+    client = CoupleClient("store", "https://api.example.org", token, on_event)
     client.append("text", {"text": "hello"})     # stored first, then sent, also after a crash; sent once, in order
     client.entries(), client.pending()           # what the app shows
+    # on_event("signed_out"): call sign_in with a new token; on_event("rejected", client_id=…, code=…): tell the user
 
 One thread follows the log by long polls from a cursor, one sends the queue. Log, cursor and queue are one SQLite file, and every step
 commits once: a process that is killed at any moment continues where it was."""
@@ -20,7 +21,8 @@ from urllib.parse import urlsplit
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, json TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT, method TEXT, path TEXT, body TEXT, couple TEXT, seq INTEGER);
+CREATE TABLE IF NOT EXISTS queue (id INTEGER PRIMARY KEY AUTOINCREMENT, client_id TEXT, method TEXT, path TEXT, body TEXT, couple TEXT,
+    seq INTEGER);
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT)"""
 
 
@@ -48,7 +50,7 @@ class CoupleClient:
     def __init__(self, folder, url, token, on_event=lambda name, **fields: None, max_backoff=30.0, poll_wait=25):
         self.url, self.token, self.on_event, self.max_backoff, self.poll_wait = urlsplit(url), token, on_event, max_backoff, poll_wait
         self.db = sqlite3.connect(os.path.join(folder, "couple.db"), check_same_thread=False, isolation_level=None)
-        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
+        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + SCHEMA)
         self.change = threading.Condition(threading.RLock())  # guards the database and these three
         self.online, self.poll, self.wakes = True, None, 0
         for loop in (self.follow, self.send):
