@@ -10,7 +10,7 @@ import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 
 import { Server } from "../test/support/server.js";
-import { Demo, checkAccessibility, launch, pair, picture, until } from "./support.js";
+import { Demo, checkAccessibility, launch, pair, picture, readQrCode, until } from "./support.js";
 
 /** Compressed bytes of what a new user's browser loads. */
 const MAX_FIRST_LOAD = 60 * 1024;
@@ -108,6 +108,8 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await ana.button("Invite").click();
   const code = await ana.element.locator(".invite-code").textContent();
   await ana.element.locator(".qr svg").waitFor();
+  await ana.button("Link").click();
+  assert.equal(await readQrCode(ana.element.locator(".qr svg")), await demo.page.evaluate("navigator.clipboard.readText()"));
   await ben.field("Code or link of an invite").fill("WRONG-CODE1");
   await ben.button("Show the invite").click();
   await ben.element.getByText("No open invite has this code.").waitFor();
@@ -191,7 +193,7 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await ana.openSettings();
   await ana.button("End").click();
   await elsewhere.element.getByText("This session was ended.").waitFor();
-  await elsewhere.button("Create account").waitFor();
+  await elsewhere.button("Sign in").waitFor();
   await second.close();
 
   // Leave, pair again, restore.

@@ -1,4 +1,4 @@
-/** Chromium on the demo of the server example. */
+/** Chromium on the demo of the server example: driver, accessibility, pictures. */
 
 import assert from "node:assert/strict";
 import { mkdir, readFile } from "node:fs/promises";
@@ -9,6 +9,7 @@ const packages = process.env.COUPLE_TEST_CLIENTS;
 if (!packages) throw new Error("COUPLE_TEST_CLIENTS is not set: the folder of tests/clients/install");
 const load = createRequire(join(packages, "package.json"));
 const { chromium } = load("playwright-core");
+const jsQR = load("jsqr");
 const axeSource = await readFile(load.resolve("axe-core/axe.min.js"), "utf8");
 
 /**
@@ -121,6 +122,7 @@ export class PhoneDriver {
   /** @param {string} email */
   async signInByCode(email) {
     const link = this.button("I have an account");
+    await link.or(this.button("Sign in")).waitFor();
     if (await link.isVisible()) await link.click();
     await this.field("E-mail address").fill(email);
     await this.button("Sign in").click();
@@ -184,6 +186,26 @@ export async function pair(one, other) {
   await other.message().waitFor();
   await one.choose();
   await one.message().waitFor();
+}
+
+/**
+ * Text of a QR code.
+ * @param {any} svg
+ * @returns {Promise<string | undefined>}
+ */
+export async function readQrCode(svg) {
+  const { pixels, size } = await svg.evaluate((/** @type {SVGSVGElement} */ svg) => {
+    const size = svg.viewBox.baseVal.width * 4;
+    const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.fillStyle = "white";
+    context.fillRect(0, 0, size, size);
+    context.scale(4, 4);
+    context.fillStyle = "black";
+    context.fill(new Path2D(svg.querySelector("path")?.getAttribute("d") ?? ""));
+    return { pixels: [...context.getImageData(0, 0, size, size).data], size };
+  });
+  return jsQR(Uint8ClampedArray.from(pixels), size, size)?.data;
 }
 
 /**

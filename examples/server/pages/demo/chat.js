@@ -40,7 +40,7 @@ export function chatScreen(phone) {
     // Without a connection, the presence of the partner is not known.
     const state = status.state !== "live" ? "unknown" : Date.now() < typingUntil ? "typing" : (partner.presence ?? "away");
     presence.dataset.state = state;
-    presence.textContent = { typing: "typing …", here: "here", away: "away" }[state] ?? describeStatus({ ...status, retryAt: null });
+    presence.textContent = state === "unknown" ? describeStatus({ ...status, retryAt: null }) : state === "typing" ? "typing …" : state;
     const facts = `${partner.display_name} ${partner.avatar?.id}`;
     if (facts !== shownFace) fill(face, [avatar(client, partner.avatar, partner.display_name)]);
     shownFace = facts;
@@ -63,6 +63,7 @@ export function chatScreen(phone) {
 
   /** Entries, and photos that are still uploaded. */
   function rows() {
+    /** @type {{ key: string, entry: any, upload: any }[]} */
     const rows = timeline.entries.map((entry) => ({ key: entry.key, entry, upload: null }));
     const known = new Set(rows.map(({ key }) => key));
     for (const upload of [...client.media.uploads, ...failed.values()]) {
@@ -105,22 +106,27 @@ export function chatScreen(phone) {
       shown.get(key)?.element.remove();
       shown.delete(key);
     }
-    list.querySelectorAll(".message-menu").forEach((button, at, all) => (/** @type {HTMLElement} */ (button).tabIndex = at === all.length - 1 ? 0 : -1));
+    for (const menu of menus()) menu.tabIndex = -1;
+    const last = menus().at(-1);
+    if (last) last.tabIndex = 0;
     older.hidden = !timeline.hasOlder;
     if (follow) scrollToEnd();
     showToEnd();
     markRead();
   }
 
+  /** @returns {HTMLElement[]} */
+  const menus = () => [...list.querySelectorAll(".message-menu")];
+
   /** Arrow keys move between the menus of messages; only one of them is reached by the tab key. */
   function moveFocus(/** @type {KeyboardEvent} */ event) {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    const menus = [...list.querySelectorAll(".message-menu")];
-    const at = menus.indexOf(/** @type {any} */ (document.activeElement));
-    const next = /** @type {HTMLElement | undefined} */ (menus[at + (step ?? 0)]);
+    const all = menus();
+    const at = all.indexOf(/** @type {any} */ (document.activeElement));
+    const next = all[at + (step ?? 0)];
     if (!step || at < 0 || !next) return;
     event.preventDefault();
-    for (const menu of menus) /** @type {HTMLElement} */ (menu).tabIndex = -1;
+    all[at].tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
     next.scrollIntoView({ block: "nearest" });
@@ -256,7 +262,7 @@ export function chatScreen(phone) {
   async function sendPhoto(/** @type {File} */ file) {
     try {
       const { entry } = await client.media.upload(file, { purpose: "photo", entry: { body: { name: file.name } } });
-      phone.keepPreview(entry?.client_id, file);
+      if (entry) phone.keepPreview(entry.client_id, file);
       render();
       scrollToEnd();
     } catch (error) {

@@ -7,7 +7,7 @@
  * @returns {any}
  */
 export function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+  const element = /** @type {any} */ (document.createElement(tag));
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
@@ -119,11 +119,14 @@ export function form(fields, children, submit, explain) {
     try {
       await submit(Object.fromEntries(fields.map(({ name, input }) => [name, input.value.trim()])));
     } catch (error) {
-      const wrong = (/** @type {any} */ (error).errors ?? []).map((/** @type {any} */ { field: name }) => fields.find((one) => one.name === name));
-      const shown = wrong.filter(Boolean);
-      for (const one of shown) one.complain(explain(error));
-      shown[0]?.input.focus();
-      if (shown.length === 0) problem.textContent = explain(error);
+      const refused = /** @type {any} */ (error).errors?.[0]?.field;
+      const wrong = fields.find(({ name }) => name === refused);
+      if (wrong) {
+        wrong.complain(explain(error));
+        wrong.input.focus();
+      } else {
+        problem.textContent = explain(error);
+      }
     } finally {
       element.setAttribute("aria-busy", "false");
     }

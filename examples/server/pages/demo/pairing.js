@@ -109,24 +109,24 @@ export function pairingScreen(phone) {
     const focused = sent.contains(document.activeElement) || received.contains(document.activeElement);
     fill(sent, invites.sent.map(sentInvite));
     fill(received, [
-      invites.received.map((one) =>
+      invites.received.map((/** @type {any} */ one) =>
         h("article", { class: "card row between" }, h("p", {}, h("bdi", {}, one.from.display_name), " invites you"), h("button", { type: "button", class: "primary", onclick: () => open({ id: one.id }) }, "Show")),
       ),
     ]);
     if (focused) heading.focus();
-    phone.openInvite = invites.sent.find(({ email }) => !email || email === phone.other?.me?.email) ?? null;
+    phone.openInvite = invites.sent.find((/** @type {any} */ { email }) => !email || email === phone.other?.me?.email) ?? null;
     phone.changed();
   }
 
   /** The other phone of this page has an invite: as if its QR code were scanned. */
   function showOffer() {
     const { other } = phone;
-    const open_ = other?.openInvite;
+    const invite = other?.openInvite;
     fill(offer, [
-      open_ &&
+      invite &&
         h("div", { class: "card row between" },
           h("p", {}, h("bdi", {}, other?.userName ?? "The other phone"), " shows an invite"),
-          h("button", { type: "button", onclick: () => open({ token: open_.link }) }, "Scan it")),
+          h("button", { type: "button", onclick: () => open({ token: invite.link }) }, "Scan it")),
     ]);
   }
 

@@ -20,6 +20,8 @@ const SCREENS = {
 export class Phone extends EventTarget {
   /** @type {any} account of the user, with avatar */
   me = null;
+  /** Address of the user whose session was ended by the server. */
+  returning = "";
   /** Code and link of an open invite, which the other phone of the page can use. */
   /** @type {any} */
   openInvite = null;
@@ -57,6 +59,7 @@ export class Phone extends EventTarget {
     });
     const { client } = this;
     client.on("session", ({ session, reason }) => {
+      this.returning = reason === "expired" ? (this.me?.email ?? "") : "";
       if (reason === "expired") this.notify("This session was ended. Sign in again to go on: what waits here is kept.");
       if (!session) this.#forget();
       else if (reason === "signed_in") this.loadProfile();

@@ -9,14 +9,8 @@ export async function openSettings(phone) {
   const { client } = phone;
   const { account, pairing } = client;
   const body = h("div", { class: "stack settings" }, h("p", { class: "muted" }, "Loading …"));
-  const sheet = phone.sheet("Settings", [body]);
-  const ends = [client.on("couple", () => showFace())];
-  const whenClosed = new MutationObserver(() => {
-    if (sheet.element.isConnected) return;
-    whenClosed.disconnect();
-    for (const end of ends) end();
-  });
-  whenClosed.observe(phone.element, { childList: true });
+  const end = client.on("couple", () => showFace());
+  phone.sheet("Settings", [body], { closed: end });
 
   const section = (/** @type {string} */ title, /** @type {any[]} */ ...children) => h("section", { class: "stack", "aria-label": title }, h("h3", {}, title), children);
   const save = h("button", {}, "Save");

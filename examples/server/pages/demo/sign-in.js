@@ -52,7 +52,7 @@ export function signInScreen(phone) {
 
   function signIn() {
     endMail();
-    const email = field("E-mail address", { name: "email", type: "email", autocomplete: "username", required: true, dir: "ltr", autofocus: true });
+    const email = field("E-mail address", { name: "email", type: "email", value: phone.returning, autocomplete: "username", required: true, dir: "ltr", autofocus: true });
     const password = field("Password", { name: "password", type: "password", autocomplete: "current-password", hint: "Leave it empty to get a code by mail." });
     const send = async (/** @type {any} */ values) => {
       if (values.password) return account.signIn(values);
@@ -128,6 +128,7 @@ export function signInScreen(phone) {
     });
   }
 
-  start();
+  if (phone.returning) signIn();
+  else start();
   return { element, close: () => endMail() };
 }

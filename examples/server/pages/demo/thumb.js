@@ -56,7 +56,7 @@ export function openThumbPad(phone) {
   });
   const end = client.on("signal", ({ kind, from, body }) => {
     if (kind === "thumb" && from === "partner") {
-      show(theirs, body);
+      show(theirs, /** @type {any} */ (body));
       hint.textContent = "Your partner presses here. Press the same place.";
       clearTimeout(hide);
       hide = setTimeout(() => (theirs.hidden = true), 1_500);
