@@ -68,7 +68,6 @@ macro_rules! from_common_refusals {
 }
 
 pub mod account;
-mod call;
 mod clock;
 mod delegate_reads;
 mod email;
@@ -84,16 +83,17 @@ pub mod mail;
 pub mod media;
 pub mod pairing;
 mod ports;
+mod request_context;
 mod secret;
 mod store;
 mod text;
 pub mod timeline;
 mod typed_text;
+mod unit_of_work;
 pub mod upload;
 
 #[doc(hidden)]
 pub use async_trait::async_trait as __async_trait;
-pub use call::RequestContext;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use email::{EmailAddress, EmailKey};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
@@ -101,8 +101,8 @@ pub use error::{BoxError, Error, ErrorKind, Failure};
 pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId, UploadId};
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
+pub use request_context::RequestContext;
 pub use secret::{Digest, Keyring, Secret, digest};
-pub use store::{
-    Change, ChangeResult, CommitError, Committed, Conflict, Decision, MAX_ATTEMPTS, Store, UnitOfWork,
-};
+pub use store::{Change, ChangeResult, CommitError, Committed, Conflict, Store};
 pub use text::{DisplayName, Invalid, Label, Locale, TimeZoneName};
+pub use unit_of_work::{Completed, Decision, MAX_ATTEMPTS, UnitOfWork};

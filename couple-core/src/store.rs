@@ -1,13 +1,9 @@
 //! Storage port: a list of typed changes is committed as one transaction.
 
-use async_trait::async_trait;
-use serde::{Serialize, de::DeserializeOwned};
-
 use crate::{
-    AccountId, CoupleId, Error, ErrorKind, Failure, InviteId, JobId, MediaId, Ports, RequestContext,
-    SessionId, Timestamp, TokenId, UploadId,
+    AccountId, CoupleId, Error, InviteId, JobId, MediaId, SessionId, TokenId, UploadId,
     account::{AccountChange, AccountReads},
-    idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord},
+    idempotency::{IdempotencyChange, IdempotencyReads},
     job::{ClaimedJob, JobChange, JobReads},
     live::Topic,
     media::{MediaChange, MediaReads},
@@ -15,6 +11,7 @@ use crate::{
     timeline::{NewEntry, TimelineChange, TimelineReads},
     upload::{UploadChange, UploadReads},
 };
+use async_trait::async_trait;
 
 /// One typed change with its precondition. A commit is a list of changes.
 ///
@@ -390,98 +387,5 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn close(&self) -> Result<(), Error> {
         (**self).close().await
-    }
-}
-
-/// Maximum number of times that a use case reads, decides and commits.
-pub const MAX_ATTEMPTS: u32 = 12;
-
-/// Result of a decision: the changes to commit, and the outcome to record for a repeated request.
-#[derive(Debug)]
-pub struct Decision<T> {
-    /// Changes, committed as one transaction.
-    pub changes: Vec<Change>,
-    /// Data from which the use case builds its answer.
-    ///
-    /// Recorded under the idempotency key, so it holds no secret.
-    pub outcome: T,
-}
-
-/// Read–decide–commit loop of a use case: replays a recorded outcome and retries after a conflict.
-///
-/// ```ignore
-/// let mut work = UnitOfWork::new(&ports, &call, now);
-/// loop {
-///     if let Some(outcome) = work.replay().await? { return answer(outcome) }
-///     let decision = rules::decide(read().await?)?;
-///     if let Some((committed, outcome)) = work.commit(decision).await? { return answer(outcome) }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct UnitOfWork<'a> {
-    ports: &'a Ports,
-    idempotency: Option<&'a Idempotency>,
-    now: Timestamp,
-    attempts: u32,
-}
-
-impl<'a> UnitOfWork<'a> {
-    /// Starts a use case at the time `now`.
-    #[must_use]
-    pub const fn new(ports: &'a Ports, call: &'a RequestContext, now: Timestamp) -> Self {
-        Self { ports, idempotency: call.idempotency.as_ref(), now, attempts: 0 }
-    }
-
-    /// Recorded outcome of the same request, if the request was answered before.
-    ///
-    /// # Errors
-    /// `KeyReused` when the key was used for another request; else errors of the store.
-    pub async fn replay<T: DeserializeOwned, R: From<KeyReused>>(&self) -> Result<Option<T>, Failure<R>> {
-        let Some(key) = self.idempotency else { return Ok(None) };
-        match self.ports.store.outcome(&key.scope).await? {
-            None => Ok(None),
-            // The record has expired; the purge has not removed it yet.
-            Some(record) if record.expires_at <= self.now => Ok(None),
-            Some(record) if record.request != key.request => Err(Failure::Refused(KeyReused.into())),
-            Some(record) => serde_json::from_str(&record.outcome)
-                .map(Some)
-                .map_err(|_| Error::corrupt("outcome", "outcome", "an idempotency key").into()),
-        }
-    }
-
-    /// Commits the decision. `None` means that a precondition did not hold: read and decide again.
-    ///
-    /// # Errors
-    /// Errors of the store; [`ErrorKind::Overloaded`] after [`MAX_ATTEMPTS`] conflicts.
-    pub async fn commit<T: Serialize>(
-        &mut self,
-        decision: Decision<T>,
-    ) -> Result<Option<(Committed, T)>, Error> {
-        let Decision { mut changes, outcome } = decision;
-        if let Some(key) = self.idempotency {
-            let text = serde_json::to_string(&outcome)
-                .map_err(|e| Error::new(ErrorKind::Internal, "record outcome").source(e))?;
-            changes.push(
-                IdempotencyChange::Record(OutcomeRecord {
-                    scope: key.scope,
-                    request: key.request,
-                    outcome: text,
-                    recorded_at: self.now,
-                    expires_at: self.now.plus(Idempotency::RETENTION),
-                })
-                .into(),
-            );
-        }
-        match self.ports.commit(changes).await {
-            Ok(committed) => Ok(Some((committed, outcome))),
-            Err(CommitError::Failed(error)) => Err(error),
-            Err(CommitError::Conflict(conflict)) => {
-                self.attempts += 1;
-                if self.attempts >= MAX_ATTEMPTS {
-                    return Err(Error::new(ErrorKind::Overloaded, "commit").source(conflict));
-                }
-                Ok(None)
-            }
-        }
     }
 }

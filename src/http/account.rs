@@ -567,11 +567,7 @@ struct Deletion {
 /// All sessions end. A sign-in before the deletion is due cancels it.
 #[utoipa::path(delete, path = "/v1/me", tag = "accounts", security(("session" = [])),
     responses((status = 202, description = "All sessions have ended; the account is deleted when it is due", body = Deletion)))]
-async fn delete_me(
-    State(app): State<App>,
-    signed: AuthSession,
-    meta: RequestMeta,
-) -> ApiResult<(StatusCode, Json<Deletion>)> {
-    let due = app.backend.accounts().request_deletion(&meta.plain(), &signed.session, None).await?;
+async fn delete_me(State(app): State<App>, signed: AuthSession) -> ApiResult<(StatusCode, Json<Deletion>)> {
+    let due = app.backend.accounts().request_deletion(&signed.session, None).await?;
     Ok((StatusCode::ACCEPTED, Json(Deletion { status: "deletion_scheduled", deletion_due: time(due) })))
 }

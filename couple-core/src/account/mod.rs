@@ -4,7 +4,6 @@
 //! code and a link. Confirming one of them creates the account. So every account has a verified address, an
 //! unconfirmed sign-up reserves nothing, and no user can set a password for the address of another person.
 
-mod admission;
 mod export;
 mod hasher;
 mod job;

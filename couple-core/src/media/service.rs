@@ -2,16 +2,15 @@
 
 use super::{
     Crop, DiscardBlobs, Format, Media, MediaChange, MediaError, MediaPolicy, MediaState, Purpose, Rendition,
-    Source, Space, folder, identity,
+    Source, Space, SpaceUsage, folder, identity,
     rules::{self, Rendered},
 };
 use crate::{
-    AccountId, Change, CommitError, CoupleId, Decision, Digest, Error, Failure, MediaId, Ports,
-    RequestContext,
+    AccountId, Change, CommitError, Completed, CoupleId, Decision, Digest, Error, Failure, MediaId, Ports,
+    RequestContext, UnitOfWork,
     limits::{LimitKey, rules as limit},
     media::RenderMedia,
     pairing::Couple,
-    store::UnitOfWork,
 };
 
 /// Upload that the rate limit and the quota admit, before its bytes arrive.
@@ -60,6 +59,16 @@ pub struct StoredMedia {
     pub media: Media,
     /// False if a picture with the same bytes exists. No row then names the blobs of the upload.
     pub created: bool,
+}
+
+/// Facts from which it is decided whether an upload adds a picture.
+struct AddFacts {
+    couple: Option<Couple>,
+    /// Picture with the same bytes.
+    before: Option<Media>,
+    /// Whether that picture cannot be shown.
+    is_lost: bool,
+    kept: SpaceUsage,
 }
 
 /// Number of pictures per read.
@@ -161,11 +170,12 @@ impl Pictures {
     /// the store a row may name them.
     pub async fn add(
         &self,
-        call: &RequestContext,
+        context: &RequestContext,
         upload: &AdmittedUpload,
         received: InspectedUpload,
     ) -> MediaResult<StoredMedia> {
-        let now = self.ports.now();
+        let work = UnitOfWork::new(&self.ports);
+        let now = work.now();
         let store = &self.ports.store;
         let media = Media {
             id: upload.id,
@@ -186,29 +196,40 @@ impl Pictures {
             created_at: now,
         };
         let identity = identity(media.owner, media.purpose, &media.digest, media.crop);
-        let mut work = UnitOfWork::new(&self.ports, call, now);
-        loop {
-            if let Some(id) = work.replay::<MediaId, MediaError>().await? {
-                let media = store.media(id).await?.ok_or(Failure::Refused(MediaError::MediaNotFound))?;
-                return Ok(StoredMedia { created: media.id == upload.id, media });
+        let completed = work
+            .run(
+                context,
+                async { Ok(()) },
+                async |(), _previous| {
+                    let couple = store.couple_of(upload.owner).await?;
+                    let before = store.media_by_identity(upload.space, &identity).await?;
+                    let is_lost = match &before {
+                        Some(before) => self.is_lost(before).await?,
+                        None => false,
+                    };
+                    let kept = store.media_space(upload.space).await?;
+                    Ok(AddFacts { couple, before, is_lost, kept })
+                },
+                |(), AddFacts { couple, before, is_lost, kept }| {
+                    let mut changes = match before {
+                        None => Vec::new(),
+                        Some(before) if *is_lost => self.removal(before, couple.as_ref(), now)?,
+                        Some(before) => return Ok(Decision::Answer(before.clone())),
+                    };
+                    let insert = rules::insert(&media, couple.as_ref(), kept, &self.policy)
+                        .map_err(Failure::Refused)?;
+                    changes.extend([insert.into(), self.ports.enqueue(&RenderMedia { media: media.id })?]);
+                    Ok(Decision::Commit { changes, outcome: media.id, answer: media.clone() })
+                },
+            )
+            .await?;
+        let media = match completed {
+            Completed::Committed(media, _) | Completed::Unchanged(media) => media,
+            Completed::Replayed(id) => {
+                store.media(id).await?.ok_or(Failure::Refused(MediaError::MediaNotFound))?
             }
-            let couple = store.couple_of(upload.owner).await?;
-            let before = store.media_by_identity(upload.space, &identity).await?;
-            let mut changes = Vec::new();
-            if let Some(before) = before {
-                if !self.is_lost(&before).await? {
-                    return Ok(StoredMedia { created: before.id == upload.id, media: before });
-                }
-                changes = self.removal(&before, couple.as_ref(), now)?;
-            }
-            let kept = store.media_space(upload.space).await?;
-            let insert =
-                rules::insert(&media, couple.as_ref(), &kept, &self.policy).map_err(Failure::Refused)?;
-            changes.extend([insert.into(), self.ports.enqueue(&RenderMedia { media: media.id })?]);
-            if work.commit(Decision { changes, outcome: media.id }).await?.is_some() {
-                return Ok(StoredMedia { media, created: true });
-            }
-        }
+        };
+        Ok(StoredMedia { created: media.id == upload.id, media })
     }
 
     /// Whether the picture cannot be shown because its bytes were lost or could not be processed.
@@ -259,18 +280,17 @@ impl Pictures {
     /// # Errors
     /// [`MediaError::MediaNotFound`] for a picture of another account.
     pub async fn delete(&self, account: AccountId, id: MediaId) -> MediaResult<()> {
-        let now = self.ports.now();
-        let call = RequestContext::default();
-        let mut work = UnitOfWork::new(&self.ports, &call, now);
-        loop {
-            let media = self.ports.store.media(id).await?.filter(|media| media.owner == account);
-            let media = media.ok_or(Failure::Refused(MediaError::MediaNotFound))?;
-            let couple = self.ports.store.couple_of(account).await?;
-            let changes = self.removal(&media, couple.as_ref(), now)?;
-            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                return Ok(());
-            }
-        }
+        let work = UnitOfWork::new(&self.ports);
+        let now = work.now();
+        work.run_unkeyed(
+            async |_previous| {
+                let media = self.ports.store.media(id).await?.filter(|media| media.owner == account);
+                let media = media.ok_or(Failure::Refused(MediaError::MediaNotFound))?;
+                Ok((media, self.ports.store.couple_of(account).await?))
+            },
+            |(media, couple)| Ok(Decision::commit(self.removal(media, couple.as_ref(), now)?, ())),
+        )
+        .await
     }
 
     /// Sets or removes the avatar of an account, and deletes the previous one.
@@ -278,30 +298,32 @@ impl Pictures {
     /// # Errors
     /// [`MediaError::MediaNotFound`], [`MediaError::MediaRejected`], [`MediaError::WrongPurpose`], [`MediaError::RateLimited`].
     pub async fn set_avatar(&self, account: AccountId, wanted: Option<MediaId>) -> MediaResult<()> {
-        let now = self.ports.now();
-        let store = &self.ports.store;
         self.ports.allow(&[(limit::WRITE_PER_ACCOUNT, LimitKey::new("account", account))]).await?;
-        let call = RequestContext::default();
-        let mut work = UnitOfWork::new(&self.ports, &call, now);
-        loop {
-            let media = match wanted {
-                Some(id) => store.media(id).await?,
-                None => None,
-            };
-            let (before, couple) = (store.avatar_of(account).await?, store.couple_of(account).await?);
-            let mut changes =
-                rules::set_avatar(account, media.as_ref(), wanted, before.as_ref(), couple.as_ref(), now)
-                    .map_err(Failure::Refused)?;
-            if changes.is_empty() {
-                return Ok(());
-            }
-            if let Some(before) = before {
-                changes.push(self.ports.enqueue(&DiscardBlobs { names: vec![before.folder()] })?);
-            }
-            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                return Ok(());
-            }
-        }
+        let work = UnitOfWork::new(&self.ports);
+        let now = work.now();
+        let store = &self.ports.store;
+        work.run_unkeyed(
+            async |_previous| {
+                let media = match wanted {
+                    Some(id) => store.media(id).await?,
+                    None => None,
+                };
+                Ok((media, store.avatar_of(account).await?, store.couple_of(account).await?))
+            },
+            |(media, before, couple)| {
+                let mut changes =
+                    rules::set_avatar(account, media.as_ref(), wanted, before.as_ref(), couple.as_ref(), now)
+                        .map_err(Failure::Refused)?;
+                if changes.is_empty() {
+                    return Ok(Decision::Answer(()));
+                }
+                if let Some(before) = before {
+                    changes.push(self.ports.enqueue(&DiscardBlobs { names: vec![before.folder()] })?);
+                }
+                Ok(Decision::commit(changes, ()))
+            },
+        )
+        .await
     }
 
     /// Makes a picture ready with its decoded renditions.
@@ -339,26 +361,30 @@ impl Pictures {
         id: MediaId,
         decide: impl Fn(&Media, Option<&Couple>, crate::Timestamp) -> (Vec<Change>, Vec<String>) + Send + Sync,
     ) -> Result<bool, Error> {
-        let now = self.ports.now();
-        let call = RequestContext::default();
-        let mut work = UnitOfWork::new(&self.ports, &call, now);
-        loop {
-            let media = self.ports.store.media(id).await?;
-            let Some(media) = media.filter(|media| media.state == MediaState::Processing) else {
-                return Ok(false);
-            };
-            let couple = match media.space {
-                Space::Couple(couple) => self.ports.store.couple(couple).await?,
-                Space::Account(account) => self.ports.store.couple_of(account).await?,
-            };
-            let (mut changes, discard) = decide(&media, couple.as_ref(), now);
-            if !discard.is_empty() {
-                changes.push(self.ports.enqueue(&DiscardBlobs { names: discard })?);
-            }
-            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                return Ok(true);
-            }
-        }
+        let work = UnitOfWork::new(&self.ports);
+        let now = work.now();
+        work.run_unkeyed(
+            async |_previous| {
+                let media = self.ports.store.media(id).await?;
+                let Some(media) = media.filter(|media| media.state == MediaState::Processing) else {
+                    return Ok(None);
+                };
+                let couple = match media.space {
+                    Space::Couple(couple) => self.ports.store.couple(couple).await?,
+                    Space::Account(account) => self.ports.store.couple_of(account).await?,
+                };
+                Ok(Some((media, couple)))
+            },
+            |processing| {
+                let Some((media, couple)) = processing else { return Ok(Decision::Answer(false)) };
+                let (mut changes, discard) = decide(media, couple.as_ref(), now);
+                if !discard.is_empty() {
+                    changes.push(self.ports.enqueue(&DiscardBlobs { names: discard })?);
+                }
+                Ok(Decision::commit(changes, true))
+            },
+        )
+        .await
     }
 
     /// Adds a rendition whose blob is stored.

@@ -4,12 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Body, Entry, NewEntry, PHOTO, Page, TimelineChange, TimelineError, rules};
 use crate::{
-    AccountId, Change, CoupleId, Decision, Failure, Ports, RequestContext,
+    AccountId, Change, Completed, CoupleId, Decision, Failure, Ports, RequestContext, UnitOfWork,
     limits::{LimitKey, rules as limit},
     live::{Notice, Topic},
-    media,
+    media::{self, MediaChange, MediaError},
     pairing::{Couple, Side},
-    store::UnitOfWork,
 };
 
 /// Request to append an entry.
@@ -54,6 +53,15 @@ pub struct Membership {
     pub epoch: i64,
     /// Side of the account.
     pub side: Side,
+}
+
+struct AppendFacts {
+    at: Membership,
+    /// For a photo: the change that uses its picture and the body with the picture's state, or why it cannot be
+    /// named.
+    picture: Option<Result<(MediaChange, Body), MediaError>>,
+    /// Entry of the same author with the same client id, if it was looked up.
+    existing: Option<Entry>,
 }
 
 type TimelineResult<T> = Result<T, Failure<TimelineError>>;
@@ -112,80 +120,94 @@ impl Timeline {
     /// [`TimelineError::MediaWrongPurpose`], [`TimelineError::KeyReused`], [`TimelineError::RateLimited`].
     pub async fn append(
         &self,
-        call: &RequestContext,
+        context: &RequestContext,
         account: AccountId,
         command: &Append,
     ) -> TimelineResult<Appended> {
-        let now = self.ports.now();
+        let work = UnitOfWork::new(&self.ports);
+        let now = work.now();
         let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
         let kind = rules::kind(&command.kind).map_err(refuse)?;
         let body = rules::body(kind, &command.body).map_err(refuse)?;
-        let mut work = UnitOfWork::new(&self.ports, call, now);
-        self.allow_write(account).await?;
-        let mut again = false;
-        loop {
-            let at = self.require_current_couple(account, command.couple).await?;
-            // Replay first, so that an idempotency key with another body or client id is refused before a
-            // lookup by client id.
-            if let Some((couple, _)) = work.replay::<(CoupleId, String), TimelineError>().await?
-                && couple != at.couple
-            {
-                // The entry belongs to an earlier couple and is not appended to this one.
-                return Err(Failure::Refused(TimelineError::NotPaired));
-            }
-            // Look up the client id only after a conflict, because repeats are rare.
-            let looked = std::mem::replace(&mut again, true);
-            if looked
-                && let Some(entry) =
-                    self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await?
-            {
-                rules::repeated(&entry, kind, &body).map_err(Failure::Refused)?;
-                // The first commit may have published no notice: its outcome was unknown, or its process
-                // died.
-                self.ports.bus.publish(Topic::Couple(at.couple), Notice::Changed).await;
-                return Ok(Appended { entry, created: false });
-            }
-            let mut new = NewEntry {
-                author: Some(at.side),
-                client_id: Some(client_id.to_owned()),
-                kind: kind.to_owned(),
-                body: Some(body.clone()),
-                target: None,
-                at: now,
-            };
-            let mut names = None;
-            if kind == PHOTO {
-                let media = match rules::media_id(&command.body) {
-                    Some(id) => self.ports.store.media(id).await?,
-                    None => None,
-                };
-                match (media::rules::name(media.as_ref(), at.couple, account), media) {
-                    (Ok(name), Some(media)) => {
-                        names = Some(name);
-                        new.body = Some(rules::with_seen(&body, media::rules::seen(&media)));
+        let new = |author, body| NewEntry {
+            author: Some(author),
+            client_id: Some(client_id.to_owned()),
+            kind: kind.to_owned(),
+            body: Some(body),
+            target: None,
+            at: now,
+        };
+        let completed = work
+            .run(
+                context,
+                self.allow_write(account),
+                async |(), previous: Option<AppendFacts>| {
+                    let at = self.require_current_couple(account, command.couple).await?;
+                    let media = match rules::media_id(&command.body).filter(|_| kind == PHOTO) {
+                        Some(id) => self.ports.store.media(id).await?,
+                        None => None,
+                    };
+                    let picture = (kind == PHOTO).then(|| {
+                        let name = media::rules::name(media.as_ref(), at.couple, account)?;
+                        let media = media.as_ref().ok_or(MediaError::MediaNotFound)?;
+                        Ok((name, rules::with_seen(&body, media::rules::seen(media))))
+                    });
+                    // Look up the client id only after a conflict, because repeats are rare, or when the picture
+                    // cannot be named: a repeat succeeds even if its picture has been deleted.
+                    let existing = match previous.is_some() || matches!(picture, Some(Err(_))) {
+                        true => self.ports.store.entry_by_client_id(at.couple, at.side, client_id).await?,
+                        false => None,
+                    };
+                    Ok(AppendFacts { at, picture, existing })
+                },
+                |(), AppendFacts { at, picture, existing }| {
+                    if let Some(entry) = existing {
+                        rules::repeated(entry, kind, &body).map_err(Failure::Refused)?;
+                        let appended = Appended { entry: entry.clone(), created: false };
+                        return Ok(Decision::Answer((at.couple, appended)));
                     }
-                    // Look up the client id first: a repeat succeeds even if the picture has been deleted.
-                    _ if !looked => continue,
-                    (Err(media::MediaError::MediaRejected), _) => {
-                        return Err(Failure::Refused(TimelineError::MediaRejected));
-                    }
-                    (Err(media::MediaError::WrongPurpose), _) => {
-                        return Err(Failure::Refused(TimelineError::MediaWrongPurpose));
-                    }
-                    _ => return Err(Failure::Refused(TimelineError::MediaNotFound)),
-                }
-            }
-            let append = TimelineChange::Append { couple: at.couple, entry: new.clone() };
-            let changes = std::iter::once(append.into()).chain(names.map(Change::from)).collect();
-            let outcome = (at.couple, client_id.to_owned());
-            if let Some((committed, _)) = work.commit(Decision { changes, outcome }).await? {
-                let seq = committed.appended_seqs().next().ok_or_else(|| {
+                    let (entry, name) = match picture {
+                        None => (new(at.side, body.clone()), None),
+                        Some(Ok((name, body))) => (new(at.side, body.clone()), Some(name.clone())),
+                        Some(Err(MediaError::MediaRejected)) => {
+                            return Err(Failure::Refused(TimelineError::MediaRejected));
+                        }
+                        Some(Err(MediaError::WrongPurpose)) => {
+                            return Err(Failure::Refused(TimelineError::MediaWrongPurpose));
+                        }
+                        Some(Err(_)) => return Err(Failure::Refused(TimelineError::MediaNotFound)),
+                    };
+                    // The commit returns the `seq`.
+                    let answer = (at.couple, Appended { entry: entry.clone().at_seq(0), created: true });
+                    let append = TimelineChange::Append { couple: at.couple, entry };
+                    let changes = std::iter::once(append.into()).chain(name.map(Change::from)).collect();
+                    Ok(Decision::Commit { changes, outcome: (at.couple, client_id.to_owned()), answer })
+                },
+            )
+            .await?;
+        let (couple, appended) = match completed {
+            Completed::Committed((_, mut appended), committed) => {
+                appended.entry.seq = committed.appended_seqs().next().ok_or_else(|| {
                     crate::Error::new(crate::ErrorKind::Internal, "append")
                         .context("the store returned no seq")
                 })?;
-                return Ok(Appended { entry: new.at_seq(seq), created: true });
+                return Ok(appended);
             }
-        }
+            Completed::Unchanged(repeated) => repeated,
+            Completed::Replayed((couple, client_id)) => {
+                let at = self.require_current_couple(account, command.couple).await?;
+                if couple != at.couple {
+                    // The entry belongs to an earlier couple and is not appended to this one.
+                    return Err(Failure::Refused(TimelineError::NotPaired));
+                }
+                let entry = self.ports.store.entry_by_client_id(couple, at.side, &client_id).await?;
+                let entry = entry.ok_or(Failure::Refused(TimelineError::EntryNotFound))?;
+                (couple, Appended { entry, created: false })
+            }
+        };
+        // The first commit may have published no notice: its outcome was unknown, or its process died.
+        self.ports.bus.publish(Topic::Couple(couple), Notice::Changed).await;
+        Ok(appended)
     }
 
     /// Page of the log.
@@ -286,7 +308,7 @@ impl Timeline {
         body: &serde_json::Value,
     ) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, seq, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
+        self.change(account, seq, false, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
     }
 
     /// Makes an entry that the account wrote a tombstone. Deletes its picture if no other entry uses it.
@@ -295,7 +317,7 @@ impl Timeline {
     /// The same as for [`edit`](Self::edit).
     pub async fn delete(&self, account: AccountId, seq: i64) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, seq, |at, entry| rules::delete(at.couple, entry, at.side, now)).await
+        self.change(account, seq, true, |at, entry| rules::delete(at.couple, entry, at.side, now)).await
     }
 
     /// Sets or removes the account's reaction to an entry.
@@ -305,33 +327,42 @@ impl Timeline {
     /// [`TimelineError::RateLimited`].
     pub async fn react(&self, account: AccountId, seq: i64, emoji: Option<&str>) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, seq, |at, entry| rules::react(at.couple, entry, at.side, emoji, now)).await
+        self.change(account, seq, false, |at, entry| rules::react(at.couple, entry, at.side, emoji, now))
+            .await
     }
 
+    /// Changes an entry. With `releases_picture`, also releases the picture that the entry names.
     async fn change(
         &self,
         account: AccountId,
         seq: i64,
+        releases_picture: bool,
         decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<Change>, TimelineError> + Send + Sync,
     ) -> TimelineResult<Entry> {
-        let call = RequestContext::default();
-        let mut work = UnitOfWork::new(&self.ports, &call, self.ports.now());
         self.allow_write(account).await?;
-        loop {
-            let (at, _) = self.membership(account).await?;
-            let entry = self.ports.store.entry(at.couple, seq).await?;
-            let mut changes = decide(&at, entry.as_ref()).map_err(Failure::Refused)?;
-            let deletes = |c: &Change| matches!(c, Change::Timeline(TimelineChange::Delete { .. }));
-            if changes.iter().any(deletes)
-                && let Some(id) = entry.as_ref().and_then(rules::media_of)
-            {
-                changes.extend(media::release_media(&self.ports, id).await?);
-            }
-            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                let entry = self.ports.store.entry(at.couple, seq).await?;
-                return entry.ok_or(Failure::Refused(TimelineError::EntryNotFound));
-            }
-        }
+        let changed: TimelineResult<CoupleId> = UnitOfWork::new(&self.ports)
+            .run_unkeyed(
+                async |_previous| {
+                    let (at, _) = self.membership(account).await?;
+                    let entry = self.ports.store.entry(at.couple, seq).await?;
+                    let release = match entry.as_ref().and_then(rules::media_of) {
+                        Some(id) if releases_picture => media::release_media(&self.ports, id).await?,
+                        _ => Vec::new(),
+                    };
+                    Ok((at, entry, release))
+                },
+                |(at, entry, release)| {
+                    let mut changes = decide(at, entry.as_ref()).map_err(Failure::Refused)?;
+                    if changes.is_empty() {
+                        return Ok(Decision::Answer(at.couple));
+                    }
+                    changes.extend(release.iter().cloned());
+                    Ok(Decision::commit(changes, at.couple))
+                },
+            )
+            .await;
+        let entry = self.ports.store.entry(changed?, seq).await?;
+        entry.ok_or(Failure::Refused(TimelineError::EntryNotFound))
     }
 
     /// Moves the account's read position forward. An older position changes nothing and is no error.
@@ -339,19 +370,19 @@ impl Timeline {
     /// # Errors
     /// [`TimelineError::NotPaired`], [`TimelineError::RateLimited`].
     pub async fn mark_read(&self, account: AccountId, seq: i64) -> TimelineResult<()> {
-        let call = RequestContext::default();
-        let mut work = UnitOfWork::new(&self.ports, &call, self.ports.now());
         self.allow_write(account).await?;
-        loop {
-            let (at, couple) = self.membership(account).await?;
-            if seq.min(couple.head_seq) <= couple.read[at.side.index()] {
-                return Ok(());
-            }
-            let changes = vec![TimelineChange::MarkRead { couple: at.couple, side: at.side, seq }.into()];
-            if work.commit(Decision { changes, outcome: () }).await?.is_some() {
-                return Ok(());
-            }
-        }
+        UnitOfWork::new(&self.ports)
+            .run_unkeyed(
+                async |_previous| self.membership(account).await,
+                |(at, couple)| {
+                    if seq.min(couple.head_seq) <= couple.read[at.side.index()] {
+                        return Ok(Decision::Answer(()));
+                    }
+                    let mark = TimelineChange::MarkRead { couple: at.couple, side: at.side, seq };
+                    Ok(Decision::commit(vec![mark.into()], ()))
+                },
+            )
+            .await
     }
 
     /// Sends an ephemeral signal to the connected devices of the partner. It is never stored.

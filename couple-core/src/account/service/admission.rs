@@ -2,21 +2,21 @@
 //!
 //! Other clients must not be able to lock out the owner of an address. So a limit that counts all clients of
 //! an address refuses only clients from unknown networks. A network is known for
-//! [`AccountPolicy::client_remembered`](super::AccountPolicy) after the address was proven from it. Attempts of other
+//! [`AccountPolicy::client_remembered`](crate::account::AccountPolicy) after the address was proven from it. Attempts of other
 //! clients never cause a mailed link to be refused, nor a mailed code that is sent from a known network.
 
 use std::time::Duration;
 
-use super::{
-    Account, AccountChange, AccountError, Accounts, MailLimits, Tally, TallyId, service::AccountResult,
-};
+use super::{AccountResult, Accounts};
 use crate::{
-    Change, CommitError, Conflict, Digest, EmailKey, Error, ErrorKind, Failure, Keyring, RequestContext,
-    Timestamp,
+    AccountId, Change, CommitError, Conflict, Digest, EmailKey, Error, ErrorKind, Failure, Keyring,
+    RequestContext, Secret, Timestamp,
+    account::{Account, AccountChange, AccountError, MailLimits, Tally, TallyId},
     limits::{LimitKey, Limited, per_client},
 };
 
 /// Admitted attempt with a password or a mailed code, with the tally that counts it if it is wrong.
+#[derive(Clone, Copy)]
 pub(super) struct Attempt {
     tally: TallyId,
     /// Exclusive upper bound of the tally.
@@ -33,8 +33,8 @@ impl Attempt {
 }
 
 /// Digest of a client network. Keyed, so that a leaked database contains no client addresses.
-pub(super) fn client_network(keys: &Keyring, call: &RequestContext) -> Digest {
-    let key = call.ip.map(LimitKey::client);
+pub(super) fn client_network(keys: &Keyring, context: &RequestContext) -> Digest {
+    let key = context.ip.map(LimitKey::client);
     keys.derive("client-network", &[key.as_ref().map_or("-", LimitKey::as_str).as_bytes()])
 }
 
@@ -45,14 +45,14 @@ impl Accounts {
     /// client's network is unknown; a refusal would tell clients of known networks that theirs is known.
     pub(super) async fn admit_mail(
         &self,
-        call: &RequestContext,
+        context: &RequestContext,
         limits: &MailLimits,
         email: &EmailKey,
     ) -> AccountResult<bool> {
-        let mut own = per_client(limits.per_client, call.ip);
-        own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
+        let mut own = per_client(limits.per_client, context.ip);
+        own.push((limits.per_client_and_address, LimitKey::client_and_email(context.ip, email)));
         self.ports.allow(&own).await?;
-        let known = self.known_client(call, email).await?.is_some();
+        let known = self.known_client(context, email).await?.is_some();
         let all = [limits.per_address, limits.per_address_and_day].map(|rule| (rule, LimitKey::email(email)));
         match self.ports.allow::<AccountError>(&all).await {
             Ok(()) => Ok(true),
@@ -64,39 +64,49 @@ impl Accounts {
     /// Admits a password attempt for an address.
     pub(super) async fn admit_password(
         &self,
-        call: &RequestContext,
+        context: &RequestContext,
         email: &EmailKey,
     ) -> AccountResult<Attempt> {
         let limits = &self.policy.limits;
-        let mut own = per_client(limits.password.per_client, call.ip);
-        own.push((limits.password.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
+        let mut own = per_client(limits.password.per_client, context.ip);
+        own.push((limits.password.per_client_and_address, LimitKey::client_and_email(context.ip, email)));
         self.ports.allow(&own).await?;
-        let known = self.known_client(call, email).await?;
+        let known = self.known_client(context, email).await?;
         if known.is_none() {
             self.ports.allow(&[(limits.password_per_address, LimitKey::email(email))]).await?;
         }
         let tally = TallyId::passwords(&self.ports.keys, email, known.is_some());
         let fresh = self.ports.now().plus(self.policy.client_remembered * 3 / 4);
         let remembered = known.is_some_and(|known| known.expires_at > fresh);
-        let attempt = Attempt { tally, below: self.policy.password_guesses_per_day, remembered };
-        self.require_guesses(&attempt).await?;
-        Ok(attempt)
+        Ok(Attempt { tally, below: self.policy.password_guesses_per_day, remembered })
     }
 
-    /// Admits an attempt of a signed-in account to repeat its password.
+    /// Takes a token from the rate limit of attempts to repeat a password, if one is given.
     ///
     /// Attempts of other clients do not count.
-    pub(super) async fn admit_repeated_password(&self, account: &Account) -> AccountResult<Attempt> {
+    pub(super) async fn allow_repeated_password(
+        &self,
+        account: AccountId,
+        password: Option<&Secret<String>>,
+    ) -> AccountResult<()> {
+        if password.is_none() {
+            return Ok(());
+        }
         let rule = self.policy.limits.password_per_account;
-        self.ports.allow(&[(rule, LimitKey::new("account", account.id))]).await?;
-        // A separate tally: a client with a stolen session must not use up the attempts to sign in.
-        let tally = TallyId::repeated_passwords(&self.ports.keys, account.email.key());
-        let attempt = Attempt { tally, below: self.policy.password_guesses_per_day, remembered: true };
-        self.require_guesses(&attempt).await?;
-        Ok(attempt)
+        self.ports.allow(&[(rule, LimitKey::new("account", account))]).await
     }
 
-    /// Refuses an attempt when the daily limit of wrong passwords is reached.
+    /// Attempt of a signed-in account to repeat its password.
+    ///
+    /// It has a separate tally: a client with a stolen session must not use up the attempts to sign in.
+    pub(super) fn repeated_password(&self, account: &Account) -> Attempt {
+        let tally = TallyId::repeated_passwords(&self.ports.keys, account.email.key());
+        Attempt { tally, below: self.policy.password_guesses_per_day, remembered: true }
+    }
+
+    /// Refuses an attempt when the daily limit of wrong passwords or codes is reached.
+    ///
+    /// Asked before each comparison: concurrent wrong attempts may have reached the limit since the admission.
     pub(super) async fn require_guesses(&self, attempt: &Attempt) -> AccountResult<()> {
         let now = self.ports.now();
         let counted = self.ports.store.tally(attempt.tally, now).await?;
@@ -139,46 +149,58 @@ impl Accounts {
     /// known.
     pub(super) fn right_password(
         &self,
-        call: &RequestContext,
+        context: &RequestContext,
         email: &EmailKey,
         attempt: &Attempt,
         now: Timestamp,
     ) -> Vec<Change> {
         let mut changes = vec![attempt.require_below(now)];
         if !attempt.remembered {
-            changes.push(self.remember_client(call, email, now));
+            changes.push(self.remember_client(context, email, now));
         }
         changes
     }
 
     /// Admits an attempt with a mailed code.
-    pub(super) async fn admit_code(&self, call: &RequestContext, email: &EmailKey) -> AccountResult<Attempt> {
+    pub(super) async fn admit_code(
+        &self,
+        context: &RequestContext,
+        email: &EmailKey,
+    ) -> AccountResult<Attempt> {
         let limits = &self.policy.limits.code;
-        let mut own = per_client(limits.per_client, call.ip);
-        own.push((limits.per_client_and_address, LimitKey::client_and_email(call.ip, email)));
+        let mut own = per_client(limits.per_client, context.ip);
+        own.push((limits.per_client_and_address, LimitKey::client_and_email(context.ip, email)));
         self.ports.allow(&own).await?;
-        let known = self.known_client(call, email).await?.is_some();
+        let known = self.known_client(context, email).await?.is_some();
         let tally = TallyId::codes(&self.ports.keys, email, known);
         // `remembered: false`: after each proof by mail, the network becomes known for another period.
-        let attempt = Attempt { tally, below: self.policy.code_guesses_per_day, remembered: false };
-        self.require_guesses(&attempt).await?;
-        Ok(attempt)
+        Ok(Attempt { tally, below: self.policy.code_guesses_per_day, remembered: false })
     }
 
     /// Admits an attempt with a mailed link.
-    pub(super) async fn admit_link(&self, call: &RequestContext) -> AccountResult<()> {
-        self.ports.allow(&per_client(self.policy.limits.link_per_client, call.ip)).await
+    pub(super) async fn admit_link(&self, context: &RequestContext) -> AccountResult<()> {
+        self.ports.allow(&per_client(self.policy.limits.link_per_client, context.ip)).await
+    }
+
+    /// Client network to store with a token, as a keyed digest.
+    pub(super) fn network(&self, context: &RequestContext) -> Option<Digest> {
+        Some(client_network(&self.ports.keys, context))
     }
 
     /// Tally of the client's network, if the address was proven from it recently.
-    async fn known_client(&self, call: &RequestContext, email: &EmailKey) -> Result<Option<Tally>, Error> {
-        let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, call));
+    async fn known_client(&self, context: &RequestContext, email: &EmailKey) -> Result<Option<Tally>, Error> {
+        let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, context));
         self.ports.store.tally(id, self.ports.now()).await
     }
 
     /// Change that makes the client's network known, after a proof of the address from it.
-    pub(super) fn remember_client(&self, call: &RequestContext, email: &EmailKey, now: Timestamp) -> Change {
-        let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, call));
+    pub(super) fn remember_client(
+        &self,
+        context: &RequestContext,
+        email: &EmailKey,
+        now: Timestamp,
+    ) -> Change {
+        let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, context));
         let tally = Tally { count: 1, expires_at: now.plus(self.policy.client_remembered) };
         AccountChange::PutTally { id, tally }.into()
     }

@@ -1,0 +1,103 @@
+//! Sessions of an account: authentication, list and end.
+
+use std::time::Duration;
+
+use super::{AccountResult, Accounts};
+use crate::{
+    AccountId, Error, Failure, Secret, SessionId,
+    account::{Account, AccountChange, AccountError, Session},
+    digest,
+    ports::without_conflict,
+};
+
+impl Accounts {
+    /// Session and account of a bearer token.
+    ///
+    /// # Errors
+    /// [`AccountError::Unauthenticated`] unless the token belongs to a live session.
+    pub async fn authenticate(&self, bearer: &Secret<String>) -> AccountResult<(Session, Account)> {
+        let now = self.ports.now();
+        let unknown = Failure::Refused(AccountError::Unauthenticated);
+        if bearer.expose().is_empty() || bearer.expose().len() > 256 {
+            return Err(unknown);
+        }
+        let token = digest(&[bearer.expose().as_bytes()]);
+        let Some((mut session, account)) = self.ports.store.session_by_token(&token).await? else {
+            return Err(unknown);
+        };
+        if !session.is_live(&self.policy, now) || account.deletion_due.is_some() {
+            return Err(unknown);
+        }
+        if now >= session.seen_at.plus(self.policy.seen_resolution) {
+            let touch =
+                AccountChange::TouchSession { account: session.account, id: session.id, seen_at: now };
+            without_conflict(self.ports.commit(vec![touch.into()]).await)?;
+            session.seen_at = now;
+        }
+        Ok((session, account))
+    }
+
+    /// Whether an account has a live session with this id.
+    ///
+    /// For requests that prove the session otherwise than by its token.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn has_session(&self, account: AccountId, id: SessionId) -> Result<bool, Error> {
+        if !self.sessions(account).await?.iter().any(|session| session.id == id) {
+            return Ok(false);
+        }
+        let account = self.ports.store.account(account).await?;
+        Ok(account.is_some_and(|account| account.deletion_due.is_none()))
+    }
+
+    /// Remaining lifetime of a session if it is neither used nor ended.
+    #[must_use]
+    pub fn left(&self, session: &Session) -> Duration {
+        session.left(&self.policy, self.ports.now())
+    }
+
+    /// Live sessions of an account, newest first.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn sessions(&self, account: AccountId) -> Result<Vec<Session>, Error> {
+        let now = self.ports.now();
+        let mut sessions = self.ports.store.sessions_of(account).await?;
+        sessions.retain(|session| session.is_live(&self.policy, now));
+        Ok(sessions)
+    }
+
+    /// Ends the session of a device.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn sign_out(&self, session: &Session) -> Result<(), Error> {
+        let end = AccountChange::EndSession { account: session.account, id: session.id };
+        without_conflict(self.ports.commit(vec![end.into()]).await)?;
+        Ok(())
+    }
+
+    /// Ends a session of an account.
+    ///
+    /// # Errors
+    /// [`AccountError::SessionNotFound`].
+    pub async fn end_session(&self, account: AccountId, id: SessionId) -> AccountResult<()> {
+        if !self.ports.store.sessions_of(account).await?.iter().any(|session| session.id == id) {
+            return Err(Failure::Refused(AccountError::SessionNotFound));
+        }
+        without_conflict(self.ports.commit(vec![AccountChange::EndSession { account, id }.into()]).await)?;
+        Ok(())
+    }
+
+    /// Ends all sessions of an account except one.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn end_sessions(&self, account: AccountId, except: Option<SessionId>) -> Result<(), Error> {
+        without_conflict(
+            self.ports.commit(vec![AccountChange::EndSessions { account, except }.into()]).await,
+        )?;
+        Ok(())
+    }
+}
