@@ -7,6 +7,7 @@
 mod account;
 mod animated;
 mod concurrent_pictures;
+mod conflicts;
 mod connections;
 mod cors;
 mod enumeration;

@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use async_trait::async_trait;
 use couple::{
     Error, Store,
-    core::{Change, CommitError, Committed},
+    core::{Change, CommitError, Committed, Conflict},
     timeline::Entry,
 };
 
@@ -24,6 +24,10 @@ pub(crate) trait StoreObserver: Send + Sync + 'static {
     fn refuse(&self, _changes: &[Change]) -> Option<Error> {
         None
     }
+    /// May make a commit conflict by its changes; it then has no effect.
+    fn conflict(&self, _changes: &[Change]) -> Option<Conflict> {
+        None
+    }
     /// May make a commit fail, before or after it took effect.
     fn commit_fails(&self, _took_effect: bool) -> Option<Error> {
         None
@@ -39,6 +43,9 @@ impl<S: Store, W: StoreObserver> Store for ObservedStore<S, W> {
         self.1.committing(&changes);
         if let Some(error) = self.1.refuse(&changes).or_else(|| self.1.commit_fails(false)) {
             return Err(error.into());
+        }
+        if let Some(conflict) = self.1.conflict(&changes) {
+            return Err(conflict.into());
         }
         let out = self.0.commit(changes).await;
         self.1.after("commit").await;
