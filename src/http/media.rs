@@ -249,7 +249,7 @@ fn is_whole(hash: &[u8]) -> bool {
     };
     let nibbles = terms(across, down) + 2 * terms(3, 3) + if alpha { terms(5, 5) } else { 0 };
     let header = if alpha { 6 } else { 5 };
-    side > 0 && hash.len() <= Media::PLACEHOLDER_MOST && hash.len() == header + nibbles.div_ceil(2)
+    side > 0 && hash.len() <= Media::MAX_PLACEHOLDER_BYTES && hash.len() == header + nibbles.div_ceil(2)
 }
 
 /// Checks whether a session is still valid, at the end of a long upload.

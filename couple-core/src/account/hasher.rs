@@ -42,7 +42,7 @@ struct QueuedTask {
 struct Pool {
     waiting: Mutex<QueuedTask>,
     filled: Condvar,
-    most: usize,
+    max_queued: usize,
 }
 
 /// Hashes and verifies passwords on a fixed number of threads with a bounded queue.
@@ -79,13 +79,14 @@ impl PasswordHasher {
     ) -> Result<Self, Error> {
         let params = Params::new(cost.memory, cost.passes, 1, Some(32))
             .map_err(|e| Error::new(ErrorKind::Misconfigured, "password hasher").context(e.to_string()))?;
-        let pool = Arc::new(Pool { waiting: Mutex::default(), filled: Condvar::new(), most: waiting.max(1) });
+        let pool =
+            Arc::new(Pool { waiting: Mutex::default(), filled: Condvar::new(), max_queued: waiting.max(1) });
         for n in 0..threads.max(1) {
             let pool = pool.clone();
             thread::Builder::new()
                 .name(format!("password-{n}"))
                 .spawn(move || {
-                    yield_to_others();
+                    lower_thread_priority();
                     pool.work();
                 })
                 .map_err(|e| Error::new(ErrorKind::Unavailable, "password hasher").source(e))?;
@@ -165,7 +166,7 @@ impl PasswordHasher {
 ///
 /// With two hashing threads on two cores, every other request would otherwise wait for a time slice of the
 /// scheduler at each step.
-fn yield_to_others() {
+fn lower_thread_priority() {
     // Only on Linux the nice value belongs to the thread; on other systems it would change the whole process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(19) {
@@ -183,7 +184,7 @@ impl Drop for PasswordHasher {
 impl Pool {
     fn push(&self, urgent: bool, task: HashTask) -> Result<(), Error> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.urgent.len() + waiting.other.len() >= self.most {
+        if waiting.urgent.len() + waiting.other.len() >= self.max_queued {
             return Err(Error::new(ErrorKind::Overloaded, "hash password")
                 .context("too many passwords wait to be hashed"));
         }

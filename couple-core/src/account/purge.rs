@@ -242,7 +242,7 @@ impl PurgeAccountsHandler {
         if let Some(couple) = self.ports.store.couple_of(account.id).await? {
             changes.push(PairingChange::End { id: couple.id, at: now }.into());
         }
-        if !self.still(changes).await? {
+        if !self.commit_unless_conflict(changes).await? {
             return Ok(PurgeOutcome::Changed);
         }
         let step = PurgeStep { handler: self, account, until, left: AtomicU32::new(self.steps) };
@@ -268,7 +268,7 @@ impl PurgeAccountsHandler {
         let forget = PairingChange::Forget { account: account.id, cap: ROW_STEP };
         // A deletion request ends all sessions, and a sign-in since then would have withdrawn the request.
         let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
-        let erased = self.still(vec![close.into(), forget.into(), erase.into()]).await?;
+        let erased = self.commit_unless_conflict(vec![close.into(), forget.into(), erase.into()]).await?;
         Ok(if erased { PurgeOutcome::Purged } else { PurgeOutcome::Changed })
     }
 
@@ -289,12 +289,12 @@ impl PurgeAccountsHandler {
     }
 
     /// Commits; returns `false` if the account or its couple changed since it was read.
-    async fn still(&self, changes: Vec<Change>) -> Result<bool, Error> {
-        Ok(self.counted(changes).await?.is_some())
+    async fn commit_unless_conflict(&self, changes: Vec<Change>) -> Result<bool, Error> {
+        Ok(self.commit_counted(changes).await?.is_some())
     }
 
     /// Commits and returns the number of removed rows; none if the account or its couple changed.
-    async fn counted(&self, changes: Vec<Change>) -> Result<Option<u64>, Error> {
+    async fn commit_counted(&self, changes: Vec<Change>) -> Result<Option<u64>, Error> {
         match self.ports.commit(changes).await {
             Ok(committed) => Ok(Some(committed.rows_affected())),
             Err(CommitError::Conflict(_)) => Ok(None),
@@ -341,7 +341,7 @@ impl PurgeStep<'_> {
                 }
                 // An entry has named the picture, or it was deleted, since it was read: the next run reads it
                 // again.
-                if !self.handler.still(changes).await? {
+                if !self.handler.commit_unless_conflict(changes).await? {
                     return Ok(Some(PurgeOutcome::Changed));
                 }
             }
@@ -365,7 +365,7 @@ impl PurgeStep<'_> {
                 return Ok(Some(stop));
             }
             let erase = TimelineChange::Erase { couple: couple.id, author, at, after, cap: ENTRY_STEP };
-            if !self.handler.still(vec![erase.into()]).await? {
+            if !self.handler.commit_unless_conflict(vec![erase.into()]).await? {
                 return Ok(Some(PurgeOutcome::Changed));
             }
             after += i64::from(ENTRY_STEP);
@@ -382,7 +382,7 @@ impl PurgeStep<'_> {
                 return Ok(Some(stop));
             }
             let forget = PairingChange::Forget { account: self.account.id, cap: ROW_STEP };
-            match self.handler.counted(vec![forget.into()]).await? {
+            match self.handler.commit_counted(vec![forget.into()]).await? {
                 None => return Ok(Some(PurgeOutcome::Changed)),
                 Some(removed) if removed < u64::from(ROW_STEP) => return Ok(None),
                 Some(_) => {}

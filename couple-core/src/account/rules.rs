@@ -203,23 +203,23 @@ pub struct VerifiedFields {
 /// # Errors
 /// [`AccountError::InvalidToken`] if the address has an account by now.
 pub fn confirm_sign_up(
-    shown: &PresentedToken,
+    presented: &PresentedToken,
     existing: Option<&Account>,
-    named: VerifiedFields,
+    fields: VerifiedFields,
     password: Option<PasswordHash>,
     session: Session,
     now: Timestamp,
 ) -> Result<(Account, Vec<Change>), AccountError> {
-    let token = &shown.token;
-    let (None, false, Some(signed_up)) = (existing, shown.is_second(), token.display_name.clone()) else {
+    let token = &presented.token;
+    let (None, false, Some(signed_up)) = (existing, presented.is_second(), token.display_name.clone()) else {
         return Err(AccountError::InvalidToken);
     };
-    let display_name = named.display_name.unwrap_or(signed_up);
+    let display_name = fields.display_name.unwrap_or(signed_up);
     let account = Account {
         id: session.account,
         email: token.email.clone(),
         display_name,
-        locale: named.locale.or_else(|| token.locale.clone()),
+        locale: fields.locale.or_else(|| token.locale.clone()),
         time_zone: None,
         birthday: None,
         password,
@@ -228,8 +228,8 @@ pub fn confirm_sign_up(
         version: 0,
     };
     let changes = vec![
-        shown.redeem_form(account.id, now),
-        shown.end_others(now),
+        presented.redeem_form(account.id, now),
+        presented.end_others(now),
         AccountChange::Insert(account.clone()).into(),
         AccountChange::InsertSession { session, version: account.version }.into(),
     ];
@@ -244,7 +244,7 @@ pub fn confirm_sign_up(
 pub fn sign_in(
     account: &Account,
     rehashed: Option<PasswordHash>,
-    shown: Option<&PresentedToken>,
+    presented: Option<&PresentedToken>,
     session: Session,
     now: Timestamp,
 ) -> Result<(Account, Vec<Change>), AccountError> {
@@ -252,9 +252,9 @@ pub fn sign_in(
         return Err(AccountError::InvalidCredentials);
     }
     let mut changes = Vec::new();
-    if let Some(shown) = shown {
-        changes.push(shown.redeem_form(account.id, now));
-        changes.push(shown.end_others(now));
+    if let Some(presented) = presented {
+        changes.push(presented.redeem_form(account.id, now));
+        changes.push(presented.end_others(now));
     }
     let mut account = account.clone();
     if rehashed.is_some() || account.deletion_due.is_some() {
@@ -272,12 +272,12 @@ pub fn sign_in(
 pub fn set_password(
     account: &Account,
     password: PasswordHash,
-    shown: Option<&PresentedToken>,
+    presented: Option<&PresentedToken>,
     replacement: Option<Session>,
     now: Timestamp,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
-    changes.extend(shown.map(|shown| shown.redeem(now)));
+    changes.extend(presented.map(|presented| presented.redeem(now)));
     // Also end changes of address, which an attacker may have requested.
     changes.extend(end_email_changes(account, now));
     // Also ends the unused form of the token that confirmed the sign-up.
@@ -294,13 +294,13 @@ pub fn set_password(
 
 /// Replaces the address after confirmation, and ends tokens that were mailed to the old address.
 #[must_use]
-pub fn confirm_email(account: &Account, shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
+pub fn confirm_email(account: &Account, presented: &PresentedToken, now: Timestamp) -> Vec<Change> {
     vec![
-        shown.redeem_form(account.id, now),
+        presented.redeem_form(account.id, now),
         AccountChange::EndTokensOf {
             account: account.id,
             kind: TokenKind::Email,
-            except: Some(shown.token.id),
+            except: Some(presented.token.id),
             at: now,
         }
         .into(),
@@ -310,20 +310,20 @@ pub fn confirm_email(account: &Account, shown: &PresentedToken, now: Timestamp) 
         end_tokens(TokenKind::SignUp, &account.email, now),
         end_tokens(TokenKind::SignIn, &account.email, now),
         end_tokens(TokenKind::Password, &account.email, now),
-        AccountChange::Update(Account { email: shown.token.email.clone(), ..account.clone() }).into(),
+        AccountChange::Update(Account { email: presented.token.email.clone(), ..account.clone() }).into(),
     ]
 }
 
 /// Redeems the second form of a token that has confirmed a new address. Changes nothing else.
 #[must_use]
-pub fn confirm_email_again(shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
-    vec![shown.redeem(now)]
+pub fn confirm_email_again(presented: &PresentedToken, now: Timestamp) -> Vec<Change> {
+    vec![presented.redeem(now)]
 }
 
 /// Cancels all pending changes of address, for the owner of the old address.
 #[must_use]
-pub fn cancel_email(account: &Account, shown: &PresentedToken, now: Timestamp) -> Vec<Change> {
-    let redeem = std::iter::once(shown.redeem(now));
+pub fn cancel_email(account: &Account, presented: &PresentedToken, now: Timestamp) -> Vec<Change> {
+    let redeem = std::iter::once(presented.redeem(now));
     redeem.chain(end_email_changes(account, now)).collect()
 }
 

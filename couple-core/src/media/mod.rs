@@ -220,7 +220,7 @@ pub struct Media {
 
 impl Media {
     /// Maximum length of a placeholder in bytes. A `ThumbHash` has 5 to about 25.
-    pub const PLACEHOLDER_MOST: usize = 40;
+    pub const MAX_PLACEHOLDER_BYTES: usize = 40;
 
     /// Common prefix of the names of the picture's blobs.
     #[must_use]

@@ -86,13 +86,13 @@ pub struct Rendered {
 #[must_use]
 pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Timestamp) -> Vec<Change> {
     let Rendered { width, height, animated, alpha, placeholder, source, renditions } = rendered;
-    let mut looks = looks(width, height, Some(&placeholder));
-    looks["animated"] = animated.into();
-    looks["alpha"] = alpha.into();
-    let told = told(media, couple, system::MEDIA_READY, looks, at);
+    let mut state = dimensions_and_placeholder(width, height, Some(&placeholder));
+    state["animated"] = animated.into();
+    state["alpha"] = alpha.into();
+    let entry = report_entry(media, couple, system::MEDIA_READY, state, at);
     let of = media.as_read();
     let finish = MediaChange::Finish { of, width, height, animated, alpha, placeholder, source, renditions };
-    told.into_iter().chain([finish.into()]).collect()
+    entry.into_iter().chain([finish.into()]).collect()
 }
 
 /// Rejects a processing picture.
@@ -106,12 +106,12 @@ pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestam
     if let Some(detail) = detail {
         body["detail"] = detail.into();
     }
-    let told = told(media, couple, system::MEDIA_REJECTED, body, at);
-    told.into_iter().chain([reject.into()]).collect()
+    let entry = report_entry(media, couple, system::MEDIA_REJECTED, body, at);
+    entry.into_iter().chain([reject.into()]).collect()
 }
 
 /// JSON that a client shows until the picture is loaded.
-fn looks(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Value {
+fn dimensions_and_placeholder(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Value {
     let side = |side: u32| (side > 0).then_some(side);
     let placeholder = placeholder.map(|hash| BASE64.encode(hash));
     serde_json::json!({ "placeholder": placeholder, "width": side(width), "height": side(height) })
@@ -119,8 +119,8 @@ fn looks(width: u32, height: u32, placeholder: Option<&[u8]>) -> serde_json::Val
 
 /// JSON about a photo that an entry stores when it is appended.
 #[must_use]
-pub fn seen(media: &Media) -> serde_json::Value {
-    let mut seen = looks(media.width, media.height, media.placeholder.as_deref());
+pub fn media_state(media: &Media) -> serde_json::Value {
+    let mut state = dimensions_and_placeholder(media.width, media.height, media.placeholder.as_deref());
     seen["state"] = media.state.as_str().into();
     if media.state == MediaState::Ready {
         seen["animated"] = media.animated.into();
@@ -130,7 +130,7 @@ pub fn seen(media: &Media) -> serde_json::Value {
 }
 
 /// Entry that notifies the couple of a picture's new state; none if the picture is not in use.
-fn told(
+fn report_entry(
     media: &Media,
     couple: Option<&Couple>,
     kind: &str,
@@ -177,7 +177,11 @@ pub fn usable(
 ///
 /// # Errors
 /// The same as for [`usable`].
-pub fn name(media: Option<&Media>, couple: CoupleId, owner: AccountId) -> Result<MediaChange, MediaError> {
+pub fn use_in_entry(
+    media: Option<&Media>,
+    couple: CoupleId,
+    owner: AccountId,
+) -> Result<MediaChange, MediaError> {
     let media = usable(media, Space::Couple(couple), owner, Purpose::Photo)?;
     Ok(MediaChange::Use { couple, id: media.id, owner, ready: media.state == MediaState::Ready })
 }

@@ -113,12 +113,12 @@ pub mod system {
 
 /// Kind whose body names a picture as `media_id`.
 ///
-/// The system adds the picture's state at the time of the append, as [`SEEN`].
+/// The system adds the picture's state at the time of the append, as [`MEDIA_STATE_KEY`].
 pub const PHOTO: &str = "photo";
 /// Member of a photo's body that only the system writes.
 ///
 /// Its value is `{"state": …, "placeholder": …, "width": …, "height": …}`.
-pub const SEEN: &str = "media";
+pub const MEDIA_STATE_KEY: &str = "media";
 
 /// Entry of a couple's log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Body, Entry, NewEntry, PERSONAL_KINDS, PHOTO, SEEN, TimelineChange, TimelineError, system};
+use super::{
+    Body, Entry, MEDIA_STATE_KEY, NewEntry, PERSONAL_KINDS, PHOTO, TimelineChange, TimelineError, system,
+};
 use crate::{
     AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
     pairing::{Couple, PairingChange, Side},
@@ -53,13 +55,13 @@ pub const THUMB: &str = "thumb";
 /// Signal that both members receive when they press the same place.
 pub const THUMB_KISS: &str = "thumb_kiss";
 /// Maximum time between two presses that meet.
-pub const THUMBS_WITHIN: Duration = Duration::from_millis(1_500);
+pub const MAX_THUMB_INTERVAL: Duration = Duration::from_millis(1_500);
 /// Maximum distance between two presses that meet, as a fraction of the screen: about a fingertip.
-const THUMBS_NEAR: f64 = 0.1;
+const MAX_THUMB_DISTANCE: f64 = 0.1;
 
 /// Position on a screen, relative to its size.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct ThumbPosition {
     /// Distance from the left edge, 0 to 1.
     pub x: f64,
     /// Distance from the top edge, 0 to 1.
@@ -70,19 +72,19 @@ pub struct Place {
 ///
 /// # Errors
 /// [`Invalid`] for a body without a valid position.
-pub fn thumb(body: Option<&Value>) -> Result<Place, Invalid> {
+pub fn thumb(body: Option<&Value>) -> Result<ThumbPosition, Invalid> {
     let part = |name: &str, field: &'static str| {
         let number = body.and_then(|body| body.get(name)).and_then(Value::as_f64);
         number.filter(|number| (0.0..=1.0).contains(number)).ok_or(Invalid::new(field, "out_of_range"))
     };
-    Ok(Place { x: part("x", "body.x")?, y: part("y", "body.y")? })
+    Ok(ThumbPosition { x: part("x", "body.x")?, y: part("y", "body.y")? })
 }
 
 /// Midpoint of two presses; none if they are too far apart to meet.
 #[must_use]
-pub fn thumbs_meet(one: Place, other: Place) -> Option<Place> {
-    let near = (one.x - other.x).hypot(one.y - other.y) <= THUMBS_NEAR;
-    near.then_some(Place { x: (one.x + other.x) / 2.0, y: (one.y + other.y) / 2.0 })
+pub fn thumbs_meet(one: ThumbPosition, other: ThumbPosition) -> Option<ThumbPosition> {
+    let near = (one.x - other.x).hypot(one.y - other.y) <= MAX_THUMB_DISTANCE;
+    near.then_some(ThumbPosition { x: (one.x + other.x) / 2.0, y: (one.y + other.y) / 2.0 })
 }
 
 /// Checks a client id: 1 to 64 visible ASCII characters.
@@ -96,7 +98,7 @@ pub fn client_id(id: &str) -> Result<&str, Invalid> {
 
 /// Checks the body of a kind.
 ///
-/// A `text` needs a `text` that is not blank, a `photo` the id of a picture. In a photo, the member [`SEEN`]
+/// A `text` needs a `text` that is not blank, a `photo` the id of a picture. In a photo, the member [`MEDIA_STATE_KEY`]
 /// is dropped, because only the system writes it.
 ///
 /// # Errors
@@ -115,22 +117,22 @@ pub fn body(kind: &str, value: &Value) -> Result<Body, Invalid> {
     if media_id(value).is_none() {
         return Err(Invalid::new("body.media_id", "required"));
     }
-    Body::new("body", &unseen(value.clone()))
+    Body::new("body", &without_media_state(value.clone()))
 }
 
 /// Body of a photo without the member that the system writes.
-fn unseen(mut value: Value) -> Value {
+fn without_media_state(mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
-        object.remove(SEEN);
+        object.remove(MEDIA_STATE_KEY);
     }
     value
 }
 
 /// Body of a photo with the member that the system writes.
 #[must_use]
-pub fn with_seen(body: &Body, seen: Value) -> Body {
+pub fn with_media_state(body: &Body, state: Value) -> Body {
     let mut value = body.value();
-    value[SEEN] = seen;
+    value[MEDIA_STATE_KEY] = state;
     Body::from_stored(value.to_string())
 }
 
@@ -169,7 +171,7 @@ pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Timelin
     // An edited or deleted entry counts as the same: its original body is not stored.
     let touched = existing.edited_at.is_some() || existing.deleted_at.is_some();
     let says = |existing: &Body| match kind {
-        PHOTO => unseen(existing.value()) == body.value(),
+        PHOTO => without_media_state(existing.value()) == body.value(),
         _ => existing == body,
     };
     let same = existing.kind == kind && (touched || existing.body.as_ref().is_some_and(says));
@@ -195,12 +197,12 @@ pub fn edit(
             return Err(Invalid::new("body.media_id", "cannot_change").into());
         }
         let before = entry.body.as_ref().map(Body::value).unwrap_or_default();
-        if let Some(seen) = before.get(SEEN) {
-            body = with_seen(&body, seen.clone());
+        if let Some(state) = before.get(MEDIA_STATE_KEY) {
+            body = with_media_state(&body, seen.clone());
         }
     }
     let edit = TimelineChange::Edit { couple, seq: entry.seq, author, body, at };
-    Ok(vec![edit.into(), told(couple, system::EDITED, author, entry.seq, at)])
+    Ok(vec![edit.into(), report_entry(couple, system::EDITED, author, entry.seq, at)])
 }
 
 /// Changes that make an entry a tombstone and append the entry that reports it.
@@ -215,7 +217,7 @@ pub fn delete(
 ) -> Result<Vec<Change>, TimelineError> {
     let entry = own(entry, author)?;
     let delete = TimelineChange::Delete { couple, seq: entry.seq, author, at };
-    Ok(vec![delete.into(), told(couple, system::DELETED, author, entry.seq, at)])
+    Ok(vec![delete.into(), report_entry(couple, system::DELETED, author, entry.seq, at)])
 }
 
 /// Changes that set or remove a reaction; none if the reaction is as wanted.
@@ -238,7 +240,7 @@ pub fn react(
         return Ok(Vec::new());
     }
     let react = TimelineChange::React { couple, seq: entry.seq, side, emoji: wanted.map(str::to_owned) };
-    Ok(vec![react.into(), told(couple, system::REACTED, side, entry.seq, at)])
+    Ok(vec![react.into(), report_entry(couple, system::REACTED, side, entry.seq, at)])
 }
 
 /// Change that reports a new name or avatar to the partner.
@@ -268,7 +270,7 @@ fn own(entry: Option<&Entry>, author: Side) -> Result<&Entry, TimelineError> {
     Ok(entry)
 }
 
-fn told(couple: CoupleId, kind: &str, by: Side, target: i64, at: Timestamp) -> Change {
+fn report_entry(couple: CoupleId, kind: &str, by: Side, target: i64, at: Timestamp) -> Change {
     TimelineChange::Append { couple, entry: NewEntry::system(kind, Some(by), Some(target), at) }.into()
 }
 
@@ -338,15 +340,15 @@ mod tests {
     #[test]
     fn thumbs_meet_only_if_valid_and_close() {
         let at = |x: f64, y: f64| thumb(Some(&json!({ "x": x, "y": y })));
-        assert_eq!(at(0.5, 1.0), Ok(Place { x: 0.5, y: 1.0 }));
+        assert_eq!(at(0.5, 1.0), Ok(ThumbPosition { x: 0.5, y: 1.0 }));
         for bad in
             [json!({}), json!({"x": 0.5}), json!({"x": 0.5, "y": 1.1}), json!({"x": "0", "y": 0}), json!(0)]
         {
             assert!(thumb(Some(&bad)).is_err(), "{bad}");
         }
         assert!(thumb(None).is_err() && at(-0.1, 0.0).is_err());
-        let meet = |x: f64| thumbs_meet(Place { x: 0.5, y: 0.5 }, Place { x, y: 0.5 });
-        assert_eq!(meet(0.5), Some(Place { x: 0.5, y: 0.5 }));
+        let meet = |x: f64| thumbs_meet(ThumbPosition { x: 0.5, y: 0.5 }, ThumbPosition { x, y: 0.5 });
+        assert_eq!(meet(0.5), Some(ThumbPosition { x: 0.5, y: 0.5 }));
         assert!(meet(0.59).is_some() && meet(0.41).is_some() && meet(0.61).is_none());
     }
 

@@ -148,9 +148,9 @@ impl Timeline {
                         None => None,
                     };
                     let picture = (kind == PHOTO).then(|| {
-                        let name = media::rules::name(media.as_ref(), at.couple, account)?;
+                        let name = media::rules::use_in_entry(media.as_ref(), at.couple, account)?;
                         let media = media.as_ref().ok_or(MediaError::MediaNotFound)?;
-                        Ok((name, rules::with_seen(&body, media::rules::seen(media))))
+                        Ok((name, rules::with_media_state(&body, media::rules::media_state(media))))
                     });
                     // Look up the client id only after a conflict, because repeats are rare, or when the picture
                     // cannot be named: a repeat succeeds even if its picture has been deleted.

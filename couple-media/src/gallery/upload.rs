@@ -32,7 +32,7 @@ pub struct UploadMetadata {
     pub crop: Option<Crop>,
     /// `ThumbHash` shown until the picture is decoded.
     ///
-    /// At most [`PLACEHOLDER_MOST`](couple_core::media::Media::PLACEHOLDER_MOST) bytes.
+    /// At most [`MAX_PLACEHOLDER_BYTES`](couple_core::media::Media::MAX_PLACEHOLDER_BYTES) bytes.
     pub placeholder: Option<Vec<u8>>,
 }
 

@@ -18,7 +18,7 @@ use couple_core::{
     pairing::{Couple, Side},
     timeline::{
         Body, EntryView, Page,
-        rules::{self, Place},
+        rules::{self, ThumbPosition},
     },
 };
 use tokio::{
@@ -102,7 +102,7 @@ pub(super) struct Presence {
     /// Expiry of the lease, as of the last query.
     left_at: Option<Instant>,
     /// Point that the member touches, and since when.
-    thumb: Option<(Place, Instant)>,
+    thumb: Option<(ThumbPosition, Instant)>,
 }
 
 impl RoomState {
@@ -119,11 +119,12 @@ impl RoomState {
     ///
     /// If both members touch about the same point within a short time, both receive a signal `thumb_kiss`. Each process derives it from the
     /// two signals, so the result is the same in every process.
-    fn record_thumb(&mut self, side: Side, place: Place) {
+    fn record_thumb(&mut self, side: Side, position: ThumbPosition) {
         let now = Instant::now();
-        self.sides[side.index()].thumb = Some((place, now));
+        self.sides[side.index()].thumb = Some((position, now));
         let other = self.sides[side.other().index()].thumb;
-        let Some((there, _)) = other.filter(|(_, at)| now.duration_since(*at) <= rules::THUMBS_WITHIN) else {
+        let Some((there, _)) = other.filter(|(_, at)| now.duration_since(*at) <= rules::MAX_THUMB_INTERVAL)
+        else {
             return;
         };
         if let Some(place) = rules::thumbs_meet(place, there) {

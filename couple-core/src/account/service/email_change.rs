@@ -10,7 +10,7 @@ use crate::{
 };
 
 struct ConfirmFacts {
-    shown: PresentedToken,
+    presented: PresentedToken,
     /// Account that requested the change, unless its deletion is scheduled.
     account: Option<Account>,
     /// Account that has the new address.
@@ -109,24 +109,25 @@ impl Accounts {
             context,
             self.admit_proof(context, proof),
             async |proof, _previous| {
-                let shown = self.prove(context, &proof, TokenKind::Email, AccountError::InvalidToken).await?;
-                let owner = shown.token.account.filter(|owner| signed_in.is_none_or(|id| id == *owner));
+                let presented =
+                    self.prove(context, &proof, TokenKind::Email, AccountError::InvalidToken).await?;
+                let owner = presented.token.account.filter(|owner| signed_in.is_none_or(|id| id == *owner));
                 let account = match owner {
                     Some(owner) => self.ports.store.account(owner).await?,
                     None => None,
                 };
                 let account = account.filter(|account| account.deletion_due.is_none());
-                let holder = self.ports.store.account_by_email(shown.token.email.key()).await?;
-                Ok(ConfirmFacts { shown, account, holder: holder.map(|holder| holder.id) })
+                let holder = self.ports.store.account_by_email(presented.token.email.key()).await?;
+                Ok(ConfirmFacts { presented, account, holder: holder.map(|holder| holder.id) })
             },
-            |proof, ConfirmFacts { shown, account, holder }| {
+            |proof, ConfirmFacts { presented, account, holder }| {
                 let mut changes = match account {
-                    Some(account) if shown.is_second() && *holder == Some(account.id) => {
-                        rules::confirm_email_again(shown, now)
+                    Some(account) if presented.is_second() && *holder == Some(account.id) => {
+                        rules::confirm_email_again(presented, now)
                     }
-                    Some(account) if !shown.is_second() && holder.is_none() => {
-                        let mut changes = rules::confirm_email(account, shown, now);
-                        changes.push(self.remember_client(context, shown.token.email.key(), now));
+                    Some(account) if !presented.is_second() && holder.is_none() => {
+                        let mut changes = rules::confirm_email(account, presented, now);
+                        changes.push(self.remember_client(context, presented.token.email.key(), now));
                         changes
                             .push(self.notify(account, |to, locale| MailJob::EmailChanged { to, locale })?);
                         changes
@@ -157,12 +158,12 @@ impl Accounts {
             context,
             self.admit_link_proof(context, link),
             async |proof, _previous| {
-                let shown =
+                let presented =
                     self.prove(context, &proof, TokenKind::CancelEmail, AccountError::InvalidToken).await?;
-                let account = self.owner_of(&shown.token).await?;
-                Ok((shown, account.ok_or(Failure::Refused(AccountError::InvalidToken))?))
+                let account = self.owner_of(&presented.token).await?;
+                Ok((presented, account.ok_or(Failure::Refused(AccountError::InvalidToken))?))
             },
-            |_, (shown, account)| Ok(Decision::commit(rules::cancel_email(account, shown, now), ())),
+            |_, (presented, account)| Ok(Decision::commit(rules::cancel_email(account, presented, now), ())),
         )
         .await
         .map(drop)

@@ -10,7 +10,7 @@ use crate::{
 };
 
 struct ResetFacts {
-    shown: PresentedToken,
+    presented: PresentedToken,
     account: Account,
     /// Hash of the new password.
     hash: PasswordHash,
@@ -41,18 +41,18 @@ impl Accounts {
             context,
             self.admit_link_proof(context, link),
             async |proof, previous: Option<ResetFacts>| {
-                let shown =
+                let presented =
                     self.prove(context, &proof, TokenKind::Password, AccountError::InvalidToken).await?;
-                let account = self.owner_of(&shown.token).await?;
+                let account = self.owner_of(&presented.token).await?;
                 let account = account.ok_or(Failure::Refused(AccountError::InvalidToken))?;
                 let hash = match previous {
                     Some(previous) => previous.hash,
                     None => self.hash_new(&account, new).await?,
                 };
-                Ok(ResetFacts { shown, account, hash })
+                Ok(ResetFacts { presented, account, hash })
             },
-            |_, ResetFacts { shown, account, hash }| {
-                let mut changes = rules::set_password(account, hash.clone(), Some(shown), None, now);
+            |_, ResetFacts { presented, account, hash }| {
+                let mut changes = rules::set_password(account, hash.clone(), Some(presented), None, now);
                 changes.extend(self.forget_guesses(account.email.key(), now));
                 changes.push(self.remember_client(context, account.email.key(), now));
                 changes.push(self.notify(account, |to, locale| MailJob::PasswordChanged { to, locale })?);

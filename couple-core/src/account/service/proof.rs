@@ -98,8 +98,8 @@ impl Accounts {
                 self.require_guesses(attempt).await?;
                 let (keys, network) = (&self.ports.keys, client_network(&self.ports.keys, context));
                 let open = self.ports.store.open_tokens(kind, email.key(), now).await?;
-                if let Some(shown) = rules::match_code(keys, &open, code, &network, &self.policy, now) {
-                    return Ok(shown);
+                if let Some(presented) = rules::match_code(keys, &open, code, &network, &self.policy, now) {
+                    return Ok(presented);
                 }
                 let tries = AccountChange::CountTries { kind, email: email.key().clone(), network, at: now };
                 Err(self.wrong_guess(attempt, vec![tries.into()], refusal).await)

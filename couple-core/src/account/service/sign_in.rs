@@ -129,14 +129,14 @@ impl Accounts {
                 context,
                 self.admit_proof(context, proof),
                 async |proof, _previous| {
-                    let shown = self.prove(context, &proof, TokenKind::SignIn, refusal.clone()).await?;
-                    let account = self.owner_of(&shown.token).await?;
-                    Ok((shown, account.ok_or_else(|| Failure::Refused(refusal.clone()))?))
+                    let presented = self.prove(context, &proof, TokenKind::SignIn, refusal.clone()).await?;
+                    let account = self.owner_of(&presented.token).await?;
+                    Ok((presented, account.ok_or_else(|| Failure::Refused(refusal.clone()))?))
                 },
-                |proof, (shown, account)| {
+                |proof, (presented, account)| {
                     let new = self.new_session(account.id, context, now);
                     let (account, mut changes) =
-                        rules::sign_in(account, None, Some(shown), new.session.clone(), now)
+                        rules::sign_in(account, None, Some(presented), new.session.clone(), now)
                             .map_err(Failure::Refused)?;
                     changes.extend(proof.require_below(now));
                     changes.push(self.remember_client(context, account.email.key(), now));

@@ -23,7 +23,7 @@ pub struct Verification {
 }
 
 struct VerifyFacts {
-    shown: PresentedToken,
+    presented: PresentedToken,
     /// Account that the other form of the same mail created.
     created: Option<Account>,
     /// Account of the address.
@@ -52,7 +52,7 @@ impl Accounts {
     /// [`AccountError::InvalidToken`], [`AccountError::UsedToken`], [`AccountError::Invalid`] for the password,
     /// the name or the locale, [`AccountError::RateLimited`].
     pub async fn verify(&self, context: &RequestContext, command: &Verification) -> AccountResult<SignedIn> {
-        let named = VerifiedFields {
+        let fields = VerifiedFields {
             display_name: match &command.display_name {
                 Some(name) => Some(DisplayName::parse("display_name", name).map_err(invalid)?),
                 None => None,
@@ -65,7 +65,7 @@ impl Accounts {
             .run(
                 context,
                 self.admit_proof(context, &command.proof),
-                async |proof, previous| self.verify_facts(context, command, &named, &proof, previous).await,
+                async |proof, previous| self.verify_facts(context, command, &fields, &proof, previous).await,
                 |proof, facts| {
                     let chosen = facts.hash.clone().filter(|_| facts.sets_password());
                     let id = facts.created.as_ref().map(|account| account.id);
@@ -73,13 +73,13 @@ impl Accounts {
                     let new = self.new_session(id, context, now);
                     let (account, mut changes) = match &facts.created {
                         Some(account) => {
-                            rules::sign_in(account, chosen, Some(&facts.shown), new.session.clone(), now)
+                            rules::sign_in(account, chosen, Some(&facts.presented), new.session.clone(), now)
                                 .map_err(|_| AccountError::InvalidToken)
                         }
                         None => rules::confirm_sign_up(
-                            &facts.shown,
+                            &facts.presented,
                             facts.existing.as_ref(),
-                            named.clone(),
+                            fields.clone(),
                             chosen,
                             new.session.clone(),
                             now,
@@ -87,7 +87,7 @@ impl Accounts {
                     }
                     .map_err(Failure::Refused)?;
                     changes.extend(proof.require_below(now));
-                    changes.push(self.remember_client(context, facts.shown.token.email.key(), now));
+                    changes.push(self.remember_client(context, facts.presented.token.email.key(), now));
                     let answer = SignedIn { account, session: new.session, token: new.token };
                     Ok(Decision::Commit { changes, outcome: new.outcome, answer })
                 },
@@ -100,21 +100,21 @@ impl Accounts {
         &self,
         context: &RequestContext,
         command: &Verification,
-        named: &VerifiedFields,
+        fields: &VerifiedFields,
         proof: &AdmittedProof,
         previous: Option<VerifyFacts>,
     ) -> AccountResult<VerifyFacts> {
-        let shown = self.prove(context, proof, TokenKind::SignUp, AccountError::InvalidToken).await?;
-        let created = if shown.is_second() { self.owner_of(&shown.token).await? } else { None };
+        let presented = self.prove(context, proof, TokenKind::SignUp, AccountError::InvalidToken).await?;
+        let created = if presented.is_second() { self.owner_of(&presented.token).await? } else { None };
         let existing = match &created {
             Some(account) => Some(account.clone()),
-            None => self.ports.store.account_by_email(shown.token.email.key()).await?,
+            None => self.ports.store.account_by_email(presented.token.email.key()).await?,
         };
         let hash = previous.and_then(|previous| previous.hash);
-        let mut facts = VerifyFacts { shown, created, existing, hash };
+        let mut facts = VerifyFacts { presented, created, existing, hash };
         if let (Some(typed), None, true) = (&command.password, &facts.hash, facts.sets_password()) {
-            let token = &facts.shown.token;
-            let name = named.display_name.as_ref().or(token.display_name.as_ref());
+            let token = &facts.presented.token;
+            let name = fields.display_name.as_ref().or(token.display_name.as_ref());
             let known_words = [name.map_or("", DisplayName::as_str), local_part(&token.email)];
             let chosen = Password::choose("password", typed, &known_words).map_err(invalid)?;
             // Hash only after the proof: hashing is expensive, so strangers must not cause it.

@@ -77,12 +77,12 @@ impl Pairings {
         &self,
         context: &RequestContext,
         person: &Person,
-        named: &InviteRef,
+        reference: &InviteRef,
     ) -> PairingResult<(Invite, Profile)> {
         let now = self.ports.now();
-        let named = &named.normalized().map_err(invalid)?;
-        self.allow_answer(context, person.id, named).await?;
-        let invite = self.find(named).await?;
+        let reference = &reference.normalized().map_err(invalid)?;
+        self.allow_answer(context, person.id, reference).await?;
+        let invite = self.find(reference).await?;
         let blocked = self.is_closed_to(person.id, invite.as_ref()).await?;
         let invite = rules::answerable(invite.as_ref(), person, blocked, now).map_err(Failure::Refused)?;
         // No check whether the inviter is in a couple: the commit that pairs an account also closes its open
@@ -100,20 +100,20 @@ impl Pairings {
         &self,
         context: &RequestContext,
         person: &Person,
-        named: &InviteRef,
+        reference: &InviteRef,
     ) -> PairingResult<Couple> {
-        let named = &named.normalized().map_err(invalid)?;
+        let reference = &reference.normalized().map_err(invalid)?;
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         let completed = work
             .run(
                 context,
-                self.allow_answer(context, person.id, named),
+                self.allow_answer(context, person.id, reference),
                 async |(), _previous| {
                     // Read the couple before the invite: a read that finds the couple then also finds the invite
                     // closed.
                     let couple = self.ports.store.couple_of(person.id).await?;
-                    let invite = self.find(named).await?;
+                    let invite = self.find(reference).await?;
                     self.read_for_accept(person, couple, invite).await
                 },
                 |(), read| match self.decide_accept(person, read, now).map_err(Failure::Refused)? {
@@ -193,16 +193,16 @@ impl Pairings {
         &self,
         context: &RequestContext,
         person: &Person,
-        named: &InviteRef,
+        reference: &InviteRef,
     ) -> PairingResult<()> {
-        let named = &named.normalized().map_err(invalid)?;
+        let reference = &reference.normalized().map_err(invalid)?;
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         work.run(
             context,
-            self.allow_answer(context, person.id, named),
+            self.allow_answer(context, person.id, reference),
             async |(), _previous| {
-                let invite = self.find(named).await?;
+                let invite = self.find(reference).await?;
                 let blocked = self.is_closed_to(person.id, invite.as_ref()).await?;
                 Ok((invite, blocked))
             },
@@ -215,9 +215,9 @@ impl Pairings {
         .map(drop)
     }
 
-    async fn find(&self, named: &InviteRef) -> PairingResult<Option<Invite>> {
+    async fn find(&self, reference: &InviteRef) -> PairingResult<Option<Invite>> {
         let store = &self.ports.store;
-        Ok(match named {
+        Ok(match reference {
             InviteRef::Code(code) => {
                 store.invite_by_code(&rules::code_digest(&self.ports.keys, code.expose())).await?
             }
@@ -232,11 +232,11 @@ impl Pairings {
         &self,
         context: &RequestContext,
         person: AccountId,
-        named: &InviteRef,
+        reference: &InviteRef,
     ) -> PairingResult<()> {
         let mut wanted = per_client(limit::CODE_PER_CLIENT, context.ip);
         wanted.push((limit::CODE_PER_ACCOUNT, account_key(person)));
-        if let InviteRef::Code(code) = named {
+        if let InviteRef::Code(code) = reference {
             let digest = rules::code_digest(&self.ports.keys, code.expose());
             wanted.push((
                 limit::TRY_PER_CODE,

@@ -91,37 +91,37 @@ impl Pairings {
 
     /// Leaves the couple immediately, without the partner's consent.
     ///
-    /// With `block`, the partner cannot invite the account again. `meant` names the couple to leave, so that
+    /// With `block`, the partner cannot invite the account again. `expected` names the couple to leave, so that
     /// a late repeat never ends another couple; if that couple has already ended, the request succeeds.
     ///
     /// # Errors
-    /// [`PairingError::NotPaired`], also when the account was never in `meant`; [`PairingError::KeyReused`].
+    /// [`PairingError::NotPaired`], also when the account was never in `expected`; [`PairingError::KeyReused`].
     pub async fn leave(
         &self,
         context: &RequestContext,
         person: &Person,
-        meant: Option<CoupleId>,
+        expected: Option<CoupleId>,
         block: bool,
     ) -> PairingResult<()> {
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         let ended = |couple: &Option<Couple>| {
-            meant.filter(|id| couple.as_ref().is_none_or(|couple| couple.id != *id))
+            expected.filter(|id| couple.as_ref().is_none_or(|couple| couple.id != *id))
         };
         work.run(
             context,
             async { Ok(()) },
             async |(), _previous| {
                 let couple = self.ports.store.couple_of(person.id).await?;
-                let named = match ended(&couple) {
+                let other = match ended(&couple) {
                     Some(id) => self.ports.store.couple(id).await?,
                     None => None,
                 };
-                Ok((couple, named))
+                Ok((couple, other))
             },
-            |(), (couple, named)| {
+            |(), (couple, other)| {
                 let changes = match ended(couple) {
-                    Some(_) => rules::already_ended(named.as_ref(), person, block, now),
+                    Some(_) => rules::already_ended(other.as_ref(), person, block, now),
                     None => rules::leave(couple.as_ref(), person, block, now),
                 };
                 Ok(Decision::commit(changes.map_err(Failure::Refused)?, ()))
