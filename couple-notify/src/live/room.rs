@@ -127,11 +127,11 @@ impl RoomState {
         else {
             return;
         };
-        if let Some(place) = rules::thumbs_meet(place, there) {
+        if let Some(middle) = rules::thumbs_meet(position, there) {
             for side in &mut self.sides {
                 side.thumb = None;
             }
-            let body = serde_json::json!({ "x": place.x, "y": place.y });
+            let body = serde_json::json!({ "x": middle.x, "y": middle.y });
             self.push(None, rules::THUMB_KISS.to_owned(), Body::new("body", &body).ok());
         }
     }
@@ -405,8 +405,8 @@ impl Room {
                 let thumb =
                     (kind == rules::THUMB).then(|| rules::thumb(body.as_ref().map(Body::value).as_ref()));
                 state.push(Some(from), kind, body);
-                if let Some(Ok(place)) = thumb {
-                    state.record_thumb(from, place);
+                if let Some(Ok(position)) = thumb {
+                    state.record_thumb(from, position);
                 }
             }
         }
