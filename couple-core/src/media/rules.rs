@@ -121,12 +121,12 @@ fn dimensions_and_placeholder(width: u32, height: u32, placeholder: Option<&[u8]
 #[must_use]
 pub fn media_state(media: &Media) -> serde_json::Value {
     let mut state = dimensions_and_placeholder(media.width, media.height, media.placeholder.as_deref());
-    seen["state"] = media.state.as_str().into();
+    state["state"] = media.state.as_str().into();
     if media.state == MediaState::Ready {
-        seen["animated"] = media.animated.into();
-        seen["alpha"] = media.alpha.into();
+        state["animated"] = media.animated.into();
+        state["alpha"] = media.alpha.into();
     }
-    seen
+    state
 }
 
 /// Entry that notifies the couple of a picture's new state; none if the picture is not in use.

@@ -198,7 +198,7 @@ pub fn edit(
         }
         let before = entry.body.as_ref().map(Body::value).unwrap_or_default();
         if let Some(state) = before.get(MEDIA_STATE_KEY) {
-            body = with_media_state(&body, seen.clone());
+            body = with_media_state(&body, state.clone());
         }
     }
     let edit = TimelineChange::Edit { couple, seq: entry.seq, author, body, at };
