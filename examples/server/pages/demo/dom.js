@@ -29,10 +29,8 @@ export function fill(element, children) {
 
 /** Paths of a grid of 24 × 24. */
 const PATHS = {
-  back: "M15 5l-7 7 7 7",
   bin: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
   camera: "M4 8h4l2-3h4l2 3h4v11H4zM12 16.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7",
-  check: "M5 13l4 4L19 7",
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
   down: "M12 5v14M6 13l6 6 6-6",

@@ -54,7 +54,7 @@ export function pairingScreen(phone) {
     };
     const picture = found.from.avatar ? h("img", { class: "avatar big", src: found.from.avatar, alt: "" }) : h("span", { class: "avatar big", "aria-hidden": "true" }, initial(found.from.display_name));
     const sheet = phone.sheet("Invite", [
-      h("div", { class: "center stack" }, picture, h("p", { class: "big-text" }, h("bdi", {}, found.from.display_name), " invites you"), found.message && h("blockquote", { dir: "auto" }, found.message)),
+      h("div", { class: "center stack" }, picture, h("p", { class: "big-text" }, sentence(found.from.display_name, "invites you")), found.message && h("blockquote", { dir: "auto" }, found.message)),
       problem,
       h("div", { class: "row" }, h("button", { type: "button", onclick: run(pairing.decline) }, "Decline"), h("button", { type: "button", class: "primary", onclick: run(pairing.accept) }, "Accept")),
     ], { class: "low" });
@@ -110,7 +110,7 @@ export function pairingScreen(phone) {
     fill(sent, invites.sent.map(sentInvite));
     fill(received, [
       invites.received.map((/** @type {any} */ one) =>
-        h("article", { class: "card row between" }, h("p", {}, h("bdi", {}, one.from.display_name), " invites you"), h("button", { type: "button", class: "primary", onclick: () => open({ id: one.id }) }, "Show")),
+        h("article", { class: "card row between" }, h("p", {}, sentence(one.from.display_name, "invites you")), h("button", { type: "button", class: "primary", onclick: () => open({ id: one.id }) }, "Show")),
       ),
     ]);
     if (focused) heading.focus();
@@ -125,7 +125,7 @@ export function pairingScreen(phone) {
     fill(offer, [
       invite &&
         h("div", { class: "card row between" },
-          h("p", {}, h("bdi", {}, other?.userName ?? "The other phone"), " shows an invite"),
+          h("p", {}, sentence(other?.userName ?? "The other phone", "shows an invite")),
           h("button", { type: "button", onclick: () => open({ token: invite.link }) }, "Scan it")),
     ]);
   }
@@ -181,3 +181,10 @@ export function pairingScreen(phone) {
 function refOf(text) {
   return /[#_/]/.test(text) ? { token: text } : { code: text };
 }
+
+/**
+ * A sentence about a user: its direction is that of its own words, whatever the name and the page.
+ * @param {string} name
+ * @param {string} text
+ */
+const sentence = (name, text) => h("bdi", {}, h("bdi", {}, name), ` ${text}`);

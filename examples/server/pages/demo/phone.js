@@ -172,7 +172,7 @@ export class Phone extends EventTarget {
       if (before instanceof HTMLElement && before.isConnected && this.element.contains(before)) before.focus({ preventScroll: true });
     };
     const head = h("header", { class: "sheet-head" }, h("h2", { id, tabindex: "-1" }, title), iconButton("close", "Close", { onclick: () => close() }));
-    const element = h("div", { class: `sheet ${kind}`, role: "dialog", "aria-modal": "true", "aria-labelledby": id }, head, h("div", { class: "sheet-body" }, children));
+    const element = h("div", { class: `sheet ${kind}`, role: "dialog", "aria-labelledby": id }, head, h("div", { class: "sheet-body" }, children));
     const backdrop = (/** @type {Event} */ event) => event.target === element && close();
     element.addEventListener("click", backdrop);
     const sheet = { element, close };

@@ -16,7 +16,7 @@ export function signInScreen(phone) {
 
   /**
    * @param {string} title
-   * @param {any} text
+   * @param {string | HTMLElement} text
    * @param {any[]} children
    */
   function show(title, text, children) {
@@ -85,7 +85,7 @@ export function signInScreen(phone) {
       phone.notify("The password was changed.");
       signIn();
     };
-    show("New password", ["If ", h("bdi", {}, email), " has an account, a mail is on its way."], [form([token, password], [token.element, password.element, submit("Set the password")], send, explain), link("Back", signIn)]);
+    show("New password", h("bdi", {}, "If ", h("bdi", {}, email), " has an account, a mail is on its way."), [form([token, password], [token.element, password.element, submit("Set the password")], send, explain), link("Back", signIn)]);
     endMail = phone.watchMail(email, ({ link, code }) => (link && !code ? { label: "Use link", act: () => void (token.input.value = link) } : null));
   }
 
@@ -116,7 +116,7 @@ export function signInScreen(phone) {
         phone.notify(explain(error));
       }
     };
-    show("Enter the code", ["Six digits were mailed to ", h("bdi", {}, email), "."], [element, link("Mail another code", again), link("Back", isNew ? start : signIn)]);
+    show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", {}, email), "."), [element, link("Mail another code", again), link("Back", isNew ? start : signIn)]);
     endMail = phone.watchMail(email, (mail) => {
       if (!mail.code) return null;
       const act = () => {

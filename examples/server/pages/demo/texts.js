@@ -36,7 +36,9 @@ const FIELD_ERRORS = {
   too_short: "This is too short.",
   too_long: "This is too long.",
   invalid: "The server does not accept this.",
-  compromised: "This password is known from data leaks. Choose another.",
+  too_common: "This password is too common. Choose another.",
+  control_character: "This has a character that is not allowed.",
+  in_the_future: "This date is in the future.",
 };
 
 /**
