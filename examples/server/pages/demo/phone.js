@@ -41,6 +41,8 @@ export class Phone extends EventTarget {
   #current = null;
   #route = "";
   #ready = false;
+  /** Whether the focus was last in this phone: what had it can be gone. */
+  #isActive = false;
   /** @type {Map<string, string>} addresses of own photos that the server does not show yet, by `client_id` */
   #previews = new Map();
   /** @type {{ element: HTMLElement, close: () => void }[]} sheets above the screen, the topmost last */
@@ -57,6 +59,7 @@ export class Phone extends EventTarget {
       event.preventDefault();
       this.#sheets.at(-1)?.close();
     });
+    document.addEventListener("focusin", ({ target }) => (this.#isActive = this.element.contains(/** @type {Node} */ (target))));
     const { client } = this;
     client.on("session", ({ session, reason }) => {
       this.returning = reason === "expired" ? (this.me?.email ?? "") : "";
@@ -130,7 +133,8 @@ export class Phone extends EventTarget {
     this.#route = route;
     const make = await SCREENS[/** @type {keyof typeof SCREENS} */ (route.split(" ")[0])]();
     if (route !== this.#route) return;
-    const hadFocus = this.element.contains(document.activeElement);
+    const { activeElement } = document;
+    const hadFocus = this.#isActive && (activeElement === document.body || this.element.contains(activeElement));
     this.#current?.close?.();
     for (const sheet of [...this.#sheets].reverse()) sheet.close();
     this.#current = make(this);
