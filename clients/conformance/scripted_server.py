@@ -48,13 +48,12 @@ class Fault:
 class StreamFault:
     """What goes wrong with one live connection."""
 
-    def __init__(self, inject=(), duplicate=False, swap=False, cut_after_bytes=None, cut_after_entries=None, bye=None,
-                 bye_after_entries=0, one_byte_at_a_time=False, silent_after_entries=None, fragment=False):
+    def __init__(self, inject=(), duplicate=False, swap=False, cut_after_bytes=None, cut_after_entries=None,
+                 one_byte_at_a_time=False, silent_after_entries=None, fragment=False):
         self.inject = list(inject)  # frames that are sent first
         self.duplicate = duplicate  # every frame of an entry is sent twice
         self.swap = swap  # two consecutive frames of entries are exchanged
         self.cut_after_bytes, self.cut_after_entries = cut_after_bytes, cut_after_entries
-        self.bye, self.bye_after_entries = bye, bye_after_entries  # the frame that ends the connection
         self.one_byte_at_a_time = one_byte_at_a_time
         self.silent_after_entries = silent_after_entries  # the connection stays open and sends nothing more, not even a heartbeat
         self.fragment = fragment  # WebSocket: messages in fragments with pings in between; SSE: comments, CRLF, several data lines
@@ -244,8 +243,6 @@ class ScriptedServer:
             if fault.silent_after_entries is not None and sent_entries >= fault.silent_after_entries:
                 await asyncio.wait([watch])
                 break
-            if fault.bye and sent_entries >= fault.bye_after_entries:
-                return await out.end(fault.bye, log.cursor(position))
             if queue:
                 frame = queue.pop(0)
                 if frame["type"] == "bye":
