@@ -47,8 +47,8 @@ pub struct RenderPlan {
 /// # Memory
 ///
 /// The gallery holds permits for [`RenderPlan::memory`] and for the file while `render` runs, and lets other pictures wait when
-/// [`GalleryOptions::memory`](super::GalleryOptions::memory) is used up. An estimate that is too low breaks that limit; one that is too
-/// high costs concurrency only. A plan above the limit is rendered alone.
+/// the memory of [`GalleryOptions::with_memory_bytes`](super::GalleryOptions::with_memory_bytes) is used up. An estimate that is too low
+/// breaks that limit; one that is too high costs concurrency only. A plan above the limit is rendered alone.
 ///
 /// # Guarantees
 ///
