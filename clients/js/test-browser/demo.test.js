@@ -217,11 +217,20 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await ana.button("Unblock").click();
   await ana.element.getByText("None").waitFor();
 
-  // Sign in by password, delete the account.
+  // A new password by mail, sign in, delete the account.
   await ana.button("Sign out").click();
   await ana.button("I have an account").click();
   await ana.field("E-mail address").fill(email);
+  await ana.button("Forgot the password").click();
+  await ana.button("Mail the link").click();
+  await ana.field("New password").fill(`${PASSWORD}, new`);
+  await ana.button("Use link").click();
+  await ana.button("Set the password").click();
+  await ana.field("E-mail address").fill(email);
   await ana.field("Password").fill(PASSWORD);
+  await ana.button("Sign in").click();
+  await ana.element.getByText("Address, password or code is wrong.").waitFor();
+  await ana.field("Password").fill(`${PASSWORD}, new`);
   await ana.button("Sign in").click();
   await ana.button("Profile, sessions, sign out").click();
   await ana.button("Delete the account").click();

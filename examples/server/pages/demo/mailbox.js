@@ -8,17 +8,37 @@ const listeners = new Set();
 let source = null;
 
 /**
+ * @param {Mail} mail
+ * @param {string} email
+ */
+const isTo = ({ to }, email) => (/<([^>]*)>/.exec(to)?.[1] ?? to).toLowerCase() === email.toLowerCase();
+
+/**
+ * @param {string} email
+ * @returns {Promise<Mail | undefined>} newest mail to an address
+ */
+export async function newestMail(email) {
+  try {
+    const response = await fetch("/dev/mail/messages");
+    /** @type {Mail[]} */
+    const mails = response.ok ? await response.json() : [];
+    return mails.find((mail) => isTo(mail, email));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
  * Calls `listener` for the newest mail to an address, and for each one that follows.
  * @param {string} email
+ * @param {Mail | undefined} known newest mail before the one that is expected
  * @param {(mail: Mail) => void} listener
  * @returns {() => void} ends it
  */
-export function watchMail(email, listener) {
-  const address = email.toLowerCase();
-  const mine = (/** @type {Mail} */ { to }) => (/<([^>]*)>/.exec(to)?.[1] ?? to).toLowerCase() === address;
-  const seen = new Set();
+export function watchMail(email, known, listener) {
+  const seen = new Set([known?.id]);
   const hear = (/** @type {Mail} */ mail) => {
-    if (!mine(mail) || seen.has(mail.id)) return;
+    if (!isTo(mail, email) || seen.has(mail.id)) return;
     seen.add(mail.id);
     listener(mail);
   };
@@ -29,14 +49,11 @@ export function watchMail(email, listener) {
     source.addEventListener("mail", ({ data }) => listeners.forEach((each) => each(JSON.parse(data))));
   }
   const ask = async () => {
-    const response = await fetch("/dev/mail/messages");
-    /** @type {Mail[]} */
-    const mails = response.ok ? await response.json() : [];
-    const newest = mails.find(mine);
+    const newest = await newestMail(email);
     if (newest) hear(newest);
   };
   source.addEventListener("open", ask);
-  if (source.readyState === EventSource.OPEN) ask().catch(() => {});
+  if (source.readyState === EventSource.OPEN) void ask();
   const opened = source;
   return () => {
     opened.removeEventListener("open", ask);

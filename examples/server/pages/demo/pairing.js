@@ -142,20 +142,6 @@ export function pairingScreen(phone) {
     h("button", { type: "button", class: "plain", onclick: () => void import("./settings.js").then(({ openSettings }) => openSettings(phone)) }, "Profile, sessions, sign out"),
   );
 
-  let endMail = () => {};
-  const watch = () => {
-    if (!phone.me) return;
-    endMail();
-    endMail = phone.watchMail(phone.me.email, ({ link, code }) => (link?.includes("/open/invite#") && !code ? { label: "Open invite", act: () => open({ token: link }) } : null));
-  };
-  watch();
-  phone.addEventListener("change", watchOnce);
-  let watched = phone.me?.email;
-  function watchOnce() {
-    if (phone.me?.email === watched) return;
-    watched = phone.me?.email;
-    watch();
-  }
   phone.other?.addEventListener("change", showOffer);
   showOffer();
   const poll = () => {
@@ -166,8 +152,6 @@ export function pairingScreen(phone) {
   const close = () => {
     closed = true;
     clearInterval(timer);
-    endMail();
-    phone.removeEventListener("change", watchOnce);
     phone.other?.removeEventListener("change", showOffer);
     phone.openInvite = null;
   };

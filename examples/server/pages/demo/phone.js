@@ -269,13 +269,14 @@ export class Phone extends EventTarget {
   /**
    * Shows mails to an address as notices, with a button that uses them.
    * @param {string} email
+   * @param {import("./mailbox.js").Mail | undefined} known newest mail before the one that is expected
    * @param {(mail: import("./mailbox.js").Mail) => ({ label: string, act: () => void } | null)} offer what a mail is good for; null: nothing
    * @returns {() => void} ends it
    */
-  watchMail(email, offer) {
+  watchMail(email, known, offer) {
     /** @type {HTMLElement | null} */
     let shown = null;
-    const end = watchMail(email, (mail) => {
+    const end = watchMail(email, known, (mail) => {
       const use = offer(mail);
       if (!use) return;
       const close = () => notice.remove();

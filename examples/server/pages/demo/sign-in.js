@@ -1,7 +1,10 @@
 /** Signing up and in. */
 
 import { field, form, h } from "./dom.js";
+import { newestMail } from "./mailbox.js";
 import { explain } from "./texts.js";
+
+/** @import { Mail } from "./mailbox.js" */
 
 const NAMES = ["Ana", "Ben"];
 
@@ -41,8 +44,9 @@ export function signInScreen(phone) {
     const name = field("Your name", { name: "display_name", value: suggestion, autocomplete: "off", required: true, dir: "auto" });
     const email = field("E-mail address", { name: "email", type: "email", value: address, autocomplete: "off", required: true, dir: "ltr" });
     const send = async (/** @type {any} */ values) => {
+      const known = await newestMail(values.email);
       await account.signUp(values);
-      code({ ...values, verb: "verify" });
+      code({ email: values.email, verb: "verify", known });
     };
     show("Hello", "An account needs a name and an address. A code is mailed to it.", [
       form([name, email], [name.element, email.element, submit("Create account")], send, explain),
@@ -56,8 +60,9 @@ export function signInScreen(phone) {
     const password = field("Password", { name: "password", type: "password", autocomplete: "current-password", hint: "Leave it empty to get a code by mail." });
     const send = async (/** @type {any} */ values) => {
       if (values.password) return account.signIn(values);
+      const known = await newestMail(values.email);
       await account.requestCode(values.email);
-      code({ email: values.email, verb: "signIn" });
+      code({ email: values.email, verb: "signIn", known });
     };
     show("Welcome back", "Sign in with your password, or with a code by mail.", [
       form([email, password], [email.element, password.element, submit("Sign in")], send, explain),
@@ -70,14 +75,15 @@ export function signInScreen(phone) {
   function forgot(address) {
     const email = field("E-mail address", { name: "email", type: "email", value: address, required: true, dir: "ltr", autofocus: true });
     const send = async (/** @type {any} */ values) => {
+      const known = await newestMail(values.email);
       await account.forgotPassword(values.email);
-      newPassword(values.email);
+      newPassword(values.email, known);
     };
     show("New password", "A link to set a new password is mailed to you.", [form([email], [email.element, submit("Mail the link")], send, explain), link("Back", signIn)]);
   }
 
-  /** @param {string} email */
-  function newPassword(email) {
+  /** @param {string} email @param {Mail | undefined} known */
+  function newPassword(email, known) {
     const token = field("Link from the mail", { name: "token", required: true, dir: "ltr", autofocus: true });
     const password = field("New password", { name: "new_password", type: "password", autocomplete: "new-password", required: true, hint: "At least 15 characters." });
     const send = async (/** @type {any} */ values) => {
@@ -86,11 +92,11 @@ export function signInScreen(phone) {
       signIn();
     };
     show("New password", h("bdi", {}, "If ", h("bdi", {}, email), " has an account, a mail is on its way."), [form([token, password], [token.element, password.element, submit("Set the password")], send, explain), link("Back", signIn)]);
-    endMail = phone.watchMail(email, ({ link, code }) => (link && !code ? { label: "Use link", act: () => void (token.input.value = link) } : null));
+    endMail = phone.watchMail(email, known, ({ link }) => (link ? { label: "Use link", act: () => void (token.input.value = link) } : null));
   }
 
-  /** @param {{ email: string, verb: "verify" | "signIn" }} target */
-  function code({ email, verb }) {
+  /** @param {{ email: string, verb: "verify" | "signIn", known: Mail | undefined }} target */
+  function code({ email, verb, known }) {
     const input = field("Code", {
       name: "code",
       inputmode: "numeric",
@@ -117,7 +123,7 @@ export function signInScreen(phone) {
       }
     };
     show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", {}, email), "."), [element, link("Mail another code", again), link("Back", isNew ? start : signIn)]);
-    endMail = phone.watchMail(email, (mail) => {
+    endMail = phone.watchMail(email, known, (mail) => {
       if (!mail.code) return null;
       const act = () => {
         input.input.value = mail.code;
