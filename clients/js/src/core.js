@@ -12,6 +12,8 @@ import { backoffDelay, randomId, sortable } from "./util.js";
 /** @import { ClientOptions, Couple, Events, QueueItem, Session, SessionReason, Status, TransportName } from "./types.js" */
 /** @import { Message } from "./replica.js" */
 
+/** Time, in milliseconds, between two events `timeline` while the entries since the last connection arrive. */
+const CATCH_UP_INTERVAL = 20;
 /** Entries after which the couple is read again. */
 const COUPLE_KINDS = new Set(["paired", "restored", "profile_changed", "couple_changed"]);
 
@@ -74,7 +76,9 @@ export class Core {
   /** @type {Promise<Couple | null> | null} */
   #refreshing = null;
   #refreshAgain = false;
-  #announced = false;
+  #announcing = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #announcement;
 
   /** @param {ClientOptions} options */
   constructor(options) {
@@ -197,7 +201,7 @@ export class Core {
     const { changes, events } = this.replica.apply(message);
     if (this.#tabs.leader && changes.length > 0) this.#keep(changes);
     for (const [type, value] of events) {
-      if (type === "timeline") this.#announceTimeline();
+      if (type === "timeline") this.#announceTimeline(message.type === "frame" && this.status.state === "connecting");
       else if (type === "refused") this.events.emit(type, { item: /** @type {any} */ (value).item, error: revived(/** @type {any} */ (value).error) });
       else this.events.emit(type, /** @type {any} */ (value));
     }
@@ -211,14 +215,24 @@ export class Core {
     if (message.type === "couple" && this.replica.couple?.id !== before) this.live.restart();
   }
 
-  /** Emits `timeline` once for all changes of one turn of the event loop. */
-  #announceTimeline() {
-    if (this.#announced) return;
-    this.#announced = true;
-    void Promise.resolve().then(() => {
-      this.#announced = false;
+  /**
+   * Emits `timeline` once for all changes of one turn of the event loop or, while the entries since the last connection arrive, of some
+   * milliseconds.
+   * @param {boolean} [arriving]
+   */
+  #announceTimeline(arriving = false) {
+    const announce = () => {
+      clearTimeout(this.#announcement);
+      this.#announcement = undefined;
+      this.#announcing = false;
       this.events.emit("timeline", undefined);
-    });
+    };
+    if (arriving) {
+      this.#announcement ??= setTimeout(announce, CATCH_UP_INTERVAL);
+    } else if (!this.#announcing) {
+      this.#announcing = true;
+      void Promise.resolve().then(announce);
+    }
   }
 
   /** @param {any} message */

@@ -1,4 +1,5 @@
 import { CoupleError } from "./errors.js";
+import { queryOf } from "./util.js";
 
 /** @import { Core } from "./core.js" */
 /** @import { Media, Schemas, Upload } from "./types.js" */
@@ -79,7 +80,7 @@ export class MediaApi {
    * @returns {Promise<Schemas["MediaPage"]>}
    */
   list(query = {}) {
-    return this.#core.http.call("GET", `/v1/media?${new URLSearchParams(/** @type {any} */ (query))}`);
+    return this.#core.http.call("GET", `/v1/media${queryOf(query)}`);
   }
 
   /**

@@ -1,4 +1,4 @@
-import { randomId } from "./util.js";
+import { queryOf, randomId } from "./util.js";
 
 /** @import { Core } from "./core.js" */
 /** @import { Couple, EntryPage, Schemas } from "./types.js" */
@@ -100,7 +100,7 @@ export class PairingApi {
    * @returns {Promise<EntryPage>}
    */
   previous(query = {}) {
-    return this.#core.http.call("GET", `/v1/couple/previous/entries?${new URLSearchParams(/** @type {any} */ (query))}`);
+    return this.#core.http.call("GET", `/v1/couple/previous/entries${queryOf(query)}`);
   }
 
   /** @returns {Promise<Schemas["BlockOut"][]>} */

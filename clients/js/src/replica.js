@@ -121,7 +121,10 @@ export class Replica {
     const starting = (/** @type {string} */ prefix) => stored.filter(([key]) => key.startsWith(prefix));
     const queue = starting("q:").map(([, item]) => item);
     const entries = starting("e:").map(([, entry]) => entry);
-    if (log.last >= this.last) this.restore({ couple: values.get("couple"), ...log, entries, queue });
+    const stale = values.get("couple");
+    // The presence was that of another time.
+    const couple = stale && { ...stale, partner: { ...stale.partner, presence: "away" } };
+    if (log.last >= this.last) this.restore({ couple, ...log, entries, queue });
     else this.queue = queue;
     for (const { seq } of entries) this.#stored.add(seq);
     this.#view = null;

@@ -1,5 +1,5 @@
 import { CoupleError } from "./errors.js";
-import { randomId } from "./util.js";
+import { queryOf, randomId } from "./util.js";
 
 /** @import { Core } from "./core.js" */
 /** @import { EntryPage, PageQuery, QueueItem, TimelineEntry } from "./types.js" */
@@ -140,7 +140,7 @@ export class TimelineApi {
    * @returns {Promise<EntryPage>}
    */
   page(query = {}) {
-    return this.#core.http.call("GET", `/v1/couple/entries?${new URLSearchParams(/** @type {any} */ (query))}`);
+    return this.#core.http.call("GET", `/v1/couple/entries${queryOf(query)}`);
   }
 
   /** @param {number} limit */

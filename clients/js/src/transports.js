@@ -1,5 +1,5 @@
 import { CoupleError } from "./errors.js";
-import { linkedAbort } from "./util.js";
+import { linkedAbort, queryOf } from "./util.js";
 
 /** @import { Frame, TransportName, WebSocketClass } from "./types.js" */
 /** @import { Http } from "./http.js" */
@@ -38,10 +38,7 @@ export const TRANSPORTS = { websocket: overWebSocket, sse: overEvents, poll: ove
  * @param {Record<string, string | number | undefined>} more
  */
 function path({ cursor, presence }, more) {
-  const query = new URLSearchParams();
-  const values = { after: cursor(), presence: presence ? undefined : "off", ...more };
-  for (const [name, value] of Object.entries(values)) if (value !== undefined) query.set(name, String(value));
-  return `/v1/couple/live?${query}`;
+  return `/v1/couple/live${queryOf({ after: cursor(), presence: presence ? undefined : "off", ...more })}`;
 }
 
 /**

@@ -222,7 +222,7 @@ export class Uploads {
       }
       const headers = { ...TUS, "upload-length": String(blob.size), "upload-metadata": record.metadata };
       const response = await this.#request("POST", "/v1/uploads", headers, undefined, signal);
-      record.url = new URL(response.headers.get("location") ?? "", http.url("/v1/uploads")).href;
+      record.url = absolute(response.headers.get("location") ?? "", http.url("/v1/uploads"));
       await writer.write([[`u:${record.order}`, record]]);
     }
     const chunk = Math.max(options.uploadChunk, Math.ceil(blob.size / MAX_CHUNKS));
@@ -291,6 +291,17 @@ export class Uploads {
     }
     this.#core.publishUpload(upload);
   }
+}
+
+/**
+ * Resolves a `Location` header. `URL` of React Native does not resolve relative ones.
+ * @param {string} location
+ * @param {string} base absolute URL of the request
+ */
+function absolute(location, base) {
+  if (/^https?:/.test(location)) return location;
+  const directory = location.startsWith("/") ? /^https?:\/\/[^/]*/ : /^.*\//;
+  return (directory.exec(base)?.[0] ?? "") + location;
 }
 
 /**

@@ -16,6 +16,16 @@ export function randomId() {
 export const sortable = (number) => String(number).padStart(16, "0");
 
 /**
+ * Query of a URL, without the absent values. `URLSearchParams` of React Native has only a part of its methods.
+ * @param {Record<string, string | number | boolean | null | undefined>} values
+ */
+export function queryOf(values) {
+  const present = Object.entries(values).filter(([, value]) => value !== undefined && value !== null);
+  const pairs = present.map(([name, value]) => `${name}=${encodeURIComponent(/** @type {string} */ (value))}`);
+  return pairs.length > 0 ? `?${pairs.join("&")}` : "";
+}
+
+/**
  * Exponential back-off with full jitter.
  * @param {number} failures failures in a row, from 1
  * @param {{ first: number, most: number }} backoff
