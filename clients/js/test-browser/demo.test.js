@@ -332,6 +332,46 @@ test("two tabs of one phone share a connection, and the second takes over", asyn
   await demo.close();
 });
 
+test("a long conversation is loaded page by page, and stays where the reader is", async () => {
+  const { demo, ben, addresses } = await openPair();
+  const token = await demo.page.evaluate(() => new Promise((resolve) => {
+    indexedDB.open("couple-demo-1").onsuccess = ({ target }) => {
+      const database = /** @type {any} */ (target).result;
+      database.transaction("values").objectStore("values").get("session").onsuccess = (/** @type {any} */ event) => resolve(event.target.result.token);
+    };
+  }));
+  const last = 450;
+  for (let n = 1; n <= last; n++) {
+    await server.call("POST", "/v1/couple/entries", token, { client_id: `n${n}`, kind: "text", body: { text: `message ${n}` } });
+  }
+  await ben.bubble(`message ${last}`).waitFor();
+  assert.equal((await ben.texts()).length, last);
+  const second = await Demo.open(browser, server.url);
+  const elsewhere = second.phone(1);
+  await elsewhere.signInByCode(addresses[0]);
+  await elsewhere.bubble(`message ${last}`).waitFor();
+  const loaded = (await elsewhere.texts()).length;
+  assert.ok(loaded < last, `${loaded} messages`);
+  const log = elsewhere.element.locator(".log");
+  await log.evaluate((/** @type {HTMLElement} */ log) => (log.scrollTop = 0));
+  const top = elsewhere.bubble(`message ${last - loaded + 1}`).first();
+  const before = await top.boundingBox();
+  await elsewhere.button("Earlier messages").click();
+  await elsewhere.bubble(`message ${last - loaded}`).first().waitFor();
+  const after = await top.boundingBox();
+  assert.ok(Math.abs(after.y - before.y) < 40, `moved from ${before.y} to ${after.y}`);
+  await until(async () => {
+    const button = elsewhere.button("Earlier messages");
+    if (await button.isVisible()) await button.click();
+    return (await elsewhere.texts()).length === last;
+  }, "all messages");
+  await ben.write("new");
+  await elsewhere.button("Newest messages").click();
+  await elsewhere.bubble("new").waitFor();
+  await second.close();
+  await demo.close();
+});
+
 test("a revoked session keeps what waits, and sends it after the next sign-in", async () => {
   const { demo, ana, ben, addresses } = await openPair();
   await ana.button("Go offline").click();

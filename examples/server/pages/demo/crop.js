@@ -52,10 +52,18 @@ export function cropAvatar(phone, file, use) {
   image.addEventListener("error", () => (problem.textContent = "This browser cannot show the picture. Choose another."));
   image.src = address;
   zoom.addEventListener("input", draw);
-  frame.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => frame.setPointerCapture(event.pointerId));
-  frame.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
-    if (frame.hasPointerCapture(event.pointerId)) move(event.movementX, event.movementY);
+  /** @type {{ clientX: number, clientY: number } | null} last place of the pointer that drags */
+  let dragged = null;
+  frame.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
+    frame.setPointerCapture(event.pointerId);
+    dragged = event;
   });
+  frame.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+    if (!dragged) return;
+    move(event.clientX - dragged.clientX, event.clientY - dragged.clientY);
+    dragged = event;
+  });
+  for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, () => (dragged = null));
   frame.addEventListener("wheel", (/** @type {WheelEvent} */ event) => {
     event.preventDefault();
     zoom.value = String(Number(zoom.value) - event.deltaY / 400);

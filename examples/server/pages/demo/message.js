@@ -64,7 +64,7 @@ export function messageView(phone, actions) {
       "div",
       { class: "reactions" },
       partner && h("span", { class: "reaction", role: "img", "aria-label": `${partnerName}: ${partner}` }, partner),
-      me && h("button", { type: "button", class: "reaction", "aria-label": `Your reaction ${me}: remove it`, onclick: () => run(timeline.react(entry.key, null)) }, me),
+      me && h("button", { type: "button", class: "reaction", "aria-label": `Your reaction ${me}: remove it`, onclick: () => run(() => timeline.react(entry.key, null)) }, me),
     );
   }
 
@@ -80,9 +80,9 @@ export function messageView(phone, actions) {
     return h("p", { class: "meta", "data-state": state.toLowerCase() }, parts);
   }
 
-  async function run(/** @type {Promise<unknown>} */ promise) {
+  async function run(/** @type {() => Promise<unknown>} */ act) {
     try {
-      await promise;
+      await act();
     } catch (error) {
       phone.notify(explain(error));
     }
@@ -96,9 +96,9 @@ export function messageView(phone, actions) {
     };
     const react = (/** @type {string} */ emoji) => {
       const isMine = entry.reactions?.me === emoji;
-      return h("button", { type: "button", class: "emoji", "aria-pressed": String(isMine), "aria-label": `React with ${emoji}`, onclick: close(() => run(timeline.react(entry.key, isMine ? null : emoji))) }, emoji);
+      return h("button", { type: "button", class: "emoji", "aria-pressed": String(isMine), "aria-label": `React with ${emoji}`, onclick: close(() => run(() => timeline.react(entry.key, isMine ? null : emoji))) }, emoji);
     };
-    const copy = () => run(navigator.clipboard.writeText(entry.body.text));
+    const copy = () => run(() => navigator.clipboard.writeText(entry.body.text));
     const sheet = phone.sheet("Message", [
       h("div", { class: "row emojis" }, REACTIONS.map(react)),
       h(
@@ -106,7 +106,7 @@ export function messageView(phone, actions) {
         { class: "menu" },
         entry.kind === "text" && h("button", { type: "button", class: "plain", onclick: close(copy) }, icon("copy"), "Copy"),
         mine && entry.kind === "text" && h("button", { type: "button", class: "plain", onclick: close(() => actions.edit(entry)) }, icon("edit"), "Edit"),
-        mine && h("button", { type: "button", class: "plain danger", onclick: close(() => run(timeline.delete(entry.key))) }, icon("bin"), "Delete"),
+        mine && h("button", { type: "button", class: "plain danger", onclick: close(() => run(() => timeline.delete(entry.key))) }, icon("bin"), "Delete"),
       ),
     ], { class: "low" });
   }
