@@ -74,9 +74,15 @@ test("the first load is small, complete and free of inline code", async () => {
   const size = loaded.reduce((sum, [, body]) => sum + gzipSync(body).length, 0);
   console.log(`demo: ${loaded.length} files, ${size} bytes, compressed; at most ${MAX_FIRST_LOAD}`);
   assert.ok(size <= MAX_FIRST_LOAD);
-  const preloaded = await page.locator("link[rel=modulepreload], script").evaluateAll((/** @type {any[]} */ all) => all.map((one) => new URL(one.href ?? one.src).pathname));
+  const preloaded = await page
+    .locator("link[rel=modulepreload], script")
+    .evaluateAll((/** @type {any[]} */ all) => all.map((one) => new URL(one.href ?? one.src).pathname));
   const scripts = loaded.map(([path]) => path).filter((path) => path.endsWith(".js"));
-  assert.deepEqual(scripts.filter((path) => !preloaded.includes(path)), [], "modules that are not preloaded");
+  assert.deepEqual(
+    scripts.filter((path) => !preloaded.includes(path)),
+    [],
+    "modules that are not preloaded",
+  );
   // The form of the first phone can be used as soon as it is part of the page.
   await page.addInitScript(() => {
     const observer = new MutationObserver(() => {
@@ -90,7 +96,11 @@ test("the first load is small, complete and free of inline code", async () => {
   const times = [];
   for (let run = 0; run < 5; run++) {
     await page.goto(`${server.url}/demo/`);
-    times.push(await page.waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime).then((/** @type {any} */ handle) => handle.jsonValue()));
+    times.push(
+      await page
+        .waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime)
+        .then((/** @type {any} */ handle) => handle.jsonValue()),
+    );
   }
   console.log(`demo: interactive after ${Math.round(Math.min(...times))} ms`);
   await demo.close();
@@ -249,7 +259,8 @@ test("nothing is lost, doubled or reordered while connections are disturbed", as
     async (/** @type {any} */ phone) => {
       if (await phone.button("Kill connection").isEnabled()) await phone.button("Kill connection").click();
     },
-    async (/** @type {any} */ phone, /** @type {number} */ at) => void (await phone.element.getByLabel("Transport").selectOption(["sse", "poll", "websocket", ""][at % 4])),
+    async (/** @type {any} */ phone, /** @type {number} */ at) =>
+      void (await phone.element.getByLabel("Transport").selectOption(["sse", "poll", "websocket", ""][at % 4])),
   ];
   for (let at = 0; at < SWITCHES; at++) {
     const phone = at % 2 === 0 ? ana : ben;
@@ -275,8 +286,14 @@ test("nothing is lost, doubled or reordered while connections are disturbed", as
   await until(async () => (await demo.page.getByText("to send").count()) === 0, "empty queues");
   const [shownToAna, shownToBen] = [await ana.texts(), await ben.texts()];
   assert.deepEqual(shownToAna, shownToBen, "both phones show the same log");
-  assert.deepEqual(shownToAna.filter((/** @type {string} */ text) => text.startsWith("a")), written.ana);
-  assert.deepEqual(shownToAna.filter((/** @type {string} */ text) => text.startsWith("b")), written.ben);
+  assert.deepEqual(
+    shownToAna.filter((/** @type {string} */ text) => text.startsWith("a")),
+    written.ana,
+  );
+  assert.deepEqual(
+    shownToAna.filter((/** @type {string} */ text) => text.startsWith("b")),
+    written.ben,
+  );
   await demo.close();
 });
 
@@ -334,12 +351,16 @@ test("two tabs of one phone share a connection, and the second takes over", asyn
 
 test("a long conversation is loaded page by page, and stays where the reader is", async () => {
   const { demo, ben, addresses } = await openPair();
-  const token = await demo.page.evaluate(() => new Promise((resolve) => {
-    indexedDB.open("couple-demo-1").onsuccess = ({ target }) => {
-      const database = /** @type {any} */ (target).result;
-      database.transaction("values").objectStore("values").get("session").onsuccess = (/** @type {any} */ event) => resolve(event.target.result.token);
-    };
-  }));
+  const token = await demo.page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        indexedDB.open("couple-demo-1").onsuccess = ({ target }) => {
+          const database = /** @type {any} */ (target).result;
+          database.transaction("values").objectStore("values").get("session").onsuccess = (/** @type {any} */ event) =>
+            resolve(event.target.result.token);
+        };
+      }),
+  );
   const last = 450;
   for (let n = 1; n <= last; n++) {
     await server.call("POST", "/v1/couple/entries", token, { client_id: `n${n}`, kind: "text", body: { text: `message ${n}` } });
@@ -357,7 +378,10 @@ test("a long conversation is loaded page by page, and stays where the reader is"
   const top = elsewhere.bubble(`message ${last - loaded + 1}`).first();
   const before = await top.boundingBox();
   await elsewhere.button("Earlier messages").click();
-  await elsewhere.bubble(`message ${last - loaded}`).first().waitFor();
+  await elsewhere
+    .bubble(`message ${last - loaded}`)
+    .first()
+    .waitFor();
   const after = await top.boundingBox();
   assert.ok(Math.abs(after.y - before.y) < 40, `moved from ${before.y} to ${after.y}`);
   await until(async () => {
@@ -432,7 +456,13 @@ test("the keyboard alone is enough, and focus follows what happens", async () =>
   const demo = await Demo.open(browser, server.url);
   const [ana, ben] = [demo.phone(1), demo.phone(2)];
   const { keyboard } = demo.page;
-  const focused = () => demo.page.evaluate(() => /** @type {any} */ (document.activeElement)?.labels?.[0]?.textContent ?? document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.textContent);
+  const focused = () =>
+    demo.page.evaluate(
+      () =>
+        /** @type {any} */ (document.activeElement)?.labels?.[0]?.textContent ??
+        document.activeElement?.getAttribute("aria-label") ??
+        document.activeElement?.textContent,
+    );
   const isFocused = (/** @type {string} */ what) => until(async () => (await focused()) === what, `focus on ${what}`);
   await ana.field("Your name").focus();
   await keyboard.press("Tab");

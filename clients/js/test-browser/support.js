@@ -16,13 +16,20 @@ const axeSource = await readFile(load.resolve("axe-core/axe.min.js"), "utf8");
  * What a browser reports of the network, although the demo expects it: 404 as long as there is no couple, 401 after the end of a session, a
  * wrong code, and connections that a test cut.
  */
-const EXPECTED = /^Failed to load resource: (the server responded with a status of (401|404|422) |net::ERR_)|^WebSocket connection to '[^']*' failed: /;
+const EXPECTED =
+  /^Failed to load resource: (the server responded with a status of (401|404|422) |net::ERR_)|^WebSocket connection to '[^']*' failed: /;
 
 export function launch() {
   return chromium.launch({
     executablePath: process.env.COUPLE_TEST_CHROMIUM || "/usr/bin/chromium",
     // Containers and root lack what the sandbox needs; the browser loads pages of our own server only.
-    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-dev-shm-usage",
+      "--use-fake-device-for-media-stream",
+      "--use-fake-ui-for-media-stream",
+    ],
   });
 }
 
@@ -46,7 +53,11 @@ export class Demo {
    * @param {{ width?: number, height?: number, scheme?: "light" | "dark", path?: string }} [options]
    */
   static async open(browser, url, { width = 1280, height = 800, scheme = "light", path = "/demo/" } = {}) {
-    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, permissions: ["clipboard-read", "clipboard-write"] });
+    const context = await browser.newContext({
+      viewport: { width, height },
+      colorScheme: scheme,
+      permissions: ["clipboard-read", "clipboard-write"],
+    });
     context.setDefaultTimeout(20_000);
     const demo = new Demo(context, null);
     demo.page = await demo.openTab(url + path);
@@ -217,7 +228,10 @@ export async function checkAccessibility(page, state) {
   await page.waitForTimeout(350);
   await page.evaluate(axeSource);
   const { violations } = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })");
-  const found = violations.map((/** @type {any} */ { id, help, nodes }) => `${id}: ${help}: ${nodes.map((/** @type {any} */ node) => node.target.join(" ")).join(", ")}`);
+  const found = violations.map(
+    (/** @type {any} */ { id, help, nodes }) =>
+      `${id}: ${help}: ${nodes.map((/** @type {any} */ node) => node.target.join(" ")).join(", ")}`,
+  );
   assert.deepEqual(found, [], `accessibility of ${state}`);
   const folder = process.env.COUPLE_TEST_SCREENSHOTS;
   if (!folder) return;
@@ -230,7 +244,7 @@ export async function checkAccessibility(page, state) {
  * @param {string} what
  */
 export async function until(condition, what) {
-  for (const end = Date.now() + 30_000; !(await condition()); ) {
+  for (const end = Date.now() + 30_000; !(await condition());) {
     if (Date.now() > end) throw new Error(`timed out: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

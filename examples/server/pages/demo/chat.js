@@ -28,7 +28,13 @@ export function chatScreen(phone) {
   const name = h("bdi");
   const presence = h("p", { class: "presence small" });
   const settings = () => void import("./settings.js").then(({ openSettings }) => openSettings(phone));
-  const head = h("header", { class: "chat-head" }, face, h("div", { class: "grow" }, h("h2", { tabindex: "-1" }, name), presence), iconButton("more", "Settings", { onclick: settings }));
+  const head = h(
+    "header",
+    { class: "chat-head" },
+    face,
+    h("div", { class: "grow" }, h("h2", { tabindex: "-1" }, name), presence),
+    iconButton("more", "Settings", { onclick: settings }),
+  );
   let typingUntil = 0;
   let shownFace = "";
 
@@ -170,17 +176,41 @@ export function chatScreen(phone) {
   let lastTyping = 0;
   /** @type {string | null} key of the message that is edited */
   let editing = null;
-  const text = h("textarea", { rows: "1", "aria-label": "Message", placeholder: "Message", dir: "auto", oninput: typed, onkeydown: keyed, onpaste: pasted });
+  const text = h("textarea", {
+    rows: "1",
+    "aria-label": "Message",
+    placeholder: "Message",
+    dir: "auto",
+    oninput: typed,
+    onkeydown: keyed,
+    onpaste: pasted,
+  });
   const send = iconButton("send", "Send", { type: "submit", class: "primary send" });
-  const editBar = h("div", { class: "edit-bar", hidden: true }, h("span", { class: "grow" }, "Editing"), iconButton("close", "Stop editing", { onclick: stopEdit }));
+  const editBar = h(
+    "div",
+    { class: "edit-bar", hidden: true },
+    h("span", { class: "grow" }, "Editing"),
+    iconButton("close", "Stop editing", { onclick: stopEdit }),
+  );
   const pictures = h("input", { type: "file", accept: "image/*", multiple: true, hidden: true, onchange: chosen });
-  const more = h("div", { class: "composer-more" },
+  const more = h(
+    "div",
+    { class: "composer-more" },
     iconButton("photo", "Send photos", { onclick: () => pictures.click() }),
-    iconButton("camera", "Take a photo", { onclick: () => void import("./camera.js").then(({ openCamera }) => openCamera(phone, sendPhoto)) }),
+    iconButton("camera", "Take a photo", {
+      onclick: () => void import("./camera.js").then(({ openCamera }) => openCamera(phone, sendPhoto)),
+    }),
     iconButton("heart", "Send a hug", { onclick: () => act(timeline.append("hug", {})) }),
     iconButton("thumb", "Thumb kiss", { onclick: openThumb }),
   );
-  const composer = h("form", { class: "composer", onsubmit: submit }, editBar, more, h("div", { class: "composer-line" }, text, send), pictures);
+  const composer = h(
+    "form",
+    { class: "composer", onsubmit: submit },
+    editBar,
+    more,
+    h("div", { class: "composer-line" }, text, send),
+    pictures,
+  );
 
   async function act(/** @type {Promise<unknown>} */ promise) {
     try {
@@ -290,10 +320,28 @@ export function chatScreen(phone) {
     if (facts === shownPrevious) return;
     shownPrevious = facts;
     const set = (/** @type {boolean} */ wanted) => () => act(client.pairing.restore(wanted));
-    const texts = state?.wanted ? "You want your earlier messages back. Your partner has to agree." : "You were a couple before. Do you want your earlier messages back?";
+    const texts = state?.wanted
+      ? "You want your earlier messages back. Your partner has to agree."
+      : "You were a couple before. Do you want your earlier messages back?";
     fill(previous, [
-      state?.restored && h("button", { type: "button", class: "plain small", onclick: () => void import("./previous.js").then(({ openPrevious }) => openPrevious(phone)) }, "Messages from before"),
-      state && !state.restored && h("div", { class: "card stack center" }, h("p", {}, texts), h("button", { type: "button", onclick: set(!state.wanted) }, state.wanted ? "Keep them away" : "Restore them")),
+      state?.restored &&
+        h(
+          "button",
+          {
+            type: "button",
+            class: "plain small",
+            onclick: () => void import("./previous.js").then(({ openPrevious }) => openPrevious(phone)),
+          },
+          "Messages from before",
+        ),
+      state &&
+        !state.restored &&
+        h(
+          "div",
+          { class: "card stack center" },
+          h("p", {}, texts),
+          h("button", { type: "button", onclick: set(!state.wanted) }, state.wanted ? "Keep them away" : "Restore them"),
+        ),
     ]);
   }
 
@@ -371,7 +419,11 @@ export function chatScreen(phone) {
  * @param {string} emoji
  */
 export function celebrate(phone, emoji) {
-  const shower = h("div", { class: "shower", "aria-hidden": "true" }, Array.from({ length: 9 }, () => h("span", {}, emoji)));
+  const shower = h(
+    "div",
+    { class: "shower", "aria-hidden": "true" },
+    Array.from({ length: 9 }, () => h("span", {}, emoji)),
+  );
   [...shower.children].forEach((span, at) => {
     /** @type {HTMLElement} */ (span).style.left = `${8 + at * 10}%`;
     /** @type {HTMLElement} */ (span).style.animationDelay = `${((at * 5) % 9) * 60}ms`;

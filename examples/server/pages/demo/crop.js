@@ -15,12 +15,26 @@ export function cropAvatar(phone, file, use) {
   const address = URL.createObjectURL(file);
   const image = h("img", { alt: "", draggable: "false" });
   const zoom = h("input", { type: "range", min: "1", max: "4", step: "0.01", value: "1", "aria-label": "Zoom" });
-  const frame = h("div", { class: "crop", tabindex: "0", role: "group", "aria-label": "Visible part: move it with the arrow keys or by dragging" }, image, h("span", { class: "crop-ring" }));
+  const frame = h(
+    "div",
+    { class: "crop", tabindex: "0", role: "group", "aria-label": "Visible part: move it with the arrow keys or by dragging" },
+    image,
+    h("span", { class: "crop-ring" }),
+  );
   const problem = h("p", { class: "problem", role: "alert" });
   const accept = h("button", { type: "button", class: "primary", disabled: true, onclick: finish }, "Use picture");
-  const sheet = phone.sheet("Visible part", [frame, h("label", { class: "row" }, "Zoom", zoom), problem, h("div", { class: "row" }, h("button", { type: "button", onclick: () => sheet.close() }, "Cancel"), accept)], {
-    closed: () => URL.revokeObjectURL(address),
-  });
+  const sheet = phone.sheet(
+    "Visible part",
+    [
+      frame,
+      h("label", { class: "row" }, "Zoom", zoom),
+      problem,
+      h("div", { class: "row" }, h("button", { type: "button", onclick: () => sheet.close() }, "Cancel"), accept),
+    ],
+    {
+      closed: () => URL.revokeObjectURL(address),
+    },
+  );
   /** Centre of the visible square, in pixels of the picture. */
   let [x, y] = [0, 0];
 

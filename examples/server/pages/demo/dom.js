@@ -40,7 +40,8 @@ const PATHS = {
   more: "M12 5.5v.01M12 12v.01M12 18.5v.01",
   photo: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15.5 9v.01",
   send: "M4 12l16-8-6 16-3-6z",
-  thumb: "M12 4a7 7 0 0 1 7 7v3M5 14v-3a7 7 0 0 1 3-5.7M8.500 18v-7a3.500 3.500 0 0 1 7 0v4M12 11v6a6 6 0 0 0 .8 3M15.500 18.500l.3 1M5.500 17.500l-.2.500",
+  thumb:
+    "M12 4a7 7 0 0 1 7 7v3M5 14v-3a7 7 0 0 1 3-5.7M8.500 18v-7a3.500 3.500 0 0 1 7 0v4M12 11v6a6 6 0 0 0 .8 3M15.500 18.500l.3 1M5.500 17.500l-.2.500",
 };
 
 /** @param {keyof typeof PATHS} name */
@@ -138,5 +139,9 @@ export function form(fields, children, submit, explain) {
  * @param {Record<string, any>} attributes of the `select`
  */
 export function choice(choices, attributes) {
-  return h("select", attributes, choices.map(([value, text]) => h("option", { value }, text)));
+  return h(
+    "select",
+    attributes,
+    choices.map(([value, text]) => h("option", { value }, text)),
+  );
 }

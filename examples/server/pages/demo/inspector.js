@@ -15,11 +15,26 @@ export function networkControls(phone) {
   const { client } = phone;
   const text = h("span", {});
   const status = h("p", { class: "status", role: "status" }, text);
-  const offline = h("button", { type: "button", "aria-pressed": "false", onclick: () => client.setOnline(!client.status.online) }, "Go offline");
+  const offline = h(
+    "button",
+    { type: "button", "aria-pressed": "false", onclick: () => client.setOnline(!client.status.online) },
+    "Go offline",
+  );
   const kill = h("button", { type: "button", onclick: () => client.kill() }, "Kill connection");
   const id = uniqueId();
-  const transport = choice([["", "Automatic"], ...Object.entries(TRANSPORTS)], { id, onchange: () => client.setTransport(transport.value || null) });
-  const element = h("div", { class: "controls", role: "group", "aria-label": `Network of phone ${phone.number}` }, status, offline, kill, h("label", { for: id, class: "hidden-text" }, "Transport"), transport);
+  const transport = choice([["", "Automatic"], ...Object.entries(TRANSPORTS)], {
+    id,
+    onchange: () => client.setTransport(transport.value || null),
+  });
+  const element = h(
+    "div",
+    { class: "controls", role: "group", "aria-label": `Network of phone ${phone.number}` },
+    status,
+    offline,
+    kill,
+    h("label", { for: id, class: "hidden-text" }, "Transport"),
+    transport,
+  );
   /** @type {any} */
   let timer = 0;
 
@@ -79,8 +94,18 @@ export function inspector(phone) {
     fill(queue, [
       timeline.queue.length === 0 && client.media.uploads.length === 0 && h("li", { class: "muted" }, "empty"),
       timeline.queue.map(({ type, kind, body, attempts, error }) =>
-        h("li", {}, h("b", {}, kind ?? type), " ", h("bdi", {}, body?.text ?? ""), attempts > 0 && h("span", { class: "muted" }, ` · tries: ${attempts}${error ? `, ${error.code}` : ""}`))),
-      client.media.uploads.map(({ name, sent, size, state }) => h("li", {}, h("b", {}, "upload"), " ", h("bdi", {}, name), h("span", { class: "muted" }, ` · ${sent} of ${size} bytes, ${state}`))),
+        h(
+          "li",
+          {},
+          h("b", {}, kind ?? type),
+          " ",
+          h("bdi", {}, body?.text ?? ""),
+          attempts > 0 && h("span", { class: "muted" }, ` · tries: ${attempts}${error ? `, ${error.code}` : ""}`),
+        ),
+      ),
+      client.media.uploads.map(({ name, sent, size, state }) =>
+        h("li", {}, h("b", {}, "upload"), " ", h("bdi", {}, name), h("span", { class: "muted" }, ` · ${sent} of ${size} bytes, ${state}`)),
+      ),
     ]);
     for (const frame of seen.splice(0)) {
       frames.prepend(line(frame));
@@ -90,12 +115,29 @@ export function inspector(phone) {
 
   /** @param {any} event */
   function line({ direction, transport, frame, at }) {
-    const what = frame.entry ? `${frame.entry.kind} #${frame.entry.seq}` : frame.kind ?? frame.presence ?? frame.reason ?? "";
+    const what = frame.entry ? `${frame.entry.kind} #${frame.entry.seq}` : (frame.kind ?? frame.presence ?? frame.reason ?? "");
     const arrow = direction === "in" ? "←" : "→";
     return h(
       "li",
       {},
-      h("details", {}, h("summary", {}, h("span", { class: "direction" }, arrow), h("span", { class: "hidden-text" }, direction === "in" ? "received " : "sent "), h("b", {}, frame.type), ` ${what}`, h("span", { class: "muted" }, ` ${new Date(at).toISOString().slice(14, 23)} ${SHORT[/** @type {keyof typeof SHORT} */ (transport)]}`)), h("pre", { dir: "ltr" }, JSON.stringify(frame, null, 1))),
+      h(
+        "details",
+        {},
+        h(
+          "summary",
+          {},
+          h("span", { class: "direction" }, arrow),
+          h("span", { class: "hidden-text" }, direction === "in" ? "received " : "sent "),
+          h("b", {}, frame.type),
+          ` ${what}`,
+          h(
+            "span",
+            { class: "muted" },
+            ` ${new Date(at).toISOString().slice(14, 23)} ${SHORT[/** @type {keyof typeof SHORT} */ (transport)]}`,
+          ),
+        ),
+        h("pre", { dir: "ltr" }, JSON.stringify(frame, null, 1)),
+      ),
     );
   }
 

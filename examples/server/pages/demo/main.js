@@ -21,8 +21,20 @@ let chosen = numbers[0];
 for (const phone of phones) {
   const title = h("h2", { class: "station-title" }, nameOf(phone));
   const details = inspector(phone);
-  const network = h("div", { class: "station-head" }, title, h("a", { class: "small", href: `?phone=${phone.number}`, target: "_blank" }, "Alone in a tab"));
-  const station = h("section", { class: "station", "data-phone": phone.number, "aria-label": `Phone ${phone.number}` }, network, networkControls(phone), phone.element, details);
+  const network = h(
+    "div",
+    { class: "station-head" },
+    title,
+    h("a", { class: "small", href: `?phone=${phone.number}`, target: "_blank" }, "Alone in a tab"),
+  );
+  const station = h(
+    "section",
+    { class: "station", "data-phone": phone.number, "aria-label": `Phone ${phone.number}` },
+    network,
+    networkControls(phone),
+    phone.element,
+    details,
+  );
   stage.append(station);
   details.open = wide.matches;
   wide.addEventListener("change", () => (details.open = wide.matches));

@@ -30,7 +30,12 @@ export function messageView(phone, actions) {
     }
     const mine = entry ? entry.author === "me" : true;
     element.className = `message ${mine ? "mine" : "theirs"}`;
-    fill(element, [dayLine, h("div", { class: "message-line" }, bubble(entry, upload), menuButton(entry, mine)), reactions(entry), meta(entry, upload, mine, isRead)]);
+    fill(element, [
+      dayLine,
+      h("div", { class: "message-line" }, bubble(entry, upload), menuButton(entry, mine)),
+      reactions(entry),
+      meta(entry, upload, mine, isRead),
+    ]);
     if (hadFocus) /** @type {HTMLElement | null} */ (element.querySelector(".message-menu"))?.focus();
   }
 
@@ -42,7 +47,8 @@ export function messageView(phone, actions) {
       photo.update(entry, upload);
       return h("div", { class: "bubble photo" }, photo.element);
     }
-    if (entry.kind === "hug") return h("div", { class: "bubble large", title: "Hug" }, h("span", { role: "img", "aria-label": "Hug" }, "🤗"));
+    if (entry.kind === "hug")
+      return h("div", { class: "bubble large", title: "Hug" }, h("span", { role: "img", "aria-label": "Hug" }, "🤗"));
     if (entry.kind !== "text") return h("div", { class: "bubble gone" }, `This app does not show “${entry.kind}”.`);
     const { text } = entry.body;
     return h("div", { class: `bubble ${ONLY_EMOJI.test(text) ? "large" : ""}` }, h("p", { dir: "auto" }, text));
@@ -52,7 +58,17 @@ export function messageView(phone, actions) {
   function menuButton(entry, mine) {
     if (!entry || entry.deleted_at) return null;
     const about = entry.kind === "text" ? entry.body.text.slice(0, 40) : entry.kind;
-    return h("button", { type: "button", class: "message-menu icon-button", "aria-label": `Actions for: ${about}`, "aria-haspopup": "dialog", onclick: () => openMenu(entry, mine) }, icon("more"));
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "message-menu icon-button",
+        "aria-label": `Actions for: ${about}`,
+        "aria-haspopup": "dialog",
+        onclick: () => openMenu(entry, mine),
+      },
+      icon("more"),
+    );
   }
 
   /** @param {any} entry */
@@ -64,7 +80,17 @@ export function messageView(phone, actions) {
       "div",
       { class: "reactions" },
       partner && h("span", { class: "reaction", role: "img", "aria-label": `${partnerName}: ${partner}` }, partner),
-      me && h("button", { type: "button", class: "reaction", "aria-label": `Your reaction ${me}: remove it`, onclick: () => run(() => timeline.react(entry.key, null)) }, me),
+      me &&
+        h(
+          "button",
+          {
+            type: "button",
+            class: "reaction",
+            "aria-label": `Your reaction ${me}: remove it`,
+            onclick: () => run(() => timeline.react(entry.key, null)),
+          },
+          me,
+        ),
     );
   }
 
@@ -72,11 +98,24 @@ export function messageView(phone, actions) {
   function meta(entry, upload, mine, isRead) {
     if (upload) {
       const failed = upload.state === "failed";
-      const state = failed ? `Not sent: ${explain({ code: upload.error?.code, message: "error" })}` : upload.state === "sending" ? `${percent(upload)} %` : "Waiting for the network";
-      return h("p", { class: "meta", "data-state": "waiting" }, h("span", {}, state), h("button", { type: "button", class: "plain small", onclick: () => actions.dismiss(upload) }, failed ? "Remove" : "Cancel"));
+      const state = failed
+        ? `Not sent: ${explain({ code: upload.error?.code, message: "error" })}`
+        : upload.state === "sending"
+          ? `${percent(upload)} %`
+          : "Waiting for the network";
+      return h(
+        "p",
+        { class: "meta", "data-state": "waiting" },
+        h("span", {}, state),
+        h("button", { type: "button", class: "plain small", onclick: () => actions.dismiss(upload) }, failed ? "Remove" : "Cancel"),
+      );
     }
     const state = entry.state === "waiting" ? "Waiting" : entry.changing ? "Changing" : isRead ? "Read" : "Sent";
-    const parts = [h("time", { datetime: entry.created_at }, timeOf(entry.created_at)), entry.edited_at && !entry.deleted_at && h("span", {}, "edited"), mine && h("span", { class: "state" }, state)];
+    const parts = [
+      h("time", { datetime: entry.created_at }, timeOf(entry.created_at)),
+      entry.edited_at && !entry.deleted_at && h("span", {}, "edited"),
+      mine && h("span", { class: "state" }, state),
+    ];
     return h("p", { class: "meta", "data-state": state.toLowerCase() }, parts);
   }
 
@@ -96,19 +135,41 @@ export function messageView(phone, actions) {
     };
     const react = (/** @type {string} */ emoji) => {
       const isMine = entry.reactions?.me === emoji;
-      return h("button", { type: "button", class: "emoji", "aria-pressed": String(isMine), "aria-label": `React with ${emoji}`, onclick: close(() => run(() => timeline.react(entry.key, isMine ? null : emoji))) }, emoji);
+      return h(
+        "button",
+        {
+          type: "button",
+          class: "emoji",
+          "aria-pressed": String(isMine),
+          "aria-label": `React with ${emoji}`,
+          onclick: close(() => run(() => timeline.react(entry.key, isMine ? null : emoji))),
+        },
+        emoji,
+      );
     };
     const copy = () => run(() => navigator.clipboard.writeText(entry.body.text));
-    const sheet = phone.sheet("Message", [
-      h("div", { class: "row emojis" }, REACTIONS.map(react)),
-      h(
-        "div",
-        { class: "menu" },
-        entry.kind === "text" && h("button", { type: "button", class: "plain", onclick: close(copy) }, icon("copy"), "Copy"),
-        mine && entry.kind === "text" && h("button", { type: "button", class: "plain", onclick: close(() => actions.edit(entry)) }, icon("edit"), "Edit"),
-        mine && h("button", { type: "button", class: "plain danger", onclick: close(() => run(() => timeline.delete(entry.key))) }, icon("bin"), "Delete"),
-      ),
-    ], { class: "low" });
+    const sheet = phone.sheet(
+      "Message",
+      [
+        h("div", { class: "row emojis" }, REACTIONS.map(react)),
+        h(
+          "div",
+          { class: "menu" },
+          entry.kind === "text" && h("button", { type: "button", class: "plain", onclick: close(copy) }, icon("copy"), "Copy"),
+          mine &&
+            entry.kind === "text" &&
+            h("button", { type: "button", class: "plain", onclick: close(() => actions.edit(entry)) }, icon("edit"), "Edit"),
+          mine &&
+            h(
+              "button",
+              { type: "button", class: "plain danger", onclick: close(() => run(() => timeline.delete(entry.key))) },
+              icon("bin"),
+              "Delete",
+            ),
+        ),
+      ],
+      { class: "low" },
+    );
   }
 
   return { element, update, close: () => photo?.close() };

@@ -22,10 +22,18 @@ export function pairingScreen(phone) {
   const offer = h("div");
 
   const message = field("Message (optional)", { name: "message", maxlength: 200, dir: "auto" });
-  const email = field("Only for this address (optional)", { name: "email", type: "email", dir: "ltr", hint: "The invite is then also mailed there." });
+  const email = field("Only for this address (optional)", {
+    name: "email",
+    type: "email",
+    dir: "ltr",
+    hint: "The invite is then also mailed there.",
+  });
   const invite = form(
     [message, email],
-    [h("details", {}, h("summary", {}, "Add a message or an address"), message.element, email.element), h("button", { class: "primary wide" }, "Invite")],
+    [
+      h("details", {}, h("summary", {}, "Add a message or an address"), message.element, email.element),
+      h("button", { class: "primary wide" }, "Invite"),
+    ],
     async (values) => {
       const body = Object.fromEntries(Object.entries(values).filter(([, value]) => value));
       await pairing.invite(body);
@@ -36,7 +44,12 @@ export function pairingScreen(phone) {
   );
 
   const code = field("Code or link of an invite", { name: "code", required: true, dir: "ltr", autocomplete: "off" });
-  const join = form([code], [code.element, h("button", { class: "wide" }, "Show the invite")], async ({ code }) => preview(refOf(code)), explain);
+  const join = form(
+    [code],
+    [code.element, h("button", { class: "wide" }, "Show the invite")],
+    async ({ code }) => preview(refOf(code)),
+    explain,
+  );
 
   /** @param {any} ref */
   async function preview(ref) {
@@ -52,12 +65,29 @@ export function pairingScreen(phone) {
         problem.textContent = explain(error);
       }
     };
-    const picture = found.from.avatar ? h("img", { class: "avatar big", src: found.from.avatar, alt: "" }) : h("span", { class: "avatar big", "aria-hidden": "true" }, initial(found.from.display_name));
-    const sheet = phone.sheet("Invite", [
-      h("div", { class: "center stack" }, picture, h("p", { class: "big-text" }, sentence(found.from.display_name, "invites you")), found.message && h("blockquote", { dir: "auto" }, found.message)),
-      problem,
-      h("div", { class: "row" }, h("button", { type: "button", onclick: run(pairing.decline) }, "Decline"), h("button", { type: "button", class: "primary", onclick: run(pairing.accept) }, "Accept")),
-    ], { class: "low" });
+    const picture = found.from.avatar
+      ? h("img", { class: "avatar big", src: found.from.avatar, alt: "" })
+      : h("span", { class: "avatar big", "aria-hidden": "true" }, initial(found.from.display_name));
+    const sheet = phone.sheet(
+      "Invite",
+      [
+        h(
+          "div",
+          { class: "center stack" },
+          picture,
+          h("p", { class: "big-text" }, sentence(found.from.display_name, "invites you")),
+          found.message && h("blockquote", { dir: "auto" }, found.message),
+        ),
+        problem,
+        h(
+          "div",
+          { class: "row" },
+          h("button", { type: "button", onclick: run(pairing.decline) }, "Decline"),
+          h("button", { type: "button", class: "primary", onclick: run(pairing.accept) }, "Accept"),
+        ),
+      ],
+      { class: "low" },
+    );
   }
 
   const open = async (/** @type {any} */ ref) => {
@@ -94,7 +124,12 @@ export function pairingScreen(phone) {
       h("p", { class: "small muted" }, one.email ? `Invite for ${one.email}` : "Your invite: tell the code, or show the QR code"),
       h("p", { class: "invite-code", dir: "ltr" }, one.code),
       square,
-      h("div", { class: "row" }, h("button", { type: "button", onclick: copy(one.code, "Code") }, icon("copy"), "Code"), h("button", { type: "button", onclick: copy(one.link, "Link") }, icon("copy"), "Link")),
+      h(
+        "div",
+        { class: "row" },
+        h("button", { type: "button", onclick: copy(one.code, "Code") }, icon("copy"), "Code"),
+        h("button", { type: "button", onclick: copy(one.link, "Link") }, icon("copy"), "Link"),
+      ),
       one.message && h("blockquote", { dir: "auto" }, one.message),
       h("p", { class: "small muted" }, `Valid until ${dateOf(one.expires_at)}`),
       h("button", { type: "button", class: "plain danger", onclick: withdraw }, "Withdraw"),
@@ -110,7 +145,12 @@ export function pairingScreen(phone) {
     fill(sent, invites.sent.map(sentInvite));
     fill(received, [
       invites.received.map((/** @type {any} */ one) =>
-        h("article", { class: "card row between" }, h("p", {}, sentence(one.from.display_name, "invites you")), h("button", { type: "button", class: "primary", onclick: () => open({ id: one.id }) }, "Show")),
+        h(
+          "article",
+          { class: "card row between" },
+          h("p", {}, sentence(one.from.display_name, "invites you")),
+          h("button", { type: "button", class: "primary", onclick: () => open({ id: one.id }) }, "Show"),
+        ),
       ),
     ]);
     if (focused) heading.focus();
@@ -124,9 +164,12 @@ export function pairingScreen(phone) {
     const invite = other?.openInvite;
     fill(offer, [
       invite &&
-        h("div", { class: "card row between" },
+        h(
+          "div",
+          { class: "card row between" },
           h("p", {}, sentence(other?.userName ?? "The other phone", "shows an invite")),
-          h("button", { type: "button", onclick: () => open({ token: invite.link }) }, "Scan it")),
+          h("button", { type: "button", onclick: () => open({ token: invite.link }) }, "Scan it"),
+        ),
     ]);
   }
 
@@ -139,7 +182,11 @@ export function pairingScreen(phone) {
     offer,
     h("div", { class: "stack" }, sent, invite),
     h("div", { class: "stack" }, h("h3", {}, "Have you been invited?"), join),
-    h("button", { type: "button", class: "plain", onclick: () => void import("./settings.js").then(({ openSettings }) => openSettings(phone)) }, "Profile, sessions, sign out"),
+    h(
+      "button",
+      { type: "button", class: "plain", onclick: () => void import("./settings.js").then(({ openSettings }) => openSettings(phone)) },
+      "Profile, sessions, sign out",
+    ),
   );
 
   phone.other?.addEventListener("change", showOffer);

@@ -175,8 +175,18 @@ export class Phone extends EventTarget {
       closed?.();
       if (before instanceof HTMLElement && before.isConnected && this.element.contains(before)) before.focus({ preventScroll: true });
     };
-    const head = h("header", { class: "sheet-head" }, h("h2", { id, tabindex: "-1" }, title), iconButton("close", "Close", { onclick: () => close() }));
-    const element = h("div", { class: `sheet ${kind}`, role: "dialog", "aria-labelledby": id }, head, h("div", { class: "sheet-body" }, children));
+    const head = h(
+      "header",
+      { class: "sheet-head" },
+      h("h2", { id, tabindex: "-1" }, title),
+      iconButton("close", "Close", { onclick: () => close() }),
+    );
+    const element = h(
+      "div",
+      { class: `sheet ${kind}`, role: "dialog", "aria-labelledby": id },
+      head,
+      h("div", { class: "sheet-body" }, children),
+    );
     const backdrop = (/** @type {Event} */ event) => event.target === element && close();
     element.addEventListener("click", backdrop);
     const sheet = { element, close };
@@ -216,7 +226,9 @@ export class Phone extends EventTarget {
     };
     const go = h("button", { type: "button", class: "danger solid", onclick: run }, action);
     const buttons = h("div", { class: "row" }, h("button", { type: "button", onclick: () => sheet.close() }, "Cancel"), go);
-    const sheet = this.sheet(title, [h("p", {}, text), check && h("label", { class: "check" }, check, option), problem, buttons], { class: "low" });
+    const sheet = this.sheet(title, [h("p", {}, text), check && h("label", { class: "check" }, check, option), problem, buttons], {
+      class: "low",
+    });
   }
 
   /**
@@ -231,7 +243,13 @@ export class Phone extends EventTarget {
       act?.();
     };
     const button = action && h("button", { type: "button", class: "plain", onclick: run }, action);
-    const notice = h("div", { class: "notice", role: "status" }, h("p", { dir: "auto" }, text), button, iconButton("close", "Dismiss", { onclick: close }));
+    const notice = h(
+      "div",
+      { class: "notice", role: "status" },
+      h("p", { dir: "auto" }, text),
+      button,
+      iconButton("close", "Dismiss", { onclick: close }),
+    );
     this.#notices.append(notice);
     setTimeout(close, seconds * 1000);
     return close;
@@ -285,8 +303,20 @@ export class Phone extends EventTarget {
         use.act();
       };
       const button = h("button", { type: "button", class: "primary", onclick: run }, use.label);
-      const texts = h("div", {}, h("p", { class: "small clip", dir: "auto" }, `Mail: ${mail.subject}`), mail.code && h("p", { class: "mail-code" }, mail.code));
-      const notice = h("div", { class: "notice mail", role: "status" }, icon("mail"), texts, button, iconButton("close", "Dismiss", { onclick: close }));
+      const texts = h(
+        "div",
+        {},
+        h("p", { class: "small clip", dir: "auto" }, `Mail: ${mail.subject}`),
+        mail.code && h("p", { class: "mail-code" }, mail.code),
+      );
+      const notice = h(
+        "div",
+        { class: "notice mail", role: "status" },
+        icon("mail"),
+        texts,
+        button,
+        iconButton("close", "Dismiss", { onclick: close }),
+      );
       this.#mails.replaceChildren(notice);
       shown = notice;
     });

@@ -108,7 +108,11 @@ export function photoView(phone) {
     element.setAttribute("aria-label", media.state === "ready" ? `Photo, full view: ${title}` : `Photo: ${title}`);
     progress.hidden = !upload;
     if (upload) progress.value = upload.size > 0 ? (upload.sent / upload.size) * 100 : 0;
-    note.textContent = upload ? title : media.state === "rejected" ? explain({ code: media.reason, message: "The server could not use this picture" }) : "";
+    note.textContent = upload
+      ? title
+      : media.state === "rejected"
+        ? explain({ code: media.reason, message: "The server could not use this picture" })
+        : "";
     setSize(media);
     if (media.placeholder && media.placeholder !== placeholder) {
       placeholder = media.placeholder;

@@ -19,7 +19,9 @@ export function openPrevious(phone) {
       const { entries, next } = await phone.client.pairing.previous({ limit: 50, ...(before && { before }) });
       before = next ?? undefined;
       more.hidden = next === null;
-      const own = entries.filter(({ author, kind, deleted_at }) => author !== "system" && !deleted_at && ["text", "photo", "hug"].includes(kind));
+      const own = entries.filter(
+        ({ author, kind, deleted_at }) => author !== "system" && !deleted_at && ["text", "photo", "hug"].includes(kind),
+      );
       list.prepend(...own.map(line));
     } catch (error) {
       problem.textContent = explain(error);
@@ -29,7 +31,12 @@ export function openPrevious(phone) {
   /** @param {any} entry */
   function line({ author, kind, body, created_at }) {
     const text = { text: body?.text, photo: "📷", hug: "🤗" }[/** @type {"text" | "photo" | "hug"} */ (kind)];
-    return h("li", {}, h("p", { class: "small muted" }, h("bdi", {}, author === "me" ? "You" : partner), ` · ${dateOf(created_at)}`), h("p", { dir: "auto" }, text));
+    return h(
+      "li",
+      {},
+      h("p", { class: "small muted" }, h("bdi", {}, author === "me" ? "You" : partner), ` · ${dateOf(created_at)}`),
+      h("p", { dir: "auto" }, text),
+    );
   }
 
   void read();

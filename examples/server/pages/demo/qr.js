@@ -27,7 +27,13 @@ export function qrCode(text, label) {
   const size = modules.length + 2 * QUIET;
   const namespace = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(namespace, "svg");
-  for (const [name, value] of Object.entries({ viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": label, "shape-rendering": "crispEdges" })) svg.setAttribute(name, value);
+  for (const [name, value] of Object.entries({
+    viewBox: `0 0 ${size} ${size}`,
+    role: "img",
+    "aria-label": label,
+    "shape-rendering": "crispEdges",
+  }))
+    svg.setAttribute(name, value);
   const path = document.createElementNS(namespace, "path");
   const dark = modules.flatMap((row, y) => row.map((isDark, x) => (isDark ? `M${x + QUIET} ${y + QUIET}h1v1h-1z` : "")));
   path.setAttribute("d", dark.join(""));
@@ -97,7 +103,12 @@ function place(words, version) {
   const set = (/** @type {number} */ x, /** @type {number} */ y, /** @type {boolean} */ isDark) => {
     if (rows[y] && x >= 0 && x < size) rows[y][x] = isDark;
   };
-  const square = (/** @type {number} */ centerX, /** @type {number} */ centerY, /** @type {number} */ radius, /** @type {number[]} */ lightRings) => {
+  const square = (
+    /** @type {number} */ centerX,
+    /** @type {number} */ centerY,
+    /** @type {number} */ radius,
+    /** @type {number[]} */ lightRings,
+  ) => {
     for (let y = -radius; y <= radius; y++) {
       for (let x = -radius; x <= radius; x++) set(centerX + x, centerY + y, !lightRings.includes(Math.max(Math.abs(x), Math.abs(y))));
     }
@@ -106,7 +117,12 @@ function place(words, version) {
     set(6, at, at % 2 === 0);
     set(at, 6, at % 2 === 0);
   }
-  for (const [x, y] of [[3, 3], [size - 4, 3], [3, size - 4]]) square(x, y, 4, [2, 4]);
+  for (const [x, y] of [
+    [3, 3],
+    [size - 4, 3],
+    [3, size - 4],
+  ])
+    square(x, y, 4, [2, 4]);
   if (version > 1) square(size - 7, size - 7, 2, [1]);
   for (let bit = 0; bit < 15; bit++) {
     const isDark = ((FORMAT >> bit) & 1) === 1;

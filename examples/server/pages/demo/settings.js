@@ -12,7 +12,8 @@ export async function openSettings(phone) {
   const end = client.on("couple", () => showFace());
   phone.sheet("Settings", [body], { closed: end });
 
-  const section = (/** @type {string} */ title, /** @type {any[]} */ ...children) => h("section", { class: "stack", "aria-label": title }, h("h3", {}, title), children);
+  const section = (/** @type {string} */ title, /** @type {any[]} */ ...children) =>
+    h("section", { class: "stack", "aria-label": title }, h("h3", {}, title), children);
   const save = h("button", {}, "Save");
   const tell = async (/** @type {Promise<unknown>} */ promise) => {
     try {
@@ -67,7 +68,13 @@ export async function openSettings(phone) {
       phone.changed();
       phone.notify("Saved.", { seconds: 3 });
     };
-    return section("You", face, file, form([name], [h("div", { class: "row end" }, name.element, save.cloneNode(true))], rename, explain), h("p", { class: "small muted" }, phone.me.email));
+    return section(
+      "You",
+      face,
+      file,
+      form([name], [h("div", { class: "row end" }, name.element, save.cloneNode(true))], rename, explain),
+      h("p", { class: "small muted" }, phone.me.email),
+    );
   }
 
   // Couple.
@@ -75,7 +82,10 @@ export async function openSettings(phone) {
   function couple() {
     if (!client.couple) return null;
     const { title, anniversary, partner } = client.couple;
-    const fields = [field("Title", { name: "title", value: title ?? "", dir: "auto" }), field("Anniversary", { name: "anniversary", type: "date", value: anniversary ?? "" })];
+    const fields = [
+      field("Title", { name: "title", value: title ?? "", dir: "auto" }),
+      field("Anniversary", { name: "anniversary", type: "date", value: anniversary ?? "" }),
+    ];
     const describe = async (/** @type {any} */ { title, anniversary }) => {
       await pairing.describe({ title: title || null, anniversary: anniversary || null });
       phone.notify("Saved.", { seconds: 3 });
@@ -91,15 +101,30 @@ export async function openSettings(phone) {
         (block) => pairing.leave({ block }),
         explain,
       );
-    return section("Both of you", form(fields, [fields.map(({ element }) => element), save.cloneNode(true)], describe, explain), h("button", { type: "button", class: "danger", onclick: leave }, "Leave the couple"));
+    return section(
+      "Both of you",
+      form(fields, [fields.map(({ element }) => element), save.cloneNode(true)], describe, explain),
+      h("button", { type: "button", class: "danger", onclick: leave }, "Leave the couple"),
+    );
   }
 
   // Password.
 
   function password() {
     const { has_password } = phone.me;
-    const current = field("Current password", { name: "current_password", type: "password", autocomplete: "current-password", required: true });
-    const next = field("New password", { name: "new_password", type: "password", autocomplete: "new-password", required: true, hint: "At least 15 characters. All other sessions end." });
+    const current = field("Current password", {
+      name: "current_password",
+      type: "password",
+      autocomplete: "current-password",
+      required: true,
+    });
+    const next = field("New password", {
+      name: "new_password",
+      type: "password",
+      autocomplete: "new-password",
+      required: true,
+      hint: "At least 15 characters. All other sessions end.",
+    });
     const fields = has_password ? [current, next] : [next];
     const set = async (/** @type {any} */ values) => {
       await account.setPassword(values);
@@ -107,7 +132,15 @@ export async function openSettings(phone) {
       phone.notify("The password was set.");
       show();
     };
-    return section("Password", form(fields, [fields.map(({ element }) => element), h("button", {}, has_password ? "Change the password" : "Set a password")], set, explain));
+    return section(
+      "Password",
+      form(
+        fields,
+        [fields.map(({ element }) => element), h("button", {}, has_password ? "Change the password" : "Set a password")],
+        set,
+        explain,
+      ),
+    );
   }
 
   // Sessions and blocks.
@@ -120,10 +153,20 @@ export async function openSettings(phone) {
     const end = (/** @type {string} */ id) => () => tell(account.endSession(id).then(showSessions));
     fill(sessions, [
       all.map(({ id, device, seen_at, current }) =>
-        h("li", { class: "row between" },
-          h("div", { class: "grow" }, h("p", { class: "clip", dir: "auto" }, device ?? "Unknown device"), h("p", { class: "small muted" }, current ? "This phone" : `Last used ${dateOf(seen_at)}`)),
-          !current && h("button", { type: "button", class: "danger", onclick: end(id) }, "End"))),
-      all.length > 1 && h("li", {}, h("button", { type: "button", onclick: () => tell(account.endOtherSessions().then(showSessions)) }, "End all others")),
+        h(
+          "li",
+          { class: "row between" },
+          h(
+            "div",
+            { class: "grow" },
+            h("p", { class: "clip", dir: "auto" }, device ?? "Unknown device"),
+            h("p", { class: "small muted" }, current ? "This phone" : `Last used ${dateOf(seen_at)}`),
+          ),
+          !current && h("button", { type: "button", class: "danger", onclick: end(id) }, "End"),
+        ),
+      ),
+      all.length > 1 &&
+        h("li", {}, h("button", { type: "button", onclick: () => tell(account.endOtherSessions().then(showSessions)) }, "End all others")),
     ]);
   }
 
@@ -133,7 +176,18 @@ export async function openSettings(phone) {
     fill(blocks, [
       all.length === 0 && h("li", { class: "muted" }, "None"),
       all.map(({ id, display_name, since }) =>
-        h("li", { class: "row between" }, h("div", { class: "grow" }, h("p", { dir: "auto" }, display_name ?? "Deleted account"), h("p", { class: "small muted" }, `Since ${dateOf(since)}`)), h("button", { type: "button", onclick: unblock(id) }, "Unblock"))),
+        h(
+          "li",
+          { class: "row between" },
+          h(
+            "div",
+            { class: "grow" },
+            h("p", { dir: "auto" }, display_name ?? "Deleted account"),
+            h("p", { class: "small muted" }, `Since ${dateOf(since)}`),
+          ),
+          h("button", { type: "button", onclick: unblock(id) }, "Unblock"),
+        ),
+      ),
     ]);
   }
 
@@ -151,7 +205,15 @@ export async function openSettings(phone) {
       const { deletion_due } = await account.remove();
       phone.notify(`The account will be deleted on ${dateOf(deletion_due)}. Signing in before that cancels it.`, { seconds: 20 });
     };
-    phone.confirm({ title: "Delete the account?", text: "All sessions end now. The account, your messages and photos are deleted after some days; signing in before cancels it.", action: "Delete" }, act, explain);
+    phone.confirm(
+      {
+        title: "Delete the account?",
+        text: "All sessions end now. The account, your messages and photos are deleted after some days; signing in before cancels it.",
+        action: "Delete",
+      },
+      act,
+      explain,
+    );
   }
 
   function show() {

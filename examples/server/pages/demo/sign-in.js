@@ -42,7 +42,14 @@ export function signInScreen(phone) {
     // Another address each time, so that the demo can be played again.
     const address = `${suggestion.toLowerCase()}-${Math.random().toString(36).slice(2, 6)}@example.org`;
     const name = field("Your name", { name: "display_name", value: suggestion, autocomplete: "off", required: true, dir: "auto" });
-    const email = field("E-mail address", { name: "email", type: "email", value: address, autocomplete: "off", required: true, dir: "ltr" });
+    const email = field("E-mail address", {
+      name: "email",
+      type: "email",
+      value: address,
+      autocomplete: "off",
+      required: true,
+      dir: "ltr",
+    });
     const send = async (/** @type {any} */ values) => {
       const known = await newestMail(values.email);
       await account.signUp(values);
@@ -56,8 +63,21 @@ export function signInScreen(phone) {
 
   function signIn() {
     endMail();
-    const email = field("E-mail address", { name: "email", type: "email", value: phone.returning, autocomplete: "username", required: true, dir: "ltr", autofocus: true });
-    const password = field("Password", { name: "password", type: "password", autocomplete: "current-password", hint: "Leave it empty to get a code by mail." });
+    const email = field("E-mail address", {
+      name: "email",
+      type: "email",
+      value: phone.returning,
+      autocomplete: "username",
+      required: true,
+      dir: "ltr",
+      autofocus: true,
+    });
+    const password = field("Password", {
+      name: "password",
+      type: "password",
+      autocomplete: "current-password",
+      hint: "Leave it empty to get a code by mail.",
+    });
     const send = async (/** @type {any} */ values) => {
       if (values.password) return account.signIn(values);
       const known = await newestMail(values.email);
@@ -79,20 +99,34 @@ export function signInScreen(phone) {
       await account.forgotPassword(values.email);
       newPassword(values.email, known);
     };
-    show("New password", "A link to set a new password is mailed to you.", [form([email], [email.element, submit("Mail the link")], send, explain), link("Back", signIn)]);
+    show("New password", "A link to set a new password is mailed to you.", [
+      form([email], [email.element, submit("Mail the link")], send, explain),
+      link("Back", signIn),
+    ]);
   }
 
   /** @param {string} email @param {Mail | undefined} known */
   function newPassword(email, known) {
     const token = field("Link from the mail", { name: "token", required: true, dir: "ltr", autofocus: true });
-    const password = field("New password", { name: "new_password", type: "password", autocomplete: "new-password", required: true, hint: "At least 15 characters." });
+    const password = field("New password", {
+      name: "new_password",
+      type: "password",
+      autocomplete: "new-password",
+      required: true,
+      hint: "At least 15 characters.",
+    });
     const send = async (/** @type {any} */ values) => {
       await account.setPassword(values);
       phone.notify("The password was changed.");
       signIn();
     };
-    show("New password", h("bdi", {}, "If ", h("bdi", {}, email), " has an account, a mail is on its way."), [form([token, password], [token.element, password.element, submit("Set the password")], send, explain), link("Back", signIn)]);
-    endMail = phone.watchMail(email, known, ({ link }) => (link ? { label: "Use link", act: () => void (token.input.value = link) } : null));
+    show("New password", h("bdi", {}, "If ", h("bdi", {}, email), " has an account, a mail is on its way."), [
+      form([token, password], [token.element, password.element, submit("Set the password")], send, explain),
+      link("Back", signIn),
+    ]);
+    endMail = phone.watchMail(email, known, ({ link }) =>
+      link ? { label: "Use link", act: () => void (token.input.value = link) } : null,
+    );
   }
 
   /** @param {{ email: string, verb: "verify" | "signIn", known: Mail | undefined }} target */
@@ -107,13 +141,23 @@ export function signInScreen(phone) {
       maxlength: 12,
       class: "code",
     });
-    const password = field("Password (optional)", { name: "password", type: "password", autocomplete: "new-password", hint: "At least 15 characters. Without one, you sign in by mailed code." });
+    const password = field("Password (optional)", {
+      name: "password",
+      type: "password",
+      autocomplete: "new-password",
+      hint: "At least 15 characters. Without one, you sign in by mailed code.",
+    });
     const send = async (/** @type {any} */ { code, password: chosen }) => {
       if (verb === "signIn") await account.signIn({ email, code });
       else await account.verify({ email, code, ...(chosen && { password: chosen }) });
     };
     const isNew = verb === "verify";
-    const element = form(isNew ? [input, password] : [input], [input.element, isNew && password.element, submit(isNew ? "Confirm" : "Sign in")], send, explain);
+    const element = form(
+      isNew ? [input, password] : [input],
+      [input.element, isNew && password.element, submit(isNew ? "Confirm" : "Sign in")],
+      send,
+      explain,
+    );
     const again = async () => {
       try {
         await (isNew ? account.resend(email) : account.requestCode(email));
@@ -122,7 +166,11 @@ export function signInScreen(phone) {
         phone.notify(explain(error));
       }
     };
-    show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", {}, email), "."), [element, link("Mail another code", again), link("Back", isNew ? start : signIn)]);
+    show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", {}, email), "."), [
+      element,
+      link("Mail another code", again),
+      link("Back", isNew ? start : signIn),
+    ]);
     endMail = phone.watchMail(email, known, (mail) => {
       if (!mail.code) return null;
       const act = () => {

@@ -47,7 +47,8 @@ const FIELD_ERRORS = {
  */
 export function explain(error) {
   const [first] = error.errors ?? [];
-  if (first) return FIELD_ERRORS[/** @type {keyof typeof FIELD_ERRORS} */ (first.code)] ?? `The server does not accept this (${first.code}).`;
+  if (first)
+    return FIELD_ERRORS[/** @type {keyof typeof FIELD_ERRORS} */ (first.code)] ?? `The server does not accept this (${first.code}).`;
   return ERRORS[/** @type {keyof typeof ERRORS} */ (error.code)] ?? `${error.message} (${error.code})`;
 }
 

@@ -28,8 +28,18 @@ function decode(hash) {
   const second = hash[3] | (hash[4] << 8);
   const hasAlpha = first >> 23 === 1;
   const isWide = second >> 15 === 1;
-  const average = { l: (first & 63) / 63, p: ((first >> 6) & 63) / 31.5 - 1, q: ((first >> 12) & 63) / 31.5 - 1, a: hasAlpha ? (hash[5] & 15) / 15 : 1 };
-  const scale = { l: ((first >> 18) & 31) / 31, p: ((second >> 3) & 63) / 63, q: ((second >> 9) & 63) / 63, a: hasAlpha ? (hash[5] >> 4) / 15 : 0 };
+  const average = {
+    l: (first & 63) / 63,
+    p: ((first >> 6) & 63) / 31.5 - 1,
+    q: ((first >> 12) & 63) / 31.5 - 1,
+    a: hasAlpha ? (hash[5] & 15) / 15 : 1,
+  };
+  const scale = {
+    l: ((first >> 18) & 31) / 31,
+    p: ((second >> 3) & 63) / 63,
+    q: ((second >> 9) & 63) / 63,
+    a: hasAlpha ? (hash[5] >> 4) / 15 : 0,
+  };
   const most = hasAlpha ? 5 : 7;
   const columns = Math.max(3, isWide ? most : second & 7);
   const rows = Math.max(3, isWide ? second & 7 : most);
@@ -49,7 +59,12 @@ function decode(hash) {
     return terms;
   };
   // Colours are stored somewhat paler than they are.
-  const channels = { l: channel(columns, rows, scale.l), p: channel(3, 3, scale.p * 1.25), q: channel(3, 3, scale.q * 1.25), a: hasAlpha ? channel(5, 5, scale.a) : [] };
+  const channels = {
+    l: channel(columns, rows, scale.l),
+    p: channel(3, 3, scale.p * 1.25),
+    q: channel(3, 3, scale.q * 1.25),
+    a: hasAlpha ? channel(5, 5, scale.a) : [],
+  };
 
   const ratio = columns / rows;
   const width = Math.round(ratio > 1 ? 32 : 32 * ratio);
@@ -59,7 +74,8 @@ function decode(hash) {
     for (let column = 0; column < width; column++) {
       const value = (/** @type {"l" | "p" | "q" | "a"} */ name) =>
         channels[name].reduce(
-          (sum, { x, y, value }) => sum + value * 2 * Math.cos((Math.PI * x * (column + 0.5)) / width) * Math.cos((Math.PI * y * (row + 0.5)) / height),
+          (sum, { x, y, value }) =>
+            sum + value * 2 * Math.cos((Math.PI * x * (column + 0.5)) / width) * Math.cos((Math.PI * y * (row + 0.5)) / height),
           average[name],
         );
       const [l, p, q, a] = [value("l"), value("p"), value("q"), value("a")];

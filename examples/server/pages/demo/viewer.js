@@ -19,5 +19,7 @@ export function openPhoto(phone, entry) {
   const problem = h("p", { class: "problem", role: "alert" });
   const caption = h("p", { class: "small" }, name && h("bdi", {}, name), name && " · ", dateOf(entry.created_at));
   phone.sheet("Photo", [h("div", { class: "full-frame" }, image), caption, problem], { class: "photo-sheet" });
-  load(phone.client, media_id, image, ["2048", "1080"]).catch((error) => (problem.textContent = explain({ code: error.code, message: "The photo cannot be loaded now" })));
+  load(phone.client, media_id, image, ["2048", "1080"]).catch(
+    (error) => (problem.textContent = explain({ code: error.code, message: "The photo cannot be loaded now" })),
+  );
 }
