@@ -257,6 +257,8 @@ export class Core {
       // The leader did not know these yet when it sent its state.
       for (const item of queue) if (this.#own.has(item.id)) this.replica.apply({ type: "queued", item });
       this.#announceTimeline();
+      this.events.emit("queue", this.replica.queue);
+      if (this.replica.couple !== undefined) this.events.emit("couple", this.replica.couple);
     }
     if (message.hello && this.#tabs.leader) {
       this.#tabs.send({ state: { replica: this.replica.state() }, status: this.status, wanted: this.#wanted });
@@ -298,7 +300,7 @@ export class Core {
    * @param {import("./types.js").Changes} changes
    */
   #keep(changes) {
-    this.writer.write(changes, { keep: true }).catch((error) => this.reportError(error));
+    this.writer.write(changes, { keep: true }).catch((error) => this.#closed || this.reportError(error));
   }
 
   /** @param {Partial<Status>} change */
@@ -484,9 +486,8 @@ export class Core {
     this.uploads.stop();
     // Requests under way end as after a lost connection.
     this.#online.abort();
-    await this.writer.idle();
+    await this.writer.close();
     this.#tabs.close();
-    await this.options.storage.close();
   }
 }
 

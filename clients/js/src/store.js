@@ -39,6 +39,7 @@ export function applyChanges(values, changes) {
 export class Writer {
   /** Prefix of all keys: the account whose data they are. */
   scope = "";
+  #closed = false;
   /** @type {{ changes: Changes, keep: boolean }[]} */
   #waiting = [];
   /** @type {Promise<void> | null} the write that will take the waiting changes */
@@ -59,6 +60,7 @@ export class Writer {
    * @returns {Promise<void>} resolves when they are stored; rejects with `storage_failed`
    */
   write(changes, { keep = false } = {}) {
+    if (this.#closed) return Promise.reject(new CoupleError("aborted", { message: "the client is closed" }));
     const { scope } = this;
     this.#waiting.push({ changes: changes.map(([key, value]) => [scope + key, value]), keep });
     this.#next ??= this.#last.then(() => this.#flush());
@@ -69,6 +71,13 @@ export class Writer {
   /** Resolves when all changes so far are stored. */
   idle() {
     return this.#last;
+  }
+
+  /** Ends with the writes so far: an answer that arrives later must not change what the next instance has opened. */
+  async close() {
+    this.#closed = true;
+    await this.#last;
+    await this.#store.close();
   }
 
   /**

@@ -393,6 +393,26 @@ test("a write that cannot be stored is rejected and not shown, and the log survi
   assert.equal(stored.filter(([key]) => key.startsWith("account-1/q:")).length, 0);
 });
 
+test("an answer that arrives after close changes nothing that is stored, and the write is sent again", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  let answer = () => {};
+  server.intercept = ({ method }) => (method === "POST" ? new Promise((resolve) => (answer = () => resolve(undefined))) : undefined);
+  await client.timeline.append("text", { text: "hello" });
+  await until(() => server.requests.some((request) => request.startsWith("POST /v1/couple/entries")));
+  await client.close();
+  const stored = await storage.entries("");
+  answer();
+  await until(() => server.log.length === 2);
+  await sleep(20);
+  assert.deepEqual(await storage.entries(""), stored);
+  assert.deepEqual(events.error, []);
+  server.intercept = () => undefined;
+  const next = opened({ ...server.options, storage });
+  await until(() => next.timeline.queue.length === 0 && next.status.leader);
+  assert.equal(server.log.length, 2);
+});
+
 test("a listener that throws does not disturb the others", async (t) => {
   const { client, server } = await live();
   const reported = t.mock.method(console, "error", () => {});
