@@ -1,5 +1,7 @@
 //! Port for sending mail. Core passes data; the adapter writes the text.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::{DisplayName, EmailAddress, Error, Label, Locale, Secret, Timestamp};
@@ -19,6 +21,15 @@ pub struct Mail {
     pub message: Message,
 }
 
+/// Lifetimes of a mail's code and of its link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Lifetime of the code.
+    pub code: Duration,
+    /// Lifetime of the link.
+    pub link: Duration,
+}
+
 /// Content of a mail.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -32,6 +43,8 @@ pub enum Message {
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
+        /// How long code and link work.
+        lifetimes: Lifetimes,
     },
     /// Tells the owner of an account that a sign-up used the account's address.
     AlreadySignedUp,
@@ -41,11 +54,15 @@ pub enum Message {
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
+        /// How long code and link work.
+        lifetimes: Lifetimes,
     },
     /// Link for setting a new password.
     SetPassword {
         /// Link to the page that sets the password.
         link: Secret<String>,
+        /// How long the link works.
+        lifetime: Duration,
     },
     /// Asks the owner of an account to confirm a new address.
     ConfirmEmail {
@@ -53,11 +70,15 @@ pub enum Message {
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
+        /// How long code and link work.
+        lifetimes: Lifetimes,
     },
     /// Tells the current address that the account requested a change of address.
     EmailChangeAsked {
         /// Link that cancels the change.
         link: Secret<String>,
+        /// How long the link works.
+        lifetime: Duration,
     },
     /// Tells the old address that it no longer belongs to the account.
     EmailChanged,
@@ -78,6 +99,8 @@ pub enum Message {
         code: Secret<String>,
         /// Link with the same effect as the code.
         link: Secret<String>,
+        /// Time at which code and link stop working.
+        expires_at: Timestamp,
     },
 }
 

@@ -148,6 +148,7 @@ async fn mail_with_any_name_is_accepted_by_a_relay_without_8bitmime() {
         message: Some(Label::from_stored("À bientôt 👋")),
         code: Secret::new("ABCD-EFGH".to_owned()),
         link: Secret::new("http://x/open/invite#invite_a".to_owned()),
+        expires_at: Timestamp::default(),
     };
     mailer.send(&Mail { message: invitation, ..mail() }).await.unwrap();
     let told = told.lock().unwrap().clone();

@@ -187,7 +187,7 @@ async fn fifty_concurrent_requests_use_a_token_once() {
     let (mut reset, mut code) = (String::new(), String::new());
     for mail in world.mailer.sent() {
         match mail.message {
-            Message::SetPassword { link } => reset = link.expose().split_once('#').unwrap().1.to_owned(),
+            Message::SetPassword { link, .. } => reset = link.expose().split_once('#').unwrap().1.to_owned(),
             Message::SignInCode { code: mailed, .. } => code = mailed.expose().clone(),
             _ => {}
         }
@@ -575,7 +575,7 @@ async fn old_address_is_notified_of_a_change_and_can_cancel_it() {
         world.post("/v1/me/email", &ana, json!({"new_email": "new@example.org"})).await;
         world.work().await;
         let asked = world.mailer.sent().into_iter().rev().find_map(|mail| match mail.message {
-            Message::EmailChangeAsked { link } if mail.to.as_str() == "ana@example.org" => Some(link),
+            Message::EmailChangeAsked { link, .. } if mail.to.as_str() == "ana@example.org" => Some(link),
             _ => None,
         });
         let link = asked.unwrap().expose().clone();

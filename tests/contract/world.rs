@@ -142,10 +142,10 @@ impl World {
             let after = |link: &couple::Secret<String>| link.expose().split_once('#').unwrap().1.to_owned();
             match &mail.message {
                 Message::ConfirmSignUp { code, link, .. }
-                | Message::ConfirmEmail { code, link }
+                | Message::ConfirmEmail { code, link, .. }
                 | Message::Invitation { code, link, .. } => Some((code.expose().clone(), after(link))),
-                Message::SignInCode { code, link } => Some((code.expose().clone(), after(link))),
-                Message::SetPassword { link } | Message::EmailChangeAsked { link } => {
+                Message::SignInCode { code, link, .. } => Some((code.expose().clone(), after(link))),
+                Message::SetPassword { link, .. } | Message::EmailChangeAsked { link, .. } => {
                     Some((String::new(), after(link)))
                 }
                 _ => None,

@@ -12,7 +12,7 @@ use crate::{
     AccountId, CommitError, Conflict, Digest, DisplayName, EmailAddress, Error, Locale, Ports, Secret,
     SessionId, Timestamp, TokenId,
     job::{Context, Handler, Job, JobError},
-    mail::{Mail, Mailer, Message},
+    mail::{Lifetimes, Mail, Mailer, Message},
 };
 
 /// Mail of an account. Holds the id from which code and link are derived, never the code or the link.
@@ -195,7 +195,12 @@ impl MailJobHandler {
         Message::ConfirmSignUp {
             code: rules::code_of(&self.ports.keys, token.id),
             link: self.link(token, "verify"),
+            lifetimes: self.lifetimes(token),
         }
+    }
+
+    fn lifetimes(&self, token: &Token) -> Lifetimes {
+        Lifetimes { code: self.policy.code_lifetime, link: rules::link_lifetime(token.kind, &self.policy) }
     }
 
     fn link(&self, token: &Token, page: &str) -> Secret<String> {
@@ -271,6 +276,7 @@ impl MailJobHandler {
                     let message = Message::SignInCode {
                         code: rules::code_of(keys, token.id),
                         link: self.link(&token, "signin"),
+                        lifetimes: self.lifetimes(&token),
                     };
                     (account.email, account.locale, message)
                 })
@@ -281,7 +287,8 @@ impl MailJobHandler {
                 let token = self.token(mailing(token, TokenKind::Password, &email, id)).await?;
                 account.map(|account| {
                     let link = self.link(&token, "password");
-                    (account.email, account.locale, Message::SetPassword { link })
+                    let lifetime = self.lifetimes(&token).link;
+                    (account.email, account.locale, Message::SetPassword { link, lifetime })
                 })
             }
             MailJob::Email { token, account, session: _, email } => {
@@ -294,6 +301,7 @@ impl MailJobHandler {
                 let message = Message::ConfirmEmail {
                     code: rules::code_of(keys, token.id),
                     link: self.link(&token, "email"),
+                    lifetimes: self.lifetimes(&token),
                 };
                 Some((email, account.locale, message))
             }
@@ -301,7 +309,8 @@ impl MailJobHandler {
                 let token = self.ports.store.token(token).await?;
                 let token = token.filter(|token| token.used_at.is_none());
                 token.map(|token| {
-                    (to, locale, Message::EmailChangeAsked { link: self.link(&token, "cancel") })
+                    let (link, lifetime) = (self.link(&token, "cancel"), self.lifetimes(&token).link);
+                    (to, locale, Message::EmailChangeAsked { link, lifetime })
                 })
             }
             MailJob::EmailChanged { to, locale } => Some((to, locale, Message::EmailChanged)),

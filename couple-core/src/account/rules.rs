@@ -1,5 +1,7 @@
 //! Decisions of accounts: pure functions of the state, the command, the time and random bytes.
 
+use std::time::Duration;
+
 use super::{
     Account, AccountChange, AccountError, AccountPolicy, PasswordHash, ProofForm, SeenToken, Session, Token,
     TokenKind, Tries,
@@ -32,6 +34,17 @@ pub fn link_of(keys: &Keyring, kind: TokenKind, token: TokenId) -> Secret<String
     keys.bearer(kind.as_str(), &[token.as_uuid().as_bytes()])
 }
 
+/// Lifetime of the mailed link of a token.
+#[must_use]
+pub const fn link_lifetime(kind: TokenKind, policy: &AccountPolicy) -> Duration {
+    match kind {
+        TokenKind::SignUp | TokenKind::Email => policy.link_lifetime,
+        TokenKind::SignIn | TokenKind::Password => policy.password_link_lifetime,
+        // Longest lifetime of the tokens of the change, including one that its job creates late.
+        TokenKind::CancelEmail => policy.link_lifetime.saturating_mul(2),
+    }
+}
+
 /// Data for a new token.
 pub struct NewToken<'a> {
     /// Id from which code and link are derived.
@@ -56,12 +69,6 @@ impl NewToken<'_> {
     /// Row of the token at `now`.
     #[must_use]
     pub fn token(self, keys: &Keyring, policy: &AccountPolicy, now: Timestamp) -> Token {
-        let lifetime = match self.kind {
-            TokenKind::SignUp | TokenKind::Email => policy.link_lifetime,
-            TokenKind::SignIn | TokenKind::Password => policy.password_link_lifetime,
-            // Longest lifetime of the tokens of the change, including one that its job creates late.
-            TokenKind::CancelEmail => policy.link_lifetime * 2,
-        };
         Token {
             id: self.id,
             kind: self.kind,
@@ -77,7 +84,7 @@ impl NewToken<'_> {
             locale: self.locale,
             created_at: now,
             code_expires_at: now.plus(policy.code_lifetime),
-            expires_at: now.plus(lifetime),
+            expires_at: now.plus(link_lifetime(self.kind, policy)),
             used_at: None,
         }
     }
@@ -368,8 +375,6 @@ fn end_tokens(kind: TokenKind, email: &EmailAddress, at: Timestamp) -> Change {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{ManualClock, SeededEntropy};
 

@@ -71,6 +71,7 @@ impl Handler<InviteMail> for InviteMailHandler {
             message: invite.message.clone(),
             code: rules::code_of(&self.ports.keys, invite.id),
             link: self.ports.links.to("invite", &rules::link_of(&self.ports.keys, invite.id)),
+            expires_at: invite.expires_at,
         };
         let mail =
             Mail { id: context.id.to_string(), to: target, locale: None, at: context.enqueued_at, message };

@@ -87,11 +87,13 @@ impl Letterhead {
         let app = &self.app;
         let ignore = "If this was not you, ignore this mail: nothing happens without the code.";
         match message {
-            Message::ConfirmSignUp { code, link } => (
+            Message::ConfirmSignUp { code, link, lifetimes } => (
                 format!("Your code for {app}"),
                 format!(
-                    "Hello,\n\nyour code is:\n\n    {}\n\nIt works for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
+                    "Hello,\n\nyour code is:\n\n    {}\n\nIt works for {}. Or open this link within {}:\n\n{}\n\n{ignore}\n",
                     code.expose(),
+                    in_words(lifetimes.code),
+                    in_words(lifetimes.link),
                     link.expose()
                 ),
             ),
@@ -101,33 +103,39 @@ impl Letterhead {
                     "Hello,\n\nsomeone, maybe you, tried to sign up at {app} with this address, which already has an account.\n\nSign in as always; if you forgot your password, ask for a new one there.\n"
                 ),
             ),
-            Message::SignInCode { code, link } => (
+            Message::SignInCode { code, link, lifetimes } => (
                 format!("Your code for {app}"),
                 format!(
-                    "Your code to sign in is:\n\n    {}\n\nIt works for 10 minutes. Or open this link within an hour:\n\n{}\n\n{ignore}\n",
+                    "Your code to sign in is:\n\n    {}\n\nIt works for {}. Or open this link within {}:\n\n{}\n\n{ignore}\n",
                     code.expose(),
+                    in_words(lifetimes.code),
+                    in_words(lifetimes.link),
                     link.expose()
                 ),
             ),
-            Message::SetPassword { link } => (
+            Message::SetPassword { link, lifetime } => (
                 format!("Set a new password for {app}"),
                 format!(
-                    "Open this link within an hour to set a new password:\n\n{}\n\nIf you did not ask for it, ignore this mail: your password stays.\n",
+                    "Open this link within {} to set a new password:\n\n{}\n\nIf you did not ask for it, ignore this mail: your password stays.\n",
+                    in_words(*lifetime),
                     link.expose()
                 ),
             ),
-            Message::ConfirmEmail { code, link } => (
+            Message::ConfirmEmail { code, link, lifetimes } => (
                 format!("Confirm your new address for {app}"),
                 format!(
-                    "Your code is:\n\n    {}\n\nIt works for 10 minutes. Or open this link:\n\n{}\n\n{ignore}\n",
+                    "Your code is:\n\n    {}\n\nIt works for {}. Or open this link within {}:\n\n{}\n\n{ignore}\n",
                     code.expose(),
+                    in_words(lifetimes.code),
+                    in_words(lifetimes.link),
                     link.expose()
                 ),
             ),
-            Message::EmailChangeAsked { link } => (
+            Message::EmailChangeAsked { link, lifetime } => (
                 format!("Your address at {app} is to be changed"),
                 format!(
-                    "Someone who is signed in to your account asked to use another address for it.\n\nIf this was you, there is nothing to do. If it was not, open this link to keep this address:\n\n{}\n\nThen set a new password and sign out your other devices.\n",
+                    "Someone who is signed in to your account asked to use another address for it.\n\nIf this was you, there is nothing to do. If it was not, open this link within {} to keep this address:\n\n{}\n\nThen set a new password and sign out your other devices.\n",
+                    in_words(*lifetime),
                     link.expose()
                 ),
             ),
@@ -146,7 +154,7 @@ impl Letterhead {
                     due.to_rfc3339().get(..10).unwrap_or_default()
                 ),
             ),
-            Message::Invitation { from, message, code, link } => {
+            Message::Invitation { from, message, code, link, expires_at } => {
                 let from = without_links(from.as_str(), MAX_NAME_CHARS);
                 let said = message.as_ref().map_or_else(String::new, |message| {
                     format!("\n    \"{}\"\n", without_links(message.as_str(), MAX_MESSAGE_CHARS))
@@ -154,15 +162,28 @@ impl Letterhead {
                 (
                     format!("An invitation at {app}"),
                     format!(
-                        "{from} wants to pair with you at {app}.\n{said}\nTheir code is:\n\n    {}\n\nOr open this link:\n\n{}\n\nIf you do not know them, ignore this mail.\n",
+                        "{from} wants to pair with you at {app}.\n{said}\nTheir code is:\n\n    {}\n\nOr open this link:\n\n{}\n\nBoth work until {} UTC. If you do not know them, ignore this mail.\n",
                         code.expose(),
-                        link.expose()
+                        link.expose(),
+                        expires_at.to_rfc3339().get(..16).unwrap_or_default().replace('T', " ")
                     ),
                 )
             }
             _ => (format!("News from {app}"), "Open the app.\n".to_owned()),
         }
     }
+}
+
+/// A lifetime in words: `10 minutes`, `1 hour`, `24 hours`, `2 days`. Rounded down to the unit.
+fn in_words(lifetime: Duration) -> String {
+    let seconds = lifetime.as_secs();
+    let (count, unit) = match seconds {
+        172_800.. => (seconds / 86_400, "day"),
+        3_600.. => (seconds / 3_600, "hour"),
+        60.. => (seconds / 60, "minute"),
+        _ => (seconds, "second"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Maximum characters of an inviter's name in an invitation.
@@ -222,7 +243,7 @@ impl Default for Letterhead {
 
 #[cfg(test)]
 mod tests {
-    use couple_core::{DisplayName, EmailAddress, Label, Secret, Timestamp};
+    use couple_core::{DisplayName, EmailAddress, Label, Secret, Timestamp, mail::Lifetimes};
 
     use super::*;
 
@@ -241,6 +262,7 @@ mod tests {
         Message::ConfirmSignUp {
             code: Secret::new("123456".to_owned()),
             link: Secret::new("http://x/open/verify#verify_a".to_owned()),
+            lifetimes: Lifetimes { code: Duration::from_mins(10), link: Duration::from_hours(24) },
         }
     }
 
@@ -250,6 +272,7 @@ mod tests {
             message: message.map(Label::from_stored),
             code: Secret::new("ABCD-EFGH".to_owned()),
             link: Secret::new("http://x/open/invite#invite_a".to_owned()),
+            expires_at: Timestamp::from_micros(1_767_312_000_000_000),
         };
         rendered_with(&Letterhead::default(), message, "ana@example.org")
     }
@@ -291,6 +314,23 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} in {text}");
         }
+    }
+
+    #[test]
+    fn mail_says_how_long_code_and_link_work() {
+        let text = rendered_with(&Letterhead::default(), sign_up(), "ana@example.org");
+        assert!(text.contains("It works for 10 minutes. Or open this link within 24 hours:"), "{text}");
+        let link = || Secret::new("http://x/open/cancel#a".to_owned());
+        let reset = Message::SetPassword { link: link(), lifetime: Duration::from_hours(1) };
+        let text = rendered_with(&Letterhead::default(), reset, "ana@example.org");
+        assert!(text.contains("Open this link within 1 hour to set"), "{text}");
+        let asked = Message::EmailChangeAsked { link: link(), lifetime: Duration::from_hours(48) };
+        let text = rendered_with(&Letterhead::default(), asked, "ana@example.org");
+        assert!(text.contains("open this link within 2 days to keep"), "{text}");
+        let text = decoded(&invitation("Ana", None));
+        assert!(text.contains("Both work until 2026-01-02 00:00 UTC."), "{text}");
+        assert_eq!(in_words(Duration::from_secs(90)), "1 minute");
+        assert_eq!(in_words(Duration::from_secs(5)), "5 seconds");
     }
 
     #[test]
