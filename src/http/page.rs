@@ -45,9 +45,12 @@ async fn page(slashes: TrailingSlashes, PathParam(page): PathParam) -> Response 
         "email" => {
             ("Confirm your new address", "From then on your account uses this address.", "Confirm", "")
         }
-        "cancel" => {
-            ("Keep your address", "The change that was asked for will not happen.", "Keep my address", "")
-        }
+        "cancel" => (
+            "Keep your address",
+            "Someone who is signed in to your account asked to use another address for it. You can stop this.",
+            "Keep my address",
+            "",
+        ),
         "signin" => ("Sign in", "Open the app, choose “I have a link” and enter this:", "Copy", ""),
         "password" => ("Set a new password", "Every device will be signed out.", "Set password", "required"),
         "invite" => {
@@ -67,7 +70,7 @@ async fn page(slashes: TrailingSlashes, PathParam(page): PathParam) -> Response 
     let html = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
          <meta name=referrer content=no-referrer><title>{title}</title><style>{STYLE}</style>\
-         <main data-page={page}><h1>{title}</h1><p>{lead}</p><form id=form>{input}\
+         <main data-page={page}><h1>{title}</h1><p id=lead>{lead}</p><form id=form>{input}\
          <output id=token></output><button>{button}</button></form><p id=said role=status></p></main>\
          <script>{SCRIPT}</script></html>"
     );

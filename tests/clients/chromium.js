@@ -1,6 +1,6 @@
 // EventSource or WebSocket in Chromium, on a page of the server's origin, or all requests of a page of another origin:
-// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin|uppy PAGE. Driven over the DevTools protocol; prints what
-// the page logs.
+// chromium.js BASE TOKEN PROFILE-FOLDER eventsource|websocket, or … crossOrigin|uppy|mailedPage PAGE. Driven over the DevTools protocol;
+// prints what the page logs.
 const { spawn } = require("node:child_process");
 const [base, token, profile, kind, page] = process.argv.slice(2);
 
@@ -26,6 +26,15 @@ const onPage = {
       socket.onclose = () => setTimeout(connect, 50);
     }
     connect();
+  },
+  mailedPage: function () {
+    const [form, lead, said] = ["form", "lead", "said"].map((id) => document.getElementById(id));
+    const report = () => {
+      const visible = [document.querySelector("h1"), lead, form, said].filter((element) => !element.hidden);
+      if (form.hidden) console.log(`${document.title}: ${visible.map((element) => element.textContent).join(" | ")}`);
+    };
+    new MutationObserver(report).observe(form, { attributeFilter: ["hidden"] });
+    form.querySelector("button").click();
   },
   crossOrigin: async function (token, base) {
     const text = "from another origin";

@@ -8,6 +8,7 @@ mod client_conformance;
 mod conformance;
 #[path = "../support/couples.rs"]
 mod couples;
+mod mailed_pages;
 #[path = "../../couple-store/tests/support/proxy.rs"]
 mod proxy;
 mod refused;
