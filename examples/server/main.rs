@@ -2,7 +2,10 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program prints messages for its operator")]
 
+mod mailbox;
+mod reference;
 mod settings;
+mod site;
 
 use std::{io::IsTerminal as _, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
 
@@ -93,6 +96,8 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
 async fn run(settings: Settings) -> Result<(), String> {
     // The address is bound first: a second server at the same address must not open the files of a running one.
     let listener = if settings.answers() { Some(bind("COUPLE_LISTEN", settings.listen)?) } else { None };
+    let port =
+        listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| address.port());
     let admin = match settings.admin_listen {
         Some(address) => Some(bind("COUPLE_ADMIN_LISTEN", address)?),
         None => None,
@@ -122,6 +127,10 @@ async fn run(settings: Settings) -> Result<(), String> {
         servers.push(tokio::spawn(couple::http::serve(admin, app, serving, stopped(&stop))));
     }
     if let Some(listener) = listener {
+        let app = match port {
+            Some(port) if settings.pages => app.merge(site::router(&settings, port, stop.subscribe())),
+            _ => app,
+        };
         servers.push(tokio::spawn(couple::http::serve(listener, app, serving, stopped(&stop))));
     }
     told_to_stop().await;
@@ -348,12 +357,14 @@ fn announce(settings: &Settings) {
     if !settings.limits {
         lines.push("  WITHOUT RATE LIMITS (COUPLE_LIMITS=off): for load tests only".to_owned());
     }
-    if settings.answers() {
-        let base = format!("http://{}", settings.listen);
-        lines.push(format!(
-            "\ntry it:\n  curl {base}/v1/accounts -H 'content-type: application/json' \
-             -d '{{\"email\":\"ana@example.org\",\"display_name\":\"Ana\"}}'\nOpenAPI document: {base}/v1/openapi.json"
-        ));
+    if settings.demo_requested && matches!(settings.mail, Mail::Files(_)) {
+        lines
+            .push("  SHOWS ALL MAILS to its clients (COUPLE_DEMO=on): for invented accounts only".to_owned());
+    }
+    if settings.pages {
+        lines.push(format!("open {}/", settings.public_url.trim_end_matches('/')));
+    } else if settings.answers() {
+        lines.push(format!("OpenAPI document: http://{}/v1/openapi.json", settings.listen));
     }
     for line in lines {
         println!("{line}");

@@ -7,6 +7,8 @@ use couple::{
     http::{IpNet, Origin, ProxyHeader, ServeOptions},
 };
 
+use crate::site;
+
 /// Database to use. Must not be printed: a URL may contain a password.
 pub(crate) enum Database {
     Memory,
@@ -48,9 +50,13 @@ pub(crate) struct Settings {
     pub(crate) stop_delay: Duration,
     /// Maximum connections of one client network.
     pub(crate) connections_per_client: Option<usize>,
+    /// Whether the pages for developers are served.
+    pub(crate) pages: bool,
+    /// Whether `COUPLE_DEMO=on` asks for these pages, so that they are also served to clients of other hosts.
+    pub(crate) demo_requested: bool,
 }
 
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -70,6 +76,7 @@ const KNOWN: [&str; 19] = [
     "COUPLE_METRICS",
     "COUPLE_STOP_DELAY",
     "COUPLE_CONNECTIONS_PER_CLIENT",
+    "COUPLE_DEMO",
 ];
 
 impl Settings {
@@ -140,7 +147,7 @@ impl Settings {
             "off" => false,
             other => return Err(format!("COUPLE_LIMITS={other} is neither on nor off")),
         };
-        let trusted_proxies = get("COUPLE_TRUSTED_PROXIES")
+        let trusted_proxies: Vec<_> = get("COUPLE_TRUSTED_PROXIES")
             .unwrap_or("")
             .split(',')
             .map(str::trim)
@@ -200,6 +207,16 @@ impl Settings {
                 "COUPLE_PUBLIC_URL={public_url} is not a URL of the form http://HOST or https://HOST"
             ));
         }
+        // A loopback address with a public URL or proxies is a server behind a proxy, which is not for its developer only.
+        let local = listen.ip().is_loopback()
+            && site::host_of(&public_url).is_some_and(|host| site::is_loopback(&host))
+            && trusted_proxies.is_empty();
+        let (pages, demo_requested) = match get("COUPLE_DEMO") {
+            None => (local, false),
+            Some("on") => (true, true),
+            Some("off") => (false, false),
+            Some(other) => return Err(format!("COUPLE_DEMO={other} is neither on nor off")),
+        };
         let admin_listen =
             get("COUPLE_ADMIN_LISTEN").map(|text| address("COUPLE_ADMIN_LISTEN", text)).transpose()?;
         Ok(Self {
@@ -212,7 +229,6 @@ impl Settings {
             pictures,
             mail,
             public_url,
-            role,
             limits,
             trusted_proxies,
             proxy_header,
@@ -221,6 +237,9 @@ impl Settings {
             metrics,
             stop_delay,
             connections_per_client,
+            pages: pages && !matches!(role, Role::Worker(_)),
+            demo_requested,
+            role,
         })
     }
 }
@@ -296,6 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_served_on_loopback_or_on_request() {
+        let pages = |vars| read(vars).is_ok_and(|settings| settings.pages);
+        assert!(pages(&[]));
+        assert!(pages(&[("COUPLE_LISTEN", "[::1]:8080")]));
+        assert!(!pages(&[("COUPLE_DEMO", "off")]));
+        assert!(!pages(&[("COUPLE_ROLE", "worker")]));
+        // Listening on loopback behind a proxy.
+        assert!(!pages(&[("COUPLE_PUBLIC_URL", "https://app.example.org")]));
+        assert!(!pages(&[("COUPLE_TRUSTED_PROXIES", "127.0.0.1")]));
+        assert!(!pages(&[("COUPLE_LISTEN", "0.0.0.0:8080")]));
+        assert!(pages(&[("COUPLE_LISTEN", "0.0.0.0:8080"), ("COUPLE_DEMO", "on")]));
+    }
+
+    #[test]
     fn invalid_setting_is_an_error_of_one_line() {
         for (name, value, says) in [
             ("COUPLE_PORT", "1", "COUPLE_PORT is not a setting"),
@@ -314,6 +347,7 @@ mod tests {
             ("COUPLE_ROLE", "worker:cake", "none of"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
             ("COUPLE_PUBLIC_URL", "https://", "https://HOST"),
+            ("COUPLE_DEMO", "yes", "neither on nor off"),
         ] {
             let Err(wrong) = read(&[(name, value)]) else { panic!("{name}={value} is accepted") };
             assert!(wrong.contains(says) && !wrong.contains('\n') && !wrong.contains("secret"), "{wrong}");

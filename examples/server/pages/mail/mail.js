@@ -1,0 +1,133 @@
+// The mailbox page: lists mails, follows new ones, copies codes.
+
+/**
+ * @typedef {object} Mail
+ * @property {string} id
+ * @property {string} to
+ * @property {string} subject
+ * @property {string | null} date
+ * @property {string} text
+ * @property {string} [html]
+ * @property {{name: string, value: string}[]} headers
+ * @property {string} [code]
+ * @property {string} [link]
+ */
+
+const RECONNECT_MS = 2000;
+const element = (id) => document.getElementById(id);
+const [list, filter, said, connection] = ['mails', 'filter', 'said', 'connection'].map(element);
+/** Articles by the id of their mail. */
+const shown = new Map();
+
+filter.value = new URLSearchParams(location.search).get('to') ?? '';
+filter.addEventListener('input', applyFilter);
+
+function applyFilter() {
+  const wanted = filter.value.trim().toLowerCase();
+  let visible = 0;
+  for (const article of list.children) {
+    article.hidden = !article.dataset.to.includes(wanted);
+    if (!article.hidden) visible += 1;
+  }
+  element('empty').hidden = visible > 0;
+}
+
+/**
+ * Copies a code, or selects it if the browser refuses to copy.
+ * @param {string} code
+ * @param {HTMLElement} button shows the code
+ */
+async function copy(code, button) {
+  try {
+    await navigator.clipboard.writeText(code);
+    button.firstChild.textContent = 'Copied ';
+    said.textContent = `Copied ${code}`;
+  } catch {
+    getSelection().selectAllChildren(button.querySelector('code'));
+    button.firstChild.textContent = 'Selected, copy it with the keyboard: ';
+  }
+}
+
+/** @param {Mail} mail */
+function render(mail) {
+  const article = element('mail').content.cloneNode(true).querySelector('article');
+  const find = (selector) => article.querySelector(selector);
+  article.dataset.to = mail.to.toLowerCase();
+  find('h2').textContent = mail.subject;
+  find('.to').textContent = mail.to;
+  const time = find('time');
+  time.dateTime = mail.date ?? '';
+  time.textContent = mail.date ? new Date(mail.date).toLocaleString() : 'unknown';
+  const button = find('.copy');
+  button.hidden = !mail.code;
+  button.querySelector('code').textContent = mail.code ?? '';
+  button.addEventListener('click', () => copy(mail.code, button));
+  const link = find('.open');
+  link.hidden = !mail.link;
+  if (mail.link) link.href = mail.link;
+  const text = find('pre');
+  if (mail.html) {
+    const frame = document.createElement('iframe');
+    frame.title = 'HTML of the mail';
+    // Without permissions: no scripts, no forms, no navigation. The page's own policy also applies to its content.
+    frame.setAttribute('sandbox', '');
+    frame.srcdoc = mail.html;
+    text.replaceWith(frame);
+  } else {
+    text.textContent = mail.text;
+  }
+  const rows = mail.headers.map(({ name, value }) => {
+    const row = document.createElement('tr');
+    const [head, cell] = ['th', 'td'].map((tag) => row.appendChild(document.createElement(tag)));
+    head.scope = 'row';
+    head.textContent = name;
+    cell.textContent = value;
+    return row;
+  });
+  find('tbody').append(...rows);
+  return article;
+}
+
+/**
+ * Shows a mail above the older ones.
+ * @param {Mail} mail
+ */
+function add(mail) {
+  const article = render(mail);
+  shown.get(mail.id)?.remove();
+  shown.set(mail.id, article);
+  list.prepend(article);
+  return article;
+}
+
+async function load() {
+  const response = await fetch('messages');
+  if (!response.ok) throw new Error(await response.text());
+  /** @type {Mail[]} */
+  const mails = await response.json();
+  for (const mail of mails.reverse()) {
+    if (!shown.has(mail.id)) add(mail);
+  }
+  applyFilter();
+}
+
+function follow() {
+  const events = new EventSource('events');
+  events.addEventListener('open', () => {
+    connection.textContent = 'New mails appear here.';
+    load().catch((error) => { connection.textContent = error.message; });
+  });
+  events.addEventListener('mail', (event) => {
+    const mail = JSON.parse(event.data);
+    add(mail).classList.add('new');
+    applyFilter();
+    said.textContent = `New mail to ${mail.to}: ${mail.subject}`;
+  });
+  events.addEventListener('error', () => {
+    connection.textContent = 'The server does not answer; trying again.';
+    // The browser connects again by itself, unless the server has refused the request.
+    if (events.readyState === EventSource.CLOSED) setTimeout(follow, RECONNECT_MS);
+  });
+}
+
+follow();

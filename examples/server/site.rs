@@ -1,0 +1,337 @@
+//! Pages for developers: start page, demo, mailbox and API reference. They belong to this example, not to the library.
+//!
+//! They are served on a loopback address only, unless `COUPLE_DEMO` says otherwise.
+
+use std::{net::IpAddr, path::Path, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::Authority},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Redirect, Response},
+    routing::{MethodRouter, get},
+};
+use rust_embed::{Embed, EmbeddedFile};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::{
+    mailbox, reference,
+    settings::{Database, Mail, Pictures, Settings},
+};
+
+/// HTML, CSS and JavaScript of the pages. A debug build reads them from the disk for each request.
+#[derive(Embed)]
+#[folder = "examples/server/pages"]
+struct Pages;
+
+/// Source of the JavaScript client, which the demo loads without a build step.
+#[derive(Embed)]
+#[folder = "clients/js/src"]
+struct ClientSource;
+
+/// Policy of every page: scripts, styles and connections of this server only, none of them inline.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' blob: data:; media-src 'self' blob:; font-src 'self'; connect-src 'self'; worker-src 'self'; \
+     manifest-src 'self'; frame-src 'self'; form-action 'self'; frame-ancestors 'self'; base-uri 'none'";
+
+/// Headers by which a request shows that a proxy has forwarded it.
+const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// Routes of the pages.
+///
+/// `port` is the port at which the server listens. Event streams end when `stop` becomes true.
+pub(crate) fn router(settings: &Settings, port: u16, stop: watch::Receiver<bool>) -> Router {
+    let mut router = Router::new();
+    for name in Pages::iter() {
+        // A file is served by its exact path, so a request cannot name any other file.
+        router = router.route(&page_path(&name), file_route(name.into_owned(), Pages::get));
+    }
+    for name in ClientSource::iter() {
+        router = router.route(&format!("/client/{name}"), file_route(name.into_owned(), ClientSource::get));
+    }
+    for folder in ["/demo", "/docs", "/dev/mail"] {
+        // With the slash, addresses in a page are relative to its folder.
+        let to = format!("{folder}/");
+        router = router.route(folder, get(async move || Redirect::permanent(&to)));
+    }
+    router = router.merge(reference::routes());
+    if let Mail::Files(folder) = &settings.mail {
+        router = router.merge(mailbox::routes(folder.clone(), stop));
+    }
+    let info = info(settings);
+    let guard = Arc::new(Guard::new(settings, port));
+    router
+        .route("/dev/info", get(async move || uncached(Json(info))))
+        .route_layer(middleware::from_fn_with_state(guard, guarded))
+}
+
+/// Path at which a file of the folder `pages` is served.
+fn page_path(name: &str) -> String {
+    let path = format!("/{}", name.strip_suffix("index.html").unwrap_or(name));
+    match path.strip_prefix("/mail/") {
+        Some(rest) => format!("/dev/mail/{rest}"),
+        None => path,
+    }
+}
+
+fn file_route(name: String, read: fn(&str) -> Option<EmbeddedFile>) -> MethodRouter {
+    get(async move |headers: HeaderMap| match read(&name) {
+        Some(file) => {
+            let tag: String = file.metadata.sha256_hash()[..16].iter().map(|b| format!("{b:02x}")).collect();
+            static_file(&headers, &tag, file.metadata.mimetype(), file.data.into_owned().into())
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    })
+}
+
+/// Response with a file, or 304 if the client has its current version. `tag` identifies the content.
+pub(crate) fn static_file(headers: &HeaderMap, tag: &str, media_type: &str, content: Bytes) -> Response {
+    let tag = format!("\"{tag}\"");
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
+    let caching = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if known {
+        return (StatusCode::NOT_MODIFIED, caching).into_response();
+    }
+    let media_type = match media_type {
+        text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
+        other => other.to_owned(),
+    };
+    (caching, [(header::CONTENT_TYPE, media_type)], content).into_response()
+}
+
+/// A response that no cache may keep.
+pub(crate) fn uncached(response: impl axum::response::IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], response).into_response()
+}
+
+/// Description of the server for its start page. Paths are named on a loopback address only.
+fn info(settings: &Settings) -> Value {
+    let local = settings.listen.ip().is_loopback();
+    let path = |path: &Path| {
+        local.then(|| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string())
+    };
+    let (store, database) = match &settings.database {
+        Database::Memory => ("memory", None),
+        Database::Sqlite(file) => ("SQLite", path(file)),
+        Database::MySql(_) => ("MySQL or MariaDB", None),
+        Database::Postgres(_) => ("PostgreSQL", None),
+    };
+    let (pictures, picture_folder) = match &settings.pictures {
+        Pictures::Memory => ("memory", None),
+        Pictures::Files(folder) => ("files", path(folder)),
+        Pictures::S3 { .. } => ("S3", None),
+    };
+    let (mail, mail_folder) = match &settings.mail {
+        Mail::Files(folder) => ("files", path(folder)),
+        Mail::Smtp { .. } => ("SMTP", None),
+    };
+    json!({
+        "name": "couple",
+        "version": env!("CARGO_PKG_VERSION"),
+        "url": settings.public_url,
+        "store": store,
+        "database": database,
+        "pictures": pictures,
+        "picture_folder": picture_folder,
+        "mail": mail,
+        "mail_folder": mail_folder,
+        "mailbox": matches!(settings.mail, Mail::Files(_)),
+        "limits": settings.limits,
+    })
+}
+
+/// Decides which requests may see the pages.
+struct Guard {
+    port: u16,
+    public: Option<PublicAddress>,
+    /// Origin to which pages redirect that were requested under another loopback name.
+    ///
+    /// Responses of the API contain URLs of this origin, which a page of another origin cannot read.
+    origin: Option<String>,
+    /// Whether requests that a proxy has forwarded are refused.
+    refuses_proxies: bool,
+}
+
+/// Host and port of `COUPLE_PUBLIC_URL`.
+struct PublicAddress {
+    host: String,
+    port: u16,
+    default_port: u16,
+}
+
+impl PublicAddress {
+    fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let authority: Authority = rest.split('/').next()?.parse().ok()?;
+        let default_port = if scheme == "https" { 443 } else { 80 };
+        let port = authority.port_u16().unwrap_or(default_port);
+        Some(Self { host: authority.host().to_ascii_lowercase(), port, default_port })
+    }
+}
+
+/// Whether a host name or address, in brackets if it is IPv6, is a loopback one.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Host of a URL, without its port.
+pub(crate) fn host_of(url: &str) -> Option<String> {
+    PublicAddress::parse(url).map(|address| address.host)
+}
+
+impl Guard {
+    fn new(settings: &Settings, port: u16) -> Self {
+        let public = PublicAddress::parse(&settings.public_url);
+        let origin = settings.public_url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        Self {
+            port,
+            origin: public.as_ref().is_some_and(|public| is_loopback(&public.host)).then_some(origin),
+            public,
+            refuses_proxies: !settings.demo_requested,
+        }
+    }
+
+    /// Whether the server may be called by this name.
+    ///
+    /// A page of another site whose name resolves to this server (DNS rebinding) sends that name.
+    fn knows(&self, authority: &str) -> bool {
+        let Ok(authority) = authority.parse::<Authority>() else { return false };
+        self.is_public(&authority)
+            || (is_loopback(authority.host()) && authority.port_u16().unwrap_or(80) == self.port)
+    }
+
+    fn is_public(&self, authority: &Authority) -> bool {
+        self.public.as_ref().is_some_and(|public| {
+            authority.host().eq_ignore_ascii_case(&public.host)
+                && authority.port_u16().unwrap_or(public.default_port) == public.port
+        })
+    }
+
+    /// Address of a page under the public URL, if it was requested under another name.
+    fn moved(&self, request: &Request) -> Option<String> {
+        let origin = self.origin.as_ref()?;
+        let host = request.headers().get(header::HOST)?.to_str().ok()?.parse().ok()?;
+        let path = request.uri().path();
+        (path.ends_with('/') && !self.is_public(&host)).then(|| format!("{origin}{path}"))
+    }
+
+    /// Reason to refuse a request.
+    fn refusal(&self, request: &Request) -> Option<&'static str> {
+        let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+        let host = text("host").unwrap_or("");
+        let target = request.uri().authority().map_or(host, Authority::as_str);
+        if !self.knows(host) || !self.knows(target) {
+            return Some(
+                "These pages are served under a loopback name or the host of COUPLE_PUBLIC_URL only.\n",
+            );
+        }
+        if self.refuses_proxies && FORWARDING_HEADERS.iter().any(|name| text(name).is_some()) {
+            return Some("These pages are not served through a proxy unless COUPLE_DEMO=on.\n");
+        }
+        // A link on another site may open a page, and nothing else.
+        let navigation =
+            text("sec-fetch-mode") == Some("navigate") && text("sec-fetch-dest") == Some("document");
+        let same_site = matches!(text("sec-fetch-site"), None | Some("same-origin" | "none"));
+        let same_origin = text("origin").is_none_or(|origin| {
+            origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+        });
+        (!(same_site && same_origin || navigation && text("origin").is_none()))
+            .then_some("Pages of other sites may not read this.\n")
+    }
+}
+
+async fn guarded(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let mut response = match guard.refusal(&request) {
+        Some(reason) => (StatusCode::FORBIDDEN, reason).into_response(),
+        None => match guard.moved(&request) {
+            Some(address) => Redirect::temporary(&address).into_response(),
+            None => next.run(request).await,
+        },
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(public_url: &str) -> Guard {
+        Guard { port: 8080, public: PublicAddress::parse(public_url), origin: None, refuses_proxies: true }
+    }
+
+    #[test]
+    fn only_loopback_names_and_the_public_host_are_known() {
+        let local = guard("http://127.0.0.1:8080");
+        for host in
+            ["127.0.0.1:8080", "localhost:8080", "LocalHost:8080", "demo.localhost:8080", "[::1]:8080"]
+        {
+            assert!(local.knows(host), "{host}");
+        }
+        for host in [
+            "",
+            "127.0.0.1",
+            "localhost:9090",
+            "evil.example:8080",
+            "localhost.evil.example:8080",
+            "10.0.0.1:8080",
+        ] {
+            assert!(!local.knows(host), "{host}");
+        }
+        let public = guard("https://demo.example.org");
+        assert!(public.knows("demo.example.org") && public.knows("Demo.example.org:443"));
+        assert!(!public.knows("demo.example.org:80") && !public.knows("example.org"));
+    }
+
+    #[test]
+    fn only_navigations_come_from_other_sites() {
+        let refused = |headers: &[(&str, &str)]| {
+            let mut request = Request::builder().uri("/dev/mail/messages").header("host", "localhost:8080");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let Ok(request) = request.body(axum::body::Body::empty()) else { panic!("no request") };
+            guard("http://127.0.0.1:8080").refusal(&request).is_some()
+        };
+        assert!(!refused(&[]));
+        assert!(!refused(&[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:8080")]));
+        assert!(!refused(&[
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document")
+        ]));
+        assert!(refused(&[("sec-fetch-site", "cross-site")]));
+        assert!(refused(&[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "cors")]));
+        assert!(refused(&[
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "iframe")
+        ]));
+        assert!(refused(&[("origin", "http://evil.example")]));
+        assert!(refused(&[("origin", "null")]));
+        assert!(refused(&[("x-forwarded-for", "10.0.0.1")]));
+    }
+
+    #[test]
+    fn files_have_the_path_of_their_folder() {
+        assert_eq!(page_path("index.html"), "/");
+        assert_eq!(page_path("style.css"), "/style.css");
+        assert_eq!(page_path("demo/index.html"), "/demo/");
+        assert_eq!(page_path("demo/app.js"), "/demo/app.js");
+        assert_eq!(page_path("mail/mail.js"), "/dev/mail/mail.js");
+    }
+}

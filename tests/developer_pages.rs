@@ -1,0 +1,264 @@
+//! The pages of the server example: start page, demo, mailbox and API reference.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use support::{Client, Server, free_address};
+
+static BINARY: LazyLock<PathBuf> = LazyLock::new(support::binary);
+
+struct Page {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Page {
+    fn header(&self, name: &str) -> &str {
+        let line = self.head.lines().find_map(|line| {
+            line.split_once(": ")
+                .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value)
+        });
+        line.unwrap_or("")
+    }
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+}
+
+fn send(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    write!(stream, "GET {path} HTTP/1.1\r\n{lines}connection: close\r\n\r\n").unwrap();
+    stream
+}
+
+/// Answer to a GET request with exactly these headers.
+fn get_with(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Page {
+    let mut bytes = Vec::new();
+    send(address, path, headers).read_to_end(&mut bytes).unwrap();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Page { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn get(address: SocketAddr, path: &str) -> Page {
+    get_with(address, path, &[("host", &address.to_string())])
+}
+
+const PAGES: [&str; 4] = ["/", "/demo/", "/docs/", "/dev/mail/"];
+
+#[tokio::test]
+async fn pages_are_served_on_loopback_with_a_strict_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let server = Server::spawn(&BINARY, folder.path(), address, &[]);
+    server.until_ready().await;
+    let scripts = [
+        "/docs/docs.js",
+        "/docs/swagger-ui-bundle.js",
+        "/dev/mail/mail.js",
+        "/demo/main.js",
+        "/client/index.js",
+    ];
+    for path in PAGES.into_iter().chain(scripts) {
+        let page = get(address, path);
+        assert_eq!(page.status, 200, "{path}");
+        let media_type = if path.ends_with('/') { "text/html" } else { "text/javascript" };
+        assert_eq!(page.header("content-type"), format!("{media_type}; charset=utf-8"), "{path}");
+        let policy = page.header("content-security-policy");
+        assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe-"), "{path}: {policy}");
+        assert_eq!(page.header("x-content-type-options"), "nosniff");
+        assert_eq!(page.header("referrer-policy"), "no-referrer");
+        // The client asks again each time, and gets an unchanged file once.
+        assert_eq!(page.header("cache-control"), "no-cache");
+        let tag = page.header("etag");
+        let again = get_with(address, path, &[("host", &address.to_string()), ("if-none-match", tag)]);
+        assert_eq!((again.status, again.body.as_str()), (304, ""), "{path}");
+    }
+    for path in PAGES {
+        let page = get(address, path).body;
+        assert!(
+            !page.contains("<style") && !page.contains("<script>") && !page.contains(" style="),
+            "{path}"
+        );
+        assert!(!page.contains("https://"), "{path} loads something of another server");
+    }
+    for path in ["/demo", "/docs", "/dev/mail"] {
+        let page = get(address, path);
+        assert_eq!((page.status, page.header("location")), (308, format!("{path}/").as_str()));
+    }
+    let info = get(address, "/dev/info").json();
+    assert_eq!((info["store"].as_str(), info["mailbox"].as_bool()), (Some("SQLite"), Some(true)));
+    let mails = folder.path().canonicalize().unwrap().join("couple-data/mail");
+    assert_eq!(info["mail_folder"].as_str(), mails.to_str());
+    // The rest of the server answers as before.
+    assert_eq!(get(address, "/v1/openapi.json").status, 200);
+    assert_eq!(get(address, "/nothing").header("content-type"), "application/problem+json");
+}
+
+#[tokio::test]
+async fn pages_are_refused_to_other_sites_and_through_proxies() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let server = Server::spawn(&BINARY, folder.path(), address, &[]);
+    server.until_ready().await;
+    let own = address.to_string();
+    let status = |path: &str, headers: &[(&str, &str)]| get_with(address, path, headers).status;
+    let paths =
+        PAGES.into_iter().chain(["/dev/info", "/dev/mail/messages", "/dev/mail/events", "/client/index.js"]);
+    for path in paths {
+        // A name of another site that resolves to this server (DNS rebinding).
+        let rebound = format!("evil.example:{}", address.port());
+        assert_eq!(status(path, &[("host", &rebound)]), 403, "{path}");
+        assert_eq!(status(&format!("http://{rebound}{path}"), &[("host", &own)]), 403, "{path}");
+        assert_eq!(status(path, &[("host", "127.0.0.1:1")]), 403, "{path}");
+        for foreign in [
+            ("origin", "http://evil.example"),
+            ("sec-fetch-site", "cross-site"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ] {
+            assert_eq!(status(path, &[("host", &own), foreign]), 403, "{path} {foreign:?}");
+        }
+    }
+    // Under another loopback name, a page redirects to the address that the API's URLs have.
+    let local = format!("localhost:{}", address.port());
+    let page = get_with(address, "/demo/", &[("host", &local)]);
+    assert_eq!((page.status, page.header("location")), (307, format!("http://{address}/demo/").as_str()));
+    assert_eq!(status("/dev/info", &[("host", &local)]), 200);
+    assert_eq!(
+        status("/v1/capabilities", &[("host", "evil.example")]),
+        200,
+        "the API has no secrets of its own"
+    );
+}
+
+#[tokio::test]
+async fn pages_are_absent_unless_the_server_is_local_or_a_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    for settings in [
+        [("COUPLE_DEMO", "off"), ("RUST_LOG", "info")],
+        [("COUPLE_PUBLIC_URL", "https://app.example.org"), ("RUST_LOG", "info")],
+        [("COUPLE_TRUSTED_PROXIES", "127.0.0.1"), ("RUST_LOG", "info")],
+    ] {
+        let address = free_address();
+        let server = Server::spawn(&BINARY, folder.path(), address, &settings);
+        server.until_ready().await;
+        for path in PAGES.into_iter().chain(["/dev/info", "/dev/mail/messages", "/client/index.js"]) {
+            assert_eq!(get(address, path).status, 404, "{path} with {settings:?}");
+        }
+    }
+    // On all addresses; the test itself connects to a loopback address.
+    let port = free_address().port();
+    let (all, local) = (SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::from(([127, 0, 0, 1], port)));
+    let (listen, url) = (all.to_string(), format!("http://demo.example.org:{port}"));
+    let serve = async |more: &[(&str, &str)]| {
+        let settings = [&[("COUPLE_LISTEN", listen.as_str())], more].concat();
+        let mut server = Server::spawn(&BINARY, folder.path(), all, &settings);
+        server.address = local;
+        server.until_ready().await;
+        server
+    };
+    let server = serve(&[]).await;
+    assert_eq!(get(local, "/").status, 404, "a public address serves no pages");
+    drop(server);
+    let server = serve(&[("COUPLE_DEMO", "on"), ("COUPLE_PUBLIC_URL", &url)]).await;
+    let host = format!("demo.example.org:{port}");
+    let page = |path| get_with(local, path, &[("host", host.as_str()), ("x-forwarded-for", "10.0.0.1")]);
+    assert_eq!((page("/").status, page("/dev/mail/messages").status), (200, 200));
+    assert!(page("/dev/info").json()["database"].is_null(), "a public address does not tell paths");
+    drop(server);
+    let smtp = [("COUPLE_MAIL", "smtp://localhost:1"), ("COUPLE_MAIL_FROM", "app@example.org")];
+    let server = Server::spawn(&BINARY, folder.path(), local, &smtp);
+    server.until_ready().await;
+    assert_eq!((get(local, "/").status, get(local, "/dev/mail/messages").status), (200, 404));
+}
+
+#[tokio::test]
+async fn mailbox_has_each_mail_and_follows_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut server = Server::spawn(&BINARY, folder.path(), address, &[]);
+    server.until_ready().await;
+    assert_eq!(get(address, "/dev/mail/messages").json(), json!([]));
+    let host = address.to_string();
+    let mut events = BufReader::new(send(address, "/dev/mail/events", &[("host", &host)])).lines();
+    while !events.next().unwrap().unwrap().is_empty() {}
+    let mut client = Client::new(address);
+    for name in ["ana", "ben"] {
+        let body = json!({ "email": format!("{name}@example.org"), "display_name": name });
+        assert_eq!(client.call("POST", "/v1/accounts", None, Some(&body), None).await.status, 202);
+        let data = events.by_ref().map(Result::unwrap).find(|line| line.starts_with("data: ")).unwrap();
+        let mail: Value = serde_json::from_str(&data["data: ".len()..]).unwrap();
+        assert_eq!(mail["to"], format!("{name}@example.org"));
+    }
+    let mails = get(address, "/dev/mail/messages").json();
+    let newest = &mails[0];
+    assert_eq!((mails.as_array().unwrap().len(), newest["to"].as_str()), (2, Some("ben@example.org")));
+    assert!(newest["text"].as_str().unwrap().contains("It works for 10 minutes."), "{newest}");
+    assert!(
+        newest["headers"].as_array().unwrap().iter().any(|header| header["name"] == "Message-ID"),
+        "{newest}"
+    );
+    let id = newest["id"].as_str().unwrap();
+    assert_eq!(get(address, &format!("/dev/mail/messages/{id}")).json(), *newest);
+    let body = json!({ "email": "ben@example.org", "code": newest["code"] });
+    assert_eq!(client.call("POST", "/v1/accounts/verify", None, Some(&body), None).await.status, 200);
+    let link = newest["link"].as_str().unwrap();
+    let page =
+        get(address, link.strip_prefix(&format!("http://{address}")).unwrap().split('#').next().unwrap());
+    assert_eq!(page.status, 200, "{link}");
+
+    // An id is the name of a file in the folder, and never a path.
+    std::fs::write(folder.path().join("couple-data/secret.eml"), "Subject: secret\r\n\r\nsecret").unwrap();
+    for id in [
+        "..%2fsecret",
+        "%2e%2e%2fsecret",
+        "../secret",
+        "..%5csecret",
+        "%2fetc%2fpasswd",
+        "secret",
+        ".",
+        "%00",
+    ] {
+        let page = get(address, &format!("/dev/mail/messages/{id}"));
+        assert!(page.status == 404 && !page.body.contains("secret"), "{id}: {} {}", page.status, page.body);
+    }
+
+    // An open event stream does not delay the end of the server.
+    let begun = tokio::time::Instant::now();
+    assert!(Command::new("kill").arg(server.pid().to_string()).status().unwrap().success());
+    assert!(server.wait().success() && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn last_line_at_the_start_names_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut child = Command::new(&*BINARY)
+        .current_dir(folder.path())
+        .env_clear()
+        .env("COUPLE_LISTEN", address.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let last = lines.find(|line| line.starts_with("open "));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(last, Some(format!("open http://{address}/")));
+}
