@@ -6,6 +6,7 @@
 mod api_fuzzing;
 mod client_conformance;
 mod conformance;
+mod couple_client;
 #[path = "../support/couples.rs"]
 mod couples;
 mod mailed_pages;
