@@ -44,7 +44,7 @@ impl Place<'_> {
         match self {
             Self::Sqlite => Arc::new(
                 SqliteOptions::new(support::folder().join("couple.db"))
-                    .readers(connections)
+                    .with_readers(connections)
                     .open()
                     .await
                     .unwrap(),
@@ -52,9 +52,13 @@ impl Place<'_> {
             Self::Server(engine) => {
                 let url = engine.fresh();
                 if engine.name() == "mariadb" {
-                    Arc::new(MySqlOptions::new(url).connections(connections).connect().await.unwrap())
+                    Arc::new(
+                        MySqlOptions::new(url).with_max_connections(connections).connect().await.unwrap(),
+                    )
                 } else {
-                    Arc::new(PostgresOptions::new(url).connections(connections).connect().await.unwrap())
+                    Arc::new(
+                        PostgresOptions::new(url).with_max_connections(connections).connect().await.unwrap(),
+                    )
                 }
             }
         }

@@ -22,7 +22,8 @@ fn round(merge: usize, works: bool) -> f64 {
     let (server, generator) = (runtime(2), runtime(1));
     let folder = support::folder();
     let backend = server.block_on(async {
-        let store = SqliteOptions::new(folder.join("couple.db")).merge(merge).open().await.unwrap();
+        let store =
+            SqliteOptions::new(folder.join("couple.db")).with_max_merged_commits(merge).open().await.unwrap();
         let mailer = FileMailer::new(folder.join("mail"), Letterhead::default()).unwrap();
         Backend::builder()
             .blobs(couple::blobs::Blobs::memory())

@@ -494,7 +494,7 @@ async fn bus_that_loses_everything_delays_entries_by_the_sweep() {
 #[tokio::test]
 async fn expired_session_ends_its_stream() {
     let policy =
-        couple::account::AccountPolicy { session_idle: Duration::from_millis(1_200), ..Default::default() };
+        couple::account::AccountPolicy::default().with_session_idle_time(Duration::from_millis(1_200));
     let backend = Backend::builder().limits(Unlimited).accounts(policy).build().unwrap();
     let tokens = people::seed(backend.ports(), 1).await;
     let app = router_with(backend.clone(), HttpOptions::default());

@@ -202,7 +202,7 @@ async fn lost_picture_may_be_uploaded_again() {
 #[tokio::test]
 async fn quota_is_enforced() {
     let two = Two::new().await;
-    let tight = MediaPolicy { couple_quota: 150, ..MediaPolicy::default() };
+    let tight = MediaPolicy::default().with_couple_quota(150);
     let pictures = Pictures::new(two.backend.ports().clone(), tight);
     let begin = |bytes| pictures.begin(two.ana(), Purpose::Photo, Some(bytes));
     assert!(matches!(begin(151).await, Err(Failure::Refused(MediaError::QuotaExceeded))));

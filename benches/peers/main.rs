@@ -139,7 +139,7 @@ async fn across(rounds: usize) {
         drop(one);
 
         let (database, folder) = (mariadb.fresh(), tempfile::tempdir().unwrap());
-        let store = MySqlOptions::new(&database).connections(10).connect().await.unwrap();
+        let store = MySqlOptions::new(&database).with_max_connections(10).connect().await.unwrap();
         ours::seed(store, folder.path()).await;
         let over = |folder: &Path| Server::ours(&["sql", &redis, &database, folder.to_str().unwrap()]);
         let (mut said, heard) = (over(folder.path()), over(folder.path()));
@@ -149,7 +149,7 @@ async fn across(rounds: usize) {
         drop((said, heard));
 
         let (database, folder) = (postgres.fresh(), tempfile::tempdir().unwrap());
-        let store = PostgresOptions::new(&database).connections(10).connect().await.unwrap();
+        let store = PostgresOptions::new(&database).with_max_connections(10).connect().await.unwrap();
         ours::seed(store, folder.path()).await;
         let over = |folder: &Path| Server::ours(&["postgres", &database, folder.to_str().unwrap()]);
         let (mut said, heard) = (over(folder.path()), over(folder.path()));

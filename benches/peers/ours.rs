@@ -57,12 +57,12 @@ async fn backends(how: &[&str]) -> [Backend; 2] {
             ]
         }
         ["sql", redis, database, folder] => {
-            let store = MySqlOptions::new(*database).connections(10).connect().await.unwrap();
+            let store = MySqlOptions::new(*database).with_max_connections(10).connect().await.unwrap();
             let backend = with_redis(over(store, Path::new(folder)), redis).await;
             [backend.clone(), backend]
         }
         ["postgres", database, folder] => {
-            let store = PostgresOptions::new(*database).connections(10).connect().await.unwrap();
+            let store = PostgresOptions::new(*database).with_max_connections(10).connect().await.unwrap();
             let bus = PostgresBus::start(*database).await.unwrap();
             let backend = over(store, Path::new(folder)).bus(bus).build().unwrap();
             [backend.clone(), backend]

@@ -19,15 +19,15 @@ fn server() -> String {
 fn options(endpoint: &str) -> S3Options {
     // Longer timeouts than the default: the tests share the machine.
     S3Options::new("couple")
-        .endpoint(endpoint)
-        .credentials("test", &Secret::new("sesame".to_owned()))
-        .timeout(Duration::from_secs(30))
+        .with_endpoint(endpoint)
+        .with_credentials("test", &Secret::new("sesame".to_owned()))
+        .with_timeout(Duration::from_secs(30))
 }
 
 /// Blobs in a separate folder: the checks of all tests use the same names.
 fn blobs() -> Blobs {
     let name = std::thread::current().name().unwrap_or("").replace("::", "/");
-    options(&server()).prefix(format!("{}/{name}", std::process::id())).open().unwrap()
+    options(&server()).with_prefix(format!("{}/{name}", std::process::id())).open().unwrap()
 }
 
 couple_conformance::blobs!(async { blobs() });
@@ -56,7 +56,8 @@ async fn unreachable_or_silent_server_is_an_error_in_time() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for address in [closed, silent.local_addr().unwrap()] {
-        let blobs = options(&format!("http://{address}")).timeout(Duration::from_millis(500)).open().unwrap();
+        let blobs =
+            options(&format!("http://{address}")).with_timeout(Duration::from_millis(500)).open().unwrap();
         let begun = tokio::time::Instant::now();
         for error in [
             blobs.put("a", Bytes::new()).await.unwrap_err(),
@@ -74,12 +75,12 @@ async fn unreachable_or_silent_server_is_an_error_in_time() {
 
 #[tokio::test]
 async fn errors_name_their_cause() {
-    let error = S3Options::new("").endpoint(server()).prefix("a b/../c").open().unwrap_err();
+    let error = S3Options::new("").with_endpoint(server()).with_prefix("a b/../c").open().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
     let missing = S3Options::new("no-such-bucket")
-        .endpoint(server())
-        .credentials("test", &Secret::new("sesame".to_owned()))
-        .timeout(Duration::from_secs(30));
+        .with_endpoint(server())
+        .with_credentials("test", &Secret::new("sesame".to_owned()))
+        .with_timeout(Duration::from_secs(30));
     let error = missing.open().unwrap().put("a", Bytes::new()).await.unwrap_err();
     assert!(
         error.to_string().contains("no-such-bucket") || error.to_string().contains("NoSuchBucket"),

@@ -108,7 +108,7 @@ macro_rules! engines {
                 open_with(url, merge, 6).await
             }
             async fn open_with(url: &str, merge: usize, connections: u32) -> Arc<dyn Store> {
-                Arc::new($options::new(url).connections(connections).merge(merge).connect().await.unwrap())
+                Arc::new($options::new(url).with_max_connections(connections).with_max_merged_commits(merge).connect().await.unwrap())
             }
             async fn count(url: &str, sql: &str) -> i64 {
                 use sqlx::Connection as _;

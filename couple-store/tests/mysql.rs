@@ -11,7 +11,7 @@ use sqlx::MySql;
 
 async fn open(merge: usize) -> MySqlStore {
     let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
-    MySqlOptions::new(url).connections(6).merge(merge).connect().await.unwrap()
+    MySqlOptions::new(url).with_max_connections(6).with_max_merged_commits(merge).connect().await.unwrap()
 }
 
 mod merged {
@@ -100,7 +100,7 @@ mod connecting {
     #[tokio::test]
     async fn concurrent_migrations_apply_once() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
-        let connect = || tokio::spawn(MySqlOptions::new(&url).connections(2).connect());
+        let connect = || tokio::spawn(MySqlOptions::new(&url).with_max_connections(2).connect());
         for one in (0..8).map(|_| connect()).collect::<Vec<_>>() {
             one.await.unwrap().unwrap();
         }

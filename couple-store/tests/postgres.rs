@@ -11,7 +11,7 @@ use sqlx::Postgres;
 
 async fn open(merge: usize) -> PostgresStore {
     let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
-    PostgresOptions::new(url).connections(6).merge(merge).connect().await.unwrap()
+    PostgresOptions::new(url).with_max_connections(6).with_max_merged_commits(merge).connect().await.unwrap()
 }
 
 mod merged {
@@ -88,7 +88,7 @@ mod connecting {
     #[tokio::test]
     async fn concurrent_migrations_apply_once() {
         let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
-        let connect = || tokio::spawn(PostgresOptions::new(&url).connections(2).connect());
+        let connect = || tokio::spawn(PostgresOptions::new(&url).with_max_connections(2).connect());
         for one in (0..8).map(|_| connect()).collect::<Vec<_>>() {
             one.await.unwrap().unwrap();
         }

@@ -15,7 +15,7 @@ fn folder() -> PathBuf {
 }
 
 async fn open(merge: usize) -> SqliteStore {
-    SqliteOptions::new(folder().join("couple.db")).merge(merge).open().await.unwrap()
+    SqliteOptions::new(folder().join("couple.db")).with_max_merged_commits(merge).open().await.unwrap()
 }
 
 mod merged {
@@ -151,7 +151,7 @@ mod opening {
         use couple_core::account::{AccountChange, AccountReads as _};
         let path = folder().join("couple.db");
         let world = couple_conformance::World::default();
-        let store = SqliteOptions::new(&path).most_pages(80).open().await.unwrap();
+        let store = SqliteOptions::new(&path).with_max_pages(80).open().await.unwrap();
         let mut kept = Vec::new();
         let refused = loop {
             let account = world.account(&format!("p{}", kept.len()));

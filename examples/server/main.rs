@@ -189,7 +189,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         Pictures::Memory => Blobs::memory(),
         Pictures::Files(folder) => Blobs::files(folder).map_err(blobs)?,
         Pictures::S3 { bucket, prefix } => {
-            let s3 = S3Options::from_env(bucket).prefix(prefix).open().map_err(blobs)?;
+            let s3 = S3Options::from_env(bucket).with_prefix(prefix).open().map_err(blobs)?;
             match s3.ping().await {
                 Ok(()) => {}
                 Err(error) if error.kind() == couple::ErrorKind::Misconfigured => return Err(blobs(error)),
@@ -231,13 +231,13 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
         Database::Memory => return Ok(builder),
         Database::Sqlite(path) => path,
         Database::MySql(url) => {
-            let options = MySqlOptions::new(url).connections(settings.connections);
+            let options = MySqlOptions::new(url).with_max_connections(settings.connections);
             let store = options.connect().await.map_err(|error| told(&error))?;
             let keys = shared_key(settings, store.has_no_accounts().await.map_err(|error| told(&error))?)?;
             return Ok(builder.keys(keys).store(store));
         }
         Database::Postgres(url) => {
-            let options = PostgresOptions::new(url).connections(settings.connections);
+            let options = PostgresOptions::new(url).with_max_connections(settings.connections);
             let store = options.connect().await.map_err(|error| told(&error))?;
             let keys = shared_key(settings, store.has_no_accounts().await.map_err(|error| told(&error))?)?;
             return Ok(builder.keys(keys).store(store));

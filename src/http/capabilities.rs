@@ -110,8 +110,8 @@ impl Capabilities {
                 resumable_seconds: Gallery::UPLOAD_LIFETIME.as_secs(),
                 unfinished_uploads: gallery.options().max_unfinished_uploads_per_account(),
                 unfinished_bytes: gallery.options().max_unfinished_bytes_per_account(),
-                photo_quota_bytes: policy.couple_quota,
-                avatar_quota_bytes: policy.account_quota,
+                photo_quota_bytes: policy.couple_quota(),
+                avatar_quota_bytes: policy.account_quota(),
                 photo_renditions: renditions(Purpose::Photo),
                 avatar_renditions: renditions(Purpose::Avatar),
                 signed_url_seconds: Viewer::MAX_LIFETIME.as_secs(),
@@ -157,10 +157,10 @@ pub(super) fn document(api: &mut OpenApi, app: &App) {
 pub(super) fn with_limits(document: &str, app: &App) -> String {
     let (accounts, gallery) = (app.backend.accounts().policy(), app.backend.gallery().options());
     let limits = [
-        ("code-lifetime", duration(accounts.code_lifetime)),
-        ("recent", duration(accounts.recent)),
-        ("password-guesses", accounts.password_guesses_per_day.to_string()),
-        ("client-remembered", duration(accounts.client_remembered)),
+        ("code-lifetime", duration(accounts.code_lifetime())),
+        ("recent", duration(accounts.recent_sign_in_time())),
+        ("password-guesses", accounts.password_guesses_per_day().to_string()),
+        ("client-remembered", duration(accounts.known_network_time())),
         ("unfinished-uploads", gallery.max_unfinished_uploads_per_account().to_string()),
         ("unfinished-bytes", bytes(gallery.max_unfinished_bytes_per_account())),
     ];

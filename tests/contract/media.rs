@@ -292,7 +292,7 @@ async fn large_slow_and_too_many_uploads_are_rejected() {
         GalleryOptions::default().with_limits(limits)
     };
     let options = HttpOptions::default().with_upload_timeout(Duration::from_millis(300));
-    let policy = media::MediaPolicy { couple_quota: 150_000, ..media::MediaPolicy::default() };
+    let policy = media::MediaPolicy::default().with_couple_quota(150_000);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(limits).pictures(policy), options);
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let mut large = png(10, 10);
@@ -611,8 +611,9 @@ async fn sweep_continues_from_its_last_position() {
 #[tokio::test]
 async fn picture_is_answered_with_a_signed_link() {
     let secret = couple::Secret::new("sesame".to_owned());
-    let store =
-        couple::blobs::S3Options::new("bucket").endpoint("http://127.0.0.1:9").credentials("id", &secret);
+    let store = couple::blobs::S3Options::new("bucket")
+        .with_endpoint("http://127.0.0.1:9")
+        .with_credentials("id", &secret);
     let options = HttpOptions::default().with_signed_link_lifetime(Some(Duration::from_secs(90)));
     let world = World::of(Backend::builder().limits(Unlimited).blobs(store.open().unwrap()), options);
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
@@ -652,7 +653,7 @@ async fn hanging_blob_store_does_not_delay_readiness() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = format!("http://{}", silent.local_addr().unwrap());
     let secret = couple::Secret::new("sesame".to_owned());
-    let store = couple::blobs::S3Options::new("bucket").endpoint(&place).credentials("id", &secret);
+    let store = couple::blobs::S3Options::new("bucket").with_endpoint(&place).with_credentials("id", &secret);
     let builder = Backend::builder().limits(Unlimited).blobs(store.open().unwrap());
     let world = World::of(builder, HttpOptions::default());
     let probe = || world.call("GET", "/readyz", None, None);

@@ -155,7 +155,7 @@ async fn capabilities_and_document_name_the_limits() {
     let mut limits = Limits::default();
     limits.bytes = 1_234_567;
     let options = GalleryOptions::default().with_limits(limits);
-    let policy = media::MediaPolicy { couple_quota: 7_654_321, ..media::MediaPolicy::default() };
+    let policy = media::MediaPolicy::default().with_couple_quota(7_654_321);
     let http = HttpOptions::default().with_max_concurrent_uploads_per_account(7);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options).pictures(policy), http);
     let answer = world.call("GET", "/v1/capabilities", None, None).await;
@@ -179,7 +179,7 @@ async fn capabilities_and_document_name_the_limits() {
 
 #[tokio::test]
 async fn pictures_are_listed_in_pages_with_the_remaining_quota() {
-    let policy = media::MediaPolicy { couple_quota: 10_000_000, ..media::MediaPolicy::default() };
+    let policy = media::MediaPolicy::default().with_couple_quota(10_000_000);
     let world = World::of(Backend::builder().limits(Unlimited).pictures(policy), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let mut ids = Vec::new();
@@ -253,13 +253,11 @@ async fn picture_found_too_large_while_decoding_is_rejected_with_size_and_limits
 #[tokio::test]
 async fn document_states_the_configured_limits() {
     let minutes = Duration::from_mins;
-    let policy = account::AccountPolicy {
-        code_lifetime: minutes(7),
-        recent: minutes(120),
-        password_guesses_per_day: 37,
-        client_remembered: minutes(60 * 24 * 11),
-        ..account::AccountPolicy::default()
-    };
+    let policy = account::AccountPolicy::default()
+        .with_code_lifetime(minutes(7))
+        .with_recent_sign_in_time(minutes(120))
+        .with_password_guesses_per_day(37)
+        .with_known_network_time(minutes(60 * 24 * 11));
     let mut limits = Limits::default();
     (limits.bytes, limits.side, limits.megapixels) = (1_234_567, 4_321, 17);
     let options = GalleryOptions::default()

@@ -28,7 +28,7 @@ impl Fleet {
     pub(crate) async fn start(processes: usize, couples: usize) -> Self {
         let (mariadb, redis) = (Engine::start("mariadb").await, Engine::start("redis").await);
         let (folder, database) = (tempfile::tempdir().unwrap(), mariadb.fresh());
-        let store = MySqlOptions::new(&database).connections(6).connect().await.unwrap();
+        let store = MySqlOptions::new(&database).with_max_connections(6).connect().await.unwrap();
         let tokens = couples::seed(store, &folder.path().join("couple.key"), couples).await;
         let redis_url = format!("redis://127.0.0.1:{}", redis.port);
         let mut fleet =

@@ -1,6 +1,6 @@
 //! Rate limits of accounts.
 //!
-//! A host may change each default through [`AccountPolicy::limits`](super::AccountPolicy).
+//! A host may change each default through [`AccountPolicy::with_limits`](super::AccountPolicy::with_limits).
 
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub struct GuessLimits {
 
 /// Rate limits of sign-up, sign-in, password recovery and changes of address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AccountLimits {
     /// Mails that confirm a sign-up, first and repeated ones.
     pub sign_up_mail: MailLimits,
@@ -53,7 +54,7 @@ pub struct AccountLimits {
     pub password_per_account: Rule,
     /// Attempts with a mailed code.
     ///
-    /// [`AccountPolicy::code_tries`](super::AccountPolicy::code_tries) also limits wrong codes.
+    /// [`AccountPolicy::with_code_tries`](super::AccountPolicy::with_code_tries) also limits wrong codes.
     pub code: GuessLimits,
     /// Attempts of one client network with a mailed link.
     ///

@@ -184,7 +184,7 @@ pub struct Session {
     pub created_at: Timestamp,
     /// Time at which the user last proved their identity.
     pub authenticated_at: Timestamp,
-    /// Time of the last use, accurate to [`AccountPolicy::seen_resolution`].
+    /// Time of the last use, accurate to [`AccountPolicy::with_seen_resolution`].
     pub seen_at: Timestamp,
     /// Expiry of the session, however often it is used.
     pub expires_at: Timestamp,
@@ -199,65 +199,72 @@ impl Session {
     /// Remaining lifetime at `now` if the session is not used any more; zero if it has expired.
     #[must_use]
     pub fn left(&self, policy: &AccountPolicy, now: Timestamp) -> Duration {
-        self.expires_at.min(self.seen_at.plus(policy.session_idle)).since(now)
+        self.expires_at.min(self.seen_at.plus(policy.session_idle_time)).since(now)
     }
 }
 
-/// Lifetimes and limits of accounts. A host may change each default.
-#[derive(Debug, Clone)]
-pub struct AccountPolicy {
-    /// Lifetime of a mailed code: at most 10 minutes (NIST SP 800-63B-4, 3.1.3).
-    pub code_lifetime: Duration,
-    /// Lifetime of a mailed link.
-    pub link_lifetime: Duration,
-    /// Lifetime of a link that sets a password.
-    pub password_link_lifetime: Duration,
-    /// Number of wrong codes after which a token accepts no code.
-    ///
-    /// Counted separately for the client network that requested the mail and for all other networks together.
-    pub code_tries: i64,
-    /// Number of wrong passwords per address in 24 hours after which only mailed codes and links sign in.
-    ///
-    /// Counted separately for networks from which the address signed in recently and for all others. Stored
-    /// in the database, so that the limit holds without a rate limiter.
-    pub password_guesses_per_day: i64,
-    /// Number of wrong mailed codes per address in 24 hours after which only mailed links prove it.
-    ///
-    /// Counted and stored as wrong passwords are.
-    pub code_guesses_per_day: i64,
-    /// Time for which a client network is known after an address was proven from it.
-    pub client_remembered: Duration,
-    /// Rate limits.
-    pub limits: AccountLimits,
-    /// Lifetime of a session that is not used.
-    pub session_idle: Duration,
-    /// Maximum lifetime of a session.
-    pub session_lifetime: Duration,
-    /// Maximum age of `seen_at` before a request updates it. Saves a write per request.
-    pub seen_resolution: Duration,
-    /// Time after a proof of identity in which a session may do what cannot be undone.
-    pub recent: Duration,
-    /// Time between a deletion request and the deletion.
-    pub deletion_grace: Duration,
+crate::options! {
+    /// Lifetimes and limits of accounts.
+    #[derive(Debug, Clone)]
+    pub struct AccountPolicy {
+        /// Sets the lifetime of a mailed code: at most 10 minutes (NIST SP 800-63B-4, 3.1.3). Default: 10 min.
+        pub(crate) code_lifetime: Duration = Duration::from_mins(10), with_code_lifetime;
+        /// Sets the lifetime of a mailed link. Default: 24 h.
+        pub(crate) link_lifetime: Duration = Duration::from_hours(24), with_link_lifetime;
+        /// Sets the lifetime of a link that signs in or sets a password. Default: 1 h.
+        pub(crate) password_link_lifetime: Duration = Duration::from_hours(1), with_password_link_lifetime;
+        /// Sets the number of wrong codes after which a token accepts no code. Default: 5.
+        ///
+        /// Counted separately for the client network that requested the mail and for all other networks together.
+        pub(crate) code_tries: i64 = 5, with_code_tries;
+        /// Sets the number of wrong passwords per address in 24 hours after which only mailed codes and links sign in.
+        /// Default: 100.
+        ///
+        /// Counted separately for networks from which the address signed in recently and for all others. Stored
+        /// in the database, so that the limit holds without a rate limiter.
+        pub(crate) password_guesses_per_day: i64 = 100, with_password_guesses_per_day;
+        /// Sets the number of wrong mailed codes per address in 24 hours after which only mailed links prove it.
+        /// Default: 100.
+        ///
+        /// Counted and stored as wrong passwords are.
+        pub(crate) code_guesses_per_day: i64 = 100, with_code_guesses_per_day;
+        /// Sets the time for which a client network is known after an address was proven from it. Default: 90 days.
+        pub(crate) known_network_time: Duration = Duration::from_hours(24 * 90), with_known_network_time;
+        /// Sets the rate limits.
+        pub(crate) limits: AccountLimits = AccountLimits::default(), with_limits;
+        /// Sets the lifetime of a session that is not used. Default: 30 days.
+        pub(crate) session_idle_time: Duration = Duration::from_hours(24 * 30), with_session_idle_time;
+        /// Sets the maximum lifetime of a session. Default: 365 days.
+        pub(crate) session_lifetime: Duration = Duration::from_hours(24 * 365), with_session_lifetime;
+        /// Sets the maximum age of `seen_at` before a request updates it. Saves a write per request. Default: 10 min.
+        pub(crate) seen_resolution: Duration = Duration::from_mins(10), with_seen_resolution;
+        /// Sets the time after a proof of identity in which a session may do what cannot be undone. Default: 10 min.
+        pub(crate) recent_sign_in_time: Duration = Duration::from_mins(10), with_recent_sign_in_time;
+        /// Sets the time between a deletion request and the deletion. Default: 14 days.
+        pub(crate) deletion_grace: Duration = Duration::from_hours(24 * 14), with_deletion_grace;
+    }
 }
 
-impl Default for AccountPolicy {
-    fn default() -> Self {
-        Self {
-            code_lifetime: Duration::from_mins(10),
-            link_lifetime: Duration::from_hours(24),
-            password_link_lifetime: Duration::from_hours(1),
-            code_tries: 5,
-            password_guesses_per_day: 100,
-            code_guesses_per_day: 100,
-            client_remembered: Duration::from_hours(24 * 90),
-            limits: AccountLimits::default(),
-            session_idle: Duration::from_hours(24 * 30),
-            session_lifetime: Duration::from_hours(24 * 365),
-            seen_resolution: Duration::from_mins(10),
-            recent: Duration::from_mins(10),
-            deletion_grace: Duration::from_hours(24 * 14),
-        }
+impl AccountPolicy {
+    /// Lifetime of a mailed code.
+    #[must_use]
+    pub const fn code_lifetime(&self) -> Duration {
+        self.code_lifetime
+    }
+    /// Number of wrong passwords per address in 24 hours.
+    #[must_use]
+    pub const fn password_guesses_per_day(&self) -> i64 {
+        self.password_guesses_per_day
+    }
+    /// Time for which a client network is known after an address was proven from it.
+    #[must_use]
+    pub const fn known_network_time(&self) -> Duration {
+        self.known_network_time
+    }
+    /// Time after a proof of identity in which a session may do what cannot be undone.
+    #[must_use]
+    pub const fn recent_sign_in_time(&self) -> Duration {
+        self.recent_sign_in_time
     }
 }
 

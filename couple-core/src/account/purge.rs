@@ -442,7 +442,7 @@ impl PurgeTokensHandler {
 impl Handler<PurgeTokens> for PurgeTokensHandler {
     async fn run(&self, _: PurgeTokens, _: &Context) -> Result<(), JobError> {
         let now = self.ports.now();
-        let idle = now.minus(self.policy.session_idle);
+        let idle = now.minus(self.policy.session_idle_time);
         let tokens = |cap| AccountChange::PurgeTokens { before: now, cap }.into();
         let sessions = |cap| AccountChange::PurgeSessions { before: now, idle, cap }.into();
         let tallies = |cap| AccountChange::PurgeTallies { before: now, cap }.into();

@@ -339,7 +339,7 @@ pub fn cancel_email(account: &Account, presented: &PresentedToken, now: Timestam
 /// # Errors
 /// [`AccountError::RecentSignInRequired`].
 pub fn require_recent(session: &Session, policy: &AccountPolicy, now: Timestamp) -> Result<(), AccountError> {
-    if now < session.authenticated_at.plus(policy.recent) {
+    if now < session.authenticated_at.plus(policy.recent_sign_in_time) {
         Ok(())
     } else {
         Err(AccountError::RecentSignInRequired)

@@ -334,24 +334,31 @@ pub struct Rendition {
     pub used_at: Option<Timestamp>,
 }
 
-/// Settings of pictures.
-#[derive(Debug, Clone, Copy)]
-pub struct MediaPolicy {
-    /// Maximum bytes of a couple's photos, including renditions.
-    pub couple_quota: i64,
-    /// Maximum bytes of an account's avatars, including renditions.
-    pub account_quota: i64,
-    /// Maximum age of [`Rendition::used_at`] before a request updates it. Saves a write per request.
-    pub used_resolution: Duration,
-}
-
-impl Default for MediaPolicy {
-    fn default() -> Self {
-        Self { couple_quota: 10 << 30, account_quota: 100 << 20, used_resolution: Duration::from_hours(24) }
+crate::options! {
+    /// Quotas of pictures.
+    #[derive(Debug, Clone, Copy)]
+    pub struct MediaPolicy {
+        /// Sets the maximum bytes of a couple's photos, including renditions. Default: 10 GiB.
+        couple_quota: i64 = 10 << 30, with_couple_quota;
+        /// Sets the maximum bytes of an account's avatars, including renditions. Default: 100 MiB.
+        account_quota: i64 = 100 << 20, with_account_quota;
+        /// Sets the maximum age of [`Rendition::used_at`] before a request updates it. Saves a write per request.
+        /// Default: 24 h.
+        used_resolution: Duration = Duration::from_hours(24), with_used_resolution;
     }
 }
 
 impl MediaPolicy {
+    /// Maximum bytes of a couple's photos, including renditions.
+    #[must_use]
+    pub const fn couple_quota(&self) -> i64 {
+        self.couple_quota
+    }
+    /// Maximum bytes of an account's avatars, including renditions.
+    #[must_use]
+    pub const fn account_quota(&self) -> i64 {
+        self.account_quota
+    }
     /// Maximum bytes in a space.
     #[must_use]
     pub const fn quota(&self, space: Space) -> i64 {

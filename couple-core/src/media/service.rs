@@ -402,7 +402,7 @@ impl Pictures {
         }
     }
 
-    /// Records a request for a rendition, with at most one write per [`MediaPolicy::used_resolution`].
+    /// Records a request for a rendition, with at most one write per [`MediaPolicy::with_used_resolution`].
     ///
     /// # Errors
     /// Errors of the store.

@@ -218,27 +218,19 @@ pub struct Profile {
     pub display_name: DisplayName,
 }
 
-/// Settings of pairing.
-#[derive(Debug, Clone)]
-pub struct PairingPolicy {
-    /// Lifetime of an invite.
-    pub invite_lifetime: Duration,
-    /// Maximum number of open invites per account.
-    pub open_invites: usize,
-    /// Rate limit of invite mails to one address, from all inviters together.
-    pub invite_mail_per_address: Rule,
-    /// Rate limit of invite mails from one account to one address.
-    pub invite_mail_per_account_and_address: Rule,
-}
-
-impl Default for PairingPolicy {
-    fn default() -> Self {
-        Self {
-            invite_lifetime: Duration::from_hours(24),
-            open_invites: 10,
-            invite_mail_per_address: limit::INVITE_MAIL_PER_ADDRESS,
-            invite_mail_per_account_and_address: limit::INVITE_MAIL_PER_ACCOUNT_AND_ADDRESS,
-        }
+crate::options! {
+    /// Lifetimes and limits of pairing.
+    #[derive(Debug, Clone)]
+    pub struct PairingPolicy {
+        /// Sets the lifetime of an invite. Default: 24 h.
+        pub(crate) invite_lifetime: Duration = Duration::from_hours(24), with_invite_lifetime;
+        /// Sets the maximum number of open invites per account. Default: 10.
+        pub(crate) max_open_invites: usize = 10, with_max_open_invites;
+        /// Sets the rate limit of invite mails to one address, from all inviters together. Default: 10 per hour.
+        pub(crate) invite_mail_per_address: Rule = limit::INVITE_MAIL_PER_ADDRESS, with_invite_mail_per_address;
+        /// Sets the rate limit of invite mails from one account to one address. Default: 3 per hour.
+        pub(crate) invite_mail_per_account_and_address: Rule = limit::INVITE_MAIL_PER_ACCOUNT_AND_ADDRESS,
+            with_invite_mail_per_account_and_address;
     }
 }
 

@@ -113,10 +113,10 @@ pub fn invite(
         .open
         .iter()
         .filter(|open| open.is_open(now) && read.between.is_none_or(|between| between.id != open.id));
-    if waiting.count() >= policy.open_invites {
+    if waiting.count() >= policy.max_open_invites {
         return Err(PairingError::TooManyInvites);
     }
-    let limit = u32::try_from(policy.open_invites).unwrap_or(u32::MAX);
+    let limit = u32::try_from(policy.max_open_invites).unwrap_or(u32::MAX);
     changes.push(PairingChange::InsertInvite { invite: invite.clone(), limit }.into());
     Ok(InviteDecision::Waiting(changes))
 }

@@ -60,7 +60,7 @@ pub struct Blobs {
     files: Option<PathBuf>,
     prefix: Path,
     part: usize,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl fmt::Debug for Blobs {
@@ -118,7 +118,7 @@ impl Blobs {
             files: None,
             prefix: Path::default(),
             part: MIN_PART_BYTES,
-            patience: STEP_TIMEOUT,
+            timeout: STEP_TIMEOUT,
         }
     }
     /// Puts all blobs under a folder of the store.
@@ -133,8 +133,8 @@ impl Blobs {
     }
     /// Sets the timeout of one step: a response, a part, a chunk. Default: 30 s.
     #[must_use]
-    pub const fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -179,12 +179,12 @@ impl Blobs {
             return Ok(None);
         };
         let (size, range) = (got.meta.size, got.range.clone());
-        let (patience, name) = (self.patience, name.to_owned());
+        let (step_timeout, name) = (self.timeout, name.to_owned());
         let bytes = stream::unfold(Some(files::pieces(got)), move |pieces| {
             let name = name.clone();
             async move {
                 let mut pieces = pieces?;
-                match timeout(patience, pieces.next()).await {
+                match timeout(step_timeout, pieces.next()).await {
                     Ok(None) => None,
                     Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(pieces))),
                     Ok(Some(Err(error))) => Some((Err(failed("get blob", &name, error)), None)),
@@ -239,12 +239,12 @@ impl Blobs {
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let found = self.store.list(Some(&path));
-        let (patience, prefix, folder) = (self.patience, self.prefix.clone(), folder.to_owned());
+        let (step_timeout, prefix, folder) = (self.timeout, self.prefix.clone(), folder.to_owned());
         let listed = stream::unfold(Some(found), move |found| {
             let (prefix, folder) = (prefix.clone(), folder.clone());
             async move {
                 let mut found = found?;
-                match timeout(patience, found.next()).await {
+                match timeout(step_timeout, found.next()).await {
                     Ok(None) => None,
                     Ok(Some(Ok(meta))) => Some((Ok(listed(&prefix, &meta)), Some(found))),
                     Ok(Some(Err(error))) => Some((Err(failed("list blobs", &folder, error)), None)),
@@ -271,7 +271,7 @@ impl Blobs {
         };
         let (mut found, mut page) = (found.take(limit), Vec::new());
         loop {
-            match timeout(self.patience, found.next()).await {
+            match timeout(self.timeout, found.next()).await {
                 Ok(None) => return Ok(page),
                 Ok(Some(Ok(meta))) => page.push(listed(&self.prefix, &meta)),
                 Ok(Some(Err(error))) => return Err(failed("list blobs", "a page", error)),
@@ -287,7 +287,7 @@ impl Blobs {
         let paths: Vec<Path> = names.iter().map(|name| self.path(name)).collect::<Result<_, _>>()?;
         let mut deleted = self.store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
         loop {
-            match timeout(self.patience, deleted.next()).await {
+            match timeout(self.timeout, deleted.next()).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(gone)) => {
                     found(gone.map_err(|error| failed("delete blobs", "many", error)))?;
@@ -310,7 +310,7 @@ impl Blobs {
         let mut deleted = self.store.delete_stream(names);
         let mut count = 0;
         loop {
-            match timeout(self.patience, deleted.next()).await {
+            match timeout(self.timeout, deleted.next()).await {
                 Ok(None) => return Ok(count),
                 Ok(Some(gone)) => {
                     count += u64::from(
@@ -397,7 +397,7 @@ impl Blobs {
         name: &str,
         step: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Error> {
-        match timeout(self.patience, step).await {
+        match timeout(self.timeout, step).await {
             Ok(done) => done.map_err(|error| failed(operation, name, error)),
             Err(_) => Err(late(operation, name)),
         }

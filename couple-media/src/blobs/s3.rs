@@ -55,31 +55,31 @@ impl S3Options {
     }
     /// Puts all blobs under a folder of the bucket.
     #[must_use]
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
     /// Sets the region.
     #[must_use]
-    pub fn region(mut self, region: impl Into<String>) -> Self {
+    pub fn with_region(mut self, region: impl Into<String>) -> Self {
         self.builder = self.builder.with_region(region);
         self
     }
     /// Sets the URL of the service, such as `https://s3.example.org`.
     #[must_use]
-    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
         self.builder = self.builder.with_endpoint(url);
         self
     }
     /// Sets the credentials.
     #[must_use]
-    pub fn credentials(mut self, id: impl Into<String>, secret: &Secret<String>) -> Self {
+    pub fn with_credentials(mut self, id: impl Into<String>, secret: &Secret<String>) -> Self {
         self.builder = self.builder.with_access_key_id(id).with_secret_access_key(secret.expose().clone());
         self
     }
     /// Sets the timeout of a response, or of a part of 5 MiB, retries included. Default: 2 s.
     #[must_use]
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
@@ -108,7 +108,7 @@ impl S3Options {
             .map_err(|error| wrong().source(error))?;
         let store = Arc::new(store);
         let blobs = Blobs { signer: Some(store.clone()), ..Blobs::over(store) };
-        blobs.patience(self.timeout).prefix(self.prefix.trim_matches('/'))
+        blobs.with_timeout(self.timeout).prefix(self.prefix.trim_matches('/'))
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn endpoint_must_be_a_url() {
-        let open = |endpoint: &str| S3Options::new("couple").endpoint(endpoint).open();
+        let open = |endpoint: &str| S3Options::new("couple").with_endpoint(endpoint).open();
         for good in ["http://127.0.0.1:9000", "https://s3.example.org"] {
             assert!(open(good).is_ok(), "{good}");
         }

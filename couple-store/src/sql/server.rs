@@ -76,13 +76,13 @@ impl<D: Server> ServerOptions<D> {
     ///
     /// Half of them write; one of these is for commits that a lock blocks.
     #[must_use]
-    pub const fn connections(mut self, connections: u32) -> Self {
+    pub const fn with_max_connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
     /// Sets the maximum number of waiting commits per transaction. Default: 64; 1 disables merging.
     #[must_use]
-    pub const fn merge(mut self, merge: usize) -> Self {
+    pub const fn with_max_merged_commits(mut self, merge: usize) -> Self {
         self.merge = merge;
         self
     }

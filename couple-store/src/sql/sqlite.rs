@@ -162,7 +162,7 @@ pub struct SqliteOptions {
     path: PathBuf,
     readers: u32,
     merge: usize,
-    most_pages: Option<u32>,
+    max_pages: Option<u32>,
 }
 
 impl SqliteOptions {
@@ -171,17 +171,17 @@ impl SqliteOptions {
     /// A missing file is created with access for its owner only. Access of users other than owner and group
     /// is removed from an existing file.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned(), readers: 4, merge: 64, most_pages: None }
+        Self { path: path.as_ref().to_owned(), readers: 4, merge: 64, max_pages: None }
     }
     /// Sets the number of reading connections. Default: 4.
     #[must_use]
-    pub const fn readers(mut self, readers: u32) -> Self {
+    pub const fn with_readers(mut self, readers: u32) -> Self {
         self.readers = readers;
         self
     }
     /// Sets the maximum number of waiting commits per transaction. Default: 64; 1 disables merging.
     #[must_use]
-    pub const fn merge(mut self, merge: usize) -> Self {
+    pub const fn with_max_merged_commits(mut self, merge: usize) -> Self {
         self.merge = merge;
         self
     }
@@ -190,8 +190,8 @@ impl SqliteOptions {
     ///
     /// Default: none.
     #[must_use]
-    pub const fn most_pages(mut self, pages: u32) -> Self {
-        self.most_pages = Some(pages);
+    pub const fn with_max_pages(mut self, pages: u32) -> Self {
+        self.max_pages = Some(pages);
         self
     }
 
@@ -259,7 +259,7 @@ impl SqliteOptions {
             if new {
                 Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
             }
-            if let Some(pages) = self.most_pages {
+            if let Some(pages) = self.max_pages {
                 Statement::<Sqlite>::built(format!("PRAGMA max_page_count = {pages}").into())
                     .rows(&mut connection)
                     .await

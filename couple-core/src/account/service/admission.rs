@@ -2,7 +2,7 @@
 //!
 //! Other clients must not be able to lock out the owner of an address. So a limit that counts all clients of
 //! an address refuses only clients from unknown networks. A network is known for
-//! [`AccountPolicy::client_remembered`](crate::account::AccountPolicy) after the address was proven from it. Attempts of other
+//! [`AccountPolicy::known_network_time`](crate::account::AccountPolicy::known_network_time) after the address was proven from it. Attempts of other
 //! clients never cause a mailed link to be refused, nor a mailed code that is sent from a known network.
 
 use std::time::Duration;
@@ -76,7 +76,7 @@ impl Accounts {
             self.ports.allow(&[(limits.password_per_address, LimitKey::email(email))]).await?;
         }
         let tally = TallyId::passwords(&self.ports.keys, email, known.is_some());
-        let fresh = self.ports.now().plus(self.policy.client_remembered * 3 / 4);
+        let fresh = self.ports.now().plus(self.policy.known_network_time * 3 / 4);
         let remembered = known.is_some_and(|known| known.expires_at > fresh);
         Ok(Attempt { tally, below: self.policy.password_guesses_per_day, remembered })
     }
@@ -201,7 +201,7 @@ impl Accounts {
         now: Timestamp,
     ) -> Change {
         let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, context));
-        let tally = Tally { count: 1, expires_at: now.plus(self.policy.client_remembered) };
+        let tally = Tally { count: 1, expires_at: now.plus(self.policy.known_network_time) };
         AccountChange::PutTally { id, tally }.into()
     }
 
