@@ -185,17 +185,21 @@ struct Cost {
     hashes: usize,
 }
 
-async fn cost(case: &Case, key: Option<&str>, conflict: bool) -> Cost {
-    let (name, before, method, path, body) = case;
-    let (store, tokens) = (Arc::new(ConflictOnce::default()), Arc::new(CountedTokens::default()));
-    let entropy = Arc::new(CountedSalts { inner: SeededEntropy::new(7), salts: AtomicUsize::new(0) });
+fn world(store: &Arc<ConflictOnce>, tokens: &Arc<CountedTokens>, entropy: impl Entropy) -> World {
     let builder = Backend::builder()
         .store(ObservedStore(MemoryStore::new(), store.clone()))
         .keys(Keyring::new([7; 32]))
         .blobs(Blobs::memory())
-        .entropy(entropy.clone())
+        .entropy(entropy)
         .limits(Limits(tokens.clone()));
-    let world = World::of(builder, HttpOptions::default());
+    World::of(builder, HttpOptions::default())
+}
+
+async fn cost(case: &Case, key: Option<&str>, conflict: bool) -> Cost {
+    let (name, before, method, path, body) = case;
+    let (store, tokens) = (Arc::new(ConflictOnce::default()), Arc::new(CountedTokens::default()));
+    let entropy = Arc::new(CountedSalts { inner: SeededEntropy::new(7), salts: AtomicUsize::new(0) });
+    let world = world(&store, &tokens, entropy.clone());
     let mut mail = ANA;
     let token = match before {
         Before::SignUp => {
@@ -206,7 +210,7 @@ async fn cost(case: &Case, key: Option<&str>, conflict: bool) -> Cost {
             let token = world.join_with_password(ANA, PASSWORD).await;
             match before {
                 Before::PasswordLink => {
-                    drop(world.open("/v1/password/forgot", json!({ "email": ANA })).await)
+                    drop(world.open("/v1/password/forgot", json!({ "email": ANA })).await);
                 }
                 Before::NewEmail => {
                     let body = json!({ "new_email": BEN, "current_password": PASSWORD });
@@ -265,4 +269,30 @@ async fn conflict_costs_no_second_token_and_no_second_hash() {
         }
     }
     assert_eq!(hashing, 2 * 5, "verify, sign-in, reset, change of password and of address hash");
+}
+
+#[tokio::test]
+async fn repeated_append_takes_a_token_and_unchanged_values_take_none() {
+    let tokens = Arc::new(CountedTokens::default());
+    let world = world(&Arc::default(), &tokens, SeededEntropy::new(7));
+    let (ana, _) = world.couple(ANA, BEN).await;
+    let entry = json!({ "client_id": "first", "kind": "text", "body": { "text": "hi" } });
+    let append = async || {
+        let entry = Some(entry.clone());
+        world.keyed("POST", "/v1/couple/entries", Some(&ana), entry, Some("key")).await.status
+    };
+    assert_eq!(append().await, 201);
+    tokens.take_all();
+    // A repeat publishes a notice, so it must not be free.
+    assert_eq!(append().await, 200);
+    assert_eq!(tokens.take_all(), ["write_per_account"]);
+    for (path, body) in
+        [("/v1/me", json!({ "display_name": "Ana" })), ("/v1/couple", json!({ "title": "Us" }))]
+    {
+        for expected in [&["write_per_account"][..], &[]] {
+            let response = world.call("PATCH", path, Some(&ana), Some(body.clone())).await;
+            assert_eq!(response.status, 200, "{path} {}", response.body);
+            assert_eq!(tokens.take_all(), expected, "{path}");
+        }
+    }
 }

@@ -195,6 +195,8 @@ impl Timeline {
             }
             Completed::Unchanged(repeated) => repeated,
             Completed::Replayed((couple, client_id)) => {
+                // A repeat costs a token too, because it publishes a notice.
+                self.allow_write(account).await?;
                 let at = self.require_current_couple(account, command.couple).await?;
                 if couple != at.couple {
                     // The entry belongs to an earlier couple and is not appended to this one.

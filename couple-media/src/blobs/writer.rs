@@ -157,9 +157,9 @@ impl Drop for BlobWriter {
         let name = std::mem::take(&mut self.name);
         drop(Staged { blobs: self.blobs.clone(), name: name.clone(), count: self.staged });
         if let (Some(mut upload), Ok(runtime)) = (self.upload.take(), tokio::runtime::Handle::try_current()) {
-            let patience = self.blobs.patience;
+            let step_timeout = self.blobs.timeout;
             runtime.spawn(async move {
-                match tokio::time::timeout(patience, upload.abort()).await {
+                match tokio::time::timeout(step_timeout, upload.abort()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%error, name, "cannot remove an unfinished blob"),
                     Err(_) => tracing::warn!(name, "timed out removing an unfinished blob"),

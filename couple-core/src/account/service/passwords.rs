@@ -65,7 +65,8 @@ impl Accounts {
 
     /// Changes the password: ends all other sessions and gives this session a new token.
     ///
-    /// An account without a password needs a recent sign-in in place of its current password.
+    /// An account without a password needs a recent sign-in in place of its current password. An idempotency key
+    /// is ignored, because a repeat has no valid session.
     ///
     /// # Errors
     /// [`AccountError::InvalidCredentials`], [`AccountError::RecentSignInRequired`], [`AccountError::Invalid`],

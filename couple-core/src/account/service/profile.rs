@@ -7,7 +7,7 @@ use crate::{
     AccountId, Decision, DisplayName, EmailKey, Error, Locale, TimeZoneName, Timestamp, UnitOfWork,
     account::{Account, AccountChange},
     limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
-    pairing::{Directory, Profile},
+    pairing::{Couple, Directory, Profile},
     text::parse_birthday,
     timeline,
 };
@@ -47,6 +47,13 @@ impl ProfilePatch {
     }
 }
 
+struct ProfileFacts {
+    before: Account,
+    after: Account,
+    /// Couple of the account, if its partner is to learn of a new name.
+    couple: Option<Couple>,
+}
+
 impl Accounts {
     /// Changes the profile of an account.
     ///
@@ -54,20 +61,23 @@ impl Accounts {
     /// [`AccountError::Invalid`](crate::account::AccountError::Invalid),
     /// [`AccountError::RateLimited`](crate::account::AccountError::RateLimited).
     pub async fn update_profile(&self, id: AccountId, patch: &ProfilePatch) -> AccountResult<Account> {
-        self.ports.allow(&[(WRITE_PER_ACCOUNT, LimitKey::new("account", id))]).await?;
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         work.run_unkeyed(
-            async |_previous| {
+            async |previous: Option<ProfileFacts>| {
                 let before = self.current(id).await?;
                 let after = patch.applied(&before, now)?;
+                // Only a change takes a token, and only once.
+                if previous.is_none() && after != before {
+                    self.ports.allow(&[(WRITE_PER_ACCOUNT, LimitKey::new("account", id))]).await?;
+                }
                 let couple = match after.display_name == before.display_name {
                     true => None,
                     false => self.ports.store.couple_of(id).await?,
                 };
-                Ok((before, after, couple))
+                Ok(ProfileFacts { before, after, couple })
             },
-            |(before, after, couple)| {
+            |ProfileFacts { before, after, couple }| {
                 if after == before {
                     return Ok(Decision::Answer(after.clone()));
                 }

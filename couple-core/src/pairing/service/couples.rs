@@ -38,16 +38,24 @@ impl Pairings {
             .map(|day| day.map(|day| parse_day("anniversary", &day)).transpose())
             .transpose()
             .map_err(invalid)?;
-        self.ports.allow(&[(WRITE_PER_ACCOUNT, account_key(person))]).await?;
+        let is_same = |couple: &Couple| {
+            title.as_ref().is_none_or(|title| *title == couple.title)
+                && anniversary.as_ref().is_none_or(|day| *day == couple.anniversary)
+        };
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
-        let couple = work
+        let described: PairingResult<CoupleId> = work
             .run_unkeyed(
-                async |_previous| self.couple_of(person).await,
+                async |previous: Option<(Couple, Side)>| {
+                    let (couple, side) = self.couple_of(person).await?;
+                    // Only a change takes a token, and only once.
+                    if previous.is_none() && !is_same(&couple) {
+                        self.ports.allow(&[(WRITE_PER_ACCOUNT, account_key(person))]).await?;
+                    }
+                    Ok((couple, side))
+                },
                 |(couple, side)| {
-                    if title.as_ref().is_none_or(|title| *title == couple.title)
-                        && anniversary.as_ref().is_none_or(|day| *day == couple.anniversary)
-                    {
+                    if is_same(couple) {
                         return Ok(Decision::Answer(couple.id));
                     }
                     let describe = PairingChange::Describe {
@@ -59,9 +67,9 @@ impl Pairings {
                     Ok(Decision::commit(vec![describe.into(), rules::append(couple, entry)], couple.id))
                 },
             )
-            .await?;
+            .await;
         // Read again: the partner may have changed the other field concurrently.
-        let couple = self.ports.store.couple(couple).await?;
+        let couple = self.ports.store.couple(described?).await?;
         couple.ok_or(Failure::Refused(PairingError::NotPaired))
     }
 
