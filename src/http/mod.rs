@@ -21,6 +21,7 @@ mod client_network;
 #[cfg(feature = "socketio")]
 mod client_permits;
 mod cors;
+mod document;
 #[cfg(feature = "socketio")]
 mod engine_sessions;
 mod export;
@@ -297,7 +298,7 @@ fn contract(app: &App) -> Router {
         .merge(capabilities::routes())
         .split_for_parts();
     api.merge(free_api);
-    complete(&mut api);
+    document::complete(&mut api);
     capabilities::document(&mut api, app);
     // Without it, clients of the document would look for the routes at the root of its host.
     let prefix = app.backend.ports().links.prefix();
@@ -368,36 +369,6 @@ fn without_last_slash(mut request: Request) -> Request {
         request.extensions_mut().insert(TrailingSlashes(slashes));
     }
     request
-}
-
-/// Completes the OpenAPI document: problem responses, their codes, and unique ids of operations.
-fn complete(api: &mut utoipa::openapi::OpenApi) {
-    use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
-    if let Some(components) = &mut api.components
-        && let Some(RefOr::T(Schema::Object(problem))) = components.schemas.get_mut("Problem")
-        && let Some(RefOr::T(Schema::Object(code))) = problem.properties.get_mut("code")
-    {
-        code.enum_values = Some(CODES.iter().map(|(code, ..)| (*code).into()).collect());
-    }
-    for item in api.paths.paths.values_mut() {
-        let reading = [&mut item.get, &mut item.head, &mut item.options];
-        let writing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for operation in reading.into_iter().chain(writing).flatten() {
-            if let Some(summary) = &mut operation.summary {
-                *summary = summary.replace('\n', " ");
-            }
-            // The name of a handler is unique within its area only.
-            if let (Some(name), Some([area, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
-                *name = format!("{area}_{name}");
-            }
-            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-            let problem = ResponseBuilder::new()
-                .description("A problem; `code` is its kind")
-                .content("application/problem+json", content)
-                .build();
-            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem));
-        }
-    }
 }
 
 /// Formats a time for the contract: RFC 3339.

@@ -48,7 +48,7 @@ struct Health {
     status: &'static str,
 }
 
-/// Liveness: the process handles requests.
+/// Check that the process handles requests (liveness).
 #[utoipa::path(get, path = "/healthz", tag = "operations",
     responses((status = 200, description = "The process handles requests", body = Health)))]
 async fn healthz() -> Json<Health> {
@@ -64,7 +64,7 @@ struct Readiness {
     pictures: &'static str,
 }
 
-/// Readiness for load balancers: the store answers, and the process is not stopping.
+/// Check that the store answers and the process is not stopping (readiness for load balancers).
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, description = "Send requests here", body = Readiness),
         (status = 503, description = "Send requests elsewhere: the process is stopping, or its store does not answer")))]

@@ -23,6 +23,7 @@ mod pairing;
 mod picture_access;
 mod prefix;
 mod races;
+mod reference;
 mod renderer;
 mod secrets;
 mod sizes;

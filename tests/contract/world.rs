@@ -17,6 +17,8 @@ use couple::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use crate::reference::assert_documented;
+
 pub(crate) struct World {
     pub(crate) backend: Backend,
     pub(crate) mailer: MemoryMailer,
@@ -75,10 +77,16 @@ impl World {
     }
 
     pub(crate) async fn raw(&self, request: Request<Body>) -> TestResponse {
+        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
         let answer = self.app.clone().oneshot(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let bytes = to_bytes(body, 1 << 24).await.unwrap();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if head.headers.get("content-type").is_some_and(|kind| kind == "application/problem+json")
+            && let Some(code) = body["code"].as_str()
+        {
+            assert_documented(&method, &path, head.status.as_u16(), code).await;
+        }
         TestResponse { status: head.status.as_u16(), headers: head.headers, body }
     }
 
