@@ -111,9 +111,9 @@ export class TimelineApi {
     await this.#core.ready;
     const position = seq ?? this.#core.replica.last;
     if (position <= this.myRead) return;
-    const earlier = this.queue.filter(({ type }) => type === "read");
     await this.#core.enqueue({ type: "read", key: "", seq: position });
-    for (const { id } of earlier) this.discard(id);
+    // Those too that were added while this one was stored.
+    for (const { id, type, seq } of this.queue) if (type === "read" && (seq ?? 0) < position) this.discard(id);
   }
 
   /**
