@@ -8,6 +8,8 @@ import { dayOf, describeStatus, explain } from "./texts.js";
 /** Milliseconds between two `typing` signals, and for which one is shown. */
 const TYPING_EVERY = 2_500;
 const TYPING_SHOWN = 4_000;
+/** Milliseconds between the arrival of an entry and the read receipt. */
+const READ_DELAY = 150;
 /** Distance from the end, in pixels, within which the log follows new entries. */
 const NEAR_END = 80;
 
@@ -155,9 +157,17 @@ export function chatScreen(phone) {
     markRead();
   }
 
+  /** @type {any} */
+  let reading = 0;
+
+  /** Once for all entries of a moment. */
   function markRead() {
-    if (!phone.onScreen || document.visibilityState !== "visible" || timeline.unread === 0 || !isNearEnd()) return;
-    timeline.markRead().catch(() => {});
+    if (reading) return;
+    reading = setTimeout(() => {
+      reading = 0;
+      if (!phone.onScreen || document.visibilityState !== "visible" || timeline.unread === 0 || !isNearEnd()) return;
+      timeline.markRead().catch(() => {});
+    }, READ_DELAY);
   }
 
   async function loadOlder() {
@@ -401,6 +411,7 @@ export function chatScreen(phone) {
   render();
 
   const close = () => {
+    clearTimeout(reading);
     resized.disconnect();
     for (const end of undo) end();
     for (const { view } of shown.values()) view.close();
