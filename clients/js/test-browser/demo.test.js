@@ -1,5 +1,5 @@
 /**
- * The demo of the server example in Chromium: node --test clients/js/test-browser/
+ * The demo of the server example in Chromium: node --test clients/js/test-browser/demo.test.js
  *
  * COUPLE_TEST_CLIENTS is the folder of tests/clients/install, COUPLE_TEST_SERVER the path of the server example. If
  * COUPLE_TEST_SCREENSHOTS is set, every state is painted to a file in that folder.
