@@ -1,7 +1,10 @@
 //! A host's own engine for pictures, which reads a type of file that the default does not know.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ fn plain(width: u16, height: u16) -> Vec<u8> {
 struct PlainRenderer {
     calls: Arc<Mutex<Vec<String>>>,
     failures: Arc<Mutex<usize>>,
+    /// Whether the engine returns no images.
+    forgets_images: Arc<AtomicBool>,
 }
 
 impl PlainRenderer {
@@ -89,7 +94,11 @@ impl Renderer for PlainRenderer {
         let mut pixels = std::io::Cursor::new(Vec::new());
         let picture = RgbImage::from_pixel(width, height, Rgb(PLUM));
         picture.write_to(&mut pixels, ImageFormat::Png).unwrap();
-        PictureRenderer.render(&pixels.into_inner(), recipe, limits)
+        let mut rendered = PictureRenderer.render(&pixels.into_inner(), recipe, limits)?;
+        if self.forgets_images.load(Ordering::SeqCst) {
+            rendered.images.clear();
+        }
+        Ok(rendered)
     }
 }
 
@@ -164,6 +173,21 @@ async fn temporary_failure_of_the_renderer_is_tried_again() {
     let path = format!("/v1/media/{}", uploaded.text("id"));
     world.work().await;
     assert_eq!(world.get(&path, &ana).await.text("state"), "processing");
+    world.later(Duration::from_hours(1));
+    world.work().await;
+    assert_eq!(world.get(&path, &ana).await.text("state"), "ready");
+}
+
+#[tokio::test]
+async fn picture_without_its_images_does_not_become_ready() {
+    let (world, renderer) = world();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    renderer.forgets_images.store(true, Ordering::SeqCst);
+    let uploaded = world.upload(&ana, "purpose=photo", plain(1_600, 800)).await;
+    let path = format!("/v1/media/{}", uploaded.text("id"));
+    world.work().await;
+    assert_eq!(world.get(&path, &ana).await.text("state"), "processing");
+    renderer.forgets_images.store(false, Ordering::SeqCst);
     world.later(Duration::from_hours(1));
     world.work().await;
     assert_eq!(world.get(&path, &ana).await.text("state"), "ready");

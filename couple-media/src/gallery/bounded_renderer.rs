@@ -105,7 +105,16 @@ impl BoundedRenderer {
         let work = tokio::task::spawn_blocking(move || {
             // The thread holds the permit: its memory is in use even if the caller is cancelled.
             let _permit = permit;
-            engine.render(&bytes, &recipe, &limits)
+            let rendered = engine.render(&bytes, &recipe, &limits)?;
+            // A picture without its images would become ready, and its upload would be deleted.
+            let wanted = recipe.renditions.iter().map(|rendition| &rendition.name);
+            if wanted.eq(rendered.images.iter().map(|image| &image.name)) {
+                Ok(rendered)
+            } else {
+                Err(Failure::Failed(
+                    wrong().context("the engine returned other images than the recipe names"),
+                ))
+            }
         });
         match work.await.map_err(|panicked| wrong().source(panicked))? {
             Ok(rendered) => Ok(Some(Ok(rendered))),
