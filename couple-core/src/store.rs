@@ -310,13 +310,13 @@ pub enum Conflict {
     KeyUsed,
 }
 
-/// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`].
+/// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut).
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A precondition did not hold.
     #[error(transparent)]
     Conflict(#[from] Conflict),
-    /// The store failed. With [`ErrorKind::TimedOut`] the commit may still take effect.
+    /// The store failed. With [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) the commit may still take effect.
     #[error(transparent)]
     Failed(#[from] Error),
 }
@@ -359,7 +359,7 @@ pub trait Store:
     /// Checks that the store answers, for readiness probes.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] or another error of the store.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or another error of the store.
     async fn ping(&self) -> Result<(), Error>;
 
     /// Closes files and connections after the commits that were started before.
