@@ -507,7 +507,8 @@ async def unavailable_server_is_not_hammered(t):
     count = len(t.requests(since=begun))
     for fault in faults:
         fault.times = 0
-    require(count <= 60, "%d requests in 2 s" % count)
+    # With the short pauses of these scenarios, a connection and a queue make about 60; a client without pauses makes hundreds.
+    require(count <= 150, "%d requests in 2 s" % count)
     await t.converge()
 
 
