@@ -142,6 +142,7 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
             "unknown_type",
             "unsupported_encoding",
             "invalid_field",
+            "upload_locked",
             "rate_limited",
             "uploads_busy",
             "upload_interrupted",
@@ -155,6 +156,7 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
             "unsupported_tus_version",
             "picture_too_large",
             "unknown_type",
+            "upload_locked",
         ],
         "media_append" => &[
             "malformed_request",
