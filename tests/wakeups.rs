@@ -275,9 +275,9 @@ impl Stage {
             changed.store(true, Ordering::SeqCst);
         };
         let (mut here, mut seen, fresh) = (Vec::new(), Vec::new(), AtomicBool::new(true));
-        let without_steady_stream = dice.roll(2) == 0;
+        let alone = dice.roll(2) == 0;
         let stay = async {
-            if without_steady_stream {
+            if alone {
                 here = (head + 1..=head + ENTRIES as i64).collect();
                 return;
             }

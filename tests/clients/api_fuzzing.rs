@@ -14,7 +14,7 @@ use crate::{
 
 /// Requests per operation and phase.
 const MAX_EXAMPLES: &str = "100";
-/// Operations for which no requests are generated (regular expression).
+/// Excluded operations.
 ///
 /// A live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others end the session or the
 /// couple that the role needs.
