@@ -75,27 +75,27 @@ impl Backend {
     pub fn builder() -> BackendBuilder {
         BackendBuilder::default()
     }
-    /// Service for sign-up, sign-in, sessions, recovery, profile and deletion.
+    /// Sign-up, sign-in, sessions, recovery, profile, deletion.
     #[must_use]
     pub fn accounts(&self) -> &Accounts {
         &self.0.accounts
     }
-    /// Service for invites, couples and blocks.
+    /// Invites, couples and blocks.
     #[must_use]
     pub fn pairings(&self) -> &Pairings {
         &self.0.pairings
     }
-    /// Service that appends, reads, edits and deletes entries and sets reactions.
+    /// Append, read, edit and delete entries; react to them.
     #[must_use]
     pub fn timeline(&self) -> &Timeline {
         &self.0.timeline
     }
-    /// Service that receives, renders and returns pictures.
+    /// Upload, render and serve pictures.
     #[must_use]
     pub fn gallery(&self) -> &Gallery {
         &self.0.gallery
     }
-    /// Service that opens live streams of a couple's log.
+    /// Live streams of a couple's log.
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.0.live

@@ -49,10 +49,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Subscribes.
     fn subscribe(&self) -> impl Future<Output = Result<Self::Subscription, Error>> + Send;
     /// Passes received texts on until the subscription fails.
-    fn receive(
-        subscription: Self::Subscription,
-        receiver: &RemoteReceiver,
-    ) -> impl Future<Output = ()> + Send;
+    fn hear(subscription: Self::Subscription, ear: &RemoteReceiver) -> impl Future<Output = ()> + Send;
     /// Sends texts. When it fails, some may have been sent.
     fn publish(&self, texts: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
@@ -69,17 +66,17 @@ pub(crate) struct RemoteBus {
 }
 
 impl RemoteBus {
-    pub(crate) async fn start<M: Transport>(transport: M) -> Result<Self, Error> {
+    pub(crate) async fn start<M: Transport>(medium: M) -> Result<Self, Error> {
         // Random id of this process's bus, by which it recognises its own messages.
         let mut origin = [0; 16];
         OsEntropy.fill(&mut origin);
-        let (local, origin, transport) = (MemoryBus::new(), Uuid::from_bytes(origin), Arc::new(transport));
+        let (local, origin, medium) = (MemoryBus::new(), Uuid::from_bytes(origin), Arc::new(medium));
         let (outbox, waiting) = mpsc::channel(MAX_QUEUED_NOTICES);
         let lost = Arc::new(AtomicBool::new(false));
-        let first = transport.subscribe().await?;
+        let first = medium.subscribe().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(transport.clone(), first, RemoteReceiver { local: local.clone(), origin }));
-        tasks.spawn(send(transport, waiting, lost.clone(), origin));
+        tasks.spawn(listen(medium.clone(), first, RemoteReceiver { local: local.clone(), origin }));
+        tasks.spawn(send(medium, waiting, lost.clone(), origin));
         Ok(Self { local, outbox, lost, _tasks: tasks })
     }
 }
@@ -109,10 +106,10 @@ impl RemoteReceiver {
     }
 }
 
-async fn listen<M: Transport>(transport: Arc<M>, first: M::Subscription, receiver: RemoteReceiver) {
+async fn listen<M: Transport>(medium: Arc<M>, first: M::Subscription, ear: RemoteReceiver) {
     let mut subscription = first;
     loop {
-        M::receive(subscription, &receiver).await;
+        M::hear(subscription, &ear).await;
         tracing::warn!(
             "the subscription to {} ended; notices of other processes are lost until the next subscription",
             M::NAME
@@ -120,19 +117,19 @@ async fn listen<M: Transport>(transport: Arc<M>, first: M::Subscription, receive
         let mut attempt = 1;
         subscription = loop {
             sleep(RETRY_BACKOFF.wait(attempt, &OsEntropy)).await;
-            match transport.subscribe().await {
+            match medium.subscribe().await {
                 Ok(subscription) => break subscription,
                 Err(error) => tracing::debug!(%error, attempt, "could not subscribe; will be retried"),
             }
             attempt += 1;
         };
         tracing::info!("subscribed to {} again", M::NAME);
-        receiver.local.notify_all();
+        ear.local.notify_all();
     }
 }
 
 async fn send<M: Transport>(
-    transport: Arc<M>,
+    medium: Arc<M>,
     mut waiting: mpsc::Receiver<(Topic, Notice)>,
     lost: Arc<AtomicBool>,
     origin: Uuid,
@@ -150,10 +147,10 @@ async fn send<M: Transport>(
         } else if waiting.recv_many(&mut batch, MAX_NOTICES_PER_MESSAGE).await == 0 {
             return;
         }
-        let must_resync = lost.swap(false, Ordering::Relaxed) || failed > 0;
-        let notices = batch.drain(..).map(Some).chain(must_resync.then_some(None));
+        let owed = lost.swap(false, Ordering::Relaxed) || failed > 0;
+        let notices = batch.drain(..).map(Some).chain(owed.then_some(None));
         let texts = write(origin, M::MAX_TEXT_BYTES, notices);
-        failed = match transport.publish(&texts).await {
+        failed = match medium.publish(&texts).await {
             Ok(()) => 0,
             Err(_) => failed + 1,
         };

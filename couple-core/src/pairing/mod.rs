@@ -49,7 +49,7 @@ pub struct Person {
 /// State of an invite. An open invite whose `expires_at` has passed is expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InviteState {
-    /// Neither accepted, declined nor withdrawn.
+    /// Waiting for an answer.
     Open,
     /// Accepted; a couple was created.
     Accepted {

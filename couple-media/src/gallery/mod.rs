@@ -65,7 +65,7 @@ struct Inner {
     flights: renditions::SingleFlight,
     /// Permits to hold a part of an upload in memory.
     parts: FairPermits<()>,
-    appends: append::ActiveAppends,
+    appends: append::Appends,
 }
 
 impl Gallery {
@@ -89,7 +89,7 @@ impl Gallery {
                 waiting: usize::MAX,
                 waiting_per_key: usize::MAX,
             }),
-            appends: append::ActiveAppends::default(),
+            appends: append::Appends::default(),
             ports,
             blobs,
             options,

@@ -29,7 +29,7 @@ struct Topics {
 /// Each live connection has one, so the queue allocates no memory while it is empty.
 #[derive(Debug, Default)]
 struct Listener {
-    ready: Notify,
+    told: Notify,
     waiting: Mutex<Waiting>,
 }
 
@@ -40,25 +40,25 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn set_changed(&mut self) {
+    fn look(&mut self) {
         self.changed = true;
         self.others.retain(|notice| !matches!(notice, Notice::Appended(_)));
     }
 }
 
 impl Listener {
-    fn deliver(&self, notice: &Notice) {
+    fn tell(&self, notice: &Notice) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
             // A subscriber that reads the store also sees the appended entry, in its current state.
-            Notice::Changed => waiting.set_changed(),
+            Notice::Changed => waiting.look(),
             Notice::Appended(_) if waiting.changed => {}
-            Notice::Appended(_) if waiting.others.len() >= MAX_QUEUED_SIGNALS / 2 => waiting.set_changed(),
+            Notice::Appended(_) if waiting.others.len() >= MAX_QUEUED_SIGNALS / 2 => waiting.look(),
             other if waiting.others.len() < MAX_QUEUED_SIGNALS => waiting.others.push_back(other.clone()),
-            _ => waiting.set_changed(),
+            _ => waiting.look(),
         }
         drop(waiting);
-        self.ready.notify_one();
+        self.told.notify_one();
     }
 
     /// Next notice; [`Notice::Changed`] comes after all others.
@@ -80,7 +80,7 @@ impl MemoryBus {
     pub fn notify_all(&self) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.values().flatten() {
-            listener.deliver(&Notice::Changed);
+            listener.tell(&Notice::Changed);
         }
     }
 
@@ -103,7 +103,7 @@ impl Bus for MemoryBus {
     async fn publish(&self, topic: Topic, notice: Notice) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.get(&topic).into_iter().flatten() {
-            listener.deliver(&notice);
+            listener.tell(&notice);
         }
     }
 
@@ -127,7 +127,7 @@ impl Subscription for Subscribed {
             if let Some(notice) = self.listener.take() {
                 return notice;
             }
-            self.listener.ready.notified().await;
+            self.listener.told.notified().await;
         }
     }
 }
