@@ -112,7 +112,7 @@ impl BoundedRenderer {
                 Ok(rendered)
             } else {
                 Err(Failure::Failed(
-                    internal_error().context("the engine returned other images than the recipe names"),
+                    wrong().context("the engine returned other images than the recipe names"),
                 ))
             }
         });
