@@ -75,27 +75,27 @@ impl Backend {
     pub fn builder() -> BackendBuilder {
         BackendBuilder::default()
     }
-    /// Sign-up, sign-in, sessions, recovery, profile, deletion.
+    /// Service for sign-up, sign-in, sessions, recovery, profile and deletion.
     #[must_use]
     pub fn accounts(&self) -> &Accounts {
         &self.0.accounts
     }
-    /// Invites, couples and blocks.
+    /// Service for invites, couples and blocks.
     #[must_use]
     pub fn pairings(&self) -> &Pairings {
         &self.0.pairings
     }
-    /// Append, read, edit and delete entries; react to them.
+    /// Service that appends, reads, edits and deletes entries and sets reactions.
     #[must_use]
     pub fn timeline(&self) -> &Timeline {
         &self.0.timeline
     }
-    /// Upload, render and serve pictures.
+    /// Service that receives, renders and returns pictures.
     #[must_use]
     pub fn gallery(&self) -> &Gallery {
         &self.0.gallery
     }
-    /// Live streams of a couple's log.
+    /// Service that opens live streams of a couple's log.
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.0.live

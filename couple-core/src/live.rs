@@ -22,11 +22,11 @@ pub enum Topic {
     Queue(String),
 }
 
-/// Hint that the store has news. It may be lost, duplicated or reordered, so receivers read the store.
+/// Hint that data in the store changed. It may be lost, duplicated or reordered, so receivers read the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "RemoteNotice")]
 pub enum Notice {
-    /// Something was written: read the store.
+    /// Data of the topic may have changed; the receiver reads the store.
     Changed,
     /// An entry was appended to the log of a couple, and nothing else was written.
     ///

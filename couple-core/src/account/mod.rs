@@ -101,9 +101,9 @@ impl TokenKind {
 /// Form of a mailed token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProofForm {
-    /// 6-digit code.
+    /// 6-digit code that the user types.
     Code,
-    /// Link.
+    /// Link that contains the secret.
     Link,
 }
 

@@ -36,7 +36,7 @@ impl Password {
         Ok(password)
     }
 
-    /// Takes a password for comparison; none if it is longer than any valid password.
+    /// Password for comparison with a stored hash; none if it is longer than any valid password.
     #[must_use]
     pub fn typed(typed: &Secret<String>) -> Option<Self> {
         if typed.expose().len() > Self::MAX_BYTES {

@@ -70,7 +70,7 @@ pub enum AccountChange {
     CountTries {
         /// Kind of the tokens.
         kind: TokenKind,
-        /// Address to which they were mailed.
+        /// Address to which the tokens were mailed.
         email: EmailKey,
         /// Client network of the attempt, as a keyed digest.
         network: Digest,
@@ -81,7 +81,7 @@ pub enum AccountChange {
     EndTokens {
         /// Kind of the tokens.
         kind: TokenKind,
-        /// Address to which they were mailed.
+        /// Address to which the tokens were mailed.
         email: EmailKey,
         /// Token that stays usable.
         except: Option<TokenId>,

@@ -31,7 +31,7 @@ const EXPIRY_STEP_MICROS: i64 = 5 * 60 * 1_000_000;
 const PAYLOAD_BYTES: usize = 3 * 16 + 2 * 8;
 
 impl Viewer {
-    /// Longest validity of an access: two steps.
+    /// Maximum time from the signing of an access to its expiry: 10 min.
     pub const MAX_LIFETIME: Duration = Duration::from_mins(10);
 
     /// Expiry of an access that is signed at `now`: 5 to 10 minutes later.

@@ -49,7 +49,7 @@ pub struct Person {
 /// State of an invite. An open invite whose `expires_at` has passed is expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InviteState {
-    /// Waiting for an answer.
+    /// Neither accepted, declined nor withdrawn.
     Open,
     /// Accepted; a couple was created.
     Accepted {

@@ -56,7 +56,7 @@ pub struct RenderPlan {
 ///   `media_types`.
 /// - **R2** `render` returns one image for each rendition of the recipe, in the same order and with the same names. An image is no
 ///   larger than its rendition, and has the size of [`Rendition::size_of`](picture::Rendition::size_of) for a whole picture.
-/// - **R3** Each image is in an encoding that the recipe allows: clients are told that media type.
+/// - **R3** Each image is in an encoding that the recipe allows, because clients receive its media type.
 /// - **R4** An image shows the picture upright and contains no metadata: no location, no comment, no bytes of the upload after its end.
 /// - **R5** It can render its own images: the stored copy is one, and sizes are made from it on request.
 /// - **R6** A file beyond the limits is rejected before it costs more memory than the plan, or more time than

@@ -59,7 +59,7 @@ pub enum RenditionError {
     /// The maximum number of requests waits for renditions of the same couple.
     #[error("too many concurrent requests for renditions of the same couple")]
     TooMany {
-        /// Estimated time until another request can wait.
+        /// Estimated time until another request of the couple is accepted.
         expected_wait: Duration,
     },
     /// An internal failure.

@@ -125,7 +125,7 @@ impl Round {
 #[derive(Debug, Default)]
 struct Folders {
     last: String,
-    /// Blobs of the folder `last` that its row names.
+    /// Blobs that the row of the picture with the folder `last` names.
     named: BTreeSet<String>,
     looked_at: usize,
     /// Number of folders without a row, or whose row names no blob.

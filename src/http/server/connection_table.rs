@@ -29,9 +29,9 @@ const MIN_BODY_WAIT: Duration = Duration::from_secs(5);
 ///
 /// Young connections have waited less than the minimum time. The smaller network is that of the new client.
 const UNFAIR_FACTOR: usize = 2;
-/// Minimum time after a fruitless search before the next one, since a search reads every connection.
+/// Minimum time after a search that found no connection to close, since a search reads every connection.
 const SEARCH_PAUSE: Duration = Duration::from_millis(20);
-/// Maximum number of networks whose last fruitless search is stored before outdated ones are removed.
+/// Number of stored times of such searches, one per network, above which outdated ones are removed.
 const MAX_SEARCHED_NETWORKS: usize = 1024;
 
 /// Limits of the table.

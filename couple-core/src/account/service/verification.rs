@@ -24,7 +24,7 @@ pub struct Verification {
 
 struct VerifyFacts {
     presented: PresentedToken,
-    /// Account that the other form of the same mail created.
+    /// Account that was created before with the other form (code or link) of the same mail.
     created: Option<Account>,
     /// Account of the address.
     existing: Option<Account>,
