@@ -36,8 +36,8 @@ pub async fn b1_notice_reaches_every_subscription(bus: impl Bus) {
     let appended = Notice::Appended(Arc::new(World::default().entry("a").at_seq(1)));
     bus.publish(topic, appended.clone()).await;
     for subscription in [&mut one, &mut other] {
-        let heard = next_notice(subscription).await;
-        assert!(heard == Some(Notice::Changed) || heard.as_ref() == Some(&appended), "{heard:?}");
+        let received = next_notice(subscription).await;
+        assert!(received == Some(Notice::Changed) || received.as_ref() == Some(&appended), "{received:?}");
     }
 }
 
@@ -51,11 +51,11 @@ pub async fn b2_slow_subscriber_receives_changed(bus: impl Bus) {
         }
     };
     timeout(Duration::from_secs(10), flood).await.expect("publishing does not wait");
-    let mut told = false;
+    let mut reported = false;
     while let Ok(notice) = timeout(Duration::from_millis(200), slow.next()).await {
-        told |= notice == Notice::Changed;
+        reported |= notice == Notice::Changed;
     }
-    assert!(told, "no notice reports the missed notices");
+    assert!(reported, "no notice reports the missed notices");
 }
 
 /// A subscription receives no notices of other topics.

@@ -229,7 +229,7 @@ impl<K: Eq + Hash + Clone> Drop for Queued<'_, K> {
         of.queue.retain(|waiter| waiter.number != self.number);
         let left = before - of.queue.len();
         state.waiting -= left;
-        state.tidy(self.key);
+        state.remove_if_unused(self.key);
     }
 }
 
@@ -268,7 +268,7 @@ impl<K: Eq + Hash + Clone> State<K> {
     }
 
     /// Removes the state of a key that holds nothing and waits for nothing.
-    fn tidy(&mut self, key: &K) {
+    fn remove_if_unused(&mut self, key: &K) {
         let Some(of) = self.keys.get(key).filter(|of| of.queue.is_empty()) else { return };
         if of.held == 0 {
             self.keys.remove(key);
@@ -311,7 +311,7 @@ impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
             if let Some(of) = state.keys.get_mut(key) {
                 of.held -= 1;
             }
-            state.tidy(key);
+            state.remove_if_unused(key);
             state.grant(&shared.limits)
         };
         // Sent without the lock: a permit whose request was dropped is dropped here, which takes the lock again.

@@ -31,15 +31,15 @@ impl KeyFile {
     /// to users other than its owner and group: a reader of the key can forge mailed links.
     pub fn read(&self) -> Result<Option<Keyring>, Error> {
         if self.path.metadata().is_ok_and(|file| private_file::is_open_to_others(&file)) {
-            return Err(self.wrong("is accessible to every user of this machine: run chmod 600 on it"));
+            return Err(self.invalid_file("is accessible to every user of this machine: run chmod 600 on it"));
         }
         match fs::read(&self.path) {
             Ok(bytes) => match <[u8; 32]>::try_from(bytes) {
                 Ok(key) => Ok(Some(Keyring::new(key))),
-                Err(_) => Err(self.wrong("is not a key file: restore it from a backup")),
+                Err(_) => Err(self.invalid_file("is not a key file: restore it from a backup")),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.wrong("cannot be read").source(error)),
+            Err(error) => Err(self.invalid_file("cannot be read").source(error)),
         }
     }
 
@@ -57,8 +57,8 @@ impl KeyFile {
         entropy.fill(&mut key);
         entropy.fill(&mut random);
         let made = self.make(&key, u64::from_be_bytes(random));
-        made.map_err(|error| self.wrong("cannot be written").source(error))?;
-        self.read()?.ok_or_else(|| self.wrong("was removed while it was opened"))
+        made.map_err(|error| self.invalid_file("cannot be written").source(error))?;
+        self.read()?.ok_or_else(|| self.invalid_file("was removed while it was opened"))
     }
 
     /// Writes the key to a temporary file and links it to the path, unless the path exists by then.
@@ -90,7 +90,7 @@ impl KeyFile {
         linked
     }
 
-    fn wrong(&self, why: &str) -> Error {
+    fn invalid_file(&self, why: &str) -> Error {
         Error::new(ErrorKind::Misconfigured, "key file").context(format!("{} {why}", self.path.display()))
     }
 }

@@ -49,7 +49,10 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Subscribes.
     fn subscribe(&self) -> impl Future<Output = Result<Self::Subscription, Error>> + Send;
     /// Passes received texts on until the subscription fails.
-    fn hear(subscription: Self::Subscription, ear: &RemoteReceiver) -> impl Future<Output = ()> + Send;
+    fn receive(
+        subscription: Self::Subscription,
+        receiver: &RemoteReceiver,
+    ) -> impl Future<Output = ()> + Send;
     /// Sends texts. When it fails, some may have been sent.
     fn publish(&self, texts: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
@@ -66,17 +69,17 @@ pub(crate) struct RemoteBus {
 }
 
 impl RemoteBus {
-    pub(crate) async fn start<M: Transport>(medium: M) -> Result<Self, Error> {
+    pub(crate) async fn start<M: Transport>(transport: M) -> Result<Self, Error> {
         // Random id of this process's bus, by which it recognises its own messages.
         let mut origin = [0; 16];
         OsEntropy.fill(&mut origin);
-        let (local, origin, medium) = (MemoryBus::new(), Uuid::from_bytes(origin), Arc::new(medium));
+        let (local, origin, transport) = (MemoryBus::new(), Uuid::from_bytes(origin), Arc::new(transport));
         let (outbox, waiting) = mpsc::channel(MAX_QUEUED_NOTICES);
         let lost = Arc::new(AtomicBool::new(false));
-        let first = medium.subscribe().await?;
+        let first = transport.subscribe().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(medium.clone(), first, RemoteReceiver { local: local.clone(), origin }));
-        tasks.spawn(send(medium, waiting, lost.clone(), origin));
+        tasks.spawn(listen(transport.clone(), first, RemoteReceiver { local: local.clone(), origin }));
+        tasks.spawn(send(transport, waiting, lost.clone(), origin));
         Ok(Self { local, outbox, lost, _tasks: tasks })
     }
 }
@@ -106,10 +109,10 @@ impl RemoteReceiver {
     }
 }
 
-async fn listen<M: Transport>(medium: Arc<M>, first: M::Subscription, ear: RemoteReceiver) {
+async fn listen<M: Transport>(transport: Arc<M>, first: M::Subscription, receiver: RemoteReceiver) {
     let mut subscription = first;
     loop {
-        M::hear(subscription, &ear).await;
+        M::receive(subscription, &receiver).await;
         tracing::warn!(
             "the subscription to {} ended; notices of other processes are lost until the next subscription",
             M::NAME
@@ -117,19 +120,19 @@ async fn listen<M: Transport>(medium: Arc<M>, first: M::Subscription, ear: Remot
         let mut attempt = 1;
         subscription = loop {
             sleep(RETRY_BACKOFF.wait(attempt, &OsEntropy)).await;
-            match medium.subscribe().await {
+            match transport.subscribe().await {
                 Ok(subscription) => break subscription,
                 Err(error) => tracing::debug!(%error, attempt, "could not subscribe; will be retried"),
             }
             attempt += 1;
         };
         tracing::info!("subscribed to {} again", M::NAME);
-        ear.local.notify_all();
+        receiver.local.notify_all();
     }
 }
 
 async fn send<M: Transport>(
-    medium: Arc<M>,
+    transport: Arc<M>,
     mut waiting: mpsc::Receiver<(Topic, Notice)>,
     lost: Arc<AtomicBool>,
     origin: Uuid,
@@ -147,10 +150,10 @@ async fn send<M: Transport>(
         } else if waiting.recv_many(&mut batch, MAX_NOTICES_PER_MESSAGE).await == 0 {
             return;
         }
-        let owed = lost.swap(false, Ordering::Relaxed) || failed > 0;
-        let notices = batch.drain(..).map(Some).chain(owed.then_some(None));
+        let must_resync = lost.swap(false, Ordering::Relaxed) || failed > 0;
+        let notices = batch.drain(..).map(Some).chain(must_resync.then_some(None));
         let texts = write(origin, M::MAX_TEXT_BYTES, notices);
-        failed = match medium.publish(&texts).await {
+        failed = match transport.publish(&texts).await {
             Ok(()) => 0,
             Err(_) => failed + 1,
         };

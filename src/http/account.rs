@@ -170,9 +170,9 @@ async fn sign_up(
     meta: RequestMeta,
     body: Body<NewAccount>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let call = meta.open_call(&body.value.email, &body);
+    let context = meta.open_context(&body.value.email, &body);
     let NewAccount { email, display_name, locale } = body.value;
-    app.backend.accounts().sign_up(&call, &SignUp { email, display_name, locale }).await?;
+    app.backend.accounts().sign_up(&context, &SignUp { email, display_name, locale }).await?;
     Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
 }
 
@@ -231,10 +231,10 @@ async fn verify(
     meta: RequestMeta,
     body: Body<Verification>,
 ) -> ApiResult<Json<SignedInOut>> {
-    let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
+    let context = meta.open_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let Verification { email, code, token, password, display_name, locale } = body.value;
     let command = account::Verification { proof: proof(email, code, token)?, password, display_name, locale };
-    let signed = app.backend.accounts().verify(&call, &command).await?;
+    let signed = app.backend.accounts().verify(&context, &command).await?;
     Ok(Json(signed.into()))
 }
 
@@ -252,8 +252,8 @@ async fn resend(
     meta: RequestMeta,
     body: Body<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let call = meta.open_call(&body.value.email, &body);
-    app.backend.accounts().resend(&call, &body.value.email).await?;
+    let context = meta.open_context(&body.value.email, &body);
+    app.backend.accounts().resend(&context, &body.value.email).await?;
     Ok(SENT)
 }
 
@@ -287,7 +287,7 @@ async fn sign_in(
     meta: RequestMeta,
     body: Body<Credentials>,
 ) -> ApiResult<(StatusCode, Json<SignedInOut>)> {
-    let call = meta.open_call(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
+    let context = meta.open_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let command = match body.value {
         Credentials { email: Some(email), password: Some(password), code: None, token: None } => {
             SignIn::Password { email, password }
@@ -304,7 +304,7 @@ async fn sign_in(
         }
         _ => return Err(Problem::new("invalid_field").field("password", "either_password_or_code")),
     };
-    let signed = app.backend.accounts().sign_in(&call, &command).await?;
+    let signed = app.backend.accounts().sign_in(&context, &command).await?;
     Ok((StatusCode::CREATED, Json(signed.into())))
 }
 
@@ -316,8 +316,8 @@ async fn request_code(
     meta: RequestMeta,
     body: Body<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let call = meta.open_call(&body.value.email, &body);
-    app.backend.accounts().request_code(&call, &body.value.email).await?;
+    let context = meta.open_context(&body.value.email, &body);
+    app.backend.accounts().request_code(&context, &body.value.email).await?;
     Ok(SENT)
 }
 
@@ -374,8 +374,8 @@ async fn forgot_password(
     meta: RequestMeta,
     body: Body<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let call = meta.open_call(&body.value.email, &body);
-    app.backend.accounts().forgot_password(&call, &body.value.email).await?;
+    let context = meta.open_context(&body.value.email, &body);
+    app.backend.accounts().forgot_password(&context, &body.value.email).await?;
     Ok(SENT)
 }
 
@@ -410,13 +410,14 @@ async fn set_password(
     let NewPassword { token, current_password, new_password } = body.value;
     match (token, signed) {
         (Some(token), _) => {
-            accounts.reset_password(&meta.plain(), &token, &new_password).await?;
+            accounts.reset_password(&meta.context_without_key(), &token, &new_password).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         (None, Some(signed)) => {
             let current = current_password.as_ref();
-            let signed =
-                accounts.change_password(&meta.plain(), &signed.session, current, &new_password).await?;
+            let signed = accounts
+                .change_password(&meta.context_without_key(), &signed.session, current, &new_password)
+                .await?;
             Ok(Json(SignedInOut::from(signed)).into_response())
         }
         (None, None) => Err(Problem::new("unauthenticated")),
@@ -489,11 +490,11 @@ async fn change_email(
     meta: RequestMeta,
     body: Body<NewEmail>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let call = meta.call(signed.id(), &body);
+    let context = meta.context(signed.id(), &body);
     let NewEmail { new_email, current_password } = body.value;
     app.backend
         .accounts()
-        .change_email(&call, &signed.session, &new_email, current_password.as_ref())
+        .change_email(&context, &signed.session, &new_email, current_password.as_ref())
         .await?;
     Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
 }
@@ -531,7 +532,7 @@ async fn confirm_email(
         return Err(Problem::new("unauthenticated"));
     }
     let account = signed.map(|signed| signed.id());
-    app.backend.accounts().confirm_email(&meta.plain(), account, &proof).await?;
+    app.backend.accounts().confirm_email(&meta.context_without_key(), account, &proof).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -551,7 +552,7 @@ async fn cancel_email_change(
     meta: RequestMeta,
     body: Body<EmailCancellation>,
 ) -> ApiResult<StatusCode> {
-    app.backend.accounts().cancel_email_change(&meta.plain(), &body.value.token).await?;
+    app.backend.accounts().cancel_email_change(&meta.context_without_key(), &body.value.token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

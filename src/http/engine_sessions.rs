@@ -124,14 +124,14 @@ impl Engine {
                 Problem::new("malformed_request").detail("EIO, transport and sid may occur only once each");
             return Ok(problem.into_response());
         }
-        let asked = EngineRequest::by(&uri);
-        let answer = match (asked.sid, asked.websocket) {
+        let parameters = EngineRequest::by(&uri);
+        let answer = match (parameters.sid, parameters.websocket) {
             (None, true) => self.begin(&request).and_then(|session| self.upgrade(request, session)),
             (None, false) => match self.begin(&request) {
                 Ok(session) => {
-                    let mut begun = stored_head(&request, &session).map(|()| Body::empty());
-                    *begun.method_mut() = request.method().clone();
-                    return Ok(self.register(session, self.pass_on(begun).await?).await);
+                    let mut head = stored_head(&request, &session).map(|()| Body::empty());
+                    *head.method_mut() = request.method().clone();
+                    return Ok(self.register(session, self.pass_on(head).await?).await);
                 }
                 Err(problem) => Err(problem),
             },
@@ -187,7 +187,7 @@ impl Engine {
             sid: OnceLock::new(),
             handshake: Mutex::new(Some(handshake)),
             retained: Mutex::new(Some(retained)),
-            asked: AtomicBool::new(false),
+            connect_requested: AtomicBool::new(false),
             wire: Mutex::default(),
             rate: Mutex::new(MessageRate::new()),
             over: Notify::new(),
@@ -221,16 +221,16 @@ impl Engine {
         let (Some(key), Some(upgrade), &Method::GET) = (key, upgrade, request.method()) else {
             return Err(Problem::new("malformed_request").detail("not a valid WebSocket upgrade"));
         };
-        let begun = stored_head(&request, &session);
+        let head = stored_head(&request, &session);
         let mut service = self.service.clone();
         tokio::spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             let polled = session.sid.get().is_some();
-            let (wire, gone) = SessionWire::over(upgraded, session.clone());
-            let _ = service.call((wire, begun)).await;
+            let (wire, closed) = SessionWire::over(upgraded, session.clone());
+            let _ = service.call((wire, head)).await;
             // After a failed probe, the library's session would stay in the state of upgrading for ever.
             if polled {
-                let _ = gone.await;
+                let _ = closed.await;
                 session.close().await;
             }
         });
@@ -273,7 +273,7 @@ pub(super) struct Session {
     /// Held until the client is connected to the namespace, or the library drops its state of the session.
     retained: Mutex<Option<ClientPermit>>,
     /// Whether its client has asked to connect to the namespace.
-    asked: AtomicBool,
+    connect_requested: AtomicBool,
     wire: Mutex<WireState>,
     /// Rate limit of the client's messages.
     rate: Mutex<MessageRate>,
@@ -295,7 +295,7 @@ struct WireState {
 impl Session {
     /// Whether this is the first request to connect. A session gets one response, and is closed after it.
     pub(super) fn asks_first(&self) -> bool {
-        !self.asked.swap(true, Ordering::Relaxed)
+        !self.connect_requested.swap(true, Ordering::Relaxed)
     }
 
     /// Returns the permit of a session that has authenticated and is now counted by its account.
@@ -533,7 +533,7 @@ mod tests {
             sid: OnceLock::new(),
             handshake: Mutex::default(),
             retained: Mutex::default(),
-            asked: AtomicBool::new(false),
+            connect_requested: AtomicBool::new(false),
             wire: Mutex::default(),
             rate: Mutex::new(MessageRate::new()),
             over: Notify::new(),

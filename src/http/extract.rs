@@ -62,12 +62,12 @@ pub(super) fn require_no_coding(headers: &HeaderMap) -> Result<(), Problem> {
 /// These are a lone surrogate, a number out of the range of floats, and more than 127 levels.
 fn unreadable(error: &serde_json::Error) -> Option<&'static str> {
     let message = error.to_string();
-    let says = |part: &str| message.contains(part);
-    if says("lone leading surrogate in hex escape") || says("unexpected end of hex escape") {
+    let contains = |part: &str| message.contains(part);
+    if contains("lone leading surrogate in hex escape") || contains("unexpected end of hex escape") {
         Some("invalid_unicode")
-    } else if says("number out of range") {
+    } else if contains("number out of range") {
         Some("out_of_range")
-    } else if says("recursion limit exceeded") {
+    } else if contains("recursion limit exceeded") {
         Some("too_deep")
     } else {
         None
@@ -98,7 +98,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             return Problem::new("invalid_field").field(field.filter(|f| !f.is_empty()).unwrap_or("."), code);
         }
         let message = error.to_string();
-        let named = |prefix: &str| {
+        let field_after = |prefix: &str| {
             message.strip_prefix(prefix).and_then(|rest| rest.split('`').next()).map(|name| {
                 match path.as_str() {
                     "." | "?" => name.to_owned(),
@@ -107,11 +107,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
                 }
             })
         };
-        let (field, code) = if let Some(field) = named("missing field `") {
+        let (field, code) = if let Some(field) = field_after("missing field `") {
             (field, "required")
-        } else if let Some(field) = named("unknown field `") {
+        } else if let Some(field) = field_after("unknown field `") {
             (field, "unknown_field")
-        } else if let Some(field) = named("duplicate field `") {
+        } else if let Some(field) = field_after("duplicate field `") {
             (field, "duplicate_field")
         } else {
             (path, "wrong_type")
@@ -198,18 +198,18 @@ pub(super) struct RequestMeta {
 
 impl RequestMeta {
     /// Context of an authenticated request with a body.
-    pub(super) fn call<T>(&self, account: AccountId, body: &Body<T>) -> RequestContext {
-        self.call_with(account, &body.bytes)
+    pub(super) fn context<T>(&self, account: AccountId, body: &Body<T>) -> RequestContext {
+        self.context_with(account, &body.bytes)
     }
     /// Context of an authenticated request whose idempotency fingerprint is computed from `body`.
-    pub(super) fn call_with(&self, account: AccountId, body: &[u8]) -> RequestContext {
-        let who = account.to_string();
-        self.scoped(body, |key| digest(&[who.as_bytes(), self.route.as_bytes(), key.as_bytes()]))
+    pub(super) fn context_with(&self, account: AccountId, body: &[u8]) -> RequestContext {
+        let account_id = account.to_string();
+        self.scoped(body, |key| digest(&[account_id.as_bytes(), self.route.as_bytes(), key.as_bytes()]))
     }
     /// Context of a request without a session.
     ///
     /// Its idempotency key is scoped by `subject`, the address or token in its body, so that equal keys of two clients do not collide.
-    pub(super) fn open_call<T>(&self, subject: &str, body: &Body<T>) -> RequestContext {
+    pub(super) fn open_context<T>(&self, subject: &str, body: &Body<T>) -> RequestContext {
         let email = EmailAddress::parse("email", subject).ok();
         let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
         let parts = |key: &str| {
@@ -228,7 +228,7 @@ impl RequestMeta {
         RequestContext { ip: self.ip, device: self.device.clone(), idempotency }
     }
     /// Context of a request without an idempotency key.
-    pub(super) fn plain(&self) -> RequestContext {
+    pub(super) fn context_without_key(&self) -> RequestContext {
         RequestContext { ip: self.ip, device: self.device.clone(), idempotency: None }
     }
 }
@@ -353,20 +353,23 @@ mod tests {
             #[expect(dead_code, reason = "only parsed")]
             name: String,
         }
-        let said = |json: &str| {
+        let summary = |json: &str| {
             let problem = serde_json::to_value(parse::<Example>(json.as_bytes()).unwrap_err()).unwrap();
             format!("{} {} {}", problem["code"], problem["errors"][0]["field"], problem["errors"][0]["code"])
         };
-        assert_eq!(said("{"), r#""malformed_json" null null"#);
-        assert_eq!(said(r#"{"name":"a"} x"#), r#""malformed_json" null null"#);
-        assert_eq!(said("{}"), r#""invalid_field" "name" "required""#);
-        assert_eq!(said(r#"{"name":1}"#), r#""invalid_field" "name" "wrong_type""#);
-        assert_eq!(said(r#"{"name":"a","account_id":1}"#), r#""invalid_field" "account_id" "unknown_field""#);
-        assert_eq!(said(r#"{"name":"a","name":"b"}"#), r#""invalid_field" "name" "duplicate_field""#);
-        assert_eq!(said(r#"{"name":"\ud83d"}"#), r#""invalid_field" "name" "invalid_unicode""#);
-        assert_eq!(said(r#"{"name":"\udc00 x"}"#), r#""invalid_field" "name" "invalid_unicode""#);
-        assert_eq!(said(r#"{"name":"\q"}"#), r#""malformed_json" null null"#);
-        assert_eq!(said("{\"name\":\"a\nb\"}"), r#""malformed_json" null null"#);
-        assert_eq!(said(&"[".repeat(10_000)), r#""invalid_field" "." "wrong_type""#);
+        assert_eq!(summary("{"), r#""malformed_json" null null"#);
+        assert_eq!(summary(r#"{"name":"a"} x"#), r#""malformed_json" null null"#);
+        assert_eq!(summary("{}"), r#""invalid_field" "name" "required""#);
+        assert_eq!(summary(r#"{"name":1}"#), r#""invalid_field" "name" "wrong_type""#);
+        assert_eq!(
+            summary(r#"{"name":"a","account_id":1}"#),
+            r#""invalid_field" "account_id" "unknown_field""#
+        );
+        assert_eq!(summary(r#"{"name":"a","name":"b"}"#), r#""invalid_field" "name" "duplicate_field""#);
+        assert_eq!(summary(r#"{"name":"\ud83d"}"#), r#""invalid_field" "name" "invalid_unicode""#);
+        assert_eq!(summary(r#"{"name":"\udc00 x"}"#), r#""invalid_field" "name" "invalid_unicode""#);
+        assert_eq!(summary(r#"{"name":"\q"}"#), r#""malformed_json" null null"#);
+        assert_eq!(summary("{\"name\":\"a\nb\"}"), r#""malformed_json" null null"#);
+        assert_eq!(summary(&"[".repeat(10_000)), r#""invalid_field" "." "wrong_type""#);
     }
 }

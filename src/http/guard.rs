@@ -111,14 +111,14 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let begun = Instant::now();
+    let started = Instant::now();
     let request_id = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", request_id, http.request.method = %method, http.route = route);
     let mut response = match &app.cors {
         Some(layer) => Box::pin(cors::share(layer, request, next)).instrument(span.clone()).await,
         None => next.run(request).instrument(span.clone()).await,
     };
-    let took = begun.elapsed();
+    let took = started.elapsed();
     let status = response.status();
     app.metrics.count(&method, &route, status, took);
     let _entered = span.enter();

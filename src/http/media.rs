@@ -155,8 +155,10 @@ pub(super) async fn avatar_preview(app: &App, of: AccountId) -> ApiResult<Option
         return Ok(None);
     };
     let made = store.renditions(media.space, media.id).await?;
-    let enough = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
-    let Some(rendition) = enough.or_else(|| made.iter().max_by_key(|one| one.width)) else { return Ok(None) };
+    let displayed = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
+    let Some(rendition) = displayed.or_else(|| made.iter().max_by_key(|one| one.width)) else {
+        return Ok(None);
+    };
     // An invite can be shown without a picture.
     let bytes = gallery.blobs().read(&media.path(&rendition.blob), 64 << 10).await.unwrap_or_else(|error| {
         tracing::warn!(%error, media = %media.id, "cannot read the avatar of an inviter: the invite is shown without it");
@@ -201,16 +203,16 @@ struct UploadQuery {
 }
 
 /// Metadata of an upload: purpose, visible area, placeholder.
-pub(super) fn read_about(
+pub(super) fn upload_metadata(
     purpose: &str,
     crop: Option<&str>,
     placeholder: Option<&str>,
 ) -> ApiResult<UploadMetadata> {
-    let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
+    let invalid = |field| Problem::new("invalid_field").field(field, "invalid");
     let purpose = match purpose {
         "avatar" => Purpose::Avatar,
         "photo" => Purpose::Photo,
-        _ => return Err(wrong("purpose")),
+        _ => return Err(invalid("purpose")),
     };
     let edges = |crop: &str| {
         let edges: Vec<u32> = crop.split(',').map(|edge| edge.parse().ok()).collect::<Option<_>>()?;
@@ -221,8 +223,8 @@ pub(super) fn read_about(
             _ => None,
         }
     };
-    let crop = crop.map(|crop| edges(crop).ok_or_else(|| wrong("crop"))).transpose()?;
-    let placeholder = placeholder.map(|text| hash(text).ok_or_else(|| wrong("placeholder"))).transpose()?;
+    let crop = crop.map(|crop| edges(crop).ok_or_else(|| invalid("crop"))).transpose()?;
+    let placeholder = placeholder.map(|text| hash(text).ok_or_else(|| invalid("placeholder"))).transpose()?;
     Ok(UploadMetadata { purpose, crop, placeholder })
 }
 
@@ -327,7 +329,7 @@ async fn upload(
         problem.detail("send it in the query, or in a form before the file")
     })?;
     let (crop, placeholder) = (query.crop.or(fields.crop), query.placeholder.or(fields.placeholder));
-    let about = read_about(&purpose, crop.as_deref(), placeholder.as_deref())?;
+    let about = upload_metadata(&purpose, crop.as_deref(), placeholder.as_deref())?;
     let shown_as = format!("{:?}{:?}", about.purpose, about.crop);
     let length: Option<u64> =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -341,10 +343,10 @@ async fn upload(
     })?;
     receive(&mut uploading, &mut body).await?;
     let (by, signed_in) = (signed.id(), still_signed_in(&app, &signed));
-    let call = move |digest: &couple_core::Digest| {
-        meta.call_with(by, &[digest.as_bytes(), shown_as.as_bytes()].concat())
+    let context = move |digest: &couple_core::Digest| {
+        meta.context_with(by, &[digest.as_bytes(), shown_as.as_bytes()].concat())
     };
-    let stored = uploading.finish(call, signed_in).await?;
+    let stored = uploading.finish(context, signed_in).await?;
     let made = if stored.created {
         Vec::new()
     } else {
@@ -414,18 +416,18 @@ async fn list(
     query: Result<Query<MediaQuery>, QueryRejection>,
 ) -> ApiResult<Json<MediaPage>> {
     let Query(MediaQuery { purpose, after, limit }) = query.map_err(bad_query)?;
-    let wrong = |field| Problem::new("invalid_field").field(field, "invalid");
+    let invalid = |field| Problem::new("invalid_field").field(field, "invalid");
     let store = &app.backend.ports().store;
     let couple = store.couple_of(signed.id()).await?;
     let space = match purpose.as_deref() {
         None | Some("photo") => Space::Couple(couple.as_ref().ok_or_else(|| Problem::new("not_paired"))?.id),
         Some("avatar") => Space::Account(signed.id()),
-        Some(_) => return Err(wrong("purpose")),
+        Some(_) => return Err(invalid("purpose")),
     };
-    let after = after.map(|after| after.parse().map_err(|_| wrong("after"))).transpose()?;
+    let after = after.map(|after| after.parse().map_err(|_| invalid("after"))).transpose()?;
     let limit = limit.unwrap_or(50);
     if !(1..=100).contains(&limit) {
-        return Err(wrong("limit"));
+        return Err(invalid("limit"));
     }
     let viewer = picture_access::viewer(&signed, couple.as_ref());
     let page = store.media_in(space, after, limit).await?;

@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn time_of_the_store_is_not_counted() {
-        let begun = Instant::now();
-        let mut pace = Pace::new(&HttpOptions::default().with_min_upload_rate(8), begun);
-        let later = begun + Duration::from_secs(140);
+        let started = Instant::now();
+        let mut pace = Pace::new(&HttpOptions::default().with_min_upload_rate(8), started);
+        let later = started + Duration::from_secs(140);
         assert!(pace.deadline(later) < later);
         pace.exclude(Duration::from_secs(40));
         assert!(pace.deadline(later) > later);
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn steady_1_kb_per_second_with_pauses_of_55_seconds_is_accepted() {
-        let begun = Instant::now();
-        let mut pace = Pace::new(&HttpOptions::default(), begun);
-        let mut now = begun;
+        let started = Instant::now();
+        let mut pace = Pace::new(&HttpOptions::default(), started);
+        let mut now = started;
         for second in 0..2_000 {
             let pause = if second % 100 == 99 { 55 } else { 1 };
-            assert!(pace.deadline(now) > now + Duration::from_secs(pause), "after {:?}", now - begun);
+            assert!(pace.deadline(now) > now + Duration::from_secs(pause), "after {:?}", now - started);
             now += Duration::from_secs(pause);
             pace.count(1_000, now);
         }
@@ -158,17 +158,17 @@ mod tests {
 
     #[test]
     fn idle_slow_and_endless_uploads_end() {
-        let begun = Instant::now();
-        let at = |seconds| begun + Duration::from_secs(seconds);
+        let started = Instant::now();
+        let at = |seconds| started + Duration::from_secs(seconds);
         let options = HttpOptions::default().with_min_upload_rate(8);
-        assert_eq!(Pace::new(&options, begun).deadline(begun), at(60), "no bytes at all");
-        let mut drops = Pace::new(&options, begun);
+        assert_eq!(Pace::new(&options, started).deadline(started), at(60), "no bytes at all");
+        let mut drops = Pace::new(&options, started);
         for seconds in (0..120).step_by(20) {
             assert!(drops.deadline(at(seconds)) > at(seconds));
             drops.count(100, at(seconds));
         }
         assert_eq!(drops.deadline(at(119)), at(120), "fewer bytes than needed");
-        let mut steady = Pace::new(&options, begun);
+        let mut steady = Pace::new(&options, started);
         for seconds in (0..3_600).step_by(50) {
             assert!(steady.deadline(at(seconds)) > at(seconds), "after {seconds} s");
             steady.count(1000, at(seconds));

@@ -206,10 +206,10 @@ async fn invite(
     meta: RequestMeta,
     body: Body<NewInviteIn>,
 ) -> ApiResult<(StatusCode, Json<InvitedOut>)> {
-    let call = meta.call(signed.id(), &body);
+    let context = meta.context(signed.id(), &body);
     let NewInviteIn { email, message } = body.value;
     let command = NewInvite { email, message };
-    match app.backend.pairings().invite(&call, &signed.person(), &command).await? {
+    match app.backend.pairings().invite(&context, &signed.person(), &command).await? {
         InviteOutcome::Pending(sent) => {
             Ok((StatusCode::CREATED, Json(InvitedOut::Waiting(SentOut::from(*sent)))))
         }
@@ -303,8 +303,9 @@ async fn preview(
     meta: RequestMeta,
     body: Body<InviteName>,
 ) -> ApiResult<Json<ReceivedOut>> {
-    let named = body.value.into_ref()?;
-    let (invite, from) = app.backend.pairings().preview(&meta.plain(), &signed.person(), &named).await?;
+    let reference = body.value.into_ref()?;
+    let (invite, from) =
+        app.backend.pairings().preview(&meta.context_without_key(), &signed.person(), &reference).await?;
     Ok(Json(ReceivedOut::new(&app, invite, from).await?))
 }
 
@@ -319,9 +320,9 @@ async fn accept(
     meta: RequestMeta,
     body: Body<InviteName>,
 ) -> ApiResult<(StatusCode, Json<CoupleAnswer>)> {
-    let call = meta.call(signed.id(), &body);
-    let named = body.value.into_ref()?;
-    let couple = app.backend.pairings().accept(&call, &signed.person(), &named).await?;
+    let context = meta.context(signed.id(), &body);
+    let reference = body.value.into_ref()?;
+    let couple = app.backend.pairings().accept(&context, &signed.person(), &reference).await?;
     let side = side_of(&couple, &signed)?;
     Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, &signed, couple, side).await? })))
 }
@@ -335,9 +336,9 @@ async fn decline(
     meta: RequestMeta,
     body: Body<InviteName>,
 ) -> ApiResult<StatusCode> {
-    let call = meta.call(signed.id(), &body);
-    let named = body.value.into_ref()?;
-    app.backend.pairings().decline(&call, &signed.person(), &named).await?;
+    let context = meta.context(signed.id(), &body);
+    let reference = body.value.into_ref()?;
+    app.backend.pairings().decline(&context, &signed.person(), &reference).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -400,10 +401,10 @@ async fn leave(
     query: Result<Query<Leaving>, axum::extract::rejection::QueryRejection>,
 ) -> ApiResult<StatusCode> {
     let Query(Leaving { block }) = query.map_err(super::timeline::bad_query)?;
-    let meant = super::timeline::meant(&headers)?;
-    let named = meant.map(|id| id.to_string()).unwrap_or_default();
-    let call = meta.call_with(signed.id(), format!("{block} {named}").as_bytes());
-    app.backend.pairings().leave(&call, &signed.person(), meant, block).await?;
+    let expected_couple = super::timeline::expected_couple(&headers)?;
+    let couple = expected_couple.map(|id| id.to_string()).unwrap_or_default();
+    let context = meta.context_with(signed.id(), format!("{block} {couple}").as_bytes());
+    app.backend.pairings().leave(&context, &signed.person(), expected_couple, block).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

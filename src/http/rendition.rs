@@ -134,7 +134,7 @@ async fn rendition(
 ///
 /// A client that accepts `*/*` gets JPEG, which every client can show.
 fn accepts(headers: &HeaderMap) -> Accepts {
-    let named = |wanted: &str| {
+    let accepts_type = |wanted: &str| {
         let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         accepts.flat_map(|accept| accept.split(',')).any(|range| {
             let mut parts = range.split(';').map(str::trim);
@@ -144,7 +144,7 @@ fn accepts(headers: &HeaderMap) -> Accepts {
                 })
         })
     };
-    Accepts { webp: named("image/webp"), png: named("image/png") }
+    Accepts { webp: accepts_type("image/webp"), png: accepts_type("image/png") }
 }
 
 /// Whether `If-None-Match` names a tag (RFC 9110, 13.1.2).
@@ -193,23 +193,23 @@ mod tests {
 
     #[test]
     fn ranges_are_parsed_as_in_rfc_9110() {
-        let asked = |text: &'static str| {
+        let parsed = |text: &'static str| {
             let headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(text))]);
             range(&headers, "\"t\"", 1000)
         };
         let part = |range| ControlFlow::Continue(Some(range));
-        assert_eq!(asked("bytes=0-0"), part(0..1));
-        assert_eq!(asked("bytes=10-"), part(10..1000));
-        assert_eq!(asked("bytes=-10"), part(990..1000));
-        assert_eq!(asked("bytes=-5000"), part(0..1000));
-        assert_eq!(asked("bytes=990-18446744073709551615"), part(990..1000));
+        assert_eq!(parsed("bytes=0-0"), part(0..1));
+        assert_eq!(parsed("bytes=10-"), part(10..1000));
+        assert_eq!(parsed("bytes=-10"), part(990..1000));
+        assert_eq!(parsed("bytes=-5000"), part(0..1000));
+        assert_eq!(parsed("bytes=990-18446744073709551615"), part(990..1000));
         for beyond in ["bytes=1000-", "bytes=1000-1001", "bytes=-0"] {
-            assert_eq!(asked(beyond), ControlFlow::Break(()), "{beyond}");
+            assert_eq!(parsed(beyond), ControlFlow::Break(()), "{beyond}");
         }
         for other in
             ["bytes=5-4", "bytes=a-b", "bytes=+1-2", "bytes=0-1,5-6", "lines=1-2", "bytes=", "bytes=-", ""]
         {
-            assert_eq!(asked(other), ControlFlow::Continue(None), "{other}");
+            assert_eq!(parsed(other), ControlFlow::Continue(None), "{other}");
         }
     }
 

@@ -44,11 +44,11 @@ impl StreamPermits {
     }
 
     pub(super) fn take(self: &Arc<Self>, account: AccountId) -> ApiResult<StreamPermit> {
-        self.take_beside(account, 0)
+        self.take_leaving(account, 0)
     }
 
     /// Takes a permit for an account that has `leaving` connections about to end.
-    fn take_beside(self: &Arc<Self>, account: AccountId, leaving: usize) -> ApiResult<StreamPermit> {
+    fn take_leaving(self: &Arc<Self>, account: AccountId, leaving: usize) -> ApiResult<StreamPermit> {
         let Ok(permit) = self.all.clone().try_acquire_owned() else {
             return Err(Problem::new("overloaded"));
         };
@@ -75,7 +75,7 @@ impl StreamPermits {
             older.notify_one();
         }
         let ticket = Ticket { streams: self.clone(), poller, newer };
-        let permit = self.take_beside(account, usize::from(older.is_some()))?;
+        let permit = self.take_leaving(account, usize::from(older.is_some()))?;
         Ok(Poll { ticket, _permit: permit })
     }
 }

@@ -151,11 +151,14 @@ async fn append(
     headers: HeaderMap,
     body: Body<NewEntryIn>,
 ) -> ApiResult<(StatusCode, Json<EntryOut>)> {
-    let call = meta.call(signed.id(), &body);
+    let context = meta.context(signed.id(), &body);
     let NewEntryIn { client_id, kind, body } = body.value;
-    let couple = meant(&headers)?;
-    let done =
-        app.backend.timeline().append(&call, signed.id(), &Append { couple, client_id, kind, body }).await?;
+    let couple = expected_couple(&headers)?;
+    let done = app
+        .backend
+        .timeline()
+        .append(&context, signed.id(), &Append { couple, client_id, kind, body })
+        .await?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     let author = done.entry.author;
     Ok((status, Json(EntryOut::new(done.entry, author, None))))
@@ -201,8 +204,8 @@ impl Paging {
 pub(super) fn bad_query(rejection: QueryRejection) -> Problem {
     let message = rejection.body_text();
     // "…: limit: invalid digit …", or "…: missing field `purpose`"
-    let named = message.split(": ").nth(1).filter(|name| !name.contains([' ', '`']));
-    let field = named.or_else(|| message.split('`').nth(1)).unwrap_or("query").to_owned();
+    let field_name = message.split(": ").nth(1).filter(|name| !name.contains([' ', '`']));
+    let field = field_name.or_else(|| message.split('`').nth(1)).unwrap_or("query").to_owned();
     Problem::new("invalid_field").field(field, "invalid")
 }
 
@@ -249,7 +252,7 @@ async fn previous(
 }
 
 /// Id of the couple that a write is for, from its `Couple-Id` header.
-pub(super) fn meant(headers: &HeaderMap) -> ApiResult<Option<CoupleId>> {
+pub(super) fn expected_couple(headers: &HeaderMap) -> ApiResult<Option<CoupleId>> {
     let Some(id) = headers.get("couple-id") else { return Ok(None) };
     let id = id.to_str().ok().and_then(|id| id.parse().ok());
     id.map(Some).ok_or_else(|| Problem::new("not_paired"))
@@ -259,7 +262,7 @@ fn seq(path: &str) -> ApiResult<i64> {
     path.parse().map_err(|_| Problem::new("entry_not_found"))
 }
 
-fn own(entry: Entry, reader: Side) -> Json<EntryOut> {
+fn own_entry(entry: Entry, reader: Side) -> Json<EntryOut> {
     Json(EntryOut::new(entry, Some(reader), None))
 }
 
@@ -274,7 +277,7 @@ async fn entry(
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(own(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
+    Ok(own_entry(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -296,7 +299,7 @@ async fn edit(
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(own(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
+    Ok(own_entry(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
 }
 
 /// Delete the caller's own entry, which leaves a tombstone. Appends a system entry about it.
@@ -330,7 +333,7 @@ async fn react(
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(own(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
+    Ok(own_entry(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
 }
 
 /// Remove a reaction.
@@ -384,6 +387,6 @@ async fn signal(
     body: Body<SignalIn>,
 ) -> ApiResult<StatusCode> {
     let SignalIn { kind, body } = body.value;
-    app.backend.timeline().signal(signed.id(), meant(&headers)?, &kind, body.as_ref()).await?;
+    app.backend.timeline().signal(signed.id(), expected_couple(&headers)?, &kind, body.as_ref()).await?;
     Ok(StatusCode::ACCEPTED)
 }

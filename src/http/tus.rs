@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     ApiResult, App, Problem, TrailingSlashes,
     extract::{AuthSession, PathParam, RequestMeta, require_no_coding},
-    media::{read_about, still_signed_in},
+    media::{still_signed_in, upload_metadata},
     paced_body::{PacedBody, Read},
 };
 
@@ -120,7 +120,7 @@ fn read_metadata(metadata: &str) -> ApiResult<UploadMetadata> {
         String::from_utf8(BASE64.decode(pair.trim().as_bytes()).ok()?).ok()
     };
     let purpose = value("purpose").unwrap_or_default();
-    read_about(&purpose, value("crop").as_deref(), value("placeholder").as_deref())
+    upload_metadata(&purpose, value("crop").as_deref(), value("placeholder").as_deref())
 }
 
 /// Partial uploads that a final upload names by their URLs.
@@ -195,9 +195,9 @@ async fn completed(
     app.backend.gallery().pictures().allow_append(signed.id()).await?;
     let _permit = app.uploads.take(signed.id()).await.map_err(busy)?;
     // No idempotency key: an upload becomes a picture once, whatever key its requests have.
-    let call = move |_: &couple_core::Digest| meta.plain();
+    let context = move |_: &couple_core::Digest| meta.context_without_key();
     let stored =
-        upload.complete(read_metadata(upload.metadata())?, call, still_signed_in(app, signed)).await?;
+        upload.complete(read_metadata(upload.metadata())?, context, still_signed_in(app, signed)).await?;
     Ok(upload.became(stored.media.id))
 }
 

@@ -132,16 +132,16 @@ impl MailJobHandler {
     ///
     /// A retry after half of the code's lifetime inserts a fresh token, so that the mail never contains an
     /// expired code.
-    async fn token(&self, mailing: rules::NewToken<'_>) -> Result<Token, Error> {
+    async fn token(&self, new_token: rules::NewToken<'_>) -> Result<Token, Error> {
         let now = self.ports.now();
-        let written = self.ports.store.token(mailing.id).await?;
+        let written = self.ports.store.token(new_token.id).await?;
         let fresh = match written {
             Some(token) if now < token.created_at.plus(self.policy.code_lifetime / 2) => return Ok(token),
             Some(_) => {
                 let id = TokenId::new(&*self.ports.clock, &*self.ports.entropy);
-                rules::NewToken { id, ..mailing }
+                rules::NewToken { id, ..new_token }
             }
-            None => mailing,
+            None => new_token,
         };
         let token = fresh.token(&self.ports.keys, &self.policy, now);
         match self.ports.commit(vec![AccountChange::InsertToken(token.clone()).into()]).await {
@@ -210,7 +210,7 @@ impl MailJobHandler {
     /// Recipient, language and content of a job's mail; none if no mail is to be sent.
     async fn compose(&self, job: MailJob) -> Result<Option<(EmailAddress, Option<Locale>, Message)>, Error> {
         let keys = &self.ports.keys;
-        let mailing = |id, kind, email, account| rules::NewToken {
+        let new_token = |id, kind, email, account| rules::NewToken {
             id,
             kind,
             email,
@@ -230,15 +230,15 @@ impl MailJobHandler {
                     // report the recipient's own sign-up.
                     return Ok(None);
                 }
-                let mailing = rules::NewToken {
+                let new_token = rules::NewToken {
                     display_name: Some(display_name),
                     locale: locale.clone(),
                     network,
-                    ..mailing(token, TokenKind::SignUp, &email, None)
+                    ..new_token(token, TokenKind::SignUp, &email, None)
                 };
                 // Insert a token for an address with an account too, so that wrong codes cost the same. It
                 // confirms nothing.
-                let token = self.token(mailing).await?;
+                let token = self.token(new_token).await?;
                 if let Some(account) = existing {
                     Some((account.email, account.locale, Message::AlreadySignedUp))
                 } else {
@@ -252,26 +252,27 @@ impl MailJobHandler {
                 open.retain(|open| open.id != token && open.display_name.is_some());
                 // Take the name from the sign-up of the same client network, else from the first sign-up, so
                 // that a stranger who signs up later with the address cannot set it.
-                let own = open.iter().position(|open| open.network == network);
-                let waiting = own.map(|own| open.swap_remove(own)).or_else(|| open.pop());
+                let from_network = open.iter().position(|open| open.network == network);
+                let waiting = from_network.map(|index| open.swap_remove(index)).or_else(|| open.pop());
                 let waiting = waiting.filter(|_| existing.is_none());
                 let to = waiting.as_ref().map_or(&email, |waiting| &waiting.email);
-                let mailing = rules::NewToken {
+                let new_token = rules::NewToken {
                     display_name: waiting.as_ref().and_then(|waiting| waiting.display_name.clone()),
                     locale: waiting.as_ref().and_then(|waiting| waiting.locale.clone()),
                     network,
-                    ..mailing(token, TokenKind::SignUp, to, None)
+                    ..new_token(token, TokenKind::SignUp, to, None)
                 };
                 // Insert a token for every address, so that wrong codes cost the same. Without a name it
                 // confirms nothing.
-                let token = self.token(mailing).await?;
+                let token = self.token(new_token).await?;
                 waiting.map(|waiting| (waiting.email, waiting.locale, self.confirm_sign_up(&token)))
             }
             MailJob::SignIn { token, email, network } => {
                 let account = self.ports.store.account_by_email(email.key()).await?;
                 let id = account.as_ref().map(|account| account.id);
-                let mailing = rules::NewToken { network, ..mailing(token, TokenKind::SignIn, &email, id) };
-                let token = self.token(mailing).await?;
+                let new_token =
+                    rules::NewToken { network, ..new_token(token, TokenKind::SignIn, &email, id) };
+                let token = self.token(new_token).await?;
                 account.map(|account| {
                     let message = Message::SignInCode {
                         code: rules::code_of(keys, token.id),
@@ -284,7 +285,7 @@ impl MailJobHandler {
             MailJob::Password { token, email } => {
                 let account = self.ports.store.account_by_email(email.key()).await?;
                 let id = account.as_ref().map(|account| account.id);
-                let token = self.token(mailing(token, TokenKind::Password, &email, id)).await?;
+                let token = self.token(new_token(token, TokenKind::Password, &email, id)).await?;
                 account.map(|account| {
                     let link = self.link(&token, "password");
                     let lifetime = self.lifetimes(&token).link;

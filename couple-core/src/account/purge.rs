@@ -401,9 +401,9 @@ impl Handler<PurgeAccounts> for PurgeAccountsHandler {
         }
         let Some((account, error)) = report.failed.pop() else { return Ok(()) };
         // Retry with back-off; the job ends in the dead-letter queue, where an operator sees it.
-        let said =
+        let message =
             format!("{failed} accounts failed, {purged} were purged; the last that failed is {account}");
-        Err(JobError::Retry(Error::new(error.kind(), "purge accounts").context(said).source(error)))
+        Err(JobError::Retry(Error::new(error.kind(), "purge accounts").context(message).source(error)))
     }
 }
 

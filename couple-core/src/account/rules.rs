@@ -382,7 +382,7 @@ mod tests {
         let keys = Keyring::new([3; 32]);
         let clock = ManualClock::default();
         let email = EmailAddress::parse("email", "ana@example.org").unwrap();
-        let mailing = NewToken {
+        let new_token = NewToken {
             id: TokenId::new(&clock, &SeededEntropy::new(1)),
             kind,
             email: &email,
@@ -392,7 +392,7 @@ mod tests {
             session: None,
             network: Some(digest(&[b"own"])),
         };
-        (keys.clone(), mailing.token(&keys, &AccountPolicy::default(), Timestamp::default()))
+        (keys.clone(), new_token.token(&keys, &AccountPolicy::default(), Timestamp::default()))
     }
 
     #[test]

@@ -437,8 +437,8 @@ mod tests {
         }
         let expired = Invite { expires_at: Timestamp::default(), ..open };
         assert_eq!(world.accept(&ben, &expired).unwrap_err(), PairingError::InviteNotFound);
-        let told = Invite { target: ben.email.clone(), ..expired };
-        assert_eq!(world.accept(&ben, &told).unwrap_err(), PairingError::InviteExpired);
+        let addressed = Invite { target: ben.email.clone(), ..expired };
+        assert_eq!(world.accept(&ben, &addressed).unwrap_err(), PairingError::InviteExpired);
     }
 
     #[test]

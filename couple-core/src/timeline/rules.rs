@@ -170,11 +170,11 @@ pub fn emoji(emoji: &str) -> Result<&str, Invalid> {
 pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), TimelineError> {
     // An edited or deleted entry counts as the same: its original body is not stored.
     let touched = existing.edited_at.is_some() || existing.deleted_at.is_some();
-    let says = |existing: &Body| match kind {
+    let is_same_body = |existing: &Body| match kind {
         PHOTO => without_media_state(existing.value()) == body.value(),
         _ => existing == body,
     };
-    let same = existing.kind == kind && (touched || existing.body.as_ref().is_some_and(says));
+    let same = existing.kind == kind && (touched || existing.body.as_ref().is_some_and(is_same_body));
     if same { Ok(()) } else { Err(TimelineError::KeyReused) }
 }
 
@@ -189,7 +189,7 @@ pub fn edit(
     value: &Value,
     at: Timestamp,
 ) -> Result<Vec<Change>, TimelineError> {
-    let entry = own(entry, author)?;
+    let entry = require_own(entry, author)?;
     let mut body = body(&entry.kind, value)?;
     if entry.kind == PHOTO {
         if media_id(value) != media_of(entry) {
@@ -215,7 +215,7 @@ pub fn delete(
     author: Side,
     at: Timestamp,
 ) -> Result<Vec<Change>, TimelineError> {
-    let entry = own(entry, author)?;
+    let entry = require_own(entry, author)?;
     let delete = TimelineChange::Delete { couple, seq: entry.seq, author, at };
     Ok(vec![delete.into(), report_entry(couple, system::DELETED, author, entry.seq, at)])
 }
@@ -259,7 +259,7 @@ fn is_personal(entry: &Entry) -> bool {
     kind(&entry.kind).is_ok()
 }
 
-fn own(entry: Option<&Entry>, author: Side) -> Result<&Entry, TimelineError> {
+fn require_own(entry: Option<&Entry>, author: Side) -> Result<&Entry, TimelineError> {
     let entry = entry.ok_or(TimelineError::EntryNotFound)?;
     if entry.author != Some(author) || !is_personal(entry) {
         return Err(TimelineError::NotAuthor);

@@ -275,7 +275,7 @@ fn frame(
         }
         if unit.header.layer_id == 0 {
             sets.add(&unit).map_err(rejected)?;
-            modest(&sets, grid)?;
+            check_declared_size(&sets, grid)?;
         }
     }
     let mut state: Option<(syntax::Picture<'_>, Reconstructor<'_>)> = None;
@@ -320,20 +320,20 @@ fn frame(
         return Err(Rejected::Truncated);
     }
     let (frame, sps) = (pixels.finish(false), picture.sps);
-    let said = sps.vui.as_ref();
-    let own = Nclx {
-        primaries: said.map_or(2, |vui| vui.colour_primaries.into()),
-        transfer: said.map_or(2, |vui| vui.transfer_characteristics.into()),
-        matrix: said.map_or(2, |vui| vui.matrix_coeffs.into()),
-        full_range: said.is_some_and(|vui| vui.video_full_range_flag),
+    let vui = sps.vui.as_ref();
+    let coded_colour = Nclx {
+        primaries: vui.map_or(2, |vui| vui.colour_primaries.into()),
+        transfer: vui.map_or(2, |vui| vui.transfer_characteristics.into()),
+        matrix: vui.map_or(2, |vui| vui.matrix_coeffs.into()),
+        full_range: vui.is_some_and(|vui| vui.video_full_range_flag),
     };
     // Cropping at the right and bottom is not needed: those samples are not read.
     let [left, _, top, _] = sps.conf_win_offsets;
-    Ok((if (left, top) == (0, 0) { frame } else { frame.cropped(sps) }, own))
+    Ok((if (left, top) == (0, 0) { frame } else { frame.cropped(sps) }, coded_colour))
 }
 
 /// Checks the declared size before decoding, because the decoder allocates memory by it.
-fn modest(sets: &ParameterSets, grid: &Grid) -> Result<(), Rejected> {
+fn check_declared_size(sets: &ParameterSets, grid: &Grid) -> Result<(), Rejected> {
     let (most_width, most_height) =
         (grid.tile_width.saturating_add(PADDING), grid.tile_height.saturating_add(PADDING));
     let sizes =

@@ -243,7 +243,7 @@ impl<'a> Container<'a> {
             infe.take(2)?;
             let kind = *infe.take(4)?.first_chunk().ok_or(Rejected::Truncated)?;
             self.items.insert(id, Item { kind, ..Item::default() });
-            few(self.items.len())?;
+            check_item_count(self.items.len())?;
         }
         Ok(())
     }
@@ -265,7 +265,7 @@ impl<'a> Container<'a> {
             let base = iloc.number(size(4))?;
             let extents = usize::from(iloc.u16()?);
             parts += extents;
-            few(parts)?;
+            check_item_count(parts)?;
             let source = match (method, &idat) {
                 (0, _) => Some(0..self.bytes.len()),
                 (1, Some(idat)) => Some(idat.at..idat.end),
@@ -329,7 +329,7 @@ impl<'a> Container<'a> {
                 _ => Property::Other,
             };
             self.properties.push(property);
-            few(self.properties.len())?;
+            check_item_count(self.properties.len())?;
         }
         Ok(())
     }
@@ -343,7 +343,7 @@ impl<'a> Container<'a> {
             let properties = ipma.take(1)?[0];
             // An item without properties counts as one.
             parts += usize::from(properties.max(1));
-            few(parts)?;
+            check_item_count(parts)?;
             let mut of_item = Vec::with_capacity(properties.into());
             for _ in 0..properties {
                 of_item.push(if flags & 1 == 0 {
@@ -377,7 +377,7 @@ impl<'a> Container<'a> {
                 b"auxl" if to.contains(&self.primary) => self.alpha.push(from),
                 _ => {}
             }
-            few(self.alpha.len() + self.alpha_inputs.len())?;
+            check_item_count(self.alpha.len() + self.alpha_inputs.len())?;
         }
         Ok(())
     }
@@ -420,14 +420,14 @@ impl<'a> Container<'a> {
         if ids.len() != (columns * rows) as usize {
             return Err(corrupt("the number of tiles differs from the grid"));
         }
-        few(ids.len())?;
+        check_item_count(ids.len())?;
         let mut colour = self.colour(item)?;
         let mut tiles = Vec::with_capacity(ids.len());
         let (mut tile, mut parts) = (None, 0);
         for &part in ids {
             let item = self.item(part)?;
             parts += item.data.len();
-            few(parts)?;
+            check_item_count(parts)?;
             let turned = |property| {
                 matches!(property, &Property::Rotation(1..) | Property::Mirror { .. } | Property::Aperture(_))
             };
@@ -549,7 +549,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn few(count: usize) -> Result<(), Rejected> {
+fn check_item_count(count: usize) -> Result<(), Rejected> {
     if count > MAX_ITEMS { Err(Rejected::TooComplex("the file has too many parts".into())) } else { Ok(()) }
 }
 

@@ -16,7 +16,7 @@ pub fn upright_size(head: &[u8], limits: &Limits) -> Option<(u32, u32)> {
         Kind::WebP => webp(head)?,
         Kind::Gif => {
             let [[w0, w1], [h0, h1]] = gif::screen(head)?;
-            (two(w0, w1), two(h0, h1), Orientation::NoTransforms)
+            (u16_le(w0, w1), u16_le(h0, h1), Orientation::NoTransforms)
         }
         #[cfg(feature = "heic")]
         Kind::Heic => return None,
@@ -25,7 +25,7 @@ pub fn upright_size(head: &[u8], limits: &Limits) -> Option<(u32, u32)> {
     Some(if swaps_sides(orientation) { (height, width) } else { (width, height) })
 }
 
-fn two(low: u8, high: u8) -> u32 {
+fn u16_le(low: u8, high: u8) -> u32 {
     u16::from_le_bytes([low, high]).into()
 }
 
@@ -37,7 +37,7 @@ fn webp(head: &[u8]) -> Option<(u32, u32, Orientation)> {
     match (head.get(12..16)?, head.get(20..30)?) {
         (b"VP8 ", &[_, _, _, 0x9D, 0x01, 0x2A, w0, w1, h0, h1]) => {
             // The two highest bits of each are a scaling factor (RFC 6386, 9.1).
-            plain(two(w0, w1) & 0x3FFF, two(h0, h1) & 0x3FFF)
+            plain(u16_le(w0, w1) & 0x3FFF, u16_le(h0, h1) & 0x3FFF)
         }
         (b"VP8L", &[0x2F, b0, b1, b2, b3, ..]) => {
             let bits = u32::from_le_bytes([b0, b1, b2, b3]);

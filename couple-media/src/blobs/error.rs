@@ -28,7 +28,7 @@ pub(super) fn failed(operation: &'static str, name: &str, error: object_store::E
     Error::new(kind, operation).context(name.to_owned()).source(error)
 }
 
-pub(super) fn late(operation: &'static str, name: &str) -> Error {
+pub(super) fn timed_out(operation: &'static str, name: &str) -> Error {
     Error::new(ErrorKind::TimedOut, operation).context(name.to_owned())
 }
 

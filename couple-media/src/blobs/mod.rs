@@ -41,7 +41,7 @@ use tokio::time::timeout;
 pub use s3::S3Options;
 pub use writer::BlobWriter;
 
-use error::{failed, late};
+use error::{failed, timed_out};
 
 /// Minimum size of a part in S3, except the last one, in bytes.
 const MIN_PART_BYTES: usize = 5 << 20;
@@ -188,7 +188,7 @@ impl Blobs {
                     Ok(None) => None,
                     Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(pieces))),
                     Ok(Some(Err(error))) => Some((Err(failed("get blob", &name, error)), None)),
-                    Err(_) => Some((Err(late("get blob", &name)), None)),
+                    Err(_) => Some((Err(timed_out("get blob", &name)), None)),
                 }
             }
         });
@@ -248,7 +248,7 @@ impl Blobs {
                     Ok(None) => None,
                     Ok(Some(Ok(meta))) => Some((Ok(listed(&prefix, &meta)), Some(found))),
                     Ok(Some(Err(error))) => Some((Err(failed("list blobs", &folder, error)), None)),
-                    Err(_) => Some((Err(late("list blobs", &folder)), None)),
+                    Err(_) => Some((Err(timed_out("list blobs", &folder)), None)),
                 }
             }
         });
@@ -275,7 +275,7 @@ impl Blobs {
                 Ok(None) => return Ok(page),
                 Ok(Some(Ok(meta))) => page.push(listed(&self.prefix, &meta)),
                 Ok(Some(Err(error))) => return Err(failed("list blobs", "a page", error)),
-                Err(_) => return Err(late("list blobs", "a page")),
+                Err(_) => return Err(timed_out("list blobs", "a page")),
             }
         }
     }
@@ -292,7 +292,7 @@ impl Blobs {
                 Ok(Some(gone)) => {
                     found(gone.map_err(|error| failed("delete blobs", "many", error)))?;
                 }
-                Err(_) => return Err(late("delete blobs", "many")),
+                Err(_) => return Err(timed_out("delete blobs", "many")),
             }
         }
     }
@@ -317,7 +317,7 @@ impl Blobs {
                         found(gone.map_err(|error| failed("delete blobs", folder, error)))?.is_some(),
                     );
                 }
-                Err(_) => return Err(late("delete blobs", folder)),
+                Err(_) => return Err(timed_out("delete blobs", folder)),
             }
         }
     }
@@ -399,7 +399,7 @@ impl Blobs {
     ) -> Result<T, Error> {
         match timeout(self.timeout, step).await {
             Ok(done) => done.map_err(|error| failed(operation, name, error)),
-            Err(_) => Err(late(operation, name)),
+            Err(_) => Err(timed_out(operation, name)),
         }
     }
 }

@@ -38,7 +38,7 @@ const SUM_AGE: Duration = Duration::from_secs(5);
 
 /// Appending requests of this process, by upload.
 #[derive(Debug, Default)]
-pub(super) struct Appends {
+pub(super) struct ActiveAppends {
     newest: Mutex<HashMap<UploadId, (i64, oneshot::Sender<()>)>>,
     stored: Mutex<Option<StoredSum>>,
 }
@@ -225,7 +225,7 @@ impl Resumable {
             offset: self.row.offset,
             bytes: added,
             parts: parts.clone(),
-            most: gallery.unfinished_most(),
+            most: gallery.max_unfinished_bytes(),
         };
         match gallery.0.ports.commit(vec![append.into()]).await {
             Ok(_) => {

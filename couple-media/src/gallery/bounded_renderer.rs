@@ -72,7 +72,7 @@ impl BoundedRenderer {
 
     async fn room(&self, permits: u32) -> Result<OwnedSemaphorePermit, Error> {
         let permit = self.permits.clone().acquire_many_owned(permits).await;
-        permit.map_err(|closed| wrong().source(closed))
+        permit.map_err(|closed| internal_error().source(closed))
     }
 
     /// Waits for memory, reads the file, and renders it on a blocking thread. None: there is no file.
@@ -116,7 +116,7 @@ impl BoundedRenderer {
                 ))
             }
         });
-        match work.await.map_err(|panicked| wrong().source(panicked))? {
+        match work.await.map_err(|panicked| internal_error().source(panicked))? {
             Ok(rendered) => Ok(Some(Ok(rendered))),
             Err(Failure::Refused(rejected)) => Ok(Some(Err(rejected))),
             Err(Failure::Failed(error)) => Err(error),
@@ -137,7 +137,7 @@ impl BoundedRenderer {
     }
 }
 
-fn wrong() -> Error {
+fn internal_error() -> Error {
     Error::new(ErrorKind::Internal, "render picture")
 }
 

@@ -72,8 +72,8 @@ impl Handler<ExpireRenditions> for ExpireRenditionsHandler {
             }
         }
         let Some(error) = last_error else { return Ok(()) };
-        let said = format!("cannot remove {} unused renditions", failed.len());
-        Err(JobError::Retry(Error::new(error.kind(), "expire renditions").context(said).source(error)))
+        let message = format!("cannot remove {} unused renditions", failed.len());
+        Err(JobError::Retry(Error::new(error.kind(), "expire renditions").context(message).source(error)))
     }
 }
 

@@ -65,7 +65,7 @@ struct Inner {
     flights: renditions::SingleFlight,
     /// Permits to hold a part of an upload in memory.
     parts: FairPermits<()>,
-    appends: append::Appends,
+    appends: append::ActiveAppends,
 }
 
 impl Gallery {
@@ -89,7 +89,7 @@ impl Gallery {
                 waiting: usize::MAX,
                 waiting_per_key: usize::MAX,
             }),
-            appends: append::Appends::default(),
+            appends: append::ActiveAppends::default(),
             ports,
             blobs,
             options,

@@ -116,7 +116,7 @@ impl Gallery {
         let unfinished = self.0.ports.store.unfinished_uploads(by).await?;
         let declared = new.length.map_or(0, bytes);
         if unfinished.count >= i64::from(self.0.options.max_unfinished_uploads_per_account)
-            || unfinished.bytes.saturating_add(declared) > self.unfinished_most()
+            || unfinished.bytes.saturating_add(declared) > self.max_unfinished_bytes()
         {
             return Err(ResumeError::TooMuchUnfinished);
         }
@@ -223,7 +223,7 @@ impl Gallery {
     }
 
     /// Limit of the unfinished bytes of one account: at least the size of the largest picture.
-    pub(super) fn unfinished_most(&self) -> i64 {
+    pub(super) fn max_unfinished_bytes(&self) -> i64 {
         bytes(self.0.options.max_unfinished_bytes_per_account.max(self.0.options.limits.bytes as u64))
     }
 
@@ -353,12 +353,12 @@ impl Resumable {
     pub async fn complete(
         &self,
         about: UploadMetadata,
-        call: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
+        context: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
     ) -> Result<StoredMedia, ResumeError> {
         let upload = self.clone();
         in_its_own_task(async move {
-            match upload.try_complete(about, call, signed_in).await {
+            match upload.try_complete(about, context, signed_in).await {
                 Ok(Some(stored)) => {
                     match upload.gallery.commit(upload.finished(stored.media.id)).await {
                         Ok(()) => {}
@@ -432,7 +432,7 @@ impl Resumable {
     async fn try_complete(
         &self,
         about: UploadMetadata,
-        call: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
+        context: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
     ) -> Result<Option<StoredMedia>, ResumeError> {
         let inner = &self.gallery.0;
@@ -456,7 +456,7 @@ impl Resumable {
         if read != self.offset() {
             return Ok(None);
         }
-        Ok(Some(uploading.finish(call, signed_in).await?))
+        Ok(Some(uploading.finish(context, signed_in).await?))
     }
 
     /// Removes the upload and its bytes. A picture that was made of it stays.

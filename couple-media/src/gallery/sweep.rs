@@ -114,10 +114,10 @@ impl Round {
             return None;
         }
         self.found.lost.clear();
-        let what = format!(
+        let message = format!(
             "{lost} of {looked} checked pictures miss blobs; check that the blob store is mounted and is the right one"
         );
-        Some(Error::new(ErrorKind::Unavailable, "sweep blobs").context(what))
+        Some(Error::new(ErrorKind::Unavailable, "sweep blobs").context(message))
     }
 }
 
@@ -160,43 +160,49 @@ impl Gallery {
     /// blob store is probably the wrong one, so their rows are not changed; everything else was swept.
     pub async fn sweep(&self, how: Sweep) -> Result<SweepReport, Error> {
         let before = self.0.ports.now().minus(how.grace);
-        let mut swept = SweepReport::default();
-        self.sweep_blobs(how, before, &mut swept).await?;
-        let suspicious = self.sweep_rows(how, before, &mut swept).await?;
+        let mut report = SweepReport::default();
+        self.sweep_blobs(how, before, &mut report).await?;
+        let suspicious = self.sweep_rows(how, before, &mut report).await?;
         if !how.dry_run {
-            let of_picture = |name: &str| name.rsplit_once('/').is_some_and(|(folder, _)| is_ours(folder));
+            let of_picture =
+                |name: &str| name.rsplit_once('/').is_some_and(|(folder, _)| is_media_folder(folder));
             let ours = move |name: &str| is_upload_part(name) || of_picture(name);
-            swept.unfinished = self.0.blobs.remove_unfinished(before, ours).await?;
+            report.unfinished = self.0.blobs.remove_unfinished(before, ours).await?;
         }
-        suspicious.map_or(Ok(swept), Err)
+        suspicious.map_or(Ok(report), Err)
     }
 
     /// Deletes blobs from before `before` that no row names, page by page.
     ///
     /// It continues from the position of the last sweep. A dry run only checks, from the beginning.
-    async fn sweep_blobs(&self, how: Sweep, before: Timestamp, swept: &mut SweepReport) -> Result<(), Error> {
+    async fn sweep_blobs(
+        &self,
+        how: Sweep,
+        before: Timestamp,
+        report: &mut SweepReport,
+    ) -> Result<(), Error> {
         let until = Instant::now() + how.time / 2;
         let blobs = &self.0.blobs;
         let from = if how.dry_run { None } else { blobs.read(BLOB_CURSOR, 1_000).await? };
-        let mut kept = from.is_some();
+        let mut cursor_stored = from.is_some();
         let mut after = from.and_then(|name| String::from_utf8(name.into()).ok());
         let mut folders = Folders::default();
         loop {
             let page = blobs.page(after.as_deref(), BLOB_PAGE).await?;
             let (mut remove, mut full) = (Vec::new(), false);
             for blob in &page {
-                if folders.are_suspicious(swept.orphans.len(), how.cap) {
+                if folders.are_suspicious(report.orphans.len(), how.cap) {
                     full = true;
                     break;
                 }
                 if is_upload_part(&blob.name) {
                     // Rows are not read: an upload has ended long before that age.
                     if blob.modified < before.min(self.0.ports.now().minus(Self::UPLOAD_LIFETIME * 2)) {
-                        swept.upload_parts += 1;
+                        report.upload_parts += 1;
                         remove.push(blob.name.clone());
                     }
                 } else if blob.modified < before && self.is_orphan(&blob.name, &mut folders).await? {
-                    swept.orphans.push(blob.name.clone());
+                    report.orphans.push(blob.name.clone());
                     remove.push(blob.name.clone());
                 }
                 after = Some(blob.name.clone());
@@ -208,9 +214,9 @@ impl Gallery {
                 match &after {
                     Some(name) if !ended => {
                         blobs.put(BLOB_CURSOR, name.clone().into()).await?;
-                        kept = true;
+                        cursor_stored = true;
                     }
-                    _ if kept => blobs.delete(BLOB_CURSOR).await?,
+                    _ if cursor_stored => blobs.delete(BLOB_CURSOR).await?,
                     _ => {}
                 }
             }
@@ -224,7 +230,7 @@ impl Gallery {
     ///
     /// Other files are never deleted.
     async fn is_orphan(&self, name: &str, folders: &mut Folders) -> Result<bool, Error> {
-        let Some((folder, name)) = name.rsplit_once('/').filter(|(folder, _)| is_ours(folder)) else {
+        let Some((folder, name)) = name.rsplit_once('/').filter(|(folder, _)| is_media_folder(folder)) else {
             return Ok(false);
         };
         if folders.last != folder {
@@ -243,7 +249,7 @@ impl Gallery {
         match id {
             Some(id) => {
                 match store.media(id).await?.filter(|media| media.folder().trim_end_matches('/') == folder) {
-                    Some(media) => self.named(&media).await,
+                    Some(media) => self.named_blobs(&media).await,
                     None => Ok(BTreeSet::new()),
                 }
             }
@@ -251,7 +257,7 @@ impl Gallery {
         }
     }
 
-    async fn named(&self, media: &Media) -> Result<BTreeSet<String>, Error> {
+    async fn named_blobs(&self, media: &Media) -> Result<BTreeSet<String>, Error> {
         let renditions = self.0.ports.store.renditions(media.space, media.id).await?;
         let source = media.source.as_ref().map(|source| source.blob.clone());
         Ok(renditions.into_iter().map(|rendition| rendition.blob).chain(source).collect())
@@ -264,28 +270,28 @@ impl Gallery {
         &self,
         how: Sweep,
         before: Timestamp,
-        swept: &mut SweepReport,
+        report: &mut SweepReport,
     ) -> Result<Option<Error>, Error> {
         let unposted = self.0.options.unposted_photo_lifetime.map(|age| self.0.ports.now().minus(age));
         let bounds = Bounds { before, unposted, cap: how.cap, until: Instant::now() + how.time };
         let mut at = if how.dry_run { None } else { self.cursor().await? };
-        let (mut kept, mut ended, mut suspicious) = (at.is_some(), false, None);
-        while !ended && !swept.is_full(how.cap) && Instant::now() < bounds.until {
+        let (mut cursor_stored, mut ended, mut suspicious) = (at.is_some(), false, None);
+        while !ended && !report.is_full(how.cap) && Instant::now() < bounds.until {
             let mut round = Round::default();
             (at, ended) = self.check_round(at, bounds, &mut round).await?;
             if !how.dry_run {
                 if let Some(error) = round.take_suspicious() {
                     suspicious = Some(error);
                 }
-                self.mend(&round.found).await?;
+                self.repair(&round.found).await?;
                 // After the last row, the next sweep starts at the beginning.
                 let next = at.filter(|_| !ended);
-                if kept || next.is_some() {
+                if cursor_stored || next.is_some() {
                     self.store_cursor(next).await?;
-                    kept = next.is_some();
+                    cursor_stored = next.is_some();
                 }
             }
-            swept.take(round.found);
+            report.take(round.found);
         }
         Ok(suspicious)
     }
@@ -322,7 +328,7 @@ impl Gallery {
         Ok((at, false))
     }
 
-    async fn mend(&self, found: &SweepReport) -> Result<(), Error> {
+    async fn repair(&self, found: &SweepReport) -> Result<(), Error> {
         for (id, blobs) in &found.lost {
             if let Some(media) = self.0.ports.store.media(*id).await? {
                 self.0.pictures.forget(&media, blobs.clone()).await?;
@@ -343,10 +349,10 @@ impl Gallery {
     async fn cursor(&self) -> Result<Option<At>, Error> {
         let Some(text) = self.0.blobs.read(CURSOR_NAME, 100).await? else { return Ok(None) };
         Ok(std::str::from_utf8(&text).ok().and_then(|text| {
-            let mut words = text.split(' ');
-            let (kind, id) = (words.next()?.parse().ok()?, words.next()?.parse::<MediaId>().ok()?);
+            let mut parts = text.split(' ');
+            let (kind, id) = (parts.next()?.parse().ok()?, parts.next()?.parse::<MediaId>().ok()?);
             let space = Space::from_stored(kind, id.as_uuid())?;
-            Some(At { space, picture: words.next().and_then(|id| id.parse().ok()) })
+            Some(At { space, picture: parts.next().and_then(|id| id.parse().ok()) })
         }))
     }
 
@@ -403,7 +409,7 @@ impl Gallery {
             return Ok(());
         }
         // Rows are read before blobs: a blob is written before its row, so a missing blob was lost and is not merely new.
-        let named = self.named(media).await?;
+        let named = self.named_blobs(media).await?;
         if named.is_empty() {
             return Ok(());
         }
@@ -421,7 +427,7 @@ impl Gallery {
 }
 
 /// Whether a folder's name is in the format of [`Media::folder`]: `{c|a}/{space}/{picture}-{key}`.
-fn is_ours(folder: &str) -> bool {
+fn is_media_folder(folder: &str) -> bool {
     let parts: Vec<_> = folder.split('/').collect();
     match parts[..] {
         ["a" | "c", space, picture] => {
@@ -436,8 +442,8 @@ fn is_ours(folder: &str) -> bool {
 ///
 /// Earlier versions used names below that.
 fn is_upload_part(name: &str) -> bool {
-    let mut words = name.split('/');
-    words.next() == Some("t") && words.next().is_some_and(is_id) && words.next().is_some_and(is_key)
+    let mut parts = name.split('/');
+    parts.next() == Some("t") && parts.next().is_some_and(is_id) && parts.next().is_some_and(is_key)
 }
 
 fn is_key(text: &str) -> bool {
@@ -475,11 +481,11 @@ impl SweepBlobsHandler {
 #[async_trait]
 impl Handler<SweepBlobs> for SweepBlobsHandler {
     async fn run(&self, _: SweepBlobs, _: &Context) -> Result<(), JobError> {
-        let swept = self.0.sweep(Sweep::default()).await?;
-        if swept != SweepReport::default() {
-            let (orphans, lost, stuck) = (swept.orphans.len(), swept.lost.len(), swept.stuck.len());
-            let unposted = swept.unposted.len();
-            let (upload_parts, unfinished) = (swept.upload_parts, swept.unfinished);
+        let report = self.0.sweep(Sweep::default()).await?;
+        if report != SweepReport::default() {
+            let (orphans, lost, stuck) = (report.orphans.len(), report.lost.len(), report.stuck.len());
+            let unposted = report.unposted.len();
+            let (upload_parts, unfinished) = (report.upload_parts, report.unfinished);
             tracing::info!(orphans, upload_parts, stuck, unposted, unfinished, "swept");
             if lost > 0 {
                 tracing::error!(lost, "blobs of pictures are missing");

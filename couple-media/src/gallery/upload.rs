@@ -204,15 +204,15 @@ impl Uploading {
     /// [`UploadError`].
     pub async fn finish(
         self,
-        call: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
+        context: impl FnOnce(&Digest) -> RequestContext + Send + 'static,
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
     ) -> Result<StoredMedia, UploadError> {
-        in_its_own_task(self.end(call, signed_in)).await
+        in_its_own_task(self.end(context, signed_in)).await
     }
 
     async fn end(
         self,
-        call: impl FnOnce(&Digest) -> RequestContext + Send,
+        context: impl FnOnce(&Digest) -> RequestContext + Send,
         signed_in: impl Future<Output = Result<bool, Error>> + Send,
     ) -> Result<StoredMedia, UploadError> {
         let (media_type, size) = (self.media_type()?, self.size()?);
@@ -226,10 +226,10 @@ impl Uploading {
         };
         let (width, height) = size.unwrap_or_default();
         let UploadMetadata { crop, placeholder, .. } = about;
-        let call = call(&digest);
+        let context = context(&digest);
         let received = InspectedUpload { digest, source, crop, width, height, placeholder };
         let added = match signed_in.await {
-            Ok(true) => gallery.0.pictures.add(&call, &upload, received).await.map_err(UploadError::from),
+            Ok(true) => gallery.0.pictures.add(&context, &upload, received).await.map_err(UploadError::from),
             Ok(false) => Err(UploadError::SignedOut),
             Err(error) => Err(UploadError::Failed(error)),
         };

@@ -55,9 +55,9 @@ impl UploadBuffer {
             }
             let taken = bytes.split_to(room.min(bytes.len()));
             self.count(taken.len());
-            let begun = Instant::now();
+            let started = Instant::now();
             self.writer.write(taken).await?;
-            self.since += begun.elapsed();
+            self.since += started.elapsed();
         }
         if self.release_at().is_some_and(|at| Instant::now() >= at) {
             self.release().await?;

@@ -251,7 +251,7 @@ impl Room {
 
     /// Waits for a read that begins after this call.
     pub(super) async fn request_read(&self) -> Result<Arc<Couple>, CloseReason> {
-        let asked = {
+        let requested = {
             let mut state = self.state();
             state.requested += 1;
             state.requested
@@ -265,7 +265,7 @@ impl Room {
                 if let Some(over) = state.over {
                     return Err(over);
                 }
-                if state.read >= asked {
+                if state.read >= requested {
                     return Ok(state.couple.clone());
                 }
             }
@@ -345,7 +345,7 @@ impl Room {
         loop {
             match self.step() {
                 // Boxed: a waiting task must not reserve memory for reads.
-                Step::Read(asked) => match Box::pin(self.read(asked)).await {
+                Step::Read(requested) => match Box::pin(self.read(requested)).await {
                     Ok(()) => {}
                     Err(why) => {
                         // A client that comes later opens a new room.
@@ -415,7 +415,7 @@ impl Room {
     }
 
     /// Reads the couple, and the log if it has grown.
-    async fn read(&self, asked: u64) -> Result<(), CloseReason> {
+    async fn read(&self, requested: u64) -> Result<(), CloseReason> {
         let unavailable = |error: couple_core::Error| {
             tracing::warn!(%error, "cannot read a couple's log for its live streams");
             CloseReason::Unavailable
@@ -439,7 +439,7 @@ impl Room {
         state.quiet &= views.is_empty();
         state.tail.extend(views);
         state.couple = Arc::new(couple);
-        (state.read, state.read_at) = (asked, began);
+        (state.read, state.read_at) = (requested, began);
         drop(state);
         self.notify_streams();
         Ok(())
@@ -447,16 +447,16 @@ impl Room {
 
     /// Renews a member's presence. Failures are ignored: presence is not essential.
     async fn renew_presence(&self, side: Side) {
-        let (ports, who) = (&self.context.ports, self.state().couple.member(side));
-        if ports.presence.renew(who, PRESENCE_LEASE).await.unwrap_or(false) {
+        let (ports, account) = (&self.context.ports, self.state().couple.member(side));
+        if ports.presence.renew(account, PRESENCE_LEASE).await.unwrap_or(false) {
             ports.bus.publish(Topic::Couple(self.id), Notice::Here(side)).await;
         }
     }
 
     /// Queries a member's presence, and schedules the next query for when it may have changed.
     async fn query_presence(&self, side: Side) {
-        let who = self.state().couple.member(side);
-        let left = self.context.ports.presence.left(who).await;
+        let account = self.state().couple.member(side);
+        let left = self.context.ports.presence.left(account).await;
         let mut state = self.state();
         let presence = &mut state.sides[side.index()];
         let now = Instant::now();

@@ -81,11 +81,11 @@ impl SessionWatch {
     }
 
     /// Rooms of checked sessions that are not `present`.
-    fn end_others(&self, asked: &[Digest], present: &[Digest]) -> Vec<Arc<Room>> {
+    fn end_others(&self, checked: &[Digest], present: &[Digest]) -> Vec<Arc<Room>> {
         let present: std::collections::HashSet<_> = present.iter().collect();
         let mut state = self.state();
         let mut rooms = Vec::new();
-        for token in asked.iter().filter(|token| !present.contains(token)) {
+        for token in checked.iter().filter(|token| !present.contains(token)) {
             if let Some(followed) = state.sessions.get_mut(token) {
                 followed.ended = true;
                 rooms.push(followed.room.clone());
@@ -136,14 +136,14 @@ async fn run(watch: Arc<SessionWatch>) {
     loop {
         round.tick().await;
         let Some(open) = watch.open() else { return };
-        for asked in open.chunks(MAX_SESSIONS_PER_QUERY) {
+        for checked in open.chunks(MAX_SESSIONS_PER_QUERY) {
             let present = {
                 let _permit = watch.context.read_permit().await;
-                watch.context.ports.store.present_sessions(asked).await
+                watch.context.ports.store.present_sessions(checked).await
             };
             match present {
                 Ok(present) => {
-                    for room in watch.end_others(asked, &present) {
+                    for room in watch.end_others(checked, &present) {
                         room.check_all();
                     }
                 }

@@ -150,9 +150,9 @@ async fn send_message(connection: &mut AsyncSmtpConnection, message: &Message) -
 /// (5.7.x), sender addresses (5.1.7, 5.1.8) and a 554 without a status are retried (RFC 3463, 3.2 and 3.8).
 fn recipient_error(error: smtp::Error) -> Error {
     let text = error.to_string();
-    let says = |status: &str| text.contains(&format!(" {status}"));
-    let unspecific = error.status().map(u16::from) == Some(554) && !says("5.1.") && !says("5.2.");
-    if says("5.7.") || says("5.1.7") || says("5.1.8") || unspecific {
+    let has_status = |status: &str| text.contains(&format!(" {status}"));
+    let unspecific = error.status().map(u16::from) == Some(554) && !has_status("5.1.") && !has_status("5.2.");
+    if has_status("5.7.") || has_status("5.1.7") || has_status("5.1.8") || unspecific {
         retryable_error(error)
     } else {
         message_error(error)

@@ -29,7 +29,7 @@ struct Topics {
 /// Each live connection has one, so the queue allocates no memory while it is empty.
 #[derive(Debug, Default)]
 struct Listener {
-    told: Notify,
+    ready: Notify,
     waiting: Mutex<Waiting>,
 }
 
@@ -40,25 +40,25 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn look(&mut self) {
+    fn set_changed(&mut self) {
         self.changed = true;
         self.others.retain(|notice| !matches!(notice, Notice::Appended(_)));
     }
 }
 
 impl Listener {
-    fn tell(&self, notice: &Notice) {
+    fn deliver(&self, notice: &Notice) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match notice {
             // A subscriber that reads the store also sees the appended entry, in its current state.
-            Notice::Changed => waiting.look(),
+            Notice::Changed => waiting.set_changed(),
             Notice::Appended(_) if waiting.changed => {}
-            Notice::Appended(_) if waiting.others.len() >= MAX_QUEUED_SIGNALS / 2 => waiting.look(),
+            Notice::Appended(_) if waiting.others.len() >= MAX_QUEUED_SIGNALS / 2 => waiting.set_changed(),
             other if waiting.others.len() < MAX_QUEUED_SIGNALS => waiting.others.push_back(other.clone()),
-            _ => waiting.look(),
+            _ => waiting.set_changed(),
         }
         drop(waiting);
-        self.told.notify_one();
+        self.ready.notify_one();
     }
 
     /// Next notice; [`Notice::Changed`] comes after all others.
@@ -80,7 +80,7 @@ impl MemoryBus {
     pub fn notify_all(&self) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.values().flatten() {
-            listener.tell(&Notice::Changed);
+            listener.deliver(&Notice::Changed);
         }
     }
 
@@ -103,7 +103,7 @@ impl Bus for MemoryBus {
     async fn publish(&self, topic: Topic, notice: Notice) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, listener) in topics.listeners.get(&topic).into_iter().flatten() {
-            listener.tell(&notice);
+            listener.deliver(&notice);
         }
     }
 
@@ -127,7 +127,7 @@ impl Subscription for Subscribed {
             if let Some(notice) = self.listener.take() {
                 return notice;
             }
-            self.listener.told.notified().await;
+            self.listener.ready.notified().await;
         }
     }
 }

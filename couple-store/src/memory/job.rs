@@ -42,21 +42,21 @@ impl JobTables {
                 return Ok(ChangeResult::Claimed(self.claim(&abandoned, lease_until, claim)));
             }
             JobChange::Renew { id, claim, lease_until } => {
-                let mut row = self.held(id, claim)?;
+                let mut row = self.take_claimed(id, claim)?;
                 row.job.due_at = lease_until;
                 self.insert(row);
             }
             JobChange::Finish { id, claim } => {
-                self.held(id, claim)?;
+                self.take_claimed(id, claim)?;
             }
             JobChange::Retry { id, claim, due_at } => {
-                let mut row = self.held(id, claim)?;
+                let mut row = self.take_claimed(id, claim)?;
                 row.job.due_at = due_at;
                 row.claim = None;
                 self.insert(row);
             }
             JobChange::Bury { id, claim, error, at } => {
-                let row = self.held(id, claim)?;
+                let row = self.take_claimed(id, claim)?;
                 self.dead.put(id, DeadJob { job: row.job, attempts: row.attempts, error, died_at: at });
             }
             JobChange::Replay { id, at, expires_at } => {
@@ -121,7 +121,7 @@ impl JobTables {
     }
 
     /// Removes and returns a job that has this claim.
-    fn held(&mut self, id: JobId, claim: ClaimToken) -> Result<JobRow, Conflict> {
+    fn take_claimed(&mut self, id: JobId, claim: ClaimToken) -> Result<JobRow, Conflict> {
         if self.live.get(&id).is_none_or(|row| row.claim != Some(claim)) {
             return Err(Conflict::ClaimLost(id));
         }

@@ -31,8 +31,8 @@ impl MediaTables {
         match change {
             MediaChange::Insert { media, most } => {
                 match media.space {
-                    Space::Couple(id) => drop(couples.living(id)?),
-                    Space::Account(id) if self.kept(media.space).closed => {
+                    Space::Couple(id) => drop(couples.active_couple(id)?),
+                    Space::Account(id) if self.usage(media.space).closed => {
                         return Err(Conflict::SpaceClosed(id));
                     }
                     Space::Account(_) => {}
@@ -41,12 +41,12 @@ impl MediaTables {
                 if self.by_id.has(&media.id) || self.by_identity.has(&identity) {
                     return Err(Conflict::MediaExists);
                 }
-                let kept = self.kept(media.space);
-                let bytes = kept.bytes + length(&media);
+                let usage = self.usage(media.space);
+                let bytes = usage.bytes + length(&media);
                 if bytes > most {
                     return Err(Conflict::QuotaExceeded);
                 }
-                self.spaces.put(media.space, SpaceUsage { bytes, ..kept });
+                self.spaces.put(media.space, SpaceUsage { bytes, ..usage });
                 self.by_id.put(media.id, media.space);
                 self.by_identity.put(identity, media.id);
                 self.media.put((media.space, media.id), media);
@@ -72,7 +72,7 @@ impl MediaTables {
                 );
             }
             MediaChange::Use { couple, id, owner, ready } => {
-                couples.living(couple)?;
+                couples.active_couple(couple)?;
                 let state = if ready { MediaState::Ready } else { MediaState::Processing };
                 let named = self.get(Space::Couple(couple), id).filter(|media| {
                     media.owner == owner && media.purpose == Purpose::Photo && media.state == state
@@ -95,9 +95,9 @@ impl MediaTables {
                     self.renditions.remove(&(of.id, rendition.name, rendition.format));
                 }
                 self.count(of.space, -bytes);
-                let kept = self.kept(of.space);
-                if kept.avatar == Some(of.id) {
-                    self.spaces.put(of.space, SpaceUsage { avatar: None, ..kept });
+                let usage = self.usage(of.space);
+                if usage.avatar == Some(of.id) {
+                    self.spaces.put(of.space, SpaceUsage { avatar: None, ..usage });
                 }
                 self.by_identity.remove(&(of.space, media.identity()));
                 self.by_id.remove(&of.id);
@@ -136,11 +136,11 @@ impl MediaTables {
             }
             MediaChange::SetAvatar { account, media, before } => {
                 let space = Space::Account(account);
-                let kept = self.kept(space);
-                if kept.avatar != before {
+                let usage = self.usage(space);
+                if usage.avatar != before {
                     return Err(Conflict::AvatarChanged(account));
                 }
-                if kept.avatar == media {
+                if usage.avatar == media {
                     return Ok(());
                 }
                 if let Some(id) = media {
@@ -150,10 +150,10 @@ impl MediaTables {
                     let media = avatar.cloned().ok_or(Conflict::MediaChanged(id))?;
                     self.uses(&media, 1);
                 }
-                if let Some(before) = kept.avatar.and_then(|id| self.get(space, id)).cloned() {
+                if let Some(before) = usage.avatar.and_then(|id| self.get(space, id)).cloned() {
                     self.uses(&before, -1);
                 }
-                self.spaces.put(space, SpaceUsage { avatar: media, ..kept });
+                self.spaces.put(space, SpaceUsage { avatar: media, ..usage });
             }
             MediaChange::Close { account } => {
                 let space = Space::Account(account);
@@ -166,13 +166,13 @@ impl MediaTables {
         Ok(())
     }
 
-    fn kept(&self, space: Space) -> SpaceUsage {
+    fn usage(&self, space: Space) -> SpaceUsage {
         self.spaces.get(&space).copied().unwrap_or_default()
     }
 
     fn count(&mut self, space: Space, bytes: i64) {
-        let kept = self.kept(space);
-        self.spaces.put(space, SpaceUsage { bytes: kept.bytes + bytes, ..kept });
+        let usage = self.usage(space);
+        self.spaces.put(space, SpaceUsage { bytes: usage.bytes + bytes, ..usage });
     }
 
     fn get(&self, space: Space, id: MediaId) -> Option<&Media> {
@@ -240,10 +240,10 @@ impl MediaReads for MemoryStore {
     async fn avatar_of(&self, account: AccountId) -> Result<Option<Media>, Error> {
         let tables = &self.state().media;
         let space = Space::Account(account);
-        Ok(tables.kept(space).avatar.and_then(|id| tables.get(space, id)).cloned())
+        Ok(tables.usage(space).avatar.and_then(|id| tables.get(space, id)).cloned())
     }
     async fn media_space(&self, space: Space) -> Result<SpaceUsage, Error> {
-        Ok(self.state().media.kept(space))
+        Ok(self.state().media.usage(space))
     }
     async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error> {
         let state = self.state();

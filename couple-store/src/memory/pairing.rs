@@ -77,13 +77,13 @@ impl PairingTables {
                 self.couples.put(couple.id, couple);
             }
             PairingChange::Describe { id, title, anniversary } => {
-                let mut couple = self.living(id)?;
+                let mut couple = self.active_couple(id)?;
                 couple.title = title.unwrap_or(couple.title);
                 couple.anniversary = anniversary.unwrap_or(couple.anniversary);
                 self.put_couple(couple);
             }
             PairingChange::Restore { id, side, wanted, read } => {
-                let mut couple = self.living(id)?;
+                let mut couple = self.active_couple(id)?;
                 if couple.restore != read {
                     return Err(Conflict::CoupleChanged(id));
                 }
@@ -91,7 +91,7 @@ impl PairingTables {
                 self.put_couple(couple);
             }
             PairingChange::End { id, at } => {
-                let couple = self.living(id)?;
+                let couple = self.active_couple(id)?;
                 for member in couple.members {
                     self.members.remove(&member);
                 }
@@ -128,7 +128,7 @@ impl PairingTables {
     }
 
     /// The couple, if it has not ended.
-    pub(super) fn living(&self, id: CoupleId) -> Result<Couple, Conflict> {
+    pub(super) fn active_couple(&self, id: CoupleId) -> Result<Couple, Conflict> {
         let couple = self.couples.get(&id).filter(|couple| couple.ended_at.is_none());
         couple.cloned().ok_or(Conflict::CoupleEnded(id))
     }

@@ -21,7 +21,7 @@ pub struct MemoryPresence(Mutex<Leases>);
 struct Leases {
     until: HashMap<AccountId, Instant>,
     /// Number of leases after the last removal of expired ones.
-    kept: usize,
+    remaining: usize,
 }
 
 impl MemoryPresence {
@@ -37,9 +37,9 @@ impl Presence for MemoryPresence {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         let now = Instant::now();
         let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if leases.until.len() >= MIN_LEASES_TO_SWEEP.max(leases.kept * 2) {
+        if leases.until.len() >= MIN_LEASES_TO_SWEEP.max(leases.remaining * 2) {
             leases.until.retain(|_, until| *until > now);
-            leases.kept = leases.until.len();
+            leases.remaining = leases.until.len();
         }
         let before = leases.until.insert(account, now + lease);
         Ok(before.is_none_or(|until| until <= now))

@@ -23,7 +23,7 @@ impl TimelineTables {
     ) -> Result<ChangeResult, Conflict> {
         match change {
             TimelineChange::Append { couple: id, entry } => {
-                let mut couple = couples.living(id)?;
+                let mut couple = couples.active_couple(id)?;
                 if let (Some(author), Some(client_id)) = (entry.author, &entry.client_id) {
                     let key = (id, author, client_id.clone());
                     if self.by_client_id.has(&key) {
@@ -38,25 +38,25 @@ impl TimelineTables {
                 return Ok(ChangeResult::Appended { seq });
             }
             TimelineChange::Edit { couple, seq, author, body, at } => {
-                couples.living(couple)?;
-                let entry = self.own(couple, seq, author)?;
+                couples.active_couple(couple)?;
+                let entry = self.own_entry(couple, seq, author)?;
                 self.entries.put((couple, seq), Entry { body: Some(body), edited_at: Some(at), ..entry });
             }
             TimelineChange::Delete { couple, seq, author, at } => {
-                couples.living(couple)?;
-                let mut entry = self.own(couple, seq, author)?;
+                couples.active_couple(couple)?;
+                let mut entry = self.own_entry(couple, seq, author)?;
                 (entry.body, entry.reactions, entry.deleted_at) = (None, [None, None], Some(at));
                 self.entries.put((couple, seq), entry);
             }
             TimelineChange::React { couple, seq, side, emoji } => {
-                couples.living(couple)?;
+                couples.active_couple(couple)?;
                 let entry = self.entries.get(&(couple, seq)).filter(|entry| entry.deleted_at.is_none());
                 let mut entry = entry.cloned().ok_or(Conflict::EntryClosed(seq))?;
                 entry.reactions[side.index()] = emoji;
                 self.entries.put((couple, seq), entry);
             }
             TimelineChange::MarkRead { couple: id, side, seq } => {
-                let mut couple = couples.living(id)?;
+                let mut couple = couples.active_couple(id)?;
                 let read = &mut couple.read[side.index()];
                 *read = (*read).max(seq.min(couple.head_seq));
                 couples.put_couple(couple);
@@ -90,7 +90,7 @@ impl TimelineTables {
         Ok(ChangeResult::Applied)
     }
 
-    fn own(&self, couple: CoupleId, seq: i64, author: Side) -> Result<Entry, Conflict> {
+    fn own_entry(&self, couple: CoupleId, seq: i64, author: Side) -> Result<Entry, Conflict> {
         let entry = self.entries.get(&(couple, seq));
         let own = entry.filter(|entry| entry.author == Some(author) && entry.deleted_at.is_none());
         own.cloned().ok_or(Conflict::EntryClosed(seq))

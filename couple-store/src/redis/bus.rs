@@ -45,10 +45,10 @@ impl Transport for Redis {
         Ok(connection.split())
     }
 
-    async fn hear((mut sink, mut stream): Self::Subscription, ear: &RemoteReceiver) {
+    async fn receive((mut sink, mut stream): Self::Subscription, receiver: &RemoteReceiver) {
         loop {
             match timeout(PING_INTERVAL, stream.next()).await {
-                Ok(Some(message)) => ear.take(message.get_payload_bytes()).await,
+                Ok(Some(message)) => receiver.take(message.get_payload_bytes()).await,
                 Ok(None) => return,
                 Err(_) => {
                     if !timeout(PING_INTERVAL, sink.ping::<redis::Value>())

@@ -19,14 +19,14 @@ pub(super) enum Manager {
     Cluster { client: ClusterClient, nodes: Vec<Client> },
 }
 
-enum Way {
-    One(MultiplexedConnection),
+enum ConnectionKind {
+    Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 /// Connection that knows whether it is broken.
 pub(super) struct RedisConnection {
-    way: Way,
+    kind: ConnectionKind,
     broken: bool,
 }
 
@@ -35,16 +35,16 @@ impl bb8::ManageConnection for Manager {
     type Error = RedisError;
 
     async fn connect(&self) -> Result<RedisConnection, RedisError> {
-        let way = match self {
+        let kind = match self {
             Self::One { client, config } => {
-                Way::One(client.get_multiplexed_async_connection_with_config(config).await?)
+                ConnectionKind::Single(client.get_multiplexed_async_connection_with_config(config).await?)
             }
             Self::Sentinel { client, config } => {
-                Way::One(client.lock().await.get_async_connection_with_config(config).await?)
+                ConnectionKind::Single(client.lock().await.get_async_connection_with_config(config).await?)
             }
-            Self::Cluster { client, .. } => Way::Cluster(client.get_async_connection().await?),
+            Self::Cluster { client, .. } => ConnectionKind::Cluster(client.get_async_connection().await?),
         };
-        Ok(RedisConnection { way, broken: false })
+        Ok(RedisConnection { kind, broken: false })
     }
     async fn is_valid(&self, connection: &mut RedisConnection) -> Result<(), RedisError> {
         redis::cmd("PING").query_async(connection).await
@@ -56,7 +56,7 @@ impl bb8::ManageConnection for Manager {
 
 impl RedisConnection {
     /// Marks the connection as broken if its server is down or is no longer the master.
-    fn note<T>(&mut self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+    fn record_failure<T>(&mut self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         if let Err(error) = &answer
             && (error.is_io_error()
                 || error.is_timeout()
@@ -75,12 +75,12 @@ impl ConnectionLike for RedisConnection {
             // Mark the connection as broken while a command runs: after a cancellation the next response
             // would belong to it.
             let before = std::mem::replace(&mut self.broken, true);
-            let answer = match &mut self.way {
-                Way::One(way) => way.req_packed_command(command).await,
-                Way::Cluster(way) => way.req_packed_command(command).await,
+            let answer = match &mut self.kind {
+                ConnectionKind::Single(connection) => connection.req_packed_command(command).await,
+                ConnectionKind::Cluster(connection) => connection.req_packed_command(command).await,
             };
             self.broken = before;
-            self.note(answer)
+            self.record_failure(answer)
         })
     }
     fn req_packed_commands<'a>(
@@ -91,18 +91,22 @@ impl ConnectionLike for RedisConnection {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let before = std::mem::replace(&mut self.broken, true);
-            let answer = match &mut self.way {
-                Way::One(way) => way.req_packed_commands(commands, offset, count).await,
-                Way::Cluster(way) => way.req_packed_commands(commands, offset, count).await,
+            let answer = match &mut self.kind {
+                ConnectionKind::Single(connection) => {
+                    connection.req_packed_commands(commands, offset, count).await
+                }
+                ConnectionKind::Cluster(connection) => {
+                    connection.req_packed_commands(commands, offset, count).await
+                }
             };
             self.broken = before;
-            self.note(answer)
+            self.record_failure(answer)
         })
     }
     fn get_db(&self) -> i64 {
-        match &self.way {
-            Way::One(way) => way.get_db(),
-            Way::Cluster(way) => way.get_db(),
+        match &self.kind {
+            ConnectionKind::Single(connection) => connection.get_db(),
+            ConnectionKind::Cluster(connection) => connection.get_db(),
         }
     }
 }

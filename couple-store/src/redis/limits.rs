@@ -63,10 +63,10 @@ pub struct RedisLimits {
     script: Script,
     /// Clock used in place of the server's, in tests.
     clock: Option<Arc<dyn Clock>>,
-    alone: MemoryLimits,
-    begun: Instant,
-    /// Time in microseconds since `begun` until which Redis is not asked.
-    resting: AtomicI64,
+    fallback: MemoryLimits,
+    started_at: Instant,
+    /// Time in microseconds since `started_at` until which Redis is not asked.
+    retry_at: AtomicI64,
 }
 
 impl std::fmt::Debug for RedisLimits {
@@ -94,14 +94,14 @@ impl RedisLimits {
         self.script.get_hash()
     }
 
-    fn build(redis: Redis, clock: Option<Arc<dyn Clock>>, alone: Arc<dyn Clock>) -> Self {
+    fn build(redis: Redis, clock: Option<Arc<dyn Clock>>, fallback: Arc<dyn Clock>) -> Self {
         Self {
             redis,
             script: Script::new(TAKE_SCRIPT),
             clock,
-            alone: MemoryLimits::new(alone),
-            begun: Instant::now(),
-            resting: AtomicI64::new(0),
+            fallback: MemoryLimits::new(fallback),
+            started_at: Instant::now(),
+            retry_at: AtomicI64::new(0),
         }
     }
 
@@ -111,7 +111,7 @@ impl RedisLimits {
     }
 
     fn elapsed(&self) -> i64 {
-        i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX)
+        i64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
     /// Redis key of a bucket. Digested, because a limit key can contain an e-mail or client address.
@@ -121,7 +121,7 @@ impl RedisLimits {
         name
     }
 
-    async fn ask(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
+    async fn take_from_redis(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
         let step = u64::try_from(rule.period.as_micros() / u128::from(rule.burst.max(1))).unwrap_or(u64::MAX);
         let mut call = self.script.prepare_invoke();
         call.key(self.key(rule, key)).arg(step).arg(rule.burst);
@@ -140,16 +140,16 @@ impl RedisLimits {
 #[async_trait]
 impl RateLimiter for RedisLimits {
     async fn take(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
-        let alone = self.alone.take(&Self::share(rule), key).await?;
-        if self.elapsed() >= self.resting.load(Ordering::Relaxed) {
-            match self.ask(rule, key).await {
+        let fallback = self.fallback.take(&Self::share(rule), key).await?;
+        if self.elapsed() >= self.retry_at.load(Ordering::Relaxed) {
+            match self.take_from_redis(rule, key).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     tracing::warn!(%error, "Redis failed: this process counts rate limits by itself");
-                    self.resting.store(self.elapsed() + RETRY_AFTER_FAILURE, Ordering::Relaxed);
+                    self.retry_at.store(self.elapsed() + RETRY_AFTER_FAILURE, Ordering::Relaxed);
                 }
             }
         }
-        Ok(alone)
+        Ok(fallback)
     }
 }

@@ -137,8 +137,8 @@ pub(super) async fn apply<D: Dialect>(
         }
         AccountChange::RequireToken { id, seen } => {
             let statement = Statement::<D>::new(HOLD_TOKEN).bind(id.as_uuid());
-            let held = as_seen(statement, seen).rows(connection).await?.len();
-            require_one_row(held as u64, Conflict::TokenChanged(*id))?;
+            let rows = as_seen(statement, seen).rows(connection).await?.len();
+            require_one_row(rows as u64, Conflict::TokenChanged(*id))?;
         }
         AccountChange::RedeemForm { id, seen, form, account } => {
             let statement = Statement::<D>::new(REDEEM_FORM)
@@ -272,8 +272,8 @@ fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D
 
 async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token) -> Applied {
     if let (Some(account), Some(session)) = (token.account, token.session) {
-        let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
-        require_one_row(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
+        let rows = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
+        require_one_row(rows.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
     }
     let statement = Statement::<D>::new(INSERT_TOKEN)
         .bind(token.id.as_uuid())
@@ -434,11 +434,11 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut present = Vec::with_capacity(tokens.len());
-        for asked in tokens.chunks(MAX_SESSIONS_PER_QUERY) {
+        for chunk in tokens.chunks(MAX_SESSIONS_PER_QUERY) {
             // Fill the last statement with its first token: one statement text is prepared for every number
             // of tokens.
-            let missing = MAX_SESSIONS_PER_QUERY - asked.len();
-            let all = asked.iter().chain(std::iter::repeat_n(&asked[0], missing));
+            let missing = MAX_SESSIONS_PER_QUERY - chunk.len();
+            let all = chunk.iter().chain(std::iter::repeat_n(&chunk[0], missing));
             let statement = all.fold(Statement::new(PRESENT_SESSIONS), Statement::digest);
             present.extend(self.read(statement, |row| row.digest("session", "token")).await?);
         }

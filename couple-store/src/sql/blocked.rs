@@ -57,13 +57,13 @@ impl BlockedQueue {
         let now = Instant::now();
         let mut uses = self.locks.lock();
         let blocks = |lock: &Lock| uses.get(lock).is_some_and(|lock_use| lock_use.blocks(now));
-        let is_apart =
+        let is_separate =
             |request: &mut CommitRequest| request.locks_unknown_rows() || request.locks.iter().any(blocks);
-        let apart: Vec<_> = waiting.extract_if(.., is_apart).collect();
+        let separate: Vec<_> = waiting.extract_if(.., is_separate).collect();
         let locks = waiting.iter().flat_map(|request| &request.locks).filter(|lock| !lock.is_row());
         let registration = self.locks.register_transaction(&mut uses, locks.copied().collect());
         drop(uses);
-        for request in apart {
+        for request in separate {
             self.push(request);
         }
         registration

@@ -82,10 +82,10 @@ impl Transport for PostgresTransport {
         within("subscribe", subscribing).await
     }
 
-    async fn hear(mut listener: PgListener, ear: &RemoteReceiver) {
+    async fn receive(mut listener: PgListener, receiver: &RemoteReceiver) {
         loop {
             match timeout(PING_INTERVAL, listener.try_recv()).await {
-                Ok(Ok(Some(notification))) => ear.take(notification.payload().as_bytes()).await,
+                Ok(Ok(Some(notification))) => receiver.take(notification.payload().as_bytes()).await,
                 Ok(_) => return,
                 Err(_) => {
                     let pong = sqlx::query("SELECT 1").execute(&mut listener);

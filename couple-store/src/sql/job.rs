@@ -87,8 +87,8 @@ impl<'a> Enqueues<'a> {
         mark: usize,
         connection: &mut D::Connection,
     ) -> sqlx::Result<()> {
-        let taken = self.0.split_off(mark);
-        in_pieces::<D, _>(connection, &D::built().inserts, &taken, |sql, jobs| {
+        let new_jobs = self.0.split_off(mark);
+        in_pieces::<D, _>(connection, &D::built().inserts, &new_jobs, |sql, jobs| {
             jobs.iter().fold(Statement::built(sql.clone()), |statement, job| {
                 statement
                     .bind(job.id.as_uuid())
@@ -138,8 +138,8 @@ pub(super) async fn apply<D: Dialect>(
             require_one_row(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
         }
         JobChange::Bury { id, claim, error, at } => {
-            let held = Statement::<D>::new(HOLD).bind(id.as_uuid()).bind(*claim).rows(connection).await?;
-            if held.is_empty() {
+            let rows = Statement::<D>::new(HOLD).bind(id.as_uuid()).bind(*claim).rows(connection).await?;
+            if rows.is_empty() {
                 return Err(Conflict::ClaimLost(*id).into());
             }
             let statement =

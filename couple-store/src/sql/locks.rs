@@ -420,7 +420,7 @@ fn uuid(key: &Key, from: usize) -> Uuid {
 ///
 /// A row that `SKIP LOCKED` does not return is held or does not exist. A second round trip without a lock finds out which. For tables
 /// whose rows are made on demand, this select is part of the first round trip. A row that does not exist is not held.
-pub(super) async fn look<D: Dialect>(
+pub(super) async fn lock_free_rows<D: Dialect>(
     connection: &mut D::Connection,
     begin: &str,
     then: &str,

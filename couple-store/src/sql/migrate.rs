@@ -44,7 +44,7 @@ pub(super) async fn migrate<D: Dialect>(
 }
 
 async fn lock<D: Dialect>(connection: &mut D::Connection, sql: Sql) -> Result<(), Error> {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let rows = Statement::<D>::new(sql)
             .rows(connection)
@@ -55,7 +55,7 @@ async fn lock<D: Dialect>(connection: &mut D::Connection, sql: Sql) -> Result<()
         {
             return Ok(());
         }
-        if begun.elapsed() > MIGRATION_LOCK_TIMEOUT {
+        if started.elapsed() > MIGRATION_LOCK_TIMEOUT {
             return Err(Error::new(ErrorKind::Unavailable, "migrate")
                 .context("another process has been migrating this database for a minute"));
         }

@@ -85,22 +85,22 @@ impl<D: Dialect> SqlStore<D> {
         decode: impl Fn(&mut Row<'_, D>) -> Result<T, Error> + Send,
     ) -> Result<Vec<T>, Error> {
         let fail = |error| error::classify::<D>("read", error);
-        let late = || Error::new(ErrorKind::TimedOut, "read").context(D::NAME);
-        let begun = tokio::time::Instant::now();
+        let timed_out = || Error::new(ErrorKind::TimedOut, "read").context(D::NAME);
+        let started = tokio::time::Instant::now();
         let mut connection =
-            within_timeout::<D, _>(self.reads.acquire()).await.ok_or_else(late)?.map_err(fail)?;
+            within_timeout::<D, _>(self.reads.acquire()).await.ok_or_else(timed_out)?.map_err(fail)?;
         let rows = {
             let reading = statement.rows(&mut connection);
             match D::TRANSACTION_TIMEOUT {
                 None => Some(reading.await),
                 // The limit includes the time spent waiting for a connection.
-                Some(limit) => tokio::time::timeout_at(begun + limit, reading).await.ok(),
+                Some(limit) => tokio::time::timeout_at(started + limit, reading).await.ok(),
             }
         };
         let Some(rows) = rows else {
             // Do not return the connection to the pool: its next user would wait for this response.
             drop(connection.detach());
-            return Err(late());
+            return Err(timed_out());
         };
         let rows = rows.map_err(fail)?;
         rows.iter().map(|row| decode(&mut Row::new(row))).collect()

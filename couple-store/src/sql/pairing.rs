@@ -126,7 +126,7 @@ pub(super) async fn apply<D: Dialect>(
             require_one_row(statement.execute(connection).await?, Conflict::CoupleEnded(*id))?;
         }
         PairingChange::Restore { id, side, wanted, read } => {
-            timeline::living::<D>(connection, *id).await?;
+            timeline::require_active::<D>(connection, *id).await?;
             let sql = match side {
                 Side::First => RESTORE_FIRST,
                 Side::Second => RESTORE_SECOND,
@@ -193,7 +193,7 @@ pub(super) async fn is_member<D: Dialect>(
 /// Address key of an account, and whether it has requested deletion; none if it is not in the store.
 ///
 /// Read under the lock of its `member` row, which a deletion request and a change of address take as well.
-async fn standing<D: Dialect>(
+async fn account_state<D: Dialect>(
     connection: &mut D::Connection,
     account: AccountId,
 ) -> sqlx::Result<Option<(String, bool)>> {
@@ -207,7 +207,7 @@ async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invi
     if is_member::<D>(connection, invite.inviter).await? {
         return Err(Conflict::Paired(invite.inviter).into());
     }
-    if let Some((email, deleting)) = standing::<D>(connection, invite.inviter).await?
+    if let Some((email, deleting)) = account_state::<D>(connection, invite.inviter).await?
         && (deleting || email != invite.inviter_email.as_str())
     {
         return Err(Conflict::AccountChanged(invite.inviter).into());
@@ -257,7 +257,7 @@ async fn pair<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Ap
         return Err(Conflict::Paired(first).into());
     }
     for member in couple.members {
-        if standing::<D>(connection, member).await?.is_some_and(|(_, deleting)| deleting) {
+        if account_state::<D>(connection, member).await?.is_some_and(|(_, deleting)| deleting) {
             return Err(Conflict::AccountChanged(member).into());
         }
     }

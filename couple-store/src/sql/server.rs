@@ -95,11 +95,11 @@ impl<D: Server> ServerOptions<D> {
     pub async fn connect(self) -> Result<SqlStore<D>, Error> {
         let options = self.read_url()?;
         let address = D::address(&options);
-        let told = |error: Error| {
+        let with_address = |error: Error| {
             let kind = error.kind();
             Error::new(kind, "connect").context(format!("{} at {address}", D::ENGINE_NAME)).source(error)
         };
-        self.prepare(&options).await.map_err(told)?;
+        self.prepare(&options).await.map_err(with_address)?;
         // One of the writing connections is for blocked commits.
         let writing = (self.connections / 2).max(2);
         let readers = self.connections.saturating_sub(writing).max(1);
@@ -109,7 +109,7 @@ impl<D: Server> ServerOptions<D> {
     }
 
     pub(super) fn read_url(&self) -> Result<Options<D>, Error> {
-        let wrong = |said: String| Error::new(ErrorKind::Misconfigured, "connect").context(said);
+        let wrong = |reason: String| Error::new(ErrorKind::Misconfigured, "connect").context(reason);
         if !D::SCHEMES.iter().any(|scheme| self.url.starts_with(&format!("{scheme}://"))) {
             return Err(wrong(format!("the URL of {} begins with {}://", D::ENGINE_NAME, D::SCHEMES[0])));
         }
@@ -152,7 +152,8 @@ impl<D: Server> ServerOptions<D> {
             Some(row) => Row::<D>::new(row).take()?,
             None => String::new(),
         };
-        D::check(&version).map_err(|said| Error::new(ErrorKind::Misconfigured, "connect").context(said))?;
+        D::check(&version)
+            .map_err(|reason| Error::new(ErrorKind::Misconfigured, "connect").context(reason))?;
         migrate::<D>(&mut connection, D::migrations()).await?;
         connection.close().await.map_err(fail)
     }

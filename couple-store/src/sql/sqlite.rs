@@ -313,10 +313,10 @@ impl SqliteOptions {
         }
         if tables > 0 && self.path.metadata().is_ok_and(|file| file.len() < 64 << 20) {
             let rows = Statement::<Sqlite>::new(HEALTH).rows(&mut connection).await.map_err(fail)?;
-            let said: String =
+            let report: String =
                 rows.first().map_or(Ok("ok".to_owned()), |row| Row::<Sqlite>::new(row).take())?;
-            if said != "ok" {
-                return Err(Error::new(ErrorKind::Corrupt, "open").context(said.replace('\n', "; ")));
+            if report != "ok" {
+                return Err(Error::new(ErrorKind::Corrupt, "open").context(report.replace('\n', "; ")));
             }
         }
         connection.close().await.map_err(fail)?;

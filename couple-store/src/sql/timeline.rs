@@ -69,7 +69,7 @@ pub(super) async fn apply<D: Dialect>(
             return Ok(ChangeResult::Appended { seq: append::<D>(connection, *couple, entry).await? });
         }
         TimelineChange::Edit { couple, seq, author, body, at } => {
-            living::<D>(connection, *couple).await?;
+            require_active::<D>(connection, *couple).await?;
             let statement = Statement::<D>::new(EDIT)
                 .bind(body.as_str())
                 .time(*at)
@@ -79,13 +79,13 @@ pub(super) async fn apply<D: Dialect>(
             require_one_row(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::Delete { couple, seq, author, at } => {
-            living::<D>(connection, *couple).await?;
+            require_active::<D>(connection, *couple).await?;
             let statement =
                 Statement::<D>::new(DELETE).time(*at).bind(couple.as_uuid()).bind(*seq).bind(stored(*author));
             require_one_row(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::React { couple, seq, side, emoji } => {
-            living::<D>(connection, *couple).await?;
+            require_active::<D>(connection, *couple).await?;
             let sql = match side {
                 Side::First => REACT_FIRST,
                 Side::Second => REACT_SECOND,
@@ -94,7 +94,7 @@ pub(super) async fn apply<D: Dialect>(
             require_one_row(statement.execute(connection).await?, Conflict::EntryClosed(*seq))?;
         }
         TimelineChange::MarkRead { couple, side, seq } => {
-            living::<D>(connection, *couple).await?;
+            require_active::<D>(connection, *couple).await?;
             let sql = match side {
                 Side::First => READ_FIRST,
                 Side::Second => READ_SECOND,
@@ -103,8 +103,8 @@ pub(super) async fn apply<D: Dialect>(
             statement.execute(connection).await?;
         }
         TimelineChange::Erase { couple, author, at, after, cap } => {
-            let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
-            if !living.is_empty() {
+            let rows = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
+            if !rows.is_empty() {
                 return Err(Conflict::CoupleLives(*couple).into());
             }
             let end = after.saturating_add(i64::from(*cap));
@@ -146,7 +146,7 @@ async fn append<D: Dialect>(
         .count_up(connection)
         .await?;
     let Some(seq) = taken else {
-        living::<D>(connection, couple).await?;
+        require_active::<D>(connection, couple).await?;
         return Err(Conflict::ClientIdUsed.into());
     };
     Statement::<D>::new(INSERT)
@@ -164,9 +164,9 @@ async fn append<D: Dialect>(
 }
 
 /// Locks the row of a couple; a conflict if it has ended.
-pub(super) async fn living<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
-    let living = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
-    if living.is_empty() { Err(Conflict::CoupleEnded(couple).into()) } else { Ok(()) }
+pub(super) async fn require_active<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
+    let rows = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
+    if rows.is_empty() { Err(Conflict::CoupleEnded(couple).into()) } else { Ok(()) }
 }
 
 const fn stored(side: Side) -> i64 {

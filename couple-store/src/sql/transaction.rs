@@ -114,14 +114,14 @@ fn refuse(waiting: &mut Vec<CommitRequest>, error: &Error) {
 }
 
 /// Result of each commit in a transaction; none for a commit that a lock of another transaction blocks.
-type Answers = Vec<Option<Result<Committed, Conflict>>>;
+type CommitResults = Vec<Option<Result<Committed, Conflict>>>;
 
 /// Result of a transaction.
 enum TransactionEnd {
     /// The transaction did not begin: the database reported an error, for example a lock on the whole file.
     NotBegun(sqlx::Error),
     /// The transaction committed, with the result of each commit.
-    Committed(Answers),
+    Committed(CommitResults),
     /// A commit conflicted after it had written: only a savepoint can undo it alone.
     NeedsSavepoints,
     /// The database reported an error and the transaction was rolled back.
@@ -221,8 +221,8 @@ async fn write<D: Dialect>(
             }
             TransactionEnd::NotBegun(error) => refuse(waiting, &classify::<D>("commit", error)),
             TransactionEnd::Lost(error) => return Err(error),
-            TransactionEnd::Unknown(said) => {
-                refuse(waiting, &Error::new(ErrorKind::TimedOut, "commit").context(said));
+            TransactionEnd::Unknown(reason) => {
+                refuse(waiting, &Error::new(ErrorKind::TimedOut, "commit").context(reason));
                 return Err(sqlx::Error::WorkerCrashed);
             }
         }
@@ -305,7 +305,7 @@ async fn begin<D: Dialect>(
         };
     };
     let wanted = waiting.iter().flat_map(|request| request.locks.iter().copied());
-    match locks::look::<D>(connection, &format!("{before}{}", D::BEGIN), after, wanted).await {
+    match locks::lock_free_rows::<D>(connection, &format!("{before}{}", D::BEGIN), after, wanted).await {
         Ok(held) => Ok(held),
         Err(error) if answered::<D>(&error) => match D::run(connection, "ROLLBACK").await {
             Ok(()) | Err(sqlx::Error::Database(_)) => Err(TransactionEnd::Failed(None, error)),
@@ -323,8 +323,8 @@ async fn attempt<D: Dialect>(
     waiting: &[CommitRequest],
     locked: &HashSet<Lock>,
     savepoints: bool,
-) -> Result<Option<Answers>, (Option<usize>, sqlx::Error)> {
-    let mut answers: Answers = Vec::with_capacity(waiting.len());
+) -> Result<Option<CommitResults>, (Option<usize>, sqlx::Error)> {
+    let mut answers: CommitResults = Vec::with_capacity(waiting.len());
     // Insert the new jobs of all commits at the end in one statement, because most rows of a burst are jobs.
     let mut enqueues = Enqueues::default();
     for (position, request) in waiting.iter().enumerate() {

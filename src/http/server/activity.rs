@@ -163,7 +163,7 @@ impl Activity {
     }
 
     /// Records that a part of a body arrived.
-    pub(super) fn body_came(&self) {
+    pub(super) fn body_arrived(&self) {
         self.advance(&[Phase::Body], Phase::Busy);
     }
 

@@ -99,10 +99,10 @@ async fn run_hyper(conversations: &Conversations, mut connection: Box<Connection
     let service = service_fn(|request: Request<Incoming>| {
         let slot = body_slot::may_stream(&request).then(|| slot.clone());
         let (router, activity) = (conversations.router.clone(), activity.clone());
-        let begun = activity.begin();
+        let may_answer = activity.begin();
         let pace = conversations.pace;
         async move {
-            if !begun {
+            if !may_answer {
                 // The connection is being closed: the client can repeat a request whose handler has not begun.
                 return std::future::pending().await;
             }

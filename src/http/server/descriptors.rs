@@ -67,7 +67,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn the_soft_limit_on_open_files_becomes_the_hard_limit() {
+    fn soft_limit_on_open_files_is_raised_to_the_hard_limit() {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let before = getrlimit(Resource::Nofile);
         let low = Rlimit { current: before.maximum.map_or(Some(512), |hard| Some(hard.min(512))), ..before };

@@ -205,7 +205,7 @@ async fn head_timeout_also_bounds_idle_time() {
         client.write_all(first.as_bytes()).await.unwrap();
         sleep(Duration::from_secs(if first.is_empty() { 0 } else { 100 })).await;
         settle().await;
-        let (begun, written) = (Instant::now(), log.written());
+        let (started, written) = (Instant::now(), log.written());
         assert_eq!(written.matches("200 OK").count(), usize::from(!first.is_empty()));
         // Bytes of the next head do not extend the time.
         for byte in "GET / HTTP/1.1\r\n".bytes() {
@@ -213,7 +213,7 @@ async fn head_timeout_also_bounds_idle_time() {
             client.write_all(&[byte]).await.unwrap();
         }
         served.await.unwrap();
-        let took = begun.elapsed().as_secs_f32();
+        let took = started.elapsed().as_secs_f32();
         assert!((29.9..31.0).contains(&took), "{took}");
         assert_eq!(log.written(), written, "no response");
     }
@@ -477,8 +477,8 @@ async fn upgrade_moves_the_transport() {
         }
     });
     let mut connection = hyper().serve_connection(TokioIo::new(transport), service).with_upgrades();
-    let asked = "GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n";
-    client.write_all(asked.as_bytes()).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
     poll_fn(|context| Pin::new(&mut connection).poll(context)).await.unwrap();
     assert!(connection.into_parts().is_none());
     let upgraded = handed_over.await.unwrap();

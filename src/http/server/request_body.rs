@@ -91,7 +91,7 @@ impl RequestBody {
     fn record_progress(&mut self, bytes: usize) {
         if let WaitState::Since(since) = self.waiting {
             self.credit = self.credit.saturating_sub(since.elapsed());
-            self.activity.body_came();
+            self.activity.body_arrived();
         }
         self.waiting = WaitState::Asked;
         let earned = Duration::from_secs(bytes as u64) / self.pace.rate.max(1);
@@ -163,7 +163,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let WaitState::Since(_) = self.waiting {
-            self.activity.body_came();
+            self.activity.body_arrived();
         }
         *self.unread.incoming() = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
     }

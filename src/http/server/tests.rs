@@ -83,12 +83,12 @@ async fn response_that_is_being_written_is_not_idle() {
     let server = start(Router::new().route("/", much), options);
     let mut slow = ask(server.address, "GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     // By then hyper has taken the whole body; it writes more of it whenever the client reads.
-    let mut begun = vec![0; 8 << 20];
-    slow.read_exact(&mut begun).await.unwrap();
+    let mut start = vec![0; 8 << 20];
+    slow.read_exact(&mut start).await.unwrap();
     sleep(Duration::from_millis(300)).await;
     let text = all_of(TcpStream::connect(server.address).await.unwrap()).await;
     assert!(text.starts_with("HTTP/1.1 503"), "{text}");
-    let mut bytes = begun.len();
+    let mut bytes = start.len();
     let mut space = vec![0; 1 << 20];
     while bytes < 64 << 20 {
         bytes += timeout(Duration::from_secs(5), slow.read(&mut space)).await.unwrap().unwrap();
@@ -97,9 +97,9 @@ async fn response_that_is_being_written_is_not_idle() {
     // The connection is idle from then on.
     sleep(Duration::from_millis(300)).await;
     let mut next = ask(server.address, GET).await;
-    let mut begun = [0; 12];
-    next.read_exact(&mut begun).await.unwrap();
-    assert_eq!(&begun, b"HTTP/1.1 200");
+    let mut start = [0; 12];
+    next.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
 }
 
 #[tokio::test]
@@ -137,10 +137,10 @@ async fn requests_in_progress_end_before_shutdown() {
         "done"
     });
     let server = start(Router::new().route("/", slow), ServeOptions::default());
-    let asked = ask(server.address, GET).await;
+    let response = ask(server.address, GET).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.stop.send(()).unwrap();
-    assert!(all_of(asked).await.ends_with("done"));
+    assert!(all_of(response).await.ends_with("done"));
     timeout(Duration::from_secs(2), server.task).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -13,7 +13,7 @@ use crate::{
 /// Minimum number of pixels for restart markers, one per row of units and a few bytes each.
 ///
 /// Several threads can decode a file with restart markers, such as a kept copy from which a client waits for a rendition.
-const RESTARTED: u32 = 4 << 20;
+const MIN_PIXELS_FOR_RESTARTS: u32 = 4 << 20;
 
 /// Sum of the luma steps of quality 50 (T.81, table K.1).
 const LUMA: u32 = 3_688;
@@ -26,7 +26,7 @@ pub(super) fn encode(
     source: Option<&Quantisation>,
 ) -> Result<Vec<u8>, EncodingError> {
     let (width, height) = pixels.size();
-    let restarted = width.saturating_mul(height) >= RESTARTED;
+    let with_restarts = width.saturating_mul(height) >= MIN_PIXELS_FOR_RESTARTS;
     // No view is larger; zero pixels are refused below.
     let [width, height] = [width, height].map(|side| u16::try_from(side).unwrap_or(0));
     let mut bytes = Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn encode(
         };
         encoder.set_quantization_tables(coarser(Some(source.luma), LUMA), coarser(source.chroma, CHROMA));
     }
-    if restarted {
+    if with_restarts {
         encoder.set_restart_interval(width.div_ceil(16));
     }
     match pixels {

@@ -56,8 +56,8 @@ impl Picture<'_> {
     pub(super) fn sequential(&mut self, scan: &Scan, tables: &Tables, coded: &[u8]) -> Result<(), Rejected> {
         let alone = scan.components.len() == 1;
         let mut components = Vec::with_capacity(scan.components.len());
-        for &(place, dc, ac) in &scan.components {
-            let described = &self.header.components[place];
+        for &(index, dc, ac) in &scan.components {
+            let described = &self.header.components[index];
             let (across, down) =
                 if alone { (1, 1) } else { (described.across as usize, described.down as usize) };
             components.push(Component {
@@ -66,16 +66,16 @@ impl Picture<'_> {
                 quantiser: tables.quantiser(described.table, self.eighths)?,
                 across,
                 down,
-                stride: self.grids[place].stride * self.eighths,
+                stride: self.grids[index].stride * self.eighths,
             });
         }
         let (columns, rows) = match &scan.components[..] {
-            &[(place, ..)] => (self.grids[place].columns, self.grids[place].rows),
+            &[(index, ..)] => (self.grids[index].columns, self.grids[index].rows),
             _ => (self.units.columns, self.units.rows),
         };
         let mut planes: Vec<_> = self.planes.iter_mut().map(|plane| Some(&mut plane[..])).collect();
         let mut planes: Vec<&mut [u8]> =
-            scan.components.iter().filter_map(|&(place, ..)| planes[place].take()).collect();
+            scan.components.iter().filter_map(|&(index, ..)| planes[index].take()).collect();
         let reader = Reader {
             components,
             columns,

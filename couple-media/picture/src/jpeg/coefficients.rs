@@ -23,8 +23,8 @@ pub(super) struct Kept {
 
 fn slots(eighths: usize) -> ([Option<u8>; 64], usize) {
     let mut kept = 0;
-    let slots = ZIGZAG.map(|place| {
-        let needed = usize::from(place / 8) < eighths && usize::from(place % 8) < eighths;
+    let slots = ZIGZAG.map(|position| {
+        let needed = usize::from(position / 8) < eighths && usize::from(position % 8) < eighths;
         needed.then(|| {
             kept += 1;
             kept - 1

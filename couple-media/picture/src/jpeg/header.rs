@@ -144,9 +144,9 @@ fn quantisation(frame: &Frame, orientation: Orientation, tables: &Tables) -> Opt
     let steps = |component: &Component| {
         let table = tables.steps(usize::from(component.table))?;
         let mut steps = [0; 64];
-        for (&step, place) in table.iter().zip(ZIGZAG.map(usize::from)) {
-            let place = if swaps_sides(orientation) { place % 8 * 8 + place / 8 } else { place };
-            steps[place] = step;
+        for (&step, position) in table.iter().zip(ZIGZAG.map(usize::from)) {
+            let position = if swaps_sides(orientation) { position % 8 * 8 + position / 8 } else { position };
+            steps[position] = step;
         }
         steps.iter().all(|step| (1..=255).contains(step)).then_some(steps)
     };

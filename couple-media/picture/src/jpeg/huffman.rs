@@ -41,18 +41,18 @@ impl Table {
             offsets: [0; 17],
             symbols: symbols.to_vec(),
         };
-        let (mut code, mut place) = (0_u32, 0_usize);
+        let (mut code, mut index) = (0_u32, 0_usize);
         for length in 1..=16_u32 {
             let count = counts[length as usize - 1];
             table.offsets[length as usize] =
-                i32::try_from(place).map_err(|_| damaged())? - code.cast_signed();
+                i32::try_from(index).map_err(|_| damaged())? - code.cast_signed();
             for _ in 0..count {
-                let symbol = *symbols.get(place).ok_or_else(damaged)?;
+                let symbol = *symbols.get(index).ok_or_else(damaged)?;
                 if code >> length != 0 {
                     return Err(damaged());
                 }
                 table.enter(code, length, symbol, ac);
-                (code, place) = (code + 1, place + 1);
+                (code, index) = (code + 1, index + 1);
             }
             table.limits[length as usize] = code << (16 - length);
             code <<= 1;
@@ -68,7 +68,7 @@ impl Table {
         let free = LOOKED_UP - length;
         let first = (code << free) as usize;
         for (more, entry) in (0_u32..).zip(&mut self.values[first..first + (1 << free)]) {
-            *entry = looked_up(symbol, length, more, free, ac);
+            *entry = table_entry(symbol, length, more, free, ac);
         }
         self.codes[first..first + (1 << free)].fill(u16::from(symbol) << 8 | length as u16);
     }
@@ -95,9 +95,9 @@ impl Table {
             return Err(Rejected::Corrupt("an unknown Huffman code".into()));
         }
         bits.skip(length);
-        let place = (next >> (16 - length)).cast_signed() + self.offsets[length as usize];
+        let index = (next >> (16 - length)).cast_signed() + self.offsets[length as usize];
         self.symbols
-            .get(usize::try_from(place).unwrap_or(usize::MAX))
+            .get(usize::try_from(index).unwrap_or(usize::MAX))
             .copied()
             .ok_or_else(|| Rejected::Corrupt("an unknown Huffman code".into()))
     }
@@ -133,7 +133,7 @@ fn parts(symbol: u8, ac: bool) -> (u32, u32) {
     }
 }
 
-fn looked_up(symbol: u8, length: u32, more: u32, free: u32, ac: bool) -> u32 {
+fn table_entry(symbol: u8, length: u32, more: u32, free: u32, ac: bool) -> u32 {
     let (run, size) = parts(symbol, ac);
     if size > free {
         return size << 16 | run << 8 | APART | length;
@@ -277,7 +277,7 @@ mod tests {
     /// Number of bits of all symbols if code lengths were unlimited.
     ///
     /// This is the sum of the inner nodes of a Huffman tree that includes the reserved code.
-    fn least(counts: &[u32; 256]) -> u64 {
+    fn min_total_bits(counts: &[u32; 256]) -> u64 {
         let mut nodes: Vec<u64> =
             counts.iter().filter(|count| **count > 0).map(|&count| count.into()).collect();
         nodes.push(0);
@@ -300,7 +300,7 @@ mod tests {
             counts((0..162).map(|k| 1 + k * k % 97)),
             counts((0..200).map(|k| 20_000 / (k + 1))),
         ] {
-            assert_eq!(cost(&counts).0, least(&counts));
+            assert_eq!(cost(&counts).0, min_total_bits(&counts));
         }
     }
 
@@ -316,7 +316,10 @@ mod tests {
         let (bits, space) = cost(&counts);
         // The codes cover all 2^16 combinations of bits except the reserved one.
         assert_eq!(space, (1 << 16) - 1);
-        let least = least(&counts);
-        assert!(bits > least && bits * 1000 < least * 1001, "{bits}, without a limit {least}");
+        let min_total_bits = min_total_bits(&counts);
+        assert!(
+            bits > min_total_bits && bits * 1000 < min_total_bits * 1001,
+            "{bits}, without a limit {min_total_bits}"
+        );
     }
 }

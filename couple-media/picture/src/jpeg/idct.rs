@@ -105,7 +105,7 @@ pub(super) fn whole_scale() -> [f32; 64] {
         0 => 1.0,
         _ => (frequency as f64 * std::f64::consts::PI / 16.0).cos() * std::f64::consts::SQRT_2,
     };
-    std::array::from_fn(|place| (factor(place / 8) * factor(place % 8) / 8.0) as f32)
+    std::array::from_fn(|position| (factor(position / 8) * factor(position % 8) / 8.0) as f32)
 }
 
 type Row = [f32; 8];
@@ -165,14 +165,14 @@ mod tests {
     #[test]
     fn fast_transform_equals_the_definition() {
         let mut block = [0.0; 64];
-        for (place, value) in block.iter_mut().enumerate() {
-            *value = ((place * 7919) % 41) as f32 - 20.0;
+        for (position, value) in block.iter_mut().enumerate() {
+            *value = ((position * 7919) % 41) as f32 - 20.0;
         }
         let by_definition = Transform::to(8);
         let mut expected = [0; 64];
         by_definition.lanes::<8, 8>(&block, &mut expected, 8);
         let scale = whole_scale();
-        let scaled = std::array::from_fn(|place| block[place] * scale[place]);
+        let scaled = std::array::from_fn(|position| block[position] * scale[position]);
         let mut seen = [0; 64];
         whole(&scaled, &mut seen, 8);
         for (seen, expected) in seen.iter().zip(expected) {

@@ -66,8 +66,8 @@ fn rewrite(bytes: &[u8], header: &Header) -> Result<Option<Vec<u8>>, Rejected> {
             restarts: 0,
         };
         for (class, codes) in [(0x00, &writer.dc), (0x10, &writer.ac)] {
-            for (place, codes) in (0..).zip(codes).filter(|(_, codes)| !codes.definition().is_empty()) {
-                write_segment(writer.bits.bytes(), DHT, &[&[class | place], codes.definition()].concat());
+            for (number, codes) in (0..).zip(codes).filter(|(_, codes)| !codes.definition().is_empty()) {
+                write_segment(writer.bits.bytes(), DHT, &[&[class | number], codes.definition()].concat());
             }
         }
         write_segment(writer.bits.bytes(), SOS, segment.payload);
@@ -144,7 +144,7 @@ struct Component {
     dc: Table,
     ac: Table,
     /// Numbers of its DC and AC tables, 0 to 3.
-    places: (usize, usize),
+    tables: (usize, usize),
     /// Columns of blocks in a unit (MCU).
     across: usize,
     /// Rows of blocks in a unit (MCU).
@@ -164,12 +164,12 @@ impl Reader {
     fn new(header: &Header, scan: &Scan, tables: &Tables) -> Result<Self, Rejected> {
         let units = Units::of(header);
         let mut components = Vec::with_capacity(scan.components.len());
-        for &(place, dc, ac) in &scan.components {
-            let described = &header.components[place];
+        for &(index, dc, ac) in &scan.components {
+            let described = &header.components[index];
             components.push(Component {
                 dc: tables.dc(dc, false)?,
                 ac: tables.ac(ac, false)?,
-                places: (dc, ac),
+                tables: (dc, ac),
                 across: described.across as usize,
                 down: described.down as usize,
                 grid: units.grid(header, described),
@@ -225,8 +225,8 @@ impl Component {
                 } else {
                     // No pixel of the block is shown. It is replaced by the block with the shortest code, as libjpeg does.
                     self.block(bits, read, &mut 0, &mut Discard)?;
-                    to.dc(self.places.0, 0, 0);
-                    to.ac(self.places.1, 0, 0);
+                    to.dc(self.tables.0, 0, 0);
+                    to.ac(self.tables.1, 0, 0);
                 }
             }
         }
@@ -248,13 +248,13 @@ impl Component {
         let difference = read.wrapping_sub(*written);
         *written = *read;
         let (size, value) = difference_bits(difference)?;
-        to.dc(self.places.0, size, value);
+        to.dc(self.tables.0, size, value);
         let mut k = 1;
         while k < 64 {
             bits.refill();
             let symbol = self.ac.symbol(bits)?;
             let (run, size) = (symbol >> 4, u32::from(symbol & 15));
-            to.ac(self.places.1, symbol, bits.take(size).cast_unsigned());
+            to.ac(self.tables.1, symbol, bits.take(size).cast_unsigned());
             match (run, size) {
                 (0, 0) => return Ok(()),
                 (15, _) | (_, 1..) => k += usize::from(run) + 1,

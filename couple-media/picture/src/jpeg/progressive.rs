@@ -54,16 +54,16 @@ impl Picture<'_> {
                 if restarts.due(&mut bits)? {
                     predicted = [0; 4];
                 }
-                for ((&(place, ..), decoder), predicted) in
+                for ((&(index, ..), decoder), predicted) in
                     scan.components.iter().zip(&decoders).zip(&mut predicted)
                 {
-                    let described = &self.header.components[place];
+                    let described = &self.header.components[index];
                     let (across, down) =
                         if alone { (1, 1) } else { (described.across as usize, described.down as usize) };
                     for y in 0..down {
                         for x in 0..across {
-                            let block = (down * row + y) * self.grids[place].stride + across * column + x;
-                            let value = &mut coefficients.components[place].values[block * coefficients.kept];
+                            let block = (down * row + y) * self.grids[index].stride + across * column + x;
+                            let value = &mut coefficients.components[index].values[block * coefficients.kept];
                             bits.refill();
                             if let Some(decoder) = decoder {
                                 *predicted = predicted.wrapping_add(decoder.value(&mut bits, false)?.1);
@@ -89,9 +89,9 @@ impl Picture<'_> {
         tables: &Tables,
         coded: &[u8],
     ) -> Result<(), Rejected> {
-        let &[(place, _, table)] = &scan.components[..] else { return Ok(()) };
-        let (grid, slots, kept) = (self.grids[place], coefficients.slots, coefficients.kept);
-        let component = &mut coefficients.components[place];
+        let &[(index, _, table)] = &scan.components[..] else { return Ok(()) };
+        let (grid, slots, kept) = (self.grids[index], coefficients.slots, coefficients.kept);
+        let component = &mut coefficients.components[index];
         if scan.first >= component.end {
             return Ok(());
         }
@@ -128,9 +128,9 @@ impl Picture<'_> {
     pub(super) fn transform_all(&mut self, tables: &Tables) -> Result<(), Rejected> {
         let Some(coefficients) = self.coefficients.take() else { return Ok(()) };
         // The coefficients of a component are freed once its samples exist.
-        for (place, (component, grid)) in coefficients.components.into_iter().zip(&self.grids).enumerate() {
-            self.planes[place] = vec![0; grid.stride * grid.height * self.eighths * self.eighths];
-            let quantiser = tables.quantiser(self.header.components[place].table, self.eighths)?;
+        for (index, (component, grid)) in coefficients.components.into_iter().zip(&self.grids).enumerate() {
+            self.planes[index] = vec![0; grid.stride * grid.height * self.eighths * self.eighths];
+            let quantiser = tables.quantiser(self.header.components[index].table, self.eighths)?;
             let stride = grid.stride * self.eighths;
             let kept: Vec<(usize, usize)> =
                 (0..64).filter_map(|k| Some((k, usize::from(coefficients.slots[k]?)))).collect();
@@ -147,7 +147,7 @@ impl Picture<'_> {
                         block[usize::from(ZIGZAG[k])] = f32::from(values[slot]) * quantiser[k];
                     }
                     let start = self.eighths * (row * stride + column);
-                    self.transform.run(&block, last, &mut self.planes[place][start..], stride);
+                    self.transform.run(&block, last, &mut self.planes[index][start..], stride);
                 }
             }
         }

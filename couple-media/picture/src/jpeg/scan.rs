@@ -24,16 +24,16 @@ impl Scan {
         let &[first, last, approximation, ..] = rest else { return Err(damaged()) };
         let mut components: Vec<(usize, usize, usize)> = Vec::with_capacity(4);
         for description in descriptions.chunks_exact(2) {
-            let place = header
+            let index = header
                 .components
                 .iter()
                 .position(|component| component.id == description[0])
                 .ok_or_else(damaged)?;
             let (dc, ac) = (usize::from(description[1] >> 4), usize::from(description[1] & 15));
-            if dc > 3 || ac > 3 || components.iter().any(|(other, ..)| *other == place) {
+            if dc > 3 || ac > 3 || components.iter().any(|(other, ..)| *other == index) {
                 return Err(damaged());
             }
-            components.push((place, dc, ac));
+            components.push((index, dc, ac));
         }
         let scan = Self {
             components,

@@ -39,8 +39,8 @@ impl Tables {
     }
 
     /// Steps of the quantiser table with this number (0 to 3), in zigzag order.
-    pub(super) fn steps(&self, place: usize) -> Option<&[u16; 64]> {
-        self.quantisers.get(place)?.as_ref()
+    pub(super) fn steps(&self, number: usize) -> Option<&[u16; 64]> {
+        self.quantisers.get(number)?.as_ref()
     }
 
     pub(super) fn huffman(&mut self, mut payload: &[u8]) -> Result<(), Rejected> {
@@ -68,15 +68,15 @@ impl Tables {
     /// Returns the table of DC codes at a destination, 0 to 3.
     ///
     /// In a sequential file, such as a frame of a Motion JPEG stream, it is the standard table if the file defines none.
-    pub(super) fn dc(&self, place: usize, progressive: bool) -> Result<Table, Rejected> {
-        let standard = || standard::DC.get(place).copied().filter(|_| !progressive);
-        Table::new(self.dc[place].as_deref().or_else(standard).ok_or_else(damaged)?, false)
+    pub(super) fn dc(&self, number: usize, progressive: bool) -> Result<Table, Rejected> {
+        let standard = || standard::DC.get(number).copied().filter(|_| !progressive);
+        Table::new(self.dc[number].as_deref().or_else(standard).ok_or_else(damaged)?, false)
     }
 
     /// Returns the table of AC codes at a destination, 0 to 3, by the same rule.
-    pub(super) fn ac(&self, place: usize, progressive: bool) -> Result<Table, Rejected> {
-        let standard = || standard::AC.get(place).copied().filter(|_| !progressive);
-        Table::new(self.ac[place].as_deref().or_else(standard).ok_or_else(damaged)?, true)
+    pub(super) fn ac(&self, number: usize, progressive: bool) -> Result<Table, Rejected> {
+        let standard = || standard::AC.get(number).copied().filter(|_| !progressive);
+        Table::new(self.ac[number].as_deref().or_else(standard).ok_or_else(damaged)?, true)
     }
 
     /// Factors of coefficients before the transform to `eighths`, from the quantiser table with this number (0 to 3).

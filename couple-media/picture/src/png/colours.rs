@@ -52,7 +52,7 @@ impl Colours {
             }
             (b"sRGB", _) => self.srgb = true,
             (b"gAMA", _) => self.gamma = numbers(payload).map(|[gamma]| gamma).filter(|gamma| *gamma > 0.0),
-            (b"cHRM", _) => self.chromaticities = numbers(payload).filter(spanned),
+            (b"cHRM", _) => self.chromaticities = numbers(payload).filter(are_chromaticities_valid),
             _ => {}
         }
     }
@@ -83,7 +83,7 @@ impl Colours {
         let mut profile = ColorProfile::new_srgb();
         if let Some([white_x, white_y, red_x, red_y, green_x, green_y, blue_x, blue_y]) = self.chromaticities
         {
-            let at = |x: f64, y: f64| Chromaticity::new(single(x), single(y));
+            let at = |x: f64, y: f64| Chromaticity::new(to_single_precision(x), to_single_precision(y));
             let primaries = ColorPrimaries {
                 red: at(red_x, red_y),
                 green: at(green_x, green_y),
@@ -92,7 +92,7 @@ impl Colours {
             profile.update_rgb_colorimetry(at(white_x, white_y).to_xyyb(), primaries);
         }
         if let Some(gamma) = exponent {
-            set_curve(&mut profile, &ToneReprCurve::Parametric(vec![single(1.0 / gamma)]));
+            set_curve(&mut profile, &ToneReprCurve::Parametric(vec![to_single_precision(1.0 / gamma)]));
         }
         profile.encode().ok()
     }
@@ -100,7 +100,7 @@ impl Colours {
 
 /// Converts a chunk's value to the precision of a profile.
 #[expect(clippy::cast_possible_truncation, reason = "five decimals, which single precision keeps")]
-const fn single(value: f64) -> f32 {
+const fn to_single_precision(value: f64) -> f32 {
     value as f32
 }
 
@@ -157,7 +157,7 @@ fn set_curve(profile: &mut ColorProfile, curve: &ToneReprCurve) {
 }
 
 /// Whether chromaticities are valid: the primaries are not on one line, and every y is positive.
-fn spanned(&[_, white, red_x, red_y, green_x, green_y, blue_x, blue_y]: &[f64; 8]) -> bool {
+fn are_chromaticities_valid(&[_, white, red_x, red_y, green_x, green_y, blue_x, blue_y]: &[f64; 8]) -> bool {
     let area = (green_x - red_x) * (blue_y - red_y) - (blue_x - red_x) * (green_y - red_y);
     let lit = [white, red_y, green_y, blue_y].iter().all(|y| *y > 0.0);
     lit && area.abs() > 0.001

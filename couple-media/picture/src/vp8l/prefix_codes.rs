@@ -73,8 +73,8 @@ impl<'a> Reader<'a> {
     /// Reads a number of `count` bits, at most 18.
     fn bits(&mut self, count: u32) -> Option<u32> {
         let mut value = 0;
-        for place in 0..count {
-            value |= u32::from(self.bit()?) << place;
+        for bit in 0..count {
+            value |= u32::from(self.bit()?) << bit;
         }
         Some(value)
     }
@@ -207,8 +207,8 @@ impl<'a> Reader<'a> {
         }
         let mut lengths = [0; 19];
         let count = self.bits(4)? as usize + 4;
-        for &place in ORDER.iter().take(count) {
-            lengths[place] = self.length()?;
+        for &index in ORDER.iter().take(count) {
+            lengths[index] = self.length()?;
         }
         let code = Code::of(&lengths, &mut self.wrapped)?;
         let mut lengths = [0; SYMBOLS];
@@ -315,14 +315,14 @@ impl Code {
             return Some(symbol);
         }
         // First code of this length, and index of its symbol.
-        let (mut code, mut first, mut place) = (0, 0, 0);
+        let (mut code, mut first, mut index) = (0, 0, 0);
         for &count in &self.counts[1..] {
             let count = usize::from(count);
             code |= usize::from(reader.bit()?);
             if code < first + count {
-                return self.symbols.get(place + code - first).copied();
+                return self.symbols.get(index + code - first).copied();
             }
-            place += count;
+            index += count;
             first = (first + count) << 1;
             code <<= 1;
         }
@@ -351,8 +351,8 @@ fn colour(alpha: u16, red: u16, green: u16, blue: u16) -> u32 {
 fn remember(cache: &mut [u32], pixel: u32) {
     // A cache has at least two colours.
     if cache.len() > 1 {
-        let place = 0x1E35_A7BD_u32.wrapping_mul(pixel) >> (32 - cache.len().ilog2());
-        cache[place as usize] = pixel;
+        let index = 0x1E35_A7BD_u32.wrapping_mul(pixel) >> (32 - cache.len().ilog2());
+        cache[index as usize] = pixel;
     }
 }
 
@@ -368,9 +368,9 @@ fn copy(pixels: &mut [u32], at: usize, distance: usize, length: usize, cache: &m
     if distance > at || length > pixels.len() - at {
         return None;
     }
-    for place in at..at + length {
-        let pixel = pixels[place - distance];
-        pixels[place] = pixel;
+    for index in at..at + length {
+        let pixel = pixels[index - distance];
+        pixels[index] = pixel;
         // The decoder does not cache a pixel that equals the previous one.
         if distance > 1 {
             remember(cache, pixel);

@@ -92,11 +92,11 @@ struct Writer(Vec<u8>, u32);
 
 impl Writer {
     fn bits(mut self, value: u32, count: u32) -> Self {
-        for place in 0..count {
+        for bit in 0..count {
             if self.1.is_multiple_of(8) {
                 self.0.push(0);
             }
-            *self.0.last_mut().unwrap() |= u8::try_from(value >> place & 1).unwrap() << (self.1 % 8);
+            *self.0.last_mut().unwrap() |= u8::try_from(value >> bit & 1).unwrap() << (self.1 % 8);
             self.1 += 1;
         }
         self

@@ -79,9 +79,9 @@ statements! {
 
 pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &MediaChange) -> Applied {
     let space = change.space();
-    let ground = LockedSpace::take::<D>(connection, space).await?;
+    let locked = LockedSpace::take::<D>(connection, space).await?;
     match change {
-        MediaChange::Insert { media, most } => insert::<D>(connection, &ground, media, *most).await,
+        MediaChange::Insert { media, most } => insert::<D>(connection, &locked, media, *most).await,
         MediaChange::Finish { of, width, height, animated, alpha, placeholder, source, renditions } => {
             let before = processing::<D>(connection, *of).await?;
             Statement::<D>::new(FINISH)
@@ -108,7 +108,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
             count::<D>(connection, space, -before.bytes).await
         }
         MediaChange::Use { couple, id, owner, ready } => {
-            ground.living(*couple)?;
+            locked.require_active(*couple)?;
             let state = if *ready { READY } else { PROCESSING };
             let statement = Statement::<D>::new(USE).of(space, *id).bind(owner.as_uuid()).bind(PHOTO);
             let statement = statement.bind(state).bind(state);
@@ -149,7 +149,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
         }
         MediaChange::Forget { space, id, blobs } => forget::<D>(connection, *space, *id, blobs).await,
         MediaChange::SetAvatar { account, media, before: read } => {
-            let before = ground.kept.and_then(|kept| kept.avatar);
+            let before = locked.usage.and_then(|usage| usage.avatar);
             if before != *read {
                 return Err(Conflict::AvatarChanged(*account).into());
             }
@@ -174,7 +174,7 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
             if !page.rows(connection).await?.is_empty() {
                 return Err(Conflict::SpaceNotEmpty(*account).into());
             }
-            if ground.kept.is_none() {
+            if locked.usage.is_none() {
                 return insert_space::<D>(connection, space, 0, true).await;
             }
             Statement::<D>::new(CLOSE).bind(space.as_uuid()).execute(connection).await?;
@@ -187,22 +187,22 @@ pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &M
 struct LockedSpace {
     space: Space,
     /// Whether the space's couple exists and has not ended.
-    lives: bool,
+    couple_is_active: bool,
     /// Usage of the space; none before the first picture.
-    kept: Option<SpaceUsage>,
+    usage: Option<SpaceUsage>,
 }
 
 impl LockedSpace {
     async fn take<D: Dialect>(connection: &mut D::Connection, space: Space) -> Result<Self, ApplyError> {
-        let mut lives = false;
+        let mut couple_is_active = false;
         if let Space::Couple(couple) = space {
             let rows = Statement::<D>::new(LOCK_COUPLE).bind(couple.as_uuid()).rows(connection).await?;
             if let Some(row) = rows.first() {
-                lives = <D as ReadColumn<Option<i64>>>::read(row, 0)?.is_none();
+                couple_is_active = <D as ReadColumn<Option<i64>>>::read(row, 0)?.is_none();
             }
         }
         let rows = Statement::<D>::new(LOCK_SPACE).bind(space.as_uuid()).rows(connection).await?;
-        let kept = match rows.first() {
+        let usage = match rows.first() {
             Some(row) => Some(SpaceUsage {
                 bytes: <D as ReadColumn<i64>>::read(row, 0)?,
                 avatar: <D as ReadColumn<Option<Uuid>>>::read(row, 1)?.map(MediaId::from_uuid),
@@ -210,17 +210,17 @@ impl LockedSpace {
             }),
             None => None,
         };
-        Ok(Self { space, lives, kept })
+        Ok(Self { space, couple_is_active, usage })
     }
 
-    fn living(&self, couple: CoupleId) -> Applied {
-        if self.lives { Ok(()) } else { Err(Conflict::CoupleEnded(couple).into()) }
+    fn require_active(&self, couple: CoupleId) -> Applied {
+        if self.couple_is_active { Ok(()) } else { Err(Conflict::CoupleEnded(couple).into()) }
     }
 
     fn open(&self) -> Applied {
         match self.space {
-            Space::Couple(couple) => self.living(couple),
-            Space::Account(account) if self.kept.is_some_and(|kept| kept.closed) => {
+            Space::Couple(couple) => self.require_active(couple),
+            Space::Account(account) if self.usage.is_some_and(|usage| usage.closed) => {
                 Err(Conflict::SpaceClosed(account).into())
             }
             Space::Account(_) => Ok(()),
@@ -230,21 +230,21 @@ impl LockedSpace {
 
 async fn insert<D: Dialect>(
     connection: &mut D::Connection,
-    ground: &LockedSpace,
+    locked: &LockedSpace,
     media: &Media,
     most: i64,
 ) -> Applied {
-    ground.open()?;
+    locked.open()?;
     let (space, identity) = (media.space.as_uuid(), media.identity());
-    let taken = Statement::<D>::new(TAKEN).bind(media.id.as_uuid()).bind(space).digest(&identity);
-    if !taken.rows(connection).await?.is_empty() {
+    let existing = Statement::<D>::new(TAKEN).bind(media.id.as_uuid()).bind(space).digest(&identity);
+    if !existing.rows(connection).await?.is_empty() {
         return Err(Conflict::MediaExists.into());
     }
     let bytes = media.source.as_ref().map_or(0, |source| source.bytes);
-    if ground.kept.map_or(0, |kept| kept.bytes) + bytes > most {
+    if locked.usage.map_or(0, |usage| usage.bytes) + bytes > most {
         return Err(Conflict::QuotaExceeded.into());
     }
-    match ground.kept {
+    match locked.usage {
         // When two transactions insert the space's first picture concurrently, the second fails and finds the
         // row in its next run.
         None => insert_space::<D>(connection, media.space, bytes, false).await?,
