@@ -93,9 +93,9 @@ async fn join(day: &Day, client: &mut Client, person: &Person) -> String {
     let answer = client.call("POST", "/v1/accounts", None, Some(&body), Some(&key)).await;
     assert_eq!(answer.status, 202, "{answer:?}");
     day.acknowledged();
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let code = loop {
-        assert!(begun.elapsed() < Duration::from_secs(90), "no mail came for {}", person.email);
+        assert!(started.elapsed() < Duration::from_secs(90), "no mail came for {}", person.email);
         if let Some(code) = mails_to(&day.folder, &person.mailbox).iter().find_map(|mail| code_in(mail)) {
             break code;
         }
@@ -115,7 +115,7 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
     let (mut one, mut other) = (Client::new(day.address), Client::new(day.address));
     let (key, accept_key) = (format!("i-{n}"), format!("a-{n}"));
     let [ana, ben] = tokens;
-    let named = match way {
+    let reference = match way {
         // By code, and by link.
         0 | 1 => {
             let body = json!({ "message": "Komm 👋" });
@@ -135,12 +135,12 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
             let sent = one.call("POST", "/v1/invites", Some(ana), Some(&body), Some(&key)).await;
             assert_eq!(sent.status, 201, "{sent:?}");
             day.acknowledged();
-            let begun = tokio::time::Instant::now();
+            let started = tokio::time::Instant::now();
             while !mails_to(&day.folder, &people[1].mailbox)
                 .iter()
                 .any(|m| m.contains("Subject: An invitation"))
             {
-                assert!(begun.elapsed() < Duration::from_secs(90), "no invitation came");
+                assert!(started.elapsed() < Duration::from_secs(90), "no invitation came");
                 sleep(Duration::from_millis(50)).await;
             }
             let listed = other.call("GET", "/v1/invites", Some(ben), None, None).await;
@@ -161,15 +161,16 @@ async fn pair(day: &Day, way: usize, n: usize, people: [&Person; 2], tokens: [&s
             return;
         }
     };
-    let shown = other.call("POST", "/v1/invites/preview", Some(ben), Some(&named), None).await;
+    let shown = other.call("POST", "/v1/invites/preview", Some(ben), Some(&reference), None).await;
     assert_eq!(shown.body["from"]["display_name"], people[0].name.as_str(), "{shown:?}");
-    let answer = other.call("POST", "/v1/invites/accept", Some(ben), Some(&named), Some(&accept_key)).await;
+    let answer =
+        other.call("POST", "/v1/invites/accept", Some(ben), Some(&reference), Some(&accept_key)).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     day.acknowledged();
 }
 
 /// Sends this account's half of the messages; returns their acknowledged `seq`s.
-async fn talk(day: &Day, token: &str, who: usize) -> BTreeMap<i64, String> {
+async fn append_entries(day: &Day, token: &str, who: usize) -> BTreeMap<i64, String> {
     let mut client = Client::new(day.address);
     let mut acknowledged = BTreeMap::new();
     for n in 0..MESSAGES / 2 {
@@ -261,8 +262,8 @@ async fn couple(day: Arc<Day>, n: usize) {
     pair(&day, n % 4, n, [&people[0], &people[1]], [&ana, &ben]).await;
 
     let (mine, theirs, by_poll, by_events) = tokio::join!(
-        talk(&day, &ana, 0),
-        talk(&day, &ben, 1),
+        append_entries(&day, &ana, 0),
+        append_entries(&day, &ben, 1),
         listen_by_poll(&day, &ana),
         listen_by_events(&day, &ben),
     );
@@ -287,9 +288,9 @@ async fn couple(day: Arc<Day>, n: usize) {
         let text = log[usize::try_from(seq).unwrap() - 1]["body"]["text"].as_str().unwrap();
         assert_eq!(text, format!("message {id} 💌"), "an acknowledged message is not at its `seq`");
     }
-    for heard in [by_poll, by_events] {
-        for (entry, heard) in log.iter().zip(&heard) {
-            assert_eq!((&entry["seq"], &entry["body"]), (&heard["seq"], &heard["body"]));
+    for received in [by_poll, by_events] {
+        for (entry, received) in log.iter().zip(&received) {
+            assert_eq!((&entry["seq"], &entry["body"]), (&received["seq"], &received["body"]));
         }
     }
 }
@@ -343,21 +344,22 @@ async fn hundred_couples_lose_no_message_while_the_server_is_killed() {
 /// Checks that no job is left or dead, except scheduled ones.
 async fn nothing_waits(day: &Day, server: &Server) {
     let mut client = Client::new(server.address);
-    let mut said = String::new();
+    let mut metrics = String::new();
     // A killed worker's job runs again when its lease of 30 s has ended, and jobs are counted every 15 s.
     for _ in 0..650 {
         if let Ok(answer) = client.send("GET", "/metrics", None, None, &[]).await {
-            said =
+            metrics =
                 String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-            let none =
-                |state: &str| said.contains(&format!("couple_jobs{{queue=\"mail\",state=\"{state}\"}} 0\n"));
+            let none = |state: &str| {
+                metrics.contains(&format!("couple_jobs{{queue=\"mail\",state=\"{state}\"}} 0\n"))
+            };
             if none("ready") && none("waiting") && none("dead") {
                 return;
             }
         }
         sleep(Duration::from_millis(100)).await;
     }
-    panic!("jobs are left in {}: {said}", day.folder.display());
+    panic!("jobs are left in {}: {metrics}", day.folder.display());
 }
 
 fn every_mail_was_sent(folder: &Path, couples: usize) {

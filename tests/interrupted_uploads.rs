@@ -38,14 +38,14 @@ use step_faults::{FaultPlan, FaultyBlobs, Kind};
 use support::{Client, Server, binary, free_address};
 
 /// State that outlives a process.
-struct SpaceUsage {
+struct PersistentState {
     store: Arc<MemoryStore>,
     blobs: Arc<InMemory>,
     clock: Arc<ManualClock>,
     couple: Couple,
 }
 
-impl SpaceUsage {
+impl PersistentState {
     async fn new() -> Self {
         let (store, world) = (Arc::new(MemoryStore::new()), World::default());
         let couple = world.stored_couple(&store).await;
@@ -57,10 +57,10 @@ impl SpaceUsage {
     }
 
     /// A process over this state.
-    fn process(&self, fate: &Arc<FaultPlan>) -> Backend {
-        let blobs = Blobs::over(FaultyBlobs(self.blobs.clone(), fate.clone()));
+    fn process(&self, plan: &Arc<FaultPlan>) -> Backend {
+        let blobs = Blobs::over(FaultyBlobs(self.blobs.clone(), plan.clone()));
         Backend::builder()
-            .store(ObservedStore(self.store.clone(), fate.clone()))
+            .store(ObservedStore(self.store.clone(), plan.clone()))
             .blobs(blobs)
             .keys(Keyring::new([7; 32]))
             .clock(self.clock.clone())
@@ -157,14 +157,14 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
 }
 
 /// Runs the session on a separate runtime, and ends that with all its tasks when the process dies.
-fn live(kept: &SpaceUsage, fate: &Arc<FaultPlan>) -> Arc<Mutex<Answered>> {
+fn live(persistent: &PersistentState, plan: &Arc<FaultPlan>) -> Arc<Mutex<Answered>> {
     let answered = Arc::new(Mutex::new(Answered::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let backend = kept.process(fate);
+        let backend = persistent.process(plan);
         tokio::select! {
-            () = evening(backend, kept.ana(), answered.clone()) => {}
-            () = fate.died.notified() => {}
+            () = evening(backend, persistent.ana(), answered.clone()) => {}
+            () = plan.died.notified() => {}
         }
     });
     runtime.shutdown_background();
@@ -172,21 +172,21 @@ fn live(kept: &SpaceUsage, fate: &Arc<FaultPlan>) -> Arc<Mutex<Answered>> {
 }
 
 /// A later process: runs the remaining jobs, and sweeps.
-async fn recover(kept: &SpaceUsage) -> SweepReport {
-    let backend = kept.process(&FaultPlan::new(Kind::Well));
+async fn recover(persistent: &PersistentState) -> SweepReport {
+    let backend = persistent.process(&FaultPlan::new(Kind::Well));
     // Leases expire, and failed jobs are retried.
     for _ in 0..24 {
-        kept.clock.advance(Duration::from_mins(30));
+        persistent.clock.advance(Duration::from_mins(30));
         backend.worker().run_until_idle().await.unwrap();
     }
-    kept.clock.advance(Duration::from_hours(72));
-    let swept = backend.gallery().sweep(Sweep::default()).await.unwrap();
+    persistent.clock.advance(Duration::from_hours(72));
+    let report = backend.gallery().sweep(Sweep::default()).await.unwrap();
     backend.worker().run_until_idle().await.unwrap();
     let again = backend.gallery().sweep(Sweep::default()).await.unwrap();
     assert_eq!(again, SweepReport::default(), "a second sweep finds nothing");
-    assert_eq!(kept.store.dead_jobs(None, 10).await.unwrap(), []);
+    assert_eq!(persistent.store.dead_jobs(None, 10).await.unwrap(), []);
     backend.close().await.unwrap();
-    swept
+    report
 }
 
 /// Checks that rows and blobs match.
@@ -218,45 +218,48 @@ async fn fits(store: &impl Store, blobs: &Blobs) {
 }
 
 /// Checks that rows and blobs match, and that no acknowledged result is lost.
-async fn check(kept: &SpaceUsage, answered: &Answered) {
-    let blobs = Blobs::over(FaultyBlobs(kept.blobs.clone(), FaultPlan::new(Kind::Well)));
-    fits(&kept.store, &blobs).await;
+async fn check(persistent: &PersistentState, answered: &Answered) {
+    let blobs = Blobs::over(FaultyBlobs(persistent.blobs.clone(), FaultPlan::new(Kind::Well)));
+    fits(&persistent.store, &blobs).await;
     for id in answered.uploaded.difference(&answered.let_go) {
-        assert!(kept.store.media(*id).await.unwrap().is_some(), "an acknowledged picture is gone");
+        assert!(persistent.store.media(*id).await.unwrap().is_some(), "an acknowledged picture is gone");
     }
     // Clients that saw the picture were notified exactly once of its final state.
     if let Some(shown) = answered.shown {
-        let log = kept.store.entries(kept.couple.id, Page::After(0), 100, None).await.unwrap();
-        let told = |entry: &&couple::timeline::Entry| {
+        let log = persistent.store.entries(persistent.couple.id, Page::After(0), 100, None).await.unwrap();
+        let is_notice = |entry: &&couple::timeline::Entry| {
             ["media_ready", "media_rejected"].contains(&entry.kind.as_str())
                 && entry.body.as_ref().is_some_and(|body| body.as_str().contains(&shown.to_string()))
         };
-        let told = log.iter().filter(told).count();
-        let gone = kept.store.media(shown).await.unwrap().is_none();
-        assert!(told == 1 || (gone && told == 0), "notified {told} times");
+        let notice_count = log.iter().filter(is_notice).count();
+        let gone = persistent.store.media(shown).await.unwrap().is_none();
+        assert!(notice_count == 1 || (gone && notice_count == 0), "notified {notice_count} times");
     }
 }
 
 /// Tries one fault after another; a session without faults counts the steps.
-fn every(fates: impl Fn([u64; 3]) -> Vec<Kind>) {
+fn every(faults: impl Fn([u64; 3]) -> Vec<Kind>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let try_one = |kind: Kind| {
-        let kept = runtime.block_on(SpaceUsage::new());
-        let fate = FaultPlan::new(kind);
-        let answered = live(&kept, &fate);
-        let swept = runtime.block_on(recover(&kept));
-        runtime.block_on(check(&kept, &answered.lock().unwrap()));
-        (fate.steps(), swept, kept)
+        let persistent = runtime.block_on(PersistentState::new());
+        let plan = FaultPlan::new(kind);
+        let answered = live(&persistent, &plan);
+        let report = runtime.block_on(recover(&persistent));
+        runtime.block_on(check(&persistent, &answered.lock().unwrap()));
+        (plan.steps(), report, persistent)
     };
-    let (steps, swept, kept) = try_one(Kind::Well);
-    assert_eq!(swept, SweepReport::default(), "a session without faults leaves nothing to sweep");
-    assert_eq!(runtime.block_on(kept.store.media_in(Space::Account(kept.ana()), None, 9)).unwrap().len(), 1);
+    let (steps, report, persistent) = try_one(Kind::Well);
+    assert_eq!(report, SweepReport::default(), "a session without faults leaves nothing to sweep");
+    assert_eq!(
+        runtime.block_on(persistent.store.media_in(Space::Account(persistent.ana()), None, 9)).unwrap().len(),
+        1
+    );
     let (mut orphans, mut lost, mut stuck, mut tried) = (0, 0, 0, 0);
-    for kind in fates(steps) {
+    for kind in faults(steps) {
         println!("{kind:?}");
-        let (_, swept, _) = try_one(kind);
+        let (_, report, _) = try_one(kind);
         (orphans, lost, stuck) =
-            (orphans + swept.orphans.len(), lost + swept.lost.len(), stuck + swept.stuck.len());
+            (orphans + report.orphans.len(), lost + report.lost.len(), stuck + report.stuck.len());
         tried += 1;
     }
     println!(
@@ -293,9 +296,10 @@ fn result_of_any_commit_may_be_lost() {
 /// A client that disconnects after the last byte leaves a picture, and no blob without a row.
 #[tokio::test]
 async fn client_that_disconnects_after_the_last_byte_leaves_a_picture() {
-    let kept = SpaceUsage::new().await;
-    let backend = kept.process(&FaultPlan::new(Kind::Well));
-    let mut uploading = backend.gallery().upload(kept.ana(), Purpose::Avatar.into(), None).await.unwrap();
+    let persistent = PersistentState::new().await;
+    let backend = persistent.process(&FaultPlan::new(Kind::Well));
+    let mut uploading =
+        backend.gallery().upload(persistent.ana(), Purpose::Avatar.into(), None).await.unwrap();
     uploading.write(png(1).into()).await.unwrap();
     let (asked, asking) = tokio::sync::oneshot::channel();
     let (go_on, waiting) = tokio::sync::oneshot::channel::<()>();
@@ -310,42 +314,45 @@ async fn client_that_disconnects_after_the_last_byte_leaves_a_picture() {
     }
     go_on.send(()).unwrap();
     let until = tokio::time::Instant::now() + Duration::from_secs(30);
-    while kept.store.media_in(Space::Account(kept.ana()), None, 9).await.unwrap().is_empty() {
+    while persistent.store.media_in(Space::Account(persistent.ana()), None, 9).await.unwrap().is_empty() {
         assert!(tokio::time::Instant::now() < until, "the upload did not continue");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(recover(&kept).await, SweepReport::default());
-    check(&kept, &Answered::default()).await;
+    assert_eq!(recover(&persistent).await, SweepReport::default());
+    check(&persistent, &Answered::default()).await;
 }
 
 /// A picture that kills its process at every attempt is rejected with a reason.
 #[tokio::test]
 async fn picture_that_kills_its_process_is_rejected() {
-    let kept = SpaceUsage::new().await;
-    let backend = kept.process(&FaultPlan::new(Kind::Well));
-    let id = upload(backend.gallery(), kept.ana(), Purpose::Photo, png(1)).await.unwrap();
+    let persistent = PersistentState::new().await;
+    let backend = persistent.process(&FaultPlan::new(Kind::Well));
+    let id = upload(backend.gallery(), persistent.ana(), Purpose::Photo, png(1)).await.unwrap();
     let mut died = 0;
-    while kept.store.media(id).await.unwrap().unwrap().state == MediaState::Processing {
+    while persistent.store.media(id).await.unwrap().unwrap().state == MediaState::Processing {
         // The claiming worker dies, up to the last attempt.
         if died < RenderMedia::MAX_ATTEMPTS - 1 {
-            let (queue, now) = (RenderMedia::QUEUE.to_owned(), kept.clock.now());
+            let (queue, now) = (RenderMedia::QUEUE.to_owned(), persistent.clock.now());
             let lease_until = now.plus(Duration::from_secs(30));
             let claim = match died {
                 0 => JobChange::Claim { queue, now, lease_until, claim: died, limit: 1 },
                 _ => JobChange::ClaimAbandoned { queue, now, lease_until, claim: died },
             };
-            assert_eq!(kept.store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs().len(), 1);
+            assert_eq!(
+                persistent.store.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs().len(),
+                1
+            );
             died += 1;
         } else {
             backend.worker().run_until_idle().await.unwrap();
         }
-        kept.clock.advance(Duration::from_mins(1));
+        persistent.clock.advance(Duration::from_mins(1));
     }
-    let media = kept.store.media(id).await.unwrap().unwrap();
+    let media = persistent.store.media(id).await.unwrap().unwrap();
     assert_eq!(media.state, MediaState::Rejected("unavailable".to_owned()));
     assert_eq!(backend.gallery().stats().rendered, 0, "it was not decoded again");
-    recover(&kept).await;
-    check(&kept, &Answered::default()).await;
+    recover(&persistent).await;
+    check(&persistent, &Answered::default()).await;
 }
 
 /// The server example is killed repeatedly while clients upload.
@@ -391,12 +398,12 @@ async fn kills_of_the_server_lose_no_upload() {
     for upload in uploads {
         for (token, id, broken) in upload.await.unwrap() {
             let path = format!("/v1/media/{id}");
-            let begun = tokio::time::Instant::now();
+            let started = tokio::time::Instant::now();
             let state = loop {
                 let answer = client.call("GET", &path, Some(&token), None, None).await;
                 match answer.body["state"].as_str().unwrap_or_else(|| panic!("{answer:?}")) {
                     // A job of a killed process runs again when its lease has expired.
-                    "processing" if begun.elapsed() < Duration::from_secs(180) => {
+                    "processing" if started.elapsed() < Duration::from_secs(180) => {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
                     state => break state.to_owned(),
@@ -415,9 +422,9 @@ async fn kills_of_the_server_lose_no_upload() {
     // Remaining removals of the last killed process.
     backend.worker().run_until_idle().await.unwrap();
     let now = Sweep { grace: Duration::ZERO, ..Sweep::default() };
-    let swept = backend.gallery().sweep(now).await.unwrap();
-    println!("{kills} kills, {taken} pictures, {} orphans swept", swept.orphans.len());
-    assert_eq!((swept.lost.len(), swept.stuck.len()), (0, 0));
+    let report = backend.gallery().sweep(now).await.unwrap();
+    println!("{kills} kills, {taken} pictures, {} orphans swept", report.orphans.len());
+    assert_eq!((report.lost.len(), report.stuck.len()), (0, 0));
     fits(&store, &blobs).await;
     backend.close().await.unwrap();
 }

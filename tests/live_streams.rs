@@ -48,7 +48,7 @@ struct Counts {
     /// Additional duration of each read.
     slow: Mutex<Duration>,
     /// Additional time until the result of a session's read is returned.
-    late: Mutex<Duration>,
+    delay: Mutex<Duration>,
     /// Whether the next read of present sessions panics.
     panics: AtomicBool,
 }
@@ -74,8 +74,8 @@ impl StoreObserver for Counts {
     }
     async fn after(&self, what: &'static str) {
         if what == "session_by_token" {
-            let late = *self.late.lock().unwrap();
-            sleep(late).await;
+            let delay = *self.delay.lock().unwrap();
+            sleep(delay).await;
         }
         if what != "commit" {
             self.now.fetch_sub(1, Ordering::SeqCst);
@@ -215,7 +215,7 @@ async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
         }
     }
     world.counts.begin();
-    let come = |token: &String| {
+    let connect = |token: &String| {
         let token = token.clone();
         let world = &world;
         async move {
@@ -225,7 +225,7 @@ async fn reconnecting_clients_read_each_log_once_with_few_concurrent_reads() {
             events
         }
     };
-    let open = futures_util::future::join_all(world.tokens.iter().map(come)).await;
+    let open = futures_util::future::join_all(world.tokens.iter().map(connect)).await;
     let counts = &world.counts;
     let per_couple = |read: &str| counts.of(read) as f64 / couples as f64;
     assert_eq!(open.len(), 2 * couples);
@@ -290,8 +290,8 @@ async fn lost_notice_is_recovered_by_the_next() {
             seen.push_str(&events.until(&word).await);
         }
     }
-    let places: Vec<_> = (0..9).map(|n| seen.find(&format!("word-{n}-")).unwrap()).collect();
-    assert!(places.is_sorted(), "{seen}");
+    let positions: Vec<_> = (0..9).map(|n| seen.find(&format!("word-{n}-")).unwrap()).collect();
+    assert!(positions.is_sorted(), "{seen}");
 }
 
 /// Presence and signals are not stored, and cause no reads but those of authorization.
@@ -357,8 +357,8 @@ async fn failure_to_query_presence_keeps_the_last_state() {
     world.backend.ports().bus.publish(Topic::Couple(at.couple), Notice::Here(at.side)).await;
     sleep(Duration::from_millis(100)).await;
     world.say(&world.tokens[1], "a-word").await;
-    let told = events.until("a-word").await;
-    assert!(!told.contains("away"), "{told}");
+    let received = events.until("a-word").await;
+    assert!(!received.contains("away"), "{received}");
 }
 
 /// If the notice of a session's end is lost, no frame is sent more than two seconds later.
@@ -371,8 +371,8 @@ async fn ended_session_receives_no_frame_even_if_its_notice_is_lost() {
     world.sign_out(other).await;
     sleep(Duration::from_millis(2_050)).await;
     world.say(one, "secret").await;
-    let told = events.until("bye").await;
-    assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
+    let received = events.until("bye").await;
+    assert!(received.contains("signed_out") && !received.contains("secret"), "{received}");
 }
 
 /// If every notice is lost, an ended session still ends its streams, at one statement per second.
@@ -386,16 +386,16 @@ async fn ended_session_ends_its_stream_within_two_seconds_without_a_notice() {
         open.push(events);
     }
     world.counts.begin();
-    let begun = Instant::now();
+    let started = Instant::now();
     for (token, mut events) in world.tokens.iter().zip(open).take(3) {
-        let begun = Instant::now();
+        let started = Instant::now();
         world.sign_out(token).await;
         events.until("signed_out").await;
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
-    let asked = world.counts.of("present_sessions");
-    let rounds = begun.elapsed().as_secs() + 1;
-    assert!((1..=rounds).contains(&(asked as u64)), "{asked} statements in {rounds} rounds");
+    let statements = world.counts.of("present_sessions");
+    let rounds = started.elapsed().as_secs() + 1;
+    assert!((1..=rounds).contains(&(statements as u64)), "{statements} statements in {rounds} rounds");
 }
 
 #[tokio::test]
@@ -431,7 +431,7 @@ async fn slow_result_of_a_session_check_is_not_trusted_longer() {
     let mut events = world.follow(&world.tokens[1], "?presence=off").await;
     events.until("away").await;
     sleep(Duration::from_millis(2_100)).await;
-    *world.counts.late.lock().unwrap() = Duration::from_millis(1_500);
+    *world.counts.delay.lock().unwrap() = Duration::from_millis(1_500);
     world.counts.begin();
     say("before").await;
     // The session is read immediately; the result is delayed.
@@ -439,15 +439,15 @@ async fn slow_result_of_a_session_check_is_not_trusted_longer() {
         while world.counts.of("session_by_token") == 0 {
             sleep(Duration::from_millis(5)).await;
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         accounts.sign_out(&sessions[1]).await.unwrap();
-        begun
+        started
     };
-    let (_, begun) = tokio::join!(events.until("before"), sign_out_while_it_waits);
-    tokio::time::sleep_until(begun + Duration::from_millis(2_400)).await;
+    let (_, started) = tokio::join!(events.until("before"), sign_out_while_it_waits);
+    tokio::time::sleep_until(started + Duration::from_millis(2_400)).await;
     say("secret").await;
-    let told = events.until("bye").await;
-    assert!(told.contains("signed_out") && !told.contains("secret"), "{told}");
+    let received = events.until("bye").await;
+    assert!(received.contains("signed_out") && !received.contains("secret"), "{received}");
 }
 
 /// The same if the notice of a couple's end is lost.
@@ -466,8 +466,8 @@ async fn ended_couple_receives_no_frame_even_if_its_notice_is_lost() {
         Request::get("/v1/couple/live").header("authorization", format!("Bearer {}", world.tokens[1]));
     let answer = world.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 404);
-    let told = events.until("bye").await;
-    assert!(told.contains("not_paired"), "{told}");
+    let received = events.until("bye").await;
+    assert!(received.contains("not_paired"), "{received}");
 }
 
 /// If every notice is lost, everything arrives with the next sweep.
@@ -479,15 +479,15 @@ async fn bus_that_loses_everything_delays_entries_by_the_sweep() {
     let mut events = world.follow(other, "").await;
     events.until("caught_up").await;
     for n in 0..3 {
-        let (begun, word) = (Instant::now(), format!("word-{n}-"));
+        let (started, word) = (Instant::now(), format!("word-{n}-"));
         world.say(one, &word).await;
         events.until(&word).await;
-        assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(700), "{:?}", started.elapsed());
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     world.sign_out(other).await;
     events.until("signed_out").await;
-    assert!(begun.elapsed() < Duration::from_millis(700), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(700), "{:?}", started.elapsed());
 }
 
 /// An expiring session ends its stream when it expires, not at the next check.
@@ -499,10 +499,10 @@ async fn expired_session_ends_its_stream() {
     let tokens = people::seed(backend.ports(), 1).await;
     let app = router_with(backend.clone(), HttpOptions::default());
     let world = World { backend, app, tokens, counts: Arc::default() };
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut events = world.follow(&world.tokens[0], "").await;
     events.until("signed_out").await;
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(2), "{took:?}");
 }
 
@@ -522,16 +522,16 @@ async fn changed_entry_is_not_sent_from_a_stale_tail() {
     timeline.edit(account.id, 1, &json!({ "text": "edited" })).await.unwrap();
     timeline.delete(account.id, 2).await.unwrap();
     timeline.react(account.id, 3, Some("❤️")).await.unwrap();
-    let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
-    assert!(!told.contains("\"first\"") && !told.contains("\"second\""), "{told}");
-    assert_eq!(told.matches("\"text\":\"edited\"").count(), 2, "{told}");
-    assert_eq!(told.matches("\"reactions\":{\"partner\":\"❤️\"}").count(), 2, "{told}");
+    let received = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
+    assert!(!received.contains("\"first\"") && !received.contains("\"second\""), "{received}");
+    assert_eq!(received.matches("\"text\":\"edited\"").count(), 2, "{received}");
+    assert_eq!(received.matches("\"reactions\":{\"partner\":\"❤️\"}").count(), 2, "{received}");
     // Again, now that the entries about the changes are in the tail itself.
     timeline.edit(account.id, 1, &json!({ "text": "again" })).await.unwrap();
     timeline.react(account.id, 3, None).await.unwrap();
-    let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
-    assert!(!told.contains("edited\"}") && !told.contains("❤️"), "{told}");
-    assert_eq!(told.matches("\"text\":\"again\"").count(), 3, "{told}");
+    let received = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
+    assert!(!received.contains("edited\"}") && !received.contains("❤️"), "{received}");
+    assert_eq!(received.matches("\"text\":\"again\"").count(), 3, "{received}");
 }
 
 /// A client that is far behind catches up in pages of its own, without a gap, while the partner writes.
@@ -555,8 +555,8 @@ async fn client_far_behind_catches_up_without_delaying_others() {
         far.until("n-199-").await
     };
     let ((), far, near) = tokio::join!(write, read, near.until("n-199-"));
-    for told in [far, near] {
-        let seqs: Vec<usize> = told
+    for received in [far, near] {
+        let seqs: Vec<usize> = received
             .split("\"entry\":{\"seq\":")
             .skip(1)
             .map(|rest| rest.split(',').next().unwrap().parse().unwrap())

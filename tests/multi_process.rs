@@ -74,15 +74,15 @@ async fn join(common: &Common, [one, other]: [&Server; 2], name: &str) -> String
     let body = json!({ "email": email, "display_name": name });
     let answer = Client::new(one.address).call("POST", "/v1/accounts", None, Some(&body), Some(name)).await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    let begun = Instant::now();
+    let started = Instant::now();
     let code = loop {
         if let Some(code) = mails_to(common.folder(), &email).iter().find_map(|mail| code_in(mail)) {
             break code;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "no mail came");
+        assert!(started.elapsed() < Duration::from_secs(60), "no mail came");
         sleep(Duration::from_millis(10)).await;
     };
-    println!("the mail came after {} ms", begun.elapsed().as_millis());
+    println!("the mail came after {} ms", started.elapsed().as_millis());
     let body = json!({ "email": email, "code": code });
     let answer =
         Client::new(other.address).call("POST", "/v1/accounts/verify", None, Some(&body), None).await;
@@ -155,7 +155,7 @@ async fn follows(server: &Server, token: &str) -> Socket {
 
 /// Whether a frame that contains a word arrives.
 async fn hears(socket: &mut Socket, word: &str, within: Duration) -> bool {
-    let told = async {
+    let received = async {
         while let Some(Ok(message)) = socket.next().await {
             if message.to_text().is_ok_and(|text| text.contains(word)) {
                 return true;
@@ -163,7 +163,7 @@ async fn hears(socket: &mut Socket, word: &str, within: Duration) -> bool {
         }
         false
     };
-    timeout(within, told).await.unwrap_or(false)
+    timeout(within, received).await.unwrap_or(false)
 }
 
 /// Both members touch the same point at different processes: both get a `thumb_kiss`.
@@ -202,21 +202,21 @@ async fn pictures(common: &Common, servers: [&Server; 2], [ana, ben]: [&str; 2])
         ids.push(client.upload(ana, "photo", &bytes.into_inner()).await);
     }
     first.kill();
-    let begun = Instant::now();
+    let started = Instant::now();
     let workers = [common.server("worker:media").await, common.server("worker:media").await];
     let mut client = Client::new(servers[1].address);
     for (n, id) in ids.iter().enumerate() {
         let path = format!("/v1/media/{id}");
         // Jobs of the killed worker run again when its lease has expired.
         while client.call("GET", &path, Some(ana), None, None).await.body["state"] != "ready" {
-            assert!(begun.elapsed() < Duration::from_secs(120), "{id} is not ready");
+            assert!(started.elapsed() < Duration::from_secs(120), "{id} is not ready");
             sleep(Duration::from_millis(100)).await;
         }
         let mut shows = Client::new(servers[n % 2].address);
         let answer = shows.call("GET", &format!("{path}/320"), Some(ben), None, None).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    println!("12 pictures were ready {} ms after their worker was killed", begun.elapsed().as_millis());
+    println!("12 pictures were ready {} ms after their worker was killed", started.elapsed().as_millis());
     drop(workers);
 }
 
@@ -247,33 +247,33 @@ async fn day(common: Common, mut carrier: Carrier) {
         let written = Instant::now();
         let entry = json!({ "client_id": format!("a-{n}"), "kind": "text", "body": { "text": format!("hello {n}") } });
         post(&other, &ana, "/v1/couple/entries", entry).await;
-        let (told, heard) = waiting.await.unwrap();
-        assert_eq!(told["frames"][0]["entry"]["body"]["text"], format!("hello {n}"), "{told}");
-        let took = heard.duration_since(written);
+        let (received, received_at) = waiting.await.unwrap();
+        assert_eq!(received["frames"][0]["entry"]["body"]["text"], format!("hello {n}"), "{received}");
+        let took = received_at.duration_since(written);
         println!("received at the other process after {} ms", took.as_millis());
         assert!(took < Duration::from_secs(2), "{took:?}");
-        cursor = told["cursor"].as_str().unwrap().to_owned();
+        cursor = received["cursor"].as_str().unwrap().to_owned();
     }
 
     // One process dies: the other continues from the same cursor.
     one.kill();
     let entry = json!({ "client_id": "b-1", "kind": "text", "body": { "text": "still there?" } });
     post(&other, &ben, "/v1/couple/entries", entry).await;
-    let told = poll(&other, &ben, &format!("after={cursor}&wait=0")).await;
-    assert_eq!(told["frames"][0]["entry"]["body"]["text"], "still there?", "{told}");
+    let received = poll(&other, &ben, &format!("after={cursor}&wait=0")).await;
+    assert_eq!(received["frames"][0]["entry"]["body"]["text"], "still there?", "{received}");
 
     // The carrier of notices dies repeatedly: requests continue, and notices are delivered again once it is back.
     let third = common.server("api").await;
     let (mut written, mut slowest) = (1, Duration::ZERO);
     for n in 0..20 {
         carrier.harm().await;
-        let begun = Instant::now();
+        let started = Instant::now();
         for m in 0..3 {
             let entry = json!({ "client_id": format!("r-{n}-{m}"), "kind": "text", "body": { "text": "x" } });
             post(&other, &ana, "/v1/couple/entries", entry).await;
             written += 1;
         }
-        slowest = slowest.max(begun.elapsed() / 3);
+        slowest = slowest.max(started.elapsed() / 3);
         carrier.mend().await;
     }
     println!(
@@ -322,15 +322,15 @@ async fn day(common: Common, mut carrier: Carrier) {
     let by_ben = waits(&third, &ben).await;
     let by_ana = waits(&other, &ana).await;
     if matches!(carrier, Carrier::Redis(_)) {
-        let told = by_ben.await.unwrap();
-        assert_eq!(told, json!({ "type": "presence", "presence": "here" }), "{told}");
+        let received = by_ben.await.unwrap();
+        assert_eq!(received, json!({ "type": "presence", "presence": "here" }), "{received}");
     }
     let left = Instant::now();
     let answer =
         Client::new(third.address).call("DELETE", "/v1/sessions/current", Some(&ana), None, None).await;
     assert_eq!(answer.status, 204, "{answer:?}");
-    let told = by_ana.await.unwrap();
-    assert_eq!(told["reason"], "signed_out", "{told}");
+    let received = by_ana.await.unwrap();
+    assert_eq!(received["reason"], "signed_out", "{received}");
     println!("stream ended at the other process after {} ms", left.elapsed().as_millis());
     assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
     endings([&other, &third], &ben).await;
@@ -345,10 +345,10 @@ async fn endings([other, third]: [&Server; 2], ben: &str) {
         answer.body
     };
     let token = |answer: Value| answer["session"]["token"].as_str().unwrap().to_owned();
-    let words = "four words of a kind";
-    call("PUT", "/v1/password", Some(ben), Some(json!({ "new_password": words }))).await;
+    let password = "four words of a kind";
+    call("PUT", "/v1/password", Some(ben), Some(json!({ "new_password": password }))).await;
     let sign_in = async || {
-        let body = json!({ "email": "ben@example.org", "password": words });
+        let body = json!({ "email": "ben@example.org", "password": password });
         token(call("POST", "/v1/sessions", None, Some(body)).await)
     };
     let (ended, ends) = (sign_in().await, sign_in().await);
@@ -357,7 +357,7 @@ async fn endings([other, third]: [&Server; 2], ben: &str) {
     assert!(hears(&mut by_ended, "signed_out", moment).await, "ended by another session");
 
     let mut by_one = follows(other, &sign_in().await).await;
-    let change = json!({ "new_password": "five other words of a kind", "current_password": words });
+    let change = json!({ "new_password": "five other words of a kind", "current_password": password });
     let goes_on = token(call("PUT", "/v1/password", Some(&ends), Some(change)).await);
     assert!(hears(&mut by_one, "signed_out", moment).await, "the password was changed");
 

@@ -47,10 +47,10 @@ fn assert_command_fails(mut start: Command, folder: &Path, settings: &[(&str, &s
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8(out.stderr).unwrap();
+    let errors = String::from_utf8(out.stderr).unwrap();
     assert!(!out.status.success(), "it started");
-    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-    assert!(said.starts_with("couple: ") && said.contains(why), "{why:?} is not in {said}");
+    assert_eq!(errors.trim_end().lines().count(), 1, "{errors}");
+    assert!(errors.starts_with("couple: ") && errors.contains(why), "{why:?} is not in {errors}");
     assert!(out.stdout.is_empty());
     assert_eq!(files(folder), before, "a file was changed");
 }
@@ -128,8 +128,8 @@ async fn graceful_shutdown_leaves_one_complete_file() {
     let answer = client.call("POST", "/v1/accounts/verify", None, Some(&body), None).await;
     let token = answer.body["session"]["token"].as_str().unwrap().to_owned();
 
-    let told = Command::new("kill").arg(server.pid().to_string()).status().unwrap();
-    assert!(told.success() && server.wait().success());
+    let status = Command::new("kill").arg(server.pid().to_string()).status().unwrap();
+    assert!(status.success() && server.wait().success());
     let names: Vec<String> = std::fs::read_dir(folder.path().join("couple-data"))
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
@@ -154,8 +154,8 @@ async fn graceful_shutdown_leaves_one_complete_file() {
         .env("RUST_LOG", "warn")
         .output()
         .unwrap();
-    let said = String::from_utf8(out.stderr).unwrap();
-    assert!(said.contains("couple.key is missing beside"), "{said}");
+    let errors = String::from_utf8(out.stderr).unwrap();
+    assert!(errors.contains("couple.key is missing beside"), "{errors}");
     assert_eq!(std::fs::read(data.join("couple.db")).unwrap(), before);
 }
 

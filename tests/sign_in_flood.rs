@@ -13,9 +13,9 @@ use tokio::time::Instant;
 async fn p99(client: &mut Client, token: &str, mut enough: impl FnMut(usize) -> bool) -> Duration {
     let mut took = Vec::new();
     while !enough(took.len()) {
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(client.once("GET", "/v1/me", Some(token), None, &[]).await.unwrap().status, 200);
-        took.push(begun.elapsed());
+        took.push(started.elapsed());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     took.sort_unstable();

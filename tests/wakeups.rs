@@ -275,9 +275,9 @@ impl Stage {
             changed.store(true, Ordering::SeqCst);
         };
         let (mut here, mut seen, fresh) = (Vec::new(), Vec::new(), AtomicBool::new(true));
-        let alone = dice.roll(2) == 0;
+        let without_steady_stream = dice.roll(2) == 0;
         let stay = async {
-            if alone {
+            if without_steady_stream {
                 here = (head + 1..=head + ENTRIES as i64).collect();
                 return;
             }

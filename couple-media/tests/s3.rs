@@ -58,7 +58,7 @@ async fn unreachable_or_silent_server_is_an_error_in_time() {
     for address in [closed, silent.local_addr().unwrap()] {
         let blobs =
             options(&format!("http://{address}")).with_timeout(Duration::from_millis(500)).open().unwrap();
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         for error in [
             blobs.put("a", Bytes::new()).await.unwrap_err(),
             blobs.get("a", None).await.unwrap_err(),
@@ -68,7 +68,7 @@ async fn unreachable_or_silent_server_is_an_error_in_time() {
             assert!(error.is_retryable(), "{error}");
             assert!(!format!("{error:?}").contains("sesame"));
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
     drop(silent);
 }

@@ -145,11 +145,11 @@ macro_rules! engines {
                     let name = if $program == "mariadb" { "mysql" } else { "postgres" };
                     let url = format!("{name}://root@127.0.0.1:{}/{name}", engine.port);
                     let store = open(&url, 64).await;
-                    let Err(said) = kill(stringify!($name), store, &mut engine).await else { return };
+                    let Err(failure) = kill(stringify!($name), store, &mut engine).await else { return };
                     // Fail only if the server itself is not corrupt.
                     let broken = !engine.lives() || broken(&url).await;
-                    assert!(broken && round < 3, "{said}");
-                    println!("{}: began anew with another server, since this one came back corrupt: {said}", stringify!($name));
+                    assert!(broken && round < 3, "{failure}");
+                    println!("{}: began anew with another server, since this one came back corrupt: {failure}", stringify!($name));
                 }
             }
 
@@ -443,8 +443,8 @@ impl Load {
         for couple in self.others.clone() {
             let load = self.clone();
             lanes.spawn(async move {
-                let (begun, mut took) = (Instant::now(), Vec::new());
-                while begun.elapsed() < measured {
+                let (started, mut took) = (Instant::now(), Vec::new());
+                while started.elapsed() < measured {
                     let at = Instant::now();
                     let id = random(u64::MAX).to_string();
                     load.store.commit(vec![append(couple, &load.world, &id)]).await.unwrap();
@@ -731,9 +731,9 @@ async fn purge_due_accounts(
         keys: Keyring::new([7; 32]),
         links: Links::new("http://localhost"),
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let report = PurgeAccountsHandler::new(ports, 20).run_once().await.unwrap();
-    println!("{name}: {entries} entries purged in {:?}", begun.elapsed());
+    println!("{name}: {entries} entries purged in {:?}", started.elapsed());
     assert!(report.failed.is_empty(), "{report:?}");
     assert_eq!((report.purged, report.unfinished), (2, 0));
     let (mut seen, mut left) = (0, 0);
@@ -757,7 +757,7 @@ async fn go_away(far: Arc<dyn Store>, near: Arc<dyn Store>) {
     for lane in 0..100 {
         let (far, world) = (far.clone(), world.clone());
         lanes.spawn(async move {
-            let (mut kept, mut aborted) = (Vec::new(), 0);
+            let (mut committed, mut aborted) = (Vec::new(), 0);
             for n in 0..100 {
                 let account = world.account(&format!("p{lane}-{n}"));
                 let id = account.id;
@@ -772,18 +772,18 @@ async fn go_away(far: Arc<dyn Store>, near: Arc<dyn Store>) {
                     })
                 };
                 match timeout(Duration::from_millis(random(600)), work).await {
-                    Ok(Ok(_)) => kept.push(id),
+                    Ok(Ok(_)) => committed.push(id),
                     Ok(Err(error)) => assert!(error.is_retryable(), "{error}"),
                     Err(_) => aborted += 1,
                 }
             }
-            (kept, aborted)
+            (committed, aborted)
         });
     }
     while let Some(lane) = lanes.join_next().await {
-        let (kept, gone) = lane.unwrap();
-        acknowledged.extend(kept);
-        aborted += gone;
+        let (committed, lost) = lane.unwrap();
+        acknowledged.extend(committed);
+        aborted += lost;
     }
     let mut invisible = 0;
     for id in &acknowledged {
@@ -887,7 +887,7 @@ async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
     for n in 0..40 {
         let (store, world) = (store.clone(), world.clone());
         calls.spawn(async move {
-            let begun = Instant::now();
+            let started = Instant::now();
             let error = match n % 3 {
                 0 => store.ping().await.unwrap_err(),
                 1 => store.couple(couple).await.unwrap_err(),
@@ -897,7 +897,7 @@ async fn black_hole(name: &str, store: Arc<dyn Store>, proxy: &Proxy) {
                 },
             };
             assert!(error.is_retryable(), "{error}");
-            begun.elapsed()
+            started.elapsed()
         });
     }
     let mut slowest = Duration::ZERO;

@@ -32,21 +32,21 @@ mod connecting {
 
     async fn connect_error(url: &str) -> (ErrorKind, String) {
         let error = MySqlOptions::new(url).connect().await.unwrap_err();
-        let said = support::error_text(&error);
-        assert!(!said.contains("sesame"), "the password is told: {said}");
-        (error.kind(), said)
+        let text = support::error_text(&error);
+        assert!(!text.contains("sesame"), "the password is told: {text}");
+        (error.kind(), text)
     }
 
     #[tokio::test]
     async fn invalid_url_is_refused() {
-        let (kind, said) = connect_error("http://root:sesame@127.0.0.1/couple").await;
+        let (kind, text) = connect_error("http://root:sesame@127.0.0.1/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("begins with mysql://"), "{said}");
-        let (kind, said) = connect_error("mysql://root:sesame@127.0.0.1/couple?pool=7").await;
+        assert!(text.contains("begins with mysql://"), "{text}");
+        let (kind, text) = connect_error("mysql://root:sesame@127.0.0.1/couple?pool=7").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("an option `pool`"), "{said}");
-        let (kind, said) = connect_error("mysql://root:sesame@127.0.0.1:port/couple").await;
-        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+        assert!(text.contains("an option `pool`"), "{text}");
+        let (kind, text) = connect_error("mysql://root:sesame@127.0.0.1:port/couple").await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
     }
 
     #[tokio::test]
@@ -56,33 +56,33 @@ mod connecting {
         let name = url.rsplit_once('/').unwrap().1;
         let user = format!("CREATE USER u_{name}@'127.0.0.1' IDENTIFIED BY 'other'");
         sqlx::raw_sql(AssertSqlSafe(user)).execute(&mut connection).await.unwrap();
-        let place = url.rsplit_once('@').unwrap().1;
-        let (kind, said) = connect_error(&format!("mysql://u_{name}:sesame@{place}")).await;
-        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+        let location = url.rsplit_once('@').unwrap().1;
+        let (kind, text) = connect_error(&format!("mysql://u_{name}:sesame@{location}")).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
     }
 
     #[tokio::test]
     async fn unknown_database_is_named() {
         let url = support::url_of("COUPLE_TEST_MARIADB");
-        let (kind, said) = connect_error(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
-        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
-        assert!(said.contains("/nowhere"), "{said}");
+        let (kind, text) = connect_error(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
+        assert!(text.contains("/nowhere"), "{text}");
     }
 
     #[tokio::test]
     async fn unreachable_server_is_reported() {
-        let (kind, said) = connect_error("mysql://root:sesame@127.0.0.1:1/couple").await;
-        assert_eq!(kind, ErrorKind::Unavailable, "{said}");
-        assert!(said.contains("127.0.0.1:1/couple"), "{said}");
+        let (kind, text) = connect_error("mysql://root:sesame@127.0.0.1:1/couple").await;
+        assert_eq!(kind, ErrorKind::Unavailable, "{text}");
+        assert!(text.contains("127.0.0.1:1/couple"), "{text}");
     }
 
     #[tokio::test]
     async fn server_of_another_engine_is_refused() {
         let url = support::url_of("COUPLE_TEST_POSTGRES");
-        let place = url.rsplit_once('@').unwrap().1;
-        let (kind, said) = connect_error(&format!("mysql://root@{place}")).await;
-        assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {said}");
-        assert!(said.contains(place.split('/').next().unwrap()), "{said}");
+        let location = url.rsplit_once('@').unwrap().1;
+        let (kind, text) = connect_error(&format!("mysql://root@{location}")).await;
+        assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {text}");
+        assert!(text.contains(location.split('/').next().unwrap()), "{text}");
     }
 
     #[tokio::test]
@@ -92,9 +92,9 @@ mod connecting {
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
         let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
-        let (kind, said) = connect_error(&url).await;
+        let (kind, text) = connect_error(&url).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
+        assert!(text.contains("schema 99") && text.contains("newer version"), "{text}");
     }
 
     #[tokio::test]

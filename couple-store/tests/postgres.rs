@@ -32,45 +32,45 @@ mod connecting {
 
     async fn connect_error(url: &str) -> (ErrorKind, String) {
         let error = PostgresOptions::new(url).connect().await.unwrap_err();
-        let said = support::error_text(&error);
-        assert!(!said.contains("sesame"), "the password is told: {said}");
-        (error.kind(), said)
+        let text = support::error_text(&error);
+        assert!(!text.contains("sesame"), "the password is told: {text}");
+        (error.kind(), text)
     }
 
     #[tokio::test]
     async fn invalid_url_is_refused() {
-        let (kind, said) = connect_error("http://root:sesame@127.0.0.1/couple").await;
+        let (kind, text) = connect_error("http://root:sesame@127.0.0.1/couple").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("begins with postgres://"), "{said}");
-        let (kind, said) = connect_error("postgres://root:sesame@127.0.0.1/couple?pool=7").await;
+        assert!(text.contains("begins with postgres://"), "{text}");
+        let (kind, text) = connect_error("postgres://root:sesame@127.0.0.1/couple?pool=7").await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("an option `pool`"), "{said}");
-        let (kind, said) = connect_error("postgres://root:sesame@127.0.0.1:port/couple").await;
-        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
+        assert!(text.contains("an option `pool`"), "{text}");
+        let (kind, text) = connect_error("postgres://root:sesame@127.0.0.1:port/couple").await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
     }
 
     #[tokio::test]
     async fn unknown_database_is_named() {
         let url = support::url_of("COUPLE_TEST_POSTGRES");
-        let (kind, said) = connect_error(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
-        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
-        assert!(said.contains("/nowhere"), "{said}");
+        let (kind, text) = connect_error(&format!("{}/nowhere", url.rsplit_once('/').unwrap().0)).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
+        assert!(text.contains("/nowhere"), "{text}");
     }
 
     #[tokio::test]
     async fn unreachable_server_is_reported() {
-        let (kind, said) = connect_error("postgres://root:sesame@127.0.0.1:1/couple").await;
-        assert_eq!(kind, ErrorKind::Unavailable, "{said}");
-        assert!(said.contains("127.0.0.1:1/couple"), "{said}");
+        let (kind, text) = connect_error("postgres://root:sesame@127.0.0.1:1/couple").await;
+        assert_eq!(kind, ErrorKind::Unavailable, "{text}");
+        assert!(text.contains("127.0.0.1:1/couple"), "{text}");
     }
 
     #[tokio::test]
     async fn server_of_another_engine_is_refused() {
         let url = support::url_of("COUPLE_TEST_MARIADB");
-        let place = url.rsplit_once('@').unwrap().1;
-        let (kind, said) = connect_error(&format!("postgres://root@{place}")).await;
-        assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {said}");
-        assert!(said.contains(place.split('/').next().unwrap()), "{said}");
+        let location = url.rsplit_once('@').unwrap().1;
+        let (kind, text) = connect_error(&format!("postgres://root@{location}")).await;
+        assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Misconfigured), "{kind:?} {text}");
+        assert!(text.contains(location.split('/').next().unwrap()), "{text}");
     }
 
     #[tokio::test]
@@ -80,9 +80,9 @@ mod connecting {
         let mut connection = PgConnection::connect(&url).await.unwrap();
         let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
-        let (kind, said) = connect_error(&url).await;
+        let (kind, text) = connect_error(&url).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
+        assert!(text.contains("schema 99") && text.contains("newer version"), "{text}");
     }
 
     #[tokio::test]
@@ -101,8 +101,8 @@ mod connecting {
         let mut connection = PgConnection::connect(&url).await.unwrap();
         // Make one of the last statements fail.
         sqlx::raw_sql("CREATE TABLE outcome (x INT)").execute(&mut connection).await.unwrap();
-        let (_, said) = connect_error(&url).await;
-        assert!(said.contains("migration 1 initial"), "{said}");
+        let (_, text) = connect_error(&url).await;
+        assert!(text.contains("migration 1 initial"), "{text}");
         let left = "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'";
         let left: i64 = sqlx::query_scalar(left).fetch_one(&mut connection).await.unwrap();
         assert_eq!(left, 1, "half a schema is left");
@@ -156,7 +156,7 @@ mod bus {
     use super::*;
 
     /// Time limit of every wait, also on a busy machine.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const NOTICE_TIMEOUT: Duration = Duration::from_secs(20);
 
     async fn fresh() -> String {
         support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await
@@ -200,18 +200,18 @@ mod bus {
     }
 
     async fn next_notice(subscription: &mut Box<dyn Subscription>) -> Notice {
-        timeout(PATIENCE, subscription.next()).await.expect("a notice arrives")
+        timeout(NOTICE_TIMEOUT, subscription.next()).await.expect("a notice arrives")
     }
 
-    /// Publishes until a notice arrives; returns the time, or fails after `PATIENCE`.
+    /// Publishes until a notice arrives; returns the time, or fails after `NOTICE_TIMEOUT`.
     async fn delivery_time(here: &PostgresBus, far: &mut Box<dyn Subscription>, on: &Topic) -> Duration {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             here.publish(on.clone(), Notice::Changed).await;
             if timeout(Duration::from_millis(100), far.next()).await.is_ok() {
-                return begun.elapsed();
+                return started.elapsed();
             }
-            assert!(begun.elapsed() < PATIENCE, "no notice is delivered");
+            assert!(started.elapsed() < NOTICE_TIMEOUT, "no notice is delivered");
         }
     }
 
@@ -238,12 +238,12 @@ mod bus {
             delivery_time(&here, &mut far, &talk).await;
             while timeout(Duration::from_millis(50), far.next()).await.is_ok() {}
             assert!(cut(&mut server).await >= 2, "listeners at least");
-            let begun = Instant::now();
+            let started = Instant::now();
             // Before, during or after the buses notice the loss of their connections.
             sleep(Duration::from_millis(n % 4)).await;
             here.publish(talk.clone(), Notice::Changed).await;
             assert_eq!(next_notice(&mut far).await, Notice::Changed);
-            slowest = slowest.max(begun.elapsed());
+            slowest = slowest.max(started.elapsed());
             // A subscriber of another topic also gets a notice to read the store.
             assert_eq!(next_notice(&mut aside).await, Notice::Changed);
             while timeout(Duration::from_millis(50), aside.next()).await.is_ok() {}
@@ -285,11 +285,11 @@ mod bus {
         delivery_time(&here, &mut far, &talk).await;
         while timeout(Duration::from_millis(50), near.next()).await.is_ok() {}
         proxy.silence(true);
-        let begun = Instant::now();
+        let started = Instant::now();
         for _ in 0..10_000 {
             here.publish(talk.clone(), Notice::Changed).await;
         }
-        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        assert!(started.elapsed() < NOTICE_TIMEOUT, "{:?}", started.elapsed());
         assert_eq!(next_notice(&mut near).await, Notice::Changed);
         // Wait until both buses have noticed.
         sleep(Duration::from_secs(4)).await;
@@ -314,9 +314,9 @@ mod bus {
     #[tokio::test]
     async fn unreachable_bus_hides_the_password() {
         let error = PostgresBus::start("postgres://root:sesame@127.0.0.1:1/couple").await.unwrap_err();
-        let said = support::error_text(&error);
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{said}");
-        assert!(said.contains("127.0.0.1:1/couple") && !said.contains("sesame"), "{said}");
+        let text = support::error_text(&error);
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+        assert!(text.contains("127.0.0.1:1/couple") && !text.contains("sesame"), "{text}");
         let error = PostgresBus::start("mysql://root:sesame@127.0.0.1/couple").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
     }

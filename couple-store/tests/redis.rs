@@ -136,17 +136,17 @@ async fn silent_server_does_not_block_callers() {
         (bus.subscribe(vec![topic.clone()]).await, other.subscribe(vec![topic.clone()]).await);
     proxy.silence(true);
 
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let (rule, key) = (Rule { name: "r", burst: 3, period: Duration::from_hours(1) }, LimitKey::new("k", 1));
     let mut taken = 0;
     for _ in 0..5 {
         taken += u32::from(limits.take(&rule, &key).await.unwrap().is_ok());
     }
     assert_eq!(taken, 1, "a process by itself grants a quarter, at least one");
-    let limited = begun.elapsed();
+    let limited = started.elapsed();
     bus.publish(topic.clone(), Notice::Changed).await;
     assert_eq!(tokio::time::timeout(Duration::from_millis(100), near.next()).await, Ok(Notice::Changed));
-    let published = begun.elapsed() - limited;
+    let published = started.elapsed() - limited;
     println!("five limits in {} ms, a notice in {} ms", limited.as_millis(), published.as_millis());
     assert!(limited < Duration::from_millis(2_500), "{limited:?}");
 
@@ -186,7 +186,7 @@ async fn connection_follows_a_failover() {
     let mut far = there.subscribe(vec![topic.clone()]).await;
 
     master.kill();
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let mut n = 0;
     loop {
         // One token: granted once by both processes together, or by each process while Redis is down.
@@ -197,20 +197,20 @@ async fn connection_follows_a_failover() {
         if taken[0].is_ok() && taken[1].is_err() {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "they do not count together again");
+        assert!(started.elapsed() < Duration::from_secs(30), "they do not count together again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let counted = begun.elapsed();
+    let counted = started.elapsed();
     loop {
         here.publish(topic.clone(), Notice::Changed).await;
         if tokio::time::timeout(Duration::from_millis(100), far.next()).await.is_ok() {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is carried");
+        assert!(started.elapsed() < Duration::from_secs(30), "nothing is carried");
     }
     println!(
         "failover: counted together again after {} ms, carried after {} ms",
         counted.as_millis(),
-        begun.elapsed().as_millis()
+        started.elapsed().as_millis()
     );
 }

@@ -110,9 +110,9 @@ mod opening {
     async fn damaged_file_is_named_and_unchanged() {
         let path = folder().join("couple.db");
         std::fs::write(&path, "this is a shopping list, not a database at all").unwrap();
-        let (kind, said) = open_error(&path).await;
-        assert_eq!(kind, ErrorKind::Corrupt, "{said}");
-        assert!(said.contains("couple.db is damaged or not a SQLite database"), "{said}");
+        let (kind, text) = open_error(&path).await;
+        assert_eq!(kind, ErrorKind::Corrupt, "{text}");
+        assert!(text.contains("couple.db is damaged or not a SQLite database"), "{text}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is a shopping list, not a database at all");
     }
 
@@ -125,9 +125,9 @@ mod opening {
         sqlx::raw_sql("CREATE TABLE account (x)").execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         let before = std::fs::read(&path).unwrap();
-        let (kind, said) = open_error(&path).await;
+        let (kind, text) = open_error(&path).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("another program's database"), "{said}");
+        assert!(text.contains("another program's database"), "{text}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
@@ -141,9 +141,9 @@ mod opening {
         let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        let (kind, said) = open_error(&path).await;
+        let (kind, text) = open_error(&path).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
-        assert!(said.contains("schema 99") && said.contains("newer version"), "{said}");
+        assert!(text.contains("schema 99") && text.contains("newer version"), "{text}");
     }
 
     #[tokio::test]
@@ -152,22 +152,22 @@ mod opening {
         let path = folder().join("couple.db");
         let world = couple_conformance::World::default();
         let store = SqliteOptions::new(&path).with_max_pages(80).open().await.unwrap();
-        let mut kept = Vec::new();
+        let mut stored = Vec::new();
         let refused = loop {
-            let account = world.account(&format!("p{}", kept.len()));
+            let account = world.account(&format!("p{}", stored.len()));
             match store.commit(vec![AccountChange::Insert(account.clone()).into()]).await {
-                Ok(_) => kept.push(account),
+                Ok(_) => stored.push(account),
                 Err(couple_core::CommitError::Failed(error)) => break error,
                 Err(conflict) => panic!("{conflict}"),
             }
         };
         assert_eq!(refused.kind(), ErrorKind::Full);
-        assert!(refused.is_retryable() && kept.len() > 50, "{refused} after {}", kept.len());
+        assert!(refused.is_retryable() && stored.len() > 50, "{refused} after {}", stored.len());
         // Reads still work; with free space writes work again.
-        assert_eq!(store.account(kept[0].id).await.unwrap().as_ref(), Some(&kept[0]));
+        assert_eq!(store.account(stored[0].id).await.unwrap().as_ref(), Some(&stored[0]));
         store.close().await.unwrap();
         let store = SqliteOptions::new(&path).open().await.unwrap();
-        for account in kept {
+        for account in stored {
             assert_eq!(store.account(account.id).await.unwrap(), Some(account));
         }
         store.commit(vec![AccountChange::Insert(world.account("more")).into()]).await.unwrap();
@@ -175,9 +175,9 @@ mod opening {
 
     #[tokio::test]
     async fn missing_folder_is_named() {
-        let (kind, said) = open_error(&folder().join("nowhere/couple.db")).await;
-        assert_eq!(kind, ErrorKind::Misconfigured, "{said}");
-        assert!(said.contains("nowhere/couple.db"), "{said}");
+        let (kind, text) = open_error(&folder().join("nowhere/couple.db")).await;
+        assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
+        assert!(text.contains("nowhere/couple.db"), "{text}");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use crate::{
 
 /// Requests per operation and phase.
 const MAX_EXAMPLES: &str = "100";
-/// Excluded operations.
+/// Operations for which no requests are generated (regular expression).
 ///
 /// A live stream does not end, bodies of uploads are not JSON (`tests/contract` covers both), and the others end the session or the
 /// couple that the role needs.

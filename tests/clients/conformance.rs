@@ -41,9 +41,9 @@ async fn autobahn_test_cases_pass() {
     let serving = tokio::spawn(serve(listener, app, ServeOptions::default(), std::future::pending()));
     let out = timeout(Duration::from_secs(300), program("conformance.py").arg(url).output()).await;
     let out = out.expect("kosoku did not end within five minutes").unwrap();
-    let told = String::from_utf8_lossy(&out.stdout);
-    println!("{told}");
+    let output = String::from_utf8_lossy(&out.stdout);
+    println!("{output}");
     let errors = String::from_utf8_lossy(&out.stderr);
-    assert!(told.lines().any(|line| line == "all conform"), "{}: {told}{errors}", out.status);
+    assert!(output.lines().any(|line| line == "all conform"), "{}: {output}{errors}", out.status);
     serving.abort();
 }

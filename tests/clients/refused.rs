@@ -18,9 +18,9 @@ async fn gets_its_answers(name: &str) {
         timeout(Duration::from_secs(120), program(name).args([base.as_str(), &tokens[0]]).output()).await;
     let out = out.expect("the client did not end within two minutes").unwrap();
     let errors = String::from_utf8_lossy(&out.stderr);
-    let told = String::from_utf8_lossy(&out.stdout).into_owned();
+    let output = String::from_utf8_lossy(&out.stdout).into_owned();
     let expected = ["401 unauthenticated", "413 body_too_large", "422 invalid_field"];
-    assert_eq!(told.lines().collect::<Vec<_>>(), expected.repeat(5), "{}: {errors}", out.status);
+    assert_eq!(output.lines().collect::<Vec<_>>(), expected.repeat(5), "{}: {errors}", out.status);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    media::kept,
+    media::blob_names,
     world::{TestResponse, World, png},
 };
 
@@ -158,11 +158,11 @@ async fn stalled_upload_releases_its_memory_and_can_continue() {
     let blobs = world.backend.gallery().blobs();
     for (id, bytes) in [(answer.text("id"), bytes), (other, padded(301, 1_000_000))] {
         let name =
-            kept(&world).await.into_iter().find(|name| name.contains(&id) && name.ends_with("/upload"));
+            blob_names(&world).await.into_iter().find(|name| name.contains(&id) && name.ends_with("/upload"));
         assert!(blobs.read(&name.unwrap(), 20 << 20).await.unwrap().unwrap() == bytes, "{id}");
     }
     let none_staged = async {
-        while kept(&world).await.len() > 2 {
+        while blob_names(&world).await.len() > 2 {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -66,10 +66,10 @@ impl Server {
     /// Checks that another client is served promptly.
     async fn serves_another(&self) {
         for _ in 0..5 {
-            let begun = Instant::now();
+            let started = Instant::now();
             let answer = self.ask([127, 0, 0, 9], HEALTHZ).await;
             assert_eq!(answer.status, 200, "{answer:?}");
-            assert!(begun.elapsed() < Duration::from_secs(2));
+            assert!(started.elapsed() < Duration::from_secs(2));
         }
     }
 }
@@ -112,9 +112,9 @@ const JSON: &str = "content-type: application/json\r\n";
 /// URL of an Engine.IO session, which needs no account.
 async fn engine_session(server: &Server) -> String {
     let path = "/socket.io/?EIO=4&transport=polling";
-    let asked = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
     let mut text = String::new();
-    let mut stream = server.send([127, 0, 0, 2], &asked).await;
+    let mut stream = server.send([127, 0, 0, 2], &request).await;
     timeout(Duration::from_secs(5), stream.read_to_string(&mut text)).await.unwrap().unwrap();
     let sid = text.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap();
     format!("{path}&sid={sid}")
@@ -132,7 +132,7 @@ async fn stalled_bodies_of_one_client_leave_other_clients_served() {
     }
     server.serves_another().await;
     // Only some refused connections get a response concurrently.
-    let told = async {
+    let refusal = async {
         loop {
             if let Some(refused) = try_read(&mut server.send([127, 0, 0, 2], HEALTHZ).await).await {
                 break assert_eq!(refused.said(), (429, "too_many_connections"));
@@ -140,7 +140,7 @@ async fn stalled_bodies_of_one_client_leave_other_clients_served() {
             sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(Duration::from_secs(10), told).await.expect("a refused connection gets a response");
+    timeout(Duration::from_secs(10), refusal).await.expect("a refused connection gets a response");
 }
 
 #[tokio::test]
@@ -219,9 +219,9 @@ async fn networks_with_many_connections_lose_some_to_others() {
     let mut others = Vec::new();
     for n in 0..30 {
         let mut other = server.send([127, 0, 4, n], "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await;
-        let mut begun = [0; 12];
-        timeout(Duration::from_secs(2), other.read_exact(&mut begun)).await.unwrap().unwrap();
-        assert_eq!(&begun, b"HTTP/1.1 200", "{n}");
+        let mut start = [0; 12];
+        timeout(Duration::from_secs(2), other.read_exact(&mut start)).await.unwrap().unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200", "{n}");
         others.push(other);
     }
     drop(drips);
@@ -234,9 +234,9 @@ async fn lingering_connections_are_closed_for_new_requests() {
     let mut held = Vec::new();
     for n in 0..20 {
         let mut stream = server.send([127, 0, 3, n], &post("/v1/nothing", "", 1 << 20)).await;
-        let mut begun = [0; 12];
-        timeout(Duration::from_secs(2), stream.read_exact(&mut begun)).await.unwrap().unwrap();
-        assert_eq!(&begun, b"HTTP/1.1 404");
+        let mut start = [0; 12];
+        timeout(Duration::from_secs(2), stream.read_exact(&mut start)).await.unwrap().unwrap();
+        assert_eq!(&start, b"HTTP/1.1 404");
         held.push(stream);
     }
     server.serves_another().await;
@@ -253,12 +253,12 @@ async fn stalled_body_times_out_on_every_route() {
         (polling.as_str(), "content-type: text/plain\r\n"),
         ("/v1/media?purpose=photo", signed.as_str()),
     ] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut stream = server.send([127, 0, 0, 2], &post(path, headers, 4_000)).await;
         let answer = read(&mut stream).await;
         assert!((400..500).contains(&answer.status), "{path}: {answer:?}");
         assert!(answer.head.contains("connection: close"), "{path}: {answer:?}");
-        assert!(begun.elapsed() < Duration::from_secs(15), "{path}");
+        assert!(started.elapsed() < Duration::from_secs(15), "{path}");
     }
     let stalled = server.ask([127, 0, 0, 2], &post("/v1/accounts", JSON, 4_000)).await;
     assert_eq!(stalled.said(), (408, "body_timed_out"));
@@ -459,9 +459,9 @@ async fn stopping_server_accepts_connections_during_the_stop_delay() {
 async fn scrapes_of_metrics_share_a_count_of_jobs() {
     let server = start(quick());
     let scrape = async || {
-        let asked = "GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
         let mut text = String::new();
-        server.send([127, 0, 0, 2], asked).await.read_to_string(&mut text).await.unwrap();
+        server.send([127, 0, 0, 2], request).await.read_to_string(&mut text).await.unwrap();
         text
     };
     let none = "couple_jobs{queue=\"mail\",state=\"ready\"} 0\n";

@@ -48,16 +48,16 @@ async fn every_route_answers_a_preflight_request_of_an_allowed_origin() {
     let world = allowing(&[APP, "http://localhost:3000"]);
     for (method, path) in routes(&world).await {
         let answer = preflight(&world, APP, &method, &path).await;
-        let told = format!("{method} {path}: {} {:?}", answer.status, answer.headers);
-        assert_eq!(answer.status, 200, "{told}");
-        assert_eq!(text(&answer.headers, "access-control-allow-origin"), APP, "{told}");
-        assert!(text(&answer.headers, "access-control-allow-methods").contains(&method), "{told}");
+        let details = format!("{method} {path}: {} {:?}", answer.status, answer.headers);
+        assert_eq!(answer.status, 200, "{details}");
+        assert_eq!(text(&answer.headers, "access-control-allow-origin"), APP, "{details}");
+        assert!(text(&answer.headers, "access-control-allow-methods").contains(&method), "{details}");
         let allowed = text(&answer.headers, "access-control-allow-headers");
-        assert_eq!(allowed, "authorization,content-type,idempotency-key", "{told}");
-        assert_eq!(text(&answer.headers, "access-control-max-age"), "3600", "{told}");
-        assert!(!answer.headers.contains_key("access-control-allow-credentials"), "{told}");
+        assert_eq!(allowed, "authorization,content-type,idempotency-key", "{details}");
+        assert_eq!(text(&answer.headers, "access-control-max-age"), "3600", "{details}");
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"), "{details}");
         let stranger = preflight(&world, "https://evil.example.org", &method, &path).await;
-        assert!(!stranger.headers.contains_key("access-control-allow-origin"), "{told}");
+        assert!(!stranger.headers.contains_key("access-control-allow-origin"), "{details}");
     }
 }
 
@@ -70,8 +70,8 @@ async fn every_answer_to_an_allowed_origin_can_be_read_by_its_page() {
             world.raw(request.body(Body::empty()).unwrap()).await
         };
         let answer = ask(APP).await;
-        let told = format!("{method} {path}: {} {:?}", answer.status, answer.headers);
-        assert_eq!(text(&answer.headers, "access-control-allow-origin"), APP, "{told}");
+        let details = format!("{method} {path}: {} {:?}", answer.status, answer.headers);
+        assert_eq!(text(&answer.headers, "access-control-allow-origin"), APP, "{details}");
         let exposed = text(&answer.headers, "access-control-expose-headers");
         for name in [
             "location",
@@ -83,13 +83,13 @@ async fn every_answer_to_an_allowed_origin_can_be_read_by_its_page() {
             "retry-after",
             "x-request-id",
         ] {
-            assert!(exposed.split(',').any(|exposed| exposed == name), "{name}: {told}");
+            assert!(exposed.split(',').any(|exposed| exposed == name), "{name}: {details}");
         }
         let vary = answer.headers.get_all("vary").iter();
         let varies = vary.filter_map(|value| value.to_str().ok()).any(|value| value.contains("origin"));
-        assert!(varies, "{told}");
+        assert!(varies, "{details}");
         let stranger = ask("https://app.example.org.evil.example").await;
-        assert!(!stranger.headers.contains_key("access-control-allow-origin"), "{told}");
+        assert!(!stranger.headers.contains_key("access-control-allow-origin"), "{details}");
     }
 }
 

@@ -149,14 +149,14 @@ async fn every_address_costs_the_same_reads_and_writes() {
             {
                 let (world, trace, inviter) = world(state, before).await;
                 let answer = ask(&world, &inviter, path, body).await;
-                let asked = trace.take();
+                let reads = trace.take();
                 world.work().await;
                 let worked = work_of(trace.take());
                 let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
                 headers.sort();
                 // The response to an invite has a new id and a new code.
-                let said = if path == "/v1/invites" { Value::Null } else { answer.body };
-                let seen = (answer.status, said, headers, asked, worked);
+                let response_body = if path == "/v1/invites" { Value::Null } else { answer.body };
+                let seen = (answer.status, response_body, headers, reads, worked);
                 let expected = expected.get_or_insert_with(|| seen.clone());
                 assert_eq!(*expected, seen, "{path} {body} {state:?} {before:?}");
             }
@@ -201,9 +201,9 @@ async fn every_address_takes_about_the_same_time() {
             let (world, _, inviter) = world(state, Before::Nothing).await;
             let mut took = Vec::new();
             for _ in 0..9 {
-                let begun = Instant::now();
+                let started = Instant::now();
                 ask(&world, &inviter, path, body).await;
-                took.push(begun.elapsed());
+                took.push(started.elapsed());
             }
             took.sort_unstable();
             medians.push(took[took.len() / 2]);

@@ -79,8 +79,8 @@ async fn protocol_violation_closes_the_connection_with_its_code() {
     for (what, bytes, code) in cases {
         let mut socket = open(&served, &ana).await;
         socket.get_mut().write_all(&bytes).await.unwrap();
-        let told = closed(&mut socket).await.unwrap_or_else(|| panic!("{what}: no close frame"));
-        assert_eq!(u16::from(told.code), code, "{what}: {told}");
+        let close_frame = closed(&mut socket).await.unwrap_or_else(|| panic!("{what}: no close frame"));
+        assert_eq!(u16::from(close_frame.code), code, "{what}: {close_frame}");
     }
     served.until_open(1).await;
     // Other connections are not affected.
@@ -88,25 +88,25 @@ async fn protocol_violation_closes_the_connection_with_its_code() {
     assert_eq!(frame(&mut partner).await["entry"]["body"]["text"], "still-here");
 }
 
-/// Unusual but valid messages are accepted.
+/// A fragmented message is accepted; a binary message and a text of the maximum length do not end the connection.
 #[tokio::test]
 async fn fragmented_message_is_one_message() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
     let (mut by_ana, mut by_ben) = (open(&served, &ana).await, open(&served, &ben).await);
-    let said = json!({"type": "signal", "kind": "hug", "body": {"words": "é".repeat(1_900)}}).to_string();
-    assert!(said.len() > 3_800 && said.len() <= MESSAGE);
+    let text = json!({"type": "signal", "kind": "hug", "body": {"words": "é".repeat(1_900)}}).to_string();
+    assert!(text.len() > 3_800 && text.len() <= MESSAGE);
     // Split within characters too, with a ping and an empty fragment in between.
     let mut kind = OpCode::Data(Data::Text);
-    for piece in said.as_bytes().chunks(701) {
+    for piece in text.as_bytes().chunks(701) {
         by_ana.send(Message::Frame(Frame::message(piece.to_vec(), kind, false))).await.unwrap();
         kind = OpCode::Data(Data::Continue);
         by_ana.send(Message::Ping(b"between".to_vec().into())).await.unwrap();
         by_ana.send(Message::Frame(Frame::message(Vec::new(), kind, false))).await.unwrap();
     }
     by_ana.send(Message::Frame(Frame::message(Vec::new(), kind, true))).await.unwrap();
-    let told = frame(&mut by_ben).await;
-    assert_eq!((&told["kind"], &told["body"]["words"]), (&json!("hug"), &json!("é".repeat(1_900))));
+    let received = frame(&mut by_ben).await;
+    assert_eq!((&received["kind"], &received["body"]["words"]), (&json!("hug"), &json!("é".repeat(1_900))));
     let answered =
         async { while by_ana.next().await.unwrap().unwrap() != Message::Pong(b"between".to_vec().into()) {} };
     timeout(Duration::from_secs(2), answered).await.expect("a pong");
@@ -126,8 +126,8 @@ async fn close_frame_is_answered() {
         let mut socket = open(&served, &ana).await;
         let payload = u16::to_be_bytes(code).to_vec();
         socket.send(Message::Frame(Frame::from_payload(close_header(), payload.into()))).await.unwrap();
-        let told = closed(&mut socket).await.expect("an answer");
-        assert_eq!(told.code, CloseCode::from(code));
+        let close_frame = closed(&mut socket).await.expect("an answer");
+        assert_eq!(close_frame.code, CloseCode::from(code));
         served.until_open(0).await;
     }
 }
@@ -167,11 +167,11 @@ async fn unfinished_messages_hold_only_their_own_permits_until_two_pings() {
     let mut other = open(&served, &ben).await;
     served.world.say(&ana, "hello").await;
     assert_eq!(frame(&mut other).await["entry"]["body"]["text"], "hello");
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut open = 3;
     while open > 0 {
         // Twice 30 s at most, and some more on a busy machine.
-        assert!(begun.elapsed() < Duration::from_secs(80), "{open} are still open");
+        assert!(started.elapsed() < Duration::from_secs(80), "{open} are still open");
         // Single bytes do not count as a sign of life.
         let _ = half.get_mut().write_all(b"x").await;
         let _ = pieces.get_mut().write_all(&masked(0x00, b"")).await;

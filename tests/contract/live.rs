@@ -42,13 +42,13 @@ async fn poll_waits_for_an_entry_and_continues_from_its_cursor() {
     let cursor = all["cursor"].as_str().unwrap().to_owned();
     let task = waiting(&world, &ben, &format!("after={cursor}&wait=20")).await;
     world.say(&ana, "hello").await;
-    let told = woken(task).await;
-    assert_eq!(told["frames"][0]["entry"]["body"]["text"], "hello");
+    let response = woken(task).await;
+    assert_eq!(response["frames"][0]["entry"]["body"]["text"], "hello");
     // The same cursor again returns the same entry immediately.
     let again = poll(&world, &ben, &format!("after={cursor}&wait=20")).await;
-    assert_eq!(again["frames"], told["frames"]);
+    assert_eq!(again["frames"], response["frames"]);
     // Without a new entry the response is empty, and its cursor is still valid.
-    let cursor = told["cursor"].as_str().unwrap();
+    let cursor = response["cursor"].as_str().unwrap();
     let none = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!((&none["frames"], none["cursor"].as_str()), (&json!([]), Some(cursor)));
 }
@@ -69,9 +69,10 @@ async fn signals_and_read_positions_arrive() {
     let cursor = poll(&world, &ben, "wait=0").await["cursor"].as_str().unwrap().to_owned();
     let task = waiting(&world, &ben, &format!("after={cursor}&wait=20")).await;
     world.call("PUT", "/v1/couple/read", Some(&ana), Some(json!({"seq": 1}))).await;
-    let told = woken(task).await;
-    let read = json!([{"type": "read", "my_read_seq": 0, "partner_read_seq": 1, "cursor": told["cursor"]}]);
-    assert_eq!(told["frames"], read);
+    let response = woken(task).await;
+    let read =
+        json!([{"type": "read", "my_read_seq": 0, "partner_read_seq": 1, "cursor": response["cursor"]}]);
+    assert_eq!(response["frames"], read);
     // A client that was disconnected receives it when it reconnects.
     let back = poll(&world, &ben, &format!("after={cursor}&wait=0")).await;
     assert_eq!(back["frames"][0]["type"], "read");
@@ -180,7 +181,7 @@ async fn event_stream_beyond_the_limit_gets_a_bye_with_a_retry() {
     world.say(&ben, "hello").await;
     for body in open.into_iter().chain([third]) {
         let mut parts = body.into_data_stream();
-        let told = timeout(Duration::from_secs(2), async {
+        let delivered = timeout(Duration::from_secs(2), async {
             while let Some(part) = parts.next().await {
                 if String::from_utf8_lossy(&part.unwrap()).contains("hello") {
                     return true;
@@ -188,7 +189,7 @@ async fn event_stream_beyond_the_limit_gets_a_bye_with_a_retry() {
             }
             false
         });
-        assert!(told.await.expect("an open stream receives the entry"));
+        assert!(delivered.await.expect("an open stream receives the entry"));
     }
 }
 
@@ -202,13 +203,13 @@ async fn unknown_query_parameters_are_ignored_and_unknown_body_fields_refused() 
         poll(&world, &ben, "after=0&wait=0&_=1700000000000").await["cursor"].as_str().unwrap().to_owned();
     world.say(&ana, "two").await;
     // Npm `event-source-polyfill` resumes this way: its parameter is newer than the page's own.
-    let told = poll(&world, &ben, &format!("after=0&wait=0&lastEventId={cursor}")).await;
-    assert_eq!(told["frames"].as_array().unwrap().len(), 1, "{told}");
-    assert_eq!(told["frames"][0]["entry"]["body"]["text"], "two");
+    let response = poll(&world, &ben, &format!("after=0&wait=0&lastEventId={cursor}")).await;
+    assert_eq!(response["frames"].as_array().unwrap().len(), 1, "{response}");
+    assert_eq!(response["frames"][0]["entry"]["body"]["text"], "two");
     let none = poll(&world, &ben, "after=0&wait=0&lastEventId=").await;
     assert_eq!(none["frames"].as_array().unwrap().len(), 3, "{none}");
-    let bad = world.get("/v1/couple/live?wait=0&lastEventId=-1", &ben).await;
-    assert_eq!(bad.said(), (422, "invalid_field"));
+    let invalid = world.get("/v1/couple/live?wait=0&lastEventId=-1", &ben).await;
+    assert_eq!(invalid.said(), (422, "invalid_field"));
     for path in ["/v1/couple/entries?limit=1&_=1", "/v1/me?_=1&utm_source=x", "/v1/couple?_=1"] {
         assert_eq!(world.get(path, &ana).await.status, 200, "{path}");
     }
@@ -243,9 +244,11 @@ async fn newer_poll_of_a_device_supersedes_the_older() {
     let beside = waiting(&world, &ben, "wait=30&device=other").await;
     let nameless = waiting(&world, &ben, "wait=30").await;
     let newer = waiting(&world, &ben, "wait=30&device=tab").await;
-    let told = woken(older).await;
-    assert_eq!(told["frames"][0]["reason"], "superseded", "{told}");
-    assert!(told["frames"][0]["retry_after_ms"].as_u64() >= Some(1_000) && told["cursor"].is_string());
+    let response = woken(older).await;
+    assert_eq!(response["frames"][0]["reason"], "superseded", "{response}");
+    assert!(
+        response["frames"][0]["retry_after_ms"].as_u64() >= Some(1_000) && response["cursor"].is_string()
+    );
     // Polls of other devices continue, and receive the entry.
     assert!(!beside.is_finished() && !nameless.is_finished());
     world.say(&ana, "hello").await;

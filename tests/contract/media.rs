@@ -46,18 +46,18 @@ async fn show(world: &World, token: &str, id: &str) -> i64 {
 }
 
 /// Entries in the frames after `seq`.
-async fn heard(world: &World, token: &str, seq: i64) -> Vec<Value> {
+async fn entries_after(world: &World, token: &str, seq: i64) -> Vec<Value> {
     let answer = world.get(&format!("/v1/couple/live?after={seq}&wait=0"), token).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let frames = answer.body["frames"].as_array().unwrap().iter();
     frames.filter(|frame| frame["type"] == "entry").map(|frame| frame["entry"].clone()).collect()
 }
 
-pub(crate) async fn kept(world: &World) -> BTreeSet<String> {
+pub(crate) async fn blob_names(world: &World) -> BTreeSet<String> {
     world.backend.gallery().blobs().list("").map_ok(|blob| blob.name).try_collect().await.unwrap()
 }
 
-fn said(answer: &TestResponse) -> (u16, String) {
+fn status_and_code(answer: &TestResponse) -> (u16, String) {
     (answer.status, answer.code().to_owned())
 }
 
@@ -78,7 +78,7 @@ async fn photo_becomes_ready_and_has_renditions() {
     let path = format!("/v1/media/{id}");
     assert_eq!(world.get(&format!("{path}/320"), &ben).await.said(), (409, "media_processing"));
     let seq = show(&world, &ana, &id).await;
-    let entry = &heard(&world, &ben, seq - 1).await[0];
+    let entry = &entries_after(&world, &ben, seq - 1).await[0];
     assert_eq!(
         (entry["kind"].as_str(), entry["body"]["media_id"].as_str()),
         (Some("photo"), Some(id.as_str()))
@@ -86,7 +86,7 @@ async fn photo_becomes_ready_and_has_renditions() {
     assert_eq!(entry["body"]["media"], early);
 
     world.work().await;
-    let entry = &heard(&world, &ben, seq).await[0];
+    let entry = &entries_after(&world, &ben, seq).await[0];
     assert_eq!(
         (entry["kind"].as_str(), entry["body"]["media_id"].as_str()),
         (Some("media_ready"), Some(id.as_str()))
@@ -159,10 +159,10 @@ async fn repeated_upload_returns_the_same_picture() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let first = world.upload(&ana, "purpose=photo", png(300, 200)).await;
-    let before = kept(&world).await;
+    let before = blob_names(&world).await;
     let second = world.upload(&ana, "purpose=photo", png(300, 200)).await;
     assert_eq!((first.status, second.status), (202, 200));
-    assert_eq!((first.text("id"), kept(&world).await), (second.text("id"), before));
+    assert_eq!((first.text("id"), blob_names(&world).await), (second.text("id"), before));
     world.work().await;
     assert_eq!(world.upload(&ana, "purpose=photo", png(300, 200)).await.text("state"), "ready");
     assert_ne!(world.upload(&ben, "purpose=photo", png(300, 200)).await.text("id"), first.text("id"));
@@ -190,7 +190,10 @@ async fn picture_is_visible_to_the_couple_only() {
     for path in &paths {
         let nobody = path.replace(&id, NOBODY);
         assert_eq!(fetch(&world, path, &ben, &[]).await.0, 200);
-        assert_eq!(said(&world.get(path, &cleo).await), said(&world.get(&nobody, &cleo).await));
+        assert_eq!(
+            status_and_code(&world.get(path, &cleo).await),
+            status_and_code(&world.get(&nobody, &cleo).await)
+        );
     }
     assert_eq!(world.call("DELETE", &paths[0], Some(&ben), None).await.said(), (404, "media_not_found"));
     // It cannot be used by another account either.
@@ -240,7 +243,7 @@ async fn other_files_are_rejected() {
     let form = world.raw(form.body(Body::from("--x--")).unwrap()).await;
     assert_eq!(form.said(), (422, "invalid_field"));
     assert_eq!(form.body["errors"][0], json!({"field": "file", "code": "required"}));
-    assert!(kept(&world).await.is_empty());
+    assert!(blob_names(&world).await.is_empty());
 
     let truncated = png(300, 300)[..2_000].to_vec();
     let answer = world.upload(&ana, "purpose=photo", truncated).await;
@@ -253,9 +256,9 @@ async fn other_files_are_rejected() {
         ("rejected".to_owned(), "truncated".to_owned())
     );
     assert_eq!(world.get(&format!("/v1/media/{id}/320"), &ben).await.said(), (410, "media_gone"));
-    let entry = &heard(&world, &ben, seq).await[0];
+    let entry = &entries_after(&world, &ben, seq).await[0];
     assert_eq!((&entry["kind"], &entry["body"]["reason"]), (&json!("media_rejected"), &json!("truncated")));
-    assert!(kept(&world).await.is_empty());
+    assert!(blob_names(&world).await.is_empty());
 }
 
 /// If the session ends during an upload, no picture is stored.
@@ -280,7 +283,7 @@ async fn end_of_the_session_cancels_its_upload() {
     };
     let (answer, ()) = tokio::join!(upload, meanwhile);
     assert_eq!(answer.said(), (401, "unauthenticated"));
-    assert!(kept(&world).await.is_empty());
+    assert!(blob_names(&world).await.is_empty());
 }
 
 /// Rejected before reading if the length is declared, and otherwise at the limit.
@@ -314,7 +317,7 @@ async fn large_slow_and_too_many_uploads_are_rejected() {
     };
     assert_eq!(world.raw(streamed(large, false)).await.said(), (413, "body_too_large"));
     assert_eq!(world.raw(streamed(png(10, 10), true)).await.said(), (408, "body_timed_out"));
-    assert!(kept(&world).await.is_empty());
+    assert!(blob_names(&world).await.is_empty());
 
     // The quota counts accepted pictures; a rejected one leaves no bytes.
     let padded = |side: u32| {
@@ -323,10 +326,10 @@ async fn large_slow_and_too_many_uploads_are_rejected() {
         bytes
     };
     assert_eq!(world.upload(&ana, "purpose=photo", padded(10)).await.status, 202);
-    let one = kept(&world).await;
+    let one = blob_names(&world).await;
     assert_eq!(world.upload(&ana, "purpose=photo", padded(11)).await.said(), (409, "quota_exceeded"));
     assert_eq!(world.raw(streamed(padded(12), false)).await.said(), (409, "quota_exceeded"));
-    assert_eq!(kept(&world).await, one);
+    assert_eq!(blob_names(&world).await, one);
 }
 
 /// Visible to the partner and, in a small size, to recipients of an invite.
@@ -352,7 +355,7 @@ async fn avatar_is_cropped_and_shown_to_the_partner_and_in_invites() {
     assert!(data.starts_with("data:image/jpeg;base64,/9j/") && data.len() < 20_000, "{data}");
     // An invite can be previewed without the picture.
     let blobs = world.backend.gallery().blobs();
-    let glimpsed = kept(&world).await.into_iter().find(|name| name.contains("/128-")).unwrap();
+    let glimpsed = blob_names(&world).await.into_iter().find(|name| name.contains("/128-")).unwrap();
     let bytes = blobs.read(&glimpsed, 1 << 20).await.unwrap().unwrap();
     blobs.put(&glimpsed, vec![0; 100 << 10].into()).await.unwrap();
     let without = world.post("/v1/invites/preview", &ben, json!({"code": invite})).await;
@@ -377,13 +380,13 @@ async fn avatar_is_cropped_and_shown_to_the_partner_and_in_invites() {
     let seq = world.get("/v1/couple", &ben).await.body["head_seq"].as_i64().unwrap();
     let second = world.upload(&ana, "purpose=avatar", png(200, 200)).await.text("id");
     assert_eq!(set(&second).await.status, 204);
-    assert_eq!(heard(&world, &ben, seq).await[0]["kind"], "profile_changed");
+    assert_eq!(entries_after(&world, &ben, seq).await[0]["kind"], "profile_changed");
     world.work().await;
     assert_eq!(world.get(&format!("/v1/media/{id}"), &ana).await.said(), (404, "media_not_found"));
     assert_eq!(world.call("DELETE", "/v1/me/avatar", Some(&ana), None).await.status, 204);
     world.work().await;
     assert_eq!(world.get("/v1/couple", &ben).await.body["partner"]["avatar"], Value::Null);
-    assert!(kept(&world).await.is_empty());
+    assert!(blob_names(&world).await.is_empty());
     assert_eq!(set(NOBODY).await.said(), (404, "media_not_found"));
 }
 
@@ -395,7 +398,7 @@ async fn deletion_removes_the_bytes() {
     let (first, second) = (world.photo(&ana, 400).await, world.photo(&ana, 401).await);
     let seq = show(&world, &ana, &second).await;
     fetch(&world, &format!("/v1/media/{first}/320"), &ben, &[]).await;
-    assert_eq!(kept(&world).await.len(), 3);
+    assert_eq!(blob_names(&world).await.len(), 3);
     assert_eq!(world.call("DELETE", &format!("/v1/media/{first}"), Some(&ana), None).await.status, 204);
     let entry = format!("/v1/couple/entries/{seq}");
     assert_eq!(world.call("DELETE", &entry, Some(&ana), None).await.status, 204);
@@ -404,7 +407,7 @@ async fn deletion_removes_the_bytes() {
         assert_eq!(world.get(&format!("/v1/media/{id}/320"), &ben).await.said(), (404, "media_not_found"));
     }
     world.work().await;
-    assert!(kept(&world).await.is_empty());
+    assert!(blob_names(&world).await.is_empty());
 }
 
 /// Concurrent requests make a rendition once; an unused one is removed and made again.
@@ -415,12 +418,12 @@ async fn rendition_is_made_once_removed_when_unused_and_made_again() {
     let id = world.photo(&ana, 900).await;
     let path = format!("/v1/media/{id}/320");
     let before = world.backend.gallery().stats().rendered;
-    let asked = (0..20).map(|_| fetch(&world, &path, &ben, &[]));
-    let answers = futures_util::future::join_all(asked).await;
+    let requests = (0..20).map(|_| fetch(&world, &path, &ben, &[]));
+    let answers = futures_util::future::join_all(requests).await;
     assert!(answers.iter().all(|(status, _, bytes)| *status == 200 && *bytes == answers[0].2));
     assert_eq!(world.backend.gallery().stats().rendered, before + 1);
 
-    let there = async || kept(&world).await.iter().filter(|name| name.contains("/320-")).count();
+    let there = async || blob_names(&world).await.iter().filter(|name| name.contains("/320-")).count();
     world.later(Duration::from_hours(24 * 20));
     fetch(&world, &path, &ben, &[]).await;
     world.later(Duration::from_hours(24 * 20));
@@ -447,18 +450,18 @@ async fn requests_of_one_couple_do_not_delay_another() {
     let (cleo, _) = world.couple("cleo@example.org", "dan@example.org").await;
     let (many, one) = (world.photo(&ana, 1500).await, world.photo(&cleo, 300).await);
     let one = format!("/v1/media/{one}/320");
-    let asked = ["2048", "1080", "320"].map(|size| format!("/v1/media/{many}/{size}"));
-    let answers = futures_util::future::join_all(asked.iter().map(|path| fetch(&world, path, &ana, &[])));
+    let paths = ["2048", "1080", "320"].map(|size| format!("/v1/media/{many}/{size}"));
+    let answers = futures_util::future::join_all(paths.iter().map(|path| fetch(&world, path, &ana, &[])));
     let (answers, other) = tokio::join!(answers, fetch(&world, &one, &cleo, &[]));
     assert_eq!(other.0, 200);
     let made = answers.iter().filter(|(status, ..)| *status == 200).count();
-    let told = answers.iter().filter(|(status, headers, body)| {
+    let pending = answers.iter().filter(|(status, headers, body)| {
         let code = serde_json::from_slice::<Value>(body).unwrap_or_default()["code"] == "too_many_renditions";
         *status == 429 && headers.contains_key("retry-after") && code
     });
-    assert_eq!((made > 0, told.count()), (true, asked.len() - made));
-    assert!(made < asked.len(), "requests are concurrent, and the limit is one");
-    for path in &asked {
+    assert_eq!((made > 0, pending.count()), (true, paths.len() - made));
+    assert!(made < paths.len(), "requests are concurrent, and the limit is one");
+    for path in &paths {
         assert_eq!(fetch(&world, path, &ana, &[]).await.0, 200, "a later request succeeds");
     }
 }
@@ -496,7 +499,7 @@ async fn sweep_repairs_differences_between_rows_and_blobs() {
         assert_eq!(fetch(&world, &format!("/v1/media/{id}/320"), &ben, &[]).await.0, 200);
     }
     let blobs = gallery.blobs();
-    let good = kept(&world).await;
+    let good = blob_names(&world).await;
     let of = |id: &str| good.iter().find(|name| name.contains(id) && name.contains("/320-")).unwrap().clone();
     // Blobs of an upload that was never committed, and of a picture whose row does not name them.
     let orphans = BTreeSet::from([
@@ -540,8 +543,8 @@ async fn sweep_repairs_differences_between_rows_and_blobs() {
     assert_eq!(sweep(Sweep::default()).await, seen);
     world.work().await;
     assert_eq!(sweep(Sweep::default()).await, SweepReport::default(), "everything is repaired");
-    assert_eq!(kept(&world).await.intersection(&orphans).count(), 0);
-    assert!(kept(&world).await.is_superset(&others));
+    assert_eq!(blob_names(&world).await.intersection(&orphans).count(), 0);
+    assert!(blob_names(&world).await.is_superset(&others));
     assert!(blobs.delete_folder("").await.is_err(), "an empty folder name is an error");
     let token = world.sign_in("ana@example.org").await;
     assert_eq!(fetch(&world, &format!("/v1/media/{lost}/320"), &token, &[]).await.0, 200, "made again");
@@ -573,7 +576,7 @@ async fn photo_without_an_entry_expires() {
     );
     assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), found);
     world.work().await;
-    let left = kept(&world).await;
+    let left = blob_names(&world).await;
     assert!(left.iter().all(|name| name.contains(&posted) || name.contains(&face)), "{left:?}");
     assert_eq!(world.get(&format!("/v1/media/{posted}"), &ana).await.text("state"), "ready");
     assert_eq!(world.get(&format!("/v1/media/{never}"), &ana).await.said(), (404, "media_not_found"));
@@ -593,18 +596,18 @@ async fn sweep_continues_from_its_last_position() {
     let little = Sweep { cap: 1, ..Sweep::default() };
     let mut seen = BTreeSet::new();
     for _ in 0..3 {
-        let swept = gallery.sweep(little).await.unwrap();
-        assert_eq!(swept.unposted.len(), 1);
-        seen.extend(swept.unposted.iter().map(ToString::to_string));
+        let report = gallery.sweep(little).await.unwrap();
+        assert_eq!(report.unposted.len(), 1);
+        seen.extend(report.unposted.iter().map(ToString::to_string));
     }
     assert_eq!(seen, ids);
     assert_eq!(
         gallery.sweep(Sweep { time: Duration::ZERO, ..little }).await.unwrap(),
         SweepReport::default()
     );
-    assert!(kept(&world).await.contains("sweep"));
+    assert!(blob_names(&world).await.contains("sweep"));
     assert_eq!(gallery.sweep(little).await.unwrap(), SweepReport::default());
-    assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
+    assert!(!blob_names(&world).await.contains("sweep"), "the sweep is complete");
 }
 
 /// A picture is answered with a link if the store signs links and the host enables them.
@@ -651,9 +654,10 @@ async fn picture_is_answered_with_a_signed_link() {
 #[tokio::test]
 async fn hanging_blob_store_does_not_delay_readiness() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = format!("http://{}", silent.local_addr().unwrap());
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let secret = couple::Secret::new("sesame".to_owned());
-    let store = couple::blobs::S3Options::new("bucket").with_endpoint(&place).with_credentials("id", &secret);
+    let store =
+        couple::blobs::S3Options::new("bucket").with_endpoint(&endpoint).with_credentials("id", &secret);
     let builder = Backend::builder().limits(Unlimited).blobs(store.open().unwrap());
     let world = World::of(builder, HttpOptions::default());
     let probe = || world.call("GET", "/readyz", None, None);
@@ -675,7 +679,7 @@ async fn unmounted_blob_store_loses_no_picture() {
     let ids = [world.photo(&ana, 300).await, world.photo(&ana, 301).await];
     let blobs = world.backend.gallery().blobs();
     let mut away = Vec::new();
-    for name in kept(&world).await {
+    for name in blob_names(&world).await {
         away.push((name.clone(), blobs.read(&name, 1 << 20).await.unwrap().unwrap()));
         blobs.delete(&name).await.unwrap();
     }
@@ -698,7 +702,7 @@ async fn without_a_copy_all_renditions_are_made_and_kept() {
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
     let id = world.photo(&ana, 1500).await;
-    assert_eq!(kept(&world).await.len(), 4);
+    assert_eq!(blob_names(&world).await.len(), 4);
     let picture = world.get(&format!("/v1/media/{id}"), &ben).await;
     assert_eq!(picture.body["renditions"].as_array().unwrap().len(), 4);
     let rendered = world.backend.gallery().stats().rendered;

@@ -24,16 +24,16 @@ async fn concurrent_accepts_create_one_couple() {
             })
         })
         .collect();
-    let mut founded = std::collections::HashSet::new();
+    let mut couples = std::collections::HashSet::new();
     for task in tasks {
         let (who, status, couple) = task.await.unwrap();
         match status {
             // A repeat by the successful account returns the same couple.
-            201 => drop(founded.insert((who, couple))),
+            201 => drop(couples.insert((who, couple))),
             status => assert!(matches!(status, 404 | 409), "{status}"),
         }
     }
-    assert_eq!(founded.len(), 1);
+    assert_eq!(couples.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,8 +165,11 @@ async fn addressed_invite_works_for_its_addressee_only() {
     world.work().await;
     let (code, link) = world.mailed("BEN@example.org");
     assert_eq!(code, sent.text("code"));
-    for named in [json!({"code": code}), json!({"token": link}), json!({"id": sent.text("id")})] {
-        assert_eq!(world.post("/v1/invites/accept", &cleo, named).await.said(), (404, "invite_not_found"));
+    for reference in [json!({"code": code}), json!({"token": link}), json!({"id": sent.text("id")})] {
+        assert_eq!(
+            world.post("/v1/invites/accept", &cleo, reference).await.said(),
+            (404, "invite_not_found")
+        );
     }
     // An id works only for an invite that is addressed to the account.
     let open = world.post("/v1/invites", &ana, json!({})).await.text("id");
@@ -260,13 +263,13 @@ async fn late_repeat_does_not_reach_another_couple() {
     let cleo = world.join("cleo@example.org").await;
     world.pair(&ana, &cleo).await;
     assert_eq!(say().await.said(), (404, "not_paired"));
-    let named = axum::http::Request::post("/v1/couple/entries")
+    let request = axum::http::Request::post("/v1/couple/entries")
         .header("authorization", format!("Bearer {ana}"))
         .header("content-type", "application/json")
         .header("couple-id", old)
         .body(axum::body::Body::from(json!({"client_id": "f", "kind": "hug", "body": {}}).to_string()))
         .unwrap();
-    assert_eq!(world.raw(named).await.said(), (404, "not_paired"));
+    assert_eq!(world.raw(request).await.said(), (404, "not_paired"));
     let page = world.get("/v1/couple/entries?after=0", &cleo).await;
     assert_eq!(page.body["entries"].as_array().unwrap().len(), 1);
 }
@@ -318,9 +321,9 @@ async fn deletion_request_withdraws_invites_and_ends_pairing() {
     assert_eq!(world.call("DELETE", "/v1/me", Some(&ana), None).await.status, 202);
     world.work().await;
     assert_eq!(world.get("/v1/invites", &ben).await.body["received"], json!([]));
-    for named in [json!({ "code": code }), json!({ "id": addressed })] {
+    for reference in [json!({ "code": code }), json!({ "id": addressed })] {
         for path in ["/v1/invites/preview", "/v1/invites/accept", "/v1/invites/decline"] {
-            let answer = world.post(path, &ben, named.clone()).await;
+            let answer = world.post(path, &ben, reference.clone()).await;
             assert_eq!(answer.said(), (404, "invite_not_found"), "{path}");
         }
     }

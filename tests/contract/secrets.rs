@@ -18,9 +18,9 @@ async fn ratio(world: &World, path: &str, extra: &Value, samples: usize) -> f64 
         {
             let mut body = extra.clone();
             body["email"] = email.as_str().into();
-            let begun = Instant::now();
+            let started = Instant::now();
             world.open(path, body).await;
-            took[who].push(begun.elapsed());
+            took[who].push(started.elapsed());
         }
     }
     let [known, unknown] = took.map(|mut took| {
@@ -93,10 +93,10 @@ async fn log_at_its_most_verbose_contains_no_secret() {
     world.work().await;
     let (_, reset) = world.mailed("ana@example.org");
     drop(guard);
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(said.contains("/v1/couple/entries"), "something is logged");
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("/v1/couple/entries"), "something is logged");
     let secrets = [&ana, &ben, &code, &link, &reset, &invite.text("code"), &invite.text("link")];
     for secret in secrets.into_iter().map(String::as_str).chain([PASSWORD, "not the right one", "business"]) {
-        assert!(secret.is_empty() || !said.contains(secret), "{secret} is in the log");
+        assert!(secret.is_empty() || !text.contains(secret), "{secret} is in the log");
     }
 }

@@ -79,13 +79,13 @@ impl Served {
 
     /// Waits until there are `count` live connections.
     pub(crate) async fn until_open(&self, count: usize) {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let open = self.streams().await;
             if open == count {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(5), "{open}, not {count}");
+            assert!(started.elapsed() < Duration::from_secs(5), "{open}, not {count}");
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -143,19 +143,19 @@ async fn websocket_gets_stored_and_new_entries() {
     assert_eq!(frame(&mut socket).await["entry"]["kind"], "paired");
     assert_eq!(frame(&mut socket).await["type"], "caught_up");
     served.world.say(&ana, "hello").await;
-    let told = frame(&mut socket).await;
-    assert_eq!(told["entry"]["body"]["text"], "hello");
+    let received = frame(&mut socket).await;
+    assert_eq!(received["entry"]["body"]["text"], "hello");
     served.world.post("/v1/couple/signals", &ana, json!({"kind": "kiss"})).await;
     assert_eq!(frame(&mut socket).await["kind"], "kiss");
     // Other text of a client is ignored.
     socket.send(Message::text("hello?")).await.unwrap();
     socket.send(Message::Ping(vec![1].into())).await.unwrap();
     served.world.say(&ana, "again").await;
-    let told = frame(&mut socket).await;
-    assert_eq!(told["entry"]["body"]["text"], "again");
+    let received = frame(&mut socket).await;
+    assert_eq!(received["entry"]["body"]["text"], "again");
     // The cursor of a frame resumes after it, read positions included.
     drop(socket);
-    let after = told["cursor"].as_str().unwrap();
+    let after = received["cursor"].as_str().unwrap();
     let mut socket = served.connect(&ben, &format!("?after={after}")).await.unwrap();
     assert_eq!(frame(&mut socket).await["type"], "caught_up");
 }
@@ -169,12 +169,12 @@ async fn signals_are_sent_in_both_directions() {
     for socket in [&mut by_ana, &mut by_ben] {
         assert_eq!(frame(socket).await["type"], "caught_up");
     }
-    let say = |frame: Value| Message::text(frame.to_string());
-    by_ana.send(say(json!({"type": "signal", "kind": "typing"}))).await.unwrap();
+    let text_message = |frame: Value| Message::text(frame.to_string());
+    by_ana.send(text_message(json!({"type": "signal", "kind": "typing"}))).await.unwrap();
     let typing = json!({"type": "signal", "from": "partner", "kind": "typing", "body": null});
     assert_eq!(frame(&mut by_ben).await, typing);
     // Both members touch the same point.
-    let thumb = |x: f64| say(json!({"type": "signal", "kind": "thumb", "body": {"x": x, "y": 0.5}}));
+    let thumb = |x: f64| text_message(json!({"type": "signal", "kind": "thumb", "body": {"x": x, "y": 0.5}}));
     by_ana.send(thumb(0.5)).await.unwrap();
     assert_eq!(frame(&mut by_ben).await["kind"], "thumb");
     by_ben.send(thumb(0.5)).await.unwrap();
@@ -184,13 +184,13 @@ async fn signals_are_sent_in_both_directions() {
         assert_eq!((&kiss["kind"], &kiss["body"]), (&json!("thumb_kiss"), &json!({"x": 0.5, "y": 0.5})));
     }
     // An invalid signal is refused, and the connection continues.
-    for bad in [
+    for invalid in [
         json!({"type": "signal"}),
         json!({"type": "signal", "kind": "paired"}),
         json!({"type": "signal", "kind": "typing", "from": "partner"}),
         json!({"type": "entry", "body": {}}),
     ] {
-        by_ana.send(say(bad)).await.unwrap();
+        by_ana.send(text_message(invalid)).await.unwrap();
         assert_eq!(frame(&mut by_ana).await, json!({"type": "refused", "code": "invalid_field"}));
     }
 }
@@ -312,7 +312,7 @@ async fn end_of_a_session_or_couple_closes_its_connections() {
     let mut by_ana = served.connect(&ana, "").await.unwrap();
     frame(&mut by_ben).await;
     frame(&mut by_ana).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     served.world.call("DELETE", "/v1/sessions/current", Some(&ben), None).await;
     assert_eq!(frame(&mut by_ben).await["reason"], "signed_out");
     let close = closed(&mut by_ben).await.unwrap();
@@ -320,7 +320,7 @@ async fn end_of_a_session_or_couple_closes_its_connections() {
     served.world.call("DELETE", "/v1/couple", Some(&ana), None).await;
     assert_eq!(frame(&mut by_ana).await["entry"]["kind"].as_str().unwrap_or("bye"), "bye");
     assert_eq!(u16::from(closed(&mut by_ana).await.unwrap().code), 1008);
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -364,8 +364,8 @@ async fn invalid_upgrade_is_refused() {
     let old = format!(
         "{head}authorization: Bearer {ana}\r\nsec-websocket-version: 8\r\nsec-websocket-key: x\r\n\r\n"
     );
-    let told = served.raw(&old).await;
-    assert!(told.starts_with("HTTP/1.1 426") && told.contains("upgrade_required"), "{told}");
+    let received = served.raw(&old).await;
+    assert!(received.starts_with("HTTP/1.1 426") && received.contains("upgrade_required"), "{received}");
 }
 
 /// A page's script sees neither protocol pings nor the state of the connection.
@@ -377,8 +377,8 @@ async fn heartbeat_frames_are_sent_on_request() {
     let mut quiet = served.connect(&ben, "?presence=off").await.unwrap();
     assert_eq!(frame(&mut socket).await["type"], "caught_up");
     assert_eq!(frame(&mut quiet).await["type"], "caught_up");
-    for said in [json!({"type": "ping"}), json!({"type": "ping", "id": 7})] {
-        socket.send(Message::text(said.to_string())).await.unwrap();
+    for ping in [json!({"type": "ping"}), json!({"type": "ping", "id": 7})] {
+        socket.send(Message::text(ping.to_string())).await.unwrap();
         assert_eq!(frame(&mut socket).await, json!({"type": "pong"}));
     }
     let request = format!(

@@ -31,8 +31,8 @@ impl Served {
     /// As [`socketio`](Self::socketio), and waits until the client is connected.
     async fn follow(&self, auth: &Value) -> Socket {
         let mut socket = self.socketio(auth).await;
-        let told = packet(&mut socket).await;
-        assert!(told.starts_with("40{\"sid\""), "{told}");
+        let received = packet(&mut socket).await;
+        assert!(received.starts_with("40{\"sid\""), "{received}");
         socket
     }
 }
@@ -53,9 +53,10 @@ async fn packet(socket: &mut Socket) -> String {
 /// Frame of the next event other than presence, whose type is its name.
 async fn event(socket: &mut Socket) -> Value {
     loop {
-        let told = packet(socket).await;
+        let received = packet(socket).await;
         let event: Value =
-            serde_json::from_str(told.strip_prefix("42").unwrap_or_else(|| panic!("{told}"))).unwrap();
+            serde_json::from_str(received.strip_prefix("42").unwrap_or_else(|| panic!("{received}")))
+                .unwrap();
         assert_eq!(event[0], event[1]["type"]);
         if event[0] != "presence" {
             return event[1].clone();
@@ -107,8 +108,8 @@ async fn refused_client_gets_the_reason() {
         (json!([]), "unauthenticated"),
     ] {
         let mut socket = served.socketio(&auth).await;
-        let told = packet(&mut socket).await;
-        assert_eq!(told, format!("44{}", json!({ "message": code })), "{auth}");
+        let received = packet(&mut socket).await;
+        assert_eq!(received, format!("44{}", json!({ "message": code })), "{auth}");
         assert_eq!(packet(&mut socket).await, "closed", "the Engine.IO session ends with the refusal");
     }
     served.until_open(0).await;
@@ -167,7 +168,7 @@ async fn socketio_heartbeat_is_sent_on_request() {
     assert_eq!(event(&mut socket).await["type"], "caught_up");
     socket.send(Message::text(r#"42["ping"]"#)).await.unwrap();
     assert_eq!(event(&mut socket).await, json!({"type": "pong"}));
-    let begun = Instant::now();
+    let started = Instant::now();
     let heartbeat = async {
         loop {
             let message = socket.next().await.unwrap().unwrap();
@@ -179,7 +180,7 @@ async fn socketio_heartbeat_is_sent_on_request() {
     };
     let message = timeout(Duration::from_secs(7), heartbeat).await.expect("a heartbeat within its time");
     assert_eq!(message.to_text().unwrap(), r#"42["ping",{"type":"ping"}]"#);
-    assert!(begun.elapsed() > Duration::from_secs(4));
+    assert!(started.elapsed() > Duration::from_secs(4));
 }
 
 /// `41` may arrive before the library has recorded that the client is connected.
@@ -242,11 +243,12 @@ async fn handshakes_of_one_client_do_not_stop_others() {
     let last = "GET /healthz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
     let requests = handshake("198.51.100.1", "polling").repeat(10_000) + last;
     let (mut reads, mut writes) = flood.split();
-    let mut told = String::new();
-    let (wrote, read) = tokio::join!(writes.write_all(requests.as_bytes()), reads.read_to_string(&mut told));
+    let mut received = String::new();
+    let (wrote, read) =
+        tokio::join!(writes.write_all(requests.as_bytes()), reads.read_to_string(&mut received));
     wrote.unwrap();
     read.unwrap();
-    let count = |status: &str| told.matches(&format!("HTTP/1.1 {status}")).count();
+    let count = |status: &str| received.matches(&format!("HTTP/1.1 {status}")).count();
     // One more: the last request.
     assert_eq!((count("200"), count("429"), count("503")), (101, 9_900, 0));
     let mut other = served.follow(&json!({"token": ana})).await;
@@ -258,9 +260,9 @@ async fn handshakes_of_one_client_do_not_stop_others() {
         for _ in 0..100 {
             let mut stream = TcpStream::connect(served.address).await.unwrap();
             stream.write_all(handshake("198.51.100.2", "websocket").as_bytes()).await.unwrap();
-            let mut begun = [0; 12];
-            stream.read_exact(&mut begun).await.unwrap();
-            assert_eq!(&begun, b"HTTP/1.1 101");
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.unwrap();
+            assert_eq!(&start, b"HTTP/1.1 101");
             open.push(stream);
         }
         assert!(served.raw(&handshake("198.51.100.2", "polling")).await.starts_with("HTTP/1.1 429"));
@@ -283,8 +285,8 @@ async fn sessions_without_a_namespace_end() {
     for client in ["198.51.100.1", "198.51.100.2"] {
         assert!(served.raw(&handshake(client, "polling")).await.starts_with("HTTP/1.1 429"));
     }
-    let mut told = Vec::new();
-    let ended = timeout(Duration::from_secs(15), silent.read_to_end(&mut told)).await;
+    let mut received = Vec::new();
+    let ended = timeout(Duration::from_secs(15), silent.read_to_end(&mut received)).await;
     ended.expect("the server ends it").unwrap();
     let returned = async {
         for client in ["198.51.100.1", "198.51.100.2"] {
@@ -307,8 +309,8 @@ async fn polled(served: &Served, client: &str, sid: &str, packets: Option<&str>)
 
 /// Begins a polling session; returns `&sid=…`.
 async fn begin_polling(served: &Served, client: &str) -> String {
-    let begun = polled(served, client, "", None).await;
-    let sid = begun.split("\"sid\":\"").nth(1).unwrap_or_else(|| panic!("{begun}"));
+    let handshake = polled(served, client, "", None).await;
+    let sid = handshake.split("\"sid\":\"").nth(1).unwrap_or_else(|| panic!("{handshake}"));
     format!("&sid={}", sid.split('"').next().unwrap())
 }
 
@@ -363,7 +365,7 @@ async fn response(stream: &mut BufReader<TcpStream>) -> String {
 async fn sessions_that_end_immediately_are_limited() {
     let served = behind_a_proxy(500, 10);
     let mut stream = BufReader::new(TcpStream::connect(served.address).await.unwrap());
-    let (mut begun, mut most) = (0, 0);
+    let (mut session_count, mut most) = (0, 0);
     for round in 0..1_000 {
         stream.write_all(handshake("198.51.100.1", "polling").as_bytes()).await.unwrap();
         let answer = response(&mut stream).await;
@@ -375,7 +377,7 @@ async fn sessions_that_end_immediately_are_limited() {
             assert!(answer.contains("\r\nretry-after: "), "{answer}");
             continue;
         };
-        begun += 1;
+        session_count += 1;
         let sid = sid.split('"').next().unwrap();
         let close = format!(
             "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nhost: h\r\n\
@@ -385,7 +387,7 @@ async fn sessions_that_end_immediately_are_limited() {
         assert!(response(&mut stream).await.starts_with("HTTP/1.1 200"));
     }
     most = most.max(sessions(&served).await);
-    assert!((40..=80).contains(&begun), "{begun} sessions began");
+    assert!((40..=80).contains(&session_count), "{session_count} sessions began");
     assert!(most <= 40, "{most} sessions in memory");
     // Other clients are not refused meanwhile, and the permits of this one are returned.
     begin_polling(&served, "198.51.100.2").await;
@@ -413,12 +415,12 @@ async fn authenticated_clients_of_one_network_are_not_refused() {
 #[tokio::test]
 async fn handshakes_of_a_48_bit_prefix_do_not_stop_others() {
     let served = behind_a_proxy(1_000, 10);
-    let mut begun = 0;
+    let mut session_count = 0;
     for network in 0..60 {
         let client = format!("2001:db8:1:{:x}::1", network << 8);
-        begun += usize::from(polled(&served, &client, "", None).await.starts_with("HTTP/1.1 200"));
+        session_count += usize::from(polled(&served, &client, "", None).await.starts_with("HTTP/1.1 200"));
     }
-    assert_eq!(begun, 40);
+    assert_eq!(session_count, 40);
     assert!(polled(&served, "2001:db8:2::1", "", None).await.starts_with("HTTP/1.1 200"));
 }
 
@@ -443,7 +445,7 @@ async fn flood_of_messages_ends_its_connection_only() {
             flood.send(message.clone()).await.unwrap();
         }
         flood.send(Message::text(r#"42["ping"]"#)).await.unwrap();
-        while !packet_of_any_kind(&mut flood).await.is_some_and(|told| told.contains("pong")) {}
+        while !packet_of_any_kind(&mut flood).await.is_some_and(|received| received.contains("pong")) {}
         assert_eq!(flooded(flood, &message).await, Some(1008), "{message:?}");
     }
     let flood = served.connect(&ana, "?presence=off").await.unwrap();
@@ -511,8 +513,8 @@ async fn flood_of_packets_ends_a_polling_session() {
 async fn polling_session_is_upgraded_to_a_websocket() {
     let served = Served::new();
     let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
-    let begun = served.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: h\r\n\r\n").await;
-    let sid = begun.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let handshake = served.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let sid = handshake.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket&sid={sid}", served.address);
     let stream = TcpStream::connect(served.address).await.unwrap();
     let (mut socket, _) = client_async(&url, stream).await.unwrap();
@@ -541,21 +543,21 @@ async fn bye_ends_a_polling_session() {
     let get = async |sid: &str| {
         served.raw(&format!("GET {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")).await
     };
-    let begun = get("").await;
-    let sid = format!("&sid={}", begun.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap());
-    let said = format!("40{}", json!({"token": ana, "presence": "off"}));
+    let handshake = get("").await;
+    let sid = format!("&sid={}", handshake.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap());
+    let connect_packet = format!("40{}", json!({"token": ana, "presence": "off"}));
     let post = format!(
-        "POST {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{said}",
-        said.len()
+        "POST {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{connect_packet}",
+        connect_packet.len()
     );
     assert!(served.raw(&post).await.ends_with("ok"));
     while !get(&sid).await.contains("caught_up") {}
     served.world.call("DELETE", "/v1/sessions/current", Some(&ana), None).await;
-    let mut told = String::new();
-    while !told.contains("41") {
-        told = get(&sid).await;
+    let mut received = String::new();
+    while !received.contains("41") {
+        received = get(&sid).await;
     }
-    assert!(told.contains("signed_out"), "{told}");
+    assert!(received.contains("signed_out"), "{received}");
     let over = async { while !get(&sid).await.starts_with("HTTP/1.1 400") {} };
     timeout(Duration::from_secs(5), over).await.expect("its session has ended");
     served.until_open(0).await;
@@ -570,21 +572,21 @@ async fn polling_works_on_one_process() {
     let get = async |sid: &str| {
         served.raw(&format!("GET {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")).await
     };
-    let begun = get("").await;
-    let sid = begun.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let handshake = get("").await;
+    let sid = handshake.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap();
     let sid = format!("&sid={sid}");
-    let said = format!("40{}", json!({"token": ben, "presence": "off"}));
+    let connect_packet = format!("40{}", json!({"token": ben, "presence": "off"}));
     let post = format!(
-        "POST {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{said}",
-        said.len()
+        "POST {path}{sid} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{connect_packet}",
+        connect_packet.len()
     );
     assert!(served.raw(&post).await.ends_with("ok"));
     served.world.say(&ana, "hello").await;
-    let mut told = String::new();
-    while !told.contains("\"text\":\"hello\"") {
-        told.push_str(&get(&sid).await);
+    let mut received = String::new();
+    while !received.contains("\"text\":\"hello\"") {
+        received.push_str(&get(&sid).await);
     }
-    assert!(told.contains("40{\"sid\"") && told.contains("42[\"caught_up\""), "{told}");
+    assert!(received.contains("40{\"sid\"") && received.contains("42[\"caught_up\""), "{received}");
 }
 
 #[tokio::test]
@@ -594,9 +596,9 @@ async fn invalid_packet_ends_only_its_own_connection() {
     let mut other = served.follow(&json!({"token": ben, "presence": "off"})).await;
     assert_eq!(event(&mut other).await["type"], "caught_up");
     let long = format!("42[\"signal\",{{\"kind\":\"x-a\",\"body\":{{\"a\":\"{}\"}}}}]", "x".repeat(5_000));
-    for bad in [long.as_str(), "9", "45", "4{", "451-[\"signal\",{\"_placeholder\":true,\"num\":0}]"] {
+    for invalid in [long.as_str(), "9", "45", "4{", "451-[\"signal\",{\"_placeholder\":true,\"num\":0}]"] {
         let mut socket = served.follow(&json!({"token": ana, "presence": "off"})).await;
-        let _ = socket.send(Message::text(bad)).await;
+        let _ = socket.send(Message::text(invalid)).await;
         let ended = async {
             loop {
                 match socket.next().await {
@@ -607,7 +609,7 @@ async fn invalid_packet_ends_only_its_own_connection() {
         };
         timeout(Duration::from_secs(3), ended)
             .await
-            .unwrap_or_else(|_| panic!("{bad:.20} does not end the connection"));
+            .unwrap_or_else(|_| panic!("{invalid:.20} does not end the connection"));
     }
     served.until_open(1).await;
     served.world.say(&ana, "still-here").await;

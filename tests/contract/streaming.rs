@@ -143,8 +143,8 @@ async fn connection_is_kept_after_a_poll() {
         served.until_open(1).await;
         wire.says_nothing().await;
         served.world.say(&ana, &n.to_string()).await;
-        let told: Value = serde_json::from_str(&wire.chunks().await).unwrap();
-        assert_eq!(told["frames"][0]["entry"]["body"]["text"], n.to_string());
+        let received: Value = serde_json::from_str(&wire.chunks().await).unwrap();
+        assert_eq!(received["frames"][0]["entry"]["body"]["text"], n.to_string());
         wire.send(&get("/v1/me", &ben, "")).await;
         let (status, me) = wire.whole().await;
         assert_eq!((status.as_str(), &me["email"]), ("http/1.1 200 ok", &json!("ben@example.org")));
@@ -205,9 +205,9 @@ async fn head_for_a_slow_client_is_not_lost() {
     let (reads, mut writes) = socket.connect(address).await.unwrap().into_split();
     let many = 300;
     let at_once = get("/v1/couple/live?wait=0", &ben, "").repeat(many);
-    let asked = format!("{at_once}{}{}", poll(&ben), get("/v1/me", &ben, ""));
+    let requests = format!("{at_once}{}{}", poll(&ben), get("/v1/me", &ben, ""));
     let asks = tokio::spawn(async move {
-        writes.write_all(asked.as_bytes()).await.unwrap();
+        writes.write_all(requests.as_bytes()).await.unwrap();
         writes
     });
     let mut wire = Wire(BufReader::with_capacity(512, reads));
@@ -236,7 +236,7 @@ async fn events_are_chunked_and_the_connection_is_kept() {
     for line in
         ["content-type: text/event-stream", "x-accel-buffering: no", "x-content-type-options: nosniff"]
     {
-        assert!(head.iter().any(|said| said == line), "{line} is not in {head:?}");
+        assert!(head.iter().any(|header| header == line), "{line} is not in {head:?}");
     }
     assert!(wire.event("caught_up").await.contains("retry: "));
     for text in ["short", &"long".repeat(3_000)] {
@@ -290,8 +290,8 @@ async fn other_clients_are_answered_by_hyper() {
         served.until_open(1).await;
         if ends == "}" {
             served.world.say(&ana, "old").await;
-            let told: Value = serde_json::from_str(&wire.rest().await).unwrap();
-            assert_eq!(told["frames"][0]["entry"]["body"]["text"], "old");
+            let received: Value = serde_json::from_str(&wire.rest().await).unwrap();
+            assert_eq!(received["frames"][0]["entry"]["body"]["text"], "old");
         } else {
             // No chunk size before it.
             assert_eq!([wire.plain_line().await, wire.plain_line().await], [": open\n", "\n"]);
@@ -339,8 +339,8 @@ async fn stopping_server_ends_waiting_responses() {
     sleep(Duration::from_millis(100)).await;
     assert!(!served.task.is_finished());
     served.world.backend.live().drain();
-    let told: Value = serde_json::from_str(&polls.chunks().await).unwrap();
-    assert_eq!(told["frames"][0]["reason"], "draining", "{told}");
+    let received: Value = serde_json::from_str(&polls.chunks().await).unwrap();
+    assert_eq!(received["frames"][0]["reason"], "draining", "{received}");
     assert!(follows.event("draining").await.contains("retry_after_ms"));
     assert_eq!(follows.chunk().await, "");
     // Then it closes: no further request is answered.

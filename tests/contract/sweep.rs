@@ -10,7 +10,7 @@ use couple::{
 };
 
 use crate::{
-    media::{forgetful, kept},
+    media::{blob_names, forgetful},
     world::{World, png},
 };
 
@@ -27,7 +27,7 @@ async fn suspicious_round_does_not_stop_the_sweep() {
         (world.photo(&cleo, 302).await, world.upload(&cleo, "purpose=photo", png(303, 303)).await.text("id"));
     let gallery = world.backend.gallery();
     let mut away = Vec::new();
-    for name in kept(&world).await.into_iter().filter(|name| lost.iter().any(|id| name.contains(id))) {
+    for name in blob_names(&world).await.into_iter().filter(|name| lost.iter().any(|id| name.contains(id))) {
         away.push((name.clone(), gallery.blobs().read(&name, 1 << 20).await.unwrap().unwrap()));
         gallery.blobs().delete(&name).await.unwrap();
     }
@@ -35,7 +35,10 @@ async fn suspicious_round_does_not_stop_the_sweep() {
     // Two rounds: the first is full of lost pictures.
     let error = gallery.sweep(Sweep { cap: 2, ..Sweep::default() }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(!kept(&world).await.contains("sweep"), "the sweep is complete: the next starts at the beginning");
+    assert!(
+        !blob_names(&world).await.contains("sweep"),
+        "the sweep is complete: the next starts at the beginning"
+    );
     let cleo = world.sign_in("cleo@example.org").await;
     assert_eq!(world.get(&format!("/v1/media/{stuck}"), &cleo).await.text("state"), "rejected");
     assert_eq!(world.get(&format!("/v1/media/{whole}"), &cleo).await.text("state"), "ready");
@@ -66,7 +69,7 @@ async fn sweep_continues_within_a_space() {
     }
     assert_eq!(seen, ids);
     assert_eq!(gallery.sweep(Sweep::default()).await.unwrap(), SweepReport::default());
-    assert!(!kept(&world).await.contains("sweep"), "the sweep is complete");
+    assert!(!blob_names(&world).await.contains("sweep"), "the sweep is complete");
 }
 
 /// A photo that no entry names stays, unless the host sets a limit: an app's own entries may name it.

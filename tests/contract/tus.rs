@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    media::kept,
+    media::blob_names,
     observed_store::{ObservedStore, StoreObserver},
     world::{TestResponse, World, png},
 };
@@ -88,10 +88,10 @@ async fn upload_in_several_requests_becomes_a_picture() {
         (204, half.to_string().as_str())
     );
     assert!(answer.headers.contains_key("upload-expires"));
-    let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+    let head = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
     let metadata = format!("{PHOTO},placeholder {}", BASE64.encode(b"3OcRJYB4d3h_iIeHeEh3eIhw-j3A"));
-    assert_eq!(asked.headers["upload-metadata"].to_str().unwrap(), metadata, "as it was sent");
-    assert_eq!(asked.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
+    assert_eq!(head.headers["upload-metadata"].to_str().unwrap(), metadata, "as it was sent");
+    assert_eq!(head.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
     assert_eq!(
         patch(&world, &ana, &path, 0, bytes[..half].to_vec().into()).await.said(),
         (409, "upload_conflict")
@@ -120,18 +120,18 @@ async fn upload_in_several_requests_becomes_a_picture() {
 
     let last = patch(&world, &ana, &path, half + 200, bytes[half + 200..].to_vec().into()).await;
     assert_eq!(last.status, 204, "{}", last.body);
-    let place = last.headers["content-location"].to_str().unwrap().to_owned();
+    let location = last.headers["content-location"].to_str().unwrap().to_owned();
     let again = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
-    assert_eq!(again.headers["content-location"].to_str().unwrap(), place);
+    assert_eq!(again.headers["content-location"].to_str().unwrap(), location);
     assert_eq!(again.headers["upload-offset"], again.headers["upload-length"]);
-    let early = world.get(&place, &ben).await;
+    let early = world.get(&location, &ben).await;
     assert_eq!(early.text("placeholder"), "3OcRJYB4d3h/iIeHeEh3eIhw+j3A");
     assert_eq!((&early.body["state"], &early.body["width"]), (&json!("processing"), &json!(300)));
     world.work().await;
-    assert_eq!(world.get(&place, &ben).await.text("state"), "ready");
+    assert_eq!(world.get(&location, &ben).await.text("state"), "ready");
     // The same bytes in one request are the same picture.
     let same = world.upload(&ana, "purpose=photo", bytes).await;
-    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place));
+    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, location));
 }
 
 /// A client that lost the response repeats the request while the first one is running.
@@ -149,23 +149,23 @@ async fn concurrent_completions_return_one_picture() {
         let mut appending = upload.append(0, None).await.unwrap();
         assert!(appending.write(bytes.clone().into()).await.unwrap());
         appending.finish().await.unwrap();
-        let asked = (0..8).map(|nth: u64| {
+        let requests = (0..8).map(|nth: u64| {
             let (world, ana, path) = (&world, &ana, &path);
             async move {
                 tokio::time::sleep(Duration::from_micros(nth * 300)).await;
                 send(world, ana, "HEAD", path, &[], Body::empty()).await
             }
         });
-        let mut places = BTreeSet::new();
-        for answer in futures_util::future::join_all(asked).await {
+        let mut locations = BTreeSet::new();
+        for answer in futures_util::future::join_all(requests).await {
             assert_eq!(answer.status, 200, "{}", answer.body);
-            places.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
+            locations.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
         }
-        assert_eq!(places.len(), 1, "{places:?}");
-        let id = places.pop_first().unwrap().rsplit('/').next().unwrap().parse().unwrap();
+        assert_eq!(locations.len(), 1, "{locations:?}");
+        let id = locations.pop_first().unwrap().rsplit('/').next().unwrap().parse().unwrap();
         let media = world.backend.ports().store.media(id).await.unwrap().unwrap();
         assert_eq!(media.source.as_ref().unwrap().bytes, bytes.len() as i64);
-        let left = kept(&world).await;
+        let left = blob_names(&world).await;
         assert!(!left.iter().any(|name| name.starts_with("t/")), "completion removes the parts");
         assert_eq!(left.iter().filter(|name| name.ends_with("/upload")).count(), (side - 299) as usize);
     }
@@ -179,7 +179,7 @@ async fn invalid_requests_are_refused() {
         let answer = send(&world, &ana, "POST", "/v1/uploads", headers, Body::empty()).await;
         (answer.status, answer.code().to_owned())
     };
-    let is = |said: (u16, String), status: u16, code: &str| assert_eq!(said, (status, code.to_owned()));
+    let is = |actual: (u16, String), status: u16, code: &str| assert_eq!(actual, (status, code.to_owned()));
     is(create(&[("upload-length", "9")]).await, 422, "invalid_field");
     is(create(&[("upload-metadata", PHOTO)]).await, 400, "malformed_request");
     is(create(&[("upload-metadata", PHOTO), ("upload-length", "-1")]).await, 400, "malformed_request");
@@ -226,7 +226,7 @@ fn world_with(options: GalleryOptions) -> World {
 
 /// Blobs with bytes of resumable uploads.
 async fn parts(world: &World) -> Vec<String> {
-    kept(world).await.into_iter().filter(|name| name.starts_with("t/")).collect()
+    blob_names(world).await.into_iter().filter(|name| name.starts_with("t/")).collect()
 }
 
 /// A body whose bytes the test sends; it ends when the sender is dropped.
@@ -303,9 +303,9 @@ async fn many_tiny_requests_leave_few_blobs() {
         if offset + 1 < bytes.len() {
             most = most.max(parts(&world).await.len());
         } else {
-            let place = answer.headers["content-location"].to_str().unwrap();
+            let location = answer.headers["content-location"].to_str().unwrap();
             world.work().await;
-            assert_eq!(world.get(place, &ana).await.text("state"), "ready", "the bytes are in order");
+            assert_eq!(world.get(location, &ana).await.text("state"), "ready", "the bytes are in order");
         }
     }
     assert!(bytes.len() > 300 && most <= 12, "{most} blobs for {} requests", bytes.len());
@@ -345,10 +345,10 @@ async fn stored_bytes_are_never_overwritten_by_an_older_request() {
     assert_eq!(older.said(), (423, "upload_locked"), "clients repeat a 423");
     assert_eq!(at(&world, &ana, &path).await, (200, Some(half)));
     let last = patch(&world, &ana, &path, half, bytes[half..].to_vec().into()).await;
-    let place = last.headers["content-location"].to_str().unwrap();
+    let location = last.headers["content-location"].to_str().unwrap();
     // Only the right bytes are the same picture.
     let same = world.upload(&ana, "purpose=photo", bytes).await;
-    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place.to_owned()));
+    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, location.to_owned()));
 }
 
 /// A stalled request holds the account's only permit.
@@ -510,7 +510,7 @@ async fn concurrent_creations_do_not_exceed_the_number_of_unfinished_uploads() {
 async fn one_idempotency_key_for_several_uploads_delays_no_picture() {
     let world = World::new();
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
-    let mut places = BTreeSet::new();
+    let mut locations = BTreeSet::new();
     for side in [300, 301] {
         let bytes = png(side, side);
         let path = begin(&world, &ana, bytes.len()).await;
@@ -521,9 +521,9 @@ async fn one_idempotency_key_for_several_uploads_delays_no_picture() {
         ];
         let answer = send(&world, &ana, "PATCH", &path, &headers, bytes.into()).await;
         assert_eq!(answer.status, 204, "{}", answer.body);
-        places.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
+        locations.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
     }
-    assert_eq!((places.len(), unfinished(&world, &ana).await), (2, 0));
+    assert_eq!((locations.len(), unfinished(&world, &ana).await), (2, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -549,21 +549,21 @@ async fn concurrent_final_uploads_of_the_same_parts_all_have_the_picture() {
                 send(&world, &ana, "POST", "/v1/uploads", &headers, Body::empty()).await
             });
         }
-        let mut places = BTreeSet::new();
+        let mut locations = BTreeSet::new();
         while let Some(answer) = finals.join_next().await {
             let answer = answer.unwrap();
             if answer.status == 201 {
                 let path = format!("/v1/{}", answer.headers["location"].to_str().unwrap());
-                let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
-                assert_eq!(asked.status, 200, "the upload does not exist");
-                assert_eq!(asked.headers["content-location"], answer.headers["content-location"]);
-                places.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
+                let head = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+                assert_eq!(head.status, 200, "the upload does not exist");
+                assert_eq!(head.headers["content-location"], answer.headers["content-location"]);
+                locations.insert(answer.headers["content-location"].to_str().unwrap().to_owned());
             } else {
-                let late = [(423, "upload_locked"), (404, "upload_not_found")];
-                assert!(late.contains(&answer.said()), "{}", answer.body);
+                let refusals = [(423, "upload_locked"), (404, "upload_not_found")];
+                assert!(refusals.contains(&answer.said()), "{}", answer.body);
             }
         }
-        assert_eq!(places.len(), 1);
+        assert_eq!(locations.len(), 1);
     }
     assert_eq!(unfinished(&world, &ana).await, 0);
 }
@@ -606,9 +606,9 @@ async fn length_may_be_declared_later() {
     assert_eq!((answer.status, &answer.headers["upload-defer-length"]), (201, &"1".parse().unwrap()));
     let path = format!("/v1/{}", answer.headers["location"].to_str().unwrap());
     assert_eq!(patch(&world, &ana, &path, 0, bytes[..500].to_vec().into()).await.status, 204);
-    let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
-    assert_eq!(asked.headers["upload-defer-length"], "1");
-    assert!(!asked.headers.contains_key("upload-length"));
+    let head = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+    assert_eq!(head.headers["upload-defer-length"], "1");
+    assert!(!head.headers.contains_key("upload-length"));
     let declare = async |length: usize, offset: usize, body: Vec<u8>| {
         let (length, offset) = (length.to_string(), offset.to_string());
         let headers = [
@@ -649,9 +649,9 @@ async fn partial_uploads_are_joined() {
     assert_eq!(patch(&world, &ana, &two, 0, second[..50].to_vec().into()).await.status, 204);
     assert_eq!(join(&[&one, &two]).await.said(), (409, "upload_incomplete"));
     assert_eq!(patch(&world, &ana, &two, 50, second[50..].to_vec().into()).await.status, 204);
-    let asked = send(&world, &ana, "HEAD", &two, &[], Body::empty()).await;
-    assert_eq!(asked.headers["upload-concat"], "partial");
-    assert!(!asked.headers.contains_key("content-location"), "no picture is made of a part");
+    let head = send(&world, &ana, "HEAD", &two, &[], Body::empty()).await;
+    assert_eq!(head.headers["upload-concat"], "partial");
+    assert!(!head.headers.contains_key("content-location"), "no picture is made of a part");
 
     let theirs = partial(&ben, 5).await;
     assert_eq!(patch(&world, &ben, &theirs, 0, vec![1; 5].into()).await.status, 204);
@@ -662,13 +662,13 @@ async fn partial_uploads_are_joined() {
     let absolute = format!("https://app.example.org{two}");
     let whole = join(&[&one, &absolute]).await;
     assert_eq!(whole.status, 201, "{}", whole.body);
-    let place = whole.headers["content-location"].to_str().unwrap();
+    let location = whole.headers["content-location"].to_str().unwrap();
     let same = world.upload(&ana, "purpose=photo", bytes.clone()).await;
-    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, place.to_owned()));
+    assert_eq!((same.status, format!("/v1/media/{}", same.text("id"))), (200, location.to_owned()));
     let path = format!("/v1/{}", whole.headers["location"].to_str().unwrap());
-    let asked = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
-    assert_eq!(asked.headers["upload-concat"].to_str().unwrap(), format!("final;{one} {absolute}"));
-    assert_eq!(asked.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
+    let head = send(&world, &ana, "HEAD", &path, &[], Body::empty()).await;
+    assert_eq!(head.headers["upload-concat"].to_str().unwrap(), format!("final;{one} {absolute}"));
+    assert_eq!(head.headers["upload-length"].to_str().unwrap(), bytes.len().to_string());
     assert_eq!(patch(&world, &ana, &path, bytes.len(), vec![].into()).await.said(), (403, "upload_is_final"));
     assert_eq!(at(&world, &ana, &one).await, (404, None), "the final upload has taken over its parts");
     assert_eq!(parts(&world).await.len(), 1, "only the other account's part is left");
@@ -718,10 +718,10 @@ async fn sweep_deletes_leftover_parts_beyond_its_cap_and_continues() {
     let sweep = || gallery.sweep(Sweep { cap: 1, time: Duration::ZERO, ..Sweep::default() });
     let mut removed = 0;
     for run in 0.. {
-        let swept = sweep().await.unwrap();
-        removed += swept.upload_parts;
-        assert!(swept.orphans.is_empty());
-        if !kept(&world).await.contains("sweep-blobs") {
+        let report = sweep().await.unwrap();
+        removed += report.upload_parts;
+        assert!(report.orphans.is_empty());
+        if !blob_names(&world).await.contains("sweep-blobs") {
             assert!(run >= 2, "it deletes one page per run");
             break;
         }

@@ -58,9 +58,9 @@ async fn malformed_codes_do_not_count_as_attempts() {
     let answer = world.open("/v1/accounts/verify", json!({ "email": "ana@example.org", "code": code })).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let ana = answer.body["session"]["token"].as_str().unwrap().to_owned();
-    for named in [json!({ "code": "ABC" }), json!({ "token": "nonsense" })] {
+    for reference in [json!({ "code": "ABC" }), json!({ "token": "nonsense" })] {
         for _ in 0..30 {
-            let answer = world.post("/v1/invites/accept", &ana, named.clone()).await;
+            let answer = world.post("/v1/invites/accept", &ana, reference.clone()).await;
             assert_eq!((answer.status, answer.code()), (422, "invalid_field"));
         }
     }

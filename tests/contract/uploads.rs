@@ -84,7 +84,7 @@ async fn form_that_is_not_one_picture_is_refused_with_its_field() {
     let other = world.raw(other.body(Body::from("--x--")).unwrap()).await;
     assert_eq!(other.said(), (415, "unsupported_media_type"));
     assert!(other.headers["accept"].to_str().unwrap().contains("multipart/form-data"));
-    assert!(crate::media::kept(&world).await.is_empty());
+    assert!(crate::media::blob_names(&world).await.is_empty());
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn too_large_pictures_are_refused_with_their_size_and_the_limit() {
     assert_eq!(answer.said(), (413, "picture_too_large"));
     let detail = answer.text("detail");
     assert!(detail.contains("1200 × 20") && detail.contains("1000 a side"), "{detail}");
-    assert!(crate::media::kept(&world).await.is_empty());
+    assert!(crate::media::blob_names(&world).await.is_empty());
 }
 
 #[tokio::test]
@@ -195,8 +195,8 @@ async fn pictures_are_listed_in_pages_with_the_remaining_quota() {
         assert_eq!(page.status, 200, "{}", page.body);
         for media in page.body["media"].as_array().unwrap() {
             let id = media["id"].as_str().unwrap();
-            let alone = world.get(&format!("/v1/media/{id}"), &ben).await.body;
-            assert_eq!(*media, alone);
+            let single = world.get(&format!("/v1/media/{id}"), &ben).await.body;
+            assert_eq!(*media, single);
             seen.push(id.to_owned());
         }
         let quota = &page.body["quota"];
@@ -239,9 +239,9 @@ async fn picture_found_too_large_while_decoding_is_rejected_with_size_and_limits
     assert_eq!(world.post("/v1/couple/entries", &ana, entry).await.status, 201);
     world.work().await;
     let picture = world.get(&format!("/v1/media/{}", answer.text("id")), &ana).await;
-    let told =
+    let stored =
         world.get("/v1/couple/entries?kind=media_rejected", &ana).await.body["entries"][0]["body"].clone();
-    for body in [&picture.body, &told] {
+    for body in [&picture.body, &stored] {
         assert_eq!(body["reason"], "too_large", "{body}");
         let detail = body["detail"].as_str().unwrap();
         for part in ["60000 × 60000 pixels", "50000 a side", "210 million"] {

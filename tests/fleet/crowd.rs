@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     ALONE, couples,
-    device::{Device, Way},
+    device::{Device, Transport},
     engine::cpu,
     number,
     processes::append,
@@ -71,18 +71,24 @@ fn most_files() -> usize {
 }
 
 /// Requests a couple's log, and reads only up to `answer`.
-async fn open(way: Way, address: SocketAddr, token: &str, after: &str, answer: &str) -> TcpStream {
+async fn open(
+    transport: Transport,
+    address: SocketAddr,
+    token: &str,
+    after: &str,
+    answer: &str,
+) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     // Limits the bytes that the system buffers for a client that reads nothing.
     socket.set_recv_buffer_size(8 * 1024).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
-    let more = match way {
-        Way::WebSocket => {
+    let more = match transport {
+        Transport::WebSocket => {
             "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
              sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         }
-        Way::Events => "accept: text/event-stream\r\n",
-        Way::Poll => "",
+        Transport::Events => "accept: text/event-stream\r\n",
+        Transport::Poll => "",
     };
     let request = format!(
         "GET /v1/couple/live?wait=50{after} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\n{more}\r\n"
@@ -93,21 +99,21 @@ async fn open(way: Way, address: SocketAddr, token: &str, after: &str, answer: &
         let got =
             timeout(Duration::from_secs(20), stream.read(&mut buffer)).await.expect("an answer").unwrap();
         seen.extend(&buffer[..got]);
-        assert!(got > 0, "{way:?}: {}", String::from_utf8_lossy(&seen));
+        assert!(got > 0, "{transport:?}: {}", String::from_utf8_lossy(&seen));
     }
     stream
 }
 
 /// Opens connections for all accounts and drops them: one half with a close, one half with a reset.
-async fn abandon(server: &Server, way: Way, tokens: &[String], count: usize) {
+async fn abandon(server: &Server, transport: Transport, tokens: &[String], count: usize) {
     let (address, mut opening, mut connections) = (server.address, JoinSet::new(), Vec::new());
     // With presence, a poll would end when the partner connects.
-    let presence = if way == Way::Poll { "off" } else { "on" };
+    let presence = if transport == Transport::Poll { "off" } else { "on" };
     for n in 0..count {
         let token = tokens[n % tokens.len()].clone();
         opening.spawn(async move {
             let after = format!("&device={n}&presence={presence}");
-            open(way, address, &token, &after, "\r\n\r\n").await
+            open(transport, address, &token, &after, "\r\n\r\n").await
         });
         if opening.len() >= 64 {
             connections.push(opening.join_next().await.unwrap().unwrap());
@@ -132,32 +138,32 @@ async fn thousands_of_abandoned_connections_leave_no_memory_or_files() {
     let total = number("COUPLE_CROWD_ABANDONED", 10_000);
     let folder = tempfile::tempdir().unwrap();
     let tokens = couples::seed_folder(folder.path(), WAVE / EACH).await;
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         let server = start(folder.path()).await;
         let cold = memory(&server);
         // The base is the memory of a warm process: waves are repeated until two in a row do not increase it.
         let (mut base, mut open_files, mut warm, mut flat) = (0, 0, 0, 0);
         while warm < WARM && flat < 2 {
-            abandon(&server, way, &tokens, WAVE).await;
+            abandon(&server, transport, &tokens, WAVE).await;
             let (now, files) = idle_usage(&server).await;
             flat = if now as f64 <= base as f64 * 1.01 { flat + 1 } else { 0 };
             (base, open_files, warm) = (base.max(now), files, warm + 1);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         for _ in 0..total.div_ceil(WAVE) {
-            abandon(&server, way, &tokens, WAVE).await;
+            abandon(&server, transport, &tokens, WAVE).await;
             wait_for_no_stream(&server).await;
         }
-        let took = begun.elapsed();
+        let took = started.elapsed();
         let (after, files) = idle_usage(&server).await;
         println!(
-            "{way:?}: {total} connections abandoned in {:.0} s: {cold} KiB at the start, {base} KiB after the first {warm} × {WAVE}, \
+            "{transport:?}: {total} connections abandoned in {:.0} s: {cold} KiB at the start, {base} KiB after the first {warm} × {WAVE}, \
              {after} KiB after all: {:.2} times; {files} open files, {open_files} before",
             took.as_secs_f64(),
             after as f64 / base as f64
         );
-        assert!(after as f64 <= base as f64 * 1.1, "{way:?}: {base} KiB became {after} KiB");
-        assert!(files <= open_files + 2, "{way:?}: {open_files} open files became {files}");
+        assert!(after as f64 <= base as f64 * 1.1, "{transport:?}: {base} KiB became {after} KiB");
+        assert!(files <= open_files + 2, "{transport:?}: {open_files} open files became {files}");
     }
 }
 
@@ -174,7 +180,7 @@ async fn account_keeps_ten_connections_however_many_it_opens() {
     let mut let_in = Vec::new();
     for n in 0..EACH {
         let device = format!("&device={n}");
-        let_in.push(open(Way::ALL[n % 3], address, &tokens[0], &device, "\r\n\r\n").await);
+        let_in.push(open(Transport::ALL[n % 3], address, &tokens[0], &device, "\r\n\r\n").await);
     }
     let before = memory(&server);
     let (mut opening, mut refused) = (JoinSet::new(), Vec::new());
@@ -182,13 +188,13 @@ async fn account_keeps_ten_connections_however_many_it_opens() {
         let token = tokens[0].clone();
         opening.spawn(async move {
             let device = format!("&device={n}");
-            let way = Way::ALL[n % 3];
+            let transport = Transport::ALL[n % 3];
             // An event stream is refused with a frame: a browser does not reconnect after another status than 200.
-            let refusal = match way {
-                Way::Events => r#""reason":"too_many_streams""#,
+            let refusal = match transport {
+                Transport::Events => r#""reason":"too_many_streams""#,
                 _ => r#""code":"too_many_streams""#,
             };
-            open(way, address, &token, &device, refusal).await
+            open(transport, address, &token, &device, refusal).await
         });
         if opening.len() >= 64 {
             refused.push(opening.join_next().await.unwrap().unwrap());
@@ -205,22 +211,22 @@ async fn account_keeps_ten_connections_however_many_it_opens() {
     assert!(each <= 32.0, "{each} KiB per refused connection");
     // The accepted connections are still open, and other accounts can connect.
     assert_eq!(streams(address).await, EACH);
-    drop(open(Way::WebSocket, address, &tokens[1], "", "caught_up").await);
+    drop(open(Transport::WebSocket, address, &tokens[1], "", "caught_up").await);
     drop((refused, let_in));
     wait_for_no_stream(&server).await;
-    open(Way::Events, address, &tokens[0], "", "caught_up").await;
+    open(Transport::Events, address, &tokens[0], "", "caught_up").await;
 }
 
 /// Waits until the server counts `wanted` live connections.
 async fn wait_for_streams(server: &Server, wanted: usize) {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let seen = streams(server.address).await;
         if seen == wanted {
             return;
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(60),
+            started.elapsed() < Duration::from_secs(60),
             "{seen} live connections after a minute, expected {wanted}"
         );
         sleep(Duration::from_millis(20)).await;
@@ -251,26 +257,27 @@ async fn idle(server: &Server) {
 }
 
 /// Delays of entries to the partner, measured from before they are sent.
-async fn talk(
+async fn measure_delivery(
     server: &Server,
     tokens: &[String],
     devices: &[Device],
     name: &str,
     count: usize,
 ) -> Vec<Duration> {
-    let (mut client, mut said) = (Client::new(server.address), Vec::new());
+    let (mut client, mut texts) = (Client::new(server.address), Vec::new());
     for n in 0..count {
         let pair = n % devices.len();
         let text = format!("{name}-{n}");
-        let begun = Instant::now();
+        let started = Instant::now();
         append(&mut client, &tokens[2 * pair], &text, &text).await;
-        said.push((pair, text, begun));
+        texts.push((pair, text, started));
         sleep(Duration::from_millis(2)).await;
     }
     sleep(Duration::from_millis(200)).await;
-    said.iter()
-        .map(|(pair, text, begun)| {
-            devices[*pair].when(text).expect("the entry was received").duration_since(*begun)
+    texts
+        .iter()
+        .map(|(pair, text, started)| {
+            devices[*pair].when(text).expect("the entry was received").duration_since(*started)
         })
         .collect()
 }
@@ -295,31 +302,33 @@ async fn clients_that_read_nothing_cost_little_and_delay_no_other() {
     let server = start(folder.path()).await;
     let (stuck, others) = tokens.split_at(2 * stalled_couples);
     let devices: Vec<_> = (others.chunks(2).enumerate())
-        .map(|(n, pair)| Device::start(Way::ALL[n % 2], vec![server.address], pair[1].clone(), None))
+        .map(|(n, pair)| Device::start(Transport::ALL[n % 2], vec![server.address], pair[1].clone(), None))
         .collect();
     let (mut quiet, mut beside, mut growth) = (Vec::new(), Vec::new(), 0);
     // The first round warms caches, and is not measured.
     for round in 0..4 {
-        let took = talk(&server, others, &devices, &format!("quiet-{round}"), 300).await;
+        let took = measure_delivery(&server, others, &devices, &format!("quiet-{round}"), 300).await;
         let before = memory(&server);
         let mut held = Vec::new();
         for n in 0..readers {
-            held.push(open(Way::ALL[n % 2], server.address, &stuck[n % stuck.len()], "&after=0", "").await);
+            held.push(
+                open(Transport::ALL[n % 2], server.address, &stuck[n % stuck.len()], "&after=0", "").await,
+            );
         }
         // Waits until the system's buffers are full.
         idle(&server).await;
         wait_for_streams(&server, readers + devices.len()).await;
-        let took_beside = talk(&server, others, &devices, &format!("beside-{round}"), 300).await;
+        let took_beside = measure_delivery(&server, others, &devices, &format!("beside-{round}"), 300).await;
         if round > 0 {
             growth = growth.max(memory(&server).saturating_sub(before) / readers);
             quiet.extend(took);
             beside.extend(took_beside);
         }
         // They are disconnected after they have read nothing for ten seconds.
-        let begun = Instant::now();
+        let started = Instant::now();
         while streams(server.address).await > devices.len() {
             assert!(
-                begun.elapsed() < Duration::from_secs(15),
+                started.elapsed() < Duration::from_secs(15),
                 "clients that read nothing are still connected"
             );
             sleep(Duration::from_millis(50)).await;

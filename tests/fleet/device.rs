@@ -24,38 +24,42 @@ use crate::{below, support::Client};
 
 /// Transport of the HTTP contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     WebSocket,
     Events,
     Poll,
 }
 
-impl Way {
+impl Transport {
     pub(crate) const ALL: [Self; 3] = [Self::WebSocket, Self::Events, Self::Poll];
 }
 
 /// Protocol of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Speaks {
-    Plain(Way),
+pub(crate) enum Protocol {
+    Plain(Transport),
     /// Over a WebSocket.
     SocketIo,
 }
 
-impl Speaks {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Plain(Way::WebSocket), Self::Plain(Way::Events), Self::Plain(Way::Poll), Self::SocketIo];
+impl Protocol {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Plain(Transport::WebSocket),
+        Self::Plain(Transport::Events),
+        Self::Plain(Transport::Poll),
+        Self::SocketIo,
+    ];
 }
 
-impl From<Way> for Speaks {
-    fn from(way: Way) -> Self {
-        Self::Plain(way)
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        Self::Plain(transport)
     }
 }
 
 /// Frames that a device has received.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct FrameLog {
     /// By `seq`: text, and time of the first arrival.
     pub(crate) entries: BTreeMap<i64, (String, Instant)>,
     /// The highest `seq` that has arrived.
@@ -69,7 +73,7 @@ pub(crate) struct Heard {
     pub(crate) faults: Vec<String>,
 }
 
-impl Heard {
+impl FrameLog {
     fn take(&mut self, frame: &Value, cursor: &mut String) {
         if let Some(at) = frame["cursor"].as_str() {
             at.clone_into(cursor);
@@ -96,16 +100,16 @@ impl Heard {
         }
     }
 
-    fn answered(&mut self, status: u16, said: &str) {
+    fn answered(&mut self, status: u16, body: &str) {
         if (400..500).contains(&status) {
-            self.faults.push(format!("status {status}: {said}"));
+            self.faults.push(format!("status {status}: {body}"));
         }
     }
 }
 
 pub(crate) struct Device {
-    pub(crate) way: Speaks,
-    pub(crate) heard: Arc<Mutex<Heard>>,
+    pub(crate) protocol: Protocol,
+    pub(crate) log: Arc<Mutex<FrameLog>>,
     task: JoinHandle<()>,
 }
 
@@ -120,49 +124,57 @@ impl Device {
     ///
     /// With a `life`, it disconnects without a close at random times, after that time on average.
     pub(crate) fn start(
-        way: impl Into<Speaks>,
+        protocol: impl Into<Protocol>,
         addresses: Vec<SocketAddr>,
         token: String,
         life: Option<Duration>,
     ) -> Self {
-        let way = way.into();
-        let heard = Arc::<Mutex<Heard>>::default();
-        let told = heard.clone();
+        let protocol = protocol.into();
+        let log = Arc::<Mutex<FrameLog>>::default();
+        let task_log = log.clone();
         let task = tokio::spawn(async move {
             let mut cursor = "0".to_owned();
             for address in addresses.iter().cycle() {
                 let life = life.map_or(Duration::from_secs(3_600), |life| {
                     Duration::from_millis(below(2 * u64::try_from(life.as_millis()).unwrap()))
                 });
-                told.lock().unwrap().connections += 1;
-                let ended = match way {
-                    Speaks::Plain(Way::WebSocket) => {
-                        timeout(life, socket(*address, &token, &mut cursor, &told)).await
+                task_log.lock().unwrap().connections += 1;
+                let ended = match protocol {
+                    Protocol::Plain(Transport::WebSocket) => {
+                        timeout(life, socket(*address, &token, &mut cursor, &task_log)).await
                     }
-                    Speaks::Plain(Way::Events) => {
-                        timeout(life, events(*address, &token, &mut cursor, &told)).await
+                    Protocol::Plain(Transport::Events) => {
+                        timeout(life, events(*address, &token, &mut cursor, &task_log)).await
                     }
-                    Speaks::Plain(Way::Poll) => {
-                        timeout(life, poll(*address, &token, &mut cursor, &told)).await
+                    Protocol::Plain(Transport::Poll) => {
+                        timeout(life, poll(*address, &token, &mut cursor, &task_log)).await
                     }
-                    Speaks::SocketIo => timeout(life, socketio(*address, &token, &mut cursor, &told)).await,
+                    Protocol::SocketIo => {
+                        timeout(life, socketio(*address, &token, &mut cursor, &task_log)).await
+                    }
                 };
                 // After a complete poll, the next one starts immediately.
-                if !matches!((way, ended), (Speaks::Plain(Way::Poll), Ok(Ok(())))) {
+                if !matches!((protocol, ended), (Protocol::Plain(Transport::Poll), Ok(Ok(())))) {
                     sleep(Duration::from_millis(20 + below(80))).await;
                 }
             }
         });
-        Self { way, heard, task }
+        Self { protocol, log, task }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.heard.lock().unwrap().entries.len()
+        self.log.lock().unwrap().entries.len()
     }
 
     /// Time at which it received the entry with this text.
     pub(crate) fn when(&self, text: &str) -> Option<Instant> {
-        self.heard.lock().unwrap().entries.values().find(|(said, _)| said == text).map(|(_, at)| *at)
+        self.log
+            .lock()
+            .unwrap()
+            .entries
+            .values()
+            .find(|(entry_text, _)| entry_text == text)
+            .map(|(_, at)| *at)
     }
 }
 
@@ -170,15 +182,15 @@ async fn socket(
     address: SocketAddr,
     token: &str,
     cursor: &mut String,
-    told: &Mutex<Heard>,
+    log: &Mutex<FrameLog>,
 ) -> Result<(), String> {
     let url = format!("ws://{address}/v1/couple/live?after={cursor}");
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    let mut socket = upgrade(request, address, told).await?;
+    let mut socket = upgrade(request, address, log).await?;
     while let Some(message) = socket.next().await {
         if let Message::Text(text) = message.map_err(|error| error.to_string())? {
-            told.lock().unwrap().take(&serde_json::from_str(&text).unwrap(), cursor);
+            log.lock().unwrap().take(&serde_json::from_str(&text).unwrap(), cursor);
         }
     }
     Ok(())
@@ -187,14 +199,14 @@ async fn socket(
 async fn upgrade(
     request: impl IntoClientRequest + Unpin,
     address: SocketAddr,
-    told: &Mutex<Heard>,
+    log: &Mutex<FrameLog>,
 ) -> Result<WebSocketStream<TcpStream>, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     match client_async(request, stream).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(answer)) => {
-            let said = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
-            told.lock().unwrap().answered(answer.status().as_u16(), &said);
+            let body = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default());
+            log.lock().unwrap().answered(answer.status().as_u16(), &body);
             Err(answer.status().to_string())
         }
         Err(error) => Err(error.to_string()),
@@ -206,10 +218,10 @@ async fn socketio(
     address: SocketAddr,
     token: &str,
     cursor: &mut String,
-    told: &Mutex<Heard>,
+    log: &Mutex<FrameLog>,
 ) -> Result<(), String> {
     let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-    let mut socket = upgrade(url, address, told).await?;
+    let mut socket = upgrade(url, address, log).await?;
     while let Some(message) = socket.next().await {
         let Message::Text(text) = message.map_err(|error| error.to_string())? else { continue };
         let answer = match (text.get(..1), text.get(..2)) {
@@ -217,7 +229,7 @@ async fn socketio(
             (Some("2"), _) => "3".to_owned(),
             (_, Some("42")) => {
                 let event: Value = serde_json::from_str(&text[2..]).unwrap();
-                told.lock().unwrap().take(&event[1], cursor);
+                log.lock().unwrap().take(&event[1], cursor);
                 continue;
             }
             (_, Some("44")) => {
@@ -226,7 +238,7 @@ async fn socketio(
                     .iter()
                     .any(|code| text.contains(code))
                 {
-                    told.lock().unwrap().faults.push(text.to_string());
+                    log.lock().unwrap().faults.push(text.to_string());
                 }
                 return Err(text.to_string());
             }
@@ -242,12 +254,12 @@ async fn events(
     address: SocketAddr,
     token: &str,
     cursor: &mut String,
-    told: &Mutex<Heard>,
+    log: &Mutex<FrameLog>,
 ) -> Result<(), String> {
     let headers = [("accept", "text/event-stream"), ("last-event-id", &*cursor.clone())];
     let answer = Client::new(address).send("GET", "/v1/couple/live", Some(token), None, &headers).await?;
     let status = answer.status().as_u16();
-    told.lock().unwrap().answered(status, "");
+    log.lock().unwrap().answered(status, "");
     if status != 200 {
         return Err(status.to_string());
     }
@@ -257,7 +269,7 @@ async fn events(
         while let Some(end) = bytes.windows(2).position(|two| two == b"\n\n") {
             let event = String::from_utf8(bytes.drain(..end + 2).collect()).unwrap();
             if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
-                told.lock().unwrap().take(&serde_json::from_str(data).unwrap(), cursor);
+                log.lock().unwrap().take(&serde_json::from_str(data).unwrap(), cursor);
             }
         }
     }
@@ -268,15 +280,15 @@ async fn poll(
     address: SocketAddr,
     token: &str,
     cursor: &mut String,
-    told: &Mutex<Heard>,
+    log: &Mutex<FrameLog>,
 ) -> Result<(), String> {
     let path = format!("/v1/couple/live?after={cursor}&wait=20");
     let answer = Client::new(address).once("GET", &path, Some(token), None, &[]).await?;
-    told.lock().unwrap().answered(answer.status, &answer.body.to_string());
+    log.lock().unwrap().answered(answer.status, &answer.body.to_string());
     let Some(frames) = answer.body["frames"].as_array() else { return Err(answer.status.to_string()) };
-    let mut told = told.lock().unwrap();
+    let mut log = log.lock().unwrap();
     for frame in frames {
-        told.take(frame, cursor);
+        log.take(frame, cursor);
     }
     answer.body["cursor"].as_str().unwrap().clone_into(cursor);
     Ok(())

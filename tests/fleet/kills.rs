@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     ALONE, below,
-    device::{Device, Speaks},
+    device::{Device, Protocol},
     engine::Engine,
     number,
     processes::{Fleet, append},
@@ -38,10 +38,10 @@ async fn kills_and_interruptions_of_three_processes_lose_no_entry() {
 
     let life = Some(Duration::from_secs(10));
     let devices: Vec<_> = (fleet.tokens.iter().enumerate())
-        .map(|(n, token)| Device::start(Speaks::ALL[n % 4], vec![proxy.address], token.clone(), life))
+        .map(|(n, token)| Device::start(Protocol::ALL[n % 4], vec![proxy.address], token.clone(), life))
         .collect();
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut writers, written) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     for (n, pair) in fleet.tokens.chunks(2).enumerate() {
         let (pair, written) = (pair.to_vec(), written.clone());
@@ -61,7 +61,7 @@ async fn kills_and_interruptions_of_three_processes_lose_no_entry() {
             one.unwrap();
         }
         over.store(true, Ordering::Relaxed);
-        begun.elapsed()
+        started.elapsed()
     });
     let (mut kills, mut cuts) = (0, 0);
     while !done.load(Ordering::Relaxed) {
@@ -84,16 +84,16 @@ async fn kills_and_interruptions_of_three_processes_lose_no_entry() {
     let (mut lost, mut reordered, mut doubled, mut again, mut connections) = (0, 0, 0, 0, 0);
     let mut truth: BTreeMap<usize, BTreeMap<i64, String>> = BTreeMap::new();
     for (n, device) in devices.iter().enumerate() {
-        let heard = device.heard.lock().unwrap();
-        assert_eq!(heard.faults, Vec::<String>::new(), "device {n} by {:?}", device.way);
-        let texts: BTreeSet<_> = heard.entries.values().map(|(text, _)| text).collect();
+        let log = device.log.lock().unwrap();
+        assert_eq!(log.faults, Vec::<String>::new(), "device {n} by {:?}", device.protocol);
+        let texts: BTreeSet<_> = log.entries.values().map(|(text, _)| text).collect();
         lost += each - texts.len();
-        doubled += heard.entries.len() - texts.len();
-        reordered += heard.reordered;
-        again += heard.again;
-        connections += heard.connections;
+        doubled += log.entries.len() - texts.len();
+        reordered += log.reordered;
+        again += log.again;
+        connections += log.connections;
         let entries: BTreeMap<_, _> =
-            heard.entries.iter().map(|(seq, (text, _))| (*seq, text.clone())).collect();
+            log.entries.iter().map(|(seq, (text, _))| (*seq, text.clone())).collect();
         assert!(
             entries.keys().copied().eq(1..=i64::try_from(entries.len()).unwrap()),
             "device {n} has a gap"

@@ -80,7 +80,7 @@ impl Engine {
 
     /// Restarts it with the same data, and waits until it responds.
     pub(crate) async fn again(&mut self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         // PostgreSQL's child processes take a moment to notice that their parent has died.
         loop {
             self.child = spawn(self.name, self.folder.path(), self.port, &self.arguments);
@@ -93,7 +93,7 @@ impl Engine {
                 }
                 sleep(Duration::from_millis(50)).await;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{} does not start again", self.name);
+            assert!(started.elapsed() < Duration::from_secs(60), "{} does not start again", self.name);
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -104,10 +104,10 @@ impl Engine {
         Command::new(script()).args(["ready", self.name, &port]).status().is_ok_and(|status| status.success())
     }
 
-    async fn until_ready(&self, patience: Duration) {
-        let begun = Instant::now();
+    async fn until_ready(&self, limit: Duration) {
+        let started = Instant::now();
         while !self.ready() {
-            assert!(begun.elapsed() < patience, "{} does not start", self.name);
+            assert!(started.elapsed() < limit, "{} does not start", self.name);
             sleep(Duration::from_millis(50)).await;
         }
     }

@@ -178,10 +178,10 @@ fn animation_beyond_the_limits_becomes_its_first_frame() {
     let bomb = [&two[..two.len() - 1], &frame.repeat(99_998), b";"].concat();
     let mut limits = Limits::default();
     limits.bytes = bomb.len();
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(inspect(&bomb, &limits).unwrap().frames, 1);
     let rendered = animated(&bomb, &limits).unwrap();
-    assert!(begun.elapsed() < limits.deadline, "{:?}", begun.elapsed());
+    assert!(started.elapsed() < limits.deadline, "{:?}", started.elapsed());
     let pixels = image::load_from_memory(&rendered.images[0].bytes).unwrap().into_rgba8();
     assert_at(&pixels, 0.3, 0.3, RED);
 

@@ -1,4 +1,4 @@
-//! Truncated or altered files: shown, or rejected with a reason, within a bounded time.
+//! Truncated or altered files are rendered, or rejected with a reason, within a bounded time.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test")]
 
 mod support;
@@ -129,7 +129,7 @@ fn single_bit_errors_do_not_panic() {
             let bit = state as usize % (8 * file.len());
             let mut altered = file.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
-            let begun = Instant::now();
+            let started = Instant::now();
             match render(&altered, &avatars()) {
                 Ok(rendered) => {
                     assert_eq!(rendered.images.len(), AVATARS.len());
@@ -141,7 +141,7 @@ fn single_bit_errors_do_not_panic() {
                     refused += 1;
                 }
             }
-            assert!(begun.elapsed() < Duration::from_secs(5), "{name}, bit {bit}");
+            assert!(started.elapsed() < Duration::from_secs(5), "{name}, bit {bit}");
         }
         assert!(shown + refused == variants && refused > 0, "{name}: {shown} {refused}");
     }

@@ -41,15 +41,15 @@ fn huge_declared_size_is_rejected_cheaply() {
     #[cfg(target_os = "linux")]
     let before = most_memory();
     for file in [&huge_png, &huge_jpeg, &huge_gif] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let refused = render(file, &whole()).unwrap_err();
-        assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
         assert_eq!(refused, Rejected::TooLarge { width: 60_000, height: 60_000 });
     }
     // The maximum of WebP's own chunks is 16,384; this file declares more and has no such chunk.
-    let begun = Instant::now();
+    let started = Instant::now();
     render(&webp, &whole()).unwrap_err();
-    assert!(begun.elapsed() < Duration::from_millis(10));
+    assert!(started.elapsed() < Duration::from_millis(10));
     #[cfg(target_os = "linux")]
     assert!(most_memory() - before < 20 << 10);
 }
@@ -101,13 +101,13 @@ fn declared_size_without_data_is_rejected_early() {
     let small = jpeg(&photo(16, 16));
     let progressive = jpeg_with(&photo(16, 16), |e| e.set_progressive_scans(9));
     for file in [small, progressive] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let refused = render(&resized(&file, 8_000, 6_000), &whole()).unwrap_err();
         assert!(
             matches!(refused, Rejected::Truncated | Rejected::Corrupt(_) | Rejected::TooComplex(_)),
             "{refused:?}"
         );
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(started.elapsed() < Duration::from_secs(1));
     }
 }
 
@@ -118,9 +118,9 @@ fn many_scans_are_rejected_before_decoding() {
     let at = file.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
     let (scan, end) = (&file[at..file.len() - 2], &file[file.len() - 2..]);
     let many = [&file[..at], &scan.repeat(2_000), end].concat();
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(render(&resized(&many, 6_000, 6_000), &whole()).unwrap_err().code(), "too_complex");
-    assert!(begun.elapsed() < Duration::from_millis(100));
+    assert!(started.elapsed() < Duration::from_millis(100));
 }
 
 /// Files with very many definitions of tables, and with very many segments of one byte.
@@ -131,13 +131,13 @@ fn many_segments_cost_no_more_than_their_bytes() {
     let length = usize::from(u16::from_be_bytes([file[table + 2], file[table + 3]])) + 2;
     let definition = &file[table..table + length];
     let many = [&file[..2], &definition.repeat((10 << 20) / length), &file[2..]].concat();
-    let begun = Instant::now();
+    let started = Instant::now();
     render(&many, &whole()).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(5));
     let comment = with_segment(&[0xFF, 0xD8], 0xFE, b"")[2..].repeat(2 << 20);
-    let begun = Instant::now();
+    let started = Instant::now();
     render(&[&file[..2], &comment, &file[2..]].concat(), &whole()).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 /// Of 100,000 frames only the first is decoded.
@@ -148,9 +148,9 @@ fn gif_of_many_frames_shows_its_first_frame() {
     let tiny = [0x2C, 0, 0, 0, 0, 1, 0, 1, 0, 0x80, 0, 0, 0, 255, 255, 255, 2, 2, 0x44, 0x01, 0];
     let many = [&file[..trailer], &tiny.repeat(100_000), &file[trailer..]].concat();
     assert!(start < trailer);
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(render(&many, &whole()).unwrap().images[0].width, 64);
-    assert!(begun.elapsed() < Duration::from_millis(500));
+    assert!(started.elapsed() < Duration::from_millis(500));
 }
 
 #[test]

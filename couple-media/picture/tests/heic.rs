@@ -96,10 +96,10 @@ fn tiles_are_joined() {
     assert_eq!(pixels.dimensions(), (256, 192));
     for (column, row) in (0..4_u8).flat_map(|column| (0..3_u8).map(move |row| (column, row))) {
         let at = |x: f32, y: f32| ((f32::from(column) + x) / 4.0, (f32::from(row) + y) / 3.0);
-        for (place, colour) in
+        for (position, colour) in
             [((0.25, 0.25), RED), ((0.75, 0.25), GREEN), ((0.25, 0.75), BLUE), ((0.75, 0.75), WHITE)]
         {
-            let (x, y) = at(place.0, place.1);
+            let (x, y) = at(position.0, position.1);
             assert_colour(&pixels, x, y, colour);
         }
     }
@@ -193,7 +193,7 @@ fn alpha_stays_in_png_and_webp_and_is_white_in_jpeg() {
     assert_fields(&pixels, [RED, GREEN, BLUE, WHITE]);
 }
 
-/// Written by programs that pad a picture to an even size.
+/// Programs that pad a picture to an even size write such a crop.
 #[test]
 fn crop_at_the_right_and_bottom_is_applied() {
     let clap = |width: u32, height: u32, x: i32, y: i32| {
@@ -210,9 +210,9 @@ fn crop_at_the_right_and_bottom_is_applied() {
 #[test]
 fn limits_are_checked_before_decoding() {
     let huge = heic(&[grid(250, 250, 60_000, 60_000, &[]), coded(FIELDS, &[srgb()])]);
-    let begun = Instant::now();
+    let started = Instant::now();
     assert_eq!(render(&huge, &whole()), Err(Rejected::TooLarge { width: 60_000, height: 60_000 }));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     // The coded picture has another size than its box declares.
     let mut item = coded(FIELDS, &[srgb()]);
     item.properties[1] = ispe(65, 64);
@@ -234,9 +234,9 @@ fn limits_are_checked_before_decoding() {
     for _ in 0..1_000 {
         item.data.extend(&again);
     }
-    let begun = Instant::now();
+    let started = Instant::now();
     let _ = render(&heic(&[item]), &whole());
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     for brand in [b"avif", b"mp42"] {
         let mut file = single(&[]);
         file[8..12].copy_from_slice(brand);

@@ -31,15 +31,15 @@ fn every_orientation_is_made_upright() {
         for big_endian in [false, true] {
             let (pixels, exif) = (stored(&upright, orientation), exif(orientation, big_endian));
             // PNG and WebP hold the block alone, but many programs write JPEG's identifier before it, and some write it twice.
-            let named = [b"Exif\0\0", &exif[..]].concat();
-            let twice = [b"Exif\0\0", &named[..]].concat();
+            let with_header = [b"Exif\0\0", &exif[..]].concat();
+            let twice = [b"Exif\0\0", &with_header[..]].concat();
             let files = [
                 jpeg_exif(&jpeg(&pixels), &exif),
-                jpeg_exif(&jpeg(&pixels), &named),
+                jpeg_exif(&jpeg(&pixels), &with_header),
                 with_chunk(&png(&pixels), b"eXIf", &exif),
-                with_chunk(&png(&pixels), b"eXIf", &named),
+                with_chunk(&png(&pixels), b"eXIf", &with_header),
                 webp_with(&pixels, 0x08, &[(b"EXIF", &exif)]),
-                webp_with(&pixels, 0x08, &[(b"EXIF", &named)]),
+                webp_with(&pixels, 0x08, &[(b"EXIF", &with_header)]),
                 webp_with(&pixels, 0x08, &[(b"EXIF", &twice)]),
             ];
             for (kind, file) in files.iter().enumerate() {

@@ -25,7 +25,7 @@ const COPY: Rendition = Rendition::new("copy", Fit::Readable, 4096, 4096);
 /// If the runner starts tests as threads, the measured memory of the process includes that of concurrent tests.
 static DECODING: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+fn lock_measurements() -> MutexGuard<'static, ()> {
     DECODING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -63,7 +63,7 @@ fn long_photos_keep_a_minimum_shorter_side() {
 
 #[test]
 fn tall_screenshot_is_shown() {
-    let _alone = alone();
+    let _lock = lock_measurements();
     let pixels = photo(1080, 14_000);
     let rendered =
         render(&jpeg_with(&pixels, |_| {}), &recipe(&PHOTOS[1..2], Encoding::Jpeg { quality: 100 })).unwrap();
@@ -75,7 +75,7 @@ fn tall_screenshot_is_shown() {
 /// Makes the stored copy of each picture, as a worker does, and checks the peak memory.
 #[test]
 fn panoramas_and_200_megapixels_are_shown_within_the_memory_limit() {
-    let _alone = alone();
+    let _lock = lock_measurements();
     let mut limits = Limits::default();
     // For a machine that is busy with other tests.
     limits.deadline = Duration::from_secs(120);
@@ -114,7 +114,7 @@ fn status(field: &str) -> usize {
 /// Permits are taken by the estimate, so it must not be less than the memory used.
 #[test]
 fn estimated_memory_is_not_exceeded() {
-    let _alone = alone();
+    let _lock = lock_measurements();
     let mut limits = Limits::default();
     limits.deadline = Duration::from_secs(120);
     let pixels = photo(2000, 1500);
@@ -151,7 +151,7 @@ fn estimated_memory_is_not_exceeded() {
 /// Colours of CMYK, and of a profile, are converted from planes of full size.
 #[test]
 fn estimated_memory_of_converted_jpeg_is_not_exceeded() {
-    let _alone = alone();
+    let _lock = lock_measurements();
     let mut limits = Limits::default();
     limits.deadline = Duration::from_secs(120);
     let pixels = photo(2000, 1500);

@@ -38,13 +38,13 @@ where
 
 /// Message of an error with its causes, as a program prints it.
 pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        said.push_str(&format!(": {error}"));
+        text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    said
+    text
 }
 
 /// Number of rows per table for tests of query plans.
