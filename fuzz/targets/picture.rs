@@ -45,18 +45,18 @@ fn seed() {
 }
 
 fuzz_target!(init: seed(), |bytes: &[u8]| {
-    let mut limits = Limits::default();
     // Sizes that a second of fuzzing can process.
-    limits.megapixels = 1;
-    limits.animation_megapixels = 1;
-    limits.memory = 64 << 20;
-    limits.deadline = Duration::from_secs(5);
-    limits.libwebp = bytes.last().is_some_and(|byte| byte & 8 != 0);
+    let limits = Limits::default()
+        .with_megapixels(1)
+        .with_animation_megapixels(1)
+        .with_memory(64 << 20)
+        .with_deadline(Duration::from_secs(5))
+        .with_libwebp(bytes.last().is_some_and(|byte| byte & 8 != 0));
     let inspected = inspect(bytes, &limits);
     if let (Ok(info), Some(size)) = (&inspected, upright_size(bytes, &limits)) {
         assert_eq!(size, (info.width, info.height));
     }
-    limits.frames = 20;
+    let limits = limits.with_frames(20);
     let (renditions, encoding) = match bytes.last().map_or(0, |byte| byte % 4) {
         0 => (PHOTOS.to_vec(), Encoding::JPEG),
         1 => (AVATARS.to_vec(), Encoding::ANIMATED_WEBP),

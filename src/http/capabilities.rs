@@ -97,9 +97,9 @@ impl Capabilities {
             json_bytes: options.max_json_bytes,
             media: MediaCapabilities {
                 types: gallery.renderer().media_types(),
-                bytes: limits.bytes,
-                side: limits.side,
-                megapixels: limits.megapixels,
+                bytes: limits.bytes(),
+                side: limits.side(),
+                megapixels: limits.megapixels(),
                 concurrent_uploads: options.max_concurrent_uploads_per_account,
                 waiting_uploads: upload_permits::WAITING_PER_ACCOUNT,
                 upload_wait_seconds: options.max_upload_wait.as_secs(),
@@ -133,9 +133,9 @@ pub(super) fn document(api: &mut OpenApi, app: &App) {
     let text = format!(
         "\n\nLimits: {} bytes; {} pixels a side; {} megapixels; {} concurrent uploads of an account, {} more wait for {} s; {} bytes of \
          a couple's photos and {} of an account's avatars; {} s in total, {} s without bytes, and {} bytes in each {} s. Types: {}.",
-        limits.bytes,
-        limits.side,
-        limits.megapixels,
+        limits.bytes(),
+        limits.side(),
+        limits.megapixels(),
         limits.concurrent_uploads,
         limits.waiting_uploads,
         limits.upload_wait_seconds,

@@ -290,8 +290,7 @@ async fn end_of_the_session_cancels_its_upload() {
 #[tokio::test]
 async fn large_slow_and_too_many_uploads_are_rejected() {
     let limits = {
-        let mut limits = couple::picture::Limits::default();
-        limits.bytes = 100_000;
+        let limits = couple::picture::Limits::default().with_bytes(100_000);
         GalleryOptions::default().with_limits(limits)
     };
     let options = HttpOptions::default().with_upload_timeout(Duration::from_millis(300));

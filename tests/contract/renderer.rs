@@ -5,13 +5,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use couple::{
     Backend, Error, ErrorKind, Failure,
     core::limits::Unlimited,
-    gallery::{PictureHeader, PictureRenderer, RenderPlan, Renderer},
+    gallery::{GalleryOptions, PictureHeader, PictureRenderer, RenderPlan, Renderer},
     http::HttpOptions,
     picture::{Limits, Recipe, Rejected, Rendered},
 };
@@ -36,6 +36,8 @@ struct PlainRenderer {
     failures: Arc<Mutex<usize>>,
     /// Whether the engine returns no images.
     forgets_images: Arc<AtomicBool>,
+    /// Whether the engine does not return.
+    hangs: Arc<AtomicBool>,
 }
 
 impl PlainRenderer {
@@ -83,6 +85,9 @@ impl Renderer for PlainRenderer {
     fn render(&self, file: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Failure<Rejected>> {
         let names: Vec<&str> = recipe.renditions.iter().map(|size| &*size.name).collect();
         self.count(&format!("render {}", names.join(" ")));
+        while self.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let mut failures = self.failures.lock().unwrap();
         if *failures > 0 {
             *failures -= 1;
@@ -188,6 +193,34 @@ async fn picture_without_its_images_does_not_become_ready() {
     world.work().await;
     assert_eq!(world.get(&path, &ana).await.text("state"), "processing");
     renderer.forgets_images.store(false, Ordering::SeqCst);
+    world.later(Duration::from_hours(1));
+    world.work().await;
+    assert_eq!(world.get(&path, &ana).await.text("state"), "ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renderer_that_hangs_fails_the_job_and_keeps_its_memory() {
+    let renderer = PlainRenderer::default();
+    let limits = Limits::default().with_deadline(Duration::from_millis(500));
+    let builder = Backend::builder()
+        .limits(Unlimited)
+        .renderer(renderer.clone())
+        .gallery(GalleryOptions::default().with_limits(limits));
+    let world = World::of(builder, HttpOptions::default());
+    let ana = world.join("ana@example.org").await;
+    renderer.hangs.store(true, Ordering::SeqCst);
+    let uploaded = world.upload(&ana, "purpose=avatar", plain(60, 60)).await;
+    let path = format!("/v1/media/{}", uploaded.text("id"));
+    let started = Instant::now();
+    world.work().await;
+    assert!(started.elapsed() >= Duration::from_secs(1), "the caller waits for twice the deadline");
+    assert_eq!(world.get(&path, &ana).await.text("state"), "processing");
+    let memory = || world.backend.gallery().stats().memory;
+    assert!(memory() >= 1 << 20, "the memory of the plan is reserved while the engine runs");
+    renderer.hangs.store(false, Ordering::SeqCst);
+    while memory() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     world.later(Duration::from_hours(1));
     world.work().await;
     assert_eq!(world.get(&path, &ana).await.text("state"), "ready");

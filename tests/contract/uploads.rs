@@ -109,8 +109,7 @@ async fn refused_type_is_named_with_accepted_types() {
 
 #[tokio::test]
 async fn too_large_pictures_are_refused_with_their_size_and_the_limit() {
-    let mut limits = Limits::default();
-    (limits.bytes, limits.side) = (100_000, 1_000);
+    let limits = Limits::default().with_bytes(100_000).with_side(1_000);
     let options = GalleryOptions::default().with_limits(limits);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
@@ -152,8 +151,7 @@ async fn rejected_picture_and_photo_are_refused_as_avatar_with_their_own_codes()
 
 #[tokio::test]
 async fn capabilities_and_document_name_the_limits() {
-    let mut limits = Limits::default();
-    limits.bytes = 1_234_567;
+    let limits = Limits::default().with_bytes(1_234_567);
     let options = GalleryOptions::default().with_limits(limits);
     let policy = media::MediaPolicy::default().with_couple_quota(7_654_321);
     let http = HttpOptions::default().with_max_concurrent_uploads_per_account(7);
@@ -228,8 +226,7 @@ async fn picture_found_too_large_while_decoding_is_rejected_with_size_and_limits
     bytes.extend([
         0xFF, 0xC0, 0, 17, 8, 0xEA, 0x60, 0xEA, 0x60, 3, 1, 0x22, 0, 2, 0x11, 0, 3, 0x11, 0, 0xFF, 0xD9,
     ]);
-    let mut limits = Limits::default();
-    limits.side = 50_000;
+    let limits = Limits::default().with_side(50_000);
     let options = GalleryOptions::default().with_limits(limits);
     let world = World::of(Backend::builder().limits(Unlimited).gallery(options), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
@@ -258,8 +255,7 @@ async fn document_states_the_configured_limits() {
         .with_recent_sign_in_time(minutes(120))
         .with_password_guesses_per_day(37)
         .with_known_network_time(minutes(60 * 24 * 11));
-    let mut limits = Limits::default();
-    (limits.bytes, limits.side, limits.megapixels) = (1_234_567, 4_321, 17);
+    let limits = Limits::default().with_bytes(1_234_567).with_side(4_321).with_megapixels(17);
     let options = GalleryOptions::default()
         .with_limits(limits)
         .with_max_unfinished_uploads_per_account(41)

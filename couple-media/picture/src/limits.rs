@@ -9,61 +9,83 @@ use super::Rejected;
 /// Profiles of cameras and screens have 500 to 4,000, those of printing presses up to 2 MB.
 pub(crate) const MAX_PROFILE_BYTES: usize = 4 << 20;
 
-/// Limits of a picture, checked before it costs more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Maximum size of the file, in bytes. Default: 20 MiB.
-    pub bytes: usize,
-    /// Maximum number of pixels, in millions. Default: 210, since phones take photos of up to 200.
-    ///
-    /// A JPEG is decoded at the needed scale, and PNG and HEIC are scaled down while they are decoded. WebP, GIF and interlaced PNG are
-    /// decoded at full size, so [`memory`](Self::memory) limits them further.
-    pub megapixels: u32,
-    /// Maximum width and height, in pixels. Default: 65,535, the maximum of JPEG.
-    pub side: u32,
-    /// Maximum memory for decoding, in bytes, beside the file itself. Default: 256 MiB.
-    ///
-    /// That is enough for a progressive JPEG of 50 megapixels at full size, or one of 200 at a reduced size.
-    pub memory: usize,
-    /// Maximum number of scans of a progressive JPEG. Default: 100.
-    ///
-    /// libjpeg's script for progressive files has 10. Each scan may cost a pass over the whole picture.
-    pub scans: u32,
-    /// Maximum number of frames of an animation. Default: 1,000.
-    ///
-    /// Of an animation with more, or with more than [`animation_megapixels`](Self::animation_megapixels) in all frames, only the first
-    /// frame is shown.
-    pub frames: u32,
-    /// Maximum number of pixels in all frames of an animation, in millions.
-    ///
-    /// Default: 50, since each is decoded and encoded.
-    pub animation_megapixels: u32,
-    /// Maximum duration of [`render`](super::render).
-    ///
-    /// Default: 10 s, some hundred times the time for a phone's photo.
-    ///
-    /// It is checked between steps and rows, so the current step completes first.
-    pub deadline: Duration,
-    /// Whether libwebp, in C, decodes lossy, still, opaque WebP, in half of the time.
-    ///
-    /// Default: no, the safe `image-webp` does.
-    pub libwebp: bool,
+/// Declares limits with private fields: of each its default, its getter and its setter.
+macro_rules! limits {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$doc:meta])* $field:ident: $type:ty = $default:expr, $setter:ident;)+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name {
+            $(pub(crate) $field: $type,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)+ }
+            }
+        }
+
+        impl $name {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub const fn $field(&self) -> $type {
+                    self.$field
+                }
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub const fn $setter(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            bytes: 20 << 20,
-            megapixels: 210,
-            side: 65_535,
-            memory: 256 << 20,
-            scans: 100,
-            frames: 1_000,
-            animation_megapixels: 50,
-            deadline: Duration::from_secs(10),
-            libwebp: false,
-        }
+limits! {
+    /// Limits of a picture, checked before it costs more.
+    pub struct Limits {
+        /// Maximum size of the file, in bytes. Default: 20 MiB.
+        bytes: usize = 20 << 20, with_bytes;
+        /// Maximum number of pixels, in millions. Default: 210, since phones take photos of up to 200.
+        ///
+        /// A JPEG is decoded at the needed scale, and PNG and HEIC are scaled down while they are decoded. WebP, GIF and interlaced PNG are
+        /// decoded at full size, so [`memory`](Self::memory) limits them further.
+        megapixels: u32 = 210, with_megapixels;
+        /// Maximum width and height, in pixels. Default: 65,535, the maximum of JPEG.
+        side: u32 = 65_535, with_side;
+        /// Maximum memory for decoding, in bytes, beside the file itself. Default: 256 MiB.
+        ///
+        /// That is enough for a progressive JPEG of 50 megapixels at full size, or one of 200 at a reduced size.
+        memory: usize = 256 << 20, with_memory;
+        /// Maximum number of scans of a progressive JPEG. Default: 100.
+        ///
+        /// libjpeg's script for progressive files has 10. Each scan may cost a pass over the whole picture.
+        scans: u32 = 100, with_scans;
+        /// Maximum number of frames of an animation. Default: 1,000.
+        ///
+        /// Of an animation with more, or with more than [`animation_megapixels`](Self::animation_megapixels) in all frames, only the first
+        /// frame is shown.
+        frames: u32 = 1_000, with_frames;
+        /// Maximum number of pixels in all frames of an animation, in millions.
+        ///
+        /// Default: 50, since each is decoded and encoded.
+        animation_megapixels: u32 = 50, with_animation_megapixels;
+        /// Maximum duration of [`render`](super::render).
+        ///
+        /// Default: 10 s, some hundred times the time for a phone's photo.
+        ///
+        /// It is checked between steps and rows, so the current step completes first.
+        deadline: Duration = Duration::from_secs(10), with_deadline;
+        /// Whether libwebp, in C, decodes lossy, still, opaque WebP, in half of the time.
+        ///
+        /// Default: no, the safe `image-webp` does.
+        libwebp: bool = false, with_libwebp;
     }
 }
 

@@ -176,26 +176,24 @@ fn animation_beyond_the_limits_becomes_its_first_frame() {
     // The bytes that the second frame adds, repeated.
     let frame = &two[single.len() - 1..two.len() - 1];
     let bomb = [&two[..two.len() - 1], &frame.repeat(99_998), b";"].concat();
-    let mut limits = Limits::default();
-    limits.bytes = bomb.len();
+    let limits = Limits::default().with_bytes(bomb.len());
     let started = Instant::now();
     assert_eq!(inspect(&bomb, &limits).unwrap().frames, 1);
     let rendered = animated(&bomb, &limits).unwrap();
-    assert!(started.elapsed() < limits.deadline, "{:?}", started.elapsed());
+    assert!(started.elapsed() < limits.deadline(), "{:?}", started.elapsed());
     let pixels = image::load_from_memory(&rendered.images[0].bytes).unwrap().into_rgba8();
     assert_at(&pixels, 0.3, 0.3, RED);
 
     let hundred = [&two[..two.len() - 1], &frame.repeat(118), b";"].concat();
-    let frames = |set: fn(&mut Limits)| {
-        let mut limits = Limits::default();
-        set(&mut limits);
+    let frames = |set: fn(Limits) -> Limits| {
+        let limits = set(Limits::default());
         inspect(&hundred, &limits).unwrap().frames
     };
-    assert_eq!(frames(|_| {}), 120);
-    assert_eq!(frames(|limits| limits.frames = 119), 1);
+    assert_eq!(frames(|limits| limits), 120);
+    assert_eq!(frames(|limits| limits.with_frames(119)), 1);
     // 120 frames of 9,600 pixels are 1.15 megapixels.
-    assert_eq!(frames(|limits| limits.animation_megapixels = 1), 1);
-    assert_eq!(frames(|limits| limits.animation_megapixels = 2), 120);
+    assert_eq!(frames(|limits| limits.with_animation_megapixels(1)), 1);
+    assert_eq!(frames(|limits| limits.with_animation_megapixels(2)), 120);
 }
 
 /// A truncated file shows its complete frames, or is refused if no frame is complete.
@@ -209,9 +207,8 @@ fn truncated_animation_shows_its_complete_frames() {
     }
     let without_end = animated(&bytes[..bytes.len() - 1], &Limits::default()).unwrap();
     assert_eq!(frames(&without_end.images[0].bytes).len(), 3);
-    let mut deadline = Limits::default();
-    deadline.deadline = Duration::ZERO;
-    assert_eq!(animated(&bytes, &deadline), Err(Rejected::TookTooLong));
+    let elapsed = Limits::default().with_deadline(Duration::ZERO);
+    assert_eq!(animated(&bytes, &elapsed), Err(Rejected::TookTooLong));
     for at in (0..bytes.len()).step_by(4) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << (at % 8);

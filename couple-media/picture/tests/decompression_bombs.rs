@@ -57,15 +57,14 @@ fn huge_declared_size_is_rejected_cheaply() {
 #[test]
 fn each_limit_is_enforced() {
     let file = jpeg(&photo(400, 300));
-    let with = |set: fn(&mut Limits)| {
-        let mut limits = Limits::default();
-        set(&mut limits);
+    let with = |set: fn(Limits) -> Limits| {
+        let limits = set(Limits::default());
         inspect(&file, &limits).map(|info| (info.width, info.height))
     };
-    assert_eq!(with(|_| {}), Ok((400, 300)));
-    assert_eq!(with(|limits| limits.side = 399), Err(Rejected::TooLarge { width: 400, height: 300 }));
-    assert_eq!(with(|limits| limits.side = 400), Ok((400, 300)));
-    assert_eq!(with(|limits| limits.bytes = 100), Err(Rejected::TooManyBytes { limit: 100 }));
+    assert_eq!(with(|limits| limits), Ok((400, 300)));
+    assert_eq!(with(|limits| limits.with_side(399)), Err(Rejected::TooLarge { width: 400, height: 300 }));
+    assert_eq!(with(|limits| limits.with_side(400)), Ok((400, 300)));
+    assert_eq!(with(|limits| limits.with_bytes(100)), Err(Rejected::TooManyBytes { limit: 100 }));
     let large = resized(&file, 15_000, 15_000);
     assert_eq!(
         inspect(&large, &Limits::default()).unwrap_err(),
@@ -90,8 +89,7 @@ fn large_flat_picture_is_shown_within_the_memory_limit() {
     assert!(file.len() < 200_000);
     let recipe = Recipe { renditions: AVATARS.to_vec(), crop: None, encoding: Encoding::JPEG };
     assert_eq!(render(&file, &recipe).unwrap().images.len(), 4);
-    let mut limits = Limits::default();
-    limits.memory = 1 << 20;
+    let limits = Limits::default().with_memory(1 << 20);
     assert_eq!(picture::render(&file, &recipe, &limits).unwrap_err().code(), "too_complex");
 }
 
@@ -155,8 +153,7 @@ fn gif_of_many_frames_shows_its_first_frame() {
 
 #[test]
 fn rendering_stops_at_the_deadline() {
-    let mut limits = Limits::default();
-    limits.deadline = Duration::ZERO;
+    let limits = Limits::default().with_deadline(Duration::ZERO);
     for file in [jpeg(&photo(600, 400)), png(&photo(600, 400))] {
         assert_eq!(picture::render(&file, &whole(), &limits), Err(Rejected::TookTooLong));
     }

@@ -217,14 +217,13 @@ fn limits_are_checked_before_decoding() {
     let mut item = coded(FIELDS, &[srgb()]);
     item.properties[1] = ispe(65, 64);
     assert!(matches!(render(&heic(&[item]), &whole()), Err(Rejected::Corrupt(_))));
-    let with = |set: fn(&mut Limits)| {
-        let mut limits = Limits::default();
-        set(&mut limits);
+    let with = |set: fn(Limits) -> Limits| {
+        let limits = set(Limits::default());
         picture::render(&single(&[]), &whole(), &limits)
     };
-    assert!(matches!(with(|limits| limits.memory = 30_000), Err(Rejected::TooComplex(_))));
-    assert!(with(|limits| limits.memory = 60_000).is_ok());
-    assert_eq!(with(|limits| limits.deadline = Duration::ZERO), Err(Rejected::TookTooLong));
+    assert!(matches!(with(|limits| limits.with_memory(30_000)), Err(Rejected::TooComplex(_))));
+    assert!(with(|limits| limits.with_memory(60_000)).is_ok());
+    assert_eq!(with(|limits| limits.with_deadline(Duration::ZERO)), Err(Rejected::TookTooLong));
     // The same slice many times, each as much work as a picture.
     let [config, data] = FIELDS;
     let mut item = coded([config, data], &[srgb()]);

@@ -71,8 +71,7 @@ fn size_is_known_from_the_first_bytes() {
             assert_eq!(upright_size(&file[..length], &limits), Some((301, 202)), "{length}");
         }
     }
-    let mut strict = Limits::default();
-    strict.side = 300;
+    let strict = Limits::default().with_side(300);
     assert_eq!(upright_size(&png(&pixels), &strict), None);
 }
 

@@ -117,11 +117,7 @@ fn zone_plate_has_no_aliasing() {
 /// libwebp decodes the same pixels as the safe decoder, which handles files that are not for libwebp.
 #[test]
 fn libwebp_decodes_the_same_pixels() {
-    let with = |libwebp| {
-        let mut limits = Limits::default();
-        limits.libwebp = libwebp;
-        limits
-    };
+    let with = |libwebp| Limits::default().with_libwebp(libwebp);
     let pixels = photo(600, 400);
     let clear = image::RgbaImage::from_fn(60, 40, |x, _| image::Rgba([200, 30, 30, x as u8 * 4]));
     let files = [

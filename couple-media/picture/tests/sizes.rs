@@ -76,20 +76,19 @@ fn tall_screenshot_is_shown() {
 #[test]
 fn panoramas_and_200_megapixels_are_shown_within_the_memory_limit() {
     let _lock = lock_measurements();
-    let mut limits = Limits::default();
     // For a machine that is busy with other tests.
-    limits.deadline = Duration::from_secs(120);
+    let limits = Limits::default().with_deadline(Duration::from_secs(120));
     for (width, height, copy) in
         [(16_382, 3_628, (6_502, 1_440)), (12_000, 9_000, (4_096, 3_072)), (16_320, 12_240, (4_096, 3_072))]
     {
         let file = flat_jpeg(width, height, false);
         let recipe = recipe(&[COPY], Encoding::JPEG);
         let estimate = inspect(&file, &limits).unwrap().memory(&recipe, &limits).unwrap();
-        assert!(estimate <= limits.memory, "{width} × {height}: {estimate}");
+        assert!(estimate <= limits.memory(), "{width} × {height}: {estimate}");
         let before = reset_peak();
         let rendered = picture::render(&file, &recipe, &limits).unwrap();
         let taken = peak() - before;
-        assert!(taken <= limits.memory, "{width} × {height}: {taken}");
+        assert!(taken <= limits.memory(), "{width} × {height}: {taken}");
         assert_eq!((rendered.width, rendered.height), (width.into(), height.into()));
         assert_eq!((rendered.images[0].width, rendered.images[0].height), copy);
     }
@@ -115,8 +114,7 @@ fn status(field: &str) -> usize {
 #[test]
 fn estimated_memory_is_not_exceeded() {
     let _lock = lock_measurements();
-    let mut limits = Limits::default();
-    limits.deadline = Duration::from_secs(120);
+    let limits = Limits::default().with_deadline(Duration::from_secs(120));
     let pixels = photo(2000, 1500);
     let glass = RgbaImage::from_fn(2000, 1500, |x, y| {
         let [red, green, blue] = pixels.get_pixel(x, y).0;
@@ -152,8 +150,7 @@ fn estimated_memory_is_not_exceeded() {
 #[test]
 fn estimated_memory_of_converted_jpeg_is_not_exceeded() {
     let _lock = lock_measurements();
-    let mut limits = Limits::default();
-    limits.deadline = Duration::from_secs(120);
+    let limits = Limits::default().with_deadline(Duration::from_secs(120));
     let pixels = photo(2000, 1500);
     let cmyk: Vec<u8> = pixels.pixels().flat_map(|&Rgb([c, m, y])| [c, m, y, 200]).collect();
     let (mut inks, mut state) = (Vec::new(), 1_u32);

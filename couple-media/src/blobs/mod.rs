@@ -194,16 +194,15 @@ impl Blobs {
         });
         Ok(Some(Blob { size, range, bytes: bytes.boxed() }))
     }
-    /// Reads a whole blob of at most `most` bytes. None: there is no such blob.
+    /// Reads a whole blob of at most `max_bytes` bytes. None: there is no such blob.
     ///
     /// # Errors
     /// The error of the store; [`ErrorKind::Rejected`] if the blob is larger.
-    pub async fn read(&self, name: &str, most: u64) -> Result<Option<Bytes>, Error> {
+    pub async fn read(&self, name: &str, max_bytes: u64) -> Result<Option<Bytes>, Error> {
         let Some(mut blob) = self.get(name, None).await? else { return Ok(None) };
-        if blob.size > most {
-            return Err(
-                Error::new(ErrorKind::Rejected, "get blob").context(format!("{name} is larger than {most}"))
-            );
+        if blob.size > max_bytes {
+            return Err(Error::new(ErrorKind::Rejected, "get blob")
+                .context(format!("{name} is larger than {max_bytes}")));
         }
         let mut whole = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
         while let Some(piece) = blob.bytes.try_next().await? {

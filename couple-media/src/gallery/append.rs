@@ -89,7 +89,7 @@ impl Appending {
     /// An older request of this process for the same upload ends.
     fn start(upload: Resumable) -> Self {
         let (gallery, id, writer) = (upload.gallery.clone(), upload.row.id, upload.row.writer);
-        let limit = gallery.0.options.limits.bytes;
+        let limit = gallery.0.options.limits.bytes();
         let (newer, superseded) = oneshot::channel();
         // This drops the older request's sender, which its receiver notices.
         locked(&gallery.0.appends.newest).insert(id, (writer, newer));

@@ -9,7 +9,10 @@ use couple_core::{
     Error, ErrorKind, Failure,
     media::{Media, Source},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     Gallery, GalleryOptions, Inner,
@@ -37,6 +40,8 @@ const ASSUMED_PIXELS: u64 = 12_000_000;
 ///
 /// 1.5 for the planes of the picture, 1.5 for those of the stored copy, and 3 for encoding.
 const ASSUMED_BYTES_PER_PIXEL: u64 = 6;
+/// Multiple of [`Limits::deadline`] after which a caller stops waiting for an engine that does not keep it.
+const CALLER_DEADLINES: u32 = 2;
 /// Bytes per permit.
 const PERMIT_BYTES: usize = 1 << 10;
 
@@ -46,7 +51,7 @@ pub(super) struct BoundedRenderer {
     engine: Arc<dyn Renderer>,
     permits: Arc<Semaphore>,
     /// Total number of permits.
-    most: u32,
+    total: u32,
     limits: Limits,
     rendered: AtomicU64,
     rejected: AtomicU64,
@@ -54,11 +59,11 @@ pub(super) struct BoundedRenderer {
 
 impl BoundedRenderer {
     pub(super) fn new(engine: Arc<dyn Renderer>, options: &GalleryOptions) -> Self {
-        let most = u32::try_from(options.memory_bytes / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
+        let total = u32::try_from(options.memory_bytes / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
         Self {
             engine,
-            permits: Arc::new(Semaphore::new(most as usize)),
-            most,
+            permits: Arc::new(Semaphore::new(total as usize)),
+            total,
             limits: options.limits.clone(),
             rendered: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -67,7 +72,7 @@ impl BoundedRenderer {
 
     /// Number of permits for `bytes` bytes; at most the total.
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.most)
+        u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.total)
     }
 
     async fn room(&self, permits: u32) -> Result<OwnedSemaphorePermit, Error> {
@@ -82,7 +87,7 @@ impl BoundedRenderer {
         file: (&Blobs, &str),
         recipe: impl Fn(PictureHeader) -> Recipe,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
-        let read = || file.0.read(file.1, self.limits.bytes as u64);
+        let read = || file.0.read(file.1, self.limits.bytes() as u64);
         let mut permit = self.room(self.permits(expected)).await?;
         let Some(mut bytes) = read().await? else { return Ok(None) };
         let RenderPlan { recipe, memory } = match self.engine.plan(&bytes, &recipe, &self.limits) {
@@ -116,7 +121,12 @@ impl BoundedRenderer {
                 ))
             }
         });
-        match work.await.map_err(|panicked| internal_error().source(panicked))? {
+        // A blocking thread cannot be cancelled: it keeps its permits, and only the caller stops waiting.
+        let work = timeout(self.limits.deadline() * CALLER_DEADLINES, work).await.map_err(|_| {
+            Error::new(ErrorKind::TimedOut, "render picture")
+                .context("the engine exceeded its deadline; its memory stays reserved until it returns")
+        })?;
+        match work.map_err(|panicked| internal_error().source(panicked))? {
             Ok(rendered) => Ok(Some(Ok(rendered))),
             Err(Failure::Refused(rejected)) => Ok(Some(Err(rejected))),
             Err(Failure::Failed(error)) => Err(error),
@@ -128,7 +138,7 @@ impl BoundedRenderer {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let held = (self.most as usize).saturating_sub(self.permits.available_permits());
+        let held = (self.total as usize).saturating_sub(self.permits.available_permits());
         Stats {
             rendered: self.rendered.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),

@@ -89,11 +89,13 @@ impl RenderMediaHandler {
 fn reason(rejected: &Rejected, limits: &Limits) -> String {
     let detail = match *rejected {
         Rejected::TooLarge { width, height } => {
-            let (side, megapixels) = (limits.side, limits.megapixels);
+            let (side, megapixels) = (limits.side(), limits.megapixels());
             UploadError::TooLarge { width, height, side, megapixels }.to_string()
         }
         Rejected::TooManyBytes { .. } | Rejected::TooComplex(_) => rejected.to_string(),
-        Rejected::TookTooLong => format!("it takes more than {} s to decode", limits.deadline.as_secs_f32()),
+        Rejected::TookTooLong => {
+            format!("it takes more than {} s to decode", limits.deadline().as_secs_f32())
+        }
         _ => return rejected.code().to_owned(),
     };
     format!("{}: {detail}", rejected.code())

@@ -1,6 +1,6 @@
 //! Port of the engine that decodes, resizes and encodes pictures, and its default implementation.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use couple_core::Failure;
 
@@ -60,7 +60,8 @@ pub struct RenderPlan {
 /// - **R4** An image shows the picture upright and contains no metadata: no location, no comment, no bytes of the upload after its end.
 /// - **R5** It can render its own images: the stored copy is one, and sizes are made from it on request.
 /// - **R6** A file beyond the limits is rejected before it costs more memory than the plan, or more time than
-///   [`Limits::deadline`].
+///   [`Limits::deadline`]. After twice the deadline the call fails as temporary, and the memory of the plan stays reserved until
+///   `render` returns.
 /// - **R7** [`Rejected`] is permanent: the same bytes are rejected again. The gallery rejects the upload with
 ///   [`Rejected::code`] and does not repeat the job.
 ///
@@ -99,6 +100,33 @@ pub trait Renderer: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Failure::Refused`] with the reason why the picture is rejected; [`Failure::Failed`] for a temporary failure of the engine.
     fn render(&self, file: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Failure<Rejected>>;
+}
+
+impl<R: Renderer + ?Sized> Renderer for Arc<R> {
+    fn media_types(&self) -> &'static [&'static str] {
+        (**self).media_types()
+    }
+
+    fn media_type(&self, head: &[u8]) -> Option<&'static str> {
+        (**self).media_type(head)
+    }
+
+    fn size(&self, head: &[u8], is_whole: bool, limits: &Limits) -> Result<Option<(u32, u32)>, Rejected> {
+        (**self).size(head, is_whole, limits)
+    }
+
+    fn plan(
+        &self,
+        file: &[u8],
+        recipe: &dyn Fn(PictureHeader) -> Recipe,
+        limits: &Limits,
+    ) -> Result<RenderPlan, Rejected> {
+        (**self).plan(file, recipe, limits)
+    }
+
+    fn render(&self, file: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Failure<Rejected>> {
+        (**self).render(file, recipe, limits)
+    }
 }
 
 /// Default engine: [`couple-picture`](crate::picture).

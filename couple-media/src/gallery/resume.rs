@@ -224,7 +224,7 @@ impl Gallery {
 
     /// Limit of the unfinished bytes of one account: at least the size of the largest picture.
     pub(super) fn max_unfinished_bytes(&self) -> i64 {
-        bytes(self.0.options.max_unfinished_bytes_per_account.max(self.0.options.limits.bytes as u64))
+        bytes(self.0.options.max_unfinished_bytes_per_account.max(self.0.options.limits.bytes() as u64))
     }
 
     pub(super) fn check_length(
@@ -232,7 +232,7 @@ impl Gallery {
         purpose: Option<Purpose>,
         length: Option<u64>,
     ) -> Result<(), ResumeError> {
-        let limit = self.0.options.limits.bytes;
+        let limit = self.0.options.limits.bytes();
         match length {
             Some(length) if length > limit as u64 => Err(UploadError::TooManyBytes { limit }.into()),
             Some(0) if purpose.is_some() => Err(ResumeError::Empty),

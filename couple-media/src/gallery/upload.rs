@@ -130,7 +130,7 @@ impl Gallery {
         about: UploadMetadata,
         length: Option<u64>,
     ) -> Result<Uploading, UploadError> {
-        let limit = self.0.options.limits.bytes;
+        let limit = self.0.options.limits.bytes();
         if length.is_some_and(|length| length > limit as u64) {
             return Err(UploadError::TooManyBytes { limit });
         }
@@ -163,7 +163,7 @@ impl Uploading {
     /// # Errors
     /// [`UploadError`]: the upload cannot be continued.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
-        let limit = self.gallery.0.options.limits.bytes;
+        let limit = self.gallery.0.options.limits.bytes();
         self.length += bytes.len();
         if self.length > limit {
             return Err(UploadError::TooManyBytes { limit });
@@ -251,7 +251,7 @@ impl Uploading {
         match self.gallery.renderer().size(&self.head, self.length == self.head.len(), limits) {
             Ok(size) => Ok(size),
             Err(Rejected::TooLarge { width, height }) => {
-                let (side, megapixels) = (limits.side, limits.megapixels);
+                let (side, megapixels) = (limits.side(), limits.megapixels());
                 Err(UploadError::TooLarge { width, height, side, megapixels })
             }
             Err(_) => Ok(None),

@@ -45,8 +45,7 @@ fn ours(file: &Path, what: &str, times: u32) {
     let bytes = std::fs::read(file).unwrap();
     let renditions = if what.starts_with("avatars") { AVATARS.to_vec() } else { PHOTOS.to_vec() };
     let recipe = Recipe { renditions, crop: None, encoding: Encoding::JPEG };
-    let mut limits = Limits::default();
-    limits.libwebp = what.ends_with("libwebp");
+    let limits = Limits::default().with_libwebp(what.ends_with("libwebp"));
     let once = || picture::render(&bytes, &recipe, &limits).unwrap();
     std::hint::black_box(once());
     let before = processor_time();

@@ -138,9 +138,10 @@ impl Picture<'_> {
             for row in 0..grid.rows {
                 self.deadline.check()?;
                 for column in 0..grid.columns {
-                    let index = row * grid.stride + column;
-                    let values = &component.values[index * coefficients.kept..];
-                    let last = 63_u32.saturating_sub((component.nonzero[index] & needed | 1).leading_zeros())
+                    let block_index = row * grid.stride + column;
+                    let values = &component.values[block_index * coefficients.kept..];
+                    let last = 63_u32
+                        .saturating_sub((component.nonzero[block_index] & needed | 1).leading_zeros())
                         as usize;
                     let mut block = [0.0; 64];
                     for &(k, slot) in kept.iter().take_while(|(k, _)| *k <= last) {
