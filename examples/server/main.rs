@@ -171,8 +171,10 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let said = |error: couple::Error| error.to_string();
     let blobs = |error: couple::Error| format!("COUPLE_BLOBS: {}", told(&error));
     let letterhead = match &settings.mail {
-        Mail::Files(_) => Letterhead::default(),
-        Mail::Smtp { from, .. } => Letterhead::new("Couple", from).map_err(said)?,
+        Mail::Files { from: None, .. } => Letterhead::default(),
+        Mail::Files { from: Some(from), .. } | Mail::Smtp { from, .. } => {
+            Letterhead::new("Couple", from).map_err(said)?
+        }
     };
     // Half of the connections read; one of these is left to requests when all clients reconnect together.
     let reads = match settings.database {
@@ -182,7 +184,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let live = LiveOptions::default().with_max_concurrent_reads(reads).with_reconnect_spread(DRAIN);
     let builder = Backend::builder().public_url(settings.public_url.clone()).live(live);
     let builder = match &settings.mail {
-        Mail::Files(folder) => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),
+        Mail::Files { folder, .. } => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),
         Mail::Smtp { url, .. } => builder.mailer(SmtpMailer::new(url, letterhead).map_err(said)?),
     };
     let builder = builder.blobs(match &settings.pictures {
@@ -325,7 +327,11 @@ fn announce(settings: &Settings) {
     let mut lines = vec![match &settings.role {
         Role::Worker(names) if names.is_empty() => "couple runs jobs of all queues".to_owned(),
         Role::Worker(names) => format!("couple runs jobs of {}", names.join(", ")),
-        Role::All | Role::Api => format!("couple listens on http://{}", settings.listen),
+        Role::Api => format!(
+            "couple listens on http://{}; mails and pictures wait for a process that runs jobs",
+            settings.listen
+        ),
+        Role::All => format!("couple listens on http://{}", settings.listen),
     }];
     lines.push(match &settings.database {
         Database::Memory => "  stores all data in memory: it is lost when this process ends".to_owned(),
@@ -343,7 +349,7 @@ fn announce(settings: &Settings) {
         Pictures::S3 { bucket, .. } => format!("  stores pictures in the bucket {bucket}"),
     });
     lines.push(match &settings.mail {
-        Mail::Files(folder) => format!("  writes mails as files to {}", folder.display()),
+        Mail::Files { folder, .. } => format!("  writes mails as files to {}", folder.display()),
         Mail::Smtp { .. } => "  sends mail over SMTP".to_owned(),
     });
     if settings.redis.is_some() {
@@ -357,7 +363,7 @@ fn announce(settings: &Settings) {
     if !settings.limits {
         lines.push("  WITHOUT RATE LIMITS (COUPLE_LIMITS=off): for load tests only".to_owned());
     }
-    if settings.demo_requested && matches!(settings.mail, Mail::Files(_)) {
+    if settings.demo_requested && matches!(settings.mail, Mail::Files { .. }) {
         lines
             .push("  SHOWS ALL MAILS to its clients (COUPLE_DEMO=on): for invented accounts only".to_owned());
     }

@@ -24,7 +24,7 @@ pub(crate) enum Pictures {
 }
 
 pub(crate) enum Mail {
-    Files(PathBuf),
+    Files { folder: PathBuf, from: Option<String> },
     Smtp { url: String, from: String },
 }
 
@@ -137,7 +137,9 @@ impl Settings {
                     .to_owned(),
             },
             url => match url.strip_prefix("file://") {
-                Some(folder) if !folder.is_empty() => Mail::Files(folder.into()),
+                Some(folder) if !folder.is_empty() => {
+                    Mail::Files { folder: folder.into(), from: get("COUPLE_MAIL_FROM").map(str::to_owned) }
+                }
                 // The value is not printed: it may contain a password.
                 _ => return Err("COUPLE_MAIL is neither file://FOLDER nor smtp://… nor smtps://…".to_owned()),
             },

@@ -58,7 +58,7 @@ pub(crate) fn router(settings: &Settings, port: u16, stop: watch::Receiver<bool>
         router = router.route(folder, get(async move || Redirect::permanent(&to)));
     }
     router = router.merge(reference::routes());
-    if let Mail::Files(folder) = &settings.mail {
+    if let Mail::Files { folder, .. } = &settings.mail {
         router = router.merge(mailbox::routes(folder.clone(), stop));
     }
     let info = info(settings);
@@ -126,7 +126,7 @@ fn info(settings: &Settings) -> Value {
         Pictures::S3 { .. } => ("S3", None),
     };
     let (mail, mail_folder) = match &settings.mail {
-        Mail::Files(folder) => ("files", path(folder)),
+        Mail::Files { folder, .. } => ("files", path(folder)),
         Mail::Smtp { .. } => ("SMTP", None),
     };
     json!({
@@ -139,7 +139,7 @@ fn info(settings: &Settings) -> Value {
         "picture_folder": picture_folder,
         "mail": mail,
         "mail_folder": mail_folder,
-        "mailbox": matches!(settings.mail, Mail::Files(_)),
+        "mailbox": matches!(settings.mail, Mail::Files { .. }),
         "limits": settings.limits,
     })
 }
