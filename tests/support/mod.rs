@@ -21,12 +21,20 @@ pub(crate) fn binary() -> PathBuf {
     let profile = deps.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
     build
-        .args(["build", "--quiet", "--locked", "--example", "server"])
+        // The packages and features of the test run, so that nothing is compiled a second time.
+        .args(["build", "--quiet", "--locked", "--workspace", "--example", "server"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     // The test runner's variables about this package would cause dependencies that watch them to be rebuilt.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             build.env_remove(name);
+        }
+    }
+    for (feature, enabled) in
+        [("heic", cfg!(feature = "heic")), ("server-tests", cfg!(feature = "server-tests"))]
+    {
+        if enabled {
+            build.args(["--features", feature]);
         }
     }
     if profile.ends_with("release") {
