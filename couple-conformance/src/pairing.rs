@@ -158,7 +158,7 @@ pub async fn p7_end_of_a_couple_unpairs_both_members(store: impl Store) {
     assert_eq!(conflict(&store, end).await, Conflict::CoupleEnded(couple.id));
 }
 
-/// Changes that need a living couple conflict after the couple's end.
+/// Changes that need an active couple conflict after the couple's end.
 pub async fn p8_change_of_an_ended_couple_conflicts(store: impl Store) {
     let world = World::default();
     let couple = world.stored_couple(&store).await;

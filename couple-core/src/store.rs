@@ -270,7 +270,7 @@ pub enum Conflict {
     #[error("couple {0} ended")]
     CoupleEnded(CoupleId),
     /// The couple has not ended, so none of its data may be erased.
-    #[error("couple {0} lives")]
+    #[error("couple {0} has not ended")]
     CoupleLives(CoupleId),
     /// The author has used this client id before.
     #[error("client id used")]

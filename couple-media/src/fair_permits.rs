@@ -96,7 +96,7 @@ impl HoldTimes {
         });
     }
 
-    /// Expected duration for which a permit is held, while `held` permits are held.
+    /// Expected duration for which a permit is held. `held`: number of permits that are held now.
     fn expected(&self, held: usize) -> Duration {
         let held = u32::try_from(held).unwrap_or(u32::MAX);
         let so_far = match held {

@@ -38,22 +38,22 @@ const RETRY_BACKOFF: Backoff = Backoff { base: Duration::from_millis(50), most: 
 /// The batch is one message, because the cost of a transport is per message.
 type Message = (Uuid, Vec<Option<(Topic, Notice)>>);
 
-/// Transport that carries texts to all processes.
+/// Transport that delivers text messages to all processes.
 pub(crate) trait Transport: Send + Sync + 'static {
     /// Name of the transport in log messages.
     const NAME: &'static str;
-    /// Maximum length of a text in bytes.
+    /// Maximum length of a message in bytes.
     const MAX_TEXT_BYTES: usize;
-    /// Subscription to the texts of all processes.
+    /// Subscription to the messages of all processes.
     type Subscription: Send;
     /// Subscribes.
     fn subscribe(&self) -> impl Future<Output = Result<Self::Subscription, Error>> + Send;
-    /// Passes received texts on until the subscription fails.
+    /// Passes received messages to `receiver` until the subscription fails.
     fn receive(
         subscription: Self::Subscription,
         receiver: &RemoteReceiver,
     ) -> impl Future<Output = ()> + Send;
-    /// Sends texts. When it fails, some may have been sent.
+    /// Sends messages. After an error some of them may have been sent.
     fn publish(&self, texts: &[String]) -> impl Future<Output = Result<(), Error>> + Send;
 }
 

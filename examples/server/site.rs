@@ -197,9 +197,9 @@ impl Guard {
         }
     }
 
-    /// Whether the server may be called by this name.
+    /// Whether `authority` (host and port) is an address of this server.
     ///
-    /// A page of another site whose name resolves to this server (DNS rebinding) sends that name.
+    /// A page of another site whose name resolves to this server (DNS rebinding) sends another name.
     fn knows(&self, authority: &str) -> bool {
         let Ok(authority) = authority.parse::<Authority>() else { return false };
         self.is_public(&authority)
@@ -213,7 +213,7 @@ impl Guard {
         })
     }
 
-    /// Address of a page under the public URL, if it was requested under another name.
+    /// Address of a page under the public URL; none if the page was requested under the public URL.
     fn moved(&self, request: &Request) -> Option<String> {
         let origin = self.origin.as_ref()?;
         let host = request.headers().get(header::HOST)?.to_str().ok()?.parse().ok()?;

@@ -539,7 +539,7 @@ async fn confirm_email(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EmailCancellation {
-    /// Token of the link that was mailed to the present address.
+    /// Token from the link that was mailed to the current address of the account.
     #[schema(value_type = String)]
     token: Secret<String>,
 }

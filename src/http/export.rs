@@ -145,7 +145,7 @@ impl DocumentState {
     }
 }
 
-/// A picture, with its URL, which works as long as the account exists.
+/// Picture in an export. Its URL works as long as the account exists.
 fn picture(app: &App, media: &Media) -> serde_json::Value {
     let couple = match media.space {
         Space::Couple(id) => Some(id.to_string()),

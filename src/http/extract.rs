@@ -260,7 +260,7 @@ impl FromRequestParts<App> for RequestMeta {
     }
 }
 
-/// Address of the client that sent a request. None if the host does not provide the peer's address.
+/// IP address of the client that sent a request. None if the host does not provide the peer's address.
 pub(super) fn client_address(app: &App, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     client(peer, headers, &app.options)

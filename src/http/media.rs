@@ -275,9 +275,9 @@ pub(super) fn still_signed_in(
 struct UploadForm {
     /// `avatar` or `photo`, unless the query contains it. Fields must precede the file.
     purpose: Option<String>,
-    /// Visible area of an avatar, as in the query.
+    /// Visible area of an avatar, in the format of the query parameter `crop`.
     crop: Option<String>,
-    /// ThumbHash, as in the query.
+    /// ThumbHash, in the format of the query parameter `placeholder`.
     placeholder: Option<String>,
     /// The picture: the only part with a file name; its field name does not matter.
     #[schema(value_type = String, format = Binary)]

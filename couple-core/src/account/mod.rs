@@ -98,7 +98,7 @@ impl TokenKind {
     }
 }
 
-/// Form of a mailed token.
+/// Form of a mailed token: code or link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProofForm {
     /// 6-digit code that the user types.

@@ -21,7 +21,7 @@ pub enum JobChange {
         now: Timestamp,
         /// End of the lease.
         lease_until: Timestamp,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
         /// Maximum number of jobs.
         limit: u32,
@@ -34,7 +34,7 @@ pub enum JobChange {
         now: Timestamp,
         /// End of the new lease.
         lease_until: Timestamp,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
     },
     /// Extends a lease.
@@ -44,7 +44,7 @@ pub enum JobChange {
     Renew {
         /// Id of the job.
         id: JobId,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
         /// New end of the lease.
         lease_until: Timestamp,
@@ -53,14 +53,14 @@ pub enum JobChange {
     Finish {
         /// Id of the job.
         id: JobId,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
     },
     /// Ends the claim and makes the job due again later.
     Retry {
         /// Id of the job.
         id: JobId,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
         /// Time of the next attempt.
         due_at: Timestamp,
@@ -69,7 +69,7 @@ pub enum JobChange {
     Bury {
         /// Id of the job.
         id: JobId,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
         /// Error of the last attempt.
         error: String,

@@ -15,8 +15,8 @@ use crate::{
 /// Decides whether a picture is added, and returns the change.
 ///
 /// # Errors
-/// [`MediaError::NotPaired`] for a photo without its living couple, [`MediaError::QuotaExceeded`],
-/// [`MediaError::MediaNotFound`] for an account whose space is closed.
+/// [`MediaError::NotPaired`] for a photo whose couple is not active, [`MediaError::QuotaExceeded`],
+/// [`MediaError::MediaNotFound`] for an account whose space is closed because the account was deleted.
 pub fn insert(
     media: &Media,
     couple: Option<&Couple>,
@@ -95,9 +95,9 @@ pub fn finish(media: &Media, couple: Option<&Couple>, rendered: Rendered, at: Ti
     entry.into_iter().chain([finish.into()]).collect()
 }
 
-/// Rejects a processing picture.
+/// Changes that mark a picture in state *processing* as rejected.
 ///
-/// The same commit appends the entry that notifies the couple.
+/// They include the entry that notifies the couple.
 #[must_use]
 pub fn reject(media: &Media, couple: Option<&Couple>, reason: &str, at: Timestamp) -> Vec<Change> {
     let reject = MediaChange::Reject { of: media.as_read(), reason: reason.to_owned() };

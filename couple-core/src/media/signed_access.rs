@@ -18,13 +18,13 @@ pub struct Viewer {
     pub account: AccountId,
     /// Session of the viewer.
     pub session: SessionId,
-    /// Living couple of the account at the time of signing, with its epoch; none without a couple.
+    /// Active couple of the account at the time of signing, with its epoch; none without a couple.
     pub couple: Option<(CoupleId, i64)>,
 }
 
 /// Granularity of expiry times in microseconds: 5 min.
 ///
-/// Accesses signed within one step are equal, so that they hit a client's cache.
+/// URLs that are signed within the same 5 minutes are equal, so that clients can cache pictures by URL.
 const EXPIRY_STEP_MICROS: i64 = 5 * 60 * 1_000_000;
 
 /// Number of bytes before the signature: three ids, epoch and expiry.

@@ -124,7 +124,7 @@ pub enum PairingChange {
 /// * **P6** Withdrawing closes all open invites of the account and no others.
 /// * **P7** Ending a couple increments the epoch, unpairs both members, keeps the couple readable by id, and
 ///   happens once.
-/// * **P8** A change that needs a living couple conflicts after the couple's end.
+/// * **P8** A change that needs an active couple conflicts after the couple's end.
 /// * **P9** Every field of invites and couples reads back as it was written.
 /// * **P10** Blocks are found by the blocker's id and by the blocker's address at the time of the block, in
 ///   one direction only.

@@ -308,7 +308,7 @@ pub fn restore(
     Ok((after, changes))
 }
 
-/// The living couple, and the account's side of it.
+/// The active couple of an account, and the account's side of it.
 ///
 /// # Errors
 /// [`PairingError::NotPaired`].

@@ -109,12 +109,12 @@ pub enum Page {
 /// * **T7** An edit replaces a body of the author's own entry, never of the partner's entry or of a
 ///   tombstone.
 /// * **T8** A deletion leaves a tombstone without body and reactions at the same `seq`.
-/// * **T9** Each member has one reaction per entry; a new one replaces it, and none removes it.
+/// * **T9** Each member has one reaction per entry; a new one replaces it, and setting none removes it.
 /// * **T10** A read position never moves back, nor past the newest entry.
 /// * **T11** Nothing is written to the log of an ended couple; its entries can be read.
 /// * **T12** Erasing changes and counts only one member's entries and reactions, only in the given range of
 ///   an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of a
-///   living couple does not change.
+///   active couple does not change.
 /// * **T13** Reads of a couple never return entries of another couple.
 /// * **T14** Unread entries are those that the author appended with a client id after a position and that are
 ///   no tombstones.

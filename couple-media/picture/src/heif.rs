@@ -160,9 +160,9 @@ enum Property {
     },
     Aperture([u32; 8]),
     Alpha,
-    /// Known and ignored: bit depths, brightness, the type of an auxiliary picture.
+    /// Supported property without effect: bit depths, brightness, the type of an auxiliary picture.
     Known,
-    /// Unknown; ignored, unless the file marks it as essential.
+    /// Unknown property: ignored, unless the file marks it as essential.
     Other,
 }
 

@@ -82,9 +82,9 @@ limits! {
         ///
         /// It is checked between steps and rows, so the current step completes first.
         deadline: Duration = Duration::from_secs(10), with_deadline;
-        /// Whether libwebp, in C, decodes lossy, still, opaque WebP, in half of the time.
+        /// Whether libwebp (C) decodes lossy WebP without animation and transparency, in half of the time. Default: false.
         ///
-        /// Default: no, the safe `image-webp` does.
+        /// Otherwise `image-webp`, in safe Rust, decodes it.
         libwebp: bool = false, with_libwebp;
     }
 }

@@ -114,9 +114,9 @@ impl Encoding {
 
     /// Encoding of the stored copy of a photo, from which renditions are made: JPEG at quality 93 or less.
     ///
-    /// The copy has the quantiser steps of the upload if these are coarser. A rendition that is not scaled down is encoded twice: with
-    /// the same steps, nothing is lost by that. With a copy of quality 90, whose steps are half of those of quality 80, it cost up to
-    /// 21 % more bytes and 0.04 of SSIM (uploads of quality 95).
+    /// The copy has the quantiser steps of the upload if these are coarser. A rendition that is not scaled down is encoded twice; with
+    /// the same steps the second encoding loses nothing. With a copy of quality 90, whose steps are half of those of quality 80, such a
+    /// rendition had up to 21 % more bytes and an SSIM lower by 0.04 (uploads of quality 95).
     pub const COPY: Self = Self::JpegUnlessTransparent { quality: 93 };
 
     /// Media type of an opaque picture in this encoding.

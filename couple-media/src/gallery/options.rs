@@ -36,7 +36,9 @@ couple_core::options! {
         ///
         /// Relevant for a store with parts of more than 128 KiB (S3: 5 MiB). Other uploads hold 128 KiB.
         pub(super) max_upload_parts: usize = 32, with_max_upload_parts;
-        /// Sets the maximum time that a request waits for its rendition; less than the timeout of a request. Default: 8 s.
+        /// Sets the maximum time that a request waits for its rendition. Default: 8 s.
+        ///
+        /// It must be less than the request timeout of the HTTP layer (10 s by default).
         pub(super) max_rendition_wait: Duration = Duration::from_secs(8), with_max_rendition_wait;
         /// Sets the maximum number of renditions in progress, and of requests that wait for them. Default: 512.
         ///

@@ -402,13 +402,13 @@ impl Resumable {
         joins.chain([self.whole(media)]).collect()
     }
 
-    /// Change that inserts an upload that joins others, as finished.
+    /// Change that inserts a finished upload that concatenates others.
     fn whole(&self, media: MediaId) -> UploadChange {
         let upload = ResumableUpload { media: Some(media), parts: Vec::new(), ..self.row.clone() };
         UploadChange::Insert { upload, most: i64::MAX }
     }
 
-    /// Whether one of the uploads that this one joins is gone.
+    /// Whether an upload that this one concatenates was removed.
     async fn is_missing_a_part(&self) -> Result<bool, Error> {
         for &(id, _) in &self.joins {
             if self.gallery.0.ports.store.upload(id).await?.is_none() {

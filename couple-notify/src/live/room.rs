@@ -55,9 +55,9 @@ pub(super) struct Room {
     pub(super) context: Arc<LiveContext>,
     pub(super) id: CoupleId,
     state: Mutex<RoomState>,
-    /// Wakes the streams: there may be something to send.
+    /// Wakes the streams, which then check for frames to send.
     pub(super) stream_wakeup: Notify,
-    /// Wakes the task: there may be something to do.
+    /// Wakes the room's task, which then determines its next step.
     task_wakeup: Notify,
 }
 

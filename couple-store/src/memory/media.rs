@@ -1,4 +1,4 @@
-//! Pictures in memory.
+//! Pictures and their renditions in the in-memory store.
 
 use async_trait::async_trait;
 use couple_core::{

@@ -117,7 +117,7 @@ impl Redis {
     }
 }
 
-/// Parses a URL. Errors do not contain it, because it may contain a password.
+/// Connection manager for a URL. Errors do not contain the URL, because it may contain a password.
 fn manager(url: &str) -> Result<Manager, Error> {
     let wrong =
         || Error::new(ErrorKind::Misconfigured, "connect").context(format!("the URL of Redis is {SCHEMES}"));

@@ -1,6 +1,6 @@
-//! Hands the body of a streaming response over from hyper.
+//! Storage for the body of a streaming response, which the server writes itself after hyper has written the head.
 //!
-//! hyper gets a body that never produces a frame, and writes the head. The real body waits in a [`BodySlot`] until the head is written.
+//! hyper gets a body that never produces a frame. The real body waits in a [`BodySlot`] until the head is written.
 
 use std::{
     convert::Infallible,

@@ -27,7 +27,7 @@ const STOPPING_DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 /// State that a connection shares with its server: entry in the table, and stop signal.
 pub(super) type ConnectionState = (Registration, watch::Receiver<bool>);
 
-/// A write that the client does not accept.
+/// Start and time-out of a write that waits because the client accepts no bytes.
 struct BlockedWrite {
     since: Instant,
     timer: Pin<Box<Sleep>>,

@@ -1,9 +1,9 @@
-//! Finds the lossless streams in a WebP file, where `image-webp` would find them.
+//! Finds the lossless (VP8L) streams of a WebP file that `image-webp` would decode.
 
 use super::prefix_codes::{Size, size_in_header};
 use crate::Limits;
 
-/// Calls `show` with every stream, its size, and whether it has a header.
+/// Calls `show` for every VP8L stream, with its bytes, its size in pixels, and whether it has a header.
 pub(super) fn streams(file: &[u8], limits: &Limits, show: &mut impl FnMut(&[u8], Size, bool)) -> Option<()> {
     let first = Chunk::at(file, 12)?;
     match first.kind {
@@ -14,10 +14,10 @@ pub(super) fn streams(file: &[u8], limits: &Limits, show: &mut impl FnMut(&[u8],
     Some(())
 }
 
-/// Streams of the extended format, then the frames.
+/// Finds the streams of a file in the extended format.
 ///
-/// The streams are the first chunk of each type, and those of the first frame, which the decoder uses if there are no others, with the
-/// canvas' size.
+/// These are the first chunk of each type and the chunks of the frames. If there is no still picture, the decoder decodes the first frame
+/// with the size of the canvas.
 fn extended(
     file: &[u8],
     header: &Chunk<'_>,
