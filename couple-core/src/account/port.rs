@@ -164,7 +164,7 @@ pub enum AccountChange {
         /// Id of the session.
         id: SessionId,
     },
-    /// Ends all sessions of an account except one, and removes the tokens that they requested.
+    /// Ends all sessions of an account except one, and removes the tokens that the ended sessions requested.
     EndSessions {
         /// Account that owns the sessions.
         account: AccountId,

@@ -120,7 +120,7 @@ pub fn body(kind: &str, value: &Value) -> Result<Body, Invalid> {
     Body::new("body", &without_media_state(value.clone()))
 }
 
-/// Body of a photo without the member that the system writes.
+/// Body of a photo entry without the JSON field that the system writes.
 fn without_media_state(mut value: Value) -> Value {
     if let Some(object) = value.as_object_mut() {
         object.remove(MEDIA_STATE_KEY);

@@ -41,7 +41,7 @@ pub(super) struct Coded {
     pub(super) data: Vec<Range<usize>>,
 }
 
-/// Code points of ITU-T H.273.
+/// Colour description as code points of ITU-T H.273.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Nclx {
     pub(super) primaries: u16,

@@ -18,9 +18,9 @@ use crate::picture::Rejected;
 const UPLOAD_FOLDER: &str = "upload";
 /// Number of bytes that are needed to recognise a picture's type.
 const TYPE_BYTES: usize = 12;
-/// Number of bytes that are mostly enough for a picture's size.
+/// Number of bytes at the start of a file that usually contain the width and height of the picture.
 ///
-/// A camera's headers may have two segments of 64 KiB before it.
+/// In a camera's file two segments of 64 KiB may precede them.
 const HEADER_BYTES: usize = 160 << 10;
 
 /// Metadata of an uploaded picture.

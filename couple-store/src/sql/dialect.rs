@@ -161,7 +161,7 @@ pub trait Dialect:
     fn text_of(sql: Sql) -> &'static str;
     /// Number of rows that a statement changed.
     fn affected(result: &Self::QueryResult) -> u64;
-    /// Class of an error code of the database.
+    /// Error kind of an error that the database reported.
     fn kind_of(error: &dyn sqlx::error::DatabaseError) -> ErrorKind;
     /// Whether the same transaction may succeed when run again, because it conflicted with another one.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;

@@ -101,7 +101,9 @@ impl Unfinished {
     fn get(&self, id: UploadId) -> Result<&(UploadId, i64, i64), Conflict> {
         self.0.iter().find(|upload| upload.0 == id).ok_or(Conflict::UploadChanged(id))
     }
-    /// Writer of an upload; a conflict unless the upload has `offset` bytes.
+    /// Number of the current writer of an upload.
+    ///
+    /// A conflict unless the stored bytes of the upload end at `offset`.
     fn at(&self, id: UploadId, offset: i64) -> Result<i64, Conflict> {
         let &(_, stored, writer) = self.get(id)?;
         if stored == offset { Ok(writer) } else { Err(Conflict::UploadChanged(id)) }
