@@ -13,7 +13,7 @@ pub enum ErrorKind {
     Unavailable,
     /// There is no capacity for more work now. Worth a retry later.
     Overloaded,
-    /// No answer in time. The operation may or may not have taken effect.
+    /// No response in time. The operation may or may not have taken effect.
     TimedOut,
     /// The operation can never succeed (for example a mail address that was refused permanently).
     Rejected,

@@ -31,7 +31,7 @@ pub struct OutcomeRecord {
     pub scope: Digest,
     /// Digest of the content of the request.
     pub request: Digest,
-    /// Data from which the use case builds its answer: JSON without secrets.
+    /// Data from which the use case builds its response: JSON without secrets.
     pub outcome: String,
     /// Time of the request.
     pub recorded_at: Timestamp,

@@ -78,8 +78,9 @@ pub fn digest(parts: &[&[u8]]) -> Digest {
 ///
 /// Each derivation also uses the id of a row. So the database never holds a code or a link, and the job that
 /// mails one holds only the row's id: a leaked dump or backup contains no usable code or link. Every process
-/// of an installation needs the same key ring. Replacing it invalidates the codes and links that were mailed,
-/// and nothing else.
+/// of an installation needs the same key ring. Replacing it invalidates mailed codes, mailed links and open
+/// invites, and restarts the counts of guesses and known networks, which are stored under keyed digests.
+/// Sessions continue.
 #[derive(Clone)]
 pub struct Keyring(Secret<[u8; 32]>);
 

@@ -356,7 +356,7 @@ pub trait Store:
     /// [`CommitError::Conflict`] with the first precondition that did not hold, else [`CommitError::Failed`].
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError>;
 
-    /// Checks that the store answers, for readiness probes.
+    /// Checks that the store responds, for readiness probes.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or another error of the store.

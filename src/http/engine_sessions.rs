@@ -62,7 +62,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum size of the response that begins a session, in bytes.
 const OPEN_PACKET: usize = 1024;
 
-/// Service that answers paths that are not the library's.
+/// Service for paths that the Socket.IO library does not serve.
 pub(super) type Otherwise = ServiceFn<fn(Request) -> Ready<Result<Response, Infallible>>>;
 
 pub(super) fn not_found(_: Request) -> Ready<Result<Response, Infallible>> {

@@ -90,9 +90,9 @@ struct DocumentState {
 }
 
 enum Part {
-    /// Remaining spaces, and the last picture written of the first of them.
+    /// Pictures: the remaining spaces, and the last exported picture of the first of them.
     Pictures(VecDeque<Space>, Option<MediaId>),
-    /// `seq` of the last entry written of the first remaining couple.
+    /// Entries: `seq` of the last exported entry of the first remaining couple.
     Entries(i64),
 }
 

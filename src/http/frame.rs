@@ -47,7 +47,7 @@ pub(super) enum FrameOut<'a> {
     Bye { reason: &'a str, retry_after_ms: u64 },
     /// Heartbeat that the client asked for: no other frame was sent in its interval.
     Ping,
-    /// The answer to a client's `ping`.
+    /// Response to a client's `ping`.
     Pong,
 }
 

@@ -147,7 +147,7 @@ fn fresh_id(app: &App) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Layer that answers 500 when a handler panics; other requests continue.
+/// Layer that responds with 500 when a handler panics; other requests continue.
 pub(super) fn panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
     CatchPanicLayer::custom(|_| {
         tracing::error!("a handler panicked");

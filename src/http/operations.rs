@@ -60,14 +60,14 @@ async fn healthz() -> Json<Health> {
 struct Readiness {
     /// Always `ready`.
     status: &'static str,
-    /// `ok`, or `unavailable` while the blob store of pictures does not answer; the rest works without it.
+    /// `ok`, or `unavailable` while the blob store of pictures does not respond; everything else works without it.
     pictures: &'static str,
 }
 
-/// Check that the store answers and the process is not stopping (readiness for load balancers).
+/// Check that the store responds and the process is not stopping (readiness for load balancers).
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, description = "Send requests here", body = Readiness),
-        (status = 503, description = "Send requests elsewhere: the process is stopping, or its store does not answer")))]
+        (status = 503, description = "Send requests elsewhere: the process is stopping, or its store does not respond")))]
 async fn readyz(State(app): State<App>) -> ApiResult<Json<Readiness>> {
     if app.backend.is_stopping() {
         return Err(Problem::new("unavailable").detail("stopping"));
@@ -75,7 +75,7 @@ async fn readyz(State(app): State<App>) -> ApiResult<Json<Readiness>> {
     let store = async {
         match timeout(CHECK_TIMEOUT, app.backend.ports().store.ping()).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(Problem::new("timed_out").detail("the store does not answer")),
+            Err(_) => Err(Problem::new("timed_out").detail("the store does not respond")),
         }
     };
     let pictures = async { Ok(app.pictures.answer(app.backend.gallery().blobs()).await) };
@@ -121,16 +121,16 @@ impl PicturesAnswer {
     }
 }
 
-/// Whether the blob store answers in time.
+/// Whether the blob store responds in time.
 async fn is_available(blobs: &Blobs) -> bool {
     match timeout(CHECK_TIMEOUT, blobs.ping()).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
-            tracing::error!(%error, "the blob store of pictures does not answer");
+            tracing::error!(%error, "the blob store of pictures failed");
             false
         }
         Err(_) => {
-            tracing::error!("the blob store of pictures does not answer in time");
+            tracing::error!("the blob store of pictures does not respond in time");
             false
         }
     }

@@ -296,7 +296,7 @@ pub enum AccountError {
     #[error("no such session")]
     SessionNotFound,
     /// A rate limit is used up; the value is the time until a retry can succeed.
-    #[error("too many tries; wait {} s", .0.as_secs().max(1))]
+    #[error("too many attempts; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
     /// The idempotency key was used for another request.
     #[error("this Idempotency-Key was used for another request")]

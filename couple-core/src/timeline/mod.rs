@@ -219,7 +219,7 @@ pub enum TimelineError {
     #[error("this key was used for another request")]
     KeyReused,
     /// There is no previous couple, or not both members restored its timeline.
-    #[error("there is no earlier timeline that both chose to see")]
+    #[error("there is no earlier timeline that both members agreed to restore")]
     NoPrevious,
     /// The cursor belongs to another couple or epoch: take a snapshot and continue from there.
     #[error("this cursor belongs to an ended couple; start without a cursor")]

@@ -65,10 +65,12 @@ pub(super) struct Decoded {
 pub(super) struct Packed {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// 3 for RGB; 4 for RGB multiplied by alpha, so that means are correct, and alpha.
+    /// Number of channels: 3 for RGB, 4 for RGB with alpha.
+    ///
+    /// With alpha, the colours are multiplied by it, so that means of samples are correct.
     pub(super) channels: usize,
     pub(super) samples: Vec<u8>,
-    /// Number of its pixels per pixel of the picture, horizontally and vertically.
+    /// Number of samples per pixel of the picture, horizontally and vertically.
     pub(super) density: f64,
 }
 

@@ -1,7 +1,7 @@
 //! Gallery: uploading, rendering and serving pictures, and consistency of their blobs.
 //!
 //! ```text
-//!  upload ──▶ blob ──▶ one commit: picture, state, job ──▶ answer
+//!  upload ──▶ blob ──▶ one commit: picture, state, job ──▶ response
 //!                                          │
 //!                      queue `media`       ▼
 //!                      decode once ──▶ avatars: all sizes · photos: a copy to make sizes from ──▶ ready

@@ -486,7 +486,14 @@ impl Handler<SweepBlobs> for SweepBlobsHandler {
             let (orphans, lost, stuck) = (report.orphans.len(), report.lost.len(), report.stuck.len());
             let unposted = report.unposted.len();
             let (upload_parts, unfinished) = (report.upload_parts, report.unfinished);
-            tracing::info!(orphans, upload_parts, stuck, unposted, unfinished, "swept");
+            tracing::info!(
+                orphans,
+                upload_parts,
+                stuck,
+                unposted,
+                unfinished,
+                "swept blobs and rows of pictures"
+            );
             if lost > 0 {
                 tracing::error!(lost, "blobs of pictures are missing");
             }

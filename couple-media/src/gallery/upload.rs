@@ -79,7 +79,7 @@ pub enum UploadError {
     /// The memory for joining the parts of the upload was not free in time.
     ///
     /// The client may repeat the request.
-    #[error("too many uploads are joined at the same time")]
+    #[error("too many uploads are concatenated at the same time")]
     Busy {
         /// Estimated time until memory is free.
         expected_wait: Duration,

@@ -8,7 +8,7 @@ use std::{
 use couple_core::{Ports, timeline::Timeline};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Maximum age of the gate's answer and of the couple's last read for a frame to be sent.
+/// Maximum age of the gate's last result and of the couple's last read with which a frame may be sent.
 pub(super) const GATE_TRUST_TIME: Duration = Duration::from_secs(2);
 
 couple_core::options! {

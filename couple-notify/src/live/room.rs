@@ -74,8 +74,9 @@ pub(super) struct RoomState {
     pub(super) read_at: Instant,
     /// Incremented when every stream must ask its gate again.
     pub(super) checks: u64,
-    /// Time of the next sweep, and whether nothing was read since the last one.
+    /// Time of the next sweep: a read without a notice.
     sweep_at: Instant,
+    /// Whether no entry and no signal arrived since the last sweep.
     quiet: bool,
     /// Time at which an empty room closes.
     close_at: Instant,
@@ -96,12 +97,13 @@ pub(super) struct Presence {
     announcing: usize,
     /// Next renewal of the lease.
     renew_at: Option<Instant>,
-    /// Whether the member is present, and the time of the next query.
+    /// Whether the member is present; none before the first query.
     pub(super) here: Option<bool>,
+    /// Time of the next query.
     query_at: Option<Instant>,
     /// Expiry of the lease, as of the last query.
     left_at: Option<Instant>,
-    /// Point that the member touches, and since when.
+    /// Last point that the member touched, and the time of the touch.
     thumb: Option<(ThumbPosition, Instant)>,
 }
 

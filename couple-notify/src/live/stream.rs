@@ -55,9 +55,9 @@ pub struct Stream {
     reset: Option<Reset>,
     /// Entries read for this stream only.
     page: VecDeque<Arc<EncodedEntry>>,
-    /// Number of the room's check that the gate answered, and when.
+    /// Number of the last check for which the gate permitted frames, and its time.
     checked: Option<(u64, Instant)>,
-    /// The gate has just answered, so one frame may be sent however long the answer took.
+    /// The gate has just permitted frames, so one frame may be sent even if the gate took longer than the maximum age of its result.
     ///
     /// Otherwise a slow store would stall the stream.
     just_checked: bool,
@@ -162,7 +162,7 @@ impl Stream {
         room.context.timeline.signal_from(&self.at, kind, body).await
     }
 
-    /// Whether the gate's last answer and the room's last read are recent enough to send a frame.
+    /// Whether the gate's last result and the room's last read are recent enough to send a frame.
     fn trusted(&self, checks: u64, read_at: Instant) -> bool {
         self.checked.is_some_and(|(answered, at)| {
             answered == checks && (self.just_checked || at.min(read_at).elapsed() < GATE_TRUST_TIME)
@@ -294,7 +294,7 @@ impl Stream {
         }
         let (open, began) = {
             let _permit = room.context.read_permit().await;
-            // Taken before the query: the answer may be as old as that.
+            // Taken before the query: the result may be as old as that.
             let began = Instant::now();
             (self.gate.open_for().await.map_err(|_| CloseReason::Unavailable)?, began)
         };

@@ -93,7 +93,7 @@ impl SmtpMailer {
             self.server.connect().await
         });
         connected.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server does not answer"))
+            Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server does not respond"))
         })
     }
 
@@ -118,7 +118,8 @@ impl Mailer for SmtpMailer {
         let mut connection = self.connection().await?;
         let sent =
             timeout(SEND_TIMEOUT, send_message(&mut connection, &message)).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::TimedOut, "send mail").context("the SMTP server stopped answering"))
+                Err(Error::new(ErrorKind::TimedOut, "send mail")
+                    .context("the SMTP server stopped responding"))
             });
         // After a refusal the connection is in the middle of a mail transaction, so it is closed instead of reset.
         if sent.is_ok() {

@@ -174,7 +174,8 @@ async fn write<D: Dialect>(
                 }
             }
             TransactionEnd::NeedsSavepoints if savepoints => {
-                let error = Error::new(ErrorKind::Internal, "commit").context("a savepoint did not hold");
+                let error = Error::new(ErrorKind::Internal, "commit")
+                    .context("a commit could not be undone alone although it had a savepoint");
                 refuse(waiting, &error);
             }
             TransactionEnd::NeedsSavepoints => savepoints = true,

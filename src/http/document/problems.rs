@@ -1,11 +1,11 @@
-//! Codes of problems that each operation can answer with.
+//! Codes of problems that each operation can return.
 
 use utoipa::openapi::{
     RefOr,
     path::{Operation, Parameter},
 };
 
-/// Codes that an operation answers with, beside those of [`common`]. None: the operation is not listed.
+/// Codes of problems that an operation can return, in addition to those of [`common`]. None: the operation is not listed.
 fn own(operation_id: &str) -> Option<&'static [&'static str]> {
     Some(match operation_id {
         "operations_healthz" | "operations_readyz" | "operations_capabilities" | "media_options" => &[],

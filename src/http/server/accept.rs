@@ -158,7 +158,7 @@ impl RefusalWarnings {
     }
 }
 
-/// Refuses a connection beyond a limit: answers with a problem without parsing its request.
+/// Refuses a connection beyond a limit: responds with a problem without parsing its request.
 async fn refuse(mut stream: TcpStream, full: Full) {
     let code = match full {
         Full::Total => "overloaded",

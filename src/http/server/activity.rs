@@ -130,7 +130,7 @@ impl Activity {
         unpack(self.state.load(Ordering::Acquire)).0 == phase as u64
     }
 
-    /// Records that a request arrived. False: the connection is being closed, and must not answer it.
+    /// Records that a request arrived. False: the connection is being closed, and must not respond to it.
     pub(super) fn begin(&self) -> bool {
         self.advance(&[Phase::Request, Phase::Busy, Phase::Body, Phase::Answered], Phase::Busy)
     }

@@ -20,7 +20,7 @@ pub struct SignUp {
 impl Accounts {
     /// Signs up: mails a code and a link to an address.
     ///
-    /// The answer and its time are the same whether or not the address has an account: the request only
+    /// The response and its time are the same whether or not the address has an account: the request only
     /// enqueues a job, and the job looks the address up.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Accounts {
     ) -> AccountResult<()> {
         let admit = async {
             let sent = self.admit_mail(context, limits, email.key()).await?;
-            // A job in any case: the time of the answer must not tell which of them it is.
+            // A job in any case: the time of the response must not reveal which of them it is.
             Ok(self.ports.enqueue(if sent { job } else { &MailJob::Suppressed })?)
         };
         UnitOfWork::new(&self.ports)

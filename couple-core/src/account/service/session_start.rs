@@ -1,4 +1,4 @@
-//! Start of a session, and the answer to a repeat of the request that started it.
+//! Start of a session, and the response to a repeat of the request that started it.
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};

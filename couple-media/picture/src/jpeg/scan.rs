@@ -7,8 +7,9 @@ use crate::Rejected;
 pub(super) struct Scan {
     /// Index in the frame of each component, and numbers of its DC and AC tables.
     pub(super) components: Vec<(usize, usize, usize)>,
-    /// First and last coefficient, in zigzag order.
+    /// Index of the first coefficient, in zigzag order.
     pub(super) first: usize,
+    /// Index of the last coefficient, in zigzag order.
     pub(super) last: usize,
     /// Lowest bit of the previous scan of these coefficients; 0 in the first scan.
     pub(super) high: u32,
