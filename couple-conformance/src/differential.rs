@@ -118,7 +118,7 @@ fn seen_token() -> impl Strategy<Value = SeenToken> {
         used_form: form.map(|form| FORMS[form]),
     })
 }
-/// Each number is used once, because ids, codes and links are derived from it and must be unique.
+/// Invite number `n`. Ids, codes and links are derived from `n`, so each number is used once.
 fn invite(n: u8) -> Invite {
     let from = n % ID_COUNT;
     let to = (n / ID_COUNT > 0).then(|| name(from + n / ID_COUNT));

@@ -128,7 +128,7 @@ impl Turns {
     }
 }
 
-/// Size after a crop at the right and bottom.
+/// Width and height after a crop at the right and bottom.
 ///
 /// The fractions are width, height, and offsets of the crop's centre.
 fn aperture(fractions: [u32; 8], width: u32, height: u32) -> Result<(u32, u32), Rejected> {

@@ -31,9 +31,9 @@ impl Job for ExpireRenditions {
     }
 }
 
-/// Handler of [`ExpireRenditions`].
+/// Handler of [`ExpireRenditions`]: deletes the renditions of photos that were not requested for too long.
 ///
-/// The age is [`GalleryOptions::with_unused_rendition_lifetime`](super::GalleryOptions::with_unused_rendition_lifetime).
+/// [`GalleryOptions::with_unused_rendition_lifetime`](super::GalleryOptions::with_unused_rendition_lifetime) sets the time.
 #[derive(Debug, Clone)]
 pub struct ExpireRenditionsHandler(pub Gallery);
 

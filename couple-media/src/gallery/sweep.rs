@@ -16,9 +16,9 @@ use super::Gallery;
 
 /// Spaces and pictures per page.
 const MAX_ROWS_PER_READ: u32 = 100;
-/// Pictures that are checked before repairs.
+/// Number of pictures or blobs that are checked before a round repairs rows.
 ///
-/// Enough to tell an unmounted or wrong store from one that lost some blobs.
+/// It is large enough to distinguish an unmounted or wrong blob store from one that lost some blobs.
 const MAX_BLOBS_PER_ROUND: usize = 1_000;
 /// Blob that holds the position of the last sweep of rows.
 ///

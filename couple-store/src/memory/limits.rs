@@ -92,7 +92,7 @@ impl RateLimiter for MemoryLimits {
 
 /// Monotonic time of the injected clock.
 ///
-/// Stores the latest reading, for clocks whose monotonic time goes back.
+/// It keeps the latest reading, because the monotonic time of an injected clock may go back.
 #[derive(Clone)]
 struct MonotonicClock {
     clock: Arc<dyn Clock>,

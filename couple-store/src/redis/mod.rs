@@ -1,10 +1,10 @@
 //! Redis adapters: event bus, rate limiter and presence for many processes.
 //!
-//! They store nothing of lasting value.
+//! They store no data that must survive.
 //!
-//! | adapter | while Redis is away |
+//! | adapter | while Redis is unavailable |
 //! |---|---|
-//! | [`RedisBus`] | notices reach only this process; others read the store at their fallback interval, and immediately after the reconnect |
+//! | [`RedisBus`] | notices reach only this process; other processes read the store at their fallback interval, and immediately after they reconnect |
 //! | [`RedisLimits`] | each process counts for itself with a quarter of each allowance |
 //! | [`RedisPresence`] | accounts that were present stay so until their lease expires |
 

@@ -15,16 +15,16 @@ const END: u32 = 64;
 const APART: u32 = 0x40;
 
 pub(super) struct Table {
-    /// By the next bits: code and value together. Zero if the code is longer than the looked-up bits.
+    /// Lookup table, indexed by the next bits: code and value together. Zero if the code is longer than the looked-up bits.
     ///
     /// From the least significant bit: six bits of length, [`APART`], eight bits of run from bit 8, and from bit 16 the value. With
     /// `APART` the length is that of the code alone, and the value's size replaces the value.
     values: Vec<u32>,
-    /// By the next bits: symbol × 256 + length of the code; zero as above.
+    /// Lookup table, indexed by the next bits: symbol × 256 + length of the code. Zero if the code is longer than the looked-up bits.
     codes: Vec<u16>,
-    /// By length: one more than the largest code, aligned to 16 bits from the left.
+    /// Indexed by code length: one more than the largest code, aligned to 16 bits from the left.
     limits: [u32; 18],
-    /// By length: the offset from a code to the index of its symbol.
+    /// Indexed by code length: the offset from a code to the index of its symbol.
     offsets: [i32; 17],
     symbols: Vec<u8>,
 }
@@ -194,9 +194,9 @@ impl Codes {
 
 /// Lengths of the optimal codes of at most 16 bits for symbols with these counts.
 ///
-/// The counts must be in descending order. One code is reserved, so that no symbol gets the code of ones only. Computed by package-merge (Larmore and Hirschberg, 1990): at each
-/// level the entries of the previous level are paired, and merged with the symbols. A symbol is as often among the cheapest 2n - 2 entries
-/// of the last level as its code has bits.
+/// The counts must be in descending order. One code is reserved, so that no symbol gets the code of ones only. Computed by package-merge
+/// (Larmore and Hirschberg, 1990): at each level the entries of the previous level are paired, and merged with the symbols. The length of a
+/// symbol's code is the number of times that the symbol occurs among the cheapest 2n - 2 entries of the last level.
 fn lengths(counts: &[u64]) -> Vec<usize> {
     // A reserved symbol with the count 0 gets the last code, which consists of ones only.
     let rarest_first: Vec<u64> = std::iter::once(0).chain(counts.iter().rev().copied()).collect();
