@@ -16,7 +16,7 @@ use super::Gallery;
 
 /// Spaces and pictures per page.
 const MAX_ROWS_PER_READ: u32 = 100;
-/// Number of pictures or blobs that are checked before a round repairs rows.
+/// Number of pictures that are checked before a round repairs rows.
 ///
 /// It is large enough to distinguish an unmounted or wrong blob store from one that lost some blobs.
 const MAX_BLOBS_PER_ROUND: usize = 1_000;
