@@ -534,7 +534,7 @@ async fn changed_entry_is_not_sent_from_a_stale_tail() {
     assert_eq!(received.matches("\"text\":\"again\"").count(), 3, "{received}");
 }
 
-/// A client that is far behind catches up in pages of its own, without a gap, while the partner writes.
+/// A client that is far behind catches up in separate pages, without a gap, while the partner writes.
 #[tokio::test]
 async fn client_far_behind_catches_up_without_delaying_others() {
     let world = World::new(1, nothing, LiveOptions::default()).await;

@@ -402,7 +402,7 @@ mod tests {
         drop(held);
         assert_eq!(permits.expected_wait(&1), 4 * second);
         let held = (take(&permits, 1), take(&permits, 1));
-        // Of its own two permits, one is returned every two seconds on average: each further pair waits longer.
+        // One of the key's two permits is returned every two seconds on average, so each further pair of requests waits longer.
         let queue: Vec<Request> = (0..5).map(|_| wait(&permits, 1)).collect();
         assert_eq!(permits.expected_wait(&1), 12 * second);
         // Another key has its turn before the rest of this queue.

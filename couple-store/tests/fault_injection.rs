@@ -149,7 +149,7 @@ macro_rules! engines {
                     // Fail only if the server itself is not corrupt.
                     let broken = !engine.lives() || broken(&url).await;
                     assert!(broken && round < 3, "{failure}");
-                    println!("{}: began anew with another server, since this one came back corrupt: {failure}", stringify!($name));
+                    println!("{}: repeated with another server, because this one was corrupt after its restart: {failure}", stringify!($name));
                 }
             }
 

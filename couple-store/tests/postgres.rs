@@ -33,7 +33,7 @@ mod connecting {
     async fn connect_error(url: &str) -> (ErrorKind, String) {
         let error = PostgresOptions::new(url).connect().await.unwrap_err();
         let text = support::error_text(&error);
-        assert!(!text.contains("sesame"), "the password is told: {text}");
+        assert!(!text.contains("sesame"), "the error contains the password: {text}");
         (error.kind(), text)
     }
 

@@ -157,7 +157,7 @@ async fn silent_server_does_not_block_callers() {
         if tokio::time::timeout(Duration::from_millis(100), far.next()).await.is_ok() {
             break;
         }
-        assert!(back.elapsed() < Duration::from_secs(5), "nothing is carried");
+        assert!(back.elapsed() < Duration::from_secs(5), "no notice is delivered");
     }
     println!("carried again after {} ms", back.elapsed().as_millis());
 }
@@ -206,7 +206,7 @@ async fn connection_follows_a_failover() {
         if tokio::time::timeout(Duration::from_millis(100), far.next()).await.is_ok() {
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(30), "nothing is carried");
+        assert!(started.elapsed() < Duration::from_secs(30), "no notice is delivered");
     }
     println!(
         "failover: counted together again after {} ms, carried after {} ms",

@@ -125,7 +125,7 @@ fn parse(id: &str, bytes: &[u8]) -> Option<MailOut> {
     })
 }
 
-/// Name of a mail's file, and the time at which it was written.
+/// Name and modification time of a file that contains a mail.
 type MailFile = (String, SystemTime);
 
 /// The mails of a folder, newest first. Links and folders in it are ignored.

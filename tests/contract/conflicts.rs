@@ -176,7 +176,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// What a request cost, and its response.
+/// Cost of a request, and its response.
 #[derive(Debug, PartialEq)]
 struct Cost {
     status: u16,

@@ -14,7 +14,7 @@ const WHO: [&str; 6] = ["nobody", "revoked", "unpaired", "other couple", "partne
 
 /// Expected statuses.
 ///
-/// Entry 2 is the author's; the other couple has its own entry 2, so the status is 404 or that of its own entry.
+/// Entry 2 belongs to the author. The other couple has another entry 2, so the status is 404 or the status for that entry.
 fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
     let none = Value::Null;
     let person = |status: u16| [401, 401, status, status, status, status];

@@ -118,7 +118,7 @@ pub(crate) fn cpu(pid: u32) -> f64 {
     ticks(pid, 2)
 }
 
-/// Sum of its own two counters, or also of those of its ended children (proc(5), fields 14 to 17).
+/// Processor time of a process, or also of its ended children (proc(5), fields 14 to 17).
 fn ticks(pid: u32, counts: usize) -> f64 {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
     let fields = stat.rsplit(')').next().unwrap().split_whitespace();

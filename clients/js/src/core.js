@@ -400,7 +400,7 @@ export class Core {
   }
 
   /**
-   * The server has refused a token. What is stored is kept for the same account.
+   * Handles a token that the server has refused. Stored data is kept for the same account.
    * @param {string} token
    */
   async expire(token) {

@@ -110,7 +110,7 @@ export class Client {
   }
 
   /**
-   * Ends connection, queue and uploads of this instance. What is stored stays.
+   * Ends the connection, the queue and the uploads of this instance. Stored data is kept.
    * @returns {Promise<void>}
    */
   close() {

@@ -21,7 +21,7 @@ const SYSTEM_KINDS = new Set(["paired", "restored", "profile_changed", "couple_c
  */
 
 /**
- * What follows from a message: changes for the store, and events for the app.
+ * Effects of a message: changes for the store, and events for the app.
  * @typedef {{ changes: Changes, events: { [Type in keyof Events]: [Type, Events[Type]] }[keyof Events][] }} Effects
  */
 

@@ -4,12 +4,12 @@ import { Sleeper, linkedAbort, randomId, sortable } from "./util.js";
 /** @import { Core } from "./core.js" */
 /** @import { Upload } from "./types.js" */
 
-/** Most requests for one upload are this part of its bytes, so that a large one needs few. */
+/** Maximum number of full requests for one upload: a request of a large file has 1/64 of its bytes. */
 const MAX_CHUNKS = 64;
 const TUS = { "tus-resumable": "1.0.0" };
 
 /**
- * What is stored of an upload beside its bytes.
+ * Stored metadata of an upload.
  * @typedef {{ upload: Upload, order: string, url: string | null, couple_id: string | null, metadata: string, fingerprint: string | null }} UploadRecord
  */
 
@@ -20,7 +20,7 @@ export class Uploads {
   #core;
   #sleeper = new Sleeper();
   #stopped = false;
-  /** @type {Map<string, Upload>} ended ones of this instance */
+  /** @type {Map<string, Upload>} ended uploads of this instance */
   #ended = new Map();
   /** @type {{ id: string, controller: AbortController } | null} upload that is being sent */
   #current = null;
