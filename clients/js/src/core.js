@@ -117,7 +117,7 @@ export class Core {
     return this.#lastOrder;
   }
 
-  /** Why the live connection cannot be opened now. */
+  /** Reason that prevents a live connection now; null if there is none. */
   blocked() {
     if (!this.#wanted) return "idle";
     if (this.#online.signal.aborted) return "offline";
@@ -354,7 +354,7 @@ export class Core {
     this.uploads.wake();
   }
 
-  /** The live connection works: what waits for the network can be sent. */
+  /** Called when the live connection works: sends the queue and the uploads. */
   networkWorks() {
     this.outbox.wake();
     this.uploads.wake();
@@ -379,7 +379,7 @@ export class Core {
     this.#tabs.send({ session: { session, reason } });
   }
 
-  /** The data of the account is deleted: what still arrives for it is dropped. */
+  /** Called when the data of the account is deleted: data that arrives for it later is discarded. */
   #clear() {
     this.session = null;
     this.uploads.clear();

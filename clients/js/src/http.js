@@ -1,7 +1,7 @@
 import { CoupleError, asCoupleError } from "./errors.js";
 import { backoffDelay, linkedAbort } from "./util.js";
 
-/** Longest time, in milliseconds, for which a call that a user waits for is repeated. */
+/** Maximum time, in milliseconds, for which a call is repeated while the user waits for it. */
 const PATIENCE = 10_000;
 const MAX_REPEATS = 2;
 
@@ -84,7 +84,7 @@ export class Http {
   }
 
   /**
-   * Sends a request and returns its JSON answer; `undefined` for an empty one.
+   * Sends a request and returns its JSON response; `undefined` for an empty one.
    * @param {string} method
    * @param {string} path
    * @param {RequestOptions} [options]
@@ -148,7 +148,7 @@ function isJson(response) {
 }
 
 /**
- * Reads the problem of a response. An answer that is no problem comes from something between, for example a captive portal.
+ * Reads the problem of a response. A response without a problem comes from an intermediary, for example a captive portal.
  * @param {Response} response
  * @returns {Promise<CoupleError>}
  */

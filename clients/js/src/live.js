@@ -9,7 +9,7 @@ import { Sleeper, randomId } from "./util.js";
 const SNAPSHOT_ENTRIES = 30;
 const SNAPSHOT_PAGES = 5;
 const PAGE_SIZE = 200;
-/** First and longest wait, in milliseconds, between two questions whether the user is in a couple now. */
+/** First and longest wait, in milliseconds, between two requests that check whether the user is in a couple. */
 const PAIRING_POLL = { first: 2_000, most: 30_000 };
 /** Shortest time, in milliseconds, after which the couple is read again while the client polls. */
 const COUPLE_POLL = 10_000;
@@ -25,7 +25,7 @@ export class Live {
   #attempt = null;
   /** Whether the current attempt was ended in order to begin the next one immediately. */
   #restarted = false;
-  /** Failures since all entries had arrived. */
+  /** Number of failures since the client last had all entries. */
   #failures = 0;
   /** @type {string | null} reason for which the local copy must be replaced */
   #resync = null;
@@ -38,7 +38,7 @@ export class Live {
   /** @type {((text: string) => void) | null} */
   #send = null;
   #device = randomId();
-  /** Time of the last question for the couple on behalf of polls. */
+  /** Time of the last read of the couple while the client polls. */
   #polledCouple = 0;
 
   /** @param {Core} core */
@@ -53,7 +53,7 @@ export class Live {
     this.#sleeper.wake();
   }
 
-  /** Ends a wait; a connection goes on. */
+  /** Ends a wait. An open connection continues. */
   wake() {
     this.#sleeper.wake();
   }
@@ -225,7 +225,7 @@ export class Live {
   }
 
   /**
-   * A transport worked after others had failed. Once can be chance; after the second time in a row, a transport is left out for a while.
+   * A transport worked after others had failed. After the second time in a row, the failed ones are not tried for a while.
    * @param {TransportName[]} failed
    * @param {TransportName} worked
    */

@@ -49,7 +49,7 @@ export class Replica {
   #log = new Map();
   /** @type {Map<number, Entry>} */
   #ahead = new Map();
-  /** Item whose entry a frame has changed while its request was on its way: the answer may be older than the frame. @type {string | null} */
+  /** Item whose entry a frame has changed while its request was in progress: the response may be older than the frame. @type {string | null} */
   #overtaken = null;
   /** @type {Map<number, Entry> | null} changed entries that are older than `first`, while a page of older ones is read */
   #older = null;
@@ -112,7 +112,7 @@ export class Replica {
   }
 
   /**
-   * Reads what is stored, unless more is known already.
+   * Loads the stored data, unless newer data is already known.
    * @param {[string, any][]} stored
    */
   load(stored) {

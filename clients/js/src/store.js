@@ -73,7 +73,7 @@ export class Writer {
     return this.#last;
   }
 
-  /** Ends with the writes so far: an answer that arrives later must not change what the next instance has opened. */
+  /** Closes the store after the writes so far: a response that arrives later must not change the data of the next instance. */
   async close() {
     this.#closed = true;
     await this.#last;

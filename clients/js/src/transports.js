@@ -10,7 +10,7 @@ const ESTABLISH_TIMEOUT = 10_000;
 const GRACE = 10_000;
 /** Duration of a poll, in seconds. */
 const POLL_WAIT = 25;
-/** Number of frames in the answer to a poll from which on there can be more. */
+/** Maximum number of frames in the response to a poll: with so many, there can be more. */
 const FULL_POLL = 200;
 
 /**
