@@ -131,8 +131,9 @@ impl<'a> UnitOfWork<'a> {
         }
     }
 
-    /// Runs a use case that needs no idempotency key, because its repeats have no further effect anyway or are
-    /// refused. The caller takes the rate limits before.
+    /// Runs a use case that needs no idempotency key.
+    ///
+    /// Repeats of its request have no further effect or are refused. The caller takes the rate limits before.
     ///
     /// # Errors
     /// Refusals and errors of `read` and `decide`; errors of the store; [`ErrorKind::Overloaded`] after

@@ -60,7 +60,9 @@ async fn healthz() -> Json<Health> {
 struct Readiness {
     /// Always `ready`.
     status: &'static str,
-    /// `ok`, or `unavailable` while the blob store of pictures does not respond; everything else works without it.
+    /// `ok`, or `unavailable` while the blob store of pictures does not respond.
+    ///
+    /// Everything else works without it.
     pictures: &'static str,
 }
 

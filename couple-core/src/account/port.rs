@@ -164,7 +164,9 @@ pub enum AccountChange {
         /// Id of the session.
         id: SessionId,
     },
-    /// Ends all sessions of an account except one, and removes the tokens that the ended sessions requested.
+    /// Ends all sessions of an account except one.
+    ///
+    /// Tokens that the ended sessions requested are removed.
     EndSessions {
         /// Account that owns the sessions.
         account: AccountId,

@@ -11,9 +11,9 @@ use super::{
 /// With a smaller ratio, aliasing of the first step is visible as moiré.
 pub(super) const MIN_RATIO_OF_MEANS: f64 = 3.0;
 
-/// Minimum ratio, as [`MIN_RATIO_OF_MEANS`], of samples that are scaled down for the smaller of several renditions.
+/// Minimum ratio of samples that are scaled down for the smaller of several renditions.
 ///
-/// It is larger because a mean of few samples has aliasing, and these samples were decoded for other sizes anyway.
+/// It is larger than [`MIN_RATIO_OF_MEANS`], because a mean of few samples has aliasing. These samples were decoded for other sizes anyway.
 const MIN_RATIO_OF_REDUCED: f64 = 8.0;
 
 /// Samples of a picture.

@@ -217,7 +217,9 @@ fn next_names(folder: &Path, from: Option<&(String, bool)>) -> io::Result<Vec<St
     Ok(least.into_sorted_vec())
 }
 
-/// Name of the blob for which an unfinished file was written. None: `name` is not that of an unfinished file.
+/// Name of the blob for which an unfinished file was written.
+///
+/// None: `name` is not that of an unfinished file.
 fn unfinished(name: &str) -> Option<&str> {
     let (name, number) = name.rsplit_once('#')?;
     (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)

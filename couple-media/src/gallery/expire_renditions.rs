@@ -31,7 +31,7 @@ impl Job for ExpireRenditions {
     }
 }
 
-/// Handler of [`ExpireRenditions`]: deletes the renditions of photos that were not requested for too long.
+/// Handler of [`ExpireRenditions`]: deletes renditions of photos that were not requested for long.
 ///
 /// [`GalleryOptions::with_unused_rendition_lifetime`](super::GalleryOptions::with_unused_rendition_lifetime) sets the time.
 #[derive(Debug, Clone)]

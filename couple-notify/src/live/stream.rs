@@ -57,9 +57,9 @@ pub struct Stream {
     page: VecDeque<Arc<EncodedEntry>>,
     /// Number of the last check for which the gate permitted frames, and its time.
     checked: Option<(u64, Instant)>,
-    /// The gate has just permitted frames, so one frame may be sent even if the gate took longer than the maximum age of its result.
+    /// Whether the gate has just permitted frames, so that one frame may be sent.
     ///
-    /// Otherwise a slow store would stall the stream.
+    /// It may be sent even if the gate took longer than the maximum age of its result: otherwise a slow store would stall the stream.
     just_checked: bool,
     _watched: Option<WatchedSession>,
     /// Number of signals that were handled.

@@ -5,7 +5,9 @@ use utoipa::openapi::{
     path::{Operation, Parameter},
 };
 
-/// Codes of problems that an operation can return, in addition to those of [`common`]. None: the operation is not listed.
+/// Codes of problems that an operation can return, in addition to those of [`common`].
+///
+/// None: the operation is not listed.
 fn own(operation_id: &str) -> Option<&'static [&'static str]> {
     Some(match operation_id {
         "operations_healthz" | "operations_readyz" | "operations_capabilities" | "media_options" => &[],

@@ -1,4 +1,4 @@
-//! Storage for the body of a streaming response, which the server writes itself after hyper has written the head.
+//! Slot for the body of a streaming response, which the server writes after hyper has written the head.
 //!
 //! hyper gets a body that never produces a frame. The real body waits in a [`BodySlot`] until the head is written.
 

@@ -15,12 +15,16 @@ const END: u32 = 64;
 const APART: u32 = 0x40;
 
 pub(super) struct Table {
-    /// Lookup table, indexed by the next bits: code and value together. Zero if the code is longer than the looked-up bits.
+    /// Lookup table of codes together with their values, indexed by the next bits.
+    ///
+    /// Zero if the code is longer than the looked-up bits.
     ///
     /// From the least significant bit: six bits of length, [`APART`], eight bits of run from bit 8, and from bit 16 the value. With
     /// `APART` the length is that of the code alone, and the value's size replaces the value.
     values: Vec<u32>,
-    /// Lookup table, indexed by the next bits: symbol × 256 + length of the code. Zero if the code is longer than the looked-up bits.
+    /// Lookup table of codes, indexed by the next bits: symbol × 256 + length of the code.
+    ///
+    /// Zero if the code is longer than the looked-up bits.
     codes: Vec<u16>,
     /// Indexed by code length: one more than the largest code, aligned to 16 bits from the left.
     limits: [u32; 18],
