@@ -21,7 +21,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk or a quota is full.
     Full,
-    /// A setting is wrong. The context says how to correct it.
+    /// A setting is wrong. The context states how to correct it.
     Misconfigured,
     /// A bug in this software.
     Internal,

@@ -1,6 +1,6 @@
 //! Pages for developers: start page, demo, mailbox and API reference. They belong to this example, not to the library.
 //!
-//! They are served on a loopback address only, unless `COUPLE_DEMO` says otherwise.
+//! They are served on a loopback address only, unless `COUPLE_DEMO=on`.
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 

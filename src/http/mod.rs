@@ -110,7 +110,9 @@ couple_core::options! {
         /// While half of them are in use, each account has at most one. An upload holds at most 300 KiB of memory, and as many as
         /// [`max_upload_parts`](crate::gallery::GalleryOptions::with_max_upload_parts) hold more.
         max_concurrent_uploads: usize = 256, with_max_concurrent_uploads;
-        /// Sets the maximum number of concurrent uploads of one account; 54 more wait, and further ones get 429. Default: 10.
+        /// Sets the maximum number of concurrent uploads of one account. Default: 10.
+        ///
+        /// 54 more wait, and further ones get 429.
         max_concurrent_uploads_per_account: usize = 10, with_max_concurrent_uploads_per_account;
         /// Sets the maximum time that an upload waits for a permit before it gets 429 or 503. Default: 30 s.
         max_upload_wait: Duration = Duration::from_secs(30), with_max_upload_wait;

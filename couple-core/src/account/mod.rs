@@ -217,14 +217,16 @@ crate::options! {
         ///
         /// Counted separately for the client network that requested the mail and for all other networks together.
         pub(crate) code_tries: i64 = 5, with_code_tries;
-        /// Sets the number of wrong passwords per address in 24 hours after which only mailed codes and links sign in.
-        /// Default: 100.
+        /// Sets the number of wrong passwords per address in 24 hours. Default: 100.
+        ///
+        /// Beyond it only mailed codes and links sign in.
         ///
         /// Counted separately for networks from which the address signed in recently and for all others. Stored
         /// in the database, so that the limit holds without a rate limiter.
         pub(crate) password_guesses_per_day: i64 = 100, with_password_guesses_per_day;
-        /// Sets the number of wrong mailed codes per address in 24 hours after which only mailed links prove it.
-        /// Default: 100.
+        /// Sets the number of wrong mailed codes per address in 24 hours. Default: 100.
+        ///
+        /// Beyond it only mailed links prove the address.
         ///
         /// Counted and stored as wrong passwords are.
         pub(crate) code_guesses_per_day: i64 = 100, with_code_guesses_per_day;

@@ -46,7 +46,7 @@ pub fn room(space: Space, bytes: i64, kept: &SpaceUsage, policy: &MediaPolicy) -
 
 /// Whether an account may see a picture. `couple` is the current couple of the account.
 ///
-/// The uploader sees it. The partner sees avatars, photos of the couple while it lives, and photos of the
+/// The uploader sees it. The partner sees avatars, photos of the couple while it is active, and photos of the
 /// previous couple once both members have restored its timeline.
 #[must_use]
 pub fn may_see(media: &Media, reader: AccountId, couple: Option<&Couple>) -> bool {

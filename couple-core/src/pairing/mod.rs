@@ -158,7 +158,7 @@ pub struct Couple {
     pub since: Timestamp,
     /// 1 until the couple ends; incremented at its end. Data with an older epoch is invalid.
     pub epoch: i64,
-    /// Time at which the couple ended; none while it lives.
+    /// Time at which the couple ended; none while it is active.
     pub ended_at: Option<Timestamp>,
     /// Title that the couple chose.
     pub title: Option<Label>,

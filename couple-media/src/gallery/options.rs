@@ -44,26 +44,32 @@ couple_core::options! {
         ///
         /// It counts queued renditions and those being made in this process. A request beyond that is refused and may be repeated later.
         pub(super) max_pending_renditions: usize = 512, with_max_pending_renditions;
-        /// Sets the maximum number of these renditions of one couple; twice as many requests may wait for them. Default: 128.
+        /// Sets the maximum number of renditions in progress of one couple. Default: 128.
+        ///
+        /// Twice as many requests may wait for them.
         ///
         /// Couples take turns, so a client that opens a whole gallery delays only its own couple's pictures.
         pub(super) max_pending_renditions_per_couple: usize = 128, with_max_pending_renditions_per_couple;
-        /// Sets the time without a request after which a rendition is removed; the next request makes it again. Default: 30 days.
-        pub(super) unused_rendition_lifetime: Duration = Duration::from_hours(24 * 30), with_unused_rendition_lifetime;
-        /// Sets the time after which a photo that no entry names is deleted, at least [`Sweep::grace`](super::Sweep::grace).
+        /// Sets the time without a request after which a rendition is removed. Default: 30 days.
         ///
-        /// Default: none, it stays.
+        /// The next request makes it again.
+        pub(super) unused_rendition_lifetime: Duration = Duration::from_hours(24 * 30), with_unused_rendition_lifetime;
+        /// Sets the time after which a photo that no entry names is deleted. Default: none, it is kept.
+        ///
+        /// The time is at least [`Sweep::grace`](super::Sweep::grace).
         ///
         /// Set it only if photos are used by entries of the kind `photo` alone: an entry of another kind, such as an app's own, does not
         /// count as a use of the photos that it names, so they would be deleted.
         pub(super) unposted_photo_lifetime: Option<Duration> = None, with_unposted_photo_lifetime;
         /// Sets the maximum stored bytes of one account's unfinished resumable uploads. Default: 100 MiB.
         ///
-        /// A smaller value than the largest picture means that.
+        /// A value below the maximum size of a picture is raised to it.
         pub(super) max_unfinished_bytes_per_account: u64 = 100 << 20, with_max_unfinished_bytes_per_account;
         /// Sets the maximum number of one account's unfinished resumable uploads. Default: 100.
         pub(super) max_unfinished_uploads_per_account: u32 = 100, with_max_unfinished_uploads_per_account;
-        /// Sets the maximum stored bytes of all unfinished resumable uploads; other processes may exceed it for 5 s. Default: 10 GiB.
+        /// Sets the maximum stored bytes of all unfinished resumable uploads. Default: 10 GiB.
+        ///
+        /// Several processes may together exceed it for 5 s.
         pub(super) max_unfinished_bytes: u64 = 10 << 30, with_max_unfinished_bytes;
     }
 }

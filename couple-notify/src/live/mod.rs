@@ -1,7 +1,7 @@
 //! Live delivery: every transport is a cursor into the couple's log.
 //!
 //! Each couple with a stream has a room in this process: it subscribes, reads, notifies its [`Stream`]s, and waits. A notice from
-//! the event bus only says that there is something to read, so the bus may lose, duplicate or reorder notices: entries come from
+//! the event bus only reports that there is something to read, so the bus may lose, duplicate or reorder notices: entries come from
 //! the log, in order, each once. A client that lost its connection reconnects to any process with its [`Cursor`] and misses
 //! nothing.
 //!

@@ -45,7 +45,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', whole + step), 'PX', math.ceil(
 return 0
 ";
 
-/// Time in microseconds after a failure in which Redis is not asked.
+/// Time in microseconds after a failure in which Redis is not queried.
 const RETRY_AFTER_FAILURE: i64 = 1_000_000;
 
 /// Divisor of an allowance that one process grants by itself while Redis is down.
@@ -65,7 +65,7 @@ pub struct RedisLimits {
     clock: Option<Arc<dyn Clock>>,
     fallback: MemoryLimits,
     started_at: Instant,
-    /// Time in microseconds since `started_at` until which Redis is not asked.
+    /// Time in microseconds since `started_at` until which Redis is not queried.
     retry_at: AtomicI64,
 }
 

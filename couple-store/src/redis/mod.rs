@@ -70,7 +70,7 @@ impl Redis {
     ///
     /// The URL names one server (`redis://host:port`), Sentinels that name the master
     /// (`redis+sentinel://host:port,host:port/service`) or a Cluster (`redis+cluster://host:port,host:port`);
-    /// `rediss` uses TLS. User and password in the URL are for the servers; Sentinels are asked without them.
+    /// `rediss` uses TLS. User and password in the URL are for the servers; Sentinels are queried without them.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for an invalid URL or a wrong password; [`ErrorKind::Unavailable`] when

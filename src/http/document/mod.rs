@@ -1,4 +1,4 @@
-//! The OpenAPI document, completed by what the types do not say: codes of problems, examples, unique ids of operations.
+//! The OpenAPI document, completed by data that the types do not contain: codes of problems, examples, unique ids of operations.
 
 mod examples;
 mod problems;
