@@ -480,7 +480,7 @@ struct NewEmail {
 
 /// Request a change of address, which the new address must confirm.
 ///
-/// The present address gets a link that cancels the change. It is also cancelled when the session that requested it ends, and by a new
+/// The current address gets a link that cancels the change. It is also cancelled when the session that requested it ends, and by a new
 /// password.
 #[utoipa::path(post, path = "/v1/me/email", tag = "accounts", security(("session" = [])), request_body = NewEmail,
     responses((status = 202, description = "A mail to the new address is being sent", body = Status)))]

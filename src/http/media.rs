@@ -448,7 +448,7 @@ pub(super) fn media_id(path: &str) -> ApiResult<MediaId> {
     path.parse().map_err(|_| Problem::new("media_not_found"))
 }
 
-/// Get a picture of the account or, during the couple, of the partner.
+/// Get a picture of the account or, while the couple is active, of the partner.
 #[utoipa::path(get, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the picture")),
     responses((status = 200, description = "State and renditions of the picture", body = MediaOut)))]
@@ -462,7 +462,7 @@ async fn look(
     Ok(Json(MediaOut::new(&app, &media, &made, &viewer)))
 }
 
-/// Delete a picture of the account. Entries that name it stay.
+/// Delete a picture of the account. Entries that name it are kept.
 #[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the picture")),
     responses((status = 204, description = "Deleted; its bytes are removed soon after")))]

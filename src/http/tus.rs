@@ -376,7 +376,7 @@ async fn offset(
         (status = 415, description = "`unsupported_media_type`; `unsupported_encoding`; `unknown_type`: the bytes are not a picture, and the upload is removed", body = Problem, content_type = "application/problem+json"),
         (status = 423, description = "`upload_locked`: a newer request continues the upload", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "`rate_limited`: 600 requests in a minute", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`upload_interrupted`: the body broke off, or nothing arrived for 60 s, or too little in 120 s; what arrived is stored. `uploads_busy`: too many concurrent uploads", body = Problem, content_type = "application/problem+json")))]
+        (status = 503, description = "`upload_interrupted`: the body was interrupted, or no bytes arrived for 60 s, or too few in 120 s; the bytes that arrived are stored. `uploads_busy`: too many concurrent uploads", body = Problem, content_type = "application/problem+json")))]
 async fn append(
     State(app): State<App>,
     signed: AuthSession,
@@ -406,7 +406,7 @@ async fn append(
     Ok(upload_response(&app, &upload, StatusCode::NO_CONTENT))
 }
 
-/// Cancel a resumable upload and delete its bytes. A picture that was made of it stays.
+/// Cancel a resumable upload and delete its bytes. A picture that was made of it is kept.
 #[utoipa::path(delete, path = "/v1/uploads/{upload}", tag = "media", security(("session" = [])),
     params(("upload" = String, Path, description = "Id of the upload"), ("Tus-Resumable" = String, Header, description = "`1.0.0`")),
     responses((status = 204, description = "The upload no longer exists"),

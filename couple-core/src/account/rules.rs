@@ -156,7 +156,9 @@ impl PresentedToken {
         }
         AccountChange::RedeemForm { id: self.token.id, seen: self.seen(), form: self.form, account }.into()
     }
-    /// Change that ends the tokens of the same kind and address; this token only if both forms are used.
+    /// Change that ends the other tokens of the same kind and address.
+    ///
+    /// It also ends this token if both of its forms are used.
     fn end_others(&self, at: Timestamp) -> Change {
         let except = (!self.is_second()).then_some(self.token.id);
         AccountChange::EndTokens { kind: self.token.kind, email: self.token.email.key().clone(), except, at }

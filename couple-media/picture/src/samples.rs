@@ -47,8 +47,9 @@ pub(super) struct Plane {
     /// Samples between the beginnings of two rows; whole blocks.
     pub(super) stride: usize,
     pub(super) samples: Vec<u8>,
-    /// Number of samples per pixel of the picture, horizontally and vertically.
+    /// Number of samples per pixel of the picture, horizontally.
     pub(super) across: f64,
+    /// Number of samples per pixel of the picture, vertically.
     pub(super) down: f64,
 }
 

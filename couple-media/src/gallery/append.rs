@@ -277,7 +277,7 @@ impl Resumable {
 impl Gallery {
     /// Checks that the unfinished uploads of all accounts leave room for `added` more bytes.
     ///
-    /// Other processes' sum is some seconds old.
+    /// The sum that was read from the store may be 5 s old; bytes of this process are added to it.
     async fn check_sum(&self, added: i64) -> Result<(), ResumeError> {
         let known = *locked(&self.0.appends.stored);
         let sum = match known.filter(|sum| sum.read_at.elapsed() < SUM_AGE) {

@@ -51,7 +51,7 @@ impl Conversations {
     }
 }
 
-/// hyper with the limits of the server loop.
+/// Settings of hyper with the limits of the server loop.
 pub(super) fn hyper_settings(options: &ServeOptions) -> http1::Builder {
     let mut http = http1::Builder::new();
     // The buffer into which a connection reads, and so the maximum size of a request's head.
