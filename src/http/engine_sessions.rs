@@ -411,7 +411,7 @@ struct SessionWire {
     written: FrameCounter,
     /// The client sent too many messages.
     refused: Option<Refused>,
-    /// Dropped with the connection.
+    /// Sender that is dropped with the connection, which its receiver notices.
     _gone: oneshot::Sender<()>,
 }
 

@@ -30,7 +30,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
         "The signed URL has expired or is not valid; get the picture again for a new one",
     ),
     ("upload_is_final", 403, "A final upload takes no bytes"),
-    ("not_found", 404, "There is nothing at this address"),
+    ("not_found", 404, "There is no such route or resource"),
     ("session_not_found", 404, "No such session"),
     ("not_paired", 404, "You are not in a couple"),
     ("invite_not_found", 404, "No such invite"),

@@ -240,7 +240,7 @@ crate::options! {
         pub(crate) session_lifetime: Duration = Duration::from_hours(24 * 365), with_session_lifetime;
         /// Sets the maximum age of `seen_at` before a request updates it. Saves a write per request. Default: 10 min.
         pub(crate) seen_resolution: Duration = Duration::from_mins(10), with_seen_resolution;
-        /// Sets the time after a proof of identity in which a session may do what cannot be undone. Default: 10 min.
+        /// Sets the time after a proof of identity in which a session may perform irreversible actions. Default: 10 min.
         pub(crate) recent_sign_in_time: Duration = Duration::from_mins(10), with_recent_sign_in_time;
         /// Sets the time between a deletion request and the deletion. Default: 14 days.
         pub(crate) deletion_grace: Duration = Duration::from_hours(24 * 14), with_deletion_grace;
@@ -263,7 +263,7 @@ impl AccountPolicy {
     pub const fn known_network_time(&self) -> Duration {
         self.known_network_time
     }
-    /// Time after a proof of identity in which a session may do what cannot be undone.
+    /// Time after a proof of identity in which a session may perform irreversible actions.
     #[must_use]
     pub const fn recent_sign_in_time(&self) -> Duration {
         self.recent_sign_in_time

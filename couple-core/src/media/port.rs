@@ -78,7 +78,7 @@ pub enum MediaChange {
         /// State as it was read: true for ready, false for processing.
         ready: bool,
     },
-    /// Counts off a use of a picture. Precondition besides [`ExpectedMedia`]: it has a use.
+    /// Decrements the number of uses of a picture. Precondition besides [`ExpectedMedia`]: it has a use.
     Release(ExpectedMedia),
     /// Removes a picture and its renditions. If it is the account's avatar, the account then has none.
     Delete(ExpectedMedia),

@@ -115,7 +115,9 @@ pub(super) fn request(schema: &str) -> Option<Value> {
     })
 }
 
-/// Example of a JSON response of an operation, by the schema of the response or, without a named one, by the operation.
+/// Example of a JSON response of an operation.
+///
+/// It is chosen by the schema of the response or, if the schema has no name, by the operation.
 pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value> {
     Some(match schema.unwrap_or(operation_id) {
         "Health" => json!({ "status": "ok" }),
