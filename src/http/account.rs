@@ -170,7 +170,7 @@ async fn sign_up(
     meta: RequestMeta,
     body: Body<NewAccount>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let context = meta.open_context(&body.value.email, &body);
+    let context = meta.anonymous_context(&body.value.email, &body);
     let NewAccount { email, display_name, locale } = body.value;
     app.backend.accounts().sign_up(&context, &SignUp { email, display_name, locale }).await?;
     Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
@@ -231,7 +231,8 @@ async fn verify(
     meta: RequestMeta,
     body: Body<Verification>,
 ) -> ApiResult<Json<SignedInOut>> {
-    let context = meta.open_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
+    let context =
+        meta.anonymous_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let Verification { email, code, token, password, display_name, locale } = body.value;
     let command = account::Verification { proof: proof(email, code, token)?, password, display_name, locale };
     let signed = app.backend.accounts().verify(&context, &command).await?;
@@ -252,7 +253,7 @@ async fn resend(
     meta: RequestMeta,
     body: Body<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let context = meta.open_context(&body.value.email, &body);
+    let context = meta.anonymous_context(&body.value.email, &body);
     app.backend.accounts().resend(&context, &body.value.email).await?;
     Ok(SENT)
 }
@@ -287,7 +288,8 @@ async fn sign_in(
     meta: RequestMeta,
     body: Body<Credentials>,
 ) -> ApiResult<(StatusCode, Json<SignedInOut>)> {
-    let context = meta.open_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
+    let context =
+        meta.anonymous_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let command = match body.value {
         Credentials { email: Some(email), password: Some(password), code: None, token: None } => {
             SignIn::Password { email, password }
@@ -316,7 +318,7 @@ async fn request_code(
     meta: RequestMeta,
     body: Body<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let context = meta.open_context(&body.value.email, &body);
+    let context = meta.anonymous_context(&body.value.email, &body);
     app.backend.accounts().request_code(&context, &body.value.email).await?;
     Ok(SENT)
 }
@@ -374,7 +376,7 @@ async fn forgot_password(
     meta: RequestMeta,
     body: Body<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
-    let context = meta.open_context(&body.value.email, &body);
+    let context = meta.anonymous_context(&body.value.email, &body);
     app.backend.accounts().forgot_password(&context, &body.value.email).await?;
     Ok(SENT)
 }

@@ -209,7 +209,7 @@ impl RequestMeta {
     /// Context of a request without a session.
     ///
     /// Its idempotency key is scoped by `subject`, the address or token in its body, so that equal keys of two clients do not collide.
-    pub(super) fn open_context<T>(&self, subject: &str, body: &Body<T>) -> RequestContext {
+    pub(super) fn anonymous_context<T>(&self, subject: &str, body: &Body<T>) -> RequestContext {
         let email = EmailAddress::parse("email", subject).ok();
         let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
         let parts = |key: &str| {

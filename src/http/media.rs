@@ -155,8 +155,8 @@ pub(super) async fn avatar_preview(app: &App, of: AccountId) -> ApiResult<Option
         return Ok(None);
     };
     let made = store.renditions(media.space, media.id).await?;
-    let displayed = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
-    let Some(rendition) = displayed.or_else(|| made.iter().max_by_key(|one| one.width)) else {
+    let large_enough = made.iter().filter(|one| one.width >= 100).min_by_key(|one| one.width);
+    let Some(rendition) = large_enough.or_else(|| made.iter().max_by_key(|one| one.width)) else {
         return Ok(None);
     };
     // An invite can be shown without a picture.

@@ -44,17 +44,17 @@ impl StreamPermits {
     }
 
     pub(super) fn take(self: &Arc<Self>, account: AccountId) -> ApiResult<StreamPermit> {
-        self.take_leaving(account, 0)
+        self.take_with_ending(account, 0)
     }
 
-    /// Takes a permit for an account that has `leaving` connections about to end.
-    fn take_leaving(self: &Arc<Self>, account: AccountId, leaving: usize) -> ApiResult<StreamPermit> {
+    /// Takes a permit for an account that has `ending` connections about to end.
+    fn take_with_ending(self: &Arc<Self>, account: AccountId, ending: usize) -> ApiResult<StreamPermit> {
         let Ok(permit) = self.all.clone().try_acquire_owned() else {
             return Err(Problem::new("overloaded"));
         };
         let mut open = self.open();
         let count = open.by_account.entry(account).or_default();
-        if *count >= leaving + self.per_account {
+        if *count >= ending + self.per_account {
             return Err(Problem::new("too_many_streams"));
         }
         *count += 1;
@@ -75,7 +75,7 @@ impl StreamPermits {
             older.notify_one();
         }
         let ticket = Ticket { streams: self.clone(), poller, newer };
-        let permit = self.take_leaving(account, usize::from(older.is_some()))?;
+        let permit = self.take_with_ending(account, usize::from(older.is_some()))?;
         Ok(Poll { ticket, _permit: permit })
     }
 }

@@ -262,7 +262,7 @@ fn seq(path: &str) -> ApiResult<i64> {
     path.parse().map_err(|_| Problem::new("entry_not_found"))
 }
 
-fn own_entry(entry: Entry, reader: Side) -> Json<EntryOut> {
+fn entry_json(entry: Entry, reader: Side) -> Json<EntryOut> {
     Json(EntryOut::new(entry, Some(reader), None))
 }
 
@@ -277,7 +277,7 @@ async fn entry(
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(own_entry(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
+    Ok(entry_json(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -299,7 +299,7 @@ async fn edit(
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(own_entry(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
+    Ok(entry_json(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
 }
 
 /// Delete the caller's own entry, which leaves a tombstone. Appends a system entry about it.
@@ -333,7 +333,7 @@ async fn react(
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(own_entry(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
+    Ok(entry_json(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
 }
 
 /// Remove a reaction.

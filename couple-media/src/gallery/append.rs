@@ -225,7 +225,7 @@ impl Resumable {
             offset: self.row.offset,
             bytes: added,
             parts: parts.clone(),
-            most: gallery.max_unfinished_bytes(),
+            most: gallery.max_unfinished_bytes_per_account(),
         };
         match gallery.0.ports.commit(vec![append.into()]).await {
             Ok(_) => {

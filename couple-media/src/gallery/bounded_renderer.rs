@@ -122,10 +122,11 @@ impl BoundedRenderer {
             }
         });
         // A blocking thread cannot be cancelled: it keeps its permits, and only the caller stops waiting.
-        let work = timeout(self.limits.deadline() * CALLER_DEADLINES, work).await.map_err(|_| {
-            Error::new(ErrorKind::TimedOut, "render picture")
-                .context("the engine exceeded its deadline; its memory stays reserved until it returns")
-        })?;
+        let work =
+            timeout(self.limits.deadline().saturating_mul(CALLER_DEADLINES), work).await.map_err(|_| {
+                Error::new(ErrorKind::TimedOut, "render picture")
+                    .context("the engine exceeded its deadline; its memory stays reserved until it returns")
+            })?;
         match work.map_err(|panicked| internal_error().source(panicked))? {
             Ok(rendered) => Ok(Some(Ok(rendered))),
             Err(Failure::Refused(rejected)) => Ok(Some(Err(rejected))),

@@ -116,7 +116,7 @@ impl Gallery {
         let unfinished = self.0.ports.store.unfinished_uploads(by).await?;
         let declared = new.length.map_or(0, bytes);
         if unfinished.count >= i64::from(self.0.options.max_unfinished_uploads_per_account)
-            || unfinished.bytes.saturating_add(declared) > self.max_unfinished_bytes()
+            || unfinished.bytes.saturating_add(declared) > self.max_unfinished_bytes_per_account()
         {
             return Err(ResumeError::TooMuchUnfinished);
         }
@@ -223,7 +223,7 @@ impl Gallery {
     }
 
     /// Limit of the unfinished bytes of one account: at least the size of the largest picture.
-    pub(super) fn max_unfinished_bytes(&self) -> i64 {
+    pub(super) fn max_unfinished_bytes_per_account(&self) -> i64 {
         bytes(self.0.options.max_unfinished_bytes_per_account.max(self.0.options.limits.bytes() as u64))
     }
 

@@ -272,8 +272,8 @@ fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D
 
 async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token) -> Applied {
     if let (Some(account), Some(session)) = (token.account, token.session) {
-        let rows = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
-        require_one_row(rows.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
+        let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
+        require_one_row(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
     }
     let statement = Statement::<D>::new(INSERT_TOKEN)
         .bind(token.id.as_uuid())
