@@ -117,7 +117,7 @@ impl BoundedRenderer {
                 Ok(rendered)
             } else {
                 Err(Failure::Failed(
-                    wrong().context("the engine returned other images than the recipe names"),
+                    internal_error().context("the engine returned other images than the recipe names"),
                 ))
             }
         });
