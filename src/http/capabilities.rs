@@ -133,9 +133,9 @@ pub(super) fn document(api: &mut OpenApi, app: &App) {
     let text = format!(
         "\n\nLimits: {} bytes; {} pixels a side; {} megapixels; {} concurrent uploads of an account, {} more wait for {} s; {} bytes of \
          a couple's photos and {} of an account's avatars; {} s in total, {} s without bytes, and {} bytes in each {} s. Types: {}.",
-        limits.bytes(),
-        limits.side(),
-        limits.megapixels(),
+        limits.bytes,
+        limits.side,
+        limits.megapixels,
         limits.concurrent_uploads,
         limits.waiting_uploads,
         limits.upload_wait_seconds,

@@ -245,7 +245,7 @@ async fn receive(
 #[utoipa::path(options, path = "/v1/uploads", tag = "media",
     responses((status = 204, description = "`Tus-Version`, `Tus-Extension`, and `Tus-Max-Size` in bytes")))]
 async fn options(State(app): State<App>) -> Response {
-    let max_bytes = app.backend.gallery().options().limits().bytes.to_string();
+    let max_bytes = app.backend.gallery().options().limits().bytes().to_string();
     let headers = [("tus-extension", EXTENSIONS), ("tus-max-size", max_bytes.as_str())];
     (StatusCode::NO_CONTENT, headers).into_response()
 }
