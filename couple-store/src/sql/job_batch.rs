@@ -12,7 +12,7 @@ pub(super) use job_columns;
 
 /// Generated statements that insert or claim several jobs.
 ///
-/// There are few sizes, so that few statements are prepared. A statement costs far more than a row.
+/// There are few sizes, so that few statements are prepared.
 #[derive(Debug)]
 pub struct BatchStatements {
     pub(super) inserts: StatementsBySize,
@@ -20,7 +20,7 @@ pub struct BatchStatements {
 }
 
 /// Statements by their number of rows, the largest first.
-pub(super) type StatementsBySize = [(usize, Arc<str>); 7];
+pub(super) type StatementsBySize = [(usize, Arc<str>); 3];
 
 impl BatchStatements {
     /// Generates the statements.
@@ -43,8 +43,7 @@ impl BatchStatements {
                 "UPDATE job SET due_at = {due}, attempts = attempts + 1, claim = {claim} WHERE id IN ({ids})"
             )
         };
-        // Powers of two: any number of rows up to 127 takes at most seven statements.
-        let sizes = [64, 32, 16, 8, 4, 2, 1];
+        let sizes = [64, 8, 1];
         Self {
             inserts: sizes.map(|rows| (rows, insert(rows).into())),
             claims: sizes.map(|rows| (rows, claim(rows).into())),
