@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{AccountChange, AccountPolicy, SeenToken, Token, TokenKind, rules};
+use super::{AccountChange, AccountPolicy, SeenToken, TallyId, Token, TokenKind, rules};
 use crate::{
     AccountId, CommitError, Conflict, Digest, DisplayName, EmailAddress, Error, Locale, Ports, Secret,
     SessionId, Timestamp, TokenId,
@@ -103,8 +103,17 @@ pub enum MailJob {
         /// Time of the deletion.
         due: Timestamp,
     },
-    /// No mail: takes the place of a mail that a limit of its address suppresses.
-    Suppressed,
+    /// Mail beyond the limit of its address: sent only if the network of the client is known.
+    ///
+    /// The job looks this up, and not the request, so that the request takes the same time for every network.
+    ForKnownNetwork {
+        /// Client network that requested the mail, as a keyed digest.
+        network: Digest,
+        /// Address whose limit is used up.
+        email: EmailAddress,
+        /// The mail.
+        job: Box<Self>,
+    },
 }
 
 impl Job for MailJob {
@@ -319,7 +328,13 @@ impl MailJobHandler {
             MailJob::DeletionScheduled { to, locale, due } => {
                 Some((to, locale, Message::DeletionScheduled { due }))
             }
-            MailJob::Suppressed => None,
+            MailJob::ForKnownNetwork { network, email, job } => {
+                let id = TallyId::client(keys, email.key(), &network);
+                match self.ports.store.tally(id, self.ports.now()).await? {
+                    Some(_) => return Box::pin(self.compose(*job)).await,
+                    None => None,
+                }
+            }
         })
     }
 }

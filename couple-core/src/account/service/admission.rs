@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::{AccountResult, Accounts};
 use crate::{
-    AccountId, Change, CommitError, Conflict, Digest, EmailKey, Error, ErrorKind, Failure, Keyring,
-    RequestContext, Secret, Timestamp,
-    account::{Account, AccountChange, AccountError, MailLimits, Tally, TallyId},
+    AccountId, Change, CommitError, Conflict, Digest, EmailAddress, EmailKey, Error, ErrorKind, Failure,
+    Keyring, RequestContext, Secret, Timestamp,
+    account::{Account, AccountChange, AccountError, MailJob, MailLimits, Tally, TallyId},
     limits::{LimitKey, Limited, per_client},
 };
 
@@ -39,10 +39,10 @@ pub(super) fn client_network(keys: &Keyring, context: &RequestContext) -> Digest
 }
 
 impl Accounts {
-    /// Admits a request that sends mail to an address.
+    /// Admits a request that sends a mail to an address. False: all clients together have used up the limit of the address.
     ///
-    /// False: no mail may be sent, and the client must not be told. All clients of the address have used up its limit, and this
-    /// client's network is unknown; a refusal would tell clients of known networks that theirs is known.
+    /// The client is not told then: a refusal would tell clients of known networks that theirs is known. [`limited`](Self::limited)
+    /// makes the mail to enqueue.
     pub(super) async fn admit_mail(
         &self,
         context: &RequestContext,
@@ -52,13 +52,27 @@ impl Accounts {
         let mut own = per_client(limits.per_client, context.ip);
         own.push((limits.per_client_and_address, LimitKey::client_and_email(context.ip, email)));
         self.ports.allow(&own).await?;
-        let known = self.known_client(context, email).await?.is_some();
         let all = [limits.per_address, limits.per_address_and_day].map(|rule| (rule, LimitKey::email(email)));
         match self.ports.allow::<AccountError>(&all).await {
             Ok(()) => Ok(true),
-            Err(Failure::Refused(_)) => Ok(known),
+            Err(Failure::Refused(_)) => Ok(false),
             Err(Failure::Failed(error)) => Err(error.into()),
         }
+    }
+
+    /// Mail to enqueue for a request: beyond the limit of its address, one that is sent to known networks only.
+    pub(super) fn limited(
+        &self,
+        context: &RequestContext,
+        email: &EmailAddress,
+        within_limit: bool,
+        mail: MailJob,
+    ) -> MailJob {
+        if within_limit {
+            return mail;
+        }
+        let network = client_network(&self.ports.keys, context);
+        MailJob::ForKnownNetwork { network, email: email.clone(), job: Box::new(mail) }
     }
 
     /// Admits a password attempt for an address.

@@ -38,8 +38,8 @@ impl Accounts {
             let account = self.current(session.account).await?;
             self.allow_repeated_password(session.account, current_password).await?;
             let required = self.reauthenticate(session, &account, current_password, None).await?;
-            let sent = self.admit_mail(context, &self.policy.limits.email_mail, email.key()).await?;
-            Ok((account, required, sent))
+            let within_limit = self.admit_mail(context, &self.policy.limits.email_mail, email.key()).await?;
+            Ok((account, required, within_limit))
         };
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
@@ -56,7 +56,7 @@ impl Accounts {
                 }
                 Ok(())
             },
-            |(account, required, sent), ()| {
+            |(account, required, within_limit), ()| {
                 let new_token = |kind, email| rules::NewToken {
                     id: self.new_token_id(),
                     kind,
@@ -73,12 +73,13 @@ impl Accounts {
                     rules::NewToken { session: Some(session.id), ..new_token(TokenKind::Email, &email) }
                         .token(keys, policy, now);
                 let cancel = new_token(TokenKind::CancelEmail, &account.email).token(keys, policy, now);
-                let to_new = if *sent {
-                    let (account, session, email) = (account.id, session.id, email.clone());
-                    MailJob::Email { token: change.id, account, session, email }
-                } else {
-                    MailJob::Suppressed
+                let to_new = MailJob::Email {
+                    token: change.id,
+                    account: account.id,
+                    session: session.id,
+                    email: email.clone(),
                 };
+                let to_new = self.limited(context, &email, *within_limit, to_new);
                 let token = cancel.id;
                 let mut changes = required.clone();
                 changes.extend([change, cancel].map(|token| AccountChange::InsertToken(token).into()));

@@ -33,7 +33,7 @@ impl Accounts {
         let locale = command.locale.as_deref().and_then(Locale::matched);
         let (token, network) = (self.new_token_id(), self.network(context));
         let job = MailJob::SignUp { token, email: email.clone(), display_name, locale, network };
-        self.enqueue_mail(context, &self.policy.limits.sign_up_mail, &email, &job).await
+        self.enqueue_mail(context, &self.policy.limits.sign_up_mail, &email, job).await
     }
 
     /// Mails another code and link for an open sign-up. Sends nothing to an address without one.
@@ -44,7 +44,7 @@ impl Accounts {
         let email = EmailAddress::parse("email", email).map_err(invalid)?;
         let (token, network) = (self.new_token_id(), self.network(context));
         let job = MailJob::Resend { token, email: email.clone(), network };
-        self.enqueue_mail(context, &self.policy.limits.sign_up_mail, &email, &job).await
+        self.enqueue_mail(context, &self.policy.limits.sign_up_mail, &email, job).await
     }
 
     /// Mails a code and a link for signing in.
@@ -55,7 +55,7 @@ impl Accounts {
         let email = EmailAddress::parse("email", email).map_err(invalid)?;
         let (token, network) = (self.new_token_id(), self.network(context));
         let job = MailJob::SignIn { token, email: email.clone(), network };
-        self.enqueue_mail(context, &self.policy.limits.sign_in_mail, &email, &job).await
+        self.enqueue_mail(context, &self.policy.limits.sign_in_mail, &email, job).await
     }
 
     /// Mails a link for setting a new password.
@@ -65,7 +65,7 @@ impl Accounts {
     pub async fn forgot_password(&self, context: &RequestContext, email: &str) -> AccountResult<()> {
         let email = EmailAddress::parse("email", email).map_err(invalid)?;
         let job = MailJob::Password { token: self.new_token_id(), email: email.clone() };
-        self.enqueue_mail(context, &self.policy.limits.password_mail, &email, &job).await
+        self.enqueue_mail(context, &self.policy.limits.password_mail, &email, job).await
     }
 
     async fn enqueue_mail(
@@ -73,12 +73,11 @@ impl Accounts {
         context: &RequestContext,
         limits: &MailLimits,
         email: &EmailAddress,
-        job: &MailJob,
+        mail: MailJob,
     ) -> AccountResult<()> {
         let admit = async {
-            let sent = self.admit_mail(context, limits, email.key()).await?;
-            // A job in any case: the time of the response must not reveal which of them it is.
-            Ok(self.ports.enqueue(if sent { job } else { &MailJob::Suppressed })?)
+            let within_limit = self.admit_mail(context, limits, email.key()).await?;
+            Ok(self.ports.enqueue(&self.limited(context, email, within_limit, mail))?)
         };
         UnitOfWork::new(&self.ports)
             .run(
