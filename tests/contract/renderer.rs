@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use couple::{
@@ -16,6 +16,7 @@ use couple::{
     picture::{Limits, Recipe, Rejected, Rendered},
 };
 use image::{ImageFormat, Rgb, RgbImage};
+use tokio::time::Instant;
 
 use crate::{
     sizes::fetch,
