@@ -519,16 +519,16 @@ async fn changed_entry_is_not_sent_from_a_stale_tail() {
     }
     let mut there = world.follow(&world.tokens[1], "?after=0").await;
     there.until("third").await;
-    timeline.edit(account.id, 1, &json!({ "text": "edited" })).await.unwrap();
-    timeline.delete(account.id, 2).await.unwrap();
-    timeline.react(account.id, 3, Some("❤️")).await.unwrap();
+    timeline.edit(account.id, None, 1, &json!({ "text": "edited" })).await.unwrap();
+    timeline.delete(account.id, None, 2).await.unwrap();
+    timeline.react(account.id, None, 3, Some("❤️")).await.unwrap();
     let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
     assert!(!told.contains("\"first\"") && !told.contains("\"second\""), "{told}");
     assert_eq!(told.matches("\"text\":\"edited\"").count(), 2, "{told}");
     assert_eq!(told.matches("\"reactions\":{\"partner\":\"❤️\"}").count(), 2, "{told}");
     // Again, now that the entries about the changes are in the tail itself.
-    timeline.edit(account.id, 1, &json!({ "text": "again" })).await.unwrap();
-    timeline.react(account.id, 3, None).await.unwrap();
+    timeline.edit(account.id, None, 1, &json!({ "text": "again" })).await.unwrap();
+    timeline.react(account.id, None, 3, None).await.unwrap();
     let told = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
     assert!(!told.contains("edited\"}") && !told.contains("❤️"), "{told}");
     assert_eq!(told.matches("\"text\":\"again\"").count(), 3, "{told}");

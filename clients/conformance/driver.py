@@ -165,6 +165,16 @@ class Trial:
         for _ in range(count):
             await self.append()
 
+    async def append_stored(self, count):
+        """Appends entries and waits until the client has nothing in its queue; returns their `client_id`s."""
+        ids = [await self.append() for _ in range(count)]
+        await self.caught_up()
+        return ids
+
+    def forget(self):
+        """The entries so far belong to a former couple."""
+        self.rejected |= {client_id for client_id, _, _ in self.told}
+
     def partner(self, text=None):
         self.partners += 1
         return self.log.append("partner", None, "text", {"text": text or "p-%d" % self.partners})["seq"]

@@ -153,6 +153,13 @@ class RemoteLog:
         method, body = ("PUT", {"emoji": emoji}) if emoji else ("DELETE", None)
         self.write(method, "/v1/couple/entries/%d/reaction" % seq, self.token_of(author), body)
 
+    def other_couple(self):
+        """The partner leaves, and the same two people become another couple, with an empty log."""
+        self.process.call("DELETE", "/v1/couple", self.writing)
+        invite = self.process.call("POST", "/v1/invites", self.writing, {})
+        self.process.call("POST", "/v1/invites/accept", self.watching, {"code": invite["code"]})
+        self.seqs_so_far, self.seen = {}, 0
+
     def find(self, seq):
         return self.process.call("GET", "/v1/couple/entries/%d" % seq, self.watching)
 
