@@ -328,6 +328,9 @@ impl Presence for Flaky {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         self.0.renew(account, lease).await
     }
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        self.0.shorten(account, lease).await
+    }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         if self.1.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "ask who is here"));
