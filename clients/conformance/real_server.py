@@ -34,7 +34,8 @@ class Process:
             self.port = free.getsockname()[1]
 
     def start(self):
-        settings = {"COUPLE_LISTEN": "127.0.0.1:%d" % self.port, "COUPLE_LIMITS": "off", "COUPLE_STOP_DELAY": "0", "RUST_LOG": "error"}
+        settings = {"COUPLE_LISTEN": "127.0.0.1:%d" % self.port, "COUPLE_LIMITS": "off", "COUPLE_STOP_DELAY": "0", "COUPLE_CORS_ORIGINS": "*",
+                    "RUST_LOG": "error"}
         self.process = subprocess.Popen([self.binary], cwd=self.folder, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 30
         while True:
