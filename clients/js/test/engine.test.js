@@ -290,7 +290,7 @@ test("no write for an ended couple takes effect in the next one", async () => {
   client.setOnline(true);
   await until(() => events.refused.length === 5);
   assert.ok(events.refused.every(({ error }) => error.code === "not_paired"));
-  const writes = server.requests.slice(requests).filter((request) => !request.startsWith("GET"));
+  const writes = server.requests.slice(requests).filter((request) => !/^(GET|WEBSOCKET)/.test(request));
   assert.deepEqual(writes.map((request) => request.split(" ")[0]), ["POST", "PATCH", "PUT", "PUT", "DELETE"]);
   assert.ok(server.log.length === 4 && server.log.every(({ reactions, edited_at, deleted_at }) => !reactions.me && !edited_at && !deleted_at));
   blocked = false;
@@ -520,6 +520,26 @@ test("one tab holds the connection, and all tabs see and write", async () => {
   assert.deepEqual(texts(two), ["to both", "from the second tab", "a", "b"]);
   await until(() => seen.length === 4);
   assert.deepEqual(seen, [2, 3, 4, 5]);
+});
+
+test("a transport that is chosen before a tab is the leader is used, also by the tab after it", async () => {
+  const { locks, channel } = new Browser();
+  const server = new FakeServer();
+  server.append("system", "paired", null);
+  const tab = { ...server.options, storage: memoryStore(), locks, channel };
+  const one = opened(tab);
+  one.setTransport("sse");
+  await one.account.signIn({ email: "ana@example.org", password: "a long password" });
+  one.connect();
+  const two = opened(tab);
+  await until(() => one.status.state === "live" && two.status.state === "live");
+  assert.equal(one.status.transport, "sse");
+  two.setTransport("poll");
+  await until(() => one.status.transport === "poll" && one.status.state === "live");
+  await one.close();
+  await until(() => two.status.leader && two.status.state === "live");
+  assert.equal(two.status.transport, "poll");
+  assert.equal(server.requests.filter((request) => request.startsWith("WEBSOCKET")).length, 0);
 });
 
 test("signing in, out and an expired session reach all tabs", async () => {
