@@ -203,6 +203,16 @@ class Trial:
         return [(at, request, status) for at, request, status in self.server.requests
                 if at >= since and live in (None, request.is_live) and write in (None, request.is_write)]
 
+    async def sent(self, seconds=120):
+        """Waits until the queue is empty."""
+        until = time.monotonic() + seconds
+        while True:
+            queued = (await self.client.call("status"))["queued"]
+            if queued == 0:
+                return
+            require(time.monotonic() < until, "after %d s: %d entries and changes are in the queue" % (seconds, queued))
+            await asyncio.sleep(0.02)
+
     async def caught_up(self, seconds=None):
         """Waits until the queue is empty and the client shows the server's log: nothing lost, doubled or reordered."""
         seconds = seconds or self.patience

@@ -21,6 +21,9 @@ def soak(writes, cuts):
                 await t.append()
             if n % 8 == 0:
                 await asyncio.sleep(t.random.random() * 0.01)
+            if n % 100 == 99:
+                # The queue must not only grow: faults meet a short one, too.
+                await t.sent()
         await faults.end()
         await t.converge(120)
         return ", ".join("%s %d" % fault for fault in sorted(faults.counts.items()))

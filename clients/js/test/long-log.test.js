@@ -9,12 +9,20 @@ import { Replica } from "../src/replica.js";
 
 const ENTRIES = 100_000;
 /**
- * Most milliseconds of a change and of all that an app reads after it. A measured change takes about 0.1; one that builds the list of 100,000
- * entries takes more than 30.
+ * Most milliseconds of processor time of a change and of all that an app reads after it. It is about 1, for the copy of the list;
+ * 100 if the list is built anew for each change.
  */
-const MOST = 2;
+const MOST = 8;
+/** The same of a write that is put into a queue of 10,000 and sent. */
+const MOST_OF_WRITE = 1;
 
 let numbers = 0;
+
+/** Milliseconds of processor time of this process: other processes do not change it. */
+function processorTime() {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
 
 /** @param {number} seq @param {Partial<Entry>} [more] @returns {Entry} */
 function entry(seq, more = {}) {
@@ -58,7 +66,7 @@ test(`a change of a log of ${ENTRIES} entries takes less than ${MOST} ms`, (t) =
     read(replica);
     changes += 1;
   };
-  const begun = performance.now();
+  const begun = processorTime();
   for (let round = 0; round < rounds; round++) {
     const own = item({});
     change(() => replica.apply({ type: "queued", item: own }));
@@ -79,15 +87,15 @@ test(`a change of a log of ${ENTRIES} entries takes less than ${MOST} ms`, (t) =
     change(() => replica.apply({ type: "queued", item: reaction }));
     change(() => replica.apply({ type: "discarded", id: reaction.id }));
   }
-  const each = (performance.now() - begun) / changes;
+  const each = (processorTime() - begun) / changes;
   t.diagnostic(`${each.toFixed(3)} ms per change, of ${changes}`);
   assert.ok(each < MOST, `${each} ms per change`);
 });
 
-test("a queue of 10,000 writes is filled and sent in less than 2 ms per write", (t) => {
+test(`a queue of 10,000 writes is filled and sent in less than ${MOST_OF_WRITE} ms per write`, (t) => {
   const replica = replicaOf(1000);
   const items = Array.from({ length: 10_000 }, () => item({}));
-  const begun = performance.now();
+  const begun = processorTime();
   for (const one of items) {
     replica.apply({ type: "queued", item: one });
     assert.equal(replica.get(one.key)?.state, "waiting");
@@ -98,9 +106,9 @@ test("a queue of 10,000 writes is filled and sent in less than 2 ms per write", 
     replica.apply({ type: "done", id, entry: stored });
     arrives(replica, stored);
   }
-  const each = (performance.now() - begun) / items.length;
+  const each = (processorTime() - begun) / items.length;
   t.diagnostic(`${each.toFixed(3)} ms per write`);
-  assert.ok(each < MOST, `${each} ms per write`);
+  assert.ok(each < MOST_OF_WRITE, `${each} ms per write`);
   assert.equal(replica.queue.length, 0);
   assert.deepEqual(replica.entries.slice(1000).map(({ key }) => key), items.map(({ key }) => key));
 });
@@ -128,7 +136,7 @@ test("the local copy after any changes is the one that is computed from the whol
         () => replica.apply({ type: "queued", item: item({ type: "read", key: "", seq: random(60) }) }),
         () => head && replica.apply({ type: "progress", item: { ...head, attempts: head.attempts + 1 } }),
         () => head && replica.apply({ type: random(2) === 0 ? "discarded" : "refused", id: head.id, error: null }),
-        () => head?.type === "append" && arrives(replica, entry(seq, { author: "me", client_id: head.client_id, kind: "text", body: head.body })),
+        () => head?.type === "append" && replica.get(head.key)?.state === "waiting" && arrives(replica, entry(seq, { author: "me", client_id: head.client_id, kind: "text", body: head.body })),
         () => head && replica.apply({ type: "done", id: head.id, entry: head.type === "append" ? (known(replica, head.key) ?? entry(seq, { author: "me", client_id: head.client_id, kind: "text", body: head.body })) : null }),
         () => arrives(replica, entry(seq)),
         () => arrives(replica, entry(seq, { kind: "entry_edited", author: "partner", target_seq: target.seq, target, body: null })),

@@ -73,7 +73,7 @@ export class Chromium {
     const profile = folder ?? (await mkdtemp(join(tmpdir(), "couple-client-")));
     const program = process.env.COUPLE_TEST_CHROMIUM ?? "chromium";
     const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe", `--user-data-dir=${profile}`];
-    const [command, ...args] = [...(endsWithParent ? ["setpriv", "--pdeath-signal", "KILL"] : []), program, ...flags];
+    const [command, ...args] = [...(endsWithParent ? ["setpriv", "--pdeathsig", "KILL"] : []), program, ...flags];
     const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe", "pipe", "pipe"] });
     let text = "";
     child.stderr?.on("data", (data) => (text = `${text}${data}`.slice(-4096)));
