@@ -151,7 +151,7 @@ async fn evening(backend: Backend, ana: AccountId, answered: Arc<Mutex<Answered>
     }
     if let (Some(photo), Some(seq)) = (photo, seq) {
         answered.lock().unwrap().let_go.insert(photo);
-        let _ = backend.timeline().delete(ana, seq).await;
+        let _ = backend.timeline().delete(ana, None, seq).await;
     }
     work().await;
 }

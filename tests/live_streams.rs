@@ -328,6 +328,9 @@ impl Presence for Flaky {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         self.0.renew(account, lease).await
     }
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        self.0.shorten(account, lease).await
+    }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         if self.1.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "ask who is here"));
@@ -519,16 +522,16 @@ async fn changed_entry_is_not_sent_from_a_stale_tail() {
     }
     let mut there = world.follow(&world.tokens[1], "?after=0").await;
     there.until("third").await;
-    timeline.edit(account.id, 1, &json!({ "text": "edited" })).await.unwrap();
-    timeline.delete(account.id, 2).await.unwrap();
-    timeline.react(account.id, 3, Some("❤️")).await.unwrap();
+    timeline.edit(account.id, None, 1, &json!({ "text": "edited" })).await.unwrap();
+    timeline.delete(account.id, None, 2).await.unwrap();
+    timeline.react(account.id, None, 3, Some("❤️")).await.unwrap();
     let received = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
     assert!(!received.contains("\"first\"") && !received.contains("\"second\""), "{received}");
     assert_eq!(received.matches("\"text\":\"edited\"").count(), 2, "{received}");
     assert_eq!(received.matches("\"reactions\":{\"partner\":\"❤️\"}").count(), 2, "{received}");
     // Again, now that the entries about the changes are in the tail itself.
-    timeline.edit(account.id, 1, &json!({ "text": "again" })).await.unwrap();
-    timeline.react(account.id, 3, None).await.unwrap();
+    timeline.edit(account.id, None, 1, &json!({ "text": "again" })).await.unwrap();
+    timeline.react(account.id, None, 3, None).await.unwrap();
     let received = world.follow(&world.tokens[1], "?after=0").await.until("caught_up").await;
     assert!(!received.contains("edited\"}") && !received.contains("❤️"), "{received}");
     assert_eq!(received.matches("\"text\":\"again\"").count(), 3, "{received}");

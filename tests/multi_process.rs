@@ -324,6 +324,7 @@ async fn day(common: Common, mut carrier: Carrier) {
     if matches!(carrier, Carrier::Redis(_)) {
         let received = by_ben.await.unwrap();
         assert_eq!(received, json!({ "type": "presence", "presence": "here" }), "{received}");
+        presence_ends_with_the_last_connection([&other, &third], &ana, &ben).await;
     }
     let left = Instant::now();
     let answer =
@@ -334,6 +335,39 @@ async fn day(common: Common, mut carrier: Carrier) {
     println!("stream ended at the other process after {} ms", left.elapsed().as_millis());
     assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
     endings([&other, &third], &ben).await;
+}
+
+/// A member with connections to two processes is present until both have ended, and away a few seconds later.
+async fn presence_ends_with_the_last_connection([other, third]: [&Server; 2], ana: &str, ben: &str) {
+    let follow = |server: &Server| {
+        let (address, token) = (server.address, ben.to_owned());
+        tokio::spawn(async move {
+            loop {
+                Client::new(address).call("GET", "/v1/couple/live?wait=40", Some(&token), None, None).await;
+            }
+        })
+    };
+    let seen = async || {
+        let answer = Client::new(other.address).call("GET", "/v1/couple", Some(ana), None, None).await;
+        answer.body["partner"]["presence"].as_str().unwrap().to_owned()
+    };
+    let by_ben = [follow(other), follow(third)];
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(seen().await, "here");
+    by_ben[1].abort();
+    let closed = Instant::now();
+    while closed.elapsed() < Duration::from_secs(8) {
+        assert_eq!(seen().await, "here", "after {:?}", closed.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    by_ben[0].abort();
+    let closed = Instant::now();
+    while seen().await == "here" {
+        assert!(closed.elapsed() < Duration::from_secs(10), "still present");
+        sleep(Duration::from_millis(100)).await;
+    }
+    println!("away {} ms after the last connection was closed", closed.elapsed().as_millis());
+    assert!(closed.elapsed() > Duration::from_secs(2), "{:?}", closed.elapsed());
 }
 
 /// The stream at the other process ends with its session, a password change, or the couple.

@@ -278,7 +278,7 @@ async fn entry_may_only_name_a_photo_of_its_author() {
     // A repeat with another picture is another entry; one with another text is not.
     let edit = |id| {
         let body = json!({ "media_id": id, "text": "look again" });
-        async move { two.backend.timeline().edit(two.ana(), 1, &body).await }
+        async move { two.backend.timeline().edit(two.ana(), None, 1, &body).await }
     };
     assert!(matches!(edit(theirs.id).await, Err(Failure::Refused(timeline::TimelineError::Invalid(_)))));
     edit(photo.id).await.unwrap();
@@ -309,10 +309,10 @@ async fn deleting_the_last_entry_deletes_its_photo() {
         two.post(two.ana(), name, photo.id).await.unwrap();
     }
     two.work().await;
-    two.backend.timeline().delete(two.ana(), 1).await.unwrap();
+    two.backend.timeline().delete(two.ana(), None, 1).await.unwrap();
     assert!(two.there(&photo).await);
     assert_eq!(two.work().await, (vec![], vec![]));
-    two.backend.timeline().delete(two.ana(), 2).await.unwrap();
+    two.backend.timeline().delete(two.ana(), None, 2).await.unwrap();
     assert!(!two.there(&photo).await);
     assert_eq!(two.work().await, (vec![], vec![photo.folder()]));
     assert_eq!(two.used_bytes(photo.space).await, 0);

@@ -271,7 +271,7 @@ impl Stage {
                 backend.timeline().append(&RequestContext::default(), writer, &command).await.unwrap();
             }
             dice.pause().await;
-            backend.timeline().edit(writer, head + 1, &json!({ "text": "after" })).await.unwrap();
+            backend.timeline().edit(writer, None, head + 1, &json!({ "text": "after" })).await.unwrap();
             changed.store(true, Ordering::SeqCst);
         };
         let (mut here, mut seen, fresh) = (Vec::new(), Vec::new(), AtomicBool::new(true));

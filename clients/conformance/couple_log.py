@@ -187,9 +187,7 @@ class CoupleLog:
         self.authenticate(request)
         if not self.paired and request.path.startswith("/v1/couple"):
             raise Problem(404, "not_paired")
-        # As the real server, only where a late request would do most harm.
-        checked = request.path in ("/v1/couple/entries", "/v1/couple/signals")
-        if checked and request.headers.get("couple-id", self.couple_id) != self.couple_id:
+        if request.is_write and request.headers.get("couple-id", self.couple_id) != self.couple_id:
             raise Problem(404, "not_paired")
         entry = re.fullmatch(r"/v1/couple/entries/(\d+)(/reaction)?", request.path)
         route = "%s %s" % (request.method, re.sub(r"\d+", "N", request.path[3:]) if entry else request.path[3:])

@@ -165,6 +165,16 @@ class Trial:
         for _ in range(count):
             await self.append()
 
+    async def append_stored(self, count):
+        """Appends entries and waits until the client has nothing in its queue; returns their `client_id`s."""
+        ids = [await self.append() for _ in range(count)]
+        await self.caught_up()
+        return ids
+
+    def forget(self):
+        """The entries so far belong to a former couple."""
+        self.rejected |= {client_id for client_id, _, _ in self.told}
+
     def partner(self, text=None):
         self.partners += 1
         return self.log.append("partner", None, "text", {"text": text or "p-%d" % self.partners})["seq"]
@@ -192,6 +202,16 @@ class Trial:
     def requests(self, live=None, write=None, since=0):
         return [(at, request, status) for at, request, status in self.server.requests
                 if at >= since and live in (None, request.is_live) and write in (None, request.is_write)]
+
+    async def sent(self, seconds=120):
+        """Waits until the queue is empty."""
+        until = time.monotonic() + seconds
+        while True:
+            queued = (await self.client.call("status"))["queued"]
+            if queued == 0:
+                return
+            require(time.monotonic() < until, "after %d s: %d entries and changes are in the queue" % (seconds, queued))
+            await asyncio.sleep(0.02)
 
     async def caught_up(self, seconds=None):
         """Waits until the queue is empty and the client shows the server's log: nothing lost, doubled or reordered."""

@@ -34,7 +34,8 @@ class Process:
             self.port = free.getsockname()[1]
 
     def start(self):
-        settings = {"COUPLE_LISTEN": "127.0.0.1:%d" % self.port, "COUPLE_LIMITS": "off", "COUPLE_STOP_DELAY": "0", "RUST_LOG": "error"}
+        settings = {"COUPLE_LISTEN": "127.0.0.1:%d" % self.port, "COUPLE_LIMITS": "off", "COUPLE_STOP_DELAY": "0", "COUPLE_CORS_ORIGINS": "*",
+                    "RUST_LOG": "error"}
         self.process = subprocess.Popen([self.binary], cwd=self.folder, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 30
         while True:
@@ -152,6 +153,13 @@ class RemoteLog:
     def react(self, author, seq, emoji):
         method, body = ("PUT", {"emoji": emoji}) if emoji else ("DELETE", None)
         self.write(method, "/v1/couple/entries/%d/reaction" % seq, self.token_of(author), body)
+
+    def other_couple(self):
+        """The partner leaves, and the same two people become another couple, with an empty log."""
+        self.process.call("DELETE", "/v1/couple", self.writing)
+        invite = self.process.call("POST", "/v1/invites", self.writing, {})
+        self.process.call("POST", "/v1/invites/accept", self.watching, {"code": invite["code"]})
+        self.seqs_so_far, self.seen = {}, 0
 
     def find(self, seq):
         return self.process.call("GET", "/v1/couple/entries/%d" % seq, self.watching)

@@ -169,7 +169,7 @@ async def reset_keeps_the_queue(t):
     await t.converge()
 
 
-@scenario(scripted=True)
+@scenario()
 async def former_couples_entries_reach_no_other_couple(t):
     """Entries that were written for one couple are rejected, not sent to the couple that follows it."""
     t.partner()
@@ -183,6 +183,31 @@ async def former_couples_entries_reach_no_other_couple(t):
     await t.client.event("rejected", client_id=second)
     t.rejected |= {first, second}
     t.partner("hello, stranger")
+    await t.append("hello")
+    await t.converge()
+
+
+@scenario(needs=("edit", "delete", "react", "offline_changes"))
+async def former_couples_changes_reach_no_other_couple(t):
+    """Edits, deletions and reactions that were made for one couple are rejected, and change no entry of the couple that follows it."""
+    await t.begin()
+    seqs = [t.seq_of(one) for one in await t.append_stored(3)]
+    await t.client.call("offline")
+    await t.client.call("edit", seq=seqs[0], body={"text": "only for you"})
+    await t.client.call("delete", seq=seqs[1])
+    await t.client.call("react", seq=seqs[2], emoji="💖")
+    t.log.other_couple()
+    # The new log has entries of the same numbers and author, and the client has not read it when it sends.
+    for n in range(max(seqs)):
+        t.log.append("me", "other-device-%d" % n, "text", {"text": "from my tablet"})
+    fault = t.server.add("answer", live=True, times=-1, status=503, body=b"")
+    await t.client.call("online")
+    await t.until(lambda: len([event for event in t.client.events if event["event"] == "rejected"]) == 3, "the changes were not rejected")
+    fault.times = 0
+    require(all(event["code"] == "not_paired" for event in t.client.events if event["event"] == "rejected"), "rejected for another reason")
+    t.forget()
+    t.partner("hello, stranger")
+    await t.caught_up()
     await t.append("hello")
     await t.converge()
 

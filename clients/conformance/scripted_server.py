@@ -16,7 +16,7 @@ from couple_log import CoupleLog, Problem, Request
 
 MAX_POLL_FRAMES = 200
 DEFAULT_WAIT_SECONDS = 25.0
-ALLOW_BROWSERS = [("access-control-allow-origin", "*")]
+ALLOW_BROWSERS = [("access-control-allow-origin", "*"), ("access-control-expose-headers", "retry-after")]
 
 
 class Fault:

@@ -1,6 +1,7 @@
 """Random faults while both members write."""
 
 import asyncio
+from collections import Counter
 
 
 def soak(writes, cuts):
@@ -20,20 +21,25 @@ def soak(writes, cuts):
                 await t.append()
             if n % 8 == 0:
                 await asyncio.sleep(t.random.random() * 0.01)
+            if n % 100 == 99:
+                # The queue must not only grow: faults meet a short one, too.
+                await t.sent()
         await faults.end()
         await t.converge(120)
+        return ", ".join("%s %d" % fault for fault in sorted(faults.counts.items()))
 
     return run
 
 
 class Faults:
     def __init__(self, trial):
-        self.t = trial
+        self.t, self.counts = trial, Counter()
         self.kinds = [(self.cut_all, 20), (self.cut_streams, 10), (self.fail_a_write, 25), (self.fail_a_stream, 15), (self.offline, 5),
                       (self.transport, 5), (self.server_killed, 12), (self.token_expires, 4), (self.client_killed, 3), (self.rate_limit, 1)]
 
     async def next(self):
         kind, = self.t.random.choices([kind for kind, _ in self.kinds], [weight for _, weight in self.kinds])
+        self.counts[kind.__name__] += 1
         await kind()
 
     async def cut_all(self):

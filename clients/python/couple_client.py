@@ -161,13 +161,11 @@ class CoupleClient:
                 self.change.wait(1)
                 return
         number, client_id, method, path, body, couple = row
-        headers, answer = {}, None
+        # A change names only the `seq` of an entry, which another couple has, too: the server refuses a write for another couple.
+        headers, answer = {"Couple-Id": couple or current}, None
         if client_id:
-            headers = {"Idempotency-Key": client_id, "Couple-Id": couple or current}
+            headers["Idempotency-Key"] = client_id
         try:
-            if couple not in (None, current):
-                # The server checks the couple of an entry, but a change names only the `seq`, which the new couple may have, too.
-                raise Refused("not_paired")
             answer = self.request(method, path, body, headers)
         except Refused as refused:
             if not (method == "DELETE" and refused.code == "entry_deleted"):  # otherwise the first attempt had succeeded

@@ -164,7 +164,8 @@ macro_rules! presence {
     ($factory:expr) => {
         $crate::checks! { $factory;
             presence: pr1_account_is_present_until_its_lease_expires,
-                pr2_renewal_returns_whether_the_account_was_away, pr3_leases_of_accounts_are_independent;
+                pr2_renewal_returns_whether_the_account_was_away, pr3_leases_of_accounts_are_independent,
+                pr4_lease_can_be_shortened;
         }
     };
 }

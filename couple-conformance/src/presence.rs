@@ -1,4 +1,4 @@
-//! PR1–PR3: presence.
+//! PR1–PR4: presence.
 
 use std::time::Duration;
 
@@ -40,4 +40,25 @@ pub async fn pr3_leases_of_accounts_are_independent(presence: impl Presence) {
     presence.renew(ana, LEASE).await.unwrap();
     assert_eq!(presence.left(ben).await.unwrap(), None);
     assert!(presence.renew(ben, LEASE).await.unwrap());
+}
+
+/// A lease can be shortened. That neither lengthens a lease nor makes an account present.
+pub async fn pr4_lease_can_be_shortened(presence: impl Presence) {
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    presence.shorten(ana, LEASE).await.unwrap();
+    assert_eq!(presence.left(ana).await.unwrap(), None, "an account that is away stays away");
+    presence.renew(ana, LEASE * 100).await.unwrap();
+    presence.renew(ben, LEASE * 100).await.unwrap();
+    presence.shorten(ana, LEASE).await.unwrap();
+    presence.shorten(ana, LEASE * 50).await.unwrap();
+    let left = presence.left(ana).await.unwrap().unwrap();
+    assert!(left <= LEASE, "{left:?}");
+    assert!(presence.left(ben).await.unwrap().unwrap() > LEASE, "the lease of another account");
+    assert!(!presence.renew(ana, LEASE * 2).await.unwrap());
+    assert!(presence.left(ana).await.unwrap().unwrap() > LEASE, "a renewal lengthens it again");
+    presence.shorten(ana, LEASE).await.unwrap();
+    sleep(LEASE + LEASE / 4).await;
+    assert_eq!(presence.left(ana).await.unwrap(), None);
+    assert!(presence.renew(ana, LEASE).await.unwrap());
 }

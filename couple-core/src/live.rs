@@ -37,6 +37,10 @@ pub enum Notice {
     Appended(Arc<Entry>),
     /// A member who was away is present now: read [`Presence`].
     Here(Side),
+    /// The last connection of a member to one process has ended.
+    ///
+    /// A process to which the member has another connection renews the lease; others read [`Presence`].
+    Left(Side),
     /// Ephemeral event for the connected devices of the partner. It is never stored.
     Signal {
         /// Member who sends the signal.
@@ -53,6 +57,7 @@ pub enum Notice {
 enum RemoteNotice {
     Changed,
     Here(Side),
+    Left(Side),
     Signal { from: Side, kind: String, body: Option<Body> },
 }
 
@@ -61,6 +66,7 @@ impl From<Notice> for RemoteNotice {
         match notice {
             Notice::Changed | Notice::Appended(_) => Self::Changed,
             Notice::Here(side) => Self::Here(side),
+            Notice::Left(side) => Self::Left(side),
             Notice::Signal { from, kind, body } => Self::Signal { from, kind, body },
         }
     }
@@ -103,6 +109,7 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 /// * **PR1** An account is present from a renewal until its lease expires.
 /// * **PR2** A renewal returns whether the account was away.
 /// * **PR3** The lease of one account does not affect another account.
+/// * **PR4** A lease can be shortened. That neither lengthens a lease nor makes an account present.
 #[async_trait]
 pub trait Presence: Send + Sync + 'static {
     /// Keeps an account present for `lease` from now on. Returns true if it was away.
@@ -110,6 +117,11 @@ pub trait Presence: Send + Sync + 'static {
     /// # Errors
     /// Failures of the adapter's storage.
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error>;
+    /// Ends an account's lease after `lease` from now on, unless it ends earlier.
+    ///
+    /// # Errors
+    /// Failures of the adapter's storage.
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error>;
     /// Remaining time of an account's lease; none if the account is away.
     ///
     /// # Errors
@@ -121,6 +133,9 @@ pub trait Presence: Send + Sync + 'static {
 impl<P: Presence + ?Sized> Presence for Arc<P> {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         (**self).renew(account, lease).await
+    }
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        (**self).shorten(account, lease).await
     }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         (**self).left(account).await

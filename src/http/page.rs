@@ -3,12 +3,17 @@
 //! The token is in the URL's fragment, which no server, proxy or log sees. Loading the page changes nothing; only the button does. The
 //! page calls the same API as an app.
 
+use std::sync::LazyLock;
+
 use axum::{
     Router,
     http::{StatusCode, header},
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
+
+use data_encoding::BASE64;
+use sha2::{Digest as _, Sha256};
 
 use super::{App, Problem, TrailingSlashes, extract::PathParam};
 
@@ -18,6 +23,17 @@ pub(super) fn routes() -> Router<App> {
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+
+/// Policy of the pages: their own style and script, which are known by their hashes, and calls of the API.
+static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = |text: &str| BASE64.encode(&Sha256::digest(text));
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; \
+         form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    )
+});
 
 /// Maximum length of a link's token.
 const MAX_TOKEN_CHARS: usize = 256;
@@ -75,11 +91,7 @@ async fn page(slashes: TrailingSlashes, PathParam(page): PathParam) -> Response 
          <script>{SCRIPT}</script></html>"
     );
     let headers = [
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-             form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-        ),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY.as_str()),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
     (headers, Html(html)).into_response()

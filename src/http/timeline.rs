@@ -141,7 +141,7 @@ struct NewEntryIn {
 #[utoipa::path(post, path = "/v1/couple/entries", tag = "timeline", security(("session" = [])),
     request_body = NewEntryIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Optional: `client_id` has the same effect"),
-        ("Couple-Id" = Option<String>, Header, description = "The couple that the entry is for; a late entry for another couple is refused")),
+        ("Couple-Id" = Option<String>, Header, description = "The couple that the entry is for; if the caller is in another one, 404 `not_paired`")),
     responses((status = 201, description = "Appended", body = EntryOut),
         (status = 200, description = "The entry exists already: the `client_id` was repeated", body = EntryOut)))]
 async fn append(
@@ -289,29 +289,36 @@ struct EditIn {
 
 /// Replace the body of the caller's own entry. Appends a system entry about it.
 #[utoipa::path(patch, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "`seq` of the entry")), request_body = EditIn,
+    params(("seq" = i64, Path, description = "`seq` of the entry"),
+        ("Couple-Id" = Option<String>, Header, description = "The couple of the entry; if the caller is in another one, 404 `not_paired`")), request_body = EditIn,
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn edit(
     State(app): State<App>,
     signed: AuthSession,
     PathParam(path): PathParam,
+    headers: HeaderMap,
     body: Body<EditIn>,
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(entry_json(timeline.edit(signed.id(), seq(&path)?, &body.value.body).await?, at.side))
+    Ok(entry_json(
+        timeline.edit(signed.id(), meant(&headers)?, seq(&path)?, &body.value.body).await?,
+        at.side,
+    ))
 }
 
 /// Delete the caller's own entry, which leaves a tombstone. Appends a system entry about it.
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "`seq` of the entry")),
+    params(("seq" = i64, Path, description = "`seq` of the entry"),
+        ("Couple-Id" = Option<String>, Header, description = "The couple of the entry; if the caller is in another one, 404 `not_paired`")),
     responses((status = 204, description = "Deleted")))]
 async fn delete(
     State(app): State<App>,
     signed: AuthSession,
     PathParam(path): PathParam,
+    headers: HeaderMap,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().delete(signed.id(), seq(&path)?).await?;
+    app.backend.timeline().delete(signed.id(), meant(&headers)?, seq(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -323,29 +330,36 @@ struct ReactionIn {
 
 /// React to an entry of either member. A second reaction replaces the first.
 #[utoipa::path(put, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "`seq` of the entry")), request_body = ReactionIn,
+    params(("seq" = i64, Path, description = "`seq` of the entry"),
+        ("Couple-Id" = Option<String>, Header, description = "The couple of the entry; if the caller is in another one, 404 `not_paired`")), request_body = ReactionIn,
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn react(
     State(app): State<App>,
     signed: AuthSession,
     PathParam(path): PathParam,
+    headers: HeaderMap,
     body: Body<ReactionIn>,
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(entry_json(timeline.react(signed.id(), seq(&path)?, Some(&body.value.emoji)).await?, at.side))
+    Ok(entry_json(
+        timeline.react(signed.id(), meant(&headers)?, seq(&path)?, Some(&body.value.emoji)).await?,
+        at.side,
+    ))
 }
 
 /// Remove a reaction.
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}/reaction", tag = "timeline", security(("session" = [])),
-    params(("seq" = i64, Path, description = "`seq` of the entry")),
+    params(("seq" = i64, Path, description = "`seq` of the entry"),
+        ("Couple-Id" = Option<String>, Header, description = "The couple of the entry; if the caller is in another one, 404 `not_paired`")),
     responses((status = 204, description = "Removed")))]
 async fn unreact(
     State(app): State<App>,
     signed: AuthSession,
     PathParam(path): PathParam,
+    headers: HeaderMap,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().react(signed.id(), seq(&path)?, None).await?;
+    app.backend.timeline().react(signed.id(), meant(&headers)?, seq(&path)?, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -356,10 +370,17 @@ struct ReadIn {
 }
 
 /// Advance the caller's read position. It never moves back.
-#[utoipa::path(put, path = "/v1/couple/read", tag = "timeline", security(("session" = [])), request_body = ReadIn,
+#[utoipa::path(put, path = "/v1/couple/read", tag = "timeline", security(("session" = [])),
+    params(("Couple-Id" = Option<String>, Header, description = "The couple that `seq` belongs to; if the caller is in another one, 404 `not_paired`")),
+    request_body = ReadIn,
     responses((status = 204, description = "The read position is stored")))]
-async fn mark_read(State(app): State<App>, signed: AuthSession, body: Body<ReadIn>) -> ApiResult<StatusCode> {
-    app.backend.timeline().mark_read(signed.id(), body.value.seq).await?;
+async fn mark_read(
+    State(app): State<App>,
+    signed: AuthSession,
+    headers: HeaderMap,
+    body: Body<ReadIn>,
+) -> ApiResult<StatusCode> {
+    app.backend.timeline().mark_read(signed.id(), meant(&headers)?, body.value.seq).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -379,6 +400,7 @@ struct SignalIn {
 /// A client with a WebSocket or Socket.IO connection may send it there, as `{"type": "signal", "kind": …, "body": …}`. When both
 /// members send a `thumb` at about the same point within 1.5 seconds, both get a signal `thumb_kiss` with the point between.
 #[utoipa::path(post, path = "/v1/couple/signals", tag = "timeline", security(("session" = [])),
+    params(("Couple-Id" = Option<String>, Header, description = "The couple that the signal is for; if the caller is in another one, 404 `not_paired`")),
     request_body = SignalIn, responses((status = 202, description = "Sent to connected devices")))]
 async fn signal(
     State(app): State<App>,

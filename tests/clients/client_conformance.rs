@@ -8,6 +8,7 @@ use crate::{installed, support};
 
 const PYTHON: [&str; 2] = ["python3", "python/conformance_client.py"];
 const JAVASCRIPT: [&str; 2] = ["node", "js/conformance.js"];
+const CHROMIUM: [&str; 2] = ["node", "js/conformance-chromium.js"];
 
 /// Runs a program of `clients/conformance` and checks that it succeeds.
 async fn succeeds(program: &str, arguments: impl IntoIterator<Item = String>) {
@@ -17,7 +18,7 @@ async fn succeeds(program: &str, arguments: impl IntoIterator<Item = String>) {
     command.arg(clients.join("conformance").join(program)).args(arguments);
     command.env("NODE_PATH", installed.join("node_modules")).env("PYTHONDONTWRITEBYTECODE", "1");
     let out = command.current_dir(clients).kill_on_drop(true).output();
-    let out = timeout(Duration::from_hours(1), out).await.expect("the script did not end").unwrap();
+    let out = timeout(Duration::from_hours(3), out).await.expect("the script did not end").unwrap();
     println!("{}", String::from_utf8_lossy(&out.stdout));
     assert!(out.status.success(), "{}: {}", out.status, String::from_utf8_lossy(&out.stderr));
 }
@@ -52,6 +53,18 @@ async fn python_client_conforms_with_the_server() {
 #[tokio::test]
 async fn javascript_client_conforms_with_the_server() {
     succeeds("run", arguments(Some(&support::binary()), JAVASCRIPT)).await;
+}
+
+/// The same client in a page of Chromium: the soak against the server, or everything if `COUPLE_CLIENT_IN_CHROMIUM` is `all`.
+#[tokio::test]
+async fn javascript_client_in_chromium_conforms() {
+    let with_server = arguments(Some(&support::binary()), CHROMIUM);
+    if std::env::var("COUPLE_CLIENT_IN_CHROMIUM").is_ok_and(|scenarios| scenarios == "all") {
+        succeeds("run", arguments(None, CHROMIUM)).await;
+        succeeds("run", with_server).await;
+    } else {
+        succeeds("run", ["--only".to_owned(), "soak".to_owned()].into_iter().chain(with_server)).await;
+    }
 }
 
 #[tokio::test]

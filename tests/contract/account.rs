@@ -2,12 +2,18 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use axum::{
+    body::{Body, to_bytes},
+    http::Request,
+};
 use couple::{
     account::PasswordHash,
     core::{account::PurgeAccountsHandler, mail::Message},
     store::MemoryLimits,
 };
 use serde_json::json;
+use sha2::Digest as _;
+use tower::ServiceExt as _;
 
 use crate::world::World;
 
@@ -49,6 +55,28 @@ async fn responses_do_not_reveal_whether_an_address_has_an_account() {
         told.iter()
             .any(|m| m.to.as_str() == "ana@example.org" && matches!(m.message, Message::AlreadySignedUp))
     );
+}
+
+/// The policy of a mailed page admits its own style and script by their hashes, and nothing else inline.
+#[tokio::test]
+async fn mailed_pages_allow_no_other_inline_code() {
+    let world = World::new();
+    for page in ["verify", "email", "cancel", "signin", "password", "invite"] {
+        let request = Request::get(format!("/open/{page}")).body(Body::empty()).unwrap();
+        let response = world.app.clone().oneshot(request).await.unwrap();
+        let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(!policy.contains("unsafe") && policy.starts_with("default-src 'none';"), "{policy}");
+        let html = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let html = std::str::from_utf8(&html).unwrap();
+        for (element, directive) in [("style", "style-src"), ("script", "script-src")] {
+            let (_, rest) = html.split_once(&format!("<{element}>")).unwrap();
+            let (text, rest) = rest.split_once(&format!("</{element}>")).unwrap();
+            assert!(!rest.contains(&format!("<{element}")), "one {element}: {html}");
+            let hash = data_encoding::BASE64.encode(&sha2::Sha256::digest(text));
+            assert!(policy.contains(&format!("{directive} 'sha256-{hash}';")), "{policy}");
+        }
+        assert!(!html.contains(" style=") && !html.contains(" onclick="), "{html}");
+    }
 }
 
 #[tokio::test]

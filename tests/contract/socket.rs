@@ -251,6 +251,97 @@ async fn presence_of_the_partner_is_sent_unless_it_is_off() {
     );
 }
 
+/// Reads frames until one of presence, and returns the presence.
+async fn next_presence(socket: &mut Socket, within: Duration) -> Option<Value> {
+    let deadline = Instant::now() + within;
+    loop {
+        let message = tokio::time::timeout_at(deadline, socket.next()).await.ok()?;
+        if let Message::Text(text) = message.unwrap().unwrap() {
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            if frame["type"] == "presence" {
+                return Some(frame["presence"].clone());
+            }
+        }
+    }
+}
+
+/// Sends a request for a live connection, and reads the head of the response.
+async fn request_live(served: &Served, token: &str, accept: &str) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let request = format!(
+        "GET /v1/couple/live?wait=40 HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\naccept: {accept}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+    stream
+}
+
+/// A member goes away a few seconds after the last connection was closed, over each transport and in each manner.
+#[tokio::test]
+async fn closed_connection_ends_presence_within_seconds() {
+    let served = Served::new();
+    let mut couples = Vec::new();
+    for name in ["close-frame", "lost-socket", "events", "poll"] {
+        let (ana, ben) =
+            served.world.couple(&format!("ana-{name}@example.org"), &format!("ben-{name}@example.org")).await;
+        couples.push((name, ana, ben));
+    }
+    let check = async |(name, ana, ben): &(&str, String, String)| {
+        let mut by_ben = served.connect(ben, "?presence=off").await.unwrap();
+        let soon = Duration::from_secs(2);
+        assert_eq!(next_presence(&mut by_ben, soon).await, Some(json!("away")), "{name}");
+        let open: Box<dyn std::any::Any> = match *name {
+            "events" => Box::new(request_live(&served, ana, "text/event-stream").await),
+            "poll" => Box::new(request_live(&served, ana, "application/json").await),
+            _ => Box::new(served.connect(ana, "").await.unwrap()),
+        };
+        assert_eq!(next_presence(&mut by_ben, soon).await, Some(json!("here")), "{name}");
+        let closed = Instant::now();
+        if *name == "close-frame" {
+            open.downcast::<Socket>().unwrap().close().await.unwrap();
+        } else {
+            drop(open);
+        }
+        assert_eq!(next_presence(&mut by_ben, Duration::from_secs(15)).await, Some(json!("away")), "{name}");
+        println!("{name}: away after {} ms", closed.elapsed().as_millis());
+        assert!((3.0..9.0).contains(&closed.elapsed().as_secs_f64()), "{name}: {:?}", closed.elapsed());
+        let couple = served.world.get("/v1/couple", ben).await.body;
+        assert_eq!(couple["partner"]["presence"], "away", "{name}");
+    };
+    futures_util::future::join_all(couples.iter().map(check)).await;
+}
+
+/// Reconnects, consecutive polls and another connection of the same member do not end presence.
+#[tokio::test]
+async fn presence_lasts_over_reconnects_and_polls() {
+    let served = Served::new();
+    let (ana, ben) = served.world.couple("ana@example.org", "ben@example.org").await;
+    let mut by_ben = served.connect(&ben, "?presence=off").await.unwrap();
+    assert_eq!(next_presence(&mut by_ben, Duration::from_secs(2)).await, Some(json!("away")));
+    let alternate = async {
+        for n in 0..5 {
+            match n % 2 {
+                0 => drop(served.connect(&ana, "").await.unwrap()),
+                _ => drop(served.world.get("/v1/couple/live?wait=0", &ana).await),
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        // The connection that ends is not the last one.
+        let open = served.connect(&ana, "").await.unwrap();
+        drop(served.connect(&ana, "").await.unwrap());
+        sleep(Duration::from_secs(7)).await;
+        open
+    };
+    let seen = async {
+        assert_eq!(next_presence(&mut by_ben, Duration::from_secs(2)).await, Some(json!("here")));
+        assert_eq!(next_presence(&mut by_ben, Duration::from_secs(9)).await, None);
+    };
+    tokio::join!(alternate, seen);
+}
+
 /// Interrupted twenty times at random positions, over both transports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_interruptions_lose_no_entry() {

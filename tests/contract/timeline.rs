@@ -1,5 +1,6 @@
 //! The timeline: appending, paging, editing, reactions, read positions.
 
+use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -159,4 +160,87 @@ async fn read_positions_are_limited() {
         *statuses.entry(answer.status).or_insert(0) += 1;
     }
     assert_eq!(statuses, std::collections::BTreeMap::from([(204, 300), (429, 10)]));
+}
+
+/// Every write to the log may name its couple: with another one it is refused and changes nothing.
+#[tokio::test]
+async fn write_for_another_couple_is_refused() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    let former = world.get("/v1/couple", &ana).await.text("id");
+    let seqs = (world.say(&ana, "for-ben-alone").await, world.say(&ana, "this-too").await);
+    assert_eq!(world.call("DELETE", "/v1/couple", Some(&ana), None).await.status, 204);
+    let cleo = world.join("cleo@example.org").await;
+    world.pair(&ana, &cleo).await;
+    let current = world.get("/v1/couple", &ana).await.text("id");
+    assert_eq!((world.say(&ana, "hello").await, world.say(&ana, "cleo").await), seqs, "the same numbers");
+    let write = async |method: &str, path: &str, body: &Value, couple: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {ana}"))
+            .header("content-type", "application/json")
+            .header("couple-id", couple)
+            .body(if body.is_null() { Body::empty() } else { Body::from(body.to_string()) });
+        world.raw(request.unwrap()).await
+    };
+    let state = async || {
+        let page = world.get("/v1/couple/entries?after=0", &cleo).await.body["entries"].clone();
+        (page, world.get("/v1/couple", &cleo).await.body["partner_read_seq"].clone())
+    };
+    let other = world.couple("dan@example.org", "eve@example.org").await.0;
+    let other = world.get("/v1/couple", &other).await.text("id");
+    let entry = format!("/v1/couple/entries/{}", seqs.0);
+    let reaction = format!("{entry}/reaction");
+    let writes = [
+        ("POST", "/v1/couple/entries", json!({"client_id": "x", "kind": "hug", "body": {}}), 201),
+        ("POST", "/v1/couple/signals", json!({"kind": "hug"}), 202),
+        ("PUT", "/v1/couple/read", json!({"seq": seqs.1}), 204),
+        ("PATCH", entry.as_str(), json!({"body": {"text": "edited"}}), 200),
+        ("PUT", reaction.as_str(), json!({"emoji": "❤️"}), 200),
+        ("DELETE", reaction.as_str(), Value::Null, 204),
+        ("DELETE", entry.as_str(), Value::Null, 204),
+    ];
+    for (method, path, body, status) in &writes {
+        let before = state().await;
+        for couple in [former.as_str(), &other, "no-id", ""] {
+            let answer = write(method, path, body, couple).await;
+            assert_eq!(answer.said(), (404, "not_paired"), "{method} {path} for {couple:?}");
+        }
+        assert_eq!(state().await, before, "{method} {path}");
+        assert_eq!(write(method, path, body, &current).await.status, *status, "{method} {path}");
+        if *path != "/v1/couple/signals" {
+            assert_ne!(state().await, before, "{method} {path}");
+        }
+    }
+    assert_eq!(world.get("/v1/couple", &ben).await.said(), (404, "not_paired"));
+}
+
+/// The OpenAPI document lists the header on the routes that check it, and no other.
+#[tokio::test]
+async fn couple_id_is_documented_where_it_is_checked() {
+    let document = World::new().raw(Request::get("/v1/openapi.json").body(Body::empty()).unwrap()).await.body;
+    let mut listed: Vec<String> = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            if parameters.into_iter().any(|parameter| parameter["name"] == "Couple-Id") {
+                let problems = operation["responses"]["404"]["description"].as_str().unwrap_or("");
+                assert!(problems.contains("`not_paired`"), "{method} {path}: {problems}");
+                listed.push(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    listed.sort();
+    let wanted = [
+        "DELETE /v1/couple",
+        "DELETE /v1/couple/entries/{seq}",
+        "DELETE /v1/couple/entries/{seq}/reaction",
+        "PATCH /v1/couple/entries/{seq}",
+        "POST /v1/couple/entries",
+        "POST /v1/couple/signals",
+        "PUT /v1/couple/entries/{seq}/reaction",
+        "PUT /v1/couple/read",
+    ];
+    assert_eq!(listed, wanted);
 }

@@ -250,6 +250,7 @@ export class Core {
     if (message.expired) this.#receiveExpired(message.expired);
     if (message.online !== undefined) this.#applyOnline(message.online);
     if (message.wanted !== undefined) this.#applyWanted(message.wanted);
+    if (message.transport !== undefined) this.live.setTransport(message.transport);
     if (message.status && !this.#tabs.leader) this.#applyStatus({ ...message.status, leader: false });
     if (message.state && !this.#tabs.leader && message.state.replica.last >= this.replica.last) {
       const { queue } = this.replica;
@@ -263,19 +264,13 @@ export class Core {
     if (message.hello && this.#tabs.leader) {
       this.#tabs.send({ state: { replica: this.replica.state() }, status: this.status, wanted: this.#wanted });
     }
-    if (message.control && this.#tabs.leader) this.control(message.control.name, message.control.value);
+    if (message.kill && this.#tabs.leader) this.live.kill();
   }
 
-  /**
-   * Runs a command in the leader.
-   * @param {"kill" | "setTransport" | "refresh"} name
-   * @param {any} [value]
-   */
-  control(name, value) {
-    if (!this.#tabs.leader) this.#tabs.send({ control: { name, value } });
-    else if (name === "kill") this.live.kill();
-    else if (name === "setTransport") this.live.setTransport(value);
-    else this.live.wake();
+  /** Drops the live connection, which the leader holds. */
+  kill() {
+    if (this.#tabs.leader) this.live.kill();
+    else this.#tabs.send({ kill: true });
   }
 
   /** @param {import("./types.js").Upload} upload */
@@ -331,6 +326,13 @@ export class Core {
     if (this.#wanted === wanted) return;
     this.#wanted = wanted;
     this.live.restart();
+  }
+
+  /** @param {TransportName | null} transport */
+  setTransport(transport) {
+    // Also here, where the leader may not be elected yet, or may end.
+    this.live.setTransport(transport);
+    this.#tabs.send({ transport });
   }
 
   /** @param {boolean} online */

@@ -119,15 +119,15 @@ export class Client {
 
   /** Drops the live connection, as a broken network does. */
   kill() {
-    this.#core.control("kill");
+    this.#core.kill();
   }
 
   /**
-   * Uses only one transport; null: all again.
+   * Uses only one transport, in all tabs; null: all again.
    * @param {TransportName | null} name
    */
   setTransport(name) {
-    this.#core.control("setTransport", name);
+    this.#core.setTransport(name);
   }
 
   /**

@@ -53,11 +53,6 @@ export class Live {
     this.#sleeper.wake();
   }
 
-  /** Ends a wait. An open connection continues. */
-  wake() {
-    this.#sleeper.wake();
-  }
-
   /** Drops the connection. */
   kill() {
     this.#attempt?.abort();

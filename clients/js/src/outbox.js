@@ -66,13 +66,11 @@ export class Outbox {
    */
   async #send({ id, type, key, couple_id, client_id, kind, body, emoji, ...item }) {
     const { http, replica } = this.#core;
+    // The server refuses a write for another couple than the user is in now: a `seq` means an entry of one couple.
     const options = { idempotencyKey: id, headers: /** @type {Record<string, string>} */ (couple_id ? { "couple-id": couple_id } : {}) };
     if (type === "append") {
       return entryOf(await http.json("POST", "/v1/couple/entries", { ...options, body: { client_id, kind, body } }));
     }
-    // A `seq` means an entry of one couple, and these routes do not check the couple. A live connection would have told of its end.
-    if (this.#core.status.state !== "live") await this.#core.refreshCouple();
-    if (replica.couple?.id !== couple_id) throw new CoupleError("not_paired", { status: 404, message: "the couple has ended" });
     // A change of an entry that had no `seq` yet when the change was written.
     const seq = item.seq ?? replica.get(key)?.seq ?? null;
     if (type === "read") {

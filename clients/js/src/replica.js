@@ -1,6 +1,7 @@
 /** @import { Changes, Couple, Entry, Events, Frame, QueueItem, TimelineEntry, TransportName } from "./types.js" */
 
 import { sortable } from "./util.js";
+import { View } from "./view.js";
 
 /** Kinds of entries that only report a change of another one. */
 const CHANGE_KINDS = new Set(["entry_edited", "entry_deleted", "entry_reacted", "media_ready", "media_rejected"]);
@@ -58,10 +59,9 @@ export class Replica {
   #stored = new Set();
   /** Last `seq` that was reported by the event `entry`. */
   #reported = 0;
-  /** @type {{ entries: readonly TimelineEntry[], byKey: Map<string, TimelineEntry> } | null} */
-  #view = null;
-  /** @type {WeakMap<Entry | QueueItem, TimelineEntry>} so that what did not change is the same object */
-  #shown = new WeakMap();
+  #view = new View();
+  /** `seq` of the entries that show a picture, by its id. @type {Map<string, Set<number>>} */
+  #photos = new Map();
   #cacheSize;
 
   /** @param {number} cacheSize number of newest entries that are stored */
@@ -71,25 +71,23 @@ export class Replica {
 
   /** @returns {readonly TimelineEntry[]} */
   get entries() {
-    return this.#current().entries;
+    return this.#view.entries(this.queue);
   }
 
   /** @param {string} key */
   get(key) {
-    return this.#current().byKey.get(key);
+    return this.#view.get(key);
   }
 
   get myRead() {
-    const queued = this.queue.filter(({ type }) => type === "read").map(({ seq }) => seq ?? 0);
-    return Math.max(this.couple?.my_read_seq ?? 0, ...queued);
+    let read = this.couple?.my_read_seq ?? 0;
+    for (const { type, seq } of this.queue) if (type === "read") read = Math.max(read, seq ?? 0);
+    return read;
   }
 
   /** Number of known entries of the partner after the own read position. */
   get unread() {
-    const read = this.myRead;
-    const counts = (/** @type {Entry} */ { seq, author, kind, deleted_at }) =>
-      seq > read && author === "partner" && !deleted_at && !SYSTEM_KINDS.has(kind);
-    return [...this.#log.values()].filter(counts).length;
+    return this.#view.count(this.myRead, ({ author, kind, deleted_at }) => author === "partner" && !deleted_at && !SYSTEM_KINDS.has(kind));
   }
 
   /** @returns {ReplicaState} what another tab needs to start from */
@@ -103,12 +101,15 @@ export class Replica {
    * @param {ReplicaState} state
    */
   restore({ couple, cursor, first, last, entries, queue }) {
-    Object.assign(this, { couple, cursor, first, last, queue });
-    this.#log = new Map(entries.map((entry) => [entry.seq, entry]));
+    Object.assign(this, { couple, cursor, first, last });
+    this.#log.clear();
+    this.#photos.clear();
+    this.#view.clear();
+    for (const entry of entries) this.#set(entry);
+    this.#setQueue(queue);
     this.#reported = Math.max(this.#reported, last);
     this.#storedFrom = first;
     this.#stored.clear();
-    this.#view = null;
   }
 
   /**
@@ -125,9 +126,8 @@ export class Replica {
     // The presence was that of another time.
     const couple = stale && { ...stale, partner: { ...stale.partner, presence: "away" } };
     if (log.last >= this.last) this.restore({ couple, ...log, entries, queue });
-    else this.queue = queue;
+    else this.#setQueue(queue);
     for (const { seq } of entries) this.#stored.add(seq);
-    this.#view = null;
   }
 
   /** @returns {Changes} everything that is to be stored, for a tab that becomes the leader */
@@ -154,7 +154,6 @@ export class Replica {
   apply(message) {
     /** @type {Effects} */
     const effects = { changes: [], events: [] };
-    this.#view = null;
     switch (message.type) {
       case "frame":
         effects.events.push(["frame", { direction: "in", transport: message.transport, frame: message.frame, at: message.at }]);
@@ -166,13 +165,16 @@ export class Replica {
       case "couple":
         this.#setCouple(message.couple, effects);
         break;
-      case "queued":
-        if (this.queue.some(({ id }) => id === message.item.id)) break;
-        this.queue = [...this.queue, message.item].sort((one, other) => (one.order < other.order ? -1 : 1));
+      case "queued": {
+        const { item } = message;
+        const similar = item.type === "read" ? this.queue : this.#view.writesOf(item.key);
+        if (similar.some(({ id }) => id === item.id)) break;
+        this.#enqueue(item);
         effects.events.push(["queue", this.queue], ["timeline", undefined]);
         break;
+      }
       case "progress":
-        this.queue = this.queue.map((item) => (item.id === message.item.id ? message.item : item));
+        this.#replace([message.item]);
         effects.changes.push([`q:${message.item.order}`, message.item]);
         effects.events.push(["queue", this.queue]);
         break;
@@ -189,7 +191,7 @@ export class Replica {
         break;
       case "cleared":
         this.couple = undefined;
-        this.queue = [];
+        this.#setQueue([]);
         this.#clearLog({ changes: [], events: [] });
         effects.events.push(["queue", this.queue], ["timeline", undefined], ["couple", null]);
         break;
@@ -292,6 +294,8 @@ export class Replica {
     this.#storedFrom = 1;
     this.#log.clear();
     this.#ahead.clear();
+    this.#photos.clear();
+    this.#view.clear();
     this.#stored.clear();
   }
 
@@ -305,8 +309,9 @@ export class Replica {
     if (entry.kind !== "media_ready" && entry.kind !== "media_rejected") return;
     const { media_id, ...media } = entry.body ?? {};
     const state = entry.kind === "media_ready" ? "ready" : "rejected";
-    for (const photo of this.#log.values()) {
-      if (photo.kind !== "photo" || photo.body?.media_id !== media_id) continue;
+    for (const seq of this.#photos.get(media_id) ?? []) {
+      const photo = this.#log.get(seq);
+      if (!photo || photo.body?.media_id !== media_id) continue;
       this.#put({ ...photo, body: { ...photo.body, media: { ...photo.body?.media, ...media, state } } }, changes);
     }
   }
@@ -325,8 +330,23 @@ export class Replica {
     // The answer to a write can overtake the log, so an older state of the entry can arrive after a newer one.
     if (known?.deleted_at && !entry.deleted_at) return;
     if (known?.edited_at && (entry.edited_at ?? "") < known.edited_at) entry = { ...entry, body: known.body, edited_at: known.edited_at };
-    this.#log.set(entry.seq, entry);
+    this.#set(entry);
     this.#store(changes, entry);
+  }
+
+  /** @param {Entry} entry */
+  #set(entry) {
+    this.#log.set(entry.seq, entry);
+    this.#view.put(entry, "confirmed");
+    if (entry.kind !== "photo" || !entry.body?.media_id) return;
+    const seqs = this.#photos.get(entry.body.media_id) ?? new Set();
+    this.#photos.set(entry.body.media_id, seqs.add(entry.seq));
+  }
+
+  /** @param {Entry} entry */
+  #setAhead(entry) {
+    this.#ahead.set(entry.seq, entry);
+    this.#view.put(entry, "sent");
   }
 
   /**
@@ -369,8 +389,7 @@ export class Replica {
     this.#older = null;
     const shown = entries.filter(({ kind, seq }) => !CHANGE_KINDS.has(kind) && seq < this.first);
     this.first = Math.min(this.first, first);
-    for (const entry of shown) this.#log.set(entry.seq, changed?.get(entry.seq) ?? entry);
-    this.#view = null;
+    for (const entry of shown) this.#set(changed?.get(entry.seq) ?? entry);
     return shown.length;
   }
 
@@ -386,16 +405,13 @@ export class Replica {
     if (!item) return;
     this.#unqueue(item, effects);
     const overtaken = this.#overtaken === id || (entry !== null && item.type === "append" && this.#log.has(entry.seq));
-    if (entry && entry.seq > this.last) this.#ahead.set(entry.seq, entry);
+    if (entry && entry.seq > this.last) this.#setAhead(entry);
     else if (entry && !overtaken) this.#put(entry, changes);
     if (item.type === "append" && entry) {
       // Changes of the entry that were written before it had a `seq`.
-      this.queue = this.queue.map((later) => {
-        if (later.key !== item.key) return later;
-        const named = { ...later, seq: entry.seq };
-        changes.push([`q:${named.order}`, named]);
-        return named;
-      });
+      const named = this.#view.writesOf(item.key).map((later) => ({ ...later, seq: entry.seq }));
+      for (const later of named) changes.push([`q:${later.order}`, later]);
+      this.#replace(named);
     }
     const target = item.seq === null ? undefined : (this.#log.get(item.seq) ?? this.#ahead.get(item.seq));
     if (target && item.type === "delete") this.#update({ ...target, body: null, deleted_at: new Date().toISOString() }, changes);
@@ -415,8 +431,34 @@ export class Replica {
    * @param {Changes} changes
    */
   #update(entry, changes) {
-    if (this.#ahead.has(entry.seq)) this.#ahead.set(entry.seq, entry);
+    if (this.#ahead.has(entry.seq)) this.#setAhead(entry);
     else this.#put(entry, changes);
+  }
+
+  /** @param {readonly QueueItem[]} queue */
+  #setQueue(queue) {
+    for (const item of this.queue) this.#view.queue(item, false);
+    this.queue = queue;
+    for (const item of queue) this.#view.queue(item);
+  }
+
+  /** @param {QueueItem} item */
+  #enqueue(item) {
+    const queue = this.queue.slice();
+    // Sorted by `order`; nearly always the new one is the last.
+    let at = queue.length;
+    while (at > 0 && queue[at - 1].order > item.order) at--;
+    queue.splice(at, 0, item);
+    this.queue = queue;
+    this.#view.queue(item);
+  }
+
+  /** @param {QueueItem[]} items new states of items in the queue */
+  #replace(items) {
+    if (items.length === 0) return;
+    const byId = new Map(items.map((item) => [item.id, item]));
+    this.queue = this.queue.map((item) => byId.get(item.id) ?? item);
+    for (const item of this.queue) if (byId.has(item.id)) this.#view.queue(item);
   }
 
   /**
@@ -424,7 +466,9 @@ export class Replica {
    * @param {Effects} effects
    */
   #unqueue(item, { changes }) {
-    this.queue = this.queue.filter((other) => other !== item);
+    const at = this.queue.indexOf(item);
+    this.queue = at === 0 ? this.queue.slice(1) : this.queue.filter((other) => other !== item);
+    this.#view.queue(item, false);
     changes.push([`q:${item.order}`, undefined]);
   }
 
@@ -435,70 +479,6 @@ export class Replica {
   #withDependents(id) {
     const item = this.queue.find((item) => item.id === id);
     if (!item) return [];
-    return item.type === "append" ? this.queue.filter(({ key }) => key === item.key) : [item];
+    return item.type === "append" ? [...this.#view.writesOf(item.key)] : [item];
   }
-
-  #current() {
-    return (this.#view ??= this.#compute());
-  }
-
-  #compute() {
-    /** @type {Map<string, TimelineEntry>} */
-    const byKey = new Map();
-    /**
-     * @param {Entry | QueueItem} source
-     * @param {() => TimelineEntry} make
-     */
-    const add = (source, make) => {
-      const entry = this.#shown.get(source) ?? make();
-      this.#shown.set(source, entry);
-      byKey.set(entry.key, entry);
-    };
-    const bySeq = (/** @type {Entry} */ one, /** @type {Entry} */ other) => one.seq - other.seq;
-    for (const entry of [...this.#log.values()].sort(bySeq)) {
-      add(entry, () => ({ ...entry, key: keyOf(entry), state: "confirmed", changing: false }));
-    }
-    for (const entry of [...this.#ahead.values()].sort(bySeq)) {
-      add(entry, () => ({ ...entry, key: keyOf(entry), state: "sent", changing: false }));
-    }
-    for (const item of this.queue) {
-      const known = byKey.get(item.key);
-      if (item.type === "append") {
-        // The log can be faster than the answer to the request.
-        if (!known) add(item, () => waiting(item));
-      } else if (known && item.type !== "read") {
-        byKey.set(item.key, withChange(known, item));
-      }
-    }
-    return { entries: Object.freeze([...byKey.values()]), byKey };
-  }
-}
-
-/**
- * Key of an entry in the local copy.
- * @param {Entry} entry
- */
-export function keyOf({ author, client_id, seq }) {
-  return author === "me" && client_id ? `me:${client_id}` : String(seq);
-}
-
-/**
- * @param {QueueItem} item
- * @returns {TimelineEntry}
- */
-function waiting({ key, client_id, kind = "", body = {}, created_at }) {
-  return { seq: null, key, state: "waiting", changing: false, author: "me", client_id, kind, body, created_at, reactions: {} };
-}
-
-/**
- * An entry as it will be when the change is confirmed.
- * @param {TimelineEntry} entry
- * @param {QueueItem} item
- * @returns {TimelineEntry}
- */
-function withChange(entry, item) {
-  const changed = { ...entry, changing: true };
-  if (item.type === "edit") return { ...changed, body: item.body ?? null, edited_at: item.created_at };
-  if (item.type === "delete") return { ...changed, body: null, deleted_at: item.created_at };
-  return { ...changed, reactions: { ...entry.reactions, me: item.emoji ?? undefined } };
 }

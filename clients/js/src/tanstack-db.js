@@ -23,16 +23,14 @@ export function timelineCollectionOptions({ client, id = "couple-timeline", tomb
     sync: {
       rowUpdateMode: "full",
       sync({ begin, write, commit, markReady }) {
-        /** @type {Map<string, TimelineEntry>} */
-        let rows = new Map();
+        /** @type {readonly TimelineEntry[]} */
+        let rows = [];
         const update = () => {
-          const next = new Map(timeline.entries.filter((entry) => tombstones || !entry.deleted_at).map((entry) => [entry.key, entry]));
+          const next = tombstones ? timeline.entries : timeline.entries.filter(({ deleted_at }) => !deleted_at);
+          const [removed, added] = difference(rows, next);
           begin();
-          for (const key of rows.keys()) if (!next.has(key)) write({ type: "delete", key });
-          for (const [key, value] of next) {
-            if (!rows.has(key)) write({ type: "insert", value });
-            else if (rows.get(key) !== value) write({ type: "update", value });
-          }
+          for (const key of removed.keys()) if (!added.has(key)) write({ type: "delete", key });
+          for (const [key, value] of added) write({ type: removed.has(key) ? "update" : "insert", value });
           commit();
           rows = next;
         };
@@ -59,6 +57,24 @@ export function timelineCollectionOptions({ client, id = "couple-timeline", tomb
       for (const { key } of transaction.mutations) await timeline.delete(key);
     },
   };
+}
+
+/**
+ * The parts in which two lists of entries differ, by key. Nearly always they are short: what is the same at both ends is skipped.
+ * @param {readonly TimelineEntry[]} before
+ * @param {readonly TimelineEntry[]} after
+ */
+function difference(before, after) {
+  let start = 0;
+  while (start < before.length && before[start] === after[start]) start++;
+  let end = 0;
+  const least = Math.min(before.length, after.length) - start;
+  while (end < least && before.at(-1 - end) === after.at(-1 - end)) end++;
+  const byKey = (/** @type {readonly TimelineEntry[]} */ entries) =>
+    new Map(entries.slice(start, entries.length - end).map((entry) => [entry.key, entry]));
+  const [removed, added] = [byKey(before), byKey(after)];
+  for (const [key, entry] of added) if (removed.get(key) === entry) added.delete(key), removed.delete(key);
+  return [removed, added];
 }
 
 /**

@@ -14,6 +14,8 @@ import { Demo, checkAccessibility, launch, pair, picture, readQrCode, until } fr
 
 /** Compressed bytes of what a new user's browser loads. */
 const MAX_FIRST_LOAD = 60 * 1024;
+/** Milliseconds until the page can be used, with a debug build and while other tests run. The goal for a release build is 200. */
+const MAX_INTERACTIVE = 2_000;
 /** Disturbances of the connections in one conversation. */
 const SWITCHES = 20;
 const PASSWORD = "lakes bicycles tea 29 November";
@@ -85,26 +87,52 @@ test("the first load is small, complete and free of inline code", async () => {
     [],
     "modules that are not preloaded",
   );
-  // The form of the first phone can be used as soon as it is part of the page.
-  await page.addInitScript(() => {
-    const observer = new MutationObserver(() => {
-      if (!document.querySelector(".sign-in form")) return;
-      observer.disconnect();
-      requestAnimationFrame(() => performance.mark("interactive"));
-    });
-    observer.observe(document, { childList: true, subtree: true });
-  });
-  /** @type {number[]} */
-  const times = [];
+  await demo.close();
+});
+
+test("the page can be used soon after its navigation has begun", async () => {
+  /** Times until the form of the first phone, with its handlers, is painted. @type {Record<string, number[]>} */
+  const times = { "without a cache": [], "with a cache": [] };
   for (let run = 0; run < 5; run++) {
-    await page.goto(`${server.url}/demo/`);
-    times.push(
-      await page
-        .waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime)
-        .then((/** @type {any} */ handle) => handle.jsonValue()),
-    );
+    const demo = await Demo.open(browser, server.url, { path: "/dev/info" });
+    const { page } = demo;
+    await page.addInitScript(() => {
+      const observer = new MutationObserver(() => {
+        // Handlers are attached before an element becomes part of the page.
+        if (!document.querySelector(".sign-in form button:enabled")) return;
+        observer.disconnect();
+        requestAnimationFrame(() => performance.mark("interactive"));
+      });
+      observer.observe(document, { childList: true, subtree: true });
+    });
+    for (const kind of Object.keys(times)) {
+      await page.goto(`${server.url}/demo/`);
+      const mark = await page.waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime);
+      times[kind].push(await mark.jsonValue());
+    }
+    await demo.close();
   }
-  console.log(`demo: interactive after ${Math.round(Math.min(...times))} ms`);
+  for (const [kind, all] of Object.entries(times)) {
+    const sorted = all.map(Math.round).sort((one, other) => one - other);
+    console.log(`demo: usable after ${sorted[2]} ms ${kind} (median of ${sorted.join(", ")})`);
+    assert.ok(sorted[0] <= MAX_INTERACTIVE, `${sorted} ms ${kind}`);
+  }
+});
+
+test("a phone that goes offline is away for the other one within seconds, over each transport", async () => {
+  const { demo, ana, ben } = await openPair();
+  const seen = (/** @type {string} */ what) => ben.element.locator(".presence", { hasText: what }).waitFor({ timeout: 15_000 });
+  for (const transport of ["WebSocket", "SSE", "long poll"]) {
+    await ana.field("Transport").selectOption({ label: transport });
+    await ana.status(`Live over ${transport}`);
+    await seen("here");
+    const begun = Date.now();
+    await ana.button("Go offline").click();
+    await seen("away");
+    console.log(`demo: away ${Date.now() - begun} ms after going offline (${transport})`);
+    await ana.button("Go offline").click();
+    await seen("here");
+  }
   await demo.close();
 });
 
@@ -592,7 +620,20 @@ for (const [scheme, width, direction] of /** @type {const} */ ([
     await ana.write("Written offline");
     await ana.element.locator(".inspector > summary").click();
     await check("16-offline");
-    assert.equal(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, "no horizontal scroll");
+    const fits = async () => assert.equal(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, "no horizontal scroll");
+    await fits();
+    await page.goto(`${server.url}/dev/mail/`);
+    await page.getByRole("article").first().waitFor();
+    await check("17-mailbox");
+    await fits();
+    for (const name of ["verify", "email", "cancel", "signin", "password", "invite"]) {
+      // Another fragment alone would load no page.
+      await page.goto(`${server.url}/dev/info`);
+      await page.goto(`${server.url}/open/${name}#${name}_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG`);
+      await page.getByRole("button").waitFor();
+      await check(`18-open-${name}`);
+      await fits();
+    }
     await demo.close();
   });
 }

@@ -20,7 +20,7 @@ import { Server, pair, signUp } from "./support/server.js";
 /** Cuts of the connections, kills of the server, and writes between two of them. */
 const CUTS = Number(process.env.COUPLE_TEST_CUTS ?? 200);
 const KILLS = Number(process.env.COUPLE_TEST_KILLS ?? 5);
-const WRITES_PER_CUT = 5;
+const WRITES_PER_CUT = 10;
 const FAST = { backoff: { first: 20, most: 200 } };
 
 /**

@@ -268,18 +268,32 @@ test("a bye for an ended couple clears the local copy, and a new couple is follo
   assert.deepEqual(events.reset, []);
 });
 
-test("a write for an ended couple is not sent to the next one", async () => {
+test("no write for an ended couple takes effect in the next one", async () => {
   const { client, server, events } = await live();
   server.append("partner", "text", { text: "old" });
-  await until(() => texts(client).length === 1);
+  const own = await client.timeline.append("text", { text: "own" });
+  await until(() => texts(client).length === 2 && client.timeline.queue.length === 0);
   client.setOnline(false);
   await client.timeline.append("text", { text: "for the old couple" });
+  await client.timeline.edit(own.key, { text: "edited" });
   await client.timeline.react("2", "❤️");
+  await client.timeline.markRead(2);
+  await client.timeline.delete(own.key);
   Object.assign(server, { coupleNumber: 2, log: [] });
-  for (const kind of ["paired", "text", "text", "text"]) server.append("partner", kind, { text: "new" });
+  // Entries of the same numbers, which the user of this device could change.
+  for (const kind of ["paired", "text", "text", "text"]) server.append("me", kind, { text: "new" });
+  const requests = server.requests.length;
+  // The client sends before it learns of the other couple.
+  let blocked = true;
+  server.intercept = ({ path }) => (blocked && (path === "/v1/couple" || path.startsWith("/v1/couple/live")) ? problem(503, "unavailable") : undefined);
+  server.transports.delete("websocket");
   client.setOnline(true);
-  await until(() => events.refused.length === 2);
-  assert.ok(server.log.every(({ author, reactions }) => author !== "me" && !reactions.me));
+  await until(() => events.refused.length === 5);
+  assert.ok(events.refused.every(({ error }) => error.code === "not_paired"));
+  const writes = server.requests.slice(requests).filter((request) => !/^(GET|WEBSOCKET)/.test(request));
+  assert.deepEqual(writes.map((request) => request.split(" ")[0]), ["POST", "PATCH", "PUT", "PUT", "DELETE"]);
+  assert.ok(server.log.length === 4 && server.log.every(({ reactions, edited_at, deleted_at }) => !reactions.me && !edited_at && !deleted_at));
+  blocked = false;
   await until(() => client.couple?.id === "couple-2" && client.status.state === "live");
 });
 
@@ -506,6 +520,26 @@ test("one tab holds the connection, and all tabs see and write", async () => {
   assert.deepEqual(texts(two), ["to both", "from the second tab", "a", "b"]);
   await until(() => seen.length === 4);
   assert.deepEqual(seen, [2, 3, 4, 5]);
+});
+
+test("a transport that is chosen before a tab is the leader is used, also by the tab after it", async () => {
+  const { locks, channel } = new Browser();
+  const server = new FakeServer();
+  server.append("system", "paired", null);
+  const tab = { ...server.options, storage: memoryStore(), locks, channel };
+  const one = opened(tab);
+  one.setTransport("sse");
+  await one.account.signIn({ email: "ana@example.org", password: "a long password" });
+  one.connect();
+  const two = opened(tab);
+  await until(() => one.status.state === "live" && two.status.state === "live");
+  assert.equal(one.status.transport, "sse");
+  two.setTransport("poll");
+  await until(() => one.status.transport === "poll" && one.status.state === "live");
+  await one.close();
+  await until(() => two.status.leader && two.status.state === "live");
+  assert.equal(two.status.transport, "poll");
+  assert.equal(server.requests.filter((request) => request.startsWith("WEBSOCKET")).length, 0);
 });
 
 test("signing in, out and an expired session reach all tabs", async () => {

@@ -99,15 +99,15 @@ impl Timeline {
         Ok((Membership { account, couple: couple.id, epoch: couple.epoch, side }, couple))
     }
 
-    /// Membership of an account, if its couple is the given one or none is given.
+    /// Current couple of an account and the membership in it, if the couple is the expected one or none is expected.
     async fn require_current_couple(
         &self,
         account: AccountId,
-        couple: Option<CoupleId>,
-    ) -> TimelineResult<Membership> {
-        let (at, _) = self.membership(account).await?;
-        if couple.is_none_or(|couple| couple == at.couple) {
-            Ok(at)
+        expected: Option<CoupleId>,
+    ) -> TimelineResult<(Membership, Couple)> {
+        let (at, couple) = self.membership(account).await?;
+        if expected.is_none_or(|expected| expected == at.couple) {
+            Ok((at, couple))
         } else {
             Err(Failure::Refused(TimelineError::NotPaired))
         }
@@ -142,7 +142,7 @@ impl Timeline {
                 context,
                 self.allow_write(account),
                 async |(), previous: Option<AppendFacts>| {
-                    let at = self.require_current_couple(account, command.couple).await?;
+                    let (at, _) = self.require_current_couple(account, command.couple).await?;
                     let media = match rules::media_id(&command.body).filter(|_| kind == PHOTO) {
                         Some(id) => self.ports.store.media(id).await?,
                         None => None,
@@ -197,7 +197,7 @@ impl Timeline {
             Completed::Replayed((couple, client_id)) => {
                 // A repeat costs a token too, because it publishes a notice.
                 self.allow_write(account).await?;
-                let at = self.require_current_couple(account, command.couple).await?;
+                let (at, _) = self.require_current_couple(account, command.couple).await?;
                 if couple != at.couple {
                     // The entry belongs to an earlier couple and is not appended to this one.
                     return Err(Failure::Refused(TimelineError::NotPaired));
@@ -300,26 +300,39 @@ impl Timeline {
 
     /// Replaces the body of an entry that the account wrote.
     ///
+    /// With `couple`, only an entry of that couple is changed: a late request never reaches another couple. The same applies to the
+    /// other methods that take it.
+    ///
     /// # Errors
     /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryDeleted`],
     /// [`TimelineError::Invalid`], [`TimelineError::RateLimited`].
     pub async fn edit(
         &self,
         account: AccountId,
+        couple: Option<CoupleId>,
         seq: i64,
         body: &serde_json::Value,
     ) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, seq, false, |at, entry| rules::edit(at.couple, entry, at.side, body, now)).await
+        self.change(account, couple, seq, false, |at, entry| {
+            rules::edit(at.couple, entry, at.side, body, now)
+        })
+        .await
     }
 
     /// Makes an entry that the account wrote a tombstone. Deletes its picture if no other entry uses it.
     ///
     /// # Errors
     /// The same as for [`edit`](Self::edit).
-    pub async fn delete(&self, account: AccountId, seq: i64) -> TimelineResult<Entry> {
+    pub async fn delete(
+        &self,
+        account: AccountId,
+        couple: Option<CoupleId>,
+        seq: i64,
+    ) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, seq, true, |at, entry| rules::delete(at.couple, entry, at.side, now)).await
+        self.change(account, couple, seq, true, |at, entry| rules::delete(at.couple, entry, at.side, now))
+            .await
     }
 
     /// Sets or removes the account's reaction to an entry.
@@ -327,16 +340,25 @@ impl Timeline {
     /// # Errors
     /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`], [`TimelineError::EntryDeleted`], [`TimelineError::Invalid`],
     /// [`TimelineError::RateLimited`].
-    pub async fn react(&self, account: AccountId, seq: i64, emoji: Option<&str>) -> TimelineResult<Entry> {
+    pub async fn react(
+        &self,
+        account: AccountId,
+        couple: Option<CoupleId>,
+        seq: i64,
+        emoji: Option<&str>,
+    ) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, seq, false, |at, entry| rules::react(at.couple, entry, at.side, emoji, now))
-            .await
+        self.change(account, couple, seq, false, |at, entry| {
+            rules::react(at.couple, entry, at.side, emoji, now)
+        })
+        .await
     }
 
     /// Changes an entry. With `releases_picture`, also releases the picture that the entry names.
     async fn change(
         &self,
         account: AccountId,
+        couple: Option<CoupleId>,
         seq: i64,
         releases_picture: bool,
         decide: impl Fn(&Membership, Option<&Entry>) -> Result<Vec<Change>, TimelineError> + Send + Sync,
@@ -345,7 +367,7 @@ impl Timeline {
         let changed: TimelineResult<CoupleId> = UnitOfWork::new(&self.ports)
             .run_unkeyed(
                 async |_previous| {
-                    let (at, _) = self.membership(account).await?;
+                    let (at, _) = self.require_current_couple(account, couple).await?;
                     let entry = self.ports.store.entry(at.couple, seq).await?;
                     let release = match entry.as_ref().and_then(rules::media_of) {
                         Some(id) if releases_picture => media::release_media(&self.ports, id).await?,
@@ -371,11 +393,16 @@ impl Timeline {
     ///
     /// # Errors
     /// [`TimelineError::NotPaired`], [`TimelineError::RateLimited`].
-    pub async fn mark_read(&self, account: AccountId, seq: i64) -> TimelineResult<()> {
+    pub async fn mark_read(
+        &self,
+        account: AccountId,
+        couple: Option<CoupleId>,
+        seq: i64,
+    ) -> TimelineResult<()> {
         self.allow_write(account).await?;
         UnitOfWork::new(&self.ports)
             .run_unkeyed(
-                async |_previous| self.membership(account).await,
+                async |_previous| self.require_current_couple(account, couple).await,
                 |(at, couple)| {
                     if seq.min(couple.head_seq) <= couple.read[at.side.index()] {
                         return Ok(Decision::Answer(()));
@@ -400,7 +427,7 @@ impl Timeline {
     ) -> TimelineResult<()> {
         let (kind, body) = signal(kind, body)?;
         self.allow_write(account).await?;
-        let at = self.require_current_couple(account, couple).await?;
+        let (at, _) = self.require_current_couple(account, couple).await?;
         self.publish(&at, kind, body).await;
         Ok(())
     }

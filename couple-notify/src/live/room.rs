@@ -32,10 +32,16 @@ use super::{
     tail::{self, Tail},
 };
 
-/// Lease of a member's presence.
+/// Lease of a member's presence, renewed while a connection is open.
 ///
-/// It is renewed while a connection is open, so after a broken connection the member stays present for another 35 to 60 seconds.
+/// It ends by itself only if the process stops: otherwise [`RELEASE_DELAY`] applies.
 const PRESENCE_LEASE: Duration = Duration::from_secs(60);
+/// Time from the end of a member's last connection in this process until its lease is shortened to [`RELEASED_LEASE`].
+///
+/// Longer than the time between two polls, and than a reconnect takes.
+const RELEASE_DELAY: Duration = Duration::from_secs(3);
+/// Time in which another process where the member is connected renews the lease.
+const RELEASED_LEASE: Duration = Duration::from_secs(2);
 /// Interval at which a lease is renewed.
 const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(25);
 /// Signals that are kept for streams that are busy. A stream that falls further behind misses some.
@@ -97,6 +103,8 @@ pub(super) struct Presence {
     announcing: usize,
     /// Next renewal of the lease.
     renew_at: Option<Instant>,
+    /// Time at which the lease is shortened, because the last stream that announced presence has ended.
+    release_at: Option<Instant>,
     /// Whether the member is present; none before the first query.
     pub(super) here: Option<bool>,
     /// Time of the next query.
@@ -156,6 +164,7 @@ impl RoomState {
 enum Step {
     Read(u64),
     RenewPresence(Side),
+    ReleasePresence(Side),
     QueryPresence(Side),
     Wait(Instant),
     Close,
@@ -219,12 +228,17 @@ impl Room {
         let own = &mut state.sides[side.index()];
         own.streams -= 1;
         own.announcing -= usize::from(announced);
-        if own.announcing == 0 {
+        let released = announced && own.announcing == 0;
+        if released {
             own.renew_at = None;
+            own.release_at = Some(Instant::now() + RELEASE_DELAY);
         }
-        if state.is_empty() {
+        let empty = state.is_empty();
+        if empty {
             state.close_at = Instant::now() + self.context.options.room_linger;
-            drop(state);
+        }
+        drop(state);
+        if released || empty {
             self.task_wakeup.notify_one();
         }
     }
@@ -234,6 +248,7 @@ impl Room {
         let mut state = self.state();
         let own = &mut state.sides[side.index()];
         own.announcing += 1;
+        own.release_at = None;
         if own.renew_at.is_none() {
             own.renew_at = Some(Instant::now());
             drop(state);
@@ -295,9 +310,19 @@ impl Room {
     fn step(&self) -> Step {
         let mut state = self.state();
         let now = Instant::now();
+        for side in [Side::First, Side::Second] {
+            if state.sides[side.index()].release_at.take_if(|at| *at <= now).is_some() {
+                return Step::ReleasePresence(side);
+            }
+        }
+        let next_release = state.sides.iter().filter_map(|presence| presence.release_at).min();
         if state.is_empty() {
             // A new stream requests a read.
-            return if state.close_at <= now { Step::Close } else { Step::Wait(state.close_at) };
+            return match next_release {
+                Some(at) => Step::Wait(at),
+                None if state.close_at <= now => Step::Close,
+                None => Step::Wait(state.close_at),
+            };
         }
         if state.sweep_at <= now {
             state.sweep_at = now + self.context.sweep_interval();
@@ -311,7 +336,7 @@ impl Room {
         if state.requested > state.read {
             return Step::Read(state.requested);
         }
-        let mut until = state.sweep_at;
+        let mut until = next_release.map_or(state.sweep_at, |at| at.min(state.sweep_at));
         for side in [Side::First, Side::Second] {
             let followed = state.sides[side.other().index()].streams > 0;
             let presence = &mut state.sides[side.index()];
@@ -359,6 +384,7 @@ impl Room {
                 Step::Close if rooms.remove_if_empty(&self) => break,
                 Step::Close => {}
                 Step::RenewPresence(side) => Box::pin(self.renew_presence(side)).await,
+                Step::ReleasePresence(side) => Box::pin(self.release_presence(side)).await,
                 Step::QueryPresence(side) => Box::pin(self.query_presence(side)).await,
                 Step::Wait(until) => {
                     if alarm.deadline() != until {
@@ -401,6 +427,15 @@ impl Room {
             }
             Notice::Here(side) => {
                 state.sides[side.index()].query_at = Some(Instant::now());
+                return;
+            }
+            Notice::Left(side) => {
+                let presence = &mut state.sides[side.index()];
+                presence.query_at = Some(Instant::now());
+                // The connection that ended was at another process.
+                if presence.announcing > 0 {
+                    presence.renew_at = presence.query_at;
+                }
                 return;
             }
             Notice::Signal { from, kind, body } => {
@@ -452,6 +487,14 @@ impl Room {
         let (ports, account) = (&self.context.ports, self.state().couple.member(side));
         if ports.presence.renew(account, PRESENCE_LEASE).await.unwrap_or(false) {
             ports.bus.publish(Topic::Couple(self.id), Notice::Here(side)).await;
+        }
+    }
+
+    /// Shortens a member's lease: the member has no connection in this process any more, but may have one in another.
+    async fn release_presence(&self, side: Side) {
+        let (ports, who) = (&self.context.ports, self.state().couple.member(side));
+        if ports.presence.shorten(who, RELEASED_LEASE).await.is_ok() {
+            ports.bus.publish(Topic::Couple(self.id), Notice::Left(side)).await;
         }
     }
 

@@ -44,6 +44,13 @@ impl Presence for MemoryPresence {
         let before = leases.until.insert(account, now + lease);
         Ok(before.is_none_or(|until| until <= now))
     }
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = leases.until.get_mut(&account) {
+            *until = (*until).min(Instant::now() + lease);
+        }
+        Ok(())
+    }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         let leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let left = leases.until.get(&account).map(|until| until.saturating_duration_since(Instant::now()));

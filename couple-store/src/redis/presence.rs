@@ -23,16 +23,26 @@ impl RedisPresence {
     }
 }
 
+/// Duration of a lease, for a Redis command.
+fn milliseconds(lease: Duration) -> u64 {
+    u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 #[async_trait]
 impl Presence for RedisPresence {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         let mut connection = self.0.connection("presence").await?;
-        let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut command = redis::cmd("SET");
-        command.arg(self.key(account)).arg(1).arg("PX").arg(lease).arg("GET");
+        command.arg(self.key(account)).arg(1).arg("PX").arg(milliseconds(lease)).arg("GET");
         let before: Option<u8> =
             command.query_async(&mut *connection).await.map_err(|error| failed("presence", error))?;
         Ok(before.is_none())
+    }
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        let mut connection = self.0.connection("presence").await?;
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(self.key(account)).arg(milliseconds(lease)).arg("LT");
+        command.query_async(&mut *connection).await.map_err(|error| failed("presence", error))
     }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         let mut connection = self.0.connection("presence").await?;

@@ -18,7 +18,17 @@
     } catch {}
   }
 
+  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+  function paint() {
+    const { theme } = page.dataset;
+    // Swagger UI has its colours by this class; the other pages use `light-dark()`.
+    page.classList.toggle("dark-mode", theme === "dark" || (theme === "system" && prefersDark.matches));
+  }
+
   page.dataset.theme = read("theme") ?? "system";
+  paint();
+  prefersDark.addEventListener("change", paint);
   page.dir = read("direction") ?? "ltr";
 
   document.addEventListener("DOMContentLoaded", () => {
@@ -29,6 +39,7 @@
       theme.addEventListener("change", () => {
         page.dataset.theme = theme.value;
         write("theme", theme.value);
+        paint();
       });
     }
     if (direction) {

@@ -6,66 +6,92 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { WebSocket } from "ws";
-
 const PAGE = `<!doctype html><title>couple</title><script type="module">
   import { createClient } from "/src/browser.js";
   globalThis.createClient = createClient;
 </script>`;
 
-/** Serves the page and the source files as they are. */
-export async function servePage() {
+/**
+ * Serves the page and the source files as they are.
+ * @param {number} [port]
+ */
+export async function servePage(port = 0) {
   const server = createServer(async (request, response) => {
-    const name = /^\/src\/([\w-]+\.js)$/.exec(request.url ?? "")?.[1];
-    const body = name ? await readFile(new URL(`../../src/${name}`, import.meta.url)) : PAGE;
-    response.writeHead(200, { "content-type": name ? "text/javascript" : "text/html" }).end(body);
+    const path = /^\/(?:src|test\/support)\/[\w-]+\.js$/.exec(request.url ?? "")?.[0];
+    const body = path ? await readFile(new URL(`../..${path}`, import.meta.url)) : PAGE;
+    response.writeHead(200, { "content-type": path ? "text/javascript" : "text/html" }).end(body);
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
-  const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
-  return { origin: `http://127.0.0.1:${port}`, stop: () => server.close() };
+  await new Promise((resolve, reject) => server.once("error", reject).listen(port, "127.0.0.1", () => resolve(undefined)));
+  const address = /** @type {import("node:net").AddressInfo} */ (server.address());
+  return { origin: `http://127.0.0.1:${address.port}`, stop: () => server.close() };
 }
 
 export class Chromium {
   /** @type {Map<number, { resolve: (value: any) => void, reject: (error: Error) => void }>} */
   #calls = new Map();
+  /** @type {Map<string, (params: any) => void>} */
+  #listeners = new Map();
   #next = 0;
+  #received = "";
 
   /**
    * @param {import("node:child_process").ChildProcess} child
    * @param {string} folder
-   * @param {WebSocket} socket
    */
-  constructor(child, folder, socket) {
+  constructor(child, folder) {
     this.child = child;
     this.folder = folder;
-    this.socket = socket;
-    socket.on("message", (data) => {
-      const { id, result, error } = JSON.parse(String(data));
-      const call = this.#calls.get(id);
-      this.#calls.delete(id);
-      if (error) call?.reject(new Error(error.message));
-      else call?.resolve(result);
+    const [, , , input, output] = /** @type {any[]} */ (child.stdio);
+    this.input = /** @type {import("node:stream").Writable} */ (input);
+    output.setEncoding("utf8").on("data", (/** @type {string} */ data) => {
+      const messages = (this.#received + data).split("\0");
+      this.#received = messages.pop() ?? "";
+      for (const message of messages) this.#receive(JSON.parse(message));
+    });
+    for (const stream of [input, output]) stream.on("error", () => {});
+    child.on("exit", (code, signal) => {
+      for (const { reject } of this.#calls.values()) reject(new Error(`Chromium has ended: ${code ?? signal}`));
+      this.#calls.clear();
     });
   }
 
-  static async start() {
-    const folder = await mkdtemp(join(tmpdir(), "couple-client-"));
+  /** @param {any} message */
+  #receive({ id, result, error, method, params }) {
+    if (method) return this.#listeners.get(method)?.(params);
+    const call = this.#calls.get(id);
+    this.#calls.delete(id);
+    if (error) call?.reject(new Error(error.message));
+    else call?.resolve(result);
+  }
+
+  /**
+   * @param {object} [options]
+   * @param {string} [options.folder] profile; without it, a temporary one
+   * @param {boolean} [options.endsWithParent] whether it is killed with this program, however that ends (Linux)
+   */
+  static async start({ folder, endsWithParent = false } = {}) {
+    const profile = folder ?? (await mkdtemp(join(tmpdir(), "couple-client-")));
     const program = process.env.COUPLE_TEST_CHROMIUM ?? "chromium";
-    const options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", `--user-data-dir=${folder}`];
-    const child = spawn(program, options, { stdio: ["ignore", "ignore", "pipe"] });
-    const url = await new Promise((resolve, reject) => {
-      let text = "";
-      child.stderr.on("data", (data) => {
-        text += data;
-        const found = /DevTools listening on (\S+)/.exec(text);
-        if (found) resolve(found[1]);
-      });
-      child.on("error", reject);
-      child.on("exit", () => reject(new Error(`Chromium does not start: ${text}`)));
+    const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe", `--user-data-dir=${profile}`];
+    const [command, ...args] = [...(endsWithParent ? ["setpriv", "--pdeathsig", "KILL"] : []), program, ...flags];
+    const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe", "pipe", "pipe"] });
+    let text = "";
+    child.stderr?.on("data", (data) => (text = `${text}${data}`.slice(-4096)));
+    const chromium = new Chromium(child, folder ? "" : profile);
+    const failed = new Promise((_, reject) => child.once("error", reject));
+    await Promise.race([failed, chromium.call("Browser.getVersion", {})]).catch((error) => {
+      throw new Error(`Chromium does not start: ${error.message} ${text}`);
     });
-    const socket = new WebSocket(url);
-    await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
-    return new Chromium(child, folder, socket);
+    return chromium;
+  }
+
+  /**
+   * Sets the listener of an event.
+   * @param {string} method
+   * @param {(params: any) => void} listener
+   */
+  on(method, listener) {
+    this.#listeners.set(method, listener);
   }
 
   /**
@@ -76,7 +102,7 @@ export class Chromium {
    */
   call(method, params, sessionId) {
     const id = ++this.#next;
-    this.socket.send(JSON.stringify({ id, method, params, sessionId }));
+    this.input.write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
     return new Promise((resolve, reject) => this.#calls.set(id, { resolve, reject }));
   }
 
@@ -94,8 +120,7 @@ export class Chromium {
     const ended = new Promise((resolve) => this.child.once("exit", resolve));
     await this.call("Browser.close", {}).catch(() => {});
     await ended;
-    this.socket.close();
-    await rm(this.folder, { recursive: true, force: true, maxRetries: 5 });
+    if (this.folder) await rm(this.folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }
 
@@ -112,6 +137,14 @@ export class Tab {
   }
 
   /**
+   * @param {string} method
+   * @param {any} [params]
+   */
+  call(method, params = {}) {
+    return this.chromium.call(method, params, this.session);
+  }
+
+  /**
    * Runs a function in the page, with arguments as JSON.
    * @param {(...given: any[]) => any} code
    * @param {...any} given
@@ -119,8 +152,7 @@ export class Tab {
    */
   async run(code, ...given) {
     const expression = `(${code})(...${JSON.stringify(given)})`;
-    const options = { expression, awaitPromise: true, returnByValue: true };
-    const { result, exceptionDetails } = await this.chromium.call("Runtime.evaluate", options, this.session);
+    const { result, exceptionDetails } = await this.call("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
     if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
     return result.value;
   }
@@ -135,7 +167,7 @@ export class Tab {
   }
 
   reload() {
-    return this.chromium.call("Page.reload", {}, this.session);
+    return this.call("Page.reload");
   }
 
   close() {

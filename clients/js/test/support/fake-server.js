@@ -145,10 +145,10 @@ export class FakeServer {
     if (!this.paired) return problem(404, "not_paired");
     if (path === "/v1/couple") return json(200, this.couple);
     if (path.startsWith("/v1/couple/live")) return this.#live(path, headers, signal);
-    if (path === "/v1/couple/read") return json(204);
-    if (path === "/v1/couple/signals") return json(202);
     const asked = headers.get("couple-id");
     if (asked && asked !== this.couple.id) return problem(404, "not_paired");
+    if (path === "/v1/couple/read") return json(204);
+    if (path === "/v1/couple/signals") return json(202);
     if (method === "GET" && path.startsWith("/v1/couple/entries")) return this.#page(path);
     if (method === "POST" && path === "/v1/couple/entries") {
       const known = this.log.find(({ author, client_id }) => author === "me" && client_id === body.client_id);
