@@ -302,7 +302,7 @@ async fn edit(
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
     Ok(entry_json(
-        timeline.edit(signed.id(), meant(&headers)?, seq(&path)?, &body.value.body).await?,
+        timeline.edit(signed.id(), expected_couple(&headers)?, seq(&path)?, &body.value.body).await?,
         at.side,
     ))
 }
@@ -318,7 +318,7 @@ async fn delete(
     PathParam(path): PathParam,
     headers: HeaderMap,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().delete(signed.id(), meant(&headers)?, seq(&path)?).await?;
+    app.backend.timeline().delete(signed.id(), expected_couple(&headers)?, seq(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -343,7 +343,7 @@ async fn react(
     let timeline = app.backend.timeline();
     let (at, _) = timeline.membership(signed.id()).await?;
     Ok(entry_json(
-        timeline.react(signed.id(), meant(&headers)?, seq(&path)?, Some(&body.value.emoji)).await?,
+        timeline.react(signed.id(), expected_couple(&headers)?, seq(&path)?, Some(&body.value.emoji)).await?,
         at.side,
     ))
 }
@@ -359,7 +359,7 @@ async fn unreact(
     PathParam(path): PathParam,
     headers: HeaderMap,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().react(signed.id(), meant(&headers)?, seq(&path)?, None).await?;
+    app.backend.timeline().react(signed.id(), expected_couple(&headers)?, seq(&path)?, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -380,7 +380,7 @@ async fn mark_read(
     headers: HeaderMap,
     body: Body<ReadIn>,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().mark_read(signed.id(), meant(&headers)?, body.value.seq).await?;
+    app.backend.timeline().mark_read(signed.id(), expected_couple(&headers)?, body.value.seq).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
