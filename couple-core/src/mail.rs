@@ -1,6 +1,6 @@
 //! Port for sending mail. Core passes data; the adapter writes the text.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
@@ -28,6 +28,25 @@ pub struct Lifetimes {
     pub code: Duration,
     /// Lifetime of the link.
     pub link: Duration,
+}
+
+/// Text of a mail.
+///
+/// `Debug` prints the subject only, because a text may contain codes and links.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MailText {
+    /// Subject: one line.
+    pub subject: String,
+    /// Plain text; lines end with `\n`.
+    pub text: String,
+    /// HTML document with the same content, for mail programs that show HTML. Values in it must be escaped.
+    pub html: Option<String>,
+}
+
+impl fmt::Debug for MailText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MailText").field("subject", &self.subject).finish_non_exhaustive()
+    }
 }
 
 /// Content of a mail.
@@ -102,12 +121,19 @@ pub enum Message {
         /// Time at which code and link stop working.
         expires_at: Timestamp,
     },
+    /// Mail of the host.
+    Custom {
+        /// Name by which templates recognize the mail.
+        name: String,
+        /// Text that is sent unless a template replaces it.
+        text: MailText,
+    },
 }
 
 /// Sends mail.
 ///
 /// # Errors
-/// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when the recipient is refused permanently (SMTP 5xx).
+/// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when the recipient is refused permanently (SMTP 5xx), or the text cannot be sent.
 /// Any other error is worth a retry.
 #[async_trait]
 pub trait Mailer: Send + Sync + 'static {

@@ -1,5 +1,6 @@
 //! Mail: texts of messages, and mailers.
 
+mod english;
 mod fakes;
 mod file;
 mod render;
@@ -7,9 +8,11 @@ mod render;
 mod smtp;
 #[cfg(feature = "smtp")]
 mod smtp_url;
+mod templates;
 
 pub use fakes::{FailingMailer, MemoryMailer};
 pub use file::FileMailer;
 pub use render::Letterhead;
 #[cfg(feature = "smtp")]
 pub use smtp::SmtpMailer;
+pub use templates::{Templates, defused};

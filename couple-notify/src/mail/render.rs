@@ -1,21 +1,31 @@
 //! Rendering of a mail as RFC 5322 text.
 
-use std::time::{Duration, SystemTime};
-
-use couple_core::{
-    EmailAddress, Error, ErrorKind,
-    mail::{Mail, Message},
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
+
+use couple_core::{EmailAddress, Error, ErrorKind, mail::Mail};
 use lettre::{
     Address,
-    message::{Body, Mailbox, SinglePart, header, header::ContentTransferEncoding as Encoding},
+    message::{Body, Mailbox, MultiPart, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
-/// Sender of mails: the app's name and the address.
-#[derive(Debug, Clone)]
+use super::{Templates, english::english};
+
+/// Sender of mails: the app's name and the address, and the host's texts.
+#[derive(Clone)]
 pub struct Letterhead {
     app: String,
     from: Mailbox,
+    templates: Option<Arc<dyn Templates>>,
+}
+
+impl fmt::Debug for Letterhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Letterhead").field("app", &self.app).field("from", &self.from).finish_non_exhaustive()
+    }
 }
 
 /// Maximum bytes of a line without its line break (RFC 5322, 2.1.1).
@@ -52,7 +62,14 @@ impl Letterhead {
         };
         let mailbox: Address =
             ascii.parse().map_err(|e: lettre::address::AddressError| wrong(e.to_string()))?;
-        Ok(Self { app: app.to_owned(), from: Mailbox::new(Some(app.to_owned()), mailbox) })
+        Ok(Self { app: app.to_owned(), from: Mailbox::new(Some(app.to_owned()), mailbox), templates: None })
+    }
+
+    /// Sets the port that writes the texts. Default: English texts without HTML.
+    #[must_use]
+    pub fn with_templates(mut self, templates: impl Templates) -> Self {
+        self.templates = Some(Arc::new(templates));
+        self
     }
 
     /// Renders a mail for sending.
@@ -63,161 +80,37 @@ impl Letterhead {
         let to: Address = mail.to.mailbox().parse().map_err(|source: lettre::address::AddressError| {
             Error::new(ErrorKind::Rejected, "render mail").source(source)
         })?;
-        let (subject, text) = self.words(&mail.message);
+        let replaced = self.templates.as_ref().and_then(|templates| templates.render(mail, &self.app));
+        let words = replaced.unwrap_or_else(|| english(&mail.message, &self.app));
+        if words.subject.chars().any(char::is_control) {
+            return Err(
+                Error::new(ErrorKind::Rejected, "render mail").context("the subject must be one line")
+            );
+        }
         let seconds = u64::try_from(mail.at.micros() / 1_000_000).unwrap_or(0);
         let automatic = header::HeaderValue::new(
             header::HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".to_owned(),
         );
-        lettre::Message::builder()
+        let builder = lettre::Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
-            .subject(subject)
+            .subject(words.subject)
             .date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
-            .raw_header(automatic)
-            .singlepart(plain(text))
-            .map_err(refused)
-    }
-
-    /// Subject and text of a message.
-    ///
-    /// Names appear in the text only, never in the subject or another header.
-    fn words(&self, message: &Message) -> (String, String) {
-        let app = &self.app;
-        let ignore = "If this was not you, ignore this mail: nothing happens without the code.";
-        match message {
-            Message::ConfirmSignUp { code, link, lifetimes } => (
-                format!("Your code for {app}"),
-                format!(
-                    "Hello,\n\nyour code is:\n\n    {}\n\nIt works for {}. Or open this link within {}:\n\n{}\n\n{ignore}\n",
-                    code.expose(),
-                    in_words(lifetimes.code),
-                    in_words(lifetimes.link),
-                    link.expose()
-                ),
+            .raw_header(automatic);
+        let text = part(header::ContentType::TEXT_PLAIN, words.text);
+        match words.html {
+            None => builder.singlepart(text),
+            // The last part is the preferred one (RFC 2046, 5.1.4).
+            Some(html) => builder.multipart(
+                MultiPart::alternative()
+                    .singlepart(text)
+                    .singlepart(part(header::ContentType::TEXT_HTML, html)),
             ),
-            Message::AlreadySignedUp => (
-                format!("You already have an account at {app}"),
-                format!(
-                    "Hello,\n\nsomeone, maybe you, tried to sign up at {app} with this address, which already has an account.\n\nSign in as always; if you forgot your password, ask for a new one there.\n"
-                ),
-            ),
-            Message::SignInCode { code, link, lifetimes } => (
-                format!("Your code for {app}"),
-                format!(
-                    "Your code to sign in is:\n\n    {}\n\nIt works for {}. Or open this link within {}:\n\n{}\n\n{ignore}\n",
-                    code.expose(),
-                    in_words(lifetimes.code),
-                    in_words(lifetimes.link),
-                    link.expose()
-                ),
-            ),
-            Message::SetPassword { link, lifetime } => (
-                format!("Set a new password for {app}"),
-                format!(
-                    "Open this link within {} to set a new password:\n\n{}\n\nIf you did not ask for it, ignore this mail: your password stays.\n",
-                    in_words(*lifetime),
-                    link.expose()
-                ),
-            ),
-            Message::ConfirmEmail { code, link, lifetimes } => (
-                format!("Confirm your new address for {app}"),
-                format!(
-                    "Your code is:\n\n    {}\n\nIt works for {}. Or open this link within {}:\n\n{}\n\n{ignore}\n",
-                    code.expose(),
-                    in_words(lifetimes.code),
-                    in_words(lifetimes.link),
-                    link.expose()
-                ),
-            ),
-            Message::EmailChangeAsked { link, lifetime } => (
-                format!("Your address at {app} is to be changed"),
-                format!(
-                    "Someone who is signed in to your account asked to use another address for it.\n\nIf this was you, there is nothing to do. If it was not, open this link within {} to keep this address:\n\n{}\n\nThen set a new password and sign out your other devices.\n",
-                    in_words(*lifetime),
-                    link.expose()
-                ),
-            ),
-            Message::EmailChanged => (
-                format!("Your address at {app} was changed"),
-                "Your account now has another address, and this one is no longer used.\n\nIf this was not you, answer this mail immediately.\n".to_owned(),
-            ),
-            Message::PasswordChanged => (
-                format!("Your password at {app} was changed"),
-                "Your password was set, and every other device is signed out.\n\nIf this was not you, ask for a new password immediately.\n".to_owned(),
-            ),
-            Message::DeletionScheduled { due } => (
-                format!("Your account at {app} will be deleted"),
-                format!(
-                    "Your account and what you wrote will be deleted on {}.\n\nIf you change your mind, sign in before then.\n",
-                    due.to_rfc3339().get(..10).unwrap_or_default()
-                ),
-            ),
-            Message::Invitation { from, message, code, link, expires_at } => {
-                let from = without_links(from.as_str(), MAX_NAME_CHARS);
-                let said = message.as_ref().map_or_else(String::new, |message| {
-                    format!("\n    \"{}\"\n", without_links(message.as_str(), MAX_MESSAGE_CHARS))
-                });
-                (
-                    format!("An invitation at {app}"),
-                    format!(
-                        "{from} wants to pair with you at {app}.\n{said}\nTheir code is:\n\n    {}\n\nOr open this link:\n\n{}\n\nBoth work until {} UTC. If you do not know them, ignore this mail.\n",
-                        code.expose(),
-                        link.expose(),
-                        expires_at.to_rfc3339().get(..16).unwrap_or_default().replace('T', " ")
-                    ),
-                )
-            }
-            _ => (format!("News from {app}"), "Open the app.\n".to_owned()),
         }
+        .map_err(refused)
     }
-}
-
-/// A lifetime in words: `10 minutes`, `1 hour`, `24 hours`, `2 days`. Rounded down to the unit.
-fn in_words(lifetime: Duration) -> String {
-    let seconds = lifetime.as_secs();
-    let (count, unit) = match seconds {
-        172_800.. => (seconds / 86_400, "day"),
-        3_600.. => (seconds / 3_600, "hour"),
-        60.. => (seconds / 60, "minute"),
-        _ => (seconds, "second"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Maximum characters of an inviter's name in an invitation.
-const MAX_NAME_CHARS: usize = 40;
-/// Maximum characters of an inviter's message in an invitation.
-const MAX_MESSAGE_CHARS: usize = 160;
-
-/// Prepares text that another user typed for a mail to a recipient who did not ask for it.
-///
-/// At most `max_chars` characters on one line. Text that mail programs turn into links is changed so that they do not:
-/// `https[:]//example[.]org`, `ana[at]example[.]org`.
-fn without_links(text: &str, max_chars: usize) -> String {
-    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c }).peekable();
-    let (mut out, mut before) = (String::new(), ' ');
-    for _ in 0..max_chars {
-        let Some(c) = characters.next() else { return out };
-        let next = characters.peek().copied().unwrap_or(' ');
-        let after_word = before.is_alphanumeric();
-        match c {
-            // The ideographic and the full-width full stop also separate labels of a domain (UTS 46).
-            '.' | '\u{3002}' | '\u{ff0e}' | '\u{ff61}' if after_word && next.is_alphabetic() => {
-                out.push_str("[.]");
-            }
-            '@' | '\u{ff20}' if after_word && next.is_alphanumeric() => out.push_str("[at]"),
-            // `https://…`, `tel:+…`, `mailto:…`; a time of day is not changed.
-            ':' if after_word && !next.is_whitespace() && !next.is_numeric() => out.push_str("[:]"),
-            c => out.push(c),
-        }
-        before = c;
-    }
-    if characters.peek().is_some() {
-        out.push('…');
-    }
-    out
 }
 
 /// A text part that every relay accepts.
@@ -226,13 +119,13 @@ fn without_links(text: &str, max_chars: usize) -> String {
 ///
 /// ASCII text is sent unencoded, so that a code and a link are readable in a mail file; any other text is sent in the shorter of
 /// quoted-printable and base64 (RFC 2045).
-fn plain(text: String) -> SinglePart {
+fn part(content_type: header::ContentType, text: String) -> SinglePart {
     let body = if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE_BYTES) {
         Body::dangerous_pre_encoded(text.replace('\n', "\r\n").into_bytes(), Encoding::SevenBit)
     } else {
         Body::new(text)
     };
-    SinglePart::builder().header(header::ContentType::TEXT_PLAIN).body(body)
+    SinglePart::builder().header(content_type).body(body)
 }
 
 impl Default for Letterhead {
@@ -243,19 +136,53 @@ impl Default for Letterhead {
 
 #[cfg(test)]
 mod tests {
-    use couple_core::{DisplayName, EmailAddress, Label, Secret, Timestamp, mail::Lifetimes};
+    use couple_core::{
+        DisplayName, EmailAddress, Label, Locale, Secret, Timestamp,
+        mail::{Lifetimes, MailText, Message},
+    };
 
     use super::*;
 
-    fn rendered_with(letterhead: &Letterhead, message: Message, to: &str) -> String {
-        let mail = Mail {
+    fn mail(message: Message, to: &str) -> Mail {
+        Mail {
             id: "01".to_owned(),
             to: EmailAddress::parse("email", to).unwrap(),
             locale: None,
             at: Timestamp::from_micros(1_767_225_600_000_000),
             message,
+        }
+    }
+
+    fn rendered_with(letterhead: &Letterhead, message: Message, to: &str) -> String {
+        rendered(letterhead, &mail(message, to))
+    }
+
+    fn rendered(letterhead: &Letterhead, mail: &Mail) -> String {
+        String::from_utf8(letterhead.render(mail).unwrap().formatted()).unwrap()
+    }
+
+    fn custom(subject: &str, html: Option<&str>) -> Message {
+        let text = MailText {
+            subject: subject.to_owned(),
+            text: "Hello,\n\nsee you.\n".to_owned(),
+            html: html.map(str::to_owned),
         };
-        String::from_utf8(letterhead.render(&mail).unwrap().formatted()).unwrap()
+        Message::Custom { name: "reminder".to_owned(), text }
+    }
+
+    /// Templates in German for recipients who read German.
+    fn german(mail: &Mail, app: &str) -> Option<MailText> {
+        if mail.locale.as_ref().map(Locale::as_str) != Some("de") {
+            return None;
+        }
+        let text = match &mail.message {
+            Message::ConfirmSignUp { code, lifetimes, .. } => {
+                format!("Dein Code: {} ({} s)\n", code.expose(), lifetimes.code.as_secs())
+            }
+            Message::Custom { name, .. } => format!("Vorlage {name}\n"),
+            _ => return None,
+        };
+        Some(MailText { subject: format!("Post von {app}"), text, html: None })
     }
 
     fn sign_up() -> Message {
@@ -329,8 +256,6 @@ mod tests {
         assert!(text.contains("open this link within 2 days to keep"), "{text}");
         let text = decoded(&invitation("Ana", None));
         assert!(text.contains("Both work until 2026-01-02 00:00 UTC."), "{text}");
-        assert_eq!(in_words(Duration::from_secs(90)), "1 minute");
-        assert_eq!(in_words(Duration::from_secs(5)), "5 seconds");
     }
 
     #[test]
@@ -383,8 +308,8 @@ mod tests {
         }
         assert!(text.contains("https[:]//evil[.]example/x"), "{text}");
         let long = decoded(&invitation(&"a".repeat(64), Some(&"b".repeat(200))));
-        assert!(long.contains(&format!("{}…", "a".repeat(MAX_NAME_CHARS))), "{long}");
-        assert!(long.contains(&format!("{}…", "b".repeat(MAX_MESSAGE_CHARS))), "{long}");
+        assert!(long.contains(&format!("{}…", "a".repeat(40))), "{long}");
+        assert!(long.contains(&format!("{}…", "b".repeat(160))), "{long}");
         // Ordinary text stays as it was typed.
         let plain =
             decoded(&invitation("Ana-Maria O'Neil", Some("Hi! See you at 18:30, ok? 3.5 km. I <3 you...")));
@@ -405,5 +330,67 @@ mod tests {
             assert!(!headers.to_lowercase().contains("bcc"), "{headers}");
             assert!(!headers.contains("evil"), "{headers}");
         }
+    }
+
+    #[test]
+    fn host_template_replaces_subject_and_text_in_the_language_of_the_recipient() {
+        let letterhead = Letterhead::default().with_templates(german);
+        let mut mail = mail(sign_up(), "ana@example.org");
+        mail.locale = Locale::matched("de");
+        let text = rendered(&letterhead, &mail);
+        assert!(text.contains("Subject: Post von Couple\r\n"), "{text}");
+        assert!(text.trim_end().ends_with("\r\n\r\nDein Code: 123456 (600 s)"), "{text}");
+        mail.message = custom("Given", None);
+        let text = rendered(&letterhead, &mail);
+        assert!(text.trim_end().ends_with("\r\n\r\nVorlage reminder"), "{text}");
+    }
+
+    #[test]
+    fn missing_template_falls_back_to_english() {
+        let letterhead = Letterhead::default().with_templates(german);
+        let mut mail = mail(sign_up(), "ana@example.org");
+        let text = rendered(&letterhead, &mail);
+        assert!(text.contains("Subject: Your code for Couple\r\n"), "{text}");
+        mail.locale = Locale::matched("de");
+        mail.message = Message::PasswordChanged;
+        let text = rendered(&letterhead, &mail);
+        assert!(text.contains("Subject: Your password at Couple was changed\r\n"), "{text}");
+    }
+
+    #[test]
+    fn custom_mail_is_sent_as_given() {
+        let text = rendered_with(&Letterhead::default(), custom("See you", None), "ana@example.org");
+        assert!(text.contains("Subject: See you\r\n"), "{text}");
+        assert!(text.contains("Content-Type: text/plain; charset=utf-8\r\n"), "{text}");
+        assert!(text.trim_end().ends_with("\r\n\r\nHello,\r\n\r\nsee you."), "{text}");
+    }
+
+    #[test]
+    fn html_is_an_alternative_in_ascii() {
+        let html = "<p>Bis später, <b>Zoë</b></p>\n";
+        let text = rendered_with(&Letterhead::default(), custom("See you", Some(html)), "ana@example.org");
+        assert!(text.is_ascii(), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 78), "{text}");
+        assert!(text.contains("Content-Type: multipart/alternative;"), "{text}");
+        let plain = text.find("Content-Type: text/plain").unwrap();
+        let rich = text.find("Content-Type: text/html; charset=utf-8").unwrap();
+        assert!(plain < rich, "programs prefer the last part: {text}");
+        let (_, rich) = text.split_once("Content-Type: text/html; charset=utf-8").unwrap();
+        assert!(decoded(rich).starts_with("<p>Bis später, <b>Zoë</b></p>"), "{rich}");
+    }
+
+    #[test]
+    fn line_break_in_a_subject_is_refused() {
+        for subject in ["a\r\nBcc: x@evil.example", "a\nb", "a\0"] {
+            let error =
+                Letterhead::default().render(&mail(custom(subject, None), "ana@example.org")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_the_text() {
+        let shown = format!("{:?}", custom("See you", Some("<p>see you</p>")));
+        assert!(shown.contains("See you") && !shown.contains("see you"), "{shown}");
     }
 }
