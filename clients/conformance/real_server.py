@@ -56,6 +56,17 @@ class Process:
         return self.process is not None and self.process.poll() is None
 
     def call(self, method, path, token=None, body=None):
+        """Sends a request, and repeats it for a minute while the server is too busy for it."""
+        until = time.monotonic() + 60
+        while True:
+            try:
+                return self.call_once(method, path, token, body)
+            except Problem as problem:
+                if problem.status != 503 or time.monotonic() > until:
+                    raise
+            time.sleep(0.5)
+
+    def call_once(self, method, path, token, body):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if token:

@@ -165,7 +165,12 @@ async def reset_keeps_the_queue(t):
     await t.client.call("offline")
     await t.append_many(3)
     t.log.restored_from_backup(kept=1)
+    # The entries are still in the queue when the client reads the reset.
+    fault = t.server.add("answer", "POST", "entries$", times=1_000, status=503, code="unavailable", retry_after=1)
     await t.client.call("online")
+    await t.until(lambda: t.server.resets, "the client did not reconnect")
+    await asyncio.sleep(0.3)
+    fault.times = 0
     await t.converge()
 
 

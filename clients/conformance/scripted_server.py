@@ -74,6 +74,7 @@ class ScriptedServer:
         self._writers, self._listener, self.port = set(), None, 0
         self._tasks = set()  # asyncio itself does not keep them
         self._changed = asyncio.Event()
+        self.resets = 0  # sent, with a new epoch
 
     # -- Running ----------------------------------------------------------------------------------------------------------------------
 
@@ -209,6 +210,7 @@ class ScriptedServer:
         pending = list(fault.inject)
         if position is None:
             position = self.log.head
+            self.resets += 1
             pending.append({"type": "reset", "reason": "cursor_unknown", "cursor": self.log.cursor(position)})
         kinds = {"websocket": WebSocketOut, "sse": EventStreamOut, "poll": PollOut}
         out = kinds[request.transport](request, reader, writer, fault)
