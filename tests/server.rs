@@ -152,6 +152,7 @@ async fn graceful_shutdown_leaves_one_complete_file() {
         .current_dir(folder.path())
         .env_clear()
         .env("RUST_LOG", "warn")
+        .env("COUPLE_LISTEN", address.to_string())
         .output()
         .unwrap();
     let errors = String::from_utf8(out.stderr).unwrap();
