@@ -76,14 +76,16 @@ impl From<Notice> for RemoteNotice {
 #[async_trait]
 pub trait Subscription: Send + Sync {
     /// Waits for the next notice. [`Notice::Changed`] stands for any number of missed notices.
+    ///
+    /// Cancel safe: a dropped call loses no notice.
     async fn next(&mut self) -> Notice;
 }
 
 /// Event bus: carries notices from writers to subscribers, within a process or between processes.
 ///
 /// * **B1** A notice that is published after a subscription was made reaches that subscription.
-/// * **B2** A slow subscriber receives [`Notice::Changed`] in place of the notices it missed; a publisher
-///   never waits for it. [`Notice::Appended`] arrives unchanged or as [`Notice::Changed`].
+/// * **B2** A slow subscriber receives [`Notice::Changed`] in place of the notices it missed: it keeps a bounded number
+///   of them, fewer than 10,000. A publisher never waits for it. [`Notice::Appended`] arrives unchanged or as [`Notice::Changed`].
 /// * **B3** A subscription receives no notices of other topics.
 /// * **B4** A dropped subscription frees everything that it used.
 #[async_trait]

@@ -106,6 +106,11 @@ export class Replica {
     this.#photos.clear();
     this.#view.clear();
     for (const entry of entries) this.#set(entry);
+    // The leader does not know which own entries this tab shows before they arrive in the log.
+    for (const entry of [...this.#ahead.values()]) {
+      if (entry.seq <= last) this.#ahead.delete(entry.seq);
+      else this.#setAhead(entry);
+    }
     this.#setQueue(queue);
     this.#reported = Math.max(this.#reported, last);
     this.#storedFrom = first;

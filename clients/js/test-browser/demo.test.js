@@ -12,7 +12,7 @@ import { gzipSync } from "node:zlib";
 import { Server } from "../test/support/server.js";
 import { Demo, checkAccessibility, launch, pair, picture, readQrCode, until } from "./support.js";
 
-/** Compressed bytes of what a new user's browser loads. */
+/** Size, if compressed, of what a new user's browser loads; the server of the example sends it uncompressed. */
 const MAX_FIRST_LOAD = 60 * 1024;
 /** Milliseconds until the page can be used, with a debug build and while other tests run. The goal for a release build is 200. */
 const MAX_INTERACTIVE = 2_000;

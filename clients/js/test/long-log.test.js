@@ -154,6 +154,20 @@ test("the local copy after any changes is the one that is computed from the whol
   }
 });
 
+test("a sent entry stays when the state of the leader is restored, until it arrives in the log", () => {
+  const replica = replicaOf(5);
+  replica.apply({ type: "queued", item: item({}) });
+  const [head] = replica.queue;
+  replica.apply({ type: "done", id: head.id, entry: entry(7, { author: "me", client_id: head.client_id, kind: "text", body: head.body }) });
+  const leader = replicaOf(5);
+  replica.restore(structuredClone(leader.state()));
+  assert.equal(replica.get(head.key)?.state, "sent");
+  for (const seq of [6, 7]) arrives(leader, entry(seq, seq === 7 ? { author: "me", client_id: head.client_id, kind: "text", body: head.body } : {}));
+  replica.restore(structuredClone(leader.state()));
+  assert.equal(replica.get(head.key)?.state, "confirmed");
+  assert.equal(replica.entries.filter(({ key }) => key === head.key).length, 1);
+});
+
 /** A confirmed entry as the server sends it. @param {Replica} replica @param {string} key */
 function known(replica, key) {
   const row = replica.get(key);

@@ -120,6 +120,8 @@ impl Letterhead {
 /// ASCII text is sent unencoded, so that a code and a link are readable in a mail file; any other text is sent in the shorter of
 /// quoted-printable and base64 (RFC 2045).
 fn part(content_type: header::ContentType, text: String) -> SinglePart {
+    // Texts of a host may have line ends of other systems.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let body = if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE_BYTES) {
         Body::dangerous_pre_encoded(text.replace('\n', "\r\n").into_bytes(), Encoding::SevenBit)
     } else {
@@ -377,6 +379,17 @@ mod tests {
         assert!(plain < rich, "programs prefer the last part: {text}");
         let (_, rich) = text.split_once("Content-Type: text/html; charset=utf-8").unwrap();
         assert!(decoded(rich).starts_with("<p>Bis später, <b>Zoë</b></p>"), "{rich}");
+    }
+
+    #[test]
+    fn line_ends_of_other_systems_are_accepted() {
+        for end in ["\n", "\r\n", "\r"] {
+            let html = format!("<p>See</p>{end}<p>you</p>{end}");
+            let text =
+                rendered_with(&Letterhead::default(), custom("See you", Some(&html)), "ana@example.org");
+            assert!(text.contains("<p>See</p>\r\n<p>you</p>\r\n"), "{end:?}: {text}");
+            assert!(!text.replace("\r\n", "").contains('\r'), "{end:?}: {text}");
+        }
     }
 
     #[test]
