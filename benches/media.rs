@@ -59,7 +59,7 @@ fn server(folder: &Path) {
             .store(store)
             .keys(couple::Keyring::new([7; 32]))
             .limits(Unlimited)
-            .media_concurrency(2)
+            .queue(couple::job::Queue::new("media", 2))
             .build()
             .unwrap();
         people::seed(backend.ports(), COUPLES).await;

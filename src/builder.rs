@@ -6,11 +6,11 @@ use std::sync::{
 };
 
 use couple_core::{
-    Clock, Entropy, Error, ErrorKind, Keyring, OsEntropy, Ports, Store, SystemClock,
+    Clock, CommitError, Entropy, Error, ErrorKind, Keyring, OsEntropy, Ports, Store, SystemClock,
     account::{
         self, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler, PurgeTokensHandler,
     },
-    job::{PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
+    job::{Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
     limits::RateLimiter,
     live::{Bus, Presence},
     mail::{Links, Mailer},
@@ -51,10 +51,15 @@ pub enum Role {
 }
 
 /// The back end: its services and background jobs. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Backend(Arc<Parts>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").field("queues", &self.0.queues).finish_non_exhaustive()
+    }
+}
+
 struct Parts {
     accounts: Accounts,
     pairings: Pairings,
@@ -62,7 +67,10 @@ struct Parts {
     gallery: Gallery,
     live: Live,
     ports: Ports,
+    /// Handlers of the library.
     registry: Registry,
+    /// Handlers of the host may hold the backend, so they are made for each worker: otherwise neither would ever be freed.
+    host_jobs: Vec<Arc<HostJobs>>,
     schedules: Vec<Schedule>,
     queues: Vec<Queue>,
     worker: WorkerOptions,
@@ -116,10 +124,22 @@ impl Backend {
     pub fn ports(&self) -> &Ports {
         &self.0.ports
     }
-    /// Queues of this backend's jobs.
+    /// Queues of this backend's jobs: `mail`, `media`, `default` and those of the host.
     #[must_use]
     pub fn queues(&self) -> &[Queue] {
         &self.0.queues
+    }
+    /// Enqueues a job that is due now. To enqueue it in the same transaction as its cause, commit the change of
+    /// [`Ports::enqueue`] with the cause.
+    ///
+    /// # Errors
+    /// The error of the store; [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
+    pub async fn enqueue<J: Job>(&self, job: &J) -> Result<(), Error> {
+        let ports = &self.0.ports;
+        ports.commit(vec![ports.enqueue(job)?]).await.map(drop).map_err(|error| match error {
+            CommitError::Failed(error) => error,
+            CommitError::Conflict(conflict) => Error::new(ErrorKind::Internal, "enqueue").source(conflict),
+        })
     }
     /// Worker for all queues: start it, or run it until it is idle in a test.
     #[must_use]
@@ -137,13 +157,9 @@ impl Backend {
     /// Worker for the given queues, for a separate worker process.
     #[must_use]
     pub fn worker_for(&self, queues: Vec<Queue>) -> Worker {
-        Worker::new(
-            self.0.ports.clone(),
-            self.0.registry.clone(),
-            self.0.schedules.clone(),
-            queues,
-            self.0.worker,
-        )
+        let registry =
+            self.0.host_jobs.iter().fold(self.0.registry.clone(), |registry, add| add(registry, self));
+        Worker::new(self.0.ports.clone(), registry, self.0.schedules.clone(), queues, self.0.worker)
     }
 }
 
@@ -170,10 +186,13 @@ pub struct BackendBuilder {
     gallery: GalleryOptions,
     live: LiveOptions,
     worker: WorkerOptions,
-    mail_concurrency: usize,
-    media_concurrency: usize,
-    jobs: Registry,
+    queues: Vec<Queue>,
+    schedules: Vec<Schedule>,
+    jobs: Vec<Arc<HostJobs>>,
 }
+
+/// Adds the handlers of a host.
+type HostJobs = dyn Fn(Registry, &Backend) -> Registry + Send + Sync;
 
 impl std::fmt::Debug for BackendBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -203,9 +222,9 @@ impl Default for BackendBuilder {
             gallery: GalleryOptions::default(),
             live: LiveOptions::default(),
             worker: WorkerOptions::default(),
-            mail_concurrency: 8,
-            media_concurrency: cores(),
-            jobs: Registry::default(),
+            queues: vec![Queue::new("mail", 8), Queue::new("media", cores()), Queue::new("default", 2)],
+            schedules: Vec::new(),
+            jobs: Vec::new(),
         }
     }
 }
@@ -319,21 +338,62 @@ impl BackendBuilder {
         live: LiveOptions;
         /// Sets leases and retries of jobs.
         worker: WorkerOptions;
-        /// Sets the number of mails that are sent concurrently. Default: 8.
-        mail_concurrency: usize;
-        /// Sets the number of pictures that are decoded concurrently; memory limits it further.
-        ///
-        /// Default: one per core.
-        media_concurrency: usize;
-        /// Adds handlers of the host's own jobs.
-        jobs: Registry;
+    }
+    /// Adds handlers of the host's own jobs. They may hold the backend: the function is called for each worker, and in
+    /// [`build`](Self::build) for a check.
+    ///
+    /// ```
+    /// # use couple::{Backend, job::{Context, Job}};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Greet { name: String }
+    ///
+    /// impl Job for Greet {
+    ///     const NAME: &'static str = "host.greet";
+    ///     const QUEUE: &'static str = "default";
+    /// }
+    ///
+    /// let backend = Backend::builder()
+    ///     .jobs(|jobs, backend| {
+    ///         let backend = backend.clone();
+    ///         jobs.with_fn(move |job: Greet, context: Context| {
+    ///             let backend = backend.clone();
+    ///             async move {
+    ///                 println!("hello {}, at {:?}, attempt {}", job.name, backend.ports().now(), context.attempt);
+    ///                 Ok(())
+    ///             }
+    ///         })
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), couple::Error>(())
+    /// ```
+    #[must_use]
+    pub fn jobs(mut self, add: impl Fn(Registry, &Backend) -> Registry + Send + Sync + 'static) -> Self {
+        self.jobs.push(Arc::new(add));
+        self
+    }
+    /// Adds a queue of the host's jobs, or replaces the concurrency of a queue.
+    ///
+    /// Default: `mail` with 8 concurrent jobs, `media` with one per core (memory limits it further), and `default` with 2.
+    #[must_use]
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.queues.retain(|known| known.name != queue.name);
+        self.queues.push(queue);
+        self
+    }
+    /// Adds a recurring job of the host.
+    #[must_use]
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedules.push(schedule);
+        self
     }
 
     /// Builds the backend.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), and for an invalid hash
-    /// cost.
+    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an invalid hash cost, for a
+    /// handler whose queue is not among the [queues](Self::queue), for two handlers of one job name, and for a
+    /// [schedule](Self::schedule) without a handler.
     pub fn build(self) -> Result<Backend, Error> {
         let keys = match self.keys {
             Some(keys) => keys,
@@ -375,8 +435,7 @@ impl BackendBuilder {
         let directory: Arc<dyn Directory> = Arc::new(accounts.clone());
         let mailer = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
-        let registry = self
-            .jobs
+        let registry = Registry::default()
             .with(MailJobHandler::new(ports.clone(), mailer.clone(), self.accounts.clone()))
             .with(InviteMailHandler::new(ports.clone(), directory.clone(), mailer))
             .with(RenderMediaHandler(gallery.clone()))
@@ -389,7 +448,7 @@ impl BackendBuilder {
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
-        let schedules = vec![
+        let mut schedules = vec![
             ExpireRenditionsHandler::schedule(),
             ExpireUploadsHandler::schedule(),
             SweepBlobsHandler::schedule(),
@@ -399,7 +458,8 @@ impl BackendBuilder {
             PurgeOutcomesHandler::schedule(),
             PurgeDeadHandler::schedule(),
         ];
-        Ok(Backend(Arc::new(Parts {
+        schedules.extend(self.schedules);
+        let backend = Backend(Arc::new(Parts {
             accounts,
             pairings: Pairings::new(ports.clone(), directory, self.pairing),
             timeline: Timeline::new(ports.clone()),
@@ -407,15 +467,14 @@ impl BackendBuilder {
             live: Live::new(ports.clone(), self.live),
             ports,
             registry,
+            host_jobs: self.jobs,
             schedules,
-            queues: vec![
-                Queue::new("mail", self.mail_concurrency),
-                Queue::new("media", self.media_concurrency),
-                Queue::new("default", 2),
-            ],
+            queues: self.queues,
             worker: self.worker,
             stopping: AtomicBool::new(false),
-        })))
+        }));
+        backend.worker().check()?;
+        Ok(backend)
     }
 }
 

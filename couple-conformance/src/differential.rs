@@ -508,6 +508,7 @@ fn job_change() -> impl Strategy<Value = Change> {
             .prop_map(|(id, claim, lease_until)| JobChange::Renew { id: job_id(id), claim, lease_until }),
         1 => (n(), claim()).prop_map(|(id, claim)| JobChange::Finish { id: job_id(id), claim }),
         1 => (n(), claim(), time()).prop_map(|(id, claim, due_at)| JobChange::Retry { id: job_id(id), claim, due_at }),
+        1 => (n(), claim(), time()).prop_map(|(id, claim, due_at)| JobChange::Defer { id: job_id(id), claim, due_at }),
         1 => (n(), claim(), time()).prop_map(|(id, claim, at)| JobChange::Bury {
             id: job_id(id), claim, error: "no".to_owned(), at,
         }),

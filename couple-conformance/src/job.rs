@@ -1,4 +1,4 @@
-//! J1–J11: job queues.
+//! J1–J12: job queues.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -130,6 +130,7 @@ pub async fn j4_lost_claim_cannot_change_the_job(store: impl Store) {
         [
             JobChange::Renew { id, claim, lease_until: at },
             JobChange::Retry { id, claim, due_at: at },
+            JobChange::Defer { id, claim, due_at: at },
             JobChange::Bury { id, claim, error: error.clone(), at },
             JobChange::Finish { id, claim },
         ]
@@ -275,4 +276,22 @@ pub async fn j11_statistics_count_jobs_by_state(store: impl Store) {
     }
     let expected = QueueStats { ready: 2, waiting: 1, dead: 1, next_due: Some(world.now()) };
     assert_eq!(store.queue_stats("q", world.now()).await.unwrap(), expected);
+}
+
+/// A deferred job is due at the given time with the attempts that it had before the claim.
+pub async fn j12_deferred_claim_counts_no_attempt(store: impl Store) {
+    let world = World::default();
+    let job = world.job("q");
+    all(&store, vec![enqueue(&job)]).await;
+    claim(&store, "q", world.now(), 30, 1).await;
+    must(&store, JobChange::Retry { id: job.id, claim: 1, due_at: world.later(1) }).await;
+    for round in 0..3 {
+        let (now, due_at) = (world.later(1 + 7 * round), world.later(8 + 7 * round));
+        let claimed = claim(&store, "q", now, 30, 2).await;
+        assert_eq!((claimed.len(), claimed[0].attempt), (1, 2), "a deferred claim counted an attempt");
+        must(&store, JobChange::Defer { id: job.id, claim: 2, due_at }).await;
+        assert_eq!(store.next_due("q").await.unwrap(), Some(due_at));
+        let finish = JobChange::Finish { id: job.id, claim: 2 };
+        assert_eq!(conflict(&store, finish).await, Conflict::ClaimLost(job.id));
+    }
 }

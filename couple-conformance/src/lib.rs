@@ -102,7 +102,8 @@ macro_rules! store {
                 j5_deduplication_key_has_one_live_job, j6_finish_and_enqueue_of_a_key_leave_one_job,
                 j7_retried_job_is_due_at_the_given_time, j8_dead_jobs_are_listed_replayed_and_purged,
                 j9_claim_returns_no_job_of_another_queue, j10_job_fields_read_back,
-                j11_statistics_count_jobs_by_state;
+                j11_statistics_count_jobs_by_state,
+                j12_deferred_claim_counts_no_attempt;
             idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged;
         }
     };

@@ -97,6 +97,7 @@ impl Change {
                 | JobChange::Renew { .. }
                 | JobChange::Finish { .. }
                 | JobChange::Retry { .. }
+                | JobChange::Defer { .. }
                 | JobChange::Bury { .. }
                 | JobChange::Replay { .. }
                 | JobChange::PurgeDead { .. } => Vec::new(),

@@ -65,6 +65,17 @@ pub enum JobChange {
         /// Time of the next attempt.
         due_at: Timestamp,
     },
+    /// Ends the claim, takes its attempt back and makes the job due again later.
+    ///
+    /// For a worker that has no handler for the job, such as one of an older version during a deployment.
+    Defer {
+        /// Id of the job.
+        id: JobId,
+        /// Token of the claim.
+        claim: ClaimToken,
+        /// Time at which the job is due again.
+        due_at: Timestamp,
+    },
     /// Moves a job to the dead-letter queue.
     Bury {
         /// Id of the job.
@@ -103,7 +114,7 @@ pub enum JobChange {
 /// * **J3** A leased job is not claimed again before its lease ends. Afterwards it is abandoned: it is
 ///   claimed alone, one job at a time, and the claim counts an attempt. Ordinary claims skip it until a
 ///   worker gives it back with a result.
-/// * **J4** A worker that has lost its claim can neither renew, finish, retry nor bury the job.
+/// * **J4** A worker that has lost its claim can neither renew, finish, retry, defer nor bury the job.
 /// * **J5** While a live job has a deduplication key, enqueuing the key again is a no-op; once the job is
 ///   finished or dead, the key is free.
 /// * **J6** Finishing a job and enqueuing its key again in one commit leaves one job.
@@ -113,6 +124,7 @@ pub enum JobChange {
 /// * **J9** Claims and reads of a queue never return jobs of another queue.
 /// * **J10** Every field of a job reads back as it was enqueued.
 /// * **J11** Queue statistics count ready, waiting and dead jobs and contain the next due time.
+/// * **J12** A deferred job is due at the given time, and its claim counts no attempt.
 #[async_trait]
 pub trait JobReads: Send + Sync {
     /// Number of jobs of a queue by state at `now`.

@@ -1,11 +1,11 @@
 //! Registry of job handlers.
 
-use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{ClaimedJob, Job};
-use crate::{Error, JobId, Timestamp};
+use super::{ClaimedJob, Job, Queue, Schedule};
+use crate::{Error, ErrorKind, JobId, Timestamp};
 
 /// Information about the job that a handler runs.
 #[derive(Debug, Clone)]
@@ -65,33 +65,103 @@ impl<J: Job, H: Handler<J>> ErasedHandler for TypedHandler<J, H> {
     }
 }
 
+/// Handler that is a function.
+struct FnHandler<F>(F);
+
+#[async_trait]
+impl<J, F, Fut> Handler<J> for FnHandler<F>
+where
+    J: Job,
+    F: Fn(J, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), JobError>> + Send,
+{
+    async fn run(&self, job: J, context: &Context) -> Result<(), JobError> {
+        (self.0)(job, context.clone()).await
+    }
+}
+
 /// Handlers by the names of their jobs.
 #[derive(Default, Clone)]
-pub struct Registry(BTreeMap<&'static str, Arc<dyn ErasedHandler>>);
+pub struct Registry {
+    handlers: BTreeMap<&'static str, Registered>,
+    /// Names of jobs for which a second handler was added.
+    duplicates: Vec<&'static str>,
+}
+
+#[derive(Clone)]
+struct Registered {
+    queue: &'static str,
+    handler: Arc<dyn ErasedHandler>,
+}
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.handlers.keys()).finish()
     }
 }
 
 impl Registry {
-    /// Adds a handler; replaces a handler for the same job name.
+    /// Adds a handler. A job name can have one; `BackendBuilder::build` of the facade refuses a second.
     #[must_use]
     pub fn with<J: Job>(mut self, handler: impl Handler<J>) -> Self {
-        self.0.insert(J::NAME, Arc::new(TypedHandler(handler, PhantomData)));
+        let handler = Arc::new(TypedHandler(handler, PhantomData));
+        if self.handlers.insert(J::NAME, Registered { queue: J::QUEUE, handler }).is_some() {
+            self.duplicates.push(J::NAME);
+        }
         self
+    }
+
+    /// Adds a function as a handler, with the same rule.
+    #[must_use]
+    pub fn with_fn<J, F, Fut>(self, run: F) -> Self
+    where
+        J: Job,
+        F: Fn(J, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        self.with::<J>(FnHandler(run))
+    }
+
+    /// Whether a job name has a handler.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.handlers.contains_key(name)
+    }
+
+    /// Checks that each handler has a queue, each schedule has a handler, and no job name has two handlers.
+    pub(super) fn check(&self, queues: &[Queue], schedules: &[Schedule]) -> Result<(), Error> {
+        let wrong = |text: String| Err(Error::new(ErrorKind::Misconfigured, "register jobs").context(text));
+        if let Some(name) = self.duplicates.first() {
+            return wrong(format!("{name} has two handlers"));
+        }
+        for (name, Registered { queue, .. }) in &self.handlers {
+            if !queues.iter().any(|known| known.name == *queue) {
+                return wrong(format!("{name} is in the queue {queue}, which no worker runs: add .queue(…)"));
+            }
+        }
+        for (at, schedule) in schedules.iter().enumerate() {
+            let name = schedule.name();
+            if !self.knows(name) {
+                return wrong(format!("{name} has a schedule and no handler"));
+            }
+            if schedules[..at].iter().any(|other| other.name() == name) {
+                return wrong(format!("{name} has two schedules"));
+            }
+        }
+        for (at, queue) in queues.iter().enumerate() {
+            if queues[..at].iter().any(|other| other.name == queue.name) {
+                return wrong(format!("the queue {} is given twice", queue.name));
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn run(&self, claimed: &ClaimedJob) -> Result<(), JobError> {
         let job = &claimed.job;
         let context = Context { id: job.id, attempt: claimed.attempt, enqueued_at: job.created_at };
-        match self.0.get(job.name.as_str()) {
-            Some(handler) => handler.run(&job.payload, &context).await,
-            // Retry, because a process of another version may have a handler.
+        match self.handlers.get(job.name.as_str()) {
+            Some(registered) => registered.handler.run(&job.payload, &context).await,
             None => Err(JobError::Retry(
-                Error::new(crate::ErrorKind::Unavailable, "run job")
-                    .context(format!("no handler for {}", job.name)),
+                Error::new(ErrorKind::Unavailable, "run job").context(format!("no handler for {}", job.name)),
             )),
         }
     }

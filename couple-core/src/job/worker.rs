@@ -133,6 +133,15 @@ impl Worker {
         Self { ports, registry, schedules: Arc::new(schedules), queues, options, isolation: Arc::default() }
     }
 
+    /// Checks that each handler's queue is among these queues, each schedule has a handler, and no job name has two handlers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] names the job.
+    pub fn check(&self) -> Result<(), Error> {
+        self.registry.check(&self.queues, &self.schedules)?;
+        self.schedules.iter().try_for_each(|schedule| schedule.check(&self.ports))
+    }
+
     /// Starts the worker's tasks on the current runtime.
     #[must_use]
     pub fn start(self) -> WorkerHandle {
@@ -377,8 +386,10 @@ impl Worker {
             Err(JobError::Dead(Error::new(ErrorKind::Internal, "run job").context("attempts used up")))
         } else if self.ports.now() >= claimed.job.expires_at {
             Err(JobError::Dead(Error::new(ErrorKind::TimedOut, "run job").context("too old")))
-        } else {
+        } else if self.registry.knows(&claimed.job.name) {
             self.guarded(&claimed).await
+        } else {
+            return self.defer(&claimed).await;
         };
         match self.settle(&claimed, result).await {
             Ok(()) => {}
@@ -387,6 +398,16 @@ impl Worker {
             Err(CommitError::Failed(error)) => {
                 tracing::warn!(%error, "could not record the result of a job");
             }
+        }
+    }
+
+    /// Leaves a job without a handler to processes of another version, without counting an attempt.
+    async fn defer(&self, claimed: &ClaimedJob) {
+        let (id, claim) = (claimed.job.id, claimed.claim);
+        tracing::warn!("no handler for this job: it waits for a process that has one");
+        let due_at = self.ports.now().plus(self.options.poll_interval);
+        if let Err(error) = self.ports.commit(vec![JobChange::Defer { id, claim, due_at }.into()]).await {
+            tracing::warn!(%error, "could not defer a job");
         }
     }
 

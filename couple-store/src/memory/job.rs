@@ -55,6 +55,13 @@ impl JobTables {
                 row.claim = None;
                 self.insert(row);
             }
+            JobChange::Defer { id, claim, due_at } => {
+                let mut row = self.take_claimed(id, claim)?;
+                row.job.due_at = due_at;
+                row.claim = None;
+                row.attempts -= 1;
+                self.insert(row);
+            }
             JobChange::Bury { id, claim, error, at } => {
                 let row = self.take_claimed(id, claim)?;
                 self.dead.put(id, DeadJob { job: row.job, attempts: row.attempts, error, died_at: at });

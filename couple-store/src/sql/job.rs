@@ -28,6 +28,7 @@ statements! {
     RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
     FINISH = "DELETE FROM job WHERE id = $1 AND claim = $2";
     RETRY = "UPDATE job SET due_at = $1, claim = NULL WHERE id = $2 AND claim = $3";
+    DEFER = "UPDATE job SET due_at = $1, claim = NULL, attempts = attempts - 1 WHERE id = $2 AND claim = $3";
     BURY = "INSERT INTO dead_job (", job_columns!(), ", error, died_at) \
      SELECT ", job_columns!(), ", $1, $2 FROM job WHERE id = $3 AND claim = $4";
     REPLAY = "INSERT INTO job (", job_columns!(), ") \
@@ -135,6 +136,10 @@ pub(super) async fn apply<D: Dialect>(
         JobChange::Finish { id, claim } => finish::<D>(connection, *id, *claim).await?,
         JobChange::Retry { id, claim, due_at } => {
             let statement = Statement::<D>::new(RETRY).time(*due_at).bind(id.as_uuid()).bind(*claim);
+            require_one_row(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
+        }
+        JobChange::Defer { id, claim, due_at } => {
+            let statement = Statement::<D>::new(DEFER).time(*due_at).bind(id.as_uuid()).bind(*claim);
             require_one_row(statement.execute(connection).await?, Conflict::ClaimLost(*id))?;
         }
         JobChange::Bury { id, claim, error, at } => {

@@ -187,6 +187,7 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | JobChange::Renew { .. }
             | JobChange::Finish { .. }
             | JobChange::Retry { .. }
+            | JobChange::Defer { .. }
             | JobChange::Bury { .. }
             | JobChange::PurgeDead { .. },
         )
@@ -276,6 +277,7 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
             JobChange::Renew { id, .. }
             | JobChange::Finish { id, .. }
             | JobChange::Retry { id, .. }
+            | JobChange::Defer { id, .. }
             | JobChange::Bury { id, .. } => locks.push(row(Table::Job, id.as_uuid())),
             JobChange::Replay { id, .. } => locks.push(Lock::DeadJob(id.as_uuid())),
             JobChange::PurgeDead { .. } => locks.push(Lock::Expired("dead_job")),
