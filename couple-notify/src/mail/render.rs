@@ -99,14 +99,14 @@ impl Letterhead {
             .date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
             .raw_header(automatic);
-        let text = part(header::ContentType::TEXT_PLAIN, words.text);
+        let text = part(header::ContentType::TEXT_PLAIN, &words.text);
         match words.html {
             None => builder.singlepart(text),
             // The last part is the preferred one (RFC 2046, 5.1.4).
             Some(html) => builder.multipart(
                 MultiPart::alternative()
                     .singlepart(text)
-                    .singlepart(part(header::ContentType::TEXT_HTML, html)),
+                    .singlepart(part(header::ContentType::TEXT_HTML, &html)),
             ),
         }
         .map_err(refused)
@@ -119,7 +119,7 @@ impl Letterhead {
 ///
 /// ASCII text is sent unencoded, so that a code and a link are readable in a mail file; any other text is sent in the shorter of
 /// quoted-printable and base64 (RFC 2045).
-fn part(content_type: header::ContentType, text: String) -> SinglePart {
+fn part(content_type: header::ContentType, text: &str) -> SinglePart {
     // Texts of a host may have line ends of other systems.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let body = if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE_BYTES) {
