@@ -1,7 +1,7 @@
 /** @import { Entry, QueueItem, TimelineEntry } from "./types.js" */
 
 /**
- * What an app sees of the log and the queue. It is kept up to date change by change: a change costs the same in a log of 100,000 entries as
+ * Entries that an app shows: the log with the queued writes applied. It is kept up to date change by change: a change costs the same in a log of 100,000 entries as
  * in a short one, and reading `entries` after it copies references only.
  */
 export class View {

@@ -142,7 +142,7 @@ test("the local copy after any changes is the one that is computed from the whol
         () => arrives(replica, entry(seq, { kind: "entry_edited", author: "partner", target_seq: target.seq, target, body: null })),
         () => replica.apply({ type: "queued", item: item({ order: `v-${random(1e9)}` }) }),
       ][random(12)]();
-      // What the answer to an append has shown already is in no state that another tab gets.
+      // A sent entry, shown since the response to its append, is in no state that another tab gets.
       const sent = replica.entries.filter(({ state }) => state === "sent");
       const other = new Replica(500);
       other.restore(structuredClone(replica.state()));

@@ -112,7 +112,7 @@ pub struct ClaimedJob {
     pub job: NewJob,
     /// Number of the claim, counted from 1.
     pub attempt: i64,
-    /// Token of the claim.
+    /// Claim token: random number that identifies the claim.
     pub claim: ClaimToken,
 }
 

@@ -71,7 +71,7 @@ pub enum JobChange {
     Defer {
         /// Id of the job.
         id: JobId,
-        /// Token of the claim.
+        /// Claim token: random number that identifies the claim.
         claim: ClaimToken,
         /// Time at which the job is due again.
         due_at: Timestamp,

@@ -122,11 +122,6 @@ impl Registry {
         self.with::<J>(FnHandler(run))
     }
 
-    /// Whether a job name has a handler.
-    pub(super) fn knows(&self, name: &str) -> bool {
-        self.handlers.contains_key(name)
-    }
-
     /// Checks that each handler has a queue, each schedule has a handler, and no job name has two handlers.
     pub(super) fn check(&self, queues: &[Queue], schedules: &[Schedule]) -> Result<(), Error> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Misconfigured, "register jobs").context(text));
@@ -140,29 +135,25 @@ impl Registry {
         }
         for (at, schedule) in schedules.iter().enumerate() {
             let name = schedule.name();
-            if !self.knows(name) {
+            if !self.handlers.contains_key(name) {
                 return wrong(format!("{name} has a schedule and no handler"));
             }
             if schedules[..at].iter().any(|other| other.name() == name) {
                 return wrong(format!("{name} has two schedules"));
             }
         }
-        for (at, queue) in queues.iter().enumerate() {
-            if queues[..at].iter().any(|other| other.name == queue.name) {
-                return wrong(format!("the queue {} is given twice", queue.name));
-            }
-        }
         Ok(())
     }
 
-    pub(super) async fn run(&self, claimed: &ClaimedJob) -> Result<(), JobError> {
+    /// Run of a claimed job; none if its name has no handler.
+    pub(super) fn run(
+        &self,
+        claimed: &ClaimedJob,
+    ) -> Option<impl Future<Output = Result<(), JobError>> + Send + use<>> {
         let job = &claimed.job;
+        let handler = self.handlers.get(job.name.as_str())?.handler.clone();
         let context = Context { id: job.id, attempt: claimed.attempt, enqueued_at: job.created_at };
-        match self.handlers.get(job.name.as_str()) {
-            Some(registered) => registered.handler.run(&job.payload, &context).await,
-            None => Err(JobError::Retry(
-                Error::new(ErrorKind::Unavailable, "run job").context(format!("no handler for {}", job.name)),
-            )),
-        }
+        let payload = job.payload.clone();
+        Some(async move { handler.run(&payload, &context).await })
     }
 }

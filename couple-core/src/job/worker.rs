@@ -386,8 +386,8 @@ impl Worker {
             Err(JobError::Dead(Error::new(ErrorKind::Internal, "run job").context("attempts used up")))
         } else if self.ports.now() >= claimed.job.expires_at {
             Err(JobError::Dead(Error::new(ErrorKind::TimedOut, "run job").context("too old")))
-        } else if self.registry.knows(&claimed.job.name) {
-            self.guarded(&claimed).await
+        } else if let Some(run) = self.registry.run(&claimed) {
+            self.guarded(run).await
         } else {
             return self.defer(&claimed).await;
         };
@@ -412,10 +412,12 @@ impl Worker {
     }
 
     /// Runs the handler in a separate task, so that a panic fails only this job.
-    async fn guarded(&self, claimed: &ClaimedJob) -> Result<(), JobError> {
-        let (registry, job) = (self.registry.clone(), claimed.clone());
+    async fn guarded(
+        &self,
+        run: impl Future<Output = Result<(), JobError>> + Send + 'static,
+    ) -> Result<(), JobError> {
         let mut task = JoinSet::new();
-        task.spawn(async move { registry.run(&job).await }.in_current_span());
+        task.spawn(run.in_current_span());
         match timeout(self.options.run_timeout, task.join_next()).await {
             Ok(Some(Ok(result))) => result,
             Ok(Some(Err(panicked))) => {

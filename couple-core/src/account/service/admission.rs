@@ -41,7 +41,7 @@ pub(super) fn client_network(keys: &Keyring, context: &RequestContext) -> Digest
 impl Accounts {
     /// Admits a request that sends a mail to an address. False: all clients together have used up the limit of the address.
     ///
-    /// The client is not told then: a refusal would tell clients of known networks that theirs is known. [`limited`](Self::limited)
+    /// The client is not told then: a refusal would tell clients of known networks that theirs is known. [`limit_mail`](Self::limit_mail)
     /// makes the mail to enqueue.
     pub(super) async fn admit_mail(
         &self,
@@ -61,7 +61,7 @@ impl Accounts {
     }
 
     /// Mail to enqueue for a request: beyond the limit of its address, one that is sent to known networks only.
-    pub(super) fn limited(
+    pub(super) fn limit_mail(
         &self,
         context: &RequestContext,
         email: &EmailAddress,

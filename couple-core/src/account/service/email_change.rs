@@ -79,7 +79,7 @@ impl Accounts {
                     session: session.id,
                     email: email.clone(),
                 };
-                let to_new = self.limited(context, &email, *within_limit, to_new);
+                let to_new = self.limit_mail(context, &email, *within_limit, to_new);
                 let token = cancel.id;
                 let mut changes = required.clone();
                 changes.extend([change, cancel].map(|token| AccountChange::InsertToken(token).into()));

@@ -77,7 +77,7 @@ impl Accounts {
     ) -> AccountResult<()> {
         let admit = async {
             let within_limit = self.admit_mail(context, limits, email.key()).await?;
-            Ok(self.ports.enqueue(&self.limited(context, email, within_limit, mail))?)
+            Ok(self.ports.enqueue(&self.limit_mail(context, email, within_limit, mail))?)
         };
         UnitOfWork::new(&self.ports)
             .run(
