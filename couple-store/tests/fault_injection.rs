@@ -27,7 +27,7 @@ use couple_core::{
     mail::Links,
     media::{Format, MediaChange},
     pairing::{Block, Couple, InviteState, PairingChange, Side},
-    timeline::{Page, TimelineChange},
+    timeline::{Entry, Page, TimelineChange},
     upload::UploadChange,
 };
 use couple_store::{
@@ -68,13 +68,31 @@ async fn stored_couple(store: &dyn Store, world: &World) -> Couple {
 async fn log_of(store: &dyn Store, couple: CoupleId) -> Vec<String> {
     let mut ids = Vec::new();
     loop {
-        let page = store.entries(couple, Page::After(ids.len() as i64), 500, None).await.unwrap();
+        let page = page_after(store, couple, ids.len() as i64).await;
         if page.is_empty() {
             return ids;
         }
         for entry in page {
             assert_eq!(entry.seq, ids.len() as i64 + 1, "a gap");
             ids.push(entry.client_id.unwrap());
+        }
+    }
+}
+
+/// Reads a page of a log, and repeats the read for up to 5 s while its error is retryable.
+///
+/// The pool checks only connections that were idle for 500 ms. After a crash of the server, a read fails as
+/// `Unavailable` if its connection was used shortly before.
+async fn page_after(store: &dyn Store, couple: CoupleId, seq: i64) -> Vec<Entry> {
+    let started = Instant::now();
+    loop {
+        match store.entries(couple, Page::After(seq), 500, None).await {
+            Ok(page) => return page,
+            Err(error) => {
+                let repeat = error.is_retryable() && started.elapsed() < Duration::from_secs(5);
+                assert!(repeat, "{error:?} after {:?}", started.elapsed());
+                sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 }
