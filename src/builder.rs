@@ -1,5 +1,7 @@
 //! Composes a [`Backend`] of its parts.
 
+mod hooks;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -10,6 +12,7 @@ use couple_core::{
     account::{
         self, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler, PurgeTokensHandler,
     },
+    events::Listeners,
     job::{Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
     limits::RateLimiter,
     live::{Bus, Presence},
@@ -189,6 +192,7 @@ pub struct BackendBuilder {
     queues: Vec<Queue>,
     schedules: Vec<Schedule>,
     jobs: Vec<Arc<HostJobs>>,
+    listeners: Listeners,
 }
 
 /// Adds the handlers of a host.
@@ -225,6 +229,7 @@ impl Default for BackendBuilder {
             queues: vec![Queue::new("mail", 8), Queue::new("media", cores()), Queue::new("default", 2)],
             schedules: Vec::new(),
             jobs: Vec::new(),
+            listeners: Listeners::default(),
         }
     }
 }
@@ -427,6 +432,7 @@ impl BackendBuilder {
             entropy: self.entropy.clone(),
             keys,
             links: Links::new(&self.public_url),
+            listeners: self.listeners,
         };
         let threads = self.hash_threads.unwrap_or_else(cores);
         // 19 MiB and two passes take about 15 ms: a queue of 64 per thread is empty within a second.

@@ -13,7 +13,7 @@ pub use couple_core::{
     RequestContext, Secret, Store, SystemClock, Timestamp,
 };
 #[doc(inline)]
-pub use couple_core::{account, job, limits, mail, media, pairing, timeline};
+pub use couple_core::{account, events, job, limits, mail, media, pairing, timeline};
 #[doc(inline)]
 pub use couple_media::{blobs, gallery, picture};
 #[doc(inline)]
@@ -30,4 +30,6 @@ mod examples {
     struct QuickStart;
     #[doc = include_str!("../docs/adapters.md")]
     struct Adapters;
+    #[doc = include_str!("../docs/hosting.md")]
+    struct Hosting;
 }

@@ -73,6 +73,7 @@ mod delegate_reads;
 mod email;
 mod entropy;
 mod error;
+pub mod events;
 mod id;
 mod idempotency;
 pub mod job;

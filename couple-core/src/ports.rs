@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 use crate::{
     Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, Store,
     Timestamp,
+    events::Listeners,
     job::{Job, NewJob},
     limits::{LimitKey, Limited, RateLimiter, Rule},
     live::{Bus, Notice, Presence, Topic},
@@ -33,6 +34,8 @@ pub struct Ports {
     pub keys: Keyring,
     /// Builder of the links in mails.
     pub links: Links,
+    /// Listeners that add jobs and entries to commits.
+    pub listeners: Listeners,
 }
 
 impl std::fmt::Debug for Ports {
@@ -51,16 +54,20 @@ impl Ports {
         self.clock.now()
     }
 
-    /// Commits the changes and publishes notices of them.
+    /// Commits the changes with what the [listeners](crate::events) add, and publishes notices of them.
     ///
-    /// Both run in a separate task, so that a cancelled caller cancels neither. After a commit of unknown
+    /// Commit and notices run in a separate task, so that a cancelled caller cancels neither. After a commit of unknown
     /// outcome ([`ErrorKind::TimedOut`]) the notices are published immediately and again when the commit must
     /// have ended: a notice only makes its receivers read the store. When a process dies between the commit
     /// and its notices, the receivers read the store at their next fallback interval.
     ///
+    /// Returns one result for each of `changes`, and none for what listeners added.
+    ///
     /// # Errors
-    /// Conflicts and errors of the store.
-    pub async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+    /// Conflicts and errors of the store; errors of listeners, after which nothing was written.
+    pub async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
+        let given = changes.len();
+        changes.extend(self.listeners.additions(self, &changes)?);
         let topics: HashSet<Topic> = changes.iter().flat_map(Change::topics).collect();
         let appended = only_appended(&changes);
         let (ports, mut changed) = (self.clone(), topics.clone());
@@ -82,7 +89,7 @@ impl Ports {
                 }
                 Err(_) => {}
             }
-            result
+            result.map(|committed| committed.first(given))
         };
         match tokio::spawn(work.instrument(span)).await {
             Ok(result) => result,

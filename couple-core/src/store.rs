@@ -195,6 +195,12 @@ impl Committed {
         &self.results
     }
 
+    /// The first `count` results.
+    pub(crate) fn first(mut self, count: usize) -> Self {
+        self.results.truncate(count);
+        self
+    }
+
     /// `seq` of each appended entry, in order.
     pub fn appended_seqs(&self) -> impl Iterator<Item = i64> + '_ {
         self.results.iter().filter_map(|result| match result {

@@ -22,6 +22,7 @@ use couple_core::{
     OsEntropy, OutcomeRecord, Ports, Store,
     account::{Account, AccountChange, PurgeAccountsHandler, SeenToken, Tally, TallyId, Token, TokenKind},
     digest,
+    events::Listeners,
     job::{JobChange, NewJob},
     limits::Unlimited,
     mail::Links,
@@ -748,6 +749,7 @@ async fn purge_due_accounts(
         entropy: Arc::new(OsEntropy),
         keys: Keyring::new([7; 32]),
         links: Links::new("http://localhost"),
+        listeners: Listeners::default(),
     };
     let started = Instant::now();
     let report = PurgeAccountsHandler::new(ports, 20).run_once().await.unwrap();

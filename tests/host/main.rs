@@ -1,3 +1,12 @@
-//! A host builds on the back end: its own jobs.
+//! A host builds on the back end: its own jobs and listeners.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
+#[cfg(feature = "server-tests")]
+#[path = "../support/fresh_database.rs"]
+mod fresh_database;
+mod hooks;
 mod jobs;
+mod killed_hooks;
+#[path = "../support/observed_store.rs"]
+mod observed_store;
+mod stores;

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MediaId, job::Job};
+use crate::{
+    Error, MediaId,
+    events::{Additions, Event, Listener},
+    job::Job,
+};
 
 /// Job that decodes an uploaded picture and makes the renditions that are made in advance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +24,18 @@ impl Job for RenderMedia {
     const QUEUE: &'static str = "media";
     /// After this time the picture is rejected.
     const MAX_AGE: Duration = Duration::from_hours(24);
+}
+
+/// Listener that enqueues the rendering of each uploaded picture.
+pub(crate) struct RenderPictures;
+
+impl Listener for RenderPictures {
+    fn on(&self, event: &Event<'_>, additions: &mut Additions<'_>) -> Result<(), Error> {
+        match event {
+            Event::PictureAdded { picture } => additions.enqueue(&RenderMedia { media: picture.id }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Job that removes blobs that no row names any more.

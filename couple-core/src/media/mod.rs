@@ -17,6 +17,7 @@ pub mod rules;
 mod service;
 mod signed_access;
 
+pub(crate) use job::RenderPictures;
 pub use job::{DiscardBlobs, RenderMedia};
 pub use port::{ExpectedMedia, MediaChange, MediaReads, SpaceUsage};
 pub use service::{AdmittedUpload, InspectedUpload, Pictures, StoredMedia, spaces, uploaded};

@@ -9,7 +9,6 @@ use crate::{
     AccountId, Change, CommitError, Completed, CoupleId, Decision, Digest, Error, Failure, MediaId, Ports,
     RequestContext, UnitOfWork,
     limits::{LimitKey, rules as limit},
-    media::RenderMedia,
     pairing::Couple,
 };
 
@@ -218,7 +217,7 @@ impl Pictures {
                     };
                     let insert = rules::insert(&media, couple.as_ref(), kept, &self.policy)
                         .map_err(Failure::Refused)?;
-                    changes.extend([insert.into(), self.ports.enqueue(&RenderMedia { media: media.id })?]);
+                    changes.push(insert.into());
                     Ok(Decision::Commit { changes, outcome: media.id, answer: media.clone() })
                 },
             )

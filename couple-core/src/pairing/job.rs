@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Directory, PairingChange, rules};
 use crate::{
-    InviteId, Ports,
+    Error, InviteId, Ports,
+    events::{Additions, Event, Listener},
     job::{Context, Handler, Job, JobError, Schedule},
     mail::{Mail, Mailer, Message},
 };
@@ -26,6 +27,20 @@ impl Job for InviteMail {
     // server.
     const MAX_ATTEMPTS: i64 = 60;
     const MAX_AGE: Duration = Duration::from_hours(24);
+}
+
+/// Listener that enqueues the mail of each invite to an address.
+pub(crate) struct MailInvites;
+
+impl Listener for MailInvites {
+    fn on(&self, event: &Event<'_>, additions: &mut Additions<'_>) -> Result<(), Error> {
+        match event {
+            Event::InviteSent { invite } if invite.target.is_some() => {
+                additions.enqueue(&InviteMail { invite: invite.id })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Handler that sends the mail of an invite, if the invite is still open.

@@ -124,6 +124,23 @@ impl Timeline {
         account: AccountId,
         command: &Append,
     ) -> TimelineResult<Appended> {
+        self.append_with(context, account, command, &[]).await
+    }
+
+    /// Appends an entry and makes further changes, such as those of [`Ports::enqueue`], in the same transaction.
+    ///
+    /// The changes are committed if and only if the entry is created: a repeated client id makes none of them.
+    ///
+    /// # Errors
+    /// The same as for [`append`](Self::append); [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if a precondition of `changes`
+    /// does not hold.
+    pub async fn append_with(
+        &self,
+        context: &RequestContext,
+        account: AccountId,
+        command: &Append,
+        changes: &[Change],
+    ) -> TimelineResult<Appended> {
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
@@ -180,7 +197,8 @@ impl Timeline {
                     // The commit returns the `seq`.
                     let answer = (at.couple, Appended { entry: entry.clone().at_seq(0), created: true });
                     let append = TimelineChange::Append { couple: at.couple, entry };
-                    let changes = std::iter::once(append.into()).chain(name.map(Change::from)).collect();
+                    let own = std::iter::once(append.into()).chain(name.map(Change::from));
+                    let changes = own.chain(changes.iter().cloned()).collect();
                     Ok(Decision::Commit { changes, outcome: (at.couple, client_id.to_owned()), answer })
                 },
             )

@@ -6,7 +6,7 @@ use crate::{
     RequestContext, Secret, UnitOfWork,
     limits::{LimitKey, rules as limit},
     pairing::{
-        Couple, Invite, InviteMail, InviteState, PairingError, Person, pair_key,
+        Couple, Invite, InviteState, PairingError, Person, pair_key,
         rules::{self, AcceptDecision, InviteDecision},
     },
 };
@@ -132,12 +132,7 @@ impl Pairings {
                         (InviteDecision::Crossing(_), None) => {
                             return Err(Failure::Refused(PairingError::InviteNotFound));
                         }
-                        (InviteDecision::Waiting(mut changes), _) => {
-                            if invite.target.is_some() {
-                                changes.push(self.ports.enqueue(&InviteMail { invite: id })?);
-                            }
-                            (changes, RecordedOutcome::Waiting(id))
-                        }
+                        (InviteDecision::Waiting(changes), _) => (changes, RecordedOutcome::Waiting(id)),
                     };
                     Ok(Decision::Commit { changes, outcome, answer: outcome })
                 },
