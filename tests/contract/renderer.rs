@@ -37,8 +37,10 @@ struct PlainRenderer {
     failures: Arc<Mutex<usize>>,
     /// Whether the engine returns no images.
     forgets_images: Arc<AtomicBool>,
-    /// Whether the engine does not return.
-    hangs: Arc<AtomicBool>,
+    /// Whether `plan` does not return.
+    plan_hangs: Arc<AtomicBool>,
+    /// Whether `render` does not return.
+    render_hangs: Arc<AtomicBool>,
 }
 
 impl PlainRenderer {
@@ -81,12 +83,15 @@ impl Renderer for PlainRenderer {
             return PictureRenderer.plan(file, recipe, limits);
         };
         self.count("plan upload");
+        while self.plan_hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(RenderPlan { recipe: recipe(PictureHeader { width, height, frames: 1 }), memory: 1 << 20 })
     }
     fn render(&self, file: &[u8], recipe: &Recipe, limits: &Limits) -> Result<Rendered, Failure<Rejected>> {
         let names: Vec<&str> = recipe.renditions.iter().map(|size| &*size.name).collect();
         self.count(&format!("render {}", names.join(" ")));
-        while self.hangs.load(Ordering::SeqCst) {
+        while self.render_hangs.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }
         let mut failures = self.failures.lock().unwrap();
@@ -209,20 +214,30 @@ async fn renderer_that_hangs_fails_the_job_and_keeps_its_memory() {
         .gallery(GalleryOptions::default().with_limits(limits));
     let world = World::of(builder, HttpOptions::default());
     let ana = world.join("ana@example.org").await;
-    renderer.hangs.store(true, Ordering::SeqCst);
-    let uploaded = world.upload(&ana, "purpose=avatar", plain(60, 60)).await;
-    let path = format!("/v1/media/{}", uploaded.text("id"));
-    let started = Instant::now();
-    world.work().await;
-    assert!(started.elapsed() >= Duration::from_secs(1), "the caller waits for twice the deadline");
-    assert_eq!(world.get(&path, &ana).await.text("state"), "processing");
     let memory = || world.backend.gallery().stats().memory;
-    assert!(memory() >= 1 << 20, "the memory of the plan is reserved while the engine runs");
-    renderer.hangs.store(false, Ordering::SeqCst);
-    while memory() > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    for (hangs, least, side) in [(&renderer.plan_hangs, 1, 60), (&renderer.render_hangs, 1 << 20, 61)] {
+        hangs.store(true, Ordering::SeqCst);
+        let uploaded = world.upload(&ana, "purpose=avatar", plain(side, side)).await;
+        let path = format!("/v1/media/{}", uploaded.text("id"));
+        let started = Instant::now();
+        // A call on a thread of the runtime would block this one, too.
+        let until = hangs.clone();
+        drop(std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(8));
+            until.store(false, Ordering::SeqCst);
+        }));
+        world.work().await;
+        let took = started.elapsed();
+        assert!(took >= Duration::from_secs(1), "the caller waits for twice the deadline, not {took:?}");
+        assert!(took < Duration::from_secs(6), "the caller stops waiting after twice the deadline: {took:?}");
+        assert_eq!(world.get(&path, &ana).await.text("state"), "processing");
+        assert!(memory() >= least, "memory is reserved while the engine runs");
+        hangs.store(false, Ordering::SeqCst);
+        while memory() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.later(Duration::from_hours(1));
+        world.work().await;
+        assert_eq!(world.get(&path, &ana).await.text("state"), "ready");
     }
-    world.later(Duration::from_hours(1));
-    world.work().await;
-    assert_eq!(world.get(&path, &ana).await.text("state"), "ready");
 }

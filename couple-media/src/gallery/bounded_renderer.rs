@@ -80,17 +80,39 @@ impl BoundedRenderer {
         permit.map_err(|closed| internal_error().source(closed))
     }
 
-    /// Waits for memory, reads the file, and renders it on a blocking thread. None: there is no file.
+    /// Calls the engine on a blocking thread, and waits for it at most twice the deadline.
+    ///
+    /// A blocking thread cannot be cancelled: only the caller stops waiting. The permits that `call` holds are in use until it returns.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Renderer, &Limits) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (engine, limits) = (self.engine.clone(), self.limits.clone());
+        let work = tokio::task::spawn_blocking(move || call(&*engine, &limits));
+        let deadline = self.limits.deadline().saturating_mul(CALLER_DEADLINES);
+        let returned = timeout(deadline, work).await.map_err(|_| {
+            Error::new(ErrorKind::TimedOut, "render picture")
+                .context("the engine exceeded its deadline; its memory stays reserved until it returns")
+        })?;
+        returned.map_err(|panicked| internal_error().source(panicked))
+    }
+
+    /// Waits for memory, reads the file, and renders it. None: there is no file.
     async fn render(
         &self,
         expected: usize,
         file: (&Blobs, &str),
-        recipe: impl Fn(PictureHeader) -> Recipe,
+        recipe: impl Fn(PictureHeader) -> Recipe + Send + 'static,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
         let read = || file.0.read(file.1, self.limits.bytes() as u64);
-        let mut permit = self.room(self.permits(expected)).await?;
-        let Some(mut bytes) = read().await? else { return Ok(None) };
-        let RenderPlan { recipe, memory } = match self.engine.plan(&bytes, &recipe, &self.limits) {
+        let permit = self.room(self.permits(expected)).await?;
+        let Some(bytes) = read().await? else { return Ok(None) };
+        let planned = self.call(move |engine, limits| {
+            let plan = engine.plan(&bytes, &recipe, limits);
+            (plan, bytes, permit)
+        });
+        let (plan, mut bytes, mut permit) = planned.await?;
+        let RenderPlan { recipe, memory } = match plan {
             Ok(plan) => plan,
             Err(rejected) => return Ok(Some(Err(rejected))),
         };
@@ -106,11 +128,9 @@ impl BoundedRenderer {
                 bytes = again;
             }
         }
-        let (engine, limits) = (self.engine.clone(), self.limits.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            // The thread holds the permit: its memory is in use even if the caller is cancelled.
+        let rendered = self.call(move |engine, limits| {
             let _permit = permit;
-            let rendered = engine.render(&bytes, &recipe, &limits)?;
+            let rendered = engine.render(&bytes, &recipe, limits)?;
             // A picture without its images would become ready, and its upload would be deleted.
             let wanted = recipe.renditions.iter().map(|rendition| &rendition.name);
             if wanted.eq(rendered.images.iter().map(|image| &image.name)) {
@@ -121,13 +141,7 @@ impl BoundedRenderer {
                 ))
             }
         });
-        // A blocking thread cannot be cancelled: it keeps its permits, and only the caller stops waiting.
-        let work =
-            timeout(self.limits.deadline().saturating_mul(CALLER_DEADLINES), work).await.map_err(|_| {
-                Error::new(ErrorKind::TimedOut, "render picture")
-                    .context("the engine exceeded its deadline; its memory stays reserved until it returns")
-            })?;
-        match work.map_err(|panicked| internal_error().source(panicked))? {
+        match rendered.await? {
             Ok(rendered) => Ok(Some(Ok(rendered))),
             Err(Failure::Refused(rejected)) => Ok(Some(Err(rejected))),
             Err(Failure::Failed(error)) => Err(error),
@@ -161,7 +175,7 @@ impl Gallery {
         media: &Media,
         blob: &Source,
         size: (u32, u32),
-        recipe: impl Fn(PictureHeader) -> Recipe,
+        recipe: impl Fn(PictureHeader) -> Recipe + Send + 'static,
     ) -> Result<Option<Result<Rendered, Rejected>>, Error> {
         let Inner { renderer, blobs, .. } = &*self.0;
         let pixels = match u64::from(size.0) * u64::from(size.1) {

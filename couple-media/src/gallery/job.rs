@@ -44,7 +44,10 @@ impl RenderMediaHandler {
         let reject = async |reason: &str| inner.pictures.reject(media.id, reason).await.map(drop);
         let Some(source) = &media.source else { return reject("lost").await };
         let size = (media.width, media.height);
-        let recipe = |header| gallery.recipe(media, header);
+        let recipe = {
+            let (gallery, media) = (gallery.clone(), media.clone());
+            move |header| gallery.recipe(&media, header)
+        };
         let rendered = match gallery.render(media, source, size, recipe).await? {
             None => return reject("lost").await,
             Some(Ok(rendered)) => rendered,
@@ -53,7 +56,10 @@ impl RenderMediaHandler {
         let picture::Rendered { width, height, animated, alpha, placeholder, mut images } = rendered;
         // WebP and PNG of an avatar with transparent parts are made on request, from a copy.
         if media.purpose == Purpose::Avatar && alpha {
-            let recipe = |header| gallery.transparent_copy(media, header);
+            let recipe = {
+                let (gallery, media) = (gallery.clone(), media.clone());
+                move |header| gallery.transparent_copy(&media, header)
+            };
             if let Some(Ok(copy)) = gallery.render(media, source, size, recipe).await? {
                 images.extend(copy.images);
             }

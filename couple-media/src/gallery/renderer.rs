@@ -33,9 +33,9 @@ pub struct RenderPlan {
 ///
 /// # Calls
 ///
-/// Every method is synchronous. The gallery calls [`media_type`](Self::media_type), [`size`](Self::size) and [`plan`](Self::plan) on
-/// the threads of the runtime, so they read headers only and return within milliseconds. It calls [`render`](Self::render) on a
-/// blocking thread, for one picture in each thread, so it may compute or wait for another process.
+/// Every method is synchronous. The gallery calls [`media_type`](Self::media_type) and [`size`](Self::size) on the threads of the
+/// runtime, so they read headers only and return within milliseconds. It calls [`plan`](Self::plan) and [`render`](Self::render) on
+/// blocking threads, for one picture in each thread, so they may compute or wait for another process.
 ///
 /// | step | calls |
 /// |---|---|
@@ -60,8 +60,8 @@ pub struct RenderPlan {
 /// - **R4** An image shows the picture upright and contains no metadata: no location, no comment, no bytes of the upload after its end.
 /// - **R5** It can render its own images: the stored copy is one, and sizes are made from it on request.
 /// - **R6** A file beyond the limits is rejected before it costs more memory than the plan, or more time than
-///   [`Limits::deadline`]. After twice the deadline the call fails as temporary, and the memory of the plan stays reserved until
-///   `render` returns.
+///   [`Limits::deadline`]. A call of `plan` or `render` that takes twice the deadline fails as temporary, and the memory reserved for it
+///   stays reserved until it returns.
 /// - **R7** [`Rejected`] is permanent: the same bytes are rejected again. The gallery rejects the upload with
 ///   [`Rejected::code`] and does not repeat the job.
 ///

@@ -340,7 +340,7 @@ impl Gallery {
             Purpose::Avatar => (size.clone(), (2 * size.width, 2 * size.height)),
         };
         let recipe = Recipe { renditions: vec![size], crop: None, encoding };
-        let rendered = self.render(media, source, copied, |_| recipe.clone()).await?;
+        let rendered = self.render(media, source, copied, move |_| recipe.clone()).await?;
         let rendered = rendered.ok_or_else(|| {
             tracing::error!(media = %media.id, "the stored copy for renditions is lost");
             RenditionError::Gone
