@@ -364,6 +364,56 @@ async fn failure_to_query_presence_keeps_the_last_state() {
     assert!(!received.contains("away"), "{received}");
 }
 
+/// Presence whose calls do not return, as with a server that is reachable and does not respond.
+#[derive(Default)]
+struct HangingPresence {
+    calls: AtomicUsize,
+}
+
+impl HangingPresence {
+    async fn hang<T>(&self) -> T {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl Presence for HangingPresence {
+    async fn renew(&self, _: AccountId, _: Duration) -> Result<bool, Error> {
+        self.hang().await
+    }
+    async fn shorten(&self, _: AccountId, _: Duration) -> Result<(), Error> {
+        self.hang().await
+    }
+    async fn left(&self, _: AccountId) -> Result<Option<Duration>, Error> {
+        self.hang().await
+    }
+}
+
+/// Neither the first calls of presence nor those that notices cause delay an entry.
+#[tokio::test]
+async fn presence_that_hangs_delays_no_entry() {
+    let presence = Arc::new(HangingPresence::default());
+    let backend = Backend::builder().limits(Unlimited).presence(presence.clone()).build().unwrap();
+    let tokens = people::seed(backend.ports(), 1).await;
+    let app = router_with(backend.clone(), HttpOptions::default());
+    let world = World { backend, app, tokens, counts: Arc::default() };
+    let mut events = world.follow(&world.tokens[1], "").await;
+    events.until("caught_up").await;
+    let (_, account) =
+        world.backend.accounts().authenticate(&Secret::new(world.tokens[0].clone())).await.unwrap();
+    let (at, _) = world.backend.timeline().membership(account.id).await.unwrap();
+    for n in 0..5 {
+        world.backend.ports().bus.publish(Topic::Couple(at.couple), Notice::Here(at.side)).await;
+        sleep(Duration::from_millis(50)).await;
+        let (started, word) = (Instant::now(), format!("word-{n}-"));
+        world.say(&world.tokens[0], &word).await;
+        events.until(&word).await;
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    }
+    assert_eq!(presence.calls.load(Ordering::SeqCst), 1, "calls at the same time");
+}
+
 /// If the notice of a session's end is lost, no frame is sent more than two seconds later.
 #[tokio::test]
 async fn ended_session_receives_no_frame_even_if_its_notice_is_lost() {

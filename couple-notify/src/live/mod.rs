@@ -17,6 +17,7 @@ mod context;
 mod cursor;
 mod frame;
 mod hub;
+mod presence_calls;
 mod registration;
 mod room;
 mod session_watch;

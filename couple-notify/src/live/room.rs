@@ -2,14 +2,13 @@
 //!
 //! A room is one task. It subscribes, reads, notifies its streams, and waits. Notices that arrive while it reads are handled after
 //! the read, so none is missed. Only the room reads the end of the log, once for all streams, and it queries and renews
-//! presence once for all devices of a member. It stays open for a moment after its last stream ended, since a client that polls
-//! returns.
+//! presence once for all devices of a member, beside its other work (`presence_calls.rs`). It stays open for a moment after its last
+//! stream ended, since a client that polls returns.
 
 use std::{
     collections::VecDeque,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use couple_core::{
@@ -29,21 +28,10 @@ use tokio::{
 use super::{
     CloseReason,
     context::{GATE_TRUST_TIME, LiveContext},
+    presence_calls::{CALL_TIMEOUT, LEASE_RENEW_INTERVAL, PresenceCall, RELEASE_DELAY},
     tail::{self, Tail},
 };
 
-/// Lease of a member's presence, renewed while a connection is open.
-///
-/// It ends by itself only if the process stops: otherwise [`RELEASE_DELAY`] applies.
-const PRESENCE_LEASE: Duration = Duration::from_secs(60);
-/// Time from the end of a member's last connection in this process until its lease is shortened to [`RELEASED_LEASE`].
-///
-/// Longer than the time between two polls, and than a reconnect takes.
-const RELEASE_DELAY: Duration = Duration::from_secs(3);
-/// Time in which another process where the member is connected renews the lease.
-const RELEASED_LEASE: Duration = Duration::from_secs(2);
-/// Interval at which a lease is renewed.
-const LEASE_RENEW_INTERVAL: Duration = Duration::from_secs(25);
 /// Signals that are kept for streams that are busy. A stream that falls further behind misses some.
 const MAX_KEPT_SIGNALS: usize = 16;
 
@@ -64,7 +52,7 @@ pub(super) struct Room {
     /// Wakes the streams, which then check for frames to send.
     pub(super) stream_wakeup: Notify,
     /// Wakes the room's task, which then determines its next step.
-    task_wakeup: Notify,
+    pub(super) task_wakeup: Notify,
 }
 
 #[derive(Debug)]
@@ -92,6 +80,8 @@ pub(super) struct RoomState {
     /// Number of signals so far.
     pub(super) signalled: u64,
     pub(super) sides: [Presence; 2],
+    /// Whether a call of the presence port is in progress. There is at most one at a time.
+    pub(super) calling_presence: bool,
 }
 
 /// Presence of a member, as known to this process.
@@ -100,17 +90,17 @@ pub(super) struct Presence {
     /// Number of the member's streams.
     streams: usize,
     /// Number of the member's streams that announce presence.
-    announcing: usize,
+    pub(super) announcing: usize,
     /// Next renewal of the lease.
     renew_at: Option<Instant>,
     /// Time at which the lease is shortened, because the last stream that announced presence has ended.
-    release_at: Option<Instant>,
+    pub(super) release_at: Option<Instant>,
     /// Whether the member is present; none before the first query.
     pub(super) here: Option<bool>,
     /// Time of the next query.
-    query_at: Option<Instant>,
+    pub(super) query_at: Option<Instant>,
     /// Expiry of the lease, as of the last query.
-    left_at: Option<Instant>,
+    pub(super) left_at: Option<Instant>,
     /// Last point that the member touched, and the time of the touch.
     thumb: Option<(ThumbPosition, Instant)>,
 }
@@ -163,9 +153,7 @@ impl RoomState {
 /// Next step of the task.
 enum Step {
     Read(u64),
-    RenewPresence(Side),
-    ReleasePresence(Side),
-    QueryPresence(Side),
+    CallPresence(PresenceCall, Side),
     Wait(Instant),
     Close,
 }
@@ -197,6 +185,7 @@ impl Room {
             signals: VecDeque::new(),
             signalled: 0,
             sides: Default::default(),
+            calling_presence: false,
         };
         Self {
             context,
@@ -310,15 +299,19 @@ impl Room {
     fn step(&self) -> Step {
         let mut state = self.state();
         let now = Instant::now();
+        // The end of a call wakes the task.
+        let may_call = !state.calling_presence;
         for side in [Side::First, Side::Second] {
-            if state.sides[side.index()].release_at.take_if(|at| *at <= now).is_some() {
-                return Step::ReleasePresence(side);
+            if may_call && state.sides[side.index()].release_at.take_if(|at| *at <= now).is_some() {
+                state.calling_presence = true;
+                return Step::CallPresence(PresenceCall::Release, side);
             }
         }
         let next_release = state.sides.iter().filter_map(|presence| presence.release_at).min();
         if state.is_empty() {
             // A new stream requests a read.
             return match next_release {
+                _ if !may_call => Step::Wait(now + CALL_TIMEOUT),
                 Some(at) => Step::Wait(at),
                 None if state.close_at <= now => Step::Close,
                 None => Step::Wait(state.close_at),
@@ -336,6 +329,9 @@ impl Room {
         if state.requested > state.read {
             return Step::Read(state.requested);
         }
+        if !may_call {
+            return Step::Wait(state.sweep_at);
+        }
         let mut until = next_release.map_or(state.sweep_at, |at| at.min(state.sweep_at));
         for side in [Side::First, Side::Second] {
             let followed = state.sides[side.other().index()].streams > 0;
@@ -343,7 +339,8 @@ impl Room {
             match presence.renew_at {
                 Some(at) if at <= now => {
                     presence.renew_at = Some(now + LEASE_RENEW_INTERVAL);
-                    return Step::RenewPresence(side);
+                    state.calling_presence = true;
+                    return Step::CallPresence(PresenceCall::Renew, side);
                 }
                 Some(at) => until = until.min(at),
                 None => {}
@@ -351,7 +348,8 @@ impl Room {
             match presence.query_at.filter(|_| followed) {
                 Some(at) if at <= now => {
                     presence.query_at = None;
-                    return Step::QueryPresence(side);
+                    state.calling_presence = true;
+                    return Step::CallPresence(PresenceCall::Query, side);
                 }
                 Some(at) => until = until.min(at),
                 None => {}
@@ -383,9 +381,7 @@ impl Room {
                 },
                 Step::Close if rooms.remove_if_empty(&self) => break,
                 Step::Close => {}
-                Step::RenewPresence(side) => Box::pin(self.renew_presence(side)).await,
-                Step::ReleasePresence(side) => Box::pin(self.release_presence(side)).await,
-                Step::QueryPresence(side) => Box::pin(self.query_presence(side)).await,
+                Step::CallPresence(call, side) => self.start_presence_call(call, side),
                 Step::Wait(until) => {
                     if alarm.deadline() != until {
                         alarm.as_mut().reset(until);
@@ -480,48 +476,6 @@ impl Room {
         drop(state);
         self.notify_streams();
         Ok(())
-    }
-
-    /// Renews a member's presence. Failures are ignored: presence is not essential.
-    async fn renew_presence(&self, side: Side) {
-        let (ports, account) = (&self.context.ports, self.state().couple.member(side));
-        if ports.presence.renew(account, PRESENCE_LEASE).await.unwrap_or(false) {
-            ports.bus.publish(Topic::Couple(self.id), Notice::Here(side)).await;
-        }
-    }
-
-    /// Shortens a member's lease: the member has no connection in this process any more, but may have one in another.
-    async fn release_presence(&self, side: Side) {
-        let (ports, who) = (&self.context.ports, self.state().couple.member(side));
-        if ports.presence.shorten(who, RELEASED_LEASE).await.is_ok() {
-            ports.bus.publish(Topic::Couple(self.id), Notice::Left(side)).await;
-        }
-    }
-
-    /// Queries a member's presence, and schedules the next query for when it may have changed.
-    async fn query_presence(&self, side: Side) {
-        let account = self.state().couple.member(side);
-        let left = self.context.ports.presence.left(account).await;
-        let mut state = self.state();
-        let presence = &mut state.sides[side.index()];
-        let now = Instant::now();
-        let left = match left {
-            Ok(left) => {
-                presence.left_at = left.map(|left| now + left);
-                left
-            }
-            // On failure the last known lease stays valid.
-            Err(_) => presence.left_at.and_then(|at| at.checked_duration_since(now)),
-        };
-        let again = left.map_or(LEASE_RENEW_INTERVAL, |left| {
-            (left + Duration::from_millis(50)).min(LEASE_RENEW_INTERVAL)
-        });
-        // A notice that arrived meanwhile has scheduled an earlier query.
-        presence.query_at = presence.query_at.or(Some(now + again));
-        if presence.here.replace(left.is_some()) != Some(left.is_some()) {
-            drop(state);
-            self.notify_streams();
-        }
     }
 }
 
