@@ -51,6 +51,8 @@ struct Counts {
     delay: Mutex<Duration>,
     /// Whether the next read of present sessions panics.
     panics: AtomicBool,
+    /// Whether reads of a couple by its id fail.
+    couple_fails: AtomicBool,
 }
 
 #[async_trait]
@@ -71,6 +73,10 @@ impl StoreObserver for Counts {
         if !slow.is_zero() {
             sleep(slow).await;
         }
+    }
+    fn read_fails(&self, what: &'static str) -> Option<Error> {
+        let fails = what == "couple" && self.couple_fails.load(Ordering::SeqCst);
+        fails.then(|| Error::new(ErrorKind::Unavailable, what))
     }
     async fn after(&self, what: &'static str) {
         if what == "session_by_token" {
@@ -412,6 +418,45 @@ async fn presence_that_hangs_delays_no_entry() {
         assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     }
     assert_eq!(presence.calls.load(Ordering::SeqCst), 1, "calls at the same time");
+}
+
+/// A read of a room that fails ends its streams. Presence then ends as after any other end of the last stream, except for a member who has
+/// reconnected.
+#[tokio::test]
+async fn presence_ends_after_a_failed_read_unless_the_member_reconnects() {
+    let world = World::new(1, nothing, LiveOptions::default()).await;
+    let mut members = Vec::new();
+    for token in &world.tokens {
+        let (_, account) = world.backend.accounts().authenticate(&Secret::new(token.clone())).await.unwrap();
+        members.push(account.id);
+    }
+    let ports = world.backend.ports();
+    let is_present = async |n: usize| ports.presence.left(members[n]).await.unwrap().is_some();
+    let mut open = Vec::new();
+    for token in &world.tokens {
+        open.push(world.follow(token, "").await);
+    }
+    for events in &mut open {
+        events.until("\"presence\":\"here\"").await;
+    }
+    let (at, _) = world.backend.timeline().membership(members[0]).await.unwrap();
+    world.counts.couple_fails.store(true, Ordering::SeqCst);
+    ports.bus.publish(Topic::Couple(at.couple), Notice::Changed).await;
+    for mut events in open {
+        events.until("bye").await;
+    }
+    world.counts.couple_fails.store(false, Ordering::SeqCst);
+    let mut again = world.follow(&world.tokens[1], "").await;
+    let ended = Instant::now();
+    while is_present(0).await {
+        assert!(is_present(1).await, "away although connected");
+        assert!(ended.elapsed() < Duration::from_secs(8), "present without a connection");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(ended.elapsed() > Duration::from_secs(2), "time to reconnect");
+    again.until("\"presence\":\"away\"").await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(is_present(1).await, "away although connected");
 }
 
 /// If the notice of a session's end is lost, no frame is sent more than two seconds later.

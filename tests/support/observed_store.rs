@@ -20,6 +20,10 @@ pub(crate) trait StoreObserver: Send + Sync + 'static {
     async fn after(&self, what: &'static str);
     /// May change the entries that were read.
     fn entries(&self, _: &mut Vec<Entry>) {}
+    /// May make a read of this name fail.
+    fn read_fails(&self, _what: &'static str) -> Option<Error> {
+        None
+    }
     /// May refuse a commit by its changes; it then has no effect.
     fn refuse(&self, _changes: &[Change]) -> Option<Error> {
         None
@@ -69,7 +73,10 @@ impl<S: Store, W: StoreObserver> ObservedStore<S, W> {
         read: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         self.1.before(name).await;
-        let mut result = read.await;
+        let mut result = match self.1.read_fails(name) {
+            Some(error) => Err(error),
+            None => read.await,
+        };
         if name == "entries"
             && let Ok(entries) = &mut result
             && let Some(entries) = (entries as &mut dyn Any).downcast_mut()

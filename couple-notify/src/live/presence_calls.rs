@@ -8,7 +8,7 @@ use couple_core::{
     live::{Notice, Topic},
     pairing::Side,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::room::Room;
 
@@ -57,6 +57,30 @@ impl Room {
                 PresenceCall::Query => room.query_presence(side).await,
             }
         }));
+    }
+
+    /// Shortens the leases of members whose streams ended because the room could not read, as after the end of a last stream.
+    ///
+    /// A member who reconnects meanwhile joins a new room, which renews the lease at the notice.
+    pub(super) async fn release_presence_after_failure(&self) {
+        let mut announced = vec![Side::First, Side::Second];
+        {
+            let state = self.state();
+            announced.retain(|side| {
+                let presence = &state.sides[side.index()];
+                presence.announcing > 0 || presence.release_at.is_some()
+            });
+        }
+        if announced.is_empty() {
+            return;
+        }
+        sleep(RELEASE_DELAY).await;
+        while self.state().calling_presence {
+            self.task_wakeup.notified().await;
+        }
+        for side in announced {
+            self.release_presence(side).await;
+        }
     }
 
     /// Renews a member's presence. Failures are ignored: presence is not essential.

@@ -397,6 +397,11 @@ impl Room {
                 }
             }
         }
+        drop((log, sessions));
+        // The end of the couple releases no leases: its members may have paired again, and their new rooms would not get the notice.
+        if self.state().over == Some(CloseReason::Unavailable) {
+            Box::pin(self.release_presence_after_failure()).await;
+        }
         drop(ending);
     }
 
