@@ -56,7 +56,7 @@ impl Two {
     }
 
     async fn upload(&self, who: AccountId, purpose: Purpose, content: &str) -> (AdmittedUpload, Media) {
-        let upload = self.pictures.begin(who, purpose, Some(100)).await.unwrap();
+        let upload = self.pictures.begin(who, None, purpose, Some(100)).await.unwrap();
         let received = InspectedUpload {
             digest: digest(&[content.as_bytes()]),
             source: Source { blob: "upload".into(), bytes: 100, media_type: "image/png".into() },
@@ -204,7 +204,7 @@ async fn quota_is_enforced() {
     let two = Two::new().await;
     let tight = MediaPolicy::default().with_couple_quota(150);
     let pictures = Pictures::new(two.backend.ports().clone(), tight);
-    let begin = |bytes| pictures.begin(two.ana(), Purpose::Photo, Some(bytes));
+    let begin = |bytes| pictures.begin(two.ana(), None, Purpose::Photo, Some(bytes));
     assert!(matches!(begin(151).await, Err(Failure::Refused(MediaError::QuotaExceeded))));
     assert!(matches!(begin(u64::MAX).await, Err(Failure::Refused(MediaError::QuotaExceeded))));
     let uploads = [begin(100).await.unwrap(), begin(100).await.unwrap()];
@@ -340,9 +340,9 @@ async fn pictures_are_visible_to_their_couple_only() {
     let again = Couple { previous: Some(two.couple.id), ..two.world.couple(two.couple.members) };
     two.store.commit(vec![PairingChange::Pair(again.clone()).into()]).await.unwrap();
     assert!(two.sees(two.ben(), &avatar).await && !two.sees(two.ben(), &photo).await);
-    two.backend.pairings().restore(two.ana(), true).await.unwrap();
+    two.backend.pairings().restore(two.ana(), None, true).await.unwrap();
     assert!(!two.sees(two.ben(), &photo).await);
-    two.backend.pairings().restore(two.ben(), true).await.unwrap();
+    two.backend.pairings().restore(two.ben(), None, true).await.unwrap();
     assert!(two.sees(two.ben(), &photo).await);
 }
 
@@ -351,7 +351,7 @@ async fn late_result_for_an_ended_couple_publishes_nothing() {
     let two = Two::new().await;
     let photo = two.photo(two.ana(), "a").await;
     two.post(two.ana(), "1", photo.id).await.unwrap();
-    let upload = two.pictures.begin(two.ana(), Purpose::Photo, None).await.unwrap();
+    let upload = two.pictures.begin(two.ana(), None, Purpose::Photo, None).await.unwrap();
     two.leave().await;
     let head = two.log(0).await.len();
     assert!(two.render(&photo).await);
@@ -367,7 +367,7 @@ async fn late_result_for_an_ended_couple_publishes_nothing() {
     };
     let late = two.pictures.add(&RequestContext::default(), &upload, received).await;
     assert!(matches!(late, Err(Failure::Refused(MediaError::NotPaired))));
-    let begin = two.pictures.begin(two.ana(), Purpose::Photo, None).await;
+    let begin = two.pictures.begin(two.ana(), None, Purpose::Photo, None).await;
     assert!(matches!(begin, Err(Failure::Refused(MediaError::NotPaired))));
 }
 

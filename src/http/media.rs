@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use couple_core::{
-    AccountId, Error, Failure, MediaId,
+    AccountId, CoupleId, Error, Failure, MediaId,
     media::{Crop, Media, MediaState, Purpose, Rendition, Space, Viewer},
 };
 use couple_media::gallery::{UploadError, UploadMetadata, Uploading};
@@ -21,7 +21,7 @@ use super::{
     extract::{AuthSession, Body, PathParam, RequestMeta, require_no_coding},
     paced_body::{PacedBody, Read},
     picture_access, time,
-    timeline::bad_query,
+    timeline::{bad_query, expected_couple},
     upload_form::{Fields, Form},
 };
 
@@ -202,9 +202,10 @@ struct UploadQuery {
     placeholder: Option<String>,
 }
 
-/// Metadata of an upload: purpose, visible area, placeholder.
+/// Metadata of an upload: purpose, expected couple, visible area, placeholder.
 pub(super) fn upload_metadata(
     purpose: &str,
+    couple: Option<CoupleId>,
     crop: Option<&str>,
     placeholder: Option<&str>,
 ) -> ApiResult<UploadMetadata> {
@@ -225,7 +226,7 @@ pub(super) fn upload_metadata(
     };
     let crop = crop.map(|crop| edges(crop).ok_or_else(|| invalid("crop"))).transpose()?;
     let placeholder = placeholder.map(|text| hash(text).ok_or_else(|| invalid("placeholder"))).transpose()?;
-    Ok(UploadMetadata { purpose, crop, placeholder })
+    Ok(UploadMetadata { purpose, couple, crop, placeholder })
 }
 
 /// Decodes base64 in either alphabet (RFC 4648), padded or not.
@@ -297,6 +298,7 @@ enum UploadBody {
 /// 429 `too_many_uploads` if they wait too long or too many wait; 503 `uploads_busy` if other accounts hold all permits. 408
 /// `body_timed_out` if no bytes arrive for 60 s or too few in 120 s. `GET /v1/capabilities` has every limit.
 #[utoipa::path(post, path = "/v1/media", tag = "media", security(("session" = [])), params(UploadQuery,
+        ("Couple-Id" = Option<String>, Header, description = "The couple that a photo is for; if the caller is in another one, 404 `not_paired`"),
         ("Idempotency-Key" = Option<String>, Header, description = "Optional: the same bytes have the same effect")),
     request_body(description = "The bytes", content(("application/octet-stream"), (UploadForm = "multipart/form-data"))),
     responses((status = 202, description = "Accepted; watch its state, or `media_ready` in the timeline", body = MediaOut),
@@ -311,6 +313,7 @@ async fn upload(
 ) -> ApiResult<(StatusCode, Json<MediaOut>)> {
     let Query(query) = query.map_err(bad_query)?;
     require_no_coding(&headers)?;
+    let couple = expected_couple(&headers)?;
     let _permit = app.uploads.take(signed.id()).await?;
     let body = PacedBody::new(body, &app.options);
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
@@ -329,7 +332,7 @@ async fn upload(
         problem.detail("send it in the query, or in a form before the file")
     })?;
     let (crop, placeholder) = (query.crop.or(fields.crop), query.placeholder.or(fields.placeholder));
-    let about = upload_metadata(&purpose, crop.as_deref(), placeholder.as_deref())?;
+    let about = upload_metadata(&purpose, couple, crop.as_deref(), placeholder.as_deref())?;
     let shown_as = format!("{:?}{:?}", about.purpose, about.crop);
     let length: Option<u64> =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

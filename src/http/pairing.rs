@@ -364,14 +364,17 @@ struct CouplePatch {
 
 /// Change the couple's title and anniversary. Absent fields stay, null clears a field.
 #[utoipa::path(patch, path = "/v1/couple", tag = "pairing", security(("session" = [])), request_body = CouplePatch,
+    params(("Couple-Id" = Option<String>, Header, description = "The couple to change; if the caller is in another one, 404 `not_paired`")),
     responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn describe(
     State(app): State<App>,
     signed: AuthSession,
+    headers: HeaderMap,
     body: Body<CouplePatch>,
 ) -> ApiResult<Json<CoupleOut>> {
     let CouplePatch { title, anniversary } = body.value;
-    let couple = app.backend.pairings().describe(signed.id(), title, anniversary).await?;
+    let expected = super::timeline::expected_couple(&headers)?;
+    let couple = app.backend.pairings().describe(signed.id(), expected, title, anniversary).await?;
     let side = side_of(&couple, &signed)?;
     Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }
@@ -416,13 +419,16 @@ struct Restoring {
 
 /// Choose whether to restore the earlier timeline. It can be read once both members want it.
 #[utoipa::path(put, path = "/v1/couple/previous", tag = "pairing", security(("session" = [])),
+    params(("Couple-Id" = Option<String>, Header, description = "The couple in which the caller chooses; if the caller is in another one, 404 `not_paired`")),
     request_body = Restoring, responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn restore(
     State(app): State<App>,
     signed: AuthSession,
+    headers: HeaderMap,
     body: Body<Restoring>,
 ) -> ApiResult<Json<CoupleOut>> {
-    let couple = app.backend.pairings().restore(signed.id(), body.value.wanted).await?;
+    let expected = super::timeline::expected_couple(&headers)?;
+    let couple = app.backend.pairings().restore(signed.id(), expected, body.value.wanted).await?;
     let side = side_of(&couple, &signed)?;
     Ok(Json(couple_out(&app, &signed, couple, side).await?))
 }

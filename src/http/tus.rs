@@ -19,6 +19,7 @@ use super::{
     extract::{AuthSession, PathParam, RequestMeta, require_no_coding},
     media::{still_signed_in, upload_metadata},
     paced_body::{PacedBody, Read},
+    timeline::expected_couple,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -120,7 +121,8 @@ fn read_metadata(metadata: &str) -> ApiResult<UploadMetadata> {
         String::from_utf8(BASE64.decode(pair.trim().as_bytes()).ok()?).ok()
     };
     let purpose = value("purpose").unwrap_or_default();
-    upload_metadata(&purpose, value("crop").as_deref(), value("placeholder").as_deref())
+    // The upload itself is bound to its couple.
+    upload_metadata(&purpose, None, value("crop").as_deref(), value("placeholder").as_deref())
 }
 
 /// Partial uploads that a final upload names by their URLs.
@@ -253,9 +255,11 @@ async fn options(State(app): State<App>) -> Response {
 /// Create a resumable upload (tus 1.0).
 ///
 /// Extensions: creation, creation-with-upload, creation-defer-length, concatenation, termination, expiration. An upload lasts 24 hours. A photo belongs to the
-/// couple in which the account is when the upload is created; once that couple has ended, the upload is refused with 410.
+/// couple in which the account is when the upload is created; once that couple has ended, the upload is refused with 410. Send `Couple-Id`, so
+/// that an upload from a queue never belongs to a later couple.
 #[utoipa::path(post, path = "/v1/uploads", tag = "media", security(("session" = [])),
     params(("Tus-Resumable" = String, Header, description = "`1.0.0`"),
+        ("Couple-Id" = Option<String>, Header, description = "The couple that a photo, or a part of one, is for; if the caller is in another one, 404 `not_paired`"),
         ("Upload-Length" = Option<u64>, Header, description = "Length in bytes, at least 1. Not with `Upload-Defer-Length`, nor of a final upload"),
         ("Upload-Defer-Length" = Option<u64>, Header, description = "`1`: a later `PATCH` declares the length"),
         ("Upload-Concat" = Option<String>, Header, description = "`partial`, or `final;` and the URLs of at most 64 complete partial uploads, separated by spaces"),
@@ -286,7 +290,12 @@ async fn create(
         return Err(Problem::new("invalid_field").field(METADATA.as_str(), "too_long"));
     }
     let (gallery, concatenation) = (app.backend.gallery(), header_text(&headers, &CONCAT)?);
-    let new = NewUpload { metadata, concatenation: concatenation.map(str::to_owned), ..NewUpload::default() };
+    let new = NewUpload {
+        couple: expected_couple(&headers)?,
+        metadata,
+        concatenation: concatenation.map(str::to_owned),
+        ..NewUpload::default()
+    };
     let mut upload = match concatenation {
         Some(PARTIAL_FOLDER) => {
             gallery.begin(signed.id(), NewUpload { length: declared_length(&headers)?, ..new }).await?

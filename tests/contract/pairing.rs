@@ -275,6 +275,29 @@ async fn late_repeat_does_not_reach_another_couple() {
 }
 
 #[tokio::test]
+async fn choice_to_restore_for_another_couple_is_refused() {
+    let world = World::new();
+    let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+    world.say(&ana, "before").await;
+    let old = world.get("/v1/couple", &ana).await.text("id");
+    world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    world.pair(&ana, &ben).await;
+    let new = world.get("/v1/couple", &ana).await.text("id");
+    let restore = async |couple: &str| {
+        let request = axum::http::Request::put("/v1/couple/previous")
+            .header("authorization", format!("Bearer {ana}"))
+            .header("content-type", "application/json")
+            .header("couple-id", couple);
+        world.raw(request.body(axum::body::Body::from(r#"{"wanted":true}"#)).unwrap()).await
+    };
+    for couple in [old.as_str(), "no-id", ""] {
+        assert_eq!(restore(couple).await.said(), (404, "not_paired"), "{couple:?}");
+    }
+    assert_eq!(world.get("/v1/couple", &ana).await.body["previous"]["wanted"], false);
+    assert_eq!(restore(&new).await.body["previous"]["wanted"], true);
+}
+
+#[tokio::test]
 async fn late_repeat_of_leaving_does_not_end_a_later_couple() {
     let world = World::new();
     let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;

@@ -1,11 +1,27 @@
 //! Concurrent requests that decide from the same state lose no update and exceed no limit.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::Request,
+};
+use couple::{
+    Backend, Keyring, blobs::Blobs, core::limits::Unlimited, http::HttpOptions, store::MemoryStore,
+};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
+use tower::ServiceExt as _;
 
-use crate::world::{World, png};
+use crate::{
+    observed_store::{ObservedStore, StoreObserver},
+    world::{World, png},
+};
 
 /// Sends requests concurrently (method, path, token, body). Returns their statuses in order.
 async fn at_once(world: &Arc<World>, requests: Vec<(&'static str, &'static str, String, Value)>) -> Vec<u16> {
@@ -145,5 +161,84 @@ async fn deletion_request_and_concurrent_accept_leave_no_invite() {
         assert!(matches!(statuses[2], 201 | 401 | 409), "round {round}: {statuses:?}");
         let again = world.post("/v1/invites/preview", &ben, json!({ "code": code })).await;
         assert_eq!(again.said(), (404, "invite_not_found"));
+    }
+}
+
+async fn send(app: &Router, method: &str, path: &str, token: &str, body: Value) -> Value {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/json");
+    let answer = app.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+    assert!(answer.status().is_success(), "{method} {path}");
+    let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    serde_json::from_slice(&body).unwrap_or_default()
+}
+
+/// Before the next commit, the first account leaves its couple and pairs with the third one.
+#[derive(Default)]
+struct ChangeOfPartner(Mutex<Option<(Router, [String; 2])>>);
+
+#[async_trait]
+impl StoreObserver for ChangeOfPartner {
+    async fn before(&self, what: &'static str) {
+        let armed = if what == "commit" { self.0.lock().unwrap().take() } else { None };
+        let Some((app, [ana, cleo])) = armed else { return };
+        send(&app, "DELETE", "/v1/couple", &ana, Value::Null).await;
+        let invite = send(&app, "POST", "/v1/invites", &ana, json!({})).await;
+        send(&app, "POST", "/v1/invites/accept", &cleo, json!({ "code": invite["code"] })).await;
+    }
+    async fn after(&self, _: &'static str) {}
+}
+
+/// The couple ends between the check of `Couple-Id` and the commit: the next couple is not changed.
+#[tokio::test]
+async fn couple_that_ends_before_the_commit_is_not_replaced_by_the_next() {
+    for (method, path) in [
+        ("PATCH", "/v1/couple"),
+        ("PUT", "/v1/couple/previous"),
+        ("POST", "/v1/media?purpose=photo"),
+        ("POST", "/v1/couple/entries"),
+    ] {
+        let observer = Arc::new(ChangeOfPartner::default());
+        let builder = Backend::builder()
+            .store(ObservedStore(MemoryStore::new(), observer.clone()))
+            .keys(Keyring::new([7; 32]))
+            .blobs(Blobs::memory())
+            .limits(Unlimited);
+        let world = World::of(builder, HttpOptions::default());
+        let (ana, ben) = world.couple("ana@example.org", "ben@example.org").await;
+        // So that there is a previous couple with entries.
+        world.say(&ana, "before").await;
+        world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+        world.pair(&ana, &ben).await;
+        let cleo = world.join("cleo@example.org").await;
+        let couple = world.get("/v1/couple", &ana).await.text("id");
+        *observer.0.lock().unwrap() = Some((world.app.clone(), [ana.clone(), cleo.clone()]));
+        let body = match path {
+            "/v1/couple" => json!({ "title": "Us" }).to_string().into_bytes(),
+            "/v1/couple/previous" => json!({ "wanted": true }).to_string().into_bytes(),
+            "/v1/couple/entries" => {
+                json!({ "client_id": "a", "kind": "hug", "body": {} }).to_string().into_bytes()
+            }
+            _ => png(40, 40),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {ana}"))
+            .header("content-type", "application/json")
+            .header("couple-id", &couple)
+            .body(Body::from(body));
+        assert_eq!(world.raw(request.unwrap()).await.said(), (404, "not_paired"), "{method} {path}");
+        let next = world.get("/v1/couple", &cleo).await;
+        assert_ne!(next.text("id"), couple);
+        assert_eq!(
+            (&next.body["title"], &next.body["head_seq"]),
+            (&Value::Null, &json!(1)),
+            "{method} {path}"
+        );
+        assert_eq!(world.get("/v1/media", &cleo).await.body["media"], json!([]), "{method} {path}");
     }
 }

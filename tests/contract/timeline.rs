@@ -162,7 +162,7 @@ async fn read_positions_are_limited() {
     assert_eq!(statuses, std::collections::BTreeMap::from([(204, 300), (429, 10)]));
 }
 
-/// Every write to the log may name its couple: with another one it is refused and changes nothing.
+/// Every write to the couple may name it: for another one it is refused and changes nothing.
 #[tokio::test]
 async fn write_for_another_couple_is_refused() {
     let world = World::new();
@@ -196,6 +196,7 @@ async fn write_for_another_couple_is_refused() {
         ("POST", "/v1/couple/entries", json!({"client_id": "x", "kind": "hug", "body": {}}), 201),
         ("POST", "/v1/couple/signals", json!({"kind": "hug"}), 202),
         ("PUT", "/v1/couple/read", json!({"seq": seqs.1}), 204),
+        ("PATCH", "/v1/couple", json!({"title": "Us"}), 200),
         ("PATCH", entry.as_str(), json!({"body": {"text": "edited"}}), 200),
         ("PUT", reaction.as_str(), json!({"emoji": "❤️"}), 200),
         ("DELETE", reaction.as_str(), Value::Null, 204),
@@ -236,10 +237,14 @@ async fn couple_id_is_documented_where_it_is_checked() {
         "DELETE /v1/couple",
         "DELETE /v1/couple/entries/{seq}",
         "DELETE /v1/couple/entries/{seq}/reaction",
+        "PATCH /v1/couple",
         "PATCH /v1/couple/entries/{seq}",
         "POST /v1/couple/entries",
         "POST /v1/couple/signals",
+        "POST /v1/media",
+        "POST /v1/uploads",
         "PUT /v1/couple/entries/{seq}/reaction",
+        "PUT /v1/couple/previous",
         "PUT /v1/couple/read",
     ];
     assert_eq!(listed, wanted);

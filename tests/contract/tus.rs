@@ -456,6 +456,44 @@ async fn upload_of_an_ended_couple_is_refused() {
     assert_eq!(send(&world, &ana, "DELETE", &path, &[], Body::empty()).await.status, 404);
 }
 
+/// Whole, partial and final uploads of a queue that is sent late must not belong to the next couple.
+#[tokio::test]
+async fn resumable_upload_for_another_couple_is_refused() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let former = world.get("/v1/couple", &ana).await.text("id");
+    world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    let bytes = png(40, 40);
+    let length = bytes.len().to_string();
+    let create = async |couple: &str, headers: &[(&str, &str)]| {
+        let common = [("couple-id", couple), ("content-type", "application/offset+octet-stream")];
+        let headers = [&common[..], headers].concat();
+        send(&world, &ana, "POST", "/v1/uploads", &headers, bytes.clone().into()).await
+    };
+    let photo = [("upload-length", length.as_str()), ("upload-metadata", PHOTO)];
+    let partial = [("upload-length", length.as_str()), ("upload-concat", "partial")];
+    assert_eq!(create(&former, &photo).await.said(), (404, "not_paired"));
+    assert_eq!(create(&former, &partial).await.said(), (404, "not_paired"));
+    let cleo = world.join("cleo@example.org").await;
+    world.pair(&ana, &cleo).await;
+    let current = world.get("/v1/couple", &ana).await.text("id");
+    let part = create(&current, &partial).await;
+    assert_eq!(part.status, 201, "{}", part.body);
+    let concat = format!("final;/v1/{}", part.headers["location"].to_str().unwrap());
+    let joined = [("upload-metadata", PHOTO), ("upload-concat", concat.as_str())];
+    for couple in [former.as_str(), "no-id", ""] {
+        for headers in [&photo, &partial, &joined] {
+            assert_eq!(create(couple, headers).await.said(), (404, "not_paired"), "{couple:?} {headers:?}");
+        }
+    }
+    assert_eq!(unfinished(&world, &ana).await, 1, "the partial upload of the current couple");
+    assert_eq!(world.get("/v1/media", &cleo).await.body["media"], json!([]));
+    assert_eq!(create(&current, &joined).await.status, 201);
+    assert_eq!(create(&current, &photo).await.status, 201);
+    let avatar = [("upload-length", length.as_str()), ("upload-metadata", "purpose YXZhdGFy")];
+    assert_eq!(create(&former, &avatar).await.status, 201, "an avatar belongs to no couple");
+}
+
 /// Number of unfinished uploads of an account.
 async fn unfinished(world: &World, token: &str) -> i64 {
     let token = couple::Secret::new(token.to_owned());

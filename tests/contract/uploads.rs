@@ -35,6 +35,31 @@ fn form(parts: &[(&str, &str, &[u8])]) -> Vec<u8> {
     form
 }
 
+/// A photo of a queue that is sent late must not be shown to the next partner.
+#[tokio::test]
+async fn photo_for_another_couple_is_refused() {
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let former = world.get("/v1/couple", &ana).await.text("id");
+    world.call("DELETE", "/v1/couple", Some(&ana), None).await;
+    let upload = async |couple: &str, purpose: &str| {
+        let request = Request::post(format!("/v1/media?purpose={purpose}"))
+            .header("authorization", format!("Bearer {ana}"))
+            .header("couple-id", couple);
+        world.raw(request.body(Body::from(png(40, 40))).unwrap()).await
+    };
+    assert_eq!(upload(&former, "photo").await.said(), (404, "not_paired"));
+    let cleo = world.join("cleo@example.org").await;
+    world.pair(&ana, &cleo).await;
+    let current = world.get("/v1/couple", &ana).await.text("id");
+    for couple in [former.as_str(), "no-id", ""] {
+        assert_eq!(upload(couple, "photo").await.said(), (404, "not_paired"), "{couple:?}");
+    }
+    assert_eq!(world.get("/v1/media", &cleo).await.body["media"], json!([]));
+    assert_eq!(upload(&current, "photo").await.status, 202);
+    assert_eq!(upload(&former, "avatar").await.status, 202, "an avatar belongs to no couple");
+}
+
 const FILE: &str = "name=\"file\"; filename=\"IMG_0001.jpg\"";
 
 #[tokio::test]

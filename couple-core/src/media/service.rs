@@ -97,16 +97,19 @@ impl Pictures {
 
     /// Admits an upload before its bytes are received. `length` is the declared number of bytes, if known.
     ///
+    /// With `couple`, a photo is for that couple only: a late upload never reaches another couple. An avatar belongs to no couple.
+    ///
     /// # Errors
     /// [`MediaError::NotPaired`], [`MediaError::QuotaExceeded`], [`MediaError::RateLimited`].
     pub async fn begin(
         &self,
         account: AccountId,
+        couple: Option<CoupleId>,
         purpose: Purpose,
         length: Option<u64>,
     ) -> MediaResult<AdmittedUpload> {
         self.allow_upload(account).await?;
-        self.prepare(account, purpose, length).await
+        self.prepare(account, couple, purpose, length).await
     }
 
     /// Takes a token from the upload rate limit of an account.
@@ -134,14 +137,16 @@ impl Pictures {
     pub async fn prepare(
         &self,
         account: AccountId,
+        couple: Option<CoupleId>,
         purpose: Purpose,
         length: Option<u64>,
     ) -> MediaResult<AdmittedUpload> {
         let space = match purpose {
             Purpose::Avatar => Space::Account(account),
             Purpose::Photo => {
-                let couple = self.ports.store.couple_of(account).await?;
-                Space::Couple(couple.ok_or(Failure::Refused(MediaError::NotPaired))?.id)
+                let current = self.ports.store.couple_of(account).await?.map(|couple| couple.id);
+                let current = current.filter(|current| couple.is_none_or(|expected| expected == *current));
+                Space::Couple(current.ok_or(Failure::Refused(MediaError::NotPaired))?)
             }
         };
         let bytes = i64::try_from(length.unwrap_or(0)).unwrap_or(i64::MAX);

@@ -24,6 +24,8 @@ pub const PARTIAL_FOLDER: &str = "partial";
 pub struct NewUpload {
     /// Purpose of the picture. None: the upload is a part of another upload.
     pub purpose: Option<Purpose>,
+    /// Couple that a photo, or a part of one, is meant for, if given.
+    pub couple: Option<CoupleId>,
     /// Total length in bytes, if the client knows it.
     pub length: Option<u64>,
     /// `Upload-Metadata` as received.
@@ -105,14 +107,15 @@ impl Gallery {
 
     /// Creates an upload.
     ///
-    /// A photo, or a part of one, belongs to the account's current couple, and to no later one.
+    /// A photo, or a part of one, belongs to the account's current couple, and to no later one. If [`NewUpload::couple`] is another
+    /// couple, the upload is refused.
     ///
     /// # Errors
     /// [`ResumeError`].
     pub async fn begin(&self, by: AccountId, new: NewUpload) -> Result<Resumable, ResumeError> {
         self.0.pictures.allow_upload(by).await?;
         self.check_length(new.purpose, new.length)?;
-        let couple = self.couple_for(by, new.purpose, new.length).await?;
+        let couple = self.couple_for(by, &new, new.length).await?;
         let unfinished = self.0.ports.store.unfinished_uploads(by).await?;
         let declared = new.length.map_or(0, bytes);
         if unfinished.count >= i64::from(self.0.options.max_unfinished_uploads_per_account)
@@ -170,7 +173,7 @@ impl Gallery {
         }
         let length = u64::try_from(offset).ok();
         self.check_length(new.purpose, length)?;
-        let couple = self.couple_for(by, new.purpose, length).await?;
+        let couple = self.couple_for(by, &new, length).await?;
         if couple.is_some() && couples.iter().any(|part| *part != couple) {
             return Err(ResumeError::CoupleEnded);
         }
@@ -244,12 +247,18 @@ impl Gallery {
     async fn couple_for(
         &self,
         by: AccountId,
-        purpose: Option<Purpose>,
+        new: &NewUpload,
         length: Option<u64>,
     ) -> Result<Option<CoupleId>, ResumeError> {
-        match purpose {
-            None => Ok(self.0.ports.store.couple_of(by).await?.map(|couple| couple.id)),
-            Some(purpose) => match self.0.pictures.prepare(by, purpose, length).await?.space {
+        match new.purpose {
+            None => {
+                let current = self.0.ports.store.couple_of(by).await?.map(|couple| couple.id);
+                if new.couple.is_some() && new.couple != current {
+                    return Err(UploadError::Refused(MediaError::NotPaired).into());
+                }
+                Ok(current)
+            }
+            Some(purpose) => match self.0.pictures.prepare(by, new.couple, purpose, length).await?.space {
                 Space::Couple(id) => Ok(Some(id)),
                 Space::Account(_) => Ok(None),
             },
@@ -436,7 +445,7 @@ impl Resumable {
         signed_in: impl Future<Output = Result<bool, Error>> + Send + 'static,
     ) -> Result<Option<StoredMedia>, ResumeError> {
         let inner = &self.gallery.0;
-        let upload = inner.pictures.prepare(self.row.owner, about.purpose, Some(self.offset())).await?;
+        let upload = inner.pictures.prepare(self.row.owner, None, about.purpose, Some(self.offset())).await?;
         let bound = match upload.space {
             Space::Couple(id) => self.row.couple == Some(id),
             Space::Account(_) => true,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use couple_core::{
-    AccountId, Digest, Error, ErrorKind, Failure, RequestContext,
+    AccountId, CoupleId, Digest, Error, ErrorKind, Failure, RequestContext,
     media::{AdmittedUpload, Crop, InspectedUpload, MediaError, Purpose, Source, StoredMedia},
 };
 use sha2::{Digest as _, Sha256};
@@ -28,6 +28,8 @@ const HEADER_BYTES: usize = 160 << 10;
 pub struct UploadMetadata {
     /// Purpose of the picture.
     pub purpose: Purpose,
+    /// Couple that a photo is meant for, if given: a late upload then never reaches another couple.
+    pub couple: Option<CoupleId>,
     /// Area of the picture that is shown. None: the whole.
     pub crop: Option<Crop>,
     /// `ThumbHash` shown until the picture is decoded.
@@ -38,7 +40,7 @@ pub struct UploadMetadata {
 
 impl From<Purpose> for UploadMetadata {
     fn from(purpose: Purpose) -> Self {
-        Self { purpose, crop: None, placeholder: None }
+        Self { purpose, couple: None, crop: None, placeholder: None }
     }
 }
 
@@ -134,7 +136,7 @@ impl Gallery {
         if length.is_some_and(|length| length > limit as u64) {
             return Err(UploadError::TooManyBytes { limit });
         }
-        let upload = self.0.pictures.begin(by, about.purpose, length).await?;
+        let upload = self.0.pictures.begin(by, about.couple, about.purpose, length).await?;
         Ok(self.uploading(about, upload)?)
     }
 

@@ -20,13 +20,30 @@ impl Pairings {
         Ok((couple.ok_or(Failure::Refused(PairingError::NotPaired))?, side))
     }
 
+    /// Current couple of an account and the account's side, if the couple is the expected one or none is expected.
+    async fn require_couple(
+        &self,
+        person: AccountId,
+        expected: Option<CoupleId>,
+    ) -> PairingResult<(Couple, Side)> {
+        let (couple, side) = self.couple_of(person).await?;
+        if expected.is_none_or(|expected| expected == couple.id) {
+            Ok((couple, side))
+        } else {
+            Err(Failure::Refused(PairingError::NotPaired))
+        }
+    }
+
     /// Sets title and anniversary. `None` keeps a field, `Some(None)` clears it.
+    ///
+    /// With `couple`, only that couple is changed: a late request never reaches another couple.
     ///
     /// # Errors
     /// [`PairingError::NotPaired`], [`PairingError::Invalid`], [`PairingError::RateLimited`].
     pub async fn describe(
         &self,
         person: AccountId,
+        couple: Option<CoupleId>,
         title: Option<Option<String>>,
         anniversary: Option<Option<String>>,
     ) -> PairingResult<Couple> {
@@ -47,7 +64,7 @@ impl Pairings {
         let described: PairingResult<CoupleId> = work
             .run_unkeyed(
                 async |previous: Option<(Couple, Side)>| {
-                    let (couple, side) = self.couple_of(person).await?;
+                    let (couple, side) = self.require_couple(person, couple).await?;
                     // Only a change takes a token, and only once.
                     if previous.is_none() && !is_same(&couple) {
                         self.ports.allow(&[(WRITE_PER_ACCOUNT, account_key(person))]).await?;
@@ -75,19 +92,24 @@ impl Pairings {
 
     /// Sets whether a member wants to restore the previous couple's timeline.
     ///
-    /// It is readable when both want it.
+    /// It is readable when both want it. With `couple`, only the wish in that couple is set.
     ///
     /// # Errors
     /// [`PairingError::NotPaired`], [`PairingError::NoPrevious`], [`PairingError::RateLimited`].
-    pub async fn restore(&self, person: AccountId, wanted: bool) -> PairingResult<Couple> {
+    pub async fn restore(
+        &self,
+        person: AccountId,
+        couple: Option<CoupleId>,
+        wanted: bool,
+    ) -> PairingResult<Couple> {
         self.ports.allow(&[(WRITE_PER_ACCOUNT, account_key(person))]).await?;
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         work.run_unkeyed(
-            async |_previous| Ok(self.ports.store.couple_of(person).await?),
+            async |_previous| Ok(self.require_couple(person, couple).await?.0),
             |couple| {
                 let (after, changes) =
-                    rules::restore(couple.as_ref(), person, wanted, now).map_err(Failure::Refused)?;
+                    rules::restore(Some(couple), person, wanted, now).map_err(Failure::Refused)?;
                 if changes.is_empty() {
                     return Ok(Decision::Answer(after));
                 }
