@@ -125,6 +125,15 @@ export class Core {
     return null;
   }
 
+  /**
+   * Headers of a write: the server refuses it with `not_paired` if the user is in another couple by then.
+   * @param {string | null | undefined} couple id
+   * @returns {Record<string, string>}
+   */
+  namingCouple(couple = this.replica.couple?.id) {
+    return couple ? { "couple-id": couple } : {};
+  }
+
   canSend() {
     return this.#tabs.leader && !this.#closed && this.session !== null && !this.#online.signal.aborted;
   }

@@ -75,7 +75,7 @@ export class Client {
    */
   async signal(kind, body) {
     if (this.#core.live.send({ type: "signal", kind, body })) return;
-    await this.#core.http.json("POST", "/v1/couple/signals", { body: { kind, body } });
+    await this.#core.http.json("POST", "/v1/couple/signals", { headers: this.#core.namingCouple(), body: { kind, body } });
   }
 
   /**

@@ -67,7 +67,7 @@ export class Outbox {
   async #send({ id, type, key, couple_id, client_id, kind, body, emoji, ...item }) {
     const { http, replica } = this.#core;
     // The server refuses a write for another couple than the user is in now: a `seq` means an entry of one couple.
-    const options = { idempotencyKey: id, headers: /** @type {Record<string, string>} */ (couple_id ? { "couple-id": couple_id } : {}) };
+    const options = { idempotencyKey: id, headers: this.#core.namingCouple(couple_id) };
     if (type === "append") {
       return entryOf(await http.json("POST", "/v1/couple/entries", { ...options, body: { client_id, kind, body } }));
     }

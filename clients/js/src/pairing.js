@@ -69,7 +69,7 @@ export class PairingApi {
    * @returns {Promise<Couple>}
    */
   async describe(patch) {
-    return this.#paired(await this.#core.http.call("PATCH", "/v1/couple", { body: patch }));
+    return this.#paired(await this.#core.http.call("PATCH", "/v1/couple", { headers: this.#core.namingCouple(), body: patch }));
   }
 
   /**
@@ -80,7 +80,7 @@ export class PairingApi {
   async leave({ block = false } = {}) {
     const couple = this.#core.replica.couple ?? (await this.#core.refreshCouple());
     if (!couple) return;
-    const options = { headers: { "couple-id": couple.id }, idempotencyKey: randomId() };
+    const options = { headers: this.#core.namingCouple(couple.id), idempotencyKey: randomId() };
     await this.#core.http.call("DELETE", `/v1/couple?block=${block}`, options);
     this.#core.publish({ type: "couple", couple: null });
   }
@@ -91,7 +91,7 @@ export class PairingApi {
    * @returns {Promise<Couple>}
    */
   async restore(wanted) {
-    return this.#paired(await this.#core.http.call("PUT", "/v1/couple/previous", { body: { wanted } }));
+    return this.#paired(await this.#core.http.call("PUT", "/v1/couple/previous", { headers: this.#core.namingCouple(), body: { wanted } }));
   }
 
   /**

@@ -217,10 +217,7 @@ export class Uploads {
     let { offset, media } = await this.#offset(record, signal);
     if (!record.url) {
       // A photo is for the couple in which the user chose it.
-      if (record.couple_id && (await this.#core.refreshCouple())?.id !== record.couple_id) {
-        throw new CoupleError("upload_couple_ended", { status: 410 });
-      }
-      const headers = { ...TUS, "upload-length": String(blob.size), "upload-metadata": record.metadata };
+      const headers = { ...TUS, ...this.#core.namingCouple(record.couple_id), "upload-length": String(blob.size), "upload-metadata": record.metadata };
       const response = await this.#request("POST", "/v1/uploads", headers, undefined, signal);
       record.url = absolute(response.headers.get("location") ?? "", http.url("/v1/uploads"));
       await writer.write([[`u:${record.order}`, record]]);

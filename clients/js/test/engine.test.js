@@ -469,6 +469,32 @@ test("signals go over the WebSocket, otherwise by a request", async () => {
   assert.deepEqual(events.signal, [{ from: "partner", kind: "kiss", body: null }]);
 });
 
+test("each write of the couple names the couple", async () => {
+  const { client, server } = await live({ transports: ["sse"] });
+  const named = /** @type {[string, string | null][]} */ ([]);
+  server.intercept = ({ method, path, headers }) => {
+    if (method === "GET") return undefined;
+    named.push([`${method} ${path}`, headers.get("couple-id")]);
+    return path === "/v1/uploads" ? problem(404, "not_paired") : json(200, server.couple);
+  };
+  await client.pairing.describe({ title: "Us" });
+  await client.pairing.restore(true);
+  await client.signal("hug");
+  for (const purpose of /** @type {const} */ (["photo", "avatar"])) {
+    const { id } = await client.media.upload(new Blob([purpose]), { purpose });
+    await assert.rejects(client.media.finished(id), { code: "not_paired" });
+  }
+  await client.pairing.leave();
+  assert.deepEqual(named, [
+    ["PATCH /v1/couple", "couple-1"],
+    ["PUT /v1/couple/previous", "couple-1"],
+    ["POST /v1/couple/signals", "couple-1"],
+    ["POST /v1/uploads", "couple-1"],
+    ["POST /v1/uploads", null],
+    ["DELETE /v1/couple?block=false", "couple-1"],
+  ]);
+});
+
 test("presence, read positions and the state of a photo are kept current", async () => {
   const { client, server, events } = await live();
   server.broadcast({ type: "presence", presence: "here" });

@@ -171,7 +171,7 @@ test("a photo for an ended couple is not shown to the next one", async () => {
   const upload = await ana.media.upload(noise(400), { purpose: "photo", entry: {} });
   await until(() => (ana.media.uploads[0]?.sent ?? 0) > 0);
   ana.setOnline(false);
-  const outcome = assert.rejects(ana.media.finished(upload.id), { code: "upload_couple_ended" });
+  const outcome = assert.rejects(ana.media.finished(upload.id), { code: "not_paired" });
   await server.call("DELETE", "/v1/couple", ana.session?.token);
   const cleo = opened();
   await signUp(server, cleo, "Cleo");
