@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 const TIMES: usize = 3_000;
 /// Tables that the measured operations read.
-const TABLES: [&str; 3] = ["couple", "entry", "job"];
+const TABLES: [&str; 3] = ["couple_couple", "couple_entry", "couple_job"];
 
 async fn time<F: Future<Output = ()>>(what: &str, engine: &Engine, work: impl Fn(usize) -> F) {
     for n in 0..100 {

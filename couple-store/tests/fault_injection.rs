@@ -110,7 +110,10 @@ const KILLED_WITH: [&[&str]; 2] =
 async fn broken(url: &str) -> bool {
     use sqlx::{Connection as _, MySqlConnection, Row as _};
     let Ok(mut connection) = MySqlConnection::connect(url).await else { return false };
-    let rows = sqlx::raw_sql("CHECK TABLE couple, entry EXTENDED").fetch_all(&mut connection).await.unwrap();
+    let rows = sqlx::raw_sql("CHECK TABLE couple_couple, couple_entry EXTENDED")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
     rows.iter().any(|row| row.get::<String, _>("Msg_text") != "OK")
 }
 
@@ -238,7 +241,7 @@ macro_rules! engines {
                 execute(&mut other, "BEGIN".to_owned()).await;
                 for token in &burst.tokens {
                     let id = literal(token.id.as_uuid());
-                    execute(&mut other, format!("UPDATE token SET tries = tries WHERE id = {id}")).await;
+                    execute(&mut other, format!("UPDATE couple_token SET tries = tries WHERE id = {id}")).await;
                 }
                 let (locked, refused) = burst.slowest_append().await;
                 execute(&mut other, "ROLLBACK".to_owned()).await;
@@ -300,11 +303,11 @@ macro_rules! engines {
                 };
                 let id = literal(couple.id.as_uuid());
                 let fill = format!(
-                    "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, created_at, reaction_first, reaction_second) \
+                    "INSERT INTO couple_entry (couple_id, seq, author, client_id, kind, body, created_at, reaction_first, reaction_second) \
                      SELECT {id}, n, n % 2, CONCAT('c', n), 'text', '{{}}', 0, 'x', 'y' FROM {numbers}"
                 );
                 execute(&mut connection, fill).await;
-                execute(&mut connection, format!("UPDATE couple SET head_seq = {entries} WHERE id = {id}")).await;
+                execute(&mut connection, format!("UPDATE couple_couple SET head_seq = {entries} WHERE id = {id}")).await;
                 purge_due_accounts(stringify!($name), store, &world, &couple, entries).await;
                 connection.close().await.unwrap();
             }
@@ -546,7 +549,7 @@ impl Burst {
 /// Statement that inserts a job with a dedupe key.
 fn insert_job(id: &str, key: &str) -> String {
     format!(
-        "INSERT INTO job (id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at, attempts) \
+        "INSERT INTO couple_job (id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at, attempts) \
          VALUES ({id}, 'q', 'n', '{{}}', '{key}', 0, 0, 1, 0, 0)"
     )
 }
@@ -563,7 +566,7 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
     let (id, email) = (account.id, account.email.key().clone());
     let network = digest(&[b"network"]);
     let select = |table: &str, column: &str, value: String| {
-        format!("SELECT {column} FROM {table} WHERE {column} = {value} FOR UPDATE")
+        format!("SELECT {column} FROM couple_{table} WHERE {column} = {value} FOR UPDATE")
     };
     let by_id = |table: &str, id: uuid::Uuid| select(table, "id", literal(id));
     let of = |change: AccountChange| -> MakeChange { Box::new(move || change.clone().into()) };

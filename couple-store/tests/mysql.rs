@@ -90,7 +90,7 @@ mod connecting {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         MySqlOptions::new(&url).connect().await.unwrap().close().await.unwrap();
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
-        let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
+        let newer = "INSERT INTO couple_migration VALUES (99, 'future', 'x', 1)";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
         let (kind, text) = connect_error(&url).await;
         assert_eq!(kind, ErrorKind::Misconfigured);
@@ -112,7 +112,7 @@ mod connecting {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
         drop(MySqlOptions::new(&url).connect().await.unwrap());
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
-        let half = "DELETE FROM couple_migration; DROP TABLE job, dead_job, outcome, entry";
+        let half = "UPDATE couple_migration SET finished = 0; DROP TABLE couple_job, couple_dead_job, couple_outcome, couple_entry";
         sqlx::raw_sql(half).execute(&mut connection).await.unwrap();
         let store = MySqlOptions::new(&url).connect().await.unwrap();
         let account = couple_conformance::World::default().account("ana");

@@ -138,7 +138,7 @@ mod opening {
         drop(SqliteOptions::new(&path).open().await.unwrap());
         let mut connection =
             sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-        let newer = "INSERT INTO couple_migration VALUES (99, 'future')";
+        let newer = "INSERT INTO couple_migration VALUES (99, 'future', 'x', 1)";
         sqlx::raw_sql(newer).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         let (kind, text) = open_error(&path).await;

@@ -32,6 +32,8 @@ use settings::{Database, Mail, Pictures, Settings};
 /// Maximum time for work in progress to end after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 const REDIS_CONNECTIONS: u32 = 4;
+/// Exit code of `--check` if a migration is missing.
+const PENDING: u8 = 3;
 /// Maximum connections to the admin address, which monitoring and probes use.
 const ADMIN_CONNECTIONS: usize = 256;
 
@@ -64,13 +66,15 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let work = async {
         match arguments.as_slice() {
-            [] => run(settings).await,
-            [only] if only == "--migrate-only" => migrate_only(&settings).await,
-            _ => Err("the only argument is --migrate-only; settings are environment variables".to_owned()),
+            [] => run(settings).await.map(|()| ExitCode::SUCCESS),
+            [only] if only == "--migrate-only" => migrate_only(&settings).await.map(|()| ExitCode::SUCCESS),
+            [only] if only == "--check" => check(&settings).await,
+            _ => Err("the only argument is --migrate-only or --check; settings are environment variables"
+                .to_owned()),
         }
     };
     match runtime.block_on(work) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(wrong) => refuse(&wrong),
     }
 }
@@ -91,6 +95,23 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
     backend.close().await.map_err(|error| error.to_string())?;
     println!("the schema is up to date");
     Ok(())
+}
+
+/// Prints whether the schema is up to date, and changes nothing.
+async fn check(settings: &Settings) -> Result<ExitCode, String> {
+    let status = match &settings.database {
+        Database::Memory => return Err("COUPLE_DATABASE_URL=memory: has no schema to check".to_owned()),
+        Database::Sqlite(path) => SqliteOptions::new(path).check().await,
+        Database::MySql(url) => MySqlOptions::new(url).check().await,
+        Database::Postgres(url) => PostgresOptions::new(url).check().await,
+    };
+    let status = status.map_err(|error| told(&error))?;
+    if status.is_current() {
+        println!("the schema is up to date");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("the database lacks the migration {}", status.pending.join(", "));
+    Ok(ExitCode::from(PENDING))
 }
 
 async fn run(settings: Settings) -> Result<(), String> {

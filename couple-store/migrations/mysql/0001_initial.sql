@@ -1,8 +1,9 @@
 -- Ids are UUIDv7 (16 bytes), digests 32 bytes, times microseconds since 1970-01-01 UTC, booleans 0 or 1.
 -- Text that is compared is stored as bytes, because a collation would ignore case or trailing spaces.
 -- MySQL commits each definition immediately, so each statement can be repeated.
+-- Each name that begins with `couple_`, except `couple_id`, is replaced if the host chose another prefix.
 
-CREATE TABLE IF NOT EXISTS account (
+CREATE TABLE IF NOT EXISTS couple_account (
     id BINARY(16) NOT NULL PRIMARY KEY,
     email_key VARBINARY(320) NOT NULL,
     email TEXT NOT NULL,
@@ -14,11 +15,11 @@ CREATE TABLE IF NOT EXISTS account (
     created_at BIGINT NOT NULL,
     deletion_due BIGINT,
     version BIGINT NOT NULL,
-    UNIQUE KEY account_email (email_key),
-    KEY account_deletion (deletion_due)
+    UNIQUE KEY couple_account_email (email_key),
+    KEY couple_account_deletion (deletion_due)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS token (
+CREATE TABLE IF NOT EXISTS couple_token (
     id BINARY(16) NOT NULL PRIMARY KEY,
     kind VARBINARY(255) NOT NULL,
     email_key VARBINARY(320) NOT NULL,
@@ -32,13 +33,18 @@ CREATE TABLE IF NOT EXISTS token (
     code_expires_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     used_at BIGINT,
-    UNIQUE KEY token_link (link),
-    KEY token_target (email_key, kind, created_at),
-    KEY token_account (account_id),
-    KEY token_expiry (expires_at)
+    -- Session and client network that requested the token.
+    session_id BINARY(16),
+    network BINARY(32),
+    foreign_tries BIGINT NOT NULL,
+    used_form VARBINARY(16),
+    UNIQUE KEY couple_token_link (link),
+    KEY couple_token_target (email_key, kind, created_at),
+    KEY couple_token_account (account_id),
+    KEY couple_token_expiry (expires_at)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS session (
+CREATE TABLE IF NOT EXISTS couple_session (
     account_id BINARY(16) NOT NULL,
     id BINARY(16) NOT NULL,
     token BINARY(32) NOT NULL,
@@ -48,12 +54,12 @@ CREATE TABLE IF NOT EXISTS session (
     seen_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     PRIMARY KEY (account_id, id),
-    UNIQUE KEY session_token (token),
-    KEY session_expiry (expires_at),
-    KEY session_seen (seen_at)
+    UNIQUE KEY couple_session_token (token),
+    KEY couple_session_expiry (expires_at),
+    KEY couple_session_seen (seen_at)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS invite (
+CREATE TABLE IF NOT EXISTS couple_invite (
     id BINARY(16) NOT NULL PRIMARY KEY,
     inviter BINARY(16) NOT NULL,
     inviter_email VARBINARY(320) NOT NULL,
@@ -70,15 +76,15 @@ CREATE TABLE IF NOT EXISTS invite (
     state BIGINT NOT NULL,
     accepted_by BINARY(16),
     couple_id BINARY(16),
-    UNIQUE KEY invite_code (code),
-    UNIQUE KEY invite_link (link),
-    UNIQUE KEY invite_pair (pair_key),
-    KEY invite_inviter (inviter, state, created_at),
-    KEY invite_target (target_key, state, created_at),
-    KEY invite_expiry (expires_at)
+    UNIQUE KEY couple_invite_code (code),
+    UNIQUE KEY couple_invite_link (link),
+    UNIQUE KEY couple_invite_pair (pair_key),
+    KEY couple_invite_inviter (inviter, state, created_at),
+    KEY couple_invite_target (target_key, state, created_at),
+    KEY couple_invite_expiry (expires_at)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS couple (
+CREATE TABLE IF NOT EXISTS couple_couple (
     id BINARY(16) NOT NULL PRIMARY KEY,
     first BINARY(16) NOT NULL,
     second BINARY(16) NOT NULL,
@@ -97,29 +103,29 @@ CREATE TABLE IF NOT EXISTS couple (
 
 -- Current couple of an account; the primary key allows one. NULL for an account without a couple that sends
 -- invites or was in a couple: its row exists because only an existing row can be locked.
-CREATE TABLE IF NOT EXISTS member (
+CREATE TABLE IF NOT EXISTS couple_member (
     account_id BINARY(16) NOT NULL PRIMARY KEY,
     couple_id BINARY(16)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
 -- All couples that an account has been in.
-CREATE TABLE IF NOT EXISTS membership (
+CREATE TABLE IF NOT EXISTS couple_membership (
     account_id BINARY(16) NOT NULL,
     couple_id BINARY(16) NOT NULL,
     PRIMARY KEY (account_id, couple_id)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS block (
+CREATE TABLE IF NOT EXISTS couple_block (
     blocker BINARY(16) NOT NULL,
     blocked BINARY(16) NOT NULL,
     blocker_email VARBINARY(320) NOT NULL,
     at BIGINT NOT NULL,
     PRIMARY KEY (blocker, blocked),
-    KEY block_email (blocker_email, blocked),
-    KEY block_blocked (blocked)
+    KEY couple_block_email (blocker_email, blocked),
+    KEY couple_block_blocked (blocked)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS entry (
+CREATE TABLE IF NOT EXISTS couple_entry (
     couple_id BINARY(16) NOT NULL,
     seq BIGINT NOT NULL,
     -- 0 first member, 1 second member, NULL system
@@ -134,11 +140,11 @@ CREATE TABLE IF NOT EXISTS entry (
     reaction_first TEXT,
     reaction_second TEXT,
     PRIMARY KEY (couple_id, seq),
-    UNIQUE KEY entry_client (couple_id, author, client_id),
-    KEY entry_kind (couple_id, kind, seq)
+    UNIQUE KEY couple_entry_client (couple_id, author, client_id),
+    KEY couple_entry_kind (couple_id, kind, seq)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS media (
+CREATE TABLE IF NOT EXISTS couple_media (
     -- 0 avatars of an account, 1 photos of a couple
     space_kind BIGINT NOT NULL,
     space_id BINARY(16) NOT NULL,
@@ -165,12 +171,15 @@ CREATE TABLE IF NOT EXISTS media (
     placeholder VARBINARY(255),
     uses BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
+    -- Whether the uploaded file is an animation, and whether a part of it is transparent.
+    animated BIGINT NOT NULL,
+    alpha BIGINT NOT NULL,
     PRIMARY KEY (space_id, id),
-    UNIQUE KEY media_id (id),
-    UNIQUE KEY media_identity (space_id, identity)
+    UNIQUE KEY couple_media_id (id),
+    UNIQUE KEY couple_media_identity (space_id, identity)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS media_rendition (
+CREATE TABLE IF NOT EXISTS couple_media_rendition (
     space_id BINARY(16) NOT NULL,
     media_id BINARY(16) NOT NULL,
     name VARBINARY(64) NOT NULL,
@@ -184,11 +193,11 @@ CREATE TABLE IF NOT EXISTS media_rendition (
     -- Time of the last request; NULL for a rendition that never expires.
     used_at BIGINT,
     PRIMARY KEY (space_id, media_id, name, format),
-    KEY media_rendition_used (used_at, media_id, name, format)
+    KEY couple_media_rendition_used (used_at, media_id, name, format)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
 -- Usage of each space. The row of a closed space stays, so that it accepts no late picture.
-CREATE TABLE IF NOT EXISTS media_space (
+CREATE TABLE IF NOT EXISTS couple_media_space (
     space_id BINARY(16) NOT NULL PRIMARY KEY,
     kind BIGINT NOT NULL,
     bytes BIGINT NOT NULL,
@@ -196,7 +205,7 @@ CREATE TABLE IF NOT EXISTS media_space (
     closed BIGINT NOT NULL
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS job (
+CREATE TABLE IF NOT EXISTS couple_job (
     id BINARY(16) NOT NULL PRIMARY KEY,
     queue VARBINARY(255) NOT NULL,
     name VARBINARY(255) NOT NULL,
@@ -209,11 +218,12 @@ CREATE TABLE IF NOT EXISTS job (
     created_at BIGINT NOT NULL,
     attempts BIGINT NOT NULL,
     claim BIGINT,
-    KEY job_due (queue, due_at, id),
-    UNIQUE KEY job_key (dedupe_key)
+    -- Finds waiting, leased and abandoned jobs: MySQL has no partial indexes.
+    KEY couple_job_claim (queue, claim, due_at, id),
+    UNIQUE KEY couple_job_key (dedupe_key)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS dead_job (
+CREATE TABLE IF NOT EXISTS couple_dead_job (
     id BINARY(16) NOT NULL PRIMARY KEY,
     queue VARBINARY(255) NOT NULL,
     name VARBINARY(255) NOT NULL,
@@ -226,15 +236,48 @@ CREATE TABLE IF NOT EXISTS dead_job (
     attempts BIGINT NOT NULL,
     error TEXT NOT NULL,
     died_at BIGINT NOT NULL,
-    KEY dead_job_queue (queue),
-    KEY dead_job_died (died_at)
+    KEY couple_dead_job_queue (queue),
+    KEY couple_dead_job_died (died_at)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
-CREATE TABLE IF NOT EXISTS outcome (
+CREATE TABLE IF NOT EXISTS couple_outcome (
     scope BINARY(32) NOT NULL PRIMARY KEY,
     request BINARY(32) NOT NULL,
     outcome MEDIUMTEXT NOT NULL,
     recorded_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
-    KEY outcome_expiry (expires_at)
+    KEY couple_outcome_expiry (expires_at)
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
+
+-- Counts of attempts that outlive a process, by keyed digest.
+CREATE TABLE IF NOT EXISTS couple_tally (
+    id BINARY(32) NOT NULL PRIMARY KEY,
+    counted BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    KEY couple_tally_expiry (expires_at, id)
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
+
+-- Resumable uploads (tus). The bytes are in the blobs that `parts` names.
+CREATE TABLE IF NOT EXISTS couple_resumable_upload (
+    id BINARY(16) NOT NULL PRIMARY KEY,
+    owner BINARY(16) NOT NULL,
+    -- Couple of the owner when the upload was created; NULL if the upload does not depend on a couple.
+    couple_id BINARY(16),
+    -- Length in bytes; NULL until the client declares it.
+    total_length BIGINT,
+    -- Number of stored bytes.
+    received BIGINT NOT NULL,
+    -- Blobs as {bytes}:{blob}, separated by spaces.
+    parts MEDIUMTEXT NOT NULL,
+    -- Fencing token of the latest request that claimed the upload.
+    writer BIGINT NOT NULL,
+    -- Upload-Metadata and Upload-Concat as the client sent them.
+    metadata TEXT NOT NULL,
+    concatenation TEXT,
+    -- Picture that was created from the upload; NULL while it is unfinished.
+    media_id BINARY(16),
+    expires_at BIGINT NOT NULL,
+    KEY couple_resumable_upload_owner (owner, media_id, id),
+    KEY couple_resumable_upload_unfinished (media_id, received),
+    KEY couple_resumable_upload_expiry (expires_at, id)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;

@@ -1,7 +1,8 @@
 -- Ids are UUIDv7, digests 32 bytes, times microseconds since 1970-01-01 UTC, booleans 0 or 1.
 -- An index for an ordered read ends with the key.
+-- Each name that begins with `couple_`, except `couple_id`, is replaced if the host chose another prefix.
 
-CREATE TABLE account (
+CREATE TABLE couple_account (
     id           UUID NOT NULL PRIMARY KEY,
     email_key    TEXT COLLATE "C" NOT NULL,
     email        TEXT NOT NULL,
@@ -14,10 +15,10 @@ CREATE TABLE account (
     deletion_due BIGINT,
     version      BIGINT NOT NULL
 );
-CREATE UNIQUE INDEX account_email ON account (email_key);
-CREATE INDEX account_deletion ON account (deletion_due, id) WHERE deletion_due IS NOT NULL;
+CREATE UNIQUE INDEX couple_account_email ON couple_account (email_key);
+CREATE INDEX couple_account_deletion ON couple_account (deletion_due, id) WHERE deletion_due IS NOT NULL;
 
-CREATE TABLE token (
+CREATE TABLE couple_token (
     id              UUID NOT NULL PRIMARY KEY,
     kind            TEXT COLLATE "C" NOT NULL,
     email_key       TEXT COLLATE "C" NOT NULL,
@@ -30,14 +31,19 @@ CREATE TABLE token (
     created_at      BIGINT NOT NULL,
     code_expires_at BIGINT NOT NULL,
     expires_at      BIGINT NOT NULL,
-    used_at         BIGINT
+    used_at         BIGINT,
+    -- Session and client network that requested the token.
+    session_id      UUID,
+    network         BYTEA,
+    foreign_tries   BIGINT NOT NULL,
+    used_form       TEXT COLLATE "C"
 );
-CREATE UNIQUE INDEX token_link ON token (link);
-CREATE INDEX token_target ON token (email_key, kind, created_at, id);
-CREATE INDEX token_account ON token (account_id) WHERE account_id IS NOT NULL;
-CREATE INDEX token_expiry ON token (expires_at, id);
+CREATE UNIQUE INDEX couple_token_link ON couple_token (link);
+CREATE INDEX couple_token_target ON couple_token (email_key, kind, created_at, id);
+CREATE INDEX couple_token_account ON couple_token (account_id) WHERE account_id IS NOT NULL;
+CREATE INDEX couple_token_expiry ON couple_token (expires_at, id);
 
-CREATE TABLE session (
+CREATE TABLE couple_session (
     account_id       UUID NOT NULL,
     id               UUID NOT NULL,
     token            BYTEA NOT NULL,
@@ -48,11 +54,11 @@ CREATE TABLE session (
     expires_at       BIGINT NOT NULL,
     PRIMARY KEY (account_id, id)
 );
-CREATE UNIQUE INDEX session_token ON session (token);
-CREATE INDEX session_expiry ON session (expires_at, account_id, id);
-CREATE INDEX session_seen ON session (seen_at, account_id, id);
+CREATE UNIQUE INDEX couple_session_token ON couple_session (token);
+CREATE INDEX couple_session_expiry ON couple_session (expires_at, account_id, id);
+CREATE INDEX couple_session_seen ON couple_session (seen_at, account_id, id);
 
-CREATE TABLE invite (
+CREATE TABLE couple_invite (
     id            UUID NOT NULL PRIMARY KEY,
     inviter       UUID NOT NULL,
     inviter_email TEXT COLLATE "C" NOT NULL,
@@ -70,14 +76,14 @@ CREATE TABLE invite (
     accepted_by   UUID,
     couple_id     UUID
 );
-CREATE UNIQUE INDEX invite_code ON invite (code);
-CREATE UNIQUE INDEX invite_link ON invite (link);
-CREATE UNIQUE INDEX invite_pair ON invite (pair_key);
-CREATE INDEX invite_inviter ON invite (inviter, state, created_at, id);
-CREATE INDEX invite_target ON invite (target_key, state, created_at, id);
-CREATE INDEX invite_expiry ON invite (expires_at, id);
+CREATE UNIQUE INDEX couple_invite_code ON couple_invite (code);
+CREATE UNIQUE INDEX couple_invite_link ON couple_invite (link);
+CREATE UNIQUE INDEX couple_invite_pair ON couple_invite (pair_key);
+CREATE INDEX couple_invite_inviter ON couple_invite (inviter, state, created_at, id);
+CREATE INDEX couple_invite_target ON couple_invite (target_key, state, created_at, id);
+CREATE INDEX couple_invite_expiry ON couple_invite (expires_at, id);
 
-CREATE TABLE couple (
+CREATE TABLE couple_couple (
     id             UUID NOT NULL PRIMARY KEY,
     first          UUID NOT NULL,
     second         UUID NOT NULL,
@@ -96,29 +102,29 @@ CREATE TABLE couple (
 
 -- Current couple of an account; the primary key allows one. NULL for an account without a couple that sends
 -- invites or was in a couple: its row exists because only an existing row can be locked.
-CREATE TABLE member (
+CREATE TABLE couple_member (
     account_id UUID NOT NULL PRIMARY KEY,
     couple_id  UUID
 );
 
 -- All couples that an account has been in.
-CREATE TABLE membership (
+CREATE TABLE couple_membership (
     account_id UUID NOT NULL,
     couple_id  UUID NOT NULL,
     PRIMARY KEY (account_id, couple_id)
 );
 
-CREATE TABLE block (
+CREATE TABLE couple_block (
     blocker       UUID NOT NULL,
     blocked       UUID NOT NULL,
     blocker_email TEXT COLLATE "C" NOT NULL,
     at            BIGINT NOT NULL,
     PRIMARY KEY (blocker, blocked)
 );
-CREATE INDEX block_email ON block (blocker_email, blocked);
-CREATE INDEX block_blocked ON block (blocked);
+CREATE INDEX couple_block_email ON couple_block (blocker_email, blocked);
+CREATE INDEX couple_block_blocked ON couple_block (blocked);
 
-CREATE TABLE entry (
+CREATE TABLE couple_entry (
     couple_id       UUID NOT NULL,
     seq             BIGINT NOT NULL,
     -- 0 first member, 1 second member, NULL system
@@ -134,10 +140,10 @@ CREATE TABLE entry (
     reaction_second TEXT,
     PRIMARY KEY (couple_id, seq)
 );
-CREATE UNIQUE INDEX entry_client ON entry (couple_id, author, client_id) WHERE client_id IS NOT NULL;
-CREATE INDEX entry_kind ON entry (couple_id, kind, seq);
+CREATE UNIQUE INDEX couple_entry_client ON couple_entry (couple_id, author, client_id) WHERE client_id IS NOT NULL;
+CREATE INDEX couple_entry_kind ON couple_entry (couple_id, kind, seq);
 
-CREATE TABLE media (
+CREATE TABLE couple_media (
     -- 0 avatars of an account, 1 photos of a couple
     space_kind   BIGINT NOT NULL,
     space_id     UUID NOT NULL,
@@ -164,12 +170,15 @@ CREATE TABLE media (
     placeholder  BYTEA,
     uses         BIGINT NOT NULL,
     created_at   BIGINT NOT NULL,
+    -- Whether the uploaded file is an animation, and whether a part of it is transparent.
+    animated     BIGINT NOT NULL,
+    alpha        BIGINT NOT NULL,
     PRIMARY KEY (space_id, id)
 );
-CREATE UNIQUE INDEX media_id ON media (id);
-CREATE UNIQUE INDEX media_identity ON media (space_id, identity);
+CREATE UNIQUE INDEX couple_media_id ON couple_media (id);
+CREATE UNIQUE INDEX couple_media_identity ON couple_media (space_id, identity);
 
-CREATE TABLE media_rendition (
+CREATE TABLE couple_media_rendition (
     space_id  UUID NOT NULL,
     media_id  UUID NOT NULL,
     name      TEXT COLLATE "C" NOT NULL,
@@ -184,10 +193,10 @@ CREATE TABLE media_rendition (
     used_at   BIGINT,
     PRIMARY KEY (space_id, media_id, name, format)
 );
-CREATE INDEX media_rendition_used ON media_rendition (used_at, media_id, name, format) WHERE used_at IS NOT NULL;
+CREATE INDEX couple_media_rendition_used ON couple_media_rendition (used_at, media_id, name, format) WHERE used_at IS NOT NULL;
 
 -- Usage of each space. The row of a closed space stays, so that it accepts no late picture.
-CREATE TABLE media_space (
+CREATE TABLE couple_media_space (
     space_id UUID NOT NULL PRIMARY KEY,
     kind     BIGINT NOT NULL,
     bytes    BIGINT NOT NULL,
@@ -195,7 +204,7 @@ CREATE TABLE media_space (
     closed   BIGINT NOT NULL
 );
 
-CREATE TABLE job (
+CREATE TABLE couple_job (
     id           UUID NOT NULL PRIMARY KEY,
     queue        TEXT COLLATE "C" NOT NULL,
     name         TEXT COLLATE "C" NOT NULL,
@@ -209,10 +218,12 @@ CREATE TABLE job (
     attempts     BIGINT NOT NULL,
     claim        BIGINT
 );
-CREATE INDEX job_due ON job (queue, due_at, id);
-CREATE UNIQUE INDEX job_key ON job (dedupe_key) WHERE dedupe_key IS NOT NULL;
+CREATE INDEX couple_job_due ON couple_job (queue, due_at, id);
+-- Leased and abandoned jobs are found without reading the jobs that wait.
+CREATE INDEX couple_job_leased ON couple_job (queue, due_at, id) WHERE claim IS NOT NULL;
+CREATE UNIQUE INDEX couple_job_key ON couple_job (dedupe_key) WHERE dedupe_key IS NOT NULL;
 
-CREATE TABLE dead_job (
+CREATE TABLE couple_dead_job (
     id           UUID NOT NULL PRIMARY KEY,
     queue        TEXT COLLATE "C" NOT NULL,
     name         TEXT COLLATE "C" NOT NULL,
@@ -226,14 +237,47 @@ CREATE TABLE dead_job (
     error        TEXT NOT NULL,
     died_at      BIGINT NOT NULL
 );
-CREATE INDEX dead_job_queue ON dead_job (queue);
-CREATE INDEX dead_job_died ON dead_job (died_at, id);
+CREATE INDEX couple_dead_job_queue ON couple_dead_job (queue);
+CREATE INDEX couple_dead_job_died ON couple_dead_job (died_at, id);
 
-CREATE TABLE outcome (
+CREATE TABLE couple_outcome (
     scope       BYTEA NOT NULL PRIMARY KEY,
     request     BYTEA NOT NULL,
     outcome     TEXT NOT NULL,
     recorded_at BIGINT NOT NULL,
     expires_at  BIGINT NOT NULL
 );
-CREATE INDEX outcome_expiry ON outcome (expires_at, scope);
+CREATE INDEX couple_outcome_expiry ON couple_outcome (expires_at, scope);
+
+-- Counts of attempts that outlive a process, by keyed digest.
+CREATE TABLE couple_tally (
+    id         BYTEA NOT NULL PRIMARY KEY,
+    counted    BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX couple_tally_expiry ON couple_tally (expires_at, id);
+
+-- Resumable uploads (tus). The bytes are in the blobs that `parts` names.
+CREATE TABLE couple_resumable_upload (
+    id            UUID NOT NULL PRIMARY KEY,
+    owner         UUID NOT NULL,
+    -- Couple of the owner when the upload was created; NULL if the upload does not depend on a couple.
+    couple_id     UUID,
+    -- Length in bytes; NULL until the client declares it.
+    total_length  BIGINT,
+    -- Number of stored bytes.
+    received      BIGINT NOT NULL,
+    -- Blobs as {bytes}:{blob}, separated by spaces.
+    parts         TEXT NOT NULL,
+    -- Fencing token of the latest request that claimed the upload.
+    writer        BIGINT NOT NULL,
+    -- Upload-Metadata and Upload-Concat as the client sent them.
+    metadata      TEXT NOT NULL,
+    concatenation TEXT,
+    -- Picture that was created from the upload; NULL while it is unfinished.
+    media_id      UUID,
+    expires_at    BIGINT NOT NULL
+);
+CREATE INDEX couple_resumable_upload_owner ON couple_resumable_upload (owner, media_id, id);
+CREATE INDEX couple_resumable_upload_unfinished ON couple_resumable_upload (media_id, received);
+CREATE INDEX couple_resumable_upload_expiry ON couple_resumable_upload (expires_at, id);

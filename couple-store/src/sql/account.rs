@@ -12,7 +12,7 @@ use couple_core::{
 use uuid::Uuid;
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
     tally,
 };
@@ -53,62 +53,62 @@ macro_rules! session {
 const MAX_SESSIONS_PER_QUERY: usize = 64;
 
 statements! {
-    ACCOUNT = "SELECT ", account!(), " FROM account WHERE id = $1";
-    ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM account WHERE email_key = $1";
-    FIRST = "SELECT id FROM account WHERE id > $1 ORDER BY id LIMIT 1";
-    TO_DELETE = "SELECT ", account!(), " FROM account WHERE deletion_due <= $1 AND deletion_due >= $2 \
+    ACCOUNT = "SELECT ", account!(), " FROM couple_account WHERE id = $1";
+    ACCOUNT_BY_EMAIL = "SELECT ", account!(), " FROM couple_account WHERE email_key = $1";
+    FIRST = "SELECT id FROM couple_account WHERE id > $1 ORDER BY id LIMIT 1";
+    TO_DELETE = "SELECT ", account!(), " FROM couple_account WHERE deletion_due <= $1 AND deletion_due >= $2 \
      AND (deletion_due > $3 OR id > $4) ORDER BY deletion_due, id LIMIT $5";
-    INSERT = "INSERT INTO account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM account WHERE id = $12) \
-     AND NOT EXISTS (SELECT 1 FROM account WHERE email_key = $13)";
-    EMAIL_OWNER = "SELECT id FROM account WHERE email_key = $1";
-    VERSION = "SELECT version FROM account WHERE id = $1 FOR UPDATE" => sqlite: "SELECT version FROM account WHERE id = $1";
-    UPDATE = "UPDATE account SET email_key = $1, email = $2, display_name = $3, locale = $4, time_zone = $5, birthday = $6, \
+    INSERT = "INSERT INTO couple_account (", account!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \
+     WHERE NOT EXISTS (SELECT 1 FROM couple_account WHERE id = $12) \
+     AND NOT EXISTS (SELECT 1 FROM couple_account WHERE email_key = $13)";
+    EMAIL_OWNER = "SELECT id FROM couple_account WHERE email_key = $1";
+    VERSION = "SELECT version FROM couple_account WHERE id = $1 FOR UPDATE" => sqlite: "SELECT version FROM couple_account WHERE id = $1";
+    UPDATE = "UPDATE couple_account SET email_key = $1, email = $2, display_name = $3, locale = $4, time_zone = $5, birthday = $6, \
      password = $7, created_at = $8, deletion_due = $9, version = version + 1 WHERE id = $10 AND version = $11";
-    ERASE = "DELETE FROM account WHERE id = $1 AND version = $2";
-    ERASE_TOKENS = "DELETE FROM token WHERE account_id = $1";
-    TOKEN = "SELECT ", token!(), " FROM token WHERE id = $1";
-    TOKEN_BY_LINK = "SELECT ", token!(), " FROM token WHERE link = $1";
-    OPEN_TOKENS = "SELECT ", token!(), " FROM token WHERE email_key = $1 AND kind = $2 AND used_at IS NULL AND expires_at > $3 \
+    ERASE = "DELETE FROM couple_account WHERE id = $1 AND version = $2";
+    ERASE_TOKENS = "DELETE FROM couple_token WHERE account_id = $1";
+    TOKEN = "SELECT ", token!(), " FROM couple_token WHERE id = $1";
+    TOKEN_BY_LINK = "SELECT ", token!(), " FROM couple_token WHERE link = $1";
+    OPEN_TOKENS = "SELECT ", token!(), " FROM couple_token WHERE email_key = $1 AND kind = $2 AND used_at IS NULL AND expires_at > $3 \
      ORDER BY created_at DESC, id DESC LIMIT 32";
-    INSERT_TOKEN = "INSERT INTO token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 \
-     FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM token WHERE id = $18)";
-    HOLD_SESSION = "SELECT 1 FROM session WHERE account_id = $1 AND id = $2 FOR UPDATE"
-        => sqlite: "SELECT 1 FROM session WHERE account_id = $1 AND id = $2";
-    REDEEM = "UPDATE token SET used_at = $1 WHERE id = $2 ", as_seen!("$3", "$4", "$5");
-    REDEEM_FORM = "UPDATE token SET used_form = $1, account_id = $2 WHERE id = $3 ", as_seen!("$4", "$5", "$6");
-    HOLD_TOKEN = "SELECT 1 FROM token WHERE id = $1 ", as_seen!("$2", "$3", "$4"), " FOR UPDATE"
-        => sqlite: "SELECT 1 FROM token WHERE id = $1 ", as_seen!("$2", "$3", "$4");
-    COUNT_TRIES = "UPDATE token SET tries = tries + CASE WHEN network = $1 THEN 1 ELSE 0 END, \
+    INSERT_TOKEN = "INSERT INTO couple_token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 \
+     FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM couple_token WHERE id = $18)";
+    HOLD_SESSION = "SELECT 1 FROM couple_session WHERE account_id = $1 AND id = $2 FOR UPDATE"
+        => sqlite: "SELECT 1 FROM couple_session WHERE account_id = $1 AND id = $2";
+    REDEEM = "UPDATE couple_token SET used_at = $1 WHERE id = $2 ", as_seen!("$3", "$4", "$5");
+    REDEEM_FORM = "UPDATE couple_token SET used_form = $1, account_id = $2 WHERE id = $3 ", as_seen!("$4", "$5", "$6");
+    HOLD_TOKEN = "SELECT 1 FROM couple_token WHERE id = $1 ", as_seen!("$2", "$3", "$4"), " FOR UPDATE"
+        => sqlite: "SELECT 1 FROM couple_token WHERE id = $1 ", as_seen!("$2", "$3", "$4");
+    COUNT_TRIES = "UPDATE couple_token SET tries = tries + CASE WHEN network = $1 THEN 1 ELSE 0 END, \
      foreign_tries = foreign_tries + CASE WHEN network = $2 THEN 0 ELSE 1 END \
      WHERE email_key = $3 AND kind = $4 AND used_at IS NULL AND code_expires_at > $5";
-    END_TOKENS = "UPDATE token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND id <> $4 AND used_at IS NULL";
-    END_TOKENS_OF = "UPDATE token SET used_at = $1 WHERE account_id = $2 AND kind = $3 AND id <> $4 AND used_at IS NULL";
-    REMOVE_TOKENS = "DELETE FROM token WHERE account_id = $1 AND session_id = $2";
-    REMOVE_OTHER_TOKENS = "DELETE FROM token WHERE account_id = $1 AND session_id <> $2";
-    PURGE_TOKENS = "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
-        => mysql: "DELETE FROM token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
+    END_TOKENS = "UPDATE couple_token SET used_at = $1 WHERE email_key = $2 AND kind = $3 AND id <> $4 AND used_at IS NULL";
+    END_TOKENS_OF = "UPDATE couple_token SET used_at = $1 WHERE account_id = $2 AND kind = $3 AND id <> $4 AND used_at IS NULL";
+    REMOVE_TOKENS = "DELETE FROM couple_token WHERE account_id = $1 AND session_id = $2";
+    REMOVE_OTHER_TOKENS = "DELETE FROM couple_token WHERE account_id = $1 AND session_id <> $2";
+    PURGE_TOKENS = "DELETE FROM couple_token WHERE id IN (SELECT id FROM couple_token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
+        => mysql: "DELETE FROM couple_token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
     SESSION_BY_TOKEN = "SELECT s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, \
      a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
-     a.deletion_due, a.version FROM session s JOIN account a ON a.id = s.account_id WHERE s.token = $1";
-    SESSIONS_OF = "SELECT ", session!(), " FROM session WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200";
-    PRESENT_SESSIONS = "SELECT token FROM session WHERE token IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
+     a.deletion_due, a.version FROM couple_session s JOIN couple_account a ON a.id = s.account_id WHERE s.token = $1";
+    SESSIONS_OF = "SELECT ", session!(), " FROM couple_session WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200";
+    PRESENT_SESSIONS = "SELECT token FROM couple_session WHERE token IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
      $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
      $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64)";
-    INSERT_SESSION = "INSERT INTO session (", session!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    TOUCH = "UPDATE session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
-    END_SESSION = "DELETE FROM session WHERE account_id = $1 AND id = $2";
-    END_SESSIONS = "DELETE FROM session WHERE account_id = $1 AND id <> $2";
-    PURGE_EXPIRED = "DELETE FROM session WHERE (account_id, id) IN (SELECT account_id, id FROM session \
+    INSERT_SESSION = "INSERT INTO couple_session (", session!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    TOUCH = "UPDATE couple_session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
+    END_SESSION = "DELETE FROM couple_session WHERE account_id = $1 AND id = $2";
+    END_SESSIONS = "DELETE FROM couple_session WHERE account_id = $1 AND id <> $2";
+    PURGE_EXPIRED = "DELETE FROM couple_session WHERE (account_id, id) IN (SELECT account_id, id FROM couple_session \
      WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2)"
-        => mysql: "DELETE FROM session WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2";
-    PURGE_IDLE = "DELETE FROM session WHERE (account_id, id) IN (SELECT account_id, id FROM session \
+        => mysql: "DELETE FROM couple_session WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2";
+    PURGE_IDLE = "DELETE FROM couple_session WHERE (account_id, id) IN (SELECT account_id, id FROM couple_session \
      WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2)"
-        => mysql: "DELETE FROM session WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2";
+        => mysql: "DELETE FROM couple_session WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2";
 }
 
 pub(super) async fn apply<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     change: &AccountChange,
 ) -> Result<ChangeResult, ApplyError> {
     match change {
@@ -235,14 +235,18 @@ pub(super) async fn apply<D: Dialect>(
 }
 
 /// Checks that the account still has the version that was read.
-async fn unchanged<D: Dialect>(connection: &mut D::Connection, id: AccountId, version: i64) -> Applied {
+async fn unchanged<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    id: AccountId,
+    version: i64,
+) -> Applied {
     let stored = Statement::<D>::new(VERSION).bind(id.as_uuid()).rows(connection).await?;
     let stored =
         stored.first().map(|row| <D as super::dialect::ReadColumn<i64>>::read(row, 0)).transpose()?;
     if stored == Some(version) { Ok(()) } else { Err(Conflict::AccountChanged(id).into()) }
 }
 
-async fn update<D: Dialect>(connection: &mut D::Connection, account: &Account) -> Applied {
+async fn update<D: Dialect>(connection: &mut TableConnection<'_, D>, account: &Account) -> Applied {
     let changed = Conflict::AccountChanged(account.id);
     unchanged::<D>(connection, account.id, account.version).await?;
     let owner = Statement::<D>::new(EMAIL_OWNER).bind(account.email.key().as_str()).rows(connection).await?;
@@ -270,7 +274,7 @@ fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D
         .opt_time(account.deletion_due)
 }
 
-async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token) -> Applied {
+async fn insert_token<D: Dialect>(connection: &mut TableConnection<'_, D>, token: &Token) -> Applied {
     if let (Some(account), Some(session)) = (token.account, token.session) {
         let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
         require_one_row(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
@@ -298,7 +302,7 @@ async fn insert_token<D: Dialect>(connection: &mut D::Connection, token: &Token)
 }
 
 async fn end_sessions<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     account: AccountId,
     except: Option<SessionId>,
 ) -> Applied {

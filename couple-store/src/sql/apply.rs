@@ -2,14 +2,17 @@
 
 use couple_core::{Change, ChangeResult};
 
-use super::{Dialect, account, apply_error::ApplyError, idempotency, job, media, pairing, timeline, upload};
+use super::{
+    Dialect, TableConnection, account, apply_error::ApplyError, idempotency, job, media, pairing, timeline,
+    upload,
+};
 
 /// Applies one change.
 ///
 /// Every precondition is checked before the first write of the change, so that a conflict in the first change
 /// of a commit leaves nothing to undo.
 pub(super) async fn apply<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     change: &Change,
 ) -> Result<ChangeResult, ApplyError> {
     match change {

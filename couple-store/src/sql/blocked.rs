@@ -18,6 +18,7 @@ use super::{
     commit_request::{CommitRequest, MAX_QUEUED_COMMITS},
     lock_registry::{LockRegistry, TransactionRegistration},
     locks::Lock,
+    table_names::TableNames,
     transaction::WriterConnection,
 };
 
@@ -73,12 +74,13 @@ impl BlockedQueue {
 /// Retries blocked commits until they time out.
 pub(super) async fn serve<D: Dialect>(
     pool: Pool<D>,
+    names: Arc<TableNames>,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<CommitRequest>>>,
     merge: usize,
     timeout: Duration,
 ) {
     let mut inbox = inbox.lock().await;
-    let mut connection = WriterConnection { pool, waits: false, held: None };
+    let mut connection = WriterConnection { pool, names, waits: false, held: None };
     let mut waiting: Vec<CommitRequest> = Vec::new();
     let mut pause = MIN_PAUSE;
     loop {

@@ -1,4 +1,4 @@
-//! Event bus between processes over PostgreSQL, on one channel of a database.
+//! Event bus between processes over PostgreSQL, on one channel of a database for each installation.
 
 use async_trait::async_trait;
 use couple_core::{
@@ -11,12 +11,11 @@ use sqlx::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{PostgresOptions, error::classify, server::Server as _};
+use super::{PostgresOptions, error::classify, server::Server as _, table_names::NameOptions};
 use crate::remote_bus::{PING_INTERVAL, RemoteBus, RemoteReceiver, Transport};
 
 /// Time limit of a statement, equal to the store's.
 const STATEMENT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
-const CHANNEL: &str = "couple";
 // NOTIFY holds a lock of the whole server until its transaction commits
 // (postgresql.org/docs/current/sql-notify.html). So it is never part of a store's transaction, and one
 // statement sends all waiting texts. NOTIFY also makes the transaction write to the write-ahead log;
@@ -37,22 +36,27 @@ const NOTIFY: &str = "SELECT SET_CONFIG('synchronous_commit', 'off', TRUE), COUN
 pub struct PostgresBus(RemoteBus);
 
 impl PostgresBus {
-    /// Subscribes in the database at `url`, in the format of [`PostgresOptions::new`].
+    /// Subscribes in the database of the options, which can be a URL only.
     ///
-    /// All processes of an installation must use the same database; the store may be in another one.
+    /// All processes of an installation must use the same database, table prefix and schema; the store may be
+    /// in another database. The channel is named after schema and prefix, so installations that share a
+    /// database get no notices of one another.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for an invalid URL, a wrong password or an unknown database;
+    /// [`ErrorKind::Misconfigured`] for an invalid URL or prefix, a wrong password or an unknown database;
     /// [`ErrorKind::Unavailable`] when no server responds.
-    pub async fn start(url: impl Into<String>) -> Result<Self, Error> {
-        let mut options = PostgresOptions::new(url).read_url()?;
+    pub async fn start(options: impl Into<PostgresOptions>) -> Result<Self, Error> {
+        let store_options = options.into();
+        store_options.names.check()?;
+        let channel = channel_of(&store_options.names);
+        let mut options = store_options.read_url()?;
         let address = Postgres::address(&options);
         if options.get_application_name().is_none() {
             options = options.application_name("couple bus");
         }
         let start = async {
             let sender = Mutex::new(Some(within("connect", options.connect()).await?));
-            RemoteBus::start(PostgresTransport { options, sender }).await
+            RemoteBus::start(PostgresTransport { options, channel, sender }).await
         };
         start.await.map(Self).map_err(|error| {
             Error::new(error.kind(), "listen").context(format!("PostgreSQL at {address}")).source(error)
@@ -60,8 +64,15 @@ impl PostgresBus {
     }
 }
 
+/// Channel of an installation.
+fn channel_of(names: &NameOptions) -> String {
+    let place = names.schema.as_ref().map_or_else(String::new, |schema| format!("{schema}."));
+    format!("{place}{}notices", names.prefix)
+}
+
 struct PostgresTransport {
     options: PgConnectOptions,
+    channel: String,
     sender: Mutex<Option<PgConnection>>,
 }
 
@@ -76,7 +87,7 @@ impl Transport for PostgresTransport {
             let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone());
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.eager_reconnect(false);
-            listener.listen(CHANNEL).await?;
+            listener.listen(&self.channel).await?;
             Ok(listener)
         };
         within("subscribe", subscribing).await
@@ -104,7 +115,7 @@ impl Transport for PostgresTransport {
             Some(connection) => connection,
             None => within("connect", self.options.connect()).await?,
         };
-        let sending = sqlx::query(NOTIFY).bind(CHANNEL).bind(texts).execute(&mut connection);
+        let sending = sqlx::query(NOTIFY).bind(&self.channel).bind(texts).execute(&mut connection);
         within("publish", sending).await?;
         *sender = Some(connection);
         Ok(())

@@ -11,7 +11,11 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{dialect_text::Sql, job_batch::BatchStatements};
+use super::{
+    dialect_text::Sql,
+    job_batch::BatchStatements,
+    table_names::{TableConnection, TableNames},
+};
 
 /// Driver that can bind a `T`.
 pub trait BindValue<'t, T>: Database {
@@ -173,8 +177,12 @@ pub trait Dialect:
         sql: SqlStr,
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
-    /// Statements whose text depends on the number of rows.
-    fn built() -> &'static BatchStatements;
+    /// Statements whose text depends on the number of rows. `prefix` is the text before the name of a table.
+    fn batch_statements(prefix: &str) -> BatchStatements;
+    /// Query for the names of the tables, views and indexes that exist among `names`, a list of text literals.
+    ///
+    /// They are looked up where a statement without a schema finds them, or in `schema`.
+    fn existing_relations(schema: Option<&str>, names: &str) -> String;
 }
 
 /// Waits up to [`Dialect::TRANSACTION_TIMEOUT`]; none after that.
@@ -196,23 +204,40 @@ pub(super) async fn count_up_returning<D: Dialect>(
     rows.first().map(|row| <D as ReadColumn<i64>>::read(row, 0)).transpose()
 }
 
+/// Text of a statement.
+enum StatementText {
+    /// A constant, written with the default prefix of tables.
+    Written(&'static str),
+    /// A generated text with the names of the installation.
+    Built(SqlStr),
+}
+
+impl StatementText {
+    fn for_tables(self, names: &TableNames) -> SqlStr {
+        match self {
+            Self::Written(text) => names.statement(text),
+            Self::Built(text) => text,
+        }
+    }
+}
+
 /// Statement with its arguments.
 pub(super) struct Statement<D: Dialect> {
-    sql: SqlStr,
+    sql: StatementText,
     args: D::Arguments,
     refused: Option<BoxDynError>,
 }
 
 impl<D: Dialect> Statement<D> {
     pub(super) fn new(sql: Sql) -> Self {
-        use sqlx::SqlSafeStr as _;
-        Self { sql: D::text_of(sql).into_sql_str(), args: D::Arguments::default(), refused: None }
+        Self { sql: StatementText::Written(D::text_of(sql)), args: D::Arguments::default(), refused: None }
     }
 
     /// Creates a statement from a generated text. The text consists of constants only, never of input.
     pub(super) fn built(sql: std::sync::Arc<str>) -> Self {
         use sqlx::SqlSafeStr as _;
-        Self { sql: AssertSqlSafe(sql).into_sql_str(), args: D::Arguments::default(), refused: None }
+        let sql = StatementText::Built(AssertSqlSafe(sql).into_sql_str());
+        Self { sql, args: D::Arguments::default(), refused: None }
     }
 
     pub(super) fn bind<'t, T>(mut self, value: T) -> Self
@@ -236,26 +261,27 @@ impl<D: Dialect> Statement<D> {
     }
 
     /// Runs the statement and returns the number of changed rows.
-    pub(super) async fn execute(self, connection: &mut D::Connection) -> sqlx::Result<u64> {
+    pub(super) async fn execute(self, connection: &mut TableConnection<'_, D>) -> sqlx::Result<u64> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error));
         }
-        Ok(D::affected(&D::execute(connection, self.sql, self.args).await?))
+        let sql = self.sql.for_tables(connection.names);
+        Ok(D::affected(&D::execute(connection.inner, sql, self.args).await?))
     }
 
     /// Runs an update that increments a counter; see [`Dialect::count_up`].
-    pub(super) async fn count_up(self, connection: &mut D::Connection) -> sqlx::Result<Option<i64>> {
+    pub(super) async fn count_up(self, connection: &mut TableConnection<'_, D>) -> sqlx::Result<Option<i64>> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error));
         }
-        D::count_up(connection, self.sql, self.args).await
+        D::count_up(connection.inner, self.sql.for_tables(connection.names), self.args).await
     }
 
-    pub(super) async fn rows(self, connection: &mut D::Connection) -> sqlx::Result<Vec<D::Row>> {
+    pub(super) async fn rows(self, connection: &mut TableConnection<'_, D>) -> sqlx::Result<Vec<D::Row>> {
         if let Some(error) = self.refused {
             return Err(sqlx::Error::Encode(error));
         }
-        D::fetch_all(connection, self.sql, self.args).await
+        D::fetch_all(connection.inner, self.sql.for_tables(connection.names), self.args).await
     }
 }
 

@@ -6,22 +6,22 @@ use couple_core::{
 };
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{ApplyError, require_one_row},
 };
 
 statements! {
-    FIND = "SELECT scope, request, outcome, recorded_at, expires_at FROM outcome WHERE scope = $1";
-    FORGET_EXPIRED = "DELETE FROM outcome WHERE scope = $1 AND expires_at <= $2";
-    RECORD = "INSERT INTO outcome (scope, request, outcome, recorded_at, expires_at) \
-     SELECT $1, $2, $3, $4, $5 FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM outcome WHERE scope = $6)";
-    PURGE = "DELETE FROM outcome WHERE scope IN \
-     (SELECT scope FROM outcome WHERE expires_at < $1 ORDER BY expires_at, scope LIMIT $2)"
-        => mysql: "DELETE FROM outcome WHERE expires_at < $1 ORDER BY expires_at, scope LIMIT $2";
+    FIND = "SELECT scope, request, outcome, recorded_at, expires_at FROM couple_outcome WHERE scope = $1";
+    FORGET_EXPIRED = "DELETE FROM couple_outcome WHERE scope = $1 AND expires_at <= $2";
+    RECORD = "INSERT INTO couple_outcome (scope, request, outcome, recorded_at, expires_at) \
+     SELECT $1, $2, $3, $4, $5 FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM couple_outcome WHERE scope = $6)";
+    PURGE = "DELETE FROM couple_outcome WHERE scope IN \
+     (SELECT scope FROM couple_outcome WHERE expires_at < $1 ORDER BY expires_at, scope LIMIT $2)"
+        => mysql: "DELETE FROM couple_outcome WHERE expires_at < $1 ORDER BY expires_at, scope LIMIT $2";
 }
 
 pub(super) async fn apply<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     change: &IdempotencyChange,
 ) -> Result<ChangeResult, ApplyError> {
     match change {

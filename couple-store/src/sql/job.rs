@@ -9,40 +9,40 @@ use couple_core::{
 };
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
     job_batch::{StatementsBySize, job_columns},
 };
 
 statements! {
-    DUE = "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL \
+    DUE = "SELECT ", job_columns!(), " FROM couple_job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
-        => sqlite: "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL ORDER BY due_at, id LIMIT $3";
-    ABANDONED = "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
+        => sqlite: "SELECT ", job_columns!(), " FROM couple_job WHERE queue = $1 AND due_at <= $2 AND claim IS NULL ORDER BY due_at, id LIMIT $3";
+    ABANDONED = "SELECT ", job_columns!(), " FROM couple_job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED"
-        => sqlite: "SELECT ", job_columns!(), " FROM job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3"
-        => mysql: "SELECT ", job_columns!(), " FROM job FORCE INDEX (job_claim) WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
+        => sqlite: "SELECT ", job_columns!(), " FROM couple_job WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL ORDER BY due_at, id LIMIT $3"
+        => mysql: "SELECT ", job_columns!(), " FROM couple_job FORCE INDEX (couple_job_claim) WHERE queue = $1 AND due_at <= $2 AND claim IS NOT NULL \
      ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED";
-    HOLD = "SELECT 1 FROM job WHERE id = $1 AND claim = $2 FOR UPDATE"
-        => sqlite: "SELECT 1 FROM job WHERE id = $1 AND claim = $2";
-    RENEW = "UPDATE job SET due_at = $1 WHERE id = $2 AND claim = $3";
-    FINISH = "DELETE FROM job WHERE id = $1 AND claim = $2";
-    RETRY = "UPDATE job SET due_at = $1, claim = NULL WHERE id = $2 AND claim = $3";
-    DEFER = "UPDATE job SET due_at = $1, claim = NULL, attempts = attempts - 1 WHERE id = $2 AND claim = $3";
-    BURY = "INSERT INTO dead_job (", job_columns!(), ", error, died_at) \
-     SELECT ", job_columns!(), ", $1, $2 FROM job WHERE id = $3 AND claim = $4";
-    REPLAY = "INSERT INTO job (", job_columns!(), ") \
-     SELECT id, queue, name, payload, NULL, $1, $2, max_attempts, created_at, 0 FROM dead_job WHERE id = $3";
-    FORGET_DEAD = "DELETE FROM dead_job WHERE id = $1";
-    PURGE_DEAD = "DELETE FROM dead_job WHERE id IN (SELECT id FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)"
-        => mysql: "DELETE FROM dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2";
-    NEXT_DUE = "SELECT due_at FROM job WHERE queue = $1 AND claim IS NULL ORDER BY due_at, id LIMIT 1";
-    NEXT_LEASE_END = "SELECT MIN(due_at) FROM job WHERE queue = $1 AND claim IS NOT NULL"
-        => mysql: "SELECT MIN(due_at) FROM job FORCE INDEX (job_claim) WHERE queue = $1 AND claim IS NOT NULL";
-    STATS = "SELECT (SELECT COUNT(*) FROM job WHERE queue = $1 AND due_at <= $2), \
-     (SELECT COUNT(*) FROM job WHERE queue = $3 AND due_at > $4), \
-     (SELECT COUNT(*) FROM dead_job WHERE queue = $5), (SELECT MIN(due_at) FROM job WHERE queue = $6)";
-    DEAD = "SELECT ", job_columns!(), ", error, died_at FROM dead_job WHERE id > $1 ORDER BY id LIMIT $2";
+    HOLD = "SELECT 1 FROM couple_job WHERE id = $1 AND claim = $2 FOR UPDATE"
+        => sqlite: "SELECT 1 FROM couple_job WHERE id = $1 AND claim = $2";
+    RENEW = "UPDATE couple_job SET due_at = $1 WHERE id = $2 AND claim = $3";
+    FINISH = "DELETE FROM couple_job WHERE id = $1 AND claim = $2";
+    RETRY = "UPDATE couple_job SET due_at = $1, claim = NULL WHERE id = $2 AND claim = $3";
+    DEFER = "UPDATE couple_job SET due_at = $1, claim = NULL, attempts = attempts - 1 WHERE id = $2 AND claim = $3";
+    BURY = "INSERT INTO couple_dead_job (", job_columns!(), ", error, died_at) \
+     SELECT ", job_columns!(), ", $1, $2 FROM couple_job WHERE id = $3 AND claim = $4";
+    REPLAY = "INSERT INTO couple_job (", job_columns!(), ") \
+     SELECT id, queue, name, payload, NULL, $1, $2, max_attempts, created_at, 0 FROM couple_dead_job WHERE id = $3";
+    FORGET_DEAD = "DELETE FROM couple_dead_job WHERE id = $1";
+    PURGE_DEAD = "DELETE FROM couple_dead_job WHERE id IN (SELECT id FROM couple_dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2)"
+        => mysql: "DELETE FROM couple_dead_job WHERE died_at < $1 ORDER BY died_at, id LIMIT $2";
+    NEXT_DUE = "SELECT due_at FROM couple_job WHERE queue = $1 AND claim IS NULL ORDER BY due_at, id LIMIT 1";
+    NEXT_LEASE_END = "SELECT MIN(due_at) FROM couple_job WHERE queue = $1 AND claim IS NOT NULL"
+        => mysql: "SELECT MIN(due_at) FROM couple_job FORCE INDEX (couple_job_claim) WHERE queue = $1 AND claim IS NOT NULL";
+    STATS = "SELECT (SELECT COUNT(*) FROM couple_job WHERE queue = $1 AND due_at <= $2), \
+     (SELECT COUNT(*) FROM couple_job WHERE queue = $3 AND due_at > $4), \
+     (SELECT COUNT(*) FROM couple_dead_job WHERE queue = $5), (SELECT MIN(due_at) FROM couple_job WHERE queue = $6)";
+    DEAD = "SELECT ", job_columns!(), ", error, died_at FROM couple_dead_job WHERE id > $1 ORDER BY id LIMIT $2";
 }
 
 /// New jobs of all commits in a transaction, inserted together: a round trip costs far more than a row.
@@ -51,7 +51,7 @@ pub(super) struct Enqueues<'a>(Vec<&'a NewJob>);
 
 /// Splits `rows` into the available statement sizes and runs a statement for each part.
 async fn in_pieces<'r, D: Dialect, T>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     sizes: &StatementsBySize,
     rows: &'r [T],
     bind: impl Fn(&Arc<str>, &'r [T]) -> Statement<D>,
@@ -86,10 +86,11 @@ impl<'a> Enqueues<'a> {
     pub(super) async fn write_since<D: Dialect>(
         &mut self,
         mark: usize,
-        connection: &mut D::Connection,
+        connection: &mut TableConnection<'_, D>,
     ) -> sqlx::Result<()> {
         let new_jobs = self.0.split_off(mark);
-        in_pieces::<D, _>(connection, &D::built().inserts, &new_jobs, |sql, jobs| {
+        let names = connection.names;
+        in_pieces::<D, _>(connection, &names.batch.inserts, &new_jobs, |sql, jobs| {
             jobs.iter().fold(Statement::built(sql.clone()), |statement, job| {
                 statement
                     .bind(job.id.as_uuid())
@@ -109,7 +110,7 @@ impl<'a> Enqueues<'a> {
 }
 
 pub(super) async fn apply<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     change: &JobChange,
 ) -> Result<ChangeResult, ApplyError> {
     match change {
@@ -171,7 +172,7 @@ pub(super) async fn apply<D: Dialect>(
 
 /// Claims the jobs that a query returns.
 async fn claim_due<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     due: Statement<D>,
     lease_until: Timestamp,
     claim: ClaimToken,
@@ -184,7 +185,8 @@ async fn claim_due<D: Dialect>(
         job.due_at = lease_until;
         claimed.push(ClaimedJob { job, attempt: attempts + 1, claim });
     }
-    in_pieces::<D, _>(connection, &D::built().claims, &claimed, |sql, jobs| {
+    let names = connection.names;
+    in_pieces::<D, _>(connection, &names.batch.claims, &claimed, |sql, jobs| {
         let statement = Statement::built(sql.clone()).time(lease_until).bind(claim);
         jobs.iter().fold(statement, |statement, one| statement.bind(one.job.id.as_uuid()))
     })
@@ -192,7 +194,11 @@ async fn claim_due<D: Dialect>(
     Ok(claimed)
 }
 
-async fn finish<D: Dialect>(connection: &mut D::Connection, id: JobId, claim: ClaimToken) -> Applied {
+async fn finish<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    id: JobId,
+    claim: ClaimToken,
+) -> Applied {
     let finished = Statement::<D>::new(FINISH).bind(id.as_uuid()).bind(claim).execute(connection).await?;
     require_one_row(finished, Conflict::ClaimLost(id))
 }

@@ -1,8 +1,8 @@
-//! Statements that write several rows of `job`, generated once for each dialect.
+//! Statements that write several rows of the table of jobs, generated once for each store.
 
 use std::sync::Arc;
 
-/// Columns of `job`, in the order in which they are written and read.
+/// Columns of the table of jobs, in the order in which they are written and read.
 macro_rules! job_columns {
     () => {
         "id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at, attempts"
@@ -25,8 +25,9 @@ pub(super) type StatementsBySize = [(usize, Arc<str>); 3];
 impl BatchStatements {
     /// Generates the statements.
     ///
-    /// `numbered`: placeholders are `$1`, …; `clash`: the clause that skips existing rows.
-    pub(super) fn new(numbered: bool, clash: &str) -> Self {
+    /// `prefix`: text before the name of a table; `numbered`: placeholders are `$1`, …; `clash`: the clause
+    /// that skips existing rows.
+    pub(super) fn new(prefix: &str, numbered: bool, clash: &str) -> Self {
         let list = |first: usize, count: usize| {
             let one = |n: usize| if numbered { format!("${}", first + n) } else { "?".to_owned() };
             (0..count).map(one).collect::<Vec<_>>().join(", ")
@@ -35,12 +36,17 @@ impl BatchStatements {
         let insert = |rows: usize| {
             let rows: Vec<_> =
                 (0..rows).map(|row| format!("({})", list(row * columns + 1, columns))).collect();
-            format!(concat!("INSERT INTO job (", job_columns!(), ") VALUES {} {}"), rows.join(", "), clash)
+            format!(
+                concat!("INSERT INTO {}job (", job_columns!(), ") VALUES {} {}"),
+                prefix,
+                rows.join(", "),
+                clash
+            )
         };
         let claim = |rows: usize| {
             let (due, claim, ids) = (list(1, 1), list(2, 1), list(3, rows));
             format!(
-                "UPDATE job SET due_at = {due}, attempts = attempts + 1, claim = {claim} WHERE id IN ({ids})"
+                "UPDATE {prefix}job SET due_at = {due}, attempts = attempts + 1, claim = {claim} WHERE id IN ({ids})"
             )
         };
         let sizes = [64, 8, 1];

@@ -18,7 +18,7 @@ use couple_core::{
 };
 use uuid::Uuid;
 
-use super::{Dialect, Row};
+use super::{Dialect, Row, TableConnection, table_names::TableNames};
 
 /// Lock that a commit needs: a row, or a set of rows.
 ///
@@ -363,6 +363,7 @@ impl Table {
         Self::Job,
     ];
 
+    /// Name without a prefix.
     const fn name(self) -> &'static str {
         match self {
             Self::Member => "member",
@@ -393,7 +394,7 @@ impl Table {
     }
 
     /// Statement that selects the existing rows among `keys`, with `how` as its end.
-    fn select<D: Dialect>(self, keys: &[Key], how: &str) -> String {
+    fn select<D: Dialect>(self, names: &TableNames, keys: &[Key], how: &str) -> String {
         let one = |key: &Key| match self {
             Self::Tally => D::literal_bytes(&format!("{}{}", uuid(key, 0).simple(), uuid(key, 16).simple())),
             _ => D::literal(uuid(key, 0)),
@@ -405,7 +406,8 @@ impl Table {
         } else {
             format!("{} IN ({})", self.key(), keys.iter().map(one).collect::<Vec<_>>().join(", "))
         };
-        let (number, key, name, index) = (self as u8, self.key(), self.name(), D::BY_PRIMARY_KEY);
+        let (number, key, name) = (self as u8, self.key(), names.qualified(self.name()));
+        let index = D::BY_PRIMARY_KEY;
         format!("; SELECT {number}, {key} FROM {name}{index} WHERE {condition}{how}")
     }
 }
@@ -423,11 +425,12 @@ fn uuid(key: &Key, from: usize) -> Uuid {
 /// A row that `SKIP LOCKED` does not return is held or does not exist. A second round trip without a lock finds out which. For tables
 /// whose rows are made on demand, this select is part of the first round trip. A row that does not exist is not held.
 pub(super) async fn lock_free_rows<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     begin: &str,
     then: &str,
     wanted: impl Iterator<Item = Lock>,
 ) -> sqlx::Result<HashSet<Lock>> {
+    let names = connection.names;
     let mut keys = Table::ALL.map(|table| (table, Vec::new()));
     for lock in wanted {
         if let Lock::Row(table, key) = lock {
@@ -441,10 +444,10 @@ pub(super) async fn lock_free_rows<D: Dialect>(
         if keys.is_empty() {
             continue;
         }
-        sql.push_str(&table.select::<D>(keys, " FOR UPDATE SKIP LOCKED"));
+        sql.push_str(&table.select::<D>(names, keys, " FOR UPDATE SKIP LOCKED"));
         if table.is_made_on_demand() {
             // Selects without a lock: a row that is returned here only is held.
-            sql.push_str(&table.select::<D>(keys, ""));
+            sql.push_str(&table.select::<D>(names, keys, ""));
         }
     }
     sql.push_str(then);
@@ -460,7 +463,7 @@ pub(super) async fn lock_free_rows<D: Dialect>(
         } else {
             let unseen: Vec<Key> = keys.into_iter().filter(|key| seen(key) == 0).collect();
             if !unseen.is_empty() {
-                missing.push_str(&table.select::<D>(&unseen, ""));
+                missing.push_str(&table.select::<D>(names, &unseen, ""));
             }
         }
     }
@@ -471,8 +474,8 @@ pub(super) async fn lock_free_rows<D: Dialect>(
 }
 
 /// Runs statements of [`Table::select`] and decodes the rows that they return.
-async fn found<D: Dialect>(connection: &mut D::Connection, sql: String) -> sqlx::Result<Vec<Lock>> {
-    let rows = D::fetch_raw(connection, sql).await?;
+async fn found<D: Dialect>(connection: &mut TableConnection<'_, D>, sql: String) -> sqlx::Result<Vec<Lock>> {
+    let rows = D::fetch_raw(connection.inner, sql).await?;
     let lock = |fetched: &D::Row| {
         let mut columns = Row::<D>::new(fetched);
         let number = columns.take::<i64>()?;

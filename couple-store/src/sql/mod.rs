@@ -3,9 +3,9 @@
 //! `dialect` defines the requirements for a driver and the differences between dialects. The modules named
 //! after areas hold the statements and are generic over the dialect; `apply` chooses the area of a change.
 //! `writer` merges waiting commits (group commit) and `transaction` runs them; `locks` defines what each
-//! change locks; `blocked` retries commits that wait for a lock, which `lock_registry` records. `sqlite` opens
-//! SQLite; `server` connects to a server, with the differences of `mysql` and `postgres`. `bus` is an event
-//! bus over PostgreSQL.
+//! change locks; `blocked` retries commits that wait for a lock, which `lock_registry` records. `sqlite_file` opens
+//! SQLite; `server` connects to a server, with the differences of `mysql` and `postgres`. `migrate` creates
+//! the tables, whose prefix `table_names` puts into statements. `bus` is an event bus over PostgreSQL.
 
 #[macro_use]
 mod dialect_text;
@@ -35,6 +35,9 @@ mod postgres;
 mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_file;
+mod table_names;
 mod tally;
 mod timeline;
 mod transaction;
@@ -44,6 +47,7 @@ mod writer;
 #[cfg(feature = "postgres")]
 pub use bus::PostgresBus;
 pub use dialect::Dialect;
+pub use migrate::SchemaStatus;
 #[cfg(feature = "mysql")]
 pub use mysql::{MySqlOptions, MySqlStore};
 #[cfg(feature = "postgres")]
@@ -51,7 +55,11 @@ pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use server::{Server, ServerOptions};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::SqliteStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite_file::SqliteOptions;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use couple_core::{Change, CommitError, Committed, Error, ErrorKind, Store};
@@ -59,11 +67,13 @@ use sqlx::Pool;
 
 use dialect::{Row, Statement, within_timeout};
 use dialect_text::Sql;
+use table_names::{TableConnection, TableNames};
 use writer::Writer;
 
 /// Store in an SQL database.
 pub struct SqlStore<D: Dialect> {
     reads: Pool<D>,
+    names: Arc<TableNames>,
     writer: Writer<D>,
     /// Connection for maintenance, such as checkpoints.
     housekeeping: Option<Pool<D>>,
@@ -90,7 +100,8 @@ impl<D: Dialect> SqlStore<D> {
         let mut connection =
             within_timeout::<D, _>(self.reads.acquire()).await.ok_or_else(timed_out)?.map_err(fail)?;
         let rows = {
-            let reading = statement.rows(&mut connection);
+            let mut named = TableConnection { inner: &mut *connection, names: &self.names };
+            let reading = statement.rows(&mut named);
             match D::TRANSACTION_TIMEOUT {
                 None => Some(reading.await),
                 // The limit includes the time spent waiting for a connection.

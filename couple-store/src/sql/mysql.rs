@@ -1,6 +1,6 @@
 //! MySQL and MariaDB.
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
 use couple_core::ErrorKind;
 use sqlx::{
@@ -24,25 +24,11 @@ pub type MySqlStore = SqlStore<MySql>;
 /// Settings of a store in MySQL or MariaDB.
 pub type MySqlOptions = ServerOptions<MySql>;
 
-const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, name: "initial", sql: include_str!("../../migrations/mysql/0001_initial.sql") },
-    Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/mysql/0002_proofs.sql") },
-    Migration {
-        version: 3,
-        name: "media_traits",
-        sql: include_str!("../../migrations/mysql/0003_media_traits.sql"),
-    },
-    Migration {
-        version: 4,
-        name: "resumable_upload",
-        sql: include_str!("../../migrations/mysql/0004_resumable_upload.sql"),
-    },
-    Migration {
-        version: 5,
-        name: "job_leased",
-        sql: include_str!("../../migrations/mysql/0005_job_leased.sql"),
-    },
-];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "initial",
+    sql: include_str!("../../migrations/mysql/0001_initial.sql"),
+}];
 
 fn number(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
@@ -104,10 +90,13 @@ impl Dialect for MySql {
         // between our check and our insert: the next run finds it.
         matches!(number(error), 1213 | 1205 | 1020 | 1062)
     }
-    fn built() -> &'static BatchStatements {
-        static BUILT: LazyLock<BatchStatements> =
-            LazyLock::new(|| BatchStatements::new(false, "ON DUPLICATE KEY UPDATE id = id"));
-        &BUILT
+    fn batch_statements(prefix: &str) -> BatchStatements {
+        BatchStatements::new(prefix, false, "ON DUPLICATE KEY UPDATE id = id")
+    }
+    fn existing_relations(_: Option<&str>, names: &str) -> String {
+        format!(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN ({names})"
+        )
     }
 }
 

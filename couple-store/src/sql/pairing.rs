@@ -8,7 +8,7 @@ use couple_core::{
 use uuid::Uuid;
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
     dialect::ReadColumn,
     timeline,
@@ -38,60 +38,60 @@ const DECLINED: i64 = 2;
 const WITHDRAWN: i64 = 3;
 
 statements! {
-    INVITE = "SELECT ", invite!(), " FROM invite WHERE id = $1";
-    INVITE_BY_CODE = "SELECT ", invite!(), " FROM invite WHERE code = $1";
-    INVITE_BY_LINK = "SELECT ", invite!(), " FROM invite WHERE link = $1";
-    INVITE_BETWEEN = "SELECT ", invite!(), " FROM invite WHERE pair_key = $1";
-    INVITES_OF = "SELECT ", invite!(), " FROM invite WHERE inviter = $1 AND state = 0 ORDER BY created_at DESC, id DESC LIMIT 200";
-    INVITES_TO = "SELECT ", invite!(), " FROM invite WHERE target_key = $1 AND state = 0 \
+    INVITE = "SELECT ", invite!(), " FROM couple_invite WHERE id = $1";
+    INVITE_BY_CODE = "SELECT ", invite!(), " FROM couple_invite WHERE code = $1";
+    INVITE_BY_LINK = "SELECT ", invite!(), " FROM couple_invite WHERE link = $1";
+    INVITE_BETWEEN = "SELECT ", invite!(), " FROM couple_invite WHERE pair_key = $1";
+    INVITES_OF = "SELECT ", invite!(), " FROM couple_invite WHERE inviter = $1 AND state = 0 ORDER BY created_at DESC, id DESC LIMIT 200";
+    INVITES_TO = "SELECT ", invite!(), " FROM couple_invite WHERE target_key = $1 AND state = 0 \
      ORDER BY created_at DESC, id DESC LIMIT 200";
-    OPEN_NOW = "SELECT id FROM invite WHERE inviter = $1 AND state = 0 AND expires_at > $2 LIMIT $3";
-    STANDING = "SELECT email_key, deletion_due FROM account WHERE id = $1";
-    INSERT_INVITE = "INSERT INTO invite (pair_key, ", invite!(), ") \
+    OPEN_NOW = "SELECT id FROM couple_invite WHERE inviter = $1 AND state = 0 AND expires_at > $2 LIMIT $3";
+    STANDING = "SELECT email_key, deletion_due FROM couple_account WHERE id = $1";
+    INSERT_INVITE = "INSERT INTO couple_invite (pair_key, ", invite!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM invite WHERE pair_key = $15)";
-    CLOSE_INVITE = "UPDATE invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
-    WITHDRAW = "UPDATE invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
-    FORGET_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE inviter = $1 LIMIT $2)"
-        => mysql: "DELETE FROM invite WHERE inviter = $1 LIMIT $2";
-    PURGE_INVITES = "DELETE FROM invite WHERE id IN (SELECT id FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
-        => mysql: "DELETE FROM invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
-    COUPLE = "SELECT ", couple!(), " FROM couple WHERE id = $1";
-    COUPLE_OF = "SELECT ", couple!(), " FROM couple WHERE id = (SELECT couple_id FROM member WHERE account_id = $1)";
-    COUPLES_OF = "SELECT ", couple!(), " FROM couple WHERE id IN (SELECT couple_id FROM membership WHERE account_id = $1) \
+     WHERE NOT EXISTS (SELECT 1 FROM couple_invite WHERE pair_key = $15)";
+    CLOSE_INVITE = "UPDATE couple_invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
+    WITHDRAW = "UPDATE couple_invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
+    FORGET_INVITES = "DELETE FROM couple_invite WHERE id IN (SELECT id FROM couple_invite WHERE inviter = $1 LIMIT $2)"
+        => mysql: "DELETE FROM couple_invite WHERE inviter = $1 LIMIT $2";
+    PURGE_INVITES = "DELETE FROM couple_invite WHERE id IN (SELECT id FROM couple_invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
+        => mysql: "DELETE FROM couple_invite WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
+    COUPLE = "SELECT ", couple!(), " FROM couple_couple WHERE id = $1";
+    COUPLE_OF = "SELECT ", couple!(), " FROM couple_couple WHERE id = (SELECT couple_id FROM couple_member WHERE account_id = $1)";
+    COUPLES_OF = "SELECT ", couple!(), " FROM couple_couple WHERE id IN (SELECT couple_id FROM couple_membership WHERE account_id = $1) \
      ORDER BY since DESC, id DESC LIMIT 200";
-    COUPLES_PAGE = "SELECT ", couple!(), " FROM membership JOIN couple ON id = couple_id WHERE account_id = $1 AND couple_id > $2 \
+    COUPLES_PAGE = "SELECT ", couple!(), " FROM couple_membership JOIN couple_couple ON id = couple_id WHERE account_id = $1 AND couple_id > $2 \
      ORDER BY couple_id LIMIT $3";
-    ENROL = "INSERT INTO member (account_id, couple_id) VALUES ($1, NULL) ON CONFLICT DO NOTHING"
-        => mysql: "INSERT INTO member (account_id, couple_id) VALUES ($1, NULL) ON DUPLICATE KEY UPDATE account_id = account_id";
-    MEMBER = "SELECT couple_id FROM member WHERE account_id = $1 FOR UPDATE"
-        => sqlite: "SELECT couple_id FROM member WHERE account_id = $1";
-    JOIN = "UPDATE member SET couple_id = $1 WHERE account_id = $2";
-    MEMBERS = "SELECT first, second FROM couple WHERE id = $1";
-    LEAVE = "UPDATE member SET couple_id = NULL WHERE account_id IN ($1, $2)";
-    RESIGN = "DELETE FROM member WHERE account_id = $1 AND couple_id IS NULL";
-    INSERT_MEMBERSHIP = "INSERT INTO membership (account_id, couple_id) VALUES ($1, $2)";
-    INSERT_COUPLE = "INSERT INTO couple (", couple!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
-    DESCRIBE = "UPDATE couple SET title = CASE WHEN $1 = 1 THEN $2 ELSE title END, \
+    ENROL = "INSERT INTO couple_member (account_id, couple_id) VALUES ($1, NULL) ON CONFLICT DO NOTHING"
+        => mysql: "INSERT INTO couple_member (account_id, couple_id) VALUES ($1, NULL) ON DUPLICATE KEY UPDATE account_id = account_id";
+    MEMBER = "SELECT couple_id FROM couple_member WHERE account_id = $1 FOR UPDATE"
+        => sqlite: "SELECT couple_id FROM couple_member WHERE account_id = $1";
+    JOIN = "UPDATE couple_member SET couple_id = $1 WHERE account_id = $2";
+    MEMBERS = "SELECT first, second FROM couple_couple WHERE id = $1";
+    LEAVE = "UPDATE couple_member SET couple_id = NULL WHERE account_id IN ($1, $2)";
+    RESIGN = "DELETE FROM couple_member WHERE account_id = $1 AND couple_id IS NULL";
+    INSERT_MEMBERSHIP = "INSERT INTO couple_membership (account_id, couple_id) VALUES ($1, $2)";
+    INSERT_COUPLE = "INSERT INTO couple_couple (", couple!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    DESCRIBE = "UPDATE couple_couple SET title = CASE WHEN $1 = 1 THEN $2 ELSE title END, \
      anniversary = CASE WHEN $3 = 1 THEN $4 ELSE anniversary END WHERE id = $5 AND ended_at IS NULL";
-    RESTORE_FIRST = "UPDATE couple SET restore_first = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
-    RESTORE_SECOND = "UPDATE couple SET restore_second = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
-    END = "UPDATE couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
-    BLOCKS_OF = "SELECT ", block!(), " FROM block WHERE blocker = $1 ORDER BY at DESC, blocked DESC LIMIT 200";
-    IS_BLOCKED = "SELECT 1 FROM block WHERE blocker = $1 AND blocked = $2";
-    IS_BLOCKED_BY_EMAIL = "SELECT 1 FROM block WHERE blocker_email = $1 AND blocked = $2 LIMIT 1";
-    INSERT_BLOCK = "INSERT INTO block (", block!(), ") VALUES ($1, $2, $3, $4)";
-    UNBLOCK = "DELETE FROM block WHERE blocker = $1 AND blocked = $2";
-    FORGET_BLOCKS_BY = "DELETE FROM block WHERE (blocker, blocked) IN \
-     (SELECT blocker, blocked FROM block WHERE blocker = $1 LIMIT $2)"
-        => mysql: "DELETE FROM block WHERE blocker = $1 LIMIT $2";
-    FORGET_BLOCKS_OF = "DELETE FROM block WHERE (blocker, blocked) IN \
-     (SELECT blocker, blocked FROM block WHERE blocked = $1 LIMIT $2)"
-        => mysql: "DELETE FROM block WHERE blocked = $1 LIMIT $2";
+    RESTORE_FIRST = "UPDATE couple_couple SET restore_first = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
+    RESTORE_SECOND = "UPDATE couple_couple SET restore_second = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
+    END = "UPDATE couple_couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
+    BLOCKS_OF = "SELECT ", block!(), " FROM couple_block WHERE blocker = $1 ORDER BY at DESC, blocked DESC LIMIT 200";
+    IS_BLOCKED = "SELECT 1 FROM couple_block WHERE blocker = $1 AND blocked = $2";
+    IS_BLOCKED_BY_EMAIL = "SELECT 1 FROM couple_block WHERE blocker_email = $1 AND blocked = $2 LIMIT 1";
+    INSERT_BLOCK = "INSERT INTO couple_block (", block!(), ") VALUES ($1, $2, $3, $4)";
+    UNBLOCK = "DELETE FROM couple_block WHERE blocker = $1 AND blocked = $2";
+    FORGET_BLOCKS_BY = "DELETE FROM couple_block WHERE (blocker, blocked) IN \
+     (SELECT blocker, blocked FROM couple_block WHERE blocker = $1 LIMIT $2)"
+        => mysql: "DELETE FROM couple_block WHERE blocker = $1 LIMIT $2";
+    FORGET_BLOCKS_OF = "DELETE FROM couple_block WHERE (blocker, blocked) IN \
+     (SELECT blocker, blocked FROM couple_block WHERE blocked = $1 LIMIT $2)"
+        => mysql: "DELETE FROM couple_block WHERE blocked = $1 LIMIT $2";
 }
 
 pub(super) async fn apply<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     change: &PairingChange,
 ) -> Result<ChangeResult, ApplyError> {
     match change {
@@ -179,7 +179,7 @@ pub(super) async fn apply<D: Dialect>(
 ///
 /// Inserts a row for every account that invites or pairs, because only an existing row can be locked.
 pub(super) async fn is_member<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     account: AccountId,
 ) -> sqlx::Result<bool> {
     Statement::<D>::new(ENROL).bind(account.as_uuid()).execute(connection).await?;
@@ -194,7 +194,7 @@ pub(super) async fn is_member<D: Dialect>(
 ///
 /// Read under the lock of its `member` row, which a deletion request and a change of address take as well.
 async fn account_state<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     account: AccountId,
 ) -> sqlx::Result<Option<(String, bool)>> {
     let rows = Statement::<D>::new(STANDING).bind(account.as_uuid()).rows(connection).await?;
@@ -203,7 +203,11 @@ async fn account_state<D: Dialect>(
     Ok(Some((<D as ReadColumn<String>>::read(row, 0)?, due.is_some())))
 }
 
-async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invite, limit: u32) -> Applied {
+async fn insert_invite<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    invite: &Invite,
+    limit: u32,
+) -> Applied {
     if is_member::<D>(connection, invite.inviter).await? {
         return Err(Conflict::Paired(invite.inviter).into());
     }
@@ -243,7 +247,7 @@ async fn insert_invite<D: Dialect>(connection: &mut D::Connection, invite: &Invi
     require_one_row(statement.execute(connection).await?, Conflict::InviteCrossed)
 }
 
-async fn pair<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Applied {
+async fn pair<D: Dialect>(connection: &mut TableConnection<'_, D>, couple: &Couple) -> Applied {
     // Lock in the order of ids, so that two transactions with the same members wait and do not deadlock.
     let mut members = couple.members;
     members.sort_unstable();
@@ -287,7 +291,7 @@ async fn pair<D: Dialect>(connection: &mut D::Connection, couple: &Couple) -> Ap
 }
 
 async fn unblock<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     blocker: AccountId,
     blocked: AccountId,
 ) -> Applied {

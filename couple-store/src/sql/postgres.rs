@@ -1,6 +1,6 @@
 //! PostgreSQL.
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
 use couple_core::ErrorKind;
 use sqlx::{ConnectOptions as _, Postgres, SqlStr, error::DatabaseError, postgres::PgConnectOptions};
@@ -21,29 +21,11 @@ pub type PostgresStore = SqlStore<Postgres>;
 /// Settings of a store in PostgreSQL.
 pub type PostgresOptions = ServerOptions<Postgres>;
 
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "initial",
-        sql: include_str!("../../migrations/postgres/0001_initial.sql"),
-    },
-    Migration { version: 2, name: "proofs", sql: include_str!("../../migrations/postgres/0002_proofs.sql") },
-    Migration {
-        version: 3,
-        name: "media_traits",
-        sql: include_str!("../../migrations/postgres/0003_media_traits.sql"),
-    },
-    Migration {
-        version: 4,
-        name: "resumable_upload",
-        sql: include_str!("../../migrations/postgres/0004_resumable_upload.sql"),
-    },
-    Migration {
-        version: 5,
-        name: "job_leased",
-        sql: include_str!("../../migrations/postgres/0005_job_leased.sql"),
-    },
-];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "initial",
+    sql: include_str!("../../migrations/postgres/0001_initial.sql"),
+}];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {
@@ -101,10 +83,17 @@ impl Dialect for Postgres {
         // our check and our insert: the next run finds it.
         matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03" | "23505"))
     }
-    fn built() -> &'static BatchStatements {
-        static BUILT: LazyLock<BatchStatements> =
-            LazyLock::new(|| BatchStatements::new(true, "ON CONFLICT DO NOTHING"));
-        &BUILT
+    fn batch_statements(prefix: &str) -> BatchStatements {
+        BatchStatements::new(prefix, true, "ON CONFLICT DO NOTHING")
+    }
+    fn existing_relations(schema: Option<&str>, names: &str) -> String {
+        let place = match schema {
+            Some(schema) => {
+                format!("relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{schema}')")
+            }
+            None => "pg_table_is_visible(oid)".to_owned(),
+        };
+        format!("SELECT CAST(relname AS TEXT) FROM pg_class WHERE relname IN ({names}) AND {place}")
     }
 }
 
@@ -149,6 +138,19 @@ impl Server for Postgres {
     }
     fn address(options: &PgConnectOptions) -> String {
         format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or(""))
+    }
+}
+
+impl ServerOptions<Postgres> {
+    /// Sets the schema of the tables. Default: none, which is the first schema of the server's `search_path`.
+    ///
+    /// A schema that does not exist is created with the tables. Statements name it, so the `search_path` of
+    /// connections does not matter and does not change. The name begins with a to z, has only a to z, 0 to 9 and
+    /// `_`, and at most 32 characters. The prefix still applies; it can be empty in a separate schema.
+    #[must_use]
+    pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
+        self.names.schema = Some(schema.into());
+        self
     }
 }
 

@@ -7,10 +7,11 @@ use sqlx::{ConnectOptions as _, Connection as _, Pool, pool::PoolOptions};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SchemaStatus, SqlStore, Statement, TableConnection, TableNames,
     dialect_text::Sql,
     error::classify,
-    migrate::{Migration, migrate},
+    migrate::{Migration, check, migrate},
+    table_names::NameOptions,
     writer::Writer,
 };
 
@@ -55,13 +56,18 @@ pub struct ServerOptions<D> {
     url: String,
     connections: u32,
     merge: usize,
+    pub(super) names: NameOptions,
+    migrates: bool,
     dialect: PhantomData<D>,
 }
 
 impl<D> std::fmt::Debug for ServerOptions<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL contains a password.
-        f.debug_struct("ServerOptions").field("connections", &self.connections).finish_non_exhaustive()
+        f.debug_struct("ServerOptions")
+            .field("connections", &self.connections)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +76,14 @@ impl<D: Server> ServerOptions<D> {
     ///
     /// Options, such as those of TLS, follow after `?`.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), connections: 10, merge: 64, dialect: PhantomData }
+        Self {
+            url: url.into(),
+            connections: 10,
+            merge: 64,
+            names: NameOptions::default(),
+            migrates: true,
+            dialect: PhantomData,
+        }
     }
     /// Sets the maximum number of connections. Default: 10; the minimum is 3.
     ///
@@ -87,25 +100,74 @@ impl<D: Server> ServerOptions<D> {
         self
     }
 
+    /// Sets the prefix of the names of tables and indexes. Default: `couple_`.
+    ///
+    /// It begins with a to z, has only a to z, 0 to 9 and `_`, and at most 24 characters; or it is empty.
+    /// Installations with different prefixes can share a database.
+    #[must_use]
+    pub fn with_table_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.names.prefix = prefix.into();
+        self
+    }
+    /// Sets whether [`connect`](Self::connect) migrates the schema. Default: true.
+    ///
+    /// If false, `connect` refuses a database that lacks a migration, so the account of the process needs no
+    /// privilege to create tables.
+    #[must_use]
+    pub const fn with_migration_on_connect(mut self, migrates: bool) -> Self {
+        self.migrates = migrates;
+        self
+    }
+
     /// Connects and migrates the schema. Concurrent processes wait for one another.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for an invalid URL, a wrong password, an unknown database, a server that
-    /// is too old or of another kind, or a newer schema; [`ErrorKind::Unavailable`] when no server responds.
+    /// [`ErrorKind::Misconfigured`] for an invalid URL, prefix or schema, a wrong password, an unknown database,
+    /// a server that is too old or of another kind, tables of another program with our names, or a newer or
+    /// changed schema; [`ErrorKind::Unavailable`] when no server responds.
     pub async fn connect(self) -> Result<SqlStore<D>, Error> {
-        let options = self.read_url()?;
-        let address = D::address(&options);
-        let with_address = |error: Error| {
-            let kind = error.kind();
-            Error::new(kind, "connect").context(format!("{} at {address}", D::ENGINE_NAME)).source(error)
-        };
-        self.prepare(&options).await.map_err(with_address)?;
+        let (options, names) = (self.read_url()?, TableNames::new::<D>(self.names.clone())?);
+        self.located(&options, async {
+            let status = self.prepare(&options, &names, self.migrates).await?;
+            status.require_current()
+        })
+        .await?;
         // One of the writing connections is for blocked commits.
         let writing = (self.connections / 2).max(2);
         let readers = self.connections.saturating_sub(writing).max(1);
         let reads = pool::<D>(readers, options.clone());
-        let writer = Writer::start(pool::<D>(writing, options), writing - 1, self.merge);
-        Ok(SqlStore { reads, writer, housekeeping: None, _background: JoinSet::new() })
+        let writer = Writer::start(pool::<D>(writing, options), &names, writing - 1, self.merge);
+        Ok(SqlStore { reads, names, writer, housekeeping: None, _background: JoinSet::new() })
+    }
+
+    /// Migrates the schema. Concurrent processes wait for one another.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let (options, names) = (self.read_url()?, TableNames::new::<D>(self.names.clone())?);
+        self.located(&options, self.prepare(&options, &names, true)).await.map(drop)
+    }
+
+    /// Finds the missing migrations and changes nothing.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn check(&self) -> Result<SchemaStatus, Error> {
+        let (options, names) = (self.read_url()?, TableNames::new::<D>(self.names.clone())?);
+        self.located(&options, self.prepare(&options, &names, false)).await
+    }
+
+    /// Adds the address of the server to an error.
+    async fn located<T>(
+        &self,
+        options: &Options<D>,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        work.await.map_err(|error| {
+            let place = format!("{} at {}", D::ENGINE_NAME, D::address(options));
+            Error::new(error.kind(), "connect").context(place).source(error)
+        })
     }
 
     pub(super) fn read_url(&self) -> Result<Options<D>, Error> {
@@ -134,8 +196,13 @@ impl<D: Server> ServerOptions<D> {
         })
     }
 
-    /// Checks the server's version, and migrates the schema.
-    async fn prepare(&self, options: &Options<D>) -> Result<(), Error> {
+    /// Checks the server's version and the schema, and migrates it if `migrates`. Returns what is missing then.
+    async fn prepare(
+        &self,
+        options: &Options<D>,
+        names: &TableNames,
+        migrates: bool,
+    ) -> Result<SchemaStatus, Error> {
         let fail = |error| classify::<D>("connect", error);
         let connected = timeout(STARTUP_TIMEOUT, options.connect()).await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, "connect")
@@ -147,15 +214,40 @@ impl<D: Server> ServerOptions<D> {
                 .source(error),
             other => fail(other),
         })?;
-        let rows = Statement::<D>::new(D::VERSION_QUERY).rows(&mut connection).await.map_err(fail)?;
+        let mut named = TableConnection { inner: &mut connection, names };
+        let rows = Statement::<D>::new(D::VERSION_QUERY).rows(&mut named).await.map_err(fail)?;
         let version: String = match rows.first() {
             Some(row) => Row::<D>::new(row).take()?,
             None => String::new(),
         };
         D::check(&version)
             .map_err(|reason| Error::new(ErrorKind::Misconfigured, "connect").context(reason))?;
-        migrate::<D>(&mut connection, D::migrations()).await?;
-        connection.close().await.map_err(fail)
+        let status = if migrates {
+            migrate::<D>(&mut named, D::migrations()).await?;
+            SchemaStatus::of([])
+        } else {
+            check::<D>(&mut named, D::migrations()).await?.status()
+        };
+        connection.close().await.map_err(fail)?;
+        Ok(status)
+    }
+}
+
+impl<D: Server> From<&str> for ServerOptions<D> {
+    fn from(url: &str) -> Self {
+        Self::new(url)
+    }
+}
+
+impl<D: Server> From<&String> for ServerOptions<D> {
+    fn from(url: &String) -> Self {
+        Self::new(url)
+    }
+}
+
+impl<D: Server> From<String> for ServerOptions<D> {
+    fn from(url: String) -> Self {
+        Self::new(url)
     }
 }
 

@@ -5,23 +5,23 @@ use couple_core::{
     account::{Tally, TallyId},
 };
 
-use super::{Dialect, Row, SqlStore, Statement, apply_error::Applied};
+use super::{Dialect, Row, SqlStore, Statement, TableConnection, apply_error::Applied};
 
 statements! {
-    TALLY = "SELECT counted, expires_at FROM tally WHERE id = $1 AND expires_at > $2";
-    COUNT = "UPDATE tally SET counted = CASE WHEN expires_at <= $1 THEN 1 ELSE counted + 1 END, \
+    TALLY = "SELECT counted, expires_at FROM couple_tally WHERE id = $1 AND expires_at > $2";
+    COUNT = "UPDATE couple_tally SET counted = CASE WHEN expires_at <= $1 THEN 1 ELSE counted + 1 END, \
      expires_at = CASE WHEN expires_at <= $2 THEN $3 ELSE expires_at END \
      WHERE id = $4 AND (counted < $5 OR expires_at <= $6)";
-    SET = "UPDATE tally SET counted = $1, expires_at = $2 WHERE id = $3";
-    INSERT = "INSERT INTO tally (id, counted, expires_at) SELECT $1, $2, $3 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM tally WHERE id = $4)";
-    PURGE = "DELETE FROM tally WHERE id IN (SELECT id FROM tally WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
-        => mysql: "DELETE FROM tally WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
+    SET = "UPDATE couple_tally SET counted = $1, expires_at = $2 WHERE id = $3";
+    INSERT = "INSERT INTO couple_tally (id, counted, expires_at) SELECT $1, $2, $3 FROM (SELECT 1 AS one) AS one \
+     WHERE NOT EXISTS (SELECT 1 FROM couple_tally WHERE id = $4)";
+    PURGE = "DELETE FROM couple_tally WHERE id IN (SELECT id FROM couple_tally WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
+        => mysql: "DELETE FROM couple_tally WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
 }
 
 /// Adds one to a tally if its count is below `below`.
 pub(super) async fn count<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     id: TallyId,
     below: i64,
     at: Timestamp,
@@ -47,7 +47,7 @@ pub(super) async fn count<D: Dialect>(
 
 /// Checks that the count of a tally is below `below`.
 pub(super) async fn require<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     id: TallyId,
     below: i64,
     at: Timestamp,
@@ -58,7 +58,11 @@ pub(super) async fn require<D: Dialect>(
 }
 
 /// Sets a tally, whatever its value.
-pub(super) async fn put<D: Dialect>(connection: &mut D::Connection, id: TallyId, tally: Tally) -> Applied {
+pub(super) async fn put<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    id: TallyId,
+    tally: Tally,
+) -> Applied {
     let statement = Statement::<D>::new(SET).bind(tally.count).time(tally.expires_at).digest(id.as_digest());
     if statement.execute(connection).await? == 0 {
         insert::<D>(connection, id, tally).await?;
@@ -68,7 +72,7 @@ pub(super) async fn put<D: Dialect>(connection: &mut D::Connection, id: TallyId,
 
 /// Removes up to `cap` expired tallies; returns their number.
 pub(super) async fn purge<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     before: Timestamp,
     cap: u32,
 ) -> sqlx::Result<u64> {
@@ -78,7 +82,7 @@ pub(super) async fn purge<D: Dialect>(
 
 /// Inserts a tally; returns whether it did not exist.
 async fn insert<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     id: TallyId,
     tally: Tally,
 ) -> Result<bool, sqlx::Error> {

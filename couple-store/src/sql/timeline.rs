@@ -8,7 +8,7 @@ use couple_core::{
 };
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
 };
 
@@ -19,49 +19,49 @@ macro_rules! entry {
 }
 
 statements! {
-    TAKE_SEQ = "UPDATE couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
-     (SELECT 1 FROM entry WHERE couple_id = $2 AND author = $3 AND client_id = $4) RETURNING head_seq"
-        => mysql: "UPDATE couple SET head_seq = LAST_INSERT_ID(head_seq + 1) WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
-     (SELECT 1 FROM entry WHERE couple_id = $2 AND author = $3 AND client_id = $4)";
-    LIVING = "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL FOR UPDATE"
-        => sqlite: "SELECT 1 FROM couple WHERE id = $1 AND ended_at IS NULL";
-    INSERT = "INSERT INTO entry (couple_id, seq, author, client_id, kind, body, target, created_at) \
+    TAKE_SEQ = "UPDATE couple_couple SET head_seq = head_seq + 1 WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
+     (SELECT 1 FROM couple_entry WHERE couple_id = $2 AND author = $3 AND client_id = $4) RETURNING head_seq"
+        => mysql: "UPDATE couple_couple SET head_seq = LAST_INSERT_ID(head_seq + 1) WHERE id = $1 AND ended_at IS NULL AND NOT EXISTS \
+     (SELECT 1 FROM couple_entry WHERE couple_id = $2 AND author = $3 AND client_id = $4)";
+    LIVING = "SELECT 1 FROM couple_couple WHERE id = $1 AND ended_at IS NULL FOR UPDATE"
+        => sqlite: "SELECT 1 FROM couple_couple WHERE id = $1 AND ended_at IS NULL";
+    INSERT = "INSERT INTO couple_entry (couple_id, seq, author, client_id, kind, body, target, created_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    EDIT = "UPDATE entry SET body = $1, edited_at = $2 \
+    EDIT = "UPDATE couple_entry SET body = $1, edited_at = $2 \
      WHERE couple_id = $3 AND seq = $4 AND author = $5 AND deleted_at IS NULL";
-    DELETE = "UPDATE entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
+    DELETE = "UPDATE couple_entry SET body = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
      WHERE couple_id = $2 AND seq = $3 AND author = $4 AND deleted_at IS NULL";
-    REACT_FIRST = "UPDATE entry SET reaction_first = $1 WHERE couple_id = $2 AND seq = $3 AND deleted_at IS NULL";
-    REACT_SECOND = "UPDATE entry SET reaction_second = $1 WHERE couple_id = $2 AND seq = $3 AND deleted_at IS NULL";
-    READ_FIRST = "UPDATE couple SET read_first = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
+    REACT_FIRST = "UPDATE couple_entry SET reaction_first = $1 WHERE couple_id = $2 AND seq = $3 AND deleted_at IS NULL";
+    REACT_SECOND = "UPDATE couple_entry SET reaction_second = $1 WHERE couple_id = $2 AND seq = $3 AND deleted_at IS NULL";
+    READ_FIRST = "UPDATE couple_couple SET read_first = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
      WHERE id = $3 AND read_first < $4 AND read_first < head_seq";
-    READ_SECOND = "UPDATE couple SET read_second = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
+    READ_SECOND = "UPDATE couple_couple SET read_second = CASE WHEN head_seq < $1 THEN head_seq ELSE $2 END \
      WHERE id = $3 AND read_second < $4 AND read_second < head_seq";
-    ERASE = "UPDATE entry SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
+    ERASE = "UPDATE couple_entry SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, deleted_at = $1 \
      WHERE couple_id = $2 AND seq > $3 AND seq <= $4 AND author = $5 AND deleted_at IS NULL"
-        => mysql: "UPDATE entry FORCE INDEX (PRIMARY) SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, \
+        => mysql: "UPDATE couple_entry FORCE INDEX (PRIMARY) SET body = NULL, client_id = NULL, reaction_first = NULL, reaction_second = NULL, \
      deleted_at = $1 WHERE couple_id = $2 AND seq > $3 AND seq <= $4 AND author = $5 AND deleted_at IS NULL";
-    UNREACT_FIRST = "UPDATE entry SET reaction_first = NULL \
+    UNREACT_FIRST = "UPDATE couple_entry SET reaction_first = NULL \
      WHERE couple_id = $1 AND seq > $2 AND seq <= $3 AND reaction_first IS NOT NULL";
-    UNREACT_SECOND = "UPDATE entry SET reaction_second = NULL \
+    UNREACT_SECOND = "UPDATE couple_entry SET reaction_second = NULL \
      WHERE couple_id = $1 AND seq > $2 AND seq <= $3 AND reaction_second IS NOT NULL";
-    AFTER = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
-    BEFORE = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
-    AFTER_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq > $3 ORDER BY seq LIMIT $4";
-    BEFORE_OF_KIND = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND kind = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
-    UNREAD = "SELECT COUNT(*) FROM entry WHERE couple_id = $1 AND seq > $2 AND +author = $3 AND client_id IS NOT NULL \
+    AFTER = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    BEFORE = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+    AFTER_OF_KIND = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND kind = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    BEFORE_OF_KIND = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND kind = $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
+    UNREAD = "SELECT COUNT(*) FROM couple_entry WHERE couple_id = $1 AND seq > $2 AND +author = $3 AND client_id IS NOT NULL \
      AND deleted_at IS NULL"
-        => mysql: "SELECT COUNT(*) FROM entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND seq > $2 AND author = $3 \
+        => mysql: "SELECT COUNT(*) FROM couple_entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND seq > $2 AND author = $3 \
      AND client_id IS NOT NULL AND deleted_at IS NULL";
-    ENTRY = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND seq = $2";
-    BY_CLIENT_ID = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
-    BY_AUTHOR = "SELECT ", entry!(), " FROM entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4"
-        => mysql: "SELECT ", entry!(), " FROM entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND author = $2 AND seq > $3 \
+    ENTRY = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND seq = $2";
+    BY_CLIENT_ID = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
+    BY_AUTHOR = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4"
+        => mysql: "SELECT ", entry!(), " FROM couple_entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND author = $2 AND seq > $3 \
      ORDER BY seq LIMIT $4";
 }
 
 pub(super) async fn apply<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     change: &TimelineChange,
 ) -> Result<ChangeResult, ApplyError> {
     match change {
@@ -132,7 +132,7 @@ pub(super) async fn apply<D: Dialect>(
 ///
 /// Uses as few statements as possible, because each is a round trip.
 async fn append<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     couple: CoupleId,
     entry: &NewEntry,
 ) -> Result<i64, ApplyError> {
@@ -164,7 +164,10 @@ async fn append<D: Dialect>(
 }
 
 /// Locks the row of a couple; a conflict if it has ended.
-pub(super) async fn require_active<D: Dialect>(connection: &mut D::Connection, couple: CoupleId) -> Applied {
+pub(super) async fn require_active<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    couple: CoupleId,
+) -> Applied {
     let rows = Statement::<D>::new(LIVING).bind(couple.as_uuid()).rows(connection).await?;
     if rows.is_empty() { Err(Conflict::CoupleEnded(couple).into()) } else { Ok(()) }
 }

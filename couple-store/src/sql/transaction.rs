@@ -1,12 +1,12 @@
 //! Runs waiting commits as one transaction, and sends their results.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind};
 use sqlx::{Pool, pool::PoolConnection};
 
 use super::{
-    Dialect,
+    Dialect, TableConnection,
     apply::apply,
     apply_error::ApplyError,
     commit_request::CommitRequest,
@@ -14,6 +14,7 @@ use super::{
     error::classify,
     job::Enqueues,
     locks::{self, Lock},
+    table_names::TableNames,
 };
 
 /// Maximum number of runs of a commit that fails transiently for a reason other than a lock.
@@ -22,6 +23,7 @@ const MAX_TRIES: u32 = 10;
 /// Connection of a writer task.
 pub(super) struct WriterConnection<D: Dialect> {
     pub(super) pool: Pool<D>,
+    pub(super) names: Arc<TableNames>,
     /// Whether its transactions wait for locks, up to the lock time-out.
     pub(super) waits: bool,
     pub(super) held: Option<PoolConnection<D>>,
@@ -66,7 +68,8 @@ impl<D: Dialect> WriterConnection<D> {
             }
             match self.connect().await {
                 Ok(mut connection) => {
-                    match write::<D>(&mut connection, self.waits, waiting, blocked).await {
+                    let mut named = TableConnection { inner: &mut *connection, names: &self.names };
+                    match write::<D>(&mut named, self.waits, waiting, blocked).await {
                         Ok(()) => self.held = Some(connection),
                         Err(lost) => {
                             // The state of the connection is unknown: close it.
@@ -139,7 +142,7 @@ enum TransactionEnd {
 /// After `Err` the connection must not be used again, and the commits left in `waiting` were not committed.
 /// Each iteration removes a commit or switches to savepoints.
 async fn write<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     may_wait: bool,
     waiting: &mut Vec<CommitRequest>,
     blocked: &mut BlockedCommits,
@@ -260,7 +263,7 @@ fn timed_out<D: Dialect>(error: &sqlx::Error) -> bool {
 
 /// Runs the waiting commits in one transaction.
 async fn transact<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     wait: LockWait,
     waiting: &[CommitRequest],
     savepoints: bool,
@@ -271,7 +274,7 @@ async fn transact<D: Dialect>(
     };
     let failed = match attempt::<D>(connection, waiting, &locked, savepoints).await {
         Ok(Some(answers)) if answers.iter().all(Option::is_none) => TransactionEnd::Committed(answers),
-        Ok(Some(answers)) => match D::run(connection, "COMMIT").await {
+        Ok(Some(answers)) => match D::run(connection.inner, "COMMIT").await {
             Ok(()) => return TransactionEnd::Committed(answers),
             // A COMMIT that timed out may have taken effect.
             Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => {
@@ -283,7 +286,7 @@ async fn transact<D: Dialect>(
         Err((at, error)) if answered::<D>(&error) => TransactionEnd::Failed(at, error),
         Err((_, error)) => return TransactionEnd::Lost(error),
     };
-    match D::run(connection, "ROLLBACK").await {
+    match D::run(connection.inner, "ROLLBACK").await {
         // An error means that the database has rolled back already, so there is nothing to roll back.
         Ok(()) | Err(sqlx::Error::Database(_)) => failed,
         Err(broken) => TransactionEnd::Lost(broken),
@@ -294,12 +297,12 @@ async fn transact<D: Dialect>(
 ///
 /// Returns the rows that another transaction holds, without waiting for them.
 async fn begin<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     wait: LockWait,
     waiting: &[CommitRequest],
 ) -> Result<HashSet<Lock>, TransactionEnd> {
     let Some([before, after]) = D::lock_wait(wait) else {
-        return match D::run(connection, D::BEGIN).await {
+        return match D::run(connection.inner, D::BEGIN).await {
             Ok(()) => Ok(HashSet::new()),
             Err(error) if answered::<D>(&error) => Err(TransactionEnd::NotBegun(error)),
             Err(error) => Err(TransactionEnd::Lost(error)),
@@ -308,7 +311,7 @@ async fn begin<D: Dialect>(
     let wanted = waiting.iter().flat_map(|request| request.locks.iter().copied());
     match locks::lock_free_rows::<D>(connection, &format!("{before}{}", D::BEGIN), after, wanted).await {
         Ok(held) => Ok(held),
-        Err(error) if answered::<D>(&error) => match D::run(connection, "ROLLBACK").await {
+        Err(error) if answered::<D>(&error) => match D::run(connection.inner, "ROLLBACK").await {
             Ok(()) | Err(sqlx::Error::Database(_)) => Err(TransactionEnd::Failed(None, error)),
             Err(broken) => Err(TransactionEnd::Lost(broken)),
         },
@@ -320,7 +323,7 @@ async fn begin<D: Dialect>(
 ///
 /// An error contains the position of the commit that failed, if it is known.
 async fn attempt<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     waiting: &[CommitRequest],
     locked: &HashSet<Lock>,
     savepoints: bool,
@@ -335,7 +338,7 @@ async fn attempt<D: Dialect>(
             continue;
         }
         if savepoints {
-            D::run(connection, "SAVEPOINT one").await.map_err(failed)?;
+            D::run(connection.inner, "SAVEPOINT one").await.map_err(failed)?;
         }
         let mark = enqueues.mark();
         let mut results = Vec::with_capacity(request.changes.len());
@@ -361,14 +364,14 @@ async fn attempt<D: Dialect>(
         match stopped {
             None => {
                 if savepoints {
-                    D::run(connection, "RELEASE SAVEPOINT one").await.map_err(failed)?;
+                    D::run(connection.inner, "RELEASE SAVEPOINT one").await.map_err(failed)?;
                 }
                 answers.push(Some(Ok(results.into_iter().collect())));
             }
             Some((n, conflict)) => {
                 enqueues.back_to(mark);
                 if savepoints {
-                    D::run(connection, "ROLLBACK TO SAVEPOINT one").await.map_err(failed)?;
+                    D::run(connection.inner, "ROLLBACK TO SAVEPOINT one").await.map_err(failed)?;
                 } else if n > 0 {
                     return Ok(None);
                 }

@@ -12,7 +12,7 @@ use couple_core::{
 use uuid::Uuid;
 
 use super::{
-    Dialect, Row, SqlStore, Statement,
+    Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, require_one_row},
     dialect::ReadColumn,
     pairing,
@@ -25,32 +25,35 @@ macro_rules! upload {
 }
 
 statements! {
-    FIND = "SELECT ", upload!(), " FROM resumable_upload WHERE id = $1";
-    UNFINISHED_OF = "SELECT COUNT(*), CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM resumable_upload \
+    FIND = "SELECT ", upload!(), " FROM couple_resumable_upload WHERE id = $1";
+    UNFINISHED_OF = "SELECT COUNT(*), CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM couple_resumable_upload \
      WHERE owner = $1 AND media_id IS NULL"
-        => mysql: "SELECT COUNT(*), CAST(COALESCE(SUM(received), 0) AS SIGNED) FROM resumable_upload \
+        => mysql: "SELECT COUNT(*), CAST(COALESCE(SUM(received), 0) AS SIGNED) FROM couple_resumable_upload \
      WHERE owner = $1 AND media_id IS NULL";
-    UNFINISHED_BYTES = "SELECT CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM resumable_upload WHERE media_id IS NULL"
-        => mysql: "SELECT CAST(COALESCE(SUM(received), 0) AS SIGNED) FROM resumable_upload WHERE media_id IS NULL";
-    EXPIRED = "SELECT ", upload!(), " FROM resumable_upload WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
+    UNFINISHED_BYTES = "SELECT CAST(COALESCE(SUM(received), 0) AS BIGINT) FROM couple_resumable_upload WHERE media_id IS NULL"
+        => mysql: "SELECT CAST(COALESCE(SUM(received), 0) AS SIGNED) FROM couple_resumable_upload WHERE media_id IS NULL";
+    EXPIRED = "SELECT ", upload!(), " FROM couple_resumable_upload WHERE expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
     // FORCE INDEX: for a small table MariaDB would scan the primary key and wait for locked rows of other
     // accounts.
-    LOCK_OF = "SELECT id, received, writer FROM resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
-        => mysql: "SELECT id, received, writer FROM resumable_upload FORCE INDEX (resumable_upload_owner) \
+    LOCK_OF = "SELECT id, received, writer FROM couple_resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
+        => mysql: "SELECT id, received, writer FROM couple_resumable_upload FORCE INDEX (couple_resumable_upload_owner) \
      WHERE owner = $1 AND media_id IS NULL ORDER BY id FOR UPDATE"
-        => sqlite: "SELECT id, received, writer FROM resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id";
-    INSERT = "INSERT INTO resumable_upload (", upload!(), ") \
+        => sqlite: "SELECT id, received, writer FROM couple_resumable_upload WHERE owner = $1 AND media_id IS NULL ORDER BY id";
+    INSERT = "INSERT INTO couple_resumable_upload (", upload!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM resumable_upload WHERE id = $12)";
-    CLAIM = "UPDATE resumable_upload SET writer = $1, total_length = COALESCE(total_length, $2) \
+     WHERE NOT EXISTS (SELECT 1 FROM couple_resumable_upload WHERE id = $12)";
+    CLAIM = "UPDATE couple_resumable_upload SET writer = $1, total_length = COALESCE(total_length, $2) \
      WHERE id = $3 AND COALESCE(total_length, $4, -1) = COALESCE($5, total_length, -1)";
-    APPEND = "UPDATE resumable_upload SET received = $1, parts = $2 WHERE id = $3";
-    TAKE_OVER = "DELETE FROM resumable_upload WHERE id = $1";
-    FINISH = "UPDATE resumable_upload SET media_id = $1, parts = '' WHERE id = $2";
-    REMOVE = "DELETE FROM resumable_upload WHERE id = $1 AND owner = $2";
+    APPEND = "UPDATE couple_resumable_upload SET received = $1, parts = $2 WHERE id = $3";
+    TAKE_OVER = "DELETE FROM couple_resumable_upload WHERE id = $1";
+    FINISH = "UPDATE couple_resumable_upload SET media_id = $1, parts = '' WHERE id = $2";
+    REMOVE = "DELETE FROM couple_resumable_upload WHERE id = $1 AND owner = $2";
 }
 
-pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &UploadChange) -> Applied {
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    change: &UploadChange,
+) -> Applied {
     let unfinished = match change {
         UploadChange::Insert { upload, most } => return insert::<D>(connection, upload, *most).await,
         other => lock::<D>(connection, other.owner()).await?,
@@ -113,7 +116,10 @@ impl Unfinished {
     }
 }
 
-async fn lock<D: Dialect>(connection: &mut D::Connection, owner: AccountId) -> sqlx::Result<Unfinished> {
+async fn lock<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    owner: AccountId,
+) -> sqlx::Result<Unfinished> {
     let rows = Statement::<D>::new(LOCK_OF).bind(owner.as_uuid()).rows(connection).await?;
     let read = |row| {
         let id = UploadId::from_uuid(<D as ReadColumn<Uuid>>::read(row, 0)?);
@@ -122,7 +128,11 @@ async fn lock<D: Dialect>(connection: &mut D::Connection, owner: AccountId) -> s
     rows.iter().map(read).collect::<sqlx::Result<_>>().map(Unfinished)
 }
 
-async fn insert<D: Dialect>(connection: &mut D::Connection, upload: &ResumableUpload, most: i64) -> Applied {
+async fn insert<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    upload: &ResumableUpload,
+    most: i64,
+) -> Applied {
     if upload.media.is_none() {
         // The rows of concurrent inserts cannot be locked yet: the owner's row in `member` is locked instead.
         pairing::is_member::<D>(connection, upload.owner).await?;

@@ -22,6 +22,7 @@ use super::{
     blocked::{self, BlockedQueue},
     commit_request::{CommitRequest, CommitResult, MAX_QUEUED_COMMITS},
     dialect::within_timeout,
+    table_names::TableNames,
     transaction::WriterConnection,
 };
 
@@ -40,7 +41,7 @@ impl<D: Dialect> Writer<D> {
     ///
     /// A writer merges up to `merge` commits into one transaction. If other transactions can hold locks, an
     /// additional task with its own connection retries blocked commits.
-    pub(super) fn start(pool: Pool<D>, tasks: u32, merge: usize) -> Self {
+    pub(super) fn start(pool: Pool<D>, names: &Arc<TableNames>, tasks: u32, merge: usize) -> Self {
         let merge = merge.max(1);
         let (queue, inbox) = mpsc::channel(MAX_QUEUED_COMMITS);
         let inbox = Arc::new(Mutex::new(inbox));
@@ -48,16 +49,17 @@ impl<D: Dialect> Writer<D> {
         let blocked = D::TRANSACTION_TIMEOUT.map(|timeout| {
             let (queue, inbox) = BlockedQueue::new(MAX_QUEUED_COMMITS);
             let inbox = Arc::new(Mutex::new(inbox));
-            let pool = pool.clone();
+            let (pool, names) = (pool.clone(), names.clone());
             running.spawn(supervise("blocked commits", move || {
-                blocked::serve(pool.clone(), inbox.clone(), merge, timeout)
+                blocked::serve(pool.clone(), names.clone(), inbox.clone(), merge, timeout)
             }));
             queue
         });
         for _ in 0..tasks.max(1) {
-            let (pool, inbox, blocked) = (pool.clone(), inbox.clone(), blocked.clone());
+            let (pool, names) = (pool.clone(), names.clone());
+            let (inbox, blocked) = (inbox.clone(), blocked.clone());
             running.spawn(supervise("commits", move || {
-                serve(pool.clone(), inbox.clone(), blocked.clone(), merge)
+                serve(pool.clone(), names.clone(), inbox.clone(), blocked.clone(), merge)
             }));
         }
         Self { queue: RwLock::new(Some(queue)), tasks: Mutex::new(running), pool }
@@ -116,12 +118,13 @@ async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, 
 
 async fn serve<D: Dialect>(
     pool: Pool<D>,
+    names: Arc<TableNames>,
     inbox: Arc<Mutex<mpsc::Receiver<CommitRequest>>>,
     blocked: Option<BlockedQueue>,
     merge: usize,
 ) {
     let mut waiting = Vec::with_capacity(merge);
-    let mut connection = WriterConnection { pool, waits: true, held: None };
+    let mut connection = WriterConnection { pool, names, waits: true, held: None };
     while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
         let left = connection.round(&mut waiting).await;

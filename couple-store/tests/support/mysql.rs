@@ -18,41 +18,43 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
     let (one, other, pair) = (id("seq"), id("seq + 1000000000"), id("seq DIV 100"));
     let tables = [
         format!(
-            "account SELECT {one}, CONCAT('p', seq), 'p', 'P', NULL, NULL, NULL, NULL, seq, IF(seq % 50, NULL, seq), 0"
+            "couple_account SELECT {one}, CONCAT('p', seq), 'p', 'P', NULL, NULL, NULL, NULL, seq, IF(seq % 50, NULL, seq), 0"
         ),
         format!(
-            "token SELECT {one}, 'sign_in', CONCAT('p', seq), 'p', {other}, {}, 0, NULL, NULL, seq, seq, seq, NULL, NULL, NULL, 0, NULL",
+            "couple_token SELECT {one}, 'sign_in', CONCAT('p', seq), 'p', {other}, {}, 0, NULL, NULL, seq, seq, seq, NULL, NULL, NULL, 0, NULL",
             digest("seq")
         ),
-        format!("tally SELECT {}, 1, seq", digest("seq")),
-        format!("session SELECT {one}, {other}, {}, NULL, seq, seq, seq, seq", digest("seq")),
+        format!("couple_tally SELECT {}, 1, seq", digest("seq")),
+        format!("couple_session SELECT {one}, {other}, {}, NULL, seq, seq, seq, seq", digest("seq")),
         format!(
-            "invite SELECT {one}, {other}, CONCAT('p', seq), CONCAT('q', seq), 'q', NULL, {}, {}, {}, seq, seq, 0, NULL, NULL",
+            "couple_invite SELECT {one}, {other}, CONCAT('p', seq), CONCAT('q', seq), 'q', NULL, {}, {}, {}, seq, seq, 0, NULL, NULL",
             digest("seq"),
             digest("seq + 1"),
             digest("seq + 2")
         ),
-        format!("couple SELECT {one}, {one}, {other}, seq, 1, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0"),
-        format!("member SELECT {one}, {other}"),
-        format!("membership SELECT {one}, {other}"),
-        format!("block SELECT {one}, {other}, CONCAT('p', seq), seq"),
+        format!("couple_couple SELECT {one}, {one}, {other}, seq, 1, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0"),
+        format!("couple_member SELECT {one}, {other}"),
+        format!("couple_membership SELECT {one}, {other}"),
+        format!("couple_block SELECT {one}, {other}, CONCAT('p', seq), seq"),
         format!(
-            "entry SELECT {pair}, seq, seq % 2, CONCAT('c', seq), 'text', '{{}}', NULL, seq, NULL, NULL, NULL, NULL"
+            "couple_entry SELECT {pair}, seq, seq % 2, CONCAT('c', seq), 'text', '{{}}', NULL, seq, NULL, NULL, NULL, NULL"
         ),
         format!(
-            "media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
+            "couple_media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
              4, 3, NULL, 1, seq, 0, 0",
             digest("seq"),
             digest("seq"),
         ),
-        format!("media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', seq, seq"),
-        format!("media_space SELECT {one}, 0, 9, {one}, 0"),
+        format!("couple_media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', seq, seq"),
+        format!("couple_media_space SELECT {one}, 0, 9, {one}, 0"),
         format!(
-            "resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', seq, '', NULL, IF(seq % 100, {other}, NULL), seq"
+            "couple_resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', seq, '', NULL, IF(seq % 100, {other}, NULL), seq"
         ),
-        format!("job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"),
-        format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, seq, seq, 5, seq, 5, 'no', seq"),
-        format!("outcome SELECT {}, {}, '{{}}', seq, seq", digest("seq"), digest("seq")),
+        format!(
+            "couple_job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"
+        ),
+        format!("couple_dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, seq, seq, 5, seq, 5, 'no', seq"),
+        format!("couple_outcome SELECT {}, {}, '{{}}', seq, seq", digest("seq"), digest("seq")),
     ];
     for table in tables {
         let name = table.split(' ').next().unwrap();

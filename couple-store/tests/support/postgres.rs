@@ -14,39 +14,41 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
     let (one, other, pair) = (id("n"), id("n + 1000000000"), id("n / 100"));
     let tables = [
         format!(
-            "account SELECT {one}, 'p' || n, 'p', 'P', NULL, NULL, NULL, NULL, n, CASE WHEN n % 50 = 0 THEN n END, 0"
+            "couple_account SELECT {one}, 'p' || n, 'p', 'P', NULL, NULL, NULL, NULL, n, CASE WHEN n % 50 = 0 THEN n END, 0"
         ),
         format!(
-            "token SELECT {one}, 'sign_in', 'p' || n, 'p', {other}, {}, 0, NULL, NULL, n, n, n, NULL, NULL, NULL, 0, NULL",
+            "couple_token SELECT {one}, 'sign_in', 'p' || n, 'p', {other}, {}, 0, NULL, NULL, n, n, n, NULL, NULL, NULL, 0, NULL",
             digest("n")
         ),
-        format!("tally SELECT {}, 1, n", digest("n")),
-        format!("session SELECT {one}, {other}, {}, NULL, n, n, n, n", digest("n")),
+        format!("couple_tally SELECT {}, 1, n", digest("n")),
+        format!("couple_session SELECT {one}, {other}, {}, NULL, n, n, n, n", digest("n")),
         format!(
-            "invite SELECT {one}, {other}, 'p' || n, 'q' || n, 'q', NULL, {}, {}, {}, n, n, 0, NULL, NULL",
+            "couple_invite SELECT {one}, {other}, 'p' || n, 'q' || n, 'q', NULL, {}, {}, {}, n, n, 0, NULL, NULL",
             digest("n"),
             digest("n + 1"),
             digest("n + 2")
         ),
-        format!("couple SELECT {one}, {one}, {other}, n, 1, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0"),
-        format!("member SELECT {one}, {other}"),
-        format!("membership SELECT {one}, {other}"),
-        format!("block SELECT {one}, {other}, 'p' || n, n"),
-        format!("entry SELECT {pair}, n, n % 2, 'c' || n, 'text', '{{}}', NULL, n, NULL, NULL, NULL, NULL"),
+        format!("couple_couple SELECT {one}, {one}, {other}, n, 1, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0"),
+        format!("couple_member SELECT {one}, {other}"),
+        format!("couple_membership SELECT {one}, {other}"),
+        format!("couple_block SELECT {one}, {other}, 'p' || n, n"),
         format!(
-            "media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
+            "couple_entry SELECT {pair}, n, n % 2, 'c' || n, 'text', '{{}}', NULL, n, NULL, NULL, NULL, NULL"
+        ),
+        format!(
+            "couple_media SELECT 1, {pair}, {one}, {}, {other}, 1, 1, NULL, {}, NULL, NULL, NULL, NULL, 'k', 'source', 9, 'image/jpeg', \
              4, 3, NULL, 1, n, 0, 0",
             digest("n"),
             digest("n"),
         ),
-        format!("media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', n, n"),
-        format!("media_space SELECT {one}, 0, 9, {one}, 0"),
+        format!("couple_media_rendition SELECT {pair}, {one}, '1080', 0, 4, 3, 9, 'b', n, n"),
+        format!("couple_media_space SELECT {one}, 0, 9, {one}, 0"),
         format!(
-            "resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', n, '', NULL, CASE WHEN n % 100 > 0 THEN {other} END, n"
+            "couple_resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', n, '', NULL, CASE WHEN n % 100 > 0 THEN {other} END, n"
         ),
-        format!("job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
-        format!("dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
-        format!("outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),
+        format!("couple_job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
+        format!("couple_dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
+        format!("couple_outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),
     ];
     for table in tables.iter().filter(|table| wanted(table.split(' ').next().unwrap())) {
         let insert = format!("INSERT INTO {table} FROM GENERATE_SERIES(1, {rows}) AS n");

@@ -15,7 +15,7 @@ use couple_core::{
 use uuid::Uuid;
 
 use super::{
-    Dialect, Statement,
+    Dialect, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
     dialect::ReadColumn,
 };
@@ -39,45 +39,48 @@ const AVATAR: i64 = 0;
 const PHOTO: i64 = 1;
 
 statements! {
-    MEDIA = "SELECT ", media!(), " FROM media WHERE id = $1";
-    MEDIA_BY_IDENTITY = "SELECT ", media!(), " FROM media WHERE space_id = $1 AND identity = $2";
-    MEDIA_IN = "SELECT ", media!(), " FROM media WHERE space_id = $1 AND id > $2 ORDER BY id LIMIT $3";
-    AVATAR_OF = "SELECT ", media!(), " FROM media WHERE id = (SELECT avatar FROM media_space WHERE space_id = $1)";
-    RENDITIONS = "SELECT ", rendition!(), " FROM media_rendition WHERE space_id = $1 AND media_id = $2 ORDER BY name, format";
-    UNUSED_RENDITIONS = "SELECT ", rendition!(), " FROM media_rendition WHERE used_at < $1 \
+    MEDIA = "SELECT ", media!(), " FROM couple_media WHERE id = $1";
+    MEDIA_BY_IDENTITY = "SELECT ", media!(), " FROM couple_media WHERE space_id = $1 AND identity = $2";
+    MEDIA_IN = "SELECT ", media!(), " FROM couple_media WHERE space_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+    AVATAR_OF = "SELECT ", media!(), " FROM couple_media WHERE id = (SELECT avatar FROM couple_media_space WHERE space_id = $1)";
+    RENDITIONS = "SELECT ", rendition!(), " FROM couple_media_rendition WHERE space_id = $1 AND media_id = $2 ORDER BY name, format";
+    UNUSED_RENDITIONS = "SELECT ", rendition!(), " FROM couple_media_rendition WHERE used_at < $1 \
      ORDER BY used_at, media_id, name, format LIMIT $2";
-    SPACE = "SELECT bytes, avatar, closed FROM media_space WHERE space_id = $1";
-    SPACES = "SELECT kind, space_id FROM media_space WHERE space_id > $1 ORDER BY space_id LIMIT $2";
-    LOCK_COUPLE = "SELECT ended_at FROM couple WHERE id = $1 FOR UPDATE"
-        => sqlite: "SELECT ended_at FROM couple WHERE id = $1";
-    LOCK_SPACE = "SELECT bytes, avatar, closed FROM media_space WHERE space_id = $1 FOR UPDATE"
-        => sqlite: "SELECT bytes, avatar, closed FROM media_space WHERE space_id = $1";
-    TAKEN = "SELECT 1 FROM media WHERE id = $1 UNION ALL SELECT 1 FROM media WHERE space_id = $2 AND identity = $3";
-    INSERT_SPACE = "INSERT INTO media_space (kind, space_id, bytes, closed) VALUES ($1, $2, $3, $4)";
-    COUNT = "UPDATE media_space SET bytes = bytes + $1 WHERE space_id = $2";
-    SHOW = "UPDATE media_space SET avatar = $1 WHERE space_id = $2";
-    HIDE = "UPDATE media_space SET avatar = NULL WHERE space_id = $1 AND avatar = $2";
-    CLOSE = "UPDATE media_space SET closed = 1, bytes = 0, avatar = NULL WHERE space_id = $1";
-    INSERT = "INSERT INTO media (identity, ", media!(), ") \
+    SPACE = "SELECT bytes, avatar, closed FROM couple_media_space WHERE space_id = $1";
+    SPACES = "SELECT kind, space_id FROM couple_media_space WHERE space_id > $1 ORDER BY space_id LIMIT $2";
+    LOCK_COUPLE = "SELECT ended_at FROM couple_couple WHERE id = $1 FOR UPDATE"
+        => sqlite: "SELECT ended_at FROM couple_couple WHERE id = $1";
+    LOCK_SPACE = "SELECT bytes, avatar, closed FROM couple_media_space WHERE space_id = $1 FOR UPDATE"
+        => sqlite: "SELECT bytes, avatar, closed FROM couple_media_space WHERE space_id = $1";
+    TAKEN = "SELECT 1 FROM couple_media WHERE id = $1 UNION ALL SELECT 1 FROM couple_media WHERE space_id = $2 AND identity = $3";
+    INSERT_SPACE = "INSERT INTO couple_media_space (kind, space_id, bytes, closed) VALUES ($1, $2, $3, $4)";
+    COUNT = "UPDATE couple_media_space SET bytes = bytes + $1 WHERE space_id = $2";
+    SHOW = "UPDATE couple_media_space SET avatar = $1 WHERE space_id = $2";
+    HIDE = "UPDATE couple_media_space SET avatar = NULL WHERE space_id = $1 AND avatar = $2";
+    CLOSE = "UPDATE couple_media_space SET closed = 1, bytes = 0, avatar = NULL WHERE space_id = $1";
+    INSERT = "INSERT INTO couple_media (identity, ", media!(), ") \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
-    STATE = "SELECT state, uses, source, source_bytes FROM media WHERE space_id = $1 AND id = $2";
-    FINISH = "UPDATE media SET state = 1, width = $1, height = $2, placeholder = $3, source = $4, source_bytes = $5, source_type = $6, \
+    STATE = "SELECT state, uses, source, source_bytes FROM couple_media WHERE space_id = $1 AND id = $2";
+    FINISH = "UPDATE couple_media SET state = 1, width = $1, height = $2, placeholder = $3, source = $4, source_bytes = $5, source_type = $6, \
      animated = $7, alpha = $8 WHERE space_id = $9 AND id = $10";
-    REJECT = "UPDATE media SET state = 2, reason = $1, source = NULL, source_bytes = NULL, source_type = NULL \
+    REJECT = "UPDATE couple_media SET state = 2, reason = $1, source = NULL, source_bytes = NULL, source_type = NULL \
      WHERE space_id = $2 AND id = $3";
-    FORGET_SOURCE = "UPDATE media SET source = NULL, source_bytes = NULL, source_type = NULL WHERE space_id = $1 AND id = $2";
-    USE = "UPDATE media SET uses = uses + 1 WHERE space_id = $1 AND id = $2 AND owner = $3 AND purpose = $4 AND state IN ($5, $6)";
-    RELEASE = "UPDATE media SET uses = uses - 1 WHERE space_id = $1 AND id = $2";
-    DELETE = "DELETE FROM media WHERE space_id = $1 AND id = $2";
-    INSERT_RENDITION = "INSERT INTO media_rendition (space_id, ", rendition!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    RENDITION = "SELECT 1 FROM media_rendition WHERE space_id = $1 AND media_id = $2 AND name = $3 AND format = $4";
-    FORGET_RENDITION = "DELETE FROM media_rendition WHERE space_id = $1 AND media_id = $2 AND name = $3 AND format = $4";
-    DELETE_RENDITIONS = "DELETE FROM media_rendition WHERE space_id = $1 AND media_id = $2";
-    TOUCH = "UPDATE media_rendition SET used_at = $1 \
+    FORGET_SOURCE = "UPDATE couple_media SET source = NULL, source_bytes = NULL, source_type = NULL WHERE space_id = $1 AND id = $2";
+    USE = "UPDATE couple_media SET uses = uses + 1 WHERE space_id = $1 AND id = $2 AND owner = $3 AND purpose = $4 AND state IN ($5, $6)";
+    RELEASE = "UPDATE couple_media SET uses = uses - 1 WHERE space_id = $1 AND id = $2";
+    DELETE = "DELETE FROM couple_media WHERE space_id = $1 AND id = $2";
+    INSERT_RENDITION = "INSERT INTO couple_media_rendition (space_id, ", rendition!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    RENDITION = "SELECT 1 FROM couple_media_rendition WHERE space_id = $1 AND media_id = $2 AND name = $3 AND format = $4";
+    FORGET_RENDITION = "DELETE FROM couple_media_rendition WHERE space_id = $1 AND media_id = $2 AND name = $3 AND format = $4";
+    DELETE_RENDITIONS = "DELETE FROM couple_media_rendition WHERE space_id = $1 AND media_id = $2";
+    TOUCH = "UPDATE couple_media_rendition SET used_at = $1 \
      WHERE space_id = $2 AND media_id = $3 AND name = $4 AND format = $5 AND used_at < $6";
 }
 
-pub(super) async fn apply<D: Dialect>(connection: &mut D::Connection, change: &MediaChange) -> Applied {
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    change: &MediaChange,
+) -> Applied {
     let space = change.space();
     let locked = LockedSpace::take::<D>(connection, space).await?;
     match change {
@@ -193,7 +196,10 @@ struct LockedSpace {
 }
 
 impl LockedSpace {
-    async fn take<D: Dialect>(connection: &mut D::Connection, space: Space) -> Result<Self, ApplyError> {
+    async fn take<D: Dialect>(
+        connection: &mut TableConnection<'_, D>,
+        space: Space,
+    ) -> Result<Self, ApplyError> {
         let mut couple_is_active = false;
         if let Space::Couple(couple) = space {
             let rows = Statement::<D>::new(LOCK_COUPLE).bind(couple.as_uuid()).rows(connection).await?;
@@ -229,7 +235,7 @@ impl LockedSpace {
 }
 
 async fn insert<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     locked: &LockedSpace,
     media: &Media,
     most: i64,
@@ -289,7 +295,7 @@ async fn insert<D: Dialect>(
 }
 
 async fn insert_space<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     space: Space,
     bytes: i64,
     closed: bool,
@@ -305,7 +311,7 @@ async fn insert_space<D: Dialect>(
 }
 
 async fn insert_rendition<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     space: Space,
     id: MediaId,
     rendition: &Rendition,
@@ -324,7 +330,7 @@ async fn insert_rendition<D: Dialect>(
 }
 
 async fn forget<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     space: Space,
     id: MediaId,
     blobs: &[String],
@@ -346,7 +352,7 @@ async fn forget<D: Dialect>(
     if bytes == 0 { Ok(()) } else { count::<D>(connection, space, -bytes).await }
 }
 
-async fn count<D: Dialect>(connection: &mut D::Connection, space: Space, bytes: i64) -> Applied {
+async fn count<D: Dialect>(connection: &mut TableConnection<'_, D>, space: Space, bytes: i64) -> Applied {
     Statement::<D>::new(COUNT).bind(bytes).bind(space.as_uuid()).execute(connection).await?;
     Ok(())
 }
@@ -360,7 +366,7 @@ struct StateRow {
 }
 
 async fn state<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     space: Space,
     id: MediaId,
 ) -> sqlx::Result<Option<StateRow>> {
@@ -375,7 +381,7 @@ async fn state<D: Dialect>(
 }
 
 async fn as_read<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     of: ExpectedMedia,
 ) -> Result<StateRow, ApplyError> {
     let row = state::<D>(connection, of.space, of.id).await?.filter(|row| row.uses == of.uses);
@@ -383,7 +389,7 @@ async fn as_read<D: Dialect>(
 }
 
 async fn processing<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     of: ExpectedMedia,
 ) -> Result<StateRow, ApplyError> {
     let row = as_read::<D>(connection, of).await?;
@@ -399,7 +405,7 @@ struct RenditionRow {
 }
 
 async fn renditions_of<D: Dialect>(
-    connection: &mut D::Connection,
+    connection: &mut TableConnection<'_, D>,
     space: Space,
     id: MediaId,
 ) -> sqlx::Result<Vec<RenditionRow>> {
