@@ -152,7 +152,7 @@ mod queries {
                 assert!(kind != "ALL" && kind != "index", "{name} scans {table} ({extra}): {sql}");
                 if LEASED.contains(&name) {
                     let key = row.get::<Option<String>, _>("key").unwrap_or_default();
-                    assert_eq!(key, "job_claim", "{name} reads the jobs that wait: {sql}");
+                    assert_eq!(key, "couple_job_claim", "{name} reads the jobs that wait: {sql}");
                 }
                 // Few rows of one account, or few jobs that run.
                 let few = ["SESSIONS_OF", "COUPLES_OF", "BLOCKS_OF", "ABANDONED"].contains(&name);

@@ -1,5 +1,5 @@
 //! Databases for tests, each test with its own, on the servers that `./test` starts.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 #[path = "../../../tests/support/engine.rs"]
 pub(crate) mod engine;
