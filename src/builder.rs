@@ -1,5 +1,6 @@
 //! Composes a [`Backend`] of its parts.
 
+mod entry_kinds;
 mod hooks;
 
 use std::sync::{
@@ -19,7 +20,7 @@ use couple_core::{
     mail::{Links, Mailer},
     media,
     pairing::{self, Directory, InviteMailHandler, Pairings, PurgeInvitesHandler},
-    timeline::Timeline,
+    timeline::{EntryKind, EntryKinds, Timeline},
 };
 use couple_media::{
     blobs::Blobs,
@@ -193,6 +194,8 @@ pub struct BackendBuilder {
     schedules: Vec<Schedule>,
     jobs: Vec<Arc<HostJobs>>,
     listeners: Listeners,
+    entry_kinds: Vec<EntryKind>,
+    strict_entry_kinds: bool,
 }
 
 /// Adds the handlers of a host.
@@ -230,6 +233,8 @@ impl Default for BackendBuilder {
             schedules: Vec::new(),
             jobs: Vec::new(),
             listeners: Listeners::default(),
+            entry_kinds: Vec::new(),
+            strict_entry_kinds: false,
         }
     }
 }
@@ -397,8 +402,8 @@ impl BackendBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an invalid hash cost, for a
-    /// handler whose queue is not among the [queues](Self::queue), for two handlers of one job name, and for a
-    /// [schedule](Self::schedule) without a handler.
+    /// handler whose queue is not among the [queues](Self::queue), for two handlers of one job name, for a
+    /// [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with an invalid name or schema.
     pub fn build(self) -> Result<Backend, Error> {
         let keys = match self.keys {
             Some(keys) => keys,
@@ -468,7 +473,8 @@ impl BackendBuilder {
         let backend = Backend(Arc::new(Parts {
             accounts,
             pairings: Pairings::new(ports.clone(), directory, self.pairing),
-            timeline: Timeline::new(ports.clone()),
+            timeline: Timeline::new(ports.clone())
+                .with_kinds(EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?),
             gallery,
             live: Live::new(ports.clone(), self.live),
             ports,

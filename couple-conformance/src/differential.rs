@@ -560,7 +560,12 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
         record!(store.couple(couple), store.entries(couple, Page::After(0), 100, None));
         record!(store.entries(couple, Page::Before(4), 2, Some("text")), store.entry(couple, 2));
         for side in SIDES {
-            record!(store.unread(couple, side, 0), store.unread(couple, side, 3));
+            let except = ["text".to_owned()];
+            record!(
+                store.unread(couple, side, 0, &[]),
+                store.unread(couple, side, 3, &[]),
+                store.unread(couple, side, 0, &except)
+            );
             record!(store.entries_by(couple, side, 1, 2), store.entry_by_client_id(couple, side, name(n)));
         }
         for space in [Space::Account(account), Space::Couple(couple)] {

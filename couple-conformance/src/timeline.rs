@@ -324,9 +324,15 @@ pub async fn t14_unread_entries_of_an_author_are_counted(store: impl Store) {
     for (author, after, expected) in
         [(first, 0, 2), (first, 1, 1), (first, 6, 1), (first, 7, 0), (second, 0, 1), (second, 2, 0)]
     {
-        let unread = store.unread(couple.id, author, after).await.unwrap();
+        let unread = store.unread(couple.id, author, after, &[]).await.unwrap();
         assert_eq!(unread, expected, "{author:?} after {after}");
     }
-    assert_eq!(store.unread(other.id, first, 0).await.unwrap(), 1);
-    assert_eq!(store.unread(world.couple_id(), first, 0).await.unwrap(), 0);
+    assert_eq!(store.unread(other.id, first, 0, &[]).await.unwrap(), 1);
+    assert_eq!(store.unread(world.couple_id(), first, 0, &[]).await.unwrap(), 0);
+    let hug = NewEntry { kind: "hug".to_owned(), ..world.entry("e") };
+    all(&store, vec![append(couple.id, hug)]).await;
+    let except = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>();
+    for (kinds, expected) in [(&[][..], 3), (&["hug"], 2), (&["text"], 1), (&["x-a", "hug", "text"], 0)] {
+        assert_eq!(store.unread(couple.id, first, 0, &except(kinds)).await.unwrap(), expected, "{kinds:?}");
+    }
 }

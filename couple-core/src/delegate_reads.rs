@@ -116,7 +116,12 @@ macro_rules! delegate_reads {
                     after: i64,
                     limit: u32
                 ) -> Vec<$crate::timeline::Entry>;
-                unread(couple: $crate::CoupleId, author: $crate::pairing::Side, after: i64) -> u32;
+                unread(
+                    couple: $crate::CoupleId,
+                    author: $crate::pairing::Side,
+                    after: i64,
+                    except: &[String]
+                ) -> u32;
             }
             $crate::media::MediaReads {
                 media(id: $crate::MediaId) -> Option<$crate::media::Media>;

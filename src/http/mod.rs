@@ -24,6 +24,7 @@ mod cors;
 mod document;
 #[cfg(feature = "socketio")]
 mod engine_sessions;
+mod entry_kinds;
 mod export;
 mod extract;
 mod frame;
@@ -302,6 +303,7 @@ fn contract(app: &App) -> Router {
     api.merge(free_api);
     document::complete(&mut api);
     capabilities::document(&mut api, app);
+    entry_kinds::document(&mut api, app.backend.timeline().kinds());
     // Without it, clients of the document would look for the routes at the root of its host.
     let prefix = app.backend.ports().links.prefix();
     api.servers = (!prefix.is_empty()).then(|| vec![Server::new(prefix)]);

@@ -24,6 +24,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("recent_sign_in_required", 403, "Sign in again"),
     ("unverified", 403, "Confirm your address first"),
     ("not_author", 403, "Only the author can change this entry"),
+    ("entry_fixed", 403, "Entries of this kind cannot be changed"),
     (
         "access_invalid",
         403,
@@ -241,10 +242,11 @@ impl From<Error> for Problem {
 }
 
 macro_rules! from_area_errors {
-    ($($error:ident),+) => {$(
+    ($($error:ident { $($arm:pat => $problem:expr,)* })+) => {$(
         impl From<$error> for Problem {
             fn from(refusal: $error) -> Self {
                 match refusal {
+                    $($arm => $problem,)*
                     $error::Invalid(invalid) => Self::invalid(invalid),
                     $error::RateLimited(wait) => {
                         Self::new("rate_limited").detail(refusal.to_string()).retry_after(wait)
@@ -263,7 +265,16 @@ macro_rules! from_area_errors {
         }
     )+};
 }
-from_area_errors!(AccountError, MediaError, PairingError, TimelineError);
+from_area_errors! {
+    AccountError {}
+    MediaError {}
+    PairingError {}
+    TimelineError {
+        TimelineError::InvalidBody(invalid) => {
+            Problem::new("invalid_field").detail(invalid.to_string()).field(invalid.path(), invalid.code())
+        },
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -300,6 +311,7 @@ mod tests {
             P::BlockNotFound.code(),
             T::EntryNotFound.code(),
             T::NotAuthor.code(),
+            T::EntryFixed.code(),
             T::EntryDeleted.code(),
             T::NoPrevious.code(),
             T::NotPaired.code(),

@@ -287,7 +287,9 @@ struct EditIn {
     body: serde_json::Value,
 }
 
-/// Replace the body of the caller's own entry. Appends a system entry about it.
+/// Replace the body of an entry. Appends a system entry about it.
+///
+/// An entry is edited by its author, unless its kind says otherwise (`x-entry-kinds` of `NewEntryIn`).
 #[utoipa::path(patch, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "`seq` of the entry"),
         ("Couple-Id" = Option<String>, Header, description = "The couple of the entry; if the caller is in another one, 404 `not_paired`")), request_body = EditIn,
@@ -307,7 +309,9 @@ async fn edit(
     ))
 }
 
-/// Delete the caller's own entry, which leaves a tombstone. Appends a system entry about it.
+/// Delete an entry, which leaves a tombstone. Appends a system entry about it.
+///
+/// An entry is deleted by its author, unless its kind says otherwise (`x-entry-kinds` of `NewEntryIn`).
 #[utoipa::path(delete, path = "/v1/couple/entries/{seq}", tag = "timeline", security(("session" = [])),
     params(("seq" = i64, Path, description = "`seq` of the entry"),
         ("Couple-Id" = Option<String>, Header, description = "The couple of the entry; if the caller is in another one, 404 `not_paired`")),

@@ -10,6 +10,7 @@ mod concurrent_pictures;
 mod conflicts;
 mod connections;
 mod cors;
+mod entry_kinds;
 mod enumeration;
 mod frames;
 mod guessing;

@@ -30,9 +30,11 @@ pub(crate) fn binary() -> PathBuf {
             build.env_remove(name);
         }
     }
-    for (feature, enabled) in
-        [("heic", cfg!(feature = "heic")), ("server-tests", cfg!(feature = "server-tests"))]
-    {
+    for (feature, enabled) in [
+        ("heic", cfg!(feature = "heic")),
+        ("json-schema", cfg!(feature = "json-schema")),
+        ("server-tests", cfg!(feature = "server-tests")),
+    ] {
         if enabled {
             build.args(["--features", feature]);
         }

@@ -5,10 +5,14 @@
 //! changes the entry in place *and* appends an entry that targets it, so that a device that was offline
 //! learns of the change by reading on. The appended entry holds no copy, so deleted content is gone.
 
+#[cfg(feature = "json-schema")]
+mod body_schema;
+mod kinds;
 mod port;
 pub mod rules;
 mod service;
 
+pub use kinds::{EntryKind, EntryKinds, EntryPermission, InvalidBody};
 pub use port::{Page, TimelineChange, TimelineReads};
 pub use service::{Append, Appended, EntryView, Membership, Timeline};
 
@@ -194,6 +198,9 @@ pub enum TimelineError {
     /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The body does not fit the rules that the host defined for its kind.
+    #[error(transparent)]
+    InvalidBody(#[from] InvalidBody),
     /// The account is in no couple.
     #[error("you are not in a couple")]
     NotPaired,
@@ -203,6 +210,9 @@ pub enum TimelineError {
     /// The entry was written by the partner or the system.
     #[error("only its author may change an entry")]
     NotAuthor,
+    /// The host defined that entries of this kind are not edited, or not deleted.
+    #[error("entries of this kind cannot be changed")]
+    EntryFixed,
     /// The entry is a tombstone.
     #[error("the entry was deleted")]
     EntryDeleted,
@@ -234,10 +244,11 @@ impl TimelineError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "invalid_field",
+            Self::Invalid(_) | Self::InvalidBody(_) => "invalid_field",
             Self::NotPaired => "not_paired",
             Self::EntryNotFound => "entry_not_found",
             Self::NotAuthor => "not_author",
+            Self::EntryFixed => "entry_fixed",
             Self::EntryDeleted => "entry_deleted",
             Self::MediaNotFound => "media_not_found",
             Self::MediaRejected => "media_rejected",

@@ -116,8 +116,8 @@ pub enum Page {
 ///   an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of a
 ///   active couple does not change.
 /// * **T13** Reads of a couple never return entries of another couple.
-/// * **T14** Unread entries are those that the author appended with a client id after a position and that are
-///   no tombstones.
+/// * **T14** Unread entries are those that the author appended with a client id after a position, that are no
+///   tombstones, and whose kind is not excluded.
 #[async_trait]
 pub trait TimelineReads: Send + Sync {
     /// Up to `limit` entries in `seq` order, of one kind if `kind` is given.
@@ -148,8 +148,14 @@ pub trait TimelineReads: Send + Sync {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Entry>, Error>;
-    /// Number of an author's entries with a client id after the `seq` `after`, without tombstones.
+    /// Number of an author's entries with a client id after the `seq` `after`, without tombstones and kinds in `except`.
     ///
     /// The caller keeps `after` close to the newest entry, because the adapter reads all entries in between.
-    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error>;
+    async fn unread(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        except: &[String],
+    ) -> Result<u32, Error>;
 }

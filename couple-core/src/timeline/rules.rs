@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Body, Entry, MEDIA_STATE_KEY, NewEntry, PERSONAL_KINDS, PHOTO, TimelineChange, TimelineError, system,
+    Body, Entry, EntryKinds, EntryPermission, MEDIA_STATE_KEY, NewEntry, PERSONAL_KINDS, PHOTO,
+    TimelineChange, TimelineError, system,
 };
 use crate::{
     AccountId, Change, CoupleId, Invalid, MediaId, Timestamp,
@@ -181,16 +182,18 @@ pub fn repeated(existing: &Entry, kind: &str, body: &Body) -> Result<(), Timelin
 /// Changes that replace an entry's body and append the entry that reports it.
 ///
 /// # Errors
-/// [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryDeleted`].
+/// [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryFixed`], [`TimelineError::EntryDeleted`],
+/// [`TimelineError::Invalid`], [`TimelineError::InvalidBody`].
 pub fn edit(
     couple: CoupleId,
     entry: Option<&Entry>,
-    author: Side,
+    by: Side,
     value: &Value,
+    kinds: &EntryKinds,
     at: Timestamp,
 ) -> Result<Vec<Change>, TimelineError> {
-    let entry = require_own(entry, author)?;
-    let mut body = body(&entry.kind, value)?;
+    let (entry, author) = require_permitted(entry, by, |kind| kinds.edits_by(kind))?;
+    let mut body = kinds.body(&entry.kind, value)?;
     if entry.kind == PHOTO {
         if media_id(value) != media_of(entry) {
             // The picture of an entry cannot change: an entry with another picture is a new entry.
@@ -202,22 +205,23 @@ pub fn edit(
         }
     }
     let edit = TimelineChange::Edit { couple, seq: entry.seq, author, body, at };
-    Ok(vec![edit.into(), report_entry(couple, system::EDITED, author, entry.seq, at)])
+    Ok(vec![edit.into(), report_entry(couple, system::EDITED, by, entry.seq, at)])
 }
 
 /// Changes that make an entry a tombstone and append the entry that reports it.
 ///
 /// # Errors
-/// The same as for [`edit`], except [`TimelineError::Invalid`].
+/// The same as for [`edit`], except [`TimelineError::Invalid`] and [`TimelineError::InvalidBody`].
 pub fn delete(
     couple: CoupleId,
     entry: Option<&Entry>,
-    author: Side,
+    by: Side,
+    kinds: &EntryKinds,
     at: Timestamp,
 ) -> Result<Vec<Change>, TimelineError> {
-    let entry = require_own(entry, author)?;
+    let (entry, author) = require_permitted(entry, by, |kind| kinds.deletions_by(kind))?;
     let delete = TimelineChange::Delete { couple, seq: entry.seq, author, at };
-    Ok(vec![delete.into(), report_entry(couple, system::DELETED, author, entry.seq, at)])
+    Ok(vec![delete.into(), report_entry(couple, system::DELETED, by, entry.seq, at)])
 }
 
 /// Changes that set or remove a reaction; none if the reaction is as wanted.
@@ -259,15 +263,23 @@ fn is_personal(entry: &Entry) -> bool {
     kind(&entry.kind).is_ok()
 }
 
-fn require_own(entry: Option<&Entry>, author: Side) -> Result<&Entry, TimelineError> {
+/// The entry and its author, if the member `by` may change it.
+fn require_permitted(
+    entry: Option<&Entry>,
+    by: Side,
+    permitted: impl FnOnce(&str) -> EntryPermission,
+) -> Result<(&Entry, Side), TimelineError> {
     let entry = entry.ok_or(TimelineError::EntryNotFound)?;
-    if entry.author != Some(author) || !is_personal(entry) {
-        return Err(TimelineError::NotAuthor);
+    let author = entry.author.filter(|_| is_personal(entry)).ok_or(TimelineError::NotAuthor)?;
+    match permitted(&entry.kind) {
+        EntryPermission::Author if author != by => return Err(TimelineError::NotAuthor),
+        EntryPermission::Nobody => return Err(TimelineError::EntryFixed),
+        EntryPermission::Author | EntryPermission::Members => {}
     }
     if entry.deleted_at.is_some() {
         return Err(TimelineError::EntryDeleted);
     }
-    Ok(entry)
+    Ok((entry, author))
 }
 
 fn report_entry(couple: CoupleId, kind: &str, by: Side, target: i64, at: Timestamp) -> Change {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Body, Entry, NewEntry, PHOTO, Page, TimelineChange, TimelineError, rules};
+use super::{Body, Entry, EntryKinds, NewEntry, PHOTO, Page, TimelineChange, TimelineError, rules};
 use crate::{
     AccountId, Change, Completed, CoupleId, Decision, Failure, Ports, RequestContext, UnitOfWork,
     limits::{LimitKey, rules as limit},
@@ -70,6 +70,7 @@ type TimelineResult<T> = Result<T, Failure<TimelineError>>;
 #[derive(Debug, Clone)]
 pub struct Timeline {
     ports: Ports,
+    kinds: EntryKinds,
 }
 
 impl Timeline {
@@ -80,10 +81,23 @@ impl Timeline {
     /// Number of newest entries among which unread ones are counted; bounds the cost of the query.
     pub const UNREAD_WINDOW: i64 = 1_000;
 
-    /// Creates the service.
+    /// Creates the service, without kinds of a host.
     #[must_use]
-    pub const fn new(ports: Ports) -> Self {
-        Self { ports }
+    pub fn new(ports: Ports) -> Self {
+        Self { ports, kinds: EntryKinds::default() }
+    }
+
+    /// Sets the kinds of entry that the host defines.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: EntryKinds) -> Self {
+        self.kinds = kinds;
+        self
+    }
+
+    /// Kinds of entry that the host defines.
+    #[must_use]
+    pub const fn kinds(&self) -> &EntryKinds {
+        &self.kinds
     }
 
     /// Current couple of an account, and the account's membership in it.
@@ -116,7 +130,7 @@ impl Timeline {
     /// Appends an entry. A repeated client id returns the existing entry.
     ///
     /// # Errors
-    /// [`TimelineError::NotPaired`], [`TimelineError::Invalid`], [`TimelineError::MediaNotFound`], [`TimelineError::MediaRejected`],
+    /// [`TimelineError::NotPaired`], [`TimelineError::Invalid`], [`TimelineError::InvalidBody`], [`TimelineError::MediaNotFound`], [`TimelineError::MediaRejected`],
     /// [`TimelineError::MediaWrongPurpose`], [`TimelineError::KeyReused`], [`TimelineError::RateLimited`].
     pub async fn append(
         &self,
@@ -144,8 +158,8 @@ impl Timeline {
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
         let client_id = rules::client_id(&command.client_id).map_err(refuse)?;
-        let kind = rules::kind(&command.kind).map_err(refuse)?;
-        let body = rules::body(kind, &command.body).map_err(refuse)?;
+        let kind = self.kinds.kind(&command.kind).map_err(refuse)?;
+        let body = self.kinds.body(kind, &command.body).map_err(Failure::Refused)?;
         let new = |author, body| NewEntry {
             author: Some(author),
             client_id: Some(client_id.to_owned()),
@@ -296,7 +310,7 @@ impl Timeline {
             .collect())
     }
 
-    /// Number of the partner's entries that the member `reader` has not read.
+    /// Number of the partner's entries that the member `reader` has not read, without kinds that do not count.
     ///
     /// Counted among the newest [`UNREAD_WINDOW`](Self::UNREAD_WINDOW) entries of the couple.
     ///
@@ -304,7 +318,7 @@ impl Timeline {
     /// Errors of the store.
     pub async fn unread(&self, couple: &Couple, reader: Side) -> Result<u32, crate::Error> {
         let after = couple.read[reader.index()].max(couple.head_seq - Self::UNREAD_WINDOW);
-        self.ports.store.unread(couple.id, reader.other(), after).await
+        self.ports.store.unread(couple.id, reader.other(), after, self.kinds.not_unread()).await
     }
 
     /// Entry with this `seq`.
@@ -316,14 +330,14 @@ impl Timeline {
         self.ports.store.entry(at.couple, seq).await?.ok_or(Failure::Refused(TimelineError::EntryNotFound))
     }
 
-    /// Replaces the body of an entry that the account wrote.
+    /// Replaces the body of an entry that the account wrote, or of a kind that [both members](super::EntryPermission) may edit.
     ///
     /// With `couple`, only an entry of that couple is changed: a late request never reaches another couple. The same applies to the
     /// other methods that take it.
     ///
     /// # Errors
-    /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryDeleted`],
-    /// [`TimelineError::Invalid`], [`TimelineError::RateLimited`].
+    /// [`TimelineError::NotPaired`], [`TimelineError::EntryNotFound`], [`TimelineError::NotAuthor`], [`TimelineError::EntryFixed`],
+    /// [`TimelineError::EntryDeleted`], [`TimelineError::Invalid`], [`TimelineError::InvalidBody`], [`TimelineError::RateLimited`].
     pub async fn edit(
         &self,
         account: AccountId,
@@ -333,12 +347,12 @@ impl Timeline {
     ) -> TimelineResult<Entry> {
         let now = self.ports.now();
         self.change(account, couple, seq, false, |at, entry| {
-            rules::edit(at.couple, entry, at.side, body, now)
+            rules::edit(at.couple, entry, at.side, body, &self.kinds, now)
         })
         .await
     }
 
-    /// Makes an entry that the account wrote a tombstone. Deletes its picture if no other entry uses it.
+    /// Makes an entry that the account wrote, or of a kind that both members may delete, a tombstone. Deletes its picture if no other entry uses it.
     ///
     /// # Errors
     /// The same as for [`edit`](Self::edit).
@@ -349,8 +363,10 @@ impl Timeline {
         seq: i64,
     ) -> TimelineResult<Entry> {
         let now = self.ports.now();
-        self.change(account, couple, seq, true, |at, entry| rules::delete(at.couple, entry, at.side, now))
-            .await
+        self.change(account, couple, seq, true, |at, entry| {
+            rules::delete(at.couple, entry, at.side, &self.kinds, now)
+        })
+        .await
     }
 
     /// Sets or removes the account's reaction to an entry.

@@ -156,11 +156,20 @@ impl TimelineReads for MemoryStore {
         let by = state.timeline.log(couple).filter(|e| e.author == Some(author) && e.seq > after);
         Ok(by.take(limit as usize).cloned().collect())
     }
-    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error> {
+    async fn unread(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        except: &[String],
+    ) -> Result<u32, Error> {
         let state = self.state();
         let log = state.timeline.entries.range((couple, after.saturating_add(1))..=(couple, i64::MAX));
         let unread = log.filter(|(_, entry)| {
-            entry.author == Some(author) && entry.client_id.is_some() && entry.deleted_at.is_none()
+            entry.author == Some(author)
+                && entry.client_id.is_some()
+                && entry.deleted_at.is_none()
+                && !except.contains(&entry.kind)
         });
         Ok(u32::try_from(unread.count()).unwrap_or(u32::MAX))
     }

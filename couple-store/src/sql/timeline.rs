@@ -53,6 +53,10 @@ statements! {
      AND deleted_at IS NULL"
         => mysql: "SELECT COUNT(*) FROM couple_entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND seq > $2 AND author = $3 \
      AND client_id IS NOT NULL AND deleted_at IS NULL";
+    UNREAD_KINDS = "SELECT kind FROM couple_entry WHERE couple_id = $1 AND seq > $2 AND +author = $3 AND client_id IS NOT NULL \
+     AND deleted_at IS NULL"
+        => mysql: "SELECT kind FROM couple_entry FORCE INDEX (PRIMARY) WHERE couple_id = $1 AND seq > $2 AND author = $3 \
+     AND client_id IS NOT NULL AND deleted_at IS NULL";
     ENTRY = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND seq = $2";
     BY_CLIENT_ID = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND author = $2 AND client_id = $3";
     BY_AUTHOR = "SELECT ", entry!(), " FROM couple_entry WHERE couple_id = $1 AND author = $2 AND seq > $3 ORDER BY seq LIMIT $4"
@@ -251,8 +255,22 @@ impl<D: Dialect> TimelineReads for SqlStore<D> {
             .bind(i64::from(limit));
         self.read(statement, decode).await
     }
-    async fn unread(&self, couple: CoupleId, author: Side, after: i64) -> Result<u32, Error> {
-        let statement = Statement::new(UNREAD).bind(couple.as_uuid()).bind(after).bind(stored(author));
+    async fn unread(
+        &self,
+        couple: CoupleId,
+        author: Side,
+        after: i64,
+        except: &[String],
+    ) -> Result<u32, Error> {
+        let bind =
+            |statement| Statement::new(statement).bind(couple.as_uuid()).bind(after).bind(stored(author));
+        if !except.is_empty() {
+            let kind = |row: &mut Row<'_, D>| -> Result<String, Error> { row.take() };
+            let kinds = self.read(bind(UNREAD_KINDS), kind).await?;
+            let unread = kinds.iter().filter(|kind| !except.contains(kind)).count();
+            return Ok(u32::try_from(unread).unwrap_or(u32::MAX));
+        }
+        let statement = bind(UNREAD);
         let count = self.read_one(statement, |row| Ok(u32::try_from(row.take::<i64>()?).unwrap_or(u32::MAX)));
         Ok(count.await?.unwrap_or(0))
     }

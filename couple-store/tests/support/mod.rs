@@ -11,6 +11,7 @@ pub(crate) mod mysql;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 
+#[allow(unused_imports, reason = "each test file uses its part")]
 pub(crate) use fresh_database::{fresh, url_of};
 
 /// Message of an error with its causes, as a program prints it.

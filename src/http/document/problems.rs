@@ -84,7 +84,7 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
             &["not_paired", "media_not_found", "media_rejected", "media_wrong_purpose", "rate_limited"]
         }
         "timeline_edit" | "timeline_delete" => {
-            &["not_author", "not_paired", "entry_not_found", "entry_deleted", "rate_limited"]
+            &["not_author", "entry_fixed", "not_paired", "entry_not_found", "entry_deleted", "rate_limited"]
         }
         "timeline_react" | "timeline_unreact" => {
             &["not_paired", "entry_not_found", "entry_deleted", "rate_limited"]

@@ -20,6 +20,7 @@ const ERRORS = {
   not_paired: "You are in no couple.",
   entry_deleted: "This message was deleted.",
   not_author: "Only its author can change this message.",
+  entry_fixed: "This message cannot be changed.",
   picture_too_large: "This picture is too large.",
   media_rejected: "The server could not use this picture.",
   media_gone: "This picture was removed.",
