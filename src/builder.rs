@@ -42,18 +42,6 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Work that a process does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Role {
-    /// Serves requests and runs jobs.
-    #[default]
-    All,
-    /// Serves requests only.
-    Api,
-    /// Runs jobs only: of these queues, or of all if the list is empty.
-    Worker(Vec<String>),
-}
-
 /// The back end: its services and background jobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Backend(Arc<Parts>);

@@ -3,8 +3,10 @@
 mod builder;
 #[cfg(feature = "http")]
 pub mod http;
+mod role;
+mod service;
 
-pub use builder::{Backend, BackendBuilder, Role};
+pub use builder::{Backend, BackendBuilder};
 #[doc(inline)]
 pub use couple_core as core;
 #[doc(inline)]
@@ -20,6 +22,8 @@ pub use couple_media::{blobs, gallery, picture};
 pub use couple_notify as notify;
 #[doc(inline)]
 pub use couple_store as store;
+pub use role::Role;
+pub use service::Service;
 
 /// Examples in Markdown files, compiled and run as documentation tests.
 #[cfg(doctest)]

@@ -61,6 +61,20 @@ impl KeyFile {
         self.read()?.ok_or_else(|| self.invalid_file("was removed while it was opened"))
     }
 
+    /// Opens the key of a store: creates it only for a new store, because the data of an existing one goes with the key of its first start.
+    ///
+    /// # Errors
+    /// The errors of [`open`](Self::open), and [`ErrorKind::Misconfigured`] when the file of an existing store is missing.
+    pub fn open_for(&self, is_new_store: bool, entropy: &dyn Entropy) -> Result<Keyring, Error> {
+        match self.read()? {
+            Some(keys) => Ok(keys),
+            None if is_new_store => self.open(entropy),
+            None => Err(self.invalid_file(
+                "is missing, and the database has accounts that go with a key: name that file, or restore it from a backup",
+            )),
+        }
+    }
+
     /// Writes the key to a temporary file and links it to the path, unless the path exists by then.
     fn make(&self, key: &[u8], random: u64) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
@@ -107,7 +121,12 @@ mod tests {
         let file = KeyFile::new(folder.path().join("data/new/couple.key"));
         assert!(file.read().unwrap().is_none());
         let derived = |keys: &Keyring| keys.derive("test", &[b"1"]);
-        let made = derived(&file.open(&OsEntropy).unwrap());
+        // Data of an existing store goes with another key.
+        let missing = file.open_for(false, &OsEntropy).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Misconfigured);
+        assert!(missing.to_string().contains("is missing"), "{missing}");
+        let made = derived(&file.open_for(true, &OsEntropy).unwrap());
+        assert_eq!(derived(&file.open_for(false, &OsEntropy).unwrap()).as_bytes(), made.as_bytes());
         assert_eq!(made.as_bytes(), derived(&file.open(&OsEntropy).unwrap()).as_bytes());
     }
 

@@ -14,7 +14,6 @@ use couple::{
     blobs::{Blobs, S3Options},
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions},
-    job::{Queue, WorkerHandle},
     notify::{
         live::LiveOptions,
         mail::{FileMailer, Letterhead, SmtpMailer},
@@ -124,10 +123,8 @@ async fn run(settings: Settings) -> Result<(), String> {
         None => None,
     };
     let backend = compose(&settings).await?.build().map_err(|error| error.to_string())?;
-    let worker = start_worker(&backend, &settings.role);
     announce(&settings);
 
-    let mut servers = Vec::new();
     let options = HttpOptions::default()
         .with_trusted_proxies(settings.trusted_proxies.clone())
         .with_proxy_header(settings.proxy_header)
@@ -142,37 +139,28 @@ async fn run(settings: Settings) -> Result<(), String> {
         .with_trusted_proxies(settings.trusted_proxies.clone());
     let stop = watch::Sender::new(false);
     let (app, admin_app) = couple::http::routers(backend.clone(), options);
+    let mut service = backend.service(settings.role.clone()).with_drain_timeout(DRAIN).with_abort(async {
+        told_to_stop().await;
+        eprintln!("couple: stopping now");
+    });
     if let Some(admin) = admin {
-        let app = admin_app;
         let serving = serving.clone().with_max_connections(ADMIN_CONNECTIONS);
-        servers.push(tokio::spawn(couple::http::serve(admin, app, serving, stopped(&stop))));
+        service = service.with_listener(admin, admin_app, serving);
     }
     if let Some(listener) = listener {
         let app = match port {
             Some(port) if settings.pages => app.merge(site::router(&settings, port, stop.subscribe())),
             _ => app,
         };
-        servers.push(tokio::spawn(couple::http::serve(listener, app, serving, stopped(&stop))));
+        service = service.with_listener(listener, app, serving);
     }
-    told_to_stop().await;
-    eprintln!("couple: stopping in {} s", stop_delay.as_secs());
-    backend.announce_stop();
-    stop.send_replace(true);
-    let drained = async {
-        tokio::time::sleep(stop_delay).await;
-        backend.live().drain();
-        for server in servers {
-            let _ = server.await;
-        }
+    let shutdown = async {
+        told_to_stop().await;
+        eprintln!("couple: stopping in {} s", stop_delay.as_secs());
+        // Ends the event streams of the pages.
+        stop.send_replace(true);
     };
-    tokio::select! {
-        () = drained => {}
-        () = told_to_stop() => eprintln!("couple: stopping now"),
-    }
-    if let Some(worker) = worker {
-        worker.stop(DRAIN).await;
-    }
-    backend.close().await.map_err(|error| error.to_string())
+    service.run(shutdown).await.map_err(|error| told(&error))
 }
 
 fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, String> {
@@ -291,18 +279,7 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
 /// It is created only while the database has no accounts. If two hosts start then, they must have been given the same file.
 fn shared_key(settings: &Settings, is_new: bool) -> Result<Keyring, String> {
     let path = settings.key_file.as_deref().unwrap_or(Path::new("couple.key"));
-    if !is_new {
-        let kept = KeyFile::new(path).read().map_err(|error| error.to_string())?;
-        return kept.ok_or_else(|| {
-            format!(
-                "COUPLE_KEY_FILE: {} is missing, and the database has accounts that go with a key: name that file, or restore it \
-                 from a backup",
-                path.display()
-            )
-        });
-    }
-    make_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-    KeyFile::new(path).open(&OsEntropy).map_err(|error| error.to_string())
+    KeyFile::new(path).open_for(is_new, &OsEntropy).map_err(|error| format!("COUPLE_KEY_FILE: {error}"))
 }
 
 /// An error with its causes, on one line.
@@ -329,19 +306,6 @@ fn make_folder(folder: &Path) -> Result<(), String> {
     builder.create(folder).map_err(|error| {
         format!("cannot create folder {}: {error}: choose another in COUPLE_DATABASE_URL", folder.display())
     })
-}
-
-fn start_worker(backend: &Backend, role: &Role) -> Option<WorkerHandle> {
-    match role {
-        Role::Api => None,
-        Role::All => Some(backend.worker().start()),
-        Role::Worker(names) if names.is_empty() => Some(backend.worker().start()),
-        Role::Worker(names) => {
-            let queues: Vec<Queue> =
-                backend.queues().iter().filter(|queue| names.contains(&queue.name)).cloned().collect();
-            Some(backend.worker_for(queues).start())
-        }
-    }
 }
 
 fn announce(settings: &Settings) {
@@ -395,14 +359,6 @@ fn announce(settings: &Settings) {
     }
     for line in lines {
         println!("{line}");
-    }
-}
-
-/// Completes when `stop` becomes true.
-fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
-    let mut stop = stop.subscribe();
-    async move {
-        let _ = stop.wait_for(|stop| *stop).await;
     }
 }
 

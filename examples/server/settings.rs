@@ -82,7 +82,7 @@ const KNOWN: [&str; 20] = [
 impl Settings {
     /// Whether this process serves requests.
     pub(crate) fn answers(&self) -> bool {
-        !matches!(self.role, Role::Worker(_))
+        self.role.serves_requests()
     }
 
     /// Reads the settings, or returns an error message of one line.
@@ -239,7 +239,7 @@ impl Settings {
             metrics,
             stop_delay,
             connections_per_client,
-            pages: pages && !matches!(role, Role::Worker(_)),
+            pages: pages && role.serves_requests(),
             demo_requested,
             role,
         })
@@ -279,17 +279,13 @@ fn pictures(url: &str) -> Result<Pictures, String> {
 
 fn role(text: &str) -> Result<Role, String> {
     const QUEUES: [&str; 3] = ["mail", "media", "default"];
-    match text.split_once(':') {
-        None if text == "all" => Ok(Role::All),
-        None if text == "api" => Ok(Role::Api),
-        None if text == "worker" => Ok(Role::Worker(Vec::new())),
-        Some(("worker", names)) if names.split(',').all(|name| QUEUES.contains(&name)) => {
-            Ok(Role::Worker(names.split(',').map(str::to_owned).collect()))
-        }
-        _ => Err(format!(
-            "COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:media, worker:default"
-        )),
-    }
+    let is_known = |role: &Role| match role {
+        Role::Worker(names) => names.iter().all(|name| QUEUES.contains(&name.as_str())),
+        Role::All | Role::Api => true,
+    };
+    text.parse().ok().filter(is_known).ok_or_else(|| {
+        format!("COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:media, worker:default")
+    })
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Serve it with [`serve`], which bounds the resources of each connection, or under `axum::serve` with
-//! `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per client see the client's address. For a graceful
-//! shutdown call `backend.announce_stop()`, so that readiness answers 503, and some seconds later `backend.live().drain()`, which
-//! ends live streams. Calls from browser pages of other origins are refused unless [`HttpOptions::with_cors_origins`] names those
-//! origins.
+//! Serve it with [`Service`](crate::Service), which also runs jobs and ends a process in order; with [`serve`], which bounds the
+//! resources of each connection; or under `axum::serve` with `into_make_service_with_connect_info::<SocketAddr>()`, so that limits per
+//! client see the client's address. For a graceful shutdown without `Service` call `backend.announce_stop()`, so that readiness answers
+//! 503, and some seconds later `backend.live().drain()`, which ends live streams. Calls from browser pages of other origins are refused
+//! unless [`HttpOptions::with_cors_origins`] names those origins.
 
 mod account;
 mod capabilities;

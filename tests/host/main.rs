@@ -1,4 +1,4 @@
-//! A host builds on the back end: its own jobs and listeners.
+//! A host builds on the back end: its own jobs, listeners and processes.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 #[cfg(feature = "server-tests")]
@@ -7,6 +7,7 @@ mod fresh_database;
 mod hooks;
 mod jobs;
 mod killed_hooks;
+mod lifecycle;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
 mod stores;

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::{Mutex, Semaphore, watch},
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -80,13 +80,37 @@ pub struct Worker {
 }
 
 /// Handle of a running worker.
+///
+/// Dropping it aborts the worker's tasks and the jobs that they run. Those jobs are abandoned: another worker runs them again when
+/// their leases have expired.
 #[derive(Debug)]
 pub struct WorkerHandle {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// What each task does.
+    names: HashMap<Id, String>,
 }
 
 impl WorkerHandle {
+    /// Waits until a task of the worker ends although nothing has stopped it, and returns what ended and why.
+    ///
+    /// This is a fault of the program: a task claims jobs again after every error. The other tasks continue, so the host decides whether
+    /// the process may. Cancel safe.
+    pub async fn failed(&mut self) -> Error {
+        let error = Error::new(ErrorKind::Internal, "run jobs");
+        match self.tasks.join_next_with_id().await {
+            None => error.context("the worker has no tasks left"),
+            Some(Ok((id, ()))) => error.context(format!("{} ended", self.name(id))),
+            Some(Err(panicked)) => {
+                error.context(format!("{} failed", self.name(panicked.id()))).source(panicked)
+            }
+        }
+    }
+
+    fn name(&mut self, id: Id) -> String {
+        self.names.remove(&id).unwrap_or_default()
+    }
+
     /// Graceful shutdown: claims no more jobs and waits up to `within` for running jobs.
     ///
     /// Jobs that still run then are aborted; another worker runs them again when their leases expire.
@@ -146,12 +170,14 @@ impl Worker {
     #[must_use]
     pub fn start(self) -> WorkerHandle {
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut names) = (JoinSet::new(), HashMap::new());
         for queue in self.queues.clone() {
-            tasks.spawn(self.clone().serve(queue, stopped.clone()));
+            let name = format!("the task of the queue {}", queue.name);
+            names.insert(tasks.spawn(self.clone().serve(queue, stopped.clone())).id(), name);
         }
-        tasks.spawn(self.keep_schedules(stopped));
-        WorkerHandle { stop, tasks }
+        let schedules = tasks.spawn(self.keep_schedules(stopped));
+        names.insert(schedules.id(), "the task of the schedules".to_owned());
+        WorkerHandle { stop, tasks, names }
     }
 
     /// Runs due jobs, and jobs that they enqueue, until no job is due.
