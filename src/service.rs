@@ -1,4 +1,4 @@
-//! Life of a process: it serves requests and runs jobs until it is told to stop, and then ends both in order.
+//! Life of a process: it serves requests and runs jobs until its shutdown, and then ends both in order.
 
 use std::{fmt, pin::Pin, time::Duration};
 

@@ -1,8 +1,8 @@
 //! Domain events, and listeners that add jobs and entries to the commit that causes an event.
 //!
 //! [`Ports::commit`] derives the events of a commit from its changes ([`Event::of`]) and passes each event to
-//! every [`Listener`]. What the listeners add is committed in the same transaction: if the commit takes effect,
-//! so do the additions; if it conflicts or fails, nothing is written. So "when a couple is founded, write to
+//! every [`Listener`]. The additions of listeners are committed in the same transaction: if the commit takes
+//! effect, so do the additions; if it conflicts or fails, nothing is written. So "when a couple is founded, write to
 //! my CRM" is a job that exists if and only if the couple does, whenever a process dies.
 //!
 //! A listener runs before the commit, and again for each attempt after a conflict. It must therefore be a pure

@@ -70,7 +70,7 @@ impl StoreObserver for Conflicts {
     }
 }
 
-/// What the listener of a host does and has seen.
+/// State of the host's listener.
 #[derive(Default)]
 struct Hook {
     calls: AtomicUsize,

@@ -25,7 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Job that runs until it is told to end.
+/// Job that runs until the test lets it end.
 #[derive(Serialize, Deserialize)]
 struct Long {}
 
@@ -34,7 +34,7 @@ impl Job for Long {
     const QUEUE: &'static str = "long";
 }
 
-/// State of the runs of `Long`.
+/// State that the runs of `Long` share with the test.
 #[derive(Default)]
 struct Runs {
     started: Notify,

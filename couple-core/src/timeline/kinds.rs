@@ -119,15 +119,15 @@ impl EntryKind {
         self.max_bytes = bytes;
         self
     }
-    /// Sets who may edit an entry. Default: its author.
+    /// Sets the members who may edit an entry. Default: its author.
     ///
-    /// An entry that no member wrote, such as one of a listener, can be edited and deleted by nobody.
+    /// An entry without an author, such as an entry of a listener, can be neither edited nor deleted.
     #[must_use]
     pub const fn with_edits_by(mut self, permission: EntryPermission) -> Self {
         self.edits_by = permission;
         self
     }
-    /// Sets who may delete an entry. Default: its author. The deletion of an account deletes its entries in any case.
+    /// Sets the members who may delete an entry. Default: its author. The deletion of an account deletes its entries in any case.
     #[must_use]
     pub const fn with_deletions_by(mut self, permission: EntryPermission) -> Self {
         self.deletions_by = permission;
@@ -292,12 +292,12 @@ impl EntryKinds {
         Ok(body)
     }
 
-    /// Who may edit entries of a kind.
+    /// Members who may edit entries of a kind.
     pub(super) fn edits_by(&self, name: &str) -> EntryPermission {
         self.get(name).map_or(EntryPermission::Author, |defined| defined.kind.edits_by)
     }
 
-    /// Who may delete entries of a kind.
+    /// Members who may delete entries of a kind.
     pub(super) fn deletions_by(&self, name: &str) -> EntryPermission {
         self.get(name).map_or(EntryPermission::Author, |defined| defined.kind.deletions_by)
     }
