@@ -226,7 +226,8 @@ impl<'a> Event<'a> {
                 | JobChange::Replay { .. }
                 | JobChange::PurgeDead { .. },
             )
-            | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. }) => None,
+            | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
+            | Change::Host(_) => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Storage port: a list of typed changes is committed as one transaction.
 
 use crate::{
-    AccountId, CoupleId, Error, InviteId, JobId, MediaId, SessionId, TokenId, UploadId,
+    AccountId, CoupleId, Error, HostStatements, InviteId, JobId, MediaId, SessionId, TokenId, UploadId,
     account::{AccountChange, AccountReads},
     idempotency::{IdempotencyChange, IdempotencyReads},
     job::{ClaimedJob, JobChange, JobReads},
@@ -33,6 +33,9 @@ pub enum Change {
     Job(JobChange),
     /// Change to the recorded outcomes of idempotency keys.
     Idempotency(IdempotencyChange),
+    /// Statements of the host, for a store that made them. Another store fails the commit with
+    /// [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) and writes nothing.
+    Host(HostStatements),
 }
 
 impl Change {
@@ -123,7 +126,8 @@ impl Change {
                 | UploadChange::Finish { .. }
                 | UploadChange::Remove { .. },
             )
-            | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. }) => Vec::new(),
+            | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
+            | Self::Host(_) => Vec::new(),
         }
     }
 
@@ -144,7 +148,8 @@ impl Change {
             | Self::Media(_)
             | Self::Upload(_)
             | Self::Job(_)
-            | Self::Idempotency(_) => None,
+            | Self::Idempotency(_)
+            | Self::Host(_) => None,
         }
     }
 }
@@ -164,6 +169,7 @@ from_area! {
     Upload(UploadChange),
     Job(JobChange),
     Idempotency(IdempotencyChange),
+    Host(HostStatements),
 }
 
 /// Result of one change of a commit.

@@ -1,16 +1,9 @@
 //! Jobs of listeners when the process is killed between listener, commit and job.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use couple::{
-    AccountId, Backend, CoupleId, Entropy as _, Keyring, OsEntropy, Store,
+    AccountId, Backend, CoupleId, Keyring, Store,
     blobs::Blobs,
     events::Event,
     job::{Context, Job, Queue, WorkerOptions},
@@ -20,12 +13,7 @@ use couple::{
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-/// Variable with the folder of the files that a killed process leaves.
-const FOLDER: &str = "COUPLE_HOOK_FOLDER";
-/// Variable with the path or URL of its database.
-const DATABASE: &str = "COUPLE_HOOK_DATABASE";
-/// Line by which the process says that it founds couples.
-const READY: &str = "founding couples";
+use crate::killed_process::{KilledProcess, note, noted, random};
 
 /// Job that the listener enqueues for each couple.
 #[derive(Serialize, Deserialize)]
@@ -46,18 +34,6 @@ struct Installation {
 }
 
 impl Installation {
-    /// Adds a line to a file with one write, which a kill does not split.
-    fn note(&self, file: &str, couple: CoupleId) {
-        let mut file =
-            std::fs::File::options().create(true).append(true).open(self.folder.join(file)).unwrap();
-        file.write_all(format!("{couple}\n").as_bytes()).unwrap();
-    }
-
-    fn noted(&self, file: &str) -> BTreeSet<String> {
-        let text = std::fs::read_to_string(self.folder.join(file)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
     async fn store(&self) -> Arc<dyn Store> {
         match self.database.split_once("://") {
             Some(("mysql", _)) => Arc::new(MySqlOptions::new(&self.database).connect().await.unwrap()),
@@ -87,7 +63,7 @@ impl Installation {
                     let installation = installation.clone();
                     async move {
                         sleep(Duration::from_millis(random(5))).await;
-                        installation.note("told", job.couple);
+                        note(&installation.folder, "told", &job.couple.to_string());
                         Ok(())
                     }
                 })
@@ -97,22 +73,15 @@ impl Installation {
     }
 }
 
-/// Random number below a limit.
-fn random(limit: u64) -> u64 {
-    let mut bytes = [0; 8];
-    OsEntropy.fill(&mut bytes);
-    u64::from_be_bytes(bytes) % limit
-}
-
 /// Founds couples and runs jobs until the process is killed.
 #[tokio::test]
 #[ignore = "is the process that the other tests of this module start and kill"]
 async fn process_that_founds_couples() {
-    let [folder, database] = [FOLDER, DATABASE].map(|name| std::env::var(name).unwrap());
+    let [folder, database] = KilledProcess::installation();
     let installation = Installation { folder: folder.into(), database };
     let backend = installation.backend().await;
     let _worker = backend.worker().start();
-    println!("\n{READY}");
+    KilledProcess::announce();
     let found = async || {
         loop {
             let ports = backend.ports();
@@ -129,40 +98,14 @@ async fn process_that_founds_couples() {
                 head_seq: 0,
                 read: [0, 0],
             };
-            installation.note("intended", couple.id);
+            note(&installation.folder, "intended", &couple.id.to_string());
             let id = couple.id;
             if ports.commit(vec![PairingChange::Pair(couple).into()]).await.is_ok() {
-                installation.note("acknowledged", id);
+                note(&installation.folder, "acknowledged", &id.to_string());
             }
         }
     };
     tokio::join!(found(), found(), found());
-}
-
-/// Process that is killed, by its process id, when dropped.
-struct Founder(Child);
-
-impl Founder {
-    /// Starts the process, and waits until it founds couples.
-    fn start(installation: &Installation) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed_hooks::process_that_founds_couples", "--ignored", "--nocapture"])
-            .env(FOLDER, &installation.folder)
-            .env(DATABASE, &installation.database)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap() == READY), "the process ended");
-        Self(child)
-    }
-}
-
-impl Drop for Founder {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Kills the process at random times; then every couple has its job, and no job is without its couple.
@@ -173,9 +116,13 @@ async fn no_job_is_lost_and_none_is_without_its_couple(database: Option<String>)
     let installation = Installation { folder: folder.path().to_owned(), database };
     let kills = std::env::var("COUPLE_HOOK_KILLS").map_or(20, |kills| kills.parse().unwrap());
     for _ in 0..kills {
-        let founder = Founder::start(&installation);
+        let process = KilledProcess::start(
+            "killed_hooks::process_that_founds_couples",
+            &installation.folder,
+            &installation.database,
+        );
         sleep(Duration::from_millis(random(150))).await;
-        drop(founder);
+        drop(process);
     }
     let backend = installation.backend().await;
     let store = backend.ports().store.clone();
@@ -190,7 +137,7 @@ async fn no_job_is_lost_and_none_is_without_its_couple(database: Option<String>)
         sleep(Duration::from_millis(100)).await;
     }
     let [intended, acknowledged, told] =
-        ["intended", "acknowledged", "told"].map(|file| installation.noted(file));
+        ["intended", "acknowledged", "told"].map(|file| noted(&installation.folder, file));
     assert!(told.len() > kills / 2, "{} couples", told.len());
     let mut founded = BTreeSet::new();
     for id in intended {

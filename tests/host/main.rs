@@ -7,7 +7,10 @@ mod fresh_database;
 mod hooks;
 mod jobs;
 mod killed_hooks;
+mod killed_process;
+mod killed_statements;
 mod lifecycle;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
+mod statements;
 mod stores;

@@ -19,7 +19,7 @@ pub use presence::MemoryPresence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, Store};
+use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, Store};
 
 /// Lowest and highest id, the ends of key ranges.
 const NIL: uuid::Uuid = uuid::Uuid::nil();
@@ -71,6 +71,8 @@ impl State {
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
+            // Refused before any change is applied.
+            Change::Host(_) => Ok(ChangeResult::Applied),
         }
     }
 
@@ -89,6 +91,11 @@ impl State {
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        if changes.iter().any(|change| matches!(change, Change::Host(_))) {
+            return Err(Error::new(ErrorKind::Misconfigured, "commit")
+                .context("a store in memory runs no statements of the host")
+                .into());
+        }
         let mut state = self.state();
         let committed = changes.into_iter().map(|change| state.apply(change)).collect::<Result<_, _>>();
         state.end(committed.is_ok());

@@ -3,8 +3,8 @@
 use couple_core::{Change, ChangeResult};
 
 use super::{
-    Dialect, TableConnection, account, apply_error::ApplyError, idempotency, job, media, pairing, timeline,
-    upload,
+    Dialect, TableConnection, account, apply_error::ApplyError, host_statements, idempotency, job, media,
+    pairing, timeline, upload,
 };
 
 /// Applies one change.
@@ -25,5 +25,6 @@ pub(super) async fn apply<D: Dialect>(
         }
         Change::Job(change) => job::apply::<D>(connection, change).await,
         Change::Idempotency(change) => idempotency::apply::<D>(connection, change).await,
+        Change::Host(statements) => host_statements::apply::<D>(connection, statements).await,
     }
 }

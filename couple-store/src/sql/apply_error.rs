@@ -1,6 +1,6 @@
 //! Reasons why a change was not applied.
 
-use couple_core::Conflict;
+use couple_core::{Conflict, Error};
 
 /// Reason why a change was not applied.
 pub(super) enum ApplyError {
@@ -8,6 +8,8 @@ pub(super) enum ApplyError {
     Conflict(Conflict),
     /// The database failed.
     Failed(sqlx::Error),
+    /// The statements of the host failed. The whole transaction must be undone.
+    Host(Error),
 }
 
 impl From<sqlx::Error> for ApplyError {

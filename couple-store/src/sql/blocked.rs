@@ -7,7 +7,6 @@
 use std::{sync::Arc, time::Duration};
 
 use couple_core::{Error, ErrorKind};
-use sqlx::Pool;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -20,6 +19,7 @@ use super::{
     locks::Lock,
     table_names::TableNames,
     transaction::WriterConnection,
+    writer::WriterPool,
 };
 
 /// First pause after a round that committed nothing; doubled up to [`MAX_PAUSE`].
@@ -73,7 +73,7 @@ impl BlockedQueue {
 
 /// Retries blocked commits until they time out.
 pub(super) async fn serve<D: Dialect>(
-    pool: Pool<D>,
+    pool: WriterPool<D>,
     names: Arc<TableNames>,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<CommitRequest>>>,
     merge: usize,
@@ -110,13 +110,13 @@ pub(super) async fn serve<D: Dialect>(
             );
         }
         let mut left = Vec::new();
-        let purges: Vec<_> = waiting.extract_if(.., |request| request.locks_unknown_rows()).collect();
+        let separate: Vec<_> = waiting.extract_if(.., |request| request.locks_unknown_rows()).collect();
         while !waiting.is_empty() {
             let mut batch: Vec<CommitRequest> = waiting.drain(..waiting.len().min(merge)).collect();
             left.extend(connection.round(&mut batch).await);
         }
-        for purge in purges {
-            left.extend(connection.round(&mut vec![purge]).await);
+        for request in separate {
+            left.extend(connection.round(&mut vec![request]).await);
         }
         waiting = left;
         pause = if waiting.len() < before { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };

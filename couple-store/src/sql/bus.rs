@@ -49,7 +49,7 @@ impl PostgresBus {
         let store_options = options.into();
         store_options.names.check()?;
         let channel = channel_of(&store_options.names);
-        let mut options = store_options.read_url()?;
+        let mut options = store_options.connect_options()?;
         let address = Postgres::address(&options);
         if options.get_application_name().is_none() {
             options = options.application_name("couple bus");

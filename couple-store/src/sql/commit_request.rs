@@ -43,9 +43,13 @@ impl CommitRequest {
         };
         self.changes.iter().any(skips)
     }
-    /// Whether the commit locks rows whose keys are not known before it runs.
+    /// Whether the commit locks rows whose keys are not known before it runs, so that it is never merged.
     pub(super) fn locks_unknown_rows(&self) -> bool {
-        self.locks.iter().any(|lock| matches!(lock, Lock::Expired(_)))
+        self.runs_host_statements() || self.locks.iter().any(|lock| matches!(lock, Lock::Expired(_)))
+    }
+    /// Whether the commit runs statements of the host.
+    pub(super) fn runs_host_statements(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Host(_)))
     }
     /// Whether the commit needs a lock that cannot be checked without waiting for it.
     pub(super) fn has_unchecked_locks(&self) -> bool {

@@ -220,7 +220,8 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | UploadChange::Finish { .. }
             | UploadChange::Remove { .. },
         )
-        | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. }) => None,
+        | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
+        | Change::Host(_) => None,
     }
 }
 
@@ -286,6 +287,8 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
             locks.push(Lock::Outcome(*record.scope.as_bytes()));
         }
         Change::Idempotency(IdempotencyChange::Purge { .. }) => locks.push(Lock::Expired("outcome")),
+        // Not known: the commit runs alone.
+        Change::Host(_) => {}
     }
 }
 

@@ -19,6 +19,7 @@ mod bus;
 mod commit_request;
 mod dialect;
 mod error;
+mod host_statements;
 mod idempotency;
 mod job;
 mod job_batch;
@@ -47,6 +48,7 @@ mod writer;
 #[cfg(feature = "postgres")]
 pub use bus::PostgresBus;
 pub use dialect::Dialect;
+pub use host_statements::HostFuture;
 pub use migrate::SchemaStatus;
 #[cfg(feature = "mysql")]
 pub use mysql::{MySqlOptions, MySqlStore};
@@ -73,6 +75,8 @@ use writer::Writer;
 /// Store in an SQL database.
 pub struct SqlStore<D: Dialect> {
     reads: Pool<D>,
+    /// Whether the pool for reads ends with the store, and is not the host's.
+    owns_reads: bool,
     names: Arc<TableNames>,
     writer: Writer<D>,
     /// Connection for maintenance, such as checkpoints.
@@ -158,7 +162,9 @@ impl<D: Dialect> Store for SqlStore<D> {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        self.reads.close().await;
+        if self.owns_reads {
+            self.reads.close().await;
+        }
         if let Some(housekeeping) = &self.housekeeping {
             housekeeping.close().await;
         }

@@ -122,6 +122,10 @@ impl Server for MySql {
         "SET SESSION /*M! max_statement_time = 2, SESSION idle_transaction_timeout = 5, */ \
          /*!80000 max_execution_time = 2000, SESSION */ autocommit = 1",
     ];
+    const POOL_CHECK: &'static str =
+        "SELECT CAST(@@autocommit = 1 AND @@character_set_client = 'utf8mb4' AS SIGNED)";
+    const POOL_REQUIREMENT: &'static str =
+        "connections of the host's pool must have autocommit = 1 and the character set utf8mb4";
     const VERSION_QUERY: Sql = sql!("SELECT VERSION()");
 
     fn check(version: &str) -> Result<(), String> {

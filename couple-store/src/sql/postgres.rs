@@ -121,6 +121,10 @@ impl Server for Postgres {
         "SET default_transaction_isolation = 'read committed'; \
          SET statement_timeout = 2000; SET lock_timeout = 300; SET idle_in_transaction_session_timeout = 5000",
     ];
+    const POOL_CHECK: &'static str = "SELECT CAST(CAST(current_setting('client_encoding') = 'UTF8' \
+         AND current_setting('transaction_read_only') = 'off' AS INT) AS BIGINT)";
+    const POOL_REQUIREMENT: &'static str =
+        "connections of the host's pool must have the encoding UTF8 and must not be read-only";
     const VERSION_QUERY: Sql = sql!("SHOW server_version");
 
     fn check(version: &str) -> Result<(), String> {

@@ -1,9 +1,12 @@
 //! Connections to a database server: the common part of MySQL, MariaDB and PostgreSQL.
 
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 
 use couple_core::{Error, ErrorKind};
-use sqlx::{ConnectOptions as _, Connection as _, Pool, pool::PoolOptions};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Pool,
+    pool::{PoolConnection, PoolOptions},
+};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
@@ -12,7 +15,7 @@ use super::{
     error::classify,
     migrate::{Migration, check, migrate},
     table_names::NameOptions,
-    writer::Writer,
+    writer::{Writer, WriterPool},
 };
 
 /// Time limit of the first connection.
@@ -32,6 +35,10 @@ pub trait Server: Dialect {
     const URL_OPTIONS: &'static [&'static str];
     /// Statements for every new connection: time-outs, isolation level, strictness.
     const SESSION_SETUP: &'static [&'static str];
+    /// Query whether a connection of the host's pool can be used: 1 or 0.
+    const POOL_CHECK: &'static str;
+    /// Message of a pool that cannot be used.
+    const POOL_REQUIREMENT: &'static str;
     /// Query for the version, as text.
     const VERSION_QUERY: Sql;
     /// Checks that a version is supported.
@@ -50,18 +57,37 @@ pub trait Server: Dialect {
     fn address(options: &Options<Self>) -> String;
 }
 
+/// Where the connections of a store come from.
+enum ConnectionSource<D: sqlx::Database> {
+    /// Pools of the store, to the database with this URL.
+    Url(String),
+    /// A pool of the host.
+    Pool(Pool<D>),
+}
+
+/// Number of connections by default, if the host has its own pool.
+const CONNECTIONS_OF_HOST_POOL: u32 = 4;
+
 /// Settings of a store on a database server.
-#[derive(Clone)]
-pub struct ServerOptions<D> {
-    url: String,
+pub struct ServerOptions<D: sqlx::Database> {
+    source: ConnectionSource<D>,
     connections: u32,
     merge: usize,
     pub(super) names: NameOptions,
     migrates: bool,
-    dialect: PhantomData<D>,
 }
 
-impl<D> std::fmt::Debug for ServerOptions<D> {
+impl<D: sqlx::Database> Clone for ServerOptions<D> {
+    fn clone(&self) -> Self {
+        let source = match &self.source {
+            ConnectionSource::Url(url) => ConnectionSource::Url(url.clone()),
+            ConnectionSource::Pool(pool) => ConnectionSource::Pool(pool.clone()),
+        };
+        Self { source, names: self.names.clone(), ..*self }
+    }
+}
+
+impl<D: sqlx::Database> std::fmt::Debug for ServerOptions<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL contains a password.
         f.debug_struct("ServerOptions")
@@ -76,16 +102,29 @@ impl<D: Server> ServerOptions<D> {
     ///
     /// Options, such as those of TLS, follow after `?`.
     pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            connections: 10,
-            merge: 64,
-            names: NameOptions::default(),
-            migrates: true,
-            dialect: PhantomData,
-        }
+        Self::with_source(ConnectionSource::Url(url.into()), 10)
     }
-    /// Sets the maximum number of connections. Default: 10; the minimum is 3.
+
+    /// Uses the connections of a pool of the host.
+    ///
+    /// The store takes half of [`with_max_connections`](Self::with_max_connections), by default 2 of 4, out of
+    /// the pool for as long as it is open, to write: only on these it sets time-outs, isolation level and
+    /// strictness, as on its own. It borrows others for each read, changes no setting of them, and closes one
+    /// whose read has no response in 2 s. So the pool must have one connection more than the store takes. The
+    /// store closes its connections when it is closed, and never the pool.
+    ///
+    /// Requirements of the connections: encoding UTF-8 (`utf8mb4` in MySQL), `autocommit` in MySQL, not read-only
+    /// in PostgreSQL. They are the defaults of sqlx, and are checked when the store is opened.
+    #[must_use]
+    pub fn of_pool(pool: Pool<D>) -> Self {
+        Self::with_source(ConnectionSource::Pool(pool), CONNECTIONS_OF_HOST_POOL)
+    }
+
+    fn with_source(source: ConnectionSource<D>, connections: u32) -> Self {
+        Self { source, connections, merge: 64, names: NameOptions::default(), migrates: true }
+    }
+
+    /// Sets the maximum number of connections. Default: 10, or 4 with a pool of the host; the minimum is 3.
     ///
     /// Half of them write; one of these is for commits that a lock blocks.
     #[must_use]
@@ -126,18 +165,28 @@ impl<D: Server> ServerOptions<D> {
     /// a server that is too old or of another kind, tables of another program with our names, or a newer or
     /// changed schema; [`ErrorKind::Unavailable`] when no server responds.
     pub async fn connect(self) -> Result<SqlStore<D>, Error> {
-        let (options, names) = (self.read_url()?, TableNames::new::<D>(self.names.clone())?);
+        let (options, names) = (self.connect_options()?, TableNames::new::<D>(self.names.clone())?);
+        // One of the writing connections is for blocked commits.
+        let writing = (self.connections / 2).max(2);
         self.located(&options, async {
-            let status = self.prepare(&options, &names, self.migrates).await?;
+            self.check_pool(writing).await?;
+            let status = self.prepare(&names, self.migrates).await?;
             status.require_current()
         })
         .await?;
-        // One of the writing connections is for blocked commits.
-        let writing = (self.connections / 2).max(2);
-        let readers = self.connections.saturating_sub(writing).max(1);
-        let reads = pool::<D>(readers, options.clone());
-        let writer = Writer::start(pool::<D>(writing, options), &names, writing - 1, self.merge);
-        Ok(SqlStore { reads, names, writer, housekeeping: None, _background: JoinSet::new() })
+        let (reads, writes) = match self.source {
+            ConnectionSource::Pool(pool) => {
+                (pool.clone(), WriterPool { pool, setup: D::SESSION_SETUP, is_of_host: true })
+            }
+            ConnectionSource::Url(_) => {
+                let readers = self.connections.saturating_sub(writing).max(1);
+                let pool = own_pool::<D>(writing, options.clone());
+                (own_pool::<D>(readers, options), WriterPool { pool, setup: &[], is_of_host: false })
+            }
+        };
+        let owns_reads = !writes.is_of_host;
+        let writer = Writer::start(writes, &names, writing - 1, self.merge);
+        Ok(SqlStore { reads, owns_reads, names, writer, housekeeping: None, _background: JoinSet::new() })
     }
 
     /// Migrates the schema. Concurrent processes wait for one another.
@@ -145,8 +194,8 @@ impl<D: Server> ServerOptions<D> {
     /// # Errors
     /// As of [`connect`](Self::connect).
     pub async fn migrate(&self) -> Result<(), Error> {
-        let (options, names) = (self.read_url()?, TableNames::new::<D>(self.names.clone())?);
-        self.located(&options, self.prepare(&options, &names, true)).await.map(drop)
+        let (options, names) = (self.connect_options()?, TableNames::new::<D>(self.names.clone())?);
+        self.located(&options, self.prepare(&names, true)).await.map(drop)
     }
 
     /// Finds the missing migrations and changes nothing.
@@ -154,8 +203,8 @@ impl<D: Server> ServerOptions<D> {
     /// # Errors
     /// As of [`connect`](Self::connect).
     pub async fn check(&self) -> Result<SchemaStatus, Error> {
-        let (options, names) = (self.read_url()?, TableNames::new::<D>(self.names.clone())?);
-        self.located(&options, self.prepare(&options, &names, false)).await
+        let (options, names) = (self.connect_options()?, TableNames::new::<D>(self.names.clone())?);
+        self.located(&options, self.prepare(&names, false)).await
     }
 
     /// Adds the address of the server to an error.
@@ -170,12 +219,20 @@ impl<D: Server> ServerOptions<D> {
         })
     }
 
-    pub(super) fn read_url(&self) -> Result<Options<D>, Error> {
+    /// Options of a connection to the database.
+    pub(super) fn connect_options(&self) -> Result<Options<D>, Error> {
+        match &self.source {
+            ConnectionSource::Url(url) => Self::read_url(url),
+            ConnectionSource::Pool(pool) => Ok((*pool.connect_options()).clone()),
+        }
+    }
+
+    fn read_url(url: &str) -> Result<Options<D>, Error> {
         let wrong = |reason: String| Error::new(ErrorKind::Misconfigured, "connect").context(reason);
-        if !D::SCHEMES.iter().any(|scheme| self.url.starts_with(&format!("{scheme}://"))) {
+        if !D::SCHEMES.iter().any(|scheme| url.starts_with(&format!("{scheme}://"))) {
             return Err(wrong(format!("the URL of {} begins with {}://", D::ENGINE_NAME, D::SCHEMES[0])));
         }
-        let query = self.url.split_once('?').map_or("", |(_, query)| query);
+        let query = url.split_once('?').map_or("", |(_, query)| query);
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let name = option.split('=').next().unwrap_or(option);
             if !D::URL_OPTIONS.contains(&name) {
@@ -187,7 +244,7 @@ impl<D: Server> ServerOptions<D> {
             }
         }
         // Drop the driver's message: it may quote the URL with its password.
-        D::options(&self.url).map_err(|_| {
+        D::options(url).map_err(|_| {
             wrong(format!(
                 "the URL of {} cannot be read: {}://user:password@host:port/database",
                 D::ENGINE_NAME,
@@ -196,24 +253,56 @@ impl<D: Server> ServerOptions<D> {
         })
     }
 
-    /// Checks the server's version and the schema, and migrates it if `migrates`. Returns what is missing then.
-    async fn prepare(
-        &self,
-        options: &Options<D>,
-        names: &TableNames,
-        migrates: bool,
-    ) -> Result<SchemaStatus, Error> {
+    /// Checks a pool of the host: its size, and the settings of its connections.
+    async fn check_pool(&self, writing: u32) -> Result<(), Error> {
+        let ConnectionSource::Pool(pool) = &self.source else { return Ok(()) };
+        let wrong = |reason: String| Err(Error::new(ErrorKind::Misconfigured, "connect").context(reason));
+        let size = pool.options().get_max_connections();
+        if size <= writing {
+            return wrong(format!(
+                "the pool of the host has at most {size} connections, of which the store takes {writing}: allow at least {}",
+                writing + 1
+            ));
+        }
         let fail = |error| classify::<D>("connect", error);
-        let connected = timeout(STARTUP_TIMEOUT, options.connect()).await.map_err(|_| {
+        let mut connection = self.first_connection().await?;
+        let rows = D::fetch_raw(&mut connection, D::POOL_CHECK.to_owned()).await.map_err(fail)?;
+        let is_usable = match rows.first() {
+            Some(row) => Row::<D>::new(row).take::<i64>()? == 1,
+            None => false,
+        };
+        connection.close().await.map_err(fail)?;
+        if is_usable { Ok(()) } else { wrong(D::POOL_REQUIREMENT.to_owned()) }
+    }
+
+    /// A connection of the same source as the store's, to prepare the database.
+    async fn first_connection(&self) -> Result<D::Connection, Error> {
+        let connecting = async {
+            match &self.source {
+                ConnectionSource::Url(url) => {
+                    let options = Self::read_url(url)?;
+                    Ok(options.connect().await)
+                }
+                // Its settings, such as the search path, are those of the pool's other connections.
+                ConnectionSource::Pool(pool) => Ok(pool.acquire().await.map(PoolConnection::detach)),
+            }
+        };
+        let connected = timeout(STARTUP_TIMEOUT, connecting).await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, "connect")
                 .context(format!("no {} server responded within 5 s", D::ENGINE_NAME))
         })?;
-        let mut connection = connected.map_err(|error| match error {
+        connected?.map_err(|error| match error {
             sqlx::Error::Protocol(_) => Error::new(ErrorKind::Misconfigured, "connect")
                 .context(format!("the server does not use the protocol of {}", D::ENGINE_NAME))
                 .source(error),
-            other => fail(other),
-        })?;
+            other => classify::<D>("connect", other),
+        })
+    }
+
+    /// Checks the server's version and the schema, and migrates it if `migrates`. Returns what is missing then.
+    async fn prepare(&self, names: &TableNames, migrates: bool) -> Result<SchemaStatus, Error> {
+        let fail = |error| classify::<D>("connect", error);
+        let mut connection = self.first_connection().await?;
         let mut named = TableConnection { inner: &mut connection, names };
         let rows = Statement::<D>::new(D::VERSION_QUERY).rows(&mut named).await.map_err(fail)?;
         let version: String = match rows.first() {
@@ -251,7 +340,8 @@ impl<D: Server> From<String> for ServerOptions<D> {
     }
 }
 
-fn pool<D: Server>(connections: u32, options: Options<D>) -> Pool<D> {
+/// Pool of the store.
+fn own_pool<D: Server>(connections: u32, options: Options<D>) -> Pool<D> {
     PoolOptions::<D>::new()
         .max_connections(connections)
         .acquire_timeout(D::TRANSACTION_TIMEOUT.unwrap_or(STARTUP_TIMEOUT))

@@ -17,13 +17,13 @@ use crate::private_file;
 
 use super::{
     Row, SchemaStatus, SqlStore, SqliteStore, Statement, TableConnection, TableNames,
-    dialect::{ExecuteStatement as _, ReadColumn},
+    dialect::{Dialect as _, ExecuteStatement as _, ReadColumn},
     dialect_text::Sql,
     error::classify,
     migrate::{check, migrate},
     sqlite::MIGRATIONS,
     table_names::NameOptions,
-    writer::Writer,
+    writer::{Writer, WriterPool},
 };
 
 /// Application id in the file's header, "coup" in ASCII. Identifies a file that this crate has created.
@@ -81,6 +81,7 @@ async fn checkpoint(pool: Pool<Sqlite>, log: PathBuf) {
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
     path: PathBuf,
+    host_pool: Option<Pool<Sqlite>>,
     readers: u32,
     merge: usize,
     max_pages: Option<u32>,
@@ -97,6 +98,7 @@ impl SqliteOptions {
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().to_owned(),
+            host_pool: None,
             readers: 4,
             merge: 64,
             max_pages: None,
@@ -104,6 +106,23 @@ impl SqliteOptions {
             shared: false,
             migrates: true,
         }
+    }
+    /// Uses the file of a pool of the host, by connections of the store's own.
+    ///
+    /// SQLite has one writer at a time, and the store merges commits on a connection that it keeps, with settings
+    /// of its own. So it does not borrow connections of the pool; only the path of the file is taken from it. As
+    /// with [`with_shared_file`](Self::with_shared_file), the host's tables can exist before ours.
+    ///
+    /// Requirements of the pool, checked when the store is opened: the database is a file, its connections have
+    /// the journal mode `WAL` and a busy time-out. While a transaction of the host writes, commits of the store
+    /// wait up to 2 s and then fail with [`ErrorKind::Unavailable`]: the host's must be short, and begin with
+    /// `BEGIN IMMEDIATE`. To write into the host's tables and ours together, use
+    /// [`SqliteStore::commit_with_sql`](super::SqlStore::commit_with_sql).
+    #[must_use]
+    pub fn of_pool(pool: &Pool<Sqlite>) -> Self {
+        let mut options = Self::new(pool.connect_options().get_filename()).with_shared_file(true);
+        options.host_pool = Some(pool.clone());
+        options
     }
     /// Sets the number of reading connections. Default: 4.
     #[must_use]
@@ -258,12 +277,21 @@ impl SqliteOptions {
             .map_err(fail)?;
         let mut background = JoinSet::new();
         background.spawn(checkpoint(housekeeping.clone(), log_of(&self.path)));
+        let writer = WriterPool { pool: writer, setup: &[], is_of_host: false };
         let writer = Writer::start(writer, &names, 1, self.merge);
-        Ok(SqlStore { reads, names, writer, housekeeping: Some(housekeeping), _background: background })
+        Ok(SqlStore {
+            reads,
+            owns_reads: true,
+            names,
+            writer,
+            housekeeping: Some(housekeeping),
+            _background: background,
+        })
     }
 
     /// Checks the file, and creates and migrates it if `migrates`.
     async fn prepare(&self, names: &Arc<TableNames>, migrates: bool) -> Result<(), Error> {
+        self.check_pool().await?;
         // An empty file is a valid empty database. SQLite gives the log file the same permissions.
         if migrates && !self.path.exists() {
             let made = private_file::options().create(true).truncate(false).open(&self.path);
@@ -288,6 +316,31 @@ impl SqliteOptions {
                 Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
             }
             connection.close().await.map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the pool of the host.
+    async fn check_pool(&self) -> Result<(), Error> {
+        const SETTINGS: Sql =
+            sql!("SELECT journal_mode, timeout FROM pragma_journal_mode, pragma_busy_timeout");
+        let Some(pool) = &self.host_pool else { return Ok(()) };
+        let wrong = |reason: &str| Err(Error::new(ErrorKind::Misconfigured, "open").context(reason));
+        let path = self.path.to_string_lossy();
+        if path.is_empty() || path.contains(":memory:") || path.contains("mode=memory") {
+            return wrong("the database of the host's pool is in memory: use a file");
+        }
+        let mut connection = pool.acquire().await.map_err(fail)?;
+        let rows =
+            Sqlite::fetch_raw(&mut connection, Sqlite::text_of(SETTINGS).to_owned()).await.map_err(fail)?;
+        let Some(row) = rows.first() else { return wrong("the host's pool shows no settings") };
+        let mut row = Row::<Sqlite>::new(row);
+        let (journal, busy): (String, i64) = (row.take()?, row.take()?);
+        if !journal.eq_ignore_ascii_case("wal") {
+            return wrong("connections of the host's pool must have the journal mode WAL");
+        }
+        if busy <= 0 {
+            return wrong("connections of the host's pool must have a busy time-out, for example of 5 s");
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind};
-use sqlx::{Pool, pool::PoolConnection};
+use sqlx::pool::PoolConnection;
 
 use super::{
     Dialect, TableConnection,
@@ -15,6 +15,7 @@ use super::{
     job::Enqueues,
     locks::{self, Lock},
     table_names::TableNames,
+    writer::WriterPool,
 };
 
 /// Maximum number of runs of a commit that fails transiently for a reason other than a lock.
@@ -22,7 +23,7 @@ const MAX_TRIES: u32 = 10;
 
 /// Connection of a writer task.
 pub(super) struct WriterConnection<D: Dialect> {
-    pub(super) pool: Pool<D>,
+    pub(super) pool: WriterPool<D>,
     pub(super) names: Arc<TableNames>,
     /// Whether its transactions wait for locks, up to the lock time-out.
     pub(super) waits: bool,
@@ -34,9 +35,13 @@ impl<D: Dialect> WriterConnection<D> {
         if let Some(connection) = self.held.take() {
             return Ok(connection);
         }
-        let mut connection = self.pool.acquire().await?;
+        let acquired = within_timeout::<D, _>(self.pool.pool.acquire()).await;
+        let mut connection = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         // After a panic the connection may be inside a transaction: no other task may use it.
         connection.close_on_drop();
+        for sql in self.pool.setup {
+            D::run(&mut connection, sql).await?;
+        }
         Ok(connection)
     }
 
@@ -131,6 +136,8 @@ enum TransactionEnd {
     ///
     /// The position of the commit that failed is given if it is known.
     Failed(Option<usize>, sqlx::Error),
+    /// The statements of the host failed, and the transaction of its commit was rolled back.
+    Host(Error),
     /// The connection broke before COMMIT: nothing was written.
     Lost(sqlx::Error),
     /// The connection broke during COMMIT, or the database did not respond in time.
@@ -223,6 +230,8 @@ async fn write<D: Dialect>(
                     request.refuse(classify::<D>("commit", error));
                 }
             }
+            // Statements of the host run alone.
+            TransactionEnd::Host(error) => waiting.remove(0).refuse(error),
             TransactionEnd::NotBegun(error) => refuse(waiting, &classify::<D>("commit", error)),
             TransactionEnd::Lost(error) => return Err(error),
             TransactionEnd::Unknown(reason) => {
@@ -283,8 +292,9 @@ async fn transact<D: Dialect>(
             Err(error) => return TransactionEnd::Unknown(error.to_string()),
         },
         Ok(None) => TransactionEnd::NeedsSavepoints,
-        Err((at, error)) if answered::<D>(&error) => TransactionEnd::Failed(at, error),
-        Err((_, error)) => return TransactionEnd::Lost(error),
+        Err(AttemptError::Host(error)) => TransactionEnd::Host(error),
+        Err(AttemptError::Failed(at, error)) if answered::<D>(&error) => TransactionEnd::Failed(at, error),
+        Err(AttemptError::Failed(_, error)) => return TransactionEnd::Lost(error),
     };
     match D::run(connection.inner, "ROLLBACK").await {
         // An error means that the database has rolled back already, so there is nothing to roll back.
@@ -319,20 +329,26 @@ async fn begin<D: Dialect>(
     }
 }
 
+/// Reason why a transaction must be rolled back.
+enum AttemptError {
+    /// The database failed, at the commit with this position if it is known.
+    Failed(Option<usize>, sqlx::Error),
+    /// The statements of the host failed.
+    Host(Error),
+}
+
 /// Runs the commits that need no row in `locked`. Returns none if savepoints are needed.
-///
-/// An error contains the position of the commit that failed, if it is known.
 async fn attempt<D: Dialect>(
     connection: &mut TableConnection<'_, D>,
     waiting: &[CommitRequest],
     locked: &HashSet<Lock>,
     savepoints: bool,
-) -> Result<Option<CommitResults>, (Option<usize>, sqlx::Error)> {
+) -> Result<Option<CommitResults>, AttemptError> {
     let mut answers: CommitResults = Vec::with_capacity(waiting.len());
     // Insert the new jobs of all commits at the end in one statement, because most rows of a burst are jobs.
     let mut enqueues = Enqueues::default();
     for (position, request) in waiting.iter().enumerate() {
-        let failed = |error| (Some(position), error);
+        let failed = |error| AttemptError::Failed(Some(position), error);
         if request.locks.iter().any(|lock| locked.contains(lock)) {
             answers.push(None);
             continue;
@@ -348,13 +364,14 @@ async fn attempt<D: Dialect>(
                 results.push(ChangeResult::Applied);
                 continue;
             }
-            if matches!(change, Change::Job(_)) {
+            if matches!(change, Change::Job(_) | Change::Host(_)) {
                 // The change must see the jobs that its own commit enqueues.
                 enqueues.write_since::<D>(mark, connection).await.map_err(failed)?;
             }
             match apply::<D>(connection, change).await {
                 Ok(result) => results.push(result),
                 Err(ApplyError::Failed(error)) => return Err(failed(error)),
+                Err(ApplyError::Host(error)) => return Err(AttemptError::Host(error)),
                 Err(ApplyError::Conflict(conflict)) => {
                     stopped = Some((n, conflict));
                     break;
@@ -379,6 +396,7 @@ async fn attempt<D: Dialect>(
             }
         }
     }
-    enqueues.write_since::<D>(0, connection).await.map_err(|error| (None, error))?;
+    let failed = |error| AttemptError::Failed(None, error);
+    enqueues.write_since::<D>(0, connection).await.map_err(failed)?;
     Ok(Some(answers))
 }

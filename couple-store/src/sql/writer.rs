@@ -29,11 +29,26 @@ use super::{
 /// Maximum time that a commit waits to enter the queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Pool from which the writer tasks take their connections, which they keep.
+pub(super) struct WriterPool<D: Dialect> {
+    pub(super) pool: Pool<D>,
+    /// Statements that set up a connection; none if the pool does it.
+    pub(super) setup: &'static [&'static str],
+    /// Whether the host closes the pool.
+    pub(super) is_of_host: bool,
+}
+
+impl<D: Dialect> Clone for WriterPool<D> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone(), ..*self }
+    }
+}
+
 /// Queue of commits, and the writer tasks that run them.
 pub(super) struct Writer<D: Dialect> {
     queue: RwLock<Option<mpsc::Sender<CommitRequest>>>,
     tasks: Mutex<JoinSet<()>>,
-    pool: Pool<D>,
+    pool: WriterPool<D>,
 }
 
 impl<D: Dialect> Writer<D> {
@@ -41,7 +56,7 @@ impl<D: Dialect> Writer<D> {
     ///
     /// A writer merges up to `merge` commits into one transaction. If other transactions can hold locks, an
     /// additional task with its own connection retries blocked commits.
-    pub(super) fn start(pool: Pool<D>, names: &Arc<TableNames>, tasks: u32, merge: usize) -> Self {
+    pub(super) fn start(pool: WriterPool<D>, names: &Arc<TableNames>, tasks: u32, merge: usize) -> Self {
         let merge = merge.max(1);
         let (queue, inbox) = mpsc::channel(MAX_QUEUED_COMMITS);
         let inbox = Arc::new(Mutex::new(inbox));
@@ -95,7 +110,9 @@ impl<D: Dialect> Writer<D> {
         drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
         let mut tasks = self.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
-        self.pool.close().await;
+        if !self.pool.is_of_host {
+            self.pool.pool.close().await;
+        }
     }
 }
 
@@ -117,7 +134,7 @@ async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, 
 }
 
 async fn serve<D: Dialect>(
-    pool: Pool<D>,
+    pool: WriterPool<D>,
     names: Arc<TableNames>,
     inbox: Arc<Mutex<mpsc::Receiver<CommitRequest>>>,
     blocked: Option<BlockedQueue>,
@@ -127,7 +144,12 @@ async fn serve<D: Dialect>(
     let mut connection = WriterConnection { pool, names, waits: true, held: None };
     while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
-        let left = connection.round(&mut waiting).await;
+        // Where transactions wait for locks, the queue of blocked commits has them already.
+        let alone: Vec<_> = waiting.extract_if(.., |request| request.runs_host_statements()).collect();
+        let mut left = connection.round(&mut waiting).await;
+        for request in alone {
+            left.extend(connection.round(&mut vec![request]).await);
+        }
         for request in left {
             match &blocked {
                 Some(blocked) => blocked.push(request),

@@ -1,0 +1,111 @@
+//! Statements of the host in the transaction of a commit.
+
+use std::pin::Pin;
+
+use couple_core::{
+    BoxError, Change, ChangeResult, CommitError, Committed, Error, ErrorKind, HostStatements, Ports,
+};
+
+use super::{Dialect, SqlStore, TableConnection, apply_error::ApplyError};
+
+/// Future of the host's statements: `Box::pin(async move { … })`.
+pub type HostFuture<'c> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'c>>;
+
+/// Function that runs the statements on the connection of the transaction.
+struct SqlStatements<D: Dialect>(Box<RunStatements<D>>);
+
+type RunStatements<D> =
+    dyn for<'c> Fn(&'c mut <D as sqlx::Database>::Connection) -> HostFuture<'c> + Send + Sync;
+
+/// Savepoint around the statements, by which a transaction that they ended is noticed.
+const BEFORE: &str = "SAVEPOINT host_statements";
+const AFTER: &str = "RELEASE SAVEPOINT host_statements";
+
+impl<D: Dialect> SqlStore<D> {
+    /// Creates a change that runs statements of the host in the transaction of its commit.
+    ///
+    /// The change can be part of any commit of this store: both the host's rows and the other changes are
+    /// written, or neither. It sees what the changes before it wrote. Its commit is never merged with others.
+    ///
+    /// `run` can be called again after a deadlock, a held lock or a conflict, each time in a new transaction, so
+    /// it must have no other effect than its statements. It must not begin or end a transaction, and has less
+    /// than two seconds on MySQL and PostgreSQL. Statements that use our tables must read only.
+    ///
+    /// An error of `run` undoes the commit, which then fails with an [`Error`] of kind
+    /// [`ErrorKind::Rejected`]; its `source` is the error of `run`. A lock that another transaction holds and a
+    /// lost connection count as errors of the database, if `run` returns the [`sqlx::Error`].
+    pub fn host_change<F>(run: F) -> Change
+    where
+        F: for<'c> Fn(&'c mut D::Connection) -> HostFuture<'c> + Send + Sync + 'static,
+    {
+        Change::Host(HostStatements::new(SqlStatements::<D>(Box::new(run))))
+    }
+
+    /// Commits `changes` and then, in the same transaction, the statements of the host.
+    ///
+    /// Listeners and notices are those of [`Ports::commit`]; the store of `ports` must be of this type. See
+    /// [`host_change`](Self::host_change) for the rules of `run`.
+    ///
+    /// Returns one result for each of `changes`, and one for the statements.
+    ///
+    /// # Errors
+    /// As of [`Ports::commit`], and errors of `run`.
+    pub async fn commit_with_sql<F>(
+        ports: &Ports,
+        mut changes: Vec<Change>,
+        run: F,
+    ) -> Result<Committed, CommitError>
+    where
+        F: for<'c> Fn(&'c mut D::Connection) -> HostFuture<'c> + Send + Sync + 'static,
+    {
+        changes.push(Self::host_change(run));
+        ports.commit(changes).await
+    }
+}
+
+pub(super) async fn apply<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    statements: &HostStatements,
+) -> Result<ChangeResult, ApplyError> {
+    let wrong =
+        |context: &str| ApplyError::Host(Error::new(ErrorKind::Misconfigured, "commit").context(context));
+    let Some(SqlStatements(run)) = statements.downcast_ref::<SqlStatements<D>>() else {
+        return Err(wrong("the statements of the host were made for another database"));
+    };
+    D::run(connection.inner, BEFORE).await?;
+    if let Err(error) = run(connection.inner).await {
+        return Err(host_error::<D>(error));
+    }
+    match D::run(connection.inner, AFTER).await {
+        Ok(()) => Ok(ChangeResult::Applied),
+        Err(sqlx::Error::Database(_)) => Err(wrong(
+            "the statements of the host ended the transaction, or ignored an error of the database",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Separates failures of the database, after which the commit may run again, from refusals of the host.
+fn host_error<D: Dialect>(error: BoxError) -> ApplyError {
+    let error = match error.downcast::<sqlx::Error>() {
+        Ok(error) => *error,
+        Err(other) => return refused(other),
+    };
+    let of_database = match &error {
+        // A constraint, a missing table, a missing privilege.
+        sqlx::Error::Database(database) => {
+            !matches!(D::kind_of(database.as_ref()), ErrorKind::Internal | ErrorKind::Misconfigured)
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            true
+        }
+        _ => false,
+    };
+    if of_database { ApplyError::Failed(error) } else { refused(error.into()) }
+}
+
+fn refused(error: BoxError) -> ApplyError {
+    ApplyError::Host(
+        Error::new(ErrorKind::Rejected, "commit").context("the statements of the host failed").source(error),
+    )
+}
