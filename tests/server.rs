@@ -99,6 +99,34 @@ async fn failed_start_prints_one_line_and_changes_nothing() {
     assert_start_fails(blocked.path(), &[], "cannot write to");
 }
 
+/// Exit codes of `--check`: 3 before the migration, 0 after it, 1 for a database of another program.
+#[test]
+fn check_tells_by_its_exit_code_whether_a_migration_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |argument: &str| {
+        let mut command = Command::new(&*BINARY);
+        let out = command.arg(argument).current_dir(folder.path()).env_clear().output().unwrap();
+        let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (out.status.code().unwrap(), text)
+    };
+    let (code, text) = run("--check");
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("lacks the migration 1 initial"), "{text}");
+    assert_eq!(files(folder.path()), BTreeMap::new(), "a file was created");
+    let (code, text) = run("--migrate-only");
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = run("--check");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("up to date"), "{text}");
+    std::fs::write(folder.path().join("couple-data/couple.db"), "not a database, but long enough for one")
+        .unwrap();
+    let (code, text) = run("--check");
+    assert_eq!(code, 1, "{text}");
+    let (code, text) = run("--dry-run");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("--migrate-only or --check"), "{text}");
+}
+
 #[tokio::test]
 async fn full_disk_is_an_error_and_loses_nothing() {
     // A file size limit of 0 bytes simulates a full disk; its signal is ignored.

@@ -101,14 +101,12 @@ async fn connections_of_the_host_keep_their_settings() {
                     || ' ' || current_setting('search_path')";
     let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
     // The tables are made where the host's connections look for them.
-    let path = |connection: &mut sqlx::PgConnection| {
-        let sql = "CREATE SCHEMA IF NOT EXISTS app; SET search_path = app";
-        Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
-            as std::pin::Pin<Box<dyn Future<Output = sqlx::Result<()>> + Send + '_>>
-    };
+    let path = "CREATE SCHEMA IF NOT EXISTS app; SET search_path = app";
     let pool = PgPoolOptions::new()
         .max_connections(3)
-        .after_connect(move |connection, _| path(connection))
+        .after_connect(move |connection, _| {
+            Box::pin(async move { sqlx::raw_sql(path).execute(connection).await.map(drop) })
+        })
         .connect(&url)
         .await
         .unwrap();
