@@ -322,20 +322,21 @@ impl SqliteOptions {
 
     /// Checks the pool of the host.
     async fn check_pool(&self) -> Result<(), Error> {
-        const SETTINGS: Sql =
-            sql!("SELECT journal_mode, timeout FROM pragma_journal_mode, pragma_busy_timeout");
+        const SETTINGS: Sql = sql!(
+            "SELECT COALESCE(file, ''), journal_mode, timeout FROM pragma_database_list, pragma_journal_mode, \
+             pragma_busy_timeout WHERE name = 'main'"
+        );
         let Some(pool) = &self.host_pool else { return Ok(()) };
         let wrong = |reason: &str| Err(Error::new(ErrorKind::Misconfigured, "open").context(reason));
-        let path = self.path.to_string_lossy();
-        if path.is_empty() || path.contains(":memory:") || path.contains("mode=memory") {
-            return wrong("the database of the host's pool is in memory: use a file");
-        }
         let mut connection = pool.acquire().await.map_err(fail)?;
         let rows =
             Sqlite::fetch_raw(&mut connection, Sqlite::text_of(SETTINGS).to_owned()).await.map_err(fail)?;
         let Some(row) = rows.first() else { return wrong("the host's pool shows no settings") };
         let mut row = Row::<Sqlite>::new(row);
-        let (journal, busy): (String, i64) = (row.take()?, row.take()?);
+        let (file, journal, busy): (String, String, i64) = (row.take()?, row.take()?, row.take()?);
+        if file.is_empty() {
+            return wrong("the database of the host's pool is in memory: use a file");
+        }
         if !journal.eq_ignore_ascii_case("wal") {
             return wrong("connections of the host's pool must have the journal mode WAL");
         }
