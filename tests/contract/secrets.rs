@@ -30,9 +30,10 @@ async fn ratio(world: &World, path: &str, extra: &Value, samples: usize) -> f64 
     known / unknown
 }
 
-/// Medians differ by at most a tenth.
-///
-/// Other programs on the machine may disturb a round, so three are tried; a response time that reveals an account does so in each.
+/// Maximum number of rounds in which other programs on the machine may disturb a measurement.
+const MAX_ROUNDS: usize = 5;
+
+/// Medians differ by at most a tenth, in one of the rounds: a response time that reveals an account does so in each.
 #[tokio::test]
 async fn response_time_does_not_reveal_an_account() {
     let mut world = World::new();
@@ -46,7 +47,7 @@ async fn response_time_does_not_reveal_an_account() {
     ] {
         let mut seen = Vec::new();
         while !seen.iter().any(|ratio| (0.9..=1.1).contains(ratio)) {
-            assert!(seen.len() < 3, "{path}: known to unknown {seen:?}");
+            assert!(seen.len() < MAX_ROUNDS, "{path}: known to unknown {seen:?}");
             // Fewer wrong codes than an address may get in a day: the unknown addresses differ.
             let samples = if path == "/v1/sessions" { 90 } else { 500 };
             world.later(Duration::from_hours(25));
@@ -63,7 +64,9 @@ async fn response_time_does_not_reveal_an_account() {
     let wrong = json!({"password": "wrong password here"});
     let mut seen = Vec::new();
     while !seen.iter().any(|ratio| (0.9..=1.1).contains(ratio)) {
-        assert!(seen.len() < 3, "sign-in: known to unknown {seen:?}");
+        assert!(seen.len() < MAX_ROUNDS, "sign-in: known to unknown {seen:?}");
+        // Fewer wrong passwords than an account may get in a day: beyond it, no hash is computed.
+        world.later(Duration::from_hours(25));
         seen.push(ratio(&world, "/v1/sessions", &wrong, 60).await);
     }
 }
