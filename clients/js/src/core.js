@@ -271,7 +271,8 @@ export class Core {
       if (this.replica.couple !== undefined) this.events.emit("couple", this.replica.couple);
     }
     if (message.hello && this.#tabs.leader) {
-      this.#tabs.send({ state: { replica: this.replica.state() }, status: this.status, wanted: this.#wanted });
+      const state = { replica: this.replica.state() };
+      this.#tabs.send({ state, status: this.status, wanted: this.#wanted, transport: this.live.only, online: this.status.online });
     }
     if (message.kill && this.#tabs.leader) this.live.kill();
   }

@@ -63,6 +63,11 @@ export class Live {
     this.restart();
   }
 
+  /** The only transport to use; null: all. */
+  get only() {
+    return this.#only;
+  }
+
   /** @param {TransportName | null} name */
   setTransport(name) {
     this.#only = name;
@@ -185,7 +190,7 @@ export class Live {
       sender: (send) => (this.#send = send),
       frame: (frame) => {
         if (signal.aborted) throw new CoupleError("aborted");
-        if (!replica.fits(frame)) throw new CoupleError("gap", { message: `entries after ${replica.last} are missing` });
+        if (!replica.fits(frame)) throw new CoupleError("gap", { message: `an entry does not continue the log, which is known up to ${replica.last}` });
         this.#core.publish({ type: "frame", frame, transport: name, at: Date.now() });
         if (frame.type === "bye") throw new CoupleError(frame.reason ?? "unavailable", { retryAfter: frame.retry_after_ms });
         if (frame.type === "reset") throw new CoupleError(frame.reason ?? "cursor_unknown");

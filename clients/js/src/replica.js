@@ -145,11 +145,13 @@ export class Replica {
   }
 
   /**
-   * Whether a frame can be applied: `false` if entries before it are missing.
+   * Whether a frame can be applied: `false` if entries before it are missing, or if it is malformed.
    * @param {Frame} frame
    */
   fits(frame) {
-    return frame.type !== "entry" || /** @type {Entry} */ (frame.entry).seq <= this.last + 1;
+    if (frame.type !== "entry") return true;
+    const { seq, target } = /** @type {Entry} */ (frame.entry);
+    return seq <= this.last + 1 && (!target || Number.isInteger(target.seq));
   }
 
   /**

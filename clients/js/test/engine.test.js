@@ -323,6 +323,19 @@ test("a gap in the log is never shown: the client reads again", async () => {
   assert.deepEqual(texts(client), ["two", "three"]);
 });
 
+for (const seq of [null, "2", 1.5]) {
+  test(`a change of an entry whose position is ${JSON.stringify(seq)} is not applied: the client reads the log again`, async () => {
+    const { client, server, events } = await live();
+    server.append("partner", "text", { text: "one" });
+    await until(() => texts(client).length === 1);
+    server.log[1].body = { text: "edited" };
+    server.append("partner", "entry_edited", null, { target: { ...server.log[1], seq } });
+    await until(() => events.reset.length === 1 && client.status.state === "live");
+    assert.deepEqual(events.reset, [{ reason: "gap" }]);
+    assert.deepEqual(client.timeline.entries.map((entry) => [entry.seq, entry.body?.text]), [[1, undefined], [2, "edited"]]);
+  });
+}
+
 test("entries that arrive twice are reported once", async () => {
   const { server, seen } = await live();
   const entry = server.append("partner", "text", { text: "once" });
@@ -566,6 +579,25 @@ test("a transport that is chosen before a tab is the leader is used, also by the
   await until(() => two.status.leader && two.status.state === "live");
   assert.equal(two.status.transport, "poll");
   assert.equal(server.requests.filter((request) => request.startsWith("WEBSOCKET")).length, 0);
+});
+
+test("a tab that is opened later has the transport and the offline state of the others", async () => {
+  const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
+  const tab = { storage, locks: browser.locks, channel: browser.channel };
+  const { client: one } = await live(tab, server);
+  one.setTransport("poll");
+  await until(() => one.status.transport === "poll" && one.status.state === "live");
+  one.setOnline(false);
+  const two = opened({ ...server.options, ...tab });
+  await until(() => two.status.state === "offline" && !two.status.online);
+  await one.close();
+  await until(() => two.status.leader);
+  const { opened: before } = server;
+  await sleep(50);
+  assert.equal(server.opened, before, "it is offline too");
+  two.setOnline(true);
+  await until(() => two.status.state === "live");
+  assert.equal(two.status.transport, "poll");
 });
 
 test("signing in, out and an expired session reach all tabs", async () => {
