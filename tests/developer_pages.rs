@@ -59,6 +59,12 @@ fn get(address: SocketAddr, path: &str) -> Page {
     get_with(address, path, &[("host", &address.to_string())])
 }
 
+/// Addresses below `/assets/` that a page names.
+fn assets_of(page: &str) -> Vec<String> {
+    let addresses = page.split('"').filter(|part| part.starts_with("/assets/"));
+    addresses.map(str::to_owned).collect()
+}
+
 const PAGES: [&str; 4] = ["/", "/demo/", "/docs/", "/dev/mail/"];
 
 #[tokio::test]
@@ -67,36 +73,56 @@ async fn pages_are_served_on_loopback_with_a_strict_policy() {
     let address = free_address();
     let server = Server::spawn(&BINARY, folder.path(), address, &[]);
     server.until_ready().await;
-    let scripts = [
-        "/docs/docs.js",
-        "/docs/swagger-ui-bundle.js",
-        "/dev/mail/mail.js",
-        "/demo/main.js",
-        "/client/index.js",
-    ];
-    for path in PAGES.into_iter().chain(scripts) {
-        let page = get(address, path);
-        assert_eq!(page.status, 200, "{path}");
-        let media_type = if path.ends_with('/') { "text/html" } else { "text/javascript" };
-        assert_eq!(page.header("content-type"), format!("{media_type}; charset=utf-8"), "{path}");
+    let host = address.to_string();
+    let assert_policy = |path: &str, page: &Page| {
         let policy = page.header("content-security-policy");
         assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe-"), "{path}: {policy}");
         assert_eq!(page.header("x-content-type-options"), "nosniff");
         assert_eq!(page.header("referrer-policy"), "no-referrer");
-        // The client asks again each time, and gets an unchanged file once.
-        assert_eq!(page.header("cache-control"), "no-cache");
-        let tag = page.header("etag");
-        let again = get_with(address, path, &[("host", &address.to_string()), ("if-none-match", tag)]);
-        assert_eq!((again.status, again.body.as_str()), (304, ""), "{path}");
-    }
+    };
+    let mut assets = std::collections::BTreeSet::new();
     for path in PAGES {
-        let page = get(address, path).body;
+        let page = get(address, path);
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+        assert_policy(path, &page);
         assert!(
-            !page.contains("<style") && !page.contains("<script>") && !page.contains(" style="),
+            !page.body.contains("<style")
+                && !page.body.contains("<script>")
+                && !page.body.contains(" style="),
             "{path}"
         );
-        assert!(!page.contains("https://"), "{path} loads something of another server");
+        assert!(!page.body.contains("https://"), "{path} loads something of another server");
+        // The client asks again each time, and gets an unchanged page once.
+        assert_eq!(page.header("cache-control"), "no-cache");
+        let again = get_with(address, path, &[("host", &host), ("if-none-match", page.header("etag"))]);
+        assert_eq!((again.status, again.body.as_str()), (304, ""), "{path}");
+        assets.extend(assets_of(&page.body));
     }
+    let mut sizes = (0, 0);
+    for path in &assets {
+        let file = get(address, path);
+        assert_eq!(file.status, 200, "{path}");
+        let media_type = match path.rsplit('.').next() {
+            Some("js") => "text/javascript; charset=utf-8",
+            Some("css") => "text/css; charset=utf-8",
+            _ => "image/svg+xml",
+        };
+        assert_eq!(file.header("content-type"), media_type, "{path}");
+        assert_policy(path, &file);
+        // The address names the content.
+        assert_eq!(file.header("cache-control"), "max-age=31536000, immutable", "{path}");
+        assert_eq!((file.header("vary"), file.header("content-encoding")), ("accept-encoding", ""));
+        let gzip = get_with(address, path, &[("host", &host), ("accept-encoding", "gzip, br")]);
+        assert_eq!(gzip.header("vary"), "accept-encoding");
+        if file.body.len() > 1024 {
+            assert_eq!(gzip.header("content-encoding"), "gzip", "{path}");
+        }
+        let length = |page: &Page| page.header("content-length").parse::<usize>().unwrap();
+        sizes = (sizes.0 + length(&file), sizes.1 + length(&gzip));
+        let old = path.replacen(path.split('/').nth(2).unwrap(), "0123456789abcdef", 1);
+        assert_eq!(get(address, &old).status, 404, "another version");
+    }
+    assert!(assets.len() > 30 && sizes.1 * 3 < sizes.0, "{} files, {sizes:?} bytes", assets.len());
     for path in ["/demo", "/docs", "/dev/mail"] {
         let page = get(address, path);
         assert_eq!((page.status, page.header("location")), (308, format!("{path}/").as_str()));
@@ -118,8 +144,8 @@ async fn pages_are_refused_to_other_sites_and_through_proxies() {
     server.until_ready().await;
     let own = address.to_string();
     let status = |path: &str, headers: &[(&str, &str)]| get_with(address, path, headers).status;
-    let paths =
-        PAGES.into_iter().chain(["/dev/info", "/dev/mail/messages", "/dev/mail/events", "/client/index.js"]);
+    let asset = &assets_of(&get(address, "/").body)[0];
+    let paths = PAGES.into_iter().chain(["/dev/info", "/dev/mail/messages", "/dev/mail/events", asset]);
     for path in paths {
         // A name of another site that resolves to this server (DNS rebinding).
         let rebound = format!("evil.example:{}", address.port());
@@ -161,7 +187,8 @@ async fn pages_are_absent_unless_the_server_is_local_or_a_demo() {
         let address = free_address();
         let server = Server::spawn(&BINARY, folder.path(), address, &settings);
         server.until_ready().await;
-        for path in PAGES.into_iter().chain(["/dev/info", "/dev/mail/messages", "/client/index.js"]) {
+        for path in PAGES.into_iter().chain(["/dev/info", "/dev/mail/messages", "/assets/current/style.css"])
+        {
             assert_eq!(get(address, path).status, 404, "{path} with {settings:?}");
         }
     }
@@ -248,21 +275,45 @@ async fn mailbox_has_each_mail_and_follows_new_ones() {
     assert!(server.wait().success() && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-#[test]
-fn last_line_at_the_start_names_the_page() {
+/// Lines that a server prints at its start, up to the one with the address to open.
+fn start_lines(settings: &[(&str, &str)]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
-    let mut child = Command::new(&*BINARY)
+    // So few files that the server warns.
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "ulimit -n 512; exec \"$0\" 2>&1"])
+        .arg(&*BINARY)
         .current_dir(folder.path())
         .env_clear()
-        .env("COUPLE_LISTEN", address.to_string())
+        .envs(settings.iter().copied())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let last = lines.find(|line| line.starts_with("open "));
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap) {
+        let is_last = line.starts_with("open ");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(last, Some(format!("open http://{address}/")));
+    lines
+}
+
+#[test]
+fn last_line_at_the_start_names_the_page() {
+    let (address, admin) = (free_address().to_string(), free_address().to_string());
+    let lines = start_lines(&[("COUPLE_LISTEN", &address), ("COUPLE_ADMIN_LISTEN", &admin)]);
+    assert_eq!(lines.last(), Some(&format!("open http://{address}/")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("the limit on open files")), "{lines:#?}");
+    let admin = format!("  serves /metrics, /healthz and /readyz on http://{admin}");
+    assert!(lines.contains(&admin), "{lines:#?}");
+}
+
+#[test]
+fn demo_on_all_addresses_names_a_loopback_address() {
+    let port = free_address().port();
+    let lines = start_lines(&[("COUPLE_LISTEN", &format!("0.0.0.0:{port}")), ("COUPLE_DEMO", "on")]);
+    assert_eq!(lines.last(), Some(&format!("open http://127.0.0.1:{port}/")), "{lines:#?}");
 }

@@ -2,8 +2,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program prints messages for its operator")]
 
+mod assets;
 mod mailbox;
-mod reference;
 mod settings;
 mod site;
 
@@ -26,7 +26,7 @@ use couple::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-use settings::{Database, Mail, Pictures, Settings};
+use settings::{Database, Mail, Pictures, Settings, reachable};
 
 /// Maximum time for work in progress to end after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -123,7 +123,6 @@ async fn run(settings: Settings) -> Result<(), String> {
         None => None,
     };
     let backend = compose(&settings).await?.build().map_err(|error| error.to_string())?;
-    announce(&settings);
 
     let options = HttpOptions::default()
         .with_trusted_proxies(settings.trusted_proxies.clone())
@@ -155,6 +154,8 @@ async fn run(settings: Settings) -> Result<(), String> {
         service = service.with_listener(listener, app, serving);
     }
     let shutdown = async {
+        // The listeners have started and have logged their warnings: the last line of the start is the address to open.
+        announce(&settings);
         told_to_stop().await;
         eprintln!("couple: stopping in {} s", stop_delay.as_secs());
         // Ends the event streams of the pages.
@@ -337,6 +338,9 @@ fn announce(settings: &Settings) {
         Mail::Files { folder, .. } => format!("  writes mails as files to {}", folder.display()),
         Mail::Smtp { .. } => "  sends mail over SMTP".to_owned(),
     });
+    if let Some(address) = settings.admin_listen {
+        lines.push(format!("  serves /metrics, /healthz and /readyz on http://{address}"));
+    }
     if settings.redis.is_some() {
         lines.push("  uses Redis for notices between processes, rate limits and presence".to_owned());
     } else if matches!(settings.database, Database::Postgres(_)) {
@@ -355,7 +359,7 @@ fn announce(settings: &Settings) {
     if settings.pages {
         lines.push(format!("open {}/", settings.public_url.trim_end_matches('/')));
     } else if settings.answers() {
-        lines.push(format!("OpenAPI document: http://{}/v1/openapi.json", settings.listen));
+        lines.push(format!("OpenAPI document: http://{}/v1/openapi.json", reachable(settings.listen)));
     }
     for line in lines {
         println!("{line}");

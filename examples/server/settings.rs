@@ -1,6 +1,11 @@
 //! Settings from the environment. An unknown `COUPLE_` variable is an error, since it has no effect.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use couple::{
     Role,
@@ -202,7 +207,8 @@ impl Settings {
                 format!("COUPLE_CONNECTIONS_PER_CLIENT={text} is not a number of at least 1")
             })?),
         };
-        let public_url = get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{listen}"), str::to_owned);
+        let public_url =
+            get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{}", reachable(listen)), str::to_owned);
         let host = public_url.strip_prefix("http://").or_else(|| public_url.strip_prefix("https://"));
         if host.is_none_or(|host| host.trim_start_matches('/').is_empty()) {
             return Err(format!(
@@ -244,6 +250,16 @@ impl Settings {
             role,
         })
     }
+}
+
+/// Address at which a client of this machine reaches a server that listens at `listen`: loopback if that means all addresses.
+pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 fn database(url: &str) -> Result<Database, String> {
@@ -301,6 +317,14 @@ mod tests {
         let Ok(settings) = read(&[("PATH", "/bin")]) else { panic!("refused") };
         assert!(settings.limits && settings.answers());
         assert_eq!(settings.public_url, "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn default_public_url_can_be_opened_on_this_machine() {
+        let url = |listen| read(&[("COUPLE_LISTEN", listen)]).map(|settings| settings.public_url);
+        assert_eq!(url("0.0.0.0:80").as_deref(), Ok("http://127.0.0.1:80"));
+        assert_eq!(url("[::]:80").as_deref(), Ok("http://[::1]:80"));
+        assert_eq!(url("10.0.0.1:80").as_deref(), Ok("http://10.0.0.1:80"));
     }
 
     #[test]

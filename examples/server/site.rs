@@ -6,31 +6,19 @@ use std::{net::IpAddr, path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Bytes,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::Authority},
+    http::{HeaderName, HeaderValue, StatusCode, header, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse as _, Redirect, Response},
-    routing::{MethodRouter, get},
+    routing::get,
 };
-use rust_embed::{Embed, EmbeddedFile};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
-    mailbox, reference,
+    assets, mailbox,
     settings::{Database, Mail, Pictures, Settings},
 };
-
-/// HTML, CSS and JavaScript of the pages. A debug build reads them from the disk for each request.
-#[derive(Embed)]
-#[folder = "examples/server/pages"]
-struct Pages;
-
-/// Source of the JavaScript client, which the demo loads without a build step.
-#[derive(Embed)]
-#[folder = "clients/js/src"]
-struct ClientSource;
 
 /// Policy of every page: scripts, styles and connections of this server only, none of them inline.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -44,20 +32,12 @@ const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-i
 ///
 /// `port` is the port at which the server listens. Event streams end when `stop` becomes true.
 pub(crate) fn router(settings: &Settings, port: u16, stop: watch::Receiver<bool>) -> Router {
-    let mut router = Router::new();
-    for name in Pages::iter() {
-        // A file is served by its exact path, so a request cannot name any other file.
-        router = router.route(&page_path(&name), file_route(name.into_owned(), Pages::get));
-    }
-    for name in ClientSource::iter() {
-        router = router.route(&format!("/client/{name}"), file_route(name.into_owned(), ClientSource::get));
-    }
+    let mut router = assets::routes();
     for folder in ["/demo", "/docs", "/dev/mail"] {
         // With the slash, addresses in a page are relative to its folder.
         let to = format!("{folder}/");
         router = router.route(folder, get(async move || Redirect::permanent(&to)));
     }
-    router = router.merge(reference::routes());
     if let Mail::Files { folder, .. } = &settings.mail {
         router = router.merge(mailbox::routes(folder.clone(), stop));
     }
@@ -66,41 +46,6 @@ pub(crate) fn router(settings: &Settings, port: u16, stop: watch::Receiver<bool>
     router
         .route("/dev/info", get(async move || uncached(Json(info))))
         .route_layer(middleware::from_fn_with_state(guard, guarded))
-}
-
-/// Path at which a file of the folder `pages` is served.
-fn page_path(name: &str) -> String {
-    let path = format!("/{}", name.strip_suffix("index.html").unwrap_or(name));
-    match path.strip_prefix("/mail/") {
-        Some(rest) => format!("/dev/mail/{rest}"),
-        None => path,
-    }
-}
-
-fn file_route(name: String, read: fn(&str) -> Option<EmbeddedFile>) -> MethodRouter {
-    get(async move |headers: HeaderMap| match read(&name) {
-        Some(file) => {
-            let tag: String = file.metadata.sha256_hash()[..16].iter().map(|b| format!("{b:02x}")).collect();
-            static_file(&headers, &tag, file.metadata.mimetype(), file.data.into_owned().into())
-        }
-        None => StatusCode::NOT_FOUND.into_response(),
-    })
-}
-
-/// Response with a file, or 304 if the client has its current version. `tag` identifies the content.
-pub(crate) fn static_file(headers: &HeaderMap, tag: &str, media_type: &str, content: Bytes) -> Response {
-    let tag = format!("\"{tag}\"");
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let known = known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
-    let caching = [(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())];
-    if known {
-        return (StatusCode::NOT_MODIFIED, caching).into_response();
-    }
-    let media_type = match media_type {
-        text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
-        other => other.to_owned(),
-    };
-    (caching, [(header::CONTENT_TYPE, media_type)], content).into_response()
 }
 
 /// A response that no cache may keep.
@@ -324,14 +269,5 @@ mod tests {
         assert!(refused(&[("origin", "http://evil.example")]));
         assert!(refused(&[("origin", "null")]));
         assert!(refused(&[("x-forwarded-for", "10.0.0.1")]));
-    }
-
-    #[test]
-    fn files_have_the_path_of_their_folder() {
-        assert_eq!(page_path("index.html"), "/");
-        assert_eq!(page_path("style.css"), "/style.css");
-        assert_eq!(page_path("demo/index.html"), "/demo/");
-        assert_eq!(page_path("demo/app.js"), "/demo/app.js");
-        assert_eq!(page_path("mail/mail.js"), "/dev/mail/mail.js");
     }
 }

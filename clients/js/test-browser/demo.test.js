@@ -12,10 +12,13 @@ import { gzipSync } from "node:zlib";
 import { Server } from "../test/support/server.js";
 import { Demo, checkAccessibility, launch, pair, picture, readQrCode, until } from "./support.js";
 
-/** Size, if compressed, of what a new user's browser loads; the server of the example sends it uncompressed. */
-const MAX_FIRST_LOAD = 60 * 1024;
-/** Milliseconds until the page can be used, with a debug build and while other tests run. The goal for a release build is 200. */
-const MAX_INTERACTIVE = 2_000;
+/** Compressed size of what a new user's browser loads, with the modules that it loads after the first paint. */
+const MAX_FIRST_LOAD = 64 * 1024;
+/**
+ * Milliseconds until the page can be used: the goal of 200 for the fastest load without a cache, and half of it with one, times five for a
+ * debug build while other tests use all cores.
+ */
+const MAX_INTERACTIVE = { "without a cache": 1_000, "with a cache": 500 };
 /** Disturbances of the connections in one conversation. */
 const SWITCHES = 20;
 const PASSWORD = "lakes bicycles tea 29 November";
@@ -69,10 +72,12 @@ test("the first load is small, complete and free of inline code", async () => {
   };
   page.on("response", keep);
   const response = await page.goto(`${server.url}/demo/`);
+  assert.equal(response.headers()["content-encoding"], "gzip");
   const policy = response.headers()["content-security-policy"];
   assert.match(policy, /script-src 'self'/);
   assert.doesNotMatch(policy, /unsafe-inline|unsafe-eval/);
   await page.getByRole("button", { name: "Create account" }).first().waitFor();
+  await page.getByLabel("Transport").last().waitFor();
   page.off("response", keep);
   const loaded = await Promise.all(bodies);
   const size = loaded.reduce((sum, [, body]) => sum + gzipSync(body).length, 0);
@@ -91,31 +96,39 @@ test("the first load is small, complete and free of inline code", async () => {
 });
 
 test("the page can be used soon after its navigation has begun", async () => {
-  /** Times until the form of the first phone, with its handlers, is painted. @type {Record<string, number[]>} */
+  /** Times until the forms of both phones are painted and react to a click. @type {Record<keyof typeof MAX_INTERACTIVE, number[]>} */
   const times = { "without a cache": [], "with a cache": [] };
   for (let run = 0; run < 5; run++) {
     const demo = await Demo.open(browser, server.url, { path: "/dev/info" });
     const { page } = demo;
     await page.addInitScript(() => {
+      /** @param {string} text @returns {any[]} */
+      const buttons = (text) => [...document.querySelectorAll(".sign-in button")].filter(({ textContent }) => textContent === text);
       const observer = new MutationObserver(() => {
-        // Handlers are attached before an element becomes part of the page.
-        if (!document.querySelector(".sign-in form button:enabled")) return;
+        if (buttons("Create account").length < 2) return;
         observer.disconnect();
-        requestAnimationFrame(() => performance.mark("interactive"));
+        // After the paint.
+        requestAnimationFrame(() =>
+          setTimeout(() => {
+            for (const button of buttons("I have an account")) button.click();
+            if (buttons("I am new here").length === 2) performance.mark("interactive");
+            for (const button of buttons("I am new here")) button.click();
+          }),
+        );
       });
       observer.observe(document, { childList: true, subtree: true });
     });
-    for (const kind of Object.keys(times)) {
+    for (const kind of /** @type {const} */ (["without a cache", "with a cache"])) {
       await page.goto(`${server.url}/demo/`);
       const mark = await page.waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime);
       times[kind].push(await mark.jsonValue());
     }
     await demo.close();
   }
-  for (const [kind, all] of Object.entries(times)) {
-    const sorted = all.map(Math.round).sort((one, other) => one - other);
+  for (const [kind, most] of Object.entries(MAX_INTERACTIVE)) {
+    const sorted = times[/** @type {keyof typeof times} */ (kind)].map(Math.round).sort((one, other) => one - other);
     console.log(`demo: usable after ${sorted[2]} ms ${kind} (median of ${sorted.join(", ")})`);
-    assert.ok(sorted[0] <= MAX_INTERACTIVE, `${sorted} ms ${kind}`);
+    assert.ok(sorted[0] <= most, `${sorted} ms ${kind}`);
   }
 });
 

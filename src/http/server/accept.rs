@@ -50,13 +50,26 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// Call `backend.announce_stop()` when `stop` completes, so that readiness answers 503 during `stop_delay`, and
 /// `backend.live().drain()` to end live streams.
-pub async fn serve(
+///
+/// The call itself logs a warning if the limit on open files allows fewer connections than `options`; the returned future accepts them.
+pub fn serve(
     listener: TcpListener,
     router: Router,
     options: ServeOptions,
     stop: impl Future<Output = ()> + Send,
-) {
+) -> impl Future<Output = ()> + Send {
     let total = affordable(options.max_connections);
+    accept_connections(listener, router, options, total, stop)
+}
+
+/// Serves at most `total` connections concurrently, see [`serve`].
+async fn accept_connections(
+    listener: TcpListener,
+    router: Router,
+    options: ServeOptions,
+    total: usize,
+    stop: impl Future<Output = ()> + Send,
+) {
     let per_client = options.max_connections_per_client.unwrap_or(total / 8).max(1);
     let table = ConnectionTable::new(Bounds { total, per_client, exempt: options.trusted_proxies.clone() });
     // Notifies all connections; closed when the last connection has ended.

@@ -44,16 +44,27 @@ export function chatScreen(phone) {
     const partner = client.couple?.partner;
     if (!partner) return;
     name.textContent = partner.display_name ?? "Deleted account";
-    const { status } = client;
     // Without a connection, the presence of the partner is not known.
-    const state = status.state !== "live" ? "unknown" : Date.now() < typingUntil ? "typing" : (partner.presence ?? "away");
+    const isLive = client.status.state === "live";
+    const state = !isLive ? "unknown" : Date.now() < typingUntil ? "typing" : (partner.presence ?? "away");
     presence.dataset.state = state;
-    presence.textContent = state === "unknown" ? describeStatus({ ...status, retryAt: null }) : state === "typing" ? "typing …" : state;
+    presence.textContent = isLive ? (state === "typing" ? "typing …" : state) : "";
     const facts = `${partner.display_name} ${partner.avatar?.id}`;
     if (facts !== shownFace) fill(face, [avatar(client, partner.avatar, partner.display_name)]);
     shownFace = facts;
     const { title } = client.couple ?? {};
     caption.textContent = title ?? "";
+  }
+
+  // The own connection.
+
+  const connection = h("p", { class: "connection small", role: "status" });
+
+  function showConnection() {
+    const { status } = client;
+    const offline = status.state === "offline" ? "You are offline: messages wait on this phone" : describeStatus({ ...status, retryAt: null });
+    connection.dataset.state = status.state;
+    connection.textContent = status.state === "live" ? "" : offline;
   }
 
   // The log.
@@ -358,7 +369,10 @@ export function chatScreen(phone) {
   // Events.
 
   listen("timeline", render);
-  listen("status", showPartner);
+  listen("status", () => {
+    showPartner();
+    showConnection();
+  });
   listen("couple", () => {
     showPartner();
     showPrevious();
@@ -398,7 +412,7 @@ export function chatScreen(phone) {
   document.addEventListener("visibilitychange", markRead);
   undo.push(() => document.removeEventListener("visibilitychange", markRead));
 
-  const element = h("div", { class: "chat" }, head, h("div", { class: "log-frame" }, log, toEnd), composer);
+  const element = h("div", { class: "chat" }, head, h("div", { class: "log-frame" }, log, connection, toEnd), composer);
   const resized = new ResizeObserver(() => {
     if (atEnd) scrollToEnd();
   });
@@ -407,6 +421,7 @@ export function chatScreen(phone) {
   resized.observe(log);
   resized.observe(list);
   showPartner();
+  showConnection();
   showPrevious();
   render();
 

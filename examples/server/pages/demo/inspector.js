@@ -9,10 +9,10 @@ const SHORT = { websocket: "ws", sse: "sse", poll: "poll" };
 
 /**
  * Status of the connection, and switches.
- * @param {import("./phone.js").Phone} phone
+ * @param {import("../client/index.js").Client} client
+ * @param {number} number of the phone
  */
-export function networkControls(phone) {
-  const { client } = phone;
+export function networkControls(client, number) {
   const text = h("span", {});
   const status = h("p", { class: "status", role: "status" }, text);
   const offline = h(
@@ -28,7 +28,7 @@ export function networkControls(phone) {
   });
   const element = h(
     "div",
-    { class: "controls", role: "group", "aria-label": `Network of phone ${phone.number}` },
+    { class: "controls", role: "group", "aria-label": `Network of phone ${number}` },
     status,
     offline,
     kill,
@@ -57,10 +57,10 @@ export function networkControls(phone) {
 
 /**
  * Frames, cursor and queue.
- * @param {import("./phone.js").Phone} phone
+ * @param {import("../client/index.js").Client} client
+ * @param {number} number of the phone
  */
-export function inspector(phone) {
-  const { client } = phone;
+export function inspector(client, number) {
   const frames = h("ol", { class: "frames" });
   const queue = h("ol", { class: "queue" });
   const cursor = h("dd");
@@ -76,7 +76,7 @@ export function inspector(phone) {
   const element = h(
     "details",
     { class: "inspector" },
-    h("summary", {}, `Inspector of phone ${phone.number}`),
+    h("summary", {}, `Inspector of phone ${number}`),
     h("div", { class: "inspector-body" }, facts, h("h3", {}, "Queue"), queue, h("h3", {}, "Frames"), frames),
   );
   let isDue = false;

@@ -1,7 +1,6 @@
 /** The page: two phones side by side, one on a narrow screen; `?phone=1` shows one alone. */
 
 import { h } from "./dom.js";
-import { inspector, networkControls } from "./inspector.js";
 import { Phone } from "./phone.js";
 
 const alone = Number(new URLSearchParams(location.search).get("phone"));
@@ -20,24 +19,30 @@ let chosen = numbers[0];
 
 for (const phone of phones) {
   const title = h("h2", { class: "station-title" }, nameOf(phone));
-  const details = inspector(phone);
-  const network = h(
+  const head = h(
     "div",
     { class: "station-head" },
     title,
     h("a", { class: "small", href: `?phone=${phone.number}`, target: "_blank" }, "Alone in a tab"),
   );
+  // Empty until the client is loaded.
+  const controls = h("div", { class: "controls" });
   const station = h(
     "section",
     { class: "station", "data-phone": phone.number, "aria-label": `Phone ${phone.number}` },
-    network,
-    networkControls(phone),
+    head,
+    controls,
     phone.element,
-    details,
   );
   stage.append(station);
-  details.open = wide.matches;
-  wide.addEventListener("change", () => (details.open = wide.matches));
+  void phone.started.then(async (client) => {
+    const { inspector, networkControls } = await import("./inspector.js");
+    const details = inspector(client, phone.number);
+    details.open = wide.matches;
+    wide.addEventListener("change", () => (details.open = wide.matches));
+    controls.replaceWith(networkControls(client, phone.number));
+    station.append(details);
+  });
   const pick = h("button", { type: "button", onclick: () => choose(phone.number) }, nameOf(phone));
   picker.append(pick);
   phone.addEventListener("change", () => {

@@ -112,7 +112,7 @@ export function messageView(phone, actions) {
     }
     const state = entry.state === "waiting" ? "Waiting" : entry.changing ? "Changing" : isRead ? "Read" : "Sent";
     const parts = [
-      h("time", { datetime: entry.created_at }, timeOf(entry.created_at)),
+      h("time", { datetime: entry.created_at, dir: "auto" }, timeOf(entry.created_at)),
       entry.edited_at && !entry.deleted_at && h("span", {}, "edited"),
       mine && h("span", { class: "state" }, state),
     ];

@@ -4,8 +4,9 @@ import { field, fill, form, h, icon } from "./dom.js";
 import { initial } from "./pictures.js";
 import { dateOf, explain } from "./texts.js";
 
-/** Milliseconds between two questions for invites to the user's address. */
-const ASK_EVERY = 4_000;
+/** Milliseconds between two requests for the invites of the user: while an own one is open, and otherwise. */
+const POLL_WHILE_INVITING = 1_000;
+const POLL = 4_000;
 
 /**
  * @param {import("./phone.js").Phone} phone
@@ -16,7 +17,11 @@ export function pairingScreen(phone) {
   const { pairing } = client;
   /** @type {string} */
   let shownInvites = "";
+  /** Whether the user has an open invite. */
+  let inviting = false;
   let closed = false;
+  /** @type {any} */
+  let timer = 0;
   const sent = h("div", { class: "stack" });
   const received = h("div", { class: "stack" });
   const offer = h("div");
@@ -141,6 +146,10 @@ export function pairingScreen(phone) {
     const text = JSON.stringify(invites);
     if (closed || text === shownInvites) return;
     shownInvites = text;
+    // All own invites end when one of them is accepted.
+    if (inviting && invites.sent.length === 0) void client.refresh().catch(() => {});
+    inviting = invites.sent.length > 0;
+    schedule();
     const focused = sent.contains(document.activeElement) || received.contains(document.activeElement);
     fill(sent, invites.sent.map(sentInvite));
     fill(received, [
@@ -191,14 +200,19 @@ export function pairingScreen(phone) {
 
   phone.other?.addEventListener("change", showOffer);
   showOffer();
-  const poll = () => {
-    if (phone.onScreen && document.visibilityState === "visible") load().catch(() => {});
+  const poll = async () => {
+    // On a narrow page the other phone may accept while this one is hidden.
+    if ((phone.onScreen || inviting) && document.visibilityState === "visible") await load().catch(() => {});
+    schedule();
   };
-  poll();
-  const timer = setInterval(poll, ASK_EVERY);
+  function schedule() {
+    clearTimeout(timer);
+    if (!closed) timer = setTimeout(poll, inviting ? POLL_WHILE_INVITING : POLL);
+  }
+  void poll();
   const close = () => {
     closed = true;
-    clearInterval(timer);
+    clearTimeout(timer);
     phone.other?.removeEventListener("change", showOffer);
     phone.openInvite = null;
   };

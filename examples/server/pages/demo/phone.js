@@ -1,9 +1,6 @@
 /** One phone: a client of its own with its own storage, and the screen that fits its state. */
 
-import { createClient } from "/client/browser.js";
-
 import { fill, h, icon, iconButton, uniqueId } from "./dom.js";
-import { watchMail } from "./mailbox.js";
 import { signInScreen } from "./sign-in.js";
 import { describeStatus } from "./texts.js";
 
@@ -17,7 +14,22 @@ const SCREENS = {
   chat: async () => (await import("./chat.js")).chatScreen,
 };
 
+/** Resolves after the first paint, or soon in a tab in the background, which is not painted. */
+const firstPaint = new Promise((resolve) => {
+  requestAnimationFrame(() => setTimeout(resolve));
+  setTimeout(resolve, 500);
+});
+
+/** Loads the client with all its files, not one level of imports after another. */
+async function loadClient() {
+  const later = document.querySelector("template#later");
+  if (later instanceof HTMLTemplateElement) document.head.append(later.content);
+  return import("../client/browser.js");
+}
+
 export class Phone extends EventTarget {
+  /** Undefined until it is loaded, which is before the user is signed in. @type {any} */
+  client;
   /** @type {any} account of the user, with avatar */
   me = null;
   /** Address of the user whose session was ended by the server. */
@@ -52,7 +64,6 @@ export class Phone extends EventTarget {
   constructor(number) {
     super();
     this.number = number;
-    this.client = createClient({ baseUrl: "/", name: `couple-demo-${number}` });
     this.element = h("div", { class: "phone" }, this.#mails, this.#screen, this.#notices, this.#speaker);
     this.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
       if (event.key !== "Escape" || event.defaultPrevented || this.#sheets.length === 0) return;
@@ -60,8 +71,18 @@ export class Phone extends EventTarget {
       this.#sheets.at(-1)?.close();
     });
     document.addEventListener("focusin", ({ target }) => (this.#isActive = this.element.contains(/** @type {Node} */ (target))));
-    const { client } = this;
+    /** Client, once it is loaded: for a new user after the sign-up form, which does not need it yet, is painted. */
+    this.started = (this.#wasSignedIn ? loadClient() : firstPaint.then(loadClient)).then(({ createClient }) => this.#start(createClient));
+    this.started.catch((error) => this.notify(`The client cannot be loaded: ${error.message}`));
+    this.route();
+  }
+
+  /** @param {typeof import("../client/browser.js").createClient} createClient */
+  #start(createClient) {
+    const client = createClient({ baseUrl: "/", name: `couple-demo-${this.number}` });
+    this.client = client;
     client.on("session", ({ session, reason }) => {
+      this.#remember();
       this.returning = reason === "expired" ? (this.me?.email ?? "") : "";
       if (reason === "expired") this.notify("This session was ended. Sign in again to go on: what waits here is kept.");
       if (!session) this.#forget();
@@ -83,12 +104,30 @@ export class Phone extends EventTarget {
     client.ready.then(
       () => {
         this.#ready = true;
+        this.#remember();
         if (client.session) this.loadProfile();
         this.route();
       },
       (error) => this.notify(`${error.message} (${error.code})`),
     );
     this.route();
+    return client;
+  }
+
+  /** Whether a session was stored when the page was last open. Read without waiting, unlike the session itself. */
+  get #wasSignedIn() {
+    try {
+      return localStorage.getItem(`couple-demo-${this.number}`) !== null;
+    } catch {
+      return false; // The browser may refuse storage.
+    }
+  }
+
+  #remember() {
+    try {
+      if (this.client.session) localStorage.setItem(`couple-demo-${this.number}`, "signed in");
+      else localStorage.removeItem(`couple-demo-${this.number}`);
+    } catch {}
   }
 
   /** Tells the page that name, invite or session changed. */
@@ -98,7 +137,7 @@ export class Phone extends EventTarget {
 
   /** Name of the user, once known. */
   get userName() {
-    return this.client.couple?.me.display_name ?? this.me?.display_name ?? null;
+    return this.client?.couple?.me.display_name ?? this.me?.display_name ?? null;
   }
 
   loadProfile() {
@@ -119,9 +158,10 @@ export class Phone extends EventTarget {
 
   /** Shows the screen that fits the state. */
   route() {
-    const { session, couple } = this.client;
+    const { session, couple } = this.client ?? {};
     let route = "loading";
-    if (this.#ready && !session) route = "sign-in";
+    // A new user sees the form before the storage is read, which takes longer than everything before.
+    if (!session && (this.#ready || !this.#wasSignedIn)) route = "sign-in";
     else if (couple) route = `chat ${couple.id}`;
     else if (couple === null) route = "pairing";
     if (route !== this.#route) void this.#open(route);
@@ -294,7 +334,7 @@ export class Phone extends EventTarget {
   watchMail(email, known, offer) {
     /** @type {HTMLElement | null} */
     let shown = null;
-    const end = watchMail(email, known, (mail) => {
+    const hear = (/** @type {import("./mailbox.js").Mail} */ mail) => {
       const use = offer(mail);
       if (!use) return;
       const close = () => notice.remove();
@@ -319,9 +359,10 @@ export class Phone extends EventTarget {
       );
       this.#mails.replaceChildren(notice);
       shown = notice;
-    });
+    };
+    const watching = import("./mailbox.js").then(({ watchMail }) => watchMail(email, known, hear));
     return () => {
-      end();
+      void watching.then((end) => end());
       shown?.remove();
     };
   }
@@ -335,5 +376,5 @@ function loadingScreen(phone) {
   const text = h("p", { class: "muted" });
   // A quick start shows nothing, so that the screen does not flicker.
   const element = h("div", { class: "loading" }, h("div", { class: "spinner" }), text);
-  return { element, shown: () => void (text.textContent = `${describeStatus(phone.client.status)} …`) };
+  return { element, shown: () => void (text.textContent = `${phone.client ? describeStatus(phone.client.status) : "Starting"} …`) };
 }

@@ -1,7 +1,6 @@
 /** Signing up and in. */
 
 import { field, form, h } from "./dom.js";
-import { newestMail } from "./mailbox.js";
 import { explain } from "./texts.js";
 
 /** @import { Mail } from "./mailbox.js" */
@@ -13,7 +12,9 @@ const NAMES = ["Ana", "Ben"];
  * @returns {import("./phone.js").Screen}
  */
 export function signInScreen(phone) {
-  const { account } = phone.client;
+  /** Client, which is loaded while the user fills in the form. */
+  const { started } = phone;
+  const newestMail = async (/** @type {string} */ email) => (await import("./mailbox.js")).newestMail(email);
   const element = h("div", { class: "page sign-in" });
   let endMail = () => {};
 
@@ -52,7 +53,7 @@ export function signInScreen(phone) {
     });
     const send = async (/** @type {any} */ values) => {
       const known = await newestMail(values.email);
-      await account.signUp(values);
+      await (await started).account.signUp(values);
       code({ email: values.email, verb: "verify", known });
     };
     show("Hello", "An account needs a name and an address. A code is mailed to it.", [
@@ -79,9 +80,9 @@ export function signInScreen(phone) {
       hint: "Leave it empty to get a code by mail.",
     });
     const send = async (/** @type {any} */ values) => {
-      if (values.password) return account.signIn(values);
+      if (values.password) return (await started).account.signIn(values);
       const known = await newestMail(values.email);
-      await account.requestCode(values.email);
+      await (await started).account.requestCode(values.email);
       code({ email: values.email, verb: "signIn", known });
     };
     show("Welcome back", "Sign in with your password, or with a code by mail.", [
@@ -96,7 +97,7 @@ export function signInScreen(phone) {
     const email = field("E-mail address", { name: "email", type: "email", value: address, required: true, dir: "ltr", autofocus: true });
     const send = async (/** @type {any} */ values) => {
       const known = await newestMail(values.email);
-      await account.forgotPassword(values.email);
+      await (await started).account.forgotPassword(values.email);
       newPassword(values.email, known);
     };
     show("New password", "A link to set a new password is mailed to you.", [
@@ -116,7 +117,7 @@ export function signInScreen(phone) {
       hint: "At least 15 characters.",
     });
     const send = async (/** @type {any} */ values) => {
-      await account.setPassword(values);
+      await (await started).account.setPassword(values);
       phone.notify("The password was changed.");
       signIn();
     };
@@ -148,8 +149,8 @@ export function signInScreen(phone) {
       hint: "At least 15 characters. Without one, you sign in by mailed code.",
     });
     const send = async (/** @type {any} */ { code, password: chosen }) => {
-      if (verb === "signIn") await account.signIn({ email, code });
-      else await account.verify({ email, code, ...(chosen && { password: chosen }) });
+      if (verb === "signIn") await (await started).account.signIn({ email, code });
+      else await (await started).account.verify({ email, code, ...(chosen && { password: chosen }) });
     };
     const isNew = verb === "verify";
     const element = form(
@@ -160,6 +161,7 @@ export function signInScreen(phone) {
     );
     const again = async () => {
       try {
+        const { account } = await started;
         await (isNew ? account.resend(email) : account.requestCode(email));
         phone.notify("Another code is on its way.");
       } catch (error) {

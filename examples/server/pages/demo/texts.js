@@ -78,9 +78,11 @@ export function describeStatus({ state, transport, retryAt }) {
   }
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const calendar = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
-const both = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+/** Language of the page's texts, so that dates have the same. */
+const { lang } = document.documentElement;
+const clock = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit" });
+const calendar = new Intl.DateTimeFormat(lang, { weekday: "long", day: "numeric", month: "long" });
+const both = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
 
 /** @param {string} date */
 export const timeOf = (date) => clock.format(new Date(date));

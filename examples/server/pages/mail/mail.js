@@ -57,7 +57,7 @@ function render(mail) {
   find('.to').textContent = mail.to;
   const time = find('time');
   time.dateTime = mail.date ?? '';
-  time.textContent = mail.date ? new Date(mail.date).toLocaleString() : 'unknown';
+  time.textContent = mail.date ? new Date(mail.date).toLocaleString(document.documentElement.lang) : 'unknown';
   const button = find('.copy');
   button.hidden = !mail.code;
   button.querySelector('code').textContent = mail.code ?? '';
