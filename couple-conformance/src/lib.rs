@@ -59,7 +59,7 @@ macro_rules! store {
             store: s1_commit_is_atomic, s2_changes_apply_in_order, s3_read_after_a_commit_sees_it,
                 s4_commit_of_a_cancelled_caller_is_atomic, s5_conflict_does_not_fail_other_commits,
                 s6_empty_commit_succeeds, s7_text_is_stored_exactly,
-                s8_commit_returns_one_result_per_change;
+                s8_commit_returns_one_result_per_change, s9_unknown_host_statements_are_refused;
             account: a1_address_key_has_one_account, a2_account_fields_read_back,
                 a3_stale_update_conflicts, a4_update_to_a_taken_address_conflicts,
                 a5_token_is_redeemed_once, a6_each_wrong_code_is_counted,

@@ -1,9 +1,9 @@
-//! S1–S8: guarantees of every commit.
+//! S1–S9: guarantees of every commit.
 
 use std::{sync::Arc, time::Duration};
 
 use couple_core::{
-    ChangeResult, CommitError, Committed, Conflict, Store,
+    Change, ChangeResult, CommitError, Committed, Conflict, ErrorKind, HostStatements, Store,
     account::AccountChange,
     job::{ClaimedJob, JobChange, NewJob},
     pairing::{PairingChange, Side},
@@ -172,4 +172,18 @@ pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
         commits.push(changes);
     }
     assert_eq!(concurrently(&store, commits).await, expected);
+}
+
+/// A commit with statements of a host that the store did not make fails and writes nothing.
+pub async fn s9_unknown_host_statements_are_refused(store: impl Store) {
+    let world = World::default();
+    let (before, after) = (world.account("before"), world.account("after"));
+    let unknown = Change::Host(HostStatements::new("statements of no store"));
+    match store.commit(vec![insert(&before), unknown, insert(&after)]).await {
+        Err(CommitError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.account(before.id).await.unwrap(), None);
+    assert_eq!(store.account(after.id).await.unwrap(), None);
+    must(&store, AccountChange::Insert(before)).await;
 }

@@ -350,6 +350,8 @@ pub enum CommitError {
 ///   Unicode but NUL.
 /// * **S8** A commit returns exactly one result for each change, in the order of the changes, however many
 ///   commits run concurrently.
+/// * **S9** A commit with statements of a host that the store does not know ([`Change::Host`]) fails with
+///   [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) and writes nothing.
 #[async_trait]
 pub trait Store:
     AccountReads
