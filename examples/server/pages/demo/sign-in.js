@@ -26,7 +26,7 @@ export function signInScreen(phone) {
   function show(title, text, children) {
     const focused = element.contains(document.activeElement);
     const heading = h("h2", { tabindex: "-1" }, title);
-    element.replaceChildren(h("div", { class: "hero" }, heading, h("p", { class: "muted" }, text)), ...children.flat());
+    element.replaceChildren(h("div", { class: "hero" }, heading, h("p", { class: "muted" }, h("bdi", {}, text))), ...children.flat());
     if (focused) (element.querySelector("[autofocus]") ?? heading).focus();
   }
 
