@@ -86,7 +86,7 @@ fn be_the_server(role: &str) {
     let mut speakers = Vec::new();
     for token in tokens.iter().step_by(2) {
         let token = Secret::new(token.clone());
-        let (_, account) = runtime.block_on(backend.accounts().authenticate(&token)).unwrap();
+        let (_, account) = runtime.block_on(backend.accounts().unwrap().authenticate(&token)).unwrap();
         speakers.push(account.id);
     }
     if on_disk == "true" {

@@ -62,14 +62,14 @@ fn main() {
             .build()
             .unwrap();
         let sign_up = SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
-        backend.accounts().sign_up(&RequestContext::default(), &sign_up).await.unwrap();
+        backend.accounts().unwrap().sign_up(&RequestContext::default(), &sign_up).await.unwrap();
         backend.worker().run_until_idle().await.unwrap();
         let Message::ConfirmSignUp { code, .. } = mailer.sent()[0].message.clone() else { panic!("no code") };
         let proof = Proof::Code { email: "ana@example.org".into(), code };
         let password = Secret::new(PASSWORD.to_owned());
         let command =
             Verification { proof, password: Some(password.clone()), display_name: None, locale: None };
-        backend.accounts().verify(&RequestContext::default(), &command).await.unwrap();
+        backend.accounts().unwrap().verify(&RequestContext::default(), &command).await.unwrap();
         backend
     });
     let address = serve(&server, backend);

@@ -105,14 +105,14 @@ fn build(crm: &Arc<Crm>, clock: &Arc<ManualClock>, mailer: &MemoryMailer) -> Res
 async fn join(backend: &Backend, mailer: &MemoryMailer, name: &str) -> Result<Person, Box<dyn Error>> {
     let (email, context) = (format!("{name}@example.org"), RequestContext::default());
     let sign_up = SignUp { email: email.clone(), display_name: name.to_owned(), locale: None };
-    backend.accounts().sign_up(&context, &sign_up).await?;
+    backend.accounts()?.sign_up(&context, &sign_up).await?;
     backend.worker().run_until_idle().await?;
     let Some(Message::ConfirmSignUp { code, .. }) = mailer.last_to(&email).map(|mail| mail.message) else {
         return Err("no mail came".into());
     };
     let proof = Proof::Code { email, code };
     let command = Verification { proof, password: None, display_name: None, locale: None };
-    let account = backend.accounts().verify(&context, &command).await?.account;
+    let account = backend.accounts()?.verify(&context, &command).await?.account;
     Ok(Person { id: account.id, email: Some(account.email) })
 }
 

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let sign_up =
         couple::account::SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
-    backend.accounts().sign_up(&couple::RequestContext::default(), &sign_up).await?;
+    backend.accounts()?.sign_up(&couple::RequestContext::default(), &sign_up).await?;
     backend.worker().run_until_idle().await?;
     println!("a sign-up and its mail took {} commits", store.commits.load(Ordering::Relaxed));
     Ok(())

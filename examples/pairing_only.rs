@@ -9,10 +9,11 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, http::HeaderMap, routing::post};
 use couple::{
-    AccountId, Backend, Error, RequestContext, Secret,
+    AccountId, Backend, Error, OsEntropy, RequestContext, Secret, SystemClock,
     core::{DisplayName, EmailAddress, EmailKey},
-    pairing::{Directory, InviteOutcome, InviteRef, NewInvite, PairingPolicy, Pairings, Person, Profile},
-    timeline::{Append, Page, Timeline},
+    http::Problem,
+    pairing::{Contact, Directory, InviteOutcome, InviteRef, NewInvite, Person, Profile},
+    timeline::{Append, Page},
 };
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -26,6 +27,11 @@ impl Directory for Users {
         let user = self.0.values().find(|(person, _)| person.id == id);
         Ok(user.map(|(_, name)| Profile { display_name: DisplayName::from_stored(name.clone()) }))
     }
+    async fn contact(&self, id: AccountId) -> Result<Option<Contact>, Error> {
+        let user = self.0.values().find(|(person, _)| person.id == id);
+        let email = user.and_then(|(person, _)| person.email.clone());
+        Ok(email.map(|email| Contact { email, locale: None, time_zone: None }))
+    }
     async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error> {
         let mine = |person: &Person| person.email.as_ref().is_some_and(|address| address.key() == email);
         Ok(self.0.values().find(|(person, _)| mine(person)).map(|(person, _)| person.id))
@@ -35,60 +41,63 @@ impl Directory for Users {
 #[derive(Clone)]
 struct Host {
     users: Arc<Users>,
-    pairings: Pairings,
-    timeline: Timeline,
+    backend: Backend,
 }
 
 impl Host {
     /// Authenticates the caller, by whatever means the host has.
-    fn who(&self, headers: &HeaderMap) -> Person {
+    fn who(&self, headers: &HeaderMap) -> Result<Person, Problem> {
         let name = headers.get("x-user").and_then(|name| name.to_str().ok()).unwrap_or_default();
-        self.users.0[name].0.clone()
+        let user = self.users.0.get(name).ok_or_else(|| Problem::new("unauthenticated"))?;
+        Ok(user.0.clone())
     }
 }
 
-async fn invite(State(host): State<Host>, headers: HeaderMap) -> Json<Value> {
-    let person = host.who(&headers);
-    match host.pairings.invite(&RequestContext::default(), &person, &NewInvite::default()).await {
-        Ok(InviteOutcome::Pending(sent)) => Json(json!({ "code": sent.code.expose() })),
-        Ok(InviteOutcome::Paired(_)) => Json(json!({ "paired": true })),
-        Err(failure) => Json(json!({ "error": failure.to_string() })),
-    }
+// A `Problem` of a failed service has no text of a driver: it is only logged.
+
+async fn invite(State(host): State<Host>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
+    let person = host.who(&headers)?;
+    let sent =
+        host.backend.pairings().invite(&RequestContext::default(), &person, &NewInvite::default()).await?;
+    Ok(match sent {
+        InviteOutcome::Pending(sent) => Json(json!({ "code": sent.code.expose() })),
+        InviteOutcome::Paired(_) => Json(json!({ "paired": true })),
+    })
 }
 
-async fn accept(State(host): State<Host>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+async fn accept(
+    State(host): State<Host>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Result<Json<Value>, Problem> {
     let code = Secret::new(body["code"].as_str().unwrap_or_default().to_owned());
-    let person = host.who(&headers);
-    match host.pairings.accept(&RequestContext::default(), &person, &InviteRef::Code(code)).await {
-        Ok(couple) => Json(json!({ "couple": couple.id.to_string() })),
-        Err(failure) => Json(json!({ "error": failure.to_string() })),
-    }
+    let person = host.who(&headers)?;
+    let invite = InviteRef::Code(code);
+    let couple = host.backend.pairings().accept(&RequestContext::default(), &person, &invite).await?;
+    Ok(Json(json!({ "couple": couple.id.to_string() })))
 }
 
-async fn say(State(host): State<Host>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+async fn say(
+    State(host): State<Host>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Result<Json<Value>, Problem> {
     let entry = Append { couple: None, client_id: "1".into(), kind: "text".into(), body };
-    match host.timeline.append(&RequestContext::default(), host.who(&headers).id, &entry).await {
-        Ok(done) => Json(json!({ "seq": done.entry.seq })),
-        Err(failure) => Json(json!({ "error": failure.to_string() })),
-    }
+    let author = host.who(&headers)?.id;
+    let done = host.backend.timeline().append(&RequestContext::default(), author, &entry).await?;
+    Ok(Json(json!({ "seq": done.entry.seq })))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let backend = Backend::builder().build()?;
-    let ports = backend.ports().clone();
     let mut users = HashMap::new();
     for name in ["ana", "ben"] {
-        let id = AccountId::new(&*ports.clock, &*ports.entropy);
+        let id = AccountId::new(&SystemClock, &OsEntropy);
         let email = EmailAddress::parse("email", &format!("{name}@example.org")).ok();
         users.insert(name.to_owned(), (Person { id, email }, name.to_owned()));
     }
     let users = Arc::new(Users(users));
-    let host = Host {
-        pairings: Pairings::new(ports.clone(), users.clone(), PairingPolicy::default()),
-        timeline: Timeline::new(ports),
-        users,
-    };
+    let host = Host { backend: Backend::builder().directory(users.clone()).build()?, users };
     let app = Router::new()
         .route("/invite", post(invite))
         .route("/accept", post(accept))
@@ -108,7 +117,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("a couple: {}", couple["couple"]);
     ask("ana", "/say", json!({ "text": "hello" })).await?;
     let ben = host.users.0["ben"].0.id;
-    let page = host.timeline.page(ben, Page::After(0), 50, Some("text")).await?;
+    let page = host.backend.timeline().page(ben, Page::After(0), 50, Some("text")).await?;
     println!("Ben reads: {}", page[0].entry.body.as_ref().map_or("", |body| body.as_str()));
     Ok(())
 }

@@ -42,14 +42,14 @@ async fn join(
     name: &str,
 ) -> Result<SignedIn, Box<dyn std::error::Error>> {
     let sign_up = SignUp { email: email.into(), display_name: name.into(), locale: None };
-    backend.accounts().sign_up(&RequestContext::default(), &sign_up).await?;
+    backend.accounts()?.sign_up(&RequestContext::default(), &sign_up).await?;
     backend.worker().run_until_idle().await?;
     let Some(Message::ConfirmSignUp { code, .. }) = mailer.last_to(email).map(|mail| mail.message) else {
         return Err("no mail came".into());
     };
     let proof = Proof::Code { email: email.into(), code };
     let command = Verification { proof, password: None, display_name: None, locale: None };
-    Ok(backend.accounts().verify(&RequestContext::default(), &command).await?)
+    Ok(backend.accounts()?.verify(&RequestContext::default(), &command).await?)
 }
 
 fn person(signed: &SignedIn) -> Person {

@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let api = shared().build()?;
     let sign_up = SignUp { email: "ana@example.org".into(), display_name: "Ana".into(), locale: None };
-    api.accounts().sign_up(&RequestContext::default(), &sign_up).await?;
+    api.accounts()?.sign_up(&RequestContext::default(), &sign_up).await?;
     while mailer.sent().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -2,6 +2,7 @@
 
 mod entry_kinds;
 mod hooks;
+mod users;
 
 use std::sync::{
     Arc,
@@ -10,16 +11,14 @@ use std::sync::{
 
 use couple_core::{
     Clock, CommitError, Entropy, Error, ErrorKind, Keyring, OsEntropy, Ports, Store, SystemClock,
-    account::{
-        self, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler, PurgeTokensHandler,
-    },
+    account::{self, HashCost},
     events::Listeners,
     job::{Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
     limits::RateLimiter,
     live::{Bus, Presence},
     mail::{Links, Mailer},
     media,
-    pairing::{self, Directory, InviteMailHandler, Pairings, PurgeInvitesHandler},
+    pairing::{self, InviteMailHandler, Pairings, PurgeInvitesHandler},
     timeline::{EntryKind, EntryKinds, Timeline},
 };
 use couple_media::{
@@ -34,9 +33,7 @@ use couple_notify::{
     mail::MemoryMailer,
 };
 use couple_store::{MemoryBus, MemoryLimits, MemoryPresence, MemoryStore};
-
-/// Maximum number of accounts per run of the purge, so that a fault cannot delete all accounts.
-const MAX_ACCOUNTS_PER_PURGE: u32 = 20;
+use users::{AccountOptions, HostUsers, Users};
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -53,7 +50,7 @@ impl std::fmt::Debug for Backend {
 }
 
 struct Parts {
-    accounts: Accounts,
+    users: Users,
     pairings: Pairings,
     timeline: Timeline,
     gallery: Gallery,
@@ -74,11 +71,6 @@ impl Backend {
     #[must_use]
     pub fn builder() -> BackendBuilder {
         BackendBuilder::default()
-    }
-    /// Service for sign-up, sign-in, sessions, recovery, profile and deletion.
-    #[must_use]
-    pub fn accounts(&self) -> &Accounts {
-        &self.0.accounts
     }
     /// Service for invites, couples and blocks.
     #[must_use]
@@ -172,6 +164,7 @@ pub struct BackendBuilder {
     public_url: String,
     hash_cost: HashCost,
     hash_threads: Option<usize>,
+    users: HostUsers,
     accounts: account::AccountPolicy,
     pairing: pairing::PairingPolicy,
     pictures: media::MediaPolicy,
@@ -211,6 +204,7 @@ impl Default for BackendBuilder {
             public_url: "http://127.0.0.1:8080".to_owned(),
             hash_cost: HashCost::RECOMMENDED,
             hash_threads: None,
+            users: HostUsers::default(),
             accounts: account::AccountPolicy::default(),
             pairing: pairing::PairingPolicy::default(),
             pictures: media::MediaPolicy::default(),
@@ -389,9 +383,10 @@ impl BackendBuilder {
     /// Builds the backend.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an invalid hash cost, for a
-    /// handler whose queue is not among the [queues](Self::queue), for two handlers of one job name, for a
-    /// [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with an invalid name or schema.
+    /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an authenticator without a
+    /// [`directory`](Self::directory), for an invalid hash cost, for a handler whose queue is not among the [queues](Self::queue), for
+    /// two handlers of one job name, for a [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with
+    /// an invalid name or schema.
     pub fn build(self) -> Result<Backend, Error> {
         let keys = match self.keys {
             Some(keys) => keys,
@@ -427,23 +422,22 @@ impl BackendBuilder {
             links: Links::new(&self.public_url),
             listeners: self.listeners,
         };
-        let threads = self.hash_threads.unwrap_or_else(cores);
-        // 19 MiB and two passes take about 15 ms: a queue of 64 per thread is empty within a second.
-        let hasher = Arc::new(PasswordHasher::new(self.hash_cost, threads, threads * 64, self.entropy)?);
-        let accounts = Accounts::new(ports.clone(), hasher, self.accounts.clone());
-        let directory: Arc<dyn Directory> = Arc::new(accounts.clone());
-        let mailer = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
+        let options = AccountOptions {
+            policy: self.accounts,
+            hash_cost: self.hash_cost,
+            hash_threads: self.hash_threads.unwrap_or_else(cores),
+        };
+        let users = self.users.compose(&ports, options, self.entropy)?;
+        let mailer: Arc<dyn Mailer> = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
-        let registry = Registry::default()
-            .with(MailJobHandler::new(ports.clone(), mailer.clone(), self.accounts.clone()))
-            .with(InviteMailHandler::new(ports.clone(), directory.clone(), mailer))
+        let registry = users
+            .register(Registry::default(), &ports, &mailer)
+            .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer))
             .with(RenderMediaHandler(gallery.clone()))
             .with(DiscardBlobsHandler(gallery.clone()))
             .with(ExpireRenditionsHandler(gallery.clone()))
             .with(ExpireUploadsHandler(gallery.clone()))
             .with(SweepBlobsHandler(gallery.clone()))
-            .with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE))
-            .with(PurgeTokensHandler::new(ports.clone(), self.accounts))
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
@@ -451,20 +445,19 @@ impl BackendBuilder {
             ExpireRenditionsHandler::schedule(),
             ExpireUploadsHandler::schedule(),
             SweepBlobsHandler::schedule(),
-            PurgeAccountsHandler::schedule(),
-            PurgeTokensHandler::schedule(),
             PurgeInvitesHandler::schedule(),
             PurgeOutcomesHandler::schedule(),
             PurgeDeadHandler::schedule(),
         ];
+        schedules.extend(users.schedules());
         schedules.extend(self.schedules);
         let backend = Backend(Arc::new(Parts {
-            accounts,
-            pairings: Pairings::new(ports.clone(), directory, self.pairing),
+            pairings: Pairings::new(ports.clone(), users.directory.clone(), self.pairing),
             timeline: Timeline::new(ports.clone())
                 .with_kinds(EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?),
             gallery,
-            live: Live::new(ports.clone(), self.live),
+            live: Live::new(ports.clone(), users.session_checker(), self.live),
+            users,
             ports,
             registry,
             host_jobs: self.jobs,

@@ -12,7 +12,7 @@ pub use couple_core as core;
 #[doc(inline)]
 pub use couple_core::{
     AccountId, Clock, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, ManualClock, OsEntropy,
-    RequestContext, Secret, Store, SystemClock, Timestamp,
+    Principal, RequestContext, Secret, Store, SystemClock, Timestamp,
 };
 #[doc(inline)]
 pub use couple_core::{account, events, job, limits, mail, media, pairing, timeline};

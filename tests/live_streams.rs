@@ -176,14 +176,14 @@ impl World {
 
     async fn say(&self, token: &str, id: &str) {
         let (_, account) =
-            self.backend.accounts().authenticate(&Secret::new(token.to_owned())).await.unwrap();
+            self.backend.accounts().unwrap().authenticate(&Secret::new(token.to_owned())).await.unwrap();
         let body = json!({ "text": id });
         let command = Append { couple: None, client_id: id.to_owned(), kind: "text".to_owned(), body };
         self.backend.timeline().append(&RequestContext::default(), account.id, &command).await.unwrap();
     }
 
     async fn sign_out(&self, token: &str) {
-        let accounts = self.backend.accounts();
+        let accounts = self.backend.accounts().unwrap();
         let (session, _) = accounts.authenticate(&Secret::new(token.to_owned())).await.unwrap();
         accounts.sign_out(&session).await.unwrap();
     }
@@ -360,7 +360,7 @@ async fn failure_to_query_presence_keeps_the_last_state() {
     other.until("caught_up").await;
     presence.1.store(true, Ordering::SeqCst);
     let (_, account) =
-        world.backend.accounts().authenticate(&Secret::new(world.tokens[1].clone())).await.unwrap();
+        world.backend.accounts().unwrap().authenticate(&Secret::new(world.tokens[1].clone())).await.unwrap();
     let (at, _) = world.backend.timeline().membership(account.id).await.unwrap();
     // Makes every stream query again.
     world.backend.ports().bus.publish(Topic::Couple(at.couple), Notice::Here(at.side)).await;
@@ -407,7 +407,7 @@ async fn presence_that_hangs_delays_no_entry() {
     let mut events = world.follow(&world.tokens[1], "").await;
     events.until("caught_up").await;
     let (_, account) =
-        world.backend.accounts().authenticate(&Secret::new(world.tokens[0].clone())).await.unwrap();
+        world.backend.accounts().unwrap().authenticate(&Secret::new(world.tokens[0].clone())).await.unwrap();
     let (at, _) = world.backend.timeline().membership(account.id).await.unwrap();
     for n in 0..5 {
         world.backend.ports().bus.publish(Topic::Couple(at.couple), Notice::Here(at.side)).await;
@@ -427,7 +427,8 @@ async fn presence_ends_after_a_failed_read_unless_the_member_reconnects() {
     let world = World::new(1, nothing, LiveOptions::default()).await;
     let mut members = Vec::new();
     for token in &world.tokens {
-        let (_, account) = world.backend.accounts().authenticate(&Secret::new(token.clone())).await.unwrap();
+        let (_, account) =
+            world.backend.accounts().unwrap().authenticate(&Secret::new(token.clone())).await.unwrap();
         members.push(account.id);
     }
     let ports = world.backend.ports();
@@ -515,7 +516,7 @@ async fn ended_session_ends_its_stream_after_the_watch_has_panicked() {
 async fn slow_result_of_a_session_check_is_not_trusted_longer() {
     let live = LiveOptions::default().with_session_check_interval(Duration::from_hours(1));
     let world = World::new(1, |topic| matches!(topic, Topic::Account(_)), live).await;
-    let accounts = world.backend.accounts();
+    let accounts = world.backend.accounts().unwrap();
     let mut sessions = Vec::new();
     for token in &world.tokens {
         sessions.push(accounts.authenticate(&Secret::new(token.clone())).await.unwrap().0);
@@ -555,7 +556,7 @@ async fn ended_couple_receives_no_frame_even_if_its_notice_is_lost() {
     let mut events = world.follow(&world.tokens[1], "?presence=off").await;
     events.until("away").await;
     let leaver = Secret::new(world.tokens[0].clone());
-    let (_, leaver) = world.backend.accounts().authenticate(&leaver).await.unwrap();
+    let (_, leaver) = world.backend.accounts().unwrap().authenticate(&leaver).await.unwrap();
     let leaver = Person { id: leaver.id, email: Some(leaver.email) };
     world.backend.pairings().leave(&RequestContext::default(), &leaver, None, false).await.unwrap();
     sleep(Duration::from_millis(2_050)).await;
@@ -610,7 +611,8 @@ async fn changed_entry_is_not_sent_from_a_stale_tail() {
     // Open streams get no notice of the changes: the read at the opening of a stream must find them.
     let world = World::new(1, |topic| matches!(topic, Topic::Couple(_)), LiveOptions::default()).await;
     let one = &world.tokens[0];
-    let (_, account) = world.backend.accounts().authenticate(&Secret::new(one.clone())).await.unwrap();
+    let (_, account) =
+        world.backend.accounts().unwrap().authenticate(&Secret::new(one.clone())).await.unwrap();
     let timeline = world.backend.timeline();
     for word in ["first", "second", "third"] {
         world.say(one, word).await;

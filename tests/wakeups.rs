@@ -236,7 +236,8 @@ impl Stage {
         let tokens = people::seed(backend.ports(), 1).await;
         let mut couple = Vec::new();
         for token in tokens {
-            let (_, account) = backend.accounts().authenticate(&couple::Secret::new(token)).await.unwrap();
+            let (_, account) =
+                backend.accounts().unwrap().authenticate(&couple::Secret::new(token)).await.unwrap();
             couple.push(account.id);
         }
         Self { backend, bus, dice, couple: [couple[0], couple[1]], head: 0 }

@@ -79,7 +79,7 @@ pub(crate) fn be_the_server(how: &[&str]) {
     let mut speakers = Vec::new();
     for n in 0..COUPLES {
         let token = Secret::new(format!("bench-{n}-first-0123456789"));
-        let (_, account) = runtime.block_on(says.accounts().authenticate(&token)).unwrap();
+        let (_, account) = runtime.block_on(says.accounts().unwrap().authenticate(&token)).unwrap();
         speakers.push(account.id);
     }
     let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();

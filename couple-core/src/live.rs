@@ -1,4 +1,4 @@
-//! Ports of live delivery: the event bus and presence.
+//! Ports of live delivery: the event bus, presence, and the check of followed sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, CoupleId, Error,
+    AccountId, CoupleId, Error, Principal,
     pairing::Side,
     timeline::{Body, Entry},
 };
@@ -142,4 +142,20 @@ impl<P: Presence + ?Sized> Presence for Arc<P> {
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         (**self).left(account).await
     }
+}
+
+/// Check of the sessions that live streams follow.
+///
+/// * **SC1** A session that has ended is reported as ended by every later check.
+/// * **SC2** The result has one value for each principal, in the same order.
+#[async_trait]
+pub trait SessionChecker: Send + Sync + 'static {
+    /// Whether the session of each principal is still valid.
+    ///
+    /// A session that ends by [its expiry](Principal::expires_at) may count either way. Each process calls this every second with up to
+    /// 512 sessions of its live streams at a time.
+    ///
+    /// # Errors
+    /// Any failure of the check. Streams continue, and the check is repeated after a second.
+    async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error>;
 }

@@ -16,7 +16,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiResult, App, Problem,
-    extract::{AuthSession, Body, PathParam, RequestMeta},
+    caller::AuthSession,
+    extract::{JsonBody, PathParam, RequestMeta},
     media::{self, MediaOut},
     nullable, picture_access, time,
 };
@@ -80,7 +81,8 @@ struct MeOut {
 
 impl MeOut {
     async fn new(app: &App, signed: &AuthSession, account: Account) -> ApiResult<Json<Self>> {
-        let avatar = media::avatar(app, account.id, &picture_access::viewer_of(app, signed).await?).await?;
+        let viewer = picture_access::viewer_of(app, signed.id(), signed.session.id).await?;
+        let avatar = media::avatar(app, account.id, &viewer).await?;
         Ok(Json(Self { account: account.into(), avatar }))
     }
 }
@@ -168,11 +170,11 @@ struct NewAccount {
 async fn sign_up(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<NewAccount>,
+    body: JsonBody<NewAccount>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
     let context = meta.anonymous_context(&body.value.email, &body);
     let NewAccount { email, display_name, locale } = body.value;
-    app.backend.accounts().sign_up(&context, &SignUp { email, display_name, locale }).await?;
+    app.backend.accounts()?.sign_up(&context, &SignUp { email, display_name, locale }).await?;
     Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
 }
 
@@ -229,13 +231,13 @@ fn proof(
 async fn verify(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<Verification>,
+    body: JsonBody<Verification>,
 ) -> ApiResult<Json<SignedInOut>> {
     let context =
         meta.anonymous_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
     let Verification { email, code, token, password, display_name, locale } = body.value;
     let command = account::Verification { proof: proof(email, code, token)?, password, display_name, locale };
-    let signed = app.backend.accounts().verify(&context, &command).await?;
+    let signed = app.backend.accounts()?.verify(&context, &command).await?;
     Ok(Json(signed.into()))
 }
 
@@ -251,10 +253,10 @@ struct Address {
 async fn resend(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<Address>,
+    body: JsonBody<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
     let context = meta.anonymous_context(&body.value.email, &body);
-    app.backend.accounts().resend(&context, &body.value.email).await?;
+    app.backend.accounts()?.resend(&context, &body.value.email).await?;
     Ok(SENT)
 }
 
@@ -286,7 +288,7 @@ struct Credentials {
 async fn sign_in(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<Credentials>,
+    body: JsonBody<Credentials>,
 ) -> ApiResult<(StatusCode, Json<SignedInOut>)> {
     let context =
         meta.anonymous_context(subject(body.value.email.as_deref(), body.value.token.as_ref()), &body);
@@ -306,7 +308,7 @@ async fn sign_in(
         }
         _ => return Err(Problem::new("invalid_field").field("password", "either_password_or_code")),
     };
-    let signed = app.backend.accounts().sign_in(&context, &command).await?;
+    let signed = app.backend.accounts()?.sign_in(&context, &command).await?;
     Ok((StatusCode::CREATED, Json(signed.into())))
 }
 
@@ -316,10 +318,10 @@ async fn sign_in(
 async fn request_code(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<Address>,
+    body: JsonBody<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
     let context = meta.anonymous_context(&body.value.email, &body);
-    app.backend.accounts().request_code(&context, &body.value.email).await?;
+    app.backend.accounts()?.request_code(&context, &body.value.email).await?;
     Ok(SENT)
 }
 
@@ -327,7 +329,7 @@ async fn request_code(
 #[utoipa::path(get, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Sessions)))]
 async fn list_sessions(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<Sessions>> {
-    let sessions = app.backend.accounts().sessions(signed.id()).await?;
+    let sessions = app.backend.accounts()?.sessions(signed.id()).await?;
     let sessions = sessions.into_iter().map(|session| SessionOut::new(session, signed.session.id)).collect();
     Ok(Json(Sessions { sessions }))
 }
@@ -342,7 +344,7 @@ struct Sessions {
 #[utoipa::path(delete, path = "/v1/sessions/current", tag = "accounts", security(("session" = [])),
     responses((status = 204, description = "Signed out")))]
 async fn end_current_session(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
-    app.backend.accounts().sign_out(&signed.session).await?;
+    app.backend.accounts()?.sign_out(&signed.session).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -356,7 +358,7 @@ async fn end_session(
     PathParam(id): PathParam,
 ) -> ApiResult<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("session_not_found"))?;
-    app.backend.accounts().end_session(signed.id(), id).await?;
+    app.backend.accounts()?.end_session(signed.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -364,7 +366,7 @@ async fn end_session(
 #[utoipa::path(delete, path = "/v1/sessions", tag = "accounts", security(("session" = [])),
     responses((status = 204, description = "All other sessions have ended")))]
 async fn end_other_sessions(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
-    app.backend.accounts().end_sessions(signed.id(), Some(signed.session.id)).await?;
+    app.backend.accounts()?.end_sessions(signed.id(), Some(signed.session.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -374,10 +376,10 @@ async fn end_other_sessions(State(app): State<App>, signed: AuthSession) -> ApiR
 async fn forgot_password(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<Address>,
+    body: JsonBody<Address>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
     let context = meta.anonymous_context(&body.value.email, &body);
-    app.backend.accounts().forgot_password(&context, &body.value.email).await?;
+    app.backend.accounts()?.forgot_password(&context, &body.value.email).await?;
     Ok(SENT)
 }
 
@@ -406,9 +408,9 @@ async fn set_password(
     State(app): State<App>,
     signed: Option<AuthSession>,
     meta: RequestMeta,
-    body: Body<NewPassword>,
+    body: JsonBody<NewPassword>,
 ) -> ApiResult<Response> {
-    let accounts = app.backend.accounts();
+    let accounts = app.backend.accounts()?;
     let NewPassword { token, current_password, new_password } = body.value;
     match (token, signed) {
         (Some(token), _) => {
@@ -461,13 +463,13 @@ struct AccountPatch {
 async fn update_me(
     State(app): State<App>,
     signed: AuthSession,
-    body: Body<AccountPatch>,
+    body: JsonBody<AccountPatch>,
 ) -> ApiResult<Json<MeOut>> {
     let AccountPatch { display_name, locale, time_zone, birthday } = body.value;
     // The display name cannot be cleared.
     let display_name = display_name.map(Option::unwrap_or_default);
     let patch = ProfilePatch { display_name, locale, time_zone, birthday };
-    let account = app.backend.accounts().update_profile(signed.id(), &patch).await?;
+    let account = app.backend.accounts()?.update_profile(signed.id(), &patch).await?;
     MeOut::new(&app, &signed, account).await
 }
 
@@ -490,12 +492,12 @@ async fn change_email(
     State(app): State<App>,
     signed: AuthSession,
     meta: RequestMeta,
-    body: Body<NewEmail>,
+    body: JsonBody<NewEmail>,
 ) -> ApiResult<(StatusCode, Json<Status>)> {
     let context = meta.context(signed.id(), &body);
     let NewEmail { new_email, current_password } = body.value;
     app.backend
-        .accounts()
+        .accounts()?
         .change_email(&context, &signed.session, &new_email, current_password.as_ref())
         .await?;
     Ok((StatusCode::ACCEPTED, Json(Status { status: "verification_sent" })))
@@ -526,7 +528,7 @@ async fn confirm_email(
     State(app): State<App>,
     signed: Option<AuthSession>,
     meta: RequestMeta,
-    body: Body<EmailProof>,
+    body: JsonBody<EmailProof>,
 ) -> ApiResult<StatusCode> {
     let EmailProof { email, code, token } = body.value;
     let proof = proof(email, code, token)?;
@@ -534,7 +536,7 @@ async fn confirm_email(
         return Err(Problem::new("unauthenticated"));
     }
     let account = signed.map(|signed| signed.id());
-    app.backend.accounts().confirm_email(&meta.context_without_key(), account, &proof).await?;
+    app.backend.accounts()?.confirm_email(&meta.context_without_key(), account, &proof).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -552,9 +554,9 @@ struct EmailCancellation {
 async fn cancel_email_change(
     State(app): State<App>,
     meta: RequestMeta,
-    body: Body<EmailCancellation>,
+    body: JsonBody<EmailCancellation>,
 ) -> ApiResult<StatusCode> {
-    app.backend.accounts().cancel_email_change(&meta.context_without_key(), &body.value.token).await?;
+    app.backend.accounts()?.cancel_email_change(&meta.context_without_key(), &body.value.token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -571,6 +573,6 @@ struct Deletion {
 #[utoipa::path(delete, path = "/v1/me", tag = "accounts", security(("session" = [])),
     responses((status = 202, description = "All sessions have ended; the account is deleted when it is due", body = Deletion)))]
 async fn delete_me(State(app): State<App>, signed: AuthSession) -> ApiResult<(StatusCode, Json<Deletion>)> {
-    let due = app.backend.accounts().request_deletion(&signed.session, None).await?;
+    let due = app.backend.accounts()?.request_deletion(&signed.session, None).await?;
     Ok((StatusCode::ACCEPTED, Json(Deletion { status: "deletion_scheduled", deletion_due: time(due) })))
 }

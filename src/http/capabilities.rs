@@ -10,7 +10,10 @@ use axum::{
 use couple_core::media::{Purpose, Viewer};
 use couple_media::gallery::Gallery;
 use serde::Serialize;
-use utoipa::{ToSchema, openapi::OpenApi};
+use utoipa::{
+    ToSchema,
+    openapi::{OpenApi, RefOr},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{App, paced_body::Pace, upload_permits};
@@ -155,18 +158,44 @@ pub(super) fn document(api: &mut OpenApi, app: &App) {
 
 /// Replaces `{{name}}` in the texts of the document by configured limits.
 pub(super) fn with_limits(document: &str, app: &App) -> String {
-    let (accounts, gallery) = (app.backend.accounts().policy(), app.backend.gallery().options());
-    let limits = [
-        ("code-lifetime", duration(accounts.code_lifetime())),
-        ("recent", duration(accounts.recent_sign_in_time())),
-        ("password-guesses", accounts.password_guesses_per_day().to_string()),
-        ("client-remembered", duration(accounts.known_network_time())),
+    let gallery = app.backend.gallery().options();
+    let mut limits = vec![
         ("unfinished-uploads", gallery.max_unfinished_uploads_per_account().to_string()),
         ("unfinished-bytes", bytes(gallery.max_unfinished_bytes_per_account())),
     ];
+    if let Ok(accounts) = app.backend.accounts() {
+        let policy = accounts.policy();
+        limits.extend([
+            ("code-lifetime", duration(policy.code_lifetime())),
+            ("recent", duration(policy.recent_sign_in_time())),
+            ("password-guesses", policy.password_guesses_per_day().to_string()),
+            ("client-remembered", duration(policy.known_network_time())),
+        ]);
+    }
     limits
         .iter()
         .fold(document.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+}
+
+/// Replaces `{{name}}` in the texts of the document's operations by configured limits.
+pub(super) fn fill(document: &mut OpenApi, app: &App) {
+    let fill = |text: &mut String| {
+        if text.contains("{{") {
+            *text = with_limits(text, app);
+        }
+    };
+    for item in document.paths.paths.values_mut() {
+        let reading = [&mut item.get, &mut item.head, &mut item.options];
+        let writing = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in reading.into_iter().chain(writing).flatten() {
+            operation.summary.iter_mut().chain(&mut operation.description).for_each(fill);
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response {
+                    fill(&mut response.description);
+                }
+            }
+        }
+    }
 }
 
 /// Formats a duration in the largest unit of which it is a multiple.

@@ -1,7 +1,8 @@
 //! Cross-origin resource sharing (CORS): browser pages of other origins that may call this server.
 //!
 //! No response allows credentials: a session is a bearer token, not a cookie, so a page can only use a token that it was given. For the
-//! same reason the `Origin` of a WebSocket is not checked: the page that opens it must send the token.
+//! same reason the `Origin` of a WebSocket is not checked: the page that opens it must send the token. With an authenticator of the host, which
+//! may accept cookies, `authentication::cross_origin` checks it.
 
 use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 
@@ -62,6 +63,13 @@ impl fmt::Display for NotAnOrigin {
 }
 
 impl std::error::Error for NotAnOrigin {}
+
+impl Origin {
+    /// Whether this is the origin of a request's `Origin` header. `*` is none.
+    pub(super) fn is(&self, header: &HeaderValue) -> bool {
+        self.0 != "*" && self.0 == header
+    }
+}
 
 impl FromStr for Origin {
     type Err = NotAnOrigin;

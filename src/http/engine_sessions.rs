@@ -27,7 +27,7 @@ use std::{
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::Request,
-    http::{HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -44,6 +44,7 @@ use tower::{Service as _, util::ServiceFn};
 
 use super::{
     ApiResult, App, Problem,
+    caller::HostRequest,
     client_permits::ClientPermit,
     extract,
     guard::{BODY_TIMEOUT, REQUEST_ID},
@@ -192,6 +193,7 @@ impl Engine {
             rate: Mutex::new(MessageRate::new()),
             over: Notify::new(),
             gauge: self.app.metrics.socketio_sessions.clone(),
+            head: Mutex::new(HostRequest::of(&self.app, request).0),
         }))
     }
 
@@ -281,6 +283,8 @@ pub(super) struct Session {
     over: Notify,
     /// Number of sessions in memory.
     gauge: Gauge,
+    /// Head of the request that began the session, for the host's authenticator. Kept until the client authenticates.
+    head: Mutex<Option<Box<Parts>>>,
 }
 
 /// WebSocket of a session.
@@ -296,6 +300,11 @@ impl Session {
     /// Whether this is the first request to connect. A session gets one response, and is closed after it.
     pub(super) fn asks_first(&self) -> bool {
         !self.connect_requested.swap(true, Ordering::Relaxed)
+    }
+
+    /// Head of the request that began the session, if a host authenticates the client.
+    pub(super) fn take_head(&self) -> Option<Box<Parts>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Returns the permit of a session that has authenticated and is now counted by its account.
@@ -538,6 +547,7 @@ mod tests {
             rate: Mutex::new(MessageRate::new()),
             over: Notify::new(),
             gauge: Gauge::default(),
+            head: Mutex::default(),
         })
     }
 

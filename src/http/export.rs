@@ -20,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     ApiResult, App, Problem,
     account::{AccountOut, SessionOut},
-    extract::AuthSession,
+    caller::AuthSession,
     time,
     timeline::EntryOut,
 };
@@ -33,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/v1/me/export", tag = "accounts", security(("session" = [])),
     responses((status = 200, description = "The data of the account", body = serde_json::Value)))]
 async fn export(State(app): State<App>, signed: AuthSession) -> ApiResult<Response> {
-    app.backend.accounts().require_recent(&signed.session)?;
+    app.backend.accounts()?.require_recent(&signed.session)?;
     let export = Export::read(app.backend.ports(), signed.id()).await?;
     let export = export.ok_or_else(|| Problem::new("unauthenticated"))?;
     let couples: VecDeque<Couple> = export.couples.clone().into();

@@ -5,28 +5,30 @@ use std::net::{IpAddr, SocketAddr};
 use axum::{
     body::Bytes,
     extract::{
-        ConnectInfo, FromRequest, FromRequestParts, MatchedPath, OptionalFromRequestParts, Path, Request,
+        ConnectInfo, FromRef, FromRequest, FromRequestParts, MatchedPath, Path, Request,
         rejection::{BytesRejection, FailedToBufferBody},
     },
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts},
 };
 use couple_core::{
-    AccountId, Digest, EmailAddress, Idempotency, Keyring, Label, RequestContext, Secret,
-    account::{Account, Session},
-    digest,
-    pairing::Person,
+    AccountId, Digest, EmailAddress, Idempotency, Keyring, Label, RequestContext, Secret, digest,
 };
 use serde::de::DeserializeOwned;
 
-use super::{App, HttpOptions, Problem, ProxyHeader};
+use super::{Api, App, HttpOptions, Problem, ProxyHeader};
 
-/// JSON body, checked against its type; unknown fields are rejected.
-pub(super) struct Body<T> {
-    pub(super) value: T,
+/// Extractor of a JSON body, checked against its type.
+///
+/// Refuses with the problems of the contract: `malformed_json`, or `invalid_field` with the path of the field. Unknown fields are refused if
+/// the type is declared so (`deny_unknown_fields`).
+#[derive(Debug)]
+pub struct JsonBody<T> {
+    /// The body.
+    pub value: T,
     bytes: Bytes,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -136,46 +138,6 @@ impl<S: Send + Sync> FromRequestParts<S> for PathParam {
     }
 }
 
-/// Authenticated caller: the session of a request and its account.
-pub(super) struct AuthSession {
-    pub(super) account: Account,
-    pub(super) session: Session,
-    pub(super) bearer: Secret<String>,
-}
-
-impl AuthSession {
-    pub(super) const fn id(&self) -> AccountId {
-        self.account.id
-    }
-    pub(super) async fn by(app: &App, bearer: Secret<String>) -> Result<Self, Problem> {
-        let (session, account) = app.backend.accounts().authenticate(&bearer).await?;
-        Ok(Self { account, session, bearer })
-    }
-    pub(super) fn person(&self) -> Person {
-        Person { id: self.account.id, email: Some(self.account.email.clone()) }
-    }
-}
-
-impl FromRequestParts<App> for AuthSession {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Self::by(app, bearer(&parts.headers)?).await
-    }
-}
-
-impl OptionalFromRequestParts<App> for AuthSession {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Problem> {
-        if parts.headers.contains_key(header::AUTHORIZATION) {
-            <Self as FromRequestParts<App>>::from_request_parts(parts, app).await.map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-}
-
 /// Bearer token of a request.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, Problem> {
     let unknown = || Problem::new("unauthenticated");
@@ -187,8 +149,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, Problem> {
     Ok(Secret::new(token.trim().to_owned()))
 }
 
-/// Metadata of a request: client address, device, idempotency key.
-pub(super) struct RequestMeta {
+/// Extractor of a request's metadata: client address, device and idempotency key (`Idempotency-Key`).
+///
+/// A service that is called with its context performs a repeated request once, see [`RequestContext`].
+#[derive(Debug)]
+pub struct RequestMeta {
     ip: Option<IpAddr>,
     device: Option<Label>,
     key: Option<String>,
@@ -198,18 +163,20 @@ pub(super) struct RequestMeta {
 
 impl RequestMeta {
     /// Context of an authenticated request with a body.
-    pub(super) fn context<T>(&self, account: AccountId, body: &Body<T>) -> RequestContext {
+    #[must_use]
+    pub fn context<T>(&self, account: AccountId, body: &JsonBody<T>) -> RequestContext {
         self.context_with(account, &body.bytes)
     }
     /// Context of an authenticated request whose idempotency fingerprint is computed from `body`.
-    pub(super) fn context_with(&self, account: AccountId, body: &[u8]) -> RequestContext {
+    #[must_use]
+    pub fn context_with(&self, account: AccountId, body: &[u8]) -> RequestContext {
         let account_id = account.to_string();
         self.scoped(body, |key| digest(&[account_id.as_bytes(), self.route.as_bytes(), key.as_bytes()]))
     }
     /// Context of a request without a session.
     ///
     /// Its idempotency key is scoped by `subject`, the address or token in its body, so that equal keys of two clients do not collide.
-    pub(super) fn anonymous_context<T>(&self, subject: &str, body: &Body<T>) -> RequestContext {
+    pub(super) fn anonymous_context<T>(&self, subject: &str, body: &JsonBody<T>) -> RequestContext {
         let email = EmailAddress::parse("email", subject).ok();
         let subject = email.as_ref().map_or(subject, |email| email.key().as_str());
         let parts = |key: &str| {
@@ -228,15 +195,20 @@ impl RequestMeta {
         RequestContext { ip: self.ip, device: self.device.clone(), idempotency }
     }
     /// Context of a request without an idempotency key.
-    pub(super) fn context_without_key(&self) -> RequestContext {
+    #[must_use]
+    pub fn context_without_key(&self) -> RequestContext {
         RequestContext { ip: self.ip, device: self.device.clone(), idempotency: None }
     }
 }
 
-impl FromRequestParts<App> for RequestMeta {
+impl<S: Send + Sync> FromRequestParts<S> for RequestMeta
+where
+    Api: FromRef<S>,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Api(app) = Api::from_ref(state);
         let key = match parts.headers.get("idempotency-key") {
             None => None,
             Some(key) => {
@@ -247,7 +219,7 @@ impl FromRequestParts<App> for RequestMeta {
         let device = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         let device = device.map(|agent| agent.chars().take(120).collect::<String>());
         Ok(Self {
-            ip: client_address(app, &parts.extensions, &parts.headers),
+            ip: client_address(&app, &parts.extensions, &parts.headers),
             keys: app.backend.ports().keys.clone(),
             device: device.and_then(|agent| Label::parse("device", &agent).ok()),
             key,

@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use axum::{
     Extension,
     body::Body,
@@ -15,8 +14,8 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use couple_core::{Digest, Error, Failure, Secret, digest};
-use couple_notify::live::{Cursor, Frame, Gate, Stream};
+use couple_core::Secret;
+use couple_notify::live::{Cursor, Frame, Stream};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -27,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiResult, App, Problem,
-    extract::{self, AuthSession},
+    caller::{Caller, Credentials, HostRequest},
     frame::{self, FrameOut},
     guard::REQUEST_ID,
     heartbeat::{self, Heartbeat},
@@ -36,7 +35,6 @@ use super::{
     stream_permits::{Poll, StreamPermit},
     timeline::bad_query,
 };
-use crate::Backend;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(live))
@@ -105,28 +103,6 @@ struct Polled<'a> {
     cursor: String,
 }
 
-/// Authenticates a session again, as every request does.
-struct SessionGate {
-    backend: Backend,
-    bearer: Secret<String>,
-}
-
-#[async_trait]
-impl Gate for SessionGate {
-    async fn open_for(&self) -> Result<Option<Duration>, Error> {
-        let accounts = self.backend.accounts();
-        match accounts.authenticate(&self.bearer).await {
-            Ok((session, _)) => Ok(Some(accounts.left(&session))),
-            Err(Failure::Refused(_)) => Ok(None),
-            Err(Failure::Failed(error)) => Err(error),
-        }
-    }
-
-    fn session(&self) -> Option<Digest> {
-        Some(digest(&[self.bearer.expose().as_bytes()]))
-    }
-}
-
 /// Follow the couple's log over one of three transports, resumable from a cursor on any process.
 ///
 /// All transports have the same frames. WebSocket upgrade: frames are JSON text; a browser, which cannot send an `Authorization`
@@ -150,10 +126,12 @@ async fn live(
     headers: HeaderMap,
     query: Result<Query<Following>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    // After the upgrade, which takes the connection out of the request.
+    request: HostRequest,
 ) -> ApiResult<Response> {
     let Query(query) = query.map_err(bad_query)?;
     let events = upgrade.is_err() && accepts_events(&headers);
-    match answer_live(&app, &headers, query, upgrade, events).await {
+    match answer_live(&app, &headers, query, upgrade, request, events).await {
         Err(problem) if events && problem.is_temporary() => Ok(temporary_refusal(&app, &problem)),
         answer => answer,
     }
@@ -170,6 +148,7 @@ async fn answer_live(
     headers: &HeaderMap,
     query: Following,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: HostRequest,
     events: bool,
 ) -> ApiResult<Response> {
     let Following { after, last_event_id, wait, access_token, presence, device, heartbeat } = query;
@@ -194,23 +173,19 @@ async fn answer_live(
     if upgrade.is_err() && headers.contains_key(header::SEC_WEBSOCKET_KEY) {
         return Err(Problem::new("malformed_request").detail("not a valid WebSocket upgrade"));
     }
-    let bearer = match headers.get(header::AUTHORIZATION) {
-        Some(_) => Some(extract::bearer(headers)?),
-        None => upgrade.as_ref().ok().and_then(offered_token).or(access_token),
-    };
-    let bearer = bearer.ok_or_else(|| Problem::new("unauthenticated"))?;
-    let signed = signed(app, bearer).await?;
-    let open = open(app, &signed, after, presence, stream_span(headers));
+    let token = || upgrade.as_ref().ok().and_then(offered_token).or(access_token);
+    let caller = authenticated(app, request.credentials(headers, token)?).await?;
+    let open = open(app, &caller, after, presence, stream_span(headers));
     if let Ok(upgrade) = upgrade {
-        let permit = app.streams.take(signed.id())?;
+        let permit = app.streams.take(caller.id())?;
         let stream = open.await?;
         return Ok(socket::upgrade(app.clone(), upgrade, stream, permit, Heartbeat::new(heartbeat)));
     }
     if events {
-        let permit = app.streams.take(signed.id())?;
+        let permit = app.streams.take(caller.id())?;
         return Ok(follow_events(app.clone(), open.await?, permit, heartbeat));
     }
-    let permit = app.streams.take_poll(signed.id(), signed.session.id, device)?;
+    let permit = app.streams.take_poll(caller.id(), caller.session(), device)?;
     Ok(poll_response(app.clone(), open.await?, permit, Duration::from_secs(wait)))
 }
 
@@ -225,13 +200,13 @@ pub(super) fn stream_span(headers: &HeaderMap) -> Span {
 /// Opens a live stream of the caller's couple.
 pub(super) async fn open(
     app: &App,
-    signed: &AuthSession,
+    caller: &Caller,
     after: Option<Cursor>,
     presence: Announced,
     span: Span,
 ) -> ApiResult<Stream> {
-    let gate = SessionGate { backend: app.backend.clone(), bearer: signed.bearer.clone() };
-    let mut stream = app.backend.live().open(signed.id(), Arc::new(gate), after).await?;
+    let gate = Arc::new(caller.sign_in(app));
+    let mut stream = app.backend.live().open(caller.id(), gate, after).await?;
     stream.set_span(span);
     if presence == Announced::On {
         stream.announce();
@@ -242,9 +217,9 @@ pub(super) async fn open(
 /// Authenticates a live connection.
 ///
 /// A semaphore bounds concurrent look-ups, for the case that many clients reconnect together.
-pub(super) async fn signed(app: &App, bearer: Secret<String>) -> ApiResult<AuthSession> {
+pub(super) async fn authenticated(app: &App, credentials: Credentials) -> ApiResult<Caller> {
     let _permit = app.backend.live().read_permit().await;
-    AuthSession::by(app, bearer).await
+    Caller::by(app, credentials).await
 }
 
 /// Token among the offered subprotocols, beside [`PROTOCOL`](socket::PROTOCOL).

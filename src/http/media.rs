@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use couple_core::{
-    AccountId, CoupleId, Error, Failure, MediaId,
+    AccountId, CoupleId, MediaId,
     media::{Crop, Media, MediaState, Purpose, Rendition, Space, Viewer},
 };
 use couple_media::gallery::{UploadError, UploadMetadata, Uploading};
@@ -18,7 +18,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiResult, App, Problem,
-    extract::{AuthSession, Body, PathParam, RequestMeta, require_no_coding},
+    caller::Caller,
+    extract::{JsonBody, PathParam, RequestMeta, require_no_coding},
     paced_body::{PacedBody, Read},
     picture_access, time,
     timeline::{bad_query, expected_couple},
@@ -255,21 +256,6 @@ fn is_whole(hash: &[u8]) -> bool {
     side > 0 && hash.len() <= Media::MAX_PLACEHOLDER_BYTES && hash.len() == header + nibbles.div_ceil(2)
 }
 
-/// Checks whether a session is still valid, at the end of a long upload.
-pub(super) fn still_signed_in(
-    app: &App,
-    signed: &AuthSession,
-) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
-    let (accounts, bearer) = (app.backend.accounts().clone(), signed.bearer.clone());
-    async move {
-        match accounts.authenticate(&bearer).await {
-            Ok(_) => Ok(true),
-            Err(Failure::Refused(_)) => Ok(false),
-            Err(Failure::Failed(error)) => Err(error),
-        }
-    }
-}
-
 /// The picture as `multipart/form-data`.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only documents the form")]
@@ -305,7 +291,7 @@ enum UploadBody {
         (status = 200, description = "The picture exists already", body = MediaOut)))]
 async fn upload(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
     headers: HeaderMap,
     query: Result<Query<UploadQuery>, QueryRejection>,
@@ -314,7 +300,7 @@ async fn upload(
     let Query(query) = query.map_err(bad_query)?;
     require_no_coding(&headers)?;
     let couple = expected_couple(&headers)?;
-    let _permit = app.uploads.take(signed.id()).await?;
+    let _permit = app.uploads.take(caller.id()).await?;
     let body = PacedBody::new(body, &app.options);
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let (mut body, fields) = if kind.trim_start().to_ascii_lowercase().starts_with("multipart/") {
@@ -338,14 +324,14 @@ async fn upload(
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // The length of a form is not the length of the picture.
     let length = length.filter(|_| matches!(body, UploadBody::Raw(_)));
-    let uploading = app.backend.gallery().upload(signed.id(), about, length).await;
+    let uploading = app.backend.gallery().upload(caller.id(), about, length).await;
     let mut uploading = uploading.map_err(|error| match (error, length) {
         (UploadError::TooManyBytes { limit }, Some(length)) => Problem::new("body_too_large")
             .detail(format!("the picture has {length} bytes; at most {limit} are accepted")),
         (error, _) => error.into(),
     })?;
     receive(&mut uploading, &mut body).await?;
-    let (by, signed_in) = (signed.id(), still_signed_in(&app, &signed));
+    let (by, signed_in) = (caller.id(), caller.sign_in(&app).still_valid());
     let context = move |digest: &couple_core::Digest| {
         meta.context_with(by, &[digest.as_bytes(), shown_as.as_bytes()].concat())
     };
@@ -356,7 +342,7 @@ async fn upload(
         app.backend.ports().store.renditions(stored.media.space, stored.media.id).await?
     };
     let status = if stored.created { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let viewer = picture_access::viewer_of(&app, &signed).await?;
+    let viewer = picture_access::viewer_of(&app, caller.id(), caller.session()).await?;
     Ok((status, Json(MediaOut::new(&app, &stored.media, &made, &viewer))))
 }
 
@@ -415,16 +401,16 @@ struct MediaQuery {
     responses((status = 200, description = "In the order of upload, oldest first", body = MediaPage)))]
 async fn list(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     query: Result<Query<MediaQuery>, QueryRejection>,
 ) -> ApiResult<Json<MediaPage>> {
     let Query(MediaQuery { purpose, after, limit }) = query.map_err(bad_query)?;
     let invalid = |field| Problem::new("invalid_field").field(field, "invalid");
     let store = &app.backend.ports().store;
-    let couple = store.couple_of(signed.id()).await?;
+    let couple = store.couple_of(caller.id()).await?;
     let space = match purpose.as_deref() {
         None | Some("photo") => Space::Couple(couple.as_ref().ok_or_else(|| Problem::new("not_paired"))?.id),
-        Some("avatar") => Space::Account(signed.id()),
+        Some("avatar") => Space::Account(caller.id()),
         Some(_) => return Err(invalid("purpose")),
     };
     let after = after.map(|after| after.parse().map_err(|_| invalid("after"))).transpose()?;
@@ -432,7 +418,7 @@ async fn list(
     if !(1..=100).contains(&limit) {
         return Err(invalid("limit"));
     }
-    let viewer = picture_access::viewer(&signed, couple.as_ref());
+    let viewer = picture_access::viewer(caller.id(), caller.session(), couple.as_ref());
     let page = store.media_in(space, after, limit).await?;
     let next = page.last().filter(|_| page.len() == limit as usize).map(|media| media.id.to_string());
     let mut media = Vec::with_capacity(page.len());
@@ -455,13 +441,9 @@ pub(super) fn media_id(path: &str) -> ApiResult<MediaId> {
 #[utoipa::path(get, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the picture")),
     responses((status = 200, description = "State and renditions of the picture", body = MediaOut)))]
-async fn look(
-    State(app): State<App>,
-    signed: AuthSession,
-    PathParam(id): PathParam,
-) -> ApiResult<Json<MediaOut>> {
-    let (media, made) = app.backend.gallery().pictures().view(signed.id(), media_id(&id)?).await?;
-    let viewer = picture_access::viewer_of(&app, &signed).await?;
+async fn look(State(app): State<App>, caller: Caller, PathParam(id): PathParam) -> ApiResult<Json<MediaOut>> {
+    let (media, made) = app.backend.gallery().pictures().view(caller.id(), media_id(&id)?).await?;
+    let viewer = picture_access::viewer_of(&app, caller.id(), caller.session()).await?;
     Ok(Json(MediaOut::new(&app, &media, &made, &viewer)))
 }
 
@@ -469,12 +451,8 @@ async fn look(
 #[utoipa::path(delete, path = "/v1/media/{id}", tag = "media", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the picture")),
     responses((status = 204, description = "Deleted; its bytes are removed soon after")))]
-async fn delete(
-    State(app): State<App>,
-    signed: AuthSession,
-    PathParam(id): PathParam,
-) -> ApiResult<StatusCode> {
-    app.backend.gallery().pictures().delete(signed.id(), media_id(&id)?).await?;
+async fn delete(State(app): State<App>, caller: Caller, PathParam(id): PathParam) -> ApiResult<StatusCode> {
+    app.backend.gallery().pictures().delete(caller.id(), media_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -492,19 +470,19 @@ struct AvatarIn {
     responses((status = 204, description = "Set; it is shown once it is ready")))]
 async fn set_avatar(
     State(app): State<App>,
-    signed: AuthSession,
-    body: Body<AvatarIn>,
+    caller: Caller,
+    body: JsonBody<AvatarIn>,
 ) -> ApiResult<StatusCode> {
     let id = media_id(&body.value.media_id)?;
-    app.backend.gallery().pictures().set_avatar(signed.id(), Some(id)).await?;
+    app.backend.gallery().pictures().set_avatar(caller.id(), Some(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Remove the account's avatar and delete the picture.
 #[utoipa::path(delete, path = "/v1/me/avatar", tag = "media", security(("session" = [])),
     responses((status = 204, description = "The account has no avatar")))]
-async fn clear_avatar(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
-    app.backend.gallery().pictures().set_avatar(signed.id(), None).await?;
+async fn clear_avatar(State(app): State<App>, caller: Caller) -> ApiResult<StatusCode> {
+    app.backend.gallery().pictures().set_avatar(caller.id(), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -16,10 +16,14 @@
 //! unless [`HttpOptions::with_cors_origins`] names those origins.
 
 mod account;
+mod api;
+mod authentication;
+mod caller;
 mod capabilities;
 mod client_network;
 #[cfg(feature = "socketio")]
 mod client_permits;
+mod contract;
 mod cors;
 mod document;
 #[cfg(feature = "socketio")]
@@ -40,44 +44,37 @@ mod pairing;
 mod picture_access;
 mod problem;
 mod rendition;
+pub mod routes;
 mod server;
 mod socket;
 #[cfg(feature = "socketio")]
 mod socketio;
 mod stream_permits;
 mod timeline;
+mod trailing_slashes;
 mod tus;
 mod upload_form;
 mod upload_permits;
 #[cfg(feature = "socketio")]
 mod websocket_frames;
 
+pub use api::Api;
+pub(crate) use authentication::HostSessions;
+pub use authentication::{Authenticator, TrustedHeader, Unauthenticated};
+pub use caller::Caller;
 pub use cors::{NotAnOrigin, Origin};
+pub use extract::{JsonBody, RequestMeta};
 pub use problem::{CODES, FieldError, Problem};
+pub use routes::RoutePart;
 pub use server::{ServeOptions, listen, raise_descriptor_limit, serve};
 
-use std::{convert::Infallible, ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Request},
-    http::{Uri, header, request::Parts},
-    middleware,
-    routing::get,
-};
+use axum::Router;
 use couple_core::Timestamp;
 pub use ipnet::IpNet;
 use tokio::sync::Semaphore;
-use tower::ServiceExt as _;
 use tower_http::cors::CorsLayer;
-use utoipa::{
-    Modify, OpenApi,
-    openapi::{
-        Server,
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
-    },
-};
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::Backend;
 
@@ -143,8 +140,9 @@ couple_core::options! {
         ///
         /// Default: none.
         ///
-        /// Credentials are never allowed: sessions are bearer tokens, not cookies. For the same reason the `Origin` of a WebSocket is not
-        /// checked.
+        /// Credentials are never allowed: built-in sessions are bearer tokens, not cookies. For the same reason the `Origin` of their
+        /// WebSockets is not checked. With an [`Authenticator`], writes and WebSockets from pages of other origins are refused with 401,
+        /// unless they have a bearer token in `Authorization` or their origin is listed here by name.
         cors_origins: Vec<Origin> = Vec::new(), with_cors_origins;
         /// Sets whether this router serves `GET /metrics`, to every client and without a session. Default: no.
         ///
@@ -176,6 +174,7 @@ impl Deref for App {
 }
 
 struct Shared {
+    authentication: authentication::Authentication,
     backend: Backend,
     options: HttpOptions,
     requests: Arc<Semaphore>,
@@ -193,36 +192,6 @@ struct Shared {
     proxy_warnings: guard::ProxyWarnings,
 }
 
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "couple",
-        description = "The back end of an app for two people. Every error is a problem detail (RFC 9457) with a stable `code`."
-    ),
-    modifiers(&Bearer),
-    components(schemas(Problem, FieldError)),
-    tags(
-        (name = "accounts", description = "Accounts, sessions, passwords and profiles"),
-        (name = "pairing", description = "Invites, couples and blocks"),
-        (name = "timeline", description = "The couple's shared log of entries"),
-        (name = "media", description = "Pictures of couples and accounts"),
-        (name = "live", description = "Live delivery of entries, signals and presence"),
-        (name = "operations", description = "Health, readiness and limits of the server"),
-    )
-)]
-struct Contract;
-
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("opaque").build();
-        api.components
-            .get_or_insert_with(Default::default)
-            .add_security_scheme("session", SecurityScheme::Http(scheme));
-    }
-}
-
 /// Router of the whole contract, with default options.
 pub fn router(backend: Backend) -> Router {
     router_with(backend, HttpOptions::default())
@@ -230,18 +199,13 @@ pub fn router(backend: Backend) -> Router {
 
 /// Router of the whole contract.
 pub fn router_with(backend: Backend, options: HttpOptions) -> Router {
-    contract(&App::new(backend, options))
+    Api::new(backend, options).router()
 }
 
 /// Router of the whole contract, and a router for an admin address with metrics and health.
 pub fn routers(backend: Backend, options: HttpOptions) -> (Router, Router) {
-    let app = App::new(backend, options);
-    let (admin, _) = operations::routes().split_for_parts();
-    let admin = admin
-        .merge(operations::metrics_route())
-        .fallback(async || Problem::new("not_found"))
-        .with_state(app.clone());
-    (contract(&app), admin)
+    let api = Api::new(backend, options);
+    (api.router(), api.admin_router())
 }
 
 impl App {
@@ -254,6 +218,7 @@ impl App {
 
     fn new(backend: Backend, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
+            authentication: authentication::Authentication::new(&backend),
             requests: Arc::new(Semaphore::new(options.max_concurrent_requests)),
             streams: stream_permits::StreamPermits::new(
                 options.max_live_connections,
@@ -279,100 +244,6 @@ impl App {
             backend,
         }))
     }
-}
-
-fn contract(app: &App) -> Router {
-    let (bounded, mut api) = OpenApiRouter::with_openapi(Contract::openapi())
-        .merge(account::routes())
-        .merge(export::routes())
-        .merge(pairing::routes())
-        .merge(timeline::routes())
-        .merge(media::routes())
-        .merge(rendition::routes())
-        .split_for_parts();
-    let bounded = bounded
-        .merge(page::routes())
-        .route_layer(middleware::from_fn_with_state(app.clone(), guard::bounded));
-    let (free, free_api) = OpenApiRouter::new()
-        .merge(live::routes())
-        .merge(media::uploads())
-        .merge(tus::routes())
-        .merge(operations::routes())
-        .merge(capabilities::routes())
-        .split_for_parts();
-    api.merge(free_api);
-    document::complete(&mut api);
-    capabilities::document(&mut api, app);
-    entry_kinds::document(&mut api, app.backend.timeline().kinds());
-    // Without it, clients of the document would look for the routes at the root of its host.
-    let prefix = app.backend.ports().links.prefix();
-    api.servers = (!prefix.is_empty()).then(|| vec![Server::new(prefix)]);
-    let document = serde_json::to_string(&api).unwrap_or_default();
-    let document = axum::body::Bytes::from(capabilities::with_limits(&document, app));
-    let mut router = bounded.merge(free).route(
-        "/v1/openapi.json",
-        get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
-    );
-    #[cfg(feature = "socketio")]
-    {
-        router = router.route(engine_sessions::PATH, socketio::route(app));
-    }
-    if app.options.metrics {
-        router = router.merge(operations::metrics_route());
-    }
-    let router = router
-        .fallback(async || Problem::new("not_found"))
-        .method_not_allowed_fallback(async || Problem::new("method_not_allowed"))
-        // One layer, the outermost part first: each separate layer would box every route and clone it for each request.
-        .layer((
-            middleware::from_fn_with_state(app.clone(), guard::observed),
-            guard::panics(),
-            DefaultBodyLimit::max(app.options.max_json_bytes),
-        ))
-        .with_state(app.clone());
-    let routes = router.clone();
-    // The fallback has no layers: the routes that it calls have them.
-    router.fallback(async move |request: Request| {
-        let Ok(answer) = routes.oneshot(without_last_slash(request)).await;
-        answer
-    })
-}
-
-/// Number of slashes at the end of the requested path, which its route does not have.
-#[derive(Debug, Clone, Copy, Default)]
-struct TrailingSlashes(usize);
-
-impl TrailingSlashes {
-    /// Reference, relative to the requested URL, to a path in the folder of the route.
-    fn sibling(self, path: &str) -> String {
-        "../".repeat(self.0) + path
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for TrailingSlashes {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().copied().unwrap_or_default())
-    }
-}
-
-/// Removes slashes at the end of the path, so that it matches the route without them.
-fn without_last_slash(mut request: Request) -> Request {
-    let uri = request.uri();
-    let path = uri.path().trim_end_matches('/');
-    let slashes = uri.path().len() - path.len();
-    if path.is_empty() || slashes == 0 {
-        return request;
-    }
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = format!("{path}{query}").parse().ok();
-    if let Ok(uri) = Uri::from_parts(parts) {
-        *request.uri_mut() = uri;
-        request.extensions_mut().insert(TrailingSlashes(slashes));
-    }
-    request
 }
 
 /// Formats a time for the contract: RFC 3339.

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use axum::{
     Router,
+    extract::State,
     http::{StatusCode, header},
     response::{Html, IntoResponse as _, Response},
     routing::get,
@@ -15,7 +16,7 @@ use axum::{
 use data_encoding::BASE64;
 use sha2::{Digest as _, Sha256};
 
-use super::{App, Problem, TrailingSlashes, extract::PathParam};
+use super::{App, Problem, extract::PathParam, trailing_slashes::TrailingSlashes};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/open/{page}", get(page))
@@ -49,7 +50,7 @@ fn unescaped(page: &str) -> Option<String> {
         .then(|| format!("{page}#{token}"))
 }
 
-async fn page(slashes: TrailingSlashes, PathParam(page): PathParam) -> Response {
+async fn page(State(app): State<App>, slashes: TrailingSlashes, PathParam(page): PathParam) -> Response {
     if let Some(link) = unescaped(&page) {
         // Relative to the requested address, so that it works under any prefix.
         let headers =
@@ -74,6 +75,9 @@ async fn page(slashes: TrailingSlashes, PathParam(page): PathParam) -> Response 
         }
         _ => return Problem::new("not_found").into_response(),
     };
+    if page != "invite" && app.backend.accounts().is_err() {
+        return Problem::new("not_found").into_response();
+    }
     let input = match field {
         "required" => {
             "<label>New password, at least 15 characters<input id=password type=password minlength=15 autocomplete=new-password required></label>"

@@ -15,7 +15,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiResult, App, Problem,
-    extract::{AuthSession, Body, PathParam, RequestMeta},
+    caller::Caller,
+    extract::{JsonBody, PathParam, RequestMeta},
     frame::presence,
     media::{self, MediaOut},
     nullable, picture_access, time,
@@ -148,8 +149,8 @@ struct CoupleAnswer {
     couple: CoupleOut,
 }
 
-async fn couple_out(app: &App, signed: &AuthSession, couple: Couple, side: Side) -> ApiResult<CoupleOut> {
-    let viewer = picture_access::viewer(signed, Some(&couple));
+async fn couple_out(app: &App, caller: &Caller, couple: Couple, side: Side) -> ApiResult<CoupleOut> {
+    let viewer = picture_access::viewer(caller.id(), caller.session(), Some(&couple));
     let member = async |side: Side| -> ApiResult<MemberOut> {
         let id = couple.member(side);
         let profile = app.backend.pairings().profile(id).await?;
@@ -180,8 +181,8 @@ async fn couple_out(app: &App, signed: &AuthSession, couple: Couple, side: Side)
     })
 }
 
-fn side_of(couple: &Couple, signed: &AuthSession) -> ApiResult<Side> {
-    couple.side_of(signed.id()).ok_or_else(|| Problem::new("not_paired"))
+fn side_of(couple: &Couple, caller: &Caller) -> ApiResult<Side> {
+    couple.side_of(caller.id()).ok_or_else(|| Problem::new("not_paired"))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -202,20 +203,20 @@ struct NewInviteIn {
     responses((status = 201, description = "A pending invite; or, if the two invites crossed, `{couple}`", body = InvitedOut)))]
 async fn invite(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
-    body: Body<NewInviteIn>,
+    body: JsonBody<NewInviteIn>,
 ) -> ApiResult<(StatusCode, Json<InvitedOut>)> {
-    let context = meta.context(signed.id(), &body);
+    let context = meta.context(caller.id(), &body);
     let NewInviteIn { email, message } = body.value;
     let command = NewInvite { email, message };
-    match app.backend.pairings().invite(&context, &signed.person(), &command).await? {
+    match app.backend.pairings().invite(&context, &caller.person(&app).await?, &command).await? {
         InviteOutcome::Pending(sent) => {
             Ok((StatusCode::CREATED, Json(InvitedOut::Waiting(SentOut::from(*sent)))))
         }
         InviteOutcome::Paired(couple) => {
-            let side = side_of(&couple, &signed)?;
-            let couple = couple_out(&app, &signed, *couple, side).await?;
+            let side = side_of(&couple, &caller)?;
+            let couple = couple_out(&app, &caller, *couple, side).await?;
             Ok((StatusCode::CREATED, Json(InvitedOut::Couple(Box::new(CoupleAnswer { couple })))))
         }
     }
@@ -239,11 +240,11 @@ struct Invites {
 /// List pending invites that the caller sent, or that are addressed to the caller.
 #[utoipa::path(get, path = "/v1/invites", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Invites)))]
-async fn list_invites(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<Invites>> {
+async fn list_invites(State(app): State<App>, caller: Caller) -> ApiResult<Json<Invites>> {
     let pairings = app.backend.pairings();
-    let sent = pairings.sent(signed.id()).await?.into_iter().map(SentOut::from).collect();
+    let sent = pairings.sent(caller.id()).await?.into_iter().map(SentOut::from).collect();
     let mut received = Vec::new();
-    for invite in pairings.received(&signed.person()).await? {
+    for invite in pairings.received(&caller.person(&app).await?).await? {
         if let Some(from) = pairings.profile(invite.inviter).await? {
             received.push(ReceivedOut::new(&app, invite, from).await?);
         }
@@ -255,13 +256,9 @@ async fn list_invites(State(app): State<App>, signed: AuthSession) -> ApiResult<
 #[utoipa::path(delete, path = "/v1/invites/{id}", tag = "pairing", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the invite")),
     responses((status = 204, description = "Withdrawn")))]
-async fn withdraw(
-    State(app): State<App>,
-    signed: AuthSession,
-    PathParam(id): PathParam,
-) -> ApiResult<StatusCode> {
+async fn withdraw(State(app): State<App>, caller: Caller, PathParam(id): PathParam) -> ApiResult<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("invite_not_found"))?;
-    app.backend.pairings().withdraw(signed.id(), id).await?;
+    app.backend.pairings().withdraw(caller.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -299,13 +296,16 @@ impl InviteName {
     request_body = InviteName, responses((status = 200, description = "The invite", body = ReceivedOut)))]
 async fn preview(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
-    body: Body<InviteName>,
+    body: JsonBody<InviteName>,
 ) -> ApiResult<Json<ReceivedOut>> {
     let reference = body.value.into_ref()?;
-    let (invite, from) =
-        app.backend.pairings().preview(&meta.context_without_key(), &signed.person(), &reference).await?;
+    let (invite, from) = app
+        .backend
+        .pairings()
+        .preview(&meta.context_without_key(), &caller.person(&app).await?, &reference)
+        .await?;
     Ok(Json(ReceivedOut::new(&app, invite, from).await?))
 }
 
@@ -316,15 +316,15 @@ async fn preview(
     responses((status = 201, description = "The new couple", body = CoupleAnswer)))]
 async fn accept(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
-    body: Body<InviteName>,
+    body: JsonBody<InviteName>,
 ) -> ApiResult<(StatusCode, Json<CoupleAnswer>)> {
-    let context = meta.context(signed.id(), &body);
+    let context = meta.context(caller.id(), &body);
     let reference = body.value.into_ref()?;
-    let couple = app.backend.pairings().accept(&context, &signed.person(), &reference).await?;
-    let side = side_of(&couple, &signed)?;
-    Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, &signed, couple, side).await? })))
+    let couple = app.backend.pairings().accept(&context, &caller.person(&app).await?, &reference).await?;
+    let side = side_of(&couple, &caller)?;
+    Ok((StatusCode::CREATED, Json(CoupleAnswer { couple: couple_out(&app, &caller, couple, side).await? })))
 }
 
 /// Decline an invite.
@@ -332,22 +332,22 @@ async fn accept(
     request_body = InviteName, responses((status = 204, description = "Declined")))]
 async fn decline(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
-    body: Body<InviteName>,
+    body: JsonBody<InviteName>,
 ) -> ApiResult<StatusCode> {
-    let context = meta.context(signed.id(), &body);
+    let context = meta.context(caller.id(), &body);
     let reference = body.value.into_ref()?;
-    app.backend.pairings().decline(&context, &signed.person(), &reference).await?;
+    app.backend.pairings().decline(&context, &caller.person(&app).await?, &reference).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Get the caller's couple.
 #[utoipa::path(get, path = "/v1/couple", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "The couple", body = CoupleOut)))]
-async fn couple(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<CoupleOut>> {
-    let (couple, side) = app.backend.pairings().couple_of(signed.id()).await?;
-    Ok(Json(couple_out(&app, &signed, couple, side).await?))
+async fn couple(State(app): State<App>, caller: Caller) -> ApiResult<Json<CoupleOut>> {
+    let (couple, side) = app.backend.pairings().couple_of(caller.id()).await?;
+    Ok(Json(couple_out(&app, &caller, couple, side).await?))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -368,15 +368,15 @@ struct CouplePatch {
     responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn describe(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     headers: HeaderMap,
-    body: Body<CouplePatch>,
+    body: JsonBody<CouplePatch>,
 ) -> ApiResult<Json<CoupleOut>> {
     let CouplePatch { title, anniversary } = body.value;
     let expected = super::timeline::expected_couple(&headers)?;
-    let couple = app.backend.pairings().describe(signed.id(), expected, title, anniversary).await?;
-    let side = side_of(&couple, &signed)?;
-    Ok(Json(couple_out(&app, &signed, couple, side).await?))
+    let couple = app.backend.pairings().describe(caller.id(), expected, title, anniversary).await?;
+    let side = side_of(&couple, &caller)?;
+    Ok(Json(couple_out(&app, &caller, couple, side).await?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -398,7 +398,7 @@ struct Leaving {
     responses((status = 204, description = "Left")))]
 async fn leave(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
     headers: HeaderMap,
     query: Result<Query<Leaving>, axum::extract::rejection::QueryRejection>,
@@ -406,8 +406,8 @@ async fn leave(
     let Query(Leaving { block }) = query.map_err(super::timeline::bad_query)?;
     let expected_couple = super::timeline::expected_couple(&headers)?;
     let couple = expected_couple.map(|id| id.to_string()).unwrap_or_default();
-    let context = meta.context_with(signed.id(), format!("{block} {couple}").as_bytes());
-    app.backend.pairings().leave(&context, &signed.person(), expected_couple, block).await?;
+    let context = meta.context_with(caller.id(), format!("{block} {couple}").as_bytes());
+    app.backend.pairings().leave(&context, &caller.person(&app).await?, expected_couple, block).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -423,14 +423,14 @@ struct Restoring {
     request_body = Restoring, responses((status = 200, description = "The couple", body = CoupleOut)))]
 async fn restore(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     headers: HeaderMap,
-    body: Body<Restoring>,
+    body: JsonBody<Restoring>,
 ) -> ApiResult<Json<CoupleOut>> {
     let expected = super::timeline::expected_couple(&headers)?;
-    let couple = app.backend.pairings().restore(signed.id(), expected, body.value.wanted).await?;
-    let side = side_of(&couple, &signed)?;
-    Ok(Json(couple_out(&app, &signed, couple, side).await?))
+    let couple = app.backend.pairings().restore(caller.id(), expected, body.value.wanted).await?;
+    let side = side_of(&couple, &caller)?;
+    Ok(Json(couple_out(&app, &caller, couple, side).await?))
 }
 
 /// A block of another account.
@@ -450,10 +450,10 @@ struct Blocks {
 /// List the accounts that the caller blocks.
 #[utoipa::path(get, path = "/v1/blocks", tag = "pairing", security(("session" = [])),
     responses((status = 200, description = "Newest first", body = Blocks)))]
-async fn blocks(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<Blocks>> {
+async fn blocks(State(app): State<App>, caller: Caller) -> ApiResult<Json<Blocks>> {
     let pairings = app.backend.pairings();
     let mut blocks = Vec::new();
-    for block in pairings.blocks(signed.id()).await? {
+    for block in pairings.blocks(caller.id()).await? {
         let profile = pairings.profile(block.blocked).await?;
         blocks.push(BlockOut {
             id: block.blocked.to_string(),
@@ -468,12 +468,8 @@ async fn blocks(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<B
 #[utoipa::path(delete, path = "/v1/blocks/{id}", tag = "pairing", security(("session" = [])),
     params(("id" = String, Path, description = "Id of the blocked account")),
     responses((status = 204, description = "Removed")))]
-async fn unblock(
-    State(app): State<App>,
-    signed: AuthSession,
-    PathParam(id): PathParam,
-) -> ApiResult<StatusCode> {
+async fn unblock(State(app): State<App>, caller: Caller, PathParam(id): PathParam) -> ApiResult<StatusCode> {
     let id = id.parse().map_err(|_| Problem::new("block_not_found"))?;
-    app.backend.pairings().unblock(signed.id(), id).await?;
+    app.backend.pairings().unblock(caller.id(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -136,6 +136,18 @@ impl Problem {
             accept: None,
         }
     }
+    /// Creates a problem of a host's own route, with its own stable code. Its type is `urn:problem:` and the code.
+    #[must_use]
+    pub fn custom(status: StatusCode, code: impl Into<String>, title: impl Into<String>) -> Self {
+        let code = code.into();
+        Self {
+            kind: format!("urn:problem:{code}"),
+            title: title.into().into(),
+            status: status.as_u16(),
+            code: code.into(),
+            ..Self::new("internal_error")
+        }
+    }
     /// Sets the description of this occurrence.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

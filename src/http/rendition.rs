@@ -13,7 +13,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ApiResult, App, Problem, extract::AuthSession, media::media_id, picture_access};
+use super::{ApiResult, App, Problem, caller::Caller, media::media_id, picture_access};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(rendition))
@@ -63,15 +63,15 @@ struct RenditionQuery {
         (status = 307, description = "If the server is configured so: a link to the blob store with a short lifetime")))]
 async fn rendition(
     State(app): State<App>,
-    signed: Option<AuthSession>,
+    caller: Option<Caller>,
     path: Option<Path<(String, String)>>,
     query: Result<Query<RenditionQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let Some(Path((id, name))) = path else { return Err(Problem::new("media_not_found")) };
     let gallery = app.backend.gallery();
-    let (reader, by_url) = match (signed, query.ok().and_then(|Query(query)| query.access)) {
-        (Some(signed), _) => (signed.id(), false),
+    let (reader, by_url) = match (caller, query.ok().and_then(|Query(query)| query.access)) {
+        (Some(caller), _) => (caller.id(), false),
         (None, Some(access)) => (picture_access::verify(&app, &access, media_id(&id)?, &name).await?, true),
         (None, None) => return Err(Problem::new("unauthenticated")),
     };

@@ -11,6 +11,7 @@ use std::{
 
 use axum::{
     extract::Request,
+    http::HeaderMap,
     routing::{MethodRouter, any_service},
 };
 use couple_core::Secret;
@@ -30,10 +31,11 @@ use tower::service_fn;
 
 use super::{
     ApiResult, App, Problem,
+    caller::HostRequest,
     engine_sessions::{Engine, MAX_MESSAGE_BYTES, Session, not_found},
     frame::{self, ClientFrame, FrameOut},
     heartbeat::{self, Heartbeat},
-    live::{Announced, signed, stream_span},
+    live::{Announced, authenticated, stream_span},
     stream_permits::StreamPermit,
 };
 
@@ -46,7 +48,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `auth` of a client that connects. Unknown keys are ignored.
 struct Auth {
-    token: Secret<String>,
+    /// Required for built-in sessions.
+    token: Option<Secret<String>>,
     /// Cursor to continue after. Without one, only new entries are sent.
     cursor: Option<Cursor>,
     presence: Announced,
@@ -55,8 +58,7 @@ struct Auth {
 
 impl Auth {
     fn read(auth: &Value) -> ApiResult<Self> {
-        let token = auth.get("token").and_then(Value::as_str);
-        let token = Secret::new(token.ok_or_else(|| Problem::new("unauthenticated"))?.to_owned());
+        let token = auth.get("token").and_then(Value::as_str).map(|token| Secret::new(token.to_owned()));
         let value = |name: &str| auth.get(name).filter(|value| !value.is_null());
         let invalid = |name: &str| Problem::new("invalid_field").field(name, "invalid");
         let cursor = value("cursor").map(|cursor| match cursor {
@@ -161,10 +163,12 @@ async fn open(
     auth: &Value,
 ) -> ApiResult<PendingFollower> {
     let auth = Auth::read(auth)?;
-    let signed = signed(app, auth.token).await?;
-    let permit = app.streams.take(signed.id())?;
+    let request = HostRequest(session.take_head());
+    let token = auth.token;
+    let caller = authenticated(app, request.credentials(&HeaderMap::new(), || token)?).await?;
+    let permit = app.streams.take(caller.id())?;
     let span = stream_span(&socket.req_parts().headers);
-    let stream = super::live::open(app, &signed, auth.cursor, auth.presence, span).await?;
+    let stream = super::live::open(app, &caller, auth.cursor, auth.presence, span).await?;
     // Registered before the client is notified that it is connected, since it may disconnect or send an event from then on.
     let (disconnect, disconnected) = mpsc::channel(1);
     socket.on_disconnect(async move || {

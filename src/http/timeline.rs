@@ -17,7 +17,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiResult, App, Problem,
-    extract::{AuthSession, Body, PathParam, RequestMeta},
+    caller::Caller,
+    extract::{JsonBody, PathParam, RequestMeta},
     time,
 };
 
@@ -146,18 +147,18 @@ struct NewEntryIn {
         (status = 200, description = "The entry exists already: the `client_id` was repeated", body = EntryOut)))]
 async fn append(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     meta: RequestMeta,
     headers: HeaderMap,
-    body: Body<NewEntryIn>,
+    body: JsonBody<NewEntryIn>,
 ) -> ApiResult<(StatusCode, Json<EntryOut>)> {
-    let context = meta.context(signed.id(), &body);
+    let context = meta.context(caller.id(), &body);
     let NewEntryIn { client_id, kind, body } = body.value;
     let couple = expected_couple(&headers)?;
     let done = app
         .backend
         .timeline()
-        .append(&context, signed.id(), &Append { couple, client_id, kind, body })
+        .append(&context, caller.id(), &Append { couple, client_id, kind, body })
         .await?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
     let author = done.entry.author;
@@ -225,14 +226,14 @@ fn entries_out(views: Vec<EntryView>, reader: Side, page: Page, limit: u32) -> E
     responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
 async fn page(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     query: Result<Query<Paging>, QueryRejection>,
 ) -> ApiResult<Json<EntriesOut>> {
     let Query(paging) = query.map_err(bad_query)?;
     let (page, limit) = paging.page()?;
     let timeline = app.backend.timeline();
-    let (at, _) = timeline.membership(signed.id()).await?;
-    let views = timeline.page(signed.id(), page, limit, paging.kind.as_deref()).await?;
+    let (at, _) = timeline.membership(caller.id()).await?;
+    let views = timeline.page(caller.id(), page, limit, paging.kind.as_deref()).await?;
     Ok(Json(entries_out(views, at.side, page, limit)))
 }
 
@@ -241,13 +242,13 @@ async fn page(
     params(Paging), responses((status = 200, description = "In `seq` order", body = EntriesOut)))]
 async fn previous(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     query: Result<Query<Paging>, QueryRejection>,
 ) -> ApiResult<Json<EntriesOut>> {
     let Query(paging) = query.map_err(bad_query)?;
     let (page, limit) = paging.page()?;
     let (side, views) =
-        app.backend.timeline().previous_page(signed.id(), page, limit, paging.kind.as_deref()).await?;
+        app.backend.timeline().previous_page(caller.id(), page, limit, paging.kind.as_deref()).await?;
     Ok(Json(entries_out(views, side, page, limit)))
 }
 
@@ -272,12 +273,12 @@ fn entry_json(entry: Entry, reader: Side) -> Json<EntryOut> {
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn entry(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     PathParam(path): PathParam,
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
-    let (at, _) = timeline.membership(signed.id()).await?;
-    Ok(entry_json(timeline.entry(signed.id(), seq(&path)?).await?, at.side))
+    let (at, _) = timeline.membership(caller.id()).await?;
+    Ok(entry_json(timeline.entry(caller.id(), seq(&path)?).await?, at.side))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -296,15 +297,15 @@ struct EditIn {
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn edit(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     PathParam(path): PathParam,
     headers: HeaderMap,
-    body: Body<EditIn>,
+    body: JsonBody<EditIn>,
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
-    let (at, _) = timeline.membership(signed.id()).await?;
+    let (at, _) = timeline.membership(caller.id()).await?;
     Ok(entry_json(
-        timeline.edit(signed.id(), expected_couple(&headers)?, seq(&path)?, &body.value.body).await?,
+        timeline.edit(caller.id(), expected_couple(&headers)?, seq(&path)?, &body.value.body).await?,
         at.side,
     ))
 }
@@ -318,11 +319,11 @@ async fn edit(
     responses((status = 204, description = "Deleted")))]
 async fn delete(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     PathParam(path): PathParam,
     headers: HeaderMap,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().delete(signed.id(), expected_couple(&headers)?, seq(&path)?).await?;
+    app.backend.timeline().delete(caller.id(), expected_couple(&headers)?, seq(&path)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -339,15 +340,15 @@ struct ReactionIn {
     responses((status = 200, description = "The entry", body = EntryOut)))]
 async fn react(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     PathParam(path): PathParam,
     headers: HeaderMap,
-    body: Body<ReactionIn>,
+    body: JsonBody<ReactionIn>,
 ) -> ApiResult<Json<EntryOut>> {
     let timeline = app.backend.timeline();
-    let (at, _) = timeline.membership(signed.id()).await?;
+    let (at, _) = timeline.membership(caller.id()).await?;
     Ok(entry_json(
-        timeline.react(signed.id(), expected_couple(&headers)?, seq(&path)?, Some(&body.value.emoji)).await?,
+        timeline.react(caller.id(), expected_couple(&headers)?, seq(&path)?, Some(&body.value.emoji)).await?,
         at.side,
     ))
 }
@@ -359,11 +360,11 @@ async fn react(
     responses((status = 204, description = "Removed")))]
 async fn unreact(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     PathParam(path): PathParam,
     headers: HeaderMap,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().react(signed.id(), expected_couple(&headers)?, seq(&path)?, None).await?;
+    app.backend.timeline().react(caller.id(), expected_couple(&headers)?, seq(&path)?, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -380,11 +381,11 @@ struct ReadIn {
     responses((status = 204, description = "The read position is stored")))]
 async fn mark_read(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     headers: HeaderMap,
-    body: Body<ReadIn>,
+    body: JsonBody<ReadIn>,
 ) -> ApiResult<StatusCode> {
-    app.backend.timeline().mark_read(signed.id(), expected_couple(&headers)?, body.value.seq).await?;
+    app.backend.timeline().mark_read(caller.id(), expected_couple(&headers)?, body.value.seq).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -408,11 +409,11 @@ struct SignalIn {
     request_body = SignalIn, responses((status = 202, description = "Sent to connected devices")))]
 async fn signal(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     headers: HeaderMap,
-    body: Body<SignalIn>,
+    body: JsonBody<SignalIn>,
 ) -> ApiResult<StatusCode> {
     let SignalIn { kind, body } = body.value;
-    app.backend.timeline().signal(signed.id(), expected_couple(&headers)?, &kind, body.as_ref()).await?;
+    app.backend.timeline().signal(caller.id(), expected_couple(&headers)?, &kind, body.as_ref()).await?;
     Ok(StatusCode::ACCEPTED)
 }

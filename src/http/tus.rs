@@ -15,11 +15,13 @@ use data_encoding::BASE64;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    ApiResult, App, Problem, TrailingSlashes,
-    extract::{AuthSession, PathParam, RequestMeta, require_no_coding},
-    media::{still_signed_in, upload_metadata},
+    ApiResult, App, Problem,
+    caller::Caller,
+    extract::{PathParam, RequestMeta, require_no_coding},
+    media::upload_metadata,
     paced_body::{PacedBody, Read},
     timeline::expected_couple,
+    trailing_slashes::TrailingSlashes,
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -170,9 +172,9 @@ fn http_date(seconds: i64) -> Option<HeaderValue> {
     HeaderValue::try_from(httpdate::fmt_http_date(time)).ok()
 }
 
-async fn find(app: &App, signed: &AuthSession, name: &str) -> ApiResult<Resumable> {
+async fn find(app: &App, caller: &Caller, name: &str) -> ApiResult<Resumable> {
     let id = name.parse().map_err(|_| Problem::new("upload_not_found"))?;
-    Ok(app.backend.gallery().resume(signed.id(), id).await?)
+    Ok(app.backend.gallery().resume(caller.id(), id).await?)
 }
 
 /// Replaces 429 by 503: tus clients repeat a request after a 503, but give up after a 429.
@@ -184,22 +186,18 @@ fn busy(problem: Problem) -> Problem {
 }
 
 /// Creates the picture once all bytes are stored.
-async fn completed(
-    app: &App,
-    upload: Resumable,
-    meta: RequestMeta,
-    signed: &AuthSession,
-) -> ApiResult<Resumable> {
+async fn completed(app: &App, upload: Resumable, meta: RequestMeta, caller: &Caller) -> ApiResult<Resumable> {
     if !upload.is_complete() || upload.media().is_some() {
         return Ok(upload);
     }
     // This reads and writes the bytes once more, so it is rate limited and needs a permit as an upload does, even for a HEAD.
-    app.backend.gallery().pictures().allow_append(signed.id()).await?;
-    let _permit = app.uploads.take(signed.id()).await.map_err(busy)?;
+    app.backend.gallery().pictures().allow_append(caller.id()).await?;
+    let _permit = app.uploads.take(caller.id()).await.map_err(busy)?;
     // No idempotency key: an upload becomes a picture once, whatever key its requests have.
     let context = move |_: &couple_core::Digest| meta.context_without_key();
-    let stored =
-        upload.complete(read_metadata(upload.metadata())?, context, still_signed_in(app, signed)).await?;
+    let stored = upload
+        .complete(read_metadata(upload.metadata())?, context, caller.sign_in(app).still_valid())
+        .await?;
     Ok(upload.became(stored.media.id))
 }
 
@@ -210,7 +208,7 @@ async fn completed(
 /// The upload is claimed before the request waits for a permit, so that an older, stalled request for it returns its permit.
 async fn receive(
     app: &App,
-    signed: &AuthSession,
+    caller: &Caller,
     upload: Resumable,
     from: u64,
     length: Option<u64>,
@@ -218,7 +216,7 @@ async fn receive(
 ) -> ApiResult<Resumable> {
     let mut appending = upload.append(from, length).await?;
     let permit = tokio::select! {
-        permit = app.uploads.take(signed.id()) => permit,
+        permit = app.uploads.take(caller.id()) => permit,
         () = appending.superseded() => Err(Problem::new("upload_locked")),
     };
     let _permit = permit.map_err(busy)?;
@@ -277,7 +275,7 @@ async fn options(State(app): State<App>) -> Response {
         (status = 429, description = "`rate_limited`: 120 uploads in 10 minutes", body = Problem, content_type = "application/problem+json")))]
 async fn create(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     _: Tus,
     meta: RequestMeta,
     slashes: TrailingSlashes,
@@ -298,12 +296,12 @@ async fn create(
     };
     let mut upload = match concatenation {
         Some(PARTIAL_FOLDER) => {
-            gallery.begin(signed.id(), NewUpload { length: declared_length(&headers)?, ..new }).await?
+            gallery.begin(caller.id(), NewUpload { length: declared_length(&headers)?, ..new }).await?
         }
         None => {
             let purpose = Some(read_metadata(&new.metadata)?.purpose);
             gallery
-                .begin(signed.id(), NewUpload { purpose, length: declared_length(&headers)?, ..new })
+                .begin(caller.id(), NewUpload { purpose, length: declared_length(&headers)?, ..new })
                 .await?
         }
         Some(concatenation) => {
@@ -311,13 +309,13 @@ async fn create(
             let urls =
                 urls.ok_or_else(|| Problem::new("malformed_request").detail("Upload-Concat is not valid"))?;
             let purpose = Some(read_metadata(&new.metadata)?.purpose);
-            gallery.join(signed.id(), NewUpload { purpose, ..new }, &partials(urls)?).await?
+            gallery.join(caller.id(), NewUpload { purpose, ..new }, &partials(urls)?).await?
         }
     };
     if !upload.is_final() && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == CHUNK_TYPE) {
-        upload = first_bytes(&app, &signed, upload, body).await?;
+        upload = first_bytes(&app, &caller, upload, body).await?;
     }
-    let upload = completed(&app, upload, meta, &signed).await?;
+    let upload = completed(&app, upload, meta, &caller).await?;
     let mut answer = upload_response(&app, &upload, StatusCode::CREATED);
     // Relative to the requested URL, so that it works under any prefix.
     let location = slashes.sibling(&format!("uploads/{}", upload.id()));
@@ -329,18 +327,13 @@ async fn create(
 /// Stores the bytes that a client sends with the creation of an upload.
 ///
 /// If they do not all arrive, the upload still exists: the client continues from the offset in the response.
-async fn first_bytes(
-    app: &App,
-    signed: &AuthSession,
-    upload: Resumable,
-    body: HttpBody,
-) -> ApiResult<Resumable> {
+async fn first_bytes(app: &App, caller: &Caller, upload: Resumable, body: HttpBody) -> ApiResult<Resumable> {
     let id = upload.id();
-    match receive(app, signed, upload, 0, None, body).await {
+    match receive(app, caller, upload, 0, None, body).await {
         Ok(upload) => Ok(upload),
         Err(problem) => {
             tracing::debug!(upload = %id, code = problem.code(), "the first bytes of an upload did not all arrive");
-            Ok(app.backend.gallery().resume(signed.id(), id).await?)
+            Ok(app.backend.gallery().resume(caller.id(), id).await?)
         }
     }
 }
@@ -355,13 +348,13 @@ async fn first_bytes(
         (status = 415, description = "`unknown_type`: the bytes are not a picture; the upload is removed")))]
 async fn offset(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     _: Tus,
     meta: RequestMeta,
     PathParam(name): PathParam,
 ) -> ApiResult<Response> {
     // A process may have died after it stored the last byte and before it created the picture.
-    let upload = completed(&app, find(&app, &signed, &name).await?, meta, &signed).await?;
+    let upload = completed(&app, find(&app, &caller, &name).await?, meta, &caller).await?;
     Ok(upload_response(&app, &upload, StatusCode::OK))
 }
 
@@ -388,7 +381,7 @@ async fn offset(
         (status = 503, description = "`upload_interrupted`: the body was interrupted, or no bytes arrived for 60 s, or too few in 120 s; the bytes that arrived are stored. `uploads_busy`: too many concurrent uploads", body = Problem, content_type = "application/problem+json")))]
 async fn append(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     _: Tus,
     meta: RequestMeta,
     PathParam(name): PathParam,
@@ -401,8 +394,8 @@ async fn append(
     require_no_coding(&headers)?;
     let from = required(header_number(&headers, &OFFSET)?, &OFFSET)?;
     let length = header_number(&headers, &LENGTH)?;
-    app.backend.gallery().pictures().allow_append(signed.id()).await?;
-    let upload = find(&app, &signed, &name).await?;
+    app.backend.gallery().pictures().allow_append(caller.id()).await?;
+    let upload = find(&app, &caller, &name).await?;
     if upload.is_final() {
         return Err(Problem::new("upload_is_final"));
     }
@@ -410,8 +403,8 @@ async fn append(
     if upload.media().is_some() && upload.offset() == from {
         return Ok(upload_response(&app, &upload, StatusCode::NO_CONTENT));
     }
-    let upload = receive(&app, &signed, upload, from, length, body).await?;
-    let upload = completed(&app, upload, meta, &signed).await?;
+    let upload = receive(&app, &caller, upload, from, length, body).await?;
+    let upload = completed(&app, upload, meta, &caller).await?;
     Ok(upload_response(&app, &upload, StatusCode::NO_CONTENT))
 }
 
@@ -424,11 +417,11 @@ async fn append(
         (status = 412, description = "`unsupported_tus_version`", body = Problem, content_type = "application/problem+json")))]
 async fn end(
     State(app): State<App>,
-    signed: AuthSession,
+    caller: Caller,
     _: Tus,
     PathParam(name): PathParam,
 ) -> ApiResult<Response> {
     let id = name.parse().map_err(|_| Problem::new("upload_not_found"))?;
-    app.backend.gallery().cancel(signed.id(), id).await?;
+    app.backend.gallery().cancel(caller.id(), id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -30,7 +30,7 @@ fn limited() -> World {
         .build()
         .unwrap();
     let app = couple::http::router_with(backend.clone(), HttpOptions::default());
-    World { backend, mailer, clock, app }
+    World { backend, mailer, clock, app, host: None }
 }
 
 /// A request from a client address.

@@ -14,6 +14,8 @@ mod entry_kinds;
 mod enumeration;
 mod frames;
 mod guessing;
+#[path = "../support/host_users.rs"]
+mod host_users;
 mod input;
 mod live;
 mod matrix;

@@ -86,15 +86,27 @@ fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
 
 #[tokio::test]
 async fn every_operation_checks_authorization() {
-    for (method, path, _) in operations(&World::new()).await {
+    check_operations(World::new, 40).await;
+}
+
+#[tokio::test]
+async fn every_operation_checks_authorization_by_the_authenticator_of_a_host() {
+    check_operations(World::of_host, 30).await;
+}
+
+/// Checks every operation of a world, of which there are more than `expected`.
+async fn check_operations(new_world: fn() -> World, expected: usize) {
+    let operations = operations(&new_world()).await;
+    assert!(operations.len() > expected, "{}", operations.len());
+    for (method, path, _) in operations {
         // Ids of another couple are answered like unknown ones; so the other couple has one entry less.
         let (expected, body) = row(&method, &path).unwrap_or_else(|| panic!("{method} {path} has no row"));
-        let world = World::new();
+        let world = new_world();
         let (author, partner) = world.couple("ana@example.org", "ben@example.org").await;
         let (other, _) = world.couple("cleo@example.org", "dan@example.org").await;
         let unpaired = world.join("eve@example.org").await;
         let revoked = world.join("fay@example.org").await;
-        world.call("DELETE", "/v1/sessions/current", Some(&revoked), None).await;
+        world.end_session(&revoked).await;
         assert_eq!(world.say(&author, "hello").await, 2);
         let photo = match path.starts_with("/v1/media/") {
             true => Some(world.photo(&author, 300).await),

@@ -497,7 +497,7 @@ async fn resumable_upload_for_another_couple_is_refused() {
 /// Number of unfinished uploads of an account.
 async fn unfinished(world: &World, token: &str) -> i64 {
     let token = couple::Secret::new(token.to_owned());
-    let (_, account) = world.backend.accounts().authenticate(&token).await.unwrap();
+    let (_, account) = world.backend.accounts().unwrap().authenticate(&token).await.unwrap();
     world.backend.ports().store.unfinished_uploads(account.id).await.unwrap().count
 }
 

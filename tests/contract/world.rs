@@ -17,13 +17,15 @@ use couple::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::reference::assert_documented;
+use crate::{host_users::HostUsers, reference::assert_documented};
 
 pub(crate) struct World {
     pub(crate) backend: Backend,
     pub(crate) mailer: MemoryMailer,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) app: Router,
+    /// Users of a host; none for the built-in accounts.
+    pub(crate) host: Option<HostUsers>,
 }
 
 /// A picture whose pixels all differ.
@@ -69,7 +71,25 @@ impl World {
         let builder = builder.mailer(mailer.clone()).clock(clock.clone()).hash_cost(HashCost::FOR_TESTS);
         let backend = builder.build().unwrap();
         let app = couple::http::router_with(backend.clone(), options);
-        Self { backend, mailer, clock, app }
+        Self { backend, mailer, clock, app, host: None }
+    }
+
+    /// A host with its own users and sessions.
+    pub(crate) fn of_host() -> Self {
+        let users = HostUsers::default();
+        let builder = Backend::builder().directory(users.clone()).authenticator(users.clone());
+        Self { host: Some(users), ..Self::of(builder.limits(Unlimited), HttpOptions::default()) }
+    }
+
+    /// Ends a session.
+    pub(crate) async fn end_session(&self, token: &str) {
+        match &self.host {
+            Some(users) => users.sign_out(token),
+            None => {
+                let ended = self.call("DELETE", "/v1/sessions/current", Some(token), None).await;
+                assert_eq!(ended.status, 204);
+            }
+        }
     }
 
     pub(crate) fn later(&self, by: Duration) {
@@ -175,6 +195,9 @@ impl World {
 
     /// Signs up and confirms; returns the session's token.
     pub(crate) async fn join(&self, email: &str) -> String {
+        if let Some(users) = &self.host {
+            return users.sign_in(users.add(email));
+        }
         self.sign_up(email).await;
         let (code, _) = self.mailed(email);
         let answer = self.open("/v1/accounts/verify", json!({ "email": email, "code": code })).await;

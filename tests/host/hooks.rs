@@ -170,7 +170,7 @@ impl Host {
     async fn join(&self, name: &str) -> SignedIn {
         let email = format!("{name}@example.org");
         let sign_up = SignUp { email: email.clone(), display_name: name.to_owned(), locale: None };
-        self.backend.accounts().sign_up(&RequestContext::default(), &sign_up).await.unwrap();
+        self.backend.accounts().unwrap().sign_up(&RequestContext::default(), &sign_up).await.unwrap();
         self.backend.worker().run_until_idle().await.unwrap();
         let Some(Message::ConfirmSignUp { code, .. }) = self.mailer.last_to(&email).map(|mail| mail.message)
         else {
@@ -178,7 +178,7 @@ impl Host {
         };
         let proof = Proof::Code { email, code };
         let verification = Verification { proof, password: None, display_name: None, locale: None };
-        self.backend.accounts().verify(&RequestContext::default(), &verification).await.unwrap()
+        self.backend.accounts().unwrap().verify(&RequestContext::default(), &verification).await.unwrap()
     }
 
     /// Creates a couple without accounts.
@@ -259,7 +259,7 @@ async fn every_event_is_followed_by_its_job(store: TestStore) {
     backend.pairings().leave(&context, &ben_person, None, false).await.unwrap();
     assert_eq!(host.heard().await, [format!("ended {}", couple.id)]);
 
-    let due = backend.accounts().request_deletion(&ana.session, None).await.unwrap();
+    let due = backend.accounts().unwrap().request_deletion(&ana.session, None).await.unwrap();
     host.clock.advance(due.since(backend.ports().now()));
     backend.enqueue(&PurgeAccounts {}).await.unwrap();
     assert_eq!(host.heard().await, [format!("erased {ana_id}")]);

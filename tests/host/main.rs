@@ -1,10 +1,12 @@
-//! A host builds on the back end: its own jobs, listeners and processes.
+//! A host builds on the back end: its own users, routes, jobs, listeners and processes.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
 #[cfg(feature = "server-tests")]
 #[path = "../support/fresh_database.rs"]
 mod fresh_database;
 mod hooks;
+#[path = "../support/host_users.rs"]
+mod host_users;
 mod jobs;
 mod killed_hooks;
 mod killed_process;
@@ -12,5 +14,7 @@ mod killed_statements;
 mod lifecycle;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
+mod routes;
 mod statements;
 mod stores;
+mod users;

@@ -38,7 +38,8 @@ pub(crate) async fn fill(folder: &Path, token: &str, entries: usize, text: &str)
     let keys = KeyFile::new(data.join("couple.key")).open(&OsEntropy).unwrap();
     let backend =
         Backend::builder().blobs(couple::blobs::Blobs::memory()).keys(keys).store(store).build().unwrap();
-    let (_, account) = backend.accounts().authenticate(&Secret::new(token.to_owned())).await.unwrap();
+    let (_, account) =
+        backend.accounts().unwrap().authenticate(&Secret::new(token.to_owned())).await.unwrap();
     let (at, _) = backend.timeline().membership(account.id).await.unwrap();
     let append = |n| TimelineChange::Append {
         couple: at.couple,

@@ -71,12 +71,14 @@ impl Handler<InviteMail> for InviteMailHandler {
         if store.is_blocked_by_email(target.key(), invite.inviter).await? {
             return Ok(());
         }
-        // Do the same read for an address without an account, with the inviter's id, so that the number of
+        // Do the same reads for an address without an account, with the inviter's id, so that the number of
         // reads does not reveal whether the address has an account.
         let owner = self.directory.find_by_email(target.key()).await?;
         if store.is_blocked(owner.unwrap_or(invite.inviter), invite.inviter).await? {
             return Ok(());
         }
+        let contact = self.directory.contact(owner.unwrap_or(invite.inviter)).await?;
+        let locale = contact.filter(|_| owner.is_some()).and_then(|contact| contact.locale);
         if !self.directory.may_pair(invite.inviter, &invite.inviter_email).await? {
             return Ok(());
         }
@@ -88,8 +90,7 @@ impl Handler<InviteMail> for InviteMailHandler {
             link: self.ports.links.to("invite", &rules::link_of(&self.ports.keys, invite.id)),
             expires_at: invite.expires_at,
         };
-        let mail =
-            Mail { id: context.id.to_string(), to: target, locale: None, at: context.enqueued_at, message };
+        let mail = Mail { id: context.id.to_string(), to: target, locale, at: context.enqueued_at, message };
         self.mailer.send(&mail).await?;
         Ok(())
     }

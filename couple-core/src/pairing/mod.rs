@@ -33,8 +33,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, Invalid, InviteId, Label, Timestamp,
-    digest,
+    AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, Invalid, InviteId, Label, Locale,
+    TimeZoneName, Timestamp, digest,
     limits::{Rule, rules as limit},
 };
 
@@ -217,6 +217,17 @@ pub struct Block {
 pub struct Profile {
     /// Display name.
     pub display_name: DisplayName,
+}
+
+/// How to write to a person. The partner does not see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Verified e-mail address.
+    pub email: EmailAddress,
+    /// Language of mails.
+    pub locale: Option<Locale>,
+    /// Time zone of the person's calendar days.
+    pub time_zone: Option<TimeZoneName>,
 }
 
 crate::options! {

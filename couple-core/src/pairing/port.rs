@@ -1,8 +1,10 @@
 //! Pairing changes and reads that a store supports, and the port to the host's users.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{Block, Couple, Invite, InviteState, Profile, Side};
+use super::{Block, Contact, Couple, Invite, InviteState, Profile, Side};
 use crate::{AccountId, CoupleId, Digest, EmailKey, Error, InviteId, Label, Timestamp};
 
 /// Changes to invites, couples and blocks.
@@ -181,7 +183,10 @@ pub trait PairingReads: Send + Sync {
     async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error>;
 }
 
-/// Port to the user accounts, `couple`'s or a host's, that pairing and the timeline use.
+/// Port to the users, the built-in accounts or those of a host, that pairing, the timeline and invite mails use.
+///
+/// * **D1** [`find_by_email`](Self::find_by_email) finds a person by the address of [`contact`](Self::contact), and by no other.
+/// * **D2** A person who was deleted has neither a profile nor a contact.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
     /// Public profile of an account; none if the account does not exist.
@@ -189,6 +194,13 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// Errors of the directory.
     async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error>;
+    /// Verified address of a person, and how to write to the person. None: the person does not exist or has no verified address.
+    ///
+    /// A person without one cannot pair.
+    ///
+    /// # Errors
+    /// Errors of the directory.
+    async fn contact(&self, person: AccountId) -> Result<Option<Contact>, Error>;
     /// Account with this verified address.
     ///
     /// # Errors
@@ -200,5 +212,21 @@ pub trait Directory: Send + Sync + 'static {
     /// Errors of the directory.
     async fn may_pair(&self, person: AccountId, email: &EmailKey) -> Result<bool, Error> {
         Ok(self.find_by_email(email).await? == Some(person))
+    }
+}
+
+#[async_trait]
+impl<D: Directory + ?Sized> Directory for Arc<D> {
+    async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error> {
+        (**self).profile(person).await
+    }
+    async fn contact(&self, person: AccountId) -> Result<Option<Contact>, Error> {
+        (**self).contact(person).await
+    }
+    async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error> {
+        (**self).find_by_email(email).await
+    }
+    async fn may_pair(&self, person: AccountId, email: &EmailKey) -> Result<bool, Error> {
+        (**self).may_pair(person, email).await
     }
 }

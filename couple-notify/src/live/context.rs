@@ -1,11 +1,15 @@
 //! State that the rooms, the streams and the watch for ended sessions of a process share.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use couple_core::{Ports, timeline::Timeline};
+use couple_core::{Ports, live::SessionChecker, timeline::Timeline};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Maximum age of the gate's last result and of the couple's last read with which a frame may be sent.
@@ -29,7 +33,7 @@ couple_core::options! {
         pub(super) room_linger: Duration = Duration::from_secs(5), with_room_linger;
         /// Sets the time over which clients spread their reconnects when the process stops. Default: 10 s.
         pub(super) reconnect_spread: Duration = Duration::from_secs(10), with_reconnect_spread;
-        /// Sets the interval at which the store is asked which followed sessions have ended. Default: 1 s.
+        /// Sets the interval at which it is asked which followed sessions have ended. Default: 1 s.
         ///
         /// It bounds the delay of a sign-out whose notice is lost.
         pub(super) session_check_interval: Duration = Duration::from_secs(1), with_session_check_interval;
@@ -59,9 +63,9 @@ pub struct ReadPermit<'a> {
 }
 
 /// Ports, options, and permits to read.
-#[derive(Debug)]
 pub(super) struct LiveContext {
     pub(super) ports: Ports,
+    pub(super) sessions: Arc<dyn SessionChecker>,
     pub(super) timeline: Timeline,
     pub(super) options: LiveOptions,
     reads: Semaphore,
@@ -72,12 +76,19 @@ pub(super) struct LiveContext {
     draining: AtomicBool,
 }
 
+impl fmt::Debug for LiveContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveContext").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl LiveContext {
-    pub(super) fn new(ports: Ports, options: LiveOptions) -> Self {
+    pub(super) fn new(ports: Ports, sessions: Arc<dyn SessionChecker>, options: LiveOptions) -> Self {
         let reads = options.max_concurrent_reads.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             timeline: Timeline::new(ports.clone()),
             ports,
+            sessions,
             options,
             reads: Semaphore::new(reads),
             arrivals: Semaphore::new((reads - 1).max(1)),

@@ -7,6 +7,7 @@ use std::{
 
 use couple_core::{
     AccountId, CoupleId, Error, ErrorKind, Failure, Ports,
+    live::SessionChecker,
     pairing::{Couple, Side},
     timeline::{Membership, TimelineError},
 };
@@ -96,10 +97,10 @@ impl OpenRooms for Hub {
 }
 
 impl Live {
-    /// Creates live delivery over these ports.
+    /// Creates live delivery over these ports, for streams whose sessions `sessions` checks.
     #[must_use]
-    pub fn new(ports: Ports, options: LiveOptions) -> Self {
-        let context = Arc::new(LiveContext::new(ports, options));
+    pub fn new(ports: Ports, sessions: Arc<dyn SessionChecker>, options: LiveOptions) -> Self {
+        let context = Arc::new(LiveContext::new(ports, sessions, options));
         let session_watch = Arc::new(SessionWatch::new(context.clone()));
         Self(Arc::new(Hub { context, rooms: Mutex::default(), session_watch }))
     }
@@ -180,7 +181,8 @@ impl Live {
             Some(_) => (end, Some(Reset::CursorUnknown)),
         };
         let at = Membership { account, couple: couple.id, epoch: couple.epoch, side: registration.side };
-        let watched = gate.session().map(|token| self.0.session_watch.follow(token, &registration.room));
+        let watched = gate.principal();
+        let watched = watched.map(|principal| self.0.session_watch.follow(principal, &registration.room));
         Stream::new(registration, watched, gate, at, cursor, reset)
     }
 }

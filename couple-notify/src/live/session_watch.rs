@@ -1,8 +1,9 @@
 //! Watch for ended sessions whose notice was lost.
 //!
-//! A notice tells a process that a session has ended, but may be lost. So while sessions are followed here, one task asks the store every
-//! [`LiveOptions::with_session_check_interval`](super::LiveOptions::with_session_check_interval) which of them have ended. It runs one statement at a time,
-//! however many streams there are.
+//! A notice tells a process that a session has ended, but may be lost. So while sessions are followed here, one task asks their
+//! [`SessionChecker`](couple_core::live::SessionChecker) every
+//! [`LiveOptions::with_session_check_interval`](super::LiveOptions::with_session_check_interval) which of
+//! them have ended. It runs one check at a time, however many streams there are.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use couple_core::Digest;
+use couple_core::{Error, ErrorKind, Principal};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at},
@@ -18,13 +19,13 @@ use tokio::{
 
 use super::{context::LiveContext, room::Room};
 
-/// Maximum number of sessions per query, so that other reads can run in between.
-const MAX_SESSIONS_PER_QUERY: usize = 512;
+/// Maximum number of sessions per check, so that other reads can run in between.
+const MAX_SESSIONS_PER_CHECK: usize = 512;
 
 /// Minimum interval between two checks.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Sessions that are followed in this process, by the digests of their bearer tokens.
+/// Sessions that are followed in this process, by their principals.
 #[derive(Debug)]
 pub(super) struct SessionWatch {
     context: Arc<LiveContext>,
@@ -33,7 +34,7 @@ pub(super) struct SessionWatch {
 
 #[derive(Debug, Default)]
 struct WatchState {
-    sessions: HashMap<Digest, Followed>,
+    sessions: HashMap<Principal, Followed>,
     running: bool,
 }
 
@@ -55,9 +56,9 @@ impl SessionWatch {
     }
 
     /// Counts a stream of a session, and starts the task if it is not running.
-    pub(super) fn follow(self: &Arc<Self>, token: Digest, room: &Arc<Room>) -> WatchedSession {
+    pub(super) fn follow(self: &Arc<Self>, principal: Principal, room: &Arc<Room>) -> WatchedSession {
         let mut state = self.state();
-        let followed = state.sessions.entry(token).or_insert_with(|| Followed {
+        let followed = state.sessions.entry(principal.clone()).or_insert_with(|| Followed {
             streams: 0,
             room: room.clone(),
             ended: false,
@@ -68,25 +69,24 @@ impl SessionWatch {
         if !std::mem::replace(&mut state.running, true) {
             drop(tokio::spawn(supervise(self.clone())));
         }
-        WatchedSession { watch: self.clone(), token }
+        WatchedSession { watch: self.clone(), principal }
     }
 
     /// Sessions to check. None: no session is followed, and the task ends.
-    fn open(&self) -> Option<Vec<Digest>> {
+    fn open(&self) -> Option<Vec<Principal>> {
         let mut state = self.state();
         state.running = !state.sessions.is_empty();
         let open = state.sessions.iter().filter(|(_, followed)| !followed.ended);
-        let open = open.map(|(token, _)| *token).collect();
+        let open = open.map(|(principal, _)| principal.clone()).collect();
         state.running.then_some(open)
     }
 
-    /// Rooms of checked sessions that are not `present`.
-    fn end_others(&self, checked: &[Digest], present: &[Digest]) -> Vec<Arc<Room>> {
-        let present: std::collections::HashSet<_> = present.iter().collect();
+    /// Rooms of checked sessions that are not valid.
+    fn end_others(&self, checked: &[Principal], valid: &[bool]) -> Vec<Arc<Room>> {
         let mut state = self.state();
         let mut rooms = Vec::new();
-        for token in checked.iter().filter(|token| !present.contains(token)) {
-            if let Some(followed) = state.sessions.get_mut(token) {
+        for (principal, _) in checked.iter().zip(valid).filter(|(_, valid)| !**valid) {
+            if let Some(followed) = state.sessions.get_mut(principal) {
                 followed.ended = true;
                 rooms.push(followed.room.clone());
             }
@@ -99,16 +99,16 @@ impl SessionWatch {
 #[derive(Debug)]
 pub(super) struct WatchedSession {
     watch: Arc<SessionWatch>,
-    token: Digest,
+    principal: Principal,
 }
 
 impl Drop for WatchedSession {
     fn drop(&mut self) {
         let mut state = self.watch.state();
-        if let Some(followed) = state.sessions.get_mut(&self.token) {
+        if let Some(followed) = state.sessions.get_mut(&self.principal) {
             followed.streams -= 1;
             if followed.streams == 0 {
-                state.sessions.remove(&self.token);
+                state.sessions.remove(&self.principal);
             }
         }
     }
@@ -136,14 +136,19 @@ async fn run(watch: Arc<SessionWatch>) {
     loop {
         round.tick().await;
         let Some(open) = watch.open() else { return };
-        for checked in open.chunks(MAX_SESSIONS_PER_QUERY) {
-            let present = {
+        for checked in open.chunks(MAX_SESSIONS_PER_CHECK) {
+            let valid = {
                 let _permit = watch.context.read_permit().await;
-                watch.context.ports.store.present_sessions(checked).await
+                watch.context.sessions.still_valid(checked).await
             };
-            match present {
-                Ok(present) => {
-                    for room in watch.end_others(checked, &present) {
+            let valid = valid.and_then(|valid| match valid.len() == checked.len() {
+                true => Ok(valid),
+                false => Err(Error::new(ErrorKind::Internal, "check sessions")
+                    .context("the result must have one value for each session")),
+            });
+            match valid {
+                Ok(valid) => {
+                    for room in watch.end_others(checked, &valid) {
                         room.check_all();
                     }
                 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use couple_core::{
-    Digest, Error, Failure,
+    Error, Failure, Principal,
     timeline::{Membership, Page, TimelineError},
 };
 use tokio::time::Instant;
@@ -29,10 +29,10 @@ pub trait Gate: Send + Sync + 'static {
     /// Any failure of the check.
     async fn open_for(&self) -> Result<Option<Duration>, Error>;
 
-    /// Digest of the bearer token whose session the gate depends on.
+    /// Principal whose session the gate depends on.
     ///
     /// With it the process notices the session's end even if its notice is lost. None: only notices and sweeps are used.
-    fn session(&self) -> Option<Digest> {
+    fn principal(&self) -> Option<Principal> {
         None
     }
 }

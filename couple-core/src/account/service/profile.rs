@@ -7,7 +7,7 @@ use crate::{
     AccountId, Decision, DisplayName, EmailKey, Error, Locale, TimeZoneName, Timestamp, UnitOfWork,
     account::{Account, AccountChange},
     limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
-    pairing::{Couple, Directory, Profile},
+    pairing::{Contact, Couple, Directory, Profile},
     text::parse_birthday,
     timeline,
 };
@@ -98,6 +98,14 @@ impl Directory for Accounts {
     async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error> {
         let account = self.ports.store.account(person).await?;
         Ok(account.map(|account| Profile { display_name: account.display_name }))
+    }
+    async fn contact(&self, person: AccountId) -> Result<Option<Contact>, Error> {
+        let account = self.ports.store.account(person).await?;
+        Ok(account.map(|account| Contact {
+            email: account.email,
+            locale: account.locale,
+            time_zone: account.time_zone,
+        }))
     }
     async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error> {
         Ok(self.ports.store.account_by_email(email).await?.map(|account| account.id))

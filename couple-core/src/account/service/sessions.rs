@@ -1,12 +1,15 @@
 //! Sessions of an account: authentication, list and end.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
+
+use async_trait::async_trait;
 
 use super::{AccountResult, Accounts};
 use crate::{
-    AccountId, Error, Failure, Secret, SessionId,
+    AccountId, Error, Failure, Principal, Secret, SessionId,
     account::{Account, AccountChange, AccountError, Session},
     digest,
+    live::SessionChecker,
     ports::without_conflict,
 };
 
@@ -99,5 +102,15 @@ impl Accounts {
             self.ports.commit(vec![AccountChange::EndSessions { account, except }.into()]).await,
         )?;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl SessionChecker for Accounts {
+    async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error> {
+        let tokens: Vec<_> = principals.iter().filter_map(|principal| principal.token().copied()).collect();
+        let present: HashSet<_> = self.ports.store.present_sessions(&tokens).await?.into_iter().collect();
+        let valid = |principal: &Principal| principal.token().is_some_and(|token| present.contains(token));
+        Ok(principals.iter().map(valid).collect())
     }
 }

@@ -44,6 +44,15 @@ impl Pairings {
         self.directory.profile(person).await
     }
 
+    /// A person with the verified address of the directory, if the person has one.
+    ///
+    /// # Errors
+    /// Errors of the directory.
+    pub async fn person(&self, id: AccountId) -> Result<Person, Error> {
+        let contact = self.directory.contact(id).await?;
+        Ok(Person { id, email: contact.map(|contact| contact.email) })
+    }
+
     /// Whether one of two accounts blocks the other.
     async fn is_blocked_between(&self, one: AccountId, other: AccountId) -> Result<bool, Error> {
         let store = &self.ports.store;

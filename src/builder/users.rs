@@ -1,0 +1,173 @@
+//! Users of a backend: the built-in accounts, or those of the host.
+
+use std::sync::Arc;
+
+use couple_core::{
+    Entropy, Error, ErrorKind, Ports,
+    account::{
+        AccountPolicy, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler,
+        PurgeTokensHandler,
+    },
+    job::{Registry, Schedule},
+    live::SessionChecker,
+    mail::Mailer,
+    pairing::Directory,
+};
+
+use super::{Backend, BackendBuilder};
+#[cfg(feature = "http")]
+use crate::http::{Authenticator, HostSessions};
+
+/// Maximum number of accounts per run of the purge, so that a fault cannot delete all accounts.
+const MAX_ACCOUNTS_PER_PURGE: u32 = 20;
+
+/// Users of the host, as set on the builder.
+#[derive(Default)]
+pub(super) struct HostUsers {
+    directory: Option<Arc<dyn Directory>>,
+    #[cfg(feature = "http")]
+    authenticator: Option<Arc<dyn Authenticator>>,
+}
+
+/// Options of the built-in accounts.
+pub(super) struct AccountOptions {
+    pub(super) policy: AccountPolicy,
+    pub(super) hash_cost: HashCost,
+    pub(super) hash_threads: usize,
+}
+
+/// Users of a backend.
+pub(super) struct Users {
+    /// None: the host has its own users.
+    pub(super) accounts: Option<Accounts>,
+    pub(super) directory: Arc<dyn Directory>,
+    #[cfg(feature = "http")]
+    pub(super) authenticator: Option<Arc<dyn Authenticator>>,
+    policy: AccountPolicy,
+}
+
+impl HostUsers {
+    /// Composes the users: those of the host if it has a directory, otherwise the built-in accounts.
+    pub(super) fn compose(
+        self,
+        ports: &Ports,
+        options: AccountOptions,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Users, Error> {
+        let AccountOptions { policy, hash_cost, hash_threads } = options;
+        let (accounts, directory): (_, Arc<dyn Directory>) = match self.directory {
+            Some(directory) => (None, directory),
+            None => {
+                #[cfg(feature = "http")]
+                if self.authenticator.is_some() {
+                    return Err(Error::new(ErrorKind::Misconfigured, "build backend").context(
+                        "an .authenticator(…) needs the .directory(…) of its users: the built-in accounts do not know them",
+                    ));
+                }
+                // 19 MiB and two passes take about 15 ms: a queue of 64 per thread is empty within a second.
+                let hasher = PasswordHasher::new(hash_cost, hash_threads, hash_threads * 64, entropy)?;
+                let accounts = Accounts::new(ports.clone(), Arc::new(hasher), policy.clone());
+                (Some(accounts.clone()), Arc::new(accounts))
+            }
+        };
+        Ok(Users {
+            accounts,
+            directory,
+            #[cfg(feature = "http")]
+            authenticator: self.authenticator,
+            policy,
+        })
+    }
+}
+
+impl Users {
+    /// Adds the handlers of the built-in accounts' jobs.
+    pub(super) fn register(&self, jobs: Registry, ports: &Ports, mailer: &Arc<dyn Mailer>) -> Registry {
+        if self.accounts.is_none() {
+            return jobs;
+        }
+        jobs.with(MailJobHandler::new(ports.clone(), mailer.clone(), self.policy.clone()))
+            .with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE))
+            .with(PurgeTokensHandler::new(ports.clone(), self.policy.clone()))
+    }
+
+    /// Schedules of the built-in accounts' jobs.
+    pub(super) fn schedules(&self) -> Vec<Schedule> {
+        match self.accounts {
+            Some(_) => vec![PurgeAccountsHandler::schedule(), PurgeTokensHandler::schedule()],
+            None => Vec::new(),
+        }
+    }
+
+    /// Check of the sessions that live streams follow.
+    pub(super) fn session_checker(&self) -> Arc<dyn SessionChecker> {
+        #[cfg(feature = "http")]
+        if let Some(authenticator) = &self.authenticator {
+            return Arc::new(HostSessions(authenticator.clone()));
+        }
+        match &self.accounts {
+            Some(accounts) => Arc::new(accounts.clone()),
+            None => Arc::new(Unchecked),
+        }
+    }
+}
+
+/// Checker of a host with its own users and without an authenticator, which opens live streams through the service.
+///
+/// The gates of its streams check their sessions themselves.
+struct Unchecked;
+
+#[async_trait::async_trait]
+impl SessionChecker for Unchecked {
+    async fn still_valid(&self, principals: &[couple_core::Principal]) -> Result<Vec<bool>, Error> {
+        Ok(vec![true; principals.len()])
+    }
+}
+
+impl Backend {
+    /// Service for sign-up, sign-in, sessions, recovery, profile and deletion.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] if the host has its own users, see [`BackendBuilder::directory`].
+    pub fn accounts(&self) -> Result<&Accounts, Error> {
+        self.0.users.accounts.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Misconfigured, "use the built-in accounts")
+                .context("this backend was built with the users of the host, .directory(…)")
+        })
+    }
+
+    /// Source of profiles and addresses of users.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<dyn Directory> {
+        &self.0.users.directory
+    }
+
+    /// Authenticator of the host, if it has its own users.
+    #[cfg(feature = "http")]
+    pub(crate) fn authenticator(&self) -> Option<&Arc<dyn Authenticator>> {
+        self.0.users.authenticator.as_ref()
+    }
+}
+
+impl BackendBuilder {
+    /// Sets the users of the host, in place of the built-in accounts. Default: the built-in accounts.
+    ///
+    /// Pairing, profiles and invite mails ask it. The built-in accounts are then absent: their routes, jobs and schedules, and
+    /// [`Backend::accounts`]. For the HTTP routes the host also sets an [`authenticator`](Self::authenticator).
+    #[must_use]
+    pub fn directory(mut self, directory: impl Directory) -> Self {
+        self.users.directory = Some(Arc::new(directory));
+        self
+    }
+
+    /// Sets the authentication of the host's users by the HTTP routes, live streams and Socket.IO.
+    ///
+    /// Required for the routes with a [`directory`](Self::directory), and refused without one: a process without routes, such as a worker,
+    /// needs none.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.users.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+}
