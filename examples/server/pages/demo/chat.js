@@ -1,9 +1,10 @@
 /** The conversation of a couple. */
 
+import { dayOf } from "./dates.js";
 import { fill, h, icon, iconButton } from "./dom.js";
-import { avatar } from "./pictures.js";
 import { messageView } from "./message.js";
-import { dayOf, describeStatus, explain } from "./texts.js";
+import { avatar } from "./pictures.js";
+import { describeStatus, explain } from "./texts.js";
 
 /** Milliseconds between two `typing` signals, and for which one is shown. */
 const TYPING_EVERY = 2_500;

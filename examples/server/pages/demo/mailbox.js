@@ -1,5 +1,7 @@
 /** The developer's mailbox at `/dev/mail`, so that a phone can show the mails of its user. Absent when the server sends real mail. */
 
+import { h, icon, iconButton } from "./dom.js";
+
 /** @typedef {{ id: string, to: string, subject: string, text: string, code?: string, link?: string }} Mail */
 
 /** @type {Set<(mail: Mail) => void>} */
@@ -62,4 +64,33 @@ export function watchMail(email, known, listener) {
     source?.close();
     source = null;
   };
+}
+
+/**
+ * Notice of a mail with a button that uses it.
+ * @param {Mail} mail
+ * @param {{ label: string, act: () => void }} use
+ * @returns {HTMLElement}
+ */
+export function mailNotice(mail, use) {
+  const close = () => notice.remove();
+  const run = () => {
+    close();
+    use.act();
+  };
+  const texts = h(
+    "div",
+    {},
+    h("p", { class: "small clip", dir: "auto" }, `Mail: ${mail.subject}`),
+    mail.code && h("p", { class: "mail-code" }, mail.code),
+  );
+  const notice = h(
+    "div",
+    { class: "notice mail", role: "status" },
+    icon("mail"),
+    texts,
+    h("button", { type: "button", class: "primary", onclick: run }, use.label),
+    iconButton("close", "Dismiss", { onclick: close }),
+  );
+  return notice;
 }

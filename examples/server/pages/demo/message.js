@@ -1,8 +1,9 @@
 /** One entry of the log. */
 
+import { timeOf } from "./dates.js";
 import { fill, h, icon } from "./dom.js";
 import { photoView } from "./pictures.js";
-import { explain, timeOf } from "./texts.js";
+import { explain } from "./texts.js";
 
 const REACTIONS = ["❤️", "😂", "😮", "😢", "👍", "🎉"];
 /** Texts of one to three emoji are shown large. */

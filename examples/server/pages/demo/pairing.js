@@ -1,8 +1,9 @@
 /** Two users become a couple: inviting by code, link, QR code or address, and accepting. */
 
+import { dateOf } from "./dates.js";
 import { field, fill, form, h, icon } from "./dom.js";
 import { initial } from "./pictures.js";
-import { dateOf, explain } from "./texts.js";
+import { explain } from "./texts.js";
 
 /** Milliseconds between two requests for the invites of the user: while an own one is open, and otherwise. */
 const POLL_WHILE_INVITING = 1_000;

@@ -1,6 +1,6 @@
 /** One phone: a client of its own with its own storage, and the screen that fits its state. */
 
-import { fill, h, icon, iconButton, uniqueId } from "./dom.js";
+import { fill, h, iconButton, uniqueId } from "./dom.js";
 import { signInScreen } from "./sign-in.js";
 import { describeStatus } from "./texts.js";
 
@@ -245,33 +245,6 @@ export class Phone extends EventTarget {
   }
 
   /**
-   * Asks before something that cannot be undone.
-   * @param {{ title: string, text: string, action: string, option?: string }} question
-   * @param {(option: boolean) => Promise<unknown>} act
-   * @param {(error: any) => string} explain
-   */
-  confirm({ title, text, action, option }, act, explain) {
-    const check = option ? h("input", { type: "checkbox" }) : null;
-    const problem = h("p", { class: "problem", role: "alert" });
-    const run = async () => {
-      go.disabled = true;
-      problem.textContent = "";
-      try {
-        await act(check?.checked ?? false);
-        sheet.close();
-      } catch (error) {
-        problem.textContent = explain(error);
-      }
-      go.disabled = false;
-    };
-    const go = h("button", { type: "button", class: "danger solid", onclick: run }, action);
-    const buttons = h("div", { class: "row" }, h("button", { type: "button", onclick: () => sheet.close() }, "Cancel"), go);
-    const sheet = this.sheet(title, [h("p", {}, text), check && h("label", { class: "check" }, check, option), problem, buttons], {
-      class: "low",
-    });
-  }
-
-  /**
    * Shows a short message for some seconds.
    * @param {string} text
    * @param {{ action?: string, act?: () => void, seconds?: number }} [options]
@@ -334,33 +307,12 @@ export class Phone extends EventTarget {
   watchMail(email, known, offer) {
     /** @type {HTMLElement | null} */
     let shown = null;
-    const hear = (/** @type {import("./mailbox.js").Mail} */ mail) => {
-      const use = offer(mail);
-      if (!use) return;
-      const close = () => notice.remove();
-      const run = () => {
-        close();
-        use.act();
-      };
-      const button = h("button", { type: "button", class: "primary", onclick: run }, use.label);
-      const texts = h(
-        "div",
-        {},
-        h("p", { class: "small clip", dir: "auto" }, `Mail: ${mail.subject}`),
-        mail.code && h("p", { class: "mail-code" }, mail.code),
-      );
-      const notice = h(
-        "div",
-        { class: "notice mail", role: "status" },
-        icon("mail"),
-        texts,
-        button,
-        iconButton("close", "Dismiss", { onclick: close }),
-      );
-      this.#mails.replaceChildren(notice);
-      shown = notice;
-    };
-    const watching = import("./mailbox.js").then(({ watchMail }) => watchMail(email, known, hear));
+    const watching = import("./mailbox.js").then(({ mailNotice, watchMail }) =>
+      watchMail(email, known, (mail) => {
+        const use = offer(mail);
+        if (use) this.#mails.replaceChildren((shown = mailNotice(mail, use)));
+      }),
+    );
     return () => {
       void watching.then((end) => end());
       shown?.remove();

@@ -1,7 +1,8 @@
 /** The earlier timeline of the same two users, once both have restored it. Read only. */
 
+import { dateOf } from "./dates.js";
 import { h } from "./dom.js";
-import { dateOf, explain } from "./texts.js";
+import { explain } from "./texts.js";
 
 /** @param {import("./phone.js").Phone} phone */
 export function openPrevious(phone) {

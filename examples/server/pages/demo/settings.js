@@ -1,8 +1,9 @@
 /** Profile, couple, sessions and account of a user. */
 
+import { dateOf } from "./dates.js";
 import { field, fill, form, h } from "./dom.js";
 import { avatar } from "./pictures.js";
-import { dateOf, explain } from "./texts.js";
+import { explain } from "./texts.js";
 
 /** @param {import("./phone.js").Phone} phone */
 export async function openSettings(phone) {
@@ -91,7 +92,8 @@ export async function openSettings(phone) {
       phone.notify("Saved.", { seconds: 3 });
     };
     const leave = () =>
-      phone.confirm(
+      confirm(
+        phone,
         {
           title: "Leave the couple?",
           text: "The couple ends immediately, for both of you. If you pair again, you can restore your messages together.",
@@ -99,7 +101,6 @@ export async function openSettings(phone) {
           option: `Block ${partner.display_name ?? "the partner"}: no more invites`,
         },
         (block) => pairing.leave({ block }),
-        explain,
       );
     return section(
       "Both of you",
@@ -205,14 +206,14 @@ export async function openSettings(phone) {
       const { deletion_due } = await account.remove();
       phone.notify(`The account will be deleted on ${dateOf(deletion_due)}. Signing in before that cancels it.`, { seconds: 20 });
     };
-    phone.confirm(
+    confirm(
+      phone,
       {
         title: "Delete the account?",
         text: "All sessions end now. The account, your messages and photos are deleted after some days; signing in before cancels it.",
         action: "Delete",
       },
       act,
-      explain,
     );
   }
 
@@ -244,4 +245,31 @@ export async function openSettings(phone) {
       h("button", { type: "button", onclick: () => tell(account.signOut()) }, "Sign out"),
     ]);
   }
+}
+
+/**
+ * Asks before something that cannot be undone.
+ * @param {import("./phone.js").Phone} phone
+ * @param {{ title: string, text: string, action: string, option?: string }} question
+ * @param {(option: boolean) => Promise<unknown>} act
+ */
+function confirm(phone, { title, text, action, option }, act) {
+  const check = option ? h("input", { type: "checkbox" }) : null;
+  const problem = h("p", { class: "problem", role: "alert" });
+  const run = async () => {
+    go.disabled = true;
+    problem.textContent = "";
+    try {
+      await act(check?.checked ?? false);
+      sheet.close();
+    } catch (error) {
+      problem.textContent = explain(error);
+    }
+    go.disabled = false;
+  };
+  const go = h("button", { type: "button", class: "danger solid", onclick: run }, action);
+  const buttons = h("div", { class: "row" }, h("button", { type: "button", onclick: () => sheet.close() }, "Cancel"), go);
+  const sheet = phone.sheet(title, [h("p", {}, text), check && h("label", { class: "check" }, check, option), problem, buttons], {
+    class: "low",
+  });
 }

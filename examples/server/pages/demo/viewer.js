@@ -1,8 +1,9 @@
 /** A photo in full view. */
 
+import { dateOf } from "./dates.js";
 import { h } from "./dom.js";
 import { load } from "./pictures.js";
-import { dateOf, explain } from "./texts.js";
+import { explain } from "./texts.js";
 import { thumbHashImage } from "./thumbhash.js";
 
 /**
