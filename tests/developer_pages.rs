@@ -152,7 +152,7 @@ async fn pages_are_refused_to_other_sites_and_through_proxies() {
         assert_eq!(status(path, &[("host", &rebound)]), 403, "{path}");
         assert_eq!(status(&format!("http://{rebound}{path}"), &[("host", &own)]), 403, "{path}");
         assert_eq!(status(path, &[("host", "127.0.0.1:1")]), 403, "{path}");
-        // The server loop refuses two hosts, so the guard of the pages need not choose one.
+        // The server refuses a request with two `Host` headers before the pages' check of the host runs.
         let (good, bad) = (("host", own.as_str()), ("host", rebound.as_str()));
         assert_eq!(status(path, &[good, bad]), 400, "{path}");
         assert_eq!(status(path, &[bad, good]), 400, "{path}");

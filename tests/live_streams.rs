@@ -370,7 +370,7 @@ async fn failure_to_query_presence_keeps_the_last_state() {
     assert!(!received.contains("away"), "{received}");
 }
 
-/// Presence whose calls do not return, as with a server that is reachable and does not respond.
+/// Presence whose calls do not return, like those to a server that accepts connections and never responds.
 #[derive(Default)]
 struct HangingPresence {
     calls: AtomicUsize,

@@ -6,8 +6,8 @@
 //! my CRM" is a job that exists if and only if the couple does, whenever a process dies.
 //!
 //! A listener runs before the commit, and again for each attempt after a conflict. It must therefore be a pure
-//! function of the event: effects on the world belong into the job that it enqueues. Entries that listeners
-//! append are no events for listeners, so there is no recursion.
+//! function of the event: external effects, such as a request to another service, belong in the job that it
+//! enqueues. Entries that listeners append are no events for listeners, so there is no recursion.
 //!
 //! The library's own mails of invites and renderings of pictures are made by listeners, too.
 

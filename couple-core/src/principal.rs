@@ -20,7 +20,7 @@ pub struct Principal {
 enum SessionName {
     /// Digest of the bearer token of a built-in session, and its id.
     Token(Digest, SessionId),
-    /// Name that a host gave.
+    /// Name of a session of the host.
     Host(Arc<str>),
 }
 
@@ -85,7 +85,7 @@ impl Principal {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Id of a built-in session; of another one an id that follows from person and name, and does not reveal the name.
+    /// Id of the session. For a session of the host it is derived from person and name, and does not reveal the name.
     #[must_use]
     pub fn session_id(&self) -> SessionId {
         let name = match &self.session {

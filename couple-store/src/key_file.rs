@@ -61,7 +61,7 @@ impl KeyFile {
         self.read()?.ok_or_else(|| self.invalid_file("was removed while it was opened"))
     }
 
-    /// Opens the key of a store: creates it only for a new store, because the data of an existing one goes with the key of its first start.
+    /// Opens the key file of a store, and creates it only for a new store: an existing store can be used only with its first key.
     ///
     /// # Errors
     /// The errors of [`open`](Self::open), and [`ErrorKind::Misconfigured`] when the file of an existing store is missing.
@@ -121,7 +121,7 @@ mod tests {
         let file = KeyFile::new(folder.path().join("data/new/couple.key"));
         assert!(file.read().unwrap().is_none());
         let derived = |keys: &Keyring| keys.derive("test", &[b"1"]);
-        // Data of an existing store goes with another key.
+        // An existing store was created with another key.
         let missing = file.open_for(false, &OsEntropy).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::Misconfigured);
         assert!(missing.to_string().contains("is missing"), "{missing}");

@@ -46,7 +46,7 @@ impl Caller {
         self.principal
     }
 
-    /// Id of the session: of a built-in one its own, of another one derived from its name.
+    /// Id of the session. For a session of the host it is derived from person and name.
     pub(super) fn session(&self) -> SessionId {
         self.principal.session_id()
     }

@@ -53,7 +53,7 @@ impl Modify for Bearer {
     }
 }
 
-/// Routes of some areas, and their document. `pages` are bounded as they are.
+/// Routes of some areas and of `pages`, and their document. `pages` share the limits of the bounded routes.
 pub(super) fn collect(
     app: &App,
     areas: &[Area],

@@ -456,7 +456,7 @@ async fn upload_of_an_ended_couple_is_refused() {
     assert_eq!(send(&world, &ana, "DELETE", &path, &[], Body::empty()).await.status, 404);
 }
 
-/// Whole, partial and final uploads of a queue that is sent late must not belong to the next couple.
+/// Whole, partial and final uploads that a client queued and sends late must not belong to the next couple.
 #[tokio::test]
 async fn resumable_upload_for_another_couple_is_refused() {
     let world = World::new();

@@ -35,7 +35,7 @@ fn form(parts: &[(&str, &str, &[u8])]) -> Vec<u8> {
     form
 }
 
-/// A photo of a queue that is sent late must not be shown to the next partner.
+/// A photo that a client queued and sends late must not be shown to the next partner.
 #[tokio::test]
 async fn photo_for_another_couple_is_refused() {
     let world = World::new();

@@ -159,7 +159,7 @@ impl Host {
         Self { backend, mailer, clock, conflicts, hook, heard, _store: store }
     }
 
-    /// Runs all jobs; returns what the host has heard since the last call, sorted.
+    /// Runs all jobs; returns the events that the host's listener has received since the last call, sorted.
     async fn heard(&self) -> Vec<String> {
         self.backend.worker().run_until_idle().await.unwrap();
         let mut heard = std::mem::take(&mut *self.heard.lock().unwrap());

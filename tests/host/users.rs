@@ -126,7 +126,7 @@ impl Host {
     }
 }
 
-/// The whole story of two users without a row of an account, on a store in memory and on a database.
+/// Users without accounts pair, exchange entries and leave, on a store in memory and on a database.
 async fn users_pair_talk_and_part(host: Host) {
     host.pair().await;
     host.say(&host.ana, "hello").await;

@@ -17,7 +17,7 @@ where
 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let server = url_of(variable);
-    // Process ids come again, and databases of earlier runs are not removed.
+    // The operating system reuses process ids, and databases of earlier runs are not removed.
     let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
     let name = format!("couple_{}_{since}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let (base, _) = server.rsplit_once('/').unwrap();

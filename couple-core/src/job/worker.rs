@@ -87,7 +87,7 @@ pub struct Worker {
 pub struct WorkerHandle {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    /// What each task does.
+    /// Description of each task, for error messages.
     names: HashMap<Id, String>,
 }
 

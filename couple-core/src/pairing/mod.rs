@@ -219,7 +219,7 @@ pub struct Profile {
     pub display_name: DisplayName,
 }
 
-/// How to write to a person. The partner does not see it.
+/// Verified address, language and time zone of a person. Not visible to the partner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
     /// Verified e-mail address.

@@ -185,18 +185,18 @@ pub trait PairingReads: Send + Sync {
 
 /// Port to the users, the built-in accounts or those of a host, that pairing, the timeline and invite mails use.
 ///
-/// * **D1** [`find_by_email`](Self::find_by_email) finds a person by the address of [`contact`](Self::contact), and by no other.
+/// * **D1** [`find_by_email`](Self::find_by_email) finds a person by the address of [`contact`](Self::contact) only.
 /// * **D2** A person who was deleted has neither a profile nor a contact.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
-    /// Public profile of an account; none if the account does not exist.
+    /// Public profile of a person; none if the person does not exist.
     ///
     /// # Errors
     /// Errors of the directory.
     async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error>;
-    /// Verified address of a person, and how to write to the person. None: the person does not exist or has no verified address.
+    /// Contact of a person; none if the person does not exist or has no verified address.
     ///
-    /// A person without one cannot pair.
+    /// A person without a contact cannot pair.
     ///
     /// # Errors
     /// Errors of the directory.

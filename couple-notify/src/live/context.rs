@@ -33,7 +33,7 @@ couple_core::options! {
         pub(super) room_linger: Duration = Duration::from_secs(5), with_room_linger;
         /// Sets the time over which clients spread their reconnects when the process stops. Default: 10 s.
         pub(super) reconnect_spread: Duration = Duration::from_secs(10), with_reconnect_spread;
-        /// Sets the interval at which it is asked which followed sessions have ended. Default: 1 s.
+        /// Sets the interval between two checks for ended sessions of live streams. Default: 1 s.
         ///
         /// It bounds the delay of a sign-out whose notice is lost.
         pub(super) session_check_interval: Duration = Duration::from_secs(1), with_session_check_interval;

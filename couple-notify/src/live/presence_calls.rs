@@ -14,7 +14,7 @@ use super::room::Room;
 
 /// Lease of a member's presence, renewed while a connection is open.
 ///
-/// It ends by itself only if the process stops: otherwise [`RELEASE_DELAY`] applies.
+/// It expires only if the process stops; otherwise the process shortens it after [`RELEASE_DELAY`].
 const PRESENCE_LEASE: Duration = Duration::from_secs(60);
 /// Time from the end of a member's last connection in this process until its lease is shortened to [`RELEASED_LEASE`].
 ///

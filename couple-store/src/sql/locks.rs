@@ -287,7 +287,7 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
             locks.push(Lock::Outcome(*record.scope.as_bytes()));
         }
         Change::Idempotency(IdempotencyChange::Purge { .. }) => locks.push(Lock::Expired("outcome")),
-        // Not known: the commit runs alone.
+        // The locks of host statements are not known: the commit runs alone.
         Change::Host(_) => {}
     }
 }

@@ -299,7 +299,7 @@ impl<D: Server> ServerOptions<D> {
         })
     }
 
-    /// Checks the server's version and the schema, and migrates it if `migrates`. Returns what is missing then.
+    /// Checks the server's version and the schema, and migrates it if `migrates`. Returns the migrations that are still missing.
     async fn prepare(&self, names: &TableNames, migrates: bool) -> Result<SchemaStatus, Error> {
         let fail = |error| classify::<D>("connect", error);
         let mut connection = self.first_connection().await?;

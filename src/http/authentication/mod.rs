@@ -43,7 +43,7 @@ impl std::error::Error for Unauthenticated {}
 /// * **AU1** A session that has ended is refused by every later call of both methods.
 /// * **AU2** A request of a person always has the same [person](Principal::person), and requests of a session always have the same
 ///   name of the session.
-/// * **AU3** Both methods answer within some seconds: a slower answer counts as a failure.
+/// * **AU3** `authenticate` returns within the request timeout, and `still_valid` within 5 s: a slower call counts as a failure.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -155,7 +155,7 @@ impl SessionChecker for HostSessions {
     }
 }
 
-/// Source of the callers' identities.
+/// Authentication of callers: built-in accounts, or an authenticator of the host.
 #[derive(Clone)]
 pub(super) enum Authentication {
     Accounts(Accounts),
