@@ -456,6 +456,8 @@ async def answer_before_the_frame(t):
     t.partner()
     await t.begin()
     await t.caught_up()
+    # A connection whose handshake is in progress would not be cut.
+    await t.until_live()
     fault = t.server.add("answer", live=True, times=5, status=503, code="unavailable", retry_after=1)
     t.server.cut_streams()
     await t.until(lambda: fault.applied_at, "the client did not reconnect")
@@ -529,6 +531,7 @@ async def unavailable_server_is_not_hammered(t):
     t.partner()
     await t.begin()
     await t.caught_up()
+    await t.until_live()
     faults = [t.server.add("answer", live=live, times=-1, status=503, body=b"") for live in (True, False)]
     t.server.cut_streams()
     await t.append_many(3)
