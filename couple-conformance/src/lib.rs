@@ -22,6 +22,7 @@ pub mod limits;
 pub mod media;
 pub mod pairing;
 pub mod presence;
+pub mod renderer;
 pub mod store;
 pub mod timeline;
 pub mod upload;
@@ -183,6 +184,21 @@ macro_rules! blobs {
                 o5_list_contains_only_blobs_of_its_folder, o6_folder_is_deleted_completely,
                 o7_one_of_concurrent_writes_wins_completely, o8_signed_link_depends_on_blob_and_expiry,
                 o9_staged_bytes_are_joined_in_order, o10_pages_list_every_blob_once;
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`Renderer`](couple_media::gallery::Renderer).
+///
+/// Takes an expression that creates a future of a renderer and a [`PictureSample`](renderer::PictureSample) of a type that it reads.
+#[macro_export]
+macro_rules! renderer {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            renderer: r1_type_of_a_file_does_not_change, r2_images_match_the_renditions,
+                r3_images_have_an_allowed_encoding, r4_images_are_upright_without_metadata,
+                r5_own_images_can_be_rendered, r6_plan_rejects_a_picture_beyond_the_limits,
+                r7_rejection_is_permanent;
         }
     };
 }
