@@ -93,7 +93,8 @@ pub trait Authenticator: Send + Sync + 'static {
     /// ends by [its expiry](Principal::expires_at) need not be looked up for it.
     ///
     /// # Errors
-    /// Any failure of the check. Open streams continue, and the check is repeated after a second.
+    /// Any failure of the check, which is repeated after a second. A stream continues until it has an entry to deliver; then it ends
+    /// with `unavailable`, because nobody knows whether its session is valid.
     async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error>;
 
     /// Principals of all valid sessions of a person, for pictures that are shown by a signed URL. None: unknown.
