@@ -150,7 +150,7 @@ impl ServerOptions<Postgres> {
     ///
     /// A schema that does not exist is created with the tables. Statements name it, so the `search_path` of
     /// connections does not matter and does not change. The name begins with a to z, has only a to z, 0 to 9 and
-    /// `_`, and at most 32 characters. The prefix still applies; it can be empty in a separate schema.
+    /// `_`, and at most 31 characters. The prefix still applies; it can be empty in a separate schema.
     #[must_use]
     pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
         self.names.schema = Some(schema.into());

@@ -20,7 +20,7 @@ const COLUMN: &str = "couple_id";
 /// Maximum length of a prefix: the longest name is then within the 63 bytes of PostgreSQL.
 const MAX_PREFIX_LEN: usize = 24;
 /// Maximum length of a schema: a channel of PostgreSQL contains schema and prefix within 63 bytes.
-const MAX_SCHEMA_LEN: usize = 32;
+const MAX_SCHEMA_LEN: usize = 31;
 
 /// Prefix and schema as the host chose them, not yet checked.
 #[derive(Debug, Clone)]
