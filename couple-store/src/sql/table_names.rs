@@ -249,7 +249,7 @@ mod tests {
             assert!(is_misconfigured(check(prefix, None)), "{prefix}");
         }
         assert!(check("", Some("user")).is_ok());
-        for schema in ["", "pg_love", "information_schema", "a.b", "a\"b", &"a".repeat(33)] {
+        for schema in ["", "pg_love", "information_schema", "a.b", "a\"b", &"a".repeat(32)] {
             assert!(is_misconfigured(check("", Some(schema))), "{schema}");
         }
     }
