@@ -160,9 +160,6 @@ impl Problem {
         self.errors.push(FieldError { field: field.into(), code: code.into() });
         self
     }
-    fn invalid(invalid: Invalid) -> Self {
-        Self::new("invalid_field").detail(invalid.to_string()).field(invalid.field, invalid.code)
-    }
     /// Sets `Retry-After`, in whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
@@ -229,6 +226,12 @@ impl IntoResponse for Problem {
     }
 }
 
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::new("invalid_field").detail(invalid.to_string()).field(invalid.field, invalid.code)
+    }
+}
+
 impl From<Error> for Problem {
     /// Reports an internal failure without its cause, which is only logged.
     fn from(error: Error) -> Self {
@@ -259,7 +262,7 @@ macro_rules! from_area_errors {
             fn from(refusal: $error) -> Self {
                 match refusal {
                     $($arm => $problem,)*
-                    $error::Invalid(invalid) => Self::invalid(invalid),
+                    $error::Invalid(invalid) => invalid.into(),
                     $error::RateLimited(wait) => {
                         Self::new("rate_limited").detail(refusal.to_string()).retry_after(wait)
                     }

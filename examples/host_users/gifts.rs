@@ -1,0 +1,53 @@
+//! Gifts: a table of the host, whose rows are written in the same commit as an entry of the timeline.
+
+use axum::{Json, extract::State};
+use couple::{
+    http::{Api, Caller, JsonBody, Problem, RequestMeta},
+    store::sql::SqliteStore,
+    timeline::Append,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::mails::GiftMail;
+
+pub(crate) const TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS gift (
+        id    TEXT NOT NULL,
+        giver BLOB NOT NULL,
+        name  TEXT NOT NULL,
+        PRIMARY KEY (giver, id)
+    );";
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct Gift {
+    /// Id that the client chose, so that a repeated request gives once.
+    id: String,
+    name: String,
+}
+
+/// Give the partner something: a row, an entry of the timeline and a mail.
+#[utoipa::path(post, path = "/gifts", request_body = Gift, responses((status = 200)))]
+pub(crate) async fn give(
+    State(api): State<Api>,
+    caller: Caller,
+    meta: RequestMeta,
+    body: JsonBody<Gift>,
+) -> Result<Json<Value>, Problem> {
+    let context = meta.context(caller.id(), &body);
+    let (giver, Gift { id, name }) = (caller.id(), body.value);
+    let entry =
+        Append { couple: None, client_id: id.clone(), kind: "x-gift".into(), body: json!({ "name": name }) };
+    let mail = api.backend().ports().enqueue(&GiftMail { giver, gift: id.clone() })?;
+    let row = SqliteStore::host_change(move |connection| {
+        let (id, name) = (id.clone(), name.clone());
+        Box::pin(async move {
+            let insert = sqlx::query("INSERT INTO gift (id, giver, name) VALUES ($1, $2, $3)");
+            insert.bind(id).bind(giver.as_uuid()).bind(name).execute(connection).await?;
+            Ok(())
+        })
+    });
+    // All three are written, or none: also if the entry was refused, or the process dies here.
+    let given = api.backend().timeline().append_with(&context, giver, &entry, &[mail, row]).await?;
+    Ok(Json(json!({ "seq": given.entry.seq })))
+}

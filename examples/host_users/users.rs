@@ -1,0 +1,144 @@
+//! Users and sessions of the host, in its own tables.
+
+use async_trait::async_trait;
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header, request::Parts},
+    response::{AppendHeaders, IntoResponse},
+};
+use couple::{
+    AccountId, Entropy as _, Error, ErrorKind, Failure, OsEntropy, Principal, SystemClock,
+    core::{DisplayName, EmailAddress, EmailKey, Locale, TimeZoneName, digest},
+    http::{Authenticator, JsonBody, Problem, Unauthenticated},
+    pairing::{Contact, Directory, Profile},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::SqlitePool;
+use uuid::Uuid;
+
+pub(crate) const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS user (
+        id        BLOB NOT NULL PRIMARY KEY,
+        name      TEXT NOT NULL,
+        email     TEXT NOT NULL,
+        email_key TEXT NOT NULL UNIQUE,
+        time_zone TEXT NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS session (
+        token_digest TEXT NOT NULL PRIMARY KEY,
+        user_id      BLOB NOT NULL REFERENCES user (id) ON DELETE CASCADE
+    );";
+
+/// Users and sessions of the host.
+#[derive(Clone)]
+pub(crate) struct Users(SqlitePool);
+
+fn failed(error: sqlx::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "read or write users").source(error)
+}
+
+/// Name of a session: the digest of its token, so that a leaked database contains no usable token.
+fn session_name(token: &str) -> String {
+    digest(&[token.as_bytes()]).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Users {
+    pub(crate) const fn new(pool: SqlitePool) -> Self {
+        Self(pool)
+    }
+
+    /// Adds a user with a session; returns the id and the token, or none if the address has a user.
+    async fn add(
+        &self,
+        name: &DisplayName,
+        email: &EmailAddress,
+        time_zone: &TimeZoneName,
+    ) -> Result<Option<(AccountId, String)>, sqlx::Error> {
+        let id = AccountId::new(&SystemClock, &OsEntropy);
+        let insert = "INSERT INTO user VALUES ($1, $2, $3, $4, $5) ON CONFLICT (email_key) DO NOTHING";
+        let insert = sqlx::query(insert).bind(id.as_uuid()).bind(name.as_str()).bind(email.as_str());
+        let insert = insert.bind(email.key().as_str()).bind(time_zone.as_str());
+        if insert.execute(&self.0).await?.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let mut token = [0; 32];
+        OsEntropy.fill(&mut token);
+        let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+        let insert = sqlx::query("INSERT INTO session VALUES ($1, $2)").bind(session_name(&token));
+        insert.bind(id.as_uuid()).execute(&self.0).await?;
+        Ok(Some((id, token)))
+    }
+}
+
+#[async_trait]
+impl Directory for Users {
+    async fn profile(&self, person: AccountId) -> Result<Option<Profile>, Error> {
+        let query = sqlx::query_scalar("SELECT name FROM user WHERE id = $1").bind(person.as_uuid());
+        let name: Option<String> = query.fetch_optional(&self.0).await.map_err(failed)?;
+        Ok(name.map(|name| Profile { display_name: DisplayName::from_stored(name) }))
+    }
+
+    async fn contact(&self, person: AccountId) -> Result<Option<Contact>, Error> {
+        let query = sqlx::query_as("SELECT email, email_key, time_zone FROM user WHERE id = $1");
+        let row = query.bind(person.as_uuid()).fetch_optional(&self.0).await.map_err(failed)?;
+        Ok(row.map(|(email, key, time_zone): (String, String, String)| Contact {
+            email: EmailAddress::from_stored(email, EmailKey::from_stored(key)),
+            locale: Locale::matched("de"),
+            time_zone: Some(TimeZoneName::from_stored(time_zone)),
+        }))
+    }
+
+    async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error> {
+        let query = sqlx::query_scalar("SELECT id FROM user WHERE email_key = $1").bind(email.as_str());
+        Ok(query.fetch_optional(&self.0).await.map_err(failed)?.map(AccountId::from_uuid))
+    }
+}
+
+#[async_trait]
+impl Authenticator for Users {
+    async fn authenticate(&self, request: &Parts) -> Result<Principal, Failure<Unauthenticated>> {
+        let cookies = request.headers.get(header::COOKIE).and_then(|cookies| cookies.to_str().ok());
+        let token = cookies.unwrap_or("").split("; ").find_map(|pair| pair.strip_prefix("session="));
+        let session = session_name(token.ok_or(Failure::Refused(Unauthenticated))?);
+        let query = sqlx::query_scalar("SELECT user_id FROM session WHERE token_digest = $1").bind(&session);
+        let user: Option<Uuid> = query.fetch_optional(&self.0).await.map_err(failed)?;
+        let user = user.ok_or(Failure::Refused(Unauthenticated))?;
+        Ok(Principal::new(AccountId::from_uuid(user), session))
+    }
+
+    async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error> {
+        let names: Vec<_> = principals.iter().map(Principal::session).collect();
+        let query =
+            "SELECT token_digest FROM session WHERE token_digest IN (SELECT value FROM json_each($1))";
+        let query = sqlx::query_scalar(query).bind(json!(names).to_string());
+        let valid: Vec<String> = query.fetch_all(&self.0).await.map_err(failed)?;
+        Ok(names.iter().map(|name| valid.iter().any(|valid| Some(valid.as_str()) == *name)).collect())
+    }
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+pub(crate) struct NewUser {
+    name: String,
+    email: String,
+    time_zone: String,
+}
+
+/// Sign up and begin a session. This host trusts the address; a real one mails a code first.
+#[utoipa::path(post, path = "/account", request_body = NewUser, responses((status = 201)))]
+pub(crate) async fn sign_up(
+    State(users): State<Users>,
+    body: JsonBody<NewUser>,
+) -> Result<impl IntoResponse, Problem> {
+    let name = DisplayName::parse("name", &body.value.name)?;
+    let email = EmailAddress::parse("email", &body.value.email)?;
+    let time_zone = TimeZoneName::parse("time_zone", &body.value.time_zone)?;
+    let Some((id, token)) = users.add(&name, &email, &time_zone).await.map_err(failed)? else {
+        return Err(Problem::custom(StatusCode::CONFLICT, "email_taken", "The address has an account"));
+    };
+    // Over https also `Secure`.
+    let cookie = format!("session={token}; Path=/; HttpOnly; SameSite=Lax");
+    let body: Json<Value> = Json(json!({ "id": id }));
+    Ok((StatusCode::CREATED, AppendHeaders([(header::SET_COOKIE, cookie)]), body))
+}
