@@ -10,7 +10,7 @@ import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 
 import { Server } from "../test/support/server.js";
-import { Demo, checkAccessibility, launch, pair, picture, readQrCode, until } from "./support.js";
+import { Demo, checkAccessibility, launch, loadTime, pair, picture, readQrCode, until } from "./support.js";
 
 /** Compressed size of what a new user's browser loads, with the modules that it loads after the first paint. */
 const MAX_FIRST_LOAD = 60 * 1024;
@@ -96,32 +96,12 @@ test("the first load is small, complete and free of inline code", async () => {
 });
 
 test("the page can be used soon after its navigation has begun", async () => {
-  /** Times until the forms of both phones are painted and react to a click. @type {Record<keyof typeof MAX_INTERACTIVE, number[]>} */
+  /** @type {Record<keyof typeof MAX_INTERACTIVE, number[]>} */
   const times = { "without a cache": [], "with a cache": [] };
   for (let run = 0; run < 5; run++) {
     const demo = await Demo.open(browser, server.url, { path: "/dev/info" });
-    const { page } = demo;
-    await page.addInitScript(() => {
-      /** @param {string} text @returns {any[]} */
-      const buttons = (text) => [...document.querySelectorAll(".sign-in button")].filter(({ textContent }) => textContent === text);
-      const observer = new MutationObserver(() => {
-        if (buttons("Create account").length < 2) return;
-        observer.disconnect();
-        // After the paint.
-        requestAnimationFrame(() =>
-          setTimeout(() => {
-            for (const button of buttons("I have an account")) button.click();
-            if (buttons("I am new here").length === 2) performance.mark("interactive");
-            for (const button of buttons("I am new here")) button.click();
-          }),
-        );
-      });
-      observer.observe(document, { childList: true, subtree: true });
-    });
     for (const kind of /** @type {const} */ (["without a cache", "with a cache"])) {
-      await page.goto(`${server.url}/demo/`);
-      const mark = await page.waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime);
-      times[kind].push(await mark.jsonValue());
+      times[kind].push(await loadTime(demo.page, server.url));
     }
     await demo.close();
   }
@@ -389,6 +369,54 @@ test("two tabs of one phone share a connection, and the second takes over", asyn
   const again = demo.phone(2, await demo.openTab(`${server.url}/demo/?phone=2`));
   await again.bubble("after the first tab closed").waitFor();
   assert.deepEqual(await again.texts(), await other.texts());
+  await demo.close();
+});
+
+test("a tab from before an upgrade of the server offers to reload, and loses no text", async () => {
+  const demo = await Demo.open(browser, server.url);
+  const { page } = demo;
+  const [ana, ben] = [demo.phone(1), demo.phone(2)];
+  await page.getByLabel("Transport").last().waitFor();
+  const notice = (/** @type {string} */ text) => page.getByRole("alert").filter({ hasText: text }).getByRole("button", { name: "Reload" });
+  const upgraded = () =>
+    page.route("**/assets/**", (/** @type {any} */ route) => route.fulfill({ status: 404, contentType: "application/problem+json" }));
+
+  // A form whose module is gone.
+  await upgraded();
+  await ana.field("Your name").fill("Anabel");
+  await ana.button("Create account").click();
+  await notice("The server has a newer version of this page.").waitFor();
+  await checkAccessibility(page, "19-upgraded");
+  assert.equal(await ana.field("Your name").inputValue(), "Anabel");
+  await page.unrouteAll();
+  await notice("").click();
+  await ana.signUp();
+  await ben.signUp();
+
+  // A screen whose module is gone.
+  await ana.button("Invite").click();
+  await upgraded();
+  await ben.button("Scan it").click();
+  await ben.button("Accept").click();
+  await notice("The server has a newer version of this page.").waitFor();
+  await page.unrouteAll();
+  await notice("").click();
+  for (const phone of [ana, ben]) await phone.message().waitFor();
+
+  // A dialog, while the server does not answer; it opens as soon as the server does.
+  await page.route("**/assets/**", (/** @type {any} */ route) => route.abort());
+  await ana.message().fill("not sent yet");
+  await ana.button("Settings").click();
+  await notice("The server does not answer.").waitFor();
+  assert.equal(await ana.message().inputValue(), "not sent yet");
+  await page.unrouteAll();
+  await ana.openSettings();
+
+  assert.deepEqual(
+    demo.problems.filter((problem) => !/Failed to fetch dynamically imported module/.test(problem)),
+    [],
+  );
+  demo.problems = [];
   await demo.close();
 });
 

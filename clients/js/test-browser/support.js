@@ -70,7 +70,7 @@ export class Demo {
     page.on("console", (/** @type {any} */ message) => {
       if (["error", "warning"].includes(message.type()) && !EXPECTED.test(message.text())) this.problems.push(message.text());
     });
-    page.on("pageerror", (/** @type {Error} */ error) => this.problems.push(String(error.stack)));
+    page.on("pageerror", (/** @type {Error} */ error) => this.problems.push(error.stack || String(error)));
     page.on("dialog", (/** @type {any} */ dialog) => {
       this.problems.push(`dialog: ${dialog.message()}`);
       void dialog.dismiss();
@@ -237,6 +237,37 @@ export async function checkAccessibility(page, state) {
   if (!folder) return;
   await mkdir(folder, { recursive: true });
   await page.screenshot({ path: join(folder, `${state}.png`) });
+}
+
+/**
+ * Milliseconds from the navigation to the demo until the sign-up forms of both phones are painted and react to a click.
+ * @param {any} page
+ * @param {string} url of the server
+ * @returns {Promise<number>}
+ */
+export async function loadTime(page, url) {
+  const script = await page.addInitScript(() => {
+    const buttons = (/** @type {string} */ text) =>
+      [.../** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll(".sign-in button:enabled"))].filter(
+        ({ textContent }) => textContent === text,
+      );
+    const observer = new MutationObserver(() => {
+      if (buttons("Create account").length < 2) return;
+      observer.disconnect();
+      // After the paint.
+      requestAnimationFrame(() =>
+        setTimeout(() => {
+          for (const button of buttons("I have an account")) button.click();
+          if (buttons("I am new here").length === 2) performance.mark("interactive");
+        }),
+      );
+    });
+    observer.observe(document, { childList: true, subtree: true });
+  });
+  await page.goto(`${url}/demo/`);
+  const mark = await page.waitForFunction(() => performance.getEntriesByName("interactive")[0]?.startTime);
+  await script.dispose();
+  return mark.jsonValue();
 }
 
 /**

@@ -1,10 +1,11 @@
 /** The conversation of a couple. */
 
+import "./signed-in.js";
 import { dayOf } from "./dates.js";
 import { fill, h, icon, iconButton } from "./dom.js";
 import { messageView } from "./message.js";
 import { avatar } from "./pictures.js";
-import { describeStatus, explain } from "./texts.js";
+import { describeStatus } from "./texts.js";
 
 /** Milliseconds between two `typing` signals, and for which one is shown. */
 const TYPING_EVERY = 2_500;
@@ -189,7 +190,7 @@ export function chatScreen(phone) {
       render();
       log.scrollTop = log.scrollHeight - before;
     } catch (error) {
-      phone.notify(explain(error));
+      void phone.report(error);
     }
   }
 
@@ -239,7 +240,7 @@ export function chatScreen(phone) {
       await promise;
       scrollToEnd();
     } catch (error) {
-      phone.notify(explain(error));
+      void phone.report(error);
     }
   }
 
@@ -318,13 +319,13 @@ export function chatScreen(phone) {
       render();
       scrollToEnd();
     } catch (error) {
-      phone.notify(explain(error));
+      void phone.report(error);
     }
   }
 
   function dismissUpload(/** @type {any} */ upload) {
     if (upload.state === "failed") failed.delete(upload.id);
-    else client.media.cancel(upload.id).catch((error) => phone.notify(explain(error)));
+    else client.media.cancel(upload.id).catch((error) => phone.report(error));
     render();
   }
 

@@ -98,9 +98,8 @@ export function field(label, { hint, tag = "input", ...attributes }) {
  * @param {ReturnType<typeof field>[]} fields
  * @param {any[]} children
  * @param {(values: Record<string, string>) => Promise<unknown>} submit
- * @param {(error: any) => string} explain
  */
-export function form(fields, children, submit, explain) {
+export function form(fields, children, submit) {
   const problem = h("p", { class: "problem", role: "alert" });
   const element = h("form", { novalidate: true, onsubmit: send }, children, problem);
   async function send(/** @type {Event} */ event) {
@@ -117,8 +116,12 @@ export function form(fields, children, submit, explain) {
     element.setAttribute("aria-busy", "true");
     try {
       await submit(Object.fromEntries(fields.map(({ name, input }) => [name, input.value.trim()])));
-    } catch (error) {
-      const refused = /** @type {any} */ (error).errors?.[0]?.field;
+    } catch (caught) {
+      const error = /** @type {any} */ (caught);
+      // No refusal of the server or the client: a module is missing, or the page has a fault.
+      if (!error.code) throw error;
+      const { explain } = await import("./texts.js");
+      const refused = error.errors?.[0]?.field;
       const wrong = fields.find(({ name }) => name === refused);
       if (wrong) {
         wrong.complain(explain(error));
@@ -131,17 +134,4 @@ export function form(fields, children, submit, explain) {
     }
   }
   return element;
-}
-
-/**
- * A switch with a list of one-word choices, for example of transports.
- * @param {[value: string, text: string][]} choices
- * @param {Record<string, any>} attributes of the `select`
- */
-export function choice(choices, attributes) {
-  return h(
-    "select",
-    attributes,
-    choices.map(([value, text]) => h("option", { value }, text)),
-  );
 }

@@ -1,6 +1,6 @@
 /** What happens on the wire of a phone, and switches that disturb it. */
 
-import { choice, fill, h, uniqueId } from "./dom.js";
+import { fill, h, uniqueId } from "./dom.js";
 import { TRANSPORTS, describeStatus } from "./texts.js";
 
 /** Frames that are kept and shown. */
@@ -22,10 +22,11 @@ export function networkControls(client, number) {
   );
   const kill = h("button", { type: "button", onclick: () => client.kill() }, "Kill connection");
   const id = uniqueId();
-  const transport = choice([["", "Automatic"], ...Object.entries(TRANSPORTS)], {
-    id,
-    onchange: () => client.setTransport(transport.value || null),
-  });
+  const transport = h(
+    "select",
+    { id, onchange: () => client.setTransport(transport.value || null) },
+    [["", "Automatic"], ...Object.entries(TRANSPORTS)].map(([value, text]) => h("option", { value }, text)),
+  );
   const element = h(
     "div",
     { class: "controls", role: "group", "aria-label": `Network of phone ${number}` },
@@ -77,7 +78,7 @@ export function inspector(client, number) {
     "details",
     { class: "inspector" },
     h("summary", {}, `Inspector of phone ${number}`),
-    h("div", { class: "inspector-body" }, facts, h("h3", {}, "Queue"), queue, h("h3", {}, "Frames"), frames),
+    h("div", { class: "inspector-body", dir: "ltr" }, facts, h("h3", {}, "Queue"), queue, h("h3", {}, "Frames"), frames),
   );
   let isDue = false;
   /** @type {any[]} */
@@ -136,7 +137,7 @@ export function inspector(client, number) {
             ` ${new Date(at).toISOString().slice(14, 23)} ${SHORT[/** @type {keyof typeof SHORT} */ (transport)]}`,
           ),
         ),
-        h("pre", { dir: "ltr" }, JSON.stringify(frame, null, 1)),
+        h("pre", {}, JSON.stringify(frame, null, 1)),
       ),
     );
   }

@@ -1,6 +1,6 @@
 /** The page: two phones side by side, one on a narrow screen; `?phone=1` shows one alone. */
 
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 import { Phone } from "./phone.js";
 
 const alone = Number(new URLSearchParams(location.search).get("phone"));
@@ -11,6 +11,7 @@ if (second) [first.other, second.other] = [second, first];
 
 const stage = /** @type {HTMLElement} */ (document.querySelector("#stage"));
 const picker = /** @type {HTMLElement} */ (document.querySelector("#picker"));
+const outdated = /** @type {HTMLElement} */ (document.querySelector("#outdated"));
 /** One phone at a time. */
 const narrow = matchMedia("(max-width: 47.99rem)");
 /** Room for the inspectors beside the phones. */
@@ -51,8 +52,18 @@ for (const phone of phones) {
   });
 }
 document.documentElement.classList.toggle("alone", phones.length === 1);
+addEventListener("unhandledrejection", () => void offerReload());
 narrow.addEventListener("change", () => choose(chosen));
 choose(chosen);
+
+/** Says why a part of the page is missing. After an upgrade of the server, files of the former version are no longer at their addresses. */
+async function offerReload() {
+  const answer = await fetch(import.meta.url, { method: "HEAD", cache: "no-store" }).catch(() => null);
+  const reason = !answer ? "The server does not answer." : answer.ok ? "A part of this page failed." : "The server has a newer version of this page.";
+  const reload = h("button", { type: "button", class: "primary", onclick: () => location.reload() }, "Reload");
+  fill(outdated, [h("p", {}, reason), reload]);
+  outdated.hidden = false;
+}
 
 /** @param {Phone} phone */
 function nameOf(phone) {

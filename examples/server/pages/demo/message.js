@@ -124,7 +124,7 @@ export function messageView(phone, actions) {
     try {
       await act();
     } catch (error) {
-      phone.notify(explain(error));
+      void phone.report(error);
     }
   }
 

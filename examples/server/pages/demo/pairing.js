@@ -1,5 +1,6 @@
 /** Two users become a couple: inviting by code, link, QR code or address, and accepting. */
 
+import "./signed-in.js";
 import { dateOf } from "./dates.js";
 import { field, fill, form, h, icon } from "./dom.js";
 import { initial } from "./pictures.js";
@@ -46,16 +47,10 @@ export function pairingScreen(phone) {
       message.input.value = email.input.value = "";
       await load();
     },
-    explain,
   );
 
   const code = field("Code or link of an invite", { name: "code", required: true, dir: "ltr", autocomplete: "off" });
-  const join = form(
-    [code],
-    [code.element, h("button", { class: "wide" }, "Show the invite")],
-    async ({ code }) => preview(refOf(code)),
-    explain,
-  );
+  const join = form([code], [code.element, h("button", { class: "wide" }, "Show the invite")], async ({ code }) => preview(refOf(code)));
 
   /** @param {any} ref */
   async function preview(ref) {
@@ -100,7 +95,7 @@ export function pairingScreen(phone) {
     try {
       await preview(ref);
     } catch (error) {
-      phone.notify(explain(error));
+      void phone.report(error);
     }
   };
 
@@ -119,7 +114,7 @@ export function pairingScreen(phone) {
         await pairing.withdraw(one.id);
         await load();
       } catch (error) {
-        phone.notify(explain(error));
+        void phone.report(error);
       }
     };
     const square = h("div", { class: "qr" });

@@ -2,21 +2,20 @@
 
 import { fill, h, iconButton, uniqueId } from "./dom.js";
 import { signInScreen } from "./sign-in.js";
-import { describeStatus } from "./texts.js";
 
 /** @typedef {{ element: HTMLElement, close?: () => void, shown?: () => void }} Screen */
 
 /** Screens by route. Those that a new user does not see first are loaded when they are needed. */
 const SCREENS = {
-  loading: async () => loadingScreen,
+  loading: async () => (await import("./loading.js")).loadingScreen,
   "sign-in": async () => signInScreen,
   pairing: async () => (await import("./pairing.js")).pairingScreen,
   chat: async () => (await import("./chat.js")).chatScreen,
 };
 
-/** Resolves after the first paint, or soon in a tab in the background, which is not painted. */
+/** Resolves after the first paint, when the second frame begins, or soon in a tab in the background, which is not painted. */
 const firstPaint = new Promise((resolve) => {
-  requestAnimationFrame(() => setTimeout(resolve));
+  requestAnimationFrame(() => requestAnimationFrame(resolve));
   setTimeout(resolve, 500);
 });
 
@@ -73,7 +72,6 @@ export class Phone extends EventTarget {
     document.addEventListener("focusin", ({ target }) => (this.#isActive = this.element.contains(/** @type {Node} */ (target))));
     /** Client, once it is loaded: for a new user after the sign-up form, which does not need it yet, is painted. */
     this.started = (this.#wasSignedIn ? loadClient() : firstPaint.then(loadClient)).then(({ createClient }) => this.#start(createClient));
-    this.started.catch((error) => this.notify(`The client cannot be loaded: ${error.message}`));
     this.route();
   }
 
@@ -171,7 +169,11 @@ export class Phone extends EventTarget {
   /** @param {string} route name of the screen, and for a conversation the id of the couple */
   async #open(route) {
     this.#route = route;
-    const make = await SCREENS[/** @type {keyof typeof SCREENS} */ (route.split(" ")[0])]();
+    const load = SCREENS[/** @type {keyof typeof SCREENS} */ (route.split(" ")[0])];
+    const make = await load().catch((error) => {
+      this.#route = "";
+      throw error;
+    });
     if (route !== this.#route) return;
     const { activeElement } = document;
     const hadFocus = this.#isActive && (activeElement === document.body || this.element.contains(activeElement));
@@ -269,6 +271,15 @@ export class Phone extends EventTarget {
   }
 
   /**
+   * Tells the user why something failed.
+   * @param {any} error
+   */
+  async report(error) {
+    const { explain } = await import("./texts.js");
+    this.notify(explain(error));
+  }
+
+  /**
    * Shows an own photo from this device until the server has it.
    * @param {string} clientId
    * @param {Blob} file
@@ -318,15 +329,4 @@ export class Phone extends EventTarget {
       shown?.remove();
     };
   }
-}
-
-/**
- * @param {Phone} phone
- * @returns {Screen}
- */
-function loadingScreen(phone) {
-  const text = h("p", { class: "muted" });
-  // A quick start shows nothing, so that the screen does not flicker.
-  const element = h("div", { class: "loading" }, h("div", { class: "spinner" }), text);
-  return { element, shown: () => void (text.textContent = `${phone.client ? describeStatus(phone.client.status) : "Starting"} …`) };
 }

@@ -20,7 +20,7 @@ export async function openSettings(phone) {
     try {
       await promise;
     } catch (error) {
-      phone.notify(explain(error));
+      void phone.report(error);
     }
   };
 
@@ -73,7 +73,7 @@ export async function openSettings(phone) {
       "You",
       face,
       file,
-      form([name], [h("div", { class: "row end" }, name.element, save.cloneNode(true))], rename, explain),
+      form([name], [h("div", { class: "row end" }, name.element, save.cloneNode(true))], rename),
       h("p", { class: "small muted" }, phone.me.email),
     );
   }
@@ -104,7 +104,7 @@ export async function openSettings(phone) {
       );
     return section(
       "Both of you",
-      form(fields, [fields.map(({ element }) => element), save.cloneNode(true)], describe, explain),
+      form(fields, [fields.map(({ element }) => element), save.cloneNode(true)], describe),
       h("button", { type: "button", class: "danger", onclick: leave }, "Leave the couple"),
     );
   }
@@ -139,7 +139,6 @@ export async function openSettings(phone) {
         fields,
         [fields.map(({ element }) => element), h("button", {}, has_password ? "Change the password" : "Set a password")],
         set,
-        explain,
       ),
     );
   }

@@ -1,7 +1,6 @@
 /** Signing up and in. */
 
 import { field, form, h } from "./dom.js";
-import { explain } from "./texts.js";
 
 /** @import { Mail } from "./mailbox.js" */
 
@@ -26,7 +25,7 @@ export function signInScreen(phone) {
   function show(title, text, children) {
     const focused = element.contains(document.activeElement);
     const heading = h("h2", { tabindex: "-1" }, title);
-    element.replaceChildren(h("div", { class: "hero" }, heading, h("p", { class: "muted" }, h("bdi", {}, text))), ...children.flat());
+    element.replaceChildren(h("div", { class: "hero" }, heading, h("p", { class: "muted" }, text)), ...children.flat());
     if (focused) (element.querySelector("[autofocus]") ?? heading).focus();
   }
 
@@ -57,7 +56,7 @@ export function signInScreen(phone) {
       code({ email: values.email, verb: "verify", known });
     };
     show("Hello", "An account needs a name and an address. A code is mailed to it.", [
-      form([name, email], [name.element, email.element, submit("Create account")], send, explain),
+      form([name, email], [name.element, email.element, submit("Create account")], send),
       link("I have an account", signIn),
     ]);
   }
@@ -86,7 +85,7 @@ export function signInScreen(phone) {
       code({ email: values.email, verb: "signIn", known });
     };
     show("Welcome back", "Sign in with your password, or with a code by mail.", [
-      form([email, password], [email.element, password.element, submit("Sign in")], send, explain),
+      form([email, password], [email.element, password.element, submit("Sign in")], send),
       link("Forgot the password", () => forgot(email.input.value)),
       link("I am new here", start),
     ]);
@@ -101,7 +100,7 @@ export function signInScreen(phone) {
       newPassword(values.email, known);
     };
     show("New password", "A link to set a new password is mailed to you.", [
-      form([email], [email.element, submit("Mail the link")], send, explain),
+      form([email], [email.element, submit("Mail the link")], send),
       link("Back", signIn),
     ]);
   }
@@ -122,7 +121,7 @@ export function signInScreen(phone) {
       signIn();
     };
     show("New password", h("bdi", {}, "If ", h("bdi", {}, email), " has an account, a mail is on its way."), [
-      form([token, password], [token.element, password.element, submit("Set the password")], send, explain),
+      form([token, password], [token.element, password.element, submit("Set the password")], send),
       link("Back", signIn),
     ]);
     endMail = phone.watchMail(email, known, ({ link }) =>
@@ -157,7 +156,6 @@ export function signInScreen(phone) {
       isNew ? [input, password] : [input],
       [input.element, isNew && password.element, submit(isNew ? "Confirm" : "Sign in")],
       send,
-      explain,
     );
     const again = async () => {
       try {
@@ -165,7 +163,7 @@ export function signInScreen(phone) {
         await (isNew ? account.resend(email) : account.requestCode(email));
         phone.notify("Another code is on its way.");
       } catch (error) {
-        phone.notify(explain(error));
+        void phone.report(error);
       }
     };
     show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", {}, email), "."), [

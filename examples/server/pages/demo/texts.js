@@ -50,7 +50,7 @@ export function explain(error) {
   const [first] = error.errors ?? [];
   if (first)
     return FIELD_ERRORS[/** @type {keyof typeof FIELD_ERRORS} */ (first.code)] ?? `The server does not accept this (${first.code}).`;
-  return ERRORS[/** @type {keyof typeof ERRORS} */ (error.code)] ?? `${error.message} (${error.code})`;
+  return ERRORS[/** @type {keyof typeof ERRORS} */ (error.code)] ?? (error.code ? `${error.message} (${error.code})` : error.message);
 }
 
 export const TRANSPORTS = { websocket: "WebSocket", sse: "SSE", poll: "long poll" };
