@@ -61,6 +61,8 @@ mod websocket_frames;
 pub use api::Api;
 pub(crate) use authentication::HostSessions;
 pub use authentication::{Authenticator, TrustedHeader, Unauthenticated};
+#[cfg(feature = "jwt")]
+pub use authentication::{JwtAuthenticator, JwtKeys};
 pub use caller::Caller;
 pub use cors::{NotAnOrigin, Origin};
 pub use extract::{JsonBody, RequestMeta};

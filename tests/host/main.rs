@@ -8,6 +8,7 @@ mod hooks;
 #[path = "../support/host_users.rs"]
 mod host_users;
 mod jobs;
+mod jwt;
 mod killed_hooks;
 mod killed_process;
 mod killed_statements;

@@ -1,6 +1,8 @@
 //! Authentication of callers: by the built-in accounts, or by an [`Authenticator`] of the host.
 
 mod cross_origin;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod trusted_header;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -12,6 +14,8 @@ use couple_core::{
     live::SessionChecker,
 };
 use couple_notify::live::Gate;
+#[cfg(feature = "jwt")]
+pub use jwt::{JwtAuthenticator, JwtKeys};
 use tokio::time::timeout;
 pub use trusted_header::TrustedHeader;
 
@@ -38,7 +42,8 @@ impl std::error::Error for Unauthenticated {}
 /// Authentication of requests and live connections by a host with its own users.
 ///
 /// The HTTP routes, live streams and Socket.IO ask it; give it to [`BackendBuilder::authenticator`](crate::BackendBuilder::authenticator).
-/// The built-in accounts are one implementation, and [`TrustedHeader`] is one for services behind a gateway.
+/// The built-in accounts are one implementation, [`TrustedHeader`] is one for services behind a gateway, and
+/// `JwtAuthenticator` (feature `jwt`) is one for tokens of an identity provider.
 ///
 /// * **AU1** A session that has ended is refused by every later call of both methods.
 /// * **AU2** A request of a person always has the same [person](Principal::person), and requests of a session always have the same

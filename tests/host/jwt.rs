@@ -1,0 +1,147 @@
+//! Users of a host whose identity provider signs tokens, through the routes.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{Router, body::Body, extract::State, http::Request, http::StatusCode, routing::get};
+use couple::{
+    AccountId, Backend,
+    http::{HttpOptions, JwtAuthenticator, JwtKeys, ServeOptions, listen, router, router_with, serve},
+};
+use data_encoding::BASE64URL_NOPAD;
+use futures_util::StreamExt as _;
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair as _},
+};
+use serde_json::json;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, advance, pause, resume, timeout},
+};
+use tokio_tungstenite::{client_async, tungstenite::client::IntoClientRequest as _};
+use tower::ServiceExt as _;
+
+use crate::host_users::HostUsers;
+
+pub(crate) const ISSUER: &str = "https://id.example.org/";
+pub(crate) const AUDIENCE: &str = "love-api";
+
+/// Identity provider of a host.
+pub(crate) struct IdentityProvider(Ed25519KeyPair);
+
+impl IdentityProvider {
+    pub(crate) fn new() -> Self {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Self(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap())
+    }
+
+    pub(crate) fn jwks(&self) -> String {
+        let x = BASE64URL_NOPAD.encode(self.0.public_key().as_ref());
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]}).to_string()
+    }
+
+    /// Token of a person that ends after `lifetime`.
+    pub(crate) fn token(&self, person: AccountId, session: &str, lifetime: Duration) -> String {
+        #[expect(clippy::disallowed_methods, reason = "the provider is another program")]
+        let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + lifetime;
+        let claims = json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": person.to_string(), "sid": session, "exp": end.as_secs_f64()
+        });
+        let parts = [json!({"alg": "EdDSA", "kid": "k"}), claims];
+        let [header, claims] = parts.map(|part| BASE64URL_NOPAD.encode(part.to_string().as_bytes()));
+        let message = format!("{header}.{claims}");
+        let signature = BASE64URL_NOPAD.encode(self.0.sign(message.as_bytes()).as_ref());
+        format!("{message}.{signature}")
+    }
+}
+
+fn backend(keys: JwtKeys, users: &HostUsers) -> Backend {
+    let authenticator = JwtAuthenticator::new(keys, ISSUER, AUDIENCE).with_clock_skew(Duration::ZERO);
+    Backend::builder().directory(users.clone()).authenticator(authenticator).build().unwrap()
+}
+
+async fn status(app: &Router, path: &str, token: &str) -> u16 {
+    let request = Request::get(path).header("authorization", format!("Bearer {token}"));
+    app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn tokens_authenticate_requests_and_streams_until_they_end() {
+    let (provider, users) = (IdentityProvider::new(), HostUsers::default());
+    let [ana, ben] = ["ana@example.org", "ben@example.org"].map(|email| users.add(email));
+    let backend = backend(JwtKeys::from_json(&provider.jwks()).unwrap(), &users);
+    let app = router(backend.clone());
+    let minute = Duration::from_mins(1);
+    let (token, partner) = (provider.token(ana, "a", minute), provider.token(ben, "b", minute));
+    assert_eq!(status(&app, "/v1/invites", &token).await, 200);
+    assert_eq!(status(&app, "/v1/invites", "nonsense").await, 401);
+    assert_eq!(status(&app, "/v1/invites", &IdentityProvider::new().token(ana, "a", minute)).await, 401);
+    assert_eq!(status(&app, "/v1/invites", &provider.token(ana, "a", Duration::ZERO)).await, 401);
+
+    // An invite by link, and its acceptance.
+    let send = async |path: &str, token: &str, body: serde_json::Value| {
+        let request = Request::post(path).header("authorization", format!("Bearer {token}"));
+        let request = request.header("content-type", "application/json").body(Body::from(body.to_string()));
+        let answer = app.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED, "{path}");
+        let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+    };
+    let invite = send("/v1/invites", &token, json!({})).await;
+    send("/v1/invites/accept", &partner, json!({"code": invite["code"]})).await;
+
+    let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = router_with(backend, HttpOptions::default());
+    tokio::spawn(serve(listener, served, ServeOptions::default(), std::future::pending()));
+    let short = provider.token(ana, "a", Duration::from_secs(2));
+    let began = Instant::now();
+    let mut request = format!("ws://{address}/v1/couple/live").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", format!("couple, {short}").parse().unwrap());
+    let (mut socket, _) = client_async(request, TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let mut seen = String::new();
+    let read = async {
+        while !seen.contains("signed_out") {
+            seen.push_str(&socket.next().await.unwrap().unwrap().to_string());
+        }
+    };
+    timeout(Duration::from_secs(10), read).await.expect("the stream ends with the token");
+    let lasted = began.elapsed();
+    assert!((Duration::from_millis(1_500)..Duration::from_secs(5)).contains(&lasted), "{lasted:?}");
+    assert!(seen.contains("caught_up"), "{seen}");
+    assert_eq!(status(&app, "/v1/couple", &short).await, 401);
+    assert_eq!(status(&app, "/v1/couple", &token).await, 200);
+}
+
+#[tokio::test]
+async fn unreachable_keys_are_503_and_never_401() {
+    let (provider, users) = (IdentityProvider::new(), HostUsers::default());
+    let token = provider.token(users.add("ana@example.org"), "a", Duration::from_mins(5));
+    let document: Arc<Mutex<Option<String>>> = Arc::default();
+    let answer = |State(document): State<Arc<Mutex<Option<String>>>>| async move {
+        document.lock().unwrap().clone().ok_or(StatusCode::BAD_GATEWAY)
+    };
+    let jwks = Router::new().route("/jwks", get(answer)).with_state(document.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, jwks).await });
+
+    let app = router(backend(JwtKeys::from_url(&url).unwrap(), &users));
+    let again = async || {
+        // The next fetch is due.
+        pause();
+        advance(Duration::from_secs(10)).await;
+        resume();
+        status(&app, "/v1/invites", &token).await
+    };
+    assert_eq!(status(&app, "/v1/invites", &token).await, 503);
+    assert_eq!(again().await, 503);
+    *document.lock().unwrap() = Some(provider.jwks());
+    assert_eq!(again().await, 200);
+    *document.lock().unwrap() = None;
+    assert_eq!(again().await, 200);
+    assert_eq!(status(&app, "/v1/invites", "nonsense").await, 401);
+}
