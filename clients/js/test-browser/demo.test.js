@@ -10,7 +10,7 @@ import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 
 import { Server } from "../test/support/server.js";
-import { Demo, checkAccessibility, launch, loadTime, pair, picture, readQrCode, until } from "./support.js";
+import { Demo, checkAccessibility, launch, loadTime, misplacedPunctuation, pair, picture, readQrCode, until } from "./support.js";
 
 /** Compressed size of what a new user's browser loads, with the modules that it loads after the first paint. */
 const MAX_FIRST_LOAD = 60 * 1024;
@@ -588,7 +588,10 @@ for (const [scheme, width, direction] of /** @type {const} */ ([
     const demo = await Demo.open(browser, server.url, { scheme, width, path: "/" });
     const { page } = demo;
     const [ana, ben] = [demo.phone(1), demo.phone(2)];
-    const check = (/** @type {string} */ state) => checkAccessibility(page, `${scheme}-${width}-${direction}-${state}`);
+    const check = async (/** @type {string} */ state) => {
+      await checkAccessibility(page, `${scheme}-${width}-${direction}-${state}`);
+      assert.deepEqual(await misplacedPunctuation(page), [], `punctuation of ${state}`);
+    };
     await page.getByText("couple is running").waitFor();
     await check("00-start");
     await page.goto(`${server.url}/demo/`);
@@ -666,6 +669,11 @@ for (const [scheme, width, direction] of /** @type {const} */ ([
     await page.goto(`${server.url}/dev/mail/`);
     await page.getByRole("article").first().waitFor();
     await check("17-mailbox");
+    await fits();
+    await page.goto(`${server.url}/docs/`);
+    const path = page.locator(".opblock-summary-path").first();
+    await path.waitFor();
+    assert.equal(await path.evaluate((/** @type {Element} */ path) => getComputedStyle(path).direction), "ltr", "paths keep their order");
     await fits();
     for (const name of ["verify", "email", "cancel", "signin", "password", "invite"]) {
       // Another fragment alone would load no page.

@@ -1,7 +1,8 @@
 /**
  * Takes the picture of the demo in the README: node clients/js/test-browser/screenshot.js docs/demo.webp
  *
- * COUPLE_TEST_CLIENTS is the folder of tests/clients/install, COUPLE_TEST_SERVER the path of the server example.
+ * COUPLE_TEST_CLIENTS is the folder of tests/clients/install, COUPLE_TEST_SERVER the path of the server example. The system needs a font with
+ * emoji, for example Debian's fonts-noto-color-emoji.
  */
 
 import { writeFile } from "node:fs/promises";
@@ -22,8 +23,8 @@ try {
   await ana.signUp();
   await ben.signUp();
   await pair(ana, ben);
-  await ben.write("Good morning! Did you see the lake today?");
-  await ana.bubble("Good morning!").waitFor();
+  await ana.write("Good morning! Did you see the lake today?");
+  await ben.bubble("Good morning!").waitFor();
   await ben.element.locator(".composer input[type=file]").setInputFiles({ name: "lake.png", mimeType: "image/png", buffer: await lake(page) });
   await ana.button(/Photo, full view/).waitFor();
   await ben.button(/Photo, full view/).waitFor();
@@ -37,6 +38,7 @@ try {
   await ana.write("See you at two 🚲");
   await ana.status("2 to send");
   await ben.message().fill("Sure");
+  await ben.message().blur();
   await page.mouse.move(0, 0);
   // Notices end, pictures are complete.
   await page.waitForTimeout(9_000);

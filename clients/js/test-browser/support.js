@@ -240,6 +240,31 @@ export async function checkAccessibility(page, state) {
 }
 
 /**
+ * English texts of a page whose last punctuation mark is painted before them, as from right to left.
+ * @param {any} page
+ * @returns {Promise<string[]>}
+ */
+export function misplacedPunctuation(page) {
+  return page.evaluate(() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) {
+      const node = /** @type {Text} */ (texts.currentNode);
+      const text = node.data.trimEnd();
+      if (!/^[ -~“”’…·–]*[a-z][.?!:…]$/i.test(text)) continue;
+      const [letter, mark] = [2, 1].map((fromEnd) => {
+        const range = document.createRange();
+        range.setStart(node, text.length - fromEnd);
+        range.setEnd(node, text.length - fromEnd + 1);
+        return range.getBoundingClientRect();
+      });
+      if (mark.width > 0 && mark.left < letter.left) found.push(text);
+    }
+    return found;
+  });
+}
+
+/**
  * Milliseconds from the navigation to the demo until the sign-up forms of both phones are painted and react to a click.
  * @param {any} page
  * @param {string} url of the server
