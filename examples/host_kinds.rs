@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use couple::{
-    AccountId, Backend, CoupleId, Failure, RequestContext,
+    Backend, Failure, RequestContext,
     pairing::{Couple, PairingChange},
     timeline::{Append, EntryKind, EntryPermission, TimelineError},
 };
@@ -45,8 +45,8 @@ fn check_in() -> EntryKind {
 async fn couple(backend: &Backend) -> Result<Couple, Box<dyn Error>> {
     let ports = backend.ports();
     let couple = Couple {
-        id: CoupleId::new(&*ports.clock, &*ports.entropy),
-        members: [0, 1].map(|_| AccountId::new(&*ports.clock, &*ports.entropy)),
+        id: ports.new_id(),
+        members: [0, 1].map(|_| ports.new_id()),
         since: ports.now(),
         epoch: 1,
         ended_at: None,

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use couple::{
-    AccountId, Backend, CoupleId, Failure, RequestContext,
+    Backend, Failure, RequestContext,
     gallery::{Accepts, PictureHeader, PictureRenderer, RenderPlan, Renderer},
     media::Purpose,
     pairing::{Couple, PairingChange},
@@ -105,8 +105,8 @@ fn plum(width: usize, height: usize) -> Vec<u8> {
 async fn couple(backend: &Backend) -> Result<Couple, Box<dyn std::error::Error>> {
     let ports = backend.ports();
     let couple = Couple {
-        id: CoupleId::new(&*ports.clock, &*ports.entropy),
-        members: [0, 1].map(|_| AccountId::new(&*ports.clock, &*ports.entropy)),
+        id: ports.new_id(),
+        members: [0, 1].map(|_| ports.new_id()),
         since: ports.now(),
         epoch: 1,
         ended_at: None,

@@ -10,8 +10,9 @@ use std::sync::{
 };
 
 use couple_core::{
-    Clock, CommitError, Entropy, Error, ErrorKind, Keyring, OsEntropy, Ports, Store, SystemClock,
-    account::{self, HashCost},
+    Clock, CommitError, Entropy, Error, ErrorKind, IdGenerator, Keyring, OsEntropy, Ports, Store,
+    SystemClock, UuidV7,
+    account::{self, HashCost, PasswordHasher},
     events::Listeners,
     job::{Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
     limits::RateLimiter,
@@ -160,9 +161,11 @@ pub struct BackendBuilder {
     renderer: Arc<dyn Renderer>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    ids: Option<Arc<dyn IdGenerator>>,
     keys: Option<Keyring>,
     public_url: String,
-    hash_cost: HashCost,
+    password_hasher: Option<Arc<dyn PasswordHasher>>,
+    hash_cost: Option<HashCost>,
     hash_threads: Option<usize>,
     users: HostUsers,
     accounts: account::AccountPolicy,
@@ -200,9 +203,11 @@ impl Default for BackendBuilder {
             renderer: Arc::new(PictureRenderer),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
+            ids: None,
             keys: None,
             public_url: "http://127.0.0.1:8080".to_owned(),
-            hash_cost: HashCost::RECOMMENDED,
+            password_hasher: None,
+            hash_cost: None,
             hash_threads: None,
             users: HostUsers::default(),
             accounts: account::AccountPolicy::default(),
@@ -289,6 +294,12 @@ impl BackendBuilder {
         self.entropy = Arc::new(entropy);
         self
     }
+    /// Sets the generator of ids. Default: [`UuidV7`] with the [entropy](Self::entropy).
+    #[must_use]
+    pub fn ids(mut self, ids: impl IdGenerator) -> Self {
+        self.ids = Some(Arc::new(ids));
+        self
+    }
     /// Sets the server's secret key.
     ///
     /// Required with a [`store`](Self::store). Default: random, valid until the process ends.
@@ -309,6 +320,21 @@ impl BackendBuilder {
         self.public_url = url.into();
         self
     }
+    /// Sets the algorithm of password hashes, in place of a [`hash_cost`](Self::hash_cost). Default:
+    /// [`Argon2id`](account::Argon2id).
+    ///
+    /// It decides which stored hashes it knows: an installation that changes the algorithm keeps the old one for verification.
+    #[must_use]
+    pub fn password_hasher(mut self, hasher: impl PasswordHasher) -> Self {
+        self.password_hasher = Some(Arc::new(hasher));
+        self
+    }
+    /// Sets the cost of a password hash by Argon2id. Default: [`HashCost::RECOMMENDED`].
+    #[must_use]
+    pub const fn hash_cost(mut self, cost: HashCost) -> Self {
+        self.hash_cost = Some(cost);
+        self
+    }
     /// Sets the number of threads that hash passwords. Default: one per core.
     #[must_use]
     pub const fn hash_threads(mut self, threads: usize) -> Self {
@@ -316,8 +342,6 @@ impl BackendBuilder {
         self
     }
     setters! {
-        /// Sets the cost of a password hash. Default: [`HashCost::RECOMMENDED`].
-        hash_cost: HashCost;
         /// Sets lifetimes of codes, links and sessions.
         accounts: account::AccountPolicy;
         /// Sets the lifetime and the maximum number of invites.
@@ -384,7 +408,7 @@ impl BackendBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an authenticator without a
-    /// [`directory`](Self::directory), for an invalid hash cost, for a handler whose queue is not among the [queues](Self::queue), for
+    /// [`directory`](Self::directory), for an invalid hash cost or one beside a [`password_hasher`](Self::password_hasher), for a handler whose queue is not among the [queues](Self::queue), for
     /// two handlers of one job name, for a [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with
     /// an invalid name or schema.
     pub fn build(self) -> Result<Backend, Error> {
@@ -418,12 +442,14 @@ impl BackendBuilder {
             limits,
             clock: self.clock,
             entropy: self.entropy.clone(),
+            ids: self.ids.unwrap_or_else(|| Arc::new(UuidV7::new(self.entropy.clone()))),
             keys,
             links: Links::new(&self.public_url),
             listeners: self.listeners,
         };
         let options = AccountOptions {
             policy: self.accounts,
+            password_hasher: self.password_hasher,
             hash_cost: self.hash_cost,
             hash_threads: self.hash_threads.unwrap_or_else(cores),
         };
@@ -473,6 +499,8 @@ impl BackendBuilder {
 
 #[cfg(test)]
 mod tests {
+    use couple_core::account::Argon2id;
+
     use super::*;
 
     #[test]
@@ -484,10 +512,20 @@ mod tests {
         let limits: Arc<dyn RateLimiter> = Arc::new(MemoryLimits::new(clock.clone()));
         let mailer: Arc<dyn Mailer> = Arc::new(MemoryMailer::new());
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let ids: Arc<dyn IdGenerator> = Arc::new(UuidV7::new(OsEntropy));
+        let hasher: Arc<dyn PasswordHasher> = Arc::new(Argon2id::new(HashCost::FOR_TESTS).unwrap());
         let builder =
             Backend::builder().store(store).bus(bus).presence(presence).limits(limits).mailer(mailer);
         let builder =
             builder.clock(clock).entropy(entropy).keys(Keyring::new([7; 32])).blobs(Blobs::memory());
-        builder.hash_cost(HashCost::FOR_TESTS).build().unwrap();
+        let builder = builder.ids(ids).password_hasher(hasher);
+        builder.build().unwrap();
+    }
+
+    #[test]
+    fn cost_of_argon2id_beside_another_hasher_is_refused() {
+        let hasher = Argon2id::new(HashCost::FOR_TESTS).unwrap();
+        let both = Backend::builder().password_hasher(hasher).hash_cost(HashCost::RECOMMENDED);
+        assert_eq!(both.build().unwrap_err().kind(), ErrorKind::Misconfigured);
     }
 }

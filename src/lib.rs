@@ -11,8 +11,8 @@ pub use builder::{Backend, BackendBuilder};
 pub use couple_core as core;
 #[doc(inline)]
 pub use couple_core::{
-    AccountId, Clock, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, ManualClock, OsEntropy,
-    Principal, RequestContext, Secret, Store, SystemClock, Timestamp,
+    AccountId, Clock, CoupleId, Entropy, Error, ErrorKind, Failure, IdGenerator, Keyring, ManualClock,
+    OsEntropy, Principal, RequestContext, Secret, Store, SystemClock, Timestamp, UuidV7,
 };
 #[doc(inline)]
 pub use couple_core::{account, events, job, limits, mail, media, pairing, timeline};

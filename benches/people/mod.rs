@@ -4,15 +4,15 @@
 use std::{sync::Arc, time::Duration};
 
 use couple::{
-    AccountId, CoupleId,
+    AccountId,
     account::{Account, AccountChange, Session},
-    core::{Change, DisplayName, EmailAddress, Ports, SessionId, digest},
+    core::{Change, DisplayName, EmailAddress, Ports, digest},
     pairing::{Couple, PairingChange},
 };
 
 /// Account with a session whose token is known.
 fn person(ports: &Ports, n: usize, bearer: &str) -> (AccountId, [Change; 2]) {
-    let (now, id) = (ports.now(), AccountId::new(&*ports.clock, &*ports.entropy));
+    let (now, id) = (ports.now(), ports.new_id());
     let account = Account {
         id,
         email: EmailAddress::parse("email", &format!("p{n}@example.org")).unwrap(),
@@ -26,7 +26,7 @@ fn person(ports: &Ports, n: usize, bearer: &str) -> (AccountId, [Change; 2]) {
         version: 0,
     };
     let session = Session {
-        id: SessionId::new(&*ports.clock, &*ports.entropy),
+        id: ports.new_id(),
         account: id,
         token: digest(&[bearer.as_bytes()]),
         device: None,
@@ -50,7 +50,7 @@ pub(crate) async fn seed(ports: &Ports, couples: usize) -> Vec<String> {
         let (second, more) = person(ports, 2 * n + 1, &bearers[1]);
         changes.extend(more);
         let couple = Couple {
-            id: CoupleId::new(&*ports.clock, &*ports.entropy),
+            id: ports.new_id(),
             members: [first, second],
             since: ports.now(),
             epoch: 1,

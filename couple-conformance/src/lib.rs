@@ -16,11 +16,13 @@ pub mod account;
 pub mod blobs;
 pub mod bus;
 pub mod differential;
+pub mod id_generator;
 pub mod idempotency;
 pub mod job;
 pub mod limits;
 pub mod media;
 pub mod pairing;
+pub mod password_hasher;
 pub mod presence;
 pub mod renderer;
 pub mod store;
@@ -199,6 +201,40 @@ macro_rules! renderer {
                 r3_images_have_an_allowed_encoding, r4_images_are_upright_without_metadata,
                 r5_own_images_can_be_rendered, r6_plan_rejects_a_picture_beyond_the_limits,
                 r7_rejection_is_permanent;
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`PasswordHasher`](couple_core::account::PasswordHasher).
+///
+/// Takes an expression that creates a future of a hasher. The hasher should have its lowest cost. With `imported:`, also takes an
+/// expression that creates a future of a hasher, a [`PasswordHash`](couple_core::account::PasswordHash) of another system, and its
+/// password; otherwise H7 is not checked.
+#[macro_export]
+macro_rules! password_hasher {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            password_hasher: h1_hash_matches_only_its_password, h2_hash_depends_on_its_salt,
+                h3_hash_names_its_algorithm_and_hides_the_password, h4_new_hash_needs_no_rehash,
+                h5_unknown_hash_is_an_error, h6_wrong_password_takes_as_long;
+        }
+    };
+    ($factory:expr, imported: $imported:expr) => {
+        $crate::password_hasher!($factory);
+
+        #[tokio::test]
+        async fn h7_imported_hash_matches_and_needs_a_rehash() {
+            $crate::password_hasher::h7_imported_hash_matches_and_needs_a_rehash($imported.await).await;
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`IdGenerator`](couple_core::IdGenerator).
+#[macro_export]
+macro_rules! id_generator {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            id_generator: g1_ids_are_unique, g2_ids_are_ordered_by_time, g3_ids_do_not_count;
         }
     };
 }

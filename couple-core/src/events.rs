@@ -308,7 +308,7 @@ impl Additions<'_> {
     /// # Errors
     /// The same as for [`enqueue`](Self::enqueue).
     pub fn enqueue_at<J: Job>(&mut self, job: &J, due_at: Timestamp) -> Result<(), Error> {
-        let job = NewJob::at(job, due_at, &*self.ports.clock, &*self.ports.entropy)?;
+        let job = NewJob::at(job, due_at, self.ports)?;
         self.changes.push(JobChange::Enqueue(job).into());
         Ok(())
     }

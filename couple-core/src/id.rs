@@ -1,28 +1,68 @@
-//! Identifiers: `UUIDv7` newtypes (RFC 9562, section 5.7) created from an injected clock and entropy.
+//! Identifiers: UUIDs of one type for each kind of row, and the port that creates them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Clock, Entropy};
+use crate::{Clock, Entropy, Timestamp};
+
+/// Port that creates the ids of all rows. An `Arc` of an implementation is one.
+///
+/// Stores compare ids as 16 bytes, from the first to the last, and ids are keys of clustered indexes.
+///
+/// # Guarantees
+/// 1. **G1** Ids are unique: among all threads and processes, also for equal times and after the clock was set back.
+/// 2. **G2** Ids are ordered by the millisecond of their time, so that new rows are written at the end of an index.
+/// 3. **G3** An id shows no more than its time: its last 62 bits are random. They do not count, and name no process.
+pub trait IdGenerator: Send + Sync + 'static {
+    /// Creates an id at the time `now`.
+    fn generate(&self, now: Timestamp) -> Uuid;
+}
+
+impl<G: IdGenerator + ?Sized> IdGenerator for Arc<G> {
+    fn generate(&self, now: Timestamp) -> Uuid {
+        (**self).generate(now)
+    }
+}
+
+/// Default [`IdGenerator`]: UUIDs of version 7 (RFC 9562, section 5.7), of the millisecond and 74 random bits.
+#[derive(Debug, Clone, Copy)]
+pub struct UuidV7<E>(E);
+
+impl<E: Entropy> UuidV7<E> {
+    /// Creates a generator that takes the random bits from `entropy`.
+    pub const fn new(entropy: E) -> Self {
+        Self(entropy)
+    }
+}
+
+impl<E: Entropy> IdGenerator for UuidV7<E> {
+    fn generate(&self, now: Timestamp) -> Uuid {
+        uuid_v7(now, &self.0)
+    }
+}
+
+fn uuid_v7(now: Timestamp, entropy: &dyn Entropy) -> Uuid {
+    let mut random = [0; 10];
+    entropy.fill(&mut random);
+    let millis = u64::try_from(now.micros() / 1000).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)+) => {$(
         $(#[$doc])*
         ///
-        /// A UUIDv7: sorts by the millisecond of its creation. Opaque to clients.
+        /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
         impl $name {
-            /// Creates an identifier.
+            /// Creates an identifier as [`UuidV7`] does.
             pub fn new(clock: &dyn Clock, entropy: &dyn Entropy) -> Self {
-                let mut random = [0; 10];
-                entropy.fill(&mut random);
-                let millis = u64::try_from(clock.now().micros() / 1000).unwrap_or(0);
-                Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+                Self(uuid_v7(clock.now(), entropy))
             }
             /// Wraps an identifier that was stored or created elsewhere, for example by a host.
             #[must_use]
@@ -30,6 +70,9 @@ macro_rules! ids {
             /// Identifier as stored.
             #[must_use]
             pub const fn as_uuid(self) -> Uuid { self.0 }
+        }
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self { Self(id) }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }

@@ -102,7 +102,9 @@ pub use email::{EmailAddress, EmailKey};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{BoxError, Error, ErrorKind, Failure};
 pub use host_statements::HostStatements;
-pub use id::{AccountId, CoupleId, InviteId, JobId, MediaId, SessionId, TokenId, UploadId};
+pub use id::{
+    AccountId, CoupleId, IdGenerator, InviteId, JobId, MediaId, SessionId, TokenId, UploadId, UuidV7,
+};
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;
 pub use principal::Principal;

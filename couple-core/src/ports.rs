@@ -5,10 +5,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tracing::Instrument as _;
 
 use crate::{
-    Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, Keyring, Store,
-    Timestamp,
+    Change, Clock, CommitError, Committed, CoupleId, Entropy, Error, ErrorKind, Failure, IdGenerator,
+    Keyring, Store, Timestamp,
     events::Listeners,
-    job::{Job, NewJob},
+    job::{Job, JobChange, NewJob},
     limits::{LimitKey, Limited, RateLimiter, Rule},
     live::{Bus, Notice, Presence, Topic},
     mail::Links,
@@ -30,6 +30,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Source of random bytes.
     pub entropy: Arc<dyn Entropy>,
+    /// Generator of the ids of new rows.
+    pub ids: Arc<dyn IdGenerator>,
     /// Key ring from which mailed codes and links are derived.
     pub keys: Keyring,
     /// Builder of the links in mails.
@@ -52,6 +54,12 @@ impl Ports {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Creates an id, such as a [`CoupleId`].
+    #[must_use]
+    pub fn new_id<I: From<uuid::Uuid>>(&self) -> I {
+        self.ids.generate(self.now()).into()
     }
 
     /// Commits the changes with what the [listeners](crate::events) add, and publishes notices of them.
@@ -125,7 +133,7 @@ impl Ports {
     /// # Errors
     /// [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
     pub fn enqueue<J: Job>(&self, job: &J) -> Result<Change, Error> {
-        NewJob::now(job, &*self.clock, &*self.entropy)
+        Ok(JobChange::Enqueue(NewJob::at(job, self.now(), self)?).into())
     }
 
     /// Takes one token from each bucket, in order. Refuses at the first empty one.

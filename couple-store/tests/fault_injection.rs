@@ -19,7 +19,7 @@ use std::{
 use couple_conformance::World;
 use couple_core::{
     Change, CommitError, Conflict, CoupleId, Entropy as _, Error, ErrorKind, IdempotencyChange, Keyring,
-    OsEntropy, OutcomeRecord, Ports, Store,
+    OsEntropy, OutcomeRecord, Ports, Store, UuidV7,
     account::{Account, AccountChange, PurgeAccountsHandler, SeenToken, Tally, TallyId, Token, TokenKind},
     digest,
     events::Listeners,
@@ -750,6 +750,7 @@ async fn purge_due_accounts(
         limits: Arc::new(Unlimited),
         clock: world.clock.clone(),
         entropy: Arc::new(OsEntropy),
+        ids: Arc::new(UuidV7::new(OsEntropy)),
         keys: Keyring::new([7; 32]),
         links: Links::new("http://localhost"),
         listeners: Listeners::default(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use couple_core::{
     Entropy, Error, ErrorKind, Ports,
     account::{
-        AccountPolicy, Accounts, HashCost, MailJobHandler, PasswordHasher, PurgeAccountsHandler,
-        PurgeTokensHandler,
+        AccountPolicy, Accounts, Argon2id, HashCost, HashingPool, MailJobHandler, PasswordHasher,
+        PurgeAccountsHandler, PurgeTokensHandler,
     },
     job::{Registry, Schedule},
     live::SessionChecker,
@@ -32,7 +32,8 @@ pub(super) struct HostUsers {
 /// Options of the built-in accounts.
 pub(super) struct AccountOptions {
     pub(super) policy: AccountPolicy,
-    pub(super) hash_cost: HashCost,
+    pub(super) password_hasher: Option<Arc<dyn PasswordHasher>>,
+    pub(super) hash_cost: Option<HashCost>,
     pub(super) hash_threads: usize,
 }
 
@@ -54,7 +55,7 @@ impl HostUsers {
         options: AccountOptions,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Users, Error> {
-        let AccountOptions { policy, hash_cost, hash_threads } = options;
+        let AccountOptions { policy, password_hasher, hash_cost, hash_threads } = options;
         let (accounts, directory): (_, Arc<dyn Directory>) = match self.directory {
             Some(directory) => (None, directory),
             None => {
@@ -65,8 +66,13 @@ impl HostUsers {
                     ));
                 }
                 // 19 MiB and two passes take about 15 ms: a queue of 64 per thread is empty within a second.
-                let hasher = PasswordHasher::new(hash_cost, hash_threads, hash_threads * 64, entropy)?;
-                let accounts = Accounts::new(ports.clone(), Arc::new(hasher), policy.clone());
+                let pool = HashingPool::new(
+                    hasher_of(password_hasher, hash_cost)?,
+                    hash_threads,
+                    hash_threads * 64,
+                    entropy,
+                )?;
+                let accounts = Accounts::new(ports.clone(), Arc::new(pool), policy.clone());
                 (Some(accounts.clone()), Arc::new(accounts))
             }
         };
@@ -77,6 +83,19 @@ impl HostUsers {
             authenticator: self.authenticator,
             policy,
         })
+    }
+}
+
+/// Hasher of the host, or Argon2id with the given cost.
+fn hasher_of(
+    hasher: Option<Arc<dyn PasswordHasher>>,
+    cost: Option<HashCost>,
+) -> Result<Arc<dyn PasswordHasher>, Error> {
+    match (hasher, cost) {
+        (Some(hasher), None) => Ok(hasher),
+        (None, cost) => Ok(Arc::new(Argon2id::new(cost.unwrap_or(HashCost::RECOMMENDED))?)),
+        (Some(_), Some(_)) => Err(Error::new(ErrorKind::Misconfigured, "build backend")
+            .context("a .hash_cost(…) beside a .password_hasher(…): the cost is one of Argon2id, give it to your hasher")),
     }
 }
 

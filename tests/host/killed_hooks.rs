@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use couple::{
-    AccountId, Backend, CoupleId, Keyring, Store,
+    Backend, CoupleId, Keyring, Store,
     blobs::Blobs,
     events::Event,
     job::{Context, Job, Queue, WorkerOptions},
@@ -86,8 +86,8 @@ async fn process_that_founds_couples() {
         loop {
             let ports = backend.ports();
             let couple = Couple {
-                id: CoupleId::new(&*ports.clock, &*ports.entropy),
-                members: [0, 1].map(|_| AccountId::new(&*ports.clock, &*ports.entropy)),
+                id: ports.new_id(),
+                members: [0, 1].map(|_| ports.new_id()),
                 since: ports.now(),
                 epoch: 1,
                 ended_at: None,

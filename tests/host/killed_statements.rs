@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use couple::{
-    AccountId, Backend, CoupleId, Keyring, Store,
+    Backend, Keyring, Store,
     blobs::Blobs,
     core::{CommitError, Committed, Ports},
     pairing::{Couple, PairingChange},
@@ -19,8 +19,8 @@ const CREATE: &str = "CREATE TABLE host_couple (id VARCHAR(40) NOT NULL PRIMARY 
 
 fn couple(ports: &Ports) -> Couple {
     Couple {
-        id: CoupleId::new(&*ports.clock, &*ports.entropy),
-        members: [0, 1].map(|_| AccountId::new(&*ports.clock, &*ports.entropy)),
+        id: ports.new_id(),
+        members: [0, 1].map(|_| ports.new_id()),
         since: ports.now(),
         epoch: 1,
         ended_at: None,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use couple::{
-    AccountId, Backend, CoupleId, Keyring,
+    Backend, Keyring,
     blobs::Blobs,
     core::{Change, live::Topic},
     events::Event,
@@ -42,8 +42,8 @@ async fn commit_with_statements_has_listeners_and_notices() {
         .unwrap();
     let ports = backend.ports();
     let couple = Couple {
-        id: CoupleId::new(&*ports.clock, &*ports.entropy),
-        members: [0, 1].map(|_| AccountId::new(&*ports.clock, &*ports.entropy)),
+        id: ports.new_id(),
+        members: [0, 1].map(|_| ports.new_id()),
         since: ports.now(),
         epoch: 1,
         ended_at: None,

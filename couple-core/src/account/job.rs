@@ -147,7 +147,7 @@ impl MailJobHandler {
         let fresh = match written {
             Some(token) if now < token.created_at.plus(self.policy.code_lifetime / 2) => return Ok(token),
             Some(_) => {
-                let id = TokenId::new(&*self.ports.clock, &*self.ports.entropy);
+                let id = self.ports.new_id();
                 rules::NewToken { id, ..new_token }
             }
             None => new_token,
@@ -175,7 +175,7 @@ impl MailJobHandler {
             return Ok(Some(written));
         }
         let fresh = rules::NewToken {
-            id: TokenId::new(&*self.ports.clock, &*self.ports.entropy),
+            id: self.ports.new_id(),
             kind: written.kind,
             email: &written.email,
             account: written.account,

@@ -4,8 +4,10 @@
 //! code and a link. Confirming one of them creates the account. So every account has a verified address, an
 //! unconfirmed sign-up reserves nothing, and no user can set a password for the address of another person.
 
+mod argon2id;
 mod export;
 mod hasher;
+mod hashing_pool;
 mod job;
 mod limits;
 mod password;
@@ -15,8 +17,10 @@ pub mod rules;
 mod service;
 mod tally;
 
+pub use argon2id::{Argon2id, HashCost};
 pub use export::Export;
-pub use hasher::{HashCost, PasswordHasher};
+pub use hasher::PasswordHasher;
+pub use hashing_pool::HashingPool;
 pub use job::{MailJob, MailJobHandler};
 pub use limits::{AccountLimits, GuessLimits, MailLimits};
 pub use password::{Password, PasswordHash};

@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
-use data_encoding::BASE64_NOPAD;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
-use zeroize::Zeroizing;
 
-use crate::{Digest, Invalid, Secret};
+use crate::{Invalid, Secret};
 
 /// Password as typed. Never printed and never stored.
 #[derive(Debug, Clone)]
@@ -44,6 +41,11 @@ impl Password {
         }
         // Normalise, because keyboards differ in the normal form of the same password.
         Some(Self(Secret::new(typed.expose().nfc().collect())))
+    }
+    /// Text to hash: what was typed, in the normal form NFC.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
     }
 }
 
@@ -102,7 +104,9 @@ fn is_common(text: &str, context: &[&str]) -> bool {
     distinct < 5 || rest.chars().count() < 5
 }
 
-/// Hash of a password: a PHC string with its parameters. `Debug` hides it.
+/// Hash of a password: a string that begins with `$` and the name of its algorithm, with parameters and salt. `Debug` hides it.
+///
+/// [`Argon2id`](super::Argon2id) writes PHC strings.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PasswordHash(String);
@@ -114,89 +118,14 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    /// Wraps a stored PHC string without checking it.
-    pub fn from_stored(phc: impl Into<String>) -> Self {
-        Self(phc.into())
+    /// Wraps a stored or imported hash without checking it.
+    pub fn from_stored(text: impl Into<String>) -> Self {
+        Self(text.into())
     }
-    /// PHC string.
+    /// The hash as stored.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// Parsed password hash: parameters, salt and hash.
-pub(super) struct HashParameters {
-    params: Params,
-    salt: Vec<u8>,
-    hash: [u8; 32],
-}
-
-impl HashParameters {
-    /// Parses a PHC string. Refuses parameters that would make a sign-in use too much memory or time.
-    pub(super) fn parse(phc: &PasswordHash) -> Option<Self> {
-        let mut parts = phc.0.strip_prefix("$argon2id$v=19$")?.split('$');
-        let (params, salt, hash, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
-            return None;
-        };
-        let mut params = params.split(',');
-        let mut number = |key: &str| params.next()?.strip_prefix(key)?.parse::<u32>().ok();
-        let (memory, passes, lanes) = (number("m=")?, number("t=")?, number("p=")?);
-        if memory > 1 << 20 || passes > 16 || lanes > 16 {
-            return None;
-        }
-        Some(Self {
-            params: Params::new(memory, passes, lanes, Some(32)).ok()?,
-            salt: BASE64_NOPAD.decode(salt.as_bytes()).ok()?,
-            hash: BASE64_NOPAD.decode(hash.as_bytes()).ok()?.try_into().ok()?,
-        })
-    }
-
-    pub(super) fn weaker_than(&self, params: &Params) -> bool {
-        self.params.m_cost() < params.m_cost() || self.params.t_cost() < params.t_cost()
-    }
-}
-
-/// Working memory of a hashing thread, reused because fresh pages cost up to a third of a hash.
-pub(super) struct HashMemory(Vec<Block>);
-
-impl HashMemory {
-    pub(super) const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    fn raw(&mut self, params: &Params, password: &Password, salt: &[u8]) -> Option<[u8; 32]> {
-        if self.0.len() < params.block_count() {
-            self.0.resize(params.block_count(), Block::new());
-        }
-        let mut out = Zeroizing::new([0; 32]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-            .hash_password_into_with_memory(password.0.expose().as_bytes(), salt, &mut *out, &mut self.0)
-            .ok()?;
-        Some(*out)
-    }
-
-    /// Hashes with a salt; none only for parameters that `Params` does not allow.
-    pub(super) fn hash(
-        &mut self,
-        params: &Params,
-        password: &Password,
-        salt: &[u8; 16],
-    ) -> Option<PasswordHash> {
-        let hash = self.raw(params, password, salt)?;
-        Some(PasswordHash(format!(
-            "$argon2id$v=19$m={},t={},p={}${}${}",
-            params.m_cost(),
-            params.t_cost(),
-            params.p_cost(),
-            BASE64_NOPAD.encode(salt),
-            BASE64_NOPAD.encode(&hash)
-        )))
-    }
-
-    pub(super) fn verify(&mut self, stored: &HashParameters, password: &Password) -> bool {
-        self.raw(&stored.params, password, &stored.salt)
-            .is_some_and(|hash| Digest::from_bytes(hash).same_as(&Digest::from_bytes(stored.hash)))
     }
 }
 
@@ -228,28 +157,5 @@ mod tests {
         ] {
             assert_eq!(choose(common), Err("too_common"), "{common}");
         }
-    }
-
-    #[test]
-    fn phc_strings_are_read_back_and_bounded() {
-        let params = Params::new(64, 1, 1, Some(32)).unwrap();
-        let password = Password::typed(&Secret::new("x".to_owned())).unwrap();
-        let hash = HashMemory::new().hash(&params, &password, &[7; 16]).unwrap();
-        let stored = HashParameters::parse(&hash).unwrap();
-        assert!(HashMemory::new().verify(&stored, &password));
-        assert!(!HashMemory::new().verify(&stored, &Password::typed(&Secret::new("y".to_owned())).unwrap()));
-        assert!(stored.weaker_than(&Params::new(128, 1, 1, Some(32)).unwrap()));
-        assert!(HashParameters::parse(&PasswordHash(hash.0.replace("m=64", "m=4000000"))).is_none());
-        assert!(HashParameters::parse(&PasswordHash("plain".into())).is_none());
-        assert_eq!(format!("{hash:?} {password:?}"), "PasswordHash(…) Password(Secret(…))");
-    }
-
-    #[test]
-    fn password_matches_in_both_normal_forms() {
-        let params = Params::new(64, 1, 1, Some(32)).unwrap();
-        let composed = Password::typed(&Secret::new("caf\u{e9}".to_owned())).unwrap();
-        let decomposed = Password::typed(&Secret::new("cafe\u{301}".to_owned())).unwrap();
-        let hash = HashMemory::new().hash(&params, &composed, &[7; 16]).unwrap();
-        assert!(HashMemory::new().verify(&HashParameters::parse(&hash).unwrap(), &decomposed));
     }
 }

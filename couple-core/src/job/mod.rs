@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Change, Clock, Entropy, Error, ErrorKind, JobId, Timestamp};
+use crate::{Error, ErrorKind, JobId, Ports, Timestamp};
 
 /// Kind of background job: its payload and its constants.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -74,14 +74,9 @@ impl NewJob {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
-    pub fn at<J: Job>(
-        job: &J,
-        due_at: Timestamp,
-        clock: &dyn Clock,
-        entropy: &dyn Entropy,
-    ) -> Result<Self, Error> {
+    pub fn at<J: Job>(job: &J, due_at: Timestamp, ports: &Ports) -> Result<Self, Error> {
         Ok(Self {
-            id: JobId::new(clock, entropy),
+            id: ports.new_id(),
             queue: J::QUEUE.to_owned(),
             name: J::NAME.to_owned(),
             payload: serde_json::to_string(job)
@@ -90,15 +85,8 @@ impl NewJob {
             due_at,
             expires_at: due_at.plus(J::MAX_AGE),
             max_attempts: J::MAX_ATTEMPTS,
-            created_at: clock.now(),
+            created_at: ports.now(),
         })
-    }
-    /// Creates the change that enqueues a job which is due now.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Internal`] when the payload cannot be serialized as JSON.
-    pub fn now<J: Job>(job: &J, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<Change, Error> {
-        Ok(JobChange::Enqueue(Self::at(job, clock.now(), clock, entropy)?).into())
     }
 }
 

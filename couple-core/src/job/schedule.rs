@@ -66,7 +66,7 @@ impl Schedule {
     }
 
     fn at<J: Job>(times: Times, make: impl Fn() -> J + Send + Sync + 'static) -> Self {
-        let make = move |ports: &Ports, due| NewJob::at(&make(), due, &*ports.clock, &*ports.entropy);
+        let make = move |ports: &Ports, due| NewJob::at(&make(), due, ports);
         Self { name: J::NAME, times, make: Arc::new(make) }
     }
 

@@ -155,7 +155,7 @@ impl Pictures {
         let mut key = [0; 16];
         self.ports.entropy.fill(&mut key);
         Ok(AdmittedUpload {
-            id: MediaId::new(&*self.ports.clock, &*self.ports.entropy),
+            id: self.ports.new_id(),
             space,
             owner: account,
             purpose,

@@ -124,7 +124,7 @@ impl Gallery {
             return Err(ResumeError::TooMuchUnfinished);
         }
         let row = ResumableUpload {
-            id: UploadId::new(&*self.0.ports.clock, &*self.0.ports.entropy),
+            id: self.0.ports.new_id(),
             owner: by,
             couple,
             length: new.length.map(bytes),
@@ -178,7 +178,7 @@ impl Gallery {
             return Err(ResumeError::CoupleEnded);
         }
         let row = ResumableUpload {
-            id: UploadId::new(&*self.0.ports.clock, &*self.0.ports.entropy),
+            id: self.0.ports.new_id(),
             owner: by,
             couple,
             length: Some(offset),

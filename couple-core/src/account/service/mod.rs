@@ -21,7 +21,7 @@ pub use session_start::SignedIn;
 pub use sign_in::SignIn;
 pub use verification::Verification;
 
-use super::{Account, AccountError, AccountPolicy, MailJob, PasswordHasher};
+use super::{Account, AccountError, AccountPolicy, HashingPool, MailJob};
 use crate::{AccountId, Change, EmailAddress, Error, Failure, Invalid, Locale, Ports, TokenId};
 
 type AccountResult<T> = Result<T, Failure<AccountError>>;
@@ -30,14 +30,14 @@ type AccountResult<T> = Result<T, Failure<AccountError>>;
 #[derive(Debug, Clone)]
 pub struct Accounts {
     ports: Ports,
-    hasher: Arc<PasswordHasher>,
+    hasher: Arc<HashingPool>,
     policy: Arc<AccountPolicy>,
 }
 
 impl Accounts {
     /// Creates the service.
     #[must_use]
-    pub fn new(ports: Ports, hasher: Arc<PasswordHasher>, policy: AccountPolicy) -> Self {
+    pub fn new(ports: Ports, hasher: Arc<HashingPool>, policy: AccountPolicy) -> Self {
         Self { ports, hasher, policy: Arc::new(policy) }
     }
 
@@ -62,7 +62,7 @@ impl Accounts {
     }
 
     fn new_token_id(&self) -> TokenId {
-        TokenId::new(&*self.ports.clock, &*self.ports.entropy)
+        self.ports.new_id()
     }
 }
 

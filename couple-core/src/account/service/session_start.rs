@@ -47,7 +47,7 @@ impl Accounts {
         self.ports.entropy.fill(&mut seed);
         let token = self.bearer(&seed);
         let session = Session {
-            id: SessionId::new(&*self.ports.clock, &*self.ports.entropy),
+            id: self.ports.new_id(),
             account,
             token: digest(&[token.expose().as_bytes()]),
             device: context.device.clone(),

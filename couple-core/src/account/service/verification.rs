@@ -2,7 +2,7 @@
 
 use super::{AccountResult, Accounts, Proof, SignedIn, invalid, local_part, proof::AdmittedProof};
 use crate::{
-    AccountId, Decision, DisplayName, Failure, Locale, RequestContext, Secret, UnitOfWork,
+    Decision, DisplayName, Failure, Locale, RequestContext, Secret, UnitOfWork,
     account::{
         Account, AccountError, Password, PasswordHash, TokenKind,
         rules::{self, PresentedToken, VerifiedFields},
@@ -69,7 +69,7 @@ impl Accounts {
                 |proof, facts| {
                     let chosen = facts.hash.clone().filter(|_| facts.sets_password());
                     let id = facts.created.as_ref().map(|account| account.id);
-                    let id = id.unwrap_or_else(|| AccountId::new(&*self.ports.clock, &*self.ports.entropy));
+                    let id = id.unwrap_or_else(|| self.ports.new_id());
                     let new = self.new_session(id, context, now);
                     let (account, mut changes) = match &facts.created {
                         Some(account) => {

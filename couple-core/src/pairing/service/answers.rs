@@ -180,7 +180,7 @@ impl Pairings {
             invite: read.invite.as_ref(),
             blocked: read.blocked,
             previous: read.previous,
-            id: CoupleId::new(&*self.ports.clock, &*self.ports.entropy),
+            id: self.ports.new_id(),
         };
         rules::accept(&facts, now)
     }

@@ -85,7 +85,7 @@ impl Pairings {
         };
         let work = UnitOfWork::new(&self.ports);
         let now = work.now();
-        let id = InviteId::new(&*self.ports.clock, &*self.ports.entropy);
+        let id = self.ports.new_id();
         let invite = Invite {
             id,
             inviter: person.id,

@@ -1,0 +1,304 @@
+//! Bounded thread pool that hashes passwords, so that hashing cannot starve other work.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
+    thread,
+};
+
+use data_encoding::HEXLOWER;
+use tokio::sync::oneshot;
+
+use super::{Password, PasswordHash, PasswordHasher};
+use crate::{Entropy, Error, ErrorKind, Secret};
+
+type HashTask = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct QueuedTask {
+    /// Verifications for sign-ins: run first.
+    urgent: VecDeque<HashTask>,
+    /// Hashes of new passwords.
+    other: VecDeque<HashTask>,
+    closed: bool,
+}
+
+struct Pool {
+    waiting: Mutex<QueuedTask>,
+    filled: Condvar,
+    max_queued: usize,
+}
+
+/// Runs a [`PasswordHasher`] on a fixed number of threads with a bounded queue.
+///
+/// The number of concurrent hashes, and their memory, never exceeds the number of threads.
+pub struct HashingPool {
+    pool: Arc<Pool>,
+    hasher: Arc<dyn PasswordHasher>,
+    entropy: Arc<dyn Entropy>,
+    decoy: Arc<OnceLock<PasswordHash>>,
+}
+
+impl std::fmt::Debug for HashingPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HashingPool").field("max_queued", &self.pool.max_queued).finish_non_exhaustive()
+    }
+}
+
+impl HashingPool {
+    /// Starts `threads` threads and a queue for at most `waiting` passwords.
+    ///
+    /// A suitable size is the number of hashes that are computed in the time that a user is willing to wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when a thread cannot be started.
+    pub fn new(
+        hasher: impl PasswordHasher,
+        threads: usize,
+        waiting: usize,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, Error> {
+        let pool =
+            Arc::new(Pool { waiting: Mutex::default(), filled: Condvar::new(), max_queued: waiting.max(1) });
+        for n in 0..threads.max(1) {
+            let pool = pool.clone();
+            thread::Builder::new()
+                .name(format!("password-{n}"))
+                .spawn(move || {
+                    lower_thread_priority();
+                    pool.work();
+                })
+                .map_err(|e| Error::new(ErrorKind::Unavailable, "password hasher").source(e))?;
+        }
+        Ok(Self { pool, hasher: Arc::new(hasher), entropy, decoy: Arc::default() })
+    }
+
+    /// Hashes a new password.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when the queue is full; errors of the hasher.
+    pub async fn hash(&self, password: Password) -> Result<PasswordHash, Error> {
+        let (hasher, salt) = (self.hasher.clone(), self.salt());
+        self.run(false, move || hasher.hash(&password, &salt)).await
+    }
+
+    /// Verifies a password, in the same time whether or not there is a stored hash.
+    ///
+    /// `Some` if the password matches, with a new hash if the stored hash needs a rehash.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when the queue is full; [`ErrorKind::Corrupt`] when the stored hash is
+    /// malformed; other errors of the hasher.
+    pub async fn verify(
+        &self,
+        stored: Option<&PasswordHash>,
+        password: Password,
+    ) -> Result<Option<Option<PasswordHash>>, Error> {
+        let (hasher, salt, decoy, stored) = (self.hasher.clone(), self.salt(), self.decoy(), stored.cloned());
+        self.run(true, move || {
+            // For a known account too: otherwise the first sign-in to an unknown account would take longer.
+            let decoy = decoy(&*hasher)?;
+            let matches = hasher.verify(stored.as_ref().unwrap_or(&decoy), &password)?;
+            match stored {
+                Some(stored) if matches && hasher.needs_rehash(&stored) => {
+                    hasher.hash(&password, &salt).map(|rehashed| Some(Some(rehashed)))
+                }
+                stored => Ok((matches && stored.is_some()).then_some(None)),
+            }
+        })
+        .await
+    }
+
+    /// Hash to verify for an account that does not exist or has no password: same work, never a match.
+    ///
+    /// It is made by the first verification, so that a start takes no time.
+    fn decoy(&self) -> impl FnOnce(&dyn PasswordHasher) -> Result<PasswordHash, Error> + use<> {
+        let (decoy, salt) = (self.decoy.clone(), self.salt());
+        let mut password = [0; 32];
+        self.entropy.fill(&mut password);
+        move |hasher| {
+            if let Some(made) = decoy.get() {
+                return Ok(made.clone());
+            }
+            let password = Password::typed(&Secret::new(HEXLOWER.encode(&password)))
+                .ok_or_else(|| Error::new(ErrorKind::Internal, "hash password"))?;
+            let made = hasher.hash(&password, &salt)?;
+            Ok(decoy.get_or_init(|| made).clone())
+        }
+    }
+
+    fn salt(&self) -> [u8; 16] {
+        let mut salt = [0; 16];
+        self.entropy.fill(&mut salt);
+        salt
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        urgent: bool,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        let task: HashTask = Box::new(move || {
+            // Skip the work of a cancelled request.
+            if !answer.is_closed() {
+                let _ = answer.send(work());
+            }
+        });
+        self.pool.push(urgent, task)?;
+        answered.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, "hash password").context("the password hasher panicked"))
+        })
+    }
+}
+/// Lowers the priority of the current thread, so that other work runs first.
+///
+/// With two hashing threads on two cores, every other request would otherwise wait for a time slice of the
+/// scheduler at each step.
+fn lower_thread_priority() {
+    // Only on Linux the nice value belongs to the thread; on other systems it would change the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(19) {
+        tracing::debug!(%error, "could not lower the priority of a password hashing thread");
+    }
+}
+
+impl Drop for HashingPool {
+    fn drop(&mut self) {
+        self.pool.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.pool.filled.notify_all();
+    }
+}
+
+impl Pool {
+    fn push(&self, urgent: bool, task: HashTask) -> Result<(), Error> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.urgent.len() + waiting.other.len() >= self.max_queued {
+            return Err(Error::new(ErrorKind::Overloaded, "hash password")
+                .context("too many passwords wait to be hashed"));
+        }
+        if urgent { &mut waiting.urgent } else { &mut waiting.other }.push_back(task);
+        drop(waiting);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    fn work(&self) {
+        loop {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let task = loop {
+                if let Some(task) = waiting.urgent.pop_front() {
+                    break task;
+                }
+                if let Some(task) = waiting.other.pop_front() {
+                    break task;
+                }
+                if waiting.closed {
+                    return;
+                }
+                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(waiting);
+            // The caller gets an error, and the thread serves the next task.
+            if catch_unwind(AssertUnwindSafe(task)).is_err() {
+                tracing::error!("the password hasher panicked");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        OsEntropy,
+        account::{Argon2id, HashCost},
+    };
+
+    fn typed(text: &str) -> Password {
+        Password::typed(&Secret::new(text.to_owned())).unwrap()
+    }
+
+    fn pool(hasher: impl PasswordHasher, waiting: usize) -> HashingPool {
+        HashingPool::new(hasher, 1, waiting, Arc::new(OsEntropy)).unwrap()
+    }
+
+    fn argon2id(memory: u32, passes: u32) -> Argon2id {
+        Argon2id::new(HashCost { memory, passes }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn verification_upgrades_a_weaker_hash() {
+        let (weak, strong) = (pool(argon2id(8, 1), 8), pool(argon2id(64, 2), 8));
+        let hash = weak.hash(typed("one")).await.unwrap();
+        assert_eq!(weak.verify(Some(&hash), typed("one")).await.unwrap(), Some(None));
+        assert_eq!(weak.verify(Some(&hash), typed("two")).await.unwrap(), None);
+        assert_eq!(weak.verify(None, typed("one")).await.unwrap(), None);
+        let upgraded = strong.verify(Some(&hash), typed("one")).await.unwrap().unwrap().unwrap();
+        assert_eq!(strong.verify(Some(&upgraded), typed("one")).await.unwrap(), Some(None));
+        assert_eq!(strong.verify(Some(&hash), typed("two")).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn hashing_is_refused_when_too_many_wait() {
+        let pool = Arc::new(pool(Argon2id::new(HashCost::RECOMMENDED).unwrap(), 2));
+        let all = (0..20).map(|n| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.hash(typed(&n.to_string())).await.map_err(|e| e.kind()) })
+        });
+        let mut refused = 0;
+        for one in all.collect::<Vec<_>>() {
+            match one.await.unwrap() {
+                Ok(_) => {}
+                Err(kind) => {
+                    assert_eq!(kind, ErrorKind::Overloaded);
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused >= 10, "{refused}");
+    }
+
+    /// Hasher that counts its work, and panics for the password `panic`.
+    struct Counting(Argon2id, Mutex<Vec<&'static str>>);
+
+    impl PasswordHasher for Counting {
+        fn hash(&self, password: &Password, salt: &[u8; 16]) -> Result<PasswordHash, Error> {
+            self.1.lock().unwrap().push("hash");
+            self.0.hash(password, salt)
+        }
+        fn verify(&self, hash: &PasswordHash, password: &Password) -> Result<bool, Error> {
+            self.1.lock().unwrap().push("verify");
+            assert_ne!(password.expose(), "panic");
+            self.0.verify(hash, password)
+        }
+        fn needs_rehash(&self, hash: &PasswordHash) -> bool {
+            self.0.needs_rehash(hash)
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_account_takes_the_work_of_a_known_one() {
+        let hasher = Arc::new(Counting(argon2id(8, 1), Mutex::default()));
+        let work = || std::mem::take(&mut *hasher.1.lock().unwrap());
+        let hash = hasher.hash(&typed("one"), &[7; 16]).unwrap();
+        for (first, second) in [(Some(&hash), None), (None, Some(&hash))] {
+            let pool = pool(hasher.clone(), 8);
+            work();
+            pool.verify(first, typed("two")).await.unwrap();
+            assert_eq!(work(), ["hash", "verify"], "the first verification makes the decoy");
+            pool.verify(second, typed("two")).await.unwrap();
+            assert_eq!(work(), ["verify"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn panic_of_a_hasher_fails_one_verification() {
+        let pool = pool(Counting(argon2id(8, 1), Mutex::default()), 8);
+        let hash = pool.hash(typed("one")).await.unwrap();
+        let error = pool.verify(Some(&hash), typed("panic")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(pool.verify(Some(&hash), typed("one")).await.unwrap(), Some(None));
+    }
+}
