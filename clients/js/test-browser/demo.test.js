@@ -224,6 +224,7 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await elsewhere.bubble("Hello Ana").waitFor();
   await ana.closeSheet();
   await ana.openSettings();
+  assert.equal(await ana.element.getByText("Chrome on Linux").count(), 2);
   await ana.button("End").click();
   await elsewhere.element.getByText("This session was ended.").waitFor();
   await elsewhere.button("Sign in").waitFor();
@@ -350,6 +351,7 @@ test("two tabs of one phone share a connection, and the second takes over", asyn
   const { demo, ana, ben } = await openPair();
   const tab = await demo.openTab(`${server.url}/demo/?phone=1`);
   const other = demo.phone(1, tab);
+  assert.equal((await tab.locator(".phone").boundingBox()).width, tab.viewportSize().width, "the phone fills its tab");
   await other.write("from the second tab");
   await ana.bubble("from the second tab").waitFor();
   await ben.bubble("from the second tab").waitFor();

@@ -159,7 +159,7 @@ export async function openSettings(phone) {
           h(
             "div",
             { class: "grow" },
-            h("p", { class: "clip", dir: "auto" }, device ?? "Unknown device"),
+            h("p", { class: "clip", dir: "auto", title: device }, device ? deviceName(device) : "Unknown device"),
             h("p", { class: "small muted" }, current ? "This phone" : `Last used ${dateOf(seen_at)}`),
           ),
           !current && h("button", { type: "button", class: "danger", onclick: end(id) }, "End"),
@@ -244,6 +244,17 @@ export async function openSettings(phone) {
       h("button", { type: "button", onclick: () => tell(account.signOut()) }, "Sign out"),
     ]);
   }
+}
+
+/**
+ * Browser and system of a `User-Agent` header; other text stays as it is.
+ * @param {string} agent
+ */
+function deviceName(agent) {
+  // Browsers also name those that they are compatible with, the most specific one first here.
+  const browser = ["Edg", "Firefox", "Chrome", "Safari"].find((name) => agent.includes(`${name}/`));
+  const system = ["Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux"].find((name) => agent.includes(name));
+  return browser && system ? `${browser.replace("Edg", "Edge")} on ${system}` : agent;
 }
 
 /**
