@@ -59,11 +59,18 @@ export async function build(openapi) {
 }
 
 /**
- * Checks the types of the tests, which use the package as an app does.
+ * Checks the types of the tests and of the demo, which use the package as an app does.
  * @param {string} folder
  */
 export async function checkTests(folder) {
-  await writeFile(join(folder, "tsconfig.test.json"), JSON.stringify({ compilerOptions: { ...COMPILER, noEmit: true }, include: ["scripts", "test"] }));
+  await cp(join(here, "test-browser"), join(folder, "test-browser"), { recursive: true });
+  await cp(join(here, "../../examples/server/pages/demo"), join(folder, "pages/demo"), { recursive: true });
+  // The server has the client beside the demo.
+  await symlink(join(folder, "src"), join(folder, "pages/client"));
+  await symlink(join(folder, "types"), join(folder, "pages/types"));
+  const options = { ...COMPILER, target: "es2024", noEmit: true };
+  const include = ["scripts", "test", "test-browser", "pages/demo"];
+  await writeFile(join(folder, "tsconfig.test.json"), JSON.stringify({ compilerOptions: options, include }));
   await run(folder, "tsc", ["--project", "tsconfig.test.json"]);
 }
 

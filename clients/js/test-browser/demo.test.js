@@ -412,6 +412,7 @@ test("a tab from before an upgrade of the server offers to reload, and loses no 
   await notice("The server does not answer.").waitFor();
   assert.equal(await ana.message().inputValue(), "not sent yet");
   await page.unrouteAll();
+  await notice("").waitFor({ state: "hidden" });
   await ana.openSettings();
 
   assert.deepEqual(

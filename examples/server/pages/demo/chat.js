@@ -2,7 +2,7 @@
 
 import "./signed-in.js";
 import { dayOf } from "./dates.js";
-import { fill, h, icon, iconButton } from "./dom.js";
+import { fill, h, iconButton } from "./dom.js";
 import { messageView } from "./message.js";
 import { avatar } from "./pictures.js";
 import { describeStatus } from "./texts.js";

@@ -17,6 +17,8 @@ const narrow = matchMedia("(max-width: 47.99rem)");
 /** Room for the inspectors beside the phones. */
 const wide = matchMedia("(min-width: 76rem)");
 let chosen = numbers[0];
+/** Milliseconds until a server that did not answer is asked again. */
+const RETRY_DELAY = 3_000;
 
 for (const phone of phones) {
   const title = h("h2", { class: "station-title" }, nameOf(phone));
@@ -56,13 +58,19 @@ addEventListener("unhandledrejection", () => void offerReload());
 narrow.addEventListener("change", () => choose(chosen));
 choose(chosen);
 
-/** Says why a part of the page is missing. After an upgrade of the server, files of the former version are no longer at their addresses. */
-async function offerReload() {
+/**
+ * Says why a part of the page is missing. After an upgrade of the server, files of the former version are no longer at their addresses.
+ * @param {boolean} [wasDown] whether the server did not answer before
+ */
+async function offerReload(wasDown = false) {
   const answer = await fetch(import.meta.url, { method: "HEAD", cache: "no-store" }).catch(() => null);
-  const reason = !answer ? "The server does not answer." : answer.ok ? "A part of this page failed." : "The server has a newer version of this page.";
+  let reason = "A part of this page failed.";
+  if (!answer) reason = "The server does not answer.";
+  else if (!answer.ok) reason = "The server has a newer version of this page.";
   const reload = h("button", { type: "button", class: "primary", onclick: () => location.reload() }, "Reload");
   fill(outdated, [h("p", {}, reason), reload]);
-  outdated.hidden = false;
+  outdated.hidden = wasDown && answer?.ok === true;
+  if (!answer) setTimeout(() => void offerReload(true), RETRY_DELAY);
 }
 
 /** @param {Phone} phone */

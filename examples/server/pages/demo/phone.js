@@ -27,8 +27,8 @@ async function loadClient() {
 }
 
 export class Phone extends EventTarget {
-  /** Undefined until it is loaded, which is before the user is signed in. @type {any} */
-  client;
+  /** Undefined until it is loaded, which is before the user is signed in. @type {import("../client/index.js").Client} */
+  client = /** @type {any} */ (undefined);
   /** @type {any} account of the user, with avatar */
   me = null;
   /** Address of the user whose session was ended by the server. */
