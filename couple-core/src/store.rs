@@ -377,6 +377,13 @@ pub trait Store:
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or another error of the store.
     async fn ping(&self) -> Result<(), Error>;
 
+    /// Number of tasks of the store that panicked and were started again, since the store was opened.
+    ///
+    /// Commits that such a task held have failed with an unknown outcome. Always 0 for a store without tasks.
+    fn writer_restarts(&self) -> u64 {
+        0
+    }
+
     /// Closes files and connections after the commits that were started before.
     ///
     /// The store cannot be used afterwards.
@@ -399,6 +406,9 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn ping(&self) -> Result<(), Error> {
         (**self).ping().await
+    }
+    fn writer_restarts(&self) -> u64 {
+        (**self).writer_restarts()
     }
     async fn close(&self) -> Result<(), Error> {
         (**self).close().await

@@ -3,9 +3,13 @@
 
 mod support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use couple_conformance::World;
@@ -19,7 +23,13 @@ use couple_store::{
     MemoryStore,
     sql::{MySqlOptions, MySqlStore, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore},
 };
-use sqlx::{Connection as _, MySql, MySqlConnection, PgConnection, Postgres, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, Connection as _, MySql, MySqlConnection, PgConnection, Postgres, SqliteConnection,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
 /// Behaviour of a change that runs statements.
 #[derive(Clone, Copy)]
@@ -30,6 +40,22 @@ enum Host {
     Refuses,
     /// Runs the statements, and ignores their errors.
     IgnoresErrors,
+    /// Runs the statements in a transaction that `begin()` of sqlx returns.
+    Begins(End),
+    /// Runs the statements, and never returns.
+    Hangs,
+    /// Runs the statements, and panics.
+    Panics,
+    /// Takes the first row of `mood` that is not locked, and adds 100 to it.
+    TakesFreeRow,
+}
+
+/// End of a transaction that the host has begun.
+#[derive(Clone, Copy)]
+enum End {
+    Commit,
+    Rollback,
+    Drop,
 }
 
 /// Error of the host's own.
@@ -51,6 +77,8 @@ trait Engine {
     /// Change that runs a statement in the host's way, and counts its runs.
     fn change(sql: &'static str, host: Host, runs: &Arc<AtomicU32>) -> Change;
     async fn moods(at: &str) -> Vec<i64>;
+    /// Holds the rows that a query locks in a transaction of its own, for a time.
+    async fn hold(at: &str, query: &'static str, time: Duration) -> JoinHandle<()>;
 }
 
 macro_rules! engine {
@@ -74,11 +102,30 @@ macro_rules! engine {
                 <$store>::host_change(move |connection| {
                     runs.fetch_add(1, Ordering::SeqCst);
                     Box::pin(async move {
+                        if let Host::Begins(end) = host {
+                            let mut inner = connection.begin().await?;
+                            sqlx::raw_sql(sql).execute(&mut *inner).await?;
+                            match end {
+                                End::Commit => inner.commit().await?,
+                                End::Rollback => inner.rollback().await?,
+                                End::Drop => drop(inner),
+                            }
+                            return Ok(());
+                        }
+                        if let Host::TakesFreeRow = host {
+                            let first = "SELECT n FROM mood ORDER BY n LIMIT 1 FOR UPDATE SKIP LOCKED";
+                            let n: i32 = sqlx::query_scalar(first).fetch_one(&mut *connection).await?;
+                            let update = format!("UPDATE mood SET n = n + 100 WHERE n = {n}");
+                            sqlx::raw_sql(AssertSqlSafe(update)).execute(connection).await?;
+                            return Ok(());
+                        }
                         let done = sqlx::raw_sql(sql).execute(connection).await;
                         match host {
-                            Host::Runs => Ok(done.map(drop)?),
                             Host::Refuses => Err(NotToday.into()),
                             Host::IgnoresErrors => Ok(()),
+                            Host::Hangs => pending().await,
+                            Host::Panics => panic!("the statements of the host panic"),
+                            _ => Ok(done.map(drop)?),
                         }
                     })
                 })
@@ -91,6 +138,17 @@ macro_rules! engine {
                     .unwrap();
                 connection.close().await.unwrap();
                 all.into_iter().map(i64::from).collect()
+            }
+            async fn hold(at: &str, query: &'static str, time: Duration) -> JoinHandle<()> {
+                let mut connection = <$connection>::connect(&$url(at)).await.unwrap();
+                sqlx::raw_sql("BEGIN").execute(&mut connection).await.unwrap();
+                let rows = sqlx::raw_sql(query).fetch_all(&mut connection).await.unwrap();
+                assert!(!rows.is_empty(), "{query}");
+                tokio::spawn(async move {
+                    sleep(time).await;
+                    sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.unwrap();
+                    connection.close().await.unwrap();
+                })
             }
         }
     };
@@ -150,13 +208,8 @@ async fn rows_of_host_and_store<E: Engine>() {
     assert_eq!(runs.load(Ordering::SeqCst), 2);
     absent().await;
 
-    // Statements that end the transaction are noticed.
-    let rollback = E::change("ROLLBACK", Host::Runs, &runs);
-    let error = failure(store.commit(vec![insert(), enqueue(), rollback]).await);
-    assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}");
-    absent().await;
-
-    // A conflict before or after the statements undoes them.
+    // A conflict before or after the statements undoes them, and does not run them again.
+    let before = runs.load(Ordering::SeqCst);
     for position in [0, 1] {
         let paired = world.stored_couple(&store).await;
         let mut changes = vec![E::change("INSERT INTO mood VALUES (2)", Host::Runs, &runs)];
@@ -167,6 +220,7 @@ async fn rows_of_host_and_store<E: Engine>() {
         }
         absent().await;
     }
+    assert_eq!(runs.load(Ordering::SeqCst) - before, 1, "not at all after a conflict");
 
     // Both are written, and the statements see what the changes before them wrote.
     let copy = E::change("INSERT INTO mood SELECT 1 + COUNT(*) FROM couple_job", Host::Runs, &runs);
@@ -174,6 +228,145 @@ async fn rows_of_host_and_store<E: Engine>() {
     assert_eq!(committed.results().len(), 3);
     assert_eq!(store.account(account.id).await.unwrap().as_ref(), Some(&account));
     assert_eq!(E::moods(&at).await, [1, 2]);
+    store.close().await.unwrap();
+}
+
+/// A transaction that the host begins is a savepoint in that of the commit.
+async fn begin_of_the_host<E: Engine>() {
+    let at = E::fresh().await;
+    let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    let mut moods = vec![1];
+    for (n, end) in [End::Commit, End::Rollback, End::Drop].into_iter().enumerate() {
+        let insert =
+            ["INSERT INTO mood VALUES (2)", "INSERT INTO mood VALUES (3)", "INSERT INTO mood VALUES (4)"];
+        let begins = || E::change(insert[n], Host::Begins(end), &runs);
+        // Nothing of the commit is written before its end.
+        let account = world.account(&format!("refused{n}"));
+        let stored = AccountChange::Insert(account.clone()).into();
+        let refuses = E::change("SELECT 1", Host::Refuses, &runs);
+        let error = failure(store.commit(vec![stored, begins(), refuses]).await);
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+        assert_eq!(store.account(account.id).await.unwrap(), None);
+        assert_eq!(E::moods(&at).await, moods);
+
+        let account = world.account(&format!("stored{n}"));
+        let stored = AccountChange::Insert(account.clone()).into();
+        store.commit(vec![stored, begins()]).await.unwrap();
+        assert_eq!(store.account(account.id).await.unwrap(), Some(account));
+        if matches!(end, End::Commit) {
+            moods.push(2);
+        }
+        assert_eq!(E::moods(&at).await, moods);
+    }
+    store.close().await.unwrap();
+}
+
+/// Statements that end the transaction may have written what they and the changes before them wrote.
+async fn ended_transaction<E: Engine>() {
+    let at = E::fresh().await;
+    let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    for (n, sql) in ["ROLLBACK", "COMMIT", "COMMIT; BEGIN"].into_iter().enumerate() {
+        for host in [Host::Runs, Host::Refuses] {
+            let account = world.account(&format!("p{n}{}", matches!(host, Host::Runs)));
+            let commit = vec![AccountChange::Insert(account.clone()).into(), E::change(sql, host, &runs)];
+            let error = failure(store.commit(commit).await);
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{sql}: {error}");
+            assert!(error.to_string().contains("ended the transaction"), "{sql}: {error}");
+            let is_stored = store.account(account.id).await.unwrap().is_some();
+            assert_eq!(is_stored, sql != "ROLLBACK", "{sql}");
+        }
+    }
+    // The connection was not used again.
+    let insert = E::change("INSERT INTO mood VALUES (2)", Host::Runs, &runs);
+    store.commit(vec![AccountChange::Insert(world.account("ana")).into(), insert]).await.unwrap();
+    assert_eq!(E::moods(&at).await, [1, 2]);
+    store.close().await.unwrap();
+}
+
+/// Statements that never return fail after their time, and stop no other commit.
+async fn hanging_statements<E: Engine>() {
+    let at = E::fresh().await;
+    let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    let hangs = E::change("INSERT INTO mood VALUES (2)", Host::Hangs, &runs);
+    let account = world.account("ana");
+    let hanging = vec![AccountChange::Insert(account.clone()).into(), hangs];
+    let hanging = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(hanging).await }
+    });
+    while runs.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    for n in 0..5 {
+        let insert = AccountChange::Insert(world.account(&format!("other{n}"))).into();
+        timeout(Duration::from_secs(4), store.commit(vec![insert])).await.expect("commits go on").unwrap();
+    }
+    let error = failure(timeout(Duration::from_secs(4), hanging).await.expect("a time limit").unwrap());
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let insert = E::change("INSERT INTO mood VALUES (3)", Host::Runs, &runs);
+    timeout(Duration::from_secs(4), store.commit(vec![insert])).await.expect("statements go on").unwrap();
+    assert_eq!(store.account(account.id).await.unwrap(), None);
+    assert_eq!(E::moods(&at).await, [1, 3]);
+    store.close().await.unwrap();
+}
+
+/// A task that panics is started again, and counted.
+async fn panicking_statements<E: Engine>() {
+    let at = E::fresh().await;
+    let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    assert_eq!(store.writer_restarts(), 0);
+    let account = world.account("ana");
+    let panics = E::change("INSERT INTO mood VALUES (2)", Host::Panics, &runs);
+    let error = failure(store.commit(vec![AccountChange::Insert(account.clone()).into(), panics]).await);
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let insert = E::change("INSERT INTO mood VALUES (3)", Host::Runs, &runs);
+    store.commit(vec![insert]).await.unwrap();
+    assert_eq!(store.writer_restarts(), 1);
+    assert_eq!(store.account(account.id).await.unwrap(), None);
+    assert_eq!(E::moods(&at).await, [1, 3]);
+    store.close().await.unwrap();
+}
+
+/// Slow statements do not delay a commit that waits for a locked row.
+async fn slow_statements<E: Engine>() {
+    let at = E::fresh().await;
+    let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    let account = world.account("ana");
+    store.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
+    let hangs = E::change("UPDATE mood SET n = n", Host::Hangs, &runs);
+    let hanging = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(vec![hangs]).await.map(drop) }
+    });
+    while runs.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let query = "SELECT version FROM couple_account FOR UPDATE";
+    let held = E::hold(&at, query, Duration::from_millis(300)).await;
+    let started = Instant::now();
+    store.commit(vec![AccountChange::Update(account).into()]).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(1_200), "{:?}", started.elapsed());
+    held.await.unwrap();
+    assert!(hanging.await.unwrap().is_err());
+    store.close().await.unwrap();
+}
+
+/// Statements skip locked rows, and wait for them, as on a connection of the host.
+async fn statements_and_locks<E: Engine>() {
+    let at = E::fresh().await;
+    let (store, runs) = (E::open(&at).await, Arc::default());
+    store.commit(vec![E::change("INSERT INTO mood VALUES (2)", Host::Runs, &runs)]).await.unwrap();
+    let query = "SELECT n FROM mood WHERE n = 1 FOR UPDATE";
+    let held = E::hold(&at, query, Duration::from_millis(700)).await;
+    let started = Instant::now();
+    store.commit(vec![E::change("", Host::TakesFreeRow, &runs)]).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(E::moods(&at).await, [1, 102]);
+    let update = E::change("UPDATE mood SET n = 5 WHERE n = 1", Host::Runs, &runs);
+    store.commit(vec![update]).await.unwrap();
+    assert!(started.elapsed() > Duration::from_millis(600), "{:?}", started.elapsed());
+    held.await.unwrap();
+    assert_eq!(E::moods(&at).await, [5, 102]);
     store.close().await.unwrap();
 }
 
@@ -209,6 +402,22 @@ macro_rules! engines {
             async fn rows_of_host_and_store_are_written_together_or_not_at_all() {
                 rows_of_host_and_store::<$engine>().await;
             }
+            #[tokio::test]
+            async fn begin_of_the_host_makes_a_savepoint() {
+                begin_of_the_host::<$engine>().await;
+            }
+            #[tokio::test]
+            async fn statements_that_end_the_transaction_have_an_unknown_outcome() {
+                ended_transaction::<$engine>().await;
+            }
+            #[tokio::test]
+            async fn statements_that_never_return_stop_no_other_commit() {
+                hanging_statements::<$engine>().await;
+            }
+            #[tokio::test]
+            async fn statements_that_panic_are_counted_as_a_restart() {
+                panicking_statements::<$engine>().await;
+            }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn concurrent_statements_on_one_row_all_succeed() {
                 concurrent_statements::<$engine>($stores).await;
@@ -221,6 +430,55 @@ engines! {
     sqlite: Sqlite, stores: 1;
     mariadb: MariaDb, stores: 2;
     postgres: PostgreSql, stores: 2;
+}
+
+#[tokio::test]
+async fn slow_statements_do_not_delay_blocked_commits() {
+    slow_statements::<MariaDb>().await;
+    slow_statements::<PostgreSql>().await;
+}
+
+#[tokio::test]
+async fn statements_skip_locked_rows_or_wait_for_them() {
+    statements_and_locks::<MariaDb>().await;
+    statements_and_locks::<PostgreSql>().await;
+}
+
+/// The thread of SQLite stops a statement that would run for ever, and with it the lock of the file.
+#[tokio::test]
+async fn endless_statement_of_sqlite_is_interrupted() {
+    let at = Sqlite::fresh().await;
+    let (store, world, runs) = (Sqlite::open(&at).await, World::default(), Arc::default());
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n";
+    let commit = vec![Sqlite::change(endless, Host::Runs, &runs)];
+    let error = timeout(Duration::from_secs(4), store.commit(commit)).await.expect("a time limit");
+    assert_eq!(failure(error).kind(), ErrorKind::TimedOut);
+    for n in 0..3 {
+        let insert = AccountChange::Insert(world.account(&format!("p{n}"))).into();
+        store.commit(vec![insert]).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+/// A deferred constraint of the host, which is checked by COMMIT, counts as its error.
+#[tokio::test]
+async fn deferred_constraint_of_the_host_refuses_the_commit() {
+    let child = "CREATE TABLE child (n INT REFERENCES mood (n) DEFERRABLE INITIALLY DEFERRED)";
+    let orphan = "INSERT INTO child VALUES (7)";
+    async fn refused<E: Engine>(child: &'static str, orphan: &'static str) {
+        let at = E::fresh().await;
+        let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+        store.commit(vec![E::change(child, Host::Runs, &runs)]).await.unwrap();
+        let account = world.account("ana");
+        let insert = AccountChange::Insert(account.clone()).into();
+        let error = failure(store.commit(vec![insert, E::change(orphan, Host::Runs, &runs)]).await);
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+        assert_eq!(store.account(account.id).await.unwrap(), None);
+        store.commit(vec![AccountChange::Insert(account).into()]).await.unwrap();
+        store.close().await.unwrap();
+    }
+    refused::<Sqlite>(child, orphan).await;
+    refused::<PostgreSql>(child, orphan).await;
 }
 
 /// In PostgreSQL an error ends all further work of the transaction, also if the host ignores it.

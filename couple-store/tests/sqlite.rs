@@ -229,3 +229,38 @@ mod queries {
         assert!(looked_at > 50, "{looked_at}");
     }
 }
+
+/// A connection that replaces a failed one has the same settings.
+#[tokio::test]
+async fn replaced_connection_has_the_same_settings() {
+    let options = SqliteOptions::new(folder().join("couple.db")).with_max_pages(5_000);
+    let store = options.open().await.unwrap();
+    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let settings = || {
+        let found = found.clone();
+        let look = SqliteStore::host_change(move |connection| {
+            let found = found.clone();
+            Box::pin(async move {
+                for name in
+                    ["busy_timeout", "wal_autocheckpoint", "max_page_count", "synchronous", "foreign_keys"]
+                {
+                    let pragma = sqlx::AssertSqlSafe(format!("PRAGMA {name}"));
+                    let value: i64 = sqlx::query_scalar(pragma).fetch_one(&mut *connection).await?;
+                    found.lock().unwrap().push(value);
+                }
+                Ok(())
+            })
+        });
+        vec![look]
+    };
+    store.commit(settings()).await.unwrap();
+    // The connection is closed, because the transaction was ended.
+    let ends = SqliteStore::host_change(|connection| {
+        Box::pin(async move { Ok(sqlx::raw_sql("COMMIT").execute(connection).await.map(drop)?) })
+    });
+    store.commit(vec![ends]).await.unwrap_err();
+    store.commit(settings()).await.unwrap();
+    let expected = [2_000, 16_384, 5_000, 2, 1];
+    assert_eq!(*found.lock().unwrap(), [expected, expected].concat());
+    store.close().await.unwrap();
+}

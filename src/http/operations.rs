@@ -64,6 +64,10 @@ struct Readiness {
     ///
     /// Everything else works without it.
     pictures: &'static str,
+    /// Number of tasks of the store that panicked and were started again, since the process started.
+    ///
+    /// Above 0, look for the reason in the log: the commits that such a task held have failed.
+    writer_restarts: u64,
 }
 
 /// Check that the store responds and the process is not stopping (readiness for load balancers).
@@ -82,7 +86,11 @@ async fn readyz(State(app): State<App>) -> ApiResult<Json<Readiness>> {
     };
     let pictures = async { Ok(app.pictures.answer(app.backend.gallery().blobs()).await) };
     let ((), pictures) = tokio::try_join!(store, pictures)?;
-    Ok(Json(Readiness { status: "ready", pictures: if pictures { "ok" } else { "unavailable" } }))
+    Ok(Json(Readiness {
+        status: "ready",
+        pictures: if pictures { "ok" } else { "unavailable" },
+        writer_restarts: app.backend.ports().store.writer_restarts(),
+    }))
 }
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);

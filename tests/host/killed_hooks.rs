@@ -7,13 +7,16 @@ use couple::{
     blobs::Blobs,
     events::Event,
     job::{Context, Job, Queue, WorkerOptions},
-    pairing::{Couple, PairingChange},
+    pairing::PairingChange,
     store::sql::{MySqlOptions, PostgresOptions, SqliteOptions},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::killed_process::{KilledProcess, note, noted, random};
+use crate::{
+    killed_process::{KilledProcess, note, noted, random},
+    stores::new_couple,
+};
 
 /// Job that the listener enqueues for each couple.
 #[derive(Serialize, Deserialize)]
@@ -85,19 +88,7 @@ async fn process_that_founds_couples() {
     let found = async || {
         loop {
             let ports = backend.ports();
-            let couple = Couple {
-                id: ports.new_id(),
-                members: [0, 1].map(|_| ports.new_id()),
-                since: ports.now(),
-                epoch: 1,
-                ended_at: None,
-                title: None,
-                anniversary: None,
-                previous: None,
-                restore: [false, false],
-                head_seq: 0,
-                read: [0, 0],
-            };
+            let couple = new_couple(ports);
             note(&installation.folder, "intended", &couple.id.to_string());
             let id = couple.id;
             if ports.commit(vec![PairingChange::Pair(couple).into()]).await.is_ok() {

@@ -12,26 +12,13 @@ use couple::{
 use sqlx::{Connection as _, Sqlite, SqliteConnection};
 use tokio::time::sleep;
 
-use crate::killed_process::{KilledProcess, note, noted, random};
+use crate::{
+    killed_process::{KilledProcess, note, noted, random},
+    stores::new_couple,
+};
 
 /// Table of the host, with the id of each couple.
 const CREATE: &str = "CREATE TABLE host_couple (id VARCHAR(40) NOT NULL PRIMARY KEY)";
-
-fn couple(ports: &Ports) -> Couple {
-    Couple {
-        id: ports.new_id(),
-        members: [0, 1].map(|_| ports.new_id()),
-        since: ports.now(),
-        epoch: 1,
-        ended_at: None,
-        title: None,
-        anniversary: None,
-        previous: None,
-        restore: [false, false],
-        head_seq: 0,
-        read: [0, 0],
-    }
-}
 
 fn backend(store: impl Store) -> Backend {
     Backend::builder().store(store).blobs(Blobs::memory()).keys(Keyring::new([7; 32])).build().unwrap()
@@ -116,7 +103,7 @@ async fn work<D: HostDatabase>(folder: &Path, database: &str) {
     KilledProcess::announce();
     let found = async || {
         loop {
-            let couple = couple(backend.ports());
+            let couple = new_couple(backend.ports());
             let id = couple.id.to_string();
             note(folder, "intended", &id);
             if D::found(backend.ports(), couple).await.is_ok() {

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use couple::{
-    Backend, Keyring,
+    Backend, ErrorKind, Keyring,
     blobs::Blobs,
-    core::{Change, live::Topic},
+    core::{Change, CommitError, live::Topic},
     events::Event,
-    pairing::{Couple, PairingChange},
+    pairing::PairingChange,
     store::sql::{SqliteOptions, SqliteStore},
     timeline::{NewEntry, TimelineChange},
 };
@@ -16,6 +16,9 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode},
 };
 use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use crate::stores::new_couple;
 
 /// A commit with statements reaches listeners and subscribers as any other commit.
 #[tokio::test]
@@ -41,19 +44,7 @@ async fn commit_with_statements_has_listeners_and_notices() {
         .build()
         .unwrap();
     let ports = backend.ports();
-    let couple = Couple {
-        id: ports.new_id(),
-        members: [0, 1].map(|_| ports.new_id()),
-        since: ports.now(),
-        epoch: 1,
-        ended_at: None,
-        title: None,
-        anniversary: None,
-        previous: None,
-        restore: [false, false],
-        head_seq: 0,
-        read: [0, 0],
-    };
+    let couple = new_couple(ports);
     let id = couple.id;
     let with_mood = async |changes: Vec<Change>, mood: &'static str| {
         let committed = SqliteStore::commit_with_sql(ports, changes, move |connection| {
@@ -67,14 +58,53 @@ async fn commit_with_statements_has_listeners_and_notices() {
     };
     with_mood(vec![PairingChange::Pair(couple).into()], "happy").await;
     let mut subscription = ports.bus.subscribe(vec![Topic::Couple(id)]).await;
-    let entry = NewEntry::system("x-mood", None, None, ports.now());
-    with_mood(vec![TimelineChange::Append { couple: id, entry }.into()], "calm").await;
+    let append = || {
+        let entry = NewEntry::system("x-mood", None, None, ports.now());
+        TimelineChange::Append { couple: id, entry }.into()
+    };
+    with_mood(vec![append()], "calm").await;
     timeout(Duration::from_secs(20), subscription.next()).await.expect("a notice");
     let stored = ports.store.couple(id).await.unwrap().unwrap();
     assert_eq!(stored.head_seq, 2, "the welcome of the listener and the mood");
     let moods: Vec<String> = sqlx::query_scalar("SELECT mood FROM mood").fetch_all(&pool).await.unwrap();
     assert_eq!(moods, ["happy", "calm"]);
+
+    // The outcome of statements that end the transaction is unknown, so subscribers are notified.
+    let ends = |sql: &'static str| {
+        SqliteStore::commit_with_sql(ports, vec![append()], move |connection| {
+            Box::pin(async move { Ok(sqlx::raw_sql(sql).execute(connection).await.map(drop)?) })
+        })
+    };
+    let error = ends("COMMIT").await.unwrap_err();
+    assert!(matches!(&error, CommitError::Failed(error) if error.kind() == ErrorKind::TimedOut), "{error:?}");
+    timeout(Duration::from_secs(2), subscription.next()).await.expect("a notice");
+    assert_eq!(ports.store.couple(id).await.unwrap().unwrap().head_seq, 3);
     backend.close().await.unwrap();
     // The pool of the host stays open.
     sqlx::raw_sql("DROP TABLE mood").execute(&pool).await.unwrap();
+}
+
+/// Readiness tells how many tasks of the store have panicked.
+#[tokio::test]
+async fn readiness_counts_restarts_of_writers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap();
+    let backend =
+        Backend::builder().store(store).blobs(Blobs::memory()).keys(Keyring::new([7; 32])).build().unwrap();
+    let app = couple::http::router(backend.clone());
+    let readiness = async || {
+        let request = axum::http::Request::get("/readyz").body(axum::body::Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+    };
+    assert_eq!(readiness().await["writer_restarts"], 0);
+    let panics =
+        SqliteStore::commit_with_sql(backend.ports(), Vec::new(), |_| panic!("the host's function panics"));
+    panics.await.unwrap_err();
+    // The caller may have its error before the task is started again.
+    backend.ports().commit(vec![PairingChange::Pair(new_couple(backend.ports())).into()]).await.unwrap();
+    assert_eq!(readiness().await["writer_restarts"], 1);
+    backend.close().await.unwrap();
 }

@@ -1,11 +1,30 @@
-//! A new store of every engine, for tests that run on all of them.
+//! A new store of every engine, for tests that run on all of them, and couples to store in it.
 
 use std::sync::Arc;
 
 use couple::{
     Store,
+    core::Ports,
+    pairing::Couple,
     store::{MemoryStore, sql::SqliteOptions},
 };
+
+/// A couple of two new people, for a commit that pairs them.
+pub(crate) fn new_couple(ports: &Ports) -> Couple {
+    Couple {
+        id: ports.new_id(),
+        members: [0, 1].map(|_| ports.new_id()),
+        since: ports.now(),
+        epoch: 1,
+        ended_at: None,
+        title: None,
+        anniversary: None,
+        previous: None,
+        restore: [false, false],
+        head_seq: 0,
+        read: [0, 0],
+    }
+}
 
 /// Store of one test.
 pub(crate) struct TestStore {

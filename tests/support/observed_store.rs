@@ -61,6 +61,9 @@ impl<S: Store, W: StoreObserver> Store for ObservedStore<S, W> {
     async fn ping(&self) -> Result<(), Error> {
         self.0.ping().await
     }
+    fn writer_restarts(&self) -> u64 {
+        self.0.writer_restarts()
+    }
     async fn close(&self) -> Result<(), Error> {
         self.0.close().await
     }

@@ -3,6 +3,8 @@
 //! They wait here and not within a merged transaction. So a row that another transaction holds (of another
 //! process, an operator's session or a backup) delays only the commits that need this row. One task with a
 //! separate connection retries them until each one is committed or times out.
+//!
+//! A second such task with its own queue runs the commits with statements of the host, which can be slow.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,9 +19,7 @@ use super::{
     commit_request::{CommitRequest, MAX_QUEUED_COMMITS},
     lock_registry::{LockRegistry, TransactionRegistration},
     locks::Lock,
-    table_names::TableNames,
     transaction::WriterConnection,
-    writer::WriterPool,
 };
 
 /// First pause after a round that committed nothing; doubled up to [`MAX_PAUSE`].
@@ -38,6 +38,11 @@ impl BlockedQueue {
     pub(super) fn new(length: usize) -> (Self, mpsc::Receiver<CommitRequest>) {
         let (queue, inbox) = mpsc::channel(length);
         (Self { queue, locks: LockRegistry::default() }, inbox)
+    }
+
+    /// Locks because of which commits are not merged with others.
+    pub(super) fn locks(&self) -> LockRegistry {
+        self.locks.clone()
     }
 
     /// Adds a commit; fails it if the queue is full.
@@ -61,8 +66,7 @@ impl BlockedQueue {
         let is_separate =
             |request: &mut CommitRequest| request.locks_unknown_rows() || request.locks.iter().any(blocks);
         let separate: Vec<_> = waiting.extract_if(.., is_separate).collect();
-        let locks = waiting.iter().flat_map(|request| &request.locks).filter(|lock| !lock.is_row());
-        let registration = self.locks.register_transaction(&mut uses, locks.copied().collect());
+        let registration = self.locks.register_transaction(&mut uses, unchecked_locks(waiting));
         drop(uses);
         for request in separate {
             self.push(request);
@@ -71,22 +75,26 @@ impl BlockedQueue {
     }
 }
 
-/// Retries blocked commits until they time out.
+/// Locks of the commits for which a transaction may wait.
+fn unchecked_locks(requests: &[CommitRequest]) -> Vec<Lock> {
+    requests.iter().flat_map(|request| &request.locks).filter(|lock| !lock.is_row()).copied().collect()
+}
+
+/// Retries commits until they time out.
 pub(super) async fn serve<D: Dialect>(
-    pool: WriterPool<D>,
-    names: Arc<TableNames>,
+    mut connection: WriterConnection<D>,
     inbox: Arc<tokio::sync::Mutex<mpsc::Receiver<CommitRequest>>>,
+    locks: LockRegistry,
     merge: usize,
     timeout: Duration,
 ) {
     let mut inbox = inbox.lock().await;
-    let mut connection = WriterConnection { pool, names, waits: false, held: None };
     let mut waiting: Vec<CommitRequest> = Vec::new();
     let mut pause = MIN_PAUSE;
     loop {
         if waiting.is_empty() {
             pause = MIN_PAUSE;
-            if inbox.recv_many(&mut waiting, MAX_QUEUED_COMMITS).await == 0 {
+            if connection.wait_for(inbox.recv_many(&mut waiting, MAX_QUEUED_COMMITS)).await == 0 {
                 return;
             }
         } else {
@@ -104,10 +112,12 @@ pub(super) async fn serve<D: Dialect>(
             if let Some(registration) = &mut request.registration {
                 registration.timed_out();
             }
-            request.refuse(
-                Error::new(ErrorKind::Overloaded, "commit")
-                    .context("a row that the commit changes is locked by another transaction"),
-            );
+            let reason = if request.runs_host_statements() {
+                "a lock, or other commits with statements of the host, delayed the commit"
+            } else {
+                "a row that the commit changes is locked by another transaction"
+            };
+            request.refuse(Error::new(ErrorKind::Overloaded, "commit").context(reason));
         }
         let mut left = Vec::new();
         let separate: Vec<_> = waiting.extract_if(.., |request| request.locks_unknown_rows()).collect();
@@ -116,7 +126,10 @@ pub(super) async fn serve<D: Dialect>(
             left.extend(connection.round(&mut batch).await);
         }
         for request in separate {
-            left.extend(connection.round(&mut vec![request]).await);
+            let mut one = vec![request];
+            let running = locks.register_transaction(&mut locks.lock(), unchecked_locks(&one));
+            left.extend(connection.round(&mut one).await);
+            drop(running);
         }
         waiting = left;
         pause = if waiting.len() < before { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };

@@ -139,6 +139,10 @@ pub trait Dialect:
 {
     /// Statement that starts a writing transaction.
     const BEGIN: &'static str;
+    /// Statement that starts a reading transaction of the migrator.
+    const BEGIN_READ: &'static str;
+    /// Quotation mark of a name.
+    const NAME_QUOTE: char;
     /// Time limit of a read or a transaction, after which its connection is closed.
     ///
     /// None if no other process can hold locks.
@@ -177,12 +181,27 @@ pub trait Dialect:
         sql: SqlStr,
         args: Self::Arguments,
     ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
+    /// Interrupts statements of the connection that still run after `limit`.
+    ///
+    /// It does nothing where statements have a time-out of the session.
+    fn interrupt_after(
+        connection: &mut Self::Connection,
+        limit: Duration,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+    /// Ends the effect of [`interrupt_after`](Self::interrupt_after).
+    fn cancel_interrupt(connection: &mut Self::Connection) -> impl Future<Output = sqlx::Result<()>> + Send;
     /// Statements whose text depends on the number of rows. `prefix` is the text before the name of a table.
     fn batch_statements(prefix: &str) -> BatchStatements;
     /// Query for the names of the tables, views and indexes that exist among `names`, a list of text literals.
     ///
     /// They are looked up where a statement without a schema finds them, or in `schema`.
     fn existing_relations(schema: Option<&str>, names: &str) -> String;
+}
+
+/// Literal of a text in a statement.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(super) fn text_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Waits up to [`Dialect::TRANSACTION_TIMEOUT`]; none after that.

@@ -1,10 +1,11 @@
 //! Statements of the host in the transaction of a commit.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use couple_core::{
     BoxError, Change, ChangeResult, CommitError, Committed, Error, ErrorKind, HostStatements, Ports,
 };
+use tokio::time::timeout;
 
 use super::{Dialect, SqlStore, TableConnection, apply_error::ApplyError};
 
@@ -17,9 +18,13 @@ struct SqlStatements<D: Dialect>(Box<RunStatements<D>>);
 type RunStatements<D> =
     dyn for<'c> Fn(&'c mut <D as sqlx::Database>::Connection) -> HostFuture<'c> + Send + Sync;
 
-/// Savepoint around the statements, by which a transaction that they ended is noticed.
+/// Time limit of the statements.
+const STATEMENTS_TIMEOUT: Duration = Duration::from_secs(2);
+
+// Savepoint around the statements, by which a transaction that they ended is noticed.
 const BEFORE: &str = "SAVEPOINT host_statements";
 const AFTER: &str = "RELEASE SAVEPOINT host_statements";
+const UNDO: &str = "ROLLBACK TO SAVEPOINT host_statements";
 
 impl<D: Dialect> SqlStore<D> {
     /// Creates a change that runs statements of the host in the transaction of its commit.
@@ -28,12 +33,16 @@ impl<D: Dialect> SqlStore<D> {
     /// written, or neither. It sees what the changes before it wrote. Its commit is never merged with others.
     ///
     /// `run` can be called again after a deadlock, a held lock or a conflict, each time in a new transaction, so
-    /// it must have no other effect than its statements. It must not begin or end a transaction, and has less
-    /// than two seconds on MySQL and PostgreSQL. Statements that use our tables must read only.
+    /// it must have no other effect than its statements. It can call `begin()` of sqlx, which makes a savepoint.
+    /// Statements that use our tables must read only.
     ///
     /// An error of `run` undoes the commit, which then fails with an [`Error`] of kind
     /// [`ErrorKind::Rejected`]; its `source` is the error of `run`. A lock that another transaction holds and a
     /// lost connection count as errors of the database, if `run` returns the [`sqlx::Error`].
+    ///
+    /// `run` has two seconds, and must not end the transaction by a statement of its own (`COMMIT`, `ROLLBACK`).
+    /// If it does either, its connection is closed and the commit fails with [`ErrorKind::TimedOut`]: statements
+    /// may have been written.
     pub fn host_change<F>(run: F) -> Change
     where
         F: for<'c> Fn(&'c mut D::Connection) -> HostFuture<'c> + Send + Sync + 'static,
@@ -73,23 +82,42 @@ pub(super) async fn apply<D: Dialect>(
         return Err(wrong("the statements of the host were made for another database"));
     };
     D::run(connection.inner, BEFORE).await?;
-    if let Err(error) = run(connection.inner).await {
-        return Err(host_error::<D>(error));
-    }
-    match D::run(connection.inner, AFTER).await {
-        Ok(()) => Ok(ChangeResult::Applied),
-        Err(sqlx::Error::Database(_)) => Err(wrong(
-            "the statements of the host ended the transaction, or ignored an error of the database",
-        )),
+    D::interrupt_after(connection.inner, STATEMENTS_TIMEOUT).await?;
+    let Ok(ran) = timeout(STATEMENTS_TIMEOUT, run(connection.inner)).await else {
+        return Err(ApplyError::Unknown("the statements of the host took longer than 2 s".to_owned()));
+    };
+    D::cancel_interrupt(connection.inner).await?;
+    let failed = match ran {
+        Ok(()) => match D::run(connection.inner, AFTER).await {
+            Ok(()) => return Ok(ChangeResult::Applied),
+            Err(sqlx::Error::Database(_)) => {
+                wrong("the statements of the host ignored an error of the database")
+            }
+            Err(error) => return Err(error.into()),
+        },
+        Err(error) => match database_error::<D>(error) {
+            // The database may have ended the transaction itself, for example after a deadlock.
+            Ok(error) => return Err(error.into()),
+            Err(refusal) => ApplyError::Host(refusal),
+        },
+    };
+    match D::run(connection.inner, UNDO).await {
+        Ok(()) => Err(failed),
+        Err(sqlx::Error::Database(_)) => {
+            Err(ApplyError::Unknown("the statements of the host ended the transaction".to_owned()))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 /// Separates failures of the database, after which the commit may run again, from refusals of the host.
-fn host_error<D: Dialect>(error: BoxError) -> ApplyError {
+///
+/// # Errors
+/// The refusal: any other error.
+pub(super) fn database_error<D: Dialect>(error: BoxError) -> Result<sqlx::Error, Error> {
     let error = match error.downcast::<sqlx::Error>() {
         Ok(error) => *error,
-        Err(other) => return refused(other),
+        Err(other) => return Err(refused(other)),
     };
     let of_database = match &error {
         // A constraint, a missing table, a missing privilege.
@@ -101,11 +129,9 @@ fn host_error<D: Dialect>(error: BoxError) -> ApplyError {
         }
         _ => false,
     };
-    if of_database { ApplyError::Failed(error) } else { refused(error.into()) }
+    if of_database { Ok(error) } else { Err(refused(error.into())) }
 }
 
-fn refused(error: BoxError) -> ApplyError {
-    ApplyError::Host(
-        Error::new(ErrorKind::Rejected, "commit").context("the statements of the host failed").source(error),
-    )
+fn refused(error: BoxError) -> Error {
+    Error::new(ErrorKind::Rejected, "commit").context("the statements of the host failed").source(error)
 }

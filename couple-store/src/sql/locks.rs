@@ -423,7 +423,7 @@ fn uuid(key: &Key, from: usize) -> Uuid {
 
 /// Locks the free rows of `wanted`, and returns the rows that another transaction holds.
 ///
-/// Takes the round trip of `begin`, and does not wait for locks.
+/// Takes the round trip of `begin`, if there is one, and does not wait for locks.
 ///
 /// A row that `SKIP LOCKED` does not return is held or does not exist. A second round trip without a lock finds out which. For tables
 /// whose rows are made on demand, this select is part of the first round trip. A row that does not exist is not held.
@@ -455,6 +455,10 @@ pub(super) async fn lock_free_rows<D: Dialect>(
     }
     sql.push_str(then);
     let mut times_seen = HashMap::<Lock, u32>::new();
+    let sql = sql.strip_prefix("; ").map(str::to_owned).unwrap_or(sql);
+    if sql.is_empty() {
+        return Ok(HashSet::new());
+    }
     for row in found::<D>(connection, sql).await? {
         *times_seen.entry(row).or_insert(0) += 1;
     }

@@ -65,7 +65,7 @@ impl SchemaStatus {
 /// Maximum time to wait for another process that migrates.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Table of the applied migrations.
-const RECORD_TABLE: &str = "couple_migration";
+pub(super) const RECORD_TABLE: &str = "couple_migration";
 // `finished` is 0 while a migration runs. Only MySQL, which commits each definition immediately, can show it.
 const CREATE_RECORD: &str = "CREATE TABLE couple_migration (version BIGINT NOT NULL PRIMARY KEY, \
      name VARCHAR(255) NOT NULL, checksum VARCHAR(64) NOT NULL, finished BIGINT NOT NULL)";
@@ -91,8 +91,9 @@ pub(super) async fn migrate<D: Dialect>(
 ) -> Result<(), Error> {
     begin::<D>(connection, D::BEGIN).await?;
     let migrated = apply_missing::<D>(connection, migrations).await;
-    end::<D>(connection, if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-    migrated
+    let ended = end::<D>(connection, if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+    // The first error is the reason.
+    migrated.and(ended)
 }
 
 /// Finds the missing migrations and changes nothing.
@@ -100,10 +101,11 @@ pub(super) async fn check<'m, D: Dialect>(
     connection: &mut TableConnection<'_, D>,
     migrations: &'m [Migration],
 ) -> Result<Found<'m>, Error> {
-    begin::<D>(connection, "BEGIN").await?;
+    begin::<D>(connection, D::BEGIN_READ).await?;
     let found = inspect::<D>(connection, migrations).await;
-    end::<D>(connection, "ROLLBACK").await?;
-    found
+    let ended = end::<D>(connection, "ROLLBACK").await;
+    let found = found?;
+    ended.map(|()| found)
 }
 
 async fn begin<D: Dialect>(
@@ -317,7 +319,7 @@ async fn run<D: Dialect>(connection: &mut TableConnection<'_, D>, sql: &'static 
 async fn make_schema<D: Dialect>(connection: &mut TableConnection<'_, D>) -> Result<(), Error> {
     // Not IF NOT EXISTS, which requires the privilege to create a schema even if it exists.
     const EXISTS: Sql = sql!("SELECT CAST(COUNT(*) AS BIGINT) FROM pg_namespace WHERE nspname = $1");
-    let Some(schema) = connection.names.schema() else { return Ok(()) };
+    let Some(schema) = connection.names.chosen_schema() else { return Ok(()) };
     let rows = Statement::<D>::new(EXISTS).bind(schema).rows(connection).await.map_err(fail::<D>)?;
     let exists = match rows.first() {
         Some(row) => Row::<D>::new(row).take::<i64>()? > 0,
@@ -328,4 +330,26 @@ async fn make_schema<D: Dialect>(connection: &mut TableConnection<'_, D>) -> Res
         D::fetch_raw(connection.inner, create).await.map_err(fail::<D>)?;
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use sqlx::{Connection as _, Sqlite, SqliteConnection};
+
+    use super::*;
+    use crate::sql::table_names::{NameOptions, TableNames};
+
+    /// The rollback fails, because the migration has ended the transaction.
+    #[tokio::test]
+    async fn reason_of_a_failed_migration_is_reported_if_the_rollback_fails_too() {
+        let migration =
+            Migration { version: 1, name: "broken", sql: "ROLLBACK; INSERT INTO no_such_table VALUES (1)" };
+        let names = TableNames::new::<Sqlite>(NameOptions::default(), None).expect("valid");
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.expect("a connection");
+        let mut named = TableConnection { inner: &mut connection, names: &names };
+        let error = migrate::<Sqlite>(&mut named, &[migration]).await.expect_err("it fails");
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(error.to_string().contains("migration 1 broken"), "{error}");
+        assert!(source.contains("no_such_table"), "{error}: {source}");
+    }
 }

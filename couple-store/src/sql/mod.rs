@@ -3,7 +3,8 @@
 //! `dialect` defines the requirements for a driver and the differences between dialects. The modules named
 //! after areas hold the statements and are generic over the dialect; `apply` chooses the area of a change.
 //! `writer` merges waiting commits (group commit) and `transaction` runs them; `locks` defines what each
-//! change locks; `blocked` retries commits that wait for a lock, which `lock_registry` records. `sqlite_file` opens
+//! change locks; `blocked` retries commits that wait for a lock, which `lock_registry` records, and commits with
+//! `host_statements`. `sqlite_file` opens
 //! SQLite; `server` connects to a server, with the differences of `mysql` and `postgres`. `migrate` creates
 //! the tables, whose prefix `table_names` puts into statements. `bus` is an event bus over PostgreSQL.
 
@@ -172,6 +173,10 @@ impl<D: Dialect> Store for SqlStore<D> {
         // writer can.
         self.writer.close().await;
         Ok(())
+    }
+
+    fn writer_restarts(&self) -> u64 {
+        self.writer.restarts()
     }
 
     async fn ping(&self) -> Result<(), Error> {

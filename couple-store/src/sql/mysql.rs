@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, SqlStore,
-    dialect::{ExecuteStatement as _, LockWait},
+    dialect::{ExecuteStatement as _, LockWait, text_literal},
     dialect_text::Sql,
     job_batch::BatchStatements,
     migrate::Migration,
@@ -30,6 +30,11 @@ const MIGRATIONS: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/mysql/0001_initial.sql"),
 }];
 
+/// Literal of a name. A backslash begins an escape sequence.
+fn name_literal(name: &str) -> String {
+    text_literal(&name.replace('\\', r"\\"))
+}
+
 fn number(error: &dyn DatabaseError) -> u16 {
     error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number)
 }
@@ -37,6 +42,8 @@ fn number(error: &dyn DatabaseError) -> u16 {
 // Error numbers: mariadb.com/kb/en/mariadb-error-codes, dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
 impl Dialect for MySql {
     const BEGIN: &'static str = "BEGIN";
+    const BEGIN_READ: &'static str = "BEGIN";
+    const NAME_QUOTE: char = '`';
     const TRANSACTION_TIMEOUT: Option<Duration> = Some(Duration::from_secs(2));
     const BY_PRIMARY_KEY: &'static str = " FORCE INDEX (PRIMARY)";
     // Named lock of the server, released when the connection closes.
@@ -76,8 +83,8 @@ impl Dialect for MySql {
     fn kind_of(error: &dyn DatabaseError) -> ErrorKind {
         match number(error) {
             1040 | 1203 | 1226 => ErrorKind::Overloaded, // too many connections
-            1053 | 1077 | 1079 | 1152 | 1290 | 1836 | 1927 | 2006 | 2013 => ErrorKind::Unavailable, // shutting down, killed, read-only
-            1205 | 1213 | 1020 => ErrorKind::Overloaded,                                            // locks
+            1053 | 1077 | 1079 | 1152 | 1290 | 1792 | 1836 | 1927 | 2006 | 2013 => ErrorKind::Unavailable, // shutting down, killed, read-only
+            1205 | 1213 | 1020 => ErrorKind::Overloaded, // locks
             1317 | 1969 | 3024 => ErrorKind::TimedOut,
             1021 | 1114 => ErrorKind::Full,
             1044 | 1045 | 1049 | 1142 | 1227 | 1698 | 3159 => ErrorKind::Misconfigured, // credentials, database, privileges
@@ -90,12 +97,19 @@ impl Dialect for MySql {
         // between our check and our insert: the next run finds it.
         matches!(number(error), 1213 | 1205 | 1020 | 1062)
     }
+    async fn interrupt_after(_: &mut Self::Connection, _: Duration) -> sqlx::Result<()> {
+        Ok(())
+    }
+    async fn cancel_interrupt(_: &mut Self::Connection) -> sqlx::Result<()> {
+        Ok(())
+    }
     fn batch_statements(prefix: &str) -> BatchStatements {
         BatchStatements::new(prefix, false, "ON DUPLICATE KEY UPDATE id = id")
     }
-    fn existing_relations(_: Option<&str>, names: &str) -> String {
+    fn existing_relations(database: Option<&str>, names: &str) -> String {
+        let database = database.map_or_else(|| "DATABASE()".to_owned(), name_literal);
         format!(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN ({names})"
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = {database} AND table_name IN ({names})"
         )
     }
 }
@@ -123,9 +137,11 @@ impl Server for MySql {
          /*!80000 max_execution_time = 2000, SESSION */ autocommit = 1",
     ];
     const POOL_CHECK: &'static str =
-        "SELECT CAST(@@autocommit = 1 AND @@character_set_client = 'utf8mb4' AS SIGNED)";
-    const POOL_REQUIREMENT: &'static str =
-        "connections of the host's pool must have autocommit = 1 and the character set utf8mb4";
+        // MariaDB executes the first comment, MySQL the second.
+        "SELECT CAST(@@autocommit = 1 AND @@character_set_client = 'utf8mb4' \
+         /*M! AND @@tx_read_only = 0 */ /*!80000 AND @@transaction_read_only = 0 */ AS SIGNED)";
+    const POOL_REQUIREMENT: &'static str = "connections of the host's pool must have autocommit = 1 and the \
+                                            character set utf8mb4, and must not be read-only";
     const VERSION_QUERY: Sql = sql!("SELECT VERSION()");
 
     fn check(version: &str) -> Result<(), String> {
@@ -137,6 +153,9 @@ impl Server for MySql {
             return Ok(());
         }
         Err(format!("{name} {version} is too old: {}.{} or newer is required", least.0, least.1))
+    }
+    fn location(options: &MySqlConnectOptions, _: &str) -> String {
+        format!("SELECT {}", options.get_database().map_or_else(|| "DATABASE()".to_owned(), name_literal))
     }
     fn migrations() -> &'static [Migration] {
         MIGRATIONS

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Dialect, SqlStore,
-    dialect::{LockWait, count_up_returning},
+    dialect::{LockWait, count_up_returning, text_literal},
     dialect_text::Sql,
     job_batch::BatchStatements,
     migrate::Migration,
@@ -29,7 +29,11 @@ const MIGRATIONS: &[Migration] = &[Migration {
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {
-    const BEGIN: &'static str = "BEGIN";
+    // The default of the server or of the role may be another level, at which a snapshot of the time before a
+    // lock was granted stays in use.
+    const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+    const BEGIN_READ: &'static str = Self::BEGIN;
+    const NAME_QUOTE: char = '"';
     const TRANSACTION_TIMEOUT: Option<Duration> = Some(Duration::from_secs(2));
     const BY_PRIMARY_KEY: &'static str = "";
     // The number is "couple" in ASCII. The end of the transaction releases the lock.
@@ -83,13 +87,20 @@ impl Dialect for Postgres {
         // our check and our insert: the next run finds it.
         matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03" | "23505"))
     }
+    async fn interrupt_after(_: &mut Self::Connection, _: Duration) -> sqlx::Result<()> {
+        Ok(())
+    }
+    async fn cancel_interrupt(_: &mut Self::Connection) -> sqlx::Result<()> {
+        Ok(())
+    }
     fn batch_statements(prefix: &str) -> BatchStatements {
         BatchStatements::new(prefix, true, "ON CONFLICT DO NOTHING")
     }
     fn existing_relations(schema: Option<&str>, names: &str) -> String {
         let place = match schema {
             Some(schema) => {
-                format!("relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{schema}')")
+                let schema = text_literal(schema);
+                format!("relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})")
             }
             None => "pg_table_is_visible(oid)".to_owned(),
         };
@@ -133,6 +144,13 @@ impl Server for Postgres {
             return Ok(());
         }
         Err(format!("PostgreSQL {version} is too old: 13 or newer is required"))
+    }
+    fn location(_: &PgConnectOptions, table: &str) -> String {
+        let table = text_literal(table);
+        format!(
+            "SELECT COALESCE((SELECT CAST(nspname AS TEXT) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+             WHERE relname = {table} AND pg_table_is_visible(pg_class.oid)), CAST(current_schema() AS TEXT))"
+        )
     }
     fn migrations() -> &'static [Migration] {
         MIGRATIONS

@@ -1,6 +1,6 @@
 //! Connections to a database server: the common part of MySQL, MariaDB and PostgreSQL.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use couple_core::{Error, ErrorKind};
 use sqlx::{
@@ -10,15 +10,16 @@ use sqlx::{
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Dialect, Row, SchemaStatus, SqlStore, Statement, TableConnection, TableNames,
+    Dialect, Row, SchemaStatus, SqlStore, TableConnection, TableNames,
+    dialect::ReadColumn,
     dialect_text::Sql,
     error::classify,
-    migrate::{Migration, check, migrate},
+    migrate::{Migration, RECORD_TABLE, check, migrate},
     table_names::NameOptions,
     writer::{Writer, WriterPool},
 };
 
-/// Time limit of the first connection.
+/// Time limit of the first connection, and of a query on it before the schema is migrated.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle time after which a connection is checked before use; also the time limit of the check.
 const CHECK_AFTER_IDLE: Duration = Duration::from_millis(500);
@@ -53,6 +54,8 @@ pub trait Server: Dialect {
     /// # Errors
     /// The URL is invalid.
     fn options(url: &str) -> sqlx::Result<Options<Self>>;
+    /// Query for the schema or database in which a new connection finds `table`, or would create it.
+    fn location(options: &Options<Self>, table: &str) -> String;
     /// Host, port and database, without credentials.
     fn address(options: &Options<Self>) -> String;
 }
@@ -108,13 +111,16 @@ impl<D: Server> ServerOptions<D> {
     /// Uses the connections of a pool of the host.
     ///
     /// The store takes half of [`with_max_connections`](Self::with_max_connections), by default 2 of 4, out of
-    /// the pool for as long as it is open, to write: only on these it sets time-outs, isolation level and
-    /// strictness, as on its own. It borrows others for each read, changes no setting of them, and closes one
-    /// whose read has no response in 2 s. So the pool must have one connection more than the store takes. The
-    /// store closes its connections when it is closed, and never the pool.
+    /// the pool for as long as it is open, to write, and another one while commits with statements of the host
+    /// run: only on these it sets time-outs, isolation level and strictness, as on its own. It borrows others for
+    /// each read, changes no setting of them, and closes one whose read has no response in 2 s. So the pool must
+    /// have two connections more than the store takes for good. The store closes its connections when it, or the
+    /// pool, is closed. It never closes the pool.
     ///
-    /// Requirements of the connections: encoding UTF-8 (`utf8mb4` in MySQL), `autocommit` in MySQL, not read-only
-    /// in PostgreSQL. They are the defaults of sqlx, and are checked when the store is opened.
+    /// Requirements of the connections: encoding UTF-8 (`utf8mb4` in MySQL), `autocommit` in MySQL, not read-only.
+    /// They are the defaults of sqlx, and are checked when the store is opened. Statements name the schema or the
+    /// database of our tables, as it is when the store is opened, so a connection can have another `search_path`,
+    /// or use another database, later.
     #[must_use]
     pub fn of_pool(pool: Pool<D>) -> Self {
         Self::with_source(ConnectionSource::Pool(pool), CONNECTIONS_OF_HOST_POOL)
@@ -126,7 +132,8 @@ impl<D: Server> ServerOptions<D> {
 
     /// Sets the maximum number of connections. Default: 10, or 4 with a pool of the host; the minimum is 3.
     ///
-    /// Half of them write; one of these is for commits that a lock blocks.
+    /// Half of them write; one of these is for commits that a lock blocks. Commits with statements of the host use
+    /// one more while they run.
     #[must_use]
     pub const fn with_max_connections(mut self, connections: u32) -> Self {
         self.connections = connections;
@@ -165,22 +172,25 @@ impl<D: Server> ServerOptions<D> {
     /// a server that is too old or of another kind, tables of another program with our names, or a newer or
     /// changed schema; [`ErrorKind::Unavailable`] when no server responds.
     pub async fn connect(self) -> Result<SqlStore<D>, Error> {
-        let (options, names) = (self.connect_options()?, TableNames::new::<D>(self.names.clone())?);
+        let options = self.connect_options()?;
+        self.names.check()?;
         // One of the writing connections is for blocked commits.
         let writing = (self.connections / 2).max(2);
-        self.located(&options, async {
+        let prepared = self.located(&options, async {
             self.check_pool(writing).await?;
-            let status = self.prepare(&names, self.migrates).await?;
-            status.require_current()
-        })
-        .await?;
+            let (names, status) = self.prepare(&options, self.migrates).await?;
+            status.require_current()?;
+            Ok(names)
+        });
+        let names = prepared.await?;
         let (reads, writes) = match self.source {
             ConnectionSource::Pool(pool) => {
                 (pool.clone(), WriterPool { pool, setup: D::SESSION_SETUP, is_of_host: true })
             }
             ConnectionSource::Url(_) => {
                 let readers = self.connections.saturating_sub(writing).max(1);
-                let pool = own_pool::<D>(writing, options.clone());
+                // One more is open while commits with statements of the host run.
+                let pool = own_pool::<D>(writing + 1, options.clone());
                 (own_pool::<D>(readers, options), WriterPool { pool, setup: &[], is_of_host: false })
             }
         };
@@ -194,8 +204,9 @@ impl<D: Server> ServerOptions<D> {
     /// # Errors
     /// As of [`connect`](Self::connect).
     pub async fn migrate(&self) -> Result<(), Error> {
-        let (options, names) = (self.connect_options()?, TableNames::new::<D>(self.names.clone())?);
-        self.located(&options, self.prepare(&names, true)).await.map(drop)
+        let options = self.connect_options()?;
+        self.names.check()?;
+        self.located(&options, self.prepare(&options, true)).await.map(drop)
     }
 
     /// Finds the missing migrations and changes nothing.
@@ -203,8 +214,9 @@ impl<D: Server> ServerOptions<D> {
     /// # Errors
     /// As of [`connect`](Self::connect).
     pub async fn check(&self) -> Result<SchemaStatus, Error> {
-        let (options, names) = (self.connect_options()?, TableNames::new::<D>(self.names.clone())?);
-        self.located(&options, self.prepare(&names, false)).await
+        let options = self.connect_options()?;
+        self.names.check()?;
+        self.located(&options, self.prepare(&options, false)).await.map(|(_, status)| status)
     }
 
     /// Adds the address of the server to an error.
@@ -257,22 +269,17 @@ impl<D: Server> ServerOptions<D> {
     async fn check_pool(&self, writing: u32) -> Result<(), Error> {
         let ConnectionSource::Pool(pool) = &self.source else { return Ok(()) };
         let wrong = |reason: String| Err(Error::new(ErrorKind::Misconfigured, "connect").context(reason));
-        let size = pool.options().get_max_connections();
-        if size <= writing {
+        let (size, needed) = (pool.options().get_max_connections(), writing + 2);
+        if size < needed {
             return wrong(format!(
-                "the pool of the host has at most {size} connections, of which the store takes {writing}: allow at least {}",
-                writing + 1
+                "the pool of the host has at most {size} connections, of which the store takes {writing}, and one more \
+                 for statements of the host: allow at least {needed}"
             ));
         }
-        let fail = |error| classify::<D>("connect", error);
         let mut connection = self.first_connection().await?;
-        let rows = D::fetch_raw(&mut connection, D::POOL_CHECK.to_owned()).await.map_err(fail)?;
-        let is_usable = match rows.first() {
-            Some(row) => Row::<D>::new(row).take::<i64>()? == 1,
-            None => false,
-        };
-        connection.close().await.map_err(fail)?;
-        if is_usable { Ok(()) } else { wrong(D::POOL_REQUIREMENT.to_owned()) }
+        let is_usable: Option<i64> = ask::<D, _>(&mut connection, D::POOL_CHECK.to_owned()).await?;
+        connection.close().await.map_err(|error| classify::<D>("connect", error))?;
+        if is_usable == Some(1) { Ok(()) } else { wrong(D::POOL_REQUIREMENT.to_owned()) }
     }
 
     /// A connection of the same source as the store's, to prepare the database.
@@ -287,10 +294,7 @@ impl<D: Server> ServerOptions<D> {
                 ConnectionSource::Pool(pool) => Ok(pool.acquire().await.map(PoolConnection::detach)),
             }
         };
-        let connected = timeout(STARTUP_TIMEOUT, connecting).await.map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "connect")
-                .context(format!("no {} server responded within 5 s", D::ENGINE_NAME))
-        })?;
+        let connected = timeout(STARTUP_TIMEOUT, connecting).await.map_err(|_| no_response::<D>())?;
         connected?.map_err(|error| match error {
             sqlx::Error::Protocol(_) => Error::new(ErrorKind::Misconfigured, "connect")
                 .context(format!("the server does not use the protocol of {}", D::ENGINE_NAME))
@@ -299,27 +303,48 @@ impl<D: Server> ServerOptions<D> {
         })
     }
 
-    /// Checks the server's version and the schema, and migrates it if `migrates`. Returns the migrations that are still missing.
-    async fn prepare(&self, names: &TableNames, migrates: bool) -> Result<SchemaStatus, Error> {
-        let fail = |error| classify::<D>("connect", error);
+    /// Checks the server's version and the schema, and migrates it if `migrates`.
+    ///
+    /// Returns the names of the tables, and the migrations that are still missing.
+    async fn prepare(
+        &self,
+        options: &Options<D>,
+        migrates: bool,
+    ) -> Result<(Arc<TableNames>, SchemaStatus), Error> {
         let mut connection = self.first_connection().await?;
-        let mut named = TableConnection { inner: &mut connection, names };
-        let rows = Statement::<D>::new(D::VERSION_QUERY).rows(&mut named).await.map_err(fail)?;
-        let version: String = match rows.first() {
-            Some(row) => Row::<D>::new(row).take()?,
-            None => String::new(),
-        };
-        D::check(&version)
+        let version: Option<String> =
+            ask::<D, _>(&mut connection, D::text_of(D::VERSION_QUERY).to_owned()).await?;
+        D::check(&version.unwrap_or_default())
             .map_err(|reason| Error::new(ErrorKind::Misconfigured, "connect").context(reason))?;
+        let record = self.names.bare(RECORD_TABLE);
+        let location: Option<Option<String>> =
+            ask::<D, _>(&mut connection, D::location(options, &record)).await?;
+        let names = TableNames::new::<D>(self.names.clone(), location.flatten())?;
+        let mut named = TableConnection { inner: &mut connection, names: &names };
         let status = if migrates {
             migrate::<D>(&mut named, D::migrations()).await?;
             SchemaStatus::of([])
         } else {
             check::<D>(&mut named, D::migrations()).await?.status()
         };
-        connection.close().await.map_err(fail)?;
-        Ok(status)
+        connection.close().await.map_err(|error| classify::<D>("connect", error))?;
+        Ok((names, status))
     }
+}
+
+fn no_response<D: Server>() -> Error {
+    Error::new(ErrorKind::Unavailable, "connect")
+        .context(format!("no {} server responded within 5 s", D::ENGINE_NAME))
+}
+
+/// First column of the first row of a query.
+async fn ask<D: Server + ReadColumn<T>, T>(
+    connection: &mut D::Connection,
+    query: String,
+) -> Result<Option<T>, Error> {
+    let asked = timeout(STARTUP_TIMEOUT, D::fetch_raw(connection, query)).await;
+    let rows = asked.map_err(|_| no_response::<D>())?.map_err(|error| classify::<D>("connect", error))?;
+    rows.first().map(|row| Row::<D>::new(row).take()).transpose()
 }
 
 impl<D: Server> From<&str> for ServerOptions<D> {

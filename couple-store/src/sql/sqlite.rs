@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use couple_core::ErrorKind;
 use sqlx::{SqlStr, Sqlite, error::DatabaseError};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -23,10 +24,15 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/sqlite/0001_initial.sql"),
 }];
 
+/// Virtual machine operations of a statement between two checks of its time limit: about 0.1 ms.
+const OPERATIONS_PER_CHECK: i32 = 10_000;
+
 impl Dialect for Sqlite {
     // Takes the write lock immediately: under WAL a transaction that started with a read cannot always become
     // a writer.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const BEGIN_READ: &'static str = "BEGIN";
+    const NAME_QUOTE: char = '"';
 
     // No limit: only this process writes, and the time of a commit depends on the disk alone.
     const TRANSACTION_TIMEOUT: Option<Duration> = None;
@@ -58,6 +64,17 @@ impl Dialect for Sqlite {
         // SQLite ignores case in names.
         format!("SELECT name FROM sqlite_schema WHERE LOWER(name) IN ({names})")
     }
+    async fn interrupt_after(connection: &mut Self::Connection, limit: Duration) -> sqlx::Result<()> {
+        // Dropping the connection does not end the statement that its thread runs.
+        let deadline = Instant::now() + limit;
+        let mut handle = connection.lock_handle().await?;
+        handle.set_progress_handler(OPERATIONS_PER_CHECK, move || Instant::now() < deadline);
+        Ok(())
+    }
+    async fn cancel_interrupt(connection: &mut Self::Connection) -> sqlx::Result<()> {
+        connection.lock_handle().await?.remove_progress_handler();
+        Ok(())
+    }
     fn count_up<'c>(
         connection: &'c mut Self::Connection,
         sql: SqlStr,
@@ -74,6 +91,7 @@ impl Dialect for Sqlite {
         match code {
             5 | 6 => ErrorKind::Unavailable,        // BUSY, LOCKED
             10 => ErrorKind::Unavailable,           // IOERR
+            9 => ErrorKind::TimedOut,               // INTERRUPT
             11 | 26 => ErrorKind::Corrupt,          // CORRUPT, NOTADB
             13 => ErrorKind::Full,                  // FULL
             3 | 8 | 14 => ErrorKind::Misconfigured, // PERM, READONLY, CANTOPEN

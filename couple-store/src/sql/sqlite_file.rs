@@ -11,7 +11,10 @@ use sqlx::{
     ConnectOptions as _, Connection as _, Pool, Sqlite,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::private_file;
 
@@ -30,6 +33,9 @@ use super::{
 const APPLICATION_ID: i64 = 0x636f_7570;
 /// Size in bytes above which the write-ahead log is checkpointed.
 const MAX_LOG_BYTES: u64 = 4 << 20;
+
+/// Maximum time to wait for a connection of the host's pool when the store is opened.
+const POOL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Path of a database's write-ahead log.
 fn log_of(path: &Path) -> PathBuf {
@@ -94,7 +100,7 @@ impl SqliteOptions {
     /// Sets the path of the file; its folder must exist.
     ///
     /// A missing file is created with access for its owner only. Access of users other than owner and group
-    /// is removed from an existing file.
+    /// is removed from an existing file, unless it is [shared](Self::with_shared_file).
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().to_owned(),
@@ -156,7 +162,7 @@ impl SqliteOptions {
     /// Allows to create the tables in a file that has tables of another program. Default: false.
     ///
     /// A file that already has the tables of this store, or that this store has created, is opened in both
-    /// cases. Tables of the other program are never changed.
+    /// cases. Tables of the other program are never changed, nor are the file's application id and permissions.
     #[must_use]
     pub const fn with_shared_file(mut self, shared: bool) -> Self {
         self.shared = shared;
@@ -185,7 +191,8 @@ impl SqliteOptions {
     /// # Errors
     /// As of [`open`](Self::open).
     pub async fn migrate(&self) -> Result<(), Error> {
-        let migrate = async { self.prepare(&TableNames::new::<Sqlite>(self.names.clone())?, true).await };
+        let migrate =
+            async { self.prepare(&TableNames::new::<Sqlite>(self.names.clone(), None)?, true).await };
         migrate.await.map_err(|error| self.explain(error))
     }
 
@@ -195,7 +202,7 @@ impl SqliteOptions {
     /// As of [`open`](Self::open).
     pub async fn check(&self) -> Result<SchemaStatus, Error> {
         let check = async {
-            let names = TableNames::new::<Sqlite>(self.names.clone())?;
+            let names = TableNames::new::<Sqlite>(self.names.clone(), None)?;
             Ok(self.examine(&names).await?.1)
         };
         check.await.map_err(|error| self.explain(error))
@@ -226,37 +233,37 @@ impl SqliteOptions {
     }
 
     fn writing_options(&self) -> SqliteConnectOptions {
-        self.connect_options()
+        let options = self
+            .connect_options()
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
+            .foreign_keys(true);
+        match self.max_pages {
+            Some(pages) => options.pragma("max_page_count", pages.to_string()),
+            None => options,
+        }
     }
 
     async fn open_inner(&self) -> Result<SqliteStore, Error> {
-        let names = TableNames::new::<Sqlite>(self.names.clone())?;
+        let names = TableNames::new::<Sqlite>(self.names.clone(), None)?;
         self.prepare(&names, self.migrates).await?;
         let options = self.writing_options();
+        // Set by the options, so that a connection that replaces a failed one has them too.
+        let writer_options = options
+            .clone()
+            // Automatic checkpoints only if the background checkpoints fall far behind: at 64 MiB.
+            .pragma("wal_autocheckpoint", "16384")
+            // From here on callers wait, so the limit is shorter.
+            .busy_timeout(Duration::from_secs(2));
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .min_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .connect_with(options.clone())
+            .connect_with(writer_options)
             .await
             .map_err(fail)?;
-        {
-            let mut connection = writer.acquire().await.map_err(fail)?;
-            if let Some(pages) = self.max_pages {
-                Sqlite::fetch_raw(&mut connection, format!("PRAGMA max_page_count = {pages}"))
-                    .await
-                    .map_err(fail)?;
-            }
-            // Automatic checkpoints only if the background checkpoints fall far behind: at 64 MiB.
-            Sqlite::run(&mut connection, "PRAGMA wal_autocheckpoint = 16384").await.map_err(fail)?;
-            // From here on callers wait, so the limit is shorter.
-            Sqlite::run(&mut connection, "PRAGMA busy_timeout = 2000").await.map_err(fail)?;
-        }
         let reads = SqlitePoolOptions::new()
             .max_connections(self.readers.max(1))
             .min_connections(1)
@@ -303,7 +310,9 @@ impl SqliteOptions {
             status.require_current()?;
         }
         for file in [self.path.clone(), log_of(&self.path), shared_memory_of(&self.path)] {
-            if file.exists()
+            // The host decides who can read its file.
+            if !self.shared
+                && file.exists()
                 && let Err(error) = private_file::close_to_others(&file)
             {
                 tracing::warn!(%error, file = %file.display(), "every user of this machine can read the database");
@@ -312,7 +321,7 @@ impl SqliteOptions {
         if migrates {
             let mut connection = self.writing_options().connect().await.map_err(fail)?;
             migrate::<Sqlite>(&mut TableConnection { inner: &mut connection, names }, MIGRATIONS).await?;
-            if is_empty {
+            if is_empty && !self.shared {
                 Sqlite::run(&mut connection, "PRAGMA application_id = 0x636f7570").await.map_err(fail)?;
             }
             connection.close().await.map_err(fail)?;
@@ -328,9 +337,12 @@ impl SqliteOptions {
         );
         let Some(pool) = &self.host_pool else { return Ok(()) };
         let wrong = |reason: &str| Err(Error::new(ErrorKind::Misconfigured, "open").context(reason));
-        let mut connection = pool.acquire().await.map_err(fail)?;
-        let rows =
-            Sqlite::fetch_raw(&mut connection, Sqlite::text_of(SETTINGS).to_owned()).await.map_err(fail)?;
+        let asking = async {
+            let mut connection = pool.acquire().await?;
+            Sqlite::fetch_raw(&mut connection, Sqlite::text_of(SETTINGS).to_owned()).await
+        };
+        let rows = timeout(POOL_TIMEOUT, asking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let rows = rows.map_err(fail)?;
         let Some(row) = rows.first() else { return wrong("the host's pool shows no settings") };
         let mut row = Row::<Sqlite>::new(row);
         let (file, journal, busy): (String, String, i64) = (row.take()?, row.take()?, row.take()?);

@@ -36,6 +36,11 @@ impl Default for NameOptions {
 }
 
 impl NameOptions {
+    /// Name of a table or an index that is written with the default prefix, without its schema.
+    pub(super) fn bare(&self, written: &str) -> String {
+        format!("{}{}", self.prefix, written.strip_prefix(DEFAULT_PREFIX).unwrap_or(written))
+    }
+
     /// Checks prefix and schema.
     ///
     /// # Errors
@@ -75,6 +80,8 @@ fn is_name(name: &str, max_len: usize) -> bool {
 #[derive(Debug)]
 pub(super) struct TableNames {
     options: NameOptions,
+    /// Schema, or database of MySQL, that statements name; none for the default one of the connection.
+    schema: Option<String>,
     /// Schema, if there is one, and prefix: the text before the name of a table.
     qualified_prefix: String,
     is_default: bool,
@@ -85,31 +92,48 @@ pub(super) struct TableNames {
 impl TableNames {
     /// Checks prefix and schema.
     ///
+    /// `location` is the schema or database of the tables if the host chose none. With it, statements do not depend
+    /// on the settings of a connection, which statements of the host can change.
+    ///
     /// # Errors
     /// As of [`NameOptions::check`].
-    pub(super) fn new<D: Dialect>(options: NameOptions) -> Result<Arc<Self>, Error> {
+    pub(super) fn new<D: Dialect>(
+        options: NameOptions,
+        location: Option<String>,
+    ) -> Result<Arc<Self>, Error> {
         options.check()?;
-        let qualified_prefix = match &options.schema {
-            Some(schema) => format!("\"{schema}\".{}", options.prefix),
+        let schema = options.schema.clone().or(location);
+        let qualified_prefix = match &schema {
+            Some(schema) => {
+                let quote = D::NAME_QUOTE;
+                let escaped = schema.replace(quote, &format!("{quote}{quote}"));
+                format!("{quote}{escaped}{quote}.{}", options.prefix)
+            }
             None => options.prefix.clone(),
         };
         Ok(Arc::new(Self {
             is_default: qualified_prefix == DEFAULT_PREFIX,
             batch: D::batch_statements(&qualified_prefix),
             qualified_prefix,
+            schema,
             options,
             rewritten: RwLock::default(),
         }))
     }
 
-    /// Schema of the tables; none for the default schema of the connection.
+    /// Schema, or database of MySQL, that statements name; none for the default one of the connection.
     pub(super) fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
+    /// Schema that the host chose.
+    pub(super) fn chosen_schema(&self) -> Option<&str> {
         self.options.schema.as_deref()
     }
 
     /// Name of a table or an index that is written with the default prefix, without its schema.
     pub(super) fn bare(&self, written: &str) -> String {
-        format!("{}{}", self.options.prefix, written.strip_prefix(DEFAULT_PREFIX).unwrap_or(written))
+        self.options.bare(written)
     }
 
     /// Name of a table in a statement. `table` has no prefix.
@@ -154,7 +178,7 @@ impl TableNames {
                 }
                 _ => text.push_str(word),
             }
-            follows_index = word == "INDEX";
+            follows_index = matches!(word, "INDEX" | "KEY");
             rest = after;
         }
         text.push_str(rest);
@@ -197,7 +221,7 @@ mod tests {
 
     fn names(prefix: &str, schema: Option<&str>) -> Arc<TableNames> {
         let options = NameOptions { prefix: prefix.to_owned(), schema: schema.map(str::to_owned) };
-        TableNames::new::<Postgres>(options).expect("the names are valid")
+        TableNames::new::<Postgres>(options, None).expect("the names are valid")
     }
 
     #[test]
@@ -224,6 +248,17 @@ mod tests {
             names("a_", Some("love")).rewrite(index),
             "CREATE INDEX a_job_due ON \"love\".a_job (due_at)"
         );
+    }
+
+    #[test]
+    fn location_of_the_tables_is_quoted() {
+        let names = |location: &str| {
+            TableNames::new::<Postgres>(NameOptions::default(), Some(location.to_owned())).expect("valid")
+        };
+        assert_eq!(names("a\"b").rewrite("FROM couple_job"), "FROM \"a\"\"b\".couple_job");
+        let keys = "CREATE TABLE couple_job (id UUID, KEY couple_job_due (due_at))";
+        let written = "CREATE TABLE \"app\".couple_job (id UUID, KEY couple_job_due (due_at))";
+        assert_eq!(names("app").rewrite(keys), written);
     }
 
     #[test]

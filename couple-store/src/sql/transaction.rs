@@ -1,9 +1,10 @@
 //! Runs waiting commits as one transaction, and sends their results.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind};
-use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, pool::PoolConnection};
+use tokio::{select, time::sleep};
 
 use super::{
     Dialect, TableConnection,
@@ -12,6 +13,7 @@ use super::{
     commit_request::CommitRequest,
     dialect::{LockWait, within_timeout},
     error::classify,
+    host_statements::database_error,
     job::Enqueues,
     locks::{self, Lock},
     table_names::TableNames,
@@ -27,22 +29,60 @@ pub(super) struct WriterConnection<D: Dialect> {
     pub(super) names: Arc<TableNames>,
     /// Whether its transactions wait for locks, up to the lock time-out.
     pub(super) waits: bool,
-    pub(super) held: Option<PoolConnection<D>>,
+    /// Time without work after which it is closed; none to keep it.
+    pub(super) max_idle: Option<Duration>,
+    held: Option<PoolConnection<D>>,
 }
 
 impl<D: Dialect> WriterConnection<D> {
+    /// Connects at the first use.
+    pub(super) const fn new(
+        pool: WriterPool<D>,
+        names: Arc<TableNames>,
+        waits: bool,
+        max_idle: Option<Duration>,
+    ) -> Self {
+        Self { pool, names, waits, max_idle, held: None }
+    }
+
     async fn connect(&mut self) -> sqlx::Result<PoolConnection<D>> {
         if let Some(connection) = self.held.take() {
             return Ok(connection);
         }
-        let acquired = within_timeout::<D, _>(self.pool.pool.acquire()).await;
-        let mut connection = acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-        // After a panic the connection may be inside a transaction: no other task may use it.
-        connection.close_on_drop();
-        for sql in self.pool.setup {
-            D::run(&mut connection, sql).await?;
+        let connecting = async {
+            let mut connection = self.pool.pool.acquire().await?;
+            // After a panic the connection may be inside a transaction: no other task may use it.
+            connection.close_on_drop();
+            for sql in self.pool.setup {
+                D::run(&mut connection, sql).await?;
+            }
+            Ok(connection)
+        };
+        within_timeout::<D, _>(connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Waits for work. Meanwhile, closes the connection if its pool is closed or it was idle for too long.
+    pub(super) async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if self.held.is_some() {
+            let idle = async {
+                match self.max_idle {
+                    Some(limit) => sleep(limit).await,
+                    None => pending().await,
+                }
+            };
+            select! {
+                biased;
+                done = &mut work => return done,
+                // The host's `close` waits for this connection.
+                () = self.pool.pool.close_event() => {
+                    tracing::warn!("the host closed its pool before the store: commits fail from now on");
+                }
+                () = idle => {}
+            }
+            self.held = None;
         }
-        Ok(connection)
+        work.await
     }
 
     /// Runs the waiting commits and sends their results.
@@ -68,6 +108,7 @@ impl<D: Dialect> WriterConnection<D> {
         waiting.sort_by(|one, other| one.locks.first().cmp(&other.locks.first()));
         // A connection that broke while idle is noticed by its use; commits that were not yet committed run again on another one.
         for last in [false, true] {
+            waiting.retain(|request| !request.is_abandoned());
             if waiting.is_empty() {
                 break;
             }
@@ -75,6 +116,8 @@ impl<D: Dialect> WriterConnection<D> {
                 Ok(mut connection) => {
                     let mut named = TableConnection { inner: &mut *connection, names: &self.names };
                     match write::<D>(&mut named, self.waits, waiting, blocked).await {
+                        // Statements of the host have left a transaction of sqlx open.
+                        Ok(()) if connection.is_in_transaction() => drop(connection.detach()),
                         Ok(()) => self.held = Some(connection),
                         Err(lost) => {
                             // The state of the connection is unknown: close it.
@@ -140,8 +183,19 @@ enum TransactionEnd {
     Host(Error),
     /// The connection broke before COMMIT: nothing was written.
     Lost(sqlx::Error),
-    /// The connection broke during COMMIT, or the database did not respond in time.
+    /// The connection broke during COMMIT, the database did not respond in time, or statements of the host
+    /// ended the transaction.
     Unknown(String),
+}
+
+/// Result of COMMIT.
+fn committed<D: Dialect>(result: sqlx::Result<()>, answers: CommitResults) -> TransactionEnd {
+    match result {
+        Ok(()) => TransactionEnd::Committed(answers),
+        // A COMMIT that timed out may have taken effect.
+        Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => TransactionEnd::Failed(None, error),
+        Err(error) => TransactionEnd::Unknown(error.to_string()),
+    }
 }
 
 /// Runs the waiting commits and sends their results; moves commits that a lock blocks to `blocked`.
@@ -162,14 +216,23 @@ async fn write<D: Dialect>(
             return Ok(());
         }
         let wait = match may_wait {
+            _ if waiting.iter().any(CommitRequest::runs_host_statements) => LockWait::TimeOut,
             // In MariaDB, SKIP LOCKED fails while the lock time-out is 0.
             _ if waiting.iter().any(CommitRequest::skips_locked_rows) => LockWait::TimeOut,
             true => LockWait::Brief,
             false => LockWait::Never,
         };
         let waits = wait != LockWait::Never;
-        let end = within_timeout::<D, _>(transact::<D>(connection, wait, waiting, savepoints)).await;
-        match end.unwrap_or_else(|| TransactionEnd::Unknown("no answer in time".to_owned())) {
+        let transaction = async {
+            if waiting.iter().any(CommitRequest::runs_host_statements) {
+                return transact_with_host::<D>(connection, waiting).await;
+            }
+            transact::<D>(connection, wait, waiting, savepoints).await
+        };
+        match within_timeout::<D, _>(transaction)
+            .await
+            .unwrap_or_else(|| TransactionEnd::Unknown("no answer in time".to_owned()))
+        {
             TransactionEnd::Committed(answers) => {
                 for (mut request, answer) in waiting.drain(..).zip(answers) {
                     match answer {
@@ -282,24 +345,83 @@ async fn transact<D: Dialect>(
         Err(end) => return end,
     };
     let failed = match attempt::<D>(connection, waiting, &locked, savepoints).await {
-        Ok(Some(answers)) if answers.iter().all(Option::is_none) => TransactionEnd::Committed(answers),
-        Ok(Some(answers)) => match D::run(connection.inner, "COMMIT").await {
-            Ok(()) => return TransactionEnd::Committed(answers),
-            // A COMMIT that timed out may have taken effect.
-            Err(error) if answered::<D>(&error) && !timed_out::<D>(&error) => {
-                TransactionEnd::Failed(None, error)
+        Ok(Some(answers)) if has_written(&answers) => {
+            match committed::<D>(D::run(connection.inner, "COMMIT").await, answers) {
+                TransactionEnd::Failed(at, error) => TransactionEnd::Failed(at, error),
+                end => return end,
             }
-            Err(error) => return TransactionEnd::Unknown(error.to_string()),
+        }
+        other => match rolled_back::<D>(other) {
+            TransactionEnd::Lost(error) => return TransactionEnd::Lost(error),
+            end => end,
         },
-        Ok(None) => TransactionEnd::NeedsSavepoints,
-        Err(AttemptError::Host(error)) => TransactionEnd::Host(error),
-        Err(AttemptError::Failed(at, error)) if answered::<D>(&error) => TransactionEnd::Failed(at, error),
-        Err(AttemptError::Failed(_, error)) => return TransactionEnd::Lost(error),
     };
     match D::run(connection.inner, "ROLLBACK").await {
         // An error means that the database has rolled back already, so there is nothing to roll back.
         Ok(()) | Err(sqlx::Error::Database(_)) => failed,
         Err(broken) => TransactionEnd::Lost(broken),
+    }
+}
+
+/// Runs a commit with statements of the host, which is never merged with others.
+///
+/// The transaction is one of sqlx, so that a `begin()` of the host makes a savepoint in it.
+async fn transact_with_host<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    waiting: &[CommitRequest],
+) -> TransactionEnd {
+    let names = connection.names;
+    let mut transaction = match connection.inner.begin_with(D::BEGIN).await {
+        Ok(transaction) => transaction,
+        Err(error) if answered::<D>(&error) => return TransactionEnd::NotBegun(error),
+        Err(error) => return TransactionEnd::Lost(error),
+    };
+    let mut named = TableConnection { inner: &mut *transaction, names };
+    let wanted = waiting.iter().flat_map(|request| request.locks.iter().copied());
+    let locked = match D::lock_wait(LockWait::TimeOut) {
+        Some(_) => locks::lock_free_rows::<D>(&mut named, "", "", wanted).await,
+        None => Ok(HashSet::new()),
+    };
+    let attempted = match locked {
+        Ok(locked) => attempt::<D>(&mut named, waiting, &locked, false).await,
+        Err(error) => Err(AttemptError::Failed(None, error)),
+    };
+    let end = match attempted {
+        Ok(Some(answers)) if has_written(&answers) => {
+            return match committed::<D>(transaction.commit().await, answers) {
+                // A deferred constraint of the host's tables.
+                TransactionEnd::Failed(at, error) => match database_error::<D>(error.into()) {
+                    Ok(error) => TransactionEnd::Failed(at, error),
+                    Err(refusal) => TransactionEnd::Host(refusal),
+                },
+                end => end,
+            };
+        }
+        other => rolled_back::<D>(other),
+    };
+    if matches!(end, TransactionEnd::Lost(_) | TransactionEnd::Unknown(_)) {
+        return end;
+    }
+    match transaction.rollback().await {
+        Ok(()) | Err(sqlx::Error::Database(_)) => end,
+        Err(broken) => TransactionEnd::Lost(broken),
+    }
+}
+
+/// Whether a commit has written: only then the transaction is committed.
+fn has_written(answers: &CommitResults) -> bool {
+    answers.iter().any(|answer| matches!(answer, Some(Ok(_))))
+}
+
+/// Result of a transaction that has written nothing, or has failed.
+fn rolled_back<D: Dialect>(attempted: Result<Option<CommitResults>, AttemptError>) -> TransactionEnd {
+    match attempted {
+        Ok(Some(answers)) => TransactionEnd::Committed(answers),
+        Ok(None) => TransactionEnd::NeedsSavepoints,
+        Err(AttemptError::Host(error)) => TransactionEnd::Host(error),
+        Err(AttemptError::Unknown(reason)) => TransactionEnd::Unknown(reason),
+        Err(AttemptError::Failed(at, error)) if answered::<D>(&error) => TransactionEnd::Failed(at, error),
+        Err(AttemptError::Failed(_, error)) => TransactionEnd::Lost(error),
     }
 }
 
@@ -335,9 +457,13 @@ enum AttemptError {
     Failed(Option<usize>, sqlx::Error),
     /// The statements of the host failed.
     Host(Error),
+    /// The statements of the host ended the transaction, or took too long.
+    Unknown(String),
 }
 
 /// Runs the commits that need no row in `locked`. Returns none if savepoints are needed.
+///
+/// A single commit that conflicts needs none: the whole transaction is rolled back.
 async fn attempt<D: Dialect>(
     connection: &mut TableConnection<'_, D>,
     waiting: &[CommitRequest],
@@ -372,6 +498,7 @@ async fn attempt<D: Dialect>(
                 Ok(result) => results.push(result),
                 Err(ApplyError::Failed(error)) => return Err(failed(error)),
                 Err(ApplyError::Host(error)) => return Err(AttemptError::Host(error)),
+                Err(ApplyError::Unknown(reason)) => return Err(AttemptError::Unknown(reason)),
                 Err(ApplyError::Conflict(conflict)) => {
                     stopped = Some((n, conflict));
                     break;
@@ -389,7 +516,7 @@ async fn attempt<D: Dialect>(
                 enqueues.back_to(mark);
                 if savepoints {
                     D::run(connection.inner, "ROLLBACK TO SAVEPOINT one").await.map_err(failed)?;
-                } else if n > 0 {
+                } else if n > 0 && waiting.len() > 1 {
                     return Ok(None);
                 }
                 answers.push(Some(Err(conflict)));

@@ -5,7 +5,10 @@
 //! [`blocked`] queue, which retries them separately.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ use super::{
 
 /// Maximum time that a commit waits to enter the queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time without commits after which the connection for statements of the host is closed.
+const MAX_HOST_IDLE: Duration = Duration::from_secs(1);
 
 /// Pool from which the writer tasks take their connections, which they keep.
 pub(super) struct WriterPool<D: Dialect> {
@@ -44,10 +49,26 @@ impl<D: Dialect> Clone for WriterPool<D> {
     }
 }
 
-/// Queue of commits, and the writer tasks that run them.
+/// Queues through which commits reach the writer tasks.
+#[derive(Clone)]
+struct Queues {
+    commits: mpsc::Sender<CommitRequest>,
+    /// Commits with statements of the host; none if they share the queue and the connection of all.
+    host: Option<mpsc::Sender<CommitRequest>>,
+}
+
+impl Queues {
+    fn of(&self, request: &CommitRequest) -> &mpsc::Sender<CommitRequest> {
+        let host = self.host.as_ref().filter(|_| request.runs_host_statements());
+        host.unwrap_or(&self.commits)
+    }
+}
+
+/// Queues of commits, and the writer tasks that run them.
 pub(super) struct Writer<D: Dialect> {
-    queue: RwLock<Option<mpsc::Sender<CommitRequest>>>,
+    queues: RwLock<Option<Queues>>,
     tasks: Mutex<JoinSet<()>>,
+    restarts: Arc<AtomicU64>,
     pool: WriterPool<D>,
 }
 
@@ -55,41 +76,60 @@ impl<D: Dialect> Writer<D> {
     /// Starts `tasks` writers, each with a connection of `pool`.
     ///
     /// A writer merges up to `merge` commits into one transaction. If other transactions can hold locks, an
-    /// additional task with its own connection retries blocked commits.
+    /// additional task with its own connection retries blocked commits, and another one runs those with
+    /// statements of the host; its connection is closed while there are none.
     pub(super) fn start(pool: WriterPool<D>, names: &Arc<TableNames>, tasks: u32, merge: usize) -> Self {
         let merge = merge.max(1);
-        let (queue, inbox) = mpsc::channel(MAX_QUEUED_COMMITS);
+        let (commits, inbox) = mpsc::channel(MAX_QUEUED_COMMITS);
         let inbox = Arc::new(Mutex::new(inbox));
         let mut running = JoinSet::new();
-        let blocked = D::TRANSACTION_TIMEOUT.map(|timeout| {
-            let (queue, inbox) = BlockedQueue::new(MAX_QUEUED_COMMITS);
-            let inbox = Arc::new(Mutex::new(inbox));
-            let (pool, names) = (pool.clone(), names.clone());
-            running.spawn(supervise("blocked commits", move || {
-                blocked::serve(pool.clone(), names.clone(), inbox.clone(), merge, timeout)
-            }));
-            queue
-        });
+        let restarts = Arc::new(AtomicU64::new(0));
+        let (mut blocked, mut host) = (None, None);
+        if let Some(timeout) = D::TRANSACTION_TIMEOUT {
+            let (blocked_queue, blocked_inbox) = BlockedQueue::new(MAX_QUEUED_COMMITS);
+            let (host_queue, host_inbox) = mpsc::channel(MAX_QUEUED_COMMITS);
+            let tasks = [
+                ("blocked commits", blocked_inbox, None),
+                ("commits with statements of the host", host_inbox, Some(MAX_HOST_IDLE)),
+            ];
+            for (name, inbox, max_idle) in tasks {
+                // Not the queue itself, which would never end.
+                let (pool, names, locks) = (pool.clone(), names.clone(), blocked_queue.locks());
+                let inbox = Arc::new(Mutex::new(inbox));
+                running.spawn(supervise(name, restarts.clone(), move || {
+                    let connection = WriterConnection::new(pool.clone(), names.clone(), false, max_idle);
+                    blocked::serve(connection, inbox.clone(), locks.clone(), merge, timeout)
+                }));
+            }
+            (blocked, host) = (Some(blocked_queue), Some(host_queue));
+        }
         for _ in 0..tasks.max(1) {
             let (pool, names) = (pool.clone(), names.clone());
             let (inbox, blocked) = (inbox.clone(), blocked.clone());
-            running.spawn(supervise("commits", move || {
-                serve(pool.clone(), names.clone(), inbox.clone(), blocked.clone(), merge)
+            running.spawn(supervise("commits", restarts.clone(), move || {
+                let connection = WriterConnection::new(pool.clone(), names.clone(), true, None);
+                serve(connection, inbox.clone(), blocked.clone(), merge)
             }));
         }
-        Self { queue: RwLock::new(Some(queue)), tasks: Mutex::new(running), pool }
+        let queues = RwLock::new(Some(Queues { commits, host }));
+        Self { queues, tasks: Mutex::new(running), restarts, pool }
+    }
+
+    /// Number of tasks that panicked and were started again.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Enqueues a commit and waits for its result. If the caller is cancelled, the commit is still atomic.
     pub(super) async fn commit(&self, changes: Vec<Change>) -> CommitResult {
         let failed = |kind, context: &str| Error::new(kind, "commit").context(context);
-        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(queue) = queue else {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(queues) = queues else {
             return Err(failed(ErrorKind::Unavailable, "the store is closed").into());
         };
         let (request, answered) = CommitRequest::new(changes);
         let whole = async {
-            match timeout(QUEUE_TIMEOUT, queue.send(request)).await {
+            match timeout(QUEUE_TIMEOUT, queues.of(&request).send(request)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(failed(ErrorKind::Unavailable, "the writers ended").into()),
                 Err(_) => return Err(failed(ErrorKind::Overloaded, "too many commits wait").into()),
@@ -105,9 +145,9 @@ impl<D: Dialect> Writer<D> {
         }
     }
 
-    /// Closes the queue, waits for the commits in it, and closes the connections.
+    /// Closes the queues, waits for the commits in them, and closes the connections.
     pub(super) async fn close(&self) {
-        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.queues.write().unwrap_or_else(PoisonError::into_inner).take());
         let mut tasks = self.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
         if !self.pool.is_of_host {
@@ -119,7 +159,11 @@ impl<D: Dialect> Writer<D> {
 /// Runs a task and restarts it after a panic.
 ///
 /// The commits that it held then fail with an unknown outcome.
-async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, start: impl Fn() -> F) {
+async fn supervise<F: Future<Output = ()> + Send + 'static>(
+    name: &'static str,
+    restarts: Arc<AtomicU64>,
+    start: impl Fn() -> F,
+) {
     loop {
         // A `JoinSet` aborts its task when it is dropped.
         let mut task = JoinSet::new();
@@ -127,6 +171,7 @@ async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, 
         match task.join_next().await {
             Some(Err(error)) if error.is_panic() => {
                 tracing::error!(%error, name, "a writer panicked and is started again");
+                restarts.fetch_add(1, Ordering::Relaxed);
             }
             _ => return,
         }
@@ -134,17 +179,19 @@ async fn supervise<F: Future<Output = ()> + Send + 'static>(name: &'static str, 
 }
 
 async fn serve<D: Dialect>(
-    pool: WriterPool<D>,
-    names: Arc<TableNames>,
+    mut connection: WriterConnection<D>,
     inbox: Arc<Mutex<mpsc::Receiver<CommitRequest>>>,
     blocked: Option<BlockedQueue>,
     merge: usize,
 ) {
     let mut waiting = Vec::with_capacity(merge);
-    let mut connection = WriterConnection { pool, names, waits: true, held: None };
-    while inbox.lock().await.recv_many(&mut waiting, merge).await > 0 {
+    loop {
+        let work = async { inbox.lock().await.recv_many(&mut waiting, merge).await };
+        if connection.wait_for(work).await == 0 {
+            return;
+        }
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
-        // Where transactions wait for locks, the queue of blocked commits has them already.
+        // Where transactions wait for locks, they have a queue of their own.
         let alone: Vec<_> = waiting.extract_if(.., |request| request.runs_host_statements()).collect();
         let mut left = connection.round(&mut waiting).await;
         for request in alone {

@@ -121,7 +121,7 @@ pub(super) fn request(schema: &str) -> Option<Value> {
 pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value> {
     Some(match schema.unwrap_or(operation_id) {
         "Health" => json!({ "status": "ok" }),
-        "Readiness" => json!({ "status": "ready", "pictures": "ok" }),
+        "Readiness" => json!({ "status": "ready", "pictures": "ok", "writer_restarts": 0 }),
         "Status" => match operation_id {
             "accounts_sign_up" | "accounts_change_email" => json!({ "status": "verification_sent" }),
             _ => json!({ "status": "sent" }),
