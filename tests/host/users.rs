@@ -13,7 +13,7 @@ use couple::{
     blobs::Blobs,
     core::{EmailAddress, mail::Message},
     http::{HttpOptions, ServeOptions, listen, router, router_with, serve},
-    notify::mail::MemoryMailer,
+    notify::{live::LiveOptions, mail::MemoryMailer},
     store::sql::SqliteOptions,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -322,6 +322,37 @@ async fn streams_outlast_a_failure_of_the_authenticator() {
     host.say(&host.ana, "hello").await;
     let piece = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap().unwrap();
     assert!(String::from_utf8_lossy(&piece).contains("hello"));
+}
+
+/// Checks of sessions that do not return hold up no read of the store, and no new stream.
+#[tokio::test]
+async fn reads_do_not_wait_for_the_authenticator() {
+    let host = Host::of(Backend::builder().live(LiveOptions::default().with_max_concurrent_reads(1)));
+    host.pair().await;
+    let open = async |session: &str| {
+        let request = Request::get("/v1/couple/live").header("x-session", session);
+        let request = request.header("accept", "text/event-stream").body(Body::empty()).unwrap();
+        let mut events = host.app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+        while !String::from_utf8_lossy(&events.next().await.unwrap().unwrap()).contains("caught_up") {}
+        events
+    };
+    let ben = open(&host.ben).await;
+    tokio::spawn(ben.for_each(|_| async {}));
+    host.users.stall(&host.ben);
+    // The watch of sessions and, because of the entry, the stream itself.
+    for (stalled, entry) in [(1, "one"), (2, "two")] {
+        timeout(Duration::from_secs(5), async {
+            while host.users.stalled() < stalled {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("a check");
+        let started = Instant::now();
+        let _ana = open(&host.ana).await;
+        host.say(&host.ana, entry).await;
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ struct Tables {
     users: HashMap<AccountId, (String, EmailAddress)>,
     /// User of each session.
     sessions: HashMap<String, AccountId>,
+    /// Session whose checks do not return.
+    stalls: Option<String>,
 }
 
 /// Users of a host. A session is named by its token, which is sent as a bearer token, in `x-session` or as a cookie.
@@ -31,6 +33,7 @@ struct Tables {
 pub(crate) struct HostUsers {
     tables: Arc<Mutex<Tables>>,
     fails: Arc<AtomicBool>,
+    stalled: Arc<AtomicUsize>,
     checks: Arc<AtomicUsize>,
 }
 
@@ -62,6 +65,16 @@ impl HostUsers {
     /// From now on every call fails with a text that no client may see.
     pub(crate) fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// From now on no check of this session returns.
+    pub(crate) fn stall(&self, token: &str) {
+        self.tables().stalls = Some(token.to_owned());
+    }
+
+    /// Number of checks that do not return.
+    pub(crate) fn stalled(&self) -> usize {
+        self.stalled.load(Ordering::SeqCst)
     }
 
     /// Number of batches of sessions that were checked.
@@ -113,6 +126,11 @@ impl Authenticator for HostUsers {
     }
     async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error> {
         self.available()?;
+        let stalls = self.tables().stalls.clone();
+        if stalls.is_some() && principals.iter().any(|principal| principal.session() == stalls.as_deref()) {
+            self.stalled.fetch_add(1, Ordering::SeqCst);
+            return std::future::pending().await;
+        }
         self.checks.fetch_add(1, Ordering::SeqCst);
         let tables = self.tables();
         let valid = |principal: &Principal| {

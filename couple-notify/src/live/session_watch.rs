@@ -138,8 +138,13 @@ async fn run(watch: Arc<SessionWatch>) {
         let Some(open) = watch.open() else { return };
         for checked in open.chunks(MAX_SESSIONS_PER_CHECK) {
             let valid = {
-                let _permit = watch.context.read_permit().await;
-                watch.context.sessions.still_valid(checked).await
+                let sessions = &watch.context.sessions;
+                // Reads of the store do not wait for a check by the host.
+                let _permit = match sessions.reads_store() {
+                    true => Some(watch.context.read_permit().await),
+                    false => None,
+                };
+                sessions.still_valid(checked).await
             };
             let valid = valid.and_then(|valid| match valid.len() == checked.len() {
                 true => Ok(valid),

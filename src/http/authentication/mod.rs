@@ -159,6 +159,9 @@ impl SessionChecker for HostSessions {
             Err(_) => Err(Error::new(ErrorKind::TimedOut, "check sessions by the authenticator")),
         }
     }
+    fn reads_store(&self) -> bool {
+        false
+    }
 }
 
 /// Authentication of callers: built-in accounts, or an authenticator of the host.
@@ -299,5 +302,9 @@ impl Gate for SignIn {
 
     fn principal(&self) -> Option<Principal> {
         Some(self.principal.clone())
+    }
+
+    fn reads_store(&self) -> bool {
+        self.authentication.is_built_in()
     }
 }
