@@ -100,9 +100,9 @@ async fn migrate_only(settings: &Settings) -> Result<(), String> {
 async fn check(settings: &Settings) -> Result<ExitCode, String> {
     let status = match &settings.database {
         Database::Memory => return Err("COUPLE_DATABASE_URL=memory: has no schema to check".to_owned()),
-        Database::Sqlite(path) => SqliteOptions::new(path).check().await,
-        Database::MySql(url) => MySqlOptions::new(url).check().await,
-        Database::Postgres(url) => PostgresOptions::new(url).check().await,
+        Database::Sqlite(path) => sqlite(settings, path).check().await,
+        Database::MySql(url) => mysql(settings, url).check().await,
+        Database::Postgres(url) => postgres(settings, url).check().await,
     };
     let status = status.map_err(|error| told(&error))?;
     if status.is_current() {
@@ -230,9 +230,30 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     match &settings.database {
         // PostgreSQL carries notices between processes without Redis.
         Database::Postgres(url) if settings.redis.is_none() => {
-            Ok(builder.bus(PostgresBus::start(url).await.map_err(|error| told(&error))?))
+            let bus = PostgresBus::start(postgres(settings, url)).await;
+            Ok(builder.bus(bus.map_err(|error| told(&error))?))
         }
         _ => Ok(builder),
+    }
+}
+
+fn sqlite(settings: &Settings, path: &Path) -> SqliteOptions {
+    SqliteOptions::new(path).with_table_prefix(&settings.table_prefix)
+}
+
+fn mysql(settings: &Settings, url: &str) -> MySqlOptions {
+    MySqlOptions::new(url)
+        .with_max_connections(settings.connections)
+        .with_table_prefix(&settings.table_prefix)
+}
+
+fn postgres(settings: &Settings, url: &str) -> PostgresOptions {
+    let options = PostgresOptions::new(url)
+        .with_max_connections(settings.connections)
+        .with_table_prefix(&settings.table_prefix);
+    match &settings.schema {
+        Some(schema) => options.with_schema(schema),
+        None => options,
     }
 }
 
@@ -243,14 +264,12 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
         Database::Memory => return Ok(builder),
         Database::Sqlite(path) => path,
         Database::MySql(url) => {
-            let options = MySqlOptions::new(url).with_max_connections(settings.connections);
-            let store = options.connect().await.map_err(|error| told(&error))?;
+            let store = mysql(settings, url).connect().await.map_err(|error| told(&error))?;
             let keys = shared_key(settings, store.has_no_accounts().await.map_err(|error| told(&error))?)?;
             return Ok(builder.keys(keys).store(store));
         }
         Database::Postgres(url) => {
-            let options = PostgresOptions::new(url).with_max_connections(settings.connections);
-            let store = options.connect().await.map_err(|error| told(&error))?;
+            let store = postgres(settings, url).connect().await.map_err(|error| told(&error))?;
             let keys = shared_key(settings, store.has_no_accounts().await.map_err(|error| told(&error))?)?;
             return Ok(builder.keys(keys).store(store));
         }
@@ -262,7 +281,8 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
     let kept = key_file.read().map_err(said)?;
     if kept.is_none() && path.metadata().is_ok_and(|file| file.len() > 0) {
         // Opened first, so that a file that is not our database is reported as such.
-        SqliteOptions::new(path).open().await.map_err(said)?.close().await.map_err(said)?;
+        let store = sqlite(settings, path).open().await.map_err(|error| told(&error))?;
+        store.close().await.map_err(said)?;
         return Err(format!(
             "{} is missing beside {}: restore it from a backup, or move the database away to start with a new one",
             key_path.display(),
@@ -271,7 +291,7 @@ async fn keep(settings: &Settings, builder: BackendBuilder) -> Result<BackendBui
     }
     // The key is created before the database: after a crash in between, the next start uses the key.
     let keys = key_file.open(&OsEntropy).map_err(said)?;
-    let store = SqliteOptions::new(path).open().await.map_err(said)?;
+    let store = sqlite(settings, path).open().await.map_err(|error| told(&error))?;
     Ok(builder.keys(keys).store(store))
 }
 

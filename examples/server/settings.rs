@@ -38,6 +38,9 @@ pub(crate) struct Settings {
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) database: Database,
     pub(crate) connections: u32,
+    /// Schema of the tables in PostgreSQL.
+    pub(crate) schema: Option<String>,
+    pub(crate) table_prefix: String,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) redis: Option<String>,
     pub(crate) pictures: Pictures,
@@ -61,11 +64,13 @@ pub(crate) struct Settings {
     pub(crate) demo_requested: bool,
 }
 
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
     "COUPLE_DATABASE_CONNECTIONS",
+    "COUPLE_DATABASE_SCHEMA",
+    "COUPLE_TABLE_PREFIX",
     "COUPLE_KEY_FILE",
     "COUPLE_REDIS_URL",
     "COUPLE_BLOBS",
@@ -123,6 +128,15 @@ impl Settings {
                 format!("COUPLE_DATABASE_CONNECTIONS={text} is not a number from 3 to 1000")
             })?,
         };
+        let schema = get("COUPLE_DATABASE_SCHEMA").map(str::to_owned);
+        if schema.is_some() && !matches!(database, Database::Postgres(_)) {
+            return Err(
+                "COUPLE_DATABASE_SCHEMA is for PostgreSQL: name the database in COUPLE_DATABASE_URL, or set \
+                        COUPLE_TABLE_PREFIX"
+                    .to_owned(),
+            );
+        }
+        let table_prefix = get("COUPLE_TABLE_PREFIX").unwrap_or("couple_").to_owned();
         let key_file = get("COUPLE_KEY_FILE").map(PathBuf::from);
         if key_file.is_none() && matches!(database, Database::MySql(_) | Database::Postgres(_)) {
             return Err("COUPLE_KEY_FILE is missing: the file with the key that all processes over one database share; \
@@ -232,6 +246,8 @@ impl Settings {
             admin_listen,
             database,
             connections,
+            schema,
+            table_prefix,
             key_file,
             redis,
             pictures,
@@ -358,6 +374,7 @@ mod tests {
             ("COUPLE_DATABASE_URL", "oracle://u:secret@h", "sqlite://PATH"),
             ("COUPLE_DATABASE_URL", "mysql://u:secret@h/d", "COUPLE_KEY_FILE"),
             ("COUPLE_DATABASE_CONNECTIONS", "2", "from 3 to 1000"),
+            ("COUPLE_DATABASE_SCHEMA", "love", "for PostgreSQL"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
