@@ -156,7 +156,9 @@ fn read(folder: &Path, name: &str) -> Option<MailOut> {
 }
 
 fn unreadable(error: &io::Error) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, format!("the mail folder cannot be read: {error}\n")).into_response()
+    tracing::error!(%error, "the mail folder cannot be read");
+    (StatusCode::SERVICE_UNAVAILABLE, "the mail folder cannot be read: the log of the server says why\n")
+        .into_response()
 }
 
 async fn list(State(mailbox): State<Mailbox>) -> Response {
@@ -312,5 +314,17 @@ mod tests {
         follower.look().unwrap();
         let ids: Vec<_> = follower.pending.iter().map(|mail| mail.id.as_str()).collect();
         assert_eq!(ids, ["2", "3"]);
+    }
+
+    #[tokio::test]
+    async fn response_about_a_missing_folder_does_not_show_its_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        let mailbox = Mailbox { folder: folder.path().join("gone"), stop: watch::channel(false).1 };
+        let id = PathParam("1".to_owned());
+        for response in [list(State(mailbox.clone())).await, one(State(mailbox), id).await] {
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
+            assert_eq!(body, "the mail folder cannot be read: the log of the server says why\n");
+        }
     }
 }
