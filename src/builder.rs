@@ -264,7 +264,7 @@ impl BackendBuilder {
         self.limits = Some(Arc::new(limits));
         self
     }
-    /// Sets the mailer. Default: keeps mails in memory and delivers none.
+    /// Sets the mailer. Default: keeps mails in memory and delivers none; with a [`store`](Self::store), a warning is logged.
     #[must_use]
     pub fn mailer(mut self, mailer: impl Mailer) -> Self {
         self.mailer = Some(Arc::new(mailer));
@@ -408,10 +408,14 @@ impl BackendBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an authenticator without a
-    /// [`directory`](Self::directory), for an invalid hash cost or one beside a [`password_hasher`](Self::password_hasher), for a handler whose queue is not among the [queues](Self::queue), for
-    /// two handlers of one job name, for a [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with
+    /// [`directory`](Self::directory), for an invalid hash cost or one beside a [`password_hasher`](Self::password_hasher), for a handler
+    /// whose queue is not among the [queues](Self::queue), for two handlers of one job name, for a queue name that is empty or has a comma
+    /// or white space, for a [public URL](Self::public_url) that is not of the form `https://HOST/PREFIX`, for a
+    /// [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with
     /// an invalid name or schema.
     pub fn build(self) -> Result<Backend, Error> {
+        check_public_url(&self.public_url)?;
+        let has_store = self.store.is_some();
         let keys = match self.keys {
             Some(keys) => keys,
             None if self.store.is_some() => {
@@ -454,7 +458,12 @@ impl BackendBuilder {
             hash_threads: self.hash_threads.unwrap_or_else(cores),
         };
         let users = self.users.compose(&ports, options, self.entropy)?;
-        let mailer: Arc<dyn Mailer> = self.mailer.unwrap_or_else(|| Arc::new(MemoryMailer::new()));
+        let mailer: Arc<dyn Mailer> = self.mailer.unwrap_or_else(|| {
+            if has_store {
+                tracing::warn!("no .mailer(…): mails are kept in memory and not delivered");
+            }
+            Arc::new(MemoryMailer::new())
+        });
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
         let registry = users
             .register(Registry::default(), &ports, &mailer)
@@ -497,11 +506,58 @@ impl BackendBuilder {
     }
 }
 
+/// Checks that links and URLs of pictures can begin with the URL.
+fn check_public_url(url: &str) -> Result<(), Error> {
+    let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let unusable = |c: char| c.is_whitespace() || matches!(c, '?' | '#');
+    if address.is_empty() || address.starts_with('/') || address.contains(unusable) {
+        return Err(Error::new(ErrorKind::Misconfigured, "build backend").context(format!(
+            "the public URL {url:?} is not of the form https://HOST or https://HOST/PREFIX"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use couple_core::account::Argon2id;
 
     use super::*;
+
+    #[test]
+    fn public_url_has_scheme_and_host() {
+        let build = |url: &str| Backend::builder().hash_cost(HashCost::FOR_TESTS).public_url(url).build();
+        for url in ["https://my.app", "http://127.0.0.1:8080/love", "https://my.app/a/b/", "http://[::1]:80"]
+        {
+            assert!(build(url).is_ok(), "{url}");
+        }
+        for url in [
+            "",
+            "my.app/love",
+            "/love",
+            "https://",
+            "https:///love",
+            "ftp://my.app",
+            "https://my.app/?a=b#c",
+            "https://my app",
+        ] {
+            let error = build(url).map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{url}");
+            assert!(error.to_string().contains(&format!("{url:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn queue_name_fits_into_a_role() {
+        let build =
+            |name: &str| Backend::builder().hash_cost(HashCost::FOR_TESTS).queue(Queue::new(name, 1)).build();
+        assert!(build("crm-export").is_ok());
+        for name in ["", "crm export", "crm,mail", "crm\n"] {
+            let error = build(name).map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Misconfigured, "{name:?}");
+            assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+        }
+    }
 
     #[test]
     fn every_port_may_be_shared() {

@@ -178,6 +178,7 @@ mod opening {
         let (kind, text) = open_error(&folder().join("nowhere/couple.db")).await;
         assert_eq!(kind, ErrorKind::Misconfigured, "{text}");
         assert!(text.contains("nowhere/couple.db"), "{text}");
+        assert!(text.contains("create the folder"), "{text}");
     }
 
     #[tokio::test]

@@ -227,6 +227,7 @@ impl IntoResponse for Problem {
 }
 
 impl From<Invalid> for Problem {
+    /// 422 `invalid_field`, with the name of the field and the code of the reason.
     fn from(invalid: Invalid) -> Self {
         Self::new("invalid_field").detail(invalid.to_string()).field(invalid.field, invalid.code)
     }
@@ -294,6 +295,15 @@ from_area_errors! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn invalid_value_is_reported_with_its_field() {
+        let invalid = couple_core::EmailAddress::parse("email", "ana").unwrap_err();
+        let problem = serde_json::to_value(Problem::from(invalid.clone())).unwrap();
+        assert_eq!((&problem["status"], &problem["code"]), (&422.into(), &"invalid_field".into()));
+        assert_eq!(problem["errors"][0]["field"], "email");
+        assert_eq!(problem["errors"][0]["code"], invalid.code);
+    }
 
     #[test]
     fn every_refusal_has_its_code() {

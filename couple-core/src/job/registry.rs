@@ -122,11 +122,17 @@ impl Registry {
         self.with::<J>(FnHandler(run))
     }
 
-    /// Checks that each handler has a queue, each schedule has a handler, and no job name has two handlers.
+    /// Checks the names of queues, and that each handler has a queue, each schedule has a handler, and no job name has two handlers.
     pub(super) fn check(&self, queues: &[Queue], schedules: &[Schedule]) -> Result<(), Error> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Misconfigured, "register jobs").context(text));
         if let Some(name) = self.duplicates.first() {
             return wrong(format!("{name} has two handlers"));
+        }
+        // A role names queues in a list that commas separate.
+        if let Some(Queue { name, .. }) = queues.iter().find(|queue| {
+            queue.name.is_empty() || queue.name.contains(|c: char| c == ',' || c.is_whitespace())
+        }) {
+            return wrong(format!("the queue name {name:?} is empty, or has a comma or white space"));
         }
         for (name, Registered { queue, .. }) in &self.handlers {
             if !queues.iter().any(|known| known.name == *queue) {

@@ -50,7 +50,8 @@ impl Letterhead {
             };
         let app = if name.is_empty() { app } else { name };
         if app.is_empty() || app.chars().any(char::is_control) {
-            return Err(wrong("the app's name must be one line".to_owned()));
+            return Err(Error::new(ErrorKind::Misconfigured, "mail sender")
+                .context(format!("the app's name {app:?} is empty or has control characters")));
         }
         let ascii = if address_only.is_ascii() {
             address_only.trim().to_owned()
@@ -295,6 +296,10 @@ mod tests {
         assert_eq!(sender("couple@localhost"), "From: Couple <couple@localhost>");
         for wrong in ["", "App", "App <>", "a@b@c", "App <a@example.org", "A\nB <a@example.org>"] {
             assert!(Letterhead::new("Couple", wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in ["", "A\nB"] {
+            let error = Letterhead::new(wrong, "a@example.org").map(drop).unwrap_err().to_string();
+            assert!(error.contains(&format!("name {wrong:?}")), "{error}");
         }
     }
 

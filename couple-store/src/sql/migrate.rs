@@ -58,7 +58,10 @@ impl SchemaStatus {
         if self.is_current() {
             return Ok(());
         }
-        Err(refuse(format!("the database lacks the migration {}: migrate it first", self.pending.join(", "))))
+        Err(refuse(format!(
+            "the database lacks the migration {}: call `migrate` of its options first",
+            self.pending.join(", ")
+        )))
     }
 }
 

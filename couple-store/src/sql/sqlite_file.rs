@@ -211,9 +211,14 @@ impl SqliteOptions {
     /// Adds the path of the file and the remedy to an error.
     fn explain(&self, error: Error) -> Error {
         let name = self.path.display();
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let lacks_folder = folder.is_some_and(|folder| !folder.exists());
         let advice = match error.kind() {
             ErrorKind::Corrupt => {
                 "is damaged or not a SQLite database: restore it from a backup or choose another file"
+            }
+            ErrorKind::Misconfigured if lacks_folder => {
+                "is in a folder that does not exist: create the folder"
             }
             ErrorKind::Misconfigured => "cannot be used",
             ErrorKind::Full => "has no room: free some space",
