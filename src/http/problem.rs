@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn invalid_value_is_reported_with_its_field() {
         let invalid = couple_core::EmailAddress::parse("email", "ana").unwrap_err();
-        let problem = serde_json::to_value(Problem::from(invalid.clone())).unwrap();
+        let problem = serde_json::to_value(Problem::from(invalid)).unwrap();
         assert_eq!((&problem["status"], &problem["code"]), (&422.into(), &"invalid_field".into()));
         assert_eq!(problem["errors"][0]["field"], "email");
         assert_eq!(problem["errors"][0]["code"], invalid.code);
