@@ -13,9 +13,12 @@
 #![expect(clippy::unwrap_used, reason = "checks are assertions")]
 
 pub mod account;
+#[cfg(feature = "http")]
+pub mod authenticator;
 pub mod blobs;
 pub mod bus;
 pub mod differential;
+pub mod directory;
 pub mod id_generator;
 pub mod idempotency;
 pub mod job;
@@ -235,6 +238,36 @@ macro_rules! id_generator {
     ($factory:expr) => {
         $crate::checks! { $factory;
             id_generator: g1_ids_are_unique, g2_ids_are_ordered_by_time, g3_ids_do_not_count;
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`Directory`](couple_core::pairing::Directory).
+///
+/// Takes an expression that creates a future of a directory and a [`DirectorySample`](directory::DirectorySample) of its users.
+#[macro_export]
+macro_rules! directory {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            directory: d1_person_is_found_by_the_address_of_the_contact, d2_deleted_person_is_not_found,
+                d3_person_with_a_contact_has_a_profile, d4_unknown_id_has_no_profile_and_no_contact,
+                d5_person_may_pair_only_under_the_own_address;
+        }
+    };
+}
+
+/// Defines one test for each guarantee of [`Authenticator`](couple::http::Authenticator). Feature `http`.
+///
+/// Takes an expression that creates a future of an authenticator and an
+/// [`AuthenticatorSample`](authenticator::AuthenticatorSample) of requests.
+#[cfg(feature = "http")]
+#[macro_export]
+macro_rules! authenticator {
+    ($factory:expr) => {
+        $crate::checks! { $factory;
+            authenticator: au1_ended_session_is_refused, au2_request_has_one_person_and_session,
+                au3_calls_return_in_time, au4_request_without_valid_credentials_is_refused,
+                au5_each_principal_has_one_result, au6_sessions_of_a_person_are_known_or_not;
         }
     };
 }

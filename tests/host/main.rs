@@ -1,6 +1,7 @@
 //! A host builds on the back end: its own users, routes, jobs, listeners and processes.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints its figures")]
 
+mod conformance;
 mod engines;
 #[cfg(feature = "server-tests")]
 #[path = "../support/fresh_database.rs"]

@@ -62,6 +62,13 @@ impl HostUsers {
         self.tables().sessions.remove(token);
     }
 
+    /// Deletes a user with all sessions.
+    pub(crate) fn delete(&self, user: AccountId) {
+        let mut tables = self.tables();
+        tables.users.remove(&user);
+        tables.sessions.retain(|_, owner| *owner != user);
+    }
+
     /// From now on every call fails with a text that no client may see.
     pub(crate) fn fail(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);

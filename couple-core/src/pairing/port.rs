@@ -186,7 +186,10 @@ pub trait PairingReads: Send + Sync {
 /// Port to the users, the built-in accounts or those of a host, that pairing, the timeline and invite mails use.
 ///
 /// * **D1** [`find_by_email`](Self::find_by_email) finds a person by the address of [`contact`](Self::contact) only.
-/// * **D2** A person who was deleted has neither a profile nor a contact.
+/// * **D2** A person who was deleted has neither a profile nor a contact, and is not found by the former address.
+/// * **D3** A person with a contact has a profile.
+/// * **D4** An id that no person has has neither a profile nor a contact.
+/// * **D5** A person [may pair](Self::may_pair) under the address of [`contact`](Self::contact) only.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
     /// Public profile of a person; none if the person does not exist.

@@ -45,10 +45,14 @@ impl std::error::Error for Unauthenticated {}
 /// The built-in accounts are one implementation, [`TrustedHeader`] is one for services behind a gateway, and
 /// `JwtAuthenticator` (feature `jwt`) is one for tokens of an identity provider.
 ///
-/// * **AU1** A session that has ended is refused by every later call of both methods.
+/// * **AU1** A session that has ended is refused by every later call of both methods. A session that cannot be ended has
+///   [an expiry](Principal::with_expiry).
 /// * **AU2** A request of a person always has the same [person](Principal::person), and requests of a session always have the same
 ///   name of the session.
 /// * **AU3** `authenticate` returns within the request timeout, and `still_valid` within 5 s: a slower call counts as a failure.
+/// * **AU4** A request without credentials, or with wrong ones, is [refused](Unauthenticated); it is no failure.
+/// * **AU5** `still_valid` returns one value for each principal, in the same order.
+/// * **AU6** `sessions_of` returns all valid sessions of the person and no other, or none for everybody.
 ///
 /// ```
 /// use async_trait::async_trait;
