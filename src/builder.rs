@@ -320,10 +320,10 @@ impl BackendBuilder {
         self.public_url = url.into();
         self
     }
-    /// Sets the algorithm of password hashes, in place of a [`hash_cost`](Self::hash_cost). Default:
-    /// [`Argon2id`](account::Argon2id).
+    /// Sets the password hasher. Default: [`Argon2id`](account::Argon2id) with the [`hash_cost`](Self::hash_cost).
     ///
-    /// It decides which stored hashes it knows: an installation that changes the algorithm keeps the old one for verification.
+    /// It must verify all hashes that the store has: after a change of the algorithm, also those of the former one. It has its own cost,
+    /// so it cannot be combined with a [`hash_cost`](Self::hash_cost).
     #[must_use]
     pub fn password_hasher(mut self, hasher: impl PasswordHasher) -> Self {
         self.password_hasher = Some(Arc::new(hasher));
@@ -408,7 +408,7 @@ impl BackendBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an authenticator without a
-    /// [`directory`](Self::directory), for an invalid hash cost or one beside a [`password_hasher`](Self::password_hasher), for a handler
+    /// [`directory`](Self::directory), for an invalid hash cost or one together with a [`password_hasher`](Self::password_hasher), for a handler
     /// whose queue is not among the [queues](Self::queue), for two handlers of one job name, for a queue name that is empty or has a comma
     /// or white space, for a [public URL](Self::public_url) that is not of the form `https://HOST/PREFIX`, for a
     /// [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with
@@ -506,7 +506,7 @@ impl BackendBuilder {
     }
 }
 
-/// Checks that links and URLs of pictures can begin with the URL.
+/// Checks that the URL has a scheme, a host and no query: links and URLs of pictures begin with it.
 fn check_public_url(url: &str) -> Result<(), Error> {
     let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
     let unusable = |c: char| c.is_whitespace() || matches!(c, '?' | '#');

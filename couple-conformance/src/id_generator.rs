@@ -1,4 +1,6 @@
-//! G1–G3: ids of rows. One process only: that ids of several processes differ follows from G3.
+//! Checks G1 to G3 of `IdGenerator`, within one process.
+//!
+//! If G3 holds, ids of several processes differ too.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -7,7 +9,7 @@ use couple_core::{IdGenerator, Timestamp};
 /// 2026-01-01 00:00 UTC.
 const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
-/// Ids of concurrent callers at one time, and at an earlier one, are different.
+/// Ids that several threads generate for one time and for an earlier one are all different.
 pub async fn g1_ids_are_unique(generator: impl IdGenerator) {
     let generator = Arc::new(generator);
     let threads = (0..4).map(|_| {
@@ -25,10 +27,10 @@ pub async fn g1_ids_are_unique(generator: impl IdGenerator) {
     }
 }
 
-/// The id of a later millisecond is greater, as 16 bytes from the first to the last.
+/// An id of a later millisecond is greater, if ids are compared byte by byte from the first of 16.
 pub async fn g2_ids_are_ordered_by_time(generator: impl IdGenerator) {
     let mut last = generator.generate(NOW);
-    // From milliseconds to 70 years: every byte of a time changes.
+    // From 1 ms to 70 years, so that each byte of the time changes.
     for after in (0..42).map(|power| Duration::from_millis(1 << power)) {
         let at = NOW.plus(after);
         for _ in 0..10 {
@@ -42,7 +44,9 @@ pub async fn g2_ids_are_ordered_by_time(generator: impl IdGenerator) {
     }
 }
 
-/// Each of the last 62 bits changes in about half of the ids of one time, and so does their difference.
+/// Each of the last 62 bits is 1 in about half of the ids of one time.
+///
+/// The same holds for the differences between consecutive ids, so that a counter does not pass.
 pub async fn g3_ids_do_not_count(generator: impl IdGenerator) {
     let ids: Vec<u64> = (0..1_000).map(|_| generator.generate(NOW).as_u64_pair().1).collect();
     let differences: Vec<u64> = ids.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();

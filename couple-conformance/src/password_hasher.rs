@@ -1,4 +1,4 @@
-//! H1–H7: hashing of passwords.
+//! Checks H1 to H7 of `PasswordHasher`.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn hashed(hasher: &impl PasswordHasher, text: &str) -> PasswordHash {
     hasher.hash(&typed(text), &SALTS[0]).unwrap()
 }
 
-/// Only the password itself matches, also if another one differs in its last byte only.
+/// A hash matches its own password only, even if another password differs just at the end.
 pub async fn h1_hash_matches_only_its_password(hasher: impl PasswordHasher) {
     let longest = "x".repeat(Password::MAX_BYTES - 1);
     let pairs = [
@@ -37,7 +37,7 @@ pub async fn h1_hash_matches_only_its_password(hasher: impl PasswordHasher) {
     }
 }
 
-/// Equal passwords with different salts have different hashes, and match both.
+/// One password has different hashes with two salts, and matches both.
 pub async fn h2_hash_depends_on_its_salt(hasher: impl PasswordHasher) {
     let password = typed("mauve kettle orbit");
     let hashes = SALTS.map(|salt| hasher.hash(&password, &salt).unwrap());
@@ -59,13 +59,13 @@ pub async fn h3_hash_names_its_algorithm_and_hides_the_password(hasher: impl Pas
     }
 }
 
-/// A new hash is not replaced at the next sign-in.
+/// A new hash needs no rehash, so the next sign-in does not replace it.
 pub async fn h4_new_hash_needs_no_rehash(hasher: impl PasswordHasher) {
     let hash = hashed(&hasher, "mauve kettle orbit");
     assert!(!hasher.needs_rehash(&hash), "a new hash needs a rehash, so each sign-in would hash twice");
 }
 
-/// Texts that are no hashes are corrupt data, and match no password.
+/// A text that is not a hash is an error of kind `Corrupt`, for any password.
 pub async fn h5_unknown_hash_is_an_error(hasher: impl PasswordHasher) {
     let hash = hashed(&hasher, "x");
     let (algorithm, _) = hash.as_str()[1..].split_once('$').unwrap_or_default();
@@ -77,9 +77,9 @@ pub async fn h5_unknown_hash_is_an_error(hasher: impl PasswordHasher) {
     }
 }
 
-/// Wrong passwords of any length take at least half of the time of the right one.
+/// Verifying a wrong password of any length takes at least half of the time of the right one.
 ///
-/// Compares the shortest of several runs, which another process cannot make shorter.
+/// Compares the shortest of nine runs, because other processes can only make a run longer.
 pub async fn h6_wrong_password_takes_as_long(hasher: impl PasswordHasher) {
     let right = "mauve kettle orbit";
     let hash = hashed(&hasher, right);
@@ -106,7 +106,7 @@ pub async fn h6_wrong_password_takes_as_long(hasher: impl PasswordHasher) {
     }
 }
 
-/// A hash from another system matches its password, and is then replaced by one that is not replaced again.
+/// An imported hash matches its password and needs a rehash; the new hash needs none.
 pub async fn h7_imported_hash_matches_and_needs_a_rehash(
     (hasher, hash, password): (impl PasswordHasher, PasswordHash, &str),
 ) {

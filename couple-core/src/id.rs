@@ -1,4 +1,4 @@
-//! Identifiers: UUIDs of one type for each kind of row, and the port that creates them.
+//! Identifiers: a UUID newtype for each kind of row, and the port that creates them.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use crate::{Clock, Entropy, Timestamp};
 
-/// Port that creates the ids of all rows. An `Arc` of an implementation is one.
+/// Port that creates the ids of all rows. An `Arc` of an implementation is an implementation.
 ///
-/// Stores compare ids as 16 bytes, from the first to the last, and ids are keys of clustered indexes.
+/// Stores compare ids byte by byte, from the first of 16 to the last, and use them as keys of clustered indexes.
 ///
 /// # Guarantees
 /// 1. **G1** Ids are unique: among all threads and processes, also for equal times and after the clock was set back.
 /// 2. **G2** Ids are ordered by the millisecond of their time, so that new rows are written at the end of an index.
-/// 3. **G3** An id shows no more than its time: its last 62 bits are random. They do not count, and name no process.
+/// 3. **G3** An id shows no more than its time: its last 62 bits are random, neither a counter nor the id of a process.
 pub trait IdGenerator: Send + Sync + 'static {
     /// Creates an id at the time `now`.
     fn generate(&self, now: Timestamp) -> Uuid;
@@ -26,7 +26,9 @@ impl<G: IdGenerator + ?Sized> IdGenerator for Arc<G> {
     }
 }
 
-/// Default [`IdGenerator`]: UUIDs of version 7 (RFC 9562, section 5.7), of the millisecond and 74 random bits.
+/// Default [`IdGenerator`]: UUIDs of version 7 (RFC 9562, section 5.7).
+///
+/// They consist of the time in milliseconds and 74 random bits.
 #[derive(Debug, Clone, Copy)]
 pub struct UuidV7<E>(E);
 
@@ -60,7 +62,9 @@ macro_rules! ids {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Creates an identifier as [`UuidV7`] does.
+            /// Creates a UUID of version 7, as [`UuidV7`] does.
+            ///
+            /// Does not use the generator of [`Ports`](crate::Ports).
             pub fn new(clock: &dyn Clock, entropy: &dyn Entropy) -> Self {
                 Self(uuid_v7(clock.now(), entropy))
             }

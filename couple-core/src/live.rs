@@ -159,7 +159,9 @@ pub trait SessionChecker: Send + Sync + 'static {
     /// Any failure of the check. Streams continue, and the check is repeated after a second.
     async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error>;
 
-    /// Whether a check reads the store, so that it counts as one of the concurrent reads of live delivery.
+    /// Whether a check reads the store. Default: true.
+    ///
+    /// Such a check counts as one of the concurrent reads that live delivery limits.
     fn reads_store(&self) -> bool {
         true
     }

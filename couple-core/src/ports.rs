@@ -56,7 +56,7 @@ impl Ports {
         self.clock.now()
     }
 
-    /// Creates an id, such as a [`CoupleId`].
+    /// Creates the id of a new row, for example a [`CoupleId`], at the current time.
     #[must_use]
     pub fn new_id<I: From<uuid::Uuid>>(&self) -> I {
         self.ids.generate(self.now()).into()

@@ -377,7 +377,7 @@ pub trait Store:
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) or another error of the store.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Number of tasks of the store that panicked and were started again, since the store was opened.
+    /// Number of restarts of the store's tasks after a panic, since the store was opened.
     ///
     /// Commits that such a task held have failed with an unknown outcome. Always 0 for a store without tasks.
     fn writer_restarts(&self) -> u64 {

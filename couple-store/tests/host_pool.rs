@@ -325,7 +325,7 @@ fn failed(result: Result<couple_core::Committed, CommitError>) -> ErrorKind {
     }
 }
 
-/// A pool that is closed first gets its connections back, and the store fails at once.
+/// A pool can be closed before the store, whose commits and reads then fail immediately.
 macro_rules! closed_first {
     ($store:ty, $pool:expr) => {{
         let (pool, world) = ($pool, World::default());

@@ -77,7 +77,7 @@ trait Engine {
     /// Change that runs a statement in the host's way, and counts its runs.
     fn change(sql: &'static str, host: Host, runs: &Arc<AtomicU32>) -> Change;
     async fn moods(at: &str) -> Vec<i64>;
-    /// Holds the rows that a query locks in a transaction of its own, for a time.
+    /// Holds the locks of a query in a separate transaction, for a time.
     async fn hold(at: &str, query: &'static str, time: Duration) -> JoinHandle<()>;
 }
 
@@ -283,7 +283,7 @@ async fn ended_transaction<E: Engine>() {
     store.close().await.unwrap();
 }
 
-/// Statements that never return fail after their time, and stop no other commit.
+/// Statements that never return fail after their time limit, and stop no other commit.
 async fn hanging_statements<E: Engine>() {
     let at = E::fresh().await;
     let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());

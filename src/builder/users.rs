@@ -95,7 +95,7 @@ fn hasher_of(
         (Some(hasher), None) => Ok(hasher),
         (None, cost) => Ok(Arc::new(Argon2id::new(cost.unwrap_or(HashCost::RECOMMENDED))?)),
         (Some(_), Some(_)) => Err(Error::new(ErrorKind::Misconfigured, "build backend")
-            .context("a .hash_cost(…) beside a .password_hasher(…): the cost is one of Argon2id, give it to your hasher")),
+            .context(".hash_cost(…) is the cost of the default hasher: remove it, and set the cost in the hasher of .password_hasher(…)")),
     }
 }
 

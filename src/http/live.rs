@@ -216,8 +216,8 @@ pub(super) async fn open(
 
 /// Authenticates a live connection.
 ///
-/// A semaphore bounds concurrent look-ups in the store, for the case that many clients reconnect together. Reads of
-/// the store do not wait for an authenticator of the host.
+/// A semaphore bounds concurrent look-ups in the store, for the case that many clients reconnect together. A call of
+/// an authenticator of the host has no permit, so that a slow one does not delay reads of the store.
 pub(super) async fn authenticated(app: &App, credentials: Credentials) -> ApiResult<Caller> {
     let _permit = match app.authentication.is_built_in() {
         true => Some(app.backend.live().read_permit().await),

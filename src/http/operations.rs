@@ -64,9 +64,9 @@ struct Readiness {
     ///
     /// Everything else works without it.
     pictures: &'static str,
-    /// Number of tasks of the store that panicked and were started again, since the process started.
+    /// Number of restarts of the store's tasks after a panic, since the process started.
     ///
-    /// Above 0, look for the reason in the log: the commits that such a task held have failed.
+    /// Above 0, look for the reason in the log: the commits that such a task held have failed with an unknown outcome.
     writer_restarts: u64,
 }
 

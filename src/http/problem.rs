@@ -227,7 +227,7 @@ impl IntoResponse for Problem {
 }
 
 impl From<Invalid> for Problem {
-    /// 422 `invalid_field`, with the name of the field and the code of the reason.
+    /// Creates a 422 `invalid_field` with the name of the field, and the reason as a code.
     fn from(invalid: Invalid) -> Self {
         Self::new("invalid_field").detail(invalid.to_string()).field(invalid.field, invalid.code)
     }

@@ -84,7 +84,7 @@ async fn commit_with_statements_has_listeners_and_notices() {
     sqlx::raw_sql("DROP TABLE mood").execute(&pool).await.unwrap();
 }
 
-/// Readiness tells how many tasks of the store have panicked.
+/// Readiness shows how often tasks of the store were restarted after a panic.
 #[tokio::test]
 async fn readiness_counts_restarts_of_writers() {
     let folder = tempfile::tempdir().unwrap();

@@ -324,7 +324,7 @@ async fn streams_outlast_a_failure_of_the_authenticator() {
     assert!(String::from_utf8_lossy(&piece).contains("hello"));
 }
 
-/// Checks of sessions that do not return hold up no read of the store, and no new stream.
+/// Checks of sessions that do not return delay no read of the store, and no new stream.
 #[tokio::test]
 async fn reads_do_not_wait_for_the_authenticator() {
     let host = Host::of(Backend::builder().live(LiveOptions::default().with_max_concurrent_reads(1)));

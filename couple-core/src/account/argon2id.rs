@@ -33,7 +33,9 @@ impl HashCost {
 /// A hash of a lower cost, and a hash of another algorithm, needs a rehash.
 pub struct Argon2id {
     params: Params,
-    /// Working memory, reused because fresh pages cost up to a third of a hash. One for each concurrent hash.
+    /// Working memory, one buffer for each concurrent hash.
+    ///
+    /// Reused, because allocating it takes up to a third of the time of a hash.
     memory: Mutex<Vec<Vec<Block>>>,
 }
 

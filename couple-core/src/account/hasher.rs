@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{Password, PasswordHash};
 use crate::Error;
 
-/// Port that hashes and verifies passwords. An `Arc` of an implementation is one.
+/// Port that hashes and verifies passwords. An `Arc` of an implementation is an implementation.
 ///
-/// The methods block: they run on the threads of a [`HashingPool`](super::HashingPool), which bounds the number of concurrent calls
-/// and of waiting passwords. A panic fails one call.
+/// The methods block. A [`HashingPool`](super::HashingPool) calls them on its threads, and bounds the number of concurrent calls and of
+/// waiting passwords. A panic fails only the call in which it happens.
 ///
 /// # Guarantees
-/// 1. **H1** A hash matches the password that it was made of, and no other: the text is never truncated.
+/// 1. **H1** A hash matches the password that it was computed from, and no other: the text is never truncated.
 /// 2. **H2** The hash depends on the salt: equal passwords of two accounts have different hashes.
 /// 3. **H3** A hash begins with `$`, has at most 255 printable ASCII characters without spaces, and does not contain the password.
 /// 4. **H4** A new hash needs no rehash.
@@ -21,12 +21,12 @@ use crate::Error;
 ///
 /// A sign-in to an address without an account verifies a hash made by [`hash`](Self::hash), so it takes as long as one to an
 /// account whose hash needs no rehash. Until an imported hash is replaced, the time of a wrong password can show that the account was
-/// imported: choose parameters of [`hash`](Self::hash) that take about as long.
+/// imported: choose parameters of [`hash`](Self::hash) with which both algorithms take about the same time.
 pub trait PasswordHasher: Send + Sync + 'static {
     /// Hashes a password with a salt of random bytes that is used once.
     ///
     /// # Errors
-    /// A failure of the algorithm.
+    /// Any failure of the algorithm.
     fn hash(&self, password: &Password, salt: &[u8; 16]) -> Result<PasswordHash, Error>;
 
     /// Whether the password matches a stored hash.
@@ -36,8 +36,9 @@ pub trait PasswordHasher: Send + Sync + 'static {
     /// take too much memory or time.
     fn verify(&self, hash: &PasswordHash, password: &Password) -> Result<bool, Error>;
 
-    /// Whether a stored hash is replaced at the next sign-in, because its algorithm or its parameters are no longer those of
-    /// [`hash`](Self::hash). Asked after each match, so it must not take long.
+    /// Whether a sign-in must replace a stored hash, because its algorithm or its parameters are outdated.
+    ///
+    /// Called after each match, on a hashing thread, so it must be fast compared with a hash.
     fn needs_rehash(&self, hash: &PasswordHash) -> bool;
 }
 

@@ -32,7 +32,7 @@ struct Pool {
 
 /// Runs a [`PasswordHasher`] on a fixed number of threads with a bounded queue.
 ///
-/// The number of concurrent hashes, and their memory, never exceeds the number of threads.
+/// Each thread computes one hash at a time, so the number of threads bounds the memory of all hashes.
 pub struct HashingPool {
     pool: Arc<Pool>,
     hasher: Arc<dyn PasswordHasher>,
@@ -112,7 +112,7 @@ impl HashingPool {
 
     /// Hash to verify for an account that does not exist or has no password: same work, never a match.
     ///
-    /// It is made by the first verification, so that a start takes no time.
+    /// The first verification computes it, so that the start of the process does not wait for a hash.
     fn decoy(&self) -> impl FnOnce(&dyn PasswordHasher) -> Result<PasswordHash, Error> + use<> {
         let (decoy, salt) = (self.decoy.clone(), self.salt());
         let mut password = [0; 32];
@@ -152,6 +152,7 @@ impl HashingPool {
         })
     }
 }
+
 /// Lowers the priority of the current thread, so that other work runs first.
 ///
 /// With two hashing threads on two cores, every other request would otherwise wait for a time slice of the

@@ -42,7 +42,7 @@ impl Password {
         // Normalise, because keyboards differ in the normal form of the same password.
         Some(Self(Secret::new(typed.expose().nfc().collect())))
     }
-    /// Text to hash: what was typed, in the normal form NFC.
+    /// Text to hash: the typed password in the Unicode normal form NFC.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()

@@ -128,7 +128,7 @@ impl Registry {
         if let Some(name) = self.duplicates.first() {
             return wrong(format!("{name} has two handlers"));
         }
-        // A role names queues in a list that commas separate.
+        // The text of a role has a list of queues, separated by commas.
         if let Some(Queue { name, .. }) = queues.iter().find(|queue| {
             queue.name.is_empty() || queue.name.contains(|c: char| c == ',' || c.is_whitespace())
         }) {

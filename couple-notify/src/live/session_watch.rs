@@ -139,7 +139,7 @@ async fn run(watch: Arc<SessionWatch>) {
         for checked in open.chunks(MAX_SESSIONS_PER_CHECK) {
             let valid = {
                 let sessions = &watch.context.sessions;
-                // Reads of the store do not wait for a check by the host.
+                // A check by the host has no permit, so that a slow one does not delay reads of the store.
                 let _permit = match sessions.reads_store() {
                     true => Some(watch.context.read_permit().await),
                     false => None,

@@ -36,7 +36,9 @@ pub trait Gate: Send + Sync + 'static {
         None
     }
 
-    /// Whether a check reads the store, so that it counts as one of the concurrent reads of live delivery.
+    /// Whether a check reads the store. Default: true.
+    ///
+    /// Such a check counts as one of the concurrent reads that live delivery limits.
     fn reads_store(&self) -> bool {
         true
     }
@@ -298,7 +300,7 @@ impl Stream {
             room.request_read().await?;
         }
         let (open, began) = {
-            // Reads of the store do not wait for a check by the host.
+            // A check by the host has no permit, so that a slow one does not delay reads of the store.
             let _permit = match self.gate.reads_store() {
                 true => Some(room.context.read_permit().await),
                 false => None,

@@ -10,7 +10,7 @@ pub(super) enum ApplyError {
     Failed(sqlx::Error),
     /// The statements of the host failed. The whole transaction must be undone.
     Host(Error),
-    /// The statements of the host ended the transaction or took too long: what was written is not known.
+    /// The statements of the host ended the transaction or took too long: the outcome is unknown.
     Unknown(String),
 }
 

@@ -75,7 +75,7 @@ impl BlockedQueue {
     }
 }
 
-/// Locks of the commits for which a transaction may wait.
+/// Locks that cannot be checked without waiting, so that a transaction may wait for them.
 fn unchecked_locks(requests: &[CommitRequest]) -> Vec<Lock> {
     requests.iter().flat_map(|request| &request.locks).filter(|lock| !lock.is_row()).copied().collect()
 }

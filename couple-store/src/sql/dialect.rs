@@ -139,9 +139,9 @@ pub trait Dialect:
 {
     /// Statement that starts a writing transaction.
     const BEGIN: &'static str;
-    /// Statement that starts a reading transaction of the migrator.
+    /// Statement that starts a transaction in which the migrator only reads.
     const BEGIN_READ: &'static str;
-    /// Quotation mark of a name.
+    /// Quotation mark around the name of a schema or a database.
     const NAME_QUOTE: char;
     /// Time limit of a read or a transaction, after which its connection is closed.
     ///
@@ -183,12 +183,12 @@ pub trait Dialect:
     ) -> impl Future<Output = sqlx::Result<Option<i64>>> + Send + 'c;
     /// Interrupts statements of the connection that still run after `limit`.
     ///
-    /// It does nothing where statements have a time-out of the session.
+    /// It does nothing on a server, whose sessions have a time-out of statements.
     fn interrupt_after(
         connection: &mut Self::Connection,
         limit: Duration,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
-    /// Ends the effect of [`interrupt_after`](Self::interrupt_after).
+    /// Cancels [`interrupt_after`](Self::interrupt_after).
     fn cancel_interrupt(connection: &mut Self::Connection) -> impl Future<Output = sqlx::Result<()>> + Send;
     /// Statements whose text depends on the number of rows. `prefix` is the text before the name of a table.
     fn batch_statements(prefix: &str) -> BatchStatements;
@@ -198,7 +198,7 @@ pub trait Dialect:
     fn existing_relations(schema: Option<&str>, names: &str) -> String;
 }
 
-/// Literal of a text in a statement.
+/// SQL string literal of a text.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) fn text_literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))

@@ -18,10 +18,10 @@ struct SqlStatements<D: Dialect>(Box<RunStatements<D>>);
 type RunStatements<D> =
     dyn for<'c> Fn(&'c mut <D as sqlx::Database>::Connection) -> HostFuture<'c> + Send + Sync;
 
-/// Time limit of the statements.
+/// Time limit of one call of the host's function.
 const STATEMENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
-// Savepoint around the statements, by which a transaction that they ended is noticed.
+// Savepoint around the statements. It does not exist any more if they ended the transaction.
 const BEFORE: &str = "SAVEPOINT host_statements";
 const AFTER: &str = "RELEASE SAVEPOINT host_statements";
 const UNDO: &str = "ROLLBACK TO SAVEPOINT host_statements";
@@ -40,9 +40,9 @@ impl<D: Dialect> SqlStore<D> {
     /// [`ErrorKind::Rejected`]; its `source` is the error of `run`. A lock that another transaction holds and a
     /// lost connection count as errors of the database, if `run` returns the [`sqlx::Error`].
     ///
-    /// `run` has two seconds, and must not end the transaction by a statement of its own (`COMMIT`, `ROLLBACK`).
-    /// If it does either, its connection is closed and the commit fails with [`ErrorKind::TimedOut`]: statements
-    /// may have been written.
+    /// `run` has two seconds, and must not end the transaction by a statement such as `COMMIT` or `ROLLBACK`. If it
+    /// takes longer or ends the transaction, its connection is closed and the commit fails with
+    /// [`ErrorKind::TimedOut`]: it is unknown whether the statements were written.
     pub fn host_change<F>(run: F) -> Change
     where
         F: for<'c> Fn(&'c mut D::Connection) -> HostFuture<'c> + Send + Sync + 'static,
@@ -113,7 +113,7 @@ pub(super) async fn apply<D: Dialect>(
 /// Separates failures of the database, after which the commit may run again, from refusals of the host.
 ///
 /// # Errors
-/// The refusal: any other error.
+/// Any other error, as the refusal of the host.
 pub(super) fn database_error<D: Dialect>(error: BoxError) -> Result<sqlx::Error, Error> {
     let error = match error.downcast::<sqlx::Error>() {
         Ok(error) => *error,

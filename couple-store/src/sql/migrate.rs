@@ -59,7 +59,7 @@ impl SchemaStatus {
             return Ok(());
         }
         Err(refuse(format!(
-            "the database lacks the migration {}: call `migrate` of its options first",
+            "the database lacks the migration {}: call `migrate` on its options first",
             self.pending.join(", ")
         )))
     }
@@ -95,7 +95,7 @@ pub(super) async fn migrate<D: Dialect>(
     begin::<D>(connection, D::BEGIN).await?;
     let migrated = apply_missing::<D>(connection, migrations).await;
     let ended = end::<D>(connection, if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
-    // The first error is the reason.
+    // Report the first error: it explains the second.
     migrated.and(ended)
 }
 

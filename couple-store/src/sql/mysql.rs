@@ -30,7 +30,7 @@ const MIGRATIONS: &[Migration] = &[Migration {
     sql: include_str!("../../migrations/mysql/0001_initial.sql"),
 }];
 
-/// Literal of a name. A backslash begins an escape sequence.
+/// SQL string literal of a name, in which a backslash would begin an escape sequence.
 fn name_literal(name: &str) -> String {
     text_literal(&name.replace('\\', r"\\"))
 }

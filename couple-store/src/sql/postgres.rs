@@ -29,8 +29,8 @@ const MIGRATIONS: &[Migration] = &[Migration {
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {
-    // The default of the server or of the role may be another level, at which a snapshot of the time before a
-    // lock was granted stays in use.
+    // The default of the server or of the role may be a stricter level, at which a transaction keeps the snapshot
+    // from before a lock was granted.
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const BEGIN_READ: &'static str = Self::BEGIN;
     const NAME_QUOTE: char = '"';

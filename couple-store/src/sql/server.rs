@@ -114,13 +114,13 @@ impl<D: Server> ServerOptions<D> {
     /// the pool for as long as it is open, to write, and another one while commits with statements of the host
     /// run: only on these it sets time-outs, isolation level and strictness, as on its own. It borrows others for
     /// each read, changes no setting of them, and closes one whose read has no response in 2 s. So the pool must
-    /// have two connections more than the store takes for good. The store closes its connections when it, or the
-    /// pool, is closed. It never closes the pool.
+    /// have two connections more than the store keeps. The store closes its connections when it, or the pool, is
+    /// closed. It never closes the pool.
     ///
     /// Requirements of the connections: encoding UTF-8 (`utf8mb4` in MySQL), `autocommit` in MySQL, not read-only.
-    /// They are the defaults of sqlx, and are checked when the store is opened. Statements name the schema or the
-    /// database of our tables, as it is when the store is opened, so a connection can have another `search_path`,
-    /// or use another database, later.
+    /// They are the defaults of sqlx, and are checked when the store is opened. The store then looks up the schema
+    /// or the database of its tables, and names it in each statement. So a connection can have another
+    /// `search_path`, or use another database, later.
     #[must_use]
     pub fn of_pool(pool: Pool<D>) -> Self {
         Self::with_source(ConnectionSource::Pool(pool), CONNECTIONS_OF_HOST_POOL)
@@ -337,7 +337,7 @@ fn no_response<D: Server>() -> Error {
         .context(format!("no {} server responded within 5 s", D::ENGINE_NAME))
 }
 
-/// First column of the first row of a query.
+/// First column of the first row that a query returns; none without a row.
 async fn ask<D: Server + ReadColumn<T>, T>(
     connection: &mut D::Connection,
     query: String,

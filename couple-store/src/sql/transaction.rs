@@ -29,13 +29,13 @@ pub(super) struct WriterConnection<D: Dialect> {
     pub(super) names: Arc<TableNames>,
     /// Whether its transactions wait for locks, up to the lock time-out.
     pub(super) waits: bool,
-    /// Time without work after which it is closed; none to keep it.
+    /// Idle time after which the connection is closed; none to keep it.
     pub(super) max_idle: Option<Duration>,
     held: Option<PoolConnection<D>>,
 }
 
 impl<D: Dialect> WriterConnection<D> {
-    /// Connects at the first use.
+    /// Creates it without a connection, which is opened at the first use.
     pub(super) const fn new(
         pool: WriterPool<D>,
         names: Arc<TableNames>,
@@ -188,7 +188,7 @@ enum TransactionEnd {
     Unknown(String),
 }
 
-/// Result of COMMIT.
+/// End of a transaction after the response to COMMIT.
 fn committed<D: Dialect>(result: sqlx::Result<()>, answers: CommitResults) -> TransactionEnd {
     match result {
         Ok(()) => TransactionEnd::Committed(answers),
@@ -231,7 +231,7 @@ async fn write<D: Dialect>(
         };
         match within_timeout::<D, _>(transaction)
             .await
-            .unwrap_or_else(|| TransactionEnd::Unknown("no answer in time".to_owned()))
+            .unwrap_or_else(|| TransactionEnd::Unknown("no response in time".to_owned()))
         {
             TransactionEnd::Committed(answers) => {
                 for (mut request, answer) in waiting.drain(..).zip(answers) {
@@ -365,7 +365,7 @@ async fn transact<D: Dialect>(
 
 /// Runs a commit with statements of the host, which is never merged with others.
 ///
-/// The transaction is one of sqlx, so that a `begin()` of the host makes a savepoint in it.
+/// sqlx begins the transaction, so that a `begin()` of the host makes a savepoint in it.
 async fn transact_with_host<D: Dialect>(
     connection: &mut TableConnection<'_, D>,
     waiting: &[CommitRequest],
@@ -389,7 +389,7 @@ async fn transact_with_host<D: Dialect>(
     let end = match attempted {
         Ok(Some(answers)) if has_written(&answers) => {
             return match committed::<D>(transaction.commit().await, answers) {
-                // A deferred constraint of the host's tables.
+                // COMMIT checks deferred constraints of the host's tables.
                 TransactionEnd::Failed(at, error) => match database_error::<D>(error.into()) {
                     Ok(error) => TransactionEnd::Failed(at, error),
                     Err(refusal) => TransactionEnd::Host(refusal),
@@ -408,12 +408,12 @@ async fn transact_with_host<D: Dialect>(
     }
 }
 
-/// Whether a commit has written: only then the transaction is committed.
+/// Whether a commit succeeded, so that the transaction must be committed.
 fn has_written(answers: &CommitResults) -> bool {
     answers.iter().any(|answer| matches!(answer, Some(Ok(_))))
 }
 
-/// Result of a transaction that has written nothing, or has failed.
+/// End of a transaction that is rolled back, because it has written nothing or has failed.
 fn rolled_back<D: Dialect>(attempted: Result<Option<CommitResults>, AttemptError>) -> TransactionEnd {
     match attempted {
         Ok(Some(answers)) => TransactionEnd::Committed(answers),

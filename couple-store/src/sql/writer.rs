@@ -31,7 +31,7 @@ use super::{
 
 /// Maximum time that a commit waits to enter the queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time without commits after which the connection for statements of the host is closed.
+/// Idle time after which the connection for statements of the host is closed.
 const MAX_HOST_IDLE: Duration = Duration::from_secs(1);
 
 /// Pool from which the writer tasks take their connections, which they keep.
@@ -53,7 +53,7 @@ impl<D: Dialect> Clone for WriterPool<D> {
 #[derive(Clone)]
 struct Queues {
     commits: mpsc::Sender<CommitRequest>,
-    /// Commits with statements of the host; none if they share the queue and the connection of all.
+    /// Commits with statements of the host; none if they use `commits`, as in SQLite.
     host: Option<mpsc::Sender<CommitRequest>>,
 }
 
@@ -93,7 +93,7 @@ impl<D: Dialect> Writer<D> {
                 ("commits with statements of the host", host_inbox, Some(MAX_HOST_IDLE)),
             ];
             for (name, inbox, max_idle) in tasks {
-                // Not the queue itself, which would never end.
+                // Not the queue itself: with its sender, the channel would stay open and the task would never end.
                 let (pool, names, locks) = (pool.clone(), names.clone(), blocked_queue.locks());
                 let inbox = Arc::new(Mutex::new(inbox));
                 running.spawn(supervise(name, restarts.clone(), move || {
@@ -115,7 +115,7 @@ impl<D: Dialect> Writer<D> {
         Self { queues, tasks: Mutex::new(running), restarts, pool }
     }
 
-    /// Number of tasks that panicked and were started again.
+    /// Number of restarts of tasks after a panic.
     pub(super) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
@@ -191,7 +191,7 @@ async fn serve<D: Dialect>(
             return;
         }
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
-        // Where transactions wait for locks, they have a queue of their own.
+        // Only in SQLite: on a server, another task runs them.
         let alone: Vec<_> = waiting.extract_if(.., |request| request.runs_host_statements()).collect();
         let mut left = connection.round(&mut waiting).await;
         for request in alone {

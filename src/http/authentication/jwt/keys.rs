@@ -72,7 +72,7 @@ impl JwtKeys {
 
     /// Uses a secret that the issuer shares with this host: tokens have the algorithm `HS256`.
     ///
-    /// Whoever knows the secret can make tokens. Prefer public keys.
+    /// A program that has the secret can also create tokens. Prefer public keys.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] if the secret has less than 32 bytes.

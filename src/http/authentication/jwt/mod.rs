@@ -80,9 +80,9 @@ impl fmt::Debug for JwtAuthenticator {
 }
 
 impl JwtAuthenticator {
-    /// Creates an authenticator of the tokens that `issuer` makes for `audience`.
+    /// Creates an authenticator of the tokens that `issuer` issues for `audience`.
     ///
-    /// Both must be equal to the claims `iss` and `aud`, also in a slash at the end.
+    /// Both are compared exactly with the claims `iss` and `aud`, including a slash at the end. One of several audiences in `aud` suffices.
     #[must_use]
     pub fn new(keys: JwtKeys, issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         ring_provider::install();
@@ -123,7 +123,9 @@ impl JwtAuthenticator {
         self
     }
 
-    /// Sets how the claim's text is mapped to a person, for ids that are no UUIDs. None refuses the token.
+    /// Sets the function that maps the text of the person claim to a person. Default: the text is a UUID.
+    ///
+    /// A token for which it returns none is refused.
     #[must_use]
     pub fn with_person_of(
         mut self,

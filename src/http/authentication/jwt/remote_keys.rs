@@ -160,7 +160,7 @@ impl Cache {
     }
 }
 
-/// Whether nobody between this process and the issuer can replace the keys.
+/// Whether the network cannot replace the keys: `https`, or `http` to a loopback address.
 fn is_secure(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_loopback = || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());

@@ -1,4 +1,4 @@
-//! Verification of signatures for `jsonwebtoken` by `ring`, the cryptography of our TLS.
+//! Verification of signatures for `jsonwebtoken` by `ring`, which our TLS uses too.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
@@ -15,7 +15,9 @@ use ring::{
     },
 };
 
-/// Gives `jsonwebtoken` a provider, unless the process has one: a host chooses one by a feature of that crate, or installs it.
+/// Installs the provider of `jsonwebtoken`, unless the process has one.
+///
+/// A host chooses one by a feature of that crate, or installs it.
 pub(super) fn install() {
     if CryptoProvider::try_get_default().is_none() {
         // An error means that another thread has installed one since.
