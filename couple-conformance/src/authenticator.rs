@@ -1,4 +1,4 @@
-//! AU1–AU6: authentication of a host's users.
+//! Checks AU1 to AU6 of `Authenticator`.
 
 use std::{fmt, time::Duration};
 
@@ -8,21 +8,21 @@ use couple_core::{AccountId, Failure, Principal};
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
-/// Maximum time of a call.
+/// Maximum time of one call of the authenticator.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Maximum number of sessions that are checked together.
 const MAX_BATCH: usize = 512;
 
-/// Ends a session.
+/// Function that ends a session.
 pub type EndSession = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// Requests that an authenticator accepts or refuses.
 pub struct AuthenticatorSample {
     /// Two people, and the head of a request that authenticates each of them.
     pub people: [(AccountId, Parts); 2],
-    /// Heads of requests with wrong credentials; at least one.
+    /// Heads of at least one request with wrong credentials.
     pub refused: Vec<Parts>,
-    /// Ends the session of the first person's request. None: sessions end only by their expiry.
+    /// Function that ends the session of the first person. None: sessions end only by their expiry.
     pub end: Option<EndSession>,
 }
 
@@ -102,7 +102,7 @@ pub async fn au2_request_has_one_person_and_session(
     assert_ne!(both[0].session_id(), both[1].session_id(), "two people have one session");
 }
 
-/// Calls return in time, also concurrently and for many sessions.
+/// Each call returns within 5 s, also if calls run concurrently or check 512 sessions.
 pub async fn au3_calls_return_in_time((authenticator, sample): (impl Authenticator, AuthenticatorSample)) {
     let both = principals(&authenticator, &sample).await;
     let requests = sample.people.iter().cycle().take(64);
@@ -111,7 +111,7 @@ pub async fn au3_calls_return_in_time((authenticator, sample): (impl Authenticat
     valid(&authenticator, &many).await;
 }
 
-/// A request without credentials, or with wrong ones, is refused; it is no failure.
+/// A request without credentials, or with wrong ones, is a refusal and not an error.
 pub async fn au4_request_without_valid_credentials_is_refused(
     (authenticator, sample): (impl Authenticator, AuthenticatorSample),
 ) {
@@ -140,7 +140,7 @@ pub async fn au5_each_principal_has_one_result(
     }
 }
 
-/// The sessions of a person, if the authenticator knows them, are valid, of this person, and complete.
+/// `sessions_of` returns all valid sessions of the person and no other, or none for every person.
 pub async fn au6_sessions_of_a_person_are_known_or_not(
     (authenticator, mut sample): (impl Authenticator, AuthenticatorSample),
 ) {
@@ -151,7 +151,7 @@ pub async fn au6_sessions_of_a_person_are_known_or_not(
         sessions.unwrap_or_else(|error| panic!("sessions_of fails: {error}"))
     };
     for own in &both {
-        // Unknown is allowed, but then for everybody.
+        // An authenticator may not know sessions, but then of no person.
         let Some(sessions) = sessions_of(own.person()).await else {
             assert!(sessions_of(both[1].person()).await.is_none(), "sessions are known of one person only");
             return;

@@ -1,4 +1,4 @@
-//! D1–D5: directory of users.
+//! Checks D1 to D5 of `Directory`.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use crate::World;
 
-/// Maximum time of a call.
+/// Maximum time of one call of the directory.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Users of a directory.
+/// Users that a directory has or had, for its checks.
 #[derive(Debug, Clone)]
 pub struct DirectorySample {
     /// Two people with a name and a verified address.
@@ -68,7 +68,7 @@ pub async fn d3_person_with_a_contact_has_a_profile((directory, sample): (impl D
     }
 }
 
-/// An id that no person has has neither a profile nor a contact.
+/// An unknown id has neither a profile nor a contact.
 pub async fn d4_unknown_id_has_no_profile_and_no_contact((directory, _): (impl Directory, DirectorySample)) {
     let unknown = World::new(0x5eed).account_id();
     assert!(answer("profile", directory.profile(unknown)).await.is_none(), "an unknown id has a profile");

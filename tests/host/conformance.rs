@@ -1,4 +1,4 @@
-//! Directories and authenticators of the library and of the test's host have the guarantees of their ports; faulty ones do not.
+//! Directories and authenticators of the library and of the test's host pass their checks; each faulty one fails its check.
 
 use std::{
     collections::HashSet,

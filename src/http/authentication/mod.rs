@@ -50,9 +50,9 @@ impl std::error::Error for Unauthenticated {}
 /// * **AU2** A request of a person always has the same [person](Principal::person), and requests of a session always have the same
 ///   name of the session.
 /// * **AU3** `authenticate` returns within the request timeout, and `still_valid` within 5 s: a slower call counts as a failure.
-/// * **AU4** A request without credentials, or with wrong ones, is [refused](Unauthenticated); it is no failure.
+/// * **AU4** A request without credentials, or with wrong ones, is [refused](Unauthenticated), which is not an error.
 /// * **AU5** `still_valid` returns one value for each principal, in the same order.
-/// * **AU6** `sessions_of` returns all valid sessions of the person and no other, or none for everybody.
+/// * **AU6** `sessions_of` returns all valid sessions of the person and no other, or none for every person.
 ///
 /// ```
 /// use async_trait::async_trait;
