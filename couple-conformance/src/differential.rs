@@ -302,6 +302,7 @@ fn pairing_change() -> impl Strategy<Value = Change> {
     let couple = || n().prop_map(paired_couple_id);
     let side = || (0..2_usize).prop_map(|side| SIDES[side]);
     let invites = || 0..4 * ID_COUNT;
+    let due = || prop::option::of((5..7_u8).prop_map(timestamp));
     let state = prop_oneof![
         Just(InviteState::Declined),
         Just(InviteState::Withdrawn),
@@ -335,6 +336,20 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         1 => (n(), n())
             .prop_map(|(a, b)| PairingChange::Unblock { blocker: account_id(a), blocked: account_id(b) }),
         1 => n().prop_map(|a| PairingChange::Forget { account: account_id(a), cap: 99 }),
+        1 => (n(), due(), due()).prop_map(|(person, due, before)| PairingChange::SetErasure {
+            person: account_id(person),
+            due,
+            before,
+        }),
+        1 => (n(), 5..7_u8).prop_map(|(person, due)| PairingChange::FinishErasure {
+            person: account_id(person),
+            due: timestamp(due),
+        }),
+        1 => (couple(), side(), n()).prop_map(|(couple, side, with)| PairingChange::Anonymize {
+            couple,
+            side,
+            with: account_id(with),
+        }),
         1 => (0..3_u32).prop_map(|cap| PairingChange::PurgeInvites { before: World::default().later(4000), cap }),
     ]
     .prop_map(Change::from)
@@ -550,7 +565,7 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
             record!(store.open_tokens(kind, &email, now));
         }
         record!(store.couple_of(account), store.couples_of(account), store.invites_of(account));
-        record!(store.couples_page(account, None, 2));
+        record!(store.couples_page(account, None, 2), store.erasure_of(account));
         record!(store.invites_to(&email), store.blocks_of(account));
         for other in 0..ID_COUNT {
             record!(store.is_blocked(account, account_id(other)));
@@ -587,5 +602,6 @@ async fn snapshot(store: &dyn Store) -> Vec<String> {
     record!(store.media_spaces(None, 3), store.unused_renditions(now, 4));
     record!(store.unfinished_bytes(), store.expired_uploads(now, 3));
     record!(store.accounts_to_delete(now, None, 3), store.dead_jobs(None, 100));
+    record!(store.erasures_due(timestamp(5), None, 3), store.erasures_due(now, None, 2));
     results
 }

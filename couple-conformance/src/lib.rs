@@ -83,7 +83,8 @@ macro_rules! store {
                 p11_couples_are_listed_newest_first, p12_purge_and_forgetting_remove_at_most_cap_rows,
                 p13_describing_writes_only_given_fields, p14_restore_wish_requires_unchanged_wishes,
                 p15_open_invites_never_exceed_the_limit, p16_account_due_for_deletion_cannot_pair,
-                p17_expecting_unpaired_conflicts_when_paired;
+                p17_expecting_unpaired_conflicts_when_paired, p18_person_to_be_erased_cannot_pair,
+                p19_ended_couple_forgets_a_replaced_member;
             timeline: t1_seq_has_no_gaps, t2_reader_sees_every_entry_once,
                 t3_author_uses_a_client_id_once, t4_failed_commit_leaves_no_gap,
                 t5_entry_fields_read_back, t6_pages_keep_seq_order_and_limit,

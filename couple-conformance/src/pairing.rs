@@ -1,4 +1,4 @@
-//! P1–P17: invites, couples and blocks.
+//! P1–P19: invites, couples and blocks.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use couple_core::{
     Change, Conflict, Label, Store,
     account::{Account, AccountChange},
     pairing::{Block, Couple, Invite, InviteState, PairingChange, Side},
-    timeline::TimelineChange,
+    timeline::{Page, TimelineChange},
 };
 
 use crate::world::{World, all, append, conflict, insert, must, race};
@@ -425,4 +425,101 @@ pub async fn p17_expecting_unpaired_conflicts_when_paired(store: impl Store) {
     }
     must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
     must(&store, expect(couple.members[0])).await;
+}
+
+/// An erasure is set by one of concurrent changes; its person can neither invite nor be paired.
+pub async fn p18_person_to_be_erased_cannot_pair(store: impl Store) {
+    let world = World::default();
+    let store = Arc::new(store);
+    let (ana, ben) = (world.account_id(), world.account_id());
+    let set = |person, before, due| PairingChange::SetErasure { person, before, due };
+    let commits = (0..50).map(|n| vec![set(ana, None, Some(world.later(n))).into()]).collect();
+    assert_eq!(race(&store, commits).await, 1);
+    let due = store.erasure_of(ana).await.unwrap();
+    assert!(due.is_some());
+    for stale in [set(ana, None, None), set(ana, Some(world.later(99)), None)] {
+        assert_eq!(conflict(&store, stale).await, Conflict::AccountChanged(ana));
+    }
+    // A change to the same time checks it and changes nothing.
+    must(&store, set(ana, due, due)).await;
+    assert_eq!(store.erasure_of(ana).await.unwrap(), due);
+    let invite = insert_invite(world.invite(ana, "ana", None));
+    assert_eq!(conflict(&store, invite.clone()).await, Conflict::AccountChanged(ana));
+    for members in [[ana, ben], [ben, ana]] {
+        let pair = PairingChange::Pair(world.couple(members));
+        assert_eq!(conflict(&store, pair).await, Conflict::AccountChanged(ana));
+    }
+    // Of a request that is concurrent with a pairing, either is refused or the couple exists before it.
+    let mut commits: Vec<Vec<Change>> = Vec::new();
+    let cleo = world.account_id();
+    for n in 0..50 {
+        commits.push(match n % 2 {
+            0 => vec![PairingChange::Pair(world.couple([cleo, ben])).into()],
+            _ => vec![
+                PairingChange::ExpectUnpaired { account: cleo }.into(),
+                set(cleo, None, Some(world.later(50))).into(),
+            ],
+        });
+    }
+    assert_eq!(race(&store, commits).await, 1);
+    let paired = store.couple_of(cleo).await.unwrap().is_some();
+    assert_ne!(paired, store.erasure_of(cleo).await.unwrap().is_some());
+    // A withdrawn request allows both again.
+    must(&store, set(ana, due, None)).await;
+    assert_eq!(store.erasure_of(ana).await.unwrap(), None);
+    must(&store, invite).await;
+
+    let mut expected = Vec::new();
+    for n in [300, 100, 200, 100] {
+        let (person, due) = (world.account_id(), world.later(n));
+        must(&store, set(person, None, Some(due))).await;
+        expected.push((due, person));
+    }
+    expected.sort_unstable();
+    let from = Some((world.later(99), world.account_id()));
+    assert_eq!(store.erasures_due(world.later(300), from, 9).await.unwrap(), expected);
+    assert_eq!(store.erasures_due(world.later(299), from, 9).await.unwrap(), expected[..3]);
+    assert_eq!(store.erasures_due(world.later(300), from, 2).await.unwrap(), expected[..2]);
+    for (n, last) in expected.iter().enumerate() {
+        let rest = store.erasures_due(world.later(300), Some(*last), 9).await.unwrap();
+        assert_eq!(rest, expected[n + 1..]);
+    }
+    let (due, person) = expected[0];
+    let finish = |due| PairingChange::FinishErasure { person, due };
+    assert_eq!(conflict(&store, finish(world.later(1))).await, Conflict::AccountChanged(person));
+    must(&store, finish(due)).await;
+    assert_eq!(store.erasure_of(person).await.unwrap(), None);
+    assert_eq!(conflict(&store, finish(due)).await, Conflict::AccountChanged(person));
+}
+
+/// A replaced member is neither named by the couple nor has it among the own couples.
+pub async fn p19_ended_couple_forgets_a_replaced_member(store: impl Store) {
+    let world = World::default();
+    let couple = world.stored_couple(&store).await;
+    let [ana, ben] = couple.members;
+    all(&store, vec![append(couple.id, world.entry("a"))]).await;
+    let with = world.account_id();
+    let replace = |side, with| PairingChange::Anonymize { couple: couple.id, side, with };
+    let active = conflict(&store, replace(Side::First, with)).await;
+    assert_eq!(active, Conflict::CoupleLives(couple.id));
+    must(&store, PairingChange::End { id: couple.id, at: world.later(1) }).await;
+    let ended = store.couple(couple.id).await.unwrap().unwrap();
+    // Another couple of the same member is not changed.
+    let other = world.couple([ana, world.account_id()]);
+    must(&store, PairingChange::Pair(other.clone())).await;
+    must(&store, replace(Side::First, with)).await;
+    let replaced = Couple { members: [with, ben], ..ended };
+    assert_eq!(store.couple(couple.id).await.unwrap(), Some(replaced.clone()));
+    assert_eq!(store.couples_of(ana).await.unwrap(), std::slice::from_ref(&other));
+    assert_eq!(store.couples_page(ana, None, 9).await.unwrap(), [other]);
+    assert_eq!(store.couples_of(ben).await.unwrap(), std::slice::from_ref(&replaced));
+    assert_eq!(store.couples_of(with).await.unwrap(), []);
+    assert_eq!(store.entries(couple.id, Page::After(0), 9, None).await.unwrap().len(), 1);
+    let second = world.account_id();
+    must(&store, replace(Side::Second, second)).await;
+    assert_eq!(store.couples_of(ben).await.unwrap(), []);
+    let both = Couple { members: [with, second], ..replaced };
+    assert_eq!(store.couple(couple.id).await.unwrap(), Some(both));
+    let unknown = PairingChange::Anonymize { couple: world.couple_id(), side: Side::First, with };
+    assert!(matches!(conflict(&store, unknown).await, Conflict::CoupleLives(_)));
 }

@@ -96,6 +96,12 @@ macro_rules! delegate_reads {
                 blocks_of(blocker: $crate::AccountId) -> Vec<$crate::pairing::Block>;
                 is_blocked(blocker: $crate::AccountId, blocked: $crate::AccountId) -> bool;
                 is_blocked_by_email(blocker: &$crate::EmailKey, blocked: $crate::AccountId) -> bool;
+                erasure_of(person: $crate::AccountId) -> Option<$crate::Timestamp>;
+                erasures_due(
+                    now: $crate::Timestamp,
+                    after: Option<($crate::Timestamp, $crate::AccountId)>,
+                    limit: u32
+                ) -> Vec<($crate::Timestamp, $crate::AccountId)>;
             }
             $crate::timeline::TimelineReads {
                 entries(

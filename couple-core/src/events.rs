@@ -43,9 +43,10 @@ pub enum Event<'a> {
         /// Preferred language.
         locale: Option<&'a Locale>,
     },
-    /// An account is deleted, after the deletion of its data.
+    /// An account is deleted, or a user of the host is [forgotten](crate::account::Erasures), after the
+    /// deletion of all data.
     AccountErased {
-        /// Id that the account had.
+        /// Id of the account or user.
         account: AccountId,
     },
     /// An invite is created.
@@ -165,6 +166,7 @@ impl<'a> Event<'a> {
                 PairingChange::InsertInvite { invite, .. } => Some(Self::InviteSent { invite }),
                 PairingChange::Pair(couple) => Some(Self::CoupleFounded { couple }),
                 PairingChange::End { id, at } => Some(Self::CoupleEnded { couple: *id, at: *at }),
+                PairingChange::FinishErasure { person, .. } => Some(Self::AccountErased { account: *person }),
                 PairingChange::CloseInvite { .. }
                 | PairingChange::WithdrawInvitesOf { .. }
                 | PairingChange::ExpectUnpaired { .. }
@@ -173,6 +175,8 @@ impl<'a> Event<'a> {
                 | PairingChange::Block(_)
                 | PairingChange::Unblock { .. }
                 | PairingChange::Forget { .. }
+                | PairingChange::SetErasure { .. }
+                | PairingChange::Anonymize { .. }
                 | PairingChange::PurgeInvites { .. } => None,
             },
             Change::Timeline(change) => match change {

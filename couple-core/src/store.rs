@@ -69,6 +69,7 @@ impl Change {
             },
             Self::Pairing(change) => match change {
                 PairingChange::Pair(couple) => couple.members.map(Topic::Account).into(),
+                PairingChange::FinishErasure { person, .. } => vec![Topic::Account(*person)],
                 PairingChange::End { id, .. } | PairingChange::Describe { id, .. } => {
                     vec![Topic::Couple(*id)]
                 }
@@ -81,6 +82,8 @@ impl Change {
                 | PairingChange::Block(_)
                 | PairingChange::Unblock { .. }
                 | PairingChange::Forget { .. }
+                | PairingChange::SetErasure { .. }
+                | PairingChange::Anonymize { .. }
                 | PairingChange::PurgeInvites { .. } => Vec::new(),
             },
             Self::Timeline(change) => match change {

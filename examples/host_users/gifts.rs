@@ -2,12 +2,15 @@
 
 use axum::{Json, extract::State};
 use couple::{
+    AccountId, Error, ErrorKind,
     http::{Api, Caller, JsonBody, Problem, RequestMeta},
+    job::{Job, JobError},
     store::sql::SqliteStore,
     timeline::Append,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sqlx::SqlitePool;
 
 use crate::mails::GiftMail;
 
@@ -50,4 +53,22 @@ pub(crate) async fn give(
     // All three are written, or none: also if the entry was refused, or the process dies here.
     let given = api.backend().timeline().append_with(&context, giver, &entry, &[mail, row]).await?;
     Ok(Json(json!({ "seq": given.entry.seq })))
+}
+
+/// Job that deletes the gifts of a forgotten user.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DeleteGifts {
+    pub(crate) giver: AccountId,
+}
+
+impl Job for DeleteGifts {
+    const NAME: &'static str = "presents.delete_gifts";
+    const QUEUE: &'static str = "default";
+}
+
+pub(crate) async fn delete(pool: SqlitePool, job: DeleteGifts) -> Result<(), JobError> {
+    let delete = sqlx::query("DELETE FROM gift WHERE giver = $1").bind(job.giver.as_uuid());
+    let failed = |error| Error::new(ErrorKind::Unavailable, "delete gifts").source(error);
+    delete.execute(&pool).await.map_err(failed)?;
+    Ok(())
 }

@@ -15,7 +15,7 @@ mod mails;
 mod tour;
 mod users;
 
-use std::{error::Error, path::Path, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -24,7 +24,9 @@ use axum::{
 };
 use couple::{
     Backend, OsEntropy, Role,
+    account::AccountPolicy,
     blobs::Blobs,
+    events::Event,
     http::{Api, HttpOptions, ServeOptions, routes},
     notify::mail::{FileMailer, Letterhead},
     store::{KeyFile, sql::SqliteOptions},
@@ -58,7 +60,7 @@ impl FromRef<Host> for Users {
 
 /// OpenAPI document of the host; the parts of the back end are merged into it.
 #[derive(utoipa::OpenApi)]
-#[openapi(info(title = "Presents", version = "1.0.0"), paths(users::sign_up, gifts::give))]
+#[openapi(info(title = "Presents", version = "1.0.0"), paths(users::sign_up, users::delete, gifts::give))]
 struct Document;
 
 /// Composes the backend and the routes, with all data in one folder.
@@ -76,10 +78,19 @@ async fn host(folder: &Path, origin: &str) -> Result<(Backend, Router), Box<dyn 
         .store(SqliteOptions::of_pool(&pool).open().await?)
         .blobs(Blobs::files(folder.join("pictures"))?)
         .keys(KeyFile::new(folder.join("couple.key")).open(&OsEntropy)?)
+        .accounts(AccountPolicy::default().with_deletion_grace(Duration::ZERO))
         .mailer(mailer.clone())
         .directory(users.clone())
         .authenticator(users.clone())
-        .jobs(move |jobs, backend| jobs.with(mails::MailGift::new(backend, mailer.clone())))
+        .on(|event, additions| match event {
+            Event::AccountErased { account } => additions.enqueue(&gifts::DeleteGifts { giver: *account }),
+            _ => Ok(()),
+        })
+        .jobs(move |jobs, backend| {
+            let pool = pool.clone();
+            jobs.with(mails::MailGift::new(backend, mailer.clone()))
+                .with_fn(move |job, _| gifts::delete(pool.clone(), job))
+        })
         .build()?;
 
     let api = Api::new(backend.clone(), HttpOptions::default());
@@ -87,7 +98,7 @@ async fn host(folder: &Path, origin: &str) -> Result<(Backend, Router), Box<dyn 
     let (love, document) = love.merge(routes::media(&api)).merge(routes::pages(&api)).into_parts();
     let document = Document::openapi().nest("/love", document);
     let app = Router::new()
-        .route("/account", post(users::sign_up))
+        .route("/account", post(users::sign_up).delete(users::delete))
         .route("/gifts", post(gifts::give))
         .route("/openapi.json", get(async || Json(document)))
         .with_state(Host { api, users })
@@ -106,7 +117,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = oneshot::channel::<()>();
     let service = backend.service(Role::All).with_listener(listener, app, ServeOptions::default());
     let server = tokio::spawn(service.run(async { drop(stopped.await) }));
-    let result = tour::run(address, folder.path()).await;
+    let result = tour::run(address, folder.path(), &backend).await;
     drop(stop);
     server.await??;
     result

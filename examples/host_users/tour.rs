@@ -3,6 +3,7 @@
 use std::{error::Error, net::SocketAddr, path::Path, time::Duration};
 
 use axum::body::Bytes;
+use couple::{Backend, account::PurgeAccountsHandler};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
@@ -83,7 +84,7 @@ fn picture() -> Result<Bytes> {
     Ok(bytes.into_inner().into())
 }
 
-pub(crate) async fn run(address: SocketAddr, folder: &Path) -> Result<()> {
+pub(crate) async fn run(address: SocketAddr, folder: &Path, backend: &Backend) -> Result<()> {
     let ana = Browser::sign_up(address, "ana", "Europe/Berlin").await?;
     let ben = Browser::sign_up(address, "ben", "Asia/Tokyo").await?;
 
@@ -121,5 +122,13 @@ pub(crate) async fn run(address: SocketAddr, folder: &Path) -> Result<()> {
     assert!(paths.contains_key("/gifts") && paths.contains_key("/love/v1/couple/entries"), "{paths:?}");
     assert!(!paths.keys().any(|path| path.contains("/sessions")), "{paths:?}");
     println!("documented: {} paths", paths.len());
+
+    ana.call("DELETE", "/account", Value::Null, 204).await?;
+    ana.call("GET", "/love/v1/couple", Value::Null, 401).await?;
+    // A job does this every hour.
+    let report = PurgeAccountsHandler::new(backend.ports().clone(), 20).run_once().await?;
+    assert_eq!((report.purged, report.failed.len()), (1, 0));
+    ben.call("GET", "/love/v1/couple", Value::Null, 404).await?;
+    println!("forgotten: ana; ben is in no couple");
     Ok(())
 }

@@ -10,7 +10,7 @@ use axum::{
 use couple::{
     AccountId, Entropy as _, Error, ErrorKind, Failure, OsEntropy, Principal, SystemClock,
     core::{DisplayName, EmailAddress, EmailKey, Locale, TimeZoneName, digest},
-    http::{Authenticator, JsonBody, Problem, Unauthenticated},
+    http::{Api, Authenticator, Caller, JsonBody, Problem, Unauthenticated},
     pairing::{Contact, Directory, Profile},
 };
 use serde::Deserialize;
@@ -141,4 +141,18 @@ pub(crate) async fn sign_up(
     let cookie = format!("session={token}; Path=/; HttpOnly; SameSite=Lax");
     let body: Json<Value> = Json(json!({ "id": id }));
     Ok((StatusCode::CREATED, AppendHeaders([(header::SET_COOKIE, cookie)]), body))
+}
+
+/// Delete the user, with all sessions and everything in the back end.
+#[utoipa::path(delete, path = "/account", responses((status = 204)))]
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    State(users): State<Users>,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    // First, because a repeat is harmless: without the row nobody could repeat it.
+    api.backend().forget(caller.id()).await?;
+    let delete = sqlx::query("DELETE FROM user WHERE id = $1").bind(caller.id().as_uuid());
+    delete.execute(&users.0).await.map_err(failed)?;
+    Ok(StatusCode::NO_CONTENT)
 }

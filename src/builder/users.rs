@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use couple_core::{
-    Entropy, Error, ErrorKind, Ports,
+    AccountId, Entropy, Error, ErrorKind, Ports, Timestamp,
     account::{
-        AccountPolicy, Accounts, Argon2id, HashCost, HashingPool, MailJobHandler, PasswordHasher,
-        PurgeAccountsHandler, PurgeTokensHandler,
+        AccountPolicy, Accounts, Argon2id, Erasures, HashCost, HashingPool, MailJobHandler, PasswordHasher,
+        PurgeAccountsHandler, PurgePlan, PurgeTokensHandler,
     },
     job::{Registry, Schedule},
     live::SessionChecker,
@@ -44,6 +44,7 @@ pub(super) struct Users {
     pub(super) directory: Arc<dyn Directory>,
     #[cfg(feature = "http")]
     pub(super) authenticator: Option<Arc<dyn Authenticator>>,
+    erasures: Erasures,
     policy: AccountPolicy,
 }
 
@@ -81,6 +82,7 @@ impl HostUsers {
             directory,
             #[cfg(feature = "http")]
             authenticator: self.authenticator,
+            erasures: Erasures::new(ports.clone(), &policy),
             policy,
         })
     }
@@ -100,22 +102,21 @@ fn hasher_of(
 }
 
 impl Users {
-    /// Adds the handlers of the built-in accounts' jobs.
+    /// Adds the handler that erases persons, and those of the built-in accounts' jobs.
     pub(super) fn register(&self, jobs: Registry, ports: &Ports, mailer: &Arc<dyn Mailer>) -> Registry {
+        let jobs = jobs.with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE));
         if self.accounts.is_none() {
             return jobs;
         }
         jobs.with(MailJobHandler::new(ports.clone(), mailer.clone(), self.policy.clone()))
-            .with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE))
             .with(PurgeTokensHandler::new(ports.clone(), self.policy.clone()))
     }
 
-    /// Schedules of the built-in accounts' jobs.
+    /// Schedule of the erasure of persons, and those of the built-in accounts' jobs.
     pub(super) fn schedules(&self) -> Vec<Schedule> {
-        match self.accounts {
-            Some(_) => vec![PurgeAccountsHandler::schedule(), PurgeTokensHandler::schedule()],
-            None => Vec::new(),
-        }
+        let mut schedules = vec![PurgeAccountsHandler::schedule()];
+        schedules.extend(self.accounts.as_ref().map(|_| PurgeTokensHandler::schedule()));
+        schedules
     }
 
     /// Check of the sessions that live streams follow.
@@ -153,6 +154,51 @@ impl Backend {
             Error::new(ErrorKind::Misconfigured, "use the built-in accounts")
                 .context("this backend was built with the users of the host, .directory(…)")
         })
+    }
+
+    /// Forgets a person: requests the erasure of everything of a user of the host, or of a built-in account.
+    ///
+    /// Returns the time at which the grace period of
+    /// [`AccountPolicy::with_deletion_grace`](couple_core::account::AccountPolicy::with_deletion_grace) ends. Within the hour after it a
+    /// job ends the couple, erases entries, reactions, pictures, invites and blocks, and commits the event
+    /// [`AccountErased`](couple_core::events::Event::AccountErased). Until then [`withdraw_forget`](Self::withdraw_forget), and for an
+    /// account also a sign-in, withdraws the request.
+    ///
+    /// A host calls it before it deletes its own row of the user, because a repeat is harmless: it returns the time of the first request.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), couple::Error> {
+    /// # let backend = couple::Backend::builder().build()?;
+    /// # let person = couple::AccountId::new(&*backend.ports().clock, &*backend.ports().entropy);
+    /// let plan = backend.plan_forget(person).await?;
+    /// println!("{} couples, {} pictures", plan.erases.len(), plan.pictures);
+    /// let due = backend.forget(person).await?;
+    /// assert_eq!(backend.forget(person).await?, due);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn forget(&self, person: AccountId) -> Result<Timestamp, Error> {
+        self.0.users.erasures.request(person).await
+    }
+
+    /// Withdraws a request of [`forget`](Self::forget). Returns false if there is none, or its grace period has ended.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn withdraw_forget(&self, person: AccountId) -> Result<bool, Error> {
+        self.0.users.erasures.withdraw(person).await
+    }
+
+    /// Dry run of [`forget`](Self::forget): what would be erased, and when. Changes nothing.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn plan_forget(&self, person: AccountId) -> Result<PurgePlan, Error> {
+        self.0.users.erasures.plan(person).await
     }
 
     /// Source of profiles and addresses of users.

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod engines;
+mod forget;
 #[cfg(feature = "server-tests")]
 #[path = "../support/fresh_database.rs"]
 mod fresh_database;

@@ -9,7 +9,7 @@ use axum::{
 };
 use couple::{
     Backend, BackendBuilder, ErrorKind, Keyring, ManualClock, Principal,
-    account::PurgeAccounts,
+    account::PurgeTokens,
     blobs::Blobs,
     core::{EmailAddress, mail::Message},
     http::{HttpOptions, ServeOptions, listen, router, router_with, serve},
@@ -31,10 +31,10 @@ use tower::ServiceExt as _;
 use crate::host_users::HostUsers;
 
 /// A host with its users, and the sessions of two of them.
-struct Host {
-    users: HostUsers,
-    mailer: MemoryMailer,
-    backend: Backend,
+pub(crate) struct Host {
+    pub(crate) users: HostUsers,
+    pub(crate) mailer: MemoryMailer,
+    pub(crate) backend: Backend,
     app: Router,
     ana: String,
     ben: String,
@@ -45,7 +45,7 @@ impl Host {
         Self::of(Backend::builder())
     }
 
-    fn of(builder: BackendBuilder) -> Self {
+    pub(crate) fn of(builder: BackendBuilder) -> Self {
         let (users, mailer) = (HostUsers::default(), MemoryMailer::new());
         let builder = builder.mailer(mailer.clone()).directory(users.clone()).authenticator(users.clone());
         let backend = builder.build().unwrap();
@@ -54,13 +54,13 @@ impl Host {
         Self { users, mailer, backend, app, ana, ben }
     }
 
-    async fn send(&self, request: Request<Body>) -> (u16, Value) {
+    pub(crate) async fn send(&self, request: Request<Body>) -> (u16, Value) {
         let (head, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = to_bytes(body, 1 << 24).await.unwrap();
         (head.status.as_u16(), serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
-    async fn call(&self, method: &str, path: &str, session: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn call(&self, method: &str, path: &str, session: &str, body: Value) -> (u16, Value) {
         let request = Request::builder().method(method).uri(path).header("x-session", session);
         self.send(
             request.header("content-type", "application/json").body(Body::from(body.to_string())).unwrap(),
@@ -68,11 +68,11 @@ impl Host {
         .await
     }
 
-    async fn get(&self, path: &str, session: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str, session: &str) -> (u16, Value) {
         self.call("GET", path, session, Value::Null).await
     }
 
-    async fn work(&self) {
+    pub(crate) async fn work(&self) {
         self.backend.worker().run_until_idle().await.unwrap();
     }
 
@@ -96,21 +96,26 @@ impl Host {
         assert_eq!(accepted.1["couple"]["partner"]["display_name"], "ana");
     }
 
-    async fn say(&self, session: &str, text: &str) {
+    pub(crate) async fn say(&self, session: &str, text: &str) {
         let body = json!({"client_id": text, "kind": "text", "body": {"text": text}});
         let (status, entry) = self.call("POST", "/v1/couple/entries", session, body).await;
         assert_eq!(status, 201, "{entry}");
     }
 
-    /// Uploads a picture and waits until it is ready; returns its id.
-    async fn upload(&self, session: &str, purpose: &str) -> String {
+    /// Uploads a picture.
+    pub(crate) async fn send_picture(&self, session: &str, purpose: &str) -> (u16, Value) {
         let pixels = image::RgbImage::from_fn(200, 200, |x, y| {
             image::Rgb([x, y, 7].map(|value| value.to_le_bytes()[0]))
         });
         let mut bytes = std::io::Cursor::new(Vec::new());
         pixels.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
         let request = Request::post(format!("/v1/media?purpose={purpose}")).header("x-session", session);
-        let (status, media) = self.send(request.body(Body::from(bytes.into_inner())).unwrap()).await;
+        self.send(request.body(Body::from(bytes.into_inner())).unwrap()).await
+    }
+
+    /// Uploads a picture and waits until it is ready; returns its id.
+    pub(crate) async fn upload(&self, session: &str, purpose: &str) -> String {
+        let (status, media) = self.send_picture(session, purpose).await;
         assert_eq!(status, 202, "{media}");
         self.work().await;
         media["id"].as_str().unwrap().to_owned()
@@ -192,7 +197,7 @@ async fn built_in_accounts_are_absent() {
     assert_eq!(host.get("/open/invite", "").await.0, 200);
     // Their jobs have no handlers, so that a host may handle one itself; with accounts it would be the second handler.
     let own = |builder: BackendBuilder| {
-        builder.jobs(|jobs, _| jobs.with_fn(|_: PurgeAccounts, _| async { Ok(()) })).build()
+        builder.jobs(|jobs, _| jobs.with_fn(|_: PurgeTokens, _| async { Ok(()) })).build()
     };
     assert!(own(Backend::builder()).is_err());
     assert!(own(Backend::builder().directory(HostUsers::default())).is_ok());

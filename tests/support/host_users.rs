@@ -58,6 +58,11 @@ impl HostUsers {
         token
     }
 
+    /// Deletes a user; the sessions stay, as in a host that caches them.
+    pub(crate) fn remove(&self, user: AccountId) {
+        self.tables().users.remove(&user);
+    }
+
     pub(crate) fn sign_out(&self, token: &str) {
         self.tables().sessions.remove(token);
     }

@@ -5,6 +5,7 @@
 //! unconfirmed sign-up reserves nothing, and no user can set a password for the address of another person.
 
 mod argon2id;
+mod erasure;
 mod export;
 mod hasher;
 mod hashing_pool;
@@ -18,6 +19,7 @@ mod service;
 mod tally;
 
 pub use argon2id::{Argon2id, HashCost};
+pub use erasure::Erasures;
 pub use export::Export;
 pub use hasher::PasswordHasher;
 pub use hashing_pool::HashingPool;
@@ -246,7 +248,9 @@ crate::options! {
         pub(crate) seen_resolution: Duration = Duration::from_mins(10), with_seen_resolution;
         /// Sets the time after a proof of identity in which a session may perform irreversible actions. Default: 10 min.
         pub(crate) recent_sign_in_time: Duration = Duration::from_mins(10), with_recent_sign_in_time;
-        /// Sets the time between a deletion request and the deletion. Default: 14 days.
+        /// Sets the time between a deletion request and the deletion, also of users of a host ([`Erasures`]).
+        ///
+        /// Default: 14 days.
         pub(crate) deletion_grace: Duration = Duration::from_hours(24 * 14), with_deletion_grace;
     }
 }

@@ -1,4 +1,4 @@
-//! Permanent deletion of accounts.
+//! Permanent deletion of accounts, and of the data of users whom a host forgets.
 //!
 //! A mistake here destroys data. So the purge checks the account before each step and works in bounded steps:
 //! no commit changes more than [`ENTRY_STEP`] entries, [`PICTURE_STEP`] pictures or [`ROW_STEP`] rows of
@@ -27,10 +27,10 @@ use crate::{
     timeline::TimelineChange,
 };
 
-/// Result of a dry run: data of one account that a purge would remove.
+/// Result of a dry run: data of one account, or of one user of a host, that a purge would remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgePlan {
-    /// Account that would be deleted.
+    /// Account that would be deleted, or user who would be forgotten.
     pub account: AccountId,
     /// End of the grace period.
     pub due: Timestamp,
@@ -44,6 +44,47 @@ pub struct PurgePlan {
     pub pictures: usize,
 }
 
+impl PurgePlan {
+    /// Plan for a person whose data is due at `due`. Changes nothing.
+    pub(super) async fn of(ports: &Ports, person: AccountId, due: Timestamp) -> Result<Self, Error> {
+        let mut couples = Vec::new();
+        let mut after = None;
+        while let Some(page) = couples_page(ports, person, &mut after).await? {
+            couples.extend(page);
+        }
+        let mut pictures = 0;
+        for space in media::spaces(person, couples.iter().map(|couple| couple.id)) {
+            let mut after = None;
+            loop {
+                let (own, next) = media::uploaded(ports, person, space, after).await?;
+                pictures += own.len();
+                if next.is_none() {
+                    break;
+                }
+                after = next;
+            }
+        }
+        Ok(Self {
+            account: person,
+            due,
+            ends: couples.iter().find(|couple| couple.ended_at.is_none()).map(|couple| couple.id),
+            erases: couples.iter().filter_map(|c| Some((c.id, c.side_of(person)?))).collect(),
+            pictures,
+        })
+    }
+}
+
+/// Next page of a person's couples; none after the last page.
+async fn couples_page(
+    ports: &Ports,
+    person: AccountId,
+    after: &mut Option<CoupleId>,
+) -> Result<Option<Vec<Couple>>, Error> {
+    let page = ports.store.couples_page(person, *after, MAX_ROWS_PER_READ).await?;
+    *after = page.last().map(|couple| couple.id).or(*after);
+    Ok(Some(page).filter(|page| !page.is_empty()))
+}
+
 /// Report of one run of the purge.
 #[derive(Debug, Default)]
 pub struct PurgeReport {
@@ -55,7 +96,7 @@ pub struct PurgeReport {
     pub failed: Vec<(AccountId, Error)>,
 }
 
-/// Job that deletes accounts whose grace period has ended.
+/// Job that deletes accounts, and the data of users of a host, whose grace period has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeAccounts {}
 
@@ -69,6 +110,14 @@ impl Job for PurgeAccounts {
 
 /// Cursor in the list of due accounts: due time and id of an account.
 type DueCursor = (Timestamp, AccountId);
+
+/// Account, or user of a host, whose data is due for deletion.
+struct DuePerson {
+    id: AccountId,
+    due: Timestamp,
+    /// Account as it was read; none for a user of a host.
+    account: Option<Account>,
+}
 
 /// Handler that deletes accounts whose grace period has ended, up to a maximum number per run.
 pub struct PurgeAccountsHandler {
@@ -139,48 +188,31 @@ impl PurgeAccountsHandler {
     /// Errors of the store.
     pub async fn plan(&self) -> Result<Vec<PurgePlan>, Error> {
         let mut plans = Vec::new();
-        for account in self.ports.store.accounts_to_delete(self.ports.now(), None, self.cap).await? {
-            plans.push(self.plan_one(&account).await?);
+        for person in self.due_page(self.ports.now(), None, self.cap).await? {
+            plans.push(PurgePlan::of(&self.ports, person.id, person.due).await?);
         }
         Ok(plans)
     }
 
-    async fn plan_one(&self, account: &Account) -> Result<PurgePlan, Error> {
-        let mut couples = Vec::new();
-        let mut after = None;
-        while let Some(page) = self.couples_page(account, &mut after).await? {
-            couples.extend(page);
-        }
-        let mut pictures = 0;
-        for space in media::spaces(account.id, couples.iter().map(|couple| couple.id)) {
-            let mut after = None;
-            loop {
-                let (own, next) = media::uploaded(&self.ports, account.id, space, after).await?;
-                pictures += own.len();
-                if next.is_none() {
-                    break;
-                }
-                after = next;
-            }
-        }
-        Ok(PurgePlan {
-            account: account.id,
-            due: account.deletion_due.unwrap_or_default(),
-            ends: couples.iter().find(|couple| couple.ended_at.is_none()).map(|couple| couple.id),
-            erases: couples.iter().filter_map(|c| Some((c.id, c.side_of(account.id)?))).collect(),
-            pictures,
-        })
-    }
-
-    /// Next page of an account's couples; none after the last page.
-    async fn couples_page(
+    /// Page of the due accounts and users of the host, ordered by due time and id.
+    async fn due_page(
         &self,
-        account: &Account,
-        after: &mut Option<CoupleId>,
-    ) -> Result<Option<Vec<Couple>>, Error> {
-        let page = self.ports.store.couples_page(account.id, *after, MAX_ROWS_PER_READ).await?;
-        *after = page.last().map(|couple| couple.id).or(*after);
-        Ok(Some(page).filter(|page| !page.is_empty()))
+        now: Timestamp,
+        after: Option<DueCursor>,
+        limit: u32,
+    ) -> Result<Vec<DuePerson>, Error> {
+        let store = &self.ports.store;
+        let mut page = Vec::new();
+        for account in store.accounts_to_delete(now, after, limit).await? {
+            let due = account.deletion_due.unwrap_or_default();
+            page.push(DuePerson { id: account.id, due, account: Some(account) });
+        }
+        for (due, id) in store.erasures_due(now, after, limit).await? {
+            page.push(DuePerson { id, due, account: None });
+        }
+        page.sort_by_key(|person| (person.due, person.id));
+        page.truncate(limit as usize);
+        Ok(page)
     }
 
     /// Deletes due accounts: at most `cap`, for at most five minutes, each in a bounded number of commits.
@@ -197,9 +229,9 @@ impl PurgeAccountsHandler {
         let mut report = PurgeReport::default();
         let (mut after, mut wrapped) = (start, start.is_none());
         'run: loop {
-            let page = self.ports.store.accounts_to_delete(now, after, MAX_ROWS_PER_READ).await?;
-            for account in &page {
-                let at = (account.deletion_due.unwrap_or_default(), account.id);
+            let page = self.due_page(now, after, MAX_ROWS_PER_READ).await?;
+            for person in &page {
+                let at = (person.due, person.id);
                 let enough = report.purged >= self.cap || report.failed.len() >= MAX_FAILED;
                 if enough || Instant::now() >= until {
                     break 'run;
@@ -208,8 +240,8 @@ impl PurgeAccountsHandler {
                     break 'run;
                 }
                 after = Some(at);
-                tracing::info!(account = %account.id, "purging an account");
-                match self.purge(account, until).await {
+                tracing::info!(account = %person.id, "purging an account");
+                match self.purge(person, until).await {
                     Ok(PurgeOutcome::Purged) => {
                         self.positions().retain(|(purged, _), _| *purged != at.1);
                         report.purged += 1;
@@ -217,8 +249,8 @@ impl PurgeAccountsHandler {
                     Ok(PurgeOutcome::Unfinished) => report.unfinished += 1,
                     Ok(PurgeOutcome::Changed) => {}
                     Err(error) => {
-                        tracing::error!(%error, account = %account.id, "could not purge an account");
-                        report.failed.push((account.id, error));
+                        tracing::error!(%error, account = %person.id, "could not purge an account");
+                        report.failed.push((person.id, error));
                     }
                 }
             }
@@ -234,23 +266,29 @@ impl PurgeAccountsHandler {
         Ok(report)
     }
 
-    async fn purge(&self, account: &Account, until: Instant) -> Result<PurgeOutcome, Error> {
-        let now = self.ports.now();
-        // The first commit requires the version that was read: after a sign-in it conflicts, and nothing is
-        // deleted.
-        let mut changes: Vec<Change> = vec![AccountChange::Update(account.clone()).into()];
-        if let Some(couple) = self.ports.store.couple_of(account.id).await? {
+    async fn purge(&self, person: &DuePerson, until: Instant) -> Result<PurgeOutcome, Error> {
+        let (id, now) = (person.id, self.ports.now());
+        // The first commit requires the version or the time that was read: after a sign-in, or if the request was
+        // withdrawn, it conflicts, and nothing is deleted.
+        let mut changes: Vec<Change> = vec![match &person.account {
+            Some(account) => AccountChange::Update(account.clone()).into(),
+            None => {
+                let due = Some(person.due);
+                PairingChange::SetErasure { person: id, due, before: due }.into()
+            }
+        }];
+        if let Some(couple) = self.ports.store.couple_of(id).await? {
             changes.push(PairingChange::End { id: couple.id, at: now }.into());
         }
         if !self.commit_unless_conflict(changes).await? {
             return Ok(PurgeOutcome::Changed);
         }
-        let step = PurgeStep { handler: self, account, until, left: AtomicU32::new(self.steps) };
-        if let Some(stop) = step.purge_pictures(Space::Account(account.id)).await? {
+        let step = PurgeStep { handler: self, person, until, left: AtomicU32::new(self.steps) };
+        if let Some(stop) = step.purge_pictures(Space::Account(id)).await? {
             return Ok(stop);
         }
         let mut after = None;
-        while let Some(couples) = self.couples_page(account, &mut after).await? {
+        while let Some(couples) = couples_page(&self.ports, id, &mut after).await? {
             for couple in &couples {
                 if let Some(stop) = step.purge_pictures(Space::Couple(couple.id)).await? {
                     return Ok(stop);
@@ -258,17 +296,23 @@ impl PurgeAccountsHandler {
                 if let Some(stop) = step.erase_entries(couple, now).await? {
                     return Ok(stop);
                 }
+                if let Some(stop) = step.anonymize(couple).await? {
+                    return Ok(stop);
+                }
             }
         }
         if let Some(stop) = step.forget_rows().await? {
             return Ok(stop);
         }
-        let close = MediaChange::Close { account: account.id };
-        // Remove invites and blocks that were added since the previous step.
-        let forget = PairingChange::Forget { account: account.id, cap: ROW_STEP };
-        // A deletion request ends all sessions, and a sign-in since then would have withdrawn the request.
-        let erase = AccountChange::Erase { id: account.id, version: account.version + 1 };
-        let erased = self.commit_unless_conflict(vec![close.into(), forget.into(), erase.into()]).await?;
+        let end: Change = match &person.account {
+            // A deletion request ends all sessions, and a sign-in since then would have withdrawn the request.
+            Some(account) => AccountChange::Erase { id, version: account.version + 1 }.into(),
+            None => PairingChange::FinishErasure { person: id, due: person.due }.into(),
+        };
+        let close = MediaChange::Close { account: id };
+        // Remove invites and blocks that were added since the previous step, and the row in `member`.
+        let forget = PairingChange::Forget { account: id, cap: ROW_STEP };
+        let erased = self.commit_unless_conflict(vec![end, close.into(), forget.into()]).await?;
         Ok(if erased { PurgeOutcome::Purged } else { PurgeOutcome::Changed })
     }
 
@@ -306,7 +350,7 @@ impl PurgeAccountsHandler {
 /// Steps of one account's purge. A step that cannot continue returns the outcome of the purge.
 struct PurgeStep<'a> {
     handler: &'a PurgeAccountsHandler,
-    account: &'a Account,
+    person: &'a DuePerson,
     until: Instant,
     /// Number of commits left for the account in this run.
     left: AtomicU32,
@@ -320,9 +364,12 @@ impl PurgeStep<'_> {
         if left == 0 || Instant::now() >= self.until {
             return Ok(Some(PurgeOutcome::Unfinished));
         }
-        let current = self.handler.ports.store.account(self.account.id).await?;
-        let due = current.is_some_and(|current| current.deletion_due == self.account.deletion_due);
-        Ok((!due).then_some(PurgeOutcome::Changed))
+        let store = &self.handler.ports.store;
+        let due = match self.person.account {
+            Some(_) => store.account(self.person.id).await?.and_then(|account| account.deletion_due),
+            None => store.erasure_of(self.person.id).await?,
+        };
+        Ok((due != Some(self.person.due)).then_some(PurgeOutcome::Changed))
     }
 
     /// Deletes the pictures that the account uploaded to a space.
@@ -330,7 +377,7 @@ impl PurgeStep<'_> {
         let ports = &self.handler.ports;
         let mut after = None;
         loop {
-            let (own, next) = media::uploaded(ports, self.account.id, space, after).await?;
+            let (own, next) = media::uploaded(ports, self.person.id, space, after).await?;
             for some in own.chunks(PICTURE_STEP) {
                 if let Some(stop) = self.stop().await? {
                     return Ok(Some(stop));
@@ -354,8 +401,8 @@ impl PurgeStep<'_> {
 
     /// Erases the account's entries and reactions of an ended couple, one range of the log after the other.
     async fn erase_entries(&self, couple: &Couple, at: Timestamp) -> Result<Option<PurgeOutcome>, Error> {
-        let Some(author) = couple.side_of(self.account.id) else { return Ok(None) };
-        let key = (self.account.id, couple.id);
+        let Some(author) = couple.side_of(self.person.id) else { return Ok(None) };
+        let key = (self.person.id, couple.id);
         let mut after = self.handler.positions().get(&key).copied().unwrap_or(0);
         // No entry is appended to the log of an ended couple, and each change requires that the couple has
         // ended.
@@ -370,9 +417,22 @@ impl PurgeStep<'_> {
             }
             after += i64::from(ENTRY_STEP);
         }
-        // Keep the position until the account is purged, so that a later run skips finished couples.
-        self.handler.keep_position(key, after);
+        self.handler.positions().remove(&key);
         Ok(None)
+    }
+
+    /// Replaces the account in an ended couple whose log is erased. A later run does not find the couple again.
+    async fn anonymize(&self, couple: &Couple) -> Result<Option<PurgeOutcome>, Error> {
+        let Some(side) = couple.side_of(self.person.id) else { return Ok(None) };
+        if let Some(stop) = self.stop().await? {
+            return Ok(Some(stop));
+        }
+        let ports = &self.handler.ports;
+        // An id of its own: couples with one id in common could be attributed to one person.
+        let with = AccountId::new(&*ports.clock, &*ports.entropy);
+        let change = PairingChange::Anonymize { couple: couple.id, side, with };
+        let replaced = self.handler.commit_unless_conflict(vec![change.into()]).await?;
+        Ok((!replaced).then_some(PurgeOutcome::Changed))
     }
 
     /// Removes the account's invites and blocks.
@@ -381,7 +441,7 @@ impl PurgeStep<'_> {
             if let Some(stop) = self.stop().await? {
                 return Ok(Some(stop));
             }
-            let forget = PairingChange::Forget { account: self.account.id, cap: ROW_STEP };
+            let forget = PairingChange::Forget { account: self.person.id, cap: ROW_STEP };
             match self.handler.commit_counted(vec![forget.into()]).await? {
                 None => return Ok(Some(PurgeOutcome::Changed)),
                 Some(removed) if removed < u64::from(ROW_STEP) => return Ok(None),

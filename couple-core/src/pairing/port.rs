@@ -13,7 +13,8 @@ pub enum PairingChange {
     /// Adds an open invite.
     ///
     /// Preconditions, in this order: the inviter is in no couple ([`Paired`](crate::Conflict::Paired)); the
-    /// inviter's account, if the store has one, still has the address `inviter_email` and no deletion request
+    /// inviter's account, if the store has one, still has the address `inviter_email` and no deletion request,
+    /// and the inviter has no request of [erasure](Self::SetErasure)
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)); fewer than `limit` invites of the inviter are
     /// open at `created_at` ([`TooManyInvites`](crate::Conflict::TooManyInvites)); no open invite, expired or
     /// not, has its [`pair_key`](Invite::pair_key) ([`InviteCrossed`](crate::Conflict::InviteCrossed)).
@@ -40,8 +41,8 @@ pub enum PairingChange {
     /// Adds a couple.
     ///
     /// Preconditions, in this order: neither member is in a couple ([`Paired`](crate::Conflict::Paired));
-    /// neither member's account, if the store has one, has a deletion request
-    /// ([`AccountChanged`](crate::Conflict::AccountChanged)).
+    /// neither member's account, if the store has one, has a deletion request, and neither member has a request
+    /// of [erasure](Self::SetErasure) ([`AccountChanged`](crate::Conflict::AccountChanged)).
     Pair(Couple),
     /// Writes nothing. Precondition: the account is in no couple ([`Paired`](crate::Conflict::Paired)).
     ///
@@ -103,6 +104,40 @@ pub enum PairingChange {
         /// Maximum number of rows of each kind that one change removes.
         cap: u32,
     },
+    /// Sets the time from which the data of a person without an account in the store is erased.
+    ///
+    /// None withdraws the request. An account has [its own time](crate::account::Account::deletion_due).
+    /// Precondition: the stored time is `before` ([`AccountChanged`](crate::Conflict::AccountChanged)). Until
+    /// the transaction ends, no other commit can add an invite of this person or pair it.
+    SetErasure {
+        /// The person.
+        person: AccountId,
+        /// New time; none if the data is not to be erased.
+        due: Option<Timestamp>,
+        /// Time as it was read.
+        before: Option<Timestamp>,
+    },
+    /// Removes the request to erase a person: the last change of an erasure.
+    ///
+    /// Precondition: the stored time is `due` ([`AccountChanged`](crate::Conflict::AccountChanged)).
+    FinishErasure {
+        /// The person.
+        person: AccountId,
+        /// Time as it was read.
+        due: Timestamp,
+    },
+    /// Replaces an erased member of an ended couple with an id that belongs to no person.
+    ///
+    /// The couple is no longer among the couples of the member. Precondition: the couple has ended
+    /// ([`CoupleLives`](crate::Conflict::CoupleLives)).
+    Anonymize {
+        /// Id of the couple.
+        couple: CoupleId,
+        /// Member that is replaced.
+        side: Side,
+        /// Id in place of the member's.
+        with: AccountId,
+    },
     /// Removes up to `cap` invites that expired before `before`, in any state.
     ///
     /// The commit returns their number.
@@ -145,6 +180,11 @@ pub enum PairingChange {
 ///   invite, and an account with a deletion request cannot be paired. When a deletion request, an invite and
 ///   a pairing are concurrent, no open invite and no new couple remains after the request.
 /// * **P17** Expecting an account to be unpaired conflicts when the account is in a couple.
+/// * **P18** The time of an erasure is set only while it is as it was read: of 50 concurrent changes after the
+///   same read one succeeds. A person with such a time cannot add an invite and cannot be paired. Due persons
+///   are listed page by page, earliest first.
+/// * **P19** After a member of an ended couple was replaced, the couple does not name the member, and is not
+///   among the member's couples; everything else is unchanged. A member of an active couple is not replaced.
 #[async_trait]
 pub trait PairingReads: Send + Sync {
     /// Couple with this id, ended or not.
@@ -181,6 +221,17 @@ pub trait PairingReads: Send + Sync {
     async fn is_blocked(&self, blocker: AccountId, blocked: AccountId) -> Result<bool, Error>;
     /// Whether an account that had the address `blocker` when it blocked `blocked` still blocks it.
     async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error>;
+    /// Time from which the data of a person is erased, as set by [`PairingChange::SetErasure`].
+    async fn erasure_of(&self, person: AccountId) -> Result<Option<Timestamp>, Error>;
+    /// Page of the persons whose erasure is due at `now`, ordered by due time and id.
+    ///
+    /// At most `limit` persons after the due time and id in `after`.
+    async fn erasures_due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, AccountId)>, Error>;
 }
 
 /// Port to the users, the built-in accounts or those of a host, that pairing, the timeline and invite mails use.

@@ -115,6 +115,13 @@ CREATE TABLE IF NOT EXISTS couple_membership (
     PRIMARY KEY (account_id, couple_id)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
+-- Persons of a host whose data is to be erased, with the time. An account has it in its own row.
+CREATE TABLE IF NOT EXISTS couple_erasure (
+    account_id BINARY(16) NOT NULL PRIMARY KEY,
+    due_at BIGINT NOT NULL,
+    INDEX couple_erasure_due (due_at, account_id)
+) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
+
 CREATE TABLE IF NOT EXISTS couple_block (
     blocker BINARY(16) NOT NULL,
     blocked BINARY(16) NOT NULL,

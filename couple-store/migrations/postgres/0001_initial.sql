@@ -114,6 +114,13 @@ CREATE TABLE couple_membership (
     PRIMARY KEY (account_id, couple_id)
 );
 
+-- Persons of a host whose data is to be erased, with the time. An account has it in its own row.
+CREATE TABLE couple_erasure (
+    account_id UUID   NOT NULL PRIMARY KEY,
+    due_at     BIGINT NOT NULL
+);
+CREATE INDEX couple_erasure_due ON couple_erasure (due_at, account_id);
+
 CREATE TABLE couple_block (
     blocker       UUID NOT NULL,
     blocked       UUID NOT NULL,

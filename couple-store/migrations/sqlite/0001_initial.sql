@@ -114,6 +114,13 @@ CREATE TABLE couple_membership (
     PRIMARY KEY (account_id, couple_id)
 ) STRICT, WITHOUT ROWID;
 
+-- Persons of a host whose data is to be erased, with the time. An account has it in its own row.
+CREATE TABLE couple_erasure (
+    account_id BLOB    NOT NULL PRIMARY KEY,
+    due_at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX couple_erasure_due ON couple_erasure (due_at, account_id);
+
 CREATE TABLE couple_block (
     blocker       BLOB    NOT NULL,
     blocked       BLOB    NOT NULL,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, ChangeResult, Conflict, CoupleId, Digest, EmailKey, Error, InviteId,
+    AccountId, ChangeResult, Conflict, CoupleId, Digest, EmailKey, Error, InviteId, Timestamp,
     account::Account,
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads},
 };
@@ -22,6 +22,8 @@ pub(super) struct PairingTables {
     /// All couples that an account has been in.
     history: Table<(AccountId, CoupleId), ()>,
     blocks: Table<(AccountId, AccountId), Block>,
+    /// Times from which persons without an account are erased.
+    erasures: Table<AccountId, Timestamp>,
 }
 
 impl PairingTables {
@@ -34,7 +36,9 @@ impl PairingTables {
             PairingChange::InsertInvite { invite, limit } => {
                 self.unpaired(invite.inviter)?;
                 let moved = |account: &Account| *account.email.key() != invite.inviter_email;
-                if accounts.get(invite.inviter).is_some_and(|a| a.deletion_due.is_some() || moved(a)) {
+                if self.erasures.has(&invite.inviter)
+                    || accounts.get(invite.inviter).is_some_and(|a| a.deletion_due.is_some() || moved(a))
+                {
                     return Err(Conflict::AccountChanged(invite.inviter));
                 }
                 let open = self.open_of(invite.inviter).filter(|open| open.is_open(invite.created_at));
@@ -68,7 +72,9 @@ impl PairingTables {
                     self.unpaired(member)?;
                 }
                 for member in couple.members {
-                    if accounts.get(member).is_some_and(|account| account.deletion_due.is_some()) {
+                    if self.erasures.has(&member)
+                        || accounts.get(member).is_some_and(|account| account.deletion_due.is_some())
+                    {
                         return Err(Conflict::AccountChanged(member));
                     }
                     self.members.put(member, couple.id);
@@ -111,6 +117,15 @@ impl PairingTables {
                 let forgotten = invites.len() + made.len() + suffered.len();
                 return Ok(ChangeResult::RowsAffected(forgotten as u64));
             }
+            PairingChange::SetErasure { person, due, before } => self.set_erasure(person, before, due)?,
+            PairingChange::FinishErasure { person, due } => self.set_erasure(person, Some(due), None)?,
+            PairingChange::Anonymize { couple: id, side, with } => {
+                let ended = self.couples.get(&id).filter(|couple| couple.ended_at.is_some());
+                let mut couple = ended.cloned().ok_or(Conflict::CoupleLives(id))?;
+                self.history.remove(&(couple.member(side), id));
+                couple.members[side.index()] = with;
+                self.put_couple(couple);
+            }
             PairingChange::PurgeInvites { before, cap } => {
                 let purged =
                     self.invites.purge(cap, |invite| invite.expires_at < before, |invite| invite.expires_at);
@@ -125,6 +140,22 @@ impl PairingTables {
 
     fn unpaired(&self, account: AccountId) -> Result<(), Conflict> {
         if self.members.has(&account) { Err(Conflict::Paired(account)) } else { Ok(()) }
+    }
+
+    fn set_erasure(
+        &mut self,
+        person: AccountId,
+        before: Option<Timestamp>,
+        due: Option<Timestamp>,
+    ) -> Result<(), Conflict> {
+        if self.erasures.get(&person) != before.as_ref() {
+            return Err(Conflict::AccountChanged(person));
+        }
+        match due {
+            Some(due) => self.erasures.put(person, due),
+            None => drop(self.erasures.remove(&person)),
+        }
+        Ok(())
     }
 
     /// The couple, if it has not ended.
@@ -169,6 +200,7 @@ impl PairingTables {
         self.members.end(keep);
         self.history.end(keep);
         self.blocks.end(keep);
+        self.erasures.end(keep);
     }
 }
 
@@ -240,6 +272,23 @@ impl PairingReads for MemoryStore {
             .blocks
             .values()
             .any(|block| block.blocker_email == *blocker && block.blocked == blocked))
+    }
+    async fn erasure_of(&self, person: AccountId) -> Result<Option<Timestamp>, Error> {
+        Ok(self.state().pairing.erasures.get(&person).copied())
+    }
+    async fn erasures_due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, AccountId)>, Error> {
+        let state = self.state();
+        let all = state.pairing.erasures.iter().map(|(person, due)| (*due, *person));
+        let is_on_page = |at: &(Timestamp, AccountId)| at.0 <= now && after.is_none_or(|after| *at > after);
+        let mut due: Vec<_> = all.filter(is_on_page).collect();
+        due.sort_unstable();
+        due.truncate(limit as usize);
+        Ok(due)
     }
 }
 

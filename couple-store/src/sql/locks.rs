@@ -179,6 +179,9 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | PairingChange::Block(_)
             | PairingChange::Unblock { .. }
             | PairingChange::Forget { .. }
+            | PairingChange::SetErasure { .. }
+            | PairingChange::FinishErasure { .. }
+            | PairingChange::Anonymize { .. }
             | PairingChange::PurgeInvites { .. },
         )
         | Change::Job(
@@ -349,6 +352,10 @@ fn of_pairing_change(change: &PairingChange, locks: &mut Vec<Lock>) {
             let id = account.as_uuid();
             locks.extend([member(*account), Lock::InvitesOf(id), Lock::BlocksOf(id)]);
         }
+        PairingChange::SetErasure { person, .. } | PairingChange::FinishErasure { person, .. } => {
+            locks.push(member(*person));
+        }
+        PairingChange::Anonymize { couple: id, .. } => locks.push(couple(*id)),
         PairingChange::PurgeInvites { .. } => locks.push(Lock::Expired("invite")),
     }
 }

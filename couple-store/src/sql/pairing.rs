@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use couple_core::{
     AccountId, ChangeResult, Conflict, CoupleId, Digest, EmailAddress, EmailKey, Error, InviteId, Label,
+    Timestamp,
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads, Side},
 };
 use uuid::Uuid;
@@ -46,7 +47,8 @@ statements! {
     INVITES_TO = "SELECT ", invite!(), " FROM couple_invite WHERE target_key = $1 AND state = 0 \
      ORDER BY created_at DESC, id DESC LIMIT 200";
     OPEN_NOW = "SELECT id FROM couple_invite WHERE inviter = $1 AND state = 0 AND expires_at > $2 LIMIT $3";
-    STANDING = "SELECT email_key, deletion_due FROM couple_account WHERE id = $1";
+    STANDING = "SELECT email_key, deletion_due FROM couple_account WHERE id = $1 \
+     UNION ALL SELECT NULL, due_at FROM couple_erasure WHERE account_id = $2";
     INSERT_INVITE = "INSERT INTO couple_invite (pair_key, ", invite!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM (SELECT 1 AS one) AS one \
      WHERE NOT EXISTS (SELECT 1 FROM couple_invite WHERE pair_key = $15)";
@@ -77,6 +79,14 @@ statements! {
     RESTORE_FIRST = "UPDATE couple_couple SET restore_first = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
     RESTORE_SECOND = "UPDATE couple_couple SET restore_second = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
     END = "UPDATE couple_couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
+    ERASURE = "SELECT due_at FROM couple_erasure WHERE account_id = $1";
+    ERASURES_DUE = "SELECT due_at, account_id FROM couple_erasure WHERE due_at <= $1 AND (due_at > $2 OR (due_at = $3 AND account_id > $4)) \
+     ORDER BY due_at, account_id LIMIT $5";
+    INSERT_ERASURE = "INSERT INTO couple_erasure (account_id, due_at) VALUES ($1, $2)";
+    DELETE_ERASURE = "DELETE FROM couple_erasure WHERE account_id = $1";
+    REPLACE_FIRST = "UPDATE couple_couple SET first = $1 WHERE id = $2 AND ended_at IS NOT NULL";
+    REPLACE_SECOND = "UPDATE couple_couple SET second = $1 WHERE id = $2 AND ended_at IS NOT NULL";
+    DELETE_MEMBERSHIP = "DELETE FROM couple_membership WHERE account_id = $1 AND couple_id = $2";
     BLOCKS_OF = "SELECT ", block!(), " FROM couple_block WHERE blocker = $1 ORDER BY at DESC, blocked DESC LIMIT 200";
     IS_BLOCKED = "SELECT 1 FROM couple_block WHERE blocker = $1 AND blocked = $2";
     IS_BLOCKED_BY_EMAIL = "SELECT 1 FROM couple_block WHERE blocker_email = $1 AND blocked = $2 LIMIT 1";
@@ -141,10 +151,8 @@ pub(super) async fn apply<D: Dialect>(
         PairingChange::End { id, at } => {
             let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
             require_one_row(ended, Conflict::CoupleEnded(*id))?;
-            let members = Statement::<D>::new(MEMBERS).bind(id.as_uuid()).rows(connection).await?;
-            if let Some(row) = members.first() {
-                let [first, second] = [0, 1].map(|column| <D as ReadColumn<Uuid>>::read(row, column));
-                Statement::<D>::new(LEAVE).bind(first?).bind(second?).execute(connection).await?;
+            if let Some([first, second]) = members::<D>(connection, *id).await? {
+                Statement::<D>::new(LEAVE).bind(first).bind(second).execute(connection).await?;
             }
         }
         PairingChange::Block(block) => {
@@ -166,6 +174,25 @@ pub(super) async fn apply<D: Dialect>(
             }
             Statement::<D>::new(RESIGN).bind(account.as_uuid()).execute(connection).await?;
             return Ok(ChangeResult::RowsAffected(forgotten));
+        }
+        PairingChange::SetErasure { person, due, before } => {
+            set_erasure::<D>(connection, *person, *before, *due).await?;
+        }
+        PairingChange::FinishErasure { person, due } => {
+            set_erasure::<D>(connection, *person, Some(*due), None).await?;
+        }
+        PairingChange::Anonymize { couple, side, with } => {
+            let members = members::<D>(connection, *couple).await?;
+            let sql = match side {
+                Side::First => REPLACE_FIRST,
+                Side::Second => REPLACE_SECOND,
+            };
+            let statement = Statement::<D>::new(sql).bind(with.as_uuid()).bind(couple.as_uuid());
+            require_one_row(statement.execute(connection).await?, Conflict::CoupleLives(*couple))?;
+            if let Some(members) = members {
+                let statement = Statement::<D>::new(DELETE_MEMBERSHIP).bind(members[side.index()]);
+                statement.bind(couple.as_uuid()).execute(connection).await?;
+            }
         }
         PairingChange::PurgeInvites { before, cap } => {
             let statement = Statement::<D>::new(PURGE_INVITES).time(*before).bind(i64::from(*cap));
@@ -190,17 +217,56 @@ pub(super) async fn is_member<D: Dialect>(
     }
 }
 
-/// Address key of an account, and whether it has requested deletion; none if it is not in the store.
-///
-/// Read under the lock of its `member` row, which a deletion request and a change of address take as well.
-async fn account_state<D: Dialect>(
+/// Ids of both members of a couple, by [`Side`]; none if the couple does not exist.
+async fn members<D: Dialect>(
     connection: &mut TableConnection<'_, D>,
-    account: AccountId,
-) -> sqlx::Result<Option<(String, bool)>> {
-    let rows = Statement::<D>::new(STANDING).bind(account.as_uuid()).rows(connection).await?;
+    couple: CoupleId,
+) -> sqlx::Result<Option<[Uuid; 2]>> {
+    let rows = Statement::<D>::new(MEMBERS).bind(couple.as_uuid()).rows(connection).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let due = <D as ReadColumn<Option<i64>>>::read(row, 1)?;
-    Ok(Some((<D as ReadColumn<String>>::read(row, 0)?, due.is_some())))
+    Ok(Some([<D as ReadColumn<Uuid>>::read(row, 0)?, <D as ReadColumn<Uuid>>::read(row, 1)?]))
+}
+
+/// Address key of an account in the store, if there is one, and whether the person is to be erased.
+///
+/// Read under the lock of the person's `member` row, which a request of deletion or erasure and a change of
+/// address take as well.
+async fn standing<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    person: AccountId,
+) -> sqlx::Result<(Option<String>, bool)> {
+    let statement = Statement::<D>::new(STANDING).bind(person.as_uuid()).bind(person.as_uuid());
+    let (mut email, mut is_to_be_erased) = (None, false);
+    for row in &statement.rows(connection).await? {
+        email = email.or(<D as ReadColumn<Option<String>>>::read(row, 0)?);
+        is_to_be_erased |= <D as ReadColumn<Option<i64>>>::read(row, 1)?.is_some();
+    }
+    Ok((email, is_to_be_erased))
+}
+
+/// Sets the time of a person's erasure, if it is `before`.
+async fn set_erasure<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    person: AccountId,
+    before: Option<Timestamp>,
+    due: Option<Timestamp>,
+) -> Applied {
+    // The lock makes commits that add an invite of this person or pair it wait until this transaction ends.
+    is_member::<D>(connection, person).await?;
+    let rows = Statement::<D>::new(ERASURE).bind(person.as_uuid()).rows(connection).await?;
+    let stored = rows.first().map(|row| <D as ReadColumn<i64>>::read(row, 0)).transpose()?;
+    if stored != before.map(Timestamp::micros) {
+        return Err(Conflict::AccountChanged(person).into());
+    }
+    if due == before {
+        return Ok(());
+    }
+    Statement::<D>::new(DELETE_ERASURE).bind(person.as_uuid()).execute(connection).await?;
+    if let Some(due) = due {
+        let insert = Statement::<D>::new(INSERT_ERASURE).bind(person.as_uuid()).time(due);
+        insert.execute(connection).await?;
+    }
+    Ok(())
 }
 
 async fn insert_invite<D: Dialect>(
@@ -211,9 +277,8 @@ async fn insert_invite<D: Dialect>(
     if is_member::<D>(connection, invite.inviter).await? {
         return Err(Conflict::Paired(invite.inviter).into());
     }
-    if let Some((email, deleting)) = account_state::<D>(connection, invite.inviter).await?
-        && (deleting || email != invite.inviter_email.as_str())
-    {
+    let (email, is_to_be_erased) = standing::<D>(connection, invite.inviter).await?;
+    if is_to_be_erased || email.is_some_and(|email| email != invite.inviter_email.as_str()) {
         return Err(Conflict::AccountChanged(invite.inviter).into());
     }
     let open = Statement::<D>::new(OPEN_NOW)
@@ -261,7 +326,7 @@ async fn pair<D: Dialect>(connection: &mut TableConnection<'_, D>, couple: &Coup
         return Err(Conflict::Paired(first).into());
     }
     for member in couple.members {
-        if account_state::<D>(connection, member).await?.is_some_and(|(_, deleting)| deleting) {
+        if standing::<D>(connection, member).await?.1 {
             return Err(Conflict::AccountChanged(member).into());
         }
     }
@@ -416,5 +481,20 @@ impl<D: Dialect> PairingReads for SqlStore<D> {
     async fn is_blocked_by_email(&self, blocker: &EmailKey, blocked: AccountId) -> Result<bool, Error> {
         let statement = Statement::new(IS_BLOCKED_BY_EMAIL).bind(blocker.as_str()).bind(blocked.as_uuid());
         Ok(self.read_one(statement, |_| Ok(())).await?.is_some())
+    }
+    async fn erasure_of(&self, person: AccountId) -> Result<Option<Timestamp>, Error> {
+        self.read_one(Statement::new(ERASURE).bind(person.as_uuid()), |row| Row::time(row)).await
+    }
+    async fn erasures_due(
+        &self,
+        now: Timestamp,
+        after: Option<(Timestamp, AccountId)>,
+        limit: u32,
+    ) -> Result<Vec<(Timestamp, AccountId)>, Error> {
+        let (due, id) =
+            after.map_or((Timestamp::from_micros(i64::MIN), Uuid::nil()), |(due, id)| (due, id.as_uuid()));
+        let statement = Statement::new(ERASURES_DUE).time(now).time(due).time(due).bind(id);
+        let read = |row: &mut Row<'_, D>| Ok((row.time()?, AccountId::from_uuid(row.take()?)));
+        self.read(statement.bind(i64::from(limit)), read).await
     }
 }

@@ -68,10 +68,11 @@ impl Pairings {
             || !self.directory.may_pair(invite.inviter, &invite.inviter_email).await?)
     }
 
-    /// Refuses an account that requested deletion or has changed its address.
+    /// Refuses an account that is to be deleted or has changed its address.
     async fn require_may_pair(&self, person: &Person) -> PairingResult<()> {
         let email = person.email.as_ref().ok_or(Failure::Refused(PairingError::Unverified))?;
-        if self.directory.may_pair(person.id, email.key()).await? {
+        let may_pair = self.directory.may_pair(person.id, email.key()).await?;
+        if may_pair && self.ports.store.erasure_of(person.id).await?.is_none() {
             Ok(())
         } else {
             Err(Failure::Refused(PairingError::Unauthenticated))
