@@ -234,6 +234,7 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await ana.button("Leave the couple").click();
   await ana.button("Leave").click();
   for (const phone of [ana, ben]) await phone.element.getByRole("heading", { name: "Find each other" }).waitFor();
+  await ben.element.getByText(/^You and .* are no longer a couple/).waitFor();
   await pair(ben, ana);
   await ana.button("Restore them").click();
   await ben.button("Restore them").click();
@@ -251,9 +252,12 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await ana.button("Unblock").click();
   await ana.element.locator(".settings").getByText("None", { exact: true }).waitFor();
 
-  // A new password by mail, sign in, delete the account.
+  // A new password by mail, sign in, delete the account. Nothing of the conversation stays on the phone.
+  assert.match(await ana.element.textContent(), /Hello/);
   await ana.button("Sign out").click();
   await ana.button("I have an account").click();
+  await until(async () => (await ana.element.locator(".frames li").count()) === 0, "the inspector is empty");
+  assert.doesNotMatch(await ana.element.textContent(), /Hello/);
   await ana.field("E-mail address").fill(email);
   await ana.button("Forgot the password").click();
   await ana.button("Mail the link").click();
@@ -272,6 +276,37 @@ test("two people sign up, pair, talk, leave, pair again and delete their account
   await ana.element.getByText("The account will be deleted on").waitFor();
   await ana.button("Create account").waitFor();
   await ben.element.getByRole("heading", { name: "Find each other" }).waitFor();
+  await demo.close();
+});
+
+test("the inspector shows successive pings as one line, and no connection where there is none", async () => {
+  const demo = await Demo.open(browser, server.url);
+  await demo.page.getByLabel("Transport").last().waitFor();
+  const shown = await demo.page.evaluate(async () => {
+    const { href } = /** @type {HTMLLinkElement} */ (document.querySelector('link[href$="/demo/inspector.js"]'));
+    const { inspector } = await import(href);
+    const events = new EventTarget();
+    const client = {
+      on: (/** @type {string} */ type, /** @type {(value: any) => void} */ listener) =>
+        events.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail)),
+      timeline: { queue: [], myRead: 0, partnerRead: 0 },
+      media: { uploads: [] },
+      status: { leader: true, transport: null },
+    };
+    const element = inspector(client, 3);
+    element.open = true;
+    document.body.append(element);
+    const painted = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    for (const type of ["entry", "ping", "ping", "read", "ping", "ping", "ping"]) {
+      const detail = { direction: "in", transport: "sse", at: 0, frame: { type } };
+      events.dispatchEvent(new CustomEvent("frame", { detail }));
+      await painted();
+    }
+    const frames = [...element.querySelectorAll(".frames b")].map(({ textContent }) => textContent);
+    return { frames, facts: element.querySelector(".facts")?.textContent };
+  });
+  assert.deepEqual(shown.frames, ["ping", "read", "ping", "entry"]);
+  assert.match(shown.facts ?? "", /no connection/);
   await demo.close();
 });
 
@@ -420,6 +455,163 @@ test("a tab from before an upgrade of the server offers to reload, and loses no 
     [],
   );
   demo.problems = [];
+  await demo.close();
+});
+
+test("an outage is watched once, and its end loads what is missing but hides no fault", async () => {
+  const demo = await Demo.open(browser, server.url);
+  const { page } = demo;
+  const [ana, ben] = [demo.phone(1), demo.phone(2)];
+  const notice = (/** @type {string} */ text) => page.getByRole("alert").filter({ hasText: text }).getByRole("button", { name: "Reload" });
+  /** @type {string[]} requests while the server is down */
+  let asked = [];
+  const count = (/** @type {RegExp} */ pattern) => asked.filter((request) => pattern.test(request)).length;
+  const goDown = async () => {
+    asked = [];
+    await page.route("**/assets/**", (/** @type {any} */ route) => {
+      asked.push(`${route.request().method()} ${new URL(route.request().url()).pathname}`);
+      return route.fulfill({ status: 502, contentType: "text/html" });
+    });
+  };
+  await ana.signUp();
+  await ben.signUp();
+  await ana.button("Invite").click();
+  await ben.button("Scan it").click();
+  await ben.button("Accept").waitFor();
+
+  // A screen of both phones, while a proxy answers for the server.
+  await goDown();
+  await ben.button("Accept").click();
+  const begun = Date.now();
+  await notice("The server does not answer.").waitFor();
+  await notice("").focus();
+  for (let turn = 0; turn < 3; turn++) {
+    for (const phone of [ana, ben]) {
+      await phone.button("Go offline").click();
+      await phone.button("Go offline").click();
+      await phone.status("Live");
+    }
+    await notice("").focus();
+    await page.evaluate(() => Promise.all([1, 2, 3].map(() => void Promise.reject(new TypeError("Failed to fetch")))));
+  }
+  await until(async () => count(/^HEAD /) >= 3, "the server is asked again");
+  assert.equal(await notice("").evaluate((/** @type {Element} */ button) => button === document.activeElement), true);
+  // Delays of at least 0.5, 1, 2, 4 and 7.5 seconds, and so on.
+  const seconds = (Date.now() - begun) / 1_000;
+  assert.ok(count(/^HEAD /) <= 2 + Math.log2(1 + 2 * seconds), `${count(/^HEAD /)} requests in ${seconds} s`);
+  // One for each phone, if the browser does not share them.
+  assert.ok(count(/^GET .*\/chat\.js$/) <= 2, `${asked}`);
+  await page.unrouteAll();
+  for (const phone of [ana, ben]) await phone.message().waitFor();
+  await notice("").waitFor({ state: "hidden" });
+
+  // A fault of the page before and during an outage.
+  for (const [fault, down] of [
+    [() => page.evaluate(() => void Promise.reject(new Error("fault"))), () => ana.button("Thumb kiss").click()],
+    [() => page.evaluate(() => void Promise.reject(new TypeError("x is not loadable"))), () => ana.button("Settings").click()],
+  ]) {
+    await fault();
+    await notice("A part of this page failed.").waitFor();
+    await goDown();
+    await down();
+    await notice("The server does not answer.").waitFor();
+    await page.unrouteAll();
+    await notice("A part of this page failed.").waitFor();
+    await notice("").click();
+    await ana.message().waitFor();
+    await notice("").waitFor({ state: "hidden" });
+  }
+
+  const expected = /Failed to fetch|fault|x is not loadable|status of 502/;
+  assert.deepEqual(
+    demo.problems.filter((problem) => !expected.test(problem)),
+    [],
+  );
+  demo.problems = [];
+  await demo.close();
+});
+
+test("a reload keeps the form that waits for a mail, and the text of the composer", async () => {
+  const demo = await Demo.open(browser, server.url);
+  const { page } = demo;
+  const [ana, ben] = [demo.phone(1), demo.phone(2)];
+  const heading = (/** @type {any} */ phone, /** @type {string} */ name) => phone.element.getByRole("heading", { name, exact: true });
+  const stored = () => page.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage }));
+
+  // A sign-up: finished, cancelled, expired.
+  const address = await ana.field("E-mail address").inputValue();
+  for (const phone of [ana, ben]) {
+    await phone.button("Create account").click();
+    await heading(phone, "Enter the code").waitFor();
+  }
+  const code = await ana.element.locator(".mail-code").textContent();
+  await page.reload();
+  for (const phone of [ana, ben]) await heading(phone, "Enter the code").waitFor();
+  assert.match(await ana.element.locator(".hero").textContent(), new RegExp(address));
+  assert.equal((await stored()).includes(code), false);
+  await ana.button("Use code").click();
+  await heading(ana, "Find each other").waitFor();
+  await ben.button("Back").click();
+  await page.reload();
+  await heading(ana, "Find each other").waitFor();
+  await heading(ben, "Hello").waitFor();
+  assert.doesNotMatch(await stored(), /@example\.org/);
+  await ben.button("Create account").click();
+  await heading(ben, "Enter the code").waitFor();
+  await page.evaluate(() => {
+    const key = "couple-demo-2-mail";
+    const kept = JSON.parse(localStorage.getItem(key) ?? "");
+    localStorage.setItem(key, JSON.stringify({ ...kept, until: kept.until - 24 * 3_600_000 }));
+  });
+  await page.reload();
+  await heading(ben, "Hello").waitFor();
+  assert.doesNotMatch(await stored(), /@example\.org/);
+  const partner = await ben.signUp();
+
+  // A sign-in by code, and a new password.
+  await ben.button("Profile, sessions, sign out").click();
+  await ben.button("Sign out").click();
+  await ben.button("I have an account").click();
+  await ben.field("E-mail address").fill(partner);
+  await ben.button("Forgot the password").click();
+  await ben.button("Mail the link").click();
+  await ben.button("Use link").waitFor();
+  await page.reload();
+  await ben.button("Set the password").waitFor();
+  await ben.button("Use link").waitFor();
+  await ben.button("Back").click();
+  await ben.field("E-mail address").fill(partner);
+  await ben.button("Sign in").click();
+  await heading(ben, "Enter the code").waitFor();
+  await page.reload();
+  await ben.button("Use code").click();
+  await heading(ben, "Find each other").waitFor();
+
+  // Text that is not sent, and an edit.
+  await pair(ana, ben);
+  await ana.write("Good evening");
+  await ana.element.locator(".mine .meta[data-state=sent]").waitFor();
+  await ana.message().fill("half a sen");
+  await ben.message().fill("another half");
+  await page.reload();
+  await ana.message().waitFor();
+  assert.equal(await ana.message().inputValue(), "half a sen");
+  assert.equal(await ben.message().inputValue(), "another half");
+  await ben.message().press("Enter");
+  await ana.openMenu(/Actions for: Good evening/);
+  await ana.button("Edit").click();
+  await ana.message().fill("Good morning");
+  await page.reload();
+  await ana.button("Stop editing").waitFor();
+  assert.equal(await ana.message().inputValue(), "Good morning");
+  assert.equal(await ben.message().inputValue(), "");
+  await ana.message().press("Enter");
+  await ben.bubble("Good morning").waitFor();
+  assert.equal(await ana.message().inputValue(), "half a sen");
+  await ana.openSettings();
+  await ana.button("Sign out").click();
+  await ana.button("I have an account").waitFor();
+  assert.doesNotMatch(await stored(), /half a sen|Good/);
   await demo.close();
 });
 

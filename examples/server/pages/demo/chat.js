@@ -199,6 +199,10 @@ export function chatScreen(phone) {
   let lastTyping = 0;
   /** @type {string | null} key of the message that is edited */
   let editing = null;
+  const owner = `${client.couple?.id} ${client.session?.account_id}`;
+  const stored = phone.draft.read();
+  /** Text that is not sent yet: it outlives the edit of a message, and both outlive a reload. */
+  const draft = stored?.owner === owner ? stored : { owner, text: "", edit: null };
   const text = h("textarea", {
     rows: "1",
     "aria-label": "Message",
@@ -249,8 +253,15 @@ export function chatScreen(phone) {
     text.style.height = `${Math.min(text.scrollHeight + 2, 140)}px`;
   }
 
+  function keepDraft() {
+    if (!editing) draft.text = text.value;
+    draft.edit = editing && { key: editing, text: text.value };
+    phone.draft.write(draft.text || editing ? draft : null);
+  }
+
   function typed() {
     fit();
+    keepDraft();
     const now = Date.now();
     if (editing || !text.value.trim() || now - lastTyping < TYPING_EVERY || client.status.state !== "live") return;
     lastTyping = now;
@@ -277,24 +288,32 @@ export function chatScreen(phone) {
     lastTyping = 0;
     if (editing) stopEdit();
     else text.value = "";
+    keepDraft();
     fit();
     text.focus();
   }
 
   function startEdit(/** @type {any} */ entry) {
-    editing = entry.key;
-    text.value = entry.body.text;
-    editBar.hidden = false;
-    more.hidden = true;
+    showEdit(entry.key, entry.body.text);
+    keepDraft();
     fit();
     text.focus();
   }
 
+  /** @param {string} key @param {string} value */
+  function showEdit(key, value) {
+    editing = key;
+    text.value = value;
+    editBar.hidden = false;
+    more.hidden = true;
+  }
+
   function stopEdit() {
     editing = null;
-    text.value = "";
+    text.value = draft.text;
     editBar.hidden = true;
     more.hidden = false;
+    keepDraft();
     fit();
     text.focus();
   }
@@ -426,6 +445,8 @@ export function chatScreen(phone) {
   showConnection();
   showPrevious();
   render();
+  text.value = draft.text;
+  if (timeline.entries.some(({ key, deleted_at }) => key === draft.edit?.key && !deleted_at)) showEdit(draft.edit.key, draft.edit.text);
 
   const close = () => {
     clearTimeout(reading);

@@ -83,6 +83,8 @@ export function inspector(client, number) {
   let isDue = false;
   /** @type {any[]} */
   let seen = [];
+  /** Type of the newest frame that is shown. */
+  let newest = "";
 
   function show() {
     isDue = false;
@@ -91,7 +93,8 @@ export function inspector(client, number) {
     cursor.textContent = client.cursor ?? "none";
     position.textContent = `me ${timeline.myRead}, partner ${timeline.partnerRead}`;
     session.textContent = client.session ? client.session.id.slice(0, 13) : "none";
-    tab.textContent = status.leader ? "holds the connection" : "follows another tab";
+    const leads = status.transport ? "holds the connection" : "no connection";
+    tab.textContent = status.leader ? leads : "follows another tab";
     fill(queue, [
       timeline.queue.length === 0 && client.media.uploads.length === 0 && h("li", { class: "muted" }, "empty"),
       timeline.queue.map(({ type, kind, body, attempts, error }) =>
@@ -109,6 +112,10 @@ export function inspector(client, number) {
       ),
     ]);
     for (const frame of seen.splice(0)) {
+      const { type } = frame.frame;
+      // Pings of an idle connection take one line, so that they do not replace the other frames.
+      if (type === "ping" && newest === "ping") frames.firstElementChild?.remove();
+      newest = type;
       frames.prepend(line(frame));
       if (frames.childElementCount > FRAMES) frames.lastElementChild?.remove();
     }
@@ -152,6 +159,13 @@ export function inspector(client, number) {
   client.on("frame", (frame) => {
     seen = [...seen.slice(1 - FRAMES), frame];
     soon();
+  });
+  client.on("session", ({ session }) => {
+    if (session) return;
+    // Frames have messages of the user who signed out.
+    seen = [];
+    newest = "";
+    fill(frames, []);
   });
   for (const type of ["status", "queue", "upload", "cursor", "read", "session", "timeline"]) client.on(/** @type {any} */ (type), soon);
   element.addEventListener("toggle", soon);

@@ -33,7 +33,7 @@ export async function newestMail(email) {
 /**
  * Calls `listener` for the newest mail to an address, and for each one that follows.
  * @param {string} email
- * @param {Mail | undefined} known newest mail before the one that is expected
+ * @param {{ id: string } | undefined} known newest mail before the one that is expected
  * @param {(mail: Mail) => void} listener
  * @returns {() => void} ends it
  */

@@ -1,6 +1,6 @@
 /** The page: two phones side by side, one on a narrow screen; `?phone=1` shows one alone. */
 
-import { fill, h } from "./dom.js";
+import { h } from "./dom.js";
 import { Phone } from "./phone.js";
 
 const alone = Number(new URLSearchParams(location.search).get("phone"));
@@ -17,8 +17,19 @@ const narrow = matchMedia("(max-width: 47.99rem)");
 /** Room for the inspectors beside the phones. */
 const wide = matchMedia("(min-width: 76rem)");
 let chosen = numbers[0];
-/** Milliseconds until a server that did not answer is asked again. */
-const RETRY_DELAY = 3_000;
+
+const FAILED = "A part of this page failed.";
+const UPGRADED = "The server has a newer version of this page.";
+const DOWN = "The server does not answer.";
+/** Milliseconds until a server that did not answer is asked again: the first delay, which doubles, and the longest one. */
+const RETRY_DELAYS = { first: 1_000, longest: 15_000 };
+/** Why the page has to be loaded again. An outage of the server is no reason: it ends by itself. */
+let fault = "";
+let isWatching = false;
+/** Phones with their controls and inspector. */
+const equipped = new Set();
+const reasonText = h("p");
+outdated.append(reasonText, h("button", { type: "button", class: "primary", onclick: () => location.reload() }, "Reload"));
 
 for (const phone of phones) {
   const title = h("h2", { class: "station-title" }, nameOf(phone));
@@ -28,24 +39,16 @@ for (const phone of phones) {
     title,
     h("a", { class: "small", href: `?phone=${phone.number}`, target: "_blank" }, "Alone in a tab"),
   );
-  // Empty until the client is loaded.
-  const controls = h("div", { class: "controls" });
   const station = h(
     "section",
     { class: "station", "data-phone": phone.number, "aria-label": `Phone ${phone.number}` },
     head,
-    controls,
+    // Empty until the client is loaded.
+    h("div", { class: "controls" }),
     phone.element,
   );
   stage.append(station);
-  void phone.started.then(async (client) => {
-    const { inspector, networkControls } = await import("./inspector.js");
-    const details = inspector(client, phone.number);
-    details.open = wide.matches;
-    wide.addEventListener("change", () => (details.open = wide.matches));
-    controls.replaceWith(networkControls(client, phone.number));
-    station.append(details);
-  });
+  void equip(phone);
   const pick = h("button", { type: "button", onclick: () => choose(phone.number) }, nameOf(phone));
   picker.append(pick);
   phone.addEventListener("change", () => {
@@ -54,23 +57,71 @@ for (const phone of phones) {
   });
 }
 document.documentElement.classList.toggle("alone", phones.length === 1);
-addEventListener("unhandledrejection", () => void offerReload());
+addEventListener("unhandledrejection", ({ reason }) => {
+  if (!isLoadError(reason)) fault ||= FAILED;
+  void findReason();
+});
 narrow.addEventListener("change", () => choose(chosen));
 choose(chosen);
 
 /**
- * Says why a part of the page is missing. After an upgrade of the server, files of the former version are no longer at their addresses.
- * @param {boolean} [wasDown] whether the server did not answer before
+ * Adds controls and inspector to a phone.
+ * @param {Phone} phone
  */
-async function offerReload(wasDown = false) {
-  const answer = await fetch(import.meta.url, { method: "HEAD", cache: "no-store" }).catch(() => null);
-  let reason = "A part of this page failed.";
-  if (!answer) reason = "The server does not answer.";
-  else if (!answer.ok) reason = "The server has a newer version of this page.";
-  const reload = h("button", { type: "button", class: "primary", onclick: () => location.reload() }, "Reload");
-  fill(outdated, [h("p", {}, reason), reload]);
-  outdated.hidden = wasDown && answer?.ok === true;
-  if (!answer) setTimeout(() => void offerReload(true), RETRY_DELAY);
+async function equip(phone) {
+  const client = await phone.started;
+  const { inspector, networkControls } = await import("./inspector.js");
+  if (equipped.has(phone)) return;
+  equipped.add(phone);
+  const station = /** @type {HTMLElement} */ (phone.element.parentElement);
+  const details = inspector(client, phone.number);
+  details.open = wide.matches;
+  wide.addEventListener("change", () => (details.open = wide.matches));
+  station.querySelector(".controls")?.replaceWith(networkControls(client, phone.number));
+  station.append(details);
+}
+
+/**
+ * Whether a file or a response did not arrive. Browsers have a text for it, not a type.
+ * @param {unknown} error
+ */
+function isLoadError(error) {
+  const texts = /^(failed to fetch|error loading|networkerror|importing a module|load failed|cannot load)/i;
+  return error instanceof TypeError && texts.test(error.message);
+}
+
+/**
+ * Shows why a part of the page is missing, and waits for the end of an outage: one loop for all parts. After an upgrade of the server,
+ * files of the former version are no longer at their addresses.
+ */
+async function findReason() {
+  if (isWatching) return;
+  isWatching = true;
+  let wasDown = false;
+  for (let delay = RETRY_DELAYS.first; ; delay = Math.min(2 * delay, RETRY_DELAYS.longest)) {
+    const answer = await fetch(import.meta.url, { method: "HEAD", cache: "no-store" }).catch(() => null);
+    if (answer?.status === 404) fault = UPGRADED;
+    if (answer?.ok || answer?.status === 404) break;
+    wasDown = true;
+    showReason(DOWN);
+    // With jitter, so that the pages of all users do not come back together.
+    await new Promise((resolve) => setTimeout(resolve, delay * (0.5 + Math.random() / 2)));
+  }
+  isWatching = false;
+  if (!wasDown) fault ||= FAILED;
+  showReason(fault);
+  if (!wasDown || fault === UPGRADED) return;
+  for (const phone of phones) {
+    phone.retry();
+    void equip(phone);
+  }
+}
+
+/** @param {string} text empty: nothing is wrong */
+function showReason(text) {
+  // The elements stay, so that the button keeps the focus and screen readers do not repeat the text.
+  if (reasonText.textContent !== text) reasonText.textContent = text;
+  outdated.hidden = !text;
 }
 
 /** @param {Phone} phone */

@@ -2,6 +2,7 @@
 
 import { fill, h, iconButton, uniqueId } from "./dom.js";
 import { signInScreen } from "./sign-in.js";
+import { storedValue } from "./storage.js";
 
 /** @typedef {{ element: HTMLElement, close?: () => void, shown?: () => void }} Screen */
 
@@ -51,6 +52,8 @@ export class Phone extends EventTarget {
   /** @type {Screen | null} */
   #current = null;
   #route = "";
+  /** Whether the screen of the route could not be loaded. */
+  #isMissing = false;
   #ready = false;
   /** Whether the focus was last in this phone: what had it can be gone. */
   #isActive = false;
@@ -63,6 +66,13 @@ export class Phone extends EventTarget {
   constructor(number) {
     super();
     this.number = number;
+    const key = `couple-demo-${number}`;
+    /** Whether a session was stored when the page was last open. Read without waiting, unlike the session itself. */
+    this.wasSignedIn = storedValue("localStorage", key);
+    /** Mail that a form of the sign-in screen waits for. */
+    this.pendingMail = storedValue("localStorage", `${key}-mail`);
+    /** Text in the composer of this tab. */
+    this.draft = storedValue("sessionStorage", `${key}-draft`);
     this.element = h("div", { class: "phone" }, this.#mails, this.#screen, this.#notices, this.#speaker);
     this.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
       if (event.key !== "Escape" || event.defaultPrevented || this.#sheets.length === 0) return;
@@ -71,7 +81,7 @@ export class Phone extends EventTarget {
     });
     document.addEventListener("focusin", ({ target }) => (this.#isActive = this.element.contains(/** @type {Node} */ (target))));
     /** Client, once it is loaded: for a new user after the sign-up form, which does not need it yet, is painted. */
-    this.started = (this.#wasSignedIn ? loadClient() : firstPaint.then(loadClient)).then(({ createClient }) => this.#start(createClient));
+    this.started = (this.wasSignedIn.read() ? loadClient() : firstPaint.then(loadClient)).then(({ createClient }) => this.#start(createClient));
     this.route();
   }
 
@@ -84,11 +94,15 @@ export class Phone extends EventTarget {
       this.returning = reason === "expired" ? (this.me?.email ?? "") : "";
       if (reason === "expired") this.notify("This session was ended. Sign in again to go on: what waits here is kept.");
       if (!session) this.#forget();
+      if (!session && reason !== "expired") this.draft.write(null);
       else if (reason === "signed_in") this.loadProfile();
       this.route();
     });
+    let partner = "";
     client.on("couple", () => {
       if (client.couple) this.openInvite = null;
+      else if (client.couple === null && partner) this.notify(`You and ${partner} are no longer a couple.`);
+      partner = client.couple?.partner.display_name ?? "";
       this.route();
       this.changed();
     });
@@ -112,20 +126,8 @@ export class Phone extends EventTarget {
     return client;
   }
 
-  /** Whether a session was stored when the page was last open. Read without waiting, unlike the session itself. */
-  get #wasSignedIn() {
-    try {
-      return localStorage.getItem(`couple-demo-${this.number}`) !== null;
-    } catch {
-      return false; // The browser may refuse storage.
-    }
-  }
-
   #remember() {
-    try {
-      if (this.client.session) localStorage.setItem(`couple-demo-${this.number}`, "signed in");
-      else localStorage.removeItem(`couple-demo-${this.number}`);
-    } catch {}
+    this.wasSignedIn.write(this.client.session ? true : null);
   }
 
   /** Tells the page that name, invite or session changed. */
@@ -150,6 +152,7 @@ export class Phone extends EventTarget {
   #forget() {
     this.me = null;
     this.openInvite = null;
+    this.say("");
     for (const sheet of [...this.#sheets].reverse()) sheet.close();
     this.changed();
   }
@@ -159,19 +162,25 @@ export class Phone extends EventTarget {
     const { session, couple } = this.client ?? {};
     let route = "loading";
     // A new user sees the form before the storage is read, which takes longer than everything before.
-    if (!session && (this.#ready || !this.#wasSignedIn)) route = "sign-in";
+    if (!session && (this.#ready || !this.wasSignedIn.read())) route = "sign-in";
     else if (couple) route = `chat ${couple.id}`;
     else if (couple === null) route = "pairing";
     if (route !== this.#route) void this.#open(route);
     else if (route === "loading") this.#current?.shown?.();
   }
 
+  /** Loads the screen again whose files did not arrive. Not done at each change of the state: the server may be down. */
+  retry() {
+    if (this.#isMissing) void this.#open(this.#route);
+  }
+
   /** @param {string} route name of the screen, and for a conversation the id of the couple */
   async #open(route) {
     this.#route = route;
+    this.#isMissing = false;
     const load = SCREENS[/** @type {keyof typeof SCREENS} */ (route.split(" ")[0])];
     const make = await load().catch((error) => {
-      this.#route = "";
+      this.#isMissing ||= route === this.#route;
       throw error;
     });
     if (route !== this.#route) return;
@@ -311,7 +320,7 @@ export class Phone extends EventTarget {
   /**
    * Shows mails to an address as notices, with a button that uses them.
    * @param {string} email
-   * @param {import("./mailbox.js").Mail | undefined} known newest mail before the one that is expected
+   * @param {{ id: string } | undefined} known newest mail before the one that is expected
    * @param {(mail: import("./mailbox.js").Mail) => ({ label: string, act: () => void } | null)} offer what a mail is good for; null: nothing
    * @returns {() => void} ends it
    */

@@ -2,9 +2,14 @@
 
 import { field, form, h } from "./dom.js";
 
-/** @import { Mail } from "./mailbox.js" */
+/**
+ * Mail with a code or a link that a form waits for. `known` is the newest mail before it.
+ * @typedef {{ purpose: keyof typeof MAIL_LIFETIMES, email: string, known: { id: string } | undefined }} PendingMail
+ */
 
 const NAMES = ["Ana", "Ben"];
+/** Milliseconds in which a code or link of the server works, by purpose. As long, its form is shown again after a reload. */
+const MAIL_LIFETIMES = { verify: 24 * 3_600_000, signIn: 10 * 60_000, setPassword: 3_600_000 };
 
 /**
  * @param {import("./phone.js").Phone} phone
@@ -13,7 +18,11 @@ const NAMES = ["Ana", "Ben"];
 export function signInScreen(phone) {
   /** Client, which is loaded while the user fills in the form. */
   const { started } = phone;
-  const newestMail = async (/** @type {string} */ email) => (await import("./mailbox.js")).newestMail(email);
+  /** The content of a mail is not kept: it has the code. */
+  const newestMail = async (/** @type {string} */ email) => {
+    const mail = await (await import("./mailbox.js")).newestMail(email);
+    return mail && { id: mail.id };
+  };
   const element = h("div", { class: "page sign-in" });
   let endMail = () => {};
 
@@ -36,8 +45,30 @@ export function signInScreen(phone) {
   const link = (text, onclick) => h("button", { type: "button", class: "plain", onclick }, text);
   const submit = (/** @type {string} */ text) => h("button", { class: "primary wide" }, text);
 
-  function start() {
+  /** @param {PendingMail} mail */
+  function remember(mail) {
+    phone.pendingMail.write({ mail, until: Date.now() + MAIL_LIFETIMES[mail.purpose] });
+  }
+
+  function forget() {
     endMail();
+    phone.pendingMail.write(null);
+  }
+
+  /** @param {PendingMail} mail */
+  function expect(mail) {
+    remember(mail);
+    showPending(mail);
+  }
+
+  /** @param {PendingMail} mail */
+  function showPending(mail) {
+    if (mail.purpose === "setPassword") newPassword(mail);
+    else code(mail);
+  }
+
+  function start() {
+    forget();
     const suggestion = NAMES[phone.number - 1] ?? "";
     // Another address each time, so that the demo can be played again.
     const address = `${suggestion.toLowerCase()}-${Math.random().toString(36).slice(2, 6)}@example.org`;
@@ -53,7 +84,7 @@ export function signInScreen(phone) {
     const send = async (/** @type {any} */ values) => {
       const known = await newestMail(values.email);
       await (await started).account.signUp(values);
-      code({ email: values.email, verb: "verify", known });
+      expect({ purpose: "verify", email: values.email, known });
     };
     show("Hello", "An account needs a name and an address. A code is mailed to it.", [
       form([name, email], [name.element, email.element, submit("Create account")], send),
@@ -62,7 +93,7 @@ export function signInScreen(phone) {
   }
 
   function signIn() {
-    endMail();
+    forget();
     const email = field("E-mail address", {
       name: "email",
       type: "email",
@@ -82,7 +113,7 @@ export function signInScreen(phone) {
       if (values.password) return (await started).account.signIn(values);
       const known = await newestMail(values.email);
       await (await started).account.requestCode(values.email);
-      code({ email: values.email, verb: "signIn", known });
+      expect({ purpose: "signIn", email: values.email, known });
     };
     show("Welcome back", "Sign in with your password, or with a code by mail.", [
       form([email, password], [email.element, password.element, submit("Sign in")], send),
@@ -97,7 +128,7 @@ export function signInScreen(phone) {
     const send = async (/** @type {any} */ values) => {
       const known = await newestMail(values.email);
       await (await started).account.forgotPassword(values.email);
-      newPassword(values.email, known);
+      expect({ purpose: "setPassword", email: values.email, known });
     };
     show("New password", "A link to set a new password is mailed to you.", [
       form([email], [email.element, submit("Mail the link")], send),
@@ -105,8 +136,8 @@ export function signInScreen(phone) {
     ]);
   }
 
-  /** @param {string} email @param {Mail | undefined} known */
-  function newPassword(email, known) {
+  /** @param {PendingMail} mail */
+  function newPassword({ email, known }) {
     const token = field("Link from the mail", { name: "token", required: true, dir: "ltr", autofocus: true });
     const password = field("New password", {
       name: "new_password",
@@ -120,7 +151,7 @@ export function signInScreen(phone) {
       phone.notify("The password was changed.");
       signIn();
     };
-    show("New password", h("bdi", {}, "If ", h("bdi", {}, email), " has an account, a mail is on its way."), [
+    show("New password", h("bdi", {}, "If ", h("bdi", { class: "address" }, email), " has an account, a mail is on its way."), [
       form([token, password], [token.element, password.element, submit("Set the password")], send),
       link("Back", signIn),
     ]);
@@ -129,8 +160,10 @@ export function signInScreen(phone) {
     );
   }
 
-  /** @param {{ email: string, verb: "verify" | "signIn", known: Mail | undefined }} target */
-  function code({ email, verb, known }) {
+  /** @param {PendingMail} pending */
+  function code(pending) {
+    const { email, purpose, known } = pending;
+    const isNew = purpose === "verify";
     const input = field("Code", {
       name: "code",
       inputmode: "numeric",
@@ -148,10 +181,9 @@ export function signInScreen(phone) {
       hint: "At least 15 characters. Without one, you sign in by mailed code.",
     });
     const send = async (/** @type {any} */ { code, password: chosen }) => {
-      if (verb === "signIn") await (await started).account.signIn({ email, code });
+      if (!isNew) await (await started).account.signIn({ email, code });
       else await (await started).account.verify({ email, code, ...(chosen && { password: chosen }) });
     };
-    const isNew = verb === "verify";
     const element = form(
       isNew ? [input, password] : [input],
       [input.element, isNew && password.element, submit(isNew ? "Confirm" : "Sign in")],
@@ -161,12 +193,13 @@ export function signInScreen(phone) {
       try {
         const { account } = await started;
         await (isNew ? account.resend(email) : account.requestCode(email));
+        remember(pending);
         phone.notify("Another code is on its way.");
       } catch (error) {
         void phone.report(error);
       }
     };
-    show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", {}, email), "."), [
+    show("Enter the code", h("bdi", {}, "Six digits were mailed to ", h("bdi", { class: "address" }, email), "."), [
       element,
       link("Mail another code", again),
       link("Back", isNew ? start : signIn),
@@ -175,14 +208,16 @@ export function signInScreen(phone) {
       if (!mail.code) return null;
       const act = () => {
         input.input.value = mail.code;
-        // With a password typed already, the code completes the form; else the user may still want one.
         element.requestSubmit();
       };
       return { label: "Use code", act };
     });
   }
 
-  if (phone.returning) signIn();
+  const kept = phone.pendingMail.read();
+  if (kept?.until > Date.now()) showPending(kept.mail);
+  else if (phone.returning) signIn();
   else start();
-  return { element, close: () => endMail() };
+  // Closed once the user is signed in.
+  return { element, close: forget };
 }
