@@ -612,6 +612,13 @@ test("a reload keeps the form that waits for a mail, and the text of the compose
   await ana.button("Sign out").click();
   await ana.button("I have an account").waitFor();
   assert.doesNotMatch(await stored(), /half a sen|Good/);
+  await ben.message().fill("never sent");
+  assert.match(await stored(), /never sent/);
+  await ben.openSettings();
+  await ben.button("Leave the couple").click();
+  await ben.button("Leave").click();
+  await heading(ben, "Find each other").waitFor();
+  assert.doesNotMatch(await stored(), /never sent/);
   await demo.close();
 });
 

@@ -101,7 +101,10 @@ export class Phone extends EventTarget {
     let partner = "";
     client.on("couple", () => {
       if (client.couple) this.openInvite = null;
-      else if (client.couple === null && partner) this.notify(`You and ${partner} are no longer a couple.`);
+      else if (client.couple === null && partner) {
+        this.draft.write(null);
+        this.notify(`You and ${partner} are no longer a couple.`);
+      }
       partner = client.couple?.partner.display_name ?? "";
       this.route();
       this.changed();
