@@ -1,6 +1,9 @@
 //! The server example as a process: errors at its start, and shutdown.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "server-tests")]
+#[path = "support/fresh_database.rs"]
+mod fresh_database;
 mod support;
 
 use std::{
@@ -61,6 +64,7 @@ async fn failed_start_prints_one_line_and_changes_nothing() {
     assert_start_fails(empty.path(), &[("COUPLE_PORT", "8080")], "COUPLE_PORT is not a setting");
     assert_start_fails(empty.path(), &[("COUPLE_DATABASE_URL", "oracle://u:hidden@h/d")], "sqlite://PATH");
     assert_start_fails(empty.path(), &[("RUST_LOG", "couple=loud")], "RUST_LOG");
+    assert_start_fails(empty.path(), &[("COUPLE_TABLE_PREFIX", "a-b")], "COUPLE_TABLE_PREFIX=a-b must begin");
     let bucket = [("COUPLE_BLOBS", "s3://bucket"), ("AWS_ENDPOINT_URL", "s3.example.org")];
     assert_start_fails(empty.path(), &bucket, "COUPLE_BLOBS: ");
     assert_start_fails(
@@ -99,16 +103,20 @@ async fn failed_start_prints_one_line_and_changes_nothing() {
     assert_start_fails(blocked.path(), &[], "cannot write to");
 }
 
+/// Runs the server with an argument; returns its exit code and its output.
+fn run(folder: &Path, argument: &str, settings: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(&*BINARY);
+    command.arg(argument).current_dir(folder).env_clear().envs(settings.iter().copied());
+    let out = command.output().unwrap();
+    let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (out.status.code().unwrap(), text)
+}
+
 /// Exit codes of `--check`: 3 before the migration, 0 after it, 1 for a database of another program.
 #[test]
 fn check_tells_by_its_exit_code_whether_a_migration_is_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |argument: &str| {
-        let mut command = Command::new(&*BINARY);
-        let out = command.arg(argument).current_dir(folder.path()).env_clear().output().unwrap();
-        let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        (out.status.code().unwrap(), text)
-    };
+    let run = |argument: &str| run(folder.path(), argument, &[]);
     let (code, text) = run("--check");
     assert_eq!(code, 3, "{text}");
     assert!(text.contains("lacks the migration 1 initial"), "{text}");
@@ -125,6 +133,43 @@ fn check_tells_by_its_exit_code_whether_a_migration_is_missing() {
     let (code, text) = run("--dry-run");
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("--migrate-only or --check"), "{text}");
+}
+
+#[test]
+fn installations_with_different_table_prefixes_share_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let assert_code = |argument: &str, settings: &[(&str, &str)], expected: i32| {
+        let (code, text) = run(folder.path(), argument, settings);
+        assert_eq!(code, expected, "{text}");
+    };
+    let other = [("COUPLE_TABLE_PREFIX", "love_")];
+    assert_code("--migrate-only", &[], 0);
+    // The tables of the other prefix are missing.
+    assert_code("--check", &other, 3);
+    assert_code("--migrate-only", &other, 0);
+    assert_code("--check", &other, 0);
+    assert_code("--check", &[], 0);
+}
+
+#[cfg(feature = "server-tests")]
+#[tokio::test]
+async fn tables_are_created_in_the_chosen_schema() {
+    use sqlx::Connection as _;
+    let folder = tempfile::tempdir().unwrap();
+    let url = fresh_database::fresh::<sqlx::Postgres>("COUPLE_TEST_POSTGRES").await;
+    let settings = [
+        ("COUPLE_DATABASE_URL", url.as_str()),
+        ("COUPLE_KEY_FILE", "couple.key"),
+        ("COUPLE_DATABASE_SCHEMA", "love"),
+        ("COUPLE_TABLE_PREFIX", "app_"),
+    ];
+    let (code, text) = run(folder.path(), "--migrate-only", &settings);
+    assert_eq!(code, 0, "{text}");
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    let tables = "SELECT COUNT(*) FROM love.app_account";
+    let accounts: i64 = sqlx::query_scalar(tables).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(accounts, 0);
+    connection.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -431,3 +431,64 @@ async fn default_isolation_of_the_server_does_not_matter() {
     }
     work.join_all().await;
 }
+
+/// A pool without a free connection is an error after seconds.
+#[tokio::test]
+async fn exhausted_pool_is_an_error_when_the_store_is_opened() {
+    macro_rules! exhausted {
+        ($pool:expr, $open:expr) => {
+            async {
+                let pool = $pool;
+                let mut taken = Vec::new();
+                while taken.len() < pool.options().get_max_connections() as usize {
+                    taken.push(pool.acquire().await.unwrap());
+                }
+                let started = Instant::now();
+                let Err(error) = $open(pool.clone()).await else { panic!("opened") };
+                assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+                error.kind()
+            }
+        };
+    }
+    let mysql = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;
+    let postgres = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
+    let kinds = tokio::join!(
+        exhausted!(sqlite_pool(sqlite_options()).await, async |pool| SqliteOptions::of_pool(&pool)
+            .open()
+            .await),
+        exhausted!(MySqlPoolOptions::new().max_connections(4).connect(&mysql).await.unwrap(), async |pool| {
+            MySqlOptions::of_pool(pool).connect().await
+        }),
+        exhausted!(PgPoolOptions::new().max_connections(4).connect(&postgres).await.unwrap(), async |pool| {
+            PostgresOptions::of_pool(pool).connect().await
+        })
+    );
+    assert_eq!(kinds, (ErrorKind::Overloaded, ErrorKind::Unavailable, ErrorKind::Unavailable));
+}
+
+/// A database whose sessions are read-only, for example during maintenance, is unavailable and stays read-only.
+#[tokio::test]
+async fn read_only_database_is_unavailable() {
+    let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
+    let (_, name) = url.rsplit_once('/').unwrap();
+    let set = async |value: &str| {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let writable = "SET default_transaction_read_only = off";
+        sqlx::raw_sql(writable).execute(&mut connection).await.unwrap();
+        let alter = format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}");
+        sqlx::raw_sql(AssertSqlSafe(alter)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    };
+    set("on").await;
+    let Err(error) = PostgresOptions::new(&url).connect().await else { panic!("migrated") };
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    set("off").await;
+    PostgresOptions::new(&url).connect().await.unwrap().close().await.unwrap();
+    set("on").await;
+    let store = PostgresOptions::new(&url).connect().await.unwrap();
+    let account = World::default().account("ana");
+    let insert = AccountChange::Insert(account.clone()).into();
+    assert_eq!(failed(store.commit(vec![insert]).await), ErrorKind::Unavailable);
+    assert_eq!(store.account(account.id).await.unwrap(), None);
+    store.close().await.unwrap();
+}

@@ -128,7 +128,15 @@ impl Settings {
                 format!("COUPLE_DATABASE_CONNECTIONS={text} is not a number from 3 to 1000")
             })?,
         };
-        let schema = get("COUPLE_DATABASE_SCHEMA").map(str::to_owned);
+        // Checked before the first file is made. The store has the same rules.
+        let name = |setting: &str, max_len: usize| match get(setting) {
+            Some(name) if is_name(name, max_len) => Ok(Some(name.to_owned())),
+            Some(name) => Err(format!(
+                "{setting}={name} must begin with a to z, have only a to z, 0 to 9 and _, and at most {max_len} characters"
+            )),
+            None => Ok(None),
+        };
+        let schema = name("COUPLE_DATABASE_SCHEMA", 31)?;
         if schema.is_some() && !matches!(database, Database::Postgres(_)) {
             return Err(
                 "COUPLE_DATABASE_SCHEMA is for PostgreSQL: name the database in COUPLE_DATABASE_URL, or set \
@@ -136,7 +144,7 @@ impl Settings {
                     .to_owned(),
             );
         }
-        let table_prefix = get("COUPLE_TABLE_PREFIX").unwrap_or("couple_").to_owned();
+        let table_prefix = name("COUPLE_TABLE_PREFIX", 24)?.unwrap_or_else(|| "couple_".to_owned());
         let key_file = get("COUPLE_KEY_FILE").map(PathBuf::from);
         if key_file.is_none() && matches!(database, Database::MySql(_) | Database::Postgres(_)) {
             return Err("COUPLE_KEY_FILE is missing: the file with the key that all processes over one database share; \
@@ -278,6 +286,12 @@ pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
+fn is_name(name: &str, max_len: usize) -> bool {
+    name.len() <= max_len
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
 fn database(url: &str) -> Result<Database, String> {
     if url == "memory:" {
         return Ok(Database::Memory);
@@ -375,6 +389,8 @@ mod tests {
             ("COUPLE_DATABASE_URL", "mysql://u:secret@h/d", "COUPLE_KEY_FILE"),
             ("COUPLE_DATABASE_CONNECTIONS", "2", "from 3 to 1000"),
             ("COUPLE_DATABASE_SCHEMA", "love", "for PostgreSQL"),
+            ("COUPLE_DATABASE_SCHEMA", "a.b", "at most 31"),
+            ("COUPLE_TABLE_PREFIX", "Love_", "at most 24"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
