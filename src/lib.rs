@@ -36,4 +36,18 @@ mod examples {
     struct Adapters;
     #[doc = include_str!("../docs/hosting.md")]
     struct Hosting;
+    #[doc = include_str!("../docs/hosting/users.md")]
+    struct HostUsers;
+    #[doc = include_str!("../docs/hosting/entry-kinds.md")]
+    struct EntryKinds;
+    #[doc = include_str!("../docs/hosting/events-and-jobs.md")]
+    struct EventsAndJobs;
+    #[doc = include_str!("../docs/hosting/routes.md")]
+    struct Routes;
+    #[doc = include_str!("../docs/hosting/mail.md")]
+    struct Mail;
+    #[doc = include_str!("../docs/hosting/database.md")]
+    struct Database;
+    #[doc = include_str!("../docs/hosting/process.md")]
+    struct Process;
 }
