@@ -14,12 +14,16 @@ use sqlx::SqlitePool;
 
 use crate::mails::GiftMail;
 
+/// Kind of the entries. Clients cannot append or edit them, so that each has its row.
+pub(crate) const KIND: &str = "x-gift";
+
 pub(crate) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS gift (
-        id    TEXT NOT NULL,
-        giver BLOB NOT NULL,
-        name  TEXT NOT NULL,
-        PRIMARY KEY (giver, id)
+        couple BLOB NOT NULL,
+        giver  BLOB NOT NULL,
+        id     TEXT NOT NULL,
+        name   TEXT NOT NULL,
+        PRIMARY KEY (couple, giver, id)
     );";
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -39,14 +43,16 @@ pub(crate) async fn give(
 ) -> Result<Json<Value>, Problem> {
     let context = meta.context(caller.id(), &body);
     let (giver, Gift { id, name }) = (caller.id(), body.value);
-    let entry =
-        Append { couple: None, client_id: id.clone(), kind: "x-gift".into(), body: json!({ "name": name }) };
+    let couple = api.backend().timeline().membership(giver).await?.0.couple;
+    let body = json!({ "name": name });
+    let entry = Append { couple: Some(couple), client_id: id.clone(), kind: KIND.into(), body };
     let mail = api.backend().ports().enqueue(&GiftMail { giver, gift: id.clone() })?;
     let row = SqliteStore::host_change(move |connection| {
         let (id, name) = (id.clone(), name.clone());
         Box::pin(async move {
-            let insert = sqlx::query("INSERT INTO gift (id, giver, name) VALUES ($1, $2, $3)");
-            insert.bind(id).bind(giver.as_uuid()).bind(name).execute(connection).await?;
+            let insert = sqlx::query("INSERT INTO gift (couple, giver, id, name) VALUES ($1, $2, $3, $4)");
+            let insert = insert.bind(couple.as_uuid()).bind(giver.as_uuid());
+            insert.bind(id).bind(name).execute(connection).await?;
             Ok(())
         })
     });

@@ -30,6 +30,7 @@ use couple::{
     http::{Api, HttpOptions, ServeOptions, routes},
     notify::mail::{FileMailer, Letterhead},
     store::{KeyFile, sql::SqliteOptions},
+    timeline::{EntryKind, EntryPermission},
 };
 use sqlx::{
     SqlitePool,
@@ -64,12 +65,10 @@ impl FromRef<Host> for Users {
 struct Document;
 
 /// Composes the backend and the routes, with all data in one folder.
-async fn host(folder: &Path, origin: &str) -> Result<(Backend, Router), Box<dyn Error>> {
-    let file = SqliteConnectOptions::new().filename(folder.join("app.db")).create_if_missing(true);
-    let pool = SqlitePool::connect_with(file.journal_mode(SqliteJournalMode::Wal)).await?;
-    sqlx::raw_sql(users::TABLES).execute(&pool).await?;
-    sqlx::raw_sql(gifts::TABLE).execute(&pool).await?;
-    let users = Users::new(pool.clone());
+async fn host(folder: &Path, pool: &SqlitePool, origin: &str) -> Result<(Backend, Router), Box<dyn Error>> {
+    sqlx::raw_sql(users::TABLES).execute(pool).await?;
+    sqlx::raw_sql(gifts::TABLE).execute(pool).await?;
+    let (pool, users) = (pool.clone(), Users::new(pool.clone()));
 
     let letterhead = Letterhead::new("Presents", "presents@example.org")?.with_templates(mails::german);
     let mailer = Arc::new(FileMailer::new(folder.join("mails"), letterhead)?);
@@ -82,6 +81,9 @@ async fn host(folder: &Path, origin: &str) -> Result<(Backend, Router), Box<dyn 
         .mailer(mailer.clone())
         .directory(users.clone())
         .authenticator(users.clone())
+        .entry_kind(
+            EntryKind::new(gifts::KIND).with_client_appends(false).with_edits_by(EntryPermission::Nobody),
+        )
         .on(|event, additions| match event {
             Event::AccountErased { account } => additions.enqueue(&gifts::DeleteGifts { giver: *account }),
             _ => Ok(()),
@@ -111,13 +113,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let listener = couple::http::listen(([127, 0, 0, 1], 0).into())?;
     let address = listener.local_addr()?;
-    let (backend, app) = host(folder.path(), &format!("http://{address}")).await?;
+    let file = SqliteConnectOptions::new().filename(folder.path().join("app.db")).create_if_missing(true);
+    let pool = SqlitePool::connect_with(file.journal_mode(SqliteJournalMode::Wal)).await?;
+    let (backend, app) = host(folder.path(), &pool, &format!("http://{address}")).await?;
 
     // A host waits for a signal here.
     let (stop, stopped) = oneshot::channel::<()>();
     let service = backend.service(Role::All).with_listener(listener, app, ServeOptions::default());
     let server = tokio::spawn(service.run(async { drop(stopped.await) }));
-    let result = tour::run(address, folder.path(), &backend).await;
+    let result = tour::run(address, folder.path(), &pool, &backend).await;
     drop(stop);
     server.await??;
     result

@@ -9,6 +9,7 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use mail_parser::MessageParser;
 use serde_json::{Value, json};
+use sqlx::SqlitePool;
 use tokio::{net::TcpStream, time::sleep};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -84,9 +85,16 @@ fn picture() -> Result<Bytes> {
     Ok(bytes.into_inner().into())
 }
 
-pub(crate) async fn run(address: SocketAddr, folder: &Path, backend: &Backend) -> Result<()> {
+pub(crate) async fn run(
+    address: SocketAddr,
+    folder: &Path,
+    pool: &SqlitePool,
+    backend: &Backend,
+) -> Result<()> {
     let ana = Browser::sign_up(address, "ana", "Europe/Berlin").await?;
     let ben = Browser::sign_up(address, "ben", "Asia/Tokyo").await?;
+    // In place of a code that a real host mails and checks.
+    sqlx::query("UPDATE user SET verified = 1").execute(pool).await?;
 
     ana.call("POST", "/love/v1/invites", json!({"email": "ben@example.org"}), 201).await?;
     let (to, text) = mail(folder, "Eine Einladung bei Presents").await?;
@@ -104,6 +112,8 @@ pub(crate) async fn run(address: SocketAddr, folder: &Path, backend: &Backend) -
     assert!(frames.iter().any(|frame| frame.to_string().contains("A walk by the sea")), "{live}");
     let again = ana.call("POST", "/gifts", json!({"id": "1", "name": "A walk by the sea"}), 200).await?;
     assert_eq!(again, given);
+    let forged = json!({"client_id": "2", "kind": "x-gift", "body": {"name": "A car"}});
+    ana.call("POST", "/love/v1/couple/entries", forged, 422).await?;
     let (to, text) = mail(folder, "Ein Geschenk für dich").await?;
     assert_eq!(to, "ben@example.org");
     println!("delivered live, and by mail: {}", text.trim());

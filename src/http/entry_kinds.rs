@@ -20,6 +20,7 @@ pub(super) fn document(api: &mut OpenApi, kinds: &EntryKinds) {
         let defined = kinds.iter().map(|kind| {
             let mut rules = json!({
                 "max_bytes": kind.max_bytes(),
+                "client_appends": kind.client_appends(),
                 "edited_by": kind.edits_by().as_str(),
                 "deleted_by": kind.deletions_by().as_str(),
                 "unread": kind.is_unread(),

@@ -1,9 +1,9 @@
 //! Kinds of entry that a host defines: checks, permissions, unread entries and their documentation.
 
 use couple::{
-    Backend, BackendBuilder, ErrorKind,
+    Backend, BackendBuilder, ErrorKind, RequestContext,
     http::HttpOptions,
-    timeline::{EntryKind, EntryPermission, InvalidBody},
+    timeline::{Append, EntryKind, EntryPermission, InvalidBody},
 };
 use serde_json::{Value, json};
 
@@ -75,6 +75,25 @@ async fn kind_decides_who_edits_and_deletes() {
 }
 
 #[tokio::test]
+async fn kind_of_the_host_is_not_appended_by_clients() {
+    let paid = EntryKind::new("x-paid").with_client_appends(false);
+    let world = World::of(Backend::builder().entry_kind(paid), HttpOptions::default());
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    let id = "x-paid-2";
+    for _ in 0..2 {
+        let refused = append(&world, &ana, "x-paid", json!({})).await;
+        assert_eq!(refused.said(), (422, "invalid_field"));
+        assert_eq!(refused.body["errors"], json!([{ "field": "kind", "code": "not_allowed" }]));
+        // The same after the host has appended an entry with this client id.
+        let me = world.get("/v1/me", &ana).await.body["id"].as_str().unwrap().parse().unwrap();
+        let entry = Append { couple: None, client_id: id.into(), kind: "x-paid".into(), body: json!({}) };
+        let timeline = world.backend.timeline();
+        let appended = timeline.append_with(&RequestContext::default(), me, &entry, &[]).await.unwrap();
+        assert_eq!(appended.entry.kind, "x-paid");
+    }
+}
+
+#[tokio::test]
 async fn kind_that_is_not_unread_does_not_count() {
     let presence = EntryKind::new("x-location").with_unread(false);
     let world = World::of(Backend::builder().entry_kind(presence), HttpOptions::default());
@@ -92,7 +111,13 @@ async fn kinds_are_in_the_openapi_document() {
     let world = World::of(Backend::builder().entry_kind(fixed).strict_entry_kinds(), HttpOptions::default());
     let document = world.get("/v1/openapi.json", "").await.body;
     let schema = &document["components"]["schemas"]["NewEntryIn"];
-    let rules = json!({ "max_bytes": 40, "edited_by": "nobody", "deleted_by": "author", "unread": false });
+    let rules = json!({
+        "max_bytes": 40,
+        "client_appends": true,
+        "edited_by": "nobody",
+        "deleted_by": "author",
+        "unread": false,
+    });
     assert_eq!(schema["x-entry-kinds"], json!({ "x-mood": rules }));
     let text = schema["properties"]["kind"]["description"].as_str().unwrap();
     assert!(text.contains("`x-mood`") && text.contains("are refused"), "{text}");

@@ -86,6 +86,7 @@ type Check = dyn Fn(&Value) -> Result<(), InvalidBody> + Send + Sync;
 pub struct EntryKind {
     name: String,
     max_bytes: usize,
+    client_appends: bool,
     edits_by: EntryPermission,
     deletions_by: EntryPermission,
     unread: bool,
@@ -105,6 +106,7 @@ impl EntryKind {
         Self {
             name: name.into(),
             max_bytes: Body::MAX_BODY_BYTES,
+            client_appends: true,
             edits_by: EntryPermission::Author,
             deletions_by: EntryPermission::Author,
             unread: true,
@@ -117,6 +119,18 @@ impl EntryKind {
     #[must_use]
     pub const fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
+        self
+    }
+    /// Sets whether clients may append entries. Default: yes.
+    ///
+    /// With `false`, only the host appends them, by [`append_with`](super::Timeline::append_with) or a commit; [`append`] refuses the kind
+    /// with the code `not_allowed`. So an entry proves that the host's code ran, which may have written a row with it. Clients can still
+    /// edit an entry whose author they are, unless [`with_edits_by`](Self::with_edits_by) forbids it.
+    ///
+    /// [`append`]: super::Timeline::append
+    #[must_use]
+    pub const fn with_client_appends(mut self, allowed: bool) -> Self {
+        self.client_appends = allowed;
         self
     }
     /// Sets the members who may edit an entry. Default: its author.
@@ -168,6 +182,11 @@ impl EntryKind {
     #[must_use]
     pub const fn max_bytes(&self) -> usize {
         self.max_bytes
+    }
+    /// Whether clients may append entries.
+    #[must_use]
+    pub const fn client_appends(&self) -> bool {
+        self.client_appends
     }
     /// Members who may edit an entry.
     #[must_use]
@@ -278,6 +297,14 @@ impl EntryKinds {
             return Err(Invalid::new("kind", "unknown_kind"));
         }
         Ok(name)
+    }
+
+    /// Refuses a kind that only the host appends.
+    pub(super) fn require_client_appends(&self, name: &str) -> Result<(), Invalid> {
+        match self.get(name) {
+            Some(defined) if !defined.kind.client_appends => Err(Invalid::new("kind", "not_allowed")),
+            _ => Ok(()),
+        }
     }
 
     /// Checks the body of an entry of a kind.

@@ -138,12 +138,14 @@ impl Timeline {
         account: AccountId,
         command: &Append,
     ) -> TimelineResult<Appended> {
+        self.kinds.require_client_appends(&command.kind).map_err(refuse)?;
         self.append_with(context, account, command, &[]).await
     }
 
     /// Appends an entry and makes further changes, such as those of [`Ports::enqueue`], in the same transaction.
     ///
-    /// The changes are committed if and only if the entry is created: a repeated client id makes none of them.
+    /// The changes are committed if and only if the entry is created: a repeated client id makes none of them. Kinds that
+    /// [only the host appends](super::EntryKind::with_client_appends) are accepted, unlike by [`append`](Self::append).
     ///
     /// # Errors
     /// The same as for [`append`](Self::append); [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if a precondition of `changes`
