@@ -28,6 +28,8 @@ use crate::host_users::HostUsers;
 
 pub(crate) const ISSUER: &str = "https://id.example.org/";
 pub(crate) const AUDIENCE: &str = "love-api";
+/// Maximum duration of a stream.
+const LIFETIME: Duration = Duration::from_secs(4);
 
 /// Identity provider of a host.
 pub(crate) struct IdentityProvider(Ed25519KeyPair);
@@ -60,6 +62,7 @@ impl IdentityProvider {
 
 fn backend(keys: JwtKeys, users: &HostUsers) -> Backend {
     let authenticator = JwtAuthenticator::new(keys, ISSUER, AUDIENCE).with_clock_skew(Duration::ZERO);
+    let authenticator = authenticator.with_lifetime(LIFETIME);
     Backend::builder().directory(users.clone()).authenticator(authenticator).build().unwrap()
 }
 
@@ -97,21 +100,30 @@ async fn tokens_authenticate_requests_and_streams_until_they_end() {
     let address = listener.local_addr().unwrap();
     let served = router_with(backend, HttpOptions::default());
     tokio::spawn(serve(listener, served, ServeOptions::default(), std::future::pending()));
-    let short = provider.token(ana, "a", Duration::from_secs(2));
-    let began = Instant::now();
-    let mut request = format!("ws://{address}/v1/couple/live").into_client_request().unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", format!("couple, {short}").parse().unwrap());
-    let (mut socket, _) = client_async(request, TcpStream::connect(address).await.unwrap()).await.unwrap();
-    let mut seen = String::new();
-    let read = async {
-        while !seen.contains("signed_out") {
-            seen.push_str(&socket.next().await.unwrap().unwrap().to_string());
-        }
+    // Time until a stream ends.
+    let stream = async |token: &str| {
+        let began = Instant::now();
+        let mut request = format!("ws://{address}/v1/couple/live").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", format!("couple, {token}").parse().unwrap());
+        let connection = TcpStream::connect(address).await.unwrap();
+        let (mut socket, _) = client_async(request, connection).await.unwrap();
+        let mut seen = String::new();
+        let read = async {
+            while !seen.contains("signed_out") {
+                seen.push_str(&socket.next().await.unwrap().unwrap().to_string());
+            }
+        };
+        timeout(Duration::from_secs(10), read).await.expect("the stream ends");
+        assert!(seen.contains("caught_up"), "{seen}");
+        began.elapsed()
     };
-    timeout(Duration::from_secs(10), read).await.expect("the stream ends with the token");
-    let lasted = began.elapsed();
-    assert!((Duration::from_millis(1_500)..Duration::from_secs(5)).contains(&lasted), "{lasted:?}");
-    assert!(seen.contains("caught_up"), "{seen}");
+    let short = provider.token(ana, "a", Duration::from_secs(2));
+    let (with_token, with_lifetime) = tokio::join!(stream(&short), stream(&token));
+    assert!(
+        (Duration::from_millis(1_500)..Duration::from_millis(3_500)).contains(&with_token),
+        "{with_token:?}"
+    );
+    assert!((LIFETIME..Duration::from_secs(7)).contains(&with_lifetime), "{with_lifetime:?}");
     assert_eq!(status(&app, "/v1/couple", &short).await, 401);
     assert_eq!(status(&app, "/v1/couple", &token).await, 200);
 }
@@ -144,4 +156,10 @@ async fn unreachable_keys_are_503_and_never_401() {
     *document.lock().unwrap() = None;
     assert_eq!(again().await, 200);
     assert_eq!(status(&app, "/v1/invites", "nonsense").await, 401);
+    // The issuer may have a new key for this token.
+    let new = IdentityProvider::new().token(users.add("ben@example.org"), "b", Duration::from_mins(5));
+    let request = Request::get("/v1/invites").header("authorization", format!("Bearer {new}"));
+    let answer = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers()["retry-after"], "1");
 }

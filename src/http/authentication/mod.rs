@@ -238,6 +238,7 @@ async fn ask(app: &App, request: &Parts) -> ApiResult<Principal> {
     match answer {
         Some(Ok(principal)) => Ok(principal),
         Some(Err(Failure::Refused(Unauthenticated))) => Err(Problem::new("unauthenticated")),
+        Some(Err(Failure::Failed(error))) if error.kind() == ErrorKind::Overloaded => Err(error.into()),
         Some(Err(Failure::Failed(error))) => Err(unavailable(&error)),
         None => Err(Problem::new("timed_out")),
     }

@@ -1,22 +1,28 @@
 //! Keys that verify tokens.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use couple_core::{Error, ErrorKind, Secret};
+use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::remote_keys::RemoteKeys;
 
 /// Maximum number of keys that are read from a JWKS.
 const MAX_KEYS: usize = 64;
-/// Minimum length of an RSA modulus in bytes (RFC 7518, section 3.3).
-const MIN_RSA_BYTES: usize = 256;
+/// Length of an RSA modulus in bytes: at least that of RFC 7518, section 3.3, and at most that of `ring`.
+const RSA_BYTES: RangeInclusive<usize> = 256..=1024;
 /// Minimum length of a shared secret in bytes (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
+
+/// Algorithms of the keys of a JWKS.
+const PUBLIC_KEY_ALGORITHMS: [Algorithm; 5] =
+    [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
 
 /// Keys by which a [`JwtAuthenticator`](super::JwtAuthenticator) verifies tokens.
 ///
@@ -28,11 +34,14 @@ const MIN_SECRET_BYTES: usize = 32;
 /// | `EC` on `P-256`, `P-384` | `ES256`, `ES384` |
 /// | `OKP` on `Ed25519` | `EdDSA` |
 ///
-/// Other keys are ignored: other types, curves and algorithms, symmetric keys, and keys that are not for signatures (`use`, `key_ops`).
+/// Other keys are ignored: other types, curves, algorithms and lengths, symmetric keys, and keys that are not for signatures (`use`,
+/// `key_ops`).
+///
+/// A token is verified by the keys with its `kid`; if there are none, by those without an id. A token without `kid` is verified by each key.
 pub struct JwtKeys(Source);
 
 enum Source {
-    Fixed(Arc<[Key]>),
+    Fixed(KeySet),
     Remote(RemoteKeys),
 }
 
@@ -48,9 +57,12 @@ impl fmt::Debug for JwtKeys {
 impl JwtKeys {
     /// Fetches the keys from a URL with a JWKS: the `jwks_uri` of an `OpenID` Connect provider.
     ///
-    /// The set is fetched by the first request, and refreshed [periodically](Self::with_refresh_interval) without delaying requests. A token
-    /// with an unknown `kid` fetches it too, but not within ten seconds of another attempt. The last set is kept while it cannot be
-    /// fetched; until there is one, requests fail with 503. A fetch takes at most 5 s and 256 KiB and follows no redirect.
+    /// The set is fetched by the first request, and refreshed [periodically](Self::with_refresh_interval) without delaying requests: a request
+    /// waits only if there was none for a minute after a refresh was due. A token that no key verifies fetches the set too, and is verified
+    /// once more. At most one fetch begins in ten seconds, and at most 64 requests wait for it.
+    ///
+    /// The answer is 503 while there is no set that is recent [enough](Self::with_max_stale_age), if too many requests wait, and for a token
+    /// that no key verifies but which may be newer than the set, by its `iat`. A fetch takes at most 5 s and 256 KiB and follows no redirect.
     ///
     /// Certificates are verified by the root certificates of Mozilla.
     ///
@@ -67,7 +79,7 @@ impl JwtKeys {
     pub fn from_json(jwks: &str) -> Result<Self, Error> {
         let keys = parse(jwks.as_bytes())
             .map_err(|reason| Error::new(ErrorKind::Misconfigured, "read the JWKS").context(reason))?;
-        Ok(Self(Source::Fixed(keys)))
+        Ok(Self(Source::Fixed(KeySet::fixed(keys))))
     }
 
     /// Uses a secret that the issuer shares with this host: tokens have the algorithm `HS256`.
@@ -83,12 +95,14 @@ impl JwtKeys {
             return Err(wrong().context(format!("the secret must have at least {MIN_SECRET_BYTES} bytes")));
         }
         let key = DecodingKey::from_secret(secret).map_err(|error| wrong().source(error))?;
-        Ok(Self(Source::Fixed(Arc::new([Key { id: None, algorithms: vec![Algorithm::HS256], key }]))))
+        let key = Key { id: None, algorithms: vec![Algorithm::HS256], key };
+        Ok(Self(Source::Fixed(KeySet::fixed(Arc::new([key])))))
     }
 
     /// Sets the time after which fetched keys are fetched again, at least 10 s. Default: 10 min.
     ///
-    /// A key that the issuer removes is used for up to this time.
+    /// A key that the issuer removes is used for up to a minute more than this time, and for up to the [maximum
+    /// age](Self::with_max_stale_age) while the keys cannot be fetched.
     #[must_use]
     pub const fn with_refresh_interval(mut self, interval: Duration) -> Self {
         if let Source::Remote(keys) = &mut self.0 {
@@ -97,21 +111,38 @@ impl JwtKeys {
         self
     }
 
+    /// Sets the time for which the last fetched keys are used while they cannot be fetched again, at least 10 s. Default: 1 h.
+    ///
+    /// Afterwards requests are answered with 503, until a fetch succeeds.
+    #[must_use]
+    pub const fn with_max_stale_age(mut self, age: Duration) -> Self {
+        if let Source::Remote(keys) = &mut self.0 {
+            keys.max_stale_age = age;
+        }
+        self
+    }
+
     /// Whether a key could have the algorithm.
     pub(super) fn allow(&self, algorithm: Algorithm) -> bool {
         match &self.0 {
-            Source::Fixed(keys) => keys.iter().any(|key| key.algorithms.contains(&algorithm)),
-            Source::Remote(_) => algorithm != Algorithm::HS256,
+            Source::Fixed(set) => set.keys.iter().any(|key| key.algorithms.contains(&algorithm)),
+            Source::Remote(_) => PUBLIC_KEY_ALGORITHMS.contains(&algorithm),
         }
     }
 
-    /// Keys with this id; empty if there are none.
-    ///
-    /// A key without an id matches each id, and a token without an id matches each key.
-    pub(super) async fn with_id(&self, id: Option<&str>) -> Result<Matches, Error> {
+    /// Keys that are recent enough.
+    pub(super) async fn current(&self) -> Result<KeySet, Error> {
         match &self.0 {
-            Source::Fixed(keys) => Ok(Matches::of(keys.clone(), id)),
-            Source::Remote(keys) => keys.with_id(id).await,
+            Source::Fixed(set) => Ok(set.clone()),
+            Source::Remote(keys) => keys.current().await,
+        }
+    }
+
+    /// Keys after a fetch, unless none is allowed now. None if the keys never change.
+    pub(super) async fn fetched(&self) -> Option<KeySet> {
+        match &self.0 {
+            Source::Fixed(_) => None,
+            Source::Remote(keys) => keys.fetched().await,
         }
     }
 }
@@ -123,26 +154,36 @@ pub(super) struct Key {
     pub(super) key: DecodingKey,
 }
 
-/// Keys of a set that a token may have been signed with.
-pub(super) struct Matches {
-    set: Arc<[Key]>,
-    indexes: Vec<usize>,
+/// Keys that were read together.
+#[derive(Clone)]
+pub(super) struct KeySet {
+    keys: Arc<[Key]>,
+    /// Begin of the fetch. None if the keys never change.
+    fetched: Option<Instant>,
 }
 
-impl Matches {
-    pub(super) fn of(set: Arc<[Key]>, id: Option<&str>) -> Self {
-        let matches = |key: &Key| id.zip(key.id.as_deref()).is_none_or(|(one, other)| one == other);
-        let indexes =
-            set.iter().enumerate().filter(|(_, key)| matches(key)).map(|(index, _)| index).collect();
-        Self { set, indexes }
+impl KeySet {
+    const fn fixed(keys: Arc<[Key]>) -> Self {
+        Self { keys, fetched: None }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.indexes.is_empty()
+    pub(super) const fn fetched(keys: Arc<[Key]>, at: Instant) -> Self {
+        Self { keys, fetched: Some(at) }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.indexes.iter().map(|index| &self.set[*index])
+    pub(super) fn age(&self) -> Duration {
+        self.fetched.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// Whether the set has all keys that existed so long before `arrived`.
+    pub(super) fn is_newer_than(&self, arrived: Instant, age: Duration) -> bool {
+        self.fetched.is_none_or(|at| at + age >= arrived)
+    }
+
+    /// Keys that a token with this id may have been signed with.
+    pub(super) fn with_id(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
+        let same = id.filter(|id| self.keys.iter().any(|key| key.id.as_deref() == Some(id)));
+        self.keys.iter().filter(move |key| id.is_none() || key.id.as_deref() == same)
     }
 }
 
@@ -160,27 +201,47 @@ pub(super) fn parse(jwks: &[u8]) -> Result<Arc<[Key]>, &'static str> {
 }
 
 /// A key that verifies signatures by one of our algorithms.
+///
+/// Providers differ in what they do with a key of a wrong length: one refuses the signature, another one panics.
 fn usable(jwk: &Jwk) -> Option<Key> {
     let common = &jwk.common;
     let is_for_signatures = common.public_key_use.as_ref().is_none_or(|one| *one == PublicKeyUse::Signature)
         && common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+    let have_bytes = |length: usize, coordinates: &[&String]| {
+        coordinates.iter().all(|text| text.len() == BASE64URL_NOPAD.encode_len(length))
+    };
     let mut algorithms = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => vec![Algorithm::RS256, Algorithm::PS256],
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => vec![Algorithm::ES256],
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+        AlgorithmParameters::EllipticCurve(key) => match key.curve {
+            EllipticCurve::P256 if have_bytes(32, &[&key.x, &key.y]) => vec![Algorithm::ES256],
+            EllipticCurve::P384 if have_bytes(48, &[&key.x, &key.y]) => vec![Algorithm::ES384],
+            _ => return None,
+        },
+        AlgorithmParameters::OctetKeyPair(key)
+            if key.curve == EllipticCurve::Ed25519 && have_bytes(32, &[&key.x]) =>
+        {
             vec![Algorithm::EdDSA]
         }
         _ => return None,
     };
     algorithms.retain(|one| common.key_algorithm.is_none_or(|only| only == KeyAlgorithm::from(*one)));
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    let is_long_enough = match key.kind() {
-        DecodingKeyKind::RsaModulusExponent { n, .. } => {
-            n.iter().skip_while(|byte| **byte == 0).count() >= MIN_RSA_BYTES
-        }
-        DecodingKeyKind::SecretOrDer(_) => true,
-    };
-    let is_usable = is_for_signatures && is_long_enough && !algorithms.is_empty();
+    let mut key = DecodingKey::from_jwk(jwk).ok()?;
+    if let DecodingKeyKind::RsaModulusExponent { n, e } = key.kind() {
+        key = rsa(n, e)?;
+    }
+    let is_usable = is_for_signatures && !algorithms.is_empty();
     is_usable.then(|| Key { id: common.key_id.clone(), algorithms, key })
+}
+
+/// An RSA key, if `ring` can verify by it.
+fn rsa(n: &[u8], e: &[u8]) -> Option<DecodingKey> {
+    // Some issuers write a sign byte, which `ring` refuses.
+    let trim = |number: &[u8]| number.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>();
+    let (n, e) = (trim(n), trim(e));
+    let exponent = (e.len() <= 5).then(|| e.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))?;
+    let is_valid = RSA_BYTES.contains(&n.len())
+        && n.last().is_some_and(|byte| byte % 2 == 1)
+        && (3..1 << 33).contains(&exponent)
+        && exponent % 2 == 1;
+    is_valid.then(|| DecodingKey::from_rsa_raw_components(&n, &e))
 }

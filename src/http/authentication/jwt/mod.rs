@@ -15,9 +15,14 @@ use couple_core::{
     live::SessionChecker,
 };
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind as TokenError};
+use jsonwebtoken::{
+    Header, Validation, dangerous::insecure_decode_claims, decode, decode_header,
+    errors::ErrorKind as TokenError,
+};
 pub use keys::JwtKeys;
+use keys::KeySet;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::{Authenticator, Unauthenticated};
 use crate::http::extract::bearer;
@@ -26,6 +31,8 @@ use crate::http::extract::bearer;
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Default of the tolerated difference of clocks.
 const DEFAULT_CLOCK_SKEW: Duration = Duration::from_mins(1);
+/// Default of the maximum duration of a stream: the longest lifetime that providers give access tokens by default.
+const DEFAULT_LIFETIME: Duration = Duration::from_hours(24);
 
 type Claims = Map<String, Value>;
 /// Maps the text of a claim to a person.
@@ -46,11 +53,13 @@ type Check = dyn Fn(&Claims) -> bool + Send + Sync;
 /// # Ok::<(), couple::Error>(())
 /// ```
 ///
-/// * A token that is refused is answered with 401; the reason is logged at level `debug`, nothing of the token is. While the key of a
-///   token is not known because the keys cannot be fetched, the answer is 503.
-/// * Live streams end when their token does. The client connects again with a new token and resumes.
-/// * The session is named by the claim `sid`, which all tokens of a session share; without it by `jti` or by a digest of the token, so that
-///   each token is a session of its own.
+/// * A token that is refused is answered with 401; the reason is logged at level `debug`, nothing of the token is. While it is unknown
+///   whether the issuer has a key that verifies the token, the answer is 503: see [`JwtKeys::from_url`].
+/// * The audience must name this API. With the client's id as audience, ID tokens are accepted too, unless [`with_type`](Self::with_type)
+///   refuses them.
+/// * Live streams end when their token does, or after [a time](Self::with_lifetime). The client connects again and resumes.
+/// * The session is named by the claim `sid`, which all tokens of a session share; without it by `jti` or by a digest of what the token's
+///   signature covers, so that each token is a session of its own.
 /// * A token cannot be revoked before it ends, unless [`with_sessions`](Self::with_sessions) asks for it.
 ///
 /// The signature is verified by the `CryptoProvider` of `jsonwebtoken`. If the process has none, the first authenticator installs one that
@@ -60,7 +69,9 @@ pub struct JwtAuthenticator {
     keys: JwtKeys,
     issuer: String,
     audiences: Vec<String>,
+    token_type: Option<String>,
     clock_skew: Duration,
+    lifetime: Duration,
     person_claim: String,
     person_of: Box<PersonOf>,
     session_claim: String,
@@ -90,7 +101,9 @@ impl JwtAuthenticator {
             keys,
             issuer: issuer.into(),
             audiences: vec![audience.into()],
+            token_type: None,
             clock_skew: DEFAULT_CLOCK_SKEW,
+            lifetime: DEFAULT_LIFETIME,
             person_claim: "sub".to_owned(),
             person_of: Box::new(|text| text.parse().ok()),
             session_claim: "sid".to_owned(),
@@ -104,6 +117,24 @@ impl JwtAuthenticator {
     #[must_use]
     pub fn with_audience(mut self, audience: impl Into<String>) -> Self {
         self.audiences.push(audience.into());
+        self
+    }
+
+    /// Requires a type in the header `typ`, such as `at+jwt` of access tokens (RFC 9068). Default: any.
+    ///
+    /// Types are compared without case, and without the prefix `application/`.
+    #[must_use]
+    pub fn with_type(mut self, name: impl Into<String>) -> Self {
+        self.token_type = Some(name.into());
+        self
+    }
+
+    /// Sets the maximum duration of a live stream or an upload, after which the client must authenticate again. Default: 24 h.
+    ///
+    /// A stream ends as if its session had ended, even if its token has not.
+    #[must_use]
+    pub const fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
         self
     }
 
@@ -136,6 +167,8 @@ impl JwtAuthenticator {
     }
 
     /// Sets the name of the claim that names the session. Default: `sid`.
+    ///
+    /// A token whose claim is neither text nor null is refused.
     #[must_use]
     pub fn with_session_claim(mut self, name: impl Into<String>) -> Self {
         self.session_claim = name.into();
@@ -167,6 +200,7 @@ impl JwtAuthenticator {
 
     /// Principal of a token, or the reason why it is refused.
     async fn verify(&self, token: &str) -> Result<Principal, Failure<&'static str>> {
+        let arrived = Instant::now();
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Failure::Refused("it is too long"));
         }
@@ -175,33 +209,64 @@ impl JwtAuthenticator {
         if !self.keys.allow(header.alg) {
             return Err(Failure::Refused("its algorithm is not allowed"));
         }
-        let keys = self.keys.with_id(header.kid.as_deref()).await?;
-        let validation = self.validation(header.alg);
-        let mut refused = "no key has its id and algorithm";
-        for key in keys.iter().filter(|key| key.algorithms.contains(&header.alg)) {
-            match decode::<Claims>(token, &key.key, &validation) {
-                Ok(token_data) => return self.principal(token, &token_data.claims).map_err(Failure::Refused),
-                // The signature is of this key.
-                Err(error) if !matches!(error.kind(), TokenError::InvalidSignature) => {
-                    return Err(Failure::Refused(reason(error.kind())));
-                }
-                Err(error) => refused = reason(error.kind()),
-            }
+        if let Some(required) = &self.token_type
+            && !header.typ.as_deref().is_some_and(|typ| subtype(typ).eq_ignore_ascii_case(subtype(required)))
+        {
+            return Err(Failure::Refused("its type is another one"));
         }
-        Err(Failure::Refused(refused))
+        let mut set = self.keys.current().await?;
+        let mut claims = self.claims(token, &header, &set);
+        if matches!(claims, Err(Rejection::Unverified(_)))
+            && let Some(fetched) = self.keys.fetched().await
+        {
+            set = fetched;
+            claims = self.claims(token, &header, &set);
+        }
+        match claims {
+            Ok(claims) => self.principal(token, &claims).map_err(Failure::Refused),
+            // A client forgets its session after 401.
+            Err(Rejection::Unverified(_)) if !set.is_newer_than(arrived, self.age(token)) => {
+                Err(Failure::Failed(
+                    Error::new(ErrorKind::Overloaded, "find the key of a token")
+                        .context("it may be newer than the JWKS, which cannot be fetched now"),
+                ))
+            }
+            Err(Rejection::Unverified(reason) | Rejection::Invalid(reason)) => Err(Failure::Refused(reason)),
+        }
     }
 
-    /// Checks of `jsonwebtoken`. Times are checked by our clock.
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
+    /// Claims of a token that a key of the set verifies.
+    fn claims(&self, token: &str, header: &Header, set: &KeySet) -> Result<Claims, Rejection> {
+        let mut validation = Validation::new(header.alg);
+        // Times are checked by our clock. An issuer may be an array for `jsonwebtoken`.
         validation.validate_exp = false;
-        validation.set_issuer(slice::from_ref(&self.issuer));
         validation.set_audience(&self.audiences);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        validation
+        let mut rejection = Rejection::Unverified("no key has its id and algorithm");
+        for key in set.with_id(header.kid.as_deref()).filter(|key| key.algorithms.contains(&header.alg)) {
+            match decode::<Claims>(token, &key.key, &validation) {
+                Ok(token_data) => return Ok(token_data.claims),
+                Err(error) => rejection = Rejection::of(error.kind()),
+            }
+            if let Rejection::Invalid(_) = rejection {
+                break;
+            }
+        }
+        Err(rejection)
+    }
+
+    /// Time since the token was made, at least.
+    ///
+    /// `iat` is not verified: it only decides between 401 and 503.
+    fn age(&self, token: &str) -> Duration {
+        let issued = insecure_decode_claims::<Claims>(token).ok().and_then(|claims| time(claims.get("iat")?));
+        issued.map_or(Duration::ZERO, |at| self.clock.now().since(at.plus(self.clock_skew)))
     }
 
     fn principal(&self, token: &str, claims: &Claims) -> Result<Principal, &'static str> {
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
+            return Err("its issuer is another one");
+        }
         let now = self.clock.now();
         let end = claims.get("exp").and_then(time).ok_or("its `exp` is no time")?.plus(self.clock_skew);
         if end <= now {
@@ -217,12 +282,29 @@ impl JwtAuthenticator {
         if !(self.check)(claims) {
             return Err("the host refuses its claims");
         }
-        let name = |claim: &str| claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty());
-        let session = match name(&self.session_claim).or_else(|| name("jti")) {
-            Some(name) => name.to_owned(),
-            None => BASE64URL_NOPAD.encode(digest(&[token.as_bytes()]).as_bytes()),
+        let name = |claim: &str| match claims.get(claim) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(name)) if !name.is_empty() => Ok(Some(name.clone())),
+            Some(_) => Err("the name of its session is no text"),
         };
-        Ok(Principal::new(person, session).with_expiry(end))
+        let session = match name(&self.session_claim)? {
+            Some(name) => name,
+            None => name("jti")?.unwrap_or_else(|| {
+                // An ECDSA signature can be changed into another valid one.
+                let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+                BASE64URL_NOPAD.encode(digest(&[signed.as_bytes()]).as_bytes())
+            }),
+        };
+        Ok(Principal::new(person, session).with_expiry(end.min(now.plus(self.lifetime))))
+    }
+}
+
+/// A media type without the prefix that `typ` may omit (RFC 7515, section 4.1.9).
+fn subtype(typ: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => typ,
     }
 }
 
@@ -232,14 +314,28 @@ fn time(value: &Value) -> Option<Timestamp> {
     Some(Timestamp::from_micros(0).plus(seconds))
 }
 
-/// Reason of an error. Its own text may contain parts of the token.
-const fn reason(error: &TokenError) -> &'static str {
-    match error {
-        TokenError::InvalidSignature => "its signature is wrong",
-        TokenError::InvalidIssuer => "its issuer is another one",
-        TokenError::InvalidAudience => "its audience is another one",
-        TokenError::MissingRequiredClaim(_) => "it lacks `exp`, `iss` or `aud`",
-        _ => "it is malformed",
+/// Reason why a token is not accepted. It has nothing of the token, as the text of an error may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rejection {
+    /// No key verifies the token; another one may.
+    Unverified(&'static str),
+    /// The token is refused, whatever the key.
+    Invalid(&'static str),
+}
+
+impl Rejection {
+    const fn of(error: &TokenError) -> Self {
+        match error {
+            TokenError::InvalidAudience => Self::Invalid("its audience is another one"),
+            TokenError::MissingRequiredClaim(_) => Self::Invalid("it lacks `exp`, `iss` or `aud`"),
+            TokenError::InvalidToken
+            | TokenError::InvalidClaimFormat(_)
+            | TokenError::Base64(_)
+            | TokenError::Json(_)
+            | TokenError::Utf8(_) => Self::Invalid("it is malformed"),
+            // Other errors are of the signature, or of the key for a provider.
+            _ => Self::Unverified("its signature is wrong"),
+        }
     }
 }
 

@@ -18,11 +18,12 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore},
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 
-use super::keys::{Key, Matches, parse};
+use super::keys::{KeySet, parse};
 
 /// Maximum time of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,42 +31,39 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_JWKS_BYTES: usize = 256 << 10;
 /// Minimum time between two fetches.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
+/// Maximum number of requests that wait for a fetch. Each holds a permit of the server, and may have sent any token.
+const MAX_WAITERS: usize = 64;
 /// Time after which a set is fetched again.
 const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_mins(10);
+/// Time for which requests do not wait for a refresh that is due.
+const REFRESH_GRACE: Duration = Duration::from_mins(1);
+/// Time for which a set is used that cannot be fetched again.
+const DEFAULT_MAX_STALE_AGE: Duration = Duration::from_hours(1);
 
 /// Cache of the keys at a URL.
 pub(super) struct RemoteKeys {
     cache: Arc<Cache>,
     pub(super) refresh_interval: Duration,
+    pub(super) max_stale_age: Duration,
 }
 
 struct Cache {
     url: Uri,
     client: Client<HttpsConnector<HttpConnector>, Body>,
     state: Mutex<State>,
-    /// Held while a request fetches the set, so that the others wait for its result.
+    /// Held while the set is fetched, so that requests wait for the result.
     single_flight: Arc<AsyncMutex<()>>,
+    waiters: Semaphore,
 }
 
 #[derive(Clone, Default)]
 struct State {
     /// The last set; none before the first success.
-    keys: Option<Arc<[Key]>>,
+    set: Option<KeySet>,
     /// Begin of the last fetch.
     attempted: Option<Instant>,
-    /// Whether the last fetch failed.
+    /// Whether the last fetch that ended has failed.
     failed: bool,
-}
-
-impl State {
-    fn matches(&self, id: Option<&str>) -> Option<Matches> {
-        let matches = Matches::of(self.keys.clone()?, id);
-        (!matches.is_empty()).then_some(matches)
-    }
-
-    fn is_older_than(&self, interval: Duration) -> bool {
-        self.attempted.is_none_or(|at| at.elapsed() >= interval)
-    }
 }
 
 impl RemoteKeys {
@@ -85,37 +83,40 @@ impl RemoteKeys {
             .wrap_connector(tcp);
         // Fetches are minutes apart, so no connection is kept.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        let (state, single_flight) = (Mutex::default(), Arc::default());
-        let cache = Arc::new(Cache { url, client, state, single_flight });
-        Ok(Self { cache, refresh_interval: DEFAULT_REFRESH_INTERVAL })
+        let (state, single_flight, waiters) = (Mutex::default(), Arc::default(), Semaphore::new(MAX_WAITERS));
+        let cache = Arc::new(Cache { url, client, state, single_flight, waiters });
+        Ok(Self { cache, refresh_interval: DEFAULT_REFRESH_INTERVAL, max_stale_age: DEFAULT_MAX_STALE_AGE })
     }
 
-    pub(super) async fn with_id(&self, id: Option<&str>) -> Result<Matches, Error> {
-        let state = self.cache.state();
-        if let Some(known) = state.matches(id) {
-            let interval = if state.failed { Duration::ZERO } else { self.refresh_interval };
-            if state.is_older_than(interval.max(MIN_FETCH_INTERVAL))
-                && let Ok(turn) = self.cache.single_flight.clone().try_lock_owned()
-            {
-                tokio::spawn(self.cache.clone().refresh(turn));
+    pub(super) async fn current(&self) -> Result<KeySet, Error> {
+        let max_age = self.max_stale_age.max(MIN_FETCH_INTERVAL);
+        let State { set, failed, .. } = self.cache.state();
+        if let Some(set) = set {
+            // During an outage, requests do not wait for each attempt.
+            let is_overdue = set.age() >= self.refresh_interval.saturating_add(REFRESH_GRACE) && !failed;
+            if set.age() < max_age && !is_overdue {
+                if set.age() >= self.refresh_interval
+                    && let Ok(turn) = self.cache.single_flight.clone().try_lock_owned()
+                {
+                    self.cache.start_fetch(turn);
+                }
+                return Ok(set);
             }
-            return Ok(known);
         }
-        let turn = self.cache.single_flight.clone().lock_owned().await;
-        // Another request may have fetched the set in the meantime.
-        if self.cache.state().is_older_than(MIN_FETCH_INTERVAL) {
-            // A task, so that a client that disconnects does not interrupt the fetch.
-            let fetch = tokio::spawn(self.cache.clone().refresh(turn));
-            fetch.await.map_err(|error| Error::new(ErrorKind::Internal, "fetch the JWKS").source(error))?;
+        if !self.cache.wait_for_fetch().await {
+            return Err(Error::new(ErrorKind::Overloaded, "wait for the JWKS"));
         }
-        let state = self.cache.state();
-        match (state.matches(id), state.keys) {
-            (Some(known), _) => Ok(known),
-            // The key may be a new one.
-            (None, _) if state.failed => Err(Error::new(ErrorKind::Unavailable, "find the key of a token")
-                .context("the JWKS cannot be fetched, and the last one does not have the key")),
-            (None, keys) => Ok(Matches::of(keys.unwrap_or_default(), id)),
-        }
+        let set = self.cache.state().set.filter(|set| set.age() < max_age);
+        set.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "read the JWKS")
+                .context("it cannot be fetched, and there is no set that is recent enough")
+        })
+    }
+
+    /// The set after a fetch, if one is under way or allowed.
+    pub(super) async fn fetched(&self) -> Option<KeySet> {
+        self.cache.wait_for_fetch().await;
+        self.cache.state().set
     }
 }
 
@@ -128,21 +129,44 @@ impl Cache {
         update(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Waits for the fetch under way, or for a new one if it is allowed. False if too many requests wait.
+    async fn wait_for_fetch(self: &Arc<Self>) -> bool {
+        let Ok(_permit) = self.waiters.try_acquire() else { return false };
+        let turn = self.single_flight.clone().lock_owned().await;
+        if let Some(fetch) = self.start_fetch(turn)
+            && let Err(error) = fetch.await
+        {
+            tracing::error!(%error, "the fetch of the JWKS was interrupted");
+        }
+        true
+    }
+
+    /// Starts a fetch, unless another one began shortly before.
+    fn start_fetch(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> Option<JoinHandle<()>> {
+        let is_allowed = self.state().attempted.is_none_or(|at| at.elapsed() >= MIN_FETCH_INTERVAL);
+        // A task, so that a client that disconnects does not interrupt the fetch.
+        is_allowed.then(|| tokio::spawn(self.clone().refresh(turn)))
+    }
+
     /// Fetches the set. `_turn` ends when it is known.
     async fn refresh(self: Arc<Self>, _turn: OwnedMutexGuard<()>) {
-        // Failed until proven otherwise, should the task panic.
-        self.update(|state| (state.attempted, state.failed) = (Some(Instant::now()), true));
-        match self.fetch().await {
-            Ok(keys) => self.update(|state| (state.keys, state.failed) = (Some(keys), false)),
-            Err(error) => tracing::warn!(%error, "the JWKS cannot be fetched: the last one is used"),
+        let began = Instant::now();
+        self.update(|state| state.attempted = Some(began));
+        match self.fetch(began).await {
+            Ok(set) => self.update(|state| (state.set, state.failed) = (Some(set), false)),
+            Err(error) => {
+                self.update(|state| state.failed = true);
+                tracing::warn!(%error, "the JWKS cannot be fetched: the last one is used until it is too old");
+            }
         }
     }
 
-    async fn fetch(&self) -> Result<Arc<[Key]>, Error> {
+    async fn fetch(&self, began: Instant) -> Result<KeySet, Error> {
         let unavailable = || Error::new(ErrorKind::Unavailable, "fetch the JWKS");
         let body = timeout(FETCH_TIMEOUT, self.get());
         let body = body.await.map_err(|_| Error::new(ErrorKind::TimedOut, "fetch the JWKS"))?;
-        parse(&body?).map_err(|reason| unavailable().context(reason))
+        let keys = parse(&body?).map_err(|reason| unavailable().context(reason))?;
+        Ok(KeySet::fetched(keys, began))
     }
 
     async fn get(&self) -> Result<Bytes, Error> {

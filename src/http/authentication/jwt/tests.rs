@@ -227,6 +227,9 @@ async fn claims_are_checked() {
         (lacks, json!({"aud": 7})),
         ("its issuer is another one", json!({"iss": "https://id.example.org"})),
         (lacks, json!({"iss": null})),
+        ("its issuer is another one", json!({"iss": [ISSUER]})),
+        ("its issuer is another one", json!({"iss": [ISSUER, "https://other.example/"]})),
+        (lacks, json!({"iss": 7})),
         (lacks, json!({"exp": null})),
         (lacks, json!({"exp": "1800000600"})),
         (lacks, json!({"exp": -1})),
@@ -375,6 +378,11 @@ async fn unusable_keys_of_a_set_are_ignored() {
         key[name] = value;
         key
     };
+    let ec_key = |curve: &str, x: usize, y: usize| {
+        let [x, y] = [x, y].map(|length| BASE64URL_NOPAD.encode(&vec![1; length]));
+        json!({"kty": "EC", "crv": curve, "kid": "other", "x": x, "y": y})
+    };
+    let rsa_key_with = |e: &str| json!({"kty": "RSA", "kid": "rsa", "n": RSA_N, "e": e});
     let unusable = [
         changed("use", json!("enc")),
         changed("use", json!("other")),
@@ -386,7 +394,22 @@ async fn unusable_keys_of_a_set_are_ignored() {
         changed("kty", json!("AKP")),
         changed("x", json!("not base64!")),
         changed("x", json!(7)),
+        changed("x", json!(BASE64URL_NOPAD.encode(&[1; 31]))),
+        changed("x", json!(BASE64URL_NOPAD.encode(&[1; 33]))),
+        changed("x", json!("")),
+        ec_key("P-256", 31, 32),
+        ec_key("P-256", 31, 33),
+        ec_key("P-256", 48, 48),
+        ec_key("P-384", 47, 49),
+        ec_key("P-384", 32, 32),
         rsa_key(SHORT_RSA_N),
+        rsa_key(&BASE64URL_NOPAD.encode(&[1; 1025])),
+        rsa_key(&BASE64URL_NOPAD.encode(&[2; 256])),
+        rsa_key_with("AA"),
+        rsa_key_with("AQ"),
+        rsa_key_with("AQAA"),
+        rsa_key_with("AgAAAAE"),
+        rsa_key_with(""),
         json!({"kty": "oct", "kid": "other", "k": BASE64URL_NOPAD.encode(SECRET.as_bytes())}),
         json!({}),
         json!("text"),
@@ -412,6 +435,29 @@ async fn unusable_keys_of_a_set_are_ignored() {
 }
 
 #[tokio::test]
+async fn rsa_key_may_have_zeros_in_front() {
+    let modulus = BASE64URL_NOPAD.decode(RSA_N.as_bytes()).unwrap();
+    let mut key = rsa_key(&BASE64URL_NOPAD.encode(&[&[0][..], &modulus].concat()));
+    key["e"] = json!("AAABAAE");
+    let authenticator = of(&[key]);
+    assert_eq!(result(&authenticator, &rsa_token("RS256", RS256_SIGNATURE)).await, "ok");
+    assert_eq!(result(&authenticator, &rsa_token("PS256", PS256_SIGNATURE)).await, "ok");
+}
+
+#[tokio::test]
+async fn keys_with_the_id_win_over_keys_without_one() {
+    let (named, unnamed) = (Signer::ed25519("k"), Signer::ed25519("k"));
+    let mut key = unnamed.jwk();
+    key.as_object_mut().unwrap().remove("kid");
+    let both = of(&[key.clone(), named.jwk()]);
+    assert_eq!(result(&both, &named.token(&json!({}))).await, "ok");
+    assert_eq!(result(&both, &unnamed.token(&json!({}))).await, WRONG_SIGNATURE);
+    assert_eq!(result(&of(&[key]), &unnamed.token(&json!({}))).await, "ok");
+    let without_id = unnamed.sign(&json!({"alg": "EdDSA"}), &claims(&json!({})));
+    assert_eq!(result(&both, &without_id).await, "ok");
+}
+
+#[tokio::test]
 async fn principal_has_person_session_and_end() {
     let signer = Signer::ed25519("k");
     let authenticator = of(&[signer.jwk()]);
@@ -420,8 +466,15 @@ async fn principal_has_person_session_and_end() {
     assert_eq!((one.person().to_string(), one.session()), (PERSON.to_owned(), Some("s")));
     assert_eq!(one.expires_at(), Some(Timestamp::from_micros((NOW + 660) * 1_000_000)));
     assert_eq!(principal(&json!({"jti": "j"})).await.session(), Some("s"));
-    for sid in [json!(null), json!(""), json!(7)] {
-        assert_eq!(principal(&json!({"sid": sid, "jti": "j"})).await.session(), Some("j"));
+    assert_eq!(principal(&json!({"sid": null, "jti": "j"})).await.session(), Some("j"));
+    let explicit = claims(&json!({"jti": "j"})).replace(r#""sid":"s""#, r#""sid":null"#);
+    let explicit = authenticator.verify(&signer.sign(&signer.header(), &explicit)).await.unwrap();
+    assert_eq!(explicit.session(), Some("j"));
+    for wrong in [json!(""), json!(7), json!(true), json!(["s"]), json!({"s": "s"})] {
+        for changes in [json!({"sid": wrong, "jti": "j"}), json!({"sid": null, "jti": wrong})] {
+            let refused = result(&authenticator, &signer.token(&changes)).await;
+            assert_eq!(refused, "the name of its session is no text", "{changes}");
+        }
     }
     let digests = [json!({"sid": null}), json!({"sid": null, "a": 1})];
     let [first, again, other] =
@@ -451,6 +504,99 @@ async fn principal_has_person_session_and_end() {
         let mut claims = good.clone();
         claims[name] = value;
         assert_eq!(result(&own, &signer.token(&claims)).await, expected, "{name}");
+    }
+}
+
+/// The other signature that an ECDSA key accepts for the same message: `s` is replaced by the group's order less `s`.
+fn with_other_signature(token: &str) -> String {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
+    let mut borrowed = false;
+    for (byte, order) in signature[32..].iter_mut().zip(ORDER).rev() {
+        let (difference, first) = order.overflowing_sub(*byte);
+        let (difference, second) = difference.overflowing_sub(u8::from(borrowed));
+        (*byte, borrowed) = (difference, first || second);
+    }
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+#[tokio::test]
+async fn another_signature_does_not_rename_the_session() {
+    let signer = Signer::p256("k");
+    let authenticator = of(&[signer.jwk()]);
+    let token = signer.token(&json!({"sid": null}));
+    let other = with_other_signature(&token);
+    assert_ne!(token, other);
+    let [one, two] =
+        [authenticator.verify(&token).await.unwrap(), authenticator.verify(&other).await.unwrap()];
+    assert_eq!(one.session(), two.session());
+}
+
+#[tokio::test]
+async fn principal_ends_with_the_lifetime_at_the_latest() {
+    let signer = Signer::ed25519("k");
+    let token = signer.token(&json!({"exp": 253_402_300_799_u64}));
+    let seconds = async |authenticator: JwtAuthenticator| {
+        let end = authenticator.verify(&token).await.unwrap().expires_at().unwrap();
+        end.since(clock().now()).as_secs()
+    };
+    assert_eq!(seconds(of(&[signer.jwk()])).await, 24 * 60 * 60);
+    assert_eq!(seconds(of(&[signer.jwk()]).with_lifetime(Duration::from_mins(5))).await, 300);
+}
+
+#[tokio::test]
+async fn type_of_tokens_can_be_required() {
+    let signer = Signer::ed25519("k");
+    let other = "its type is another one";
+    let types = [
+        ("ok", json!("at+jwt")),
+        ("ok", json!("AT+JWT")),
+        ("ok", json!("application/at+jwt")),
+        ("ok", json!("Application/At+Jwt")),
+        (other, json!("JWT")),
+        (other, json!("logout+jwt")),
+        (other, json!("text/at+jwt")),
+        (other, json!("application/")),
+        (other, json!("")),
+        (other, json!("ünïcödé ünïcödé")),
+        (other, Value::Null),
+    ];
+    for required in ["at+jwt", "application/AT+jwt"] {
+        let authenticator = of(&[signer.jwk()]).with_type(required);
+        for (expected, typ) in &types {
+            let mut header = signer.header();
+            header["typ"] = typ.clone();
+            let token = signer.sign(&header, &claims(&json!({})));
+            assert_eq!(result(&authenticator, &token).await, *expected, "{typ}");
+        }
+        let without = signer.sign(&json!({"alg": "EdDSA", "kid": "k"}), &claims(&json!({})));
+        assert_eq!(result(&authenticator, &without).await, other);
+    }
+}
+
+#[test]
+fn errors_of_a_key_do_not_end_the_search() {
+    for error in [
+        TokenError::InvalidSignature,
+        TokenError::InvalidEcdsaKey,
+        TokenError::InvalidEddsaKey,
+        TokenError::InvalidRsaKey(String::new()),
+        TokenError::InvalidKeyFormat,
+        TokenError::Provider(String::new()),
+    ] {
+        assert_eq!(Rejection::of(&error), Rejection::Unverified(WRONG_SIGNATURE), "{error:?}");
+    }
+    for error in [
+        TokenError::InvalidToken,
+        TokenError::InvalidAudience,
+        TokenError::MissingRequiredClaim(String::new()),
+        TokenError::InvalidClaimFormat(String::new()),
+    ] {
+        assert!(matches!(Rejection::of(&error), Rejection::Invalid(_)), "{error:?}");
     }
 }
 
@@ -536,25 +682,26 @@ async fn log_has_the_reason_and_nothing_of_the_token() {
     let _log = tracing::subscriber::set_default(log.finish());
     let signer = Signer::ed25519("name-of-the-key");
     let authenticator = of(&[signer.jwk()]);
-    for changes in [
-        json!({}),
-        json!({"aud": "secret-audience"}),
-        json!({"sub": "secret-person"}),
-        json!({"exp": "secret-time"}),
-        json!({"nbf": "secret-time"}),
+    for (reason, changes) in [
+        ("it is malformed", json!({})),
+        ("its audience is another one", json!({"aud": "secret-audience"})),
+        ("it names no person", json!({"sub": "secret-person"})),
+        ("it lacks `exp`, `iss` or `aud`", json!({"exp": "secret-time"})),
+        ("its `nbf` is no time", json!({"nbf": "secret-time"})),
     ] {
         let token = signer.token(&changes);
-        let parts = request(&[&format!("Bearer {token}")]);
-        let _ = authenticator.authenticate(&parts).await;
+        let _ = authenticator.authenticate(&request(&[&format!("Bearer {token}")])).await;
         let cut = request(&[&format!("Bearer {}", &token[..token.len() - 3])]);
         let _ = authenticator.authenticate(&cut).await;
         let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        assert!(log.contains("a token is refused"), "{log}");
+        assert!(log.contains("a token is refused") && log.contains(reason), "{log}");
         for part in token.split('.').chain(["secret", PERSON, "name-of-the-key"]) {
             assert!(!log.contains(part), "{part} in {log}");
         }
-        assert!(!format!("{authenticator:?}{parts:?}").contains("secret"));
     }
+    let shared = with(JwtKeys::from_secret(&Secret::new(SECRET.to_owned())).unwrap());
+    let text = format!("{shared:?}");
+    assert!(text.contains(ISSUER) && !text.contains(SECRET), "{text}");
 }
 
 /// Server of a JWKS.
@@ -618,6 +765,11 @@ async fn pass(seconds: u64) {
     resume();
 }
 
+/// How many results are equal to each of these.
+fn count<const N: usize>(results: &[&str], of: [&str; N]) -> [usize; N] {
+    of.map(|one| results.iter().filter(|result| **result == one).count())
+}
+
 #[tokio::test]
 async fn unknown_key_fetches_the_set_once() {
     let (old, new) = (Signer::ed25519("old"), Signer::p256("new"));
@@ -626,16 +778,16 @@ async fn unknown_key_fetches_the_set_once() {
     let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
     assert_eq!(issuer.fetches(), 0, "the first request fetches it");
     assert_eq!(result(&authenticator, &old.token(&json!({}))).await, "ok");
-    // A flood of unknown keys, and of known ones, shortly after the first fetch.
+    // A flood of unknown keys shortly after the first fetch.
     let unknown: Vec<String> = (0..200)
         .map(|n| old.sign(&json!({"alg": "EdDSA", "kid": format!("unknown-{n}")}), &claims(&json!({}))))
         .collect();
-    for refused in join_all(unknown.iter().map(|token| result(&authenticator, token))).await {
-        assert_eq!(refused, NO_KEY);
-    }
+    let flood = async || join_all(unknown.iter().map(|token| result(&authenticator, token))).await;
+    assert_eq!(count(&flood().await, ["failed"]), [200], "their keys may be newer than the set");
     assert_eq!(issuer.fetches(), 1);
     // The issuer rotates its key.
     issuer.publish(&[&new]);
+    assert_eq!(result(&authenticator, &new.token(&json!({}))).await, "failed", "until the next fetch");
     pass(10).await;
     let valid = new.token(&json!({}));
     let tokens = (0..50).map(|_| result(&authenticator, &valid));
@@ -643,18 +795,137 @@ async fn unknown_key_fetches_the_set_once() {
         assert_eq!(accepted, "ok");
     }
     assert_eq!(issuer.fetches(), 2, "concurrent requests wait for one fetch");
-    assert_eq!(result(&authenticator, &old.token(&json!({}))).await, NO_KEY);
     pass(10).await;
-    for refused in join_all(unknown.iter().map(|token| result(&authenticator, token))).await {
-        assert_eq!(refused, NO_KEY);
-    }
+    // The fetch began after these requests. So many may wait for it.
+    assert_eq!(count(&flood().await, [NO_KEY, "failed"]), [64, 136]);
     assert_eq!(issuer.fetches(), 3);
     // Tokens that no key could verify do not fetch.
     pass(10).await;
-    for header in [json!({"alg": "none", "kid": "x"}), json!({"alg": "HS256", "kid": "x"})] {
-        assert_ne!(result(&authenticator, &old.sign(&header, &claims(&json!({})))).await, "ok");
+    for algorithm in ["none", "HS256", "RS384", "PS512"] {
+        let header = json!({"alg": algorithm, "kid": "x"});
+        let refused = result(&authenticator, &old.sign(&header, &claims(&json!({})))).await;
+        assert!([NO_JWT, NOT_ALLOWED].contains(&refused), "{algorithm}: {refused}");
     }
     assert_eq!(issuer.fetches(), 3);
+}
+
+#[tokio::test]
+async fn token_that_is_older_than_the_set_is_refused_without_a_fetch() {
+    let (current, removed) = (Signer::ed25519("k"), Signer::ed25519("removed"));
+    let issuer = Issuer::default();
+    issuer.publish(&[&current]);
+    let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
+    assert_eq!(result(&authenticator, &current.token(&json!({}))).await, "ok");
+    // By the clock skew, a token seems to be one minute younger.
+    for (expected, issued) in [
+        (NO_KEY, json!(NOW - 3_600)),
+        (NO_KEY, json!(NOW - 65)),
+        ("failed", json!(NOW - 55)),
+        ("failed", json!(NOW + 3_600)),
+        ("failed", json!("0")),
+        ("failed", Value::Null),
+    ] {
+        let token = removed.token(&json!({"iat": issued}));
+        assert_eq!(result(&authenticator, &token).await, expected, "{issued}");
+    }
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test]
+async fn unknown_keys_do_not_hold_requests() {
+    let (signer, new) = (Signer::ed25519("k"), Signer::ed25519("new"));
+    let issuer = Issuer::default();
+    issuer.publish(&[&signer]);
+    let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
+    assert_eq!(result(&authenticator, &signer.token(&json!({}))).await, "ok");
+    *issuer.delay.lock().unwrap() = Duration::from_secs(2);
+    pass(10).await;
+    let (unknown, known) = (new.token(&json!({})), signer.token(&json!({})));
+    let results = Mutex::new(Vec::new());
+    let flood = join_all((0..1_000).map(|_| async {
+        let result = result(&authenticator, &unknown).await;
+        results.lock().unwrap().push(result);
+    }));
+    assert!(timeout(Duration::from_millis(500), flood).await.is_err(), "some wait for the fetch");
+    assert_eq!(count(&results.lock().unwrap(), ["failed"]), [1_000 - 64]);
+    assert_eq!(result(&authenticator, &known).await, "ok");
+}
+
+#[tokio::test]
+async fn reused_id_or_none_is_found_by_a_fetch() {
+    let without_id = |mut object: Value| {
+        object.as_object_mut().unwrap().remove("kid");
+        object
+    };
+    for has_id in [true, false] {
+        let (old, new) = (Signer::ed25519("k"), Signer::ed25519("k"));
+        let shape = |object: Value| if has_id { object } else { without_id(object) };
+        let [old_key, new_key] = [&old, &new].map(|signer| shape(signer.jwk()));
+        let token = |signer: &Signer| signer.sign(&shape(signer.header()), &claims(&json!({})));
+        let issuer = Issuer::default();
+        issuer.send(Some(jwks(&[old_key])));
+        let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
+        assert_eq!(result(&authenticator, &token(&old)).await, "ok");
+        issuer.send(Some(jwks(&[new_key])));
+        assert_eq!(result(&authenticator, &token(&new)).await, "failed", "no fetch is allowed yet");
+        pass(10).await;
+        assert_eq!(result(&authenticator, &token(&new)).await, "ok");
+        pass(10).await;
+        assert_eq!(result(&authenticator, &token(&old)).await, WRONG_SIGNATURE);
+        assert_eq!(issuer.fetches(), 3);
+    }
+}
+
+#[tokio::test]
+async fn removed_key_is_refused_after_a_pause() {
+    let (removed, new) = (Signer::ed25519("removed"), Signer::ed25519("new"));
+    let issuer = Issuer::default();
+    issuer.publish(&[&removed]);
+    let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
+    let token = removed.token(&json!({}));
+    assert_eq!(result(&authenticator, &token).await, "ok");
+    issuer.publish(&[&new]);
+    *issuer.delay.lock().unwrap() = Duration::from_millis(200);
+    pass(3 * 24 * 60 * 60).await;
+    // The first request after the pause, and those that arrive during its fetch.
+    let results = join_all((0..20).map(|_| result(&authenticator, &token))).await;
+    assert_eq!(count(&results, [NO_KEY]), [20]);
+    assert_eq!(issuer.fetches(), 2);
+    assert_eq!(result(&authenticator, &new.token(&json!({}))).await, "ok");
+    // Before the maximum age, too.
+    issuer.publish(&[&removed]);
+    pass(660).await;
+    let token = new.token(&json!({}));
+    let results = join_all((0..20).map(|_| result(&authenticator, &token))).await;
+    assert_eq!(count(&results, ["ok"]), [0]);
+}
+
+#[tokio::test]
+async fn last_set_is_used_for_a_limited_time() {
+    let signer = Signer::ed25519("k");
+    let token = signer.token(&json!({}));
+    let issuer = Issuer::default();
+    let url = issuer.start().await;
+    for (minutes, keys) in [
+        (60, JwtKeys::from_url(&url).unwrap()),
+        (20, JwtKeys::from_url(&url).unwrap().with_max_stale_age(Duration::from_mins(20))),
+    ] {
+        issuer.publish(&[&signer]);
+        let authenticator = with(keys);
+        assert_eq!(result(&authenticator, &token).await, "ok");
+        // A set of broken keys is none.
+        let mut broken = signer.jwk();
+        broken["x"] = json!("AAAA");
+        issuer.send(Some(jwks(&[broken])));
+        pass(minutes * 60 - 10).await;
+        assert_eq!(result(&authenticator, &token).await, "ok");
+        pass(10).await;
+        assert_eq!(result(&authenticator, &token).await, "failed");
+        assert_eq!(result(&authenticator, &token).await, "failed");
+        issuer.publish(&[&signer]);
+        pass(10).await;
+        assert_eq!(result(&authenticator, &token).await, "ok");
+    }
 }
 
 #[tokio::test]
@@ -673,7 +944,8 @@ async fn set_is_refreshed_beside_requests() {
     assert_eq!(result(&authenticator, &old.token(&json!({}))).await, "ok", "the request does not wait");
     issuer.fetched(2).await;
     assert_eq!(result(&authenticator, &new.token(&json!({}))).await, "ok");
-    assert_eq!(result(&authenticator, &old.token(&json!({}))).await, WRONG_SIGNATURE);
+    let past = json!({"iat": NOW - 600});
+    assert_eq!(result(&authenticator, &old.token(&past)).await, WRONG_SIGNATURE);
 }
 
 #[tokio::test]
@@ -723,6 +995,7 @@ async fn last_set_is_kept_during_an_outage() {
     }
     issuer.publish(&[&new]);
     assert_eq!(result(&authenticator, &new.token(&json!({}))).await, "ok");
+    pass(10).await;
     assert_eq!(result(&authenticator, &signer.token(&json!({}))).await, NO_KEY);
 }
 
