@@ -323,13 +323,14 @@ impl BackendBuilder {
     /// Sets the password hasher. Default: [`Argon2id`](account::Argon2id) with the [`hash_cost`](Self::hash_cost).
     ///
     /// It must verify all hashes that the store has: after a change of the algorithm, also those of the former one. It has its own cost,
-    /// so it cannot be combined with a [`hash_cost`](Self::hash_cost).
+    /// so it cannot be combined with a [`hash_cost`](Self::hash_cost). Unused with a [`directory`](Self::directory) of the host.
     #[must_use]
     pub fn password_hasher(mut self, hasher: impl PasswordHasher) -> Self {
         self.password_hasher = Some(Arc::new(hasher));
         self
     }
-    /// Sets the cost of a password hash by Argon2id. Default: [`HashCost::RECOMMENDED`].
+    /// Sets the cost of a password hash by Argon2id. Default: [`HashCost::RECOMMENDED`]. Unused with a [`directory`](Self::directory) of the
+    /// host.
     #[must_use]
     pub const fn hash_cost(mut self, cost: HashCost) -> Self {
         self.hash_cost = Some(cost);
@@ -408,7 +409,7 @@ impl BackendBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for a store without [`keys`](Self::keys) or [`blobs`](Self::blobs), for an authenticator without a
-    /// [`directory`](Self::directory), for an invalid hash cost or one together with a [`password_hasher`](Self::password_hasher), for a handler
+    /// [`directory`](Self::directory), for built-in accounts with an invalid hash cost or one together with a [`password_hasher`](Self::password_hasher), for a handler
     /// whose queue is not among the [queues](Self::queue), for two handlers of one job name, for a queue name that is empty or has a comma
     /// or white space, for a [public URL](Self::public_url) that is not of the form `https://HOST/PREFIX`, for a
     /// [schedule](Self::schedule) without a handler, and for an [entry kind](Self::entry_kind) with

@@ -195,7 +195,7 @@ async fn purge_erases_any_number_of_couples() {
     for _ in 0..230 {
         let couple = fixture.couple([ana, fixture.world.account_id()]).await;
         fixture.fill(couple.id, 2).await;
-        let end = PairingChange::End { id: couple.id, at: fixture.world.now() };
+        let end = PairingChange::End { id: couple.id, members: couple.members, at: fixture.world.now() };
         fixture.store.commit(vec![end.into()]).await.unwrap();
         couples.push(couple.id);
     }

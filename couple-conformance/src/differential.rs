@@ -326,7 +326,11 @@ fn pairing_change() -> impl Strategy<Value = Change> {
         ),
         2 => (couple(), side(), any::<bool>(), any::<[bool; 2]>())
             .prop_map(|(id, side, wanted, read)| PairingChange::Restore { id, side, wanted, read }),
-        1 => (couple(), 0..12_u8).prop_map(|(id, time)| PairingChange::End { id, at: timestamp(time) }),
+        1 => (couple(), n(), n(), 0..12_u8).prop_map(|(id, a, b, time)| PairingChange::End {
+            id,
+            members: [account_id(a), account_id(b)],
+            at: timestamp(time),
+        }),
         1 => (n(), n(), 0..12_u8).prop_map(|(a, b, time)| PairingChange::Block(Block {
             blocker: account_id(a),
             blocker_email: World::default().email(name(a)).key().clone(),
@@ -494,6 +498,8 @@ fn upload_change() -> impl Strategy<Value = Change> {
         1 => (upload(), offset()).prop_map(|((owner, id), offset)| UploadChange::TakeOver { owner, id, offset }),
         1 => (upload(), 0..PICTURE_COUNT)
             .prop_map(|((owner, id), media)| UploadChange::Finish { owner, id, media: media_id(media) }),
+        1 => (0..2_u8, 0..12_u8)
+            .prop_map(|(n, time)| UploadChange::ExpireOf { owner: account_id(n), at: timestamp(time) }),
         1 => (upload(), 0..2_u8).prop_map(|((_, id), n)| UploadChange::Remove { owner: account_id(n), id }),
     ]
     .prop_map(Change::from)

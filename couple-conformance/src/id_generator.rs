@@ -47,7 +47,7 @@ pub async fn g2_ids_are_ordered_by_time(generator: impl IdGenerator) {
 /// Each of the last 62 bits is 1 in about half of the ids of one time.
 ///
 /// The same holds for the differences between consecutive ids, so that a counter does not pass.
-pub async fn g3_ids_do_not_count(generator: impl IdGenerator) {
+pub async fn g3_last_62_bits_are_random(generator: impl IdGenerator) {
     let ids: Vec<u64> = (0..1_000).map(|_| generator.generate(NOW).as_u64_pair().1).collect();
     let differences: Vec<u64> = ids.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
     for bit in 0..62 {

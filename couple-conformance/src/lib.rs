@@ -238,7 +238,7 @@ macro_rules! password_hasher {
 macro_rules! id_generator {
     ($factory:expr) => {
         $crate::checks! { $factory;
-            id_generator: g1_ids_are_unique, g2_ids_are_ordered_by_time, g3_ids_do_not_count;
+            id_generator: g1_ids_are_unique, g2_ids_are_ordered_by_time, g3_last_62_bits_are_random;
         }
     };
 }

@@ -235,7 +235,8 @@ pub async fn m6_ended_couple_accepts_no_picture(store: impl Store) {
     let unknown = world.couple_id();
     let nowhere = insert(&world.photo(unknown, ana, "b"));
     assert_eq!(conflict(&store, nowhere).await, Conflict::CoupleEnded(unknown));
-    must(&store, PairingChange::End { id: couple, at: world.now() }).await;
+    let members = store.couple(couple).await.unwrap().unwrap().members;
+    must(&store, PairingChange::End { id: couple, members, at: world.now() }).await;
     let late = insert(&world.photo(couple, ana, "b"));
     assert_eq!(conflict(&store, late).await, Conflict::CoupleEnded(couple));
     let named = MediaChange::Use { couple, id: photo.id, owner: ana, ready: false };

@@ -147,7 +147,7 @@ pub async fn p7_end_of_a_couple_unpairs_both_members(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let couple = world.stored_couple(&store).await;
-    let end = PairingChange::End { id: couple.id, at: world.later(5) };
+    let end = PairingChange::End { id: couple.id, members: couple.members, at: world.later(5) };
     assert_eq!(race(&store, (0..50).map(|_| vec![end.clone().into()]).collect()).await, 1);
     let ended = store.couple(couple.id).await.unwrap().unwrap();
     assert_eq!(ended, Couple { epoch: 2, ended_at: Some(world.later(5)), ..couple.clone() });
@@ -168,7 +168,7 @@ pub async fn p8_change_of_an_ended_couple_conflicts(store: impl Store) {
             PairingChange::Describe { id, title: None, anniversary: None },
             PairingChange::Restore { id, side: Side::First, wanted: true, read: [false, false] },
             PairingChange::Restore { id, side: Side::Second, wanted: true, read: [true, false] },
-            PairingChange::End { id, at: world.now() },
+            PairingChange::End { id, members: couple.members, at: world.now() },
         ]
     };
     for change in changes() {
@@ -244,7 +244,7 @@ pub async fn p11_couples_are_listed_newest_first(store: impl Store) {
     for _ in 0..3 {
         let couple = world.couple(members);
         must(&store, PairingChange::Pair(couple.clone())).await;
-        must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
+        must(&store, PairingChange::End { id: couple.id, members: couple.members, at: world.now() }).await;
         expected.insert(0, couple.id);
         world.clock.advance(Duration::from_secs(1));
     }
@@ -401,7 +401,8 @@ pub async fn p16_account_due_for_deletion_cannot_pair(store: impl Store) {
         assert!(race(&store, commits).await >= 1);
         assert_eq!(store.invites_of(id).await.unwrap(), [], "round {n}");
         if store.couple_of(id).await.unwrap().is_some() {
-            must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
+            must(&store, PairingChange::End { id: couple.id, members: couple.members, at: world.now() })
+                .await;
         }
         let late = insert_invite(world.invite(id, &name, None));
         assert_eq!(conflict(&store, late).await, Conflict::AccountChanged(id));
@@ -423,7 +424,7 @@ pub async fn p17_expecting_unpaired_conflicts_when_paired(store: impl Store) {
     for member in couple.members {
         assert_eq!(conflict(&store, expect(member)).await, Conflict::Paired(member));
     }
-    must(&store, PairingChange::End { id: couple.id, at: world.now() }).await;
+    must(&store, PairingChange::End { id: couple.id, members: couple.members, at: world.now() }).await;
     must(&store, expect(couple.members[0])).await;
 }
 
@@ -502,7 +503,7 @@ pub async fn p19_ended_couple_forgets_a_replaced_member(store: impl Store) {
     let replace = |side, with| PairingChange::Anonymize { couple: couple.id, side, with };
     let active = conflict(&store, replace(Side::First, with)).await;
     assert_eq!(active, Conflict::CoupleLives(couple.id));
-    must(&store, PairingChange::End { id: couple.id, at: world.later(1) }).await;
+    must(&store, PairingChange::End { id: couple.id, members: couple.members, at: world.later(1) }).await;
     let ended = store.couple(couple.id).await.unwrap().unwrap();
     // Another couple of the same member is not changed.
     let other = world.couple([ana, world.account_id()]);

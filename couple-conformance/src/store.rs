@@ -6,7 +6,7 @@ use couple_core::{
     Change, ChangeResult, CommitError, Committed, Conflict, ErrorKind, HostStatements, Store,
     account::AccountChange,
     job::{ClaimedJob, JobChange, NewJob},
-    pairing::{PairingChange, Side},
+    pairing::{Couple, PairingChange, Side},
     timeline::TimelineChange,
 };
 
@@ -39,7 +39,7 @@ pub async fn s2_changes_apply_in_order(store: impl Store) {
         PairingChange::Pair(first.clone()).into(),
         append(first.id, world.entry("one")),
         append(first.id, world.entry("two")),
-        PairingChange::End { id: first.id, at: world.now() }.into(),
+        PairingChange::End { id: first.id, members: people, at: world.now() }.into(),
         PairingChange::Pair(second.clone()).into(),
     ];
     assert!(all(&store, changes).await.appended_seqs().eq([1, 2]));
@@ -138,7 +138,7 @@ pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
     let store = Arc::new(store);
     let (mut commits, mut expected) = (Vec::new(), Vec::new());
     for n in 0..48_i64 {
-        let couple = world.stored_couple(&*store).await.id;
+        let Couple { id: couple, members, .. } = world.stored_couple(&*store).await;
         let job = world.job(&format!("q{n}"));
         let lease_until = world.later(30);
         let claim =
@@ -150,7 +150,7 @@ pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
             claim.into(),
             insert(&world.account(&format!("p{n}"))),
             append(couple, world.entry("two")),
-            PairingChange::End { id: couple, at: world.now() }.into(),
+            PairingChange::End { id: couple, members, at: world.now() }.into(),
             erase.into(),
         ];
         if n % 3 == 2 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use couple_core::{
     ChangeResult, Conflict, CoupleId, Store,
-    pairing::{PairingChange, Side},
+    pairing::{Couple, PairingChange, Side},
     timeline::{Body, Entry, NewEntry, Page, TimelineChange},
 };
 
@@ -225,9 +225,9 @@ pub async fn t10_read_position_never_moves_back(store: impl Store) {
 /// The log of an ended couple can be read but not written.
 pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
     let world = World::default();
-    let id = world.stored_couple(&store).await.id;
+    let Couple { id, members, .. } = world.stored_couple(&store).await;
     all(&store, vec![append(id, world.entry("a"))]).await;
-    must(&store, PairingChange::End { id, at: world.now() }).await;
+    must(&store, PairingChange::End { id, members, at: world.now() }).await;
     let changes = [
         TimelineChange::Append { couple: id, entry: world.entry("b") },
         edit(id, 1, Side::First, &world),
@@ -244,7 +244,7 @@ pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
 /// Erasing affects one member's entries and reactions in one range of an ended couple's log.
 pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
     let world = World::default();
-    let id = world.stored_couple(&store).await.id;
+    let Couple { id, members, .. } = world.stored_couple(&store).await;
     for n in 0..9 {
         let author = if n % 2 == 0 { Side::First } else { Side::Second };
         all(&store, vec![append(id, NewEntry { author: Some(author), ..world.entry(&n.to_string()) })]).await;
@@ -262,7 +262,7 @@ pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
     {
         must(&store, TimelineChange::React { couple: id, seq, side, emoji: Some("❤️".to_owned()) }).await;
     }
-    must(&store, PairingChange::End { id, at: world.now() }).await;
+    must(&store, PairingChange::End { id, members, at: world.now() }).await;
     let before = all_entries(&store, id).await;
     let mut erased = Vec::new();
     for (first, after) in [(0, 0), (3, 3), (6, 6)] {

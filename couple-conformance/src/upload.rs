@@ -216,6 +216,17 @@ pub async fn u7_expired_uploads_are_listed_by_expiry(store: impl Store) {
     all(&store, vec![remove(&uploads[1]).into(), remove(&uploads[2]).into()]).await;
     all(&store, vec![remove(&uploads[1]).into(), remove(&uploads[2]).into()]).await;
     assert_eq!(expired(99, 9).await, [uploads[0].id, uploads[3].id]);
+    // All uploads of one account expire, finished or not, and none later than before.
+    let other = ResumableUpload { expires_at: world.later(40), ..world.upload(world.account_id()) };
+    must(&store, insert(&other)).await;
+    must(&store, finish(&uploads[3], world.photo(world.couple_id(), owner, "b").id)).await;
+    for (at, expiry) in [(35, [30, 35]), (20, [20, 20])] {
+        must(&store, UploadChange::ExpireOf { owner, at: world.later(at) }).await;
+        for (upload, seconds) in [&uploads[0], &uploads[3]].into_iter().zip(expiry) {
+            assert_eq!(stored_upload(&store, upload.id).await.expires_at, world.later(seconds));
+        }
+    }
+    assert_eq!(stored_upload(&store, other.id).await, other);
 }
 
 /// Concurrent inserts never exceed the number of unfinished uploads together.

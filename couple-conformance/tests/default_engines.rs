@@ -48,6 +48,7 @@ enum HasherFault {
     /// As bcrypt does.
     Truncates,
     Unsalted,
+    IgnoresByteOfSalt(usize),
     StoresPassword,
     UnnamedAlgorithm,
     AlwaysOld,
@@ -76,6 +77,11 @@ impl PasswordHasher for FaultyHasher {
         match self.1 {
             HasherFault::Truncates => self.0.hash(&typed(text.get(..72).unwrap_or(text)), salt),
             HasherFault::Unsalted => self.0.hash(password, &[0; 16]),
+            HasherFault::IgnoresByteOfSalt(index) => {
+                let mut salt = *salt;
+                salt[index] = 0;
+                self.0.hash(password, &salt)
+            }
             HasherFault::StoresPassword => Ok(PasswordHash::from_stored(format!("$plain${text}"))),
             HasherFault::UnnamedAlgorithm => {
                 Ok(PasswordHash::from_stored(self.0.hash(password, salt)?.as_str().replacen('$', "", 1)))
@@ -125,7 +131,13 @@ async fn faulty_hashers_fail_their_checks() {
     fails!(h1_hash_matches_only_its_password(new(Fault::AcceptsAll)), "matches the hash of another one");
     fails!(h1_hash_matches_only_its_password(new(Fault::RefusesAll)), "does not match its hash");
     fails!(h1_hash_matches_only_its_password(new(Fault::Truncates)), "a password of 1024 bytes matches");
-    fails!(h2_hash_depends_on_its_salt(new(Fault::Unsalted)), "two salts give the same hash");
+    fails!(h2_hash_depends_on_its_salt(new(Fault::Unsalted)), "differ in the first byte give the same hash");
+    for (index, which) in [(0, "first"), (15, "last")] {
+        fails!(
+            h2_hash_depends_on_its_salt(new(Fault::IgnoresByteOfSalt(index))),
+            &format!("differ in the {which} byte give the same hash")
+        );
+    }
     let h3 = h3_hash_names_its_algorithm_and_hides_the_password;
     fails!(h3(new(Fault::StoresPassword)), "the hash contains the password");
     fails!(h3(new(Fault::UnnamedAlgorithm)), "does not begin with $");
@@ -173,9 +185,12 @@ async fn faulty_generators_fail_their_checks() {
     fails!(g1_ids_are_unique(FaultyIds::new(|millis| millis << 16, |_| 7)), "was created twice");
     fails!(g2_ids_are_ordered_by_time(FaultyIds::new(u64::swap_bytes, spread)), "is not after");
     fails!(g2_ids_are_ordered_by_time(FaultyIds::new(|millis| millis / 1_000, spread)), "is not after");
-    fails!(g3_ids_do_not_count(FaultyIds::new(|millis| millis << 16, |made| made)), "it is not random");
     fails!(
-        g3_ids_do_not_count(FaultyIds::new(|millis| millis << 16, spread)),
+        g3_last_62_bits_are_random(FaultyIds::new(|millis| millis << 16, |made| made)),
+        "it is not random"
+    );
+    fails!(
+        g3_last_62_bits_are_random(FaultyIds::new(|millis| millis << 16, spread)),
         "of the difference between ids"
     );
 }

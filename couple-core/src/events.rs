@@ -60,9 +60,14 @@ pub enum Event<'a> {
         couple: &'a Couple,
     },
     /// A couple ends, because a member leaves or is deleted. The store still returns it by its id.
+    ///
+    /// The erasure of a member replaces the member's id in the stored couple, possibly before a job reads it. So a
+    /// job that needs the members takes their ids from the event.
     CoupleEnded {
         /// Id of the couple.
         couple: CoupleId,
+        /// Both members.
+        members: [AccountId; 2],
         /// Time of the end.
         at: Timestamp,
     },
@@ -165,7 +170,9 @@ impl<'a> Event<'a> {
             Change::Pairing(change) => match change {
                 PairingChange::InsertInvite { invite, .. } => Some(Self::InviteSent { invite }),
                 PairingChange::Pair(couple) => Some(Self::CoupleFounded { couple }),
-                PairingChange::End { id, at } => Some(Self::CoupleEnded { couple: *id, at: *at }),
+                PairingChange::End { id, members, at } => {
+                    Some(Self::CoupleEnded { couple: *id, members: *members, at: *at })
+                }
                 PairingChange::FinishErasure { person, .. } => Some(Self::AccountErased { account: *person }),
                 PairingChange::CloseInvite { .. }
                 | PairingChange::WithdrawInvitesOf { .. }
@@ -216,6 +223,7 @@ impl<'a> Event<'a> {
                 | UploadChange::Append { .. }
                 | UploadChange::TakeOver { .. }
                 | UploadChange::Finish { .. }
+                | UploadChange::ExpireOf { .. }
                 | UploadChange::Remove { .. },
             )
             | Change::Job(

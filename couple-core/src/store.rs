@@ -127,6 +127,7 @@ impl Change {
                 | UploadChange::Append { .. }
                 | UploadChange::TakeOver { .. }
                 | UploadChange::Finish { .. }
+                | UploadChange::ExpireOf { .. }
                 | UploadChange::Remove { .. },
             )
             | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })

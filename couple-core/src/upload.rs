@@ -130,6 +130,13 @@ pub enum UploadChange {
         /// Id of the picture.
         media: MediaId,
     },
+    /// Sets the expiry of all uploads of an account, finished or not, to `at`, unless they expire earlier.
+    ExpireOf {
+        /// Account that owns the uploads.
+        owner: AccountId,
+        /// New expiry.
+        at: Timestamp,
+    },
     /// Removes an upload, if it exists.
     Remove {
         /// Account that owns the upload.
@@ -149,6 +156,7 @@ impl UploadChange {
             | Self::Append { owner, .. }
             | Self::TakeOver { owner, .. }
             | Self::Finish { owner, .. }
+            | Self::ExpireOf { owner, .. }
             | Self::Remove { owner, .. } => *owner,
         }
     }
@@ -165,7 +173,7 @@ impl UploadChange {
 /// * **U5** A declared length does not change.
 /// * **U6** Taking over parts, and inserting the upload that has them, is atomic.
 /// * **U7** Expired uploads are listed by expiry, the earliest first; removing an upload twice is no
-///   conflict.
+///   conflict. The uploads of an account, and of no other, can be made to expire.
 /// * **U8** An account never has more unfinished uploads than `most`: 50 concurrent inserts add as many as fit; finished ones do not
 ///   count.
 #[async_trait]

@@ -603,7 +603,7 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
             (vec![expect()], select("member", "account_id", literal(id.as_uuid())), Box::new(expect))
         }
         HeldRow::MemberOfCouple => {
-            let end = move || PairingChange::End { id: couple.id, at: now }.into();
+            let end = move || PairingChange::End { id: couple.id, members: couple.members, at: now }.into();
             (vec![found], select("member", "account_id", literal(id.as_uuid())), Box::new(end))
         }
         HeldRow::Invite | HeldRow::InviteOfInviter => {
@@ -1031,7 +1031,7 @@ async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::new(4);
     for _ in 0..100 {
         let couple = stored_couple(&*one, &world).await;
-        let end = vec![PairingChange::End { id: couple.id, at: world.now() }.into()];
+        let end = vec![PairingChange::End { id: couple.id, members: couple.members, at: world.now() }.into()];
         let (ended, appended) =
             tokio::join!(one.commit(end), other.commit(vec![append(couple.id, &world, "late")]));
         ended.unwrap();

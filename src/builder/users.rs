@@ -166,6 +166,9 @@ impl Backend {
     ///
     /// A host calls it before it deletes its own row of the user, because a repeat is harmless: it returns the time of the first request.
     ///
+    /// The id is never used again, also not for the same person: a returning user has a new id. The former one can upload no avatar, and
+    /// the blocks that others placed on it are erased.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), couple::Error> {
@@ -217,8 +220,8 @@ impl Backend {
 impl BackendBuilder {
     /// Sets the users of the host, in place of the built-in accounts. Default: the built-in accounts.
     ///
-    /// Pairing, profiles and invite mails ask it. The built-in accounts are then absent: their routes, jobs and schedules, and
-    /// [`Backend::accounts`]. For the HTTP routes the host also sets an [`authenticator`](Self::authenticator).
+    /// Pairing, profiles and invite mails ask it. The built-in accounts are then absent: [`Backend::accounts`], their routes, and
+    /// their jobs and schedules except `account.purge`, which erases users of the host too. For the HTTP routes the host also sets an [`authenticator`](Self::authenticator).
     #[must_use]
     pub fn directory(mut self, directory: impl Directory) -> Self {
         self.users.directory = Some(Arc::new(directory));

@@ -46,7 +46,7 @@ fn by(end: impl FnOnce() + Send + 'static) -> Option<EndSession> {
 async fn accounts() -> (Accounts, DirectorySample, AuthenticatorSample) {
     let world = World::default();
     let backend = Backend::builder().clock(world.clock.clone()).build().unwrap();
-    let [ana, ben, cleo] = ["ana", "ben", "cleo"].map(|name| world.account(name));
+    let [ana, ben, cleo] = ["Ana", "ben", "cleo"].map(|name| world.account(name));
     let session =
         |id: AccountId| Session { token: digest(&[id.to_string().as_bytes()]), ..world.session(id) };
     let (first, second) = (session(ana.id), session(ben.id));
@@ -72,7 +72,7 @@ async fn accounts() -> (Accounts, DirectorySample, AuthenticatorSample) {
 /// Users of the test's host: two with a session, and one who was deleted.
 fn host_users() -> (HostUsers, DirectorySample, AuthenticatorSample) {
     let users = HostUsers::default();
-    let people = ["ana@example.org", "ben@example.org"].map(|email| users.add(email));
+    let people = ["Ana@example.org", "ben@example.org"].map(|email| users.add(email));
     let deleted = (users.add("cleo@example.org"), EmailAddress::parse("email", "cleo@example.org").unwrap());
     let of_deleted = users.sign_in(deleted.0);
     users.delete(deleted.0);
@@ -195,6 +195,7 @@ enum Fault {
     // Of a directory.
     FindsAnyone,
     FindsNobody,
+    FindsByAddressAsTyped,
     KeepsProfile,
     KeepsContact,
     KeepsAddress,
@@ -287,6 +288,15 @@ impl Directory for Faulty {
         match self.fault {
             Fault::FindsAnyone => Ok(Some(self.people[0])),
             Fault::FindsNobody => Ok(None),
+            Fault::FindsByAddressAsTyped => {
+                for person in self.people {
+                    let contact = self.users.contact(person).await?;
+                    if contact.is_some_and(|contact| contact.email.as_str() == email.as_str()) {
+                        return Ok(Some(person));
+                    }
+                }
+                Ok(None)
+            }
             Fault::KeepsAddress if email == self.deleted.1.key() => Ok(Some(self.deleted.0)),
             _ => self.users.find_by_email(email).await,
         }
@@ -366,6 +376,11 @@ async fn faults_of_directories_are_found() {
     let d1 = d1_person_is_found_by_the_address_of_the_contact;
     assert_fails(d1(of(Fault::FindsAnyone)), "finds another person or none").await;
     assert_fails(d1(of(Fault::FindsNobody)), "finds another person or none").await;
+    assert_fails(d1(of(Fault::FindsByAddressAsTyped)), "finds another person or none").await;
+    let (mut faulty, mut sample) = of(Fault::FindsByAddressAsTyped);
+    faulty.people = ["dora@example.org", "emil@example.org"].map(|email| faulty.users.add(email));
+    sample.people = faulty.people;
+    assert_fails(d1((faulty, sample)), "give a person one with a capital letter").await;
     assert_fails(d1(of(Fault::Hangs)), "contact does not return within 5s").await;
     assert_fails(d1(of(Fault::Fails)), "contact fails").await;
     let d2 = d2_deleted_person_is_not_found;

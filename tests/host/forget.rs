@@ -9,13 +9,14 @@ use std::{
 
 use axum::{body::Body, http::Request};
 use couple::{
-    AccountId, Backend, Keyring, ManualClock,
+    AccountId, Backend, CoupleId, Keyring, ManualClock,
     account::{Account, AccountChange, AccountPolicy, PurgeAccounts, PurgeAccountsHandler},
     blobs::Blobs,
-    core::mail::Message,
+    core::{mail::Message, upload::UploadChange},
     events::Event,
+    gallery::ExpireUploads,
     job::{Context, Job, PurgeDead, PurgeOutcomes},
-    pairing::{Block, PairingChange, PurgeInvites},
+    pairing::{Block, Couple, PairingChange, PurgeInvites},
     timeline::{Body as EntryBody, Page},
 };
 use couple_conformance::World;
@@ -64,7 +65,9 @@ impl Fixture {
             .accounts(AccountPolicy::default().with_deletion_grace(GRACE))
             .on(|event, additions| match event {
                 Event::AccountErased { account } => additions.enqueue(&Heard(format!("erased {account}"))),
-                Event::CoupleEnded { couple, .. } => additions.enqueue(&Heard(format!("ended {couple}"))),
+                Event::CoupleEnded { couple, members, .. } => {
+                    additions.enqueue(&Heard(ended(*couple, *members)))
+                }
                 _ => Ok(()),
             })
             .jobs(move |jobs, _| {
@@ -118,6 +121,11 @@ impl Fixture {
     }
 }
 
+/// Text of the end of a couple, as the host's job hears it.
+fn ended(couple: CoupleId, [first, second]: [AccountId; 2]) -> String {
+    format!("ended {couple} of {first} and {second}")
+}
+
 /// All files below a folder.
 fn files(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -143,7 +151,7 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
 
     // A couple that has ended, with blocks in both directions.
     fixture.pair(&a, &c, "cleo@example.org").await;
-    let first = ports.store.couple_of(ana).await.unwrap().unwrap().id;
+    let first = ports.store.couple_of(ana).await.unwrap().unwrap();
     host.say(&a, "forgotten-text-1").await;
     host.upload(&a, "photo").await;
     assert_eq!(host.call("DELETE", "/v1/couple?block=true", &a, Value::Null).await.0, 204);
@@ -153,7 +161,7 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
 
     // The current couple.
     fixture.pair(&b, &a, "forgotten.name@example.org").await;
-    let second = ports.store.couple_of(ana).await.unwrap().unwrap().id;
+    let Couple { id: second, members, .. } = ports.store.couple_of(ana).await.unwrap().unwrap();
     let before = files(folder.path());
     host.say(&b, "stays").await;
     host.upload(&b, "photo").await;
@@ -186,6 +194,13 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
         }
     }
 
+    // An unfinished upload that would not expire for days.
+    let mut upload = World::default().upload(ana);
+    upload.metadata = "filename forgotten.jpg".to_owned();
+    upload.expires_at = ports.now().plus(Duration::from_hours(24 * 9));
+    let unfinished = upload.id;
+    ports.commit(vec![UploadChange::Insert { upload, most: 9 }.into()]).await.unwrap();
+
     let plan = backend.plan_forget(ana).await.unwrap();
     assert_eq!((plan.account, plan.due), (ana, ports.now().plus(GRACE)));
     assert_eq!((plan.ends, plan.erases.len(), plan.pictures), (Some(second), 2, 3));
@@ -194,7 +209,7 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     fixture.clock.advance(GRACE.checked_sub(Duration::from_secs(1)).unwrap());
     fixture.run(PurgeAccounts {}).await;
     assert_eq!(ports.store.couple_of(ana).await.unwrap().map(|couple| couple.id), Some(second));
-    assert_eq!(fixture.heard(), [format!("ended {first}")], "by leaving");
+    assert_eq!(fixture.heard(), [ended(first.id, first.members)], "by leaving");
 
     host.users.remove(ana);
     // The next run of the schedule.
@@ -202,7 +217,9 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     let due_plans = PurgeAccountsHandler::new(ports.clone(), 9).plan().await.unwrap();
     assert_eq!(due_plans, [backend.plan_forget(ana).await.unwrap()]);
     fixture.run(PurgeAccounts {}).await;
-    assert_eq!(fixture.heard(), [format!("ended {second}"), format!("erased {ana}")]);
+    assert_eq!(fixture.heard(), [ended(second, members), format!("erased {ana}")]);
+    // The stored couple names the erased member no longer.
+    assert!(!ports.store.couple(second).await.unwrap().unwrap().members.contains(&ana));
 
     // The partner is alone, and keeps own entries and pictures.
     assert_eq!(host.get("/v1/couple", &b).await.0, 404);
@@ -213,6 +230,10 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     let bodies: Vec<_> = entries.iter().map(|entry| entry.body.as_ref().map(EntryBody::as_str)).collect();
     assert_eq!(bodies, [Some(r#"{"text":"stays"}"#), None]);
     assert_eq!(ports.store.couples_of(ana).await.unwrap(), []);
+
+    fixture.clock.advance(Duration::from_mins(10));
+    fixture.run(ExpireUploads {}).await;
+    assert_eq!(ports.store.upload(unfinished).await.unwrap(), None);
 
     // Recorded responses, dead jobs and invites of other users have their own retention.
     fixture.clock.advance(Duration::from_hours(24 * 40));
@@ -270,7 +291,7 @@ async fn request_is_withdrawn_within_the_grace_period_only(store: TestStore) {
     assert!(!backend.withdraw_forget(ana).await.unwrap(), "the erasure has begun");
     fixture.run(PurgeAccounts {}).await;
     assert_eq!(fixture.heard(), [format!("erased {ana}")]);
-    // The directory still knows this user, who may therefore begin again.
+    // The library keeps no list of erased ids. It is the host that gives a returning user a new id.
     assert_eq!(invite().await, 201);
     backend.close().await.unwrap();
 }

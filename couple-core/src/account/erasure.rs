@@ -34,6 +34,9 @@ impl Erasures {
     /// of an account end, and its next sign-in withdraws the request. A repeated request changes nothing and
     /// returns the time of the first one. An unknown person may have data, so the request is accepted.
     ///
+    /// A host never uses the id of an erased person again: a returning user has a new id. The former one can upload
+    /// no avatar, and the blocks that others placed on it are erased.
+    ///
     /// # Errors
     /// Errors of the store.
     pub async fn request(&self, person: AccountId) -> Result<Timestamp, Error> {

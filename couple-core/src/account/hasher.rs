@@ -26,7 +26,7 @@ pub trait PasswordHasher: Send + Sync + 'static {
     /// Hashes a password with a salt of random bytes that is used once.
     ///
     /// # Errors
-    /// Any failure of the algorithm.
+    /// Any failure of the algorithm. The text of an error must not contain the password: it may be logged.
     fn hash(&self, password: &Password, salt: &[u8; 16]) -> Result<PasswordHash, Error>;
 
     /// Whether the password matches a stored hash.

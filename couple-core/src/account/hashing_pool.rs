@@ -85,7 +85,8 @@ impl HashingPool {
 
     /// Verifies a password, in the same time whether or not there is a stored hash.
     ///
-    /// `Some` if the password matches, with a new hash if the stored hash needs a rehash.
+    /// `Some` if the password matches, with a new hash if the stored hash needs a rehash. If the rehash fails, that
+    /// is logged and there is no new hash.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when the queue is full; [`ErrorKind::Corrupt`] when the stored hash is
@@ -101,10 +102,8 @@ impl HashingPool {
             let decoy = decoy(&*hasher)?;
             let matches = hasher.verify(stored.as_ref().unwrap_or(&decoy), &password)?;
             match stored {
-                Some(stored) if matches && hasher.needs_rehash(&stored) => {
-                    hasher.hash(&password, &salt).map(|rehashed| Some(Some(rehashed)))
-                }
-                stored => Ok((matches && stored.is_some()).then_some(None)),
+                Some(stored) if matches => Ok(Some(rehash(&*hasher, &stored, &password, &salt))),
+                _ => Ok(None),
             }
         })
         .await
@@ -150,6 +149,29 @@ impl HashingPool {
         answered.await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Internal, "hash password").context("the password hasher panicked"))
         })
+    }
+}
+
+/// New hash of a password that matches `stored`, if it needs one.
+///
+/// A failure leaves the stored hash in place and refuses nobody: the password is right. The next sign-in tries again.
+fn rehash(
+    hasher: &dyn PasswordHasher,
+    stored: &PasswordHash,
+    password: &Password,
+    salt: &[u8; 16],
+) -> Option<PasswordHash> {
+    let replace = || hasher.needs_rehash(stored).then(|| hasher.hash(password, salt)).transpose();
+    match catch_unwind(AssertUnwindSafe(replace)) {
+        Ok(Ok(replaced)) => replaced,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "could not replace a password hash; the stored hash stays");
+            None
+        }
+        Err(_) => {
+            tracing::error!("the password hasher panicked at a rehash; the stored hash stays");
+            None
+        }
     }
 }
 
@@ -239,6 +261,43 @@ mod tests {
         let upgraded = strong.verify(Some(&hash), typed("one")).await.unwrap().unwrap().unwrap();
         assert_eq!(strong.verify(Some(&upgraded), typed("one")).await.unwrap(), Some(None));
         assert_eq!(strong.verify(Some(&hash), typed("two")).await.unwrap(), None);
+    }
+
+    /// Hasher for which every stored hash is old, and which cannot hash passwords above 72 bytes.
+    struct Limited {
+        inner: Argon2id,
+        panics: bool,
+    }
+
+    impl PasswordHasher for Limited {
+        fn hash(&self, password: &Password, salt: &[u8; 16]) -> Result<PasswordHash, Error> {
+            let length = password.expose().len();
+            assert!(!self.panics || length <= 72);
+            if length > 72 {
+                return Err(Error::new(ErrorKind::Internal, "hash password"));
+            }
+            self.inner.hash(password, salt)
+        }
+        fn verify(&self, hash: &PasswordHash, password: &Password) -> Result<bool, Error> {
+            self.inner.verify(hash, password)
+        }
+        fn needs_rehash(&self, _: &PasswordHash) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_rehash_accepts_the_right_password() {
+        let long = "x".repeat(100);
+        let hash = |text| argon2id(8, 1).hash(&typed(text), &[7; 16]).unwrap();
+        let (of_long, of_short) = (hash(&long), hash("one"));
+        for panics in [false, true] {
+            let pool = pool(Limited { inner: argon2id(8, 1), panics }, 8);
+            assert_eq!(pool.verify(Some(&of_long), typed(&long)).await.unwrap(), Some(None), "{panics}");
+            assert_eq!(pool.verify(Some(&of_long), typed("two")).await.unwrap(), None, "{panics}");
+            let replaced = pool.verify(Some(&of_short), typed("one")).await.unwrap();
+            assert!(matches!(replaced, Some(Some(_))), "{panics}: {replaced:?}");
+        }
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ use crate::{
     media::{self, MediaChange, Space},
     pairing::{Couple, PairingChange, Side},
     timeline::TimelineChange,
+    upload::UploadChange,
 };
 
 /// Result of a dry run: data of one account, or of one user of a host, that a purge would remove.
@@ -278,7 +279,7 @@ impl PurgeAccountsHandler {
             }
         }];
         if let Some(couple) = self.ports.store.couple_of(id).await? {
-            changes.push(PairingChange::End { id: couple.id, at: now }.into());
+            changes.push(PairingChange::End { id: couple.id, members: couple.members, at: now }.into());
         }
         if !self.commit_unless_conflict(changes).await? {
             return Ok(PurgeOutcome::Changed);
@@ -312,7 +313,10 @@ impl PurgeAccountsHandler {
         let close = MediaChange::Close { account: id };
         // Remove invites and blocks that were added since the previous step, and the row in `member`.
         let forget = PairingChange::Forget { account: id, cap: ROW_STEP };
-        let erased = self.commit_unless_conflict(vec![end, close.into(), forget.into()]).await?;
+        // The job that removes expired uploads also deletes their parts.
+        let expire = UploadChange::ExpireOf { owner: id, at: now };
+        let changes = vec![end, close.into(), forget.into(), expire.into()];
+        let erased = self.commit_unless_conflict(changes).await?;
         Ok(if erased { PurgeOutcome::Purged } else { PurgeOutcome::Changed })
     }
 
@@ -429,7 +433,7 @@ impl PurgeStep<'_> {
         }
         let ports = &self.handler.ports;
         // An id of its own: couples with one id in common could be attributed to one person.
-        let with = AccountId::new(&*ports.clock, &*ports.entropy);
+        let with = ports.new_id();
         let change = PairingChange::Anonymize { couple: couple.id, side, with };
         let replaced = self.handler.commit_unless_conflict(vec![change.into()]).await?;
         Ok((!replaced).then_some(PurgeOutcome::Changed))

@@ -82,6 +82,8 @@ pub enum PairingChange {
     End {
         /// Id of the couple.
         id: CoupleId,
+        /// Both members, for the [event](crate::events::Event::CoupleEnded). A store unpairs those of its row.
+        members: [AccountId; 2],
         /// Time of the end.
         at: Timestamp,
     },

@@ -252,7 +252,7 @@ pub fn leave(
     now: Timestamp,
 ) -> Result<Vec<Change>, PairingError> {
     let (couple, _) = require_member(couple, person.id)?;
-    let end: Change = PairingChange::End { id: couple.id, at: now }.into();
+    let end: Change = PairingChange::End { id: couple.id, members: couple.members, at: now }.into();
     Ok(std::iter::once(end).chain(block.then(|| block_partner(couple, person, now)).flatten()).collect())
 }
 

@@ -96,7 +96,7 @@ impl PairingTables {
                 couple.restore[side.index()] = wanted;
                 self.put_couple(couple);
             }
-            PairingChange::End { id, at } => {
+            PairingChange::End { id, at, .. } => {
                 let couple = self.active_couple(id)?;
                 for member in couple.members {
                     self.members.remove(&member);

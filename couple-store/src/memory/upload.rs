@@ -53,6 +53,12 @@ impl UploadTables {
                 let finished = ResumableUpload { media: Some(media), parts: Vec::new(), ..upload };
                 self.uploads.put(id, finished);
             }
+            UploadChange::ExpireOf { owner, at } => {
+                let later = |upload: &&ResumableUpload| upload.owner == owner && upload.expires_at > at;
+                for upload in self.uploads.values().filter(later).cloned().collect::<Vec<_>>() {
+                    self.uploads.put(upload.id, ResumableUpload { expires_at: at, ..upload });
+                }
+            }
             UploadChange::Remove { owner, id } => {
                 if self.owned(owner, id).is_some() {
                     self.uploads.remove(&id);

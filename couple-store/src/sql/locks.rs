@@ -221,6 +221,7 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | UploadChange::Append { .. }
             | UploadChange::TakeOver { .. }
             | UploadChange::Finish { .. }
+            | UploadChange::ExpireOf { .. }
             | UploadChange::Remove { .. },
         )
         | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
@@ -269,6 +270,7 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
             | UploadChange::Append { owner, .. }
             | UploadChange::TakeOver { owner, .. }
             | UploadChange::Finish { owner, .. }
+            | UploadChange::ExpireOf { owner, .. }
             | UploadChange::Remove { owner, .. } => locks.push(Lock::UploadsOf(owner.as_uuid())),
         },
         Change::Job(change) => match change {
@@ -531,8 +533,9 @@ mod tests {
     #[test]
     fn end_of_a_couple_locks_the_rows_of_its_members() {
         let world = World::default();
-        let couple_id = world.couple([world.account_id(), world.account_id()]).id;
-        let locks = locks_of(&[PairingChange::End { id: couple_id, at: world.now() }.into()]);
+        let members = [world.account_id(), world.account_id()];
+        let couple_id = world.couple(members).id;
+        let locks = locks_of(&[PairingChange::End { id: couple_id, members, at: world.now() }.into()]);
         assert_eq!(locks, [couple(couple_id), Lock::MembersOf(couple_id.as_uuid())]);
     }
 

@@ -148,7 +148,7 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(i64::from(read[1]));
             require_one_row(statement.execute(connection).await?, Conflict::CoupleChanged(*id))?;
         }
-        PairingChange::End { id, at } => {
+        PairingChange::End { id, at, .. } => {
             let ended = Statement::<D>::new(END).time(*at).bind(id.as_uuid()).execute(connection).await?;
             require_one_row(ended, Conflict::CoupleEnded(*id))?;
             if let Some([first, second]) = members::<D>(connection, *id).await? {

@@ -47,6 +47,7 @@ statements! {
     APPEND = "UPDATE couple_resumable_upload SET received = $1, parts = $2 WHERE id = $3";
     TAKE_OVER = "DELETE FROM couple_resumable_upload WHERE id = $1";
     FINISH = "UPDATE couple_resumable_upload SET media_id = $1, parts = '' WHERE id = $2";
+    EXPIRE_OF = "UPDATE couple_resumable_upload SET expires_at = $1 WHERE owner = $2 AND expires_at > $3";
     REMOVE = "DELETE FROM couple_resumable_upload WHERE id = $1 AND owner = $2";
 }
 
@@ -86,6 +87,11 @@ pub(super) async fn apply<D: Dialect>(
         UploadChange::Finish { id, media, .. } => {
             unfinished.get(*id)?;
             let statement = Statement::<D>::new(FINISH).bind(media.as_uuid()).bind(id.as_uuid());
+            statement.execute(connection).await?;
+            Ok(())
+        }
+        UploadChange::ExpireOf { owner, at } => {
+            let statement = Statement::<D>::new(EXPIRE_OF).time(*at).bind(owner.as_uuid()).time(*at);
             statement.execute(connection).await?;
             Ok(())
         }
