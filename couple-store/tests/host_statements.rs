@@ -46,6 +46,10 @@ enum Host {
     Hangs,
     /// Runs the statements, and panics.
     Panics,
+    /// Panics before it returns a future.
+    PanicsInCall,
+    /// Runs the statements, and waits for 1.7 s.
+    IsSlow,
     /// Takes the first row of `mood` that is not locked, and adds 100 to it.
     TakesFreeRow,
 }
@@ -101,6 +105,7 @@ macro_rules! engine {
                 let runs = runs.clone();
                 <$store>::host_change(move |connection| {
                     runs.fetch_add(1, Ordering::SeqCst);
+                    assert!(!matches!(host, Host::PanicsInCall), "the function of the host panics");
                     Box::pin(async move {
                         if let Host::Begins(end) = host {
                             let mut inner = connection.begin().await?;
@@ -124,6 +129,10 @@ macro_rules! engine {
                             Host::Refuses => Err(NotToday.into()),
                             Host::IgnoresErrors => Ok(()),
                             Host::Hangs => pending().await,
+                            Host::IsSlow => {
+                                sleep(Duration::from_millis(1_700)).await;
+                                Ok(done.map(drop)?)
+                            }
                             Host::Panics => panic!("the statements of the host panic"),
                             _ => Ok(done.map(drop)?),
                         }
@@ -310,20 +319,61 @@ async fn hanging_statements<E: Engine>() {
     store.close().await.unwrap();
 }
 
-/// A task that panics is started again, and counted.
+/// A panic of the host's function fails its own commit, and none that waits behind it.
 async fn panicking_statements<E: Engine>() {
     let at = E::fresh().await;
     let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    for (n, host) in [Host::Panics, Host::PanicsInCall].into_iter().enumerate() {
+        let account = world.account(&format!("p{n}"));
+        let panics = E::change("INSERT INTO mood VALUES (2)", host, &runs);
+        let insert = E::change("UPDATE mood SET n = n + 10", Host::Runs, &runs);
+        let (panicked, inserted) = tokio::join!(
+            store.commit(vec![AccountChange::Insert(account.clone()).into(), panics]),
+            store.commit(vec![insert]),
+        );
+        let error = failure(panicked);
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert!(error.to_string().contains("panicked"), "{error}");
+        inserted.unwrap();
+        assert_eq!(store.account(account.id).await.unwrap(), None);
+    }
     assert_eq!(store.writer_restarts(), 0);
-    let account = world.account("ana");
-    let panics = E::change("INSERT INTO mood VALUES (2)", Host::Panics, &runs);
-    let error = failure(store.commit(vec![AccountChange::Insert(account.clone()).into(), panics]).await);
-    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    let insert = E::change("INSERT INTO mood VALUES (3)", Host::Runs, &runs);
-    store.commit(vec![insert]).await.unwrap();
-    assert_eq!(store.writer_restarts(), 1);
-    assert_eq!(store.account(account.id).await.unwrap(), None);
-    assert_eq!(E::moods(&at).await, [1, 3]);
+    assert_eq!(E::moods(&at).await, [21]);
+    store.close().await.unwrap();
+}
+
+/// Of commits with slow statements that are made together, one runs, and the others are refused before they begin.
+async fn queued_statements<E: Engine>(host: Host) {
+    let at = E::fresh().await;
+    let (store, world, runs) = (E::open(&at).await, World::default(), Arc::default());
+    let mut commits = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let (store, slow) = (store.clone(), E::change("UPDATE mood SET n = n + 1", host, &runs));
+        commits.spawn(async move { store.commit(vec![slow]).await });
+    }
+    while runs.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let started = Instant::now();
+    store.commit(vec![AccountChange::Insert(world.account("ana")).into()]).await.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(2_600), "{:?}", started.elapsed());
+    let (mut ran, mut refused) = (0, 0);
+    for result in commits.join_all().await {
+        match result {
+            Ok(_) if matches!(host, Host::IsSlow) => ran += 1,
+            Err(CommitError::Failed(error)) if error.kind() == ErrorKind::Overloaded => refused += 1,
+            Err(CommitError::Failed(error)) if matches!(host, Host::Hangs) => {
+                assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+                ran += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((ran, refused, runs.load(Ordering::SeqCst)), (1, 4, 1));
+    let again = E::change("UPDATE mood SET n = n + 1", Host::Runs, &runs);
+    timeout(Duration::from_secs(4), store.commit(vec![again])).await.expect("statements go on").unwrap();
+    let moods = if matches!(host, Host::IsSlow) { [3] } else { [2] };
+    assert_eq!(E::moods(&at).await, moods);
     store.close().await.unwrap();
 }
 
@@ -415,8 +465,13 @@ macro_rules! engines {
                 hanging_statements::<$engine>().await;
             }
             #[tokio::test]
-            async fn statements_that_panic_are_counted_as_a_restart() {
+            async fn statements_that_panic_fail_their_own_commit() {
                 panicking_statements::<$engine>().await;
+            }
+            #[tokio::test]
+            async fn late_statements_are_refused_and_delay_no_other_commit() {
+                queued_statements::<$engine>(Host::IsSlow).await;
+                queued_statements::<$engine>(Host::Hangs).await;
             }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn concurrent_statements_on_one_row_all_succeed() {
@@ -442,6 +497,24 @@ async fn slow_statements_do_not_delay_blocked_commits() {
 async fn statements_skip_locked_rows_or_wait_for_them() {
     statements_and_locks::<MariaDb>().await;
     statements_and_locks::<PostgreSql>().await;
+}
+
+/// The next commits have a new connection, without settings and temporary tables of the host.
+#[tokio::test]
+async fn settings_of_the_host_in_sqlite_affect_no_other_commit() {
+    let at = Sqlite::fresh().await;
+    let (store, world, runs) = (Sqlite::open(&at).await, World::default(), Arc::default());
+    let settings = ["PRAGMA query_only = 1", "CREATE TEMP TABLE couple_account (id)"];
+    for (n, sql) in settings.into_iter().enumerate() {
+        for host in [Host::Runs, Host::Refuses] {
+            let result = store.commit(vec![Sqlite::change(sql, host, &runs)]).await;
+            assert_eq!(result.is_ok(), matches!(host, Host::Runs), "{sql}: {result:?}");
+            let account = world.account(&format!("p{n}{}", matches!(host, Host::Runs)));
+            store.commit(vec![AccountChange::Insert(account.clone()).into()]).await.unwrap();
+            assert_eq!(store.account(account.id).await.unwrap(), Some(account), "{sql}");
+        }
+    }
+    store.close().await.unwrap();
 }
 
 /// The thread of SQLite stops a statement that would run for ever, and with it the lock of the file.

@@ -56,6 +56,7 @@ async fn writer_restarts_after_a_panic() {
         store.ping().await.unwrap();
         // Nothing was written, and no lock is held.
         store.commit(insert(&n.to_string(), 1)).await.unwrap();
+        assert_eq!(store.writer_restarts(), n + 1);
     }
     store.close().await.unwrap();
 }

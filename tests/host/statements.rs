@@ -7,6 +7,7 @@ use couple::{
     blobs::Blobs,
     core::{Change, CommitError, live::Topic},
     events::Event,
+    media::MediaChange,
     pairing::PairingChange,
     store::sql::{SqliteOptions, SqliteStore},
     timeline::{NewEntry, TimelineChange},
@@ -100,9 +101,21 @@ async fn readiness_counts_restarts_of_writers() {
         serde_json::from_slice::<serde_json::Value>(&body).unwrap()
     };
     assert_eq!(readiness().await["writer_restarts"], 0);
+    // A panic of the host's function ends no task.
     let panics =
         SqliteStore::commit_with_sql(backend.ports(), Vec::new(), |_| panic!("the host's function panics"));
     panics.await.unwrap_err();
+    assert_eq!(readiness().await["writer_restarts"], 0);
+    let (world, store) = (couple_conformance::World::default(), &backend.ports().store);
+    let couple = world.stored_couple(store).await;
+    let insert = |content: &str, bytes| {
+        let mut media = world.photo(couple.id, couple.members[0], content);
+        media.source.as_mut().unwrap().bytes = bytes;
+        vec![MediaChange::Insert { media, most: i64::MAX }.into()]
+    };
+    store.commit(insert("first", 1)).await.unwrap();
+    // The sum overflows, which panics in debug builds.
+    store.commit(insert("overflow", i64::MAX)).await.unwrap_err();
     // The caller may have its error before the task is started again.
     backend.ports().commit(vec![PairingChange::Pair(new_couple(backend.ports())).into()]).await.unwrap();
     assert_eq!(readiness().await["writer_restarts"], 1);

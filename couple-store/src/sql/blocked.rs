@@ -8,7 +8,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use couple_core::{Error, ErrorKind};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -49,8 +48,7 @@ impl BlockedQueue {
     pub(super) fn push(&self, mut request: CommitRequest) {
         request.registration = Some(self.locks.register_commit(request.locks.clone()));
         if let Err(error) = self.queue.try_send(request) {
-            let full = Error::new(ErrorKind::Overloaded, "commit").context("too many commits wait for locks");
-            error.into_inner().refuse(full);
+            error.into_inner().refuse_as_overloaded("too many commits wait for locks");
         }
     }
 
@@ -80,6 +78,21 @@ fn unchecked_locks(requests: &[CommitRequest]) -> Vec<Lock> {
     requests.iter().flat_map(|request| &request.locks).filter(|lock| !lock.is_row()).copied().collect()
 }
 
+/// Fails the commits that have waited for longer than `max_age`: nothing was written.
+fn refuse_late(waiting: &mut Vec<CommitRequest>, max_age: Duration) {
+    for mut request in waiting.extract_if(.., |request| request.age() > max_age) {
+        if let Some(registration) = &mut request.registration {
+            registration.timed_out();
+        }
+        let reason = if request.runs_host_statements() {
+            "a lock, or other commits with statements of the host, delayed the commit"
+        } else {
+            "a row that the commit changes is locked by another transaction"
+        };
+        request.refuse_as_overloaded(reason);
+    }
+}
+
 /// Retries commits until they time out.
 pub(super) async fn serve<D: Dialect>(
     mut connection: WriterConnection<D>,
@@ -91,6 +104,8 @@ pub(super) async fn serve<D: Dialect>(
     let mut inbox = inbox.lock().await;
     let mut waiting: Vec<CommitRequest> = Vec::new();
     let mut pause = MIN_PAUSE;
+    // Refuse a commit while its caller still waits.
+    let max_age = timeout * 3 / 4;
     loop {
         if waiting.is_empty() {
             pause = MIN_PAUSE;
@@ -105,28 +120,18 @@ pub(super) async fn serve<D: Dialect>(
             }
         }
         let before = waiting.len();
-        // Fail the commit while its caller still waits: nothing was written.
-        for mut request in
-            waiting.extract_if(.., |request| request.age() > timeout * 3 / 4).collect::<Vec<_>>()
-        {
-            if let Some(registration) = &mut request.registration {
-                registration.timed_out();
-            }
-            let reason = if request.runs_host_statements() {
-                "a lock, or other commits with statements of the host, delayed the commit"
-            } else {
-                "a row that the commit changes is locked by another transaction"
-            };
-            request.refuse(Error::new(ErrorKind::Overloaded, "commit").context(reason));
-        }
+        refuse_late(&mut waiting, max_age);
         let mut left = Vec::new();
         let separate: Vec<_> = waiting.extract_if(.., |request| request.locks_unknown_rows()).collect();
         while !waiting.is_empty() {
             let mut batch: Vec<CommitRequest> = waiting.drain(..waiting.len().min(merge)).collect();
+            refuse_late(&mut batch, max_age);
             left.extend(connection.round(&mut batch).await);
         }
         for request in separate {
             let mut one = vec![request];
+            // Statements of the host before it in this round can have taken two seconds.
+            refuse_late(&mut one, max_age);
             let running = locks.register_transaction(&mut locks.lock(), unchecked_locks(&one));
             left.extend(connection.round(&mut one).await);
             drop(running);

@@ -1,8 +1,11 @@
 //! Commits that wait for a writer.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use couple_core::{Change, CommitError, Committed, Error, job::JobChange};
+use couple_core::{Change, CommitError, Committed, Error, ErrorKind, job::JobChange};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -23,10 +26,22 @@ pub(super) struct CommitRequest {
     pub(super) locks: Vec<Lock>,
     pub(super) answer: oneshot::Sender<CommitResult>,
     since: Instant,
+    start: CommitStart,
     /// Number of runs that failed transiently for a reason other than a lock.
     pub(super) tries: u32,
     /// Registration as a blocked commit; none until a lock blocks it.
     pub(super) registration: Option<CommitRegistration>,
+}
+
+/// Whether a commit began: true once a writer runs it, false once its caller stopped waiting before that.
+#[derive(Clone, Default)]
+pub(super) struct CommitStart(Arc<OnceLock<bool>>);
+
+impl CommitStart {
+    /// Prevents the start. Returns false if the commit has begun, so that its outcome is unknown.
+    pub(super) fn cancel(&self) -> bool {
+        !*self.0.get_or_init(|| false)
+    }
 }
 
 impl CommitRequest {
@@ -34,7 +49,26 @@ impl CommitRequest {
     pub(super) fn new(changes: Vec<Change>) -> (Self, oneshot::Receiver<CommitResult>) {
         let (answer, answered) = oneshot::channel();
         let locks = locks_of(&changes);
-        (Self { changes, locks, answer, since: Instant::now(), tries: 0, registration: None }, answered)
+        (
+            Self {
+                changes,
+                locks,
+                answer,
+                since: Instant::now(),
+                start: CommitStart::default(),
+                tries: 0,
+                registration: None,
+            },
+            answered,
+        )
+    }
+    /// Start of the commit, for its caller.
+    pub(super) fn start(&self) -> CommitStart {
+        self.start.clone()
+    }
+    /// Marks the commit as begun. Returns false if its caller has stopped waiting.
+    pub(super) fn begin(&self) -> bool {
+        !self.is_abandoned() && *self.start.0.get_or_init(|| true)
     }
     /// Whether a statement of the commit skips locked rows.
     pub(super) fn skips_locked_rows(&self) -> bool {
@@ -72,6 +106,10 @@ impl CommitRequest {
     /// Time since the commit entered the queue.
     pub(super) fn age(&self) -> Duration {
         self.since.elapsed()
+    }
+    /// Fails the commit, because it waited for too long or there was no room for it.
+    pub(super) fn refuse_as_overloaded(self, reason: &'static str) {
+        self.refuse(Error::new(ErrorKind::Overloaded, "commit").context(reason));
     }
     /// Fails the commit: its caller gets the error.
     pub(super) fn refuse(self, error: Error) {

@@ -1,10 +1,11 @@
 //! Statements of the host in the transaction of a commit.
 
-use std::{pin::Pin, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::Pin, time::Duration};
 
 use couple_core::{
     BoxError, Change, ChangeResult, CommitError, Committed, Error, ErrorKind, HostStatements, Ports,
 };
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use super::{Dialect, SqlStore, TableConnection, apply_error::ApplyError};
@@ -22,9 +23,9 @@ type RunStatements<D> =
 const STATEMENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 // Savepoint around the statements. It does not exist any more if they ended the transaction.
-const BEFORE: &str = "SAVEPOINT host_statements";
-const AFTER: &str = "RELEASE SAVEPOINT host_statements";
-const UNDO: &str = "ROLLBACK TO SAVEPOINT host_statements";
+const SET_SAVEPOINT: &str = "SAVEPOINT host_statements";
+const RELEASE_SAVEPOINT: &str = "RELEASE SAVEPOINT host_statements";
+const ROLLBACK_TO_SAVEPOINT: &str = "ROLLBACK TO SAVEPOINT host_statements";
 
 impl<D: Dialect> SqlStore<D> {
     /// Creates a change that runs statements of the host in the transaction of its commit.
@@ -39,6 +40,11 @@ impl<D: Dialect> SqlStore<D> {
     /// An error of `run` undoes the commit, which then fails with an [`Error`] of kind
     /// [`ErrorKind::Rejected`]; its `source` is the error of `run`. A lock that another transaction holds and a
     /// lost connection count as errors of the database, if `run` returns the [`sqlx::Error`].
+    ///
+    /// A panic of `run` undoes the commit, too, which then fails with [`ErrorKind::Internal`].
+    ///
+    /// In SQLite, commits wait for one another. One with statements that has waited for 1.5 s fails with
+    /// [`ErrorKind::Overloaded`] instead of running; on a server, so does one whose caller would stop waiting.
     ///
     /// `run` has two seconds, and must not end the transaction by a statement such as `COMMIT` or `ROLLBACK`. If it
     /// takes longer or ends the transaction, its connection is closed and the commit fails with
@@ -81,27 +87,33 @@ pub(super) async fn apply<D: Dialect>(
     let Some(SqlStatements(run)) = statements.downcast_ref::<SqlStatements<D>>() else {
         return Err(wrong("the statements of the host were made for another database"));
     };
-    D::run(connection.inner, BEFORE).await?;
+    D::run(connection.inner, SET_SAVEPOINT).await?;
     D::interrupt_after(connection.inner, STATEMENTS_TIMEOUT).await?;
-    let Ok(ran) = timeout(STATEMENTS_TIMEOUT, run(connection.inner)).await else {
+    // The call is in the block, so that a panic of the function itself is caught, too.
+    let running = AssertUnwindSafe(async { run(connection.inner).await }).catch_unwind();
+    let Ok(ran) = timeout(STATEMENTS_TIMEOUT, running).await else {
         return Err(ApplyError::Unknown("the statements of the host took longer than 2 s".to_owned()));
     };
     D::cancel_interrupt(connection.inner).await?;
     let failed = match ran {
-        Ok(()) => match D::run(connection.inner, AFTER).await {
+        Ok(Ok(())) => match D::run(connection.inner, RELEASE_SAVEPOINT).await {
             Ok(()) => return Ok(ChangeResult::Applied),
             Err(sqlx::Error::Database(_)) => {
                 wrong("the statements of the host ignored an error of the database")
             }
             Err(error) => return Err(error.into()),
         },
-        Err(error) => match database_error::<D>(error) {
+        Ok(Err(error)) => match database_error::<D>(error) {
             // The database may have ended the transaction itself, for example after a deadlock.
             Ok(error) => return Err(error.into()),
             Err(refusal) => ApplyError::Host(refusal),
         },
+        // The panic hook has its message.
+        Err(_) => ApplyError::Host(
+            Error::new(ErrorKind::Internal, "commit").context("the statements of the host panicked"),
+        ),
     };
-    match D::run(connection.inner, UNDO).await {
+    match D::run(connection.inner, ROLLBACK_TO_SAVEPOINT).await {
         Ok(()) => Err(failed),
         Err(sqlx::Error::Database(_)) => {
             Err(ApplyError::Unknown("the statements of the host ended the transaction".to_owned()))

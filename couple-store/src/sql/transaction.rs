@@ -108,16 +108,19 @@ impl<D: Dialect> WriterConnection<D> {
         waiting.sort_by(|one, other| one.locks.first().cmp(&other.locks.first()));
         // A connection that broke while idle is noticed by its use; commits that were not yet committed run again on another one.
         for last in [false, true] {
-            waiting.retain(|request| !request.is_abandoned());
+            waiting.retain(CommitRequest::begin);
             if waiting.is_empty() {
                 break;
             }
+            // In SQLite, statements of the host can change settings of the connection that all commits use.
+            let has_changed =
+                D::TRANSACTION_TIMEOUT.is_none() && waiting.iter().any(CommitRequest::runs_host_statements);
             match self.connect().await {
                 Ok(mut connection) => {
                     let mut named = TableConnection { inner: &mut *connection, names: &self.names };
                     match write::<D>(&mut named, self.waits, waiting, blocked).await {
-                        // Statements of the host have left a transaction of sqlx open.
-                        Ok(()) if connection.is_in_transaction() => drop(connection.detach()),
+                        // They can also leave a transaction of sqlx open.
+                        Ok(()) if has_changed || connection.is_in_transaction() => drop(connection.detach()),
                         Ok(()) => self.held = Some(connection),
                         Err(lost) => {
                             // The state of the connection is unknown: close it.
@@ -347,7 +350,7 @@ async fn transact<D: Dialect>(
     let failed = match attempt::<D>(connection, waiting, &locked, savepoints).await {
         Ok(Some(answers)) if has_written(&answers) => {
             match committed::<D>(D::run(connection.inner, "COMMIT").await, answers) {
-                TransactionEnd::Failed(at, error) => TransactionEnd::Failed(at, error),
+                end @ TransactionEnd::Failed(..) => end,
                 end => return end,
             }
         }

@@ -5,6 +5,7 @@
 //! [`blocked`] queue, which retries them separately.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -33,6 +34,9 @@ use super::{
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle time after which the connection for statements of the host is closed.
 const MAX_HOST_IDLE: Duration = Duration::from_secs(1);
+
+/// Maximum time that a commit with statements of the host waits for others in SQLite.
+const MAX_HOST_WAIT: Duration = Duration::from_millis(1_500);
 
 /// Pool from which the writer tasks take their connections, which they keep.
 pub(super) struct WriterPool<D: Dialect> {
@@ -128,6 +132,7 @@ impl<D: Dialect> Writer<D> {
             return Err(failed(ErrorKind::Unavailable, "the store is closed").into());
         };
         let (request, answered) = CommitRequest::new(changes);
+        let start = request.start();
         let whole = async {
             match timeout(QUEUE_TIMEOUT, queues.of(&request).send(request)).await {
                 Ok(Ok(())) => {}
@@ -141,6 +146,9 @@ impl<D: Dialect> Writer<D> {
         };
         match within_timeout::<D, _>(whole).await {
             Some(answer) => answer,
+            None if start.cancel() => {
+                Err(failed(ErrorKind::Overloaded, "other commits delayed the commit").into())
+            }
             None => Err(failed(ErrorKind::TimedOut, "no answer in time").into()),
         }
     }
@@ -185,24 +193,45 @@ async fn serve<D: Dialect>(
     merge: usize,
 ) {
     let mut waiting = Vec::with_capacity(merge);
+    // Only in SQLite: on a server, another task runs them.
+    let mut host = VecDeque::new();
     loop {
-        let work = async { inbox.lock().await.recv_many(&mut waiting, merge).await };
-        if connection.wait_for(work).await == 0 {
+        let work = async {
+            let mut inbox = inbox.lock().await;
+            if host.is_empty() {
+                return inbox.recv_many(&mut waiting, merge).await > 0;
+            }
+            while waiting.len() < merge
+                && let Ok(request) = inbox.try_recv()
+            {
+                waiting.push(request);
+            }
+            true
+        };
+        if !connection.wait_for(work).await {
             return;
         }
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
-        // Only in SQLite: on a server, another task runs them.
-        let alone: Vec<_> = waiting.extract_if(.., |request| request.runs_host_statements()).collect();
+        for request in waiting.extract_if(.., |request| request.runs_host_statements()) {
+            if host.len() < MAX_QUEUED_COMMITS {
+                host.push_back(request);
+            } else {
+                request.refuse_as_overloaded("too many commits with statements of the host wait");
+            }
+        }
         let mut left = connection.round(&mut waiting).await;
-        for request in alone {
-            left.extend(connection.round(&mut vec![request]).await);
+        // One per round: the statements can be slow, and the other commits wait for them.
+        while let Some(request) = host.pop_front() {
+            if request.age() <= MAX_HOST_WAIT {
+                left.extend(connection.round(&mut vec![request]).await);
+                break;
+            }
+            request.refuse_as_overloaded("other commits with statements of the host delayed the commit");
         }
         for request in left {
             match &blocked {
                 Some(blocked) => blocked.push(request),
-                None => {
-                    request.refuse(Error::new(ErrorKind::Overloaded, "commit").context("a row is locked"));
-                }
+                None => request.refuse_as_overloaded("a row is locked"),
             }
         }
         // Drop the registration only now: the locks of the commits in the queue block from here on.
