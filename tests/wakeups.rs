@@ -18,12 +18,12 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    AccountId, Backend, Error, Keyring, RequestContext,
+    AccountId, Backend, Failure, Keyring, RequestContext,
     core::{
         limits::Unlimited,
         live::{Bus, Notice, Subscription, Topic},
     },
-    notify::live::{Cursor, EncodedEntry, Frame, Gate, LiveOptions},
+    notify::live::{CloseReason, Cursor, EncodedEntry, Frame, Gate, LiveOptions},
     store::{MemoryBus, MemoryStore},
     timeline::{Append, Entry},
 };
@@ -170,9 +170,9 @@ struct SlowGate(Dice);
 
 #[async_trait]
 impl Gate for SlowGate {
-    async fn open_for(&self) -> Result<Option<Duration>, Error> {
+    async fn open_for(&self) -> Result<Duration, Failure<CloseReason>> {
         self.0.pause().await;
-        Ok(Some(Duration::MAX))
+        Ok(Duration::MAX)
     }
 }
 

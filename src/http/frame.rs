@@ -104,6 +104,8 @@ pub(super) fn text(app: &App, frame: &Frame, reader: Side) -> String {
                 CloseReason::Draining => app.jitter(
                     u64::try_from(app.backend.live().options().reconnect_spread().as_millis()).unwrap_or(0),
                 ),
+                // Streams that began together expire together.
+                CloseReason::Expired => app.jitter(1_000),
                 CloseReason::Unavailable => 1_000 + app.jitter(4_000),
             };
             FrameOut::Bye { reason: reason(*why), retry_after_ms }
@@ -158,7 +160,8 @@ pub(super) const fn reason(why: CloseReason) -> &'static str {
     match why {
         CloseReason::SignedOut => "signed_out",
         CloseReason::NotPaired => "not_paired",
-        CloseReason::Draining => "draining",
+        // To the client both mean the same: it reconnects soon.
+        CloseReason::Draining | CloseReason::Expired => "draining",
         CloseReason::Unavailable => "unavailable",
     }
 }

@@ -120,7 +120,7 @@ async fn follow(mut follower: Box<SocketFollower>) {
         if let Some(why) = over {
             let code = match why {
                 CloseReason::SignedOut | CloseReason::NotPaired => close_code::POLICY,
-                CloseReason::Draining => close_code::RESTART,
+                CloseReason::Draining | CloseReason::Expired => close_code::RESTART,
                 CloseReason::Unavailable => close_code::AGAIN,
             };
             return Box::pin(close_with(socket, code, reason(why))).await;

@@ -13,8 +13,10 @@ use super::Cursor;
 /// Reason for the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The session ended or expired.
+    /// The session ended.
     SignedOut,
+    /// The time ended for which the client was authenticated. It reconnects, and is refused if its session has ended too.
+    Expired,
     /// The couple ended.
     NotPaired,
     /// The process is stopping; the client reconnects to another one.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use couple_core::{Error, ErrorKind, Principal};
+use couple_core::{Digest, Error, ErrorKind, Principal, SessionId};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at},
@@ -25,7 +25,14 @@ const MAX_SESSIONS_PER_CHECK: usize = 512;
 /// Minimum interval between two checks.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Sessions that are followed in this process, by their principals.
+/// Session of a principal. Its expiry does not count: it may differ by request.
+type SessionKey = (SessionId, Option<Digest>);
+
+fn key(principal: &Principal) -> SessionKey {
+    (principal.session_id(), principal.token().copied())
+}
+
+/// Sessions that are followed in this process.
 #[derive(Debug)]
 pub(super) struct SessionWatch {
     context: Arc<LiveContext>,
@@ -34,13 +41,15 @@ pub(super) struct SessionWatch {
 
 #[derive(Debug, Default)]
 struct WatchState {
-    sessions: HashMap<Principal, Followed>,
+    sessions: HashMap<SessionKey, Followed>,
     running: bool,
 }
 
 #[derive(Debug)]
 struct Followed {
     streams: usize,
+    /// Principal with the latest expiry.
+    principal: Principal,
     room: Arc<Room>,
     /// Whether its room was notified of the end.
     ended: bool,
@@ -58,26 +67,33 @@ impl SessionWatch {
     /// Counts a stream of a session, and starts the task if it is not running.
     pub(super) fn follow(self: &Arc<Self>, principal: Principal, room: &Arc<Room>) -> WatchedSession {
         let mut state = self.state();
-        let followed = state.sessions.entry(principal.clone()).or_insert_with(|| Followed {
+        let key = key(&principal);
+        let followed = state.sessions.entry(key).or_insert_with(|| Followed {
             streams: 0,
+            principal: principal.clone(),
             room: room.clone(),
             ended: false,
         });
         followed.streams += 1;
+        if principal.expires_at().is_none_or(|at| followed.principal.has_expired(at)) {
+            followed.principal = principal;
+        }
+        // The session was valid for the new stream.
+        followed.ended = false;
         // Keep the newer of two rooms: the account has left the other one.
         followed.room = room.clone();
         if !std::mem::replace(&mut state.running, true) {
             drop(tokio::spawn(supervise(self.clone())));
         }
-        WatchedSession { watch: self.clone(), principal }
+        WatchedSession { watch: self.clone(), key }
     }
 
     /// Sessions to check. None: no session is followed, and the task ends.
     fn open(&self) -> Option<Vec<Principal>> {
         let mut state = self.state();
         state.running = !state.sessions.is_empty();
-        let open = state.sessions.iter().filter(|(_, followed)| !followed.ended);
-        let open = open.map(|(principal, _)| principal.clone()).collect();
+        let open = state.sessions.values().filter(|followed| !followed.ended);
+        let open = open.map(|followed| followed.principal.clone()).collect();
         state.running.then_some(open)
     }
 
@@ -86,7 +102,7 @@ impl SessionWatch {
         let mut state = self.state();
         let mut rooms = Vec::new();
         for (principal, _) in checked.iter().zip(valid).filter(|(_, valid)| !**valid) {
-            if let Some(followed) = state.sessions.get_mut(principal) {
+            if let Some(followed) = state.sessions.get_mut(&key(principal)) {
                 followed.ended = true;
                 rooms.push(followed.room.clone());
             }
@@ -99,16 +115,16 @@ impl SessionWatch {
 #[derive(Debug)]
 pub(super) struct WatchedSession {
     watch: Arc<SessionWatch>,
-    principal: Principal,
+    key: SessionKey,
 }
 
 impl Drop for WatchedSession {
     fn drop(&mut self) {
         let mut state = self.watch.state();
-        if let Some(followed) = state.sessions.get_mut(&self.principal) {
+        if let Some(followed) = state.sessions.get_mut(&self.key) {
             followed.streams -= 1;
             if followed.streams == 0 {
-                state.sessions.remove(&self.principal);
+                state.sessions.remove(&self.key);
             }
         }
     }

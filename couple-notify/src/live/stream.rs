@@ -4,7 +4,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use couple_core::{
-    Error, Failure, Principal,
+    Failure, Principal,
     timeline::{Membership, Page, TimelineError},
 };
 use tokio::time::Instant;
@@ -23,11 +23,11 @@ const MAX_ENTRIES_PER_READ: u32 = 20;
 /// Checks whether a stream may continue, by the same policy as for a request.
 #[async_trait]
 pub trait Gate: Send + Sync + 'static {
-    /// Returns for how long the stream may stay open, as far as is known, or `None` if it must end.
+    /// Returns for how long the stream may stay open, as far as is known.
     ///
     /// # Errors
-    /// Any failure of the check.
-    async fn open_for(&self) -> Result<Option<Duration>, Error>;
+    /// The reason for which it must end, or any failure of the check.
+    async fn open_for(&self) -> Result<Duration, Failure<CloseReason>>;
 
     /// Principal whose session the gate depends on.
     ///
@@ -299,7 +299,7 @@ impl Stream {
         if read_at.elapsed() >= GATE_TRUST_TIME {
             room.request_read().await?;
         }
-        let (open, began) = {
+        let (left, began) = {
             // A check by the host has no permit, so that a slow one does not delay reads of the store.
             let _permit = match self.gate.reads_store() {
                 true => Some(room.context.read_permit().await),
@@ -307,9 +307,12 @@ impl Stream {
             };
             // Taken before the query: the result may be as old as that.
             let began = Instant::now();
-            (self.gate.open_for().await.map_err(|_| CloseReason::Unavailable)?, began)
+            let left = self.gate.open_for().await.map_err(|failure| match failure {
+                Failure::Refused(why) => why,
+                Failure::Failed(_) => CloseReason::Unavailable,
+            })?;
+            (left, began)
         };
-        let left = open.ok_or(CloseReason::SignedOut)?;
         self.checked = Some((checks, began));
         room.sweep_by(Instant::now() + left.min(Duration::from_hours(1)));
         Ok(())

@@ -13,7 +13,7 @@ use couple_core::{
     AccountId, Clock, Digest, Error, ErrorKind, Failure, Principal, Secret, account::Accounts, digest,
     live::SessionChecker,
 };
-use couple_notify::live::Gate;
+use couple_notify::live::{CloseReason, Gate};
 #[cfg(feature = "jwt")]
 pub use jwt::{JwtAuthenticator, JwtKeys};
 use tokio::time::timeout;
@@ -93,7 +93,8 @@ pub trait Authenticator: Send + Sync + 'static {
     /// `access_token` or in `auth` of Socket.IO is in `Authorization: Bearer` here.
     ///
     /// # Errors
-    /// [`Unauthenticated`] is answered with 401. A failure is logged and answered with 503, without its text.
+    /// [`Unauthenticated`] is answered with 401. A failure is logged and answered with 503, without its text;
+    /// [`ErrorKind::Overloaded`] is logged at level `debug`.
     async fn authenticate(&self, request: &Parts) -> Result<Principal, Failure<Unauthenticated>>;
 
     /// Whether the session of each principal is still valid, in the same order.
@@ -238,7 +239,16 @@ async fn ask(app: &App, request: &Parts) -> ApiResult<Principal> {
     match answer {
         Some(Ok(principal)) => Ok(principal),
         Some(Err(Failure::Refused(Unauthenticated))) => Err(Problem::new("unauthenticated")),
-        Some(Err(Failure::Failed(error))) if error.kind() == ErrorKind::Overloaded => Err(error.into()),
+        Some(Err(Failure::Failed(error))) if error.kind() == ErrorKind::Overloaded => {
+            match app.authentication {
+                // The authenticator refuses at once what anybody may send: a warning per request would fill the log.
+                Authentication::Host(_) => {
+                    tracing::debug!(%error, "the authenticator is overloaded");
+                    Err(Problem::new("overloaded"))
+                }
+                _ => Err(error.into()),
+            }
+        }
         Some(Err(Failure::Failed(error))) => Err(unavailable(&error)),
         None => Err(Problem::new("timed_out")),
     }
@@ -261,20 +271,17 @@ pub(super) struct SignIn {
 }
 
 impl SignIn {
-    /// Remaining lifetime of the session, as far as is known; none if it has ended.
+    /// Remaining lifetime of the session, as far as is known, or the reason for which its streams end.
     ///
     /// A built-in session counts as used.
-    pub(super) async fn left(&self) -> Result<Option<Duration>, Error> {
-        let now = self.clock.now();
-        if self.principal.has_expired(now) {
-            return Ok(None);
-        }
+    async fn left(&self) -> Result<Duration, Failure<CloseReason>> {
+        let ended = || Failure::Refused(CloseReason::SignedOut);
         let valid = match (&self.authentication, &self.bearer) {
             (Authentication::Accounts(accounts), Some(bearer)) => {
                 return match accounts.authenticate(bearer).await {
-                    Ok((session, _)) => Ok(Some(accounts.left(&session))),
-                    Err(Failure::Refused(_)) => Ok(None),
-                    Err(Failure::Failed(error)) => Err(error),
+                    Ok((session, _)) => Ok(accounts.left(&session)),
+                    Err(Failure::Refused(_)) => Err(ended()),
+                    Err(Failure::Failed(error)) => Err(Failure::Failed(error)),
                 };
             }
             (Authentication::Accounts(accounts), None) => {
@@ -287,21 +294,31 @@ impl SignIn {
         };
         let &[valid] = valid.as_slice() else {
             return Err(Error::new(ErrorKind::Internal, "check a session")
-                .context("still_valid must return one value for each principal"));
+                .context("still_valid must return one value for each principal")
+                .into());
         };
+        // After the check, for which a session that has expired may count as ended.
+        let now = self.clock.now();
+        if self.principal.has_expired(now) {
+            return Err(Failure::Refused(CloseReason::Expired));
+        }
         let left = self.principal.expires_at().map_or(RECHECK_INTERVAL, |at| at.since(now));
-        Ok(valid.then_some(left))
+        if valid { Ok(left) } else { Err(ended()) }
     }
 
     /// Whether the session is still valid.
     pub(super) async fn still_valid(self) -> Result<bool, Error> {
-        Ok(self.left().await?.is_some())
+        match self.left().await {
+            Ok(_) => Ok(true),
+            Err(Failure::Refused(_)) => Ok(false),
+            Err(Failure::Failed(error)) => Err(error),
+        }
     }
 }
 
 #[async_trait]
 impl Gate for SignIn {
-    async fn open_for(&self) -> Result<Option<Duration>, Error> {
+    async fn open_for(&self) -> Result<Duration, Failure<CloseReason>> {
         self.left().await
     }
 

@@ -59,10 +59,10 @@ impl JwtKeys {
     ///
     /// The set is fetched by the first request, and refreshed [periodically](Self::with_refresh_interval) without delaying requests: a request
     /// waits only if there was none for a minute after a refresh was due. A token that no key verifies fetches the set too, and is verified
-    /// once more. At most one fetch begins in ten seconds, and at most 64 requests wait for it.
+    /// once more. At most one fetch begins in ten seconds. At most 64 requests with such tokens wait for it, and 512 others.
     ///
-    /// The answer is 503 while there is no set that is recent [enough](Self::with_max_stale_age), if too many requests wait, and for a token
-    /// that no key verifies but which may be newer than the set, by its `iat`. A fetch takes at most 5 s and 256 KiB and follows no redirect.
+    /// The answer is 503 while there is no set that is recent [enough](Self::with_max_stale_age), and for a token that no key verifies but
+    /// which may be newer than the set, by its `iat`. A fetch takes at most 5 s and 256 KiB and follows no redirect.
     ///
     /// Certificates are verified by the root certificates of Mozilla.
     ///
@@ -99,7 +99,8 @@ impl JwtKeys {
         Ok(Self(Source::Fixed(KeySet::fixed(Arc::new([key])))))
     }
 
-    /// Sets the time after which fetched keys are fetched again, at least 10 s. Default: 10 min.
+    /// Sets the time after which fetched keys are fetched again: at least 10 s, and at most half of the [maximum
+    /// age](Self::with_max_stale_age). Default: 10 min.
     ///
     /// A key that the issuer removes is used for up to a minute more than this time, and for up to the [maximum
     /// age](Self::with_max_stale_age) while the keys cannot be fetched.

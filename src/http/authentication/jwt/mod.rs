@@ -131,7 +131,7 @@ impl JwtAuthenticator {
 
     /// Sets the maximum duration of a live stream or an upload, after which the client must authenticate again. Default: 24 h.
     ///
-    /// A stream ends as if its session had ended, even if its token has not.
+    /// The client of a stream reconnects with the same token, if that has not ended.
     #[must_use]
     pub const fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -200,7 +200,7 @@ impl JwtAuthenticator {
 
     /// Principal of a token, or the reason why it is refused.
     async fn verify(&self, token: &str) -> Result<Principal, Failure<&'static str>> {
-        let arrived = Instant::now();
+        let (arrived, now) = (Instant::now(), self.clock.now());
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Failure::Refused("it is too long"));
         }
@@ -225,7 +225,7 @@ impl JwtAuthenticator {
         match claims {
             Ok(claims) => self.principal(token, &claims).map_err(Failure::Refused),
             // A client forgets its session after 401.
-            Err(Rejection::Unverified(_)) if !set.is_newer_than(arrived, self.age(token)) => {
+            Err(Rejection::Unverified(_)) if !set.is_newer_than(arrived, self.age(token, now)) => {
                 Err(Failure::Failed(
                     Error::new(ErrorKind::Overloaded, "find the key of a token")
                         .context("it may be newer than the JWKS, which cannot be fetched now"),
@@ -255,12 +255,12 @@ impl JwtAuthenticator {
         Err(rejection)
     }
 
-    /// Time since the token was made, at least.
+    /// Time from when the token was made, at the latest, until `now`.
     ///
     /// `iat` is not verified: it only decides between 401 and 503.
-    fn age(&self, token: &str) -> Duration {
+    fn age(&self, token: &str, now: Timestamp) -> Duration {
         let issued = insecure_decode_claims::<Claims>(token).ok().and_then(|claims| time(claims.get("iat")?));
-        issued.map_or(Duration::ZERO, |at| self.clock.now().since(at.plus(self.clock_skew)))
+        issued.map_or(Duration::ZERO, |at| now.since(at.plus(self.clock_skew)))
     }
 
     fn principal(&self, token: &str, claims: &Claims) -> Result<Principal, &'static str> {

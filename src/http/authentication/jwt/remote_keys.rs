@@ -31,8 +31,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_JWKS_BYTES: usize = 256 << 10;
 /// Minimum time between two fetches.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
-/// Maximum number of requests that wait for a fetch. Each holds a permit of the server, and may have sent any token.
-const MAX_WAITERS: usize = 64;
+/// Maximum number of requests that wait for a fetch because no key verifies their token. Each holds a permit of the server, and anybody may
+/// send such a token.
+const MAX_UNVERIFIED_WAITERS: usize = 64;
+/// Maximum number of requests that wait for a set that is recent enough: half of the server's permits.
+const MAX_WAITERS: usize = 512;
 /// Time after which a set is fetched again.
 const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_mins(10);
 /// Time for which requests do not wait for a refresh that is due.
@@ -54,6 +57,7 @@ struct Cache {
     /// Held while the set is fetched, so that requests wait for the result.
     single_flight: Arc<AsyncMutex<()>>,
     waiters: Semaphore,
+    unverified_waiters: Semaphore,
 }
 
 #[derive(Clone, Default)]
@@ -64,6 +68,13 @@ struct State {
     attempted: Option<Instant>,
     /// Whether the last fetch that ended has failed.
     failed: bool,
+}
+
+impl State {
+    /// Whether the issuer could not be reached a short time ago.
+    fn is_outage(&self) -> bool {
+        self.failed && self.attempted.is_some_and(|at| at.elapsed() < REFRESH_GRACE)
+    }
 }
 
 impl RemoteKeys {
@@ -83,31 +94,44 @@ impl RemoteKeys {
             .wrap_connector(tcp);
         // Fetches are minutes apart, so no connection is kept.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        let (state, single_flight, waiters) = (Mutex::default(), Arc::default(), Semaphore::new(MAX_WAITERS));
-        let cache = Arc::new(Cache { url, client, state, single_flight, waiters });
-        Ok(Self { cache, refresh_interval: DEFAULT_REFRESH_INTERVAL, max_stale_age: DEFAULT_MAX_STALE_AGE })
+        let cache = Cache {
+            url,
+            client,
+            state: Mutex::default(),
+            single_flight: Arc::default(),
+            waiters: Semaphore::new(MAX_WAITERS),
+            unverified_waiters: Semaphore::new(MAX_UNVERIFIED_WAITERS),
+        };
+        Ok(Self {
+            cache: Arc::new(cache),
+            refresh_interval: DEFAULT_REFRESH_INTERVAL,
+            max_stale_age: DEFAULT_MAX_STALE_AGE,
+        })
     }
 
     pub(super) async fn current(&self) -> Result<KeySet, Error> {
         let max_age = self.max_stale_age.max(MIN_FETCH_INTERVAL);
-        let State { set, failed, .. } = self.cache.state();
-        if let Some(set) = set {
+        // So that an outage finds a set that can be used for some time.
+        let refresh_age = self.refresh_interval.min(max_age / 2);
+        let state = self.cache.state();
+        let is_outage = state.is_outage();
+        let usable = |state: State| state.set.filter(|set| set.age() < max_age);
+        let last = usable(state);
+        if let Some(set) = &last {
             // During an outage, requests do not wait for each attempt.
-            let is_overdue = set.age() >= self.refresh_interval.saturating_add(REFRESH_GRACE) && !failed;
-            if set.age() < max_age && !is_overdue {
-                if set.age() >= self.refresh_interval
+            if set.age() < refresh_age.saturating_add(REFRESH_GRACE) || is_outage {
+                if set.age() >= refresh_age
                     && let Ok(turn) = self.cache.single_flight.clone().try_lock_owned()
                 {
                     self.cache.start_fetch(turn);
                 }
-                return Ok(set);
+                return Ok(set.clone());
             }
         }
-        if !self.cache.wait_for_fetch().await {
-            return Err(Error::new(ErrorKind::Overloaded, "wait for the JWKS"));
+        if !self.cache.wait_for_fetch(&self.cache.waiters).await {
+            return last.ok_or_else(|| Error::new(ErrorKind::Overloaded, "wait for the JWKS"));
         }
-        let set = self.cache.state().set.filter(|set| set.age() < max_age);
-        set.ok_or_else(|| {
+        usable(self.cache.state()).ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "read the JWKS")
                 .context("it cannot be fetched, and there is no set that is recent enough")
         })
@@ -115,7 +139,7 @@ impl RemoteKeys {
 
     /// The set after a fetch, if one is under way or allowed.
     pub(super) async fn fetched(&self) -> Option<KeySet> {
-        self.cache.wait_for_fetch().await;
+        self.cache.wait_for_fetch(&self.cache.unverified_waiters).await;
         self.cache.state().set
     }
 }
@@ -130,8 +154,8 @@ impl Cache {
     }
 
     /// Waits for the fetch under way, or for a new one if it is allowed. False if too many requests wait.
-    async fn wait_for_fetch(self: &Arc<Self>) -> bool {
-        let Ok(_permit) = self.waiters.try_acquire() else { return false };
+    async fn wait_for_fetch(self: &Arc<Self>, waiters: &Semaphore) -> bool {
+        let Ok(_permit) = waiters.try_acquire() else { return false };
         let turn = self.single_flight.clone().lock_owned().await;
         if let Some(fetch) = self.start_fetch(turn)
             && let Err(error) = fetch.await
@@ -151,7 +175,11 @@ impl Cache {
     /// Fetches the set. `_turn` ends when it is known.
     async fn refresh(self: Arc<Self>, _turn: OwnedMutexGuard<()>) {
         let began = Instant::now();
-        self.update(|state| state.attempted = Some(began));
+        self.update(|state| {
+            // A failure long ago does not let requests use the last set during this fetch.
+            state.failed = state.is_outage();
+            state.attempted = Some(began);
+        });
         match self.fetch(began).await {
             Ok(set) => self.update(|state| (state.set, state.failed) = (Some(set), false)),
             Err(error) => {

@@ -901,6 +901,88 @@ async fn removed_key_is_refused_after_a_pause() {
 }
 
 #[tokio::test]
+async fn failure_long_ago_is_no_outage() {
+    let (removed, new) = (Signer::ed25519("removed"), Signer::ed25519("new"));
+    let issuer = Issuer::default();
+    issuer.publish(&[&removed]);
+    let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
+    let token = removed.token(&json!({}));
+    assert_eq!(result(&authenticator, &token).await, "ok");
+    issuer.send(None);
+    pass(600).await;
+    assert_eq!(result(&authenticator, &token).await, "ok");
+    issuer.fetched(2).await;
+    issuer.publish(&[&new]);
+    *issuer.delay.lock().unwrap() = Duration::from_millis(200);
+    pass(40 * 60).await;
+    let results = join_all((0..20).map(|_| result(&authenticator, &token))).await;
+    assert_eq!(count(&results, [NO_KEY]), [20]);
+    assert_eq!(issuer.fetches(), 3);
+}
+
+#[tokio::test]
+async fn many_requests_wait_for_a_set_or_use_the_last_one() {
+    let signer = Signer::ed25519("k");
+    let token = signer.token(&json!({}));
+    let issuer = Issuer::default();
+    issuer.publish(&[&signer]);
+    *issuer.delay.lock().unwrap() = Duration::from_millis(300);
+    let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap());
+    let requests = async |number| join_all((0..number).map(|_| result(&authenticator, &token))).await;
+    assert_eq!(count(&requests(600).await, ["ok", "failed"]), [512, 88], "there is no set yet");
+    // After a pause, also if the issuer cannot be reached.
+    pass(30 * 60).await;
+    assert_eq!(count(&requests(600).await, ["ok"]), [600]);
+    issuer.send(None);
+    pass(30 * 60).await;
+    assert_eq!(count(&requests(600).await, ["ok"]), [600]);
+    assert_eq!(issuer.fetches(), 3);
+}
+
+#[tokio::test]
+async fn set_is_refreshed_before_it_is_too_old() {
+    let signer = Signer::ed25519("k");
+    let token = signer.token(&json!({}));
+    let issuer = Issuer::default();
+    let url = issuer.start().await;
+    issuer.publish(&[&signer]);
+    let keys = JwtKeys::from_url(&url).unwrap().with_refresh_interval(Duration::from_hours(6));
+    let authenticator = with(keys);
+    assert_eq!(result(&authenticator, &token).await, "ok");
+    pass(29 * 60).await;
+    assert_eq!(result(&authenticator, &token).await, "ok");
+    issuer.fetched(1).await;
+    issuer.send(None);
+    pass(60).await;
+    assert_eq!(result(&authenticator, &token).await, "ok");
+    issuer.fetched(2).await;
+    pass(29 * 60).await;
+    assert_eq!(result(&authenticator, &token).await, "ok", "the outage is shorter than the maximum age");
+}
+
+#[tokio::test]
+async fn token_is_not_older_because_it_waited() {
+    let (signer, new) = (Signer::ed25519("k"), Signer::ed25519("new"));
+    let issuer = Issuer::default();
+    issuer.publish(&[&signer]);
+    let clock = Arc::new(clock());
+    let authenticator = with(JwtKeys::from_url(&issuer.start().await).unwrap()).with_clock(clock.clone());
+    assert_eq!(result(&authenticator, &signer.token(&json!({}))).await, "ok");
+    issuer.send(None);
+    pass(10).await;
+    clock.advance(Duration::from_secs(10));
+    // It was made at least 5 s ago, when the set was 5 s old.
+    let token = new.token(&json!({"iat": NOW - 55}));
+    let later = async {
+        issuer.fetched(2).await;
+        clock.advance(Duration::from_secs(10));
+    };
+    *issuer.delay.lock().unwrap() = Duration::from_millis(300);
+    let (answer, ()) = tokio::join!(result(&authenticator, &token), later);
+    assert_eq!(answer, "failed");
+}
+
+#[tokio::test]
 async fn last_set_is_used_for_a_limited_time() {
     let signer = Signer::ed25519("k");
     let token = signer.token(&json!({}));
