@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::time::timeout;
 
 /// Maximum time of one call of the authenticator.
-const LIMIT: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of sessions that are checked together.
 const MAX_BATCH: usize = 512;
 
@@ -33,7 +33,9 @@ impl fmt::Debug for AuthenticatorSample {
 }
 
 async fn within<T>(call: &str, future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{call} does not return within {LIMIT:?}"))
+    timeout(CALL_TIMEOUT, future)
+        .await
+        .unwrap_or_else(|_| panic!("{call} does not return within {CALL_TIMEOUT:?}"))
 }
 
 async fn authenticate(

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::World;
 
 /// Maximum time of one call of the directory.
-const LIMIT: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Users that a directory has or had, for its checks.
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub struct DirectorySample {
 }
 
 async fn answer<T>(call: &str, future: impl Future<Output = Result<T, Error>>) -> T {
-    let answer = timeout(LIMIT, future).await;
-    let answer = answer.unwrap_or_else(|_| panic!("{call} does not return within {LIMIT:?}"));
+    let answer = timeout(CALL_TIMEOUT, future).await;
+    let answer = answer.unwrap_or_else(|_| panic!("{call} does not return within {CALL_TIMEOUT:?}"));
     answer.unwrap_or_else(|error| panic!("{call} fails: {error}"))
 }
 

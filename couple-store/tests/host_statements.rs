@@ -50,6 +50,8 @@ enum Host {
     PanicsInCall,
     /// Runs the statements, and waits for 1.7 s.
     IsSlow,
+    /// Runs the statements, and waits for 2 ms.
+    IsFast,
     /// Takes the first row of `mood` that is not locked, and adds 100 to it.
     TakesFreeRow,
 }
@@ -131,6 +133,10 @@ macro_rules! engine {
                             Host::Hangs => pending().await,
                             Host::IsSlow => {
                                 sleep(Duration::from_millis(1_700)).await;
+                                Ok(done.map(drop)?)
+                            }
+                            Host::IsFast => {
+                                sleep(Duration::from_millis(2)).await;
                                 Ok(done.map(drop)?)
                             }
                             Host::Panics => panic!("the statements of the host panic"),
@@ -515,6 +521,54 @@ async fn settings_of_the_host_in_sqlite_affect_no_other_commit() {
         }
     }
     store.close().await.unwrap();
+}
+
+/// Fast statements that are queued together all run, and let other commits pass.
+#[tokio::test]
+async fn burst_of_fast_statements_in_sqlite_succeeds() {
+    let at = Sqlite::fresh().await;
+    let (store, world, runs) = (Sqlite::open(&at).await, World::default(), Arc::default());
+    let mut commits = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (store, update) =
+            (store.clone(), Sqlite::change("UPDATE mood SET n = n + 1", Host::IsFast, &runs));
+        commits.spawn(async move { store.commit(vec![update]).await.map(drop) });
+    }
+    while runs.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // All are queued. At most 50 of them run in the 100 ms for which another commit waits.
+    let before = runs.load(Ordering::SeqCst);
+    store.commit(vec![AccountChange::Insert(world.account("ana")).into()]).await.unwrap();
+    let ran = runs.load(Ordering::SeqCst) - before;
+    assert!(ran <= 60, "{ran}");
+    for result in commits.join_all().await {
+        result.unwrap();
+    }
+    assert_eq!(Sqlite::moods(&at).await, [201]);
+    store.close().await.unwrap();
+}
+
+/// When `close` returns, SQLite has closed the file and removed its log, also after statements of the host.
+#[tokio::test]
+async fn close_waits_for_the_connection_of_statements_in_sqlite() {
+    // The second ends the transaction, so its connection is not in a known state.
+    for (sql, is_written) in [("UPDATE mood SET n = n + 1", true), ("COMMIT", false)] {
+        let at = Sqlite::fresh().await;
+        for _ in 0..10 {
+            let (store, runs) = (Sqlite::open(&at).await, Arc::default());
+            let commit = tokio::spawn({
+                let (store, change) = (store.clone(), Sqlite::change(sql, Host::Runs, &runs));
+                async move { store.commit(vec![change]).await }
+            });
+            while runs.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            store.close().await.unwrap();
+            assert!(!std::fs::exists(format!("{at}-wal")).unwrap(), "{sql}");
+            assert_eq!(commit.await.unwrap().is_ok(), is_written, "{sql}");
+        }
+    }
 }
 
 /// The thread of SQLite stops a statement that would run for ever, and with it the lock of the file.

@@ -61,6 +61,56 @@ async fn writer_restarts_after_a_panic() {
     store.close().await.unwrap();
 }
 
+/// After a panic of the writer, a commit in its queue that has not begun was certainly not written.
+#[tokio::test]
+async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
+    use std::time::Duration;
+
+    use couple_core::{Change, CommitError, media::MediaChange};
+    use tokio::time::sleep;
+
+    let (store, world) = (Arc::new(open(64).await), couple_conformance::World::default());
+    let couple = world.stored_couple(&*store).await;
+    let photo = |content: &str, bytes| {
+        let mut media = world.photo(couple.id, couple.members[0], content);
+        if let Some(source) = &mut media.source {
+            source.bytes = bytes;
+        }
+        Change::from(MediaChange::Insert { media, most: i64::MAX })
+    };
+    store.commit(vec![photo("first", 1)]).await.unwrap();
+    let waits = |time| {
+        SqliteStore::host_change(move |_| {
+            Box::pin(async move {
+                sleep(time).await;
+                Ok(())
+            })
+        })
+    };
+    // While the first runs, the others enter the queue. It takes the whole turn, so the ordinary commit is next.
+    let (slow, queued, panicked) = tokio::join!(
+        store.commit(vec![waits(Duration::from_millis(300))]),
+        async {
+            sleep(Duration::from_millis(100)).await;
+            store.commit(vec![waits(Duration::ZERO)]).await
+        },
+        async {
+            sleep(Duration::from_millis(100)).await;
+            store.commit(vec![photo("overflow", i64::MAX)]).await
+        },
+    );
+    slow.unwrap();
+    for (result, expected) in [(queued, ErrorKind::Overloaded), (panicked, ErrorKind::TimedOut)] {
+        match result {
+            Err(CommitError::Failed(error)) => assert_eq!(error.kind(), expected, "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(store.writer_restarts(), 1);
+    store.commit(vec![waits(Duration::ZERO)]).await.unwrap();
+    store.close().await.unwrap();
+}
+
 mod opening {
     use super::*;
 

@@ -30,7 +30,7 @@ use couple::{
     http::{Api, HttpOptions, ServeOptions, routes},
     notify::mail::{FileMailer, Letterhead},
     store::{KeyFile, sql::SqliteOptions},
-    timeline::{EntryKind, EntryPermission},
+    timeline::EntryKind,
 };
 use sqlx::{
     SqlitePool,
@@ -81,9 +81,7 @@ async fn host(folder: &Path, pool: &SqlitePool, origin: &str) -> Result<(Backend
         .mailer(mailer.clone())
         .directory(users.clone())
         .authenticator(users.clone())
-        .entry_kind(
-            EntryKind::new(gifts::KIND).with_client_appends(false).with_edits_by(EntryPermission::Nobody),
-        )
+        .entry_kind(EntryKind::new(gifts::KIND).with_client_appends(false))
         .on(|event, additions| match event {
             Event::AccountErased { account } => additions.enqueue(&gifts::DeleteGifts { giver: *account }),
             _ => Ok(()),

@@ -77,7 +77,8 @@ async fn kind_decides_who_edits_and_deletes() {
 #[tokio::test]
 async fn kind_of_the_host_is_not_appended_by_clients() {
     let paid = EntryKind::new("x-paid").with_client_appends(false);
-    let world = World::of(Backend::builder().entry_kind(paid), HttpOptions::default());
+    let noted = EntryKind::new("x-noted").with_client_appends(false).with_edits_by(EntryPermission::Author);
+    let world = World::of(Backend::builder().entry_kind(paid).entry_kind(noted), HttpOptions::default());
     let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
     let id = "x-paid-2";
     for _ in 0..2 {
@@ -90,6 +91,17 @@ async fn kind_of_the_host_is_not_appended_by_clients() {
         let timeline = world.backend.timeline();
         let appended = timeline.append_with(&RequestContext::default(), me, &entry, &[]).await.unwrap();
         assert_eq!(appended.entry.kind, "x-paid");
+    }
+    // Its author cannot edit it, unless the kind allows that.
+    let me = world.get("/v1/me", &ana).await.body["id"].as_str().unwrap().parse().unwrap();
+    for (kind, status) in [("x-paid", 403), ("x-noted", 200)] {
+        let entry = Append { couple: None, client_id: kind.into(), kind: kind.into(), body: json!({}) };
+        let timeline = world.backend.timeline();
+        let appended = timeline.append_with(&RequestContext::default(), me, &entry, &[]).await.unwrap();
+        let path = format!("/v1/couple/entries/{}", appended.entry.seq);
+        let edit = json!({ "body": { "euros": 1_000 } });
+        let edited = world.call("PATCH", &path, Some(&ana), Some(edit)).await;
+        assert_eq!(edited.status, status, "{kind}: {}", edited.body);
     }
 }
 

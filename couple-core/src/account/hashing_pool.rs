@@ -16,7 +16,7 @@ use crate::{Entropy, Error, ErrorKind, Secret};
 type HashTask = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
-struct QueuedTask {
+struct TaskQueues {
     /// Verifications for sign-ins: run first.
     urgent: VecDeque<HashTask>,
     /// Hashes of new passwords.
@@ -25,7 +25,7 @@ struct QueuedTask {
 }
 
 struct Pool {
-    waiting: Mutex<QueuedTask>,
+    queues: Mutex<TaskQueues>,
     filled: Condvar,
     max_queued: usize,
 }
@@ -47,7 +47,7 @@ impl std::fmt::Debug for HashingPool {
 }
 
 impl HashingPool {
-    /// Starts `threads` threads and a queue for at most `waiting` passwords.
+    /// Starts `threads` threads and a queue for at most `max_queued` passwords.
     ///
     /// A suitable size is the number of hashes that are computed in the time that a user is willing to wait.
     ///
@@ -56,11 +56,14 @@ impl HashingPool {
     pub fn new(
         hasher: impl PasswordHasher,
         threads: usize,
-        waiting: usize,
+        max_queued: usize,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Error> {
-        let pool =
-            Arc::new(Pool { waiting: Mutex::default(), filled: Condvar::new(), max_queued: waiting.max(1) });
+        let pool = Arc::new(Pool {
+            queues: Mutex::default(),
+            filled: Condvar::new(),
+            max_queued: max_queued.max(1),
+        });
         for n in 0..threads.max(1) {
             let pool = pool.clone();
             thread::Builder::new()
@@ -86,7 +89,8 @@ impl HashingPool {
     /// Verifies a password, in the same time whether or not there is a stored hash.
     ///
     /// `Some` if the password matches, with a new hash if the stored hash needs a rehash. If the rehash fails, that
-    /// is logged and there is no new hash.
+    /// is logged and there is no new hash. So a hasher that can only verify refuses no right password, but then
+    /// takes less time if there is no stored hash.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] when the queue is full; [`ErrorKind::Corrupt`] when the stored hash is
@@ -99,8 +103,9 @@ impl HashingPool {
         let (hasher, salt, decoy, stored) = (self.hasher.clone(), self.salt(), self.decoy(), stored.cloned());
         self.run(true, move || {
             // For a known account too: otherwise the first sign-in to an unknown account would take longer.
-            let decoy = decoy(&*hasher)?;
-            let matches = hasher.verify(stored.as_ref().unwrap_or(&decoy), &password)?;
+            let decoy = logged("make the hash for unknown accounts", || decoy(&*hasher));
+            let Some(hash) = stored.as_ref().or(decoy.as_ref()) else { return Ok(None) };
+            let matches = hasher.verify(hash, &password)?;
             match stored {
                 Some(stored) if matches => Ok(Some(rehash(&*hasher, &stored, &password, &salt))),
                 _ => Ok(None),
@@ -162,14 +167,19 @@ fn rehash(
     salt: &[u8; 16],
 ) -> Option<PasswordHash> {
     let replace = || hasher.needs_rehash(stored).then(|| hasher.hash(password, salt)).transpose();
-    match catch_unwind(AssertUnwindSafe(replace)) {
-        Ok(Ok(replaced)) => replaced,
+    logged("replace a password hash", replace).flatten()
+}
+
+/// Result of a call of the hasher whose failure must refuse nobody. A failure or a panic is logged.
+fn logged<T>(task: &'static str, call: impl FnOnce() -> Result<T, Error>) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(result)) => Some(result),
         Ok(Err(error)) => {
-            tracing::error!(%error, "could not replace a password hash; the stored hash stays");
+            tracing::error!(%error, task, "the password hasher failed");
             None
         }
         Err(_) => {
-            tracing::error!("the password hasher panicked at a rehash; the stored hash stays");
+            tracing::error!(task, "the password hasher panicked");
             None
         }
     }
@@ -189,40 +199,40 @@ fn lower_thread_priority() {
 
 impl Drop for HashingPool {
     fn drop(&mut self) {
-        self.pool.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.pool.queues.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.pool.filled.notify_all();
     }
 }
 
 impl Pool {
     fn push(&self, urgent: bool, task: HashTask) -> Result<(), Error> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.urgent.len() + waiting.other.len() >= self.max_queued {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if queues.urgent.len() + queues.other.len() >= self.max_queued {
             return Err(Error::new(ErrorKind::Overloaded, "hash password")
                 .context("too many passwords wait to be hashed"));
         }
-        if urgent { &mut waiting.urgent } else { &mut waiting.other }.push_back(task);
-        drop(waiting);
+        if urgent { &mut queues.urgent } else { &mut queues.other }.push_back(task);
+        drop(queues);
         self.filled.notify_one();
         Ok(())
     }
 
     fn work(&self) {
         loop {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
             let task = loop {
-                if let Some(task) = waiting.urgent.pop_front() {
+                if let Some(task) = queues.urgent.pop_front() {
                     break task;
                 }
-                if let Some(task) = waiting.other.pop_front() {
+                if let Some(task) = queues.other.pop_front() {
                     break task;
                 }
-                if waiting.closed {
+                if queues.closed {
                     return;
                 }
-                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                queues = self.filled.wait(queues).unwrap_or_else(PoisonError::into_inner);
             };
-            drop(waiting);
+            drop(queues);
             // The caller gets an error, and the thread serves the next task.
             if catch_unwind(AssertUnwindSafe(task)).is_err() {
                 tracing::error!("the password hasher panicked");
@@ -243,8 +253,8 @@ mod tests {
         Password::typed(&Secret::new(text.to_owned())).unwrap()
     }
 
-    fn pool(hasher: impl PasswordHasher, waiting: usize) -> HashingPool {
-        HashingPool::new(hasher, 1, waiting, Arc::new(OsEntropy)).unwrap()
+    fn pool(hasher: impl PasswordHasher, max_queued: usize) -> HashingPool {
+        HashingPool::new(hasher, 1, max_queued, Arc::new(OsEntropy)).unwrap()
     }
 
     fn argon2id(memory: u32, passes: u32) -> Argon2id {
@@ -263,17 +273,18 @@ mod tests {
         assert_eq!(strong.verify(Some(&hash), typed("two")).await.unwrap(), None);
     }
 
-    /// Hasher for which every stored hash is old, and which cannot hash passwords above 72 bytes.
+    /// Hasher for which every stored hash is old, and which cannot hash passwords above `longest` bytes.
     struct Limited {
         inner: Argon2id,
+        longest: usize,
         panics: bool,
     }
 
     impl PasswordHasher for Limited {
         fn hash(&self, password: &Password, salt: &[u8; 16]) -> Result<PasswordHash, Error> {
             let length = password.expose().len();
-            assert!(!self.panics || length <= 72);
-            if length > 72 {
+            assert!(!self.panics || length <= self.longest);
+            if length > self.longest {
                 return Err(Error::new(ErrorKind::Internal, "hash password"));
             }
             self.inner.hash(password, salt)
@@ -292,11 +303,23 @@ mod tests {
         let hash = |text| argon2id(8, 1).hash(&typed(text), &[7; 16]).unwrap();
         let (of_long, of_short) = (hash(&long), hash("one"));
         for panics in [false, true] {
-            let pool = pool(Limited { inner: argon2id(8, 1), panics }, 8);
+            let pool = pool(Limited { inner: argon2id(8, 1), longest: 72, panics }, 8);
             assert_eq!(pool.verify(Some(&of_long), typed(&long)).await.unwrap(), Some(None), "{panics}");
             assert_eq!(pool.verify(Some(&of_long), typed("two")).await.unwrap(), None, "{panics}");
             let replaced = pool.verify(Some(&of_short), typed("one")).await.unwrap();
             assert!(matches!(replaced, Some(Some(_))), "{panics}: {replaced:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hasher_that_only_verifies_accepts_the_right_password() {
+        let hash = argon2id(8, 1).hash(&typed("one"), &[7; 16]).unwrap();
+        for panics in [false, true] {
+            let pool = pool(Limited { inner: argon2id(8, 1), longest: 0, panics }, 8);
+            assert_eq!(pool.verify(None, typed("one")).await.unwrap(), None, "{panics}");
+            assert_eq!(pool.verify(Some(&hash), typed("one")).await.unwrap(), Some(None), "{panics}");
+            assert_eq!(pool.verify(Some(&hash), typed("two")).await.unwrap(), None, "{panics}");
+            assert_eq!(pool.hash(typed("one")).await.unwrap_err().kind(), ErrorKind::Internal, "{panics}");
         }
     }
 

@@ -124,16 +124,19 @@ impl EntryKind {
     /// Sets whether clients may append entries. Default: yes.
     ///
     /// With `false`, only the host appends them, by [`append_with`](super::Timeline::append_with) or a commit; [`append`] refuses the kind
-    /// with the code `not_allowed`. So an entry proves that the host's code ran, which may have written a row with it. Clients can still
-    /// edit an entry whose author they are, unless [`with_edits_by`](Self::with_edits_by) forbids it.
+    /// with the code `not_allowed`. It also sets [`with_edits_by`](Self::with_edits_by) to [`EntryPermission::Nobody`], which a later call
+    /// can change. So an entry with its body proves that the host's code ran, which may have written a row with it.
     ///
     /// [`append`]: super::Timeline::append
     #[must_use]
     pub const fn with_client_appends(mut self, allowed: bool) -> Self {
         self.client_appends = allowed;
+        if !allowed {
+            self.edits_by = EntryPermission::Nobody;
+        }
         self
     }
-    /// Sets the members who may edit an entry. Default: its author.
+    /// Sets the members who may edit an entry. Default: its author, or nobody after `with_client_appends(false)`.
     ///
     /// An entry without an author, such as an entry of a listener, can be neither edited nor deleted.
     #[must_use]

@@ -43,7 +43,8 @@ impl<D: Dialect> SqlStore<D> {
     ///
     /// A panic of `run` undoes the commit, too, which then fails with [`ErrorKind::Internal`].
     ///
-    /// In SQLite, commits wait for one another. One with statements that has waited for 1.5 s fails with
+    /// In SQLite, commits wait for one another: other commits wait for those with statements of up to 100 ms in all, and
+    /// for the one that runs then. One with statements that has waited for 10 s, or for 1.5 s if one before it took 0.5 s, fails with
     /// [`ErrorKind::Overloaded`] instead of running; on a server, so does one whose caller would stop waiting.
     ///
     /// `run` has two seconds, and must not end the transaction by a statement such as `COMMIT` or `ROLLBACK`. If it

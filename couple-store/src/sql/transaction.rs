@@ -4,7 +4,10 @@ use std::{collections::HashSet, future::pending, pin::pin, sync::Arc, time::Dura
 
 use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind};
 use sqlx::{Connection as _, pool::PoolConnection};
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
 
 use super::{
     Dialect, TableConnection,
@@ -22,6 +25,8 @@ use super::{
 
 /// Maximum number of runs of a commit that fails transiently for a reason other than a lock.
 const MAX_TRIES: u32 = 10;
+/// Maximum time to wait until a connection is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connection of a writer task.
 pub(super) struct WriterConnection<D: Dialect> {
@@ -120,13 +125,16 @@ impl<D: Dialect> WriterConnection<D> {
                     let mut named = TableConnection { inner: &mut *connection, names: &self.names };
                     match write::<D>(&mut named, self.waits, waiting, blocked).await {
                         // They can also leave a transaction of sqlx open.
-                        Ok(()) if has_changed || connection.is_in_transaction() => drop(connection.detach()),
+                        Ok(()) if has_changed || connection.is_in_transaction() => close(connection).await,
                         Ok(()) => self.held = Some(connection),
                         Err(lost) => {
-                            // The state of the connection is unknown: close it.
-                            drop(connection.detach());
                             if last {
                                 refuse(waiting, &classify::<D>("commit", lost));
+                            }
+                            // The state of the connection is unknown. A server may not respond any more.
+                            match D::TRANSACTION_TIMEOUT {
+                                None => close(connection).await,
+                                Some(_) => drop(connection.detach()),
                             }
                         }
                     }
@@ -134,6 +142,15 @@ impl<D: Dialect> WriterConnection<D> {
                 Err(error) => refuse(waiting, &classify::<D>("commit", error)),
             }
         }
+    }
+}
+
+/// Closes a connection, and waits for that: SQLite does it on another thread, and then checkpoints its log.
+async fn close<D: Dialect>(connection: PoolConnection<D>) {
+    match timeout(CLOSE_TIMEOUT, connection.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "could not close the connection of a writer"),
+        Err(_) => tracing::warn!("the connection of a writer was not closed in {CLOSE_TIMEOUT:?}"),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    iter,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use sqlx::Pool;
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -36,7 +37,13 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_HOST_IDLE: Duration = Duration::from_secs(1);
 
 /// Maximum time that a commit with statements of the host waits for others in SQLite.
-const MAX_HOST_WAIT: Duration = Duration::from_millis(1_500);
+const MAX_HOST_WAIT: Duration = Duration::from_secs(10);
+/// The same for a commit that waited for a slow one, so that several slow ones do not delay all other commits.
+const MAX_WAIT_FOR_SLOW: Duration = Duration::from_millis(1_500);
+/// Time from which a commit with statements of the host is slow.
+const SLOW_HOST_COMMIT: Duration = Duration::from_millis(500);
+/// Time in SQLite after which no further commit with statements of the host begins before the other commits.
+const MAX_HOST_TURN: Duration = Duration::from_millis(100);
 
 /// Pool from which the writer tasks take their connections, which they keep.
 pub(super) struct WriterPool<D: Dialect> {
@@ -139,10 +146,15 @@ impl<D: Dialect> Writer<D> {
                 Ok(Err(_)) => return Err(failed(ErrorKind::Unavailable, "the writers ended").into()),
                 Err(_) => return Err(failed(ErrorKind::Overloaded, "too many commits wait").into()),
             }
-            // A writer that panicked may have done so after the database committed, so the outcome is
-            // unknown.
-            let unknown = || failed(ErrorKind::TimedOut, "the writer ended before it answered");
-            answered.await.unwrap_or_else(|_| Err(unknown().into()))
+            answered.await.unwrap_or_else(|_| {
+                // A writer that panicked may have done so after the database committed.
+                let (kind, context) = if start.cancel() {
+                    (ErrorKind::Overloaded, "the writer ended before the commit began")
+                } else {
+                    (ErrorKind::TimedOut, "the writer ended before it answered")
+                };
+                Err(failed(kind, context).into())
+            })
         };
         match within_timeout::<D, _>(whole).await {
             Some(answer) => answer,
@@ -166,7 +178,7 @@ impl<D: Dialect> Writer<D> {
 
 /// Runs a task and restarts it after a panic.
 ///
-/// The commits that it held then fail with an unknown outcome.
+/// The commits that it held then fail: with an unknown outcome if they had begun.
 async fn supervise<F: Future<Output = ()> + Send + 'static>(
     name: &'static str,
     restarts: Arc<AtomicU64>,
@@ -195,16 +207,26 @@ async fn serve<D: Dialect>(
     let mut waiting = Vec::with_capacity(merge);
     // Only in SQLite: on a server, another task runs them.
     let mut host = VecDeque::new();
+    let mut slow_end: Option<Instant> = None;
     loop {
         let work = async {
             let mut inbox = inbox.lock().await;
-            if host.is_empty() {
-                return inbox.recv_many(&mut waiting, merge).await > 0;
+            let first = if host.is_empty() { inbox.recv().await } else { None };
+            if first.is_none() && host.is_empty() {
+                return false;
             }
-            while waiting.len() < merge
-                && let Ok(request) = inbox.try_recv()
-            {
-                waiting.push(request);
+            for request in first.into_iter().chain(iter::from_fn(|| inbox.try_recv().ok())) {
+                if !request.runs_host_statements() {
+                    waiting.push(request);
+                } else if host.len() < MAX_QUEUED_COMMITS {
+                    host.push_back(request);
+                } else {
+                    request.refuse_as_overloaded("too many commits with statements of the host wait");
+                }
+                // Those with statements of the host do not count, so that none of the others waits behind them.
+                if waiting.len() == merge {
+                    break;
+                }
             }
             true
         };
@@ -212,21 +234,22 @@ async fn serve<D: Dialect>(
             return;
         }
         let running = blocked.as_ref().map(|blocked| blocked.divert(&mut waiting));
-        for request in waiting.extract_if(.., |request| request.runs_host_statements()) {
-            if host.len() < MAX_QUEUED_COMMITS {
-                host.push_back(request);
-            } else {
-                request.refuse_as_overloaded("too many commits with statements of the host wait");
-            }
-        }
         let mut left = connection.round(&mut waiting).await;
-        // One per round: the statements can be slow, and the other commits wait for them.
-        while let Some(request) = host.pop_front() {
-            if request.age() <= MAX_HOST_WAIT {
-                left.extend(connection.round(&mut vec![request]).await);
-                break;
+        let turn = Instant::now();
+        while turn.elapsed() < MAX_HOST_TURN
+            && let Some(request) = host.pop_front()
+        {
+            let waited_for_slow = slow_end.is_some_and(|end| end.elapsed() < request.age());
+            let max_wait = if waited_for_slow { MAX_WAIT_FOR_SLOW } else { MAX_HOST_WAIT };
+            if request.age() > max_wait {
+                request.refuse_as_overloaded("other commits with statements of the host delayed the commit");
+                continue;
             }
-            request.refuse_as_overloaded("other commits with statements of the host delayed the commit");
+            let started = Instant::now();
+            left.extend(connection.round(&mut vec![request]).await);
+            if started.elapsed() >= SLOW_HOST_COMMIT {
+                slow_end = Some(Instant::now());
+            }
         }
         for request in left {
             match &blocked {
