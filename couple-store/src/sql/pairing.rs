@@ -80,8 +80,8 @@ statements! {
     RESTORE_SECOND = "UPDATE couple_couple SET restore_second = $1 WHERE id = $2 AND restore_first = $3 AND restore_second = $4";
     END = "UPDATE couple_couple SET ended_at = $1, epoch = epoch + 1 WHERE id = $2 AND ended_at IS NULL";
     ERASURE = "SELECT due_at FROM couple_erasure WHERE account_id = $1";
-    ERASURES_DUE = "SELECT due_at, account_id FROM couple_erasure WHERE due_at <= $1 AND (due_at > $2 OR (due_at = $3 AND account_id > $4)) \
-     ORDER BY due_at, account_id LIMIT $5";
+    ERASURES_DUE = "SELECT due_at, account_id FROM couple_erasure WHERE due_at <= $1 AND due_at >= $2 \
+     AND (due_at > $3 OR account_id > $4) ORDER BY due_at, account_id LIMIT $5";
     INSERT_ERASURE = "INSERT INTO couple_erasure (account_id, due_at) VALUES ($1, $2)";
     DELETE_ERASURE = "DELETE FROM couple_erasure WHERE account_id = $1";
     REPLACE_FIRST = "UPDATE couple_couple SET first = $1 WHERE id = $2 AND ended_at IS NOT NULL";
