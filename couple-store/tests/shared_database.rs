@@ -18,12 +18,13 @@ use sqlx::{
 };
 
 /// Tables of the first migration, without a prefix, and the table of applied migrations.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 19] = [
     "account",
     "block",
     "couple",
     "dead_job",
     "entry",
+    "erasure",
     "invite",
     "job",
     "media",
