@@ -333,7 +333,7 @@ async fn beside_default<E: Engine>() -> Arc<dyn Store> {
     E::open(&at, "love_").await.unwrap()
 }
 
-/// A store in a schema of its own, with and without a prefix, beside an installation in the default schema.
+/// A store in a separate schema, with and without a prefix, beside an installation in the default schema.
 async fn in_schema(prefix: &str) -> Arc<dyn Store> {
     let at = PostgreSql::fresh().await;
     PostgreSql::migrate(&at, prefix).await.unwrap();

@@ -1,4 +1,4 @@
-//! Erasure of a person by the host: a user of its own, or a built-in account.
+//! Erasure of a person at the request of the host: a user of the host, or a built-in account.
 
 use std::{fmt, time::Duration};
 

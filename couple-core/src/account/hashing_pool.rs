@@ -159,7 +159,7 @@ impl HashingPool {
 
 /// New hash of a password that matches `stored`, if it needs one.
 ///
-/// A failure leaves the stored hash in place and refuses nobody: the password is right. The next sign-in tries again.
+/// After a failure the stored hash stays, and the sign-in succeeds, because the password is right. The next sign-in tries again.
 fn rehash(
     hasher: &dyn PasswordHasher,
     stored: &PasswordHash,
@@ -170,7 +170,7 @@ fn rehash(
     logged("replace a password hash", replace).flatten()
 }
 
-/// Result of a call of the hasher whose failure must refuse nobody. A failure or a panic is logged.
+/// Result of a call of the hasher whose failure must not refuse a right password. A failure or a panic is logged.
 fn logged<T>(task: &'static str, call: impl FnOnce() -> Result<T, Error>) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(result)) => Some(result),

@@ -432,7 +432,7 @@ impl PurgeStep<'_> {
             return Ok(Some(stop));
         }
         let ports = &self.handler.ports;
-        // An id of its own: couples with one id in common could be attributed to one person.
+        // A new id for each couple: couples that share an id could be attributed to the same person.
         let with = ports.new_id();
         let change = PairingChange::Anonymize { couple: couple.id, side, with };
         let replaced = self.handler.commit_unless_conflict(vec![change.into()]).await?;
