@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use couple_core::{
+    AccountId, CoupleId,
     live::{Bus, Notice, Subscription, Topic},
     pairing::Side,
+    timeline::Body,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::World;
 
@@ -18,26 +20,53 @@ async fn next_notice(subscription: &mut Box<dyn Subscription>) -> Option<Notice>
     timeout(Duration::from_secs(2), subscription.next()).await.ok()
 }
 
-/// A notice that is published after subscribing arrives, also if the subscriber waits for it later.
+/// A notice that is published after subscribing arrives unchanged, also if the subscriber waits for it later, or if an earlier wait was
+/// cancelled.
 pub async fn b1_notice_reaches_every_subscription(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
+    let queue = Topic::Queue("q".to_owned());
     let mut one = bus.subscribe(vec![topic.clone()]).await;
-    let mut other = bus.subscribe(vec![topic.clone(), Topic::Queue("q".to_owned())]).await;
-    bus.publish(topic.clone(), Notice::Changed).await;
-    for subscription in [&mut one, &mut other] {
-        assert_eq!(next_notice(subscription).await, Some(Notice::Changed));
+    let mut other = bus.subscribe(vec![topic.clone(), queue.clone()]).await;
+    // The longest kind.
+    let long_kind = format!("x-{}", "k".repeat(62));
+    let body = Some(Body::from_stored(r#"{"text":"Olá 👩‍❤️‍👨"}"#));
+    let notices = [
+        Notice::Changed,
+        signal(1),
+        Notice::Signal { from: Side::Second, kind: long_kind, body },
+        Notice::Here(Side::Second),
+        Notice::Left(Side::First),
+    ];
+    for notice in notices {
+        bus.publish(topic.clone(), notice.clone()).await;
+        for subscription in [&mut one, &mut other] {
+            let received = next_notice(subscription).await;
+            assert!(
+                received.as_ref() == Some(&notice),
+                "a notice does not arrive as {notice:?}: {received:?}"
+            );
+        }
     }
-    bus.publish(topic.clone(), signal(1)).await;
-    for subscription in [&mut one, &mut other] {
-        assert_eq!(next_notice(subscription).await, Some(signal(1)));
-    }
-    bus.publish(Topic::Queue("q".to_owned()), Notice::Changed).await;
-    assert_eq!(next_notice(&mut other).await, Some(Notice::Changed));
+    bus.publish(queue, Notice::Changed).await;
+    let received = next_notice(&mut other).await;
+    assert!(received == Some(Notice::Changed), "a notice of the second topic does not arrive: {received:?}");
     let appended = Notice::Appended(Arc::new(World::default().entry("a").at_seq(1)));
-    bus.publish(topic, appended.clone()).await;
+    bus.publish(topic.clone(), appended.clone()).await;
     for subscription in [&mut one, &mut other] {
         let received = next_notice(subscription).await;
-        assert!(received == Some(Notice::Changed) || received.as_ref() == Some(&appended), "{received:?}");
+        let arrived = received == Some(Notice::Changed) || received.as_ref() == Some(&appended);
+        assert!(arrived, "a notice of an entry does not arrive, or as another one: {received:?}");
+    }
+    for n in 0..20 {
+        // The caller gives up at about the time at which the notice arrives.
+        let wait = timeout(Duration::from_millis(2) + Duration::from_micros(100 * n), one.next());
+        let publish = async {
+            sleep(Duration::from_millis(2)).await;
+            bus.publish(topic.clone(), signal(7)).await;
+        };
+        let early = tokio::join!(wait, publish).0.ok();
+        let received = if early.is_some() { early } else { next_notice(&mut one).await };
+        assert!(received == Some(signal(7)), "a notice does not arrive after a cancelled wait: {received:?}");
     }
 }
 
@@ -50,7 +79,7 @@ pub async fn b2_slow_subscriber_receives_changed(bus: impl Bus) {
             bus.publish(topic.clone(), signal(n)).await;
         }
     };
-    timeout(Duration::from_secs(10), flood).await.expect("publishing does not wait");
+    timeout(Duration::from_secs(10), flood).await.expect("publishing waits for a slow subscriber");
     let mut reported = false;
     while let Ok(notice) = timeout(Duration::from_millis(200), slow.next()).await {
         reported |= notice == Notice::Changed;
@@ -58,23 +87,61 @@ pub async fn b2_slow_subscriber_receives_changed(bus: impl Bus) {
     assert!(reported, "no notice reports the missed notices");
 }
 
-/// A subscription receives no notices of other topics.
+/// A subscription receives no notices of other topics, however similar they are.
 pub async fn b3_subscription_receives_only_its_topics(bus: impl Bus) {
     let world = World::default();
-    let (one, other) = (Topic::Couple(world.couple_id()), Topic::Account(world.account_id()));
-    let mut subscription = bus.subscribe(vec![one]).await;
-    bus.publish(other, Notice::Changed).await;
-    bus.publish(Topic::Couple(world.couple_id()), Notice::Changed).await;
-    assert!(timeout(Duration::from_millis(100), subscription.next()).await.is_err());
+    let (couple, account) = (world.couple_id(), world.account_id());
+    let topics = [Topic::Couple(couple), Topic::Account(account), Topic::Queue("mail".to_owned())];
+    let others = [
+        Topic::Couple(world.couple_id()),
+        Topic::Account(world.account_id()),
+        // The same id in a topic of another kind.
+        Topic::Account(AccountId::from_uuid(couple.as_uuid())),
+        Topic::Couple(CoupleId::from_uuid(account.as_uuid())),
+        Topic::Queue(couple.as_uuid().to_string()),
+        Topic::Queue("Mail".to_owned()),
+        Topic::Queue("mail ".to_owned()),
+        Topic::Queue("mai".to_owned()),
+        Topic::Queue("m%".to_owned()),
+        Topic::Queue("*".to_owned()),
+    ];
+    let mut subscription = bus.subscribe(topics.to_vec()).await;
+    for other in others {
+        bus.publish(other.clone(), Notice::Changed).await;
+        let received = timeout(Duration::from_millis(100), subscription.next()).await;
+        assert!(received.is_err(), "a notice of another topic arrives: {other:?}");
+    }
+    for topic in topics {
+        bus.publish(topic.clone(), Notice::Changed).await;
+        let received = next_notice(&mut subscription).await;
+        assert_eq!(received, Some(Notice::Changed), "a notice of {topic:?} does not arrive");
+    }
 }
 
-/// Subscribing works after many dropped subscriptions.
+/// Dropped subscriptions are no longer served: a notice arrives as fast as before. Others of the same topic stay.
 pub async fn b4_dropped_subscriptions_are_removed(bus: impl Bus) {
     let topic = Topic::Couple(World::default().couple_id());
-    for _ in 0..1_000 {
-        drop(bus.subscribe(vec![topic.clone()]).await);
+    let mut kept = bus.subscribe(vec![topic.clone()]).await;
+    let mut before = Duration::MAX;
+    let mut after = Duration::MAX;
+    for fastest in [&mut before, &mut after] {
+        for _ in 0..30 {
+            let start = Instant::now();
+            bus.publish(topic.clone(), Notice::Changed).await;
+            let received = next_notice(&mut kept).await;
+            assert!(
+                received == Some(Notice::Changed),
+                "dropping subscriptions ended another one of the topic"
+            );
+            *fastest = start.elapsed().min(*fastest);
+        }
+        for _ in 0..20_000 {
+            drop(bus.subscribe(vec![topic.clone()]).await);
+        }
     }
-    let mut subscription = bus.subscribe(vec![topic.clone()]).await;
-    bus.publish(topic, Notice::Changed).await;
-    assert_eq!(next_notice(&mut subscription).await, Some(Notice::Changed));
+    let most = before * 4 + Duration::from_millis(1);
+    assert!(
+        after <= most,
+        "20,000 dropped subscriptions are still served: a notice takes {after:?}, before it took {before:?}"
+    );
 }

@@ -8,9 +8,16 @@
 //!
 //! The factory is an expression that creates a future of an empty store, a new one for each test. The kit
 //! contains no SQL and never changes stored times: changes carry the time.
+//!
+//! Each test runs in its own thread and runtime, at most [`CHECK_LIMIT`]. A test that fails names the number
+//! and the words of the guarantee that does not hold. The macros need no other dependency of the caller.
 
 #![expect(clippy::missing_panics_doc, reason = "checks are assertions")]
 #![expect(clippy::unwrap_used, reason = "checks are assertions")]
+
+use std::{future::Future, sync::Arc};
+
+use couple_core::ManualClock;
 
 pub mod account;
 #[cfg(feature = "http")]
@@ -28,24 +35,44 @@ pub mod pairing;
 pub mod password_hasher;
 pub mod presence;
 pub mod renderer;
+mod run;
 pub mod store;
 pub mod timeline;
 pub mod upload;
 mod world;
 
+pub use run::{CHECK_LIMIT, outcome, run, run_store};
 pub use world::World;
+
+#[doc(hidden)]
+pub use couple_core::Store;
+
+/// Calls `open`: the types of its closure's parameter and result are inferred here.
+#[doc(hidden)]
+pub fn named<F: Future>(open: impl FnOnce(String) -> F, name: String) -> F {
+    open(name)
+}
+
+/// Creates a rate limiter with a new clock.
+#[doc(hidden)]
+pub async fn with_clock<F: Future>(
+    limiter: impl FnOnce(Arc<ManualClock>) -> F,
+) -> (F::Output, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    (limiter(clock.clone()).await, clock)
+}
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! checks {
-    ($factory:expr; $($area:ident: $($name:ident),+;)+) => {$(
+    ($run:ident, $engine:expr; $($area:ident: $($name:ident),+;)+) => {$(
         mod $area {
             #[allow(unused_imports, reason = "the factory's names are the caller's")]
             use super::*;
             $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    $crate::$area::$name($factory.await).await;
+                #[test]
+                fn $name() {
+                    $crate::$run(stringify!($name), $engine, |engine| $crate::$area::$name(engine));
                 }
             )+
         }
@@ -54,18 +81,31 @@ macro_rules! checks {
 
 /// Defines one test for each guarantee of [`Store`](couple_core::Store) and its reads.
 ///
-/// Also defines the differential test, if a reference is given.
+/// Takes an expression that creates a future of a new, empty store, or `named:` a closure from a name to such a future. The name is
+/// different for each store of the suite, such as `s1` or `d17`: at most ten ASCII letters and digits. It can be a prefix of tables or
+/// the name of a file, so that all tests share one database or folder. After each test the kit calls
+/// [`close`](couple_core::Store::close).
 ///
-/// Takes an expression that creates a future of an empty store; for the differential test, also one of an
-/// empty reference store.
+/// Options, in this order:
+///
+/// * `reference:` an expression that creates a future of an empty reference store: random sequences of commits have equal results on
+///   both.
+/// * `reopen:` a closure from a name to a future of a store that opens what the store of this name has written: S13.
+/// * `broken:` an expression that creates a future of a store whose engine failed after it was opened, such as a server that is
+///   unreachable: S14.
 #[macro_export]
 macro_rules! store {
-    ($factory:expr) => {
-        $crate::checks! { $factory;
+    (
+        named: $open:expr
+        $(, reference: $reference:expr)? $(, reopen: $reopen:expr)? $(, broken: $broken:expr)? $(,)?
+    ) => {
+        $crate::checks! { run_store, $open;
             store: s1_commit_is_atomic, s2_changes_apply_in_order, s3_read_after_a_commit_sees_it,
                 s4_commit_of_a_cancelled_caller_is_atomic, s5_conflict_does_not_fail_other_commits,
                 s6_empty_commit_succeeds, s7_text_is_stored_exactly,
-                s8_commit_returns_one_result_per_change, s9_unknown_host_statements_are_refused;
+                s8_commit_returns_one_result_per_change, s9_unknown_host_statements_are_refused,
+                s10_commit_of_a_thousand_changes_succeeds, s11_visible_change_has_its_whole_commit,
+                s12_close_completes_started_commits;
             account: a1_address_key_has_one_account, a2_account_fields_read_back,
                 a3_stale_update_conflicts, a4_update_to_a_taken_address_conflicts,
                 a5_token_is_redeemed_once, a6_each_wrong_code_is_counted,
@@ -113,17 +153,42 @@ macro_rules! store {
                 j12_deferred_claim_counts_no_attempt;
             idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged;
         }
-    };
-    ($factory:expr, reference: $reference:expr) => {
-        $crate::store!($factory);
 
-        #[test]
-        fn differential() {
-            $crate::differential::run(
-                || async { std::sync::Arc::new($factory.await) as std::sync::Arc<dyn couple_core::Store> },
-                || async { std::sync::Arc::new($reference.await) as std::sync::Arc<dyn couple_core::Store> },
-            );
-        }
+        $(
+            #[test]
+            fn differential() {
+                let next = std::sync::atomic::AtomicU32::new(1);
+                $crate::differential::run(
+                    || async {
+                        let name = format!("d{}", next.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+                        let store = $crate::named($open, name).await;
+                        std::sync::Arc::new(store) as std::sync::Arc<dyn $crate::Store>
+                    },
+                    || async { std::sync::Arc::new($reference.await) as std::sync::Arc<dyn $crate::Store> },
+                );
+            }
+        )?
+
+        $(
+            #[test]
+            fn s13_reopened_store_has_every_acknowledged_commit() {
+                $crate::run(
+                    "s13_reopened_store_has_every_acknowledged_commit",
+                    |name| async { name },
+                    |name: String| $crate::store::s13_reopened_store_has_every_acknowledged_commit(name, $open, $reopen),
+                );
+            }
+        )?
+
+        $(
+            #[test]
+            fn s14_outage_is_reported() {
+                $crate::run("s14_outage_is_reported", |_| $broken, |store| $crate::store::s14_outage_is_reported(store));
+            }
+        )?
+    };
+    ($factory:expr $(, reference: $reference:expr)? $(, broken: $broken:expr)? $(,)?) => {
+        $crate::store! { named: |_| $factory $(, reference: $reference)? $(, broken: $broken)? }
     };
 }
 
@@ -144,11 +209,13 @@ macro_rules! limits {
             #[allow(unused_imports, reason = "the factory's names are the caller's")]
             use super::*;
             $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    let clock = std::sync::Arc::new(couple_core::ManualClock::default());
-                    let limiter = ($factory)(clock.clone()).await;
-                    $crate::limits::$name(limiter, &clock).await;
+                #[test]
+                fn $name() {
+                    $crate::run(
+                        stringify!($name),
+                        |_| async { $crate::with_clock($factory).await },
+                        |(limiter, clock)| async move { $crate::limits::$name(limiter, &clock).await },
+                    );
                 }
             )+
         }
@@ -159,7 +226,7 @@ macro_rules! limits {
 #[macro_export]
 macro_rules! bus {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             bus: b1_notice_reaches_every_subscription, b2_slow_subscriber_receives_changed,
                 b3_subscription_receives_only_its_topics, b4_dropped_subscriptions_are_removed;
         }
@@ -170,7 +237,7 @@ macro_rules! bus {
 #[macro_export]
 macro_rules! presence {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             presence: pr1_account_is_present_until_its_lease_expires,
                 pr2_renewal_returns_whether_the_account_was_away, pr3_leases_of_accounts_are_independent,
                 pr4_lease_can_be_shortened;
@@ -184,7 +251,7 @@ macro_rules! presence {
 #[macro_export]
 macro_rules! blobs {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             blobs: o1_blob_reads_back_byte_for_byte, o2_blob_exists_completely_or_not_at_all,
                 o3_range_reads_only_the_requested_part, o4_missing_blob_is_reported_as_missing,
                 o5_list_contains_only_blobs_of_its_folder, o6_folder_is_deleted_completely,
@@ -200,7 +267,7 @@ macro_rules! blobs {
 #[macro_export]
 macro_rules! renderer {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             renderer: r1_type_of_a_file_does_not_change, r2_images_match_the_renditions,
                 r3_images_have_an_allowed_encoding, r4_images_are_upright_without_metadata,
                 r5_own_images_can_be_rendered, r6_plan_rejects_a_picture_beyond_the_limits,
@@ -217,7 +284,7 @@ macro_rules! renderer {
 #[macro_export]
 macro_rules! password_hasher {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             password_hasher: h1_hash_matches_only_its_password, h2_hash_depends_on_its_salt,
                 h3_hash_names_its_algorithm_and_hides_the_password, h4_new_hash_needs_no_rehash,
                 h5_unknown_hash_is_an_error, h6_wrong_password_takes_as_long;
@@ -226,9 +293,13 @@ macro_rules! password_hasher {
     ($factory:expr, imported: $imported:expr) => {
         $crate::password_hasher!($factory);
 
-        #[tokio::test]
-        async fn h7_imported_hash_matches_and_needs_a_rehash() {
-            $crate::password_hasher::h7_imported_hash_matches_and_needs_a_rehash($imported.await).await;
+        #[test]
+        fn h7_imported_hash_matches_and_needs_a_rehash() {
+            $crate::run(
+                "h7_imported_hash_matches_and_needs_a_rehash",
+                |_| $imported,
+                |imported| $crate::password_hasher::h7_imported_hash_matches_and_needs_a_rehash(imported),
+            );
         }
     };
 }
@@ -237,7 +308,7 @@ macro_rules! password_hasher {
 #[macro_export]
 macro_rules! id_generator {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             id_generator: g1_ids_are_unique, g2_ids_are_ordered_by_time, g3_last_62_bits_are_random;
         }
     };
@@ -249,7 +320,7 @@ macro_rules! id_generator {
 #[macro_export]
 macro_rules! directory {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             directory: d1_person_is_found_by_the_address_of_the_contact, d2_deleted_person_is_not_found,
                 d3_person_with_a_contact_has_a_profile, d4_unknown_id_has_no_profile_and_no_contact,
                 d5_person_may_pair_only_under_the_own_address;
@@ -265,7 +336,7 @@ macro_rules! directory {
 #[macro_export]
 macro_rules! authenticator {
     ($factory:expr) => {
-        $crate::checks! { $factory;
+        $crate::checks! { run, |_| $factory;
             authenticator: au1_ended_session_is_refused, au2_request_has_one_person_and_session,
                 au3_calls_return_in_time, au4_request_without_valid_credentials_is_refused,
                 au5_each_principal_has_one_result, au6_sessions_of_a_person_are_known_or_not;

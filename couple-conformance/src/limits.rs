@@ -17,47 +17,83 @@ async fn take(limiter: &impl RateLimiter, name: &str) -> Result<(), Limited> {
     limiter.take(&RULE, &key(name)).await.unwrap()
 }
 
+/// Takes the burst of a bucket, and expects that it is then empty.
 async fn take_burst(limiter: &impl RateLimiter, name: &str) {
-    for _ in 0..5 {
-        take(limiter, name).await.unwrap();
+    for taken in 0..5 {
+        let token = take(limiter, name).await;
+        assert!(token.is_ok(), "a full bucket has fewer than its burst of 5 tokens: {taken}");
     }
+    assert!(take(limiter, name).await.is_err(), "a bucket has more than its burst of 5 tokens");
 }
 
 /// A new bucket has `burst` tokens, and no more.
 pub async fn l1_new_key_has_burst_tokens(limiter: impl RateLimiter, _: &ManualClock) {
     take_burst(&limiter, "a").await;
-    assert!(take(&limiter, "a").await.is_err());
-    assert!(take(&limiter, "a").await.is_err());
+    assert!(take(&limiter, "a").await.is_err(), "a bucket has more than its burst of 5 tokens");
 }
 
-/// A bucket gains one token after `period / burst`, and is full after `period`.
+/// A bucket gains one token after `period / burst`, to the millisecond, and is full after `period`. A refusal takes no token.
 pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock: &ManualClock) {
+    // No whole second, so that a clock of seconds is seen.
+    clock.advance(Duration::from_millis(301));
     take_burst(&limiter, "a").await;
-    clock.advance(Duration::from_secs(9));
-    assert!(take(&limiter, "a").await.is_err());
-    clock.advance(Duration::from_secs(1));
-    take(&limiter, "a").await.unwrap();
-    assert!(take(&limiter, "a").await.is_err());
+    clock.advance(Duration::from_millis(9_999));
+    for _ in 0..3 {
+        assert!(
+            take(&limiter, "a").await.is_err(),
+            "a bucket gains a token too early: after 9.999 s instead of 10"
+        );
+    }
+    clock.advance(Duration::from_millis(1));
+    assert!(take(&limiter, "a").await.is_ok(), "a bucket gains a token too late: not after 10 s");
+    assert!(take(&limiter, "a").await.is_err(), "a bucket gains a token too early: two after 10 s");
+    let short = Rule { name: "short", burst: 3, period: Duration::from_millis(1_500) };
+    let take_short = || async { limiter.take(&short, &key("a")).await.unwrap() };
+    for _ in 0..3 {
+        assert!(take_short().await.is_ok(), "a full bucket has fewer than its burst of 3 tokens");
+    }
+    clock.advance(Duration::from_millis(499));
+    assert!(take_short().await.is_err(), "a bucket gains a token too early: after 499 ms instead of 500");
+    clock.advance(Duration::from_millis(1));
+    assert!(take_short().await.is_ok(), "a bucket gains a token too late: not after 500 ms");
     clock.advance(Duration::from_secs(50));
     take_burst(&limiter, "a").await;
-    assert!(take(&limiter, "a").await.is_err());
 }
 
-/// Different keys and different rules do not share a bucket.
+/// Different keys and different rules do not share a bucket, however similar they are.
 pub async fn l3_keys_and_rules_do_not_share_a_bucket(limiter: impl RateLimiter, _: &ManualClock) {
-    take_burst(&limiter, "a").await;
-    take_burst(&limiter, "b").await;
-    let other = Rule { name: "other", ..RULE };
-    assert_eq!(limiter.take(&other, &key("a")).await.unwrap(), Ok(()));
+    let long = "k".repeat(300);
+    let names =
+        ["a", "A", "a ", " a", "b", "a:", "á", "a\u{301}", "a/64", "", "*", &long, &format!("{long}.")];
+    for name in names {
+        for _ in 0..5 {
+            let token = take(&limiter, name).await;
+            assert!(token.is_ok(), "two keys share a bucket: {name:?} has fewer than 5 tokens");
+        }
+    }
+    for (kind, rule) in [("test", "other"), ("other", "test"), ("Test", "test"), ("test", "Test")] {
+        let rule = Rule { name: rule, ..RULE };
+        let token = limiter.take(&rule, &LimitKey::new(kind, "a")).await.unwrap();
+        assert!(token.is_ok(), "two kinds of keys or two rules share a bucket: {kind} and {}", rule.name);
+    }
 }
 
-/// A retry succeeds after the returned time.
+/// A retry succeeds after the returned time, and not much earlier.
 pub async fn l4_retry_after_the_stated_time_succeeds(limiter: impl RateLimiter, clock: &ManualClock) {
-    take_burst(&limiter, "a").await;
-    let limited = take(&limiter, "a").await.unwrap_err();
-    assert!(limited.retry_after > Duration::ZERO && limited.retry_after <= Duration::from_secs(10));
-    clock.advance(limited.retry_after);
-    take(&limiter, "a").await.unwrap();
+    for millis in [0, 1, 499, 1_001, 9_990] {
+        clock.advance(Duration::from_secs(100));
+        take_burst(&limiter, "a").await;
+        clock.advance(Duration::from_millis(millis));
+        let wait = take(&limiter, "a").await.unwrap_err().retry_after;
+        let most = Duration::from_millis(10_000 - millis);
+        assert!(
+            !wait.is_zero() && wait <= most,
+            "retry_after is {wait:?} where a token comes after {most:?}"
+        );
+        clock.advance(wait);
+        let retry = take(&limiter, "a").await;
+        assert!(retry.is_ok(), "a retry after retry_after, {wait:?}, is refused");
+    }
 }
 
 /// Many concurrent callers get exactly `burst` tokens.
@@ -73,7 +109,7 @@ pub async fn l5_concurrent_callers_get_exactly_burst_tokens(limiter: impl RateLi
     for task in tasks {
         taken += task.await.unwrap();
     }
-    assert_eq!(taken, 5);
+    assert_eq!(taken, 5, "64 concurrent callers got {taken} tokens of a burst of 5");
 }
 
 /// A wall clock that jumps ahead and is corrected does not freeze a bucket.
@@ -86,12 +122,15 @@ pub async fn l6_corrected_clock_does_not_freeze_a_bucket(limiter: impl RateLimit
     clock.set(right);
     for _ in 0..10 {
         if let Err(limited) = take(&limiter, "a").await {
-            assert!(limited.retry_after <= Duration::from_secs(10), "{limited:?}");
-            clock.advance(limited.retry_after);
-            take(&limiter, "a").await.unwrap();
+            let wait = limited.retry_after;
+            assert!(
+                wait <= Duration::from_secs(10),
+                "a corrected clock freezes a bucket: retry_after is {wait:?}"
+            );
+            clock.advance(wait);
+            assert!(take(&limiter, "a").await.is_ok(), "a corrected clock makes a retry after {wait:?} fail");
         }
     }
     clock.advance(Duration::from_secs(50));
     take_burst(&limiter, "a").await;
-    assert!(take(&limiter, "a").await.is_err());
 }

@@ -1,33 +1,66 @@
-//! S1–S9: guarantees of every commit.
+//! S1–S14: guarantees of every commit, of closing, of reopening and of an outage.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
-    Change, ChangeResult, CommitError, Committed, Conflict, ErrorKind, HostStatements, Store,
+    Change, ChangeResult, CommitError, Committed, Conflict, ErrorKind, HostStatements, IdempotencyChange,
+    OutcomeRecord, Store,
     account::AccountChange,
+    digest,
     job::{ClaimedJob, JobChange, NewJob},
+    media::MediaChange,
     pairing::{Couple, PairingChange, Side},
     timeline::TimelineChange,
+    upload::UploadChange,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::timeout;
+
 use crate::world::{World, all, append, concurrently, conflict, conflicts, insert, must, race};
+
+/// Maximum duration of `close`, and of any call during an outage.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// After a conflict none of the commit's changes is visible.
 pub async fn s1_commit_is_atomic(store: impl Store) {
     let world = World::default();
     let couple = world.stored_couple(&store).await;
     let (ana, again) = (world.account("ana"), world.account("ana"));
+    let second = world.couple([world.account_id(), world.account_id()]);
+    let photo = world.photo(couple.id, couple.members[0], "photo");
+    let upload = world.upload(ana.id);
+    let outcome = OutcomeRecord {
+        scope: digest(&[b"scope"]),
+        request: digest(&[b"request"]),
+        outcome: "{}".to_owned(),
+        recorded_at: world.now(),
+        expires_at: world.later(60),
+    };
     let changes = vec![
         insert(&ana),
+        PairingChange::Pair(second.clone()).into(),
         append(couple.id, world.entry("one")),
+        MediaChange::Insert { media: photo.clone(), most: 1000 }.into(),
+        UploadChange::Insert { upload: upload.clone(), most: 9 }.into(),
         JobChange::Enqueue(world.job("q")).into(),
+        IdempotencyChange::Record(outcome.clone()).into(),
         insert(&again),
     ];
-    assert_eq!(conflicts(&store, changes).await, Conflict::AccountExists);
-    assert_eq!(store.account(ana.id).await.unwrap(), None);
-    assert_eq!(store.couple(couple.id).await.unwrap().unwrap().head_seq, 0);
-    assert_eq!(store.next_due("q").await.unwrap(), None);
-    assert!(store.entry(couple.id, 1).await.unwrap().is_none());
+    assert_eq!(conflicts(&store, changes).await, Conflict::AccountExists, "the last change conflicts");
+    let visible = [
+        ("account", store.account(ana.id).await.unwrap().is_some()),
+        ("couple", store.couple(second.id).await.unwrap().is_some()),
+        ("entry", store.entry(couple.id, 1).await.unwrap().is_some()),
+        ("head of the log", store.couple(couple.id).await.unwrap().unwrap().head_seq != 0),
+        ("picture", store.media(photo.id).await.unwrap().is_some()),
+        ("upload", store.upload(upload.id).await.unwrap().is_some()),
+        ("job", store.next_due("q").await.unwrap().is_some()),
+        ("outcome", store.outcome(&outcome.scope).await.unwrap().is_some()),
+    ];
+    for (what, visible) in visible {
+        assert!(!visible, "the {what} of a commit that conflicted is visible");
+    }
 }
 
 /// A change sees the earlier changes of the same commit.
@@ -42,17 +75,30 @@ pub async fn s2_changes_apply_in_order(store: impl Store) {
         PairingChange::End { id: first.id, members: people, at: world.now() }.into(),
         PairingChange::Pair(second.clone()).into(),
     ];
-    assert!(all(&store, changes).await.appended_seqs().eq([1, 2]));
-    assert_eq!(store.couple_of(people[0]).await.unwrap().unwrap().id, second.id);
+    match store.commit(changes).await {
+        Ok(committed) => {
+            assert!(committed.appended_seqs().eq([1, 2]), "two entries of a commit are not 1 and 2")
+        }
+        Err(error) => panic!("a change does not see an earlier change of its commit: {error}"),
+    }
+    let couple = store.couple_of(people[0]).await.unwrap().map(|couple| couple.id);
+    assert_eq!(couple, Some(second.id), "the last change of a commit does not have the last word");
 }
 
 /// A read after a commit sees the commit.
 pub async fn s3_read_after_a_commit_sees_it(store: impl Store) {
     let world = World::default();
+    let couple = world.stored_couple(&store).await;
     for n in 0..50 {
         let account = world.account(&format!("p{n}"));
         must(&store, AccountChange::Insert(account.clone())).await;
-        assert_eq!(store.account(account.id).await.unwrap(), Some(account));
+        let found = store.account(account.id).await.unwrap();
+        assert!(found == Some(account), "a read after a commit does not see it: {found:?}");
+        // Nor does it see an older state of a changed row.
+        let entry = append(couple.id, world.entry(&n.to_string()));
+        let seq = all(&store, vec![entry]).await.appended_seqs().next();
+        let head = store.couple(couple.id).await.unwrap().unwrap().head_seq;
+        assert_eq!(seq, Some(head), "a read after a commit does not see it: the head of the log");
     }
 }
 
@@ -73,7 +119,7 @@ pub async fn s4_commit_of_a_cancelled_caller_is_atomic(store: impl Store) {
     for (one, other) in pairs {
         let there =
             (store.account(one).await.unwrap().is_some(), store.account(other).await.unwrap().is_some());
-        assert!(there.0 == there.1, "half a commit is visible");
+        assert!(there.0 == there.1, "half of a cancelled commit is visible");
     }
 }
 
@@ -96,19 +142,29 @@ pub async fn s5_conflict_does_not_fail_other_commits(store: impl Store) {
         if n % 3 == 2 { &mut good } else { &mut bad }.push(account.id);
         commits.push(changes);
     }
-    assert_eq!(race(&store, commits).await, 20);
+    let ended = timeout(CALL_LIMIT, race(&store, commits)).await;
+    let count = ended.expect("40 commits that conflict delay others by more than 10 s");
+    assert_eq!(count, 20, "of 60 commits, 40 conflict; a conflict failed a commit that has none");
     for id in good {
-        assert!(store.account(id).await.unwrap().is_some());
+        assert!(store.account(id).await.unwrap().is_some(), "a commit was lost beside one that conflicts");
     }
     for id in bad {
-        assert!(store.account(id).await.unwrap().is_none());
+        assert!(
+            store.account(id).await.unwrap().is_none(),
+            "a change of a commit that conflicted is visible"
+        );
     }
 }
 
 /// An empty commit succeeds and returns nothing.
 pub async fn s6_empty_commit_succeeds(store: impl Store) {
-    assert!(matches!(store.commit(Vec::new()).await, Ok(out) if out == Committed::default()));
-    assert!(matches!(store.ping().await, Ok(())));
+    let committed = store.commit(Vec::new()).await;
+    assert!(
+        matches!(&committed, Ok(out) if *out == Committed::default()),
+        "an empty commit fails: {committed:?}"
+    );
+    let ping = store.ping().await;
+    assert!(ping.is_ok(), "ping fails without an outage: {ping:?}");
 }
 
 /// Text is compared byte by byte: no trimming, no case folding, no collation.
@@ -167,11 +223,20 @@ pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
                 ChangeResult::Applied,
                 ChangeResult::RowsAffected(2),
             ];
-            expected.push(Ok(results.into_iter().collect()));
+            expected.push(Ok(results.into_iter().collect::<Committed>()));
         }
         commits.push(changes);
     }
-    assert_eq!(concurrently(&store, commits).await, expected);
+    for (n, (result, expected)) in concurrently(&store, commits).await.into_iter().zip(expected).enumerate() {
+        if let (Ok(result), Ok(expected)) = (&result, &expected) {
+            let (count, changes) = (result.results().len(), expected.results().len());
+            assert_eq!(count, changes, "commit {n} returned {count} results for {changes} changes");
+        }
+        assert!(
+            result == expected,
+            "commit {n} returned results of another commit, or in another order: {result:?} instead of {expected:?}"
+        );
+    }
 }
 
 /// A commit with statements of a host that the store did not make fails and writes nothing.
@@ -180,10 +245,181 @@ pub async fn s9_unknown_host_statements_are_refused(store: impl Store) {
     let (before, after) = (world.account("before"), world.account("after"));
     let unknown = Change::Host(HostStatements::new("statements of no store"));
     match store.commit(vec![insert(&before), unknown, insert(&after)]).await {
-        Err(CommitError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Misconfigured, "{error}"),
-        other => panic!("{other:?}"),
+        Err(CommitError::Failed(error)) => {
+            assert!(
+                error.kind() == ErrorKind::Misconfigured,
+                "unknown statements are not Misconfigured: {error}"
+            );
+        }
+        other => panic!("the store accepts statements of a host that it does not know: {other:?}"),
     }
-    assert_eq!(store.account(before.id).await.unwrap(), None);
-    assert_eq!(store.account(after.id).await.unwrap(), None);
+    for account in [&before, &after] {
+        let found = store.account(account.id).await.unwrap();
+        assert_eq!(found, None, "a commit with unknown statements wrote a change");
+    }
     must(&store, AccountChange::Insert(before)).await;
+}
+
+/// A commit of 1,000 changes succeeds, and returns the results in order.
+pub async fn s10_commit_of_a_thousand_changes_succeeds(store: impl Store) {
+    let world = World::default();
+    let couple = world.stored_couple(&store).await;
+    let changes = (1..=500_i64).flat_map(|n| {
+        [append(couple.id, world.entry(&n.to_string())), insert(&world.account(&format!("p{n}")))]
+    });
+    let committed = all(&store, changes.collect()).await;
+    let expected: Vec<_> =
+        (1..=500).flat_map(|seq| [ChangeResult::Appended { seq }, ChangeResult::Applied]).collect();
+    assert!(
+        committed.results() == expected,
+        "a commit of 1,000 changes returned other results than 1,000 small ones"
+    );
+    let head = store.couple(couple.id).await.unwrap().unwrap().head_seq;
+    assert_eq!(head, 500, "a commit of 1,000 changes was written in part");
+    let last = world.email("p500");
+    assert!(
+        store.account_by_email(last.key()).await.unwrap().is_some(),
+        "the last change of 1,000 is missing"
+    );
+}
+
+/// Once one change of a commit is visible, reads that start later see all of its changes.
+pub async fn s11_visible_change_has_its_whole_commit(store: impl Store) {
+    const COMMITS: usize = 60;
+    let world = World::default();
+    let store = Arc::new(store);
+    let couples = [world.stored_couple(&*store).await.id, world.stored_couple(&*store).await.id];
+    let pairs: Vec<_> =
+        (0..COMMITS).map(|n| [world.account(&format!("a{n}")), world.account(&format!("b{n}"))]).collect();
+    let commits: Vec<Vec<Change>> = pairs
+        .iter()
+        .enumerate()
+        .map(|(n, [one, other])| {
+            let entry = world.entry(&n.to_string());
+            let [log, other_log] = couples.map(|couple| append(couple, entry.clone()));
+            vec![log, insert(one), other_log, insert(other)]
+        })
+        .collect();
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for changes in commits {
+                all(&*store, changes).await;
+            }
+        })
+    };
+    let readers: Vec<_> = [false, true]
+        .into_iter()
+        .map(|reversed| {
+            let (store, pairs) = (store.clone(), pairs.clone());
+            tokio::spawn(async move {
+                let order = if reversed { [1, 0] } else { [0, 1] };
+                for pair in &pairs {
+                    while store.account(pair[order[0]].id).await.unwrap().is_none() {
+                        tokio::task::yield_now().await;
+                    }
+                    let other = store.account(pair[order[1]].id).await.unwrap();
+                    assert!(other.is_some(), "a reader sees half of a commit: one of two accounts");
+                    let first = store.couple(couples[order[0]]).await.unwrap().unwrap().head_seq;
+                    let then = store.couple(couples[order[1]]).await.unwrap().unwrap().head_seq;
+                    assert!(then >= first, "a reader sees half of a commit: an entry in one of two logs");
+                    let entries =
+                        store.entries(couples[order[1]], couple_core::timeline::Page::After(0), 1000, None);
+                    let count = entries.await.unwrap().len() as i64;
+                    assert!(count >= then, "a reader sees the head of a log without its entry");
+                }
+            })
+        })
+        .collect();
+    for task in readers.into_iter().chain([writer]) {
+        task.await.expect("readers see only whole commits");
+    }
+}
+
+/// Starts 40 commits, closes the store while they run, and returns the accounts that they add.
+async fn close_while_committing(store: &impl Store, world: &World) -> Vec<couple_core::account::Account> {
+    let accounts: Vec<_> = (0..40).map(|n| world.account(&format!("p{n}"))).collect();
+    let mut commits: FuturesUnordered<_> =
+        accounts.iter().map(|account| store.commit(vec![insert(account)])).collect();
+    // Starts all commits.
+    let mut ended = Vec::new();
+    while let std::task::Poll::Ready(Some(result)) = futures_util::poll!(commits.next()) {
+        ended.push(result);
+    }
+    let rest = async { commits.collect::<Vec<_>>().await };
+    let (closed, rest) = timeout(CALL_LIMIT, async { tokio::join!(store.close(), rest) })
+        .await
+        .expect("the store does not close within 10 s while commits run");
+    closed.expect("a store closes while commits run");
+    for result in ended.into_iter().chain(rest) {
+        assert!(result.is_ok(), "closing failed a commit that was started before: {result:?}");
+    }
+    accounts
+}
+
+/// Closing waits for the commits that were started before, and succeeds. Closing again succeeds too.
+pub async fn s12_close_completes_started_commits(store: impl Store) {
+    close_while_committing(&store, &World::default()).await;
+    timeout(CALL_LIMIT, store.close()).await.expect("a second close hangs").expect("a second close succeeds");
+}
+
+/// A store that is opened again has every acknowledged commit: after it was closed while commits ran, and after it was
+/// dropped without being closed.
+pub async fn s13_reopened_store_has_every_acknowledged_commit<S: Store, R: Store, Opening, Reopening>(
+    name: String,
+    open: impl FnOnce(String) -> Opening,
+    reopen: impl Fn(String) -> Reopening,
+) where
+    Opening: Future<Output = S>,
+    Reopening: Future<Output = R>,
+{
+    let world = World::default();
+    let store = open(name.clone()).await;
+    let couple = world.stored_couple(&store).await;
+    let mut expected = close_while_committing(&store, &world).await;
+    drop(store);
+    for n in 1..=3 {
+        let store = reopen(name.clone()).await;
+        for account in &expected {
+            let found = store.account(account.id).await.unwrap();
+            assert!(
+                found.as_ref() == Some(account),
+                "a reopened store has lost an acknowledged commit: {account:?}"
+            );
+        }
+        let committed = all(&store, vec![append(couple.id, world.entry(&n.to_string()))]).await;
+        let seq = committed.appended_seqs().next();
+        assert_eq!(seq, Some(n), "a reopened store has lost an acknowledged entry");
+        let account = world.account(&format!("q{n}"));
+        must(&store, AccountChange::Insert(account.clone())).await;
+        expected.push(account);
+        // Dropped without `close`: acknowledged commits do not depend on it.
+        drop(store);
+    }
+}
+
+/// A store whose engine failed reports it in each call, within 10 s: `ping` too.
+pub async fn s14_outage_is_reported(store: impl Store) {
+    let world = World::default();
+    let kinds = [ErrorKind::Unavailable, ErrorKind::TimedOut];
+    let ping = timeout(CALL_LIMIT, store.ping()).await.expect("ping does not return during an outage");
+    let error = ping.expect_err("ping succeeds during an outage");
+    assert!(kinds.contains(&error.kind()), "ping reports an outage as {:?}: {error}", error.kind());
+    let account = world.account("ana");
+    let commit = timeout(CALL_LIMIT, store.commit(vec![insert(&account)]));
+    match commit.await.expect("a commit does not return during an outage") {
+        Err(CommitError::Failed(error)) => {
+            assert!(
+                kinds.contains(&error.kind()),
+                "a commit reports an outage as {:?}: {error}",
+                error.kind()
+            );
+        }
+        other => panic!("a commit during an outage returned {other:?}"),
+    }
+    let read = timeout(CALL_LIMIT, store.account(account.id)).await;
+    let read = read.expect("a read does not return during an outage");
+    let error = read.expect_err("a read succeeds during an outage");
+    assert!(kinds.contains(&error.kind()), "a read reports an outage as {:?}: {error}", error.kind());
+    let _ = timeout(CALL_LIMIT, store.close()).await.expect("close hangs during an outage");
 }

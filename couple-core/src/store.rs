@@ -356,6 +356,14 @@ pub enum CommitError {
 ///   commits run concurrently.
 /// * **S9** A commit with statements of a host that the store does not know ([`Change::Host`]) fails with
 ///   [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) and writes nothing.
+/// * **S10** A commit of 1,000 changes succeeds.
+/// * **S11** Reads are isolated by commits: once a read has seen one change of a commit, reads that start
+///   afterwards see all of its changes. Two reads do not belong to one transaction.
+/// * **S12** [`close`](Store::close) waits for the commits that were started before, and succeeds, also a
+///   second time.
+/// * **S13** A durable store that is opened again has every acknowledged commit, also if it was not closed.
+/// * **S14** While its engine has failed, each call returns [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable)
+///   or [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) within 10 seconds; [`ping`](Store::ping) too.
 #[async_trait]
 pub trait Store:
     AccountReads

@@ -1,0 +1,1 @@
+//! Faults of accounts, mailed tokens, sessions and tallies.

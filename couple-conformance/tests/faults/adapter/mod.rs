@@ -1,0 +1,273 @@
+//! A copy of the adapters in memory with faults: `planted` is true for the fault of the running test.
+
+mod account;
+mod bus;
+mod idempotency;
+mod job;
+mod limits;
+mod media;
+mod pairing;
+mod presence;
+mod table;
+mod timeline;
+mod upload;
+
+pub(crate) use bus::FaultyBus;
+pub(crate) use limits::FaultyLimits;
+pub(crate) use presence::FaultyPresence;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use couple_core::{
+    AccountId, Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, Store,
+    account::Account,
+};
+use tokio::time::sleep;
+
+use crate::{plant, planted};
+
+/// Lowest and highest id, the ends of key ranges.
+const NIL: uuid::Uuid = uuid::Uuid::nil();
+const MAX: uuid::Uuid = uuid::Uuid::max();
+
+/// Tables by area.
+#[derive(Default)]
+struct State {
+    account: account::AccountTables,
+    pairing: pairing::PairingTables,
+    timeline: timeline::TimelineTables,
+    media: media::MediaTables,
+    upload: upload::UploadTables,
+    job: job::JobTables,
+    idempotency: idempotency::IdempotencyTables,
+}
+
+/// Tables by the name of their store, which outlive it.
+static STORED: LazyLock<Mutex<HashMap<String, Arc<Mutex<State>>>>> = LazyLock::new(Mutex::default);
+
+/// Store in the memory of this process.
+#[derive(Default)]
+pub(crate) struct FaultyStore {
+    tables: Arc<Mutex<State>>,
+    broken: bool,
+    closed: AtomicBool,
+    /// Result of the latest commit, for a fault that swaps results.
+    latest: Mutex<Option<Committed>>,
+    /// Held by a conflict, for a fault that delays other commits.
+    stalled: tokio::sync::Mutex<()>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Creates an empty store that can be opened again.
+    pub(crate) fn open(name: String) -> Self {
+        let store = Self::new();
+        let stored = (plant::place(&name), store.tables.clone());
+        STORED.lock().unwrap_or_else(PoisonError::into_inner).extend([stored]);
+        store
+    }
+
+    /// Opens what the store of this name has written.
+    pub(crate) fn reopen(name: &str) -> Self {
+        let stored = STORED.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = stored.get(&plant::place(name)).expect("a store of this name was opened").clone();
+        if planted("store-reopen-loses-the-latest-commit") {
+            tables.lock().unwrap_or_else(PoisonError::into_inner).account.forget_latest();
+        }
+        Self { tables, ..Self::default() }
+    }
+
+    /// Store whose engine does not respond.
+    pub(crate) fn broken() -> Self {
+        Self { broken: true, ..Self::default() }
+    }
+
+    fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
+        if !planted("store-outage-reads-nothing") {
+            self.check_outage()?;
+        }
+        Ok(self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The account, unless it is the latest one: a read from a replica that is one commit behind.
+    fn stale_account(&self, id: AccountId) -> Option<Account> {
+        let state = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        state.account.get(id).filter(|_| state.account.latest() != Some(id)).cloned()
+    }
+
+    fn check_outage(&self) -> Result<(), Error> {
+        if !self.broken {
+            return Ok(());
+        }
+        let kind =
+            if planted("store-outage-is-a-bug") { ErrorKind::Internal } else { ErrorKind::Unavailable };
+        Err(Error::new(kind, "store").context("planned outage"))
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        self.check_outage()?;
+        let mut state = self.state()?;
+        let committed = changes.into_iter().map(|change| state.apply(change)).collect::<Result<_, _>>();
+        state.end(committed.is_ok());
+        Ok(committed?)
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: Change) -> Result<ChangeResult, Conflict> {
+        match change {
+            Change::Account(change) => self.account.apply(change),
+            Change::Pairing(change) => self.pairing.apply(&self.account, change),
+            Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
+            Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
+            Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
+            Change::Job(change) => self.job.apply(change),
+            Change::Idempotency(change) => self.idempotency.apply(change),
+            // Refused before any change is applied.
+            Change::Host(_) => Ok(ChangeResult::Applied),
+        }
+    }
+
+    /// Ends a commit: keeps its writes, or undoes them.
+    fn end(&mut self, keep: bool) {
+        let keep = keep || planted("store-conflict-keeps-earlier-changes");
+        self.account.end(keep);
+        self.pairing.end(keep || planted("store-conflict-keeps-couples"));
+        self.timeline.end(keep || planted("store-conflict-keeps-entries"));
+        self.media.end(keep || planted("store-conflict-keeps-pictures"));
+        self.upload.end(keep || planted("store-conflict-keeps-uploads"));
+        self.job.end(keep || planted("store-conflict-keeps-jobs"));
+        self.idempotency.end(keep || planted("store-conflict-keeps-outcomes"));
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
+        if changes.is_empty() && planted("store-empty-commit-fails") {
+            return Err(Error::new(ErrorKind::Internal, "commit").context("no changes").into());
+        }
+        if changes.iter().any(|change| matches!(change, Change::Host(_)))
+            && !planted("store-host-statements-are-ignored")
+        {
+            if planted("store-host-statements-fail-after-others") {
+                self.apply(changes.drain(..1).collect())?;
+            }
+            let kind = if planted("store-host-statements-are-unavailable") {
+                ErrorKind::Unavailable
+            } else {
+                ErrorKind::Misconfigured
+            };
+            return Err(Error::new(kind, "commit")
+                .context("a store in memory runs no statements of the host")
+                .into());
+        }
+        if self.broken {
+            if planted("store-outage-hangs") {
+                std::future::pending::<()>().await;
+            }
+            if planted("store-outage-acknowledges") {
+                return Ok(changes.iter().map(|_| ChangeResult::Applied).collect());
+            }
+        }
+        if planted("store-commit-is-visible-in-part")
+            || planted("store-cancelled-commit-is-cut")
+            || planted("store-reverse-commit-is-visible-in-part")
+        {
+            if planted("store-reverse-commit-is-visible-in-part") {
+                changes.reverse();
+            }
+            let rest = changes.split_off(changes.len() / 2);
+            let first = self.apply(changes)?;
+            sleep(Duration::from_millis(1)).await;
+            let rest = self.apply(rest)?;
+            return Ok(first.results().iter().chain(rest.results()).cloned().collect());
+        }
+        if planted("store-close-loses-commits") || planted("store-close-fails-commits") {
+            sleep(Duration::from_millis(5)).await;
+            if self.closed.load(Ordering::SeqCst) {
+                if planted("store-close-loses-commits") {
+                    return Ok(changes.iter().map(|_| ChangeResult::Applied).collect());
+                }
+                return Err(Error::new(ErrorKind::Unavailable, "commit").context("closed").into());
+            }
+        }
+        if changes.len() > 500 {
+            if planted("store-large-commit-fails") {
+                return Err(Error::new(ErrorKind::Internal, "commit").context("too many changes").into());
+            }
+            if planted("store-large-commit-is-cut") {
+                let results = vec![ChangeResult::Applied; changes.len() - 500];
+                changes.truncate(500);
+                let first = self.apply(changes)?;
+                return Ok(first.results().iter().cloned().chain(results).collect());
+            }
+        }
+        if planted("store-changes-apply-in-reverse") {
+            changes.reverse();
+        }
+        let result = if planted("store-conflict-delays-others") {
+            let _stalled = self.stalled.lock().await;
+            let result = self.apply(changes);
+            if result.is_err() {
+                sleep(Duration::from_millis(600)).await;
+            }
+            result
+        } else {
+            self.apply(changes)
+        };
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if planted("store-conflict-fails-the-next-commit") {
+            match (&result, latest.take()) {
+                (Err(_), _) => *latest = Some(Committed::default()),
+                (Ok(_), Some(_)) => return Err(Conflict::AccountExists.into()),
+                (Ok(_), None) => {}
+            }
+        }
+        let mut committed = result?;
+        if planted("store-results-are-swapped-between-commits") {
+            let before = latest.replace(committed.clone());
+            committed =
+                before.filter(|one| one.results().len() == committed.results().len()).unwrap_or(committed);
+        }
+        if planted("store-results-are-reversed") {
+            committed = committed.results().iter().rev().cloned().collect();
+        }
+        if planted("store-results-lack-the-last") {
+            committed = committed.results().iter().rev().skip(1).rev().cloned().collect();
+        }
+        Ok(committed)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        if planted("store-ping-fails") {
+            return Err(Error::new(ErrorKind::Internal, "ping"));
+        }
+        if planted("store-ping-ignores-the-outage") {
+            return Ok(());
+        }
+        self.check_outage()
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        if planted("store-close-hangs") || (self.broken && planted("store-close-hangs-in-an-outage")) {
+            std::future::pending::<()>().await;
+        }
+        let closed_before = self.closed.swap(true, Ordering::SeqCst);
+        if planted("store-close-fails") || (closed_before && planted("store-second-close-fails")) {
+            return Err(Error::new(ErrorKind::Internal, "close").context("already closed"));
+        }
+        Ok(())
+    }
+}

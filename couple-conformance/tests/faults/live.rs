@@ -1,0 +1,90 @@
+//! Faults of the event bus, of presence and of the rate limiter.
+
+mod of_bus {
+    use crate::{adapter::FaultyBus, plant::faults};
+
+    faults! { FaultyBus::new();
+        "bus-drops-changed": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-drops-signals": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-replaces-signals": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-drops-entries": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-signal-loses-its-body": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-signal-loses-its-kind": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-signal-loses-its-sender": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-signal-kind-is-cut": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-first-subscription-only": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-subscribes-to-the-first-topic": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-second-subscription-replaces-the-first": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-cancelled-next-loses-a-notice": bus::b1_notice_reaches_every_subscription, "after a cancelled wait";
+        "bus-overflow-is-silent": bus::b2_slow_subscriber_receives_changed, "no notice reports the missed notices";
+        "bus-queue-is-unbounded": bus::b2_slow_subscriber_receives_changed, "no notice reports the missed notices";
+        "bus-publishing-waits": bus::b2_slow_subscriber_receives_changed, "publishing waits";
+        "bus-delivers-all-topics": bus::b3_subscription_receives_only_its_topics, "of another topic";
+        "bus-takes-an-account-for-a-couple": bus::b3_subscription_receives_only_its_topics, "of another topic";
+        "bus-folds-names-of-queues": bus::b3_subscription_receives_only_its_topics, "of another topic";
+        "bus-keeps-dropped-subscriptions": bus::b4_dropped_subscriptions_are_removed, "are still served";
+        "bus-drop-ends-others-too": bus::b4_dropped_subscriptions_are_removed, "ended another one";
+    }
+}
+
+mod of_presence {
+    use crate::{adapter::FaultyPresence, plant::faults};
+
+    faults! { FaultyPresence::new();
+        "presence-never-expires": presence::pr1_account_is_present_until_its_lease_expires, "longer than the lease";
+        "presence-counts-whole-seconds": presence::pr1_account_is_present_until_its_lease_expires, "is not present after a renewal";
+        "presence-renewal-does-not-lengthen": presence::pr1_account_is_present_until_its_lease_expires, "a renewal does not extend";
+        "presence-renewal-adds-up": presence::pr1_account_is_present_until_its_lease_expires, "longer than the lease";
+        "presence-expired-lease-has-zero-left": presence::pr1_account_is_present_until_its_lease_expires, "after its lease expired";
+        "presence-renewal-is-always-new": presence::pr2_renewal_returns_whether_the_account_was_away, "was present";
+        "presence-renewal-is-never-new": presence::pr2_renewal_returns_whether_the_account_was_away, "was away";
+        "presence-expired-lease-was-present": presence::pr2_renewal_returns_whether_the_account_was_away, "whose lease expired was away";
+        "presence-keys-are-shared": presence::pr3_leases_of_accounts_are_independent, "another account";
+        "presence-shortening-is-ignored": presence::pr4_lease_can_be_shortened, "does not shorten";
+        "presence-shortening-ends-the-lease": presence::pr4_lease_can_be_shortened, "is away after its lease was shortened";
+        "presence-shortening-makes-present": presence::pr4_lease_can_be_shortened, "an account that is away";
+        "presence-shortening-affects-all": presence::pr4_lease_can_be_shortened, "another account";
+        "presence-shortening-lengthens": presence::pr4_lease_can_be_shortened, "lengthens";
+    }
+}
+
+mod of_limits {
+    use crate::{
+        adapter::FaultyLimits,
+        plant::{Fault, expect_found, runtime},
+    };
+
+    macro_rules! limit_faults {
+        ($($fault:literal: $check:ident, $words:literal;)+) => {
+            [$(Fault {
+                name: $fault,
+                words: $words,
+                check: || couple_conformance::outcome(
+                    stringify!($check),
+                    || runtime($fault),
+                    |_| couple_conformance::with_clock(|clock| async { FaultyLimits::new(clock) }),
+                    |(limiter, clock)| async move { couple_conformance::limits::$check(limiter, &clock).await },
+                ),
+            }),+]
+        };
+    }
+
+    #[test]
+    fn planted_faults_are_found() {
+        expect_found(&limit_faults! {
+            "limits-allow-one-more": l1_new_key_has_burst_tokens, "more than its burst";
+            "limits-allow-one-less": l1_new_key_has_burst_tokens, "fewer than its burst";
+            "limits-refill-too-fast": l2_bucket_refills_over_its_period, "too early";
+            "limits-refill-in-whole-seconds": l2_bucket_refills_over_its_period, "a bucket gains a token too";
+            "limits-refusals-take-a-token": l2_bucket_refills_over_its_period, "too late";
+            "limits-share-one-bucket": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
+            "limits-fold-keys": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
+            "limits-rules-share-a-bucket": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
+            "limits-retry-after-is-zero": l4_retry_after_the_stated_time_succeeds, "retry_after";
+            "limits-retry-after-is-floored": l4_retry_after_the_stated_time_succeeds, "retry_after";
+            "limits-retry-after-is-the-period": l4_retry_after_the_stated_time_succeeds, "retry_after";
+            "limits-read-then-write": l5_concurrent_callers_get_exactly_burst_tokens, "concurrent callers";
+            "limits-use-the-wall-clock": l6_corrected_clock_does_not_freeze_a_bucket, "corrected clock";
+        });
+    }
+}

@@ -1,0 +1,66 @@
+//! Planted faults: for each one, the check that is named for it fails and says what does not hold.
+//!
+//! `adapter` is a copy of the store, the bus and the presence in memory, with about 300 faults of which at most one is planted. Without a
+//! fault it passes the kit.
+
+mod account;
+mod adapter;
+mod idempotency;
+mod job;
+mod live;
+mod media;
+mod pairing;
+mod plant;
+mod store;
+mod timeline;
+mod upload;
+
+use adapter::{FaultyBus, FaultyLimits, FaultyPresence, FaultyStore};
+use plant::planted;
+
+mod sound {
+    use super::*;
+    couple_conformance::store!(
+        named: |name| async { FaultyStore::open(name) },
+        reopen: |name| async move { FaultyStore::reopen(&name) },
+        broken: async { FaultyStore::broken() },
+    );
+    couple_conformance::bus!(async { FaultyBus::new() });
+    couple_conformance::presence!(async { FaultyPresence::new() });
+    couple_conformance::limits!(|clock| async { FaultyLimits::new(clock) });
+}
+
+#[test]
+fn every_planted_fault_is_expected() {
+    let sources = [
+        include_str!("adapter/account.rs"),
+        include_str!("adapter/bus.rs"),
+        include_str!("adapter/idempotency.rs"),
+        include_str!("adapter/job.rs"),
+        include_str!("adapter/limits.rs"),
+        include_str!("adapter/media.rs"),
+        include_str!("adapter/mod.rs"),
+        include_str!("adapter/pairing.rs"),
+        include_str!("adapter/presence.rs"),
+        include_str!("adapter/table.rs"),
+        include_str!("adapter/timeline.rs"),
+        include_str!("adapter/upload.rs"),
+    ];
+    let tests = [
+        include_str!("account.rs"),
+        include_str!("idempotency.rs"),
+        include_str!("job.rs"),
+        include_str!("live.rs"),
+        include_str!("media.rs"),
+        include_str!("pairing.rs"),
+        include_str!("store.rs"),
+        include_str!("timeline.rs"),
+        include_str!("upload.rs"),
+    ];
+    let unexpected: Vec<_> = sources
+        .into_iter()
+        .flat_map(plant::planted_in)
+        .filter(|fault| !tests.iter().any(|test| test.contains(&format!("\"{fault}\""))))
+        .collect();
+    assert!(unexpected.is_empty(), "no check is named for {unexpected:?}");
+}

@@ -1,0 +1,1 @@
+//! Faults of invites, couples and blocks.

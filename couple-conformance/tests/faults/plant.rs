@@ -1,0 +1,98 @@
+//! Plants one fault in the adapter, and expects that the check which is named for it finds it.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use tokio::runtime::{Builder, Runtime};
+
+thread_local! {
+    static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Fault of a whole run: `COUPLE_PLANTED_FAULT=name cargo test -p couple-conformance --test faults sound` shows what the kit says of it.
+static PLANTED_IN_RUN: LazyLock<Option<String>> =
+    LazyLock::new(|| std::env::var("COUPLE_PLANTED_FAULT").ok());
+
+/// Whether the fault is planted in this runtime.
+pub(crate) fn planted(fault: &str) -> bool {
+    PLANTED.get() == Some(fault) || PLANTED_IN_RUN.as_deref() == Some(fault)
+}
+
+/// Name that is unique over all faults, which run concurrently.
+pub(crate) fn place(name: &str) -> String {
+    format!("{} {name}", PLANTED.get().unwrap_or("none"))
+}
+
+/// Runtime in whose threads the fault is planted.
+pub(crate) fn runtime(fault: &'static str) -> Runtime {
+    PLANTED.set(Some(fault));
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .on_thread_start(move || PLANTED.set(Some(fault)))
+        .build()
+        .expect("a runtime starts")
+}
+
+/// A fault, the check that finds it, and words of its message.
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    pub(crate) words: &'static str,
+    pub(crate) check: fn() -> Result<(), String>,
+}
+
+/// Runs the check of each fault, and fails with all faults that it does not find or that it reports in other words.
+pub(crate) fn expect_found(faults: &[Fault]) {
+    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let miss = |text: String| missed.lock().expect("no thread panics").push(text);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(fault) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match (fault.check)() {
+                        Ok(()) => miss(format!("{}: not found", fault.name)),
+                        Err(text) if text.contains(fault.words) => {}
+                        Err(text) => {
+                            miss(format!("{}: found, but without {:?}: {text}", fault.name, fault.words))
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().expect("no thread panics");
+    assert!(missed.is_empty(), "{} of {} faults:\n{}", missed.len(), faults.len(), missed.join("\n"));
+}
+
+/// Names of the faults that a source file plants.
+pub(crate) fn planted_in(source: &str) -> BTreeSet<&str> {
+    source.split("planted(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+/// Defines a test that plants faults in an engine, one after another. Each is a row: its name, the check that finds it, and words of
+/// the check's message.
+macro_rules! faults {
+    ($engine:expr; $($fault:literal: $area:ident::$check:ident, $words:literal;)+) => {
+        #[test]
+        fn planted_faults_are_found() {
+            $crate::plant::expect_found(&[$($crate::plant::Fault {
+                name: $fault,
+                words: $words,
+                check: || couple_conformance::outcome(
+                    stringify!($check),
+                    || $crate::plant::runtime($fault),
+                    |_| async { $engine },
+                    |engine| couple_conformance::$area::$check(engine),
+                ),
+            }),+]);
+        }
+    };
+}
+pub(crate) use faults;

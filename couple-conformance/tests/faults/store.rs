@@ -1,0 +1,79 @@
+//! Faults of commits, of closing, of reopening and of an outage.
+
+use crate::{
+    adapter::FaultyStore,
+    plant::{Fault, faults, runtime},
+};
+
+faults! { FaultyStore::new();
+    "store-conflict-keeps-earlier-changes": store::s1_commit_is_atomic, "the account of a commit that conflicted";
+    "store-conflict-keeps-couples": store::s1_commit_is_atomic, "the couple of a commit that conflicted";
+    "store-conflict-keeps-entries": store::s1_commit_is_atomic, "the entry of a commit that conflicted";
+    "store-conflict-keeps-pictures": store::s1_commit_is_atomic, "the picture of a commit that conflicted";
+    "store-conflict-keeps-uploads": store::s1_commit_is_atomic, "the upload of a commit that conflicted";
+    "store-conflict-keeps-jobs": store::s1_commit_is_atomic, "the job of a commit that conflicted";
+    "store-conflict-keeps-outcomes": store::s1_commit_is_atomic, "the outcome of a commit that conflicted";
+    "store-changes-apply-in-reverse": store::s2_changes_apply_in_order, "does not see an earlier change of its commit";
+    "store-read-is-stale": store::s3_read_after_a_commit_sees_it, "a read after a commit does not see it";
+    "store-cancelled-commit-is-cut": store::s4_commit_of_a_cancelled_caller_is_atomic, "half of a cancelled commit is visible";
+    "store-conflict-fails-the-next-commit": store::s5_conflict_does_not_fail_other_commits, "failed a commit that has none";
+    "store-conflict-delays-others": store::s5_conflict_does_not_fail_other_commits, "delay others";
+    "store-empty-commit-fails": store::s6_empty_commit_succeeds, "an empty commit fails";
+    "store-ping-fails": store::s6_empty_commit_succeeds, "ping fails without an outage";
+    "store-results-are-swapped-between-commits": store::s8_commit_returns_one_result_per_change, "results of another commit";
+    "store-results-are-reversed": store::s8_commit_returns_one_result_per_change, "results of another commit, or in another order";
+    "store-results-lack-the-last": store::s8_commit_returns_one_result_per_change, "7 changes";
+    "store-host-statements-are-ignored": store::s9_unknown_host_statements_are_refused, "statements of a host that it does not know";
+    "store-host-statements-are-unavailable": store::s9_unknown_host_statements_are_refused, "are not Misconfigured";
+    "store-host-statements-fail-after-others": store::s9_unknown_host_statements_are_refused, "wrote a change";
+    "store-large-commit-fails": store::s10_commit_of_a_thousand_changes_succeeds, "too many changes";
+    "store-large-commit-is-cut": store::s10_commit_of_a_thousand_changes_succeeds, "other results";
+    "store-commit-is-visible-in-part": store::s11_visible_change_has_its_whole_commit, "a reader sees half of a commit";
+    "store-reverse-commit-is-visible-in-part": store::s11_visible_change_has_its_whole_commit, "a reader sees half of a commit";
+    "store-close-fails-commits": store::s12_close_completes_started_commits, "closing failed a commit";
+    "store-close-hangs": store::s12_close_completes_started_commits, "does not close within 10 s";
+    "store-close-fails": store::s12_close_completes_started_commits, "a store closes while commits run";
+    "store-second-close-fails": store::s12_close_completes_started_commits, "a second close succeeds";
+}
+
+async fn reopened(name: String) {
+    let reopen = |name: String| async move { FaultyStore::reopen(&name) };
+    couple_conformance::store::s13_reopened_store_has_every_acknowledged_commit(
+        name,
+        |name| async { FaultyStore::open(name) },
+        reopen,
+    )
+    .await;
+}
+
+/// Faults that need a store that was opened again or has failed.
+#[test]
+fn planted_faults_of_the_engine_are_found() {
+    macro_rules! engine_faults {
+        ($($fault:literal, $words:literal: $check:ident, $engine:expr, $run:expr;)+) => {
+            [$(Fault {
+                name: $fault,
+                words: $words,
+                check: || couple_conformance::outcome(stringify!($check), || runtime($fault), $engine, $run),
+            }),+]
+        };
+    }
+    crate::plant::expect_found(&engine_faults! {
+        "store-close-loses-commits", "has lost an acknowledged commit": s13_reopened_store_has_every_acknowledged_commit,
+            |name| async { name }, reopened;
+        "store-reopen-loses-the-latest-commit", "has lost an acknowledged commit": s13_reopened_store_has_every_acknowledged_commit,
+            |name| async { name }, reopened;
+        "store-ping-ignores-the-outage", "ping succeeds during an outage": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-acknowledges", "a commit during an outage returned Ok": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-hangs", "a commit does not return during an outage": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-reads-nothing", "a read succeeds during an outage": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-is-a-bug", "reports an outage as": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-close-hangs-in-an-outage", "close hangs during an outage": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+    });
+}
