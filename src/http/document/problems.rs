@@ -20,9 +20,9 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         | "accounts_end_current_session"
         | "accounts_end_other_sessions"
         | "accounts_me"
-        | "accounts_update_me"
         | "pairing_list_invites"
         | "pairing_blocks" => &[],
+        "accounts_update_me" => &["rate_limited"],
         "accounts_end_session" => &["session_not_found"],
         "accounts_set_password" => &[
             "invalid_idempotency_key",
@@ -73,9 +73,10 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
             "invite_expired",
             "rate_limited",
         ],
-        "pairing_couple" | "pairing_describe" => &["not_paired"],
+        "pairing_couple" => &["not_paired"],
+        "pairing_describe" => &["not_paired", "rate_limited"],
         "pairing_leave" => &["not_paired", "invalid_field"],
-        "pairing_restore" => &["not_paired", "no_previous"],
+        "pairing_restore" => &["not_paired", "no_previous", "rate_limited"],
         "pairing_unblock" => &["block_not_found"],
         "timeline_page" => &["not_paired", "invalid_field"],
         "timeline_previous" => &["not_paired", "no_previous", "invalid_field"],
