@@ -295,8 +295,17 @@ mod tests {
     use super::*;
 
     fn seen(peer: &str, trusted: &[&str], headers: &[(&'static str, &str)]) -> String {
-        let options = HttpOptions::default()
-            .with_trusted_proxies(trusted.iter().map(|network| network.parse().unwrap()).collect());
+        seen_by(HttpOptions::default(), peer, trusted, headers)
+    }
+
+    fn seen_by(
+        options: HttpOptions,
+        peer: &str,
+        trusted: &[&str],
+        headers: &[(&'static str, &str)],
+    ) -> String {
+        let trusted = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let options = options.with_trusted_proxies(trusted);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
@@ -315,6 +324,51 @@ mod tests {
         let both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "198.51.100.7")];
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &both), "198.51.100.7");
         assert_eq!(seen("10.0.0.1", &["10.0.0.0/8"], &[("x-forwarded-for", "6.6.6.6, junk")]), "10.0.0.1");
+    }
+
+    #[test]
+    fn client_is_the_right_most_untrusted_node_of_forwarded() {
+        let seen = |peer: &str, values: &[&str]| {
+            let options = HttpOptions::default().with_proxy_header(ProxyHeader::Forwarded);
+            let headers: Vec<_> = values.iter().map(|value| ("forwarded", *value)).collect();
+            seen_by(options, peer, &["10.0.0.0/8", "2001:db8:ffff::/48"], &headers)
+        };
+        let client = "198.51.100.7";
+        // Without trust in the peer, and without the header.
+        assert_eq!(seen("192.0.2.1", &["for=198.51.100.7"]), "192.0.2.1");
+        assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+        for values in [
+            &["for=198.51.100.7"][..],
+            &["for=6.6.6.6, for=198.51.100.7, for=10.0.0.2"],
+            &["for=6.6.6.6", "for=198.51.100.7", "for=\"[2001:db8:ffff::1]:443\""],
+            &["for=6.6.6.6,For=\"198.51.100.7:4711\";proto=https;by=10.0.0.2"],
+            &["for=6.6.6.6, proto=https;host=\"a.example\" ; FOR=198.51.100.7"],
+            // A forged element cannot hide the one that the proxy adds.
+            &["for=\"6.6.6.6, for=198.51.100.7"],
+            &["for=6.6.6.6;by=\"", "for=198.51.100.7"],
+            &["for=unknown, for=198.51.100.7"],
+            &["for=_hidden, for=198.51.100.7"],
+        ] {
+            assert_eq!(seen("10.0.0.1", values), client, "{values:?}");
+        }
+        assert_eq!(seen("10.0.0.1", &["for=\"[2001:db8:1::7]:4711\""]), "2001:db8:1::7");
+        // Addresses to the left of an unknown or obfuscated node cannot be trusted.
+        for values in [
+            &["for=198.51.100.7, for=unknown"][..],
+            &["for=198.51.100.7, for=_hidden"],
+            &["for=198.51.100.7, by=10.0.0.2"],
+            &["for=198.51.100.7, "],
+        ] {
+            assert_eq!(seen("10.0.0.1", values), "10.0.0.1", "{values:?}");
+        }
+    }
+
+    #[test]
+    fn no_forwarding_header_is_trusted_by_default() {
+        let forged = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6")];
+        for peer in ["127.0.0.1", "10.0.0.1", "192.0.2.1", "::1", "fd00::1"] {
+            assert_eq!(seen(peer, &[], &forged), peer);
+        }
     }
 
     #[test]
