@@ -1,7 +1,7 @@
 //! No response reveals whether an address has an account.
 //!
-//! Every request without a proof gets the same response, and causes the same reads and writes of the store, by the request and by the jobs
-//! that it enqueues.
+//! Every request without a proof gets the same response, and causes the same reads and writes of the store and the same password hashes,
+//! by the request and by the jobs that it enqueues. `benches/response_times.rs` measures the times.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,7 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    Backend, Keyring, blobs::Blobs, core::Change, core::limits::Unlimited, http::HttpOptions,
+    Backend, Error, Keyring,
+    account::{Argon2id, HashCost, Password, PasswordHash, PasswordHasher},
+    blobs::Blobs,
+    core::Change,
+    core::limits::Unlimited,
+    http::HttpOptions,
     store::MemoryStore,
 };
 use serde_json::{Value, json};
@@ -24,7 +29,7 @@ use crate::{
 const TARGET: &str = "ana@example.org";
 const PASSWORD: &str = "mauve kettle orbit";
 
-/// Records every read by name, and every commit by the kinds of its changes.
+/// Records every read by name, every commit by the kinds of its changes, and every password hash.
 #[derive(Default)]
 struct Trace(Mutex<Vec<String>>);
 
@@ -51,15 +56,36 @@ impl StoreObserver for Trace {
     async fn after(&self, _: &'static str) {}
 }
 
+/// Hasher that records its work.
+struct TracedHasher(Argon2id, Arc<Trace>);
+
+impl PasswordHasher for TracedHasher {
+    fn hash(&self, password: &Password, salt: &[u8; 16]) -> Result<PasswordHash, Error> {
+        self.1.add("hash password".to_owned());
+        self.0.hash(password, salt)
+    }
+    fn verify(&self, hash: &PasswordHash, password: &Password) -> Result<bool, Error> {
+        self.1.add("verify password".to_owned());
+        self.0.verify(hash, password)
+    }
+    fn needs_rehash(&self, hash: &PasswordHash) -> bool {
+        self.0.needs_rehash(hash)
+    }
+}
+
 /// State of the address.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Unknown,
     Known,
     WithoutPassword,
+    Paired,
     Unverified,
     Deleted,
 }
+
+const STATES: [State; 6] =
+    [State::Unknown, State::Known, State::WithoutPassword, State::Paired, State::Unverified, State::Deleted];
 
 /// Requests for the address before the test.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,13 +115,19 @@ async fn world(state: State, before: Before) -> (World, Arc<Trace>, String) {
         .store(ObservedStore(MemoryStore::new(), trace.clone()))
         .keys(Keyring::new([7; 32]))
         .blobs(Blobs::memory())
-        .limits(Unlimited);
-    let world = World::of(builder, HttpOptions::default());
+        .limits(Unlimited)
+        .password_hasher(TracedHasher(Argon2id::new(HashCost::FOR_TESTS).unwrap(), trace.clone()));
+    let world = World::at(Arc::default(), builder, HttpOptions::default());
     let inviter = world.join("ben@example.org").await;
     match state {
         State::Unknown => {}
         State::Known => drop(world.join_with_password(TARGET, PASSWORD).await),
         State::WithoutPassword => drop(world.join(TARGET).await),
+        State::Paired => {
+            let session = world.join_with_password(TARGET, PASSWORD).await;
+            let partner = world.join("cleo@example.org").await;
+            world.pair(&session, &partner).await;
+        }
         State::Unverified => world.sign_up(TARGET).await,
         State::Deleted => {
             let session = world.join_with_password(TARGET, PASSWORD).await;
@@ -140,16 +172,17 @@ async fn ask(world: &World, inviter: &str, path: &str, body: &str) -> crate::wor
 }
 
 #[tokio::test]
-async fn every_address_costs_the_same_reads_and_writes() {
+async fn every_address_costs_the_same_reads_writes_and_hashes() {
     for before in [Before::Nothing, Before::Mails, Before::Locked] {
         for (path, body) in REQUESTS {
             let mut expected = None;
-            for state in
-                [State::Unknown, State::Known, State::WithoutPassword, State::Unverified, State::Deleted]
-            {
+            for state in STATES {
                 let (world, trace, inviter) = world(state, before).await;
                 let answer = ask(&world, &inviter, path, body).await;
                 let reads = trace.take();
+                let is_checked = body.contains("password") && before != Before::Locked;
+                let verified = reads.iter().filter(|step| *step == "verify password").count();
+                assert_eq!(verified, usize::from(is_checked), "{path} {body} {state:?} {before:?}");
                 world.work().await;
                 let worked = work_of(trace.take());
                 let mut headers: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();

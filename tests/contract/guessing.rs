@@ -8,7 +8,6 @@ use couple::{
     account::HashCost,
     core::{limits::Unlimited, mail::Message},
     http::HttpOptions,
-    notify::mail::MemoryMailer,
     store::MemoryLimits,
 };
 use serde_json::{Value, json};
@@ -21,16 +20,9 @@ const OWNER: &str = "198.51.100.7";
 
 /// A world whose rate limits use its own clock.
 fn limited() -> World {
-    let (mailer, clock) = (MemoryMailer::new(), Arc::new(ManualClock::default()));
-    let backend = Backend::builder()
-        .limits(MemoryLimits::new(clock.clone()))
-        .mailer(mailer.clone())
-        .clock(clock.clone())
-        .hash_cost(HashCost::FOR_TESTS)
-        .build()
-        .unwrap();
-    let app = couple::http::router_with(backend.clone(), HttpOptions::default());
-    World { backend, mailer, clock, app, host: None }
+    let clock = Arc::<ManualClock>::default();
+    let builder = Backend::builder().limits(MemoryLimits::new(clock.clone()));
+    World::at(clock, builder.hash_cost(HashCost::FOR_TESTS), HttpOptions::default())
 }
 
 /// A request from a client address.

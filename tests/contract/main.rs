@@ -12,26 +12,38 @@ mod connections;
 mod cors;
 mod entry_kinds;
 mod enumeration;
+mod forged_hosts;
 mod frames;
+#[cfg(feature = "server-tests")]
+#[path = "../support/fresh_database.rs"]
+mod fresh_database;
 mod guessing;
 #[path = "../support/host_users.rs"]
 mod host_users;
 mod input;
+mod invite_codes;
 mod live;
 mod matrix;
 mod media;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
 mod pairing;
+mod password_hashing;
 mod picture_access;
 mod prefix;
 mod races;
+mod rate_limits;
 mod reference;
 mod renderer;
+mod request_limits;
 mod secrets;
+mod single_use;
 mod sizes;
 mod socket;
 mod socketio;
+#[path = "../support/sql_database.rs"]
+mod sql_database;
+mod stored_secrets;
 mod streaming;
 mod sweep;
 mod timeline;

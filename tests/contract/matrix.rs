@@ -10,12 +10,29 @@ use crate::{
 };
 
 /// Kinds of callers, in the order of a row.
-const WHO: [&str; 6] = ["nobody", "revoked", "unpaired", "other couple", "partner", "author"];
-
-/// Expected statuses.
 ///
-/// Entry 2 belongs to the author. The other couple has another entry 2, so the status is 404 or the status for that entry.
-fn row(method: &str, path: &str) -> Option<([u16; 6], Value)> {
+/// The former partner was in a couple with the author before the partner was. The unverified caller has no proven address: a user of a host
+/// without one, or, with the built-in accounts, the token of a sign-up that is not confirmed.
+const WHO: [&str; 8] =
+    ["nobody", "revoked", "unpaired", "other couple", "partner", "author", "former partner", "unverified"];
+
+/// Expected statuses and the body of the request.
+///
+/// Entry 2 belongs to the author. The other couple has another entry 2, so the status is 404 or the status for that entry. A former partner
+/// gets the answers of an unpaired caller.
+fn row(method: &str, path: &str, is_host: bool) -> Option<([u16; 8], Value)> {
+    let ([nobody, revoked, unpaired, other, partner, author], body) = statuses(method, path)?;
+    let unverified = match (method, path) {
+        _ if !is_host => revoked,
+        // An unverified user of a host may do everything except pairing.
+        ("POST", "/v1/invites" | "/v1/invites/preview" | "/v1/invites/accept" | "/v1/invites/decline") => 403,
+        _ => unpaired,
+    };
+    Some(([nobody, revoked, unpaired, other, partner, author, unpaired, unverified], body))
+}
+
+/// Expected statuses of the first six kinds of callers, and the body of the request.
+pub(crate) fn statuses(method: &str, path: &str) -> Option<([u16; 6], Value)> {
     let none = Value::Null;
     let person = |status: u16| [401, 401, status, status, status, status];
     let couple = |status: u16| [401, 401, 404, status, status, status];
@@ -100,24 +117,37 @@ async fn check_operations(new_world: fn() -> World, expected: usize) {
     assert!(operations.len() > expected, "{}", operations.len());
     for (method, path, _) in operations {
         // Ids of another couple are answered like unknown ones; so the other couple has one entry less.
-        let (expected, body) = row(&method, &path).unwrap_or_else(|| panic!("{method} {path} has no row"));
         let world = new_world();
-        let (author, partner) = world.couple("ana@example.org", "ben@example.org").await;
+        let (expected, body) =
+            row(&method, &path, world.host.is_some()).unwrap_or_else(|| panic!("{method} {path} has no row"));
+        let is_about_a_picture = path.starts_with("/v1/media/");
+        let (author, former) = world.couple("ana@example.org", "gus@example.org").await;
+        assert_eq!(world.say(&author, "hello").await, 2);
+        let former_photo = if is_about_a_picture { Some(world.photo(&author, 200).await) } else { None };
+        assert_eq!(world.call("DELETE", "/v1/couple", Some(&author), None).await.status, 204);
+        let partner = world.join("ben@example.org").await;
+        world.pair(&author, &partner).await;
         let (other, _) = world.couple("cleo@example.org", "dan@example.org").await;
         let unpaired = world.join("eve@example.org").await;
         let revoked = world.join("fay@example.org").await;
         world.end_session(&revoked).await;
+        let unverified = world.unverified("hal@example.org").await;
         assert_eq!(world.say(&author, "hello").await, 2);
-        let photo = match path.starts_with("/v1/media/") {
-            true => Some(world.photo(&author, 300).await),
-            false => None,
-        };
-        let tokens = [None, Some(&revoked), Some(&unpaired), Some(&other), Some(&partner), Some(&author)];
-        // The partner leaves after the author has.
-        let order: [usize; 6] = if (method.as_str(), path.as_str()) == ("DELETE", "/v1/couple") {
-            [0, 1, 2, 3, 5, 4]
-        } else {
-            [0, 1, 2, 3, 4, 5]
+        let photo = if is_about_a_picture { Some(world.photo(&author, 300).await) } else { None };
+        let tokens = [
+            None,
+            Some(&revoked),
+            Some(&unpaired),
+            Some(&other),
+            Some(&partner),
+            Some(&author),
+            Some(&former),
+            Some(&unverified),
+        ];
+        // The partner leaves after the author has; pictures and entries are deleted by their author last.
+        let order = match (method.as_str(), path.as_str()) {
+            ("DELETE", "/v1/couple") => [0, 1, 2, 3, 6, 7, 5, 4],
+            _ => [0, 1, 2, 3, 6, 7, 4, 5],
         };
         for who in order {
             let mut path = filled(&path).replace("/entries/1", "/entries/2");
@@ -128,7 +158,8 @@ async fn check_operations(new_world: fn() -> World, expected: usize) {
             if path == "/v1/media" {
                 path.push_str("?purpose=photo");
             }
-            if let Some(photo) = &photo {
+            let photos = [photo.as_ref(), former_photo.as_ref().filter(|_| WHO[who] == "former partner")];
+            if let Some(photo) = photos.into_iter().flatten().last() {
                 path = path.replace("0190aaaa-0000-7000-8000-000000000000", photo);
             }
             if path.ends_with("/live") {

@@ -67,9 +67,13 @@ impl World {
     }
 
     pub(crate) fn of(builder: BackendBuilder, options: HttpOptions) -> Self {
-        let (mailer, clock) = (MemoryMailer::new(), Arc::new(ManualClock::default()));
-        let builder = builder.mailer(mailer.clone()).clock(clock.clone()).hash_cost(HashCost::FOR_TESTS);
-        let backend = builder.build().unwrap();
+        Self::at(Arc::default(), builder.hash_cost(HashCost::FOR_TESTS), options)
+    }
+
+    /// As [`of`](Self::of), with a clock and with the builder's own cost of a password hash.
+    pub(crate) fn at(clock: Arc<ManualClock>, builder: BackendBuilder, options: HttpOptions) -> Self {
+        let mailer = MemoryMailer::new();
+        let backend = builder.mailer(mailer.clone()).clock(clock.clone()).build().unwrap();
         let app = couple::http::router_with(backend.clone(), options);
         Self { backend, mailer, clock, app, host: None }
     }
@@ -203,6 +207,18 @@ impl World {
         let answer = self.open("/v1/accounts/verify", json!({ "email": email, "code": code })).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body["session"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A caller without a proven address; returns the token that it presents.
+    ///
+    /// In a host, a session of a user without an address. The built-in accounts have no such session: then it is the token of a sign-up that
+    /// is not confirmed.
+    pub(crate) async fn unverified(&self, email: &str) -> String {
+        if let Some(users) = &self.host {
+            return users.sign_in(users.add_unverified("Hal"));
+        }
+        self.sign_up(email).await;
+        self.mailed(email).1
     }
 
     /// Signs in with a mailed code; returns the session's token.

@@ -19,6 +19,8 @@ mod lifecycle;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
 mod routes;
+#[path = "../support/sql_database.rs"]
+mod sql_database;
 mod statements;
 mod stores;
 mod users;

@@ -20,8 +20,8 @@ use couple::{
 
 #[derive(Default)]
 struct Tables {
-    /// Name and address of each user.
-    users: HashMap<AccountId, (String, EmailAddress)>,
+    /// Name and verified address of each user.
+    users: HashMap<AccountId, (String, Option<EmailAddress>)>,
     /// User of each session.
     sessions: HashMap<String, AccountId>,
     /// Session whose checks do not return.
@@ -44,9 +44,18 @@ impl HostUsers {
 
     /// Adds a user whose name is the local part of the address, and whose language is German.
     pub(crate) fn add(&self, email: &str) -> AccountId {
+        let name = email.split('@').next().unwrap();
+        self.insert(name, Some(EmailAddress::parse("email", email).unwrap()))
+    }
+
+    /// Adds a user without a verified address.
+    pub(crate) fn add_unverified(&self, name: &str) -> AccountId {
+        self.insert(name, None)
+    }
+
+    fn insert(&self, name: &str, email: Option<EmailAddress>) -> AccountId {
         let id = AccountId::new(&SystemClock, &OsEntropy);
-        let name = email.split('@').next().unwrap().to_owned();
-        self.tables().users.insert(id, (name, EmailAddress::parse("email", email).unwrap()));
+        self.tables().users.insert(id, (name.to_owned(), email));
         id
     }
 
@@ -111,12 +120,16 @@ impl Directory for HostUsers {
         Ok(name.map(|name| Profile { display_name: DisplayName::from_stored(name) }))
     }
     async fn contact(&self, person: AccountId) -> Result<Option<Contact>, Error> {
-        let email = self.tables().users.get(&person).map(|(_, email)| email.clone());
+        let email = self.tables().users.get(&person).and_then(|(_, email)| email.clone());
         Ok(email.map(|email| Contact { email, locale: Locale::matched("de"), time_zone: None }))
     }
     async fn find_by_email(&self, email: &EmailKey) -> Result<Option<AccountId>, Error> {
         let tables = self.tables();
-        Ok(tables.users.iter().find(|(_, (_, address))| address.key() == email).map(|(id, _)| *id))
+        Ok(tables
+            .users
+            .iter()
+            .find(|(_, (_, address))| address.as_ref().is_some_and(|address| address.key() == email))
+            .map(|(id, _)| *id))
     }
 }
 
